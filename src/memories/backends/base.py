@@ -1,0 +1,92 @@
+"""What a backend is: it keeps frames by key on one medium, and knows no policy.
+
+A frame comes as a gather list of buffers, so that a backend writes it from the memory it lies in.
+Everything a backend reads may be damaged or hostile: whoever decodes it checks it.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from memories.entry import Record
+
+
+class Usage(NamedTuple):
+    """What a backend holds, in bytes and keys."""
+
+    live: int  # Bytes of frames that a record names.
+    physical: int  # Bytes taken on the medium, garbage and padding included.
+    keys: int
+
+
+class Problem(NamedTuple):
+    """One thing that `check` found."""
+
+    key: str | None  # None where it concerns no single key.
+    what: str
+    repaired: bool
+
+
+class Backend(ABC):
+    """Keeps frames by key on one medium.
+
+    Every method may be called from any thread. For one key the caller serialises `write` and
+    `remove`; it does not serialise them with `read`. Every failure of the medium MUST be raised as
+    `StorageError` (or `UnavailableError` for a remote medium) with the foreign error as its
+    cause, and MUST leave the previous version of the key readable.
+    """
+
+    @abstractmethod
+    def write(self, record: Record, frame: Sequence[memoryview]) -> Record:
+        """Keep `frame` as the value of `record.key` and return the record, `place` and `stored` set.
+
+        Once it returns the version survives a kill of the process. It MUST NOT hold on to the
+        buffers, and a version older than the one it already holds MUST NOT replace it.
+        """
+
+    @abstractmethod
+    def read(self, record: Record) -> memoryview:
+        """Return the frame that `record` names, read-only.
+
+        The bytes stay valid for as long as the caller holds them, whatever happens to the key.
+
+        Raises:
+            CorruptDataError: the medium no longer holds what the record names.
+        """
+
+    @abstractmethod
+    def find(self, key: str) -> Record | None:
+        """Return the newest record of `key`, or None if the key is absent."""
+
+    @abstractmethod
+    def remove(self, key: str, version: int) -> None:
+        """Make `key` absent as of `version`, durably. Removing an absent key is allowed."""
+
+    @abstractmethod
+    def scan(self, prefix: str = "", after: str = "") -> Iterator[Record]:
+        """Yield the records whose keys start with `prefix` and come after `after`, in key order.
+
+        Keys are ordered by their UTF-8 bytes. Changes made meanwhile may or may not be seen.
+        """
+
+    @abstractmethod
+    def usage(self) -> Usage:
+        """Return what is held; cheap enough to be asked at every store."""
+
+    @abstractmethod
+    def last_version(self) -> int:
+        """Return the highest version ever written or removed here, 0 when there is none."""
+
+    def sync(self) -> None:
+        """Return once everything written survives a power cut, as far as the medium knows one."""
+
+    def check(self, *, repair: bool = False) -> list[Problem]:
+        """Verify every frame and the index; with `repair`, drop what is damaged and mend the rest."""
+        del repair
+        return []
+
+    @abstractmethod
+    def close(self) -> None:
+        """Release the medium. Idempotent."""

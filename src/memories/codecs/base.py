@@ -1,0 +1,69 @@
+"""What a codec is: a value taken apart into a description and buffers, and put together again.
+
+A codec never copies and never compresses. `encode` lists the value's own memory, `freeze` makes
+that list private, `frame.pack` turns it into bytes. What stays in RAM and what goes to a disk are
+the same parts.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from enum import Enum
+from typing import Any, ClassVar, NamedTuple
+
+
+class Sharing(Enum):
+    """What a reader may be given without a copy (the table in `docs/values.md`)."""
+
+    SHARED = "shared"  # Immutable: every reader gets the same object.
+    VIEW = "view"  # A NumPy array: every reader gets a read-only view.
+    FRESH = "fresh"  # Mutable: every reader gets a newly decoded object.
+
+
+class Parts(NamedTuple):
+    """A value taken apart.
+
+    `meta` holds only what msgpack can (None, bool, int in 64 bits, float, str, bytes, list, dict
+    with str keys). Each buffer is a C-contiguous memoryview of format "B", and may alias the value.
+    """
+
+    codec: str
+    meta: Any
+    buffers: tuple[memoryview, ...] = ()
+
+    @property
+    def nbytes(self) -> int:
+        """Return the bytes in all buffers."""
+        return sum(buffer.nbytes for buffer in self.buffers)
+
+
+class Codec(ABC):
+    """Turns values of some types into parts and back.
+
+    An implementation MUST be stateless and safe to call from many threads. `decode(encode(x))`
+    MUST equal `x` bit for bit and type for type. `name` is written into every frame: it MUST
+    never change its meaning.
+    """
+
+    name: ClassVar[str]
+    sharing: ClassVar[Sharing] = Sharing.FRESH
+
+    @abstractmethod
+    def encode(self, value: Any) -> Parts:
+        """Take `value` apart without copying its memory.
+
+        Raises:
+            UnsupportedTypeError: something in `value` cannot be encoded.
+        """
+
+    @abstractmethod
+    def decode(self, parts: Parts, *, writable: bool = False) -> Any:
+        """Put a value together again.
+
+        The buffers are read-only unless `writable`, in which case they are the reader's own. The
+        result SHOULD alias them rather than copy, MUST never allow writing through a read-only
+        one, and MUST NOT run code that `parts` names.
+
+        Raises:
+            CorruptDataError: `parts` were never made by this codec.
+        """

@@ -1,0 +1,192 @@
+"""The vocabulary of the engine: tiers, forms, causes, and what is known of one key.
+
+An `Entry` stands for a version that lies in a volatile tier, a `Record` for one that lies in a
+durable tier. Both are replaced, never rewritten: whoever holds one may read from it without a
+lock, and a move notices that it lost when the catalog no longer holds the object it started from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import Enum, StrEnum
+from typing import Any, ClassVar
+
+import msgspec
+
+
+class TierName(StrEnum):
+    """The four tiers, fastest first; comparison by `rank`."""
+
+    HOT = "hot"
+    WARM = "warm"
+    COLD = "cold"
+    GLACIER = "glacier"
+
+    @property
+    def rank(self) -> int:
+        """Return 0 for the fastest tier, 3 for the slowest."""
+        return _RANKS[self]
+
+    @property
+    def durable(self) -> bool:
+        """Return whether what lies there survives the process."""
+        return self.rank >= _RANKS[TierName.COLD]
+
+
+_RANKS = {name: rank for rank, name in enumerate(TierName)}
+
+
+class Form(Enum):
+    """The three shapes of a payload: in device memory, live in RAM, or as frame bytes."""
+
+    DEVICE = "device"
+    HOST = "host"
+    ENCODED = "encoded"
+
+
+class Cause(StrEnum):
+    """Why an entry moved or left."""
+
+    EXPLICIT = "explicit"
+    REPLACED = "replaced"
+    CAPACITY = "capacity"
+    IDLE = "idle"
+    HIT = "hit"
+    PREFETCH = "prefetch"
+    EXPIRED = "expired"
+    REMOVED = "removed"
+    RESTORED = "restored"
+
+
+class Terms(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What the caller asked for a key; travels with every version and survives a reopen."""
+
+    expires_at: float | None = None  # Seconds of the wall clock.
+    metadata: dict[str, Any] = {}  # The caller's own words; JSON-like.
+    pinned: bool = False
+    min_tier: TierName | None = None  # The fastest tier the value may lie in.
+    max_tier: TierName | None = None  # The slowest tier the value may lie in.
+    evictable: bool = False  # May be dropped for room: the caller can compute it again.
+
+    def admits(self, tier: TierName) -> bool:
+        """Return whether the value may lie in `tier`."""
+        if self.min_tier is not None and tier.rank < self.min_tier.rank:
+            return False
+        return self.max_tier is None or tier.rank <= self.max_tier.rank
+
+
+DEFAULT_TERMS = Terms()
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a durable tier knows of a key. `place` means something to its backend only."""
+
+    key: str
+    version: int  # The store-wide sequence number of the commit that stored the value.
+    tier: TierName
+    size: int  # Bytes the value takes in RAM.
+    stored: int = 0  # Bytes its frame takes on the medium.
+    stored_at: float  # Seconds of the wall clock.
+    kind: str = ""  # The name of the codec that encoded it.
+    terms: Terms = DEFAULT_TERMS
+    place: bytes = b""
+
+
+class Entry:
+    """A version in a volatile tier: its payload, its marks, and its eviction policy's link.
+
+    `read` is the whole cost of a hit: two marks and the payload, without a lock or a clock.
+    `tick` counts the hits of a tier exactly, whatever the number of threads, and its result orders
+    the accesses; `timeline` maps it to seconds. The subclasses differ in what a reader is given.
+    """
+
+    __slots__ = (
+        "backed",  # Whether a durable tier holds this very version.
+        "hits",  # Reads answered by this entry.
+        "key",
+        "link",  # Belongs to the tier's eviction policy.
+        "payload",
+        "size",
+        "stamp",  # The tick of the latest access.
+        "stored_at",  # Seconds of the wall clock when the version was committed.
+        "terms",
+        "tick",  # Counts the hits of the tier it lies in.
+        "tier",
+        "version",
+    )
+
+    sharing: ClassVar[str]
+
+    def __init__(
+        self,
+        *,
+        key: str,
+        version: int,
+        tier: TierName,
+        payload: Any,
+        size: int,
+        stored_at: float,
+        terms: Terms,
+        tick: Callable[[], int],
+        stamp: int,
+        hits: int = 0,
+        backed: bool = False,
+    ) -> None:
+        self.key = key
+        self.version = version
+        self.tier = tier
+        self.payload = payload
+        self.size = size
+        self.stored_at = stored_at
+        self.terms = terms
+        self.tick = tick
+        self.stamp = stamp
+        self.hits = hits
+        self.backed = backed
+        self.link: Any = None
+
+    def read(self) -> Any:
+        """Mark a hit and return what a reader gets; KeyError if the entry has expired."""
+        raise NotImplementedError
+
+    def __repr__(self) -> str:
+        return (
+            f"<{type(self).__name__} {self.key!r} v{self.version} {self.tier} "
+            f"{self.size} B, {self.hits} hits>"
+        )
+
+
+class SharedEntry(Entry):
+    """An immutable object: every reader gets the object itself."""
+
+    __slots__ = ()
+
+    def read(self) -> Any:
+        """Return the stored object."""
+        self.hits += 1
+        self.stamp = self.tick()
+        return self.payload
+
+
+class ArrayEntry(Entry):
+    """A NumPy array: every reader gets a read-only view of his own."""
+
+    __slots__ = ()
+
+    def read(self) -> Any:
+        """Return a new read-only view."""
+        self.hits += 1
+        self.stamp = self.tick()
+        return self.payload.view()
+
+
+class PartsEntry(Entry):
+    """A mutable object, held as encoded parts: every reader gets a freshly decoded one."""
+
+    __slots__ = ()
+
+    def read(self) -> Any:
+        """Return a newly decoded object."""
+        self.hits += 1
+        self.stamp = self.tick()
+        return self.payload.open()

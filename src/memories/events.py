@@ -1,0 +1,106 @@
+"""What the engine tells its observers: typed records, handed to callables.
+
+The mechanisms neither log nor count for others; whoever wants a log, a metric or an explanation
+subscribes. A hit in a volatile tier emits nothing: it is counted where it happens.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from memories.entry import Cause, TierName
+
+logger = logging.getLogger("memories")
+logger.addHandler(logging.NullHandler())
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One thing that happened to one key, at `at` seconds of the monotonic clock."""
+
+    key: str
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Stored(Event):
+    """A version was committed to `tier`."""
+
+    tier: TierName
+    size: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Retrieved(Event):
+    """A value was read from a durable tier, `seconds` after it was asked for."""
+
+    tier: TierName
+    size: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Missed(Event):
+    """A key was asked for that is in no tier."""
+
+
+@dataclass(frozen=True, slots=True)
+class Moved(Event):
+    """A version changed its tier."""
+
+    source: TierName
+    target: TierName
+    size: int
+    cause: Cause
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Removed(Event):
+    """A version left the system."""
+
+    tier: TierName
+    size: int
+    cause: Cause
+
+
+@dataclass(frozen=True, slots=True)
+class Failed(Event):
+    """A background action failed; what it worked on stays where it was."""
+
+    action: str
+    error: BaseException
+
+
+Observer = Callable[[Event], None]
+
+
+class EventBus:
+    """Hands each event to each observer, in the thread that caused it.
+
+    An observer that raises is reported once to the log and dropped: the engine owes its caller a
+    stored value, not a working observer.
+    """
+
+    def __init__(self) -> None:
+        self._observers: tuple[Observer, ...] = ()
+
+    def subscribe(self, observer: Observer) -> None:
+        """Call `observer` with every event from now on."""
+        self._observers = (*self._observers, observer)
+
+    def unsubscribe(self, observer: Observer) -> None:
+        """Stop calling `observer`."""
+        self._observers = tuple(known for known in self._observers if known != observer)
+
+    def emit(self, event: Event) -> None:
+        """Hand `event` to every observer."""
+        for observer in self._observers:
+            try:
+                observer(event)
+            except Exception:
+                self.unsubscribe(observer)
+                logger.exception("observer %r failed and is no longer called", observer)

@@ -1,0 +1,58 @@
+"""What an eviction policy is: an opinion on who leaves first, and nothing else.
+
+Policies are plain data structures: no lock, no clock, no I/O. A hit costs them nothing: the engine
+marks `hits` and `stamp` on the node itself, and a policy compares them with what it saw last when
+it is asked for a victim. The simulator replays traces through the same objects.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar, Protocol
+
+
+class Node(Protocol):
+    """What a policy may know of an entry. `link` belongs to the policy, the rest is read-only."""
+
+    key: str
+    size: int  # Bytes, at least 1.
+    hits: int  # Accesses so far; only ever grows.
+    stamp: int  # Grows with every access within the tier: a larger stamp is more recent.
+    link: Any
+
+
+class Policy(ABC):
+    """Orders the nodes of one tier for eviction.
+
+    The caller serialises all calls. A node is inserted at most once before it is removed or
+    evicted. Nodes that must stay (pinned) are simply not in the policy.
+    """
+
+    name: ClassVar[str]
+
+    def __init__(self, capacity: int) -> None:
+        """Start empty, for a tier of `capacity` bytes."""
+        self.capacity = capacity
+
+    @abstractmethod
+    def insert(self, node: Node) -> None:
+        """Add a node that has just entered the tier."""
+
+    @abstractmethod
+    def remove(self, node: Node) -> None:
+        """Forget a node that left for a reason other than eviction."""
+
+    @abstractmethod
+    def evict(self) -> Node | None:
+        """Take out and return the node that should leave next, or None when empty."""
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Return how many nodes are inside."""
+
+    def resize(self, capacity: int) -> None:
+        """Learn that the tier's capacity is now `capacity` bytes."""
+        self.capacity = capacity
+
+    def check(self) -> None:
+        """Assert every invariant of the structure; for tests, in time linear in its size."""

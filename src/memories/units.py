@@ -1,0 +1,58 @@
+"""Sizes as people write them, and back. A GB is 10**9 bytes, a GiB 2**30."""
+
+from __future__ import annotations
+
+import math
+import re
+
+from memories.errors import InvalidOptionError
+
+GB = 10**9
+MAX_BYTES = 2**63 - 1
+
+_UNITS = {
+    "": 1, "b": 1,
+    "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12, "pb": 10**15,
+    "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12,
+    "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40, "pib": 2**50,
+}  # fmt: skip
+_SIZE = re.compile(r"\s*([0-9]+(?:\.[0-9]*)?|\.[0-9]+)\s*([a-zA-Z]*)\s*")
+
+
+def parse_size(size: float | int | str, *, name: str = "size") -> int:
+    """Return `size` in bytes.
+
+    Args:
+        size: A number of gigabytes (10**9 bytes), or a string such as `"512MiB"` or `"2 GB"`.
+        name: What the size is for, named in the error.
+
+    Raises:
+        InvalidOptionError: `size` is negative, not finite, no number, or beyond 2**63 - 1 bytes.
+    """
+    if isinstance(size, bool) or not isinstance(size, (int, float, str)):
+        raise InvalidOptionError(
+            f"{name}={size!r} is no size: give gigabytes as a number, or a string like '512MiB'"
+        )
+    if isinstance(size, str):
+        match = _SIZE.fullmatch(size)
+        unit = _UNITS.get(match[2].lower()) if match else None
+        if match is None or unit is None:
+            raise InvalidOptionError(
+                f"{name}={size!r} is no size: write a number and a unit, like '512MiB' or '2GB'"
+            )
+        count = float(match[1]) * unit
+    else:
+        count = float(size) * GB
+    if not math.isfinite(count) or count < 0 or count > MAX_BYTES:
+        raise InvalidOptionError(f"{name}={size!r} must lie between 0 and {MAX_BYTES} bytes")
+    return round(count)
+
+
+def format_size(count: int | float) -> str:
+    """Return a byte count as a person would say it, in powers of ten."""
+    size = float(count)
+    for unit in ("B", "KB", "MB", "GB", "TB"):
+        if abs(size) < 999.5:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} PB"
