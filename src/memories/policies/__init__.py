@@ -1,0 +1,1 @@
+"""Who stays: eviction policies and the other opinions on placement, all of them pure."""
