@@ -1,0 +1,52 @@
+# Every target sets up what it needs in .venv: a machine with make, Python 3.11+ and a package
+# index is enough. ARGS is handed on, as in `make test ARGS="-k snapshot -x"`.
+
+PYTHON ?=
+ARGS ?=
+export PYTHON
+BIN := .venv/bin
+
+.PHONY: help demo test check lint format bench torture test-gpu clean
+.DEFAULT_GOAL := help
+
+help: ## Show this list.
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' Makefile
+
+demo: ## Run the main job on a real raster, with a live table of the tiers (a minute).
+	@.ci/venv demo
+	@$(BIN)/python -m memories demo $(ARGS)
+
+test: ## Run the tests.
+	@.ci/venv test
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: lint ## Run lint, and the tests of layers, names and docs that need no running store.
+	@.ci/venv test
+	@$(BIN)/python -m pytest -q tests/test_tidy.py tests/test_imports.py tests/test_public_api.py
+
+lint: ## Check format, lint and types.
+	@.ci/venv lint
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+
+format: ## Rewrite the sources in the one format.
+	@.ci/venv lint
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+bench: ## Run the benchmarks side by side with their peers.
+	@.ci/venv bench
+	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+torture: ## Run the long campaigns: kills, faults and races, many times over.
+	@.ci/venv test
+	@$(BIN)/python -m pytest -m torture --timeout 3600 $(ARGS)
+
+test-gpu: ## Run the tests that need a CUDA device.
+	@.ci/venv test
+	@$(BIN)/python -m pytest -m gpu $(ARGS)
+
+clean: ## Remove the environment, caches and build outputs.
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
+	find src tests examples benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
