@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import Enum, StrEnum
-from typing import Any, ClassVar
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -90,6 +90,16 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     kind: str = ""  # The name of the codec that encoded it.
     terms: Terms = DEFAULT_TERMS
     place: bytes = b""
+    archived: bytes = b""  # Where glacier holds a copy of this very version, if it does.
+
+
+class Version(NamedTuple):
+    """What makes a stored value this one and no other, wherever it lies."""
+
+    key: str
+    number: int
+    stored_at: float  # Seconds of the wall clock.
+    terms: Terms = DEFAULT_TERMS
 
 
 class Entry:
@@ -114,8 +124,6 @@ class Entry:
         "tier",
         "version",
     )
-
-    sharing: ClassVar[str]
 
     def __init__(
         self,
@@ -190,3 +198,22 @@ class PartsEntry(Entry):
         self.hits += 1
         self.stamp = self.tick()
         return self.payload.open()
+
+
+class ExpiringEntry(Entry):
+    """Any of the others with a time to live, so that only those that have one look at a clock."""
+
+    __slots__ = ("inner", "wall")
+
+    inner: Entry
+    wall: Callable[[], float]
+
+    def read(self) -> Any:
+        """Return what the inner entry gives; KeyError once the time has come."""
+        deadline = self.terms.expires_at
+        if deadline is not None and self.wall() >= deadline:
+            raise KeyError(self.key)
+        value = self.inner.read()
+        self.hits = self.inner.hits
+        self.stamp = self.inner.stamp
+        return value

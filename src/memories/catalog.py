@@ -1,0 +1,114 @@
+"""The one truth about residency: key -> entry or record.
+
+Versions in volatile tiers are entries in a dict; all others are records in the journal of the cold
+tier, on disk, so that a key at rest costs no RAM. An entry shadows the record of its key, and where
+both exist they are the same version: the record is the entry's backing copy.
+
+All changes of one key are serialised by the caller (`keylocks`); the lock here only orders changes
+of different keys against each other, so that an instant exists.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from heapq import merge
+from typing import NamedTuple
+
+from memories.backends.disk import DiskBackend
+from memories.entry import Entry, Record
+
+
+
+class Instant(NamedTuple):
+    """Everything that was stored at one moment."""
+
+    version: int
+    entries: list[Entry]
+    records: Iterator[Record]  # May repeat a key of `entries`, as its backing copy.
+
+
+class Catalog:
+    """Knows where every key is."""
+
+    def __init__(self, journal: DiskBackend) -> None:
+        self.entries: dict[str, Entry] = {}
+        self.journal = journal
+        self._version = journal.last_version()
+        self._backed = 0
+        self._lock = threading.Lock()
+
+    def next_version(self) -> int:
+        """Return the sequence number of the next commit."""
+        with self._lock:
+            self._version += 1
+            return self._version
+
+    def find(self, key: str) -> Entry | Record | None:
+        """Return where `key` is, or None if it is nowhere."""
+        return self.entries.get(key) or self.journal.find(key)
+
+    def record(self, key: str) -> Record | None:
+        """Return the record of `key`, whether or not an entry shadows it."""
+        return self.journal.find(key)
+
+    def put(self, entry: Entry) -> None:
+        """Let `entry` stand for its key."""
+        with self._lock:
+            self._swap(entry.key, entry)
+
+    def drop(self, entry: Entry) -> None:
+        """Let no entry stand for the key of `entry`; its record, if it has one, surfaces."""
+        with self._lock:
+            self._swap(entry.key, None)
+
+    def keys(self, prefix: str = "") -> Iterator[str]:
+        """Yield the keys that start with `prefix`, in the order of their UTF-8 bytes."""
+        volatile = sorted(
+            (key for key in list(self.entries) if key.startswith(prefix)), key=str.encode
+        )
+        durable = (record.key for record in self.journal.scan(prefix))
+        latest = None
+        for key in merge(volatile, durable, key=str.encode):
+            if key != latest:
+                yield key
+            latest = key
+
+    def __len__(self) -> int:
+        """Return the number of keys."""
+        with self._lock:
+            return len(self.entries) - self._backed + self.journal.usage().keys
+
+    @contextmanager
+    def instant(self) -> Iterator[Instant]:
+        """Hold one moment still: its entries, and its records for as long as the context lasts.
+
+        Commits wait while the moment is taken, not while it is held.
+        """
+        with self._lock:
+            entries = list(self.entries.values())
+            view = self.journal.view()
+            records = view.__enter__()
+            version = self._version
+        try:
+            yield Instant(version, entries, iter(records))
+        finally:
+            view.__exit__(None, None, None)
+
+    def clear(self) -> list[Entry]:
+        """Let no entry stand for any key, and return those that did."""
+        with self._lock:
+            entries = list(self.entries.values())
+            self.entries.clear()
+            self._backed = 0
+            return entries
+
+    def _swap(self, key: str, entry: Entry | None) -> None:
+        previous = self.entries.get(key)
+        self._backed -= previous.backed if previous is not None else 0
+        if entry is None:
+            self.entries.pop(key, None)
+        else:
+            self.entries[key] = entry
+            self._backed += entry.backed

@@ -1,0 +1,39 @@
+"""What a key may be: a `str`, encodable as UTF-8, of 1 to 4,096 bytes, without NUL."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from memories.errors import InvalidKeyError, InvalidKeyTypeError
+
+MAX_KEY_BYTES = 4096
+
+
+def check_key(key: Any) -> str:
+    """Return `key` if it can be one.
+
+    Raises:
+        InvalidKeyTypeError: `key` is no `str`.
+        InvalidKeyError: it is empty, too long, holds NUL, or is not encodable as UTF-8.
+    """
+    if not isinstance(key, str):
+        raise InvalidKeyTypeError(
+            f"a key must be a str, not {type(key).__name__}; use str(key) or a format of your own"
+        )
+    if type(key) is not str:
+        key = str.__str__(key)
+    if not key:
+        raise InvalidKeyError("a key must not be empty")
+    if "\0" in key:
+        raise InvalidKeyError(f"a key must not contain NUL: {key[:60]!r}")
+    try:
+        size = len(key.encode())
+    except UnicodeEncodeError as error:
+        raise InvalidKeyError(
+            f"a key must be encodable as UTF-8, and {key[:60]!r} holds a lone surrogate"
+        ) from error
+    if size > MAX_KEY_BYTES:
+        raise InvalidKeyError(
+            f"a key must take at most {MAX_KEY_BYTES} bytes in UTF-8, not {size}: {key[:60]!r}..."
+        )
+    return key

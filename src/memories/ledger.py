@@ -1,0 +1,184 @@
+"""Bytes held in a tier, against what it may hold. A charge lasts as long as the memory does.
+
+When an entry leaves while a reader still holds a view of its buffer, the bytes stay charged until
+that view dies: a budget counts what is really taken.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from memories.units import MAX_BYTES
+
+HOST_SHARE = 0.9  # Of what the host could still give; the rest is the caller's and the kernel's.
+ROOM_SECONDS = 0.25  # How long a measurement of the host's room is believed.
+
+
+class Ledger:
+    """Counts the bytes of one medium, of which several tiers may be parts.
+
+    `configured` is what the caller allowed. `room` measures what the medium could still give; the
+    effective capacity follows from it. `parent` is the ledger of a medium shared with other tiers.
+    """
+
+    def __init__(
+        self,
+        configured: int,
+        *,
+        room: Callable[[], int] | None = None,
+        monotonic: Callable[[], float],
+        parent: Ledger | None = None,
+    ) -> None:
+        self.configured = configured
+        self._parent = parent
+        self._room = room
+        self._monotonic = monotonic
+        self._limit = MAX_BYTES
+        self._measured_at = float("-inf")
+        self._used = 0
+        self._lock = threading.Lock()
+        # Filled by weakref callbacks, which may run anywhere and therefore take no lock.
+        self._freed: deque[int] = deque()
+        self._holds: dict[int, weakref.ref[Any]] = {}
+
+    @property
+    def used(self) -> int:
+        """Return the bytes held now."""
+        with self._lock:
+            return self._settle()
+
+    @property
+    def effective(self) -> int:
+        """Return the bytes that may be held: the configured ones, or fewer if the medium is tight."""
+        with self._lock:
+            used = self._settle()
+            own = min(self.configured, self._measured(used))
+        if self._parent is None:
+            return own
+        return min(own, used + max(0, self._parent.effective - self._parent.used))
+
+    @property
+    def headroom(self) -> int:
+        """Return the bytes that could be charged now."""
+        return max(0, self.effective - self.used)
+
+    def reserve(self, size: int) -> bool:
+        """Charge `size` bytes if they fit, and return whether they did."""
+        if self._parent is not None and not self._parent.reserve(size):
+            return False
+        with self._lock:
+            used = self._settle()
+            if used + size <= min(self.configured, self._measured(used)):
+                self._used += size
+                return True
+        if self._parent is not None:
+            self._parent.release(size)
+        return False
+
+    def release(self, size: int) -> None:
+        """Give back `size` bytes that were charged."""
+        self._freed.append(size)
+        if self._parent is not None:
+            self._parent.release(size)
+
+    def release_with(self, owners: Iterable[Any], size: int) -> None:
+        """Give back `size` bytes once every one of `owners` has died.
+
+        The caller must drop its own references afterwards. Owners that cannot be referred to
+        weakly (`bytes`) belong to whoever holds them, and are not waited for.
+        """
+        deaths = itertools.count(1)
+        references = []
+
+        def died(reference: weakref.ref[Any]) -> None:
+            self._holds.pop(id(reference), None)
+            if next(deaths) == len(references):
+                self.release(size)
+
+        for owner in owners:
+            try:
+                references.append(weakref.ref(owner, died))
+            except TypeError:
+                continue
+        self._holds.update((id(reference), reference) for reference in references)
+        if not references:
+            self.release(size)
+
+    def take_over(self, source: Ledger, size: int) -> bool:
+        """Charge `size` bytes here instead of in `source`, if they fit; nothing is copied.
+
+        Within one medium only the account changes, so its own limit is not asked again.
+        """
+        if self._parent is None or self._parent is not source._parent:
+            return self.reserve(size)
+        with self._lock:
+            used = self._settle()
+            if used + size > min(self.configured, self._measured(used)):
+                return False
+            self._used += size
+        source._freed.append(size)
+        return True
+
+    def _settle(self) -> int:
+        while self._freed:
+            self._used -= self._freed.popleft()
+        return self._used
+
+    def _measured(self, used: int) -> int:
+        if self._room is None:
+            return MAX_BYTES
+        now = self._monotonic()
+        if now - self._measured_at >= ROOM_SECONDS:
+            self._limit = used + int(HOST_SHARE * self._room())
+            self._measured_at = now
+        return self._limit
+
+
+class BackendLedger:
+    """The same account for a durable tier, where the backend itself knows what it holds.
+
+    `reserve` charges bytes that are about to be written, `release` takes them off again once the
+    backend counts them.
+    """
+
+    def __init__(
+        self, configured: int, *, held: Callable[[], int], room: Callable[[], int]
+    ) -> None:
+        self.configured = configured
+        self._held = held
+        self._room = room
+        self._coming = 0
+        self._lock = threading.Lock()
+
+    @property
+    def used(self) -> int:
+        """Return the bytes held, those on their way included."""
+        return self._held() + self._coming
+
+    @property
+    def effective(self) -> int:
+        """Return the bytes that may be held: the configured ones, or fewer on a full medium."""
+        return min(self.configured, self._held() + self._room())
+
+    @property
+    def headroom(self) -> int:
+        """Return the bytes that could be reserved now."""
+        return max(0, self.effective - self.used)
+
+    def reserve(self, size: int) -> bool:
+        """Charge `size` bytes if they fit, and return whether they did."""
+        with self._lock:
+            if self.used + size > self.effective:
+                return False
+            self._coming += size
+            return True
+
+    def release(self, size: int) -> None:
+        """Take `size` reserved bytes off again: they were written, or never will be."""
+        with self._lock:
+            self._coming -= size

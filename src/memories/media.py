@@ -1,0 +1,161 @@
+"""How a tier keeps a payload: as an entry in RAM, or as a frame behind a backend.
+
+Not a policy and not a map. A medium turns a parcel into its home form, keeps it, gives it back and
+lets it go; those four verbs are all in which tiers differ.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any
+
+from memories.backends.base import Backend
+from memories.codecs.frame import Frame
+from memories.codecs.trust import Keyring
+from memories.entry import Entry, ExpiringEntry, Form, Record, TierName, Version
+from memories.ledger import BackendLedger, Ledger
+from memories.parcel import Parcel, owners
+from memories.timeline import HitCounter
+
+
+class Medium(ABC):
+    """Keeps payloads in one form."""
+
+    form: Form
+
+    @abstractmethod
+    def convert(self, parcel: Parcel, version: Version) -> Parcel:
+        """Return `parcel` in the home form; its `size` is what keeping it will take."""
+
+    @abstractmethod
+    def keep(self, parcel: Parcel, version: Version, *, hits: int, backed: bool) -> Any:
+        """Keep a converted parcel and return its entry or record.
+
+        The caller has reserved the parcel's size; on success the reservation is used up.
+        """
+
+    @abstractmethod
+    def take(self, found: Any) -> Parcel:
+        """Return what an entry or a record stands for, without a copy where the form allows."""
+
+    @abstractmethod
+    def let_go(self, found: Any) -> None:
+        """Give up what an entry or a record stood for, which nothing names any more."""
+
+
+class HostMedium(Medium):
+    """RAM: the entry itself holds the payload, and its bytes stay charged until views of it die."""
+
+    form = Form.HOST
+
+    def __init__(
+        self,
+        tier: TierName,
+        *,
+        ledger: Ledger,
+        counter: HitCounter,
+        trust: Keyring,
+        wall: Callable[[], float],
+    ) -> None:
+        self._tier = tier
+        self._ledger = ledger
+        self._counter = counter
+        self._trust = trust
+        self._wall = wall
+
+    def convert(self, parcel: Parcel, version: Version) -> Parcel:
+        """Return live objects in memory of their own."""
+        del version
+        return parcel.hosted(self._trust)
+
+    def keep(self, parcel: Parcel, version: Version, *, hits: int, backed: bool) -> Entry:
+        """Return a new entry around the payload."""
+
+        def make(kind: type[Entry]) -> Entry:
+            return kind(
+                key=version.key,
+                version=version.number,
+                tier=self._tier,
+                payload=parcel.payload,
+                size=parcel.size,
+                stored_at=version.stored_at,
+                terms=version.terms,
+                tick=self._counter.tick,
+                stamp=self._counter.stamp(),
+                hits=hits,
+                backed=backed,
+            )
+
+        entry = make(parcel.entry_type())
+        if version.terms.expires_at is None:
+            return entry
+        expiring = make(ExpiringEntry)
+        assert isinstance(expiring, ExpiringEntry)
+        expiring.inner = entry
+        expiring.wall = self._wall
+        return expiring
+
+    def take(self, found: Entry) -> Parcel:
+        """Return the entry's own payload."""
+        return Parcel.of_entry(found)
+
+    def let_go(self, found: Entry) -> None:
+        """Uncharge the payload when the last view of it dies."""
+        self._ledger.release_with(owners(found.payload), found.size)
+
+
+class FrameMedium(Medium):
+    """A disk or a bucket: frames behind a backend."""
+
+    form = Form.ENCODED
+
+    def __init__(
+        self,
+        tier: TierName,
+        *,
+        backend: Backend,
+        ledger: BackendLedger,
+        compression: str,
+        trust: Keyring,
+    ) -> None:
+        self._tier = tier
+        self._ledger = ledger
+        self._backend = backend
+        self._compression = compression
+        self._trust = trust
+
+    def convert(self, parcel: Parcel, version: Version) -> Parcel:
+        """Return a frame bound to `version`; frames stay as they are, byte for byte."""
+        frame = parcel.framed(
+            key=version.key,
+            version=version.number,
+            compression=self._compression,
+            trust=self._trust,
+        )
+        return Parcel(Form.ENCODED, parcel.sharing, frame, frame.nbytes)
+
+    def keep(self, parcel: Parcel, version: Version, *, hits: int, backed: bool) -> Record:
+        """Write the frame and return its record."""
+        del hits, backed
+        frame: Frame = parcel.payload
+        record = Record(
+            key=version.key,
+            version=version.number,
+            tier=self._tier,
+            size=frame.raw_nbytes,
+            stored_at=version.stored_at,
+            kind=frame.codec,
+            terms=version.terms,
+        )
+        kept = self._backend.write(record, frame.segments)
+        self._ledger.release(parcel.size)
+        return kept
+
+    def take(self, found: Record) -> Parcel:
+        """Return the frame that the record names, unverified as yet."""
+        return Parcel.of_frame(self._backend.read(found), key=found.key)
+
+    def let_go(self, found: Record) -> None:
+        """Make the key absent here as of the record's version."""
+        self._backend.remove(found.key, found.version)

@@ -1,0 +1,151 @@
+"""A payload and its form, in motion between tiers: the only converter.
+
+Not a place: it holds what it carries for as long as the move takes. A tier asks it for its own home
+form, so that a move costs just what it must: nothing between tiers of one form, an encode on
+the way down, a decode on the way up, a byte copy between tiers of frames.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Self
+
+from memories import codecs
+from memories.codecs.arrays import freeze_array
+from memories.codecs.base import Parts, Sharing
+from memories.codecs.frame import Frame, OpenFrame, open_frame, pack
+from memories.codecs.trust import Keyring
+from memories.entry import ArrayEntry, Entry, Form, PartsEntry, SharedEntry
+from memories.sizing import ENTRY_BYTES
+
+
+class HeldParts:
+    """The HOST form of a mutable object: its parts, in memory that nobody else can write."""
+
+    __slots__ = ("parts",)
+
+    def __init__(self, parts: Parts) -> None:
+        self.parts = parts
+
+    def open(self) -> Any:
+        """Return a newly decoded object."""
+        return codecs.decode(self.parts)
+
+
+@dataclass(frozen=True, slots=True)
+class Parcel:
+    """One value in one form.
+
+    `payload` is, in HOST form, the object itself (`SHARED`), a read-only array (`VIEW`) or
+    `HeldParts` (`FRESH`); in ENCODED form an `OpenFrame`. `size` is what it takes in that form.
+    """
+
+    form: Form
+    sharing: Sharing
+    payload: Any
+    size: int
+
+    @classmethod
+    def of(cls, value: Any, *, copy: bool = True) -> Self:
+        """Take in a caller's value, in HOST form, in memory of its own.
+
+        With `copy=False` the caller's buffers are taken over as they are.
+
+        Raises:
+            UnsupportedTypeError: the value cannot be serialised.
+        """
+        sharing = codecs.sharing(value)
+        if sharing is Sharing.VIEW:
+            array = freeze_array(value, copy=copy)
+            return cls(Form.HOST, sharing, array, array.nbytes + ENTRY_BYTES)
+        parts = codecs.encode(value)
+        if sharing is Sharing.SHARED:
+            return cls(Form.HOST, sharing, value, codecs.size_of(parts) + ENTRY_BYTES)
+        return cls._holding(codecs.freeze(parts, copy=copy))
+
+    @classmethod
+    def of_frame(cls, buffer: memoryview, *, key: str) -> Self:
+        """Take in frame bytes, unverified as yet.
+
+        Raises:
+            CorruptDataError: the head is damaged or names another key.
+        """
+        frame = open_frame(buffer, key=key)
+        return cls(Form.ENCODED, codecs.get(frame.codec).sharing, frame, frame.nbytes)
+
+    @classmethod
+    def of_entry(cls, entry: Entry) -> Self:
+        """Take up what a volatile entry holds, without a copy."""
+        return cls(Form.HOST, _SHARING[type(entry)], entry.payload, entry.size)
+
+    @classmethod
+    def _holding(cls, parts: Parts) -> Self:
+        size = codecs.size_of(parts) + ENTRY_BYTES
+        return cls(Form.HOST, Sharing.FRESH, HeldParts(parts), size)
+
+    @property
+    def host_size(self) -> int:
+        """Return the bytes it would take in HOST form."""
+        if self.form is Form.HOST:
+            return self.size
+        return int(self.payload.raw_nbytes) + ENTRY_BYTES
+
+    def hosted(self, trust: Keyring, *, verify: bool = True) -> Parcel:
+        """Return it in HOST form, in memory of its own.
+
+        Raises:
+            CorruptDataError: the frame is damaged.
+            UntrustedDataError: it would run code and no trusted key has signed it.
+        """
+        if self.form is Form.HOST:
+            return self
+        frame: OpenFrame = self.payload
+        parts = frame.parts(verify=verify, verifier=trust)
+        if self.sharing is Sharing.FRESH:
+            return self._holding(codecs.freeze(parts))
+        return type(self).of(codecs.decode(parts))
+
+    def framed(self, *, key: str, version: int, compression: str, trust: Keyring) -> Frame:
+        """Return its frame, bound to `key` and `version`; what is a frame already stays as it is."""
+        if self.form is Form.ENCODED:
+            frame: OpenFrame = self.payload
+            return frame.as_frame()
+        if self.sharing is Sharing.FRESH:
+            parts = self.payload.parts
+        else:
+            parts = codecs.encode(self.payload)
+        return pack(parts, key=key, version=version, compression=compression, signer=trust)
+
+    def value(self, trust: Keyring, *, verify: bool = True) -> Any:
+        """Return what a reader gets, over the memory that the parcel lies in."""
+        if self.form is Form.HOST:
+            return _OPENERS[self.sharing](self.payload)
+        frame: OpenFrame = self.payload
+        return codecs.decode(frame.parts(verify=verify, verifier=trust))
+
+    def entry_type(self) -> type[Entry]:
+        """Return the kind of entry that hands out this payload."""
+        return _ENTRIES[self.sharing]
+
+
+def owners(payload: Any) -> Iterator[Any]:
+    """Yield the objects whose death frees the memory of a HOST payload."""
+    if isinstance(payload, HeldParts):
+        seen = {id(buffer.obj): buffer.obj for buffer in payload.parts.buffers}
+        yield from seen.values()
+    elif hasattr(payload, "__array_interface__"):
+        yield payload
+
+
+_ENTRIES: dict[Sharing, type[Entry]] = {
+    Sharing.SHARED: SharedEntry,
+    Sharing.VIEW: ArrayEntry,
+    Sharing.FRESH: PartsEntry,
+}
+_SHARING = {entry: sharing for sharing, entry in _ENTRIES.items()}
+_OPENERS = {
+    Sharing.SHARED: lambda payload: payload,
+    Sharing.VIEW: lambda payload: payload.view(),
+    Sharing.FRESH: lambda payload: payload.open(),
+}

@@ -1,0 +1,60 @@
+"""A tier: one class for all four, which differ by what they are given.
+
+Its medium keeps payloads, its ledger counts bytes, its victims say who leaves first. It decides
+nothing and moves nothing: that is the hierarchy's work.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from memories.entry import Entry, Record, TierName, Version
+from memories.ledger import BackendLedger, Ledger
+from memories.media import Medium
+from memories.parcel import Parcel
+from memories.timeline import HitCounter, Timeline
+from memories.victims import Victims
+
+
+class Tier:
+    """One level of the hierarchy."""
+
+    def __init__(
+        self,
+        name: TierName,
+        *,
+        medium: Medium,
+        ledger: Ledger | BackendLedger,
+        victims: Victims,
+        counter: HitCounter,
+        timeline: Timeline,
+    ) -> None:
+        self.name = name
+        self.medium = medium
+        self.ledger = ledger
+        self.victims = victims
+        self.counter = counter
+        self.timeline = timeline
+
+    def save(
+        self, parcel: Parcel, version: Version, *, hits: int = 0, backed: bool = False
+    ) -> Entry | Record:
+        """Keep a parcel in the home form, for which room was reserved."""
+        found: Entry | Record = self.medium.keep(parcel, version, hits=hits, backed=backed)
+        return found
+
+    def load(self, found: Entry | Record) -> Parcel:
+        """Return what `found` stands for."""
+        return self.medium.take(found)
+
+    def holds(self, size: int) -> bool:
+        """Return whether a value of `size` bytes could ever lie here."""
+        return size <= self.ledger.effective
+
+    def __repr__(self) -> str:
+        return f"<Tier {self.name} {self.ledger.used} of {self.ledger.effective} B>"
+
+
+def version_of(found: Entry | Record | Any) -> Version:
+    """Return the version that an entry or a record stands for."""
+    return Version(found.key, found.version, found.stored_at, found.terms)

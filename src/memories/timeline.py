@@ -1,0 +1,63 @@
+"""When an access happened, without a clock on the hit path.
+
+A hit draws the next number of its tier's counter; the migrator notes now and then which number the
+counter had reached at what time. A stamp is as old as the first note that is not below it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from bisect import bisect_left
+
+MAX_NOTES = 4096
+
+
+class HitCounter:
+    """Counts hits exactly, from any number of threads, at the price of one C call per hit.
+
+    `tick` is `itertools.count().__next__`, atomic in CPython. Reading the counter draws a number
+    too, so those draws are counted and subtracted.
+    """
+
+    def __init__(self) -> None:
+        self.tick = itertools.count(1).__next__
+        self._draws = 0
+        self._lock = threading.Lock()
+
+    def stamp(self) -> int:
+        """Return a stamp later than every access so far, without counting a hit."""
+        with self._lock:
+            self._draws += 1
+            return self.tick()
+
+    @property
+    def hits(self) -> int:
+        """Return how many hits were counted."""
+        with self._lock:
+            self._draws += 1
+            return self.tick() - self._draws
+
+
+class Timeline:
+    """Maps the stamps of one counter to seconds of the monotonic clock."""
+
+    def __init__(self, counter: HitCounter, now: float) -> None:
+        self._counter = counter
+        self._stamps = [counter.stamp()]
+        self._times = [now]
+
+    def note(self, now: float) -> None:
+        """Remember which stamp the counter has reached at `now`."""
+        self._stamps.append(self._counter.stamp())
+        self._times.append(now)
+        if len(self._times) > MAX_NOTES:
+            # The older half keeps every other note: old accesses are known more coarsely.
+            half = MAX_NOTES // 2
+            self._stamps[:half] = self._stamps[1:half:2]
+            self._times[:half] = self._times[1:half:2]
+
+    def time_of(self, stamp: int) -> float:
+        """Return the latest time at which the access with `stamp` can have happened."""
+        index = bisect_left(self._stamps, stamp)
+        return self._times[min(index, len(self._times) - 1)]
