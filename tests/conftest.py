@@ -1,0 +1,42 @@
+"""What every test shares: a private home for keys and settings, and the profile of hypothesis.
+
+No fixture here replaces a part of the library by a double: those live in `memories.testing`.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+# A slow machine is no failed test; a failing example is printed so that it can be kept.
+settings.register_profile(
+    "memories",
+    deadline=None,
+    print_blob=True,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+settings.load_profile("memories")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Keep the tests' signing keys and settings away from the user's own.
+
+    Set before any import of the library, and inherited by every process that a test starts.
+    """
+    home = tempfile.mkdtemp(prefix="memories-tests-")
+    for name in ("XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME"):
+        os.environ[name] = str(Path(home, name))
+    config.add_cleanup(lambda: shutil.rmtree(home, ignore_errors=True))
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    """Return the root of the working tree."""
+    return REPOSITORY

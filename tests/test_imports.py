@@ -1,0 +1,81 @@
+"""`import memories` must stay cheap: what it loads is listed, how long it takes is a benchmark."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+LATER = {
+    "asyncio",
+    "boto3",
+    "click",
+    "concurrent.futures.process",
+    "cupy",
+    "dask",
+    "h5py",
+    "isal",
+    "jax",
+    "lmdb",
+    "matplotlib",
+    "multiprocessing",
+    "numcodecs",
+    "obstore",
+    "pandas",
+    "platformdirs",
+    "polars",
+    "pyarrow",
+    "redis",
+    "rich",
+    "scipy",
+    "sqlite3",
+    "starlette",
+    "torch",
+    "xarray",
+    "zarr",
+}
+USE = """
+import memories, numpy
+with memories.MemoryManager(0.001, 0.001, 0.001) as manager:
+    for tier in ("hot", "warm"):
+        manager.store("a", numpy.arange(10), tier=tier)
+        manager.retrieve("a")
+"""
+
+
+def loaded_by(code: str) -> set[str]:
+    """Return the names in `sys.modules` of a fresh interpreter that ran `code`."""
+    program = f"{code}\nimport sys\nprint(*sys.modules, sep='\\n')"
+    run = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True
+    )
+    return set(run.stdout.split())
+
+
+def test_importing_loads_no_codec_index_event_loop_or_terminal_package() -> None:
+    """A script that only imports the package pays for none of what it may never use."""
+    baseline = loaded_by("import numpy")
+    assert set() == (loaded_by("import memories") - baseline) & LATER
+
+
+def test_importing_starts_no_thread_and_touches_no_file() -> None:
+    """An import has no effect that a later fork or a read-only home would notice."""
+    code = (
+        "import sys, threading\n"
+        "opened = []\n"
+        "def watch(event, args):\n"
+        "    if event == 'open' and isinstance(args[1], str) and set(args[1]) & set('wax+'):\n"
+        "        opened.append(args[0])\n"
+        "sys.dont_write_bytecode = True\n"
+        "sys.addaudithook(watch)\n"
+        "import memories\n"
+        "assert threading.active_count() == 1, threading.enumerate()\n"
+        "assert not opened, opened\n"
+    )
+    loaded_by(code)
+
+
+def test_the_volatile_tiers_work_without_any_optional_package() -> None:
+    """Who keeps arrays in RAM never waits for a compressor or a terminal library."""
+    never = LATER & {"matplotlib", "rich", "obstore", "pandas", "pyarrow", "asyncio", "click"}
+    baseline = loaded_by("import numpy")
+    assert set() == (loaded_by(USE) - baseline) & never

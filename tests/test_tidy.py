@@ -1,0 +1,230 @@
+"""The habits of this code base, kept by a test: layers, sizes, words and docstrings.
+
+It reads the sources as syntax trees and imports nothing of the library.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "src" / "memories"
+MODULES = sorted(PACKAGE.rglob("*.py"))
+MAX_LINES = 400
+
+# One row per layer, lowest first. A room is a module or a package directly under `memories`.
+# A room imports from lower rows only, never from its own row or a higher one.
+LAYERS = (
+    ("errors", "_version"),
+    ("clock", "keys", "optional", "units"),
+    ("entry",),
+    ("events", "config", "sizing"),
+    ("codecs", "devices", "backends", "policies"),
+    ("parcel", "catalog", "timeline", "keylocks", "ledger", "cluster"),
+    ("tier",),
+    ("hierarchy",),
+    ("migration", "snapshot", "analytics", "simulator"),
+    ("core",),
+    ("__init__",),
+    ("cli", "dashboard", "testing"),
+    ("__main__",),
+)
+RANK = {room: rank for rank, row in enumerate(LAYERS) for room in row}
+
+# Loaded at their first use, for each of them costs tens of milliseconds or may be missing.
+HEAVY = {
+    "asyncio", "boto3", "click", "cupy", "h5py", "isal", "jax", "lmdb", "matplotlib",
+    "multiprocessing", "numcodecs", "obstore", "pandas", "platformdirs", "polars", "pyarrow",
+    "redis", "rich", "scipy", "sqlite3", "torch", "xarray", "zarr",
+}  # fmt: skip
+
+WORDS = re.compile(r"\b(?:TO" r"DO|FIX" r"ME|XX" r"X|HA" r"CK)\b")
+MACHINE_PATHS = re.compile(r"/(?:wo" r"rk|ro" r"ot|ho" r"me|Us" r"ers)/\w")
+
+
+def name_of(path: Path) -> str:
+    """Return how a failing test should call a module."""
+    return str(path.relative_to(ROOT))
+
+
+def room_of(path: Path) -> str:
+    """Return the room a module belongs to."""
+    first = path.relative_to(PACKAGE).parts[0]
+    return first.removesuffix(".py")
+
+
+@cache
+def tree_of(path: Path) -> ast.Module:
+    """Return the syntax tree of a module."""
+    return ast.parse(path.read_text("utf-8"), str(path))
+
+
+def imported_by(path: Path) -> Iterator[tuple[str, int]]:
+    """Yield every module named in an import, wherever it stands, `TYPE_CHECKING` included."""
+    package = ["memories", *path.relative_to(PACKAGE).parts[:-1]]
+    for node in ast.walk(tree_of(path)):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, node.lineno) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = package[: len(package) - node.level + 1] if node.level else []
+            module = ".".join([*above, *filter(None, [node.module])])
+            yield from ((f"{module}.{alias.name}", node.lineno) for alias in node.names)
+
+
+def rooms_used_by(path: Path) -> Iterator[tuple[str, int]]:
+    """Yield the rooms of this package that a module imports from."""
+    for module, line in imported_by(path):
+        first, *rest = module.split(".")
+        if first == "memories":
+            yield (rest[0] if rest and rest[0] in RANK else "__init__"), line
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_imports_point_down_only(path: Path) -> None:
+    """A layer that knows one above it can be neither read nor tested by itself."""
+    room = room_of(path)
+    wrong = [
+        f"line {line}: {room} imports {used}"
+        for used, line in rooms_used_by(path)
+        if used != room and RANK[used] >= RANK[room]
+    ]
+    assert [] == wrong
+
+
+def test_every_room_has_its_layer() -> None:
+    """A new room is placed on purpose, in the table above and in ARCHITECTURE.md."""
+    rooms = {room_of(path) for path in MODULES}
+    assert set() == rooms - set(RANK)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_no_module_is_too_long_to_read_at_once(path: Path) -> None:
+    """Every ugly code base we looked at had one giant file."""
+    assert len(path.read_text("utf-8").splitlines()) <= MAX_LINES
+
+
+def imports_at_load(body: list[ast.stmt]) -> Iterator[ast.Import | ast.ImportFrom]:
+    """Yield the imports that run when a module is loaded, not those under `TYPE_CHECKING`."""
+    for node in body:
+        if isinstance(node, (ast.Import, ast.ImportFrom)):
+            yield node
+        elif isinstance(node, ast.If) and "TYPE_CHECKING" not in ast.dump(node.test):
+            yield from imports_at_load(node.body + node.orelse)
+        elif isinstance(node, ast.Try):
+            yield from imports_at_load(node.body)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_heavy_packages_are_imported_where_they_are_used(path: Path) -> None:
+    """A module-level import of an optional package breaks, or slows, whoever does not use it."""
+    if room_of(path) in {"cli", "__main__"}:
+        return
+    names = {
+        name.split(".")[0]
+        for node in imports_at_load(tree_of(path).body)
+        for name in (
+            [node.module or ""]
+            if isinstance(node, ast.ImportFrom)
+            else [alias.name for alias in node.names]
+        )
+    }
+    assert set() == names & HEAVY
+
+
+def calls_in(tree: ast.Module) -> Iterator[tuple[str, int]]:
+    """Yield the dotted name of every call."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            yield ast.unparse(node.func), node.lineno
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_only_the_command_line_prints(path: Path) -> None:
+    """A library that prints cannot be used by a program that owns its output."""
+    if room_of(path) == "cli":
+        return
+    assert [] == [line for name, line in calls_in(tree_of(path)) if name == "print"]
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_only_the_clock_asks_for_the_time(path: Path) -> None:
+    """Time is injected: what depends on it can then be tested, and never runs backwards."""
+    if room_of(path) in {"clock", "cli", "testing", "dashboard"}:
+        return
+    clocks = {"time.time", "time.monotonic", "datetime.now", "datetime.datetime.now"}
+    assert [] == [f"line {at}: {name}" for name, at in calls_in(tree_of(path)) if name in clocks]
+
+
+def swallows(handler: ast.ExceptHandler) -> bool:
+    """Return whether a handler catches everything and says nothing about it."""
+    broad = handler.type is None or ast.unparse(handler.type) in {"Exception", "BaseException"}
+    silent = all(isinstance(node, (ast.Pass, ast.Continue)) for node in handler.body)
+    return handler.type is None or (broad and silent)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_no_fault_is_swallowed(path: Path) -> None:
+    """A fault nobody hears of comes back as wrong data."""
+    tree = tree_of(path)
+    handlers = (node for node in ast.walk(tree) if isinstance(node, ast.ExceptHandler))
+    silent = [f"line {handler.lineno}" for handler in handlers if swallows(handler)]
+    silent += [
+        f"line {node.lineno}"
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call)
+        and ast.unparse(node.func).endswith("suppress")
+        and {"Exception", "BaseException"} & {ast.unparse(argument) for argument in node.args}
+    ]
+    assert [] == silent
+
+
+def public(nodes: list[ast.stmt], prefix: str = "") -> Iterator[tuple[str, ast.AST]]:
+    """Yield every public class, function and method, however deep its class."""
+    for node in nodes:
+        if isinstance(node, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
+            if node.name.startswith("_"):
+                continue
+            yield prefix + node.name, node
+            if isinstance(node, ast.ClassDef):
+                yield from public(node.body, f"{prefix}{node.name}.")
+
+
+def is_overload(node: ast.AST) -> bool:
+    """Return whether a function is only one of the signatures of another."""
+    return any("overload" in ast.unparse(one) for one in getattr(node, "decorator_list", []))
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_every_public_name_has_a_docstring(path: Path) -> None:
+    """What is not said in one sentence has not been thought through."""
+    tree = tree_of(path)
+    undocumented = [
+        name
+        for name, node in public(tree.body)
+        if not ast.get_docstring(node) and not is_overload(node)  # type: ignore[arg-type]
+    ]
+    assert [] == undocumented
+    assert path.stat().st_size == 0 or ast.get_docstring(tree)
+
+
+def texts() -> list[Path]:
+    """Return every file of the repository that people read."""
+    kinds = {".py", ".md", ".toml", ""}
+    folders = ("src", "tests", "examples", "benchmarks", "docs", ".ci")
+    files = [path for folder in folders for path in (ROOT / folder).rglob("*") if path.is_file()]
+    files += [path for path in ROOT.iterdir() if path.is_file() and path.name != ".git"]
+    return sorted(path for path in files if path.suffix in kinds)
+
+
+@pytest.mark.parametrize("path", texts(), ids=name_of)
+def test_no_loose_ends_and_no_path_of_one_machine(path: Path) -> None:
+    """A note to oneself belongs into an issue, and a path of one machine helps on no other."""
+    for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
+        assert not WORDS.search(line), f"line {number}: {line}"
+        assert not MACHINE_PATHS.search(line), f"line {number}: {line}"
