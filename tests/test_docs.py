@@ -1,0 +1,142 @@
+"""The documents tell the truth: their code runs, their links lead somewhere, nothing is left out.
+
+Blocks of one document share their names, in order, like a session; a block is left out only by
+`<!--- skip: next "reason" -->` before it.
+"""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from sybil import Sybil
+from sybil.parsers.markdown import PythonCodeBlockParser, SkipParser
+
+ROOT = Path(__file__).resolve().parent.parent
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+EXAMPLE_SECONDS = 120
+
+LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)")
+HEADING = re.compile(r"^#+ +(.+?) *$", re.MULTILINE)
+FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
+SOURCE = re.compile(r"`((?:src|tests|docs|examples|benchmarks|\.ci)/[\w./-]*)`")
+
+
+def name_of(path: Path) -> str:
+    """Return how a failing test should call a file."""
+    return str(path.relative_to(ROOT))
+
+
+def has_code(path: Path) -> bool:
+    """Return whether a document has a block of Python."""
+    return "```python" in path.read_text("utf-8")
+
+
+@pytest.mark.parametrize("path", [path for path in DOCUMENTS if has_code(path)], ids=name_of)
+def test_every_block_of_python_in_a_document_runs(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a newcomer copies out of a document must work as it stands."""
+    monkeypatch.chdir(tmp_path)
+    document = Sybil(parsers=[PythonCodeBlockParser(), SkipParser()]).parse(str(path))
+    for example in document.examples():
+        try:
+            example.evaluate()
+        except pytest.skip.Exception:
+            continue
+        except Exception as error:
+            if type(error).__name__ == "SkipTest":
+                continue
+            error.add_note(f"{name_of(path)}, line {example.line}")
+            raise
+
+
+def test_a_skipped_block_says_why() -> None:
+    """A block nobody runs is a promise nobody keeps, unless a reader can see the reason."""
+    skips = [line for path in DOCUMENTS for line in path.read_text("utf-8").splitlines()]
+    skips = [line for line in skips if line.startswith("<!--- skip:")]
+    assert [] == [line for line in skips if not re.search(r'skip: next "[^"]{10,}"', line)]
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=name_of)
+def test_every_example_runs(path: Path, tmp_path: Path) -> None:
+    """An example is the first thing tried, in a directory of the user's own."""
+    run = subprocess.run(
+        [sys.executable, "-W", "error", str(path)],
+        cwd=tmp_path,
+        env=os.environ | {"MPLBACKEND": "Agg"},
+        capture_output=True,
+        text=True,
+        timeout=EXAMPLE_SECONDS,
+    )
+    assert run.returncode == 0, f"{run.stdout}\n{run.stderr}"
+    assert "" == run.stderr
+
+
+def anchors_of(text: str) -> set[str]:
+    """Return the anchors that a forge makes of the headings."""
+    headings = HEADING.findall(FENCE.sub("", text))
+    kept = (re.sub(r"[^\w\- ]", "", heading.lower()) for heading in headings)
+    return {heading.strip().replace(" ", "-") for heading in kept}
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=name_of)
+def test_links_inside_the_repository_lead_somewhere(path: Path) -> None:
+    """A dead link costs every reader a search."""
+    dead = []
+    for target in LINK.findall(FENCE.sub("", path.read_text("utf-8"))):
+        if re.match(r"[a-z]+:", target):
+            continue
+        place, _, anchor = target.partition("#")
+        file = (path.parent / place).resolve() if place else path
+        known = file.suffix != ".md" or not anchor or anchor in anchors_of(file.read_text("utf-8"))
+        if not file.exists() or not known:
+            dead.append(target)
+    assert [] == dead
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=name_of)
+def test_files_named_in_a_document_exist(path: Path) -> None:
+    """A description of the tree that names files of last month misleads."""
+    named = SOURCE.findall(FENCE.sub("", path.read_text("utf-8")))
+    assert [] == [name for name in named if not (ROOT / name).exists()]
+
+
+def error_classes() -> set[str]:
+    """Return every class that is, through its bases, a `MemoriesError`."""
+    bases: dict[str, set[str]] = {}
+    for path in (ROOT / "src" / "memories").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.ClassDef):
+                bases[node.name] = {ast.unparse(base).split(".")[-1] for base in node.bases}
+    family = {"MemoriesError"}
+    while grown := {name for name, above in bases.items() if above & family} - family:
+        family |= grown
+    return {name for name in family if not name.startswith("_")}
+
+
+def test_every_error_is_documented() -> None:
+    """Whoever sees an error looks it up: what happened, what is still safe, what to do."""
+    text = (ROOT / "docs" / "errors.md").read_text("utf-8")
+    documented = set(re.findall(r"^### `(\w+)`", text, re.MULTILINE))
+    assert error_classes() == documented
+
+
+def test_every_decision_record_is_listed() -> None:
+    """A decision nobody finds is taken again."""
+    records = {path.name for path in (ROOT / "docs" / "decisions").glob("[0-9]*.md")}
+    listed = (ROOT / "docs" / "decisions" / "README.md").read_text("utf-8")
+    assert set() == {name for name in records if f"({name})" not in listed}
+
+
+def test_every_make_target_is_described() -> None:
+    """`make help` and CONTRIBUTING.md are where a newcomer looks first."""
+    makefile = (ROOT / "Makefile").read_text("utf-8")
+    targets = set(re.findall(r"^([a-z][a-z-]*):", makefile, re.MULTILINE))
+    assert targets == set(re.findall(r"^([a-z][a-z-]*):.*## ", makefile, re.MULTILINE))
