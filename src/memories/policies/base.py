@@ -8,6 +8,7 @@ it is asked for a victim. The simulator replays traces through the same objects.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from typing import Any, ClassVar, Protocol
 
 
@@ -49,6 +50,35 @@ class Policy(ABC):
     @abstractmethod
     def __len__(self) -> int:
         """Return how many nodes are inside."""
+
+    def admit(self, node: Node) -> bool:
+        """Decide whether `node` should enter although others would have to leave for it.
+
+        Asked before room is made, at most once per arrival; the node is not inside. A refusal is
+        advice: a caller who must take the node may insert it all the same.
+        """
+        del node
+        return True
+
+    def samples(self, key: str) -> bool:
+        """Return whether the policy wants to hear of the hits of `key` through `observe`.
+
+        Asked when an entry is made. A key sampled once may be reported for ever after.
+        """
+        del key
+        return False
+
+    def observe(self, accesses: Iterable[tuple[str, int]]) -> None:
+        """Learn of past accesses, (key, size) in their order; those not sampled are ignored.
+
+        Hits within the tier, and reads answered by a lower tier that did not bring the value up:
+        an insert is an access by itself. Losing some under load is allowed.
+        """
+        del accesses
+
+    def adopt(self, node: Node) -> None:
+        """Add a node that was in the tier before this policy was; the least worthy come first."""
+        self.insert(node)
 
     def resize(self, capacity: int) -> None:
         """Learn that the tier's capacity is now `capacity` bytes."""

@@ -1,0 +1,92 @@
+"""GDSF (Cherkasova 1998): hits times cost over size, on top of an age that rises with evictions.
+
+Not for tiers whose bytes matter more than their requests: it prefers small values. The age that
+held at a node's latest hit is looked up by its stamp, so that a hit needs to tell nothing.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable
+from typing import ClassVar
+
+from memories.policies.base import Node
+from memories.policies.ranked import RankedPolicy
+
+_MARKS = 4096  # Ages remembered; every other one is dropped when there are more.
+
+
+def _same(size: int) -> float:
+    del size
+    return 1.0
+
+
+class GdsfPolicy(RankedPolicy):
+    """Evicts by hits, size and the cost of fetching again.
+
+    Args:
+        capacity: Bytes of the tier.
+        cost: What a miss of so many bytes costs, in any unit; the same for all unless given.
+    """
+
+    name: ClassVar[str] = "gdsf"
+
+    def __init__(self, capacity: int, *, cost: Callable[[int], float] = _same) -> None:
+        super().__init__(capacity)
+        self._cost = cost
+        self._age = 0.0
+        self._stamps = [0]  # From this stamp on ...
+        self._ages = [0.0]  # ... the age was this.
+
+    def rank(self, node: Node) -> float:
+        """Return the node's worth as of its latest hit."""
+        age = self._ages[max(bisect_right(self._stamps, node.stamp) - 1, 0)]
+        return age + self._worth(node)
+
+    def _worth(self, node: Node) -> float:
+        return (node.hits + 1) * self._cost(node.size) / node.size
+
+    def admit(self, node: Node) -> bool:
+        """Refuse a node worth less than whatever would leave for it; the age rises all the same."""
+        if not len(self):
+            return True
+        worth = self._age + self._worth(node)
+        if worth >= self._ranking.lowest():
+            return True
+        self._age = worth
+        return False
+
+    def insert(self, node: Node) -> None:
+        """Add a node; what it is worth builds on the age as of now."""
+        self._mark(node.stamp)
+        super().insert(node)
+
+    def evict(self) -> Node | None:
+        """Take out the node of the least worth; its worth is the new age."""
+        found = self._ranking.pop_settled(self.rank)
+        if found is None:
+            return None
+        node, rank = found
+        self._age = max(self._age, rank)
+        return node
+
+    def _mark(self, stamp: int) -> None:
+        """Remember that the age has its present value from `stamp` on."""
+        if self._age == self._ages[-1] or stamp <= self._stamps[-1]:
+            return
+        self._stamps.append(stamp)
+        self._ages.append(self._age)
+        if len(self._stamps) > _MARKS:
+            # Older marks cover longer spans: a node then gets the age of a little earlier.
+            del self._stamps[1:_MARKS:2], self._ages[1:_MARKS:2]
+
+    def adopt(self, node: Node) -> None:
+        """Add a node that was in the tier before; its stamp must not date it before the age."""
+        super().insert(node)
+
+    def check(self) -> None:
+        """Assert that ages and stamps rise together."""
+        assert self._stamps == sorted(self._stamps)
+        assert self._ages == sorted(self._ages)
+        assert self._ages[-1] <= self._age
+        self._ranking.check()

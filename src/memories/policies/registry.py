@@ -1,0 +1,84 @@
+"""Policies by name, those of this package and those that users add.
+
+Not the configuration: whoever parses settings asks here. A name maps to a way of making a policy,
+so that a user's own is as good as ours.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+from typing import Any
+
+from memories.errors import InvalidOptionError
+from memories.policies.base import Policy
+from memories.policies.fifo import FifoPolicy
+from memories.policies.gdsf import GdsfPolicy
+from memories.policies.lfu import LfuPolicy
+from memories.policies.lru import LruPolicy
+from memories.policies.mq import MqPolicy
+from memories.policies.s3fifo import S3FifoPolicy
+from memories.policies.sieve import SievePolicy
+
+PolicyFactory = Callable[..., Policy]
+
+_OWN: tuple[type[Policy], ...] = (
+    LruPolicy,
+    FifoPolicy,
+    LfuPolicy,
+    SievePolicy,
+    S3FifoPolicy,
+    GdsfPolicy,
+    MqPolicy,
+)
+_factories: dict[str, PolicyFactory] = {policy.name: policy for policy in _OWN}
+
+
+def register_policy(name: str, factory: PolicyFactory, *, replace: bool = False) -> None:
+    """Make `factory(capacity, **options)` known as the policy `name`.
+
+    Raises:
+        InvalidOptionError: the name is no plain word, or taken and `replace` was not said.
+    """
+    if not name.isidentifier() or name != name.lower():
+        raise InvalidOptionError(
+            f"{name!r} cannot name a policy: use lower-case letters, digits and underscores"
+        )
+    if name in _factories and not replace:
+        raise InvalidOptionError(
+            f"a policy named {name!r} exists already: choose another name, or say replace=True"
+        )
+    _factories[name] = factory
+
+
+def names() -> tuple[str, ...]:
+    """Return the names of all policies, in order of the alphabet."""
+    return tuple(sorted(_factories))
+
+
+def require_known(name: str) -> None:
+    """Raise InvalidOptionError, suggesting the nearest name, unless `name` is a policy."""
+    if name in _factories:
+        return
+    near = difflib.get_close_matches(str(name).lower(), _factories, n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    raise InvalidOptionError(
+        f"there is no eviction policy named {name!r}: {hint}known are {', '.join(names())}"
+    )
+
+
+def make(name: str, capacity: int, **options: Any) -> Policy:
+    """Return a new policy `name` for a tier of `capacity` bytes.
+
+    Raises:
+        InvalidOptionError: the name is unknown, or the policy does not take these options.
+    """
+    require_known(name)
+    try:
+        return _factories[name](capacity, **options)
+    except TypeError as error:
+        if not options:
+            raise
+        raise InvalidOptionError(
+            f"the policy {name!r} does not take the options {sorted(options)}: {error}"
+        ) from error
