@@ -1,0 +1,117 @@
+"""An object store through obstore: S3, GCS, Azure and what speaks like them.
+
+Not a protocol: signing, multipart and HTTP are obstore's. This file only says what its answers mean.
+One request is sent once; patience is `retry.py`'s, so that it is the same for every store.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import timedelta
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+from memories.backends.bucket.answers import Answers
+from memories.backends.bucket.objectstore import Absent, Buffer, ObjectStore, Stat
+from memories.backends.bucket.options import client_options, split_options
+from memories.errors import InvalidOptionError
+from memories.optional import require
+
+T = TypeVar("T")
+
+_SINGLE_BYTES = 32 * 1024 * 1024  # Up to here one request, which needs one piece of memory.
+_PART_BYTES = 16 * 1024 * 1024
+_PARTS_AT_ONCE = 8
+
+
+class CloudStore(ObjectStore):
+    """Objects under `url` and a fixed prefix below it."""
+
+    def __init__(self, url: str, fixed_prefix: str, storage_options: Mapping[str, Any]) -> None:
+        obstore = require("obstore", extra="glacier")
+        require("obstore.store", extra="glacier")
+        parts = urlsplit(url)
+        if parts.username or parts.password or parts.query:
+            raise InvalidOptionError(
+                "glacier_url holds credentials or a query: give them by storage_options instead."
+            )
+        scheme = {"gcs": "gs"}.get(parts.scheme, parts.scheme)
+        self.url = f"{parts.scheme}://{parts.netloc}{parts.path}".rstrip("/")
+        config, client, provider = split_options(scheme, storage_options)
+        self._answers = Answers(self.url, [*config.values(), *client.values()])
+        self._obstore = obstore
+        target = f"{scheme}://{parts.netloc}{parts.path.rstrip('/')}/{fixed_prefix}"
+        extra = {"credential_provider": provider} if provider else {}
+        self._client = self._answers.opening(
+            lambda: obstore.store.from_url(
+                target,
+                config=config or None,
+                client_options=client_options(client),
+                retry_config={"max_retries": 0, "retry_timeout": timedelta(seconds=0)},
+                **extra,
+            )
+        )
+
+    def put(self, name: str, buffers: Sequence[Buffer]) -> None:
+        """Put: by one request, or by a multipart upload that is aborted if it fails."""
+        views = [memoryview(buffer).cast("B") for buffer in buffers if len(buffer)]
+        if sum(map(len, views)) <= _SINGLE_BYTES:
+            data = views[0] if len(views) == 1 else b"".join(views)
+            self._call(lambda: self._client.put(name, data, use_multipart=False))
+        else:
+            self._call(
+                lambda: self._client.put(
+                    name, _pieces(views), chunk_size=_PART_BYTES, max_concurrency=_PARTS_AT_ONCE
+                )
+            )
+
+    def put_if(self, name: str, data: bytes, tag: str | None) -> str:
+        """Put with If-None-Match or If-Match."""
+        mode: Any = "create" if tag is None else {"e_tag": tag}
+        result = self._call(lambda: self._client.put(name, data, mode=mode, use_multipart=False))
+        return str(result["e_tag"])
+
+    def get(self, name: str) -> tuple[bytes, str]:
+        """Get whole."""
+        result = self._call(lambda: self._client.get(name))
+        return self._call(lambda: bytes(result.bytes())), str(result.meta["e_tag"])
+
+    def get_range(self, name: str, offset: int, length: int) -> Buffer:
+        """Get a range; an offset beyond the end gives nothing."""
+        try:
+            data = self._call(lambda: self._client.get_range(name, start=offset, length=length))
+        except self._answers.BeyondEnd:
+            return b""
+        return memoryview(data)
+
+    def delete(self, name: str) -> None:
+        """Delete."""
+        try:
+            self._call(lambda: self._client.delete(name))
+        except Absent:
+            return
+
+    def list(self, prefix: str) -> Iterator[Stat]:
+        """List, a thousand names per request."""
+        pages = iter(self._call(lambda: self._client.list(prefix, chunk_size=1000)))
+        while True:
+            page = self._call(lambda: next(pages, None))
+            if page is None:
+                return
+            for meta in page:
+                yield Stat(meta["path"], meta["size"], meta["last_modified"].timestamp())
+
+    def _call(self, request: Callable[[], T]) -> T:
+        try:
+            return request()
+        except (self._obstore.exceptions.BaseError, OSError, ValueError) as error:
+            failure = self._answers.meaning(error)
+        # Outside of the handler, so that the foreign error is not kept as the context: it may hold
+        # a signed URL or a header.
+        raise failure
+
+
+def _pieces(views: Sequence[memoryview]) -> Iterator[memoryview]:
+    for view in views:
+        for start in range(0, len(view), _PART_BYTES):
+            yield view[start : start + _PART_BYTES]

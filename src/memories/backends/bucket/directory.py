@@ -1,0 +1,159 @@
+"""An object store in a local directory: the stand-in for a bucket, without any package.
+
+Not for several machines at once: its conditional write is a lock that one kernel keeps.
+An object appears under its name by one rename, after its bytes were synced, or not at all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import secrets
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import xxhash
+
+from memories.backends.bucket.objectstore import Absent, Buffer, Conflict, ObjectStore, Stat
+from memories.errors import StorageError
+
+_TEMPORARY = ".part-"
+_GATHER = 512  # Buffers per system call; the kernel takes 1024.
+
+
+class DirectoryStore(ObjectStore):
+    """Objects as files under `root`, which is created with mode 0700 when missing."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root.absolute()
+        self.url = str(self._root)
+        with self._translated("create"):
+            self._root.mkdir(parents=True, exist_ok=True, mode=0o700)
+
+    def put(self, name: str, buffers: Sequence[Buffer]) -> None:
+        """Write a temporary file, sync it, and rename it."""
+        path = self._path(name)
+        with self._translated("write"):
+            if not path.parent.is_dir():
+                path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+                _sync_directory(self._root)
+            part = path.with_name(_TEMPORARY + secrets.token_hex(8))
+            try:
+                _write_synced(part, buffers)
+                part.rename(path)
+            except BaseException:
+                part.unlink(missing_ok=True)
+                raise
+            _sync_directory(path.parent)
+
+    def put_if(self, name: str, data: bytes, tag: str | None) -> str:
+        """Compare and write under a lock on the directory."""
+        with self._translated("lock"), self._locked():
+            try:
+                state: str | None = self.get(name)[1]
+            except Absent:
+                state = None
+            if state != tag:
+                raise Conflict(name)
+            self.put(name, [data])
+        return _tag(data)
+
+    def get(self, name: str) -> tuple[bytes, str]:
+        """Read the file; its tag is a digest of its bytes."""
+        with self._translated("read"):
+            data = self._path(name).read_bytes()
+        return data, _tag(data)
+
+    def get_range(self, name: str, offset: int, length: int) -> Buffer:
+        """Read a part of the file."""
+        with self._translated("read"):
+            fd = os.open(self._path(name), os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                return _pread(fd, offset, length)
+            finally:
+                os.close(fd)
+
+    def delete(self, name: str) -> None:
+        """Unlink the file."""
+        with self._translated("delete"):
+            self._path(name).unlink(missing_ok=True)
+
+    def list(self, prefix: str) -> Iterator[Stat]:
+        """Walk the directory; an object that goes meanwhile is left out."""
+        with self._translated("list"):
+            paths = sorted(self._path(prefix).glob("**/*"))
+        for path in paths:
+            if path.name.startswith(_TEMPORARY):
+                continue
+            with contextlib.suppress(Absent), self._translated("list"):
+                status = path.stat()
+                if path.is_file():
+                    name = path.relative_to(self._root).as_posix()
+                    yield Stat(name, status.st_size, status.st_mtime)
+
+    def _path(self, name: str) -> Path:
+        return self._root / name
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        fd = os.open(self._root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(fd)
+
+    @contextlib.contextmanager
+    def _translated(self, action: str) -> Iterator[None]:
+        try:
+            yield
+        except FileNotFoundError as error:
+            raise Absent(str(error.filename)) from error
+        except StorageError:
+            raise
+        except OSError as error:
+            raise StorageError(
+                f"The archive directory {self.url} refused to {action} an object: "
+                f"{error.strerror or error}. Check its space and permissions."
+            ) from error
+
+
+def _write_synced(path: Path, buffers: Sequence[Buffer]) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        pending = [memoryview(buffer).cast("B") for buffer in buffers if len(buffer)]
+        while pending:
+            written = os.writev(fd, pending[:_GATHER])
+            while pending and written >= len(pending[0]):
+                written -= len(pending.pop(0))
+            if written:
+                pending[0] = pending[0][written:]
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _sync_directory(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _pread(fd: int, offset: int, length: int) -> bytearray:
+    # The file's own size bounds the allocation, whatever a damaged record asks for.
+    length = max(0, min(length, os.fstat(fd).st_size - offset))
+    buffer = bytearray(length)
+    view, done = memoryview(buffer), 0
+    while done < length:
+        count = os.preadv(fd, [view[done:]], offset + done)
+        if count == 0:
+            return buffer[:done]
+        done += count
+    return buffer
+
+
+def _tag(data: bytes) -> str:
+    return xxhash.xxh3_128_hexdigest(data)

