@@ -26,14 +26,14 @@ check: lint ## Run lint, and the tests of layers, names and docs that need no ru
 
 lint: ## Check format, lint and types.
 	@.ci/venv lint
-	@$(BIN)/ruff format --check .
-	@$(BIN)/ruff check .
-	@$(BIN)/mypy
+	@$(BIN)/python -m ruff format --check .
+	@$(BIN)/python -m ruff check .
+	@$(BIN)/python -m mypy
 
 format: ## Rewrite the sources in the one format.
 	@.ci/venv lint
-	@$(BIN)/ruff format .
-	@$(BIN)/ruff check --fix .
+	@$(BIN)/python -m ruff format .
+	@$(BIN)/python -m ruff check --fix .
 
 bench: ## Run the benchmarks side by side with their peers.
 	@.ci/venv bench
