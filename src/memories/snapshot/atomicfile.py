@@ -1,0 +1,217 @@
+"""A file that appears under its name whole and durable, or not at all.
+
+It knows no format. It is written without a name where the file system can do that, so that even a
+killed process leaves nothing; early write-back keeps the final fsync short.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import fcntl
+import os
+import secrets
+import stat
+from collections.abc import Callable, Sequence
+from functools import cache
+from pathlib import Path
+
+from memories.errors import StorageError
+
+Buffer = bytes | bytearray | memoryview
+
+_GATHER_BYTES = 1 << 20
+_WRITEBACK_BYTES = 8 << 20
+_SYNC_FILE_RANGE_WRITE = 2
+_UNNAMED_UNSUPPORTED = {errno.EISDIR, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOENT}
+
+
+class AtomicFile:
+    """Collects a file's bytes, and puts it at `path` by `commit`.
+
+    One thread at a time. Until `commit` returns, whatever was at `path` is untouched; leaving the
+    `with` block without a commit discards what was written.
+
+    Raises:
+        StorageError: the directory or the disk refused something.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self._target = Path(os.path.realpath(path))
+        self._directory = -1
+        self._fd = -1
+        self._name: str | None = None
+        self._pending = bytearray()
+        self._written = 0  # Bytes handed to the kernel.
+        self._flushed = 0  # Bytes whose write-back has been started.
+        try:
+            self._open()
+        except OSError as error:
+            self.close()
+            raise self._failure("cannot be created", error) from error
+
+    def _open(self) -> None:
+        try:
+            mode = self._target.stat().st_mode
+        except FileNotFoundError:
+            mode = stat.S_IFREG
+        if not stat.S_ISREG(mode):
+            raise OSError(errno.EEXIST, "something other than a regular file lies there")
+        self._directory = os.open(self._target.parent, os.O_RDONLY | os.O_DIRECTORY)
+        self._collect()
+        try:
+            self._fd = os.open(self._target.parent, os.O_TMPFILE | os.O_RDWR, 0o666)
+        except OSError as error:
+            if error.errno not in _UNNAMED_UNSUPPORTED:
+                raise
+            name = f"{self._stem()}{secrets.token_hex(4)}.partial"
+            flags = os.O_CREAT | os.O_EXCL | os.O_RDWR
+            self._fd = os.open(name, flags, 0o666, dir_fd=self._directory)
+            self._name = name
+            fcntl.flock(self._fd, fcntl.LOCK_EX)
+
+    def _stem(self) -> str:
+        return f".{self._target.name[:200]}."
+
+    def _collect(self) -> None:
+        """Remove what killed writers of this path left behind."""
+        for path in self._target.parent.iterdir():
+            if path.name.startswith(self._stem()) and path.name.endswith(".partial"):
+                _unlink_unlocked(path.name, self._directory)
+
+    @property
+    def offset(self) -> int:
+        """Return where the next byte will lie."""
+        return self._written + len(self._pending)
+
+    def write(self, buffers: Sequence[Buffer]) -> None:
+        """Append `buffers`. Small ones are gathered, large ones go out at once."""
+        for buffer in buffers:
+            if len(buffer) >= _GATHER_BYTES:
+                self._flush()
+                self._put(buffer)
+            else:
+                self._pending += buffer
+                if len(self._pending) >= _GATHER_BYTES:
+                    self._flush()
+
+    def skip(self, count: int) -> None:
+        """Leave a hole of `count` bytes, to be filled by `fill`."""
+        self._flush()
+        self._written += count
+
+    def fill(self, offset: int, data: Buffer) -> None:
+        """Write `data` into a hole that `skip` left."""
+        try:
+            _pwrite(self._fd, memoryview(data), offset)
+        except OSError as error:
+            raise self._failure("cannot be written", error) from error
+
+    def commit(self) -> None:
+        """Make the file durable and put it at the path, replacing what lies there."""
+        self._flush()
+        try:
+            os.fsync(self._fd)
+            if self._name is not None or not self._link(self._target.name):
+                self._replace()
+            os.fsync(self._directory)
+        except OSError as error:
+            raise self._failure("cannot be completed", error) from error
+
+    def _link(self, name: str) -> bool:
+        """Give the nameless file a name; False if something has it already."""
+        try:
+            # A directory descriptor makes Python call linkat, which follows the link in /proc.
+            os.link(f"/proc/self/fd/{self._fd}", name, dst_dir_fd=self._directory)
+        except FileExistsError:
+            return False
+        return True
+
+    def _replace(self) -> None:
+        if self._name is None:
+            # Only a file that has a name can replace another one; the lock says it is in use.
+            fcntl.flock(self._fd, fcntl.LOCK_EX)
+            self._name = f"{self._stem()}{secrets.token_hex(4)}.partial"
+            self._link(self._name)
+        directory = self._directory
+        os.rename(self._name, self._target.name, src_dir_fd=directory, dst_dir_fd=directory)
+        self._name = None
+
+    def close(self) -> None:
+        """Discard what was not committed. Idempotent."""
+        if self._name is not None:
+            _unlink(self._name, self._directory)
+            self._name = None
+        for fd in (self._fd, self._directory):
+            if fd >= 0:
+                os.close(fd)
+        self._fd = self._directory = -1
+
+    def _flush(self) -> None:
+        if self._pending:
+            pending, self._pending = self._pending, bytearray()
+            self._put(pending)
+
+    def _put(self, data: Buffer) -> None:
+        try:
+            _pwrite(self._fd, memoryview(data), self._written)
+        except OSError as error:
+            raise self._failure("cannot be written", error) from error
+        self._written += len(data)
+        if self._written - self._flushed >= _WRITEBACK_BYTES:
+            _start_writeback(self._fd, self._flushed, self._written - self._flushed)
+            self._flushed = self._written
+
+    def _failure(self, what: str, error: OSError) -> StorageError:
+        return StorageError(
+            f"{self._target} {what}: {error.strerror or error}. What was there before is unchanged."
+        )
+
+    def __enter__(self) -> AtomicFile:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _pwrite(fd: int, data: memoryview, offset: int) -> None:
+    while data:
+        count = os.pwrite(fd, data, offset)
+        data = data[count:]
+        offset += count
+
+
+def _unlink(name: str, directory: int) -> None:
+    try:
+        os.unlink(name, dir_fd=directory)
+    except FileNotFoundError:
+        pass  # Another writer of the same path has collected it.
+
+
+def _unlink_unlocked(name: str, directory: int) -> None:
+    try:
+        fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=directory)
+    except OSError:
+        return  # Gone, or not one of ours.
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _unlink(name, directory)
+    except BlockingIOError:
+        pass  # Its writer is alive.
+    finally:
+        os.close(fd)
+
+
+@cache
+def _sync_file_range() -> Callable[[int, int, int], object] | None:
+    call = getattr(ctypes.CDLL(None), "sync_file_range", None)
+    if call is None:
+        return None
+    call.argtypes = [ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint]
+    return lambda fd, offset, count: call(fd, offset, count, _SYNC_FILE_RANGE_WRITE)
+
+
+def _start_writeback(fd: int, offset: int, count: int) -> None:
+    # A hint: where it is unknown or refused, fsync does all the work at the end.
+    if start := _sync_file_range():
+        start(fd, offset, count)

@@ -1,0 +1,260 @@
+"""Writing a snapshot file: frames in, one ZIP out.
+
+It knows only bytes. A large frame becomes a member of its own: its head ends the local header's
+extra field and its body is the data, so that it is one contiguous frame and an ordinary ZIP member.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import IO, NamedTuple
+
+import xxhash
+
+from memories._version import __version__
+from memories.entry import Record
+from memories.errors import InvalidOptionError, MemoriesError, StorageError
+from memories.snapshot import manifest
+from memories.snapshot.atomicfile import AtomicFile
+from memories.snapshot.checksum import crc32
+from memories.snapshot.hashes import Hashes, first_repeated
+from memories.snapshot.manifest import (
+    Base,
+    Linked,
+    Packed,
+    PageBuilder,
+    Reference,
+    Root,
+    Where,
+    Whole,
+    row_of,
+)  # fmt: skip
+from memories.snapshot.names import MANIFEST, member_name, packed_name
+from memories.snapshot.zipformat import (
+    ALIGNMENT,
+    MAX_HEAD_BYTES,
+    Member,
+    central_entry,
+    local_header,
+    tail,
+)  # fmt: skip
+
+Segments = Sequence[memoryview]
+
+SMALL_BYTES = 4096
+_PACK_BYTES = 1 << 20
+_CHUNK_BYTES = 1 << 20
+_SPOOL_BYTES = 8 << 20
+
+
+class Item(NamedTuple):
+    """One key to be written: its record, and its frame or where the frame lies already.
+
+    A frame is a gather list whose first buffer is the head, or a callable that returns one when
+    its turn comes. `npy` says that the body is an exact `.npy` file.
+    """
+
+    record: Record
+    source: Segments | Callable[[], Segments] | Linked | Reference
+    npy: bool = False
+
+
+class Created(NamedTuple):
+    """What `create` wrote."""
+
+    path: Path
+    id: bytes
+    keys: int
+    file_bytes: int
+
+
+def create(
+    path: str | os.PathLike[str],
+    items: Iterable[Item],
+    *,
+    sequence: int,
+    bases: Sequence[Base] = (),
+    progress: Callable[[int], object] | None = None,
+) -> Created:
+    """Write a snapshot of `items` to `path`, replacing what lies there at the very end.
+
+    The file is durable when this returns. Whatever goes wrong before that, `path` is as it was and
+    nothing else is left. Memory stays bounded by the largest gather list, not by the number of
+    keys. `progress` is called with the number of bytes written since its last call.
+
+    Raises:
+        StorageError: the disk or the directory refused something.
+        InvalidOptionError: two items have one key, or a frame's head is none.
+    """
+    with AtomicFile(path) as file:
+        writer = _Writer(file, Path(path).parent)
+        try:
+            done = 0
+            for item in items:
+                writer.add(item)
+                if progress and file.offset != done:
+                    progress(file.offset - done)
+                    done = file.offset
+            root = writer.finish(sequence, list(bases))
+        except OSError as error:
+            if isinstance(error, MemoriesError):
+                raise
+            raise StorageError(f"{path} cannot be written: {error}") from error
+        finally:
+            writer.close()
+        file_bytes = file.offset
+        file.commit()
+    return Created(Path(path), root.id, root.keys, file_bytes)
+
+
+class _Writer:
+    def __init__(self, file: AtomicFile, directory: Path) -> None:
+        self._file = file
+        self._pages = PageBuilder()
+        self._page_file = _spool(directory)
+        self._directory_file = _spool(directory)
+        self._members = 0
+        self._packs = 0
+        self._packed: list[tuple[Record, int, int]] = []
+        self._pack = bytearray()
+        self._hashes = Hashes()
+
+    def add(self, item: Item) -> None:
+        source = item.source
+        self._hashes.add(item.record.key)
+        if isinstance(source, (Linked, Reference)):
+            self._add_row(item.record, source)
+            return
+        segments = source() if callable(source) else source
+        length = sum(segment.nbytes for segment in segments)
+        if length < SMALL_BYTES:
+            self._add_small(item.record, segments, length)
+        else:
+            self._add_large(item, segments, length)
+
+    def _add_small(self, record: Record, segments: Segments, length: int) -> None:
+        self._packed.append((record, len(self._pack), length))
+        self._pack += b"".join(segments)
+        self._pack += bytes(-len(self._pack) % ALIGNMENT)
+        if len(self._pack) >= _PACK_BYTES:
+            self._flush_pack()
+
+    def _flush_pack(self) -> None:
+        name = packed_name(self._packs).encode()
+        member = Member(name, self._file.offset, 0, len(self._pack), crc32(self._pack))
+        self._file.write([local_header(member), self._pack])
+        self._add_member(member)
+        for record, offset, length in self._packed:
+            self._add_row(record, Packed(member.body_at + offset, length))
+        self._packs += 1
+        self._packed.clear()
+        self._pack = bytearray()
+
+    def _add_large(self, item: Item, segments: Segments, length: int) -> None:
+        head, *body = segments
+        if head.nbytes > MAX_HEAD_BYTES or head.nbytes % ALIGNMENT:
+            raise InvalidOptionError(
+                f"The frame of {item.record.key!r} starts with {head.nbytes} bytes: no head."
+            )
+        name = member_name(item.record.key, npy=item.npy).encode()
+        member = Member(name, self._file.offset, head.nbytes, length - head.nbytes, 0)
+        write = self._write_short if length < 2 * _CHUNK_BYTES else self._write_long
+        member = write(member, head, body)
+        self._add_member(member)
+        digest = xxhash.xxh3_64_intdigest(head)
+        self._add_row(item.record, Whole(member.head_at, length, digest))
+
+    def _write_short(self, member: Member, head: memoryview, body: Segments) -> Member:
+        crc = 0
+        for segment in body:
+            crc = crc32(segment, crc)
+        member = member._replace(crc=crc)
+        self._file.write([local_header(member), head, *body])
+        return member
+
+    def _write_long(self, member: Member, head: memoryview, body: Segments) -> Member:
+        # The header holds the checksum of what follows it, so it is written last: the body is
+        # read once, each chunk being written while the processor's cache still holds it.
+        self._file.skip(member.body_at - member.start)
+        crc = 0
+        for segment in body:
+            for at in range(0, segment.nbytes, _CHUNK_BYTES):
+                chunk = segment[at : at + _CHUNK_BYTES]
+                crc = crc32(chunk, crc)
+                self._file.write([chunk])
+        member = member._replace(crc=crc)
+        self._file.fill(member.start, local_header(member) + bytes(head))
+        return member
+
+    def _add_member(self, member: Member) -> None:
+        self._members += 1
+        self._directory_file.write(central_entry(member))
+
+    def _add_row(self, record: Record, where: Where) -> None:
+        if page := self._pages.add(row_of(record, where)):
+            self._page_file.write(page)
+
+    def finish(self, sequence: int, bases: list[Base]) -> Root:
+        """Write the manifest, the central directory and the end of the file."""
+        if self._packed:
+            self._flush_pack()
+        self._page_file.write(self._pages.flush())
+        self._refuse_repeated_keys()
+        root = Root(
+            id=secrets.token_bytes(16),
+            sequence=sequence,
+            created_at=time.time(),
+            writer=f"memories {__version__}",
+            keys=self._pages.keys,
+            bases=bases,
+            pages=self._pages.pages,
+        )
+        self._write_manifest(root)
+        directory_at = self._file.offset
+        self._copy(self._directory_file)
+        directory_bytes = self._file.offset - directory_at
+        self._file.write([tail(self._members, directory_at, directory_bytes)])
+        return root
+
+    def _refuse_repeated_keys(self) -> None:
+        if suspects := self._hashes.repeated():
+            data = memoryview(b"".join(_chunks(self._page_file)))
+            pages = manifest.decode_pages(data, self._pages.pages)
+            keys = (row.key for rows in pages for row in rows)
+            if key := first_repeated(keys, suspects):
+                raise InvalidOptionError(f"Two items of the snapshot have the key {key!r}.")
+
+    def _write_manifest(self, root: Root) -> None:
+        head, encoded = manifest.encode_root(root)
+        crc = 0
+        for chunk in (*_chunks(self._page_file), encoded):
+            crc = crc32(chunk, crc)
+        size = self._page_file.tell() + len(encoded)
+        member = Member(MANIFEST.encode(), self._file.offset, len(head), size, crc)
+        self._file.write([local_header(member), head])
+        self._copy(self._page_file)
+        self._file.write([encoded])
+        self._add_member(member)
+
+    def _copy(self, spool: IO[bytes]) -> None:
+        for chunk in _chunks(spool):
+            self._file.write([chunk])
+
+    def close(self) -> None:
+        self._page_file.close()
+        self._directory_file.close()
+
+
+def _spool(directory: Path) -> IO[bytes]:
+    return tempfile.SpooledTemporaryFile(max_size=_SPOOL_BYTES, dir=str(directory))
+
+
+def _chunks(spool: IO[bytes]) -> Iterable[bytes]:
+    spool.seek(0)
+    while chunk := spool.read(_CHUNK_BYTES):
+        yield chunk

@@ -1,0 +1,223 @@
+"""The manifest of a snapshot: which keys it holds, and where the frame of each one lies.
+
+It knows no file: it turns rows into bytes and back. The rows come in pages, each with its own
+checksum, so that a million of them are written and read in bounded memory.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Iterator
+from typing import Annotated, NamedTuple
+
+import msgspec
+import xxhash
+
+from memories.entry import DEFAULT_TERMS, Record, Terms, TierName
+from memories.errors import CorruptDataError, InvalidOptionError
+
+FORMAT = 1
+PAGE_BYTES = 256 * 1024
+MAX_PAGE_BYTES = 16 * 1024 * 1024
+
+_MAGIC = b"memsnap\n"
+_HEAD = struct.Struct("<8sIIQ16s16x")
+_CHECK = struct.Struct("<Q")
+HEAD_BYTES = _HEAD.size + _CHECK.size
+
+
+Natural = Annotated[int, msgspec.Meta(ge=0, le=2**62)]
+Digest = Annotated[int, msgspec.Meta(ge=0)]
+
+
+class Whole(msgspec.Struct, frozen=True, array_like=True, tag=0):
+    """The frame is a member of its own: head and body. `digest` is the xxh3 of its head."""
+
+    offset: Natural
+    length: Natural
+    digest: Digest
+
+
+class Packed(msgspec.Struct, frozen=True, array_like=True, tag=1):
+    """The frame lies in the data of a member that it shares with other small ones."""
+
+    offset: Natural
+    length: Natural
+
+
+class Linked(msgspec.Struct, frozen=True, array_like=True, tag=2):
+    """The frame lies in an earlier snapshot: `base` counts in the root's list."""
+
+    base: Natural
+    offset: Natural
+    length: Natural
+
+
+class Reference(msgspec.Struct, frozen=True, array_like=True, tag=3):
+    """The frame stays where glacier holds it; `place` means something to that backend only."""
+
+    place: bytes
+    length: Natural
+
+
+Where = Whole | Packed | Linked | Reference
+
+
+class Row(msgspec.Struct, frozen=True, array_like=True):
+    """One key of a snapshot."""
+
+    key: str
+    version: Natural
+    tier: TierName
+    size: Natural
+    stored_at: float
+    kind: str
+    terms: Terms | None
+    where: Where
+
+    def record(self) -> Record:
+        """Return what a durable tier would know of the key."""
+        return Record(
+            key=self.key,
+            version=self.version,
+            tier=self.tier,
+            size=self.size,
+            stored=self.where.length,
+            stored_at=self.stored_at,
+            kind=self.kind,
+            terms=self.terms or DEFAULT_TERMS,
+            place=self.where.place if isinstance(self.where, Reference) else b"",
+        )
+
+
+def row_of(record: Record, where: Where) -> Row:
+    """Return the row that says `record` lies at `where`."""
+    terms = None if record.terms == DEFAULT_TERMS else record.terms
+    return Row(
+        record.key, record.version, record.tier, record.size, record.stored_at, record.kind,
+        terms, where,
+    )  # fmt: skip
+
+
+class Base(msgspec.Struct, frozen=True, array_like=True):
+    """An earlier snapshot that holds frames of this one."""
+
+    id: bytes
+    name: str  # Its file name when this snapshot was written; where to look first.
+
+
+class Root(msgspec.Struct, frozen=True, kw_only=True):
+    """What is said once for the whole snapshot."""
+
+    id: bytes
+    sequence: Natural  # Every version up to this one is in it, none after.
+    created_at: float
+    writer: str
+    keys: Natural
+    bases: list[Base]
+    pages: list[tuple[Natural, Digest]]  # The bytes and the xxh3 of each page.
+
+
+class Head(NamedTuple):
+    """What the head of the manifest member says of its root."""
+
+    root_bytes: int
+    root_digest: bytes
+
+
+_encoder = msgspec.msgpack.Encoder()
+_rows = msgspec.msgpack.Decoder(list[Row])
+_root = msgspec.msgpack.Decoder(Root)
+
+
+class PageBuilder:
+    """Gathers rows into pages and remembers the checksum of each."""
+
+    def __init__(self) -> None:
+        self.pages: list[tuple[int, int]] = []
+        self.keys = 0
+        self._rows: list[bytes] = []
+        self._bytes = 0
+
+    def add(self, row: Row) -> bytes | None:
+        """Add a row and return the page that it completes, if it does."""
+        encoded = _encoder.encode(row)
+        if len(encoded) > MAX_PAGE_BYTES // 2:
+            raise InvalidOptionError(
+                f"The metadata of {row.key!r} take {len(encoded)} bytes; a snapshot holds at most "
+                f"{MAX_PAGE_BYTES // 2} per key."
+            )
+        self._rows.append(encoded)
+        self._bytes += len(encoded)
+        return self.flush() if self._bytes >= PAGE_BYTES else None
+
+    def flush(self) -> bytes:
+        """Return the page of the rows gathered so far."""
+        page = b"\xdd" + struct.pack(">I", len(self._rows)) + b"".join(self._rows)
+        self.pages.append((len(page), xxhash.xxh3_64_intdigest(page)))
+        self.keys += len(self._rows)
+        self._rows.clear()
+        self._bytes = 0
+        return page
+
+
+def encode_root(root: Root) -> tuple[bytes, bytes]:
+    """Return the head of the manifest member and the root, which ends its data."""
+    encoded = _encoder.encode(root)
+    digest = xxhash.xxh3_128_digest(encoded)
+    head = _HEAD.pack(_MAGIC, FORMAT, 0, len(encoded), digest)
+    return head + _CHECK.pack(xxhash.xxh3_64_intdigest(head)), encoded
+
+
+def decode_head(head: bytes) -> Head:
+    """Return what `head` says of the root.
+
+    Raises:
+        CorruptDataError: it is damaged, or of a format that this version does not know.
+    """
+    magic, version, _, root_bytes, digest = _HEAD.unpack_from(head)
+    if magic != _MAGIC or _CHECK.unpack_from(head, _HEAD.size)[0] != _checksum(head):
+        raise CorruptDataError("The head of the manifest is damaged.")
+    if version != FORMAT:
+        raise CorruptDataError(
+            f"It has snapshot format {version}, and this version of memories reads format "
+            f"{FORMAT}: upgrade memories."
+        )
+    return Head(root_bytes, digest)
+
+
+def _checksum(head: bytes) -> int:
+    return xxhash.xxh3_64_intdigest(head[: _HEAD.size])
+
+
+def decode_root(data: memoryview, head: Head) -> Root:
+    """Return the root that ends the manifest's `data`; its pages fill the rest exactly."""
+    if head.root_bytes > len(data):
+        raise CorruptDataError("The manifest is shorter than its root.")
+    encoded = data[len(data) - head.root_bytes :]
+    if xxhash.xxh3_128_digest(encoded) != head.root_digest:
+        raise CorruptDataError("The root of the manifest is damaged.")
+    try:
+        root = _root.decode(encoded)
+    except (msgspec.MsgspecError, RecursionError, ValueError) as error:
+        raise CorruptDataError(f"The root of the manifest means nothing: {error}") from error
+    sizes = [length for length, _ in root.pages]
+    if any(not 0 < size <= MAX_PAGE_BYTES for size in sizes):
+        raise CorruptDataError("The manifest declares a page of an impossible size.")
+    if sum(sizes) + head.root_bytes != len(data):
+        raise CorruptDataError("The pages of the manifest do not fill it.")
+    return root
+
+
+def decode_pages(data: memoryview, pages: Iterable[tuple[int, int]]) -> Iterator[list[Row]]:
+    """Yield the rows of each page."""
+    at = 0
+    for length, digest in pages:
+        page = data[at : at + length]
+        at += length
+        if xxhash.xxh3_64_intdigest(page) != digest:
+            raise CorruptDataError("A page of the manifest is damaged.")
+        try:
+            yield _rows.decode(page)
+        except (msgspec.MsgspecError, RecursionError, ValueError) as error:
+            raise CorruptDataError(f"A page of the manifest means nothing: {error}") from error

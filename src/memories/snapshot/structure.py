@@ -1,0 +1,169 @@
+"""Whether the parts of a snapshot fit together: members end to end, every frame in its member.
+
+It reads the central directory and the manifest, never the values, so its cost depends on the
+number of keys only. Nothing here trusts a number that was read.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from memories.errors import CorruptDataError, InvalidKeyError
+from memories.keys import check_key
+from memories.snapshot.hashes import Hashes
+from memories.snapshot.manifest import Linked, Packed, Root, Row, Whole
+from memories.snapshot.names import MANIFEST, RESERVED, member_name, packed_name
+from memories.snapshot.zipformat import ALIGNMENT, CENTRAL_BYTES, Member, parse_central
+
+U64 = npt.NDArray[np.uint64]
+
+
+class Directory:
+    """The members of a snapshot, in 25 bytes each; the central directory itself stays on disk.
+
+    Raises:
+        CorruptDataError: the directory is not that of a whole snapshot.
+    """
+
+    def __init__(self, data: memoryview, members: int, at: int) -> None:
+        if members * CENTRAL_BYTES > len(data):
+            raise CorruptDataError(f"It declares {members} members, more than it has room for.")
+        self._data = data
+        self._entries = array("Q")
+        self._heads = array("Q")
+        self._ends = array("Q")
+        self._is_pack = array("B")
+        expected, packs = 0, 0
+        for _ in range(members):
+            self._entries.append(at)
+            member, at = parse_central(data, at)
+            if member.start != expected:
+                raise CorruptDataError(
+                    f"The member {member.name!r} does not follow the one before."
+                )
+            self._is_pack.append(_is_next_pack(member, packs))
+            packs += self._is_pack[-1]
+            expected = member.end
+            self._heads.append(member.head_at)
+            self._ends.append(expected)
+        if not members or at != len(data) or member.name != MANIFEST.encode():
+            raise CorruptDataError("It holds no manifest where a snapshot has it.")
+        self.manifest = member
+        self.packs = packs
+        self.heads: U64 = np.frombuffer(self._heads, np.uint64)
+        self.ends: U64 = np.frombuffer(self._ends, np.uint64)
+        self.is_pack = np.frombuffer(self._is_pack, np.bool_)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __getitem__(self, index: int) -> Member:
+        return parse_central(self._data, self._entries[index])[0]
+
+
+def _is_next_pack(member: Member, packs: int) -> bool:
+    if not member.name.startswith(RESERVED.encode()) or member.name == MANIFEST.encode():
+        return False
+    if member.name != packed_name(packs).encode() or member.head_bytes:
+        raise CorruptDataError(f"The member {member.name!r} is none that a snapshot has.")
+    return True
+
+
+class RowCheck:
+    """Checks every row of a manifest against the directory, in 24 bytes per key.
+
+    Feed it each page by `add`, then call `finish`.
+    """
+
+    def __init__(self, root: Root, directory: Directory) -> None:
+        self._root = root
+        self._directory = directory
+        self._hashes = Hashes()
+        self._offsets: list[U64] = [np.zeros(0, np.uint64)]
+        self._ends: list[U64] = [np.zeros(0, np.uint64)]
+        self._whole = 0
+        self.digests: U64 = np.zeros(len(directory), np.uint64)  # Of each member's head.
+
+    def add(self, rows: list[Row]) -> None:
+        """Check one page, and remember the extents in it."""
+        for row in rows:
+            self._check_row(row)
+            self._hashes.add(row.key)
+        self._check_whole([row for row in rows if isinstance(row.where, Whole)])
+        self._check_packed([row.where for row in rows if isinstance(row.where, Packed)])
+
+    def _check_row(self, row: Row) -> None:
+        where, root = row.where, self._root
+        _check_stored_key(row.key)
+        if not 0 < row.version <= root.sequence:
+            raise CorruptDataError(
+                f"{row.key!r} has version {row.version} in a snapshot of version {root.sequence}."
+            )
+        if isinstance(where, Linked) and where.base >= len(root.bases):
+            raise CorruptDataError(f"{row.key!r} lies in a base that the snapshot does not name.")
+
+    def _check_whole(self, rows: list[Row]) -> None:
+        wheres = [row.where for row in rows if isinstance(row.where, Whole)]
+        offsets, ends = _extents(wheres)
+        found = self._find(offsets)
+        exact = (self._directory.heads[found] == offsets) & (self._directory.ends[found] == ends)
+        _all(exact)
+        for row, index in zip(rows, found.tolist(), strict=True):
+            self._check_name(row.key, index)
+        self.digests[found] = np.array([where.digest for where in wheres], np.uint64)
+        self._remember(offsets, ends)
+        self._whole += len(rows)
+
+    def _check_name(self, key: str, index: int) -> None:
+        name = self._directory[index].name
+        npy = name.endswith(b".npy")
+        if name != member_name(key, npy=npy).encode():
+            raise CorruptDataError(f"The value of {key!r} lies under another name, {name!r}.")
+
+    def _check_packed(self, wheres: list[Packed]) -> None:
+        offsets, ends = _extents(wheres)
+        found = self._find(offsets)
+        _all((offsets % ALIGNMENT == 0) & (ends <= self._directory.ends[found]))
+        _all(self._directory.is_pack[found])
+        self._remember(offsets, ends)
+
+    def _find(self, offsets: U64) -> npt.NDArray[np.intp]:
+        found = np.searchsorted(self._directory.heads, offsets, side="right")
+        _all(found > 0)
+        return found - 1
+
+    def _remember(self, offsets: U64, ends: U64) -> None:
+        self._offsets.append(offsets)
+        self._ends.append(ends)
+
+    def finish(self) -> frozenset[int]:
+        """Check what all the rows together must be; return the hashes that several keys have."""
+        offsets, ends = np.concatenate(self._offsets), np.concatenate(self._ends)
+        order = np.argsort(offsets)
+        _all(ends[order][:-1] <= offsets[order][1:])
+        if self._hashes.count != self._root.keys:
+            raise CorruptDataError(f"It declares {self._root.keys} keys and lists others.")
+        if self._whole + self._directory.packs + 1 != len(self._directory):
+            raise CorruptDataError("It has members that its manifest does not know.")
+        return self._hashes.repeated()
+
+
+def _check_stored_key(key: str) -> None:
+    try:
+        check_key(key)
+    except InvalidKeyError as error:
+        raise CorruptDataError(f"Its manifest holds what cannot be a key: {error}") from error
+
+
+def _extents(wheres: Sequence[Whole | Packed]) -> tuple[U64, U64]:
+    offsets = np.array([where.offset for where in wheres], np.uint64)
+    return offsets, offsets + np.array([where.length for where in wheres], np.uint64)
+
+
+def _all(good: npt.NDArray[np.bool_]) -> None:
+    if not good.all():
+        raise CorruptDataError("Its manifest names bytes that are no value, or of two values.")
