@@ -31,7 +31,7 @@ def test_a_misspelt_name_is_refused_with_the_nearest(wrong, right):
 
 def test_an_unknown_name_lists_what_there_is():
     """Where nothing is near, the list is the help."""
-    with pytest.raises(InvalidOptionError, match="known are .*lru"):
+    with pytest.raises(InvalidOptionError, match=r"known are .*lru"):
         policies.make("zzzzzzzz", 1000)
 
 
