@@ -14,6 +14,7 @@ from memories.policies.base import Node
 from memories.policies.ranked import RankedPolicy
 
 _MARKS = 4096  # Ages remembered; every other one is dropped when there are more.
+_VICTIMS = 64  # No newcomer is compared with more nodes than this.
 
 
 def _same(size: int) -> float:
@@ -35,6 +36,7 @@ class GdsfPolicy(RankedPolicy):
         super().__init__(capacity)
         self._cost = cost
         self._age = 0.0
+        self._bytes = 0
         self._stamps = [0]  # From this stamp on ...
         self._ages = [0.0]  # ... the age was this.
 
@@ -47,19 +49,38 @@ class GdsfPolicy(RankedPolicy):
         return (node.hits + 1) * self._cost(node.size) / node.size
 
     def admit(self, node: Node) -> bool:
-        """Refuse a node worth less than whatever would leave for it; the age rises all the same."""
-        if not len(self):
-            return True
+        """Refuse a node worth less than any that would leave for it; the age rises all the same."""
         worth = self._age + self._worth(node)
-        if worth >= self._ranking.lowest():
+        if self._outranks_victims(node.size, worth):
             return True
         self._age = worth
         return False
 
+    def _outranks_victims(self, size: int, worth: float) -> bool:
+        room = self.capacity - self._bytes
+        victims: list[tuple[Node, float]] = []
+        while room < size and len(self) and len(victims) < _VICTIMS:
+            victim = self._ranking.pop_settled(self.rank)
+            if victim is None:
+                break
+            victims.append(victim)
+            room += victim[0].size
+            if victim[1] > worth:
+                break
+        for victim in victims:
+            self._ranking.add(*victim)
+        return not victims or victims[-1][1] <= worth
+
     def insert(self, node: Node) -> None:
         """Add a node; what it is worth builds on the age as of now."""
         self._mark(node.stamp)
+        self._bytes += node.size
         super().insert(node)
+
+    def remove(self, node: Node) -> None:
+        """Forget a node."""
+        self._bytes -= node.size
+        super().remove(node)
 
     def evict(self) -> Node | None:
         """Take out the node of the least worth; its worth is the new age."""
@@ -67,6 +88,7 @@ class GdsfPolicy(RankedPolicy):
         if found is None:
             return None
         node, rank = found
+        self._bytes -= node.size
         self._age = max(self._age, rank)
         return node
 
@@ -81,7 +103,8 @@ class GdsfPolicy(RankedPolicy):
             del self._stamps[1:_MARKS:2], self._ages[1:_MARKS:2]
 
     def adopt(self, node: Node) -> None:
-        """Add a node that was in the tier before; its stamp must not date it before the age."""
+        """Add a node that was in the tier before; its stamp must not date the age."""
+        self._bytes += node.size
         super().insert(node)
 
     def check(self) -> None:
@@ -89,4 +112,5 @@ class GdsfPolicy(RankedPolicy):
         assert self._stamps == sorted(self._stamps)
         assert self._ages == sorted(self._ages)
         assert self._ages[-1] <= self._age
+        assert self._bytes == sum(node.size for node, _ in self._ranking)
         self._ranking.check()
