@@ -1,0 +1,33 @@
+"""Values to parts, parts to frames, and back: exact, typed, and never code from strangers.
+
+Nothing here knows of keys in a store, tiers or files. The one idea: what lies in RAM, on a disk, in
+a bucket and in a snapshot are the same parts.
+"""
+
+from __future__ import annotations
+
+from memories.codecs.arrays import freeze_array
+from memories.codecs.base import Codec, Parts, Sharing, carries_code
+from memories.codecs.memory import freeze, thaw
+from memories.codecs.registry import decode, encode, find, get, register_codec
+from memories.codecs.sharing import Held, hold, sharing
+from memories.codecs.sizes import size_of
+
+__all__ = [
+    "Codec",
+    "Held",
+    "Parts",
+    "Sharing",
+    "carries_code",
+    "decode",
+    "encode",
+    "find",
+    "freeze",
+    "freeze_array",
+    "get",
+    "hold",
+    "register_codec",
+    "sharing",
+    "size_of",
+    "thaw",
+]

@@ -8,6 +8,7 @@ the same parts.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from enum import Enum
 from typing import Any, ClassVar, NamedTuple
 
@@ -24,17 +25,29 @@ class Parts(NamedTuple):
     """A value taken apart.
 
     `meta` holds only what msgpack can (None, bool, int in 64 bits, float, str, bytes, list, dict
-    with str keys). Each buffer is a C-contiguous memoryview of format "B", and may alias the value.
+    with str keys). Each buffer is a C-contiguous memoryview of format "B", and may alias the value,
+    except those that `owned` names by index: nobody else holds them, so they need no copy.
     """
 
     codec: str
     meta: Any
     buffers: tuple[memoryview, ...] = ()
+    owned: frozenset[int] = frozenset()
 
     @property
     def nbytes(self) -> int:
         """Return the bytes in all buffers."""
         return sum(buffer.nbytes for buffer in self.buffers)
+
+
+# A codec whose name is PICKLE, or ends in SIGNED, carries code: its frames must be signed.
+PICKLE = "pickle"
+SIGNED = "+pickle"
+
+
+def carries_code(codec: str) -> bool:
+    """Return whether decoding what this codec wrote can run code."""
+    return codec == PICKLE or codec.endswith(SIGNED)
 
 
 class Codec(ABC):
@@ -67,3 +80,18 @@ class Codec(ABC):
         Raises:
             CorruptDataError: `parts` were never made by this codec.
         """
+
+    def prelude(self, parts: Parts) -> bytes:
+        """Return bytes that a raw frame puts before the buffers, a multiple of 64 of them.
+
+        They make the body a file of a known kind for readers that know nothing of frames.
+        """
+        del parts
+        return b""
+
+    def share(self, parts: Parts) -> Callable[[], Any]:
+        """Return what gives each reader his own value out of `parts`, which are private.
+
+        A codec whose values are cheaper to clone than to decode keeps one and clones it.
+        """
+        return lambda: self.decode(parts)

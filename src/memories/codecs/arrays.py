@@ -1,0 +1,165 @@
+"""NumPy arrays: their own memory as one buffer, and a read-only view of it as the value.
+
+Not for arrays of objects, masked arrays or subclasses: those are taken apart in `array_kinds`.
+The one idea: a C- or F-contiguous array is a dtype, a shape, an order and its bytes as they lie.
+"""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from memories.codecs import dtypes
+from memories.codecs.base import Codec, Parts, Sharing
+from memories.codecs.memory import ALIGNMENT, EMPTY, allocate, view_bytes
+from memories.errors import CorruptDataError, UnsupportedTypeError
+
+Array = npt.NDArray[Any]
+_NOTHING = {True: memoryview(bytes(ALIGNMENT)), False: memoryview(bytearray(ALIGNMENT))}
+
+
+def is_flat(value: Array) -> bool:
+    """Return whether the bytes of `value` say all about it."""
+    try:
+        dtypes.describe(value.dtype)
+    except UnsupportedTypeError:
+        return False
+    return True
+
+
+def order_of(value: Array) -> str:
+    """Return "F" where only Fortran order lies contiguously, else "C"."""
+    return "F" if value.flags.f_contiguous and not value.flags.c_contiguous else "C"
+
+
+def bytes_of(value: Array) -> memoryview:
+    """Return the memory of a contiguous array, in the order in which it lies."""
+    if not value.nbytes:
+        return EMPTY
+    lying = value if value.flags.c_contiguous else value.T
+    flat: Any = np.asarray(lying).reshape(-1).view(np.uint8)
+    return memoryview(flat)
+
+
+def freeze_array(value: Array, *, copy: bool = True) -> Array:
+    """Return a read-only master of `value` that NumPy refuses to unlock, and its views too.
+
+    C and Fortran order are kept, any other layout becomes C-contiguous. With `copy=False` the
+    memory of a contiguous array is taken over, and `value` itself becomes read-only.
+    """
+    if not is_flat(value):
+        raise UnsupportedTypeError(f"an array of dtype {value.dtype} cannot be frozen")
+    order = order_of(value)
+    if not copy and (value.flags.c_contiguous or value.flags.f_contiguous):
+        value.setflags(write=False)
+        return over(bytes_of(value), value.dtype, value.shape, order)
+    return over(_private_copy(value), value.dtype, value.shape, order)
+
+
+def over(buffer: memoryview, dtype: np.dtype[Any], shape: tuple[int, ...], order: str) -> Array:
+    """Return the array that lies in `buffer`; read-only, whatever the buffer is.
+
+    Raises:
+        CorruptDataError: the buffer is not exactly as long as such an array.
+    """
+    _check_size(buffer, dtype, shape)
+    return _lay(buffer.toreadonly(), dtype, shape, order)
+
+
+class ArrayCodec(Codec):
+    """Plain `np.ndarray` of every dtype without objects."""
+
+    name = "ndarray"
+    sharing = Sharing.VIEW
+
+    def encode(self, value: Array) -> Parts:
+        """Take an array apart; only a strided one is copied."""
+        contiguous = value.flags.c_contiguous or value.flags.f_contiguous
+        order = order_of(value)
+        meta = {"dtype": dtypes.describe(value.dtype), "shape": list(value.shape), "order": order}
+        if contiguous:
+            return Parts(self.name, meta, (bytes_of(value),))
+        return Parts(self.name, meta, (_private_copy(value),), frozenset({0}))
+
+    def decode(self, parts: Parts, *, writable: bool = False) -> Array:
+        """Return the array over the buffer."""
+        dtype, shape, order = read_meta(parts)
+        (buffer,) = parts.buffers
+        _check_size(buffer, dtype, shape)
+        return _lay(buffer if writable else buffer.toreadonly(), dtype, shape, order)
+
+    def prelude(self, parts: Parts) -> bytes:
+        """Return the header of an `.npy` file, which the raw buffer completes."""
+        dtype, shape, order = read_meta(parts)
+        return npy_header(dtype, shape, order)
+
+
+def read_meta(parts: Parts) -> tuple[np.dtype[Any], tuple[int, ...], str]:
+    """Return dtype, shape and order of an encoded array."""
+    meta = parts.meta
+    try:
+        dtype, shape, order = dtypes.build(meta["dtype"]), tuple(meta["shape"]), meta["order"]
+    except (TypeError, KeyError) as error:
+        raise CorruptDataError("the description of an array is damaged") from error
+    if order not in ("C", "F") or not all(type(n) is int and n >= 0 for n in shape):
+        raise CorruptDataError(f"no array has shape {str(shape)[:80]} and order {order!r}")
+    return dtype, shape, order
+
+
+def npy_header(dtype: np.dtype[Any], shape: tuple[int, ...], order: str) -> bytes:
+    """Return the header that `np.save` would write, padded to a multiple of 64."""
+    header = {
+        "descr": np.lib.format.dtype_to_descr(dtype),
+        "fortran_order": order == "F",
+        "shape": shape,
+    }
+    stream = io.BytesIO()
+    try:
+        np.lib.format.write_array_header_2_0(stream, header)
+    except ValueError:
+        # Only a header with characters beyond Latin-1 needs version 3.
+        return b""
+    raw = stream.getvalue()
+    assert len(raw) % ALIGNMENT == 0
+    return raw
+
+
+def _check_size(buffer: memoryview, dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
+    expected = dtype.itemsize
+    for extent in shape:
+        expected *= extent
+    if buffer.nbytes != expected:
+        raise CorruptDataError(
+            f"an array of shape {str(shape)[:80]} and dtype {dtype} takes {expected} bytes, "
+            f"its buffer has {buffer.nbytes}"
+        )
+
+
+def _lay(buffer: memoryview, dtype: np.dtype[Any], shape: tuple[int, ...], order: str) -> Array:
+    # An array without bytes gets an exporter too: it must be as locked as all others.
+    exporter = buffer if buffer.nbytes else _NOTHING[buffer.readonly]
+    try:
+        # Made from the memoryview itself, the array would have the writable owner as its base.
+        memory = np.frombuffer(exporter, np.uint8)
+        if not buffer.nbytes:
+            strides = np.ndarray(shape, dtype, order="F" if order == "F" else "C").strides
+            return np.ndarray(shape, dtype, buffer=memory, strides=strides)
+        return np.ndarray(shape, dtype, buffer=memory, order="F" if order == "F" else "C")
+    except (ValueError, TypeError, MemoryError) as error:
+        raise CorruptDataError(f"no array has shape {str(shape)[:80]} and dtype {dtype}") from error
+
+
+def _private_copy(value: Array) -> memoryview:
+    arena = allocate(value.nbytes)
+    if value.flags.c_contiguous or value.flags.f_contiguous:
+        if value.nbytes:
+            np.copyto(arena, np.frombuffer(bytes_of(value), np.uint8))
+    else:
+        if value.dtype.names is not None:
+            arena[:] = 0  # The gaps between fields are not copied and must not leak old memory.
+        target: Array = np.ndarray(value.shape, value.dtype, buffer=arena, order="C")
+        np.copyto(target, value)
+    return view_bytes(arena)

@@ -1,0 +1,36 @@
+"""The codecs that need nothing but Python and NumPy, registered.
+
+Not the optional packages: `registry` loads those on demand. The one idea: one line per codec.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, OrderedDict, defaultdict, deque
+from types import SimpleNamespace
+
+from memories.codecs import array_kinds, scalars
+from memories.codecs.pickled import PickleCodec
+from memories.codecs.registry import add
+from memories.codecs.tree import TreeCodec
+
+TREES = (
+    list,
+    tuple,
+    dict,
+    set,
+    frozenset,
+    OrderedDict,
+    Counter,
+    defaultdict,
+    deque,
+    SimpleNamespace,
+)
+
+
+def register() -> None:
+    """Register the codecs of Python's own types and of plain arrays."""
+    for kind, codec in scalars.CODECS.items():
+        add(codec, kind)
+    add(TreeCodec(), *TREES)
+    add(PickleCodec())
+    array_kinds.register()

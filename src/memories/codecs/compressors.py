@@ -1,0 +1,150 @@
+"""Compression of buffers: which way, decided by sampling, and one chunk at a time.
+
+Not a choice per tier: tiers name a spec. The one idea: a few kilobytes from across the buffer tell
+which shuffle pays, and whether compressing pays at all.
+"""
+
+from __future__ import annotations
+
+import functools
+import struct
+from types import ModuleType
+from typing import NamedTuple
+
+from memories.codecs.memory import ByteArray
+from memories.errors import CorruptDataError, InvalidOptionError
+from memories.optional import require
+
+RAW, BLOSC = 0, 1
+_HEADER = struct.Struct("<BBBBIII")  # What every Blosc chunk begins with.
+_SAMPLE = 1 << 16
+_SAMPLES = 3
+_MIN_NBYTES = 512
+_MIN_GAIN = 1.2
+_NAMED_GAIN = 1.02
+_SHUFFLES = ((0, 1), (1, 2), (1, 4), (1, 8), (2, 2), (2, 4), (2, 8))
+_LEVELS = {"lz4": 5, "lz4hc": 9, "zstd": 3, "blosclz": 5, "zlib": 5}
+
+# What "auto" means for a tier: cold is read back soon, glacier is paid by the byte.
+AUTO = {"cold": "fast", "glacier": "high"}
+
+
+class Method(NamedTuple):
+    """How to compress one buffer."""
+
+    name: str
+    level: int
+    shuffle: int = 0  # 0 none, 1 bytes, 2 bits.
+    itemsize: int = 1
+
+
+class Spec(NamedTuple):
+    """What a caller asked for: one compressor, and the gain below which raw is better."""
+
+    name: str
+    level: int
+    min_gain: float
+
+
+def for_tier(spec: str, tier: str) -> str:
+    """Return `spec` with `"auto"` replaced by what it means in `tier`."""
+    return AUTO.get(tier, "none") if spec == "auto" else spec
+
+
+@functools.cache
+def parse(spec: str) -> Spec | None:
+    """Return what `spec` asks for, None for `"none"`.
+
+    `"fast"` (or `"auto"`) is lz4, `"high"` zstd; both leave a value raw when little is gained.
+    A compressor by name (`"zstd:5"`, `"lz4"`, `"blosc-lz4hc:9"`) is used whenever anything is.
+
+    Raises:
+        InvalidOptionError: there is no such compressor or level.
+    """
+    if spec == "none":
+        return None
+    if spec in ("auto", "fast"):
+        return Spec("lz4", 5, _MIN_GAIN)
+    if spec == "high":
+        return Spec("zstd", 7, _MIN_GAIN)
+    name, _, level = spec.removeprefix("blosc-").partition(":")
+    if name not in _LEVELS or not (level == "" or level in set("123456789")):
+        raise InvalidOptionError(
+            f"compression {spec!r} is unknown: use 'none', 'auto', 'fast', 'high', or one of "
+            f"{', '.join(sorted(_LEVELS))} with a level from 1 to 9, like 'zstd:5'"
+        )
+    return Spec(name, int(level) if level else _LEVELS[name], _NAMED_GAIN)
+
+
+def choose(buffer: memoryview, spec: Spec | None) -> Method | None:
+    """Return how to compress `buffer`, or None where raw is better.
+
+    Costs at most some 3 ms, however large the buffer.
+    """
+    if spec is None or buffer.nbytes < _MIN_NBYTES:
+        return None
+    sample = _sample(buffer)
+    # Whether a shuffle pays hardly depends on the compressor, so the fastest one is asked.
+    trial = "lz4" if spec.name in ("lz4", "blosclz") else spec.name
+    level = 1 if trial == "lz4" else min(spec.level, 3)
+    sizes = {
+        (shuffle, size): sum(
+            len(compress(piece, Method(trial, level, shuffle, size))) for piece in sample
+        )
+        for shuffle, size in _SHUFFLES
+    }
+    best = min(sizes, key=sizes.__getitem__)
+    gain = sum(piece.nbytes for piece in sample) / max(1, sizes[best])
+    return Method(spec.name, spec.level, *best) if gain >= spec.min_gain else None
+
+
+def compress(chunk: memoryview | ByteArray, method: Method) -> bytes:
+    """Return `chunk` compressed."""
+    blosc = _blosc()
+    packed: bytes = blosc.compress(
+        chunk, method.name.encode(), method.level, method.shuffle, 0, method.itemsize
+    )
+    return packed
+
+
+def check_chunk(chunk: memoryview, nbytes: int) -> None:
+    """Refuse a chunk whose own header does not say `nbytes`, before anything is allocated.
+
+    Raises:
+        CorruptDataError: its header says something else, or is no header.
+    """
+    if chunk.nbytes < _HEADER.size:
+        raise CorruptDataError(f"a compressed chunk of {chunk.nbytes} bytes is too short")
+    _, _, _, _, raw, _, stored = _HEADER.unpack_from(chunk)
+    if raw != nbytes or stored != chunk.nbytes:
+        raise CorruptDataError(
+            f"a compressed chunk claims {raw} bytes in {stored}, its frame says "
+            f"{nbytes} in {chunk.nbytes}"
+        )
+
+
+def decompress(chunk: memoryview, target: ByteArray) -> None:
+    """Fill `target` with the contents of `chunk`, exactly.
+
+    Raises:
+        CorruptDataError: the chunk is damaged or of another size.
+    """
+    check_chunk(chunk, target.nbytes)
+    try:
+        _blosc().decompress(chunk, target)
+    except (RuntimeError, ValueError) as error:
+        raise CorruptDataError("a compressed chunk cannot be decompressed") from error
+
+
+def _sample(buffer: memoryview) -> list[memoryview]:
+    if buffer.nbytes <= _SAMPLE * _SAMPLES:
+        return [buffer]
+    # Multiples of 64 keep whole items together for every item size that a shuffle knows.
+    last = (buffer.nbytes - _SAMPLE) // 64
+    starts = [last * i // (_SAMPLES - 1) * 64 for i in range(_SAMPLES)]
+    return [buffer[start : start + _SAMPLE] for start in starts]
+
+
+@functools.cache
+def _blosc() -> ModuleType:
+    return require("numcodecs.blosc", extra="all")

@@ -1,0 +1,230 @@
+"""The containers of a tree: how each gives its children away and takes them back.
+
+Not the leaves. The one idea: each container is a row of a table, and keys are only ever hashed when
+their types are known to hash without running code of the user's.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections import Counter, OrderedDict, defaultdict, deque
+from collections.abc import Callable, Iterable
+from types import MappingProxyType, SimpleNamespace
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from memories.codecs import scalars, structures
+from memories.errors import CorruptDataError, UnsupportedTypeError
+
+_KEY_BUDGET = 100_000
+_FACTORIES = MappingProxyType(
+    {kind.__name__: kind for kind in (int, float, str, list, dict, set, tuple, bool, bytes)}
+)
+
+
+class Down(Protocol):
+    """The part of the encoder that a container sees."""
+
+    def child(self, value: Any) -> Any:
+        """Encode one value."""
+
+    def children(self, values: Iterable[Any]) -> list[Any]:
+        """Encode several values."""
+
+
+class Up(Protocol):
+    """The part of the decoder that a container sees."""
+
+    def child(self, reference: Any) -> Any:
+        """Decode one value."""
+
+    def children(self, references: list[Any]) -> list[Any]:
+        """Decode several values."""
+
+
+class Container(NamedTuple):
+    """A container of the format: its arguments in a node, and the way back."""
+
+    encode: Callable[[Down, Any], tuple[Any, ...]]
+    decode: Callable[..., Any]
+
+
+_EXACT: dict[type, str] = {
+    list: "list",
+    tuple: "tuple",
+    dict: "dict",
+    set: "set",
+    frozenset: "frozenset",
+    OrderedDict: "ordereddict",
+    Counter: "counter",
+    defaultdict: "defaultdict",
+    deque: "deque",
+    SimpleNamespace: "namespace",
+}
+_KEYED = frozenset({"dict", "ordereddict", "counter", "defaultdict", "set", "frozenset"})
+
+
+def container_of(value: Any) -> str | None:
+    """Return the name of the container that `value` is, or None if it is none."""
+    kind = type(value)
+    name = _EXACT.get(kind)
+    if name is not None:
+        return name if _fits(name, value) else None
+    if isinstance(value, enum.Enum):
+        known = structures.name_of(kind) and structures.enum_member(value) is not None
+        return "enum" if known else None
+    if isinstance(value, tuple) and structures.is_namedtuple(kind):
+        return "namedtuple" if structures.name_of(kind) else None
+    if structures.is_dataclass(kind) and structures.name_of(kind):
+        return "dataclass" if structures.field_values(value) is not None else None
+    return None
+
+
+def hashes_safely(key: Any, budget: int = _KEY_BUDGET) -> bool:
+    """Return whether hashing `key` runs only code of the interpreter, in bounded time."""
+    todo = [key]
+    while todo:
+        budget -= 1
+        item = todo.pop()
+        kind = type(item)
+        if budget < 0:
+            return False
+        if kind in (tuple, frozenset) or (isinstance(item, tuple) and _plain_tuple(kind)):
+            todo.extend(item)
+        elif not (kind in scalars.IMMUTABLE or _plain_enum(item) or _numpy_scalar(item)):
+            return False
+    return True
+
+
+def _fits(name: str, value: Any) -> bool:
+    if name in _KEYED and not _all_hash_safely(value):
+        return False
+    if name == "defaultdict":
+        factory = value.default_factory
+        if not (factory is None or _FACTORIES.get(getattr(factory, "__name__", "")) is factory):
+            return False
+    if name in ("counter", "defaultdict", "deque"):
+        return not getattr(value, "__dict__", None)
+    return True
+
+
+def _all_hash_safely(keys: Iterable[Any]) -> bool:
+    if set(map(type, keys)) <= scalars.IMMUTABLE:
+        return True
+    return all(hashes_safely(key) for key in keys)
+
+
+def _plain_tuple(kind: type) -> bool:
+    return (
+        structures.is_namedtuple(kind)
+        and getattr(kind, "__hash__", None) is vars(tuple)["__hash__"]
+    )
+
+
+def _plain_enum(item: Any) -> bool:
+    if not isinstance(item, enum.Enum):
+        return False
+    return type(item).__hash__ in (enum.Enum.__hash__, int.__hash__, str.__hash__)
+
+
+def _numpy_scalar(item: Any) -> bool:
+    return isinstance(item, np.generic) and type(item).__module__ == "numpy"
+
+
+def _keys(up: Up, references: list[Any]) -> list[Any]:
+    keys = up.children(references)
+    if not _all_hash_safely(keys):
+        raise CorruptDataError("the keys of a stored mapping or set cannot be hashed safely")
+    return keys
+
+
+def _mapping(down: Down, value: Any) -> tuple[Any, ...]:
+    return down.children(value.keys()), down.children(value.values())
+
+
+def _pairs(up: Up, keys: Any, values: Any) -> Any:
+    return zip(_keys(up, keys), up.children(values), strict=True)
+
+
+def _encode_ordered(down: Down, value: Any) -> tuple[Any, ...]:
+    return (*_mapping(down, value), down.child(dict(vars(value))))
+
+
+def _decode_ordered(up: Up, keys: Any, values: Any, attributes: Any) -> Any:
+    result: OrderedDict[Any, Any] = OrderedDict(_pairs(up, keys, values))
+    vars(result).update(_str_dict(up.child(attributes)))
+    return result
+
+
+def _decode_counter(up: Up, keys: Any, values: Any) -> Any:
+    result: Counter[Any] = Counter()
+    dict.update(result, _pairs(up, keys, values))
+    return result
+
+
+def _encode_default(down: Down, value: Any) -> tuple[Any, ...]:
+    factory = value.default_factory
+    return (*_mapping(down, value), None if factory is None else factory.__name__)
+
+
+def _decode_default(up: Up, keys: Any, values: Any, factory: Any) -> Any:
+    made = None if factory is None else _FACTORIES[factory]
+    return defaultdict(made, _pairs(up, keys, values))
+
+
+def _encode_enum(_: Down, value: Any) -> tuple[Any, ...]:
+    return structures.name_of(type(value)), structures.enum_member(value)
+
+
+def _encode_dataclass(down: Down, value: Any) -> tuple[Any, ...]:
+    state = structures.field_values(value)
+    if state is None:
+        raise UnsupportedTypeError(f"{type(value).__qualname__} changed while it was encoded")
+    return structures.name_of(type(value)), list(state), down.children(state.values())
+
+
+def _decode_dataclass(up: Up, name: Any, names: Any, values: Any) -> Any:
+    state = dict(zip(names, up.children(values), strict=True))
+    return structures.build_dataclass(structures.find_type(name), state)
+
+
+def _str_dict(value: Any) -> dict[str, Any]:
+    if type(value) is not dict or not all(type(key) is str for key in value):
+        raise CorruptDataError("the attributes of a stored object are damaged")
+    return value
+
+
+CONTAINERS: dict[str, Container] = {
+    "list": Container(lambda down, v: (down.children(v),), lambda up, items: up.children(items)),
+    "tuple": Container(
+        lambda down, v: (down.children(v),), lambda up, items: tuple(up.children(items))
+    ),
+    "set": Container(lambda down, v: (down.children(v),), lambda up, items: set(_keys(up, items))),
+    "frozenset": Container(
+        lambda down, v: (down.children(v),), lambda up, items: frozenset(_keys(up, items))
+    ),
+    "dict": Container(_mapping, lambda up, keys, values: dict(_pairs(up, keys, values))),
+    "ordereddict": Container(_encode_ordered, _decode_ordered),
+    "counter": Container(_mapping, _decode_counter),
+    "defaultdict": Container(_encode_default, _decode_default),
+    "deque": Container(
+        lambda down, v: (down.children(v), v.maxlen),
+        lambda up, items, maxlen: deque(up.children(items), maxlen),
+    ),
+    "namespace": Container(
+        lambda down, v: (down.child(dict(vars(v))),),
+        lambda up, state: SimpleNamespace(**_str_dict(up.child(state))),
+    ),
+    "enum": Container(
+        _encode_enum,
+        lambda up, name, member: structures.find_member(structures.find_type(name), member),
+    ),
+    "namedtuple": Container(
+        lambda down, v: (structures.name_of(type(v)), down.children(v)),
+        lambda up, name, items: structures.build_namedtuple(
+            structures.find_type(name), up.children(items)
+        ),
+    ),
+    "dataclass": Container(_encode_dataclass, _decode_dataclass),
+}

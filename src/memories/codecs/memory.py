@@ -1,0 +1,94 @@
+"""Memory of values: seeing it as bytes, and making it private.
+
+Not a pool and not an allocator: NumPy allocates, and a buffer lives as long as its readers. The
+one idea is that a read-only memoryview at the end of a base chain is a lock NumPy cannot open.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from memories.codecs.base import Parts
+
+ALIGNMENT = 64
+EMPTY = memoryview(b"")
+
+ByteArray = npt.NDArray[np.uint8]
+
+
+def align(count: int) -> int:
+    """Return `count` rounded up to a multiple of 64."""
+    return -(-count // ALIGNMENT) * ALIGNMENT
+
+
+def allocate(nbytes: int) -> ByteArray:
+    """Return `nbytes` of uninitialised memory that starts at a multiple of 64."""
+    block = np.empty(nbytes + ALIGNMENT, np.uint8)
+    start = -block.ctypes.data % ALIGNMENT
+    return block[start : start + nbytes]
+
+
+def view_bytes(exporter: Any) -> memoryview:
+    """Return the memory of a C-contiguous exporter as a memoryview of format "B"."""
+    view = memoryview(exporter)
+    return view.cast("B") if view.nbytes else EMPTY
+
+
+def as_array(buffer: memoryview) -> ByteArray:
+    """Return an array of bytes over `buffer`."""
+    return np.frombuffer(buffer, np.uint8)
+
+
+def address(buffer: memoryview) -> int:
+    """Return where the first byte of `buffer` lies; 0 when it is empty."""
+    return int(as_array(buffer).ctypes.data) if buffer.nbytes else 0
+
+
+def copy_bytes(target: ByteArray, source: memoryview) -> None:
+    """Copy `source` into `target` without holding the interpreter lock."""
+    if source.nbytes:
+        np.copyto(target, as_array(source))
+
+
+def freeze(parts: Parts, *, copy: bool = True) -> Parts:
+    """Return `parts` with private read-only buffers, all copied into one arena.
+
+    Buffers that `encode` made itself, and whole `bytes` objects, are kept as they are. With
+    `copy=False` the caller hands his buffers over and nothing is copied.
+    """
+    if copy:
+        loose = [i for i, buffer in enumerate(parts.buffers) if not _is_private(parts, i, buffer)]
+        return _own(parts, _copy_some(parts, loose))
+    return _own(parts, list(parts.buffers))
+
+
+def thaw(parts: Parts) -> Parts:
+    """Return `parts` with private writable copies of all buffers."""
+    arenas = _copy_some(parts, range(len(parts.buffers)))
+    return parts._replace(buffers=tuple(arenas), owned=frozenset(range(len(arenas))))
+
+
+def _is_private(parts: Parts, index: int, buffer: memoryview) -> bool:
+    if index in parts.owned or not buffer.nbytes:
+        return True
+    return type(buffer.obj) is bytes and len(buffer.obj) == buffer.nbytes
+
+
+def _copy_some(parts: Parts, indices: Any) -> list[memoryview]:
+    buffers = list(parts.buffers)
+    arena = allocate(sum(align(buffers[i].nbytes) for i in indices))
+    offset = 0
+    for i in indices:
+        place = arena[offset : offset + buffers[i].nbytes]
+        copy_bytes(place, buffers[i])
+        offset += align(buffers[i].nbytes)
+        buffers[i] = view_bytes(place)
+    return buffers
+
+
+def _own(parts: Parts, buffers: list[memoryview]) -> Parts:
+    frozen = tuple(buffer.toreadonly() for buffer in buffers)
+    return parts._replace(buffers=frozen, owned=frozenset(range(len(frozen))))

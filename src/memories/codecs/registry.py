@@ -1,0 +1,203 @@
+"""Which codec takes a value, and which one wrote a name.
+
+Not a plug-in system with priorities: an exact type has one codec. The one idea: families of
+optional packages are loaded when a value, or a name in a frame, first needs them.
+"""
+
+from __future__ import annotations
+
+import importlib
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from memories.codecs.base import PICKLE, SIGNED, Codec, Parts
+from memories.errors import CorruptDataError, InvalidOptionError, MemoriesError
+from memories.errors import UnsupportedTypeError as Unsupported
+
+# The top package of a type, and the module with the codecs for it. The first part of a codec's
+# name is such a package too, so a frame leads to the module that can read it.
+FAMILIES = {
+    "numpy": "array_kinds",
+    "ml_dtypes": "array_kinds",
+    "pandas": "pandas_tables",
+    "polars": "polars_tables",
+    "pyarrow": "arrow_tables",
+    "xarray": "xarray_sets",
+    "scipy": "sparse",
+    "torch": "torch_tensors",
+    "jax": "device_arrays",
+    "jaxlib": "device_arrays",
+    "cupy": "device_arrays",
+}
+ENTRY_POINTS = "memories.codecs"
+
+_by_type: dict[type, Codec] = {}
+_by_name: dict[str, Codec] = {}
+_loaded: set[str] = set()
+_lock = threading.RLock()
+
+
+def add(codec: Codec, *kinds: type) -> None:
+    """Make `codec` the one that takes these exact types and reads what has its name."""
+    with _lock:
+        _by_name[codec.name] = codec
+        for kind in kinds:
+            _by_type[kind] = codec
+
+
+def register_codec(
+    kind: type,
+    codec: Codec | None = None,
+    *,
+    name: str | None = None,
+    encode: Callable[[Any], Any] | None = None,
+    decode: Callable[[Any], Any] | None = None,
+) -> None:
+    """Teach `memories` a type of your own.
+
+    Either give `name`, `encode` and `decode`: `encode(value)` returns anything that can be stored
+    (a dict of arrays, say), and `decode` gets the same back. Or give a whole `Codec`. The name is
+    written into every frame: choose it once, `"yourpackage.thing"`. Subclasses are not included.
+
+    Raises:
+        InvalidOptionError: the name is taken, or the arguments make no codec.
+    """
+    from memories.codecs.tree import StructureCodec
+
+    if codec is None:
+        if name is None or encode is None or decode is None:
+            raise InvalidOptionError(
+                f"register_codec({kind.__name__}) needs a codec, or all of name, encode and decode"
+            )
+        codec = StructureCodec(name, encode, decode)
+    _check_name(codec.name)
+    _ensure_base()
+    add(codec, kind)
+
+
+def find(value: Any) -> Codec:
+    """Return the codec that takes `value`.
+
+    Whether it takes all that is inside of it shows only when it encodes.
+    """
+    kind = type(value)
+    codec = _by_type.get(kind)
+    return codec if codec is not None else _search(kind)
+
+
+def get(name: str) -> Codec:
+    """Return the codec that wrote frames of this name.
+
+    Raises:
+        UnsupportedTypeError: no codec of that name is known here.
+    """
+    base = name.removesuffix(SIGNED)
+    codec = _by_name.get(base)
+    if codec is None:
+        _ensure_base()
+        _load_family(base.partition(".")[0])
+        if base not in _by_name:
+            _load_entry_points()
+        codec = _by_name.get(base)
+    if codec is None:
+        raise Unsupported(
+            f"no codec is named {base[:80]!r} here: import the package that registers it, or call "
+            "memories.register_codec before reading this value"
+        )
+    return codec
+
+
+def encode(value: Any) -> Parts:
+    """Take `value` apart without copying its memory.
+
+    Raises:
+        UnsupportedTypeError: it, or something inside of it, cannot be stored.
+    """
+    return find(value).encode(value)
+
+
+def decode(parts: Parts, *, writable: bool = False) -> Any:
+    """Put a value together again; with `writable` out of private copies of the buffers.
+
+    Raises:
+        CorruptDataError: the parts are damaged.
+        UnsupportedTypeError: they name a type or a codec that is not known here.
+    """
+    from memories.codecs.memory import thaw
+
+    codec = get(parts.codec)
+    if writable and any(buffer.readonly for buffer in parts.buffers):
+        parts = thaw(parts)
+    try:
+        return codec.decode(parts, writable=writable)
+    except (MemoriesError, MemoryError):
+        raise
+    except Exception as error:  # Damaged parts can fail anywhere in NumPy, Arrow or pandas.
+        raise CorruptDataError(
+            f"a stored {parts.codec} cannot be put together again: {error}"
+        ) from error
+
+
+def _search(kind: type) -> Codec:
+    _ensure_base()
+    for base in kind.__mro__[:-1]:
+        _load_family(base.__module__.partition(".")[0])
+    if kind not in _by_type and not kind.__module__.startswith("memories."):
+        _load_entry_points()
+    codec = _by_type.get(kind)
+    if codec is not None:
+        return codec
+    return _by_name["tree" if _is_structure(kind) else PICKLE]
+
+
+def _is_structure(kind: type) -> bool:
+    import enum
+
+    from memories.codecs import structures
+
+    structural = issubclass(kind, enum.Enum) or structures.is_dataclass(kind)
+    named = structural or (issubclass(kind, tuple) and structures.is_namedtuple(kind))
+    return named and structures.name_of(kind) is not None
+
+
+def _check_name(name: str) -> None:
+    if not name or not name.isascii() or len(name) > 100 or name.endswith(SIGNED):
+        raise InvalidOptionError(f"{name!r} is no name for a codec: use 'yourpackage.thing'")
+    if "." not in name or name.partition(".")[0] in FAMILIES:
+        raise InvalidOptionError(
+            f"the codec name {name!r} belongs to memories: use 'yourpackage.thing'"
+        )
+
+
+def _ensure_base() -> None:
+    _load("builtin")
+
+
+def _load_family(package: str) -> None:
+    module = FAMILIES.get(package)
+    if module is not None:
+        _load(module)
+
+
+def _load(module: str) -> None:
+    if module in _loaded:
+        return
+    with _lock:
+        if module not in _loaded:
+            importlib.import_module(f"memories.codecs.{module}").register()
+            _loaded.add(module)
+
+
+def _load_entry_points() -> None:
+    """Call every function of the entry point group once; each calls `register_codec`."""
+    if ENTRY_POINTS in _loaded:
+        return
+    from importlib.metadata import entry_points
+
+    with _lock:
+        if ENTRY_POINTS in _loaded:
+            return
+        _loaded.add(ENTRY_POINTS)
+        for point in entry_points(group=ENTRY_POINTS):
+            point.load()()

@@ -1,0 +1,274 @@
+"""The builtin types that hold no other value: numbers, text, bytes, dates, paths.
+
+Not containers, except `slice` of such. The one idea: each type is a row of a table with its name
+in the format and two small functions, and every row of it is immutable but three.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import decimal
+import fractions
+import pathlib
+import sys
+import uuid
+import zoneinfo
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from memories.codecs.base import Codec, Parts, Sharing
+from memories.codecs.memory import view_bytes
+from memories.codecs.pickled import PickleCodec
+from memories.errors import CorruptDataError, UnsupportedTypeError
+
+INT_MIN, INT_MAX = -(2**63), 2**63 - 1
+
+
+class ScalarCodec(Codec):
+    """One row of the table as a codec; the value goes into `meta`."""
+
+    def __init__(self, name: str, to_meta: Callable[[Any], Any], from_meta: Callable[[Any], Any]):
+        self.name = name  # type: ignore[misc]
+        self.sharing = Sharing.SHARED  # type: ignore[misc]
+        self._to_meta = to_meta
+        self._from_meta = from_meta
+
+    def encode(self, value: Any) -> Parts:
+        """Describe the value; what only code can describe, an odd time zone say, is pickled."""
+        try:
+            return Parts(self.name, self._to_meta(value))
+        except UnsupportedTypeError:
+            return PickleCodec().encode(value)
+
+    def decode(self, parts: Parts, *, writable: bool = False) -> Any:
+        """Build the value again."""
+        del writable
+        return self._from_meta(parts.meta)
+
+
+class BytesCodec(Codec):
+    """`bytes`, as one buffer."""
+
+    name = "bytes"
+    sharing = Sharing.SHARED
+
+    def encode(self, value: bytes) -> Parts:
+        """Show the bytes."""
+        return Parts(self.name, None, (memoryview(value),))
+
+    def decode(self, parts: Parts, *, writable: bool = False) -> bytes:
+        """Return the object that was shown, or a copy."""
+        (buffer,) = parts.buffers
+        whole = buffer.obj
+        if type(whole) is bytes and len(whole) == buffer.nbytes:
+            return whole
+        return bytes(buffer)
+
+
+class StrCodec(Codec):
+    """`str`, as UTF-8 in which lone surrogates pass."""
+
+    name = "str"
+    sharing = Sharing.SHARED
+
+    def encode(self, value: str) -> Parts:
+        """Encode the text, which copies it."""
+        return Parts(self.name, None, (memoryview(value.encode("utf-8", "surrogatepass")),))
+
+    def decode(self, parts: Parts, *, writable: bool = False) -> str:
+        """Decode the text."""
+        (buffer,) = parts.buffers
+        return str(buffer, "utf-8", "surrogatepass")
+
+
+class BytearrayCodec(Codec):
+    """`bytearray`, as one buffer; every reader gets his own."""
+
+    name = "bytearray"
+
+    def encode(self, value: bytearray) -> Parts:
+        """Show the bytes."""
+        # A view would forbid the caller to resize his bytearray for as long as we hold it.
+        return Parts(self.name, None, (memoryview(bytes(value)),), frozenset({0}))
+
+    def decode(self, parts: Parts, *, writable: bool = False) -> bytearray:
+        """Copy the bytes."""
+        (buffer,) = parts.buffers
+        return bytearray(buffer)
+
+
+class MemoryviewCodec(Codec):
+    """`memoryview` of any format that the `struct` module knows; readers get a read-only view."""
+
+    name = "memoryview"
+
+    def encode(self, value: memoryview) -> Parts:
+        """Show the bytes, C-contiguous."""
+        if len(value.format.removeprefix("@")) != 1:
+            raise UnsupportedTypeError(
+                f"a memoryview of format {value.format!r} cannot be encoded: store an array of it"
+            )
+        meta = {"format": value.format, "shape": list(value.shape or ()), "order": sys.byteorder}
+        if value.c_contiguous:
+            return Parts(self.name, meta, (view_bytes(value),))
+        return Parts(self.name, meta, (memoryview(value.tobytes()),), frozenset({0}))
+
+    def decode(self, parts: Parts, *, writable: bool = False) -> memoryview:
+        """Cast the bytes."""
+        (buffer,) = parts.buffers
+        meta = parts.meta
+        if meta["order"] != sys.byteorder:
+            raise UnsupportedTypeError("a memoryview of a machine with another byte order")
+        view = buffer if writable else buffer.toreadonly()
+        if meta["format"] in ("B", "@B") and meta["shape"] == [view.nbytes]:
+            return view
+        if not view.nbytes:
+            return view.cast(meta["format"])
+        return view.cast(meta["format"], meta["shape"])
+
+
+class Row(NamedTuple):
+    """A scalar type, its name in the format, and the way there and back."""
+
+    kind: type
+    name: str
+    to_meta: Callable[[Any], Any]
+    from_meta: Callable[[Any], Any]
+
+
+def _same(value: Any) -> Any:
+    return value
+
+
+def _expect(kind: type) -> Callable[[Any], Any]:
+    def check(meta: Any) -> Any:
+        if type(meta) is not kind:
+            raise CorruptDataError(f"a {kind.__name__} is stored as {type(meta).__name__}")
+        return meta
+
+    return check
+
+
+def _int_to_meta(value: int) -> int | bytes:
+    if INT_MIN <= value <= INT_MAX:
+        return value
+    return value.to_bytes(value.bit_length() // 8 + 1, "little", signed=True)
+
+
+def _int_from_meta(meta: Any) -> int:
+    return int.from_bytes(meta, "little", signed=True) if type(meta) is bytes else int(meta)
+
+
+def _zone_to_meta(zone: dt.tzinfo | None) -> Any:
+    if zone is None:
+        return None
+    if type(zone) is dt.timezone:
+        offset, name = zone.utcoffset(None), zone.tzname(None)
+        custom = name if dt.timezone(offset).tzname(None) != name else None
+        return [*_delta_to_meta(offset), custom]
+    if type(zone) is zoneinfo.ZoneInfo and zone.key is not None:
+        return zone.key
+    raise UnsupportedTypeError(f"the time zone {zone!r} has no plain description")
+
+
+def _zone_from_meta(meta: Any) -> dt.tzinfo | None:
+    if meta is None:
+        return None
+    if type(meta) is str:
+        return zoneinfo.ZoneInfo(meta)
+    *delta, name = meta
+    offset = _delta_from_meta(delta)
+    if name is not None:
+        return dt.timezone(offset, name)
+    return dt.timezone(offset) if offset else dt.UTC
+
+
+def _delta_to_meta(value: dt.timedelta) -> list[int]:
+    return [value.days, value.seconds, value.microseconds]
+
+
+def _delta_from_meta(meta: Any) -> dt.timedelta:
+    return dt.timedelta(*meta)
+
+
+def _clock(value: dt.time | dt.datetime) -> list[Any]:
+    tail = [value.hour, value.minute, value.second, value.microsecond, value.fold]
+    return [*tail, _zone_to_meta(value.tzinfo)]
+
+
+def _datetime_to_meta(value: dt.datetime) -> list[Any]:
+    return [value.year, value.month, value.day, *_clock(value)]
+
+
+def _datetime_from_meta(meta: Any) -> dt.datetime:
+    *fields, fold, zone = meta
+    return dt.datetime(*fields).replace(fold=fold, tzinfo=_zone_from_meta(zone))
+
+
+def _time_from_meta(meta: Any) -> dt.time:
+    *fields, fold, zone = meta
+    return dt.time(*fields).replace(fold=fold, tzinfo=_zone_from_meta(zone))
+
+
+def _big(values: list[int]) -> list[int | bytes]:
+    return [_int_to_meta(value) for value in values]
+
+
+def _range_from_meta(meta: Any) -> range:
+    return range(*map(_int_from_meta, meta))
+
+
+def _slice_to_meta(value: slice) -> list[Any]:
+    fields = [value.start, value.stop, value.step]
+    if not all(field is None or type(field) is int for field in fields):
+        raise UnsupportedTypeError("a slice of anything but int and None")
+    return [None if field is None else _int_to_meta(field) for field in fields]
+
+
+def _slice_from_meta(meta: Any) -> slice:
+    return slice(*(None if field is None else _int_from_meta(field) for field in meta))
+
+
+def _path(kind: type[pathlib.PurePath]) -> Callable[[Any], Any]:
+    return lambda meta: kind(_expect(str)(meta))
+
+
+_NO_ZONE = Row(dt.date, "date", lambda d: [d.year, d.month, d.day], lambda meta: dt.date(*meta))
+
+ROWS: tuple[Row, ...] = (
+    Row(type(None), "none", _same, _expect(type(None))),
+    Row(bool, "bool", _same, _expect(bool)),
+    Row(int, "int", _int_to_meta, _int_from_meta),
+    Row(float, "float", _same, _expect(float)),
+    Row(complex, "complex", lambda z: [z.real, z.imag], lambda meta: complex(*meta)),
+    Row(type(...), "ellipsis", lambda _: None, lambda _: ...),
+    Row(type(NotImplemented), "notimplemented", lambda _: None, lambda _: NotImplemented),
+    Row(decimal.Decimal, "decimal", str, lambda meta: decimal.Decimal(_expect(str)(meta))),
+    Row(
+        fractions.Fraction,
+        "fraction",
+        lambda f: _big([f.numerator, f.denominator]),
+        lambda meta: fractions.Fraction(*map(_int_from_meta, meta)),
+    ),
+    Row(dt.datetime, "datetime", _datetime_to_meta, _datetime_from_meta),
+    _NO_ZONE,
+    Row(dt.time, "time", _clock, _time_from_meta),
+    Row(dt.timedelta, "timedelta", _delta_to_meta, _delta_from_meta),
+    Row(dt.timezone, "timezone", _zone_to_meta, _zone_from_meta),
+    Row(zoneinfo.ZoneInfo, "zoneinfo", _zone_to_meta, _zone_from_meta),
+    Row(uuid.UUID, "uuid", lambda u: u.bytes, lambda meta: uuid.UUID(bytes=meta)),
+    Row(range, "range", lambda r: _big([r.start, r.stop, r.step]), _range_from_meta),
+    Row(slice, "slice", _slice_to_meta, _slice_from_meta),
+    Row(pathlib.PosixPath, "path.posix", str, _path(pathlib.Path)),
+    Row(pathlib.PurePosixPath, "path.pure-posix", str, _path(pathlib.PurePosixPath)),
+    Row(pathlib.PureWindowsPath, "path.pure-windows", str, _path(pathlib.PureWindowsPath)),
+)
+
+CODECS: dict[type, Codec] = {
+    **{row.kind: ScalarCodec(row.name, row.to_meta, row.from_meta) for row in ROWS},
+    bytes: BytesCodec(),
+    str: StrCodec(),
+    bytearray: BytearrayCodec(),
+    memoryview: MemoryviewCodec(),
+}
+IMMUTABLE = frozenset(kind for kind, codec in CODECS.items() if codec.sharing is Sharing.SHARED)

@@ -1,0 +1,103 @@
+"""What readers of a value may share, and the HOST form that makes it safe.
+
+Not a store: it holds one value. The one idea: immutable objects are kept, arrays are kept behind a
+read-only exporter, everything else is kept as private parts and built anew for every reader.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from memories.codecs import arrays, registry, scalars, structures
+from memories.codecs.base import Parts, Sharing
+from memories.codecs.memory import freeze
+from memories.codecs.sizes import meta_size, size_of
+
+_BUDGET = 10_000
+
+
+class Held:
+    """A mutable value held as private parts: each `open` gives a reader his own object."""
+
+    __slots__ = ("open", "parts")
+
+    def __init__(self, parts: Parts) -> None:
+        self.parts = parts
+        self.open: Callable[[], Any] = registry.get(parts.codec).share(parts)
+
+    @property
+    def nbytes(self) -> int:
+        """Return the bytes held."""
+        return self.parts.nbytes + meta_size(self.parts.meta)
+
+    def __repr__(self) -> str:
+        return f"<Held {self.parts.codec}, {self.nbytes} B>"
+
+
+def sharing(value: Any) -> Sharing:
+    """Return what readers of `value` may share; immutability is looked for to any depth."""
+    codec = registry.find(value)
+    if codec.sharing is Sharing.VIEW:
+        return Sharing.VIEW if arrays.is_flat(value) else Sharing.FRESH
+    if codec.sharing is Sharing.SHARED:
+        # A record scalar is the one NumPy scalar that can be changed in place.
+        return Sharing.FRESH if isinstance(value, np.void) else Sharing.SHARED
+    if isinstance(value, tuple | frozenset) and codec.name == "tree":
+        return Sharing.SHARED if _is_immutable(value) else Sharing.FRESH
+    return Sharing.SHARED if _is_enum(value, codec.name) else Sharing.FRESH
+
+
+def hold(value: Any, *, copy: bool = True) -> tuple[Sharing, Any, int]:
+    """Return how readers share `value`, what a volatile tier keeps of it, and its bytes.
+
+    The payload is the object itself, a read-only master array, or a `Held`.
+
+    Raises:
+        UnsupportedTypeError: the value could never leave RAM.
+    """
+    shared = sharing(value)
+    if shared is Sharing.VIEW:
+        master = arrays.freeze_array(np.asarray(value), copy=copy)
+        return shared, master, master.nbytes
+    parts = registry.encode(value)
+    if shared is Sharing.FRESH:
+        held = Held(freeze(parts, copy=copy))
+        return shared, held, held.nbytes
+    if parts.buffers and copy and type(value) not in scalars.IMMUTABLE and parts.codec != "tree":
+        frozen = freeze(parts)
+        return shared, registry.decode(frozen), frozen.nbytes + meta_size(frozen.meta)
+    return shared, value, size_of(value)
+
+
+def _is_immutable(value: Any) -> bool:
+    todo, seen = [value], 0
+    while todo:
+        item = todo.pop()
+        seen += 1
+        if seen > _BUDGET:
+            return False
+        kind = type(item)
+        if kind in (tuple, frozenset) or (
+            isinstance(item, tuple) and structures.is_namedtuple(kind)
+        ):
+            todo.extend(item)
+        elif kind not in scalars.IMMUTABLE and not _is_shared_leaf(item):
+            return False
+    return True
+
+
+def _is_shared_leaf(item: Any) -> bool:
+    if isinstance(item, np.void):
+        return False
+    if isinstance(item, np.generic):
+        return True
+    return _is_enum(item, "tree") and structures.name_of(type(item)) is not None
+
+
+def _is_enum(value: Any, codec: str) -> bool:
+    import enum
+
+    return isinstance(value, enum.Enum) and codec == "tree"

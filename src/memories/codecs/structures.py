@@ -1,0 +1,152 @@
+"""User types that are plain structures: enums, named tuples, dataclasses.
+
+Not a way to call anything: what a frame names is looked up among the modules already imported, and
+built without `__init__`, `__new__` or `__post_init__`. The one idea: a name is only a name.
+"""
+
+from __future__ import annotations
+
+import enum
+import sys
+from dataclasses import fields
+from types import MemberDescriptorType
+from typing import Any
+
+from memories.errors import CorruptDataError, UnsupportedTypeError
+
+_PICKLE_HOOKS = (
+    "__reduce__",
+    "__reduce_ex__",
+    "__getstate__",
+    "__setstate__",
+    "__getnewargs__",
+    "__getnewargs_ex__",
+)
+
+
+def name_of(kind: type) -> list[str] | None:
+    """Return module and qualified name of `kind`, or None if they do not lead back to it."""
+    found = _find(kind.__module__, kind.__qualname__)
+    return [kind.__module__, kind.__qualname__] if found is kind else None
+
+
+def find_type(name: Any) -> type:
+    """Return the type that `[module, qualified name]` names, without importing anything.
+
+    Raises:
+        UnsupportedTypeError: it is not there; the message says what to import.
+        CorruptDataError: this is no name.
+    """
+    if not (isinstance(name, list) and len(name) == 2 and all(type(s) is str for s in name)):
+        raise CorruptDataError("the name of a type is damaged")
+    found = _find(*name)
+    if not isinstance(found, type):
+        module, qualname = name
+        raise UnsupportedTypeError(
+            f"the stored value is a {module}.{qualname}, which is not imported: import {module} "
+            "before reading it, or register a codec for it"
+        )
+    return found
+
+
+def is_namedtuple(kind: type) -> bool:
+    """Return whether `kind` is a named tuple and nothing more."""
+    if kind.__bases__ != (tuple,) or "_fields" not in vars(kind):
+        return False
+    return kind.__dictoffset__ == 0
+
+
+def is_dataclass(kind: type) -> bool:
+    """Return whether instances of `kind` are their fields, in a dict or in slots."""
+    if "__dataclass_fields__" not in vars(kind) or isinstance(kind, enum.EnumMeta):
+        return False
+    made_plainly: bool = vars(object)["__new__"] is getattr(kind, "__new__", None)
+    return made_plainly and not any(
+        name in vars(base) and not _generated(vars(base)[name])
+        for base in kind.__mro__[:-1]
+        for name in _PICKLE_HOOKS
+    )
+
+
+def _generated(hook: Any) -> bool:
+    # `dataclass(slots=True, frozen=True)` writes a getstate and a setstate that copy the fields.
+    return getattr(hook, "__module__", None) == "dataclasses"
+
+
+def field_values(value: Any) -> dict[str, Any] | None:
+    """Return the fields of a dataclass instance by name, or None if it holds more or less."""
+    names = [field.name for field in fields(value)]
+    state = dict(getattr(value, "__dict__", {}))
+    for name in names:
+        slot = _slot(type(value), name)
+        if slot is not None and hasattr(value, name):
+            state[name] = slot.__get__(value)
+    return state if state.keys() <= set(names) else None
+
+
+def build_dataclass(kind: type, state: dict[str, Any]) -> Any:
+    """Return an instance of `kind` with these fields, running none of its code."""
+    if not is_dataclass(kind):
+        raise CorruptDataError(f"{kind.__qualname__} is no plain dataclass")
+    known = {field.name for field in fields(kind)}
+    if not state.keys() <= known:
+        raise CorruptDataError(f"{kind.__qualname__} has no field {min(state.keys() - known)!r}")
+    value: Any = object.__new__(kind)
+    for name, content in state.items():
+        slot = _slot(kind, name)
+        if slot is not None:
+            slot.__set__(value, content)
+        else:
+            object.__getattribute__(value, "__dict__")[name] = content
+    return value
+
+
+def build_namedtuple(kind: type, items: list[Any]) -> Any:
+    """Return a named tuple of these items, running none of its code."""
+    if not is_namedtuple(kind) or len(vars(kind)["_fields"]) != len(items):
+        raise CorruptDataError(f"{kind.__qualname__} is no named tuple of {len(items)} fields")
+    return tuple.__new__(kind, items)
+
+
+def enum_member(value: enum.Enum) -> Any:
+    """Return what tells this member: its name, or the number of a combination of flags."""
+    if value._name_ in type(value)._member_map_:
+        return value._name_
+    return int(value.value) if _combines(type(value)) else None
+
+
+def find_member(kind: type, member: Any) -> enum.Enum:
+    """Return the member of an enum, running none of its code."""
+    if not isinstance(kind, enum.EnumMeta):
+        raise CorruptDataError(f"{kind.__qualname__} is no enum")
+    if type(member) is int and _combines(kind):
+        combined: enum.Enum = kind(member)
+        return combined
+    found = kind._member_map_.get(member) if type(member) is str else None
+    if found is None:
+        raise UnsupportedTypeError(f"{kind.__qualname__} has no member {member!r} any more")
+    return found
+
+
+def _combines(kind: type) -> bool:
+    if not issubclass(kind, enum.Flag):
+        return False
+    return kind._missing_.__func__ is enum.Flag._missing_.__func__  # type: ignore[attr-defined]
+
+
+def _slot(kind: type, name: str) -> Any:
+    for base in kind.__mro__:
+        found = vars(base).get(name)
+        if type(found) is MemberDescriptorType:
+            return found
+    return None
+
+
+def _find(module: str, qualname: str) -> Any:
+    found: Any = sys.modules.get(module)
+    for name in qualname.split("."):
+        if found is None:
+            return None
+        # `vars` and not `getattr`: a module's or a metaclass's own lookup would be code.
+        found = vars(found).get(name) if hasattr(found, "__dict__") else None
+    return found
