@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from memories.errors import InvalidOptionError
+from memories.policies.auto import AutoPolicy
 from memories.policies.base import Policy
 from memories.policies.fifo import FifoPolicy
 from memories.policies.gdsf import GdsfPolicy
@@ -23,6 +24,7 @@ from memories.policies.sieve import SievePolicy
 PolicyFactory = Callable[..., Policy]
 
 _OWN: tuple[type[Policy], ...] = (
+    AutoPolicy,
     LruPolicy,
     FifoPolicy,
     LfuPolicy,

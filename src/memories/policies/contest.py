@@ -1,0 +1,68 @@
+"""Which of several candidates misses least, and whether that is more than chance.
+
+Not the candidates themselves. Only an access on which two differ says anything about the two, so
+every pair is compared by these alone; the past fades, and a small lead changes nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+_REVIEW_EVERY = 64  # Accesses.
+_HALF_LIFE = 8192  # Accesses after which a lead counts half.
+_FADE = 0.5 ** (_REVIEW_EVERY / _HALF_LIFE)
+_DEVIATIONS = 3.0  # By how many standard deviations the leader must lead.
+_WORTHWHILE = 0.002  # And by at least this share of the cost of all accesses.
+
+
+class Contest:
+    """Compares candidates pair by pair.
+
+    `followed` is the candidate that leads until another one leads it clearly.
+    """
+
+    __slots__ = ("_cost", "_leads", "_noise", "_until_review", "followed")
+
+    def __init__(self, candidates: int) -> None:
+        self.followed = 0
+        self._until_review = _REVIEW_EVERY
+        self._cost = 0.0
+        # Cost that the row's candidate saved against the column's, and the sum of its squares.
+        self._leads = [[0.0] * candidates for _ in range(candidates)]
+        self._noise = [[0.0] * candidates for _ in range(candidates)]
+
+    def judge(self, missed: Sequence[bool], cost: float) -> bool:
+        """Count one access, missed by some; return whether another is to be followed from now."""
+        self._cost += cost
+        if True in missed and False in missed:
+            self._compare(missed, cost)
+        self._until_review -= 1
+        return not self._until_review and self._review()
+
+    def _compare(self, missed: Sequence[bool], cost: float) -> None:
+        losers = [candidate for candidate, miss in enumerate(missed) if miss]
+        for winner, miss in enumerate(missed):
+            if miss:
+                continue
+            for loser in losers:
+                self._leads[winner][loser] += cost
+                self._leads[loser][winner] -= cost
+                self._noise[winner][loser] += cost * cost
+                self._noise[loser][winner] += cost * cost
+
+    def _review(self) -> bool:
+        self._until_review = _REVIEW_EVERY
+        leads = [row[self.followed] for row in self._leads]
+        best = max(range(len(leads)), key=leads.__getitem__)
+        noise = math.sqrt(self._noise[best][self.followed])
+        better = leads[best] > max(_DEVIATIONS * noise, _WORTHWHILE * self._cost)
+        if better:
+            self.followed = best
+        self._fade()
+        return better
+
+    def _fade(self) -> None:
+        self._cost *= _FADE
+        self._leads = [[lead * _FADE for lead in row] for row in self._leads]
+        self._noise = [[noise * _FADE for noise in row] for row in self._noise]

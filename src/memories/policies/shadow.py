@@ -1,0 +1,83 @@
+"""A cache in miniature: a policy and the keys it would hold, without any values.
+
+Not a tier. It sees a sample of the accesses and has the same share of the capacity, so that what
+it misses is what the policy would miss in full size.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from memories.policies.base import Policy
+
+
+class ShadowNode:
+    """A key that a shadow cache holds."""
+
+    __slots__ = ("digest", "hits", "key", "link", "size", "stamp")
+
+    def __init__(self, key: str, digest: int, size: int, stamp: int) -> None:
+        self.key = key
+        self.digest = digest
+        self.size = size
+        self.hits = 0
+        self.stamp = stamp
+        self.link: Any = None
+
+
+class ShadowCache:
+    """Replays sampled accesses against one policy."""
+
+    __slots__ = ("_bytes", "_nodes", "policy")
+
+    def __init__(self, policy: Policy) -> None:
+        self.policy = policy
+        self._nodes: dict[int, ShadowNode] = {}
+        self._bytes = 0
+
+    def access(self, key: str, digest: int, size: int, stamp: int) -> bool:
+        """Return whether this is a hit; a miss brings the key in, if it is admitted."""
+        node = self._nodes.get(digest)
+        if node is not None:
+            node.hits += 1
+            node.stamp = stamp
+            return True
+        self._enter(ShadowNode(key, digest, size, stamp))
+        return False
+
+    def _enter(self, node: ShadowNode) -> None:
+        capacity = self.policy.capacity
+        if node.size > capacity:
+            return
+        if self._bytes + node.size > capacity:
+            if not self.policy.admit(node):
+                return
+            self._shrink(capacity - node.size)
+        self._nodes[node.digest] = node
+        self._bytes += node.size
+        self.policy.insert(node)
+
+    def _shrink(self, size: int) -> None:
+        while self._bytes > size and (victim := self.policy.evict()) is not None:
+            assert isinstance(victim, ShadowNode)
+            self._bytes -= victim.size
+            del self._nodes[victim.digest]
+
+    def resize(self, capacity: int, below: int) -> None:
+        """Go on with `capacity` bytes, and only with the digests below `below`."""
+        for node in [node for digest, node in self._nodes.items() if digest >= below]:
+            self.policy.remove(node)
+            del self._nodes[node.digest]
+            self._bytes -= node.size
+        self.policy.resize(capacity)
+        self._shrink(capacity)
+
+    def __len__(self) -> int:
+        return len(self._nodes)
+
+    def check(self) -> None:
+        """Assert that keys, bytes and the policy agree and that the capacity is kept."""
+        self.policy.check()
+        assert len(self.policy) == len(self._nodes)
+        assert self._bytes == sum(node.size for node in self._nodes.values())
+        assert self._bytes <= self.policy.capacity
