@@ -10,7 +10,6 @@ of different keys against each other, so that an instant exists.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from heapq import merge
@@ -18,6 +17,7 @@ from typing import NamedTuple
 
 from memories.backends.disk import DiskBackend
 from memories.entry import Entry, Record
+from memories.locks import new_lock
 
 
 
@@ -37,7 +37,7 @@ class Catalog:
         self.journal = journal
         self._version = journal.last_version()
         self._backed = 0
-        self._lock = threading.Lock()
+        self._lock = new_lock()
 
     def next_version(self) -> int:
         """Return the sequence number of the next commit."""
@@ -62,6 +62,13 @@ class Catalog:
         """Let no entry stand for the key of `entry`; its record, if it has one, surfaces."""
         with self._lock:
             self._swap(entry.key, None)
+
+    def mark_backed(self, entry: Entry) -> None:
+        """Learn that the record of `entry` was written."""
+        with self._lock:
+            if not entry.backed and self.entries.get(entry.key) is entry:
+                entry.backed = True
+                self._backed += 1
 
     def keys(self, prefix: str = "") -> Iterator[str]:
         """Yield the keys that start with `prefix`, in the order of their UTF-8 bytes."""

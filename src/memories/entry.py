@@ -78,8 +78,11 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 DEFAULT_TERMS = Terms()
 
 
-class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What a durable tier knows of a key. `place` means something to its backend only."""
+class Record(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
+    """What a durable tier knows of a key. `place` means something to its backend only.
+
+    Written as an array, for a store holds one per key: new fields go to the end.
+    """
 
     key: str
     version: int  # The store-wide sequence number of the commit that stored the value.
@@ -111,6 +114,7 @@ class Entry:
     """
 
     __slots__ = (
+        "arrived_hits",  # Reads it had when it entered this tier.
         "backed",  # Whether a durable tier holds this very version.
         "hits",  # Reads answered by this entry.
         "key",
@@ -149,7 +153,7 @@ class Entry:
         self.terms = terms
         self.tick = tick
         self.stamp = stamp
-        self.hits = hits
+        self.hits = self.arrived_hits = hits
         self.backed = backed
         self.link: Any = None
 

@@ -73,3 +73,7 @@ class UnavailableError(MemoriesError, ConnectionError):
 
 class ReplicationError(UnavailableError):
     """Fewer nodes than the replication factor took the write."""
+
+
+class ConflictError(MemoriesError, RuntimeError):
+    """`if_version=` named a version that is no longer the newest; nothing was stored."""

@@ -7,13 +7,13 @@ that view dies: a budget counts what is really taken.
 from __future__ import annotations
 
 import itertools
-import threading
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any
 
 from memories.units import MAX_BYTES
+from memories.locks import new_lock
 
 HOST_SHARE = 0.9  # Of what the host could still give; the rest is the caller's and the kernel's.
 ROOM_SECONDS = 0.25  # How long a measurement of the host's room is believed.
@@ -41,7 +41,7 @@ class Ledger:
         self._limit = MAX_BYTES
         self._measured_at = float("-inf")
         self._used = 0
-        self._lock = threading.Lock()
+        self._lock = new_lock()
         # Filled by weakref callbacks, which may run anywhere and therefore take no lock.
         self._freed: deque[int] = deque()
         self._holds: dict[int, weakref.ref[Any]] = {}
@@ -109,21 +109,6 @@ class Ledger:
         if not references:
             self.release(size)
 
-    def take_over(self, source: Ledger, size: int) -> bool:
-        """Charge `size` bytes here instead of in `source`, if they fit; nothing is copied.
-
-        Within one medium only the account changes, so its own limit is not asked again.
-        """
-        if self._parent is None or self._parent is not source._parent:
-            return self.reserve(size)
-        with self._lock:
-            used = self._settle()
-            if used + size > min(self.configured, self._measured(used)):
-                return False
-            self._used += size
-        source._freed.append(size)
-        return True
-
     def _settle(self) -> int:
         while self._freed:
             self._used -= self._freed.popleft()
@@ -153,7 +138,7 @@ class BackendLedger:
         self._held = held
         self._room = room
         self._coming = 0
-        self._lock = threading.Lock()
+        self._lock = new_lock()
 
     @property
     def used(self) -> int:

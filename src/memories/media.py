@@ -29,7 +29,9 @@ class Medium(ABC):
         """Return `parcel` in the home form; its `size` is what keeping it will take."""
 
     @abstractmethod
-    def keep(self, parcel: Parcel, version: Version, *, hits: int, backed: bool) -> Any:
+    def keep(
+        self, parcel: Parcel, version: Version, *, hits: int, backed: bool, archived: bytes
+    ) -> Any:
         """Keep a converted parcel and return its entry or record.
 
         The caller has reserved the parcel's size; on success the reservation is used up.
@@ -69,8 +71,11 @@ class HostMedium(Medium):
         del version
         return parcel.hosted(self._trust)
 
-    def keep(self, parcel: Parcel, version: Version, *, hits: int, backed: bool) -> Entry:
+    def keep(
+        self, parcel: Parcel, version: Version, *, hits: int, backed: bool, archived: bytes
+    ) -> Entry:
         """Return a new entry around the payload."""
+        del archived
 
         def make(kind: type[Entry]) -> Entry:
             return kind(
@@ -135,7 +140,9 @@ class FrameMedium(Medium):
         )
         return Parcel(Form.ENCODED, parcel.sharing, frame, frame.nbytes)
 
-    def keep(self, parcel: Parcel, version: Version, *, hits: int, backed: bool) -> Record:
+    def keep(
+        self, parcel: Parcel, version: Version, *, hits: int, backed: bool, archived: bytes
+    ) -> Record:
         """Write the frame and return its record."""
         del hits, backed
         frame: Frame = parcel.payload
@@ -147,6 +154,7 @@ class FrameMedium(Medium):
             stored_at=version.stored_at,
             kind=frame.codec,
             terms=version.terms,
+            archived=archived,
         )
         kept = self._backend.write(record, frame.segments)
         self._ledger.release(parcel.size)

@@ -12,25 +12,11 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from memories import codecs
-from memories.codecs.arrays import freeze_array
-from memories.codecs.base import Parts, Sharing
+from memories.codecs.base import Sharing
 from memories.codecs.frame import Frame, OpenFrame, open_frame, pack
 from memories.codecs.trust import Keyring
 from memories.entry import ArrayEntry, Entry, Form, PartsEntry, SharedEntry
 from memories.sizing import ENTRY_BYTES
-
-
-class HeldParts:
-    """The HOST form of a mutable object: its parts, in memory that nobody else can write."""
-
-    __slots__ = ("parts",)
-
-    def __init__(self, parts: Parts) -> None:
-        self.parts = parts
-
-    def open(self) -> Any:
-        """Return a newly decoded object."""
-        return codecs.decode(self.parts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +24,7 @@ class Parcel:
     """One value in one form.
 
     `payload` is, in HOST form, the object itself (`SHARED`), a read-only array (`VIEW`) or
-    `HeldParts` (`FRESH`); in ENCODED form an `OpenFrame`. `size` is what it takes in that form.
+    `Held` parts (`FRESH`); in ENCODED form an `OpenFrame`. `size` is what it takes in that form.
     """
 
     form: Form
@@ -55,14 +41,8 @@ class Parcel:
         Raises:
             UnsupportedTypeError: the value cannot be serialised.
         """
-        sharing = codecs.sharing(value)
-        if sharing is Sharing.VIEW:
-            array = freeze_array(value, copy=copy)
-            return cls(Form.HOST, sharing, array, array.nbytes + ENTRY_BYTES)
-        parts = codecs.encode(value)
-        if sharing is Sharing.SHARED:
-            return cls(Form.HOST, sharing, value, codecs.size_of(parts) + ENTRY_BYTES)
-        return cls._holding(codecs.freeze(parts, copy=copy))
+        sharing, payload, nbytes = codecs.hold(value, copy=copy)
+        return cls(Form.HOST, sharing, payload, nbytes + ENTRY_BYTES)
 
     @classmethod
     def of_frame(cls, buffer: memoryview, *, key: str) -> Self:
@@ -78,11 +58,6 @@ class Parcel:
     def of_entry(cls, entry: Entry) -> Self:
         """Take up what a volatile entry holds, without a copy."""
         return cls(Form.HOST, _SHARING[type(entry)], entry.payload, entry.size)
-
-    @classmethod
-    def _holding(cls, parts: Parts) -> Self:
-        size = codecs.size_of(parts) + ENTRY_BYTES
-        return cls(Form.HOST, Sharing.FRESH, HeldParts(parts), size)
 
     @property
     def host_size(self) -> int:
@@ -103,7 +78,8 @@ class Parcel:
         frame: OpenFrame = self.payload
         parts = frame.parts(verify=verify, verifier=trust)
         if self.sharing is Sharing.FRESH:
-            return self._holding(codecs.freeze(parts))
+            held = codecs.Held(codecs.freeze(parts))
+            return Parcel(Form.HOST, Sharing.FRESH, held, held.nbytes + ENTRY_BYTES)
         return type(self).of(codecs.decode(parts))
 
     def framed(self, *, key: str, version: int, compression: str, trust: Keyring) -> Frame:
@@ -124,6 +100,19 @@ class Parcel:
         frame: OpenFrame = self.payload
         return codecs.decode(frame.parts(verify=verify, verifier=trust))
 
+    def private(self, trust: Keyring, *, verify: bool = True) -> Any:
+        """Return a copy that the reader may change."""
+        if self.form is Form.ENCODED:
+            frame: OpenFrame = self.payload
+            parts = frame.parts(verify=verify, verifier=trust)
+        elif self.sharing is Sharing.FRESH:
+            parts = self.payload.parts
+        elif self.sharing is Sharing.VIEW:
+            return self.payload.copy(order="K")
+        else:
+            return self.payload
+        return codecs.decode(codecs.thaw(parts), writable=True)
+
     def entry_type(self) -> type[Entry]:
         """Return the kind of entry that hands out this payload."""
         return _ENTRIES[self.sharing]
@@ -131,7 +120,7 @@ class Parcel:
 
 def owners(payload: Any) -> Iterator[Any]:
     """Yield the objects whose death frees the memory of a HOST payload."""
-    if isinstance(payload, HeldParts):
+    if isinstance(payload, codecs.Held):
         seen = {id(buffer.obj): buffer.obj for buffer in payload.parts.buffers}
         yield from seen.values()
     elif hasattr(payload, "__array_interface__"):

@@ -37,10 +37,18 @@ class Tier:
         self.timeline = timeline
 
     def save(
-        self, parcel: Parcel, version: Version, *, hits: int = 0, backed: bool = False
+        self,
+        parcel: Parcel,
+        version: Version,
+        *,
+        hits: int = 0,
+        backed: bool = False,
+        archived: bytes = b"",
     ) -> Entry | Record:
         """Keep a parcel in the home form, for which room was reserved."""
-        found: Entry | Record = self.medium.keep(parcel, version, hits=hits, backed=backed)
+        found: Entry | Record = self.medium.keep(
+            parcel, version, hits=hits, backed=backed, archived=archived
+        )
         return found
 
     def load(self, found: Entry | Record) -> Parcel:

@@ -7,8 +7,9 @@ counter had reached at what time. A stamp is as old as the first note that is no
 from __future__ import annotations
 
 import itertools
-import threading
 from bisect import bisect_left
+
+from memories.locks import new_lock
 
 MAX_NOTES = 4096
 
@@ -23,7 +24,7 @@ class HitCounter:
     def __init__(self) -> None:
         self.tick = itertools.count(1).__next__
         self._draws = 0
-        self._lock = threading.Lock()
+        self._lock = new_lock()
 
     def stamp(self) -> int:
         """Return a stamp later than every access so far, without counting a hit."""

@@ -6,7 +6,6 @@ A volatile tier asks its eviction policy, a durable one sweeps its journal. What
 
 from __future__ import annotations
 
-import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 from memories.backends.disk import DiskBackend
 from memories.entry import Entry, Record, TierName
 from memories.policies.base import Policy
+from memories.locks import new_lock
 
 
 class Victims(ABC):
@@ -42,7 +42,7 @@ class PolicyVictims(Victims):
     def __init__(self, policy: Policy, may_leave: Callable[[Entry], bool]) -> None:
         self.policy = policy
         self._may_leave = may_leave
-        self._lock = threading.Lock()
+        self._lock = new_lock()
         self._inside: set[int] = set()
 
     def add(self, found: Entry) -> None:
@@ -94,7 +94,7 @@ class JournalVictims(Victims):
         self._may_leave = may_leave
         self._touched = touched
         self._hand = ""
-        self._lock = threading.Lock()
+        self._lock = new_lock()
 
     def add(self, found: Record) -> None:
         """Nothing to remember: the journal knows it."""

@@ -1,0 +1,1 @@
+"""The managers, and the one place that knows how they are put together."""

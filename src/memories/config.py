@@ -1,0 +1,121 @@
+"""What a manager is told at its making, checked before anything is touched."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Literal
+
+from memories.entry import TierName
+from memories.errors import InvalidOptionError
+from memories.units import parse_size
+
+Durability = Literal["relaxed", "full"]
+OnFull = Literal["raise", "evict"]
+
+DEFAULT_POLICY = "auto"
+DEFAULT_COMPRESSION = {TierName.COLD: "cold", TierName.GLACIER: "glacier"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Every option of a manager, in bytes and names."""
+
+    capacities: dict[TierName, int]
+    glacier_enabled: bool
+    storage_path: Path | None
+    glacier_url: str | None
+    storage_options: Mapping[str, Any] = field(repr=False)  # May hold credentials.
+    hot_device: str
+    policies: dict[TierName, str]
+    compression: dict[TierName, str]
+    durability: Durability
+    write_through: bool
+    drop_when_full: bool
+    read_only: bool
+
+
+def check_choice(name: str, value: Any, allowed: tuple[str, ...]) -> str:
+    """Return `value` if it is one of `allowed`, or raise naming the nearest of them."""
+    if isinstance(value, str) and value in allowed:
+        return str(value)
+    near = get_close_matches(str(value), allowed, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    raise InvalidOptionError(f"{name}={value!r} must be one of {', '.join(allowed)}{hint}")
+
+
+def check_tier(value: Any, name: str = "tier") -> TierName:
+    """Return the tier that `value` names."""
+    return TierName(check_choice(name, value, tuple(TierName)))
+
+
+def check_path(value: str | os.PathLike[str] | None) -> Path | None:
+    """Return `value` as an absolute path."""
+    if value is None:
+        return None
+    try:
+        return Path(value).expanduser().absolute()
+    except (TypeError, RuntimeError) as error:
+        raise InvalidOptionError(f"storage_path={value!r} is no path: {error}") from error
+
+
+def check_policies(value: str | Mapping[str, str]) -> dict[TierName, str]:
+    """Return the name of each volatile tier's eviction policy."""
+    if isinstance(value, str):
+        return dict.fromkeys((TierName.HOT, TierName.WARM), value)
+    names = dict.fromkeys((TierName.HOT, TierName.WARM), DEFAULT_POLICY)
+    for tier, policy in value.items():
+        name = check_tier(tier, "eviction_policy's tier")
+        if name.durable:
+            raise InvalidOptionError(
+                f"eviction_policy cannot be set for {name}: keys at rest are swept in key order, "
+                "so that they take no RAM"
+            )
+        names[name] = policy
+    return names
+
+
+def check_compression(value: Mapping[str, str] | None) -> dict[TierName, str]:
+    """Return the compression of each durable tier."""
+    names = dict(DEFAULT_COMPRESSION)
+    for tier, compression in (value or {}).items():
+        name = check_tier(tier, "compression's tier")
+        if not name.durable:
+            raise InvalidOptionError(f"compression cannot be set for {name}: it holds live objects")
+        names[name] = compression
+    return names
+
+
+def make_settings(
+    hot_memory_size: float | str,
+    warm_memory_size: float | str,
+    cold_memory_size: float | str,
+    glacier_memory_enabled: bool,
+    **options: Any,
+) -> Settings:
+    """Check every option and return them as `Settings`.
+
+    Raises:
+        InvalidOptionError: naming the option that means nothing.
+    """
+    return Settings(
+        capacities={
+            TierName.HOT: parse_size(hot_memory_size, name="hot_memory_size"),
+            TierName.WARM: parse_size(warm_memory_size, name="warm_memory_size"),
+            TierName.COLD: parse_size(cold_memory_size, name="cold_memory_size"),
+        },
+        glacier_enabled=bool(glacier_memory_enabled),
+        storage_path=check_path(options["storage_path"]),
+        glacier_url=None if options["glacier_url"] is None else str(options["glacier_url"]),
+        storage_options=dict(options["storage_options"] or {}),
+        hot_device=str(options["hot_device"]),
+        policies=check_policies(options["eviction_policy"]),
+        compression=check_compression(options["compression"]),
+        durability=check_choice("durability", options["durability"], ("relaxed", "full")),  # type: ignore[arg-type]
+        write_through=bool(options["write_through"]),
+        drop_when_full=check_choice("on_full", options["on_full"], ("raise", "evict")) == "evict",
+        read_only=bool(options["read_only"]),
+    )

@@ -1,0 +1,223 @@
+"""The one file that knows every concrete class, and puts a manager's works together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+from memories import codecs, policies
+from memories.backends.base import Backend
+from memories.backends.disk import DiskBackend, private_directory
+from memories.catalog import Catalog
+from memories.clock import Clock, SystemClock
+from memories.codecs.trust import Keyring
+from memories.config import Settings, check_choice
+from memories.core.engine import Engine
+from memories.entry import Entry, Record, TierName
+from memories.errors import InvalidOptionError
+from memories.events import EventBus, logger
+from memories.hierarchy import Hierarchy
+from memories.history import History
+from memories.ledger import BackendLedger, Ledger
+from memories.media import FrameMedium, HostMedium
+from memories.migration.migrator import Migrator
+from memories.migration.settings import MigrationSettings
+from memories.sizing import disk_room, host_room
+from memories.statistics import Statistics
+from memories.tier import Tier
+from memories.timeline import HitCounter, Timeline
+from memories.touches import Touches
+from memories.units import MAX_BYTES
+from memories.victims import JournalVictims, NoVictims, PolicyVictims, Victims
+
+STAND_IN = "host RAM, standing in for a GPU"
+
+
+def assemble(
+    settings: Settings,
+    migration: MigrationSettings | Literal[False] | None = None,
+    clock: Clock | None = None,
+) -> Engine:
+    """Return a running engine.
+
+    Raises:
+        InvalidOptionError: a policy, a compression or a device is unknown.
+        StorageError: the directory or the bucket cannot be used.
+        StoreLockedError: another manager is the writer of the store.
+    """
+    _check(settings)
+    return _Assembly(settings, clock or SystemClock()).engine(migration)
+
+
+def _check(settings: Settings) -> None:
+    """Refuse what is wrong before a directory or a lock is touched."""
+    for name in settings.policies.values():
+        policies.require_known(name)
+    for name in settings.compression.values():
+        codecs.require_compression(name)
+    check_choice("hot_device", settings.hot_device, ("auto", "cpu"))
+    if settings.glacier_url is not None and not settings.glacier_enabled:
+        raise InvalidOptionError("glacier_url is given but glacier_memory_enabled is False")
+    if settings.read_only and settings.storage_path is None:
+        raise InvalidOptionError("read_only=True needs the storage_path of an existing store")
+
+
+class _Assembly:
+    """The parts of one engine while they are put together."""
+
+    def __init__(self, settings: Settings, clock: Clock) -> None:
+        self.settings = settings
+        self.clock = clock
+        self.trust = Keyring()
+        self.touches = Touches()
+        self.media: dict[TierName, str] = {}
+        self.tiers: dict[TierName, Tier] = {}
+        self.backends: list[Backend] = []
+        self.remove_private: Callable[[], None] | None = None
+
+    def engine(self, migration: MigrationSettings | Literal[False] | None) -> Engine:
+        try:
+            return self._engine(migration)
+        except BaseException:
+            for backend in reversed(self.backends):
+                backend.close()
+            if self.remove_private is not None:
+                self.remove_private()
+            raise
+
+    def _engine(self, migration: MigrationSettings | Literal[False] | None) -> Engine:
+        settings = self.settings
+        path = self._directory()
+        journal = DiskBackend(
+            path / "cold", durability=settings.durability, read_only=settings.read_only
+        )
+        self.backends.append(journal)
+        self._add_host_tiers()
+        self._add_cold(journal)
+        if settings.glacier_enabled:
+            self._add_glacier(path)
+        events, statistics, history = EventBus(), Statistics(), History()
+        events.subscribe(statistics.observe)
+        events.subscribe(history.observe)
+        hierarchy = Hierarchy(
+            self.tiers,
+            Catalog(journal),
+            clock=self.clock,
+            events=events,
+            trust=self.trust,
+            drop_when_full=settings.drop_when_full,
+            write_through=settings.write_through,
+            read_only=settings.read_only,
+        )
+        migrator = None
+        if migration is not False and not settings.read_only:
+            migrator = Migrator(hierarchy, migration or MigrationSettings(), self.touches)
+            migrator.start()
+        return Engine(
+            settings=settings,
+            hierarchy=hierarchy,
+            migrator=migrator,
+            statistics=statistics,
+            history=history,
+            clock=self.clock,
+            backends=self.backends,
+            media=self.media,
+            remove_private=self.remove_private,
+        )
+
+    def _directory(self) -> Path:
+        if self.settings.storage_path is not None:
+            return self.settings.storage_path
+        private = private_directory()
+        self.remove_private = private.remove
+        return private.path
+
+    def _add_host_tiers(self) -> None:
+        """Add hot and warm; without a GPU both draw on one account of the host's RAM."""
+        host = Ledger(MAX_BYTES, room=host_room, monotonic=self.clock.monotonic)
+        logger.info("no GPU in use: the hot tier is %s", STAND_IN)
+        for name, medium in ((TierName.HOT, STAND_IN), (TierName.WARM, "host RAM")):
+            capacity = self.settings.capacities[name]
+            ledger = Ledger(capacity, monotonic=self.clock.monotonic, parent=host)
+            counter = HitCounter()
+            policy = policies.make(self.settings.policies[name], capacity)
+            self._add(
+                name,
+                medium,
+                HostMedium(
+                    name, ledger=ledger, counter=counter, trust=self.trust, wall=self.clock.wall
+                ),
+                ledger,
+                PolicyVictims(policy, self._may_leave),
+                counter,
+            )
+
+    def _add_cold(self, journal: DiskBackend) -> None:
+        ledger = BackendLedger(
+            self.settings.capacities[TierName.COLD],
+            held=lambda: journal.usage().physical,
+            room=journal.room,
+        )
+        victims = JournalVictims(journal, TierName.COLD, self._may_leave, self.touches.recent)
+        self._add_frames(TierName.COLD, "local disk", journal, ledger, victims)
+
+    def _add_glacier(self, path: Path) -> None:
+        from memories.backends.bucket import open_bucket
+
+        url = self.settings.glacier_url
+        if url is None:
+            url = str(path / "glacier")
+            logger.warning("no glacier_url given: a local directory stands in for object storage")
+        bucket = open_bucket(url, storage_options=self.settings.storage_options)
+        self.backends.append(bucket)
+        ledger = BackendLedger(
+            MAX_BYTES, held=lambda: bucket.usage().physical, room=lambda: _glacier_room(path, url)
+        )
+        medium = "a local directory" if "://" not in url else "object storage"
+        self._add_frames(TierName.GLACIER, medium, bucket, ledger, NoVictims())
+
+    def _add_frames(
+        self,
+        name: TierName,
+        words: str,
+        backend: Backend,
+        ledger: BackendLedger,
+        victims: Victims,
+    ) -> None:
+        medium = FrameMedium(
+            name,
+            backend=backend,
+            ledger=ledger,
+            compression=self.settings.compression[name],
+            trust=self.trust,
+        )
+        self._add(name, words, medium, ledger, victims, HitCounter())
+
+    def _add(
+        self,
+        name: TierName,
+        words: str,
+        medium: HostMedium | FrameMedium,
+        ledger: Ledger | BackendLedger,
+        victims: Victims,
+        counter: HitCounter,
+    ) -> None:
+        timeline = Timeline(counter, self.clock.monotonic())
+        self.media[name] = words
+        self.tiers[name] = Tier(
+            name, medium=medium, ledger=ledger, victims=victims, counter=counter, timeline=timeline
+        )
+
+    def _may_leave(self, found: Entry | Record) -> bool:
+        """Return whether the terms of `found` allow that it leaves its tier for room."""
+        if found.terms.pinned:
+            return False
+        lower = any(
+            name.rank > found.tier.rank and found.terms.admits(name) for name in self.tiers
+        )
+        return lower or found.terms.evictable or self.settings.drop_when_full
+
+
+def _glacier_room(path: Path, url: str) -> int:
+    return MAX_BYTES if "://" in url else disk_room(path)

@@ -1,0 +1,215 @@
+"""One manager's works, from their making to their end.
+
+It owns what has a life of its own (threads, files, sampling) and ends it in order. What happens at
+a fork and at the interpreter's exit without `cleanup()` is defined here.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from memories import codecs
+from memories.analytics import Analytics, Sample, plot
+from memories.backends.base import Backend, Problem
+from memories.clock import Clock
+from memories.config import Settings
+from memories.entry import Form, TierName
+from memories.errors import InvalidOptionError
+from memories.hierarchy import Hierarchy, State
+from memories.history import History
+from memories.keylocks import KeyLocks
+from memories.migration.migrator import Migrator
+from memories.parcel import Parcel
+from memories.snapshot.service import create_snapshot, restore_snapshot
+from memories.statistics import Statistics, Stats
+from memories.units import format_size
+
+_engines: weakref.WeakSet[Engine] = weakref.WeakSet()
+
+
+@dataclass(eq=False, slots=True, weakref_slot=True, kw_only=True)
+class Engine:
+    """Everything behind one `MemoryManager`."""
+
+    settings: Settings
+    hierarchy: Hierarchy
+    migrator: Migrator | None
+    statistics: Statistics
+    history: History
+    clock: Clock
+    backends: list[Backend]
+    media: dict[TierName, str]  # What each tier really is, in words.
+    remove_private: Callable[[], None] | None  # Removes the private directory, if there is one.
+    analytics: Analytics | None = field(default=None)
+
+    def __post_init__(self) -> None:
+        """Be told of forks and of the interpreter's exit."""
+        _engines.add(self)
+
+    def retrieve(self, key: str, *, region: Any = None, copy: bool | None = None) -> Any:
+        """Return a value off the hit path."""
+        trust = self.hierarchy.trust
+        if region is not None:
+            return self.hierarchy.open(
+                key, lambda parcel, verify: _region(parcel, region, bool(copy)), whole=False
+            )
+        if copy:
+            return self.hierarchy.open(
+                key, lambda parcel, verify: parcel.private(trust, verify=verify)
+            )
+        return self.hierarchy.get(key)
+
+    def stats(self) -> Stats:
+        """Return counters and sizes, as of now."""
+        self.hierarchy.require_readable()
+        return self.statistics.read(self.hierarchy, self.media)
+
+    def usage_percent(self) -> dict[str, float]:
+        """Return what each tier holds in percent of its configured size; 0 for a disabled one."""
+        self.hierarchy.require_readable()
+        percent = {str(name): 0.0 for name in TierName}
+        for name, tier in self.hierarchy.tiers.items():
+            if tier.ledger.configured:
+                percent[name] = 100.0 * tier.ledger.used / tier.ledger.configured
+        return percent
+
+    def check(self, *, repair: bool) -> list[Problem]:
+        """Verify what lies in durable tiers."""
+        self.hierarchy.require_readable()
+        if repair:
+            self.hierarchy.require_writable()
+        return [problem for backend in self.backends for problem in backend.check(repair=repair)]
+
+    def create_snapshot(self, path: str | os.PathLike[str]) -> None:
+        """Write everything, as of this instant, into the file at `path`."""
+        self.hierarchy.require_readable()
+        create_snapshot(self.hierarchy, path)
+
+    def restore_snapshot(self, path: str | os.PathLike[str]) -> None:
+        """Replace everything by what the file at `path` holds."""
+        self.hierarchy.require_writable()
+        restore_snapshot(self.hierarchy, path)
+
+    def enable_analytics(self, interval: float, history: int) -> None:
+        """Start sampling, from the beginning if it was on already."""
+        self.hierarchy.require_readable()
+        if self.analytics is not None:
+            self.analytics.stop()
+        self.analytics = Analytics(
+            self._sample, self.clock.monotonic, interval_seconds=interval, history=history
+        )
+        self.analytics.start()
+
+    def get_analytics(self) -> dict[str, Any]:
+        """Return the series sampled so far."""
+        return self._require_analytics().series()
+
+    def plot_analytics(self, path_or_ax: Any) -> Any:
+        """Plot the series sampled so far."""
+        return plot(self._require_analytics().series(), path_or_ax)
+
+    def describe(self) -> str:
+        """Return the state of the manager in one line."""
+        if self.hierarchy.state is State.CLOSED:
+            return "<MemoryManager closed>"
+        tiers = ", ".join(
+            f"{name} {format_size(tier.ledger.used)} of {format_size(tier.ledger.configured)}"
+            f" [{self.media[name]}]"
+            for name, tier in self.hierarchy.tiers.items()
+        )
+        state = "" if self.hierarchy.state is State.OPEN else f" {self.hierarchy.state.value}"
+        return f"<MemoryManager{state}: {len(self.hierarchy.catalog)} keys; {tiers}>"
+
+    def reader_arguments(self) -> tuple[Any, ...]:
+        """Return what a read-only manager of the same store is made with."""
+        self.hierarchy.require_readable()
+        capacities = self.settings.capacities
+        sizes = [f"{capacities[name]} B" for name in (TierName.HOT, TierName.WARM, TierName.COLD)]
+        options = {
+            "storage_path": None if self.remove_private else self.settings.storage_path,
+            "glacier_url": self.settings.glacier_url,
+            "storage_options": dict(self.settings.storage_options),
+        }
+        return (*sizes, self.settings.glacier_enabled, options)
+
+    def close(self) -> None:
+        """End everything; what is only in RAM is written first if the store is to stay."""
+        if self.hierarchy.state is State.CLOSED:
+            return
+        if self.hierarchy.state is State.FORKED:
+            self._forget()
+            return
+        if self.hierarchy.state is State.OPEN and self.remove_private is None:
+            self.hierarchy.flush()
+        self._end()
+
+    def abandon(self) -> None:
+        """End everything without writing what is only in RAM; for the interpreter's exit."""
+        if self.hierarchy.state in (State.OPEN, State.READ_ONLY):
+            self._end()
+
+    def after_fork(self) -> None:
+        """In a forked child: read on, touch no inherited lock or thread, change nothing."""
+        if self.hierarchy.state is not State.CLOSED:
+            self.hierarchy.state = State.FORKED
+            self.hierarchy.locks = KeyLocks()
+            self.analytics = None
+
+    def _end(self) -> None:
+        if self.migrator is not None:
+            self.migrator.stop()
+        if self.analytics is not None:
+            self.analytics.stop()
+        self._forget()
+        for backend in reversed(self.backends):
+            backend.close()
+        if self.remove_private is not None:
+            self.remove_private()
+
+    def _forget(self) -> None:
+        self.hierarchy.state = State.CLOSED
+        for entry in self.hierarchy.catalog.clear():
+            self.hierarchy.tiers[entry.tier].medium.let_go(entry)
+
+    def _require_analytics(self) -> Analytics:
+        self.hierarchy.require_readable()
+        if self.analytics is None:
+            raise InvalidOptionError("analytics are off; call enable_analytics() first")
+        return self.analytics
+
+    def _sample(self) -> Sample:
+        stats = self.stats()
+        usage = {str(name): tier.usage_percent for name, tier in stats.tiers.items()}
+        return Sample(usage=usage, hits=stats.memory_hits, reads=stats.reads)
+
+
+def _region(parcel: Parcel, region: Any, copy: bool) -> Any:
+    """Return a part of an array, touching no more of a frame than that part's chunks."""
+    if parcel.form is Form.ENCODED:
+        part = parcel.payload.region(region)
+    elif parcel.sharing is codecs.Sharing.VIEW:
+        part = parcel.payload[region]
+    else:
+        raise InvalidOptionError("region= needs a value that is a NumPy array")
+    return np.array(part) if copy else part
+
+
+@atexit.register
+def _abandon_all() -> None:
+    for engine in list(_engines):
+        engine.abandon()
+
+
+def _after_fork() -> None:
+    for engine in list(_engines):
+        engine.after_fork()
+
+
+os.register_at_fork(after_in_child=_after_fork)

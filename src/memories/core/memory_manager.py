@@ -1,0 +1,451 @@
+"""The manager: the face of the library, and nothing behind it.
+
+It checks what it is given, asks the hierarchy, and hands on. A hit is one look into the catalog's
+dict and the entry's own `read`; everything else takes the slow road.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
+from typing import Any, Final, Literal
+
+from memories.backends.base import Problem
+from memories.config import check_tier, make_settings
+from memories.core.assembly import assemble
+from memories.core.engine import Engine
+from memories.core.explain import Explanation, explain
+from memories.core.terms import make_terms
+from memories.entry import Cause, Terms, TierName
+from memories.errors import InvalidOptionError, KeyNotFoundError
+from memories.keys import check_key
+from memories.migration.settings import MigrationSettings
+from memories.parcel import Parcel
+from memories.statistics import Stats
+
+
+class _Missing:
+    def __repr__(self) -> str:
+        return "<raise KeyError>"
+
+
+MISSING: Final = _Missing()
+
+
+class MemoryManager(MutableMapping[str, Any]):
+    """Keeps Python data in four tiers behind one `store` and one `retrieve`.
+
+    It is a `MutableMapping[str, Any]` besides, a context manager, and safe to use from any number
+    of threads. Several managers live side by side in a process.
+
+    Args:
+        hot_memory_size: Capacity of the hot tier, in GB (10**9 bytes) or a string like `"512MiB"`.
+        warm_memory_size: Capacity of the warm tier (RAM).
+        cold_memory_size: Capacity of the cold tier (local disk).
+        glacier_memory_enabled: Whether there is a fourth tier, off the device.
+        storage_path: Directory of the cold tier and the catalog. None is a private temporary
+            directory, removed by `cleanup()`.
+        glacier_url: Where glacier lies: `"s3://bucket/prefix"`, `"gs://"`, `"az://"`,
+            `"file:///..."` or a path. None is a directory beside the cold tier.
+        storage_options: Credentials, endpoint and so on, under the names that fsspec and obstore
+            use. Never logged.
+        hot_device: `"auto"` or `"cpu"`. Without a GPU the hot tier is host RAM of the same
+            capacity, and `repr`, `stats()` and one INFO log line say so.
+        eviction_policy: One policy's name, or one each for `{"hot": ..., "warm": ...}`.
+        compression: `{"cold": ..., "glacier": ...}`: a codec's name and level, `"auto"` or
+            `"none"`.
+        durability: `"relaxed"` (after a power cut the store is a prefix of its history, at most
+            a second short) or `"full"` (nothing acknowledged is ever lost).
+        write_through: Whether every store also writes a durable copy before it returns.
+        on_full: `"raise"` a `TierFullError` when the last tier is full, or `"evict"`.
+        migration: `MigrationSettings`, `False` for none, None for the defaults.
+        read_only: Open an existing store beside its writer, and change nothing.
+
+    Raises:
+        InvalidOptionError: An option means nothing.
+        StorageError: The directory cannot be used.
+        StoreLockedError: Another manager is the writer of this store.
+    """
+
+    def __init__(
+        self,
+        hot_memory_size: float | str = 8,
+        warm_memory_size: float | str = 32,
+        cold_memory_size: float | str = 500,
+        glacier_memory_enabled: bool = False,
+        *,
+        storage_path: str | os.PathLike[str] | None = None,
+        glacier_url: str | os.PathLike[str] | None = None,
+        storage_options: Mapping[str, Any] | None = None,
+        hot_device: str = "auto",
+        eviction_policy: str | Mapping[str, str] = "auto",
+        compression: Mapping[str, str] | None = None,
+        durability: Literal["relaxed", "full"] = "relaxed",
+        write_through: bool = False,
+        on_full: Literal["raise", "evict"] = "raise",
+        migration: MigrationSettings | Literal[False] | None = None,
+        read_only: bool = False,
+    ) -> None:
+        settings = make_settings(
+            hot_memory_size,
+            warm_memory_size,
+            cold_memory_size,
+            glacier_memory_enabled,
+            storage_path=storage_path,
+            glacier_url=glacier_url,
+            storage_options=storage_options,
+            hot_device=hot_device,
+            eviction_policy=eviction_policy,
+            compression=compression,
+            durability=durability,
+            write_through=write_through,
+            on_full=on_full,
+            read_only=read_only,
+        )
+        self._engine: Engine = assemble(settings, migration)
+        self._hierarchy = self._engine.hierarchy
+        self._entries = self._hierarchy.catalog.entries
+
+    # Storing and retrieving
+
+    def store(
+        self,
+        key: str,
+        data: Any,
+        tier: str = "auto",
+        *,
+        ttl: float | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        pin: bool = False,
+        min_tier: str | None = None,
+        max_tier: str | None = None,
+        volatile: bool = False,
+        copy: bool = True,
+        if_version: int | None = None,
+    ) -> None:
+        """Store `data` under `key`, replacing what was there.
+
+        Args:
+            key: A `str` of 1 to 4,096 bytes in UTF-8, without NUL.
+            data: Any value that has a codec or can be pickled.
+            tier: Where it is when this returns: `"hot"`, `"warm"`, `"cold"`, `"glacier"`, or
+                `"auto"` for the fastest with room. A value larger than the tier goes to the
+                first below that holds it.
+            ttl: Seconds to live.
+            metadata: The caller's own words about it, JSON-like; `find` searches them.
+            pin: Forbid moving and evicting it.
+            min_tier: The fastest tier it may lie in.
+            max_tier: The slowest tier it may lie in.
+            volatile: Let an overwrite of a durable key be lost in a crash: the key is then absent,
+                never old.
+            copy: With False, hand over `data`'s own memory; do not write to it afterwards.
+            if_version: Store only if the key is at this version (0: absent).
+
+        Raises:
+            InvalidKeyError: `key` cannot be a key.
+            InvalidOptionError: an option means nothing, or contradicts another.
+            UnsupportedTypeError: `data` cannot be serialised.
+            TierFullError: there is no room for it; nothing has changed.
+            ConflictError: the key is at another version than `if_version`.
+        """
+        key = check_key(key)
+        wanted = None if tier == "auto" else self._hierarchy.tier(check_tier(tier)).name
+        terms = make_terms(
+            ttl=ttl, metadata=metadata, pin=pin, min_tier=min_tier, max_tier=max_tier,
+            now=self._engine.clock.wall,
+        )  # fmt: skip
+        self._hierarchy.require_writable()
+        self._hierarchy.put(
+            key,
+            Parcel.of(data, copy=copy),
+            tier=wanted,
+            terms=terms,
+            volatile=volatile,
+            if_version=if_version,
+        )
+
+    def retrieve(
+        self,
+        key: str,
+        default: Any = MISSING,
+        *,
+        region: Any = None,
+        copy: bool | None = None,
+    ) -> Any:
+        """Return the value of `key`, wherever it lies.
+
+        NumPy arrays come as read-only views, mutable objects freshly decoded, immutable ones as
+        they are: changing what you get never changes what is stored.
+
+        Args:
+            key: The key it was stored under.
+            default: What to return when the key is absent, instead of raising.
+            region: An index (`np.s_[a:b, ...]`) of an array; only the chunks it touches are read.
+            copy: True for a private, writable copy.
+
+        Raises:
+            KeyNotFoundError: `key` is in no tier and no default was given.
+            CorruptDataError: its bytes are damaged.
+            UntrustedDataError: it would run code, and no trusted key has signed it.
+        """
+        if region is None and copy is None:
+            try:
+                return self._entries[key].read()
+            except (KeyError, TypeError):
+                pass  # Not in a volatile tier, expired, or no key at all: the slow road knows.
+        try:
+            return self._engine.retrieve(check_key(key), region=region, copy=copy)
+        except KeyNotFoundError:
+            if default is MISSING:
+                raise
+            return default
+
+    def store_many(self, mapping: Mapping[str, Any], tier: str = "auto") -> None:
+        """Store every item of `mapping`; those before one that fails are stored."""
+        for key, data in mapping.items():
+            self.store(key, data, tier)
+
+    def retrieve_many(self, keys: Iterable[str]) -> dict[str, Any]:
+        """Return the values of `keys`, by key; raises like `retrieve` at the first that is absent."""
+        return {key: self.retrieve(key) for key in keys}
+
+    def delete(self, key: str) -> None:
+        """Remove `key` from every tier.
+
+        Raises:
+            KeyNotFoundError: it is in no tier.
+        """
+        self._hierarchy.remove(check_key(key))
+
+    def delete_prefix(self, prefix: str) -> int:
+        """Remove every key that starts with `prefix`, and return how many there were."""
+        count = 0
+        for key in list(self.scan(prefix)):
+            try:
+                self._hierarchy.remove(key)
+            except KeyNotFoundError:
+                continue  # Somebody else removed it meanwhile.
+            count += 1
+        return count
+
+    def exists(self, key: str) -> bool:
+        """Return whether `key` is in any tier; does not count as a read."""
+        try:
+            self._hierarchy.find(check_key(key))
+        except KeyNotFoundError:
+            return False
+        return True
+
+    def modify(self, key: str, fn: Callable[[Any], Any]) -> Any:
+        """Replace the value of `key` by `fn(value)`, atomically for this key, and return it.
+
+        `fn` gets a private writable copy. The new version stays in the tier of the old one.
+        """
+        key = check_key(key)
+        with self._hierarchy.locks.hold(key):
+            found = self._hierarchy.find(key)
+            value = fn(self.retrieve(key, copy=True))
+            self._put(key, value, found.tier, found.terms)
+        return value
+
+    def scan(self, prefix: str = "") -> Iterator[str]:
+        """Yield the keys that start with `prefix`, ordered by their UTF-8 bytes."""
+        self._hierarchy.require_readable()
+        for key in self._hierarchy.catalog.keys(prefix):
+            if self.exists(key):
+                yield key
+
+    def find(self, **metadata: Any) -> Iterator[str]:
+        """Yield the keys whose metadata has every one of these items, in key order."""
+        for key in self.scan():
+            try:
+                known = self._hierarchy.find(key).terms.metadata
+            except KeyNotFoundError:
+                continue  # Removed since it was listed.
+            if all(name in known and known[name] == value for name, value in metadata.items()):
+                yield key
+
+    # Where things are
+
+    def get_tier(self, key: str) -> str:
+        """Return the name of the tier that answers for `key`; KeyNotFoundError if none does."""
+        return str(self._hierarchy.find(check_key(key)).tier)
+
+    def migrate(self, key: str, tier: str) -> None:
+        """Move `key` to `tier`.
+
+        Raises:
+            KeyNotFoundError: it is in no tier.
+            InvalidOptionError: the tier is unknown or disabled, or the key's terms forbid it.
+            TierFullError: the tier cannot make room; the value stays where it was.
+        """
+        self._hierarchy.move(check_key(key), check_tier(tier), Cause.EXPLICIT)
+
+    def promote(self, key: str) -> str:
+        """Move `key` one tier up and return where it is now; the fastest tier is a no-op."""
+        return self._step(key, -1)
+
+    def demote(self, key: str) -> str:
+        """Move `key` one tier down and return where it is now; the slowest tier is a no-op."""
+        return self._step(key, 1)
+
+    def pin(self, key: str) -> None:
+        """Forbid moving and evicting `key`."""
+        self._set_pinned(key, True)
+
+    def unpin(self, key: str) -> None:
+        """Let `key` move again."""
+        self._set_pinned(key, False)
+
+    def get_memory_usage(self) -> dict[str, float]:
+        """Return what each tier holds, in percent of its configured size (0 when disabled)."""
+        return self._engine.usage_percent()
+
+    def stats(self) -> Stats:
+        """Return counters and sizes of every tier, as of now."""
+        return self._engine.stats()
+
+    def explain(self, key: str) -> Explanation:
+        """Return where `key` is, why, and its latest moves."""
+        return explain(self._engine, check_key(key))
+
+    # The whole of it
+
+    def create_snapshot(self, path: str | os.PathLike[str]) -> None:
+        """Write every key, as of this instant, into one file at `path`."""
+        self._engine.create_snapshot(path)
+
+    def restore_snapshot(self, path: str | os.PathLike[str]) -> None:
+        """Replace everything by what the snapshot at `path` holds.
+
+        Raises:
+            CorruptDataError: the file is damaged or no snapshot; nothing has changed.
+        """
+        self._engine.restore_snapshot(path)
+
+    def clear(self, *, purge: bool = False) -> None:
+        """Remove every key.
+
+        Archived objects are unlinked after their grace time (7 days), or at once with `purge`.
+        """
+        self._hierarchy.clear(purge=purge)
+
+    def flush(self) -> None:
+        """Give every value a durable copy and return once it is on the disk."""
+        self._hierarchy.flush()
+
+    def check(self, repair: bool = False) -> list[Problem]:
+        """Verify everything that lies in durable tiers and return what is wrong with it.
+
+        With `repair`, damaged values are dropped and the index is rebuilt.
+        """
+        return self._engine.check(repair=repair)
+
+    def cleanup(self) -> None:
+        """Close the manager. Idempotent.
+
+        With a `storage_path`, hot and warm values are written to cold first, so that opening it
+        again gives everything back; a private directory is removed.
+
+        Raises:
+            TierFullError: what is only in RAM does not fit on disk; the manager stays open.
+        """
+        self._engine.close()
+
+    def enable_analytics(self, interval: float = 0.25, history: int = 4096) -> None:
+        """Start sampling usage and hit rate every `interval` seconds."""
+        self._engine.enable_analytics(interval, history)
+
+    def get_analytics(self) -> dict[str, Any]:
+        """Return equal-length series: timestamps (s), hot/warm/cold usage (%) and hit rate (%)."""
+        return self._engine.get_analytics()
+
+    def plot_analytics(self, path_or_ax: Any = None) -> Any:
+        """Plot the analytics with matplotlib into a file or an Axes, and return the Axes."""
+        return self._engine.plot_analytics(path_or_ax)
+
+    # The mapping
+
+    def __getitem__(self, key: str) -> Any:
+        try:
+            return self._entries[key].read()
+        except (KeyError, TypeError):
+            return self._engine.retrieve(check_key(key))
+
+    def __setitem__(self, key: str, data: Any) -> None:
+        self.store(key, data)
+
+    def __delitem__(self, key: str) -> None:
+        self.delete(key)
+
+    def __contains__(self, key: object) -> bool:
+        return isinstance(key, str) and self.exists(key)
+
+    def __iter__(self) -> Iterator[str]:
+        return self.scan()
+
+    def __len__(self) -> int:
+        self._hierarchy.require_readable()
+        return len(self._hierarchy.catalog)
+
+    def pop(self, key: str, default: Any = MISSING) -> Any:
+        """Remove `key` and return its value, atomically for this key."""
+        key = check_key(key)
+        with self._hierarchy.locks.hold(key):
+            try:
+                value = self.retrieve(key, copy=True)
+            except KeyNotFoundError:
+                if default is MISSING:
+                    raise
+                return default
+            self._hierarchy.remove(key)
+        return value
+
+    def setdefault(self, key: str, default: Any = None) -> Any:
+        """Return the value of `key`, storing `default` first if it is absent, atomically."""
+        key = check_key(key)
+        with self._hierarchy.locks.hold(key):
+            if not self.exists(key):
+                self.store(key, default)
+            return self.retrieve(key)
+
+    def __enter__(self) -> MemoryManager:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.cleanup()
+
+    def __repr__(self) -> str:
+        return self._engine.describe()
+
+    def __reduce__(self) -> tuple[Callable[..., MemoryManager], tuple[Any, ...]]:
+        return _reader, self._engine.reader_arguments()
+
+    __hash__ = object.__hash__
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+    def _put(self, key: str, value: Any, tier: TierName, terms: Terms) -> None:
+        self._hierarchy.put(key, Parcel.of(value), tier=tier, terms=terms)
+
+    def _step(self, key: str, direction: int) -> str:
+        key = check_key(key)
+        names = list(self._hierarchy.tiers)
+        index = names.index(self._hierarchy.find(key).tier) + direction
+        if 0 <= index < len(names):
+            self._hierarchy.move(key, names[index], Cause.EXPLICIT)
+        return self.get_tier(key)
+
+    def _set_pinned(self, key: str, pinned: bool) -> None:
+        from msgspec.structs import replace
+
+        self._hierarchy.set_terms(check_key(key), lambda terms: replace(terms, pinned=pinned))
+
+
+def _reader(*arguments: Any) -> MemoryManager:
+    """Open the read-only manager that a pickled one stands for."""
+    hot, warm, cold, glacier, options = arguments
+    if options["storage_path"] is None:
+        raise InvalidOptionError("a pickled manager needs the store of the one it was made from")
+    return MemoryManager(hot, warm, cold, glacier, **options, read_only=True)

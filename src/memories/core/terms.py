@@ -1,0 +1,70 @@
+"""What a caller may ask for a key, checked."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+
+from memories.config import check_tier
+from memories.entry import DEFAULT_TERMS, Terms
+from memories.errors import InvalidOptionError
+
+MAX_METADATA_BYTES = 65_536
+
+
+def make_terms(
+    *,
+    ttl: float | None,
+    metadata: Mapping[str, Any] | None,
+    pin: bool,
+    min_tier: str | None,
+    max_tier: str | None,
+    now: Callable[[], float],
+) -> Terms:
+    """Return the terms that these options mean.
+
+    Raises:
+        InvalidOptionError: one of them means nothing.
+    """
+    if ttl is None and metadata is None and not pin and min_tier is None and max_tier is None:
+        return DEFAULT_TERMS
+    fastest = None if min_tier is None else check_tier(min_tier, "min_tier")
+    slowest = None if max_tier is None else check_tier(max_tier, "max_tier")
+    if fastest is not None and slowest is not None and fastest.rank > slowest.rank:
+        raise InvalidOptionError(f"min_tier={fastest} is slower than max_tier={slowest}")
+    return Terms(
+        expires_at=None if ttl is None else now() + _check_ttl(ttl),
+        metadata={} if metadata is None else _check_metadata(metadata),
+        pinned=bool(pin),
+        min_tier=fastest,
+        max_tier=slowest,
+    )
+
+
+def _check_ttl(ttl: Any) -> float:
+    if isinstance(ttl, bool) or not isinstance(ttl, (int, float)):
+        raise InvalidOptionError(f"ttl={ttl!r} must be a number of seconds")
+    if not math.isfinite(ttl) or ttl <= 0:
+        raise InvalidOptionError(f"ttl={ttl!r} must be a number of seconds above 0")
+    return float(ttl)
+
+
+def _check_metadata(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a private copy of `metadata`, as it will look when it is read from disk again."""
+    try:
+        encoded = msgspec.msgpack.encode(dict(metadata))
+        copy = msgspec.msgpack.decode(encoded, type=dict[str, Any])
+    except (TypeError, ValueError, OverflowError, msgspec.MsgspecError) as error:
+        raise InvalidOptionError(
+            f"metadata must map str to JSON-like values (None, bool, int, float, str, bytes, "
+            f"list, dict): {error}"
+        ) from error
+    if len(encoded) > MAX_METADATA_BYTES:
+        raise InvalidOptionError(
+            f"metadata takes {len(encoded)} bytes, at most {MAX_METADATA_BYTES} are allowed; "
+            "store larger things under a key of their own"
+        )
+    return copy

@@ -1,0 +1,389 @@
+"""The ordered tiers and the catalog over them: put, get, remove, move.
+
+Not a policy and not a public face. What changes a key holds that key's lock; what reads takes none
+and looks again when it was overtaken. The state of the whole (open, read-only, forked, closed) is
+asked before anything is written, and by reads only off the hit path.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import Enum
+from typing import Any
+
+import msgspec
+
+from memories.catalog import Catalog
+from memories.clock import Clock
+from memories.codecs.trust import Keyring
+from memories.entry import Cause, Entry, Record, Terms, TierName, Version
+from memories.errors import (
+    ClosedError,
+    ConflictError,
+    CorruptDataError,
+    ForkedError,
+    InvalidOptionError,
+    KeyNotFoundError,
+    StorageError,
+    TierFullError,
+)
+from memories.events import EventBus, Missed, Retrieved, Stored
+from memories.keylocks import KeyLocks
+from memories.mover import Mover
+from memories.parcel import Parcel
+from memories.tier import Tier, version_of
+from memories.units import format_size
+from memories.verified import Verified
+
+READ_ATTEMPTS = 8  # A read is overtaken by a move at most this often before the fault is real.
+
+
+class State(Enum):
+    """What the manager may do."""
+
+    OPEN = "open"
+    READ_ONLY = "read-only"
+    FORKED = "forked"
+    CLOSED = "closed"
+
+
+class Hierarchy:
+    """Puts values into tiers, finds them again, and moves them."""
+
+    def __init__(
+        self,
+        tiers: dict[TierName, Tier],
+        catalog: Catalog,
+        *,
+        clock: Clock,
+        events: EventBus,
+        trust: Keyring,
+        drop_when_full: bool = False,
+        write_through: bool = False,
+        read_only: bool = False,
+    ) -> None:
+        self.tiers = tiers
+        self.catalog = catalog
+        self.clock = clock
+        self.events = events
+        self.trust = trust
+        self.state = State.READ_ONLY if read_only else State.OPEN
+        self.locks = KeyLocks()
+        self.mover = Mover(
+            tiers, catalog, locks=self.locks, clock=clock, events=events,
+            drop_when_full=drop_when_full,
+        )  # fmt: skip
+        self._write_through = write_through
+        self._verified = Verified()
+
+    def put(
+        self,
+        key: str,
+        parcel: Parcel,
+        *,
+        tier: TierName | None = None,
+        terms: Terms,
+        volatile: bool = False,
+        if_version: int | None = None,
+    ) -> Entry | Record:
+        """Store a new version of `key`, in `tier` or (None) in the fastest with room for it.
+
+        A key that was durable is durable again before this returns, unless `volatile`: then the
+        old version is gone durably, and the new one is not durable yet.
+
+        Raises:
+            TierFullError: no tier that may hold it has room; the old version stays.
+        """
+        started = self.clock.monotonic()
+        with self.locks.hold(key):
+            self.require_writable()
+            previous = self.catalog.find(key)
+            self._compare(key, previous, if_version)
+            target = self._choose(key, tier, parcel.host_size, terms)
+            version = Version(key, self.catalog.next_version(), self.clock.wall(), terms)
+            old_record = self._record_under(previous)
+            if target.name.durable:
+                found: Entry | Record = self.mover.write(parcel, version, target)
+                if isinstance(previous, Entry):
+                    self.catalog.drop(previous)
+            else:
+                found = self._put_volatile(parcel, version, target, old_record, volatile)
+            if isinstance(previous, Entry):
+                self.mover.let_go(previous)
+            self.mover.let_archive_go(old_record, version.number)
+        now = self.clock.monotonic()
+        self.events.emit(Stored(key, now, found.tier, found.size, now - started))
+        return found
+
+    def get(self, key: str) -> Any:
+        """Return the value of `key` when the hit path did not: it is durable, expired or absent.
+
+        Raises:
+            KeyNotFoundError: it is in no tier.
+            CorruptDataError: its bytes are damaged.
+            UntrustedDataError: it would run code, and no trusted key has signed it.
+        """
+        return self._read(key, lambda parcel, verify: parcel.value(self.trust, verify=verify))
+
+    def open(self, key: str, use: Callable[[Parcel, bool], Any], *, whole: bool = True) -> Any:
+        """Return `use(parcel, verify)` of what holds the value of `key`; counts as a read of it.
+
+        `whole` says that `use` verifies the whole of it when told to, not just a region.
+        """
+        entry = self.catalog.entries.get(key)
+        if entry is not None and not self._expired(entry):
+            entry.read()
+            return use(self.tiers[entry.tier].load(entry), False)
+        return self._read(key, use, whole=whole)
+
+    def find(self, key: str) -> Entry | Record:
+        """Return where `key` is, without counting a read.
+
+        Raises:
+            KeyNotFoundError: it is in no tier.
+        """
+        self.require_readable()
+        found = self.catalog.find(key)
+        if found is None or self._expired(found):
+            raise KeyNotFoundError(f"{key[:200]!r} is in no tier")
+        return found
+
+    def remove(self, key: str, cause: Cause = Cause.REMOVED) -> None:
+        """Make `key` absent from every tier, durably if it was durable.
+
+        Raises:
+            KeyNotFoundError: it is in no tier.
+        """
+        with self.locks.hold(key):
+            self.require_writable()
+            self.mover.drop(self.find(key), cause)
+
+    def move(self, key: str, target: TierName, cause: Cause) -> Entry | Record:
+        """Move `key` to `target` and return what stands for it there."""
+        with self.locks.hold(key):
+            self.require_writable()
+            found = self.find(key)
+            if found.tier is target:
+                return found
+            self._check_terms(found, target)
+            return self.mover.relocate(found, self.tier(target), cause)
+
+    def try_move(self, found: Entry | Record, target: TierName, cause: Cause) -> bool:
+        """Move `found` if it is still where its key is and nobody works on it."""
+        with self.locks.attempt(found.key) as free:
+            if not free or self.state is not State.OPEN:
+                return False
+            current = self.catalog.find(found.key)
+            if current is None or current.version != found.version or current.tier != found.tier:
+                return False
+            if current.terms.pinned or not current.terms.admits(target):
+                return False
+            self.mover.relocate(current, self.tier(target), cause)
+            return True
+
+    def drain(self, name: TierName, used: int) -> None:
+        """Move victims out of a tier until it holds at most `used` bytes, or nothing may leave."""
+        self.mover.drain(self.tier(name), used)
+
+    def expire(self, found: Entry | Record) -> None:
+        """Remove `found` if its time has come and it is still current."""
+        with self.locks.attempt(found.key) as free:
+            current = self.catalog.find(found.key)
+            if free and current is not None and self._expired(current):
+                self.mover.drop(current, Cause.EXPIRED)
+
+    def set_terms(self, key: str, change: Callable[[Terms], Terms]) -> None:
+        """Replace the terms of `key`."""
+        with self.locks.hold(key):
+            self.require_writable()
+            found = self.find(key)
+            terms = change(found.terms)
+            record = self._record_under(found)
+            if record is not None:
+                record = self.catalog.journal.note(msgspec.structs.replace(record, terms=terms))
+            if isinstance(found, Entry):
+                tier = self.tiers[found.tier]
+                tier.victims.discard(found)
+                found.terms = terms
+                tier.victims.add(found)
+
+    def flush(self) -> None:
+        """Give every volatile version a durable copy, and sync.
+
+        Raises:
+            TierFullError: not all of them fit; those written are durable, the others stay.
+        """
+        self.require_writable()
+        for entry in list(self.catalog.entries.values()):
+            with self.locks.hold(entry.key):
+                self._back(entry)
+        self.catalog.journal.sync()
+
+    def clear(self, *, purge: bool = False) -> None:
+        """Remove every key. Archived objects are unlinked after their grace time, or at once."""
+        self.require_writable()
+        for entry in self.catalog.clear():
+            self.mover.let_go(entry)
+        glacier = self.tiers.get(TierName.GLACIER)
+        if glacier is not None:
+            for record in self.catalog.journal.scan():
+                self.mover.let_archive_go(record, self.catalog.next_version())
+        del purge
+        self.catalog.journal.delete_prefix("", self.catalog.next_version())
+
+    def tier(self, name: TierName) -> Tier:
+        """Return the tier of that name.
+
+        Raises:
+            InvalidOptionError: it is disabled.
+        """
+        try:
+            return self.tiers[name]
+        except KeyError:
+            raise InvalidOptionError(
+                f"the {name} tier is disabled; pass {name}_memory_enabled=True to use it"
+            ) from None
+
+    def require_readable(self) -> None:
+        """Raise ClosedError unless something can be read."""
+        if self.state is State.CLOSED:
+            raise ClosedError("this manager was cleaned up; make a new MemoryManager")
+
+    def require_writable(self) -> None:
+        """Raise unless this manager may change the store."""
+        self.require_readable()
+        if self.state is State.FORKED:
+            raise ForkedError(
+                "this manager was opened before the fork; a child process may read from it, but "
+                "to write it needs a MemoryManager of its own"
+            )
+        if self.state is State.READ_ONLY:
+            raise StorageError("this manager was opened with read_only=True and cannot be changed")
+
+    def _put_volatile(
+        self,
+        parcel: Parcel,
+        version: Version,
+        target: Tier,
+        old_record: Record | None,
+        volatile: bool,
+    ) -> Entry:
+        converted = target.medium.convert(parcel, version)
+        self.mover.make_room(target, converted.size, version.key)
+        try:
+            backed = self._write_through or (old_record is not None and not volatile)
+            if backed:
+                self.mover.write(converted, version, self._backing_tier(version))
+            elif old_record is not None:
+                self.catalog.journal.remove(version.key, version.number)
+            return self.mover.install(converted, version, target, backed=backed)
+        except BaseException:
+            target.ledger.release(converted.size)
+            raise
+
+    def _backing_tier(self, version: Version) -> Tier:
+        for name in (TierName.COLD, TierName.GLACIER):
+            if name in self.tiers and version.terms.admits(name):
+                return self.tiers[name]
+        return self.tiers[TierName.COLD]
+
+    def _back(self, entry: Entry) -> None:
+        if entry.backed or self.catalog.entries.get(entry.key) is not entry:
+            return
+        version = version_of(entry)
+        parcel = self.tiers[entry.tier].load(entry)
+        self.mover.write(parcel, version, self._backing_tier(version))
+        self.catalog.mark_backed(entry)
+
+    def _choose(self, key: str, wanted: TierName | None, size: int, terms: Terms) -> Tier:
+        """Return the tier a new value goes to.
+
+        A named tier is taken at its word; a value larger than the whole tier goes to the first
+        one below that holds it. Otherwise it is the fastest with room to spare, and when none has,
+        warm, which makes room.
+        """
+        if wanted is not None and not terms.admits(self.tier(wanted).name):
+            raise InvalidOptionError(f"tier={wanted.value!r} contradicts min_tier or max_tier")
+        rank = wanted.rank if wanted is not None else 0
+        holding = [
+            tier
+            for name, tier in self.tiers.items()
+            if name.rank >= rank and terms.admits(name) and tier.holds(size)
+        ]
+        if not holding:
+            raise TierFullError(self._too_large(key, size))
+        if wanted is None:
+            roomy = [tier for tier in holding if tier.ledger.headroom >= size]
+            lower = [tier for tier in holding if tier.name is not TierName.HOT]
+            return (roomy or lower or holding)[0]
+        return holding[0]
+
+    def _read(
+        self, key: str, use: Callable[[Parcel, bool], Any], *, whole: bool = True
+    ) -> Any:
+        started = self.clock.monotonic()
+        for attempt in range(READ_ATTEMPTS):
+            self.require_readable()
+            found = self.catalog.find(key)
+            if found is None or self._expired(found):
+                self._report_miss(key, found)
+            if isinstance(found, Entry):
+                found.read()
+                return use(self.tiers[found.tier].load(found), False)
+            try:
+                parcel = self.tier(found.tier).load(found)
+                value = use(parcel, not self._verified.knows(found))
+            except (CorruptDataError, StorageError):
+                # It may have moved between the look-up and the read; then its record changed.
+                if attempt + 1 == READ_ATTEMPTS or self.catalog.find(key) == found:
+                    raise
+                continue
+            if whole:
+                self._verified.add(found)
+            now = self.clock.monotonic()
+            self.events.emit(Retrieved(key, now, found.tier, found.size, now - started))
+            return value
+        raise AssertionError("the last attempt returns or raises")
+
+    def _report_miss(self, key: str, found: Entry | Record | None) -> None:
+        if found is not None and self.state is State.OPEN:
+            self.expire(found)
+        self.events.emit(Missed(key, self.clock.monotonic()))
+        raise KeyNotFoundError(f"{key[:200]!r} is in no tier")
+
+    def _record_under(self, found: Entry | Record | None) -> Record | None:
+        if isinstance(found, Entry):
+            return self.catalog.record(found.key) if found.backed else None
+        return found
+
+    def _expired(self, found: Entry | Record) -> bool:
+        deadline = found.terms.expires_at
+        return deadline is not None and self.clock.wall() >= deadline
+
+    def _compare(self, key: str, found: Entry | Record | None, if_version: int | None) -> None:
+        if if_version is None:
+            return
+        current = 0 if found is None or self._expired(found) else found.version
+        if current != if_version:
+            raise ConflictError(
+                f"{key[:200]!r} is at version {current}, not {if_version}; read it again and retry"
+            )
+
+    def _check_terms(self, found: Entry | Record, target: TierName) -> None:
+        if found.terms.pinned:
+            raise InvalidOptionError(f"{found.key[:200]!r} is pinned to {found.tier}; unpin it first")
+        if not found.terms.admits(target):
+            raise InvalidOptionError(
+                f"{found.key[:200]!r} may not lie in {target}: its min_tier is "
+                f"{found.terms.min_tier or 'hot'}, its max_tier {found.terms.max_tier or 'glacier'}"
+            )
+
+    def _too_large(self, key: str, size: int) -> str:
+        tiers = ", ".join(
+            f"{name} {format_size(tier.ledger.effective)}" for name, tier in self.tiers.items()
+        )
+        return (
+            f"{key[:60]!r} needs {format_size(size)}, more than any tier it may lie in can hold "
+            f"({tiers}). Everything stored before is still there. Make a tier larger, or split "
+            "the value"
+        )

@@ -1,0 +1,168 @@
+"""Carries out what the planner plans, on a thread of its own.
+
+A move that fails leaves the value where it was; the failure is told to the observers, and the next
+attempt waits. The thread holds the hierarchy weakly, so that a forgotten manager ends it.
+"""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections import deque
+
+from memories.entry import Cause, Entry, ExpiringEntry, Record, TierName
+from memories.errors import MemoriesError, TierFullError
+from memories.events import Event, Failed, Retrieved, logger
+from memories.hierarchy import Hierarchy
+from memories.migration.planner import Move, Planner, TierState
+from memories.migration.rotation import Rotation
+from memories.migration.settings import MigrationSettings
+from memories.touches import Touches
+
+MAX_PROMOTIONS = 1024  # Durable keys waiting to be promoted; more are dropped, not queued.
+PROMOTIONS_PER_TICK = 64
+EXPIRED_PER_TICK = 1024
+BACKOFF_SECONDS = 5.0
+
+
+class Migrator:
+    """Moves values between the tiers of one hierarchy in the background."""
+
+    def __init__(
+        self, hierarchy: Hierarchy, settings: MigrationSettings, touches: Touches
+    ) -> None:
+        self.settings = settings
+        self.planner = Planner(promote=settings.promote, demote_idle=settings.demote_idle)
+        self.failures = 0
+        self._touches = touches
+        self._hierarchy = weakref.ref(hierarchy)
+        self._clock = hierarchy.clock
+        now = self._clock.monotonic()
+        entries = hierarchy.catalog.entries
+        self._rotation = Rotation(lambda: list(entries.values()), now)
+        self._promotions: deque[Record] = deque(maxlen=MAX_PROMOTIONS)
+        self._paused_until = now
+        self._stopped = threading.Event()
+        self._thread: threading.Thread | None = None
+        hierarchy.events.subscribe(self._observe)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread = threading.Thread(target=self._run, name="memories-migrator", daemon=True)
+        self._thread.start()
+
+    def stop(self, timeout: float = 30.0) -> None:
+        """End the thread after the move it is at."""
+        self._stopped.set()
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join(timeout)
+
+    def tick(self) -> None:
+        """Look once, and move what should move."""
+        hierarchy = self._hierarchy()
+        if hierarchy is None or self._clock.monotonic() < self._paused_until:
+            return
+        try:
+            self._look(hierarchy)
+            self._drain(hierarchy)
+            self._promote(hierarchy)
+            self._expire(hierarchy)
+        except (MemoriesError, OSError) as error:
+            self._fail(hierarchy, error)
+
+    def _run(self) -> None:
+        while not self._stopped.wait(self.settings.interval_seconds):
+            try:
+                self.tick()
+            except Exception as error:
+                # A fault of ours must not end migration silently: say so, wait, and go on.
+                logger.exception("migration failed and will be tried again")
+                hierarchy = self._hierarchy()
+                if hierarchy is None:
+                    return
+                self._fail(hierarchy, error)
+            if self._hierarchy() is None:
+                return
+
+    def _look(self, hierarchy: Hierarchy) -> None:
+        now = self._clock.monotonic()
+        states = {}
+        for name in (TierName.HOT, TierName.WARM):
+            tier = hierarchy.tiers[name]
+            tier.timeline.note(now)
+            used, effective = tier.ledger.used, tier.ledger.effective
+            headroom = int(self.settings.low_watermark * effective) - used
+            states[name] = TierState(used, effective, headroom, tier.timeline.time_of)
+        entries, looked_at = self._rotation.next_slice(now)
+        for move in self.planner.plan(entries, states, now=now, looked_at=looked_at):
+            self._carry_out(hierarchy, move, states[move.entry.tier])
+        for entry in entries:
+            if isinstance(entry, ExpiringEntry):
+                self._expire_entry(hierarchy, entry)
+
+    def _carry_out(self, hierarchy: Hierarchy, move: Move, source: TierState) -> None:
+        entry = move.entry
+        accessed_at = source.time_of(entry.stamp)
+        try:
+            moved = hierarchy.try_move(entry, move.target, move.cause)
+        except TierFullError:
+            # The room that the planner saw is taken; the value stays until there is more.
+            return
+        if moved and move.cause is Cause.IDLE:
+            self.planner.demoted(entry, accessed_at)
+
+    def _drain(self, hierarchy: Hierarchy) -> None:
+        for name, tier in hierarchy.tiers.items():
+            if name is TierName.GLACIER:
+                continue
+            effective = tier.ledger.effective
+            if tier.ledger.used > self.settings.high_watermark * effective:
+                hierarchy.drain(name, int(self.settings.low_watermark * effective))
+
+    def _promote(self, hierarchy: Hierarchy) -> None:
+        """Bring durable keys that were read one tier up."""
+        for _ in range(min(PROMOTIONS_PER_TICK, len(self._promotions))):
+            record = self._promotions.popleft()
+            target = TierName.COLD if record.tier is TierName.GLACIER else TierName.WARM
+            try:
+                moved = hierarchy.try_move(record, target, Cause.HIT)
+            except TierFullError:
+                # Pressure came up since the read; a value that stays hot is read again.
+                continue
+            if moved:
+                self._touches.forget(record.key)
+
+    def _expire(self, hierarchy: Hierarchy) -> None:
+        wall = self._clock.wall()
+        for count, record in enumerate(hierarchy.catalog.journal.expired(wall)):
+            if count >= EXPIRED_PER_TICK:
+                return
+            hierarchy.expire(record)
+
+    def _expire_entry(self, hierarchy: Hierarchy, entry: Entry) -> None:
+        deadline = entry.terms.expires_at
+        if deadline is not None and self._clock.wall() >= deadline:
+            hierarchy.expire(entry)
+
+    def _observe(self, event: Event) -> None:
+        """Let the gate see every read of a durable tier; what passes is queued."""
+        if not isinstance(event, Retrieved) or not self.settings.promote:
+            return
+        hierarchy = self._hierarchy()
+        if hierarchy is None:
+            return
+        record = hierarchy.catalog.record(event.key)
+        if record is None or record.terms.pinned:
+            return
+        target = TierName.COLD if record.tier is TierName.GLACIER else TierName.WARM
+        ledger = hierarchy.tiers[target].ledger
+        room = int(self.settings.high_watermark * ledger.effective) - ledger.used
+        passed = self._touches.read(record.key, record.size, room=room)
+        if passed and len(self._promotions) < MAX_PROMOTIONS:
+            self._promotions.append(record)
+
+    def _fail(self, hierarchy: Hierarchy, error: BaseException) -> None:
+        self.failures += 1
+        now = self._clock.monotonic()
+        self._paused_until = now + BACKOFF_SECONDS
+        hierarchy.events.emit(Failed("", now, "migration", error))

@@ -1,0 +1,116 @@
+"""What should move: state in, moves out.
+
+Pure: no I/O, no lock, no clock. The migrator shows it a slice of the entries at a time, with what
+the tiers hold, and carries out what it returns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from memories.entry import Cause, Entry, TierName
+from memories.policies.idleness import IdleLimits
+from memories.policies.promotion import PromotionGate
+
+Clockwork = Callable[[int], float]
+
+
+@dataclass(slots=True)
+class TierState:
+    """A tier as the planner sees it; `headroom` shrinks with every move planned into it."""
+
+    used: int
+    effective: int
+    headroom: int
+    time_of: Clockwork  # When the access with a stamp happened.
+
+
+class Move(NamedTuple):
+    """One transfer that should happen."""
+
+    entry: Entry
+    target: TierName
+    cause: Cause
+
+
+class Regret(NamedTuple):
+    """What is remembered of a value that moved down for being idle."""
+
+    hits: int
+    accessed_at: float
+
+
+class Planner:
+    """Plans idle demotions and promotions among the volatile tiers."""
+
+    def __init__(self, *, promote: bool, demote_idle: bool, remembered_keys: int = 4096) -> None:
+        self.limits = IdleLimits()
+        self.gate = PromotionGate()
+        self._promote = promote
+        self._demote_idle = demote_idle
+        self._demoted: dict[str, Regret] = {}
+        self._remembered_keys = remembered_keys
+
+    def plan(
+        self,
+        entries: Iterable[Entry],
+        tiers: dict[TierName, TierState],
+        *,
+        now: float,
+        looked_at: float,
+    ) -> Iterator[Move]:
+        """Yield the moves that a slice of the entries calls for.
+
+        Args:
+            entries: The slice.
+            tiers: The volatile tiers.
+            now: Seconds of the monotonic clock.
+            looked_at: When this slice was last looked at.
+        """
+        for entry in entries:
+            if entry.terms.pinned:
+                continue
+            if entry.tier is TierName.HOT:
+                move = self._idle(entry, tiers, now) if self._demote_idle else None
+            else:
+                move = self._warm(entry, tiers, looked_at) if self._promote else None
+            if move is not None:
+                tiers[move.target].headroom -= entry.size
+                yield move
+
+    def demoted(self, entry: Entry, accessed_at: float) -> None:
+        """Learn that an idle demotion was carried out."""
+        self.limits.demoted(entry.hits)
+        self._demoted[entry.key] = Regret(entry.hits, accessed_at)
+        if len(self._demoted) > self._remembered_keys:
+            del self._demoted[next(iter(self._demoted))]
+
+    def _idle(self, entry: Entry, tiers: dict[TierName, TierState], now: float) -> Move | None:
+        idle_seconds = now - tiers[TierName.HOT].time_of(entry.stamp)
+        if idle_seconds <= self.limits.limit(entry.hits, entry.key):
+            return None
+        if entry.size > tiers[TierName.WARM].headroom or not entry.terms.admits(TierName.WARM):
+            return None
+        return Move(entry, TierName.WARM, Cause.IDLE)
+
+    def _warm(
+        self, entry: Entry, tiers: dict[TierName, TierState], looked_at: float
+    ) -> Move | None:
+        """Promote what was read since the last look, if the gate lets it pass."""
+        if entry.hits == entry.arrived_hits:
+            return None
+        accessed_at = tiers[TierName.WARM].time_of(entry.stamp)
+        if accessed_at <= looked_at:
+            return None
+        regret = self._demoted.pop(entry.key, None)
+        if regret is not None:
+            self.limits.regretted(regret.hits, accessed_at - regret.accessed_at, entry.key)
+        hot = tiers[TierName.HOT]
+        passed = self.gate.touch(
+            entry.key, entry.size, room=hot.headroom, pressure=entry.size > hot.headroom
+        )
+        if not passed or not entry.terms.admits(TierName.HOT):
+            return None
+        return Move(entry, TierName.HOT, Cause.HIT)

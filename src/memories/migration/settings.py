@@ -1,0 +1,38 @@
+"""The few numbers that migration goes by; the defaults suit most."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from memories.errors import InvalidOptionError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MigrationSettings:
+    """How often migration looks, and how full a tier may be.
+
+    Attributes:
+        interval_seconds: Between two looks.
+        high_watermark: Share of a tier's effective capacity at which it is worked down.
+        low_watermark: Share down to which it is worked.
+        promote: Whether values that are read move to faster tiers.
+        demote_idle: Whether values that nobody reads leave the hot tier.
+    """
+
+    interval_seconds: float = 0.1
+    high_watermark: float = 0.95
+    low_watermark: float = 0.85
+    promote: bool = True
+    demote_idle: bool = True
+
+    def __post_init__(self) -> None:
+        """Refuse numbers that mean nothing."""
+        if not 0 < self.low_watermark <= self.high_watermark <= 1:
+            raise InvalidOptionError(
+                f"watermarks must satisfy 0 < low <= high <= 1, not low={self.low_watermark}, "
+                f"high={self.high_watermark}"
+            )
+        if not self.interval_seconds > 0:
+            raise InvalidOptionError(
+                f"interval_seconds must be above 0, not {self.interval_seconds}"
+            )

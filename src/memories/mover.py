@@ -1,0 +1,242 @@
+"""Every move in the system: down for room, up for heat, sideways when asked.
+
+Not a policy: what should move is decided elsewhere. A move copies, commits, and only then lets go,
+so that a failure at any point leaves the value where it was. Every method here is called with the
+key's lock held, and no lock of a tier or of the catalog is ever held over I/O.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import msgspec
+
+from memories.catalog import Catalog
+from memories.clock import Clock
+from memories.entry import Cause, Entry, Record, TierName, Version
+from memories.errors import StorageError, TierFullError, UnavailableError
+from memories.events import EventBus, Failed, Moved, Removed
+from memories.keylocks import KeyLocks
+from memories.parcel import Parcel
+from memories.tier import Tier, version_of
+from memories.units import format_size
+
+
+class Mover:
+    """Carries versions between tiers and makes room for them."""
+
+    def __init__(
+        self,
+        tiers: dict[TierName, Tier],
+        catalog: Catalog,
+        *,
+        locks: KeyLocks,
+        clock: Clock,
+        events: EventBus,
+        drop_when_full: bool,
+    ) -> None:
+        self.tiers = tiers
+        self.catalog = catalog
+        self._locks = locks
+        self._clock = clock
+        self._events = events
+        self._drop_when_full = drop_when_full
+
+    def relocate(self, found: Entry | Record, target: Tier, cause: Cause) -> Entry | Record:
+        """Move what `found` stands for into `target` and return what stands for it there.
+
+        Raises:
+            TierFullError: `target` cannot make room for it; it stays where it was.
+        """
+        started = self._clock.monotonic()
+        source = found.tier
+        if target.name.durable:
+            moved: Entry | Record = self._move_down(found, target)
+        else:
+            moved = self._move_up(found, target)
+        now = self._clock.monotonic()
+        event = Moved(found.key, now, source, target.name, moved.size, cause, now - started)
+        self._events.emit(event)
+        return moved
+
+    def write(
+        self, parcel: Parcel, version: Version, target: Tier, *, archived: bytes = b""
+    ) -> Record:
+        """Write a frame into a durable tier, journaled when this returns."""
+        converted = target.medium.convert(parcel, version)
+        self.make_room(target, converted.size, version.key)
+        try:
+            record = target.save(converted, version, archived=archived)
+        except BaseException:
+            target.ledger.release(converted.size)
+            raise
+        assert isinstance(record, Record)
+        if target.name is TierName.GLACIER:
+            record = self.catalog.journal.note(record)
+        return record
+
+    def keep(
+        self, parcel: Parcel, version: Version, target: Tier, *, hits: int = 0, backed: bool
+    ) -> Entry:
+        """Put a payload into a volatile tier, under an entry that the catalog names."""
+        converted = target.medium.convert(parcel, version)
+        self.make_room(target, converted.size, version.key)
+        return self.install(converted, version, target, hits=hits, backed=backed)
+
+    def install(
+        self, converted: Parcel, version: Version, target: Tier, *, hits: int = 0, backed: bool
+    ) -> Entry:
+        """Name a converted parcel, for which room was made, in the catalog."""
+        entry = target.save(converted, version, hits=hits, backed=backed)
+        assert isinstance(entry, Entry)
+        self.catalog.put(entry)
+        target.victims.add(entry)
+        return entry
+
+    def let_go(self, entry: Entry) -> None:
+        """Give up the payload of an entry that the catalog no longer names."""
+        tier = self.tiers[entry.tier]
+        tier.victims.discard(entry)
+        tier.medium.let_go(entry)
+
+    def let_archive_go(self, record: Record | None, version: int) -> None:
+        """Make the key of `record` absent from glacier as of `version`, if it has a copy there."""
+        if record is None or not (record.archived or record.tier is TierName.GLACIER):
+            return
+        bucket = self.tiers[TierName.GLACIER].medium
+        bucket.let_go(msgspec.structs.replace(record, version=version))
+
+    def make_room(self, tier: Tier, size: int, key: str) -> None:
+        """Reserve `size` bytes in `tier`, moving others down as far as that takes.
+
+        Raises:
+            TierFullError: everything that may leave has left, or nowhere is room for it.
+        """
+        refused: list[Entry | Record] = []
+        try:
+            while not tier.ledger.reserve(size):
+                if not self._offer_one(tier, refused):
+                    raise TierFullError(self._full(tier, size, key))
+        finally:
+            for victim in refused:
+                tier.victims.add(victim)
+
+    def drain(self, tier: Tier, used: int) -> None:
+        """Move victims out of `tier` until it holds at most `used` bytes, or nothing may leave."""
+        refused: list[Entry | Record] = []
+        try:
+            while tier.ledger.used > used and self._offer_one(tier, refused):
+                pass
+        finally:
+            for victim in refused:
+                tier.victims.add(victim)
+
+    def _offer_one(self, tier: Tier, refused: list[Entry | Record]) -> bool:
+        """Displace the tier's next victim, or note that it refused; False when there is none."""
+        victim = tier.victims.offer()
+        if victim is None:
+            return False
+        if not self._displace(tier, victim):
+            refused.append(victim)
+        return True
+
+    def below(self, found: Entry | Record) -> Iterator[Tier]:
+        """Yield the slower tiers that the terms of `found` admit, nearest first."""
+        for name, tier in self.tiers.items():
+            if name.rank > found.tier.rank and found.terms.admits(name):
+                yield tier
+
+    def droppable(self, found: Entry | Record) -> bool:
+        """Return whether `found` may be dropped for room: its caller can compute it again."""
+        return self._drop_when_full or found.terms.evictable
+
+    def _displace(self, tier: Tier, victim: Entry | Record) -> bool:
+        """Move a victim down, or drop it if that is allowed; return whether it is gone."""
+        with self._locks.attempt(victim.key) as free:
+            if not free:
+                return False
+            if not self._current(victim):
+                return True
+            try:
+                return self._sink(victim)
+            except (StorageError, UnavailableError) as error:
+                tier.victims.add(victim)
+                now = self._clock.monotonic()
+                self._events.emit(Failed(victim.key, now, f"move down from {tier.name}", error))
+                raise
+
+    def _sink(self, victim: Entry | Record) -> bool:
+        for target in self.below(victim):
+            try:
+                self.relocate(victim, target, Cause.CAPACITY)
+            except TierFullError:
+                continue
+            return True
+        if not self.droppable(victim):
+            return False
+        self.drop(victim, Cause.CAPACITY)
+        return True
+
+    def drop(self, found: Entry | Record, cause: Cause) -> None:
+        """Let a version leave the system, durably if it was durable."""
+        record = self._record_of(found)
+        if record is not None:
+            version = self.catalog.next_version()
+            self.let_archive_go(record, version)
+            self.catalog.journal.remove(found.key, version)
+        if isinstance(found, Entry):
+            self.catalog.drop(found)
+            self.let_go(found)
+        now = self._clock.monotonic()
+        self._events.emit(Removed(found.key, now, found.tier, found.size, cause))
+
+    def _current(self, found: Entry | Record) -> bool:
+        if isinstance(found, Entry):
+            return self.catalog.entries.get(found.key) is found
+        record = self.catalog.find(found.key)
+        return isinstance(record, Record) and record.version == found.version
+
+    def _record_of(self, found: Entry | Record) -> Record | None:
+        if isinstance(found, Record):
+            return found
+        return self.catalog.record(found.key) if found.backed else None
+
+    def _move_up(self, found: Entry | Record, target: Tier) -> Entry:
+        parcel = self.tiers[found.tier].load(found)
+        hits, backed = (found.hits, found.backed) if isinstance(found, Entry) else (0, True)
+        entry = self.keep(parcel, version_of(found), target, hits=hits, backed=backed)
+        if isinstance(found, Entry):
+            self.let_go(found)
+        return entry
+
+    def _move_down(self, found: Entry | Record, target: Tier) -> Record:
+        record = self._record_of(found)
+        if record is None:
+            parcel = self.tiers[found.tier].load(found)
+            record = self.write(parcel, version_of(found), target)
+        elif record.tier is not target.name:
+            record = self._move_record(record, target)
+        if isinstance(found, Entry):
+            self.catalog.drop(found)
+            self.let_go(found)
+        return record
+
+    def _move_record(self, record: Record, target: Tier) -> Record:
+        """Move between cold and glacier; what glacier held already, it holds still."""
+        if target.name is TierName.GLACIER and record.archived:
+            lower = msgspec.structs.replace(
+                record, tier=TierName.GLACIER, place=record.archived, archived=b""
+            )
+            return self.catalog.journal.note(lower)
+        parcel = self.tiers[record.tier].load(record)
+        archived = record.place if record.tier is TierName.GLACIER else b""
+        return self.write(parcel, version_of(record), target, archived=archived)
+
+    def _full(self, tier: Tier, size: int, key: str) -> str:
+        return (
+            f"no room for {key[:60]!r} in {tier.name}: it needs {format_size(size)}, "
+            f"{tier.name} holds {format_size(tier.ledger.used)} of "
+            f"{format_size(tier.ledger.effective)}, and nothing more may leave it. Everything "
+            f"stored before is still there. Delete or unpin keys, make a tier larger, "
+            f"or say on_full='evict' to let it drop the least useful"
+        )

@@ -1,0 +1,163 @@
+"""Counters of what the engine did, and the sizes of what it holds.
+
+Hits of the volatile tiers are counted where they happen; everything else is counted from the
+events. Rates are derived by whoever reads the counters, so that none can drift from the truth.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from dataclasses import dataclass, field
+
+from memories.entry import Cause, Entry, TierName
+from memories.events import Event, Failed, Missed, Moved, Removed, Retrieved, Stored
+from memories.hierarchy import Hierarchy
+from memories.locks import new_lock
+
+Route = tuple[TierName, TierName, Cause]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TierStats:
+    """One tier, as of now.
+
+    Attributes:
+        medium: What the tier really is: `"host RAM (stand-in)"` where there is no GPU.
+        configured_bytes: What the caller allowed.
+        effective_bytes: The same, or less where the medium has less to give.
+        used_bytes: What it holds, in bytes of the medium.
+        keys: Keys whose authoritative copy lies here.
+        hits: Retrieves answered from here.
+    """
+
+    medium: str
+    configured_bytes: int
+    effective_bytes: int
+    used_bytes: int
+    keys: int
+    hits: int
+
+    @property
+    def usage_percent(self) -> float:
+        """Return `used_bytes` in percent of `configured_bytes`."""
+        if self.configured_bytes == 0:
+            return 0.0
+        return 100.0 * self.used_bytes / self.configured_bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stats:
+    """Everything that is counted, as of now.
+
+    Attributes:
+        tiers: The enabled tiers, fastest first.
+        misses: Retrieves of keys that were in no tier.
+        stored: Versions stored, and their bytes.
+        moves: Moves and their bytes, by source, target and cause.
+        removed: Versions that left, by cause.
+        failures: Background actions that failed.
+    """
+
+    tiers: dict[TierName, TierStats]
+    misses: int
+    stored: int
+    stored_bytes: int
+    moves: dict[Route, int]
+    moved_bytes: dict[Route, int]
+    removed: dict[Cause, int]
+    failures: int
+    latest_failure: str | None
+
+    @property
+    def memory_hits(self) -> int:
+        """Return the retrieves answered from a memory tier: the hits of the hit rate."""
+        return sum(tier.hits for name, tier in self.tiers.items() if not name.durable)
+
+    @property
+    def reads(self) -> int:
+        """Return all retrieves."""
+        return sum(tier.hits for tier in self.tiers.values()) + self.misses
+
+    @property
+    def hit_rate_percent(self) -> float:
+        """Return the share of retrieves answered from memory, NaN when there was none."""
+        return 100.0 * self.memory_hits / self.reads if self.reads else float("nan")
+
+
+@dataclass(slots=True)
+class Statistics:
+    """Counts events; exact, since events are rare enough for a lock."""
+
+    misses: int = 0
+    stored: int = 0
+    stored_bytes: int = 0
+    failures: int = 0
+    latest_failure: str | None = None
+    hits: Counter[TierName] = field(default_factory=Counter)
+    moves: Counter[Route] = field(default_factory=Counter)
+    moved_bytes: Counter[Route] = field(default_factory=Counter)
+    removed: Counter[Cause] = field(default_factory=Counter)
+    lock: threading.Lock = field(default_factory=new_lock)
+
+    def observe(self, event: Event) -> None:
+        """Count one event."""
+        with self.lock:
+            match event:
+                case Retrieved():
+                    self.hits[event.tier] += 1
+                case Missed():
+                    self.misses += 1
+                case Stored():
+                    self.stored += 1
+                    self.stored_bytes += event.size
+                case Moved():
+                    route = (event.source, event.target, event.cause)
+                    self.moves[route] += 1
+                    self.moved_bytes[route] += event.size
+                case Removed():
+                    self.removed[event.cause] += 1
+                case Failed():
+                    self.failures += 1
+                    self.latest_failure = f"{event.action}: {event.error}"
+                case _:
+                    pass
+
+    def read(self, hierarchy: Hierarchy, media: dict[TierName, str]) -> Stats:
+        """Return the counters and the sizes of `hierarchy`'s tiers."""
+        keys = _count_keys(hierarchy)
+        with self.lock:
+            tiers = {
+                name: TierStats(
+                    medium=media[name],
+                    configured_bytes=tier.ledger.configured,
+                    effective_bytes=tier.ledger.effective,
+                    used_bytes=tier.ledger.used,
+                    keys=keys[name],
+                    hits=self.hits[name] if name.durable else tier.counter.hits,
+                )
+                for name, tier in hierarchy.tiers.items()
+            }
+            return Stats(
+                tiers=tiers,
+                misses=self.misses,
+                stored=self.stored,
+                stored_bytes=self.stored_bytes,
+                moves=dict(self.moves),
+                moved_bytes=dict(self.moved_bytes),
+                removed=dict(self.removed),
+                failures=self.failures,
+                latest_failure=self.latest_failure,
+            )
+
+
+def _count_keys(hierarchy: Hierarchy) -> Counter[TierName]:
+    """Count the keys of each tier; a key with an entry counts where the entry is."""
+    entries: list[Entry] = list(hierarchy.catalog.entries.values())
+    keys: Counter[TierName] = Counter(entry.tier for entry in entries)
+    for name, usage in hierarchy.catalog.journal.usage_by_tier().items():
+        keys[name] += usage.keys
+    for entry in entries:
+        if entry.backed:
+            keys[hierarchy.catalog.backing_tier(entry)] -= 1
+    return keys
