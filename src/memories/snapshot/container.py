@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import secrets
 import tempfile
-import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import IO, NamedTuple
@@ -17,6 +16,7 @@ from typing import IO, NamedTuple
 import xxhash
 
 from memories._version import __version__
+from memories.clock import SystemClock
 from memories.entry import Record
 from memories.errors import InvalidOptionError, MemoriesError, StorageError
 from memories.snapshot import manifest
@@ -80,12 +80,15 @@ def create(
     sequence: int,
     bases: Sequence[Base] = (),
     progress: Callable[[int], object] | None = None,
+    created_at: float | None = None,
+    identity: bytes | None = None,
 ) -> Created:
     """Write a snapshot of `items` to `path`, replacing what lies there at the very end.
 
     The file is durable when this returns. Whatever goes wrong before that, `path` is as it was and
     nothing else is left. Memory stays bounded by the largest gather list, not by the number of
-    keys. `progress` is called with the number of bytes written since its last call.
+    keys. `progress` is called with the number of bytes written since its last call. `created_at`
+    is now, and `identity` 16 random bytes, unless they are given.
 
     Raises:
         StorageError: the disk or the directory refused something.
@@ -100,7 +103,12 @@ def create(
                 if progress and file.offset != done:
                     progress(file.offset - done)
                     done = file.offset
-            root = writer.finish(sequence, list(bases))
+            root = writer.finish(
+                sequence,
+                list(bases),
+                SystemClock().wall() if created_at is None else created_at,
+                secrets.token_bytes(16) if identity is None else identity,
+            )
         except OSError as error:
             if isinstance(error, MemoriesError):
                 raise
@@ -199,16 +207,16 @@ class _Writer:
         if page := self._pages.add(row_of(record, where)):
             self._page_file.write(page)
 
-    def finish(self, sequence: int, bases: list[Base]) -> Root:
+    def finish(self, sequence: int, bases: list[Base], created_at: float, identity: bytes) -> Root:
         """Write the manifest, the central directory and the end of the file."""
         if self._packed:
             self._flush_pack()
         self._page_file.write(self._pages.flush())
         self._refuse_repeated_keys()
         root = Root(
-            id=secrets.token_bytes(16),
+            id=identity,
             sequence=sequence,
-            created_at=time.time(),
+            created_at=created_at,
             writer=f"memories {__version__}",
             keys=self._pages.keys,
             bases=bases,
@@ -223,11 +231,14 @@ class _Writer:
 
     def _refuse_repeated_keys(self) -> None:
         if suspects := self._hashes.repeated():
-            data = memoryview(b"".join(_chunks(self._page_file)))
-            pages = manifest.decode_pages(data, self._pages.pages)
+            pages = manifest.decode_pages(self._read_page, 0, self._pages.pages)
             keys = (row.key for rows in pages for row in rows)
             if key := first_repeated(keys, suspects):
                 raise InvalidOptionError(f"Two items of the snapshot have the key {key!r}.")
+
+    def _read_page(self, offset: int, length: int) -> bytes:
+        self._page_file.seek(offset)
+        return self._page_file.read(length)
 
     def _write_manifest(self, root: Root) -> None:
         head, encoded = manifest.encode_root(root)

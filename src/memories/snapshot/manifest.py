@@ -7,7 +7,7 @@ checksum, so that a million of them are written and read in bounded memory.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Annotated, NamedTuple
 
 import msgspec
@@ -125,6 +125,7 @@ class Head(NamedTuple):
     root_digest: bytes
 
 
+_DECODING_ERRORS = (msgspec.MsgspecError, RecursionError, ValueError)
 _encoder = msgspec.msgpack.Encoder()
 _rows = msgspec.msgpack.Decoder(list[Row])
 _root = msgspec.msgpack.Decoder(Root)
@@ -190,34 +191,40 @@ def _checksum(head: bytes) -> int:
     return xxhash.xxh3_64_intdigest(head[: _HEAD.size])
 
 
-def decode_root(data: memoryview, head: Head) -> Root:
-    """Return the root that ends the manifest's `data`; its pages fill the rest exactly."""
-    if head.root_bytes > len(data):
-        raise CorruptDataError("The manifest is shorter than its root.")
-    encoded = data[len(data) - head.root_bytes :]
+def decode_root(encoded: bytes, head: Head, manifest_bytes: int) -> Root:
+    """Return the root, which ends a manifest of `manifest_bytes`; its pages fill the rest.
+
+    Raises:
+        CorruptDataError: it is not what was written, or cannot be.
+    """
     if xxhash.xxh3_128_digest(encoded) != head.root_digest:
         raise CorruptDataError("The root of the manifest is damaged.")
     try:
         root = _root.decode(encoded)
-    except (msgspec.MsgspecError, RecursionError, ValueError) as error:
+    except _DECODING_ERRORS as error:
         raise CorruptDataError(f"The root of the manifest means nothing: {error}") from error
     sizes = [length for length, _ in root.pages]
     if any(not 0 < size <= MAX_PAGE_BYTES for size in sizes):
         raise CorruptDataError("The manifest declares a page of an impossible size.")
-    if sum(sizes) + head.root_bytes != len(data):
+    if sum(sizes) + head.root_bytes != manifest_bytes:
         raise CorruptDataError("The pages of the manifest do not fill it.")
     return root
 
 
-def decode_pages(data: memoryview, pages: Iterable[tuple[int, int]]) -> Iterator[list[Row]]:
-    """Yield the rows of each page."""
-    at = 0
+def decode_pages(
+    read: Callable[[int, int], bytes], at: int, pages: Iterable[tuple[int, int]]
+) -> Iterator[list[Row]]:
+    """Yield the rows of each page; `read` gives bytes by offset and length, the first at `at`.
+
+    Raises:
+        CorruptDataError: a page is not what was written.
+    """
     for length, digest in pages:
-        page = data[at : at + length]
+        page = read(at, length)
         at += length
         if xxhash.xxh3_64_intdigest(page) != digest:
             raise CorruptDataError("A page of the manifest is damaged.")
         try:
             yield _rows.decode(page)
-        except (msgspec.MsgspecError, RecursionError, ValueError) as error:
+        except _DECODING_ERRORS as error:
             raise CorruptDataError(f"A page of the manifest means nothing: {error}") from error

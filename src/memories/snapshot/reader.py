@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import mmap
 import os
-import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
@@ -17,9 +16,10 @@ from memories.entry import Record
 from memories.errors import CorruptDataError, InvalidOptionError, StorageError
 from memories.snapshot import manifest, verification
 from memories.snapshot.hashes import first_repeated
-from memories.snapshot.manifest import Packed, Row, Whole
+from memories.snapshot.manifest import Packed, Root, Row, Whole
+from memories.snapshot.positioned import PositionedFile
 from memories.snapshot.structure import Directory, RowCheck
-from memories.snapshot.zipformat import TAIL_BYTES, local_header, parse_tail
+from memories.snapshot.zipformat import TAIL_BYTES, parse_tail
 
 
 def open_snapshot(path: str | os.PathLike[str]) -> SnapshotFile:
@@ -41,9 +41,9 @@ class SnapshotFile:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
-        self._fd, self.file_bytes = _open_regular(self.path)
+        self._file = PositionedFile(self.path)
+        self._mapped: memoryview | None = None
         try:
-            self._map = _map(self._fd, self.file_bytes)
             self._load()
         except CorruptDataError as error:
             self.close()
@@ -53,12 +53,13 @@ class SnapshotFile:
             raise
 
     def _load(self) -> None:
-        tail_at = max(0, self.file_bytes - TAIL_BYTES)
-        members, at = parse_tail(bytes(self._map[tail_at:]), self.file_bytes)
-        self._directory = Directory(self._map[:tail_at], members, at)
-        self._pages, self.root = self._load_manifest(at)
+        size = self.file_bytes
+        tail_at = max(0, size - TAIL_BYTES)
+        members, directory_at = parse_tail(self._file.read(tail_at, size - tail_at), size)
+        self._directory = Directory(self._file, members, directory_at, tail_at)
+        self.root = self._load_root()
         check = RowCheck(self.root, self._directory)
-        for rows in self._decoded_pages():
+        for rows in self._pages():
             check.add(rows)
         if suspects := check.finish():
             key = first_repeated((row.key for row in self.rows()), suspects)
@@ -66,19 +67,24 @@ class SnapshotFile:
                 raise CorruptDataError(f"Its manifest holds the key {key!r} twice.")
         self._digests = check.digests
 
-    def _load_manifest(self, directory_at: int) -> tuple[memoryview, manifest.Root]:
-        member = self._directory.manifest
-        header = local_header(member)
-        if member.end != directory_at or member.head_bytes != manifest.HEAD_BYTES:
-            raise CorruptDataError("The manifest does not lie before the central directory.")
-        if self._map[member.start : member.head_at] != header:
-            raise CorruptDataError("The header of the manifest is damaged.")
-        head = manifest.decode_head(bytes(self._map[member.head_at : member.body_at]))
-        data = self._map[member.body_at : member.end]
-        return data, manifest.decode_root(data, head)
+    def _load_root(self) -> Root:
+        member, read = self._directory.manifest, self._file.read
+        if member.head_bytes != manifest.HEAD_BYTES:
+            raise CorruptDataError("Its manifest has no head.")
+        head = manifest.decode_head(read(member.head_at, member.head_bytes))
+        if head.root_bytes > member.body_bytes:
+            raise CorruptDataError("Its manifest is shorter than the root that it declares.")
+        encoded = read(member.end - head.root_bytes, head.root_bytes)
+        return manifest.decode_root(encoded, head, member.body_bytes)
 
-    def _decoded_pages(self) -> Iterator[list[Row]]:
-        return manifest.decode_pages(self._pages, self.root.pages)
+    def _pages(self) -> Iterator[list[Row]]:
+        at = self._directory.manifest.body_at
+        return manifest.decode_pages(self._file.read, at, self.root.pages)
+
+    @property
+    def file_bytes(self) -> int:
+        """Return the size of the file."""
+        return self._file.size
 
     @property
     def sequence(self) -> int:
@@ -92,7 +98,7 @@ class SnapshotFile:
 
     def rows(self) -> Iterator[Row]:
         """Yield what the manifest says of each key, in bounded memory."""
-        for rows in self._decoded_pages():
+        for rows in self._pages():
             yield from rows
 
     def items(self) -> Iterator[tuple[Record, int, int]]:
@@ -107,14 +113,22 @@ class SnapshotFile:
             yield row.record(), row.where.offset, row.where.length
 
     def frame(self, offset: int, length: int) -> memoryview:
-        """Return the bytes at (offset, length), read-only, without a copy."""
-        if offset < 0 or length < 0 or offset + length > self.file_bytes:
+        """Return the bytes at (offset, length), read-only, without a copy.
+
+        Raises:
+            CorruptDataError: the file does not reach so far.
+        """
+        size = os.fstat(self._file.fileno()).st_size
+        if offset < 0 or length < 0 or offset + length > min(size, self.file_bytes):
             raise CorruptDataError(f"{self.path} ends before the frame at {offset}.")
-        return self._map[offset : offset + length]
+        if self._mapped is None:
+            mapped = mmap.mmap(self._file.fileno(), self.file_bytes, access=mmap.ACCESS_READ)
+            self._mapped = memoryview(mapped)
+        return self._mapped[offset : offset + length]
 
     def fileno(self) -> int:
         """Return the file's descriptor, which stays this object's."""
-        return self._fd
+        return self._file.fileno()
 
     def verify(self, progress: Callable[[int], object] | None = None) -> None:
         """Read the whole file and check every byte of it.
@@ -125,7 +139,7 @@ class SnapshotFile:
             CorruptDataError: a byte is not what was written.
         """
         try:
-            verification.verify(self._fd, self._directory, self._digests, progress)
+            verification.verify(self._file.fileno(), self._directory, self._digests, progress)
         except CorruptDataError as error:
             raise CorruptDataError(f"{self.path} is damaged. {error}") from error
         except OSError as error:
@@ -133,9 +147,7 @@ class SnapshotFile:
 
     def close(self) -> None:
         """Let go of the file; views that were given keep their bytes. Idempotent."""
-        if self._fd >= 0:
-            os.close(self._fd)
-        self._fd = -1
+        self._file.close()
 
     def __enter__(self) -> SnapshotFile:
         return self
@@ -147,22 +159,3 @@ class SnapshotFile:
         trace: TracebackType | None,
     ) -> None:
         self.close()
-
-
-def _open_regular(path: Path) -> tuple[int, int]:
-    try:
-        # Without O_NONBLOCK, opening a FIFO would wait for a writer for ever.
-        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-    except OSError as error:
-        raise StorageError(f"{path} cannot be opened: {error.strerror}.") from error
-    status = os.fstat(fd)
-    if not stat.S_ISREG(status.st_mode):
-        os.close(fd)
-        raise StorageError(f"{path} is no regular file.")
-    return fd, status.st_size
-
-
-def _map(fd: int, size: int) -> memoryview:
-    if size < TAIL_BYTES:
-        raise CorruptDataError("It is too short to be one.")
-    return memoryview(mmap.mmap(fd, size, access=mmap.ACCESS_READ))

@@ -7,7 +7,7 @@ number of keys only. Nothing here trusts a number that was read.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +17,10 @@ from memories.keys import check_key
 from memories.snapshot.hashes import Hashes
 from memories.snapshot.manifest import Linked, Packed, Root, Row, Whole
 from memories.snapshot.names import MANIFEST, RESERVED, member_name, packed_name
-from memories.snapshot.zipformat import ALIGNMENT, CENTRAL_BYTES, Member, parse_central
+from memories.snapshot.positioned import PositionedFile
+from memories.snapshot.zipformat import ALIGNMENT, MAX_CENTRAL_BYTES, Member, parse_central
+
+_WINDOW_BYTES = 1 << 20
 
 U64 = npt.NDArray[np.uint64]
 
@@ -29,40 +32,48 @@ class Directory:
         CorruptDataError: the directory is not that of a whole snapshot.
     """
 
-    def __init__(self, data: memoryview, members: int, at: int) -> None:
-        if members * CENTRAL_BYTES > len(data):
-            raise CorruptDataError(f"It declares {members} members, more than it has room for.")
-        self._data = data
+    def __init__(self, file: PositionedFile, members: int, at: int, end: int) -> None:
+        self._file = file
+        self._end = end
         self._entries = array("Q")
         self._heads = array("Q")
         self._ends = array("Q")
         self._is_pack = array("B")
-        expected, packs = 0, 0
-        for _ in range(members):
-            self._entries.append(at)
-            member, at = parse_central(data, at)
-            if member.start != expected:
-                raise CorruptDataError(
-                    f"The member {member.name!r} does not follow the one before."
-                )
-            self._is_pack.append(_is_next_pack(member, packs))
-            packs += self._is_pack[-1]
-            expected = member.end
+        self.packs = 0
+        for member in self._walk(members, at):
             self._heads.append(member.head_at)
-            self._ends.append(expected)
-        if not members or at != len(data) or member.name != MANIFEST.encode():
+            self._ends.append(member.end)
+        if not members or member.name != MANIFEST.encode() or member.end != at:
             raise CorruptDataError("It holds no manifest where a snapshot has it.")
         self.manifest = member
-        self.packs = packs
         self.heads: U64 = np.frombuffer(self._heads, np.uint64)
         self.ends: U64 = np.frombuffer(self._ends, np.uint64)
         self.is_pack = np.frombuffer(self._is_pack, np.bool_)
+
+    def _walk(self, members: int, at: int) -> Iterator[Member]:
+        window, window_at, expected, values_end = b"", at, 0, at
+        for _ in range(members):
+            if at - window_at + MAX_CENTRAL_BYTES > len(window):
+                window, window_at = self._window(at, _WINDOW_BYTES), at
+            member, next_in_window = parse_central(window, at - window_at)
+            if member.start != expected or member.end > values_end:
+                raise CorruptDataError(f"The member {member.name!r} lies in a wrong place.")
+            self._entries.append(at)
+            self._is_pack.append(_is_next_pack(member, self.packs))
+            self.packs += self._is_pack[-1]
+            at, expected = window_at + next_in_window, member.end
+            yield member
+        if at != self._end:
+            raise CorruptDataError("Its central directory is longer than its members need.")
+
+    def _window(self, at: int, most: int) -> bytes:
+        return self._file.read(at, min(most, self._end - at))
 
     def __len__(self) -> int:
         return len(self._entries)
 
     def __getitem__(self, index: int) -> Member:
-        return parse_central(self._data, self._entries[index])[0]
+        return parse_central(self._window(self._entries[index], MAX_CENTRAL_BYTES), 0)[0]
 
 
 def _is_next_pack(member: Member, packs: int) -> bool:

@@ -27,6 +27,7 @@ _LOCATOR = struct.Struct("<IIQI")
 _END = struct.Struct("<IHHHHIIH")
 
 CENTRAL_BYTES = _CENTRAL.size + _ZIP64_CENTRAL.size + _HEAD_FIELD.size  # Without the name.
+MAX_CENTRAL_BYTES = CENTRAL_BYTES + MAX_NAME_BYTES
 TAIL_BYTES = _END64.size + _LOCATOR.size + _END.size
 
 _HEAD_ID = 0x4D4D  # "MM": our extra field, which other tools skip.
@@ -90,7 +91,7 @@ def central_entry(member: Member) -> bytes:
     return b"".join((fixed, member.name, zip64, _HEAD_FIELD.pack(_HEAD_ID, 4, member.head_bytes)))
 
 
-def parse_central(data: bytes | memoryview, at: int) -> tuple[Member, int]:
+def parse_central(data: bytes, at: int) -> tuple[Member, int]:
     """Return the member whose entry starts at `at`, and the offset behind the entry.
 
     Raises:
@@ -105,7 +106,7 @@ def parse_central(data: bytes | memoryview, at: int) -> tuple[Member, int]:
         raise CorruptDataError("The central directory of the snapshot has a bad name length.")
     _, _, size, _, start = _ZIP64_CENTRAL.unpack_from(data, extra_at)
     head_bytes = _HEAD_FIELD.unpack_from(data, extra_at + _ZIP64_CENTRAL.size)[2]
-    name = bytes(data[at + _CENTRAL.size : extra_at])
+    name = data[at + _CENTRAL.size : extra_at]
     member = Member(name, start, head_bytes, size, _CENTRAL.unpack_from(data, at)[7])
     if central_entry(member) != data[at:end]:
         raise CorruptDataError(f"The snapshot's directory entry of {name!r} is damaged.")
@@ -133,10 +134,9 @@ def parse_tail(data: bytes, file_bytes: int) -> tuple[int, int]:
     Raises:
         CorruptDataError: these are not the last bytes of a whole snapshot.
     """
-    whole = len(data) == TAIL_BYTES <= file_bytes
-    if whole:
+    if len(data) == TAIL_BYTES:
         *_, members, directory_bytes, directory_at = _END64.unpack_from(data)
-        whole = data == tail(members, directory_at, directory_bytes)
-    if not whole or directory_at + directory_bytes + TAIL_BYTES != file_bytes:
-        raise CorruptDataError("It does not end as a snapshot ends: truncated, or another file.")
-    return members, directory_at
+        fits = directory_at + directory_bytes + TAIL_BYTES == file_bytes
+        if fits and data == tail(members, directory_at, directory_bytes):
+            return members, directory_at
+    raise CorruptDataError("It does not end as a snapshot ends: truncated, or another file.")

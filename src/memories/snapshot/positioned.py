@@ -1,0 +1,60 @@
+"""Reading a file at given places, checked against what it really holds.
+
+The structure of a snapshot is read, not mapped: a file that somebody truncates meanwhile, or a
+medium that fails, is then an error and not the end of the process.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+from memories.errors import CorruptDataError, StorageError
+
+
+class PositionedFile:
+    """A regular file, open for reading. Safe to use from many threads.
+
+    Raises:
+        StorageError: there is no regular file at `path`, or it cannot be read.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            # Without O_NONBLOCK, opening a FIFO would wait for a writer for ever.
+            self._fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+        except OSError as error:
+            raise StorageError(f"{path} cannot be opened: {error.strerror}.") from error
+        status = os.fstat(self._fd)
+        if not stat.S_ISREG(status.st_mode):
+            self.close()
+            raise StorageError(f"{path} is no regular file.")
+        self.size = status.st_size
+
+    def fileno(self) -> int:
+        """Return the descriptor."""
+        return self._fd
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Return exactly `length` bytes.
+
+        Raises:
+            CorruptDataError: the file does not hold them (any more).
+        """
+        if offset + length > self.size:
+            raise CorruptDataError("It ends before something that it names.")
+        try:
+            data = os.pread(self._fd, length, offset)
+        except OSError as error:
+            raise StorageError(f"{self.path} cannot be read: {error.strerror}.") from error
+        if len(data) != length:
+            raise CorruptDataError("It has become shorter since it was opened.")
+        return data
+
+    def close(self) -> None:
+        """Let go of the file. Idempotent."""
+        if self._fd >= 0:
+            os.close(self._fd)
+        self._fd = -1
