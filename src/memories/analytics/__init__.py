@@ -1,0 +1,13 @@
+"""What the tiers did over time: samples of counters, series for a plot, and the plot.
+
+Not a part of the engine: it asks a function for numbers and knows nothing of where they come from.
+Counters are the truth, rates are derived from them, and nothing over nothing is no rate.
+"""
+
+from __future__ import annotations
+
+from memories.analytics.plots import plot
+from memories.analytics.recorder import Analytics
+from memories.analytics.sample import Sample
+
+__all__ = ["Analytics", "Sample", "plot"]

@@ -1,0 +1,116 @@
+"""The picture of the series: how full the tiers were, and how well they answered.
+
+It never shows itself and never touches pyplot, so it works without a display and beside a user's
+own figures. Colours are Okabe and Ito's, and every line has a dash of its own besides.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from memories.entry import TierName
+from memories.errors import InvalidOptionError, StorageError
+from memories.optional import require
+
+Series = Mapping[str, Sequence[float]]
+
+STYLES: dict[TierName, dict[str, Any]] = {
+    TierName.HOT: {"color": "#D55E00", "linestyle": "-"},
+    TierName.WARM: {"color": "#E69F00", "linestyle": "--"},
+    TierName.COLD: {"color": "#0072B2", "linestyle": "-."},
+    TierName.GLACIER: {"color": "#56B4E9", "linestyle": ":"},
+}
+RATE_STYLE: dict[str, Any] = {"color": "#000000", "linestyle": "-"}
+INCHES = (9.0, 5.5)
+DOTS_PER_INCH = 120
+
+
+def plot(series: Series, path_or_ax: Any = None) -> Any:
+    """Draw the series of `Analytics.series` and return the Axes that shows the usage.
+
+    Args:
+        series: What `get_analytics()` gives.
+        path_or_ax: A file to write, whose suffix chooses the format; an Axes, which takes usage and
+            hit rate together; or None for a new figure, reached by `axes.figure`.
+
+    Raises:
+        MissingPackageError: matplotlib is not installed.
+        InvalidOptionError: the suffix is no format that matplotlib can write.
+        StorageError: the file cannot be written.
+    """
+    if path_or_ax is not None and not isinstance(path_or_ax, (str, os.PathLike)):
+        return _draw_together(series, path_or_ax)
+    figure = require("matplotlib.figure", extra="plot").Figure(
+        figsize=INCHES, dpi=DOTS_PER_INCH, layout="constrained"
+    )
+    usage, rate = figure.subplots(2, 1, sharex=True)
+    draw_usage(series, usage)
+    draw_hit_rate(series, rate)
+    rate.set_xlabel("seconds since the analytics were enabled")
+    if path_or_ax is not None:
+        _write(figure, Path(path_or_ax))
+    return usage
+
+
+def draw_usage(series: Series, axes: Any) -> None:
+    """Draw how full each tier was; a glacier that never held anything is left out."""
+    for tier, style in STYLES.items():
+        usage = series.get(f"{tier}_usage", ())
+        if tier is not TierName.GLACIER or any(usage):
+            axes.plot(series["timestamps"], usage, label=str(tier), **style)
+    axes.set_ylabel("usage (% of configured)")
+    axes.set_ylim(bottom=0)
+    axes.grid(alpha=0.3)
+    axes.legend(loc="upper left", ncols=4, frameon=False)
+
+
+def draw_hit_rate(series: Series, axes: Any) -> None:
+    """Draw the share of reads answered by hot or warm; stretches without a read stay empty."""
+    axes.plot(series["timestamps"], series["hit_rate"], label="hit rate", **RATE_STYLE)
+    _mark_lonely(series["timestamps"], series["hit_rate"], axes)
+    axes.set_ylabel("hit rate (%)")
+    axes.set_ylim(-2, 102)
+    axes.grid(alpha=0.3)
+
+
+def _mark_lonely(times: Sequence[float], rates: Sequence[float], axes: Any) -> None:
+    """Mark the rates between two gaps, for a line of one point is invisible."""
+    padded = [math.nan, *rates, math.nan]
+    lonely = [
+        index
+        for index, rate in enumerate(rates)
+        if rate == rate and math.isnan(padded[index]) and math.isnan(padded[index + 2])
+    ]
+    axes.plot(
+        [times[index] for index in lonely],
+        [rates[index] for index in lonely],
+        marker=".",
+        linestyle="none",
+        color=RATE_STYLE["color"],
+    )
+
+
+def _draw_together(series: Series, axes: Any) -> Any:
+    draw_hit_rate(series, axes)
+    draw_usage(series, axes)
+    axes.set_ylabel("%")
+    axes.set_ylim(-2, 102)
+    axes.set_xlabel("seconds since the analytics were enabled")
+    return axes
+
+
+def _write(figure: Any, path: Path) -> None:
+    formats = figure.canvas.get_supported_filetypes()
+    suffix = path.suffix.removeprefix(".").lower()
+    if suffix not in formats:
+        raise InvalidOptionError(
+            f"{path.name!r} does not name a format; end it in one of {', '.join(sorted(formats))}"
+        )
+    try:
+        figure.savefig(path)
+    except OSError as error:
+        raise StorageError(f"the plot could not be written to {path}: {error}") from error
