@@ -95,5 +95,6 @@ def _build_flat(text: str) -> np.dtype[Any]:
     if _FLAT.fullmatch(text):
         return np.dtype(text)
     if _ML_NAMES.fullmatch(text):
-        return np.dtype(getattr(importlib.import_module("ml_dtypes"), text))
+        named: np.dtype[Any] = np.dtype(getattr(importlib.import_module("ml_dtypes"), text))
+        return named
     raise ValueError(text)

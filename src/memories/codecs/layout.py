@@ -6,6 +6,7 @@ its own, and nothing it declares is used before it was checked against what is r
 
 from __future__ import annotations
 
+import itertools
 import math
 import struct
 from typing import Any
@@ -39,6 +40,11 @@ class Piece(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=
     compressor: int  # RAW or BLOSC.
     sums: bytes  # One xxh3_64, little-endian, for each chunk as it is stored.
     lengths: bytes = b""  # Compressed: the stored length of each chunk, 4 bytes little-endian.
+
+    def spans(self) -> list[tuple[int, int]]:
+        """Return where each chunk begins and ends in the body."""
+        ends = list(itertools.accumulate(self.chunk_lengths(), initial=self.offset))
+        return list(itertools.pairwise(ends))
 
     def chunk_lengths(self) -> tuple[int, ...]:
         """Return the stored length of each chunk."""
@@ -167,7 +173,7 @@ def check_pieces(pieces: list[Piece], body: int) -> None:
     """
     end = 0
     for piece in pieces:
-        if piece.offset < end or piece.offset % 64 or min(piece.stored, piece.raw) < 0:
+        if piece.offset < end or piece.offset % 64:
             raise CorruptDataError("the pieces of a frame overlap")
         end = piece.offset + piece.stored
         _check_chunks(piece)
@@ -175,8 +181,21 @@ def check_pieces(pieces: list[Piece], body: int) -> None:
         raise CorruptDataError(f"the pieces of a frame end at {end}, its body at {body}")
 
 
+def check_last(piece: Piece, body: int) -> None:
+    """Check a piece that ends the body, before the others are known.
+
+    Raises:
+        CorruptDataError: it does not.
+    """
+    if piece.offset < 0 or align(piece.offset + piece.stored) != body:
+        raise CorruptDataError("the description of a frame does not end its body")
+    _check_chunks(piece)
+
+
 def _check_chunks(piece: Piece) -> None:
-    chunks = -(-piece.raw // chunk_size(piece.raw)) if piece.raw else 0
+    if min(piece.stored, piece.raw) < 0:
+        raise CorruptDataError("a piece of a frame has a negative length")
+    chunks = -(-piece.raw // chunk_size(piece.raw))
     raw = piece.compressor == RAW and piece.stored == piece.raw and not piece.lengths
     packed = piece.compressor == BLOSC and len(piece.lengths) == chunks * 4
     if not (raw or packed) or len(piece.sums) != chunks * 8:

@@ -12,15 +12,17 @@ import hmac
 import os
 import secrets
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import msgspec
 import platformdirs
 
 from memories.errors import InvalidOptionError, StorageError, UntrustedDataError
 
 ENVIRONMENT = "MEMORIES_KEY_FILE"
+_DOMAIN = b"memories frame 1\0"
 _MARK = "memories-key-1"
 _SECRET_NBYTES = 32
 
@@ -170,6 +172,14 @@ def default() -> Keyring:
     """Return the keyring of the user, as the environment names it now."""
     path = default_path()
     return _default.setdefault(path, Keyring(path))
+
+
+def message(
+    key: str, version: int, codec: str, meta: bytes | memoryview, buffers: Sequence[memoryview]
+) -> bytes:
+    """Return what is signed: the identity of a value, and the digests of all it is made of."""
+    digests = [hashlib.sha256(piece).digest() for piece in (meta, *buffers)]
+    return _DOMAIN + msgspec.msgpack.encode([key, version, codec, digests])
 
 
 def _mac(key: Key, message: bytes) -> bytes:
