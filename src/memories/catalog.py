@@ -10,15 +10,15 @@ of different keys against each other, so that an instant exists.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from heapq import merge
 from typing import NamedTuple
 
 from memories.backends.disk import DiskBackend
-from memories.entry import Entry, Record
+from memories.entry import Entry, Record, TierName
 from memories.locks import new_lock
-
 
 
 class Instant(NamedTuple):
@@ -36,7 +36,8 @@ class Catalog:
         self.entries: dict[str, Entry] = {}
         self.journal = journal
         self._version = journal.last_version()
-        self._backed = 0
+        self.counts: Counter[TierName] = Counter()  # Entries, by their tier.
+        self.backing: Counter[TierName] = Counter()  # Entries, by the tier that backs them.
         self._lock = new_lock()
 
     def next_version(self) -> int:
@@ -63,12 +64,14 @@ class Catalog:
         with self._lock:
             self._swap(entry.key, None)
 
-    def mark_backed(self, entry: Entry) -> None:
-        """Learn that the record of `entry` was written."""
+    def back(self, record: Record) -> None:
+        """Learn where the backing copy of a version lies, if an entry stands for it."""
         with self._lock:
-            if not entry.backed and self.entries.get(entry.key) is entry:
-                entry.backed = True
-                self._backed += 1
+            entry = self.entries.get(record.key)
+            if entry is not None and entry.version == record.version:
+                self._count(entry, -1)
+                entry.backed = record.tier
+                self._count(entry, 1)
 
     def keys(self, prefix: str = "") -> Iterator[str]:
         """Yield the keys that start with `prefix`, in the order of their UTF-8 bytes."""
@@ -85,7 +88,7 @@ class Catalog:
     def __len__(self) -> int:
         """Return the number of keys."""
         with self._lock:
-            return len(self.entries) - self._backed + self.journal.usage().keys
+            return len(self.entries) - self.backing.total() + self.journal.usage().keys
 
     @contextmanager
     def instant(self) -> Iterator[Instant]:
@@ -108,14 +111,21 @@ class Catalog:
         with self._lock:
             entries = list(self.entries.values())
             self.entries.clear()
-            self._backed = 0
+            self.counts.clear()
+            self.backing.clear()
             return entries
 
     def _swap(self, key: str, entry: Entry | None) -> None:
         previous = self.entries.get(key)
-        self._backed -= previous.backed if previous is not None else 0
+        if previous is not None:
+            self._count(previous, -1)
         if entry is None:
             self.entries.pop(key, None)
         else:
             self.entries[key] = entry
-            self._backed += entry.backed
+            self._count(entry, 1)
+
+    def _count(self, entry: Entry, change: int) -> None:
+        self.counts[entry.tier] += change
+        if entry.backed is not None:
+            self.backing[entry.backed] += change

@@ -17,7 +17,7 @@ Durability = Literal["relaxed", "full"]
 OnFull = Literal["raise", "evict"]
 
 DEFAULT_POLICY = "auto"
-DEFAULT_COMPRESSION = {TierName.COLD: "cold", TierName.GLACIER: "glacier"}
+DEFAULT_COMPRESSION = {TierName.COLD: "fast", TierName.GLACIER: "high"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -115,7 +115,7 @@ class Entry:
 
     __slots__ = (
         "arrived_hits",  # Reads it had when it entered this tier.
-        "backed",  # Whether a durable tier holds this very version.
+        "backed",  # The durable tier that holds this very version too, or None.
         "hits",  # Reads answered by this entry.
         "key",
         "link",  # Belongs to the tier's eviction policy.
@@ -142,7 +142,7 @@ class Entry:
         tick: Callable[[], int],
         stamp: int,
         hits: int = 0,
-        backed: bool = False,
+        backed: TierName | None = None,
     ) -> None:
         self.key = key
         self.version = version

@@ -271,9 +271,11 @@ class Hierarchy:
         converted = target.medium.convert(parcel, version)
         self.mover.make_room(target, converted.size, version.key)
         try:
-            backed = self._write_through or (old_record is not None and not volatile)
-            if backed:
-                self.mover.write(converted, version, self._backing_tier(version))
+            backed = None
+            if self._write_through or (old_record is not None and not volatile):
+                backing = self._backing_tier(version)
+                self.mover.write(converted, version, backing)
+                backed = backing.name
             elif old_record is not None:
                 self.catalog.journal.remove(version.key, version.number)
             return self.mover.install(converted, version, target, backed=backed)
@@ -292,8 +294,7 @@ class Hierarchy:
             return
         version = version_of(entry)
         parcel = self.tiers[entry.tier].load(entry)
-        self.mover.write(parcel, version, self._backing_tier(version))
-        self.catalog.mark_backed(entry)
+        self.catalog.back(self.mover.write(parcel, version, self._backing_tier(version)))
 
     def _choose(self, key: str, wanted: TierName | None, size: int, terms: Terms) -> Tier:
         """Return the tier a new value goes to.
@@ -318,15 +319,13 @@ class Hierarchy:
             return (roomy or lower or holding)[0]
         return holding[0]
 
-    def _read(
-        self, key: str, use: Callable[[Parcel, bool], Any], *, whole: bool = True
-    ) -> Any:
+    def _read(self, key: str, use: Callable[[Parcel, bool], Any], *, whole: bool = True) -> Any:
         started = self.clock.monotonic()
         for attempt in range(READ_ATTEMPTS):
             self.require_readable()
             found = self.catalog.find(key)
             if found is None or self._expired(found):
-                self._report_miss(key, found)
+                raise self._miss(key, found)
             if isinstance(found, Entry):
                 found.read()
                 return use(self.tiers[found.tier].load(found), False)
@@ -345,11 +344,11 @@ class Hierarchy:
             return value
         raise AssertionError("the last attempt returns or raises")
 
-    def _report_miss(self, key: str, found: Entry | Record | None) -> None:
+    def _miss(self, key: str, found: Entry | Record | None) -> KeyNotFoundError:
         if found is not None and self.state is State.OPEN:
             self.expire(found)
         self.events.emit(Missed(key, self.clock.monotonic()))
-        raise KeyNotFoundError(f"{key[:200]!r} is in no tier")
+        return KeyNotFoundError(f"{key[:200]!r} is in no tier")
 
     def _record_under(self, found: Entry | Record | None) -> Record | None:
         if isinstance(found, Entry):
@@ -371,7 +370,9 @@ class Hierarchy:
 
     def _check_terms(self, found: Entry | Record, target: TierName) -> None:
         if found.terms.pinned:
-            raise InvalidOptionError(f"{found.key[:200]!r} is pinned to {found.tier}; unpin it first")
+            raise InvalidOptionError(
+                f"{found.key[:200]!r} is pinned to {found.tier}; unpin it first"
+            )
         if not found.terms.admits(target):
             raise InvalidOptionError(
                 f"{found.key[:200]!r} may not lie in {target}: its min_tier is "

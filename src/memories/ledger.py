@@ -12,8 +12,8 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from memories.units import MAX_BYTES
 from memories.locks import new_lock
+from memories.units import MAX_BYTES
 
 HOST_SHARE = 0.9  # Of what the host could still give; the rest is the caller's and the kernel's.
 ROOM_SECONDS = 0.25  # How long a measurement of the host's room is believed.
@@ -93,7 +93,7 @@ class Ledger:
         weakly (`bytes`) belong to whoever holds them, and are not waited for.
         """
         deaths = itertools.count(1)
-        references = []
+        references: list[weakref.ref[Any]] = []
 
         def died(reference: weakref.ref[Any]) -> None:
             self._holds.pop(id(reference), None)

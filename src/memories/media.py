@@ -11,7 +11,6 @@ from collections.abc import Callable
 from typing import Any
 
 from memories.backends.base import Backend
-from memories.codecs.frame import Frame
 from memories.codecs.trust import Keyring
 from memories.entry import Entry, ExpiringEntry, Form, Record, TierName, Version
 from memories.ledger import BackendLedger, Ledger
@@ -30,7 +29,13 @@ class Medium(ABC):
 
     @abstractmethod
     def keep(
-        self, parcel: Parcel, version: Version, *, hits: int, backed: bool, archived: bytes
+        self,
+        parcel: Parcel,
+        version: Version,
+        *,
+        hits: int,
+        backed: TierName | None,
+        archived: bytes,
     ) -> Any:
         """Keep a converted parcel and return its entry or record.
 
@@ -72,7 +77,13 @@ class HostMedium(Medium):
         return parcel.hosted(self._trust)
 
     def keep(
-        self, parcel: Parcel, version: Version, *, hits: int, backed: bool, archived: bytes
+        self,
+        parcel: Parcel,
+        version: Version,
+        *,
+        hits: int,
+        backed: TierName | None,
+        archived: bytes,
     ) -> Entry:
         """Return a new entry around the payload."""
         del archived
@@ -132,31 +143,35 @@ class FrameMedium(Medium):
 
     def convert(self, parcel: Parcel, version: Version) -> Parcel:
         """Return a frame bound to `version`; frames stay as they are, byte for byte."""
-        frame = parcel.framed(
+        return parcel.framed(
             key=version.key,
             version=version.number,
             compression=self._compression,
             trust=self._trust,
         )
-        return Parcel(Form.ENCODED, parcel.sharing, frame, frame.nbytes)
 
     def keep(
-        self, parcel: Parcel, version: Version, *, hits: int, backed: bool, archived: bytes
+        self,
+        parcel: Parcel,
+        version: Version,
+        *,
+        hits: int,
+        backed: TierName | None,
+        archived: bytes,
     ) -> Record:
         """Write the frame and return its record."""
         del hits, backed
-        frame: Frame = parcel.payload
         record = Record(
             key=version.key,
             version=version.number,
             tier=self._tier,
-            size=frame.raw_nbytes,
+            size=parcel.host_size,
             stored_at=version.stored_at,
-            kind=frame.codec,
+            kind=parcel.codec,
             terms=version.terms,
             archived=archived,
         )
-        kept = self._backend.write(record, frame.segments)
+        kept = self._backend.write(record, parcel.payload.segments)
         self._ledger.release(parcel.size)
         return kept
 

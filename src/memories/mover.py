@@ -76,7 +76,13 @@ class Mover:
         return record
 
     def keep(
-        self, parcel: Parcel, version: Version, target: Tier, *, hits: int = 0, backed: bool
+        self,
+        parcel: Parcel,
+        version: Version,
+        target: Tier,
+        *,
+        hits: int = 0,
+        backed: TierName | None,
     ) -> Entry:
         """Put a payload into a volatile tier, under an entry that the catalog names."""
         converted = target.medium.convert(parcel, version)
@@ -84,7 +90,13 @@ class Mover:
         return self.install(converted, version, target, hits=hits, backed=backed)
 
     def install(
-        self, converted: Parcel, version: Version, target: Tier, *, hits: int = 0, backed: bool
+        self,
+        converted: Parcel,
+        version: Version,
+        target: Tier,
+        *,
+        hits: int = 0,
+        backed: TierName | None,
     ) -> Entry:
         """Name a converted parcel, for which room was made, in the catalog."""
         entry = target.save(converted, version, hits=hits, backed=backed)
@@ -172,7 +184,7 @@ class Mover:
             except TierFullError:
                 continue
             return True
-        if not self.droppable(victim):
+        if not self.droppable(victim) or self._shadowed(victim):
             return False
         self.drop(victim, Cause.CAPACITY)
         return True
@@ -193,8 +205,12 @@ class Mover:
     def _current(self, found: Entry | Record) -> bool:
         if isinstance(found, Entry):
             return self.catalog.entries.get(found.key) is found
-        record = self.catalog.find(found.key)
-        return isinstance(record, Record) and record.version == found.version
+        record = self.catalog.record(found.key)
+        return record is not None and record.version == found.version
+
+    def _shadowed(self, found: Entry | Record) -> bool:
+        """Return whether `found` is the backing copy of an entry."""
+        return isinstance(found, Record) and found.key in self.catalog.entries
 
     def _record_of(self, found: Entry | Record) -> Record | None:
         if isinstance(found, Record):
@@ -203,7 +219,8 @@ class Mover:
 
     def _move_up(self, found: Entry | Record, target: Tier) -> Entry:
         parcel = self.tiers[found.tier].load(found)
-        hits, backed = (found.hits, found.backed) if isinstance(found, Entry) else (0, True)
+        backed = found.backed if isinstance(found, Entry) else found.tier
+        hits = found.hits if isinstance(found, Entry) else 0
         entry = self.keep(parcel, version_of(found), target, hits=hits, backed=backed)
         if isinstance(found, Entry):
             self.let_go(found)
@@ -216,6 +233,7 @@ class Mover:
             record = self.write(parcel, version_of(found), target)
         elif record.tier is not target.name:
             record = self._move_record(record, target)
+            self.catalog.back(record)
         if isinstance(found, Entry):
             self.catalog.drop(found)
             self.let_go(found)

@@ -13,9 +13,10 @@ from typing import Any, Self
 
 from memories import codecs
 from memories.codecs.base import Sharing
-from memories.codecs.frame import Frame, OpenFrame, open_frame, pack
+from memories.codecs.frame import pack
+from memories.codecs.opened import OpenFrame, open_frame
 from memories.codecs.trust import Keyring
-from memories.entry import ArrayEntry, Entry, Form, PartsEntry, SharedEntry
+from memories.entry import ArrayEntry, Entry, ExpiringEntry, Form, PartsEntry, SharedEntry
 from memories.sizing import ENTRY_BYTES
 
 
@@ -24,13 +25,15 @@ class Parcel:
     """One value in one form.
 
     `payload` is, in HOST form, the object itself (`SHARED`), a read-only array (`VIEW`) or
-    `Held` parts (`FRESH`); in ENCODED form an `OpenFrame`. `size` is what it takes in that form.
+    `Held` parts (`FRESH`); in ENCODED form a `Frame` just packed or an `OpenFrame` just read, both
+    of which list their `segments`. `size` is what it takes in that form.
     """
 
     form: Form
     sharing: Sharing
     payload: Any
     size: int
+    codec: str
 
     @classmethod
     def of(cls, value: Any, *, copy: bool = True) -> Self:
@@ -42,7 +45,7 @@ class Parcel:
             UnsupportedTypeError: the value cannot be serialised.
         """
         sharing, payload, nbytes = codecs.hold(value, copy=copy)
-        return cls(Form.HOST, sharing, payload, nbytes + ENTRY_BYTES)
+        return cls(Form.HOST, sharing, payload, nbytes + ENTRY_BYTES, _codec_of(payload))
 
     @classmethod
     def of_frame(cls, buffer: memoryview, *, key: str) -> Self:
@@ -52,12 +55,15 @@ class Parcel:
             CorruptDataError: the head is damaged or names another key.
         """
         frame = open_frame(buffer, key=key)
-        return cls(Form.ENCODED, codecs.get(frame.codec).sharing, frame, frame.nbytes)
+        sharing = codecs.get(frame.codec).sharing
+        return cls(Form.ENCODED, sharing, frame, frame.nbytes, frame.codec)
 
     @classmethod
     def of_entry(cls, entry: Entry) -> Self:
         """Take up what a volatile entry holds, without a copy."""
-        return cls(Form.HOST, _SHARING[type(entry)], entry.payload, entry.size)
+        kind = type(entry.inner if isinstance(entry, ExpiringEntry) else entry)
+        payload = entry.payload
+        return cls(Form.HOST, _SHARING[kind], payload, entry.size, _codec_of(payload))
 
     @property
     def host_size(self) -> int:
@@ -79,19 +85,19 @@ class Parcel:
         parts = frame.parts(verify=verify, verifier=trust)
         if self.sharing is Sharing.FRESH:
             held = codecs.Held(codecs.freeze(parts))
-            return Parcel(Form.HOST, Sharing.FRESH, held, held.nbytes + ENTRY_BYTES)
+            return Parcel(Form.HOST, Sharing.FRESH, held, held.nbytes + ENTRY_BYTES, self.codec)
         return type(self).of(codecs.decode(parts))
 
-    def framed(self, *, key: str, version: int, compression: str, trust: Keyring) -> Frame:
-        """Return its frame, bound to `key` and `version`; what is a frame already stays as it is."""
+    def framed(self, *, key: str, version: int, compression: str, trust: Keyring) -> Parcel:
+        """Return it as a frame bound to `key` and `version`; a frame stays as it is."""
         if self.form is Form.ENCODED:
-            frame: OpenFrame = self.payload
-            return frame.as_frame()
+            return self
         if self.sharing is Sharing.FRESH:
             parts = self.payload.parts
         else:
             parts = codecs.encode(self.payload)
-        return pack(parts, key=key, version=version, compression=compression, signer=trust)
+        frame = pack(parts, key=key, version=version, compression=compression, signer=trust)
+        return Parcel(Form.ENCODED, self.sharing, frame, frame.nbytes, self.codec)
 
     def value(self, trust: Keyring, *, verify: bool = True) -> Any:
         """Return what a reader gets, over the memory that the parcel lies in."""
@@ -116,6 +122,12 @@ class Parcel:
     def entry_type(self) -> type[Entry]:
         """Return the kind of entry that hands out this payload."""
         return _ENTRIES[self.sharing]
+
+
+def _codec_of(payload: Any) -> str:
+    if isinstance(payload, codecs.Held):
+        return payload.parts.codec
+    return codecs.find(payload).name
 
 
 def owners(payload: Any) -> Iterator[Any]:

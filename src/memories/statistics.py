@@ -10,7 +10,8 @@ import threading
 from collections import Counter
 from dataclasses import dataclass, field
 
-from memories.entry import Cause, Entry, TierName
+from memories.catalog import Catalog
+from memories.entry import Cause, TierName
 from memories.events import Event, Failed, Missed, Moved, Removed, Retrieved, Stored
 from memories.hierarchy import Hierarchy
 from memories.locks import new_lock
@@ -125,7 +126,7 @@ class Statistics:
 
     def read(self, hierarchy: Hierarchy, media: dict[TierName, str]) -> Stats:
         """Return the counters and the sizes of `hierarchy`'s tiers."""
-        keys = _count_keys(hierarchy)
+        keys = _count_keys(hierarchy.catalog)
         with self.lock:
             tiers = {
                 name: TierStats(
@@ -151,13 +152,9 @@ class Statistics:
             )
 
 
-def _count_keys(hierarchy: Hierarchy) -> Counter[TierName]:
+def _count_keys(catalog: Catalog) -> Counter[TierName]:
     """Count the keys of each tier; a key with an entry counts where the entry is."""
-    entries: list[Entry] = list(hierarchy.catalog.entries.values())
-    keys: Counter[TierName] = Counter(entry.tier for entry in entries)
-    for name, usage in hierarchy.catalog.journal.usage_by_tier().items():
-        keys[name] += usage.keys
-    for entry in entries:
-        if entry.backed:
-            keys[hierarchy.catalog.backing_tier(entry)] -= 1
+    keys = Counter(catalog.counts)
+    for name, count in catalog.journal.keys_by_tier().items():
+        keys[name] += count - catalog.backing[name]
     return keys

@@ -42,7 +42,7 @@ class Tier:
         version: Version,
         *,
         hits: int = 0,
-        backed: bool = False,
+        backed: TierName | None = None,
         archived: bytes = b"",
     ) -> Entry | Record:
         """Keep a parcel in the home form, for which room was reserved."""

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-
-from memories.policies.promotion import PromotionGate
 from memories.locks import new_lock
+from memories.policies.promotion import PromotionGate
 
 
 class Touches:

@@ -12,8 +12,8 @@ from typing import Any
 
 from memories.backends.disk import DiskBackend
 from memories.entry import Entry, Record, TierName
-from memories.policies.base import Policy
 from memories.locks import new_lock
+from memories.policies.base import Policy
 
 
 class Victims(ABC):

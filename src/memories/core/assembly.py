@@ -6,11 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
-from memories import codecs, policies
+from memories import policies
 from memories.backends.base import Backend
 from memories.backends.disk import DiskBackend, private_directory
 from memories.catalog import Catalog
 from memories.clock import Clock, SystemClock
+from memories.codecs import compressors
 from memories.codecs.trust import Keyring
 from memories.config import Settings, check_choice
 from memories.core.engine import Engine
@@ -55,7 +56,7 @@ def _check(settings: Settings) -> None:
     for name in settings.policies.values():
         policies.require_known(name)
     for name in settings.compression.values():
-        codecs.require_compression(name)
+        compressors.parse(name)
     check_choice("hot_device", settings.hot_device, ("auto", "cpu"))
     if settings.glacier_url is not None and not settings.glacier_enabled:
         raise InvalidOptionError("glacier_url is given but glacier_memory_enabled is False")
@@ -213,9 +214,7 @@ class _Assembly:
         """Return whether the terms of `found` allow that it leaves its tier for room."""
         if found.terms.pinned:
             return False
-        lower = any(
-            name.rank > found.tier.rank and found.terms.admits(name) for name in self.tiers
-        )
+        lower = any(name.rank > found.tier.rank and found.terms.admits(name) for name in self.tiers)
         return lower or found.terms.evictable or self.settings.drop_when_full
 
 

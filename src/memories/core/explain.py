@@ -64,7 +64,7 @@ def explain(engine: Engine, key: str) -> Explanation:
         size=found.size,
         hits=hits,
         idle_seconds=idle_seconds,
-        durable=not isinstance(found, Entry) or found.backed,
+        durable=not isinstance(found, Entry) or found.backed is not None,
         pinned=found.terms.pinned,
         metadata=dict(found.terms.metadata),
         moves=engine.history.moves(key),

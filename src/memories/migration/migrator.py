@@ -28,9 +28,7 @@ BACKOFF_SECONDS = 5.0
 class Migrator:
     """Moves values between the tiers of one hierarchy in the background."""
 
-    def __init__(
-        self, hierarchy: Hierarchy, settings: MigrationSettings, touches: Touches
-    ) -> None:
+    def __init__(self, hierarchy: Hierarchy, settings: MigrationSettings, touches: Touches) -> None:
         self.settings = settings
         self.planner = Planner(promote=settings.promote, demote_idle=settings.demote_idle)
         self.failures = 0
