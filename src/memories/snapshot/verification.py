@@ -7,7 +7,8 @@ their CRC-32. The file is read rather than mapped, so that memory stays bounded.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 
 import xxhash
 
@@ -16,7 +17,7 @@ from memories.snapshot.checksum import crc32
 from memories.snapshot.structure import U64, Directory
 from memories.snapshot.zipformat import Member, local_header
 
-_CHUNK_BYTES = 1 << 20
+_CHUNK_BYTES = 4 << 20
 
 Progress = Callable[[int], object]
 
@@ -28,12 +29,13 @@ def verify(fd: int, directory: Directory, digests: U64, progress: Progress | Non
         CorruptDataError: a member is not what was written.
     """
     os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_SEQUENTIAL)
-    source = _Source(fd, progress or (lambda count: None))
-    for index in range(len(directory)):
-        member = directory[index]
-        _check_head(source, member, int(digests[index]), last=index == len(directory) - 1)
-        if source.crc(member.body_bytes) != member.crc:
-            raise CorruptDataError(f"The data of its member {_shown(member)} are damaged.")
+    with ThreadPoolExecutor(1, "memories-verify") as reader:
+        source = _Source(fd, reader, progress or (lambda count: None))
+        for index in range(len(directory)):
+            member = directory[index]
+            _check_head(source, member, int(digests[index]), last=index == len(directory) - 1)
+            if source.crc(member.body_bytes) != member.crc:
+                raise CorruptDataError(f"The data of its member {_shown(member)} are damaged.")
 
 
 def _check_head(source: _Source, member: Member, digest: int, *, last: bool) -> None:
@@ -50,43 +52,45 @@ def _shown(member: Member) -> str:
 
 
 class _Source:
-    """Reads a file from front to back through one small buffer."""
+    """Reads a file from front to back: one buffer is filled while the other is looked at."""
 
-    def __init__(self, fd: int, progress: Progress) -> None:
+    def __init__(self, fd: int, reader: Executor, progress: Progress) -> None:
         self._fd = fd
+        self._reader = reader
         self._progress = progress
-        self._buffer = memoryview(bytearray(_CHUNK_BYTES))
-        self._window = self._buffer[:0]
+        self._front, self._back = (memoryview(bytearray(_CHUNK_BYTES)) for _ in range(2))
+        self._window = self._front[:0]
         self._at = 0
+        self._next = self._read_ahead()
 
     def take(self, count: int) -> bytes:
         """Return the next `count` bytes."""
-        parts = []
-        while count:
-            part = self._some(count)
-            parts.append(bytes(part))
-            count -= len(part)
-        return b"".join(parts)
+        return b"".join(map(bytes, self._parts(count)))
 
     def crc(self, count: int) -> int:
         """Return the CRC-32 of the next `count` bytes."""
         crc = 0
-        while count:
-            part = self._some(count)
+        for part in self._parts(count):
             crc = crc32(part, crc)
-            count -= len(part)
         return crc
 
-    def _some(self, most: int) -> memoryview:
-        if not self._window:
-            self._refill()
-        part, self._window = self._window[:most], self._window[most:]
-        return part
+    def _parts(self, count: int) -> Iterator[memoryview]:
+        while count:
+            if not self._window:
+                self._refill()
+            part, self._window = self._window[:count], self._window[count:]
+            count -= len(part)
+            yield part
+
+    def _read_ahead(self) -> Future[int]:
+        return self._reader.submit(os.preadv, self._fd, [self._back], self._at)
 
     def _refill(self) -> None:
-        count = os.preadv(self._fd, [self._buffer], self._at)
+        count = self._next.result()
         if not count:
             raise CorruptDataError("It has become shorter since it was opened.")
+        self._front, self._back = self._back, self._front
+        self._window = self._front[:count]
         self._at += count
-        self._window = self._buffer[:count]
+        self._next = self._read_ahead()
         self._progress(count)
