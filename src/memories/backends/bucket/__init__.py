@@ -1,4 +1,4 @@
-"""The archive in an object store. See `backend.py` for what it keeps, `objectstore.py` for where."""
+"""The archive in an object store. `backend.py` says what it keeps, `objectstore.py` where."""
 
 from memories.backends.bucket.backend import BucketBackend, open_bucket
 

@@ -1,24 +1,25 @@
-"""A bucket's own account of itself, read into an empty map.
+"""A bucket's own account of itself, read into the map.
 
 Not a repair: an object whose index is damaged is an error that names it.
-A few requests for many values: one list per thousand objects, one or two reads per index.
+A few requests for many values: one list per thousand objects, one read per manifest or pack.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from memories.backends.bucket.ledger import Ledger
-from memories.backends.bucket.objectstore import ObjectStore, Stat
+from memories.backends.bucket.objectstore import Absent, ObjectStore, Stat
 from memories.backends.bucket.pack import (
     TRAILER_BYTES,
     Contents,
     Index,
     read_index,
     read_trailer,
-    records,
 )
-from memories.backends.bucket.place import Place, token_of
+from memories.backends.bucket.pins import load_pins
+from memories.backends.bucket.place import token_of
 from memories.backends.bucket.state import State
 from memories.backends.bucket.transfer import Transfer
 from memories.errors import CorruptDataError
@@ -27,68 +28,105 @@ _TAIL_BYTES = 16 * 1024  # Holds the whole index of an object with few values.
 
 
 class Found(NamedTuple):
-    """An object and its index."""
+    """An object of the bucket and what it says."""
 
     token: bytes
+    epoch: int
+    sequence: int
     size: int
-    index: Index
+    contents: Contents
+    manifest: bytes | None
 
 
-def adopt(transfer: Transfer, store: ObjectStore, state: State, ledger: Ledger, now: float) -> None:
-    """Fill an empty map with everything that the bucket holds.
+def adopt(
+    transfer: Transfer,
+    store: ObjectStore,
+    state: State,
+    ledger: Ledger,
+    begins: Mapping[int, int],
+    now: float,
+) -> None:
+    """Replace the map by everything that the bucket holds; what is staged stays staged.
 
     Raises:
         CorruptDataError: an object under the prefix is damaged or not ours.
         UnavailableError: the store did not answer.
     """
-    stats = [stat for stat in store.list("objects/") if token_of(stat.name)]
-    found = sorted(
-        transfer.map(lambda stat: look(store, stat), stats), key=lambda item: item.index.sequence
-    )
     with state.transaction():
-        for token, size, index in found:
-            note(state, ledger, token, index.sequence, size, index.contents, now)
+        _forget(state)
+        covered: dict[bytes, bytes] = {}
+        sizes = {stat.name: stat.size for stat in store.list("objects/")}
+        manifests = list(store.list("manifests/"))
+        for name, index in transfer.map(lambda stat: _look(store, stat), manifests):
+            for token, (epoch, sequence, size, contents) in index.covers.items():
+                covered[token] = name
+                _enter(state, ledger, sizes, begins, now, Found(
+                    token, epoch, sequence, size, contents, name
+                ))  # fmt: skip
+        rest = [
+            Stat(name, size, 0.0)
+            for name, size in sizes.items()
+            if (token := token_of(name)) is not None and token not in covered
+        ]
+        for token, index in transfer.map(lambda stat: _look(store, stat), rest):
+            size = sizes[f"objects/{token.hex()}"]
+            _enter(state, ledger, sizes, begins, now, Found(
+                token, index.epoch, index.sequence, size, index.contents, None
+            ))  # fmt: skip
+        load_pins(store, state)
+        ledger.settle(now)
         state.set("adopted", 1)
 
 
-def look(store: ObjectStore, stat: Stat) -> Found:
-    """Read the index of one object, by one ranged request, or two where it is long."""
-    token = token_of(stat.name)
-    assert token is not None
-    begin = max(0, stat.size - _TAIL_BYTES)
-    tail = bytes(store.get_range(stat.name, begin, stat.size - begin))
-    trailer = read_trailer(tail, stat.size, stat.name)
-    if trailer.offset >= begin:
-        stored = tail[trailer.offset - begin : -TRAILER_BYTES]
-    else:
-        stored = bytes(store.get_range(stat.name, trailer.offset, trailer.stored))
-    index = read_index(stored, trailer, stat.name)
-    for item in index.contents.stored:
-        if item.offset < 0 or item.length < 0 or item.offset + item.length > trailer.offset:
-            raise CorruptDataError(
-                f"The archive object {stat.name} says that key {item.record.key!r} lies outside it."
-            )
-    return Found(token, stat.size, index)
+def _forget(state: State) -> None:
+    there = "SELECT token FROM object WHERE status IN ('there', 'leaving')"
+    state.run(f"DELETE FROM entry WHERE token IN ({there})")
+    state.run("DELETE FROM object WHERE status IN ('there', 'leaving')")
+    state.run("DELETE FROM pin")
 
 
-def note(
+def _enter(
     state: State,
     ledger: Ledger,
-    token: bytes,
-    sequence: int,
-    size: int,
-    contents: Contents,
+    sizes: Mapping[str, int],
+    begins: Mapping[int, int],
     now: float,
+    found: Found,
 ) -> None:
-    """Enter one object and what it says into the map."""
+    name = f"objects/{found.token.hex()}"
+    late = any(e > found.epoch and found.sequence >= first for e, first in begins.items())
+    if late or name not in sizes:
+        return  # Written by a store that was the writer no more, or unlinked since.
+    if sizes[name] != found.size:
+        raise CorruptDataError(
+            f"The archive object {name} has {sizes[name]} bytes, its manifest says {found.size}."
+        )
+    for item in found.contents.stored:
+        if item.offset < 0 or item.length < 0 or item.offset + item.length > found.size:
+            raise CorruptDataError(
+                f"The archive object {name} says that key {item.record.key!r} lies outside of it."
+            )
     state.run(
-        "INSERT INTO object VALUES (?, ?, ?, 0, 'there', ?, NULL)", token, sequence, size, now
-    )
-    state.add("physical", size)
-    state.set("sequence", max(sequence, state.get("sequence", 0)))
-    if contents.cleared > state.get("cleared", 0):
-        ledger.clear(contents.cleared, now)
-    for record in records(token, contents):
-        ledger.add(record, Place.decode(record.place), now)
-    for key, version in contents.removed:
-        ledger.remove(key, version, token, now)
+        "INSERT OR IGNORE INTO object VALUES (?, ?, ?, ?, 0, 'there', ?, ?, ?)",
+        found.token, found.epoch, found.sequence, found.size, now, now, found.manifest,
+    )  # fmt: skip
+    state.set("sequence", max(found.sequence, state.number("sequence")))
+    ledger.load(found.token, found.contents)
+
+
+def _look(store: ObjectStore, stat: Stat) -> tuple[bytes, Index]:
+    """Read the index of one object, by one ranged request, or two where it is long."""
+    begin = max(0, stat.size - _TAIL_BYTES)
+    try:
+        tail = bytes(store.get_range(stat.name, begin, stat.size - begin))
+        trailer = read_trailer(tail, stat.size, stat.name)
+        if trailer.offset >= begin:
+            stored = tail[trailer.offset - begin : -TRAILER_BYTES]
+        else:
+            stored = bytes(store.get_range(stat.name, trailer.offset, trailer.stored))
+    except Absent as error:
+        raise CorruptDataError(
+            f"The archive object {stat.name} of {store.url} went while the archive was being read. "
+            "Open it again."
+        ) from error
+    return bytes.fromhex(stat.name.rpartition("/")[2]), read_index(stored, trailer, stat.name)

@@ -95,10 +95,9 @@ class Answers:
             return Absent(f"HTTP 404 {code}".strip())
         if status == 416:
             return _BeyondEnd()
-        if status is not None and status not in _RETRIED and status < 500:
-            if code not in _RETRIED_CODES:
-                return self._refused(status, code, _BY_STATUS.get(status, "see the cause"))
-        return Transient(_transient(status, code, text))
+        if status is None or status >= 500 or status in _RETRIED or code in _RETRIED_CODES:
+            return Transient(_transient(status, code, text))
+        return self._refused(status, code, _BY_STATUS.get(status, "see the cause"))
 
     def _refused(self, status: int | None, code: str, advice: str) -> UnavailableError:
         answer = " ".join(part for part in (str(status or ""), code) if part)

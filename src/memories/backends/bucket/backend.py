@@ -15,26 +15,30 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
-from memories.backends.base import Backend, Usage
-from memories.backends.bucket import adopt
+from memories.backends.base import Backend, Problem, Usage
+from memories.backends.bucket import adopt, audit, pins
+from memories.backends.bucket.bounds import BoundedStore
+from memories.backends.bucket.exclusive import Exclusive
+from memories.backends.bucket.keeper import Keeper
 from memories.backends.bucket.ledger import Ledger
-from memories.backends.bucket.objectstore import Absent, ObjectStore
+from memories.backends.bucket.objectstore import ObjectStore
 from memories.backends.bucket.open import open_store
 from memories.backends.bucket.pack import body_bytes
 from memories.backends.bucket.place import Place
+from memories.backends.bucket.reader import Progress, Reader
+from memories.backends.bucket.reclaim import Reclaimed, Reclaimer
+from memories.backends.bucket.retry import Patience
 from memories.backends.bucket.shipper import Shipper
 from memories.backends.bucket.state import State
 from memories.backends.bucket.transfer import Transfer
+from memories.backends.bucket.writer import LEASE_SECONDS, Writer
 from memories.clock import SystemClock
 from memories.entry import Record
 from memories.errors import (
-    ArchivedError,
     ClosedError,
-    CorruptDataError,
     ForkedError,
     StorageError,
+    StoreLockedError,
     UnavailableError,
 )
 from memories.units import format_size
@@ -47,9 +51,23 @@ PACK_BYTES = 8 * 1024 * 1024
 class BucketBackend(Backend):
     """Keeps frames as objects under a prefix of an object store.
 
-    With a `directory` small values are durable there first and reach the bucket in packs (at
-    `sync`, at `close`, when a pack is full); without one every `write` returns after its upload.
-    An empty `directory` is filled from what the bucket says of itself.
+    With a `directory` small values are durable there first and reach the bucket in packs: when one
+    is full, after `flush_seconds`, at `sync` and at `close`. Without one every `write` returns
+    after its upload. A new `directory` is filled from what the bucket says of itself.
+
+    Args:
+        url: A path, `file://`, `s3://`, `gs://`, `az://`, or an object store.
+        storage_options: Credentials, endpoint, and so on, under the names obstore or fsspec know.
+        directory: Where the map and the staged values lie; None for a private temporary one.
+        read_only: Take no lease and write nothing; `refresh` looks again.
+        takeover: Become the writer although another store holds the lease.
+        grace_seconds: How long a dead object stays.
+        small_bytes: Frames up to this size travel in packs.
+        bytes_per_second: The most the line is used for, or None.
+        progress: Called with the key, the bytes done and all bytes, in reads of many megabytes.
+
+    Raises:
+        StoreLockedError: another store writes under this prefix, or this one is open already.
     """
 
     def __init__(
@@ -58,33 +76,56 @@ class BucketBackend(Backend):
         *,
         storage_options: Mapping[str, Any] | None = None,
         directory: Path | None = None,
+        read_only: bool = False,
+        takeover: bool = False,
         grace_seconds: float = GRACE_SECONDS,
         small_bytes: int = SMALL_BYTES,
         pack_bytes: int = PACK_BYTES,
+        flush_seconds: float = 30.0,
+        lease_seconds: float = LEASE_SECONDS,
         concurrency: int = 16,
+        bytes_per_second: float | None = None,
+        patience: Patience | None = None,
+        progress: Progress | None = None,
         full: bool = False,
         wall: Callable[[], float] | None = None,
     ) -> None:
         self._pid = os.getpid()
         self._closed = False
-        self._lock = threading.Lock()
+        self._closing = threading.Lock()
+        self._maintaining = threading.Lock()
         self._wall = wall or SystemClock().wall
         self._small_bytes = small_bytes
         self._grace_seconds = grace_seconds
-        self._store = url if isinstance(url, ObjectStore) else open_store(url, storage_options)
-        self._private = None if directory else Path(tempfile.mkdtemp(prefix="memories-glacier-"))
-        home = directory or self._private
+        self._flush_seconds = flush_seconds
+        self._read_only = read_only
+        self._durable = directory is not None and not read_only
+        plain = url if isinstance(url, ObjectStore) else open_store(url, storage_options, patience)
+        self._store = BoundedStore(plain, 2 * concurrency, bytes_per_second)
+        self._private = None if self._durable else Path(tempfile.mkdtemp(prefix="memories-"))
+        home = self._private or directory
         assert home is not None
-        self._state = State(home / "glacier.sqlite", full=full, disposable=directory is None)
-        self._ledger = Ledger(self._state)
-        self._transfer = Transfer(self._store, concurrency)
-        self._shipper = Shipper(
-            self._store, self._state, self._ledger, pack_bytes=pack_bytes, wall=self._wall
-        )
-        self._durable = directory is not None
-        if not self._state.get("adopted", 0):
-            adopt.adopt(self._transfer, self._store, self._state, self._ledger, self._wall())
-        self._shipper.recover()
+        self._exclusive = Exclusive(home)
+        try:
+            self._state = State(home / "glacier.sqlite", full=full, disposable=not self._durable)
+            self._ledger = Ledger(self._state)
+            self._transfer = Transfer(self._store, concurrency)
+            self._shipper = Shipper(
+                self._store, self._state, self._ledger, pack_bytes=pack_bytes, wall=self._wall
+            )
+            self._reader = Reader(
+                self._store, self._transfer, self._ledger, self._shipper,
+                directory if read_only else None, progress,
+            )  # fmt: skip
+            self._reclaimer = Reclaimer(
+                self._store, self._state, self._ledger, self._shipper,
+                self._reader.read, self._rewrite, self._wall,
+            )  # fmt: skip
+            self._writer = Writer(self._store, self._state.identity(), lease_seconds)
+            self._keeper = self._start(takeover, min(lease_seconds / 3, flush_seconds))
+        except BaseException:
+            self._let_go()
+            raise
 
     @property
     def url(self) -> str:
@@ -93,18 +134,25 @@ class BucketBackend(Backend):
 
     def write(self, record: Record, frame: Sequence[memoryview]) -> Record:
         """Keep a frame: a large one is uploaded now, a small one with others (see the class)."""
-        self._guard()
+        self._guard_write()
         length = body_bytes(frame)
         with self._naming(record.key, length, "archived"):
             if length > self._small_bytes:
+                self._writer.ensure()
                 return self._shipper.upload(record, frame, length)
             kept = self._shipper.stage(record, frame, length)
-            self._ship(kept)
+            if self._durable:
+                self._ship_full()
+            else:
+                self._writer.ensure()
+                self._shipper.flush_through(Place.decode(kept.place).token)
             return kept
 
     def read(self, record: Record) -> memoryview:
         """Return a frame; a large one comes by parallel ranged requests into one buffer."""
-        return self.read_range(record, 0, Place.decode(record.place).length)
+        self._guard()
+        with self._naming(record.key, record.stored, "read back"):
+            return self._reader.read(record)
 
     def read_range(self, record: Record, offset: int, length: int) -> memoryview:
         """Return `length` bytes of a frame from `offset` on, transferring only those.
@@ -115,17 +163,13 @@ class BucketBackend(Backend):
             UnavailableError: the store did not answer.
         """
         self._guard()
-        place = Place.decode(record.place)
-        if offset < 0 or length < 0 or offset + length > place.length:
-            raise CorruptDataError(
-                f"Key {record.key!r} has {place.length} bytes in the archive; bytes {offset} to "
-                f"{offset + length} were asked for."
-            )
-        staged = self._shipper.staged(place)
-        if staged is not None:
-            return staged[offset : offset + length]
-        with self._naming(record.key, place.length, "read back"):
-            return self._fetch(record.key, place, offset, length)
+        with self._naming(record.key, length, "read back"):
+            return self._reader.read_range(record, offset, length)
+
+    def read_many(self, records: Sequence[Record]) -> list[memoryview]:
+        """Return the frames of many records, in order; neighbours in a pack share a request."""
+        self._guard()
+        return self._reader.read_many(records)
 
     def find(self, key: str) -> Record | None:
         """Return the newest record of `key`, from the map on this machine."""
@@ -134,10 +178,19 @@ class BucketBackend(Backend):
 
     def remove(self, key: str, version: int) -> None:
         """Make `key` absent; the bucket learns it as it learns of a small value."""
-        self._guard()
+        self._guard_write()
         with self._naming(key, 0, "removed from the archive"):
-            if self._shipper.bury(key, version) and not self._durable:
-                self._shipper.flush()
+            needed = self._shipper.bury(key, version)
+            if needed and not self._durable:
+                self.sync()
+
+    def clear(self, version: int, *, purge: bool = False) -> None:
+        """Make every version up to `version` absent; with `purge` unlink their objects at once."""
+        self._guard_write()
+        self._shipper.bury_all(version)
+        self.sync()
+        if purge:
+            self.reclaim(grace_seconds=0)
 
     def scan(self, prefix: str = "", after: str = "") -> Iterator[Record]:
         """Yield records in key order, from the map on this machine."""
@@ -156,51 +209,116 @@ class BucketBackend(Backend):
     def last_version(self) -> int:
         """Return the highest version the archive ever heard of."""
         self._guard()
-        return int(self._state.get("last_version", 0))
+        return self._state.number("last_version")
 
     def sync(self) -> None:
         """Upload what is staged."""
         self._guard()
-        self._shipper.flush()
+        if not self._read_only:
+            self._writer.ensure()
+            self._shipper.flush()
+
+    def protect(self, *places: bytes, holder: str = "snapshot") -> None:
+        """Keep the objects at `places` from being unlinked until `holder` releases them."""
+        self._guard_write()
+        with self._maintaining:
+            pins.pin(self._store, self._state, holder, self._tokens(places))
+
+    def unprotect(self, *places: bytes, holder: str = "snapshot") -> None:
+        """Release the objects at `places`, or all that `holder` protects when none is given."""
+        self._guard_write()
+        with self._maintaining:
+            pins.unpin(self._store, self._state, holder, self._tokens(places))
+
+    def reclaim(self, grace_seconds: float | None = None) -> Reclaimed:
+        """Move live frames out of sparse packs and unlink objects that were dead for long enough.
+
+        A record whose frame was moved stays readable: its place is looked up anew.
+        """
+        self._guard_write()
+        grace = self._grace_seconds if grace_seconds is None else grace_seconds
+        with self._maintaining:
+            self._writer.ensure()
+            return self._reclaimer.reclaim(grace)
+
+    def maintain(self) -> None:
+        """Do what is due: renew the lease, upload what was staged for long, sum up, reclaim."""
+        self._guard_write()
+        self._writer.ensure()
+        oldest = self._shipper.staged_since()
+        if oldest is not None and self._wall() - oldest >= self._flush_seconds:
+            self._shipper.flush()
+        self._shipper.recover()
+        if self._reclaimer.is_due():
+            with self._maintaining:
+                self._reclaimer.write_manifests()
+                self._reclaimer.reclaim(self._grace_seconds)
+
+    def refresh(self) -> None:
+        """Read again what the bucket says of itself, for a read-only backend."""
+        self._guard()
+        adopt.adopt(
+            self._transfer, self._store, self._state, self._ledger,
+            self._writer.begins(), self._wall(),
+        )  # fmt: skip
+
+    def check(self, *, repair: bool = False) -> list[Problem]:
+        """Compare the map with the bucket; `repair` forgets frames whose objects are gone."""
+        self._guard()
+        return audit.check(self._store, self._state, self._ledger, repair=repair, now=self._wall())
 
     def close(self) -> None:
         """Upload what is staged and release everything. Idempotent.
 
         What could not be uploaded stays staged in the directory, and the error says so.
         """
-        with self._lock:
+        with self._closing:
             if self._closed or self._pid != os.getpid():
                 return
             self._closed = True
+        if self._keeper is not None:
+            self._keeper.stop()
         try:
-            self._shipper.flush()
+            if not self._read_only:
+                self._writer.ensure()
+                self._shipper.flush()
+                self._reclaimer.write_manifests()
+                self._writer.release()
         finally:
-            self._transfer.close()
-            self._store.close()
-            self._state.close()
-            if self._private is not None:
-                shutil.rmtree(self._private, ignore_errors=True)
+            self._let_go()
 
-    def _ship(self, record: Record) -> None:
-        if self._durable:
-            self._shipper.flush_full()
-        else:
-            self._shipper.flush_through(Place.decode(record.place).token)
+    def _start(self, takeover: bool, keeper_seconds: float) -> Keeper | None:
+        """Become the writer, read the bucket if the map is not its latest, and begin the chores."""
+        if self._read_only:
+            self.refresh()
+            return None
+        before = self._writer.acquire(takeover=takeover)
+        lease = self._writer.lease
+        number = self._state.number
+        if not number("adopted") or number("epoch") != lease.epoch:
+            self.refresh()
+            with self._state.transaction() as state:
+                state.set("epoch", lease.epoch)
+            if before is not None and before.epoch != lease.epoch:
+                self._writer.begin_epoch(number("sequence") + 1)
+        self._shipper.disown()
+        self._shipper.recover()
+        return Keeper(self.maintain, keeper_seconds)
 
-    def _fetch(self, key: str, place: Place, offset: int, length: int) -> memoryview:
+    def _ship_full(self) -> None:
         try:
-            data = self._transfer.fetch(place.name, place.offset + offset, length)
-        except Absent as error:
-            raise CorruptDataError(
-                f"Key {key!r} lies in the archive object {place.name} of {self.url}, and the store "
-                "says that there is none. It was deleted by someone else."
-            ) from error.__cause__
-        if len(data) != length:
-            raise CorruptDataError(
-                f"Key {key!r} lies in the archive object {place.name} of {self.url}, which is "
-                f"{length - len(data)} bytes too short."
-            )
-        return data
+            self._shipper.flush_full(self._writer.ensure)
+        except UnavailableError:
+            # The value is durable here; the pack stays staged, and a full stage is refused.
+            return
+
+    def _rewrite(self, record: Record, frame: memoryview) -> Record:
+        return self._shipper.stage(record, [frame], len(frame))
+
+    def _guard_write(self) -> None:
+        self._guard()
+        if self._read_only:
+            raise StorageError("The archive was opened read-only.")
 
     def _guard(self) -> None:
         if self._pid != os.getpid():
@@ -211,19 +329,27 @@ class BucketBackend(Backend):
         if self._closed:
             raise ClosedError("The archive is closed. Open it again.")
 
+    def _tokens(self, places: Sequence[bytes]) -> list[bytes]:
+        return [Place.decode(place).token for place in places]
+
+    def _let_go(self) -> None:
+        for name in ("_transfer", "_state", "_store"):
+            if name in self.__dict__:
+                getattr(self, name).close()
+        self._exclusive.release()
+        if self._private is not None:
+            shutil.rmtree(self._private, ignore_errors=True)
+
     @contextmanager
     def _naming(self, key: str, length: int, done: str) -> Iterator[None]:
         try:
             yield
-        except (UnavailableError, ArchivedError, StorageError) as error:
+        except StoreLockedError:
+            raise
+        except OSError as error:
             raise type(error)(
                 f"Key {key!r} ({format_size(length)}) was not {done}. {error}"
             ) from error.__cause__
-
-
-def without_place(record: Record) -> Record:
-    """Return `record` as it was before it was written."""
-    return msgspec.structs.replace(record, place=b"", stored=0)
 
 
 def open_bucket(url: str | Path, **options: Any) -> BucketBackend:

@@ -1,6 +1,6 @@
 """An object store through obstore: S3, GCS, Azure and what speaks like them.
 
-Not a protocol: signing, multipart and HTTP are obstore's. This file only says what its answers mean.
+Not a protocol: signing, multipart and HTTP are obstore's; what its answers mean says `answers.py`.
 One request is sent once; patience is `retry.py`'s, so that it is the same for every store.
 """
 

@@ -17,9 +17,23 @@ from memories.backends.bucket.place import Place
 from memories.backends.bucket.state import DEAD, LIVE, TOMBSTONE, State
 from memories.entry import Record
 
+EVERYTHING = ""  # The key of a tombstone that is one for every key.
+
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Record).decode
+_NO_FRAME = -1  # The length in the row of a tombstone, dead or not.
 _PAGE = 1000  # Rows per query of a scan, so that no lock is held over it.
+
+_LOSERS = """
+UPDATE entry SET state = 0, record = NULL WHERE (key, version, token) IN (
+    SELECT key, version, token FROM (
+        SELECT entry.key, entry.version, entry.token, row_number() OVER (
+            PARTITION BY entry.key
+            ORDER BY entry.version DESC, entry.state DESC, object.epoch DESC, object.sequence DESC
+        ) AS rank FROM entry JOIN object USING (token) WHERE entry.state != 0
+    ) WHERE rank > 1
+)
+"""
 
 
 class Head(NamedTuple):
@@ -42,7 +56,7 @@ class Ledger:
         with self._state.transaction() as state:
             head = self.head(record.key)
             self._note_version(record.version)
-            live = record.version > state.get("cleared", 0) and (
+            live = record.version > state.number("cleared") and (
                 head is None or _supersedes(record.version, head)
             )
             if live and head is not None:
@@ -68,22 +82,20 @@ class Ledger:
                 self._kill(key, head, now)
             elif state.row("SELECT 1 FROM entry WHERE key = ?", key.encode()) is None:
                 return False  # The bucket never heard of it.
-            state.run(
-                "INSERT OR REPLACE INTO entry VALUES (?, ?, ?, ?, 0, NULL)",
-                key.encode(), version, token, TOMBSTONE,
-            )  # fmt: skip
+            self._bury(key, version, token)
             return True
 
-    def clear(self, version: int, now: float) -> None:
-        """Make every version up to `version` absent."""
+    def clear(self, version: int, token: bytes, now: float) -> None:
+        """Make every version up to `version` absent; the object `token` must say so."""
         with self._state.transaction() as state:
             self._note_version(version)
-            state.set("cleared", max(version, state.get("cleared", 0)))
-            for key, *head in state.rows(
-                "SELECT key, version, token, state, length FROM entry "
-                "WHERE state != 0 AND version <= ?", version,
-            ):  # fmt: skip
-                self._kill(key.decode(), Head(*head), now)
+            state.set("cleared", max(version, state.number("cleared")))
+            state.run(
+                "UPDATE entry SET state = 0, record = NULL WHERE state != 0 AND version <= ?",
+                version,
+            )
+            self._recount(now)
+            self._bury(EVERYTHING, version, token)
 
     def head(self, key: str) -> Head | None:
         """Return the row of `key` that is not dead."""
@@ -117,10 +129,14 @@ class Ledger:
             last = page[-1][0]
 
     def contents(self, token: bytes) -> Contents:
-        """Return what an object has to say of itself: its live frames and its tombstones."""
+        """Return what an object has to say of itself: its live frames, and what else is gone.
+
+        A dead version still says that all before it are gone: whatever made it dead may not have
+        reached the bucket when the bucket is all that is left.
+        """
         stored, removed = [], []
-        for key, version, state, record in self._state.rows(
-            "SELECT key, version, state, record FROM entry WHERE token = ? AND state != 0", token
+        for key, version, state, length, record in self._state.rows(
+            "SELECT key, version, state, length, record FROM entry WHERE token = ?", token
         ):
             if state == LIVE:
                 known = _decode(record)
@@ -128,13 +144,56 @@ class Ledger:
                 bare = msgspec.structs.replace(known, place=b"")
                 stored.append(Stored(place.offset, place.length, bare))
             else:
-                removed.append((key.decode(), version))
-        return Contents(stored, removed, self._state.get("cleared", 0))
+                removed.append((key.decode(), version if length == _NO_FRAME else version - 1))
+        return Contents(stored, removed)
 
     def usage(self) -> Usage:
         """Return the totals."""
-        get = self._state.get
-        return Usage(get("live", 0), get("physical", 0), get("keys", 0))
+        number = self._state.number
+        return Usage(number("live"), number("physical"), number("keys"))
+
+    def load(self, place_of: bytes, contents: Contents) -> None:
+        """Enter what an object says of itself, unjudged: `settle` must follow."""
+        rows: list[tuple[object, ...]] = []
+        for item in contents.stored:
+            place = Place(place_of, item.offset, item.length).encode()
+            record = msgspec.structs.replace(item.record, place=place)
+            rows.append(
+                (record.key.encode(), record.version, place_of, LIVE, item.length, _encode(record))
+            )
+        rows += [
+            (key.encode(), version, place_of, TOMBSTONE, _NO_FRAME, None)
+            for key, version in contents.removed
+        ]
+        self._state.run_many("INSERT OR REPLACE INTO entry VALUES (?, ?, ?, ?, ?, ?)", rows)
+
+    def settle(self, now: float) -> None:
+        """Judge all rows anew: per key the highest version wins, then the latest object."""
+        with self._state.transaction() as state:
+            found = state.row("SELECT max(version) FROM entry WHERE key = ?", EVERYTHING.encode())
+            cleared = (found and found[0]) or 0
+            state.set("cleared", cleared)
+            state.run(
+                "UPDATE entry SET state = 0, record = NULL "
+                "WHERE state != 0 AND version <= ? AND key != ?", cleared, EVERYTHING.encode(),
+            )  # fmt: skip
+            state.run(_LOSERS)
+            found = state.row("SELECT max(version) FROM entry")
+            self._note_version((found and found[0]) or 0)
+            self._recount(now)
+
+    def forget(self, token: bytes, now: float) -> None:
+        """Drop an object that is lost, and every row about it."""
+        with self._state.transaction() as state:
+            state.run("DELETE FROM entry WHERE token = ?", token)
+            state.run("DELETE FROM object WHERE token = ?", token)
+            self._recount(now)
+
+    def _bury(self, key: str, version: int, token: bytes) -> None:
+        self._state.run(
+            "INSERT OR REPLACE INTO entry VALUES (?, ?, ?, ?, ?, NULL)",
+            key.encode(), version, token, TOMBSTONE, _NO_FRAME,
+        )  # fmt: skip
 
     def _kill(self, key: str, head: Head, now: float) -> None:
         self._state.run(
@@ -153,8 +212,22 @@ class Ledger:
             length, now, token,
         )  # fmt: skip
 
+    def _recount(self, now: float) -> None:
+        state = self._state
+        state.run(
+            "UPDATE object SET live = (SELECT coalesce(sum(length), 0) FROM entry "
+            "WHERE entry.token = object.token AND state = 1)"
+        )
+        state.run("UPDATE object SET retired_at = ? WHERE live = 0 AND retired_at IS NULL", now)
+        state.run("UPDATE object SET retired_at = NULL WHERE live > 0")
+        found = state.row("SELECT coalesce(sum(live), 0), coalesce(sum(size), 0) FROM object")
+        keys = state.row("SELECT count(*) FROM entry WHERE state = 1")
+        assert found is not None and keys is not None
+        for name, value in zip(("live", "physical", "keys"), (*found, *keys), strict=True):
+            state.set(name, value)
+
     def _note_version(self, version: int) -> None:
-        if version > self._state.get("last_version", 0):
+        if version > self._state.number("last_version"):
             self._state.set("last_version", version)
 
 

@@ -70,7 +70,7 @@ class ObjectStore(ABC):
 
     @abstractmethod
     def list(self, prefix: str) -> Iterator[Stat]:
-        """Yield the objects whose names start with `prefix` (which ends in a slash), in any order."""
+        """Yield, in any order, the objects whose names start with `prefix`, which ends in a slash."""
 
     def close(self) -> None:
         """Release what the store holds. Idempotent."""

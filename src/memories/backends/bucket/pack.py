@@ -15,7 +15,6 @@ import msgspec
 import xxhash
 
 from memories.backends.bucket.objectstore import Buffer
-from memories.backends.bucket.place import Place
 from memories.entry import Record
 from memories.errors import CorruptDataError
 
@@ -36,11 +35,13 @@ class Stored(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Contents(msgspec.Struct, frozen=True, array_like=True):
-    """What an object says: the versions in it, the keys that are gone, and how far all are gone."""
+    """What an object says: the versions in it, and the keys that are gone as of a version.
+
+    The empty key, which no value can have, stands for all keys.
+    """
 
     stored: list[Stored] = []
     removed: list[tuple[str, int]] = []
-    cleared: int = 0  # Versions up to this one are gone, whatever their key.
 
 
 class Index(msgspec.Struct, frozen=True, array_like=True):
@@ -120,14 +121,6 @@ def read_index(stored: Buffer, trailer: Trailer, name: str) -> Index:
         return _decoder.decode(raw)
     except (zlib.error, msgspec.MsgspecError, RecursionError) as error:
         raise CorruptDataError(f"The index of the archive object {name} is malformed.") from error
-
-
-def records(token: bytes, contents: Contents) -> list[Record]:
-    """Return the records of an object's contents, each with its place."""
-    return [
-        msgspec.structs.replace(item.record, place=Place(token, item.offset, item.length).encode())
-        for item in contents.stored
-    ]
 
 
 def body_bytes(frame: Sequence[Buffer]) -> int:

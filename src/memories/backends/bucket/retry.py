@@ -39,7 +39,7 @@ class RetryingStore(ObjectStore):
         self._attempt("write", lambda: self._inner.put(name, buffers))
 
     def put_if(self, name: str, data: bytes, tag: str | None) -> str:
-        """Put if unchanged, with patience; a conflict may come from an own try that was not acked."""
+        """Put if unchanged, with patience; a conflict may be with an own try that timed out."""
         return self._attempt("write", lambda: self._inner.put_if(name, data, tag))
 
     def get(self, name: str) -> tuple[bytes, str]:

@@ -17,8 +17,10 @@ from memories.backends.bucket.pack import Contents, Index, Stored, finish, paddi
 from memories.backends.bucket.place import Place, new_token, object_name
 from memories.backends.bucket.state import State
 from memories.entry import Record
+from memories.errors import UnavailableError
 
 _PAD = bytes(64)
+_MOST_PACKS = 16  # Staged at once; a bucket that does not answer must not fill the disk.
 
 
 class Shipper:
@@ -43,16 +45,17 @@ class Shipper:
     def upload(self, record: Record, frame: Sequence[Buffer], length: int) -> Record:
         """Put a large frame as an object of its own and note it."""
         place = Place(new_token(), 0, length)
-        with self._state.transaction() as state:
-            sequence = self._next_sequence()
-            state.run(
-                "INSERT INTO object VALUES (?, ?, 0, 0, 'intended', NULL, NULL)",
-                place.token, sequence,
-            )  # fmt: skip
-        contents = Contents([Stored(0, length, _bare(record, length))], [], 0)
+        with self._state.transaction():
+            sequence = self._add_object(place.token, "intended")
+        contents = Contents([Stored(0, length, _bare(record, length))])
         gap = padding(length)
         end = finish(self._index(sequence, contents), length + gap)
-        self._store.put(place.name, [*frame, _PAD[:gap], end])
+        try:
+            self._store.put(place.name, [*frame, _PAD[:gap], end])
+        except BaseException:
+            # It may have arrived all the same: `recover` deletes it, once the store answers.
+            self._state.run("UPDATE object SET status = 'failed' WHERE token = ?", place.token)
+            raise
         kept = msgspec.structs.replace(record, place=place.encode(), stored=length)
         with self._state.transaction():
             self._arrived(place.token, length + gap + len(end))
@@ -60,9 +63,13 @@ class Shipper:
         return kept
 
     def stage(self, record: Record, frame: Sequence[Buffer], length: int) -> Record:
-        """Keep a small frame in the open pack."""
+        """Keep a small frame in the open pack.
+
+        Raises:
+            UnavailableError: so much is staged already that the bucket must take some first.
+        """
         with self._state.transaction() as state:
-            token, offset = self._open_pack()
+            token, offset = self.open_pack()
             place = Place(token, offset, length)
             state.run("INSERT INTO staged VALUES (?, ?, ?)", token, offset, b"".join(frame))
             taken = length + padding(length)
@@ -77,7 +84,12 @@ class Shipper:
     def bury(self, key: str, version: int) -> bool:
         """Keep a tombstone in the open pack; return whether one was needed."""
         with self._state.transaction():
-            return self._ledger.remove(key, version, self._open_pack()[0], self._wall())
+            return self._ledger.remove(key, version, self.open_pack()[0], self._wall())
+
+    def bury_all(self, version: int) -> None:
+        """Keep a tombstone of everything up to `version` in the open pack."""
+        with self._state.transaction():
+            self._ledger.clear(version, self.open_pack()[0], self._wall())
 
     def staged(self, place: Place) -> memoryview | None:
         """Return a frame that is still staged, or None."""
@@ -86,42 +98,61 @@ class Shipper:
         )
         return None if found is None else memoryview(found[0])
 
+    def open_pack(self) -> tuple[bytes, int]:
+        """Return the pack that takes additions and its bytes so far, within a transaction."""
+        found = self._state.row("SELECT token, size FROM object WHERE status = 'open'")
+        if found is not None:
+            return found[0], found[1]
+        waiting = self._state.row("SELECT count(*) FROM object WHERE status = 'sealed'")
+        if waiting is not None and waiting[0] >= _MOST_PACKS:
+            raise UnavailableError(
+                f"{waiting[0]} packs of small values are staged and {self._store.url} has taken "
+                "none of them. They are safe on the disk; restore the connection."
+            )
+        token = new_token()
+        self._add_object(token, "open")
+        return token, 0
+
     def flush(self) -> None:
         """Upload everything that is staged."""
         with self._uploading:
             self._seal()
             self._upload_sealed()
 
-    def flush_full(self) -> None:
-        """Upload the packs that are full."""
+    def flush_full(self, before: Callable[[], None]) -> None:
+        """Upload the packs that are full, after calling `before` if there are any."""
         if self._state.row("SELECT 1 FROM object WHERE status = 'sealed'") is not None:
+            before()
             with self._uploading:
                 self._upload_sealed()
 
     def flush_through(self, token: bytes) -> None:
         """Return once the pack `token` is uploaded; who waits meanwhile travels in the next one."""
         with self._uploading:
-            status = self._state.row("SELECT status FROM object WHERE token = ?", token)
-            if status is not None and status[0] in ("open", "sealed"):
+            if self._is_staged(token):
                 self._seal()
                 self._upload_sealed()
 
+    def staged_since(self) -> float | None:
+        """Return when the oldest staged pack was begun, None if nothing is staged."""
+        found = self._state.row(
+            "SELECT min(created_at) FROM object WHERE status IN ('open', 'sealed')"
+        )
+        return None if found is None else found[0]
+
+    def disown(self) -> None:
+        """Mark what an earlier process began to upload and never noted."""
+        self._state.run("UPDATE object SET status = 'failed' WHERE status = 'intended'")
+
     def recover(self) -> None:
-        """Delete what an earlier process began to upload and never noted."""
-        for (token,) in self._state.rows("SELECT token FROM object WHERE status = 'intended'"):
+        """Delete the objects of uploads that failed."""
+        for (token,) in self._state.rows("SELECT token FROM object WHERE status = 'failed'"):
             self._store.delete(object_name(token))
             self._state.run("DELETE FROM object WHERE token = ?", token)
 
-    def _open_pack(self) -> tuple[bytes, int]:
-        found = self._state.row("SELECT token, size FROM object WHERE status = 'open'")
-        if found is not None:
-            return found[0], found[1]
-        token = new_token()
-        self._state.run(
-            "INSERT INTO object VALUES (?, ?, 0, 0, 'open', NULL, NULL)",
-            token, self._next_sequence(),
-        )  # fmt: skip
-        return token, 0
+    def _is_staged(self, token: bytes) -> bool:
+        query = "SELECT 1 FROM object WHERE token = ? AND status IN ('open', 'sealed')"
+        return self._state.row(query, token) is not None
 
     def _seal(self) -> None:
         self._state.run("UPDATE object SET status = 'sealed' WHERE status = 'open'")
@@ -131,7 +162,8 @@ class Shipper:
             "SELECT token, sequence, size FROM object WHERE status = 'sealed' ORDER BY sequence"
         ):
             contents = self._ledger.contents(token)
-            if contents.stored or contents.removed:
+            pinned = self._state.row("SELECT 1 FROM pin WHERE token = ?", token)
+            if contents.stored or contents.removed or pinned:
                 self._upload_pack(token, sequence, size, contents)
             else:
                 self._drop_pack(token, size)
@@ -155,17 +187,23 @@ class Shipper:
                 state.run(f"DELETE FROM {table} WHERE token = ?", token)
             state.add("physical", -size)
 
+    def _add_object(self, token: bytes, status: str) -> int:
+        sequence = self._state.add("sequence", 1)
+        now = self._wall()
+        self._state.run(
+            "INSERT INTO object VALUES (?, ?, ?, 0, 0, ?, ?, ?, NULL)",
+            token, self._state.number("epoch"), sequence, status, now, now,
+        )  # fmt: skip
+        return sequence
+
     def _arrived(self, token: bytes, size: int) -> None:
         self._state.run("UPDATE object SET status = 'there', size = ? WHERE token = ?", size, token)
         self._state.add("physical", size)
 
     def _index(self, sequence: int, contents: Contents) -> Index:
-        store, epoch = self._state.get("store", ""), self._state.get("epoch", 0)
-        return Index(store, epoch, sequence, self._wall(), contents)
-
-    def _next_sequence(self) -> int:
-        self._state.add("sequence", 1)
-        return int(self._state.get("sequence", 0))
+        return Index(
+            self._state.identity(), self._state.number("epoch"), sequence, self._wall(), contents
+        )
 
 
 def _bare(record: Record, length: int) -> Record:

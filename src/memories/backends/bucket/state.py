@@ -7,10 +7,11 @@ One transaction moves everything that changes together, so a killed process leav
 from __future__ import annotations
 
 import os
+import secrets
 import sqlite3
 import threading
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,61 +19,72 @@ from typing import Any
 from memories.errors import StorageError
 
 DEAD, LIVE, TOMBSTONE = 0, 1, 2
-FORMAT = 1
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS object (
     token BLOB PRIMARY KEY,
+    epoch INTEGER NOT NULL,
     sequence INTEGER NOT NULL,
-    size INTEGER NOT NULL,      -- Bytes on the medium; 0 while it is staged.
+    size INTEGER NOT NULL,      -- Bytes on the medium, or staged so far.
     live INTEGER NOT NULL,      -- Bytes of live frames.
-    status TEXT NOT NULL,       -- open, sealed, intended, there, retired
-    retired_at REAL,            -- When its last frame died, in seconds of the wall clock.
+    status TEXT NOT NULL,       -- intended, failed (alone), open, sealed (packs); there, leaving
+    created_at REAL NOT NULL,   -- In seconds of the wall clock.
+    retired_at REAL,            -- When its last frame died; NULL while one is live.
     manifest BLOB               -- The manifest that covers it.
 ) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS object_by_manifest ON object (manifest);
+CREATE INDEX IF NOT EXISTS object_on_its_way ON object (status) WHERE status != 'there';
 CREATE TABLE IF NOT EXISTS entry (
-    key BLOB NOT NULL,
+    key BLOB NOT NULL,          -- Empty in the tombstone of everything up to `version`.
     version INTEGER NOT NULL,
-    token BLOB NOT NULL,
+    token BLOB NOT NULL,        -- Of the object that holds it.
     state INTEGER NOT NULL,
     length INTEGER NOT NULL,
-    record BLOB,
+    record BLOB,                -- NULL unless live.
     PRIMARY KEY (key, version, token)
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS entry_by_object ON entry (token);
+CREATE INDEX IF NOT EXISTS tombstone ON entry (key) WHERE state = 2;
 CREATE TABLE IF NOT EXISTS staged (
     token BLOB NOT NULL,
     offset INTEGER NOT NULL,
     frame BLOB NOT NULL,
     PRIMARY KEY (token, offset)
 );
+CREATE TABLE IF NOT EXISTS pin (
+    holder TEXT NOT NULL,
+    token BLOB NOT NULL,
+    PRIMARY KEY (holder, token)
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS pin_by_object ON pin (token);
 """
 
+# SQLite must not be touched in a forked child, not even to close what the parent opened.
 _inherited: list[sqlite3.Connection] = []
 
 
-def _abandon(state: State | None) -> None:
-    if state is not None:
-        _inherited.append(state._db)
-
-
 class State:
-    """A SQLite file, used by one process through one connection and one lock."""
+    """A SQLite file, used by one process through one connection and one lock.
+
+    `numbers` are few and always in RAM; changes to them are part of the transaction.
+    """
 
     def __init__(self, path: Path, *, full: bool = False, disposable: bool = False) -> None:
         self.path = path
         self._lock = threading.RLock()
         with self._translated():
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            path.touch(mode=0o600)
             self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
             sync = "OFF" if disposable else "FULL" if full else "NORMAL"
             self._db.executescript(
                 f"PRAGMA journal_mode=WAL; PRAGMA synchronous={sync}; "
-                "PRAGMA wal_autocheckpoint=4000; PRAGMA cache_size=-2000;" + _SCHEMA
+                "PRAGMA wal_autocheckpoint=4000; PRAGMA cache_size=-4000;" + _SCHEMA
             )
-            path.chmod(0o600)
-        # SQLite must not be touched in a forked child, not even to close it.
+        self._meta: dict[str, Any] = {}
+        self._changed: set[str] = set()
+        self._load()
         handle = weakref.ref(self)
         os.register_at_fork(after_in_child=lambda: _abandon(handle()))
 
@@ -86,17 +98,19 @@ class State:
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 yield self
+                self._save()
+                self._db.execute("COMMIT")
             except BaseException:
                 self._db.execute("ROLLBACK")
+                self._load()
                 raise
-            self._db.execute("COMMIT")
 
     def run(self, statement: str, *values: Any) -> int:
         """Execute a statement and return how many rows it changed."""
         with self._lock, self._translated():
             return self._db.execute(statement, values).rowcount
 
-    def run_many(self, statement: str, rows: Sequence[Sequence[Any]]) -> None:
+    def run_many(self, statement: str, rows: Iterable[Sequence[Any]]) -> None:
         """Execute a statement for each row."""
         with self._lock, self._translated():
             self._db.executemany(statement, rows)
@@ -112,34 +126,58 @@ class State:
             found: tuple[Any, ...] | None = self._db.execute(query, values).fetchone()
             return found
 
-    def get(self, name: str, default: Any) -> Any:
-        """Return a named value."""
-        found = self.row("SELECT value FROM meta WHERE name = ?", name)
-        return default if found is None else found[0]
+    def identity(self) -> str:
+        """Return the id of the store this map belongs to, made at first need."""
+        with self.transaction():
+            return str(self._meta.setdefault("store", None) or self._set_identity())
 
-    def set(self, name: str, value: Any) -> None:
-        """Keep a named value."""
-        self.run("INSERT OR REPLACE INTO meta VALUES (?, ?)", name, value)
+    def number(self, name: str) -> int:
+        """Return a named number, 0 at first."""
+        return int(self._meta.get(name, 0))
 
-    def add(self, name: str, amount: int) -> None:
-        """Add to a named number."""
-        self.set(name, self.get(name, 0) + amount)
+    def set(self, name: str, value: int) -> None:
+        """Set a named number, within a transaction."""
+        self._meta[name] = value
+        self._changed.add(name)
 
-    def checkpoint(self) -> None:
-        """Return once everything committed survives a power cut."""
-        self.run("PRAGMA wal_checkpoint(FULL)")
+    def add(self, name: str, amount: int) -> int:
+        """Add to a named number, within a transaction, and return the sum."""
+        self.set(name, self.number(name) + amount)
+        return self.number(name)
+
+    def _set_identity(self) -> str:
+        self._meta["store"] = secrets.token_hex(16)
+        self._changed.add("store")
+        return str(self._meta["store"])
 
     def close(self) -> None:
         """Close the file."""
         with self._lock, self._translated():
             self._db.close()
 
+    def _load(self) -> None:
+        self._meta = dict(self._db.execute("SELECT name, value FROM meta"))
+        self._changed.clear()
+
+    def _save(self) -> None:
+        if self._changed:
+            rows = [(name, self._meta[name]) for name in self._changed]
+            self._db.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", rows)
+            self._changed.clear()
+
     @contextmanager
     def _translated(self) -> Iterator[None]:
         try:
             yield
-        except sqlite3.Error as error:
+        except (sqlite3.Error, OSError) as error:
+            if isinstance(error, StorageError):
+                raise
             raise StorageError(
-                f"The archive's index {self.path} failed: {error}. Check the disk; when the file is "
-                "damaged, remove it: it is read from the bucket again."
+                f"The archive's map {self.path} failed: {error}. Check the disk; a damaged map "
+                "may be removed, it is read from the bucket again."
             ) from error
+
+
+def _abandon(state: State | None) -> None:
+    if state is not None:
+        _inherited.append(state._db)

@@ -17,26 +17,29 @@ from memories.backends.bucket.objectstore import ObjectStore
 
 RANGE_BYTES = 8 * 1024 * 1024
 
+Progress = Callable[[int, int], None]  # Bytes done, bytes in all.
 T = TypeVar("T")
 R = TypeVar("R")
 
 
 class Transfer:
-    """Reads ranges of objects through a pool of `concurrency` threads, made at first need."""
+    """Reads ranges of objects through pools of `concurrency` threads, made at first need."""
 
     def __init__(self, store: ObjectStore, concurrency: int) -> None:
         self._store = store
         self._concurrency = concurrency
         self._lock = threading.Lock()
-        self._pool: ThreadPoolExecutor | None = None
+        self._pools: dict[str, ThreadPoolExecutor] = {}
 
-    def fetch(self, name: str, offset: int, length: int) -> memoryview:
+    def fetch(
+        self, name: str, offset: int, length: int, progress: Progress | None = None
+    ) -> memoryview:
         """Return `length` bytes from `offset` on, read-only; fewer where the object ends."""
         if length == 0:
             return memoryview(b"")
         if length <= RANGE_BYTES:
             return memoryview(self._store.get_range(name, offset, length)).toreadonly().cast("B")
-        buffer = memoryview(np.empty(length, np.uint8))
+        buffer = np.empty(length, np.uint8).data
 
         def part(start: int) -> int:
             size = min(RANGE_BYTES, length - start)
@@ -44,16 +47,22 @@ class Transfer:
             buffer[start : start + len(data)] = data
             return len(data)
 
-        starts = range(0, length, RANGE_BYTES)
-        whole = sum(self.map(part, starts))
-        return buffer[:whole].toreadonly()
+        done = 0
+        for count in self.map(part, range(0, length, RANGE_BYTES), pool="ranges"):
+            done += count
+            if progress is not None:
+                progress(done, length)
+        return buffer[:done].toreadonly()
 
-    def map(self, action: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
+    def map(
+        self, action: Callable[[T], R], items: Iterable[T], pool: str = "objects"
+    ) -> Iterator[R]:
         """Yield the result for each item, in any order, at most `concurrency` at work.
 
-        The first exception is raised, after what was already at work has ended.
+        An action may use `map` again, through another pool. The first exception is raised, after
+        what was already at work has ended.
         """
-        pool = self._executor()
+        executor = self._executor(pool)
         pending: set[Future[R]] = set()
         try:
             for item in items:
@@ -61,7 +70,7 @@ class Transfer:
                     done, pending = wait(pending, return_when=FIRST_COMPLETED)
                     for future in done:
                         yield future.result()
-                pending.add(pool.submit(action, item))
+                pending.add(executor.submit(action, item))
             while pending:
                 done, pending = wait(pending, return_when=FIRST_COMPLETED)
                 for future in done:
@@ -74,12 +83,13 @@ class Transfer:
     def close(self) -> None:
         """End the threads."""
         with self._lock:
-            pool, self._pool = self._pool, None
-        if pool is not None:
+            pools, self._pools = self._pools, {}
+        for pool in pools.values():
             pool.shutdown(cancel_futures=True)
 
-    def _executor(self) -> ThreadPoolExecutor:
+    def _executor(self, pool: str) -> ThreadPoolExecutor:
         with self._lock:
-            if self._pool is None:
-                self._pool = ThreadPoolExecutor(self._concurrency, "memories-glacier")
-            return self._pool
+            if pool not in self._pools:
+                name = f"memories-glacier-{pool}"
+                self._pools[pool] = ThreadPoolExecutor(self._concurrency, name)
+            return self._pools[pool]

@@ -1,0 +1,71 @@
+"""So many requests at once, and so many bytes per second, whoever asks.
+
+Not fairness: whoever waits longest is not promised to be next.
+The line is shared with the rest of the machine; an archive must not take all of it unasked.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator, Sequence
+
+from memories.backends.bucket.objectstore import Buffer, ObjectStore, Stat
+
+
+class BoundedStore(ObjectStore):
+    """Another object store, with at most `requests` at once and `bytes_per_second` over time."""
+
+    def __init__(
+        self, inner: ObjectStore, requests: int, bytes_per_second: float | None = None
+    ) -> None:
+        self._inner = inner
+        self._slots = threading.BoundedSemaphore(requests)
+        self._rate = bytes_per_second
+        self._lock = threading.Lock()
+        self._free_at = 0.0  # When the line has carried all that was let through so far.
+        self.url = inner.url
+
+    def put(self, name: str, buffers: Sequence[Buffer]) -> None:
+        """Put, once there is room on the line."""
+        with self._slots:
+            self._pace(sum(memoryview(buffer).nbytes for buffer in buffers))
+            self._inner.put(name, buffers)
+
+    def put_if(self, name: str, data: bytes, tag: str | None) -> str:
+        """Put if unchanged, past all queues: a lease must not be lost to a busy line."""
+        return self._inner.put_if(name, data, tag)
+
+    def get(self, name: str) -> tuple[bytes, str]:
+        """Get."""
+        with self._slots:
+            return self._inner.get(name)
+
+    def get_range(self, name: str, offset: int, length: int) -> Buffer:
+        """Get a range, once there is room on the line."""
+        with self._slots:
+            self._pace(length)
+            return self._inner.get_range(name, offset, length)
+
+    def delete(self, name: str) -> None:
+        """Delete."""
+        with self._slots:
+            self._inner.delete(name)
+
+    def list(self, prefix: str) -> Iterator[Stat]:
+        """List."""
+        with self._slots:
+            return iter(list(self._inner.list(prefix)))
+
+    def close(self) -> None:
+        """Close the other store."""
+        self._inner.close()
+
+    def _pace(self, count: int) -> None:
+        if self._rate is None:
+            return
+        with self._lock:
+            now = time.monotonic()
+            begin = max(now, self._free_at)
+            self._free_at = begin + count / self._rate
+        time.sleep(begin - now)
