@@ -1,0 +1,19 @@
+"""What will be asked for next: guesses from the order and the names of keys, all of them pure."""
+
+from __future__ import annotations
+
+from memories.policies.predictors.base import Guess, Predictor
+from memories.policies.predictors.pattern import PatternPredictor
+from memories.policies.predictors.prefetcher import Counters, Prefetcher
+from memories.policies.predictors.stride import StridePredictor
+from memories.policies.predictors.successor import SuccessorPredictor
+
+__all__ = [
+    "Counters",
+    "Guess",
+    "PatternPredictor",
+    "Predictor",
+    "Prefetcher",
+    "StridePredictor",
+    "SuccessorPredictor",
+]

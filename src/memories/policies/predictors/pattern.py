@@ -1,0 +1,46 @@
+"""Pattern: who walks along `tile/12/33`, `tile/12/34` will want `tile/12/35`.
+
+Every number of a key has two neighbours. The one ahead is guessed, on grounds of the shape of the
+key, the number that moves, the direction, and whether the key behind was seen lately.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from typing import ClassVar
+
+from memories.policies.predictors.base import Predictor
+from memories.policies.predictors.numbers import take_apart
+
+
+class PatternPredictor(Predictor):
+    """Guesses neighbours of keys; remembers only the `remembered_keys` keys seen last."""
+
+    name: ClassVar[str] = "pattern"
+    max_grounds = 512
+
+    def __init__(self, *, remembered_keys: int = 1024) -> None:
+        super().__init__()
+        self._remembered_keys = remembered_keys
+        self._recent: dict[str, None] = {}
+
+    def observe(self, key: str, now: float) -> None:
+        """Learn that `key` was seen."""
+        del now
+        self._recent.pop(key, None)
+        self._recent[key] = None
+        if len(self._recent) > self._remembered_keys:
+            del self._recent[next(iter(self._recent))]
+
+    def candidates(self, key: str) -> list[tuple[str, Hashable]]:
+        """Return the neighbours ahead of those that were seen lately, those of others after."""
+        numbers = take_apart(key)
+        found: list[tuple[str, Hashable]] = []
+        for at in reversed(range(len(numbers.digits))):
+            for step in (1, -1):
+                if numbers.neighbour(at, -step) not in self._recent:
+                    continue
+                ahead = numbers.neighbour(at, step)
+                if ahead is not None and ahead not in self._recent:
+                    found.append((ahead, (numbers.texts, at, step)))
+        return found

@@ -1,0 +1,201 @@
+"""Which guesses are worth fetching: those whose kind came true often enough, within a budget.
+
+Not the fetching. Guesses that are not trusted are kept and settled in silence, so that a predictor
+which switched itself off finds out when it may come back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from typing import NamedTuple
+
+from memories.policies.predictors.base import Guess, Predictor, Score
+from memories.policies.predictors.pattern import PatternPredictor
+from memories.policies.predictors.stride import StridePredictor
+from memories.policies.predictors.successor import SuccessorPredictor
+
+_TRIAL = 16  # Settled guesses before a predictor is judged.
+
+
+class Counters(NamedTuple):
+    """What became of the values fetched ahead."""
+
+    issued: int
+    used: int  # Read while they were there.
+    late: int  # Asked for before they had arrived: the guess was right, the fetch too slow.
+    wasted: int  # Left unread.
+
+    @property
+    def accuracy(self) -> float:
+        """The share of settled guesses that were right; 1 before any was settled."""
+        settled = self.used + self.late + self.wasted
+        return (self.used + self.late) / settled if settled else 1.0
+
+
+class _Issued(NamedTuple):
+    size: int
+    sources: tuple[
+        tuple[int, Hashable], ...
+    ]  # Predictors that made the guess, and on what grounds.
+
+
+class Prefetcher:
+    """Trains predictors and proposes what to fetch. Pure; the caller serialises the calls.
+
+    It wants to see the reads that missed the fast tier and the first reads of values fetched ahead;
+    hits need not be reported. Whoever fetches a proposal says later what became of it, by exactly
+    one of `used`, `late` and `wasted`.
+
+    Args:
+        predictors: Those to listen to; successor, stride and pattern unless given.
+        budget_bytes: The most that may be fetched ahead and not yet read at any time.
+        threshold: The confidence from which a guess is proposed.
+        floor: The live accuracy below which a predictor proposes nothing.
+        window: Observations after which a silent guess has failed.
+    """
+
+    def __init__(
+        self,
+        predictors: Sequence[Predictor] | None = None,
+        *,
+        budget_bytes: int,
+        threshold: float = 0.75,
+        floor: float = 0.7,
+        window: int = 256,
+    ) -> None:
+        own = (SuccessorPredictor(), StridePredictor(), PatternPredictor())
+        self._predictors = own if predictors is None else tuple(predictors)
+        self._live = [Score() for _ in self._predictors]
+        self._silent: list[dict[str, tuple[Hashable, int]]] = [{} for _ in self._predictors]
+        self._issued: dict[str, _Issued] = {}
+        self._issued_bytes = 0
+        self._observed = 0
+        self._counts = dict.fromkeys(Counters._fields, 0)
+        self.budget_bytes = budget_bytes
+        self._threshold = threshold
+        self._floor = floor
+        self._window = window
+
+    def observe(self, key: str, now: float) -> None:
+        """Learn that `key` was read, and not simply found where it had been before."""
+        self._observed += 1
+        for at, predictor in enumerate(self._predictors):
+            self._settle_silent(at, key)
+            predictor.observe(key, now)
+
+    def propose(
+        self, key: str, size_of: Callable[[str], int | None], *, limit: int = 4
+    ) -> list[Guess]:
+        """Return the keys to fetch now that `key` was read, the surest first.
+
+        Args:
+            key: The key observed last.
+            size_of: Bytes of a key that exists and lies too low, None for every other.
+            limit: The most keys to return.
+        """
+        guesses: dict[str, Guess] = {}
+        sources: dict[str, list[tuple[int, Hashable]]] = {}
+        for at, predictor in enumerate(self._predictors):
+            for guess in predictor.predict(key):
+                if guess.key == key or guess.key in self._issued:
+                    continue
+                sources.setdefault(guess.key, []).append((at, guess.grounds))
+                known = guesses.get(guess.key)
+                if self._trusts(at, guess) and (not known or guess.confidence > known.confidence):
+                    guesses[guess.key] = guess
+        sizes = {other: size_of(other) for other in sources}
+        chosen = self._choose(guesses, sizes, sources, limit)
+        for other, size in sizes.items():
+            if size is not None and other not in self._issued:
+                self._keep_silent(other, sources[other])
+        return chosen
+
+    def _trusts(self, at: int, guess: Guess) -> bool:
+        return guess.confidence >= self._threshold and self.enabled(at)
+
+    def enabled(self, at: int) -> bool:
+        """Return whether the predictor at this position is above the floor."""
+        live = self._live[at]
+        return live.settled < _TRIAL or live.accuracy >= self._floor
+
+    def _choose(
+        self,
+        guesses: dict[str, Guess],
+        sizes: dict[str, int | None],
+        sources: dict[str, list[tuple[int, Hashable]]],
+        limit: int,
+    ) -> list[Guess]:
+        chosen: list[Guess] = []
+        for guess in sorted(guesses.values(), key=lambda guess: -guess.confidence):
+            size = sizes[guess.key]
+            if size is None or len(chosen) >= limit:
+                continue
+            if self._issued_bytes + size <= self.budget_bytes:
+                self._issued[guess.key] = _Issued(size, tuple(sources[guess.key]))
+                self._issued_bytes += size
+                self._counts["issued"] += 1
+                chosen.append(guess)
+        return chosen
+
+    def used(self, key: str) -> None:
+        """Learn that a value fetched ahead was read where it had been brought."""
+        self._settle_issued(key, "used")
+
+    def late(self, key: str) -> None:
+        """Learn that a value was asked for while it was being fetched."""
+        self._settle_issued(key, "late")
+
+    def wasted(self, key: str) -> None:
+        """Learn that a value fetched ahead left unread, or could not be fetched."""
+        self._settle_issued(key, "wasted")
+
+    def _settle_issued(self, key: str, outcome: str) -> None:
+        issued = self._issued.pop(key, None)
+        if issued is None:
+            return
+        self._issued_bytes -= issued.size
+        self._counts[outcome] += 1
+        for at, grounds in issued.sources:
+            self._settle(at, grounds, came_true=outcome != "wasted")
+
+    def _keep_silent(self, key: str, sources: list[tuple[int, Hashable]]) -> None:
+        for at, grounds in sources:
+            self._silent[at].setdefault(key, (grounds, self._observed + self._window))
+
+    def _settle_silent(self, at: int, key: str) -> None:
+        silent = self._silent[at]
+        found = silent.pop(key, None)
+        if found is not None:
+            self._settle(at, found[0], came_true=True)
+        while silent:
+            oldest = next(iter(silent))
+            grounds, deadline = silent[oldest]
+            if deadline > self._observed:
+                break
+            del silent[oldest]
+            self._settle(at, grounds, came_true=False)
+
+    def _settle(self, at: int, grounds: Hashable, *, came_true: bool) -> None:
+        predictor = self._predictors[at]
+        if predictor.confidence(grounds) >= self._threshold:
+            self._live[at].settle(came_true=came_true)
+        predictor.settle(grounds, came_true=came_true)
+
+    @property
+    def counters(self) -> Counters:
+        """What became of the proposals so far."""
+        return Counters(**self._counts)
+
+    def accuracies(self) -> dict[str, float]:
+        """Return each predictor's live accuracy on the guesses it was sure of."""
+        return {p.name: s.accuracy for p, s in zip(self._predictors, self._live, strict=True)}
+
+    def check(self) -> None:
+        """Assert that bytes, counts and memory stay in their bounds."""
+        outstanding = sum(issued.size for issued in self._issued.values())
+        assert outstanding == self._issued_bytes <= self.budget_bytes
+        counts = self.counters
+        settled = counts.used + counts.late + counts.wasted
+        assert counts.issued == settled + len(self._issued)
+        most = self._window * 2 * max(len(self._predictors), 1) * 8
+        assert all(len(silent) <= most for silent in self._silent)

@@ -1,0 +1,89 @@
+"""Stride: after `frame/10` and `frame/12` comes `frame/14`.
+
+Only the last number of a key is looked at, apart for each family of keys that differ in nothing
+else; a few interleaved runs within a family are told apart by where they stand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from typing import ClassVar
+
+from memories.policies.predictors.base import Predictor
+from memories.policies.predictors.numbers import Numbers, take_apart
+
+_SURE = 3
+_RUNS = 8  # Runs remembered in each family.
+_REACH = 64  # A step longer than this starts a new run.
+
+
+class _Run:
+    __slots__ = ("count", "last", "step")
+
+    def __init__(self, last: int) -> None:
+        self.last = last
+        self.step = 0
+        self.count = 0
+
+    def go_on(self, value: int) -> None:
+        """Take `value` as the next of this run."""
+        step = value - self.last
+        self.count = min(self.count + 1, _SURE) if step == self.step else 0
+        self.last, self.step = value, step
+
+
+class StridePredictor(Predictor):
+    """Follows runs of evenly spaced numbers in up to `remembered_families` families."""
+
+    name: ClassVar[str] = "stride"
+
+    def __init__(self, *, remembered_families: int = 4096) -> None:
+        super().__init__()
+        self._remembered_families = remembered_families
+        self._families: dict[tuple[str, ...], list[_Run]] = {}
+
+    def observe(self, key: str, now: float) -> None:
+        """Learn that `key` continues one of the runs of its family, or starts one."""
+        del now
+        numbers = take_apart(key)
+        if not numbers.digits:
+            return
+        family = _family(numbers)
+        runs = self._families.pop(family, [])
+        self._families[family] = runs
+        if len(self._families) > self._remembered_families:
+            del self._families[next(iter(self._families))]
+        value = int(numbers.digits[-1])
+        run = _nearest(runs, value)
+        if run is None:
+            run = _Run(value)
+            del runs[: -(_RUNS - 1)]
+        else:
+            runs.remove(run)
+            if value != run.last:
+                run.go_on(value)
+        runs.append(run)
+
+    def candidates(self, key: str) -> list[tuple[str, Hashable]]:
+        """Return the next key of the run that `key` is the last of."""
+        numbers = take_apart(key)
+        if not numbers.digits:
+            return []
+        value = int(numbers.digits[-1])
+        for run in self._families.get(_family(numbers), ()):
+            if run.last == value and run.step and run.count:
+                other = numbers.neighbour(-1 % len(numbers.digits), run.step)
+                return [] if other is None else [(other, run.count)]
+        return []
+
+
+def _family(numbers: Numbers) -> tuple[str, ...]:
+    return (*numbers.texts, *numbers.digits[:-1])
+
+
+def _nearest(runs: list[_Run], value: int) -> _Run | None:
+    """Return the run that expects `value`, or else the one that stands nearest to it."""
+    near = [run for run in runs if abs(value - run.last) <= _REACH]
+    if not near:
+        return None
+    return min(near, key=lambda run: (run.last + run.step != value, abs(value - run.last)))
