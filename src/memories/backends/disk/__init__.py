@@ -1,0 +1,5 @@
+"""The cold tier's medium: a directory on a local disk (docs/format.md, "Cold log")."""
+
+from memories.backends.disk.store import DiskBackend
+
+__all__ = ["DiskBackend"]

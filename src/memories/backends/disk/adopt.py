@@ -1,0 +1,63 @@
+"""Brings a file of frames into the store, without copying its bytes where that can be.
+
+A reflink shares the blocks until one side changes; a hard link shares the file, so whoever holds
+the other name must never write to it; a copy is the last resort.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+from pathlib import Path
+
+from memories.backends.disk.files import Files, append
+
+_FICLONE = 0x40049409
+_COPY_BYTES = 8 << 20
+
+
+def bring_in(source: Path, target: Path, files: Files) -> int:
+    """Make `target` hold the bytes of `source`, and return how many those are."""
+    if not _reflink(source, target, files) and not _link(source, target, files):
+        _copy(source, target, files)
+    return target.stat().st_size
+
+
+def _reflink(source: Path, target: Path, files: Files) -> bool:
+    taken, given = files.create(target), files.open(source)
+    try:
+        fcntl.ioctl(taken, _FICLONE, given)
+    except OSError:
+        files.unlink(target)
+        return False
+    finally:
+        files.close(given)
+        files.close(taken)
+    return True
+
+
+def _link(source: Path, target: Path, files: Files) -> bool:
+    try:
+        files.link(source, target)
+    except OSError as error:
+        if error.errno in (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP):
+            return False
+        raise
+    return True
+
+
+def _copy(source: Path, target: Path, files: Files) -> None:
+    taken, given = files.create(target), files.open(source)
+    try:
+        offset, size = 0, os.fstat(given).st_size
+        while offset < size:
+            data = files.read(given, _COPY_BYTES, offset)
+            append(files, taken, [data])
+            offset += len(data)
+    except BaseException:
+        files.unlink(target)
+        raise
+    finally:
+        files.close(given)
+        files.close(taken)

@@ -1,0 +1,220 @@
+"""Gives dead space back: decides which file is worth it, copies what lives there, unlinks it.
+
+A file is unlinked only after a sync of the copies, and never changed. Also writes checkpoints and
+merges runs of the index, for the same thread does all of that.
+"""
+
+from __future__ import annotations
+
+import heapq
+from bisect import bisect_left
+from collections.abc import Callable, Iterator
+from operator import itemgetter
+
+from memories.backends.disk import manifest as manifests
+from memories.backends.disk.handles import Handle
+from memories.backends.disk.journal import PACKED, TOMBSTONE, Head, Row, unpack_place
+from memories.backends.disk.ledger import Ledger
+from memories.backends.disk.recover import Walk
+from memories.backends.disk.run import ROW, Run
+from memories.backends.disk.run_writer import write_run
+from memories.backends.disk.writer import Writer
+
+Pace = Callable[[], None]
+
+RECENT_ROWS = 32_768  # A checkpoint is due when so many rows are in RAM only.
+RECENT_BYTES = 128 << 20  # Or when so much of the log is behind it.
+SLACK_BYTES = 96 << 20  # Dead bytes that are never worth a copy.
+SLACK_SHARE = 0.2  # Of the live bytes, likewise.
+MERGE_RUNS = 4
+MERGE_ALL_ROWS = 2_000_000
+_BATCH_BYTES = 256 << 10
+
+
+def tidy(writer: Writer, pace: Pace, *, quiet: bool = False) -> None:
+    """Do what is due; when it is `quiet`, also what can wait."""
+    recent = len(writer.index.recent)
+    if recent >= RECENT_ROWS or (quiet and recent) or _behind(writer) > RECENT_BYTES:
+        writer.checkpoint(pace)
+    merge_runs(writer, pace, quiet=quiet)
+    compact(writer, pace)
+
+
+def _behind(writer: Writer) -> int:
+    end, covered = writer.log.end, writer.covered
+    return (end.segment - covered.segment) * (64 << 20) + end.offset - covered.offset
+
+
+# -- segments and packs ----------------------------------------------------------------------------
+
+
+def compact(writer: Writer, pace: Pace) -> None:
+    """Empty the files with the most dead bytes until the dead bytes are within bounds."""
+    while True:
+        with writer.lock:
+            victim = choose(writer.ledger, writer.covered.segment, writer.unreadable)
+        if victim is None:
+            return
+        kind, number = victim
+        if kind == "pack":
+            _empty_pack(writer, number, pace)
+        elif not _empty_segment(writer, number, pace):
+            writer.unreadable.add(number)
+
+
+def choose(ledger: Ledger, below: int, skip: set[int]) -> tuple[str, int] | None:
+    """Return the file to empty next, or None while the dead bytes are few enough. Pure."""
+    dead_bytes, found = 0, list[tuple[int, str, int]]()
+    numbers = sorted(ledger.segments)
+    for number, stats in ledger.segments.items():
+        graves = stats.graves if needed(numbers, stats.lowest, number) else 0
+        dead = stats.size - stats.live - graves
+        dead_bytes += dead
+        if number < below and number not in skip:
+            found.append((dead if stats.live + graves else stats.size << 8, "segment", number))
+    for number, stats in ledger.packs.items():
+        dead = stats.size - stats.live
+        dead_bytes += dead
+        found.append((dead if stats.live else stats.size << 8, "pack", number))
+    if not found:
+        return None
+    worth, kind, number = max(found)
+    stats = ledger.packs[number] if kind == "pack" else ledger.segments[number]
+    empty = not stats.live and not stats.graves
+    bound = SLACK_BYTES + SLACK_SHARE * ledger.live
+    if empty or (dead_bytes > bound and worth * 10 > stats.size):
+        return kind, number
+    return None
+
+
+def needed(numbers: list[int], lowest: int, number: int) -> bool:
+    """Return whether a tombstone in segment `number` still buries something: a segment exists
+    between `lowest`, the first that may hold an older record of its key, and its own.
+    """
+    at = bisect_left(numbers, lowest)
+    return at < len(numbers) and numbers[at] < number
+
+
+def _empty_segment(writer: Writer, number: int, pace: Pace) -> bool:
+    layout, files = writer.layout, writer.files
+    path = layout.segment(number)
+    stats = writer.ledger.segments[number]
+    if stats.live or stats.graves:
+        handle = Handle(files, files.open(path))
+        walk = Walk(files, handle, 0, stats.size)
+        batch: list[tuple[int, Head, bytes]] = []
+        size = 0
+        for offset, head in walk:
+            pace()
+            if _live_row(writer, head, number, offset) is not None:
+                batch.append((offset, head, walk.bytes(offset, head.extent)))
+                size += head.extent
+            if size >= _BATCH_BYTES:
+                _copy(writer, number, batch)
+                batch, size = [], 0
+        _copy(writer, number, batch)
+        if walk.at < stats.size:
+            return False
+        writer.sync()
+    writer.doom_segment(number)
+    writer.release()
+    return True
+
+
+def _live_row(writer: Writer, head: Head, number: int, offset: int) -> Row | None:
+    """Return the index's row for a record of the log, or None if nobody needs the record."""
+    row = writer.index.row(head.record.key)
+    if row is None or (row.segment, row.offset) != (number, offset):
+        return None
+    if row.kind == TOMBSTONE and not needed(sorted(writer.ledger.segments), row.oldest, number):
+        return None
+    return row
+
+
+def _copy(writer: Writer, number: int, batch: list[tuple[int, Head, bytes]]) -> None:
+    with writer.lock:
+        found = [(_live_row(writer, head, number, at), data) for at, head, data in batch]
+        live = [(row, data) for row, data in found if row is not None]
+        if live:
+            writer.restate(live)
+
+
+def _empty_pack(writer: Writer, number: int, pace: Pace) -> None:
+    if writer.ledger.packs[number].live:
+        for row in list(_rows_in_pack(writer, number, pace)):
+            writer.unpack(row)
+        writer.sync()
+    writer.doom_pack(number)
+    writer.release()
+
+
+def _rows_in_pack(writer: Writer, number: int, pace: Pace) -> Iterator[Row]:
+    for row in writer.index.rows():
+        pace()
+        if row.kind == PACKED and unpack_place(row.record.place).file == number:
+            yield row
+
+
+# -- runs of the index -----------------------------------------------------------------------------
+
+
+def merge_runs(writer: Writer, pace: Pace, *, quiet: bool = False) -> None:
+    """Merge runs of similar size, so that a lookup asks few of them."""
+    while True:
+        runs = writer.index.runs
+        group = runs[: _group([run.count for run in runs])]
+        if quiet and len(runs) > 1 and sum(run.count for run in runs) <= MERGE_ALL_ROWS:
+            group = runs
+        if len(group) < 2:
+            return
+        _merge(writer, group, pace, last=len(group) == len(runs))
+
+
+def _group(counts: list[int]) -> int:
+    """Return how many of the newest runs to merge, 0 for none. Pure."""
+    total, size = 0, 0
+    for count in counts:
+        if size and count > 4 * total:
+            break
+        total += count
+        size += 1
+    return size if size >= MERGE_RUNS else 0
+
+
+def _merge(writer: Writer, group: tuple[Run, ...], pace: Pace, *, last: bool) -> None:
+    with writer.lock:
+        number = writer.ledger.file_number()
+        segments = sorted(writer.ledger.segments)
+    path = writer.layout.run(number)
+    rows = _merged(group, segments if last else None)
+    count = write_run(path, writer.files, number, rows, pace)
+    new = (Run(path, writer.files, mmap=writer.mmap),) if count else ()
+    assert writer.saved is not None
+    kept = [run.number for run in writer.index.runs if run not in group]
+    writer.saved.runs = [run.number for run in new] + kept
+    writer.saved.next_file = max(writer.saved.next_file, number + 1)
+    manifests.save(writer.saved, writer.layout, writer.files)
+    with writer.lock:
+        writer.index.replace(group, new)
+        writer.index_bytes += sum(run.bytes for run in new) - sum(run.bytes for run in group)
+    for run in group:
+        writer.files.unlink(run.path)
+
+
+def _merged(
+    group: tuple[Run, ...], segments: list[int] | None
+) -> Iterator[tuple[bytes, bytes, float | None]]:
+    """Yield the newest row of each key; of the tombstones only those that bury something."""
+    latest = None
+    for item in heapq.merge(*(run.raw() for run in group), key=itemgetter(0)):
+        if item[0] == latest:
+            continue
+        latest = item[0]
+        if segments is not None and _useless(item[1], segments):
+            continue
+        yield item
+
+
+def _useless(row: bytes, segments: list[int]) -> bool:
+    _, segment, _, _, oldest, kind = ROW.unpack_from(row)
+    return kind == TOMBSTONE and not needed(segments, oldest, segment)

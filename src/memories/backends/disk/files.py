@@ -1,0 +1,113 @@
+"""The calls this backend makes to the operating system, in one small class.
+
+Not an abstraction over file systems: it is the seam where a test fails the N-th call or forgets
+what was not synced. Data files are written once: nothing here truncates or overwrites.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+_GATHER = 512  # Buffers per system call; the kernel's limit is 1024.
+
+
+class Files:
+    """The operating system."""
+
+    def create(self, path: Path) -> int:
+        """Create a file that must not exist yet and return its descriptor, for appending."""
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
+        return os.open(path, flags, 0o600)
+
+    def reopen(self, path: Path) -> int:
+        """Open a file to append more to it."""
+        return os.open(path, os.O_RDWR | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC)
+
+    def open(self, path: Path) -> int:
+        """Open a file for reading."""
+        return os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+
+    def write(self, descriptor: int, data: bytes | memoryview) -> int:
+        """Append what the system takes of `data` and return how much that was."""
+        return os.write(descriptor, data)
+
+    def writev(self, descriptor: int, buffers: Sequence[bytes | memoryview]) -> int:
+        """Append what the system takes of `buffers` and return how much that was."""
+        return os.writev(descriptor, buffers)
+
+    def read(self, descriptor: int, length: int, offset: int) -> bytes:
+        """Read up to `length` bytes at `offset`."""
+        return os.pread(descriptor, length, offset)
+
+    def size(self, descriptor: int) -> int:
+        """Return the length of an open file."""
+        return os.fstat(descriptor).st_size
+
+    def sync(self, descriptor: int) -> None:
+        """Return once the file's bytes and length survive a power cut."""
+        os.fdatasync(descriptor)
+
+    def close(self, descriptor: int) -> None:
+        """Close a descriptor."""
+        os.close(descriptor)
+
+    def rename(self, source: Path, target: Path) -> None:
+        """Give a file its final name, atomically."""
+        source.rename(target)
+
+    def link(self, source: Path, target: Path) -> None:
+        """Give a file a second name."""
+        os.link(source, target)
+
+    def unlink(self, path: Path) -> None:
+        """Remove a name; whoever has the file open or mapped keeps it."""
+        path.unlink(missing_ok=True)
+
+    def mkdir(self, path: Path) -> None:
+        """Create a directory that only its owner can enter, unless it exists."""
+        path.mkdir(mode=0o700, exist_ok=True)
+
+    def sync_directory(self, path: Path) -> None:
+        """Return once the names in a directory survive a power cut."""
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def map(self, descriptor: int, length: int) -> mmap.mmap:
+        """Map the first `length` bytes of a file, read-only."""
+        return mmap.mmap(descriptor, length, prot=mmap.PROT_READ)
+
+
+def append(files: Files, descriptor: int, buffers: Sequence[bytes | memoryview]) -> int:
+    """Append all of `buffers`, however many calls that takes, and return their length."""
+    pending = [memoryview(buffer).cast("B") for buffer in buffers if memoryview(buffer).nbytes]
+    pending.reverse()
+    total = 0
+    while pending:
+        batch = pending[: -_GATHER - 1 : -1]
+        written = files.writev(descriptor, batch)
+        total += written
+        while pending and written >= pending[-1].nbytes:
+            written -= pending.pop().nbytes
+        if written:
+            pending[-1] = pending[-1][written:]
+    return total
+
+
+def read_exactly(files: Files, descriptor: int, length: int, offset: int) -> bytes:
+    """Read `length` bytes at `offset`, or fewer where the file ends before."""
+    data = files.read(descriptor, length, offset)
+    if len(data) == length or not data:
+        return data
+    parts = [data]
+    missing = length - len(data)
+    while missing and data:
+        data = files.read(descriptor, missing, offset + length - missing)
+        parts.append(data)
+        missing -= len(data)
+    return b"".join(parts)

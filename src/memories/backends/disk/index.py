@@ -1,0 +1,118 @@
+"""The index: key to row, as a small table in RAM over sorted runs on disk.
+
+It holds nothing worth losing: the log says it all again. Readers take no lock: they work on one
+tuple of parts that a change replaces.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator
+from operator import itemgetter
+
+from memories.backends.disk.journal import TOMBSTONE, Row
+from memories.backends.disk.run import Run
+
+Table = dict[str, Row]
+_by_key = itemgetter(0)
+
+
+class Index:
+    """What the log says, by key. One thread at a time changes it."""
+
+    def __init__(self, runs: tuple[Run, ...] = ()) -> None:
+        self.recent: Table = {}
+        self.tables: tuple[Table, ...] = (self.recent,)  # Newest first.
+        self.runs = runs  # Newest first.
+        self._parts: tuple[tuple[Table, ...], tuple[Run, ...]] = (self.tables, runs)
+
+    def row(self, key: str) -> Row | None:
+        """Return the newest row of `key`, a tombstone too."""
+        tables, runs = self._parts
+        for table in tables:
+            row = table.get(key)
+            if row is not None:
+                return row
+        for run in runs:
+            row = run.row(key)
+            if row is not None:
+                return row
+        return None
+
+    def put(self, row: Row) -> None:
+        """Make `row` the newest of its key."""
+        self.recent[row.record.key] = row
+
+    def freeze(self) -> Table:
+        """Set the recent rows aside, to be written as a run, and return them."""
+        frozen, self.recent = self.recent, {}
+        self._set((self.recent, *self.tables), self.runs)
+        return frozen
+
+    def thaw(self) -> None:
+        """Take the frozen rows back: they could not be written."""
+        merged: Table = {}
+        for table in reversed(self.tables):
+            merged.update(table)
+        self.recent = merged
+        self._set((merged,), self.runs)
+
+    def settle(self, run: Run | None) -> None:
+        """Put `run` in the place of the frozen rows."""
+        runs = self.runs if run is None else (run, *self.runs)
+        self._set((self.recent,), runs)
+
+    def replace(self, old: tuple[Run, ...], new: tuple[Run, ...]) -> None:
+        """Put the merged run(s) in the place of those they were merged from."""
+        at = self.runs.index(old[0])
+        runs = (*self.runs[:at], *new, *self.runs[at + len(old) :])
+        self._set(self.tables, runs)
+
+    def parts(self) -> tuple[tuple[Table, ...], tuple[Run, ...]]:
+        """Return what a point-in-time iteration works on: the table in RAM copied."""
+        tables, runs = self._parts
+        return tuple(dict(table) for table in tables), runs
+
+    def rows(self, prefix: str = "", after: str = "") -> Iterator[Row]:
+        """Yield the newest rows in key order, tombstones left out."""
+        return merged(self.parts(), prefix, after)
+
+    def _set(self, tables: tuple[Table, ...], runs: tuple[Run, ...]) -> None:
+        self.tables, self.runs = tables, runs
+        self._parts = (tables, runs)
+
+
+def merged(
+    parts: tuple[tuple[Table, ...], tuple[Run, ...]],
+    prefix: str = "",
+    after: str = "",
+    *,
+    tombstones: bool = False,
+) -> Iterator[Row]:
+    """Yield the newest row of each key that starts with `prefix` and comes after `after`."""
+    tables, runs = parts
+    low, beyond = prefix.encode(), after.encode()
+    sources: list[Iterator[tuple[bytes, Row]]] = [
+        _table_rows(table, prefix, beyond) for table in tables
+    ]
+    sources += [run.rows(low, beyond) for run in runs]
+    streams = sources if len(sources) == 1 else [heapq.merge(*sources, key=_by_key)]
+    latest = None
+    for key, row in streams[0]:
+        # Equal keys come in the order of the sources, so the newest is first.
+        if key == latest:
+            continue
+        latest = key
+        if tombstones or row.kind != TOMBSTONE:
+            yield row
+
+
+def _table_rows(table: Table, prefix: str, beyond: bytes) -> Iterator[tuple[bytes, Row]]:
+    found = []
+    for key, row in table.items():
+        if key.startswith(prefix):
+            encoded = key.encode()
+            if encoded > beyond:
+                found.append((encoded, row))
+    found.sort(key=_by_key)
+    yield from found

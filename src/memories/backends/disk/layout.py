@@ -1,0 +1,110 @@
+"""The names inside a store's directory, and the file that says what format it has.
+
+It knows where things lie, not what is in them. Every number is used for one file only, ever.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import msgspec
+
+from memories.backends.disk.files import Files, append
+from memories.errors import CorruptDataError, StorageError
+
+FORMAT_NAME = "memories cold log"
+FORMAT_VERSION = 1
+
+
+class Format(msgspec.Struct, kw_only=True):
+    """The content of `FORMAT`, as JSON."""
+
+    format: str
+    version: int
+
+
+class Layout:
+    """The paths of one store."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.log = root / "log"
+        self.values = root / "values"
+        self.index = root / "index"
+        self.format = root / "FORMAT"
+        self.lock = root / "LOCK"
+        self.reserve = root / "RESERVE"
+        self.manifest = self.index / "manifest"
+
+    def segment(self, number: int) -> Path:
+        """Return the path of a segment of the log."""
+        return self.log / f"{number:08d}.seg"
+
+    def value(self, number: int) -> Path:
+        """Return the path of a file that holds one large value."""
+        return self.values / f"{number:08d}.val"
+
+    def pack(self, number: int) -> Path:
+        """Return the path of an adopted file, which holds many frames."""
+        return self.values / f"{number:08d}.pack"
+
+    def run(self, number: int) -> Path:
+        """Return the path of one sorted run of the index."""
+        return self.index / f"{number:08d}.run"
+
+
+def numbers(directory: Path, suffix: str) -> list[int]:
+    """Return the numbers of the files in `directory` that have `suffix`, ascending."""
+    if not directory.is_dir():
+        return []
+    with os.scandir(directory) as entries:
+        stems = [entry.name[: -len(suffix)] for entry in entries if entry.name.endswith(suffix)]
+    return sorted(int(stem) for stem in stems if stem.isdecimal())
+
+
+def create(layout: Layout, files: Files) -> None:
+    """Lay out an empty store, unless there is one already."""
+    layout.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for directory in (layout.log, layout.values, layout.index):
+        files.mkdir(directory)
+    if not layout.format.exists():
+        write_whole(files, layout.format, _format_bytes())
+    files.sync_directory(layout.root)
+
+
+def verify(layout: Layout) -> None:
+    """Refuse a directory that is no store, or one of another format version."""
+    try:
+        found = msgspec.json.decode(layout.format.read_bytes(), type=Format)
+    except FileNotFoundError as error:
+        raise StorageError(
+            f"{layout.root} holds no store: it has no file FORMAT; check the path"
+        ) from error
+    except msgspec.MsgspecError as error:
+        raise CorruptDataError(
+            f"{layout.format} is damaged: {error}; restore it from another store of this version"
+        ) from error
+    if found.format != FORMAT_NAME or found.version != FORMAT_VERSION:
+        raise StorageError(
+            f"{layout.root} has format {found.format!r} version {found.version}, and this "
+            f"package reads {FORMAT_NAME!r} version {FORMAT_VERSION}; use a version that reads it"
+        )
+
+
+def write_whole(files: Files, path: Path, data: bytes) -> None:
+    """Write a small file so that it appears complete or not at all, power cuts included."""
+    draft = path.with_name(path.name + ".tmp")
+    files.unlink(draft)
+    descriptor = files.create(draft)
+    try:
+        append(files, descriptor, [data])
+        files.sync(descriptor)
+    finally:
+        files.close(descriptor)
+    files.rename(draft, path)
+    files.sync_directory(path.parent)
+
+
+def _format_bytes() -> bytes:
+    return msgspec.json.encode(Format(format=FORMAT_NAME, version=FORMAT_VERSION)) + b"\n"

@@ -1,0 +1,127 @@
+"""What the store holds, in bytes: per segment and pack, live and dead, and in all.
+
+Pure counting. A checkpoint saves it; a replay of the log arrives at the same figures.
+"""
+
+from __future__ import annotations
+
+from memories.backends.disk.journal import (
+    FILE,
+    INLINE,
+    PACKED,
+    TOMBSTONE,
+    Row,
+    unpack_place,
+)
+from memories.backends.disk.manifest import FileStats, Manifest
+
+_HERE = frozenset((INLINE, FILE, PACKED))
+
+
+class Ledger:
+    """The account of one store; one thread at a time changes it."""
+
+    def __init__(self) -> None:
+        self.segments: dict[int, FileStats] = {}
+        self.packs: dict[int, FileStats] = {}
+        self.log_bytes = 0
+        self.pack_bytes = 0
+        self.live = 0
+        self.keys = 0
+        self.value_bytes = 0  # Bytes in value files, dead ones too until they are unlinked.
+        self.retired: list[tuple[int, int]] = []  # Dead value files: number and bytes.
+        self.last_version = 0
+        self.next_file = 1
+
+    @classmethod
+    def load(cls, manifest: Manifest) -> Ledger:
+        """Return the account as a checkpoint left it."""
+        ledger = cls()
+        ledger.segments, ledger.packs = manifest.segments, manifest.packs
+        ledger.log_bytes = sum(stats.size for stats in ledger.segments.values())
+        ledger.pack_bytes = sum(stats.size for stats in ledger.packs.values())
+        ledger.live, ledger.keys = manifest.live, manifest.keys
+        ledger.value_bytes = manifest.value_bytes
+        ledger.last_version, ledger.next_file = manifest.last_version, manifest.next_file
+        ledger.retired = [(number, size) for number, size in manifest.retired]
+        return ledger
+
+    def file_number(self) -> int:
+        """Return a number that no value file, pack or run ever had."""
+        number = self.next_file
+        self.next_file += 1
+        return number
+
+    def grew(self, segment: int, end: int) -> None:
+        """Note how long a segment has become."""
+        stats = self.segments.get(segment)
+        if stats is None:
+            stats = self.segments[segment] = FileStats(0)
+        self.log_bytes += end - stats.size
+        stats.size = end
+
+    def adopted(self, pack: int, size: int) -> None:
+        """Note that there is a pack of `size` bytes."""
+        if pack not in self.packs:
+            self.packs[pack] = FileStats(size)
+            self.pack_bytes += size
+            self.next_file = max(self.next_file, pack + 1)
+
+    def dropped_segment(self, segment: int) -> int:
+        """Forget a segment and return its size."""
+        size = self.segments.pop(segment).size
+        self.log_bytes -= size
+        return size
+
+    def dropped_pack(self, pack: int) -> int:
+        """Forget a pack and return its size."""
+        size = self.packs.pop(pack).size
+        self.pack_bytes -= size
+        return size
+
+    def replace(self, old: Row | None, new: Row) -> None:
+        """Count `new` in and `old` out."""
+        self._enter(new)
+        if old is not None:
+            self._leave(old, new)
+        if new.record.version > self.last_version:
+            self.last_version = new.record.version
+
+    def _enter(self, row: Row) -> None:
+        stats = self.segments[row.segment]
+        if row.kind == TOMBSTONE:
+            stats.lowest = min(stats.lowest, row.oldest) if stats.graves else row.oldest
+            stats.graves += row.extent
+            return
+        stats.live += row.extent
+        self.keys += 1
+        if row.kind not in _HERE:
+            return
+        self.live += row.record.stored
+        if row.kind == FILE:
+            self.value_bytes += row.record.stored
+            self.next_file = max(self.next_file, unpack_place(row.record.place).file + 1)
+        elif row.kind == PACKED:
+            self.packs[unpack_place(row.record.place).file].live += row.record.stored
+
+    def _leave(self, old: Row, new: Row) -> None:
+        stats = self.segments.get(old.segment)
+        if old.kind == TOMBSTONE:
+            if stats is not None:
+                stats.graves -= old.extent
+            return
+        if stats is not None:
+            stats.live -= old.extent
+        self.keys -= 1
+        if old.kind not in _HERE:
+            return
+        self.live -= old.record.stored
+        if old.kind == FILE:
+            if old.record.place == new.record.place:
+                self.value_bytes -= old.record.stored
+            else:
+                self.retired.append((unpack_place(old.record.place).file, old.record.stored))
+        elif old.kind == PACKED:
+            pack = self.packs.get(unpack_place(old.record.place).file)
+            if pack is not None:
+                pack.live -= old.record.stored

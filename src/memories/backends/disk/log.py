@@ -1,0 +1,133 @@
+"""The log: segments that are only appended to, and how far of it is synced.
+
+It knows bytes and positions, neither keys nor which record is live. A failed append ends the
+segment: the next one says in its header how much of this one counts.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+
+from memories.backends.disk.files import Files, append
+from memories.backends.disk.handles import Handle, Handles
+from memories.backends.disk.journal import (
+    SEGMENT_HEADER_BYTES,
+    Position,
+    pack_segment_header,
+    padding,
+)
+from memories.backends.disk.layout import Layout, write_whole
+
+SEGMENT_BYTES = 64 << 20
+
+
+class Log:
+    """Appends records; one caller at a time appends, any thread may sync."""
+
+    def __init__(self, layout: Layout, files: Files, handles: Handles, end: Position) -> None:
+        self._layout = layout
+        self._files = files
+        self._handles = handles
+        self._active: Handle | None = None
+        self._unsynced: list[tuple[int, Handle]] = []
+        self._new_names = False
+        self._syncing = threading.Lock()
+        self.end = end  # Everything before it counts.
+        self.synced = end
+        self.highest = end.segment  # The highest segment number ever used.
+        self.suspect = False  # A sync failed: the kernel may have dropped what was not synced.
+
+    def resume(self, number: int) -> None:
+        """Go on appending to the last segment, which ends at a whole, synced record."""
+        path = self._layout.segment(number)
+        self._active = Handle(self._files, self._files.reopen(path))
+        self._handles.keep(path, self._active)
+
+    def append(self, parts: Sequence[bytes | memoryview], length: int) -> Position:
+        """Write one record of `length` bytes and return where it starts."""
+        if self._active is None or self.end.offset >= SEGMENT_BYTES:
+            self._start_segment()
+        assert self._active is not None
+        if not self._unsynced or self._unsynced[-1][1] is not self._active:
+            self._unsynced.append((self.end.segment, self._active))
+        start = self.end
+        try:
+            if len(parts) == 1:
+                data = parts[0]
+                written = self._files.write(self._active.descriptor, data)
+                if written < length:
+                    append(self._files, self._active.descriptor, [memoryview(data)[written:]])
+            else:
+                append(self._files, self._active.descriptor, parts)
+        except BaseException:
+            self._active = None
+            raise
+        self.end = Position(start.segment, start.offset + length)
+        return start
+
+    def cut(self) -> None:
+        """End the segment: what follows goes to a new one."""
+        self._active = None
+
+    def _start_segment(self) -> None:
+        number = self.highest + 1
+        path = self._layout.segment(number)
+        descriptor = self._files.create(path)
+        self.highest = number
+        handle = Handle(self._files, descriptor)
+        append(self._files, descriptor, [pack_segment_header(number, self.end)])
+        self._active = self._handles.keep(path, handle)
+        self._unsynced.append((number, handle))
+        self._new_names = True
+        self.end = Position(number, SEGMENT_HEADER_BYTES)
+
+    def sync(self) -> None:
+        """Return once everything before the present end survives a power cut.
+
+        Threads that wait here share one sync. After a failure `suspect` is set, and what was not
+        synced must be written again elsewhere (`replace_unsynced`): the kernel forgets a failure.
+        """
+        wanted = self.end
+        with self._syncing:
+            if self.synced >= wanted:
+                return
+            wanted, batch = self.end, list(self._unsynced)
+            new_names, self._new_names = self._new_names, False
+            try:
+                for _, handle in batch:
+                    self._files.sync(handle.descriptor)
+                if new_names:
+                    self._files.sync_directory(self._layout.log)
+            except BaseException:
+                self._new_names |= new_names
+                self.suspect = True
+                raise
+            self.synced = wanted
+            # The last one may have grown since `wanted` was read: it stays.
+            done = {number for number, _ in batch[:-1]}
+            self._unsynced = [item for item in self._unsynced if item[0] not in done]
+
+    def replace_unsynced(self, records: Sequence[bytes]) -> list[Position]:
+        """Put `records` in a new segment that follows the synced part of the log.
+
+        The segment appears complete and synced, or not at all.
+        """
+        number = self.highest + 1
+        self.highest = number
+        data = pack_segment_header(number, self.synced) + b"".join(records)
+        path = self._layout.segment(number)
+        write_whole(self._files, path, data)
+        self.suspect = False
+        self._active, self._unsynced, self._new_names = None, [], False
+        positions, offset = [], SEGMENT_HEADER_BYTES
+        for record in records:
+            positions.append(Position(number, offset))
+            offset += len(record)
+        self.end = self.synced = Position(number, offset)
+        return positions
+
+
+def framed(head: bytes, frame: Sequence[memoryview | bytes], length: int) -> list[bytes]:
+    """Return one record with an inline frame as a single buffer."""
+    return [b"".join((head, *frame, padding(length)))]

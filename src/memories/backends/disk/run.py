@@ -1,0 +1,216 @@
+"""One sorted, immutable run of the index on disk: rows in key order, and a hash table over them.
+
+A file is written once and only ever unlinked, so a reader needs no lock and survives both a merge
+and a fork. Each block is verified when it is first touched; damage raises `RunDamagedError`, and
+the index is built again from the log.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from xxhash import xxh3_64_intdigest
+
+from memories.backends.disk.files import Files, read_exactly
+from memories.backends.disk.journal import Row, decode_record
+from memories.entry import Record
+
+MAGIC = b"mRun\1\0\0\0"
+BLOCK = 4096
+# magic, number, rows, slots, then where sections start: offsets, table, expiry, sums; and a sum
+# over the sums and this footer.
+FOOTER = struct.Struct("<8sQQQQQQQQ")
+# row length, segment, offset, extent, oldest, kind
+ROW = struct.Struct("<IIQIIB")
+OFFSET_BITS = 44
+OFFSET_MASK = (1 << OFFSET_BITS) - 1
+FIRST_ROW = 64  # No row starts at 0, so that no word of the table is 0.
+
+
+class RunDamagedError(Exception):
+    """A run of the index is not what was written; it never leaves this package."""
+
+
+class Run:
+    """A run, open for reading."""
+
+    def __init__(self, path: Path, files: Files, *, mmap: bool = True) -> None:
+        self.path = path
+        descriptor = files.open(path)
+        try:
+            size = files.size(descriptor)
+            footer_at = size - FOOTER.size
+            self._parse(read_exactly(files, descriptor, FOOTER.size, max(0, footer_at)), footer_at)
+            self._data: Any = (
+                files.map(descriptor, size) if mmap else read_exactly(files, descriptor, size, 0)
+            )
+        finally:
+            files.close(descriptor)
+        self.bytes = size
+        view = memoryview(self._data)
+        self._offsets = view[self._offsets_at : self._offsets_at + 8 * self.count].cast("Q")
+        self._table = view[self._table_at : self._table_at + 8 * self._slots].cast("Q")
+        expiries = (self._sums_at - self._expiry_at) // 16
+        self._expiry = view[self._expiry_at : self._expiry_at + 8 * expiries].cast("d")
+        self._expiring = view[self._expiry_at + 8 * expiries : self._sums_at].cast("Q")
+        self._sums = view[self._sums_at : footer_at].cast("Q")
+        self._verified = bytearray(len(self._sums))
+        front = view[footer_at : size - 8]
+        if xxh3_64_intdigest(bytes(self._sums) + front) != self._digest:
+            raise RunDamagedError(f"the sums of {path} are damaged")
+
+    def _parse(self, footer: bytes, footer_at: int) -> None:
+        if len(footer) < FOOTER.size:
+            raise RunDamagedError(f"{self.path} is cut short")
+        magic, number, count, slots, *sections, self._digest = FOOTER.unpack(footer)
+        offsets_at, table_at, expiry_at, sums_at = sections
+        sound = (
+            magic == MAGIC
+            and FIRST_ROW <= offsets_at <= table_at <= expiry_at <= sums_at <= footer_at
+            and offsets_at + 8 * count <= table_at
+            and table_at + 8 * slots == expiry_at
+            and footer_at - sums_at == 8 * -(-sums_at // BLOCK)
+            and slots & (slots - 1) == 0
+        )
+        if not sound:
+            raise RunDamagedError(f"{self.path} is damaged or cut short")
+        self.number: int = number
+        self.count: int = count
+        self._slots: int = slots
+        self._offsets_at, self._table_at = offsets_at, table_at
+        self._expiry_at, self._sums_at = expiry_at, sums_at
+
+    def row(self, key: str) -> Row | None:
+        """Return the row of `key`, or None."""
+        encoded = key.encode()
+        digest = xxh3_64_intdigest(encoded)
+        mask = self._slots - 1
+        tag = digest >> OFFSET_BITS
+        slot = digest & mask
+        table, verified, first = self._table, self._verified, self._table_at
+        while True:
+            block = (first + slot * 8) // BLOCK
+            if not verified[block]:
+                self._verify(block)
+            word = table[slot]
+            if not word:
+                return None
+            if word >> OFFSET_BITS == tag:
+                row = self._row_at(word & OFFSET_MASK)
+                if row.record.key == key:
+                    return row
+            slot = (slot + 1) & mask
+
+    def rows(self, prefix: bytes = b"", beyond: bytes = b"") -> Iterator[tuple[bytes, Row]]:
+        """Yield keys and rows that start with `prefix` and come after `beyond`, in order."""
+        at = self._bisect(max(prefix, beyond))
+        while at < self.count:
+            row = self._row_at(self._offset(at))
+            key = row.record.key.encode()
+            if not key.startswith(prefix):
+                return
+            if key > beyond:
+                yield key, row
+            at += 1
+
+    def raw(self) -> Iterator[tuple[bytes, bytes, float | None]]:
+        """Yield keys, rows as they lie, and expiries, in key order; for merging."""
+        data = self._data
+        expiries = dict(zip(self._expiring, self._expiry, strict=True))
+        for at in range(self.count):
+            offset = self._offset(at)
+            row: bytes = data[offset : offset + self._length(offset)]
+            yield key_of(row), row, expiries.get(offset)
+
+    def expired(self, now: float) -> Iterator[Row]:
+        """Yield the rows whose time has ended, earliest first; they may have been replaced."""
+        for at in range(len(self._expiry)):
+            self._touch(self._expiry_at + 8 * at, 8)
+            self._touch(self._expiry_at + 8 * (len(self._expiry) + at), 8)
+            if self._expiry[at] > now:
+                return
+            yield self._row_at(self._expiring[at])
+
+    def verify(self) -> None:
+        """Verify every block."""
+        for block in range(len(self._sums)):
+            self._verify(block)
+
+    def _offset(self, at: int) -> int:
+        self._touch(self._offsets_at + 8 * at, 8)
+        return self._offsets[at]
+
+    def _length(self, offset: int) -> int:
+        self._touch(offset, 4)
+        length = int.from_bytes(self._data[offset : offset + 4], "little")
+        if length < ROW.size or offset + length > self._offsets_at:
+            raise RunDamagedError(f"{self.path} has a row of {length} bytes at {offset}")
+        self._touch(offset, length)
+        return length
+
+    def _row_at(self, offset: int) -> Row:
+        verified = self._verified
+        data = self._data[offset : offset + 128]
+        length = data[0] | data[1] << 8 | data[2] << 16 | data[3] << 24
+        last = (offset + length - 1) // BLOCK
+        if not (verified[offset // BLOCK] and last < len(verified) and verified[last]):
+            length = self._length(offset)
+        if length > 128:
+            length = self._length(offset)
+            data = self._data[offset : offset + length]
+        return unpack_row(data[:length])
+
+    def _bisect(self, key: bytes) -> int:
+        low, high = 0, self.count if key else 0
+        while low < high:
+            middle = (low + high) // 2
+            offset = self._offset(middle)
+            row = self._data[offset : offset + self._length(offset)]
+            if key_of(row) < key:
+                low = middle + 1
+            else:
+                high = middle
+        return low
+
+    def _touch(self, offset: int, length: int) -> None:
+        for block in range(offset // BLOCK, (offset + length - 1) // BLOCK + 1):
+            if not self._verified[block]:
+                self._verify(block)
+
+    def _verify(self, block: int) -> None:
+        start = block * BLOCK
+        data = self._data[start : min(start + BLOCK, self._sums_at)]
+        if xxh3_64_intdigest(data, block) != self._sums[block]:
+            raise RunDamagedError(f"{self.path} is damaged in its block {block}")
+        self._verified[block] = 1
+
+
+def pack_row(row: Row, encode: Callable[[Record], bytes]) -> bytes:
+    """Return a row as it lies in a run."""
+    body = encode(row.record)
+    length = ROW.size + len(body)
+    return ROW.pack(length, row.segment, row.offset, row.extent, row.oldest, row.kind) + body
+
+
+def unpack_row(data: bytes) -> Row:
+    """Return the row that `data` holds exactly."""
+    _, segment, offset, extent, oldest, kind = ROW.unpack_from(data)
+    try:
+        return Row(decode_record(data[ROW.size :]), kind, segment, offset, extent, oldest)
+    except msgspec.MsgspecError as error:
+        raise RunDamagedError(f"a row of the index cannot be read: {error}") from error
+
+
+def key_of(row: bytes) -> bytes:
+    """Return the key inside a packed row: the first field of its record."""
+    at = ROW.size + 1  # A record is a msgpack array of fewer than 16 fields: one byte of head.
+    lead = row[at]
+    if lead & 0xE0 == 0xA0:
+        return row[at + 1 : at + 1 + (lead & 0x1F)]
+    if lead == 0xD9:
+        return row[at + 2 : at + 2 + row[at + 1]]
+    return row[at + 3 : at + 3 + int.from_bytes(row[at + 1 : at + 3], "big")]

@@ -1,0 +1,138 @@
+"""Writes a run of the index from rows in key order, in one pass and with bounded buffers.
+
+What stays in RAM while it writes are 16 bytes per row: its offset and the hash of its key.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from xxhash import xxh3_64_intdigest
+
+from memories.backends.disk.files import Files, append
+from memories.backends.disk.run import BLOCK, FIRST_ROW, FOOTER, MAGIC, OFFSET_BITS
+
+_CHUNK = 64 * BLOCK
+
+
+def write_run(
+    path: Path,
+    files: Files,
+    number: int,
+    rows: Iterable[tuple[bytes, bytes, float | None]],
+    pace: Callable[[], None],
+) -> int:
+    """Write `rows` (key, packed row, expiry) and return how many there were; 0 writes no file.
+
+    The file is synced before it gets its name. `pace` is called now and then: it may sleep.
+    """
+    draft = path.with_name(path.name + ".tmp")
+    files.unlink(draft)
+    out = _Out(files, files.create(draft))
+    try:
+        count = _write(out, number, rows, pace)
+        files.sync(out.descriptor)
+    except BaseException:
+        files.unlink(draft)
+        raise
+    finally:
+        files.close(out.descriptor)
+    if count:
+        files.rename(draft, path)
+    else:
+        files.unlink(draft)
+    return count
+
+
+def _write(
+    out: _Out,
+    number: int,
+    rows: Iterable[tuple[bytes, bytes, float | None]],
+    pace: Callable[[], None],
+) -> int:
+    offsets, hashes, expiring = array("Q"), array("Q"), []
+    out.put(MAGIC.ljust(FIRST_ROW, b"\0"))
+    position = FIRST_ROW
+    for at, (key, row, expires_at) in enumerate(rows):
+        offsets.append(position)
+        hashes.append(xxh3_64_intdigest(key))
+        if expires_at is not None:
+            expiring.append((expires_at, position))
+        out.put(row)
+        position += len(row)
+        if not at % 32:
+            pace()
+    count = len(offsets)
+    offsets_at = out.align()
+    out.put(offsets.tobytes())
+    table_at = out.align()
+    table = hash_table(hashes, offsets)
+    out.put(table.tobytes())
+    expiring.sort()
+    expiry_at = out.align()
+    out.put(array("d", [at for at, _ in expiring]).tobytes())
+    out.put(array("Q", [offset for _, offset in expiring]).tobytes())
+    sums_at = out.align()
+    footer = FOOTER.pack(
+        MAGIC, number, count, len(table), offsets_at, table_at, expiry_at, sums_at, 0
+    )
+    out.finish(footer[:-8])
+    return count
+
+
+def hash_table(hashes: array[int], offsets: array[int]) -> npt.NDArray[np.uint64]:
+    """Return an open-addressed table of words: 20 bits of the hash, 44 bits of the offset."""
+    slots = 8
+    while slots * 2 < len(hashes) * 3:
+        slots *= 2
+    hashed = np.frombuffer(hashes, np.uint64) if hashes else np.empty(0, np.uint64)
+    offset = np.frombuffer(offsets, np.uint64) if offsets else np.empty(0, np.uint64)
+    shift = np.uint64(OFFSET_BITS)
+    pending = (hashed >> shift) << shift | offset
+    wanted = (hashed & np.uint64(slots - 1)).astype(np.int64)
+    table = np.zeros(slots, np.uint64)
+    while pending.size:
+        free = table[wanted] == 0
+        table[wanted[free]] = pending[free]
+        # Of those that wanted one slot the last got it; the others look one further.
+        left = table[wanted] != pending
+        pending, wanted = pending[left], (wanted[left] + 1) & (slots - 1)
+    return table
+
+
+class _Out:
+    """A file written in order, whose blocks are summed on their way."""
+
+    def __init__(self, files: Files, descriptor: int) -> None:
+        self._files = files
+        self.descriptor = descriptor
+        self._buffer = bytearray()
+        self._length = 0
+        self._sums = array("Q")
+
+    def put(self, data: bytes) -> None:
+        self._buffer += data
+        self._length += len(data)
+        if len(self._buffer) >= _CHUNK:
+            self._flush(len(self._buffer) // BLOCK * BLOCK)
+
+    def align(self) -> int:
+        self.put(bytes(-self._length % 8))
+        return self._length
+
+    def finish(self, front: bytes) -> None:
+        self._flush(len(self._buffer))
+        sums = self._sums.tobytes()
+        digest = xxh3_64_intdigest(sums + front).to_bytes(8, "little")
+        append(self._files, self.descriptor, [sums, front, digest])
+
+    def _flush(self, length: int) -> None:
+        data = bytes(self._buffer[:length])
+        del self._buffer[:length]
+        for start in range(0, length, BLOCK):
+            self._sums.append(xxh3_64_intdigest(data[start : start + BLOCK], len(self._sums)))
+        append(self._files, self.descriptor, [data])

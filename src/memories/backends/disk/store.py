@@ -1,0 +1,401 @@
+"""The cold tier's store and the journal of all durable truths: a log, and an index over it.
+
+It decides nothing about who stays. One process writes a directory; any number may read it, and a
+forked child becomes one of those.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+from memories.backends.base import Backend, Problem, Usage
+from memories.backends.disk import layout as layouts
+from memories.backends.disk.adopt import bring_in
+from memories.backends.disk.files import Files
+from memories.backends.disk.follow import Follower
+from memories.backends.disk.handles import Handles
+from memories.backends.disk.index import Index
+from memories.backends.disk.journal import PACKED, TOMBSTONE, Row, pack_place, placed
+from memories.backends.disk.layout import Layout
+from memories.backends.disk.lock import WriterLock
+from memories.backends.disk.opening import Opening, Verify
+from memories.backends.disk.reading import GoneError, Reading
+from memories.backends.disk.run import RunDamagedError
+from memories.backends.disk.translate import storage_error
+from memories.backends.disk.upkeep import Upkeep
+from memories.backends.disk.view import View
+from memories.backends.disk.writer import Writer
+from memories.entry import Record, TierName
+from memories.errors import (
+    ClosedError,
+    CorruptDataError,
+    ForkedError,
+    KeyNotFoundError,
+    StorageError,
+)
+
+Durability = Literal["relaxed", "full"]
+
+
+class DiskBackend(Backend):
+    """Keeps frames in a directory.
+
+    Args:
+        path: The directory; made if it does not exist and the store is to be written.
+        durability: "relaxed": a power cut leaves a prefix of what was acknowledged, at most a
+            second short. "full": a write returns once it survives a power cut.
+        read_only: Take no lock, write nothing, and see what the writer wrote 100 ms ago or before.
+        mmap: Map the index and values of 1 MB and more instead of reading them.
+        verify: Raises ValueError for a frame that is not whole; asked, after a crash, about the
+            large values that may not have been synced.
+        repair: Open although parts of the log are damaged, and keep what can be read.
+        files: The operating system; a test gives one that fails.
+
+    Raises:
+        StoreLockedError: somebody else is writing it.
+        CorruptDataError: the index is lost and a part of the log that had been synced is damaged.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        durability: Durability = "relaxed",
+        read_only: bool = False,
+        mmap: bool = True,
+        verify: Verify | None = None,
+        repair: bool = False,
+        files: Files | None = None,
+    ) -> None:
+        self._layout = Layout(Path(path))
+        self._files = Files() if files is None else files
+        self._mmap, self._durability, self._verify = mmap, durability, verify
+        self._closed = False
+        self._read_only = read_only
+        self._forked = False
+        self._follower: Follower | None = None
+        self._writer: Writer | None = None
+        self._upkeep: Upkeep | None = None
+        self._lock: WriterLock | None = None
+        self._damage: list[str] = []
+        self._follow_lock = threading.Lock()
+        try:
+            if read_only:
+                layouts.verify(self._layout)
+                self._follow()
+            else:
+                self._open_writer(repair=repair, distrust_index=False)
+        except OSError as error:
+            if isinstance(error, StorageError) or type(error).__module__ == "memories.errors":
+                raise
+            raise storage_error("open a store", self._layout.root, error) from error
+        _backends.add(self)
+
+    def _open_writer(self, *, repair: bool, distrust_index: bool) -> None:
+        self._layout.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if self._lock is None:
+            self._lock = WriterLock(self._layout.lock)
+        try:
+            layouts.create(self._layout, self._files)
+            layouts.verify(self._layout)
+            writer, self._damage = Opening(
+                self._layout, self._files, mmap=self._mmap, full=self._durability == "full",
+                verify=self._verify, repair=repair, distrust_index=distrust_index,
+            ).run()  # fmt: skip
+        except BaseException:
+            self._lock.release()
+            self._lock = None
+            raise
+        self._writer, self._reading = writer, writer.reading
+        self._index = writer.index
+        self._upkeep = Upkeep(writer)
+        if writer.changed.is_set():
+            self._upkeep.start()
+
+    # -- the contract ----------------------------------------------------------------------------
+
+    def write(self, record: Record, frame: Sequence[memoryview]) -> Record:
+        """Keep `frame`; one append to the log, or one file of its own from 1 MB on."""
+        writer = self._writing()
+        try:
+            return writer.write(record, frame)
+        except OSError as error:
+            raise storage_error(f"store {record.key!r}", self._layout.root, error) from error
+
+    def read(self, record: Record) -> memoryview:
+        """Return the frame that `record` names; from 1 MB on a view of the mapped file.
+
+        Raises:
+            CorruptDataError: the medium no longer holds what the record names.
+            KeyNotFoundError: the record was replaced or removed, and its bytes given back.
+        """
+        try:
+            return self._reading.read(record)
+        except GoneError:
+            return self._read_again(record)
+        except OSError as error:
+            raise storage_error(f"read {record.key!r}", self._layout.root, error) from error
+
+    def find(self, key: str) -> Record | None:
+        """Return the newest record of `key`, or None."""
+        row = self._row(key)
+        return None if row is None or row.kind == TOMBSTONE else row.record
+
+    def remove(self, key: str, version: int) -> None:
+        """Append a tombstone to the log."""
+        writer = self._writing()
+        try:
+            writer.remove(key, version)
+        except OSError as error:
+            raise storage_error(f"remove {key!r}", self._layout.root, error) from error
+
+    def scan(self, prefix: str = "", after: str = "") -> Iterator[Record]:
+        """Yield records in key order, as of one moment."""
+        for row in self._look().rows(prefix, after):
+            yield row.record
+
+    def usage(self) -> Usage:
+        """Return what is held; physical bytes are everything in the directory."""
+        writer = self._writer
+        if writer is not None:
+            return Usage(writer.ledger.live, writer.physical(), writer.ledger.keys)
+        ledger = self._following().ledger
+        held = ledger.log_bytes + ledger.pack_bytes + ledger.value_bytes
+        return Usage(ledger.live, held, ledger.keys)
+
+    def last_version(self) -> int:
+        """Return the highest version ever written, noted or removed here."""
+        ledger = self._writer.ledger if self._writer is not None else self._following().ledger
+        return ledger.last_version
+
+    def sync(self) -> None:
+        """Return once everything committed survives a power cut."""
+        if self._read_only or self._forked:
+            return
+        writer = self._writing()
+        try:
+            writer.sync()
+        except OSError as error:
+            raise storage_error("sync", self._layout.root, error) from error
+
+    def close(self) -> None:
+        """Sync, write a checkpoint, and let another writer in. Idempotent."""
+        if self._closed:
+            return
+        self._closed = True
+        _backends.discard(self)
+        writer, self._writer = self._writer, None
+        try:
+            if writer is not None and self._upkeep is not None:
+                self._upkeep.stop()
+                writer.checkpoint()
+        except OSError as error:
+            raise storage_error("sync", self._layout.root, error) from error
+        finally:
+            if self._lock is not None:
+                self._lock.release()
+                self._lock = None
+
+    # -- beyond the contract ---------------------------------------------------------------------
+
+    def note(self, record: Record) -> Record:
+        """Journal a record whose frame another backend keeps; `find` and `scan` return it."""
+        writer = self._writing()
+        try:
+            return writer.note(record)
+        except OSError as error:
+            raise storage_error(f"note {record.key!r}", self._layout.root, error) from error
+
+    def adopt(
+        self, path: str | os.PathLike[str], items: Sequence[tuple[Record, int, int]]
+    ) -> list[Record]:
+        """Take over a file of frames as it lies: each item is a record, its offset and length.
+
+        Shares the file's blocks (reflink, or else a hard link) where the file system can, and
+        copies otherwise. Nobody may change the file afterwards.
+        """
+        writer = self._writing()
+        try:
+            with writer.lock:
+                number = writer.ledger.file_number()
+            target = self._layout.pack(number)
+            size = bring_in(Path(path), target, self._files)
+            return writer.adopt(number, size, [
+                placed(record, length, pack_place(PACKED, number, offset, length))
+                for record, offset, length in items
+            ])  # fmt: skip
+        except OSError as error:
+            raise storage_error(f"adopt {path}", self._layout.root, error) from error
+
+    @contextmanager
+    def view(self) -> Iterator[View]:
+        """Give all records as of now; what they name stays readable until the end of the block."""
+        writer = self._writer
+        if writer is None:
+            follower = self._following()
+            follower.refresh(now=True)
+            yield View(follower.index.parts(), follower.ledger)
+            return
+        writer.pin()
+        try:
+            with writer.lock:
+                view = View(writer.index.parts(), writer.ledger)
+            yield view
+        finally:
+            writer.unpin()
+
+    def delete_prefix(self, prefix: str, version: Callable[[], int]) -> int:
+        """Remove every key that starts with `prefix`, each at a version of its own; the count."""
+        count = 0
+        for record in self.scan(prefix):
+            self.remove(record.key, version())
+            count += 1
+        return count
+
+    def find_where(
+        self,
+        *,
+        prefix: str = "",
+        metadata: dict[str, Any] | None = None,
+        tier: TierName | None = None,
+        min_size: int = 0,
+        max_size: int | None = None,
+        stored_after: float | None = None,
+        stored_before: float | None = None,
+    ) -> Iterator[Record]:
+        """Yield the records that meet every condition, in key order; reads each key's row."""
+        wanted = (metadata or {}).items()
+        for record in self.scan(prefix):
+            if (
+                record.size >= min_size
+                and (max_size is None or record.size <= max_size)
+                and (tier is None or record.tier is tier)
+                and (stored_after is None or record.stored_at >= stored_after)
+                and (stored_before is None or record.stored_at < stored_before)
+                and wanted <= record.terms.metadata.items()
+            ):
+                yield record
+
+    def expired(self, now: float) -> Iterator[Record]:
+        """Yield the records whose time had ended at `now`; costs nothing for the others."""
+        tables, runs = self._look().parts()
+        for table in tables:
+            for row in table.values():
+                if _has_expired(row, now) and self._row(row.record.key) is row:
+                    yield row.record
+        for run in runs:
+            for row in run.expired(now):
+                if self._row(row.record.key) == row:
+                    yield row.record
+
+    def room(self) -> int:
+        """Return the bytes the file system still has for this user."""
+        status = os.statvfs(self._layout.root)
+        return status.f_bavail * status.f_frsize
+
+    def check(
+        self, *, repair: bool = False, verify: Callable[[memoryview, Record], None] | None = None
+    ) -> list[Problem]:
+        """Placeholder."""
+        return []
+
+    # -- reading ---------------------------------------------------------------------------------
+
+    def _row(self, key: str) -> Row | None:
+        try:
+            return self._look().row(key)
+        except RunDamagedError:
+            self._distrust_index()
+            return self._look().row(key)
+
+    def _look(self) -> Index:
+        if self._writer is not None:
+            return self._index
+        return self._following().index
+
+    def _read_again(self, record: Record) -> memoryview:
+        """Its file is gone: it was compacted away, or replaced, or lost."""
+        if self._writer is None:
+            self._following().refresh(now=True)
+        found = self.find(record.key)
+        if found is None or found.version != record.version:
+            raise KeyNotFoundError(f"version {record.version} of {record.key!r} was replaced")
+        try:
+            return self._reading.read(found)
+        except GoneError as error:
+            raise CorruptDataError(
+                f"{record.key!r} is damaged: {error}; delete it or store it again"
+            ) from error
+        except OSError as error:
+            raise storage_error(f"read {record.key!r}", self._layout.root, error) from error
+
+    # -- states ----------------------------------------------------------------------------------
+
+    def _writing(self) -> Writer:
+        writer = self._writer
+        if writer is not None:
+            if self._upkeep is not None:
+                self._upkeep.start()
+            return writer
+        if self._closed:
+            raise ClosedError(f"the store in {self._layout.root} was closed; open it again")
+        if self._forked:
+            raise ForkedError(
+                f"the store in {self._layout.root} was opened by the parent process; "
+                "a forked child may only read"
+            )
+        raise StorageError(f"the store in {self._layout.root} was opened with read_only=True")
+
+    def _following(self) -> Follower:
+        if self._closed:
+            raise ClosedError(f"the store in {self._layout.root} was closed; open it again")
+        follower = self._follower
+        if follower is None:
+            with self._follow_lock:
+                follower = self._follow()
+        follower.refresh()
+        return follower
+
+    def _follow(self) -> Follower:
+        self._reading = Reading(self._layout, self._files, Handles(self._files), mmap=self._mmap)
+        self._follower = Follower(self._layout, self._files, mmap=self._mmap)
+        self._follower.refresh(now=True)
+        return self._follower
+
+    def _distrust_index(self) -> None:
+        if self._writer is None:
+            self._following().distrust_runs()
+
+    def reopened_after_fork(self) -> None:
+        """Become a reader: called in a forked child, where the writer is the parent."""
+        self._follow_lock = threading.Lock()
+        if self._read_only:
+            self._follower = None
+        elif self._writer is not None:
+            self._forked = True
+            self._writer = self._upkeep = None
+            if self._lock is not None:
+                self._lock.abandon()
+                self._lock = None
+
+
+def _has_expired(row: Row, now: float) -> bool:
+    ends = row.record.terms.expires_at
+    return row.kind != TOMBSTONE and ends is not None and ends <= now
+
+
+_backends: weakref.WeakSet[DiskBackend] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for backend in list(_backends):
+        backend.reopened_after_fork()
+
+
+os.register_at_fork(after_in_child=_after_fork)

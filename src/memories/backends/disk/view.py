@@ -1,0 +1,27 @@
+"""All records as of one moment, while the store goes on changing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from memories.backends.disk.index import Table, merged
+from memories.backends.disk.ledger import Ledger
+from memories.backends.disk.run import Run
+from memories.entry import Record
+
+
+class View:
+    """A point in time; what it names stays readable while it is open."""
+
+    def __init__(self, parts: tuple[tuple[Table, ...], tuple[Run, ...]], ledger: Ledger) -> None:
+        self._parts = parts
+        self.last_version = ledger.last_version
+        self.keys = ledger.keys
+
+    def __iter__(self) -> Iterator[Record]:
+        return self.scan()
+
+    def scan(self, prefix: str = "", after: str = "") -> Iterator[Record]:
+        """Yield the records in key order."""
+        for row in merged(self._parts, prefix, after):
+            yield row.record
