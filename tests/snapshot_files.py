@@ -23,10 +23,10 @@ def record(key: str, version: int = 1, **fields: Any) -> Record:
     return Record(key=key, version=version, **(defaults | fields))
 
 
-def item(key: str, body: bytes, version: int = 1, *, npy: bool = False, **fields: Any) -> Item:
+def item(key: str, body: bytes, version: int = 1, **fields: Any) -> Item:
     """Return an item whose frame is `HEAD` and `body`."""
     segments = [memoryview(HEAD), memoryview(body)]
-    return Item(record(key, version, **fields), segments, npy)
+    return Item(record(key, version, **fields), segments)
 
 
 def elsewhere(key: str, where: Linked | Reference, version: int = 1) -> Item:

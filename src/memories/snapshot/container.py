@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import IO, NamedTuple
 
+import msgspec
 import xxhash
 
 from memories._version import __version__
@@ -47,6 +48,7 @@ from memories.snapshot.zipformat import (
 Segments = Sequence[memoryview]
 
 SMALL_BYTES = 4096
+_NPY_MAGIC = b"\x93NUMPY"  # What `numpy.load` looks at to tell an array from other members.
 _PACK_BYTES = 1 << 20
 _CHUNK_BYTES = 1 << 20
 _SPOOL_BYTES = 8 << 20
@@ -56,12 +58,11 @@ class Item(NamedTuple):
     """One key to be written: its record, and its frame or where the frame lies already.
 
     A frame is a gather list whose first buffer is the head, or a callable that returns one when
-    its turn comes. `npy` says that the body is an exact `.npy` file.
+    its turn comes.
     """
 
     record: Record
     source: Segments | Callable[[], Segments] | Linked | Reference
-    npy: bool = False
 
 
 class Created(NamedTuple):
@@ -79,6 +80,7 @@ def create(
     *,
     sequence: int,
     bases: Sequence[Base] = (),
+    archive: str = "",
     progress: Callable[[int], object] | None = None,
     created_at: float | None = None,
     identity: bytes | None = None,
@@ -88,7 +90,8 @@ def create(
     The file is durable when this returns. Whatever goes wrong before that, `path` is as it was and
     nothing else is left. Memory stays bounded by the largest gather list, not by the number of
     keys. `progress` is called with the number of bytes written since its last call. `created_at`
-    is now, and `identity` 16 random bytes, unless they are given.
+    is now, and `identity` 16 random bytes, unless they are given. `archive` names the bucket that
+    references are about.
 
     Raises:
         StorageError: the disk or the directory refused something.
@@ -104,10 +107,14 @@ def create(
                     progress(file.offset - done)
                     done = file.offset
             root = writer.finish(
-                sequence,
-                list(bases),
-                SystemClock().wall() if created_at is None else created_at,
-                secrets.token_bytes(16) if identity is None else identity,
+                Root(
+                    id=secrets.token_bytes(16) if identity is None else identity,
+                    sequence=sequence,
+                    created_at=SystemClock().wall() if created_at is None else created_at,
+                    writer=f"memories {__version__}",
+                    archive=archive,
+                    bases=list(bases),
+                )
             )
         except OSError as error:
             if isinstance(error, MemoriesError):
@@ -169,7 +176,8 @@ class _Writer:
             raise InvalidOptionError(
                 f"The frame of {item.record.key!r} starts with {head.nbytes} bytes: no head."
             )
-        name = member_name(item.record.key, npy=item.npy).encode()
+        npy = bool(body) and body[0][: len(_NPY_MAGIC)] == _NPY_MAGIC
+        name = member_name(item.record.key, npy=npy).encode()
         member = Member(name, self._file.offset, head.nbytes, length - head.nbytes, 0)
         write = self._write_short if length < 2 * _CHUNK_BYTES else self._write_long
         member = write(member, head, body)
@@ -207,21 +215,13 @@ class _Writer:
         if page := self._pages.add(row_of(record, where)):
             self._page_file.write(page)
 
-    def finish(self, sequence: int, bases: list[Base], created_at: float, identity: bytes) -> Root:
+    def finish(self, root: Root) -> Root:
         """Write the manifest, the central directory and the end of the file."""
         if self._packed:
             self._flush_pack()
         self._page_file.write(self._pages.flush())
         self._refuse_repeated_keys()
-        root = Root(
-            id=identity,
-            sequence=sequence,
-            created_at=created_at,
-            writer=f"memories {__version__}",
-            keys=self._pages.keys,
-            bases=bases,
-            pages=self._pages.pages,
-        )
+        root = msgspec.structs.replace(root, keys=self._pages.keys, pages=self._pages.pages)
         self._write_manifest(root)
         directory_at = self._file.offset
         self._copy(self._directory_file)

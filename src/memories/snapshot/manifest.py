@@ -113,9 +113,10 @@ class Root(msgspec.Struct, frozen=True, kw_only=True):
     sequence: Natural  # Every version up to this one is in it, none after.
     created_at: float
     writer: str
-    keys: Natural
-    bases: list[Base]
-    pages: list[tuple[Natural, Digest]]  # The bytes and the xxh3 of each page.
+    archive: str = ""  # The bucket that the references are about, without credentials.
+    bases: list[Base] = []
+    keys: Natural = 0
+    pages: list[tuple[Natural, Digest]] = []  # The bytes and the xxh3 of each page.
 
 
 class Head(NamedTuple):

@@ -56,11 +56,11 @@ def _items(hierarchy: Hierarchy, instant: Instant) -> Iterator[Item]:
         if entry.backed:
             shadowed.add(entry.key)
         parcel = hierarchy.tiers[entry.tier].load(entry)
-        yield Item(_record_of(entry, parcel), _segments(hierarchy, parcel, entry), _is_npy(parcel))
+        yield Item(_record_of(entry, parcel), _segments(hierarchy, parcel, entry))
     for record in instant.records:
         if record.key not in shadowed:
             parcel = hierarchy.tiers[record.tier].load(record)
-            yield Item(record, _segments(hierarchy, parcel, record), _is_npy(parcel))
+            yield Item(record, _segments(hierarchy, parcel, record))
 
 
 def _segments(
@@ -87,10 +87,6 @@ def _record_of(entry: Entry, parcel: Parcel) -> Record:
         kind=parcel.codec,
         terms=entry.terms,
     )
-
-
-def _is_npy(parcel: Parcel) -> bool:
-    return parcel.codec == ARRAY and (parcel.form is Form.HOST or parcel.payload.is_raw)
 
 
 def _adopt(hierarchy: Hierarchy, file: SnapshotFile) -> list[tuple[Record, TierName]]:

@@ -61,7 +61,7 @@ def test_numpy_opens_a_snapshot_without_us(tmp_path: Path) -> None:
         "dir/a.npy": np.arange(3_000_000, dtype=">u2"),
         "żółw": np.asfortranarray(np.eye(80)),
     }
-    items = [item(key, npy(array), npy=True) for key, array in arrays.items()]
+    items = [item(key, npy(array)) for key, array in arrays.items()]
     create(tmp_path / "s", items, sequence=1)
     with np.load(tmp_path / "s") as loaded:
         np.testing.assert_array_equal(arrays["matrix_1"], loaded["matrix_1"])
