@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 import msgspec
 
 from memories.catalog import Instant
-from memories.entry import Cause, Entry, Form, Record, TierName
+from memories.entry import Cause, Entry, Record, TierName
 from memories.errors import TierFullError
 from memories.hierarchy import Hierarchy
 from memories.parcel import Parcel
