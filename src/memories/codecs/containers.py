@@ -92,7 +92,7 @@ def hashes_safely(key: Any, budget: int = _KEY_BUDGET) -> bool:
             return False
         if kind in (tuple, frozenset) or (isinstance(item, tuple) and _plain_tuple(kind)):
             todo.extend(item)
-        elif not (kind in scalars.IMMUTABLE or _plain_enum(item) or _numpy_scalar(item)):
+        elif not (kind in scalars.IMMUTABLE or _plain_enum(item) or _compiled_scalar(item)):
             return False
     return True
 
@@ -128,7 +128,9 @@ def _plain_enum(item: Any) -> bool:
     return type(item).__hash__ in (enum.Enum.__hash__, int.__hash__, str.__hash__)
 
 
-def _numpy_scalar(item: Any) -> bool:
+def _compiled_scalar(item: Any) -> bool:
+    if type(item).__module__.startswith("pandas._libs."):
+        return True  # Timestamp, Timedelta, Period and the like, which are compiled too.
     return isinstance(item, np.generic) and type(item).__module__ == "numpy"
 
 

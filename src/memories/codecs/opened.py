@@ -96,6 +96,16 @@ class OpenFrame:
         """Return the id of the key that claims to have signed it, empty when none does."""
         return self._fields.key_id
 
+    @property
+    def segments(self) -> list[memoryview]:
+        """Return the head and the body, which together are the frame, as they lie there."""
+        return [self._buffer[: self._head.nbytes], self._body]
+
+    @property
+    def is_raw(self) -> bool:
+        """Return whether no buffer is compressed."""
+        return all(piece.compressor == RAW for piece in self._content.buffers)
+
     def __repr__(self) -> str:
         return f"<OpenFrame {self.key!r} v{self.version} {self.codec} {self.nbytes} B>"
 

@@ -26,9 +26,9 @@ FAMILIES = {
     "xarray": "xarray_sets",
     "scipy": "sparse",
     "torch": "torch_tensors",
-    "jax": "device_arrays",
-    "jaxlib": "device_arrays",
-    "cupy": "device_arrays",
+    "jax": "jax_arrays",
+    "jaxlib": "jax_arrays",
+    "cupy": "cupy_arrays",
 }
 ENTRY_POINTS = "memories.codecs"
 

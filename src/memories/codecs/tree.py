@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from memories.codecs import registry
-from memories.codecs.base import SIGNED, Codec, Parts, carries_code
+from memories.codecs.base import SIGNED, Codec, Parts, Sharing, carries_code
 from memories.codecs.containers import CONTAINERS, container_of
 from memories.codecs.memory import address
 from memories.codecs.scalars import INT_MAX, INT_MIN
@@ -44,9 +44,14 @@ class StructureCodec(Codec):
     """
 
     def __init__(
-        self, name: str, take_apart: Callable[[Any], Any], put_together: Callable[[Any], Any]
+        self,
+        name: str,
+        take_apart: Callable[[Any], Any],
+        put_together: Callable[[Any], Any],
+        sharing: Sharing = Sharing.FRESH,
     ):
         self.name = name  # type: ignore[misc]
+        self.sharing = sharing  # type: ignore[misc]
         self.take_apart = take_apart
         self.put_together = put_together
 
@@ -121,7 +126,8 @@ class Encoder:
     def children(self, values: Iterable[Any]) -> list[Any]:
         """Return `values` with everything but atoms replaced by references."""
         items = list(values)
-        if set(map(type, items)) <= _FREE:
+        kinds = set(map(type, items))
+        if kinds <= _FREE or (kinds == {str} and _all_short(items)):
             return items
         return [self.child(item) for item in items]
 
@@ -201,6 +207,10 @@ def is_atom(value: Any) -> bool:
     if kind is bytes:
         return len(value) <= _INLINE_BYTES
     return kind in _FREE
+
+
+def _all_short(texts: list[str]) -> bool:
+    return max(map(len, texts)) <= _INLINE_TEXT and _is_utf8("".join(texts))
 
 
 def _is_utf8(text: str) -> bool:

@@ -1,0 +1,194 @@
+"""The arrays that pandas adds to NumPy's, and its scalars.
+
+Not frames and indexes. The one idea: each kind is a structure of NumPy arrays, and is put together
+by the public constructor of its kind, which checks what it is given.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from memories.codecs import arrow_tables
+from memories.codecs.base import Codec, Parts, Sharing
+from memories.codecs.memory import view_bytes
+from memories.codecs.packages import package
+from memories.codecs.registry import add
+from memories.codecs.tree import StructureCodec
+
+
+def column_of(values: Any) -> Any:
+    """Return the data of a Series or an Index: a NumPy array where it is one, else its own kind."""
+    if isinstance(values.dtype, np.dtype) and values.dtype.kind not in "mM":
+        return values.to_numpy()
+    return values.array
+
+
+def freq_apart(freq: Any) -> Any:
+    """Return the short text of an offset, or the offset itself when its text does not say all."""
+    if freq is None:
+        return None
+    try:
+        same = package("pandas").tseries.frequencies.to_offset(freq.freqstr) == freq
+    except ValueError:
+        same = False
+    return freq.freqstr if same else freq
+
+
+def _datetimes_apart(value: Any) -> Any:
+    # `asi8` is the count since 1970 in UTC, whatever the zone.
+    return [np.asarray(value.asi8).view(f"M8[{value.unit}]"), getattr(value.dtype, "tz", None)]
+
+
+def _datetimes_together(structure: Any) -> Any:
+    data, zone = structure
+    index = package("pandas").DatetimeIndex(data, copy=False)
+    return index.array if zone is None else index.tz_localize("UTC").tz_convert(zone).array
+
+
+def _timedeltas_apart(value: Any) -> Any:
+    return np.asarray(value.asi8).view(f"m8[{value.unit}]")
+
+
+def _timedeltas_together(data: Any) -> Any:
+    return package("pandas").TimedeltaIndex(data, copy=False).array
+
+
+def _periods_together(structure: Any) -> Any:
+    pandas = package("pandas")
+    ordinals, freq = structure
+    return pandas.arrays.PeriodArray(ordinals, dtype=pandas.PeriodDtype(freq))
+
+
+def _categorical_together(structure: Any) -> Any:
+    codes, categories, ordered = structure
+    return package("pandas").Categorical.from_codes(codes, categories=categories, ordered=ordered)
+
+
+def _intervals_together(structure: Any) -> Any:
+    left, right, closed = structure
+    return package("pandas").arrays.IntervalArray.from_arrays(left, right, closed=closed)
+
+
+def _masked_together(structure: Any) -> Any:
+    data, mask = structure
+    arrays = package("pandas").arrays
+    kinds = {"b": arrays.BooleanArray, "f": arrays.FloatingArray}
+    return kinds.get(data.dtype.kind, arrays.IntegerArray)(data, mask)
+
+
+def _strings_apart(value: Any) -> Any:
+    items = [item if isinstance(item, str) else None for item in value.to_numpy(dtype=object)]
+    return [items, _is_nan(value.dtype.na_value)]
+
+
+def _strings_together(structure: Any) -> Any:
+    pandas = package("pandas")
+    items, nan = structure
+    dtype = pandas.StringDtype("python", na_value=np.nan if nan else pandas.NA)
+    return pandas.array(items, dtype=dtype)
+
+
+def _is_nan(value: Any) -> bool:
+    return isinstance(value, float)
+
+
+class ArrowBackedCodec(Codec):
+    """Extension arrays whose memory is Arrow's: strings, and `ArrowDtype`."""
+
+    name = "pandas.arrow"
+
+    def encode(self, value: Any) -> Parts:
+        """Write the Arrow array as an IPC stream."""
+        pa = package("pyarrow")
+        data = value.__arrow_array__()
+        stream = arrow_tables.write_stream(pa.table({"": data}))
+        text = None
+        if isinstance(value.dtype, package("pandas").StringDtype):
+            text = "nan" if _is_nan(value.dtype.na_value) else "na"
+        return Parts(self.name, text, (stream,), frozenset({0}))
+
+    def decode(self, parts: Parts, *, writable: bool = False) -> Any:
+        """Put the extension array around the stream's memory."""
+        del writable
+        pandas = package("pandas")
+        (buffer,) = parts.buffers
+        data = arrow_tables.read_stream(view_bytes(buffer)).column(0)
+        if parts.meta is None:
+            return pandas.arrays.ArrowExtensionArray(data)
+        na = np.nan if parts.meta == "nan" else pandas.NA
+        return pandas.StringDtype("pyarrow", na_value=na).__from_arrow__(data)
+
+
+def register() -> None:
+    """Register the codecs of pandas' arrays and scalars."""
+    pandas = package("pandas")
+    arrays = pandas.arrays
+    structures = (
+        ("datetimes", _datetimes_apart, _datetimes_together, [arrays.DatetimeArray]),
+        ("timedeltas", _timedeltas_apart, _timedeltas_together, [arrays.TimedeltaArray]),
+        ("periods", _periods_apart, _periods_together, [arrays.PeriodArray]),
+        ("categorical", _categorical_apart, _categorical_together, [pandas.Categorical]),
+        ("intervals", _intervals_apart, _intervals_together, [arrays.IntervalArray]),
+        (
+            "masked",
+            lambda value: [value._data, value._mask],
+            _masked_together,
+            [arrays.IntegerArray, arrays.FloatingArray, arrays.BooleanArray],
+        ),
+        ("strings", _strings_apart, _strings_together, [arrays.StringArray]),
+        (
+            "numpy",
+            lambda value: value.to_numpy(),
+            arrays.NumpyExtensionArray,
+            [arrays.NumpyExtensionArray],
+        ),
+    )
+    for name, apart, together, kinds in structures:
+        add(StructureCodec(f"pandas.{name}", apart, together), *kinds)
+    arrow = [arrays.ArrowExtensionArray]
+    add(ArrowBackedCodec(), *arrow, getattr(arrays, "ArrowStringArray", arrow[0]))
+    _register_scalars(pandas)
+
+
+def _periods_apart(value: Any) -> Any:
+    return [np.asarray(value.asi8), value.freqstr]
+
+
+def _categorical_apart(value: Any) -> Any:
+    return [np.asarray(value.codes), value.categories, bool(value.ordered)]
+
+
+def _intervals_apart(value: Any) -> Any:
+    return [value.left, value.right, value.closed]
+
+
+def _register_scalars(pandas: Any) -> None:
+    def timestamp(structure: Any) -> Any:
+        data, zone, fold = structure
+        value = pandas.Timestamp(data)
+        if zone is not None:
+            value = value.tz_localize("UTC").tz_convert(zone)
+        return value.replace(fold=fold) if fold != value.fold else value
+
+    scalars = (
+        ("timestamp", lambda v: [v.to_datetime64(), v.tzinfo, v.fold], timestamp, pandas.Timestamp),
+        ("timedelta", lambda v: v.to_timedelta64(), pandas.Timedelta, pandas.Timedelta),
+        (
+            "period",
+            lambda v: [v.ordinal, v.freqstr],
+            lambda s: pandas.Period(ordinal=s[0], freq=s[1]),
+            pandas.Period,
+        ),
+        (
+            "interval",
+            lambda v: [v.left, v.right, v.closed],
+            lambda s: pandas.Interval(*s),
+            pandas.Interval,
+        ),
+        ("nat", lambda _: None, lambda _: pandas.NaT, type(pandas.NaT)),
+        ("na", lambda _: None, lambda _: pandas.NA, type(pandas.NA)),
+    )
+    for name, apart, together, kind in scalars:
+        add(StructureCodec(f"pandas.{name}", apart, together, Sharing.SHARED), kind)

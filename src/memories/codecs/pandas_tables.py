@@ -1,0 +1,170 @@
+"""pandas Series, DataFrame and Index.
+
+Not by pickle and not by Parquet: nothing is converted. The one idea: columns are arrays that have
+codecs already; a frame adds only which ones, in which order, under which index.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from memories.codecs import pandas_arrays
+from memories.codecs.base import Parts
+from memories.codecs.packages import package
+from memories.codecs.pandas_arrays import column_of, freq_apart
+from memories.codecs.registry import add
+from memories.codecs.tree import StructureCodec
+from memories.errors import CorruptDataError
+
+_LISTS_OF_AN_OBJECT_ARRAY = 3
+
+
+class TableCodec(StructureCodec):
+    """Series and frames: decoded once, every reader gets a shallow copy.
+
+    pandas copies on write, and the blocks are read-only besides. Only objects inside of a column
+    would be shared, so a table that has any but text is decoded anew for each reader.
+    """
+
+    def share(self, parts: Parts) -> Callable[[], Any]:
+        """Return what makes shallow copies of one table, itself decoded at the first call."""
+        if _holds_objects(parts.meta["nodes"]):
+            return super().share(parts)
+        made: list[Any] = []
+
+        def open_shallow() -> Any:
+            if not made:
+                made.append(self.decode(parts))
+            return made[0].copy(deep=False)
+
+        return open_shallow
+
+
+def _holds_objects(nodes: list[Any]) -> bool:
+    """Return whether some array of objects holds more than atoms."""
+    for node in nodes:
+        meta = node[1] if len(node) > 1 else None
+        if not isinstance(meta, dict) or "nodes" not in meta:
+            continue
+        # An object array of atoms is three lists: its shape, its items, and both of them.
+        if node[0].startswith("numpy.objects") and len(meta["nodes"]) > _LISTS_OF_AN_OBJECT_ARRAY:
+            return True
+        if _holds_objects(meta["nodes"]):
+            return True
+    return False
+
+
+def _frame_apart(value: Any) -> Any:
+    return {
+        "index": value.index,
+        "columns": value.columns,
+        "data": _data_apart(value),
+        "attrs": value.attrs,
+        "duplicates": value.flags.allows_duplicate_labels,
+    }
+
+
+def _data_apart(value: Any) -> Any:
+    """Return the columns; those of one dtype as the one block that they are."""
+    dtypes = set(value.dtypes)
+    if value.shape[1] > 1 and len(dtypes) == 1:
+        (dtype,) = dtypes
+        if isinstance(dtype, np.dtype) and dtype.kind in "biufc":
+            return value.to_numpy()
+    return [column_of(value.iloc[:, i]) for i in range(value.shape[1])]
+
+
+def _frame_together(structure: Any) -> Any:
+    pandas = package("pandas")
+    index, data = structure["index"], structure["data"]
+    if isinstance(data, np.ndarray):
+        value = pandas.DataFrame(data, index=index, copy=False)
+    else:
+        columns = {i: _series(pandas, array, index) for i, array in enumerate(data)}
+        value = pandas.DataFrame(columns, index=index, copy=False)
+    if not isinstance(structure["columns"], pandas.Index):
+        raise CorruptDataError("the columns of a stored frame are damaged")
+    value.columns = structure["columns"]
+    return _finish(value, structure)
+
+
+def _series_apart(value: Any) -> Any:
+    return {
+        "index": value.index,
+        "name": value.name,
+        "data": column_of(value),
+        "attrs": value.attrs,
+        "duplicates": value.flags.allows_duplicate_labels,
+    }
+
+
+def _series_together(structure: Any) -> Any:
+    value = _series(package("pandas"), structure["data"], structure["index"])
+    value.name = structure["name"]
+    return _finish(value, structure)
+
+
+def _series(pandas: Any, data: Any, index: Any) -> Any:
+    # Without its dtype said, an array of objects would be looked at and might become text.
+    return pandas.Series(data, index=index, dtype=data.dtype, copy=False)
+
+
+def _finish(value: Any, structure: Any) -> Any:
+    value.attrs.update(structure["attrs"])
+    if not structure["duplicates"]:
+        value.flags.allows_duplicate_labels = False
+    return value
+
+
+def _index_apart(value: Any) -> Any:
+    # The frequency of periods is in their dtype, that of dates and times only in their index.
+    dated = isinstance(value, package("pandas").DatetimeIndex | package("pandas").TimedeltaIndex)
+    return [column_of(value), value.name, freq_apart(value.freq) if dated else None]
+
+
+def _index_together(structure: Any) -> Any:
+    data, name, freq = structure
+    value = package("pandas").Index(data, dtype=data.dtype, copy=False)
+    value.name = name
+    if freq is not None:
+        value.freq = freq
+    return value
+
+
+def _multi_apart(value: Any) -> Any:
+    codes = [np.asarray(codes) for codes in value.codes]
+    return [list(value.levels), codes, list(value.names), value.sortorder]
+
+
+def _multi_together(structure: Any) -> Any:
+    levels, codes, names, sortorder = structure
+    return package("pandas").MultiIndex(levels, codes, sortorder=sortorder, names=names)
+
+
+def register() -> None:
+    """Register the codecs of pandas."""
+    pandas_arrays.register()
+    pandas = package("pandas")
+    add(TableCodec("pandas.frame", _frame_apart, _frame_together), pandas.DataFrame)
+    add(TableCodec("pandas.series", _series_apart, _series_together), pandas.Series)
+    add(
+        StructureCodec("pandas.index", _index_apart, _index_together),
+        pandas.Index,
+        pandas.DatetimeIndex,
+        pandas.TimedeltaIndex,
+        pandas.PeriodIndex,
+        pandas.CategoricalIndex,
+        pandas.IntervalIndex,
+    )
+    add(
+        StructureCodec(
+            "pandas.range",
+            lambda v: [range(v.start, v.stop, v.step), v.name],
+            lambda s: pandas.RangeIndex(s[0], name=s[1]),
+        ),
+        pandas.RangeIndex,
+    )
+    add(StructureCodec("pandas.multi", _multi_apart, _multi_together), pandas.MultiIndex)

@@ -1,0 +1,91 @@
+"""scipy.sparse matrices and arrays, by the plain arrays they are made of.
+
+Not every attribute scipy may cache. The one idea: indices are checked in full when read, because
+scipy's own code follows them without looking; and they are private, because scipy sorts in place.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from memories.codecs.packages import package
+from memories.codecs.registry import add
+from memories.codecs.tree import StructureCodec
+from memories.errors import CorruptDataError
+
+_COMPRESSED = ("csr", "csc", "bsr")
+_FLAGS = ("_has_canonical_format", "_has_sorted_indices")
+
+
+def _apart(value: Any) -> dict[str, Any]:
+    layout = value.format
+    structure: dict[str, Any] = {
+        "format": layout,
+        "matrix": isinstance(value, package("scipy.sparse").spmatrix),
+        "shape": list(value.shape),
+    }
+    arrays: tuple[Any, ...]
+    if layout in _COMPRESSED:
+        arrays = (value.data, value.indices, value.indptr)
+    elif layout == "dia":
+        arrays = (value.data, value.offsets)
+    else:
+        coo = value if layout == "coo" else value.tocoo()
+        arrays = (coo.data, *coo.coords)
+    flags = {name: bool(vars(value)[name]) for name in _FLAGS if name in vars(value)}
+    return {**structure, "arrays": list(arrays), "flags": flags}
+
+
+def _together(structure: Any) -> Any:
+    layout, shape = structure["format"], tuple(structure["shape"])
+    arrays = [np.array(array) for array in structure["arrays"]]
+    kind = _kind("coo" if layout in ("lil", "dok") else layout, structure["matrix"])
+    try:
+        value = _build(kind, layout, arrays, shape)
+    except (ValueError, IndexError, TypeError) as error:
+        raise CorruptDataError(f"a stored sparse matrix is damaged: {error}") from error
+    if layout in ("lil", "dok"):
+        value = value.asformat(layout)
+    for name in _FLAGS:
+        if structure["flags"].get(name) is True and not _has_flag(value, name):
+            raise CorruptDataError("a stored sparse matrix is not sorted as it claims")
+    return value
+
+
+def _build(kind: Any, layout: str, arrays: list[Any], shape: tuple[int, ...]) -> Any:
+    if layout in _COMPRESSED:
+        value = kind(tuple(arrays), shape=shape, copy=False)
+        value.check_format(full_check=True)
+        return value
+    if layout == "dia":
+        return kind(tuple(arrays), shape=shape, copy=False)
+    data, *coords = arrays
+    for extent, axis in zip(shape, coords, strict=True):
+        if len(axis) != len(data) or (len(axis) and not 0 <= axis.min() <= axis.max() < extent):
+            raise ValueError("indices lie outside of the shape")
+    return kind((data, tuple(coords)), shape=shape, copy=False)
+
+
+def _has_flag(value: Any, name: str) -> bool:
+    public = name.removeprefix("_")
+    return bool(getattr(value, public))
+
+
+def _kind(layout: str, matrix: bool) -> Any:
+    known = ("csr", "csc", "bsr", "coo", "dia", "lil", "dok")
+    if layout not in known:
+        raise CorruptDataError(f"no sparse matrix has the format {layout[:20]!r}")
+    return getattr(package("scipy.sparse"), f"{layout}_{'matrix' if matrix else 'array'}")
+
+
+def register() -> None:
+    """Register the codec of scipy.sparse."""
+    sparse = package("scipy.sparse")
+    kinds = [
+        getattr(sparse, f"{layout}_{kind}")
+        for layout in ("csr", "csc", "bsr", "coo", "dia", "lil", "dok")
+        for kind in ("matrix", "array")
+    ]
+    add(StructureCodec("scipy.sparse", _apart, _together), *kinds)
