@@ -1,0 +1,34 @@
+"""`memories check`: every value of a store, verified against its checksums."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from memories.cli.failure import DAMAGED
+from memories.cli.store import json_option, opened, store_argument
+from memories.cli.words import escape, print_json
+
+
+@click.command()
+@store_argument
+@json_option
+@click.pass_context
+def check(context: click.Context, store: Path, glacier: str | None, as_json: bool) -> None:
+    """Read every value of STORE and verify it; change nothing.
+
+    Each problem is a line: the key it concerns, and what is wrong. Exits with 4 if there is one.
+    """
+    with opened(store, glacier) as manager:
+        keys = len(manager)
+        problems = manager.check()
+    if as_json:
+        rows = [{"key": problem.key, "what": problem.what} for problem in problems]
+        print_json({"store": str(store), "keys": keys, "problems": rows})
+    else:
+        for problem in problems:
+            key = "-" if problem.key is None else escape(problem.key)
+            click.echo(f"{key}\t{escape(problem.what)}")
+        click.echo(f"{keys:,} keys, {len(problems):,} problems", err=True)
+    context.exit(DAMAGED if problems else 0)

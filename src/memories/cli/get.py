@@ -1,0 +1,97 @@
+"""`memories get`: one value, as bytes that other programs read."""
+
+from __future__ import annotations
+
+import io
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from memories.cli.failure import USAGE, Failure
+from memories.cli.store import opened, store_argument
+from memories.cli.words import unescape
+from memories.errors import StorageError
+
+
+@click.command()
+@store_argument
+@click.argument("key")
+@click.option("-e", "--escaped", is_flag=True, help="KEY is escaped, as ls prints it.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Write to this file instead.")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["auto", "npy", "bytes", "repr"]),
+    default="auto",
+    help="How to write it; auto goes by its type.",
+)
+def get(
+    store: Path, glacier: str | None, key: str, escaped: bool, output: Path | None, form: str
+) -> None:
+    """Print the value of KEY, or write it to a file.
+
+    Arrays come as .npy, bytes and text as they are, everything else as Python writes it.
+    Binary data are not written to a terminal.
+    """
+    with opened(store, glacier) as manager:
+        value = manager.retrieve(unescape(key) if escaped else key)
+        form = _form_of(value) if form == "auto" else form
+        data = FORMS[form](value)
+    if output is not None:
+        _write(output, data)
+    elif form != "repr" and not isinstance(value, str) and sys.stdout.isatty():
+        raise Failure(f"the value is binary ({form}); say where to: -o FILE", exit_code=USAGE)
+    else:
+        click.echo(data, nl=False)
+
+
+def _form_of(value: Any) -> str:
+    if isinstance(value, (bytes, bytearray, str)):
+        return "bytes"
+    return "npy" if hasattr(value, "__array_interface__") and not _has_objects(value) else "repr"
+
+
+def _has_objects(value: Any) -> bool:
+    return bool(value.dtype.hasobject)
+
+
+def _npy(value: Any) -> bytes:
+    import numpy as np
+
+    if not hasattr(value, "__array__") or _has_objects(np.asarray(value)):
+        raise Failure(
+            f"a {type(value).__name__} cannot be written as npy; try --format repr",
+            exit_code=USAGE,
+        )
+    file = io.BytesIO()
+    np.lib.format.write_array(file, np.asanyarray(value), allow_pickle=False)
+    return file.getvalue()
+
+
+def _bytes(value: Any) -> bytes:
+    if isinstance(value, str):
+        return value.encode("utf-8", "surrogatepass")
+    try:
+        return memoryview(value).tobytes()
+    except TypeError:
+        raise Failure(
+            f"a {type(value).__name__} has no bytes of its own; try --format repr",
+            exit_code=USAGE,
+        ) from None
+
+
+def _repr(value: Any) -> bytes:
+    return f"{value!r}\n".encode("utf-8", "backslashreplace")
+
+
+FORMS: dict[str, Callable[[Any], bytes]] = {"npy": _npy, "bytes": _bytes, "repr": _repr}
+
+
+def _write(output: Path, data: bytes) -> None:
+    try:
+        output.write_bytes(data)
+    except OSError as error:
+        raise StorageError(f"{str(output)!r} cannot be written: {error.strerror}") from error

@@ -1,0 +1,70 @@
+"""`memories ls`: the keys of a store, one a line, as they come."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from memories.cli.store import json_option, opened, store_argument
+from memories.cli.words import escape, print_json
+from memories.units import format_size
+
+if TYPE_CHECKING:
+    from memories.core.explain import Explanation
+
+
+@click.command()
+@store_argument
+@click.argument("prefix", default="")
+@click.option("-l", "--long", "as_table", is_flag=True, help="Show tier and size besides.")
+@json_option
+def ls(store: Path, glacier: str | None, prefix: str, as_table: bool, as_json: bool) -> None:
+    """List the keys of STORE that start with PREFIX, in order.
+
+    One key a line; what cannot be printed is escaped. With --json, one object a line with key,
+    tier, size in bytes, version and metadata.
+    """
+    from memories.errors import KeyNotFoundError
+
+    with opened(store, glacier) as manager:
+        for key in manager.scan(prefix):
+            if not (as_table or as_json):
+                click.echo(escape(key))
+                continue
+            try:
+                found = manager.explain(key)
+            except KeyNotFoundError:
+                continue  # Its writer removed it since it was listed.
+            _print(found, as_json)
+
+
+def _print(found: Explanation, as_json: bool) -> None:
+    if as_json:
+        print_json(facts(found))
+    else:
+        click.echo(f"{found.tier:<8}{format_size(found.size):>10}  {escape(found.key)}")
+
+
+def facts(found: Explanation) -> dict[str, Any]:
+    """Return what is known of a key, ready for JSON."""
+    return {
+        "key": found.key,
+        "tier": str(found.tier),
+        "size": found.size,
+        "version": found.version,
+        "metadata": _jsonable(found.metadata),
+    }
+
+
+def _jsonable(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(name): _jsonable(one) for name, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_jsonable(one) for one in value]
+    if value is None or isinstance(value, (bool, int, str)):
+        return value
+    if isinstance(value, float) and value - value == 0:
+        return value
+    return repr(value)
