@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -144,7 +144,11 @@ class DiskBackend(Backend):
 
     def find(self, key: str) -> Record | None:
         """Return the newest record of `key`, or None."""
-        row = self._row(key)
+        try:
+            row = (self._index if self._writer is not None else self._following().index).row(key)
+        except RunDamagedError:
+            self._distrust_index()
+            row = self._look().row(key)
         return None if row is None or row.kind == TOMBSTONE else row.record
 
     def remove(self, key: str, version: int) -> None:
@@ -213,23 +217,25 @@ class DiskBackend(Backend):
             raise storage_error(f"note {record.key!r}", self._layout.root, error) from error
 
     def adopt(
-        self, path: str | os.PathLike[str], items: Sequence[tuple[Record, int, int]]
-    ) -> list[Record]:
+        self, path: str | os.PathLike[str], items: Iterable[tuple[Record, int, int]]
+    ) -> int:
         """Take over a file of frames as it lies: each item is a record, its offset and length.
 
         Shares the file's blocks (reflink, or else a hard link) where the file system can, and
-        copies otherwise. Nobody may change the file afterwards.
+        copies otherwise. Nobody may change the file afterwards. Each item is journaled before the
+        next one is asked for, so that the caller can hold its key's lock around it. Returns how
+        many there were.
         """
         writer = self._writing()
         try:
             with writer.lock:
                 number = writer.ledger.file_number()
-            target = self._layout.pack(number)
-            size = bring_in(Path(path), target, self._files)
-            return writer.adopt(number, size, [
+            size = bring_in(Path(path), self._layout.pack(number), self._files)
+            rows = (
                 placed(record, length, pack_place(PACKED, number, offset, length))
                 for record, offset, length in items
-            ])  # fmt: skip
+            )
+            return writer.adopt(number, size, rows)
         except OSError as error:
             raise storage_error(f"adopt {path}", self._layout.root, error) from error
 
@@ -363,7 +369,9 @@ class DiskBackend(Backend):
         return follower
 
     def _follow(self) -> Follower:
-        self._reading = Reading(self._layout, self._files, Handles(self._files), mmap=self._mmap)
+        self._reading = Reading(
+            self._layout, self._files, Handles(self._layout, self._files), mmap=self._mmap
+        )
         self._follower = Follower(self._layout, self._files, mmap=self._mmap)
         self._follower.refresh(now=True)
         return self._follower

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from copy import copy
 from functools import partial
 from pathlib import Path
@@ -187,11 +187,20 @@ class Writer:
                     self._enter(row, back)
             raise
 
-    def adopt(self, pack: int, size: int, rows: Sequence[Record]) -> list[Record]:
-        """Journal the records of a pack that lies at its place already."""
+    def adopt(self, pack: int, size: int, rows: Iterable[Record]) -> int:
+        """Journal the records of a pack that lies at its place already; return how many."""
         with self.lock:
             self.ledger.adopted(pack, size)
-        return [self.write_head(PACKED, record) for record in rows]
+            self.ledger.packs[pack].live += 1  # Not empty, though no record names it yet.
+        count = 0
+        try:
+            for record in rows:
+                self.write_head(PACKED, record)
+                count += 1
+        finally:
+            with self.lock:
+                self.ledger.packs[pack].live -= 1
+        return count
 
     def remove(self, key: str, version: int) -> None:
         """Make a key absent as of `version`."""
@@ -330,7 +339,13 @@ class Writer:
         with self.lock:
             size = self.ledger.dropped_segment(number)
             self._held += size
-            self._doomed.append((self.layout.segment(number), partial(self._let_go, size)))
+            self._doomed.append(
+                (self.layout.segment(number), partial(self._segment_gone, number, size))
+            )
+
+    def _segment_gone(self, number: int, size: int) -> None:
+        self._handles.forget(number)
+        self._let_go(size)
 
     def doom_pack(self, number: int) -> None:
         """Unlink a pack that nothing refers to any more, as soon as no view is open."""
@@ -360,7 +375,6 @@ class Writer:
                 with self.lock:
                     self._doomed += doomed[at:]
                 raise
-            self._handles.forget(path)
             then()
 
     def pin(self) -> None:
