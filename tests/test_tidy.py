@@ -24,7 +24,7 @@ LAYERS = (
     ("errors", "_version"),
     ("clock", "keys", "locks", "optional", "units"),
     ("entry",),
-    ("events", "config", "sizing"),
+    ("events", "config", "sizing", "traces"),
     ("codecs", "devices", "backends", "policies"),
     ("parcel", "catalog", "timeline", "keylocks", "ledger", "touches", "verified", "cluster"),
     ("media", "victims"),
