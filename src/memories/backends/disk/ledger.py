@@ -28,6 +28,7 @@ class Ledger:
         self.pack_bytes = 0
         self.live = 0
         self.keys = 0
+        self.elsewhere = 0  # Keys among them whose frame another backend keeps.
         self.value_bytes = 0  # Bytes in value files, dead ones too until they are unlinked.
         self.retired: list[tuple[int, int]] = []  # Dead value files: number and bytes.
         self.last_version = 0
@@ -41,6 +42,7 @@ class Ledger:
         ledger.log_bytes = sum(stats.size for stats in ledger.segments.values())
         ledger.pack_bytes = sum(stats.size for stats in ledger.packs.values())
         ledger.live, ledger.keys = manifest.live, manifest.keys
+        ledger.elsewhere = manifest.elsewhere
         ledger.value_bytes = manifest.value_bytes
         ledger.last_version, ledger.next_file = manifest.last_version, manifest.next_file
         ledger.retired = [(number, size) for number, size in manifest.retired]
@@ -96,6 +98,7 @@ class Ledger:
         stats.live += row.extent
         self.keys += 1
         if row.kind not in _HERE:
+            self.elsewhere += 1
             return
         self.live += row.record.stored
         if row.kind == FILE:
@@ -114,6 +117,7 @@ class Ledger:
             stats.live -= old.extent
         self.keys -= 1
         if old.kind not in _HERE:
+            self.elsewhere -= 1
             return
         self.live -= old.record.stored
         if old.kind == FILE:

@@ -34,6 +34,7 @@ class Manifest(msgspec.Struct, kw_only=True):
     next_file: int
     last_version: int
     keys: int
+    elsewhere: int
     live: int
     value_bytes: int
     retired: list[tuple[int, int]]  # Dead value files not yet unlinked: number and bytes.

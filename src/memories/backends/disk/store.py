@@ -173,6 +173,11 @@ class DiskBackend(Backend):
         held = ledger.log_bytes + ledger.pack_bytes + ledger.value_bytes
         return Usage(ledger.live, held, ledger.keys)
 
+    def keys_elsewhere(self) -> int:
+        """Return how many of the keys have their frame in another backend."""
+        writer = self._writer
+        return (self._following() if writer is None else writer).ledger.elsewhere
+
     def last_version(self) -> int:
         """Return the highest version ever written, noted or removed here."""
         ledger = self._writer.ledger if self._writer is not None else self._following().ledger

@@ -429,6 +429,7 @@ class Writer:
             next_file=ledger.next_file,
             last_version=ledger.last_version,
             keys=ledger.keys,
+            elsewhere=ledger.elsewhere,
             live=ledger.live,
             value_bytes=ledger.value_bytes,
             retired=[*self._dead_values.items(), *ledger.retired],
