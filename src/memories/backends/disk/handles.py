@@ -1,4 +1,4 @@
-"""Open descriptors of write-once files, a bounded number of them.
+"""Open descriptors of segments, a bounded number of them.
 
 A descriptor is closed when its last user lets go of it, never under a reader: a number that the
 kernel hands out again would name another file.
@@ -6,9 +6,8 @@ kernel hands out again would name another file.
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from memories.backends.disk.files import Files
+from memories.backends.disk.layout import Layout
 
 
 class Handle:
@@ -25,32 +24,30 @@ class Handle:
 
 
 class Handles:
-    """The most recently opened files, by path."""
+    """The most recently opened segments, by number."""
 
-    def __init__(self, files: Files, *, limit: int = 128) -> None:
+    def __init__(self, layout: Layout, files: Files, *, limit: int = 128) -> None:
+        self._layout = layout
         self._files = files
         self._limit = limit
-        self._open: dict[Path, Handle] = {}
+        self._open: dict[int, Handle] = {}
+        self.known = self._open.get  # A handle that is open already, or None.
 
-    def get(self, path: Path) -> Handle:
-        """Return a handle of `path`; FileNotFoundError if it is gone."""
-        found = self._open.get(path)
+    def get(self, number: int) -> Handle:
+        """Return a handle of a segment; FileNotFoundError if it is gone."""
+        found = self._open.get(number)
         if found is not None:
             return found
-        handle = Handle(self._files, self._files.open(path))
-        return self.keep(path, handle)
+        path = self._layout.segment(number)
+        return self.keep(number, Handle(self._files, self._files.open(path)))
 
-    def keep(self, path: Path, handle: Handle) -> Handle:
+    def keep(self, number: int, handle: Handle) -> Handle:
         """Remember a handle, and forget the oldest when there are too many."""
-        self._open[path] = handle
+        self._open[number] = handle
         while len(self._open) > self._limit:
             self._open.pop(next(iter(self._open)), None)
         return handle
 
-    def forget(self, path: Path) -> None:
-        """Drop the handle of a file that is being unlinked."""
-        self._open.pop(path, None)
-
-    def clear(self) -> None:
-        """Drop every handle."""
-        self._open.clear()
+    def forget(self, number: int) -> None:
+        """Drop the handle of a segment that is being unlinked."""
+        self._open.pop(number, None)

@@ -33,7 +33,7 @@ SEGMENT_MAGIC = b"mSeg"
 SEGMENT_HEADER_BYTES = 64
 
 # kind, file number, offset, length
-_PLACE = struct.Struct("<BIQQ")
+PLACE = struct.Struct("<BIQQ")
 
 encode_record = msgspec.msgpack.Encoder().encode
 decode_record = msgspec.msgpack.Decoder(Record).decode
@@ -80,12 +80,12 @@ class Head(NamedTuple):
     extent: int  # Bytes of the whole record in the log, padding included.
 
 
-pack_place = _PLACE.pack
+pack_place = PLACE.pack
 
 
 def unpack_place(place: bytes) -> Place:
     """Return what a record's `place` says, or raise `struct.error`."""
-    return Place._make(_PLACE.unpack(place))
+    return Place._make(PLACE.unpack(place))
 
 
 def placed(record: Record, stored: int, place: bytes) -> Record:

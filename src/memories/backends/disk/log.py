@@ -15,7 +15,6 @@ from memories.backends.disk.journal import (
     SEGMENT_HEADER_BYTES,
     Position,
     pack_segment_header,
-    padding,
 )
 from memories.backends.disk.layout import Layout, write_whole
 
@@ -42,7 +41,7 @@ class Log:
         """Go on appending to the last segment, which ends at a whole, synced record."""
         path = self._layout.segment(number)
         self._active = Handle(self._files, self._files.reopen(path))
-        self._handles.keep(path, self._active)
+        self._handles.keep(number, self._active)
 
     def append(self, parts: Sequence[bytes | memoryview], length: int) -> Position:
         """Write one record of `length` bytes and return where it starts."""
@@ -77,7 +76,7 @@ class Log:
         self.highest = number
         handle = Handle(self._files, descriptor)
         append(self._files, descriptor, [pack_segment_header(number, self.end)])
-        self._active = self._handles.keep(path, handle)
+        self._active = self._handles.keep(number, handle)
         self._unsynced.append((number, handle))
         self._new_names = True
         self.end = Position(number, SEGMENT_HEADER_BYTES)
@@ -126,8 +125,3 @@ class Log:
             offset += len(record)
         self.end = self.synced = Position(number, offset)
         return positions
-
-
-def framed(head: bytes, frame: Sequence[memoryview | bytes], length: int) -> list[bytes]:
-    """Return one record with an inline frame as a single buffer."""
-    return [b"".join((head, *frame, padding(length)))]

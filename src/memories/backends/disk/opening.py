@@ -41,7 +41,7 @@ class Opening:
         self._layout, self._files = layout, files
         self._mmap, self._full, self._repair = mmap, full, repair
         self._verify = verify
-        self._handles = Handles(files)
+        self._handles = Handles(layout, files)
         self._reading = Reading(layout, files, self._handles, mmap=mmap)
         self._seen: set[int] = set()
         self._tail: dict[int, str] = {}

@@ -13,10 +13,11 @@ from pathlib import Path
 
 from memories.backends.disk.files import Files, read_exactly
 from memories.backends.disk.handles import Handles
-from memories.backends.disk.journal import FILE, INLINE, PACKED, Place, unpack_place
+from memories.backends.disk.journal import FILE, INLINE, PACKED, PLACE, Place
 from memories.backends.disk.layout import Layout
 from memories.entry import Record
 
+unpack = PLACE.unpack
 MAP_BYTES = 1 << 20  # Values from here on are mapped.
 
 
@@ -31,23 +32,24 @@ class Reading:
         self._layout = layout
         self._files = files
         self._handles = handles
+        self._known, self._read = handles.known, files.read
         self._mmap = mmap
         self._maps: weakref.WeakValueDictionary[Path, _mmap.mmap] = weakref.WeakValueDictionary()
 
     def read(self, record: Record) -> memoryview:
         """Return the frame of `record`, read-only; it stays valid whatever happens to the key."""
         try:
-            kind, number, offset, length = unpack_place(record.place)
+            kind, number, offset, length = unpack(record.place)
         except struct.error:
             raise GoneError(f"{record.key!r} has no place in this store") from None
         try:
             if kind == INLINE:
-                handle = self._handles.get(self._layout.segment(number))
-                data = self._files.read(handle.descriptor, length, offset)
+                handle = self._known(number) or self._handles.get(number)
+                data = self._read(handle.descriptor, length, offset)
                 if len(data) != length:
                     data = read_exactly(self._files, handle.descriptor, length, offset)
-                if len(data) != length:
-                    raise GoneError(f"{self._layout.segment(number)} is cut short")
+                    if len(data) != length:
+                        raise GoneError(f"{self._layout.segment(number)} is cut short")
                 return memoryview(data)
             return self._large(Place(kind, number, offset, length))
         except FileNotFoundError as error:

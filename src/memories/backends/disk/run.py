@@ -20,12 +20,15 @@ from memories.backends.disk.journal import Row, decode_record
 from memories.entry import Record
 
 MAGIC = b"mRun\1\0\0\0"
-BLOCK = 4096
+BLOCK_BITS = 12
+BLOCK = 1 << BLOCK_BITS
 # magic, number, rows, slots, then where sections start: offsets, table, expiry, sums; and a sum
 # over the sums and this footer.
 FOOTER = struct.Struct("<8sQQQQQQQQ")
 # row length, segment, offset, extent, oldest, kind
 ROW = struct.Struct("<IIQIIB")
+ROW_BYTES = ROW.size
+unpack_fields = ROW.unpack_from
 OFFSET_BITS = 44
 OFFSET_MASK = (1 << OFFSET_BITS) - 1
 FIRST_ROW = 64  # No row starts at 0, so that no word of the table is 0.
@@ -81,29 +84,26 @@ class Run:
         self.number: int = number
         self.count: int = count
         self._slots: int = slots
+        self._mask = slots - 1
         self._offsets_at, self._table_at = offsets_at, table_at
         self._expiry_at, self._sums_at = expiry_at, sums_at
 
     def row(self, key: str) -> Row | None:
         """Return the row of `key`, or None."""
-        encoded = key.encode()
-        digest = xxh3_64_intdigest(encoded)
-        mask = self._slots - 1
+        digest = xxh3_64_intdigest(key.encode())
+        slot = digest & self._mask
         tag = digest >> OFFSET_BITS
-        slot = digest & mask
-        table, verified, first = self._table, self._verified, self._table_at
         while True:
-            block = (first + slot * 8) // BLOCK
-            if not verified[block]:
-                self._verify(block)
-            word = table[slot]
-            if not word:
-                return None
+            if not self._verified[(self._table_at + slot * 8) >> BLOCK_BITS]:
+                self._verify((self._table_at + slot * 8) >> BLOCK_BITS)
+            word = self._table[slot]
             if word >> OFFSET_BITS == tag:
                 row = self._row_at(word & OFFSET_MASK)
                 if row.record.key == key:
                     return row
-            slot = (slot + 1) & mask
+            elif not word:
+                return None
+            slot = (slot + 1) & self._mask
 
     def rows(self, prefix: bytes = b"", beyond: bytes = b"") -> Iterator[tuple[bytes, Row]]:
         """Yield keys and rows that start with `prefix` and come after `beyond`, in order."""
@@ -153,16 +153,18 @@ class Run:
         return length
 
     def _row_at(self, offset: int) -> Row:
-        verified = self._verified
-        data = self._data[offset : offset + 128]
-        length = data[0] | data[1] << 8 | data[2] << 16 | data[3] << 24
-        last = (offset + length - 1) // BLOCK
-        if not (verified[offset // BLOCK] and last < len(verified) and verified[last]):
-            length = self._length(offset)
-        if length > 128:
-            length = self._length(offset)
-            data = self._data[offset : offset + length]
-        return unpack_row(data[:length])
+        verified, data = self._verified, self._data
+        if not (verified[offset >> BLOCK_BITS] and verified[(offset + 3) >> BLOCK_BITS]):
+            self._length(offset)
+        fields = unpack_fields(data, offset)
+        end = offset + fields[0]
+        if fields[0] > BLOCK or not verified[(end - 1) >> BLOCK_BITS]:
+            end = offset + self._length(offset)
+        try:
+            record = decode_record(data[offset + ROW_BYTES : end])
+        except msgspec.MsgspecError as error:
+            raise RunDamagedError(f"a row of {self.path} cannot be read: {error}") from error
+        return Row(record, fields[5], fields[1], fields[2], fields[3], fields[4])
 
     def _bisect(self, key: bytes) -> int:
         low, high = 0, self.count if key else 0
@@ -194,15 +196,6 @@ def pack_row(row: Row, encode: Callable[[Record], bytes]) -> bytes:
     body = encode(row.record)
     length = ROW.size + len(body)
     return ROW.pack(length, row.segment, row.offset, row.extent, row.oldest, row.kind) + body
-
-
-def unpack_row(data: bytes) -> Row:
-    """Return the row that `data` holds exactly."""
-    _, segment, offset, extent, oldest, kind = ROW.unpack_from(data)
-    try:
-        return Row(decode_record(data[ROW.size :]), kind, segment, offset, extent, oldest)
-    except msgspec.MsgspecError as error:
-        raise RunDamagedError(f"a row of the index cannot be read: {error}") from error
 
 
 def key_of(row: bytes) -> bytes:
