@@ -60,6 +60,9 @@ class Codec(ABC):
 
     name: ClassVar[str]
     sharing: ClassVar[Sharing] = Sharing.FRESH
+    # Its values can be written to whatever their buffers say, so they need memory of their own;
+    # values of one tree that share a buffer get one copy of it, and go on sharing.
+    private: ClassVar[bool] = False
 
     @abstractmethod
     def encode(self, value: Any) -> Parts:

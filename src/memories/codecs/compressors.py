@@ -20,6 +20,7 @@ _HEADER = struct.Struct("<BBBBIII")  # What every Blosc chunk begins with.
 _SAMPLE = 1 << 16
 _SAMPLES = 3
 _MIN_NBYTES = 512
+_MAX_NBYTES = 1 << 40  # Beyond it a chunk is more than Blosc takes.
 _MIN_GAIN = 1.2
 _NAMED_GAIN = 1.02
 _SHUFFLES = ((0, 1), (1, 2), (1, 4), (1, 8), (2, 2), (2, 4), (2, 8))
@@ -81,7 +82,7 @@ def choose(buffer: memoryview, spec: Spec | None) -> Method | None:
 
     Costs at most some 3 ms, however large the buffer.
     """
-    if spec is None or buffer.nbytes < _MIN_NBYTES:
+    if spec is None or not _MIN_NBYTES <= buffer.nbytes <= _MAX_NBYTES:
         return None
     sample = _sample(buffer)
     # Whether a shuffle pays hardly depends on the compressor, so the fastest one is asked.

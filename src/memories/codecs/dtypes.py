@@ -6,12 +6,12 @@ The one idea: a dtype is a string, a name of `ml_dtypes`, or a list of fields wi
 
 from __future__ import annotations
 
-import importlib
 import re
 from typing import Any
 
 import numpy as np
 
+from memories.codecs.packages import package
 from memories.errors import CorruptDataError, UnsupportedTypeError
 
 _FLAT = re.compile(r"[<>|](?:[?biufcSUV]\d{1,10}|[mM]8(?:\[\d{0,10}[A-Za-zμ]{1,2}\])?)")
@@ -95,6 +95,6 @@ def _build_flat(text: str) -> np.dtype[Any]:
     if _FLAT.fullmatch(text):
         return np.dtype(text)
     if _ML_NAMES.fullmatch(text):
-        named: np.dtype[Any] = np.dtype(getattr(importlib.import_module("ml_dtypes"), text))
+        named: np.dtype[Any] = np.dtype(vars(package("ml_dtypes"))[text])
         return named
     raise ValueError(text)

@@ -7,7 +7,6 @@ its own, and nothing it declares is used before it was checked against what is r
 from __future__ import annotations
 
 import itertools
-import math
 import struct
 from typing import Any
 
@@ -88,9 +87,10 @@ class Head(msgspec.Struct, frozen=True):
 
 def chunk_size(nbytes: int) -> int:
     """Return how long each chunk of a piece of `nbytes` is: 1 MiB, doubled while over 1,024."""
-    doublings = max(0, math.ceil(math.log2(max(1, nbytes) / (_CHUNK * _MAX_CHUNKS))))
-    size = _CHUNK << doublings
-    return size if -(-nbytes // size) <= _MAX_CHUNKS else size * 2
+    size = _CHUNK
+    while nbytes > size * _MAX_CHUNKS:
+        size *= 2
+    return size
 
 
 def chunk_sizes(nbytes: int) -> list[int]:

@@ -53,6 +53,13 @@ def copy_bytes(target: ByteArray, source: memoryview) -> None:
         np.copyto(target, as_array(source))
 
 
+def writable_copy(buffer: memoryview) -> memoryview:
+    """Return a private copy of `buffer`."""
+    place = allocate(buffer.nbytes)
+    copy_bytes(place, buffer)
+    return view_bytes(place)
+
+
 def freeze(parts: Parts, *, copy: bool = True) -> Parts:
     """Return `parts` with private read-only buffers, all copied into one arena.
 

@@ -10,7 +10,7 @@ import pickle
 from typing import Any
 
 from memories.codecs.base import PICKLE, Codec, Parts
-from memories.codecs.memory import allocate, copy_bytes, view_bytes
+from memories.codecs.memory import writable_copy
 from memories.errors import UnsupportedTypeError
 
 
@@ -38,16 +38,10 @@ class PickleCodec(Codec):
         stream, *rest = parts.buffers
         flags = parts.meta["writable"]
         buffers = [
-            (view if writable else _writable_copy(view)) if flag else view.toreadonly()
+            (view if writable else writable_copy(view)) if flag else view.toreadonly()
             for view, flag in zip(rest, flags, strict=True)
         ]
         return pickle.loads(stream, buffers=buffers)
-
-
-def _writable_copy(view: memoryview) -> memoryview:
-    place = allocate(view.nbytes)
-    copy_bytes(place, view)
-    return view_bytes(place)
 
 
 def _refusal(value: Any, error: Exception) -> str:

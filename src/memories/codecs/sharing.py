@@ -6,6 +6,8 @@ read-only exporter, everything else is kept as private parts and built anew for 
 
 from __future__ import annotations
 
+import enum
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -17,6 +19,7 @@ from memories.codecs.memory import freeze
 from memories.codecs.sizes import meta_size, size_of
 
 _BUDGET = 10_000
+_ALWAYS = frozenset({type(None), bool, int, float, complex, str, bytes})
 
 
 class Held:
@@ -58,6 +61,8 @@ def hold(value: Any, *, copy: bool = True) -> tuple[Sharing, Any, int]:
     Raises:
         UnsupportedTypeError: the value could never leave RAM.
     """
+    if type(value) in _ALWAYS:
+        return Sharing.SHARED, value, sys.getsizeof(value)
     shared = sharing(value)
     if shared is Sharing.VIEW:
         master = arrays.freeze_array(np.asarray(value), copy=copy)
@@ -98,6 +103,4 @@ def _is_shared_leaf(item: Any) -> bool:
 
 
 def _is_enum(value: Any, codec: str) -> bool:
-    import enum
-
     return isinstance(value, enum.Enum) and codec == "tree"

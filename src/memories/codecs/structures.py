@@ -76,6 +76,8 @@ def _generated(hook: Any) -> bool:
 def field_values(value: Any) -> dict[str, Any] | None:
     """Return the fields of a dataclass instance by name, or None if it holds more or less."""
     names = [field.name for field in fields(value)]
+    if not _slots(type(value)) <= set(names):
+        return None
     state = dict(getattr(value, "__dict__", {}))
     for name in names:
         slot = _slot(type(value), name)
@@ -140,6 +142,15 @@ def _slot(kind: type, name: str) -> Any:
         if type(found) is MemberDescriptorType:
             return found
     return None
+
+
+def _slots(kind: type) -> set[str]:
+    return {
+        name
+        for base in kind.__mro__
+        for name, found in vars(base).items()
+        if type(found) is MemberDescriptorType
+    }
 
 
 def _find(module: str, qualname: str) -> Any:

@@ -22,6 +22,7 @@ class TensorCodec(Codec):
     """Strided tensors of every dtype on any device; what is sparse or quantised is pickled."""
 
     name = "torch.tensor"
+    private = True
 
     def encode(self, value: Any) -> Parts:
         """Show the memory of a dense CPU tensor, or copy another one to the host."""
@@ -58,7 +59,7 @@ def build(torch: Any, memory: Any, meta: Any) -> Any:
     Raises:
         CorruptDataError: it does not fit.
     """
-    dtype = getattr(torch, meta["dtype"], None)
+    dtype = vars(torch).get(meta["dtype"])
     if not isinstance(dtype, torch.dtype):
         raise CorruptDataError(f"torch has no dtype {str(meta['dtype'])[:40]!r}")
     shape, strides = tuple(meta["shape"]), tuple(meta["strides"])
@@ -81,7 +82,6 @@ def _is_plain(torch: Any, value: Any) -> bool:
         and value.layout is torch.strided
         and not value.is_quantized
         and not value.is_meta
-        and value.is_leaf
     )
 
 
@@ -106,8 +106,10 @@ def _span(shape: tuple[int, ...], strides: tuple[int, ...]) -> int:
 def _bytes(torch: Any, host: Any) -> memoryview:
     if not host.numel():
         return EMPTY
-    flat: Any = host.contiguous().reshape(-1).view(torch.uint8).numpy()
-    return memoryview(flat)
+    # An axis of one item may have any stride; the bytes of all items lie together all the same.
+    flat = host.contiguous().as_strided((host.numel(),), (1,))
+    exporter: Any = flat.view(torch.uint8).numpy()
+    return memoryview(exporter)
 
 
 def _has(torch: Any, device: Any) -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 from memories.codecs import registry
 from memories.codecs.base import SIGNED, Codec, Parts, Sharing, carries_code
 from memories.codecs.containers import CONTAINERS, container_of
-from memories.codecs.memory import address
+from memories.codecs.memory import address, writable_copy
 from memories.codecs.scalars import INT_MAX, INT_MIN
 from memories.errors import CorruptDataError, UnsupportedTypeError
 
@@ -160,6 +160,7 @@ class Decoder:
         self.values: list[Any] = []
         self._parts = parts
         self._writable = writable
+        self._copies: dict[int, memoryview] = {}
         self._may_run = carries_code(parts.codec)
 
     def root(self) -> Any:
@@ -193,8 +194,17 @@ class Decoder:
             raise CorruptDataError("a value that carries no code holds one that does")
         if not all(type(place) is int and place >= 0 for place in places):
             raise CorruptDataError("a node refers to a buffer that is not there")
+        codec = registry.get(name)
+        if codec.private and not self._writable:
+            own = tuple(self._own(place) for place in places)
+            return codec.decode(Parts(name, meta, own), writable=True)
         buffers = tuple(self._parts.buffers[place] for place in places)
-        return registry.get(name).decode(Parts(name, meta, buffers), writable=self._writable)
+        return codec.decode(Parts(name, meta, buffers), writable=self._writable)
+
+    def _own(self, place: int) -> memoryview:
+        if place not in self._copies:
+            self._copies[place] = writable_copy(self._parts.buffers[place])
+        return self._copies[place]
 
 
 def is_atom(value: Any) -> bool:
