@@ -1,7 +1,7 @@
 """The content of values as a short text: equal for equal values of equal types, in any process.
 
-Not a checksum of frames, and no proof against an adversary. The one idea: what a value is made of is
-hashed with the type of each part, so that `1`, `1.0`, `True` and `"1"` all differ.
+Not a checksum of frames, and no proof against an adversary. The one idea: what a value is made of
+is hashed with the type of each part, so that `1`, `1.0`, `True` and `"1"` all differ.
 """
 
 from __future__ import annotations
