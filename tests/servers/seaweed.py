@@ -5,7 +5,9 @@ Not for production use. Its data lies in a directory of its own, and its telemet
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import functools
 import importlib.util
 import socket
 import subprocess
@@ -89,6 +91,14 @@ def running() -> Iterator[SeaweedServer]:
             yield server
         finally:
             server.stop()
+
+
+@functools.cache
+def shared() -> SeaweedServer:
+    """Return the one server of this test run, started at first need and stopped at its end."""
+    stack = contextlib.ExitStack()
+    atexit.register(stack.close)
+    return stack.enter_context(running())
 
 
 def missing() -> str | None:

@@ -57,16 +57,16 @@ def adopt(
         covered: dict[bytes, bytes] = {}
         sizes = {stat.name: stat.size for stat in store.list("objects/")}
         manifests = list(store.list("manifests/"))
-        for name, index in transfer.map(lambda stat: _look(store, stat), manifests):
+        for manifest, index in transfer.map(lambda stat: _look(store, stat), manifests):
             for token, (epoch, sequence, size, contents) in index.covers.items():
-                covered[token] = name
+                covered[token] = manifest
                 _enter(state, ledger, sizes, begins, now, Found(
-                    token, epoch, sequence, size, contents, name
+                    token, epoch, sequence, size, contents, manifest
                 ))  # fmt: skip
         rest = [
             Stat(name, size, 0.0)
             for name, size in sizes.items()
-            if (token := token_of(name)) is not None and token not in covered
+            if (ours := token_of(name)) is not None and ours not in covered
         ]
         for token, index in transfer.map(lambda stat: _look(store, stat), rest):
             size = sizes[f"objects/{token.hex()}"]

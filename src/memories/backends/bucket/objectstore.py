@@ -70,7 +70,7 @@ class ObjectStore(ABC):
 
     @abstractmethod
     def list(self, prefix: str) -> Iterator[Stat]:
-        """Yield, in any order, the objects whose names start with `prefix`, which ends in a slash."""
+        """Yield, in any order, the objects whose names start with `prefix` (`objects/`, say)."""
 
     def close(self) -> None:
         """Release what the store holds. Idempotent."""

@@ -73,9 +73,8 @@ class State:
     def __init__(self, path: Path, *, full: bool = False, disposable: bool = False) -> None:
         self.path = path
         self._lock = threading.RLock()
+        path.touch(mode=0o600)
         with self._translated():
-            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            path.touch(mode=0o600)
             self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
             sync = "OFF" if disposable else "FULL" if full else "NORMAL"
             self._db.executescript(
@@ -169,9 +168,7 @@ class State:
     def _translated(self) -> Iterator[None]:
         try:
             yield
-        except (sqlite3.Error, OSError) as error:
-            if isinstance(error, StorageError):
-                raise
+        except sqlite3.Error as error:
             raise StorageError(
                 f"The archive's map {self.path} failed: {error}. Check the disk; a damaged map "
                 "may be removed, it is read from the bucket again."
