@@ -1,0 +1,51 @@
+"""`memories demo`: the main job on a real raster, watched while it runs and measured at its end.
+
+A map viewer pans and zooms over a raster that is much larger than the two tiers in RAM, and clicks
+on pixels for their time series. It stores and retrieves; all moves between tiers are the manager's.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from memories.cli.failure import Failure
+from memories.cli.store import json_option
+from memories.cli.words import print_json
+
+
+@click.command()
+@click.option(
+    "--picture",
+    type=click.Path(path_type=Path),
+    default=Path("memories-demo.png"),
+    show_default=True,
+    help="Where to write the picture.",
+)
+@click.option("--seed", default=7, show_default=True, help="Where the user wanders.")
+@click.option(
+    "--regions",
+    type=click.IntRange(min=1, max=100),
+    default=6,
+    show_default=True,
+    help="How many regions are looked at closely.",
+)
+@json_option
+def demo(picture: Path, seed: int, regions: int, as_json: bool) -> None:
+    """Explore a real raster through the four tiers, in less than a minute.
+
+    The raster is Linke turbidity, 2160 x 4320 x 12 values, from the package pvlib. A table of the
+    tiers shows how it goes; at the end come the figures, all measured in this run, and a picture.
+    """
+    from memories.cli.demo.raster import find_raster
+    from memories.cli.demo.report import report
+    from memories.cli.demo.session import Plan, run
+
+    outcome = run(Plan(seed=seed, regions=regions), find_raster(), picture.absolute())
+    if as_json:
+        print_json(outcome.as_json())
+    else:
+        click.echo("\n".join(report(outcome)))
+    if outcome.different:
+        raise Failure(f"{outcome.different} answers differ from the file: this is a defect")

@@ -1,0 +1,96 @@
+"""What one run of the demo has measured; nothing here was measured elsewhere or at another time."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from memories.cli.demo.baselines import Baseline
+from memories.cli.demo.watch import Pair
+from memories.entry import TierName
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TierOutcome:
+    """One tier, at the end of the session."""
+
+    answered: int
+    keys: int
+    configured_bytes: int
+    used_bytes: int
+    peak_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PairOutcome:
+    """The moves from one tier to another, and the different keys that made them."""
+
+    moves: int
+    keys: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """The figures of one run.
+
+    Attributes:
+        raw_bytes: The raster, decoded.
+        reads: Requests of the viewer.
+        absent: Those for a tile that was not stored yet; the viewer decoded and stored it.
+        different: Answers that were not what the file gives; 0, or something is broken.
+        seconds: That the viewer waited for its answers, all together.
+        session_seconds: That the session took, pauses between the frames included.
+    """
+
+    shape: tuple[int, int, int]
+    raw_bytes: int
+    tiers: dict[TierName, TierOutcome]
+    moves: dict[Pair, PairOutcome]
+    reads: int
+    absent: int
+    different: int
+    seconds: float
+    session_seconds: float
+    from_file: Baseline
+    from_ram: Baseline
+    peak_rss_bytes: int
+    total_seconds: float
+    picture: Path | None
+
+    @property
+    def hit_rate_percent(self) -> float:
+        """Return the share of reads answered from hot or warm; NaN when there was none."""
+        hits = sum(tier.answered for name, tier in self.tiers.items() if not name.durable)
+        return 100.0 * hits / self.reads if self.reads else math.nan
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the figures as `--json` prints them."""
+        return {
+            "raster_bytes": self.raw_bytes,
+            "tiers": {
+                str(name): {
+                    "answered": tier.answered,
+                    "keys": tier.keys,
+                    "bytes": tier.used_bytes,
+                    "peak_bytes": tier.peak_bytes,
+                }
+                for name, tier in self.tiers.items()
+            },
+            "moves": [
+                {"from": str(source), "to": str(target), "moves": one.moves, "keys": one.keys}
+                for (source, target), one in self.moves.items()
+            ],
+            "reads": self.reads,
+            "absent": self.absent,
+            "different": self.different,
+            "seconds": self.seconds,
+            "from_file_seconds": self.from_file.seconds,
+            "from_ram_seconds": self.from_ram.seconds,
+            "from_ram_preparing_seconds": self.from_ram.preparing_seconds,
+            "session_seconds": self.session_seconds,
+            "total_seconds": self.total_seconds,
+            "peak_rss_bytes": self.peak_rss_bytes,
+            "picture": None if self.picture is None else str(self.picture),
+        }

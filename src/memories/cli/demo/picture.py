@@ -1,0 +1,35 @@
+"""The picture of the session: the analytics' own plot, with the scenes marked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from memories.analytics.plots import Series, plot
+from memories.errors import StorageError
+
+SHADES = ("#00000000", "#0000000d")
+
+
+def draw(series: Series, scenes: list[tuple[str, float]], path: Path) -> None:
+    """Write the picture; `scenes` are names and the seconds they began at.
+
+    Raises:
+        StorageError: the file cannot be written.
+    """
+    usage = plot(series)
+    ends = [began for _, began in scenes[1:]] + [series["timestamps"][-1]]
+    for number, ((name, began), end) in enumerate(zip(scenes, ends, strict=True)):
+        for axes in usage.figure.axes:
+            axes.axvspan(began, end, color=SHADES[number % 2], linewidth=0)
+        _name(usage, name, began)
+    usage.set_ylim(0, 118)
+    usage.figure.suptitle("Panning, zooming and clicking over a raster that is larger than the RAM")
+    try:
+        usage.figure.savefig(path)
+    except OSError as error:
+        raise StorageError(f"the picture could not be written to {path}: {error}") from error
+
+
+def _name(axes: Any, name: str, began: float) -> None:
+    axes.annotate(name, (began, 101), xytext=(3, 0), textcoords="offset points", fontsize="x-small")

@@ -1,0 +1,124 @@
+"""The demo from its beginning to its end: a session at the map, the baselines, the figures."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING
+
+from memories.cli.demo.baselines import from_file, from_ram
+from memories.cli.demo.memory import peak_rss_bytes
+from memories.cli.demo.outcome import Outcome, PairOutcome, TierOutcome
+from memories.cli.demo.picture import draw
+from memories.cli.demo.raster import Raster
+from memories.cli.demo.table import shown
+from memories.cli.demo.viewer import Viewer
+from memories.cli.demo.watch import NEIGHBOURS, Watch
+from memories.cli.demo.workload import Frame, script
+
+if TYPE_CHECKING:
+    from memories import MemoryManager
+
+ANALYTICS_SECONDS = 0.1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """How large the tiers are, and how long the session is."""
+
+    hot: str = "8MB"
+    warm: str = "16MB"
+    cold: str = "8MB"
+    regions: int = 6
+    frame_seconds: float = 0.1
+    seed: int = 7
+
+
+class Scenes:
+    """When each scene began."""
+
+    def __init__(self) -> None:
+        self._started_at = perf_counter()
+        self.began: list[tuple[str, float]] = []
+
+    def note(self, scene: str) -> None:
+        """Learn that a frame of `scene` was drawn."""
+        if not self.began or self.began[-1][0] != scene:
+            self.began.append((scene, perf_counter() - self._started_at))
+
+
+def run(plan: Plan, raster_path: Path, picture: Path | None) -> Outcome:
+    """Play the session, ask the baselines, and return the figures.
+
+    Raises:
+        StorageError: the picture cannot be written.
+    """
+    from memories import MemoryManager
+
+    started = perf_counter()
+    with (
+        Raster(raster_path) as raster,
+        MemoryManager(plan.hot, plan.warm, plan.cold, True) as manager,
+    ):
+        watch, viewer, scenes = Watch(manager), Viewer(manager, raster), Scenes()
+        manager.enable_analytics(interval=ANALYTICS_SECONDS)
+        _play(plan, raster, viewer, watch, scenes)
+        session_seconds = perf_counter() - started
+        if picture is not None:
+            draw(manager.get_analytics(), scenes.began, picture)
+        return _measure(manager, raster, viewer, watch, started, session_seconds, picture)
+
+
+def _play(plan: Plan, raster: Raster, viewer: Viewer, watch: Watch, scenes: Scenes) -> None:
+    frames = script(raster.rows, raster.columns, regions=plan.regions, seed=plan.seed)
+    with shown(watch) as show:
+
+        def drawn(frame: Frame) -> None:
+            scenes.note(frame.scene)
+            show(frame.scene)
+
+        viewer.play(frames, plan.frame_seconds, drawn)
+
+
+def _measure(
+    manager: MemoryManager,
+    raster: Raster,
+    viewer: Viewer,
+    watch: Watch,
+    started: float,
+    session_seconds: float,
+    picture: Path | None,
+) -> Outcome:
+    stats = watch.look()
+    file = from_file(raster, viewer.requests, viewer.digests)
+    ram = from_ram(raster, viewer.requests, viewer.digests)
+    return Outcome(
+        shape=raster.shape,
+        raw_bytes=raster.nbytes,
+        tiers={
+            name: TierOutcome(
+                answered=tier.hits,
+                keys=tier.keys,
+                configured_bytes=tier.configured_bytes,
+                used_bytes=tier.used_bytes,
+                peak_bytes=watch.peak_bytes[name],
+            )
+            for name, tier in stats.tiers.items()
+        },
+        moves={
+            pair: PairOutcome(moves=watch.moves[pair], keys=len(watch.moved_keys[pair]))
+            for upper, lower in NEIGHBOURS
+            for pair in ((upper, lower), (lower, upper))
+        },
+        reads=len(viewer.requests),
+        absent=stats.misses,
+        different=file.different,
+        seconds=viewer.seconds,
+        session_seconds=session_seconds,
+        from_file=file,
+        from_ram=ram,
+        peak_rss_bytes=peak_rss_bytes(),
+        total_seconds=perf_counter() - started,
+        picture=picture,
+    )

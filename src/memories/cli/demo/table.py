@@ -1,0 +1,113 @@
+"""The table of the tiers while the demo runs: live in a terminal, a line now and then elsewhere."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Protocol
+
+import click
+
+from memories.cli.demo.watch import NEIGHBOURS, Pair, Watch
+from memories.optional import MissingPackageError, require
+from memories.units import format_size
+
+if TYPE_CHECKING:
+    from memories.statistics import Stats
+
+REFRESH_SECONDS = 0.2
+LINE_SECONDS = 4.0
+BAR_CELLS = 24
+
+
+class Show(Protocol):
+    """Shows the state of the tiers; called after every frame, and paces itself."""
+
+    def __call__(self, scene: str) -> None:
+        """Show how things are during `scene`."""
+
+
+@contextmanager
+def shown(watch: Watch) -> Iterator[Show]:
+    """Choose the way that the standard error can show it."""
+    if sys.stderr.isatty():
+        try:
+            rich_live = require("rich.live", extra="terminal")
+        except MissingPackageError:
+            yield _Lines(watch)
+            return
+        console = require("rich.console", extra="terminal").Console(stderr=True)
+        with rich_live.Live(console=console, auto_refresh=False) as live:
+            yield _Table(watch, live)
+    else:
+        yield _Lines(watch)
+
+
+class _Lines:
+    """One line every few seconds."""
+
+    def __init__(self, watch: Watch) -> None:
+        self._watch = watch
+        self._started_at = monotonic()
+        self._next_at = 0.0
+
+    def __call__(self, scene: str) -> None:
+        stats = self._watch.look()
+        at = monotonic() - self._started_at
+        if at < self._next_at:
+            return
+        self._next_at = at + LINE_SECONDS
+        tiers = "  ".join(
+            f"{name} {tier.keys:>3} keys {format_size(tier.used_bytes):>8}"
+            for name, tier in stats.tiers.items()
+        )
+        click.echo(f"{at:5.1f} s  {scene:<17} {tiers}", err=True)
+
+
+class _Table:
+    """A table that is drawn anew in place."""
+
+    def __init__(self, watch: Watch, live: Any) -> None:
+        self._watch = watch
+        self._live = live
+        self._next_at = 0.0
+
+    def __call__(self, scene: str) -> None:
+        stats = self._watch.look()
+        now = monotonic()
+        if now < self._next_at:
+            return
+        self._next_at = now + REFRESH_SECONDS
+        self._live.update(self._draw(scene, stats), refresh=True)
+
+    def _draw(self, scene: str, stats: Stats) -> Any:
+        table = require("rich.table", extra="terminal").Table(title=scene, title_justify="left")
+        for heading in ("tier", "usage"):
+            table.add_column(heading)
+        for heading in ("holds", "of", "keys", "answered", "down", "up"):
+            table.add_column(heading, justify="right")
+        for (name, tier), moves in zip(stats.tiers.items(), self._moves(), strict=True):
+            size = format_size(tier.used_bytes)
+            row = (str(name), bar(tier.usage_percent), size, limit(tier.configured_bytes))
+            table.add_row(*row, f"{tier.keys:,}", f"{tier.hits:,}", *moves)
+        return table
+
+    def _moves(self) -> Iterator[tuple[str, str]]:
+        """Yield, for each tier, the moves to the next lower one and back from it."""
+        for down in NEIGHBOURS:
+            up: Pair = (down[1], down[0])
+            yield f"{self._watch.moves[down]:,}", f"{self._watch.moves[up]:,}"
+        yield "", ""
+
+
+def bar(percent: float) -> str:
+    """Return a bar of BAR_CELLS characters."""
+    filled = min(BAR_CELLS, round(percent / 100 * BAR_CELLS))
+    return "█" * filled + "·" * (BAR_CELLS - filled)
+
+
+def limit(configured_bytes: int) -> str:
+    """Return the size of a tier in words, for one that has none as well."""
+    return format_size(configured_bytes) if configured_bytes < 2**62 else "no limit"

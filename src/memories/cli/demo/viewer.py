@@ -1,0 +1,71 @@
+"""The map viewer: it asks the manager for tiles and decodes from the file what is not there yet.
+
+Written as its user would write it; the moves between the tiers are the manager's own. It notes
+what it asked for, what it got and how long that took, so that others can be asked the same.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable, Iterable
+from time import perf_counter, sleep
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from xxhash import xxh3_64_intdigest
+
+from memories.cli.demo.raster import Raster, Tile
+from memories.cli.demo.workload import Frame, Request
+
+if TYPE_CHECKING:
+    from memories import MemoryManager
+
+
+class Viewer:
+    """One session at the map."""
+
+    def __init__(self, manager: MemoryManager, raster: Raster) -> None:
+        self._manager = manager
+        self._raster = raster
+        self.requests: list[Request] = []
+        self.digests = array("Q")
+        self.seconds = 0.0
+
+    def play(
+        self, frames: Iterable[Frame], frame_seconds: float, show: Callable[[Frame], None]
+    ) -> None:
+        """Draw the frames one after the other, none sooner than `frame_seconds` after another."""
+        for frame in frames:
+            started = perf_counter()
+            for request in frame.requests:
+                self._note(request, *timed(self._answer, request))
+            show(frame)
+            sleep(max(0.0, frame_seconds - (perf_counter() - started)))
+
+    def _answer(self, request: Request) -> Any:
+        tile = request if isinstance(request, Tile) else request.tile
+        try:
+            if isinstance(request, Tile):
+                return self._manager.retrieve(tile.key)
+            return self._manager.retrieve(tile.key, region=np.s_[request.y, request.x, :])
+        except KeyError:
+            data = self._raster.read(tile)
+            self._manager.store(tile.key, data)
+            return data if isinstance(request, Tile) else data[request.y, request.x, :]
+
+    def _note(self, request: Request, value: Any, seconds: float) -> None:
+        self.requests.append(request)
+        self.digests.append(digest(value))
+        self.seconds += seconds
+
+
+def timed(answer: Callable[[Request], Any], request: Request) -> tuple[Any, float]:
+    """Return what `answer` gives and the seconds it took."""
+    started = perf_counter()
+    value = answer(request)
+    return value, perf_counter() - started
+
+
+def digest(value: Any) -> int:
+    """Return a number that two different tiles do not share."""
+    return xxh3_64_intdigest(np.ascontiguousarray(value).data.cast("B"))

@@ -1,0 +1,44 @@
+"""What happens in the manager while the viewer works: the moves, and how full each tier got."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from typing import TYPE_CHECKING
+
+from memories.entry import TierName
+from memories.events import Event, Moved
+
+if TYPE_CHECKING:
+    from memories import MemoryManager
+    from memories.statistics import Stats
+
+Pair = tuple[TierName, TierName]
+NEIGHBOURS: list[Pair] = [
+    (TierName.HOT, TierName.WARM),
+    (TierName.WARM, TierName.COLD),
+    (TierName.COLD, TierName.GLACIER),
+]
+
+
+class Watch:
+    """Counts moves by pair of tiers, and the different keys that made them."""
+
+    def __init__(self, manager: MemoryManager) -> None:
+        self._manager = manager
+        self.moves: Counter[Pair] = Counter()
+        self.moved_keys: defaultdict[Pair, set[str]] = defaultdict(set)
+        self.peak_bytes: Counter[TierName] = Counter()
+        manager._engine.hierarchy.events.subscribe(self._observe)
+
+    def look(self) -> Stats:
+        """Return the figures of now, and remember how full each tier is."""
+        stats = self._manager.stats()
+        for name, tier in stats.tiers.items():
+            self.peak_bytes[name] = max(self.peak_bytes[name], tier.used_bytes)
+        return stats
+
+    def _observe(self, event: Event) -> None:
+        if isinstance(event, Moved):
+            pair = (event.source, event.target)
+            self.moves[pair] += 1
+            self.moved_keys[pair].add(event.key)

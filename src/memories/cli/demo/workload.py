@@ -1,0 +1,93 @@
+"""What the user of the demo's map viewer does: a script of frames, the same for the same seed.
+
+Pure. First the whole Earth passes by once, zoomed out. Then a few regions are looked at closely:
+pan about, click on pixels for their twelve months, go on to the next, come back to the first.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from memories.cli.demo.raster import TILE, Tile
+
+WIDE = (8, 10)  # Rows and columns of tiles in view, zoomed out.
+CLOSE = (5, 8)
+PANS = 14
+FRAMES_PER_PAN = 2
+CLICKS = 10
+
+
+class Click(NamedTuple):
+    """A pixel of a tile whose time series is asked for."""
+
+    tile: Tile
+    y: int
+    x: int
+
+
+Request = Tile | Click
+
+
+class Frame(NamedTuple):
+    """What one refresh of the screen needs."""
+
+    scene: str
+    requests: Sequence[Request]
+
+
+class Corner(NamedTuple):
+    """The tile in the upper left of the view."""
+
+    row: int
+    column: int
+
+
+def script(rows: int, columns: int, *, regions: int, seed: int) -> Iterator[Frame]:
+    """Yield the frames of a session over a raster of so many tiles."""
+    random_ = random.Random(seed)
+    yield from _around_the_world(rows, columns)
+    corners = [_random_corner(rows, columns, random_) for _ in range(regions)]
+    for number, corner in enumerate([*corners, corners[0]]):
+        scene = f"region {number + 1}" if number < regions else "region 1 again"
+        yield from _explore(scene, corner, rows, columns, random_)
+
+
+def _around_the_world(rows: int, columns: int) -> Iterator[Frame]:
+    """Pan east over each band of the Earth, and west over the next."""
+    for band, top in enumerate(range(0, rows, WIDE[0])):
+        steps = range(columns - WIDE[1] + 1)
+        for left in steps if band % 2 == 0 else reversed(steps):
+            yield Frame("around the world", _view(Corner(top, left), WIDE))
+
+
+def _explore(
+    scene: str, corner: Corner, rows: int, columns: int, random_: random.Random
+) -> Iterator[Frame]:
+    """Pan about at random, then click on pixels."""
+    drift = random_.choice([-1, 1])
+    for _ in range(PANS):
+        for _ in range(FRAMES_PER_PAN):
+            yield Frame(scene, _view(corner, CLOSE))
+        down, right = random_.choice([(0, drift), (0, drift), (1, 0), (-1, 0)])
+        corner = Corner(
+            min(max(corner.row + down, 0), rows - CLOSE[0]),
+            min(max(corner.column + right, 0), columns - CLOSE[1]),
+        )
+    view = _view(corner, CLOSE)
+    for _ in range(CLICKS):
+        click = Click(random_.choice(view), random_.randrange(TILE), random_.randrange(TILE))
+        yield Frame(scene, [click])
+
+
+def _random_corner(rows: int, columns: int, random_: random.Random) -> Corner:
+    return Corner(random_.randint(0, rows - CLOSE[0]), random_.randint(0, columns - CLOSE[1]))
+
+
+def _view(corner: Corner, size: tuple[int, int]) -> list[Tile]:
+    return [
+        Tile(corner.row + down, corner.column + right)
+        for down in range(size[0])
+        for right in range(size[1])
+    ]
