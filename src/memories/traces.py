@@ -119,13 +119,13 @@ def write_trace(path: str | Path, rows: Iterable[Access]) -> None:
             lines.writelines(jsonl_line(row) for row in rows)
     elif path.suffix == ".npz":
         times, keys, sizes = trace_of(rows)
-        arrays = {
-            "time": np.array(times, np.float64),
-            "key": np.array(keys, np.str_),
-            "size": np.array(sizes, np.uint64),
-        }
         with path.open("wb") as file:
-            np.savez_compressed(file, **arrays)
+            np.savez_compressed(
+                file,
+                time=np.array(times, np.float64),
+                key=np.array(keys, np.str_),
+                size=np.array(sizes, np.uint64),
+            )
     else:
         raise InvalidOptionError(f"{path.name!r} is no trace: its name must end in .npz or .jsonl")
 

@@ -26,7 +26,9 @@ class Policy(ABC):
     """Orders the nodes of one tier for eviction.
 
     The caller serialises all calls. A node is inserted at most once before it is removed or
-    evicted. Nodes that must stay (pinned) are simply not in the policy.
+    evicted. Nodes that must stay (pinned) are simply not in the policy. A node's `link` MUST be
+    None exactly while it is outside, and the policy MUST NOT hold a node that has left. Stamps come
+    from the tier's own counter: whoever enters, or comes back, has a new one before `insert`.
     """
 
     name: ClassVar[str]

@@ -73,11 +73,23 @@ class PolicyTests(ABC):
         victims = {id(policy.evict()) for _ in range(len(policy))}
         assert victims == {id(node) for at, node in enumerate(nodes) if at % 3}
 
+    def test_the_link_tells_whether_a_node_is_inside(self) -> None:
+        """The engine asks it instead of keeping a set of its own beside a million nodes."""
+        policy = self.make_policy(100)
+        nodes = self.fill(policy, 100)
+        assert all(node.link is not None for node in nodes)
+        policy.remove(nodes[7])
+        assert nodes[7].link is None
+        victim = policy.evict()
+        assert victim is not None
+        assert victim.link is None
+
     def test_a_removed_node_can_come_back(self) -> None:
         """Unpinning, and coming up again, insert the same entry anew."""
         policy = self.make_policy(10)
         (node,) = self.fill(policy, 1)
         policy.remove(node)
+        node.stamp = 2
         policy.insert(node)
         assert policy.evict() is node
 
