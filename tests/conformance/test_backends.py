@@ -1,0 +1,52 @@
+"""Every backend keeps the one contract."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from memories.backends.base import Backend
+from memories.backends.disk import DiskBackend
+from memories.backends.memory import MemoryBackend
+from memories.testing.backends import BackendTests
+
+
+class TestMemory(BackendTests):
+    @pytest.fixture
+    def backend(self) -> Iterator[Backend]:
+        backend = MemoryBackend()
+        yield backend
+        backend.close()
+
+
+class DiskTests(BackendTests):
+    durable = True
+    options: dict[str, object] = {}
+
+    @pytest.fixture
+    def backend(self, tmp_path: Path) -> Iterator[Backend]:
+        backend = DiskBackend(tmp_path / "store", **self.options)
+        yield backend
+        backend.close()
+
+    @pytest.fixture
+    def reopen(self, tmp_path: Path) -> Callable[[Backend], Backend]:
+        def again(backend: Backend) -> Backend:
+            backend.close()
+            return DiskBackend(tmp_path / "store", **self.options)
+
+        return again
+
+
+class TestDisk(DiskTests):
+    pass
+
+
+class TestDiskFull(DiskTests):
+    options = {"durability": "full"}  # noqa: RUF012
+
+
+class TestDiskWithoutMmap(DiskTests):
+    options = {"mmap": False}  # noqa: RUF012
