@@ -38,11 +38,11 @@ IDENTITY = bytes(16)
 def small_file(path: Path) -> bytes:
     """Write a snapshot that has every kind of part, and return its bytes."""
     items = [
+        elsewhere("linked", Linked(0, 64, 320)),
         item("packed-1", b"tiny"),
-        item("whole", bytes(5_000)),
         item("packed-2", b"other"),
         elsewhere("reference", Reference(b"object", 9)),
-        elsewhere("linked", Linked(0, 64, 320)),
+        item("whole", bytes(5_000)),
     ]
     create(path, items, sequence=5, bases=[Base(IDENTITY, "base")], created_at=1.0)
     return path.read_bytes()
@@ -181,16 +181,16 @@ def forge(path: Path, change: Callable[[list[Row]], list[Row]]) -> None:
             self.keys = len(changed)
             return page
 
-    items = [item("packed", b"tiny"), item("whole", bytes(5_000)), item("after", b"x" * 6_000)]
+    items = [item("after", b"x" * 6_000), item("packed", b"tiny"), item("whole", bytes(5_000))]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(container, "PageBuilder", Builder)
         create(path, items, sequence=5)
 
 
-def moved(key: str, /, **fields: object) -> Callable[[list[Row]], list[Row]]:
+def moved(which: str, /, **fields: object) -> Callable[[list[Row]], list[Row]]:
     """Return a change of one row."""
     return lambda rows: [
-        msgspec.structs.replace(row, **fields) if row.key == key else row for row in rows
+        msgspec.structs.replace(row, **fields) if row.key == which else row for row in rows
     ]
 
 
@@ -207,8 +207,10 @@ def at(key: str, offset: int = 0, length: int = 0) -> Callable[[list[Row]], list
 
 
 LIES: dict[str, Callable[[list[Row]], list[Row]]] = {
-    "a key twice": lambda rows: [*rows, rows[0]],
-    "two keys, one value": lambda rows: [*rows, msgspec.structs.replace(rows[0], key="new")],
+    "a key twice": lambda rows: [rows[0], *rows],
+    "keys out of order": lambda rows: [rows[1], rows[0], rows[2]],
+    "two keys, one value": lambda rows: [*rows, msgspec.structs.replace(rows[1], key="z")],
+    "two keys, one member": lambda rows: [*rows, msgspec.structs.replace(rows[0], key="z")],
     "a member that no row names": lambda rows: [row for row in rows if row.key != "whole"],
     "a value longer than its member": at("whole", length=64),
     "a value shorter than its member": at("whole", length=-64),
@@ -218,14 +220,11 @@ LIES: dict[str, Callable[[list[Row]], list[Row]]] = {
     "a small value in a large one": moved("packed", where=Packed(1_024, 64)),
     "far beyond the file": moved("whole", where=Whole(2**62, 2**62, 0)),
     "negative": moved("whole", where=Packed(-64, 64)),
-    "another's name": lambda rows: [
-        msgspec.structs.replace(row, key={"whole": "after", "after": "whole"}.get(row.key, row.key))
-        for row in rows
-    ],
+    "another's name": moved("whole", key="whole2"),
     "a version from the future": moved("whole", version=6),
     "no version": moved("whole", version=0),
-    "an impossible key": moved("packed", key="a\0b"),
-    "an empty key": moved("packed", key=""),
+    "an impossible key": moved("packed", key="b\0b"),
+    "an empty key": moved("after", key=""),
     "a base that is not named": moved("packed", where=Linked(0, 0, 64)),
     "a huge size": moved("whole", size=2**63),
     "an unknown tier": moved("whole", tier="lava"),

@@ -23,7 +23,6 @@ from memories.errors import InvalidOptionError, MemoriesError, StorageError
 from memories.snapshot import manifest
 from memories.snapshot.atomicfile import AtomicFile
 from memories.snapshot.checksum import crc32
-from memories.snapshot.hashes import Hashes, first_repeated
 from memories.snapshot.manifest import (
     Base,
     Linked,
@@ -31,6 +30,7 @@ from memories.snapshot.manifest import (
     PageBuilder,
     Reference,
     Root,
+    Row,
     Where,
     Whole,
     row_of,
@@ -50,6 +50,7 @@ Segments = Sequence[memoryview]
 SMALL_BYTES = 4096
 _NPY_MAGIC = b"\x93NUMPY"  # What `numpy.load` looks at to tell an array from other members.
 _PACK_BYTES = 1 << 20
+_WAITING_ROWS = 4096
 _CHUNK_BYTES = 1 << 20
 _SPOOL_BYTES = 8 << 20
 
@@ -87,15 +88,15 @@ def create(
 ) -> Created:
     """Write a snapshot of `items` to `path`, replacing what lies there at the very end.
 
-    The file is durable when this returns. Whatever goes wrong before that, `path` is as it was and
-    nothing else is left. Memory stays bounded by the largest gather list, not by the number of
-    keys. `progress` is called with the number of bytes written since its last call. `created_at`
-    is now, and `identity` 16 random bytes, unless they are given. `archive` names the bucket that
-    references are about.
+    The items come in the order of their keys. The file is durable when this returns. Whatever goes
+    wrong before that, `path` is as it was and nothing else is left. Memory stays bounded by the
+    largest gather list, not by the number of keys. `progress` is called with the number of bytes
+    written since its last call. `created_at` is now, and `identity` 16 random bytes, unless they
+    are given. `archive` names the bucket that references are about.
 
     Raises:
         StorageError: the disk or the directory refused something.
-        InvalidOptionError: two items have one key, or a frame's head is none.
+        InvalidOptionError: the keys are out of order or repeated, or a frame's head is none.
     """
     with AtomicFile(path) as file:
         writer = _Writer(file, Path(path).parent)
@@ -135,13 +136,17 @@ class _Writer:
         self._directory_file = _spool(directory)
         self._members = 0
         self._packs = 0
-        self._packed: list[tuple[Record, int, int]] = []
         self._pack = bytearray()
-        self._hashes = Hashes()
+        self._waiting: list[Row] = []  # For the place of the pack; offsets in it are its own.
+        self._last_key = ""
 
     def add(self, item: Item) -> None:
         source = item.source
-        self._hashes.add(item.record.key)
+        if item.record.key <= self._last_key:
+            raise InvalidOptionError(
+                f"{item.record.key!r} cannot follow {self._last_key!r}: keys come in order, once."
+            )
+        self._last_key = item.record.key
         if isinstance(source, (Linked, Reference)):
             self._add_row(item.record, source)
             return
@@ -153,7 +158,7 @@ class _Writer:
             self._add_large(item, segments, length)
 
     def _add_small(self, record: Record, segments: Segments, length: int) -> None:
-        self._packed.append((record, len(self._pack), length))
+        self._waiting.append(row_of(record, Packed(len(self._pack), length)))
         self._pack += b"".join(segments)
         self._pack += bytes(-len(self._pack) % ALIGNMENT)
         if len(self._pack) >= _PACK_BYTES:
@@ -164,10 +169,14 @@ class _Writer:
         member = Member(name, self._file.offset, 0, len(self._pack), crc32(self._pack))
         self._file.write([local_header(member), self._pack])
         self._add_member(member)
-        for record, offset, length in self._packed:
-            self._add_row(record, Packed(member.body_at + offset, length))
+        rows, self._waiting = self._waiting, []
+        for row in rows:
+            where = row.where
+            if isinstance(where, Packed):
+                where = Packed(member.body_at + where.offset, where.length)
+                row = msgspec.structs.replace(row, where=where)
+            self._put_row(row)
         self._packs += 1
-        self._packed.clear()
         self._pack = bytearray()
 
     def _add_large(self, item: Item, segments: Segments, length: int) -> None:
@@ -212,15 +221,23 @@ class _Writer:
         self._directory_file.write(central_entry(member))
 
     def _add_row(self, record: Record, where: Where) -> None:
-        if page := self._pages.add(row_of(record, where)):
+        row = row_of(record, where)
+        if not self._waiting:
+            self._put_row(row)
+            return
+        self._waiting.append(row)
+        if len(self._waiting) >= _WAITING_ROWS:
+            self._flush_pack()
+
+    def _put_row(self, row: Row) -> None:
+        if page := self._pages.add(row):
             self._page_file.write(page)
 
     def finish(self, root: Root) -> Root:
         """Write the manifest, the central directory and the end of the file."""
-        if self._packed:
+        if self._waiting:
             self._flush_pack()
         self._page_file.write(self._pages.flush())
-        self._refuse_repeated_keys()
         root = msgspec.structs.replace(root, keys=self._pages.keys, pages=self._pages.pages)
         self._write_manifest(root)
         directory_at = self._file.offset
@@ -228,17 +245,6 @@ class _Writer:
         directory_bytes = self._file.offset - directory_at
         self._file.write([tail(self._members, directory_at, directory_bytes)])
         return root
-
-    def _refuse_repeated_keys(self) -> None:
-        if suspects := self._hashes.repeated():
-            pages = manifest.decode_pages(self._read_page, 0, self._pages.pages)
-            keys = (row.key for rows in pages for row in rows)
-            if key := first_repeated(keys, suspects):
-                raise InvalidOptionError(f"Two items of the snapshot have the key {key!r}.")
-
-    def _read_page(self, offset: int, length: int) -> bytes:
-        self._page_file.seek(offset)
-        return self._page_file.read(length)
 
     def _write_manifest(self, root: Root) -> None:
         head, encoded = manifest.encode_root(root)

@@ -15,7 +15,6 @@ from types import TracebackType
 from memories.entry import Record
 from memories.errors import CorruptDataError, InvalidOptionError, StorageError
 from memories.snapshot import manifest, verification
-from memories.snapshot.hashes import first_repeated
 from memories.snapshot.manifest import Packed, Root, Row, Whole
 from memories.snapshot.positioned import PositionedFile
 from memories.snapshot.structure import Directory, RowCheck
@@ -61,10 +60,7 @@ class SnapshotFile:
         check = RowCheck(self.root, self._directory)
         for rows in self._pages():
             check.add(rows)
-        if suspects := check.finish():
-            key = first_repeated((row.key for row in self.rows()), suspects)
-            if key is not None:
-                raise CorruptDataError(f"Its manifest holds the key {key!r} twice.")
+        check.finish()
         self._digests = check.digests
 
     def _load_root(self) -> Root:
@@ -97,7 +93,7 @@ class SnapshotFile:
         return self.root.keys
 
     def rows(self) -> Iterator[Row]:
-        """Yield what the manifest says of each key, in bounded memory."""
+        """Yield what the manifest says of each key, in the order of the keys, in bounded memory."""
         for rows in self._pages():
             yield from rows
 

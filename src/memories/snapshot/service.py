@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from heapq import merge
 
 import msgspec
 
@@ -51,16 +52,20 @@ def restore_snapshot(hierarchy: Hierarchy, path: str | os.PathLike[str]) -> None
 
 
 def _items(hierarchy: Hierarchy, instant: Instant) -> Iterator[Item]:
-    shadowed = set()
-    for entry in instant.entries:
-        if entry.backed:
-            shadowed.add(entry.key)
-        parcel = hierarchy.tiers[entry.tier].load(entry)
-        yield Item(_record_of(entry, parcel), _segments(hierarchy, parcel, entry))
-    for record in instant.records:
-        if record.key not in shadowed:
-            parcel = hierarchy.tiers[record.tier].load(record)
-            yield Item(record, _segments(hierarchy, parcel, record))
+    """Yield every key once, in key order; an entry stands for its backing copy."""
+    entries = sorted(instant.entries, key=_key)
+    latest = None
+    for found in merge(entries, instant.records, key=_key):
+        if found.key == latest:
+            continue
+        latest = found.key
+        parcel = hierarchy.tiers[found.tier].load(found)
+        record = _record_of(found, parcel) if isinstance(found, Entry) else found
+        yield Item(record, _segments(hierarchy, parcel, found), _is_npy(parcel))
+
+
+def _key(found: Entry | Record) -> bytes:
+    return found.key.encode()
 
 
 def _segments(

@@ -58,10 +58,12 @@ class _Source:
         self._fd = fd
         self._reader = reader
         self._progress = progress
-        self._front, self._back = (memoryview(bytearray(_CHUNK_BYTES)) for _ in range(2))
+        self._size = os.fstat(fd).st_size
+        chunk_bytes = min(_CHUNK_BYTES, self._size)
+        self._front, self._back = (memoryview(bytearray(chunk_bytes)) for _ in range(2))
         self._window = self._front[:0]
         self._at = 0
-        self._next = self._read_ahead()
+        self._next: Future[int] | None = None
 
     def take(self, count: int) -> bytes:
         """Return the next `count` bytes."""
@@ -82,15 +84,15 @@ class _Source:
             count -= len(part)
             yield part
 
-    def _read_ahead(self) -> Future[int]:
-        return self._reader.submit(os.preadv, self._fd, [self._back], self._at)
-
     def _refill(self) -> None:
-        count = self._next.result()
+        count = self._read() if self._next is None else self._next.result()
         if not count:
             raise CorruptDataError("It has become shorter since it was opened.")
         self._front, self._back = self._back, self._front
         self._window = self._front[:count]
         self._at += count
-        self._next = self._read_ahead()
+        self._next = self._reader.submit(self._read) if self._at < self._size else None
         self._progress(count)
+
+    def _read(self) -> int:
+        return os.preadv(self._fd, [self._back], self._at)
