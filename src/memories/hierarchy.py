@@ -216,7 +216,11 @@ class Hierarchy:
         self.require_writable()
         for entry in list(self.catalog.entries.values()):
             with self.locks.hold(entry.key):
-                self._back(entry)
+                try:
+                    self._back(entry)
+                except TierFullError:
+                    if not self.mover.droppable(entry):
+                        raise
         self.catalog.journal.sync()
 
     def clear(self, *, purge: bool = False) -> None:
@@ -229,7 +233,7 @@ class Hierarchy:
             for record in self.catalog.journal.scan():
                 self.mover.let_archive_go(record, self.catalog.next_version())
         del purge
-        self.catalog.journal.delete_prefix("", self.catalog.next_version())
+        self.catalog.journal.delete_prefix("", self.catalog.next_version)
 
     def tier(self, name: TierName) -> Tier:
         """Return the tier of that name.

@@ -43,7 +43,7 @@ class KeyLocks:
 
     @contextmanager
     def attempt(self, key: str) -> Iterator[bool]:
-        """Hold the lock of `key` if nobody does, this thread included; yield whether it was free."""
+        """Hold the lock of `key` if nobody does, not even this thread; yield whether it is held."""
         slot = self._enlist(key)
         mine = slot.holder == threading.get_ident()
         taken = not mine and slot.lock.acquire(blocking=False)

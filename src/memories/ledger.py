@@ -54,7 +54,7 @@ class Ledger:
 
     @property
     def effective(self) -> int:
-        """Return the bytes that may be held: the configured ones, or fewer if the medium is tight."""
+        """Return the bytes that may be held: those configured, or fewer if the medium is tight."""
         with self._lock:
             used = self._settle()
             own = min(self.configured, self._measured(used))

@@ -223,7 +223,13 @@ class Mover:
         hits = found.hits if isinstance(found, Entry) else 0
         entry = self.keep(parcel, version_of(found), target, hits=hits, backed=backed)
         if isinstance(found, Entry):
-            self.let_go(found)
+            source = self.tiers[found.tier]
+            source.victims.discard(found)
+            if entry.payload is found.payload:
+                # Only the account changed: the memory is now the target's to count.
+                source.ledger.release(found.size)
+            else:
+                source.medium.let_go(found)
         return entry
 
     def _move_down(self, found: Entry | Record, target: Tier) -> Record:

@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Self
 
+import numpy as np
+
 from memories import codecs
 from memories.codecs.base import Sharing
 from memories.codecs.frame import pack
@@ -92,10 +94,8 @@ class Parcel:
         """Return it as a frame bound to `key` and `version`; a frame stays as it is."""
         if self.form is Form.ENCODED:
             return self
-        if self.sharing is Sharing.FRESH:
-            parts = self.payload.parts
-        else:
-            parts = codecs.encode(self.payload)
+        fresh = self.sharing is Sharing.FRESH
+        parts = self.payload.parts if fresh else codecs.encode(self.payload)
         frame = pack(parts, key=key, version=version, compression=compression, signer=trust)
         return Parcel(Form.ENCODED, self.sharing, frame, frame.nbytes, self.codec)
 
@@ -135,8 +135,17 @@ def owners(payload: Any) -> Iterator[Any]:
     if isinstance(payload, codecs.Held):
         seen = {id(buffer.obj): buffer.obj for buffer in payload.parts.buffers}
         yield from seen.values()
-    elif hasattr(payload, "__array_interface__"):
-        yield payload
+    elif isinstance(payload, np.ndarray):
+        yield _root(payload)
+
+
+def _root(array: Any) -> Any:
+    """Return the object that owns an array's memory: views of a view refer to it directly."""
+    while True:
+        base = array.obj if isinstance(array, memoryview) else getattr(array, "base", None)
+        if base is None:
+            return array
+        array = base
 
 
 _ENTRIES: dict[Sharing, type[Entry]] = {

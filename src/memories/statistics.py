@@ -155,6 +155,11 @@ class Statistics:
 def _count_keys(catalog: Catalog) -> Counter[TierName]:
     """Count the keys of each tier; a key with an entry counts where the entry is."""
     keys = Counter(catalog.counts)
-    for name, count in catalog.journal.keys_by_tier().items():
+    elsewhere = catalog.journal.keys_elsewhere()
+    at_rest = {
+        TierName.COLD: catalog.journal.usage().keys - elsewhere,
+        TierName.GLACIER: elsewhere,
+    }
+    for name, count in at_rest.items():
         keys[name] += count - catalog.backing[name]
     return keys

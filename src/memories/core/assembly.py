@@ -8,7 +8,8 @@ from typing import Literal
 
 from memories import policies
 from memories.backends.base import Backend
-from memories.backends.disk import DiskBackend, private_directory
+from memories.backends.disk import DiskBackend
+from memories.backends.disk.private import private_directory
 from memories.catalog import Catalog
 from memories.clock import Clock, SystemClock
 from memories.codecs import compressors
@@ -170,7 +171,14 @@ class _Assembly:
         if url is None:
             url = str(path / "glacier")
             logger.warning("no glacier_url given: a local directory stands in for object storage")
-        bucket = open_bucket(url, storage_options=self.settings.storage_options)
+        bucket = open_bucket(
+            url,
+            storage_options=self.settings.storage_options,
+            directory=path / "archive",
+            read_only=self.settings.read_only,
+            full=self.settings.durability == "full",
+            wall=self.clock.wall,
+        )
         self.backends.append(bucket)
         ledger = BackendLedger(
             MAX_BYTES, held=lambda: bucket.usage().physical, room=lambda: _glacier_room(path, url)

@@ -206,7 +206,7 @@ class MemoryManager(MutableMapping[str, Any]):
             self.store(key, data, tier)
 
     def retrieve_many(self, keys: Iterable[str]) -> dict[str, Any]:
-        """Return the values of `keys`, by key; raises like `retrieve` at the first that is absent."""
+        """Return the values of `keys`, by key; raises like `retrieve` if one is absent."""
         return {key: self.retrieve(key) for key in keys}
 
     def delete(self, key: str) -> None:

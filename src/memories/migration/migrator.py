@@ -23,6 +23,7 @@ MAX_PROMOTIONS = 1024  # Durable keys waiting to be promoted; more are dropped, 
 PROMOTIONS_PER_TICK = 64
 EXPIRED_PER_TICK = 1024
 BACKOFF_SECONDS = 5.0
+EXCHANGE_SHARE = 16  # One part in so many of a tier may be exchanged per look, against thrash.
 
 
 class Migrator:
@@ -90,7 +91,8 @@ class Migrator:
             tier.timeline.note(now)
             used, effective = tier.ledger.used, tier.ledger.effective
             headroom = int(self.settings.low_watermark * effective) - used
-            states[name] = TierState(used, effective, headroom, tier.timeline.time_of)
+            exchange = effective // EXCHANGE_SHARE
+            states[name] = TierState(effective, headroom, exchange, tier.timeline.time_of)
         entries, looked_at = self._rotation.next_slice(now)
         for move in self.planner.plan(entries, states, now=now, looked_at=looked_at):
             self._carry_out(hierarchy, move, states[move.entry.tier])

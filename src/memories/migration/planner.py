@@ -19,11 +19,15 @@ Clockwork = Callable[[int], float]
 
 @dataclass(slots=True)
 class TierState:
-    """A tier as the planner sees it; `headroom` shrinks with every move planned into it."""
+    """A tier as the planner sees it.
 
-    used: int
+    `headroom` shrinks with every move planned into it, and so does `exchange`: the bytes that may
+    come in on merit although others must leave for them.
+    """
+
     effective: int
     headroom: int
+    exchange: int
     time_of: Clockwork  # When the access with a stamp happened.
 
 
@@ -77,7 +81,10 @@ class Planner:
             else:
                 move = self._warm(entry, tiers, looked_at) if self._promote else None
             if move is not None:
-                tiers[move.target].headroom -= entry.size
+                target = tiers[move.target]
+                if entry.size > target.headroom:
+                    target.exchange -= entry.size
+                target.headroom -= entry.size
                 yield move
 
     def demoted(self, entry: Entry, accessed_at: float) -> None:
@@ -91,7 +98,7 @@ class Planner:
         idle_seconds = now - tiers[TierName.HOT].time_of(entry.stamp)
         if idle_seconds <= self.limits.limit(entry.hits, entry.key):
             return None
-        if entry.size > tiers[TierName.WARM].headroom or not entry.terms.admits(TierName.WARM):
+        if entry.size > tiers[TierName.WARM].effective or not entry.terms.admits(TierName.WARM):
             return None
         return Move(entry, TierName.WARM, Cause.IDLE)
 
@@ -108,9 +115,9 @@ class Planner:
         if regret is not None:
             self.limits.regretted(regret.hits, accessed_at - regret.accessed_at, entry.key)
         hot = tiers[TierName.HOT]
-        passed = self.gate.touch(
-            entry.key, entry.size, room=hot.headroom, pressure=entry.size > hot.headroom
-        )
+        room = max(hot.headroom, 0)
+        pressure = entry.size > max(room, hot.exchange)
+        passed = self.gate.touch(entry.key, entry.size, room=room, pressure=pressure)
         if not passed or not entry.terms.admits(TierName.HOT):
             return None
         return Move(entry, TierName.HOT, Cause.HIT)

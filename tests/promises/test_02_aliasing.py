@@ -1,0 +1,78 @@
+"""Promise 2: no aliasing, wherever the value lives."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from memories import MemoryManager
+
+TIERS = ["hot", "warm", "cold", "glacier"]
+
+
+@pytest.mark.parametrize("tier", TIERS)
+def test_changing_what_was_passed_in_changes_nothing(manager: MemoryManager, tier: str) -> None:
+    """The caller's buffer is his own again as soon as store returns."""
+    array, nested = np.arange(1000.0), {"a": [np.arange(5)]}
+    manager.store("array", array, tier)
+    manager.store("nested", nested, tier)
+    array[:] = -1
+    nested["a"][0][:] = -1
+    nested["a"].append("more")
+    assert np.array_equal(np.arange(1000.0), manager.retrieve("array"))
+    assert 1 == len(manager.retrieve("nested")["a"])
+    assert np.array_equal(np.arange(5), manager.retrieve("nested")["a"][0])
+
+
+@pytest.mark.parametrize("tier", TIERS)
+def test_a_retrieved_array_cannot_be_written_or_unlocked(manager: MemoryManager, tier: str) -> None:
+    """Otherwise one reader could change what all others see."""
+    manager.store("a", np.arange(1_000_000.0), tier)
+    view = manager.retrieve("a")
+    with pytest.raises(ValueError, match="read-only"):
+        view[0] = 1
+    with pytest.raises(ValueError, match=r"WRITEABLE|writ"):
+        view.setflags(write=True)
+    base = view
+    while isinstance(base, np.ndarray):
+        with pytest.raises(ValueError, match=r"WRITEABLE|writ"):
+            base.setflags(write=True)
+        base = base.base
+
+
+@pytest.mark.parametrize("tier", TIERS)
+def test_changing_what_was_retrieved_changes_nothing(manager: MemoryManager, tier: str) -> None:
+    """Mutable objects are built afresh for every reader, and a copy is the reader's own."""
+    manager.store("list", [1, {"b": [2]}], tier)
+    manager.retrieve("list")[1]["b"].append(3)
+    assert [1, {"b": [2]}] == manager.retrieve("list")
+    manager.store("array", np.arange(10), tier)
+    copy = manager.retrieve("array", copy=True)
+    copy[:] = 0
+    assert np.array_equal(np.arange(10), manager.retrieve("array"))
+    reshaped = manager.retrieve("array")
+    reshaped.shape = (2, 5)
+    assert (10,) == manager.retrieve("array").shape
+
+
+def test_a_volatile_hit_copies_nothing(manager: MemoryManager) -> None:
+    """Two readers of an array look at the same memory."""
+    manager.store("a", np.arange(1000), "warm")
+    assert np.shares_memory(manager.retrieve("a"), manager.retrieve("a"))
+
+
+def test_a_handed_over_buffer_is_not_copied(manager: MemoryManager) -> None:
+    """copy=False is for arrays that are worth a promise."""
+    array = np.arange(1000)
+    manager.store("a", array, "warm", copy=False)
+    assert np.shares_memory(array, manager.retrieve("a"))
+
+
+def test_a_view_outlives_its_value(manager: MemoryManager) -> None:
+    """A reader keeps what he holds, whatever becomes of the key."""
+    for tier in TIERS:
+        manager.store("a", np.arange(1_000_000), tier)
+        view = manager.retrieve("a")
+        manager.store("a", "other", tier)
+        manager.delete("a")
+        assert np.array_equal(np.arange(1_000_000), view)

@@ -1,0 +1,72 @@
+"""Promise 5: budgets are hard, and a view that a reader holds counts."""
+
+from __future__ import annotations
+
+import gc
+
+import numpy as np
+import pytest
+from tests.promises.conftest import Make
+
+from memories import MemoryManager, TierFullError
+
+
+def used(manager: MemoryManager, tier: str) -> int:
+    """Return the bytes a tier is charged for."""
+    return manager.stats().tiers[tier].used_bytes  # type: ignore[index]
+
+
+def test_usage_is_percent_of_the_configured_size() -> None:
+    """8 MB in 8 GB are 0.10 percent; a GB is 10**9 bytes."""
+    with MemoryManager(8, 32, 500, glacier_memory_enabled=True) as manager:
+        manager.store("m", np.zeros((1000, 1000)), "hot")
+        usage = manager.get_memory_usage()
+        assert ["hot", "warm", "cold", "glacier"] == list(usage)
+        assert "0.10 0.00 0.00" == " ".join(f"{usage[t]:.2f}" for t in ("hot", "warm", "cold"))
+
+
+def test_no_tier_ever_holds_more_than_it_may(make: Make) -> None:
+    """Checked after every store, not on average."""
+    manager = make("300 kB", "500 kB")
+    generator = np.random.default_rng(1)
+    for index in range(200):
+        manager.store(
+            str(generator.integers(50)), generator.random(int(generator.integers(20_000)))
+        )
+        for tier in manager.stats().tiers.values():
+            assert tier.used_bytes <= tier.effective_bytes, index
+
+
+def test_a_deleted_value_counts_until_its_last_view_dies(make: Make) -> None:
+    """The memory is still taken, so the budget must not be given away twice."""
+    manager = make(warm="3 MB")
+    manager.store("a", np.zeros(250_000), "warm")
+    view = manager.retrieve("a")
+    manager.delete("a")
+    assert used(manager, "warm") > 2_000_000
+    with pytest.raises(TierFullError):
+        manager.store("b", np.zeros(250_000), "warm", max_tier="warm")
+    del view
+    gc.collect()
+    assert 0 == used(manager, "warm")
+    manager.store("b", np.zeros(250_000), "warm", max_tier="warm")
+
+
+def test_moving_and_overwriting_leave_no_charge_behind(make: Make) -> None:
+    """The ledger equals what is held, after everything that can happen to a value."""
+    manager = make()
+    for tier in ("hot", "warm", "cold", "glacier", "warm"):
+        manager.store("a", {"x": np.zeros(10_000), "y": [b"z" * 100]}, tier)
+        manager.migrate("a", "hot")
+        manager.migrate("a", "cold")
+    manager.store("a", 1, "hot", ttl=100)
+    manager.delete("a")
+    assert (0, 0) == (used(manager, "hot"), used(manager, "warm"))
+
+
+def test_effective_capacity_is_what_the_machine_has() -> None:
+    """A configured size beyond the machine's memory is no promise to kill the process."""
+    with MemoryManager(10**6, 10**6) as manager:
+        tiers = manager.stats().tiers
+        assert tiers["hot"].effective_bytes < 10**15  # type: ignore[index]
+        assert tiers["hot"].configured_bytes == 10**15  # type: ignore[index]

@@ -1,0 +1,176 @@
+"""Bad input gets one clear error, our own and the builtin one, and changes nothing."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.promises.conftest import Make
+
+from memories import (
+    InvalidKeyError,
+    InvalidOptionError,
+    MemoriesError,
+    MemoryManager,
+    StorageError,
+)
+
+BAD_KEYS: list[Any] = [
+    "",
+    "x" * 65_536,
+    "ä" * 2049,
+    "a\0b",
+    "\ud800",
+    1,
+    None,
+    b"bytes",
+    ["list"],
+    (),
+]
+GOOD_KEYS = [
+    "a/b", "../up", "..", ".", "/", "CON", "😀", "'quoted\"", "case", "CASE", "a\nb", "*?[x]",
+    "é", "e\u0301", " ", "x" * 4096, "key.npy", "1", "__dict__", "\x1b[31m",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("key", BAD_KEYS, ids=lambda key: repr(key)[:12])
+def test_a_bad_key_is_refused(manager: MemoryManager, key: Any) -> None:
+    """As ValueError always, as TypeError besides where it is no str."""
+    manager.store("good", 1)
+    for act in (
+        lambda: manager.store(key, 1),
+        lambda: manager.retrieve(key),
+        lambda: manager[key],
+        lambda: manager.delete(key),
+        lambda: manager.get_tier(key),
+    ):
+        with pytest.raises(InvalidKeyError) as caught:
+            act()
+        assert isinstance(caught.value, ValueError)
+        assert isinstance(key, str) != isinstance(caught.value, TypeError)
+    assert ["good"] == list(manager)
+
+
+def test_any_other_text_is_a_key_of_its_own(make: Make, tmp_path: Path) -> None:
+    """Keys are never file names, so nothing can escape or collide."""
+    before = set(tmp_path.parent.iterdir())
+    manager = make()
+    for tier in ("hot", "cold", "glacier"):
+        for key in GOOD_KEYS:
+            manager.store(key, key, tier)
+        for key in GOOD_KEYS:
+            assert key == manager.retrieve(key)
+        assert sorted(GOOD_KEYS, key=str.encode) == list(manager)
+    manager.create_snapshot(tmp_path / "s.bin")
+    manager.restore_snapshot(tmp_path / "s.bin")
+    assert sorted(GOOD_KEYS, key=str.encode) == list(manager)
+    assert before == set(tmp_path.parent.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [
+        ({"tier": "lukewarm"}, "warm"),
+        ({"tier": None}, "tier"),
+        ({"tier": 3}, "tier"),
+        ({"ttl": -1}, "ttl"),
+        ({"ttl": float("nan")}, "ttl"),
+        ({"ttl": "soon"}, "ttl"),
+        ({"metadata": {"x": object()}}, "metadata"),
+        ({"metadata": {"x": "y" * 70_000}}, "metadata"),
+        ({"min_tier": "cold", "max_tier": "hot"}, "min_tier"),
+        ({"max_tier": "tepid"}, "max_tier"),
+    ],
+)
+def test_a_bad_option_of_store_is_refused(
+    manager: MemoryManager, options: dict[str, Any], word: str
+) -> None:
+    """The error names the option, and the old value stays."""
+    manager.store("a", "old")
+    with pytest.raises(InvalidOptionError, match=word):
+        manager.store("a", "new", **options)
+    assert "old" == manager.retrieve("a")
+
+
+def test_glacier_is_an_error_while_it_is_disabled(make: Make) -> None:
+    """It says how to enable it."""
+    manager = make(glacier_memory_enabled=False)
+    with pytest.raises(InvalidOptionError, match="glacier_memory_enabled=True"):
+        manager.store("a", 1, tier="glacier")
+    manager.store("a", 1)
+    with pytest.raises(ValueError, match="glacier"):
+        manager.migrate("a", "glacier")
+    assert 1 == manager.retrieve("a")
+    assert 0.0 == manager.get_memory_usage()["glacier"]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"hot_memory_size": -1},
+        {"warm_memory_size": "many"},
+        {"cold_memory_size": float("inf")},
+        {"hot_memory_size": float("nan")},
+        {"hot_memory_size": None},
+        {"hot_memory_size": True},
+        {"warm_memory_size": "12 parsecs"},
+        {"cold_memory_size": 10**30},
+        {"eviction_policy": "lur"},
+        {"eviction_policy": {"cold": "lru"}},
+        {"compression": {"cold": "zstandard"}},
+        {"compression": {"warm": "lz4"}},
+        {"durability": "maybe"},
+        {"on_full": "panic"},
+        {"hot_device": "tpu:0"},
+        {"glacier_url": "ftp://x/y", "glacier_memory_enabled": True},
+        {"glacier_url": "s3://bucket"},
+        {"read_only": True},
+    ],
+    ids=str,
+)
+def test_a_bad_option_of_the_manager_is_refused(options: dict[str, Any]) -> None:
+    """Before a directory, a lock or a thread is made."""
+    with pytest.raises(InvalidOptionError) as caught:
+        MemoryManager(**options)
+    assert isinstance(caught.value, ValueError)
+    option, value = next(iter(options.items()))
+    assert option in str(caught.value) or repr(value) in str(caught.value)
+
+
+def test_a_bad_directory_is_a_clear_error(tmp_path: Path) -> None:
+    """A file in the way, a directory that may not be made."""
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(StorageError, match="file") as caught:
+        MemoryManager(storage_path=tmp_path / "file")
+    assert isinstance(caught.value, OSError)
+    with pytest.raises((StorageError, InvalidOptionError)):
+        MemoryManager(storage_path="/proc/no/such/place")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_read_only_directory_is_a_clear_error(tmp_path: Path) -> None:
+    """The error says what cannot be written."""
+    tmp_path.chmod(0o500)
+    with pytest.raises(StorageError):
+        MemoryManager(storage_path=tmp_path / "store")
+    tmp_path.chmod(0o700)
+
+
+def test_a_bad_snapshot_changes_nothing(manager: MemoryManager, tmp_path: Path) -> None:
+    """Missing, foreign or cut short: everything stored stays as it was."""
+    manager.store("a", list(range(1000)))
+    manager.create_snapshot(tmp_path / "good.bin")
+    data = (tmp_path / "good.bin").read_bytes()
+    (tmp_path / "cut.bin").write_bytes(data[: len(data) // 2])
+    (tmp_path / "foreign.bin").write_bytes(b"not a snapshot" * 100)
+    (tmp_path / "empty.bin").write_bytes(b"")
+    manager.store("b", 2)
+    for name in ("cut.bin", "foreign.bin", "empty.bin", "missing.bin", "."):
+        with pytest.raises(MemoriesError) as caught:
+            manager.restore_snapshot(tmp_path / name)
+        assert isinstance(caught.value, OSError | ValueError)
+    assert ["a", "b"] == list(manager)
+    with pytest.raises(OSError, match="nowhere"):
+        manager.create_snapshot(tmp_path / "nowhere" / "x.bin")
