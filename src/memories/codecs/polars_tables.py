@@ -43,9 +43,15 @@ class PolarsCodec(Codec):
         return frame.to_series(0) if self.name == "polars.series" else frame
 
     def share(self, parts: Parts) -> Callable[[], Any]:
-        """Clone one frame for each reader, which copies nothing."""
-        clone: Callable[[], Any] = self.decode(parts).clone
-        return clone
+        """Clone one frame, itself decoded at the first call, for each reader; it copies nothing."""
+        made: list[Any] = []
+
+        def open_clone() -> Any:
+            if not made:
+                made.append(self.decode(parts))
+            return made[0].clone()
+
+        return open_clone
 
 
 def _read(parts: Parts) -> Any:

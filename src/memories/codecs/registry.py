@@ -129,14 +129,21 @@ def decode(parts: Parts, *, writable: bool = False) -> Any:
     codec = get(parts.codec)
     if writable and any(buffer.readonly for buffer in parts.buffers):
         parts = thaw(parts)
+    return guard(parts.codec, lambda: codec.decode(parts, writable=writable))
+
+
+def guard(name: str, build: Callable[[], Any]) -> Any:
+    """Return `build()`, with whatever damaged parts make of it as an error of ours.
+
+    Raises:
+        CorruptDataError: it failed in any way that is not an error of ours already.
+    """
     try:
-        return codec.decode(parts, writable=writable)
+        return build()
     except (MemoriesError, MemoryError):
         raise
     except Exception as error:  # Damaged parts can fail anywhere in NumPy, Arrow or pandas.
-        raise CorruptDataError(
-            f"a stored {parts.codec} cannot be put together again: {error}"
-        ) from error
+        raise CorruptDataError(f"a stored {name} cannot be put together again: {error}") from error
 
 
 def _search(kind: type) -> Codec:

@@ -25,11 +25,19 @@ _ALWAYS = frozenset({type(None), bool, int, float, complex, str, bytes})
 class Held:
     """A mutable value held as private parts: each `open` gives a reader his own object."""
 
-    __slots__ = ("open", "parts")
+    __slots__ = ("_build", "parts")
 
     def __init__(self, parts: Parts) -> None:
         self.parts = parts
-        self.open: Callable[[], Any] = registry.get(parts.codec).share(parts)
+        self._build: Callable[[], Any] = registry.get(parts.codec).share(parts)
+
+    def open(self) -> Any:
+        """Return a reader's own object.
+
+        Raises:
+            CorruptDataError: the parts came out of a frame that its writer had damaged.
+        """
+        return registry.guard(self.parts.codec, self._build)
 
     @property
     def nbytes(self) -> int:

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
-import platformdirs
 
 from memories.errors import InvalidOptionError, StorageError, UntrustedDataError
 
@@ -162,7 +161,11 @@ class Keyring:
 def default_path() -> Path:
     """Return where the user's keys lie."""
     chosen = os.environ.get(ENVIRONMENT)
-    return Path(chosen) if chosen else Path(platformdirs.user_config_dir("memories")) / "keys"
+    if chosen:
+        return Path(chosen)
+    import platformdirs
+
+    return Path(platformdirs.user_config_dir("memories")) / "keys"
 
 
 _default: dict[Path, Keyring] = {}

@@ -1,0 +1,199 @@
+"""`CodecTests`: what every codec must do, as a class of tests to inherit from.
+
+Give `values`, the examples of what the codec takes, as a class attribute. The codec must be
+registered. `identical` is the equality that all of it is tested with: it forgives nothing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+import decimal
+import struct
+import threading
+from collections import deque
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+
+from memories import codecs
+from memories.codecs import frame
+from memories.codecs.base import Parts, Sharing
+from memories.errors import MemoriesError
+
+COMPRESSIONS = ("none", "fast", "high", "zstd:1")
+
+
+def identical(left: Any, right: Any) -> bool:
+    """Return whether two values agree type for type, bit for bit and in order.
+
+    Fortran order counts, other memory layouts do not. NaNs are equal if their bits are.
+    """
+    if type(left) is not type(right):
+        return False
+    for kind, same in _SAME:
+        if isinstance(left, kind):
+            return same(left, right)
+    if dataclasses.is_dataclass(left):
+        return _same_fields(left, right)
+    return bool(left == right)
+
+
+def _same_float(left: Any, right: Any) -> bool:
+    return struct.pack("d", left) == struct.pack("d", right)
+
+
+def _same_array(left: Any, right: Any) -> bool:
+    if left.dtype != right.dtype or left.shape != right.shape:
+        return False
+    if left.dtype.hasobject:
+        return _same_items(list(left.reshape(-1)), list(right.reshape(-1)))
+    if isinstance(left, np.ma.MaskedArray):
+        masks = _same_array(np.ma.getmaskarray(left), np.ma.getmaskarray(right))
+        return masks and _same_array(left.data, right.data)
+    order = left.flags.forc and left.flags.f_contiguous != right.flags.f_contiguous
+    return not order and _bits(left) == _bits(right)
+
+
+def _bits(array: Any) -> bytes:
+    """Return the bits of an array, without the gaps between fields, which are nobody's."""
+    if array.dtype.names is None:
+        return bytes(array.tobytes())
+    return b"".join(_bits(array[name]) for name in array.dtype.names)
+
+
+def _same_scalar(left: Any, right: Any) -> bool:
+    if isinstance(left, np.str_ | np.bytes_):
+        return bool(left == right)
+    return _same_array(np.asarray(left), np.asarray(right))
+
+
+def _same_items(left: Any, right: Any) -> bool:
+    if isinstance(left, deque) and left.maxlen != right.maxlen:
+        return False
+    return len(left) == len(right) and all(map(identical, left, right))
+
+
+def _same_mapping(left: Any, right: Any) -> bool:
+    return _same_items(list(left), list(right)) and all(
+        identical(left[key], right[key]) for key in left
+    )
+
+
+def _same_fields(left: Any, right: Any) -> bool:
+    names = [field.name for field in dataclasses.fields(left)]
+    return all(identical(getattr(left, name), getattr(right, name)) for name in names)
+
+
+def _same_view(left: Any, right: Any) -> bool:
+    return (left.format, left.shape, left.tobytes()) == (right.format, right.shape, right.tobytes())
+
+
+_SAME: tuple[tuple[Any, Any], ...] = (
+    (np.ndarray, _same_array),
+    (np.generic, _same_scalar),
+    (float, _same_float),
+    (
+        complex,
+        lambda a, b: _same_float(a.real, b.real) and _same_float(a.imag, b.imag),
+    ),
+    # Signalling NaNs cannot be compared, and equal instants may lie in different zones.
+    ((decimal.Decimal, dt.datetime, dt.time), lambda a, b: repr(a) == repr(b)),
+    (dict, _same_mapping),
+    ((list, tuple, deque), _same_items),
+    (memoryview, _same_view),
+)
+
+
+def through_frame(value: Any, compression: str = "none", key: str = "key") -> Any:
+    """Return `value` after a trip through the bytes of a frame."""
+    packed = frame.pack(codecs.encode(value), key=key, version=1, compression=compression)
+    return codecs.decode(frame.open_frame(packed.join(), key=key).parts())
+
+
+class CodecTests:
+    """What a codec must do for each of `values`; override `same` where `==` says too little."""
+
+    values: tuple[Any, ...] = ()
+
+    def same(self, left: Any, right: Any) -> bool:
+        """Return whether two values are the same in type and content."""
+        return identical(left, right)
+
+    def test_there_is_something_to_test(self) -> None:
+        """A suite without values would pass whatever the codec did."""
+        assert self.values
+
+    def test_a_value_survives_its_parts(self) -> None:
+        """`decode(encode(x))` is `x`, from private buffers and from writable ones."""
+        for value in self.values:
+            parts = codecs.encode(value)
+            assert self.same(value, codecs.decode(codecs.freeze(parts)))
+            assert self.same(value, codecs.decode(parts, writable=True))
+
+    @pytest.mark.parametrize("compression", COMPRESSIONS)
+    def test_a_value_survives_a_frame(self, compression: str) -> None:
+        """What comes out of a file or a bucket is what went in, however it was compressed."""
+        for value in self.values:
+            assert self.same(value, through_frame(value, compression))
+
+    def test_a_value_survives_being_held(self) -> None:
+        """What a volatile tier keeps gives every reader the value, again and again."""
+        for value in self.values:
+            how, payload, nbytes = codecs.hold(value)
+            assert nbytes >= 0
+            for _ in range(2):
+                got = payload.open() if how is Sharing.FRESH else payload
+                assert self.same(value, got)
+
+    def test_the_description_is_data(self) -> None:
+        """`meta` goes into every frame, so it must be what msgpack can hold, and come back."""
+        for value in self.values:
+            meta = codecs.encode(value).meta
+            packed = msgspec.msgpack.encode(meta)
+            assert packed == msgspec.msgpack.encode(msgspec.msgpack.decode(packed))
+
+    def test_the_buffers_are_plain_bytes(self) -> None:
+        """Whoever writes them to a disk counts on C-contiguous bytes."""
+        for value in self.values:
+            for buffer in codecs.encode(value).buffers:
+                assert buffer.format == "B"
+                assert buffer.ndim == 1
+                assert buffer.c_contiguous
+
+    def test_encoding_changes_nothing(self) -> None:
+        """A value that is stored stays as usable as it was."""
+        for value in self.values:
+            before = codecs.decode(codecs.thaw(codecs.encode(value)))
+            codecs.encode(value)
+            assert self.same(before, value)
+
+    def test_many_threads_may_encode_and_decode(self) -> None:
+        """One codec serves all threads of a process."""
+        wrong: list[Any] = []
+
+        def work() -> None:
+            for value in self.values:
+                if not self.same(value, codecs.decode(codecs.freeze(codecs.encode(value)))):
+                    wrong.append(value)
+
+        threads = [threading.Thread(target=work) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert wrong == []
+
+    def test_missing_buffers_are_an_error_of_ours(self) -> None:
+        """Damaged parts give a value or a `MemoriesError`, never a foreign error."""
+        for value in self.values:
+            parts = codecs.encode(value)
+            if codecs.carries_code(parts.codec):
+                continue
+            for buffers in ((), tuple(b[:-1] for b in parts.buffers), parts.buffers * 2):
+                try:
+                    codecs.decode(Parts(parts.codec, parts.meta, buffers))
+                except MemoriesError:
+                    continue
