@@ -123,7 +123,7 @@ def _empty_segment(writer: Writer, number: int, pace: Pace) -> bool:
 
 def _live_row(writer: Writer, head: Head, number: int, offset: int) -> Row | None:
     """Return the index's row for a record of the log, or None if nobody needs the record."""
-    row = writer.index.row(head.record.key)
+    row = writer.row(head.record.key)
     if row is None or (row.segment, row.offset) != (number, offset):
         return None
     if row.kind == TOMBSTONE and not needed(sorted(writer.ledger.segments), row.oldest, number):
@@ -142,7 +142,7 @@ def _copy(writer: Writer, number: int, batch: list[tuple[int, Head, bytes]]) -> 
 def _empty_pack(writer: Writer, number: int, pace: Pace) -> None:
     if writer.ledger.packs[number].live:
         for row in list(_rows_in_pack(writer, number, pace)):
-            writer.unpack(row)
+            writer.rewrite(row)
         writer.sync()
     writer.doom_pack(number)
     writer.release()

@@ -77,6 +77,11 @@ class Index:
         """Yield the newest rows in key order, tombstones left out."""
         return merged(self.parts(), prefix, after)
 
+    def take(self, other: Index) -> None:
+        """Become what `other` is."""
+        self.recent = other.recent
+        self._set(other.tables, other.runs)
+
     def _set(self, tables: tuple[Table, ...], runs: tuple[Run, ...]) -> None:
         self.tables, self.runs = tables, runs
         self._parts = (tables, runs)

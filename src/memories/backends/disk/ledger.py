@@ -69,6 +69,14 @@ class Ledger:
             self.pack_bytes += size
             self.next_file = max(self.next_file, pack + 1)
 
+    def revive(self, row: Row) -> None:
+        """Count a value file as live again: what was to replace it has failed."""
+        if row.kind == FILE:
+            dead = (unpack_place(row.record.place).file, row.record.stored)
+            if dead in self.retired:
+                self.retired.remove(dead)
+                self.value_bytes -= row.record.stored
+
     def dropped_segment(self, segment: int) -> int:
         """Forget a segment and return its size."""
         size = self.segments.pop(segment).size

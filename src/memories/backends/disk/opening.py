@@ -6,6 +6,7 @@ After a clean end there is nothing to replay and opening costs the same for any 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from memories.backends.disk.files import Files
 from memories.backends.disk.follow import open_runs, read_manifest
@@ -19,9 +20,12 @@ from memories.backends.disk.manifest import Manifest
 from memories.backends.disk.reading import GoneError, Reading
 from memories.backends.disk.recover import START, Replay, Replayed, apply
 from memories.backends.disk.run import Run, RunDamagedError
-from memories.backends.disk.writer import Writer, sync_file
+from memories.backends.disk.run_writer import write_run
+from memories.backends.disk.writer import Writer, run_rows, sync_file
+from memories.entry import Record
 
-Verify = Callable[[memoryview], None]
+Verify = Callable[[Record, memoryview], None]
+SPILL_ROWS = 200_000
 
 
 class Opening:
@@ -46,31 +50,38 @@ class Opening:
         self._seen: set[int] = set()
         self._tail: dict[int, str] = {}
         self._manifest, runs = (None, ()) if distrust_index else self._checkpoint()
-        self._index = Index(runs)
-        self._ledger = Ledger() if self._manifest is None else Ledger.load(self._manifest)
+        self.index = Index(runs)
+        self.ledger = Ledger() if self._manifest is None else Ledger.load(self._manifest)
+
+        self.start = START
+        if self._manifest is not None:
+            self.start = Position(self._manifest.segment, self._manifest.offset)
 
     def run(self) -> tuple[Writer, list[str]]:
         """Return the writer, and what was found damaged."""
-        manifest = self._manifest
-        start = START if manifest is None else Position(manifest.segment, manifest.offset)
-        first_new = self._ledger.next_file
-        replayed = Replay(
-            self._layout, self._files, self._enter, repair=self._repair, intact=self._intact
-        ).run(start)
+        start, first_new = self.start, self.ledger.next_file
+        replayed = self.replay()
         self._sweep(replayed, first_new)
         log = Log(self._layout, self._files, self._handles, replayed.end)
         log.highest = max([replayed.end.segment, *numbers(self._layout.log, ".seg")])
         writer = Writer(
-            self._layout, self._files, log=log, index=self._index, ledger=self._ledger,
+            self._layout, self._files, log=log, index=self.index, ledger=self.ledger,
             reading=self._reading, handles=self._handles, full=self._full, mmap=self._mmap,
+            rebuild=partial(rebuild, self._layout, self._files, self._mmap),
         )  # fmt: skip
-        if replayed.end == start and manifest is not None:
-            writer.covered, writer.saved = start, manifest
+        if replayed.end == start and self._manifest is not None:
+            writer.covered, writer.saved = start, self._manifest
             self._resume(log)
         else:
             self._sync_tail(start)
             writer.owe_sync(self._tail)
         return writer, replayed.damage
+
+    def replay(self) -> Replayed:
+        """Read what is behind the checkpoint into the index and the account."""
+        return Replay(
+            self._layout, self._files, self._enter, repair=self._repair, intact=self._intact
+        ).run(self.start)
 
     def _checkpoint(self) -> tuple[Manifest | None, tuple[Run, ...]]:
         manifest = read_manifest(self._layout, self._files)
@@ -87,7 +98,17 @@ class Opening:
             self._seen.add(number)
             if row.kind == FILE:
                 self._tail[number] = row.record.key
-        apply(self._index, self._ledger, self._layout, row)
+        apply(self.index, self.ledger, self._layout, row)
+        if len(self.index.recent) >= SPILL_ROWS:
+            self._spill()
+
+    def _spill(self) -> None:
+        """Keep a rebuild of a large index from filling the RAM."""
+        number = self.ledger.file_number()
+        path = self._layout.run(number)
+        self._files.unlink(path)
+        write_run(path, self._files, number, run_rows(self.index.freeze()), lambda: None)
+        self.index.settle(Run(path, self._files, mmap=self._mmap))
 
     def _intact(self, row: Row) -> bool:
         if row.kind not in (FILE, PACKED):
@@ -102,7 +123,7 @@ class Opening:
         if self._verify is None or self._manifest is None:
             return True
         try:
-            self._verify(self._reading.read(row.record))
+            self._verify(row.record, self._reading.read(row.record))
         except (ValueError, GoneError):
             return False
         return True
@@ -112,12 +133,12 @@ class Opening:
         for number in replayed.void:
             files.unlink(layout.segment(number))
         existing = set(numbers(layout.log, ".seg"))
-        for number in set(self._ledger.segments) - existing:
-            self._ledger.dropped_segment(number)
+        for number in set(self.ledger.segments) - existing:
+            self.ledger.dropped_segment(number)
         for number in existing:
-            if number not in self._ledger.segments:
-                self._ledger.grew(number, layout.segment(number).stat().st_size)
-        kept = {run.number for run in self._index.runs}
+            if number not in self.ledger.segments:
+                self.ledger.grew(number, layout.segment(number).stat().st_size)
+        kept = {run.number for run in self.index.runs}
         for number in set(numbers(layout.index, ".run")) - kept:
             files.unlink(layout.run(number))
         for directory in (layout.root, layout.log, layout.values, layout.index):
@@ -142,3 +163,12 @@ class Opening:
             if number >= start.segment:
                 sync_file(self._files, self._layout.segment(number))
         self._files.sync_directory(self._layout.log)
+
+
+def rebuild(layout: Layout, files: Files, mmap: bool) -> tuple[Index, Ledger]:
+    """Return the index and the account as the whole log says them."""
+    opening = Opening(
+        layout, files, mmap=mmap, full=False, verify=None, repair=False, distrust_index=True
+    )
+    opening.replay()
+    return opening.index, opening.ledger

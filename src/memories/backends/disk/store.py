@@ -17,6 +17,7 @@ from typing import Any, Literal
 from memories.backends.base import Backend, Problem, Usage
 from memories.backends.disk import layout as layouts
 from memories.backends.disk.adopt import bring_in
+from memories.backends.disk.check import run_check
 from memories.backends.disk.files import Files
 from memories.backends.disk.follow import Follower
 from memories.backends.disk.handles import Handles
@@ -161,8 +162,14 @@ class DiskBackend(Backend):
 
     def scan(self, prefix: str = "", after: str = "") -> Iterator[Record]:
         """Yield records in key order, as of one moment."""
-        for row in self._look().rows(prefix, after):
-            yield row.record
+        while True:
+            try:
+                for row in self._look().rows(prefix, after):
+                    yield row.record
+                    after = row.record.key
+                return
+            except RunDamagedError:
+                self._distrust_index()
 
     def usage(self) -> Usage:
         """Return what is held; physical bytes are everything in the directory."""
@@ -221,9 +228,7 @@ class DiskBackend(Backend):
         except OSError as error:
             raise storage_error(f"note {record.key!r}", self._layout.root, error) from error
 
-    def adopt(
-        self, path: str | os.PathLike[str], items: Iterable[tuple[Record, int, int]]
-    ) -> int:
+    def adopt(self, path: str | os.PathLike[str], items: Iterable[tuple[Record, int, int]]) -> int:
         """Take over a file of frames as it lies: each item is a record, its offset and length.
 
         Shares the file's blocks (reflink, or else a hard link) where the file system can, and
@@ -233,8 +238,7 @@ class DiskBackend(Backend):
         """
         writer = self._writing()
         try:
-            with writer.lock:
-                number = writer.ledger.file_number()
+            number = writer.new_file()
             size = bring_in(Path(path), self._layout.pack(number), self._files)
             rows = (
                 placed(record, length, pack_place(PACKED, number, offset, length))
@@ -310,11 +314,18 @@ class DiskBackend(Backend):
         status = os.statvfs(self._layout.root)
         return status.f_bavail * status.f_frsize
 
-    def check(
-        self, *, repair: bool = False, verify: Callable[[memoryview, Record], None] | None = None
-    ) -> list[Problem]:
-        """Placeholder."""
-        return []
+    def check(self, *, repair: bool = False, verify: Verify | None = None) -> list[Problem]:
+        """Verify the index, the log and every frame; see `check.py` for what is mended how."""
+        self._look()
+        verify = verify or self._verify
+        return run_check(
+            self._layout, self._files, self._reading, self._look, self._writer,
+            repair=repair, verify=verify, known=[*self._damage, *self._failures()],
+        )  # fmt: skip
+
+    def _failures(self) -> list[str]:
+        failure = self._upkeep.failure if self._upkeep is not None else None
+        return [f"the last upkeep failed: {failure}"] if failure is not None else []
 
     # -- reading ---------------------------------------------------------------------------------
 
@@ -384,6 +395,8 @@ class DiskBackend(Backend):
     def _distrust_index(self) -> None:
         if self._writer is None:
             self._following().distrust_runs()
+        else:
+            self._writer.rebuild()
 
     def reopened_after_fork(self) -> None:
         """Become a reader: called in a forked child, where the writer is the parent."""

@@ -34,7 +34,7 @@ from memories.backends.disk.log import Log
 from memories.backends.disk.manifest import Manifest
 from memories.backends.disk.reading import Reading
 from memories.backends.disk.recover import START, Walk, oldest_of
-from memories.backends.disk.run import Run, pack_row
+from memories.backends.disk.run import Run, RunDamagedError, pack_row
 from memories.backends.disk.run_writer import write_run
 from memories.entry import Record, TierName
 
@@ -57,12 +57,15 @@ class Writer:
         handles: Handles,
         full: bool,
         mmap: bool,
+        rebuild: Callable[[], tuple[Index, Ledger]],
     ) -> None:
         self.layout, self.files, self.reading = layout, files, reading
         self._handles = handles
         self._full = full
         self.mmap = mmap
+        self._rebuild = rebuild
         self._unsynced: dict[int, str] = {}  # Value files, and the keys they belong to.
+        self._drafts: set[int] = set()  # Files that are written but not yet journaled.
         self._suspect: set[int] = set()  # Those of them whose sync failed.
         self._dead_values: dict[int, int] = {}  # Value files that are doomed, and their bytes.
         self.covered = START  # How far the manifest covers the log.
@@ -86,7 +89,7 @@ class Writer:
             return self._write_large(record, frame, length)
         with self.lock:
             self._mend()
-            old = self.index.row(record.key)
+            old = self.row(record.key)
             if old is not None and old.record.version > record.version:
                 return record if old.kind == TOMBSTONE else old.record
             row = self._append_inline(record, frame, length, oldest_of(old))
@@ -99,7 +102,7 @@ class Writer:
         """Journal a record whose frame lies elsewhere, or a tombstone."""
         with self.lock:
             self._mend()
-            old = self.index.row(record.key)
+            old = self.row(record.key)
             if old is not None and old.record.version > record.version:
                 return old.record
             row = self._append_head(kind, record, oldest_of(old))
@@ -114,31 +117,31 @@ class Writer:
         if not self._full:
             with self.lock:
                 self._unsynced[number] = record.key
+        kept = None
         try:
             kept = self.write_head(FILE, journal.placed(record, length, place))
-        except BaseException:
-            self._discard_value(number)
-            raise
-        if kept.place != place:
-            self._discard_value(number)
+        finally:
+            if kept is None or kept.place != place:
+                self._discard_value(number)
+            self._drafts.discard(number)
         return kept
 
     def _write_value(self, frame: Frame) -> int:
-        with self.lock:
-            number = self.ledger.file_number()
+        number = self.new_file()
         path = self.layout.value(number)
         descriptor = self.files.create(path)
         try:
             append(self.files, descriptor, frame)
             if self._full:
                 self.files.sync(descriptor)
+            if self._full:
+                self.files.sync_directory(self.layout.values)
         except BaseException:
-            self.files.unlink(path)
+            self._discard_value(number)
+            self._drafts.discard(number)
             raise
         finally:
             self.files.close(descriptor)
-        if self._full:
-            self.files.sync_directory(self.layout.values)
         return number
 
     def _discard_value(self, number: int) -> None:
@@ -182,9 +185,10 @@ class Writer:
             self.log.sync()
         except BaseException:
             with self.lock:
-                if self.index.row(row.record.key) is row:
+                if self.row(row.record.key) is row:
                     back = old if old is not None else row._replace(kind=TOMBSTONE)
                     self._enter(row, back)
+                    self.ledger.revive(back)
             raise
 
     def adopt(self, pack: int, size: int, rows: Iterable[Record]) -> int:
@@ -258,7 +262,7 @@ class Writer:
                 self._enter(row, moved(row, segment, offset))
 
     def _rewrite_value(self, number: int) -> None:
-        row = self.index.row(self._unsynced.get(number, ""))
+        row = self.row(self._unsynced.get(number, ""))
         if row is None or row.kind != FILE or journal.unpack_place(row.record.place).file != number:
             return
         frame = self.reading.read(row.record)
@@ -269,6 +273,25 @@ class Writer:
             FILE, journal.placed(row.record, frame.nbytes, place), oldest_of(row)
         )
         self._enter(row, new)
+        self._drafts.discard(copy)
+
+    def row(self, key: str) -> Row | None:
+        """Return the newest row of `key`; builds the index again if a run of it is damaged."""
+        try:
+            return self.index.row(key)
+        except RunDamagedError:
+            self.rebuild()
+            return self.index.row(key)
+
+    def rebuild(self) -> None:
+        """Build index and account again from the log."""
+        with self.lock:
+            index, ledger = self._rebuild()
+            ledger.last_version = max(ledger.last_version, self.ledger.last_version)
+            ledger.next_file = max(ledger.next_file, self.ledger.next_file)
+            self.index.take(index)
+            self.ledger, self.covered, self.saved = ledger, START, None
+            self.index_bytes = sum(run.bytes for run in index.runs)
 
     # -- copies for compaction -------------------------------------------------------------------
 
@@ -283,27 +306,46 @@ class Writer:
             self._enter(row, moved(row, segment, offset))
             offset += len(data)
 
-    def unpack(self, row: Row) -> None:
-        """Copy a frame out of its pack, unless its key has changed meanwhile."""
+    def rewrite(self, row: Row) -> None:
+        """Write a record anew, its frame too unless that has a file of its own."""
+        if row.kind not in (INLINE, PACKED):
+            with self.lock:
+                if self.row(row.record.key) == row:
+                    self._mend()
+                    self._enter(row, self._append_head(row.kind, row.record, oldest_of(row)))
+            return
         frame, key = self.reading.read(row.record), row.record.key
         if frame.nbytes < LARGE_BYTES:
             with self.lock:
-                self._mend()
-                if self.index.row(key) == row:
+                if self.row(key) == row:
+                    self._mend()
                     new = self._append_inline(row.record, [frame], frame.nbytes, oldest_of(row))
                     self._enter(row, new)
             return
         number = self._write_value([frame])
         place = journal.pack_place(FILE, number, 0, frame.nbytes)
         with self.lock:
-            self._mend()
-            current = self.index.row(key) == row
+            current = self.row(key) == row
             if current:
+                self._mend()
                 self._unsynced[number] = key
                 record = journal.placed(row.record, frame.nbytes, place)
                 self._enter(row, self._append_head(FILE, record, oldest_of(row)))
         if not current:
-            self.files.unlink(self.layout.value(number))
+            self._discard_value(number)
+        self._drafts.discard(number)
+
+    def new_file(self) -> int:
+        """Return a number for a file that is about to be written and then journaled."""
+        with self.lock:
+            number = self.ledger.file_number()
+            self._drafts.add(number)
+            return number
+
+    def files_in_use(self) -> set[int]:
+        """Return the value files and packs that are no orphans though no key names them."""
+        dead = {number for number, _ in self.ledger.retired}
+        return self._drafts | dead | set(self._dead_values) | set(self._unsynced)
 
     def owe_sync(self, values: dict[int, str]) -> None:
         """Sync these value files with the next sync: a killed writer had not."""
@@ -324,7 +366,7 @@ class Writer:
     def _value_gone(self, number: int, path: Path) -> None:
         mapped = self.reading.mapped(path)
         with self.lock:
-            size = self._dead_values.pop(number)
+            size = self._dead_values.pop(number, 0)
             self.ledger.value_bytes -= size
             if mapped is not None:
                 self._held += size
