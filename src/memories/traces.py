@@ -75,15 +75,14 @@ def read_trace(path: str | Path) -> Trace:
 
 
 def _read_npz(path: Path) -> Trace:
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            times, keys, sizes = (arrays[name].tolist() for name in ("time", "key", "size"))
-    except FileNotFoundError:
-        raise
-    except (KeyError, ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise CorruptDataError(
-            f"{path.name!r} is no trace: it needs the arrays time, key and size ({error})"
-        ) from error
+    with path.open("rb") as file:
+        try:
+            with np.load(file, allow_pickle=False) as arrays:
+                times, keys, sizes = (arrays[name].tolist() for name in ("time", "key", "size"))
+        except (KeyError, ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+            raise CorruptDataError(
+                f"{path.name!r} is no trace: it needs the arrays time, key and size ({error})"
+            ) from error
     if not len(times) == len(keys) == len(sizes):
         raise CorruptDataError(f"{path.name!r} is no trace: its arrays differ in length")
     return trace_of(map(Access, times, map(str, keys), sizes))

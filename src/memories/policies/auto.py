@@ -83,7 +83,7 @@ class AutoPolicy(Policy):
         stamp = self._clock
         missed = [not shadow.access(key, bits, size, stamp) for shadow in self._shadows]
         if self._contest.judge(missed, self._cost(size)):
-            self._follow(self._contest.followed)
+            self._follow(self._contest.leader)
 
     def admit(self, node: Node) -> bool:
         """Ask the policy that is followed."""
@@ -130,8 +130,10 @@ class AutoPolicy(Policy):
         return node
 
     def _follow(self, leader: int) -> None:
-        while self._former is not None:
-            self._hand_over(self._former)
+        """Change the policy, unless the latest change is still under way."""
+        if self._former is not None:
+            return
+        self._contest.followed = leader
         self._former = self._current
         self._current = self._makers[leader](self.capacity)
         self._hand_over(self._former)

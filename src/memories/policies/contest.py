@@ -19,13 +19,14 @@ _WORTHWHILE = 0.002  # And by at least this share of the cost of all accesses.
 class Contest:
     """Compares candidates pair by pair.
 
-    `followed` is the candidate that leads until another one leads it clearly.
+    `followed` is the candidate that the caller follows, `leader` the one that he should.
     """
 
-    __slots__ = ("_cost", "_leads", "_noise", "_until_review", "followed")
+    __slots__ = ("_cost", "_leads", "_noise", "_until_review", "followed", "leader")
 
     def __init__(self, candidates: int) -> None:
         self.followed = 0
+        self.leader = 0
         self._until_review = _REVIEW_EVERY
         self._cost = 0.0
         # Cost that the row's candidate saved against the column's, and the sum of its squares.
@@ -33,7 +34,7 @@ class Contest:
         self._noise = [[0.0] * candidates for _ in range(candidates)]
 
     def judge(self, missed: Sequence[bool], cost: float) -> bool:
-        """Count one access, missed by some; return whether another is to be followed from now."""
+        """Count one access, missed by some; return whether another should be followed from now."""
         self._cost += cost
         if True in missed and False in missed:
             self._compare(missed, cost)
@@ -57,8 +58,7 @@ class Contest:
         best = max(range(len(leads)), key=leads.__getitem__)
         noise = math.sqrt(self._noise[best][self.followed])
         better = leads[best] > max(_DEVIATIONS * noise, _WORTHWHILE * self._cost)
-        if better:
-            self.followed = best
+        self.leader = best if better else self.followed
         self._fade()
         return better
 
