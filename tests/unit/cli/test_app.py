@@ -1,0 +1,105 @@
+"""The command line as a program: light to start, honest in its exit codes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from memories import errors
+from memories.cli.app import COMMANDS, app
+from memories.cli.failure import failure_of
+
+from .conftest import Run
+
+DOCUMENT = Path(__file__).parents[3] / "docs" / "cli.md"
+
+
+def program(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the command line as its user does."""
+    command = [sys.executable, "-m", "memories", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+
+def test_the_help_needs_neither_numpy_nor_the_engine() -> None:
+    """`memories --help` answers at once, even where the installation is broken."""
+    code = (
+        "import sys\n"
+        "from memories.cli.app import app\n"
+        "app(['--help'], standalone_mode=False)\n"
+        "heavy = {'numpy', 'memories.core.memory_manager', 'rich', 'h5py', 'matplotlib'}\n"
+        "print(sorted(heavy & set(sys.modules)), file=sys.stderr)\n"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert "[]\n" == run.stderr
+
+
+def test_the_list_of_commands_says_what_each_command_says_of_itself() -> None:
+    """The list is written without importing the commands, so it could drift from them."""
+    for name in app.list_commands(None):  # type: ignore[arg-type]
+        command = app.get_command(None, name)  # type: ignore[arg-type]
+        assert command is not None
+        assert name == command.name
+        assert command.help, name
+
+
+def test_every_command_is_documented() -> None:
+    """A command nobody can read about is a command nobody uses."""
+    text = DOCUMENT.read_text("utf-8")
+    assert [] == [name for name in COMMANDS if f"### `memories {name}" not in text]
+
+
+def test_python_dash_m_is_the_same_program() -> None:
+    """It works where no script was put on the path."""
+    run = program("--version")
+    assert 0 == run.returncode
+    assert run.stdout.startswith("memories ")
+
+
+@pytest.mark.parametrize(
+    "arguments", [["nonsense"], ["ls"], ["ls", "--nonsense", "."], ["get", "."]]
+)
+def test_wrong_usage_exits_with_2_and_prints_nothing(run: Run, arguments: list[str]) -> None:
+    """A pipe must not take an explanation for data."""
+    result = run(*arguments)
+    assert (2, "") == (result.exit_code, result.stdout)
+    assert result.stderr
+
+
+def test_a_place_without_a_store_is_said_to_be_none(run: Run, tmp_path: Path) -> None:
+    """Looking must not make a store either."""
+    result = run("ls", tmp_path)
+    assert (1, "") == (result.exit_code, result.stdout)
+    assert "holds no store" in result.stderr
+    assert [] == list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (errors.MemoriesError("x"), 1),
+        (errors.StorageError("x"), 1),
+        (errors.InvalidOptionError("x"), 2),
+        (errors.InvalidKeyError("x"), 2),
+        (errors.InvalidKeyTypeError("x"), 2),
+        (errors.KeyNotFoundError("x"), 3),
+        (errors.CorruptDataError("x"), 4),
+        (errors.UnavailableError("x"), 5),
+        (errors.StoreLockedError("x"), 5),
+        (errors.ReplicationError("x"), 5),
+    ],
+)
+def test_each_kind_of_error_has_its_exit_code(error: errors.MemoriesError, code: int) -> None:
+    """A script decides by the number whether to retry, to restore or to give up."""
+    assert code == failure_of(error).exit_code
+
+
+def test_a_closed_pipe_is_no_traceback(store: Path) -> None:
+    """`memories ls STORE | head -1` is how people look."""
+    command = f"{sys.executable} -m memories ls {store} | head -n 1"
+    run = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=60)
+    assert "Traceback" not in run.stderr
