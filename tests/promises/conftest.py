@@ -1,4 +1,4 @@
-"""Managers for the promises: small, with all four tiers, and still while nobody tells them to move."""
+"""Managers for the promises: small, with all four tiers, and moving only when told to."""
 
 from __future__ import annotations
 

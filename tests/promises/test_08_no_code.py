@@ -69,7 +69,7 @@ def test_what_cannot_be_serialised_is_refused_at_once(make: Make) -> None:
     manager = make()
     manager.store("a", 1)
     with (
-        open(os.devnull) as file,
+        Path(os.devnull).open() as file,
         pytest.raises(UnsupportedTypeError) as caught,
     ):
         manager.store("a", file, "hot")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
@@ -170,7 +171,8 @@ class _Assembly:
         url = self.settings.glacier_url
         if url is None:
             url = str(path / "glacier")
-            logger.warning("no glacier_url given: a local directory stands in for object storage")
+            level = logging.WARNING if self.remove_private else logging.INFO
+            logger.log(level, "no glacier_url: %s stands in for object storage", url)
         bucket = open_bucket(
             url,
             storage_options=self.settings.storage_options,

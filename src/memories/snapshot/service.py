@@ -1,123 +1,209 @@
 """Snapshots of a hierarchy: everything as of one instant into a file, and back from it.
 
-Knows the container as a list of records and frames, and the hierarchy as tiers and a catalog.
+The two verbs and their options; what is taken is decided in `capture`, how it comes back in
+`restoring`, and the bytes of the file are the container's.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
-from heapq import merge
+import secrets
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from typing import Literal
 
-import msgspec
-
-from memories.catalog import Instant
-from memories.entry import Cause, Entry, Record, TierName
-from memories.errors import TierFullError
+from memories.config import check_choice, check_tier
+from memories.entry import TierName
+from memories.errors import InvalidOptionError
 from memories.hierarchy import Hierarchy
-from memories.parcel import Parcel
-from memories.snapshot.container import Item, create
-from memories.snapshot.reader import SnapshotFile, open_snapshot
-from memories.tier import version_of
+from memories.snapshot.capture import Found, Selection, capture, same
+from memories.snapshot.chain import Chain, link_to, links_through
+from memories.snapshot.container import Created, Item, create
+from memories.snapshot.homecoming import Homecoming
+from memories.snapshot.manifest import Linked, Row
+from memories.snapshot.reader import open_snapshot
+from memories.snapshot.restoring import Mode, Restoring, bucket_of, holder_of
 
-RESIDENT_BYTES = 10**9  # What a restore brings back into RAM before it returns.
-ARRAY = "ndarray"
+RESIDENT_BYTES = 10**9  # What a restore that read the whole file brings home before it returns.
+
+Path = str | os.PathLike[str]
+Progress = Callable[[int, int], object]
 
 
-def create_snapshot(hierarchy: Hierarchy, path: str | os.PathLike[str]) -> None:
-    """Write every key of every tier, as of one instant, into one file at `path`.
+def create_snapshot(
+    hierarchy: Hierarchy,
+    path: Path,
+    *,
+    tiers: Iterable[str] | None = None,
+    prefix: str = "",
+    base: Path | None = None,
+    include_glacier: bool | Literal["reference"] = True,
+    portable: bool = False,
+    progress: Progress | None = None,
+) -> Created:
+    """Write every key, as of one instant, into one file at `path`, while writers go on.
+
+    Args:
+        hierarchy: What is saved.
+        path: The file; what lies there is replaced at the very end, or not at all.
+        tiers: Take only what lies in these.
+        prefix: Take only keys that start with this.
+        base: An earlier snapshot; only what has changed since is written, the rest is linked to.
+        include_glacier: False leaves archived values out; "reference" refers to them, and keeps
+            them from being unlinked.
+        portable: Decompress everything, so that other tools can read all arrays.
+        progress: Called with the bytes written so far, and about how many there will be.
 
     Raises:
         StorageError: the file cannot be written; what was at `path` stays.
+        CorruptDataError: a value at rest is damaged; the message names its key.
+        InvalidOptionError: an option means nothing, or `base` is `path` itself.
     """
-    with hierarchy.catalog.instant() as instant:
-        create(path, _items(hierarchy, instant), sequence=instant.version)
+    selection = _selection(tiers, prefix, include_glacier, portable)
+    with ExitStack() as stack:
+        links, unchanged = [], _nothing
+        if base is not None:
+            _refuse_same_file(path, base)
+            earlier = stack.enter_context(open_snapshot(base))
+            links, unchanged = links_through(earlier, path), _Unchanged(earlier.rows()).find
+        identity, references = secrets.token_bytes(16), list[bytes]()
+        archive = _archive_url(hierarchy) if selection.reference_glacier else ""
+        instant = stack.enter_context(hierarchy.catalog.instant())
+        total = sum(entry.size for entry in instant.entries if entry.backed is None)
+        total += hierarchy.catalog.journal.usage().live
+        items = capture(hierarchy, instant, selection, unchanged, references.append)
+        return create(
+            path,
+            _then(items, lambda: _protect(hierarchy, archive, identity, references)),
+            sequence=instant.version,
+            bases=links,
+            archive=archive,
+            identity=identity,
+            created_at=hierarchy.clock.wall(),
+            progress=_counted(progress, total),
+        )
 
 
-def restore_snapshot(hierarchy: Hierarchy, path: str | os.PathLike[str]) -> None:
-    """Replace everything by what the file holds; each value returns to the tier it had.
+def restore_snapshot(
+    hierarchy: Hierarchy,
+    path: Path,
+    *,
+    mode: Literal["replace", "merge", "keep"] = "replace",
+    verify: Literal["full", "lazy"] = "full",
+    wait: bool = False,
+    bases: Sequence[Path] = (),
+    progress: Progress | None = None,
+) -> Homecoming:
+    """Take in what the file at `path` holds; no value is copied or decoded until it is used.
 
-    Up to 1 GB is back in RAM when this returns, the rest is read from the adopted file when it is
-    used. The caller may delete the file afterwards.
+    Values return to the tiers they had in the background, the first 1 GB before this returns if the
+    file was verified. The caller may delete or replace the file right afterwards.
+
+    Args:
+        hierarchy: What is restored into.
+        path: The snapshot.
+        mode: "replace" removes every other key, "merge" only overwrites, "keep" only adds.
+        verify: "full" reads and checks the whole file before anything is changed; "lazy" checks
+            structure and manifest, and each value at its first use.
+        wait: Return only when every value is in the tier it had.
+        bases: Where the earlier snapshots of an incremental one lie, if not where they lay.
+        progress: Called with the bytes verified so far, and how many there are.
 
     Raises:
-        StorageError: there is no such file.
-        CorruptDataError: it is damaged or no snapshot; nothing has changed.
+        StorageError: there is no such file, or one that it builds on is missing.
+        CorruptDataError: a file is damaged or no snapshot; nothing has changed.
+        TierFullError: there is no room for it; nothing has changed.
+        InvalidOptionError: an option means nothing here.
     """
-    with open_snapshot(path) as file:
-        file.verify()
-        hierarchy.clear()
-        homes = _adopt(hierarchy, file)
-    _return_home(hierarchy, homes)
+    check_choice("mode", mode, tuple(Mode))
+    check_choice("verify", verify, ("full", "lazy"))
+    with ExitStack() as stack:
+        chain = stack.enter_context(Chain(path, bases))
+        if verify == "full":
+            chain.verify(_counted(progress, chain.file_bytes))
+        restoring = Restoring(hierarchy, chain, Mode(mode))
+        restoring.check()
+        restoring.run()
+        stack.pop_all()
+    homecoming = Homecoming(hierarchy, chain, restoring.since)
+    at_once = None if wait else RESIDENT_BYTES if verify == "full" else 0
+    if not homecoming.run(at_once):
+        homecoming.start()
+    return homecoming
 
 
-def _items(hierarchy: Hierarchy, instant: Instant) -> Iterator[Item]:
-    """Yield every key once, in key order; an entry stands for its backing copy."""
-    entries = sorted(instant.entries, key=_key)
-    latest = None
-    for found in merge(entries, instant.records, key=_key):
-        if found.key == latest:
-            continue
-        latest = found.key
-        parcel = hierarchy.tiers[found.tier].load(found)
-        record = _record_of(found, parcel) if isinstance(found, Entry) else found
-        yield Item(record, _segments(hierarchy, parcel, found), _is_npy(parcel))
-
-
-def _key(found: Entry | Record) -> bytes:
-    return found.key.encode()
-
-
-def _segments(
-    hierarchy: Hierarchy, parcel: Parcel, found: Entry | Record
-) -> Callable[[], list[memoryview]]:
-    """Return what packs the frame when its turn comes; frames at rest are copied as they are."""
-
-    def segments() -> list[memoryview]:
-        frame = parcel.framed(
-            key=found.key, version=found.version, compression="none", trust=hierarchy.trust
-        )
-        return list(frame.payload.segments)
-
-    return segments
-
-
-def _record_of(entry: Entry, parcel: Parcel) -> Record:
-    return Record(
-        key=entry.key,
-        version=entry.version,
-        tier=entry.tier,
-        size=entry.size,
-        stored_at=entry.stored_at,
-        kind=parcel.codec,
-        terms=entry.terms,
+def _selection(
+    tiers: Iterable[str] | None,
+    prefix: str,
+    include_glacier: bool | Literal["reference"],
+    portable: bool,
+) -> Selection:
+    check_choice("include_glacier", include_glacier, (True, False, "reference"))
+    chosen = frozenset(TierName if tiers is None else map(check_tier, tiers))
+    if include_glacier is False:
+        chosen -= {TierName.GLACIER}
+    return Selection(
+        prefix=prefix,
+        tiers=chosen,
+        reference_glacier=include_glacier == "reference",
+        portable=portable,
     )
 
 
-def _adopt(hierarchy: Hierarchy, file: SnapshotFile) -> list[tuple[Record, TierName]]:
-    items, homes = [], []
-    for record, offset, length in file.items():
-        version = hierarchy.catalog.next_version()
-        adopted = msgspec.structs.replace(
-            record, version=version, tier=TierName.COLD, place=b"", archived=b"", stored=length
+class _Unchanged:
+    """Looks up versions in an earlier snapshot; asked in key order, like its rows."""
+
+    def __init__(self, rows: Iterator[Row]) -> None:
+        self._rows = rows
+        self._row = next(rows, None)
+
+    def find(self, found: Found) -> Linked | None:
+        """Return the link to where the earlier snapshot holds this very version, if it does."""
+        while self._row is not None and self._row.key < found.key:
+            self._row = next(self._rows, None)
+        row = self._row
+        if row is None or row.key != found.key or not same(row, found):
+            return None
+        return link_to(row)
+
+
+def _nothing(found: Found) -> Linked | None:
+    """Return no link, whatever is looked for."""
+    del found
+
+
+def _refuse_same_file(path: Path, base: Path) -> None:
+    if os.path.realpath(path) == os.path.realpath(base):
+        raise InvalidOptionError(
+            f"base={os.fspath(base)!r} is the file that would be replaced; write the incremental "
+            "snapshot to another path."
         )
-        items.append((adopted, offset, length))
-        homes.append((adopted, record.tier))
-    hierarchy.catalog.journal.adopt(file.path, items)
-    return homes
 
 
-def _return_home(hierarchy: Hierarchy, homes: list[tuple[Record, TierName]]) -> None:
-    resident = 0
-    for record, home in homes:
-        if home.durable or resident + record.size > RESIDENT_BYTES:
-            continue
-        found = hierarchy.catalog.find(record.key)
-        if found is None or version_of(found).number != record.version:
-            continue
-        try:
-            if hierarchy.try_move(found, home, Cause.RESTORED):
-                resident += record.size
-        except TierFullError:
-            # Smaller tiers than the snapshot's: the value stays a tier below, where it is safe.
-            continue
+def _archive_url(hierarchy: Hierarchy) -> str:
+    return bucket_of(hierarchy, "").url if TierName.GLACIER in hierarchy.tiers else ""
+
+
+def _protect(hierarchy: Hierarchy, archive: str, identity: bytes, references: list[bytes]) -> None:
+    if references:
+        bucket_of(hierarchy, archive).protect(*references, holder=holder_of(identity))
+
+
+def _then(items: Iterator[Item], last: Callable[[], object]) -> Iterator[Item]:
+    """Yield `items`, and do something when they are used up."""
+    yield from items
+    last()
+
+
+def _counted(progress: Progress | None, total: int) -> Callable[[int], object] | None:
+    """Return what adds up steps, and tells `progress` the sum."""
+    if progress is None:
+        return None
+    done = 0
+
+    def advance(step: int) -> None:
+        nonlocal done
+        done += step
+        progress(done, max(done, total))
+
+    return advance
