@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from memories.codecs.arrays import freeze_array
 from memories.codecs.base import Codec, Parts, Sharing, carries_code
+from memories.codecs.hashing import content_hash
 from memories.codecs.memory import freeze, thaw
 from memories.codecs.registry import decode, encode, find, get, register_codec
 from memories.codecs.sharing import Held, hold, sharing
@@ -19,6 +20,7 @@ __all__ = [
     "Parts",
     "Sharing",
     "carries_code",
+    "content_hash",
     "decode",
     "encode",
     "find",

@@ -12,6 +12,7 @@ import decimal
 import struct
 import threading
 from collections import deque
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -35,7 +36,7 @@ def identical(left: Any, right: Any) -> bool:
         return False
     for kind, same in _SAME:
         if isinstance(left, kind):
-            return same(left, right)
+            return bool(same(left, right))
     if dataclasses.is_dataclass(left):
         return _same_fields(left, right)
     return bool(left == right)
@@ -53,7 +54,8 @@ def _same_array(left: Any, right: Any) -> bool:
     if isinstance(left, np.ma.MaskedArray):
         masks = _same_array(np.ma.getmaskarray(left), np.ma.getmaskarray(right))
         return masks and _same_array(left.data, right.data)
-    order = left.flags.forc and left.flags.f_contiguous != right.flags.f_contiguous
+    both = left.flags.forc and right.flags.forc
+    order = both and left.flags.f_contiguous != right.flags.f_contiguous
     return not order and _bits(left) == _bits(right)
 
 
@@ -104,6 +106,7 @@ _SAME: tuple[tuple[Any, Any], ...] = (
     (dict, _same_mapping),
     ((list, tuple, deque), _same_items),
     (memoryview, _same_view),
+    (SimpleNamespace, lambda a, b: _same_mapping(vars(a), vars(b))),
 )
 
 

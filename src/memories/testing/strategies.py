@@ -155,7 +155,9 @@ def masked_arrays() -> st.SearchStrategy[Any]:
 
 def values(max_leaves: int = 12) -> st.SearchStrategy[Any]:
     """Return a strategy for values that need no optional package, nested in any way."""
-    buffers = st.one_of(st.binary(max_size=9).map(bytearray), st.binary(max_size=9).map(memoryview))
+    buffers = st.one_of(
+        st.binary(max_size=9).map(bytearray), st.binary(max_size=9).map(lambda b: memoryview(b))
+    )
     base = st.one_of(leaves(), arrays(), object_arrays(), masked_arrays(), buffers)
     return st.recursive(base, _nest, max_leaves=max_leaves)
 

@@ -1,0 +1,211 @@
+"""Every codec of the package under `CodecTests`, and all values that hypothesis can think of."""
+
+from __future__ import annotations
+
+import datetime as dt
+import decimal
+import pathlib
+import uuid
+import zoneinfo
+from collections import Counter, OrderedDict, defaultdict, deque
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+
+from memories import codecs
+from memories.codecs import content_hash
+from memories.testing import strategies
+from memories.testing.codecs import COMPRESSIONS, CodecTests, identical, through_frame
+
+
+class TestScalars(CodecTests):
+    """Python's own immutable types."""
+
+    values = (
+        None,
+        True,
+        0,
+        -(2**63),
+        2**63,
+        -(2**1000),
+        1.5,
+        float("nan"),
+        -0.0,
+        1j,
+        "",
+        "ä😀\0",
+        "\ud800",
+        "x" * 100_000,
+        b"",
+        bytes(range(256)) * 100,
+        ...,
+        NotImplemented,
+        decimal.Decimal("1.20"),
+        dt.datetime(2026, 10, 25, 2, 30, fold=1, tzinfo=zoneinfo.ZoneInfo("Europe/Berlin")),
+        dt.datetime(1, 1, 1),
+        dt.date(9999, 12, 31),
+        dt.time(1, 2, 3, 4, tzinfo=dt.UTC),
+        dt.timedelta(-1, 5, 7),
+        dt.timezone(dt.timedelta(hours=2), "name"),
+        uuid.UUID(int=7),
+        range(0, 2**100, 3),
+        slice(None, 2**70, -1),
+        pathlib.Path("/a/ä"),
+        pathlib.PurePosixPath("."),
+        pathlib.PureWindowsPath("C:\\x"),
+    )
+
+
+class TestBuffers(CodecTests):
+    """Python's own mutable buffers."""
+
+    values = (
+        bytearray(),
+        bytearray(b"abc"),
+        memoryview(b""),
+        memoryview(b"abcdef")[::2],
+        memoryview(np.arange(12, dtype="i4").reshape(3, 4)),
+    )
+
+
+class TestTrees(CodecTests):
+    """Containers in containers."""
+
+    values = (
+        [],
+        {},
+        (),
+        [1, [2, [3, {"a": (4, None)}]]],
+        list(range(5000)),
+        ["x"] * 3000,
+        {"state": {f"layer{i}": np.full((3, i), i, "f4") for i in range(40)}},
+        {1: "int", "1": "str", (1, (2,)): "tuple", None: 0, b"k": 1, 2.5: 2},
+        OrderedDict(b=1, a=2),
+        Counter("abracadabra"),
+        defaultdict(list, {"a": [1]}),
+        defaultdict(None),
+        deque([1, [2]], maxlen=5),
+        {1, "a", (2, 3)},
+        frozenset({frozenset({1})}),
+        SimpleNamespace(a=1, b=[np.arange(3)]),
+        strategies.Pair(1, [2]),
+        strategies.Box(np.arange(3), "label", [strategies.FrozenBox({"x": 1})]),
+        strategies.Colour.RED,
+        strategies.Access.READ | strategies.Access.WRITE,
+        [strategies.Access(0), strategies.Colour.BLUE],
+    )
+
+
+class TestArrays(CodecTests):
+    """Plain arrays."""
+
+    values = (
+        np.array(3),
+        np.zeros((0, 3)),
+        np.zeros((3, 0), order="F"),
+        np.arange(24.0).reshape(2, 3, 4),
+        np.asfortranarray(np.arange(24).reshape(2, 3, 4)),
+        np.arange(24)[::-2],
+        np.broadcast_to(np.arange(3), (4, 3)),
+        np.arange(5, dtype=">u2"),
+        np.array(["2020-01-01", "NaT"], "M8[25s]"),
+        np.array([1, 2], "m8"),
+        np.array(["ä", "longer"]),
+        np.array([b"a\0b", b""]),
+        np.array([1, 2], "f2"),
+        np.array([1, 2], np.longdouble),
+        np.array([0x7FF8000000001234], "u8").view("f8"),
+        np.zeros(3, np.dtype({"names": ["a", "b"], "formats": ["u1", "f8"]}, align=True)),
+        np.zeros(2, [("p", [("x", "i4"), ("y", "S3", (2, 2))]), ("q", ">f4")]),
+        np.random.default_rng(0).random(300_000),
+        np.zeros(3_000_000, "u1"),
+    )
+
+
+class TestKindsOfArrays(CodecTests):
+    """Arrays that are more than bytes."""
+
+    values = (
+        np.array([1, "a", None, [2]], object),
+        np.array([[1, None], ["x", 2.5]], object, order="F"),
+        np.array(None, object),
+        np.array([], object),
+        np.ma.MaskedArray([1, 2, 3], mask=[0, 1, 0], fill_value=7, hard_mask=True),
+        np.ma.MaskedArray(np.arange(4).reshape(2, 2)),
+        np.float32(1.5),
+        np.datetime64("2020-01-01T00:00", "s"),
+        np.str_("a\0"),
+        np.bytes_(b"a\0"),
+        np.zeros(2, [("a", "i4")]).view(np.recarray),
+    )
+
+
+class TestVariableStrings(CodecTests):
+    """NumPy's strings of variable width."""
+
+    values = tuple(
+        np.array(["a", "", "ä" * 100], kind)
+        for kind in (
+            (np.dtypes.StringDType(), np.dtypes.StringDType(coerce=False))
+            if hasattr(np.dtypes, "StringDType")
+            else ()
+        )
+    ) or (np.array(["a"]),)
+
+
+def test_missing_strings_stay_missing() -> None:
+    """A missing value of a string array is no text."""
+    if not hasattr(np.dtypes, "StringDType"):
+        pytest.skip("this NumPy has no variable-width strings")
+    array = np.array(["a", np.nan], np.dtypes.StringDType(na_object=np.nan))
+    got = through_frame(array)
+    assert array.dtype == got.dtype
+    assert [False, True] == list(np.isnan(got))
+
+
+def test_bfloat16_and_its_kin_survive() -> None:
+    """What `ml_dtypes` adds has no letter of its own in NumPy."""
+    ml_dtypes = pytest.importorskip("ml_dtypes")
+    for name in ("bfloat16", "float8_e4m3fn", "int4", "uint2"):
+        array = np.array([0, 1, 1]).astype(getattr(ml_dtypes, name))
+        got = through_frame(array)
+        assert array.dtype == got.dtype
+        assert array.tobytes() == got.tobytes()
+        assert type(array[0]) is type(through_frame(array[1]))
+
+
+@settings(max_examples=250)
+@given(strategies.values())
+def test_whatever_is_stored_comes_back(value: Any) -> None:
+    """Type for type and bit for bit, through parts, frames, and what a volatile tier holds."""
+    parts = codecs.encode(value)
+    assert not codecs.carries_code(parts.codec)
+    assert identical(value, codecs.decode(codecs.freeze(parts)))
+    for compression in COMPRESSIONS[:2]:
+        assert identical(value, through_frame(value, compression))
+    how, payload, _ = codecs.hold(value)
+    got = payload.open() if how is codecs.Sharing.FRESH else payload
+    assert identical(value, got)
+
+
+@settings(max_examples=100)
+@given(strategies.arrays())
+def test_a_master_is_locked_for_good(array: Any) -> None:
+    """NumPy must refuse to unlock it, and every view that a reader could make of it."""
+    master = codecs.freeze_array(array)
+    assert identical(np.ascontiguousarray(array).reshape(array.shape), master) or (
+        identical(np.asfortranarray(array), master)
+    )
+    for view in (master, master.view(), master[...], master.T, master[..., None]):
+        with pytest.raises(ValueError, match="WRITEABLE"):
+            view.setflags(write=True)
+
+
+@settings(max_examples=150)
+@given(strategies.values(max_leaves=6))
+def test_equal_values_hash_equal(value: Any) -> None:
+    """A copy that went through a frame is found under the same hash."""
+    assert content_hash(value) == content_hash(through_frame(value))
