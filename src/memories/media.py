@@ -141,6 +141,11 @@ class FrameMedium(Medium):
         self._compression = compression
         self._trust = trust
 
+    @property
+    def backend(self) -> Backend:
+        """Return what keeps the frames."""
+        return self._backend
+
     def convert(self, parcel: Parcel, version: Version) -> Parcel:
         """Return a frame bound to `version`; frames stay as they are, byte for byte."""
         return parcel.framed(

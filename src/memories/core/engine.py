@@ -87,15 +87,15 @@ class Engine:
             self.hierarchy.require_writable()
         return [problem for backend in self.backends for problem in backend.check(repair=repair)]
 
-    def create_snapshot(self, path: str | os.PathLike[str]) -> None:
-        """Write everything, as of this instant, into the file at `path`."""
+    def create_snapshot(self, path: str | os.PathLike[str], **options: Any) -> None:
+        """Write what is there, as of this instant, into the file at `path`."""
         self.hierarchy.require_readable()
-        create_snapshot(self.hierarchy, path)
+        create_snapshot(self.hierarchy, path, **options)
 
-    def restore_snapshot(self, path: str | os.PathLike[str]) -> None:
-        """Replace everything by what the file at `path` holds."""
+    def restore_snapshot(self, path: str | os.PathLike[str], **options: Any) -> None:
+        """Take in what the file at `path` holds."""
         self.hierarchy.require_writable()
-        restore_snapshot(self.hierarchy, path)
+        restore_snapshot(self.hierarchy, path, **options)
 
     def enable_analytics(self, interval: float, history: int) -> None:
         """Start sampling, from the beginning if it was on already."""

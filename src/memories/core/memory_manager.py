@@ -7,7 +7,7 @@ dict and the entry's own `read`; everything else takes the slow road.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from typing import Any, Final, Literal
 
 from memories.backends.base import Problem
@@ -311,17 +311,77 @@ class MemoryManager(MutableMapping[str, Any]):
 
     # The whole of it
 
-    def create_snapshot(self, path: str | os.PathLike[str]) -> None:
-        """Write every key, as of this instant, into one file at `path`."""
-        self._engine.create_snapshot(path)
+    def create_snapshot(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        tiers: Iterable[str] | None = None,
+        prefix: str = "",
+        base: str | os.PathLike[str] | None = None,
+        include_glacier: bool | Literal["reference"] = True,
+        portable: bool = False,
+        progress: Callable[[int, int], object] | None = None,
+    ) -> None:
+        """Write every key, as of this instant, into one file at `path`, while writers go on.
 
-    def restore_snapshot(self, path: str | os.PathLike[str]) -> None:
-        """Replace everything by what the snapshot at `path` holds.
+        Other tools open the file: `numpy.load(path)["key"]` gives every array that is held raw.
+
+        Args:
+            path: The file; what lies there is replaced at the very end, or not at all.
+            tiers: Take only what lies in these.
+            prefix: Take only keys that start with this.
+            base: An earlier snapshot: only what has changed since is written, the rest is linked.
+            include_glacier: False leaves archived values out; `"reference"` refers to them, and
+                keeps them from being unlinked.
+            portable: Decompress everything, so that other tools can read all arrays.
+            progress: Called with the bytes written so far, and about how many there will be.
 
         Raises:
-            CorruptDataError: the file is damaged or no snapshot; nothing has changed.
+            StorageError: the file cannot be written; what was at `path` stays.
+            CorruptDataError: a value at rest is damaged; the message names its key.
         """
-        self._engine.restore_snapshot(path)
+        self._engine.create_snapshot(
+            path,
+            tiers=tiers,
+            prefix=prefix,
+            base=base,
+            include_glacier=include_glacier,
+            portable=portable,
+            progress=progress,
+        )
+
+    def restore_snapshot(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        mode: Literal["replace", "merge", "keep"] = "replace",
+        verify: Literal["full", "lazy"] = "full",
+        wait: bool = False,
+        bases: Sequence[str | os.PathLike[str]] = (),
+        progress: Callable[[int, int], object] | None = None,
+    ) -> None:
+        """Take in what the snapshot at `path` holds; nothing is copied or decoded until it is used.
+
+        Values return to the tiers they had in the background. The caller may delete or replace the
+        file right afterwards, but nobody may write into it.
+
+        Args:
+            path: The snapshot.
+            mode: `"replace"` removes all other keys, `"merge"` only overwrites, `"keep"` only adds.
+            verify: `"full"` reads and checks the whole file before anything is changed; `"lazy"`
+                checks structure and manifest, and each value at its first use.
+            wait: Return only when every value is in the tier it had.
+            bases: Where the earlier snapshots of an incremental one lie, if not where they lay.
+            progress: Called with the bytes verified so far, and how many there are.
+
+        Raises:
+            StorageError: there is no such file, or one that it builds on is missing.
+            CorruptDataError: a file is damaged or no snapshot; nothing has changed.
+            TierFullError: there is no room for it; nothing has changed.
+        """
+        self._engine.restore_snapshot(
+            path, mode=mode, verify=verify, wait=wait, bases=bases, progress=progress
+        )
 
     def clear(self, *, purge: bool = False) -> None:
         """Remove every key.

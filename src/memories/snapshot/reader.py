@@ -58,10 +58,11 @@ class SnapshotFile:
         self._directory = Directory(self._file, members, directory_at, tail_at)
         self.root = self._load_root()
         check = RowCheck(self.root, self._directory)
-        for rows in self._pages():
+        for rows in self.pages():
             check.add(rows)
         check.finish()
         self._digests = check.digests
+        self.extents = check.extents
 
     def _load_root(self) -> Root:
         member, read = self._directory.manifest, self._file.read
@@ -72,10 +73,6 @@ class SnapshotFile:
             raise CorruptDataError("Its manifest is shorter than the root that it declares.")
         encoded = read(member.end - head.root_bytes, head.root_bytes)
         return manifest.decode_root(encoded, head, member.body_bytes)
-
-    def _pages(self) -> Iterator[list[Row]]:
-        at = self._directory.manifest.body_at
-        return manifest.decode_pages(self._file.read, at, self.root.pages)
 
     @property
     def file_bytes(self) -> int:
@@ -92,9 +89,14 @@ class SnapshotFile:
         """Return the number of keys."""
         return self.root.keys
 
+    def pages(self) -> Iterator[list[Row]]:
+        """Yield what the manifest says of each key, in key order, some thousand at a time."""
+        at = self._directory.manifest.body_at
+        return manifest.decode_pages(self._file.read, at, self.root.pages)
+
     def rows(self) -> Iterator[Row]:
-        """Yield what the manifest says of each key, in the order of the keys, in bounded memory."""
-        for rows in self._pages():
+        """Yield what the manifest says of each key, in key order, in bounded memory."""
+        for rows in self.pages():
             yield from rows
 
     def items(self) -> Iterator[tuple[Record, int, int]]:

@@ -20,7 +20,7 @@ from memories.snapshot.capture import Found, Selection, capture, same
 from memories.snapshot.chain import Chain, link_to, links_through
 from memories.snapshot.container import Created, Item, create
 from memories.snapshot.homecoming import Homecoming
-from memories.snapshot.manifest import Linked, Row
+from memories.snapshot.manifest import Base, Linked, Row
 from memories.snapshot.reader import open_snapshot
 from memories.snapshot.restoring import Mode, Restoring, bucket_of, holder_of
 
@@ -61,7 +61,7 @@ def create_snapshot(
     """
     selection = _selection(tiers, prefix, include_glacier, portable)
     with ExitStack() as stack:
-        links, unchanged = [], _nothing
+        links, unchanged = list[Base](), _nothing
         if base is not None:
             _refuse_same_file(path, base)
             earlier = stack.enter_context(open_snapshot(base))
@@ -138,7 +138,8 @@ def _selection(
     include_glacier: bool | Literal["reference"],
     portable: bool,
 ) -> Selection:
-    check_choice("include_glacier", include_glacier, (True, False, "reference"))
+    if not isinstance(include_glacier, bool):
+        check_choice("include_glacier", include_glacier, ("reference",))
     chosen = frozenset(TierName if tiers is None else map(check_tier, tiers))
     if include_glacier is False:
         chosen -= {TierName.GLACIER}
@@ -170,6 +171,7 @@ class _Unchanged:
 def _nothing(found: Found) -> Linked | None:
     """Return no link, whatever is looked for."""
     del found
+    return None
 
 
 def _refuse_same_file(path: Path, base: Path) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -83,11 +84,28 @@ def _is_next_pack(member: Member, packs: int) -> bool:
     return True
 
 
+class Extents(NamedTuple):
+    """Where the frames of a file lie, in the order of the file."""
+
+    offsets: U64
+    ends: U64
+
+    def hold(self, wheres: Sequence[Whole | Packed | Linked]) -> bool:
+        """Return whether each of `wheres` is exactly one of these."""
+        offsets, ends = _extents(wheres)
+        if not len(self.offsets):
+            return not len(offsets)
+        found = np.minimum(np.searchsorted(self.offsets, offsets), len(self.offsets) - 1)
+        return bool(((self.offsets[found] == offsets) & (self.ends[found] == ends)).all())
+
+
 class RowCheck:
     """Checks every row of a manifest against the directory, in 16 bytes per key.
 
-    Feed it each page by `add`, then call `finish`.
+    Feed it each page by `add`, then call `finish`, which sets `extents`.
     """
+
+    extents: Extents
 
     def __init__(self, root: Root, directory: Directory) -> None:
         self._root = root
@@ -158,7 +176,8 @@ class RowCheck:
         """Check what all the rows together must be."""
         offsets, ends = np.concatenate(self._offsets), np.concatenate(self._ends)
         order = np.argsort(offsets)
-        _all(ends[order][:-1] <= offsets[order][1:])
+        self.extents = Extents(offsets[order], ends[order])
+        _all(self.extents.ends[:-1] <= self.extents.offsets[1:])
         if self._keys != self._root.keys:
             raise CorruptDataError(f"It declares {self._root.keys} keys and lists {self._keys}.")
         if self._whole + self._directory.packs + 1 != len(self._directory):
@@ -172,7 +191,7 @@ def _check_stored_key(key: str) -> None:
         raise CorruptDataError(f"Its manifest holds what cannot be a key: {error}") from error
 
 
-def _extents(wheres: Sequence[Whole | Packed]) -> tuple[U64, U64]:
+def _extents(wheres: Sequence[Whole | Packed | Linked]) -> tuple[U64, U64]:
     offsets = np.array([where.offset for where in wheres], np.uint64)
     return offsets, offsets + np.array([where.length for where in wheres], np.uint64)
 

@@ -1,0 +1,140 @@
+"""What a snapshot of a hierarchy holds: every key once, in key order, as of one instant.
+
+It reads and changes nothing. Stored values are immutable versions, so what the instant names can be
+read at leisure while writers go on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from heapq import merge
+from itertools import dropwhile, groupby, takewhile
+from operator import attrgetter
+
+import msgspec
+
+from memories.catalog import Instant
+from memories.codecs.frame import OpenFrame, pack
+from memories.entry import Entry, Form, Record, TierName
+from memories.hierarchy import Hierarchy
+from memories.parcel import Parcel
+from memories.snapshot.container import Item, Segments
+from memories.snapshot.manifest import Linked, Reference, Row
+from memories.tier import version_of
+
+Found = Entry | Record
+_key_of = attrgetter("key")
+_version_of = attrgetter("version")
+
+
+class Selection(msgspec.Struct, frozen=True, kw_only=True):
+    """Which keys a snapshot takes, and how it takes them."""
+
+    prefix: str = ""
+    tiers: frozenset[TierName] = frozenset(TierName)
+    reference_glacier: bool = False
+    portable: bool = False
+
+    def takes(self, found: Found, now: float) -> bool:
+        """Return whether `found` belongs into the snapshot."""
+        ends = found.terms.expires_at
+        return found.tier in self.tiers and (ends is None or ends > now)
+
+
+def newest(instant: Instant, prefix: str) -> Iterator[Found]:
+    """Yield what stood for each key, in key order.
+
+    While a key moves or is overwritten it has both an entry and a record; the newest one counts,
+    and of two with one version the entry, which lies in RAM.
+    """
+    entries = sorted((e for e in instant.entries if e.key.startswith(prefix)), key=_key_of)
+    records: Iterator[Record] = instant.records
+    if prefix:
+        records = dropwhile(lambda record: record.key < prefix, records)
+        records = takewhile(lambda record: record.key.startswith(prefix), records)
+    both: Iterator[Found] = merge(entries, records, key=_key_of)
+    for _, group in groupby(both, key=_key_of):
+        yield max(group, key=_version_of)
+
+
+def capture(
+    hierarchy: Hierarchy,
+    instant: Instant,
+    selection: Selection,
+    unchanged: Callable[[Found], Linked | None],
+    refer: Callable[[bytes], object],
+) -> Iterator[Item]:
+    """Yield the items of a snapshot.
+
+    `unchanged` says where an earlier snapshot holds the very same version. `refer` is told each
+    place in glacier that is referred to.
+
+    Raises:
+        CorruptDataError: a value at rest is damaged; the message names its key.
+    """
+    now = hierarchy.clock.wall()
+    for found in newest(instant, selection.prefix):
+        if not selection.takes(found, now):
+            continue
+        if (link := unchanged(found)) is not None:
+            yield Item(_record_of(hierarchy, found), link)
+        elif isinstance(found, Record) and _stays_archived(found, selection):
+            refer(found.place)
+            yield Item(found, Reference(found.place, found.stored))
+        else:
+            yield _whole(hierarchy, found, selection)
+
+
+def same(row: Row, found: Found) -> bool:
+    """Return whether `row` holds the very version that `found` stands for.
+
+    Versions alone do not tell: two stores number independently, and numbers that never became
+    durable are given again after a crash. The moment of the commit tells them apart.
+    """
+    return (row.version, row.stored_at) == (found.version, found.stored_at)
+
+
+def _stays_archived(found: Record, selection: Selection) -> bool:
+    return selection.reference_glacier and found.tier is TierName.GLACIER
+
+
+def _whole(hierarchy: Hierarchy, found: Found, selection: Selection) -> Item:
+    parcel = hierarchy.tier(found.tier).load(found)
+    if parcel.form is Form.ENCODED:
+        segments = _at_rest(hierarchy, parcel.payload, selection)
+    else:
+        framed = parcel.framed(
+            key=found.key, version=found.version, compression="none", trust=hierarchy.trust
+        )
+        segments = framed.payload.segments
+    return Item(_record(found, parcel.codec), segments)
+
+
+def _at_rest(hierarchy: Hierarchy, frame: OpenFrame, selection: Selection) -> Segments:
+    """Return a verified frame as it lies, or decompressed if it is to be portable."""
+    if not selection.portable or frame.signed_by:
+        frame.verify()
+        return frame.segments
+    parts = frame.parts(verifier=hierarchy.trust)
+    return pack(parts, key=frame.key, version=frame.version).segments
+
+
+def _record_of(hierarchy: Hierarchy, found: Found) -> Record:
+    if isinstance(found, Record):
+        return found
+    return _record(found, Parcel.of_entry(found).codec)
+
+
+def _record(found: Found, codec: str) -> Record:
+    if isinstance(found, Record):
+        return found
+    version = version_of(found)
+    return Record(
+        key=version.key,
+        version=version.number,
+        tier=found.tier,
+        size=found.size,
+        stored_at=version.stored_at,
+        kind=codec,
+        terms=version.terms,
+    )

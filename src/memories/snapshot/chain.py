@@ -1,0 +1,134 @@
+"""A snapshot and the earlier ones that hold parts of it, found, identified and open.
+
+An incremental snapshot names in its manifest every file that it needs, by identity and by the place
+where it lay. A link never leads further: what it names lies in that very file.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+from memories.errors import CorruptDataError, MemoriesError, StorageError
+from memories.snapshot.manifest import Base, Linked, Packed, Row, Whole
+from memories.snapshot.reader import SnapshotFile, open_snapshot
+
+
+class Chain:
+    """A snapshot with every base that it links to; files[0] is the snapshot itself.
+
+    Raises:
+        StorageError: a file is missing; the message names the link.
+        CorruptDataError: a file is damaged, or not the one that the snapshot was made from.
+    """
+
+    def __init__(
+        self, path: str | os.PathLike[str], bases: Sequence[str | os.PathLike[str]] = ()
+    ) -> None:
+        with ExitStack() as stack:
+            top = stack.enter_context(open_snapshot(path))
+            self.files = [top]
+            candidates = [Path(base) for base in bases]
+            for base in top.root.bases:
+                found = _find(base, top.path, candidates)
+                self.files.append(stack.enter_context(found))
+            self._check_links()
+            self._stack = stack.pop_all()
+
+    @property
+    def top(self) -> SnapshotFile:
+        """Return the snapshot itself."""
+        return self.files[0]
+
+    def rows(self) -> Iterator[Row]:
+        """Yield the rows of the snapshot, links included."""
+        return self.top.rows()
+
+    def locate(self, row: Row) -> tuple[int, int, int] | None:
+        """Return the file (by number), offset and length of a frame; None for a reference."""
+        where = row.where
+        if isinstance(where, (Whole, Packed)):
+            return 0, where.offset, where.length
+        if isinstance(where, Linked):
+            return where.base + 1, where.offset, where.length
+        return None
+
+    def frame(self, row: Row) -> memoryview | None:
+        """Return the frame of a row, unverified; None for a reference."""
+        place = self.locate(row)
+        return None if place is None else self.files[place[0]].frame(*place[1:])
+
+    def verify(self, progress: Callable[[int], object] | None = None) -> None:
+        """Read every file of the chain and check every byte."""
+        for file in self.files:
+            file.verify(progress)
+
+    @property
+    def file_bytes(self) -> int:
+        """Return the size of all files."""
+        return sum(file.file_bytes for file in self.files)
+
+    def close(self) -> None:
+        """Let go of all files. Idempotent."""
+        self._stack.close()
+
+    def _check_links(self) -> None:
+        """Check that each link names exactly one value of the file that it leads to."""
+        if len(self.files) == 1:
+            return
+        for rows in self.top.pages():
+            links = [row.where for row in rows if isinstance(row.where, Linked)]
+            for number, file in enumerate(self.files[1:]):
+                if not file.extents.hold([link for link in links if link.base == number]):
+                    raise CorruptDataError(
+                        f"{self.top.path} links to values that {file.path} does not hold."
+                    )
+
+    def __enter__(self) -> Chain:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _find(base: Base, snapshot: Path, candidates: Sequence[Path]) -> SnapshotFile:
+    tried: list[str] = []
+    for path in (*candidates, snapshot.parent / base.name):
+        try:
+            found = open_snapshot(path)
+        except MemoriesError as error:
+            tried.append(str(error))
+            continue
+        if found.root.id == base.id:
+            return found
+        found.close()
+        tried.append(f"{path} is another snapshot.")
+    raise StorageError(
+        f"{snapshot} is incremental and needs the snapshot {base.id.hex()}, which lay in "
+        f"{base.name!r} when it was made. {' '.join(tried)} Name the file by bases=."
+    )
+
+
+def links_through(base: SnapshotFile, path: str | os.PathLike[str]) -> list[Base]:
+    """Return what a snapshot at `path` that builds on `base` names as its bases."""
+    here = Path(os.path.realpath(path)).parent
+    there = Path(os.path.realpath(base.path)).parent
+    named = [Base(base.root.id, _relative(base.path.resolve(), here))]
+    named += [Base(b.id, _relative(there / b.name, here)) for b in base.root.bases]
+    return named
+
+
+def link_to(row: Row) -> Linked | None:
+    """Return the link to what `row` of the base holds; None if that is no frame."""
+    where = row.where
+    if isinstance(where, (Whole, Packed)):
+        return Linked(0, where.offset, where.length)
+    if isinstance(where, Linked):
+        return Linked(where.base + 1, where.offset, where.length)
+    return None
+
+
+def _relative(path: Path, start: Path) -> str:
+    return os.path.relpath(path, start)

@@ -1,0 +1,95 @@
+"""Values of a restored snapshot return to the tiers they had, one after the other.
+
+Until its turn comes each is read from the adopted file, so nothing waits for this: it may be
+stopped at any moment, and what cannot fit or cannot be read simply stays where it is.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+from memories.entry import Cause, Record, TierName
+from memories.errors import ClosedError, MemoriesError, TierFullError
+from memories.events import Failed
+from memories.hierarchy import Hierarchy, State
+from memories.snapshot.chain import Chain
+from memories.snapshot.manifest import Row
+from memories.tier import Tier
+
+
+class Homecoming:
+    """Brings home what a restore adopted: some at once, the rest in a thread of its own."""
+
+    def __init__(self, hierarchy: Hierarchy, chain: Chain, since: int) -> None:
+        self._hierarchy = hierarchy
+        self._steps = _steps(hierarchy, chain, since)
+        self._thread: threading.Thread | None = None
+
+    def run(self, most_bytes: int | None = None) -> bool:
+        """Bring values home until `most_bytes` have come; return whether all have."""
+        come = 0
+        for size in self._steps:
+            come += size
+            if most_bytes is not None and come >= most_bytes:
+                return False
+        return True
+
+    def start(self) -> None:
+        """Bring home the rest in the background; it ends by itself, or with the manager."""
+        self._thread = threading.Thread(target=self.run, name="memories-restore", daemon=True)
+        self._thread.start()
+
+    def wait(self, timeout_seconds: float | None = None) -> bool:
+        """Wait for the background; return whether it has ended."""
+        if self._thread is None:
+            return True
+        self._thread.join(timeout_seconds)
+        return not self._thread.is_alive()
+
+
+def _steps(hierarchy: Hierarchy, chain: Chain, since: int) -> Iterator[int]:
+    """Yield the bytes of each value that came home; closes the files at the end."""
+    with chain:
+        for row in chain.rows():
+            if row.tier is TierName.COLD:
+                continue
+            try:
+                yield _bring_home(hierarchy, row, since)
+            except ClosedError:
+                return
+            except MemoriesError as error:
+                # It stays where it is, and whoever reads it is told what is wrong with it.
+                now = hierarchy.clock.monotonic()
+                hierarchy.events.emit(Failed(row.key, now, f"return to {row.tier}", error))
+            if hierarchy.state is not State.OPEN:
+                return
+
+
+def _bring_home(hierarchy: Hierarchy, row: Row, since: int) -> int:
+    with hierarchy.locks.attempt(row.key) as free:
+        found = hierarchy.catalog.find(row.key) if free else None
+        if not isinstance(found, Record) or not _is_restored(found, row, since):
+            return 0  # Read, replaced or removed meanwhile: it has a place already.
+        target = _home(hierarchy, row)
+        if target is None or target.name is found.tier:
+            return 0
+        try:
+            hierarchy.mover.relocate(found, target, Cause.RESTORED)
+        except TierFullError:
+            return 0  # Somebody else took the room.
+        return found.size
+
+
+def _is_restored(found: Record, row: Row, since: int) -> bool:
+    return found.version > since and found.stored_at == row.stored_at
+
+
+def _home(hierarchy: Hierarchy, row: Row) -> Tier | None:
+    """Return the tier the value had, or the first below it that has room."""
+    if row.tier is TierName.GLACIER:
+        return hierarchy.tiers.get(TierName.GLACIER)
+    for name, tier in hierarchy.tiers.items():
+        if row.tier.rank <= name.rank < TierName.COLD.rank and tier.ledger.headroom >= row.size:
+            return tier
+    return None

@@ -1,0 +1,188 @@
+"""Taking a snapshot into a hierarchy: adopted as it lies, key by key under each key's lock.
+
+First everything that the file holds is taken in, then what it replaces is let go, so that at every
+moment, a crash included, each key has its old value or its restored one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from enum import StrEnum
+from typing import cast
+
+import msgspec
+
+from memories.backends.bucket import BucketBackend
+from memories.entry import DEFAULT_TERMS, Cause, Entry, Record, TierName
+from memories.errors import InvalidOptionError, TierFullError
+from memories.hierarchy import Hierarchy
+from memories.media import FrameMedium
+from memories.parcel import Parcel
+from memories.snapshot.chain import Chain
+from memories.snapshot.manifest import Reference, Row
+from memories.units import format_size
+
+Adoption = tuple[Record, int, int]
+Advance = Callable[[int], object]
+
+
+class Mode(StrEnum):
+    """What a restore does to keys that are there already."""
+
+    REPLACE = "replace"  # Everything else goes.
+    MERGE = "merge"  # The snapshot's keys win, others stay.
+    KEEP = "keep"  # Keys that are there win.
+
+
+class Restoring:
+    """One restore of one chain into one hierarchy."""
+
+    def __init__(self, hierarchy: Hierarchy, chain: Chain, mode: Mode) -> None:
+        self._hierarchy = hierarchy
+        self._chain = chain
+        self._mode = mode
+        self.since = hierarchy.catalog.next_version()  # What it restores has later versions.
+        self._now = hierarchy.clock.wall()
+
+    def check(self) -> None:
+        """Refuse what cannot be restored here, before anything is changed.
+
+        Raises:
+            InvalidOptionError: it refers to an archive, and the glacier tier is disabled.
+            CorruptDataError: the archive no longer has an object that it refers to.
+            TierFullError: the tiers together have no room for it.
+        """
+        self._check_references()
+        if not self._adoptable():
+            self._check_room()
+
+    def run(self) -> None:
+        """Take everything in, then let go what the mode says."""
+        if self._adoptable():
+            for number, file in enumerate(self._chain.files):
+                self._hierarchy.catalog.journal.adopt(file.path, self._adoptions(number))
+        else:
+            self._store_each()
+        self._note_references()
+        if self._mode is Mode.REPLACE:
+            self._remove_others()
+
+    def _adoptable(self) -> bool:
+        cold = self._hierarchy.tiers[TierName.COLD].ledger
+        held = self._hierarchy.catalog.journal.usage().live if self._replaces() else 0
+        return self._chain.file_bytes <= cold.configured - cold.used + held
+
+    def _replaces(self) -> bool:
+        return self._mode is Mode.REPLACE
+
+    def _check_room(self) -> None:
+        needed = sum(row.size for row in self._chain.rows())
+        tiers = self._hierarchy.tiers.values()
+        room = sum(t.ledger.effective if self._replaces() else t.ledger.headroom for t in tiers)
+        if needed > room:
+            raise TierFullError(
+                f"{self._chain.top.path} holds {format_size(needed)}, and all tiers together have "
+                f"room for {format_size(room)}. Nothing was changed. Make a tier larger, or "
+                "restore into another store."
+            )
+
+    def _wanted(self, row: Row) -> bool:
+        ends = (row.terms or DEFAULT_TERMS).expires_at
+        if ends is not None and ends <= self._now:
+            return False
+        return self._mode is not Mode.KEEP or self._hierarchy.catalog.find(row.key) is None
+
+    def _adoptions(self, number: int) -> Iterator[Adoption]:
+        """Yield what lies in one file; each key stays locked until its record is journaled."""
+        catalog = self._hierarchy.catalog
+        for row in self._chain.rows():
+            place = self._chain.locate(row)
+            if place is None or place[0] != number:
+                continue
+            with self._hierarchy.locks.hold(row.key):
+                if not self._wanted(row):
+                    continue
+                shadow, previous = catalog.entries.get(row.key), catalog.record(row.key)
+                record = self._record(row, TierName.COLD)
+                yield record, place[1], place[2]
+                self._let_go(shadow)
+                self._hierarchy.mover.let_archive_go(previous, record.version)
+
+    def _record(self, row: Row, tier: TierName) -> Record:
+        version = self._hierarchy.catalog.next_version()
+        return msgspec.structs.replace(row.record(), version=version, tier=tier)
+
+    def _let_go(self, shadow: Entry | None) -> None:
+        """Give up the payload that stood for a key until its restored version was journaled."""
+        if shadow is not None:
+            self._hierarchy.catalog.drop(shadow)
+            self._hierarchy.mover.let_go(shadow)
+
+    def _store_each(self) -> None:
+        """Where cold has no room for the file: store value by value, each as far down as it must.
+
+        Copies, and makes room first.
+        """
+        if self._replaces():
+            self._hierarchy.clear()
+        for row in self._chain.rows():
+            frame = self._chain.frame(row)
+            if frame is not None and self._wanted(row):
+                parcel = Parcel.of_frame(frame, key=row.key)
+                terms = row.terms or DEFAULT_TERMS
+                tier = row.tier if row.tier in self._hierarchy.tiers else TierName.COLD
+                self._hierarchy.put(row.key, parcel, tier=tier, terms=terms)
+
+    def _remove_others(self) -> None:
+        hierarchy = self._hierarchy
+        for key in hierarchy.catalog.keys(""):
+            found = hierarchy.catalog.find(key)
+            if found is None or found.version >= self.since:
+                continue
+            with hierarchy.locks.hold(key):
+                found = hierarchy.catalog.find(key)
+                if found is not None and found.version < self.since:
+                    hierarchy.mover.drop(found, Cause.REPLACED)
+
+    def _references(self) -> Iterator[tuple[Row, Reference]]:
+        for row in self._chain.rows():
+            if isinstance(row.where, Reference):
+                yield row, row.where
+
+    def _check_references(self) -> None:
+        places = [where.place for _, where in self._references()]
+        if places:
+            holder = holder_of(self._chain.top.root.id)
+            bucket_of(self._hierarchy, self._chain.top.root.archive).protect(*places, holder=holder)
+
+    def _note_references(self) -> None:
+        catalog = self._hierarchy.catalog
+        for row, where in self._references():
+            with self._hierarchy.locks.hold(row.key):
+                if not self._wanted(row):
+                    continue
+                shadow, previous = catalog.entries.get(row.key), catalog.record(row.key)
+                record = catalog.journal.note(self._record(row, TierName.GLACIER))
+                self._let_go(shadow)
+                if previous is not None and where.place not in (previous.place, previous.archived):
+                    self._hierarchy.mover.let_archive_go(previous, record.version)
+
+
+def bucket_of(hierarchy: Hierarchy, archive: str) -> BucketBackend:
+    """Return the archive of a hierarchy.
+
+    Raises:
+        InvalidOptionError: it has none.
+    """
+    tier = hierarchy.tiers.get(TierName.GLACIER)
+    if tier is None:
+        raise InvalidOptionError(
+            f"The snapshot refers to values in the archive {archive}, and the glacier tier is "
+            "disabled. Open the manager with glacier_memory_enabled=True and that glacier_url."
+        )
+    return cast(BucketBackend, cast(FrameMedium, tier.medium).backend)
+
+
+def holder_of(identity: bytes) -> str:
+    """Return the name under which a snapshot protects what it refers to."""
+    return f"snapshot {identity.hex()}"
