@@ -108,7 +108,8 @@ def test_every_room_has_its_layer() -> None:
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
 def test_no_module_is_too_long_to_read_at_once(path: Path) -> None:
     """Every ugly code base we looked at had one giant file."""
-    assert len(path.read_text("utf-8").splitlines()) <= MAX_LINES
+    lines = path.read_text("utf-8").count("\n")
+    assert lines <= MAX_LINES
 
 
 def imports_at_load(body: list[ast.stmt]) -> Iterator[ast.Import | ast.ImportFrom]:
