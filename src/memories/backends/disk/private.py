@@ -6,7 +6,6 @@ lock goes with the process, however it ends, so that whoever starts next can tel
 
 from __future__ import annotations
 
-import atexit
 import fcntl
 import os
 import shutil
@@ -26,13 +25,11 @@ class PrivateDirectory:
         self.path = path
         self._lock = lock
         self._pid = os.getpid()
-        atexit.register(self.remove)
 
     def remove(self) -> None:
         """Remove the directory and everything in it."""
         if self._lock < 0 or os.getpid() != self._pid:
             return
-        atexit.unregister(self.remove)
         shutil.rmtree(self.path, ignore_errors=True)
         os.close(self._lock)
         self._lock = -1

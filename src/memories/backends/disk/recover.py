@@ -41,6 +41,7 @@ class Span(NamedTuple):
 
     number: int
     end: int
+    sound: bool  # Whether its header is.
 
 
 class Replayed(NamedTuple):
@@ -157,11 +158,8 @@ def chain(layout: Layout, files: Files) -> tuple[list[Span], list[int]]:
         size, before = _look(layout.segment(number), number, files)
         end = size
         if allowed is not None and number == allowed.segment:
-            end = min(size, allowed.offset)
-        if before is None:
-            # Its header never reached the disk whole; `replay` decides what that means.
-            end = 0
-        spans.append(Span(number, end))
+            end = allowed.offset  # More than there is, where a power cut took the rest.
+        spans.append(Span(number, end, before is not None))
         allowed = before
     return spans[::-1], void
 
@@ -176,10 +174,11 @@ def _look(path: Path, number: int, files: Files) -> tuple[int, Position | None]:
 
 
 class Replay:
-    """Applies every record after `start`, in order.
+    """Applies every record after `start`, in order, up to where history ends.
 
-    `intact` says whether a value in a file of its own is whole. It is asked for every such record,
-    so give it only for the part of the log that may not have been synced.
+    Each record says how far the log was synced when it was written. What lies before the last such
+    mark cannot be torn: if it is not sound, it is damaged. What lies behind may be in part, so
+    there `intact` is asked whether a value in a file of its own is whole.
 
     Raises:
         CorruptDataError: a record is damaged that had been synced, and `repair` is False.
@@ -196,88 +195,81 @@ class Replay:
     ) -> None:
         self._layout, self._files = layout, files
         self._apply, self._intact, self._repair = apply, intact, repair
+        self._spans, self._void = chain(layout, files)
         self._damage: list[str] = []
-        self._latest: dict[str, Position] | None = None
-        self._start = START
 
     def run(self, start: Position) -> Replayed:
         """Replay the log and return where history ends."""
-        self._start = start
-        spans, void = chain(self._layout, self._files)
-        spans = [span for span in spans if span.number >= start.segment]
+        spans = [span for span in self._spans if span.number >= start.segment]
+        synced = max(start, self._mark(spans))
+        limit = self._limit(spans, synced)
         end = start
-        for at, span in enumerate(spans):
-            first = start.offset if span.number == start.segment else SEGMENT_HEADER_BYTES
-            walk = self._walk(span.number, first, span.end)
-            rest = spans[at + 1 :]
-            if not self._span(walk, span.number, rest):
-                void += [later.number for later in rest]
-                if span.end == 0:
-                    void.append(span.number)
-                else:
-                    end = Position(span.number, walk.at)
-                break
-            end = Position(span.number, max(span.end, SEGMENT_HEADER_BYTES))
-        return Replayed(end, void, self._damage)
-
-    def _span(self, walk: Walk, number: int, rest: list[Span]) -> bool:
-        """Apply a segment; whether history goes on behind it."""
-        while True:
-            hollow = self._records(walk, number)
-            if hollow is None and walk.at == walk.end:
-                return True
-            if not self._synced_beyond(Position(number, walk.at), walk.end, rest):
-                return False
-            if hollow is not None:
-                # Its value is damaged, not torn: reading it will say so.
-                self._apply(hollow)
-                walk.at += hollow.extent
+        for span in spans:
+            if limit < (span.number, SEGMENT_HEADER_BYTES):
+                self._void.append(span.number)
                 continue
-            self._bridge(walk, number)
+            first = start.offset if span.number == start.segment else SEGMENT_HEADER_BYTES
+            last = limit.offset if span.number == limit.segment else span.end
+            walk = self._walk(span.number, first, last)
+            if not span.sound:
+                self._report(span.number, 0)
+            while True:
+                for offset, head in walk:
+                    self._apply(row_of(span.number, offset, head))
+                if walk.at >= walk.end:
+                    break
+                self._bridge(walk, span.number)
+            end = Position(span.number, max(last, SEGMENT_HEADER_BYTES))
+        return Replayed(end, self._void, self._damage)
 
-    def _records(self, walk: Walk, number: int) -> Row | None:
-        for offset, head in walk:
-            row = row_of(number, offset, head)
-            if not self._intact(row) and not self._superseded(row):
-                walk.at = offset
-                return row
-            self._apply(row)
-        return None
+    def _mark(self, spans: list[Span]) -> Position:
+        """Return how far the log is known to have been synced: its last sound record says so."""
+        for span in reversed(spans):
+            walk = self._walk(span.number, 0, span.end)
+            marks = [head.synced for _, head in walk]
+            while walk.at < walk.end and walk.search():
+                marks += [head.synced for _, head in walk]
+            if marks:
+                return max(marks)
+        return START
 
-    def _superseded(self, row: Row) -> bool:
-        """Return whether a later record replaces `row`, whose value was unlinked for that."""
-        if self._latest is None:
-            self._latest = {}
-            spans, _ = chain(self._layout, self._files)
-            for span in spans:
-                if span.number >= self._start.segment:
-                    for offset, head in self._walk(span.number, 0, span.end):
-                        self._latest[head.record.key] = Position(span.number, offset)
-        return self._latest.get(row.record.key, START) > Position(row.segment, row.offset)
+    def _limit(self, spans: list[Span], synced: Position) -> Position:
+        """Return the end of the longest history that holds together."""
+        limit, rows = synced, list[tuple[Position, str, bool]]()
+        for span in spans:
+            if span.number < synced.segment:
+                continue
+            if not span.sound and span.number > synced.segment:
+                break  # Its header never reached the disk whole.
+            first = synced.offset if span.number == synced.segment else 0
+            walk = self._walk(span.number, first, span.end)
+            for offset, head in walk:
+                row = row_of(span.number, offset, head)
+                rows.append((Position(span.number, offset), row.record.key, self._intact(row)))
+            limit = max(limit, Position(span.number, walk.at))
+            if walk.at < span.end:
+                break
+        while True:
+            # The newest record of a key must have its value; those it replaced need none.
+            newest = {key: (at, whole) for at, key, whole in rows if at < limit}
+            hollow = [at for at, whole in newest.values() if not whole]
+            if not hollow:
+                return limit
+            limit = min(hollow)
 
     def _bridge(self, walk: Walk, number: int) -> None:
-        where = f"{self._layout.segment(number)} is damaged at byte {walk.at}"
+        self._report(number, walk.at)
+        if not walk.search():
+            walk.at = walk.end
+
+    def _report(self, number: int, offset: int) -> None:
+        where = f"{self._layout.segment(number)} is damaged at byte {offset}"
         self._damage.append(where)
         if not self._repair:
             raise CorruptDataError(
                 f"{where}, and the index that would bridge it is missing or damaged too; "
                 "run `memories check --repair` on the store to keep what is readable"
             )
-        if not walk.search():
-            walk.at = walk.end
-
-    def _synced_beyond(self, torn: Position, end: int, rest: list[Span]) -> bool:
-        """Return whether a sound record behind the torn one says that the torn one was synced."""
-        for number, first, last in [(torn.segment, torn.offset, end)] + [
-            (span.number, SEGMENT_HEADER_BYTES - ALIGN, span.end) for span in rest
-        ]:
-            walk = self._walk(number, 0, last)
-            walk.at = first
-            while walk.search():
-                head = walk.head(walk.at)
-                if head is not None and head.synced > torn:
-                    return True
-        return False
 
     def _walk(self, number: int, start: int, end: int) -> Walk:
         handle = Handle(self._files, self._files.open(self._layout.segment(number)))

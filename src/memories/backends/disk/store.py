@@ -12,7 +12,7 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from memories.backends.base import Backend, Problem, Usage
 from memories.backends.disk import layout as layouts
@@ -217,6 +217,12 @@ class DiskBackend(Backend):
             if self._lock is not None:
                 self._lock.release()
                 self._lock = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     # -- beyond the contract ---------------------------------------------------------------------
 

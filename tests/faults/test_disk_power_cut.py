@@ -1,0 +1,111 @@
+"""After a power cut a store is a prefix of its history, and never lacks what was synced."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+
+from memories.backends.disk import DiskBackend, compact, log, writer
+from memories.entry import Record
+from memories.testing.backends import frame_for, record_for
+from memories.testing.faults import FailingFiles, PoweredFiles
+
+LARGE = 40_000
+
+
+@pytest.fixture(autouse=True)
+def small_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let every kind of file come up without writing gigabytes."""
+    monkeypatch.setattr(writer, "LARGE_BYTES", LARGE)
+
+
+State = dict[str, tuple[int, int, int]]  # Key to version, first byte and length.
+
+
+def verify(record: Record, frame: memoryview) -> None:
+    """Stand in for the checksums inside a frame: every byte is the same, and none is zero."""
+    if frame[0] == 0 or bytes(frame).count(frame[0]) != len(frame):
+        raise ValueError(f"{record.key!r} is torn")
+
+
+def state(backend: DiskBackend) -> State:
+    found = {}
+    for record in backend.scan():
+        frame = backend.read(record)
+        verify(record, frame)
+        found[record.key] = (record.version, frame[0], len(frame))
+    return found
+
+
+class Machine:
+    """Does random things to a store, and knows what may be left of them."""
+
+    def __init__(self, backend: DiskBackend, chance: random.Random, *, full: bool) -> None:
+        assert backend._upkeep is not None
+        backend._upkeep.stop()
+        self.backend, self.chance, self.full = backend, chance, full
+        self.history: list[State] = [{}]
+        self.synced = 0
+        self.version = 0
+
+    def step(self) -> None:
+        key = f"k{self.chance.randrange(12)}"
+        kind = self.chance.random()
+        state = dict(self.history[-1])
+        self.version += 1
+        if kind < 0.55:
+            size = self.chance.choice([1, 700, 5000, 30_000, 30_000, LARGE, LARGE + 77])
+            byte = self.version % 255 + 1
+            self.backend.write(record_for(key, self.version), frame_for(bytes([byte]) * size))
+            state[key] = (self.version, byte, size)
+        elif kind < 0.75:
+            self.backend.remove(key, self.version)
+            state.pop(key, None)
+        elif kind < 0.85:
+            self.backend.sync()
+            self.synced = len(self.history) - 1
+            return
+        else:
+            assert self.backend._writer is not None
+            if kind < 0.93:
+                self.backend._writer.checkpoint()
+                self.synced = len(self.history) - 1
+            compact.tidy(self.backend._writer, lambda: None)
+            return
+        self.history.append(state)
+        if self.full:
+            self.synced = len(self.history) - 1
+
+
+@pytest.mark.parametrize("durability", ["relaxed", "full"])
+def test_what_is_left_is_a_prefix(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, durability: str
+) -> None:
+    """Random histories, cut at random moments, each survived in several ways."""
+    monkeypatch.setattr(log, "SEGMENT_BYTES", 100_000)
+    monkeypatch.setattr(compact, "SLACK_BYTES", 20_000)
+    monkeypatch.setattr(compact, "RECENT_ROWS", 10)
+    lost = 0
+    for seed in range(25):
+        chance = random.Random(seed)
+        root = tmp_path / f"{seed}"
+        files = PoweredFiles(root, tmp_path / f"{seed}.graves")
+        backend = DiskBackend(root, durability=durability, files=files)
+        machine = Machine(backend, chance, full=durability == "full")
+        for cut in range(4):
+            for _ in range(chance.randrange(5, 40)):
+                machine.step()
+            target = tmp_path / f"{seed}.{cut}"
+            files.cut(target, chance)
+            with DiskBackend(target, verify=verify, files=FailingFiles()) as survivor:
+                found = state(survivor)
+                allowed = machine.history[machine.synced :]
+                assert found in allowed, (seed, cut, found, machine.synced)
+                lost += found != machine.history[-1]
+                survivor.write(record_for("later", 10**6), frame_for(b"\1"))
+            with DiskBackend(target, files=FailingFiles()) as again:
+                assert {**found, "later": (10**6, 1, 1)} == state(again)
+        backend.close()
+    assert (lost == 0) == (durability == "full")
