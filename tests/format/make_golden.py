@@ -1,0 +1,108 @@
+"""Writes the golden frames of the current format version; run it once per version, never again.
+
+    python tests/format/make_golden.py
+
+Files that exist are kept: a golden file that changes is a format that changed.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import decimal
+import uuid
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from memories import codecs
+from memories.codecs import frame, layout
+from memories.codecs.trust import Key
+
+GOLDEN = Path(__file__).parent / "golden"
+KEY = Key(bytes(range(32)))
+
+
+def values() -> dict[str, Any]:
+    """Return what the golden frames hold."""
+    grid = np.arange(24, dtype="<f4").reshape(4, 6)
+    return {
+        "array": grid,
+        "array-fortran": np.asfortranarray(grid),
+        "array-big-endian": grid.astype(">i2"),
+        "array-datetime": np.array(["2020-01-01", "NaT"], "M8[us]"),
+        "array-structured": np.array([(1, b"x")], [("a", "<u2"), ("b", "S3")]),
+        "array-empty": np.zeros((0, 3)),
+        "array-objects": np.array(["a", None, 2], object),
+        "array-masked": np.ma.MaskedArray([1, 2], mask=[False, True]),
+        "bytes": b"golden",
+        "text": "gölden",
+        "long-text": "golden " * 1000,
+        "scalars": [None, True, -1, 2**100, 1.5, 2j, ..., range(3), slice(1, 2), np.int8(-3)],
+        "moments": (
+            dt.datetime(2020, 2, 29, 12, tzinfo=dt.UTC),
+            dt.date(2020, 2, 29),
+            dt.timedelta(1),
+            uuid.UUID(int=1),
+            decimal.Decimal("1.10"),
+        ),
+        "state": {"layers": [{"w": np.ones((2, 3)), "b": np.zeros(3)}], "step": 7, (1, 2): {3, 4}},
+        "spilled": {f"key{i:04d}": np.array([i]) for i in range(700)},
+    }
+
+
+def tables() -> dict[str, Any]:
+    """Return what needs optional packages to be written, and to be read."""
+    import pandas
+    import polars
+    import pyarrow
+    import scipy.sparse
+    import xarray
+
+    days = pandas.date_range("2020", periods=3, tz="Europe/Berlin", name="day")
+    frame = pandas.DataFrame(
+        {"n": [1.5, None, 2], "s": ["a", None, "c"], "c": pandas.Categorical(list("aba"))},
+        index=days,
+    )
+    return {
+        "pandas": frame,
+        "polars": polars.DataFrame({"n": [1, None], "s": ["a", "b"]}),
+        "pyarrow": pyarrow.table({"n": [1, None], "s": ["a", "b"]}),
+        "scipy": scipy.sparse.csr_array(([1.0], ([0], [2])), shape=(2, 3)),
+        "xarray": xarray.DataArray([[1, 2]], {"x": [5], "y": ["a", "b"]}, name="v"),
+    }
+
+
+def main() -> None:
+    """Write what is missing."""
+    folder = GOLDEN / str(layout.FORMAT)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, value in (values() | tables()).items():
+        for compression in ("none", "zstd:3", "lz4"):
+            write(folder / f"{name}.{compression.partition(':')[0]}.frame", value, compression)
+    write(folder / "signed.none.frame", complex, "none", SignWith(KEY))
+
+
+class SignWith:
+    """Signs with a key that is no secret."""
+
+    def __init__(self, key: Key) -> None:
+        self.key = key
+
+    def sign(self, message: bytes) -> Any:
+        """Sign `message`."""
+        from memories.codecs import trust
+
+        return trust.Signature(self.key.id, trust._mac(self.key, message))
+
+
+def write(path: Path, value: Any, compression: str, signer: Any = None) -> None:
+    """Write one frame unless it is there."""
+    if not path.exists():
+        parts = codecs.encode(value)
+        packed = frame.pack(parts, key="golden", version=1, compression=compression, signer=signer)
+        path.write_bytes(packed.join())
+
+
+if __name__ == "__main__":
+    main()
