@@ -7,7 +7,9 @@ key's lock held, and no lock of a tier or of the catalog is ever held over I/O.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
+from enum import Enum
 
 import msgspec
 
@@ -20,6 +22,18 @@ from memories.keylocks import KeyLocks
 from memories.parcel import Parcel
 from memories.tier import Tier, version_of
 from memories.units import format_size
+
+BUSY_SECONDS = 5.0  # How long a store waits for victims that others are working on.
+BUSY_POLL_SECONDS = 0.002
+
+
+class Outcome(Enum):
+    """What became of a victim."""
+
+    GONE = "gone"
+    STAYS = "stays"  # No tier below takes it.
+    BUSY = "busy"  # Another thread works on its key.
+    NONE = "none"  # There was no victim.
 
 
 class Mover:
@@ -124,11 +138,26 @@ class Mover:
         Raises:
             TierFullError: everything that may leave has left, or nowhere is room for it.
         """
+        patience = time.monotonic() + BUSY_SECONDS
+        while not self._try_room(tier, size, key):
+            # Whoever works on a busy victim is about to let it go, or to move it down himself.
+            if time.monotonic() >= patience:
+                raise TierFullError(self._full(tier, size, key))
+            time.sleep(BUSY_POLL_SECONDS)
+
+    def _try_room(self, tier: Tier, size: int, key: str) -> bool:
+        """Reserve `size` bytes; False if victims were busy, TierFullError if none was."""
         refused: list[Entry | Record] = []
+        busy = False
         try:
             while not tier.ledger.reserve(size):
-                if not self._offer_one(tier, refused):
+                outcome = self._offer_one(tier, refused)
+                if outcome is Outcome.NONE:
+                    if busy:
+                        return False
                     raise TierFullError(self._full(tier, size, key))
+                busy = busy or outcome is Outcome.BUSY
+            return True
         finally:
             for victim in refused:
                 tier.victims.add(victim)
@@ -137,20 +166,22 @@ class Mover:
         """Move victims out of `tier` until it holds at most `used` bytes, or nothing may leave."""
         refused: list[Entry | Record] = []
         try:
-            while tier.ledger.used > used and self._offer_one(tier, refused):
-                pass
+            while tier.ledger.used > used:
+                if self._offer_one(tier, refused) is Outcome.NONE:
+                    return
         finally:
             for victim in refused:
                 tier.victims.add(victim)
 
-    def _offer_one(self, tier: Tier, refused: list[Entry | Record]) -> bool:
-        """Displace the tier's next victim, or note that it refused; False when there is none."""
+    def _offer_one(self, tier: Tier, refused: list[Entry | Record]) -> Outcome:
+        """Displace the tier's next victim, or note that it stays."""
         victim = tier.victims.offer()
         if victim is None:
-            return False
-        if not self._displace(tier, victim):
+            return Outcome.NONE
+        outcome = self._displace(tier, victim)
+        if outcome is not Outcome.GONE:
             refused.append(victim)
-        return True
+        return outcome
 
     def below(self, found: Entry | Record) -> Iterator[Tier]:
         """Yield the slower tiers that the terms of `found` admit, nearest first."""
@@ -162,15 +193,15 @@ class Mover:
         """Return whether `found` may be dropped for room: its caller can compute it again."""
         return self._drop_when_full or found.terms.evictable
 
-    def _displace(self, tier: Tier, victim: Entry | Record) -> bool:
-        """Move a victim down, or drop it if that is allowed; return whether it is gone."""
+    def _displace(self, tier: Tier, victim: Entry | Record) -> Outcome:
+        """Move a victim down, or drop it if that is allowed."""
         with self._locks.attempt(victim.key) as free:
             if not free:
-                return False
+                return Outcome.BUSY
             if not self._current(victim):
-                return True
+                return Outcome.GONE
             try:
-                return self._sink(victim)
+                return Outcome.GONE if self._sink(victim) else Outcome.STAYS
             except (StorageError, UnavailableError) as error:
                 tier.victims.add(victim)
                 now = self._clock.monotonic()

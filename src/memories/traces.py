@@ -79,7 +79,7 @@ def _read_npz(path: Path) -> Trace:
         try:
             with np.load(file, allow_pickle=False) as arrays:
                 times, keys, sizes = (arrays[name].tolist() for name in ("time", "key", "size"))
-        except (KeyError, ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        except (KeyError, TypeError, ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
             raise CorruptDataError(
                 f"{path.name!r} is no trace: it needs the arrays time, key and size ({error})"
             ) from error

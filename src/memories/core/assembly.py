@@ -159,7 +159,7 @@ class _Assembly:
     def _add_cold(self, journal: DiskBackend) -> None:
         ledger = BackendLedger(
             self.settings.capacities[TierName.COLD],
-            held=lambda: journal.usage().physical,
+            held=lambda: journal.usage().live,
             room=journal.room,
         )
         victims = JournalVictims(journal, TierName.COLD, self._may_leave, self.touches.recent)
@@ -183,7 +183,7 @@ class _Assembly:
         )
         self.backends.append(bucket)
         ledger = BackendLedger(
-            MAX_BYTES, held=lambda: bucket.usage().physical, room=lambda: _glacier_room(path, url)
+            MAX_BYTES, held=lambda: bucket.usage().live, room=lambda: _glacier_room(path, url)
         )
         medium = "a local directory" if "://" not in url else "object storage"
         self._add_frames(TierName.GLACIER, medium, bucket, ledger, NoVictims())

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import threading
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -31,7 +32,7 @@ from memories.snapshot.service import create_snapshot, restore_snapshot
 from memories.statistics import Statistics, Stats
 from memories.units import format_size
 
-_engines: weakref.WeakSet[Engine] = weakref.WeakSet()
+_engines: set[Engine] = set()  # Those that run; each leaves when it ends.
 
 
 @dataclass(eq=False, slots=True, weakref_slot=True, kw_only=True)
@@ -155,6 +156,14 @@ class Engine:
         if self.hierarchy.state in (State.OPEN, State.READ_ONLY):
             self._end()
 
+    def end_with(self, owner: object) -> None:
+        """Be abandoned when `owner` is garbage.
+
+        That may happen in any thread, in the middle of anything, our own locks included; so the
+        end comes in a thread of its own, for which the interpreter waits.
+        """
+        weakref.finalize(owner, _abandon_soon, self).atexit = False
+
     def after_fork(self) -> None:
         """In a forked child: read on, touch no inherited lock or thread, change nothing."""
         if self.hierarchy.state is not State.CLOSED:
@@ -172,6 +181,7 @@ class Engine:
             backend.close()
         if self.remove_private is not None:
             self.remove_private()
+        _engines.discard(self)
 
     def _forget(self) -> None:
         self.hierarchy.state = State.CLOSED
@@ -199,6 +209,11 @@ def _region(parcel: Parcel, region: Any, copy: bool) -> Any:
     else:
         raise InvalidOptionError("region= needs a value that is a NumPy array")
     return np.array(part) if copy else part
+
+
+def _abandon_soon(engine: Engine) -> None:
+    if engine.hierarchy.state in (State.OPEN, State.READ_ONLY):
+        threading.Thread(target=engine.abandon, name="memories-end").start()
 
 
 @atexit.register

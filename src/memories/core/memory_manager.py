@@ -103,6 +103,7 @@ class MemoryManager(MutableMapping[str, Any]):
             read_only=read_only,
         )
         self._engine: Engine = assemble(settings, migration)
+        self._engine.end_with(self)
         self._hierarchy = self._engine.hierarchy
         self._entries = self._hierarchy.catalog.entries
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 import threading
 import weakref
 from collections import deque
+from collections.abc import Iterator
 
-from memories.entry import Cause, Entry, ExpiringEntry, Record, TierName
+from memories.entry import Cause, Entry, Record, TierName
 from memories.errors import MemoriesError, TierFullError
 from memories.events import Event, Failed, Retrieved, logger
 from memories.hierarchy import Hierarchy
@@ -38,7 +39,7 @@ class Migrator:
         self._clock = hierarchy.clock
         now = self._clock.monotonic()
         entries = hierarchy.catalog.entries
-        self._rotation = Rotation(lambda: list(entries.values()), now)
+        self._rotation = Rotation(lambda: list(entries), now)
         self._promotions: deque[Record] = deque(maxlen=MAX_PROMOTIONS)
         self._paused_until = now
         self._stopped = threading.Event()
@@ -93,12 +94,10 @@ class Migrator:
             headroom = int(self.settings.low_watermark * effective) - used
             exchange = effective // EXCHANGE_SHARE
             states[name] = TierState(effective, headroom, exchange, tier.timeline.time_of)
-        entries, looked_at = self._rotation.next_slice(now)
+        keys, looked_at = self._rotation.next_slice(now)
+        entries = self._unexpired(hierarchy, keys)
         for move in self.planner.plan(entries, states, now=now, looked_at=looked_at):
             self._carry_out(hierarchy, move, states[move.entry.tier])
-        for entry in entries:
-            if isinstance(entry, ExpiringEntry):
-                self._expire_entry(hierarchy, entry)
 
     def _carry_out(self, hierarchy: Hierarchy, move: Move, source: TierState) -> None:
         entry = move.entry
@@ -139,10 +138,18 @@ class Migrator:
                 return
             hierarchy.expire(record)
 
-    def _expire_entry(self, hierarchy: Hierarchy, entry: Entry) -> None:
-        deadline = entry.terms.expires_at
-        if deadline is not None and self._clock.wall() >= deadline:
-            hierarchy.expire(entry)
+    def _unexpired(self, hierarchy: Hierarchy, keys: list[str]) -> Iterator[Entry]:
+        """Yield the entries of `keys` one at a time, removing those whose time has come."""
+        wall = self._clock.wall()
+        for key in keys:
+            entry = hierarchy.catalog.entries.get(key)
+            if entry is None:
+                continue
+            deadline = entry.terms.expires_at
+            if deadline is not None and wall >= deadline:
+                hierarchy.expire(entry)
+            else:
+                yield entry
 
     def _observe(self, event: Event) -> None:
         """Let the gate see every read of a durable tier; what passes is queued."""

@@ -1,28 +1,29 @@
-"""A look at every entry within a bounded time, at a bounded cost per look."""
+"""A look at every key in RAM within a bounded time, at a bounded cost per look.
+
+It deals out keys, not entries: holding on to an entry would keep its memory charged after it left.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-
-from memories.entry import Entry
 
 MIN_SLICE = 2048
 CYCLE_LOOKS = 20  # A whole round takes at most this many looks.
 
 
 class Rotation:
-    """Deals out the entries slice by slice, and knows when each slice was dealt before."""
+    """Deals out the keys slice by slice, and knows when the round before began."""
 
-    def __init__(self, entries: Callable[[], list[Entry]], now: float) -> None:
-        self._entries = entries
-        self._round: list[Entry] = []
+    def __init__(self, keys: Callable[[], list[str]], now: float) -> None:
+        self._keys = keys
+        self._round: list[str] = []
         self._position = 0
         self._started_at = self._previous_at = now
 
-    def next_slice(self, now: float) -> tuple[list[Entry], float]:
-        """Return the next entries and a time before which the last round looked at them."""
+    def next_slice(self, now: float) -> tuple[list[str], float]:
+        """Return the next keys and a time after which the last round looked at them."""
         if self._position >= len(self._round):
-            self._round = self._entries()
+            self._round = self._keys()
             self._position = 0
             self._previous_at, self._started_at = self._started_at, now
         count = max(MIN_SLICE, -(-len(self._round) // CYCLE_LOOKS))
