@@ -1,4 +1,4 @@
-"""What the tests of the bucket share: records, frames, and an object store that counts and fails."""
+"""What tests of the bucket share: records, frames, and a store that counts, and fails on demand."""
 
 from __future__ import annotations
 

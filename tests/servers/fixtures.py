@@ -6,7 +6,6 @@ import secrets
 from collections.abc import Iterator
 
 import pytest
-
 from tests.servers import seaweed
 from tests.servers.proxy import MisbehavingProxy, in_front_of
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from tests.servers.bucket_kit import WatchedStore, frame, record
 
 from memories.backends.bucket import BucketBackend
 from memories.backends.bucket.directory import DirectoryStore
@@ -16,7 +17,6 @@ from memories.errors import (
     StorageError,
     UnavailableError,
 )
-from tests.servers.bucket_kit import WatchedStore, frame, record
 
 Open = Callable[..., BucketBackend]
 

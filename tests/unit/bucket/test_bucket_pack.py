@@ -5,6 +5,7 @@ from __future__ import annotations
 import zlib
 
 import pytest
+from tests.servers.bucket_kit import record
 
 from memories.backends.bucket.pack import (
     TRAILER_BYTES,
@@ -18,7 +19,6 @@ from memories.backends.bucket.pack import (
 )
 from memories.backends.bucket.place import Place, new_token, object_name, token_of
 from memories.errors import CorruptDataError
-from tests.servers.bucket_kit import record
 
 INDEX = Index(
     "store", 3, 17, 5.0,

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.servers.fixtures import s3  # noqa: F401
 
 from memories.backends.bucket.directory import DirectoryStore
 from memories.backends.bucket.objectstore import Absent, Conflict, ObjectStore
 from memories.errors import StorageError
-from tests.servers.fixtures import s3  # noqa: F401
 
 
 @pytest.fixture(params=["directory", pytest.param("s3", marks=pytest.mark.server)])
