@@ -1,0 +1,501 @@
+"""Snapshots of a whole manager: what was there at one moment is there again, elsewhere too."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from memories import (
+    CorruptDataError,
+    InvalidOptionError,
+    MemoryManager,
+    StorageError,
+    TierFullError,
+)
+from memories.snapshot import open_snapshot
+
+ARRAY = np.arange(300_000.0).reshape(300, 1000)
+VALUES: dict[str, tuple[Any, str]] = {
+    "hot/array": (ARRAY, "hot"),
+    "hot/text": ("a text", "hot"),
+    "warm/tree": ({"weights": [ARRAY[:2], None], "step": 7}, "warm"),
+    "warm/empty": (np.empty((0, 3), ">i2"), "warm"),
+    "cold/array": (np.asfortranarray(ARRAY[:50]), "cold"),
+    "cold/number": (2**70, "cold"),
+    "glacier/array": (ARRAY[5:9].astype("f4"), "glacier"),
+    "a.npy": (b"\x93NUMPY no array", "warm"),
+    "../żółw 🐢": ((1, "two"), "cold"),
+}
+
+
+def make(path: Path, **options: Any) -> MemoryManager:
+    """Open a manager without background moves, so that values lie where they were put."""
+    options = {"glacier_memory_enabled": True, "migration": False, **options}
+    return MemoryManager(0.5, 0.5, 5, storage_path=path, **options)
+
+
+@pytest.fixture
+def manager(tmp_path: Path) -> Iterator[MemoryManager]:
+    with make(tmp_path / "store", glacier_url=tmp_path / "archive") as manager:
+        yield manager
+
+
+def fill(manager: MemoryManager) -> None:
+    """Store one value of each kind in each tier."""
+    for key, (value, tier) in VALUES.items():
+        manager.store(key, value, tier=tier, metadata={"from": tier})
+
+
+def assert_equal(expected: Any, actual: Any) -> None:
+    """Compare values of any type, arrays bit for bit."""
+    assert type(expected) is type(actual)
+    if isinstance(expected, np.ndarray):
+        assert (expected.dtype, expected.shape) == (actual.dtype, actual.shape)
+        np.testing.assert_array_equal(expected, actual)
+    elif isinstance(expected, dict):
+        assert list(expected) == list(actual)
+        for key in expected:
+            assert_equal(expected[key], actual[key])
+    elif isinstance(expected, list | tuple):
+        for left, right in zip(expected, actual, strict=True):
+            assert_equal(left, right)
+    else:
+        assert expected == actual
+
+
+def assert_all_there(manager: MemoryManager) -> None:
+    """Every value of `VALUES` and nothing else."""
+    assert sorted(VALUES) == sorted(manager)
+    for key, (value, _) in VALUES.items():
+        assert_equal(value, manager[key])
+
+
+def tiers_of(manager: MemoryManager) -> dict[str, str]:
+    return {key: str(manager.get_tier(key)) for key in manager}
+
+
+def test_everything_comes_back_where_it_was(manager: MemoryManager, tmp_path: Path) -> None:
+    """The whole promise: every key of every tier, its value, its tier, its terms."""
+    fill(manager)
+    before = tiers_of(manager)
+    manager.create_snapshot(tmp_path / "s")
+    manager.clear()
+    with pytest.raises(KeyError):
+        manager["hot/array"]
+    manager.restore_snapshot(tmp_path / "s", wait=True)
+    assert before == tiers_of(manager)
+    assert_all_there(manager)
+    cold = {key for key, (_, tier) in VALUES.items() if tier == "cold"}
+    assert cold == set(manager.find(**{"from": "cold"}))
+
+
+def test_it_opens_on_another_machine(manager: MemoryManager, tmp_path: Path) -> None:
+    """Another storage path, no glacier, no room in RAM: all values are there, as far up as fits."""
+    fill(manager)
+    manager.create_snapshot(tmp_path / "s")
+    small = MemoryManager("1MB", "3MB", 1, storage_path=tmp_path / "other", migration=False)
+    with small as other:
+        other.restore_snapshot(tmp_path / "s", wait=True)
+        assert_all_there(other)
+    with small.__class__(storage_path=tmp_path / "other") as reopened:
+        assert_all_there(reopened)
+
+
+@pytest.mark.parametrize("verify", ["full", "lazy"])
+def test_the_file_may_go_right_after_the_restore(
+    manager: MemoryManager, tmp_path: Path, verify: Any
+) -> None:
+    """The store keeps the bytes, whatever happens to the name."""
+    fill(manager)
+    manager.create_snapshot(tmp_path / "s")
+    with make(tmp_path / "other", glacier_memory_enabled=False) as other:
+        other.restore_snapshot(tmp_path / "s", verify=verify)
+        manager.create_snapshot(tmp_path / "s", prefix="hot")
+        (tmp_path / "s").unlink()
+        assert_all_there(other)
+    with make(tmp_path / "other", glacier_memory_enabled=False) as other:
+        assert_all_there(other)
+
+
+def test_restoring_again_gives_the_same(manager: MemoryManager, tmp_path: Path) -> None:
+    """A restore does not depend on what was there, itself included."""
+    fill(manager)
+    manager.create_snapshot(tmp_path / "s")
+    for n in range(3):
+        manager.store("hot/array", n)
+        manager.store(f"new{n}", n, tier="cold")
+        manager.delete("cold/array")
+        manager.restore_snapshot(tmp_path / "s", wait=True)
+        assert_all_there(manager)
+    manager.create_snapshot(tmp_path / "again")
+    manager.restore_snapshot(tmp_path / "again", wait=True)
+    assert_all_there(manager)
+
+
+def test_merge_overwrites_and_keeps_what_else_is_there(
+    manager: MemoryManager, tmp_path: Path
+) -> None:
+    """Two of three ways to meet keys that exist."""
+    for key, value in (("both", "old"), ("saved", 1)):
+        manager.store(key, value, tier="warm")
+    manager.create_snapshot(tmp_path / "s")
+    manager.delete("saved")
+    manager.store("both", "new", tier="cold")
+    manager.store("mine", 2)
+    manager.restore_snapshot(tmp_path / "s", mode="keep")
+    assert {"both": "new", "saved": 1, "mine": 2} == dict(manager)
+    manager.restore_snapshot(tmp_path / "s", mode="merge")
+    assert {"both": "old", "saved": 1, "mine": 2} == dict(manager)
+    manager.restore_snapshot(tmp_path / "s")
+    assert {"both": "old", "saved": 1} == dict(manager)
+
+
+def test_what_was_replaced_does_not_come_back(manager: MemoryManager, tmp_path: Path) -> None:
+    """Neither after the restore nor after a reopen may an older copy surface."""
+    manager.store("k", "saved", tier="cold")
+    manager.create_snapshot(tmp_path / "s")
+    manager.store("k", "later", tier="warm")
+    manager.store("gone", "later", tier="cold")
+    manager.restore_snapshot(tmp_path / "s")
+    manager.delete("k")
+    assert {} == dict(manager)
+    manager.cleanup()
+    with make(tmp_path / "store") as reopened:
+        assert {} == dict(reopened)
+
+
+def test_only_what_was_asked_for_is_saved(manager: MemoryManager, tmp_path: Path) -> None:
+    """`tiers=` and `prefix=` narrow a snapshot."""
+    fill(manager)
+    manager.create_snapshot(tmp_path / "s", tiers=["cold", "warm"])
+    keys = {row.key for row in open_snapshot(tmp_path / "s").rows()}
+    assert {key for key, (_, tier) in VALUES.items() if tier in ("cold", "warm")} == keys
+    manager.create_snapshot(tmp_path / "s", prefix="hot/")
+    assert {"hot/array", "hot/text"} == {row.key for row in open_snapshot(tmp_path / "s").rows()}
+    manager.create_snapshot(tmp_path / "s", include_glacier=False)
+    assert "glacier/array" not in {row.key for row in open_snapshot(tmp_path / "s").rows()}
+
+
+def test_numpy_reads_the_arrays_of_a_manager(manager: MemoryManager, tmp_path: Path) -> None:
+    """Data are never locked in; `portable` gives those that are compressed at rest too."""
+    fill(manager)
+    manager.store("matrix_1", ARRAY)
+    manager.create_snapshot(tmp_path / "s")
+    with np.load(tmp_path / "s") as loaded:
+        np.testing.assert_array_equal(ARRAY, loaded["matrix_1"])
+        assert "cold/array" not in loaded.files
+    manager.create_snapshot(tmp_path / "s", portable=True)
+    with np.load(tmp_path / "s") as loaded:
+        np.testing.assert_array_equal(ARRAY[:50], loaded["cold/array"])
+        np.testing.assert_array_equal(ARRAY[5:9], loaded["glacier/array"])
+    manager.restore_snapshot(tmp_path / "s")
+    manager.delete("matrix_1")
+    assert_all_there(manager)
+
+
+def test_expired_values_are_not_saved(manager: MemoryManager, tmp_path: Path) -> None:
+    """What nobody could read any more must not come back with a restore."""
+    manager.store("soon", 1, ttl=0.05)
+    manager.store("late", 2, ttl=100)
+    time.sleep(0.06)
+    manager.create_snapshot(tmp_path / "s")
+    assert ["late"] == [row.key for row in open_snapshot(tmp_path / "s").rows()]
+
+
+@pytest.mark.parametrize("verify", ["full", "lazy"])
+@pytest.mark.parametrize("mode", ["replace", "merge", "keep"])
+def test_a_bad_file_changes_nothing(
+    manager: MemoryManager, tmp_path: Path, mode: Any, verify: Any
+) -> None:
+    """Truncated or with a damaged manifest, it is refused before the first change."""
+    fill(manager)
+    manager.create_snapshot(tmp_path / "s")
+    data = (tmp_path / "s").read_bytes()
+    manifest = data.index(b"memsnap\n")
+    bads = [data[:-1], data[:5_000], b"", data[: manifest + 80] + b"!" + data[manifest + 81 :]]
+    if verify == "full":
+        bads.append(data[:3_000] + b"!" + data[3_001:])
+    for bad in bads:
+        (tmp_path / "bad").write_bytes(bad)
+        with pytest.raises(CorruptDataError, match="bad"):
+            manager.restore_snapshot(tmp_path / "bad", mode=mode, verify=verify)
+        assert_all_there(manager)
+
+
+def test_lazy_restore_meets_damage_at_the_value_that_has_it(
+    manager: MemoryManager, tmp_path: Path
+) -> None:
+    """One bad block must not take the other values with it, and never be handed out."""
+    manager.store("a", ARRAY)
+    manager.store("b", ARRAY + 1)
+    manager.create_snapshot(tmp_path / "s")
+    row = next(row for row in open_snapshot(tmp_path / "s").rows() if row.key == "b")
+    data = bytearray((tmp_path / "s").read_bytes())
+    data[row.where.offset + row.where.length // 2] ^= 1
+    (tmp_path / "s").write_bytes(data)
+    manager.restore_snapshot(tmp_path / "s", verify="lazy", wait=True)
+    np.testing.assert_array_equal(ARRAY, manager["a"])
+    with pytest.raises(CorruptDataError, match="'b'"):
+        manager["b"]
+    manager.store("b", 1)
+    assert 1 == manager["b"]
+
+
+def test_a_damaged_value_is_not_saved_as_a_sound_one(tmp_path: Path) -> None:
+    """The snapshot's own checksums would vouch for it."""
+    with make(tmp_path / "store", compression={"cold": "none"}) as manager:
+        manager.store("k", ARRAY, tier="cold")
+        manager.flush()
+        (file,) = (tmp_path / "store" / "cold" / "values").iterdir()
+        data = bytearray(file.read_bytes())
+        data[-5_000] ^= 1
+        file.write_bytes(data)
+        with pytest.raises(CorruptDataError, match="'k'"):
+            manager.create_snapshot(tmp_path / "s")
+    assert not (tmp_path / "s").exists()
+
+
+def test_what_fits_nowhere_is_refused_before_anything_changes(
+    manager: MemoryManager, tmp_path: Path
+) -> None:
+    """A restore that gives up half-way would be worse than none."""
+    manager.store("big", np.random.default_rng(0).bytes(9_000_000))
+    manager.create_snapshot(tmp_path / "s")
+    tiny = MemoryManager("2MB", "2MB", "4MB", storage_path=tmp_path / "tiny", migration=False)
+    with tiny as other:
+        other.store("mine", 1)
+        with pytest.raises(TierFullError, match="Nothing was changed"):
+            other.restore_snapshot(tmp_path / "s")
+        assert {"mine": 1} == dict(other)
+
+
+def test_a_cold_tier_too_small_for_the_file_takes_value_by_value(
+    manager: MemoryManager, tmp_path: Path
+) -> None:
+    """What does not fit on disk may fit in RAM."""
+    manager.store("a", np.random.default_rng(0).bytes(5_000_000), tier="warm")
+    manager.store("b", np.random.default_rng(1).bytes(3_000_000), tier="cold")
+    manager.create_snapshot(tmp_path / "s")
+    expected = dict(manager)
+    with MemoryManager("1MB", "7MB", "5MB", migration=False) as other:
+        other.store("mine", 1)
+        other.restore_snapshot(tmp_path / "s", wait=True)
+        assert expected == dict(other)
+
+
+@pytest.mark.parametrize("options", [{"mode": "upsert"}, {"verify": "no"}])
+def test_options_that_mean_nothing_are_refused(
+    manager: MemoryManager, tmp_path: Path, options: Any
+) -> None:
+    """And name what would have been meant."""
+    manager.create_snapshot(tmp_path / "s")
+    with pytest.raises(InvalidOptionError):
+        manager.restore_snapshot(tmp_path / "s", **options)
+    for bad in ({"tiers": ["lukewarm"]}, {"include_glacier": "no"}, {"base": tmp_path / "s"}):
+        with pytest.raises(InvalidOptionError):
+            manager.create_snapshot(tmp_path / "s", **bad)
+
+
+def test_progress_reaches_its_total(manager: MemoryManager, tmp_path: Path) -> None:
+    """Long work must be seen to come to its end."""
+    for n in range(20):
+        manager.store(f"k{n}", ARRAY + n)
+    calls: list[tuple[int, int]] = []
+    manager.create_snapshot(tmp_path / "s", progress=lambda *call: calls.append(call))
+    manager.restore_snapshot(tmp_path / "s", progress=lambda *call: calls.append(call))
+    assert calls == sorted(calls, key=lambda call: call[0]) or len(calls) > 20
+    done, total = calls[-1]
+    assert done == total == (tmp_path / "s").stat().st_size
+
+
+# Incremental snapshots
+
+
+def test_an_incremental_snapshot_holds_only_what_changed(
+    manager: MemoryManager, tmp_path: Path
+) -> None:
+    """Monday's full one, then a small one each day; each restores by itself with its chain."""
+    fill(manager)
+    manager.create_snapshot(tmp_path / "monday")
+    manager.store("hot/text", "tuesday")
+    manager.delete("cold/number")
+    manager.create_snapshot(tmp_path / "tuesday", base=tmp_path / "monday")
+    tuesday = {key: manager[key] for key in manager}
+    manager.store("new", ARRAY * 2)
+    manager.create_snapshot(tmp_path / "wednesday", base=tmp_path / "tuesday")
+    assert (tmp_path / "tuesday").stat().st_size < 5_000
+    assert (tmp_path / "wednesday").stat().st_size < ARRAY.nbytes + 5_000
+    manager.clear()
+    manager.restore_snapshot(tmp_path / "wednesday", wait=True)
+    assert_equal(ARRAY * 2, manager["new"])
+    manager.delete("new")
+    assert_equal(tuesday, {key: manager[key] for key in manager})
+    manager.restore_snapshot(tmp_path / "tuesday", wait=True)
+    assert_equal(tuesday, {key: manager[key] for key in manager})
+
+
+def test_a_missing_link_of_a_chain_is_named(manager: MemoryManager, tmp_path: Path) -> None:
+    """And nothing is changed; the file may be given by hand from wherever it went."""
+    manager.store("k", ARRAY)
+    manager.create_snapshot(tmp_path / "base")
+    manager.create_snapshot(tmp_path / "s", base=tmp_path / "base")
+    (tmp_path / "base").rename(tmp_path / "moved")
+    manager.store("k", 2)
+    with pytest.raises(StorageError, match="'base'"):
+        manager.restore_snapshot(tmp_path / "s")
+    assert 2 == manager["k"]
+    manager.restore_snapshot(tmp_path / "s", bases=[tmp_path / "moved"])
+    np.testing.assert_array_equal(ARRAY, manager["k"])
+    manager.create_snapshot(tmp_path / "base")
+    with pytest.raises(StorageError, match="another snapshot"):
+        manager.restore_snapshot(tmp_path / "s")
+
+
+def test_a_link_that_leads_to_no_value_is_refused(
+    manager: MemoryManager, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A forged increment must not make us read what is no frame."""
+    from memories.snapshot import chain
+    from memories.snapshot.manifest import Linked
+
+    manager.store("k", ARRAY)
+    manager.create_snapshot(tmp_path / "base")
+    with monkeypatch.context() as patch:
+        patch.setattr("memories.snapshot.service.link_to", lambda row: Linked(0, 128, 4096))
+        manager.create_snapshot(tmp_path / "s", base=tmp_path / "base")
+    with pytest.raises(CorruptDataError, match="does not hold"):
+        chain.Chain(tmp_path / "s")
+
+
+def test_numbers_given_twice_do_not_look_unchanged(tmp_path: Path) -> None:
+    """After a crash a version number of a volatile value is given again, to another value."""
+    for value in ("first", "second"):
+        with make(tmp_path / value) as manager:
+            manager.store("k", value * 5_000)
+            base = tmp_path / "base" if value == "second" else None
+            manager.create_snapshot(tmp_path / ("s" if base else "base"), base=base)
+    with make(tmp_path / "third") as manager:
+        manager.restore_snapshot(tmp_path / "s")
+        assert "second" * 5_000 == manager["k"]
+
+
+# References into glacier
+
+
+def test_referenced_objects_are_kept_and_checked(manager: MemoryManager, tmp_path: Path) -> None:
+    """A snapshot by reference is small, and protects what it refers to."""
+    manager.store("k", ARRAY, tier="glacier")
+    manager.create_snapshot(tmp_path / "s", include_glacier="reference")
+    assert (tmp_path / "s").stat().st_size < 2_000
+    manager.clear(purge=True)
+    manager.restore_snapshot(tmp_path / "s")
+    assert "glacier" == manager.get_tier("k")
+    np.testing.assert_array_equal(ARRAY, manager["k"])
+
+
+def test_a_reference_to_what_is_gone_changes_nothing(
+    manager: MemoryManager, tmp_path: Path
+) -> None:
+    """Checked by the restore before it changes anything."""
+    manager.store("k", ARRAY, tier="glacier")
+    manager.create_snapshot(tmp_path / "s", include_glacier="reference")
+    with make(tmp_path / "other", glacier_url=tmp_path / "elsewhere") as other:
+        other.store("mine", 1)
+        with pytest.raises(CorruptDataError):
+            other.restore_snapshot(tmp_path / "s")
+        assert {"mine": 1} == dict(other)
+    none = make(tmp_path / "none", glacier_memory_enabled=False)
+    with none, pytest.raises(InvalidOptionError, match="glacier"):
+        none.restore_snapshot(tmp_path / "s")
+
+
+# One instant
+
+
+def hammer(manager: MemoryManager, stop: threading.Event, tiers: tuple[str, str]) -> None:
+    """Store a pair of values over and over, the second after the first."""
+    n = 0
+    while not stop.is_set():
+        n += 1
+        manager.store("first", n, tier=tiers[0])
+        manager.store("second", n, tier=tiers[1])
+        manager.store(f"noise{n % 50}", bytes(n % 9_000), tier=tiers[n % 2])
+        if n % 7 == 0:
+            manager.delete(f"noise{n % 50}")
+        if n % 5 == 0:
+            manager.migrate("first", "cold")
+
+
+@pytest.mark.parametrize("tiers", [("warm", "warm"), ("warm", "cold"), ("cold", "hot")])
+def test_a_snapshot_is_one_instant(
+    manager: MemoryManager, tmp_path: Path, tiers: tuple[str, str]
+) -> None:
+    """Writers go on; a pair is seen as it was at some moment, never newer in its second half."""
+    manager.store_many({f"ballast{n}": ARRAY + n for n in range(4)})
+    manager.store("first", 0, tier=tiers[0])
+    manager.store("second", 0, tier=tiers[1])
+    stop = threading.Event()
+    errors: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            hammer(manager, stop, tiers)
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        for n in range(12):
+            manager.create_snapshot(tmp_path / f"s{n}")
+    finally:
+        stop.set()
+        thread.join()
+    assert [] == errors
+    seen = []
+    for n in range(12):
+        manager.restore_snapshot(tmp_path / f"s{n}", verify="lazy")
+        first, second = manager["first"], manager["second"]
+        assert second in (first, first - 1)
+        seen.append(second)
+    assert seen == sorted(seen)
+    assert len(set(seen)) > 3  # The hammer did fall between snapshots.
+
+
+def test_writers_and_readers_go_on_during_a_restore(manager: MemoryManager, tmp_path: Path) -> None:
+    """A key stored while a restore runs has its new value or the restored one, and stays usable."""
+    keys = [f"k{n:03}" for n in range(200)]
+    manager.store_many(dict.fromkeys(keys, "saved"), tier="warm")
+    manager.create_snapshot(tmp_path / "s")
+    stop = threading.Event()
+    errors: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            while not stop.is_set():
+                for key in keys:
+                    manager.store(key, "new", tier="warm")
+                    assert manager.get(key, "saved") in ("new", "saved")
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        for _ in range(10):
+            manager.restore_snapshot(tmp_path / "s", mode="merge")
+    finally:
+        stop.set()
+        thread.join()
+    assert [] == errors
+    manager.restore_snapshot(tmp_path / "s", wait=True)
+    assert dict.fromkeys(keys, "saved") == dict(manager)
+    for key in keys:
+        manager.delete(key)
+    assert {} == dict(manager)
