@@ -200,7 +200,7 @@ class Hierarchy:
             terms = change(found.terms)
             record = self._record_under(found)
             if record is not None:
-                record = self.catalog.journal.note(msgspec.structs.replace(record, terms=terms))
+                self.catalog.journal.amend(msgspec.structs.replace(record, terms=terms))
             if isinstance(found, Entry):
                 tier = self.tiers[found.tier]
                 tier.victims.discard(found)

@@ -14,6 +14,7 @@ from memories.backends.disk.private import private_directory
 from memories.catalog import Catalog
 from memories.clock import Clock, SystemClock
 from memories.codecs import compressors
+from memories.codecs.opened import open_frame
 from memories.codecs.trust import Keyring
 from memories.config import Settings, check_choice
 from memories.core.engine import Engine
@@ -93,7 +94,10 @@ class _Assembly:
         settings = self.settings
         path = self._directory()
         journal = DiskBackend(
-            path / "cold", durability=settings.durability, read_only=settings.read_only
+            path / "cold",
+            durability=settings.durability,
+            read_only=settings.read_only,
+            verify=_verify_frame,
         )
         self.backends.append(journal)
         self._add_host_tiers()
@@ -226,6 +230,10 @@ class _Assembly:
             return False
         lower = any(name.rank > found.tier.rank and found.terms.admits(name) for name in self.tiers)
         return lower or found.terms.evictable or self.settings.drop_when_full
+
+
+def _verify_frame(record: Record, frame: memoryview) -> None:
+    open_frame(frame, key=record.key).verify()
 
 
 def _glacier_room(path: Path, url: str) -> int:

@@ -234,6 +234,14 @@ class DiskBackend(Backend):
         except OSError as error:
             raise storage_error(f"note {record.key!r}", self._layout.root, error) from error
 
+    def amend(self, record: Record) -> Record:
+        """Journal other terms for the version of `record.key` that is here; the frame stays."""
+        writer = self._writing()
+        try:
+            return writer.amend(record)
+        except OSError as error:
+            raise storage_error(f"amend {record.key!r}", self._layout.root, error) from error
+
     def adopt(self, path: str | os.PathLike[str], items: Iterable[tuple[Record, int, int]]) -> int:
         """Take over a file of frames as it lies: each item is a record, its offset and length.
 

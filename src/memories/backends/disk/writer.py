@@ -111,6 +111,23 @@ class Writer:
             self._sync_or_undo(old, row)
         return row.record
 
+    def amend(self, record: Record) -> Record:
+        """Journal `record` for the version that lies here already; its frame stays where it is."""
+        with self.lock:
+            self._mend()
+            old = self.row(record.key)
+            if old is None or old.record.version != record.version:
+                raise ValueError(f"{record.key!r} is not at version {record.version}")
+            if old.kind == INLINE:
+                frame = [self.reading.read(old.record)]
+                row = self._append_inline(record, frame, frame[0].nbytes, oldest_of(old))
+            else:
+                row = self._append_head(old.kind, record, oldest_of(old))
+            self._enter(old, row)
+        if self._full:
+            self._sync_or_undo(old, row)
+        return row.record
+
     def _write_large(self, record: Record, frame: Frame, length: int) -> Record:
         number = self._write_value(frame)
         place = journal.pack_place(FILE, number, 0, length)
