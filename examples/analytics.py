@@ -19,7 +19,7 @@ for number in range(20):
 
 series = manager.get_analytics()
 print(len(series["timestamps"]), "samples in", round(series["timestamps"][-1], 1), "seconds")
-print(f"hot usage rose from {series['hot_usage'][0]:.3f} to {series['hot_usage'][-1]:.3f} %")
+print(f"hot usage went from {series['hot_usage'][0]:.3f} to {series['hot_usage'][-1]:.3f} %")
 print(f"hit rate of the last two seconds: {series['hit_rate'][-1]:.0f} %")
 
 if importlib.util.find_spec("matplotlib"):

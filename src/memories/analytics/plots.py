@@ -27,6 +27,7 @@ STYLES: dict[TierName, dict[str, Any]] = {
 RATE_STYLE: dict[str, Any] = {"color": "#000000", "linestyle": "-"}
 INCHES = (9.0, 5.5)
 DOTS_PER_INCH = 120
+LEAST_PERCENT = 1e-6
 
 
 def plot(series: Series, path_or_ax: Any = None) -> Any:
@@ -57,10 +58,10 @@ def plot(series: Series, path_or_ax: Any = None) -> Any:
 
 
 def draw_usage(series: Series, axes: Any) -> None:
-    """Draw how full each tier was; a glacier that never held anything is left out."""
+    """Draw how full each tier was; a glacier that is off, or without a limit, is left out."""
     for tier, style in STYLES.items():
         usage = series.get(f"{tier}_usage", ())
-        if tier is not TierName.GLACIER or any(usage):
+        if tier is not TierName.GLACIER or max(usage, default=0.0) > LEAST_PERCENT:
             axes.plot(series["timestamps"], usage, label=str(tier), **style)
     axes.set_ylabel("usage (% of configured)")
     axes.set_ylim(bottom=0)

@@ -46,6 +46,7 @@ class Outcome:
 
     shape: tuple[int, int, int]
     raw_bytes: int
+    raster_tiles: int
     tiers: dict[TierName, TierOutcome]
     moves: dict[Pair, PairOutcome]
     reads: int
@@ -69,12 +70,14 @@ class Outcome:
         """Return the figures as `--json` prints them."""
         return {
             "raster_bytes": self.raw_bytes,
+            "raster_tiles": self.raster_tiles,
             "tiers": {
                 str(name): {
                     "answered": tier.answered,
                     "keys": tier.keys,
                     "bytes": tier.used_bytes,
                     "peak_bytes": tier.peak_bytes,
+                    "configured_bytes": tier.configured_bytes,
                 }
                 for name, tier in self.tiers.items()
             },

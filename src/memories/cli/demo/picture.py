@@ -5,14 +5,26 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from memories.analytics.plots import Series, plot
+from memories.analytics.plots import STYLES, Series, plot
+from memories.entry import TierName
 from memories.errors import StorageError
 
 SHADES = ("#00000000", "#0000000d")
 
 
-def draw(series: Series, scenes: list[tuple[str, float]], path: Path) -> None:
-    """Write the picture; `scenes` are names and the seconds they began at.
+def draw(
+    series: Series,
+    scenes: list[tuple[str, float]],
+    glacier: list[tuple[float, int]],
+    path: Path,
+) -> None:
+    """Write the picture.
+
+    Args:
+        series: Of the analytics.
+        scenes: Names, and the seconds they began at.
+        glacier: Seconds, and the bytes that glacier held then; it has no limit to be a share of.
+        path: The file.
 
     Raises:
         StorageError: the file cannot be written.
@@ -23,12 +35,21 @@ def draw(series: Series, scenes: list[tuple[str, float]], path: Path) -> None:
         for axes in usage.figure.axes:
             axes.axvspan(began, end, color=SHADES[number % 2], linewidth=0)
         _name(usage, name, began)
+    _draw_glacier(usage, glacier)
     usage.set_ylim(0, 118)
     usage.figure.suptitle("Panning, zooming and clicking over a raster that is larger than the RAM")
     try:
         usage.figure.savefig(path)
     except OSError as error:
         raise StorageError(f"the picture could not be written to {path}: {error}") from error
+
+
+def _draw_glacier(usage: Any, glacier: list[tuple[float, int]]) -> None:
+    style = STYLES[TierName.GLACIER]
+    axes = usage.twinx()
+    axes.plot([at for at, _ in glacier], [held / 1e6 for _, held in glacier], **style)
+    axes.set_ylim(bottom=0)
+    axes.set_ylabel("glacier (MB, dotted)")
 
 
 def _name(axes: Any, name: str, began: float) -> None:

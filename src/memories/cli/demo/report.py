@@ -17,7 +17,8 @@ def report(outcome: Outcome) -> Iterator[str]:
     rows, columns, months = outcome.shape
     yield (
         f"Linke turbidity, {rows} x {columns} x {months} of uint8: "
-        f"{format_size(outcome.raw_bytes)} as tiles of {TILE} x {TILE} x {months}"
+        f"{format_size(outcome.raw_bytes)} as {outcome.raster_tiles} tiles of "
+        f"{TILE} x {TILE} x {months}"
     )
     yield ""
     yield from _tiers(outcome)

@@ -30,7 +30,7 @@ class Plan:
     hot: str = "8MB"
     warm: str = "16MB"
     cold: str = "8MB"
-    regions: int = 6
+    regions: int = 5
     frame_seconds: float = 0.1
     seed: int = 7
 
@@ -66,7 +66,7 @@ def run(plan: Plan, raster_path: Path, picture: Path | None) -> Outcome:
         _play(plan, raster, viewer, watch, scenes)
         session_seconds = perf_counter() - started
         if picture is not None:
-            draw(manager.get_analytics(), scenes.began, picture)
+            draw(manager.get_analytics(), scenes.began, watch.glacier, picture)
         return _measure(manager, raster, viewer, watch, started, session_seconds, picture)
 
 
@@ -96,6 +96,7 @@ def _measure(
     return Outcome(
         shape=raster.shape,
         raw_bytes=raster.nbytes,
+        raster_tiles=raster.rows * raster.columns,
         tiers={
             name: TierOutcome(
                 answered=tier.hits,

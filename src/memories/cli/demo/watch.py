@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from time import perf_counter
 from typing import TYPE_CHECKING
 
 from memories.entry import TierName
@@ -28,6 +29,8 @@ class Watch:
         self.moves: Counter[Pair] = Counter()
         self.moved_keys: defaultdict[Pair, set[str]] = defaultdict(set)
         self.peak_bytes: Counter[TierName] = Counter()
+        self.glacier: list[tuple[float, int]] = []  # Seconds, and the bytes it held then.
+        self._started_at = perf_counter()
         manager._engine.hierarchy.events.subscribe(self._observe)
 
     def look(self) -> Stats:
@@ -35,6 +38,8 @@ class Watch:
         stats = self._manager.stats()
         for name, tier in stats.tiers.items():
             self.peak_bytes[name] = max(self.peak_bytes[name], tier.used_bytes)
+        at = perf_counter() - self._started_at
+        self.glacier.append((at, stats.tiers[TierName.GLACIER].used_bytes))
         return stats
 
     def _observe(self, event: Event) -> None:

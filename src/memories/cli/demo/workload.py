@@ -12,9 +12,10 @@ from typing import NamedTuple
 
 from memories.cli.demo.raster import TILE, Tile
 
-WIDE = (8, 10)  # Rows and columns of tiles in view, zoomed out.
-CLOSE = (5, 8)
-PANS = 14
+WIDE = (8, 8)  # Rows and columns of tiles in view, zoomed out.
+WIDE_STEP = 2
+CLOSE = (4, 6)
+PANS = 13
 FRAMES_PER_PAN = 2
 CLICKS = 10
 
@@ -57,7 +58,7 @@ def script(rows: int, columns: int, *, regions: int, seed: int) -> Iterator[Fram
 def _around_the_world(rows: int, columns: int) -> Iterator[Frame]:
     """Pan east over each band of the Earth, and west over the next."""
     for band, top in enumerate(range(0, rows, WIDE[0])):
-        steps = range(columns - WIDE[1] + 1)
+        steps = range(0, columns - WIDE[1] + 1, WIDE_STEP)
         for left in steps if band % 2 == 0 else reversed(steps):
             yield Frame("around the world", _view(Corner(top, left), WIDE))
 
