@@ -1,0 +1,269 @@
+"""Keys and signatures, and that nothing which was read can run code."""
+
+from __future__ import annotations
+
+import base64
+import pickle
+import stat
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+
+from memories import codecs
+from memories.codecs import frame, layout, trust
+from memories.codecs.base import Parts
+from memories.codecs.layout import Content, Fields
+from memories.codecs.trust import Key, Keyring
+from memories.errors import (
+    CorruptDataError,
+    InvalidOptionError,
+    MemoriesError,
+    UnsupportedTypeError,
+    UntrustedDataError,
+)
+
+FIRED: list[str] = []
+
+
+class Thing:
+    """An object without a codec."""
+
+    def __init__(self, array: Any) -> None:
+        self.array = array
+
+
+class Bomb:
+    """What an adversary pickles: it runs code when it is loaded."""
+
+    def __reduce__(self) -> Any:
+        return FIRED.append, ("boom",)
+
+
+@pytest.fixture(autouse=True)
+def nothing_fires() -> Iterator[None]:
+    """No test here may run the adversary's code."""
+    FIRED.clear()
+    yield
+    assert [] == FIRED
+
+
+@pytest.fixture
+def ring(tmp_path: Path) -> Keyring:
+    """Return the keyring of one user."""
+    return Keyring(tmp_path / "one" / "keys")
+
+
+def signed(value: Any, ring: Keyring, key: str = "k", version: int = 1, **options: Any) -> bytes:
+    """Return a frame of `value`."""
+    parts = codecs.encode(value)
+    return frame.pack(parts, key=key, version=version, signer=ring, **options).join()
+
+
+def forged(codec: str, meta: Any, *buffers: bytes, key_id: str = "", mac: bytes = b"") -> bytes:
+    """Return a frame as an adversary would build it, every checksum valid."""
+    body = frame._Body()
+    pieces = [body.add(memoryview(buffer)) for buffer in buffers]
+    content = msgspec.msgpack.encode(Content(msgspec.Raw(msgspec.msgpack.encode(meta)), pieces))
+    fields = Fields(
+        key="k", version=1, codec=codec, raw=sum(map(len, buffers)), content=content,
+        key_id=key_id, mac=mac,
+    )  # fmt: skip
+    return layout.pack_head(fields, body.nbytes) + b"".join(body.segments)
+
+
+def test_a_key_is_made_at_the_first_signature_only(ring: Keyring) -> None:
+    """Whoever stores typed values never needs a key, so none lies about."""
+    assert not ring.path.exists()
+    frame.open_frame(signed({"a": np.arange(3)}, ring)).parts(verifier=ring)
+    assert not ring.path.exists()
+    signed(Thing(1), ring)
+    assert 0o600 == stat.S_IMODE(ring.path.stat().st_mode)
+    assert 0o700 == stat.S_IMODE(ring.path.parent.stat().st_mode)
+
+
+def test_what_i_signed_i_can_read(ring: Keyring, tmp_path: Path) -> None:
+    """The same user, in another process, tomorrow."""
+    data = signed(Thing(np.arange(1000)), ring, compression="high")
+    again = Keyring(ring.path)
+    got = codecs.decode(frame.open_frame(data).parts(verifier=again))
+    assert list(range(1000)) == got.array.tolist()
+    got.array[0] = 5  # An object works as it did, so its arrays can be written to.
+
+
+def test_a_stranger_cannot_read_it_and_learns_how_to(ring: Keyring, tmp_path: Path) -> None:
+    """The message names the key, and what to do on purpose."""
+    data = signed(Thing(1), ring)
+    stranger = Keyring(tmp_path / "two" / "keys")
+    with pytest.raises(UntrustedDataError, match=r"memories key export.*trusted_keys=") as caught:
+        frame.open_frame(data).parts(verifier=stranger)
+    assert ring.keys()[0].id in str(caught.value)
+
+
+def test_trust_can_be_given_on_purpose(ring: Keyring, tmp_path: Path) -> None:
+    """By a file that keeps it, or by an argument that does not."""
+    data = signed(Thing(1), ring)
+    text = ring.export()
+    passing = Keyring(tmp_path / "two" / "keys", trusted=[text])
+    assert 1 == codecs.decode(frame.open_frame(data).parts(verifier=passing)).array
+    lasting = Keyring(tmp_path / "three" / "keys")
+    own = lasting.export()
+    assert lasting.trust(text) == lasting.trust(text) == Key.parse(text)
+    again = Keyring(lasting.path)
+    assert 1 == codecs.decode(frame.open_frame(data).parts(verifier=again)).array
+    assert own == again.export()
+    assert 2 == len(again.keys())
+
+
+def test_a_signature_is_for_one_key_version_and_codec(ring: Keyring) -> None:
+    """A value that was moved to another name is not what its owner signed."""
+    data = signed(Thing(1), ring)
+    opened = frame.open_frame(data)
+    mac, stream = opened._fields.mac, bytes(opened.parts(verifier=ring).buffers[0])
+    meta = opened.description()
+    good = {"key_id": ring.keys()[0].id, "mac": mac}
+    assert (
+        1
+        == codecs.decode(
+            frame.open_frame(forged("pickle", meta, stream, **good)).parts(verifier=ring)
+        ).array
+    )
+    for bad in (
+        forged("tree+pickle", meta, stream, **good),
+        forged("pickle", {"writable": [True]}, stream, **good),
+        forged("pickle", meta, stream + b".", **good),
+        forged("pickle", meta, stream, b"", **good),
+        forged("pickle", meta, stream, key_id=good["key_id"], mac=mac[:-1] + b"\0"),
+        forged("pickle", meta, stream, key_id=good["key_id"]),
+    ):
+        with pytest.raises(UntrustedDataError):
+            frame.open_frame(bad).parts(verifier=ring)
+    for other in (signed(Thing(1), ring, key="other"), signed(Thing(1), ring, version=2)):
+        assert frame.open_frame(other)._fields.mac != mac
+
+
+def test_buffers_beside_the_stream_are_signed_too(ring: Keyring) -> None:
+    """Weights that were swapped are an attack as well."""
+    opened = frame.open_frame(signed(Thing(np.arange(10)), ring))
+    parts = opened.parts(verifier=ring)
+    fields = opened._fields
+    swapped = [bytes(parts.buffers[0]), bytes(80)]
+    data = forged("pickle", opened.description(), *swapped, key_id=fields.key_id, mac=fields.mac)
+    with pytest.raises(UntrustedDataError, match="altered"):
+        frame.open_frame(data).parts(verifier=ring)
+
+
+@pytest.mark.parametrize("verify", [True, False])
+def test_unsigned_pickles_never_run(ring: Keyring, verify: bool) -> None:
+    """The one rule that has no exception."""
+    bomb = pickle.dumps(Bomb())
+    node = ["pickle", {"writable": []}, [0]]
+    tree = {"nodes": [node], "root": [0]}
+    nested = {"nodes": [["numpy.masked", tree, [0]]], "root": [0]}
+    attacks = [
+        forged("pickle", {"writable": []}, bomb),
+        forged("tree+pickle", tree, bomb),
+        forged("tree", tree, bomb),
+        forged("numpy.objects", tree, bomb),
+        forged("pandas.frame", tree, bomb),
+        forged("pandas.frame+pickle", tree, bomb),
+        forged("tree", nested, bomb),
+        forged("tree", {"nodes": [["tree+pickle", tree, [0]]], "root": [0]}, bomb),
+        forged("tree+pickle+pickle", tree, bomb),
+        forged("+pickle", tree, bomb),
+        forged("ndarray", {"dtype": "|O", "shape": [1], "order": "C"}, bomb[:8]),
+        forged("bytes", None, bomb),
+        forged("polars.frame", {"height": 1, "name": None}, bomb),
+    ]
+    for data in attacks:
+        try:
+            codecs.decode(frame.open_frame(data).parts(verify=verify, verifier=ring))
+        except MemoriesError:
+            continue
+
+
+def test_a_pickle_inside_of_parts_needs_the_name_that_is_signed() -> None:
+    """A codec that carries no code refuses a node that does, whoever calls it."""
+    node = ["pickle", {"writable": []}, [0]]
+    parts = Parts("tree", {"nodes": [node], "root": [0]}, (memoryview(pickle.dumps(Bomb())),))
+    with pytest.raises(CorruptDataError, match="carries no code"):
+        codecs.decode(parts)
+
+
+def test_types_of_others_are_built_without_their_code() -> None:
+    """No `__init__`, no `__post_init__`, no `__new__`, no `__setattr__`."""
+    from memories.testing.strategies import Box
+
+    parts = codecs.encode(Box(1))
+    node = parts.meta["nodes"][-1]
+    assert "dataclass" == node[0]
+    for name in (
+        ["os", "system"],
+        ["subprocess", "Popen"],
+        ["builtins", "eval"],
+        [__name__, "Bomb"],
+        ["no.such.module", "X"],
+        ["memories.testing.strategies", "Box.__init__"],
+        ["memories.testing.strategies", "Colour"],
+    ):
+        meta = {"nodes": [*parts.meta["nodes"][:-1], ["dataclass", name, [], []]], "root": [1]}
+        with pytest.raises((CorruptDataError, UnsupportedTypeError)):
+            codecs.decode(Parts("tree", meta))
+    assert "no.such.module" not in sys.modules
+
+
+def test_an_altered_key_file_is_refused(ring: Keyring) -> None:
+    """The message must not repeat what might be a secret."""
+    ring.export()
+    ring.path.write_text("memories-key-1:c2VjcmV0\n")
+    with pytest.raises(InvalidOptionError) as caught:
+        Keyring(ring.path).export()
+    assert "c2VjcmV0" not in str(caught.value)
+    for text in ("", "x", "memories-key-1:", "memories-key-1:ä", base64.b64encode(b"x").decode()):
+        with pytest.raises(InvalidOptionError, match="memories-key-1"):
+            Key.parse(text)
+
+
+def test_a_key_never_shows_in_a_repr(ring: Keyring) -> None:
+    """Tracebacks and logs are read by many."""
+    text = ring.export()
+    assert text.partition(":")[2] not in repr(ring.keys()) + repr(ring)
+    assert ring.keys()[0].id in repr(ring.keys())
+
+
+def test_the_environment_names_the_key_file(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A container mounts its key where it likes."""
+    monkeypatch.setenv(trust.ENVIRONMENT, str(tmp_path / "mounted"))
+    assert tmp_path / "mounted" == trust.default().path == Keyring().path
+    frame.pack(codecs.encode(Thing(1)), key="k", version=1)
+    assert (tmp_path / "mounted").exists()
+
+
+def test_many_threads_and_processes_make_one_key(tmp_path: Path) -> None:
+    """Two workers that start together must not each sign with a key of their own."""
+    rings = [Keyring(tmp_path / "keys") for _ in range(8)]
+    threads = [threading.Thread(target=ring.export) for ring in rings]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert 1 == len({ring.export() for ring in rings})
+    assert ["keys"] == [path.name for path in tmp_path.iterdir()]
+
+
+@pytest.mark.parametrize("value", [lambda: 1, (n for n in []), threading.Lock(), open, sys])
+def test_what_cannot_be_pickled_is_refused_at_once(value: Any) -> None:
+    """Not later, in the background, when it leaves RAM."""
+    if value is open:
+        assert codecs.carries_code(codecs.encode(value).codec)
+        return
+    for wrapped in (value, [value], {"a": (1, value)}):
+        with pytest.raises(UnsupportedTypeError, match="cannot be stored"):
+            codecs.encode(wrapped)
