@@ -125,6 +125,6 @@ def _transient(status: int | None, code: str, text: str) -> str:
         return f"it answered HTTP {status} {code}".strip()
     if "TimedOut" in text or "timed out" in text:
         return "the request timed out"
-    if "kind: Connect" in text:
+    if "kind: Connect," in text:  # Not ConnectionReset, which comes later.
         return "no connection could be made"
     return "the connection broke"

@@ -21,6 +21,7 @@ EVERYTHING = ""  # The key of a tombstone that is one for every key.
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Record).decode
+NOWHERE = b""  # The token of a tombstone that no object needs to hold.
 _NO_FRAME = -1  # The length in the row of a tombstone, dead or not.
 _PAGE = 1000  # Rows per query of a scan, so that no lock is held over it.
 
@@ -81,7 +82,9 @@ class Ledger:
             if head is not None:
                 self._kill(key, head, now)
             elif state.row("SELECT 1 FROM entry WHERE key = ?", key.encode()) is None:
-                return False  # The bucket never heard of it.
+                # The bucket never heard of it; only a late write may still ask.
+                self._bury(key, version, NOWHERE)
+                return False
             self._bury(key, version, token)
             return True
 

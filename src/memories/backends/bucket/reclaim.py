@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from memories.backends.bucket.ledger import EVERYTHING, Ledger
+from memories.backends.bucket.ledger import EVERYTHING, NOWHERE, Ledger
 from memories.backends.bucket.objectstore import ObjectStore
 from memories.backends.bucket.pack import Index, finish
 from memories.backends.bucket.place import Place, new_token, object_name
@@ -74,6 +74,7 @@ class Reclaimer:
         self._next = self._wall() + PASS_SECONDS
         self._state.run(_NEEDLESS, EVERYTHING.encode())
         self._state.run(_NEEDLESS_FOR_ALL, EVERYTHING.encode())
+        self._state.run("DELETE FROM entry WHERE token = ? AND state = 0", NOWHERE)
         moved = sum(self._move_frames(token) for token in self._sparse())
         dead = self._dead(grace_seconds)
         for token in dead:
