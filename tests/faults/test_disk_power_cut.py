@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -12,15 +14,7 @@ from memories.entry import Record
 from memories.testing.backends import frame_for, record_for
 from memories.testing.faults import FailingFiles, PoweredFiles
 
-LARGE = 40_000
-
-
-@pytest.fixture(autouse=True)
-def small_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let every kind of file come up without writing gigabytes."""
-    monkeypatch.setattr(writer, "LARGE_BYTES", LARGE)
-
-
+LARGE = 40_000  # Every kind of file comes up without writing gigabytes.
 State = dict[str, tuple[int, int, int]]  # Key to version, first byte and length.
 
 
@@ -84,11 +78,18 @@ def test_what_is_left_is_a_prefix(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, durability: str
 ) -> None:
     """Random histories, cut at random moments, each survived in several ways."""
+    campaign(tmp_path, monkeypatch, durability, range(20))
+
+
+def campaign(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, durability: str, seeds: Iterable[int]
+) -> None:
+    monkeypatch.setattr(writer, "LARGE_BYTES", LARGE)
     monkeypatch.setattr(log, "SEGMENT_BYTES", 100_000)
     monkeypatch.setattr(compact, "SLACK_BYTES", 20_000)
     monkeypatch.setattr(compact, "RECENT_ROWS", 10)
     lost = 0
-    for seed in range(25):
+    for seed in seeds:
         chance = random.Random(seed)
         root = tmp_path / f"{seed}"
         files = PoweredFiles(root, tmp_path / f"{seed}.graves")
@@ -107,5 +108,6 @@ def test_what_is_left_is_a_prefix(
                 survivor.write(record_for("later", 10**6), frame_for(b"\1"))
             with DiskBackend(target, files=FailingFiles()) as again:
                 assert {**found, "later": (10**6, 1, 1)} == state(again)
+            shutil.rmtree(target)
         backend.close()
     assert (lost == 0) == (durability == "full")

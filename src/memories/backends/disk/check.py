@@ -125,11 +125,13 @@ class Check:
             walk = Walk(self._files, Handle(self._files, self._files.open(path)), 0, span.end)
             for _ in walk:
                 pass
-            if walk.at == span.end or not self._inside(span.number, walk.at):
+            if span.before is not None and (
+                walk.at == span.end or not self._inside(span.number, walk.at)
+            ):
                 continue
             if self._mender is not None:
                 self._evacuate(self._mender, span.number)
-            what = f"{path} is damaged at byte {walk.at}"
+            what = f"{path} is damaged at byte {walk.at if span.before is not None else 0}"
             problems.append(Problem(None, what, self._mender is not None))
         return problems
 

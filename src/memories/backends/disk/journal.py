@@ -16,8 +16,9 @@ from xxhash import xxh3_64, xxh3_64_intdigest
 from memories.entry import Record
 
 ALIGN = 64
-INLINE, FILE, PACKED, NOTE, TOMBSTONE = 1, 2, 3, 4, 5
-KINDS = frozenset((INLINE, FILE, PACKED, NOTE, TOMBSTONE))
+# MARK concerns no key: it says how far the log is synced, where no other record follows to say so.
+INLINE, FILE, PACKED, NOTE, TOMBSTONE, MARK = 1, 2, 3, 4, 5, 6
+KINDS = frozenset((INLINE, FILE, PACKED, NOTE, TOMBSTONE, MARK))
 
 # magic, version, kind, reserved, record length, oldest, frame length, synced, frame sum, head sum
 _HEADER = struct.Struct("<4sBBHIIQQQQ")

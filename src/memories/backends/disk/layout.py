@@ -81,7 +81,7 @@ def verify(layout: Layout) -> None:
         raise StorageError(
             f"{layout.root} holds no store: it has no file FORMAT; check the path"
         ) from error
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise CorruptDataError(
             f"{layout.format} is damaged: {error}; restore it from another store of this version"
         ) from error

@@ -20,6 +20,7 @@ from memories.backends.disk.journal import (
     ALIGN,
     HEADER_BYTES,
     INLINE,
+    MARK,
     PACKED,
     SEGMENT_HEADER_BYTES,
     Head,
@@ -41,7 +42,7 @@ class Span(NamedTuple):
 
     number: int
     end: int
-    sound: bool  # Whether its header is.
+    before: Position | None  # Where history goes on from; None if its header is not sound.
 
 
 class Replayed(NamedTuple):
@@ -115,8 +116,10 @@ class Walk:
 
 def apply(index: Index, ledger: Ledger, layout: Layout, row: Row) -> None:
     """Enter a row of the log in the index and the account, unless a newer one is known."""
-    old = index.row(row.record.key)
     ledger.grew(row.segment, row.offset + row.extent)
+    if row.kind == MARK:
+        return
+    old = index.row(row.record.key)
     if old is not None and old.record.version > row.record.version:
         return
     if row.kind == PACKED:
@@ -159,9 +162,18 @@ def chain(layout: Layout, files: Files) -> tuple[list[Span], list[int]]:
         end = size
         if allowed is not None and number == allowed.segment:
             end = allowed.offset  # More than there is, where a power cut took the rest.
-        spans.append(Span(number, end, before is not None))
+        spans.append(Span(number, end, before))
         allowed = before
     return spans[::-1], void
+
+
+def follows(span: Span, end: Position, synced: Position) -> bool:
+    """Return whether an unsynced segment goes on where history ends: a power cut may have taken
+    its header, or the name of the segment before it.
+    """
+    if span.before is None:
+        return False
+    return span.before.segment == end.segment or span.before <= synced
 
 
 def _look(path: Path, number: int, files: Files) -> tuple[int, Position | None]:
@@ -211,7 +223,7 @@ class Replay:
             first = start.offset if span.number == start.segment else SEGMENT_HEADER_BYTES
             last = limit.offset if span.number == limit.segment else span.end
             walk = self._walk(span.number, first, last)
-            if not span.sound:
+            if span.before is None and first == SEGMENT_HEADER_BYTES:
                 self._report(span.number, 0)
             while True:
                 for offset, head in walk:
@@ -239,8 +251,8 @@ class Replay:
         for span in spans:
             if span.number < synced.segment:
                 continue
-            if not span.sound and span.number > synced.segment:
-                break  # Its header never reached the disk whole.
+            if span.number > synced.segment and not follows(span, limit, synced):
+                break
             first = synced.offset if span.number == synced.segment else 0
             walk = self._walk(span.number, first, span.end)
             for offset, head in walk:

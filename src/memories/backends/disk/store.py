@@ -331,11 +331,13 @@ class DiskBackend(Backend):
     def check(self, *, repair: bool = False, verify: Verify | None = None) -> list[Problem]:
         """Verify the index, the log and every frame; see `check.py` for what is mended how."""
         self._look()
-        verify = verify or self._verify
-        return run_check(
+        problems = run_check(
             self._layout, self._files, self._reading, self._look, self._writer,
-            repair=repair, verify=verify, known=[*self._damage, *self._failures()],
+            repair=repair, verify=verify or self._verify, known=[*self._damage, *self._failures()],
         )  # fmt: skip
+        if repair:
+            self._damage = []
+        return problems
 
     def _failures(self) -> list[str]:
         failure = self._upkeep.failure if self._upkeep is not None else None

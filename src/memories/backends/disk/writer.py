@@ -21,6 +21,7 @@ from memories.backends.disk.index import Index, Table
 from memories.backends.disk.journal import (
     FILE,
     INLINE,
+    MARK,
     NOTE,
     PACKED,
     SEGMENT_HEADER_BYTES,
@@ -33,12 +34,13 @@ from memories.backends.disk.ledger import Ledger
 from memories.backends.disk.log import Log
 from memories.backends.disk.manifest import Manifest
 from memories.backends.disk.reading import Reading
-from memories.backends.disk.recover import START, Walk, oldest_of
+from memories.backends.disk.recover import NOWHERE, START, Walk, oldest_of
 from memories.backends.disk.run import Run, RunDamagedError, pack_row
 from memories.backends.disk.run_writer import write_run
 from memories.entry import Record, TierName
 
 LARGE_BYTES = 1 << 20  # Values from here on get a file of their own.
+_MARK = Record(key="", version=0, tier=TierName.COLD, size=0, stored_at=0.0)
 Frame = Sequence[memoryview]
 
 
@@ -450,9 +452,11 @@ class Writer:
 
     def checkpoint(self, pace: Callable[[], None] = lambda: None) -> None:
         """Write the recent rows as a run of the index, and a manifest that covers the log."""
+        if self.log.end == self.covered:
+            return
+        self.sync()
         with self.lock:
-            if self.log.end == self.covered:
-                return
+            self._append_head(MARK, _MARK, NOWHERE)
             frozen = self.index.freeze()
             number = self.ledger.file_number()
             manifest = self.manifest()

@@ -1,0 +1,220 @@
+"""Flipped bits and cut files, in every region of every kind of file, are noticed or harmless."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from memories.backends.disk import DiskBackend, compact, log, writer
+from memories.entry import Record
+from memories.errors import CorruptDataError, StorageError
+from memories.testing.backends import frame_for, record_for
+from memories.testing.faults import FailingFiles, flip, spread
+
+LARGE = 40_000
+Content = dict[str, bytes]
+
+
+def content(key: str, version: int, size: int) -> bytes:
+    return (f"{key}@{version} ".encode() * size)[:size]
+
+
+def verify(record: Record, frame: memoryview) -> None:
+    """Stand in for the checksums that a frame carries, bound to key and version."""
+    if bytes(frame) != content(record.key, record.version, record.size):
+        raise CorruptDataError(f"{record.key!r} is damaged")
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Content]]:
+    """Build a store with every kind of file, closed cleanly."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(log, "SEGMENT_BYTES", 30_000)
+        patch.setattr(writer, "LARGE_BYTES", LARGE)
+        patch.setattr(compact, "MERGE_RUNS", 99)
+        path = tmp_path_factory.mktemp("damage") / "s"
+        held: Content = {}
+        with DiskBackend(path, files=FailingFiles()) as backend:
+            assert backend._upkeep is not None
+            backend._upkeep.stop()
+            for version in range(1, 60):
+                key = f"k{version % 25}"
+                if version % 9 == 0:
+                    backend.remove(key, version)
+                    held.pop(key, None)
+                    continue
+                size = LARGE + version if version % 10 == 1 else 40 * version
+                held[key] = content(key, version, size)
+                backend.write(record_for(key, version, size=size), frame_for(held[key]))
+                if version % 20 == 0:
+                    assert backend._writer is not None
+                    backend._writer.checkpoint()
+            pack = path.with_name("pack")
+            bodies = [content(f"p{n}", 100 + n, 3000) for n in range(4)]
+            pack.write_bytes(b"head" + b"".join(bodies))
+            backend.adopt(
+                pack,
+                [(record_for(f"p{n}", 100 + n, size=3000), 4 + 3000 * n, 3000) for n in range(4)],
+            )
+            held.update({f"p{n}": body for n, body in enumerate(bodies)})
+        yield path, held
+        assert [] == looked_at(path, held)
+
+
+def looked_at(path: Path, held: Content, *, repair: bool = False) -> list[str]:
+    """Return the keys whose damage was noticed; fail for wrong, missing or resurrected ones."""
+    noticed = []
+    with DiskBackend(path, verify=verify, repair=repair, files=FailingFiles()) as backend:
+        assert set(held) == {record.key for record in backend.scan()}
+        for key, data in held.items():
+            try:
+                record = backend.find(key)
+                assert record is not None
+                frame = backend.read(record)
+                verify(record, frame)
+            except CorruptDataError as error:
+                assert repr(key) in str(error)
+                noticed.append(key)
+            else:
+                assert data == frame
+    return noticed
+
+
+def files_of(path: Path) -> list[Path]:
+    found = [file.relative_to(path) for file in sorted(path.rglob("*")) if file.is_file()]
+    assert {".seg", ".val", ".pack", ".run", ""} == {file.suffix for file in found}
+    return [file for file in found if file.name != "LOCK"]
+
+
+def broken(sound: Path, name: Path, target: Path) -> Path:
+    """Copy the store, and return the one file that is to be damaged."""
+    shutil.rmtree(target, ignore_errors=True)
+    shutil.copytree(sound, target)
+    return target / name
+
+
+def test_any_flipped_bit(sound: tuple[Path, Content], tmp_path: Path) -> None:
+    """Right, or an error that names the key; never another value, never silently absent."""
+    path, held = sound
+    noticed = 0
+    for name in files_of(path):
+        for at in spread((path / name).stat().st_size, 12):
+            flip(broken(path, name, tmp_path / "s"), at, bit=at % 8)
+            try:
+                found = looked_at(tmp_path / "s", held)
+            except (CorruptDataError, StorageError) as error:
+                assert name.name in str(error) or "FORMAT" in str(name), error
+                noticed += 1
+            else:
+                assert len(found) <= 1
+                noticed += len(found)
+    assert noticed > 20
+
+
+def test_any_cut(sound: tuple[Path, Content], tmp_path: Path) -> None:
+    """A file that lost its end, or grew one, or is gone."""
+    path, held = sound
+    for name in files_of(path):
+        if name.name == "FORMAT":
+            continue
+        size = (path / name).stat().st_size
+        for kept in [0, 1, size // 2, size - 1, size + 100, None]:
+            file = broken(path, name, tmp_path / "s")
+            if kept is None:
+                file.unlink()
+            elif kept > size:
+                file.write_bytes(file.read_bytes() + b"x" * 100)
+            else:
+                file.write_bytes(file.read_bytes()[:kept])
+            found = looked_at(tmp_path / "s", held)
+            if kept is not None and kept > size:
+                assert [] == found, name
+
+
+def test_damage_without_the_index_is_refused_and_repaired(
+    sound: tuple[Path, Content], tmp_path: Path
+) -> None:
+    """A key must not fall back to an older value because nobody knows the newer one."""
+    path, held = sound
+    refused = 0
+    for name in files_of(path):
+        if name.suffix != ".seg":
+            continue
+        for at in spread((path / name).stat().st_size, 10):
+            flip(broken(path, name, tmp_path / "s"), at, bit=at % 8)
+            shutil.rmtree(tmp_path / "s" / "index")
+            try:
+                looked_at(tmp_path / "s", held)
+            except CorruptDataError as error:
+                assert "--repair" in str(error)
+                assert name.name in str(error)
+                refused += 1
+            else:
+                continue
+            with DiskBackend(
+                tmp_path / "s", verify=verify, repair=True, files=FailingFiles()
+            ) as mended:
+                assert mended.check(repair=True) != []
+                assert [] == mended.check()
+                assert len(held) - 2 <= mended.usage().keys
+            with DiskBackend(tmp_path / "s", verify=verify, files=FailingFiles()) as again:
+                assert [] == again.check()
+    assert refused > 10
+
+
+def test_two_value_files_swapped(sound: tuple[Path, Content], tmp_path: Path) -> None:
+    """A frame is bound to its key and version; whoever decodes it notices."""
+    path, held = sound
+    first, second = [name for name in files_of(path) if name.suffix == ".val"][:2]
+    broken(path, first, tmp_path / "s")
+    (tmp_path / "s" / first).unlink()
+    (tmp_path / "s" / second).rename(tmp_path / "s" / first)
+    shutil.copyfile(path / first, tmp_path / "s" / second)
+    assert 2 == len(looked_at(tmp_path / "s", held))
+
+
+def test_check_names_the_damaged_key_and_repair_drops_it(
+    sound: tuple[Path, Content], tmp_path: Path
+) -> None:
+    """Others are untouched, and the key can be stored again."""
+    path, held = sound
+    name = next(name for name in files_of(path) if name.suffix == ".val")
+    flip(broken(path, name, tmp_path / "s"), 100)
+    with DiskBackend(tmp_path / "s", verify=verify) as backend:
+        (problem,) = backend.check()
+        assert problem.key in held
+        assert not problem.repaired
+        (problem,) = backend.check(repair=True)
+        assert problem.repaired
+        assert problem.key is not None
+        assert backend.find(problem.key) is None
+        assert [] == backend.check()
+        assert set(held) - {problem.key} == {record.key for record in backend.scan()}
+        backend.write(record_for(problem.key, 500, size=5), frame_for(content(problem.key, 500, 5)))
+        assert [] == backend.check()
+
+
+def test_a_lost_index_is_built_again(sound: tuple[Path, Content], tmp_path: Path) -> None:
+    """Nothing in the index is worth losing."""
+    path, held = sound
+    shutil.copytree(path, tmp_path / "s")
+    with DiskBackend(tmp_path / "s") as backend:
+        before = backend.usage()
+    shutil.rmtree(tmp_path / "s" / "index")
+    assert [] == looked_at(tmp_path / "s", held)
+    with DiskBackend(tmp_path / "s") as backend:
+        after = backend.usage()
+        assert (before.live, before.keys) == (after.live, after.keys)
+        assert 103 == backend.last_version()
+
+
+def test_another_format_is_refused_by_name(tmp_path: Path) -> None:
+    """A store from the future is not read as one of today."""
+    DiskBackend(tmp_path / "s").close()
+    marker = tmp_path / "s" / "FORMAT"
+    marker.write_text(marker.read_text().replace('"version":1', '"version":2'))
+    with pytest.raises(StorageError, match="version 2"):
+        DiskBackend(tmp_path / "s")
