@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 from memories.backends.bucket.objectstore import Absent, Conflict, Transient
+from memories.backends.bucket.restore import HOW
 from memories.errors import ArchivedError, InvalidOptionError, UnavailableError
 
 T = TypeVar("T")
@@ -87,7 +88,8 @@ class Answers:
             return Conflict(f"HTTP {status} {code}".strip())
         if code in _ARCHIVED:
             return ArchivedError(
-                f"The object lies in an archive class of {self._url} and must be restored first."
+                f"The object lies in an archive class of {self._url} and must be restored first. "
+                f"{HOW}"
             )
         if code in _REFUSALS:
             return self._refused(status, code, _REFUSALS[code])

@@ -171,6 +171,17 @@ class BucketBackend(Backend):
         self._guard()
         return self._reader.read_many(records)
 
+    def restore(self, record: Record, *, timeout: float, days: int = 7) -> None:
+        """Bring the object of `record` back from its archive class, and wait until it can be read.
+
+        Raises:
+            ArchivedError: it was not there after `timeout` seconds; the restore goes on.
+            MissingPackageError: boto3, which sends the request to S3, is not installed.
+        """
+        self._guard()
+        with self._naming(record.key, record.stored, "restored in time"):
+            self._reader.restore(record, timeout, days)
+
     def find(self, key: str) -> Record | None:
         """Return the newest record of `key`, from the map on this machine."""
         self._guard()

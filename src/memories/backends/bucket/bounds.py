@@ -57,6 +57,10 @@ class BoundedStore(ObjectStore):
         with self._slots:
             return iter(list(self._inner.list(prefix)))
 
+    def restore(self, name: str, days: int) -> None:
+        """Ask the other store to restore an object."""
+        self._inner.restore(name, days)
+
     def close(self) -> None:
         """Close the other store."""
         self._inner.close()

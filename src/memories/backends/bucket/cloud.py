@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from memories.backends.bucket.answers import Answers
 from memories.backends.bucket.objectstore import Absent, Buffer, ObjectStore, Stat
 from memories.backends.bucket.options import client_options, split_options
+from memories.backends.bucket.restore import request_restore
 from memories.errors import InvalidOptionError
 from memories.optional import require
 
@@ -40,6 +41,8 @@ class CloudStore(ObjectStore):
         config, client, provider = split_options(scheme, storage_options)
         self._answers = Answers(self.url, [*config.values(), *client.values()])
         self._obstore = obstore
+        self._options = dict(storage_options)
+        self._fixed_prefix = fixed_prefix
         target = f"{scheme}://{parts.netloc}{parts.path.rstrip('/')}/{fixed_prefix}"
         extra = {"credential_provider": provider} if provider else {}
         self._client = self._answers.opening(
@@ -100,6 +103,10 @@ class CloudStore(ObjectStore):
                 return
             for meta in page:
                 yield Stat(meta["path"], meta["size"], meta["last_modified"].timestamp())
+
+    def restore(self, name: str, days: int) -> None:
+        """Ask S3, through boto3."""
+        request_restore(self.url, self._fixed_prefix, self._options, name, days)
 
     def _call(self, request: Callable[[], T]) -> T:
         try:

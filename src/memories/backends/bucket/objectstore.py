@@ -72,5 +72,8 @@ class ObjectStore(ABC):
     def list(self, prefix: str) -> Iterator[Stat]:
         """Yield, in any order, the objects whose names start with `prefix` (`objects/`, say)."""
 
+    def restore(self, name: str, days: int) -> None:
+        """Ask for a readable copy of an object that lies in an archive class, if there are such."""
+
     def close(self) -> None:
         """Release what the store holds. Idempotent."""

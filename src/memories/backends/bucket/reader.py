@@ -6,6 +6,7 @@ A place is a hint: when reclamation has moved a frame since, the map knows the n
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -16,10 +17,12 @@ from memories.backends.bucket.place import Place
 from memories.backends.bucket.shipper import Shipper
 from memories.backends.bucket.transfer import RANGE_BYTES, Transfer
 from memories.entry import Record
-from memories.errors import CorruptDataError
+from memories.errors import ArchivedError, CorruptDataError
 
 Progress = Callable[[str, int, int], None]  # The key, bytes done, bytes in all.
 
+_FIRST_PAUSE_SECONDS = 1.0
+_LONGEST_PAUSE_SECONDS = 60.0
 _GAP_BYTES = 64 * 1024  # Frames this close together come by one request.
 
 
@@ -72,6 +75,24 @@ class Reader:
             for at, frame in zip(group, parts, strict=True):
                 frames[at] = frame
         return [frame for frame in frames if frame is not None]
+
+    def restore(self, record: Record, timeout: float, days: int) -> None:
+        """Ask for a restore and try to read a byte of the frame until it comes."""
+        place = Place.decode(record.place)
+        begun, pause = time.monotonic(), _FIRST_PAUSE_SECONDS
+        requested = False
+        while True:
+            try:
+                self.read_range(record, 0, min(1, place.length))
+                return
+            except ArchivedError:
+                if not requested:
+                    self._store.restore(place.name, days)
+                    requested = True
+                if time.monotonic() + pause - begun > timeout:
+                    raise
+            time.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
 
     def _read_group(self, records: list[Record]) -> list[memoryview]:
         if len(records) == 1:

@@ -58,6 +58,10 @@ class RetryingStore(ObjectStore):
         """List whole, with patience."""
         return iter(self._attempt("list", lambda: list(self._inner.list(prefix))))
 
+    def restore(self, name: str, days: int) -> None:
+        """Ask the other store to restore an object."""
+        self._inner.restore(name, days)
+
     def close(self) -> None:
         """Close the other store."""
         self._inner.close()
