@@ -7,8 +7,7 @@ read at leisure while writers go on.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from heapq import merge
-from itertools import dropwhile, groupby, takewhile
+from itertools import dropwhile, takewhile
 from operator import attrgetter
 
 import msgspec
@@ -24,7 +23,6 @@ from memories.tier import version_of
 
 Found = Entry | Record
 _key_of = attrgetter("key")
-_version_of = attrgetter("version")
 
 
 class Selection(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,9 +50,20 @@ def newest(instant: Instant, prefix: str) -> Iterator[Found]:
     if prefix:
         records = dropwhile(lambda record: record.key < prefix, records)
         records = takewhile(lambda record: record.key.startswith(prefix), records)
-    both: Iterator[Found] = merge(entries, records, key=_key_of)
-    for _, group in groupby(both, key=_key_of):
-        yield max(group, key=_version_of)
+    waiting = iter(entries)
+    entry = next(waiting, None)
+    for record in records:
+        while entry is not None and entry.key < record.key:
+            yield entry
+            entry = next(waiting, None)
+        if entry is not None and entry.key == record.key:
+            yield entry if entry.version >= record.version else record
+            entry = next(waiting, None)
+        else:
+            yield record
+    if entry is not None:
+        yield entry
+        yield from waiting
 
 
 def capture(

@@ -29,11 +29,12 @@ class Homecoming:
     def run(self, most_bytes: int | None = None) -> bool:
         """Bring values home until `most_bytes` have come; return whether all have."""
         come = 0
-        for size in self._steps:
-            come += size
-            if most_bytes is not None and come >= most_bytes:
-                return False
-        return True
+        while most_bytes is None or come < most_bytes:
+            step = next(self._steps, None)
+            if step is None:
+                return True
+            come += step
+        return False
 
     def start(self) -> None:
         """Bring home the rest in the background; it ends by itself, or with the manager."""
