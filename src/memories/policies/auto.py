@@ -20,6 +20,7 @@ from memories.policies.shadow import ShadowCache
 
 _FULL = 1 << 64
 _SAMPLE = 1024  # Keys in each shadow cache, about.
+_NEWCOMER = 0.25  # In GDSF; 1 closes a seventeenth less of the gap to the bound on web and disks.
 _HANDED_OVER = 64  # Nodes that change policy with every eviction after a switch.
 
 Candidate = Callable[[int], Policy]
@@ -178,6 +179,6 @@ class AutoPolicy(Policy):
 
 def _standard(cost: Callable[[int], float]) -> list[Candidate]:
     def gdsf(capacity: int) -> Policy:
-        return GdsfPolicy(capacity, cost=cost)
+        return GdsfPolicy(capacity, cost=cost, newcomer=_NEWCOMER)
 
     return [gdsf, S3FifoPolicy, LruPolicy, MqPolicy]

@@ -10,10 +10,10 @@ import math
 from collections.abc import Sequence
 
 _REVIEW_EVERY = 64  # Accesses.
-_HALF_LIFE = 8192  # Accesses after which a lead counts half.
+_HALF_LIFE = 32_768  # Accesses after which a lead counts half.
 _FADE = 0.5 ** (_REVIEW_EVERY / _HALF_LIFE)
 _DEVIATIONS = 3.0  # By how many standard deviations the leader must lead.
-_WORTHWHILE = 0.002  # And by at least this share of the cost of all accesses.
+_WORTHWHILE = 0.005  # And by at least this share of the cost of all accesses.
 
 
 class Contest:

@@ -11,9 +11,12 @@ from collections.abc import Callable
 from typing import ClassVar
 
 from memories.policies.base import Node
+from memories.policies.ghosts import Ghosts
+from memories.policies.hashing import digest
 from memories.policies.ranked import RankedPolicy
 
 _MARKS = 4096  # Ages remembered; every other one is dropped when there are more.
+_SPREAD = 2.0**-40  # Far below any difference in worth, yet above the noise of floats.
 _VICTIMS = 64  # No newcomer is compared with more nodes than this.
 
 
@@ -29,33 +32,59 @@ class GdsfPolicy(RankedPolicy):
     Args:
         capacity: Bytes of the tier.
         cost: What a miss of so many bytes costs, in any unit; the same for all unless given.
+        newcomer: What a node is worth before its first hit, as a share of what a hit is worth. 1 is
+            the published policy; less makes newcomers prove themselves, unless they left lately.
     """
 
     name: ClassVar[str] = "gdsf"
 
-    def __init__(self, capacity: int, *, cost: Callable[[int], float] = same_cost) -> None:
+    def __init__(
+        self,
+        capacity: int,
+        *,
+        cost: Callable[[int], float] = same_cost,
+        newcomer: float = 1.0,
+    ) -> None:
         super().__init__(capacity)
         self._cost = cost
+        self._newcomer = newcomer
+        self._remembers = newcomer != 1
+        self._ghosts = Ghosts()
+        self._returned: set[Node] = set()  # Nodes inside that had left lately.
         self._age = 0.0
         self._bytes = 0
         self._stamps = [0]  # From this stamp on ...
         self._ages = [0.0]  # ... the age was this.
 
     def rank(self, node: Node) -> float:
-        """Return the node's worth as of its latest hit."""
-        age = self._ages[max(bisect_right(self._stamps, node.stamp) - 1, 0)]
-        return age + self._worth(node)
+        """Return the node's worth as of its latest hit.
 
-    def _worth(self, node: Node) -> float:
-        return (node.hits + 1) * self._cost(node.size) / node.size
+        Nodes of equal worth are told apart by their keys, in an order of no meaning: by arrival, a
+        loop a little larger than the tier would always evict what it needs next.
+        """
+        age = self._ages[max(bisect_right(self._stamps, node.stamp) - 1, 0)]
+        return age + self._worth(node, returned=node in self._returned)
+
+    def _worth(self, node: Node, *, returned: bool) -> float:
+        proven = node.hits or returned or not self._remembers
+        hits = node.hits + 1 if proven else self._newcomer
+        spread = 1 + (digest(node.key) & 0xFFFF) * _SPREAD
+        return hits * self._cost(node.size) / node.size * spread
 
     def admit(self, node: Node) -> bool:
         """Refuse a node worth less than any that would leave for it; the age rises all the same."""
-        worth = self._age + self._worth(node)
+        bits = digest(node.key)
+        returned = self._remembers and self._ghosts.has(bits, len(self) + 1)
+        worth = self._age + self._worth(node, returned=returned)
         if self._outranks_victims(node.size, worth):
             return True
         self._age = worth
+        self._remember(node)
         return False
+
+    def _remember(self, node: Node) -> None:
+        if self._remembers:
+            self._ghosts.add(digest(node.key), len(self) + 1)
 
     def _outranks_victims(self, size: int, worth: float) -> bool:
         room = self.capacity - self._bytes
@@ -74,6 +103,8 @@ class GdsfPolicy(RankedPolicy):
 
     def insert(self, node: Node) -> None:
         """Add a node; what it is worth builds on the age as of now."""
+        if self._remembers and self._ghosts.take(digest(node.key), len(self) + 1) is not None:
+            self._returned.add(node)
         self._mark(node.stamp)
         self._bytes += node.size
         super().insert(node)
@@ -81,6 +112,7 @@ class GdsfPolicy(RankedPolicy):
     def remove(self, node: Node) -> None:
         """Forget a node."""
         self._bytes -= node.size
+        self._returned.discard(node)
         super().remove(node)
 
     def evict(self) -> Node | None:
@@ -90,6 +122,8 @@ class GdsfPolicy(RankedPolicy):
             return None
         node, rank = found
         self._bytes -= node.size
+        self._returned.discard(node)
+        self._remember(node)
         self._age = max(self._age, rank)
         return node
 
@@ -113,5 +147,7 @@ class GdsfPolicy(RankedPolicy):
         assert self._stamps == sorted(self._stamps)
         assert self._ages == sorted(self._ages)
         assert self._ages[-1] <= self._age
+        assert all(node.link is not None for node in self._returned)
+        self._ghosts.check()
         assert self._bytes == sum(node.size for node, _ in self._ranking)
         self._ranking.check()
