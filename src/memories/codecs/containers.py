@@ -62,6 +62,7 @@ _EXACT: dict[type, str] = {
     deque: "deque",
     SimpleNamespace: "namespace",
 }
+_PANDAS_SCALARS = frozenset({"Timestamp", "Timedelta", "Period", "Interval", "NaTType", "NAType"})
 _KEYED = frozenset({"dict", "ordereddict", "counter", "defaultdict", "set", "frozenset"})
 
 
@@ -129,9 +130,10 @@ def _plain_enum(item: Any) -> bool:
 
 
 def _compiled_scalar(item: Any) -> bool:
-    if type(item).__module__.startswith("pandas._libs."):
-        return True  # Timestamp, Timedelta, Period and the like, which are compiled too.
-    return isinstance(item, np.generic) and type(item).__module__ == "numpy"
+    kind = type(item)
+    if kind.__module__.partition(".")[0] == "pandas":
+        return kind.__name__ in _PANDAS_SCALARS
+    return isinstance(item, np.generic) and kind.__module__ == "numpy"
 
 
 def _keys(up: Up, references: list[Any]) -> list[Any]:

@@ -114,9 +114,18 @@ def _series(pandas: Any, data: Any, index: Any) -> Any:
 
 def _finish(value: Any, structure: Any) -> Any:
     value.attrs.update(structure["attrs"])
+    if not _is_writable(structure["data"]):
+        # While somebody shares its blocks, pandas copies one before it writes to it; without that
+        # a first write would fail on read-only memory here, and succeed on a shallow copy.
+        object.__setattr__(value, "_memories_twin", value.copy(deep=False))
     if not structure["duplicates"]:
         value.flags.allows_duplicate_labels = False
     return value
+
+
+def _is_writable(data: Any) -> bool:
+    arrays = data if isinstance(data, list) else [data]
+    return all(isinstance(array, np.ndarray) and array.flags.writeable for array in arrays)
 
 
 def _index_apart(value: Any) -> Any:

@@ -25,7 +25,9 @@ class PolarsCodec(Codec):
     def encode(self, value: Any) -> Parts:
         """Write an IPC stream, which is one copy of the frame."""
         series = self.name == "polars.series"
-        frame = value.to_frame() if series else value
+        # The writer holds the frame's own lock while it waits for the interpreter's: another thread
+        # that asked the same frame for anything meanwhile would wait for ever. Nobody has a clone.
+        frame = value.to_frame() if series else value.clone()
         if any(dtype == package("polars").Object for dtype in frame.dtypes):
             raise UnsupportedTypeError(
                 "a polars frame with a column of Python objects cannot be stored: convert the "

@@ -13,6 +13,7 @@ from memories.codecs import registry
 from memories.codecs.base import SIGNED, Codec, Parts, Sharing, carries_code
 from memories.codecs.containers import CONTAINERS, container_of
 from memories.codecs.memory import address, writable_copy
+from memories.codecs.pickled import PickleCodec
 from memories.codecs.scalars import INT_MAX, INT_MIN
 from memories.errors import CorruptDataError, UnsupportedTypeError
 
@@ -135,7 +136,9 @@ class Encoder:
         container = container_of(value)
         if container is not None:
             return [container, *CONTAINERS[container].encode(self, value)]
-        return self._leaf(registry.find(value).encode(value))
+        codec = registry.find(value)
+        # A container whose keys or attributes the format has no place for is pickled as a whole.
+        return self._leaf((codec if codec.name != TreeCodec.name else PickleCodec()).encode(value))
 
     def _leaf(self, parts: Parts) -> list[Any]:
         self.code = self.code or carries_code(parts.codec)
