@@ -28,6 +28,7 @@ from memories.history import History
 from memories.keylocks import KeyLocks
 from memories.migration.migrator import Migrator
 from memories.parcel import Parcel
+from memories.snapshot.homecoming import Homecoming
 from memories.snapshot.service import create_snapshot, restore_snapshot
 from memories.statistics import Statistics, Stats
 from memories.units import format_size
@@ -49,6 +50,7 @@ class Engine:
     media: dict[TierName, str]  # What each tier really is, in words.
     remove_private: Callable[[], None] | None  # Removes the private directory, if there is one.
     analytics: Analytics | None = field(default=None)
+    homecoming: Homecoming | None = field(default=None)  # Of the latest restore.
 
     def __post_init__(self) -> None:
         """Be told of forks and of the interpreter's exit."""
@@ -96,7 +98,9 @@ class Engine:
     def restore_snapshot(self, path: str | os.PathLike[str], **options: Any) -> None:
         """Take in what the file at `path` holds."""
         self.hierarchy.require_writable()
-        restore_snapshot(self.hierarchy, path, **options)
+        if self.homecoming is not None:
+            self.homecoming.stop()
+        self.homecoming = restore_snapshot(self.hierarchy, path, **options)
 
     def enable_analytics(self, interval: float, history: int) -> None:
         """Start sampling, from the beginning if it was on already."""
@@ -169,9 +173,11 @@ class Engine:
         if self.hierarchy.state is not State.CLOSED:
             self.hierarchy.state = State.FORKED
             self.hierarchy.locks = KeyLocks()
-            self.analytics = None
+            self.analytics = self.homecoming = None
 
     def _end(self) -> None:
+        if self.homecoming is not None:
+            self.homecoming.stop()
         if self.migrator is not None:
             self.migrator.stop()
         if self.analytics is not None:

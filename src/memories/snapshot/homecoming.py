@@ -7,7 +7,7 @@ stopped at any moment, and what cannot fit or cannot be read simply stays where 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 
 from memories.entry import Cause, Record, TierName
 from memories.errors import ClosedError, MemoriesError, TierFullError
@@ -25,11 +25,12 @@ class Homecoming:
         self._hierarchy = hierarchy
         self._steps = _steps(hierarchy, chain, since)
         self._thread: threading.Thread | None = None
+        self._stopped = False
 
     def run(self, most_bytes: int | None = None) -> bool:
         """Bring values home until `most_bytes` have come; return whether all have."""
         come = 0
-        while most_bytes is None or come < most_bytes:
+        while not self._stopped and (most_bytes is None or come < most_bytes):
             step = next(self._steps, None)
             if step is None:
                 return True
@@ -41,15 +42,15 @@ class Homecoming:
         self._thread = threading.Thread(target=self.run, name="memories-restore", daemon=True)
         self._thread.start()
 
-    def wait(self, timeout_seconds: float | None = None) -> bool:
-        """Wait for the background; return whether it has ended."""
-        if self._thread is None:
-            return True
-        self._thread.join(timeout_seconds)
-        return not self._thread.is_alive()
+    def stop(self) -> None:
+        """Bring no more home, and let go of the file. Idempotent."""
+        self._stopped = True
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join()
+        self._steps.close()
 
 
-def _steps(hierarchy: Hierarchy, chain: Chain, since: int) -> Iterator[int]:
+def _steps(hierarchy: Hierarchy, chain: Chain, since: int) -> Generator[int, None, None]:
     """Yield the bytes of each value that came home; closes the files at the end."""
     with chain:
         for row in chain.rows():
