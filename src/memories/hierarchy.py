@@ -318,7 +318,9 @@ class Hierarchy:
         if not holding:
             raise TierFullError(self._too_large(key, size))
         if wanted is None:
-            roomy = [tier for tier in holding if tier.ledger.headroom >= size]
+            roomy = [
+                tier for tier in holding if not tier.name.durable and tier.ledger.headroom >= size
+            ]
             lower = [tier for tier in holding if tier.name is not TierName.HOT]
             return (roomy or lower or holding)[0]
         return holding[0]
