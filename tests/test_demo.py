@@ -93,10 +93,11 @@ def test_every_read_is_accounted_for(run: Run) -> None:
     )
 
 
-def test_it_is_faster_than_decoding_and_slower_than_ram(run: Run) -> None:
+def test_reading_takes_longer_than_from_ram_and_less_than_decoding_each_time(run: Run) -> None:
     """The place between the two baselines is what the library sells."""
-    assert run.figures["from_ram_seconds"] < run.figures["seconds"]
-    assert run.figures["seconds"] < run.figures["from_file_seconds"]
+    reading = run.figures["seconds"] - run.figures["storing_seconds"]
+    assert run.figures["from_ram_seconds"] < reading
+    assert reading < run.figures["from_file_seconds"]
 
 
 def test_it_stays_below_a_gigabyte(run: Run) -> None:

@@ -37,9 +37,13 @@ def get(
     Binary data are not written to a terminal.
     """
     with opened(store, glacier) as manager:
-        value = manager.retrieve(unescape(key) if escaped else key)
-        form = _form_of(value) if form == "auto" else form
-        data = FORMS[form](value)
+        put_out(manager.retrieve(unescape(key) if escaped else key), form, output)
+
+
+def put_out(value: Any, form: str, output: Path | None) -> None:
+    """Write `value` in a form to a file, or to the standard output."""
+    form = _form_of(value) if form == "auto" else form
+    data = FORMS[form](value)
     if output is not None:
         _write(output, data)
     elif form != "repr" and not isinstance(value, str) and sys.stdout.isatty():

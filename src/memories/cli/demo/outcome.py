@@ -41,6 +41,7 @@ class Outcome:
         absent: Those for a tile that was not stored yet; the viewer decoded and stored it.
         different: Answers that were not what the file gives; 0, or something is broken.
         seconds: That the viewer waited for its answers, all together.
+        storing_seconds: Those of them that went into decoding and storing what was absent.
         session_seconds: That the session took, pauses between the frames included.
     """
 
@@ -53,6 +54,7 @@ class Outcome:
     absent: int
     different: int
     seconds: float
+    storing_seconds: float
     session_seconds: float
     from_file: Baseline
     from_ram: Baseline
@@ -89,6 +91,7 @@ class Outcome:
             "absent": self.absent,
             "different": self.different,
             "seconds": self.seconds,
+            "storing_seconds": self.storing_seconds,
             "from_file_seconds": self.from_file.seconds,
             "from_ram_seconds": self.from_ram.seconds,
             "from_ram_preparing_seconds": self.from_ram.preparing_seconds,

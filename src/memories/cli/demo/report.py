@@ -63,6 +63,10 @@ def _times(outcome: Outcome) -> Iterator[str]:
         f"at most {format_size(memory)} of tiles in RAM"
     )
     yield (
+        f"  {'':<22}{'':>10}   {_seconds(outcome.storing_seconds)} of it for decoding and storing "
+        f"{outcome.absent:,} tiles once"
+    )
+    yield (
         f"  {'decoding the file':<22}{_seconds(file.seconds):>10}   "
         f"{_times_as_long(file.seconds, outcome.seconds)}"
     )

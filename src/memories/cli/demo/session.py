@@ -30,7 +30,7 @@ class Plan:
     hot: str = "8MB"
     warm: str = "16MB"
     cold: str = "8MB"
-    regions: int = 5
+    regions: int = 4
     frame_seconds: float = 0.1
     seed: int = 7
 
@@ -116,6 +116,7 @@ def _measure(
         absent=stats.misses,
         different=file.different,
         seconds=viewer.seconds,
+        storing_seconds=viewer.storing_seconds,
         session_seconds=session_seconds,
         from_file=file,
         from_ram=ram,

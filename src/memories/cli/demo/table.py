@@ -63,7 +63,7 @@ class _Lines:
             f"{name} {tier.keys:>3} keys {format_size(tier.used_bytes):>8}"
             for name, tier in stats.tiers.items()
         )
-        click.echo(f"{at:5.1f} s  {scene:<17} {tiers}", err=True)
+        click.echo(f"{at:5.1f} s  {scene:<15} {tiers}  {rate(stats)}", err=True)
 
 
 class _Table:
@@ -72,6 +72,7 @@ class _Table:
     def __init__(self, watch: Watch, live: Any) -> None:
         self._watch = watch
         self._live = live
+        self._started_at = monotonic()
         self._next_at = 0.0
 
     def __call__(self, scene: str) -> None:
@@ -83,7 +84,10 @@ class _Table:
         self._live.update(self._draw(scene, stats), refresh=True)
 
     def _draw(self, scene: str, stats: Stats) -> Any:
-        table = require("rich.table", extra="terminal").Table(title=scene, title_justify="left")
+        table = require("rich.table", extra="terminal").Table(
+            title=f"{monotonic() - self._started_at:4.1f} s  {scene:<17} {rate(stats)}",
+            title_justify="left",
+        )
         for heading in ("tier", "usage"):
             table.add_column(heading)
         for heading in ("holds", "of", "keys", "answered", "down", "up"):
@@ -100,6 +104,11 @@ class _Table:
             up: Pair = (down[1], down[0])
             yield f"{self._watch.moves[down]:,}", f"{self._watch.moves[up]:,}"
         yield "", ""
+
+
+def rate(stats: Stats) -> str:
+    """Return the hit rate so far, in words."""
+    return f"hit rate {stats.hit_rate_percent:.0f} %" if stats.reads else ""
 
 
 def bar(percent: float) -> str:

@@ -30,6 +30,7 @@ class Viewer:
         self.requests: list[Request] = []
         self.digests = array("Q")
         self.seconds = 0.0
+        self.storing_seconds = 0.0
 
     def play(
         self, frames: Iterable[Frame], frame_seconds: float, show: Callable[[Frame], None]
@@ -49,8 +50,10 @@ class Viewer:
                 return self._manager.retrieve(tile.key)
             return self._manager.retrieve(tile.key, region=np.s_[request.y, request.x, :])
         except KeyError:
+            started = perf_counter()
             data = self._raster.read(tile)
             self._manager.store(tile.key, data)
+            self.storing_seconds += perf_counter() - started
             return data if isinstance(request, Tile) else data[request.y, request.x, :]
 
     def _note(self, request: Request, value: Any, seconds: float) -> None:

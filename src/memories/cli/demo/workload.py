@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 from memories.cli.demo.raster import TILE, Tile
 
-WIDE = (8, 8)  # Rows and columns of tiles in view, zoomed out.
-WIDE_STEP = 2
+WIDE = (8, 6)  # Rows and columns of tiles in view, zoomed out.
+WIDE_STEP = 1
 CLOSE = (4, 6)
 PANS = 13
 FRAMES_PER_PAN = 2
@@ -68,18 +68,27 @@ def _explore(
 ) -> Iterator[Frame]:
     """Pan about at random, then click on pixels."""
     drift = random_.choice([-1, 1])
-    for _ in range(PANS):
+    for pan in range(PANS):
+        if pan:
+            corner = _panned(corner, rows, columns, *_direction(drift, random_))
         for _ in range(FRAMES_PER_PAN):
             yield Frame(scene, _view(corner, CLOSE))
-        down, right = random_.choice([(0, drift), (0, drift), (1, 0), (-1, 0)])
-        corner = Corner(
-            min(max(corner.row + down, 0), rows - CLOSE[0]),
-            min(max(corner.column + right, 0), columns - CLOSE[1]),
-        )
     view = _view(corner, CLOSE)
     for _ in range(CLICKS):
         click = Click(random_.choice(view), random_.randrange(TILE), random_.randrange(TILE))
         yield Frame(scene, [click])
+
+
+def _direction(drift: int, random_: random.Random) -> tuple[int, int]:
+    """Return tiles down and right: mostly along the drift, now and then across it."""
+    return random_.choice([(0, drift), (0, drift), (1, 0), (-1, 0)])
+
+
+def _panned(corner: Corner, rows: int, columns: int, down: int, right: int) -> Corner:
+    return Corner(
+        min(max(corner.row + down, 0), rows - CLOSE[0]),
+        min(max(corner.column + right, 0), columns - CLOSE[1]),
+    )
 
 
 def _random_corner(rows: int, columns: int, random_: random.Random) -> Corner:

@@ -1,0 +1,258 @@
+"""`memories snapshot`: make, look into, verify, compare and take apart snapshot files.
+
+Only `create` and `restore` touch a store; the others need nothing but the file, and no value is
+decoded unless `extract` is told to.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from memories.cli.failure import FAILED, USAGE, Failure
+from memories.cli.store import json_option, opened, store_argument
+from memories.cli.words import escape, print_json, unescape
+from memories.errors import KeyNotFoundError
+from memories.units import format_size
+
+if TYPE_CHECKING:
+    from memories.snapshot import Row, SnapshotFile
+
+file_argument = click.argument("file", type=click.Path(path_type=Path))
+base_option = click.option(
+    "--base",
+    "bases",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="An earlier snapshot that FILE builds on, if it lies elsewhere now.",
+)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def snapshot() -> None:
+    """Make, look into, verify, compare and take apart snapshot files."""
+
+
+@snapshot.command()
+@store_argument
+@file_argument
+@click.option("--prefix", default="", help="Only keys that start with this.")
+@click.option("--tier", "tiers", multiple=True, help="Only what lies in this tier.")
+@click.option("--base", type=click.Path(path_type=Path), help="Write only what changed since.")
+@click.option("--portable", is_flag=True, help="Decompress everything, for other tools.")
+@json_option
+def create(
+    store: Path,
+    glacier: str | None,
+    file: Path,
+    prefix: str,
+    tiers: tuple[str, ...],
+    base: Path | None,
+    portable: bool,
+    as_json: bool,
+) -> None:
+    """Write what STORE holds durably, as of now, into FILE."""
+    from memories.snapshot import open_snapshot
+
+    with opened(store, glacier) as manager:
+        manager.create_snapshot(
+            file, tiers=tiers or None, prefix=prefix, base=base, portable=portable
+        )
+    with open_snapshot(file) as found:
+        _tell(_summary(found), as_json)
+
+
+@snapshot.command()
+@file_argument
+@click.option("--keys", is_flag=True, help="List the keys.")
+@json_option
+def inspect(file: Path, keys: bool, as_json: bool) -> None:
+    """Show what FILE is, or its keys; structure and manifest are checked, no value is read."""
+    from memories.snapshot import open_snapshot
+
+    with open_snapshot(file) as found:
+        if not keys:
+            _tell(_summary(found), as_json)
+            return
+        for row in found.rows():
+            if as_json:
+                print_json(_described(row))
+            else:
+                size = format_size(row.size)
+                click.echo(f"{row.tier:8} {size:>9} {row.kind:12} {escape(row.key)}")
+
+
+@snapshot.command()
+@file_argument
+@base_option
+@json_option
+def verify(file: Path, bases: tuple[Path, ...], as_json: bool) -> None:
+    """Read every byte of FILE, and of what it builds on. Exits with 4 if one is wrong."""
+    from memories.snapshot.chain import Chain
+
+    with Chain(file, bases) as chain:
+        chain.verify()
+        files, keys = [str(one.path) for one in chain.files], chain.top.keys
+        size = chain.file_bytes
+    if as_json:
+        print_json({"files": files, "keys": keys, "bytes": size, "sound": True})
+    else:
+        click.echo(f"sound: {keys:,} keys, {format_size(size)} in {len(files)} file(s)")
+
+
+@snapshot.command()
+@file_argument
+@store_argument
+@click.option("--mode", type=click.Choice(["replace", "merge", "keep"]), default="keep")
+@base_option
+@click.option("--yes", is_flag=True, help="Do not ask before other keys are replaced.")
+def restore(
+    file: Path, store: Path, glacier: str | None, mode: Any, bases: tuple[Path, ...], yes: bool
+) -> None:
+    """Take what FILE holds into STORE, which is made if there is none.
+
+    By default keys that are there already stay; "merge" overwrites them, and "replace" removes all
+    others besides.
+    """
+    from memories import MemoryManager
+
+    if mode != "keep" and not yes:
+        click.confirm(f"Replace what {escape(str(store))} holds?", abort=True, err=True)
+    with MemoryManager(
+        storage_path=store,
+        glacier_memory_enabled=glacier is not None or (store / "glacier").is_dir(),
+        glacier_url=glacier,
+        migration=False,
+    ) as manager:
+        manager.restore_snapshot(file, mode=mode, bases=bases)
+        click.echo(f"{len(manager):,} keys in {escape(str(store))}", err=True)
+
+
+@snapshot.command()
+@click.argument("old", type=click.Path(path_type=Path))
+@click.argument("new", type=click.Path(path_type=Path))
+@json_option
+@click.pass_context
+def diff(context: click.Context, old: Path, new: Path, as_json: bool) -> None:
+    """Show which keys were added (+), removed (-) or stored again (~) from OLD to NEW.
+
+    Exits with 1 if there are any, like diff.
+    """
+    from memories.snapshot import open_snapshot
+
+    count = 0
+    with open_snapshot(old) as before, open_snapshot(new) as after:
+        for sign, key in _changes(before.rows(), after.rows()):
+            count += 1
+            if as_json:
+                print_json({"change": CHANGES[sign], "key": key})
+            else:
+                click.echo(f"{sign} {escape(key)}")
+    context.exit(FAILED if count else 0)
+
+
+@snapshot.command()
+@file_argument
+@click.argument("key")
+@click.option("-e", "--escaped", is_flag=True, help="KEY is escaped, as inspect prints it.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Write to this file instead.")
+@click.option(
+    "--format", "form", type=click.Choice(["auto", "npy", "bytes", "repr"]), default="auto"
+)
+@base_option
+def extract(
+    file: Path,
+    key: str,
+    escaped: bool,
+    output: Path | None,
+    form: str,
+    bases: tuple[Path, ...],
+) -> None:
+    """Write the value of KEY, verified, as `memories get` does."""
+    from memories import codecs
+    from memories.cli.get import put_out
+    from memories.codecs.frame import open_frame
+    from memories.snapshot.chain import Chain
+
+    key = unescape(key) if escaped else key
+    with Chain(file, bases) as chain:
+        row = next((row for row in chain.rows() if row.key == key), None)
+        if row is None:
+            raise KeyNotFoundError(f"{key!r} is not in {file}")
+        frame = chain.frame(row)
+        if frame is None:
+            raise Failure(f"{key!r} lies in the archive; restore the snapshot", exit_code=USAGE)
+        put_out(codecs.decode(open_frame(frame, key=key).parts()), form, output)
+
+
+CHANGES = {"+": "added", "-": "removed", "~": "stored"}
+
+
+def _changes(before: Iterator[Row], after: Iterator[Row]) -> Iterator[tuple[str, str]]:
+    """Merge two lists in key order, in bounded memory."""
+    old, new = next(before, None), next(after, None)
+    while old is not None or new is not None:
+        if new is None or (old is not None and old.key < new.key):
+            assert old is not None
+            yield "-", old.key
+            old = next(before, None)
+        elif old is None or new.key < old.key:
+            yield "+", new.key
+            new = next(after, None)
+        else:
+            if (old.version, old.stored_at) != (new.version, new.stored_at):
+                yield "~", new.key
+            old, new = next(before, None), next(after, None)
+
+
+def _summary(found: SnapshotFile) -> dict[str, Any]:
+    tiers: Counter[str] = Counter()
+    value_bytes = 0
+    for row in found.rows():
+        tiers[str(row.tier)] += 1
+        value_bytes += row.size
+    created = datetime.datetime.fromtimestamp(found.root.created_at, datetime.UTC)
+    return {
+        "file": str(found.path),
+        "id": found.root.id.hex(),
+        "writer": found.root.writer,
+        "created": created.isoformat(timespec="seconds"),
+        "sequence": found.sequence,
+        "keys": found.keys,
+        "tiers": dict(tiers),
+        "value_bytes": value_bytes,
+        "file_bytes": found.file_bytes,
+        "bases": [{"id": base.id.hex(), "file": base.name} for base in found.root.bases],
+    }
+
+
+def _described(row: Row) -> dict[str, Any]:
+    return {
+        "key": row.key,
+        "tier": str(row.tier),
+        "size": row.size,
+        "version": row.version,
+        "kind": row.kind,
+        "metadata": row.terms.metadata if row.terms else {},
+        "where": type(row.where).__name__.lower(),
+    }
+
+
+def _tell(summary: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        print_json(summary)
+        return
+    for name, value in summary.items():
+        if name in ("value_bytes", "file_bytes"):
+            name, value = name.replace("_bytes", ""), format_size(value)
+        elif name == "tiers":
+            value = ", ".join(f"{tier} {count:,}" for tier, count in value.items())
+        elif name == "bases":
+            value = ", ".join(base["file"] for base in value)
+        if value != "":
+            click.echo(f"{name:10} {escape(str(value))}")
