@@ -10,7 +10,7 @@ import os
 import random
 import sys
 
-from memories.backends.disk import DiskBackend, compact, log, writer
+from memories.backends.disk import DiskBackend, compact, log, upkeep, writer
 from memories.entry import Record, TierName
 
 LARGE = 40_000
@@ -27,6 +27,7 @@ def record_for(key: str, version: int) -> Record:
 def main(path: str, seed: int) -> None:
     log.SEGMENT_BYTES, writer.LARGE_BYTES = 200_000, LARGE
     compact.SLACK_BYTES, compact.RECENT_ROWS = 50_000, 50
+    upkeep.SYNC_SECONDS, upkeep.TIDY_SECONDS, upkeep.QUIET_SECONDS = 0.02, 0.01, 0.05
     chance = random.Random(seed)
     backend = DiskBackend(path, durability=chance.choice(["relaxed", "full"]))
     version = backend.last_version()

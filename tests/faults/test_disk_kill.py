@@ -34,6 +34,7 @@ def campaign(path: Path, *, runs: int, seed: int) -> None:
             assert backend.check() == []
             verify(backend, held, pending)
     assert steps > runs * 20
+    assert not (path / "log" / "00000001.seg").exists(), "nothing was ever compacted"
 
 
 def killed(path: Path, seed: int, seconds: float) -> list[list[str]]:

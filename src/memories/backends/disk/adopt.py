@@ -11,16 +11,22 @@ import fcntl
 import os
 from pathlib import Path
 
-from memories.backends.disk.files import Files, append
+from memories.backends.disk.files import Files, append, sync_file
 
 _FICLONE = 0x40049409
 _COPY_BYTES = 8 << 20
 
 
 def bring_in(source: Path, target: Path, files: Files) -> int:
-    """Make `target` hold the bytes of `source`, and return how many those are."""
-    if not _reflink(source, target, files) and not _link(source, target, files):
-        _copy(source, target, files)
+    """Make `target` hold the bytes of `source`, synced, and return how many those are."""
+    try:
+        if not _reflink(source, target, files) and not _link(source, target, files):
+            _copy(source, target, files)
+        sync_file(files, target)
+        files.sync_directory(target.parent)
+    except BaseException:
+        files.unlink(target)
+        raise
     return target.stat().st_size
 
 
@@ -55,9 +61,6 @@ def _copy(source: Path, target: Path, files: Files) -> None:
             data = files.read(given, _COPY_BYTES, offset)
             append(files, taken, [data])
             offset += len(data)
-    except BaseException:
-        files.unlink(target)
-        raise
     finally:
         files.close(given)
         files.close(taken)

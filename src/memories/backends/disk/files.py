@@ -111,3 +111,12 @@ def read_exactly(files: Files, descriptor: int, length: int, offset: int) -> byt
         parts.append(data)
         missing -= len(data)
     return b"".join(parts)
+
+
+def sync_file(files: Files, path: Path) -> None:
+    """Sync a file that is not open here."""
+    descriptor = files.open(path)
+    try:
+        files.sync(descriptor)
+    finally:
+        files.close(descriptor)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from memories.backends.disk.files import Files
+from memories.backends.disk.files import Files, sync_file
 from memories.backends.disk.follow import open_runs, read_manifest
 from memories.backends.disk.handles import Handles
 from memories.backends.disk.index import Index
@@ -21,7 +21,7 @@ from memories.backends.disk.reading import GoneError, Reading
 from memories.backends.disk.recover import START, Replay, Replayed, apply
 from memories.backends.disk.run import Run, RunDamagedError
 from memories.backends.disk.run_writer import write_run
-from memories.backends.disk.writer import Writer, run_rows, sync_file
+from memories.backends.disk.writer import Writer, run_rows
 from memories.entry import Record
 
 Verify = Callable[[Record, memoryview], None]

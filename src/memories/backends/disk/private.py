@@ -1,7 +1,7 @@
-"""Store directories that nobody is to see again: removed at the end, or swept at the next start.
+"""Temporary directories for stores without a path: owned, locked while in use, and swept.
 
-Not a cache of anything. Each directory holds a locked file for as long as its process lives; the
-lock goes with the process, however it ends, so that whoever starts next can tell what is dead.
+A directory goes with its owner at exit; after a crash the next start finds it unlocked and removes
+it. Never follows a link and never touches what another user owns.
 """
 
 from __future__ import annotations
@@ -11,82 +11,102 @@ import os
 import shutil
 import stat
 import tempfile
+import weakref
 from pathlib import Path
 
 from memories.errors import StorageError
 
-_LOCK = "ALIVE"
+_ALIVE = "ALIVE"
 
 
 class PrivateDirectory:
-    """A directory of this process alone; `remove` takes it away. Idempotent, and no child's."""
+    """A directory that only this process uses, and that is removed with it."""
 
-    def __init__(self, path: Path, lock: int) -> None:
+    def __init__(self, path: Path, descriptor: int) -> None:
         self.path = path
-        self._lock = lock
-        self._pid = os.getpid()
+        self._remove = weakref.finalize(self, _remove, path, descriptor, os.getpid())
 
     def remove(self) -> None:
-        """Remove the directory and everything in it."""
-        if self._lock < 0 or os.getpid() != self._pid:
-            return
-        shutil.rmtree(self.path, ignore_errors=True)
-        os.close(self._lock)
-        self._lock = -1
+        """Remove the directory and everything in it. Idempotent, and no forked child's."""
+        self._remove()
 
 
-def private_directory() -> PrivateDirectory:
-    """Return a new private directory below the system's temporary one, after sweeping dead ones.
+def private_directory(base: Path | None = None) -> PrivateDirectory:
+    """Make a new temporary directory, after sweeping those that dead processes left.
 
     Raises:
-        StorageError: the place for it belongs to somebody else, or cannot be written.
+        StorageError: the place for it is another user's or a link, or cannot be written.
     """
-    home = Path(tempfile.gettempdir()) / f"memories-{os.getuid()}"
     try:
-        home.mkdir(mode=0o700, exist_ok=True)
-        _require_own(home)
-        sweep(home)
-        path = Path(tempfile.mkdtemp(dir=home))
-        lock = os.open(path / _LOCK, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600)
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        base = _base(base)
+        guard = _lock(base / "LOCK", wait=True)
+        try:
+            # Under the guard, for nobody may sweep a directory before it is locked.
+            _sweep(base)
+            path = Path(tempfile.mkdtemp(prefix=f"{os.getpid()}-", dir=base))
+            descriptor = _lock(path / _ALIVE, wait=True)
+        finally:
+            os.close(guard)
     except OSError as error:
         if isinstance(error, StorageError):
             raise
         raise StorageError(
-            f"{home} cannot hold a private store: {error}. Give a storage_path, or set TMPDIR"
+            f"could not make a private directory: {error}; give storage_path=, or set TMPDIR"
         ) from error
-    return PrivateDirectory(path, lock)
+    return PrivateDirectory(path, descriptor)
 
 
-def sweep(home: Path) -> int:
-    """Remove the directories below `home` whose processes are dead, and return how many."""
+def sweep(base: Path | None = None) -> int:
+    """Remove the directories of processes that are gone, and return how many there were."""
+    base = _base(base)
+    guard = _lock(base / "LOCK", wait=True)
+    try:
+        return _sweep(base)
+    finally:
+        os.close(guard)
+
+
+def _base(base: Path | None) -> Path:
+    found = base or Path(tempfile.gettempdir()) / f"memories-{os.getuid()}"
+    found.mkdir(mode=0o700, exist_ok=True)
+    status = found.lstat()
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid():
+        raise StorageError(
+            f"{found} is a link or belongs to another user; remove it, or set TMPDIR"
+        )
+    if stat.S_IMODE(status.st_mode) & 0o077:
+        found.chmod(0o700)
+    return found
+
+
+def _lock(path: Path, *, wait: bool) -> int:
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    descriptor = os.open(path, flags, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _sweep(base: Path) -> int:
     count = 0
-    for path in home.iterdir():
-        lock = _lock_of_the_dead(path / _LOCK)
-        if lock is not None:
-            shutil.rmtree(path, ignore_errors=True)
-            os.close(lock)
-            count += 1
+    for path in base.iterdir():
+        if path.is_symlink() or not path.is_dir():
+            continue
+        try:
+            descriptor = _lock(path / _ALIVE, wait=False)
+        except (BlockingIOError, FileNotFoundError):
+            continue  # In use, or just being removed by its owner.
+        shutil.rmtree(path, ignore_errors=True)
+        os.close(descriptor)
+        count += 1
     return count
 
 
-def _lock_of_the_dead(path: Path) -> int | None:
-    """Return a lock on `path`, or None while its process lives or has not yet locked it."""
-    try:
-        lock = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except OSError:
-        return None
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(lock)
-        return None
-    return lock
-
-
-def _require_own(home: Path) -> None:
-    state = home.lstat()
-    if not stat.S_ISDIR(state.st_mode) or state.st_uid != os.getuid():
-        raise StorageError(f"{home} belongs to somebody else; set TMPDIR to a directory of yours")
-    if stat.S_IMODE(state.st_mode) & 0o077:
-        home.chmod(0o700)
+def _remove(path: Path, descriptor: int, owner: int) -> None:
+    if os.getpid() != owner:
+        return  # A forked child: the directory is its parent's.
+    shutil.rmtree(path, ignore_errors=True)
+    os.close(descriptor)

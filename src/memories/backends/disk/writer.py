@@ -15,7 +15,7 @@ from pathlib import Path
 
 from memories.backends.disk import journal
 from memories.backends.disk import manifest as manifests
-from memories.backends.disk.files import Files, append
+from memories.backends.disk.files import Files, append, sync_file
 from memories.backends.disk.handles import Handle, Handles
 from memories.backends.disk.index import Index, Table
 from memories.backends.disk.journal import (
@@ -223,6 +223,7 @@ class Writer:
         finally:
             with self.lock:
                 self.ledger.packs[pack].live -= 1
+                self._drafts.discard(pack)
         return count
 
     def remove(self, key: str, version: int) -> None:
@@ -503,15 +504,6 @@ class Writer:
         ledger = self.ledger
         files = ledger.log_bytes + ledger.pack_bytes + ledger.value_bytes
         return files + self.index_bytes + self._held
-
-
-def sync_file(files: Files, path: Path) -> None:
-    """Sync a file that is not open here."""
-    descriptor = files.open(path)
-    try:
-        files.sync(descriptor)
-    finally:
-        files.close(descriptor)
 
 
 def run_rows(table: Table) -> Iterator[tuple[bytes, bytes, float | None]]:

@@ -1,0 +1,78 @@
+"""Temporary directories go with their process, a crash included."""
+
+from __future__ import annotations
+
+import os
+import signal
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from memories.backends.disk import private_directory, sweep
+from memories.errors import StorageError
+
+CODE = """
+import os, sys, pathlib
+from memories.backends.disk.private import private_directory
+held = private_directory(pathlib.Path(sys.argv[1]))
+(held.path / "data").write_text("x")
+print(held.path, flush=True)
+"""
+
+
+def started(base: Path, then: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", CODE + then, str(base)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+
+def test_it_is_private_and_goes_at_exit(tmp_path: Path) -> None:
+    """Mode 0700, and nothing left after a plain interpreter exit."""
+    base = tmp_path / "base"
+    child = started(base, "assert os.stat(held.path).st_mode & 0o077 == 0")
+    output, _ = child.communicate()
+    assert 0 == child.returncode
+    assert not Path(output.strip()).exists()
+    assert 0o700 == stat.S_IMODE(base.stat().st_mode)
+
+
+def test_what_a_killed_process_left_is_swept(tmp_path: Path) -> None:
+    """By the next start, and not while the process lives."""
+    child = started(tmp_path / "base", "__import__(\"time\").sleep(60)")
+    assert child.stdout is not None
+    path = Path(child.stdout.readline().strip())
+    assert 0 == sweep(tmp_path / "base")
+    assert (path / "data").exists()
+    os.kill(child.pid, signal.SIGKILL)
+    child.wait()
+    child.stdout.close()
+    assert (path / "data").exists()
+    mine = private_directory(tmp_path / "base")
+    assert not path.exists()
+    assert mine.path.exists()
+    mine.remove()
+    mine.remove()
+    assert not mine.path.exists()
+
+
+def test_a_link_in_its_place_is_refused(tmp_path: Path) -> None:
+    """Somebody else may have made /tmp/memories-UID first."""
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "base").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(StorageError, match="link"):
+        private_directory(tmp_path / "base")
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_forked_child_leaves_it_alone(tmp_path: Path) -> None:
+    """Its exit is not the owner's."""
+    mine = private_directory(tmp_path / "base")
+    pid = os.fork()
+    if pid == 0:
+        mine.remove()
+        os._exit(0)
+    os.waitpid(pid, 0)
+    assert mine.path.exists()
+    mine.remove()

@@ -1,0 +1,104 @@
+"""Dead bytes are given back, and the figures say what is really there."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+
+from memories.backends.disk import DiskBackend, compact, log, writer
+from memories.testing.backends import frame_for, record_for
+from memories.testing.faults import FailingFiles
+
+SLACK = 60_000
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(log, "SEGMENT_BYTES", 20_000)
+    monkeypatch.setattr(compact, "SLACK_BYTES", SLACK)
+    monkeypatch.setattr(compact, "RECENT_ROWS", 100)
+    monkeypatch.setattr(writer, "LARGE_BYTES", 30_000)
+
+
+def on_disk(path: Path) -> int:
+    kinds = (".seg", ".val", ".pack", ".run")
+    return sum(file.stat().st_size for file in path.rglob("*") if file.suffix in kinds)
+
+
+def opened(path: Path) -> DiskBackend:
+    backend = DiskBackend(path, files=FailingFiles())
+    assert backend._upkeep is not None
+    backend._upkeep.stop()
+    return backend
+
+
+def settle(backend: DiskBackend) -> None:
+    assert backend._writer is not None
+    compact.tidy(backend._writer, lambda: None, quiet=True)
+    backend.sync()
+
+
+@pytest.mark.parametrize("share_removed", [0.1, 0.45, 0.6])
+def test_churn_stays_within_bounds(tmp_path: Path, share_removed: float) -> None:
+    """Random overwrites and deletes; the bound of the issue, with the constants scaled down."""
+    chance = random.Random(3)
+    with opened(tmp_path / "s") as backend:
+        for version in range(1, 6000):
+            key = f"k{chance.randrange(120)}"
+            if chance.random() < share_removed:
+                backend.remove(key, version)
+            else:
+                size = chance.choice([10, 300, 900, 900, 4000, 31_000])
+                backend.write(record_for(key, version), frame_for(bytes(size)))
+            if version % 100 == 0:
+                assert backend._writer is not None
+                compact.tidy(backend._writer, lambda: None)
+            if version % 1000 == 0:
+                settle(backend)
+                usage = backend.usage()
+                assert on_disk(tmp_path / "s") == usage.physical
+                assert usage.physical < 1.3 * usage.live + 3 * SLACK
+        before = backend.usage()
+    with opened(tmp_path / "s") as again:
+        assert (before.live, before.keys) == (again.usage().live, again.usage().keys)
+        assert on_disk(tmp_path / "s") == again.usage().physical
+
+
+def test_removed_keys_leave_nothing_behind(tmp_path: Path) -> None:
+    """Tombstones go once what they bury is gone: unique keys, stored and removed for ever."""
+    with opened(tmp_path / "s") as backend:
+        backend.write(record_for("old and kept", 1), frame_for(bytes(500)))
+        for version in range(2, 8000, 2):
+            backend.write(record_for(f"k{version}", version), frame_for(bytes(200)))
+            backend.remove(f"k{version}", version + 1)
+            if version % 200 == 0:
+                assert backend._writer is not None
+                compact.tidy(backend._writer, lambda: None)
+        settle(backend)
+        assert backend.usage().physical < 2 * SLACK
+        assert backend._writer is not None
+        assert sum(run.count for run in backend._writer.index.runs) < 600
+
+
+def test_a_deleted_value_stays_dead_though_its_tombstone_is_compacted(tmp_path: Path) -> None:
+    """Only a rebuild from the log shows whether a tombstone went too early."""
+    chance = random.Random(5)
+    held: dict[str, int] = {}
+    with opened(tmp_path / "s") as backend:
+        for version in range(1, 4000):
+            key = f"k{chance.randrange(200)}"
+            if chance.random() < 0.4:
+                backend.remove(key, version)
+                held.pop(key, None)
+            else:
+                backend.write(record_for(key, version), frame_for(bytes(chance.randrange(1, 900))))
+                held[key] = version
+            if version % 97 == 0:
+                settle(backend)
+            if version % 500 == 0:
+                assert backend._writer is not None
+                backend._writer.rebuild()
+                found = {record.key: record.version for record in backend.scan()}
+                assert held == found

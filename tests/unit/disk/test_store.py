@@ -1,0 +1,188 @@
+"""What the disk backend does beyond the contract of backends."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from memories.backends.base import Problem
+from memories.backends.disk import DiskBackend, compact, log, writer
+from memories.entry import Terms, TierName
+from memories.errors import KeyNotFoundError, StorageError, StoreLockedError
+from memories.testing.backends import frame_for, record_for
+
+LARGE = 1 << 20
+
+
+def quiet(backend: DiskBackend) -> DiskBackend:
+    assert backend._upkeep is not None
+    backend._upkeep.stop()
+    return backend
+
+
+def test_a_second_writer_is_told_who_the_first_is(tmp_path: Path) -> None:
+    """At once, with pid and host; and the lock goes with the process."""
+    with DiskBackend(tmp_path / "s"):
+        with pytest.raises(StoreLockedError, match=rf"pid {os.getpid()} on {socket.gethostname()}"):
+            DiskBackend(tmp_path / "s")
+        code = (
+            f"from memories.backends.disk import DiskBackend; DiskBackend({str(tmp_path / 's')!r})"
+        )
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        assert f"pid {os.getpid()}" in done.stderr
+    DiskBackend(tmp_path / "s").close()
+
+
+def test_a_noted_record_is_journaled_without_a_frame(tmp_path: Path) -> None:
+    """A glacier reference survives, replaces a cold copy of the same version, and back."""
+    away = record_for("k", 7, tier=TierName.GLACIER, place=b"bucket/object", stored=5)
+    with DiskBackend(tmp_path / "s") as backend:
+        backend.write(record_for("k", 7), frame_for(bytes(LARGE)))
+        assert away == backend.note(away)
+        assert away == backend.find("k")
+        assert (0, 1) == (backend.usage().live, backend.usage().keys)
+    with DiskBackend(tmp_path / "s") as backend:
+        assert away == backend.find("k")
+        backend.write(record_for("k", 7), frame_for(b"back"))
+        assert b"back" == backend.read(backend.find("k"))
+        backend.remove("k", 8)
+        assert [] == list(backend.scan())
+        backend.sync()
+        assert [] == list((tmp_path / "s" / "values").iterdir())
+
+
+def test_an_adopted_file_is_shared_and_given_back(tmp_path: Path) -> None:
+    """No bytes are copied; one live key does not pin the whole file."""
+    bodies = {f"k{n}": os.urandom(400_000) for n in range(10)}
+    bodies["big"] = os.urandom(3 * LARGE)
+    source, items, offset = tmp_path / "pack", [], 0
+    with source.open("wb") as file:
+        for version, (key, body) in enumerate(bodies.items(), start=1):
+            items.append((record_for(key, version), offset, len(body)))
+            offset += file.write(body)
+    with quiet(DiskBackend(tmp_path / "s")) as backend:
+        before = backend.usage().physical
+        assert 11 == backend.adopt(source, items)
+        kept = list(backend.scan())
+        source.unlink()
+        assert offset == backend.usage().live
+        assert before + offset + 10_000 > backend.usage().physical
+        for record in kept:
+            assert bodies[record.key] == backend.read(record)
+            assert record == backend.find(record.key)
+        view = backend.read(backend.find("big"))
+        for version in range(100, 109):
+            backend.remove(f"k{version - 100}", version)
+        assert backend._writer is not None
+        (number,) = backend._writer.ledger.packs
+        compact._empty_pack(backend._writer, number, lambda: None)
+        backend.sync()
+        assert [] == list((tmp_path / "s" / "values").glob("*.pack"))
+        assert bodies["k9"] == backend.read(backend.find("k9"))
+        assert bodies["big"] == view == backend.read(backend.find("big"))
+        assert backend.usage().physical >= 2 * 3 * LARGE, "the mapped pack is still held"
+        del view, kept
+        assert backend.usage().physical < 4 * LARGE + 400_000
+    with DiskBackend(tmp_path / "s") as backend:
+        assert {"big", "k9"} == {record.key for record in backend.scan()}
+        assert [] == backend.check()
+
+
+def test_a_view_is_one_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it names stays readable through overwrites, deletes and compaction."""
+    monkeypatch.setattr(log, "SEGMENT_BYTES", 20_000)
+    monkeypatch.setattr(compact, "SLACK_BYTES", 0)
+    monkeypatch.setattr(writer, "LARGE_BYTES", 40_000)
+    with quiet(DiskBackend(tmp_path / "s")) as backend:
+        bodies = {f"k{n:02}": os.urandom(41_000 if n % 5 == 0 else 900) for n in range(40)}
+        for version, (key, body) in enumerate(bodies.items(), start=1):
+            backend.write(record_for(key, version), frame_for(body))
+        assert backend._writer is not None
+        with backend.view() as view:
+            assert (40, 40) == (view.keys, view.last_version)
+            for version, key in enumerate(bodies, start=100):
+                backend.remove(key, version)
+            backend._writer.checkpoint()
+            compact.tidy(backend._writer, lambda: None, quiet=True)
+            assert [] == list(backend.scan())
+            records = list(view)
+            assert list(bodies) == [record.key for record in records]
+            for record in records:
+                assert bodies[record.key] == backend.read(record)
+        compact.tidy(backend._writer, lambda: None, quiet=True)
+        backend.sync()
+        assert [] == list((tmp_path / "s" / "values").iterdir())
+        with pytest.raises(KeyNotFoundError):
+            backend.read(records[0])
+
+
+def test_expired_keys_are_found_without_a_scan(tmp_path: Path) -> None:
+    """In the recent rows and in a run; not those that were replaced or removed."""
+    with quiet(DiskBackend(tmp_path / "s")) as backend:
+        for n in range(20):
+            terms = Terms(expires_at=float(n)) if n % 2 else Terms()
+            backend.write(record_for(f"k{n}", n + 1, terms=terms), frame_for(b"v"))
+        assert {"k1", "k3", "k5"} == {record.key for record in backend.expired(5.0)}
+        assert backend._writer is not None
+        backend._writer.checkpoint()
+        assert {"k1", "k3", "k5"} == {record.key for record in backend.expired(5.0)}
+        backend.remove("k1", 50)
+        backend.write(record_for("k3", 51, terms=Terms(expires_at=9.0)), frame_for(b"v"))
+        assert ["k5"] == [record.key for record in backend.expired(5.0)]
+        assert {"k5", "k7", "k9", "k3"} == {record.key for record in backend.expired(9.0)}
+
+
+def test_find_where_and_delete_prefix(tmp_path: Path) -> None:
+    """By the caller's words, by size, by tier and by time."""
+    with DiskBackend(tmp_path / "s") as backend:
+        for n in range(10):
+            terms = Terms(metadata={"sensor": "S2A" if n % 2 else "S1", "n": n})
+            record = record_for(f"a/{n}", n + 1, terms=terms, size=n * 10)
+            backend.write(record, frame_for(b"v"))
+        backend.note(record_for("b", 20, tier=TierName.GLACIER, size=5))
+        found = backend.find_where(metadata={"sensor": "S2A"}, min_size=30, max_size=70)
+        assert ["a/3", "a/5", "a/7"] == [record.key for record in found]
+        assert ["b"] == [record.key for record in backend.find_where(tier=TierName.GLACIER)]
+        late = backend.find_where(prefix="a/", stored_after=1_700_000_009.0)
+        assert ["a/8", "a/9"] == [record.key for record in late]
+        versions = iter(range(100, 200))
+        assert 10 == backend.delete_prefix("a/", lambda: next(versions))
+        assert ["b"] == [record.key for record in backend.scan()]
+        assert 109 == backend.last_version()
+
+
+def test_small_values_share_files(tmp_path: Path) -> None:
+    """A thousand small values are no thousand files, and cost little more than themselves."""
+    with DiskBackend(tmp_path / "s") as backend:
+        for n in range(1000):
+            backend.write(record_for(f"tile/{n}", n + 1), frame_for(bytes(1024)))
+    files = [path for path in (tmp_path / "s").rglob("*") if path.is_file()]
+    assert len(files) < 8
+    assert sum(path.stat().st_size for path in files) < 1.35 * 1000 * 1024
+
+
+def test_an_upkeep_that_fails_is_shown(tmp_path: Path) -> None:
+    """Nobody has to find it in a log."""
+    with DiskBackend(tmp_path / "s") as backend:
+        assert backend._upkeep is not None
+        backend._upkeep.failure = OSError("disk is tired")
+        assert [Problem(None, "the last upkeep failed: disk is tired", False)] == backend.check()
+
+
+def test_a_directory_that_is_no_store_is_refused_for_reading(tmp_path: Path) -> None:
+    """A reader makes nothing."""
+    with pytest.raises(StorageError, match="holds no store"):
+        DiskBackend(tmp_path, read_only=True)
+    assert [] == list(tmp_path.iterdir())
+
+
+def test_room_is_what_the_file_system_has(tmp_path: Path) -> None:
+    """The tier's effective capacity is made of it."""
+    with DiskBackend(tmp_path / "s") as backend:
+        status = os.statvfs(tmp_path)
+        assert backend.room() == pytest.approx(status.f_bavail * status.f_frsize, rel=0.2)
