@@ -205,7 +205,7 @@ class Hierarchy:
                 tier = self.tiers[found.tier]
                 tier.victims.discard(found)
                 found.terms = terms
-                tier.victims.add(found)
+                tier.victims.add(found, accessed=False)
 
     def flush(self) -> None:
         """Give every volatile version a durable copy, and sync.

@@ -21,7 +21,7 @@ def check_key(key: Any) -> str:
             f"a key must be a str, not {type(key).__name__}; use str(key) or a format of your own"
         )
     if type(key) is not str:
-        key = str(str.__str__(key))
+        key = "".join(key)
     if not key:
         raise InvalidKeyError("a key must not be empty")
     if "\0" in key:

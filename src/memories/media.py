@@ -62,12 +62,14 @@ class HostMedium(Medium):
         *,
         ledger: Ledger,
         counter: HitCounter,
+        tick: Callable[[str, int, Callable[[], int]], Callable[[], int]],
         trust: Keyring,
         wall: Callable[[], float],
     ) -> None:
         self._tier = tier
         self._ledger = ledger
         self._counter = counter
+        self._tick = tick
         self._trust = trust
         self._wall = wall
 
@@ -87,6 +89,7 @@ class HostMedium(Medium):
     ) -> Entry:
         """Return a new entry around the payload."""
         del archived
+        tick = self._tick(version.key, parcel.size, self._counter.tick)
 
         def make(kind: type[Entry]) -> Entry:
             return kind(
@@ -97,7 +100,7 @@ class HostMedium(Medium):
                 size=parcel.size,
                 stored_at=version.stored_at,
                 terms=version.terms,
-                tick=self._counter.tick,
+                tick=tick,
                 stamp=self._counter.stamp(),
                 hits=hits,
                 backed=backed,

@@ -97,11 +97,18 @@ class Mover:
         *,
         hits: int = 0,
         backed: TierName | None,
+        accessed: bool,
     ) -> Entry:
         """Put a payload into a volatile tier, under an entry that the catalog names."""
         converted = target.medium.convert(parcel, version)
         self.make_room(target, converted.size, version.key)
-        return self.install(converted, version, target, hits=hits, backed=backed)
+        try:
+            return self.install(
+                converted, version, target, hits=hits, backed=backed, accessed=accessed
+            )
+        except BaseException:
+            target.ledger.release(converted.size)
+            raise
 
     def install(
         self,
@@ -111,12 +118,13 @@ class Mover:
         *,
         hits: int = 0,
         backed: TierName | None,
+        accessed: bool = True,
     ) -> Entry:
         """Name a converted parcel, for which room was made, in the catalog."""
         entry = target.save(converted, version, hits=hits, backed=backed)
         assert isinstance(entry, Entry)
         self.catalog.put(entry)
-        target.victims.add(entry)
+        target.victims.add(entry, accessed=accessed)
         return entry
 
     def let_go(self, entry: Entry) -> None:
@@ -160,7 +168,7 @@ class Mover:
             return True
         finally:
             for victim in refused:
-                tier.victims.add(victim)
+                tier.victims.add(victim, accessed=False)
 
     def drain(self, tier: Tier, used: int) -> None:
         """Move victims out of `tier` until it holds at most `used` bytes, or nothing may leave."""
@@ -171,7 +179,7 @@ class Mover:
                     return
         finally:
             for victim in refused:
-                tier.victims.add(victim)
+                tier.victims.add(victim, accessed=False)
 
     def _offer_one(self, tier: Tier, refused: list[Entry | Record]) -> Outcome:
         """Displace the tier's next victim, or note that it stays."""
@@ -203,7 +211,7 @@ class Mover:
             try:
                 return Outcome.GONE if self._sink(victim) else Outcome.STAYS
             except (StorageError, UnavailableError) as error:
-                tier.victims.add(victim)
+                tier.victims.add(victim, accessed=False)
                 now = self._clock.monotonic()
                 self._events.emit(Failed(victim.key, now, f"move down from {tier.name}", error))
                 raise
@@ -252,7 +260,10 @@ class Mover:
         parcel = self.tiers[found.tier].load(found)
         backed = found.backed if isinstance(found, Entry) else found.tier
         hits = found.hits if isinstance(found, Entry) else 0
-        entry = self.keep(parcel, version_of(found), target, hits=hits, backed=backed)
+        rises = target.name.rank < found.tier.rank
+        entry = self.keep(
+            parcel, version_of(found), target, hits=hits, backed=backed, accessed=rises
+        )
         if isinstance(found, Entry):
             source = self.tiers[found.tier]
             source.victims.discard(found)

@@ -7,6 +7,7 @@ A volatile tier asks its eviction policy, a durable one sweeps its journal. What
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -15,13 +16,15 @@ from memories.entry import Entry, Record, TierName
 from memories.locks import new_lock
 from memories.policies.base import Policy
 
+MAX_NOTES = 65_536  # Hits of sampled keys that wait to be told to the policy.
+
 
 class Victims(ABC):
     """Offers what may leave, one at a time."""
 
     @abstractmethod
-    def add(self, found: Any) -> None:
-        """Learn that `found` has entered the tier, or is offered no longer because it stays."""
+    def add(self, found: Any, *, accessed: bool = True) -> None:
+        """Learn that `found` is in the tier; `accessed` unless it only came down, or stays."""
 
     @abstractmethod
     def discard(self, found: Any) -> None:
@@ -31,48 +34,78 @@ class Victims(ABC):
     def offer(self) -> Any | None:
         """Take out what should leave next; None if nothing may."""
 
-    def resize(self, capacity: int) -> None:
-        """Learn that the tier holds `capacity` bytes from now on."""
-        del capacity
+    def note(self, key: str, size: int) -> None:
+        """Learn of a read that a lower tier answered."""
+        del key, size
+
+    def settle(self) -> None:
+        """Take in what was noted, now rather than at the next offer."""
 
 
 class PolicyVictims(Victims):
-    """The entries of a volatile tier, ordered by an eviction policy."""
+    """The entries of a volatile tier, ordered by an eviction policy.
+
+    A policy that learns from hits (`auto`) hears of those of a sample of the keys only: their
+    entries are given a tick that also takes a note. The notes are read out in the background and
+    before each eviction; when too many pile up, the oldest are lost.
+    """
 
     def __init__(self, policy: Policy, may_leave: Callable[[Entry], bool]) -> None:
         self.policy = policy
         self._may_leave = may_leave
+        self._notes: deque[tuple[str, int]] = deque(maxlen=MAX_NOTES)
         self._lock = new_lock()
-        self._inside: set[int] = set()
 
-    def add(self, found: Entry) -> None:
+    def tick(self, key: str, size: int, tick: Callable[[], int]) -> Callable[[], int]:
+        """Return what an entry of `key` shall call at each hit in the place of `tick`."""
+        with self._lock:
+            if not self.policy.samples(key):
+                return tick
+        note, access = self._notes.append, (key, size)
+
+        def noting_tick() -> int:
+            note(access)
+            return tick()
+
+        return noting_tick
+
+    def note(self, key: str, size: int) -> None:
+        """Let the policy know of a read that a lower tier answered."""
+        self._notes.append((key, size))
+
+    def settle(self) -> None:
+        """Let the policy read the notes."""
+        with self._lock:
+            self._read_notes()
+
+    def add(self, found: Entry, *, accessed: bool = True) -> None:
         """Hand the entry to the policy, unless it must stay."""
-        if self._may_leave(found):
-            with self._lock:
-                self._inside.add(id(found))
+        if not self._may_leave(found):
+            return
+        with self._lock:
+            if accessed:
                 self.policy.insert(found)
+            else:
+                self.policy.adopt(found)
 
     def discard(self, found: Entry) -> None:
         """Take the entry out of the policy, if it is there."""
         with self._lock:
-            if id(found) in self._inside:
-                self._inside.discard(id(found))
+            if found.link is not None:
                 self.policy.remove(found)
 
     def offer(self) -> Entry | None:
         """Take out the policy's next victim."""
         with self._lock:
+            self._read_notes()
             node = self.policy.evict()
-            if node is None:
-                return None
-            self._inside.discard(id(node))
-            assert isinstance(node, Entry)
-            return node
+        assert node is None or isinstance(node, Entry)
+        return node
 
-    def resize(self, capacity: int) -> None:
-        """Tell the policy."""
-        with self._lock:
-            self.policy.resize(capacity)
+    def _read_notes(self) -> None:
+        notes = self._notes
+        if notes:
+            self.policy.observe([notes.popleft() for _ in range(len(notes))])
 
 
 class JournalVictims(Victims):
@@ -96,7 +129,7 @@ class JournalVictims(Victims):
         self._hand = ""
         self._lock = new_lock()
 
-    def add(self, found: Record) -> None:
+    def add(self, found: Record, *, accessed: bool = True) -> None:
         """Nothing to remember: the journal knows it."""
 
     def discard(self, found: Record) -> None:
@@ -127,7 +160,7 @@ class JournalVictims(Victims):
 class NoVictims(Victims):
     """The last tier: nothing leaves it for room."""
 
-    def add(self, found: Any) -> None:
+    def add(self, found: Any, *, accessed: bool = True) -> None:
         """Nothing to remember."""
 
     def discard(self, found: Any) -> None:

@@ -149,16 +149,16 @@ class _Assembly:
             ledger = Ledger(capacity, monotonic=self.clock.monotonic, parent=host)
             counter = HitCounter()
             policy = policies.make(self.settings.policies[name], capacity)
-            self._add(
+            victims = PolicyVictims(policy, self._may_leave)
+            host_medium = HostMedium(
                 name,
-                medium,
-                HostMedium(
-                    name, ledger=ledger, counter=counter, trust=self.trust, wall=self.clock.wall
-                ),
-                ledger,
-                PolicyVictims(policy, self._may_leave),
-                counter,
+                ledger=ledger,
+                counter=counter,
+                tick=victims.tick,
+                trust=self.trust,
+                wall=self.clock.wall,
             )
+            self._add(name, medium, host_medium, ledger, victims, counter)
 
     def _add_cold(self, journal: DiskBackend) -> None:
         ledger = BackendLedger(

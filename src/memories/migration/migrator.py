@@ -90,6 +90,7 @@ class Migrator:
         for name in (TierName.HOT, TierName.WARM):
             tier = hierarchy.tiers[name]
             tier.timeline.note(now)
+            tier.victims.settle()
             used, effective = tier.ledger.used, tier.ledger.effective
             headroom = int(self.settings.low_watermark * effective) - used
             exchange = effective // EXCHANGE_SHARE
@@ -164,6 +165,7 @@ class Migrator:
         target = TierName.COLD if record.tier is TierName.GLACIER else TierName.WARM
         ledger = hierarchy.tiers[target].ledger
         room = int(self.settings.high_watermark * ledger.effective) - ledger.used
+        hierarchy.tiers[TierName.WARM].victims.note(record.key, record.size)
         passed = self._touches.read(record.key, record.size, room=room)
         if passed and len(self._promotions) < MAX_PROMOTIONS:
             self._promotions.append(record)
