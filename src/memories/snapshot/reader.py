@@ -124,6 +124,16 @@ class SnapshotFile:
             self._mapped = memoryview(mapped)
         return self._mapped[offset : offset + length]
 
+    def require_in_place(self) -> None:
+        """Raise StorageError unless the file that is open still lies at its path."""
+        mine = os.fstat(self._file.fileno())
+        try:
+            there = self.path.stat()
+        except OSError as error:
+            raise StorageError(f"{self.path} is gone: {error.strerror}.") from error
+        if (mine.st_dev, mine.st_ino, mine.st_size) != (there.st_dev, there.st_ino, there.st_size):
+            raise StorageError(f"{self.path} was replaced while it was read; try again.")
+
     def fileno(self) -> int:
         """Return the file's descriptor, which stays this object's."""
         return self._file.fileno()

@@ -58,6 +58,8 @@ class Restoring:
 
     def run(self) -> None:
         """Take everything in, then let go what the mode says."""
+        for file in self._chain.files:
+            file.require_in_place()
         if self._adoptable():
             for number, file in enumerate(self._chain.files):
                 self._hierarchy.catalog.journal.adopt(file.path, self._adoptions(number))

@@ -314,6 +314,36 @@ def test_progress_reaches_its_total(manager: MemoryManager, tmp_path: Path) -> N
     assert done == total == (tmp_path / "s").stat().st_size
 
 
+def test_a_file_replaced_while_it_is_verified_is_not_adopted(
+    manager: MemoryManager, tmp_path: Path
+) -> None:
+    """What was verified and what is taken in must be one file."""
+    manager.store("k", 1)
+    manager.create_snapshot(tmp_path / "s")
+    manager.create_snapshot(tmp_path / "other", prefix="nothing")
+
+    def swap(done: int, total: int) -> None:
+        (tmp_path / "other").replace(tmp_path / "s") if (tmp_path / "other").exists() else None
+
+    with pytest.raises(StorageError, match="replaced"):
+        manager.restore_snapshot(tmp_path / "s", progress=swap)
+    assert {"k": 1} == dict(manager)
+
+
+def test_taking_an_instant_blocks_writers_for_no_longer_than_it_may(
+    manager: MemoryManager,
+) -> None:
+    """A millisecond for 10,000 keys is promised; five are allowed on a busy machine."""
+    for n in range(10_000):
+        manager.store(f"k{n}", n, tier="warm")
+    durations = []
+    for _ in range(20):
+        started = time.perf_counter()
+        with manager._hierarchy.catalog.instant():
+            durations.append(time.perf_counter() - started)
+    assert sorted(durations)[5] < 0.005
+
+
 # Incremental snapshots
 
 

@@ -1,0 +1,122 @@
+"""A restore that is killed or fails leaves each key with its old value or its restored one."""
+
+from __future__ import annotations
+
+import errno
+import os
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from memories import MemoryManager, StorageError
+
+KEYS = [f"k{n:03}" for n in range(300)]
+
+
+def value_of(key: str, generation: int) -> bytes:
+    """Return the value of a key in one generation; every third is large."""
+    size = 1_200_000 if int(key[1:]) % 100 == 0 else int(key[1:]) * 7
+    return f"{key} {generation} ".encode() + bytes(size)
+
+
+def fill(manager: MemoryManager, generation: int) -> None:
+    """Store every key, in a durable tier."""
+    for key in KEYS:
+        manager.store(key, value_of(key, generation), tier="cold")
+
+
+KILLED = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from test_snapshot_restore_faults import *
+with MemoryManager(storage_path=sys.argv[2], migration=False) as manager:
+    print("ready", flush=True)
+    while True:
+        manager.restore_snapshot(sys.argv[3], verify="lazy")
+        print("restored", flush=True)
+        fill(manager, 2)
+        manager.store("extra", 1, tier="cold")
+        print("filled", flush=True)
+"""
+
+
+def kill_restores(directory: Path, runs: int, seed: int) -> None:
+    """Kill a process that restores and overwrites over and over, at a random moment."""
+    random_ = random.Random(seed)
+    store, file = directory / "store", directory / "s"
+    with MemoryManager(storage_path=store, migration=False) as manager:
+        fill(manager, 1)
+        manager.create_snapshot(file)
+    seen = set()
+    for _ in range(runs):
+        child = subprocess.Popen(
+            [sys.executable, "-c", KILLED, str(Path(__file__).parent), str(store), str(file)],
+            stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        assert child.stdout is not None
+        assert "ready\n" == child.stdout.readline()
+        time.sleep(random_.uniform(0, 0.4))
+        child.kill()
+        lines = child.stdout.read().split()
+        child.wait()
+        child.stdout.close()
+        with MemoryManager(storage_path=store, migration=False) as manager:
+            generations = {key: int(manager[key].split()[1]) for key in KEYS}
+            for key in KEYS:
+                assert value_of(key, generations[key]) == manager[key]
+            assert {*KEYS} <= {*manager} <= {*KEYS, "extra"}
+            seen.add((min(generations.values()), max(generations.values()), bool(lines)))
+            manager.restore_snapshot(file)
+            assert {key: value_of(key, 1) for key in KEYS} == dict(manager)
+    assert len(seen) > 1  # Some were killed in the middle.
+
+
+def test_a_killed_restore_loses_no_key(tmp_path: Path) -> None:
+    """kill -9 at any moment; the store opens, and restoring again completes it."""
+    kill_restores(tmp_path, runs=5, seed=3)
+
+
+@pytest.mark.torture
+@pytest.mark.timeout(3000)
+def test_a_killed_restore_loses_no_key_every_time(tmp_path: Path) -> None:
+    """The same, two hundred times."""
+    kill_restores(tmp_path, runs=200, seed=4)
+
+
+@pytest.mark.parametrize("call", ["link", "write", "fdatasync"])
+def test_a_failing_disk_fails_the_restore_and_loses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    """Whatever call fails, at its first time or a later one, and afterwards it works again."""
+    with MemoryManager(storage_path=tmp_path / "store", migration=False) as manager:
+        fill(manager, 1)
+        manager.create_snapshot(tmp_path / "s")
+        fill(manager, 2)
+        manager.flush()
+        real, failures = getattr(os, call), 0
+        for fail_at in (1, 2, 50, 200):
+            count = 0
+
+            def failing(*args: Any, _at: int = fail_at, **kwargs: Any) -> Any:
+                nonlocal count
+                count += 1
+                if count == _at:
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                return real(*args, **kwargs)
+
+            with monkeypatch.context() as patch:
+                patch.setattr(os, call, failing)
+                try:
+                    manager.restore_snapshot(tmp_path / "s")
+                except StorageError:
+                    failures += 1
+            for key in KEYS:
+                assert manager[key] in (value_of(key, 1), value_of(key, 2))
+        assert failures or call == "fdatasync"  # Which comes in the background.
+        manager.restore_snapshot(tmp_path / "s")
+        assert {key: value_of(key, 1) for key in KEYS} == dict(manager)
