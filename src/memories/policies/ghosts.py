@@ -1,7 +1,7 @@
 """The keys that left lately, by their digests, in a fixed table of numbers.
 
 Not a set: a key may be lost when two others claim its slots, and is then merely not a ghost. The
-idea: twelve bytes a slot, two slots a ghost, and a ghost is too old when enough others came after.
+idea: thirteen bytes a slot, and a ghost is too old as soon as enough others came after it.
 """
 
 from __future__ import annotations
@@ -10,84 +10,99 @@ from array import array
 
 _SPREAD = 0x9E3779B97F4A7C15  # The golden ratio: other bits choose the second slot.
 _MASK64 = (1 << 64) - 1
+_MASK32 = (1 << 32) - 1
 
 
 class Ghosts:
     """Remembers about the latest `span` digests added, each with a small number.
 
-    `span` is given at every call, since it follows the number of nodes; the table doubles with it.
+    `span` is given at every call, since it follows the number of nodes. A table that has become too
+    small is kept beside a larger one until its ghosts are too old, so that no call rebuilds it.
     """
 
-    __slots__ = ("_digests", "_notes", "_shift", "_size", "_times", "added")
+    __slots__ = ("_added", "_older", "_older_until", "_table")
 
     def __init__(self) -> None:
-        self.added = 0
-        self._allocate(64)
-
-    def _allocate(self, size: int) -> None:
-        self._size = size
-        self._shift = 64 - (size.bit_length() - 1)
-        self._digests = array("Q", bytes(8 * size))
-        self._times = array("I", bytes(4 * size))
-        self._notes = array("B", bytes(size))
+        self._added = 0
+        self._table = _Table(64)
+        self._older: _Table | None = None
+        self._older_until = 0
 
     def add(self, digest: int, span: int, note: int = 0) -> None:
         """Remember `digest`, with a `note` of 0 to 255, for the next `span` additions."""
-        if 2 * span > self._size:
-            self._grow(span)
-        self.added += 1
-        self._place(digest, self.added, note)
+        if 2 * span > self._table.size:
+            self._older, self._older_until = self._table, self._added + span
+            self._table = _Table(1 << (2 * span).bit_length())
+        elif self._added > self._older_until:
+            self._older = None
+        self._added += 1
+        self._table.place(digest, self._added, note)
 
     def has(self, digest: int, span: int) -> bool:
         """Return whether `digest` is a ghost."""
-        slot = self._find(digest)
-        return slot is not None and self._age(self._times[slot]) < span
+        return self._look(digest, span, forget=False) is not None
 
     def take(self, digest: int, span: int) -> int | None:
         """Forget `digest` and return its note, or None if it is no ghost."""
-        slot = self._find(digest)
-        if slot is None:
-            return None
-        age = self._age(self._times[slot])
-        self._times[slot] = 0
-        return self._notes[slot] if age < span else None
+        return self._look(digest, span, forget=True)
 
-    def _find(self, digest: int) -> int | None:
+    def _look(self, digest: int, span: int, *, forget: bool) -> int | None:
+        note = None
+        for table in (self._older, self._table):
+            slot = None if table is None else table.find(digest)
+            if table is None or slot is None:
+                continue
+            if (self._added - table.times[slot]) & _MASK32 < span:
+                note = table.notes[slot]
+            if forget:
+                table.times[slot] = 0
+        return note
+
+    def check(self) -> None:
+        """Assert that no digest lies in two slots of a table."""
+        for table in (self._older, self._table):
+            if table is not None:
+                table.check()
+
+
+class _Table:
+    """Slots, a power of two; a digest lies in one of its two, or in none."""
+
+    __slots__ = ("_shift", "digests", "notes", "size", "times")
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self._shift = 64 - (size.bit_length() - 1)
+        self.digests = array("Q", bytes(8 * size))
+        self.times = array("I", bytes(4 * size))  # The number of the addition; 0 is free.
+        self.notes = array("B", bytes(size))
+
+    def find(self, digest: int) -> int | None:
         for slot in self._slots(digest):
-            if self._times[slot] and self._digests[slot] == digest:
+            if self.times[slot] and self.digests[slot] == digest:
                 return slot
         return None
 
-    def _slots(self, digest: int) -> tuple[int, int]:
-        return digest & (self._size - 1), (digest * _SPREAD & _MASK64) >> self._shift
-
-    def _age(self, time: int) -> int:
-        return (self.added - time) & 0xFFFFFFFF
-
-    def _place(self, digest: int, added: int, note: int) -> None:
+    def place(self, digest: int, added: int, note: int) -> None:
         """Put a ghost where it lies already, or into the freer or older one of its two slots."""
-        slot = self._find(digest)
+        slot = self.find(digest)
         if slot is None:
-            slot = max(self._slots(digest), key=self._staleness)
-        self._digests[slot] = digest
-        self._times[slot] = (added & 0xFFFFFFFF) or 1
-        self._notes[slot] = note
+            one, two = self._slots(digest)
+            slot = one if self._staleness(one, added) >= self._staleness(two, added) else two
+        self.digests[slot] = digest
+        self.times[slot] = (added & _MASK32) or 1
+        self.notes[slot] = note
 
-    def _staleness(self, slot: int) -> int:
-        time = self._times[slot]
-        return self._age(time) if time else 1 << 32
+    def _slots(self, digest: int) -> tuple[int, int]:
+        return digest & (self.size - 1), (digest * _SPREAD & _MASK64) >> self._shift
 
-    def _grow(self, span: int) -> None:
-        old = zip(self._digests, self._times, self._notes, strict=True)
-        self._allocate(1 << (2 * span).bit_length())
-        for digest, time, note in old:
-            if time and self._age(time) < span:
-                self._place(digest, time, note)
+    def _staleness(self, slot: int, added: int) -> int:
+        time = self.times[slot]
+        return (added - time) & _MASK32 if time else 1 << 32
 
     def check(self) -> None:
-        """Assert that no digest lies in two places at once."""
-        live = [d for d, time in zip(self._digests, self._times, strict=True) if time]
+        live = [d for d, time in zip(self.digests, self.times, strict=True) if time]
         assert len(live) == len(set(live))
         assert all(
-            slot in self._slots(d) for slot, d in enumerate(self._digests) if self._times[slot]
+            slot in self._slots(d) for slot, d in enumerate(self.digests) if self.times[slot]
         )

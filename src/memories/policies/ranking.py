@@ -16,7 +16,7 @@ RUNG = 128
 
 # One call looks at no more risen nodes than this, so that a million hits between two evictions
 # make the order a little less exact instead of stopping the program.
-LOOKS = 256
+LOOKS = 64
 
 
 class Rung:
