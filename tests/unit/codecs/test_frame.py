@@ -65,6 +65,24 @@ def test_a_gather_list_copies_nothing() -> None:
     assert packed.segments[0] == packed.head
 
 
+def test_a_frame_written_in_place_is_the_same_frame() -> None:
+    """A writer with a mapped file of its own saves a copy, and changes nothing else."""
+    values = [
+        np.arange(400_000),
+        {"a": b"x" * 70, "b": np.zeros(3)},
+        5,
+        {str(i): i for i in range(9000)},
+    ]
+    for value in values:
+        parts = codecs.encode(value)
+        expected = frame.pack(parts, key="key", version=7).join()
+        room = bytearray(b"\xff" * (len(expected) + 10))
+        assert len(expected) == frame.pack_into(parts, room, key="key", version=7)
+        assert expected + b"\xff" * 10 == room
+        with pytest.raises(InvalidOptionError, match="takes"):
+            frame.pack_into(parts, bytearray(len(expected) - 1), key="key", version=7)
+
+
 def test_a_raw_array_is_read_without_a_copy() -> None:
     """A value of gigabytes is there as soon as its file is mapped."""
     data = packed(np.arange(500_000))
