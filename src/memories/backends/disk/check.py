@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from memories.backends.base import Problem
+from memories.backends.disk.blocks import RunDamagedError
 from memories.backends.disk.files import Files
 from memories.backends.disk.handles import Handle
 from memories.backends.disk.index import Index, merged
@@ -17,7 +18,6 @@ from memories.backends.disk.layout import Layout, numbers
 from memories.backends.disk.opening import Verify
 from memories.backends.disk.reading import GoneError, Reading
 from memories.backends.disk.recover import Walk, chain
-from memories.backends.disk.run import RunDamagedError
 from memories.backends.disk.writer import Writer
 from memories.errors import StorageError
 

@@ -12,11 +12,12 @@ from collections.abc import Callable, Iterator
 from operator import itemgetter
 
 from memories.backends.disk import manifest as manifests
+from memories.backends.disk.blocks import ROW
 from memories.backends.disk.handles import Handle
 from memories.backends.disk.journal import PACKED, TOMBSTONE, Head, Row, unpack_place
 from memories.backends.disk.ledger import Ledger
 from memories.backends.disk.recover import Walk
-from memories.backends.disk.run import ROW, Run
+from memories.backends.disk.run import Run
 from memories.backends.disk.run_writer import write_run
 from memories.backends.disk.writer import Writer
 

@@ -10,6 +10,7 @@ import threading
 import time
 
 from memories.backends.disk import manifest as manifests
+from memories.backends.disk.blocks import RunDamagedError
 from memories.backends.disk.files import Files, read_exactly
 from memories.backends.disk.handles import Handle
 from memories.backends.disk.index import Index
@@ -18,7 +19,7 @@ from memories.backends.disk.layout import Layout, numbers
 from memories.backends.disk.ledger import Ledger
 from memories.backends.disk.manifest import Manifest
 from memories.backends.disk.recover import START, Walk, apply, chain, row_of
-from memories.backends.disk.run import Run, RunDamagedError
+from memories.backends.disk.run import Run
 from memories.errors import StorageError
 
 REFRESH_SECONDS = 0.1
@@ -32,7 +33,7 @@ class Follower:
         self._layout, self._files, self._mmap = layout, files, mmap
         self._lock = threading.Lock()
         self._looked_at = float("-inf")
-        self._manifest: tuple[int, int] | None = None
+        self._manifest: bytes | None = None
         self._ignore_runs = False
         self._walk: Walk | None = None
         self._segment = 0
@@ -65,12 +66,16 @@ class Follower:
             self._ignore_runs, self._segment = True, 0
         self.refresh(now=True)
 
-    def _stamp(self) -> tuple[int, int] | None:
+    def _stamp(self) -> bytes:
+        """Return what tells this manifest from any other: its checksum, not a time or an inode."""
         try:
-            status = self._layout.manifest.stat()
+            descriptor = self._files.open(self._layout.manifest)
         except FileNotFoundError:
-            return None
-        return status.st_ino, status.st_mtime_ns
+            return b""
+        try:
+            return self._files.read(descriptor, 16, 0)
+        finally:
+            self._files.close(descriptor)
 
     def _load(self) -> None:
         self._manifest = self._stamp()

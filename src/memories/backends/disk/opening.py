@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
+from memories.backends.disk.blocks import RunDamagedError
 from memories.backends.disk.files import Files, sync_file
 from memories.backends.disk.follow import open_runs, read_manifest
 from memories.backends.disk.handles import Handles
@@ -19,7 +20,7 @@ from memories.backends.disk.log import Log
 from memories.backends.disk.manifest import Manifest
 from memories.backends.disk.reading import GoneError, Reading
 from memories.backends.disk.recover import START, Replay, Replayed, apply
-from memories.backends.disk.run import Run, RunDamagedError
+from memories.backends.disk.run import Run
 from memories.backends.disk.run_writer import write_run
 from memories.backends.disk.writer import Writer, run_rows
 from memories.entry import Record

@@ -12,30 +12,20 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import msgspec
 from xxhash import xxh3_64_intdigest
 
+from memories.backends.disk.blocks import BLOCK, BLOCK_BITS, ROW, Blocks, RunDamagedError
 from memories.backends.disk.files import Files, read_exactly
-from memories.backends.disk.journal import Row, decode_record
+from memories.backends.disk.journal import Row
 from memories.entry import Record
 
 MAGIC = b"mRun\1\0\0\0"
-BLOCK_BITS = 12
-BLOCK = 1 << BLOCK_BITS
 # magic, number, rows, slots, then where sections start: offsets, table, expiry, sums; and a sum
 # over the sums and this footer.
 FOOTER = struct.Struct("<8sQQQQQQQQ")
-# row length, segment, offset, extent, oldest, kind
-ROW = struct.Struct("<IIQIIB")
-ROW_BYTES = ROW.size
-unpack_fields = ROW.unpack_from
 OFFSET_BITS = 44
 OFFSET_MASK = (1 << OFFSET_BITS) - 1
 FIRST_ROW = 64  # No row starts at 0, so that no word of the table is 0.
-
-
-class RunDamagedError(Exception):
-    """A run of the index is not what was written; it never leaves this package."""
 
 
 class Run:
@@ -61,10 +51,13 @@ class Run:
         self._expiry = view[self._expiry_at : self._expiry_at + 8 * expiries].cast("d")
         self._expiring = view[self._expiry_at + 8 * expiries : self._sums_at].cast("Q")
         self._sums = view[self._sums_at : footer_at].cast("Q")
-        self._verified = bytearray(len(self._sums))
         front = view[footer_at : size - 8]
         if xxh3_64_intdigest(bytes(self._sums) + front) != self._digest:
             raise RunDamagedError(f"the sums of {path} are damaged")
+        self._blocks = Blocks(
+            path, self._data, rows_end=self._offsets_at, end=self._sums_at, sums=self._sums
+        )
+        self.row: Callable[[str], Row | None] = self._lookup()
 
     def _parse(self, footer: bytes, footer_at: int) -> None:
         if len(footer) < FOOTER.size:
@@ -88,28 +81,40 @@ class Run:
         self._offsets_at, self._table_at = offsets_at, table_at
         self._expiry_at, self._sums_at = expiry_at, sums_at
 
-    def row(self, key: str) -> Row | None:
-        """Return the row of `key`, or None."""
-        digest = xxh3_64_intdigest(key.encode())
-        slot = digest & self._mask
-        tag = digest >> OFFSET_BITS
-        while True:
-            if not self._verified[(self._table_at + slot * 8) >> BLOCK_BITS]:
-                self._verify((self._table_at + slot * 8) >> BLOCK_BITS)
-            word = self._table[slot]
-            if word >> OFFSET_BITS == tag:
-                row = self._row_at(word & OFFSET_MASK)
-                if row.record.key == key:
-                    return row
-            elif not word:
-                return None
-            slot = (slot + 1) & self._mask
+    def _lookup(self) -> Callable[[str], Row | None]:
+        """Return `row`: the row of a key, or None.
+
+        A closure, for this is the hot path: its names are looked up faster than attributes.
+        """
+        verified, table, first, mask = (
+            self._blocks.verified, self._table, self._table_at, self._mask
+        )  # fmt: skip
+        verify, row_at = self._blocks.verify, self._blocks.row_at
+        tag_bits, offset_mask, block_bits = OFFSET_BITS, OFFSET_MASK, BLOCK_BITS
+
+        def row(key: str) -> Row | None:
+            digest = xxh3_64_intdigest(key.encode())
+            slot = digest & mask
+            tag = digest >> tag_bits
+            while True:
+                if not verified[(first + slot * 8) >> block_bits]:
+                    verify((first + slot * 8) >> block_bits)
+                word = table[slot]
+                if word >> tag_bits == tag:
+                    found = row_at(word & offset_mask)
+                    if found[0].key == key:
+                        return found
+                elif not word:
+                    return None
+                slot = (slot + 1) & mask
+
+        return row
 
     def rows(self, prefix: bytes = b"", beyond: bytes = b"") -> Iterator[tuple[bytes, Row]]:
         """Yield keys and rows that start with `prefix` and come after `beyond`, in order."""
         at = self._bisect(max(prefix, beyond))
         while at < self.count:
-            row = self._row_at(self._offset(at))
+            row = self._blocks.row_at(self._offset(at))
             key = row.record.key.encode()
             if not key.startswith(prefix):
                 return
@@ -123,72 +128,38 @@ class Run:
         expiries = dict(zip(self._expiring, self._expiry, strict=True))
         for at in range(self.count):
             offset = self._offset(at)
-            row: bytes = data[offset : offset + self._length(offset)]
+            row: bytes = data[offset : offset + self._blocks.length(offset)]
             yield key_of(row), row, expiries.get(offset)
 
     def expired(self, now: float) -> Iterator[Row]:
         """Yield the rows whose time has ended, earliest first; they may have been replaced."""
         for at in range(len(self._expiry)):
-            self._touch(self._expiry_at + 8 * at, 8)
-            self._touch(self._expiry_at + 8 * (len(self._expiry) + at), 8)
+            self._blocks.touch(self._expiry_at + 8 * at, 8)
+            self._blocks.touch(self._expiry_at + 8 * (len(self._expiry) + at), 8)
             if self._expiry[at] > now:
                 return
-            yield self._row_at(self._expiring[at])
+            yield self._blocks.row_at(self._expiring[at])
 
     def verify(self) -> None:
         """Verify every block."""
         for block in range(len(self._sums)):
-            self._verify(block)
+            self._blocks.verify(block)
 
     def _offset(self, at: int) -> int:
-        self._touch(self._offsets_at + 8 * at, 8)
+        self._blocks.touch(self._offsets_at + 8 * at, 8)
         return self._offsets[at]
-
-    def _length(self, offset: int) -> int:
-        self._touch(offset, 4)
-        length = int.from_bytes(self._data[offset : offset + 4], "little")
-        if length < ROW.size or offset + length > self._offsets_at:
-            raise RunDamagedError(f"{self.path} has a row of {length} bytes at {offset}")
-        self._touch(offset, length)
-        return length
-
-    def _row_at(self, offset: int) -> Row:
-        verified, data = self._verified, self._data
-        if not (verified[offset >> BLOCK_BITS] and verified[(offset + 3) >> BLOCK_BITS]):
-            self._length(offset)
-        fields = unpack_fields(data, offset)
-        end = offset + fields[0]
-        if fields[0] > BLOCK or not verified[(end - 1) >> BLOCK_BITS]:
-            end = offset + self._length(offset)
-        try:
-            record = decode_record(data[offset + ROW_BYTES : end])
-        except msgspec.MsgspecError as error:
-            raise RunDamagedError(f"a row of {self.path} cannot be read: {error}") from error
-        return Row(record, fields[5], fields[1], fields[2], fields[3], fields[4])
 
     def _bisect(self, key: bytes) -> int:
         low, high = 0, self.count if key else 0
         while low < high:
             middle = (low + high) // 2
             offset = self._offset(middle)
-            row = self._data[offset : offset + self._length(offset)]
+            row = self._data[offset : offset + self._blocks.length(offset)]
             if key_of(row) < key:
                 low = middle + 1
             else:
                 high = middle
         return low
-
-    def _touch(self, offset: int, length: int) -> None:
-        for block in range(offset // BLOCK, (offset + length - 1) // BLOCK + 1):
-            if not self._verified[block]:
-                self._verify(block)
-
-    def _verify(self, block: int) -> None:
-        start = block * BLOCK
-        data = self._data[start : min(start + BLOCK, self._sums_at)]
-        if xxh3_64_intdigest(data, block) != self._sums[block]:
-            raise RunDamagedError(f"{self.path} is damaged in its block {block}")
-        self._verified[block] = 1
 
 
 def pack_row(row: Row, encode: Callable[[Record], bytes]) -> bytes:

@@ -13,8 +13,9 @@ import numpy as np
 import numpy.typing as npt
 from xxhash import xxh3_64_intdigest
 
+from memories.backends.disk.blocks import BLOCK
 from memories.backends.disk.files import Files, append
-from memories.backends.disk.run import BLOCK, FIRST_ROW, FOOTER, MAGIC, OFFSET_BITS
+from memories.backends.disk.run import FIRST_ROW, FOOTER, MAGIC, OFFSET_BITS
 
 _CHUNK = 64 * BLOCK
 

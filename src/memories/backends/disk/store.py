@@ -17,6 +17,7 @@ from typing import Any, Literal, Self
 from memories.backends.base import Backend, Problem, Usage
 from memories.backends.disk import layout as layouts
 from memories.backends.disk.adopt import bring_in
+from memories.backends.disk.blocks import RunDamagedError
 from memories.backends.disk.check import run_check
 from memories.backends.disk.files import Files
 from memories.backends.disk.follow import Follower
@@ -27,7 +28,6 @@ from memories.backends.disk.layout import Layout
 from memories.backends.disk.lock import WriterLock
 from memories.backends.disk.opening import Opening, Verify
 from memories.backends.disk.reading import GoneError, Reading
-from memories.backends.disk.run import RunDamagedError
 from memories.backends.disk.translate import storage_error
 from memories.backends.disk.upkeep import Upkeep
 from memories.backends.disk.view import View

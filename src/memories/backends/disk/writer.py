@@ -15,6 +15,7 @@ from pathlib import Path
 
 from memories.backends.disk import journal
 from memories.backends.disk import manifest as manifests
+from memories.backends.disk.blocks import RunDamagedError
 from memories.backends.disk.files import Files, append, sync_file
 from memories.backends.disk.handles import Handle, Handles
 from memories.backends.disk.index import Index, Table
@@ -35,7 +36,7 @@ from memories.backends.disk.log import Log
 from memories.backends.disk.manifest import Manifest
 from memories.backends.disk.reading import Reading
 from memories.backends.disk.recover import NOWHERE, START, Walk, oldest_of
-from memories.backends.disk.run import Run, RunDamagedError, pack_row
+from memories.backends.disk.run import Run, pack_row
 from memories.backends.disk.run_writer import write_run
 from memories.entry import Record, TierName
 
