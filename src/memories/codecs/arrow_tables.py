@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from memories.codecs.base import Codec, Parts, Sharing
-from memories.codecs.memory import view_bytes
+from memories.codecs.memory import allocate, view_bytes
 from memories.codecs.packages import package
 from memories.codecs.registry import add
 from memories.errors import CorruptDataError, UnsupportedTypeError
@@ -41,13 +41,20 @@ def write_stream(table: Any) -> memoryview:
         UnsupportedTypeError: it has a type that IPC does not know.
     """
     pa = package("pyarrow")
-    sink = pa.BufferOutputStream()
+    measure = pa.MockOutputStream()
     try:
-        with pa.ipc.new_stream(sink, table.schema) as writer:
-            writer.write_table(table)
+        _write(pa, table, measure)
+        # A stream that grows as it is written would copy itself again and again.
+        arena = allocate(measure.size())
+        _write(pa, table, pa.FixedSizeBufferWriter(pa.py_buffer(arena)))
     except pa.ArrowException as error:
         raise UnsupportedTypeError(f"Arrow cannot serialise this table: {error}") from error
-    return view_bytes(sink.getvalue())
+    return view_bytes(arena)
+
+
+def _write(pa: Any, table: Any, sink: Any) -> None:
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
 
 
 def read_stream(buffer: memoryview) -> Any:
