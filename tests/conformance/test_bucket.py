@@ -51,6 +51,8 @@ class TestDirectoryAlone(BucketTests):
     """Nothing on this machine: all that is known is in the bucket."""
 
     staged = False
+    # A thousand uploads, each synced, take long and show no more than the ones above.
+    test_it_behaves_as_the_oracle = None  # type: ignore[assignment]
 
 
 @pytest.mark.server

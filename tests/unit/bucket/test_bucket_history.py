@@ -206,4 +206,4 @@ def replace_place(one, place: bytes):  # type: ignore[no-untyped-def]
 
 
 TestHistory = History.TestCase
-TestHistory.settings = settings(max_examples=20, stateful_step_count=35, deadline=None)
+TestHistory.settings = settings(max_examples=15, stateful_step_count=30, deadline=None)

@@ -20,6 +20,7 @@ from memories.entry import Record
 from memories.errors import UnavailableError
 
 _PAD = bytes(64)
+_SEALED = "SELECT 1 FROM object WHERE status = 'sealed'"
 _MOST_PACKS = 16  # Staged at once; a bucket that does not answer must not fill the disk.
 
 
@@ -41,6 +42,9 @@ class Shipper:
         self._pack_bytes = pack_bytes
         self._wall = wall
         self._uploading = threading.Lock()
+        # The packs that are still here, so that a read of what is not asks no database.
+        self._sealed = state.row(_SEALED) is not None
+        self._here = {token for (token,) in state.rows("SELECT DISTINCT token FROM staged")}
 
     def upload(self, record: Record, frame: Sequence[Buffer], length: int) -> Record:
         """Put a large frame as an object of its own and note it."""
@@ -93,6 +97,8 @@ class Shipper:
 
     def staged(self, place: Place) -> memoryview | None:
         """Return a frame that is still staged, or None."""
+        if place.token not in self._here:
+            return None
         found = self._state.row(
             "SELECT frame FROM staged WHERE token = ? AND offset = ?", place.token, place.offset
         )
@@ -111,6 +117,7 @@ class Shipper:
             )
         token = new_token()
         self._add_object(token, "open")
+        self._here.add(token)
         return token, 0
 
     def flush(self) -> None:
@@ -121,7 +128,7 @@ class Shipper:
 
     def flush_full(self, before: Callable[[], None]) -> None:
         """Upload the packs that are full, after calling `before` if there are any."""
-        if self._state.row("SELECT 1 FROM object WHERE status = 'sealed'") is not None:
+        if self._sealed:
             before()
             with self._uploading:
                 self._upload_sealed()
@@ -155,7 +162,8 @@ class Shipper:
         return self._state.row(query, token) is not None
 
     def _seal(self) -> None:
-        self._state.run("UPDATE object SET status = 'sealed' WHERE status = 'open'")
+        if self._state.run("UPDATE object SET status = 'sealed' WHERE status = 'open'"):
+            self._sealed = True
 
     def _upload_sealed(self) -> None:
         for token, sequence, size in self._state.rows(
@@ -167,6 +175,8 @@ class Shipper:
                 self._upload_pack(token, sequence, size, contents)
             else:
                 self._drop_pack(token, size)
+        # A pack that is sealed at this very moment may be missed; the next flush takes it.
+        self._sealed = self._state.row(_SEALED) is not None
 
     def _upload_pack(self, token: bytes, sequence: int, size: int, contents: Contents) -> None:
         body: list[Buffer] = []
@@ -180,12 +190,14 @@ class Shipper:
             state.add("physical", -size)
             self._arrived(token, size + len(end))
             state.run("DELETE FROM staged WHERE token = ?", token)
+        self._here.discard(token)
 
     def _drop_pack(self, token: bytes, size: int) -> None:
         with self._state.transaction() as state:
             for table in ("object", "staged", "entry"):
                 state.run(f"DELETE FROM {table} WHERE token = ?", token)
             state.add("physical", -size)
+        self._here.discard(token)
 
     def _add_object(self, token: bytes, status: str) -> int:
         sequence = self._state.add("sequence", 1)

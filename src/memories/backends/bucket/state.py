@@ -11,8 +11,7 @@ import secrets
 import sqlite3
 import threading
 import weakref
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -73,56 +72,77 @@ class State:
     def __init__(self, path: Path, *, full: bool = False, disposable: bool = False) -> None:
         self.path = path
         self._lock = threading.RLock()
+        self._depth = 0
+        self._meta: dict[str, Any] = {}
+        self._changed: set[str] = set()
         path.touch(mode=0o600)
-        with self._translated():
+        sync = "OFF" if disposable else "FULL" if full else "NORMAL"
+        try:
             self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-            sync = "OFF" if disposable else "FULL" if full else "NORMAL"
             self._db.executescript(
                 f"PRAGMA journal_mode=WAL; PRAGMA synchronous={sync}; "
                 "PRAGMA wal_autocheckpoint=4000; PRAGMA cache_size=-4000;" + _SCHEMA
             )
-        self._meta: dict[str, Any] = {}
-        self._changed: set[str] = set()
-        self._load()
+            self._load()
+        except sqlite3.Error as error:
+            raise self._failure(error) from error
         handle = weakref.ref(self)
         os.register_at_fork(after_in_child=lambda: _abandon(handle()))
 
-    @contextmanager
-    def transaction(self) -> Iterator[State]:
-        """Hold the lock; commit everything at the end, or nothing if an exception leaves."""
-        with self._lock, self._translated():
-            if self._db.in_transaction:  # A part of the caller's transaction.
-                yield self
-                return
-            self._db.execute("BEGIN IMMEDIATE")
+    def transaction(self) -> State:
+        """Return what holds the lock for a `with` block, and commits everything at its end.
+
+        Nothing is committed if an exception leaves; a block within a block is a part of it.
+        """
+        return self
+
+    def __enter__(self) -> State:
+        self._lock.acquire()
+        if self._depth == 0:
             try:
-                yield self
-                self._save()
-                self._db.execute("COMMIT")
+                self._execute("BEGIN IMMEDIATE")
             except BaseException:
-                self._db.execute("ROLLBACK")
-                self._load()
+                self._lock.release()
                 raise
+        self._depth += 1
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._depth -= 1
+        try:
+            if self._depth == 0 and kind is None:
+                self._save()
+                self._execute("COMMIT")
+            elif self._depth == 0:
+                self._roll_back()
+        except BaseException:
+            self._roll_back()
+            raise
+        finally:
+            self._lock.release()
 
     def run(self, statement: str, *values: Any) -> int:
         """Execute a statement and return how many rows it changed."""
-        with self._lock, self._translated():
-            return self._db.execute(statement, values).rowcount
+        with self._lock:
+            return self._execute(statement, values).rowcount
 
     def run_many(self, statement: str, rows: Iterable[Sequence[Any]]) -> None:
         """Execute a statement for each row."""
-        with self._lock, self._translated():
-            self._db.executemany(statement, rows)
+        with self._lock:
+            try:
+                self._db.executemany(statement, rows)
+            except sqlite3.Error as error:
+                raise self._failure(error) from error
 
     def rows(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
         """Return all rows of a query."""
-        with self._lock, self._translated():
-            return self._db.execute(query, values).fetchall()
+        with self._lock:
+            return self._execute(query, values).fetchall()
 
     def row(self, query: str, *values: Any) -> tuple[Any, ...] | None:
         """Return the first row of a query, or None."""
-        with self._lock, self._translated():
-            found: tuple[Any, ...] | None = self._db.execute(query, values).fetchone()
+        with self._lock:
+            found: tuple[Any, ...] | None = self._execute(query, values).fetchone()
             return found
 
     def identity(self) -> str:
@@ -151,8 +171,19 @@ class State:
 
     def close(self) -> None:
         """Close the file."""
-        with self._lock, self._translated():
+        with self._lock:
             self._db.close()
+
+    def _execute(self, statement: str, values: Sequence[Any] = ()) -> sqlite3.Cursor:
+        try:
+            return self._db.execute(statement, values)
+        except sqlite3.Error as error:
+            raise self._failure(error) from error
+
+    def _roll_back(self) -> None:
+        if self._db.in_transaction:
+            self._db.execute("ROLLBACK")
+        self._load()
 
     def _load(self) -> None:
         self._meta = dict(self._db.execute("SELECT name, value FROM meta"))
@@ -164,15 +195,11 @@ class State:
             self._db.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", rows)
             self._changed.clear()
 
-    @contextmanager
-    def _translated(self) -> Iterator[None]:
-        try:
-            yield
-        except sqlite3.Error as error:
-            raise StorageError(
-                f"The archive's map {self.path} failed: {error}. Check the disk; a damaged map "
-                "may be removed, it is read from the bucket again."
-            ) from error
+    def _failure(self, error: sqlite3.Error) -> StorageError:
+        return StorageError(
+            f"The archive's map {self.path} failed: {error}. Check the disk; a damaged map may be "
+            "removed, it is read from the bucket again."
+        )
 
 
 def _abandon(state: State | None) -> None:
