@@ -52,6 +52,14 @@ def test_the_latest_point_is_always_there() -> None:
     assert [0.0, 1.0, 1.3] == [one.at for one in history.points()]
 
 
+def test_the_latest_point_outlives_a_thinning() -> None:
+    """It must not vanish at the one moment when the history makes room."""
+    history = History(8, 1.0)
+    for index in range(100):
+        history.add(point(float(index)))
+        assert float(index) == history.points()[-1].at
+
+
 def test_thinning_loses_no_count() -> None:
     """The rate of a long stretch must be that of all its reads, not of a sample of them."""
     history = History(8, 1.0)
