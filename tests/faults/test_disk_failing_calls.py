@@ -111,6 +111,31 @@ def test_a_full_disk_recovers_without_reopening(tmp_path: Path) -> None:
         assert not list((tmp_path / "s" / "values").iterdir())
 
 
+def test_a_removal_works_on_a_full_disk(tmp_path: Path) -> None:
+    """Removing is how to make room, and it has to be written down first."""
+
+    class Full(FailingFiles):
+        """Has no room until the reserve is unlinked."""
+
+        def unlink(self, path: Path) -> None:
+            super().unlink(path)
+            if path.name == "RESERVE":
+                self.arm(0)
+
+    files = Full(code=errno.ENOSPC, kinds=frozenset(["create", "write", "writev"]))
+    backend = quiet(DiskBackend(tmp_path / "s", files=files))
+    backend.write(record_for("k", 1), frame_for(b"value"))
+    assert backend._writer is not None
+    backend._writer.reserve.take()
+    files.arm(1, count=10**9)
+    with pytest.raises(StorageError):
+        backend.write(record_for("other", 2), frame_for(b"value"))
+    backend.remove("k", 3)
+    assert backend.find("k") is None
+    assert not (tmp_path / "s" / "RESERVE").exists()
+    backend.close()
+
+
 @pytest.mark.parametrize("kind", sorted(CHANGING - {"link"}))
 def test_a_store_that_cannot_be_opened_says_why(tmp_path: Path, kind: str) -> None:
     """Opening fails with our error or succeeds; the next opening finds everything."""

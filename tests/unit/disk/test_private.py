@@ -40,7 +40,7 @@ def test_it_is_private_and_goes_at_exit(tmp_path: Path) -> None:
 
 def test_what_a_killed_process_left_is_swept(tmp_path: Path) -> None:
     """By the next start, and not while the process lives."""
-    child = started(tmp_path / "base", "__import__(\"time\").sleep(60)")
+    child = started(tmp_path / "base", '__import__("time").sleep(60)')
     assert child.stdout is not None
     path = Path(child.stdout.readline().strip())
     assert 0 == sweep(tmp_path / "base")

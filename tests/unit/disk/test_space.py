@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from memories.backends.disk import DiskBackend, compact, log, writer
+from memories.backends.disk import DiskBackend, compact, log, reserve, writer
 from memories.testing.backends import frame_for, record_for
 from memories.testing.faults import FailingFiles
 
@@ -16,6 +16,7 @@ SLACK = 60_000
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reserve, "RESERVE_BYTES", 1_000)
     monkeypatch.setattr(log, "SEGMENT_BYTES", 20_000)
     monkeypatch.setattr(compact, "SLACK_BYTES", SLACK)
     monkeypatch.setattr(compact, "RECENT_ROWS", 100)
@@ -24,7 +25,9 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def on_disk(path: Path) -> int:
     kinds = (".seg", ".val", ".pack", ".run")
-    return sum(file.stat().st_size for file in path.rglob("*") if file.suffix in kinds)
+    files = [path / "RESERVE", *path.rglob("*")]
+    found = [file for file in files if file.suffix in kinds or file.name == "RESERVE"]
+    return sum(file.stat().st_size for file in set(found) if file.exists())
 
 
 def opened(path: Path) -> DiskBackend:

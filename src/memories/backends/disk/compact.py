@@ -39,6 +39,8 @@ def tidy(writer: Writer, pace: Pace, *, quiet: bool = False) -> None:
         writer.checkpoint(pace)
     merge_runs(writer, pace, quiet=quiet)
     compact(writer, pace)
+    if quiet:
+        writer.reserve.take()
 
 
 def _behind(writer: Writer) -> int:

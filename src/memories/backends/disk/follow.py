@@ -23,7 +23,7 @@ from memories.backends.disk.run import Run
 from memories.errors import StorageError
 
 REFRESH_SECONDS = 0.1
-_TRIES = 20
+_TRY_SECONDS = 10.0
 
 
 class Follower:
@@ -45,7 +45,8 @@ class Follower:
         if not now and time.monotonic() - self._looked_at < REFRESH_SECONDS:
             return
         with self._lock:
-            for _ in range(_TRIES):
+            give_up = time.monotonic() + _TRY_SECONDS
+            while True:
                 try:
                     if self._stamp() != self._manifest or self._segment == 0:
                         self._load()
@@ -55,9 +56,12 @@ class Follower:
                     # A file was unlinked between the manifest and us: the next manifest knows.
                     pass
                 self._manifest, self._segment = None, 0
-                time.sleep(0.01)
-            else:
-                raise StorageError(f"{self._layout.root} changed faster than it could be read")
+                if time.monotonic() > give_up:
+                    raise StorageError(
+                        f"{self._layout.root} changed faster than it could be read for "
+                        f"{_TRY_SECONDS:.0f} seconds; open it again when the writer is less busy"
+                    )
+                time.sleep(0.005)
             self._looked_at = time.monotonic()
 
     def distrust_runs(self) -> None:
@@ -90,8 +94,8 @@ class Follower:
             except RunDamagedError:
                 start = START
         self._segment, self._walk = -1, None
-        spans, _ = chain(self._layout, self._files)
-        later = [span.number for span in spans if span.number >= start.segment]
+        spans, _ = chain(self._layout, self._files, start.segment)
+        later = [span.number for span in spans]
         if later:
             first = start.offset if later[0] == start.segment else SEGMENT_HEADER_BYTES
             self._open(later[0], first)
@@ -124,8 +128,8 @@ class Follower:
     def _later(self) -> list[int]:
         if numbers(self._layout.log, ".seg")[-1:] <= [self._segment]:
             return []
-        spans, _ = chain(self._layout, self._files)
-        return [span.number for span in spans if span.number > self._segment]
+        spans, _ = chain(self._layout, self._files, self._segment + 1)
+        return [span.number for span in spans]
 
     def _before(self, number: int) -> Position | None:
         descriptor = self._files.open(self._layout.segment(number))

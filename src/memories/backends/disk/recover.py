@@ -148,9 +148,12 @@ def row_of(number: int, offset: int, head: Head) -> Row:
     return Row(record, head.kind, number, offset, head.extent, head.oldest)
 
 
-def chain(layout: Layout, files: Files) -> tuple[list[Span], list[int]]:
-    """Return the segments that count, oldest first, and the numbers of those that do not."""
-    found = numbers(layout.log, ".seg")
+def chain(layout: Layout, files: Files, since: int = 0) -> tuple[list[Span], list[int]]:
+    """Return the segments that count, oldest first, and the numbers of those that do not.
+
+    Those below `since` are not looked at: a writer may be unlinking them.
+    """
+    found = [number for number in numbers(layout.log, ".seg") if number >= since]
     spans: list[Span] = []
     void: list[int] = []
     allowed: Position | None = None
@@ -207,12 +210,12 @@ class Replay:
     ) -> None:
         self._layout, self._files = layout, files
         self._apply, self._intact, self._repair = apply, intact, repair
-        self._spans, self._void = chain(layout, files)
+        self._void: list[int] = []
         self._damage: list[str] = []
 
     def run(self, start: Position) -> Replayed:
         """Replay the log and return where history ends."""
-        spans = [span for span in self._spans if span.number >= start.segment]
+        spans, self._void = chain(self._layout, self._files, start.segment)
         synced = max(start, self._mark(spans))
         limit = self._limit(spans, synced)
         end = start

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
+import warnings
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -26,6 +27,7 @@ from memories.backends.disk.index import Index
 from memories.backends.disk.journal import PACKED, TOMBSTONE, Row, pack_place, placed
 from memories.backends.disk.layout import Layout
 from memories.backends.disk.lock import WriterLock
+from memories.backends.disk.network import remote_kind
 from memories.backends.disk.opening import Opening, Verify
 from memories.backends.disk.reading import GoneError, Reading
 from memories.backends.disk.translate import storage_error
@@ -41,6 +43,10 @@ from memories.errors import (
     StorageError,
 )
 
+REMOTE_WARNING = (
+    "{path} is on a network file system ({kind}): use the store from one machine at a time, and do "
+    "not rely on power cuts or on views that outlive their key (docs/format.md, Cold log)"
+)
 Durability = Literal["relaxed", "full"]
 
 
@@ -75,6 +81,10 @@ class DiskBackend(Backend):
         files: Files | None = None,
     ) -> None:
         self._layout = Layout(Path(path))
+        kind = remote_kind(self._layout.root)
+        if kind is not None:
+            warnings.warn(REMOTE_WARNING.format(path=path, kind=kind), stacklevel=2)
+            mmap = False
         self._files = Files() if files is None else files
         self._mmap, self._durability, self._verify = mmap, durability, verify
         self._closed = False

@@ -36,6 +36,7 @@ from memories.backends.disk.log import Log
 from memories.backends.disk.manifest import Manifest
 from memories.backends.disk.reading import Reading
 from memories.backends.disk.recover import NOWHERE, START, Walk, oldest_of
+from memories.backends.disk.reserve import Reserve
 from memories.backends.disk.run import Run, pack_row
 from memories.backends.disk.run_writer import write_run
 from memories.entry import Record, TierName
@@ -66,6 +67,7 @@ class Writer:
         self._handles = handles
         self._full = full
         self.mmap = mmap
+        self.reserve = Reserve(layout, files)
         self._rebuild = rebuild
         self._unsynced: dict[int, str] = {}  # Value files, and the keys they belong to.
         self._drafts: set[int] = set()  # Files that are written but not yet journaled.
@@ -230,7 +232,13 @@ class Writer:
     def remove(self, key: str, version: int) -> None:
         """Make a key absent as of `version`."""
         tomb = Record(key=key, version=version, tier=TierName.COLD, size=0, stored_at=0.0)
-        self.write_head(TOMBSTONE, tomb)
+        try:
+            self.write_head(TOMBSTONE, tomb)
+        except OSError as error:
+            # On a full disk removing is how to make room, so it has a reserve to be written to.
+            if not self.reserve.give(error):
+                raise
+            self.write_head(TOMBSTONE, tomb)
 
     def note(self, record: Record) -> Record:
         """Journal a record whose frame lies in another backend."""
@@ -504,7 +512,7 @@ class Writer:
         """Return the bytes taken on the medium."""
         ledger = self.ledger
         files = ledger.log_bytes + ledger.pack_bytes + ledger.value_bytes
-        return files + self.index_bytes + self._held
+        return files + self.index_bytes + self._held + self.reserve.bytes
 
 
 def run_rows(table: Table) -> Iterator[tuple[bytes, bytes, float | None]]:

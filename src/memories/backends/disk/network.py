@@ -1,0 +1,29 @@
+"""Tells a network file system, on which the store's assumptions do not hold, from a local one."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+REMOTE = frozenset(
+    ("nfs", "nfs4", "cifs", "smb3", "smbfs", "afs", "ceph", "9p", "lustre", "beegfs", "glusterfs")
+)
+_MOUNTS = Path("/proc/self/mountinfo")
+
+
+def remote_kind(path: Path, mounts: str | None = None) -> str | None:
+    """Return the kind of network or FUSE file system that `path` is on, or None if it is local.
+
+    `mounts` stands for the text of /proc/self/mountinfo; without one every path counts as local.
+    """
+    if mounts is None:
+        mounts = _MOUNTS.read_text() if _MOUNTS.exists() else ""
+    place = os.path.realpath(path)
+    longest, found = -1, ""
+    for line in mounts.splitlines():
+        left, _, right = line.partition(" - ")
+        point = left.split()[4].encode().decode("unicode_escape")
+        inside = place == point or place.startswith(point.rstrip("/") + "/")
+        if inside and len(point) >= longest:
+            longest, found = len(point), right.split()[0]
+    return found if found in REMOTE or found.startswith("fuse.") else None
