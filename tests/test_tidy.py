@@ -29,6 +29,8 @@ LAYERS = (
     ("parcel", "catalog", "timeline", "keylocks", "ledger", "touches", "verified", "cluster"),
     ("media", "victims"),
     ("tier",),
+    ("placement",),
+    ("sweep",),
     ("mover",),
     ("hierarchy",),
     ("migration", "snapshot", "analytics", "history", "statistics", "simulator"),

@@ -31,8 +31,8 @@ from memories.events import EventBus, Missed, Retrieved, Stored
 from memories.keylocks import KeyLocks
 from memories.mover import Mover
 from memories.parcel import Parcel
+from memories.placement import candidates
 from memories.tier import Tier, version_of
-from memories.units import format_size
 from memories.verified import Verified
 
 READ_ATTEMPTS = 8  # A read is overtaken by a move at most this often before the fault is real.
@@ -99,15 +99,12 @@ class Hierarchy:
             self.require_writable()
             previous = self.catalog.find(key)
             self._compare(key, previous, if_version)
-            target = self._choose(key, tier, parcel.host_size, terms)
+            targets = candidates(self.tiers, key, tier, parcel.host_size, terms)
             version = Version(key, self.catalog.next_version(), self.clock.wall(), terms)
             old_record = self._record_under(previous)
-            if target.name.durable:
-                found: Entry | Record = self.mover.write(parcel, version, target)
-                if isinstance(previous, Entry):
-                    self.catalog.drop(previous)
-            else:
-                found = self._put_volatile(parcel, version, target, old_record, volatile)
+            found = self._put_first(parcel, version, targets, old_record, volatile)
+            if isinstance(previous, Entry) and isinstance(found, Record):
+                self.catalog.drop(previous)
             if isinstance(previous, Entry):
                 self.mover.let_go(previous)
             self.mover.let_archive_go(old_record, version.number)
@@ -264,6 +261,34 @@ class Hierarchy:
         if self.state is State.READ_ONLY:
             raise StorageError("this manager was opened with read_only=True and cannot be changed")
 
+    def _put_first(
+        self,
+        parcel: Parcel,
+        version: Version,
+        targets: list[Tier],
+        old_record: Record | None,
+        volatile: bool,
+    ) -> Entry | Record:
+        """Put into the first of `targets` that makes room: rather down than nowhere."""
+        for target in targets[:-1]:
+            try:
+                return self._put_into(parcel, version, target, old_record, volatile)
+            except TierFullError:
+                continue
+        return self._put_into(parcel, version, targets[-1], old_record, volatile)
+
+    def _put_into(
+        self,
+        parcel: Parcel,
+        version: Version,
+        target: Tier,
+        old_record: Record | None,
+        volatile: bool,
+    ) -> Entry | Record:
+        if target.name.durable:
+            return self.mover.write(parcel, version, target)
+        return self._put_volatile(parcel, version, target, old_record, volatile)
+
     def _put_volatile(
         self,
         parcel: Parcel,
@@ -299,31 +324,6 @@ class Hierarchy:
         version = version_of(entry)
         parcel = self.tiers[entry.tier].load(entry)
         self.catalog.back(self.mover.write(parcel, version, self._backing_tier(version)))
-
-    def _choose(self, key: str, wanted: TierName | None, size: int, terms: Terms) -> Tier:
-        """Return the tier a new value goes to.
-
-        A named tier is taken at its word; a value larger than the whole tier goes to the first
-        one below that holds it. Otherwise it is the fastest with room to spare, and when none has,
-        warm, which makes room.
-        """
-        if wanted is not None and not terms.admits(self.tier(wanted).name):
-            raise InvalidOptionError(f"tier={wanted.value!r} contradicts min_tier or max_tier")
-        rank = wanted.rank if wanted is not None else 0
-        holding = [
-            tier
-            for name, tier in self.tiers.items()
-            if name.rank >= rank and terms.admits(name) and tier.holds(size)
-        ]
-        if not holding:
-            raise TierFullError(self._too_large(key, size))
-        if wanted is None:
-            roomy = [
-                tier for tier in holding if not tier.name.durable and tier.ledger.headroom >= size
-            ]
-            lower = [tier for tier in holding if tier.name is not TierName.HOT]
-            return (roomy or lower or holding)[0]
-        return holding[0]
 
     def _read(self, key: str, use: Callable[[Parcel, bool], Any], *, whole: bool = True) -> Any:
         started = self.clock.monotonic()
@@ -384,13 +384,3 @@ class Hierarchy:
                 f"{found.key[:200]!r} may not lie in {target}: its min_tier is "
                 f"{found.terms.min_tier or 'hot'}, its max_tier {found.terms.max_tier or 'glacier'}"
             )
-
-    def _too_large(self, key: str, size: int) -> str:
-        tiers = ", ".join(
-            f"{name} {format_size(tier.ledger.effective)}" for name, tier in self.tiers.items()
-        )
-        return (
-            f"{key[:60]!r} needs {format_size(size)}, more than any tier it may lie in can hold "
-            f"({tiers}). Everything stored before is still there. Make a tier larger, or split "
-            "the value"
-        )

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from enum import Enum
 
 import msgspec
 
@@ -20,20 +19,13 @@ from memories.errors import StorageError, TierFullError, UnavailableError
 from memories.events import EventBus, Failed, Moved, Removed
 from memories.keylocks import KeyLocks
 from memories.parcel import Parcel
+from memories.sweep import Outcome, Sweep
 from memories.tier import Tier, version_of
 from memories.units import format_size
 
-BUSY_SECONDS = 5.0  # How long a store waits for victims that others are working on.
-BUSY_POLL_SECONDS = 0.002
-
-
-class Outcome(Enum):
-    """What became of a victim."""
-
-    GONE = "gone"
-    STAYS = "stays"  # No tier below takes it.
-    BUSY = "busy"  # Another thread works on its key.
-    NONE = "none"  # There was no victim.
+POLL_SECONDS = 0.002
+BUSY_POLLS = 2500  # How often a store looks again at victims that others are working on.
+STORE_POLLS = 10  # How often it waits for the stores of others to become victims.
 
 
 class Mover:
@@ -146,50 +138,26 @@ class Mover:
         Raises:
             TierFullError: everything that may leave has left, or nowhere is room for it.
         """
-        patience = time.monotonic() + BUSY_SECONDS
-        while not self._try_room(tier, size, key):
-            # Whoever works on a busy victim is about to let it go, or to move it down himself.
-            if time.monotonic() >= patience:
+        polls = 0
+        while True:
+            with Sweep(tier, self._displace) as sweep:
+                while not tier.ledger.reserve(size):
+                    if not sweep.step():
+                        break
+                else:
+                    return
+            # Whoever works on a busy victim is about to let it go or to move it down, and what a
+            # store in another thread has reserved is about to become a victim.
+            if polls >= (BUSY_POLLS if sweep.busy else STORE_POLLS):
                 raise TierFullError(self._full(tier, size, key))
-            time.sleep(BUSY_POLL_SECONDS)
-
-    def _try_room(self, tier: Tier, size: int, key: str) -> bool:
-        """Reserve `size` bytes; False if victims were busy, TierFullError if none was."""
-        refused: list[Entry | Record] = []
-        busy = False
-        try:
-            while not tier.ledger.reserve(size):
-                outcome = self._offer_one(tier, refused)
-                if outcome is Outcome.NONE:
-                    if busy:
-                        return False
-                    raise TierFullError(self._full(tier, size, key))
-                busy = busy or outcome is Outcome.BUSY
-            return True
-        finally:
-            for victim in refused:
-                tier.victims.add(victim, accessed=False)
+            polls += 1
+            time.sleep(POLL_SECONDS)
 
     def drain(self, tier: Tier, used: int) -> None:
         """Move victims out of `tier` until it holds at most `used` bytes, or nothing may leave."""
-        refused: list[Entry | Record] = []
-        try:
-            while tier.ledger.used > used:
-                if self._offer_one(tier, refused) is Outcome.NONE:
-                    return
-        finally:
-            for victim in refused:
-                tier.victims.add(victim, accessed=False)
-
-    def _offer_one(self, tier: Tier, refused: list[Entry | Record]) -> Outcome:
-        """Displace the tier's next victim, or note that it stays."""
-        victim = tier.victims.offer()
-        if victim is None:
-            return Outcome.NONE
-        outcome = self._displace(tier, victim)
-        if outcome is not Outcome.GONE:
-            refused.append(victim)
-        return outcome
+        with Sweep(tier, self._displace) as sweep:
+            while tier.ledger.used > used and sweep.step():
+                pass
 
     def below(self, found: Entry | Record) -> Iterator[Tier]:
         """Yield the slower tiers that the terms of `found` admit, nearest first."""
@@ -211,7 +179,6 @@ class Mover:
             try:
                 return Outcome.GONE if self._sink(victim) else Outcome.STAYS
             except (StorageError, UnavailableError) as error:
-                tier.victims.add(victim, accessed=False)
                 now = self._clock.monotonic()
                 self._events.emit(Failed(victim.key, now, f"move down from {tier.name}", error))
                 raise

@@ -10,10 +10,34 @@ from typing import Any
 
 from memories.entry import Entry, Record, TierName, Version
 from memories.ledger import BackendLedger, Ledger
+from memories.locks import new_lock
 from memories.media import Medium
 from memories.parcel import Parcel
 from memories.timeline import HitCounter, Timeline
 from memories.victims import Victims
+
+
+class Sweeps:
+    """How many threads are making room in a tier."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._lock = new_lock()
+
+    def begin(self) -> None:
+        """Count one more."""
+        with self._lock:
+            self._count += 1
+
+    def end(self) -> None:
+        """Count one less."""
+        with self._lock:
+            self._count -= 1
+
+    @property
+    def shared(self) -> bool:
+        """Return whether there is more than one."""
+        return self._count > 1
 
 
 class Tier:
@@ -35,6 +59,7 @@ class Tier:
         self.victims = victims
         self.counter = counter
         self.timeline = timeline
+        self.sweeps = Sweeps()
 
     def save(
         self,

@@ -1,0 +1,54 @@
+"""Where a new value may go, best first. Decides, and touches nothing."""
+
+from __future__ import annotations
+
+from memories.entry import Terms, TierName
+from memories.errors import InvalidOptionError, TierFullError
+from memories.tier import Tier
+from memories.units import format_size
+
+
+def candidates(
+    tiers: dict[TierName, Tier], key: str, wanted: TierName | None, size: int, terms: Terms
+) -> list[Tier]:
+    """Return the tiers to try for a new value of `size` bytes, the best one first.
+
+    A named tier is taken at its word. Otherwise it is the fastest volatile one with room to spare,
+    and when none has, warm, which makes room. Either way the slower ones follow: a value larger
+    than a tier, or met by one where nothing may leave, goes down rather than nowhere.
+
+    Raises:
+        InvalidOptionError: the terms forbid the tier that was named.
+        TierFullError: no tier that the terms admit is large enough.
+    """
+    if wanted is not None and not terms.admits(wanted):
+        raise InvalidOptionError(f"tier={wanted.value!r} contradicts min_tier or max_tier")
+    rank = wanted.rank if wanted is not None else 0
+    holding = [
+        tier
+        for name, tier in tiers.items()
+        if name.rank >= rank and terms.admits(name) and tier.holds(size)
+    ]
+    if not holding:
+        raise TierFullError(_too_large(tiers, key, size))
+    first = holding[0] if wanted is not None else _fastest_with_room(holding, size)
+    return [tier for tier in holding if tier.name.rank >= first.name.rank]
+
+
+def _fastest_with_room(holding: list[Tier], size: int) -> Tier:
+    for tier in holding:
+        if not tier.name.durable and tier.ledger.headroom >= size:
+            return tier
+    lower = [tier for tier in holding if tier.name is not TierName.HOT]
+    return (lower or holding)[0]
+
+
+def _too_large(tiers: dict[TierName, Tier], key: str, size: int) -> str:
+    sizes = ", ".join(
+        f"{name} {format_size(tier.ledger.effective)}" for name, tier in tiers.items()
+    )
+    return (
+        f"{key[:60]!r} needs {format_size(size)}, more than any tier it may lie in can hold "
+        f"({sizes}). Everything stored before is still there. Make a tier larger, or split the "
+        "value"
+    )

@@ -1,0 +1,59 @@
+"""One pass over a tier's victims, by one thread among several.
+
+A victim that is offered to one thread is in no other's sight, so a thread that sees none must know
+whether others are at work before it takes the tier for full.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import Enum
+
+from memories.entry import Entry, Record
+from memories.tier import Tier
+
+
+class Outcome(Enum):
+    """What became of a victim."""
+
+    GONE = "gone"
+    STAYS = "stays"  # No tier below takes it.
+    BUSY = "busy"  # Another thread works on its key.
+
+
+class Sweep:
+    """Displaces victims one by one; those that stay are victims again when the pass ends."""
+
+    def __init__(self, tier: Tier, displace: Callable[[Tier, Entry | Record], Outcome]) -> None:
+        self._tier = tier
+        self._displace = displace
+        self._kept: list[Entry | Record] = []
+        self._seen: set[tuple[str, int]] = set()
+        self.busy = False  # Whether another thread kept a victim from leaving.
+
+    def step(self) -> bool:
+        """Displace the next victim; False when there is none that was not tried before."""
+        victim = self._tier.victims.offer()
+        if victim is None or (victim.key, victim.version) in self._seen:
+            if victim is not None:
+                self._kept.append(victim)
+            self.busy = self.busy or self._tier.sweeps.shared
+            return False
+        self._seen.add((victim.key, victim.version))
+        outcome = Outcome.STAYS
+        try:
+            outcome = self._displace(self._tier, victim)
+        finally:
+            if outcome is not Outcome.GONE:
+                self._kept.append(victim)
+        self.busy = self.busy or outcome is Outcome.BUSY
+        return True
+
+    def __enter__(self) -> Sweep:
+        self._tier.sweeps.begin()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        for victim in self._kept:
+            self._tier.victims.add(victim, accessed=False)
+        self._tier.sweeps.end()

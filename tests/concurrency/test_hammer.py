@@ -1,0 +1,120 @@
+"""Everything moves all the time, under many threads, and every value carries its own checksum."""
+
+from __future__ import annotations
+
+import gc
+import random
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from xxhash import xxh3_64_intdigest
+
+from memories import MemoryManager, MigrationSettings, TierFullError
+from memories.entry import TierName
+from memories.victims import PolicyVictims
+
+SECONDS = 6.0
+KEYS = [f"k{index}" for index in range(60)]
+
+
+def value_of(key: str, number: int) -> np.ndarray:
+    """Return an array that says whose it is and proves it."""
+    words = np.random.default_rng(number).integers(0, 2**63, random.randrange(2, 800), dtype="u8")
+    words[0] = xxh3_64_intdigest(key.encode() + words[1:].tobytes())
+    return words
+
+
+def is_sound(key: str, words: np.ndarray) -> bool:
+    """Return whether `words` were made for `key`."""
+    return bool(words[0] == xxh3_64_intdigest(key.encode() + words[1:].tobytes()))
+
+
+@pytest.mark.timeout(120)
+def test_no_value_is_ever_torn_mixed_up_or_lost(tmp_path: Path) -> None:
+    """Eight threads store, read, delete, move and snapshot; nothing but KeyError may come of it."""
+    manager = MemoryManager(
+        "60 kB",
+        "100 kB",
+        "400 kB",
+        glacier_memory_enabled=True,
+        storage_path=tmp_path / "store",
+        migration=MigrationSettings(interval_seconds=0.005),
+    )
+    kept = {f"kept{index}": value_of(f"kept{index}", index) for index in range(20)}
+    manager.store_many(kept)
+    errors: list[BaseException] = []
+    counts: dict[str, int] = {}
+    deadline = time.monotonic() + SECONDS
+
+    def loop(name: str, act: Callable[[random.Random], None]) -> None:
+        chance = random.Random(name)
+        while time.monotonic() < deadline and not errors:
+            try:
+                act(chance)
+            except KeyError:
+                continue  # Somebody deleted it; that is an answer.
+            except BaseException as error:
+                errors.append(error)
+            counts[name] = counts.get(name, 0) + 1
+
+    def store(chance: random.Random) -> None:
+        key = chance.choice(KEYS)
+        tier = chance.choice(["auto", "auto", "hot", "warm", "cold"])
+        manager.store(key, value_of(key, chance.randrange(10**6)), tier)
+
+    def read(chance: random.Random) -> None:
+        key = chance.choice([*KEYS, *kept])
+        assert is_sound(key, manager.retrieve(key)), key
+
+    def move(chance: random.Random) -> None:
+        key = chance.choice([*KEYS, *kept])
+        tier = chance.choice(["hot", "warm", "cold", "glacier"])
+        try:
+            manager.migrate(key, tier)
+        except TierFullError:
+            # A snapshot under way holds what it has yet to write; the value stays where it was.
+            assert tier in ("hot", "warm")
+
+    def change(chance: random.Random) -> None:
+        key = chance.choice(KEYS)
+        if chance.random() < 0.3:
+            manager.delete(key)
+        elif chance.random() < 0.1:
+            manager.create_snapshot(tmp_path / "hammer.bin")
+        else:
+            manager.modify(key, lambda words: value_of(key, int(words[1] % 1000)))
+
+    acts = {"store1": store, "store2": store, "read1": read, "read2": read, "read3": read,
+            "move1": move, "move2": move, "change": change}  # fmt: skip
+    threads = [threading.Thread(target=loop, args=item) for item in acts.items()]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+        assert not thread.is_alive(), "a thread hangs"
+    gc.collect()
+    for name in ("hot", "warm"):
+        tier = manager._hierarchy.tiers[TierName(name)]
+        entries = [entry for entry in manager._entries.values() if entry.tier == name]
+        held = sum(entry.size for entry in entries)
+        assert held == tier.ledger.used, f"{name} is charged for what nobody holds"
+        victims = tier.victims
+        assert isinstance(victims, PolicyVictims)
+        assert all(entry.link is not None for entry in entries), f"{name} hides a victim"
+        assert len(entries) == len(victims.policy)
+    assert [] == errors
+    assert all(counts.get(name, 0) > 10 for name in acts), counts
+    stats = manager.stats()
+    assert 0 == stats.failures, stats.latest_failure
+    assert sum(stats.moves.values()) > 100
+    for key, value in kept.items():
+        assert np.array_equal(value, manager.retrieve(key))
+    for key in manager:
+        assert is_sound(key, manager.retrieve(key))
+    for tier in stats.tiers.values():
+        assert 0 <= tier.used_bytes <= tier.effective_bytes
+    manager.cleanup()
