@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import random
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -63,8 +65,9 @@ TestQueue = QueueMachine.TestCase
 TestQueue.settings = settings(max_examples=30, stateful_step_count=30, deadline=None)
 
 
-def test_the_hand_does_not_move_when_others_leave():
-    """SIEVE would spare or judge nodes twice if the hand slipped over them."""
+@pytest.mark.parametrize("seed", range(10))
+def test_the_hand_does_not_move_when_others_leave(seed):
+    """SIEVE would spare or judge nodes twice if the hand slipped over them, or pages merged."""
     queue = PageQueue()
     nodes = [PlainNode(str(number)) for number in range(200)]
     for node in nodes:
@@ -74,6 +77,7 @@ def test_the_hand_does_not_move_when_others_leave():
         queue.index += 1
     queue.advance()
     resting = queue.hand.nodes[queue.index]
+    random.Random(seed).shuffle(nodes)
     for node in nodes:
         if node is not resting:
             queue.remove(node)
