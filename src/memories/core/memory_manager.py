@@ -7,32 +7,23 @@ dict and the entry's own `read`; everything else takes the slow road.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
-from typing import Any, Final, Literal
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Literal
 
 from memories.backends.base import Problem
 from memories.config import check_tier, make_settings
 from memories.core.assembly import assemble
 from memories.core.engine import Engine
 from memories.core.explain import Explanation, explain
-from memories.core.terms import make_terms
-from memories.entry import Cause, Terms, TierName
-from memories.errors import InvalidOptionError, KeyNotFoundError
+from memories.core.values import Values
+from memories.entry import Cause
+from memories.errors import InvalidOptionError
 from memories.keys import check_key
 from memories.migration.settings import MigrationSettings
-from memories.parcel import Parcel
 from memories.statistics import Stats
 
 
-class _Missing:
-    def __repr__(self) -> str:
-        return "<raise KeyError>"
-
-
-MISSING: Final = _Missing()
-
-
-class MemoryManager(MutableMapping[str, Any]):
+class MemoryManager(Values):
     """Keeps Python data in four tiers behind one `store` and one `retrieve`.
 
     It is a `MutableMapping[str, Any]` besides, a context manager, and safe to use from any number
@@ -106,165 +97,6 @@ class MemoryManager(MutableMapping[str, Any]):
         self._engine.end_with(self)
         self._hierarchy = self._engine.hierarchy
         self._entries = self._hierarchy.catalog.entries
-
-    # Storing and retrieving
-
-    def store(
-        self,
-        key: str,
-        data: Any,
-        tier: str = "auto",
-        *,
-        ttl: float | None = None,
-        metadata: Mapping[str, Any] | None = None,
-        pin: bool = False,
-        min_tier: str | None = None,
-        max_tier: str | None = None,
-        volatile: bool = False,
-        copy: bool = True,
-        if_version: int | None = None,
-    ) -> None:
-        """Store `data` under `key`, replacing what was there.
-
-        Args:
-            key: A `str` of 1 to 4,096 bytes in UTF-8, without NUL.
-            data: Any value that has a codec or can be pickled.
-            tier: Where it is when this returns: `"hot"`, `"warm"`, `"cold"`, `"glacier"`, or
-                `"auto"` for the fastest with room. A value larger than the tier goes to the
-                first below that holds it.
-            ttl: Seconds to live.
-            metadata: The caller's own words about it, JSON-like; `find` searches them.
-            pin: Forbid moving and evicting it.
-            min_tier: The fastest tier it may lie in.
-            max_tier: The slowest tier it may lie in.
-            volatile: Let an overwrite of a durable key be lost in a crash: the key is then absent,
-                never old.
-            copy: With False, hand over `data`'s own memory; do not write to it afterwards.
-            if_version: Store only if the key is at this version (0: absent).
-
-        Raises:
-            InvalidKeyError: `key` cannot be a key.
-            InvalidOptionError: an option means nothing, or contradicts another.
-            UnsupportedTypeError: `data` cannot be serialised.
-            TierFullError: there is no room for it; nothing has changed.
-            ConflictError: the key is at another version than `if_version`.
-        """
-        key = check_key(key)
-        wanted = None if tier == "auto" else self._hierarchy.tier(check_tier(tier)).name
-        terms = make_terms(
-            ttl=ttl, metadata=metadata, pin=pin, min_tier=min_tier, max_tier=max_tier,
-            now=self._engine.clock.wall,
-        )  # fmt: skip
-        self._hierarchy.require_writable()
-        self._hierarchy.put(
-            key,
-            Parcel.of(data, copy=copy),
-            tier=wanted,
-            terms=terms,
-            volatile=volatile,
-            if_version=if_version,
-        )
-
-    def retrieve(
-        self,
-        key: str,
-        default: Any = MISSING,
-        *,
-        region: Any = None,
-        copy: bool | None = None,
-    ) -> Any:
-        """Return the value of `key`, wherever it lies.
-
-        NumPy arrays come as read-only views, mutable objects freshly decoded, immutable ones as
-        they are: changing what you get never changes what is stored.
-
-        Args:
-            key: The key it was stored under.
-            default: What to return when the key is absent, instead of raising.
-            region: An index (`np.s_[a:b, ...]`) of an array; only the chunks it touches are read.
-            copy: True for a private, writable copy.
-
-        Raises:
-            KeyNotFoundError: `key` is in no tier and no default was given.
-            CorruptDataError: its bytes are damaged.
-            UntrustedDataError: it would run code, and no trusted key has signed it.
-        """
-        if region is None and copy is None:
-            try:
-                return self._entries[key].read()
-            except (KeyError, TypeError):
-                pass  # Not in a volatile tier, expired, or no key at all: the slow road knows.
-        try:
-            return self._engine.retrieve(check_key(key), region=region, copy=copy)
-        except KeyNotFoundError:
-            if default is MISSING:
-                raise
-            return default
-
-    def store_many(self, mapping: Mapping[str, Any], tier: str = "auto") -> None:
-        """Store every item of `mapping`; those before one that fails are stored."""
-        for key, data in mapping.items():
-            self.store(key, data, tier)
-
-    def retrieve_many(self, keys: Iterable[str]) -> dict[str, Any]:
-        """Return the values of `keys`, by key; raises like `retrieve` if one is absent."""
-        return {key: self.retrieve(key) for key in keys}
-
-    def delete(self, key: str) -> None:
-        """Remove `key` from every tier.
-
-        Raises:
-            KeyNotFoundError: it is in no tier.
-        """
-        self._hierarchy.remove(check_key(key))
-
-    def delete_prefix(self, prefix: str) -> int:
-        """Remove every key that starts with `prefix`, and return how many there were."""
-        count = 0
-        for key in list(self.scan(prefix)):
-            try:
-                self._hierarchy.remove(key)
-            except KeyNotFoundError:
-                continue  # Somebody else removed it meanwhile.
-            count += 1
-        return count
-
-    def exists(self, key: str) -> bool:
-        """Return whether `key` is in any tier; does not count as a read."""
-        try:
-            self._hierarchy.find(check_key(key))
-        except KeyNotFoundError:
-            return False
-        return True
-
-    def modify(self, key: str, fn: Callable[[Any], Any]) -> Any:
-        """Replace the value of `key` by `fn(value)`, atomically for this key, and return it.
-
-        `fn` gets a private writable copy. The new version stays in the tier of the old one.
-        """
-        key = check_key(key)
-        with self._hierarchy.locks.hold(key):
-            found = self._hierarchy.find(key)
-            value = fn(self.retrieve(key, copy=True))
-            self._put(key, value, found.tier, found.terms)
-        return value
-
-    def scan(self, prefix: str = "") -> Iterator[str]:
-        """Yield the keys that start with `prefix`, ordered by their UTF-8 bytes."""
-        self._hierarchy.require_readable()
-        for key in self._hierarchy.catalog.keys(prefix):
-            if self.exists(key):
-                yield key
-
-    def find(self, **metadata: Any) -> Iterator[str]:
-        """Yield the keys whose metadata has every one of these items, in key order."""
-        for key in self.scan():
-            try:
-                known = self._hierarchy.find(key).terms.metadata
-            except KeyNotFoundError:
-                continue  # Removed since it was listed.
-            if all(name in known and known[name] == value for name, value in metadata.items()):
-                yield key
 
     # Where things are
 
@@ -425,51 +257,6 @@ class MemoryManager(MutableMapping[str, Any]):
         """Plot the analytics with matplotlib into a file or an Axes, and return the Axes."""
         return self._engine.plot_analytics(path_or_ax)
 
-    # The mapping
-
-    def __getitem__(self, key: str) -> Any:
-        try:
-            return self._entries[key].read()
-        except (KeyError, TypeError):
-            return self._engine.retrieve(check_key(key))
-
-    def __setitem__(self, key: str, data: Any) -> None:
-        self.store(key, data)
-
-    def __delitem__(self, key: str) -> None:
-        self.delete(key)
-
-    def __contains__(self, key: object) -> bool:
-        return isinstance(key, str) and self.exists(key)
-
-    def __iter__(self) -> Iterator[str]:
-        return self.scan()
-
-    def __len__(self) -> int:
-        self._hierarchy.require_readable()
-        return len(self._hierarchy.catalog)
-
-    def pop(self, key: str, default: Any = MISSING) -> Any:
-        """Remove `key` and return its value, atomically for this key."""
-        key = check_key(key)
-        with self._hierarchy.locks.hold(key):
-            try:
-                value = self.retrieve(key, copy=True)
-            except KeyNotFoundError:
-                if default is MISSING:
-                    raise
-                return default
-            self._hierarchy.remove(key)
-        return value
-
-    def setdefault(self, key: str, default: Any = None) -> Any:
-        """Return the value of `key`, storing `default` first if it is absent, atomically."""
-        key = check_key(key)
-        with self._hierarchy.locks.hold(key):
-            if not self.exists(key):
-                self.store(key, default)
-            return self.retrieve(key)
-
     def __enter__(self) -> MemoryManager:
         return self
 
@@ -481,14 +268,6 @@ class MemoryManager(MutableMapping[str, Any]):
 
     def __reduce__(self) -> tuple[Callable[..., MemoryManager], tuple[Any, ...]]:
         return _reader, self._engine.reader_arguments()
-
-    __hash__ = object.__hash__
-
-    def __eq__(self, other: object) -> bool:
-        return self is other
-
-    def _put(self, key: str, value: Any, tier: TierName, terms: Terms) -> None:
-        self._hierarchy.put(key, Parcel.of(value), tier=tier, terms=terms)
 
     def _step(self, key: str, direction: int) -> str:
         key = check_key(key)
