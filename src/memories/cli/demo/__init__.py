@@ -27,7 +27,7 @@ from memories.cli.words import print_json
 @click.option(
     "--regions",
     type=click.IntRange(min=1, max=100),
-    default=4,
+    default=5,
     show_default=True,
     help="How many regions are looked at closely.",
 )

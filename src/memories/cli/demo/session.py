@@ -30,7 +30,7 @@ class Plan:
     hot: str = "8MB"
     warm: str = "16MB"
     cold: str = "8MB"
-    regions: int = 4
+    regions: int = 5
     frame_seconds: float = 0.1
     seed: int = 7
 

@@ -15,9 +15,9 @@ from memories.cli.demo.raster import TILE, Tile
 WIDE = (8, 6)  # Rows and columns of tiles in view, zoomed out.
 WIDE_STEP = 1
 CLOSE = (4, 6)
-PANS = 13
+PANS = 12
 FRAMES_PER_PAN = 2
-CLICKS = 10
+CLICKS = 8
 
 
 class Click(NamedTuple):
@@ -66,11 +66,11 @@ def _around_the_world(rows: int, columns: int) -> Iterator[Frame]:
 def _explore(
     scene: str, corner: Corner, rows: int, columns: int, random_: random.Random
 ) -> Iterator[Frame]:
-    """Pan about at random, then click on pixels."""
-    drift = random_.choice([-1, 1])
+    """Wander off in one direction, turning back at the edges only, then click on pixels."""
+    drift = Corner(random_.choice([-1, 1]), random_.choice([-1, 1]))
     for pan in range(PANS):
         if pan:
-            corner = _panned(corner, rows, columns, *_direction(drift, random_))
+            corner, drift = _panned(corner, drift, rows, columns, down=random_.random() < 0.5)
         for _ in range(FRAMES_PER_PAN):
             yield Frame(scene, _view(corner, CLOSE))
     view = _view(corner, CLOSE)
@@ -79,16 +79,21 @@ def _explore(
         yield Frame(scene, [click])
 
 
-def _direction(drift: int, random_: random.Random) -> tuple[int, int]:
-    """Return tiles down and right: mostly along the drift, now and then across it."""
-    return random_.choice([(0, drift), (0, drift), (1, 0), (-1, 0)])
+def _panned(
+    corner: Corner, drift: Corner, rows: int, columns: int, *, down: bool
+) -> tuple[Corner, Corner]:
+    """Return the corner one tile further, down or across, and the drift from there on."""
+    if down:
+        row, step = _stepped(corner.row, drift.row, rows - CLOSE[0])
+        return corner._replace(row=row), drift._replace(row=step)
+    column, step = _stepped(corner.column, drift.column, columns - CLOSE[1])
+    return corner._replace(column=column), drift._replace(column=step)
 
 
-def _panned(corner: Corner, rows: int, columns: int, down: int, right: int) -> Corner:
-    return Corner(
-        min(max(corner.row + down, 0), rows - CLOSE[0]),
-        min(max(corner.column + right, 0), columns - CLOSE[1]),
-    )
+def _stepped(at: int, step: int, last: int) -> tuple[int, int]:
+    if not 0 <= at + step <= last:
+        step = -step
+    return at + step, step
 
 
 def _random_corner(rows: int, columns: int, random_: random.Random) -> Corner:
