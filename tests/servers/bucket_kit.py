@@ -31,6 +31,7 @@ class WatchedStore(ObjectStore):
         self.count: Counter[str] = Counter()
         self.bytes: Counter[str] = Counter()
         self.fault: Callable[[str, str], None] = lambda action, name: None
+        self.after: Callable[[str], None] = lambda name: None  # When a put has arrived.
 
     @property
     def requests(self) -> int:
@@ -39,6 +40,7 @@ class WatchedStore(ObjectStore):
     def put(self, name: str, buffers: Sequence[Buffer]) -> None:
         self._note("put", name, sum(memoryview(b).nbytes for b in buffers))
         self.inner.put(name, buffers)
+        self.after(name)
 
     def put_if(self, name: str, data: bytes, tag: str | None) -> str:
         self._note("put_if", name, len(data))

@@ -295,3 +295,14 @@ def test_progress_of_a_long_read_is_told(opened: Open) -> None:
     backend.read(backend.write(record("k", 1), frame(bytes(20_000_000))))
     assert ("k", 20_000_000, 20_000_000) == told[-1]
     assert 3 == len(told)
+
+
+def test_an_opening_says_whether_it_learned_from_the_bucket(opened: Open) -> None:
+    """The engine then tells its catalog of keys that this machine has never seen."""
+    backend = opened()
+    backend.write(record("k", 1), frame(b"x"))
+    backend.close()
+    again = opened()
+    assert not again.adopted
+    again.close()
+    assert opened("another home").adopted

@@ -119,20 +119,29 @@ class History(RuleBasedStateMachine):
         abandon(self.backend)
         self.backend = self.opened("home")
 
-    @rule()
-    def crash_in_an_upload_and_open(self) -> None:
-        def die(action: str, name: str) -> None:
-            if action == "put":
-                self.store.inner.put(name, [b"half an upload"])
+    @rule(arrived=st.booleans())
+    def crash_in_an_upload_and_open(self, arrived: bool) -> None:
+        """A put arrives whole or not at all, but nobody may be left to hear of it."""
+
+        def die(action: str, name: str = "") -> None:
+            if action == "put" or arrived:
                 raise Crash
 
-        self.store.fault = die
+        if arrived:
+            self.store.after = die
+        else:
+            self.store.fault = die
         try:
             self.backend.sync()
         except Crash:
+            self.behave()
             self.crash_and_open()
         finally:
-            self.store.fault = lambda action, name: None
+            self.behave()
+
+    def behave(self) -> None:
+        self.store.fault = lambda action, name: None
+        self.store.after = lambda name: None
 
     @rule()
     def lose_the_machine(self) -> None:
@@ -182,7 +191,6 @@ class History(RuleBasedStateMachine):
         self.past[key].append(version)
 
     def teardown(self) -> None:
-        self.store.fault = lambda action, name: None
         self.backend.close()
         shutil.rmtree(self.root)
 
@@ -193,8 +201,8 @@ def everything(backend: BucketBackend) -> dict[str, tuple[int, bytes]]:
 
 def abandon(backend: BucketBackend) -> None:
     """Stop a backend as a kill would: it says goodbye to nobody."""
-    if backend._keeper is not None:
-        backend._keeper.stop()
+    for keeper in backend._keepers:
+        keeper.stop()
     backend._closed = True
     backend._let_go()
 

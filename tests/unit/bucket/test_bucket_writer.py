@@ -173,7 +173,8 @@ def test_what_was_acknowledged_survives_kill_9_and_a_fresh_store_may_follow(
     assert expected <= set(found) | {min(expected)}, "the next write may have replaced the oldest"
     assert all(data.startswith(str(version).encode()) for version, data in found.items())
     again.sync()
-    again._keeper.stop()  # type: ignore[union-attr]
+    for keeper in again._keepers:
+        keeper.stop()
     again._closed = True  # It never gives its lease back; but its process lives.
     with pytest.raises(StoreLockedError):
         BucketBackend(url, directory=tmp_path / "fresh")

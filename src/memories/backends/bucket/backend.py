@@ -99,6 +99,7 @@ class BucketBackend(Backend):
         self._grace_seconds = grace_seconds
         self._flush_seconds = flush_seconds
         self._read_only = read_only
+        self.adopted = read_only  # Whether the map was read from the bucket at this opening.
         self._durable = directory is not None and not read_only
         plain = url if isinstance(url, ObjectStore) else open_store(url, storage_options, patience)
         self._store = BoundedStore(plain, 2 * concurrency, bytes_per_second)
@@ -122,7 +123,7 @@ class BucketBackend(Backend):
                 self._reader.read, self._rewrite, self._wall,
             )  # fmt: skip
             self._writer = Writer(self._store, self._state.identity(), lease_seconds)
-            self._keeper = self._start(takeover, min(lease_seconds / 3, flush_seconds))
+            self._keepers = self._start(takeover, lease_seconds)
         except BaseException:
             self._let_go()
             raise
@@ -287,8 +288,8 @@ class BucketBackend(Backend):
             if self._closed or self._pid != os.getpid():
                 return
             self._closed = True
-        if self._keeper is not None:
-            self._keeper.stop()
+        for keeper in self._keepers:
+            keeper.stop()
         try:
             if not self._read_only:
                 self._writer.ensure()
@@ -298,23 +299,28 @@ class BucketBackend(Backend):
         finally:
             self._let_go()
 
-    def _start(self, takeover: bool, keeper_seconds: float) -> Keeper | None:
+    def _start(self, takeover: bool, lease_seconds: float) -> list[Keeper]:
         """Become the writer, read the bucket if the map is not its latest, and begin the chores."""
         if self._read_only:
             self.refresh()
-            return None
+            return []
         before = self._writer.acquire(takeover=takeover)
         lease = self._writer.lease
         number = self._state.number
         if not number("adopted") or number("epoch") != lease.epoch:
             self.refresh()
+            self.adopted = True
             with self._state.transaction() as state:
                 state.set("epoch", lease.epoch)
             if before is not None and before.epoch != lease.epoch:
                 self._writer.begin_epoch(number("sequence") + 1)
         self._shipper.disown()
         self._shipper.recover()
-        return Keeper(self.maintain, keeper_seconds)
+        # The lease has a thread of its own: an upload may take longer than the lease lasts.
+        return [
+            Keeper(self._writer.renew, lease_seconds / 3),
+            Keeper(self.maintain, self._flush_seconds),
+        ]
 
     def _ship_full(self) -> None:
         try:

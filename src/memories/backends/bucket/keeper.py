@@ -1,7 +1,7 @@
 """A thread that does now and then what must be done: renew the lease, ship, reclaim.
 
-Not a place for faults to vanish: the latest one is kept, and raised by whoever syncs or closes.
-It holds no reference to the backend's user; it ends when it is told to, or with the process.
+Not a place for faults to vanish: whoever writes, syncs or closes does the same, and is told.
+It ends when it is told to, or with the process.
 """
 
 from __future__ import annotations

@@ -20,6 +20,7 @@ from memories.entry import Record
 from memories.errors import UnavailableError
 
 _PAD = bytes(64)
+_STAGED = "SELECT token FROM object WHERE status IN ('open', 'sealed')"
 _SEALED = "SELECT 1 FROM object WHERE status = 'sealed'"
 _MOST_PACKS = 16  # Staged at once; a bucket that does not answer must not fill the disk.
 
@@ -44,7 +45,7 @@ class Shipper:
         self._uploading = threading.Lock()
         # The packs that are still here, so that a read of what is not asks no database.
         self._sealed = state.row(_SEALED) is not None
-        self._here = {token for (token,) in state.rows("SELECT DISTINCT token FROM staged")}
+        self._here = {token for (token,) in state.rows(_STAGED)}
 
     def upload(self, record: Record, frame: Sequence[Buffer], length: int) -> Record:
         """Put a large frame as an object of its own and note it."""
