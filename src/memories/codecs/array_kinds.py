@@ -110,8 +110,10 @@ def _masked_apart(value: Any) -> Any:
 
 
 def _masked_together(structure: Any) -> Any:
-    mask = np.ma.nomask if structure["mask"] is None else structure["mask"]
-    result: Any = np.ma.MaskedArray(structure["data"], mask=mask, copy=False)
+    data, mask = structure["data"], structure["mask"]
+    if type(data) is not np.ndarray or type(mask) not in (type(None), np.ndarray):
+        raise CorruptDataError("a masked array is stored as something else")
+    result: Any = np.ma.MaskedArray(data, mask=np.ma.nomask if mask is None else mask, copy=False)
     if structure["fill"] is not None:
         result._fill_value = np.array(structure["fill"])
     result._hardmask = structure["hard"]

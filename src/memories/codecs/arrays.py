@@ -109,6 +109,19 @@ def read_meta(parts: Parts) -> tuple[np.dtype[Any], tuple[int, ...], str]:
     return dtype, shape, order
 
 
+def expect_array(value: Any, kinds: str, ndim: int | None = 1) -> Array:
+    """Return `value` if it is a plain array of these kinds, as compiled code takes for granted.
+
+    Raises:
+        CorruptDataError: it is anything else.
+    """
+    if type(value) is not np.ndarray or value.dtype.kind not in kinds:
+        raise CorruptDataError(f"an array was stored as a {type(value).__name__} of another kind")
+    if ndim is not None and value.ndim != ndim:
+        raise CorruptDataError(f"an array has {value.ndim} axes and should have {ndim}")
+    return value
+
+
 def npy_header(dtype: np.dtype[Any], shape: tuple[int, ...], order: str) -> bytes:
     """Return the header that `np.save` would write, padded to a multiple of 64."""
     header = {

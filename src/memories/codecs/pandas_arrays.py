@@ -11,11 +11,15 @@ from typing import Any
 import numpy as np
 
 from memories.codecs import arrow_tables
+from memories.codecs.arrays import expect_array
 from memories.codecs.base import Codec, Parts, Sharing
 from memories.codecs.memory import view_bytes
 from memories.codecs.packages import package
 from memories.codecs.registry import add
 from memories.codecs.tree import StructureCodec
+from memories.errors import CorruptDataError
+
+_ANY = "biufcmMSUVO"
 
 
 def column_of(values: Any) -> Any:
@@ -23,6 +27,17 @@ def column_of(values: Any) -> Any:
     if isinstance(values.dtype, np.dtype) and values.dtype.kind not in "mM":
         return values.to_numpy()
     return values.array
+
+
+def expect_column(data: Any) -> Any:
+    """Return `data` if it is what `column_of` returns.
+
+    Raises:
+        CorruptDataError: it is anything else.
+    """
+    if isinstance(data, package("pandas").api.extensions.ExtensionArray):
+        return data
+    return expect_array(data, _ANY)
 
 
 def freq_apart(freq: Any) -> Any:
@@ -43,7 +58,7 @@ def _datetimes_apart(value: Any) -> Any:
 
 def _datetimes_together(structure: Any) -> Any:
     data, zone = structure
-    index = package("pandas").DatetimeIndex(data, copy=False)
+    index = package("pandas").DatetimeIndex(expect_array(data, "M"), copy=False)
     return index.array if zone is None else index.tz_localize("UTC").tz_convert(zone).array
 
 
@@ -52,17 +67,19 @@ def _timedeltas_apart(value: Any) -> Any:
 
 
 def _timedeltas_together(data: Any) -> Any:
-    return package("pandas").TimedeltaIndex(data, copy=False).array
+    return package("pandas").TimedeltaIndex(expect_array(data, "m"), copy=False).array
 
 
 def _periods_together(structure: Any) -> Any:
     pandas = package("pandas")
     ordinals, freq = structure
+    expect_array(ordinals, "i")
     return pandas.arrays.PeriodArray(ordinals, dtype=pandas.PeriodDtype(freq))
 
 
 def _categorical_together(structure: Any) -> Any:
     codes, categories, ordered = structure
+    expect_array(codes, "i")
     return package("pandas").Categorical.from_codes(codes, categories=categories, ordered=ordered)
 
 
@@ -73,6 +90,8 @@ def _intervals_together(structure: Any) -> Any:
 
 def _masked_together(structure: Any) -> Any:
     data, mask = structure
+    if expect_array(data, "biuf").shape != expect_array(mask, "b").shape:
+        raise CorruptDataError("a mask has another length than what it masks")
     arrays = package("pandas").arrays
     kinds = {"b": arrays.BooleanArray, "f": arrays.FloatingArray}
     return kinds.get(data.dtype.kind, arrays.IntegerArray)(data, mask)
@@ -141,7 +160,7 @@ def register() -> None:
         (
             "numpy",
             lambda value: value.to_numpy(),
-            arrays.NumpyExtensionArray,
+            lambda data: arrays.NumpyExtensionArray(expect_array(data, _ANY)),
             [arrays.NumpyExtensionArray],
         ),
     )

@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 
 from memories.codecs import pandas_arrays
+from memories.codecs.arrays import expect_array
 from memories.codecs.base import Parts
 from memories.codecs.packages import package
-from memories.codecs.pandas_arrays import column_of, freq_apart
+from memories.codecs.pandas_arrays import column_of, expect_column, freq_apart
 from memories.codecs.registry import add
 from memories.codecs.tree import StructureCodec
 from memories.errors import CorruptDataError
@@ -81,6 +82,7 @@ def _frame_together(structure: Any) -> Any:
     pandas = package("pandas")
     index, data = structure["index"], structure["data"]
     if isinstance(data, np.ndarray):
+        expect_array(data, "biufc", 2)
         value = pandas.DataFrame(data, index=index, copy=False)
     else:
         columns = {i: _series(pandas, array, index) for i, array in enumerate(data)}
@@ -108,6 +110,7 @@ def _series_together(structure: Any) -> Any:
 
 
 def _series(pandas: Any, data: Any, index: Any) -> Any:
+    expect_column(data)
     # Without its dtype said, an array of objects would be looked at and might become text.
     return pandas.Series(data, index=index, dtype=data.dtype, copy=False)
 
@@ -136,7 +139,7 @@ def _index_apart(value: Any) -> Any:
 
 def _index_together(structure: Any) -> Any:
     data, name, freq = structure
-    value = package("pandas").Index(data, dtype=data.dtype, copy=False)
+    value = package("pandas").Index(expect_column(data), dtype=data.dtype, copy=False)
     value.name = name
     if freq is not None:
         value.freq = freq
@@ -150,6 +153,7 @@ def _multi_apart(value: Any) -> Any:
 
 def _multi_together(structure: Any) -> Any:
     levels, codes, names, sortorder = structure
+    codes = [expect_array(code, "i") for code in codes]
     return package("pandas").MultiIndex(levels, codes, sortorder=sortorder, names=names)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from memories.codecs.arrays import expect_array
 from memories.codecs.packages import package
 from memories.codecs.registry import add
 from memories.codecs.tree import StructureCodec
@@ -40,7 +41,9 @@ def _apart(value: Any) -> dict[str, Any]:
 
 def _together(structure: Any) -> Any:
     layout, shape = structure["format"], tuple(structure["shape"])
-    arrays = [np.array(array) for array in structure["arrays"]]
+    data, *indices = structure["arrays"]
+    arrays = [np.array(expect_array(data, "biufc", None))]
+    arrays += [np.array(expect_array(index, "i")) for index in indices]
     kind = _kind("coo" if layout in ("lil", "dok") else layout, structure["matrix"])
     try:
         value = _build(kind, layout, arrays, shape)
@@ -60,6 +63,8 @@ def _build(kind: Any, layout: str, arrays: list[Any], shape: tuple[int, ...]) ->
         value.check_format(full_check=True)
         return value
     if layout == "dia":
+        if len(arrays[1]) and np.abs(arrays[1].astype("f8")).max() > max(shape):
+            raise ValueError("diagonals lie outside of the shape")
         return kind(tuple(arrays), shape=shape, copy=False)
     data, *coords = arrays
     for extent, axis in zip(shape, coords, strict=True):

@@ -1,0 +1,101 @@
+"""Parts that nobody encoded: they give a value or an error of ours, soon and in little memory.
+
+Whoever can write to a disk or a bucket can also compute checksums, so this is what a decoder meets.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+import random
+import resource
+import time
+import warnings
+from typing import Any
+
+import pytest
+from tests.format import make_golden
+
+from memories import codecs
+from memories.codecs.base import Parts
+from memories.errors import CorruptDataError, MemoriesError
+
+ROUNDS = int(os.environ.get("MEMORIES_HOSTILE_ROUNDS", "1500"))
+JUNK = (
+    None, 0, -1, 1, 2**31, 2**62, "", "a", "M8[ns]", b"", [], [0], [[0]], {}, 1.5,
+    float("nan"), True, "|O", "C", "object", ["os", "system"], "pickle", [[], []],
+)  # fmt: skip
+
+
+def places(meta: Any) -> list[tuple[Any, Any]]:
+    """Return every container in a description with each of its keys."""
+    found, todo = [], [meta]
+    while todo:
+        item = todo.pop()
+        if isinstance(item, dict | list):
+            pairs = list(item.items() if isinstance(item, dict) else enumerate(item))
+            found.extend((item, key) for key, _ in pairs)
+            todo.extend(child for _, child in pairs)
+    return found
+
+
+def damage(parts: Parts, rng: random.Random) -> Parts:
+    """Return `parts` with something in their description or their buffers replaced."""
+    meta, buffers = copy.deepcopy(parts.meta), list(parts.buffers)
+    for _ in range(rng.randint(1, 3)):
+        somewhere = places(meta)
+        if somewhere and rng.random() < 0.6:
+            container, key = rng.choice(somewhere)
+            donor, other = rng.choice(somewhere)
+            container[key] = copy.deepcopy(rng.choice([rng.choice(JUNK), donor[other]]))
+        elif buffers:
+            index = rng.randrange(len(buffers))
+            data = bytearray(buffers[index])
+            for _ in range(rng.randint(1, 4) if data else 0):
+                data[rng.randrange(len(data))] = rng.randrange(256)
+            keep = rng.randrange(len(data) + 1) if rng.random() < 0.2 else len(data)
+            buffers[index] = memoryview(bytes(data[:keep]))
+    return Parts(parts.codec, meta, tuple(buffers))
+
+
+def victims() -> list[Parts]:
+    """Return the parts of what the golden frames hold."""
+    values = [*make_golden.values().values(), *make_golden.tables().values()]
+    small = [parts for parts in map(codecs.encode, values) if parts.nbytes < 10_000]
+    assert not any(codecs.carries_code(parts.codec) for parts in small)
+    return small
+
+
+def test_damaged_parts_give_a_value_or_an_error_of_ours(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """Never a foreign error, a crash, a hang, or memory out of proportion."""
+    for package in ("pandas", "polars", "pyarrow", "scipy", "xarray"):
+        pytest.importorskip(package)
+    rng, values, sound = random.Random(20261122), victims(), 0
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for _ in range(ROUNDS):
+            parts = damage(rng.choice(values), rng)
+            start = time.perf_counter()
+            try:
+                codecs.size_of(codecs.decode(parts))
+                sound += 1
+            except MemoriesError:
+                pass
+            assert time.perf_counter() - start < 10, parts
+    assert 0 < sound < ROUNDS
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 500_000
+    capfd.readouterr()  # Where polars panics it writes to the terminal first.
+
+
+@pytest.mark.parametrize("ordinals", [0, 1.5, None, "x"])
+def test_compiled_code_gets_arrays_only(ordinals: Any) -> None:
+    """pandas takes a period array's word for it: a number there ended the process."""
+    pandas = pytest.importorskip("pandas")
+    parts = codecs.encode(pandas.period_range("2020", periods=3, freq="M"))
+    inner = next(node for node in parts.meta["nodes"] if node[0] == "pandas.periods")
+    inner[1]["nodes"][-1][1][0] = ordinals
+    with pytest.raises(CorruptDataError):
+        codecs.decode(parts)
