@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from memories.backends.disk import DiskBackend, compact, log, writer
+from memories.backends.disk import DiskBackend, committer, compact, log
 from memories.entry import Record
 from memories.errors import CorruptDataError, StorageError
 from memories.testing.backends import frame_for, record_for
@@ -33,7 +33,7 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Cont
     """Build a store with every kind of file, closed cleanly."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(log, "SEGMENT_BYTES", 30_000)
-        patch.setattr(writer, "LARGE_BYTES", LARGE)
+        patch.setattr(committer, "LARGE_BYTES", LARGE)
         patch.setattr(compact, "MERGE_RUNS", 99)
         path = tmp_path_factory.mktemp("damage") / "s"
         held: Content = {}

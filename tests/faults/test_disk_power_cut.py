@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from memories.backends.disk import DiskBackend, compact, log, writer
+from memories.backends.disk import DiskBackend, committer, compact, log
 from memories.entry import Record
 from memories.testing.backends import frame_for, record_for
 from memories.testing.faults import FailingFiles, PoweredFiles
@@ -84,7 +84,7 @@ def test_what_is_left_is_a_prefix(
 def campaign(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, durability: str, seeds: Iterable[int]
 ) -> None:
-    monkeypatch.setattr(writer, "LARGE_BYTES", LARGE)
+    monkeypatch.setattr(committer, "LARGE_BYTES", LARGE)
     monkeypatch.setattr(log, "SEGMENT_BYTES", 100_000)
     monkeypatch.setattr(compact, "SLACK_BYTES", 20_000)
     monkeypatch.setattr(compact, "RECENT_ROWS", 10)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from memories.backends.disk import DiskBackend, network, store
+from memories.backends.disk import DiskBackend, network
 from memories.testing.backends import frame_for, record_for
 
 MOUNTS = """\
@@ -20,7 +20,7 @@ MOUNTS = """\
 @pytest.mark.parametrize(
     ("path", "kind"),
     [
-        ("/home/data", None),
+        ("/data", None),
         ("/mnt/team/store", "nfs4"),
         ("/mnt/teamwork", None),
         ("/mnt/team/local/store", None),
@@ -36,7 +36,7 @@ def test_a_store_there_warns_and_does_not_map(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Mapped pages of a file that another machine changed are stale, or gone."""
-    monkeypatch.setattr(store, "remote_kind", lambda path: "nfs4")
+    monkeypatch.setattr(network, "remote_kind", lambda path: "nfs4")
     with pytest.warns(UserWarning, match="nfs4"):
         backend = DiskBackend(tmp_path / "s")
     kept = backend.write(record_for("k", 1), frame_for(bytes(2 << 20)))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from memories.backends.disk import DiskBackend, compact, follow, log, writer
+from memories.backends.disk import DiskBackend, committer, compact, follow, log
 from memories.errors import ForkedError, StorageError, StoreLockedError
 from memories.testing.backends import frame_for, record_for
 from memories.testing.faults import FailingFiles
@@ -64,7 +64,7 @@ def test_a_reader_follows_rotation_checkpoints_and_compaction(
     monkeypatch.setattr(log, "SEGMENT_BYTES", 8_000)
     monkeypatch.setattr(compact, "SLACK_BYTES", 10_000)
     monkeypatch.setattr(compact, "RECENT_ROWS", 40)
-    monkeypatch.setattr(writer, "LARGE_BYTES", 5_000)
+    monkeypatch.setattr(committer, "LARGE_BYTES", 5_000)
     monkeypatch.setattr(follow, "REFRESH_SECONDS", 0.0)
     backend = DiskBackend(tmp_path / "s", files=FailingFiles())
     assert backend._upkeep is not None

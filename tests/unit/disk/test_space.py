@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from memories.backends.disk import DiskBackend, compact, log, reserve, writer
+from memories.backends.disk import DiskBackend, committer, compact, log, reserve
 from memories.testing.backends import frame_for, record_for
 from memories.testing.faults import FailingFiles
 
@@ -20,7 +20,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(log, "SEGMENT_BYTES", 20_000)
     monkeypatch.setattr(compact, "SLACK_BYTES", SLACK)
     monkeypatch.setattr(compact, "RECENT_ROWS", 100)
-    monkeypatch.setattr(writer, "LARGE_BYTES", 30_000)
+    monkeypatch.setattr(committer, "LARGE_BYTES", 30_000)
 
 
 def on_disk(path: Path) -> int:

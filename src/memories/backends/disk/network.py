@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 import os
+import warnings
 from pathlib import Path
 
 REMOTE = frozenset(
     ("nfs", "nfs4", "cifs", "smb3", "smbfs", "afs", "ceph", "9p", "lustre", "beegfs", "glusterfs")
 )
 _MOUNTS = Path("/proc/self/mountinfo")
+
+
+def warn_if_remote(path: Path) -> bool:
+    """Warn that the store at `path` is on a network file system, and return whether it is."""
+    kind = remote_kind(path)
+    if kind is not None:
+        warnings.warn(
+            f"{path} is on a network file system ({kind}): use the store from one machine at a "
+            "time, and do not rely on it after a power cut (docs/format.md, Cold log)",
+            stacklevel=3,
+        )
+    return kind is not None
 
 
 def remote_kind(path: Path, mounts: str | None = None) -> str | None:

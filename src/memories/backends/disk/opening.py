@@ -20,9 +20,10 @@ from memories.backends.disk.log import Log
 from memories.backends.disk.manifest import Manifest
 from memories.backends.disk.reading import GoneError, Reading
 from memories.backends.disk.recover import START, Replay, Replayed, apply
+from memories.backends.disk.rows import run_rows
 from memories.backends.disk.run import Run
 from memories.backends.disk.run_writer import write_run
-from memories.backends.disk.writer import Writer, run_rows
+from memories.backends.disk.writer import Writer
 from memories.entry import Record
 
 Verify = Callable[[Record, memoryview], None]

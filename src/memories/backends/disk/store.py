@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import os
 import threading
-import warnings
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
-from memories.backends.base import Backend, Problem, Usage
+from memories.backends.base import Problem, Usage
 from memories.backends.disk import layout as layouts
 from memories.backends.disk.adopt import bring_in
 from memories.backends.disk.blocks import RunDamagedError
@@ -27,14 +26,15 @@ from memories.backends.disk.index import Index
 from memories.backends.disk.journal import PACKED, TOMBSTONE, Row, pack_place, placed
 from memories.backends.disk.layout import Layout
 from memories.backends.disk.lock import WriterLock
-from memories.backends.disk.network import remote_kind
+from memories.backends.disk.network import warn_if_remote
 from memories.backends.disk.opening import Opening, Verify
 from memories.backends.disk.reading import GoneError, Reading
+from memories.backends.disk.searching import SearchingBackend
 from memories.backends.disk.translate import storage_error
 from memories.backends.disk.upkeep import Upkeep
 from memories.backends.disk.view import View
 from memories.backends.disk.writer import Writer
-from memories.entry import Record, TierName
+from memories.entry import Record
 from memories.errors import (
     ClosedError,
     CorruptDataError,
@@ -43,14 +43,10 @@ from memories.errors import (
     StorageError,
 )
 
-REMOTE_WARNING = (
-    "{path} is on a network file system ({kind}): use the store from one machine at a time, and do "
-    "not rely on power cuts or on views that outlive their key (docs/format.md, Cold log)"
-)
 Durability = Literal["relaxed", "full"]
 
 
-class DiskBackend(Backend):
+class DiskBackend(SearchingBackend):
     """Keeps frames in a directory.
 
     Args:
@@ -66,7 +62,7 @@ class DiskBackend(Backend):
 
     Raises:
         StoreLockedError: somebody else is writing it.
-        CorruptDataError: the index is lost and a part of the log that had been synced is damaged.
+        CorruptDataError: the index is lost, and a synced part of the log is damaged.
     """
 
     def __init__(
@@ -81,15 +77,10 @@ class DiskBackend(Backend):
         files: Files | None = None,
     ) -> None:
         self._layout = Layout(Path(path))
-        kind = remote_kind(self._layout.root)
-        if kind is not None:
-            warnings.warn(REMOTE_WARNING.format(path=path, kind=kind), stacklevel=2)
-            mmap = False
+        mmap = mmap and not warn_if_remote(self._layout.root)
         self._files = Files() if files is None else files
         self._mmap, self._durability, self._verify = mmap, durability, verify
-        self._closed = False
-        self._read_only = read_only
-        self._forked = False
+        self._closed, self._forked, self._read_only = False, False, read_only
         self._follower: Follower | None = None
         self._writer: Writer | None = None
         self._upkeep: Upkeep | None = None
@@ -289,49 +280,10 @@ class DiskBackend(Backend):
         finally:
             writer.unpin()
 
-    def delete_prefix(self, prefix: str, version: Callable[[], int]) -> int:
-        """Remove every key that starts with `prefix`, each at a version of its own; the count."""
-        count = 0
-        for record in self.scan(prefix):
-            self.remove(record.key, version())
-            count += 1
-        return count
-
-    def find_where(
-        self,
-        *,
-        prefix: str = "",
-        metadata: dict[str, Any] | None = None,
-        tier: TierName | None = None,
-        min_size: int = 0,
-        max_size: int | None = None,
-        stored_after: float | None = None,
-        stored_before: float | None = None,
-    ) -> Iterator[Record]:
-        """Yield the records that meet every condition, in key order; reads each key's row."""
-        wanted = (metadata or {}).items()
-        for record in self.scan(prefix):
-            if (
-                record.size >= min_size
-                and (max_size is None or record.size <= max_size)
-                and (tier is None or record.tier is tier)
-                and (stored_after is None or record.stored_at >= stored_after)
-                and (stored_before is None or record.stored_at < stored_before)
-                and wanted <= record.terms.metadata.items()
-            ):
-                yield record
-
     def expired(self, now: float) -> Iterator[Record]:
         """Yield the records whose time had ended at `now`; costs nothing for the others."""
-        tables, runs = self._look().parts()
-        for table in tables:
-            for row in table.values():
-                if _has_expired(row, now) and self._row(row.record.key) is row:
-                    yield row.record
-        for run in runs:
-            for row in run.expired(now):
-                if self._row(row.record.key) == row:
-                    yield row.record
+        for row in self._look().expired(now):
+            yield row.record
 
     def room(self) -> int:
         """Return the bytes the file system still has for this user."""
@@ -350,8 +302,7 @@ class DiskBackend(Backend):
         return problems
 
     def _failures(self) -> list[str]:
-        failure = self._upkeep.failure if self._upkeep is not None else None
-        return [f"the last upkeep failed: {failure}"] if failure is not None else []
+        return self._upkeep.problems() if self._upkeep is not None else []
 
     # -- reading ---------------------------------------------------------------------------------
 
@@ -435,11 +386,6 @@ class DiskBackend(Backend):
             if self._lock is not None:
                 self._lock.abandon()
                 self._lock = None
-
-
-def _has_expired(row: Row, now: float) -> bool:
-    ends = row.record.terms.expires_at
-    return row.kind != TOMBSTONE and ends is not None and ends <= now
 
 
 _backends: weakref.WeakSet[DiskBackend] = weakref.WeakSet()

@@ -42,6 +42,10 @@ class Upkeep:
         for thread in self._threads:
             thread.start()
 
+    def problems(self) -> list[str]:
+        """Return what `check` should say of the background."""
+        return [] if self.failure is None else [f"the last upkeep failed: {self.failure}"]
+
     def stop(self) -> None:
         """End the threads and wait for them."""
         self._stopped.set()

@@ -1,0 +1,80 @@
+"""Files that nothing refers to any more: when they are unlinked, and how long they still take room.
+
+Whoever dooms a file has synced what replaced it. While a view is open nothing is unlinked, and a
+file that somebody has mapped takes its room until he lets go of it.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections import deque
+from pathlib import Path
+
+from memories.backends.disk.files import Files
+from memories.backends.disk.handles import Handles
+from memories.backends.disk.layout import Layout
+from memories.backends.disk.reading import Reading
+
+
+class Graveyard:
+    """The doomed files of one store. The writer's lock guards it, but for `release`."""
+
+    def __init__(self, layout: Layout, files: Files, handles: Handles, reading: Reading) -> None:
+        self._layout, self._files = layout, files
+        self._handles, self._reading = handles, reading
+        self._doomed: list[tuple[Path, int]] = []
+        self._segments: dict[Path, int] = {}
+        self._held = 0
+        # A deque, for a mapping may end in any thread, under any lock, and in a forked child.
+        self._let_go: deque[int] = deque()
+        self.values: dict[int, int] = {}  # Value files among them: number to bytes.
+        self.pins = 0
+
+    def value(self, number: int, size: int) -> None:
+        """Doom a value file."""
+        self.values[number] = size
+        self._doom(self._layout.value(number), size)
+
+    def segment(self, number: int, size: int) -> None:
+        """Doom a segment."""
+        path = self._layout.segment(number)
+        self._segments[path] = number
+        self._doom(path, size)
+
+    def pack(self, number: int, size: int) -> None:
+        """Doom a pack."""
+        self._doom(self._layout.pack(number), size)
+
+    def _doom(self, path: Path, size: int) -> None:
+        self._doomed.append((path, size))
+        self._held += size
+
+    def held(self) -> int:
+        """Return the bytes that doomed files still take."""
+        while self._let_go:
+            self._held -= self._let_go.popleft()
+        return self._held
+
+    def take(self) -> list[tuple[Path, int]]:
+        """Return what may be unlinked now, for `release`."""
+        if self.pins:
+            return []
+        doomed, self._doomed = self._doomed, []
+        return doomed
+
+    def give_back(self, doomed: list[tuple[Path, int]]) -> None:
+        """Take back what could not be unlinked."""
+        self._doomed += doomed
+
+    def unlink(self, path: Path, size: int) -> None:
+        """Unlink one file; its bytes are free now, or when its last mapping ends."""
+        mapped = self._reading.mapped(path)
+        self._files.unlink(path)
+        if path in self._segments:
+            self._handles.forget(self._segments.pop(path))
+        elif path.suffix == ".val":
+            self.values.pop(int(path.stem), None)
+        if mapped is None:
+            self._let_go.append(size)
+        else:
+            weakref.finalize(mapped, self._let_go.append, size)

@@ -1,0 +1,49 @@
+"""Small questions about rows: how a run holds them, where a copy points, which are unsynced."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from memories.backends.disk import journal
+from memories.backends.disk.files import Files
+from memories.backends.disk.handles import Handle
+from memories.backends.disk.index import Index, Table
+from memories.backends.disk.journal import INLINE, SEGMENT_HEADER_BYTES, Row
+from memories.backends.disk.layout import Layout
+from memories.backends.disk.log import Log
+from memories.backends.disk.recover import Walk, oldest_of
+from memories.backends.disk.run import pack_row
+
+
+def run_rows(table: Table) -> Iterator[tuple[bytes, bytes, float | None]]:
+    """Yield the rows of a table as `write_run` takes them."""
+    for key, row in sorted((key.encode(), row) for key, row in table.items()):
+        yield key, pack_row(row, journal.encode_record), row.record.terms.expires_at
+
+
+def moved(row: Row, segment: int, offset: int) -> Row:
+    """Return `row` after its log record was copied to another place."""
+    if row.kind != INLINE:
+        return row._replace(segment=segment, offset=offset, oldest=oldest_of(row))
+    place = journal.unpack_place(row.record.place)
+    inside = place.offset - row.offset
+    packed = journal.pack_place(INLINE, segment, offset + inside, place.length)
+    record = journal.placed(row.record, row.record.stored, packed)
+    return Row(record, INLINE, segment, offset, row.extent, oldest_of(row))
+
+
+def unsynced_rows(layout: Layout, files: Files, log: Log, index: Index) -> list[tuple[Row, bytes]]:
+    """Return the live records behind the synced part of the log, with their bytes."""
+    found = []
+    for number in range(log.synced.segment, log.end.segment + 1):
+        path = layout.segment(number)
+        start = log.synced.offset if number == log.synced.segment else SEGMENT_HEADER_BYTES
+        if not path.exists():
+            continue
+        handle = Handle(files, files.open(path))
+        walk = Walk(files, handle, start, files.size(handle.descriptor))
+        for offset, head in walk:
+            row = index.row(head.record.key)
+            if row is not None and (row.segment, row.offset) == (number, offset):
+                found.append((row, walk.bytes(offset, head.extent)))
+    return found
