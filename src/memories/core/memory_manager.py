@@ -100,10 +100,6 @@ class MemoryManager(Values):
 
     # Where things are
 
-    def get_tier(self, key: str) -> str:
-        """Return the name of the tier that answers for `key`; KeyNotFoundError if none does."""
-        return str(self._hierarchy.find(check_key(key)).tier)
-
     def migrate(self, key: str, tier: str) -> None:
         """Move `key` to `tier`.
 

@@ -9,8 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from typing import Any, Final
 
+import msgspec
+
 from memories.config import check_tier
 from memories.core.engine import Engine
+from memories.core.memoize import memoize
 from memories.core.terms import make_terms
 from memories.entry import Entry, Terms, TierName
 from memories.errors import KeyNotFoundError
@@ -126,6 +129,41 @@ class Values(MutableMapping[str, Any]):
                 raise
             return default
 
+    def cache(
+        self,
+        function: Callable[..., Any] | None = None,
+        *,
+        version: int | str = 1,
+        ignore: Iterable[str] = (),
+        key: Callable[..., Any] | None = None,
+        ttl: float | None = None,
+        tier: str = "auto",
+    ) -> Any:
+        """Decorate a function so that its results are kept in the tiers; bare or with options.
+
+        The results are evictable: under pressure they may be dropped and computed again. A call
+        returns what every later call will: a read-only array, say. An exception is not kept, and
+        threads that ask for one result at once share one computation. The decorated function has
+        `cache_info()`, `cache_clear()` and `cache_key(...)`.
+
+        Args:
+            function: The function, a method, or a coroutine function.
+            version: Raise it when the function gives other results than before.
+            ignore: Names of parameters that do not change the result.
+            key: A function of the arguments whose value is hashed in their place.
+            ttl: Seconds for which a result holds.
+            tier: Where results are stored first.
+
+        Raises:
+            InvalidOptionError: an option means nothing.
+        """
+        options = {
+            "version": version, "ignore": ignore, "key": key, "ttl": ttl, "tier": tier
+        }  # fmt: skip
+        if function is not None:
+            return memoize(self, function, **options)
+        return lambda decorated: memoize(self, decorated, **options)
+
     def store_many(self, mapping: Mapping[str, Any], tier: str = "auto") -> None:
         """Store every item of `mapping`; those before one that fails are stored."""
         for key, data in mapping.items():
@@ -161,6 +199,10 @@ class Values(MutableMapping[str, Any]):
         except KeyNotFoundError:
             return False
         return True
+
+    def get_tier(self, key: str) -> str:
+        """Return the name of the tier that answers for `key`; KeyNotFoundError if none does."""
+        return str(self._hierarchy.find(check_key(key)).tier)
 
     def modify(self, key: str, fn: Callable[[Any], Any]) -> Any:
         """Replace the value of `key` by `fn(value)`, atomically for this key, and return it.
@@ -239,5 +281,15 @@ class Values(MutableMapping[str, Any]):
     def __eq__(self, other: object) -> bool:
         return self is other
 
-    def _put(self, key: str, value: Any, tier: TierName, terms: Terms) -> None:
+    def _store_result(self, key: str, data: Any, *, tier: str, ttl: float | None) -> None:
+        """Store what can be computed again: it may be dropped for room, whatever `on_full` says."""
+        terms = make_terms(
+            ttl=ttl, metadata=None, pin=False, min_tier=None, max_tier=None,
+            now=self._engine.clock.wall,
+        )  # fmt: skip
+        wanted = None if tier == "auto" else self._hierarchy.tier(check_tier(tier)).name
+        self._hierarchy.require_writable()
+        self._put(key, data, wanted, msgspec.structs.replace(terms, evictable=True))
+
+    def _put(self, key: str, value: Any, tier: TierName | None, terms: Terms) -> None:
         self._hierarchy.put(key, Parcel.of(value), tier=tier, terms=terms)
