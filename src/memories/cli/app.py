@@ -30,7 +30,9 @@ COMMANDS = {
     "demo": Lazy("memories.cli.demo", "demo", "Explore a real raster through the four tiers."),
     "get": Lazy("memories.cli.get", "get", "Print a value, or write it to a file."),
     "ls": Lazy("memories.cli.ls", "ls", "List the keys of a store."),
-    "snapshot": Lazy("memories.cli.snapshot", "snapshot", "Look into snapshot files."),
+    "snapshot": Lazy(
+        "memories.cli.snapshot", "snapshot", "Make, verify and look into snapshot files."
+    ),
     "stat": Lazy("memories.cli.stat", "stat", "Show what a store holds, or one of its keys."),
 }
 

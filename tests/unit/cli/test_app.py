@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
 
 from memories import errors
@@ -51,6 +52,14 @@ def test_every_command_is_documented() -> None:
     """A command nobody can read about is a command nobody uses."""
     text = DOCUMENT.read_text("utf-8")
     assert [] == [name for name in COMMANDS if f"### `memories {name}" not in text]
+
+
+def test_every_command_of_a_group_is_documented() -> None:
+    """The same for the commands below `snapshot`."""
+    text = DOCUMENT.read_text("utf-8")
+    group = app.get_command(None, "snapshot")  # type: ignore[arg-type]
+    assert isinstance(group, click.Group)
+    assert [] == [name for name in group.commands if f"`{name}`" not in text]
 
 
 def test_python_dash_m_is_the_same_program() -> None:
