@@ -242,6 +242,17 @@ def test_a_forged_manifest_is_refused_when_opened(tmp_path: Path, lie: str) -> N
         open_snapshot(tmp_path / "s")
 
 
+def test_a_manifest_that_miscounts_its_keys_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows that a page lost would be keys that a replacing restore removes."""
+    seven = property(lambda self: 7, lambda self, count: None)
+    monkeypatch.setattr(manifest.PageBuilder, "keys", seven, raising=False)
+    create(tmp_path / "s", [item("k", b"")], sequence=1)
+    with pytest.raises(CorruptDataError, match="7 keys"):
+        open_snapshot(tmp_path / "s")
+
+
 def test_a_manifest_nested_without_end_is_refused(tmp_path: Path) -> None:
     """Deep nesting must not exhaust the stack."""
 
@@ -275,11 +286,12 @@ def test_declared_sizes_are_checked_before_memory_is_taken(tmp_path: Path) -> No
     data = small_file(path)
     tail = len(data) - 98
     zip64 = data.index(b"PK\x01\x02") + 46 + len("whole.frame")
-    fields = [tail + field for field in (24, 32, 40, 48)]  # Counts, size and offset at the end.
-    fields += [zip64 + field for field in (4, 12, 20)]  # Sizes and offset of the first member.
-    for field in fields:
+    places = [(tail + field,) for field in (24, 32, 40, 48)]  # Counts, size and offset at the end.
+    places += [(zip64 + 4, zip64 + 12), (zip64 + 20,)]  # Sizes and offset of the first member.
+    for fields in places:
         bad = bytearray(data)
-        struct.pack_into("<Q", bad, field, 2**64 - 1)
+        for field in fields:
+            struct.pack_into("<Q", bad, field, 2**64 - 1)
         path.write_bytes(bad)
         tracemalloc.start()
         try:

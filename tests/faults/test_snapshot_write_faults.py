@@ -82,6 +82,33 @@ def test_any_failing_call_leaves_the_old_snapshot(
     assert 1 < fail_at < 199
 
 
+@pytest.mark.parametrize(("replacing", "name"), [(False, ["link"]), (True, ["link", "rename"])])
+def test_bytes_are_durable_before_their_name_and_the_name_before_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, replacing: bool, name: list[str]
+) -> None:
+    """A power cut after the rename must not find a name without its bytes."""
+    if replacing:
+        write(tmp_path / "s", 1)
+    calls: list[str] = []
+
+    def spy(call: str) -> Callable[..., Any]:
+        real = getattr(os, call)
+
+        def spied(*args: Any, **kwargs: Any) -> Any:
+            result = real(*args, **kwargs)
+            calls.append(call)
+            return result
+
+        return spied
+
+    for call in ("pwrite", "fsync", "link", "rename"):
+        monkeypatch.setattr(os, call, spy(call))
+    write(tmp_path / "s", 2)
+    assert ["pwrite", "fsync", *name, "fsync"] == [
+        call for n, call in enumerate(calls) if n == 0 or calls[n - 1] != call
+    ]
+
+
 def test_an_interrupted_snapshot_leaves_no_trace(tmp_path: Path) -> None:
     """Ctrl-C arrives between any two items."""
 

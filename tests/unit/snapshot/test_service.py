@@ -19,6 +19,7 @@ from memories import (
     TierFullError,
 )
 from memories.snapshot import open_snapshot
+from memories.snapshot.capture import newest
 
 ARRAY = np.arange(300_000.0).reshape(300, 1000)
 VALUES: dict[str, tuple[Any, str]] = {
@@ -424,6 +425,7 @@ def test_referenced_objects_are_kept_and_checked(manager: MemoryManager, tmp_pat
     manager.create_snapshot(tmp_path / "s", include_glacier="reference")
     assert (tmp_path / "s").stat().st_size < 2_000
     manager.clear(purge=True)
+    manager._hierarchy.tiers["glacier"].medium.backend.reclaim(grace_seconds=0)
     manager.restore_snapshot(tmp_path / "s")
     assert "glacier" == manager.get_tier("k")
     np.testing.assert_array_equal(ARRAY, manager["k"])
@@ -446,6 +448,23 @@ def test_a_reference_to_what_is_gone_changes_nothing(
 
 
 # One instant
+
+
+def test_the_newest_of_two_versions_counts(manager: MemoryManager) -> None:
+    """While a key moves or is overwritten it has an entry and a record for a moment."""
+    catalog = manager._hierarchy.catalog
+    for key in "abc":
+        manager.store(key, "old", tier="warm")
+    entries = dict(catalog.entries)
+    for key in "bc":
+        manager.store(key, "new", tier="cold")
+    manager.migrate("c", "warm")
+    with catalog.instant() as instant:
+        racing = instant._replace(entries=[entries["b"], catalog.entries["c"], entries["a"]])
+        found = [(one.key, one.tier, one.version) for one in newest(racing, "")]
+    versions = {key: catalog.find(key).version for key in "abc"}
+    assert [("a", "warm", versions["a"]), ("b", "cold", versions["b"]),
+            ("c", "warm", versions["c"])] == found  # fmt: skip
 
 
 def hammer(manager: MemoryManager, stop: threading.Event, tiers: tuple[str, str]) -> None:
