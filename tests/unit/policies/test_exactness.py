@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import random
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -60,6 +62,18 @@ def test_a_lazy_policy_evicts_exactly_what_an_eager_one_would(name, victim, acce
         tier.access(key, size, stamp)
         assert plain.evicted == tier.evicted
     tier.policy.check()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_sieve_forgets_the_hits_it_has_passed_over(seed):
+    """A node hit once must not be spared for ever."""
+    source = random.Random(seed)
+    plain, tier = PlainTier(20, Sieve()), PolicyTier(policies.make("sieve", 20))
+    for stamp in range(1, 1500):
+        key = f"key/{min(source.randrange(60), source.randrange(60))}"
+        plain.access(key, 1, stamp)
+        tier.access(key, 1, stamp)
+    assert plain.evicted == tier.evicted
 
 
 @given(accesses=ACCESSES)

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from memories.policies.predictors import (
     PatternPredictor,
+    Predictor,
     Prefetcher,
     StridePredictor,
     SuccessorPredictor,
@@ -54,6 +55,13 @@ def test_interleaved_runs_are_told_apart():
     """Two readers of one family must not hide each other's order."""
     keys = [f"b/{base + n}" for n in range(5) for base in (1000, 5000)]
     assert ["b/5005"] == feed(StridePredictor(), keys)
+
+
+def test_a_run_that_expects_a_number_gets_it_from_one_that_is_nearer():
+    """Readers that pass each other keep their own steps."""
+    up, down = range(0, 72, 9), range(500, 20, -60)
+    keys = [f"k/{n}" for pair in zip(up, down, strict=True) for n in pair]
+    assert ["k/20"] == feed(StridePredictor(), keys)
 
 
 def test_two_equal_steps_are_needed():
@@ -148,6 +156,33 @@ def test_it_switches_off_when_it_stops_being_right_and_on_when_it_is_again():
     misses = drive(prefetcher, ordered * 10, set(ordered))
     assert misses < 1400
     assert prefetcher.counters.used - during.used > 600
+
+
+class Wild(Predictor):
+    """Has new grounds for every guess, so that none is ever disproved, and is always wrong."""
+
+    name = "wild"
+
+    def __init__(self):
+        super().__init__()
+        self.number = 0
+
+    def observe(self, key, now):
+        self.number += 1
+
+    def candidates(self, key):
+        return [(f"wrong/{self.number}", self.number)]
+
+
+def test_a_predictor_below_the_floor_proposes_nothing():
+    """Whatever its grounds: who is wrong again and again is not listened to."""
+    prefetcher = Prefetcher([Wild()], budget_bytes=10, threshold=0.4, floor=0.6)
+    for now in range(500):
+        prefetcher.observe(f"k/{now}", now)
+        for guess in prefetcher.propose(f"k/{now}", lambda key: 1):
+            prefetcher.wasted(guess.key)
+    assert prefetcher.counters.issued < 20
+    assert prefetcher.accuracies()["wild"] < 0.1
 
 
 def test_the_budget_bounds_what_is_fetched_and_not_yet_read():

@@ -171,6 +171,25 @@ def test_ghosts_are_never_invented_and_grow_too_old(added, span):
             assert not ghosts.has(bits, span)
 
 
+def test_a_ghost_that_was_taken_is_gone_from_older_tables_too():
+    """The table grows by keeping the old one beside it; a key may lie in both."""
+    ghosts = Ghosts()
+    ghosts.add(digest("key"), 20)
+    ghosts.add(digest("other"), 1000)
+    ghosts.add(digest("key"), 1000, 7)
+    assert ghosts.has(digest("other"), 1000)
+    assert 7 == ghosts.take(digest("key"), 1000)
+    assert not ghosts.has(digest("key"), 1000)
+
+
+def test_ghosts_survive_the_growth_of_their_table():
+    """A tier that fills up must not forget at every doubling what has just left it."""
+    ghosts = Ghosts()
+    ghosts.add(digest("key"), 20)
+    ghosts.add(digest("other"), 1000)
+    assert ghosts.has(digest("key"), 1000)
+
+
 @pytest.mark.parametrize("span", [50, 5_000])
 def test_nearly_all_ghosts_are_found(span):
     """The table may lose a few to collisions, not so many that the policy suffers."""
