@@ -17,20 +17,7 @@ from memories.backends.bucket.retry import Patience, RetryingStore
 from memories.errors import InvalidOptionError
 
 _FIXED_PREFIX = "memories-1"  # Under the user's prefix, so that nothing of his is ever ours.
-_CLOUD = {
-    "s3",
-    "s3a",
-    "gs",
-    "gcs",
-    "az",
-    "azure",
-    "abfs",
-    "abfss",
-    "adl",
-    "http",
-    "https",
-    "memory",
-}
+_CLOUD = {"s3", "s3a", "gs", "gcs", "az", "azure", "abfs", "abfss", "adl", "https"}
 
 
 def open_store(
