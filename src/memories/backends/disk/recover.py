@@ -216,7 +216,7 @@ class Replay:
     def run(self, start: Position) -> Replayed:
         """Replay the log and return where history ends."""
         spans, self._void = chain(self._layout, self._files, start.segment)
-        synced = max(start, self._mark(spans))
+        synced = max(start, self._mark(spans, start))
         limit = self._limit(spans, synced)
         end = start
         for span in spans:
@@ -237,10 +237,11 @@ class Replay:
             end = Position(span.number, max(last, SEGMENT_HEADER_BYTES))
         return Replayed(end, self._void, self._damage)
 
-    def _mark(self, spans: list[Span]) -> Position:
+    def _mark(self, spans: list[Span], start: Position) -> Position:
         """Return how far the log is known to have been synced: its last sound record says so."""
         for span in reversed(spans):
-            walk = self._walk(span.number, 0, span.end)
+            first = start.offset if span.number == start.segment else 0
+            walk = self._walk(span.number, first, span.end)
             marks = [head.synced for _, head in walk]
             while walk.at < walk.end and walk.search():
                 marks += [head.synced for _, head in walk]
