@@ -22,13 +22,14 @@ from typing import Any, NamedTuple
 
 from memories import policies
 from memories.policies.predictors import Prefetcher
-from memories.simulator import Outcome, replay
+from memories.simulator import Outcome, Simulator
 from memories.traces import Trace, read_trace
 
 CAPACITIES = ("0.01", "0.03", "0.1", "0.2")
 PREFETCH_CAPACITY = "0.03"
 PEERS = ("LRU", "S3FIFO", "GDSF")
 PREFETCH_BARS = {"kvcache_conversation_a": 0.45, "arc_p3_4k": 0.43, "tencent_ns1326": 0.65}
+STEP = 8192  # Requests between two looks at the clock.
 UNREAD_SHARE = 10  # At most a tenth of the tier holds values fetched ahead and not yet read.
 
 
@@ -57,8 +58,12 @@ def run(folder: Path, cell: Cell, deadline: float) -> Result:
     trace = load(folder / f"{cell.trace}.npz")
     capacity = int(float(cell.share) * trace.footprint_bytes)
     prefetcher = Prefetcher(budget_bytes=capacity // UNREAD_SHARE) if cell.prefetch else None
-    outcome = replay(trace, policies.make(cell.policy, capacity), prefetcher)
-    return Result(cell, outcome, time.time() - start)
+    simulator = Simulator(policies.make(cell.policy, capacity), prefetcher)
+    for at in range(0, len(trace.keys), STEP):
+        if time.time() > deadline:
+            return Result(cell, None, time.time() - start)
+        simulator.replay(Trace(*(column[at : at + STEP] for column in trace)))
+    return Result(cell, simulator.outcome, time.time() - start)
 
 
 def find_traces(given: str | None) -> Path | None:
@@ -141,7 +146,7 @@ def main() -> int:
     parser.add_argument("traces", nargs="?", help="folder of traces (or MEMORIES_TRACES)")
     parser.add_argument("--only", nargs="*", help="names of the traces to replay")
     parser.add_argument("--policy", default="auto", help="the policy to judge")
-    parser.add_argument("--seconds", type=float, default=540.0, help="start nothing after this")
+    parser.add_argument("--seconds", type=float, default=540.0, help="stop after so long")
     arguments = parser.parse_args()
     folder = find_traces(arguments.traces)
     if folder is None:
