@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from tests.promises.conftest import Make
 
 from memories import InvalidOptionError
-from tests.promises.conftest import Make
 
 
 @pytest.mark.parametrize("tier", ["hot", "warm", "cold", "glacier"])

@@ -1,0 +1,101 @@
+"""Values move by themselves: both ways, within the times promised, and nothing changes on the way."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import numpy as np
+from tests.promises.conftest import Make
+
+from memories import MemoryManager, MigrationSettings, TierName
+from memories.core.assembly import assemble
+from memories.entry import Terms
+from memories.parcel import Parcel
+from memories.testing.clock import ManualClock
+
+
+def eventually(condition: Callable[[], bool], seconds: float) -> bool:
+    """Return whether `condition` comes true in time."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if condition():
+            return True
+        time.sleep(0.05)
+    return condition()
+
+
+def test_a_cold_value_that_is_read_is_promoted_and_keeps_its_copy(make: Make) -> None:
+    """Within ten seconds, off the read path, one tier at a time."""
+    manager = make(migration=None)
+    value = np.random.default_rng(0).random(1000)
+    manager.store("cold", value, "cold")
+    manager.store("archived", value, "glacier")
+    for _ in range(10):
+        assert np.array_equal(value, manager.retrieve("cold"))
+        assert np.array_equal(value, manager.retrieve("archived"))
+    assert eventually(lambda: manager.get_tier("cold") in ("warm", "hot"), 10)
+    assert eventually(lambda: manager.get_tier("archived") != "glacier", 10)
+    assert manager.explain("cold").durable
+    assert manager.stats().tiers[TierName.COLD].used_bytes >= value.nbytes
+    assert np.array_equal(value, manager.retrieve("cold"))
+
+
+def test_idle_values_leave_hot_and_read_ones_stay() -> None:
+    """The rule of the migration example, on a clock of our own."""
+    clock = ManualClock()
+    with MemoryManager(1, 1, 1, migration=False) as manager:
+        engine = assemble(manager._engine.settings, MigrationSettings(interval_seconds=3600), clock)
+        migrator, hierarchy = engine.migrator, engine.hierarchy
+        assert migrator is not None
+        for key in "abcde":
+            hierarchy.put(key, Parcel.of(key), tier=TierName.HOT, terms=Terms())
+        for _ in range(10):
+            for key in "ab":
+                hierarchy.catalog.entries[key].read()
+            clock.advance(0.1)
+            migrator.tick()
+        assert {"hot"} == {str(hierarchy.find(key).tier) for key in "abcde"}
+        for _ in range(50):
+            clock.advance(0.1)
+            migrator.tick()
+        tiers = [str(hierarchy.find(key).tier) for key in "abcde"]
+        assert ["hot", "hot", "warm", "warm", "warm"] == tiers
+        for _ in range(100):
+            clock.advance(0.24)
+            migrator.tick()
+        assert ["hot", "hot"] == [str(hierarchy.find(key).tier) for key in "ab"]
+        for _ in range(100):
+            clock.advance(40)
+            migrator.tick()
+        assert {"warm"} == {str(hierarchy.find(key).tier) for key in "abcde"}
+        assert 0 == migrator.failures
+        engine.close()
+
+
+def test_a_full_tier_is_worked_down_in_the_background(make: Make) -> None:
+    """Writers find headroom; what was read last stays."""
+    manager = make("1 MB", "1 MB", migration=MigrationSettings(interval_seconds=0.01))
+    for index in range(60):
+        manager.store(f"{index:02}", np.random.default_rng(index).random(5000), "warm")
+    warm = manager._hierarchy.tiers[TierName.WARM].ledger
+    assert eventually(lambda: warm.used <= 0.95 * warm.effective, 5)
+    assert manager.stats().failures == 0
+    for index in range(60):
+        expected = np.random.default_rng(index).random(5000)
+        assert np.array_equal(expected, manager.retrieve(f"{index:02}"))
+
+
+def test_a_forgotten_manager_ends_its_threads() -> None:
+    """Garbage must not keep migrating."""
+    import gc
+    import threading
+
+    before = {thread.ident for thread in threading.enumerate()}
+    manager = MemoryManager(1, 1, 1)
+    manager.store("a", np.zeros(1000), "cold")
+    del manager
+    gc.collect()
+    assert eventually(
+        lambda: not {t.ident for t in threading.enumerate() if t.is_alive()} - before, 10
+    )
