@@ -23,7 +23,6 @@ from _race import race as race_by
 from memories.backends.disk import DiskBackend
 from memories.entry import Record, TierName
 
-
 clock: Callable[[], float] = time.perf_counter
 
 
