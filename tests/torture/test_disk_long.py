@@ -1,0 +1,133 @@
+"""Long campaigns against the disk store: kills, churn, and real power cuts on a loop mount."""
+
+from __future__ import annotations
+
+import fcntl
+import importlib.util
+import os
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from memories.backends.disk import DiskBackend
+from memories.testing.backends import frame_for, record_for
+
+pytestmark = [pytest.mark.torture, pytest.mark.timeout(7200)]
+
+FAULTS = Path(__file__).parents[1] / "faults"
+SHUTDOWN = 0x8004587D  # FS_IOC_SHUTDOWN
+WITHOUT_FLUSHING = 2
+
+
+@pytest.fixture
+def kills(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(FAULTS))
+    spec = importlib.util.spec_from_file_location("disk_kill", FAULTS / "test_disk_kill.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_five_hundred_kills(tmp_path: Path, kills: ModuleType) -> None:
+    """Every acknowledged version is there after each of them."""
+    kills.campaign(tmp_path / "s", runs=500, seed=2)
+
+
+def test_churn_keeps_its_bounds(tmp_path: Path) -> None:
+    """Space, RAM and open files, over random overwrites and removals with real constants."""
+    seconds = float(os.environ.get("MEMORIES_CHURN_SECONDS", "3600"))
+    chance, version = random.Random(1), 0
+    end = time.monotonic() + seconds
+    resident = []
+    with DiskBackend(tmp_path / "s") as backend:
+        while time.monotonic() < end:
+            pause = time.monotonic() + max(10.0, seconds / 20)
+            while time.monotonic() < min(pause, end):
+                version += 1
+                key = f"k{chance.randrange(20_000)}"
+                if chance.random() < 0.3:
+                    backend.remove(key, version)
+                else:
+                    size = chance.choice([100, 1000, 1000, 10_000, 100_000, 2 << 20])
+                    size = size if size < 1 << 20 or chance.random() < 0.02 else 1000
+                    backend.write(record_for(key, version), frame_for(bytes(size)))
+                usage = backend.usage()
+                assert usage.physical < 2 * usage.live + (256 << 20)
+            time.sleep(10)
+            usage = backend.usage()
+            assert usage.physical < 1.3 * usage.live + (256 << 20)
+            resident.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+            assert len(list(Path("/proc/self/fd").iterdir())) < 200
+            assert [] == [problem for problem in backend.check() if problem.key is None]
+    assert resident[-1] < 1.3 * resident[len(resident) // 3] + 50_000
+
+
+@pytest.fixture(params=["ext4", "xfs"])
+def image(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[tuple[Path, Path]]:
+    """Make a file system in a file; skip where that cannot be done."""
+    make = shutil.which(f"mkfs.{request.param}")
+    if os.geteuid() != 0 or make is None:
+        pytest.skip(f"needs root and mkfs.{request.param}")
+    disk, mount = tmp_path / "disk", tmp_path / "mount"
+    with disk.open("wb") as file:
+        file.truncate(400 << 20)
+    mount.mkdir()
+    subprocess.run([make, "-q", str(disk)], check=True, capture_output=True)
+    done = subprocess.run(["mount", "-o", "loop", str(disk), str(mount)], capture_output=True)
+    if done.returncode:
+        pytest.skip(f"loop mounts do not work here: {done.stderr.decode().strip()}")
+    yield disk, mount
+    subprocess.run(["umount", str(mount)], check=False, capture_output=True)
+
+
+@pytest.mark.parametrize("run", range(10))
+def test_a_real_power_cut(image: tuple[Path, Path], kills: ModuleType, run: int) -> None:
+    """The file system is shut down without flushing its log; a second of history may be lost."""
+    disk, mount = image
+    child = subprocess.Popen(
+        [sys.executable, str(FAULTS / "disk_writer_child.py"), str(mount / "s"), str(run)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
+    assert child.stdout is not None
+    lines = [child.stdout.readline() for _ in range(100 + 40 * run)]
+    descriptor = os.open(mount, os.O_RDONLY)
+    fcntl.ioctl(descriptor, SHUTDOWN, WITHOUT_FLUSHING.to_bytes(4, sys.byteorder))
+    os.close(descriptor)
+    os.kill(child.pid, signal.SIGKILL)
+    lines += child.stdout.read().splitlines(keepends=True)
+    child.stdout.close()
+    child.wait()
+    subprocess.run(["umount", str(mount)], check=True)
+    subprocess.run(["mount", "-o", "loop", str(disk), str(mount)], check=True)
+    history = [line.decode().split() for line in lines if line.endswith(b"\n")]
+    with DiskBackend(mount / "s") as backend:
+        found = {record.key: record.version for record in backend.scan()}
+        assert found in prefixes(history)
+        for record in backend.scan():
+            data = bytes(backend.read(record))
+            assert kills.content(record.version, len(data)) == data
+
+
+def prefixes(history: list[list[str]]) -> list[dict[str, int]]:
+    """Return every state the store was in; "?" lines are what it was asked to do, in order."""
+    states: list[dict[str, int]] = [{}]
+    for mark, key, version, size in history:
+        if mark == "?":
+            state = dict(states[-1])
+            state.pop(key, None)
+            if size != "-1":
+                state[key] = int(version)
+            states.append(state)
+    return states
