@@ -20,8 +20,10 @@ def check_key(key: Any) -> str:
         raise InvalidKeyTypeError(
             f"a key must be a str, not {type(key).__name__}; use str(key) or a format of your own"
         )
-    if type(key) is not str:
-        key = "".join(key)
+    return _check_text(str.__str__(key))
+
+
+def _check_text(key: str) -> str:
     if not key:
         raise InvalidKeyError("a key must not be empty")
     if "\0" in key:

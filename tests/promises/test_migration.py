@@ -1,4 +1,4 @@
-"""Values move by themselves: both ways, within the times promised, and nothing changes on the way."""
+"""Values move by themselves, both ways, within the times promised, and stay what they were."""
 
 from __future__ import annotations
 
