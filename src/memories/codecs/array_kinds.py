@@ -54,6 +54,8 @@ class ScalarCodec(Codec):
         """Build the scalar; a record is a private copy."""
         del writable
         kind, data = parts.meta["dtype"], parts.meta["data"]
+        if type(data) is not bytes:  # A number would be taken for a length, and allocated.
+            raise CorruptDataError("a stored scalar has no bytes")
         if kind == "U":
             return np.str_(str(data, "utf-8", "surrogatepass"))
         if kind == "S":

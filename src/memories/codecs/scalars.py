@@ -156,7 +156,10 @@ def _int_to_meta(value: int) -> int | bytes:
 
 
 def _int_from_meta(meta: Any) -> int:
-    return int.from_bytes(meta, "little", signed=True) if type(meta) is bytes else int(meta)
+    if type(meta) is bytes:
+        return int.from_bytes(meta, "little", signed=True)
+    checked: int = _expect(int)(meta)
+    return checked
 
 
 def _zone_to_meta(zone: dt.tzinfo | None) -> Any:

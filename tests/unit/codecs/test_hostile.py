@@ -90,6 +90,14 @@ def test_damaged_parts_give_a_value_or_an_error_of_ours(
     capfd.readouterr()  # Where polars panics it writes to the terminal first.
 
 
+def test_a_number_is_no_length() -> None:
+    """`bytes(n)` allocates n bytes: four in a description must not become gigabytes."""
+    for kind in ("S", "U", "<i8"):
+        parts = Parts("numpy.scalar", {"dtype": kind, "data": 2**40})
+        with pytest.raises(CorruptDataError, match="no bytes"):
+            codecs.decode(parts)
+
+
 @pytest.mark.parametrize("ordinals", [0, 1.5, None, "x"])
 def test_compiled_code_gets_arrays_only(ordinals: Any) -> None:
     """pandas takes a period array's word for it: a number there ended the process."""
