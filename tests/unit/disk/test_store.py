@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -36,6 +38,22 @@ def test_a_second_writer_is_told_who_the_first_is(tmp_path: Path) -> None:
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
         assert f"pid {os.getpid()}" in done.stderr
     DiskBackend(tmp_path / "s").close()
+
+
+def test_a_forgotten_store_is_unlocked_and_ends_its_threads(tmp_path: Path) -> None:
+    """Nobody calls `close` on an object that went with its last reference."""
+    backend = DiskBackend(tmp_path / "s")
+    backend.write(record_for("k", 1), frame_for(b"value"))
+    assert backend._upkeep is not None
+    threads = backend._upkeep._threads
+    time.sleep(0.3)
+    del backend
+    gc.collect()
+    for thread in threads:
+        thread.join(5.0)
+        assert not thread.is_alive()
+    with DiskBackend(tmp_path / "s") as again:
+        assert b"value" == again.read(again.find("k"))
 
 
 def test_a_noted_record_is_journaled_without_a_frame(tmp_path: Path) -> None:

@@ -24,13 +24,13 @@ class WriterLock:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             holder = os.pread(self._descriptor, 200, 0).decode("utf-8", "replace").strip()
-            os.close(self._descriptor)
+            self.abandon()
             raise StoreLockedError(
                 f"{path.parent} is being written by {holder or 'another process'}; "
                 "close it there, or open it with read_only=True"
             ) from error
         except OSError:
-            os.close(self._descriptor)
+            self.abandon()
             raise
         os.ftruncate(self._descriptor, 0)
         os.pwrite(self._descriptor, f"pid {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
@@ -42,4 +42,11 @@ class WriterLock:
 
     def abandon(self) -> None:
         """Close this process's descriptor without unlocking: after a fork the parent holds it."""
-        os.close(self._descriptor)
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
+    def __del__(self) -> None:
+        # A store that is dropped without `close` does not stay locked.
+        if hasattr(self, "_descriptor"):
+            self.abandon()

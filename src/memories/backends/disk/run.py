@@ -14,9 +14,18 @@ from typing import Any
 
 from xxhash import xxh3_64_intdigest
 
-from memories.backends.disk.blocks import BLOCK, BLOCK_BITS, ROW, Blocks, RunDamagedError
+from memories.backends.disk.blocks import (
+    BLOCK,
+    BLOCK_BITS,
+    ROW,
+    ROW_BYTES,
+    Blocks,
+    RunDamagedError,
+    new_row,
+    unpack_fields,
+)
 from memories.backends.disk.files import Files, read_exactly
-from memories.backends.disk.journal import Row
+from memories.backends.disk.journal import Row, decode_record
 from memories.entry import Record
 
 MAGIC = b"mRun\1\0\0\0"
@@ -86,22 +95,29 @@ class Run:
 
         A closure, for this is the hot path: its names are looked up faster than attributes.
         """
-        verified, table, first, mask = (
-            self._blocks.verified, self._table, self._table_at, self._mask
-        )  # fmt: skip
-        verify, row_at = self._blocks.verify, self._blocks.row_at
-        tag_bits, offset_mask, block_bits = OFFSET_BITS, OFFSET_MASK, BLOCK_BITS
+        blocks, table, first, mask = self._blocks, self._table, self._table_at, self._mask
+        verified, verify, row_at = blocks.verified, blocks.verify, blocks.row_at
+        data, unpack, decode, new, cls = self._data, unpack_fields, decode_record, new_row, Row
+        tag_bits, offset_mask, bits, head = OFFSET_BITS, OFFSET_MASK, BLOCK_BITS, ROW_BYTES
 
         def row(key: str) -> Row | None:
             digest = xxh3_64_intdigest(key.encode())
             slot = digest & mask
             tag = digest >> tag_bits
             while True:
-                if not verified[(first + slot * 8) >> block_bits]:
-                    verify((first + slot * 8) >> block_bits)
+                if not verified[(first + slot * 8) >> bits]:
+                    verify((first + slot * 8) >> bits)
                 word = table[slot]
                 if word >> tag_bits == tag:
-                    found = row_at(word & offset_mask)
+                    offset = word & offset_mask
+                    # A row within one verified block is decoded here, any other with more care.
+                    length, segment, at, extent, oldest, kind = unpack(data, offset)
+                    last = (offset + length - 1) >> bits
+                    if last == offset >> bits and verified[last]:
+                        record = decode(data[offset + head : offset + length])
+                        found: Row = new(cls, (record, kind, segment, at, extent, oldest))
+                    else:
+                        found = row_at(offset)
                     if found[0].key == key:
                         return found
                 elif not word:

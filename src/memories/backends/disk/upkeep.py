@@ -30,6 +30,8 @@ class Upkeep:
         self._untidy = threading.Event()
         self._threads: list[threading.Thread] = []
         self.failure: BaseException | None = None
+        # A store that is dropped without `close` takes its threads with it.
+        weakref.finalize(writer, self._wake).atexit = False
 
     def start(self) -> None:
         """Start the threads, unless they run."""
@@ -48,12 +50,15 @@ class Upkeep:
 
     def stop(self) -> None:
         """End the threads and wait for them."""
-        self._stopped.set()
-        self._changed.set()
-        self._untidy.set()
+        self._wake()
         for thread in self._threads:
             if thread is not threading.current_thread():
                 thread.join()
+
+    def _wake(self) -> None:
+        self._stopped.set()
+        self._changed.set()
+        self._untidy.set()
 
     def _sync_loop(self) -> None:
         while True:
