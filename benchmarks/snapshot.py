@@ -1,7 +1,7 @@
 """Snapshots side by side with raw writes and reads and with what people use instead, in one run.
 
 Every peer writes the same bytes and syncs them. Run it on an idle machine:
-`python benchmarks/snapshot.py [--gigabytes 5] [--keys 1000000] [--only create,restore,keys,writers]`.
+`python benchmarks/snapshot.py [--gigabytes 5] [--keys 1000000] [--only create,keys]`.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 
 from memories import MemoryManager
+from memories.snapshot.atomicfile import AtomicFile
 
 MEGABYTE = 10**6
 SIZES = [100 * MEGABYTE, 8 * MEGABYTE, 33 * MEGABYTE, 1 * MEGABYTE, 200_000, 5_000]
@@ -79,6 +80,13 @@ def write_raw(path: Path, arrays: dict[str, Any]) -> None:
         for array in arrays.values():
             file.write(memoryview(array))
     sync(path)
+
+
+def write_early(path: Path, arrays: dict[str, Any]) -> None:
+    """Write the bytes one after the other, with the write-back started at once."""
+    with AtomicFile(path) as file:
+        file.write([memoryview(array) for array in arrays.values()])
+        file.commit()
 
 
 def write_npz(path: Path, arrays: dict[str, Any]) -> None:
@@ -135,6 +143,7 @@ def bench_create(root: Path, arrays: dict[str, Any], total: int, repeats: int) -
         for key, array in arrays.items():
             manager.store(key, array, tier="warm", copy=False)
         ways = {"raw write": lambda path: write_raw(path, arrays)}
+        ways["raw write, early write-back"] = lambda path: write_early(path, arrays)
         ways["create_snapshot"] = manager.create_snapshot
         ways |= {
             name: lambda path, write=write: write(path, arrays) for name, write in PEERS.items()
