@@ -72,15 +72,19 @@ class Reclaimer:
     def reclaim(self, grace_seconds: float) -> Reclaimed:
         """Move what is live out of sparse objects, then unlink what was dead for long enough."""
         self._next = self._wall() + PASS_SECONDS
-        self._state.run(_NEEDLESS, EVERYTHING.encode())
-        self._state.run(_NEEDLESS_FOR_ALL, EVERYTHING.encode())
-        self._state.run("DELETE FROM entry WHERE token = ? AND state = 0", NOWHERE)
+        self._forget_needless()
         moved = sum(self._move_frames(token) for token in self._sparse())
+        self._shipper.flush()
         dead = self._dead(grace_seconds)
-        for token in dead:
+        # Values go before the tombstones that hide them, many of which are needless then.
+        freed = [self._unlink(token) for token in dead if not self._has_tombstones(token)]
+        self._forget_needless()
+        rest = [token for token in dead if self._exists(token)]
+        for token in rest:
             self._move_tombstones(token)
         self._shipper.flush()
-        freed = [self._unlink(token) for token in dead]
+        freed += [self._unlink(token) for token in rest]
+        freed = [size for size in freed if size]
         return Reclaimed(moved, len(freed), sum(freed))
 
     def write_manifests(self, *, least: int = MANIFEST_OBJECTS) -> int:
@@ -95,6 +99,18 @@ class Reclaimer:
             del tokens[:MANIFEST_OBJECTS]
             written += 1
         return written
+
+    def _forget_needless(self) -> None:
+        self._state.run(_NEEDLESS, EVERYTHING.encode())
+        self._state.run(_NEEDLESS_FOR_ALL, EVERYTHING.encode())
+        self._state.run("DELETE FROM entry WHERE token = ? AND state = 0", NOWHERE)
+
+    def _has_tombstones(self, token: bytes) -> bool:
+        query = "SELECT 1 FROM entry WHERE token = ? AND state = 2"
+        return self._state.row(query, token) is not None
+
+    def _exists(self, token: bytes) -> bool:
+        return self._state.row("SELECT 1 FROM object WHERE token = ?", token) is not None
 
     def _sparse(self) -> list[bytes]:
         return [token for (token,) in self._state.rows(
@@ -119,7 +135,7 @@ class Reclaimer:
 
     def _move_tombstones(self, token: bytes) -> None:
         with self._state.transaction() as state:
-            if state.row("SELECT 1 FROM entry WHERE token = ? AND state = 2", token):
+            if self._has_tombstones(token):
                 fresh, _ = self._shipper.open_pack()
                 state.run("UPDATE entry SET token = ? WHERE token = ? AND state = 2", fresh, token)
 
