@@ -25,7 +25,7 @@ LAYERS = (
     ("clock", "keys", "locks", "optional", "units"),
     ("entry",),
     ("events", "config", "sizing", "traces"),
-    ("codecs", "devices", "backends", "policies"),
+    ("codecs", "backends", "policies"),
     ("parcel", "catalog", "timeline", "keylocks", "ledger", "touches", "verified", "cluster"),
     ("media", "victims"),
     ("tier",),

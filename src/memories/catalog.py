@@ -32,10 +32,10 @@ class Instant(NamedTuple):
 class Catalog:
     """Knows where every key is."""
 
-    def __init__(self, journal: DiskBackend) -> None:
+    def __init__(self, journal: DiskBackend, latest_version: int) -> None:
         self.entries: dict[str, Entry] = {}
         self.journal = journal
-        self._version = journal.last_version()
+        self._version = latest_version
         self.counts: Counter[TierName] = Counter()  # Entries, by their tier.
         self.backing: Counter[TierName] = Counter()  # Entries, by the tier that backs them.
         self._lock = new_lock()

@@ -161,6 +161,11 @@ class Entry:
         """Mark a hit and return what a reader gets; KeyError if the entry has expired."""
         raise NotImplementedError
 
+    def mark(self) -> None:
+        """Mark a hit whose reader is given something else than `read` gives."""
+        self.hits += 1
+        self.stamp = self.tick()
+
     def __repr__(self) -> str:
         return (
             f"<{type(self).__name__} {self.key!r} v{self.version} {self.tier} "

@@ -129,7 +129,7 @@ class Hierarchy:
         """
         entry = self.catalog.entries.get(key)
         if entry is not None and not self._expired(entry):
-            entry.read()
+            entry.mark()
             return use(self.tiers[entry.tier].load(entry), False)
         return self._read(key, use, whole=whole)
 
@@ -220,17 +220,18 @@ class Hierarchy:
                         raise
         self.catalog.journal.sync()
 
-    def clear(self, *, purge: bool = False) -> None:
-        """Remove every key. Archived objects are unlinked after their grace time, or at once."""
+    def clear(self) -> int:
+        """Remove every key stored so far and return the version up to which that was.
+
+        Archived objects are unlinked after their grace time.
+        """
         self.require_writable()
-        for entry in self.catalog.clear():
-            self.mover.let_go(entry)
-        glacier = self.tiers.get(TierName.GLACIER)
-        if glacier is not None:
-            for record in self.catalog.journal.scan():
-                self.mover.let_archive_go(record, self.catalog.next_version())
-        del purge
-        self.catalog.journal.delete_prefix("", self.catalog.next_version)
+        limit = self.catalog.next_version()
+        for key in list(self.catalog.entries):
+            self._clear_key(key, limit)
+        for record in self.catalog.journal.scan():
+            self._clear_key(record.key, limit)
+        return limit
 
     def tier(self, name: TierName) -> Tier:
         """Return the tier of that name.
@@ -260,6 +261,13 @@ class Hierarchy:
             )
         if self.state is State.READ_ONLY:
             raise StorageError("this manager was opened with read_only=True and cannot be changed")
+
+    def _clear_key(self, key: str, limit: int) -> None:
+        """Remove `key` unless it was stored anew; its lock keeps entry and record in step."""
+        with self.locks.hold(key):
+            found = self.catalog.find(key)
+            if found is not None and found.version < limit:
+                self.mover.drop(found, Cause.REMOVED)
 
     def _put_first(
         self,
@@ -333,7 +341,7 @@ class Hierarchy:
             if found is None or self._expired(found):
                 raise self._miss(key, found)
             if isinstance(found, Entry):
-                found.read()
+                found.mark()
                 return use(self.tiers[found.tier].load(found), False)
             try:
                 parcel = self.tier(found.tier).load(found)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -79,6 +80,7 @@ class _Assembly:
         self.tiers: dict[TierName, Tier] = {}
         self.backends: list[Backend] = []
         self.remove_private: Callable[[], None] | None = None
+        self.purge_archive: Callable[[int], None] | None = None
 
     def engine(self, migration: MigrationSettings | Literal[False] | None) -> Engine:
         try:
@@ -109,7 +111,7 @@ class _Assembly:
         events.subscribe(history.observe)
         hierarchy = Hierarchy(
             self.tiers,
-            Catalog(journal),
+            Catalog(journal, max(backend.last_version() for backend in self.backends)),
             clock=self.clock,
             events=events,
             trust=self.trust,
@@ -131,6 +133,7 @@ class _Assembly:
             backends=self.backends,
             media=self.media,
             remove_private=self.remove_private,
+            purge_archive=self.purge_archive,
         )
 
     def _directory(self) -> Path:
@@ -186,6 +189,7 @@ class _Assembly:
             wall=self.clock.wall,
         )
         self.backends.append(bucket)
+        self.purge_archive = partial(bucket.clear, purge=True)
         ledger = BackendLedger(
             MAX_BYTES, held=lambda: bucket.usage().live, room=lambda: _glacier_room(path, url)
         )

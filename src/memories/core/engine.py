@@ -49,6 +49,7 @@ class Engine:
     backends: list[Backend]
     media: dict[TierName, str]  # What each tier really is, in words.
     remove_private: Callable[[], None] | None  # Removes the private directory, if there is one.
+    purge_archive: Callable[[int], None] | None
     analytics: Analytics | None = field(default=None)
     homecoming: Homecoming | None = field(default=None)  # Of the latest restore.
 
@@ -101,6 +102,12 @@ class Engine:
         if self.homecoming is not None:
             self.homecoming.stop()
         self.homecoming = restore_snapshot(self.hierarchy, path, **options)
+
+    def clear(self, *, purge: bool) -> None:
+        """Remove every key, and with `purge` unlink what is archived at once."""
+        version = self.hierarchy.clear()
+        if purge and self.purge_archive is not None:
+            self.purge_archive(version)
 
     def enable_analytics(self, interval: float, history: int) -> None:
         """Start sampling, from the beginning if it was on already."""

@@ -217,7 +217,7 @@ class MemoryManager(Values):
 
         Archived objects are unlinked after their grace time (7 days), or at once with `purge`.
         """
-        self._hierarchy.clear(purge=purge)
+        self._engine.clear(purge=purge)
 
     def flush(self) -> None:
         """Give every value a durable copy and return once it is on the disk."""
