@@ -40,7 +40,7 @@ class Backend(ABC):
 
     @abstractmethod
     def write(self, record: Record, frame: Sequence[memoryview]) -> Record:
-        """Keep `frame` as the value of `record.key` and return the record, `place` and `stored` set.
+        """Keep `frame` as the value of `record.key`; return the record, `place` and `stored` set.
 
         Once it returns the version survives a kill of the process. It MUST NOT hold on to the
         buffers, and a version older than the one it already holds MUST NOT replace it.
@@ -83,7 +83,7 @@ class Backend(ABC):
         """Return once everything written survives a power cut, as far as the medium knows one."""
 
     def check(self, *, repair: bool = False) -> list[Problem]:
-        """Verify every frame and the index; with `repair`, drop what is damaged and mend the rest."""
+        """Verify every frame and the index; with `repair`, drop what is damaged, mend the rest."""
         del repair
         return []
 
