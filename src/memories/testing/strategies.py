@@ -119,9 +119,9 @@ def dtypes() -> st.SearchStrategy[np.dtype[Any]]:
         hnp.timedelta64_dtypes(),
         hnp.byte_string_dtypes(max_len=5),
         hnp.unicode_string_dtypes(max_len=5),
-        st.integers(1, 9).map(lambda n: np.dtype(f"V{n}")),
     )
-    return st.one_of(flat, flat, hnp.array_dtypes(flat, max_size=3, allow_subarrays=True))
+    void = st.integers(1, 9).map(lambda n: np.dtype(f"V{n}"))
+    return st.one_of(flat, flat, void, hnp.array_dtypes(flat, max_size=3, allow_subarrays=True))
 
 
 def numpy_scalars() -> st.SearchStrategy[Any]:
