@@ -1,0 +1,1 @@
+"""Backends: frames by key on one medium, and no policy."""
