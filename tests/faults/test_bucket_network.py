@@ -248,7 +248,7 @@ def test_many_reads_over_a_slow_line_wait_together(
     s3_proxy: MisbehavingProxy,  # noqa: F811
 ) -> None:
     """64 values at a second of latency each are a few seconds, not a minute."""
-    backend = opened(concurrency=32, storage_options={"timeout": "20s"})
+    backend = opened(storage_options={"timeout": "20s"})
     kept = [backend.write(record(f"k{n}", n + 1), frame(DATA[n : n + 300_000])) for n in range(64)]
     s3_proxy.fault = lambda request: Fault(delay_seconds=1.0)
     begun = time.monotonic()

@@ -83,7 +83,7 @@ class BucketBackend(Backend):
         pack_bytes: int = PACK_BYTES,
         flush_seconds: float = 30.0,
         lease_seconds: float = LEASE_SECONDS,
-        concurrency: int = 16,
+        concurrency: int = 32,
         bytes_per_second: float | None = None,
         patience: Patience | None = None,
         progress: Progress | None = None,
