@@ -110,7 +110,7 @@ class Root(msgspec.Struct, frozen=True, kw_only=True):
     """What is said once for the whole snapshot."""
 
     id: bytes
-    sequence: Natural  # Every version up to this one is in it, none after.
+    sequence: Natural  # The store's number at that instant; no version after it is here.
     created_at: float
     writer: str
     archive: str = ""  # The bucket that the references are about, without credentials.
