@@ -12,7 +12,7 @@ import threading
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -28,10 +28,11 @@ from memories.history import History
 from memories.keylocks import KeyLocks
 from memories.migration.migrator import Migrator
 from memories.parcel import Parcel
-from memories.snapshot.homecoming import Homecoming
-from memories.snapshot.service import create_snapshot, restore_snapshot
 from memories.statistics import Statistics, Stats
 from memories.units import format_size
+
+if TYPE_CHECKING:
+    from memories.snapshot.homecoming import Homecoming
 
 _engines: set[Engine] = set()  # Those that run; each leaves when it ends.
 
@@ -94,6 +95,9 @@ class Engine:
     def create_snapshot(self, path: str | os.PathLike[str], **options: Any) -> None:
         """Write what is there, as of this instant, into the file at `path`."""
         self.hierarchy.require_readable()
+        # Imported at use, like every service that most programs never ask for.
+        from memories.snapshot.service import create_snapshot
+
         create_snapshot(self.hierarchy, path, **options)
 
     def restore_snapshot(self, path: str | os.PathLike[str], **options: Any) -> None:
@@ -101,6 +105,8 @@ class Engine:
         self.hierarchy.require_writable()
         if self.homecoming is not None:
             self.homecoming.stop()
+        from memories.snapshot.service import restore_snapshot
+
         self.homecoming = restore_snapshot(self.hierarchy, path, **options)
 
     def clear(self, *, purge: bool) -> None:
