@@ -134,6 +134,14 @@ def test_every_decision_record_is_listed() -> None:
     assert set() == {name for name in records if f"({name})" not in listed}
 
 
+def test_every_room_is_in_the_picture() -> None:
+    """ARCHITECTURE.md is where a newcomer learns what the folders and modules are for."""
+    package = ROOT / "src" / "memories"
+    rooms = {path.stem for path in package.iterdir() if path.suffix == ".py" or path.is_dir()}
+    text = (ROOT / "ARCHITECTURE.md").read_text("utf-8")
+    assert set() == {room for room in rooms if room[0] != "_" and f"`{room}`" not in text}
+
+
 def test_every_make_target_is_described() -> None:
     """`make help` and CONTRIBUTING.md are where a newcomer looks first."""
     makefile = (ROOT / "Makefile").read_text("utf-8")
