@@ -108,7 +108,7 @@ class Run:
                 if not verified[(first + slot * 8) >> bits]:
                     verify((first + slot * 8) >> bits)
                 word = table[slot]
-                if word >> tag_bits == tag:
+                if word >> tag_bits == tag and word:
                     offset = word & offset_mask
                     # A row within one verified block is decoded here, any other with more care.
                     length, segment, at, extent, oldest, kind = unpack(data, offset)
