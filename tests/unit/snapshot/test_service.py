@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -21,6 +22,7 @@ from memories import (
 from memories.snapshot import open_snapshot
 from memories.snapshot.capture import newest
 
+SHARED_MEMORY = Path("/dev/shm")
 ARRAY = np.arange(300_000.0).reshape(300, 1000)
 VALUES: dict[str, tuple[Any, str]] = {
     "hot/array": (ARRAY, "hot"),
@@ -122,6 +124,21 @@ def test_the_file_may_go_right_after_the_restore(
         assert_all_there(other)
     with make(tmp_path / "other", glacier_memory_enabled=False) as other:
         assert_all_there(other)
+
+
+@pytest.mark.parametrize("verify", ["full", "lazy"])
+def test_a_file_on_another_file_system_is_copied(
+    manager: MemoryManager, tmp_path: Path, verify: Any
+) -> None:
+    """No link leads across file systems; the file may go all the same."""
+    if not SHARED_MEMORY.is_dir() or SHARED_MEMORY.stat().st_dev == tmp_path.stat().st_dev:
+        pytest.skip("there is no second file system here")
+    fill(manager)
+    with tempfile.TemporaryDirectory(dir=SHARED_MEMORY) as far:
+        manager.create_snapshot(Path(far, "s"))
+        manager.clear()
+        manager.restore_snapshot(Path(far, "s"), verify=verify)
+    assert_all_there(manager)
 
 
 def test_restoring_again_gives_the_same(manager: MemoryManager, tmp_path: Path) -> None:
