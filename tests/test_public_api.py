@@ -29,6 +29,7 @@ CONSTRUCTOR = {
     "on_full": "raise",
     "migration": None,
     "read_only": False,
+    "trusted_keys": (),
 }
 
 METHODS = {

@@ -36,6 +36,7 @@ class Settings:
     write_through: bool
     drop_when_full: bool
     read_only: bool
+    trusted_keys: tuple[str, ...] = field(repr=False)  # Secrets.
 
 
 def check_choice(name: str, value: Any, allowed: tuple[str, ...]) -> str:
@@ -118,4 +119,5 @@ def make_settings(
         write_through=bool(options["write_through"]),
         drop_when_full=check_choice("on_full", options["on_full"], ("raise", "evict")) == "evict",
         read_only=bool(options["read_only"]),
+        trusted_keys=tuple(options["trusted_keys"]),
     )

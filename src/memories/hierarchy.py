@@ -205,7 +205,7 @@ class Hierarchy:
                 tier.victims.add(found, accessed=False)
 
     def flush(self) -> None:
-        """Give every volatile version a durable copy, and sync.
+        """Give every volatile version a durable copy.
 
         Raises:
             TierFullError: not all of them fit; those written are durable, the others stay.
@@ -218,7 +218,6 @@ class Hierarchy:
                 except TierFullError:
                     if not self.mover.droppable(entry):
                         raise
-        self.catalog.journal.sync()
 
     def clear(self) -> int:
         """Remove every key stored so far and return the version up to which that was.

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from tests.promises.conftest import Make
 
-from memories import UnsupportedTypeError, UntrustedDataError
+from memories import InvalidOptionError, UnsupportedTypeError, UntrustedDataError
+from memories.cli.app import app
 
 
 class Custom:
@@ -62,6 +64,29 @@ def test_an_object_signed_by_a_stranger_is_refused(
         again.retrieve("bomb")
     assert not (tmp_path / "exploded").exists()
     assert np.array_equal(np.arange(3), again.retrieve("plain"))
+
+
+def test_a_stranger_is_trusted_on_purpose_only(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By an argument, or by importing his key once."""
+    monkeypatch.setenv("MEMORIES_KEY_FILE", str(tmp_path / "theirs"))
+    manager = make()
+    manager.store("a", Custom("theirs"), "cold")
+    manager.cleanup()
+    exported = CliRunner().invoke(app, ["key", "export"])
+    secret = exported.stdout.strip()
+    monkeypatch.setenv("MEMORIES_KEY_FILE", str(tmp_path / "mine"))
+    told = make(trusted_keys=[secret])
+    assert Custom("theirs") == told.retrieve("a")
+    assert secret not in repr(told)
+    told.cleanup()
+    with pytest.raises(InvalidOptionError, match="no key"):
+        make(trusted_keys=["nonsense"])
+    imported = CliRunner().invoke(app, ["key", "import"], input=secret)
+    assert 0 == imported.exit_code
+    again = make()
+    assert Custom("theirs") == again.retrieve("a")
 
 
 def test_what_cannot_be_serialised_is_refused_at_once(make: Make) -> None:

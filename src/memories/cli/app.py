@@ -29,6 +29,7 @@ COMMANDS = {
     "check": Lazy("memories.cli.check", "check", "Verify every value of a store."),
     "demo": Lazy("memories.cli.demo", "demo", "Explore a real raster through the four tiers."),
     "get": Lazy("memories.cli.get", "get", "Print a value, or write it to a file."),
+    "key": Lazy("memories.cli.key", "key", "Show, export and import signing keys."),
     "ls": Lazy("memories.cli.ls", "ls", "List the keys of a store."),
     "snapshot": Lazy(
         "memories.cli.snapshot", "snapshot", "Make, verify and look into snapshot files."

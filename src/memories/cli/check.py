@@ -14,21 +14,28 @@ from memories.cli.words import escape, print_json
 @click.command()
 @store_argument
 @json_option
+@click.option("--repair", is_flag=True, help="Drop what is damaged and mend the index.")
 @click.pass_context
-def check(context: click.Context, store: Path, glacier: str | None, as_json: bool) -> None:
-    """Read every value of STORE and verify it; change nothing.
+def check(
+    context: click.Context, store: Path, glacier: str | None, as_json: bool, repair: bool
+) -> None:
+    """Read every value of STORE and verify it; change nothing unless told to repair.
 
-    Each problem is a line: the key it concerns, and what is wrong. Exits with 4 if there is one.
+    Each problem is a line: the key it concerns, and what is wrong. Exits with 4 if there is one
+    that was not repaired.
     """
-    with opened(store, glacier) as manager:
+    with opened(store, glacier, read_only=not repair) as manager:
         keys = len(manager)
-        problems = manager.check()
+        problems = manager.check(repair=repair)
     if as_json:
-        rows = [{"key": problem.key, "what": problem.what} for problem in problems]
+        rows = [
+            {"key": problem.key, "what": problem.what, "repaired": problem.repaired}
+            for problem in problems
+        ]
         print_json({"store": str(store), "keys": keys, "problems": rows})
     else:
         for problem in problems:
             key = "-" if problem.key is None else escape(problem.key)
             click.echo(f"{key}\t{escape(problem.what)}")
         click.echo(f"{keys:,} keys, {len(problems):,} problems", err=True)
-    context.exit(DAMAGED if problems else 0)
+    context.exit(DAMAGED if any(not problem.repaired for problem in problems) else 0)

@@ -33,11 +33,14 @@ def json_option(command: Command) -> Command:
 
 
 @contextmanager
-def opened(store: Path, glacier: str | None = None) -> Iterator[MemoryManager]:
-    """Open the store for reading.
+def opened(
+    store: Path, glacier: str | None = None, *, read_only: bool = True
+) -> Iterator[MemoryManager]:
+    """Open the store, for reading unless told otherwise.
 
     Raises:
         StorageError: there is no store at that place.
+        StoreLockedError: it is to be changed, and somebody else is its writer.
     """
     from memories import MemoryManager
 
@@ -50,6 +53,6 @@ def opened(store: Path, glacier: str | None = None) -> Iterator[MemoryManager]:
         storage_path=store,
         glacier_memory_enabled=has_glacier,
         glacier_url=glacier,
-        read_only=True,
+        read_only=read_only,
     ) as manager:
         yield manager

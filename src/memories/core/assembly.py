@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from memories import policies
 from memories.backends.base import Backend
@@ -35,6 +35,9 @@ from memories.timeline import HitCounter, Timeline
 from memories.touches import Touches
 from memories.units import MAX_BYTES
 from memories.victims import JournalVictims, NoVictims, PolicyVictims, Victims
+
+if TYPE_CHECKING:
+    from memories.backends.bucket import BucketBackend
 
 STAND_IN = "host RAM, standing in for a GPU"
 
@@ -74,7 +77,7 @@ class _Assembly:
     def __init__(self, settings: Settings, clock: Clock) -> None:
         self.settings = settings
         self.clock = clock
-        self.trust = Keyring()
+        self.trust = Keyring(trusted=settings.trusted_keys)
         self.touches = Touches()
         self.media: dict[TierName, str] = {}
         self.tiers: dict[TierName, Tier] = {}
@@ -105,7 +108,7 @@ class _Assembly:
         self._add_host_tiers()
         self._add_cold(journal)
         if settings.glacier_enabled:
-            self._add_glacier(path)
+            self._add_glacier(path, journal)
         events, statistics, history = EventBus(), Statistics(), History()
         events.subscribe(statistics.observe)
         events.subscribe(history.observe)
@@ -172,7 +175,7 @@ class _Assembly:
         victims = JournalVictims(journal, TierName.COLD, self._may_leave, self.touches.recent)
         self._add_frames(TierName.COLD, "local disk", journal, ledger, victims)
 
-    def _add_glacier(self, path: Path) -> None:
+    def _add_glacier(self, path: Path, journal: DiskBackend) -> None:
         from memories.backends.bucket import open_bucket
 
         url = self.settings.glacier_url
@@ -189,6 +192,8 @@ class _Assembly:
             wall=self.clock.wall,
         )
         self.backends.append(bucket)
+        if bucket.adopted and not self.settings.read_only:
+            _adopt_archive(bucket, journal)
         self.purge_archive = partial(bucket.clear, purge=True)
         ledger = BackendLedger(
             MAX_BYTES, held=lambda: bucket.usage().live, room=lambda: _glacier_room(path, url)
@@ -238,6 +243,14 @@ class _Assembly:
 
 def _verify_frame(record: Record, frame: memoryview) -> None:
     open_frame(frame, key=record.key).verify()
+
+
+def _adopt_archive(bucket: BucketBackend, journal: DiskBackend) -> None:
+    """Journal what a bucket knows and this machine does not: another one has archived it."""
+    for record in bucket.records():
+        known = journal.find(record.key)
+        if known is None or known.version < record.version:
+            journal.note(record)
 
 
 def _glacier_room(path: Path, url: str) -> int:

@@ -109,6 +109,12 @@ class Engine:
 
         self.homecoming = restore_snapshot(self.hierarchy, path, **options)
 
+    def flush(self) -> None:
+        """Give every volatile version a durable copy, and return once all is synced."""
+        self.hierarchy.flush()
+        for backend in self.backends:
+            backend.sync()
+
     def clear(self, *, purge: bool) -> None:
         """Remove every key, and with `purge` unlink what is archived at once."""
         version = self.hierarchy.clear()
@@ -165,7 +171,7 @@ class Engine:
             self._forget()
             return
         if self.hierarchy.state is State.OPEN and self.remove_private is None:
-            self.hierarchy.flush()
+            self.flush()
         self._end()
 
     def abandon(self) -> None:

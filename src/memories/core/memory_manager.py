@@ -51,6 +51,7 @@ class MemoryManager(Values):
         on_full: `"raise"` a `TierFullError` when the last tier is full, or `"evict"`.
         migration: `MigrationSettings`, `False` for none, None for the defaults.
         read_only: Open an existing store beside its writer, and change nothing.
+        trusted_keys: Keys of others (`memories key export`) whose pickled objects may be read here.
 
     Raises:
         InvalidOptionError: An option means nothing.
@@ -76,6 +77,7 @@ class MemoryManager(Values):
         on_full: Literal["raise", "evict"] = "raise",
         migration: MigrationSettings | Literal[False] | None = None,
         read_only: bool = False,
+        trusted_keys: Iterable[str] = (),
     ) -> None:
         settings = make_settings(
             hot_memory_size,
@@ -92,6 +94,7 @@ class MemoryManager(Values):
             write_through=write_through,
             on_full=on_full,
             read_only=read_only,
+            trusted_keys=trusted_keys,
         )
         self._engine: Engine = assemble(settings, migration)
         self._engine.end_with(self)
@@ -221,7 +224,7 @@ class MemoryManager(Values):
 
     def flush(self) -> None:
         """Give every value a durable copy and return once it is on the disk."""
-        self._hierarchy.flush()
+        self._engine.flush()
 
     def check(self, repair: bool = False) -> list[Problem]:
         """Verify everything that lies in durable tiers and return what is wrong with it.
