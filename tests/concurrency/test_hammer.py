@@ -97,6 +97,8 @@ def test_no_value_is_ever_torn_mixed_up_or_lost(tmp_path: Path) -> None:
     for thread in threads:
         thread.join(60)
         assert not thread.is_alive(), "a thread hangs"
+    assert manager._engine.migrator is not None
+    manager._engine.migrator.stop()
     gc.collect()
     for name in ("hot", "warm"):
         tier = manager._hierarchy.tiers[TierName(name)]
