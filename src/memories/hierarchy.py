@@ -345,7 +345,7 @@ class Hierarchy:
             try:
                 parcel = self.tier(found.tier).load(found)
                 value = use(parcel, not self._verified.knows(found))
-            except (CorruptDataError, StorageError):
+            except (CorruptDataError, StorageError, KeyNotFoundError):
                 # It may have moved between the look-up and the read; then its record changed.
                 if attempt + 1 == READ_ATTEMPTS or self.catalog.find(key) == found:
                     raise

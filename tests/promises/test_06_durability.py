@@ -123,10 +123,11 @@ MemoryManager(1, 1, 1).store("a", b"x" * 3_000_000, "cold")
 """
     for _ in range(2):
         subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=False, timeout=60)
-    subprocess.run(
-        [sys.executable, "-c", script.replace(end, "sys.exit()"), str(tmp_path)],
-        check=True,
-        timeout=60,
+    script = script.replace(end, "sys.exit()").replace("MemoryManager(1, 1, 1).", "m.")
+    script = script.replace("m.store", "m = MemoryManager(1, 1, 1); m.store")
+    last = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path)], capture_output=True, timeout=60
     )
+    assert (0, b"") == (last.returncode, last.stderr)
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files) < 10_000, files

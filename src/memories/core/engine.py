@@ -6,7 +6,6 @@ a fork and at the interpreter's exit without `cleanup()` is defined here.
 
 from __future__ import annotations
 
-import atexit
 import os
 import threading
 import weakref
@@ -34,7 +33,12 @@ from memories.units import format_size
 if TYPE_CHECKING:
     from memories.snapshot.homecoming import Homecoming
 
-_engines: set[Engine] = set()  # Those that run; each leaves when it ends.
+
+class _Engines(set["Engine"]):
+    """Those that run; each leaves when it ends. A class of its own, to be referred to weakly."""
+
+
+_engines = _Engines()
 
 
 @dataclass(eq=False, slots=True, weakref_slot=True, kw_only=True)
@@ -52,11 +56,16 @@ class Engine:
     remove_private: Callable[[], None] | None  # Removes the private directory, if there is one.
     purge_archive: Callable[[int], None] | None
     analytics: Analytics | None = field(default=None)
+    at_exit: weakref.finalize[..., _Engines] = field(init=False)
     homecoming: Homecoming | None = field(default=None)  # Of the latest restore.
 
     def __post_init__(self) -> None:
-        """Be told of forks and of the interpreter's exit."""
+        """Be told of forks and of the interpreter's exit.
+
+        Finalizers run youngest first, so this one comes before that of the private directory.
+        """
         _engines.add(self)
+        self.at_exit = weakref.finalize(_engines, self.abandon)
 
     def retrieve(self, key: str, *, region: Any = None, copy: bool | None = None) -> Any:
         """Return a value off the hit path."""
@@ -206,6 +215,7 @@ class Engine:
             backend.close()
         if self.remove_private is not None:
             self.remove_private()
+        self.at_exit.detach()
         _engines.discard(self)
 
     def _forget(self) -> None:
@@ -239,12 +249,6 @@ def _region(parcel: Parcel, region: Any, copy: bool) -> Any:
 def _abandon_soon(engine: Engine) -> None:
     if engine.hierarchy.state in (State.OPEN, State.READ_ONLY):
         threading.Thread(target=engine.abandon, name="memories-end").start()
-
-
-@atexit.register
-def _abandon_all() -> None:
-    for engine in list(_engines):
-        engine.abandon()
 
 
 def _after_fork() -> None:
