@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import Enum
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -45,6 +45,16 @@ class State(Enum):
     READ_ONLY = "read-only"
     FORKED = "forked"
     CLOSED = "closed"
+
+
+class Order(NamedTuple):
+    """What is to be put, and what it replaces."""
+
+    parcel: Parcel
+    version: Version
+    previous: Entry | Record | None
+    old_record: Record | None  # Of the durable version that `previous` is or stands over.
+    volatile: bool
 
 
 class Hierarchy:
@@ -102,7 +112,8 @@ class Hierarchy:
             targets = candidates(self.tiers, key, tier, parcel.host_size, terms)
             version = Version(key, self.catalog.next_version(), self.clock.wall(), terms)
             old_record = self._record_under(previous)
-            found = self._put_first(parcel, version, targets, old_record, volatile)
+            order = Order(parcel, version, previous, old_record, volatile)
+            found = self._put_first(order, targets)
             if isinstance(previous, Entry) and isinstance(found, Record):
                 self.catalog.drop(previous)
             if isinstance(previous, Entry):
@@ -268,55 +279,48 @@ class Hierarchy:
             if found is not None and found.version < limit:
                 self.mover.drop(found, Cause.REMOVED)
 
-    def _put_first(
-        self,
-        parcel: Parcel,
-        version: Version,
-        targets: list[Tier],
-        old_record: Record | None,
-        volatile: bool,
-    ) -> Entry | Record:
+    def _put_first(self, order: Order, targets: list[Tier]) -> Entry | Record:
         """Put into the first of `targets` that makes room: rather down than nowhere."""
         for target in targets[:-1]:
             try:
-                return self._put_into(parcel, version, target, old_record, volatile)
+                return self._put_into(order, target)
             except TierFullError:
                 continue
-        return self._put_into(parcel, version, targets[-1], old_record, volatile)
+        return self._put_into(order, targets[-1])
 
-    def _put_into(
-        self,
-        parcel: Parcel,
-        version: Version,
-        target: Tier,
-        old_record: Record | None,
-        volatile: bool,
-    ) -> Entry | Record:
+    def _put_into(self, order: Order, target: Tier) -> Entry | Record:
         if target.name.durable:
-            return self.mover.write(parcel, version, target)
-        return self._put_volatile(parcel, version, target, old_record, volatile)
-
-    def _put_volatile(
-        self,
-        parcel: Parcel,
-        version: Version,
-        target: Tier,
-        old_record: Record | None,
-        volatile: bool,
-    ) -> Entry:
-        converted = target.medium.convert(parcel, version)
-        self.mover.make_room(target, converted.size, version.key)
+            return self.mover.write(order.parcel, order.version, target)
+        converted = target.medium.convert(order.parcel, order.version)
+        self.mover.make_room(target, converted.size, order.version.key)
         try:
             backed = None
-            if self._write_through or (old_record is not None and not volatile):
-                backing = self._backing_tier(version)
-                self.mover.write(converted, version, backing)
+            if self._write_through or (order.old_record is not None and not order.volatile):
+                backing = self._backing_tier(order.version)
+                self.mover.write(converted, order.version, backing)
                 backed = backing.name
-            elif old_record is not None:
-                self.catalog.journal.remove(version.key, version.number)
-            return self.mover.install(converted, version, target, backed=backed)
+            entry = self.mover.install(converted, order.version, target, backed=backed)
         except BaseException:
             target.ledger.release(converted.size)
+            raise
+        if order.old_record is not None and backed is None:
+            self._bury(entry, order)
+        return entry
+
+    def _bury(self, entry: Entry, order: Order) -> None:
+        """Make the durable version under a volatile one absent, for after a crash.
+
+        The new version is named already, so that no reader finds the key absent in between; if the
+        tombstone cannot be written, the old version is named again.
+        """
+        try:
+            self.catalog.journal.remove(entry.key, entry.version)
+        except BaseException:
+            if isinstance(order.previous, Entry):
+                self.catalog.put(order.previous)
+            else:
+                self.catalog.drop(entry)
+            self.mover.let_go(entry)
             raise
 
     def _backing_tier(self, version: Version) -> Tier:

@@ -52,6 +52,30 @@ def test_a_failed_store_leaves_the_old_value_and_no_charge(
     assert 0 == stats.tiers["warm"].used_bytes  # type: ignore[index]
 
 
+def test_a_failed_volatile_overwrite_leaves_the_old_value(
+    manager: MemoryManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The tombstone could not be written, so the old version must still be the one that counts."""
+
+    def refuse(key: str, version: int) -> None:
+        raise StorageError(f"{key!r} cannot be removed at {version}: input/output error")
+
+    manager.store("cold", "old", "cold")
+    manager.store("warm", "old", "cold")
+    manager.migrate("warm", "warm")
+    used = manager.stats().tiers["warm"].used_bytes  # type: ignore[index]
+    monkeypatch.setattr(manager._hierarchy.catalog.journal, "remove", refuse)
+    for key in ("cold", "warm"):
+        with pytest.raises(StorageError):
+            manager.store(key, "new", "warm", volatile=True)
+        assert "old" == manager.retrieve(key)
+    monkeypatch.undo()
+    assert used == manager.stats().tiers["warm"].used_bytes  # type: ignore[index]
+    manager.migrate("warm", "cold")
+    assert "old" == manager.retrieve("warm")
+    assert 2 == len(manager)
+
+
 def test_an_older_copy_never_comes_back(manager: MemoryManager) -> None:
     """Overwrites and deletes reach every tier that holds a copy."""
     for low in ("cold", "glacier"):
