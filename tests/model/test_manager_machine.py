@@ -18,6 +18,7 @@ from hypothesis.stateful import (
     precondition,
     rule,
 )
+from tests.promises.values import identical
 
 from memories import MemoryManager, MigrationSettings
 
@@ -39,25 +40,6 @@ VALUES = st.one_of(
     st.dictionaries(st.text(max_size=5), st.one_of(SCALARS, ARRAYS), max_size=3),
     st.lists(SCALARS, max_size=4),
 )
-
-
-def same(left: Any, right: Any) -> bool:
-    """Compare type for type and bit for bit."""
-    if type(left) is not type(right):
-        return False
-    if isinstance(left, np.ndarray):
-        return bool(
-            left.dtype == right.dtype
-            and left.shape == right.shape
-            and left.tobytes() == right.tobytes()
-        )
-    if isinstance(left, dict):
-        return list(left) == list(right) and all(same(left[key], right[key]) for key in left)
-    if isinstance(left, (list, tuple)):
-        return len(left) == len(right) and all(map(same, left, right))
-    if isinstance(left, float):
-        return np.float64(left).tobytes() == np.float64(right).tobytes()
-    return bool(left == right)
 
 
 class ManagerMachine(RuleBasedStateMachine):
@@ -93,8 +75,8 @@ class ManagerMachine(RuleBasedStateMachine):
     @rule(key=KEYS)
     def retrieve(self, key: str) -> None:
         if key in self.model:
-            assert same(self.model[key], self.manager.retrieve(key))
-            assert same(self.model[key], self.manager.retrieve(key, copy=True))
+            assert identical(self.model[key], self.manager.retrieve(key))
+            assert identical(self.model[key], self.manager.retrieve(key, copy=True))
         else:
             with pytest.raises(KeyError):
                 self.manager.retrieve(key)
@@ -113,7 +95,7 @@ class ManagerMachine(RuleBasedStateMachine):
     def migrate(self, key: str, tier: str) -> None:
         if key in self.model:
             self.manager.migrate(key, tier)
-            assert same(self.model[key], self.manager.retrieve(key))
+            assert identical(self.model[key], self.manager.retrieve(key))
 
     @rule(key=KEYS, up=st.booleans())
     def step(self, key: str, up: bool) -> None:
@@ -168,7 +150,7 @@ class ManagerMachine(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         for key, value in self.model.items():
-            assert same(value, self.manager.retrieve(key))
+            assert identical(value, self.manager.retrieve(key))
         self.manager.cleanup()
         shutil.rmtree(self.folder)
 
