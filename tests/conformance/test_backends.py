@@ -45,8 +45,8 @@ class TestDisk(DiskTests):
 
 
 class TestDiskFull(DiskTests):
-    options = {"durability": "full"}  # noqa: RUF012
+    options = {"durability": "full"}
 
 
 class TestDiskWithoutMmap(DiskTests):
-    options = {"mmap": False}  # noqa: RUF012
+    options = {"mmap": False}
