@@ -23,7 +23,7 @@ class TestMemory(BackendTests):
 
 class DiskTests(BackendTests):
     durable = True
-    options: dict[str, object] = {}  # noqa: RUF012
+    options: dict[str, object] = {}
 
     @pytest.fixture
     def backend(self, tmp_path: Path) -> Iterator[Backend]:
