@@ -192,10 +192,11 @@ class MemoryManager(Values):
         bases: Sequence[str | os.PathLike[str]] = (),
         progress: Callable[[int, int], object] | None = None,
     ) -> None:
-        """Take in what the snapshot at `path` holds; nothing is copied or decoded until it is used.
+        """Take in what the snapshot at `path` holds.
 
-        Values return to the tiers they had in the background. The caller may delete or replace the
-        file right afterwards, but nobody may write into it.
+        Values return to the tiers they had: the first 1 GB before this returns if the file was
+        verified, the rest in the background, and whatever is read meanwhile is read from the file.
+        The caller may delete or replace the file right afterwards, but nobody may write into it.
 
         Args:
             path: The snapshot.

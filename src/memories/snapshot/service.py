@@ -24,7 +24,7 @@ from memories.snapshot.manifest import Base, Linked, Row
 from memories.snapshot.reader import open_snapshot
 from memories.snapshot.restoring import Mode, Restoring, bucket_of, holder_of
 
-RESIDENT_BYTES = 64 * 10**6  # What a verified restore brings home before it returns.
+RESIDENT_BYTES = 10**9  # What a verified restore brings home before it returns.
 
 Path = str | os.PathLike[str]
 Progress = Callable[[int, int], object]
@@ -96,7 +96,7 @@ def restore_snapshot(
 ) -> Homecoming:
     """Take in what the file at `path` holds; no value is copied or decoded until it is used.
 
-    Values return to the tiers they had in the background, the first 64 MB before this returns if
+    Values return to the tiers they had in the background, the first 1 GB before this returns if
     the file was verified. The caller may delete or replace the file right afterwards.
 
     Args:
