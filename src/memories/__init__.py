@@ -12,6 +12,7 @@ from memories._version import __version__
 from memories.entry import Cause, TierName
 from memories.errors import (
     ArchivedError,
+    BusyError,
     ClosedError,
     ConflictError,
     CorruptDataError,
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ArchivedError",
+    "BusyError",
     "Cause",
     "ClosedError",
     "Codec",

@@ -63,12 +63,28 @@ def check_path(value: str | os.PathLike[str] | None) -> Path | None:
         raise InvalidOptionError(f"storage_path={value!r} is no path: {error}") from error
 
 
+def check_mapping(name: str, value: Any) -> Mapping[str, Any]:
+    """Return `value` if it is a mapping, an empty one if it is None."""
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise InvalidOptionError(f"{name} must be a mapping, like a dict, not {value!r:.60}")
+    return value
+
+
+def check_flag(name: str, value: Any) -> bool:
+    """Return `value` if it is True or False."""
+    if not isinstance(value, bool):
+        raise InvalidOptionError(f"{name} must be True or False, not {value!r:.60}")
+    return value
+
+
 def check_policies(value: str | Mapping[str, str]) -> dict[TierName, str]:
     """Return the name of each volatile tier's eviction policy."""
     if isinstance(value, str):
         return dict.fromkeys((TierName.HOT, TierName.WARM), value)
     names = dict.fromkeys((TierName.HOT, TierName.WARM), DEFAULT_POLICY)
-    for tier, policy in value.items():
+    for tier, policy in check_mapping("eviction_policy", value).items():
         name = check_tier(tier, "eviction_policy's tier")
         if name.durable:
             raise InvalidOptionError(
@@ -82,7 +98,7 @@ def check_policies(value: str | Mapping[str, str]) -> dict[TierName, str]:
 def check_compression(value: Mapping[str, str] | None) -> dict[TierName, str]:
     """Return the compression of each durable tier."""
     names = dict(DEFAULT_COMPRESSION)
-    for tier, compression in (value or {}).items():
+    for tier, compression in check_mapping("compression", value).items():
         name = check_tier(tier, "compression's tier")
         if not name.durable:
             raise InvalidOptionError(f"compression cannot be set for {name}: it holds live objects")
@@ -108,16 +124,16 @@ def make_settings(
             TierName.WARM: parse_size(warm_memory_size, name="warm_memory_size"),
             TierName.COLD: parse_size(cold_memory_size, name="cold_memory_size"),
         },
-        glacier_enabled=bool(glacier_memory_enabled),
+        glacier_enabled=check_flag("glacier_memory_enabled", glacier_memory_enabled),
         storage_path=check_path(options["storage_path"]),
         glacier_url=None if options["glacier_url"] is None else str(options["glacier_url"]),
-        storage_options=dict(options["storage_options"] or {}),
+        storage_options=dict(check_mapping("storage_options", options["storage_options"])),
         hot_device=str(options["hot_device"]),
         policies=check_policies(options["eviction_policy"]),
         compression=check_compression(options["compression"]),
         durability=check_choice("durability", options["durability"], ("relaxed", "full")),  # type: ignore[arg-type]
-        write_through=bool(options["write_through"]),
+        write_through=check_flag("write_through", options["write_through"]),
         drop_when_full=check_choice("on_full", options["on_full"], ("raise", "evict")) == "evict",
-        read_only=bool(options["read_only"]),
+        read_only=check_flag("read_only", options["read_only"]),
         trusted_keys=tuple(options["trusted_keys"]),
     )

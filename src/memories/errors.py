@@ -77,3 +77,7 @@ class ReplicationError(UnavailableError):
 
 class ConflictError(MemoriesError, RuntimeError):
     """`if_version=` named a version that is no longer the newest; nothing was stored."""
+
+
+class BusyError(MemoriesError, TimeoutError):
+    """Another thread works on the key and does not come to an end; nothing was changed."""

@@ -1,8 +1,8 @@
 """One lock per key, for as long as somebody works on it.
 
 Everything that changes a key (store, delete, move) holds the key's lock; reading takes none. A
-thread that already holds one key must only try for another: eviction inside a store skips keys
-that are busy, so lock order cannot deadlock.
+thread that already holds one key should only try for another: eviction inside a store skips keys
+that are busy. Where a caller's own function needs a second key, a circle of waits is refused.
 """
 
 from __future__ import annotations
@@ -11,34 +11,47 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from memories.errors import BusyError
+
+WAIT_SECONDS = 120.0  # Longer than writing the largest value takes; nobody waits for ever.
+
 
 class _Lock:
     __slots__ = ("holder", "lock", "users")
 
     def __init__(self) -> None:
         self.lock = threading.RLock()
-        self.holder: int | None = None  # The thread that holds it, for `attempt`.
+        self.holder: int | None = None  # The thread that holds it.
         self.users = 0
 
 
 class KeyLocks:
     """Hands out re-entrant locks by key and forgets those that nobody uses."""
 
-    def __init__(self) -> None:
+    def __init__(self, wait_seconds: float = WAIT_SECONDS) -> None:
+        self._wait_seconds = wait_seconds
         self._mutex = threading.Lock()
         self._locks: dict[str, _Lock] = {}
+        self._waits: dict[int, _Lock] = {}  # What each waiting thread waits for.
 
     @contextmanager
     def hold(self, key: str) -> Iterator[None]:
-        """Hold the lock of `key`, waiting for it."""
+        """Hold the lock of `key`, waiting for it.
+
+        Raises:
+            BusyError: its holder waits for this thread in turn, or has held it for too long.
+        """
+        me = threading.get_ident()
         slot = self._enlist(key)
-        slot.lock.acquire()
-        outer, slot.holder = slot.holder, threading.get_ident()
         try:
-            yield
+            self._acquire(key, slot, me)
+            outer, slot.holder = slot.holder, me
+            try:
+                yield
+            finally:
+                slot.holder = outer
+                slot.lock.release()
         finally:
-            slot.holder = outer
-            slot.lock.release()
             self._retire(key, slot)
 
     @contextmanager
@@ -56,6 +69,33 @@ class KeyLocks:
                 slot.holder = None
                 slot.lock.release()
             self._retire(key, slot)
+
+    def _acquire(self, key: str, slot: _Lock, me: int) -> None:
+        if slot.lock.acquire(blocking=False):
+            return
+        with self._mutex:
+            if self._leads_to(slot, me):
+                raise BusyError(
+                    f"{key[:200]!r} is held by a thread that waits for a key held by this one; "
+                    "do not store other keys from within modify()"
+                )
+            self._waits[me] = slot
+        try:
+            if not slot.lock.acquire(timeout=self._wait_seconds):
+                raise BusyError(
+                    f"{key[:200]!r} has been worked on for {self._wait_seconds:.0f} s by another "
+                    "thread; a disk, a bucket or a function passed to modify() does not return"
+                )
+        finally:
+            with self._mutex:
+                del self._waits[me]
+
+    def _leads_to(self, slot: _Lock | None, me: int) -> bool:
+        while slot is not None and slot.holder is not None:
+            if slot.holder == me:
+                return True
+            slot = self._waits.get(slot.holder)
+        return False
 
     def _enlist(self, key: str) -> _Lock:
         with self._mutex:

@@ -7,6 +7,7 @@ key's lock held, and no lock of a tier or of the catalog is ever held over I/O.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
 
@@ -28,6 +29,16 @@ BUSY_POLLS = 2500  # How often a store looks again at victims that others are wo
 STORE_POLLS = 10  # How often it waits for the stores of others to become victims.
 
 
+class CrowdedError(TierFullError):
+    """A room below cannot be made right now: other threads are at it. Never leaves the mover."""
+
+
+class Nesting(threading.local):
+    """How many victims, one for the other, this thread is moving down."""
+
+    depth = 0
+
+
 class Mover:
     """Carries versions between tiers and makes room for them."""
 
@@ -47,6 +58,7 @@ class Mover:
         self._clock = clock
         self._events = events
         self._drop_when_full = drop_when_full
+        self._nesting = Nesting()
 
     def relocate(self, found: Entry | Record, target: Tier, cause: Cause) -> Entry | Record:
         """Move what `found` stands for into `target` and return what stands for it there.
@@ -141,14 +153,14 @@ class Mover:
         polls = 0
         while True:
             with Sweep(tier, self._displace) as sweep:
-                while not tier.ledger.reserve(size):
-                    if not sweep.step():
-                        break
-                else:
+                if sweep.make_room(size):
                     return
             # Whoever works on a busy victim is about to let it go or to move it down, and what a
-            # store in another thread has reserved is about to become a victim.
-            if polls >= (BUSY_POLLS if sweep.busy else STORE_POLLS):
+            # store in another thread has reserved is about to become a victim. Of the rooms that
+            # one store makes, one below the other, only the outermost waits for that.
+            if self._nesting.depth and sweep.busy:
+                raise CrowdedError(self._full(tier, size, key))
+            if self._nesting.depth or polls >= (BUSY_POLLS if sweep.busy else STORE_POLLS):
                 raise TierFullError(self._full(tier, size, key))
             polls += 1
             time.sleep(POLL_SECONDS)
@@ -176,24 +188,31 @@ class Mover:
                 return Outcome.BUSY
             if not self._current(victim):
                 return Outcome.GONE
+            self._nesting.depth += 1
             try:
-                return Outcome.GONE if self._sink(victim) else Outcome.STAYS
+                return self._sink(victim)
             except (StorageError, UnavailableError) as error:
                 now = self._clock.monotonic()
                 self._events.emit(Failed(victim.key, now, f"move down from {tier.name}", error))
                 raise
+            finally:
+                self._nesting.depth -= 1
 
-    def _sink(self, victim: Entry | Record) -> bool:
+    def _sink(self, victim: Entry | Record) -> Outcome:
+        outcome = Outcome.STAYS
         for target in self.below(victim):
             try:
                 self.relocate(victim, target, Cause.CAPACITY)
+            except CrowdedError:
+                outcome = Outcome.BUSY
             except TierFullError:
                 continue
-            return True
-        if not self.droppable(victim) or self._shadowed(victim):
-            return False
+            else:
+                return Outcome.GONE
+        if outcome is Outcome.BUSY or not self.droppable(victim) or self._shadowed(victim):
+            return outcome
         self.drop(victim, Cause.CAPACITY)
-        return True
+        return Outcome.GONE
 
     def drop(self, found: Entry | Record, cause: Cause) -> None:
         """Let a version leave the system, durably if it was durable."""

@@ -12,6 +12,8 @@ from enum import Enum
 from memories.entry import Entry, Record
 from memories.tier import Tier
 
+MAX_KEPT = 64  # After so many that stay, the rest are taken to stay too: the work is bounded.
+
 
 class Outcome(Enum):
     """What became of a victim."""
@@ -31,8 +33,17 @@ class Sweep:
         self._seen: set[tuple[str, int]] = set()
         self.busy = False  # Whether another thread kept a victim from leaving.
 
+    def make_room(self, size: int) -> bool:
+        """Displace victims until `size` bytes could be reserved, and return whether they were."""
+        while not self._tier.ledger.reserve(size):
+            if not self.step():
+                return False
+        return True
+
     def step(self) -> bool:
         """Displace the next victim; False when there is none that was not tried before."""
+        if len(self._kept) >= MAX_KEPT:
+            return False
         victim = self._tier.victims.offer()
         if victim is None or (victim.key, victim.version) in self._seen:
             if victim is not None:

@@ -16,7 +16,7 @@ from memories.entry import Entry, Record, TierName
 from memories.locks import new_lock
 from memories.policies.base import Policy
 
-MAX_NOTES = 65_536  # Hits of sampled keys that wait to be told to the policy.
+MAX_NOTES = 1024  # Hits that wait to be told to the policy; ten looks a second bound its work.
 
 
 class Victims(ABC):

@@ -82,6 +82,8 @@ def test_any_other_text_is_a_key_of_its_own(make: Make, tmp_path: Path) -> None:
         ({"metadata": {"x": "y" * 70_000}}, "metadata"),
         ({"min_tier": "cold", "max_tier": "hot"}, "min_tier"),
         ({"max_tier": "tepid"}, "max_tier"),
+        ({"if_version": "a"}, "if_version"),
+        ({"if_version": -1}, "if_version"),
     ],
 )
 def test_a_bad_option_of_store_is_refused(
@@ -121,6 +123,13 @@ def test_glacier_is_an_error_while_it_is_disabled(make: Make) -> None:
         {"eviction_policy": {"cold": "lru"}},
         {"compression": {"cold": "zstandard"}},
         {"compression": {"warm": "lz4"}},
+        {"compression": "zstd"},
+        {"eviction_policy": 3},
+        {"migration": True},
+        {"migration": 3},
+        {"storage_options": 5},
+        {"glacier_memory_enabled": "yes"},
+        {"read_only": 1},
         {"durability": "maybe"},
         {"on_full": "panic"},
         {"hot_device": "tpu:0"},

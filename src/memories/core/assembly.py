@@ -55,7 +55,17 @@ def assemble(
         StoreLockedError: another manager is the writer of the store.
     """
     _check(settings)
+    if migration is not None and migration is not False:
+        check_migration(migration)
     return _Assembly(settings, clock or SystemClock()).engine(migration)
+
+
+def check_migration(migration: object) -> None:
+    """Raise InvalidOptionError unless `migration` are settings."""
+    if not isinstance(migration, MigrationSettings):
+        raise InvalidOptionError(
+            f"migration must be MigrationSettings(...), False or None, not {migration!r:.60}"
+        )
 
 
 def _check(settings: Settings) -> None:

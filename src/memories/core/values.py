@@ -16,7 +16,7 @@ from memories.core.engine import Engine
 from memories.core.memoize import memoize
 from memories.core.terms import make_terms
 from memories.entry import Entry, Terms, TierName
-from memories.errors import KeyNotFoundError
+from memories.errors import InvalidOptionError, KeyNotFoundError
 from memories.hierarchy import Hierarchy
 from memories.keys import check_key
 from memories.parcel import Parcel
@@ -83,6 +83,10 @@ class Values(MutableMapping[str, Any]):
             ttl=ttl, metadata=metadata, pin=pin, min_tier=min_tier, max_tier=max_tier,
             now=self._engine.clock.wall,
         )  # fmt: skip
+        if if_version is not None and (type(if_version) is not int or if_version < 0):
+            raise InvalidOptionError(
+                f"if_version={if_version!r} must be a version, or 0 for absent"
+            )
         self._hierarchy.require_writable()
         self._hierarchy.put(
             key,

@@ -65,18 +65,22 @@ def test_a_fork_that_outlives_its_parent_holds_no_lock(tmp_path: Path) -> None:
     """A child inherits descriptors; a lock in one of them would outlive the store."""
     backend = BucketBackend(tmp_path / "bucket", directory=tmp_path / "home")
     reading, writing = os.pipe()
+    started, starting = os.pipe()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         child = os.fork()
     if child == 0:
         os.close(writing)
+        os.write(starting, b"!")
         os.read(reading, 1)  # Lives until the parent is done.
         os._exit(0)
+    os.read(started, 1)  # Until then the child may not have let go of what it inherited.
     backend.close()
     BucketBackend(tmp_path / "bucket", directory=tmp_path / "home").close()
     os.close(writing)
     os.waitpid(child, 0)
-    os.close(reading)
+    for descriptor in (reading, started, starting):
+        os.close(descriptor)
 
 
 def use(url: str, options: dict[str, object], home: str) -> bytes:
