@@ -90,7 +90,10 @@ class Migrator:
         for name in (TierName.HOT, TierName.WARM):
             tier = hierarchy.tiers[name]
             tier.timeline.note(now)
-            tier.victims.settle()
+            for key in tier.victims.settle():
+                entry = hierarchy.catalog.entries.get(key)
+                if entry is not None and entry.tier is name:
+                    entry.tick = tier.counter.tick
             used, effective = tier.ledger.used, tier.ledger.effective
             headroom = int(self.settings.low_watermark * effective) - used
             exchange = effective // EXCHANGE_SHARE
