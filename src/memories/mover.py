@@ -29,7 +29,7 @@ BUSY_POLLS = 2500  # How often a store looks again at victims that others are wo
 STORE_POLLS = 10  # How often it waits for the stores of others to become victims.
 
 
-class CrowdedError(TierFullError):
+class _CrowdedError(TierFullError):
     """A room below cannot be made right now: other threads are at it. Never leaves the mover."""
 
 
@@ -159,7 +159,7 @@ class Mover:
             # store in another thread has reserved is about to become a victim. Of the rooms that
             # one store makes, one below the other, only the outermost waits for that.
             if self._nesting.depth and sweep.busy:
-                raise CrowdedError(self._full(tier, size, key))
+                raise _CrowdedError(self._full(tier, size, key))
             if self._nesting.depth or polls >= (BUSY_POLLS if sweep.busy else STORE_POLLS):
                 raise TierFullError(self._full(tier, size, key))
             polls += 1
@@ -203,7 +203,7 @@ class Mover:
         for target in self.below(victim):
             try:
                 self.relocate(victim, target, Cause.CAPACITY)
-            except CrowdedError:
+            except _CrowdedError:
                 outcome = Outcome.BUSY
             except TierFullError:
                 continue
