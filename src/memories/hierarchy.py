@@ -222,13 +222,12 @@ class Hierarchy:
             TierFullError: not all of them fit; those written are durable, the others stay.
         """
         self.require_writable()
-        for entry in list(self.catalog.entries.values()):
-            with self.locks.hold(entry.key):
-                try:
+        for key in list(self.catalog.entries):
+            with self.locks.hold(key):
+                # Looked up under the lock: it may have moved since, under another entry.
+                entry = self.catalog.entries.get(key)
+                if entry is not None and not entry.backed:
                     self._back(entry)
-                except TierFullError:
-                    if not self.mover.droppable(entry):
-                        raise
 
     def clear(self) -> int:
         """Remove every key stored so far and return the version up to which that was.
@@ -330,11 +329,13 @@ class Hierarchy:
         return self.tiers[TierName.COLD]
 
     def _back(self, entry: Entry) -> None:
-        if entry.backed or self.catalog.entries.get(entry.key) is not entry:
-            return
         version = version_of(entry)
         parcel = self.tiers[entry.tier].load(entry)
-        self.catalog.back(self.mover.write(parcel, version, self._backing_tier(version)))
+        try:
+            self.catalog.back(self.mover.write(parcel, version, self._backing_tier(version)))
+        except TierFullError:
+            if not self.mover.droppable(entry):
+                raise
 
     def _read(self, key: str, use: Callable[[Parcel, bool], Any], *, whole: bool = True) -> Any:
         started = self.clock.monotonic()

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from memories import MemoryManager
+from memories import MemoryManager, MigrationSettings
+from memories.entry import Record
 
 START = """
 import os, signal, sys
 import numpy as np
-from memories import MemoryManager
+from memories import MemoryManager, MigrationSettings
+from memories.entry import Record
 manager = MemoryManager(1, 1, 1, True, storage_path=sys.argv[1], migration=False)
 """
 KILL = "\nos.kill(os.getpid(), signal.SIGKILL)\n"
@@ -117,7 +120,8 @@ def test_a_private_store_leaves_nothing_behind(tmp_path: Path, end: str) -> None
     script = f"""
 import os, signal, sys, tempfile
 tempfile.tempdir = sys.argv[1]
-from memories import MemoryManager
+from memories import MemoryManager, MigrationSettings
+from memories.entry import Record
 MemoryManager(1, 1, 1).store("a", b"x" * 3_000_000, "cold")
 {end}
 """
@@ -131,3 +135,25 @@ MemoryManager(1, 1, 1).store("a", b"x" * 3_000_000, "cold")
     assert (0, b"") == (last.returncode, last.stderr)
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files) < 10_000, files
+
+
+def test_a_flush_misses_nothing_that_moves_meanwhile(tmp_path: Path) -> None:
+    """A value that changes its tier while others are written must be written too."""
+    with MemoryManager(
+        1, 1, 1, storage_path=tmp_path, migration=MigrationSettings(interval_seconds=3600)
+    ) as manager:
+        for index in range(300):
+            manager.store(str(index), index, "hot")
+        journal = manager._hierarchy.catalog.journal
+        write = journal.write
+
+        def write_and_move(record: Record, frame: Sequence[memoryview]) -> Record:
+            for key in ("298", "299"):
+                if manager.get_tier(key) == "hot" and record.key != key:
+                    manager.migrate(key, "warm")
+            return write(record, frame)
+
+        journal.write = write_and_move  # type: ignore[method-assign]
+    with open_again(tmp_path) as again:
+        assert 300 == len(again)
+        assert 299 == again.retrieve("299")
