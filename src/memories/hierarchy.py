@@ -7,7 +7,7 @@ asked before anything is written, and by reads only off the hit path.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from enum import Enum
 from typing import Any, NamedTuple
 
@@ -278,14 +278,16 @@ class Hierarchy:
             if found is not None and found.version < limit:
                 self.mover.drop(found, Cause.REMOVED)
 
-    def _put_first(self, order: Order, targets: list[Tier]) -> Entry | Record:
+    def _put_first(self, order: Order, targets: Iterable[Tier]) -> Entry | Record:
         """Put into the first of `targets` that makes room: rather down than nowhere."""
-        for target in targets[:-1]:
+        full = None
+        for target in targets:
             try:
                 return self._put_into(order, target)
-            except TierFullError:
-                continue
-        return self._put_into(order, targets[-1])
+            except TierFullError as error:
+                full = error
+        assert full is not None, "there is a target, or `candidates` has raised"
+        raise full
 
     def _put_into(self, order: Order, target: Tier) -> Entry | Record:
         if target.name.durable:

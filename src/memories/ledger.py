@@ -58,14 +58,15 @@ class Ledger:
         with self._lock:
             used = self._settle()
             own = min(self.configured, self._measured(used))
-        if self._parent is None:
-            return own
-        return min(own, used + max(0, self._parent.effective - self._parent.used))
+        return own if self._parent is None else min(own, used + self._parent.headroom)
 
     @property
     def headroom(self) -> int:
         """Return the bytes that could be charged now."""
-        return max(0, self.effective - self.used)
+        with self._lock:
+            used = self._settle()
+            own = max(0, min(self.configured, self._measured(used)) - used)
+        return own if self._parent is None else min(own, self._parent.headroom)
 
     def reserve(self, size: int) -> bool:
         """Charge `size` bytes if they fit, and return whether they did."""

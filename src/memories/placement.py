@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from memories.entry import Terms, TierName
 from memories.errors import InvalidOptionError, TierFullError
 from memories.tier import Tier
@@ -10,12 +12,13 @@ from memories.units import format_size
 
 def candidates(
     tiers: dict[TierName, Tier], key: str, wanted: TierName | None, size: int, terms: Terms
-) -> list[Tier]:
-    """Return the tiers to try for a new value of `size` bytes, the best one first.
+) -> Iterator[Tier]:
+    """Yield the tiers to try for a new value of `size` bytes, the best one first.
 
     A named tier is taken at its word. Otherwise it is the fastest volatile one with room to spare,
     and when none has, warm, which makes room. Either way the slower ones follow: a value larger
-    than a tier, or met by one where nothing may leave, goes down rather than nowhere.
+    than a tier, or met by one where nothing may leave, goes down rather than nowhere. Nothing is
+    measured before it is needed, since nearly every store ends with the first.
 
     Raises:
         InvalidOptionError: the terms forbid the tier that was named.
@@ -23,24 +26,26 @@ def candidates(
     """
     if wanted is not None and not terms.admits(wanted):
         raise InvalidOptionError(f"tier={wanted.value!r} contradicts min_tier or max_tier")
-    rank = wanted.rank if wanted is not None else 0
-    holding = [
-        tier
-        for name, tier in tiers.items()
-        if name.rank >= rank and terms.admits(name) and tier.holds(size)
-    ]
-    if not holding:
+    rank = wanted.rank if wanted is not None else _first_rank(tiers, size, terms)
+    found = False
+    for name, tier in tiers.items():
+        if name.rank >= rank and terms.admits(name) and tier.holds(size):
+            found = True
+            yield tier
+    if not found:
         raise TierFullError(_too_large(tiers, key, size))
-    first = holding[0] if wanted is not None else _fastest_with_room(holding, size)
-    return [tier for tier in holding if tier.name.rank >= first.name.rank]
 
 
-def _fastest_with_room(holding: list[Tier], size: int) -> Tier:
-    for tier in holding:
-        if not tier.name.durable and tier.ledger.headroom >= size:
-            return tier
-    lower = [tier for tier in holding if tier.name is not TierName.HOT]
-    return (lower or holding)[0]
+def _first_rank(tiers: dict[TierName, Tier], size: int, terms: Terms) -> int:
+    for name, tier in tiers.items():
+        if not name.durable and terms.admits(name) and tier.ledger.headroom >= size:
+            return name.rank
+    lower = (
+        name.rank
+        for name, tier in tiers.items()
+        if name is not TierName.HOT and terms.admits(name) and tier.holds(size)
+    )
+    return next(lower, TierName.HOT.rank)
 
 
 def _too_large(tiers: dict[TierName, Tier], key: str, size: int) -> str:
