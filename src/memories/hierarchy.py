@@ -292,19 +292,10 @@ class Hierarchy:
     def _put_into(self, order: Order, target: Tier) -> Entry | Record:
         if target.name.durable:
             return self.mover.write(order.parcel, order.version, target)
-        converted = target.medium.convert(order.parcel, order.version)
-        self.mover.make_room(target, converted.size, order.version.key)
-        try:
-            backed = None
-            if self._write_through or (order.old_record is not None and not order.volatile):
-                backing = self._backing_tier(order.version)
-                self.mover.write(converted, order.version, backing)
-                backed = backing.name
-            entry = self.mover.install(converted, order.version, target, backed=backed)
-        except BaseException:
-            target.ledger.release(converted.size)
-            raise
-        if order.old_record is not None and backed is None:
+        durable = self._write_through or (order.old_record is not None and not order.volatile)
+        backing = self._backing_tier(order.version) if durable else None
+        entry = self.mover.keep(order.parcel, order.version, target, backing=backing)
+        if order.old_record is not None and backing is None:
             self._bury(entry, order)
         return entry
 

@@ -100,35 +100,28 @@ class Mover:
         target: Tier,
         *,
         hits: int = 0,
-        backed: TierName | None,
-        accessed: bool,
+        backed: TierName | None = None,
+        backing: Tier | None = None,
+        accessed: bool = True,
     ) -> Entry:
-        """Put a payload into a volatile tier, under an entry that the catalog names."""
+        """Put a payload into a volatile tier, under an entry that the catalog names.
+
+        `backed` is the durable tier that holds this very version already; one given as `backing`
+        is written to first.
+        """
         converted = target.medium.convert(parcel, version)
         self.make_room(target, converted.size, version.key)
         try:
-            return self.install(
-                converted, version, target, hits=hits, backed=backed, accessed=accessed
-            )
+            if backing is not None:
+                self.write(converted, version, backing)
+                backed = backing.name
+            entry = target.save(converted, version, hits=hits, backed=backed)
+            assert isinstance(entry, Entry)
+            self.catalog.put(entry)
+            target.victims.add(entry, accessed=accessed)
         except BaseException:
             target.ledger.release(converted.size)
             raise
-
-    def install(
-        self,
-        converted: Parcel,
-        version: Version,
-        target: Tier,
-        *,
-        hits: int = 0,
-        backed: TierName | None,
-        accessed: bool = True,
-    ) -> Entry:
-        """Name a converted parcel, for which room was made, in the catalog."""
-        entry = target.save(converted, version, hits=hits, backed=backed)
-        assert isinstance(entry, Entry)
-        self.catalog.put(entry)
-        target.victims.add(entry, accessed=accessed)
         return entry
 
     def let_go(self, entry: Entry) -> None:

@@ -126,9 +126,8 @@ class Migrator:
         """Bring durable keys that were read one tier up."""
         for _ in range(min(PROMOTIONS_PER_TICK, len(self._promotions))):
             record = self._promotions.popleft()
-            target = TierName.COLD if record.tier is TierName.GLACIER else TierName.WARM
             try:
-                moved = hierarchy.try_move(record, target, Cause.HIT)
+                moved = hierarchy.try_move(record, _above(record), Cause.HIT)
             except TierFullError:
                 # Pressure came up since the read; a value that stays hot is read again.
                 continue
@@ -165,8 +164,7 @@ class Migrator:
         record = hierarchy.catalog.record(event.key)
         if record is None or record.terms.pinned:
             return
-        target = TierName.COLD if record.tier is TierName.GLACIER else TierName.WARM
-        ledger = hierarchy.tiers[target].ledger
+        ledger = hierarchy.tiers[_above(record)].ledger
         room = int(self.settings.high_watermark * ledger.effective) - ledger.used
         hierarchy.tiers[TierName.WARM].victims.note(record.key, record.size)
         passed = self._touches.read(record.key, record.size, room=room)
@@ -178,3 +176,8 @@ class Migrator:
         now = self._clock.monotonic()
         self._paused_until = now + BACKOFF_SECONDS
         hierarchy.events.emit(Failed("", now, "migration", error))
+
+
+def _above(record: Record) -> TierName:
+    """Return the tier one above that of a durable value."""
+    return TierName.COLD if record.tier is TierName.GLACIER else TierName.WARM
