@@ -11,9 +11,9 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from memories.catalog import Catalog
+from memories.engine.hierarchy import Hierarchy
 from memories.entry import Cause, TierName
 from memories.events import Event, Failed, Missed, Moved, Removed, Retrieved, Stored
-from memories.hierarchy import Hierarchy
 from memories.locks import new_lock
 
 Route = tuple[TierName, TierName, Cause]

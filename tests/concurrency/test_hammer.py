@@ -15,8 +15,8 @@ import pytest
 from xxhash import xxh3_64_intdigest
 
 from memories import MemoryManager, MigrationSettings, TierFullError
+from memories.engine.victims import PolicyVictims
 from memories.entry import TierName
-from memories.victims import PolicyVictims
 
 SECONDS = 6.0
 KEYS = [f"k{index}" for index in range(60)]

@@ -18,23 +18,23 @@ from memories.codecs import compressors
 from memories.codecs.opened import open_frame
 from memories.codecs.trust import Keyring
 from memories.config import Settings, check_choice
-from memories.core.engine import Engine
+from memories.core.lifecycle import Engine
+from memories.engine.hierarchy import Hierarchy
+from memories.engine.ledger import BackendLedger, Ledger
+from memories.engine.media import FrameMedium, HostMedium
+from memories.engine.tier import Tier
+from memories.engine.timeline import HitCounter, Timeline
+from memories.engine.touches import Touches
+from memories.engine.victims import JournalVictims, NoVictims, PolicyVictims, Victims
 from memories.entry import Entry, Record, TierName
 from memories.errors import InvalidOptionError
 from memories.events import EventBus, logger
-from memories.hierarchy import Hierarchy
 from memories.history import History
-from memories.ledger import BackendLedger, Ledger
-from memories.media import FrameMedium, HostMedium
 from memories.migration.migrator import Migrator
 from memories.migration.settings import MigrationSettings
 from memories.sizing import disk_room, host_room
 from memories.statistics import Statistics
-from memories.tier import Tier
-from memories.timeline import HitCounter, Timeline
-from memories.touches import Touches
 from memories.units import MAX_BYTES
-from memories.victims import JournalVictims, NoVictims, PolicyVictims, Victims
 
 if TYPE_CHECKING:
     from memories.backends.bucket import BucketBackend

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from memories.core.engine import Engine
+from memories.core.lifecycle import Engine
 from memories.entry import Entry, Record, TierName
 from memories.events import Moved
 from memories.units import format_size

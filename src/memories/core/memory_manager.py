@@ -13,8 +13,8 @@ from typing import Any, Literal
 from memories.backends.base import Problem
 from memories.config import check_tier, make_settings
 from memories.core.assembly import assemble
-from memories.core.engine import Engine
 from memories.core.explain import Explanation, explain
+from memories.core.lifecycle import Engine
 from memories.core.values import Values
 from memories.entry import Cause
 from memories.errors import InvalidOptionError

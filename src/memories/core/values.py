@@ -12,12 +12,12 @@ from typing import Any, Final
 import msgspec
 
 from memories.config import check_tier
-from memories.core.engine import Engine
+from memories.core.lifecycle import Engine
 from memories.core.memoize import memoize
 from memories.core.terms import make_terms
+from memories.engine.hierarchy import Hierarchy
 from memories.entry import Entry, Terms, TierName
 from memories.errors import InvalidOptionError, KeyNotFoundError
-from memories.hierarchy import Hierarchy
 from memories.keys import check_key
 from memories.parcel import Parcel
 

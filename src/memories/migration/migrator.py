@@ -11,14 +11,14 @@ import weakref
 from collections import deque
 from collections.abc import Iterator
 
+from memories.engine.hierarchy import Hierarchy
+from memories.engine.touches import Touches
 from memories.entry import Cause, Entry, Record, TierName
 from memories.errors import MemoriesError, TierFullError
 from memories.events import Event, Failed, Retrieved, logger
-from memories.hierarchy import Hierarchy
 from memories.migration.planner import Move, Planner, TierState
 from memories.migration.rotation import Rotation
 from memories.migration.settings import MigrationSettings
-from memories.touches import Touches
 
 MAX_PROMOTIONS = 1024  # Durable keys waiting to be promoted; more are dropped, not queued.
 PROMOTIONS_PER_TICK = 64

@@ -14,12 +14,12 @@ import msgspec
 
 from memories.catalog import Instant
 from memories.codecs.frame import OpenFrame, pack
+from memories.engine.hierarchy import Hierarchy
+from memories.engine.tier import version_of
 from memories.entry import Entry, Form, Record, TierName
-from memories.hierarchy import Hierarchy
 from memories.parcel import Parcel
 from memories.snapshot.container import Item, Segments
 from memories.snapshot.manifest import Linked, Reference, Row
-from memories.tier import version_of
 
 Found = Entry | Record
 _key_of = attrgetter("key")

@@ -9,13 +9,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Generator
 
+from memories.engine.hierarchy import Hierarchy, State
+from memories.engine.tier import Tier
 from memories.entry import Cause, Record, TierName
 from memories.errors import ClosedError, MemoriesError, TierFullError
 from memories.events import Failed
-from memories.hierarchy import Hierarchy, State
 from memories.snapshot.chain import Chain
 from memories.snapshot.manifest import Row
-from memories.tier import Tier
 
 
 class Homecoming:

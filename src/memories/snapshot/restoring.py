@@ -13,10 +13,10 @@ from typing import cast
 import msgspec
 
 from memories.backends.bucket import BucketBackend
+from memories.engine.hierarchy import Hierarchy
+from memories.engine.media import FrameMedium
 from memories.entry import DEFAULT_TERMS, Cause, Entry, Record, TierName
 from memories.errors import InvalidOptionError, TierFullError
-from memories.hierarchy import Hierarchy
-from memories.media import FrameMedium
 from memories.parcel import Parcel
 from memories.snapshot.chain import Chain
 from memories.snapshot.manifest import Reference, Row

@@ -13,9 +13,9 @@ from contextlib import ExitStack
 from typing import Literal
 
 from memories.config import check_choice, check_tier
+from memories.engine.hierarchy import Hierarchy
 from memories.entry import TierName
 from memories.errors import InvalidOptionError
-from memories.hierarchy import Hierarchy
 from memories.snapshot.capture import Found, Selection, capture, same
 from memories.snapshot.chain import Chain, link_to, links_through
 from memories.snapshot.container import Created, Item, create

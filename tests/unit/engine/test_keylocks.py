@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from memories import BusyError
-from memories.keylocks import KeyLocks
+from memories.engine.keylocks import KeyLocks
 
 
 def test_a_holder_may_hold_again_but_not_attempt_his_own() -> None:

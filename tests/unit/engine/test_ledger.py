@@ -6,7 +6,7 @@ import gc
 
 import numpy as np
 
-from memories.ledger import HOST_SHARE, BackendLedger, Ledger
+from memories.engine.ledger import HOST_SHARE, BackendLedger, Ledger
 from memories.testing.clock import ManualClock
 from memories.units import MAX_BYTES
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from memories import MemoryManager, MigrationSettings
+from memories.engine.victims import PolicyVictims
 from memories.entry import Cause, Entry, SharedEntry, Terms, TierName
 from memories.migration.planner import Move, Planner, TierState
-from memories.victims import PolicyVictims
 
 NOW = 1000.0
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from enum import Enum
 
+from memories.engine.tier import Tier
 from memories.entry import Entry, Record
-from memories.tier import Tier
 
 MAX_KEPT = 64  # After so many that stay, the rest are taken to stay too: the work is bounded.
 

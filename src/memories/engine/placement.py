@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from memories.engine.tier import Tier
 from memories.entry import Terms, TierName
 from memories.errors import InvalidOptionError, TierFullError
-from memories.tier import Tier
 from memories.units import format_size
 
 

@@ -15,13 +15,13 @@ import msgspec
 
 from memories.catalog import Catalog
 from memories.clock import Clock
+from memories.engine.keylocks import KeyLocks
+from memories.engine.sweep import Outcome, Sweep
+from memories.engine.tier import Tier, version_of
 from memories.entry import Cause, Entry, Record, TierName, Version
 from memories.errors import StorageError, TierFullError, UnavailableError
 from memories.events import EventBus, Failed, Moved, Removed
-from memories.keylocks import KeyLocks
 from memories.parcel import Parcel
-from memories.sweep import Outcome, Sweep
-from memories.tier import Tier, version_of
 from memories.units import format_size
 
 POLL_SECONDS = 0.002

@@ -20,11 +20,11 @@ from memories.analytics import Analytics, Sample, plot
 from memories.backends.base import Backend, Problem
 from memories.clock import Clock
 from memories.config import Settings
+from memories.engine.hierarchy import Hierarchy, State
+from memories.engine.keylocks import KeyLocks
 from memories.entry import Form, TierName
 from memories.errors import InvalidOptionError
-from memories.hierarchy import Hierarchy, State
 from memories.history import History
-from memories.keylocks import KeyLocks
 from memories.migration.migrator import Migrator
 from memories.parcel import Parcel
 from memories.statistics import Statistics, Stats

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from memories.engine.ledger import BackendLedger, Ledger
+from memories.engine.media import Medium
+from memories.engine.timeline import HitCounter, Timeline
+from memories.engine.victims import Victims
 from memories.entry import Entry, Record, TierName, Version
-from memories.ledger import BackendLedger, Ledger
 from memories.locks import new_lock
-from memories.media import Medium
 from memories.parcel import Parcel
-from memories.timeline import HitCounter, Timeline
-from memories.victims import Victims
 
 
 class Sweeps:

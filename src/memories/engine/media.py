@@ -12,10 +12,10 @@ from typing import Any
 
 from memories.backends.base import Backend
 from memories.codecs.trust import Keyring
+from memories.engine.ledger import BackendLedger, Ledger
+from memories.engine.timeline import HitCounter
 from memories.entry import Entry, ExpiringEntry, Form, Record, TierName, Version
-from memories.ledger import BackendLedger, Ledger
 from memories.parcel import Parcel, owners
-from memories.timeline import HitCounter
 
 
 class Medium(ABC):

@@ -16,6 +16,11 @@ import msgspec
 from memories.catalog import Catalog
 from memories.clock import Clock
 from memories.codecs.trust import Keyring
+from memories.engine.keylocks import KeyLocks
+from memories.engine.mover import Mover
+from memories.engine.placement import candidates
+from memories.engine.tier import Tier, version_of
+from memories.engine.verified import Verified
 from memories.entry import Cause, Entry, Record, Terms, TierName, Version
 from memories.errors import (
     ClosedError,
@@ -28,12 +33,7 @@ from memories.errors import (
     TierFullError,
 )
 from memories.events import EventBus, Missed, Retrieved, Stored
-from memories.keylocks import KeyLocks
-from memories.mover import Mover
 from memories.parcel import Parcel
-from memories.placement import candidates
-from memories.tier import Tier, version_of
-from memories.verified import Verified
 
 READ_ATTEMPTS = 8  # A read is overtaken by a move at most this often before the fault is real.
 
