@@ -31,6 +31,8 @@ def pytest_configure(config: pytest.Config) -> None:
     Set before any import of the library, and inherited by every process that a test starts.
     """
     home = tempfile.mkdtemp(prefix="memories-tests-")
+    for name in [name for name in os.environ if name.startswith("MEMORIES_")]:
+        del os.environ[name]
     for name in ("XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME"):
         os.environ[name] = str(Path(home, name))
     config.add_cleanup(lambda: shutil.rmtree(home, ignore_errors=True))

@@ -26,6 +26,7 @@ LAYERS = (
     ("clock", "keys", "locks", "optional", "units"),
     ("entry",),
     ("events", "config", "sizing", "traces"),
+    ("configuration",),
     ("codecs", "backends", "policies"),
     ("parcel", "catalog", "cluster"),
     (

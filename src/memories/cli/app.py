@@ -27,6 +27,7 @@ class Lazy(NamedTuple):
 
 COMMANDS = {
     "check": Lazy("memories.cli.check", "check", "Verify every value of a store."),
+    "config": Lazy("memories.cli.config", "config", "Show each option and where it comes from."),
     "demo": Lazy("memories.cli.demo", "demo", "Explore a real raster through the four tiers."),
     "get": Lazy("memories.cli.get", "get", "Print a value, or write it to a file."),
     "key": Lazy("memories.cli.key", "key", "Show, export and import signing keys."),

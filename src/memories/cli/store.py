@@ -48,11 +48,26 @@ def opened(
         raise StorageError(
             f"{str(store)!r} holds no store; give the directory that was the manager's storage_path"
         )
-    has_glacier = glacier is not None or (store / "glacier").is_dir()
+    options = {} if read_only else {"migration": False}  # A command moves what it is told to.
     with MemoryManager(
-        storage_path=store,
-        glacier_memory_enabled=has_glacier,
-        glacier_url=glacier,
-        read_only=read_only,
+        storage_path=store, read_only=read_only, **_glacier_of(store, glacier), **options
     ) as manager:
         yield manager
+
+
+def _glacier_of(store: Path, url: str | None) -> dict[str, Any]:
+    """Return the options that say where the glacier of `store` lies.
+
+    Without a word about it, it lies in the directory, or where the configuration of this very
+    store says.
+    """
+    if url is None and not (store / "glacier").is_dir():
+        from memories import MemoryManager
+        from memories.core.configured import options_of
+
+        configured = {one.name: one.value for one in options_of(MemoryManager.__init__)}
+        path = configured["storage_path"]
+        if path is not None and Path(path).expanduser().resolve() == store.resolve():
+            return {}
+        return {"glacier_memory_enabled": False, "glacier_url": None}
+    return {"glacier_memory_enabled": True, "glacier_url": url}

@@ -13,6 +13,7 @@ from typing import Any, Literal
 from memories.backends.base import Problem
 from memories.config import check_tier, make_settings
 from memories.core.assembly import assemble
+from memories.core.configured import configured
 from memories.core.explain import Explanation, explain
 from memories.core.lifecycle import Engine
 from memories.core.values import Values
@@ -27,7 +28,8 @@ class MemoryManager(Values):
     """Keeps Python data in four tiers behind one `store` and one `retrieve`.
 
     It is a `MutableMapping[str, Any]` besides, a context manager, and safe to use from any number
-    of threads. Several managers live side by side in a process.
+    of threads. Several managers live side by side in a process. What an argument does not say,
+    `MEMORIES_*` variables, the project's `memories.toml` and the user's `config.toml` may.
 
     Args:
         hot_memory_size: Capacity of the hot tier, in GB (10**9 bytes) or a string like `"512MiB"`.
@@ -59,6 +61,7 @@ class MemoryManager(Values):
         StoreLockedError: Another manager is the writer of this store.
     """
 
+    @configured
     def __init__(
         self,
         hot_memory_size: float | str = 8,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -112,3 +113,20 @@ def test_a_closed_pipe_is_no_traceback(store: Path) -> None:
     command = f"{sys.executable} -m memories ls {store} | head -n 1"
     run = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=60)
     assert "Traceback" not in run.stderr
+
+
+def test_config_shows_each_value_and_where_it_comes_from(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first question about a setting that has no effect is who has overridden it."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "memories.toml").write_text("warm_memory_size = '1GiB'\n")
+    monkeypatch.setenv("MEMORIES_ON_FULL", "evict")
+    document = json.loads(run("config", "--json").stdout)
+    assert {"value": "evict", "origin": "MEMORIES_ON_FULL"} == document["options"]["on_full"]
+    assert str(tmp_path / "memories.toml") == document["project"]
+    assert "warm_memory_size        '1GiB'" in run("config").stdout
+    monkeypatch.setenv("MEMORIES_ONFULL", "evict")
+    result = run("config")
+    assert (2, "") == (result.exit_code, result.stdout)
+    assert "on_full" in result.stderr

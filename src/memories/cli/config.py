@@ -1,0 +1,45 @@
+"""`memories config`: every option as a manager made here and now would have it, and why."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, is_dataclass
+from typing import Any
+
+import click
+
+from memories.cli.store import json_option
+from memories.cli.words import escape, print_json
+
+
+@click.command()
+@json_option
+def config(as_json: bool) -> None:
+    """Show each option of a manager and where its value comes from.
+
+    An argument in the program wins over all of them; then come the environment (MEMORIES_...),
+    the project's file (memories.toml, or [tool.memories] in pyproject.toml, from the current
+    directory upwards), the user's file and the default.
+    """
+    from memories import MemoryManager
+    from memories.configuration import project_file, user_file
+    from memories.core.configured import options_of
+
+    options = options_of(MemoryManager.__init__)
+    if as_json:
+        rows = {one.name: {"value": _plain(one.value), "origin": one.origin} for one in options}
+        print_json({"options": rows, "project": _text(project_file()), "user": str(user_file())})
+        return
+    for one in options:
+        value = _plain(one.value)
+        click.echo(f"{one.name:<24}{escape(repr(value)):<16}  {escape(one.origin)}")
+    click.echo(
+        f"project file: {_text(project_file()) or 'none'}; user file: {user_file()}", err=True
+    )
+
+
+def _text(path: Any) -> str | None:
+    return None if path is None else str(path)
+
+
+def _plain(value: Any) -> Any:
+    return asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
