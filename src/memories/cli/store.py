@@ -48,7 +48,9 @@ def opened(
         raise StorageError(
             f"{str(store)!r} holds no store; give the directory that was the manager's storage_path"
         )
-    options = {} if read_only else {"migration": False}  # A command moves what it is told to.
+    options: dict[str, Any] = (
+        {} if read_only else {"migration": False}
+    )  # A command moves what it is told to.
     with MemoryManager(
         storage_path=store, read_only=read_only, **_glacier_of(store, glacier), **options
     ) as manager:
