@@ -8,8 +8,9 @@ the same parts.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from enum import Enum
+from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple
 
 
@@ -21,23 +22,39 @@ class Sharing(Enum):
     FRESH = "fresh"  # Mutable: every reader gets a newly decoded object.
 
 
+class DeviceBuffer(NamedTuple):
+    """Memory of an accelerator in the place of a buffer; nothing has been copied from it."""
+
+    memory: Any  # A contiguous array of torch, CuPy or JAX that lies over it.
+    nbytes: int
+    device: str  # Where it lies: "cuda:0".
+    address: int  # Tells stretches of memory of one device apart.
+    fetch: Callable[[], memoryview]  # Copies it to memory of the host that nobody else holds.
+
+
+NOTHING_FAR: Mapping[int, DeviceBuffer] = MappingProxyType({})
+
+
 class Parts(NamedTuple):
     """A value taken apart.
 
     `meta` holds only what msgpack can (None, bool, int in 64 bits, float, str, bytes, list, dict
     with str keys). Each buffer is a C-contiguous memoryview of format "B", and may alias the value,
     except those that `owned` names by index: nobody else holds them, so they need no copy.
+    What lies on a device is in `far`, by index, and the buffer in its place is empty.
     """
 
     codec: str
     meta: Any
     buffers: tuple[memoryview, ...] = ()
     owned: frozenset[int] = frozenset()
+    far: Mapping[int, DeviceBuffer] = NOTHING_FAR
 
     @property
     def nbytes(self) -> int:
-        """Return the bytes in all buffers."""
-        return sum(buffer.nbytes for buffer in self.buffers)
+        """Return the bytes in all buffers, wherever they lie."""
+        host = sum(buffer.nbytes for buffer in self.buffers)
+        return host + sum(buffer.nbytes for buffer in self.far.values())
 
 
 # A codec whose name is PICKLE, or ends in SIGNED, carries code: its frames must be signed.
@@ -66,7 +83,7 @@ class Codec(ABC):
 
     @abstractmethod
     def encode(self, value: Any) -> Parts:
-        """Take `value` apart without copying its memory.
+        """Take `value` apart without copying its memory, the memory of a device included.
 
         Raises:
             UnsupportedTypeError: something in `value` cannot be encoded.
@@ -78,11 +95,22 @@ class Codec(ABC):
 
         The buffers are read-only unless `writable`, in which case they are the reader's own. The
         result SHOULD alias them rather than copy, MUST never allow writing through a read-only
-        one, and MUST NOT run code that `parts` names.
+        one, and MUST NOT run code that `parts` names. Only a codec that names a `home` is given
+        buffers in `far`; it MUST build the value over that memory, which is the reader's.
 
         Raises:
             CorruptDataError: `parts` were never made by this codec.
         """
+
+    def home(self, meta: Any) -> str | None:
+        """Return the device that a value so described lives on; None for the host's memory."""
+        del meta
+        return None
+
+    def rehome(self, meta: Any, device: str) -> Any:
+        """Return the description of the same value living on `device`, if it can."""
+        del device
+        return meta
 
     def prelude(self, parts: Parts) -> bytes:
         """Return bytes that a raw frame puts before the buffers, a multiple of 64 of them.

@@ -17,6 +17,7 @@ import xxhash
 from memories.codecs import dtypes, registry
 from memories.codecs.arrays import bytes_of, is_flat
 from memories.codecs.containers import container_of
+from memories.codecs.memory import fetch
 from memories.codecs.structures import field_values, name_of
 from memories.codecs.tree import StructureCodec
 from memories.errors import UnsupportedTypeError
@@ -73,7 +74,7 @@ class _Hasher:
         codec = registry.find(value)
         if isinstance(codec, StructureCodec):
             return _hash_all(codec.name.encode(), [self.digest(codec.take_apart(value))])
-        parts = codec.encode(value)
+        parts = fetch(codec.encode(value))
         buffers = [_sum(buffer) for buffer in parts.buffers]
         return _hash_all(parts.codec.encode(), [msgspec.msgpack.encode(parts.meta), *buffers])
 

@@ -1,4 +1,4 @@
-"""JAX arrays, by way of the host.
+"""JAX arrays: those of a GPU by their device memory, all others by way of the host.
 
 Not sharded across processes and not traced: only what this process can see whole. The one idea: an
 array that left its device is a NumPy array that knows it goes back to JAX.
@@ -10,8 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from memories.codecs.arrays import ArrayCodec
-from memories.codecs.base import Codec, Parts
+from memories.codecs import dtypes
+from memories.codecs.arrays import ArrayCodec, bytes_of, read_meta
+from memories.codecs.base import Codec, DeviceBuffer, Parts
+from memories.codecs.memory import EMPTY
 from memories.codecs.packages import package
 from memories.codecs.registry import add
 from memories.errors import UnsupportedTypeError
@@ -23,7 +25,7 @@ class JaxCodec(Codec):
     name = "jax.array"
 
     def encode(self, value: Any) -> Parts:
-        """Show the host memory of the array; from a device this is one copy."""
+        """Show the memory of the array, wherever it lies; a sharded one is brought together."""
         jax = package("jax")
         if isinstance(value, jax.core.Tracer) or jax.dtypes.issubdtype(
             value.dtype, jax.dtypes.extended
@@ -32,12 +34,27 @@ class JaxCodec(Codec):
                 f"a JAX value of dtype {value.dtype} cannot be stored: store a concrete array "
                 "(of a random key, its jax.random.key_data)"
             )
+        device = _device_of(value)
+        if device is not None and value.nbytes:
+            meta = {
+                "dtype": dtypes.describe(value.dtype),
+                "shape": list(value.shape),
+                "order": "C",
+                "device": device,
+                "weak": bool(value.weak_type),
+            }
+            far = {0: _device_buffer(value, device)}
+            return Parts(self.name, meta, (EMPTY,), frozenset(), far)
         parts = ArrayCodec().encode(np.ascontiguousarray(value).reshape(value.shape))
         return parts._replace(codec=self.name, meta={**parts.meta, "weak": bool(value.weak_type)})
 
     def decode(self, parts: Parts, *, writable: bool = False) -> Any:
-        """Return a private array on the default device."""
+        """Return a private array, on its own device if its memory lies there, else the default."""
         del writable
+        if parts.far:
+            dtype, shape, _ = read_meta(parts)
+            flat = package("jax.numpy").from_dlpack(parts.far[0].memory)
+            return flat.view(dtype).reshape(shape)
         host = ArrayCodec().decode(parts)
         value = package("jax.numpy").array(host, copy=True)
         if value.dtype != host.dtype:
@@ -46,6 +63,29 @@ class JaxCodec(Codec):
                 'call jax.config.update("jax_enable_x64", True) first'
             )
         return value
+
+    def home(self, meta: Any) -> str | None:
+        """Return the device of an array that lay on one."""
+        device = meta.get("device")
+        return None if device is None else str(device)
+
+
+def _device_of(value: Any) -> str | None:
+    """Return the one GPU that a whole array lies on; None for host memory and sharded arrays."""
+    devices = list(value.devices())
+    if len(devices) != 1 or devices[0].platform not in ("gpu", "cuda", "rocm"):
+        return None
+    return f"cuda:{devices[0].local_hardware_id}"
+
+
+def _device_buffer(value: Any, device: str) -> DeviceBuffer:
+    return DeviceBuffer(
+        memory=value,
+        nbytes=value.nbytes,
+        device=device,
+        address=value.unsafe_buffer_pointer(),
+        fetch=lambda: bytes_of(np.array(value)),
+    )
 
 
 def register() -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from memories.codecs.base import Parts
+from memories.codecs.base import NOTHING_FAR, Parts
 
 ALIGNMENT = 64
 EMPTY = memoryview(b"")
@@ -58,6 +58,18 @@ def writable_copy(buffer: memoryview) -> memoryview:
     place = allocate(buffer.nbytes)
     copy_bytes(place, buffer)
     return view_bytes(place)
+
+
+def fetch(parts: Parts) -> Parts:
+    """Return `parts` with copies in the host's memory of whatever lies on a device."""
+    if not parts.far:
+        return parts
+    buffers = list(parts.buffers)
+    for index, buffer in parts.far.items():
+        buffers[index] = buffer.fetch()
+    return parts._replace(
+        buffers=tuple(buffers), owned=parts.owned | parts.far.keys(), far=NOTHING_FAR
+    )
 
 
 def freeze(parts: Parts, *, copy: bool = True) -> Parts:

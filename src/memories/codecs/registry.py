@@ -109,11 +109,18 @@ def get(name: str) -> Codec:
 
 
 def encode(value: Any) -> Parts:
-    """Take `value` apart without copying its memory.
+    """Take `value` apart; its memory is copied only where it lies on a device.
 
     Raises:
         UnsupportedTypeError: it, or something inside of it, cannot be stored.
     """
+    from memories.codecs.memory import fetch
+
+    return fetch(encode_far(value))
+
+
+def encode_far(value: Any) -> Parts:
+    """Take `value` apart and leave on its device what lies there."""
     return find(value).encode(value)
 
 

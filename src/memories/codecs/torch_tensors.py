@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from memories.codecs.base import Codec, Parts
+from memories.codecs.base import Codec, DeviceBuffer, Parts
 from memories.codecs.memory import EMPTY
 from memories.codecs.packages import package
 from memories.codecs.pickled import PickleCodec
@@ -25,14 +25,14 @@ class TensorCodec(Codec):
     private = True
 
     def encode(self, value: Any) -> Parts:
-        """Show the memory of a dense CPU tensor, or copy another one to the host."""
+        """Show the memory of a dense tensor, wherever it lies; any other is made dense first."""
         torch = package("torch")
         if not _is_plain(torch, value):
             return PickleCodec().encode(value)
         still = value.detach()
         lying, strides = _dense(still)
-        host = lying.resolve_conj().resolve_neg().cpu()
-        copied = host.data_ptr() != still.data_ptr()
+        lying = lying.resolve_conj().resolve_neg()
+        copied = lying.data_ptr() != still.data_ptr()
         meta = {
             "dtype": str(value.dtype).removeprefix("torch."),
             "shape": list(value.shape),
@@ -42,15 +42,29 @@ class TensorCodec(Codec):
             "parameter": type(value) is torch.nn.Parameter,
         }
         owned = frozenset({0}) if copied else frozenset()
-        return Parts(self.name, meta, (_bytes(torch, host),), owned)
+        if lying.device.type == "cpu" or not lying.numel():
+            return Parts(self.name, meta, (_bytes(torch, lying),), owned)
+        return Parts(self.name, meta, (EMPTY,), owned, {0: _device_buffer(torch, lying)})
 
     def decode(self, parts: Parts, *, writable: bool = False) -> Any:
         """Return a tensor over private memory, on its own device if this machine has it."""
         torch = package("torch")
+        if parts.far:
+            memory = parts.far[0].memory
+            own = memory if isinstance(memory, torch.Tensor) else torch.from_dlpack(memory)
+            return build(torch, own, parts.meta)
         (buffer,) = parts.buffers
         memory = np.frombuffer(buffer, np.uint8) if buffer.nbytes else np.empty(0, np.uint8)
         # A tensor cannot be made read-only, so what others can see is copied.
         return build(torch, torch.from_numpy(memory if writable else memory.copy()), parts.meta)
+
+    def home(self, meta: Any) -> str:
+        """Return the device of the tensor."""
+        return str(meta["device"])
+
+    def rehome(self, meta: Any, device: str) -> Any:
+        """Return the description of the tensor on another device."""
+        return {**meta, "device": device}
 
 
 def build(torch: Any, memory: Any, meta: Any) -> Any:
@@ -104,12 +118,24 @@ def _span(shape: tuple[int, ...], strides: tuple[int, ...]) -> int:
 
 
 def _bytes(torch: Any, host: Any) -> memoryview:
-    if not host.numel():
-        return EMPTY
+    return memoryview(_flat(torch, host).numpy()) if host.numel() else EMPTY
+
+
+def _flat(torch: Any, tensor: Any) -> Any:
+    """Return the bytes of a dense tensor, in the order in which they lie."""
     # An axis of one item may have any stride; the bytes of all items lie together all the same.
-    flat = host.contiguous().as_strided((host.numel(),), (1,))
-    exporter: Any = flat.view(torch.uint8).numpy()
-    return memoryview(exporter)
+    return tensor.contiguous().as_strided((tensor.numel(),), (1,)).view(torch.uint8)
+
+
+def _device_buffer(torch: Any, tensor: Any) -> DeviceBuffer:
+    flat = _flat(torch, tensor)
+    return DeviceBuffer(
+        memory=flat,
+        nbytes=flat.numel(),
+        device=str(flat.device),
+        address=flat.data_ptr(),
+        fetch=lambda: memoryview(flat.cpu().numpy()),
+    )
 
 
 def _has(torch: Any, device: Any) -> bool:

@@ -6,11 +6,19 @@ an atom, written in place, or `[n]`, the n-th node before it; what is shared sta
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from memories.codecs import registry
-from memories.codecs.base import SIGNED, Codec, Parts, Sharing, carries_code
+from memories.codecs.base import (
+    NOTHING_FAR,
+    SIGNED,
+    Codec,
+    DeviceBuffer,
+    Parts,
+    Sharing,
+    carries_code,
+)
 from memories.codecs.containers import CONTAINERS, container_of
 from memories.codecs.memory import address, writable_copy
 from memories.codecs.pickled import PickleCodec
@@ -83,6 +91,7 @@ def encode_as(name: str, structure: Any) -> Parts:
         {"nodes": encoder.nodes, "root": root},
         tuple(encoder.buffers),
         frozenset(encoder.owned),
+        encoder.far,
     )
 
 
@@ -98,10 +107,11 @@ class Encoder:
         self.nodes: list[Any] = []
         self.buffers: list[memoryview] = []
         self.owned: set[int] = set()
+        self.far: dict[int, DeviceBuffer] = {}
         self.code = False
         self._seen: dict[int, int] = {}
         self._open: set[int] = set()
-        self._places: dict[tuple[int, int], int] = {}
+        self._places: dict[tuple[str, int, int], int] = {}
         self._alive: list[Any] = []  # An id means something only while its object lives.
 
     def child(self, value: Any) -> Any:
@@ -146,11 +156,16 @@ class Encoder:
         return [parts.codec, parts.meta, places]
 
     def _place(self, parts: Parts, index: int) -> int:
-        buffer = parts.buffers[index]
-        where = (address(buffer), buffer.nbytes)
+        buffer, far = parts.buffers[index], parts.far.get(index)
+        if far is None:
+            where = ("", address(buffer), buffer.nbytes)
+        else:
+            where = (far.device, far.address, far.nbytes)
         place = self._places.setdefault(where, len(self.buffers))
         if place == len(self.buffers):
             self.buffers.append(buffer)
+            if far is not None:
+                self.far[place] = far
             if index in parts.owned:
                 self.owned.add(place)
         return place
@@ -197,12 +212,18 @@ class Decoder:
             raise CorruptDataError("a value that carries no code holds one that does")
         if not all(type(place) is int and place >= 0 for place in places):
             raise CorruptDataError("a node refers to a buffer that is not there")
-        codec = registry.get(name)
+        codec, far = registry.get(name), self._far(places)
         if codec.private and not self._writable:
             own = tuple(self._own(place) for place in places)
-            return codec.decode(Parts(name, meta, own), writable=True)
+            return codec.decode(Parts(name, meta, own, far=far), writable=True)
         buffers = tuple(self._parts.buffers[place] for place in places)
-        return codec.decode(Parts(name, meta, buffers), writable=self._writable)
+        return codec.decode(Parts(name, meta, buffers, far=far), writable=self._writable)
+
+    def _far(self, places: list[int]) -> Mapping[int, DeviceBuffer]:
+        if not self._parts.far:
+            return NOTHING_FAR
+        far = self._parts.far
+        return {i: far[place] for i, place in enumerate(places) if place in far}
 
     def _own(self, place: int) -> memoryview:
         if place not in self._copies:

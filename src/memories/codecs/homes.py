@@ -1,0 +1,49 @@
+"""Where the memory of a value wants to be: on which device, or with the host.
+
+Not a transfer: `devices` moves bytes, this only reads and rewrites descriptions. The one idea: a
+buffer's home is that of the leaf that is built over it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from memories.codecs import registry
+from memories.codecs.base import Codec, Parts
+from memories.codecs.containers import CONTAINERS
+
+
+def homes(parts: Parts) -> list[str | None]:
+    """Return the device of each buffer; None where it must be in the host's memory to be read."""
+    found: list[str | None] = [None] * len(parts.buffers)
+    for codec, meta, places in _leaves(parts):
+        for place in places:
+            found[place] = codec.home(meta)
+    return found
+
+
+def rehomed(parts: Parts, device: str) -> Parts:
+    """Return `parts` with everything that can live on `device` described as living there."""
+    if not _is_tree(parts.meta):
+        return parts._replace(meta=registry.get(parts.codec).rehome(parts.meta, device))
+    nodes = [
+        node if node[0] in CONTAINERS else [
+            node[0], registry.get(node[0]).rehome(node[1], device), node[2]
+        ]
+        for node in parts.meta["nodes"]
+    ]  # fmt: skip
+    return parts._replace(meta={**parts.meta, "nodes": nodes})
+
+
+def _leaves(parts: Parts) -> Iterator[tuple[Codec, Any, Any]]:
+    if not _is_tree(parts.meta):
+        yield registry.get(parts.codec), parts.meta, range(len(parts.buffers))
+        return
+    for node in parts.meta["nodes"]:
+        if node[0] not in CONTAINERS:
+            yield registry.get(node[0]), node[1], node[2]
+
+
+def _is_tree(meta: Any) -> bool:
+    return type(meta) is dict and meta.keys() == {"nodes", "root"}
