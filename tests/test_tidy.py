@@ -174,7 +174,7 @@ def test_only_the_clock_asks_for_the_time(path: Path) -> None:
     if room_of(path) in {"clock", "cli", "testing", "dashboard"}:
         return
     clocks = {"time.time", "time.time_ns", "datetime.now", "datetime.datetime.now"}
-    if room_of(path) != "backends":  # A backend limits its waits, which are real ones.
+    if room_of(path) not in {"backends", "cluster"}:  # They limit their waits, which are real ones.
         clocks |= {"time.monotonic"}
     assert [] == [f"line {at}: {name}" for name, at in calls_in(tree_of(path)) if name in clocks]
 

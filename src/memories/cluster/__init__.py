@@ -1,0 +1,1 @@
+"""Values on several machines: nodes, their placement, and the replicated store over them."""

@@ -1,0 +1,283 @@
+"""The protocol that Valkey and Redis speak: commands to buffers, and bytes to replies.
+
+Not a connection: bytes come from a `Source` and commands leave as a list of buffers. The one idea:
+nothing that a node says is believed before it is checked, and no large thing is ever copied.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any, Protocol, TypeAlias
+
+from memories.errors import MemoriesError
+
+Buffer: TypeAlias = bytes | bytearray | memoryview
+# A tuple or list of buffers is one argument, gathered from where its parts lie.
+Arg: TypeAlias = Buffer | str | int | float | tuple[Buffer, ...] | list[Buffer]
+Command: TypeAlias = Sequence[Arg]
+Reply: TypeAlias = Any  # bytes, int, float, bool, None, list, dict, or a ReplyError inside others.
+
+# Below this a copy into the head costs less than one more buffer in the system call.
+GATHERED_BYTES = 16 << 10
+MAX_LINE_BYTES = 64 << 10
+MAX_DEPTH = 16
+ITEM_BYTES = 32  # What an item costs in RAM beyond its bytes, at the least.
+
+
+class ReplyError(MemoriesError, RuntimeError):
+    """A node refused a command. It is alive: this is an answer, and no fault of the way there.
+
+    `code` is the first word of it, such as `MOVED`, `OOM` or `READONLY`; `text` the rest.
+    """
+
+    def __init__(self, code: str, text: str, node: str = "") -> None:
+        super().__init__(code, text, node)
+        self.code = code
+        self.text = text
+        self.node = node
+
+    def __str__(self) -> str:
+        return f"{self.node or 'a node'} refused: {self.code} {self.text}".rstrip()
+
+
+class GarbledError(Exception):
+    """What came is no reply, or one beyond the limits. The connection turns it into ours."""
+
+
+class Source(Protocol):
+    """Where the bytes of replies come from."""
+
+    def more(self) -> bytes:
+        """Return at least one byte more; raises when there is none in time."""
+
+    def fill(self, view: memoryview) -> None:
+        """Fill all of `view`; raises when it cannot in time."""
+
+    def expect(self, count: int) -> None:
+        """Be told that so many bytes are coming, which may take their time."""
+
+
+def encode(commands: Iterable[Command]) -> list[Buffer]:
+    """Return the buffers to send, in order; large arguments are among them as they are."""
+    out: list[Buffer] = []
+    head = bytearray()
+    for command in commands:
+        head += b"*%d\r\n" % len(command)
+        arg: Any  # Its type is looked at once, not by isinstance: this loop is the hot one.
+        for arg in command:
+            kind = type(arg)
+            if kind is str:
+                arg = arg.encode()
+            elif kind is int:
+                arg = b"%d" % arg
+            elif kind is float:
+                arg = repr(arg).encode()
+            elif kind is not bytes or len(arg) >= GATHERED_BYTES:
+                head = _gather(arg, head, out)
+                continue
+            head += b"$%d\r\n%b\r\n" % (len(arg), arg)
+    if head:
+        out.append(head)
+    return out
+
+
+def _gather(arg: Arg, head: bytearray, out: list[Buffer]) -> bytearray:
+    parts = arg if isinstance(arg, (tuple, list)) else (arg,)
+    views = [memoryview(part).cast("B") for part in parts]  # type: ignore[arg-type]
+    head += b"$%d\r\n" % sum(view.nbytes for view in views)
+    for view in views:
+        if view.nbytes < GATHERED_BYTES:
+            head += view
+            continue
+        out += (head, view) if head else (view,)
+        head = bytearray()
+    head += b"\r\n"
+    return head
+
+
+class Decoder:
+    """Turns the bytes of one connection into replies. For one thread at a time.
+
+    Args:
+        source: Where the bytes come from.
+        node: The name that errors carry.
+        max_reply_bytes: The most that one reply may hold in all.
+    """
+
+    def __init__(self, source: Source, node: str, max_reply_bytes: int) -> None:
+        self._source = source
+        self._node = node
+        self._max_bytes = max_reply_bytes
+        self._data = b""
+        self._at = 0
+        self._left = 0  # What the reply being read may still hold.
+
+    @property
+    def waiting(self) -> bool:
+        """Return whether bytes are here that no reply has used."""
+        return self._at < len(self._data)
+
+    def read(self) -> tuple[bool, Reply]:
+        """Return whether the next thing is a push message, and the thing.
+
+        Raises:
+            GarbledError: it is no reply, or larger than allowed.
+        """
+        self._left = self._max_bytes
+        line = self._line()
+        if line[:1] == b">":
+            return True, self._items(self._number(line), 0)
+        return False, self._reply(line, 0)
+
+    def read_into(self, views: Sequence[memoryview]) -> tuple[bool, Reply]:
+        """Read like `read`, but put a bulk string into `views`, and return its length for it.
+
+        One that is longer than all views together is read and dropped beyond their end.
+
+        Raises:
+            GarbledError: it is no reply, or no bulk string, or larger than a reply may be.
+        """
+        self._left = self._max_bytes
+        line = self._line()
+        if line[:1] != b"$" or line == b"$-1":
+            if line[:1] == b">":
+                return True, self._items(self._number(line), 0)
+            reply = self._reply(line, 0)
+            if reply is None or isinstance(reply, ReplyError):
+                return False, reply
+            raise GarbledError("it answered something else than the bytes that were asked for")
+        length = self._number(line)
+        left = length
+        self._source.expect(length)
+        for view in views:
+            part = view[: min(left, view.nbytes)]
+            self._take(part)
+            left -= part.nbytes
+        if left:
+            self._spend(left)
+            self._take(memoryview(bytearray(left)))
+        self._end_of_bulk()
+        return False, length
+
+    def _reply(self, line: bytes, depth: int) -> Reply:
+        kind = line[:1]
+        if kind == b"$":
+            return self._bulk(line)
+        if kind == b"+":
+            return line[1:]
+        if kind == b":":
+            return self._number(line)
+        if kind == b"-":
+            return self._error(line[1:])
+        if kind == b"_":
+            return None
+        if kind in b"*~>%" and kind:
+            return self._gathered(kind, line, depth)
+        return self._rarely(kind, line, depth)
+
+    def _gathered(self, kind: bytes, line: bytes, depth: int) -> Reply:
+        if line == b"*-1":
+            return None
+        if depth >= MAX_DEPTH:
+            raise GarbledError(f"its reply is nested more than {MAX_DEPTH} deep")
+        count = self._number(line)
+        if kind != b"%":
+            return self._items(count, depth)
+        items = self._items(2 * count, depth)
+        try:
+            return dict(zip(items[::2], items[1::2], strict=True))
+        except TypeError:
+            raise GarbledError("its map has a key that can be none") from None
+
+    def _rarely(self, kind: bytes, line: bytes, depth: int) -> Reply:
+        if kind == b"#" and line in (b"#t", b"#f"):
+            return line == b"#t"
+        if kind == b",":
+            return self._double(line)
+        if kind == b"(":
+            return self._number(line)
+        if kind == b"!":
+            return self._error(self._bulk(line) or b"")
+        if kind == b"=":
+            return (self._bulk(line) or b"")[4:]  # After the kind of text, such as `txt:`.
+        if kind == b"|" and depth < MAX_DEPTH:
+            self._items(2 * self._number(line), depth)  # Attributes of the reply that follows.
+            return self._reply(self._line(), depth + 1)
+        raise GarbledError(f"it sent {line[:40]!r}, which begins no reply")
+
+    def _items(self, count: int, depth: int) -> list[Reply]:
+        self._spend(ITEM_BYTES * count)
+        return [self._reply(self._line(), depth + 1) for _ in range(count)]
+
+    def _bulk(self, line: bytes) -> bytes | None:
+        if line == b"$-1":
+            return None
+        length = self._number(line)
+        self._spend(length)
+        end = self._at + length
+        if end + 2 <= len(self._data):  # The common case: all of it is here.
+            body = self._data[self._at : end]
+            self._at = end
+        else:
+            self._source.expect(length)
+            room = bytearray(length)
+            self._take(memoryview(room))
+            body = bytes(room)
+        self._end_of_bulk()
+        return body
+
+    def _end_of_bulk(self) -> None:
+        while len(self._data) - self._at < 2:
+            self._grow()
+        if self._data[self._at : self._at + 2] != b"\r\n":
+            raise GarbledError("what it sent is longer than it had announced")
+        self._at += 2
+
+    def _take(self, view: memoryview) -> None:
+        """Fill `view` with what is here already, and the rest straight from the source."""
+        here = min(view.nbytes, len(self._data) - self._at)
+        view[:here] = memoryview(self._data)[self._at : self._at + here]
+        self._at += here
+        if here < view.nbytes:
+            self._source.fill(view[here:])
+
+    def _line(self) -> bytes:
+        end = self._data.find(b"\r\n", self._at)
+        while end < 0:
+            if len(self._data) - self._at > MAX_LINE_BYTES:
+                raise GarbledError(f"it sent a line of more than {MAX_LINE_BYTES:,} bytes")
+            self._grow()
+            end = self._data.find(b"\r\n", self._at)
+        line = self._data[self._at : end]
+        self._at = end + 2
+        self._spend(len(line) + 2)
+        return line
+
+    def _grow(self) -> None:
+        rest = self._data[self._at :]
+        more = self._source.more()
+        self._data = rest + more if rest else more
+        self._at = 0
+
+    def _spend(self, count: int) -> None:
+        self._left -= count
+        if self._left < 0:
+            raise GarbledError(f"its reply is larger than {self._max_bytes:,} bytes")
+
+    def _number(self, line: bytes) -> int:
+        digits = line[1:]
+        plain = digits[1:] if digits[:1] == b"-" and line[:1] in b":(" else digits
+        if not plain.isdigit() or len(plain) > 40:
+            raise GarbledError(f"it sent {line[:40]!r} where a number belongs")
+        return int(digits)
+
+    def _double(self, line: bytes) -> float:
+        try:
+            return float(line[1:]) if len(line) < 64 else math.nan
+        except ValueError:
+            raise GarbledError(f"it sent {line[:40]!r} where a number belongs") from None
+
+    def _error(self, text: bytes) -> ReplyError:
+        code, _, rest = text.decode("utf-8", "replace").partition(" ")
+        return ReplyError(code, rest, self._node)
