@@ -34,7 +34,7 @@ CONSTRUCTOR = {
 
 METHODS = {
     "store": "key data tier ttl metadata pin min_tier max_tier volatile copy if_version",
-    "retrieve": "key default region copy",
+    "retrieve": "key default region copy timeout",
     "cache": "function version ignore key ttl tier",
     "delete": "key",
     "exists": "key",
@@ -44,7 +44,7 @@ METHODS = {
     "delete_prefix": "prefix",
     "modify": "key fn",
     "store_many": "mapping tier",
-    "retrieve_many": "keys",
+    "retrieve_many": "keys timeout",
     "migrate": "key tier",
     "promote": "key",
     "demote": "key",

@@ -79,6 +79,15 @@ def check_flag(name: str, value: Any) -> bool:
     return value
 
 
+def check_seconds(name: str, value: float | None) -> float | None:
+    """Return `value` if it is a positive number of seconds, or None."""
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+        raise InvalidOptionError(f"{name}={value!r:.60} must be a positive number of seconds")
+    return float(value)
+
+
 def check_policies(value: str | Mapping[str, str]) -> dict[TierName, str]:
     """Return the name of each volatile tier's eviction policy."""
     if isinstance(value, str):

@@ -17,6 +17,7 @@ from memories import codecs
 from memories.codecs.base import Sharing
 from memories.codecs.frame import pack
 from memories.codecs.opened import OpenFrame, open_frame
+from memories.codecs.partial import Fetch, open_partial
 from memories.codecs.trust import Keyring
 from memories.entry import ArrayEntry, Entry, ExpiringEntry, Form, PartsEntry, SharedEntry
 from memories.sizing import ENTRY_BYTES
@@ -57,6 +58,17 @@ class Parcel:
             CorruptDataError: the head is damaged or names another key.
         """
         frame = open_frame(buffer, key=key)
+        sharing = codecs.get(frame.codec).sharing
+        return cls(Form.ENCODED, sharing, frame, frame.nbytes, frame.codec)
+
+    @classmethod
+    def of_parts(cls, fetch: Fetch, nbytes: int, *, key: str) -> Self:
+        """Take up a frame that stays where it is; only regions can be read of it.
+
+        Raises:
+            CorruptDataError: the head is damaged or names another key.
+        """
+        frame = open_partial(fetch, nbytes, key=key)
         sharing = codecs.get(frame.codec).sharing
         return cls(Form.ENCODED, sharing, frame, frame.nbytes, frame.codec)
 

@@ -64,11 +64,11 @@ def test_a_restore_is_requested_once_and_awaited(
     with pytest.raises(ArchivedError, match=r"restored first\. Retrieve it with timeout="):
         backend.read(kept)
     if polls < 10:
-        backend.restore(kept, timeout=timeout)
+        backend.restore([kept], timeout=timeout)
         assert b"x" * 300_000 == bytes(backend.read(kept))
     else:
         with pytest.raises(ArchivedError, match=r"'k' .* was not restored in time"):
-            backend.restore(kept, timeout=timeout)
+            backend.restore([kept], timeout=timeout)
     assert 1 == archive.requested
     s3_proxy.fault = lambda request: None
     backend.close()

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 from memories.entry import Record
+from memories.errors import CorruptDataError
 
 
 class Usage(NamedTuple):
@@ -38,6 +39,9 @@ class Backend(ABC):
     cause, and MUST leave the previous version of the key readable.
     """
 
+    # Whether a request takes so long that it is worth asking for several things at once.
+    remote: ClassVar[bool] = False
+
     @abstractmethod
     def write(self, record: Record, frame: Sequence[memoryview]) -> Record:
         """Keep `frame` as the value of `record.key`; return the record, `place` and `stored` set.
@@ -55,6 +59,29 @@ class Backend(ABC):
         Raises:
             CorruptDataError: the medium no longer holds what the record names.
         """
+
+    def read_many(self, records: Sequence[Record]) -> list[memoryview]:
+        """Return the frames of many records, in their order."""
+        return [self.read(record) for record in records]
+
+    def read_ranges(self, record: Record, spans: Sequence[tuple[int, int]]) -> list[memoryview]:
+        """Return the bytes of a frame from each start to each stop, in the order of `spans`.
+
+        Raises:
+            CorruptDataError: the medium holds no such bytes.
+        """
+        frame = self.read(record)
+        if any(not 0 <= start <= stop <= len(frame) for start, stop in spans):
+            raise CorruptDataError(f"the frame of {record.key!r} has only {len(frame)} bytes")
+        return [frame[start:stop] for start, stop in spans]
+
+    def restore(self, records: Sequence[Record], *, timeout: float) -> None:
+        """Bring frames back from where they cannot be read at once, if this medium has such places.
+
+        Raises:
+            ArchivedError: they were not all there after `timeout` seconds.
+        """
+        del records, timeout
 
     @abstractmethod
     def find(self, key: str) -> Record | None:

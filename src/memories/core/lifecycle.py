@@ -9,9 +9,9 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -22,8 +22,9 @@ from memories.clock import Clock
 from memories.config import Settings
 from memories.engine.hierarchy import Hierarchy, State
 from memories.engine.keylocks import KeyLocks
+from memories.engine.together import restore
 from memories.entry import Form, TierName
-from memories.errors import InvalidOptionError
+from memories.errors import ArchivedError, InvalidOptionError
 from memories.history import History
 from memories.migration.migrator import Migrator
 from memories.parcel import Parcel
@@ -32,6 +33,8 @@ from memories.units import format_size
 
 if TYPE_CHECKING:
     from memories.snapshot.homecoming import Homecoming
+
+T = TypeVar("T")
 
 
 class _Engines(set["Engine"]):
@@ -79,6 +82,16 @@ class Engine:
                 key, lambda parcel, verify: parcel.private(trust, verify=verify)
             )
         return self.hierarchy.get(key)
+
+    def restored(self, keys: Iterable[str], timeout: float | None, read: Callable[[], T]) -> T:
+        """Return `read()`; where that is refused, have `keys` restored first if told to wait."""
+        try:
+            return read()
+        except ArchivedError:
+            if timeout is None:
+                raise
+        restore(self.hierarchy, keys, timeout)
+        return read()
 
     def stats(self) -> Stats:
         """Return counters and sizes, as of now."""

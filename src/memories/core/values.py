@@ -11,11 +11,12 @@ from typing import Any, Final
 
 import msgspec
 
-from memories.config import check_tier
+from memories.config import check_seconds, check_tier
 from memories.core.lifecycle import Engine
 from memories.core.memoize import memoize
 from memories.core.terms import make_terms
 from memories.engine.hierarchy import Hierarchy
+from memories.engine.together import read_together
 from memories.entry import Entry, Terms, TierName
 from memories.errors import InvalidOptionError, KeyNotFoundError
 from memories.keys import check_key
@@ -104,6 +105,7 @@ class Values(MutableMapping[str, Any]):
         *,
         region: Any = None,
         copy: bool | None = None,
+        timeout: float | None = None,
     ) -> Any:
         """Return the value of `key`, wherever it lies.
 
@@ -115,9 +117,14 @@ class Values(MutableMapping[str, Any]):
             default: What to return when the key is absent, instead of raising.
             region: An index (`np.s_[a:b, ...]`) of an array; only the chunks it touches are read.
             copy: True for a private, writable copy.
+            timeout: How many seconds to wait for a value in an archive class of the bucket: its
+                restore is started. Without it such a value raises at once.
 
         Raises:
             KeyNotFoundError: `key` is in no tier and no default was given.
+            ArchivedError: it lies in an archive class; the message says how it comes back, and
+                how long that takes.
+            UnavailableError: the bucket it lies in did not answer.
             CorruptDataError: its bytes are damaged.
             UntrustedDataError: it would run code, and no trusted key has signed it.
         """
@@ -126,8 +133,13 @@ class Values(MutableMapping[str, Any]):
                 return self._entries[key].read()
             except (KeyError, TypeError):
                 pass  # Not in a volatile tier, expired, or no key at all: the slow road knows.
+        key = check_key(key)
         try:
-            return self._engine.retrieve(check_key(key), region=region, copy=copy)
+            return self._engine.restored(
+                [key],
+                check_seconds("timeout", timeout),
+                lambda: self._engine.retrieve(key, region=region, copy=copy),
+            )
         except KeyNotFoundError:
             if default is MISSING:
                 raise
@@ -173,9 +185,17 @@ class Values(MutableMapping[str, Any]):
         for key, data in mapping.items():
             self.store(key, data, tier)
 
-    def retrieve_many(self, keys: Iterable[str]) -> dict[str, Any]:
-        """Return the values of `keys`, by key; raises like `retrieve` if one is absent."""
-        return {key: self.retrieve(key) for key in keys}
+    def retrieve_many(self, keys: Iterable[str], *, timeout: float | None = None) -> dict[str, Any]:
+        """Return the values of `keys`, by key; raises like `retrieve` if one is absent.
+
+        What lies in a bucket is asked for all at once, so that many cost about as long as one.
+        """
+        wanted = [check_key(key) for key in keys]
+        return self._engine.restored(
+            wanted,
+            check_seconds("timeout", timeout),
+            lambda: read_together(self._hierarchy, wanted),
+        )
 
     def delete(self, key: str) -> None:
         """Remove `key` from every tier.

@@ -84,7 +84,7 @@ class Hierarchy:
             drop_when_full=drop_when_full,
         )  # fmt: skip
         self._write_through = write_through
-        self._verified = Verified()
+        self.verified = Verified()
 
     def put(
         self,
@@ -341,15 +341,16 @@ class Hierarchy:
                 found.mark()
                 return use(self.tiers[found.tier].load(found), False)
             try:
-                parcel = self.tier(found.tier).load(found)
-                value = use(parcel, not self._verified.knows(found))
+                tier = self.tier(found.tier)
+                parcel = tier.load(found) if whole else tier.load_part(found)
+                value = use(parcel, not self.verified.knows(found))
             except (CorruptDataError, StorageError, KeyNotFoundError):
                 # It may have moved between the look-up and the read; then its record changed.
                 if attempt + 1 == READ_ATTEMPTS or self.catalog.find(key) == found:
                     raise
                 continue
             if whole:
-                self._verified.add(found)
+                self.verified.add(found)
             now = self.clock.monotonic()
             self.events.emit(Retrieved(key, now, found.tier, found.size, now - started))
             return value

@@ -7,7 +7,8 @@ lets it go; those four verbs are all in which tiers differ.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from memories.backends.base import Backend
@@ -16,6 +17,8 @@ from memories.engine.ledger import BackendLedger, Ledger
 from memories.engine.timeline import HitCounter
 from memories.entry import Entry, ExpiringEntry, Form, Record, TierName, Version
 from memories.parcel import Parcel, owners
+
+WHOLE_BYTES = 512 * 1024  # Up to here one request for all of it is as fast as two for a part.
 
 
 class Medium(ABC):
@@ -45,6 +48,23 @@ class Medium(ABC):
     @abstractmethod
     def take(self, found: Any) -> Parcel:
         """Return what an entry or a record stands for, without a copy where the form allows."""
+
+    def take_part(self, found: Any) -> Parcel:
+        """Return what an entry or a record stands for, to read regions of it only."""
+        return self.take(found)
+
+    def take_many(self, found: Sequence[Any]) -> list[Parcel]:
+        """Return what many entries or records stand for, in their order."""
+        return [self.take(one) for one in found]
+
+    def restore(self, found: Sequence[Any], timeout: float) -> None:
+        """Make what cannot be read at once readable, within `timeout` seconds."""
+        del found, timeout
+
+    @property
+    def remote(self) -> bool:
+        """Return whether it is worth taking many at once."""
+        return False
 
     @abstractmethod
     def let_go(self, found: Any) -> None:
@@ -186,6 +206,30 @@ class FrameMedium(Medium):
     def take(self, found: Record) -> Parcel:
         """Return the frame that the record names, unverified as yet."""
         return Parcel.of_frame(self._backend.read(found), key=found.key)
+
+    def take_part(self, found: Record) -> Parcel:
+        """Return the frame, of which only what is asked for travels if it is large and far away."""
+        if not self.remote or found.stored <= WHOLE_BYTES:
+            return self.take(found)
+        fetch = partial(self._backend.read_ranges, found)
+        return Parcel.of_parts(fetch, found.stored, key=found.key)
+
+    def take_many(self, found: Sequence[Record]) -> list[Parcel]:
+        """Return the frames, asked for together."""
+        frames = self._backend.read_many(found)
+        return [
+            Parcel.of_frame(frame, key=record.key)
+            for record, frame in zip(found, frames, strict=True)
+        ]
+
+    def restore(self, found: Sequence[Record], timeout: float) -> None:
+        """Have the backend bring frames back from an archive class."""
+        self._backend.restore(found, timeout=timeout)
+
+    @property
+    def remote(self) -> bool:
+        """Return whether the backend is far away."""
+        return self._backend.remote
 
     def let_go(self, found: Record) -> None:
         """Make the key absent here as of the record's version."""

@@ -80,6 +80,10 @@ class Tier:
         """Return what `found` stands for."""
         return self.medium.take(found)
 
+    def load_part(self, found: Entry | Record) -> Parcel:
+        """Return what `found` stands for, to read regions of it only."""
+        return self.medium.take_part(found)
+
     def holds(self, size: int) -> bool:
         """Return whether a value of `size` bytes could ever lie here."""
         return size <= self.ledger.effective

@@ -70,6 +70,8 @@ class BucketBackend(Backend):
         StoreLockedError: another store writes under this prefix, or this one is open already.
     """
 
+    remote = True
+
     def __init__(
         self,
         url: str | Path | ObjectStore,
@@ -170,18 +172,25 @@ class BucketBackend(Backend):
     def read_many(self, records: Sequence[Record]) -> list[memoryview]:
         """Return the frames of many records, in order; neighbours in a pack share a request."""
         self._guard()
-        return self._reader.read_many(records)
+        return self._reader.read_many(records, self._naming)
 
-    def restore(self, record: Record, *, timeout: float, days: int = 7) -> None:
-        """Bring the object of `record` back from its archive class, and wait until it can be read.
+    def read_ranges(self, record: Record, spans: Sequence[tuple[int, int]]) -> list[memoryview]:
+        """Return stretches of a frame; only they travel, all at once."""
+        self._guard()
+        with self._naming(record.key, sum(stop - start for start, stop in spans), "read back"):
+            return self._reader.read_ranges(record, spans)
+
+    def restore(self, records: Sequence[Record], *, timeout: float, days: int = 7) -> None:
+        """Bring objects back from their archive class, and wait until they can be read.
 
         Raises:
-            ArchivedError: it was not there after `timeout` seconds; the restore goes on.
+            ArchivedError: they were not all there after `timeout` seconds; the restore goes on.
             MissingPackageError: boto3, which sends the request to S3, is not installed.
         """
         self._guard()
-        with self._naming(record.key, record.stored, "restored in time"):
-            self._reader.restore(record, timeout, days)
+        size = sum(record.stored for record in records)
+        with self._naming(records[0].key, size, "restored in time"):
+            self._reader.restore(records, timeout, days)
 
     def find(self, key: str) -> Record | None:
         """Return the newest record of `key`, from the map on this machine."""

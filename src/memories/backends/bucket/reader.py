@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from memories.backends.bucket.ledger import Ledger
@@ -20,6 +21,8 @@ from memories.entry import Record
 from memories.errors import ArchivedError, CorruptDataError
 
 Progress = Callable[[str, int, int], None]  # The key, bytes done, bytes in all.
+# Names a key, its bytes, and what was not done with it, in the errors of a block.
+Naming = Callable[[str, int, str], AbstractContextManager[None]]
 
 _FIRST_PAUSE_SECONDS = 1.0
 _LONGEST_PAUSE_SECONDS = 60.0
@@ -65,34 +68,66 @@ class Reader:
         except Absent as error:
             return self._read_elsewhere(record, place, offset, length, error)
 
-    def read_many(self, records: Sequence[Record]) -> list[memoryview]:
+    def read_many(self, records: Sequence[Record], naming: Naming) -> list[memoryview]:
         """Return the frames of records, in their order, by as few requests as make sense."""
-        frames: list[memoryview | None] = [None] * len(records)
-        for group, parts in self._transfer.map(
-            lambda group: (group, self._read_group([records[at] for at in group])),
-            _neighbours([Place.decode(record.place) for record in records]),
-        ):
-            for at, frame in zip(group, parts, strict=True):
-                frames[at] = frame
-        return [frame for frame in frames if frame is not None]
 
-    def restore(self, record: Record, timeout: float, days: int) -> None:
-        """Ask for a restore and try to read a byte of the frame until it comes."""
-        place = Place.decode(record.place)
+        def read(group: list[int]) -> list[memoryview]:
+            members = [records[at] for at in group]
+            with naming(members[0].key, sum(one.stored for one in members), "read back"):
+                return self._read_group(members)
+
+        places = [Place.decode(record.place) for record in records]
+        spans = [(place.offset, place.offset + place.length, place.token) for place in places]
+        return self._gather(read, _neighbours(spans))
+
+    def read_ranges(self, record: Record, spans: Sequence[tuple[int, int]]) -> list[memoryview]:
+        """Return stretches of a frame, in their order; those that lie close come together."""
+
+        def read(group: list[int]) -> list[memoryview]:
+            begin, end = spans[group[0]][0], max(spans[at][1] for at in group)
+            data = self.read_range(record, begin, end - begin)
+            return [data[spans[at][0] - begin : spans[at][1] - begin] for at in group]
+
+        return self._gather(read, _neighbours([(*span, b"") for span in spans]))
+
+    def restore(self, records: Sequence[Record], timeout: float, days: int) -> None:
+        """Ask for the restore of what cannot be read, and look again until all of it can."""
         begun, pause = time.monotonic(), _FIRST_PAUSE_SECONDS
-        requested = False
-        while True:
-            try:
-                self.read_range(record, 0, min(1, place.length))
-                return
-            except ArchivedError:
-                if not requested:
-                    self._store.restore(place.name, days)
-                    requested = True
-                if time.monotonic() + pause - begun > timeout:
-                    raise
-            time.sleep(pause)
-            pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
+        asked: set[str] = set()
+        waiting = list(records)
+        while waiting:
+            refused = []
+            for record, error in self._transfer.map(self._refusal, waiting):
+                if error is None:
+                    continue
+                refused.append((record, error))
+                name = Place.decode(record.place).name
+                if name not in asked:
+                    self._store.restore(name, days)
+                    asked.add(name)
+            waiting = [record for record, _ in refused]
+            if refused and time.monotonic() + pause - begun > timeout:
+                raise refused[0][1]
+            if refused:
+                time.sleep(pause)
+                pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
+
+    def _refusal(self, record: Record) -> tuple[Record, ArchivedError | None]:
+        """Read a byte; return the error of the archive class, if it is still there."""
+        try:
+            self.read_range(record, 0, min(1, Place.decode(record.place).length))
+        except ArchivedError as error:
+            return record, error
+        return record, None
+
+    def _gather(
+        self, read: Callable[[list[int]], list[memoryview]], groups: list[list[int]]
+    ) -> list[memoryview]:
+        """Return what `read` returns for groups of positions, by position."""
+        found: dict[int, memoryview] = {}
+        for group, parts in self._transfer.map(lambda group: (group, read(group)), groups):
+            found.update(zip(group, parts, strict=True))
+        return [found[at] for at in range(len(found))]
 
     def _read_group(self, records: list[Record]) -> list[memoryview]:
         if len(records) == 1:
@@ -137,23 +172,16 @@ class Reader:
         return data
 
 
-def _neighbours(places: Sequence[Place]) -> list[list[int]]:
-    """Return the positions of places in groups that one request each can serve."""
+def _neighbours(spans: Sequence[tuple[int, int, bytes]]) -> list[list[int]]:
+    """Return the positions of spans (start, stop, object) in groups for one request each."""
     groups: list[list[int]] = []
-    end, begin = 0, 0
-    for at in sorted(range(len(places)), key=lambda at: places[at]):
-        place = places[at]
-        last = places[groups[-1][-1]] if groups else None
-        stop = place.offset + place.length
-        if (
-            last is not None
-            and last.token == place.token
-            and place.offset - end <= _GAP_BYTES
-            and stop - begin <= RANGE_BYTES
-        ):
+    begin, end, token = 0, 0, None
+    for at in sorted(range(len(spans)), key=lambda at: (spans[at][2], spans[at])):
+        start, stop, name = spans[at]
+        if name == token and start - end <= _GAP_BYTES and stop - begin <= RANGE_BYTES:
             groups[-1].append(at)
             end = max(end, stop)
         else:
             groups.append([at])
-            begin, end = place.offset, stop
+            begin, end, token = start, stop, name
     return groups
