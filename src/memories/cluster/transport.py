@@ -15,7 +15,7 @@ from typing import overload
 
 from memories.cluster.address import Address
 from memories.cluster.wire import Buffer
-from memories.errors import UnavailableError
+from memories.errors import InvalidOptionError, UnavailableError
 
 # How much longer a call may last for every byte: 10 MB/s is the slowest network we wait for.
 SECONDS_PER_BYTE = 1e-7
@@ -65,10 +65,11 @@ class Transport:
             self._retry_read = (*_OUT_OF_WORK, ssl.SSLWantReadError)
             self._wants_write = (ssl.SSLWantWriteError,)
             self._shake_hands(self._socket)
+        except InvalidOptionError:
+            self.close()
+            raise
         except (OSError, ValueError) as error:
             self.close()
-            if isinstance(error, UnavailableError):
-                raise
             raise self.fault(f"did not agree on TLS: {_said(error)}") from error
         except BaseException:
             self.close()

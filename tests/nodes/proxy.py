@@ -1,0 +1,166 @@
+"""A proxy before one node that cuts, delays, truncates, hangs and flips bits, with TLS or not.
+
+It knows no protocol: it moves bytes. `faults` may be changed at any time and holds from then on,
+for the connections that are open, too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import ssl
+import struct
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+_BLOCK = 1 << 16
+
+
+@dataclass
+class Faults:
+    """What happens to the bytes that pass; the ordinary case is the default."""
+
+    delay_seconds: float = 0.0  # Before every block of an answer.
+    slow_bytes_per_second: float = 0.0  # Answers trickle.
+    hang: bool = False  # Nothing passes in either direction, and nothing is closed.
+    refuse: bool = False  # New connections are reset at once.
+    cut_requests_after: int | None = None  # Then the connection is reset.
+    cut_answers_after: int | None = None
+    lose_answers: bool = False  # The node does it, and the connection is reset before the answer.
+    flip_answer_byte: int | None = None  # The byte at this place of the next answers is wrong.
+
+
+@dataclass
+class NodeProxy:
+    """Stands in front of `port` on the loopback; `name` is what clients are told."""
+
+    port: int
+    context: ssl.SSLContext | None = None
+    faults: Faults = field(default_factory=Faults)
+    connections: int = 0
+
+    def __post_init__(self) -> None:
+        self._listener = socket.create_server(("127.0.0.1", 0), backlog=256)
+        self.own_port = self._listener.getsockname()[1]
+        self.name = f"127.0.0.1:{self.own_port}"
+        self._open: set[socket.socket] = set()
+        self._closed = threading.Event()
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def heal(self) -> None:
+        """Behave from now on."""
+        self.faults = Faults()
+
+    def cut(self) -> None:
+        """Reset every connection that is open."""
+        for one in list(self._open):
+            _reset(one)
+
+    def close(self) -> None:
+        """Cut every connection and stop listening."""
+        self._closed.set()
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self.cut()
+
+    def _accept(self) -> None:
+        while not self._closed.is_set():
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return
+            self.connections += 1
+            if self.faults.refuse:
+                _reset(client)
+                continue
+            threading.Thread(target=self._serve, args=(client,), daemon=True).start()
+
+    def _serve(self, client: socket.socket) -> None:
+        try:
+            client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if self.context is not None:
+                client.settimeout(5.0)
+                client = self.context.wrap_socket(client, server_side=True)
+                client.settimeout(None)
+            node = socket.create_connection(("127.0.0.1", self.port))
+        except OSError:
+            _reset(client)
+            return
+        self._open |= {client, node}
+        pumps = [
+            threading.Thread(target=self._pump, args=(client, node, False), daemon=True),
+            threading.Thread(target=self._pump, args=(node, client, True), daemon=True),
+        ]
+        for pump in pumps:
+            pump.start()
+        for pump in pumps:
+            pump.join()
+        for one in (client, node):
+            self._open.discard(one)
+            one.close()
+
+    def _pump(self, source: socket.socket, target: socket.socket, answers: bool) -> None:
+        passed = 0
+        with contextlib.suppress(OSError, ValueError):
+            while block := source.recv(_BLOCK):
+                self._hold()
+                faults = self.faults
+                if answers and faults.lose_answers:
+                    break
+                limit = faults.cut_answers_after if answers else faults.cut_requests_after
+                if limit is not None and passed + len(block) > limit:
+                    target.sendall(block[: max(0, limit - passed)])
+                    break
+                if answers:
+                    block = self._worse(block, passed)
+                passed += len(block)
+                self._deliver(target, block, answers)
+        for one in (source, target):
+            _reset(one)
+
+    def _hold(self) -> None:
+        while self.faults.hang and not self._closed.is_set():
+            time.sleep(0.005)
+
+    def _worse(self, block: bytes, passed: int) -> bytes:
+        place = self.faults.flip_answer_byte
+        if place is None or not passed <= place < passed + len(block):
+            return block
+        wrong = bytearray(block)
+        wrong[place - passed] ^= 0x10
+        return bytes(wrong)
+
+    def _deliver(self, target: socket.socket, block: bytes, answers: bool) -> None:
+        if not answers:
+            target.sendall(block)
+            return
+        time.sleep(self.faults.delay_seconds)
+        if not self.faults.slow_bytes_per_second:
+            target.sendall(block)
+            return
+        for start in range(len(block)):
+            if self._closed.is_set():
+                return
+            target.sendall(block[start : start + 1])
+            time.sleep(1 / (self.faults.slow_bytes_per_second or 1e9))
+
+
+@contextlib.contextmanager
+def in_front_of(port: int, context: ssl.SSLContext | None = None) -> Iterator[NodeProxy]:
+    """Run a proxy for as long as the block lasts."""
+    proxy = NodeProxy(port, context)
+    try:
+        yield proxy
+    finally:
+        proxy.close()
+
+
+def _reset(one: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        # Wakes a thread that waits in `recv`, which `close` alone does not.
+        one.shutdown(socket.SHUT_RDWR)
+    one.close()

@@ -1,0 +1,216 @@
+"""The client when the way there fails: every wait ends, and no reply is taken for another."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+from tests.nodes.certificates import Certificates
+from tests.nodes.proxy import Faults, NodeProxy
+
+from memories.cluster.address import TLS, Address
+from memories.cluster.connection import Connection
+from memories.cluster.local import LocalServer
+from memories.cluster.pool import Pool
+from memories.errors import InvalidOptionError, UnavailableError
+
+pytestmark = pytest.mark.server
+SECONDS = 0.3
+SLACK_SECONDS = 0.6
+
+
+def address_of(proxy: NodeProxy) -> Address:
+    """Return how a client reaches the proxy."""
+    return Address.parse(proxy.name)
+
+
+def fails_in_time(act: Callable[[], object], match: str = "the node") -> None:
+    """Check that an act ends with the error of an absent node, within the limit it has."""
+    started = time.monotonic()
+    with pytest.raises(UnavailableError, match=match):
+        act()
+    assert time.monotonic() - started < SECONDS + SLACK_SECONDS
+
+
+@pytest.fixture
+def connection(node_proxy: NodeProxy) -> Iterator[Connection]:
+    """A connection through the proxy, with short limits."""
+    with Connection(
+        address_of(node_proxy), connect_seconds=SECONDS, call_seconds=SECONDS
+    ) as connection:
+        yield connection
+
+
+def test_a_node_that_hangs_is_waited_for_no_longer_than_said(
+    connection: Connection, node: LocalServer
+) -> None:
+    """A stopped process keeps its connections open; only a limit tells that it is gone."""
+    node.pause()
+    try:
+        fails_in_time(lambda: connection.call("PING"), "did not answer within 0.3 s")
+        assert connection.closed
+        new = {"connect_seconds": SECONDS}
+        fails_in_time(lambda: Connection(node.address, **new), "did not answer")
+    finally:
+        node.resume()
+
+
+def test_sending_much_to_a_node_that_hangs_ends_in_time(
+    connection: Connection, node: LocalServer
+) -> None:
+    """A large value fills the buffers of the system, and then sending waits as reading does."""
+    node.pause()
+    try:
+        fails_in_time(lambda: connection.call("SET", "k", bytes(60_000_000)))
+    finally:
+        node.resume()
+
+
+def test_an_answer_that_trickles_does_not_last_for_ever(
+    connection: Connection, node_proxy: NodeProxy
+) -> None:
+    """There is a byte before every silence is over, and no end."""
+    connection.call("SET", "k", "x" * 5000)
+    node_proxy.faults = Faults(slow_bytes_per_second=50)
+    fails_in_time(lambda: connection.call("GET", "k"))
+
+
+def test_a_large_value_may_take_longer_than_a_small_one(
+    connection: Connection, node_proxy: NodeProxy
+) -> None:
+    """The limit is on silence: 8 MB in slow blocks take longer than it, and arrive."""
+    connection.call("SET", "k", bytes(8_000_000))
+    node_proxy.faults = Faults(delay_seconds=0.004)
+    started = time.monotonic()
+    assert 8_000_000 == len(connection.call("GET", "k"))
+    assert time.monotonic() - started > SECONDS
+
+
+@pytest.mark.parametrize("place", [0, 1, 5, 20, 50_000, 99_999, 100_008])
+def test_an_answer_that_is_cut_short_is_an_error(
+    connection: Connection, node_proxy: NodeProxy, place: int
+) -> None:
+    """Wherever it is cut, half a value is no value."""
+    connection.call("SET", "k", b"x" * 100_000)
+    node_proxy.cut()
+    with Connection(address_of(node_proxy), call_seconds=SECONDS) as fresh:
+        already = len(fresh.call("ECHO", "x"))
+        assert 1 == already
+        node_proxy.faults = Faults(cut_answers_after=place)
+        room = bytearray(100_000)
+        fails_in_time(lambda: fresh.read_into(("GET", "k"), room))
+        assert fresh.closed
+
+
+def test_a_node_that_is_killed_in_the_middle_breaks_the_call_at_once(
+    connection: Connection, node: LocalServer
+) -> None:
+    """A reset is heard; nobody waits for the limit."""
+    threading.Timer(0.05, node.process.send, [signal.SIGKILL]).start()
+    started = time.monotonic()
+    with pytest.raises(UnavailableError, match=r"closed the connection|broke off"):
+        connection.call("BLPOP", "never", 5, seconds=5)
+    assert time.monotonic() - started < 2
+
+
+def test_a_node_that_is_not_there_is_named(node: LocalServer) -> None:
+    """The error says which of the nodes it is."""
+    node.kill()
+    with pytest.raises(UnavailableError, match=f"{node.name}.*refused"):
+        Connection(node.address)
+
+
+def test_a_lost_answer_leaves_the_call_in_doubt_and_not_the_next_one(
+    node_proxy: NodeProxy, node: LocalServer
+) -> None:
+    """The command was carried out; the pool must neither hide that nor repeat it."""
+    pool = Pool(address_of(node_proxy), call_seconds=SECONDS)
+    pool.call("SET", "n", 1)
+    node_proxy.faults = Faults(lose_answers=True)
+    with pytest.raises(UnavailableError):
+        pool.call("INCR", "n")
+    node_proxy.heal()
+    assert b"2" == pool.call("GET", "n")
+    pool.close()
+
+
+@pytest.mark.parametrize(
+    "says", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"\x15\x03\x01\x00\x02", b""]
+)
+def test_something_else_at_the_port_is_no_node(says: bytes) -> None:
+    """A web server, a TLS port or a black hole: an error that names it, in time."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            client, _ = listener.accept()
+            with client:
+                client.recv(1000)
+                client.sendall(says)
+                client.recv(1000)
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        address = Address("127.0.0.1", listener.getsockname()[1])
+        fails_in_time(lambda: Connection(address, connect_seconds=SECONDS), address.name)
+        thread.join(5)
+
+
+def test_a_node_behind_tls_is_reached_and_verified(
+    tls_node: NodeProxy, certs: Certificates
+) -> None:
+    """The server of the wheel has no TLS; a proxy that ends it is what many deployments have."""
+    url = f"rediss://{tls_node.name}?ssl_ca_certs={certs.file('ca.pem')}"
+    with Connection(Address.parse(url)) as connection:
+        body = bytes(range(256)) * 8000
+        connection.call("SET", "k", (body[:7], body[7:]))
+        room = bytearray(len(body))
+        assert len(body) == connection.read_into(("GET", "k"), room)
+        assert body == room
+        assert [b"PONG"] * 50 == connection.pipeline([("PING",)] * 50)
+
+
+def test_a_node_that_cannot_prove_who_it_is_gets_nothing(
+    tls_node: NodeProxy, certs: Certificates, in_front: Callable[..., NodeProxy]
+) -> None:
+    """Not even the password: the handshake comes first."""
+    for options in ("", f"?ssl_ca_certs={certs.file('stranger.pem')}"):
+        address = Address.parse(f"rediss://:s3cr3t@{tls_node.name}{options}")
+        with pytest.raises(UnavailableError, match="TLS") as caught:
+            Connection(address)
+        assert "s3cr3t" not in repr(caught.value)
+    elsewhere = in_front(tls_node.port, certs.server_context("elsewhere"))
+    tls = TLS(ca_certs=certs.file("ca.pem"))
+    with pytest.raises(UnavailableError, match="TLS"):
+        Connection(Address("127.0.0.1", elsewhere.own_port, tls=tls))
+    careless = TLS(ca_certs=certs.file("ca.pem"), check_hostname=False)
+    Connection(Address("127.0.0.1", elsewhere.own_port, tls=careless)).close()
+    unverified = Address.parse(f"rediss://{tls_node.name}?ssl_cert_reqs=none")
+    with Connection(unverified) as connection:
+        assert b"PONG" == connection.call("PING")
+
+
+def test_a_plain_port_and_a_missing_file_of_tls_are_said_clearly(
+    node: LocalServer, certs: Certificates
+) -> None:
+    """The two mistakes that everybody makes first."""
+    with pytest.raises(UnavailableError, match="TLS"):
+        Connection(Address.parse(f"rediss://{node.name}"), connect_seconds=SECONDS)
+    with pytest.raises(InvalidOptionError, match=r"absent\.pem"):
+        Connection(Address.parse(f"rediss://{node.name}?ssl_ca_certs={certs.file('absent.pem')}"))
+
+
+def test_a_node_that_asks_for_a_certificate_of_ours_gets_it(
+    node: LocalServer, certs: Certificates, in_front: Callable[..., NodeProxy]
+) -> None:
+    """Mutual TLS, as many operators demand."""
+    proxy = in_front(node.port, certs.server_context(ask_client=True))
+    trust = f"rediss://{proxy.name}?ssl_ca_certs={certs.file('ca.pem')}"
+    ours = f"&ssl_certfile={certs.file('client.pem')}&ssl_keyfile={certs.file('client.key')}"
+    with Connection(Address.parse(trust + ours)) as connection:
+        assert b"PONG" == connection.call("PING")
+    with pytest.raises(UnavailableError):
+        Connection(Address.parse(trust), connect_seconds=SECONDS)

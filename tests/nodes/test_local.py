@@ -1,0 +1,72 @@
+"""The local servers are real, whole when they are given, and gone when they are let go."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import redis
+
+from memories.cluster.local import LocalGroup, LocalServer, local_nodes
+from memories.cluster.local.process import Process
+from memories.cluster.local.server import free_port
+from memories.errors import StorageError
+
+pytestmark = pytest.mark.server
+
+
+def test_nodes_answer_as_soon_as_they_are_given_and_are_gone_afterwards() -> None:
+    """An example that starts servers must not leave them behind."""
+    with local_nodes(2) as names:
+        ports = [int(name.split(":")[1]) for name in names]
+        for port in ports:
+            with redis.Redis(port=port) as client:
+                assert client.ping()
+    for port in ports:
+        with pytest.raises(OSError, match="refused"):
+            socket.create_connection(("127.0.0.1", port), 1)
+
+
+def test_a_cluster_is_whole_when_it_is_given(cluster_nodes: LocalGroup) -> None:
+    """Every slot is served, and every primary has a replica that is in step."""
+    first = cluster_nodes.servers[0]
+    with redis.RedisCluster(host="127.0.0.1", port=first.port) as client:
+        for number in range(100):
+            client.set(f"k{number}", number)
+            assert 1 == client.wait(1, 1000, target_nodes=client.get_node_from_key(f"k{number}"))
+
+
+def test_a_server_that_restarts_is_empty_and_the_same_port(node: LocalServer) -> None:
+    """Row 29: a node that comes back without its memory answers nil to everything."""
+    node.call("SET", "k", "v")
+    port, pid = node.port, node.pid
+    node.restart()
+    assert (port, None) == (node.port, node.call("GET", "k"))
+    assert pid != node.pid
+
+
+def test_a_port_that_is_taken_is_an_error_and_not_somebody_elses_server(tmp_path: Path) -> None:
+    """Whoever answers there is not the process that we started."""
+    with socket.create_server(("127.0.0.1", free_port())) as other:
+        server = LocalServer(tmp_path, port=other.getsockname()[1])
+        with pytest.raises(StorageError, match="in use"):
+            server.start()
+        server.stop()
+
+
+def test_only_the_process_that_was_started_is_ever_ended() -> None:
+    """A number is given to another process sooner or later, perhaps to one that matters."""
+    bystander = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    try:
+        Process(bystander.pid, "some other start").end()
+        assert bystander.poll() is None
+        itself = Process.of(bystander.pid)
+        assert itself.alive()
+        itself.end(kindly=False)
+        assert not itself.alive()
+    finally:
+        bystander.kill()
+        bystander.communicate()
