@@ -60,7 +60,7 @@ METHODS = {
     "flush": "",
     "cleanup": "",
     "enable_analytics": "interval history",
-    "get_analytics": "",
+    "get_analytics": "window",
     "plot_analytics": "path_or_ax",
 }
 

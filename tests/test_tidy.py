@@ -23,7 +23,7 @@ MAX_LINES = 400
 # engine are rooms of their own, for they stand on one another.
 LAYERS = (
     ("errors", "_version"),
-    ("clock", "keys", "locks", "optional", "units"),
+    ("clock", "histogram", "keys", "locks", "logs", "optional", "units"),
     ("entry",),
     ("events", "config", "sizing", "traces"),
     ("configuration",),
@@ -39,10 +39,13 @@ LAYERS = (
     ("engine.mover",),
     ("engine.hierarchy",),
     ("engine",),
-    ("migration", "snapshot", "analytics", "history", "statistics", "simulator"),
+    ("history", "statistics"),
+    ("migration", "snapshot", "analytics", "simulator"),
+    ("metrics",),
+    ("dashboard",),
     ("core",),
     ("__init__",),
-    ("cli", "dashboard", "testing"),
+    ("cli", "testing"),
     ("__main__",),
 )  # fmt: skip
 RANK = {room: rank for rank, row in enumerate(LAYERS) for room in row}
@@ -51,7 +54,7 @@ RANK = {room: rank for rank, row in enumerate(LAYERS) for room in row}
 HEAVY = {
     "asyncio", "boto3", "click", "cupy", "h5py", "isal", "jax", "lmdb", "matplotlib",
     "multiprocessing", "numcodecs", "obstore", "pandas", "platformdirs", "polars", "pyarrow",
-    "redis", "rich", "scipy", "torch", "xarray", "zarr",
+    "opentelemetry", "redis", "rich", "scipy", "starlette", "torch", "uvicorn", "xarray", "zarr",
 }  # fmt: skip
 
 WORDS = re.compile(r"\b(?:TO" r"DO|FIX" r"ME|XX" r"X|HA" r"CK)\b")

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from memories.errors import InvalidOptionError
-from memories.events import logger
+from memories.logs import logger
 
 PREFIX = "MEMORIES_"
 PROJECT_FILE = "memories.toml"

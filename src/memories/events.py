@@ -6,14 +6,11 @@ subscribes. A hit in a volatile tier emits nothing: it is counted where it happe
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from memories.entry import Cause, TierName
-
-logger = logging.getLogger("memories")
-logger.addHandler(logging.NullHandler())
+from memories.logs import logger
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +52,16 @@ class Moved(Event):
     target: TierName
     size: int
     cause: Cause
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Written(Event):
+    """A frame was written to a durable tier: for a store, a move, a flush or a backing copy."""
+
+    tier: TierName
+    size: int  # Of the value in RAM.
+    stored: int  # Of its frame on the medium.
     seconds: float
 
 

@@ -1,4 +1,4 @@
-"""The latest moves of the keys that moved lately, for `explain`."""
+"""The latest moves of all, and of the keys that moved lately, for `explain` and for watchers."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from memories.events import Event, Moved
 
 MAX_KEYS = 4096
 MOVES_PER_KEY = 8
+LATEST = 64
 
 
 class History:
@@ -15,11 +16,13 @@ class History:
 
     def __init__(self) -> None:
         self._moves: dict[str, deque[Moved]] = {}
+        self.latest: deque[Moved] = deque(maxlen=LATEST)  # Of whatever key, oldest first.
 
     def observe(self, event: Event) -> None:
         """Remember `event` if it is a move."""
         if not isinstance(event, Moved):
             return
+        self.latest.append(event)
         moves = self._moves.pop(event.key, None) or deque(maxlen=MOVES_PER_KEY)
         moves.append(event)
         self._moves[event.key] = moves

@@ -7,16 +7,18 @@ events. Rates are derived by whoever reads the counters, so that none can drift 
 from __future__ import annotations
 
 import threading
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 
 from memories.catalog import Catalog
 from memories.engine.hierarchy import Hierarchy
 from memories.entry import Cause, TierName
-from memories.events import Event, Failed, Missed, Moved, Removed, Retrieved, Stored
+from memories.events import Event, Failed, Missed, Moved, Removed, Retrieved, Stored, Written
+from memories.histogram import Histogram, Latency
 from memories.locks import new_lock
 
 Route = tuple[TierName, TierName, Cause]
+Timed = tuple[str, TierName]  # An operation, and the tier that answered or took.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +50,26 @@ class TierStats:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Volume:
+    """What was written to a durable tier.
+
+    Attributes:
+        frames: How many.
+        raw_bytes: What the values take in RAM.
+        stored_bytes: What their frames take on the medium.
+    """
+
+    frames: int
+    raw_bytes: int
+    stored_bytes: int
+
+    @property
+    def compression(self) -> float:
+        """Return how many times smaller the frames are than the values, NaN without any."""
+        return self.raw_bytes / self.stored_bytes if self.stored_bytes else float("nan")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Stats:
     """Everything that is counted, as of now.
 
@@ -56,8 +78,12 @@ class Stats:
         misses: Retrieves of keys that were in no tier.
         stored: Versions stored, and their bytes.
         moves: Moves and their bytes, by source, target and cause.
-        removed: Versions that left, by cause.
+        removed: Versions that left, by cause, and their bytes.
         failures: Background actions that failed.
+        written: What was written to each durable tier.
+        latencies: How long stores, moves and writes took by the tier that took the value, and
+            retrieves by the durable tier that answered. A hit in RAM takes no clock, and is not
+            among them.
     """
 
     tiers: dict[TierName, TierStats]
@@ -69,6 +95,9 @@ class Stats:
     removed: dict[Cause, int]
     failures: int
     latest_failure: str | None
+    removed_bytes: dict[Cause, int] = field(default_factory=dict)
+    written: dict[TierName, Volume] = field(default_factory=dict)
+    latencies: dict[Timed, Latency] = field(default_factory=dict)
 
     @property
     def memory_hits(self) -> int:
@@ -99,6 +128,11 @@ class Statistics:
     moves: Counter[Route] = field(default_factory=Counter)
     moved_bytes: Counter[Route] = field(default_factory=Counter)
     removed: Counter[Cause] = field(default_factory=Counter)
+    removed_bytes: Counter[Cause] = field(default_factory=Counter)
+    frames: Counter[TierName] = field(default_factory=Counter)
+    raw_bytes: Counter[TierName] = field(default_factory=Counter)
+    frame_bytes: Counter[TierName] = field(default_factory=Counter)
+    latencies: defaultdict[Timed, Histogram] = field(default_factory=lambda: defaultdict(Histogram))
     lock: threading.Lock = field(default_factory=new_lock)
 
     def observe(self, event: Event) -> None:
@@ -107,17 +141,26 @@ class Statistics:
             match event:
                 case Retrieved():
                     self.hits[event.tier] += 1
+                    self.latencies["retrieve", event.tier].add(event.seconds)
                 case Missed():
                     self.misses += 1
                 case Stored():
                     self.stored += 1
                     self.stored_bytes += event.size
+                    self.latencies["store", event.tier].add(event.seconds)
                 case Moved():
                     route = (event.source, event.target, event.cause)
                     self.moves[route] += 1
                     self.moved_bytes[route] += event.size
+                    self.latencies["move", event.target].add(event.seconds)
+                case Written():
+                    self.frames[event.tier] += 1
+                    self.raw_bytes[event.tier] += event.size
+                    self.frame_bytes[event.tier] += event.stored
+                    self.latencies["write", event.tier].add(event.seconds)
                 case Removed():
                     self.removed[event.cause] += 1
+                    self.removed_bytes[event.cause] += event.size
                 case Failed():
                     self.failures += 1
                     self.latest_failure = f"{event.action}: {event.error}"
@@ -125,7 +168,8 @@ class Statistics:
                     pass
 
     def read(self, hierarchy: Hierarchy, media: dict[TierName, str]) -> Stats:
-        """Return the counters and the sizes of `hierarchy`'s tiers."""
+        """Return the counters and the sizes of `hierarchy`'s tiers; ClosedError if it is closed."""
+        hierarchy.require_readable()
         keys = _count_keys(hierarchy.catalog)
         with self.lock:
             tiers = {
@@ -149,6 +193,16 @@ class Statistics:
                 removed=dict(self.removed),
                 failures=self.failures,
                 latest_failure=self.latest_failure,
+                removed_bytes=dict(self.removed_bytes),
+                written={
+                    name: Volume(
+                        frames=self.frames[name],
+                        raw_bytes=self.raw_bytes[name],
+                        stored_bytes=self.frame_bytes[name],
+                    )
+                    for name in self.frames
+                },
+                latencies={timed: one.read() for timed, one in self.latencies.items()},
             )
 
 

@@ -1,6 +1,6 @@
 """What the tiers did over time: samples of counters, series for a plot, and the plot.
 
-Not a part of the engine: it asks a function for numbers and knows nothing of where they come from.
+Not a part of the engine: it asks for numbers and knows nothing of how they come about.
 Counters are the truth, rates are derived from them, and nothing over nothing is no rate.
 """
 
@@ -9,5 +9,6 @@ from __future__ import annotations
 from memories.analytics.plots import plot
 from memories.analytics.recorder import Analytics
 from memories.analytics.sample import Sample
+from memories.analytics.series import Series
 
-__all__ = ["Analytics", "Sample", "plot"]
+__all__ = ["Analytics", "Sample", "Series", "plot"]

@@ -7,20 +7,18 @@ forgotten by the program takes the thread with him.
 
 from __future__ import annotations
 
-import threading
 import weakref
 from collections.abc import Callable
 from types import MethodType
 
 from memories.analytics.history import MIN_POINTS, History, Point
 from memories.analytics.sample import Sample
-from memories.analytics.series import series_of
-from memories.errors import ClosedError, InvalidOptionError
-from memories.events import logger
+from memories.analytics.series import Series, series_of
+from memories.analytics.ticker import Ticker
+from memories.errors import InvalidOptionError
 from memories.locks import new_lock
 
 MIN_INTERVAL_SECONDS = 0.001
-STOP_SECONDS = 5.0
 
 
 class Analytics:
@@ -51,18 +49,12 @@ class Analytics:
         self._history = History(history, interval_seconds)
         self._lock = new_lock()
         self._started_at = monotonic()
-        self._stopped = threading.Event()
+        self._ticker = Ticker(self.look, interval_seconds, "analytics")
         self.look()
-        self._thread = threading.Thread(
-            target=_run,
-            args=(weakref.ref(self), self._stopped, interval_seconds),
-            name="memories-analytics",
-            daemon=True,
-        )
 
     def start(self) -> None:
         """Start the thread."""
-        self._thread.start()
+        self._ticker.start()
 
     def look(self) -> bool:
         """Take a sample now; False when its source is gone."""
@@ -74,40 +66,23 @@ class Analytics:
             self._history.add(Point(at, sample))
             return True
 
-    def series(self) -> dict[str, list[float]]:
+    def series(self, window: float | None = None) -> Series:
         """Return equal-length lists, the last point taken now unless sampling has been stopped.
 
         `timestamps` are seconds since the beginning, `hot_usage`, `warm_usage`, `cold_usage` and
         `glacier_usage` percent of the configured sizes, `hit_rate` percent of the reads of the
-        latest two seconds that hot or warm answered, NaN where there were none.
+        latest two seconds that hot or warm answered, NaN where there were none. With `window`
+        only the latest so many seconds.
         """
-        if not self._stopped.is_set():
+        if not self._ticker.stopped:
             self.look()
         with self._lock:
             points = self._history.points()
-        return series_of(points)
+        return series_of(points).window(window)
 
     def stop(self) -> None:
         """End the thread; what was sampled can still be read. Idempotent."""
-        self._stopped.set()
-        if self._thread.is_alive() and self._thread is not threading.current_thread():
-            self._thread.join(STOP_SECONDS)
-
-
-def _run(
-    recorder: weakref.ref[Analytics], stopped: threading.Event, interval_seconds: float
-) -> None:
-    while not stopped.wait(interval_seconds):
-        analytics = recorder()
-        try:
-            if analytics is None or not analytics.look():
-                return
-        except ClosedError:
-            return
-        except Exception:
-            logger.exception("the analytics could not take a sample, and end here")
-            return
-        del analytics
+        self._ticker.stop()
 
 
 def _weakly(sample: Callable[[], Sample]) -> Callable[[], Sample | None]:

@@ -6,21 +6,90 @@ and where nobody read during the window there is no rate, which is NaN and not 1
 
 from __future__ import annotations
 
+import csv
+import io
 import math
-from collections.abc import Sequence
+import os
+from bisect import bisect_left
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 from memories.analytics.history import Point
 from memories.entry import TierName
+from memories.errors import InvalidOptionError, StorageError
+from memories.optional import require
 
 WINDOW_SECONDS = 2.0
 
 
-def series_of(points: Sequence[Point]) -> dict[str, list[float]]:
-    """Return `timestamps`, one `..._usage` for each tier, and `hit_rate`, all of one length."""
-    series = {"timestamps": [point.at for point in points]}
+class Series(dict[str, list[float]]):
+    """Equal-length lists by name: a dict, with ways out of it."""
+
+    def window(self, seconds: float | None) -> Series:
+        """Return what happened in the last `seconds`, everything if it is None.
+
+        Raises:
+            InvalidOptionError: `seconds` is not above 0.
+        """
+        if seconds is None:
+            return self
+        if not seconds > 0:
+            raise InvalidOptionError(f"window={seconds!r} must be a number of seconds above 0")
+        times = self["timestamps"]
+        start = bisect_left(times, times[-1] - seconds) if times else 0
+        return Series({name: column[start:] for name, column in self.items()})
+
+    def thinned(self, points: int) -> Series:
+        """Return at most `points` of the points, evenly, the last among them."""
+        length = len(self["timestamps"])
+        step = max(1, math.ceil(length / points))
+        first = (length - 1) % step if length else 0
+        return Series({name: column[first::step] for name, column in self.items()})
+
+    def to_pandas(self) -> Any:
+        """Return a pandas DataFrame with one row a point, indexed by `timestamps`."""
+        return require("pandas", extra="tables").DataFrame(self).set_index("timestamps")
+
+    def to_arrow(self) -> Any:
+        """Return a pyarrow Table with one column a name."""
+        return require("pyarrow", extra="tables").table(dict(self))
+
+    def to_csv(self, path: str | os.PathLike[str] | None = None) -> str:
+        """Return the series as CSV, a header and one line a point, and write it if told where.
+
+        Raises:
+            StorageError: the file cannot be written.
+        """
+        file = io.StringIO()
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(self)
+        writer.writerows(zip(*self.values(), strict=True))
+        if path is not None:
+            try:
+                Path(path).write_text(file.getvalue(), "utf-8")
+            except OSError as error:
+                raise StorageError(f"the series could not be written to {path}: {error}") from error
+        return file.getvalue()
+
+
+def series_of(points: Sequence[Point]) -> Series:
+    """Return `timestamps`, one `..._usage` for each tier, `hit_rate` and all figures."""
+    series = Series({"timestamps": [point.at for point in points]})
     for tier in TierName:
         series[f"{tier}_usage"] = [point.sample.usage.get(tier, 0.0) for point in points]
     series["hit_rate"] = hit_rates(points)
+    places: Mapping[str, int] = {}
+    names: tuple[str, ...] = ()
+    for index, point in enumerate(points):
+        if point.sample.names != names:
+            names = point.sample.names
+            places = {name: place for place, name in enumerate(names)}
+            for name in names:
+                # Before it first appeared, like the latency of a first retrieve, it was none.
+                series.setdefault(name, [math.nan] * len(points))
+        for name, place in places.items():
+            series[name][index] = point.sample.figures[place]
     return series
 
 

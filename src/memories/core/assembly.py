@@ -28,8 +28,9 @@ from memories.engine.touches import Touches
 from memories.engine.victims import JournalVictims, NoVictims, PolicyVictims, Victims
 from memories.entry import Entry, Record, TierName
 from memories.errors import InvalidOptionError
-from memories.events import EventBus, logger
+from memories.events import EventBus
 from memories.history import History
+from memories.logs import logger
 from memories.migration.migrator import Migrator
 from memories.migration.settings import MigrationSettings
 from memories.sizing import disk_room, host_room

@@ -11,15 +11,17 @@ import threading
 import weakref
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from memories import codecs
-from memories.analytics import Analytics, Sample, plot
+from memories.analytics import plot
 from memories.backends.base import Backend, Problem
 from memories.clock import Clock
 from memories.config import Settings
+from memories.core.observatory import Observatory
 from memories.engine.hierarchy import Hierarchy, State
 from memories.engine.keylocks import KeyLocks
 from memories.engine.together import restore
@@ -32,6 +34,7 @@ from memories.statistics import Statistics, Stats
 from memories.units import format_size
 
 if TYPE_CHECKING:
+    from memories.analytics import Series
     from memories.snapshot.homecoming import Homecoming
 
 T = TypeVar("T")
@@ -58,7 +61,7 @@ class Engine:
     media: dict[TierName, str]  # What each tier really is, in words.
     remove_private: Callable[[], None] | None  # Removes the private directory, if there is one.
     purge_archive: Callable[[int], None] | None
-    analytics: Analytics | None = field(default=None)
+    observatory: Observatory = field(init=False)
     at_exit: weakref.finalize[..., _Engines] = field(init=False)
     homecoming: Homecoming | None = field(default=None)  # Of the latest restore.
 
@@ -67,6 +70,17 @@ class Engine:
 
         Finalizers run youngest first, so this one comes before that of the private directory.
         """
+        directory = self.settings.storage_path
+        if self.remove_private is not None or self.settings.read_only:
+            directory = None
+        # It holds what it reads, not the engine: its threads must not keep a manager alive.
+        self.observatory = Observatory(
+            partial(self.statistics.read, self.hierarchy, self.media),
+            self.hierarchy,
+            self.history,
+            self.clock,
+            directory,
+        )
         _engines.add(self)
         self.at_exit = weakref.finalize(_engines, self.abandon)
 
@@ -95,7 +109,6 @@ class Engine:
 
     def stats(self) -> Stats:
         """Return counters and sizes, as of now."""
-        self.hierarchy.require_readable()
         return self.statistics.read(self.hierarchy, self.media)
 
     def usage_percent(self) -> dict[str, float]:
@@ -146,20 +159,16 @@ class Engine:
     def enable_analytics(self, interval: float, history: int) -> None:
         """Start sampling, from the beginning if it was on already."""
         self.hierarchy.require_readable()
-        if self.analytics is not None:
-            self.analytics.stop()
-        self.analytics = Analytics(
-            self._sample, self.clock.monotonic, interval_seconds=interval, history=history
-        )
-        self.analytics.start()
+        self.observatory.enable(interval, history)
 
-    def get_analytics(self) -> dict[str, Any]:
+    def get_analytics(self, window: float | None) -> Series:
         """Return the series sampled so far."""
-        return self._require_analytics().series()
+        self.hierarchy.require_readable()
+        return self.observatory.series(window)
 
     def plot_analytics(self, path_or_ax: Any) -> Any:
         """Plot the series sampled so far."""
-        return plot(self._require_analytics().series(), path_or_ax)
+        return plot(self.get_analytics(None), path_or_ax)
 
     def describe(self) -> str:
         """Return the state of the manager in one line."""
@@ -214,15 +223,15 @@ class Engine:
         if self.hierarchy.state is not State.CLOSED:
             self.hierarchy.state = State.FORKED
             self.hierarchy.locks = KeyLocks()
-            self.analytics = self.homecoming = None
+            self.observatory.forget()
+            self.homecoming = None
 
     def _end(self) -> None:
         if self.homecoming is not None:
             self.homecoming.stop()
         if self.migrator is not None:
             self.migrator.stop()
-        if self.analytics is not None:
-            self.analytics.stop()
+        self.observatory.stop()
         self._forget()
         for backend in reversed(self.backends):
             backend.close()
@@ -235,17 +244,6 @@ class Engine:
         self.hierarchy.state = State.CLOSED
         for entry in self.hierarchy.catalog.clear():
             self.hierarchy.tiers[entry.tier].medium.let_go(entry)
-
-    def _require_analytics(self) -> Analytics:
-        self.hierarchy.require_readable()
-        if self.analytics is None:
-            raise InvalidOptionError("analytics are off; call enable_analytics() first")
-        return self.analytics
-
-    def _sample(self) -> Sample:
-        stats = self.stats()
-        usage = {str(name): tier.usage_percent for name, tier in stats.tiers.items()}
-        return Sample(usage=usage, hits=stats.memory_hits, reads=stats.reads)
 
 
 def _region(parcel: Parcel, region: Any, copy: bool) -> Any:

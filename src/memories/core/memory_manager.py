@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
+from memories.analytics import Series
 from memories.backends.base import Problem
 from memories.config import check_tier, make_settings
 from memories.core.assembly import assemble
@@ -252,9 +253,13 @@ class MemoryManager(Values):
         """Start sampling usage and hit rate every `interval` seconds."""
         self._engine.enable_analytics(interval, history)
 
-    def get_analytics(self) -> dict[str, Any]:
-        """Return equal-length series: timestamps (s), hot/warm/cold usage (%) and hit rate (%)."""
-        return self._engine.get_analytics()
+    def get_analytics(self, window: float | None = None) -> Series:
+        """Return equal-length series: timestamps (s), hot/warm/cold usage (%), hit rate (%), more.
+
+        It is a dict of lists, with `to_pandas`, `to_arrow` and `to_csv`. With `window` only the
+        latest so many seconds.
+        """
+        return self._engine.get_analytics(window)
 
     def plot_analytics(self, path_or_ax: Any = None) -> Any:
         """Plot the analytics with matplotlib into a file or an Axes, and return the Axes."""

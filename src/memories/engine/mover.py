@@ -20,7 +20,7 @@ from memories.engine.sweep import Outcome, Sweep
 from memories.engine.tier import Tier, version_of
 from memories.entry import Cause, Entry, Record, TierName, Version
 from memories.errors import StorageError, TierFullError, UnavailableError
-from memories.events import EventBus, Failed, Moved, Removed
+from memories.events import EventBus, Failed, Moved, Removed, Written
 from memories.parcel import Parcel
 from memories.units import format_size
 
@@ -81,6 +81,7 @@ class Mover:
         self, parcel: Parcel, version: Version, target: Tier, *, archived: bytes = b""
     ) -> Record:
         """Write a frame into a durable tier, journaled when this returns."""
+        started = self._clock.monotonic()
         converted = target.medium.convert(parcel, version)
         self.make_room(target, converted.size, version.key)
         try:
@@ -91,6 +92,9 @@ class Mover:
         assert isinstance(record, Record)
         if target.name is TierName.GLACIER:
             record = self.catalog.journal.note(record)
+        now = self._clock.monotonic()
+        written = Written(record.key, now, target.name, record.size, record.stored, now - started)
+        self._events.emit(written)
         return record
 
     def keep(

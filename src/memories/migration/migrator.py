@@ -15,7 +15,8 @@ from memories.engine.hierarchy import Hierarchy
 from memories.engine.touches import Touches
 from memories.entry import Cause, Entry, Record, TierName
 from memories.errors import MemoriesError, TierFullError
-from memories.events import Event, Failed, Retrieved, logger
+from memories.events import Event, Failed, Retrieved
+from memories.logs import logger
 from memories.migration.planner import Move, Planner, TierState
 from memories.migration.rotation import Rotation
 from memories.migration.settings import MigrationSettings

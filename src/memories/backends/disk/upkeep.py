@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from memories.backends.disk.compact import tidy
 from memories.backends.disk.writer import Writer
-from memories.events import logger
+from memories.logs import logger
 
 SYNC_SECONDS = 0.5
 TIDY_SECONDS = 0.25

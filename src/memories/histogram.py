@@ -1,0 +1,82 @@
+"""How long things took: counts in fixed logarithmic buckets, and quantiles of them.
+
+Not exact and not growing: a quantile is known to within a tenth, whatever the number of samples,
+and two counts of the same histogram give the exact histogram of the time between them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+LEAST_SECONDS = 1e-6
+PER_OCTAVE = 4
+BUCKETS = 128  # From a microsecond to more than an hour.
+MOST_SECONDS = LEAST_SECONDS * 2.0 ** (BUCKETS / PER_OCTAVE)
+
+
+class Latency(NamedTuple):
+    """What a histogram held at one moment."""
+
+    counts: tuple[int, ...]
+    seconds: float  # Of all samples together.
+
+    @property
+    def samples(self) -> int:
+        """Return the number of samples."""
+        return sum(self.counts)
+
+    def quantile(self, share: float) -> float:
+        """Return the seconds within which `share` of the samples stayed, NaN without samples."""
+        wanted = share * self.samples
+        seen = 0
+        for index, count in enumerate(self.counts):
+            seen += count
+            if count and seen >= wanted:
+                return bound(index) / 2 ** (0.5 / PER_OCTAVE)
+        return math.nan
+
+    def since(self, earlier: Latency | None) -> Latency:
+        """Return what came after `earlier`, an older count of the same histogram."""
+        if earlier is None:
+            return self
+        pairs = zip(self.counts, earlier.counts, strict=True)
+        return Latency(tuple(now - then for now, then in pairs), self.seconds - earlier.seconds)
+
+    def cumulative(self, bounds: Sequence[float]) -> Iterator[int]:
+        """Yield, for each of ascending `bounds` in seconds, how many samples lie below it."""
+        index = seen = 0
+        for limit in bounds:
+            while index < BUCKETS and bound(index) <= limit * 1.0001:
+                seen += self.counts[index]
+                index += 1
+            yield seen
+
+
+class Histogram:
+    """Counts samples; the caller serialises `add`."""
+
+    __slots__ = ("counts", "seconds")
+
+    def __init__(self) -> None:
+        self.counts = [0] * BUCKETS
+        self.seconds = 0.0
+
+    def add(self, seconds: float) -> None:
+        """Count one sample; anything beyond the last bucket counts there."""
+        index = 0
+        if seconds > LEAST_SECONDS:
+            octaves = math.log2(min(seconds, MOST_SECONDS) / LEAST_SECONDS)
+            index = min(BUCKETS - 1, math.ceil(PER_OCTAVE * octaves))
+        self.counts[index] += 1
+        self.seconds += seconds
+
+    def read(self) -> Latency:
+        """Return what was counted so far."""
+        return Latency(tuple(self.counts), self.seconds)
+
+
+def bound(index: int) -> float:
+    """Return the upper bound of a bucket, in seconds."""
+    return float(LEAST_SECONDS * 2.0 ** (index / PER_OCTAVE))

@@ -1,0 +1,188 @@
+"""What a store tells other processes: small files, replaced whole, that cost the writer nothing."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from memories import CorruptDataError, MemoryManager
+from memories.analytics.telemetry import (
+    SERIES_FILE,
+    TELEMETRY_FILE,
+    read_document,
+    read_series,
+    writer_lives,
+)
+from memories.core.observatory import HOT_KEYS
+
+READER = """
+import sys
+from pathlib import Path
+from memories.analytics.telemetry import read_document, writer_lives
+document = read_document(Path(sys.argv[1]))
+print(writer_lives(document), document["tiers"]["hot"]["keys"], document["pid"])
+"""
+
+
+def wait_until(condition: Callable[[], Any], seconds: float = 10.0) -> None:
+    """Return once `condition` holds."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it never came true"
+        time.sleep(0.01)
+
+
+def test_another_process_reads_what_only_lives_in_ram(tmp_path: Path) -> None:
+    """`memories top` sees hot and warm, which are in no file."""
+    with MemoryManager(0.001, 0.001, 1, storage_path=tmp_path) as manager:
+        manager.store("a", 1, tier="hot")
+        wait_until(lambda: (read_document(tmp_path) or {})["tiers"]["hot"]["keys"])
+        command = [sys.executable, "-c", READER, str(tmp_path)]
+        run = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+        assert f"True 1 {os.getpid()}\n" == run.stdout
+    document = read_document(tmp_path)
+    assert document is not None
+    assert (False, "closed") == (writer_lives(document), document["state"])
+
+
+def test_the_file_is_written_only_when_something_happened(tmp_path: Path) -> None:
+    """An idle program must not keep a disk awake."""
+    with MemoryManager(0.001, 0.001, 1, storage_path=tmp_path, migration=False) as manager:
+        manager.store("a", 1)
+        keep = manager._engine.observatory._keep
+        assert keep()
+        before = (tmp_path / TELEMETRY_FILE).stat().st_mtime_ns
+        assert keep()
+        assert before == (tmp_path / TELEMETRY_FILE).stat().st_mtime_ns
+        manager.retrieve("a")
+        assert keep()
+        assert before < (tmp_path / TELEMETRY_FILE).stat().st_mtime_ns
+
+
+def test_a_reader_and_a_private_store_write_nothing(tmp_path: Path) -> None:
+    """A reader changes nothing, and nobody else could find a private directory."""
+    with MemoryManager(0.001, 0.001, 1, storage_path=tmp_path) as manager:
+        manager.store("a", 1, tier="cold")
+    before = (tmp_path / TELEMETRY_FILE).read_bytes()
+    with MemoryManager(storage_path=tmp_path, read_only=True) as reader:
+        reader.retrieve("a")
+    assert before == (tmp_path / TELEMETRY_FILE).read_bytes()
+
+
+def test_the_series_are_kept_beside_the_store(tmp_path: Path) -> None:
+    """What happened can be looked at when the program has long ended."""
+    with MemoryManager(0.001, 0.001, 1, storage_path=tmp_path) as manager:
+        assert read_series(tmp_path) is None
+        manager.enable_analytics(interval=3600)
+        manager.store("a", 1, tier="hot")
+        manager.retrieve("a")
+        kept = manager.get_analytics()
+    series = read_series(tmp_path)
+    assert series is not None
+    assert set(kept) <= set(series)
+    assert 1.0 == series["hot_hits"][-1]
+    assert series["hit_rate"][0] != series["hit_rate"][0]
+
+
+def test_a_directory_that_takes_no_file_costs_a_warning_and_no_store(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Telemetry is worth less than any value."""
+    (tmp_path / TELEMETRY_FILE).mkdir(parents=True)
+    (tmp_path / TELEMETRY_FILE / "x").touch()
+    with caplog.at_level(logging.WARNING), MemoryManager(storage_path=tmp_path) as manager:
+        manager.store("a", 1)
+        assert 1 == manager["a"]
+    assert 1 == sum("takes no telemetry" in one.getMessage() for one in caplog.records)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", "{}", '{"timestamps":[1],"a":[]}'])
+def test_a_damaged_file_is_said_to_be_damaged(tmp_path: Path, text: str) -> None:
+    """Not a crash of whoever looks, and not an empty store."""
+    (tmp_path / TELEMETRY_FILE).write_text(text)
+    (tmp_path / SERIES_FILE).write_text(text)
+    with pytest.raises(CorruptDataError, match=TELEMETRY_FILE):
+        read_document(tmp_path)
+    with pytest.raises(CorruptDataError, match=SERIES_FILE):
+        read_series(tmp_path)
+
+
+def test_hot_keys_are_those_read_most(tmp_path: Path) -> None:
+    """Among thousands that were read once."""
+    with MemoryManager(0.1, 0.1, 1, migration=False) as manager:
+        for number in range(3000):
+            manager.store(f"cool/{number}", number, tier="warm")
+            manager.retrieve(f"cool/{number}")
+        for name in ("b", "a"):
+            manager.store(name, 1, tier="warm")
+        hot = manager._engine.observatory._hot
+        now = 0.0
+        for _ in range(20):
+            for _ in range(10):
+                manager.retrieve("a")
+            for _ in range(3):
+                manager.retrieve("b")
+            hot.look(now := now + 1.0)
+        found = hot.top(HOT_KEYS)
+        assert ["a", "b"] == [one.key for one in found[:2]]
+        assert (200, "warm") == (found[0].hits, found[0].tier)
+        assert pytest.approx(10.0, rel=0.2) == found[0].rate
+        manager.delete("a")
+        assert "a" not in [one.key for one in hot.top(HOT_KEYS)]
+
+
+def test_the_document_is_json_and_names_no_value(tmp_path: Path) -> None:
+    """Everything in it can be sent to a page; NaN has no place in JSON."""
+    with MemoryManager(0.001, 0.001, 1, True, storage_path=tmp_path) as manager:
+        for tier in ("hot", "warm", "cold", "glacier"):
+            manager.store(tier, np.arange(3), tier=tier)
+            manager.retrieve(tier)
+        manager.migrate("cold", "glacier")
+        document = manager._engine.observatory.document()
+    assert document == json.loads(json.dumps(document, allow_nan=False))
+    assert {"hot", "warm", "cold", "glacier"} == set(document["tiers"])
+    assert ("cold", "cold", "glacier", "explicit") == tuple(
+        document["latest_moves"][-1][name] for name in ("key", "source", "target", "cause")
+    )
+    assert abs(document["latest_moves"][-1]["at"] - time.time()) < 60
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+def test_a_forked_child_writes_no_telemetry(tmp_path: Path) -> None:
+    """The file is the parent's to keep."""
+    with MemoryManager(0.001, 0.001, 1, storage_path=tmp_path, migration=False) as manager:
+        manager.store("a", 1)
+        manager._engine.observatory._keep()
+        before = (tmp_path / TELEMETRY_FILE).read_bytes()
+        child = os.fork()
+        if child == 0:
+            try:
+                manager.retrieve("a")
+                manager.cleanup()
+            finally:
+                os._exit(0)
+        assert (child, 0) == os.waitpid(child, 0)
+        assert before == (tmp_path / TELEMETRY_FILE).read_bytes()
+
+
+def test_a_directory_that_went_away_is_not_made_again(tmp_path: Path) -> None:
+    """A test that removes its directory early must not find a file in it later."""
+    path = tmp_path / "store"
+    manager = MemoryManager(0.001, 0.001, 1, storage_path=path, migration=False)
+    manager.store("a", 1)
+    shutil.rmtree(path)
+    assert not manager._engine.observatory._keep()
+    assert not path.exists()
+    manager._engine.abandon()
