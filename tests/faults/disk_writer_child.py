@@ -10,7 +10,7 @@ import os
 import random
 import sys
 
-from memories.backends.disk import DiskBackend, committer, compact, log, upkeep
+from memories.backends.disk import DiskBackend, compact, scale, upkeep
 from memories.entry import Record, TierName
 
 LARGE = 40_000
@@ -25,8 +25,8 @@ def record_for(key: str, version: int) -> Record:
 
 
 def main(path: str, seed: int) -> None:
-    log.SEGMENT_BYTES, committer.LARGE_BYTES = 200_000, LARGE
-    compact.SLACK_BYTES, compact.RECENT_ROWS = 50_000, 50
+    scale.SEGMENT_BYTES, scale.LARGE_BYTES = 200_000, LARGE
+    scale.SLACK_BYTES, compact.RECENT_ROWS = 50_000, 50
     upkeep.SYNC_SECONDS, upkeep.TIDY_SECONDS, upkeep.QUIET_SECONDS = 0.02, 0.01, 0.05
     chance = random.Random(seed)
     backend = DiskBackend(path, durability=chance.choice(["relaxed", "full"]))

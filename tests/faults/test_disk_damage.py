@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from memories.backends.disk import DiskBackend, committer, compact, log
+from memories.backends.disk import DiskBackend, compact, scale
 from memories.entry import Record
 from memories.errors import CorruptDataError, StorageError
 from memories.testing.backends import frame_for, record_for
@@ -32,8 +32,8 @@ def verify(record: Record, frame: memoryview) -> None:
 def sound(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Content]]:
     """Build a store with every kind of file, closed cleanly."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(log, "SEGMENT_BYTES", 30_000)
-        patch.setattr(committer, "LARGE_BYTES", LARGE)
+        patch.setattr(scale, "SEGMENT_BYTES", 30_000)
+        patch.setattr(scale, "LARGE_BYTES", LARGE)
         patch.setattr(compact, "MERGE_RUNS", 99)
         path = tmp_path_factory.mktemp("damage") / "s"
         held: Content = {}

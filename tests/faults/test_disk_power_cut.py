@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from memories.backends.disk import DiskBackend, committer, compact, log
+from memories.backends.disk import DiskBackend, compact, scale
 from memories.entry import Record
 from memories.testing.backends import frame_for, record_for
 from memories.testing.faults import FailingFiles, PoweredFiles
@@ -84,9 +84,9 @@ def test_what_is_left_is_a_prefix(
 def campaign(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, durability: str, seeds: Iterable[int]
 ) -> None:
-    monkeypatch.setattr(committer, "LARGE_BYTES", LARGE)
-    monkeypatch.setattr(log, "SEGMENT_BYTES", 100_000)
-    monkeypatch.setattr(compact, "SLACK_BYTES", 20_000)
+    monkeypatch.setattr(scale, "LARGE_BYTES", LARGE)
+    monkeypatch.setattr(scale, "SEGMENT_BYTES", 100_000)
+    monkeypatch.setattr(scale, "SLACK_BYTES", 20_000)
     monkeypatch.setattr(compact, "RECENT_ROWS", 10)
     lost = 0
     for seed in seeds:

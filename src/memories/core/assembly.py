@@ -114,6 +114,7 @@ class _Assembly:
             durability=settings.durability,
             read_only=settings.read_only,
             verify=_verify_frame,
+            capacity_bytes=settings.capacities[TierName.COLD],
         )
         self.backends.append(journal)
         self._add_host_tiers()
@@ -180,7 +181,7 @@ class _Assembly:
     def _add_cold(self, journal: DiskBackend) -> None:
         ledger = BackendLedger(
             self.settings.capacities[TierName.COLD],
-            held=lambda: journal.usage().live,
+            held=journal.charged,
             room=journal.room,
         )
         victims = JournalVictims(journal, TierName.COLD, self._may_leave, self.touches.recent)

@@ -70,9 +70,8 @@ class Restoring:
             self._remove_others()
 
     def _adoptable(self) -> bool:
-        cold = self._hierarchy.tiers[TierName.COLD].ledger
-        held = self._hierarchy.catalog.journal.usage().live if self._replaces() else 0
-        return self._chain.file_bytes <= cold.configured - cold.used + held
+        size, cold = self._chain.file_bytes, self._hierarchy.tiers[TierName.COLD].ledger
+        return size <= cold.headroom and self._hierarchy.catalog.journal.make_room(size)
 
     def _replaces(self) -> bool:
         return self._mode is Mode.REPLACE

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from memories.backends.disk import DiskBackend, committer, compact, follow, log
+from memories.backends.disk import DiskBackend, compact, follow, scale
 from memories.errors import ForkedError, StorageError, StoreLockedError
 from memories.testing.backends import frame_for, record_for
 from memories.testing.faults import FailingFiles
@@ -61,10 +61,10 @@ def test_a_reader_follows_rotation_checkpoints_and_compaction(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever files come and go, it sees a state the writer was in, and each value whole."""
-    monkeypatch.setattr(log, "SEGMENT_BYTES", 8_000)
-    monkeypatch.setattr(compact, "SLACK_BYTES", 10_000)
+    monkeypatch.setattr(scale, "SEGMENT_BYTES", 8_000)
+    monkeypatch.setattr(scale, "SLACK_BYTES", 10_000)
     monkeypatch.setattr(compact, "RECENT_ROWS", 40)
-    monkeypatch.setattr(committer, "LARGE_BYTES", 5_000)
+    monkeypatch.setattr(scale, "LARGE_BYTES", 5_000)
     monkeypatch.setattr(follow, "REFRESH_SECONDS", 0.0)
     backend = DiskBackend(tmp_path / "s", files=FailingFiles())
     assert backend._upkeep is not None
@@ -93,8 +93,8 @@ def test_a_reader_follows_rotation_checkpoints_and_compaction(
 
 def test_readers_while_a_writer_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Values are whole and versions never go back, with the background threads at work."""
-    monkeypatch.setattr(log, "SEGMENT_BYTES", 50_000)
-    monkeypatch.setattr(compact, "SLACK_BYTES", 50_000)
+    monkeypatch.setattr(scale, "SEGMENT_BYTES", 50_000)
+    monkeypatch.setattr(scale, "SLACK_BYTES", 50_000)
     monkeypatch.setattr(compact, "RECENT_ROWS", 500)
     monkeypatch.setattr(follow, "REFRESH_SECONDS", 0.005)
     with DiskBackend(tmp_path / "s") as backend:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from memories.backends.disk import DiskBackend, committer, compact, log, reserve
+from memories.backends.disk import DiskBackend, compact, scale
 from memories.testing.backends import frame_for, record_for
 from memories.testing.faults import FailingFiles
 
@@ -16,11 +16,11 @@ SLACK = 60_000
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reserve, "RESERVE_BYTES", 1_000)
-    monkeypatch.setattr(log, "SEGMENT_BYTES", 20_000)
-    monkeypatch.setattr(compact, "SLACK_BYTES", SLACK)
+    monkeypatch.setattr(scale, "RESERVE_BYTES", 1_000)
+    monkeypatch.setattr(scale, "SEGMENT_BYTES", 20_000)
+    monkeypatch.setattr(scale, "SLACK_BYTES", SLACK)
     monkeypatch.setattr(compact, "RECENT_ROWS", 100)
-    monkeypatch.setattr(committer, "LARGE_BYTES", 30_000)
+    monkeypatch.setattr(scale, "LARGE_BYTES", 30_000)
 
 
 def on_disk(path: Path) -> int:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from memories.backends.base import Problem
-from memories.backends.disk import DiskBackend, committer, compact, log
+from memories.backends.disk import DiskBackend, compact, scale
 from memories.entry import Terms, TierName
 from memories.errors import KeyNotFoundError, StorageError, StoreLockedError
 from memories.testing.backends import frame_for, record_for
@@ -113,9 +113,9 @@ def test_an_adopted_file_is_shared_and_given_back(tmp_path: Path) -> None:
 
 def test_a_view_is_one_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What it names stays readable through overwrites, deletes and compaction."""
-    monkeypatch.setattr(log, "SEGMENT_BYTES", 20_000)
-    monkeypatch.setattr(compact, "SLACK_BYTES", 0)
-    monkeypatch.setattr(committer, "LARGE_BYTES", 40_000)
+    monkeypatch.setattr(scale, "SEGMENT_BYTES", 20_000)
+    monkeypatch.setattr(scale, "SLACK_BYTES", 0)
+    monkeypatch.setattr(scale, "LARGE_BYTES", 40_000)
     with quiet(DiskBackend(tmp_path / "s")) as backend:
         bodies = {f"k{n:02}": os.urandom(41_000 if n % 5 == 0 else 900) for n in range(40)}
         for version, (key, body) in enumerate(bodies.items(), start=1):

@@ -31,11 +31,19 @@ from memories.backends.disk.manifest import Manifest
 from memories.backends.disk.reading import Reading
 from memories.backends.disk.recover import START, oldest_of
 from memories.backends.disk.reserve import Reserve
+from memories.backends.disk.scale import CHURN_BYTES, Scale
 from memories.entry import Record, TierName
 
-LARGE_BYTES = 1 << 20  # Values from here on get a file of their own.
 MARK_RECORD = Record(key="", version=0, tier=TierName.COLD, size=0, stored_at=0.0)
 Frame = Sequence[memoryview]
+
+
+class NoRoomError(Exception):
+    """Dead bytes must be given back before so much is written; it never leaves this package."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__(size)
+        self.size = size
 
 
 class Committer(ABC):
@@ -51,6 +59,7 @@ class Committer(ABC):
         ledger: Ledger,
         reading: Reading,
         handles: Handles,
+        scale: Scale,
         full: bool,
         mmap: bool,
         rebuild: Callable[[], tuple[Index, Ledger]],
@@ -59,7 +68,11 @@ class Committer(ABC):
         self.graves = Graveyard(layout, files, handles, reading)
         self._full = full
         self.mmap = mmap
-        self.reserve = Reserve(layout, files)
+        self.scale = scale
+        self.reserve = Reserve(layout, files, scale.reserve)
+        self._coming = 0  # Bytes of value files that are being written.
+        self.recent_heads = 0  # Bytes of the heads that no run of the index holds yet.
+        self.tidying = threading.RLock()  # Taken before `lock`: one upkeep at a time.
         self._rebuild = rebuild
         self._unsynced: dict[int, str] = {}  # Value files, and the keys they belong to.
         self._drafts: set[int] = set()  # Files that are written but not yet journaled.
@@ -73,15 +86,54 @@ class Committer(ABC):
         self.index_bytes = sum(run.bytes for run in index.runs)
         self.changed = threading.Event()
 
+    # -- room ------------------------------------------------------------------------------------
+
+    def physical(self) -> int:
+        """Return the bytes taken on the medium."""
+        ledger = self.ledger
+        files = ledger.log_bytes + ledger.pack_bytes + ledger.value_bytes
+        return files + self.index_bytes + self.graves.held() + self.reserve.bytes
+
+    def charged(self) -> int:
+        """Return what the live values are charged, and what no upkeep gives back."""
+        return self.ledger.charge + self.index_bytes + self.graves.held() + self.reserve.bytes
+
+    def room(self, free: int) -> int:
+        """Return the bytes that may still be charged, with `free` bytes on the file system.
+
+        What is charged falls as soon as a value goes, though its bytes lie dead for a while: those
+        are given back before the disk holds more than it may, so nothing is displaced for them.
+        """
+        allowed = min(self.scale.capacity - self.working(), self.physical() + free)
+        return max(0, allowed - self.charged())
+
+    def working(self) -> int:
+        """Return the bytes that stay free for upkeep."""
+        return self.scale.working(self.index_bytes, self.recent_heads)
+
+    def fits(self, size: int) -> bool:
+        """Return whether the capacity allows for `size` bytes more."""
+        return self.physical() + self._coming + self.working() + size <= self.scale.capacity
+
+    def lean(self, size: int) -> bool:
+        """Return whether so few bytes are dead that `size` more may be written before upkeep."""
+        return self.ledger.dead + size <= self.ledger.live + CHURN_BYTES or self.graves.pins > 0
+
+    def require_room(self, size: int) -> None:
+        """Raise NoRoomError unless `size` bytes may be written now."""
+        if not (self.fits(size) and self.lean(size)):
+            raise NoRoomError(size)
+
     # -- commits ---------------------------------------------------------------------------------
 
     def write(self, record: Record, frame: Frame) -> Record:
         """Keep a frame; see `Backend.write`."""
         length = sum([buffer.nbytes for buffer in frame])
-        if length >= LARGE_BYTES:
+        if length >= self.scale.large:
             return self._write_large(record, frame, length)
         with self.lock:
             self._mend()
+            self.require_room(length)
             old = self.row(record.key)
             if old is not None and old.record.version > record.version:
                 return record if old.kind == TOMBSTONE else old.record
@@ -113,6 +165,7 @@ class Committer(ABC):
                 raise ValueError(f"{record.key!r} is not at version {record.version}")
             if old.kind == INLINE:
                 frame = [self.reading.read(old.record)]
+                self.require_room(frame[0].nbytes)
                 row = self._append_inline(record, frame, frame[0].nbytes, oldest_of(old))
             else:
                 row = self._append_head(old.kind, record, oldest_of(old))
@@ -122,6 +175,16 @@ class Committer(ABC):
         return row.record
 
     def _write_large(self, record: Record, frame: Frame, length: int) -> Record:
+        with self.lock:
+            self.require_room(length)
+            self._coming += length
+        try:
+            return self._keep_large(record, frame, length)
+        finally:
+            with self.lock:
+                self._coming -= length
+
+    def _keep_large(self, record: Record, frame: Frame, length: int) -> Record:
         number = self._write_value(frame)
         place = journal.pack_place(FILE, number, 0, length)
         if not self._full:
@@ -187,6 +250,7 @@ class Committer(ABC):
     def _enter(self, old: Row | None, row: Row) -> None:
         self.index.put(row)
         self.ledger.replace(old, row)
+        self.recent_heads += row.head_bytes
         if not self.changed.is_set():
             self.changed.set()
 

@@ -19,14 +19,13 @@ from memories.backends.disk.ledger import Ledger
 from memories.backends.disk.recover import Walk
 from memories.backends.disk.run import Run
 from memories.backends.disk.run_writer import write_run
+from memories.backends.disk.scale import SLACK_SHARE
 from memories.backends.disk.writer import Writer
+from memories.units import MAX_BYTES
 
 Pace = Callable[[], None]
 
 RECENT_ROWS = 32_768  # A checkpoint is due when so many rows are in RAM only.
-RECENT_BYTES = 128 << 20  # Or when so much of the log is behind it.
-SLACK_BYTES = 96 << 20  # Dead bytes that are never worth a copy.
-SLACK_SHARE = 0.2  # Of the live bytes, likewise.
 MERGE_RUNS = 4
 MERGE_ALL_ROWS = 2_000_000
 _BATCH_BYTES = 256 << 10
@@ -35,7 +34,7 @@ _BATCH_BYTES = 256 << 10
 def tidy(writer: Writer, pace: Pace, *, quiet: bool = False) -> None:
     """Do what is due; when it is `quiet`, also what can wait."""
     recent = len(writer.index.recent)
-    if recent >= RECENT_ROWS or (quiet and recent) or _behind(writer) > RECENT_BYTES:
+    if recent >= RECENT_ROWS or (quiet and recent) or _behind(writer) > writer.scale.recent:
         writer.checkpoint(pace)
     merge_runs(writer, pace, quiet=quiet)
     compact(writer, pace)
@@ -45,7 +44,8 @@ def tidy(writer: Writer, pace: Pace, *, quiet: bool = False) -> None:
 
 def _behind(writer: Writer) -> int:
     end, covered = writer.log.end, writer.covered
-    return (end.segment - covered.segment) * (64 << 20) + end.offset - covered.offset
+    log_bytes = (end.segment - covered.segment) * writer.scale.segment + end.offset - covered.offset
+    return max(log_bytes, 4 * writer.recent_heads)
 
 
 # -- segments and packs ----------------------------------------------------------------------------
@@ -54,19 +54,65 @@ def _behind(writer: Writer) -> int:
 def compact(writer: Writer, pace: Pace) -> None:
     """Empty the files with the most dead bytes until the dead bytes are within bounds."""
     while True:
-        with writer.lock:
-            victim = choose(writer.ledger, writer.covered.segment, writer.unreadable)
-        if victim is None:
-            return
-        kind, number = victim
-        if kind == "pack":
-            _empty_pack(writer, number, pace)
-        elif not _empty_segment(writer, number, pace):
-            writer.unreadable.add(number)
+        with writer.tidying:
+            pressed = not writer.fits(2 * writer.scale.segment)
+            if not _empty_one(writer, pace, pressed=pressed and not writer.graves.pins):
+                return
 
 
-def choose(ledger: Ledger, below: int, skip: set[int]) -> tuple[str, int] | None:
-    """Return the file to empty next, or None while the dead bytes are few enough. Pure."""
+def make_room(writer: Writer, size: int) -> bool:
+    """Give dead bytes back until `size` more may be written; return whether they may be.
+
+    What is dead under an open view or a mapping stays, and so does the room it takes.
+    """
+    if writer.graves.pins:
+        return writer.fits(size)
+    writer.sync()
+    sealed = False
+    with writer.tidying:
+        while not (writer.fits(size) and writer.lean(size)):
+            if _empty_one(writer, lambda: None, pressed=True, last=not writer.fits(size)):
+                continue
+            if sealed:
+                break
+            sealed = True
+            writer.checkpoint(seal=True)
+    return writer.fits(size)
+
+
+def _empty_one(writer: Writer, pace: Pace, *, pressed: bool, last: bool = False) -> bool:
+    """Empty the file that is most worth it; whether there was one."""
+    with writer.lock:
+        bound = 0 if pressed else writer.scale.slack + int(SLACK_SHARE * writer.ledger.live)
+        room = writer.scale.capacity - writer.physical()
+        victim = choose(
+            writer.ledger, writer.covered.segment, writer.unreadable,
+            bound=bound, room=room, any_worth=last,
+        )  # fmt: skip
+    if victim is None:
+        return False
+    kind, number = victim
+    if kind == "pack":
+        _empty_pack(writer, number, pace)
+    elif not _empty_segment(writer, number, pace):
+        writer.unreadable.add(number)
+    return True
+
+
+def choose(
+    ledger: Ledger,
+    below: int,
+    skip: set[int],
+    *,
+    bound: int,
+    room: int = MAX_BYTES,
+    any_worth: bool = False,
+) -> tuple[str, int] | None:
+    """Return the file to empty next, or None while at most `bound` bytes are dead. Pure.
+
+    A file of which less than a tenth is dead is left alone, unless `any_worth`. A pack needs `room`
+    for all that lives in it; a segment is small enough for the room that is kept free.
+    """
     dead_bytes, found = 0, list[tuple[int, str, int]]()
     numbers = sorted(ledger.segments)
     for number, stats in ledger.segments.items():
@@ -78,14 +124,14 @@ def choose(ledger: Ledger, below: int, skip: set[int]) -> tuple[str, int] | None
     for number, stats in ledger.packs.items():
         dead = stats.size - stats.live
         dead_bytes += dead
-        found.append((dead if stats.live else stats.size << 8, "pack", number))
+        if stats.live <= room:
+            found.append((dead if stats.live else stats.size << 8, "pack", number))
     if not found:
         return None
     worth, kind, number = max(found)
     stats = ledger.packs[number] if kind == "pack" else ledger.segments[number]
     empty = not stats.live and not stats.graves
-    bound = SLACK_BYTES + SLACK_SHARE * ledger.live
-    if empty or (dead_bytes > bound and worth * 10 > stats.size):
+    if empty or (dead_bytes > bound and worth * (1000 if any_worth else 10) > stats.size):
         return kind, number
     return None
 
@@ -192,14 +238,16 @@ def _merge(writer: Writer, group: tuple[Run, ...], pace: Pace, *, last: bool) ->
     rows = _merged(group, segments if last else None)
     count = write_run(path, writer.files, number, rows, pace)
     new = (Run(path, writer.files, mmap=writer.mmap),) if count else ()
-    assert writer.saved is not None
-    kept = [run.number for run in writer.index.runs if run not in group]
-    writer.saved.runs = [run.number for run in new] + kept
-    writer.saved.next_file = max(writer.saved.next_file, number + 1)
-    manifests.save(writer.saved, writer.layout, writer.files)
-    with writer.lock:
-        writer.index.replace(group, new)
-        writer.index_bytes += sum(run.bytes for run in new) - sum(run.bytes for run in group)
+    with writer.tidying:
+        assert writer.saved is not None
+        at = writer.index.runs.index(group[0])
+        runs = (*writer.index.runs[:at], *new, *writer.index.runs[at + len(group) :])
+        writer.saved.runs = [run.number for run in runs]
+        writer.saved.next_file = max(writer.saved.next_file, number + 1)
+        manifests.save(writer.saved, writer.layout, writer.files)
+        with writer.lock:
+            writer.index.replace(group, new)
+            writer.index_bytes += sum(run.bytes for run in new) - sum(run.bytes for run in group)
     for run in group:
         writer.files.unlink(run.path)
 

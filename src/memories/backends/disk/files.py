@@ -113,6 +113,12 @@ def read_exactly(files: Files, descriptor: int, length: int, offset: int) -> byt
     return b"".join(parts)
 
 
+def free_bytes(path: Path) -> int:
+    """Return the bytes that this user may still write to the file system of `path`."""
+    status = os.statvfs(path)
+    return status.f_bavail * status.f_frsize
+
+
 def sync_file(files: Files, path: Path) -> None:
     """Sync a file that is not open here."""
     descriptor = files.open(path)

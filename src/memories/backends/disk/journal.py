@@ -58,6 +58,11 @@ class Row(NamedTuple):
     extent: int  # Bytes of the log record.
     oldest: int  # No segment below this one holds an earlier record of the key.
 
+    @property
+    def head_bytes(self) -> int:
+        """Return the bytes of the log record without an inline frame."""
+        return self.extent - self.record.stored if self.kind == INLINE else self.extent
+
 
 class Place(NamedTuple):
     """Where a frame lies: in segment, value file or pack `file`, at `offset`."""

@@ -14,6 +14,7 @@ from memories.backends.disk.journal import (
     unpack_place,
 )
 from memories.backends.disk.manifest import FileStats, Manifest
+from memories.backends.disk.scale import PACKED_SHARE
 
 _HERE = frozenset((INLINE, FILE, PACKED))
 
@@ -26,6 +27,9 @@ class Ledger:
         self.packs: dict[int, FileStats] = {}
         self.log_bytes = 0
         self.pack_bytes = 0
+        self.log_live = 0  # Bytes of the log's records that count, tombstones left out.
+        self.value_live = 0
+        self.pack_live = 0
         self.live = 0
         self.keys = 0
         self.elsewhere = 0  # Keys among them whose frame another backend keeps.
@@ -41,11 +45,14 @@ class Ledger:
         ledger.segments, ledger.packs = manifest.segments, manifest.packs
         ledger.log_bytes = sum(stats.size for stats in ledger.segments.values())
         ledger.pack_bytes = sum(stats.size for stats in ledger.packs.values())
+        ledger.log_live = sum(stats.live for stats in ledger.segments.values())
+        ledger.pack_live = sum(stats.live for stats in ledger.packs.values())
         ledger.live, ledger.keys = manifest.live, manifest.keys
         ledger.elsewhere = manifest.elsewhere
         ledger.value_bytes = manifest.value_bytes
         ledger.last_version, ledger.next_file = manifest.last_version, manifest.next_file
         ledger.retired = [(number, size) for number, size in manifest.retired]
+        ledger.value_live = ledger.value_bytes - sum(size for _, size in ledger.retired)
         return ledger
 
     def file_number(self) -> int:
@@ -79,15 +86,29 @@ class Ledger:
 
     def dropped_segment(self, segment: int) -> int:
         """Forget a segment and return its size."""
-        size = self.segments.pop(segment).size
-        self.log_bytes -= size
-        return size
+        stats = self.segments.pop(segment)
+        self.log_bytes -= stats.size
+        self.log_live -= stats.live
+        return stats.size
 
     def dropped_pack(self, pack: int) -> int:
         """Forget a pack and return its size."""
-        size = self.packs.pop(pack).size
-        self.pack_bytes -= size
-        return size
+        stats = self.packs.pop(pack)
+        self.pack_bytes -= stats.size
+        self.pack_live -= stats.live
+        return stats.size
+
+    @property
+    def dead(self) -> int:
+        """Return the bytes that upkeep can give back, needed tombstones among them."""
+        files = self.pack_bytes - self.pack_live + self.value_bytes - self.value_live
+        return self.log_bytes - self.log_live + files
+
+    @property
+    def charge(self) -> int:
+        """Return what the live values are charged, dead bytes that may lie among them included."""
+        packs = min(self.pack_bytes, int(PACKED_SHARE * self.pack_live))
+        return self.value_live + packs + int(PACKED_SHARE * self.log_live)
 
     def replace(self, old: Row | None, new: Row) -> None:
         """Count `new` in and `old` out."""
@@ -104,6 +125,7 @@ class Ledger:
             stats.graves += row.extent
             return
         stats.live += row.extent
+        self.log_live += row.extent
         self.keys += 1
         if row.kind not in _HERE:
             self.elsewhere += 1
@@ -111,9 +133,11 @@ class Ledger:
         self.live += row.record.stored
         if row.kind == FILE:
             self.value_bytes += row.record.stored
+            self.value_live += row.record.stored
             self.next_file = max(self.next_file, unpack_place(row.record.place).file + 1)
         elif row.kind == PACKED:
             self.packs[unpack_place(row.record.place).file].live += row.record.stored
+            self.pack_live += row.record.stored
 
     def _leave(self, old: Row, new: Row) -> None:
         stats = self.segments.get(old.segment)
@@ -123,12 +147,14 @@ class Ledger:
             return
         if stats is not None:
             stats.live -= old.extent
+            self.log_live -= old.extent
         self.keys -= 1
         if old.kind not in _HERE:
             self.elsewhere -= 1
             return
         self.live -= old.record.stored
         if old.kind == FILE:
+            self.value_live -= old.record.stored
             if old.record.place == new.record.place:
                 self.value_bytes -= old.record.stored
             else:
@@ -137,3 +163,4 @@ class Ledger:
             pack = self.packs.get(unpack_place(old.record.place).file)
             if pack is not None:
                 pack.live -= old.record.stored
+                self.pack_live -= old.record.stored

@@ -18,14 +18,21 @@ from memories.backends.disk.journal import (
 )
 from memories.backends.disk.layout import Layout, write_whole
 
-SEGMENT_BYTES = 64 << 20
-
 
 class Log:
     """Appends records; one caller at a time appends, any thread may sync."""
 
-    def __init__(self, layout: Layout, files: Files, handles: Handles, end: Position) -> None:
+    def __init__(
+        self,
+        layout: Layout,
+        files: Files,
+        handles: Handles,
+        end: Position,
+        *,
+        segment_bytes: int,
+    ) -> None:
         self._layout = layout
+        self._segment_bytes = segment_bytes
         self._files = files
         self._handles = handles
         self._active: Handle | None = None
@@ -45,7 +52,7 @@ class Log:
 
     def append(self, parts: Sequence[bytes | memoryview], length: int) -> Position:
         """Write one record of `length` bytes and return where it starts."""
-        if self._active is None or self.end.offset >= SEGMENT_BYTES:
+        if self._active is None or self.end.offset >= self._segment_bytes:
             self._start_segment()
         assert self._active is not None
         if not self._unsynced or self._unsynced[-1][1] is not self._active:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from functools import partial
 
 from memories.backends.disk.blocks import RunDamagedError
-from memories.backends.disk.files import Files, sync_file
+from memories.backends.disk.files import Files, free_bytes, sync_file
 from memories.backends.disk.follow import open_runs, read_manifest
 from memories.backends.disk.handles import Handles
 from memories.backends.disk.index import Index
@@ -23,6 +23,7 @@ from memories.backends.disk.recover import START, Replay, Replayed, apply
 from memories.backends.disk.rows import run_rows
 from memories.backends.disk.run import Run
 from memories.backends.disk.run_writer import write_run
+from memories.backends.disk.scale import Scale
 from memories.backends.disk.writer import Writer
 from memories.entry import Record
 
@@ -43,10 +44,11 @@ class Opening:
         verify: Verify | None,
         repair: bool,
         distrust_index: bool,
+        capacity: int | None = None,
     ) -> None:
         self._layout, self._files = layout, files
         self._mmap, self._full, self._repair = mmap, full, repair
-        self._verify = verify
+        self._verify, self._capacity = verify, capacity
         self._handles = Handles(layout, files)
         self._reading = Reading(layout, files, self._handles, mmap=mmap)
         self._seen: set[int] = set()
@@ -64,11 +66,15 @@ class Opening:
         start, first_new = self.start, self.ledger.next_file
         replayed = self.replay()
         self._sweep(replayed, first_new)
-        log = Log(self._layout, self._files, self._handles, replayed.end)
+        scale = Scale.of(self._capacity, self._held() + free_bytes(self._layout.root))
+        log = Log(
+            self._layout, self._files, self._handles, replayed.end, segment_bytes=scale.segment
+        )
         log.highest = max([replayed.end.segment, *numbers(self._layout.log, ".seg")])
         writer = Writer(
             self._layout, self._files, log=log, index=self.index, ledger=self.ledger,
-            reading=self._reading, handles=self._handles, full=self._full, mmap=self._mmap,
+            reading=self._reading, handles=self._handles, scale=scale, full=self._full,
+            mmap=self._mmap,
             rebuild=partial(rebuild, self._layout, self._files, self._mmap),
         )  # fmt: skip
         if replayed.end == start and self._manifest is not None:
@@ -76,8 +82,13 @@ class Opening:
             self._resume(log)
         else:
             self._sync_tail(start)
+            writer.recent_heads = sum(row.head_bytes for row in self.index.recent.values())
             writer.owe_sync(self._tail)
         return writer, replayed.damage
+
+    def _held(self) -> int:
+        ledger = self.ledger
+        return ledger.log_bytes + ledger.pack_bytes + ledger.value_bytes
 
     def replay(self) -> Replayed:
         """Read what is behind the checkpoint into the index and the account."""

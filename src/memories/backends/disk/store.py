@@ -16,14 +16,16 @@ from typing import Literal, Self
 
 from memories.backends.base import Problem, Usage
 from memories.backends.disk import layout as layouts
+from memories.backends.disk.admission import admit
 from memories.backends.disk.adopt import bring_in
 from memories.backends.disk.blocks import RunDamagedError
 from memories.backends.disk.check import run_check
-from memories.backends.disk.files import Files
+from memories.backends.disk.compact import make_room
+from memories.backends.disk.files import Files, free_bytes
 from memories.backends.disk.follow import Follower
 from memories.backends.disk.handles import Handles
 from memories.backends.disk.index import Index
-from memories.backends.disk.journal import PACKED, TOMBSTONE, Row, pack_place, placed
+from memories.backends.disk.journal import PACKED, TOMBSTONE, pack_place, placed
 from memories.backends.disk.layout import Layout
 from memories.backends.disk.lock import WriterLock
 from memories.backends.disk.network import warn_if_remote
@@ -58,6 +60,7 @@ class DiskBackend(SearchingBackend):
         verify: Raises ValueError for a frame that is not whole; asked, after a crash, about the
             large values that may not have been synced.
         repair: Open although parts of the log are damaged, and keep what can be read.
+        capacity_bytes: What may lie on the disk, at any time; None for as much as there is.
         files: The operating system; a test gives one that fails.
 
     Raises:
@@ -74,12 +77,14 @@ class DiskBackend(SearchingBackend):
         mmap: bool = True,
         verify: Verify | None = None,
         repair: bool = False,
+        capacity_bytes: int | None = None,
         files: Files | None = None,
     ) -> None:
         self._layout = Layout(Path(path))
         mmap = mmap and not warn_if_remote(self._layout.root)
         self._files = Files() if files is None else files
         self._mmap, self._durability, self._verify = mmap, durability, verify
+        self._capacity = capacity_bytes
         self._closed, self._forked, self._read_only = False, False, read_only
         self._follower: Follower | None = None
         self._writer: Writer | None = None
@@ -92,23 +97,22 @@ class DiskBackend(SearchingBackend):
                 layouts.verify(self._layout)
                 self._follow()
             else:
-                self._open_writer(repair=repair, distrust_index=False)
+                self._open_writer(repair=repair)
         except OSError as error:
             if isinstance(error, StorageError) or type(error).__module__ == "memories.errors":
                 raise
             raise storage_error("open a store", self._layout.root, error) from error
         _backends.add(self)
 
-    def _open_writer(self, *, repair: bool, distrust_index: bool) -> None:
+    def _open_writer(self, *, repair: bool) -> None:
         self._layout.root.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if self._lock is None:
-            self._lock = WriterLock(self._layout.lock)
+        self._lock = WriterLock(self._layout.lock)
         try:
             layouts.create(self._layout, self._files)
             layouts.verify(self._layout)
             writer, self._damage = Opening(
                 self._layout, self._files, mmap=self._mmap, full=self._durability == "full",
-                verify=self._verify, repair=repair, distrust_index=distrust_index,
+                verify=self._verify, repair=repair, distrust_index=False, capacity=self._capacity,
             ).run()  # fmt: skip
         except BaseException:
             self._lock.release()
@@ -123,12 +127,16 @@ class DiskBackend(SearchingBackend):
     # -- the contract ----------------------------------------------------------------------------
 
     def write(self, record: Record, frame: Sequence[memoryview]) -> Record:
-        """Keep `frame`; one append to the log, or one file of its own from 1 MB on."""
-        writer = self._writing()
-        try:
-            return writer.write(record, frame)
-        except OSError as error:
-            raise storage_error(f"store {record.key!r}", self._layout.root, error) from error
+        """Keep `frame`; one append to the log, or one file of its own from 1 MB on.
+
+        Where too much is dead it waits for upkeep, so that the disk never holds more than it may.
+
+        Raises:
+            TierFullError: dead bytes that somebody still reads take what it needs.
+        """
+        return admit(
+            self._writing(), f"store {record.key!r}", lambda writer: writer.write(record, frame)
+        )
 
     def read(self, record: Record) -> memoryview:
         """Return the frame that `record` names; from 1 MB on a view of the mapped file.
@@ -154,12 +162,13 @@ class DiskBackend(SearchingBackend):
         return None if row is None or row.kind == TOMBSTONE else row.record
 
     def remove(self, key: str, version: int) -> None:
-        """Append a tombstone to the log."""
-        writer = self._writing()
-        try:
-            writer.remove(key, version)
-        except OSError as error:
-            raise storage_error(f"remove {key!r}", self._layout.root, error) from error
+        """Append a tombstone to the log; nothing but a failing disk keeps it from that."""
+        admit(
+            self._writing(),
+            f"remove {key!r}",
+            lambda writer: writer.remove(key, version),
+            head=True,
+        )
 
     def scan(self, prefix: str = "", after: str = "") -> Iterator[Record]:
         """Yield records in key order, as of one moment."""
@@ -188,18 +197,14 @@ class DiskBackend(SearchingBackend):
 
     def last_version(self) -> int:
         """Return the highest version ever written, noted or removed here."""
-        ledger = self._writer.ledger if self._writer is not None else self._following().ledger
-        return ledger.last_version
+        writer = self._writer
+        return (self._following() if writer is None else writer).ledger.last_version
 
     def sync(self) -> None:
         """Return once everything committed survives a power cut."""
         if self._read_only or self._forked:
             return
-        writer = self._writing()
-        try:
-            writer.sync()
-        except OSError as error:
-            raise storage_error("sync", self._layout.root, error) from error
+        admit(self._writing(), "sync", Writer.sync)
 
     def close(self) -> None:
         """Sync, write a checkpoint, and let another writer in. Idempotent."""
@@ -229,19 +234,13 @@ class DiskBackend(SearchingBackend):
 
     def note(self, record: Record) -> Record:
         """Journal a record whose frame another backend keeps; `find` and `scan` return it."""
-        writer = self._writing()
-        try:
-            return writer.note(record)
-        except OSError as error:
-            raise storage_error(f"note {record.key!r}", self._layout.root, error) from error
+        return admit(
+            self._writing(), f"note {record.key!r}", lambda writer: writer.note(record), head=True
+        )
 
     def amend(self, record: Record) -> Record:
         """Journal other terms for the version of `record.key` that is here; the frame stays."""
-        writer = self._writing()
-        try:
-            return writer.amend(record)
-        except OSError as error:
-            raise storage_error(f"amend {record.key!r}", self._layout.root, error) from error
+        return admit(self._writing(), f"amend {record.key!r}", lambda writer: writer.amend(record))
 
     def adopt(self, path: str | os.PathLike[str], items: Iterable[tuple[Record, int, int]]) -> int:
         """Take over a file of frames as it lies: each item is a record, its offset and length.
@@ -285,10 +284,19 @@ class DiskBackend(SearchingBackend):
         for row in self._look().expired(now):
             yield row.record
 
+    def charged(self) -> int:
+        """Return what the capacity is charged: for packed values a quarter more than they take."""
+        writer = self._writer
+        return self._following().ledger.charge if writer is None else writer.charged()
+
     def room(self) -> int:
-        """Return the bytes the file system still has for this user."""
-        status = os.statvfs(self._layout.root)
-        return status.f_bavail * status.f_frsize
+        """Return the bytes that may still be charged, by the capacity and by the file system."""
+        free = free_bytes(self._layout.root)
+        return free if self._writer is None else self._writer.room(free)
+
+    def make_room(self, size: int) -> bool:
+        """Give dead bytes back until `size` more may lie here; return whether they may."""
+        return admit(self._writing(), "make room", lambda writer: make_room(writer, size))
 
     def check(self, *, repair: bool = False, verify: Verify | None = None) -> list[Problem]:
         """Verify the index, the log and every frame; see `check.py` for what is mended how."""
@@ -305,13 +313,6 @@ class DiskBackend(SearchingBackend):
         return self._upkeep.problems() if self._upkeep is not None else []
 
     # -- reading ---------------------------------------------------------------------------------
-
-    def _row(self, key: str) -> Row | None:
-        try:
-            return self._look().row(key)
-        except RunDamagedError:
-            self._distrust_index()
-            return self._look().row(key)
 
     def _look(self) -> Index:
         if self._writer is not None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from copy import copy
 
-from memories.backends.disk import committer, journal
+from memories.backends.disk import journal
 from memories.backends.disk import manifest as manifests
 from memories.backends.disk.committer import MARK_RECORD, Committer
 from memories.backends.disk.files import sync_file
@@ -122,7 +122,7 @@ class Writer(Committer):
                     self._enter(row, self._append_head(row.kind, row.record, oldest_of(row)))
             return
         frame, key = self.reading.read(row.record), row.record.key
-        if frame.nbytes < committer.LARGE_BYTES:
+        if frame.nbytes < self.scale.large:
             with self.lock:
                 if self.row(key) == row:
                     self._mend()
@@ -197,14 +197,23 @@ class Writer(Committer):
 
     # -- checkpoints -----------------------------------------------------------------------------
 
-    def checkpoint(self, pace: Callable[[], None] = lambda: None) -> None:
-        """Write the recent rows as a run of the index, and a manifest that covers the log."""
-        if self.log.end == self.covered:
+    def checkpoint(self, pace: Callable[[], None] = lambda: None, *, seal: bool = False) -> None:
+        """Write the recent rows as a run of the index, and a manifest that covers the log.
+
+        With `seal` the log goes on in a new segment, so that all others can be compacted.
+        """
+        if self.log.end == self.covered and not seal:
             return
+        with self.tidying:
+            self._checkpoint(pace, seal=seal)
+
+    def _checkpoint(self, pace: Callable[[], None], *, seal: bool) -> None:
         self.sync()
         with self.lock:
+            if seal:
+                self.log.cut()
             self._append_head(MARK, MARK_RECORD, NOWHERE)
-            frozen = self.index.freeze()
+            frozen, heads = self.index.freeze(), self.recent_heads
             number = self.ledger.file_number()
             manifest = self.manifest()
         try:
@@ -224,6 +233,7 @@ class Writer(Committer):
         with self.lock:
             self.index.settle(run)
             self.index_bytes += run.bytes if run is not None else 0
+            self.recent_heads -= heads
             self.saved = manifest
             self.covered = Position(manifest.segment, manifest.offset)
 
@@ -244,9 +254,3 @@ class Writer(Committer):
             value_bytes=ledger.value_bytes + sum(self.graves.values.values()),
             retired=[*self.graves.values.items(), *ledger.retired],
         )
-
-    def physical(self) -> int:
-        """Return the bytes taken on the medium."""
-        ledger = self.ledger
-        files = ledger.log_bytes + ledger.pack_bytes + ledger.value_bytes
-        return files + self.index_bytes + self.graves.held() + self.reserve.bytes
