@@ -34,7 +34,7 @@ CONSTRUCTOR = {
 
 METHODS = {
     "store": "key data tier ttl metadata pin min_tier max_tier volatile copy if_version",
-    "retrieve": "key default region copy timeout",
+    "retrieve": "key default options",
     "cache": "function version ignore key ttl tier",
     "delete": "key",
     "exists": "key",

@@ -25,7 +25,7 @@ LAYERS = (
     ("errors", "_version"),
     ("clock", "histogram", "keys", "locks", "logs", "optional", "units"),
     ("entry",),
-    ("events", "config", "sizing", "traces"),
+    ("events", "config", "front", "sizing", "traces"),
     ("configuration",),
     ("codecs", "backends", "policies"),
     ("parcel", "catalog", "cluster"),

@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 from memories.backends.disk import DiskBackend
 from memories.entry import Entry, Record, TierName
+from memories.front import Front
 from memories.locks import new_lock
 
 
@@ -34,6 +35,7 @@ class Catalog:
 
     def __init__(self, journal: DiskBackend, latest_version: int) -> None:
         self.entries: dict[str, Entry] = {}
+        self.front = Front()
         self.journal = journal
         self._version = latest_version
         self.counts: Counter[TierName] = Counter()  # Entries, by their tier.
@@ -63,6 +65,28 @@ class Catalog:
         """Let no entry stand for the key of `entry`; its record, if it has one, surfaces."""
         with self._lock:
             self._swap(entry.key, None)
+
+    def bring_forward(self, entry: Entry) -> None:
+        """Answer the next reads of `entry` from the front, unless it was replaced meanwhile.
+
+        A reader waits for nobody: while the lock is taken, the next read tries again.
+        """
+        if self._lock.acquire(blocking=False):
+            try:
+                if self.entries.get(entry.key) is entry:
+                    self.front.bring(entry, self.entries)
+            finally:
+                self._lock.release()
+
+    def credit(self) -> None:
+        """Bring the marks of entries up to date that were read at the front."""
+        with self._lock:
+            self.front.credit(self.entries)
+
+    def settle(self) -> None:
+        """Do the same and empty the front."""
+        with self._lock:
+            self.front.settle(self.entries)
 
     def back(self, record: Record) -> None:
         """Learn where the backing copy of a version lies, if an entry stands for it."""
@@ -110,12 +134,15 @@ class Catalog:
         """Let no entry stand for any key, and return those that did."""
         with self._lock:
             entries = list(self.entries.values())
+            self.front.settle(self.entries)
             self.entries.clear()
             self.counts.clear()
             self.backing.clear()
             return entries
 
     def _swap(self, key: str, entry: Entry | None) -> None:
+        # The front goes first: nobody may find the old value there after somebody saw the new one.
+        self.front.drop(key, self.entries)
         previous = self.entries.get(key)
         if previous is not None:
             self._count(previous, -1)
@@ -124,6 +151,7 @@ class Catalog:
         else:
             self.entries[key] = entry
             self._count(entry, 1)
+            self.front.arrived(self.entries)
 
     def _count(self, entry: Entry, change: int) -> None:
         self.counts[entry.tier] += change

@@ -119,6 +119,8 @@ class Simulator:
         if self._trail:
             self.policy.observe(self._trail)
             self._trail = []
+        while self.policy.learn():
+            pass
 
     def _has_room(self, size: int) -> bool:
         return self._used + size <= self.policy.capacity

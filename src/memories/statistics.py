@@ -170,6 +170,8 @@ class Statistics:
     def read(self, hierarchy: Hierarchy, media: dict[TierName, str]) -> Stats:
         """Return the counters and the sizes of `hierarchy`'s tiers; ClosedError if it is closed."""
         hierarchy.require_readable()
+        hierarchy.catalog.credit()
+        at_front = hierarchy.catalog.front.credits
         keys = _count_keys(hierarchy.catalog)
         with self.lock:
             tiers = {
@@ -179,7 +181,7 @@ class Statistics:
                     effective_bytes=tier.ledger.effective,
                     used_bytes=tier.ledger.used,
                     keys=keys[name],
-                    hits=self.hits[name] if name.durable else tier.counter.hits,
+                    hits=self.hits[name] if name.durable else tier.counter.hits + at_front[name],
                 )
                 for name, tier in hierarchy.tiers.items()
             }

@@ -52,6 +52,7 @@ class Explanation:
 
 def explain(engine: Engine, key: str) -> Explanation:
     """Return what is known of `key`; KeyNotFoundError if it is in no tier."""
+    engine.hierarchy.catalog.credit()
     found = engine.hierarchy.find(key)
     hits = idle_seconds = None
     if isinstance(found, Entry):

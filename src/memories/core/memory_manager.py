@@ -104,6 +104,8 @@ class MemoryManager(Values):
         self._engine.end_with(self)
         self._hierarchy = self._engine.hierarchy
         self._entries = self._hierarchy.catalog.entries
+        self._front = self._hierarchy.catalog.front
+        self._at_front = self._front.values
 
     # Where things are
 

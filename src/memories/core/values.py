@@ -1,15 +1,16 @@
 """Values by key: what a mapping does, and what goes with it.
 
-The half of the manager that a caller uses all day. A hit is one look into the catalog's dict and
-the entry's own `read`; everything else takes the slow road.
+The half of the manager that a caller uses all day. A hit is one look into the front, or into the
+catalog's dict and the entry's own `read`; everything else takes the slow road.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
-from typing import Any, Final
+from typing import Any, Final, TypedDict, Unpack
 
 import msgspec
+from numpy import ndarray
 
 from memories.config import check_seconds, check_tier
 from memories.core.lifecycle import Engine
@@ -19,6 +20,7 @@ from memories.engine.hierarchy import Hierarchy
 from memories.engine.together import read_together
 from memories.entry import Entry, Terms, TierName
 from memories.errors import InvalidOptionError, KeyNotFoundError
+from memories.front import EXACT_HITS, Front
 from memories.keys import check_key
 from memories.parcel import Parcel
 
@@ -31,12 +33,27 @@ class _Missing:
 MISSING: Final = _Missing()
 
 
+class ReadOptions(TypedDict, total=False):
+    """How `retrieve` reads a value.
+
+    Named here, since a signature that lists them makes every read dearer, by a third of a hit.
+    """
+
+    region: Any  # An index (`np.s_[a:b, ...]`) of an array; only the chunks it touches are read.
+    copy: bool | None  # True for a private, writable copy.
+    # How many seconds to wait for a value in an archive class of the bucket: its restore is
+    # started. Without it such a value raises at once.
+    timeout: float | None
+
+
 class Values(MutableMapping[str, Any]):
     """Stores, retrieves and finds values by key, over an engine that a subclass provides."""
 
     _engine: Engine
     _hierarchy: Hierarchy
     _entries: dict[str, Entry]
+    _front: Front
+    _at_front: dict[str, Any]
 
     def store(
         self,
@@ -102,10 +119,7 @@ class Values(MutableMapping[str, Any]):
         self,
         key: str,
         default: Any = MISSING,
-        *,
-        region: Any = None,
-        copy: bool | None = None,
-        timeout: float | None = None,
+        **options: Unpack[ReadOptions],
     ) -> Any:
         """Return the value of `key`, wherever it lies.
 
@@ -115,10 +129,7 @@ class Values(MutableMapping[str, Any]):
         Args:
             key: The key it was stored under.
             default: What to return when the key is absent, instead of raising.
-            region: An index (`np.s_[a:b, ...]`) of an array; only the chunks it touches are read.
-            copy: True for a private, writable copy.
-            timeout: How many seconds to wait for a value in an archive class of the bucket: its
-                restore is started. Without it such a value raises at once.
+            options: How to read it, see `ReadOptions`: `region=`, `copy=`, `timeout=`.
 
         Raises:
             KeyNotFoundError: `key` is in no tier and no default was given.
@@ -128,22 +139,14 @@ class Values(MutableMapping[str, Any]):
             CorruptDataError: its bytes are damaged.
             UntrustedDataError: it would run code, and no trusted key has signed it.
         """
-        if region is None and copy is None:
-            try:
-                return self._entries[key].read()
-            except (KeyError, TypeError):
-                pass  # Not in a volatile tier, expired, or no key at all: the slow road knows.
-        key = check_key(key)
+        if options:
+            return self._read_elsewhere(key, default, **options)
         try:
-            return self._engine.restored(
-                [key],
-                check_seconds("timeout", timeout),
-                lambda: self._engine.retrieve(key, region=region, copy=copy),
-            )
-        except KeyNotFoundError:
-            if default is MISSING:
-                raise
-            return default
+            value = self._at_front[key]
+        except (KeyError, TypeError):
+            return self._read(key, default)
+        self._front.hits += 1
+        return value.view() if type(value) is ndarray else value
 
     def cache(
         self,
@@ -259,9 +262,11 @@ class Values(MutableMapping[str, Any]):
 
     def __getitem__(self, key: str) -> Any:
         try:
-            return self._entries[key].read()
+            value = self._at_front[key]
         except (KeyError, TypeError):
-            return self._engine.retrieve(check_key(key))
+            return self._read(key)
+        self._front.hits += 1
+        return value.view() if type(value) is ndarray else value
 
     def __setitem__(self, key: str, data: Any) -> None:
         self.store(key, data)
@@ -304,6 +309,39 @@ class Values(MutableMapping[str, Any]):
 
     def __eq__(self, other: object) -> bool:
         return self is other
+
+    def _read(self, key: str, default: Any = MISSING) -> Any:
+        """Return the value of a key that is not at the front, and bring it there if it is busy."""
+        try:
+            entry = self._entries[key]
+            value = entry.read()
+        except (KeyError, TypeError):
+            # Not in a volatile tier, expired, or no key at all: the slow road knows.
+            return self._read_elsewhere(key, default)
+        if entry.hits > EXACT_HITS:
+            self._hierarchy.catalog.bring_forward(entry)
+        return value
+
+    def _read_elsewhere(
+        self,
+        key: str,
+        default: Any,
+        *,
+        region: Any = None,
+        copy: bool | None = None,
+        timeout: float | None = None,
+    ) -> Any:
+        key = check_key(key)
+        try:
+            return self._engine.restored(
+                [key],
+                check_seconds("timeout", timeout),
+                lambda: self._engine.retrieve(key, region=region, copy=copy),
+            )
+        except KeyNotFoundError:
+            if default is MISSING:
+                raise
+            return default
 
     def _store_result(self, key: str, data: Any, *, tier: str, ttl: float | None) -> None:
         """Store what can be computed again: it may be dropped for room, whatever `on_full` says."""

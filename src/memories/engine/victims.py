@@ -77,7 +77,13 @@ class PolicyVictims(Victims):
     def settle(self) -> list[str]:
         """Let the policy read the notes; return the keys that have left its sample."""
         with self._lock:
-            return [key for key in self._read_notes() if not self.policy.samples(key)]
+            heard = self._read_notes()
+        more = True
+        while more:
+            with self._lock:
+                more = self.policy.learn()
+        with self._lock:
+            return [key for key in heard if not self.policy.samples(key)]
 
     def add(self, found: Entry, *, accessed: bool = True) -> None:
         """Hand the entry to the policy, unless it must stay."""
@@ -85,6 +91,7 @@ class PolicyVictims(Victims):
             return
         with self._lock:
             if accessed:
+                self._read_notes()
                 self.policy.insert(found)
             else:
                 self.policy.adopt(found)

@@ -11,6 +11,7 @@ import weakref
 from collections import deque
 from collections.abc import Iterator
 
+from memories import front
 from memories.engine.hierarchy import Hierarchy
 from memories.engine.touches import Touches
 from memories.entry import Cause, Entry, Record, TierName
@@ -42,7 +43,7 @@ class Migrator:
         entries = hierarchy.catalog.entries
         self._rotation = Rotation(lambda: list(entries), now)
         self._promotions: deque[Record] = deque(maxlen=MAX_PROMOTIONS)
-        self._paused_until = now
+        self._paused_until = self._settled_at = now
         self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
         hierarchy.events.subscribe(self._observe)
@@ -87,6 +88,9 @@ class Migrator:
 
     def _look(self, hierarchy: Hierarchy) -> None:
         now = self._clock.monotonic()
+        if now - self._settled_at >= front.SECONDS:
+            self._settled_at = now
+            hierarchy.catalog.settle()
         states = {}
         for name in (TierName.HOT, TierName.WARM):
             tier = hierarchy.tiers[name]

@@ -71,12 +71,20 @@ class Policy(ABC):
         return False
 
     def observe(self, accesses: Iterable[tuple[str, int]]) -> None:
-        """Learn of past accesses, (key, size) in their order; those not sampled are ignored.
+        """Hear of past accesses, (key, size) in their order; those not sampled are ignored.
 
         Hits within the tier, and reads answered by a lower tier that did not bring the value up:
-        an insert is an access by itself. Losing some under load is allowed.
+        an insert is an access by itself. Losing some under load is allowed. What it costs to learn
+        from them is left to `learn`.
         """
         del accesses
+
+    def learn(self) -> bool:
+        """Learn from some of what was heard; return whether more is left.
+
+        Called now and then while nobody waits, with the caller's lock given up between two calls.
+        """
+        return False
 
     def adopt(self, node: Node) -> None:
         """Add a node that was in the tier before this policy was; the least worthy come first."""

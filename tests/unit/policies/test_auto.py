@@ -118,6 +118,7 @@ def test_hits_of_sampled_keys_teach_it():
     policy = AutoPolicy(10)
     policy.insert(PlainNode("key", 1, stamp=1))
     policy.observe([("key", 1)] * 5)
+    policy.learn()
     assert all(
         shadow._nodes and next(iter(shadow._nodes.values())).hits == 5 for shadow in policy._shadows
     )
@@ -136,6 +137,7 @@ def test_an_admitted_arrival_counts_once():
     node = PlainNode("key", 1, stamp=1)
     policy.admit(node)
     policy.insert(node)
+    policy.learn()
     assert [0] * 4 == [next(iter(s._nodes.values())).hits for s in policy._shadows]
 
 
