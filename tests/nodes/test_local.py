@@ -13,7 +13,7 @@ import redis
 from memories.cluster.local import LocalGroup, LocalServer, local_nodes
 from memories.cluster.local.process import Process
 from memories.cluster.local.server import free_port
-from memories.errors import StorageError
+from memories.errors import UnavailableError
 
 pytestmark = pytest.mark.server
 
@@ -52,9 +52,8 @@ def test_a_port_that_is_taken_is_an_error_and_not_somebody_elses_server(tmp_path
     """Whoever answers there is not the process that we started."""
     with socket.create_server(("127.0.0.1", free_port())) as other:
         server = LocalServer(tmp_path, port=other.getsockname()[1])
-        with pytest.raises(StorageError, match="in use"):
+        with pytest.raises(UnavailableError, match="in use"):
             server.start()
-        server.stop()
 
 
 def test_only_the_process_that_was_started_is_ever_ended() -> None:

@@ -62,8 +62,6 @@ class LocalGroup:
         try:
             for server in self.servers:
                 server.start()
-            for server in self.servers:
-                server.wait()
             if self.clustered:
                 form(self.servers, self._primaries)
         except BaseException:

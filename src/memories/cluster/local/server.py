@@ -76,28 +76,22 @@ class LocalServer:
         return self.process.pid
 
     def start(self) -> None:
-        """Start it, and return at once; `wait` says when it answers."""
-        for _ in range(_TRIES):
-            if not self._fixed:
-                self.port = free_port()
-            self._spawn()
-            if not self._lost_its_port():
-                return
-            if self._fixed:
-                break
-        raise StorageError(f"no server could be started on port {self.port}: {self.log()}")
-
-    def wait(self) -> None:
-        """Return once it answers.
+        """Start it, and return once it answers.
 
         Raises:
             UnavailableError: it ended, or has not come up in time; the message has its log.
         """
-        end = time.monotonic() + START_SECONDS
-        while not self._answers():
-            if not self.process.alive() or time.monotonic() > end:
-                raise UnavailableError(f"the server {self.name} did not come up: {self.log()}")
-            time.sleep(_LOOK_SECONDS)
+        for _ in range(_TRIES):
+            if not self._fixed:
+                self.port = free_port()
+            self._spawn()
+            if self._came_up():
+                return
+            # Between the search for a free port and its use, somebody else may take it.
+            if self._fixed or "ddress already in use" not in self.log():
+                break
+        self.kill()
+        raise UnavailableError(f"the server {self.name} did not come up: {self.log()}")
 
     def call(self, *args: str | int | bytes) -> object:
         """Send one command over a connection of its own, as an operator would."""
@@ -121,7 +115,6 @@ class LocalServer:
         self.kill()
         self._fixed = True
         self.start()
-        self.wait()
 
     def stop(self) -> None:
         """End it; nothing of what it held is kept."""
@@ -134,7 +127,6 @@ class LocalServer:
 
     def __enter__(self) -> Self:
         self.start()
-        self.wait()
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -181,14 +173,13 @@ class LocalServer:
         named = [part for name, value in options.items() for part in (f"--{name}", value)]
         return [*named, *self._arguments]
 
-    def _lost_its_port(self) -> bool:
-        """Wait until it listens or has ended; return whether the port was another's."""
+    def _came_up(self) -> bool:
         end = time.monotonic() + START_SECONDS
-        while self.process.alive() and time.monotonic() < end:
-            if _listens(self.port) and self.process.alive():
+        while not self._answers():
+            if not self.process.alive() or time.monotonic() > end:
                 return False
             time.sleep(_LOOK_SECONDS)
-        return "ddress already in use" in self.log()
+        return True
 
     def _answers(self) -> bool:
         try:
@@ -237,9 +228,3 @@ def _taken(port: int) -> bool:
         except OSError:
             return True
     return False
-
-
-def _listens(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.settimeout(1.0)
-        return probe.connect_ex((_LOOPBACK, port)) == 0
