@@ -15,7 +15,7 @@ from memories.codecs.base import Codec, Parts, Sharing
 from memories.codecs.pickled import PickleCodec
 from memories.codecs.registry import add
 from memories.codecs.tree import StructureCodec
-from memories.errors import CorruptDataError
+from memories.errors import CorruptDataError, UnsupportedTypeError
 
 
 class AnyArrayCodec(ArrayCodec):
@@ -23,9 +23,10 @@ class AnyArrayCodec(ArrayCodec):
 
     def encode(self, value: Array) -> Parts:
         """Take an array apart."""
-        if is_flat(value):
+        try:
             return super().encode(value)
-        kind = value.dtype.char
+        except UnsupportedTypeError:
+            kind = value.dtype.char
         if kind == "O" and value.dtype.metadata is None:
             return OBJECTS.encode(value)
         if kind == "T":

@@ -6,6 +6,7 @@ The one idea: a C- or F-contiguous array is a dtype, a shape, an order and its b
 
 from __future__ import annotations
 
+import functools
 import io
 from typing import Any
 
@@ -93,8 +94,7 @@ class ArrayCodec(Codec):
 
     def prelude(self, parts: Parts) -> bytes:
         """Return the header of an `.npy` file, which the raw buffer completes."""
-        dtype, shape, order = read_meta(parts)
-        return npy_header(dtype, shape, order)
+        return npy_header(*read_meta(parts))
 
 
 def read_meta(parts: Parts) -> tuple[np.dtype[Any], tuple[int, ...], str]:
@@ -122,8 +122,12 @@ def expect_array(value: Any, kinds: str, ndim: int | None = 1) -> Array:
     return value
 
 
+@functools.lru_cache(256)
 def npy_header(dtype: np.dtype[Any], shape: tuple[int, ...], order: str) -> bytes:
-    """Return the header that `np.save` would write, padded to a multiple of 64."""
+    """Return the header that `np.save` would write, padded to a multiple of 64.
+
+    Arrays come in series of one shape, and NumPy takes longer for a header than for a checksum.
+    """
     header = {
         "descr": np.lib.format.dtype_to_descr(dtype),
         "fortran_order": order == "F",

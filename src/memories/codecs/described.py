@@ -159,7 +159,8 @@ class DescribedFrame(ABC):
         if spill.compressor == BLOSC:
             self._check_chunks(spill)
         target = allocate(spill.raw)
-        self._inflate(spill, target)
+        for chunk, place in self._chunks(spill, target):
+            _unfold(spill, chunk, place)
         return layout.read_content(memoryview(target))  # type: ignore[arg-type]
 
     def _verify_span(self, span: Span, total: int) -> None:
@@ -175,10 +176,13 @@ class DescribedFrame(ABC):
         for span, size in zip(piece.spans(), layout.chunk_sizes(piece.raw), strict=True):
             compressors.check_chunk(self._at(span), size)
 
-    def _inflate(self, piece: Piece, target: Any) -> None:
+    def _chunks(self, piece: Piece, target: Any) -> list[tuple[memoryview, Any]]:
+        """Return each chunk of a piece as it is stored, and where in `target` its contents go."""
         size = layout.chunk_size(piece.raw)
-        for i, span in enumerate(piece.spans()):
-            _unfold(piece, self._at(span), target[i * size : (i + 1) * size])
+        return [
+            (self._at(span), target[i * size : (i + 1) * size])
+            for i, span in enumerate(piece.spans())
+        ]
 
 
 def _unfold(piece: Piece, chunk: memoryview, target: Any) -> None:

@@ -7,22 +7,24 @@ says all, then the buffers as they lay in memory, each chunk with a checksum of 
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from itertools import islice
 from typing import Any, NamedTuple, Protocol
 
 import msgspec
-import numpy as np
 
-from memories.codecs import compressors, layout, registry, trust
+from memories.codecs import compressors, crew, layout, registry, trust
 from memories.codecs.base import Parts, carries_code
 from memories.codecs.compressors import BLOSC, RAW, Method, Spec
 from memories.codecs.layout import Content, Fields, Piece
-from memories.codecs.memory import EMPTY, ByteArray, align, as_array
+from memories.codecs.memory import ALIGNMENT, EMPTY, align
 from memories.codecs.opened import OpenFrame, open_frame
 from memories.codecs.trust import Signature
 from memories.errors import InvalidOptionError, UnsupportedTypeError
 
 _ZEROS = memoryview(bytes(64))
+_CACHED = 1 << 18  # Fits into the second-level cache of any processor with room to spare.
 
 __all__ = ["Frame", "OpenFrame", "Signer", "open_frame", "pack", "pack_into"]
 
@@ -63,11 +65,9 @@ def pack(
         InvalidKeyError: the key is no key.
         InvalidOptionError: the compression is unknown.
     """
-    body = _Body()
-    signature = _sign(parts, key, version, signer)
-    head = memoryview(
-        _assemble(parts, body, compressors.parse(compression), key, version, signature)
-    )
+    draft = _draft(parts, key, version, signer, compressors.parse(compression))
+    body = _Body(partial(crew.each, _store_apart))
+    head = memoryview(draft.assemble(body))
     return Frame(head, [head, *body.segments], head.nbytes + body.nbytes, parts.nbytes)
 
 
@@ -82,117 +82,175 @@ def pack_into(
         InvalidKeyError: the key is no key.
         InvalidOptionError: the buffer is too small.
     """
-    room = np.frombuffer(target, np.uint8)
-    signature = _sign(parts, key, version, signer)
+    room = memoryview(target).cast("B")
+    draft = _draft(parts, key, version, signer)
     # Checksums have a fixed length, so a head without them tells how long the head will be.
-    sizing = _Body(lambda _: 0)
-    head_nbytes = len(_assemble(parts, sizing, None, key, version, signature))
-    if room.nbytes < head_nbytes + sizing.nbytes:
+    sizing = _Body(_store_nowhere)
+    head_nbytes = len(draft.assemble(sizing))
+    nbytes = head_nbytes + sizing.nbytes
+    if room.nbytes < nbytes:
         raise InvalidOptionError(
-            f"the frame of {key!r} takes {head_nbytes + sizing.nbytes} bytes, "
-            f"the buffer has {room.nbytes}"
+            f"the frame of {key!r} takes {nbytes} bytes, the buffer has {room.nbytes}"
         )
-    body = _Copy(room[head_nbytes : head_nbytes + sizing.nbytes])
-    head = _assemble(parts, body, None, key, version, signature)
-    room[:head_nbytes] = np.frombuffer(head, np.uint8)
-    return head_nbytes + body.nbytes
+    body = _Body(partial(crew.each, _store_in(room[head_nbytes:nbytes])))
+    room[:head_nbytes] = draft.assemble(body)
+    return nbytes
 
 
-def _assemble(
-    parts: Parts, body: _Body, spec: Spec | None, key: str, version: int, signature: Signature
-) -> bytes:
-    """Put the pieces of `parts` into `body` and return the head that describes them."""
-    methods = [compressors.choose(buffer, spec) for buffer in parts.buffers]
+class _Draft(NamedTuple):
+    """All of a frame that is known before its body is put anywhere."""
+
+    parts: Parts
+    meta: bytes
+    key: str
+    version: int
+    signature: Signature
+    spec: Spec | None
+    methods: list[Method | None]
+    prelude: memoryview
+
+    def assemble(self, body: _Body) -> bytes:
+        """Put the pieces into `body` and return the head that describes them."""
+        lead = [self.prelude] if self.prelude.nbytes else []
+        table = body.add([*lead, *self.parts.buffers], [*(None for _ in lead), *self.methods])
+        first = table.pop(0) if lead else None
+        packed = msgspec.msgpack.encode(Content(msgspec.Raw(self.meta), table))
+        content: bytes = packed
+        spill: Piece | None = None
+        if len(packed) > layout.MAX_INLINE:
+            whole = memoryview(packed)
+            content, (spill,) = b"", body.add([whole], [compressors.choose(whole, self.spec)])
+        fields = Fields(
+            key=self.key,
+            version=self.version,
+            codec=self.parts.codec,
+            raw=self.parts.nbytes,
+            content=content,
+            spill=spill,
+            prelude=first,
+            key_id=self.signature.key_id,
+            mac=self.signature.mac,
+        )
+        return layout.pack_head(fields, body.nbytes)
+
+
+def _draft(
+    parts: Parts, key: str, version: int, signer: Signer | None, spec: Spec | None = None
+) -> _Draft:
+    meta = _pack_meta(parts.meta)
+    signature = Signature("", b"")
+    if carries_code(parts.codec):
+        message = trust.message(key, version, parts.codec, meta, parts.buffers)
+        signature = (signer or trust.default()).sign(message)
+    methods: list[Method | None] = [None] * len(parts.buffers)
+    if spec is not None:
+        methods = crew.each(lambda b: compressors.choose(b, spec), parts.buffers, parts.nbytes)
     prelude = EMPTY
     if len(methods) == 1 and methods[0] is None:
         prelude = memoryview(registry.get(parts.codec).prelude(parts))
-    first = body.add(prelude) if prelude.nbytes else None
-    table = [body.add(b, m) for b, m in zip(parts.buffers, methods, strict=True)]
-    packed = msgspec.msgpack.encode(Content(msgspec.Raw(_pack_meta(parts.meta)), table))
-    content, spill = packed, None
-    if len(packed) > layout.MAX_INLINE:
-        whole = memoryview(packed)
-        content, spill = b"", body.add(whole, compressors.choose(whole, spec))
-    fields = Fields(
-        key=key,
-        version=version,
-        codec=parts.codec,
-        raw=parts.nbytes,
-        content=content,
-        spill=spill,
-        prelude=first,
-        key_id=signature.key_id,
-        mac=signature.mac,
-    )
-    return layout.pack_head(fields, body.nbytes)
+    return _Draft(parts, meta, key, version, signature, spec, methods, prelude)
 
 
-def _sign(parts: Parts, key: str, version: int, signer: Signer | None) -> Signature:
-    if not carries_code(parts.codec):
-        return Signature("", b"")
-    message = trust.message(key, version, parts.codec, _pack_meta(parts.meta), parts.buffers)
-    return (signer or trust.default()).sign(message)
+class _Chunk(NamedTuple):
+    """A stretch of a buffer, and where in the body it begins if nothing is compressed."""
+
+    data: memoryview
+    method: Method | None
+    offset: int
+
+
+class _Stored(NamedTuple):
+    """The bytes that a chunk is stored as, and their checksum."""
+
+    data: memoryview
+    total: int
 
 
 class _Body:
-    """The body as it grows: its segments, padding included."""
+    """The body as it grows: its segments, padding included.
 
-    def __init__(self, total: Callable[[memoryview], int] = layout.checksum) -> None:
+    `store` gets chunks and their length in all, and returns what each is stored as.
+    """
+
+    def __init__(self, store: Callable[[list[_Chunk], int], list[_Stored]]) -> None:
         self.segments: list[memoryview] = []
         self.nbytes = 0
-        self._total = total
+        self._store = store
 
-    def add(self, buffer: memoryview, method: Method | None = None) -> Piece:
-        """Append a buffer and return where it lies."""
+    def add(self, buffers: Sequence[memoryview], methods: Sequence[Method | None]) -> list[Piece]:
+        """Append buffers and return where each lies."""
+        chunks: list[_Chunk] = []
         offset = self.nbytes
-        chunks = _split(buffer)
-        if method is not None:
-            chunks = [memoryview(compressors.compress(chunk, method)) for chunk in chunks]
-        sums = struct.pack(f"<{len(chunks)}Q", *map(self._total, chunks))
-        lengths = [chunk.nbytes for chunk in chunks]
-        self._append(chunks if method is not None else [buffer])
+        for buffer, method in zip(buffers, methods, strict=True):
+            chunks += _split(buffer, method, offset)
+            offset += align(buffer.nbytes)
+        stored = iter(self._store(chunks, offset - self.nbytes))
+        return [
+            self._append(buffer, method, islice(stored, layout.count_chunks(buffer.nbytes)))
+            for buffer, method in zip(buffers, methods, strict=True)
+        ]
+
+    def _append(
+        self, buffer: memoryview, method: Method | None, stored: Iterable[_Stored]
+    ) -> Piece:
+        lying, sums = zip(*stored, strict=True) if buffer.nbytes else ((), ())
+        lengths = [chunk.nbytes for chunk in lying]
+        offset, nbytes = self.nbytes, sum(lengths)
+        if nbytes:
+            self.segments.extend([buffer] if method is None else lying)
+        if nbytes % ALIGNMENT:
+            self.segments.append(_ZEROS[: align(nbytes) - nbytes])
+        self.nbytes += align(nbytes)
         return Piece(
             offset=offset,
-            stored=sum(lengths),
+            stored=nbytes,
             raw=buffer.nbytes,
             compressor=RAW if method is None else BLOSC,
-            sums=sums,
-            lengths=b"" if method is None else struct.pack(f"<{len(chunks)}I", *lengths),
+            sums=struct.pack(f"<{len(sums)}Q", *sums),
+            lengths=b"" if method is None else struct.pack(f"<{len(lengths)}I", *lengths),
         )
 
-    def _append(self, segments: list[memoryview]) -> None:
-        self.segments.extend(segment for segment in segments if segment.nbytes)
-        length = sum(segment.nbytes for segment in segments)
-        padding = align(length) - length
-        if padding:
-            self.segments.append(_ZEROS[:padding])
-        self.nbytes += length + padding
+
+def _store_apart(chunk: _Chunk) -> _Stored:
+    """Leave a chunk where it is, or compress it."""
+    data = chunk.data
+    if chunk.method is not None:
+        data = memoryview(compressors.compress(data, chunk.method))
+    return _Stored(data, layout.checksum(data))
 
 
-class _Copy(_Body):
-    """A body that is written where it will lie, as it grows."""
-
-    def __init__(self, room: ByteArray) -> None:
-        super().__init__(self._copy)
-        self._room = room
-        self._written = 0
-
-    def _copy(self, chunk: memoryview) -> int:
-        """Copy a chunk and return its checksum."""
-        place = self._room[self._written : self._written + chunk.nbytes]
-        np.copyto(place, as_array(chunk))
-        self._written += chunk.nbytes
-        return layout.checksum(place)
-
-    def _append(self, segments: list[memoryview]) -> None:
-        super()._append(segments)
-        self._room[self._written : self.nbytes] = 0
-        self._written = self.nbytes
+def _store_nowhere(chunks: list[_Chunk], _: int) -> list[_Stored]:
+    """Only take up room."""
+    return [_Stored(chunk.data, 0) for chunk in chunks]
 
 
-def _split(buffer: memoryview) -> list[memoryview]:
+def _store_in(room: memoryview) -> Callable[[_Chunk], _Stored]:
+    """Return what copies chunks into a body that lies in `room`, their padding included.
+
+    Each is copied and summed a stretch at a time, while that is in the processor's cache.
+    """
+
+    def store(chunk: _Chunk) -> _Stored:
+        total = layout.checksummer()
+        end = chunk.offset + chunk.data.nbytes
+        for start in range(chunk.offset, end, _CACHED):
+            stop = min(start + _CACHED, end)
+            room[start:stop] = chunk.data[start - chunk.offset : stop - chunk.offset]
+            total.update(room[start:stop])
+        room[end : align(end)] = _ZEROS[: align(end) - end]
+        return _Stored(chunk.data, total.intdigest())
+
+    return store
+
+
+def _split(buffer: memoryview, method: Method | None, offset: int) -> list[_Chunk]:
     size = layout.chunk_size(buffer.nbytes)
-    return [buffer[start : start + size] for start in range(0, buffer.nbytes, size)]
+    if 0 < buffer.nbytes <= size:
+        return [_Chunk(buffer, method, offset)]
+    return [
+        _Chunk(buffer[start : start + size], method, offset + start)
+        for start in range(0, buffer.nbytes, size)
+    ]
 
 
 def _pack_meta(meta: Any) -> bytes:

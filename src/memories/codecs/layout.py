@@ -93,6 +93,11 @@ def chunk_size(nbytes: int) -> int:
     return size
 
 
+def count_chunks(nbytes: int) -> int:
+    """Return into how many chunks a piece of `nbytes` is cut."""
+    return -(-nbytes // chunk_size(nbytes))
+
+
 def chunk_sizes(nbytes: int) -> list[int]:
     """Return the length of each chunk of `nbytes`; all but the last are `chunk_size`."""
     size = chunk_size(nbytes)
@@ -103,6 +108,11 @@ def chunk_sizes(nbytes: int) -> list[int]:
 def checksum(data: Any) -> int:
     """Return the checksum that the format uses everywhere: xxh3_64, seed 0."""
     return int(xxhash.xxh3_64_intdigest(data))
+
+
+def checksummer() -> xxhash.xxh3_64:
+    """Return what takes the same checksum of bytes that come piece by piece."""
+    return xxhash.xxh3_64()
 
 
 def pack_head(fields: Fields, body: int) -> bytes:
@@ -195,7 +205,7 @@ def check_last(piece: Piece, body: int) -> None:
 def _check_chunks(piece: Piece) -> None:
     if min(piece.stored, piece.raw) < 0:
         raise CorruptDataError("a piece of a frame has a negative length")
-    chunks = -(-piece.raw // chunk_size(piece.raw))
+    chunks = count_chunks(piece.raw)
     raw = piece.compressor == RAW and piece.stored == piece.raw and not piece.lengths
     packed = piece.compressor == BLOSC and len(piece.lengths) == chunks * 4
     if not (raw or packed) or len(piece.sums) != chunks * 8:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
-from memories.codecs import layout, trust
+from memories.codecs import compressors, crew, layout, trust
 from memories.codecs.base import Parts, carries_code
 from memories.codecs.compressors import BLOSC, RAW
 from memories.codecs.described import DescribedFrame, Span
@@ -66,12 +66,13 @@ class OpenFrame(DescribedFrame):
             CorruptDataError: some do not match; the message names the key and where.
         """
         end = 0
+        sums: list[tuple[Span, int]] = []
         for piece in self._pieces():
-            for span, total in zip(piece.spans(), piece.chunk_sums(), strict=True):
-                self._verify_span(span, total)
+            sums += zip(piece.spans(), piece.chunk_sums(), strict=True)
             self._verify_zeros(end, piece.offset)
             end = piece.offset + piece.stored
         self._verify_zeros(end, self._body.nbytes)
+        crew.each(lambda summed: self._verify_span(*summed), sums, end)
 
     def parts(self, *, verify: bool = True, verifier: Verifier | None = None) -> Parts:
         """Return the parts: views of the frame where it is raw, new memory where compressed.
@@ -122,15 +123,16 @@ class OpenFrame(DescribedFrame):
         for piece in packed:
             self._check_chunks(piece)
         arena = allocate(sum(align(piece.raw) for piece in packed))
-        loaded, offset = [], 0
+        loaded, chunks, offset = [], [], 0
         for piece in pieces:
             if piece.compressor == RAW:
                 loaded.append(self._stored(piece))
                 continue
             target = arena[offset : offset + piece.raw]
             offset += align(piece.raw)
-            self._inflate(piece, target)
+            chunks += self._chunks(piece, target)
             loaded.append(view_bytes(target).toreadonly())
+        crew.each(lambda chunk: compressors.decompress(*chunk), chunks, offset)
         return tuple(loaded)
 
     def _check_trust(self, parts: Parts, verifier: Verifier | None) -> None:

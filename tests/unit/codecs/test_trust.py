@@ -67,8 +67,8 @@ def signed(value: Any, ring: Keyring, key: str = "k", version: int = 1, **option
 
 def forged(codec: str, meta: Any, *buffers: bytes, key_id: str = "", mac: bytes = b"") -> bytes:
     """Return a frame as an adversary would build it, every checksum valid."""
-    body = frame._Body()
-    pieces = [body.add(memoryview(buffer)) for buffer in buffers]
+    body = frame._Body(lambda chunks, _: [frame._store_apart(chunk) for chunk in chunks])
+    pieces = body.add([*map(memoryview, buffers)], [None] * len(buffers))
     content = msgspec.msgpack.encode(Content(msgspec.Raw(msgspec.msgpack.encode(meta)), pieces))
     fields = Fields(
         key="k", version=1, codec=codec, raw=sum(map(len, buffers)), content=content,

@@ -1,0 +1,135 @@
+"""The crew: work on many chunks is done once, in order, with help or without."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+import weakref
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from memories import codecs
+from memories.codecs import crew, frame
+from memories.testing.codecs import identical
+
+LARGE = 64 << 20
+
+
+@pytest.fixture(autouse=True)
+def two_helpers(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Let there be helpers on a machine of one core too."""
+    monkeypatch.setattr(crew, "_count", lambda: 2)
+    yield
+
+
+def slowly(item: int) -> int:
+    """Work as compiled code does: without the interpreter."""
+    time.sleep(0.002)
+    return item * item
+
+
+def test_results_come_in_order_whoever_made_them() -> None:
+    """A checksum in the wrong place is damage."""
+    assert [i * i for i in range(40)] == crew.each(slowly, range(40), LARGE)
+
+
+def test_helpers_help() -> None:
+    """Otherwise all of it is for nothing."""
+    workers = crew.each(lambda _: (time.sleep(0.002), threading.get_ident())[1], range(60), LARGE)
+    assert 1 < len(set(workers)) <= 3
+
+
+def test_small_work_wakes_nobody() -> None:
+    """A small value must not pay for a thread."""
+    workers = crew.each(lambda _: threading.get_ident(), range(60), 1000)
+    assert {threading.get_ident()} == set(workers)
+
+
+def test_a_fault_is_raised_where_it_was_asked_once_all_is_quiet() -> None:
+    """Nobody may still write into memory that the caller gives up."""
+    working: list[int] = []
+
+    def fail(item: int) -> None:
+        working.append(item)
+        time.sleep(0.002)
+        working.remove(item)
+        if item == 7:
+            raise ValueError("seven")
+
+    with pytest.raises(ValueError, match="seven"):
+        crew.each(fail, range(30), LARGE)
+    assert [] == working
+
+
+def test_nothing_is_kept_alive() -> None:
+    """The buffers of a value are gone when it is, not at the next call."""
+    array = np.zeros(10)
+    gone = weakref.ref(array)
+    crew.each(lambda item: (item, time.sleep(0.001)), [array] * 9, LARGE)
+    del array
+    deadline = time.monotonic() + 5
+    while gone() is not None and time.monotonic() < deadline:
+        time.sleep(0.005)  # A helper that came too late looks at an empty heap and lets go.
+    assert gone() is None
+
+
+def test_helpers_go_home() -> None:
+    """A program that stores once does not keep threads for it: forks with threads are warned of."""
+    crew.each(slowly, range(9), LARGE)
+    deadline = time.monotonic() + crew._IDLE_SECONDS + 10
+    while helpers() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert [] == helpers()
+    assert [0, 1, 4] == crew.each(slowly, range(3), LARGE)
+
+
+def test_without_any_helper_the_work_is_done_all_the_same() -> None:
+    """Where no thread can be started, at the interpreter's end say."""
+
+    class Alone(crew._Crew):
+        def _hire(self) -> bool:
+            return False
+
+    heap = crew._Heap(slowly, range(5))
+    Alone().call(heap, 2)
+    assert [0, 1, 4, 9, 16] == heap.finish()
+
+
+def test_a_forked_child_has_a_crew_of_its_own() -> None:
+    """It inherits neither the threads nor the locks of its parent."""
+    crew.each(slowly, range(9), LARGE)
+    child = os.fork()
+    if child == 0:
+        right = crew.each(slowly, range(9), LARGE) == [i * i for i in range(9)]
+        os._exit(0 if right else 1)
+    assert 0 == os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+@pytest.mark.parametrize("compression", ["none", "fast", "high"])
+def test_large_values_survive_threads_of_threads(compression: str) -> None:
+    """Many callers share the crew, and nobody gets a chunk of another's."""
+    values = [np.arange(i, i + 700_000, dtype="i8") for i in range(4)]
+    wrong: list[Any] = []
+
+    def work(value: Any) -> None:
+        for _ in range(3):
+            parts = codecs.encode(value)
+            data = frame.pack(parts, key="k", version=1, compression=compression).join()
+            got = codecs.decode(frame.open_frame(data).parts())
+            wrong.extend([] if identical(value, got) else [value])
+
+    threads = [threading.Thread(target=work, args=(value,)) for value in values]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [] == wrong
+
+
+def helpers() -> list[threading.Thread]:
+    """Return the helping threads there are."""
+    return [thread for thread in threading.enumerate() if thread.name == "memories-crew"]
