@@ -9,8 +9,8 @@ import memories
 from memories import MemoryManager, errors
 
 NAMES = {
-    "Cause", "Codec", "MemoryManager", "MigrationSettings", "Parts", "Policy", "TierName",
-    "__version__", "register_codec", "register_policy",
+    "Cause", "Codec", "DistributedMemoryManager", "MemoryManager", "MigrationSettings", "Parts",
+    "Policy", "TierName", "__version__", "register_codec", "register_policy",
 }  # fmt: skip
 
 CONSTRUCTOR = {

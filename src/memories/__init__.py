@@ -32,6 +32,7 @@ from memories.errors import (
 
 if TYPE_CHECKING:
     from memories.codecs import Codec, Parts, register_codec
+    from memories.core.distributed_manager import DistributedMemoryManager
     from memories.core.memory_manager import MemoryManager
     from memories.migration.settings import MigrationSettings
     from memories.policies import Policy, register_policy
@@ -44,6 +45,7 @@ __all__ = [
     "Codec",
     "ConflictError",
     "CorruptDataError",
+    "DistributedMemoryManager",
     "ForkedError",
     "InvalidKeyError",
     "InvalidOptionError",
@@ -68,6 +70,7 @@ __all__ = [
 
 _LAZY = {
     "Codec": "memories.codecs",
+    "DistributedMemoryManager": "memories.core.distributed_manager",
     "MemoryManager": "memories.core.memory_manager",
     "MigrationSettings": "memories.migration.settings",
     "Parts": "memories.codecs",

@@ -299,3 +299,12 @@ def _reader(*arguments: Any) -> MemoryManager:
     if options["storage_path"] is None:
         raise InvalidOptionError("a pickled manager needs the store of the one it was made from")
     return MemoryManager(hot, warm, cold, glacier, **options, read_only=True)
+
+
+def __getattr__(name: str) -> Any:
+    """Give `DistributedMemoryManager`, which builds on this module, from the original place too."""
+    if name == "DistributedMemoryManager":
+        from memories.core.distributed_manager import DistributedMemoryManager
+
+        return DistributedMemoryManager
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

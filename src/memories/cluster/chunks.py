@@ -1,0 +1,257 @@
+"""Chunks of large values: written to the nodes in parallel, and read from whoever has them.
+
+Not registers: a chunk never changes, so that any copy of it that matches its checksum will do. The
+one idea: bytes go from the value's own memory to the socket, and from it to where they stay.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future, wait
+from typing import Any, NamedTuple
+
+from memories.cluster.manifest import Manifest, Upload, chunk_sum, cut
+from memories.cluster.node import Node
+from memories.cluster.wire import ReplyError
+from memories.errors import (
+    CorruptDataError,
+    MemoriesError,
+    ReplicationError,
+    UnavailableError,
+)
+
+REPLACED_SECONDS = 20  # How long the chunks of a replaced value stay for those who read it.
+_WINDOW = 4  # Chunks under way on one connection.
+
+
+class Place(NamedTuple):
+    """Where chunks may lie: nodes by name, and the order in which a chunk prefers them."""
+
+    nodes: Mapping[str, Node]
+    rank: Callable[[bytes], list[str]]
+    copies: int
+
+
+class Sent(NamedTuple):
+    """What came of sending to, or asking, one node: chunks that went well, and the fault if any."""
+
+    node: str
+    done: list[int]
+    damaged: list[int]
+    reason: str
+
+
+class ChunkStore:
+    """Writes, reads and sweeps chunks, each node served by a thread of its own."""
+
+    def __init__(self, place: Callable[[], Place], submit: Callable[..., Future[Any]]) -> None:
+        self._place = place
+        self._submit = submit
+
+    def write(
+        self, upload: Upload, chunk_bytes: int, segments: Sequence[memoryview]
+    ) -> tuple[int, ...]:
+        """Write a frame as the chunks of `upload`, each to enough nodes, and return their sums.
+
+        Raises:
+            ReplicationError: a chunk is on too few nodes; nothing refers to those written.
+        """
+        chunks = list(cut(segments, chunk_bytes))
+        place, names = self._place(), upload.names()
+        sums = self._submit(lambda: tuple(map(chunk_sum, chunks)))
+        spread = _Spread(place, names)
+
+        def send(node: str, indices: Sequence[int]) -> Sent:
+            commands = [("SET", names[i], tuple(chunks[i])) for i in indices]
+            return _send(place.nodes[node], indices, commands)
+
+        try:
+            while targets := spread.next_targets():
+                for sent in self._each(send, targets):
+                    spread.learn(sent)
+        except BaseException:
+            self.remove(upload)
+            raise
+        total: tuple[int, ...] = sums.result()
+        return total
+
+    def read(self, manifest: Manifest, frame: memoryview) -> None:
+        """Fill `frame` with the chunks that the manifest names, each checked as it comes.
+
+        Raises:
+            CorruptDataError: a chunk is damaged or gone on every node that may have it.
+            UnavailableError: no sound copy of a chunk can be reached.
+        """
+        place, names = self._place(), manifest.upload.names()
+        views = [frame[start:stop] for start, stop in manifest.spans()]
+        search = _Search(place, names)
+
+        def receive(node: str, indices: Sequence[int]) -> Sent:
+            return _receive(place.nodes[node], indices, names, views, manifest.sums)
+
+        while targets := search.next_targets():
+            for sent in self._each(receive, targets):
+                search.learn(sent)
+
+    def expire(self, upload: Upload) -> None:
+        """Let the chunks of a replaced value vanish once those who read them had the time."""
+        self._tell([("EXPIRE", name, REPLACED_SECONDS) for name in upload.names()])
+
+    def remove(self, upload: Upload) -> None:
+        """Remove the chunks of an upload that nothing refers to."""
+        self._tell([("UNLINK", name) for name in upload.names()])
+
+    def _tell(self, commands: Sequence[Any]) -> None:
+        """Tell all nodes something about chunks; where that fails, a later sweep finds them."""
+        everyone = {name: commands for name, node in self._place().nodes.items() if node.usable}
+        for _ in self._each(lambda node, told: _try(self._place().nodes[node], told), everyone):
+            pass
+
+    def _each(self, work: Callable[[str, Any], Any], targets: Mapping[str, Any]) -> Iterable[Any]:
+        """Return `work` of every item, done at once; the caller does the last one himself."""
+        *others, mine = targets.items()
+        futures = [self._submit(work, *item) for item in others]
+        try:
+            return [work(*mine), *(future.result() for future in futures)]
+        finally:
+            wait(futures)
+
+
+class _Spread:
+    """Which chunks still need a node, and which nodes each has left to try."""
+
+    def __init__(self, place: Place, names: Sequence[bytes]) -> None:
+        self._place = place
+        self._left = [_usable_first(place, name) for name in names]
+        self._lacking = dict.fromkeys(range(len(names)), place.copies)
+        self._reasons: dict[str, str] = {}
+
+    def next_targets(self) -> dict[str, list[int]]:
+        """Return the chunks to send to each node; nothing once all are on enough.
+
+        Raises:
+            ReplicationError: no node is left that a chunk could go to.
+        """
+        targets: dict[str, list[int]] = defaultdict(list)
+        for index, lacking in self._lacking.items():
+            left = [node for node in self._left[index] if node not in self._reasons]
+            if len(left) < lacking:
+                raise ReplicationError(
+                    f"the value could not be stored on {self._place.copies} nodes: "
+                    f"{_say(self._reasons) or 'too few nodes answer'}. Nothing has changed: what "
+                    "was stored before is still there, and the parts written are removed"
+                )
+            for node in left[:lacking]:
+                targets[node].append(index)
+                self._left[index].remove(node)
+        return targets
+
+    def learn(self, sent: Sent) -> None:
+        """Take in what came of sending to one node."""
+        if sent.reason:
+            self._reasons[sent.node] = sent.reason
+        for index in sent.done:
+            self._lacking[index] -= 1
+            if not self._lacking[index]:
+                del self._lacking[index]
+
+
+class _Search:
+    """Which chunks are still sought, and which nodes each may yet be found on."""
+
+    def __init__(self, place: Place, names: Sequence[bytes]) -> None:
+        self._left = [_usable_first(place, name, all_=True) for name in names]
+        self._sought = set(range(len(names)))
+        self._damaged: set[int] = set()
+        self._reasons: dict[str, str] = {}
+
+    def next_targets(self) -> dict[str, list[int]]:
+        """Return the chunks to ask of each node; nothing once all are there.
+
+        Raises:
+            CorruptDataError: every node was asked for a chunk, and none has a sound copy.
+            UnavailableError: some node that may have it could not be asked.
+        """
+        targets: dict[str, list[int]] = defaultdict(list)
+        for index in sorted(self._sought):
+            if not self._left[index]:
+                raise self._verdict(index)
+            targets[self._left[index].pop(0)].append(index)
+        return targets
+
+    def learn(self, sent: Sent) -> None:
+        """Take in what one node gave."""
+        self._sought.difference_update(sent.done)
+        self._damaged.update(sent.damaged)
+        if sent.reason:
+            self._reasons[sent.node] = sent.reason
+
+    def _verdict(self, index: int) -> MemoriesError:
+        if self._reasons:
+            return UnavailableError(
+                f"chunk {index} of the value cannot be reached: {_say(self._reasons)}"
+            )
+        state = "damaged" if index in self._damaged else "gone"
+        return CorruptDataError(f"chunk {index} of the value is {state} on every node")
+
+
+def _send(node: Node, indices: Sequence[int], commands: Sequence[Any]) -> Sent:
+    done: list[int] = []
+    for start in range(0, len(indices), _WINDOW):
+        try:
+            replies = node.pipeline(commands[start : start + _WINDOW])
+        except (UnavailableError, ReplyError) as error:
+            return Sent(node.name, done, [], str(error))
+        refusals = [reply for reply in replies if isinstance(reply, ReplyError)]
+        window = zip(indices[start : start + _WINDOW], replies, strict=True)
+        done += [index for index, reply in window if not isinstance(reply, ReplyError)]
+        if refusals:
+            return Sent(node.name, done, [], str(refusals[0]))
+    return Sent(node.name, done, [], "")
+
+
+def _receive(
+    node: Node,
+    indices: Sequence[int],
+    names: Sequence[bytes],
+    views: Sequence[memoryview],
+    sums: Sequence[int],
+) -> Sent:
+    done: list[int] = []
+    damaged: list[int] = []
+    for start in range(0, len(indices), _WINDOW):
+        window = indices[start : start + _WINDOW]
+        try:
+            replies = node.pipeline(
+                [("GET", names[i]) for i in window], into=[[views[i]] for i in window]
+            )
+        except (UnavailableError, ReplyError) as error:
+            return Sent(node.name, done, damaged, str(error))
+        for index, reply in zip(window, replies, strict=True):
+            if isinstance(reply, ReplyError):
+                return Sent(node.name, done, damaged, str(reply))
+            if reply == views[index].nbytes and chunk_sum([views[index]]) == sums[index]:
+                done.append(index)
+            elif reply is not None:
+                damaged.append(index)
+    return Sent(node.name, done, damaged, "")
+
+
+def _try(node: Node, commands: Sequence[Any]) -> None:
+    try:
+        node.pipeline(commands)
+    except (UnavailableError, ReplyError) as error:
+        node.last_error = str(error)
+
+
+def _usable_first(place: Place, name: bytes, *, all_: bool = False) -> list[str]:
+    """Return the nodes to try for a chunk; those that failed lately last, or only if `all_`."""
+    ranked = place.rank(name)
+    usable = [node for node in ranked if place.nodes[node].usable]
+    rest = [node for node in ranked if node not in usable and (all_ or place.nodes[node].due)]
+    return usable + rest
+
+
+def _say(reasons: Mapping[str, str]) -> str:
+    return "; ".join(f"{node}: {reason}" for node, reason in sorted(reasons.items()))

@@ -1,0 +1,147 @@
+"""A value that is too large for a register: which chunks it lies in, and their checksums.
+
+Not where they lie: that follows from their names. The one idea: chunks are written once, under the
+name of one upload, and the manifest that names the upload is written last; so there is no moment at
+which a reader could mix two values.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+import msgspec
+import xxhash
+
+from memories.cluster.register import CHUNK_PREFIX
+from memories.errors import CorruptDataError
+
+INLINE_BYTES = 1 << 20  # A larger frame lies in chunks.
+UPLOAD_DIGITS = 32
+_CHUNK_BYTES = 4 << 20
+_MAX_CHUNKS = 8192
+_COUNT_DIGITS = 8
+_FIXED = UPLOAD_DIGITS + _COUNT_DIGITS
+
+
+class Upload(NamedTuple):
+    """The chunks of one write."""
+
+    id: bytes
+    chunks: int
+
+    def names(self) -> list[bytes]:
+        """Return the name of each chunk on the nodes."""
+        return [b"%s%s:%d" % (CHUNK_PREFIX, self.id, index) for index in range(self.chunks)]
+
+    @property
+    def at_seconds(self) -> float:
+        """Return when it began, by the writer's wall clock."""
+        return upload_seconds(self.id)
+
+
+class _Fields(msgspec.Struct, array_like=True, frozen=True):
+    nbytes: int
+    chunk_bytes: int
+    sums: bytes  # One xxh3_64 for each chunk, 8 bytes little-endian.
+
+
+class Manifest(NamedTuple):
+    """What a reader must know of a value in chunks."""
+
+    upload: Upload
+    nbytes: int
+    chunk_bytes: int
+    sums: tuple[int, ...]
+
+    def pack(self) -> bytes:
+        """Return the manifest as bytes; its first 40 say what is to be swept once it is old."""
+        sums = b"".join(total.to_bytes(8, "little") for total in self.sums)
+        fields = msgspec.msgpack.encode(_Fields(self.nbytes, self.chunk_bytes, sums))
+        return self.upload.id + b"%08x" % self.upload.chunks + fields
+
+    def spans(self) -> Iterator[tuple[int, int]]:
+        """Yield where each chunk begins and ends in the frame."""
+        for start in range(0, self.nbytes, self.chunk_bytes):
+            yield start, min(start + self.chunk_bytes, self.nbytes)
+
+
+def read_upload(body: bytes | memoryview) -> Upload:
+    """Return the upload that a manifest names; its fixed part is enough.
+
+    Raises:
+        CorruptDataError: these bytes are no manifest.
+    """
+    fixed = bytes(body[:_FIXED])
+    try:
+        upload, count = bytes.fromhex(fixed[:UPLOAD_DIGITS].decode()), int(fixed[-8:], 16)
+    except ValueError as error:
+        raise CorruptDataError("a manifest on a node is damaged") from error
+    if len(fixed) != _FIXED or len(upload) * 2 != UPLOAD_DIGITS:
+        raise CorruptDataError("a manifest on a node is damaged")
+    return Upload(fixed[:UPLOAD_DIGITS], count)
+
+
+def read_manifest(body: bytes | memoryview) -> Manifest:
+    """Return the manifest in `body`.
+
+    Raises:
+        CorruptDataError: it is damaged, or its parts contradict each other.
+    """
+    upload = read_upload(body)
+    try:
+        fields = msgspec.msgpack.decode(body[_FIXED:], type=_Fields)
+    except msgspec.MsgspecError as error:
+        raise CorruptDataError("a manifest on a node is damaged") from error
+    sizes = fields.nbytes, fields.chunk_bytes
+    count = -(-fields.nbytes // fields.chunk_bytes) if min(sizes) > 0 else -1
+    if count != upload.chunks or len(fields.sums) != 8 * count:
+        raise CorruptDataError("a manifest on a node contradicts itself")
+    parts = (fields.sums[at : at + 8] for at in range(0, len(fields.sums), 8))
+    return Manifest(upload, *sizes, tuple(int.from_bytes(part, "little") for part in parts))
+
+
+def new_upload(nbytes: int, wall_seconds: float) -> tuple[Upload, int]:
+    """Return a new upload for a frame of `nbytes`, and how long its chunks are."""
+    size = _CHUNK_BYTES
+    while nbytes > size * _MAX_CHUNKS:
+        size *= 2
+    name = b"%016x%016x" % (int(wall_seconds * 1_000_000), secrets.randbits(64))
+    return Upload(name, -(-nbytes // size)), size
+
+
+def upload_seconds(upload: bytes) -> float:
+    """Return when an upload began, by the writer's wall clock."""
+    return int(upload[:16], 16) / 1_000_000
+
+
+def upload_of(chunk_name: bytes) -> bytes:
+    """Return the id of the upload to which a chunk of this name belongs."""
+    return chunk_name[len(CHUNK_PREFIX) :].partition(b":")[0]
+
+
+def cut(segments: Sequence[memoryview], chunk_bytes: int) -> Iterator[list[memoryview]]:
+    """Yield a gather list for every chunk of the bytes that `segments` are in a row."""
+    chunk: list[memoryview] = []
+    room = chunk_bytes
+    for segment in segments:
+        start = 0
+        while start < segment.nbytes:
+            piece = segment[start : start + room]
+            chunk.append(piece)
+            start += piece.nbytes
+            room -= piece.nbytes
+            if not room:
+                yield chunk
+                chunk, room = [], chunk_bytes
+    if chunk:
+        yield chunk
+
+
+def chunk_sum(pieces: Iterable[memoryview]) -> int:
+    """Return the checksum of a chunk."""
+    digest = xxhash.xxh3_64()
+    for piece in pieces:
+        digest.update(piece)
+    return digest.intdigest()

@@ -1,0 +1,249 @@
+"""Registers on plain servers: each is an atomic register over a quorum of its nodes.
+
+Not the gathering of votes, which is `quorum`. It is the multi-writer protocol of Lynch and
+Shvartsman (1997, after Attiya, Bar-Noy and Dolev): a writer learns the newest version from enough
+nodes and writes a newer one to enough; a reader takes the newest and, unless enough have it, writes
+it back before he returns it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TypeVar
+
+from memories.clock import Clock
+from memories.cluster.members import Members
+from memories.cluster.node import Node
+from memories.cluster.quorum import Outdated, Poll
+from memories.cluster.register import HEADER_BYTES, key_text, pack_register
+from memories.cluster.registers import Body, Found, Registers, Written
+from memories.cluster.scanning import scan_members
+from memories.cluster.taking import Job, Taking
+from memories.cluster.versions import ABSENT, successor
+from memories.cluster.votes import Query
+from memories.errors import InvalidOptionError, ReplicationError, UnavailableError
+
+_ROSTER_ATTEMPTS = 4
+_FETCH_ATTEMPTS = 4
+T = TypeVar("T")
+BATCH = 1000  # Registers that are asked about in one round.
+
+
+class PlainRegisters(Registers):
+    """Registers replicated by us, on servers that know nothing of each other.
+
+    Args:
+        members: The nodes.
+        client: The id of this manager, which breaks ties between writers.
+        clock: Gives new versions a number that survives swept tombstones.
+        refresh: Reads the list of members anew when a node knows a newer one.
+        on_stranger: Is told of a node that restarted and must be brought up to date.
+    """
+
+    def __init__(
+        self,
+        members: Members,
+        client: int,
+        clock: Clock,
+        *,
+        refresh: Callable[[], None],
+        on_stranger: Callable[[Node], None],
+    ) -> None:
+        self._members = members
+        self._client = client
+        self._clock = clock
+        self._refresh = refresh
+        self._poll = Poll(members, on_stranger)
+        self._taking = Taking(members)
+
+    def read(
+        self, names: Sequence[bytes], *, fetch: bool = True
+    ) -> dict[bytes, Found | Exception | None]:
+        """Return what stands in each register; see `Registers`."""
+        return self._in_batches(names, lambda batch: self._read(batch, fetch))
+
+    def write(
+        self, bodies: Mapping[bytes, Body], *, if_version: int | None = None
+    ) -> dict[bytes, Written | Exception]:
+        """Write each register; see `Registers`."""
+        if if_version is not None:
+            raise InvalidOptionError(
+                "if_version= needs a Valkey or Redis Cluster: plain servers know nothing of each "
+                "other, so no single one could decide between two writers. Store without it, or "
+                "use a Cluster"
+            )
+        return self._in_batches(
+            list(bodies), lambda batch: self._write({name: bodies[name] for name in batch})
+        )
+
+    def scan(self, prefix: bytes) -> Iterator[list[bytes]]:
+        """Yield batches of names; see `Registers`."""
+        return scan_members(self._members, prefix)
+
+    def spread(self, names: Sequence[bytes], *, to: str | None = None) -> int:
+        """Bring the newest registers to the nodes that should have them; return how many lacked.
+
+        With `to` only that node is looked after, as are registers that lie on too few nodes.
+
+        Raises:
+            UnavailableError: for one of them it could not be found out what is newest.
+        """
+        brought = 0
+        for start in range(0, len(names), BATCH):
+            brought += self._spread(names[start : start + BATCH], to)
+        return brought
+
+    def ask(self, names: Sequence[bytes]) -> list[Query]:
+        """Return queries on which every node that can answer has been heard, bodies left out."""
+        queries = [Query(name, self._members.lists_of(name)) for name in names]
+        self._poll.hold(queries, fetch=False)
+        self._poll.ask_rest(queries)
+        return queries
+
+    def _spread(self, names: Sequence[bytes], to: str | None) -> int:
+        queries = self.ask(names)
+        jobs: list[Job] = []
+        for query in queries:
+            if query.missing > 0:
+                raise query.verdict()
+            due = [n for n in _wanting(query) if to in (None, n) or query.short > 0]
+            if due:
+                jobs += [Job(query, query.version, (), only=due)]
+        self._complete([job.query for job in jobs])
+        for job in jobs:
+            if job.query.newest.data is None:
+                raise UnavailableError(f"{key_text(job.name)} cannot be read to be copied")
+            job.load((memoryview(job.query.newest.data),))
+        self._taking.settle(jobs)
+        for job in jobs:
+            if job.short > 0:
+                raise UnavailableError(f"{key_text(job.name)} was not copied: {job.reasons()}")
+        return len(jobs)
+
+    def _in_batches(
+        self, names: Sequence[bytes], work: Callable[[Sequence[bytes]], dict[bytes, T | Exception]]
+    ) -> dict[bytes, T | Exception]:
+        results: dict[bytes, T | Exception] = {}
+        for start in range(0, len(names), BATCH):
+            results.update(self._with_current_members(names[start : start + BATCH], work))
+        return results
+
+    def _with_current_members(
+        self, batch: Sequence[bytes], work: Callable[[Sequence[bytes]], dict[bytes, T | Exception]]
+    ) -> dict[bytes, T | Exception]:
+        for _ in range(_ROSTER_ATTEMPTS):
+            try:
+                return work(batch)
+            except Outdated as error:
+                reason = str(error)
+                self._refresh()
+        keeps = UnavailableError(f"the members of the cluster keep changing: {reason}")
+        return dict.fromkeys(batch, keeps)
+
+    def _read(self, names: Sequence[bytes], fetch: bool) -> dict[bytes, Found | Exception | None]:
+        queries = [Query(name, self._members.lists_of(name)) for name in names]
+        self._poll.hold(queries, fetch=fetch)
+        heard = [query for query in queries if query.missing <= 0]
+        doubtful = [query for query in heard if query.short > 0]
+        if doubtful:
+            self._poll.ask_rest(doubtful)
+            doubtful = [query for query in doubtful if query.short > 0]
+        self._complete([query for query in heard if fetch] + doubtful)
+        unconfirmed = self._write_back(doubtful)
+        results: dict[bytes, Found | Exception | None] = {}
+        for query in queries:
+            results[query.name] = unconfirmed.get(query.name) or _finding(query, fetch)
+        return results
+
+    def _complete(self, queries: Iterable[Query]) -> None:
+        """Fetch the newest register of those queries where only its version was heard."""
+        for _ in range(_FETCH_ATTEMPTS):
+            lacking = [
+                query
+                for query in queries
+                if query.missing <= 0 and query.version != ABSENT and query.newest.data is None
+            ]
+            if not lacking:
+                return
+            self._poll.fetch(lacking)
+
+    def _write_back(self, queries: Sequence[Query]) -> dict[bytes, Exception]:
+        """Let enough nodes have what was found on too few, and return where that failed.
+
+        With fewer than 2 rf - 1 nodes, those that answered may be too few to ever confirm it; then
+        the reader is given what there is.
+        """
+        ready = [q for q in queries if q.missing <= 0 and q.newest.data is not None]
+        jobs = [_writing_back(query) for query in ready]
+        self._taking.settle(jobs)
+        failed: dict[bytes, Exception] = {}
+        for query, job in zip(ready, jobs, strict=True):
+            if job.short > 0 and not _too_few_nodes(query):
+                failed[query.name] = UnavailableError(
+                    f"the newest version of {key_text(query.name)} is on too few nodes and could "
+                    f"not be copied: {job.reasons()}"
+                )
+        return failed
+
+    def _write(self, bodies: Mapping[bytes, Body]) -> dict[bytes, Written | Exception]:
+        queries = [Query(name, self._members.lists_of(name)) for name in bodies]
+        self._poll.hold(queries, fetch=False)
+        results: dict[bytes, Written | Exception] = {}
+        jobs: list[tuple[Query, Job]] = []
+        for query in queries:
+            if query.missing > 0:
+                results[query.name] = query.verdict()
+                continue
+            version = successor(query.version, self._client, self._clock.wall())
+            body = bodies[query.name]
+            register = pack_register(query.name, version, body.kind, body.segments)
+            jobs.append((query, Job(query, version, register)))
+        self._taking.settle([job for _, job in jobs])
+        for query, job in jobs:
+            results[query.name] = _outcome(query, job)
+        return results
+
+
+def _wanting(query: Query) -> list[str]:
+    """Return the nodes that should have the newest version and lack it: the preferred ones."""
+    if query.version == ABSENT:
+        return []
+    chosen = {node for one in query.lists for node in one.nodes[: one.copies]}
+    return [node for node in query.behind if node in chosen]
+
+
+def _writing_back(query: Query) -> Job:
+    newest = query.newest
+    assert newest.data is not None and newest.header is not None
+    job = Job(query, newest.header.version, (memoryview(newest.data),))
+    job.taken.update(query.holders)
+    return job
+
+
+def _too_few_nodes(query: Query) -> bool:
+    return any(len(one.nodes) < 2 * one.copies - 1 for one in query.lists)
+
+
+def _finding(query: Query, fetch: bool) -> Found | Exception | None:
+    if query.missing > 0:
+        return query.verdict()
+    if query.version == ABSENT:
+        return None
+    newest = query.newest
+    if newest.header is None or (fetch and newest.data is None):
+        return UnavailableError(f"{key_text(query.name)} is there, but no node that has it answers")
+    body = None if newest.data is None else memoryview(newest.data)[HEADER_BYTES:]
+    return Found(newest.header.version, newest.header.kind, body)
+
+
+def _outcome(query: Query, job: Job) -> Written | Exception:
+    if job.short <= 0:
+        vote = query.newest if query.version != ABSENT else None
+        return Written(job.version, vote.upload if vote else None)
+    copies = max(one.copies for one in query.lists)
+    where = ", ".join(sorted(job.taken)) or "no node"
+    return ReplicationError(
+        f"{key_text(query.name)} was stored on {len(job.taken)} of the {copies} nodes needed "
+        f"({where}); {job.reasons()}. The write is in doubt: a later read may give the old or the "
+        "new value. Store it again once enough nodes answer"
+    )

@@ -1,0 +1,133 @@
+"""The service over plain servers: members, registers, chunks, and who looks after the nodes.
+
+Not the protocol, which is `plain`. The one idea: a node that failed is probed, and one that lost
+its mark is brought back, by a thread of ours, so that no caller waits for either.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import Future
+from typing import Any
+
+from memories.clock import Clock
+from memories.cluster import joining
+from memories.cluster.address import Address
+from memories.cluster.chunks import ChunkStore, Place
+from memories.cluster.members import Members
+from memories.cluster.node import Node
+from memories.cluster.plain import PlainRegisters
+from memories.cluster.rejoin import Rejoin
+from memories.cluster.service import Service
+from memories.cluster.status import node_status
+from memories.cluster.store import FrameStore
+from memories.cluster.versions import new_client
+from memories.cluster.wire import ReplyError
+from memories.errors import InvalidOptionError, UnavailableError
+from memories.logs import logger
+
+_LOOK_SECONDS = 2.0  # How often the marks of all nodes are looked at, traffic or not.
+_PROBE_SECONDS = 0.5
+
+
+class PlainService(Service):
+    """Plain servers, replicated by us.
+
+    Raises:
+        UnavailableError: too few nodes answer.
+        InvalidOptionError: they are of another kind, or would lose data.
+    """
+
+    def __init__(
+        self, addresses: Sequence[Address], copies: int, *, clock: Clock, allow_eviction: bool
+    ) -> None:
+        super().__init__(clock)
+        self.members = Members(
+            addresses, copies, monotonic=clock.monotonic, allow_eviction=allow_eviction
+        )
+        self._strangers: set[str] = set()
+        self._rejoining: dict[str, Future[None]] = {}
+        self._looked_at = 0.0
+        self.registers = PlainRegisters(
+            self.members,
+            new_client(),
+            clock,
+            refresh=lambda: joining.refresh(self.members),
+            on_stranger=self._notice,
+        )
+        self.chunks = ChunkStore(self._place, lambda *work: self.executor.submit(*work))
+        self.store = FrameStore(self.registers, self.chunks, clock)
+        try:
+            joining.found(self.members)
+        except BaseException:
+            self.close()
+            raise
+
+    def tend(self) -> None:
+        """Probe nodes that failed, look at marks, and bring back who restarted."""
+        for node in self.members.everyone():
+            if node.due:
+                self.executor.submit(self._probe, node)
+        if self.clock.monotonic() >= self._looked_at + _LOOK_SECONDS:
+            self._looked_at = self.clock.monotonic()
+            self._look()
+        for name in list(self._strangers):
+            self._bring_back(name)
+
+    def status(self) -> dict[str, dict[str, Any]]:
+        """Return what is known of each node, by its name."""
+        nodes = list(self.members.everyone())
+        states = self.executor.map(lambda node: node_status(node, self.clock.monotonic), nodes)
+        return {node.name: state for node, state in zip(nodes, states, strict=True)}
+
+    def close(self) -> None:
+        """End threads and connections."""
+        super().close()
+        self.members.close()
+
+    def _place(self) -> Place:
+        nodes = {node.name: node for node in self.members.everyone()}
+        return Place(nodes, self.members.rank, self.members.roster.copies)
+
+    def _notice(self, node: Node) -> None:
+        if not self.forked:
+            self._strangers.add(node.name)
+
+    def _probe(self, node: Node) -> None:
+        try:
+            node.call("PING", seconds=_PROBE_SECONDS)
+        except (UnavailableError, ReplyError) as error:
+            node.last_error = str(error)
+
+    def _look(self) -> None:
+        nodes = [node for node in self.members.everyone() if node.usable]
+        try:
+            hellos, _ = joining.greet(self.members, nodes)
+        except InvalidOptionError as error:
+            logger.error("%s", error)
+            return
+        for hello in hellos:
+            mark, roster = hello.mark, hello.roster
+            if roster is not None and roster.epoch > self.members.epoch:
+                joining.refresh(self.members)
+            hello.node.well = mark is not None and joining.is_up(hello, self.members.epoch)
+            if not hello.node.well:
+                self._notice(hello.node)
+
+    def _bring_back(self, name: str) -> None:
+        under_way = self._rejoining.get(name)
+        node = self.members.nodes[name]
+        if node.usable and (under_way is None or under_way.done()):
+            self._rejoining[name] = self.executor.submit(self._rejoin, node)
+
+    def _rejoin(self, node: Node) -> None:
+        try:
+            done = Rejoin(self.members, self.registers, node).run(self.pause)
+        except (UnavailableError, ReplyError) as error:
+            node.last_error = str(error)
+            logger.info("%s is not up to date yet: %s", node.name, error)
+            self.pause(1.0)
+            return
+        if done:
+            self._strangers.discard(node.name)
+            logger.info("%s is up to date", node.name)

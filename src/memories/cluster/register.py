@@ -1,0 +1,98 @@
+"""The register of a key, as it lies on a node: a header of 64 bytes, and what it stands for.
+
+Not the protocol. The one idea: the header has a fixed length and checks itself, so that a server's
+script can compare versions, and a reader learns of a version without fetching a value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+import xxhash
+
+from memories.cluster.versions import TEXT_BYTES, Version
+from memories.errors import CorruptDataError
+
+HEADER_BYTES = 64
+PEEK_BYTES = 128  # The header, and the fixed part of a manifest.
+PREFIX = b"m:r:"
+CHUNK_PREFIX = b"m:c:"
+
+_KIND = TEXT_BYTES
+_BODY_SUM = slice(_KIND + 1, _KIND + 17)
+_HEAD_SUM = slice(_KIND + 17, HEADER_BYTES)
+_HEAD_SUM_DIGITS = HEADER_BYTES - _KIND - 17
+
+
+class Kind(Enum):
+    """What a register stands for."""
+
+    VALUE = b"v"  # A frame follows.
+    MANIFEST = b"m"  # A manifest follows; the frame lies in chunks.
+    TOMBSTONE = b"t"  # The key was deleted.
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """The first 64 bytes of a register."""
+
+    version: Version
+    kind: Kind
+    body_sum: bytes
+
+
+def register_name(key: str) -> bytes:
+    """Return the name of the register of `key` on a node."""
+    return PREFIX + key.encode()
+
+
+def key_of(name: bytes) -> str:
+    """Return the key whose register has this name."""
+    return name[len(PREFIX) :].decode()
+
+
+def pack_register(
+    name: bytes, version: Version, kind: Kind, body: Sequence[memoryview] = ()
+) -> tuple[memoryview, ...]:
+    """Return the bytes of a register as a gather list; the body is not copied."""
+    digest = xxhash.xxh3_64()
+    for segment in body:
+        digest.update(segment)
+    lead = version.text + kind.value + digest.hexdigest().encode()
+    return (memoryview(lead + _head_sum(name, lead)), *body)
+
+
+def read_header(name: bytes, data: Any) -> Header:
+    """Return the header at the start of `data`.
+
+    Raises:
+        CorruptDataError: it is damaged, or that of another register.
+    """
+    head = bytes(data[:HEADER_BYTES])
+    if len(head) < HEADER_BYTES or head[_HEAD_SUM] != _head_sum(name, head[: _HEAD_SUM.start]):
+        raise CorruptDataError(f"the register of {key_text(name)} on a node is damaged")
+    return Header(Version.parse(head[:TEXT_BYTES]), Kind(head[_KIND : _KIND + 1]), head[_BODY_SUM])
+
+
+def read_body(name: bytes, header: Header, data: Any) -> memoryview:
+    """Return what follows the header, checked against it.
+
+    Raises:
+        CorruptDataError: it is damaged.
+    """
+    body = memoryview(data)[HEADER_BYTES:]
+    if xxhash.xxh3_64_hexdigest(body).encode() != header.body_sum:
+        raise CorruptDataError(f"the register of {key_text(name)} on a node is damaged")
+    return body
+
+
+def key_text(name: bytes) -> str:
+    """Return the key of a register as a message shows it."""
+    return repr(name[len(PREFIX) :].decode(errors="replace")[:200])
+
+
+def _head_sum(name: bytes, lead: bytes) -> bytes:
+    return xxhash.xxh3_64_hexdigest(lead + name)[:_HEAD_SUM_DIGITS].encode()

@@ -1,0 +1,111 @@
+"""The nodes behind one manager, from the first question to the last, whatever their topology.
+
+It owns what has a life of its own: connections, worker threads, and the keeper that probes failing
+nodes and brings back those that restarted.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from memories.clock import Clock
+from memories.cluster.store import FrameStore
+from memories.errors import ClosedError, ForkedError
+
+WORKERS = 32  # Threads are made as they are needed.
+_KEEPER_SECONDS = 0.25
+
+Progress = Callable[[int, int], object]
+
+
+class Service(ABC):
+    """What a manager asks of its nodes."""
+
+    store: FrameStore
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+        self.executor = ThreadPoolExecutor(WORKERS, thread_name_prefix="memories-nodes")
+        self.forked = False
+        self._ended = threading.Event()
+        _services.add(self)
+
+    @property
+    def closed(self) -> bool:
+        """Return whether it was closed."""
+        return self._ended.is_set()
+
+    def start(self) -> None:
+        """Begin to look after the nodes, until the service is closed or forgotten."""
+        arguments = (weakref.ref(self), self._ended)
+        threading.Thread(
+            target=_keep, args=arguments, name="memories-nodes-keeper", daemon=True
+        ).start()
+
+    def require_open(self, *, writing: bool = False) -> None:
+        """Raise unless the nodes may be used.
+
+        Raises:
+            ClosedError: the manager was cleaned up.
+            ForkedError: this is a forked child, which may only read.
+        """
+        if self.closed:
+            raise ClosedError("this manager was cleaned up; make a new DistributedMemoryManager")
+        if writing and self.forked:
+            raise ForkedError(
+                "this manager was opened before the fork; a child process may read from its "
+                "nodes, but to write it needs a DistributedMemoryManager of its own"
+            )
+
+    def pause(self, seconds: float) -> bool:
+        """Wait, and return whether the service was closed meanwhile."""
+        return self._ended.wait(seconds)
+
+    @abstractmethod
+    def tend(self) -> None:
+        """Look after the nodes once; called a few times a second."""
+
+    @abstractmethod
+    def status(self) -> dict[str, dict[str, Any]]:
+        """Return what is known of each node, by its name."""
+
+    def close(self) -> None:
+        """End threads and connections. Idempotent."""
+        self._ended.set()
+        self.executor.shutdown(wait=False, cancel_futures=True)
+        _services.discard(self)
+
+    def after_fork(self) -> None:
+        """In a forked child: leave the parent's threads and connections alone."""
+        self.forked = True
+        self.executor = ThreadPoolExecutor(WORKERS, thread_name_prefix="memories-nodes")
+
+
+class _Services(weakref.WeakSet[Service]):
+    """Those that run."""
+
+
+_services = _Services()
+
+
+def _keep(reference: weakref.ref[Service], ended: threading.Event) -> None:
+    while not ended.wait(_KEEPER_SECONDS):
+        service = reference()
+        if service is None:
+            return
+        service.tend()
+        del service
+
+
+def _after_fork() -> None:
+    for service in list(_services):
+        service.after_fork()
+
+
+os.register_at_fork(after_in_child=_after_fork)

@@ -1,0 +1,206 @@
+"""Frames by key on many nodes: small ones in registers, large ones in chunks that a register names.
+
+Not a manager and not a cache, and it knows nothing of values. The one idea: a register decides, so
+that a large value appears and disappears as a whole, like a small one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+from memories.clock import Clock
+from memories.cluster.chunks import ChunkStore
+from memories.cluster.manifest import INLINE_BYTES, Manifest, new_upload, read_manifest
+from memories.cluster.register import Kind, key_of, register_name
+from memories.cluster.registers import Body, Found, Registers, Written
+from memories.cluster.versions import Version
+from memories.codecs.memory import allocate, view_bytes
+from memories.errors import (
+    ConflictError,
+    CorruptDataError,
+    KeyNotFoundError,
+    ReplicationError,
+    UnavailableError,
+)
+
+_READ_ATTEMPTS = 5  # How often a read may be overtaken by writes before it gives up.
+
+
+class Stored(NamedTuple):
+    """A frame as it came from the nodes; its bytes were verified on the way."""
+
+    version: Version
+    frame: memoryview
+
+
+class FrameStore:
+    """Stores, reads and deletes frames by key."""
+
+    def __init__(self, registers: Registers, chunks: ChunkStore, clock: Clock) -> None:
+        self._registers = registers
+        self._chunks = chunks
+        self._clock = clock
+
+    def put(
+        self, key: str, segments: Sequence[memoryview], *, if_version: int | None = None
+    ) -> Version:
+        """Store the frame that `segments` are in a row.
+
+        Raises:
+            UnavailableError: too few nodes answer; nothing was stored.
+            ReplicationError: it is on fewer nodes than asked for.
+            ConflictError: the key is not at `if_version`.
+        """
+        name = register_name(key)
+        nbytes = sum(segment.nbytes for segment in segments)
+        if nbytes <= INLINE_BYTES:
+            body = Body(Kind.VALUE, segments)
+            return self._write_one(name, body, if_version)
+        upload, chunk_bytes = new_upload(nbytes, self._clock.wall())
+        sums = self._chunks.write(upload, chunk_bytes, segments)
+        manifest = Manifest(upload, nbytes, chunk_bytes, sums).pack()
+        try:
+            return self._write_one(name, Body(Kind.MANIFEST, [memoryview(manifest)]), if_version)
+        except (UnavailableError, ConflictError) as error:
+            if not isinstance(error, ReplicationError):  # In doubt: a node may name the chunks.
+                self._chunks.remove(upload)
+            raise
+
+    def put_many(
+        self, frames: Mapping[str, Sequence[memoryview]]
+    ) -> dict[str, Version | Exception]:
+        """Store many frames, the small ones of them in a few questions to each node."""
+        results: dict[str, Version | Exception] = {}
+        small = {
+            key: Body(Kind.VALUE, segments)
+            for key, segments in frames.items()
+            if sum(segment.nbytes for segment in segments) <= INLINE_BYTES
+        }
+        outcomes = self._registers.write({register_name(key): small[key] for key in small})
+        for key in frames:
+            if key in small:
+                results[key] = self._settle(outcomes[register_name(key)])
+                continue
+            try:
+                results[key] = self.put(key, frames[key])
+            except UnavailableError as error:
+                results[key] = error
+        return results
+
+    def get(self, key: str) -> Stored:
+        """Return the newest frame of `key`.
+
+        Raises:
+            KeyNotFoundError: it is absent.
+            UnavailableError: too few nodes answer to know.
+            CorruptDataError: what the nodes hold is damaged beyond repair.
+        """
+        (result,) = self.get_many([key]).values()
+        if isinstance(result, Exception):
+            raise result
+        return result
+
+    def get_many(self, keys: Iterable[str]) -> dict[str, Stored | Exception]:
+        """Return the newest frame of each key, or why it cannot be had."""
+        names = {register_name(key): key for key in keys}
+        found = self._registers.read(list(names))
+        return {key: self._open(key, found[name]) for name, key in names.items()}
+
+    def delete(self, key: str) -> Version:
+        """Make `key` absent.
+
+        Raises:
+            KeyNotFoundError: it is absent already.
+            UnavailableError: too few nodes answer; nothing has changed.
+            ReplicationError: fewer nodes than asked for know of it.
+        """
+        name = register_name(key)
+        found = _raised(self._registers.read([name], fetch=False)[name])
+        if found is None or found.kind is Kind.TOMBSTONE:
+            raise absent(key)
+        return self._write_one(name, Body(Kind.TOMBSTONE), None)
+
+    def versions(self, keys: Iterable[str]) -> dict[str, Version | Exception | None]:
+        """Return the newest version of each key, None where it is absent, without its value."""
+        names = {register_name(key): key for key in keys}
+        found = self._registers.read(list(names), fetch=False)
+        return {key: _version(found[name]) for name, key in names.items()}
+
+    def scan(self, prefix: str) -> Iterator[str]:
+        """Yield the keys that start with `prefix`, ordered by their UTF-8 bytes.
+
+        Costs the memory of their names. A key that comes or goes meanwhile may be missed or shown.
+
+        Raises:
+            UnavailableError: too few nodes answer to know of all.
+        """
+        names = sorted({n for batch in self._registers.scan(prefix.encode()) for n in batch})
+        for start in range(0, len(names), 500):
+            found = self._registers.read(names[start : start + 500], fetch=False)
+            for name, one in found.items():
+                present = _raised(one)
+                if present is not None and present.kind is not Kind.TOMBSTONE:
+                    yield key_of(name)
+
+    def _write_one(self, name: bytes, body: Body, if_version: int | None) -> Version:
+        outcome = self._registers.write({name: body}, if_version=if_version)[name]
+        result = self._settle(outcome)
+        if isinstance(result, Exception):
+            raise result
+        return result
+
+    def _settle(self, outcome: Written | Exception) -> Version | Exception:
+        """Let go of what a write replaced."""
+        if isinstance(outcome, Exception):
+            return outcome
+        if outcome.replaced is not None:
+            self._chunks.expire(outcome.replaced)
+        return outcome.version
+
+    def _open(self, key: str, found: Found | Exception | None) -> Stored | Exception:
+        name = register_name(key)
+        error: Exception = UnavailableError(
+            f"{key[:200]!r} is rewritten faster than it can be read"
+        )
+        for _ in range(_READ_ATTEMPTS):
+            if isinstance(found, Exception):
+                return found
+            if found is None or found.kind is Kind.TOMBSTONE:
+                return absent(key)
+            assert found.body is not None
+            if found.kind is Kind.VALUE:
+                return Stored(found.version, found.body)
+            try:
+                return Stored(found.version, self._gather(found.body))
+            except (CorruptDataError, UnavailableError) as fault:
+                # A value that was replaced meanwhile loses its chunks: then there is a newer one.
+                error = type(fault)(f"{key[:200]!r} cannot be read: {fault}")
+                newer = self._registers.read([name])[name]
+                if isinstance(newer, Found) and newer.version == found.version:
+                    return error
+                found = newer
+        return error
+
+    def _gather(self, body: memoryview) -> memoryview:
+        manifest = read_manifest(body)
+        frame = view_bytes(allocate(manifest.nbytes))
+        self._chunks.read(manifest, frame)
+        return frame.toreadonly()
+
+
+def absent(key: str) -> KeyNotFoundError:
+    """Return the error of a key that no node has, and enough nodes were asked."""
+    return KeyNotFoundError(f"{key[:200]!r} is not on the nodes")
+
+
+def _raised(found: Found | Exception | None) -> Found | None:
+    if isinstance(found, Exception):
+        raise found
+    return found
+
+
+def _version(found: Found | Exception | None) -> Version | Exception | None:
+    if found is None or isinstance(found, Exception):
+        return found
+    return None if found.kind is Kind.TOMBSTONE else found.version

@@ -1,0 +1,187 @@
+"""The manager with a second key space, on nodes: tiers here, replicas there.
+
+Not a tier: what is stored on the nodes stays there, whatever the tiers do. It turns values into
+frames and back; everything else about nodes is `cluster`.
+"""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from memories import codecs
+from memories.cluster.opening import check_factor, check_nodes, open_service
+from memories.cluster.service import Service
+from memories.codecs.frame import Frame, pack
+from memories.core.memory_manager import MemoryManager
+from memories.core.values import MISSING
+from memories.errors import InvalidOptionError, KeyNotFoundError
+from memories.keys import check_key
+from memories.parcel import Parcel
+
+
+class DistributedMemoryManager(MemoryManager):
+    """A `MemoryManager` that also stores values on several nodes, each on more than one.
+
+    The methods named `..._distributed` work on the nodes' own key space; all others are those of
+    `MemoryManager` and stay local. Any `replication_factor - 1` nodes may fail at a time.
+
+    Args:
+        sizes: As for `MemoryManager`: hot, warm and cold memory size, and whether there is glacier.
+        nodes: Servers that speak the protocol of Valkey and Redis: `"host:port"` or a `redis://`,
+            `rediss://`, `valkey://` or `unix://` URL. Either plain servers or members of a Cluster.
+        replication_factor: On how many nodes a value lies.
+        node_options: `user`, `password` and `tls` for all nodes that do not name their own.
+        allow_eviction: Accept nodes that drop values when they are full.
+        near_cache: Serve what was read once from local memory, kept right by the nodes.
+        options: All other options of `MemoryManager`.
+
+    Raises:
+        InvalidOptionError: an option means nothing, or the nodes cannot hold what is asked of them.
+        UnavailableError: too few nodes answer.
+    """
+
+    def __init__(
+        self,
+        *sizes: Any,
+        nodes: Sequence[str],
+        replication_factor: int = 2,
+        node_options: Mapping[str, Any] | None = None,
+        allow_eviction: bool = False,
+        near_cache: bool = True,
+        **options: Any,
+    ) -> None:
+        addresses = check_nodes(nodes, node_options or {})
+        factor = check_factor(replication_factor, len(addresses))
+        super().__init__(*sizes, **options)
+        try:
+            self._service: Service = open_service(
+                addresses, factor, clock=self._engine.clock, allow_eviction=allow_eviction
+            )
+        except BaseException:
+            super().cleanup()
+            raise
+        # An end that garbage collection brings may come in the middle of anything.
+        weakref.finalize(self, _close_soon, self._service).atexit = False
+
+    def store_distributed(self, key: str, data: Any, *, if_version: int | None = None) -> None:
+        """Store `data` under `key` on the nodes; once this returns, it is on enough of them.
+
+        Args:
+            key: A `str` of 1 to 4,096 bytes in UTF-8, without NUL.
+            data: Any value that has a codec or can be pickled. Do not change it meanwhile.
+            if_version: Store only if the key is at this version (0: absent). On a Cluster only.
+
+        Raises:
+            UnavailableError: too few nodes answer; nothing was stored.
+            ReplicationError: fewer nodes than asked for have it; the message says which.
+            ConflictError: the key is at another version than `if_version`.
+        """
+        key = check_key(key)
+        self._service.require_open(writing=True)
+        self._service.store.put(key, self._pack(key, data).segments, if_version=if_version)
+
+    def retrieve_distributed(
+        self, key: str, default: Any = MISSING, *, copy: bool | None = None
+    ) -> Any:
+        """Return the newest value of `key` on the nodes.
+
+        What you get is as from `retrieve`: read-only arrays, or with `copy=True` a private one.
+
+        Raises:
+            KeyNotFoundError: it is absent, and no default was given.
+            UnavailableError: too few nodes answer to know.
+            CorruptDataError: every copy that can be reached is damaged.
+            UntrustedDataError: it would run code, and no trusted key has signed it.
+        """
+        key = check_key(key)
+        self._service.require_open()
+        try:
+            frame = self._service.store.get(key).frame
+        except KeyNotFoundError:
+            if default is MISSING:
+                raise
+            return default
+        return self._value(key, frame, copy=bool(copy))
+
+    def delete_distributed(self, key: str) -> None:
+        """Remove `key` from the nodes.
+
+        Raises:
+            KeyNotFoundError: it is absent.
+            UnavailableError: too few nodes answer; nothing has changed.
+            ReplicationError: fewer nodes than asked for know of it.
+        """
+        key = check_key(key)
+        self._service.require_open(writing=True)
+        self._service.store.delete(key)
+
+    def store_many_distributed(self, mapping: Mapping[str, Any]) -> None:
+        """Store every item of `mapping` on the nodes, in a few questions to each.
+
+        Raises:
+            ReplicationError: some are on too few nodes; the others are stored.
+            UnavailableError: for some too few nodes answer; the others are stored.
+        """
+        self._service.require_open(writing=True)
+        frames = {key: self._pack(check_key(key), data).segments for key, data in mapping.items()}
+        results = self._service.store.put_many(frames)
+        _raise_first(results)
+
+    def retrieve_many_distributed(self, keys: Iterable[str]) -> dict[str, Any]:
+        """Return the values of `keys` on the nodes; raises like `retrieve_distributed` for one."""
+        self._service.require_open()
+        results = self._service.store.get_many([check_key(key) for key in keys])
+        _raise_first(results)
+        return {
+            key: self._value(key, stored.frame)  # type: ignore[union-attr]
+            for key, stored in results.items()
+        }
+
+    def scan_distributed(self, prefix: str = "") -> Iterator[str]:
+        """Yield the keys on the nodes that start with `prefix`, ordered by their UTF-8 bytes."""
+        self._service.require_open()
+        if not isinstance(prefix, str):
+            raise InvalidOptionError(f"a prefix must be a str, not {type(prefix).__name__}")
+        return self._service.store.scan(prefix)
+
+    def get_node_status(self) -> dict[str, dict[str, Any]]:
+        """Return the state of every node, by its name; one that does not answer is not `online`."""
+        self._service.require_open()
+        return self._service.status()
+
+    def cleanup(self) -> None:
+        """Close the manager and its connections. Idempotent; what is on the nodes stays there."""
+        self._service.close()
+        super().cleanup()
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        raise InvalidOptionError(
+            "a DistributedMemoryManager cannot be pickled, for it holds credentials; make one "
+            "where it is needed"
+        )
+
+    def _pack(self, key: str, data: Any) -> Frame:
+        parts = codecs.encode(data)
+        stamp = int(self._engine.clock.wall() * 1_000_000)
+        return pack(parts, key=key, version=stamp, signer=self._hierarchy.trust)
+
+    def _value(self, key: str, frame: memoryview, *, copy: bool = False) -> Any:
+        """Return the value in a frame whose bytes were verified as they came."""
+        parcel = Parcel.of_frame(frame, key=key)
+        if copy:
+            return parcel.private(self._hierarchy.trust, verify=False)
+        return parcel.value(self._hierarchy.trust, verify=False)
+
+
+def _raise_first(results: Mapping[str, Any]) -> None:
+    for result in results.values():
+        if isinstance(result, Exception):
+            raise result
+
+
+def _close_soon(service: Service) -> None:
+    if not service.closed:
+        threading.Thread(target=service.close, name="memories-nodes-end").start()
