@@ -26,16 +26,31 @@ class Lazy(NamedTuple):
 
 
 COMMANDS = {
+    "adopt": Lazy("memories.cli.adopt", "adopt", "Take over the store of a machine that is gone."),
+    "advise": Lazy("memories.cli.advise", "advise", "Say which sizes would serve a store best."),
+    "bench": Lazy("memories.cli.bench", "bench", "Measure what this machine gives."),
     "check": Lazy("memories.cli.check", "check", "Verify every value of a store."),
+    "cluster": Lazy("memories.cli.cluster", "cluster", "Show and mend the nodes of a cluster."),
+    "completion": Lazy("memories.cli.completion", "completion", "Teach a shell to complete."),
     "config": Lazy("memories.cli.config", "config", "Show each option and where it comes from."),
+    "dashboard": Lazy("memories.cli.dashboard", "dashboard", "Serve a live page about a store."),
     "demo": Lazy("memories.cli.demo", "demo", "Explore a real raster through the four tiers."),
+    "doctor": Lazy("memories.cli.doctor", "doctor", "Look for what is slow, missing or wrong."),
+    "explain": Lazy("memories.cli.explain", "explain", "Say why a key is where it is."),
     "get": Lazy("memories.cli.get", "get", "Print a value, or write it to a file."),
     "key": Lazy("memories.cli.key", "key", "Show, export and import signing keys."),
     "ls": Lazy("memories.cli.ls", "ls", "List the keys of a store."),
+    "move": Lazy("memories.cli.move", "move", "Move a value to another tier."),
+    "pin": Lazy("memories.cli.move", "pin", "Forbid moving and evicting a key."),
+    "put": Lazy("memories.cli.put", "put", "Store a file, or what is piped in."),
+    "report": Lazy("memories.cli.report", "report", "Write one page about a store."),
+    "rm": Lazy("memories.cli.rm", "rm", "Remove keys."),
+    "simulate": Lazy("memories.cli.simulate", "simulate", "Replay a trace through the policies."),
     "snapshot": Lazy(
         "memories.cli.snapshot", "snapshot", "Make, verify and look into snapshot files."
     ),
     "stat": Lazy("memories.cli.stat", "stat", "Show what a store holds, or one of its keys."),
+    "top": Lazy("memories.cli.top", "top", "Watch a store live, in the terminal."),
 }
 
 

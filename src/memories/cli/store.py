@@ -34,9 +34,9 @@ def json_option(command: Command) -> Command:
 
 @contextmanager
 def opened(
-    store: Path, glacier: str | None = None, *, read_only: bool = True
+    store: Path, glacier: str | None = None, *, read_only: bool = True, create: bool = False
 ) -> Iterator[MemoryManager]:
-    """Open the store, for reading unless told otherwise.
+    """Open the store, for reading unless told otherwise; `create` makes one where there is none.
 
     Raises:
         StorageError: there is no store at that place.
@@ -44,7 +44,7 @@ def opened(
     """
     from memories import MemoryManager
 
-    if not (store / "cold").is_dir():
+    if not create and not (store / "cold").is_dir():
         raise StorageError(
             f"{str(store)!r} holds no store; give the directory that was the manager's storage_path"
         )

@@ -1,0 +1,111 @@
+"""`memories bench`: what this machine gives, measured in seconds and compared with its own floor.
+
+Not the project's benchmarks, which run beside other libraries: this one answers whether a disk, a
+mount or a machine is as fast as one thinks.
+"""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from time import perf_counter
+from typing import Any, NamedTuple
+
+import click
+
+from memories.cli.store import json_option
+from memories.cli.words import print_json
+
+ROUNDS = 7
+
+
+class Figure(NamedTuple):
+    """One thing measured: how much in which unit."""
+
+    name: str
+    value: float
+    unit: str
+
+
+@click.command()
+@click.option(
+    "--at",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="The directory whose disk is measured; the one for temporary files if not given.",
+)
+@click.option(
+    "--megabytes", default=32, show_default=True, type=click.IntRange(1, 4096), help="Per array."
+)
+@json_option
+def bench(at: Path | None, megabytes: int, as_json: bool) -> None:
+    """Measure hits, stores and retrieves on this machine, in a few seconds.
+
+    Writes into a new directory and removes it again. Every figure is the median of seven.
+    """
+    with tempfile.TemporaryDirectory(prefix="memories-bench-", dir=at) as directory:
+        figures = measure(Path(directory), megabytes)
+    if as_json:
+        print_json({one.name: {"value": one.value, "unit": one.unit} for one in figures})
+        return
+    for one in figures:
+        click.echo(f"{one.name:<32}{one.value:>12,.1f} {one.unit}")
+
+
+def measure(directory: Path, megabytes: int) -> list[Figure]:
+    """Return the figures of the disk that `directory` is on."""
+    import numpy as np
+
+    from memories import MemoryManager
+
+    small = np.arange(128.0)
+    large = np.random.default_rng(1).random(megabytes * 125_000)
+    size = large.nbytes / 1e6
+    path = directory / "plain.npy"
+    room = f"{8 * megabytes} MB"
+    with MemoryManager(room, room, 100, storage_path=directory / "store") as manager:
+        manager.store("small", small, tier="warm", pin=True)
+        figures = [
+            Figure("hit of 1 KB in warm", 1e6 * _each(lambda: manager["small"], 20_000), "us"),
+            Figure("dict, then a view", 1e6 * _each(lambda: small.view(), 20_000), "us"),
+            Figure(
+                f"store {megabytes} MB, warm",
+                size / _median(lambda: manager.store("large", large, tier="warm")),
+                "MB/s",
+            ),
+            Figure("copy of the same array", size / _median(large.copy), "MB/s"),
+        ]
+        manager.delete("large")
+        figures += [
+            Figure(
+                f"store {megabytes} MB, cold",
+                size / _median(lambda: manager.store("large", large, tier="cold")),
+                "MB/s",
+            ),
+            Figure("numpy.save of it", size / _median(lambda: np.save(path, large)), "MB/s"),
+            Figure(
+                f"retrieve {megabytes} MB, cold",
+                size / _median(lambda: manager.retrieve("large", copy=True)),
+                "MB/s",
+            ),
+            Figure("numpy.load of it", size / _median(lambda: np.load(path)), "MB/s"),
+        ]
+    return figures
+
+
+def _median(work: Callable[[], Any]) -> float:
+    seconds = []
+    for _ in range(ROUNDS):
+        started = perf_counter()
+        work()
+        seconds.append(perf_counter() - started)
+    return statistics.median(seconds)
+
+
+def _each(work: Callable[[], Any], times: int) -> float:
+    def repeat() -> None:
+        for _ in range(times):
+            work()
+
+    return _median(repeat) / times

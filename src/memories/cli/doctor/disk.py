@@ -1,0 +1,128 @@
+"""The disk of a store: its room, its kind, its speed, its clock, and who has it open."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from memories.cli.doctor.finding import Finding, Level, fine, judged
+from memories.errors import MemoriesError
+from memories.units import format_size
+
+TRIAL_BYTES = 32_000_000
+ENOUGH_BYTES = 5 * 10**9
+SLOW_BYTES_PER_SECOND = 80e6
+SLOW_SYNC_SECONDS = 0.1
+CLOCK_SECONDS = 2.0
+
+
+def look(store: Path | None) -> Iterator[Finding]:
+    """Yield what is found of the store, or of the directory for temporary files."""
+    place = Path(tempfile.gettempdir()) if store is None else store
+    if not place.is_dir():
+        yield Finding("store", Level.BAD, f"{place} is no directory", "name a manager's directory")
+        return
+    if store is not None:
+        yield from _store(store)
+    yield from _space(place)
+    yield _kind(place)
+    try:
+        yield from _speed(place)
+    except OSError as error:
+        advice = "no store can be written there; mend its rights or choose another directory"
+        yield Finding("disk", Level.BAD, f"{place} cannot be written: {error.strerror}", advice)
+
+
+def _store(store: Path) -> Iterator[Finding]:
+    from memories.analytics.telemetry import read_document, writer_lives
+    from memories.cli.store import opened
+
+    try:
+        with opened(store) as manager:
+            tiers = manager.stats().tiers
+            words = ", ".join(
+                f"{tier.keys:,} keys in {name}" for name, tier in tiers.items() if name.durable
+            )
+        yield fine("store", words)
+        document = read_document(store)
+    except MemoriesError as error:
+        yield Finding("store", Level.BAD, str(error), f"memories check {store}")
+        return
+    if document is None:
+        yield fine("writer", "none has been here since telemetry is kept")
+        return
+    pid = document.get("pid")
+    yield fine("writer", f"pid {pid} has it open" if writer_lives(document) else "not open")
+    failures = int(document.get("failures", 0))
+    yield judged(
+        "failures",
+        failures == 0,
+        f"{failures} background actions failed since it was opened: "
+        f"{document.get('latest_failure')}" if failures else "none since it was opened",
+        "nothing was lost; mend the cause (a full disk, a bucket that refuses)",
+    )  # fmt: skip
+
+
+def _space(place: Path) -> Iterator[Finding]:
+    status = os.statvfs(place)
+    free = status.f_bavail * status.f_frsize
+    yield judged(
+        "disk space",
+        free >= ENOUGH_BYTES,
+        f"{format_size(free)} free of {format_size(status.f_blocks * status.f_frsize)}",
+        "make room, or set cold_memory_size to less: cold holds what the disk has left",
+    )
+    if status.f_files:
+        share = status.f_favail / status.f_files
+        yield judged("inodes", share > 0.02, f"{100 * share:.0f} % free", "remove small files")
+
+
+def _kind(place: Path) -> Finding:
+    from memories.backends.disk.network import remote_kind
+
+    kind = remote_kind(place)
+    return judged(
+        "file system",
+        kind is None,
+        "local" if kind is None else f"on the network ({kind})",
+        "keep the store on a local disk: locks and power cuts are not what they are there",
+    )
+
+
+def _speed(place: Path) -> Iterator[Finding]:
+    """Write, sync and read one file, and compare its time with the clock."""
+    block = os.urandom(1_000_000)
+    with tempfile.NamedTemporaryFile(prefix=".memories-doctor-", dir=place) as file:
+        started = time.perf_counter()
+        for _ in range(TRIAL_BYTES // len(block)):
+            file.write(block)
+        file.flush()
+        os.fsync(file.fileno())
+        rate = TRIAL_BYTES / (time.perf_counter() - started)
+        skew = abs(os.fstat(file.fileno()).st_mtime - time.time())
+        file.write(b"x")
+        file.flush()
+        started = time.perf_counter()
+        os.fsync(file.fileno())
+        sync = time.perf_counter() - started
+    yield judged(
+        "disk speed",
+        rate >= SLOW_BYTES_PER_SECOND,
+        f"writes {format_size(rate)}/s, synced",
+        "values that sink to cold wait for it; use a faster disk, or larger warm memory",
+    )
+    yield judged(
+        "sync",
+        sync <= SLOW_SYNC_SECONDS,
+        f"{1000 * sync:.1f} ms",
+        'durability="full" waits that long for each store',
+    )
+    yield judged(
+        "disk clock",
+        skew <= CLOCK_SECONDS,
+        f"{skew:.1f} s from this machine's",
+        "set both clocks (NTP): times to live go by this machine's",
+    )

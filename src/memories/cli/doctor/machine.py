@@ -1,0 +1,155 @@
+"""The machine and the installation: packages, configuration, RAM, GPU, limits and clocks."""
+
+from __future__ import annotations
+
+import os
+import platform
+import resource
+import stat
+import time
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+
+from memories._version import __version__
+from memories.cli.doctor.finding import Finding, Level, fine, judged
+from memories.errors import MemoriesError
+from memories.units import format_size, parse_size
+
+NEEDED = ("numpy", "numcodecs", "msgspec", "xxhash", "click", "platformdirs")
+EXTRAS = {
+    "glacier": "obstore", "plot": "matplotlib", "fast": "isal", "terminal": "rich",
+    "dashboard": "starlette",
+}  # fmt: skip
+ENOUGH_FILES = 4096
+ENOUGH_MAPS = 65_530
+EARLIEST = 1_735_689_600  # The first of January 2025: no clock is older than this program.
+
+
+def look() -> Iterator[Finding]:
+    """Yield what is found."""
+    yield from _packages()
+    yield from _configuration()
+    yield from _memory()
+    yield _gpu()
+    yield from _limits()
+    yield _clock()
+    yield _key_file()
+
+
+def _packages() -> Iterator[Finding]:
+    yield fine("versions", f"memories {__version__}, Python {platform.python_version()}")
+    versions = {name: _version(name) for name in NEEDED}
+    missing = [name for name, found in versions.items() if found is None]
+    words = ", ".join(f"{name} {found}" for name, found in versions.items() if found)
+    advice = f"pip install {' '.join(missing)}"
+    yield judged("packages", not missing, words, advice, level=Level.BAD)
+    absent = [extra for extra, module in EXTRAS.items() if find_spec(module) is None]
+    yield judged(
+        "extras",
+        not absent,
+        f"without {', '.join(absent)}" if absent else "all there",
+        f"if you want them: pip install 'tiered-memories[{','.join(absent)}]'",
+        level=Level.FINE,
+    )
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def _configuration() -> Iterator[Finding]:
+    from memories import MemoryManager
+    from memories.core.configured import options_of
+
+    try:
+        options = options_of(MemoryManager.__init__)
+    except MemoriesError as error:
+        yield Finding("configuration", Level.BAD, str(error), "mend it; `memories config` shows it")
+        return
+    said = [one for one in options if one.origin != "default"]
+    words = ", ".join(f"{one.name} from {one.origin}" for one in said) or "all defaults"
+    yield fine("configuration", words)
+
+
+def _memory() -> Iterator[Finding]:
+    from memories import MemoryManager
+    from memories.core.configured import options_of
+    from memories.sizing import host_room
+
+    try:
+        options = {one.name: one.value for one in options_of(MemoryManager.__init__)}
+    except MemoriesError:
+        return  # Said above.
+    wanted = sum(parse_size(options[name]) for name in ("hot_memory_size", "warm_memory_size"))
+    room = host_room()
+    yield judged(
+        "memory",
+        wanted <= room,
+        f"hot and warm may take {format_size(wanted)}, {format_size(room)} are free",
+        "set hot_memory_size and warm_memory_size to what is there; until then the tiers hold less "
+        "than configured (see effective_bytes in `stats()`)",
+    )
+
+
+def _gpu() -> Finding:
+    if not Path("/dev/nvidia0").exists():
+        return fine("gpu", "none: the hot tier stands in RAM")
+    modules = [name for name in ("torch", "cupy", "jax") if find_spec(name)]
+    return judged(
+        "gpu",
+        bool(modules),
+        f"there is one; {', '.join(modules) or 'nothing'} to use it with",
+        "install torch, cupy or jax built for it",
+    )
+
+
+def _limits() -> Iterator[Finding]:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    yield judged(
+        "open files",
+        soft >= ENOUGH_FILES,
+        f"{soft} allowed, at most {hard}",
+        f"ulimit -n {ENOUGH_FILES}: each large value that is read from disk keeps a file open",
+    )
+    path = Path("/proc/sys/vm/max_map_count")
+    if path.exists():
+        maps = int(path.read_text())
+        yield judged(
+            "mappings",
+            maps >= ENOUGH_MAPS,
+            f"{maps} allowed",
+            f"sysctl vm.max_map_count={ENOUGH_MAPS}: large values are mapped while they are read",
+        )
+
+
+def _clock() -> Finding:
+    now = time.time()
+    return judged(
+        "clock",
+        now > EARLIEST,
+        time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(now)),
+        "set the clock (NTP): times to live and grace times go by it",
+        level=Level.BAD,
+    )
+
+
+def _key_file() -> Finding:
+    from memories.codecs.trust import default_path
+
+    path = default_path()
+    if not path.exists():
+        return fine("signing key", "none yet; one is made when an object is first pickled")
+    mode = stat.S_IMODE(path.stat().st_mode)
+    mine = path.stat().st_uid == os.geteuid()
+    return judged(
+        "signing key",
+        mine and not mode & 0o077,
+        f"{path}, mode {mode:o}",
+        f"chmod 600 {path}, and own it: whoever has it can sign what runs as you",
+        level=Level.BAD,
+    )

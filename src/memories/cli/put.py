@@ -1,0 +1,106 @@
+"""`memories put`: a file, or what is piped in, as a value of a store."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Any
+
+import click
+
+from memories.cli.failure import USAGE, Failure
+from memories.cli.store import opened, store_argument
+from memories.cli.words import escape, unescape
+
+_NPY = b"\x93NUMPY"
+
+
+@click.command()
+@store_argument
+@click.argument("key")
+@click.argument("source", type=click.File("rb"), default="-")
+@click.option("-e", "--escaped", is_flag=True, help="KEY is escaped, as ls prints it.")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["auto", "npy", "bytes", "text", "json"]),
+    default="auto",
+    help="What SOURCE is; auto is npy where it begins like one, bytes otherwise.",
+)
+@click.option(
+    "--tier", type=click.Choice(["cold", "glacier"]), default="cold", help="Where to store it."
+)
+@click.option("--ttl", type=float, help="Seconds to live.")
+@click.option("--pin", is_flag=True, help="Forbid moving and evicting it.")
+@click.option("-m", "--metadata", multiple=True, metavar="NAME=VALUE", help="Words about it.")
+@click.option("--create", is_flag=True, help="Make the store if there is none.")
+def put(
+    store: Path,
+    glacier: str | None,
+    key: str,
+    source: IO[bytes],
+    escaped: bool,
+    form: str,
+    tier: str,
+    ttl: float | None,
+    pin: bool,
+    metadata: tuple[str, ...],
+    create: bool,
+) -> None:
+    """Store SOURCE (a file, or - for the standard input) under KEY.
+
+    Values that were piped in are durable when the command returns. A running process that has
+    the store open as its writer keeps others from writing.
+    """
+    data = source.read()
+    value = FORMS[_form_of(data) if form == "auto" else form](data)
+    words = dict(_pair(one) for one in metadata)
+    with opened(store, glacier, read_only=False, create=create) as manager:
+        name = unescape(key) if escaped else key
+        manager.store(name, value, tier, ttl=ttl, metadata=words or None, pin=pin)
+        manager.flush()
+        click.echo(f"{escape(name)}: {len(data):,} bytes into {manager.get_tier(name)}", err=True)
+
+
+def _form_of(data: bytes) -> str:
+    return "npy" if data.startswith(_NPY) else "bytes"
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not name or not equals:
+        raise Failure(f"--metadata {text!r} must be NAME=VALUE", exit_code=USAGE)
+    return name, value
+
+
+def _npy(data: bytes) -> Any:
+    import numpy as np
+
+    try:
+        return np.load(io.BytesIO(data), allow_pickle=False)
+    except (ValueError, EOFError, OSError) as error:
+        raise Failure(f"the source is no array in npy: {error}", exit_code=USAGE) from error
+
+
+def _text(data: bytes) -> str:
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise Failure(f"the source is no text in UTF-8: {error}", exit_code=USAGE) from error
+
+
+def _json(data: bytes) -> Any:
+    try:
+        return json.loads(data)
+    except ValueError as error:
+        raise Failure(f"the source is no JSON: {error}", exit_code=USAGE) from error
+
+
+FORMS: dict[str, Callable[[bytes], Any]] = {
+    "npy": _npy,
+    "bytes": bytes,
+    "text": _text,
+    "json": _json,
+}
