@@ -58,6 +58,7 @@ METHODS = {
     "restore_snapshot": "path mode verify wait bases progress",
     "clear": "purge",
     "flush": "",
+    "oom_guard": "reserve",
     "cleanup": "",
     "enable_analytics": "interval history",
     "get_analytics": "window",

@@ -29,7 +29,7 @@ class Settings:
     storage_path: Path | None
     glacier_url: str | None
     storage_options: Mapping[str, Any] = field(repr=False)  # May hold credentials.
-    hot_device: str
+    hot_device: object  # "auto", "cpu", "cuda:0" or a `Device`; looked at in `devices`.
     policies: dict[TierName, str]
     compression: dict[TierName, str]
     durability: Durability
@@ -137,7 +137,7 @@ def make_settings(
         storage_path=check_path(options["storage_path"]),
         glacier_url=None if options["glacier_url"] is None else str(options["glacier_url"]),
         storage_options=dict(check_mapping("storage_options", options["storage_options"])),
-        hot_device=str(options["hot_device"]),
+        hot_device=options["hot_device"],
         policies=check_policies(options["eviction_policy"]),
         compression=check_compression(options["compression"]),
         durability=check_choice("durability", options["durability"], ("relaxed", "full")),  # type: ignore[arg-type]

@@ -16,10 +16,11 @@ import numpy as np
 from memories import codecs
 from memories.codecs.base import Sharing
 from memories.codecs.frame import pack
-from memories.codecs.opened import OpenFrame, open_frame
+from memories.codecs.opened import open_frame
 from memories.codecs.partial import Fetch, open_partial
 from memories.codecs.trust import Keyring
 from memories.entry import ArrayEntry, Entry, ExpiringEntry, Form, PartsEntry, SharedEntry
+from memories.resident import Resident
 from memories.sizing import ENTRY_BYTES
 
 
@@ -28,8 +29,9 @@ class Parcel:
     """One value in one form.
 
     `payload` is, in HOST form, the object itself (`SHARED`), a read-only array (`VIEW`) or
-    `Held` parts (`FRESH`); in ENCODED form a `Frame` just packed or an `OpenFrame` just read, both
-    of which list their `segments`. `size` is what it takes in that form.
+    `Held` parts (`FRESH`); in DEVICE form a `Resident`, or the `Parts` of what was not brought over
+    yet; in ENCODED form a `Frame` just packed or an `OpenFrame` just read, both of which list their
+    `segments`. `size` is what it takes in that form.
     """
 
     form: Form
@@ -48,7 +50,8 @@ class Parcel:
             UnsupportedTypeError: the value cannot be serialised.
         """
         sharing, payload, nbytes = codecs.hold(value, copy=copy)
-        return cls(Form.HOST, sharing, payload, nbytes + ENTRY_BYTES, _codec_of(payload))
+        form = Form.DEVICE if isinstance(payload, codecs.Parts) else Form.HOST
+        return cls(form, sharing, payload, nbytes + ENTRY_BYTES, _codec_of(payload))
 
     @classmethod
     def of_frame(cls, buffer: memoryview, *, key: str) -> Self:
@@ -75,14 +78,17 @@ class Parcel:
     @classmethod
     def of_entry(cls, entry: Entry) -> Self:
         """Take up what a volatile entry holds, without a copy."""
-        kind = type(entry.inner if isinstance(entry, ExpiringEntry) else entry)
         payload = entry.payload
+        if isinstance(payload, Resident):
+            sharing = codecs.get(payload.codec).sharing
+            return cls(Form.DEVICE, sharing, payload, entry.size, payload.codec)
+        kind = type(entry.inner if isinstance(entry, ExpiringEntry) else entry)
         return cls(Form.HOST, _SHARING[kind], payload, entry.size, _codec_of(payload))
 
     @property
     def host_size(self) -> int:
         """Return the bytes it would take in HOST form."""
-        if self.form is Form.HOST:
+        if self.form is not Form.ENCODED:
             return self.size
         return int(self.payload.raw_nbytes) + ENTRY_BYTES
 
@@ -95,8 +101,7 @@ class Parcel:
         """
         if self.form is Form.HOST:
             return self
-        frame: OpenFrame = self.payload
-        parts = frame.parts(verify=verify, verifier=trust)
+        parts = self.parts(trust, verify=verify)
         if self.sharing is Sharing.FRESH:
             held = codecs.Held(codecs.freeze(parts))
             return Parcel(Form.HOST, Sharing.FRESH, held, held.nbytes + ENTRY_BYTES, self.codec)
@@ -106,8 +111,7 @@ class Parcel:
         """Return it as a frame bound to `key` and `version`; a frame stays as it is."""
         if self.form is Form.ENCODED:
             return self
-        fresh = self.sharing is Sharing.FRESH
-        parts = self.payload.parts if fresh else codecs.encode(self.payload)
+        parts = self.parts(trust)
         frame = pack(parts, key=key, version=version, compression=compression, signer=trust)
         return Parcel(Form.ENCODED, self.sharing, frame, frame.nbytes, self.codec)
 
@@ -115,36 +119,84 @@ class Parcel:
         """Return what a reader gets, over the memory that the parcel lies in."""
         if self.form is Form.HOST:
             return _OPENERS[self.sharing](self.payload)
-        frame: OpenFrame = self.payload
-        return codecs.decode(frame.parts(verify=verify, verifier=trust))
+        if isinstance(self.payload, Resident):
+            return self.payload.open()
+        return codecs.decode(self.parts(trust, verify=verify))
+
+    def lying(self, trust: Keyring) -> codecs.Parts:
+        """Return it taken apart, with what a caller has on a device still lying there."""
+        return self.payload if isinstance(self.payload, codecs.Parts) else self.parts(trust)
+
+    def described(self) -> codecs.Parts | None:
+        """Return its description if that is at hand; None for live objects and frames."""
+        if isinstance(self.payload, codecs.Parts):
+            return self.payload
+        parts = getattr(self.payload, "parts", None)
+        return parts if isinstance(parts, codecs.Parts) else None
+
+    def on(self, device: str, trust: Keyring, *, verify: bool = True) -> Any:
+        """Return a reader's own value, with everything that can live on `device` living there."""
+        if isinstance(self.payload, Resident):
+            return self.payload.on(device)
+        if self.form is Form.HOST and self.sharing is not Sharing.FRESH:
+            return self.private(trust)
+        parts = codecs.rehomed(self.parts(trust, verify=verify), device)
+        return codecs.decode(codecs.thaw(parts), writable=True)
+
+    def lent(self, trust: Keyring, *, verify: bool = True) -> Any:
+        """Return what a reader gets who vouches not to write to it: device memory is not cloned."""
+        if isinstance(self.payload, Resident):
+            return self.payload.lend()
+        return self.value(trust, verify=verify)
+
+    def parts(self, trust: Keyring, *, verify: bool = True) -> codecs.Parts:
+        """Return it taken apart, in the host's memory; a frame's buffers lie where the frame does.
+
+        Raises:
+            CorruptDataError: the frame is damaged.
+            UntrustedDataError: it would run code and no trusted key has signed it.
+        """
+        payload = self.payload
+        if isinstance(payload, Resident):
+            return payload.host()
+        if isinstance(payload, codecs.Parts):
+            return codecs.fetch(payload)
+        if isinstance(payload, codecs.Held):
+            return payload.parts
+        if self.form is Form.ENCODED:
+            opened: codecs.Parts = payload.parts(verify=verify, verifier=trust)
+            return opened
+        return codecs.encode(payload)
 
     def private(self, trust: Keyring, *, verify: bool = True) -> Any:
         """Return a copy that the reader may change."""
-        if self.form is Form.ENCODED:
-            frame: OpenFrame = self.payload
-            parts = frame.parts(verify=verify, verifier=trust)
-        elif self.sharing is Sharing.FRESH:
-            parts = self.payload.parts
-        elif self.sharing is Sharing.VIEW:
+        if self.form is Form.HOST and self.sharing is Sharing.VIEW:
             return self.payload.copy(order="K")
-        else:
+        if self.form is Form.HOST and self.sharing is Sharing.SHARED:
             return self.payload
+        if self.form is Form.DEVICE and self.sharing is Sharing.FRESH:
+            return self.payload.open()
+        parts = self.parts(trust, verify=verify)
         return codecs.decode(codecs.thaw(parts), writable=True)
 
     def entry_type(self) -> type[Entry]:
         """Return the kind of entry that hands out this payload."""
-        return _ENTRIES[self.sharing]
+        return PartsEntry if self.form is Form.DEVICE else _ENTRIES[self.sharing]
 
 
 def _codec_of(payload: Any) -> str:
     if isinstance(payload, codecs.Held):
         return payload.parts.codec
+    if isinstance(payload, codecs.Parts):
+        return payload.codec
     return codecs.find(payload).name
 
 
 def owners(payload: Any) -> Iterator[Any]:
     """Yield the objects whose death frees the memory of a HOST payload."""
-    if isinstance(payload, codecs.Held):
+    if isinstance(payload, Resident):
+        yield from payload.owners()
+    elif isinstance(payload, codecs.Held):
         seen = {id(buffer.obj): buffer.obj for buffer in payload.parts.buffers}
         yield from seen.values()
     elif isinstance(payload, np.ndarray):

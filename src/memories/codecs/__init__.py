@@ -9,7 +9,8 @@ from __future__ import annotations
 from memories.codecs.arrays import freeze_array
 from memories.codecs.base import Codec, Parts, Sharing, carries_code
 from memories.codecs.hashing import content_hash
-from memories.codecs.memory import freeze, thaw
+from memories.codecs.homes import homes, rehomed
+from memories.codecs.memory import fetch, freeze, thaw
 from memories.codecs.registry import decode, encode, find, get, register_codec
 from memories.codecs.sharing import Held, hold, sharing
 from memories.codecs.sizes import size_of
@@ -23,12 +24,15 @@ __all__ = [
     "content_hash",
     "decode",
     "encode",
+    "fetch",
     "find",
     "freeze",
     "freeze_array",
     "get",
     "hold",
+    "homes",
     "register_codec",
+    "rehomed",
     "sharing",
     "size_of",
     "thaw",

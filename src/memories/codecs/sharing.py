@@ -15,7 +15,7 @@ import numpy as np
 
 from memories.codecs import arrays, registry, scalars, structures
 from memories.codecs.base import Parts, Sharing
-from memories.codecs.memory import freeze
+from memories.codecs.memory import freeze, own
 from memories.codecs.sizes import meta_size, size_of
 
 _BUDGET = 10_000
@@ -64,7 +64,8 @@ def sharing(value: Any) -> Sharing:
 def hold(value: Any, *, copy: bool = True) -> tuple[Sharing, Any, int]:
     """Return how readers share `value`, what a volatile tier keeps of it, and its bytes.
 
-    The payload is the object itself, a read-only master array, or a `Held`.
+    The payload is the object itself, a read-only master array, or a `Held`; of a value on a device,
+    it is its `Parts` as they lie, which the caller still owns unless `copy` is False.
 
     Raises:
         UnsupportedTypeError: the value could never leave RAM.
@@ -75,7 +76,9 @@ def hold(value: Any, *, copy: bool = True) -> tuple[Sharing, Any, int]:
     if shared is Sharing.VIEW:
         master = arrays.freeze_array(np.asarray(value), copy=copy)
         return shared, master, master.nbytes
-    parts = registry.encode(value)
+    parts = registry.encode_far(value)
+    if parts.far:
+        return shared, parts if copy else own(parts), parts.nbytes + meta_size(parts.meta)
     if shared is Sharing.FRESH:
         held = Held(freeze(parts, copy=copy))
         return shared, held, held.nbytes

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from memories import policies
 from memories.backends.base import Backend
@@ -17,8 +17,10 @@ from memories.clock import Clock, SystemClock
 from memories.codecs import compressors
 from memories.codecs.opened import open_frame
 from memories.codecs.trust import Keyring
-from memories.config import Settings, check_choice
+from memories.config import Settings
 from memories.core.lifecycle import Engine
+from memories.devices import Device, find_device
+from memories.engine.device_medium import DeviceMedium
 from memories.engine.hierarchy import Hierarchy
 from memories.engine.ledger import BackendLedger, Ledger
 from memories.engine.media import FrameMedium, HostMedium
@@ -58,7 +60,9 @@ def assemble(
     _check(settings)
     if migration is not None and migration is not False:
         check_migration(migration)
-    return _Assembly(settings, clock or SystemClock()).engine(migration)
+    return _Assembly(settings, clock or SystemClock(), find_device(settings.hot_device)).engine(
+        migration
+    )
 
 
 def check_migration(migration: object) -> None:
@@ -75,7 +79,6 @@ def _check(settings: Settings) -> None:
         policies.require_known(name)
     for name in settings.compression.values():
         compressors.parse(name)
-    check_choice("hot_device", settings.hot_device, ("auto", "cpu"))
     if settings.glacier_url is not None and not settings.glacier_enabled:
         raise InvalidOptionError("glacier_url is given but glacier_memory_enabled is False")
     if settings.read_only and settings.storage_path is None:
@@ -85,9 +88,10 @@ def _check(settings: Settings) -> None:
 class _Assembly:
     """The parts of one engine while they are put together."""
 
-    def __init__(self, settings: Settings, clock: Clock) -> None:
+    def __init__(self, settings: Settings, clock: Clock, device: Device | None) -> None:
         self.settings = settings
         self.clock = clock
+        self.device = device
         self.trust = Keyring(trusted=settings.trusted_keys)
         self.touches = Touches()
         self.media: dict[TierName, str] = {}
@@ -117,7 +121,7 @@ class _Assembly:
             capacity_bytes=settings.capacities[TierName.COLD],
         )
         self.backends.append(journal)
-        self._add_host_tiers()
+        self._add_volatile_tiers()
         self._add_cold(journal)
         if settings.glacier_enabled:
             self._add_glacier(path, journal)
@@ -134,6 +138,8 @@ class _Assembly:
             write_through=settings.write_through,
             read_only=settings.read_only,
         )
+        if self.device is not None:
+            self.device.relieve = partial(hierarchy.relieve, TierName.HOT)
         migrator = None
         if migration is not False and not settings.read_only:
             migrator = Migrator(hierarchy, migration or MigrationSettings(), self.touches)
@@ -149,6 +155,7 @@ class _Assembly:
             media=self.media,
             remove_private=self.remove_private,
             purge_archive=self.purge_archive,
+            device=self.device,
         )
 
     def _directory(self) -> Path:
@@ -158,25 +165,41 @@ class _Assembly:
         self.remove_private = private.remove
         return private.path
 
-    def _add_host_tiers(self) -> None:
+    def _add_volatile_tiers(self) -> None:
         """Add hot and warm; without a GPU both draw on one account of the host's RAM."""
         host = Ledger(MAX_BYTES, room=host_room, monotonic=self.clock.monotonic)
-        logger.info("no GPU in use: the hot tier is %s", STAND_IN)
-        for name, medium in ((TierName.HOT, STAND_IN), (TierName.WARM, "host RAM")):
-            capacity = self.settings.capacities[name]
-            ledger = Ledger(capacity, monotonic=self.clock.monotonic, parent=host)
-            counter = HitCounter()
-            policy = policies.make(self.settings.policies[name], capacity)
-            victims = PolicyVictims(policy, self._may_leave)
-            host_medium = HostMedium(
-                name,
-                ledger=ledger,
-                counter=counter,
-                tick=victims.tick,
-                trust=self.trust,
-                wall=self.clock.wall,
+        if self.device is None:
+            logger.info("no GPU in use: the hot tier is %s", STAND_IN)
+            self._add_volatile(TierName.HOT, STAND_IN, HostMedium, parent=host)
+        else:
+            device = self.device
+            logger.info("the hot tier is %s", device.title)
+            self._add_volatile(
+                TierName.HOT,
+                device.title,
+                partial(DeviceMedium, device=device),
+                room=device.room,
             )
-            self._add(name, medium, host_medium, ledger, victims, counter)
+        self._add_volatile(TierName.WARM, "host RAM", HostMedium, parent=host)
+
+    def _add_volatile(
+        self, name: TierName, words: str, medium: Callable[..., HostMedium], **account: Any
+    ) -> None:
+        capacity = self.settings.capacities[name]
+        ledger = Ledger(capacity, monotonic=self.clock.monotonic, **account)
+        counter = HitCounter()
+        victims = PolicyVictims(
+            policies.make(self.settings.policies[name], capacity), self._may_leave
+        )
+        made = medium(
+            name,
+            ledger=ledger,
+            counter=counter,
+            tick=victims.tick,
+            trust=self.trust,
+            wall=self.clock.wall,
+        )
+        self._add(name, words, made, ledger, victims, counter)
 
     def _add_cold(self, journal: DiskBackend) -> None:
         ledger = BackendLedger(

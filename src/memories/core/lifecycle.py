@@ -14,22 +14,21 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import numpy as np
-
-from memories import codecs
 from memories.analytics import plot
 from memories.backends.base import Backend, Problem
 from memories.clock import Clock
 from memories.config import Settings
 from memories.core.observatory import Observatory
+from memories.core.oom import OomGuard
+from memories.core.reading import Wish
+from memories.devices import Device
 from memories.engine.hierarchy import Hierarchy, State
 from memories.engine.keylocks import KeyLocks
 from memories.engine.together import restore
-from memories.entry import Form, TierName
-from memories.errors import ArchivedError, InvalidOptionError
+from memories.entry import TierName
+from memories.errors import ArchivedError
 from memories.history import History
 from memories.migration.migrator import Migrator
-from memories.parcel import Parcel
 from memories.statistics import Statistics, Stats
 from memories.units import format_size
 
@@ -61,6 +60,7 @@ class Engine:
     media: dict[TierName, str]  # What each tier really is, in words.
     remove_private: Callable[[], None] | None  # Removes the private directory, if there is one.
     purge_archive: Callable[[int], None] | None
+    device: Device | None  # What the hot tier lies on; None where RAM stands in for it.
     observatory: Observatory = field(init=False)
     at_exit: weakref.finalize[..., _Engines] = field(init=False)
     homecoming: Homecoming | None = field(default=None)  # Of the latest restore.
@@ -84,18 +84,22 @@ class Engine:
         _engines.add(self)
         self.at_exit = weakref.finalize(_engines, self.abandon)
 
-    def retrieve(self, key: str, *, region: Any = None, copy: bool | None = None) -> Any:
-        """Return a value off the hit path."""
-        trust = self.hierarchy.trust
-        if region is not None:
-            return self.hierarchy.open(
-                key, lambda parcel, verify: _region(parcel, region, bool(copy)), whole=False
-            )
-        if copy:
-            return self.hierarchy.open(
-                key, lambda parcel, verify: parcel.private(trust, verify=verify)
-            )
-        return self.hierarchy.get(key)
+    def retrieve(self, key: str, wish: Wish) -> Any:
+        """Return a value off the hit path, the way that the reader wants it."""
+        if wish.usual:
+            return self.hierarchy.get(key)
+        trust, device = self.hierarchy.trust, self.device
+        return self.hierarchy.open(
+            key,
+            lambda parcel, verify: wish.granted(parcel, verify, trust, device),
+            whole=wish.whole,
+        )
+
+    def oom_guard(self, reserve_bytes: int) -> OomGuard:
+        """Return what makes the hot tier give way to the caller's own allocations."""
+        self.hierarchy.require_readable()
+        held = self.hierarchy.tiers[TierName.HOT].ledger
+        return OomGuard(self.device, lambda: held.used, reserve_bytes)
 
     def restored(self, keys: Iterable[str], timeout: float | None, read: Callable[[], T]) -> T:
         """Return `read()`; where that is refused, have `keys` restored first if told to wait."""
@@ -244,17 +248,6 @@ class Engine:
         self.hierarchy.state = State.CLOSED
         for entry in self.hierarchy.catalog.clear():
             self.hierarchy.tiers[entry.tier].medium.let_go(entry)
-
-
-def _region(parcel: Parcel, region: Any, copy: bool) -> Any:
-    """Return a part of an array, touching no more of a frame than that part's chunks."""
-    if parcel.form is Form.ENCODED:
-        part = parcel.payload.region(region)
-    elif parcel.sharing is codecs.Sharing.VIEW:
-        part = parcel.payload[region]
-    else:
-        raise InvalidOptionError("region= needs a value that is a NumPy array")
-    return np.array(part) if copy else part
 
 
 def _abandon_soon(engine: Engine) -> None:

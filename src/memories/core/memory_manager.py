@@ -17,12 +17,15 @@ from memories.core.assembly import assemble
 from memories.core.configured import configured
 from memories.core.explain import Explanation, explain
 from memories.core.lifecycle import Engine
+from memories.core.oom import OomGuard
 from memories.core.values import Values
+from memories.devices import Device
 from memories.entry import Cause
 from memories.errors import InvalidOptionError
 from memories.keys import check_key
 from memories.migration.settings import MigrationSettings
 from memories.statistics import Stats
+from memories.units import parse_size
 
 
 class MemoryManager(Values):
@@ -43,7 +46,8 @@ class MemoryManager(Values):
             `"file:///..."` or a path. None is a directory beside the cold tier.
         storage_options: Credentials, endpoint and so on, under the names that fsspec and obstore
             use. Never logged.
-        hot_device: `"auto"` or `"cpu"`. Without a GPU the hot tier is host RAM of the same
+        hot_device: `"auto"` for the GPU of torch or CuPy where one of them is loaded and finds one,
+            `"cuda:0"`, or `"cpu"`. Without a GPU the hot tier is host RAM of the same
             capacity, and `repr`, `stats()` and one INFO log line say so.
         eviction_policy: One policy's name, or one each for `{"hot": ..., "warm": ...}`.
         compression: `{"cold": ..., "glacier": ...}`: a codec's name and level, `"auto"` or
@@ -73,7 +77,7 @@ class MemoryManager(Values):
         storage_path: str | os.PathLike[str] | None = None,
         glacier_url: str | os.PathLike[str] | None = None,
         storage_options: Mapping[str, Any] | None = None,
-        hot_device: str = "auto",
+        hot_device: str | Device = "auto",
         eviction_policy: str | Mapping[str, str] = "auto",
         compression: Mapping[str, str] | None = None,
         durability: Literal["relaxed", "full"] = "relaxed",
@@ -221,6 +225,19 @@ class MemoryManager(Values):
         self._engine.restore_snapshot(
             path, mode=mode, verify=verify, wait=wait, bases=bases, progress=progress
         )
+
+    def oom_guard(self, reserve: float | int | str = 0) -> OomGuard:
+        """Let the hot tier give way when your own work runs out of the device's memory.
+
+        As a decorator (`@manager.oom_guard()`) it runs the function again after room was made. As a
+        context it makes `reserve` of room first; an out-of-memory error in it comes through, with a
+        note that the same will fit now (CuPy's allocations are tried again by themselves). Without
+        a device it does nothing.
+
+        Args:
+            reserve: Room to make beforehand: gigabytes, or a string such as `"512MiB"`.
+        """
+        return self._engine.oom_guard(parse_size(reserve, name="reserve"))
 
     def clear(self, *, purge: bool = False) -> None:
         """Remove every key.

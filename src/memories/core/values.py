@@ -15,6 +15,7 @@ from numpy import ndarray
 from memories.config import check_seconds, check_tier
 from memories.core.lifecycle import Engine
 from memories.core.memoize import memoize
+from memories.core.reading import Wish
 from memories.core.terms import make_terms
 from memories.engine.hierarchy import Hierarchy
 from memories.engine.together import read_together
@@ -40,7 +41,11 @@ class ReadOptions(TypedDict, total=False):
     """
 
     region: Any  # An index (`np.s_[a:b, ...]`) of an array; only the chunks it touches are read.
-    copy: bool | None  # True for a private, writable copy.
+    # True for a private, writable copy; False for the stored memory itself where the default is a
+    # private clone (tensors on a device), which then must not be written to.
+    copy: bool | None
+    device: str | None  # "cpu" or "cuda:0": where the value, or the tensors in it, shall lie.
+    like: Any  # "torch", "cupy", "jax" or "numpy", or the module: whose array it shall be.
     # How many seconds to wait for a value in an archive class of the bucket: its restore is
     # started. Without it such a value raises at once.
     timeout: float | None
@@ -129,9 +134,11 @@ class Values(MutableMapping[str, Any]):
         Args:
             key: The key it was stored under.
             default: What to return when the key is absent, instead of raising.
-            options: How to read it, see `ReadOptions`: `region=`, `copy=`, `timeout=`.
+            options: How to read it, see `ReadOptions`: `region=`, `copy=`, `device=`, `like=`,
+                `timeout=`.
 
         Raises:
+            InvalidOptionError: the options contradict each other, or the value is no array.
             KeyNotFoundError: `key` is in no tier and no default was given.
             ArchivedError: it lies in an archive class; the message says how it comes back, and
                 how long that takes.
@@ -329,14 +336,16 @@ class Values(MutableMapping[str, Any]):
         *,
         region: Any = None,
         copy: bool | None = None,
+        device: str | None = None,
+        like: Any = None,
         timeout: float | None = None,
     ) -> Any:
-        key = check_key(key)
+        key, wish = check_key(key), Wish(region, copy, device, like)
         try:
             return self._engine.restored(
                 [key],
                 check_seconds("timeout", timeout),
-                lambda: self._engine.retrieve(key, region=region, copy=copy),
+                lambda: self._engine.retrieve(key, wish),
             )
         except KeyNotFoundError:
             if default is MISSING:

@@ -109,7 +109,7 @@ class Hierarchy:
             self.require_writable()
             previous = self.catalog.find(key)
             self._compare(key, previous, if_version)
-            targets = candidates(self.tiers, key, tier, parcel.host_size, terms)
+            targets = candidates(self.tiers, key, tier, parcel, terms)
             version = Version(key, self.catalog.next_version(), self.clock.wall(), terms)
             old_record = self._record_under(previous)
             order = Order(parcel, version, previous, old_record, volatile)
@@ -192,6 +192,10 @@ class Hierarchy:
     def drain(self, name: TierName, used: int) -> None:
         """Move victims out of a tier until it holds at most `used` bytes, or nothing may leave."""
         self.mover.drain(self.tier(name), used)
+
+    def relieve(self, name: TierName, nbytes: int) -> bool:
+        """Move victims of so many bytes out of a tier, and return whether any left."""
+        return self.mover.relieve(self.tier(name), nbytes)
 
     def expire(self, found: Entry | Record) -> None:
         """Remove `found` if its time has come and it is still current."""

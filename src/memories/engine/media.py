@@ -26,6 +26,11 @@ class Medium(ABC):
 
     form: Form
 
+    def suits(self, parcel: Parcel) -> bool:
+        """Return whether this is a place for the value when nobody asked for it by name."""
+        del parcel
+        return True
+
     @abstractmethod
     def convert(self, parcel: Parcel, version: Version) -> Parcel:
         """Return `parcel` in the home form; its `size` is what keeping it will take."""

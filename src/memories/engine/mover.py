@@ -168,6 +168,12 @@ class Mover:
             while tier.ledger.used > used and sweep.step():
                 pass
 
+    def relieve(self, tier: Tier, nbytes: int) -> bool:
+        """Move victims of so many bytes out of `tier`, and return whether any left."""
+        held = tier.ledger.used
+        self.drain(tier, max(0, held - nbytes))
+        return tier.ledger.used < held
+
     def below(self, found: Entry | Record) -> Iterator[Tier]:
         """Yield the slower tiers that the terms of `found` admit, nearest first."""
         for name, tier in self.tiers.items():

@@ -7,18 +7,19 @@ from collections.abc import Iterator
 from memories.engine.tier import Tier
 from memories.entry import Terms, TierName
 from memories.errors import InvalidOptionError, TierFullError
+from memories.parcel import Parcel
 from memories.units import format_size
 
 
 def candidates(
-    tiers: dict[TierName, Tier], key: str, wanted: TierName | None, size: int, terms: Terms
+    tiers: dict[TierName, Tier], key: str, wanted: TierName | None, parcel: Parcel, terms: Terms
 ) -> Iterator[Tier]:
-    """Yield the tiers to try for a new value of `size` bytes, the best one first.
+    """Yield the tiers to try for a new value, the best one first.
 
-    A named tier is taken at its word. Otherwise it is the fastest volatile one with room to spare,
-    and when none has, warm, which makes room. Either way the slower ones follow: a value larger
-    than a tier, or met by one where nothing may leave, goes down rather than nowhere. Nothing is
-    measured before it is needed, since nearly every store ends with the first.
+    A named tier is taken at its word. Otherwise it is the fastest volatile one that suits the value
+    and has room to spare, and when none has, warm, which makes room. Either way the slower ones
+    follow: a value larger than a tier, or met by one where nothing may leave, goes down rather than
+    nowhere. Nothing is measured before it is needed, since nearly every store ends with the first.
 
     Raises:
         InvalidOptionError: the terms forbid the tier that was named.
@@ -26,7 +27,8 @@ def candidates(
     """
     if wanted is not None and not terms.admits(wanted):
         raise InvalidOptionError(f"tier={wanted.value!r} contradicts min_tier or max_tier")
-    rank = wanted.rank if wanted is not None else _first_rank(tiers, size, terms)
+    size = parcel.host_size
+    rank = wanted.rank if wanted is not None else _first_rank(tiers, parcel, terms)
     found = False
     for name, tier in tiers.items():
         if name.rank >= rank and terms.admits(name) and tier.holds(size):
@@ -36,9 +38,12 @@ def candidates(
         raise TierFullError(_too_large(tiers, key, size))
 
 
-def _first_rank(tiers: dict[TierName, Tier], size: int, terms: Terms) -> int:
+def _first_rank(tiers: dict[TierName, Tier], parcel: Parcel, terms: Terms) -> int:
+    size = parcel.host_size
     for name, tier in tiers.items():
-        if not name.durable and terms.admits(name) and tier.ledger.headroom >= size:
+        if name.durable or not terms.admits(name) or tier.ledger.headroom < size:
+            continue
+        if tier.medium.suits(parcel):
             return name.rank
     lower = (
         name.rank

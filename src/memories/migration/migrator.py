@@ -10,9 +10,11 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Iterator
+from functools import partial
 
 from memories import front
 from memories.engine.hierarchy import Hierarchy
+from memories.engine.tier import Tier
 from memories.engine.touches import Touches
 from memories.entry import Cause, Entry, Record, TierName
 from memories.errors import MemoriesError, TierFullError
@@ -21,6 +23,7 @@ from memories.logs import logger
 from memories.migration.planner import Move, Planner, TierState
 from memories.migration.rotation import Rotation
 from memories.migration.settings import MigrationSettings
+from memories.parcel import Parcel
 
 MAX_PROMOTIONS = 1024  # Durable keys waiting to be promoted; more are dropped, not queued.
 PROMOTIONS_PER_TICK = 64
@@ -102,7 +105,9 @@ class Migrator:
             used, effective = tier.ledger.used, tier.ledger.effective
             headroom = int(self.settings.low_watermark * effective) - used
             exchange = effective // EXCHANGE_SHARE
-            states[name] = TierState(effective, headroom, exchange, tier.timeline.time_of)
+            states[name] = TierState(
+                effective, headroom, exchange, tier.timeline.time_of, partial(_suits, tier)
+            )
         keys, looked_at = self._rotation.next_slice(now)
         entries = self._unexpired(hierarchy, keys)
         for move in self.planner.plan(entries, states, now=now, looked_at=looked_at):
@@ -181,6 +186,10 @@ class Migrator:
         now = self._clock.monotonic()
         self._paused_until = now + BACKOFF_SECONDS
         hierarchy.events.emit(Failed("", now, "migration", error))
+
+
+def _suits(tier: Tier, entry: Entry) -> bool:
+    return tier.medium.suits(Parcel.of_entry(entry))
 
 
 def _above(record: Record) -> TierName:

@@ -22,13 +22,14 @@ class TierState:
     """A tier as the planner sees it.
 
     `headroom` shrinks with every move planned into it, and so does `exchange`: the bytes that may
-    come in on merit although others must leave for them.
+    come in on merit although others must leave for them. `suits` says what it is a place for.
     """
 
     effective: int
     headroom: int
     exchange: int
     time_of: Clockwork  # When the access with a stamp happened.
+    suits: Callable[[Entry], bool] = lambda entry: True
 
 
 class Move(NamedTuple):
@@ -118,6 +119,6 @@ class Planner:
         room = max(hot.headroom, 0)
         pressure = entry.size > max(room, hot.exchange)
         passed = self.gate.touch(entry.key, entry.size, room=room, pressure=pressure)
-        if not passed or not entry.terms.admits(TierName.HOT):
+        if not passed or not entry.terms.admits(TierName.HOT) or not hot.suits(entry):
             return None
         return Move(entry, TierName.HOT, Cause.HIT)
