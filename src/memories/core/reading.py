@@ -43,7 +43,7 @@ class Wish:
     @property
     def usual(self) -> bool:
         """Return whether nothing out of the usual is wished for."""
-        return self.region is self.copy is self.device is self.like is None
+        return all(wish is None for wish in (self.region, self.copy, self.device, self.like))
 
     @property
     def whole(self) -> bool:
