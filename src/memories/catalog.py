@@ -17,6 +17,7 @@ from heapq import merge
 from typing import NamedTuple
 
 from memories.backends.disk import DiskBackend
+from memories.backends.disk.view import View
 from memories.entry import Entry, Record, TierName
 from memories.front import Front
 from memories.locks import new_lock
@@ -27,7 +28,7 @@ class Instant(NamedTuple):
 
     version: int
     entries: list[Entry]
-    records: Iterator[Record]  # May repeat a key of `entries`, as its backing copy.
+    records: View  # May repeat a key of `entries`, as its backing copy.
 
 
 class Catalog:
@@ -126,7 +127,7 @@ class Catalog:
             records = view.__enter__()
             version = self._version
         try:
-            yield Instant(version, entries, iter(records))
+            yield Instant(version, entries, records)
         finally:
             view.__exit__(None, None, None)
 

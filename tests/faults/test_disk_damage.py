@@ -57,7 +57,7 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Cont
             pack.write_bytes(b"head" + b"".join(bodies))
             backend.adopt(
                 pack,
-                [(record_for(f"p{n}", 100 + n, size=3000), 4 + 3000 * n, 3000) for n in range(4)],
+                [[(record_for(f"p{n}", 100 + n, size=3000), 4 + 3000 * n, 3000)] for n in range(4)],
             )
             held.update({f"p{n}": body for n, body in enumerate(bodies)})
         yield path, held

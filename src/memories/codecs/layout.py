@@ -85,6 +85,10 @@ class Head(msgspec.Struct, frozen=True):
     body: int
 
 
+_content = msgspec.msgpack.Decoder(Content).decode
+_fields = msgspec.msgpack.Decoder(Fields).decode
+
+
 def chunk_size(nbytes: int) -> int:
     """Return how long each chunk of a piece of `nbytes` is: 1 MiB, doubled while over 1,024."""
     size = _CHUNK
@@ -170,7 +174,7 @@ def read_content(packed: bytes | memoryview) -> Content:
         CorruptDataError: it is damaged.
     """
     try:
-        return msgspec.msgpack.decode(packed, type=Content)
+        return _content(packed)
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
         raise CorruptDataError(f"the description in a frame is damaged: {error}") from error
 
@@ -216,7 +220,7 @@ def _check_chunks(piece: Piece) -> None:
 
 def _read_fields(packed: memoryview) -> Fields:
     try:
-        fields = msgspec.msgpack.decode(packed, type=Fields)
+        fields = _fields(packed)
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
         raise CorruptDataError(f"the head of a frame is damaged: {error}") from error
     if bool(fields.content) == (fields.spill is not None):

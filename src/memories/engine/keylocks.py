@@ -8,7 +8,7 @@ that are busy. Where a caller's own function needs a second key, a circle of wai
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Set
 from contextlib import contextmanager
 
 from memories.errors import BusyError
@@ -69,6 +69,31 @@ class KeyLocks:
                 slot.holder = None
                 slot.lock.release()
             self._retire(key, slot)
+
+    @contextmanager
+    def attempt_all(self, keys: Iterable[str]) -> Iterator[Set[str]]:
+        """Hold the locks of those of `keys` that nobody works on; yield which those are.
+
+        Costs one look at the table for all: a key that nobody works on has no lock in it.
+        """
+        me = threading.get_ident()
+        taken: dict[str, _Lock] = {}
+        with self._mutex:
+            for key in keys:
+                if key not in self._locks:
+                    slot = self._locks[key] = taken[key] = _Lock()
+                    slot.lock.acquire()
+                    slot.holder, slot.users = me, 1
+        try:
+            yield taken.keys()
+        finally:
+            with self._mutex:
+                for key, slot in taken.items():
+                    slot.holder = None
+                    slot.lock.release()
+                    slot.users -= 1
+                    if slot.users == 0:
+                        del self._locks[key]
 
     def _acquire(self, key: str, slot: _Lock, me: int) -> None:
         if slot.lock.acquire(blocking=False):

@@ -7,22 +7,24 @@ read at leisure while writers go on.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from itertools import dropwhile, takewhile
+from itertools import islice
 from operator import attrgetter
 
 import msgspec
 
 from memories.catalog import Instant
 from memories.codecs.frame import OpenFrame, pack
+from memories.codecs.soundness import is_sound
 from memories.engine.hierarchy import Hierarchy
 from memories.engine.tier import version_of
 from memories.entry import Entry, Form, Record, TierName
 from memories.parcel import Parcel
-from memories.snapshot.container import Item, Segments
+from memories.snapshot.container import SMALL_BYTES, Item, Segments
 from memories.snapshot.manifest import Linked, Reference, Row
 
 Found = Entry | Record
 _key_of = attrgetter("key")
+_BATCH = 1024  # So many keys are looked up and read together.
 
 
 class Selection(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,10 +48,7 @@ def newest(instant: Instant, prefix: str) -> Iterator[Found]:
     and of two with one version the entry, which lies in RAM.
     """
     entries = sorted((e for e in instant.entries if e.key.startswith(prefix)), key=_key_of)
-    records: Iterator[Record] = instant.records
-    if prefix:
-        records = dropwhile(lambda record: record.key < prefix, records)
-        records = takewhile(lambda record: record.key.startswith(prefix), records)
+    records = instant.records.scan(prefix)
     waiting = iter(entries)
     entry = next(waiting, None)
     for record in records:
@@ -82,16 +81,32 @@ def capture(
         CorruptDataError: a value at rest is damaged; the message names its key.
     """
     now = hierarchy.clock.wall()
-    for found in newest(instant, selection.prefix):
-        if not selection.takes(found, now):
-            continue
-        if (link := unchanged(found)) is not None:
-            yield Item(_record_of(hierarchy, found), link)
-        elif isinstance(found, Record) and _stays_archived(found, selection):
-            refer(found.place)
-            yield Item(found, Reference(found.place, found.stored))
-        else:
-            yield _whole(hierarchy, found, selection)
+    chosen = (f for f in newest(instant, selection.prefix) if selection.takes(f, now))
+    while batch := list(islice(chosen, _BATCH)):
+        links = [unchanged(found) for found in batch]
+        whole = [found for found, link in zip(batch, links, strict=True) if link is None]
+        small = {} if selection.portable else _small_frames(hierarchy, whole)
+        for found, link in zip(batch, links, strict=True):
+            if link is not None:
+                yield Item(_record_of(hierarchy, found), link)
+            elif isinstance(found, Record) and _stays_archived(found, selection):
+                refer(found.place)
+                yield Item(found, Reference(found.place, found.stored))
+            elif isinstance(found, Record) and found.key in small:
+                yield Item(found, [small[found.key]])
+            else:
+                yield _whole(hierarchy, found, selection)
+
+
+def _small_frames(hierarchy: Hierarchy, batch: list[Found]) -> dict[str, memoryview]:
+    """Return the frames of small values at rest in cold, by key: read together, and all sound."""
+    records = [
+        found
+        for found in batch
+        if isinstance(found, Record) and found.tier is TierName.COLD and found.stored < SMALL_BYTES
+    ]
+    frames = zip(records, hierarchy.catalog.journal.read_many(records), strict=True)
+    return {record.key: frame for record, frame in frames if is_sound(frame, record.key)}
 
 
 def same(row: Row, found: Found) -> bool:

@@ -46,6 +46,12 @@ class Chain:
         """Yield the rows of the snapshot, links included."""
         return self.top.rows()
 
+    def batches(self, most: int) -> Iterator[list[Row]]:
+        """Yield the rows of the snapshot, up to `most` at a time."""
+        for rows in self.top.pages():
+            for start in range(0, len(rows), most):
+                yield rows[start : start + most]
+
     def locate(self, row: Row) -> tuple[int, int, int] | None:
         """Return the file (by number), offset and length of a frame; None for a reference."""
         where = row.where

@@ -48,6 +48,7 @@ from memories.snapshot.zipformat import (
 Segments = Sequence[memoryview]
 
 SMALL_BYTES = 4096
+_ZEROS = bytes(ALIGNMENT)
 _NPY_MAGIC = b"\x93NUMPY"  # What `numpy.load` looks at to tell an array from other members.
 _PACK_BYTES = 1 << 20
 _WAITING_ROWS = 4096
@@ -137,30 +138,32 @@ class _Writer:
         self._members = 0
         self._packs = 0
         self._pack = bytearray()
-        self._waiting: list[Row] = []  # For the place of the pack; offsets in it are its own.
+        # Rows in their order, and with their places in the pack those whose pack has none yet.
+        self._waiting: list[Row | tuple[Record, int, int]] = []
         self._last_key = ""
 
     def add(self, item: Item) -> None:
-        source = item.source
-        if item.record.key <= self._last_key:
+        record, source = item
+        if record.key <= self._last_key:
             raise InvalidOptionError(
-                f"{item.record.key!r} cannot follow {self._last_key!r}: keys come in order, once."
+                f"{record.key!r} cannot follow {self._last_key!r}: keys come in order, once."
             )
-        self._last_key = item.record.key
+        self._last_key = record.key
         if isinstance(source, (Linked, Reference)):
-            self._add_row(item.record, source)
+            self._add_row(record, source)
             return
         segments = source() if callable(source) else source
-        length = sum(segment.nbytes for segment in segments)
+        length = sum([segment.nbytes for segment in segments])
         if length < SMALL_BYTES:
-            self._add_small(item.record, segments, length)
+            self._add_small(record, segments, length)
         else:
             self._add_large(item, segments, length)
 
     def _add_small(self, record: Record, segments: Segments, length: int) -> None:
-        self._waiting.append(row_of(record, Packed(len(self._pack), length)))
-        self._pack += b"".join(segments)
-        self._pack += bytes(-len(self._pack) % ALIGNMENT)
+        self._waiting.append((record, len(self._pack), length))
+        for segment in segments:
+            self._pack += segment
+        self._pack += _ZEROS[: -length % ALIGNMENT]
         if len(self._pack) >= _PACK_BYTES:
             self._flush_pack()
 
@@ -169,13 +172,14 @@ class _Writer:
         member = Member(name, self._file.offset, 0, len(self._pack), crc32(self._pack))
         self._file.write([local_header(member), self._pack])
         self._add_member(member)
-        rows, self._waiting = self._waiting, []
-        for row in rows:
-            where = row.where
-            if isinstance(where, Packed):
-                where = Packed(member.body_at + where.offset, where.length)
-                row = msgspec.structs.replace(row, where=where)
-            self._put_row(row)
+        waiting, self._waiting = self._waiting, []
+        body_at = member.body_at
+        for item in waiting:
+            if isinstance(item, Row):
+                self._put_row(item)
+            else:
+                record, offset, length = item
+                self._put_row(row_of(record, Packed(body_at + offset, length)))
         self._packs += 1
         self._pack = bytearray()
 

@@ -53,6 +53,9 @@ class Homecoming:
 def _steps(hierarchy: Hierarchy, chain: Chain, since: int) -> Generator[int, None, None]:
     """Yield the bytes of each value that came home; closes the files at the end."""
     with chain:
+        tiers = chain.top.tiers
+        if tiers.total() == tiers[TierName.COLD]:
+            return
         for row in chain.rows():
             if row.tier is TierName.COLD:
                 continue

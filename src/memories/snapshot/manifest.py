@@ -92,10 +92,11 @@ class Row(msgspec.Struct, frozen=True, array_like=True):
 
 def row_of(record: Record, where: Where) -> Row:
     """Return the row that says `record` lies at `where`."""
-    terms = None if record.terms == DEFAULT_TERMS else record.terms
+    terms = record.terms
+    plain = terms is DEFAULT_TERMS or terms == DEFAULT_TERMS
     return Row(
         record.key, record.version, record.tier, record.size, record.stored_at, record.kind,
-        terms, where,
+        None if plain else terms, where,
     )  # fmt: skip
 
 

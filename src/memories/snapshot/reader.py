@@ -63,6 +63,7 @@ class SnapshotFile:
         check.finish()
         self._digests = check.digests
         self.extents = check.extents
+        self.tiers, self.references = check.tiers, check.references
 
     def _load_root(self) -> Root:
         member, read = self._directory.manifest, self._file.read

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from enum import StrEnum
-from typing import cast
-
-import msgspec
+from typing import NamedTuple, cast
 
 from memories.backends.bucket import BucketBackend
 from memories.engine.hierarchy import Hierarchy
@@ -22,8 +20,18 @@ from memories.snapshot.chain import Chain
 from memories.snapshot.manifest import Reference, Row
 from memories.units import format_size
 
+_BATCH_ROWS = 512  # So many keys are locked, journaled and let go at once.
+
 Adoption = tuple[Record, int, int]
 Advance = Callable[[int], object]
+
+
+class Located(NamedTuple):
+    """A row, and where its frame lies in its file."""
+
+    row: Row
+    offset: int
+    length: int
 
 
 class Mode(StrEnum):
@@ -43,6 +51,7 @@ class Restoring:
         self._mode = mode
         self.since = hierarchy.catalog.next_version()  # What it restores has later versions.
         self._now = hierarchy.clock.wall()
+        self._had_keys = len(hierarchy.catalog) > 0
 
     def check(self) -> None:
         """Refuse what cannot be restored here, before anything is changed.
@@ -93,25 +102,52 @@ class Restoring:
             return False
         return self._mode is not Mode.KEEP or self._hierarchy.catalog.find(row.key) is None
 
-    def _adoptions(self, number: int) -> Iterator[Adoption]:
-        """Yield what lies in one file; each key stays locked until its record is journaled."""
-        catalog = self._hierarchy.catalog
-        for row in self._chain.rows():
-            place = self._chain.locate(row)
-            if place is None or place[0] != number:
-                continue
-            with self._hierarchy.locks.hold(row.key):
-                if not self._wanted(row):
-                    continue
-                shadow, previous = catalog.entries.get(row.key), catalog.record(row.key)
-                record = self._record(row, TierName.COLD)
-                yield record, place[1], place[2]
-                self._let_go(shadow)
-                self._hierarchy.mover.let_archive_go(previous, record.version)
+    def _adoptions(self, number: int) -> Iterator[list[Adoption]]:
+        """Yield what lies in one file, in batches; keys stay locked until they are journaled."""
+        locks = self._hierarchy.locks
+        for rows in self._chain.batches(_BATCH_ROWS):
+            located = [(row, self._chain.locate(row)) for row in rows]
+            mine = [Located(row, *at[1:]) for row, at in located if at and at[0] == number]
+            with locks.attempt_all([item.row.key for item in mine]) as held:
+                yield from self._adopt([item for item in mine if item.row.key in held])
+            for item in mine:
+                if item.row.key not in held:
+                    with locks.hold(item.row.key):
+                        yield from self._adopt([item])
 
-    def _record(self, row: Row, tier: TierName) -> Record:
-        version = self._hierarchy.catalog.next_version()
-        return msgspec.structs.replace(row.record(), version=version, tier=tier)
+    def _adopt(self, items: list[Located]) -> Iterator[list[Adoption]]:
+        """Yield what is to be journaled, and then let go what it replaced."""
+        catalog, wanted = self._hierarchy.catalog, [i for i in items if self._wanted(i.row)]
+        shadows = [catalog.entries.get(row.key) for row, _, _ in wanted]
+        archived = self._archived([row.key for row, _, _ in wanted])
+        batch = [
+            (self._record(row, TierName.COLD), offset, length) for row, offset, length in wanted
+        ]
+        yield batch
+        for shadow in shadows:
+            self._let_go(shadow)
+        for (record, _, _), previous in zip(batch, archived, strict=False):
+            self._hierarchy.mover.let_archive_go(previous, record.version)
+
+    def _archived(self, keys: list[str]) -> list[Record | None]:
+        """Return what stood for each of `keys` so far, where there is an archive to tell."""
+        if TierName.GLACIER not in self._hierarchy.tiers:
+            return []
+        return [self._hierarchy.catalog.record(key) for key in keys]
+
+    def _record(self, row: Row, tier: TierName, place: bytes = b"") -> Record:
+        """Return what the journal is to say of `row`: a new version of its key."""
+        return Record(
+            key=row.key,
+            version=self._hierarchy.catalog.next_version(),
+            tier=tier,
+            size=row.size,
+            stored=row.where.length,
+            stored_at=row.stored_at,
+            kind=row.kind,
+            terms=row.terms or DEFAULT_TERMS,
+            place=place,
+        )
 
     def _let_go(self, shadow: Entry | None) -> None:
         """Give up the payload that stood for a key until its restored version was journaled."""
@@ -136,6 +172,8 @@ class Restoring:
 
     def _remove_others(self) -> None:
         hierarchy = self._hierarchy
+        if not self._had_keys:
+            return
         for key in hierarchy.catalog.keys(""):
             found = hierarchy.catalog.find(key)
             if found is None or found.version >= self.since:
@@ -146,6 +184,8 @@ class Restoring:
                     hierarchy.mover.drop(found, Cause.REPLACED)
 
     def _references(self) -> Iterator[tuple[Row, Reference]]:
+        if not self._chain.top.references:
+            return
         for row in self._chain.rows():
             if isinstance(row.where, Reference):
                 yield row, row.where
@@ -163,7 +203,7 @@ class Restoring:
                 if not self._wanted(row):
                     continue
                 shadow, previous = catalog.entries.get(row.key), catalog.record(row.key)
-                record = catalog.journal.note(self._record(row, TierName.GLACIER))
+                record = catalog.journal.note(self._record(row, TierName.GLACIER, where.place))
                 self._let_go(shadow)
                 if previous is not None and where.place not in (previous.place, previous.archived):
                     self._hierarchy.mover.let_archive_go(previous, record.version)

@@ -7,15 +7,17 @@ number of keys only. Nothing here trusts a number that was read.
 from __future__ import annotations
 
 from array import array
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from memories.entry import TierName
 from memories.errors import CorruptDataError, InvalidKeyError
-from memories.keys import check_key
-from memories.snapshot.manifest import Linked, Packed, Root, Row, Whole
+from memories.keys import MAX_KEY_BYTES, check_key
+from memories.snapshot.manifest import Linked, Packed, Reference, Root, Row, Whole
 from memories.snapshot.names import MANIFEST, RESERVED, member_name, packed_name
 from memories.snapshot.positioned import PositionedFile
 from memories.snapshot.zipformat import ALIGNMENT, MAX_CENTRAL_BYTES, Member, parse_central
@@ -115,28 +117,48 @@ class RowCheck:
         self._offsets: list[U64] = [np.zeros(0, np.uint64)]
         self._ends: list[U64] = [np.zeros(0, np.uint64)]
         self._whole = 0
+        self.tiers: Counter[TierName] = Counter()  # How many rows each of them had.
+        self.references = 0
         self.digests: U64 = np.zeros(len(directory), np.uint64)  # Of each member's head.
 
     def add(self, rows: list[Row]) -> None:
         """Check one page, and remember the extents in it."""
-        for row in rows:
-            self._check_row(row)
+        self._check_keys([row.key for row in rows])
+        self._check_versions(rows)
         self._keys += len(rows)
         self._check_whole([row for row in rows if isinstance(row.where, Whole)])
         self._check_packed([row.where for row in rows if isinstance(row.where, Packed)])
+        self._check_linked([row for row in rows if isinstance(row.where, Linked)])
+        self.tiers.update([row.tier for row in rows])
+        self.references += sum(isinstance(row.where, Reference) for row in rows)
 
-    def _check_row(self, row: Row) -> None:
-        where, root = row.where, self._root
-        _check_stored_key(row.key)
-        if row.key <= self._last_key:
-            raise CorruptDataError(f"Its manifest holds {row.key!r} twice, or out of order.")
-        self._last_key = row.key
-        if not 0 < row.version <= root.sequence:
+    def _check_keys(self, keys: list[str]) -> None:
+        """Check that keys are valid and ascend; all at once, for almost always all are sound."""
+        for key, last in zip(keys, [self._last_key, *keys], strict=False):
+            if key <= last:
+                raise CorruptDataError(f"Its manifest holds {key!r} twice, or out of order.")
+        self._last_key = keys[-1] if keys else self._last_key
+        text = "".join(keys)
+        longest = max(map(len, keys), default=0)
+        if "\0" in text or not text.isascii() or longest > MAX_KEY_BYTES:
+            for key in keys:
+                _check_stored_key(key)
+
+    def _check_versions(self, rows: list[Row]) -> None:
+        versions = [row.version for row in rows]
+        if rows and not 0 < min(versions) <= max(versions) <= self._root.sequence:
+            row = next(row for row in rows if not 0 < row.version <= self._root.sequence)
             raise CorruptDataError(
-                f"{row.key!r} has version {row.version} in a snapshot of version {root.sequence}."
+                f"{row.key!r} has version {row.version} in a snapshot of version "
+                f"{self._root.sequence}."
             )
-        if isinstance(where, Linked) and where.base >= len(root.bases):
-            raise CorruptDataError(f"{row.key!r} lies in a base that the snapshot does not name.")
+
+    def _check_linked(self, rows: list[Row]) -> None:
+        for row in rows:
+            if isinstance(row.where, Linked) and row.where.base >= len(self._root.bases):
+                raise CorruptDataError(
+                    f"{row.key!r} lies in a base that the snapshot does not name."
+                )
 
     def _check_whole(self, rows: list[Row]) -> None:
         wheres = [row.where for row in rows if isinstance(row.where, Whole)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 
 import pytest
 
@@ -94,3 +95,36 @@ def test_no_wait_is_without_a_limit() -> None:
     with locks.attempt("slow") as free:
         assert free
     assert ({}, {}) == (locks._locks, locks._waits)
+
+
+def test_all_keys_that_nobody_works_on_are_held_at_once() -> None:
+    """Bulk work takes many locks for the price of one, and waits for none."""
+    locks = KeyLocks()
+    with locks.hold("busy"), locks.attempt_all(["a", "busy", "b"]) as held:
+        assert {"a", "b"} == held
+        for key in ("a", "b", "busy"):
+            with locks.attempt(key) as free:
+                assert not free
+    for key in ("a", "b", "busy"):
+        with locks.attempt(key) as free:
+            assert free
+    assert {} == locks._locks
+
+
+def test_whoever_waits_for_a_key_held_among_many_gets_it() -> None:
+    """A store of one of these keys waits, and goes on as soon as they are let go."""
+    locks, got = KeyLocks(), threading.Event()
+
+    def work() -> None:
+        with locks.hold("a"):
+            got.set()
+
+    thread = threading.Thread(target=work)
+    with locks.attempt_all(["a", "b"]):
+        thread.start()
+        while locks._locks["a"].users < 2:
+            time.sleep(0.001)
+        assert not got.is_set()
+    thread.join()
+    assert got.is_set()
+    assert {} == locks._locks

@@ -9,9 +9,14 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from memories.backends.disk.files import Files, append, sync_file
+from memories.backends.disk.journal import PACKED, pack_place, placed
+from memories.entry import Record
+
+Adoption = tuple[Record, int, int]  # With the offset and the length of its frame in the file.
 
 _FICLONE = 0x40049409
 _COPY_BYTES = 8 << 20
@@ -28,6 +33,15 @@ def bring_in(source: Path, target: Path, files: Files) -> int:
         files.unlink(target)
         raise
     return target.stat().st_size
+
+
+def placed_in(pack: int, batches: Iterable[Sequence[Adoption]]) -> Iterator[list[Record]]:
+    """Yield the records of each batch with the places of their frames in `pack`."""
+    for batch in batches:
+        yield [
+            placed(record, length, pack_place(PACKED, pack, offset, length))
+            for record, offset, length in batch
+        ]
 
 
 def _reflink(source: Path, target: Path, files: Files) -> bool:

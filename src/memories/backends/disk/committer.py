@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 from memories.backends.disk import journal
 from memories.backends.disk.blocks import RunDamagedError
@@ -85,6 +85,7 @@ class Committer(ABC):
         self.log, self.index, self.ledger = log, index, ledger
         self.index_bytes = sum(run.bytes for run in index.runs)
         self.changed = threading.Event()
+        self.adopting = 0  # How many threads are taking many records in at once.
 
     # -- room ------------------------------------------------------------------------------------
 
@@ -140,7 +141,7 @@ class Committer(ABC):
             row = self._append_inline(record, frame, length, oldest_of(old))
             self._enter(old, row)
         if self._full:
-            self._sync_or_undo(old, row)
+            self._sync_or_undo((old, row))
         return row.record
 
     def write_head(self, kind: int, record: Record) -> Record:
@@ -153,8 +154,16 @@ class Committer(ABC):
             row = self._append_head(kind, record, oldest_of(old))
             self._enter(old, row)
         if self._full:
-            self._sync_or_undo(old, row)
+            self._sync_or_undo((old, row))
         return row.record
+
+    def write_packed(self, records: Sequence[Record]) -> None:
+        """Journal records whose frames lie in packs, all of them in one append."""
+        with self.lock:
+            self._mend()
+            entered = self._append_packed(records)
+        if self._full:
+            self._sync_or_undo(*entered)
 
     def amend(self, record: Record) -> Record:
         """Journal `record` for the version that lies here already; its frame stays where it is."""
@@ -171,7 +180,7 @@ class Committer(ABC):
                 row = self._append_head(old.kind, record, oldest_of(old))
             self._enter(old, row)
         if self._full:
-            self._sync_or_undo(old, row)
+            self._sync_or_undo((old, row))
         return row.record
 
     def _write_large(self, record: Record, frame: Frame, length: int) -> Record:
@@ -254,32 +263,44 @@ class Committer(ABC):
         if not self.changed.is_set():
             self.changed.set()
 
-    def _sync_or_undo(self, old: Row | None, row: Row) -> None:
+    def _append_packed(self, records: Sequence[Record]) -> list[tuple[Row | None, Row]]:
+        """Append and enter the records that are the newest of their keys; one write for all."""
+        synced, encode, pack_head = self.log.synced, journal.encode_record, journal.pack_head
+        found, heads = [], []
+        for record in records:
+            old = self.row(record.key)
+            if old is None or old.record.version <= record.version:
+                oldest = oldest_of(old)
+                found.append((record, old, oldest))
+                heads.append(pack_head(PACKED, encode(record), oldest=oldest, synced=synced))
+        data = b"".join(heads)
+        self.recent_heads += len(data)
+        segment, offset = self.log.append((data,), len(data))
+        self.ledger.grew(segment, offset + len(data))
+        entered = []
+        for (record, old, oldest), head in zip(found, heads, strict=True):
+            row = Row(record, PACKED, segment, offset, len(head), oldest)
+            offset += len(head)
+            entered.append((old, row))
+        self.ledger.arrived([row for old, row in entered if old is None])
+        for old, row in entered:
+            self.index.put(row)
+            if old is not None:
+                self.ledger.replace(old, row)
+        self.changed.set()
+        return entered
+
+    def _sync_or_undo(self, *entered: tuple[Row | None, Row]) -> None:
         try:
             self.log.sync()
         except BaseException:
             with self.lock:
-                if self.row(row.record.key) is row:
-                    back = old if old is not None else row._replace(kind=TOMBSTONE)
-                    self._enter(row, back)
-                    self.ledger.revive(back)
+                for old, row in entered:
+                    if self.row(row.record.key) is row:
+                        back = old if old is not None else row._replace(kind=TOMBSTONE)
+                        self._enter(row, back)
+                        self.ledger.revive(back)
             raise
-
-    def adopt(self, pack: int, size: int, rows: Iterable[Record]) -> int:
-        """Journal the records of a pack that lies at its place already; return how many."""
-        with self.lock:
-            self.ledger.adopted(pack, size)
-            self.ledger.packs[pack].live += 1  # Not empty, though no record names it yet.
-        count = 0
-        try:
-            for record in rows:
-                self.write_head(PACKED, record)
-                count += 1
-        finally:
-            with self.lock:
-                self.ledger.packs[pack].live -= 1
-                self._drafts.discard(pack)
-        return count
 
     def remove(self, key: str, version: int) -> None:
         """Make a key absent as of `version`."""

@@ -26,13 +26,22 @@ from memories.units import MAX_BYTES
 Pace = Callable[[], None]
 
 RECENT_ROWS = 32_768  # A checkpoint is due when so many rows are in RAM only.
+BULK_ROWS = 250_000  # Likewise while many come at once; half a kilobyte each.
 MERGE_RUNS = 4
 MERGE_ALL_ROWS = 2_000_000
 _BATCH_BYTES = 256 << 10
 
 
 def tidy(writer: Writer, pace: Pace, *, quiet: bool = False) -> None:
-    """Do what is due; when it is `quiet`, also what can wait."""
+    """Do what is due; when it is `quiet`, also what can wait.
+
+    While many records come at once only their number matters: they are written out without a
+    pause, and what merging and copying would cost is left to those who bring them.
+    """
+    if writer.adopting:
+        if len(writer.index.recent) >= BULK_ROWS:
+            writer.checkpoint()
+        return
     recent = len(writer.index.recent)
     if recent >= RECENT_ROWS or (quiet and recent) or _behind(writer) > writer.scale.recent:
         writer.checkpoint(pace)

@@ -5,6 +5,8 @@ Pure counting. A checkpoint saves it; a replay of the log arrives at the same fi
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from memories.backends.disk.journal import (
     FILE,
     INLINE,
@@ -117,6 +119,19 @@ class Ledger:
             self._leave(old, new)
         if new.record.version > self.last_version:
             self.last_version = new.record.version
+
+    def arrived(self, rows: Sequence[Row]) -> None:
+        """Count in rows of one segment and one pack, whose keys were nowhere before."""
+        if not rows:
+            return
+        stored, extents = sum([r.record.stored for r in rows]), sum([r.extent for r in rows])
+        self.segments[rows[0].segment].live += extents
+        self.log_live += extents
+        self.packs[unpack_place(rows[0].record.place).file].live += stored
+        self.pack_live += stored
+        self.keys += len(rows)
+        self.live += stored
+        self.last_version = max(self.last_version, *[row.record.version for row in rows])
 
     def _enter(self, row: Row) -> None:
         stats = self.segments[row.segment]

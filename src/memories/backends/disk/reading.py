@@ -12,7 +12,7 @@ import weakref
 from pathlib import Path
 
 from memories.backends.disk.files import Files, read_exactly
-from memories.backends.disk.handles import Handles
+from memories.backends.disk.handles import Handle, Handles
 from memories.backends.disk.journal import FILE, INLINE, PACKED, PLACE, Place
 from memories.backends.disk.layout import Layout
 from memories.entry import Record
@@ -54,6 +54,10 @@ class Reading:
             return self._large(Place(kind, number, offset, length))
         except FileNotFoundError as error:
             raise GoneError(str(error)) from error
+
+    def segment(self, number: int) -> Handle:
+        """Return a segment of the log, open; FileNotFoundError if it is gone."""
+        return self._handles.get(number)
 
     def path(self, place: Place) -> Path:
         """Return the file in which `place` lies."""

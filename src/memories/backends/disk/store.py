@@ -17,15 +17,16 @@ from typing import Literal, Self
 from memories.backends.base import Problem, Usage
 from memories.backends.disk import layout as layouts
 from memories.backends.disk.admission import admit
-from memories.backends.disk.adopt import bring_in
+from memories.backends.disk.adopt import Adoption, bring_in, placed_in
 from memories.backends.disk.blocks import RunDamagedError
 from memories.backends.disk.check import run_check
 from memories.backends.disk.compact import make_room
 from memories.backends.disk.files import Files, free_bytes
 from memories.backends.disk.follow import Follower
+from memories.backends.disk.gather import gather
 from memories.backends.disk.handles import Handles
 from memories.backends.disk.index import Index
-from memories.backends.disk.journal import PACKED, TOMBSTONE, pack_place, placed
+from memories.backends.disk.journal import TOMBSTONE
 from memories.backends.disk.layout import Layout
 from memories.backends.disk.lock import WriterLock
 from memories.backends.disk.network import warn_if_remote
@@ -152,6 +153,11 @@ class DiskBackend(SearchingBackend):
         except OSError as error:
             raise storage_error(f"read {record.key!r}", self._layout.root, error) from error
 
+    def read_many(self, records: Sequence[Record]) -> list[memoryview]:
+        """Return the frame of each record; small ones that lie close together in one read."""
+        frames = gather(self._reading, self._files, records)
+        return [frame or self.read(one) for frame, one in zip(frames, records, strict=True)]
+
     def find(self, key: str) -> Record | None:
         """Return the newest record of `key`, or None."""
         try:
@@ -242,23 +248,18 @@ class DiskBackend(SearchingBackend):
         """Journal other terms for the version of `record.key` that is here; the frame stays."""
         return admit(self._writing(), f"amend {record.key!r}", lambda writer: writer.amend(record))
 
-    def adopt(self, path: str | os.PathLike[str], items: Iterable[tuple[Record, int, int]]) -> int:
+    def adopt(self, path: str | os.PathLike[str], batches: Iterable[Sequence[Adoption]]) -> int:
         """Take over a file of frames as it lies: each item is a record, its offset and length.
 
-        Shares the file's blocks (reflink, or else a hard link) where the file system can, and
-        copies otherwise. Nobody may change the file afterwards. Each item is journaled before the
-        next one is asked for, so that the caller can hold its key's lock around it. Returns how
-        many there were.
+        Shares the file's blocks where the file system can (see `adopt`); nobody may change it
+        afterwards. Each batch, of different keys, is journaled in one append before the next one
+        is asked for, so that the caller can hold their locks. Returns how many items there were.
         """
         writer = self._writing()
         try:
             number = writer.new_file()
             size = bring_in(Path(path), self._layout.pack(number), self._files)
-            rows = (
-                placed(record, length, pack_place(PACKED, number, offset, length))
-                for record, offset, length in items
-            )
-            return writer.adopt(number, size, rows)
+            return writer.adopt(number, size, placed_in(number, batches))
         except OSError as error:
             raise storage_error(f"adopt {path}", self._layout.root, error) from error
 
@@ -281,8 +282,7 @@ class DiskBackend(SearchingBackend):
 
     def expired(self, now: float) -> Iterator[Record]:
         """Yield the records whose time had ended at `now`; costs nothing for the others."""
-        for row in self._look().expired(now):
-            yield row.record
+        return (row.record for row in self._look().expired(now))
 
     def charged(self) -> int:
         """Return what the capacity is charged: for packed values a quarter more than they take."""

@@ -5,7 +5,7 @@ What is dead is unlinked only after a sync of everything that replaced it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from copy import copy
 
 from memories.backends.disk import journal
@@ -25,6 +25,7 @@ from memories.backends.disk.recover import NOWHERE, START, oldest_of
 from memories.backends.disk.rows import moved, run_rows, unsynced_rows
 from memories.backends.disk.run import Run
 from memories.backends.disk.run_writer import write_run
+from memories.entry import Record
 
 
 class Writer(Committer):
@@ -99,6 +100,27 @@ class Writer(Committer):
             self.index.take(index)
             self.ledger, self.covered, self.saved = ledger, START, None
             self.index_bytes = sum(run.bytes for run in index.runs)
+
+    # -- many at once ----------------------------------------------------------------------------
+
+    def adopt(self, pack: int, size: int, batches: Iterable[Sequence[Record]]) -> int:
+        """Journal the records of a pack that lies at its place already; return how many."""
+        with self.lock:
+            self.ledger.adopted(pack, size)
+            self.ledger.packs[pack].live += 1  # Not empty, though no record names it yet.
+            self.adopting += 1
+        count = 0
+        try:
+            for records in batches:
+                self.write_packed(records)
+                count += len(records)
+        finally:
+            with self.lock:
+                self.ledger.packs[pack].live -= 1
+                self.adopting -= 1
+                self._drafts.discard(pack)
+            self.changed.set()
+        return count
 
     # -- copies for compaction -------------------------------------------------------------------
 

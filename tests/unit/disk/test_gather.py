@@ -1,0 +1,61 @@
+"""Many small frames at once: the same bytes as one by one, in fewer calls."""
+
+from __future__ import annotations
+
+import os
+import random
+from pathlib import Path
+
+from memories.backends.disk import DiskBackend
+from memories.backends.disk.files import Files
+from memories.testing.backends import record_for
+
+
+class CountedFiles(Files):
+    """The operating system, with its reads counted."""
+
+    reads = 0
+
+    def read(self, descriptor: int, length: int, offset: int) -> bytes:
+        self.reads += 1
+        return super().read(descriptor, length, offset)
+
+
+def test_many_frames_come_as_they_come_one_by_one(tmp_path: Path) -> None:
+    """Whatever their order and sizes, adopted ones and large ones too; few reads do it."""
+    files = CountedFiles()
+    with DiskBackend(tmp_path / "s", files=files) as backend:
+        bodies = {f"k{n:03}": os.urandom(n * 37 % 5000) for n in range(300)}
+        bodies |= {"large": os.urandom(2 << 20), "middle": os.urandom(100_000)}
+        for version, (key, body) in enumerate(bodies.items(), start=1):
+            backend.write(record_for(key, version, size=len(body)), [memoryview(body)])
+        pack = tmp_path / "pack"
+        pack.write_bytes(os.urandom(50_000))
+        backend.adopt(pack, [[(record_for(f"p{n}", 900 + n), n * 1000, 900) for n in range(40)]])
+        bodies |= {f"p{n}": pack.read_bytes()[n * 1000 : n * 1000 + 900] for n in range(40)}
+        records = list(backend.scan())
+        random.Random(1).shuffle(records)
+        files.reads = 0
+        frames = backend.read_many(records)
+        assert [bodies[record.key] for record in records] == frames
+        assert files.reads < 10
+
+
+def test_a_frame_that_moved_meanwhile_is_found_where_it_is_now(tmp_path: Path) -> None:
+    """Compaction unlinks a segment at any moment."""
+    with DiskBackend(tmp_path / "s") as backend:
+        for version in range(1, 6):
+            body = bytes([version]) * 100
+            backend.write(record_for(f"k{version}", version, size=100), [memoryview(body)])
+        records = list(backend.scan())
+        writer = backend._writer
+        assert writer is not None
+        writer.log.cut()
+        for record in records:
+            row = writer.row(record.key)
+            assert row is not None
+            writer.rewrite(row)
+        writer.sync()
+        writer.doom_segment(1)
+        writer.release()
+        assert [bytes([n]) * 100 for n in range(1, 6)] == backend.read_many(records)
