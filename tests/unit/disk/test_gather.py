@@ -59,3 +59,20 @@ def test_a_frame_that_moved_meanwhile_is_found_where_it_is_now(tmp_path: Path) -
         writer.doom_segment(1)
         writer.release()
         assert [bytes([n]) * 100 for n in range(1, 6)] == backend.read_many(records)
+
+
+def test_what_was_adopted_is_counted_as_a_replay_counts_it(tmp_path: Path) -> None:
+    """New keys of a batch are counted together; a crash must not change the account."""
+    pack = tmp_path / "pack"
+    pack.write_bytes(bytes(100_000))
+    with DiskBackend(tmp_path / "s") as backend:
+        for version in range(1, 20):
+            backend.write(record_for(f"k{version}", version, size=9), [memoryview(bytes(9))])
+        items = [(record_for(f"k{n}", 100 + n), n * 64, 60) for n in range(10, 90)]
+        backend.adopt(pack, [items[:30], items[30:]])
+        backend.remove("k50", 900)
+        writer = backend._writer
+        assert writer is not None
+        counted = dict(vars(writer.ledger))
+        writer.rebuild()
+        assert counted == dict(vars(writer.ledger)) | {"retired": counted["retired"]}
