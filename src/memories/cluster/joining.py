@@ -103,18 +103,21 @@ def read_roster(text: bytes | None) -> Roster | None:
         return None
 
 
-def install(members: Members, roster: Roster, *, state: str = JOINING) -> dict[str, str]:
-    """Tell every member of `roster` of it, and return why some could not be told.
+def install(
+    members: Members, roster: Roster, *, everyone: Sequence[str], newcomers: str
+) -> dict[str, str]:
+    """Tell nodes of a new list of members, and return why some could not be told.
 
-    A node that was up to date under the list before stays so.
+    A node that was up to date under the list before stays so, and one that was in no list before
+    gets the state of `newcomers`; any other must be brought up to date first.
     """
-    nodes = [members.nodes[name] for name in roster.everyone]
-    hellos, reasons = greet(members, nodes)
-    before = msgspec.structs.replace(roster, epoch=roster.epoch - 1)
+    names = dict.fromkeys((*everyone, *roster.everyone))
+    hellos, reasons = greet(members, [members.nodes[name] for name in names])
     for hello in hellos:
-        was_up = is_up(hello, before.epoch)
+        fresh = hello.roster is None and hello.node.name not in everyone
+        state = newcomers if fresh or is_up(hello, roster.epoch - 1) else JOINING
         try:
-            install_one(hello, roster, UP if was_up else state)
+            install_one(hello, roster, state)
         except (UnavailableError, ReplyError) as error:
             reasons[hello.node.name] = str(error)
     return reasons

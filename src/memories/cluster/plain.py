@@ -13,8 +13,9 @@ from typing import TypeVar
 
 from memories.clock import Clock
 from memories.cluster.members import Members
+from memories.cluster.mending import mend_register
 from memories.cluster.node import Node
-from memories.cluster.quorum import Outdated, Poll
+from memories.cluster.quorum import EVERYONE, Outdated, Poll
 from memories.cluster.register import HEADER_BYTES, key_text, pack_register
 from memories.cluster.registers import Body, Found, Registers, Written
 from memories.cluster.scanning import scan_members
@@ -26,6 +27,7 @@ from memories.errors import InvalidOptionError, ReplicationError, UnavailableErr
 _ROSTER_ATTEMPTS = 4
 _FETCH_ATTEMPTS = 4
 T = TypeVar("T")
+REPAIR_BATCH = 64  # Registers whose values may be in memory at once.
 BATCH = 1000  # Registers that are asked about in one round.
 
 
@@ -80,36 +82,35 @@ class PlainRegisters(Registers):
         """Yield batches of names; see `Registers`."""
         return scan_members(self._members, prefix)
 
-    def spread(self, names: Sequence[bytes], *, to: str | None = None) -> int:
-        """Bring the newest registers to the nodes that should have them; return how many lacked.
-
-        With `to` only that node is looked after, as are registers that lie on too few nodes.
+    def spread(self, names: Sequence[bytes], *, to: str) -> None:
+        """Bring the newest versions of registers to a node that should have them.
 
         Raises:
             UnavailableError: for one of them it could not be found out what is newest.
         """
-        brought = 0
-        for start in range(0, len(names), BATCH):
-            brought += self._spread(names[start : start + BATCH], to)
-        return brought
+        for start in range(0, len(names), REPAIR_BATCH):
+            queries = self.ask(names[start : start + REPAIR_BATCH])
+            for query in queries:
+                if query.missing > 0:
+                    raise query.verdict()
+            self.mend(queries)
+            self.bring(queries, to=to)
 
-    def ask(self, names: Sequence[bytes]) -> list[Query]:
-        """Return queries on which every node that can answer has been heard, bodies left out."""
-        queries = [Query(name, self._members.lists_of(name)) for name in names]
-        self._poll.hold(queries, fetch=False)
-        self._poll.ask_rest(queries)
-        return queries
+    def bring(self, queries: Sequence[Query], *, to: str | None = None) -> int:
+        """Bring the newest registers to the nodes that should have them; return how many lacked.
 
-    def _spread(self, names: Sequence[bytes], to: str | None) -> int:
-        queries = self.ask(names)
+        With `to` only that node is looked after, and registers that lie on too few nodes.
+
+        Raises:
+            UnavailableError: one of them could not be copied.
+        """
         jobs: list[Job] = []
         for query in queries:
-            if query.missing > 0:
-                raise query.verdict()
             due = [n for n in _wanting(query) if to in (None, n) or query.short > 0]
+            due = [n for n in due if self._members.nodes[n].usable]
             if due:
-                jobs += [Job(query, query.version, (), only=due)]
-        self._complete([job.query for job in jobs])
+                jobs.append(Job(query, query.version, (), only=due))
+        self.complete([job.query for job in jobs])
         for job in jobs:
             if job.query.newest.data is None:
                 raise UnavailableError(f"{key_text(job.name)} cannot be read to be copied")
@@ -118,7 +119,31 @@ class PlainRegisters(Registers):
         for job in jobs:
             if job.short > 0:
                 raise UnavailableError(f"{key_text(job.name)} was not copied: {job.reasons()}")
+            for node in job.only:
+                job.query.votes[node] = job.query.newest
         return len(jobs)
+
+    def mend(self, queries: Iterable[Query]) -> int:
+        """Replace damaged registers by sound ones of other nodes; return how many were."""
+        damaged = [query for query in queries if query.damaged and query.version != ABSENT]
+        self.complete(damaged)
+        return sum(
+            mend_register(self._members, node, query)
+            for query in damaged
+            if query.newest.data is not None
+            for node in sorted(query.damaged)
+        )
+
+    def ask(self, names: Sequence[bytes], *, deep: bool = False) -> list[Query]:
+        """Return queries on which every node that can answer has been heard.
+
+        With `deep` every copy is fetched as a whole, and so found to be damaged if it is.
+        """
+        queries = [Query(name, self._members.lists_of(name)) for name in names]
+        whole = EVERYONE if deep else 0
+        self._poll.hold(queries, whole=whole)
+        self._poll.ask_rest(queries, whole=deep)
+        return queries
 
     def _in_batches(
         self, names: Sequence[bytes], work: Callable[[Sequence[bytes]], dict[bytes, T | Exception]]
@@ -142,20 +167,21 @@ class PlainRegisters(Registers):
 
     def _read(self, names: Sequence[bytes], fetch: bool) -> dict[bytes, Found | Exception | None]:
         queries = [Query(name, self._members.lists_of(name)) for name in names]
-        self._poll.hold(queries, fetch=fetch)
+        self._poll.hold(queries, whole=int(fetch))
         heard = [query for query in queries if query.missing <= 0]
         doubtful = [query for query in heard if query.short > 0]
         if doubtful:
             self._poll.ask_rest(doubtful)
             doubtful = [query for query in doubtful if query.short > 0]
-        self._complete([query for query in heard if fetch] + doubtful)
+        self.complete([query for query in heard if fetch] + doubtful)
+        self.mend(heard)
         unconfirmed = self._write_back(doubtful)
         results: dict[bytes, Found | Exception | None] = {}
         for query in queries:
             results[query.name] = unconfirmed.get(query.name) or _finding(query, fetch)
         return results
 
-    def _complete(self, queries: Iterable[Query]) -> None:
+    def complete(self, queries: Iterable[Query]) -> None:
         """Fetch the newest register of those queries where only its version was heard."""
         for _ in range(_FETCH_ATTEMPTS):
             lacking = [
@@ -187,7 +213,7 @@ class PlainRegisters(Registers):
 
     def _write(self, bodies: Mapping[bytes, Body]) -> dict[bytes, Written | Exception]:
         queries = [Query(name, self._members.lists_of(name)) for name in bodies]
-        self._poll.hold(queries, fetch=False)
+        self._poll.hold(queries, whole=0)
         results: dict[bytes, Written | Exception] = {}
         jobs: list[tuple[Query, Job]] = []
         for query in queries:

@@ -13,11 +13,15 @@ from typing import Any
 from memories.clock import Clock
 from memories.cluster import joining
 from memories.cluster.address import Address
+from memories.cluster.chunk_repair import ChunkRepair
 from memories.cluster.chunks import ChunkStore, Place
 from memories.cluster.members import Members
 from memories.cluster.node import Node
 from memories.cluster.plain import PlainRegisters
+from memories.cluster.rebalance import change_members
 from memories.cluster.rejoin import Rejoin
+from memories.cluster.repair import Repair
+from memories.cluster.report import Progress, RepairReport
 from memories.cluster.service import Service
 from memories.cluster.status import node_status
 from memories.cluster.store import FrameStore
@@ -77,13 +81,53 @@ class PlainService(Service):
     def status(self) -> dict[str, dict[str, Any]]:
         """Return what is known of each node, by its name."""
         nodes = list(self.members.everyone())
-        states = self.executor.map(lambda node: node_status(node, self.clock.monotonic), nodes)
-        return {node.name: state for node, state in zip(nodes, states, strict=True)}
+        states = self.executor.map(
+            lambda node: node_status(node, self.clock.monotonic, self.members.epoch), nodes
+        )
+        status = {node.name: state for node, state in zip(nodes, states, strict=True)}
+        for name in self._strangers & status.keys():
+            status[name]["up_to_date"] = False
+        return status
+
+    def repair(self, progress: Progress | None, *, deep: bool) -> RepairReport:
+        """Make all copies whole again, sweep garbage, and return what was done."""
+        for name in list(self._strangers):
+            Rejoin(self.members, self.registers, self.members.nodes[name]).run(self.pause)
+            self._strangers.discard(name)
+        return self._repair(deep).run(progress)
+
+    def add_node(self, address: Address, progress: Progress | None) -> None:
+        """Let a node be a member, and give it its share."""
+        roster = self.members.roster
+        node = self.members.add(address)
+        node.call("PING")
+        names = {*(roster.coming or roster.nodes), node.name}
+        change_members(self.members, sorted(names), lambda: self._repair(False), progress)
+
+    def remove_node(self, name: str, progress: Progress | None) -> None:
+        """Let a node be a member no more, after others took over what it has."""
+        roster = self.members.roster
+        if name not in roster.everyone:
+            raise InvalidOptionError(
+                f"{name!r} is no member; the members are {', '.join(roster.everyone)}"
+            )
+        names = {*(roster.coming or roster.nodes)} - {name}
+        change_members(self.members, sorted(names), lambda: self._repair(False), progress)
 
     def close(self) -> None:
         """End threads and connections."""
         super().close()
         self.members.close()
+
+    def _repair(self, deep: bool) -> Repair:
+        return Repair(
+            self.members,
+            self.registers,
+            ChunkRepair(self._place),
+            self.clock.wall,
+            pause=self.pause,
+            deep=deep,
+        )
 
     def _place(self) -> Place:
         nodes = {node.name: node for node in self.members.everyone()}
@@ -129,5 +173,6 @@ class PlainService(Service):
             self.pause(1.0)
             return
         if done:
+            self._repair(False).run()  # For the chunks that it lost.
             self._strangers.discard(node.name)
             logger.info("%s is up to date", node.name)

@@ -18,6 +18,7 @@ from memories.cluster.votes import Query, read_vote
 from memories.cluster.wire import Command, ReplyError
 from memories.errors import CorruptDataError
 
+EVERYONE = 1 << 30  # More than the nodes of any register.
 HEDGE_SECONDS = 0.08
 PATIENCE_SECONDS = 0.9
 _SECONDS_PER_QUERY = 0.0002
@@ -45,10 +46,10 @@ class Poll:
         self._members = members
         self._on_stranger = on_stranger
 
-    def hold(self, queries: Sequence[Query], *, fetch: bool) -> None:
+    def hold(self, queries: Sequence[Query], *, whole: int) -> None:
         """Ask until each query has enough votes, or nobody is left to ask.
 
-        With `fetch` the first node of each is asked for all of the register.
+        The first `whole` nodes of each are asked for all of the register.
 
         Raises:
             Outdated: a node knows a newer list of members.
@@ -56,7 +57,7 @@ class Poll:
         patience = PATIENCE_SECONDS + allowance(len(queries))
         with Round(self._members.monotonic) as round_:
             open_ = list(queries)
-            self._ask(round_, open_, hedge=False, fetch=fetch)
+            self._ask(round_, open_, hedge=False, whole=whole)
             end = self._members.monotonic() + patience
             while open_ := [query for query in open_ if query.missing > 0]:
                 left = end - self._members.monotonic()
@@ -64,18 +65,18 @@ class Poll:
                 answers = round_.wait(min(hedge, max(0.0, left)))
                 for answer in answers:
                     self.hear(answer)
-                asked = self._ask(round_, open_, hedge=not answers, fetch=fetch)
+                asked = self._ask(round_, open_, hedge=not answers, whole=whole)
                 if not asked and (left <= 0 or not (round_.waiting or answers)):
                     break
 
-    def ask_rest(self, queries: Sequence[Query]) -> None:
+    def ask_rest(self, queries: Sequence[Query], *, whole: bool = False) -> None:
         """Ask those nodes of each query that were not asked yet, as long as one hedge."""
         with Round(self._members.monotonic) as round_:
             wanted: dict[str, list[tuple[Query, bool]]] = defaultdict(list)
             for query in queries:
                 for node in query.nodes:
                     if node not in query.asked and self._members.nodes[node].usable:
-                        wanted[node].append((query, False))
+                        wanted[node].append((query, whole))
             self._send(round_, wanted)
             self._drain(round_, HEDGE_SECONDS + allowance(len(queries)))
 
@@ -117,14 +118,14 @@ class Poll:
             self._on_stranger(answer.node)
         return answer.node.well
 
-    def _ask(self, round_: Round, queries: Sequence[Query], *, hedge: bool, fetch: bool) -> bool:
+    def _ask(self, round_: Round, queries: Sequence[Query], *, hedge: bool, whole: int) -> bool:
         wanted: dict[str, list[tuple[Query, bool]]] = defaultdict(list)
         for query in queries:
             chosen = query.to_ask(hedge=hedge, among=self._usable)
             if not chosen and not hedge:
                 chosen = query.to_ask(hedge=False, among=self._due)
             for node in chosen:
-                wanted[node].append((query, fetch and not query.asked))
+                wanted[node].append((query, len(query.asked) < whole))
                 query.asked.add(node)
         self._send(round_, wanted)
         return bool(wanted)

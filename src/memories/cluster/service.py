@@ -10,18 +10,18 @@ import os
 import threading
 import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from memories.clock import Clock
+from memories.cluster.address import Address
+from memories.cluster.report import Progress, RepairReport
 from memories.cluster.store import FrameStore
 from memories.errors import ClosedError, ForkedError
+from memories.logs import logger
 
 WORKERS = 32  # Threads are made as they are needed.
 _KEEPER_SECONDS = 0.25
-
-Progress = Callable[[int, int], object]
 
 
 class Service(ABC):
@@ -75,6 +75,18 @@ class Service(ABC):
     def status(self) -> dict[str, dict[str, Any]]:
         """Return what is known of each node, by its name."""
 
+    @abstractmethod
+    def repair(self, progress: Progress | None, *, deep: bool) -> RepairReport:
+        """Make all copies whole again, sweep garbage, and return what was done."""
+
+    @abstractmethod
+    def add_node(self, address: Address, progress: Progress | None) -> None:
+        """Let a node be a member, and give it its share."""
+
+    @abstractmethod
+    def remove_node(self, name: str, progress: Progress | None) -> None:
+        """Let a node be a member no more, after others took over what it has."""
+
     def close(self) -> None:
         """End threads and connections. Idempotent."""
         self._ended.set()
@@ -99,7 +111,12 @@ def _keep(reference: weakref.ref[Service], ended: threading.Event) -> None:
         service = reference()
         if service is None:
             return
-        service.tend()
+        try:
+            service.tend()
+        except Exception:
+            if ended.is_set():
+                return  # It was closed under our hands.
+            logger.exception("looking after the nodes failed, and is tried again")
         del service
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from memories.cluster.marks import MARK, UP, Mark, read_mark
 from memories.cluster.node import Node, parse_info
 from memories.cluster.wire import ReplyError
 from memories.errors import UnavailableError
@@ -12,11 +13,13 @@ from memories.errors import UnavailableError
 _SECONDS = 0.9
 
 
-def node_status(node: Node, monotonic: Callable[[], float]) -> dict[str, Any]:
+def node_status(node: Node, monotonic: Callable[[], float], epoch: int) -> dict[str, Any]:
     """Return the state of one node; one that does not answer is not `online`."""
     began = monotonic()
     try:
-        (info, keys) = node.pipeline([("INFO",), ("DBSIZE",)], seconds=_SECONDS, strict=True)
+        info, keys, mark = node.pipeline(
+            [("INFO",), ("DBSIZE",), ("GET", MARK)], seconds=_SECONDS, strict=True
+        )
     except (UnavailableError, ReplyError) as error:
         return _offline(node, str(error))
     fields = parse_info(info)
@@ -24,7 +27,7 @@ def node_status(node: Node, monotonic: Callable[[], float]) -> dict[str, Any]:
     limit = int(fields.get("maxmemory", 0)) or int(fields.get("total_system_memory", 0))
     return {
         "online": True,
-        "up_to_date": node.well,
+        "up_to_date": read_mark(mark) == Mark(UP, fields.get("run_id", ""), epoch),
         "memory_usage": 100.0 * used / limit if limit else 0.0,
         "used_bytes": used,
         "total_bytes": limit,

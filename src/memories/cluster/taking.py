@@ -73,6 +73,7 @@ class Job:
                 if node not in self.sent
                 and node not in self.taken
                 and node not in chosen
+                and node not in self.query.damaged
                 and among(node)
             ]
             # Who did not answer the question before the write is the last to be tried.

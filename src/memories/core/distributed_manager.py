@@ -13,6 +13,7 @@ from typing import Any
 
 from memories import codecs
 from memories.cluster.opening import check_factor, check_nodes, open_service
+from memories.cluster.report import RepairReport
 from memories.cluster.service import Service
 from memories.codecs.frame import Frame, pack
 from memories.core.memory_manager import MemoryManager
@@ -53,7 +54,8 @@ class DistributedMemoryManager(MemoryManager):
         near_cache: bool = True,
         **options: Any,
     ) -> None:
-        addresses = check_nodes(nodes, node_options or {})
+        self._node_options = dict(node_options or {})
+        addresses = check_nodes(nodes, self._node_options)
         factor = check_factor(replication_factor, len(addresses))
         super().__init__(*sizes, **options)
         try:
@@ -151,6 +153,44 @@ class DistributedMemoryManager(MemoryManager):
         """Return the state of every node, by its name; one that does not answer is not `online`."""
         self._service.require_open()
         return self._service.status()
+
+    def repair(
+        self, progress: Callable[[int, int], object] | None = None, *, deep: bool = True
+    ) -> RepairReport:
+        """Make every copy on the nodes whole again, sweep garbage, and return what was done.
+
+        Reads and writes go on meanwhile. Nothing that is stored changes.
+
+        Args:
+            progress: Called with the registers looked at so far, and about how many there are.
+            deep: Read and check every copy of large values too, instead of their presence only.
+        """
+        self._service.require_open(writing=True)
+        return self._service.repair(progress, deep=deep)
+
+    def add_node(self, node: str, progress: Callable[[int, int], object] | None = None) -> None:
+        """Let `node` be one of the nodes, and return once it holds its share of the keys.
+
+        Of n nodes, about one n-th of the keys moves; everything stays answerable meanwhile.
+
+        Raises:
+            InvalidOptionError: another change is under way, or the nodes are a Cluster.
+            UnavailableError: a node does not answer; call again to finish what was begun.
+        """
+        self._service.require_open(writing=True)
+        (address,) = check_nodes([node], self._node_options)
+        self._service.add_node(address, progress)
+
+    def remove_node(self, node: str, progress: Callable[[int, int], object] | None = None) -> None:
+        """Let `node` be none of the nodes any more, once the others hold what it had.
+
+        Raises:
+            InvalidOptionError: it is no member, too few would be left, or the nodes are a Cluster.
+            UnavailableError: a node does not answer; call again to finish what was begun.
+        """
+        self._service.require_open(writing=True)
+        (address,) = check_nodes([node], self._node_options)
+        self._service.remove_node(address.name, progress)
 
     def cleanup(self) -> None:
         """Close the manager and its connections. Idempotent; what is on the nodes stays there."""
