@@ -94,6 +94,70 @@ class TestSeriesAndIndexes(CodecTests):
         return type(left) is type(right)
 
 
+TEXT = pd.Series(["a", None, "ä€", "", "x" * 300] * 40, dtype="str")
+
+
+class TestText(CodecTests):
+    """Columns of text in every shape in which Arrow may hold them."""
+
+    values = (
+        TEXT,
+        TEXT.dropna(),
+        TEXT[3:50],
+        TEXT[::3],
+        TEXT[:0],
+        pd.concat([TEXT, TEXT]),
+        TEXT.astype("string[pyarrow]"),
+        TEXT.astype("string[python]"),
+        pd.Series(pd.array(pa.chunked_array([["a"], [None, "b"]], pa.string()), "str")),
+    )
+
+    def same(self, left: Any, right: Any) -> bool:
+        """Compare as pandas' own tests do, and what stands for a missing text."""
+        pd.testing.assert_series_equal(left, right)
+        return type(left.dtype.na_value) is type(right.dtype.na_value)
+
+
+def test_a_column_of_text_is_shown_as_it_lies() -> None:
+    """A million texts are stored and read without one of them being touched."""
+    column = pd.Series(["some", "text"] * 1000, dtype="str").array
+    chunk = column.__arrow_array__().chunk(0)
+    parts = codecs.encode(column)
+    assert "pandas.text" == parts.codec
+    lying = [np.frombuffer(buffer, np.uint8) for buffer in chunk.buffers()[1:]]
+    for buffer, mine in zip(lying, parts.buffers, strict=False):
+        assert np.shares_memory(buffer, np.frombuffer(mine, np.uint8))
+    back = codecs.decode(codecs.freeze(parts)).__arrow_array__().chunk(0)
+    assert chunk.equals(back)
+
+
+def test_equal_columns_of_text_hash_equal() -> None:
+    """Whether Arrow cut a column out of a longer one is nobody's business."""
+    cut, fresh = TEXT[3:50], pd.Series(list(TEXT[3:50]), index=range(3, 50), dtype="str")
+    assert codecs.content_hash(fresh) == codecs.content_hash(cut)
+
+
+@pytest.mark.parametrize(("offset", "value"), [(8, 2**40), (8, -1), (0, 1), (-8, 3), (-8, 2**62)])
+def test_offsets_that_lead_astray_are_never_followed(offset: int, value: int) -> None:
+    """Arrow would read beyond its memory, and the process would end."""
+    parts = codecs.encode(pd.array(["abc", "defg", "h"], dtype="str"))
+    offsets = bytearray(parts.buffers[0])
+    at = offset % len(offsets)
+    offsets[at : at + 8] = value.to_bytes(8, "little", signed=True)
+    buffers = (memoryview(bytes(offsets)), *parts.buffers[1:])
+    with pytest.raises(CorruptDataError):
+        codecs.decode(parts._replace(buffers=buffers)).to_numpy(dtype=object)
+
+
+def test_text_that_is_no_utf8_is_refused() -> None:
+    """Otherwise it would fail wherever it is first looked at, as somebody else's error."""
+    parts = codecs.encode(pd.array(["ab", "ä"], dtype="str"))
+    for text in (b"ab\xc3\x28", b"a\xc3\xa4b"):  # No UTF-8 at all; a letter cut in two.
+        buffers = (parts.buffers[0], memoryview(text), parts.buffers[2])
+        with pytest.raises(CorruptDataError):
+            codecs.decode(parts._replace(buffers=buffers))
+
+
 class TestPandasScalars(CodecTests):
     """pandas' own scalars, in a tree and as keys."""
 

@@ -66,6 +66,7 @@ def tables() -> dict[str, Any]:
     )
     return {
         "pandas": frame,
+        "pandas-text": frame[["s"]],
         "polars": polars.DataFrame({"n": [1, None], "s": ["a", "b"]}),
         "pyarrow": pyarrow.table({"n": [1, None], "s": ["a", "b"]}),
         "scipy": scipy.sparse.csr_array(([1.0], ([0], [2])), shape=(2, 3)),

@@ -43,6 +43,7 @@ def equals_pandas(left: Any, right: Any) -> bool:
 
 TABLES = {
     "pandas": equals_pandas,
+    "pandas-text": equals_pandas,
     "polars": lambda left, right: left.equals(right),
     "pyarrow": lambda left, right: left.equals(right),
     "scipy": lambda left, right: (left != right).nnz == 0,

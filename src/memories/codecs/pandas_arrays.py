@@ -10,10 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from memories.codecs import arrow_tables
+from memories.codecs import pandas_arrow
 from memories.codecs.arrays import expect_array
-from memories.codecs.base import Codec, Parts, Sharing
-from memories.codecs.memory import view_bytes
+from memories.codecs.base import Sharing
 from memories.codecs.packages import package
 from memories.codecs.registry import add
 from memories.codecs.tree import StructureCodec
@@ -99,7 +98,7 @@ def _masked_together(structure: Any) -> Any:
 
 def _strings_apart(value: Any) -> Any:
     items = [item if isinstance(item, str) else None for item in value.to_numpy(dtype=object)]
-    return [items, _is_nan(value.dtype.na_value)]
+    return [items, pandas_arrow.is_nan(value.dtype.na_value)]
 
 
 def _strings_together(structure: Any) -> Any:
@@ -107,37 +106,6 @@ def _strings_together(structure: Any) -> Any:
     items, nan = structure
     dtype = pandas.StringDtype("python", na_value=np.nan if nan else pandas.NA)
     return pandas.array(items, dtype=dtype)
-
-
-def _is_nan(value: Any) -> bool:
-    return isinstance(value, float)
-
-
-class ArrowBackedCodec(Codec):
-    """Extension arrays whose memory is Arrow's: strings, and `ArrowDtype`."""
-
-    name = "pandas.arrow"
-
-    def encode(self, value: Any) -> Parts:
-        """Write the Arrow array as an IPC stream."""
-        pa = package("pyarrow")
-        data = value.__arrow_array__()
-        stream = arrow_tables.write_stream(pa.table({"": data}))
-        text = None
-        if isinstance(value.dtype, package("pandas").StringDtype):
-            text = "nan" if _is_nan(value.dtype.na_value) else "na"
-        return Parts(self.name, text, (stream,), frozenset({0}))
-
-    def decode(self, parts: Parts, *, writable: bool = False) -> Any:
-        """Put the extension array around the stream's memory."""
-        del writable
-        pandas = package("pandas")
-        (buffer,) = parts.buffers
-        data = arrow_tables.read_stream(view_bytes(buffer)).column(0)
-        if parts.meta is None:
-            return pandas.arrays.ArrowExtensionArray(data)
-        na = np.nan if parts.meta == "nan" else pandas.NA
-        return pandas.StringDtype("pyarrow", na_value=na).__from_arrow__(data)
 
 
 def register() -> None:
@@ -166,8 +134,7 @@ def register() -> None:
     )
     for name, apart, together, kinds in structures:
         add(StructureCodec(f"pandas.{name}", apart, together), *kinds)
-    arrow = [arrays.ArrowExtensionArray]
-    add(ArrowBackedCodec(), *arrow, getattr(arrays, "ArrowStringArray", arrow[0]))
+    pandas_arrow.register()
     _register_scalars(pandas)
 
 
