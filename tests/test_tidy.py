@@ -47,7 +47,7 @@ LAYERS = (
     ("dashboard",),
     ("core",),
     ("__init__",),
-    ("cli", "testing"),
+    ("cli", "testing", "torch"),
     ("__main__",),
 )  # fmt: skip
 RANK = {room: rank for rank, row in enumerate(LAYERS) for room in row}

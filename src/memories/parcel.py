@@ -136,10 +136,10 @@ class Parcel:
 
     def on(self, device: str, trust: Keyring, *, verify: bool = True) -> Any:
         """Return a reader's own value, with everything that can live on `device` living there."""
+        if self.sharing is not Sharing.FRESH:
+            return self.private(trust, verify=verify)
         if isinstance(self.payload, Resident):
             return self.payload.on(device)
-        if self.form is Form.HOST and self.sharing is not Sharing.FRESH:
-            return self.private(trust)
         parts = codecs.rehomed(self.parts(trust, verify=verify), device)
         return codecs.decode(codecs.thaw(parts), writable=True)
 

@@ -62,7 +62,7 @@ def _to_numpy(numpy: Any, value: Any, device: str | None) -> Any:
     if device not in (None, "cpu"):
         raise ValueError("NumPy knows no device but the CPU")
     if hasattr(value, "detach"):
-        value = value.detach().resolve_conj().resolve_neg().cpu()
+        return value.detach().resolve_conj().resolve_neg().cpu().numpy()
     return value.get() if hasattr(value, "get") else numpy.array(value)
 
 

@@ -58,6 +58,8 @@ class TorchDevice(Device):
         for offset, memory in pieces:
             targets.append(target[offset : offset + memory.numel()])
             sources.append(memory)
+        if not sources:
+            return
         with self._translated(), self._torch.no_grad():
             self._torch._foreach_copy_(targets, sources)
             if self._cuda:
