@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
-import stat
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -29,13 +29,14 @@ def started(base: Path, then: str) -> subprocess.Popen[str]:
 
 
 def test_it_is_private_and_goes_at_exit(tmp_path: Path) -> None:
-    """Mode 0700, and nothing left after a plain interpreter exit."""
+    """Mode 0700, and nothing left after a plain interpreter exit, not even an empty directory."""
     base = tmp_path / "base"
-    child = started(base, "assert os.stat(held.path).st_mode & 0o077 == 0")
+    modes = "print([os.stat(path).st_mode & 0o777 for path in (held.path, held.path.parent)])"
+    child = started(base, modes)
     output, _ = child.communicate()
     assert 0 == child.returncode
-    assert not Path(output.strip()).exists()
-    assert 0o700 == stat.S_IMODE(base.stat().st_mode)
+    assert str([0o700, 0o700]) == output.splitlines()[1]
+    assert not base.exists()
 
 
 def test_what_a_killed_process_left_is_swept(tmp_path: Path) -> None:
@@ -65,6 +66,14 @@ def test_a_link_in_its_place_is_refused(tmp_path: Path) -> None:
         private_directory(tmp_path / "base")
 
 
+def test_a_place_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    """At once, with what to do: a temporary directory may be missing, or a file in its place."""
+    (tmp_path / "file").write_text("x")
+    for base in (tmp_path / "missing" / "base", tmp_path / "file"):
+        with pytest.raises(StorageError, match="TMPDIR"):
+            private_directory(base)
+
+
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_a_forked_child_leaves_it_alone(tmp_path: Path) -> None:
     """Its exit is not the owner's."""
@@ -76,3 +85,26 @@ def test_a_forked_child_leaves_it_alone(tmp_path: Path) -> None:
     os.waitpid(pid, 0)
     assert mine.path.exists()
     mine.remove()
+
+
+def test_coming_and_going_at_once(tmp_path: Path) -> None:
+    """Whoever leaves last takes their common directory along, and nobody who enters loses his."""
+    failures: list[BaseException] = []
+
+    def come_and_go() -> None:
+        try:
+            for _ in range(100):
+                mine = private_directory(tmp_path / "base")
+                (mine.path / "data").write_text("x")
+                mine.remove()
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=come_and_go) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [] == failures
+    private_directory(tmp_path / "base").remove()
+    assert not (tmp_path / "base").exists()

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tests.forking import in_child
 
 from memories.backends.disk import DiskBackend, compact, follow, scale
 from memories.errors import ForkedError, StorageError, StoreLockedError
@@ -128,23 +128,6 @@ def test_readers_while_a_writer_works(tmp_path: Path, monkeypatch: pytest.Monkey
         assert version > 1000
 
 
-def in_child(action: Callable[[], None]) -> str:
-    """Run `action` in a forked child and return the error it ended with, or ''."""
-    inlet, outlet = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        try:
-            action()
-        except BaseException as error:
-            os.write(outlet, f"{type(error).__name__}: {error}".encode())
-        os._exit(0)
-    os.close(outlet)
-    with os.fdopen(inlet) as pipe:
-        said = pipe.read()
-    os.waitpid(pid, 0)
-    return said
-
-
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_a_forked_child_reads_and_may_not_write(tmp_path: Path) -> None:
     """It touches no inherited lock or thread, and its end does not unlock the parent's store."""
@@ -162,12 +145,12 @@ def test_a_forked_child_reads_and_may_not_write(tmp_path: Path) -> None:
 
         assert backend._writer is not None
         with backend._writer.lock:
-            assert "" == in_child(reads)
+            assert "None" == in_child(reads)
             assert "ForkedError" in in_child(lambda: backend.remove("k", 3))
             assert "ForkedError" in in_child(
-                lambda: backend.write(record_for("k", 3), frame_for(b"")) and None
+                lambda: backend.write(record_for("k", 3), frame_for(b""))
             )
-            assert "" == in_child(backend.close)
+            assert "None" == in_child(backend.close)
         with pytest.raises(StoreLockedError):
             DiskBackend(tmp_path / "s")
         backend.write(record_for("k", 3), frame_for(b"parent"))

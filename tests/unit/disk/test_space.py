@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 from pathlib import Path
 
 import pytest
@@ -105,3 +106,45 @@ def test_a_deleted_value_stays_dead_though_its_tombstone_is_compacted(tmp_path: 
                 backend._writer.rebuild()
                 found = {record.key: record.version for record in backend.scan()}
                 assert held == found
+
+
+def test_a_tombstone_outlives_every_copy_of_what_it_buries(tmp_path: Path) -> None:
+    """A compaction was cut off after one copy: a rebuilt index must know of both segments.
+
+    Else the tombstone goes with the copy's segment, and the first one brings the value back.
+    """
+    with opened(tmp_path / "s") as backend:
+        backend.write(record_for("a", 1), frame_for(bytes(900)))
+        for version in range(2, 30):
+            backend.write(record_for(f"kept {version}", version), frame_for(bytes(900)))
+        copy_one(backend, "a")
+        shutil.copytree(tmp_path / "s", tmp_path / "crashed")
+    shutil.rmtree(tmp_path / "crashed" / "index")
+    log_files = tmp_path / "crashed" / "log"
+    with opened(tmp_path / "crashed") as backend:
+        copied_to = max(log_files.iterdir())
+        backend.remove("a", 100)
+        for version in range(101, 600):
+            key = f"kept {version % 15 + 15}" if version < 150 else "other"
+            backend.write(record_for(key, version), frame_for(bytes(900)))
+            if version % 100 == 99:
+                settle(backend)
+        names = sorted(file.name for file in log_files.iterdir())
+        assert names[0] == "00000001.seg"
+        assert copied_to.name not in names
+        assert backend._writer is not None
+        backend._writer.rebuild()
+        assert backend.find("a") is None
+        assert 1 + 28 == backend.usage().keys
+
+
+def copy_one(backend: DiskBackend, key: str) -> None:
+    """Copy one record of the log, as compaction does, and sync; its first segment stays."""
+    writer = backend._writer
+    assert writer is not None
+    row = writer.row(key)
+    assert row is not None
+    data = writer.layout.segment(row.segment).read_bytes()
+    with writer.lock:
+        writer.restate([(row, data[row.offset : row.offset + row.extent])])
+    writer.sync()

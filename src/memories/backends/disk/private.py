@@ -1,11 +1,13 @@
 """Temporary directories for stores without a path: owned, locked while in use, and swept.
 
-A directory goes with its owner at exit; after a crash the next start finds it unlocked and removes
-it. Never follows a link and never touches what another user owns.
+A directory goes with its owner at exit, and with the last of them the one they lie in; after a
+crash the next start finds it unlocked and removes it. Never follows a link and never touches what
+another user owns.
 """
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import shutil
@@ -16,7 +18,8 @@ from pathlib import Path
 
 from memories.errors import StorageError
 
-_ALIVE = "ALIVE"
+_ALIVE, _LOCK = "ALIVE", "LOCK"
+_ATTEMPTS = 100
 
 
 class PrivateDirectory:
@@ -38,8 +41,7 @@ def private_directory(base: Path | None = None) -> PrivateDirectory:
         StorageError: the place for it is another user's or a link, or cannot be written.
     """
     try:
-        base = _base(base)
-        guard = _lock(base / "LOCK", wait=True)
+        base, guard = _enter(base)
         try:
             # Under the guard, for nobody may sweep a directory before it is locked.
             _sweep(base)
@@ -58,10 +60,46 @@ def private_directory(base: Path | None = None) -> PrivateDirectory:
 
 def sweep(base: Path | None = None) -> int:
     """Remove the directories of processes that are gone, and return how many there were."""
-    base = _base(base)
-    guard = _lock(base / "LOCK", wait=True)
+    base, guard = _enter(base)
     try:
         return _sweep(base)
+    finally:
+        os.close(guard)
+
+
+def _enter(base: Path | None) -> tuple[Path, int]:
+    """Return the directory that holds them all, locked, by the descriptor that locks it."""
+    attempts = 0
+    while True:
+        try:
+            found = _base(base)
+            guard = _lock(found / _LOCK, wait=True)
+        except (FileNotFoundError, FileExistsError):
+            # The last one that left took the directory along, right now; or it cannot be made.
+            attempts += 1
+            if attempts == _ATTEMPTS:
+                raise
+            continue
+        if os.fstat(guard).st_nlink:
+            return found, guard
+        os.close(guard)
+
+
+def _leave(base: Path) -> None:
+    """Remove the directory that held them all, if nobody is in it or about to enter."""
+    try:
+        guard = _lock(base / _LOCK, wait=False)
+    except (BlockingIOError, FileNotFoundError):
+        return
+    try:
+        # A lock without a name was the lock of a directory that is gone.
+        if os.fstat(guard).st_nlink and [path.name for path in base.iterdir()] == [_LOCK]:
+            (base / _LOCK).unlink()
+            base.rmdir()
+    except OSError as error:
+        # Somebody entered after the lock was unlinked: he will remove it.
+        if error.errno != errno.ENOTEMPTY:
+            raise
     finally:
         os.close(guard)
 
@@ -110,3 +148,4 @@ def _remove(path: Path, descriptor: int, owner: int) -> None:
         return  # A forked child: the directory is its parent's.
     shutil.rmtree(path, ignore_errors=True)
     os.close(descriptor)
+    _leave(path.parent)
