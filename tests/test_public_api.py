@@ -28,6 +28,7 @@ CONSTRUCTOR = {
     "write_through": False,
     "on_full": "raise",
     "migration": None,
+    "prefetch": "auto",
     "read_only": False,
     "trusted_keys": (),
 }
@@ -48,6 +49,7 @@ METHODS = {
     "migrate": "key tier",
     "promote": "key",
     "demote": "key",
+    "prefetch": "keys",
     "pin": "key",
     "unpin": "key",
     "get_memory_usage": "",

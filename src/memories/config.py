@@ -17,6 +17,7 @@ Durability = Literal["relaxed", "full"]
 OnFull = Literal["raise", "evict"]
 
 DEFAULT_POLICY = "auto"
+PREFETCH = ("auto", "off", "successor", "stride", "pattern")
 DEFAULT_COMPRESSION = {TierName.COLD: "fast", TierName.GLACIER: "high"}
 
 
@@ -35,6 +36,7 @@ class Settings:
     durability: Durability
     write_through: bool
     drop_when_full: bool
+    prefetch: str
     read_only: bool
     trusted_keys: tuple[str, ...] = field(repr=False)  # Secrets.
 
@@ -143,6 +145,7 @@ def make_settings(
         durability=check_choice("durability", options["durability"], ("relaxed", "full")),  # type: ignore[arg-type]
         write_through=check_flag("write_through", options["write_through"]),
         drop_when_full=check_choice("on_full", options["on_full"], ("raise", "evict")) == "evict",
+        prefetch=check_choice("prefetch", options["prefetch"], PREFETCH),
         read_only=check_flag("read_only", options["read_only"]),
         trusted_keys=tuple(options["trusted_keys"]),
     )

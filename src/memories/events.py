@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from memories.entry import Cause, TierName
+from memories.entry import Cause, Record, TierName
 from memories.logs import logger
 
 
@@ -37,6 +37,7 @@ class Retrieved(Event):
     tier: TierName
     size: int
     seconds: float
+    record: Record  # What it was read by, for observers that would look it up.
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +54,14 @@ class Moved(Event):
     size: int
     cause: Cause
     seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Prefetched(Event):
+    """A value fetched ahead to `tier` was used, came too late, or was wasted."""
+
+    tier: TierName
+    outcome: str  # "used", "late" or "wasted".
 
 
 @dataclass(frozen=True, slots=True)

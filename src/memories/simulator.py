@@ -99,7 +99,7 @@ class Simulator:
         if entry.unread:
             entry.unread = False
             assert self._prefetcher is not None
-            self._prefetcher.used(key)
+            self._prefetcher.settle(key, "used")
             self._fetch_ahead(key)
         return True
 
@@ -144,7 +144,7 @@ class Simulator:
         self.outcome.evictions += 1
         if victim.unread:
             assert self._prefetcher is not None
-            self._prefetcher.wasted(victim.key)
+            self._prefetcher.settle(victim.key, "wasted")
 
     def _fetch_ahead(self, key: str) -> None:
         if self._prefetcher is None:

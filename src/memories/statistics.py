@@ -13,11 +13,23 @@ from dataclasses import dataclass, field
 from memories.catalog import Catalog
 from memories.engine.hierarchy import Hierarchy
 from memories.entry import Cause, TierName
-from memories.events import Event, Failed, Missed, Moved, Removed, Retrieved, Stored, Written
+from memories.events import (
+    Event,
+    Failed,
+    Missed,
+    Moved,
+    Prefetched,
+    Removed,
+    Retrieved,
+    Stored,
+    Written,
+)
 from memories.histogram import Histogram, Latency
 from memories.locks import new_lock
+from memories.policies.predictors import Counters
 
 Route = tuple[TierName, TierName, Cause]
+NO_PREFETCH = Counters(issued=0, used=0, late=0, wasted=0)
 Timed = tuple[str, TierName]  # An operation, and the tier that answered or took.
 
 
@@ -79,6 +91,7 @@ class Stats:
         stored: Versions stored, and their bytes.
         moves: Moves and their bytes, by source, target and cause.
         removed: Versions that left, by cause, and their bytes.
+        prefetch: What became of the values fetched ahead.
         failures: Background actions that failed.
         written: What was written to each durable tier.
         latencies: How long stores, moves and writes took by the tier that took the value, and
@@ -98,6 +111,7 @@ class Stats:
     removed_bytes: dict[Cause, int] = field(default_factory=dict)
     written: dict[TierName, Volume] = field(default_factory=dict)
     latencies: dict[Timed, Latency] = field(default_factory=dict)
+    prefetch: Counters = NO_PREFETCH
 
     @property
     def memory_hits(self) -> int:
@@ -133,6 +147,7 @@ class Statistics:
     raw_bytes: Counter[TierName] = field(default_factory=Counter)
     frame_bytes: Counter[TierName] = field(default_factory=Counter)
     latencies: defaultdict[Timed, Histogram] = field(default_factory=lambda: defaultdict(Histogram))
+    prefetched: Counter[str] = field(default_factory=Counter)
     lock: threading.Lock = field(default_factory=new_lock)
 
     def observe(self, event: Event) -> None:
@@ -153,6 +168,9 @@ class Statistics:
                     self.moves[route] += 1
                     self.moved_bytes[route] += event.size
                     self.latencies["move", event.target].add(event.seconds)
+                    self.prefetched["issued"] += event.cause is Cause.PREFETCH
+                case Prefetched():
+                    self.prefetched[event.outcome] += 1
                 case Written():
                     self.frames[event.tier] += 1
                     self.raw_bytes[event.tier] += event.size
@@ -205,6 +223,7 @@ class Statistics:
                     for name in self.frames
                 },
                 latencies={timed: one.read() for timed, one in self.latencies.items()},
+                prefetch=Counters(*(self.prefetched[name] for name in Counters._fields)),
             )
 
 

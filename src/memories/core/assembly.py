@@ -34,7 +34,9 @@ from memories.events import EventBus
 from memories.history import History
 from memories.logs import logger
 from memories.migration.migrator import Migrator
+from memories.migration.prefetching import Prefetching
 from memories.migration.settings import MigrationSettings
+from memories.policies.predictors import PREDICTORS, Prefetcher
 from memories.sizing import disk_room, host_room
 from memories.statistics import Statistics
 from memories.units import MAX_BYTES
@@ -148,6 +150,7 @@ class _Assembly:
             settings=settings,
             hierarchy=hierarchy,
             migrator=migrator,
+            prefetching=None if settings.read_only else self._prefetching(hierarchy),
             statistics=statistics,
             history=history,
             clock=self.clock,
@@ -157,6 +160,13 @@ class _Assembly:
             purge_archive=self.purge_archive,
             device=self.device,
         )
+
+    def _prefetching(self, hierarchy: Hierarchy) -> Prefetching:
+        wanted = self.settings.prefetch
+        if wanted == "off":
+            return Prefetching(hierarchy, None)
+        kinds = PREDICTORS.values() if wanted == "auto" else [PREDICTORS[wanted]]
+        return Prefetching(hierarchy, Prefetcher([kind() for kind in kinds], budget_bytes=0))
 
     def _directory(self) -> Path:
         if self.settings.storage_path is not None:

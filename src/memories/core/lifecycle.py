@@ -29,6 +29,7 @@ from memories.entry import TierName
 from memories.errors import ArchivedError
 from memories.history import History
 from memories.migration.migrator import Migrator
+from memories.migration.prefetching import Prefetching
 from memories.statistics import Statistics, Stats
 from memories.units import format_size
 
@@ -53,6 +54,7 @@ class Engine:
     settings: Settings
     hierarchy: Hierarchy
     migrator: Migrator | None
+    prefetching: Prefetching | None
     statistics: Statistics
     history: History
     clock: Clock
@@ -110,6 +112,10 @@ class Engine:
                 raise
         restore(self.hierarchy, keys, timeout)
         return read()
+
+    def prefetch(self, keys: Iterable[str]) -> int:
+        """Fetch `keys` in the background and return how many will be."""
+        return 0 if self.prefetching is None else self.prefetching.ask(keys)
 
     def stats(self) -> Stats:
         """Return counters and sizes, as of now."""
@@ -233,6 +239,8 @@ class Engine:
     def _end(self) -> None:
         if self.homecoming is not None:
             self.homecoming.stop()
+        if self.prefetching is not None:
+            self.prefetching.stop()
         if self.migrator is not None:
             self.migrator.stop()
         self.observatory.stop()

@@ -57,6 +57,8 @@ class MemoryManager(Values):
         write_through: Whether every store also writes a durable copy before it returns.
         on_full: `"raise"` a `TierFullError` when the last tier is full, or `"evict"`.
         migration: `MigrationSettings`, `False` for none, None for the defaults.
+        prefetch: `"auto"` fetches ahead what three predictors expect, `"successor"`, `"stride"` or
+            `"pattern"` what this one does, `"off"` only what `prefetch(keys)` names.
         read_only: Open an existing store beside its writer, and change nothing.
         trusted_keys: Keys of others (`memories key export`) whose pickled objects may be read here.
 
@@ -84,6 +86,7 @@ class MemoryManager(Values):
         write_through: bool = False,
         on_full: Literal["raise", "evict"] = "raise",
         migration: MigrationSettings | Literal[False] | None = None,
+        prefetch: str = "auto",
         read_only: bool = False,
         trusted_keys: Iterable[str] = (),
     ) -> None:
@@ -101,6 +104,7 @@ class MemoryManager(Values):
             durability=durability,
             write_through=write_through,
             on_full=on_full,
+            prefetch=prefetch,
             read_only=read_only,
             trusted_keys=trusted_keys,
         )
@@ -130,6 +134,15 @@ class MemoryManager(Values):
     def demote(self, key: str) -> str:
         """Move `key` one tier down and return where it is now; the slowest tier is a no-op."""
         return self._step(key, 1)
+
+    def prefetch(self, keys: Iterable[str]) -> int:
+        """Bring `keys` up to warm in the background, and return how many will be.
+
+        Left out are those that are in RAM already, are absent, or must stay below, and what
+        exceeds half of warm: ask again when some were read.
+        """
+        self._hierarchy.require_writable()
+        return self._engine.prefetch([check_key(key) for key in keys])
 
     def pin(self, key: str) -> None:
         """Forbid moving and evicting `key`."""

@@ -19,6 +19,7 @@ from memories.codecs.trust import Keyring
 from memories.engine.keylocks import KeyLocks
 from memories.engine.mover import Mover
 from memories.engine.placement import candidates
+from memories.engine.sweep import Spare
 from memories.engine.tier import Tier, version_of
 from memories.engine.verified import Verified
 from memories.entry import Cause, Entry, Record, Terms, TierName, Version
@@ -176,8 +177,13 @@ class Hierarchy:
             self._check_terms(found, target)
             return self.mover.relocate(found, self.tier(target), cause)
 
-    def try_move(self, found: Entry | Record, target: TierName, cause: Cause) -> bool:
-        """Move `found` if it is still where its key is and nobody works on it."""
+    def try_move(
+        self, found: Entry | Record, target: TierName, cause: Cause, *, spare: Spare | None = None
+    ) -> bool:
+        """Move `found` if it is still where its key is and nobody works on it.
+
+        With `spare`, only victims for which it is true make room, and nobody is waited for.
+        """
         with self.locks.attempt(found.key) as free:
             if not free or self.state is not State.OPEN:
                 return False
@@ -186,7 +192,7 @@ class Hierarchy:
                 return False
             if current.terms.pinned or not current.terms.admits(target):
                 return False
-            self.mover.relocate(current, self.tier(target), cause)
+            self.mover.relocate(current, self.tier(target), cause, spare=spare)
             return True
 
     def drain(self, name: TierName, used: int) -> None:
@@ -356,7 +362,7 @@ class Hierarchy:
             if whole:
                 self.verified.add(found)
             now = self.clock.monotonic()
-            self.events.emit(Retrieved(key, now, found.tier, found.size, now - started))
+            self.events.emit(Retrieved(key, now, found.tier, found.size, now - started, found))
             return value
         raise AssertionError("the last attempt returns or raises")
 

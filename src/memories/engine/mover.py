@@ -16,7 +16,7 @@ import msgspec
 from memories.catalog import Catalog
 from memories.clock import Clock
 from memories.engine.keylocks import KeyLocks
-from memories.engine.sweep import Outcome, Sweep
+from memories.engine.sweep import Outcome, Spare, Sweep
 from memories.engine.tier import Tier, version_of
 from memories.entry import Cause, Entry, Record, TierName, Version
 from memories.errors import StorageError, TierFullError, UnavailableError
@@ -60,7 +60,9 @@ class Mover:
         self._drop_when_full = drop_when_full
         self._nesting = Nesting()
 
-    def relocate(self, found: Entry | Record, target: Tier, cause: Cause) -> Entry | Record:
+    def relocate(
+        self, found: Entry | Record, target: Tier, cause: Cause, *, spare: Spare | None = None
+    ) -> Entry | Record:
         """Move what `found` stands for into `target` and return what stands for it there.
 
         Raises:
@@ -71,7 +73,7 @@ class Mover:
         if target.name.durable:
             moved: Entry | Record = self._move_down(found, target)
         else:
-            moved = self._move_up(found, target)
+            moved = self._move_up(found, target, spare)
         now = self._clock.monotonic()
         event = Moved(found.key, now, source, target.name, moved.size, cause, now - started)
         self._events.emit(event)
@@ -107,6 +109,7 @@ class Mover:
         backed: TierName | None = None,
         backing: Tier | None = None,
         accessed: bool = True,
+        spare: Spare | None = None,
     ) -> Entry:
         """Put a payload into a volatile tier, under an entry that the catalog names.
 
@@ -114,7 +117,7 @@ class Mover:
         is written to first.
         """
         converted = target.medium.convert(parcel, version)
-        self.make_room(target, converted.size, version.key)
+        self.make_room(target, converted.size, version.key, spare)
         try:
             if backing is not None:
                 self.write(converted, version, backing)
@@ -141,17 +144,21 @@ class Mover:
         bucket = self.tiers[TierName.GLACIER].medium
         bucket.let_go(msgspec.structs.replace(record, version=version))
 
-    def make_room(self, tier: Tier, size: int, key: str) -> None:
+    def make_room(self, tier: Tier, size: int, key: str, spare: Spare | None = None) -> None:
         """Reserve `size` bytes in `tier`, moving others down as far as that takes.
+
+        With `spare`, only those for which it is true, and without waiting for anybody.
 
         Raises:
             TierFullError: everything that may leave has left, or nowhere is room for it.
         """
         polls = 0
         while True:
-            with Sweep(tier, self._displace) as sweep:
+            with Sweep(tier, self._displace, spare) as sweep:
                 if sweep.make_room(size):
                     return
+            if spare is not None:
+                raise TierFullError(self._full(tier, size, key))
             # Whoever works on a busy victim is about to let it go or to move it down, and what a
             # store in another thread has reserved is about to become a victim. Of the rooms that
             # one store makes, one below the other, only the outermost waits for that.
@@ -245,13 +252,13 @@ class Mover:
             return found
         return self.catalog.record(found.key) if found.backed else None
 
-    def _move_up(self, found: Entry | Record, target: Tier) -> Entry:
+    def _move_up(self, found: Entry | Record, target: Tier, spare: Spare | None) -> Entry:
         parcel = self.tiers[found.tier].load(found)
         backed = found.backed if isinstance(found, Entry) else found.tier
         hits = found.hits if isinstance(found, Entry) else 0
         rises = target.name.rank < found.tier.rank
         entry = self.keep(
-            parcel, version_of(found), target, hits=hits, backed=backed, accessed=rises
+            parcel, version_of(found), target, hits=hits, backed=backed, accessed=rises, spare=spare
         )
         if isinstance(found, Entry):
             source = self.tiers[found.tier]

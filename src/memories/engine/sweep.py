@@ -15,6 +15,9 @@ from memories.entry import Entry, Record
 MAX_KEPT = 64  # After so many that stay, the rest are taken to stay too: the work is bounded.
 
 
+Spare = Callable[[Entry | Record], bool]  # Whether a victim may go for what is coming.
+
+
 class Outcome(Enum):
     """What became of a victim."""
 
@@ -26,9 +29,15 @@ class Outcome(Enum):
 class Sweep:
     """Displaces victims one by one; those that stay are victims again when the pass ends."""
 
-    def __init__(self, tier: Tier, displace: Callable[[Tier, Entry | Record], Outcome]) -> None:
+    def __init__(
+        self,
+        tier: Tier,
+        displace: Callable[[Tier, Entry | Record], Outcome],
+        spare: Spare | None = None,
+    ) -> None:
         self._tier = tier
         self._displace = displace
+        self._spare = spare
         self._kept: list[Entry | Record] = []
         self._seen: set[tuple[str, int]] = set()
         self.busy = False  # Whether another thread kept a victim from leaving.
@@ -49,6 +58,9 @@ class Sweep:
             if victim is not None:
                 self._kept.append(victim)
             self.busy = self.busy or self._tier.sweeps.shared
+            return False
+        if self._spare is not None and not self._spare(victim):
+            self._kept.append(victim)
             return False
         self._seen.add((victim.key, victim.version))
         outcome = Outcome.STAYS

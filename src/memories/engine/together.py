@@ -77,5 +77,5 @@ def _read_far(hierarchy: Hierarchy, name: TierName, records: Sequence[Record]) -
     now = hierarchy.clock.monotonic()
     for record in records:
         hierarchy.verified.add(record)
-        hierarchy.events.emit(Retrieved(record.key, now, name, record.size, now - started))
+        hierarchy.events.emit(Retrieved(record.key, now, name, record.size, now - started, record))
     return values

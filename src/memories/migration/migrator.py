@@ -171,8 +171,8 @@ class Migrator:
         hierarchy = self._hierarchy()
         if hierarchy is None:
             return
-        record = hierarchy.catalog.record(event.key)
-        if record is None or record.terms.pinned:
+        record = event.record
+        if record.terms.pinned:
             return
         ledger = hierarchy.tiers[_above(record)].ledger
         room = int(self.settings.high_watermark * ledger.effective) - ledger.used

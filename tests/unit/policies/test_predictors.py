@@ -109,7 +109,7 @@ def drive(prefetcher, keys, known):
     for now, key in enumerate(keys):
         if key in ahead:
             ahead.remove(key)
-            prefetcher.used(key)
+            prefetcher.settle(key, "used")
         else:
             misses += 1
         prefetcher.observe(key, now)
@@ -118,7 +118,7 @@ def drive(prefetcher, keys, known):
         ):
             ahead.append(guess.key)
         while len(ahead) > 8:
-            prefetcher.wasted(ahead.pop(0))
+            prefetcher.settle(ahead.pop(0), "wasted")
         prefetcher.check()
     return misses
 
@@ -180,7 +180,7 @@ def test_a_predictor_below_the_floor_proposes_nothing():
     for now in range(500):
         prefetcher.observe(f"k/{now}", now)
         for guess in prefetcher.propose(f"k/{now}", lambda key: 1):
-            prefetcher.wasted(guess.key)
+            prefetcher.settle(guess.key, "wasted")
     assert prefetcher.counters.issued < 20
     assert prefetcher.accuracies()["wild"] < 0.1
 
@@ -209,7 +209,7 @@ def test_a_late_guess_was_right():
     for now in range(5):
         prefetcher.observe(f"k/{now}", now)
     (guess,) = prefetcher.propose("k/4", lambda key: 1)
-    prefetcher.late(guess.key)
+    prefetcher.settle(guess.key, "late")
     assert (1, 0, 1, 0) == prefetcher.counters
     assert 1.0 == prefetcher.counters.accuracy
 
@@ -217,6 +217,6 @@ def test_a_late_guess_was_right():
 def test_feedback_about_unknown_keys_is_ignored():
     """An explicit prefetch has the same entries, but was no guess."""
     prefetcher = Prefetcher(budget_bytes=10)
-    prefetcher.used("k")
-    prefetcher.wasted("k")
+    prefetcher.settle("k", "used")
+    prefetcher.settle("k", "wasted")
     assert (0, 0, 0, 0) == prefetcher.counters

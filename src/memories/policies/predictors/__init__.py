@@ -8,7 +8,12 @@ from memories.policies.predictors.prefetcher import Counters, Prefetcher
 from memories.policies.predictors.stride import StridePredictor
 from memories.policies.predictors.successor import SuccessorPredictor
 
+PREDICTORS: dict[str, type[Predictor]] = {
+    kind.name: kind for kind in (SuccessorPredictor, StridePredictor, PatternPredictor)
+}
+
 __all__ = [
+    "PREDICTORS",
     "Counters",
     "Guess",
     "PatternPredictor",

@@ -6,6 +6,7 @@ which switched itself off finds out when it may come back.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Hashable, Sequence
 from typing import NamedTuple
 
@@ -36,15 +37,16 @@ class _Issued(NamedTuple):
     size: int
     sources: tuple[
         tuple[int, Hashable], ...
-    ]  # Predictors that made the guess, and on what grounds.
+    ]  # Predictors that made the guess, and on what grounds; none once they were judged.
+    deadline: int  # The observation from which it counts as wrong.
 
 
 class Prefetcher:
     """Trains predictors and proposes what to fetch. Pure; the caller serialises the calls.
 
     It wants to see the reads that missed the fast tier and the first reads of values fetched ahead;
-    hits need not be reported. Whoever fetches a proposal says later what became of it, by exactly
-    one of `used`, `late` and `wasted`.
+    hits need not be reported. Whoever fetches a proposal says later what became of it, by one
+    call of `settle` or `withdraw`.
 
     Args:
         predictors: Those to listen to; successor, stride and pattern unless given.
@@ -69,6 +71,7 @@ class Prefetcher:
         self._silent: list[dict[str, tuple[Hashable, int]]] = [{} for _ in self._predictors]
         self._issued: dict[str, _Issued] = {}
         self._issued_bytes = 0
+        self._deadlines: deque[tuple[int, str]] = deque()
         self._observed = 0
         self._counts = dict.fromkeys(Counters._fields, 0)
         self.budget_bytes = budget_bytes
@@ -79,9 +82,22 @@ class Prefetcher:
     def observe(self, key: str, now: float) -> None:
         """Learn that `key` was read, and not simply found where it had been before."""
         self._observed += 1
+        self._doubt()
         for at, predictor in enumerate(self._predictors):
             self._settle_silent(at, key)
             predictor.observe(key, now)
+
+    def _doubt(self) -> None:
+        """Hold it against its grounds that a proposal was not read within the window.
+
+        It may lie there unread for as long as there is room, and would teach nothing till then.
+        """
+        while self._deadlines and self._deadlines[0][0] <= self._observed:
+            _, key = self._deadlines.popleft()
+            issued = self._issued.get(key)
+            if issued is not None and issued.deadline <= self._observed:
+                self._issued[key] = issued._replace(sources=())
+                self._settle_all(issued, came_true=False)
 
     def propose(
         self, key: str, size_of: Callable[[str], int | None], *, limit: int = 4
@@ -131,32 +147,36 @@ class Prefetcher:
             if size is None or len(chosen) >= limit:
                 continue
             if self._issued_bytes + size <= self.budget_bytes:
-                self._issued[guess.key] = _Issued(size, tuple(sources[guess.key]))
+                deadline = self._observed + self._window
+                self._issued[guess.key] = _Issued(size, tuple(sources[guess.key]), deadline)
+                self._deadlines.append((deadline, guess.key))
                 self._issued_bytes += size
                 self._counts["issued"] += 1
                 chosen.append(guess)
         return chosen
 
-    def used(self, key: str) -> None:
-        """Learn that a value fetched ahead was read where it had been brought."""
-        self._settle_issued(key, "used")
+    def settle(self, key: str, outcome: str) -> None:
+        """Learn what became of a proposal; other keys are ignored.
 
-    def late(self, key: str) -> None:
-        """Learn that a value was asked for while it was being fetched."""
-        self._settle_issued(key, "late")
-
-    def wasted(self, key: str) -> None:
-        """Learn that a value fetched ahead left unread, or could not be fetched."""
-        self._settle_issued(key, "wasted")
-
-    def _settle_issued(self, key: str, outcome: str) -> None:
+        Args:
+            key: Its key.
+            outcome: `"used"`, read where it had been brought; `"late"`, asked for while it was
+                being fetched; or `"wasted"`, left unread.
+        """
         issued = self._issued.pop(key, None)
         if issued is None:
             return
         self._issued_bytes -= issued.size
         self._counts[outcome] += 1
-        for at, grounds in issued.sources:
-            self._settle(at, grounds, came_true=outcome != "wasted")
+        self._settle_all(issued, came_true=outcome != "wasted")
+
+    def withdraw(self, key: str) -> None:
+        """Learn that a proposal was not carried out; whether it was right is seen in silence."""
+        issued = self._issued.pop(key, None)
+        if issued is not None:
+            self._issued_bytes -= issued.size
+            self._counts["issued"] -= 1
+            self._keep_silent(key, list(issued.sources))
 
     def _keep_silent(self, key: str, sources: list[tuple[int, Hashable]]) -> None:
         for at, grounds in sources:
@@ -174,6 +194,10 @@ class Prefetcher:
                 break
             del silent[oldest]
             self._settle(at, grounds, came_true=False)
+
+    def _settle_all(self, issued: _Issued, *, came_true: bool) -> None:
+        for at, grounds in issued.sources:
+            self._settle(at, grounds, came_true=came_true)
 
     def _settle(self, at: int, grounds: Hashable, *, came_true: bool) -> None:
         predictor = self._predictors[at]

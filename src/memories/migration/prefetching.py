@@ -1,0 +1,289 @@
+"""Fetches values before they are asked for: on the guesses of predictors, and on request.
+
+Not the guessing, which is pure (`policies/predictors`). Readers only leave notes; threads of its
+own learn from them, in order, and bring values up to warm. A guess takes free room, or that of a
+value which has lain idle for longer than guesses usually wait to be read.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterable
+from enum import Enum
+from queue import SimpleQueue
+
+from memories.engine.hierarchy import Hierarchy, State
+from memories.entry import Cause, Entry, ExpiringEntry, Record, TierName
+from memories.errors import MemoriesError, TierFullError
+from memories.events import Event, Failed, Moved, Prefetched, Removed, Retrieved, Stored
+from memories.locks import new_lock
+from memories.policies.predictors import Prefetcher
+
+WORKERS = 4  # So that one slow fetch from far away does not hold up the others.
+MAX_NOTES = 4096  # Reads that wait to be learnt from; more are lost, not queued.
+UNREAD_SHARE = 10  # At most a tenth of warm holds guesses that nobody has read yet.
+ASKED_SHARE = 2  # At most half of it is fetched for callers at a time.
+WORTH_SECONDS = 1e-4  # A read that took no longer than this teaches nothing: fetching takes longer.
+REST = 4.0  # For each second of learning the threads rest so many: reading comes first.
+_PATIENCE_SECONDS = 1.0  # How long guesses wait to be read, before any was.
+_PATIENCE_WEIGHT = 0.1  # Of the latest wait in the running mean.
+
+
+_Leaving = (Moved, Removed, Stored)
+
+
+class _What(Enum):
+    READ = "read"  # A durable tier answered.
+    FIRST = "first"  # What was fetched ahead was read where it had been brought.
+    LEFT = "left"  # It left, or was replaced.
+
+
+class _Job:
+    """A key to be fetched, for as long as it is not there."""
+
+    __slots__ = ("guessed", "size", "started")
+
+    def __init__(self, size: int, *, guessed: bool) -> None:
+        self.size = size
+        self.guessed = guessed
+        self.started = False
+
+
+class Prefetching:
+    """Brings durable values up to warm before they are read.
+
+    Everything mutable but the two queues is guarded by one lock, which readers never take.
+    """
+
+    def __init__(
+        self,
+        hierarchy: Hierarchy,
+        prefetcher: Prefetcher | None,
+        *,
+        workers: int = WORKERS,
+        worth_seconds: float = WORTH_SECONDS,
+    ) -> None:
+        self._workers = workers
+        self._worth_seconds = worth_seconds
+        self._hierarchy = weakref.ref(hierarchy)
+        self._clock = hierarchy.clock
+        self._prefetcher = prefetcher
+        self._notes: deque[tuple[_What, str]] = deque(maxlen=MAX_NOTES)
+        self._wake: SimpleQueue[bool] = SimpleQueue()
+        self._lock = new_lock()
+        self._threads: list[threading.Thread] = []
+        self._stopped = False
+        self._jobs: dict[str, _Job] = {}
+        self._unread: dict[str, float] = {}  # Keys fetched and not yet read, and since when.
+        self._patience_seconds = _PATIENCE_SECONDS
+        hierarchy.events.subscribe(self._observe)
+
+    def ask(self, keys: Iterable[str]) -> int:
+        """Fetch `keys` in the background, as far as half of warm holds them; return how many."""
+        hierarchy = self._hierarchy()
+        count = 0
+        for key in keys:
+            record = None if hierarchy is None else self._below(hierarchy, key)
+            if record is None or hierarchy is None:
+                continue
+            limit = hierarchy.tiers[TierName.WARM].ledger.effective // ASKED_SHARE
+            with self._lock:
+                asked = sum(job.size for job in self._jobs.values() if not job.guessed)
+                if key in self._jobs or asked + record.size > limit:
+                    continue
+                self._jobs[key] = _Job(record.size, guessed=False)
+            count += 1
+            self._rouse()
+        return count
+
+    def stop(self, timeout: float = 30.0) -> None:
+        """End the threads, each after the fetch it is at."""
+        with self._lock:
+            self._stopped = True
+            threads, self._threads = self._threads, []
+        for _ in threads:
+            self._wake.put(False)
+        for thread in threads:
+            if thread is not threading.current_thread():
+                thread.join(timeout)
+
+    def settle(self) -> None:
+        """Learn from every note and fetch what is waiting, in this thread."""
+        self._learn()
+        while (job := self._next()) is not None:
+            self._fetch(*job)
+            self._learn()
+
+    def _observe(self, event: Event) -> None:
+        """Note what a reader or a mover has just done, in its thread: no lock, no look-up."""
+        if isinstance(event, Retrieved):
+            # A hit of what is on its way is told from other reads when the note is read.
+            learns = self._prefetcher is not None and event.seconds >= self._worth_seconds
+            if learns or event.key in self._jobs:
+                self._note(_What.READ, event.key)
+        elif event.key in self._unread and isinstance(event, _Leaving):
+            self._note(_What.LEFT, event.key)
+
+    def _note(self, what: _What, key: str) -> None:
+        hierarchy = self._hierarchy()
+        if hierarchy is not None and hierarchy.state is State.OPEN:
+            self._notes.append((what, key))
+            self._rouse()
+
+    def _rouse(self) -> None:
+        """Let a thread look at what there is to do, started if it is the first time."""
+        if not self._threads:
+            self._start()
+        if self._wake.empty():
+            self._wake.put(True)
+
+    def _start(self) -> None:
+        with self._lock:
+            if self._threads or self._stopped:
+                return
+            self._threads = [
+                threading.Thread(target=self._run, name=f"memories-prefetch-{at}", daemon=True)
+                for at in range(self._workers)
+            ]
+            for thread in self._threads:
+                thread.start()
+
+    def _run(self) -> None:
+        while self._wake.get():
+            started = time.thread_time()
+            self.settle()
+            time.sleep(REST * (time.thread_time() - started))
+
+    def _learn(self) -> None:
+        """Read the notes in their order; one thread at a time, for the order is what teaches."""
+        hierarchy = self._hierarchy()
+        if hierarchy is None:
+            return
+        with self._lock:
+            while self._notes:
+                self._take_note(hierarchy, *self._notes.popleft())
+
+    def _take_note(self, hierarchy: Hierarchy, what: _What, key: str) -> None:
+        now = self._clock.monotonic()
+        if what is _What.READ:
+            if self._jobs.pop(key, None) is not None:
+                self._settled(hierarchy, key, "late")
+        else:
+            since = self._unread.pop(key, None)
+            if since is None:
+                return
+            if what is _What.LEFT:
+                self._settled(hierarchy, key, "wasted")
+                return
+            self._patience_seconds += _PATIENCE_WEIGHT * (now - since - self._patience_seconds)
+            self._settled(hierarchy, key, "used")
+        self._guess(hierarchy, key, now)
+
+    def _guess(self, hierarchy: Hierarchy, key: str, now: float) -> None:
+        if self._prefetcher is None:
+            return
+
+        def size_of(other: str) -> int | None:
+            record = self._below(hierarchy, other)
+            return None if record is None or other in self._jobs else record.size
+
+        self._prefetcher.budget_bytes = (
+            hierarchy.tiers[TierName.WARM].ledger.effective // UNREAD_SHARE
+        )
+        self._prefetcher.observe(key, now)
+        for guess in self._prefetcher.propose(key, size_of):
+            self._jobs[guess.key] = _Job(size_of(guess.key) or 0, guessed=True)
+            self._wake.put(True)
+
+    def _below(self, hierarchy: Hierarchy, key: str) -> Record | None:
+        """Return the record of a key that may be brought up to warm, None for any other."""
+        found = hierarchy.catalog.find(key)
+        if isinstance(found, Record) and found.terms.admits(TierName.WARM):
+            return None if found.terms.pinned else found
+        return None
+
+    def _settled(self, hierarchy: Hierarchy, key: str, outcome: str) -> None:
+        if self._prefetcher is not None:
+            self._prefetcher.settle(key, outcome)
+        hierarchy.events.emit(Prefetched(key, self._clock.monotonic(), TierName.WARM, outcome))
+
+    def _next(self) -> tuple[str, _Job] | None:
+        """Return the key that has waited longest, None without any."""
+        with self._lock:
+            for key, job in self._jobs.items():
+                if not job.started:
+                    job.started = True
+                    return key, job
+        return None
+
+    def _fetch(self, key: str, job: _Job) -> None:
+        hierarchy = self._hierarchy()
+        if hierarchy is None:
+            return
+        moved = self._bring_up(hierarchy, key, self._colder(hierarchy) if job.guessed else None)
+        with self._lock:
+            if self._jobs.get(key) is not job:
+                return  # It was asked for meanwhile: late, and settled as such.
+            del self._jobs[key]
+            if moved:
+                self._unread[key] = self._clock.monotonic()
+            elif self._prefetcher is not None:
+                self._prefetcher.withdraw(key)
+        if moved:
+            self._await_reader(hierarchy, key)
+
+    def _bring_up(
+        self, hierarchy: Hierarchy, key: str, spare: Callable[[Entry | Record], bool] | None
+    ) -> bool:
+        record = self._below(hierarchy, key)
+        if record is None:
+            return False
+        try:
+            return hierarchy.try_move(record, TierName.WARM, Cause.PREFETCH, spare=spare)
+        except TierFullError:
+            return False  # Whatever is there is warmer than a guess.
+        except (MemoriesError, OSError) as error:
+            hierarchy.events.emit(Failed(key, self._clock.monotonic(), "fetch ahead", error))
+            return False
+
+    def _colder(self, hierarchy: Hierarchy) -> Callable[[Entry | Record], bool]:
+        """Return a test of whether a victim is colder than a guess.
+
+        What has lain idle for so long will, as far as anyone knows, lie idle for as long again;
+        a guess is read within `_patience_seconds`.
+        """
+        now, timeline = self._clock.monotonic(), hierarchy.tiers[TierName.WARM].timeline
+
+        def colder(victim: Entry | Record) -> bool:
+            if not isinstance(victim, Entry) or victim.key in self._unread:
+                return False
+            return now - timeline.time_of(victim.stamp) > self._patience_seconds
+
+        return colder
+
+    def _await_reader(self, hierarchy: Hierarchy, key: str) -> None:
+        """Have the first read of what was fetched noted; all later ones cost nothing."""
+        entries = hierarchy.catalog.entries
+        found = entries.get(key)
+        if found is None:
+            self._note(_What.LEFT, key)
+            return
+        entry = found.inner if isinstance(found, ExpiringEntry) else found
+        plain = entry.tick
+
+        def first() -> int:
+            # Looked up anew: an entry that held this function, which held it, would outlive itself.
+            now = entries.get(key)
+            now = now.inner if isinstance(now, ExpiringEntry) else now
+            if now is not None and now.tick is first:
+                now.tick = plain
+            self._note(_What.FIRST, key)
+            return plain()
+
+        entry.tick = first
+        if entry.hits > entry.arrived_hits:
+            # It was read between its arrival and now.
+            self._note(_What.FIRST, key)
