@@ -31,7 +31,8 @@ LAYERS = (
     ("resident",),
     ("parcel", "catalog", "cluster"),
     (
-        "engine.keylocks", "engine.ledger", "engine.timeline", "engine.touches", "engine.verified",
+        "engine.keylocks", "engine.ledger", "engine.state", "engine.timeline", "engine.touches",
+        "engine.verified",
     ),
     ("engine.media", "engine.victims"),
     ("engine.device_medium",),

@@ -22,8 +22,9 @@ from memories.core.observatory import Observatory
 from memories.core.oom import OomGuard
 from memories.core.reading import Wish
 from memories.devices import Device
-from memories.engine.hierarchy import Hierarchy, State
+from memories.engine.hierarchy import Hierarchy
 from memories.engine.keylocks import KeyLocks
+from memories.engine.state import State
 from memories.engine.together import restore
 from memories.entry import TierName
 from memories.errors import ArchivedError

@@ -18,7 +18,8 @@ from memories.analytics.series import Series
 from memories.analytics.telemetry import write_document, write_series
 from memories.analytics.ticker import Ticker
 from memories.clock import Clock
-from memories.engine.hierarchy import Hierarchy, State
+from memories.engine.hierarchy import Hierarchy
+from memories.engine.state import State
 from memories.errors import InvalidOptionError
 from memories.history import History
 from memories.locks import new_lock

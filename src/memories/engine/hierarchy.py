@@ -8,7 +8,6 @@ asked before anything is written, and by reads only off the hit path.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from enum import Enum
 from typing import Any, NamedTuple
 
 import msgspec
@@ -19,15 +18,14 @@ from memories.codecs.trust import Keyring
 from memories.engine.keylocks import KeyLocks
 from memories.engine.mover import Mover
 from memories.engine.placement import candidates
+from memories.engine.state import State, require_readable, require_writable
 from memories.engine.sweep import Spare
 from memories.engine.tier import Tier, version_of
 from memories.engine.verified import Verified
 from memories.entry import Cause, Entry, Record, Terms, TierName, Version
 from memories.errors import (
-    ClosedError,
     ConflictError,
     CorruptDataError,
-    ForkedError,
     InvalidOptionError,
     KeyNotFoundError,
     StorageError,
@@ -37,15 +35,6 @@ from memories.events import EventBus, Missed, Retrieved, Stored
 from memories.parcel import Parcel
 
 READ_ATTEMPTS = 8  # A read is overtaken by a move at most this often before the fault is real.
-
-
-class State(Enum):
-    """What the manager may do."""
-
-    OPEN = "open"
-    READ_ONLY = "read-only"
-    FORKED = "forked"
-    CLOSED = "closed"
 
 
 class Order(NamedTuple):
@@ -267,19 +256,11 @@ class Hierarchy:
 
     def require_readable(self) -> None:
         """Raise ClosedError unless something can be read."""
-        if self.state is State.CLOSED:
-            raise ClosedError("this manager was cleaned up; make a new MemoryManager")
+        require_readable(self.state)
 
     def require_writable(self) -> None:
         """Raise unless this manager may change the store."""
-        self.require_readable()
-        if self.state is State.FORKED:
-            raise ForkedError(
-                "this manager was opened before the fork; a child process may read from it, but "
-                "to write it needs a MemoryManager of its own"
-            )
-        if self.state is State.READ_ONLY:
-            raise StorageError("this manager was opened with read_only=True and cannot be changed")
+        require_writable(self.state)
 
     def _clear_key(self, key: str, limit: int) -> None:
         """Remove `key` unless it was stored anew; its lock keeps entry and record in step."""

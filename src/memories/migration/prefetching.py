@@ -15,7 +15,8 @@ from collections.abc import Callable, Iterable
 from enum import Enum
 from queue import SimpleQueue
 
-from memories.engine.hierarchy import Hierarchy, State
+from memories.engine.hierarchy import Hierarchy
+from memories.engine.state import State
 from memories.entry import Cause, Entry, ExpiringEntry, Record, TierName
 from memories.errors import MemoriesError, TierFullError
 from memories.events import Event, Failed, Moved, Prefetched, Removed, Retrieved, Stored

@@ -9,7 +9,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Generator
 
-from memories.engine.hierarchy import Hierarchy, State
+from memories.engine.hierarchy import Hierarchy
+from memories.engine.state import State
 from memories.engine.tier import Tier
 from memories.entry import Cause, Record, TierName
 from memories.errors import ClosedError, MemoriesError, TierFullError

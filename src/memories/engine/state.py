@@ -1,0 +1,38 @@
+"""What a manager may still do, and what it says to whoever wants more.
+
+Not a lock: the state only ever goes from open to something narrower, and whoever changes the store
+asks for it under the key's lock.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+
+from memories.errors import ClosedError, ForkedError, StorageError
+
+
+class State(Enum):
+    """What the manager may do."""
+
+    OPEN = "open"
+    READ_ONLY = "read-only"
+    FORKED = "forked"
+    CLOSED = "closed"
+
+
+def require_readable(state: State) -> None:
+    """Raise ClosedError unless something can be read."""
+    if state is State.CLOSED:
+        raise ClosedError("this manager was cleaned up; make a new MemoryManager")
+
+
+def require_writable(state: State) -> None:
+    """Raise unless the store may be changed."""
+    require_readable(state)
+    if state is State.FORKED:
+        raise ForkedError(
+            "this manager was opened before the fork; a child process may read from it, but "
+            "to write it needs a MemoryManager of its own"
+        )
+    if state is State.READ_ONLY:
+        raise StorageError("this manager was opened with read_only=True and cannot be changed")
