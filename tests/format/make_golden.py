@@ -51,6 +51,16 @@ def values() -> dict[str, Any]:
     }
 
 
+def differences() -> dict[str, Any]:
+    """Return arrays that are smaller as differences."""
+    rows, columns = np.mgrid[:64, :96]
+    slope = (rows * 1000 + columns * columns).astype("<u2")
+    return {
+        "differences-sum": slope,
+        "differences-xor": (1 + np.sqrt(slope)).astype("<f4")[:, 1:],
+    }
+
+
 def tables() -> dict[str, Any]:
     """Return what needs optional packages to be written, and to be read."""
     import pandas
@@ -81,6 +91,8 @@ def main() -> None:
     for name, value in (values() | tables()).items():
         for compression in ("none", "zstd:3", "lz4"):
             write(folder / f"{name}.{compression.partition(':')[0]}.frame", value, compression)
+    for name, value in differences().items():
+        write(folder / f"{name}.high.frame", value, "high")
     write(folder / "signed.none.frame", complex, "none", SignWith(KEY))
 
 

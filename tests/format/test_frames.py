@@ -12,7 +12,7 @@ import pytest
 from tests.format import foreign_reader, make_golden
 
 from memories import codecs
-from memories.codecs import frame, layout
+from memories.codecs import compressors, frame, layout
 from memories.codecs.trust import Keyring
 from memories.testing.codecs import identical
 
@@ -35,6 +35,15 @@ def test_golden_frames_stay_readable(version: int, name: str) -> None:
     for data in golden(version, name):
         got = codecs.decode(frame.open_frame(data, key="golden").parts())
         assert identical(make_golden.values()[name], got)
+
+
+@pytest.mark.parametrize("name", sorted(make_golden.differences()))
+def test_golden_differences_stay_readable(name: str) -> None:
+    """And they are differences: a frame without any would prove nothing."""
+    for data in golden(1, name):
+        opened = frame.open_frame(data, key="golden")
+        assert [compressors.DELTA] == [piece.compressor for piece in opened.pieces]
+        assert identical(make_golden.differences()[name], codecs.decode(opened.parts()))
 
 
 def equals_pandas(left: Any, right: Any) -> bool:

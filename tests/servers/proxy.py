@@ -27,6 +27,7 @@ class Fault:
     reset: bool = False  # Cut the connection before any answer.
     lose_answer: bool = False  # Let the server do it, then cut the connection.
     truncate: int | None = None  # Cut after so many bytes of the answer.
+    flip: int | None = None  # Change a bit of this byte of the answer's body, or of its last.
     hang: bool = False  # Say nothing, for ever.
 
 
@@ -49,12 +50,14 @@ class MisbehavingProxy:
     port: int
     fault: Chooser = field(default=lambda request: None)
     requests: list[Request] = field(default_factory=list)
+    sent_bytes: int = 0  # To clients, heads of answers included.
 
     def __post_init__(self) -> None:
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=256)
         self.endpoint = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
         self._open: set[socket.socket] = set()
         self._closed = threading.Event()
+        self._counting = threading.Lock()
         threading.Thread(target=self._accept, daemon=True).start()
 
     def close(self) -> None:
@@ -64,6 +67,10 @@ class MisbehavingProxy:
             with contextlib.suppress(OSError):
                 one.shutdown(socket.SHUT_RDWR)
             one.close()
+
+    def _count(self, sent: int) -> None:
+        with self._counting:
+            self.sent_bytes += sent
 
     def _accept(self) -> None:
         while not self._closed.is_set():
@@ -119,10 +126,17 @@ class MisbehavingProxy:
                 return False
             left = len(first) + _length(first) if fault.truncate is None else fault.truncate
             client.sendall(first[:left])
+            self._count(min(left, len(first)))
             left -= len(first)
-            while block := answer.read(min(_BLOCK, max(0, left))):
+            flip = None if fault.flip is None else min(fault.flip, max(0, left - 1))
+            done = 0
+            while block := answer.read(min(_BLOCK, max(0, left - done))):
+                if flip is not None and done <= flip < done + len(block):
+                    block = bytearray(block)
+                    block[flip - done] ^= 1
                 client.sendall(block)
-                left -= len(block)
+                done += len(block)
+            self._count(done)
             if fault.truncate is not None:
                 _reset(client)
                 return False

@@ -1,21 +1,25 @@
 """Compression of buffers: which way, decided by sampling, and one chunk at a time.
 
 Not a choice per tier: tiers name a spec. The one idea: a few kilobytes from across the buffer tell
-which shuffle pays, and whether compressing pays at all.
+which shuffle pays, whether differences do, and whether compressing pays at all.
 """
 
 from __future__ import annotations
 
 import functools
 import struct
+from collections.abc import Sequence
 from types import ModuleType
 from typing import NamedTuple
 
-from memories.codecs.memory import ByteArray
+import numpy as np
+
+from memories.codecs.delta import HEADER_NBYTES, MAX_DISTANCE, Delta, candidates, unpack
+from memories.codecs.memory import ByteArray, as_array
 from memories.errors import CorruptDataError, InvalidOptionError
 from memories.optional import require
 
-RAW, BLOSC = 0, 1
+RAW, BLOSC, DELTA = 0, 1, 2
 _HEADER = struct.Struct("<BBBBIII")  # What every Blosc chunk begins with.
 _SAMPLE = 1 << 16
 _SAMPLES = 3
@@ -25,6 +29,7 @@ _MIN_GAIN = 1.2
 _MIN_GAIN_HIGH = 1.05
 _BLOCKS = {"zstd": 1 << 20}  # Longer blocks than Blosc's own choice pay for zstd, in time too.
 _NAMED_GAIN = 1.02
+_HIGH_LEVEL = 6
 _SHUFFLES = ((0, 1), (1, 2), (1, 4), (1, 8), (2, 2), (2, 4), (2, 8))
 _LEVELS = {"lz4": 5, "lz4hc": 9, "zstd": 3, "blosclz": 5, "zlib": 5}
 
@@ -39,6 +44,12 @@ class Method(NamedTuple):
     level: int
     shuffle: int = 0  # 0 none, 1 bytes, 2 bits.
     itemsize: int = 1
+    delta: Delta | None = None
+
+    @property
+    def code(self) -> int:
+        """Return what a frame calls it."""
+        return BLOSC if self.delta is None else DELTA
 
 
 class Spec(NamedTuple):
@@ -47,6 +58,7 @@ class Spec(NamedTuple):
     name: str
     level: int
     min_gain: float
+    differences: bool = False  # Whether to look for a filter at length.
 
 
 def for_tier(spec: str, tier: str) -> str:
@@ -58,7 +70,8 @@ def for_tier(spec: str, tier: str) -> str:
 def parse(spec: str) -> Spec | None:
     """Return what `spec` asks for, None for `"none"`.
 
-    `"fast"` (or `"auto"`) is lz4, `"high"` zstd; both leave a value raw when little is gained.
+    `"fast"` (or `"auto"`) is lz4, `"high"` zstd, over differences where those are smaller; both
+    leave a value raw when little is gained.
     A compressor by name (`"zstd:5"`, `"lz4"`, `"blosc-lz4hc:9"`) is used whenever anything is.
 
     Raises:
@@ -69,7 +82,7 @@ def parse(spec: str) -> Spec | None:
     if spec in ("auto", "fast"):
         return Spec("lz4", 5, _MIN_GAIN)
     if spec == "high":
-        return Spec("zstd", 5, _MIN_GAIN_HIGH)
+        return Spec("zstd", _HIGH_LEVEL, _MIN_GAIN_HIGH, differences=True)
     name, _, level = spec.removeprefix("blosc-").partition(":")
     if name not in _LEVELS or not (level == "" or level in set("123456789")):
         raise InvalidOptionError(
@@ -79,10 +92,11 @@ def parse(spec: str) -> Spec | None:
     return Spec(name, int(level) if level else _LEVELS[name], _NAMED_GAIN)
 
 
-def choose(buffer: memoryview, spec: Spec | None) -> Method | None:
+def choose(buffer: memoryview, spec: Spec | None, distances: Sequence[int] = ()) -> Method | None:
     """Return how to compress `buffer`, or None where raw is better.
 
-    Costs at most some 3 ms, however large the buffer.
+    Costs at most some 3 ms, however large the buffer; for `"high"` some 50 ms. `distances`
+    are those in bytes at which like things lie, that of neighbours first, where they are known.
     """
     if spec is None or not _MIN_NBYTES <= buffer.nbytes <= _MAX_NBYTES:
         return None
@@ -90,19 +104,21 @@ def choose(buffer: memoryview, spec: Spec | None) -> Method | None:
     # Whether a shuffle pays hardly depends on the compressor, so the fastest one is asked.
     trial = "lz4" if spec.name in ("lz4", "blosclz") else spec.name
     level = 1 if trial == "lz4" else min(spec.level, 3)
-    sizes = {
-        (shuffle, size): sum(
-            len(compress(piece, Method(trial, level, shuffle, size))) for piece in sample
-        )
-        for shuffle, size in _SHUFFLES
-    }
-    best = min(sizes, key=sizes.__getitem__)
-    gain = sum(piece.nbytes for piece in sample) / max(1, sizes[best])
-    return Method(spec.name, spec.level, *best) if gain >= spec.min_gain else None
+    found = _tried(sample, Method(trial, level), _SHUFFLES, None)
+    if spec.differences and distances:
+        for delta in candidates(distances):
+            shuffles = ((0, 1), (1, delta.itemsize), (2, delta.itemsize))
+            found += _tried(sample, Method(trial, level), shuffles, delta)
+    size, best = min(found, key=lambda one: one[0])
+    gain = sum(len(piece.body) for piece in sample) / max(1, size)
+    return best._replace(name=spec.name, level=spec.level) if gain >= spec.min_gain else None
 
 
 def compress(chunk: memoryview | ByteArray, method: Method) -> bytes:
     """Return `chunk` compressed."""
+    if method.delta is not None:
+        body = method.delta.apply(chunk)
+        return method.delta.pack() + compress(body, method._replace(delta=None))
     blosc = _blosc()
     packed: bytes = blosc.compress(
         chunk,
@@ -115,12 +131,15 @@ def compress(chunk: memoryview | ByteArray, method: Method) -> bytes:
     return packed
 
 
-def check_chunk(chunk: memoryview, nbytes: int) -> None:
+def check_chunk(chunk: memoryview, nbytes: int, code: int = BLOSC) -> None:
     """Refuse a chunk whose own header does not say `nbytes`, before anything is allocated.
 
     Raises:
         CorruptDataError: its header says something else, or is no header.
     """
+    if code == DELTA:
+        unpack(chunk)
+        chunk = chunk[HEADER_NBYTES:]
     if chunk.nbytes < _HEADER.size:
         raise CorruptDataError(f"a compressed chunk of {chunk.nbytes} bytes is too short")
     _, _, _, _, raw, _, stored = _HEADER.unpack_from(chunk)
@@ -131,12 +150,17 @@ def check_chunk(chunk: memoryview, nbytes: int) -> None:
         )
 
 
-def decompress(chunk: memoryview, target: ByteArray) -> None:
+def decompress(chunk: memoryview, target: ByteArray, code: int = BLOSC) -> None:
     """Fill `target` with the contents of `chunk`, exactly.
 
     Raises:
         CorruptDataError: the chunk is damaged or of another size.
     """
+    if code == DELTA:
+        delta = unpack(chunk)
+        decompress(chunk[HEADER_NBYTES:], target)
+        delta.undo(target)
+        return
     check_chunk(chunk, target.nbytes)
     try:
         _blosc().decompress(chunk, target)
@@ -144,13 +168,44 @@ def decompress(chunk: memoryview, target: ByteArray) -> None:
         raise CorruptDataError("a compressed chunk cannot be decompressed") from error
 
 
-def _sample(buffer: memoryview) -> list[memoryview]:
+class _Piece(NamedTuple):
+    """A stretch of a buffer, and what lies before it."""
+
+    body: memoryview
+    lead: memoryview
+
+
+def _tried(
+    sample: list[_Piece], method: Method, shuffles: Sequence[tuple[int, int]], delta: Delta | None
+) -> list[tuple[int, Method]]:
+    """Return, for each shuffle, how small it makes the sample."""
+    bodies = [piece.body if delta is None else _differences(piece, delta) for piece in sample]
+    found = []
+    for shuffle, itemsize in shuffles:
+        one = method._replace(shuffle=shuffle, itemsize=itemsize)
+        size = sum(len(compress(body, one)) for body in bodies)
+        found.append((size, one._replace(delta=delta)))
+    return found
+
+
+def _differences(piece: _Piece, delta: Delta) -> ByteArray:
+    """Return what the piece becomes where the items before it are known, as within a chunk."""
+    reach = delta.itemsize * delta.step
+    lead = piece.lead[max(0, piece.lead.nbytes - reach) :]
+    joined = np.concatenate([as_array(lead), as_array(piece.body)]) if lead.nbytes else piece.body
+    return delta.apply(joined)[lead.nbytes :]
+
+
+def _sample(buffer: memoryview) -> list[_Piece]:
     if buffer.nbytes <= _SAMPLE * _SAMPLES:
-        return [buffer]
+        return [_Piece(buffer, buffer[:0])]
     # Multiples of 64 keep whole items together for every item size that a shuffle knows.
     last = (buffer.nbytes - _SAMPLE) // 64
     starts = [last * i // (_SAMPLES - 1) * 64 for i in range(_SAMPLES)]
-    return [buffer[start : start + _SAMPLE] for start in starts]
+    return [
+        _Piece(buffer[start : start + _SAMPLE], buffer[max(0, start - MAX_DISTANCE) : start])
+        for start in starts
+    ]
 
 
 @functools.cache

@@ -16,7 +16,7 @@ import msgspec
 from memories.codecs import compressors, layout, regions
 from memories.codecs.arrays import Array, ArrayCodec, read_meta
 from memories.codecs.base import Parts
-from memories.codecs.compressors import BLOSC, RAW
+from memories.codecs.compressors import RAW
 from memories.codecs.layout import Content, Head, Piece
 from memories.codecs.memory import allocate, as_array
 from memories.errors import CorruptDataError, UnsupportedTypeError
@@ -107,7 +107,7 @@ class DescribedFrame(ABC):
             return regions.view(whole, window, dtype)
 
         def load(i: int, target: Any) -> None:
-            _unfold(piece, self._at(spans[i]), target)
+            unfold(self.stored_chunk(spans[i]), target, piece.compressor)
 
         return regions.gather(window, dtype, chunk, load, piece.raw)
 
@@ -123,7 +123,7 @@ class DescribedFrame(ABC):
         """Make sure that these stretches of the body are at hand."""
 
     @abstractmethod
-    def _at(self, span: Span) -> memoryview:
+    def stored_chunk(self, span: Span) -> memoryview:
         """Return a stretch of the body that is at hand."""
 
     def _whole(self, piece: Piece) -> memoryview | None:
@@ -156,15 +156,15 @@ class DescribedFrame(ABC):
         self._bring(spans)
         for span, total in zip(spans, spill.chunk_sums(), strict=True):
             self._verify_span(span, total)
-        if spill.compressor == BLOSC:
+        if spill.compressor != RAW:
             self._check_chunks(spill)
         target = allocate(spill.raw)
-        for chunk, place in self._chunks(spill, target):
-            _unfold(spill, chunk, place)
+        for chunk in self._chunks(spill, target):
+            unfold(*chunk)
         return layout.read_content(memoryview(target))  # type: ignore[arg-type]
 
     def _verify_span(self, span: Span, total: int) -> None:
-        if layout.checksum(self._at(span)) != total:
+        if layout.checksum(self.stored_chunk(span)) != total:
             first = self._head.nbytes + span[0]
             raise CorruptDataError(
                 f"the stored value of {self.key!r} is damaged: the {span[1] - span[0]} bytes from "
@@ -174,20 +174,20 @@ class DescribedFrame(ABC):
     def _check_chunks(self, piece: Piece) -> None:
         """Refuse a compressed piece whose chunks claim other sizes, before memory is taken."""
         for span, size in zip(piece.spans(), layout.chunk_sizes(piece.raw), strict=True):
-            compressors.check_chunk(self._at(span), size)
+            compressors.check_chunk(self.stored_chunk(span), size, piece.compressor)
 
-    def _chunks(self, piece: Piece, target: Any) -> list[tuple[memoryview, Any]]:
-        """Return each chunk of a piece as it is stored, and where in `target` its contents go."""
+    def _chunks(self, piece: Piece, target: Any) -> list[tuple[memoryview, Any, int]]:
+        """Return each stored chunk of a piece, where in `target` its contents go, and how."""
         size = layout.chunk_size(piece.raw)
         return [
-            (self._at(span), target[i * size : (i + 1) * size])
+            (self.stored_chunk(span), target[i * size : (i + 1) * size], piece.compressor)
             for i, span in enumerate(piece.spans())
         ]
 
 
-def _unfold(piece: Piece, chunk: memoryview, target: Any) -> None:
-    """Fill `target` with the contents of a chunk of `piece`."""
-    if piece.compressor == BLOSC:
-        compressors.decompress(chunk, target)
-    else:
+def unfold(chunk: memoryview, target: Any, compressor: int) -> None:
+    """Fill `target` with the contents of a stored chunk."""
+    if compressor == RAW:
         target[:] = as_array(chunk)
+    else:
+        compressors.decompress(chunk, target, compressor)

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 import xxhash
 
-from memories.codecs.compressors import BLOSC, RAW
+from memories.codecs.compressors import BLOSC, DELTA, RAW
 from memories.codecs.memory import align
 from memories.errors import CorruptDataError, InvalidKeyError, UnsupportedTypeError
 
@@ -36,7 +36,7 @@ class Piece(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=
     offset: int
     stored: int  # Bytes in the body.
     raw: int  # Bytes once decompressed.
-    compressor: int  # RAW or BLOSC.
+    compressor: int  # RAW, BLOSC or DELTA.
     sums: bytes  # One xxh3_64, little-endian, for each chunk as it is stored.
     lengths: bytes = b""  # Compressed: the stored length of each chunk, 4 bytes little-endian.
 
@@ -211,7 +211,7 @@ def _check_chunks(piece: Piece) -> None:
         raise CorruptDataError("a piece of a frame has a negative length")
     chunks = count_chunks(piece.raw)
     raw = piece.compressor == RAW and piece.stored == piece.raw and not piece.lengths
-    packed = piece.compressor == BLOSC and len(piece.lengths) == chunks * 4
+    packed = piece.compressor in (BLOSC, DELTA) and len(piece.lengths) == chunks * 4
     if not (raw or packed) or len(piece.sums) != chunks * 8:
         raise CorruptDataError("a piece of a frame has the wrong number of chunks")
     if packed and sum(piece.chunk_lengths()) != piece.stored:

@@ -9,12 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
+import msgspec
+
 from memories.codecs import compressors, crew, layout, trust
 from memories.codecs.base import Parts, carries_code
-from memories.codecs.compressors import BLOSC, RAW
-from memories.codecs.described import DescribedFrame, Span
-from memories.codecs.layout import Head, Piece
-from memories.codecs.memory import align, allocate, view_bytes
+from memories.codecs.compressors import RAW
+from memories.codecs.described import DescribedFrame, Span, unfold
+from memories.codecs.layout import Fields, Head, Piece
+from memories.codecs.memory import ByteArray, align, allocate, view_bytes
 from memories.codecs.trust import Signature
 from memories.errors import CorruptDataError
 
@@ -59,6 +61,40 @@ class OpenFrame(DescribedFrame):
         """Return the head and the body, which together are the frame, as they lie there."""
         return [self._buffer[: self._head.nbytes], self._body]
 
+    @property
+    def fields(self) -> Fields:
+        """Return what the head says."""
+        return self._fields
+
+    @property
+    def meta(self) -> msgspec.Raw:
+        """Return the packed description of the value."""
+        return self._content.meta
+
+    @property
+    def pieces(self) -> list[Piece]:
+        """Return where the buffers of the value lie."""
+        return self._content.buffers
+
+    def chunk(self, piece: Piece, index: int) -> ByteArray:
+        """Return one chunk of a piece, verified and decompressed, in memory of its own.
+
+        Raises:
+            CorruptDataError: it is damaged.
+        """
+        span, size = piece.spans()[index], layout.chunk_sizes(piece.raw)[index]
+        self._verify_span(span, piece.chunk_sums()[index])
+        if piece.compressor != RAW:
+            compressors.check_chunk(self.stored_chunk(span), size, piece.compressor)
+        target = allocate(size)
+        unfold(self.stored_chunk(span), target, piece.compressor)
+        return target
+
+    def verify_piece(self, piece: Piece) -> None:
+        """Check every byte of a piece against its checksum."""
+        for span, total in zip(piece.spans(), piece.chunk_sums(), strict=True):
+            self._verify_span(span, total)
+
     def verify(self) -> None:
         """Check every byte of the body against its checksum.
 
@@ -89,7 +125,7 @@ class OpenFrame(DescribedFrame):
         if verify:
             self.verify()
         pieces = self._content.buffers
-        owned = frozenset(i for i, piece in enumerate(pieces) if piece.compressor == BLOSC)
+        owned = frozenset(i for i, piece in enumerate(pieces) if piece.compressor != RAW)
         parts = Parts(self.codec, self.description(), self._load(pieces), owned)
         self._check_trust(parts, verifier)
         return parts
@@ -97,11 +133,12 @@ class OpenFrame(DescribedFrame):
     def _bring(self, spans: Sequence[Span]) -> None:
         del spans  # They are here.
 
-    def _at(self, span: Span) -> memoryview:
+    def stored_chunk(self, span: Span) -> memoryview:
+        """Return a stretch of the body."""
         return self._body[slice(*span)]
 
     def _whole(self, piece: Piece) -> memoryview | None:
-        return self._stored(piece) if piece.compressor == RAW else None
+        return self.stored(piece) if piece.compressor == RAW else None
 
     def _pieces(self) -> Iterator[Piece]:
         if self._fields.prelude is not None:
@@ -110,7 +147,8 @@ class OpenFrame(DescribedFrame):
         if self._fields.spill is not None:
             yield self._fields.spill
 
-    def _stored(self, piece: Piece) -> memoryview:
+    def stored(self, piece: Piece) -> memoryview:
+        """Return the bytes of a piece as they are stored."""
         return self._body[piece.offset : piece.offset + piece.stored]
 
     def _verify_zeros(self, start: int, stop: int) -> None:
@@ -119,14 +157,14 @@ class OpenFrame(DescribedFrame):
 
     def _load(self, pieces: Sequence[Piece]) -> tuple[memoryview, ...]:
         """Return the contents of `pieces`; all that are compressed go into one arena."""
-        packed = [piece for piece in pieces if piece.compressor == BLOSC]
+        packed = [piece for piece in pieces if piece.compressor != RAW]
         for piece in packed:
             self._check_chunks(piece)
         arena = allocate(sum(align(piece.raw) for piece in packed))
         loaded, chunks, offset = [], [], 0
         for piece in pieces:
             if piece.compressor == RAW:
-                loaded.append(self._stored(piece))
+                loaded.append(self.stored(piece))
                 continue
             target = arena[offset : offset + piece.raw]
             offset += align(piece.raw)

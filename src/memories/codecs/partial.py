@@ -42,5 +42,6 @@ class PartialFrame(DescribedFrame):
             stretches = self._fetch([(first + start, first + stop) for start, stop in missing])
             self._here.update(zip(missing, stretches, strict=True))
 
-    def _at(self, span: Span) -> memoryview:
+    def stored_chunk(self, span: Span) -> memoryview:
+        """Return a stretch of the body that was brought."""
         return self._here[span]

@@ -260,6 +260,7 @@ class _Assembly:
             ledger=ledger,
             compression=self.settings.compression[name],
             trust=self.trust,
+            compresses_anew=name is TierName.GLACIER,
         )
         self._add(name, words, medium, ledger, victims, HitCounter())
 

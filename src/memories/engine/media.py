@@ -162,7 +162,9 @@ class FrameMedium(Medium):
         ledger: BackendLedger,
         compression: str,
         trust: Keyring,
+        compresses_anew: bool = False,
     ) -> None:
+        self._compresses_anew = compresses_anew
         self._tier = tier
         self._ledger = ledger
         self._backend = backend
@@ -175,7 +177,12 @@ class FrameMedium(Medium):
         return self._backend
 
     def convert(self, parcel: Parcel, version: Version) -> Parcel:
-        """Return a frame bound to `version`; frames stay as they are, byte for byte."""
+        """Return a frame bound to `version`.
+
+        Frames stay as they are, byte for byte, except in a tier that compresses them anew.
+        """
+        if self._compresses_anew and parcel.form is Form.ENCODED:
+            return parcel.archived(self._compression)
         return parcel.framed(
             key=version.key,
             version=version.number,

@@ -18,6 +18,7 @@ import pytest
 from memories import codecs
 from memories.codecs import frame, layout, trust
 from memories.codecs.base import Parts
+from memories.codecs.body import Body, store_apart
 from memories.codecs.layout import Content, Fields
 from memories.codecs.trust import Key, Keyring
 from memories.errors import (
@@ -67,7 +68,7 @@ def signed(value: Any, ring: Keyring, key: str = "k", version: int = 1, **option
 
 def forged(codec: str, meta: Any, *buffers: bytes, key_id: str = "", mac: bytes = b"") -> bytes:
     """Return a frame as an adversary would build it, every checksum valid."""
-    body = frame._Body(lambda chunks, _: [frame._store_apart(chunk) for chunk in chunks])
+    body = Body(lambda chunks, _: [store_apart(chunk) for chunk in chunks])
     pieces = body.add([*map(memoryview, buffers)], [None] * len(buffers))
     content = msgspec.msgpack.encode(Content(msgspec.Raw(msgspec.msgpack.encode(meta)), pieces))
     fields = Fields(
