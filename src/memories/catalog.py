@@ -20,6 +20,7 @@ from memories.backends.disk import DiskBackend
 from memories.backends.disk.view import View
 from memories.entry import Entry, Record, TierName
 from memories.front import Front
+from memories.keys import INTERNAL
 from memories.locks import new_lock
 
 
@@ -41,6 +42,7 @@ class Catalog:
         self._version = latest_version
         self.counts: Counter[TierName] = Counter()  # Entries, by their tier.
         self.backing: Counter[TierName] = Counter()  # Entries, by the tier that backs them.
+        self._internal = 0  # Entries that are no caller's.
         self._lock = new_lock()
 
     def next_version(self) -> int:
@@ -101,7 +103,8 @@ class Catalog:
     def keys(self, prefix: str = "") -> Iterator[str]:
         """Yield the keys that start with `prefix`, in the order of their UTF-8 bytes."""
         volatile = sorted(
-            (key for key in list(self.entries) if key.startswith(prefix)), key=str.encode
+            (key for key in list(self.entries) if key.startswith(prefix) and key[0] != INTERNAL),
+            key=str.encode,
         )
         durable = (record.key for record in self.journal.scan(prefix))
         latest = None
@@ -113,7 +116,8 @@ class Catalog:
     def __len__(self) -> int:
         """Return the number of keys."""
         with self._lock:
-            return len(self.entries) - self.backing.total() + self.journal.usage().keys
+            own = len(self.entries) - self._internal
+            return own - self.backing.total() + self.journal.usage().keys
 
     @contextmanager
     def instant(self) -> Iterator[Instant]:
@@ -122,7 +126,7 @@ class Catalog:
         Commits wait while the moment is taken, not while it is held.
         """
         with self._lock:
-            entries = list(self.entries.values())
+            entries = [entry for entry in self.entries.values() if entry.key[0] != INTERNAL]
             view = self.journal.view()
             records = view.__enter__()
             version = self._version
@@ -139,6 +143,7 @@ class Catalog:
             self.entries.clear()
             self.counts.clear()
             self.backing.clear()
+            self._internal = 0
             return entries
 
     def _swap(self, key: str, entry: Entry | None) -> None:
@@ -155,6 +160,9 @@ class Catalog:
             self.front.arrived(self.entries)
 
     def _count(self, entry: Entry, change: int) -> None:
+        if entry.key[0] == INTERNAL:
+            self._internal += change
+            return
         self.counts[entry.tier] += change
         if entry.backed is not None:
             self.backing[entry.backed] += change

@@ -7,6 +7,7 @@ from typing import Any
 from memories.errors import InvalidKeyError, InvalidKeyTypeError
 
 MAX_KEY_BYTES = 4096
+INTERNAL = "\0"  # What the library keeps for itself begins with this, and no caller's key does.
 
 
 def check_key(key: Any) -> str:

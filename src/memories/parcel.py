@@ -93,8 +93,8 @@ class Parcel:
             return self.size
         return int(self.payload.raw_nbytes) + ENTRY_BYTES
 
-    def hosted(self, trust: Keyring, *, verify: bool = True) -> Parcel:
-        """Return it in HOST form, in memory of its own.
+    def hosted(self, trust: Keyring, *, verify: bool = True, copy: bool = True) -> Parcel:
+        """Return it in HOST form, in memory of its own, or with `copy=False` in that of the frame.
 
         Raises:
             CorruptDataError: the frame is damaged.
@@ -104,9 +104,9 @@ class Parcel:
             return self
         parts = self.parts(trust, verify=verify)
         if self.sharing is Sharing.FRESH:
-            held = codecs.Held(codecs.freeze(parts))
+            held = codecs.Held(codecs.freeze(parts, copy=copy))
             return Parcel(Form.HOST, Sharing.FRESH, held, held.nbytes + ENTRY_BYTES, self.codec)
-        return type(self).of(codecs.decode(parts))
+        return type(self).of(codecs.decode(parts), copy=copy)
 
     def framed(self, *, key: str, version: int, compression: str, trust: Keyring) -> Parcel:
         """Return it as a frame bound to `key` and `version`; a frame stays as it is."""

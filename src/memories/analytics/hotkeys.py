@@ -12,6 +12,7 @@ from heapq import nlargest
 from typing import NamedTuple
 
 from memories.entry import Entry
+from memories.keys import INTERNAL
 
 PER_LOOK = 512
 CANDIDATES = 128
@@ -72,7 +73,7 @@ class HotKeys:
             self._round = list(self._entries())
         fresh, self._round = self._round[-PER_LOOK:], self._round[:-PER_LOOK]
         for entry in fresh:
-            if entry.hits and entry.key not in self._known:
+            if entry.hits and entry.key not in self._known and entry.key[0] != INTERNAL:
                 self._known[entry.key] = _Candidate(entry, now)
         for key in list(self._known):
             current = self._find(key)

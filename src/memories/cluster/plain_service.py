@@ -6,7 +6,7 @@ its mark is brought back, by a thread of ours, so that no caller waits for eithe
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
 from typing import Any
 
@@ -25,6 +25,7 @@ from memories.cluster.report import Progress, RepairReport
 from memories.cluster.service import Service
 from memories.cluster.status import node_status
 from memories.cluster.store import FrameStore
+from memories.cluster.tracking import Cover
 from memories.cluster.versions import new_client
 from memories.cluster.wire import ReplyError
 from memories.errors import InvalidOptionError, UnavailableError
@@ -77,6 +78,15 @@ class PlainService(Service):
             self._look()
         for name in list(self._strangers):
             self._bring_back(name)
+
+    def nodes(self) -> Iterable[Node]:
+        """Return all members."""
+        return list(self.members.everyone())
+
+    def covers(self) -> Iterable[Cover]:
+        """Return all but `copies - 1` members: every acknowledged write is on one of them."""
+        roster = self.members.roster
+        return [Cover(nodes, len(nodes) - roster.copies + 1) for nodes in roster.lists]
 
     def status(self) -> dict[str, dict[str, Any]]:
         """Return what is known of each node, by its name."""

@@ -10,13 +10,17 @@ import os
 import threading
 import weakref
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from memories.clock import Clock
 from memories.cluster.address import Address
+from memories.cluster.near import Near
+from memories.cluster.node import Node
 from memories.cluster.report import Progress, RepairReport
 from memories.cluster.store import FrameStore
+from memories.cluster.tracking import Cover, Tracker
 from memories.errors import ClosedError, ForkedError
 from memories.logs import logger
 
@@ -34,6 +38,8 @@ class Service(ABC):
         self.executor = ThreadPoolExecutor(WORKERS, thread_name_prefix="memories-nodes")
         self.forked = False
         self._ended = threading.Event()
+        self._near: Near | None = None
+        self._tracker: Tracker | None = None
         _services.add(self)
 
     @property
@@ -47,6 +53,12 @@ class Service(ABC):
         threading.Thread(
             target=_keep, args=arguments, name="memories-nodes-keeper", daemon=True
         ).start()
+
+    def listen(self, near: Near) -> None:
+        """Keep `near` right, from what the nodes say of writes."""
+        self._near = near
+        self._tracker = Tracker(near, self.nodes, self.covers, self.clock.monotonic)
+        self._tracker.start()
 
     def require_open(self, *, writing: bool = False) -> None:
         """Raise unless the nodes may be used.
@@ -72,6 +84,14 @@ class Service(ABC):
         """Look after the nodes once; called a few times a second."""
 
     @abstractmethod
+    def nodes(self) -> Iterable[Node]:
+        """Return all nodes that take writes."""
+
+    @abstractmethod
+    def covers(self) -> Iterable[Cover]:
+        """Return which of them must be listened to for no acknowledged write to be missed."""
+
+    @abstractmethod
     def status(self) -> dict[str, dict[str, Any]]:
         """Return what is known of each node, by its name."""
 
@@ -90,12 +110,16 @@ class Service(ABC):
     def close(self) -> None:
         """End threads and connections. Idempotent."""
         self._ended.set()
+        if self._tracker is not None:
+            self._tracker.stop()
         self.executor.shutdown(wait=False, cancel_futures=True)
         _services.discard(self)
 
     def after_fork(self) -> None:
         """In a forked child: leave the parent's threads and connections alone."""
         self.forked = True
+        if self._near is not None:
+            self._near.end()
         self.executor = ThreadPoolExecutor(WORKERS, thread_name_prefix="memories-nodes")
 
 

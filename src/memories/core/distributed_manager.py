@@ -11,14 +11,21 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from numpy import ndarray
+
 from memories import codecs
+from memories.cluster.near import PREFIX as NEAR_PREFIX
+from memories.cluster.near import Near, Token
 from memories.cluster.opening import check_factor, check_nodes, open_service
 from memories.cluster.report import RepairReport
 from memories.cluster.service import Service
+from memories.cluster.store import Stored
 from memories.codecs.frame import Frame, pack
 from memories.core.memory_manager import MemoryManager
+from memories.core.near_copies import MOST_DROPPED, NearCopies
 from memories.core.values import MISSING
 from memories.errors import InvalidOptionError, KeyNotFoundError
+from memories.front import EXACT_HITS
 from memories.keys import check_key
 from memories.parcel import Parcel
 
@@ -65,6 +72,12 @@ class DistributedMemoryManager(MemoryManager):
         except BaseException:
             super().cleanup()
             raise
+        self._copies = NearCopies(self._hierarchy)
+        self._monotonic = self._engine.clock.monotonic
+        # Of its own class, so that what refers to it keeps the manager from nothing.
+        self._near = Near(self._copies.drop)
+        if near_cache:
+            self._service.listen(self._near)
         # An end that garbage collection brings may come in the middle of anything.
         weakref.finalize(self, _close_soon, self._service).atexit = False
 
@@ -83,7 +96,10 @@ class DistributedMemoryManager(MemoryManager):
         """
         key = check_key(key)
         self._service.require_open(writing=True)
-        self._service.store.put(key, self._pack(key, data).segments, if_version=if_version)
+        try:
+            self._service.store.put(key, self._pack(key, data).segments, if_version=if_version)
+        finally:
+            self._near.forget(key)
 
     def retrieve_distributed(
         self, key: str, default: Any = MISSING, *, copy: bool | None = None
@@ -91,6 +107,8 @@ class DistributedMemoryManager(MemoryManager):
         """Return the newest value of `key` on the nodes.
 
         What you get is as from `retrieve`: read-only arrays, or with `copy=True` a private one.
+        What was read before is served from local memory while it is known to be the newest; a
+        write by another manager may be missed for a second at most, one by this manager never.
 
         Raises:
             KeyNotFoundError: it is absent, and no default was given.
@@ -98,15 +116,38 @@ class DistributedMemoryManager(MemoryManager):
             CorruptDataError: every copy that can be reached is damaged.
             UntrustedDataError: it would run code, and no trusted key has signed it.
         """
+        near = self._near
+        if copy is None and near.until > self._monotonic():
+            try:
+                value = self._at_front[near.fresh[key]]
+            except (KeyError, TypeError):
+                value = self._at_hand(check_key(key))
+                if value is not MISSING:
+                    return value
+            else:
+                self._front.hits += 1
+                return value.view() if type(value) is ndarray else value
         key = check_key(key)
         self._service.require_open()
         try:
-            frame = self._service.store.get(key).frame
+            return self._read_nodes(key, copy=bool(copy))
         except KeyNotFoundError:
             if default is MISSING:
                 raise
             return default
-        return self._value(key, frame, copy=bool(copy))
+
+    def version_distributed(self, key: str) -> int:
+        """Return the version of `key` on the nodes, for `if_version=`; 0 if it is absent.
+
+        Raises:
+            UnavailableError: too few nodes answer to know.
+        """
+        key = check_key(key)
+        self._service.require_open()
+        version = self._service.store.versions([key])[key]
+        if isinstance(version, Exception):
+            raise version
+        return 0 if version is None else version.counter
 
     def delete_distributed(self, key: str) -> None:
         """Remove `key` from the nodes.
@@ -118,7 +159,10 @@ class DistributedMemoryManager(MemoryManager):
         """
         key = check_key(key)
         self._service.require_open(writing=True)
-        self._service.store.delete(key)
+        try:
+            self._service.store.delete(key)
+        finally:
+            self._near.forget(key)
 
     def store_many_distributed(self, mapping: Mapping[str, Any]) -> None:
         """Store every item of `mapping` on the nodes, in a few questions to each.
@@ -129,18 +173,26 @@ class DistributedMemoryManager(MemoryManager):
         """
         self._service.require_open(writing=True)
         frames = {key: self._pack(check_key(key), data).segments for key, data in mapping.items()}
-        results = self._service.store.put_many(frames)
+        try:
+            results = self._service.store.put_many(frames)
+        finally:
+            for key in frames:
+                self._near.forget(key)
         _raise_first(results)
 
     def retrieve_many_distributed(self, keys: Iterable[str]) -> dict[str, Any]:
         """Return the values of `keys` on the nodes; raises like `retrieve_distributed` for one."""
         self._service.require_open()
-        results = self._service.store.get_many([check_key(key) for key in keys])
+        wanted = [check_key(key) for key in keys]
+        values = {key: self._at_hand(key) for key in wanted}
+        missing = [key for key in wanted if values[key] is MISSING]
+        tokens = {key: self._near.token(key) for key in missing}
+        results = self._service.store.get_many(missing)
         _raise_first(results)
-        return {
-            key: self._value(key, stored.frame)  # type: ignore[union-attr]
-            for key, stored in results.items()
-        }
+        for key, stored in results.items():
+            assert isinstance(stored, Stored)
+            values[key] = self._take_in(key, stored, tokens[key])
+        return values
 
     def scan_distributed(self, prefix: str = "") -> Iterator[str]:
         """Yield the keys on the nodes that start with `prefix`, ordered by their UTF-8 bytes."""
@@ -208,12 +260,53 @@ class DistributedMemoryManager(MemoryManager):
         stamp = int(self._engine.clock.wall() * 1_000_000)
         return pack(parts, key=key, version=stamp, signer=self._hierarchy.trust)
 
-    def _value(self, key: str, frame: memoryview, *, copy: bool = False) -> Any:
-        """Return the value in a frame whose bytes were verified as they came."""
-        parcel = Parcel.of_frame(frame, key=key)
+    def _at_hand(self, key: str) -> Any:
+        """Return the local copy of `key`, or MISSING if there is none that is known to be good."""
+        if self._near.until > self._monotonic():
+            try:
+                entry = self._entries[self._near.fresh[key]]
+            except KeyError:
+                return MISSING  # Not known to be good, or dropped for room.
+            value = entry.read()
+            if entry.hits > EXACT_HITS:
+                self._hierarchy.catalog.bring_forward(entry)
+            return value
+        return MISSING
+
+    def _read_nodes(self, key: str, *, copy: bool) -> Any:
+        token = self._near.token(key)
+        known = None if copy else self._near.version(key)
+        if known is not None and self._service.store.versions([key])[key] == known:
+            entry = self._entries.get(NEAR_PREFIX + key)
+            if self._near.confirm(key, known, token) and entry is not None:
+                return entry.read()
+        return self._take_in(key, self._service.store.get(key), token, copy=copy)
+
+    def _take_in(self, key: str, stored: Stored, token: Token, *, copy: bool = False) -> Any:
+        """Return the value in a frame whose bytes were verified as they came, and keep it near."""
+        trust = self._hierarchy.trust
+        parcel = Parcel.of_frame(stored.frame, key=key)
         if copy:
-            return parcel.private(self._hierarchy.trust, verify=False)
-        return parcel.value(self._hierarchy.trust, verify=False)
+            return parcel.private(trust, verify=False)
+        if not self._may_keep(parcel.size):
+            return parcel.value(trust, verify=False)
+        hosted = parcel.hosted(trust, verify=False, copy=False)
+        self._near.keep(key, stored.version, token, lambda name: self._copies.put(name, hosted))
+        return hosted.value(trust)
+
+    def _may_keep(self, size: int) -> bool:
+        """Return whether there is room for a local copy, letting older ones go for it."""
+        near = self._near
+        if near.until <= self._monotonic() or not self._copies.could_fit(size):
+            return False
+        for _ in range(MOST_DROPPED):
+            if self._copies.fits(size):
+                return True
+            oldest = near.oldest()
+            if oldest is None:
+                return False
+            near.forget(oldest)
+        return False
 
 
 def _raise_first(results: Mapping[str, Any]) -> None:

@@ -32,6 +32,7 @@ from memories.errors import (
     TierFullError,
 )
 from memories.events import EventBus, Missed, Retrieved, Stored
+from memories.keys import INTERNAL
 from memories.parcel import Parcel
 
 READ_ATTEMPTS = 8  # A read is overtaken by a move at most this often before the fault is real.
@@ -225,7 +226,7 @@ class Hierarchy:
             with self.locks.hold(key):
                 # Looked up under the lock: it may have moved since, under another entry.
                 entry = self.catalog.entries.get(key)
-                if entry is not None and not entry.backed:
+                if entry is not None and not entry.backed and key[0] != INTERNAL:
                     self._back(entry)
 
     def clear(self) -> int:
