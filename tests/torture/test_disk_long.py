@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import fcntl
-import importlib.util
+import importlib
 import os
 import random
 import resource
@@ -29,15 +29,15 @@ SHUTDOWN = 0x8004587D  # FS_IOC_SHUTDOWN
 WITHOUT_FLUSHING = 2
 
 
+def fault_test(monkeypatch: pytest.MonkeyPatch, name: str) -> ModuleType:
+    """Return the module in tests/faults whose campaign is run here, many times longer."""
+    monkeypatch.syspath_prepend(str(FAULTS))
+    return importlib.import_module(name)
+
+
 @pytest.fixture
 def kills(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(str(FAULTS))
-    spec = importlib.util.spec_from_file_location("disk_kill", FAULTS / "test_disk_kill.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return fault_test(monkeypatch, "test_disk_kill")
 
 
 def test_five_hundred_kills(tmp_path: Path, kills: ModuleType) -> None:
@@ -45,13 +45,19 @@ def test_five_hundred_kills(tmp_path: Path, kills: ModuleType) -> None:
     kills.campaign(tmp_path / "s", runs=500, seed=2)
 
 
+def test_five_hundred_kills_of_a_manager(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same with values that move between four tiers meanwhile."""
+    campaign = fault_test(monkeypatch, "test_manager_kill").campaign
+    campaign(tmp_path / "s", runs=int(os.environ.get("TORTURE_KILLS", "500")), seed=2)
+
+
 def test_churn_keeps_its_bounds(tmp_path: Path) -> None:
     """An hour of random overwrites and removals with the real sizes: space, RAM and open files.
 
-    MEMORIES_CHURN_SECONDS shortens it; MEMORIES_CHURN_PAUSE_SECONDS slows it down.
+    TORTURE_CHURN_SECONDS shortens it; TORTURE_CHURN_PAUSE_SECONDS slows it down.
     """
-    seconds = float(os.environ.get("MEMORIES_CHURN_SECONDS", "3600"))
-    pause = float(os.environ.get("MEMORIES_CHURN_PAUSE_SECONDS", "0"))
+    seconds = float(os.environ.get("TORTURE_CHURN_SECONDS", "3600"))
+    pause = float(os.environ.get("TORTURE_CHURN_PAUSE_SECONDS", "0"))
     chance, version, rounds = random.Random(1), 0, list[Round]()
     started = time.monotonic()
     with DiskBackend(tmp_path / "s") as backend:
