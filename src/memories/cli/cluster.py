@@ -52,7 +52,7 @@ def up(count: int, clustered: bool, memory: str | None, name: str, as_json: bool
 
     if clustered and count < 3:
         raise click.UsageError("a Valkey Cluster has 3 nodes or more")
-    arguments = ()
+    arguments: tuple[str, ...] = ()
     if memory is not None:
         arguments = ("--maxmemory", str(parse_size(memory, name="--memory")))
     group = bring_up(name, count, clustered=clustered, arguments=arguments)
