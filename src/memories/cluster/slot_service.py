@@ -6,7 +6,7 @@ the Cluster is renewed on a schedule and after every surprise, so that calls mos
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from memories.clock import Clock
@@ -20,6 +20,7 @@ from memories.cluster.slot_registers import SlotRegisters
 from memories.cluster.slot_repair import SlotRepair
 from memories.cluster.status import slot_node_status
 from memories.cluster.store import FrameStore
+from memories.cluster.tracking import Cover
 from memories.cluster.versions import new_client
 from memories.cluster.wire import ReplyError
 from memories.errors import InvalidOptionError, UnavailableError
@@ -70,6 +71,14 @@ class SlotService(Service):
         if self.clock.monotonic() >= self._looked_at + wait:
             self._looked_at = self.clock.monotonic()
             self.shards.refresh()
+
+    def nodes(self) -> Iterable[Node]:
+        """Return all primaries."""
+        return self.shards.primaries()
+
+    def covers(self) -> Iterable[Cover]:
+        """Return every primary by itself: no other one hears of the writes to its slots."""
+        return [Cover((node.name,), 1) for node in self.shards.primaries()]
 
     def status(self) -> dict[str, dict[str, Any]]:
         """Return what is known of each node, by its name."""
