@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
 from memories.clock import Clock
+from memories.cluster.manifest import Upload
 from memories.cluster.members import Members
 from memories.cluster.mending import mend_register
 from memories.cluster.node import Node
@@ -19,6 +20,7 @@ from memories.cluster.quorum import EVERYONE, Outdated, Poll
 from memories.cluster.register import HEADER_BYTES, key_text, pack_register
 from memories.cluster.registers import Body, Found, Registers, Written
 from memories.cluster.scanning import scan_members
+from memories.cluster.swift import Known, Swift
 from memories.cluster.taking import Job, Taking
 from memories.cluster.versions import ABSENT, successor
 from memories.cluster.votes import Query
@@ -57,6 +59,7 @@ class PlainRegisters(Registers):
         self._refresh = refresh
         self._poll = Poll(members, on_stranger)
         self._taking = Taking(members)
+        self._swift = Swift(members)
 
     def read(
         self, names: Sequence[bytes], *, fetch: bool = True
@@ -166,7 +169,18 @@ class PlainRegisters(Registers):
         return dict.fromkeys(batch, keeps)
 
     def _read(self, names: Sequence[bytes], fetch: bool) -> dict[bytes, Found | Exception | None]:
-        queries = [Query(name, self._members.lists_of(name)) for name in names]
+        lists = {name: self._members.lists_of(name) for name in names}
+        results: dict[bytes, Found | Exception | None] = {}
+        if fetch:
+            results.update(self._swift.read(lists))
+        queries = [Query(name, lists[name]) for name in lists if name not in results]
+        if queries:
+            results.update(self._weigh(queries, fetch))
+        return results
+
+    def _weigh(
+        self, queries: Sequence[Query], fetch: bool
+    ) -> dict[bytes, Found | Exception | None]:
         self._poll.hold(queries, whole=int(fetch))
         heard = [query for query in queries if query.missing <= 0]
         doubtful = [query for query in heard if query.short > 0]
@@ -212,21 +226,25 @@ class PlainRegisters(Registers):
         return failed
 
     def _write(self, bodies: Mapping[bytes, Body]) -> dict[bytes, Written | Exception]:
-        queries = [Query(name, self._members.lists_of(name)) for name in bodies]
-        self._poll.hold(queries, whole=0)
+        queries = {name: Query(name, self._members.lists_of(name)) for name in bodies}
+        known = self._swift.learn({name: query.lists for name, query in queries.items()})
+        rest = [query for name, query in queries.items() if name not in known]
+        self._poll.hold(rest, whole=0)
         results: dict[bytes, Written | Exception] = {}
-        jobs: list[tuple[Query, Job]] = []
-        for query in queries:
+        for query in rest:
             if query.missing > 0:
                 results[query.name] = query.verdict()
-                continue
-            version = successor(query.version, self._client, self._clock.wall())
-            body = bodies[query.name]
-            register = pack_register(query.name, version, body.kind, body.segments)
-            jobs.append((query, Job(query, version, register)))
-        self._taking.settle([job for _, job in jobs])
-        for query, job in jobs:
-            results[query.name] = _outcome(query, job)
+            else:
+                known[query.name] = _known(query)
+        wall = self._clock.wall()
+        jobs: list[Job] = []
+        for name, newest in known.items():
+            version = successor(newest.version, self._client, wall)
+            register = pack_register(name, version, *bodies[name])
+            jobs.append(Job(queries[name], version, register))
+        self._taking.settle(jobs)
+        for job in jobs:
+            results[job.name] = _outcome(job, known[job.name].upload)
         return results
 
 
@@ -262,10 +280,16 @@ def _finding(query: Query, fetch: bool) -> Found | Exception | None:
     return Found(newest.header.version, newest.header.kind, body)
 
 
-def _outcome(query: Query, job: Job) -> Written | Exception:
+def _known(query: Query) -> Known:
+    if query.version == ABSENT:
+        return Known(ABSENT, None)
+    return Known(query.version, query.newest.upload)
+
+
+def _outcome(job: Job, replaced: Upload | None) -> Written | Exception:
+    query = job.query
     if job.short <= 0:
-        vote = query.newest if query.version != ABSENT else None
-        return Written(job.version, vote.upload if vote else None)
+        return Written(job.version, replaced)
     copies = max(one.copies for one in query.lists)
     where = ", ".join(sorted(job.taken)) or "no node"
     return ReplicationError(

@@ -54,6 +54,8 @@ class Job:
         """Return how many more nodes must take it."""
         if self.only:
             return len(set(self.only) - self.taken)
+        if len(self.query.lists) == 1:
+            return self.query.lists[0].copies - len(self.taken)
         return max(one.copies - len(self.taken.intersection(one.nodes)) for one in self.query.lists)
 
     def to_send(self, *, hedge: bool, among: Callable[[str], bool]) -> list[str]:
@@ -115,8 +117,9 @@ class Taking:
             while open_ := [job for job in open_ if job.short > 0]:
                 left = end - self._members.monotonic()
                 answers = round_.wait(min(HEDGE_SECONDS + slack, max(0.0, left)))
-                for answer in answers:
-                    self._hear(answer)
+                troubles = sum(not self._hear(answer) for answer in answers)
+                if answers and not troubles and round_.waiting:
+                    continue  # Nothing is wrong, and others have yet to answer.
                 sent = self._send(round_, open_, hedge=not answers)
                 if not sent and (left <= 0 or not (round_.waiting or answers)):
                     break
@@ -148,15 +151,17 @@ class Taking:
 
         return build
 
-    def _hear(self, answer: Ask) -> None:
-        name = answer.node.name
+    def _hear(self, answer: Ask) -> bool:
+        """File an answer with the jobs it is about; return whether all of them were taken."""
+        name, well = answer.node.name, True
         if answer.error is not None:
             for call in answer.tag:
                 for job in call:
                     job.refused[name] = str(answer.error)
-            return
+            return False
         for call, reply in zip(answer.tag, answer.replies, strict=True):
             if isinstance(reply, ReplyError):
+                well = False
                 again = self._understand(answer, reply)
                 for job in call:
                     job.refused[name] = str(reply)
@@ -166,6 +171,7 @@ class Taking:
             for job, taken in zip(call, reply, strict=True):
                 if taken == 1 or _covers(taken, job.version):
                     job.taken.add(name)
+        return well
 
     def _understand(self, answer: Ask, error: ReplyError) -> bool:
         """Return whether the same node is worth another try at once."""
