@@ -55,8 +55,6 @@ METHODS = {
     "get_memory_usage": "",
     "stats": "",
     "explain": "key",
-    "advise": "more",
-    "record_trace": "path share max_bytes",
     "check": "repair",
     "create_snapshot": "path tiers prefix base include_glacier portable progress",
     "restore_snapshot": "path mode verify wait bases progress",
@@ -64,9 +62,12 @@ METHODS = {
     "flush": "",
     "oom_guard": "reserve",
     "cleanup": "",
+    "dashboard": "port host token hosts",
     "enable_analytics": "interval history",
     "get_analytics": "window",
     "plot_analytics": "path_or_ax",
+    "report": "path",
+    "telemetry": "",
 }
 
 

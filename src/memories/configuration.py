@@ -21,9 +21,9 @@ PROJECT_FILE = "memories.toml"
 USER_FILE = "config.toml"
 
 # Variables of the same prefix that are no options of a manager.
-OTHER_VARIABLES = frozenset({"MEMORIES_KEY_FILE"})
+OTHER_VARIABLES = frozenset({"MEMORIES_DASHBOARD_TOKEN", "MEMORIES_KEY_FILE"})
 # They hold secrets, or decide whom to trust: a file found in a directory must not say them.
-ARGUMENT_ONLY = frozenset({"storage_options", "trusted_keys"})
+ARGUMENT_ONLY = frozenset({"node_options", "storage_options", "trusted_keys"})
 TABLES = frozenset({"compression", "eviction_policy", "migration"})
 TEXTS = frozenset({"storage_path", "glacier_url", "hot_device", "durability", "on_full"})
 

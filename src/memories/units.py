@@ -48,6 +48,11 @@ def parse_size(size: float | int | str, *, name: str = "size") -> int:
     return round(count)
 
 
+def limit_words(count: int) -> str:
+    """Return the size of a tier in words, for one that has none as well."""
+    return "no limit" if count > MAX_BYTES // 2 else format_size(count)
+
+
 def format_size(count: int | float) -> str:
     """Return a byte count as a person would say it, in powers of ten."""
     size = float(count)

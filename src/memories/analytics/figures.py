@@ -6,7 +6,6 @@ nothing happened; names are stable, and documented in docs/analytics.md.
 
 from __future__ import annotations
 
-import math
 from array import array
 from collections import deque
 from collections.abc import Iterator, Mapping
@@ -18,7 +17,7 @@ from memories.histogram import Latency
 from memories.statistics import Stats, Timed
 
 QUANTILES = {"p50": 0.5, "p99": 0.99}
-PREFETCH = ("used", "wasted", "late")
+PREFETCH = ("issued", "used", "wasted", "late")
 
 
 class Figures:
@@ -68,8 +67,8 @@ def _counters(stats: Stats) -> Iterator[tuple[str, float]]:
         yield f"moved_bytes_{cause}", size
     for tier, volume in sorted(stats.written.items()):
         yield f"{tier}_written_bytes", volume.stored_bytes
-    for outcome, count in prefetch_of(stats).items():
-        yield f"prefetch_{outcome}", count
+    for outcome in PREFETCH:
+        yield f"prefetch_{outcome}", getattr(stats.prefetch, outcome)
 
 
 def _ratios(stats: Stats) -> Iterator[tuple[str, float]]:
@@ -80,8 +79,6 @@ def _ratios(stats: Stats) -> Iterator[tuple[str, float]]:
 
 def prefetch_of(stats: Stats) -> Mapping[str, float]:
     """Return what became of what was fetched ahead; empty where nothing is."""
-    counts = getattr(stats, "prefetch", None)
-    if counts is None:
+    if not any(stats.prefetch):
         return {}
-    found = {name: getattr(counts, name, math.nan) for name in PREFETCH}
-    return {name: count for name, count in found.items() if not math.isnan(count)}
+    return {name: getattr(stats.prefetch, name) for name in PREFETCH}

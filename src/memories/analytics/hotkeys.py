@@ -83,6 +83,10 @@ class HotKeys:
                 self._known[key].look(current, now)
         self._drop_the_coolest()
 
+    def __len__(self) -> int:
+        """Return how many keys are watched closely."""
+        return len(self._known)
+
     def top(self, count: int) -> list[HotKey]:
         """Return the hottest keys that the last look knew, hottest first."""
         ranked = nlargest(count, self._known.items(), key=lambda one: _heat(one[1]))

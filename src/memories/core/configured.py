@@ -18,7 +18,9 @@ from memories.migration.settings import MigrationSettings
 Arguments = ParamSpec("Arguments")
 
 # Options of the distributed manager, which a project may set though it makes plain ones as well.
-DISTRIBUTED = frozenset({"nodes", "replication_factor"})
+DISTRIBUTED = frozenset({"nodes", "replication_factor", "allow_eviction", "near_cache"})
+
+_known = set(DISTRIBUTED)  # Grows with every manager that is decorated.
 
 
 class Option(NamedTuple):
@@ -36,6 +38,7 @@ def configured(make: Callable[Arguments, None]) -> Callable[Arguments, None]:
         InvalidOptionError: a configured name or table means nothing.
     """
     signature = inspect.signature(make)
+    _known.update(_names(signature))
 
     @wraps(make)
     def initialise(*args: Arguments.args, **kwargs: Arguments.kwargs) -> None:
@@ -50,7 +53,7 @@ def configured(make: Callable[Arguments, None]) -> Callable[Arguments, None]:
 
 def found_for(signature: inspect.Signature) -> dict[str, Found]:
     """Return what is configured for the parameters of `signature`, ready to be passed."""
-    found = find_options(DISTRIBUTED.union(_names(signature)))
+    found = find_options(_known.union(_names(signature)))
     migration = found.get("migration")
     if migration is not None and isinstance(migration.value, Mapping):
         settings = _migration(migration.value, migration.origin)

@@ -21,6 +21,7 @@ from memories.cluster.report import RepairReport
 from memories.cluster.service import Service
 from memories.cluster.store import Stored
 from memories.codecs.frame import Frame, pack
+from memories.core.configured import configured
 from memories.core.memory_manager import MemoryManager
 from memories.core.near_copies import MOST_DROPPED, NearCopies
 from memories.core.values import MISSING
@@ -51,6 +52,7 @@ class DistributedMemoryManager(MemoryManager):
         UnavailableError: too few nodes answer.
     """
 
+    @configured
     def __init__(
         self,
         *sizes: Any,
@@ -63,7 +65,7 @@ class DistributedMemoryManager(MemoryManager):
     ) -> None:
         self._node_options = dict(node_options or {})
         addresses = check_nodes(nodes, self._node_options)
-        factor = check_factor(replication_factor)
+        factor = check_factor(replication_factor, len(addresses))
         super().__init__(*sizes, **options)
         try:
             self._service: Service = open_service(

@@ -18,24 +18,21 @@ from memories.analytics import plot
 from memories.backends.base import Backend, Problem
 from memories.clock import Clock
 from memories.config import Settings
-from memories.core.advise import Advice, advise
 from memories.core.observatory import Observatory
 from memories.core.oom import OomGuard
 from memories.core.reading import Wish
-from memories.core.recording import Recording
 from memories.devices import Device
 from memories.engine.hierarchy import Hierarchy
 from memories.engine.keylocks import KeyLocks
 from memories.engine.state import State
 from memories.engine.together import restore
-from memories.engine.watch import Watch
 from memories.entry import TierName
 from memories.errors import ArchivedError
 from memories.history import History
 from memories.migration.migrator import Migrator
 from memories.migration.prefetching import Prefetching
 from memories.statistics import Statistics, Stats
-from memories.units import format_size, parse_size
+from memories.units import format_size, limit_words
 
 if TYPE_CHECKING:
     from memories.analytics import Series
@@ -59,7 +56,6 @@ class Engine:
     hierarchy: Hierarchy
     migrator: Migrator | None
     prefetching: Prefetching | None
-    watch: Watch
     statistics: Statistics
     history: History
     clock: Clock
@@ -69,9 +65,9 @@ class Engine:
     purge_archive: Callable[[int], None] | None
     device: Device | None  # What the hot tier lies on; None where RAM stands in for it.
     observatory: Observatory = field(init=False)
+    ends_first: list[Callable[[], None]] = field(default_factory=list)  # Served about this engine.
     at_exit: weakref.finalize[..., _Engines] = field(init=False)
     homecoming: Homecoming | None = field(default=None)  # Of the latest restore.
-    recording: Recording | None = field(default=None)  # The latest.
 
     def __post_init__(self) -> None:
         """Be told of forks and of the interpreter's exit.
@@ -126,20 +122,6 @@ class Engine:
     def stats(self) -> Stats:
         """Return counters and sizes, as of now."""
         return self.statistics.read(self.hierarchy, self.media)
-
-    def advise(self, more: float | str) -> Advice:
-        """Return what more room in each tier would buy."""
-        stats = self.stats()
-        curve = self.watch.curve(stats.reads - stats.misses)
-        return advise(curve, stats, parse_size(more, name="more"))
-
-    def record_trace(self, path: str | os.PathLike[str], **options: Any) -> Recording:
-        """Start to record accesses into the file at `path`."""
-        self.hierarchy.require_readable()
-        if self.recording is not None:
-            self.recording.stop()
-        self.recording = Recording(self.hierarchy, self.watch, self.clock, path, **options)
-        return self.recording
 
     def usage_percent(self) -> dict[str, float]:
         """Return what each tier holds in percent of its configured size; 0 for a disabled one."""
@@ -205,12 +187,20 @@ class Engine:
         if self.hierarchy.state is State.CLOSED:
             return "<MemoryManager closed>"
         tiers = ", ".join(
-            f"{name} {format_size(tier.ledger.used)} of {format_size(tier.ledger.configured)}"
+            f"{name} {format_size(tier.ledger.used)} of {limit_words(tier.ledger.configured)}"
             f" [{self.media[name]}]"
             for name, tier in self.hierarchy.tiers.items()
         )
         state = "" if self.hierarchy.state is State.OPEN else f" {self.hierarchy.state.value}"
-        return f"<MemoryManager{state}: {len(self.hierarchy.catalog)} keys; {tiers}>"
+        stats, keys = self.stats(), len(self.hierarchy.catalog)
+        rate = (
+            f"hit rate {stats.hit_rate_percent:.0f} % of {stats.reads} reads"
+            if stats.reads
+            else "no reads"
+        )
+        latest = self.history.latest
+        move = f"; last move {latest[-1].key[:60]!r} to {latest[-1].target}" if latest else ""
+        return f"<MemoryManager{state}: {keys} keys; {tiers}; {rate}{move}>"
 
     def reader_arguments(self) -> tuple[Any, ...]:
         """Return what a read-only manager of the same store is made with."""
@@ -240,6 +230,15 @@ class Engine:
         if self.hierarchy.state in (State.OPEN, State.READ_ONLY):
             self._end()
 
+    @property
+    def closed(self) -> bool:
+        """Return whether it has ended."""
+        return self.hierarchy.state is State.CLOSED
+
+    def ends_before(self, end: Callable[[], None]) -> None:
+        """Call `end` before anything that it shows ends."""
+        self.ends_first.append(end)
+
     def end_with(self, owner: object) -> None:
         """Be abandoned when `owner` is garbage.
 
@@ -254,13 +253,14 @@ class Engine:
             self.hierarchy.state = State.FORKED
             self.hierarchy.locks = KeyLocks()
             self.observatory.forget()
-            self.homecoming = self.recording = None
+            self.ends_first.clear()
+            self.homecoming = None
 
     def _end(self) -> None:
+        for end in self.ends_first:
+            end()
         if self.homecoming is not None:
             self.homecoming.stop()
-        if self.recording is not None:
-            self.recording.stop()
         if self.prefetching is not None:
             self.prefetching.stop()
         if self.migrator is not None:

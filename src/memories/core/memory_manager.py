@@ -10,16 +10,14 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
-from memories.analytics import Series
 from memories.backends.base import Problem
 from memories.config import check_tier, make_settings
-from memories.core.advise import Advice
 from memories.core.assembly import assemble
 from memories.core.configured import configured
 from memories.core.explain import Explanation, explain
+from memories.core.faces import Faces
 from memories.core.lifecycle import Engine
 from memories.core.oom import OomGuard
-from memories.core.recording import Recording
 from memories.core.values import Values
 from memories.devices import Device
 from memories.entry import Cause
@@ -30,7 +28,7 @@ from memories.statistics import Stats
 from memories.units import parse_size
 
 
-class MemoryManager(Values):
+class MemoryManager(Faces, Values):
     """Keeps Python data in four tiers behind one `store` and one `retrieve`.
 
     It is a `MutableMapping[str, Any]` besides, a context manager, and safe to use from any number
@@ -166,32 +164,6 @@ class MemoryManager(Values):
         """Return where `key` is, why, and its latest moves."""
         return explain(self._engine, check_key(key))
 
-    def advise(self, more: float | str = 1) -> Advice:
-        """Return what `more` room (in GB, or `"512MiB"`) in each tier would buy.
-
-        In hit rate and in time, from the reads of a sample of the keys so far.
-        """
-        return self._engine.advise(more)
-
-    def record_trace(
-        self,
-        path: str | os.PathLike[str],
-        *,
-        share: float = 1.0,
-        max_bytes: float | str = 1,
-    ) -> Recording:
-        """Record what is stored and read from now on, as a trace for `memories simulate`.
-
-        A line holds the time, the key and the size of an access. Recording ends with `stop()` of
-        what is returned, or at the end of a `with` statement around it.
-
-        Args:
-            path: A file whose name ends in `.jsonl`; what lies there is replaced.
-            share: The share of the keys that is recorded, each with all of its accesses.
-            max_bytes: At which size, in GB or like `"10 MB"`, the file ends.
-        """
-        return self._engine.record_trace(path, share=share, max_bytes=max_bytes)
-
     # The whole of it
 
     def create_snapshot(
@@ -308,22 +280,6 @@ class MemoryManager(Values):
             TierFullError: what is only in RAM does not fit on disk; the manager stays open.
         """
         self._engine.close()
-
-    def enable_analytics(self, interval: float = 0.25, history: int = 4096) -> None:
-        """Start sampling usage and hit rate every `interval` seconds."""
-        self._engine.enable_analytics(interval, history)
-
-    def get_analytics(self, window: float | None = None) -> Series:
-        """Return equal-length series: timestamps (s), hot/warm/cold usage (%), hit rate (%), more.
-
-        It is a dict of lists, with `to_pandas`, `to_arrow` and `to_csv`. With `window` only the
-        latest so many seconds.
-        """
-        return self._engine.get_analytics(window)
-
-    def plot_analytics(self, path_or_ax: Any = None) -> Any:
-        """Plot the analytics with matplotlib into a file or an Axes, and return the Axes."""
-        return self._engine.plot_analytics(path_or_ax)
 
     def __enter__(self) -> MemoryManager:
         return self

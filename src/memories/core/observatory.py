@@ -89,17 +89,16 @@ class Observatory:
             raise InvalidOptionError("analytics are off; call enable_analytics() first")
         return self._analytics.series(window)
 
-    @property
-    def enabled(self) -> bool:
-        """Return whether the analytics are on."""
-        return self._analytics is not None
+    def series_or_none(self) -> Series | None:
+        """Return the series sampled so far, None while the analytics are off."""
+        return None if self._analytics is None else self._analytics.series()
 
     def document(self, hot_keys: int = HOT_KEYS) -> Document:
         """Return what is known now, as plain data."""
         stats = self._stats()
         with self._lock:
             now = self._clock.monotonic()
-            if now - self._looked_at >= LOOK_SECONDS:
+            if now - self._looked_at >= LOOK_SECONDS or not self._hot:
                 self._hot.look(now)
                 self._looked_at = now
             hottest = self._hot.top(hot_keys)

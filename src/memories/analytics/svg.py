@@ -1,0 +1,115 @@
+"""Small line charts as SVG text, for pages that must need nothing else to be read.
+
+Not a plotting library: fixed axes from zero, a line a series, gaps where there is no number.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from html import escape
+
+# Okabe and Ito's, which those see apart who do not see all colours; and a dash for each besides.
+COLOURS = ("#b84500", "#8a6100", "#0063a0", "#2b6f8f", "#1a1d21")
+DASHES = ("", "6 4", "8 3 2 3", "2 3", "")
+MOST_POINTS = 400
+
+
+def line_chart(
+    times: Sequence[float],
+    lines: Mapping[str, Sequence[float]],
+    *,
+    width: int = 640,
+    height: int = 160,
+    title: str,
+    top: float | None = None,
+) -> str:
+    """Return a chart of `lines` over `times`; `top` is the end of its axis, the largest if None."""
+    values = [one for line in lines.values() for one in line if not math.isnan(one)]
+    limit = top or max(values, default=0.0) * 1.1 or 1.0
+    left, right, under, above = 46, 8, 22, 22
+    inner = (width - left - right, height - under - above)
+    first, last = (times[0], times[-1]) if times else (0.0, 1.0)
+    span = (last - first) or 1.0
+
+    def place(at: float, value: float) -> str:
+        x = left + inner[0] * (at - first) / span
+        y = above + inner[1] * (1 - min(value, limit) / limit)
+        return f"{x:.1f},{y:.1f}"
+
+    step = max(1, math.ceil(len(times) / MOST_POINTS))
+    body = [_grid(left, above, inner, limit, first, last)]
+    for index, (name, line) in enumerate(lines.items()):
+        dash = DASHES[index % len(DASHES)]
+        style = f'stroke="{COLOURS[index % len(COLOURS)]}" stroke-dasharray="{dash}"'
+        for stretch in _stretches(list(zip(times, line, strict=True))[::step]):
+            places = [place(*point) for point in stretch]
+            if len(places) == 1:
+                x, y = places[0].split(",")
+                body.append(f'<circle cx="{x}" cy="{y}" r="2" fill="{COLOURS[index % 5]}"/>')
+            else:
+                path = " ".join(places)
+                body.append(f'<polyline fill="none" stroke-width="1.8" {style} points="{path}"/>')
+        at = left + index * 110
+        body.append(
+            f'<line x1="{at}" x2="{at + 22}" y1="10" y2="10" stroke-width="2" {style}/>'
+            f'<text x="{at + 27}" y="14">{escape(name)}</text>'
+        )
+    return (
+        f'<svg role="img" aria-label="{escape(title, quote=True)}" viewBox="0 0 {width} {height}" '
+        f'width="{width}" height="{height}" font-size="11" fill="currentColor" '
+        f'font-family="system-ui, sans-serif">{"".join(body)}</svg>'
+    )
+
+
+def sparkline(values: Sequence[float], *, title: str, width: int = 160, height: int = 28) -> str:
+    """Return a line without axes, from 0 to 100."""
+    step = max(1, math.ceil(len(values) / MOST_POINTS))
+    points = list(enumerate(values))[::step]
+    span = max(1, len(values) - 1)
+    lines = (
+        " ".join(
+            f"{width * at / span:.1f},{(height - 2) * (1 - min(value, 100.0) / 100.0) + 1:.1f}"
+            for at, value in stretch
+        )
+        for stretch in _stretches([(float(at), value) for at, value in points])
+    )
+    body = "".join(
+        f'<polyline fill="none" stroke="currentColor" stroke-width="1.5" points="{line}"/>'
+        for line in lines
+    )
+    return (
+        f'<svg role="img" aria-label="{escape(title, quote=True)}" viewBox="0 0 {width} {height}" '
+        f'width="{width}" height="{height}">{body}</svg>'
+    )
+
+
+def _stretches(points: Sequence[tuple[float, float]]) -> list[list[tuple[float, float]]]:
+    """Return the runs of points between those that are no number."""
+    found: list[list[tuple[float, float]]] = [[]]
+    for point in points:
+        if math.isnan(point[1]):
+            found.append([])
+        else:
+            found[-1].append(point)
+    return [stretch for stretch in found if stretch]
+
+
+def _grid(
+    left: int, above: int, inner: tuple[int, int], limit: float, first: float, last: float
+) -> str:
+    made = []
+    for share in (0.0, 0.5, 1.0):
+        y = above + inner[1] * (1 - share)
+        made.append(
+            f'<line x1="{left}" x2="{left + inner[0]}" y1="{y:.1f}" y2="{y:.1f}" '
+            f'stroke="currentColor" stroke-opacity="0.2"/>'
+            f'<text x="{left - 6}" y="{y + 4:.1f}" text-anchor="end">{limit * share:.3g}</text>'
+        )
+    for share, anchor in ((0.0, "start"), (1.0, "end")):
+        at = first + (last - first) * share
+        made.append(
+            f'<text x="{left + inner[0] * share:.1f}" y="{above + inner[1] + 16}" '
+            f'text-anchor="{anchor}">{round(at, 1):g} s</text>'
+        )
+    return "".join(made)

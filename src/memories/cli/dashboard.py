@@ -1,0 +1,40 @@
+"""`memories dashboard`: the live page, about a store that some process may have open."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from memories.cli.store import store_argument
+from memories.cli.watching import FileSource
+
+
+@click.command()
+@store_argument
+@click.option("--port", default=0, show_default=True, help="0 is any that is free.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
+@click.option(
+    "--token", envvar="MEMORIES_DASHBOARD_TOKEN", help="Asked of everybody beyond this machine."
+)
+@click.option("--name", "names", multiple=True, help="A name under which it is reached.")
+def dashboard(
+    store: Path,
+    glacier: str | None,
+    port: int,
+    host: str,
+    token: str | None,
+    names: tuple[str, ...],
+) -> None:
+    """Serve a live page about STORE until interrupted; print its address.
+
+    It changes nothing. Values are moved from a dashboard of the program itself:
+    manager.dashboard(token=...).
+    """
+    from memories.dashboard import serve
+
+    source = FileSource(store, glacier)
+    with serve(source, host=host, port=port, token=token, hosts=names) as served:
+        click.echo(served.url)
+        click.echo("Ctrl-C ends it", err=True)
+        served.wait()

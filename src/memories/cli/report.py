@@ -1,0 +1,32 @@
+"""`memories report`: one page about a store, in a file that needs nothing else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from memories.cli.store import store_argument
+from memories.cli.watching import FileSource
+
+
+@click.command()
+@store_argument
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    default=Path("memories-report.html"),
+    show_default=True,
+    help="Where to write it.",
+)
+def report(store: Path, glacier: str | None, output: Path) -> None:
+    """Write a page about STORE: tiers, moves, hot keys, latency, and charts if it was sampled.
+
+    It has no script and asks for nothing, so it can be kept and sent.
+    """
+    from memories.analytics.report import write_report
+
+    source = FileSource(store, glacier)
+    write_report(output, source.document(), source.series())
+    click.echo(f"written to {output}", err=True)

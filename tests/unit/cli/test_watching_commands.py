@@ -1,0 +1,168 @@
+"""top, report and dashboard: a store watched from outside, without disturbing its writer."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.request import urlopen
+
+import pytest
+
+from memories import MemoryManager
+from memories.analytics.telemetry import TELEMETRY_FILE
+from memories.cli.top.keys import View
+
+from .conftest import Run
+
+pytest.importorskip("rich")
+
+KEYS = [
+    {"key": "b", "tier": "hot", "size": 1, "hits": 9, "rate": 0.5},
+    {"key": "a/x", "tier": "warm", "size": 3, "hits": 1, "rate": 2.0},
+    {"key": "a/y", "tier": "warm", "size": 2, "hits": 5, "rate": 1.0},
+]
+
+
+@pytest.fixture
+def live(tmp_path: Path) -> Iterator[Path]:
+    """Return the directory of a store that this process has open."""
+    with MemoryManager(0.001, 0.001, 1, storage_path=tmp_path / "s", migration=False) as manager:
+        manager.enable_analytics(interval=0.05)
+        manager.store("warm/key \x1b[31m", b"x" * 1000, tier="warm")
+        manager.store("cold/key", b"x" * 1000, tier="cold")
+        for _ in range(10):
+            manager.retrieve("warm/key \x1b[31m")
+        manager.migrate("cold/key", "warm")
+        manager._engine.observatory._keep()
+        yield tmp_path / "s"
+
+
+def test_top_once_shows_what_lives_in_the_other_processes_ram(run: Run, live: Path) -> None:
+    """Tiers, hot keys and moves; no key drives the terminal."""
+    result = run("top", "--once", live)
+    assert 0 == result.exit_code
+    assert f"open pid {os.getpid()}" in result.stdout
+    assert "warm/key \\x1b[31m" in result.stdout
+    assert "\x1b" not in result.stdout
+    assert "explicit" in result.stdout
+    filtered = run("top", "--once", "--filter", "cold", live).stdout
+    assert "warm/key" not in filtered
+
+
+def test_top_json_is_the_telemetry(run: Run, live: Path) -> None:
+    """Documented and stable: a program may read it."""
+    document = json.loads(run("top", "--once", "--json", live).stdout)
+    assert {
+        "version", "at", "state", "pid", "host", "tiers", "reads", "misses", "hit_rate_percent",
+        "stored", "stored_bytes", "moves", "removed", "written", "latencies", "prefetch",
+        "failures", "latest_failure", "hot_keys", "latest_moves",
+    } <= set(document)  # fmt: skip
+    assert (1, 10) == (document["version"], document["tiers"]["warm"]["hits"])
+
+
+def test_top_needs_a_terminal_or_a_word(run: Run, live: Path, tmp_path: Path) -> None:
+    """A pipe gets no screen."""
+    assert 2 == run("top", live).exit_code
+    assert 1 == run("top", "--once", tmp_path / "none").exit_code
+
+
+def test_a_store_that_nobody_has_open_shows_its_last_words(
+    run: Run, live: Path, store: Path
+) -> None:
+    """And says whether they were its last by intent."""
+    assert "closed" == json.loads(run("top", "--once", "--json", store).stdout)["state"]
+    path = live / TELEMETRY_FILE
+    gone = subprocess.run(
+        [sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True
+    )
+    document = json.loads(path.read_bytes()) | {"pid": int(gone.stdout)}
+    path.write_text(json.dumps(document))
+    assert "gone" == json.loads(run("top", "--once", "--json", live).stdout)["state"]
+    path.unlink()
+    read = json.loads(run("top", "--once", "--json", live).stdout)
+    assert ("read-only", 1) == (read["state"], read["tiers"]["cold"]["keys"])
+
+
+def read_until(descriptor: int, words: str, seconds: float = 30.0) -> str:
+    """Return what the terminal shows until `words` were shown."""
+    shown, deadline = "", time.monotonic() + seconds
+    while words not in shown:
+        assert time.monotonic() < deadline, f"{words!r} was never shown: {shown[-2000:]}"
+        if select.select([descriptor], [], [], 0.1)[0]:
+            shown += os.read(descriptor, 65_536).decode("utf-8", "replace")
+    return shown
+
+
+def test_top_is_live_and_obeys_keys(live: Path) -> None:
+    """In a terminal: a filter is typed, help is shown, q ends it and the screen is given back."""
+    child, descriptor = pty.fork()
+    if child == 0:
+        os.environ.update(TERM="xterm", COLUMNS="130", LINES="40", NO_COLOR="1")
+        os.execv(sys.executable, [sys.executable, "-m", "memories", "top", str(live)])
+    read_until(descriptor, "hot key")
+    os.write(descriptor, b"?")
+    shown = read_until(descriptor, "s sort")
+    os.write(descriptor, b"/cold\r")
+    shown += read_until(descriptor, "filter: cold")
+    assert "\x1b[31m" not in shown
+    os.write(descriptor, b"\x1b")
+    time.sleep(0.3)
+    os.write(descriptor, b"q")
+    assert "\x1b[?1049l" in read_until(descriptor, "\x1b[?1049l")
+    assert (child, 0) == os.waitpid(child, 0)
+    os.close(descriptor)
+
+
+def test_keys_choose_what_is_shown() -> None:
+    """s walks through the columns; / types a filter that letters do not leave."""
+    view = View()
+    assert ["a/x", "a/y", "b"] == [one["key"] for one in view.choose(KEYS)]
+    view.press("s")
+    assert ["b", "a/y", "a/x"] == [one["key"] for one in view.choose(KEYS)]
+    for key in "/sq":
+        view.press(key)
+    assert ("sq", True, False) == (view.pattern, view.typing, view.ended)
+    for key in ("\x7f", "\x7f", "a", "/", "\r"):
+        view.press(key)
+    assert ["a/y", "a/x"] == [one["key"] for one in view.choose(KEYS)]
+    for key in "p?q":
+        view.press(key)
+    assert (True, True, True) == (view.paused, view.helping, view.ended)
+
+
+def test_report_writes_a_page_from_the_files(run: Run, live: Path, tmp_path: Path) -> None:
+    """Also about a process that is running somewhere else."""
+    result = run("report", live, "-o", tmp_path / "r.html")
+    assert (0, "") == (result.exit_code, result.stdout)
+    page = (tmp_path / "r.html").read_text("utf-8")
+    assert "warm/key" in page
+    assert "<script" not in page
+    assert "http" not in page.replace("http-equiv", "")
+    assert 1 == run("report", live, "-o", tmp_path / "none" / "r.html").exit_code
+
+
+def test_dashboard_prints_its_address_and_ends_with_ctrl_c(live: Path) -> None:
+    """About a store of another process, read-only whatever the token."""
+    pytest.importorskip("starlette")
+    command = [sys.executable, "-m", "memories", "dashboard", str(live)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as it:
+        assert it.stdout is not None
+        url = it.stdout.readline().strip()
+        with urlopen(f"{url}healthz", timeout=10) as answer:
+            assert {"state": "open"} == json.loads(answer.read())
+        with urlopen(f"{url}explain?key=cold/key", timeout=10) as answer:
+            assert "cold" == json.loads(answer.read())["tier"]
+        with urlopen(f"{url}metrics", timeout=10) as answer:
+            assert b'memories_requests_total{tier="warm",result="hit"} 10' in answer.read()
+        it.send_signal(signal.SIGINT)
+        _, words = it.communicate(timeout=30)
+    assert 130 == it.returncode, words
+    assert "Traceback" not in words
