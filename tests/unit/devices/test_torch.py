@@ -208,3 +208,17 @@ def test_models_larger_than_the_tier_take_turns(opened: Opener) -> None:
             restore(model, manager, f"m{i}")
             assert torch.equal(before[i], model.embed.weight)
             park(model, manager, f"m{i}")
+
+
+def test_a_model_that_cannot_be_parked_is_as_it_was(opened: Opener) -> None:
+    """Half a model in the tiers would be none anywhere."""
+    from memories.torch import park
+
+    manager = opened("3 MB", "1 MB", "1 MB", hot_device="cpu", migration=False)
+    model = torch.nn.Sequential(torch.nn.Linear(500, 1000), torch.nn.Linear(1000, 500))
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    with pytest.raises(MemoryError):
+        park(model, manager, "m")
+    assert [] == list(manager.scan())
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(before[name], tensor)
