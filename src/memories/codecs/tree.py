@@ -226,6 +226,8 @@ class Decoder:
         return {i: far[place] for i, place in enumerate(places) if place in far}
 
     def _own(self, place: int) -> memoryview:
+        if not self._parts.buffers[place].nbytes:  # It has none, or lies on a device.
+            return self._parts.buffers[place]
         if place not in self._copies:
             self._copies[place] = writable_copy(self._parts.buffers[place])
         return self._copies[place]
