@@ -273,7 +273,7 @@ def stores_a_second(manager: MemoryManager, value: bytes, meanwhile: Callable[[]
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--gigabytes", type=float, default=5)
+    parser.add_argument("--gigabytes", type=float, default=1)
     parser.add_argument("--keys", type=int, default=1_000_000)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--only", default="create,restore,keys,writers")

@@ -11,31 +11,36 @@ from collections.abc import Generator
 
 from memories.engine.hierarchy import Hierarchy
 from memories.engine.state import State
-from memories.engine.tier import Tier
-from memories.entry import Cause, Record, TierName
+from memories.engine.tier import Tier, version_of
+from memories.entry import Cause, Form, Record, TierName
 from memories.errors import ClosedError, MemoriesError, TierFullError
-from memories.events import Failed
+from memories.events import Failed, Moved
 from memories.snapshot.chain import Chain
 from memories.snapshot.manifest import Row
+from memories.units import MAX_BYTES
+
+MAPPED_BYTES = 1 << 20  # Values from here on are mapped by the disk, smaller ones are read.
 
 
 class Homecoming:
     """Brings home what a restore adopted: some at once, the rest in a thread of its own."""
 
-    def __init__(self, hierarchy: Hierarchy, chain: Chain, since: int) -> None:
+    def __init__(
+        self, hierarchy: Hierarchy, chain: Chain, since: int, *, verified: bool = False
+    ) -> None:
         self._hierarchy = hierarchy
-        self._steps = _steps(hierarchy, chain, since)
+        self._steps = _steps(hierarchy, chain, since, verified)
         self._thread: threading.Thread | None = None
         self._stopped = False
 
-    def run(self, most_bytes: int | None = None) -> bool:
-        """Bring values home until `most_bytes` have come; return whether all have."""
-        come = 0
-        while not self._stopped and (most_bytes is None or come < most_bytes):
+    def run(self, most_bytes: int = MAX_BYTES, most_values: int = MAX_BYTES) -> bool:
+        """Bring home up to so many bytes and values; return whether all have come."""
+        while not self._stopped and most_bytes > 0 and most_values > 0:
             step = next(self._steps, None)
             if step is None:
                 return True
-            come += step
+            most_bytes -= step
+            most_values -= 1
         return False
 
     def start(self) -> None:
@@ -51,7 +56,9 @@ class Homecoming:
         self._steps.close()
 
 
-def _steps(hierarchy: Hierarchy, chain: Chain, since: int) -> Generator[int, None, None]:
+def _steps(
+    hierarchy: Hierarchy, chain: Chain, since: int, verified: bool
+) -> Generator[int, None, None]:
     """Yield the bytes of each value that came home; closes the files at the end."""
     with chain:
         tiers = chain.top.tiers
@@ -61,7 +68,7 @@ def _steps(hierarchy: Hierarchy, chain: Chain, since: int) -> Generator[int, Non
             if row.tier is TierName.COLD:
                 continue
             try:
-                yield _bring_home(hierarchy, row, since)
+                yield _bring_home(hierarchy, row, since, verified)
             except ClosedError:
                 return
             except MemoriesError as error:
@@ -72,7 +79,7 @@ def _steps(hierarchy: Hierarchy, chain: Chain, since: int) -> Generator[int, Non
                 return
 
 
-def _bring_home(hierarchy: Hierarchy, row: Row, since: int) -> int:
+def _bring_home(hierarchy: Hierarchy, row: Row, since: int, verified: bool) -> int:
     with hierarchy.locks.attempt(row.key) as free:
         found = hierarchy.catalog.find(row.key) if free else None
         if not isinstance(found, Record) or not _is_restored(found, row, since):
@@ -81,10 +88,26 @@ def _bring_home(hierarchy: Hierarchy, row: Row, since: int) -> int:
         if target is None or target.name is found.tier:
             return 0
         try:
-            hierarchy.mover.relocate(found, target, Cause.RESTORED)
+            if target.medium.form is Form.HOST:
+                _take_in(hierarchy, found, target, verified)
+            else:
+                hierarchy.mover.relocate(found, target, Cause.RESTORED)
         except TierFullError:
             return 0  # Somebody else took the room.
         return found.size
+
+
+def _take_in(hierarchy: Hierarchy, found: Record, target: Tier, verified: bool) -> None:
+    """Keep a value in RAM; a large one as the mapping that it is, so that nothing is copied."""
+    started = hierarchy.clock.monotonic()
+    frame = hierarchy.tier(found.tier).load(found)
+    copy = found.stored < MAPPED_BYTES
+    parcel = frame.hosted(hierarchy.trust, verify=not verified, copy=copy)
+    hierarchy.mover.keep(parcel, version_of(found), target, backed=found.tier)
+    now = hierarchy.clock.monotonic()
+    hierarchy.events.emit(
+        Moved(found.key, now, found.tier, target.name, found.size, Cause.RESTORED, now - started)
+    )
 
 
 def _is_restored(found: Record, row: Row, since: int) -> bool:

@@ -24,7 +24,9 @@ from memories.snapshot.manifest import Base, Linked, Row
 from memories.snapshot.reader import open_snapshot
 from memories.snapshot.restoring import Mode, Restoring, bucket_of, holder_of
 
-RESIDENT_BYTES = 10**9  # What a verified restore brings home before it returns.
+# What a verified restore brings home before it returns: large values are mapped, and cost nothing.
+RESIDENT_BYTES = 10**9
+RESIDENT_VALUES = 256
 
 Path = str | os.PathLike[str]
 Progress = Callable[[int, int], object]
@@ -96,8 +98,8 @@ def restore_snapshot(
 ) -> Homecoming:
     """Take in what the file at `path` holds; no value is copied or decoded until it is used.
 
-    Values return to the tiers they had in the background, the first 1 GB before this returns if
-    the file was verified. The caller may delete or replace the file right afterwards.
+    Values return to the tiers they had in the background, the first few hundred before this
+    returns if the file was verified. The caller may delete or replace the file right afterwards.
 
     Args:
         hierarchy: What is restored into.
@@ -125,9 +127,10 @@ def restore_snapshot(
         restoring.check()
         restoring.run()
         stack.pop_all()
-    homecoming = Homecoming(hierarchy, chain, restoring.since)
-    at_once = None if wait else RESIDENT_BYTES if verify == "full" else 0
-    if not homecoming.run(at_once):
+    verified = verify == "full"
+    homecoming = Homecoming(hierarchy, chain, restoring.since, verified=verified)
+    come = verified and homecoming.run(RESIDENT_BYTES, RESIDENT_VALUES)
+    if not come and not (wait and homecoming.run()):
         homecoming.start()
     return homecoming
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import tracemalloc
@@ -17,6 +18,7 @@ from snapshot_files import HEAD, elsewhere, item, npy, record
 from memories.entry import Terms, TierName
 from memories.errors import InvalidOptionError
 from memories.snapshot import Base, Item, Linked, Reference, create, open_snapshot
+from memories.snapshot.checksum import combine, crc32
 from memories.snapshot.container import SMALL_BYTES
 
 BIG = bytes(range(251)) * 40_000
@@ -237,3 +239,18 @@ def test_a_snapshot_opens_in_a_fresh_interpreter(tmp_path: Path) -> None:
         check=True,
     )
     assert "['k']\n" == done.stdout
+
+
+def test_sums_of_parts_make_the_sum_of_the_whole() -> None:
+    """Several threads sum one member; the result must be what one thread would get."""
+    for front, back in (
+        (b"", b""),
+        (b"a", b""),
+        (b"", b"b"),
+        (b"\0" * 70, b"x" * 9),
+        (b"q", b"\0"),
+    ):
+        assert crc32(front + back) == combine(crc32(front), crc32(back), len(back))
+    data = os.urandom(100_000)
+    for at in (1, 63, 4096, 99_999):
+        assert crc32(data) == combine(crc32(data[:at]), crc32(data[at:]), len(data) - at)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import mmap
 import tempfile
 import threading
 import time
@@ -19,6 +21,8 @@ from memories import (
     StorageError,
     TierFullError,
 )
+from memories.entry import TierName
+from memories.parcel import owners
 from memories.snapshot import open_snapshot
 from memories.snapshot.capture import newest
 
@@ -565,3 +569,62 @@ def test_writers_and_readers_go_on_during_a_restore(manager: MemoryManager, tmp_
     for key in keys:
         manager.delete(key)
     assert {} == dict(manager)
+
+
+# What comes home
+
+
+def test_a_large_value_comes_home_as_the_mapping_that_it_is(
+    manager: MemoryManager, tmp_path: Path
+) -> None:
+    """Copying gigabytes would cost what adopting the file has saved; nobody can write to it."""
+    manager.store("large", ARRAY, tier="warm")
+    manager.store("small", ARRAY[:2], tier="warm")
+    manager.create_snapshot(tmp_path / "s")
+    manager.restore_snapshot(tmp_path / "s", wait=True)
+    assert {"large": "warm", "small": "warm"} == tiers_of(manager)
+    entries = manager._hierarchy.catalog.entries
+    kinds = {key: type(next(owners(entry.payload))) for key, entry in entries.items()}
+    assert mmap.mmap is kinds["large"]
+    assert mmap.mmap is not kinds["small"]
+    view = manager["large"]
+    with pytest.raises(ValueError, match=r"WRITEABLE|writeable"):
+        view.flags.writeable = True
+    manager.delete("large")
+    assert_equal(ARRAY, view)
+
+
+def test_a_mapped_value_that_left_is_let_go_of_alone(
+    manager: MemoryManager, tmp_path: Path
+) -> None:
+    """One value that is still read must not keep the charge of all others of its file."""
+    for n in range(3):
+        manager.store(f"k{n}", ARRAY + n, tier="warm")
+    manager.create_snapshot(tmp_path / "s")
+    manager.restore_snapshot(tmp_path / "s", wait=True)
+    view = manager["k0"]
+    before = manager._hierarchy.tiers[TierName.WARM].ledger.used
+    for n in range(3):
+        manager.delete(f"k{n}")
+    gc.collect()
+    left = manager._hierarchy.tiers[TierName.WARM].ledger.used
+    assert before - left >= 2 * ARRAY.nbytes
+    assert left >= ARRAY.nbytes
+    del view
+    gc.collect()
+    assert manager._hierarchy.tiers[TierName.WARM].ledger.used < ARRAY.nbytes
+
+
+def test_a_lazy_restore_that_waits_verifies_what_it_brings_home(
+    manager: MemoryManager, tmp_path: Path
+) -> None:
+    """Only what a full verification has read may skip its checksums."""
+    manager.store("k", ARRAY, tier="warm")
+    manager.create_snapshot(tmp_path / "s")
+    data = bytearray((tmp_path / "s").read_bytes())
+    at = data.index(ARRAY[5:8].tobytes())
+    data[at] ^= 1
+    (tmp_path / "s").write_bytes(data)
+    manager.restore_snapshot(tmp_path / "s", verify="lazy", wait=True)
+    with pytest.raises(CorruptDataError, match="'k'"):
+        manager["k"]

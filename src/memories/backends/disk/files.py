@@ -78,9 +78,9 @@ class Files:
         finally:
             os.close(descriptor)
 
-    def map(self, descriptor: int, length: int) -> mmap.mmap:
-        """Map the first `length` bytes of a file, read-only."""
-        return mmap.mmap(descriptor, length, prot=mmap.PROT_READ)
+    def map(self, descriptor: int, length: int, offset: int = 0) -> mmap.mmap:
+        """Map `length` bytes of a file from `offset` on, read-only; whole pages come before it."""
+        return mmap.mmap(descriptor, length, prot=mmap.PROT_READ, offset=offset)
 
 
 def append(files: Files, descriptor: int, buffers: Sequence[bytes | memoryview]) -> int:

@@ -50,7 +50,7 @@ class Opening:
         self._mmap, self._full, self._repair = mmap, full, repair
         self._verify, self._capacity = verify, capacity
         self._handles = Handles(layout, files)
-        self._reading = Reading(layout, files, self._handles, mmap=mmap)
+        self._reading = Reading(layout, files, self._handles, map_large=mmap)
         self._seen: set[int] = set()
         self._tail: dict[int, str] = {}
         self._manifest, runs = (None, ()) if distrust_index else self._checkpoint()

@@ -6,9 +6,9 @@ unlinked or is too short, and the store finds out what that means.
 
 from __future__ import annotations
 
-import mmap as _mmap
 import struct
 import weakref
+from mmap import ALLOCATIONGRANULARITY, mmap
 from pathlib import Path
 
 from memories.backends.disk.files import Files, read_exactly
@@ -28,13 +28,14 @@ class GoneError(Exception):
 class Reading:
     """Reads frames by place; any thread, no lock."""
 
-    def __init__(self, layout: Layout, files: Files, handles: Handles, *, mmap: bool) -> None:
+    def __init__(self, layout: Layout, files: Files, handles: Handles, *, map_large: bool) -> None:
         self._layout = layout
         self._files = files
         self._handles = handles
         self._known, self._read = handles.known, files.read
-        self._mmap = mmap
-        self._maps: weakref.WeakValueDictionary[Path, _mmap.mmap] = weakref.WeakValueDictionary()
+        self._map_large = map_large
+        self._maps = weakref.WeakValueDictionary[tuple[Path, int], mmap]()
+        self._anchors = weakref.WeakValueDictionary[Path, _Anchor]()
 
     def read(self, record: Record) -> memoryview:
         """Return the frame of `record`, read-only; it stays valid whatever happens to the key."""
@@ -69,20 +70,20 @@ class Reading:
             return self._layout.pack(place.file)
         raise GoneError(f"a place of kind {place.kind} is none of this store")
 
-    def mapped(self, path: Path) -> _mmap.mmap | None:
-        """Return the live mapping of a file, if somebody holds one."""
-        return self._maps.get(path)
+    def mapped(self, path: Path) -> object | None:
+        """Return what lives as long as any mapping of a file, if somebody holds one."""
+        return self._anchors.get(path)
 
     def _large(self, place: Place) -> memoryview:
         path = self.path(place)
         end = place.offset + place.length
-        if self._mmap and place.length >= MAP_BYTES:
-            whole = self._maps.get(path)
-            if whole is None:
-                whole = self._map(path, end)
-            if len(whole) < end:
+        if self._map_large and place.length >= MAP_BYTES:
+            # A pack is mapped value by value: so each is let go of when nobody reads it any more.
+            start = place.offset // ALLOCATIONGRANULARITY * ALLOCATIONGRANULARITY
+            mapping = self._maps.get((path, start)) or self._map(path, start, end)
+            if len(mapping) < end - start:
                 raise GoneError(f"{path} is cut short")
-            return memoryview(whole)[place.offset : end]
+            return memoryview(mapping)[place.offset - start : end - start]
         descriptor = self._files.open(path)
         try:
             if self._files.size(descriptor) < end:
@@ -91,14 +92,26 @@ class Reading:
         finally:
             self._files.close(descriptor)
 
-    def _map(self, path: Path, end: int) -> _mmap.mmap:
+    def _map(self, path: Path, start: int, end: int) -> mmap:
         descriptor = self._files.open(path)
         try:
-            size = self._files.size(descriptor)
-            if size < end:
+            if self._files.size(descriptor) < end:
                 raise GoneError(f"{path} is cut short")
-            whole = self._files.map(descriptor, size)
+            mapping = self._files.map(descriptor, end - start, start)
         finally:
             self._files.close(descriptor)
-        self._maps[path] = whole
-        return whole
+        self._maps[path, start] = mapping
+        anchor = self._anchors.setdefault(path, _Anchor())
+        weakref.finalize(mapping, _let_go, anchor).atexit = False
+        return mapping
+
+
+class _Anchor:
+    """Held by every mapping of one file, and by nothing else."""
+
+    __slots__ = ("__weakref__",)
+
+
+def _let_go(anchor: _Anchor) -> None:
+    """Drop what the end of a mapping drops."""
+    del anchor

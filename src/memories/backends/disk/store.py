@@ -364,7 +364,7 @@ class DiskBackend(SearchingBackend):
 
     def _follow(self) -> Follower:
         self._reading = Reading(
-            self._layout, self._files, Handles(self._layout, self._files), mmap=self._mmap
+            self._layout, self._files, Handles(self._layout, self._files), map_large=self._mmap
         )
         self._follower = Follower(self._layout, self._files, mmap=self._mmap)
         self._follower.refresh(now=True)
