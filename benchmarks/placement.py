@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 from memories import policies
 from memories.policies.predictors import Prefetcher
-from memories.simulator import Outcome, Simulator
+from memories.simulator import UNREAD_SHARE, Outcome, Simulator
 from memories.traces import Trace, read_trace
 
 CAPACITIES = ("0.01", "0.03", "0.1", "0.2")
@@ -30,7 +30,6 @@ PREFETCH_CAPACITY = "0.03"
 PEERS = ("LRU", "S3FIFO", "GDSF")
 PREFETCH_BARS = {"kvcache_conversation_a": 0.45, "arc_p3_4k": 0.43, "tencent_ns1326": 0.65}
 STEP = 8192  # Requests between two looks at the clock.
-UNREAD_SHARE = 10  # At most a tenth of the tier holds values fetched ahead and not yet read.
 
 
 class Cell(NamedTuple):

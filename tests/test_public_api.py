@@ -55,6 +55,8 @@ METHODS = {
     "get_memory_usage": "",
     "stats": "",
     "explain": "key",
+    "advise": "more",
+    "record_trace": "path share max_bytes",
     "check": "repair",
     "create_snapshot": "path tiers prefix base include_glacier portable progress",
     "restore_snapshot": "path mode verify wait bases progress",

@@ -34,7 +34,7 @@ LAYERS = (
         "engine.keylocks", "engine.ledger", "engine.state", "engine.timeline", "engine.touches",
         "engine.verified",
     ),
-    ("engine.media", "engine.victims"),
+    ("engine.media", "engine.victims", "engine.watch"),
     ("engine.device_medium",),
     ("engine.tier",),
     ("engine.placement",),

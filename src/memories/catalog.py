@@ -11,7 +11,7 @@ of different keys against each other, so that an instant exists.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from heapq import merge
 from typing import NamedTuple
@@ -80,6 +80,12 @@ class Catalog:
                     self.front.bring(entry, self.entries)
             finally:
                 self._lock.release()
+
+    def hide_from_front(self, hidden: Callable[[str], bool] | None) -> None:
+        """Mark every read of the keys for which `hidden` is true, from now on; None for no key."""
+        with self._lock:
+            self.front.hidden = hidden
+            self.front.settle(self.entries)
 
     def credit(self) -> None:
         """Bring the marks of entries up to date that were read at the front."""

@@ -8,7 +8,7 @@ mark. Whoever is read again after the front was emptied is marked again, every f
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from numpy import ndarray
@@ -30,11 +30,12 @@ class Front:
     credited in equal parts to the keys that were here, so that the sum stays exact.
     """
 
-    __slots__ = ("_arrivals", "_credited", "_latest", "credits", "hits", "values")
+    __slots__ = ("_arrivals", "_credited", "_latest", "credits", "hidden", "hits", "values")
 
     def __init__(self) -> None:
         self.values: dict[str, Any] = {}
         self.hits = 0
+        self.hidden: Callable[[str], bool] | None = None  # Keys whose every read must be marked.
         self.credits: Counter[TierName] = Counter()
         self._credited = 0
         self._latest = TierName.HOT
@@ -43,6 +44,8 @@ class Front:
     def bring(self, entry: Entry, entries: Mapping[str, Entry]) -> None:
         """Let the next reads of `entry` be answered from here, if that is all they need."""
         payload = entry.payload
+        if self.hidden is not None and self.hidden(entry.key):
+            return
         if type(entry) is SharedEntry or (type(entry) is ArrayEntry and type(payload) is ndarray):
             if len(self.values) >= MAX_KEYS:
                 self.settle(entries)

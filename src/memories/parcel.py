@@ -102,11 +102,8 @@ class Parcel:
         """
         if self.form is Form.HOST:
             return self
-        parts = self.parts(trust, verify=verify)
-        if self.sharing is Sharing.FRESH:
-            held = codecs.Held(codecs.freeze(parts, copy=copy))
-            return Parcel(Form.HOST, Sharing.FRESH, held, held.nbytes + ENTRY_BYTES, self.codec)
-        return type(self).of(codecs.decode(parts), copy=copy)
+        sharing, payload, nbytes = codecs.keep(self.parts(trust, verify=verify), copy=copy)
+        return Parcel(Form.HOST, sharing, payload, nbytes + ENTRY_BYTES, self.codec)
 
     def framed(self, *, key: str, version: int, compression: str, trust: Keyring) -> Parcel:
         """Return it as a frame bound to `key` and `version`; a frame stays as it is."""
@@ -156,8 +153,8 @@ class Parcel:
         return codecs.decode(codecs.thaw(parts), writable=True)
 
     def lent(self, trust: Keyring, *, verify: bool = True) -> Any:
-        """Return what a reader gets who vouches not to write to it: device memory is not cloned."""
-        if isinstance(self.payload, Resident):
+        """Return what a reader gets who vouches not to write to it: nothing is cloned for him."""
+        if isinstance(self.payload, Resident | codecs.Held):
             return self.payload.lend()
         return self.value(trust, verify=verify)
 

@@ -14,6 +14,8 @@ from memories.policies.base import Policy
 from memories.policies.predictors import Prefetcher
 from memories.traces import Trace
 
+UNREAD_SHARE = 10  # At most a tenth of the tier holds values fetched ahead and not yet read.
+
 
 @dataclass(slots=True)
 class Outcome:

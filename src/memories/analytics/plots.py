@@ -78,6 +78,31 @@ def draw_hit_rate(series: Series, axes: Any) -> None:
     axes.grid(alpha=0.3)
 
 
+def plot_ratios(
+    lines: Mapping[str, Sequence[tuple[int, float]]], path: str | os.PathLike[str]
+) -> None:
+    """Draw one line of (capacity in bytes, miss ratio) for each policy into a file.
+
+    Raises:
+        MissingPackageError: matplotlib is not installed.
+        InvalidOptionError: the suffix is no format that matplotlib can write.
+        StorageError: the file cannot be written.
+    """
+    figure = require("matplotlib.figure", extra="plot").Figure(
+        figsize=INCHES, dpi=DOTS_PER_INCH, layout="constrained"
+    )
+    axes = figure.subplots()
+    for name, points in lines.items():
+        axes.plot(*zip(*points, strict=True), marker=".", label=name)
+    axes.set_xscale("log")
+    axes.set_xlabel("capacity (bytes)")
+    axes.set_ylabel("misses of repeated accesses")
+    axes.set_ylim(bottom=0)
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False)
+    _write(figure, Path(path))
+
+
 def _mark_lonely(times: Sequence[float], rates: Sequence[float], axes: Any) -> None:
     """Mark the rates between two gaps, for a line of one point is invisible."""
     padded = [math.nan, *rates, math.nan]

@@ -30,7 +30,7 @@ COMMANDS = {
     "advise": Lazy("memories.cli.advise", "advise", "Say which sizes would serve a store best."),
     "bench": Lazy("memories.cli.bench", "bench", "Measure what this machine gives."),
     "check": Lazy("memories.cli.check", "check", "Verify every value of a store."),
-    "cluster": Lazy("memories.cli.cluster", "cluster", "Show and mend the nodes of a cluster."),
+    "cluster": Lazy("memories.cli.cluster", "cluster", "Run local nodes, and look at any nodes."),
     "completion": Lazy("memories.cli.completion", "completion", "Teach a shell to complete."),
     "config": Lazy("memories.cli.config", "config", "Show each option and where it comes from."),
     "dashboard": Lazy("memories.cli.dashboard", "dashboard", "Serve a live page about a store."),

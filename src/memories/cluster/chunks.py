@@ -22,7 +22,7 @@ from memories.errors import (
 )
 
 REPLACED_SECONDS = 20  # How long the chunks of a replaced value stay for those who read it.
-_WINDOW = 4  # Chunks under way on one connection.
+WINDOW = 4  # Chunks under way on one connection.
 
 
 class Place(NamedTuple):
@@ -198,13 +198,13 @@ class _Search:
 
 def _send(node: Node, indices: Sequence[int], commands: Sequence[Any]) -> Sent:
     done: list[int] = []
-    for start in range(0, len(indices), _WINDOW):
+    for start in range(0, len(indices), WINDOW):
         try:
-            replies = node.pipeline(commands[start : start + _WINDOW])
+            replies = node.pipeline(commands[start : start + WINDOW])
         except (UnavailableError, ReplyError) as error:
             return Sent(node.name, done, [], str(error))
         refusals = [reply for reply in replies if isinstance(reply, ReplyError)]
-        window = zip(indices[start : start + _WINDOW], replies, strict=True)
+        window = zip(indices[start : start + WINDOW], replies, strict=True)
         done += [index for index, reply in window if not isinstance(reply, ReplyError)]
         if refusals:
             return Sent(node.name, done, [], str(refusals[0]))
@@ -220,8 +220,8 @@ def _receive(
 ) -> Sent:
     done: list[int] = []
     damaged: list[int] = []
-    for start in range(0, len(indices), _WINDOW):
-        window = indices[start : start + _WINDOW]
+    for start in range(0, len(indices), WINDOW):
+        window = indices[start : start + WINDOW]
         try:
             replies = node.pipeline(
                 [("GET", names[i]) for i in window], into=[[views[i]] for i in window]

@@ -8,7 +8,7 @@ again, whoever would ask it is told at once.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,7 +16,7 @@ from memories.cluster import scripts
 from memories.cluster.address import Address
 from memories.cluster.connection import Connection
 from memories.cluster.pool import Pool
-from memories.cluster.wire import ReplyError
+from memories.cluster.wire import Command, ReplyError
 from memories.errors import InvalidOptionError, UnavailableError
 from memories.locks import new_lock
 
@@ -37,7 +37,12 @@ class Node:
     """A node: lends connections, and remembers faults. Safe to use from many threads."""
 
     def __init__(
-        self, address: Address, *, monotonic: Callable[[], float], allow_eviction: bool = False
+        self,
+        address: Address,
+        *,
+        monotonic: Callable[[], float],
+        allow_eviction: bool = False,
+        greeting: Sequence[Command] = (),
     ) -> None:
         self.address = address
         self.name = address.name
@@ -46,6 +51,7 @@ class Node:
         self.well = False  # Whether its mark was right when it was last asked.
         self._monotonic = monotonic
         self._allow_eviction = allow_eviction
+        self._greeting = greeting  # What else every new connection says first.
         self._pool = Pool(address, connect_seconds=CONNECT_SECONDS, call_seconds=CALL_SECONDS)
         self._lives: weakref.WeakKeyDictionary[Connection, str] = weakref.WeakKeyDictionary()
         self._lock = new_lock()
@@ -160,7 +166,7 @@ class Node:
     def _greet(self, connection: Connection) -> None:
         loads = [("SCRIPT", "LOAD", script.source) for script in scripts.ALL]
         info, memory, *loaded = connection.pipeline(
-            [("INFO", "server"), ("INFO", "memory"), *loads]
+            [("INFO", "server"), ("INFO", "memory"), *loads, *self._greeting]
         )
         for reply in (info, memory, *loaded):
             if isinstance(reply, ReplyError):

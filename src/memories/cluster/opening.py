@@ -7,8 +7,11 @@ from typing import Any
 
 from memories.clock import Clock
 from memories.cluster.address import Address
+from memories.cluster.connection import Connection
+from memories.cluster.node import CONNECT_SECONDS
 from memories.cluster.service import Service
-from memories.errors import InvalidOptionError
+from memories.cluster.wire import ReplyError
+from memories.errors import InvalidOptionError, UnavailableError
 
 
 def check_nodes(nodes: Any, options: Mapping[str, Any]) -> list[Address]:
@@ -22,14 +25,10 @@ def check_nodes(nodes: Any, options: Mapping[str, Any]) -> list[Address]:
     return [Address.parse(node, **options) for node in nodes]
 
 
-def check_factor(factor: Any, count: int) -> int:
-    """Return the replication factor, if so many nodes can have it."""
+def check_factor(factor: Any) -> int:
+    """Return the replication factor, if it can be one."""
     if isinstance(factor, bool) or not isinstance(factor, int) or factor < 1:
         raise InvalidOptionError(f"replication_factor={factor!r} must be a whole number from 1 on")
-    if factor > count:
-        raise InvalidOptionError(
-            f"replication_factor={factor} needs at least as many nodes, and {count} are given"
-        )
     return factor
 
 
@@ -42,8 +41,37 @@ def open_service(
         UnavailableError: too few of them answer.
         InvalidOptionError: they cannot hold what is asked of them.
     """
-    from memories.cluster.plain_service import PlainService
+    service: Service
+    if _are_a_cluster(addresses):
+        from memories.cluster.slot_service import SlotService
 
-    service = PlainService(addresses, factor, clock=clock, allow_eviction=allow_eviction)
+        service = SlotService(addresses, factor, clock=clock, allow_eviction=allow_eviction)
+    else:
+        from memories.cluster.plain_service import PlainService
+
+        if factor > len(addresses):
+            raise InvalidOptionError(
+                f"replication_factor={factor} needs at least as many nodes, and {len(addresses)} "
+                "are given"
+            )
+        service = PlainService(addresses, factor, clock=clock, allow_eviction=allow_eviction)
     service.start()
     return service
+
+
+def _are_a_cluster(addresses: Sequence[Address]) -> bool:
+    """Ask all nodes, and return what those that answer are."""
+    said: dict[str, bool] = {}
+    for address in addresses:
+        try:
+            with Connection(address, connect_seconds=CONNECT_SECONDS) as connection:
+                said[address.name] = b"cluster_enabled:1" in connection.call("INFO", "cluster")
+        except (UnavailableError, ReplyError):
+            continue  # Whether enough answer is for the service to say, which asks again.
+    if len(set(said.values())) > 1:
+        members = ", ".join(name for name, clustered in said.items() if clustered)
+        others = ", ".join(name for name, clustered in said.items() if not clustered)
+        raise InvalidOptionError(
+            f"{members} belong to a Valkey Cluster, and {others} do not; give nodes of one kind"
+        )
+    return any(said.values())

@@ -81,7 +81,40 @@ end
 return there
 """)
 
-# For a Cluster. KEYS: a register. ARGV: the version it must be at or '' for any, the version
-# that a clock suggests, the client's id, the header without version, the body; replies the version
-# it got and the first bytes of what was there before, or the version that stood in the way.
-ALL = (STORE, REPLACE, DROP, SWAP)
+# For a Cluster, where the slot's primary decides alone.
+# KEYS: a register. ARGV: the value, the counter it must be at ('' for any, 0 for absent).
+# Replies what became of it and the first bytes of what was there before.
+SLOT_STORE = _script("""
+local known = redis.call('GETRANGE', KEYS[1], 0, 127)
+local version = string.sub(ARGV[1], 1, 32)
+local there = string.sub(known, 1, 32)
+if there == version then
+  return {'done', known}
+end
+if ARGV[2] ~= '' then
+  local counter = string.sub(known, 1, 16)
+  if known == '' or string.sub(known, 33, 33) == 't' then
+    counter = '0000000000000000'
+  end
+  if counter ~= ARGV[2] then
+    return {'conflict', known}
+  end
+end
+if there >= version then
+  return {'older', known}
+end
+redis.call('SET', KEYS[1], ARGV[1])
+return {'done', known}
+""")
+
+# KEYS: a string. ARGV: the digest of what is there, the value instead.
+SLOT_REPLACE = _script("""
+local there = redis.call('GET', KEYS[1])
+if there and redis.sha1hex(there) == ARGV[1] then
+  redis.call('SET', KEYS[1], ARGV[2])
+  return 1
+end
+return 0
+""")
+
+ALL = (STORE, REPLACE, DROP, SWAP, SLOT_STORE, SLOT_REPLACE)

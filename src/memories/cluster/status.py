@@ -7,27 +7,45 @@ from typing import Any
 
 from memories.cluster.marks import MARK, UP, Mark, read_mark
 from memories.cluster.node import Node, parse_info
-from memories.cluster.wire import ReplyError
+from memories.cluster.wire import Command, ReplyError
 from memories.errors import UnavailableError
 
 _SECONDS = 0.9
 
 
 def node_status(node: Node, monotonic: Callable[[], float], epoch: int) -> dict[str, Any]:
-    """Return the state of one node; one that does not answer is not `online`."""
+    """Return the state of one plain server; one that does not answer is not `online`."""
+    state, info, mark = _asked(node, monotonic, ("GET", MARK))
+    if state["online"]:
+        state["up_to_date"] = read_mark(mark) == Mark(UP, info.get("run_id", ""), epoch)
+    return state
+
+
+def slot_node_status(node: Node, monotonic: Callable[[], float]) -> dict[str, Any]:
+    """Return the state of one node of a Cluster; a replica is up to date while it is linked."""
+    state, info, _ = _asked(node, monotonic, ("PING",))
+    if state["online"]:
+        linked = info.get("master_link_status", "up") == "up"
+        state["up_to_date"] = linked and info.get("loading", "0") == "0"
+    return state
+
+
+def _asked(
+    node: Node, monotonic: Callable[[], float], question: Command
+) -> tuple[dict[str, Any], dict[str, str], Any]:
     began = monotonic()
     try:
-        info, keys, mark = node.pipeline(
-            [("INFO",), ("DBSIZE",), ("GET", MARK)], seconds=_SECONDS, strict=True
+        info, keys, reply = node.pipeline(
+            [("INFO",), ("DBSIZE",), question], seconds=_SECONDS, strict=True
         )
     except (UnavailableError, ReplyError) as error:
-        return _offline(node, str(error))
+        return _offline(node, str(error)), {}, None
     fields = parse_info(info)
     used = int(fields.get("used_memory", 0))
     limit = int(fields.get("maxmemory", 0)) or int(fields.get("total_system_memory", 0))
-    return {
+    state = {
         "online": True,
-        "up_to_date": read_mark(mark) == Mark(UP, fields.get("run_id", ""), epoch),
+        "up_to_date": False,
         "memory_usage": 100.0 * used / limit if limit else 0.0,
         "used_bytes": used,
         "total_bytes": limit,
@@ -37,6 +55,7 @@ def node_status(node: Node, monotonic: Callable[[], float], epoch: int) -> dict[
         "keys": int(keys),
         "last_error": node.last_error,
     }
+    return state, fields, reply
 
 
 def _offline(node: Node, reason: str) -> dict[str, Any]:

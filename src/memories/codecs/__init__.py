@@ -12,7 +12,7 @@ from memories.codecs.hashing import content_hash
 from memories.codecs.homes import homes, rehomed
 from memories.codecs.memory import fetch, freeze, thaw
 from memories.codecs.registry import decode, encode, find, get, register_codec
-from memories.codecs.sharing import Held, hold, sharing
+from memories.codecs.sharing import Held, hold, keep, sharing
 from memories.codecs.sizes import size_of
 
 __all__ = [
@@ -31,6 +31,7 @@ __all__ = [
     "get",
     "hold",
     "homes",
+    "keep",
     "register_codec",
     "rehomed",
     "sharing",

@@ -41,7 +41,8 @@ class Parts(NamedTuple):
     `meta` holds only what msgpack can (None, bool, int in 64 bits, float, str, bytes, list, dict
     with str keys). Each buffer is a C-contiguous memoryview of format "B", and may alias the value,
     except those that `owned` names by index: nobody else holds them, so they need no copy.
-    What lies on a device is in `far`, by index, and the buffer in its place is empty.
+    What lies on a device is in `far`, by index, and the buffer in its place is empty. The memory of
+    those that `given` names may become that of the value that is put together, to be written to.
     """
 
     codec: str
@@ -49,6 +50,7 @@ class Parts(NamedTuple):
     buffers: tuple[memoryview, ...] = ()
     owned: frozenset[int] = frozenset()
     far: Mapping[int, DeviceBuffer] = NOTHING_FAR
+    given: frozenset[int] = frozenset()
 
     @property
     def nbytes(self) -> int:

@@ -23,6 +23,7 @@ class JaxCodec(Codec):
     """Concrete JAX arrays of plain dtypes."""
 
     name = "jax.array"
+    private = True
 
     def encode(self, value: Any) -> Parts:
         """Show the memory of the array, wherever it lies; a sharded one is brought together."""
@@ -50,13 +51,12 @@ class JaxCodec(Codec):
 
     def decode(self, parts: Parts, *, writable: bool = False) -> Any:
         """Return a private array, on its own device if its memory lies there, else the default."""
-        del writable
         if parts.far:
             dtype, shape, _ = read_meta(parts)
             flat = package("jax.numpy").from_dlpack(parts.far[0].memory)
             return flat.view(dtype).reshape(shape)
-        host = ArrayCodec().decode(parts)
-        value = package("jax.numpy").array(host, copy=True)
+        host = ArrayCodec().decode(parts, writable=writable)
+        value = _adopt(host) if writable else package("jax.numpy").array(host, copy=True)
         if value.dtype != host.dtype:
             raise UnsupportedTypeError(
                 f"the stored JAX array is of {host.dtype}, which this process does not allow: "
@@ -86,6 +86,14 @@ def _device_buffer(value: Any, device: str) -> DeviceBuffer:
         address=value.unsafe_buffer_pointer(),
         fetch=lambda: bytes_of(np.array(value)),
     )
+
+
+def _adopt(host: Any) -> Any:
+    """Return an array over memory that nobody else writes to; a copy where DLPack has no word."""
+    jax_numpy = package("jax.numpy")
+    if host.nbytes and host.dtype.type.__module__ == "numpy":
+        return jax_numpy.from_dlpack(host)
+    return jax_numpy.array(host, copy=True)
 
 
 def register() -> None:

@@ -60,6 +60,18 @@ def writable_copy(buffer: memoryview) -> memoryview:
     return view_bytes(place)
 
 
+def own_buffer(parts: Parts, index: int) -> memoryview:
+    """Return a buffer as memory that a reader may write to: itself where given, else a copy."""
+    buffer = parts.buffers[index]
+    below = buffer.obj
+    # What cannot be written to at all, a map of a file say, is copied whatever was given.
+    if index in parts.given and isinstance(below, np.ndarray) and below.flags.writeable:
+        whole = view_bytes(below)
+        if whole.nbytes == buffer.nbytes:
+            return whole
+    return writable_copy(buffer)
+
+
 def fetch(parts: Parts) -> Parts:
     """Return `parts` with copies in the host's memory of whatever lies on a device."""
     if not parts.far:

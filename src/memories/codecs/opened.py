@@ -126,7 +126,7 @@ class OpenFrame(DescribedFrame):
             self.verify()
         pieces = self._content.buffers
         owned = frozenset(i for i, piece in enumerate(pieces) if piece.compressor != RAW)
-        parts = Parts(self.codec, self.description(), self._load(pieces), owned)
+        parts = Parts(self.codec, self.description(), self._load(pieces), owned, given=owned)
         self._check_trust(parts, verifier)
         return parts
 

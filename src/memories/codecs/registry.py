@@ -131,9 +131,12 @@ def decode(parts: Parts, *, writable: bool = False) -> Any:
         CorruptDataError: the parts are damaged.
         UnsupportedTypeError: they name a type or a codec that is not known here.
     """
-    from memories.codecs.memory import thaw
+    from memories.codecs.memory import own_buffer, thaw
 
     codec = get(parts.codec)
+    if codec.private and not writable and not parts.far:
+        own = [own_buffer(parts, index) for index in range(len(parts.buffers))]
+        parts, writable = parts._replace(buffers=tuple(own)), True
     if writable and any(buffer.readonly for buffer in parts.buffers):
         parts = thaw(parts)
     return guard(parts.codec, lambda: codec.decode(parts, writable=writable))

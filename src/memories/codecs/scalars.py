@@ -274,4 +274,5 @@ CODECS: dict[type, Codec] = {
     bytearray: BytearrayCodec(),
     memoryview: MemoryviewCodec(),
 }
+NAMES = frozenset(codec.name for codec in CODECS.values())
 IMMUTABLE = frozenset(kind for kind, codec in CODECS.items() if codec.sharing is Sharing.SHARED)

@@ -39,10 +39,18 @@ class Held:
         """
         return registry.guard(self.parts.codec, self._build)
 
+    def lend(self) -> Any:
+        """Return the value over the held memory itself, where others get a copy of it.
+
+        Raises:
+            CorruptDataError: the parts came out of a frame that its writer had damaged.
+        """
+        return registry.decode(self.parts._replace(given=self.parts.owned))
+
     @property
     def nbytes(self) -> int:
         """Return the bytes held."""
-        return self.parts.nbytes + meta_size(self.parts.meta)
+        return _whole(self.parts)
 
     def __repr__(self) -> str:
         return f"<Held {self.parts.codec}, {self.nbytes} B>"
@@ -78,14 +86,39 @@ def hold(value: Any, *, copy: bool = True) -> tuple[Sharing, Any, int]:
         return shared, master, master.nbytes
     parts = registry.encode_far(value)
     if parts.far:
-        return shared, parts if copy else own(parts), parts.nbytes + meta_size(parts.meta)
+        return shared, parts if copy else own(parts), _whole(parts)
     if shared is Sharing.FRESH:
         held = Held(freeze(parts, copy=copy))
         return shared, held, held.nbytes
     if parts.buffers and copy and type(value) not in scalars.IMMUTABLE and parts.codec != "tree":
         frozen = freeze(parts)
-        return shared, registry.decode(frozen), frozen.nbytes + meta_size(frozen.meta)
+        return shared, registry.decode(frozen), _whole(frozen)
     return shared, value, size_of(value)
+
+
+def keep(parts: Parts, *, copy: bool = True) -> tuple[Sharing, Any, int]:
+    """Return what `hold` returns, of a value that came out of a frame.
+
+    Buffers that nobody else holds are kept as they are: what was decompressed is not copied again.
+    With `copy=False` all are.
+
+    Raises:
+        CorruptDataError: the parts are damaged.
+    """
+    shared = registry.get(parts.codec).sharing
+    if shared is Sharing.SHARED and (parts.codec in scalars.NAMES or not parts.buffers):
+        value = registry.decode(parts)  # It is a copy of what it is made of.
+        return shared, value, size_of(value)
+    frozen = freeze(parts, copy=copy)
+    if shared is Sharing.FRESH:
+        held = Held(frozen)
+        return shared, held, held.nbytes
+    value = registry.decode(frozen)
+    return shared, value, frozen.nbytes if shared is Sharing.VIEW else _whole(frozen)
+
+
+def _whole(parts: Parts) -> int:
+    return parts.nbytes + meta_size(parts.meta)
 
 
 def _is_immutable(value: Any) -> bool:

@@ -20,7 +20,7 @@ from memories.codecs.base import (
     carries_code,
 )
 from memories.codecs.containers import CONTAINERS, container_of
-from memories.codecs.memory import address, writable_copy
+from memories.codecs.memory import address, own_buffer
 from memories.codecs.pickled import PickleCodec
 from memories.codecs.scalars import INT_MAX, INT_MIN
 from memories.errors import CorruptDataError, UnsupportedTypeError
@@ -217,7 +217,9 @@ class Decoder:
             own = tuple(self._own(place) for place in places)
             return codec.decode(Parts(name, meta, own, far=far), writable=True)
         buffers = tuple(self._parts.buffers[place] for place in places)
-        return codec.decode(Parts(name, meta, buffers, far=far), writable=self._writable)
+        given = frozenset(i for i, place in enumerate(places) if place in self._parts.given)
+        inner = Parts(name, meta, buffers, far=far, given=given)
+        return codec.decode(inner, writable=self._writable)
 
     def _far(self, places: list[int]) -> Mapping[int, DeviceBuffer]:
         if not self._parts.far:
@@ -229,7 +231,7 @@ class Decoder:
         if not self._parts.buffers[place].nbytes:  # It has none, or lies on a device.
             return self._parts.buffers[place]
         if place not in self._copies:
-            self._copies[place] = writable_copy(self._parts.buffers[place])
+            self._copies[place] = own_buffer(self._parts, place)
         return self._copies[place]
 
 

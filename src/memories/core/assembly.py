@@ -28,6 +28,7 @@ from memories.engine.tier import Tier
 from memories.engine.timeline import HitCounter, Timeline
 from memories.engine.touches import Touches
 from memories.engine.victims import JournalVictims, NoVictims, PolicyVictims, Victims
+from memories.engine.watch import Watch
 from memories.entry import Entry, Record, TierName
 from memories.errors import InvalidOptionError
 from memories.events import EventBus
@@ -96,6 +97,7 @@ class _Assembly:
         self.device = device
         self.trust = Keyring(trusted=settings.trusted_keys)
         self.touches = Touches()
+        self.watch = Watch()
         self.media: dict[TierName, str] = {}
         self.tiers: dict[TierName, Tier] = {}
         self.backends: list[Backend] = []
@@ -130,6 +132,7 @@ class _Assembly:
         events, statistics, history = EventBus(), Statistics(), History()
         events.subscribe(statistics.observe)
         events.subscribe(history.observe)
+        events.subscribe(self.watch.observe)
         hierarchy = Hierarchy(
             self.tiers,
             Catalog(journal, max(backend.last_version() for backend in self.backends)),
@@ -144,12 +147,15 @@ class _Assembly:
             self.device.relieve = partial(hierarchy.relieve, TierName.HOT)
         migrator = None
         if migration is not False and not settings.read_only:
-            migrator = Migrator(hierarchy, migration or MigrationSettings(), self.touches)
+            migrator = Migrator(
+                hierarchy, migration or MigrationSettings(), self.touches, self.watch
+            )
             migrator.start()
         return Engine(
             settings=settings,
             hierarchy=hierarchy,
             migrator=migrator,
+            watch=self.watch,
             prefetching=None if settings.read_only else self._prefetching(hierarchy),
             statistics=statistics,
             history=history,
@@ -201,11 +207,12 @@ class _Assembly:
         victims = PolicyVictims(
             policies.make(self.settings.policies[name], capacity), self._may_leave
         )
+        watch = self.watch
         made = medium(
             name,
             ledger=ledger,
             counter=counter,
-            tick=victims.tick,
+            tick=lambda key, size, tick: watch.tick(key, size, victims.tick(key, size, tick)),
             trust=self.trust,
             wall=self.clock.wall,
         )

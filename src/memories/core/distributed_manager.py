@@ -65,7 +65,7 @@ class DistributedMemoryManager(MemoryManager):
     ) -> None:
         self._node_options = dict(node_options or {})
         addresses = check_nodes(nodes, self._node_options)
-        factor = check_factor(replication_factor, len(addresses))
+        factor = check_factor(replication_factor)
         super().__init__(*sizes, **options)
         try:
             self._service: Service = open_service(

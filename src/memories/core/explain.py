@@ -10,6 +10,8 @@ from memories.entry import Entry, Record, TierName
 from memories.events import Moved
 from memories.units import format_size
 
+HALF_LIFE_SECONDS = 60.0  # Of heat.
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Explanation:
@@ -19,6 +21,7 @@ class Explanation:
         size: Bytes it takes in its tier.
         hits: Reads since it came into RAM; None for a key at rest, which is not counted.
         idle_seconds: Since the latest read; None for a key at rest.
+        heat: Its reads, counting half for every minute since the latest; 0 for a key at rest.
         durable: Whether this version survives the process.
         moves: Its latest moves, oldest first.
         next: What will move it next.
@@ -30,6 +33,7 @@ class Explanation:
     size: int
     hits: int | None
     idle_seconds: float | None
+    heat: float
     durable: bool
     pinned: bool
     metadata: dict[str, Any]
@@ -42,7 +46,11 @@ class Explanation:
             latest = self.moves[-1]
             came = f"it came from {latest.source} ({latest.cause})"
         reads = "" if self.hits is None else f", read {self.hits} times"
-        idle = "" if self.idle_seconds is None else f", idle for {self.idle_seconds:.1f} s"
+        idle = (
+            ""
+            if self.idle_seconds is None
+            else f", idle for {self.idle_seconds:.1f} s, heat {self.heat:.1f}"
+        )
         durable = "durable" if self.durable else "not durable yet"
         return (
             f"{self.key!r} is in {self.tier}: {came}. Version {self.version}, "
@@ -55,9 +63,11 @@ def explain(engine: Engine, key: str) -> Explanation:
     engine.hierarchy.catalog.credit()
     found = engine.hierarchy.find(key)
     hits = idle_seconds = None
+    heat = 0.0
     if isinstance(found, Entry):
         accessed_at = engine.hierarchy.tiers[found.tier].timeline.time_of(found.stamp)
         hits, idle_seconds = found.hits, max(0.0, engine.clock.monotonic() - accessed_at)
+        heat = hits * 0.5 ** (idle_seconds / HALF_LIFE_SECONDS)
     return Explanation(
         key=key,
         tier=found.tier,
@@ -65,6 +75,7 @@ def explain(engine: Engine, key: str) -> Explanation:
         size=found.size,
         hits=hits,
         idle_seconds=idle_seconds,
+        heat=heat,
         durable=not isinstance(found, Entry) or found.backed is not None,
         pinned=found.terms.pinned,
         metadata=dict(found.terms.metadata),
@@ -74,6 +85,14 @@ def explain(engine: Engine, key: str) -> Explanation:
 
 
 def _next_move(engine: Engine, found: Entry | Record) -> str:
+    ends = found.terms.expires_at
+    expiry = ""
+    if ends is not None:
+        expiry = f" It expires in {max(0.0, ends - engine.clock.wall()):.0f} s."
+    return _next_tier(engine, found) + expiry
+
+
+def _next_tier(engine: Engine, found: Entry | Record) -> str:
     if found.terms.pinned:
         return "It is pinned: nothing moves it but you."
     if engine.migrator is None:

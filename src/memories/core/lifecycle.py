@@ -18,21 +18,24 @@ from memories.analytics import plot
 from memories.backends.base import Backend, Problem
 from memories.clock import Clock
 from memories.config import Settings
+from memories.core.advise import Advice, advise
 from memories.core.observatory import Observatory
 from memories.core.oom import OomGuard
 from memories.core.reading import Wish
+from memories.core.recording import Recording
 from memories.devices import Device
 from memories.engine.hierarchy import Hierarchy
 from memories.engine.keylocks import KeyLocks
 from memories.engine.state import State
 from memories.engine.together import restore
+from memories.engine.watch import Watch
 from memories.entry import TierName
 from memories.errors import ArchivedError
 from memories.history import History
 from memories.migration.migrator import Migrator
 from memories.migration.prefetching import Prefetching
 from memories.statistics import Statistics, Stats
-from memories.units import format_size, limit_words
+from memories.units import format_size, limit_words, parse_size
 
 if TYPE_CHECKING:
     from memories.analytics import Series
@@ -56,6 +59,7 @@ class Engine:
     hierarchy: Hierarchy
     migrator: Migrator | None
     prefetching: Prefetching | None
+    watch: Watch
     statistics: Statistics
     history: History
     clock: Clock
@@ -68,6 +72,7 @@ class Engine:
     ends_first: list[Callable[[], None]] = field(default_factory=list)  # Served about this engine.
     at_exit: weakref.finalize[..., _Engines] = field(init=False)
     homecoming: Homecoming | None = field(default=None)  # Of the latest restore.
+    recording: Recording | None = field(default=None)  # The latest.
 
     def __post_init__(self) -> None:
         """Be told of forks and of the interpreter's exit.
@@ -122,6 +127,20 @@ class Engine:
     def stats(self) -> Stats:
         """Return counters and sizes, as of now."""
         return self.statistics.read(self.hierarchy, self.media)
+
+    def advise(self, more: float | str) -> Advice:
+        """Return what more room in each tier would buy."""
+        stats = self.stats()
+        curve = self.watch.curve(stats.reads - stats.misses)
+        return advise(curve, stats, parse_size(more, name="more"))
+
+    def record_trace(self, path: str | os.PathLike[str], **options: Any) -> Recording:
+        """Start to record accesses into the file at `path`."""
+        self.hierarchy.require_readable()
+        if self.recording is not None:
+            self.recording.stop()
+        self.recording = Recording(self.hierarchy, self.watch, self.clock, path, **options)
+        return self.recording
 
     def usage_percent(self) -> dict[str, float]:
         """Return what each tier holds in percent of its configured size; 0 for a disabled one."""
@@ -254,13 +273,15 @@ class Engine:
             self.hierarchy.locks = KeyLocks()
             self.observatory.forget()
             self.ends_first.clear()
-            self.homecoming = None
+            self.homecoming = self.recording = None
 
     def _end(self) -> None:
         for end in self.ends_first:
             end()
         if self.homecoming is not None:
             self.homecoming.stop()
+        if self.recording is not None:
+            self.recording.stop()
         if self.prefetching is not None:
             self.prefetching.stop()
         if self.migrator is not None:

@@ -12,12 +12,14 @@ from typing import Any, Literal
 
 from memories.backends.base import Problem
 from memories.config import check_tier, make_settings
+from memories.core.advise import Advice
 from memories.core.assembly import assemble
 from memories.core.configured import configured
 from memories.core.explain import Explanation, explain
 from memories.core.faces import Faces
 from memories.core.lifecycle import Engine
 from memories.core.oom import OomGuard
+from memories.core.recording import Recording
 from memories.core.values import Values
 from memories.devices import Device
 from memories.entry import Cause
@@ -163,6 +165,32 @@ class MemoryManager(Faces, Values):
     def explain(self, key: str) -> Explanation:
         """Return where `key` is, why, and its latest moves."""
         return explain(self._engine, check_key(key))
+
+    def advise(self, more: float | str = 1) -> Advice:
+        """Return what `more` room (in GB, or `"512MiB"`) in each tier would buy.
+
+        In hit rate and in time, from the reads of a sample of the keys so far.
+        """
+        return self._engine.advise(more)
+
+    def record_trace(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        share: float = 1.0,
+        max_bytes: float | str = 1,
+    ) -> Recording:
+        """Record what is stored and read from now on, as a trace for `memories simulate`.
+
+        A line holds the time, the key and the size of an access. Recording ends with `stop()` of
+        what is returned, or at the end of a `with` statement around it.
+
+        Args:
+            path: A file whose name ends in `.jsonl`; what lies there is replaced.
+            share: The share of the keys that is recorded, each with all of its accesses.
+            max_bytes: At which size, in GB or like `"10 MB"`, the file ends.
+        """
+        return self._engine.record_trace(path, share=share, max_bytes=max_bytes)
 
     # The whole of it
 

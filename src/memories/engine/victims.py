@@ -38,9 +38,8 @@ class Victims(ABC):
         """Learn of a read that a lower tier answered."""
         del key, size
 
-    def settle(self) -> list[str]:
-        """Take in what was noted; return keys whose hits need to be noted no longer."""
-        return []
+    def settle(self) -> None:
+        """Learn from what was noted, while nobody waits."""
 
 
 class PolicyVictims(Victims):
@@ -74,16 +73,14 @@ class PolicyVictims(Victims):
         """Let the policy know of a read that a lower tier answered."""
         self._notes.append((key, size))
 
-    def settle(self) -> list[str]:
-        """Let the policy read the notes; return the keys that have left its sample."""
+    def settle(self) -> None:
+        """Let the policy learn from the notes, giving up the lock every now and then."""
         with self._lock:
-            heard = self._read_notes()
+            self._read_notes()
         more = True
         while more:
             with self._lock:
                 more = self.policy.learn()
-        with self._lock:
-            return [key for key in heard if not self.policy.samples(key)]
 
     def add(self, found: Entry, *, accessed: bool = True) -> None:
         """Hand the entry to the policy, unless it must stay."""
@@ -110,12 +107,11 @@ class PolicyVictims(Victims):
         assert node is None or isinstance(node, Entry)
         return node
 
-    def _read_notes(self) -> set[str]:
+    def _read_notes(self) -> None:
         notes = self._notes
         read = [notes.popleft() for _ in range(len(notes))]
         if read:
             self.policy.observe(read)
-        return {key for key, _ in read}
 
 
 class JournalVictims(Victims):

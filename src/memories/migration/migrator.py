@@ -16,6 +16,7 @@ from memories import front
 from memories.engine.hierarchy import Hierarchy
 from memories.engine.tier import Tier
 from memories.engine.touches import Touches
+from memories.engine.watch import Watch
 from memories.entry import Cause, Entry, Record, TierName
 from memories.errors import MemoriesError, TierFullError
 from memories.events import Event, Failed, Retrieved
@@ -35,11 +36,14 @@ EXCHANGE_SHARE = 16  # One part in so many of a tier may be exchanged per look, 
 class Migrator:
     """Moves values between the tiers of one hierarchy in the background."""
 
-    def __init__(self, hierarchy: Hierarchy, settings: MigrationSettings, touches: Touches) -> None:
+    def __init__(
+        self, hierarchy: Hierarchy, settings: MigrationSettings, touches: Touches, watch: Watch
+    ) -> None:
         self.settings = settings
         self.planner = Planner(promote=settings.promote, demote_idle=settings.demote_idle)
         self.failures = 0
         self._touches = touches
+        self._watch = watch
         self._hierarchy = weakref.ref(hierarchy)
         self._clock = hierarchy.clock
         now = self._clock.monotonic()
@@ -67,6 +71,7 @@ class Migrator:
         hierarchy = self._hierarchy()
         if hierarchy is None or self._clock.monotonic() < self._paused_until:
             return
+        self._watch.learn()
         try:
             self._look(hierarchy)
             self._drain(hierarchy)
@@ -98,10 +103,7 @@ class Migrator:
         for name in (TierName.HOT, TierName.WARM):
             tier = hierarchy.tiers[name]
             tier.timeline.note(now)
-            for key in tier.victims.settle():
-                entry = hierarchy.catalog.entries.get(key)
-                if entry is not None and entry.tier is name:
-                    entry.tick = tier.counter.tick
+            tier.victims.settle()
             used, effective = tier.ledger.used, tier.ledger.effective
             headroom = int(self.settings.low_watermark * effective) - used
             exchange = effective // EXCHANGE_SHARE

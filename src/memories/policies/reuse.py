@@ -56,8 +56,21 @@ class ReuseDistances:
         """The share of the keys that is sampled now."""
         return self._below / _FULL
 
-    def observe(self, key: str, size: int) -> None:
-        """Learn that `key`, of `size` bytes, was read or stored."""
+    def samples(self, key: str) -> bool:
+        """Return whether accesses to `key` are of use."""
+        return digest(key) < self._below
+
+    def halve(self) -> None:
+        """Go on with half of the sample: accesses come faster than there is time for."""
+        for _ in range(len(self._latest) // 2):
+            self._drop_highest()
+
+    def observe(self, key: str, size: int, *, counts: bool = True) -> None:
+        """Learn that `key`, of `size` bytes, was accessed.
+
+        With `counts=False` it was stored: whatever is read next has it between, but its own
+        distance is nobody's wait.
+        """
         bits = digest(key)
         if bits >= self._below:
             return
@@ -67,7 +80,8 @@ class ReuseDistances:
         if found is None:
             heapq.heappush(self._highest, -bits)
         else:
-            self._count(found)
+            if counts:
+                self._count(found)
             self._sums.add(found[0], -found[1])
         self._latest[bits] = (self._next_slot, size)
         self._sums.add(self._next_slot, size)
@@ -98,14 +112,21 @@ class ReuseDistances:
             self._sums.add(slot, size)
         self._next_slot = len(self._latest)
 
-    def curve(self) -> Curve:
-        """Return the miss ratio of repeated accesses for every capacity."""
-        if not self._weights:
+    def curve(self, accesses: float = 0.0) -> Curve:
+        """Return the miss ratio of repeated accesses for every capacity.
+
+        Where `accesses` says how many there really were, and that is more than the sample stands
+        for, the rest are taken to have been repeated at once (SHARDS-adj, the same paper): a few
+        keys that are read all the time are seldom in a sample, and are seldom reported.
+        """
+        missing = max(0.0, accesses - self._accesses)
+        total = self._accesses + missing
+        if not total:
             return Curve((0.0,), (1.0,))
         buckets = sorted(self._weights)
-        hits = accumulate(self._weights[bucket] for bucket in buckets)
+        hits = accumulate((self._weights[bucket] for bucket in buckets), initial=missing)
         capacities = [2.0 ** (bucket / _STEPS) for bucket in buckets]
-        ratios = [max(0.0, 1 - hit / self._accesses) for hit in hits]
+        _, *ratios = [max(0.0, 1 - hit / total) for hit in hits]
         return Curve((0.0, *capacities), (1.0, *ratios))
 
     def check(self) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from memories import codecs
-from memories.codecs import Sharing
+from memories.codecs import Sharing, frame
 from memories.codecs.memory import address
 from memories.errors import InvalidOptionError, MemoriesError, UnsupportedTypeError
 from memories.testing.codecs import identical
@@ -297,3 +297,35 @@ def test_hashes_do_not_depend_on_order_or_layout() -> None:
     assert same([array, array]) == same([array, array.copy()])
     with pytest.raises(UnsupportedTypeError, match="top level"):
         same(lambda: 1)
+
+
+@pytest.mark.parametrize("compression", ["none", "zstd:1"])
+def test_what_comes_back_to_ram_is_copied_once(compression: str) -> None:
+    """A promotion out of a map copies it; out of a compressed frame, decompressing was the copy."""
+    array = np.zeros(MB)
+    for value in (array, {"a": array}):
+        data = frame.pack(codecs.encode(value), key="k", version=1, compression=compression).join()
+        parts = frame.open_frame(data).parts()
+        _, kept, nbytes = codecs.keep(parts)
+        array = kept.open()["a"] if isinstance(value, dict) else kept
+        assert np.shares_memory(np.frombuffer(parts.buffers[0], np.uint8), array) is (
+            compression != "none"
+        )
+        assert not np.shares_memory(np.frombuffer(data, np.uint8), array)
+        assert 8 * MB <= nbytes < 8 * MB + 2000
+
+
+@pytest.mark.parametrize(
+    "value",
+    [b"x" * 5000, "text", 7, np.arange(9), [1, (2,)], (1, "a"), np.float32(2), bytearray(9)],
+)
+def test_what_comes_back_to_ram_is_what_was_stored(value: Any) -> None:
+    """With the size that it had when it was stored, or a ledger would drift with every move."""
+    stored, how = codecs.hold(value)[2], codecs.find(value).sharing
+    parts = frame.open_frame(frame.pack(codecs.encode(value), key="k", version=1).join()).parts()
+    shared, kept, nbytes = codecs.keep(parts)
+    got = kept.open() if shared is Sharing.FRESH else kept
+    assert identical(value, got)
+    if shared is codecs.sharing(value):
+        assert how is shared
+        assert stored == pytest.approx(nbytes, abs=300)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from memories import MemoryManager, MigrationSettings
-from memories.engine.victims import PolicyVictims
 from memories.entry import Cause, Entry, SharedEntry, Terms, TierName
 from memories.migration.planner import Move, Planner, TierState
 
@@ -97,26 +95,3 @@ def test_a_regretted_demotion_is_learnt_from() -> None:
     demoted.arrived_hits = 1
     assert [("a", "hot")] == plan(demoted, planner=planner)
     assert planner.limits.limit(1, "a") > before
-
-
-def test_entries_that_left_the_sample_stop_taking_notes() -> None:
-    """The sample shrinks as the tier grows; a hit of any other key must cost what it must."""
-    with MemoryManager(1, 1, 1, migration=MigrationSettings(interval_seconds=3600)) as manager:
-        keys = [f"key-{number}" for number in range(5000)]
-        for key in keys:
-            manager.store(key, key, "hot")
-        hot = manager._hierarchy.tiers[TierName.HOT]
-        migrator, victims = manager._engine.migrator, hot.victims
-        assert migrator is not None
-        assert isinstance(victims, PolicyVictims)
-        plain = hot.counter.tick
-        sampled = {key for key in keys if victims.policy.samples(key)}
-        assert 0 < len(sampled) < 3000
-        for start in range(0, 5000, 500):
-            for key in keys[start : start + 500]:
-                assert key == manager[key]
-            migrator.tick()
-        noting = {key for key in keys if manager._entries[key].tick != plain}
-        assert noting <= sampled
-        assert noting
-        assert 5000 == hot.counter.hits

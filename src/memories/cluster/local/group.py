@@ -53,8 +53,8 @@ class LocalGroup:
         """Return `host:port` of every server, as a manager is told."""
         return [server.name for server in self.servers]
 
-    def start(self) -> None:
-        """Start all, and form the cluster if it is to be one.
+    def start(self, noted: Callable[[], None] = lambda: None) -> None:
+        """Start all, and form the cluster if it is to be one; call `noted` after every start.
 
         Raises:
             UnavailableError: one of them did not come up; those that did are stopped again.
@@ -62,6 +62,7 @@ class LocalGroup:
         try:
             for server in self.servers:
                 server.start()
+                noted()
             if self.clustered:
                 form(self.servers, self._primaries)
         except BaseException:

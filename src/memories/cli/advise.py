@@ -1,0 +1,49 @@
+"""`memories advise`: what more room in each tier would buy, from a trace of what was asked for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from memories.cli.store import json_option
+from memories.cli.words import print_json
+
+
+@click.command()
+@click.argument("trace", type=click.Path(path_type=Path))
+@click.option("--hot", default="8 GB", show_default=True, help="Size of the hot tier.")
+@click.option("--warm", default="32 GB", show_default=True, help="Size of the warm tier.")
+@click.option("--cold", default="500 GB", show_default=True, help="Size of the cold tier.")
+@click.option("--more", default="1 GB", show_default=True, help="The room in question.")
+@json_option
+def advise(trace: Path, hot: str, warm: str, cold: str, more: str, as_json: bool) -> None:
+    """Say what more room in each tier would buy for the accesses in TRACE.
+
+    TRACE is a file that `MemoryManager.record_trace` wrote, or any .npz or .jsonl with time, key
+    and size. A running program asks `MemoryManager.advise()` instead.
+    """
+    from memories.core.advise import advise_on
+    from memories.entry import TierName
+    from memories.traces import read_trace
+    from memories.units import parse_size
+
+    capacities = {
+        TierName.HOT: parse_size(hot, name="--hot"),
+        TierName.WARM: parse_size(warm, name="--warm"),
+        TierName.COLD: parse_size(cold, name="--cold"),
+    }
+    advice = advise_on(read_trace(trace), capacities, parse_size(more, name="--more"))
+    if not as_json:
+        click.echo(str(advice))
+        return
+    tiers = {
+        str(name): {
+            "capacity_bytes": tier.capacity_bytes,
+            "answered_percent": tier.answered_percent,
+            "gain_percent": tier.gain_percent,
+            "saved_seconds": tier.saved_seconds,
+        }
+        for name, tier in advice.tiers.items()
+    }
+    print_json({"reads": advice.reads, "more_bytes": advice.more_bytes, "tiers": tiers})

@@ -1,0 +1,37 @@
+"""`memories explain`: where a key is, why, and what will move it next."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from memories.cli.ls import facts
+from memories.cli.store import json_option, opened, store_argument
+from memories.cli.words import print_json, unescape
+
+
+@click.command()
+@store_argument
+@click.argument("key")
+@click.option("-e", "--escaped", is_flag=True, help="KEY is escaped, as ls prints it.")
+@json_option
+def explain(store: Path, glacier: str | None, key: str, escaped: bool, as_json: bool) -> None:
+    """Say where KEY lies in STORE, why, and what will move it next.
+
+    What only lives in the memory of a running process is not in the store. Its latest moves are
+    told if a running process writes to the store, or the last one left word of them.
+    """
+    from memories.analytics.telemetry import read_document
+
+    key = unescape(key) if escaped else key
+    with opened(store, glacier) as manager:
+        found = manager.explain(key)
+    document = read_document(store) or {}
+    moves = [move for move in document.get("latest_moves", ()) if move["key"] == key]
+    if as_json:
+        print_json({**facts(found), "latest_moves": moves})
+        return
+    click.echo(str(found))
+    for move in moves:
+        click.echo(f"  {move['source']} -> {move['target']} ({move['cause']})")

@@ -1,0 +1,124 @@
+"""`memories simulate`: replays a trace through the very policies that the tiers use."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from memories.cli.store import json_option
+from memories.cli.words import print_json
+
+if TYPE_CHECKING:
+    from memories.traces import Trace
+
+SHARES = "1,3,10,20"
+
+
+@click.command()
+@click.argument("trace", type=click.Path(path_type=Path))
+@click.option("-p", "--policy", "names", multiple=True, help="A policy; all of them unless given.")
+@click.option(
+    "-c",
+    "--capacity",
+    "capacities",
+    multiple=True,
+    help=f"A size, like 2GB, or a percentage of all bytes, like 10%; {SHARES} % unless given.",
+)
+@click.option("--prefetch", is_flag=True, help="Fetch ahead what the predictors expect.")
+@click.option("--plot", type=click.Path(path_type=Path), help="Draw the ratios into this file.")
+@json_option
+def simulate(
+    trace: Path,
+    names: tuple[str, ...],
+    capacities: tuple[str, ...],
+    prefetch: bool,
+    plot: Path | None,
+    as_json: bool,
+) -> None:
+    """Replay TRACE, a .npz or .jsonl of accesses, and print the ratio of misses.
+
+    First accesses are left out, for in practice they are stores. `MemoryManager.record_trace`
+    writes traces of your own.
+    """
+    from memories import policies
+    from memories.traces import read_trace
+
+    for name in names:
+        policies.require_known(name)
+    accesses = read_trace(trace)
+    chosen = list(names) or list(policies.names())
+    sizes = [_bytes_of(text, accesses) for text in capacities or _percent(SHARES)]
+    rows = [_row(accesses, name, size, prefetch) for name in chosen for size in sizes]
+    if as_json:
+        print_json(
+            {
+                "trace": str(trace), "requests": len(accesses.keys),
+                "keys": accesses.distinct_keys, "bytes": accesses.footprint_bytes, "rows": rows,
+            }
+        )  # fmt: skip
+    else:
+        _show(accesses, chosen, sizes, rows)
+    if plot is not None:
+        from memories.analytics.plots import plot_ratios
+
+        plot_ratios(_lines(chosen, rows), plot)
+
+
+def _percent(shares: str) -> list[str]:
+    return [f"{share}%" for share in shares.split(",")]
+
+
+def _bytes_of(text: str, trace: Trace) -> int:
+    from memories.errors import InvalidOptionError
+    from memories.units import parse_size
+
+    if not text.endswith("%"):
+        return parse_size(text, name="--capacity")
+    try:
+        share = float(text[:-1]) / 100
+    except ValueError:
+        share = 0.0
+    if not share > 0:
+        raise InvalidOptionError(f"--capacity={text!r} must be a size, or a percentage above 0")
+    return max(1, int(share * trace.footprint_bytes))
+
+
+def _row(trace: Trace, name: str, capacity: int, prefetch: bool) -> dict[str, Any]:
+    from memories import policies
+    from memories.policies.predictors import Prefetcher
+    from memories.simulator import UNREAD_SHARE, replay
+
+    ahead = Prefetcher(budget_bytes=capacity // UNREAD_SHARE) if prefetch else None
+    outcome = replay(trace, policies.make(name, capacity), ahead)
+    row = {
+        "policy": name, "capacity_bytes": capacity,
+        "miss_ratio": outcome.miss_ratio, "byte_miss_ratio": outcome.byte_miss_ratio,
+        "re_access_miss_ratio": outcome.re_access_miss_ratio, "evictions": outcome.evictions,
+    }  # fmt: skip
+    return {**row, "prefetch": outcome.prefetch} if prefetch else row
+
+
+def _show(trace: Trace, names: list[str], sizes: list[int], rows: list[dict[str, Any]]) -> None:
+    from memories.units import format_size
+
+    click.echo(
+        f"{len(trace.keys):,} accesses to {trace.distinct_keys:,} keys, "
+        f"{format_size(trace.footprint_bytes)}; misses of repeated accesses"
+    )
+    click.echo(f"{'policy':<12}" + "".join(f"{format_size(size):>12}" for size in sizes))
+    ratios = {(row["policy"], row["capacity_bytes"]): row["re_access_miss_ratio"] for row in rows}
+    for name in names:
+        click.echo(f"{name:<12}" + "".join(f"{ratios[name, size]:>12.3f}" for size in sizes))
+
+
+def _lines(names: list[str], rows: list[dict[str, Any]]) -> dict[str, list[tuple[int, float]]]:
+    return {
+        name: sorted(
+            (row["capacity_bytes"], row["re_access_miss_ratio"])
+            for row in rows
+            if row["policy"] == name
+        )
+        for name in names
+    }

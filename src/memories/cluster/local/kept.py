@@ -1,0 +1,151 @@
+"""Local servers that outlive the program which started them, and the file that names them.
+
+Not a supervisor: a server that ends stays ended. The one idea: the file holds numbers and starts of
+processes, so that whoever takes the servers down ends those and no others.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import stat
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from memories.cluster.local.group import LocalGroup
+from memories.cluster.local.process import Process
+from memories.errors import InvalidOptionError, StorageError, StoreLockedError
+
+FILE = "servers.json"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+class KeptServer(msgspec.Struct, frozen=True):
+    """One of them: where it listens, and which process it is."""
+
+    name: str
+    pid: int
+    started: str
+
+    @property
+    def process(self) -> Process:
+        """Return its process."""
+        return Process(self.pid, self.started)
+
+
+class _Written(msgspec.Struct, frozen=True):
+    clustered: bool
+    servers: list[KeptServer]
+
+
+@dataclass(frozen=True)
+class KeptGroup:
+    """Servers under a name of the user's."""
+
+    name: str
+    folder: Path
+    clustered: bool
+    servers: tuple[KeptServer, ...]
+
+    @property
+    def names(self) -> list[str]:
+        """Return `host:port` of every server, as a manager is told."""
+        return [server.name for server in self.servers]
+
+    def take_down(self) -> int:
+        """End those that still run, forget all, and return how many ran."""
+        running = [server.process for server in self.servers if server.process.alive()]
+        for process in running:
+            process.end()
+        shutil.rmtree(self.folder)
+        return len(running)
+
+
+def bring_up(
+    name: str, count: int, *, clustered: bool = False, arguments: Sequence[str] = ()
+) -> KeptGroup:
+    """Start servers that go on after this program.
+
+    Raises:
+        StoreLockedError: a group of this name is up.
+        UnavailableError: a server did not come up; none is left running.
+    """
+    folder = _place(name)
+    try:
+        folder.mkdir(mode=0o700)
+    except FileExistsError:
+        raise StoreLockedError(
+            f"the local servers {name!r} are up, or were not taken down: memories cluster down"
+        ) from None
+    try:
+        group = LocalGroup(folder, count, replicas=1 if clustered else None, arguments=arguments)
+        # Written after every start, so that a program killed in between leaves none unknown.
+        group.start(noted=lambda: _write(folder, group))
+    except BaseException:
+        shutil.rmtree(folder)
+        raise
+    return KeptGroup(name, folder, clustered, _kept(group))
+
+
+def _kept(group: LocalGroup) -> tuple[KeptServer, ...]:
+    started = (one for one in group.servers if one.pid)
+    return tuple(KeptServer(one.name, one.pid, one.process.started) for one in started)
+
+
+def _write(folder: Path, group: LocalGroup) -> None:
+    new = folder / f"{FILE}.new"
+    new.write_bytes(msgspec.json.encode(_Written(group.clustered, list(_kept(group)))))
+    new.replace(folder / FILE)
+
+
+def find(name: str) -> KeptGroup | None:
+    """Return the servers of that name, running or not; None if there are none.
+
+    Raises:
+        StorageError: the file that names them cannot be understood.
+    """
+    folder = _place(name)
+    try:
+        written = msgspec.json.decode((folder / FILE).read_bytes(), type=_Written)
+    except FileNotFoundError:
+        # The folder alone is what a program leaves that was killed before it had started any.
+        return KeptGroup(name, folder, False, ()) if folder.is_dir() else None
+    except msgspec.MsgspecError as error:
+        raise StorageError(
+            f"{str(folder / FILE)!r} does not say which servers were started: {error}; "
+            "end them by hand and remove that folder"
+        ) from error
+    return KeptGroup(name, folder, written.clustered, tuple(written.servers))
+
+
+def _place(name: str) -> Path:
+    if not _NAME.fullmatch(name):
+        raise InvalidOptionError(f"{name!r} is no name for servers: use letters, digits, . _ -")
+    return runtime_folder() / name
+
+
+def runtime_folder() -> Path:
+    """Return the folder of this user's running servers, which nobody else can write to.
+
+    Raises:
+        StorageError: somebody else made it, or may change it.
+    """
+    given = os.environ.get("XDG_RUNTIME_DIR")
+    folder = (
+        Path(given, "memories-nodes")
+        if given
+        else Path(tempfile.gettempdir(), f"memories-nodes-{os.getuid()}")
+    )
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    status = folder.lstat()
+    private = stat.S_ISDIR(status.st_mode) and not status.st_mode & 0o077
+    if status.st_uid != os.getuid() or not private:
+        raise StorageError(
+            f"{str(folder)!r} is not a folder of yours alone; remove it, or set XDG_RUNTIME_DIR"
+        )
+    return folder

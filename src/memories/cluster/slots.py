@@ -1,0 +1,114 @@
+"""Which of a Cluster's 16,384 slots a name falls into, and which nodes serve each: no I/O.
+
+The one idea: a view of the Cluster is immutable; who learns more makes a new one.
+"""
+
+from __future__ import annotations
+
+from binascii import crc_hqx
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+from memories.errors import UnavailableError
+
+SLOTS = 16_384
+
+
+def slot_of(name: bytes) -> int:
+    """Return the slot of a name: of what stands in its first braces, if anything does."""
+    start = name.find(b"{")
+    if start >= 0:
+        end = name.find(b"}", start + 1)
+        if end > start + 1:
+            name = name[start + 1 : end]
+    return crc_hqx(name, 0) % SLOTS
+
+
+@dataclass(frozen=True)
+class Shard:
+    """The nodes of some slots: one takes writes, the others follow it."""
+
+    primary: str
+    replicas: tuple[str, ...] = ()
+
+    @property
+    def everyone(self) -> tuple[str, ...]:
+        """Return the primary, then its replicas."""
+        return (self.primary, *self.replicas)
+
+
+@dataclass(frozen=True)
+class Topology:
+    """Which shard serves each slot, as of one answer; the place of a slot is its number."""
+
+    shards: tuple[Shard | None, ...] = (None,) * SLOTS
+    epoch: int = -1
+
+    @classmethod
+    def read(cls, reply: Any, epoch: int, *, asked: str) -> Self:
+        """Return what a reply to CLUSTER SLOTS says.
+
+        Args:
+            reply: It lists ranges of slots, each with its primary and its replicas.
+            epoch: The number of the view, which grows with every change.
+            asked: The host that was asked, which is meant where a node names none.
+
+        Raises:
+            UnavailableError: it cannot be understood.
+        """
+        shards: list[Shard | None] = [None] * SLOTS
+        try:
+            for first, last, *nodes in reply:
+                names = [_name(node, asked) for node in nodes]
+                shard = Shard(names[0], tuple(names[1:]))
+                for slot in range(first, last + 1):
+                    shards[slot] = shard
+        except (TypeError, ValueError, IndexError, AttributeError) as error:
+            raise UnavailableError(f"{asked} does not say who serves which slots") from error
+        return cls(tuple(shards), epoch)
+
+    @property
+    def whole(self) -> bool:
+        """Return whether every slot is served."""
+        return None not in self.shards
+
+    def shard_of(self, name: bytes) -> Shard:
+        """Return who serves a name.
+
+        Raises:
+            UnavailableError: nobody does.
+        """
+        shard = self.shards[slot_of(name)]
+        if shard is None:
+            raise UnavailableError(f"no node of the cluster serves slot {slot_of(name)}")
+        return shard
+
+    def all_shards(self) -> list[Shard]:
+        """Return every shard once."""
+        return list(dict.fromkeys(shard for shard in self.shards if shard is not None))
+
+    def moved(self, slot: int, primary: str) -> Topology:
+        """Return the view after a node has said that another one serves a slot."""
+        known = next((one for one in self.all_shards() if primary in one.everyone), None)
+        others = tuple(one for one in known.everyone if one != primary) if known else ()
+        shards = list(self.shards)
+        shards[slot] = Shard(primary, others)
+        return Topology(tuple(shards), self.epoch)
+
+
+def group_by_shard(topology: Topology, names: Sequence[bytes]) -> Mapping[Shard, list[bytes]]:
+    """Return the names that each shard serves.
+
+    Raises:
+        UnavailableError: nobody serves one of them.
+    """
+    groups: dict[Shard, list[bytes]] = {}
+    for name in names:
+        groups.setdefault(topology.shard_of(name), []).append(name)
+    return groups
+
+
+def _name(node: Sequence[Any], asked: str) -> str:
+    host, port = (node[0] or b"").decode() or asked, int(node[1])
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -1,0 +1,132 @@
+"""What more room in each tier would buy, from the accesses of a sample of the keys.
+
+Not a promise: it takes the tiers for one LRU cut in slices, which the curve of reuse distances
+describes for every size at once (SHARDS, Waldspurger et al., FAST 2015).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import accumulate, pairwise
+
+from memories.entry import TierName
+from memories.policies.reuse import Curve, miss_ratio_curve
+from memories.statistics import Stats
+from memories.traces import Trace
+from memories.units import MAX_BYTES, format_size
+
+ENOUGH_READS = 100
+# What a read takes where none was measured: a hit in RAM, a small value from a disk, a request.
+TYPICAL_SECONDS = {
+    TierName.HOT: 1e-6,
+    TierName.WARM: 1e-6,
+    TierName.COLD: 1e-3,
+    TierName.GLACIER: 0.1,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TierAdvice:
+    """What one tier is worth.
+
+    Attributes:
+        capacity_bytes: What it may hold.
+        read_seconds: What a read takes there: measured, or typical where none was.
+        answered_percent: Reads that are answered there or above.
+        gain_percent: How many more would be, with `more_bytes` on top.
+        saved_seconds: What that saves of every thousand reads.
+    """
+
+    capacity_bytes: int
+    read_seconds: float
+    answered_percent: float
+    gain_percent: float
+    saved_seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Advice:
+    """What more room in each tier would buy; `str()` of it is a paragraph.
+
+    Attributes:
+        reads: How many reads it rests on; the curve says little while they are few.
+        more_bytes: The room in question.
+        tiers: By tier, fastest first.
+        curve: Miss ratio of repeated reads by capacity.
+    """
+
+    reads: int
+    more_bytes: int
+    tiers: dict[TierName, TierAdvice]
+    curve: Curve
+
+    @property
+    def best(self) -> TierName | None:
+        """Return the tier where more room saves most time; None where it saves none."""
+        name = max(self.tiers, key=lambda tier: self.tiers[tier].saved_seconds)
+        return name if self.tiers[name].saved_seconds > 0 else None
+
+    def __str__(self) -> str:
+        more = format_size(self.more_bytes)
+        lines = [
+            f"{name}: {format_size(tier.capacity_bytes)}, answers {tier.answered_percent:.1f} % "
+            f"of reads with the tiers above it; {more} more: {tier.gain_percent:+.1f} %, "
+            f"{tier.saved_seconds:.3g} s saved per 1,000 reads."
+            for name, tier in self.tiers.items()
+        ]
+        if self.reads < ENOUGH_READS:
+            lines.append(f"There were only {self.reads} reads so far: do not rely on this yet.")
+        elif self.best is None:
+            lines.append("More room would save nothing.")
+        else:
+            lines.append(f"Best give it to {self.best}.")
+        return "\n".join(lines)
+
+
+def advise(curve: Curve, stats: Stats, more_bytes: int) -> Advice:
+    """Return what `more_bytes` in each tier would buy for what was read so far."""
+    capacities = {name: tier.effective_bytes for name, tier in stats.tiers.items()}
+    seconds = {name: _seconds(stats, name) for name in capacities}
+    return _advice(curve, stats.reads, capacities, seconds, more_bytes)
+
+
+def advise_on(trace: Trace, capacities: dict[TierName, int], more_bytes: int) -> Advice:
+    """Return the same for a recorded trace, tiers of these sizes, and a glacier below them."""
+    curve = miss_ratio_curve(trace.keys, trace.sizes)
+    tiers = {**capacities, TierName.GLACIER: MAX_BYTES}
+    return _advice(curve, len(trace.keys), tiers, TYPICAL_SECONDS, more_bytes)
+
+
+def _advice(
+    curve: Curve,
+    reads: int,
+    capacities: dict[TierName, int],
+    seconds: dict[TierName, float],
+    more_bytes: int,
+) -> Advice:
+    """More room in a tier moves every boundary from there on: what it takes over makes room."""
+    names = list(capacities)
+    boundaries = list(accumulate(capacities[name] for name in names))
+    gains = [curve.gain(boundary, more_bytes) for boundary in boundaries]
+    worth = [
+        gain * max(0.0, seconds[lower] - seconds[upper])
+        for gain, (upper, lower) in zip(gains, pairwise(names), strict=False)
+    ]
+    tiers = {
+        name: TierAdvice(
+            capacity_bytes=capacities[name],
+            read_seconds=seconds[name],
+            answered_percent=100 * (1 - curve.miss_ratio(boundaries[at])),
+            gain_percent=100 * gains[at],
+            saved_seconds=1000 * sum(worth[at:]),
+        )
+        for at, name in enumerate(names)
+    }
+    return Advice(reads=reads, more_bytes=more_bytes, tiers=tiers, curve=curve)
+
+
+def _seconds(stats: Stats, name: TierName) -> float:
+    measured = stats.latencies.get(("retrieve", name))
+    if measured is None or not measured.samples:
+        return TYPICAL_SECONDS[name]
+    return measured.seconds / measured.samples

@@ -1,0 +1,92 @@
+"""A sample of the keys, followed through all tiers: what was accessed, in which order.
+
+Not a judge. Whoever learns from the accesses is told of them in the background; readers only leave
+a note, and those of keys outside the sample not even that.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from functools import partial
+
+from memories.entry import Entry, ExpiringEntry
+from memories.events import Event, Retrieved, Stored
+from memories.locks import new_lock
+from memories.policies.reuse import Curve, ReuseDistances
+
+SAMPLED_KEYS = 2048
+NOTES_PER_LOOK = 256
+MAX_NOTES = 2048
+
+Tick = Callable[[], int]
+Listener = Callable[[str, int, bool], None]  # Key, size, and whether it was read: not stored.
+
+
+class _WatchedTick:
+    """Tells of a hit before it counts it."""
+
+    __slots__ = ("_tell", "_tick")
+
+    def __init__(self, tell: Callable[[], None], tick: Tick) -> None:
+        self._tell = tell
+        self._tick = tick
+
+    def __call__(self) -> int:
+        self._tell()
+        return self._tick()
+
+
+class Watch:
+    """Knows the reuse distances of a sample, and lets one listener hear of single accesses."""
+
+    def __init__(self) -> None:
+        self._reuse = ReuseDistances(sampled_keys=SAMPLED_KEYS)
+        self._notes: deque[tuple[str, int, bool]] = deque(maxlen=MAX_NOTES)
+        self._lock = new_lock()
+        self._listener: Listener | None = None
+
+    def tick(self, key: str, size: int, tick: Tick) -> Tick:
+        """Return what an entry of `key` shall call at each hit in the place of `tick`."""
+        if isinstance(tick, _WatchedTick):
+            return tick
+        if self._listener is None and not self._reuse.samples(key):
+            return tick
+        return _WatchedTick(partial(self._heard, key, size, read=True), tick)
+
+    def observe(self, event: Event) -> None:
+        """Hear of what was stored, and of reads that a durable tier answered."""
+        if isinstance(event, Stored | Retrieved):
+            self._heard(event.key, event.size, read=isinstance(event, Retrieved))
+
+    def listen(self, listener: Listener | None, entries: Iterable[Entry]) -> None:
+        """Tell `listener` of every access from now on, also to what is in RAM already."""
+        self._listener = listener
+        if listener is not None:
+            for found in entries:
+                entry = found.inner if isinstance(found, ExpiringEntry) else found
+                entry.tick = self.tick(entry.key, entry.size, entry.tick)
+
+    def learn(self) -> None:
+        """Read some of the notes; the sample shrinks where more come than are read."""
+        with self._lock:
+            for _ in range(min(len(self._notes), NOTES_PER_LOOK)):
+                key, size, read = self._notes.popleft()
+                self._reuse.observe(key, size, counts=read)
+            if len(self._notes) > MAX_NOTES // 2:
+                self._notes.clear()
+                self._reuse.halve()
+
+    def curve(self, reads: int) -> Curve:
+        """Return the miss-ratio curve of everything read so far, `reads` in all."""
+        while self._notes:
+            self.learn()
+        with self._lock:
+            return self._reuse.curve(reads)
+
+    def _heard(self, key: str, size: int, *, read: bool) -> None:
+        if self._reuse.samples(key):
+            self._notes.append((key, size, read))
+        listener = self._listener
+        if listener is not None:
+            listener(key, size, read)

@@ -1,0 +1,130 @@
+"""Advice and recordings: what they rest on is what really happened."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from memories import InvalidOptionError, MemoryManager
+from memories.core.advise import advise
+from memories.engine.watch import NOTES_PER_LOOK, Watch
+from memories.entry import TierName
+from memories.events import Stored
+from memories.policies.reuse import miss_ratio_curve
+from memories.traces import read_trace
+
+
+@pytest.fixture
+def manager() -> Iterator[MemoryManager]:
+    with MemoryManager("1 B", "100 kB", "10 MB", migration=False, prefetch="off") as made:
+        yield made
+
+
+def test_advice_says_what_more_ram_would_buy(manager: MemoryManager) -> None:
+    """A loop over 300 kB misses in 100 kB and never in 400; a fifth are reads after a store."""
+    for turn in range(5):
+        for number in range(30):
+            if not turn:
+                manager.store(f"k{number}", np.zeros(1250), "cold")
+            manager[f"k{number}"]
+    advice = manager.advise("300 kB")
+    assert 150 == advice.reads
+    assert advice.tiers[TierName.WARM].answered_percent < 25
+    assert advice.tiers[TierName.WARM].gain_percent > 75
+    assert advice.tiers[TierName.WARM].saved_seconds > 0
+    assert TierName.COLD not in (advice.best,)
+    assert "warm" in str(advice)
+
+
+def test_advice_on_few_reads_says_so(manager: MemoryManager) -> None:
+    """A curve of three reads looks as sure of itself as one of a million."""
+    manager["key"] = b"value"
+    manager["key"]
+    assert "only 1 reads" in str(manager.advise())
+
+
+def test_reads_at_the_front_count_for_the_curve(manager: MemoryManager) -> None:
+    """They tell nobody, but the sum of reads is known: they were repeated at once."""
+    manager.store("busy", b"value", "warm")
+    manager.store("rare", bytes(90_000), "cold")
+    for _ in range(10_000):
+        manager["busy"]
+    manager["rare"]
+    assert manager.advise().tiers[TierName.WARM].answered_percent > 99
+
+
+def test_the_watch_keeps_up_by_watching_fewer(manager: MemoryManager) -> None:
+    """It may take a bounded time at every look, whatever the load."""
+    watch = Watch()
+    for number in range(20 * NOTES_PER_LOOK):
+        watch.observe(Stored(f"k{number}", 0.0, TierName.WARM, 1, 0.0))
+        if number % (4 * NOTES_PER_LOOK) == 0:
+            watch.learn()
+    for _ in range(10):
+        watch.learn()
+    assert watch._reuse.rate < 1
+    watch._reuse.check()
+    stats = manager.stats()
+    assert advise(watch.curve(0), stats, 1).best is None
+
+
+def test_a_recording_has_every_access_in_its_order(manager: MemoryManager, tmp_path: Path) -> None:
+    """Reads that a short road answers are accesses like all others."""
+    manager.store("old", b"value", "warm")
+    for _ in range(10):
+        manager["old"]
+    path = tmp_path / "trace.jsonl"
+    with manager.record_trace(path) as recording:
+        for _ in range(10):
+            manager["old"]
+        manager.store("new", bytes(100), "cold")
+        manager["new"]
+        manager.store("timed", b"value", "warm", ttl=1000)
+        manager["timed"]
+    manager["old"]
+    assert ["old"] * 10 + ["new", "new", "timed", "timed"] == read_trace(path).keys
+    assert (14, 0) == (recording.written, recording.lost)
+
+
+def test_a_recording_takes_a_share_of_the_keys(manager: MemoryManager, tmp_path: Path) -> None:
+    """All accesses to some keys, not some to all: distances stay what they are."""
+    path = tmp_path / "trace.jsonl"
+    with manager.record_trace(path, share=0.25):
+        for number in range(400):
+            manager[f"k{number}"] = number
+            manager[f"k{number}"]
+    keys = read_trace(path).keys
+    assert 40 < len(set(keys)) < 160
+    assert 2 * len(set(keys)) == len(keys)
+
+
+def test_a_recording_ends_at_its_size(manager: MemoryManager, tmp_path: Path) -> None:
+    """A forgotten recording must not fill the disk."""
+    path = tmp_path / "trace.jsonl"
+    with manager.record_trace(path, max_bytes="1 kB"):
+        for number in range(400):
+            manager[f"k{number}"] = number
+    assert 0 < path.stat().st_size <= 1000
+    assert read_trace(path).keys
+
+
+@pytest.mark.parametrize("share", [0, -1, 2])
+def test_a_share_is_a_share(manager: MemoryManager, tmp_path: Path, share: float) -> None:
+    """Everything else is a mistake, and must not overwrite a file first."""
+    path = tmp_path / "trace.jsonl"
+    with pytest.raises(InvalidOptionError):
+        manager.record_trace(path, share=share)
+    with pytest.raises(InvalidOptionError):
+        manager.record_trace(tmp_path / "trace.txt")
+    assert not path.exists()
+
+
+def test_the_curve_of_a_sample_is_completed_by_what_it_stands_for() -> None:
+    """SHARDS-adj: what is missing in the sample was repeated at once."""
+    keys = [f"k{at % 10}" for at in range(100)]
+    curve = miss_ratio_curve(keys, [1000] * 100)
+    assert curve.miss_ratio(1000) == 1.0
+    assert curve.miss_ratio(11_000) == 0.0
