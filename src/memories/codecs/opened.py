@@ -26,8 +26,8 @@ _ZEROS = memoryview(bytes(64))
 class Verifier(Protocol):
     """What checks signatures; `trust.Keyring` does."""
 
-    def verify(self, message: bytes, signature: Signature) -> None:
-        """Return if the signature holds, else raise `UntrustedDataError`."""
+    def verify(self, message: bytes, signature: Signature, what: str = ...) -> None:
+        """Return if the signature holds, else raise `UntrustedDataError` naming `what`."""
 
 
 def open_frame(buffer: Any, *, key: str | None = None) -> OpenFrame:
@@ -178,4 +178,5 @@ class OpenFrame(DescribedFrame):
             meta = memoryview(self._content.meta)
             message = trust.message(self.key, self.version, self.codec, meta, parts.buffers)
             signature = Signature(self._fields.key_id, self._fields.mac)
-            (verifier or trust.default()).verify(message, signature)
+            what = f"the value of {self.key[:200]!r}"
+            (verifier or trust.default()).verify(message, signature, what)

@@ -94,15 +94,15 @@ class Keyring:
         key = self._own_key()
         return Signature(key.id, _mac(key, message))
 
-    def verify(self, message: bytes, signature: Signature) -> None:
-        """Return if a trusted key has signed exactly this message.
+    def verify(self, message: bytes, signature: Signature, what: str = "the value") -> None:
+        """Return if a trusted key has signed exactly this message; `what` names it in errors.
 
         Raises:
             UntrustedDataError: no trusted key has; the message says how to trust on purpose.
         """
         if not signature.key_id:
             raise UntrustedDataError(
-                "the value would run code when read, and nobody has signed it. Read it only if you "
+                f"{what} would run code when read, and nobody has signed it. Read it only if you "
                 "know who wrote it: have it stored again by a manager, which signs it"
             )
         for key in (*self._read(), *self._extra):
@@ -110,11 +110,11 @@ class Keyring:
                 if hmac.compare_digest(_mac(key, message), signature.mac):
                     return
                 raise UntrustedDataError(
-                    f"the value would run code when read, and was altered after key {key.id} "
+                    f"{what} would run code when read, and was altered after key {key.id} "
                     "signed it. Do not trust it"
                 )
         raise UntrustedDataError(
-            f"the value would run code when read, and was signed by key "
+            f"{what} would run code when read, and was signed by key "
             f"{_printable(signature.key_id)}, which is not trusted here. If you trust whoever "
             "wrote it, run `memories key export` there and `memories key import` here, or pass "
             "the key in trusted_keys="
