@@ -68,6 +68,8 @@ class Poll:
                 asked = self._ask(round_, open_, hedge=not answers, whole=whole)
                 if not asked and (left <= 0 or not (round_.waiting or answers)):
                     break
+        for query in open_:
+            self._explain(query)
 
     def ask_rest(self, queries: Sequence[Query], *, whole: bool = False) -> None:
         """Ask those nodes of each query that were not asked yet, as long as one hedge."""
@@ -145,6 +147,13 @@ class Poll:
                 self.hear(answer)
             if not answers:
                 return
+
+    def _explain(self, query: Query) -> None:
+        """Say of the nodes that were not asked, or did not answer, why they are missing."""
+        for name in query.nodes:
+            node = self._members.nodes[name]
+            if name not in query.votes and name not in query.damaged:
+                query.faults.setdefault(name, node.last_error or "it did not answer in time")
 
     def _usable(self, node: str) -> bool:
         return self._members.nodes[node].usable

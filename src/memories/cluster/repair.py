@@ -157,8 +157,9 @@ class Repair:
         return read_manifest(memoryview(data)[HEADER_BYTES:])
 
     def _drop_stray(self, node: Node, query: Query) -> None:
-        """Remove a copy from a node that is not one of the key's any more."""
-        if node.name in query.nodes or query.missing > 0 or query.short > 0:
+        """Remove a copy from a node that is not one of the key's any more, or only stood in."""
+        preferred = {name for one in query.lists for name in one.nodes[: one.copies]}
+        if node.name in preferred or query.missing > 0 or preferred - set(query.holders):
             return
         there = node.call("GETRANGE", query.name, 0, 31)
         if there and there <= query.version.text:

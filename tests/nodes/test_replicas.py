@@ -1,0 +1,406 @@
+"""Values on plain servers while one of them fails in any way that servers fail.
+
+Every test has three real servers and two copies, so any one of them may fail.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from tests.nodes.proxy import NodeProxy
+
+from memories import (
+    ClosedError,
+    CorruptDataError,
+    DistributedMemoryManager,
+    ForkedError,
+    InvalidOptionError,
+    ReplicationError,
+    UnavailableError,
+    UntrustedDataError,
+)
+from memories.cluster.connection import Connection
+from memories.cluster.local import LocalGroup, LocalServer
+from memories.cluster.register import Kind, pack_register, register_name
+from memories.cluster.versions import Version
+from memories.codecs.frame import pack
+from memories.codecs.registry import encode
+from memories.codecs.trust import Keyring
+
+pytestmark = pytest.mark.server
+LONGEST_SECONDS = 2.0  # For any call on a value of 1 MB or less, whatever fails.
+KEYS = 40
+
+
+@contextmanager
+def manager_of(names: list[str], **options: Any) -> Iterator[DistributedMemoryManager]:
+    """Open a small manager over nodes."""
+    options = {"near_cache": False, "migration": False} | options
+    manager = DistributedMemoryManager("50MB", "50MB", "50MB", nodes=names, **options)
+    try:
+        yield manager
+    finally:
+        manager.cleanup()
+
+
+@pytest.fixture
+def manager(plain_nodes: LocalGroup) -> Iterator[DistributedMemoryManager]:
+    """A manager over three servers, without local copies."""
+    with manager_of(plain_nodes.names) as manager:
+        yield manager
+
+
+def timed(act: Callable[[], Any]) -> Any:
+    """Return what `act` returns, and check that it did not take too long."""
+    began = time.monotonic()
+    try:
+        return act()
+    finally:
+        assert time.monotonic() - began < LONGEST_SECONDS
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
+    """Wait for a condition that must come true."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not come true in time"
+        time.sleep(0.02)
+
+
+def up_to_date(manager: DistributedMemoryManager) -> bool:
+    """Return whether every node knows all that is its to know."""
+    return all(one["up_to_date"] for one in manager.get_node_status().values())
+
+
+def check_service(manager: DistributedMemoryManager, expected: dict[str, Any]) -> None:
+    """Check that every value is there and that all kinds of calls are answered in time."""
+    for key, value in expected.items():
+        assert value == timed(lambda key=key: manager.retrieve_distributed(key))
+    for number, key in enumerate(list(expected)[:10]):
+        expected[key] = f"new {number}"
+        timed(lambda key=key: manager.store_distributed(key, expected[key]))
+        assert expected[key] == timed(lambda key=key: manager.retrieve_distributed(key))
+    with pytest.raises(KeyError):
+        timed(lambda: manager.retrieve_distributed("never stored"))
+    assert sorted(expected) == list(manager.scan_distributed("key "))
+
+
+def fill(manager: DistributedMemoryManager) -> dict[str, Any]:
+    """Store some values and return them."""
+    values = {f"key {number}": number for number in range(KEYS)}
+    manager.store_many_distributed(values)
+    return dict(values)
+
+
+def kill(node: LocalServer) -> None:
+    node.kill()
+
+
+def pause(node: LocalServer) -> None:
+    node.pause()
+
+
+def fill_up(node: LocalServer) -> None:
+    node.call("CONFIG", "SET", "maxmemory", "1")
+
+
+def lock_out(node: LocalServer) -> None:
+    node.call("CONFIG", "SET", "requirepass", "a secret")
+    with Connection(replace(node.address, password="a secret")) as connection:
+        connection.call("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+
+
+def make_replica(node: LocalServer) -> None:
+    node.call("REPLICAOF", "127.0.0.1", "1")  # READONLY from now on.
+
+
+@pytest.mark.parametrize("fail", [kill, pause, fill_up, lock_out, make_replica])
+def test_any_one_node_may_fail(
+    plain_nodes: LocalGroup, manager: DistributedMemoryManager, fail: Callable[[LocalServer], None]
+) -> None:
+    """With two copies one fault is no fault: nothing is missing, and nothing takes long."""
+    values = fill(manager)
+    victim = plain_nodes.servers[1]
+    fail(victim)
+    try:
+        check_service(manager, values)
+        status = timed(manager.get_node_status)
+        assert 3 == len(status)
+        online = fail in (fill_up, make_replica)
+        assert online == status[victim.name]["online"]
+        assert "a secret" not in str(status)
+    finally:
+        if fail is pause:
+            victim.resume()
+
+
+def test_a_partitioned_node_costs_a_hedge_and_no_more(
+    plain_nodes: LocalGroup, in_front: Callable[..., NodeProxy]
+) -> None:
+    """A black hole neither answers nor refuses: only a limit of ours tells that it is one."""
+    proxy = in_front(plain_nodes.servers[0].port)
+    with manager_of([proxy.name, *plain_nodes.names[1:]]) as manager:
+        values = fill(manager)
+        proxy.faults.hang = True
+        check_service(manager, values)
+
+
+def test_a_slow_node_is_hedged_and_not_waited_for(
+    plain_nodes: LocalGroup, in_front: Callable[..., NodeProxy]
+) -> None:
+    """One slow replica must not make a third of all reads slow."""
+    proxy = in_front(plain_nodes.servers[0].port)
+    with manager_of([proxy.name, *plain_nodes.names[1:]]) as manager:
+        values = fill(manager)
+        proxy.faults.delay_seconds = 0.7
+        began = time.monotonic()
+        for key, value in values.items():
+            assert value == manager.retrieve_distributed(key)
+        assert time.monotonic() - began < 0.7 * 5
+
+
+def test_a_node_that_restarted_empty_has_no_say_until_it_is_up_to_date(
+    plain_nodes: LocalGroup, manager: DistributedMemoryManager
+) -> None:
+    """Its nil is not absence; and when it is back, the next fault may hit another node."""
+    values = fill(manager)
+    large = np.random.default_rng(1).integers(0, 255, 9_000_000, np.uint8)
+    manager.store_distributed("large", large)
+    plain_nodes.servers[0].restart()
+    check_service(manager, dict(values))
+    assert np.array_equal(large, manager.retrieve_distributed("large"))
+    wait_until(lambda: up_to_date(manager))
+    plain_nodes.servers[1].kill()
+    for key in list(values)[10:]:
+        assert values[key] == timed(lambda key=key: manager.retrieve_distributed(key))
+    assert np.array_equal(large, manager.retrieve_distributed("large"))
+
+
+def test_a_manager_opened_beside_an_empty_node_takes_its_nil_for_nothing(
+    plain_nodes: LocalGroup, manager: DistributedMemoryManager
+) -> None:
+    """Who was not there before the restart must know of it as well."""
+    values = fill(manager)
+    manager.cleanup()
+    plain_nodes.servers[2].restart()
+    with manager_of(plain_nodes.names) as second:
+        for key, value in values.items():
+            assert value == second.retrieve_distributed(key)
+
+
+def test_with_too_few_nodes_nothing_is_taken_for_absent(
+    plain_nodes: LocalGroup, manager: DistributedMemoryManager
+) -> None:
+    """KeyError means absent, never "could not find out"; and nothing is acknowledged."""
+    fill(manager)
+    plain_nodes.servers[0].kill()
+    plain_nodes.servers[1].kill()
+    for act in (
+        lambda: manager.retrieve_distributed("key 1"),
+        lambda: manager.retrieve_distributed("never stored"),
+        lambda: manager.store_distributed("key 1", "new"),
+        lambda: manager.delete_distributed("key 1"),
+        lambda: list(manager.scan_distributed()),
+    ):
+        with pytest.raises(UnavailableError, match=r"127\.0\.0\.1"):
+            timed(act)
+
+
+def test_a_write_that_too_few_nodes_took_says_that_it_is_in_doubt(
+    plain_nodes: LocalGroup, manager: DistributedMemoryManager
+) -> None:
+    """The caller must know that neither the old nor the new value is promised."""
+    fill(manager)
+    for node in plain_nodes.servers[:2]:
+        node.call("CONFIG", "SET", "maxmemory", "1")
+    with pytest.raises(ReplicationError, match=r"on 1 of the 2 nodes.*OOM.*in doubt"):
+        for number in range(20):
+            manager.store_distributed(f"key {number}", "new")
+
+
+def test_a_large_value_without_room_changes_nothing(
+    plain_nodes: LocalGroup, manager: DistributedMemoryManager
+) -> None:
+    """The old value stays whole until the new one is."""
+    old = np.arange(1_000_000)
+    manager.store_distributed("large", old)
+    for node in plain_nodes.servers[:2]:
+        node.call("CONFIG", "SET", "maxmemory", "1")
+    with pytest.raises(ReplicationError, match="Nothing has changed"):
+        manager.store_distributed("large", np.zeros(1_000_000))
+    assert np.array_equal(old, manager.retrieve_distributed("large"))
+
+
+def test_an_evicting_node_is_refused(plain_nodes: LocalGroup) -> None:
+    """It would drop acknowledged values without a word."""
+    plain_nodes.servers[0].call("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
+    with (
+        pytest.raises(InvalidOptionError, match=r"allkeys-lru.*allow_eviction=True"),
+        manager_of(plain_nodes.names),
+    ):
+        pass
+    with manager_of(plain_nodes.names, allow_eviction=True) as manager:
+        fill(manager)
+
+
+def test_a_wrong_password_is_said_at_once_and_not_repeated() -> None:
+    """An error that shows a secret spreads it into logs."""
+    with pytest.raises(InvalidOptionError) as caught:
+        DistributedMemoryManager(nodes=["redis://me:hunter2@host:99999"])
+    assert "hunter2" not in str(caught.value)
+
+
+def test_if_version_is_refused_with_its_reason(manager: DistributedMemoryManager) -> None:
+    """A compare that two writers could both win would be worse than none."""
+    with pytest.raises(InvalidOptionError, match="Cluster"):
+        manager.store_distributed("key", 1, if_version=0)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "factor", "reason"),
+    [([], 2, "nodes="), ("node:1", 2, "list"), (["node:1"], 2, "at least"), (["a:1"], 0, "factor")],
+)
+def test_options_that_mean_nothing_are_refused(nodes: Any, factor: int, reason: str) -> None:
+    """A wrong option must not become a wrong number of copies."""
+    with pytest.raises(InvalidOptionError, match=reason):
+        DistributedMemoryManager(nodes=nodes, replication_factor=factor)
+
+
+def test_a_reader_sees_the_old_or_the_new_large_value_and_no_mixture(
+    plain_nodes: LocalGroup, manager: DistributedMemoryManager
+) -> None:
+    """Chunks are named by their upload, and the manifest is written last."""
+    count, stop = 400_000, threading.Event()
+    manager.store_distributed("large", np.zeros(count))
+    seen: set[float] = set()
+    faults: list[BaseException] = []
+
+    def read() -> None:
+        try:
+            while not stop.is_set():
+                value = manager.retrieve_distributed("large")
+                assert value[0] == value[-1] and (value == value[0]).all()
+                seen.add(float(value[0]))
+        except BaseException as error:
+            faults.append(error)
+
+    readers = [threading.Thread(target=read) for _ in range(2)]
+    for reader in readers:
+        reader.start()
+    for number in range(1, 9):
+        manager.store_distributed("large", np.full(count, float(number)))
+    stop.set()
+    for reader in readers:
+        reader.join()
+    assert [] == faults
+    assert len(seen) > 2
+
+
+def test_flipped_bits_are_found_and_mended(
+    plain_nodes: LocalGroup, manager: DistributedMemoryManager
+) -> None:
+    """A node's memory, disk or cable may lie; every byte is checked before it is believed."""
+    values = fill(manager)
+    large = np.arange(900_000)
+    manager.store_distributed("large", large)
+    damage(plain_nodes.servers[0])
+    for key, value in values.items():
+        assert value == manager.retrieve_distributed(key)
+    assert np.array_equal(large, manager.retrieve_distributed("large"))
+    report = manager.repair()
+    assert [] == report.unreadable
+    assert 0 == manager.repair().mended
+    plain_nodes.servers[1].kill()  # What was mended must carry now.
+    assert np.array_equal(large, manager.retrieve_distributed("large"))
+    for key, value in values.items():
+        assert value == manager.retrieve_distributed(key)
+
+
+def test_damage_on_every_node_is_said_and_never_given_out(
+    plain_nodes: LocalGroup, manager: DistributedMemoryManager
+) -> None:
+    """Wrong data is worse than none."""
+    manager.store_distributed("small", b"x" * 1000)
+    manager.store_distributed("large", np.arange(900_000))
+    for node in plain_nodes.servers:
+        damage(node)
+    for key in ("small", "large"):
+        with pytest.raises(CorruptDataError, match=key):
+            manager.retrieve_distributed(key)
+
+
+def damage(node: LocalServer) -> None:
+    """Flip one bit in everything that a node holds of ours."""
+    for number, name in enumerate(sorted(node.call("KEYS", "m:[rc]:*"))):  # type: ignore[call-overload]
+        data = bytearray(node.call("GET", name))  # type: ignore[arg-type]
+        data[number * 7 % len(data)] ^= 4
+        node.call("SET", name, bytes(data))
+
+
+class Bomb:
+    """Runs code when it is unpickled."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, ("exploded",)
+
+
+def test_a_payload_planted_on_the_nodes_does_not_run(
+    plain_nodes: LocalGroup,
+    manager: DistributedMemoryManager,
+    tmp_path: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whoever can write to a node must not be able to run anything here."""
+    monkeypatch.chdir(tmp_path)
+    stranger = Keyring(tmp_path / "stranger")
+    parts = encode(Bomb())
+    frame = pack(parts, key="key", version=1, signer=stranger)
+    name = register_name("key")
+    register = pack_register(name, Version(1 << 62, 1), Kind.VALUE, frame.segments)
+    for node in plain_nodes.servers:
+        node.call("SET", name, b"".join(register))
+    with pytest.raises(UntrustedDataError):
+        manager.retrieve_distributed("key")
+    assert not (tmp_path / "exploded").exists()
+
+
+def test_a_forked_child_reads_over_connections_of_its_own_and_does_not_write(
+    manager: DistributedMemoryManager,
+) -> None:
+    """Two processes on one connection would take each other's replies."""
+    manager.store_distributed("key", "value")
+    pid = os.fork()
+    if not pid:
+        code = 1
+        try:
+            assert manager.retrieve_distributed("key") == "value"
+            try:
+                manager.store_distributed("key", "child")
+            except ForkedError:
+                code = 0
+        finally:
+            os._exit(code)
+    for _ in range(50):
+        assert "value" == manager.retrieve_distributed("key")
+    assert 0 == os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def test_a_closed_manager_says_so(manager: DistributedMemoryManager) -> None:
+    """Use after the end is a mistake of the caller, and must not hang."""
+    manager.cleanup()
+    manager.cleanup()
+    for act in (
+        lambda: manager.retrieve_distributed("key"),
+        lambda: manager.store_distributed("key", 1),
+        manager.get_node_status,
+    ):
+        with pytest.raises(ClosedError):
+            act()
