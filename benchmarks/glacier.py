@@ -166,9 +166,9 @@ class Counting(BoundedStore):
 
     requests = 0
 
-    def put(self, name: str, buffers: Any) -> None:
+    def put(self, name: str, buffers: Any, sending: Any = None) -> None:
         self.requests += 1
-        super().put(name, buffers)
+        super().put(name, buffers, sending)
 
     def get_range(self, name: str, offset: int, length: int) -> Any:
         self.requests += 1

@@ -16,7 +16,7 @@ import numpy as np
 from memories import codecs
 from memories.codecs.base import Sharing
 from memories.codecs.frame import pack
-from memories.codecs.opened import open_frame
+from memories.codecs.opened import OpenFrame, open_frame
 from memories.codecs.partial import Fetch, open_partial
 from memories.codecs.recode import recode
 from memories.codecs.trust import Keyring
@@ -119,7 +119,7 @@ class Parcel:
         Raises:
             CorruptDataError: the frame is damaged.
         """
-        frame = recode(self.payload, compression)
+        frame = recode(self.payload, compression) if isinstance(self.payload, OpenFrame) else None
         if frame is None:
             return self
         return Parcel(Form.ENCODED, self.sharing, frame, frame.nbytes, self.codec)

@@ -26,7 +26,7 @@ class Lazy(NamedTuple):
 
 
 COMMANDS = {
-    "adopt": Lazy("memories.cli.adopt", "adopt", "Take over the store of a machine that is gone."),
+    "adopt": Lazy("memories.cli.adopt", "adopt", "Say what an archive holds, and go on with it."),
     "advise": Lazy("memories.cli.advise", "advise", "Say which sizes would serve a store best."),
     "bench": Lazy("memories.cli.bench", "bench", "Measure what this machine gives."),
     "check": Lazy("memories.cli.check", "check", "Verify every value of a store."),

@@ -23,7 +23,7 @@ from memories.devices import Device, find_device
 from memories.engine.device_medium import DeviceMedium
 from memories.engine.hierarchy import Hierarchy
 from memories.engine.ledger import BackendLedger, Ledger
-from memories.engine.media import FrameMedium, HostMedium
+from memories.engine.media import ArchiveMedium, FrameMedium, HostMedium
 from memories.engine.tier import Tier
 from memories.engine.timeline import HitCounter, Timeline
 from memories.engine.touches import Touches
@@ -225,7 +225,14 @@ class _Assembly:
             room=journal.room,
         )
         victims = JournalVictims(journal, TierName.COLD, self._may_leave, self.touches.recent)
-        self._add_frames(TierName.COLD, "local disk", journal, ledger, victims)
+        medium = FrameMedium(
+            TierName.COLD,
+            backend=journal,
+            ledger=ledger,
+            compression=self.settings.compression[TierName.COLD],
+            trust=self.trust,
+        )
+        self._add(TierName.COLD, "local disk", medium, ledger, victims, HitCounter())
 
     def _add_glacier(self, path: Path, journal: DiskBackend) -> None:
         from memories.backends.bucket import open_bucket
@@ -251,25 +258,15 @@ class _Assembly:
             MAX_BYTES, held=lambda: bucket.usage().live, room=lambda: _glacier_room(path, url)
         )
         medium = "a local directory" if "://" not in url else "object storage"
-        self._add_frames(TierName.GLACIER, medium, bucket, ledger, NoVictims())
-
-    def _add_frames(
-        self,
-        name: TierName,
-        words: str,
-        backend: Backend,
-        ledger: BackendLedger,
-        victims: Victims,
-    ) -> None:
-        medium = FrameMedium(
-            name,
-            backend=backend,
+        archive = ArchiveMedium(
+            TierName.GLACIER,
+            on_code=_tell_of_code,
+            backend=bucket,
             ledger=ledger,
-            compression=self.settings.compression[name],
+            compression=self.settings.compression[TierName.GLACIER],
             trust=self.trust,
-            compresses_anew=name is TierName.GLACIER,
         )
-        self._add(name, words, medium, ledger, victims, HitCounter())
+        self._add(TierName.GLACIER, medium, archive, ledger, NoVictims(), HitCounter())
 
     def _add(
         self,
@@ -304,6 +301,14 @@ def _adopt_archive(bucket: BucketBackend, journal: DiskBackend) -> None:
         known = journal.find(record.key)
         if known is None or known.version < record.version:
             journal.note(record)
+
+
+def _tell_of_code(key: str) -> None:
+    logger.warning(
+        "%r is archived as a pickle, like others to come: another machine can read those only with "
+        "this user's signing key. Run `memories key export` and keep it apart from the bucket",
+        key[:200],
+    )
 
 
 def _glacier_room(path: Path, url: str) -> int:

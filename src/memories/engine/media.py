@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any
 
 from memories.backends.base import Backend
+from memories.codecs.base import carries_code
 from memories.codecs.trust import Keyring
 from memories.engine.ledger import BackendLedger, Ledger
 from memories.engine.timeline import HitCounter
@@ -162,13 +163,11 @@ class FrameMedium(Medium):
         ledger: BackendLedger,
         compression: str,
         trust: Keyring,
-        compresses_anew: bool = False,
     ) -> None:
-        self._compresses_anew = compresses_anew
         self._tier = tier
         self._ledger = ledger
         self._backend = backend
-        self._compression = compression
+        self.compression = compression
         self._trust = trust
 
     @property
@@ -177,16 +176,11 @@ class FrameMedium(Medium):
         return self._backend
 
     def convert(self, parcel: Parcel, version: Version) -> Parcel:
-        """Return a frame bound to `version`.
-
-        Frames stay as they are, byte for byte, except in a tier that compresses them anew.
-        """
-        if self._compresses_anew and parcel.form is Form.ENCODED:
-            return parcel.archived(self._compression)
+        """Return a frame bound to `version`; frames stay as they are, byte for byte."""
         return parcel.framed(
             key=version.key,
             version=version.number,
-            compression=self._compression,
+            compression=self.compression,
             trust=self._trust,
         )
 
@@ -246,3 +240,35 @@ class FrameMedium(Medium):
     def let_go(self, found: Record) -> None:
         """Make the key absent here as of the record's version."""
         self._backend.remove(found.key, found.version)
+
+
+class ArchiveMedium(FrameMedium):
+    """An archive: what sinks there is compressed anew, for it is paid by the byte.
+
+    `on_code` is told the first key whose value is a pickle, which few can read.
+    """
+
+    def __init__(self, tier: TierName, *, on_code: Callable[[str], None], **works: Any) -> None:
+        super().__init__(tier, **works)
+        self._on_code: Callable[[str], None] | None = on_code
+
+    def convert(self, parcel: Parcel, version: Version) -> Parcel:
+        """Return a frame bound to `version`, compressed anew where that saves enough."""
+        if parcel.form is Form.ENCODED:
+            return parcel.archived(self.compression)
+        return super().convert(parcel, version)
+
+    def keep(
+        self,
+        parcel: Parcel,
+        version: Version,
+        *,
+        hits: int,
+        backed: TierName | None,
+        archived: bytes,
+    ) -> Record:
+        """Write the frame and return its record."""
+        if carries_code(parcel.codec) and self._on_code is not None:
+            told, self._on_code = self._on_code, None
+            told(version.key)
+        return super().keep(parcel, version, hits=hits, backed=backed, archived=archived)

@@ -288,11 +288,16 @@ def test_a_reader_beside_the_writer_sees_what_is_staged(opened: Open, tmp_path: 
     assert b"staged" == bytes(reader.read(kept))
 
 
-def test_progress_of_a_long_read_is_told(opened: Open) -> None:
+def test_progress_of_long_transfers_is_told(opened: Open) -> None:
     """A minute without a word looks like a hang."""
     told: list[tuple[str, int, int]] = []
     backend = opened(progress=lambda *news: told.append(news))
-    backend.read(backend.write(record("k", 1), frame(bytes(20_000_000))))
+    kept = backend.write(record("k", 1), frame(bytes(20_000_000)))
+    key, done, total = told.pop()
+    assert "k" == key
+    assert 20_000_000 < done == total
+    told.clear()
+    backend.read(kept)
     assert ("k", 20_000_000, 20_000_000) == told[-1]
     assert 3 == len(told)
 

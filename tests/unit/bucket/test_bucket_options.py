@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import subprocess
 import sys
 import threading
@@ -11,6 +12,9 @@ from pathlib import Path
 import pytest
 from tests.servers.bucket_kit import WatchedStore
 
+from memories import MemoryManager
+from memories.backends.bucket import open_bucket
+from memories.backends.bucket.bar import ProgressBar, line
 from memories.backends.bucket.bounds import BoundedStore
 from memories.backends.bucket.directory import DirectoryStore
 from memories.backends.bucket.objectstore import Absent, Transient
@@ -168,3 +172,52 @@ def test_bandwidth_is_kept_over_time(tmp_path: Path) -> None:
     for n in range(4):
         store.put(f"objects/{n}", [bytes(100_000)])
     assert 0.3 <= time.monotonic() - begun < 3
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"concurrency": 0},
+        {"concurrency": True},
+        {"concurrency": 10**6},
+        {"bytes_per_second": 0},
+        {"bytes_per_second": "fast"},
+        {"progress": 7},
+    ],
+)
+def test_our_own_options_are_checked(tmp_path: Path, options: dict[str, object]) -> None:
+    """A typing mistake must not turn a bound off."""
+    with pytest.raises(InvalidOptionError, match=next(iter(options))):
+        open_bucket(tmp_path / "bucket", storage_options=options)
+
+
+def test_the_manager_hands_our_own_options_on(tmp_path: Path) -> None:
+    """They stand among the others, so that there is one place for all of them."""
+    told: list[tuple[str, int, int]] = []
+    options = {
+        "concurrency": 4,
+        "bytes_per_second": 30e6,
+        "progress": lambda *one: told.append(one),
+    }
+    begun = time.monotonic()
+    with MemoryManager(
+        1, 1, 1, True, storage_path=tmp_path / "s", storage_options=options, migration=False
+    ) as manager:
+        data = random.Random(0).randbytes(20_000_000)
+        manager.store("k", data, "glacier")
+        assert data == manager.retrieve("k")
+    assert time.monotonic() - begun > 0.6
+    assert {"k"} == {key for key, _, _ in told}
+
+
+def test_the_progress_bar_keeps_to_a_terminal_and_to_long_transfers(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A log file must not be filled with it."""
+    bar = ProgressBar()
+    bar("k", 1, 100)
+    bar("k", 100, 100)
+    assert "" == capsys.readouterr().err
+    shown = line("tile\x1b/7", 50_000_000, 100_000_000, 2.0)
+    assert "\x1b" not in shown
+    assert "[############............] 50.0 MB of 100.0 MB, 25.0 MB/s" in shown

@@ -12,6 +12,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ from memories.backends.bucket.retry import Patience
 from memories.backends.bucket.shipper import Shipper
 from memories.backends.bucket.state import State
 from memories.backends.bucket.transfer import Transfer
-from memories.backends.bucket.writer import LEASE_SECONDS, Writer
+from memories.backends.bucket.writer import LEASE_SECONDS, Lease, Writer
 from memories.clock import SystemClock
 from memories.entry import Record
 from memories.errors import (
@@ -64,7 +65,7 @@ class BucketBackend(Backend):
         grace_seconds: How long a dead object stays.
         small_bytes: Frames up to this size travel in packs.
         bytes_per_second: The most the line is used for, or None.
-        progress: Called with the key, the bytes done and all bytes, in reads of many megabytes.
+        progress: Called with the key, the bytes done and all bytes, in transfers of megabytes.
 
     Raises:
         StoreLockedError: another store writes under this prefix, or this one is open already.
@@ -98,6 +99,7 @@ class BucketBackend(Backend):
         self._maintaining = threading.Lock()
         self._wall = wall or SystemClock().wall
         self._small_bytes = small_bytes
+        self._progress = progress
         self._grace_seconds = grace_seconds
         self._flush_seconds = flush_seconds
         self._read_only = read_only
@@ -135,6 +137,11 @@ class BucketBackend(Backend):
         """Return where the archive is, without credentials."""
         return self._store.url
 
+    def holder(self) -> Lease | None:
+        """Return who writes here, or wrote last; None where nobody ever did."""
+        self._guard()
+        return self._writer.holder()
+
     def write(self, record: Record, frame: Sequence[memoryview]) -> Record:
         """Keep a frame: a large one is uploaded now, a small one with others (see the class)."""
         self._guard_write()
@@ -142,7 +149,7 @@ class BucketBackend(Backend):
         with self._naming(record.key, length, "archived"):
             if length > self._small_bytes:
                 self._writer.ensure()
-                return self._shipper.upload(record, frame, length)
+                return self._shipper.upload(record, frame, length, self._report(record.key))
             kept = self._shipper.stage(record, frame, length)
             if self._durable:
                 self._ship_full()
@@ -243,13 +250,17 @@ class BucketBackend(Backend):
         """Keep the objects at `places` from being unlinked until `holder` releases them."""
         self._guard_write()
         with self._maintaining:
-            pins.pin(self._store, self._state, holder, self._tokens(places))
+            pins.pin(
+                self._store, self._state, holder, [Place.decode(place).token for place in places]
+            )
 
     def unprotect(self, *places: bytes, holder: str = "snapshot") -> None:
         """Release the objects at `places`, or all that `holder` protects when none is given."""
         self._guard_write()
         with self._maintaining:
-            pins.unpin(self._store, self._state, holder, self._tokens(places))
+            pins.unpin(
+                self._store, self._state, holder, [Place.decode(place).token for place in places]
+            )
 
     def reclaim(self, grace_seconds: float | None = None) -> Reclaimed:
         """Move live frames out of sparse packs and unlink objects that were dead for long enough.
@@ -331,6 +342,9 @@ class BucketBackend(Backend):
             Keeper(self.maintain, self._flush_seconds),
         ]
 
+    def _report(self, key: str) -> Callable[[int, int], None] | None:
+        return None if self._progress is None else partial(self._progress, key)
+
     def _ship_full(self) -> None:
         try:
             self._shipper.flush_full(self._writer.ensure)
@@ -355,9 +369,6 @@ class BucketBackend(Backend):
         if self._closed:
             raise ClosedError("The archive is closed. Open it again.")
 
-    def _tokens(self, places: Sequence[bytes]) -> list[bytes]:
-        return [Place.decode(place).token for place in places]
-
     def _let_go(self) -> None:
         for name in ("_transfer", "_state", "_store"):
             if name in self.__dict__:
@@ -376,8 +387,3 @@ class BucketBackend(Backend):
             raise type(error)(
                 f"Key {key!r} ({format_size(length)}) was not {done}. {error}"
             ) from error.__cause__
-
-
-def open_bucket(url: str | Path, **options: Any) -> BucketBackend:
-    """Open the archive at `url`: a directory, or any store that obstore knows."""
-    return BucketBackend(url, **options)

@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 
-from memories.backends.bucket.objectstore import Buffer, ObjectStore, Stat
+from memories.backends.bucket.objectstore import Buffer, ObjectStore, Sending, Stat
 
 
 class BoundedStore(ObjectStore):
@@ -26,11 +26,16 @@ class BoundedStore(ObjectStore):
         self._free_at = 0.0  # When the line has carried all that was let through so far.
         self.url = inner.url
 
-    def put(self, name: str, buffers: Sequence[Buffer]) -> None:
-        """Put, once there is room on the line."""
+    def put(self, name: str, buffers: Sequence[Buffer], sending: Sending | None = None) -> None:
+        """Put, each piece of it once there is room on the line."""
+
+        def pace(count: int) -> None:
+            self._pace(count)
+            if sending is not None:
+                sending(count)
+
         with self._slots:
-            self._pace(sum(memoryview(buffer).nbytes for buffer in buffers))
-            self._inner.put(name, buffers)
+            self._inner.put(name, buffers, pace)
 
     def put_if(self, name: str, data: bytes, tag: str | None) -> str:
         """Put if unchanged, past all queues: a lease must not be lost to a busy line."""

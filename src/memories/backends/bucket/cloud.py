@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from memories.backends.bucket.answers import Answers
-from memories.backends.bucket.objectstore import Absent, Buffer, ObjectStore, Stat
+from memories.backends.bucket.objectstore import Absent, Buffer, ObjectStore, Sending, Stat
 from memories.backends.bucket.options import client_options, split_options
 from memories.backends.bucket.restore import request_restore
 from memories.errors import InvalidOptionError
@@ -55,16 +55,21 @@ class CloudStore(ObjectStore):
             )
         )
 
-    def put(self, name: str, buffers: Sequence[Buffer]) -> None:
+    def put(self, name: str, buffers: Sequence[Buffer], sending: Sending | None = None) -> None:
         """Put: by one request, or by a multipart upload that is aborted if it fails."""
         views = [memoryview(buffer).cast("B") for buffer in buffers if len(buffer)]
         if sum(map(len, views)) <= _SINGLE_BYTES:
             data = views[0] if len(views) == 1 else b"".join(views)
+            if sending is not None:
+                sending(len(data))
             self._call(lambda: self._client.put(name, data, use_multipart=False))
         else:
             self._call(
                 lambda: self._client.put(
-                    name, _pieces(views), chunk_size=_PART_BYTES, max_concurrency=_PARTS_AT_ONCE
+                    name,
+                    _pieces(views, sending),
+                    chunk_size=_PART_BYTES,
+                    max_concurrency=_PARTS_AT_ONCE,
                 )
             )
 
@@ -118,7 +123,10 @@ class CloudStore(ObjectStore):
         raise failure
 
 
-def _pieces(views: Sequence[memoryview]) -> Iterator[memoryview]:
+def _pieces(views: Sequence[memoryview], sending: Sending | None) -> Iterator[memoryview]:
     for view in views:
         for start in range(0, len(view), _PART_BYTES):
-            yield view[start : start + _PART_BYTES]
+            piece = view[start : start + _PART_BYTES]
+            if sending is not None:
+                sending(len(piece))
+            yield piece

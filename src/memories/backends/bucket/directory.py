@@ -15,7 +15,14 @@ from pathlib import Path
 
 import xxhash
 
-from memories.backends.bucket.objectstore import Absent, Buffer, Conflict, ObjectStore, Stat
+from memories.backends.bucket.objectstore import (
+    Absent,
+    Buffer,
+    Conflict,
+    ObjectStore,
+    Sending,
+    Stat,
+)
 from memories.errors import StorageError
 
 _TEMPORARY = ".part-"
@@ -31,8 +38,10 @@ class DirectoryStore(ObjectStore):
         with self._translated("create"):
             self._root.mkdir(parents=True, exist_ok=True, mode=0o700)
 
-    def put(self, name: str, buffers: Sequence[Buffer]) -> None:
+    def put(self, name: str, buffers: Sequence[Buffer], sending: Sending | None = None) -> None:
         """Write a temporary file, sync it, and rename it."""
+        if sending is not None:
+            sending(sum(memoryview(buffer).nbytes for buffer in buffers))
         path = self._path(name)
         with self._translated("write"):
             if not path.parent.is_dir():

@@ -7,10 +7,11 @@ Everything above it (naming, packing, retries, the writer's lock) is written onc
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple, TypeAlias
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
+Sending: TypeAlias = Callable[[int], None]
 
 
 class Stat(NamedTuple):
@@ -45,8 +46,11 @@ class ObjectStore(ABC):
     url: str  # What messages call the store; without credentials.
 
     @abstractmethod
-    def put(self, name: str, buffers: Sequence[Buffer]) -> None:
-        """Keep `buffers`, one after the other, as `name`: all of it or nothing."""
+    def put(self, name: str, buffers: Sequence[Buffer], sending: Sending | None = None) -> None:
+        """Keep `buffers`, one after the other, as `name`: all of it or nothing.
+
+        `sending` is called with a number of bytes before that many more leave; it may block.
+        """
 
     @abstractmethod
     def put_if(self, name: str, data: bytes, tag: str | None) -> str:

@@ -11,6 +11,8 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+from memories.backends.bucket.bar import ProgressBar
+from memories.errors import InvalidOptionError
 from memories.optional import require
 
 _FSSPEC_NAMES = {
@@ -30,6 +32,34 @@ _CLIENT_OPTIONS = {
     "randomize_addresses", "read_timeout", "timeout", "user_agent",
 }  # fmt: skip
 _S3 = {"s3", "s3a"}
+_OURS = {"bytes_per_second", "concurrency", "progress"}
+_MOST_AT_ONCE = 1000
+
+
+def own_options(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return what is for the store, and what is for the archive above it.
+
+    Raises:
+        InvalidOptionError: one of the latter means nothing.
+    """
+    theirs = {name: value for name, value in options.items() if name not in _OURS}
+    ours = {name: value for name, value in options.items() if name in _OURS and value is not None}
+    concurrency = ours.get("concurrency", 1)
+    if type(concurrency) is not int or not 1 <= concurrency <= _MOST_AT_ONCE:
+        raise InvalidOptionError(
+            f"concurrency={concurrency!r:.40} must be how many requests may run at once, 1 to "
+            f"{_MOST_AT_ONCE}"
+        )
+    rate = ours.get("bytes_per_second", 1)
+    if isinstance(rate, bool) or not isinstance(rate, int | float) or not rate > 0:
+        raise InvalidOptionError(f"bytes_per_second={rate!r:.40} must be a positive number")
+    if ours.get("progress") is True:
+        ours["progress"] = ProgressBar()
+    elif ours.get("progress") is False:
+        del ours["progress"]
+    elif "progress" in ours and not callable(ours["progress"]):
+        raise InvalidOptionError("progress must be True or a function of key, done and all bytes")
+    return theirs, ours
 
 
 def split_options(

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple, TypeVar
 
-from memories.backends.bucket.objectstore import Buffer, ObjectStore, Stat, Transient
+from memories.backends.bucket.objectstore import Buffer, ObjectStore, Sending, Stat, Transient
 from memories.errors import UnavailableError
 
 T = TypeVar("T")
@@ -34,9 +34,9 @@ class RetryingStore(ObjectStore):
         self._patience = patience
         self.url = inner.url
 
-    def put(self, name: str, buffers: Sequence[Buffer]) -> None:
-        """Put, with patience."""
-        self._attempt("write", lambda: self._inner.put(name, buffers))
+    def put(self, name: str, buffers: Sequence[Buffer], sending: Sending | None = None) -> None:
+        """Put, with patience; what is sent again is announced again."""
+        self._attempt("write", lambda: self._inner.put(name, buffers, sending))
 
     def put_if(self, name: str, data: bytes, tag: str | None) -> str:
         """Put if unchanged, with patience; a conflict may be with an own try that timed out."""

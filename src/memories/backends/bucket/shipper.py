@@ -47,8 +47,17 @@ class Shipper:
         self._sealed = state.row(_SEALED) is not None
         self._here = {token for (token,) in state.rows(_STAGED)}
 
-    def upload(self, record: Record, frame: Sequence[Buffer], length: int) -> Record:
-        """Put a large frame as an object of its own and note it."""
+    def upload(
+        self,
+        record: Record,
+        frame: Sequence[Buffer],
+        length: int,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Record:
+        """Put a large frame as an object of its own and note it.
+
+        `progress` is called with the bytes that are on their way or there, and all of them.
+        """
         place = Place(new_token(), 0, length)
         with self._state.transaction():
             sequence = self._add_object(place.token, "intended")
@@ -56,7 +65,9 @@ class Shipper:
         gap = padding(length)
         end = finish(self._index(sequence, contents), length + gap)
         try:
-            self._store.put(place.name, [*frame, _PAD[:gap], end])
+            self._store.put(
+                place.name, [*frame, _PAD[:gap], end], _counted(progress, length + gap + len(end))
+            )
         except BaseException:
             # It may have arrived all the same: `recover` deletes it, once the store answers.
             self._state.run("UPDATE object SET status = 'failed' WHERE token = ?", place.token)
@@ -217,6 +228,21 @@ class Shipper:
         return Index(
             self._state.identity(), self._state.number("epoch"), sequence, self._wall(), contents
         )
+
+
+def _counted(
+    progress: Callable[[int, int], None] | None, total: int
+) -> Callable[[int], None] | None:
+    if progress is None:
+        return None
+    done = 0
+
+    def sending(count: int) -> None:
+        nonlocal done
+        done = min(total, done + count)  # What is sent again is not progress.
+        progress(done, total)
+
+    return sending
 
 
 def _bare(record: Record, length: int) -> Record:

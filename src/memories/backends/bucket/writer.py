@@ -90,6 +90,10 @@ class Writer:
             f"Several stores want to write to {self._store.url} at once. Try again."
         )
 
+    def holder(self) -> Lease | None:
+        """Return the lease as it lies there, whoever holds it."""
+        return self._read()[0]
+
     def begins(self) -> dict[int, int]:
         """Return the first object sequence of each epoch, as the lock object says."""
         found, _ = self._read()

@@ -1,0 +1,126 @@
+"""`memories adopt`: what an archive holds, seen from a machine that knows nothing but its URL."""
+
+from __future__ import annotations
+
+from collections import Counter
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from memories.cli.failure import Failure
+from memories.cli.store import json_option
+from memories.cli.words import escape, print_json
+from memories.units import format_size
+
+if TYPE_CHECKING:
+    from memories.backends.bucket import BucketBackend
+
+
+@click.command()
+@click.argument("url")
+@click.argument("store", type=click.Path(path_type=Path), required=False)
+@click.option(
+    "-o", "--option", "options", multiple=True, metavar="NAME=VALUE",
+    help="One of storage_options, such as endpoint, region or profile; may be repeated.",
+)  # fmt: skip
+@json_option
+def adopt(url: str, store: Path | None, options: tuple[str, ...], as_json: bool) -> None:
+    """Say what the archive at URL holds; with STORE, make a store there that goes on with it.
+
+    Nothing of the machine that wrote the archive is needed. Without STORE nothing is changed.
+    Credentials come from the environment, as everywhere: options are seen in the list of processes.
+    """
+    settings = _settings(options)
+    if store is not None:
+        _take_over(url, store, settings)
+    found = _look(url, settings)
+    if as_json:
+        print_json({**found, "store": None if store is None else str(store)})
+        return
+    _say(found)
+    if store is not None:
+        click.echo(f"{escape(str(store))} goes on with it", err=True)
+
+
+def _settings(options: tuple[str, ...]) -> dict[str, str]:
+    settings = {}
+    for option in options:
+        name, mark, value = option.partition("=")
+        if not (name and mark):
+            raise click.BadParameter(f"{name!r} is not NAME=VALUE", param_hint="--option")
+        settings[name] = value
+    return settings
+
+
+def _take_over(url: str, store: Path, settings: dict[str, str]) -> None:
+    from memories import MemoryManager
+
+    with MemoryManager(
+        storage_path=store,
+        glacier_memory_enabled=True,
+        glacier_url=url,
+        storage_options=settings,
+        migration=False,
+    ):
+        pass  # Opening it is what takes it over.
+
+
+def _look(url: str, settings: dict[str, str]) -> dict[str, Any]:
+    from memories.backends.bucket import open_bucket
+
+    if "://" not in url and not (Path(url).expanduser() / "memories-1").is_dir():
+        raise Failure(f"there is no archive in {url!r}")
+    archive = open_bucket(url, storage_options=settings, read_only=True)
+    try:
+        return _describe(archive)
+    finally:
+        archive.close()
+
+
+def _describe(archive: BucketBackend) -> dict[str, Any]:
+    from memories.codecs import carries_code
+
+    kinds: Counter[str] = Counter()
+    size, latest = 0, 0.0
+    for record in archive.records():
+        kinds[record.kind] += 1
+        size += record.size
+        latest = max(latest, record.stored_at)
+    usage, holder = archive.usage(), archive.holder()
+    return {
+        "url": archive.url,
+        "keys": usage.keys,
+        "bytes": size,
+        "stored_bytes": usage.physical,
+        "dead_bytes": usage.physical - usage.live,
+        "latest": latest or None,
+        "kinds": dict(kinds.most_common()),
+        "pickled": sum(count for kind, count in kinds.items() if carries_code(kind)),
+        "writer": None
+        if holder is None
+        else {"host": holder.host, "pid": holder.pid, "closed": holder.released},
+    }
+
+
+def _say(found: dict[str, Any]) -> None:
+    click.echo(f"archive   {escape(found['url'])}")
+    click.echo(f"keys      {found['keys']:,}")
+    stored, dead = format_size(found["stored_bytes"]), format_size(found["dead_bytes"])
+    click.echo(f"size      {format_size(found['bytes'])} in memory, {stored} there ({dead} dead)")
+    if found["latest"] is not None:
+        moment = datetime.fromtimestamp(found["latest"], UTC)
+        click.echo(f"latest    {moment:%Y-%m-%d %H:%M:%S} UTC")
+    for kind, count in found["kinds"].items():
+        click.echo(f"kind      {count:>12,}  {escape(kind)}")
+    writer = found["writer"]
+    if writer is not None:
+        state = "closed it" if writer["closed"] else "has not closed it"
+        click.echo(f"writer    process {writer['pid']} on {escape(writer['host'])}, which {state}")
+    if found["pickled"]:
+        click.echo(
+            f"{found['pickled']:,} of the values are pickles: to read them here, import the key of "
+            "whoever stored them (memories key export there, memories key import here)",
+            err=True,
+        )
