@@ -10,7 +10,7 @@ from memories import MemoryManager, errors
 
 NAMES = {
     "Cause", "Codec", "DistributedMemoryManager", "MemoryManager", "MigrationSettings", "Parts",
-    "Policy", "TierName", "__version__", "register_codec", "register_policy",
+    "Policy", "Rule", "TierName", "__version__", "register_codec", "register_policy",
 }  # fmt: skip
 
 CONSTRUCTOR = {
@@ -29,6 +29,7 @@ CONSTRUCTOR = {
     "on_full": "raise",
     "migration": None,
     "prefetch": "auto",
+    "rules": (),
     "read_only": False,
     "trusted_keys": (),
 }

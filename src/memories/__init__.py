@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from memories.core.memory_manager import MemoryManager
     from memories.migration.settings import MigrationSettings
     from memories.policies import Policy, register_policy
+    from memories.rules import Rule
 
 __all__ = [
     "ArchivedError",
@@ -56,6 +57,7 @@ __all__ = [
     "Parts",
     "Policy",
     "ReplicationError",
+    "Rule",
     "StorageError",
     "StoreLockedError",
     "TierFullError",
@@ -75,6 +77,7 @@ _LAZY = {
     "MigrationSettings": "memories.migration.settings",
     "Parts": "memories.codecs",
     "Policy": "memories.policies",
+    "Rule": "memories.rules",
     "register_codec": "memories.codecs",
     "register_policy": "memories.policies",
 }

@@ -22,6 +22,7 @@ from memories.entry import Entry, Record, TierName
 from memories.front import Front
 from memories.keys import INTERNAL
 from memories.locks import new_lock
+from memories.rules import Rules
 
 
 class Instant(NamedTuple):
@@ -35,9 +36,12 @@ class Instant(NamedTuple):
 class Catalog:
     """Knows where every key is."""
 
-    def __init__(self, journal: DiskBackend, latest_version: int) -> None:
+    def __init__(
+        self, journal: DiskBackend, latest_version: int, rules: Rules | None = None
+    ) -> None:
         self.entries: dict[str, Entry] = {}
         self.front = Front()
+        self.rules = rules or Rules()
         self.journal = journal
         self._version = latest_version
         self.counts: Counter[TierName] = Counter()  # Entries, by their tier.
@@ -148,6 +152,7 @@ class Catalog:
             self.front.settle(self.entries)
             self.entries.clear()
             self.counts.clear()
+            self.rules.clear()
             self.backing.clear()
             self._internal = 0
             return entries
@@ -170,5 +175,6 @@ class Catalog:
             self._internal += change
             return
         self.counts[entry.tier] += change
+        self.rules.count(entry, change)
         if entry.backed is not None:
             self.backing[entry.backed] += change

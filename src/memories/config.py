@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from memories.entry import TierName
 from memories.errors import InvalidOptionError
+from memories.rules import Rule, check_rules
 from memories.units import parse_size
 
 Durability = Literal["relaxed", "full"]
@@ -37,6 +38,7 @@ class Settings:
     write_through: bool
     drop_when_full: bool
     prefetch: str
+    rules: tuple[Rule, ...]
     read_only: bool
     trusted_keys: tuple[str, ...] = field(repr=False)  # Secrets.
 
@@ -146,6 +148,7 @@ def make_settings(
         write_through=check_flag("write_through", options["write_through"]),
         drop_when_full=check_choice("on_full", options["on_full"], ("raise", "evict")) == "evict",
         prefetch=check_choice("prefetch", options["prefetch"], PREFETCH),
+        rules=check_rules(options["rules"]),
         read_only=check_flag("read_only", options["read_only"]),
         trusted_keys=tuple(options["trusted_keys"]),
     )

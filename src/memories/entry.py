@@ -53,6 +53,7 @@ class Cause(StrEnum):
     IDLE = "idle"
     HIT = "hit"
     PREFETCH = "prefetch"
+    RULE = "rule"
     EXPIRED = "expired"
     REMOVED = "removed"
     RESTORED = "restored"

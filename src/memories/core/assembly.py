@@ -38,6 +38,7 @@ from memories.migration.migrator import Migrator
 from memories.migration.prefetching import Prefetching
 from memories.migration.settings import MigrationSettings
 from memories.policies.predictors import PREDICTORS, Prefetcher
+from memories.rules import Rules
 from memories.sizing import disk_room, host_room
 from memories.statistics import Statistics
 from memories.units import MAX_BYTES
@@ -84,6 +85,12 @@ def _check(settings: Settings) -> None:
         compressors.parse(name)
     if settings.glacier_url is not None and not settings.glacier_enabled:
         raise InvalidOptionError("glacier_url is given but glacier_memory_enabled is False")
+    for rule in settings.rules:
+        tiers = (rule.tier, rule.min_tier, rule.max_tier, rule.move_to)
+        if TierName.GLACIER in tiers[:2] + tiers[3:] and not settings.glacier_enabled:
+            raise InvalidOptionError(
+                f"the rule for {rule.prefix!r} needs glacier; pass glacier_memory_enabled=True"
+            )
     if settings.read_only and settings.storage_path is None:
         raise InvalidOptionError("read_only=True needs the storage_path of an existing store")
 
@@ -135,7 +142,11 @@ class _Assembly:
         events.subscribe(self.watch.observe)
         hierarchy = Hierarchy(
             self.tiers,
-            Catalog(journal, max(backend.last_version() for backend in self.backends)),
+            Catalog(
+                journal,
+                max(backend.last_version() for backend in self.backends),
+                Rules(settings.rules),
+            ),
             clock=self.clock,
             events=events,
             trust=self.trust,

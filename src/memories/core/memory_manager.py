@@ -26,6 +26,7 @@ from memories.entry import Cause
 from memories.errors import InvalidOptionError
 from memories.keys import check_key
 from memories.migration.settings import MigrationSettings
+from memories.rules import Rule
 from memories.statistics import Stats
 from memories.units import parse_size
 
@@ -61,6 +62,8 @@ class MemoryManager(Faces, Values):
         migration: `MigrationSettings`, `False` for none, None for the defaults.
         prefetch: `"auto"` fetches ahead what three predictors expect, `"successor"`, `"stride"` or
             `"pattern"` what this one does, `"off"` only what `prefetch(keys)` names.
+        rules: What holds for the keys with a prefix: `Rule(prefix="archive/", move_to="glacier",
+            after="30 days")`.
         read_only: Open an existing store beside its writer, and change nothing.
         trusted_keys: Keys of others (`memories key export`) whose pickled objects may be read here.
 
@@ -89,6 +92,7 @@ class MemoryManager(Faces, Values):
         on_full: Literal["raise", "evict"] = "raise",
         migration: MigrationSettings | Literal[False] | None = None,
         prefetch: str = "auto",
+        rules: Iterable[Rule] = (),
         read_only: bool = False,
         trusted_keys: Iterable[str] = (),
     ) -> None:
@@ -107,6 +111,7 @@ class MemoryManager(Faces, Values):
             write_through=write_through,
             on_full=on_full,
             prefetch=prefetch,
+            rules=rules,
             read_only=read_only,
             trusted_keys=trusted_keys,
         )

@@ -11,24 +11,31 @@ import msgspec
 from memories.config import check_tier
 from memories.entry import DEFAULT_TERMS, Terms
 from memories.errors import InvalidOptionError
+from memories.rules import Rule, parse_seconds
 
 MAX_METADATA_BYTES = 65_536
 
 
 def make_terms(
     *,
-    ttl: float | None,
+    ttl: float | str | None,
     metadata: Mapping[str, Any] | None,
     pin: bool,
     min_tier: str | None,
     max_tier: str | None,
     now: Callable[[], float],
+    rule: Rule | None = None,
 ) -> Terms:
-    """Return the terms that these options mean.
+    """Return the terms that these options mean; what they leave open, `rule` may fill in.
 
     Raises:
         InvalidOptionError: one of them means nothing.
     """
+    if rule is not None:
+        ttl = rule.ttl if ttl is None else ttl
+        ttl = parse_seconds(ttl) if isinstance(ttl, str) else ttl
+        pin = pin or rule.pin
+        min_tier, max_tier = min_tier or rule.min_tier, max_tier or rule.max_tier
     if ttl is None and metadata is None and not pin and min_tier is None and max_tier is None:
         return DEFAULT_TERMS
     fastest = None if min_tier is None else check_tier(min_tier, "min_tier")

@@ -101,10 +101,13 @@ class Values(MutableMapping[str, Any]):
             ConflictError: the key is at another version than `if_version`.
         """
         key = check_key(key)
+        rule = self._hierarchy.catalog.rules.find(key)
+        if rule is not None and tier == "auto":
+            tier = rule.tier or tier
         wanted = None if tier == "auto" else self._hierarchy.tier(check_tier(tier)).name
         terms = make_terms(
             ttl=ttl, metadata=metadata, pin=pin, min_tier=min_tier, max_tier=max_tier,
-            now=self._engine.clock.wall,
+            now=self._engine.clock.wall, rule=rule,
         )  # fmt: skip
         if if_version is not None and (type(if_version) is not int or if_version < 0):
             raise InvalidOptionError(

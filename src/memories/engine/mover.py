@@ -117,6 +117,7 @@ class Mover:
         is written to first.
         """
         converted = target.medium.convert(parcel, version)
+        self._check_quota(version.key, target.name, converted.size)
         self.make_room(target, converted.size, version.key, spare)
         try:
             if backing is not None:
@@ -293,6 +294,24 @@ class Mover:
         parcel = self.tiers[record.tier].load(record)
         archived = record.place if record.tier is TierName.GLACIER else b""
         return self.write(parcel, version_of(record), target, archived=archived)
+
+    def _check_quota(self, key: str, tier: TierName, size: int) -> None:
+        """Raise TierFullError if keys like `key` may take no more in a tier.
+
+        Two stores at once may both find the same room: a quota is a share among friends, and only
+        a tier's own capacity is a hard limit.
+        """
+        room = self.catalog.rules.room(key, tier)
+        if room is None:
+            return
+        previous = self.catalog.entries.get(key)
+        if previous is not None and previous.tier is tier:
+            room += previous.size
+        if size > room:
+            raise TierFullError(
+                f"no room for {key[:60]!r} in {tier}: its rule has a quota there, of which "
+                f"{format_size(max(room, 0))} are left, and it needs {format_size(size)}"
+            )
 
     def _full(self, tier: Tier, size: int, key: str) -> str:
         return (

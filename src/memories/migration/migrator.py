@@ -11,6 +11,7 @@ import weakref
 from collections import deque
 from collections.abc import Iterator
 from functools import partial
+from itertools import chain, islice
 
 from memories import front
 from memories.engine.hierarchy import Hierarchy
@@ -30,6 +31,8 @@ MAX_PROMOTIONS = 1024  # Durable keys waiting to be promoted; more are dropped, 
 PROMOTIONS_PER_TICK = 64
 EXPIRED_PER_TICK = 1024
 BACKOFF_SECONDS = 5.0
+AGE_SECONDS = 60.0  # At most, between two rounds over the keys that have a rule about their age.
+AGED_PER_TICK = 256
 EXCHANGE_SHARE = 16  # One part in so many of a tier may be exchanged per look, against thrash.
 
 
@@ -51,6 +54,8 @@ class Migrator:
         self._rotation = Rotation(lambda: list(entries), now)
         self._promotions: deque[Record] = deque(maxlen=MAX_PROMOTIONS)
         self._paused_until = self._settled_at = now
+        self._aging: Iterator[str] | None = None  # Keys of the present round still to be looked at.
+        self._age_at = now
         self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
         hierarchy.events.subscribe(self._observe)
@@ -77,6 +82,7 @@ class Migrator:
             self._drain(hierarchy)
             self._promote(hierarchy)
             self._expire(hierarchy)
+            self._age(hierarchy)
         except (MemoriesError, OSError) as error:
             self._fail(hierarchy, error)
 
@@ -153,6 +159,31 @@ class Migrator:
                 return
             hierarchy.expire(record)
 
+    def _age(self, hierarchy: Hierarchy) -> None:
+        """Send keys down that are old enough by their rule, a few at every look."""
+        rules, now = hierarchy.catalog.rules, self._clock.monotonic()
+        if not rules.aging or (not self._aging and now < self._age_at):
+            return
+        if not self._aging:
+            self._age_at = now + min(AGE_SECONDS, rules.soonest_seconds / 10)
+            prefixes = [rule.prefix for rule in rules.aging]
+            self._aging = chain.from_iterable(map(hierarchy.catalog.keys, prefixes))
+        keys = list(islice(self._aging, AGED_PER_TICK))
+        for key in keys:
+            self._age_key(hierarchy, key)
+        if not keys:
+            self._aging = None
+
+    def _age_key(self, hierarchy: Hierarchy, key: str) -> None:
+        found = hierarchy.catalog.find(key)
+        target = None if found is None else hierarchy.catalog.rules.due(found, self._clock.wall())
+        if found is None or target is None or found.tier.rank >= target.rank:
+            return
+        try:
+            hierarchy.try_move(found, target, Cause.RULE)
+        except TierFullError:
+            return  # It stays until there is room below; the next round comes.
+
     def _unexpired(self, hierarchy: Hierarchy, keys: list[str]) -> Iterator[Entry]:
         """Yield the entries of `keys` one at a time, removing those whose time has come."""
         wall = self._clock.wall()
@@ -174,7 +205,8 @@ class Migrator:
         if hierarchy is None:
             return
         record = event.record
-        if record.terms.pinned:
+        due = hierarchy.catalog.rules.due(record, self._clock.wall())
+        if record.terms.pinned or (due is not None and _above(record).rank < due.rank):
             return
         ledger = hierarchy.tiers[_above(record)].ledger
         room = int(self.settings.high_watermark * ledger.effective) - ledger.used
