@@ -61,6 +61,8 @@ METHODS = {
     "check": "repair",
     "create_snapshot": "path tiers prefix base include_glacier portable progress",
     "restore_snapshot": "path mode verify wait bases progress",
+    "snapshots_in_archive": "",
+    "release_snapshot": "identity",
     "clear": "purge",
     "flush": "",
     "oom_guard": "reserve",

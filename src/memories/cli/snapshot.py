@@ -1,14 +1,16 @@
 """`memories snapshot`: make, look into, verify, compare and take apart snapshot files.
 
-Only `create` and `restore` touch a store; the others need nothing but the file, and no value is
-decoded unless `extract` is told to.
+Only `create`, `restore` and `release` touch a store; the others need nothing but the file, and no
+value is decoded unless `extract` is told to.
 """
 
 from __future__ import annotations
 
 import datetime
+import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +40,21 @@ def snapshot() -> None:
     """Make, look into, verify, compare and take apart snapshot files."""
 
 
+@contextmanager
+def progress_bar(label: str) -> Iterator[Callable[[int, int], object] | None]:
+    """Yield what shows progress on the standard error; None where that is no terminal."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    with click.progressbar(length=1, label=label, file=sys.stderr) as bar:
+
+        def show(done: int, total: int) -> None:
+            bar.length = max(total, 1)
+            bar.update(done - bar.pos)
+
+        yield show
+
+
 @snapshot.command()
 @store_argument
 @file_argument
@@ -45,6 +62,7 @@ def snapshot() -> None:
 @click.option("--tier", "tiers", multiple=True, help="Only what lies in this tier.")
 @click.option("--base", type=click.Path(path_type=Path), help="Write only what changed since.")
 @click.option("--portable", is_flag=True, help="Decompress everything, for other tools.")
+@click.option("--reference", is_flag=True, help="Refer to archived values, do not copy them.")
 @json_option
 def create(
     store: Path,
@@ -54,14 +72,22 @@ def create(
     tiers: tuple[str, ...],
     base: Path | None,
     portable: bool,
+    reference: bool,
     as_json: bool,
 ) -> None:
     """Write what STORE holds durably, as of now, into FILE."""
     from memories.snapshot import open_snapshot
 
-    with opened(store, glacier) as manager:
+    # To refer to archived values is to protect them, which only the store's writer may.
+    with opened(store, glacier, read_only=not reference) as manager, progress_bar("saved") as show:
         manager.create_snapshot(
-            file, tiers=tiers or None, prefix=prefix, base=base, portable=portable
+            file,
+            tiers=tiers or None,
+            prefix=prefix,
+            base=base,
+            include_glacier="reference" if reference else True,
+            portable=portable,
+            progress=show,
         )
     with open_snapshot(file) as found:
         _tell(_summary(found), as_json)
@@ -94,9 +120,11 @@ def inspect(file: Path, keys: bool, as_json: bool) -> None:
 def verify(file: Path, bases: tuple[Path, ...], as_json: bool) -> None:
     """Read every byte of FILE, and of what it builds on. Exits with 4 if one is wrong."""
     from memories.snapshot.chain import Chain
+    from memories.snapshot.service import counted
 
     with Chain(file, bases) as chain:
-        chain.verify()
+        with progress_bar("verified") as show:
+            chain.verify(show and counted(show, chain.file_bytes))
         files, keys = [str(one.path) for one in chain.files], chain.top.keys
         size = chain.file_bytes
     if as_json:
@@ -111,26 +139,52 @@ def verify(file: Path, bases: tuple[Path, ...], as_json: bool) -> None:
 @click.option("--mode", type=click.Choice(["replace", "merge", "keep"]), default="keep")
 @base_option
 @click.option("--yes", is_flag=True, help="Do not ask before other keys are replaced.")
+@json_option
 def restore(
-    file: Path, store: Path, glacier: str | None, mode: Any, bases: tuple[Path, ...], yes: bool
+    file: Path,
+    store: Path,
+    glacier: str | None,
+    mode: Any,
+    bases: tuple[Path, ...],
+    yes: bool,
+    as_json: bool,
 ) -> None:
     """Take what FILE holds into STORE, which is made if there is none.
 
     By default keys that are there already stay; "merge" overwrites them, and "replace" removes all
     others besides.
     """
-    from memories import MemoryManager
-
     if mode != "keep" and not yes:
         click.confirm(f"Replace what {escape(str(store))} holds?", abort=True, err=True)
-    with MemoryManager(
-        storage_path=store,
-        glacier_memory_enabled=glacier is not None or (store / "glacier").is_dir(),
-        glacier_url=glacier,
-        migration=False,
-    ) as manager:
-        manager.restore_snapshot(file, mode=mode, bases=bases)
-        click.echo(f"{len(manager):,} keys in {escape(str(store))}", err=True)
+    with opened(store, glacier, read_only=False, create=True) as manager:
+        with progress_bar("verified") as show:
+            manager.restore_snapshot(file, mode=mode, bases=bases, progress=show)
+        keys = len(manager)
+    if as_json:
+        print_json({"file": str(file), "store": str(store), "mode": mode, "keys": keys})
+    else:
+        click.echo(f"{keys:,} keys in {escape(str(store))}", err=True)
+
+
+@snapshot.command()
+@store_argument
+@click.argument("identity", metavar="[ID]", default="")
+@json_option
+def release(store: Path, glacier: str | None, identity: str, as_json: bool) -> None:
+    """Let go of the archived objects that the snapshot ID refers to, for its file is gone for good.
+
+    Without ID, list the snapshots that refer to the archive of STORE, and to how many objects.
+    """
+    with opened(store, glacier, read_only=not identity) as manager:
+        if identity:
+            held = {identity: manager.release_snapshot(identity)}
+        else:
+            held = manager.snapshots_in_archive()
+    for one, count in held.items():
+        if as_json:
+            print_json({"id": one, "objects": count, "released": bool(identity)})
+        else:
+            click.echo(f"{one} {count:,} objects{' released' if identity else ''}")
 
 
 @snapshot.command()
@@ -165,6 +219,7 @@ def diff(context: click.Context, old: Path, new: Path, as_json: bool) -> None:
     "--format", "form", type=click.Choice(["auto", "npy", "bytes", "repr"]), default="auto"
 )
 @base_option
+@click.option("--json", "as_json", is_flag=True, help="Print what KEY is as JSON; needs --output.")
 def extract(
     file: Path,
     key: str,
@@ -172,8 +227,11 @@ def extract(
     output: Path | None,
     form: str,
     bases: tuple[Path, ...],
+    as_json: bool,
 ) -> None:
     """Write the value of KEY, verified, as `memories get` does."""
+    if as_json and output is None:
+        raise click.UsageError("--json describes the value; give --output FILE for the value")
     from memories import codecs
     from memories.cli.get import put_out
     from memories.codecs.frame import open_frame
@@ -188,6 +246,8 @@ def extract(
         if frame is None:
             raise Failure(f"{key!r} lies in the archive; restore the snapshot", exit_code=USAGE)
         put_out(codecs.decode(open_frame(frame, key=key).parts()), form, output)
+        if as_json:
+            print_json(_described(row) | {"output": str(output)})
 
 
 CHANGES = {"+": "added", "-": "removed", "~": "stored"}

@@ -175,6 +175,20 @@ class Engine:
 
         self.homecoming = restore_snapshot(self.hierarchy, path, **options)
 
+    def snapshots_in_archive(self) -> dict[str, int]:
+        """Return which snapshots refer to the archive, and to how many objects."""
+        self.hierarchy.require_readable()
+        from memories.snapshot.references import referring
+
+        return referring(self.hierarchy)
+
+    def release_snapshot(self, identity: str) -> int:
+        """Let go of what a snapshot keeps in the archive."""
+        self.hierarchy.require_writable()
+        from memories.snapshot.references import release
+
+        return release(self.hierarchy, identity)
+
     def flush(self) -> None:
         """Give every volatile version a durable copy, and return once all is synced."""
         self.hierarchy.flush()

@@ -250,8 +250,9 @@ class MemoryManager(Faces, Values):
     ) -> None:
         """Take in what the snapshot at `path` holds.
 
-        Values return to the tiers they had: the first 1 GB before this returns if the file was
+        Values return to the tiers they had: a few hundred before this returns if the file was
         verified, the rest in the background, and whatever is read meanwhile is read from the file.
+        Those of 1 MB and more are not copied even then, but mapped.
         The caller may delete or replace the file right afterwards, but nobody may write into it.
 
         Args:
@@ -271,6 +272,20 @@ class MemoryManager(Faces, Values):
         self._engine.restore_snapshot(
             path, mode=mode, verify=verify, wait=wait, bases=bases, progress=progress
         )
+
+    def snapshots_in_archive(self) -> dict[str, int]:
+        """Return which snapshots keep archived objects by reference, by id, and how many each."""
+        return self._engine.snapshots_in_archive()
+
+    def release_snapshot(self, identity: str) -> int:
+        """Let go of the archived objects that a snapshot keeps, for its file is gone for good.
+
+        Returns how many those are. What no key names either is unlinked after its grace time.
+
+        Raises:
+            InvalidOptionError: no snapshot of that id keeps anything here.
+        """
+        return self._engine.release_snapshot(identity)
 
     def oom_guard(self, reserve: float | int | str = 0) -> OomGuard:
         """Let the hot tier give way when your own work runs out of the device's memory.

@@ -8,16 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from enum import StrEnum
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
-from memories.backends.bucket import BucketBackend
 from memories.engine.hierarchy import Hierarchy
-from memories.engine.media import FrameMedium
 from memories.entry import DEFAULT_TERMS, Cause, Entry, Record, TierName
-from memories.errors import InvalidOptionError, TierFullError
+from memories.errors import TierFullError
 from memories.parcel import Parcel
 from memories.snapshot.chain import Chain
 from memories.snapshot.manifest import Reference, Row
+from memories.snapshot.references import bucket_of, holder_of
 from memories.units import format_size
 
 _BATCH_ROWS = 512  # So many keys are locked, journaled and let go at once.
@@ -193,8 +192,10 @@ class Restoring:
     def _check_references(self) -> None:
         places = [where.place for _, where in self._references()]
         if places:
-            holder = holder_of(self._chain.top.root.id)
-            bucket_of(self._hierarchy, self._chain.top.root.archive).protect(*places, holder=holder)
+            root = self._chain.top.root
+            bucket = bucket_of(self._hierarchy, root.archive)
+            bucket.require_there(*places)
+            bucket.protect(*places, holder=holder_of(root.id))
 
     def _note_references(self) -> None:
         catalog = self._hierarchy.catalog
@@ -207,23 +208,3 @@ class Restoring:
                 self._let_go(shadow)
                 if previous is not None and where.place not in (previous.place, previous.archived):
                     self._hierarchy.mover.let_archive_go(previous, record.version)
-
-
-def bucket_of(hierarchy: Hierarchy, archive: str) -> BucketBackend:
-    """Return the archive of a hierarchy.
-
-    Raises:
-        InvalidOptionError: it has none.
-    """
-    tier = hierarchy.tiers.get(TierName.GLACIER)
-    if tier is None:
-        raise InvalidOptionError(
-            f"The snapshot refers to values in the archive {archive}, and the glacier tier is "
-            "disabled. Open the manager with glacier_memory_enabled=True and that glacier_url."
-        )
-    return cast(BucketBackend, cast(FrameMedium, tier.medium).backend)
-
-
-def holder_of(identity: bytes) -> str:
-    """Return the name under which a snapshot protects what it refers to."""
-    return f"snapshot {identity.hex()}"

@@ -22,7 +22,8 @@ from memories.snapshot.container import Created, Item, create
 from memories.snapshot.homecoming import Homecoming
 from memories.snapshot.manifest import Base, Linked, Row
 from memories.snapshot.reader import open_snapshot
-from memories.snapshot.restoring import Mode, Restoring, bucket_of, holder_of
+from memories.snapshot.references import bucket_of, holder_of
+from memories.snapshot.restoring import Mode, Restoring
 
 # What a verified restore brings home before it returns: large values are mapped, and cost nothing.
 RESIDENT_BYTES = 10**9
@@ -82,7 +83,7 @@ def create_snapshot(
             archive=archive,
             identity=identity,
             created_at=hierarchy.clock.wall(),
-            progress=_counted(progress, total),
+            progress=counted(progress, total),
         )
 
 
@@ -122,7 +123,7 @@ def restore_snapshot(
     with ExitStack() as stack:
         chain = stack.enter_context(Chain(path, bases))
         if verify == "full":
-            chain.verify(_counted(progress, chain.file_bytes))
+            chain.verify(counted(progress, chain.file_bytes))
         restoring = Restoring(hierarchy, chain, Mode(mode))
         restoring.check()
         restoring.run()
@@ -191,7 +192,9 @@ def _archive_url(hierarchy: Hierarchy) -> str:
 
 def _protect(hierarchy: Hierarchy, archive: str, identity: bytes, references: list[bytes]) -> None:
     if references:
-        bucket_of(hierarchy, archive).protect(*references, holder=holder_of(identity))
+        bucket = bucket_of(hierarchy, archive)
+        bucket.sync()  # What is staged on this machine is no archive for another one.
+        bucket.protect(*references, holder=holder_of(identity))
 
 
 def _then(items: Iterator[Item], last: Callable[[], object]) -> Iterator[Item]:
@@ -200,7 +203,7 @@ def _then(items: Iterator[Item], last: Callable[[], object]) -> Iterator[Item]:
     last()
 
 
-def _counted(progress: Progress | None, total: int) -> Callable[[int], object] | None:
+def counted(progress: Progress | None, total: int) -> Callable[[int], object] | None:
     """Return what adds up steps, and tells `progress` the sum."""
     if progress is None:
         return None

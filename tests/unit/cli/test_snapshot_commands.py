@@ -10,6 +10,9 @@ import numpy as np
 import pytest
 
 from memories import MemoryManager
+from memories.cli.snapshot import progress_bar
+from memories.snapshot.chain import Chain
+from memories.snapshot.service import counted
 
 from .conftest import ARRAY, AWKWARD, TEXT, Run
 
@@ -111,3 +114,49 @@ def test_extract_takes_one_value_out(run: Run, file: Path, tmp_path: Path) -> No
     assert 3 == run("snapshot", "extract", file, "none").exit_code
     assert 0 == run("snapshot", "extract", file, "bytes", "-o", tmp_path / "b").exit_code
     assert b"\x00\xff" == (tmp_path / "b").read_bytes()
+
+
+def test_restore_says_what_it_did_as_json(run: Run, file: Path, tmp_path: Path) -> None:
+    """For scripts."""
+    result = run("snapshot", "restore", file, tmp_path / "made", "--json")
+    assert (0, "") == (result.exit_code, result.stderr)
+    expected = {"file": str(file), "store": str(tmp_path / "made"), "mode": "keep", "keys": 6}
+    assert expected == json.loads(result.stdout)
+
+
+def test_extract_describes_what_it_wrote_as_json(run: Run, file: Path, tmp_path: Path) -> None:
+    """The value goes to a file then, for one stream cannot hold both."""
+    result = run("snapshot", "extract", file, "array", "-o", tmp_path / "a.npy", "--json")
+    assert 0 == result.exit_code
+    assert "array" == json.loads(result.stdout)["key"]
+    np.testing.assert_array_equal(ARRAY, np.load(tmp_path / "a.npy"))
+    assert 2 == run("snapshot", "extract", file, "array", "--json").exit_code
+
+
+def test_a_lost_snapshot_by_reference_is_listed_and_released(run: Run, tmp_path: Path) -> None:
+    """Its file is gone, and nobody remembers its id."""
+    store = tmp_path / "own"
+    with MemoryManager(storage_path=store, glacier_memory_enabled=True) as manager:
+        manager.store("k", ARRAY, tier="glacier")
+    made = run("snapshot", "create", store, tmp_path / "s", "--reference", "--json")
+    identity = json.loads(made.stdout)["id"]
+    (tmp_path / "s").unlink()
+    listed = run("snapshot", "release", store, "--json")
+    expected = {"id": identity, "objects": 1, "released": False}
+    assert expected == json.loads(listed.stdout)
+    assert 2 == run("snapshot", "release", store, "another").exit_code
+    released = run("snapshot", "release", store, identity)
+    assert f"{identity} 1 objects released\n" == released.stdout
+    assert "" == run("snapshot", "release", store).stdout
+
+
+def test_progress_is_shown_on_terminals_only(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A log must not fill with bars."""
+    with progress_bar("verified") as show:
+        assert show is None
+    shown = io.StringIO()
+    monkeypatch.setattr(shown, "isatty", lambda: True)
+    monkeypatch.setattr("sys.stderr", shown)
+    with Chain(file) as chain, progress_bar("verified") as show:
+        chain.verify(counted(show, chain.file_bytes))
+    assert "100%" in shown.getvalue()

@@ -262,6 +262,14 @@ class BucketBackend(Backend):
                 self._store, self._state, holder, [Place.decode(place).token for place in places]
             )
 
+    def holders(self) -> dict[str, int]:
+        """Return who keeps objects from being unlinked, and how many."""
+        return pins.holders(self._state)
+
+    def require_there(self, *places: bytes) -> None:
+        """Raise CorruptDataError unless the objects at `places` lie in the bucket."""
+        pins.require_there(self._store, [Place.decode(place) for place in places])
+
     def reclaim(self, grace_seconds: float | None = None) -> Reclaimed:
         """Move live frames out of sparse packs and unlink objects that were dead for long enough.
 

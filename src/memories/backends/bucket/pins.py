@@ -11,9 +11,10 @@ from collections.abc import Iterable
 
 import msgspec
 
-from memories.backends.bucket.objectstore import ObjectStore
+from memories.backends.bucket.objectstore import Absent, ObjectStore
+from memories.backends.bucket.place import Place
 from memories.backends.bucket.state import State
-from memories.errors import CorruptDataError
+from memories.errors import ArchivedError, CorruptDataError
 
 
 class _Pins(msgspec.Struct, frozen=True):
@@ -47,6 +48,22 @@ def unpin(store: ObjectStore, state: State, holder: str, tokens: Iterable[bytes]
         for token in chosen:
             state.run("DELETE FROM pin WHERE holder = ? AND token = ?", holder, token)
     _write(store, state, holder)
+
+
+def holders(state: State) -> dict[str, int]:
+    """Return who holds objects, and how many."""
+    return dict(state.rows("SELECT holder, COUNT(*) FROM pin GROUP BY holder ORDER BY holder"))
+
+
+def require_there(store: ObjectStore, places: Iterable[Place]) -> None:
+    """Raise CorruptDataError unless the bucket holds every object that `places` lie in."""
+    for name in sorted({place.name for place in places}):
+        try:
+            store.get_range(name, 0, 1)
+        except ArchivedError:
+            continue  # It is there, and takes hours to come.
+        except Absent as error:
+            raise CorruptDataError(f"The archive {store.url} no longer holds {name}.") from error
 
 
 def load_pins(store: ObjectStore, state: State) -> None:
