@@ -17,7 +17,7 @@ from memories.errors import ClosedError, MemoriesError, TierFullError
 from memories.events import Failed, Moved
 from memories.snapshot.chain import Chain
 from memories.snapshot.manifest import Row
-from memories.units import MAX_BYTES
+from memories.units import MAX_BYTES, format_size
 
 MAPPED_BYTES = 1 << 20  # Values from here on are mapped by the disk, smaller ones are read.
 
@@ -98,9 +98,15 @@ def _bring_home(hierarchy: Hierarchy, row: Row, since: int, verified: bool) -> i
 
 
 def _take_in(hierarchy: Hierarchy, found: Record, target: Tier, verified: bool) -> None:
-    """Keep a value in RAM; a large one as the mapping that it is, so that nothing is copied."""
+    """Keep a value in RAM; a large one as the mapping that it is, so that nothing is copied.
+
+    Raises:
+        TierFullError: what its frame says it takes exceeds the room, whatever the manifest said.
+    """
     started = hierarchy.clock.monotonic()
     frame = hierarchy.tier(found.tier).load(found)
+    if frame.host_size > target.ledger.headroom:
+        raise TierFullError(f"{found.key!r} takes {format_size(frame.host_size)} in {target.name}")
     copy = found.stored < MAPPED_BYTES
     parcel = frame.hosted(hierarchy.trust, verify=not verified, copy=copy)
     hierarchy.mover.keep(parcel, version_of(found), target, backed=found.tier)

@@ -11,6 +11,7 @@ import sys
 import tempfile
 import threading
 import time
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,10 +25,12 @@ from memories import (
     MemoryManager,
     StorageError,
     TierFullError,
+    codecs,
 )
-from memories.entry import TierName
+from memories.codecs.frame import pack
+from memories.entry import Record, TierName
 from memories.parcel import owners
-from memories.snapshot import open_snapshot
+from memories.snapshot import Item, create, open_snapshot
 from memories.snapshot.capture import newest
 
 SHARED_MEMORY = Path("/dev/shm")
@@ -732,6 +735,27 @@ def test_a_mapped_value_that_left_is_let_go_of_alone(
     del view
     gc.collect()
     assert manager._hierarchy.tiers[TierName.WARM].ledger.used < ARRAY.nbytes
+
+
+def test_a_value_that_unpacks_to_more_than_was_declared_takes_no_memory(
+    manager: MemoryManager, tmp_path: Path
+) -> None:
+    """A bomb: a few kilobytes of a frame, said to be ten bytes, that would fill the RAM."""
+    parts = codecs.encode(np.zeros(80_000_000, "u1"))
+    frame = pack(parts, key="bomb", version=1, compression="zstd:5")
+    assert frame.nbytes < 2_000_000
+    record = Record(
+        key="bomb", version=1, tier=TierName.WARM, size=10, stored_at=1.0, kind="ndarray"
+    )
+    create(tmp_path / "s", [Item(record, frame.segments)], sequence=1)
+    with MemoryManager("1MB", "40MB", 1, migration=False) as small:
+        tracemalloc.start()
+        try:
+            small.restore_snapshot(tmp_path / "s", wait=True)
+            assert tracemalloc.get_traced_memory()[1] < 10_000_000
+        finally:
+            tracemalloc.stop()
+        assert "cold" == small.get_tier("bomb")
 
 
 def test_a_lazy_restore_that_waits_verifies_what_it_brings_home(
