@@ -27,8 +27,10 @@ from memories import (
     UnavailableError,
     UntrustedDataError,
 )
+from memories.cluster import scripts
 from memories.cluster.connection import Connection
 from memories.cluster.local import LocalGroup, LocalServer
+from memories.cluster.marks import MARK, UP, Mark
 from memories.cluster.register import Kind, pack_register, register_name
 from memories.cluster.versions import Version
 from memories.codecs.frame import pack
@@ -196,6 +198,55 @@ def test_a_manager_opened_beside_an_empty_node_takes_its_nil_for_nothing(
             assert value == second.retrieve_distributed(key)
 
 
+def test_what_one_node_missed_and_another_lost_is_still_found(
+    plain_nodes: LocalGroup, manager: DistributedMemoryManager
+) -> None:
+    """Two that answer nil, one because it hung and one because it is empty, are no majority."""
+    missed, lost, _ = plain_nodes.servers
+    missed.pause()
+    try:
+        values = fill(manager)
+    finally:
+        missed.resume()
+    wait_until(lambda: up_to_date(manager))
+    lost.restart()
+    for key, value in values.items():
+        assert value == timed(lambda key=key: manager.retrieve_distributed(key))
+
+
+def test_a_value_in_doubt_that_was_read_once_is_read_ever_after(
+    plain_nodes: LocalGroup, manager: DistributedMemoryManager
+) -> None:
+    """A reader who saw the new value must not see the old one when the node that has it is gone."""
+    manager.store_distributed("key", "old")
+    name = register_name("key")
+    newer = Version(manager._service.store.versions(["key"])["key"].counter + 1, 1)  # type: ignore[union-attr]
+    frame = pack(encode("new"), key="key", version=1)
+    register = b"".join(pack_register(name, newer, Kind.VALUE, frame.segments))
+    for holder in plain_nodes.servers:
+        if holder.call("EXISTS", name):
+            break
+    holder.call("SET", name, register)  # What a writer leaves who dies after the first node.
+    assert "new" == manager.retrieve_distributed("key")
+    holder.kill()
+    assert "new" == timed(lambda: manager.retrieve_distributed("key"))
+
+
+def test_a_node_never_goes_back_to_an_older_version(
+    plain_nodes: LocalGroup, manager: DistributedMemoryManager
+) -> None:
+    """A write that was delayed on its way must not undo a later one."""
+    manager.store_distributed("key", "new")
+    name = register_name("key")
+    frame = pack(encode("old"), key="key", version=1)
+    register = pack_register(name, Version(1, 1), Kind.VALUE, frame.segments)
+    for node in manager._service.nodes():
+        with node.take() as connection:
+            marks = Mark(UP, node.life_of(connection), manager._service.members.epoch).both  # type: ignore[attr-defined]
+            connection.call(*scripts.STORE.call([MARK, name], *marks, b"".join(register)))
+    assert "new" == manager.retrieve_distributed("key")
+
+
 def test_with_too_few_nodes_nothing_is_taken_for_absent(
     plain_nodes: LocalGroup, manager: DistributedMemoryManager
 ) -> None:
@@ -331,15 +382,20 @@ def test_damage_on_every_node_is_said_and_never_given_out(
     manager.store_distributed("small", b"x" * 1000)
     manager.store_distributed("large", np.arange(900_000))
     for node in plain_nodes.servers:
-        damage(node)
+        damage(node, "m:r:small")
+        damage(node, "m:c:*")
     for key in ("small", "large"):
         with pytest.raises(CorruptDataError, match=key):
             manager.retrieve_distributed(key)
+    for node in plain_nodes.servers:
+        damage(node, "m:r:large")
+    with pytest.raises(CorruptDataError, match="large"):
+        manager.retrieve_distributed("large")
 
 
-def damage(node: LocalServer) -> None:
-    """Flip one bit in everything that a node holds of ours."""
-    for number, name in enumerate(sorted(node.call("KEYS", "m:[rc]:*"))):  # type: ignore[call-overload]
+def damage(node: LocalServer, names: str = "m:[rc]:*") -> None:
+    """Flip one bit in everything of that name that a node holds of ours."""
+    for number, name in enumerate(sorted(node.call("KEYS", names))):  # type: ignore[call-overload]
         data = bytearray(node.call("GET", name))  # type: ignore[arg-type]
         data[number * 7 % len(data)] ^= 4
         node.call("SET", name, bytes(data))

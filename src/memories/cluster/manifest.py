@@ -17,10 +17,12 @@ import xxhash
 from memories.cluster.register import CHUNK_PREFIX
 from memories.errors import CorruptDataError
 
+UPLOAD_SECONDS = 3 * 3600.0  # The longest that an upload may take from its id to its manifest.
 INLINE_BYTES = 1 << 20  # A larger frame lies in chunks.
 UPLOAD_DIGITS = 32
 _CHUNK_BYTES = 4 << 20
 _MAX_CHUNKS = 8192
+_MAX_CHUNK_BYTES = 512 << 20  # A string of the server is no longer.
 _COUNT_DIGITS = 8
 _FIXED = UPLOAD_DIGITS + _COUNT_DIGITS
 
@@ -96,7 +98,8 @@ def read_manifest(body: bytes | memoryview) -> Manifest:
         raise CorruptDataError("a manifest on a node is damaged") from error
     sizes = fields.nbytes, fields.chunk_bytes
     count = -(-fields.nbytes // fields.chunk_bytes) if min(sizes) > 0 else -1
-    if count != upload.chunks or len(fields.sums) != 8 * count:
+    fitting = fields.chunk_bytes <= _MAX_CHUNK_BYTES and count == upload.chunks
+    if not fitting or len(fields.sums) != 8 * count:
         raise CorruptDataError("a manifest on a node contradicts itself")
     parts = (fields.sums[at : at + 8] for at in range(0, len(fields.sums), 8))
     return Manifest(upload, *sizes, tuple(int.from_bytes(part, "little") for part in parts))

@@ -11,7 +11,13 @@ from collections.abc import Callable, Iterable, Sequence
 
 from memories.cluster import scripts
 from memories.cluster.chunk_repair import ChunkRepair
-from memories.cluster.manifest import Manifest, read_manifest, upload_of, upload_seconds
+from memories.cluster.manifest import (
+    UPLOAD_SECONDS,
+    Manifest,
+    read_manifest,
+    upload_of,
+    upload_seconds,
+)
 from memories.cluster.members import Members
 from memories.cluster.node import Node
 from memories.cluster.plain import REPAIR_BATCH, PlainRegisters
@@ -23,7 +29,7 @@ from memories.cluster.votes import Query
 from memories.cluster.wire import ReplyError
 from memories.errors import CorruptDataError, MemoriesError, UnavailableError
 
-ORPHAN_SECONDS = 6 * 3600.0  # Chunks that nothing names are garbage once they are so old.
+ORPHAN_SECONDS = 2 * UPLOAD_SECONDS  # Chunks that nothing names are garbage once they are so old.
 TOMBSTONE_SECONDS = 3600.0  # A tombstone that all nodes know may go once it is so old.
 
 

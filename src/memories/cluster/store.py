@@ -11,7 +11,13 @@ from typing import NamedTuple
 
 from memories.clock import Clock
 from memories.cluster.chunks import ChunkStore
-from memories.cluster.manifest import INLINE_BYTES, Manifest, new_upload, read_manifest
+from memories.cluster.manifest import (
+    INLINE_BYTES,
+    UPLOAD_SECONDS,
+    Manifest,
+    new_upload,
+    read_manifest,
+)
 from memories.cluster.register import Kind, key_of, register_name
 from memories.cluster.registers import Body, Found, Registers, Written
 from memories.cluster.versions import Version
@@ -58,7 +64,14 @@ class FrameStore:
             body = Body(Kind.VALUE, segments)
             return self._write_one(name, body, if_version)
         upload, chunk_bytes = new_upload(nbytes, self._clock.wall())
+        began = self._clock.monotonic()
         sums = self._chunks.write(upload, chunk_bytes, segments)
+        if self._clock.monotonic() - began > UPLOAD_SECONDS:
+            self._chunks.remove(upload)
+            raise UnavailableError(
+                f"storing {key[:200]!r} took longer than {UPLOAD_SECONDS / 3600:.0f} hours, after "
+                "which its parts may be taken for garbage; nothing has changed"
+            )
         manifest = Manifest(upload, nbytes, chunk_bytes, sums).pack()
         try:
             return self._write_one(name, Body(Kind.MANIFEST, [memoryview(manifest)]), if_version)
