@@ -31,7 +31,9 @@ UPDATE entry SET state = 0, record = NULL WHERE (key, version, token) IN (
         SELECT entry.key, entry.version, entry.token, row_number() OVER (
             PARTITION BY entry.key
             ORDER BY entry.version DESC, entry.state DESC, object.epoch DESC, object.sequence DESC
-        ) AS rank FROM entry JOIN object USING (token) WHERE entry.state != 0
+        ) AS rank FROM entry JOIN object USING (token) WHERE entry.state != 0 AND entry.key IN (
+            SELECT key FROM entry WHERE state != 0 GROUP BY key HAVING count(*) > 1
+        )
     ) WHERE rank > 1
 )
 """

@@ -1,0 +1,105 @@
+"""The writer of an archive, killed while it archives, packs, removes and reclaims.
+
+What was acknowledged is there, what was undone stays undone, and what was under way is there whole
+or not at all: for the same store that opens again, and at the end for a machine that knows only
+the URL.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import bucket_writer_child
+import pytest
+from tests.servers import seaweed
+from tests.servers.fixtures import s3, s3_url  # noqa: F401
+
+from memories.backends.bucket import BucketBackend
+
+Told = dict[str, list[tuple[int, int]]]  # Per key: the version that counts, then what may count.
+
+
+def run_and_kill(url: str, options: str, home: Path, seed: int, seconds: float) -> list[str]:
+    """Return the lines of a child that was killed `seconds` after its first."""
+    command = [
+        sys.executable, bucket_writer_child.__file__, url, options, str(home), str(seed)
+    ]  # fmt: skip
+    child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert child.stdout is not None and child.stderr is not None
+    first = child.stdout.readline()
+    assert first, child.stderr.read()
+    time.sleep(seconds)
+    child.send_signal(signal.SIGKILL)
+    rest, errors = child.communicate(timeout=30)
+    assert -signal.SIGKILL == child.returncode, errors
+    return [line for line in (first + rest).splitlines(keepends=True) if line.endswith("\n")]
+
+
+def learn(told: Told, lines: list[str]) -> None:
+    """Add what a child said to what is known; what it began may have happened or not."""
+    for line in lines:
+        mark, key, version, size = line.split()
+        said = (int(version), int(size))
+        if mark == "!":
+            told[key] = [said]
+        else:
+            told.setdefault(key, [(0, -1)]).append(said)
+
+
+def check(backend: BucketBackend, told: Told) -> None:
+    """Hold the archive against what is known, and learn which of the unknown things happened."""
+    for key, candidates in told.items():
+        found = backend.find(key)
+        if found is None:
+            assert any(size == -1 for _, size in candidates), (key, candidates)
+            told[key] = [one for one in candidates if one[1] == -1][-1:]
+            continue
+        size = dict(candidates).get(found.version, -1)
+        assert size != -1, (key, found.version, candidates)
+        assert bucket_writer_child.content(found.version, size) == bytes(backend.read(found))
+        told[key] = [(found.version, size)]
+    assert [] == [problem for problem in backend.check() if problem.key is not None]
+
+
+def campaign(url: str, options: dict[str, object], home: Path, runs: int) -> None:
+    chance, told = random.Random(runs), Told()
+    for seed in range(runs):
+        seconds = chance.choice([0, 0.01, 0.05, 0.2, 0.5]) * chance.random()
+        learn(told, run_and_kill(url, json.dumps(options), home, seed, seconds))
+        with_options = BucketBackend(url, storage_options=options, directory=home)
+        check(with_options, told)
+        with_options.close()
+    fresh = BucketBackend(url, storage_options=options, directory=home / "fresh")
+    check(fresh, told)
+    fresh.close()
+    assert any(size > 0 for candidates in told.values() for _, size in candidates)
+
+
+def test_a_killed_writer_loses_nothing_in_a_directory(tmp_path: Path) -> None:
+    """A few of many; `make torture` runs the rest."""
+    campaign(str(tmp_path / "bucket"), {}, tmp_path / "home", runs=4)
+
+
+@pytest.mark.torture
+@pytest.mark.timeout(3600)
+def test_a_hundred_kills_lose_nothing_in_a_directory(tmp_path: Path) -> None:
+    """Rare orders of events need many runs."""
+    campaign(str(tmp_path / "bucket"), {}, tmp_path / "home", runs=100)
+
+
+@pytest.mark.torture
+@pytest.mark.server
+@pytest.mark.timeout(3600)
+def test_kills_lose_nothing_on_a_real_server(
+    s3: seaweed.SeaweedServer,  # noqa: F811
+    s3_url: str,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    """Uploads that are cut off are the server's matter too."""
+    campaign(s3_url, s3.storage_options(), tmp_path / "home", runs=15)
