@@ -115,6 +115,7 @@ def test_killed_at_any_call(tmp_path: Path, call: str) -> None:
         process = subprocess.Popen(
             [sys.executable, str(CHILD)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
+        ask(process, tmp_path / f"{at}.before")  # Nothing is imported any more from here on.
         path = tmp_path / f"{at}"
         inject = (f"--trace={call}", f"--inject={call}:signal=KILL:when={at}")
         tracer = Tracer(process.pid, tmp_path / "trace", *inject)
@@ -123,6 +124,7 @@ def test_killed_at_any_call(tmp_path: Path, call: str) -> None:
         if process.returncode == 0:
             break
         killed += 1
+        assert -signal.SIGKILL == process.returncode
         with DiskBackend(path) as again:
             found = {record.key: record.version for record in again.scan()}
             assert found in [prefix(last) for last in range(25)]

@@ -6,6 +6,7 @@ Pure counting. A checkpoint saves it; a replay of the log arrives at the same fi
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 
 from memories.backends.disk.journal import (
     FILE,
@@ -44,7 +45,9 @@ class Ledger:
     def load(cls, manifest: Manifest) -> Ledger:
         """Return the account as a checkpoint left it."""
         ledger = cls()
-        ledger.segments, ledger.packs = manifest.segments, manifest.packs
+        # Copies, for the manifest is saved again, as of its own position, when runs are merged.
+        ledger.segments = {number: copy(stats) for number, stats in manifest.segments.items()}
+        ledger.packs = {number: copy(stats) for number, stats in manifest.packs.items()}
         ledger.log_bytes = sum(stats.size for stats in ledger.segments.values())
         ledger.pack_bytes = sum(stats.size for stats in ledger.packs.values())
         ledger.log_live = sum(stats.live for stats in ledger.segments.values())

@@ -82,7 +82,11 @@ class Log:
         descriptor = self._files.create(path)
         self.highest = number
         handle = Handle(self._files, descriptor)
-        append(self._files, descriptor, [pack_segment_header(number, self.end)])
+        try:
+            append(self._files, descriptor, [pack_segment_header(number, self.end)])
+        except BaseException:
+            self._files.unlink(path)  # Without a header it would count as damaged.
+            raise
         self._active = self._handles.keep(number, handle)
         self._unsynced.append((number, handle))
         self._new_names = True

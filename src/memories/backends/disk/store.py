@@ -82,9 +82,8 @@ class DiskBackend(SearchingBackend):
         files: Files | None = None,
     ) -> None:
         self._layout = Layout(Path(path))
-        mmap = mmap and not warn_if_remote(self._layout.root)
         self._files = Files() if files is None else files
-        self._mmap, self._durability, self._verify = mmap, durability, verify
+        self._durability, self._verify = durability, verify
         self._capacity = capacity_bytes
         self._closed, self._forked, self._read_only = False, False, read_only
         self._follower: Follower | None = None
@@ -94,6 +93,7 @@ class DiskBackend(SearchingBackend):
         self._damage: list[str] = []
         self._follow_lock = threading.Lock()
         try:
+            self._mmap = mmap and not warn_if_remote(self._layout.root)
             if read_only:
                 layouts.verify(self._layout)
                 self._follow()
