@@ -1,7 +1,7 @@
 """Reads a small, plain frame in one go: most frames in a log are such, and each is read whole.
 
 Not a second reader: it takes what `OpenFrame` would take, checks what it would check, and leaves
-everything else to it: frames in several pieces, compressed ones, signed ones, damaged ones.
+everything else to it: frames that are large, compressed, signed or damaged.
 """
 
 from __future__ import annotations
@@ -46,33 +46,33 @@ def _read(frame: memoryview, key: str) -> Parts | None:
     if not sound:
         return None
     fields = _decode_fields(frame[_PREFIX_NBYTES : _PREFIX_NBYTES + packed])
-    plain = fields.key == key and fields.content and not (fields.spill or fields.prelude)
-    if not plain or carries_code(fields.codec):
+    if fields.key != key or fields.spill is not None or carries_code(fields.codec):
         return None
     content = _decode_content(fields.content)
-    buffers = _buffers(frame[nbytes:], content.buffers, fields.raw)
-    if buffers is None:
+    lead = [fields.prelude] if fields.prelude is not None else []
+    buffers = _buffers(frame[nbytes:], lead + content.buffers)
+    if buffers is None or sum([piece.raw for piece in content.buffers]) != fields.raw:
         return None
-    return Parts(fields.codec, _decode_meta(content.meta), buffers, _NOTHING)
+    meta = _decode_meta(content.meta)
+    return Parts(fields.codec, meta, tuple(buffers[len(lead) :]), _NOTHING)
 
 
-def _buffers(
-    body: memoryview, pieces: list[layout.Piece], raw: int
-) -> tuple[memoryview, ...] | None:
-    """Return at most one buffer, which fills the body but for its padding."""
-    if not pieces:
-        return None if raw or body else ()
-    if len(pieces) > 1:
-        return None
-    piece = pieces[0]
-    plain = (
-        piece.compressor == RAW
-        and 0 < piece.stored == piece.raw == raw
-        and not (piece.offset or piece.lengths)
-        and raw + (-raw & 63) == len(body)
-    )
-    if not plain:
-        return None
-    data = body[:raw]
-    whole = xxh3_64_intdigest(data).to_bytes(8, "little") == piece.sums and not any(body[raw:])
-    return (data,) if whole else None
+def _buffers(body: memoryview, pieces: list[layout.Piece]) -> list[memoryview] | None:
+    """Return the verified bytes of raw pieces, between which there is nothing but padding."""
+    end, found = 0, []
+    for piece in pieces:
+        start, raw = piece.offset, piece.raw
+        plain = (
+            piece.compressor == RAW
+            and 0 < piece.stored == raw
+            and start == end + (-end & 63)
+            and not piece.lengths
+            and not any(body[end:start])
+        )
+        data = body[start : start + raw]
+        if not plain or xxh3_64_intdigest(data).to_bytes(8, "little") != piece.sums:
+            return None
+        end = start + raw
+        found.append(data)
+    padded = end + (-end & 63) == len(body) and not any(body[end:])
+    return found if padded else None

@@ -1,0 +1,60 @@
+"""The short way to a small frame takes nothing that the long way would refuse."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from memories import codecs
+from memories.codecs.frame import pack
+from memories.codecs.opened import open_frame
+from memories.codecs.small import read_small
+from memories.codecs.trust import Keyring
+
+PLAIN = [b"x", bytes(range(256)) * 4, "text \u20ac", 7, 2.5, None, np.arange(50.0), (1, "a", b"b")]
+
+
+def framed(value: Any, *, compression: str = "none") -> bytes:
+    parts = codecs.encode(value)
+    frame = pack(parts, key="k", version=3, compression=compression, signer=Keyring())
+    return b"".join(frame.segments)
+
+
+@pytest.mark.parametrize("value", PLAIN, ids=lambda value: type(value).__name__)
+def test_it_reads_what_the_long_way_reads(value: Any) -> None:
+    """The same parts, and so the same value."""
+    frame = memoryview(framed(value))
+    parts = read_small(frame, "k")
+    long = open_frame(frame, key="k").parts()
+    assert parts is not None
+    assert (long.codec, long.meta) == (parts.codec, parts.meta)
+    assert [bytes(buffer) for buffer in long.buffers] == [bytes(buffer) for buffer in parts.buffers]
+    assert all(buffer.readonly for buffer in parts.buffers)
+
+
+@pytest.mark.parametrize(
+    "value", [b"some bytes", np.arange(50.0), 7], ids=["bytes", "array", "int"]
+)
+def test_no_damage_gets_through(value: Any) -> None:
+    """Every flipped bit, every cut and every byte too many is left to whoever names it."""
+    frame = framed(value)
+    assert read_small(memoryview(frame), "k") is not None
+    assert read_small(memoryview(frame), "other") is None
+    for at in range(len(frame)):
+        for bit in range(8):
+            damaged = bytearray(frame)
+            damaged[at] ^= 1 << bit
+            assert read_small(memoryview(bytes(damaged)), "k") is None, (at, bit)
+        assert read_small(memoryview(frame[:at]), "k") is None, at
+    assert read_small(memoryview(frame + bytes(64)), "k") is None
+
+
+def test_what_is_not_plain_is_left_alone() -> None:
+    """Compressed values, and above all what could run code: its signature is checked elsewhere."""
+    squeezed = memoryview(framed(np.zeros(20_000), compression="lz4"))
+    signed = memoryview(framed({1, 2, complex(1, 2)} | {object}))
+    assert open_frame(signed).signed_by
+    assert read_small(squeezed, "k") is None
+    assert read_small(signed, "k") is None
