@@ -1,0 +1,181 @@
+"""Time per repeated read in the real engine's four tiers, against an exclusive chain of LRUs.
+
+Not a test of the media: values are scaled down, the disk and the directory that stand for cold and
+glacier are real, but what a read costs is looked up in a table of latencies, and the clock is moved
+by hand to the times of the trace. So what is measured is which tier answers, and nothing else.
+
+    python benchmarks/hierarchy.py [TRACES] [--only NAME ...] [--requests 6000]
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import random
+import sys
+import tempfile
+import time
+from collections import OrderedDict
+from typing import NamedTuple
+
+from placement import find_traces
+
+from memories import policies
+from memories.config import make_settings
+from memories.core.assembly import assemble
+from memories.entry import DEFAULT_TERMS
+from memories.migration.settings import MigrationSettings
+from memories.parcel import Parcel
+from memories.simulator import replay
+from memories.testing.clock import ManualClock
+from memories.traces import Trace, read_trace
+
+SECONDS = {"hot": 1e-6, "warm": 1e-5, "cold": 1e-3, "glacier": 0.1}  # What a read costs.
+SHARES = {"hot": 0.03, "warm": 0.07, "cold": 0.2}  # Of the bytes of all keys; glacier has the rest.
+NAMES = (
+    "web_nasa", "web_product07", "lirs_multi3", "tencent_ns3300", "tencent_ns1326",
+    "cloudphysics_io", "kvcache_conversation_a",
+)  # fmt: skip
+VALUE_BYTES = 4000  # What a value has on average once it is scaled down.
+LOOK_SECONDS = 0.1
+
+
+class Outcome(NamedTuple):
+    seconds: float  # Per repeated read.
+    in_memory: float  # The share of these that hot or warm answered.
+    moved: float  # Bytes moved for each byte stored or read.
+
+
+def scaled(trace: Trace, requests: int) -> Trace:
+    """Return the first requests, their sizes scaled so that the mean is `VALUE_BYTES`."""
+    part = Trace(*(column[:requests] for column in trace))
+    mean = part.footprint_bytes / part.distinct_keys
+    sizes = [max(1, round(size * VALUE_BYTES / mean)) for size in part.sizes]
+    return Trace(part.times, part.keys, sizes)
+
+
+def capacities(trace: Trace) -> dict[str, int]:
+    # What the engine charges for an entry beside its payload is charged to both.
+    total = sum(size + 256 for size in dict(zip(trace.keys, trace.sizes, strict=True)).values())
+    return {name: int(share * total) for name, share in SHARES.items()}
+
+
+def chain(trace: Trace) -> Outcome:
+    """Run the accesses through LRUs of the same sizes: each read lifts to hot, victims sink."""
+    limits = [*capacities(trace).values(), math.inf]
+    tiers: list[OrderedDict[str, int]] = [OrderedDict() for _ in limits]
+    held = [0] * 4
+    seconds, reads, fast, moved, asked = 0.0, 0, 0, 0, 0
+    for key, plain in zip(trace.keys, trace.sizes, strict=True):
+        size = plain + 256
+        asked += size
+        at = next((number for number, tier in enumerate(tiers) if key in tier), None)
+        if at is not None:
+            reads, seconds, fast = reads + 1, seconds + list(SECONDS.values())[at], fast + (at < 2)
+            held[at] -= tiers[at].pop(key)
+            moved += size * (at > 0)
+        tiers[0][key] = size
+        held[0] += size
+        for number in range(3):
+            while held[number] > limits[number]:
+                victim, length = tiers[number].popitem(last=False)
+                held[number] -= length
+                tiers[number + 1][victim] = length
+                held[number + 1] += length
+                moved += length
+    return Outcome(seconds / max(reads, 1), fast / max(reads, 1), moved / asked)
+
+
+def engine(trace: Trace, prefetch: str) -> Outcome:
+    """Run the accesses through the engine: first ones are stores, all others are reads."""
+    sizes = capacities(trace)
+    clock = ManualClock()
+    with tempfile.TemporaryDirectory() as folder:
+        options = {
+            "storage_path": folder, "glacier_url": None, "storage_options": None,
+            "hot_device": "cpu", "eviction_policy": "auto", "compression": None,
+            "durability": "relaxed", "write_through": False, "on_full": "raise", "rules": (),
+            "prefetch": prefetch, "read_only": False, "trusted_keys": (),
+        }  # fmt: skip
+        texts = [f"{size} B" for size in sizes.values()]
+        settings = make_settings(*texts, True, **options)
+        works = assemble(settings, MigrationSettings(interval_seconds=3600), clock)
+        try:
+            return run(trace, works, clock)
+        finally:
+            works.abandon()
+
+
+def noise(size: int) -> bytes:
+    """Return bytes that no codec makes smaller, so that capacities mean the same everywhere."""
+    return random.randbytes(size)
+
+
+def run(trace: Trace, works: object, clock: ManualClock) -> Outcome:
+    hierarchy, migrator = works.hierarchy, works.migrator  # type: ignore[attr-defined]
+    seen: set[str] = set()
+    seconds, reads, fast, asked = 0.0, 0, 0, 0
+    looked_at = clock.monotonic()
+    previous = trace.times[0]
+    for at, key, size in zip(*trace, strict=True):
+        clock.advance(max(at - previous, 1e-3))
+        previous = at
+        asked += size + 256
+        if key in seen:
+            tier = hierarchy.find(key).tier
+            reads, seconds = reads + 1, seconds + SECONDS[tier]
+            fast += not tier.durable
+            hierarchy.get(key)
+        else:
+            seen.add(key)
+            hierarchy.put(key, Parcel.of(noise(size)), terms=DEFAULT_TERMS)
+        if clock.monotonic() - looked_at >= LOOK_SECONDS:
+            looked_at = clock.monotonic()
+            migrator.tick()
+    stats = works.stats()  # type: ignore[attr-defined]
+    moved = sum(stats.moved_bytes.values())
+    return Outcome(seconds / max(reads, 1), fast / max(reads, 1), moved / asked)
+
+
+def simulated(trace: Trace) -> float:
+    """Return the share of repeated reads that one tier as large as hot and warm would answer."""
+    sizes = capacities(trace)
+    weighed = Trace(trace.times, trace.keys, [size + 256 for size in trace.sizes])
+    outcome = replay(weighed, policies.make("auto", sizes["hot"] + sizes["warm"]))
+    return 1 - outcome.re_access_miss_ratio
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("traces", nargs="?", help="folder of traces (or MEMORIES_TRACES)")
+    parser.add_argument("--only", nargs="*", help="names of the traces to replay")
+    parser.add_argument("--requests", type=int, default=6000)
+    parser.add_argument("--prefetch", default="off", help="as in MemoryManager")
+    arguments = parser.parse_args()
+    folder = find_traces(arguments.traces)
+    if folder is None:
+        print("hierarchy: skipped, no traces: give their folder, or set MEMORIES_TRACES")
+        return 0
+    print(f"Reads cost {SECONDS} s; capacities {SHARES} of the bytes of all keys.\n")
+    print("| trace | LRU chain (ms) | engine (ms) | ratio | in RAM: engine | simulator | moved |")
+    print("|---|--:|--:|--:|--:|--:|--:|")
+    ratios = []
+    for name in arguments.only or NAMES:
+        started = time.perf_counter()
+        trace = scaled(read_trace(folder / f"{name}.npz"), arguments.requests)
+        base, ours, ideal = chain(trace), engine(trace, arguments.prefetch), simulated(trace)
+        ratios.append(ours.seconds / base.seconds)
+        print(
+            f"| {name} | {1e3 * base.seconds:.3f} | {1e3 * ours.seconds:.3f} | {ratios[-1]:.3f} "
+            f"| {ours.in_memory:.3f} | {ideal:.3f} | {ours.moved:.2f} |",
+            flush=True,
+        )
+        print(f"  {time.perf_counter() - started:.0f} s", file=sys.stderr)
+    mean = math.exp(sum(map(math.log, ratios)) / len(ratios))
+    print(f"\nGeometric mean {mean:.3f} (bar 0.95), worst {max(ratios):.3f} (bar 1.02);")
+    print("moved: bytes moved for each byte stored or read (bar 3).")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
