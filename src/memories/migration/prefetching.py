@@ -21,6 +21,7 @@ from memories.entry import Cause, Entry, ExpiringEntry, Record, TierName
 from memories.errors import MemoriesError, TierFullError
 from memories.events import Event, Failed, Moved, Prefetched, Removed, Retrieved, Stored
 from memories.locks import new_lock
+from memories.logs import logger
 from memories.policies.predictors import Prefetcher
 
 WORKERS = 4  # So that one slow fetch from far away does not hold up the others.
@@ -155,7 +156,15 @@ class Prefetching:
     def _run(self) -> None:
         while self._wake.get():
             started = time.thread_time()
-            self.settle()
+            try:
+                self.settle()
+            except Exception as error:
+                # A fault of ours must not end prefetching silently: say so, and go on.
+                logger.exception("fetching ahead failed")
+                hierarchy = self._hierarchy()
+                if hierarchy is not None:
+                    now = self._clock.monotonic()
+                    hierarchy.events.emit(Failed("", now, "fetch ahead", error))
             time.sleep(REST * (time.thread_time() - started))
 
     def _learn(self) -> None:
