@@ -40,7 +40,7 @@ bench: ## Run the benchmarks side by side with their peers.
 	@for script in benchmarks/[a-z]*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
 torture: ## Run the long campaigns: kills, faults and races, many times over.
-	@.ci/venv test
+	@.ci/venv test torture
 	@$(BIN)/python -m pytest -m torture --timeout 3600 $(ARGS)
 
 test-gpu: ## Run the tests that need a CUDA device.

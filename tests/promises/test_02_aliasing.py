@@ -80,3 +80,23 @@ def test_a_view_outlives_its_value(manager: MemoryManager) -> None:
         manager.store("a", "other", tier)
         manager.delete("a")
         assert np.array_equal(np.arange(1_000_000), view)
+
+
+@pytest.mark.parametrize("tier", TIERS)
+def test_a_tensor_is_cloned_unless_the_caller_vouches(manager: MemoryManager, tier: str) -> None:
+    """torch cannot make it read-only: by default nothing that a reader does reaches another."""
+    torch = pytest.importorskip("torch")
+    weight = torch.zeros(1000)
+    manager.store("state", {"a": weight, "tied": weight.view(10, 100)}, tier)
+    manager.store("tensor", weight, tier)
+    weight[:] = -1
+    manager.retrieve("state")["a"][:] = 7
+    manager.retrieve("tensor")[:] = 7
+    assert 0 == manager.retrieve("tensor").abs().sum()
+    own, lent = manager.retrieve("state"), manager.retrieve("state", copy=False)
+    for state in (own, lent):
+        assert 0 == state["a"].abs().sum()
+        assert state["a"].data_ptr() == state["tied"].data_ptr()
+    if tier in ("hot", "warm"):
+        again = manager.retrieve("state", copy=False)
+        assert own["a"].data_ptr() != lent["a"].data_ptr() == again["a"].data_ptr()

@@ -10,6 +10,7 @@ a fuzzer would never get past them.
 from __future__ import annotations
 
 import importlib
+import os
 import pickle
 import pkgutil
 import random
@@ -24,6 +25,7 @@ from typing import Any
 import atheris
 import msgspec
 
+os.environ["RUST_BACKTRACE"] = "0"  # polars panics at damage; to tell where takes a second.
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
@@ -112,7 +114,7 @@ def mutate(data: bytes, max_size: int, seed: int) -> bytes:
 
 def test_one_input(data: bytes) -> None:
     """Read the input as it is, and a frame as an adversary would finish it."""
-    started = time.monotonic()
+    started = time.process_time()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for read in readings(data):
@@ -120,7 +122,7 @@ def test_one_input(data: bytes) -> None:
                 read()
             except MemoriesError:
                 continue
-    assert time.monotonic() - started < MAX_SECONDS, "that took too long"
+    assert time.process_time() - started < MAX_SECONDS, "that took too long"
 
 
 def readings(data: bytes) -> list[Any]:

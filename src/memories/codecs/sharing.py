@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from memories.codecs import arrays, registry, scalars, structures
-from memories.codecs.base import Parts, Sharing
+from memories.codecs.base import Codec, Parts, Sharing
 from memories.codecs.memory import freeze, own
 from memories.codecs.sizes import meta_size, size_of
 
@@ -45,6 +45,8 @@ class Held:
         Raises:
             CorruptDataError: the parts came out of a frame that its writer had damaged.
         """
+        if type(registry.get(self.parts.codec)).share is not Codec.share:
+            return self.open()  # What is cheaper to clone than to decode is not lent.
         return registry.decode(self.parts._replace(given=self.parts.owned))
 
     @property
