@@ -24,6 +24,7 @@ MAX_LINES = 400
 LAYERS = (
     ("errors", "_version"),
     ("clock", "histogram", "keys", "locks", "logs", "optional", "units"),
+    ("progress",),
     ("entry",),
     ("events", "front", "rules", "sizing", "traces"),
     ("config",),

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from memories.analytics.panels import panels_of
 from memories.entry import TierName
 from memories.errors import InvalidOptionError, StorageError
 from memories.optional import require
@@ -30,13 +31,23 @@ DOTS_PER_INCH = 120
 LEAST_PERCENT = 1e-6
 
 
-def plot(series: Series, path_or_ax: Any = None) -> Any:
+def plot(
+    series: Series,
+    path_or_ax: Any = None,
+    *,
+    heat: Mapping[str, int] | None = None,
+    curve: Any = None,
+) -> Any:
     """Draw the series of `Analytics.series` and return the Axes that shows the usage.
+
+    A figure of its own shows moves, latencies, heat and the curve too, where there are any.
 
     Args:
         series: What `get_analytics()` gives.
         path_or_ax: A file to write, whose suffix chooses the format; an Axes, which takes usage and
             hit rate together; or None for a new figure, reached by `axes.figure`.
+        heat: Reads by key prefix.
+        curve: Miss ratio by capacity.
 
     Raises:
         MissingPackageError: matplotlib is not installed.
@@ -45,13 +56,23 @@ def plot(series: Series, path_or_ax: Any = None) -> Any:
     """
     if path_or_ax is not None and not isinstance(path_or_ax, (str, os.PathLike)):
         return _draw_together(series, path_or_ax)
+    more = panels_of(series, heat, curve)
+    columns = 1 + (len(more) + 1) // 2
     figure = require("matplotlib.figure", extra="plot").Figure(
-        figsize=INCHES, dpi=DOTS_PER_INCH, layout="constrained"
+        figsize=(INCHES[0] * (1 + 0.6 * (columns - 1)), INCHES[1]),
+        dpi=DOTS_PER_INCH,
+        layout="constrained",
     )
-    usage, rate = figure.subplots(2, 1, sharex=True)
+    grid = figure.subplots(2, columns, squeeze=False)
+    usage, rate = grid[:, 0]
     draw_usage(series, usage)
     draw_hit_rate(series, rate)
     rate.set_xlabel("seconds since the analytics were enabled")
+    further = list(grid[:, 1:].T.flat)
+    for draw, axes in zip(more, further, strict=False):
+        draw(axes)
+    for unused in further[len(more) :]:
+        unused.remove()
     if path_or_ax is not None:
         _write(figure, Path(path_or_ax))
     return usage
@@ -66,7 +87,7 @@ def draw_usage(series: Series, axes: Any) -> None:
     axes.set_ylabel("usage (% of configured)")
     axes.set_ylim(bottom=0)
     axes.grid(alpha=0.3)
-    axes.legend(loc="upper left", ncols=4, frameon=False)
+    axes.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=4, frameon=False)
 
 
 def draw_hit_rate(series: Series, axes: Any) -> None:

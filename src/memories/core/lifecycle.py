@@ -12,9 +12,11 @@ import weakref
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from memories.analytics import plot
+from memories.analytics.panels import MOST_ENTRIES, heat_of
 from memories.backends.base import Backend, Problem
 from memories.clock import Clock
 from memories.config import Settings
@@ -213,7 +215,14 @@ class Engine:
 
     def plot_analytics(self, path_or_ax: Any) -> Any:
         """Plot the series sampled so far."""
-        return plot(self.get_analytics(None), path_or_ax)
+        stats = self.stats()
+        entries = islice(list(self.hierarchy.catalog.entries.values()), MOST_ENTRIES)
+        return plot(
+            self.get_analytics(None),
+            path_or_ax,
+            heat=heat_of(entries),
+            curve=self.watch.curve(stats.reads - stats.misses),
+        )
 
     def describe(self) -> str:
         """Return the state of the manager in one line."""
