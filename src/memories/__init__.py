@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from memories._version import __version__
-from memories.entry import Cause, TierName
 from memories.errors import (
     ArchivedError,
     BusyError,
@@ -34,6 +33,7 @@ if TYPE_CHECKING:
     from memories.codecs import Codec, Parts, register_codec
     from memories.core.distributed_manager import DistributedMemoryManager
     from memories.core.memory_manager import MemoryManager
+    from memories.entry import Cause, TierName
     from memories.migration.settings import MigrationSettings
     from memories.policies import Policy, register_policy
     from memories.rules import Rule
@@ -71,6 +71,8 @@ __all__ = [
 ]
 
 _LAZY = {
+    "Cause": "memories.entry",
+    "TierName": "memories.entry",
     "Codec": "memories.codecs",
     "DistributedMemoryManager": "memories.core.distributed_manager",
     "MemoryManager": "memories.core.memory_manager",
