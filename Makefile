@@ -6,7 +6,7 @@ ARGS ?=
 export PYTHON
 BIN := .venv/bin
 
-.PHONY: help demo test check lint format bench torture test-gpu clean
+.PHONY: help demo test check lint format bench reference torture test-gpu clean
 .DEFAULT_GOAL := help
 
 help: ## Show this list.
@@ -38,6 +38,10 @@ format: ## Rewrite the sources in the one format.
 bench: ## Run the benchmarks side by side with their peers.
 	@.ci/venv bench
 	@for script in benchmarks/[a-z]*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+reference: ## Write docs/reference anew from the docstrings.
+	@.ci/venv test
+	@$(BIN)/python docs/reference/generate.py
 
 torture: ## Run the long campaigns: kills, faults and races, many times over.
 	@.ci/venv test torture

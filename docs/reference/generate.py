@@ -1,0 +1,101 @@
+"""Writes the reference from the docstrings: `python docs/reference/generate.py`.
+
+Not a documentation system: one file a topic, each name with its signature and its docstring as they
+stand in the source. A test fails when the files are behind the source.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+FOLDER = Path(__file__).resolve().parent
+TOPICS = {
+    "manager": ("The manager", ["memories:MemoryManager", "memories:MigrationSettings"]),
+    "distributed": ("The distributed manager", ["memories:DistributedMemoryManager"]),
+    "observing": (
+        "What a manager shows",
+        [
+            "memories.statistics:Stats", "memories.statistics:TierStats",
+            "memories.statistics:Volume", "memories.histogram:Latency",
+            "memories.analytics:Series", "memories.core.explain:Explanation",
+            "memories.dashboard:Dashboard", "memories.metrics:prometheus_text",
+            "memories.metrics:instrument", "memories.progress:bar",
+        ],
+    ),
+    "extending": (
+        "Codecs and policies of one's own",
+        [
+            "memories:Codec", "memories:Parts", "memories:register_codec", "memories:Policy",
+            "memories:register_policy",
+        ],
+    ),
+}  # fmt: skip
+
+
+def pages() -> Iterator[tuple[Path, str]]:
+    """Yield each file of the reference and what it must say."""
+    for name, (title, things) in TOPICS.items():
+        parts = [
+            f"# {title}",
+            "Generated from the docstrings by `docs/reference/generate.py`; change those instead.",
+            *(part for thing in things for part in describe(thing)),
+        ]
+        yield FOLDER / f"{name}.md", "\n\n".join(parts) + "\n"
+
+
+def describe(thing: str) -> Iterator[str]:
+    """Yield what is said of a class or a function, and of the public members of a class."""
+    module, _, name = thing.partition(":")
+    found = getattr(import_module(module), name)
+    yield f"## `{name}`"
+    yield from _block(name, found)
+    if not inspect.isclass(found):
+        return
+    for member, value in sorted(_members(found).items()):
+        yield f"### `{name}.{member}`"
+        yield from _block(member, value)
+
+
+def _members(found: type) -> dict[str, Any]:
+    members = {}
+    for kind in reversed(found.__mro__):
+        if kind.__module__.startswith("memories"):
+            members.update(vars(kind))
+    plain = (staticmethod, classmethod, property)
+    return {
+        name: value
+        for name, value in members.items()
+        if not name.startswith("_") and (inspect.isfunction(value) or isinstance(value, plain))
+    }
+
+
+def _block(name: str, found: Any) -> Iterator[str]:
+    target = found.__func__ if isinstance(found, (staticmethod, classmethod)) else found
+    lines = []
+    if not isinstance(target, property):
+        lines += [f"{name}{_signature(target)}", ""]
+    lines += (inspect.getdoc(target) or "").splitlines()
+    yield "\n".join(["```text", *lines, "```"])
+
+
+def _signature(target: Any) -> str:
+    try:
+        signature = inspect.signature(target)
+    except ValueError:
+        return ""
+    parameters = [one for one in signature.parameters.values() if one.name != "self"]
+    return str(signature.replace(parameters=parameters))
+
+
+def main() -> None:
+    """Write every file."""
+    for path, text in pages():
+        path.write_text(text, "utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,26 @@
+"""The reference says what the docstrings say, and the first document leads to all others."""
+
+from __future__ import annotations
+
+import runpy
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+GENERATOR = ROOT / "docs" / "reference" / "generate.py"
+
+
+def test_the_reference_is_up_to_date() -> None:
+    """`make reference` writes it anew; a reference of last month misleads."""
+    pages = dict(runpy.run_path(str(GENERATOR))["pages"]())
+    written = {path.name: path.read_text("utf-8") for path in GENERATOR.parent.glob("*.md")}
+    assert {path.name: text for path, text in pages.items()} == written
+
+
+def test_every_document_is_reached_from_the_first() -> None:
+    """Whoever starts at docs/README.md finds each of them."""
+    index = (ROOT / "docs" / "README.md").read_text("utf-8")
+    folder = ROOT / "docs"
+    documents = {str(path.relative_to(folder)) for path in folder.rglob("*.md")}
+    listed = {name for name in documents if f"({name})" in index}
+    aside = {name for name in documents if name.startswith("decisions/")} | {"README.md"}
+    assert set() == documents - listed - aside
