@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -57,11 +58,13 @@ def test_every_command_is_documented() -> None:
 
 
 def test_every_command_of_a_group_is_documented() -> None:
-    """The same for the commands below `snapshot`."""
+    """The same for the commands below `snapshot`, `cluster` and `key`."""
     text = DOCUMENT.read_text("utf-8")
-    group = app.get_command(None, "snapshot")  # type: ignore[arg-type]
-    assert isinstance(group, click.Group)
-    assert [] == [name for name in group.commands if f"`{name}`" not in text]
+    for name in app.list_commands(None):  # type: ignore[arg-type]
+        group = app.get_command(None, name)  # type: ignore[arg-type]
+        if isinstance(group, click.Group):
+            commands = group.commands
+            assert [] == [one for one in commands if not re.search(rf"[`| ]{one}[` ]", text)], name
 
 
 def test_python_dash_m_is_the_same_program() -> None:

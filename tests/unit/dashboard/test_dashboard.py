@@ -26,7 +26,7 @@ AWKWARD = "a/b ?&#<script>alert(1)</script>"
 @pytest.fixture
 def manager() -> Iterator[MemoryManager]:
     """Return a manager with a few keys."""
-    with MemoryManager(0.001, 0.001, 1) as made:
+    with MemoryManager(0.001, 0.001, 1, migration=False) as made:
         made.store(AWKWARD, b"x" * 1000, tier="warm", pin=True)
         made.retrieve(AWKWARD)
         yield made
