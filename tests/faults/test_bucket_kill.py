@@ -30,7 +30,8 @@ def run_and_kill(url: str, options: str, home: Path, seed: int, seconds: float) 
     command = [
         sys.executable, bucket_writer_child.__file__, url, options, str(home), str(seed)
     ]  # fmt: skip
-    child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    # Unbuffered: what a buffered stream has read ahead, `communicate` would not return.
+    child = subprocess.Popen(command, bufsize=0, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert child.stdout is not None and child.stderr is not None
     first = child.stdout.readline()
     assert first, child.stderr.read()
@@ -38,7 +39,8 @@ def run_and_kill(url: str, options: str, home: Path, seed: int, seconds: float) 
     child.send_signal(signal.SIGKILL)
     rest, errors = child.communicate(timeout=30)
     assert -signal.SIGKILL == child.returncode, errors
-    return [line for line in (first + rest).splitlines(keepends=True) if line.endswith("\n")]
+    whole, _, _ = (first + rest).decode().rpartition("\n")
+    return whole.splitlines()
 
 
 def learn(told: Told, lines: list[str]) -> None:
