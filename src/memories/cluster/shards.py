@@ -7,6 +7,7 @@ that answers is asked for its view, and the one with the highest number holds.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 
 from memories.cluster.address import Address
@@ -17,6 +18,7 @@ from memories.errors import InvalidOptionError, UnavailableError
 
 _REFRESH_SECONDS = 0.1  # No two refreshes follow each other faster.
 _ASK_SECONDS = 0.5
+_FOUND_SECONDS = 2.0
 # On a replica it lets us read, and on a primary it says nothing.
 GREETING = (("READONLY",),)
 
@@ -47,7 +49,7 @@ class Shards:
         self._nodes: dict[str, Node] = {}
         self._seeds = [self._make(seed) for seed in seeds]
         self._refreshing = threading.Lock()
-        self._refreshed_at = -1.0
+        self._refreshed_at = float("-inf")
 
     def found(self) -> None:
         """Learn who is there for the first time.
@@ -56,18 +58,26 @@ class Shards:
             UnavailableError: nobody answers, or not every slot is served.
             InvalidOptionError: a primary has fewer replicas than the copies need.
         """
-        self.refresh()
+        end = self.monotonic() + _FOUND_SECONDS
+        while (reason := self._refused()) and self.monotonic() < end:
+            self.refresh()  # Nodes tell each other of a replica by and by.
+        if reason:
+            raise reason
+
+    def _refused(self) -> Exception | None:
+        """Return why the Cluster cannot be used as the view has it."""
         if not self.topology.whole:
             reasons = "; ".join(f"{node.name}: {node.last_error}" for node in self.everyone())
-            raise UnavailableError(
+            return UnavailableError(
                 f"the cluster does not serve all of its slots, as far as its nodes say ({reasons})"
             )
         for shard in self.topology.all_shards():
             if len(shard.replicas) < self.copies - 1:
-                raise InvalidOptionError(
+                return InvalidOptionError(
                     f"replication_factor={self.copies} needs {self.copies - 1} replicas of every "
                     f"primary, and {shard.primary} has {len(shard.replicas)}"
                 )
+        return None
 
     def node(self, name: str) -> Node:
         """Return the node of that name, known before or not."""
@@ -107,12 +117,13 @@ class Shards:
         """Ask the nodes for their views, unless that was just done; silence changes nothing."""
         asked_at = self.monotonic()
         with self._refreshing:
-            if self._refreshed_at >= asked_at - _REFRESH_SECONDS >= 0:
-                return
+            if self._refreshed_at > asked_at:
+                return  # Somebody else did while we waited.
+            time.sleep(max(0.0, self._refreshed_at + _REFRESH_SECONDS - self.monotonic()))
             views = [view for node in self._asked() if (view := self._view_of(node))]
             if views:
-                # Of equals the one that has lost nobody; a node alone keeps its old view for long.
-                newest = max(views, key=lambda one: (one.epoch, one.whole))
+                # Of equals the one that knows most: a node that was cut off keeps its old view.
+                newest = max(views, key=lambda one: (one.epoch, one.whole, one.members))
                 if newest.epoch >= self.topology.epoch:
                     self.topology = newest
             self._refreshed_at = self.monotonic()

@@ -73,6 +73,11 @@ class Topology:
         """Return whether every slot is served."""
         return None not in self.shards
 
+    @property
+    def members(self) -> int:
+        """Return how many nodes the view has."""
+        return len({name for shard in self.all_shards() for name in shard.everyone})
+
     def shard_of(self, name: bytes) -> Shard:
         """Return who serves a name.
 

@@ -129,12 +129,21 @@ def whole(servers: Sequence[LocalServer], primaries: int) -> bool:
         state = _text(server, "CLUSTER", "INFO")
         if "cluster_state:ok" not in state or f"cluster_slots_ok:{SLOTS}" not in state:
             return False
+        if _known(server) != len(servers):
+            return False
         replication = _text(server, "INFO", "replication")
         if number >= primaries and "master_link_status:up" not in replication:
             return False
         if number < primaries and len(servers) > primaries and "state=online" not in replication:
             return False
     return True
+
+
+def _known(server: LocalServer) -> int:
+    """Return how many servers a server knows to serve slots, as primary or replica."""
+    reply = server.call("CLUSTER", "SLOTS")
+    assert isinstance(reply, list)
+    return sum(len(served[2:]) for served in reply)
 
 
 def _links(server: LocalServer) -> int:
