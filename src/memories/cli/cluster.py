@@ -6,18 +6,22 @@ take the addresses of any nodes.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import click
+import msgspec
 
-from memories.cli.failure import Failure
+from memories.cli.failure import DAMAGED, UNAVAILABLE, Failure
 from memories.cli.store import json_option
-from memories.cli.words import print_json
-from memories.units import parse_size
+from memories.cli.words import escape, print_json
+from memories.units import format_size, parse_size
 
 if TYPE_CHECKING:
     from memories.cluster.local.kept import KeptGroup
+    from memories.cluster.survey import Survey
 
+_NO_TIERS = ("1MB", "1MB", "1MB")
 name_option = click.option(
     "--name", default="default", show_default=True, help="Which local servers, if several are up."
 )
@@ -74,6 +78,89 @@ def down(name: str, as_json: bool) -> None:
         print_json({"name": name, "ended": ended})
     else:
         click.echo(f"{ended} ended", err=True)
+
+
+@cluster.command()
+@nodes_argument
+@name_option
+@json_option
+def status(nodes: tuple[str, ...], name: str, as_json: bool) -> None:
+    """Show each NODE (host:port or a URL), or the local servers if none is named.
+
+    A node that does not answer is shown as offline, and the command fails.
+    """
+    states = _look(_nodes(nodes, name)).states
+    if as_json:
+        print_json(states)
+    else:
+        _print_table(states)
+    if not all(state["online"] for state in states.values()):
+        raise Failure("not every node is online", exit_code=UNAVAILABLE)
+
+
+@cluster.command()
+@nodes_argument
+@click.option("--shallow", is_flag=True, help="Do not read every copy of large values.")
+@name_option
+@json_option
+def repair(nodes: tuple[str, ...], shallow: bool, name: str, as_json: bool) -> None:
+    """Make every copy on each NODE whole again, and sweep garbage.
+
+    All nodes must be named, or one of a Valkey Cluster; without any, the local servers are meant.
+    Nothing that is stored changes, and others may go on reading and writing.
+    """
+    from memories import DistributedMemoryManager
+
+    addresses = _nodes(nodes, name)
+    seen = _look(addresses)
+    if not seen.clustered and seen.copies is None:
+        raise Failure("nothing has been stored on these nodes yet")
+    # On plain servers what was stored says how many copies it has; a Cluster knows by itself.
+    copies = seen.copies or 1
+    with DistributedMemoryManager(
+        *_NO_TIERS, nodes=addresses, replication_factor=copies, near_cache=False
+    ) as manager:
+        found = manager.repair(deep=not shallow)
+    report = msgspec.to_builtins(found)
+    if as_json:
+        print_json(report)
+    else:
+        for what, count in report.items():
+            click.echo(f"{what.replace('_', ' '):<16}{_told(count)}")
+    if report["unreadable"]:
+        raise Failure("some values could not be repaired", exit_code=DAMAGED)
+
+
+def _look(nodes: list[str]) -> Survey:
+    from memories.clock import SystemClock
+    from memories.cluster.opening import check_nodes
+    from memories.cluster.survey import survey
+
+    return survey(check_nodes(nodes, {}), SystemClock())
+
+
+def _print_table(states: Mapping[str, Mapping[str, Any]]) -> None:
+    width = max(map(len, states))
+    click.echo(f"{'node':<{width}}  state    role    version      keys        used   full     ping")
+    for node, state in sorted(states.items()):
+        if not state["online"]:
+            click.echo(f"{node:<{width}}  offline  {escape(state['last_error'])}")
+            continue
+        word = "online" if state["up_to_date"] else "behind"
+        used = format_size(state["used_bytes"])
+        click.echo(
+            f"{node:<{width}}  {word:<7}  {escape(state['role'][:6]):<6}  "
+            f"{escape(state['version'][:7]):<7}  {state['keys']:>8,}  {used:>10}  "
+            f"{state['memory_usage']:>4.0f}%  {state['latency_seconds'] * 1000:>5.1f} ms"
+        )
+
+
+def _told(value: Any) -> str:
+    if isinstance(value, dict):
+        value = [f"{node}: {reason}" for node, reason in value.items()]
+    if isinstance(value, list):
+        return escape("; ".join(value)) or "none"
+    return f"{value:,}"
 
 
 def _local(name: str) -> KeptGroup:

@@ -42,7 +42,7 @@ def open_service(
         InvalidOptionError: they cannot hold what is asked of them.
     """
     service: Service
-    if _are_a_cluster(addresses):
+    if are_a_cluster(addresses):
         from memories.cluster.slot_service import SlotService
 
         service = SlotService(addresses, factor, clock=clock, allow_eviction=allow_eviction)
@@ -59,8 +59,12 @@ def open_service(
     return service
 
 
-def _are_a_cluster(addresses: Sequence[Address]) -> bool:
-    """Ask all nodes, and return what those that answer are."""
+def are_a_cluster(addresses: Sequence[Address]) -> bool:
+    """Ask all nodes, and return whether those that answer are a Valkey Cluster.
+
+    Raises:
+        InvalidOptionError: some are, and some are not.
+    """
     said: dict[str, bool] = {}
     for address in addresses:
         try:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from memories.backends.base import Problem
 from memories.config import check_tier, make_settings
@@ -329,7 +329,7 @@ class MemoryManager(Faces, Values):
         """
         self._engine.close()
 
-    def __enter__(self) -> MemoryManager:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
