@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 
 from memories.cluster.address import Address
-from memories.cluster.node import Node, parse_info
+from memories.cluster.node import EvictingNodeError, Node, parse_info
 from memories.cluster.slots import Shard, Topology, slot_of
 from memories.cluster.wire import ReplyError
 from memories.errors import InvalidOptionError, UnavailableError
@@ -56,7 +56,8 @@ class Shards:
 
         Raises:
             UnavailableError: nobody answers, or not every slot is served.
-            InvalidOptionError: a primary has fewer replicas than the copies need.
+            InvalidOptionError: a primary has fewer replicas than the copies need, or a node would
+                drop values silently.
         """
         end = self.monotonic() + _FOUND_SECONDS
         while (reason := self._refused()) and self.monotonic() < end:
@@ -144,8 +145,10 @@ class Shards:
             )
             epoch = int(parse_info(info).get("cluster_current_epoch", 0))
             return Topology.read(slots, epoch, asked=node.address.host)
-        except (UnavailableError, ReplyError, InvalidOptionError) as error:
+        except (UnavailableError, ReplyError) as error:
             node.last_error = str(error)
+            if isinstance(error, EvictingNodeError) and not self.topology.whole:
+                raise  # At the first look it is refused; later on it is a node that fails.
             return None
 
     def _make(self, address: Address) -> Node:

@@ -1,0 +1,270 @@
+"""A Valkey Cluster whose nodes die, hang, fill up and fall behind: what holds, and what is said.
+
+What is acknowledged is on the primary and on `replication_factor - 1` of its replicas.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+from tests.nodes.linearizability import Recorder
+
+from memories import DistributedMemoryManager
+from memories.cluster.local import LocalGroup, LocalServer
+from memories.cluster.register import register_name
+from memories.cluster.slots import slot_of
+from memories.errors import (
+    CorruptDataError,
+    InvalidOptionError,
+    ReplicationError,
+    UnavailableError,
+)
+
+pytestmark = pytest.mark.server
+TIERS = (0.01, 0.05, 0.1)
+FAILOVER_SECONDS = 12.0
+
+
+def manager_of(names: list[str], factor: int = 2) -> DistributedMemoryManager:
+    """Return a manager that asks the nodes at every read."""
+    return DistributedMemoryManager(
+        *TIERS, nodes=names, replication_factor=factor, near_cache=False
+    )
+
+
+@pytest.fixture
+def manager(cluster_nodes: LocalGroup) -> Iterator[DistributedMemoryManager]:
+    """A manager over three primaries and their three replicas."""
+    with manager_of(cluster_nodes.names) as manager:
+        yield manager
+
+
+def key_of_shard(number: int) -> str:
+    """Return a key that the primary with that number serves."""
+    for attempt in range(1000):
+        key = f"k{attempt}"
+        if slot_of(register_name(key)) * 3 // 16_384 == number:
+            return key
+    raise AssertionError("no key falls there")
+
+
+def eventually(condition: Callable[[], bool], seconds: float = FAILOVER_SECONDS) -> None:
+    """Wait for a condition."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it never came to be"
+        time.sleep(0.05)
+
+
+def role_of(server: LocalServer) -> bytes:
+    """Return what a server says it is."""
+    role = server.call("ROLE")
+    assert isinstance(role, list)
+    word: bytes = role[0]
+    return word
+
+
+def in_step(server: LocalServer) -> bool:
+    """Return whether a server is a replica that hears of every write."""
+    replication = server.call("INFO", "replication")
+    assert isinstance(replication, bytes)
+    return b"master_link_status:up" in replication
+
+
+@pytest.mark.parametrize("fault", ["kill", "pause"])
+def test_values_outlive_their_primary(
+    manager: DistributedMemoryManager, cluster_nodes: LocalGroup, fault: str
+) -> None:
+    """Reads go to the replica at once, and writes go on as soon as it has taken over."""
+    values = {f"v{number}": number for number in range(60)}
+    manager.store_many_distributed(values)
+    manager.store_distributed("large", bytes(9_000_000))
+    victim, heir = cluster_nodes.servers[0], cluster_nodes.servers[3]
+    getattr(victim, fault)()
+    try:
+        longest = 0.0
+        for key, value in values.items():
+            began = time.monotonic()
+            assert value == manager.retrieve_distributed(key)
+            longest = max(longest, time.monotonic() - began)
+        assert longest < 6.0
+        assert bytes(9_000_000) == manager.retrieve_distributed("large")
+        eventually(lambda: role_of(heir) == b"master")
+        for key in values:
+            assert values[key] == manager.retrieve_distributed(key)
+        other_shard = key_of_shard(1)
+        manager.store_distributed(other_shard, "served by others")
+        # Nobody is left to hold a second copy of what this primary takes.
+        with pytest.raises(ReplicationError, match="0 of the 1 replicas"):
+            manager.store_distributed(key_of_shard(0), "alone")
+    finally:
+        victim.resume() if fault == "pause" else victim.restart()
+    eventually(lambda: in_step(victim))
+    manager.store_distributed(key_of_shard(0), "in two places again")
+    assert "in two places again" == manager.retrieve_distributed(key_of_shard(0))
+
+
+def test_a_history_with_a_failover_in_it_is_that_of_one_register(
+    manager: DistributedMemoryManager, cluster_nodes: LocalGroup
+) -> None:
+    """Nothing acknowledged is lost with its primary, and nothing old comes back."""
+    key = key_of_shard(2)
+    recorder = Recorder((UnavailableError,))
+    ended = threading.Event()
+
+    def read(name: str) -> None:
+        while not ended.is_set():
+            recorder.read(lambda: manager.retrieve_distributed(key), name)
+            time.sleep(0.01)
+
+    readers = [threading.Thread(target=read, args=(f"r{number}",)) for number in range(2)]
+    victim, heir = cluster_nodes.servers[2], cluster_nodes.servers[5]
+    acknowledged = 0
+    for reader in readers:
+        reader.start()
+    try:
+        for turn in range(30):
+            if turn == 15:
+                victim.kill()
+                eventually(lambda: role_of(heir) == b"master")
+                victim.restart()
+                eventually(lambda: in_step(victim))
+            acknowledged += recorder.write(turn, partial(manager.store_distributed, key, turn), "w")
+    finally:
+        ended.set()
+        for reader in readers:
+            reader.join()
+    assert acknowledged >= 25
+    assert len(recorder.history) > 100
+    recorder.check()
+
+
+def test_a_replica_that_lags_makes_a_write_doubtful_and_not_wrong(
+    manager: DistributedMemoryManager, cluster_nodes: LocalGroup
+) -> None:
+    """WAIT tells; the error says what the primary has and who has not."""
+    key = key_of_shard(1)
+    manager.store_distributed(key, "before")
+    replica = cluster_nodes.servers[4]
+    replica.pause()
+    try:
+        began = time.monotonic()
+        with pytest.raises(ReplicationError, match="the primary has it"):
+            manager.store_distributed(key, "doubtful")
+        assert time.monotonic() - began < 2.0
+        assert manager.retrieve_distributed(key) in ("before", "doubtful")
+    finally:
+        replica.resume()
+    eventually(lambda: in_step(replica))
+    manager.store_distributed(key, "after")
+    assert "after" == manager.retrieve_distributed(key)
+
+
+def test_a_full_primary_refuses_and_keeps_what_it_has(
+    manager: DistributedMemoryManager, cluster_nodes: LocalGroup
+) -> None:
+    """An error reply is no dead node: it is not asked less for it."""
+    full = cluster_nodes.servers[0]
+    key = key_of_shard(0)
+    manager.store_distributed(key, "kept")
+    full.call("CONFIG", "SET", "maxmemory", 1)
+    try:
+        with pytest.raises(UnavailableError, match="OOM"):
+            manager.store_distributed(key, "refused")
+        assert "kept" == manager.retrieve_distributed(key)
+        manager.store_distributed(key_of_shard(1), "taken")
+    finally:
+        full.call("CONFIG", "SET", "maxmemory", 0)
+    manager.store_distributed(key, "taken again")
+    assert "taken again" == manager.retrieve_distributed(key)
+
+
+def test_connections_that_the_server_kills_are_replaced(
+    manager: DistributedMemoryManager, cluster_nodes: LocalGroup
+) -> None:
+    """CLIENT KILL, a restarted load balancer: nobody hears of it."""
+    for turn in range(10):
+        manager.store_distributed(f"k{turn}", turn)
+        for server in cluster_nodes.servers[:3]:
+            server.call("CLIENT", "KILL", "TYPE", "normal")
+        assert turn == manager.retrieve_distributed(f"k{turn}")
+
+
+def test_a_slot_on_the_move_is_followed(
+    manager: DistributedMemoryManager, cluster_nodes: LocalGroup
+) -> None:
+    """ASK while it moves and MOVED afterwards, and the value is there all the time."""
+    key = key_of_shard(0)
+    name = register_name(key)
+    slot = slot_of(name)
+    source, target = cluster_nodes.servers[0], cluster_nodes.servers[1]
+    ids = [server.call("CLUSTER", "MYID") for server in (source, target)]
+    manager.store_distributed(key, "at home")
+    target.call("CLUSTER", "SETSLOT", slot, "IMPORTING", ids[0])  # type: ignore[arg-type]
+    source.call("CLUSTER", "SETSLOT", slot, "MIGRATING", ids[1])  # type: ignore[arg-type]
+    try:
+        assert "at home" == manager.retrieve_distributed(key)
+        source.call("MIGRATE", "127.0.0.1", target.port, name, 0, 2000)
+        assert "at home" == manager.retrieve_distributed(key)
+        manager.store_distributed(key, "under way")
+        assert "under way" == manager.retrieve_distributed(key)
+    finally:
+        for server in (target, source):
+            server.call("CLUSTER", "SETSLOT", slot, "NODE", ids[1])  # type: ignore[arg-type]
+    assert "under way" == manager.retrieve_distributed(key)
+    manager.store_distributed(key, "arrived")
+    assert "arrived" == manager.retrieve_distributed(key)
+    cluster_nodes.servers[0].kill()  # The next test gets a cluster with every slot at home.
+
+
+def test_damage_is_found_by_repair_and_ended_by_a_new_value(
+    manager: DistributedMemoryManager, cluster_nodes: LocalGroup
+) -> None:
+    """What is damaged in every copy can only be named; it must not stand in anybody's way."""
+    key = key_of_shard(0)
+    manager.store_distributed(key, b"x" * 500)
+    primary, name = cluster_nodes.servers[0], register_name(key)
+    for place in (3, 300):  # In the version, and in the value.
+        there = primary.call("GETRANGE", name, place, place)
+        assert isinstance(there, bytes)
+        primary.call("SETRANGE", name, place, bytes([there[0] ^ 1]))
+        eventually(lambda: [key] == manager.repair().unreadable, 5)
+        with pytest.raises(CorruptDataError, match=key):
+            manager.retrieve_distributed(key)
+        manager.store_distributed(key, b"y" * 500)
+        assert b"y" * 500 == manager.retrieve_distributed(key)
+        assert [] == manager.repair().unreadable
+
+
+def test_a_cluster_without_the_replicas_asked_for_is_refused(
+    cluster_nodes: LocalGroup, plain_nodes: LocalGroup
+) -> None:
+    """At once and by name, not at the first write."""
+    with pytest.raises(InvalidOptionError, match="2 replicas of every primary"):
+        manager_of(cluster_nodes.names, factor=3)
+    with pytest.raises(InvalidOptionError, match="one kind"):
+        manager_of([cluster_nodes.names[0], plain_nodes.names[0]])
+    with manager_of(cluster_nodes.names[:1]) as manager:
+        assert sorted(cluster_nodes.names) == sorted(manager.get_node_status())
+        with pytest.raises(InvalidOptionError, match="valkey-cli"):
+            manager.add_node(plain_nodes.names[0])
+
+
+def test_an_evicting_node_is_refused(tmp_path: Path) -> None:
+    """It would lose values without a word."""
+    folder = tmp_path / "evicting"
+    folder.mkdir()
+    arguments = ("--maxmemory-policy", "allkeys-lru")
+    with LocalGroup(folder, 3, replicas=0, arguments=arguments) as group:
+        with pytest.raises(InvalidOptionError, match="allkeys-lru"):
+            manager_of(group.names, factor=1)
+        with DistributedMemoryManager(
+            *TIERS, nodes=group.names, replication_factor=1, allow_eviction=True
+        ) as manager:
+            manager.store_distributed("k", 1)
+            assert 1 == manager.retrieve_distributed("k")
