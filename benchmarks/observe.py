@@ -151,7 +151,12 @@ def importing() -> float:
 def main() -> None:
     """Measure everything and print one table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--keys", type=int, default=1_000_000, help="of the store that is listed")
+    parser.add_argument(
+        "--keys",
+        type=int,
+        default=100_000,
+        help="of the store that is listed; 1000000 takes minutes to fill",
+    )
     arguments = parser.parse_args()
     print(f"{machine()}; load {os.getloadavg()[0]:.1f}\n")
     print("| what | measured | bar |\n|---|---:|---:|")
