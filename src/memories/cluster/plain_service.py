@@ -6,8 +6,8 @@ its mark is brought back, by a thread of ours, so that no caller waits for eithe
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Sequence
-from concurrent.futures import Future
 from typing import Any
 
 from memories.clock import Clock
@@ -51,7 +51,7 @@ class PlainService(Service):
             addresses, copies, monotonic=clock.monotonic, allow_eviction=allow_eviction
         )
         self._strangers: set[str] = set()
-        self._rejoining: dict[str, Future[None]] = {}
+        self._rejoining: dict[str, threading.Thread] = {}
         self._looked_at = 0.0
         self.registers = PlainRegisters(
             self.members,
@@ -171,8 +171,13 @@ class PlainService(Service):
     def _bring_back(self, name: str) -> None:
         under_way = self._rejoining.get(name)
         node = self.members.nodes[name]
-        if node.usable and (under_way is None or under_way.done()):
-            self._rejoining[name] = self.executor.submit(self._rejoin, node)
+        if node.usable and (under_way is None or not under_way.is_alive()):
+            # Of its own and not a worker: an interpreter that ends waits for its workers.
+            thread = threading.Thread(
+                target=self._rejoin, args=(node,), name="memories-nodes-rejoin", daemon=True
+            )
+            self._rejoining[name] = thread
+            thread.start()
 
     def _rejoin(self, node: Node) -> None:
         try:
