@@ -50,6 +50,7 @@ class Restoring:
         self._mode = mode
         self.since = hierarchy.catalog.next_version()  # What it restores has later versions.
         self._now = hierarchy.clock.wall()
+        self.shared = True  # What it has adopted are the bytes themselves, no copies of them.
         self._had_keys = len(hierarchy.catalog) > 0
 
     def check(self) -> None:
@@ -68,9 +69,11 @@ class Restoring:
         """Take everything in, then let go what the mode says."""
         for file in self._chain.files:
             file.require_in_place()
+        journal = self._hierarchy.catalog.journal
         if self._adoptable():
             for number, file in enumerate(self._chain.files):
-                self._hierarchy.catalog.journal.adopt(file.path, self._adoptions(number))
+                adopted = journal.adopt(file.path, self._adoptions(number))
+                self.shared &= adopted.shared
         else:
             self._store_each()
         self._note_references()

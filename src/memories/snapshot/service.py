@@ -128,9 +128,9 @@ def restore_snapshot(
         restoring.check()
         restoring.run()
         stack.pop_all()
-    verified = verify == "full"
-    homecoming = Homecoming(hierarchy, chain, restoring.since, verified=verified)
-    come = verified and homecoming.run(RESIDENT_BYTES, RESIDENT_VALUES)
+    full = verify == "full"
+    homecoming = Homecoming(hierarchy, chain, restoring.since, verified=full and restoring.shared)
+    come = full and homecoming.run(RESIDENT_BYTES, RESIDENT_VALUES)
     if not come and not (wait and homecoming.run()):
         homecoming.start()
     return homecoming

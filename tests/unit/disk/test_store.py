@@ -85,7 +85,7 @@ def test_an_adopted_file_is_shared_and_given_back(tmp_path: Path) -> None:
             offset += file.write(body)
     with quiet(DiskBackend(tmp_path / "s")) as backend:
         before = backend.usage().physical
-        assert 11 == backend.adopt(source, [items[:4], items[4:]])
+        assert (11, True) == backend.adopt(source, [items[:4], items[4:]])
         kept = list(backend.scan())
         source.unlink()
         assert offset == backend.usage().live

@@ -27,6 +27,7 @@ from memories import (
     TierFullError,
     codecs,
 )
+from memories.backends.disk import adopt
 from memories.codecs.frame import pack
 from memories.entry import Record, TierName
 from memories.parcel import owners
@@ -735,6 +736,24 @@ def test_a_mapped_value_that_left_is_let_go_of_alone(
     del view
     gc.collect()
     assert manager._hierarchy.tiers[TierName.WARM].ledger.used < ARRAY.nbytes
+
+
+def test_a_copy_of_a_verified_file_is_verified_again(
+    manager: MemoryManager, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was read and written anew may have been damaged on its way."""
+    manager.store("k", ARRAY, tier="warm")
+    manager.create_snapshot(tmp_path / "s")
+    data = bytearray((tmp_path / "s").read_bytes())
+    data[data.index(ARRAY[5:8].tobytes())] ^= 1
+    (tmp_path / "damaged").write_bytes(data)
+    monkeypatch.setattr(adopt, "_reflink", lambda *_: False)
+    monkeypatch.setattr(adopt, "_link", lambda *_: False)
+    whole = adopt._copy
+    monkeypatch.setattr(adopt, "_copy", lambda source, *rest: whole(tmp_path / "damaged", *rest))
+    manager.restore_snapshot(tmp_path / "s", wait=True)
+    with pytest.raises(CorruptDataError, match="'k'"):
+        manager["k"]
 
 
 def test_a_value_that_unpacks_to_more_than_was_declared_takes_no_memory(

@@ -11,6 +11,7 @@ import fcntl
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from memories.backends.disk.files import Files, append, sync_file
 from memories.backends.disk.journal import PACKED, pack_place, placed
@@ -22,17 +23,25 @@ _FICLONE = 0x40049409
 _COPY_BYTES = 8 << 20
 
 
-def bring_in(source: Path, target: Path, files: Files) -> int:
-    """Make `target` hold the bytes of `source`, synced, and return how many those are."""
+class Adopted(NamedTuple):
+    """What became of a file."""
+
+    items: int
+    shared: bool  # Its bytes are those that lay there; otherwise they were written anew.
+
+
+def bring_in(source: Path, target: Path, files: Files) -> tuple[int, bool]:
+    """Make `target` hold the bytes of `source`, synced; return how many, and if they are shared."""
     try:
-        if not _reflink(source, target, files) and not _link(source, target, files):
+        shared = _reflink(source, target, files) or _link(source, target, files)
+        if not shared:
             _copy(source, target, files)
         sync_file(files, target)
         files.sync_directory(target.parent)
     except BaseException:
         files.unlink(target)
         raise
-    return target.stat().st_size
+    return target.stat().st_size, shared
 
 
 def placed_in(pack: int, batches: Iterable[Sequence[Adoption]]) -> Iterator[list[Record]]:

@@ -17,7 +17,7 @@ from typing import Literal, Self
 from memories.backends.base import Problem, Usage
 from memories.backends.disk import layout as layouts
 from memories.backends.disk.admission import admit
-from memories.backends.disk.adopt import Adoption, bring_in, placed_in
+from memories.backends.disk.adopt import Adopted, Adoption, bring_in, placed_in
 from memories.backends.disk.blocks import RunDamagedError
 from memories.backends.disk.check import run_check
 from memories.backends.disk.compact import make_room
@@ -248,18 +248,18 @@ class DiskBackend(SearchingBackend):
         """Journal other terms for the version of `record.key` that is here; the frame stays."""
         return admit(self._writing(), f"amend {record.key!r}", lambda writer: writer.amend(record))
 
-    def adopt(self, path: str | os.PathLike[str], batches: Iterable[Sequence[Adoption]]) -> int:
+    def adopt(self, path: str | os.PathLike[str], batches: Iterable[Sequence[Adoption]]) -> Adopted:
         """Take over a file of frames as it lies: each item is a record, its offset and length.
 
         Shares the file's blocks where the file system can (see `adopt`); nobody may change it
         afterwards. Each batch, of different keys, is journaled in one append before the next one
-        is asked for, so that the caller can hold their locks. Returns how many items there were.
+        is asked for, so that the caller can hold their locks.
         """
         writer = self._writing()
         try:
             number = writer.new_file()
-            size = bring_in(Path(path), self._layout.pack(number), self._files)
-            return writer.adopt(number, size, placed_in(number, batches))
+            size, shared = bring_in(Path(path), self._layout.pack(number), self._files)
+            return Adopted(writer.adopt(number, size, placed_in(number, batches)), shared)
         except OSError as error:
             raise storage_error(f"adopt {path}", self._layout.root, error) from error
 
