@@ -82,6 +82,8 @@ def main() -> None:
         while answer:
             try:
                 answer = answer[os.write(1, answer) :]
+            except BrokenPipeError:
+                return  # Nobody listens any more.
             except OSError:
                 continue  # The fault was meant for the store, and comes only once.
 
