@@ -36,7 +36,7 @@ LAYERS = (
         "engine.keylocks", "engine.ledger", "engine.state", "engine.timeline", "engine.touches",
         "engine.verified",
     ),
-    ("engine.media", "engine.quick", "engine.victims", "engine.watch"),
+    ("engine.fetchcosts", "engine.media", "engine.quick", "engine.victims", "engine.watch"),
     ("engine.device_medium",),
     ("engine.tier",),
     ("engine.placement",),

@@ -21,6 +21,7 @@ from memories.config import Settings
 from memories.core.lifecycle import Engine
 from memories.devices import Device, find_device
 from memories.engine.device_medium import DeviceMedium
+from memories.engine.fetchcosts import FetchCosts
 from memories.engine.hierarchy import Hierarchy
 from memories.engine.ledger import BackendLedger, Ledger
 from memories.engine.media import ArchiveMedium, FrameMedium, HostMedium
@@ -37,6 +38,7 @@ from memories.logs import logger
 from memories.migration.migrator import Migrator
 from memories.migration.prefetching import Prefetching
 from memories.migration.settings import MigrationSettings
+from memories.policies.base import Policy
 from memories.policies.predictors import PREDICTORS, Prefetcher
 from memories.rules import Rules
 from memories.sizing import disk_room, host_room
@@ -105,6 +107,7 @@ class _Assembly:
         self.trust = Keyring(trusted=settings.trusted_keys)
         self.touches = Touches()
         self.watch = Watch()
+        self.costs = FetchCosts()
         self.media: dict[TierName, str] = {}
         self.tiers: dict[TierName, Tier] = {}
         self.backends: list[Backend] = []
@@ -140,6 +143,7 @@ class _Assembly:
         events.subscribe(statistics.observe)
         events.subscribe(history.observe)
         events.subscribe(self.watch.observe)
+        events.subscribe(self.costs.observe)
         hierarchy = Hierarchy(
             self.tiers,
             Catalog(
@@ -215,9 +219,7 @@ class _Assembly:
         capacity = self.settings.capacities[name]
         ledger = Ledger(capacity, monotonic=self.clock.monotonic, **account)
         counter = HitCounter()
-        victims = PolicyVictims(
-            policies.make(self.settings.policies[name], capacity), self._may_leave
-        )
+        victims = PolicyVictims(self._policy(name, capacity), self._may_leave)
         watch = self.watch
         made = medium(
             name,
@@ -228,6 +230,12 @@ class _Assembly:
             wall=self.clock.wall,
         )
         self._add(name, words, made, ledger, victims, counter)
+
+    def _policy(self, name: TierName, capacity: int) -> Policy:
+        policy = self.settings.policies[name]
+        if policies.takes(policy, "cost"):
+            return policies.make(policy, capacity, cost=self.costs.below(name))
+        return policies.make(policy, capacity)
 
     def _add_cold(self, journal: DiskBackend) -> None:
         ledger = BackendLedger(

@@ -102,7 +102,9 @@ class Hierarchy:
             self.require_writable()
             previous = self.catalog.find(key)
             self._compare(key, previous, if_version)
-            targets = candidates(self.tiers, key, tier, parcel, terms)
+            # What replaces a value in RAM has its place there.
+            sift = not volatile and not isinstance(previous, Entry)
+            targets = candidates(self.tiers, key, tier, parcel, terms, sift=sift)
             version = Version(key, self.catalog.next_version(), self.clock.wall(), terms)
             old_record = self._record_under(previous)
             order = Order(parcel, version, previous, old_record, volatile)

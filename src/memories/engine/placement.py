@@ -12,14 +12,22 @@ from memories.units import format_size
 
 
 def candidates(
-    tiers: dict[TierName, Tier], key: str, wanted: TierName | None, parcel: Parcel, terms: Terms
+    tiers: dict[TierName, Tier],
+    key: str,
+    wanted: TierName | None,
+    parcel: Parcel,
+    terms: Terms,
+    *,
+    sift: bool = False,
 ) -> Iterator[Tier]:
     """Yield the tiers to try for a new value, the best one first.
 
     A named tier is taken at its word. Otherwise it is the fastest volatile one that suits the value
     and has room to spare, and when none has, warm, which makes room. Either way the slower ones
     follow: a value larger than a tier, or met by one where nothing may leave, goes down rather than
-    nowhere. Nothing is measured before it is needed, since nearly every store ends with the first.
+    nowhere. With `sift`, a value for which others would have to leave RAM goes in only if the
+    policy finds it worth that, or if nothing slower takes it. Nothing is measured before it is
+    needed, since nearly every store ends with the first.
 
     Raises:
         InvalidOptionError: the terms forbid the tier that was named.
@@ -28,29 +36,36 @@ def candidates(
     if wanted is not None and not terms.admits(wanted):
         raise InvalidOptionError(f"tier={wanted.value!r} contradicts min_tier or max_tier")
     size = parcel.host_size
-    rank = wanted.rank if wanted is not None else _first_rank(tiers, parcel, terms)
-    found = False
+    rank, roomy = (wanted.rank, True) if wanted else _first_rank(tiers, parcel, terms)
+    found, refused = False, None
     for name, tier in tiers.items():
-        if name.rank >= rank and terms.admits(name) and tier.holds(size):
-            found = True
+        if name.rank < rank or not terms.admits(name) or not tier.holds(size):
+            continue
+        found = True
+        if sift and not roomy and not name.durable and not tier.admits(key, size, hits=0):
+            refused = tier
+        else:
             yield tier
+    if refused is not None:
+        yield refused
     if not found:
         raise TierFullError(_too_large(tiers, key, size))
 
 
-def _first_rank(tiers: dict[TierName, Tier], parcel: Parcel, terms: Terms) -> int:
+def _first_rank(tiers: dict[TierName, Tier], parcel: Parcel, terms: Terms) -> tuple[int, bool]:
+    """Return the rank of the first tier to try, and whether it is a fast one with free room."""
     size = parcel.host_size
     for name, tier in tiers.items():
         if name.durable or not terms.admits(name) or tier.ledger.headroom < size:
             continue
         if tier.medium.suits(parcel):
-            return name.rank
+            return name.rank, True
     lower = (
         name.rank
         for name, tier in tiers.items()
         if name is not TierName.HOT and terms.admits(name) and tier.holds(size)
     )
-    return next(lower, TierName.HOT.rank)
+    return next(lower, TierName.HOT.rank), False
 
 
 def _too_large(tiers: dict[TierName, Tier], key: str, size: int) -> str:

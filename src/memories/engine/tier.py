@@ -11,7 +11,7 @@ from typing import Any
 from memories.engine.ledger import BackendLedger, Ledger
 from memories.engine.media import Medium
 from memories.engine.timeline import HitCounter, Timeline
-from memories.engine.victims import Victims
+from memories.engine.victims import Arrival, Victims
 from memories.entry import Entry, Record, TierName, Version
 from memories.locks import new_lock
 from memories.parcel import Parcel
@@ -87,6 +87,15 @@ class Tier:
     def holds(self, size: int) -> bool:
         """Return whether a value of `size` bytes could ever lie here."""
         return size <= self.ledger.effective
+
+    def admits(self, key: str, size: int, *, hits: int) -> bool:
+        """Return whether a value may come in on its merit: for free room, or in another's place.
+
+        `hits` is how often it was read elsewhere. Advice: who has nowhere else to go comes in.
+        """
+        if size <= self.ledger.headroom:
+            return True
+        return self.victims.admits(Arrival(key, size, hits=hits, stamp=self.counter.stamp()))
 
     def __repr__(self) -> str:
         return f"<Tier {self.name} {self.ledger.used} of {self.ledger.effective} B>"

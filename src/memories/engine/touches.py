@@ -23,6 +23,11 @@ class Touches:
         with self._lock:
             return self._gate.touches(key) > 0
 
+    def count(self, key: str) -> int:
+        """Return how often `key` was read lately."""
+        with self._lock:
+            return self._gate.touches(key)
+
     def forget(self, key: str) -> None:
         """Start `key` anew: it was promoted."""
         with self._lock:

@@ -19,6 +19,19 @@ from memories.policies.base import Policy
 MAX_NOTES = 1024  # Hits that wait to be told to the policy; ten looks a second bound its work.
 
 
+class Arrival:
+    """What a policy is shown of a value that is not in the tier yet."""
+
+    __slots__ = ("hits", "key", "link", "size", "stamp")
+
+    def __init__(self, key: str, size: int, *, hits: int, stamp: int) -> None:
+        self.key = key
+        self.size = size
+        self.hits = hits
+        self.stamp = stamp
+        self.link: Any = None
+
+
 class Victims(ABC):
     """Offers what may leave, one at a time."""
 
@@ -33,6 +46,11 @@ class Victims(ABC):
     @abstractmethod
     def offer(self) -> Any | None:
         """Take out what should leave next; None if nothing may."""
+
+    def admits(self, arrival: Arrival) -> bool:
+        """Return whether what others would have to leave for is worth that."""
+        del arrival
+        return True
 
     def note(self, key: str, size: int) -> None:
         """Learn of a read that a lower tier answered."""
@@ -68,6 +86,12 @@ class PolicyVictims(Victims):
             return tick()
 
         return noting_tick
+
+    def admits(self, arrival: Arrival) -> bool:
+        """Ask the policy, which knows by then of every hit that was noted."""
+        with self._lock:
+            self._read_notes()
+            return self.policy.admit(arrival)
 
     def note(self, key: str, size: int) -> None:
         """Let the policy know of a read that a lower tier answered."""

@@ -123,6 +123,10 @@ class Migrator:
 
     def _carry_out(self, hierarchy: Hierarchy, move: Move, source: TierState) -> None:
         entry = move.entry
+        if move.cause is Cause.HIT:
+            target = hierarchy.tiers[move.target]
+            if not target.admits(entry.key, entry.size, hits=entry.hits):
+                return
         accessed_at = source.time_of(entry.stamp)
         try:
             moved = hierarchy.try_move(entry, move.target, move.cause)
@@ -144,8 +148,12 @@ class Migrator:
         """Bring durable keys that were read one tier up."""
         for _ in range(min(PROMOTIONS_PER_TICK, len(self._promotions))):
             record = self._promotions.popleft()
+            target = hierarchy.tiers[_above(record)]
+            hits = max(self._touches.count(record.key) - 1, 0)
+            if not target.admits(record.key, record.size, hits=hits):
+                continue
             try:
-                moved = hierarchy.try_move(record, _above(record), Cause.HIT)
+                moved = hierarchy.try_move(record, target.name, Cause.HIT)
             except TierFullError:
                 # Pressure came up since the read; a value that stays hot is read again.
                 continue
@@ -210,10 +218,13 @@ class Migrator:
             return
         ledger = hierarchy.tiers[_above(record)].ledger
         room = int(self.settings.high_watermark * ledger.effective) - ledger.used
-        hierarchy.tiers[TierName.WARM].victims.note(record.key, record.size)
         passed = self._touches.read(record.key, record.size, room=room)
-        if passed and len(self._promotions) < MAX_PROMOTIONS:
+        queued = passed and len(self._promotions) < MAX_PROMOTIONS
+        if queued:
             self._promotions.append(record)
+        if not queued or _above(record) is not TierName.WARM:
+            # Of what is about to come up, the policy of warm hears by that.
+            hierarchy.tiers[TierName.WARM].victims.note(record.key, record.size)
 
     def _fail(self, hierarchy: Hierarchy, error: BaseException) -> None:
         self.failures += 1

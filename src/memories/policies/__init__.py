@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from memories.policies.base import Node, Policy
-from memories.policies.registry import make, names, register_policy, require_known
+from memories.policies.registry import make, names, register_policy, require_known, takes
 
-__all__ = ["Node", "Policy", "make", "names", "register_policy", "require_known"]
+__all__ = ["Node", "Policy", "make", "names", "register_policy", "require_known", "takes"]

@@ -7,6 +7,7 @@ so that a user's own is as good as ours.
 from __future__ import annotations
 
 import difflib
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -67,6 +68,16 @@ def require_known(name: str) -> None:
     raise InvalidOptionError(
         f"there is no eviction policy named {name!r}: {hint}known are {', '.join(names())}"
     )
+
+
+def takes(name: str, option: str) -> bool:
+    """Return whether the policy `name` names `option` among what it is made with.
+
+    Raises:
+        InvalidOptionError: the name is unknown.
+    """
+    require_known(name)
+    return option in inspect.signature(_factories[name]).parameters
 
 
 def make(name: str, capacity: int, **options: Any) -> Policy:
