@@ -1,7 +1,9 @@
 """The cold store against its peers, side by side in one run.
 
-Not a test: it prints ratios, and says what was measured on what. `--quick` takes under a minute;
-sizes stay below 2 GB of disk. Values are bytes without a codec, so only the store is measured.
+Not a test: it prints ratios, and the bars beside them. It takes under 3 minutes, `--quick` less;
+`--whole` adds a gigabyte and a million keys (more minutes, 8 GB of disk); `--only` runs parts.
+Like durability is compared with like. What does not compress is stored as bytes without a codec,
+so only the store is measured; what compresses goes through the manager. A missing peer is named.
 """
 
 from __future__ import annotations
@@ -17,6 +19,9 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+from _cold_fields import fields
+from _cold_files import ways
+from _cold_peers import bar, fastest, small_peers
 from _race import machine, show
 from _race import race as race_by
 
@@ -47,30 +52,17 @@ class Versions:
 
 
 def small(root: Path, count: int) -> None:
-    """Race puts and gets of 1 KB values in random order."""
-    import lmdb
-    from diskcache import Cache
-
+    """Race puts and gets of 1 KB values in random order, nothing synced at once."""
+    root.mkdir()
     value = os.urandom(1024)
-    keys = [f"tile/{number}" for number in range(count)]
-    random.Random(1).shuffle(keys)
+    keys = shuffled(count)
     backend, version = DiskBackend(root / "ours"), Versions()
-    environment = lmdb.open(str(root / "lmdb"), map_size=8 << 30, sync=False)
-    cache = Cache(str(root / "diskcache"))
-    few = keys[: count // 10]
+    peers = small_peers(root, full=False)
+    asked = {peer.name: keys[: int(count * peer.share)] for peer in peers}
 
     def put_ours() -> None:
         for key in keys:
             backend.write(record(key, version()), [memoryview(value)])
-
-    def put_lmdb() -> None:
-        for key in keys:
-            with environment.begin(write=True) as transaction:
-                transaction.put(key.encode(), value)
-
-    def put_diskcache() -> None:
-        for key in few:
-            cache.set(key, value)
 
     def get_ours() -> None:
         for key in keys:
@@ -80,23 +72,14 @@ def small(root: Path, count: int) -> None:
         for key in keys:
             manager.retrieve(key)
 
-    def get_lmdb() -> None:
-        for key in keys:
-            with environment.begin() as transaction:
-                transaction.get(key.encode())
-
-    def get_diskcache() -> None:
-        for key in few:
-            cache.get(key)
-
     def per_value(seconds: dict[str, float]) -> dict[str, float]:
-        return {
-            name: value / (len(few) if name == "diskcache" else count)
-            for name, value in seconds.items()
-        }
+        return {name: value / len(asked.get(name, keys)) for name, value in seconds.items()}
 
-    puts = {"memories": put_ours, "lmdb, no sync": put_lmdb, "diskcache": put_diskcache}
-    show("1 KB puts", per_value(race(puts, rounds=3)), base="memories", unit=1e6, label="us")
+    puts: dict[str, Callable[[], object]] = {"memories": put_ours}
+    puts.update({peer.name: partial(peer.put, asked[peer.name], value) for peer in peers})
+    seconds = per_value(race(puts, rounds=3))
+    show(f"1 KB puts, {count:,} keys", seconds, base="memories", unit=1e6, label="us")
+    bars(seconds, "put", "memories", {"diskcache": 0.2})
     settle(backend)
     manager = MemoryManager(
         "1 MB", "1 MB", storage_path=root / "manager", migration=False, prefetch="off"
@@ -104,19 +87,51 @@ def small(root: Path, count: int) -> None:
     for key in keys:
         manager.store(key, value, "cold")
     settle(manager._hierarchy.catalog.journal)
-    gets = {
-        "memories, verified and decoded": get_through_the_manager,
-        "memories, the store alone": get_ours,
-        "lmdb, no sync": get_lmdb,
-        "diskcache": get_diskcache,
-    }
     base = "memories, verified and decoded"
-    print("\nbars: at most 0.2 of diskcache, and 2.5 times lmdb")
-    show("1 KB gets", per_value(race(gets, rounds=3)), base=base, unit=1e6, label="us")
+    gets = {base: get_through_the_manager, "memories, the store alone": get_ours}
+    gets.update({peer.name: partial(peer.get, asked[peer.name]) for peer in peers})
+    seconds = per_value(race(gets, rounds=3))
+    show(f"1 KB gets, {count:,} keys", seconds, base=base, unit=1e6, label="us")
+    bars(seconds, "get", base, {"diskcache": 0.2, "lmdb, no sync": 2.5})
     manager.cleanup()
     backend.close()
-    cache.close()
-    environment.close()
+    for peer in peers:
+        peer.close()
+
+
+def small_full(root: Path, count: int) -> None:
+    """Race puts of 1 KB values of which each is synced before it returns."""
+    root.mkdir()
+    value, keys = os.urandom(1024), shuffled(count)
+    backend, version = DiskBackend(root / "ours", durability="full"), Versions()
+    peers = small_peers(root, full=True)
+
+    def put_ours() -> None:
+        for key in keys:
+            backend.write(record(key, version()), [memoryview(value)])
+
+    puts: dict[str, Callable[[], object]] = {"memories, full": put_ours}
+    puts.update({peer.name: partial(peer.put, keys, value) for peer in peers})
+    seconds = {name: taken / count for name, taken in race(puts, rounds=3).items()}
+    show("1 KB puts, synced", seconds, base="memories, full", unit=1e6, label="us")
+    name, best = fastest(seconds, [peer.name for peer in peers])
+    print(f"\nno bar: {seconds['memories, full'] / best:.2f} times the fastest, {name}")
+    backend.close()
+    for peer in peers:
+        peer.close()
+
+
+def shuffled(count: int) -> list[str]:
+    keys = [f"tile/{number}" for number in range(count)]
+    random.Random(1).shuffle(keys)
+    return keys
+
+
+def bars(seconds: dict[str, float], verb: str, ours: str, factors: dict[str, float]) -> None:
+    print()
+    for name, factor in factors.items():
+        if name in seconds:
+            bar(f"{verb}, {ours} against {name}", seconds[ours], seconds[name], factor)
 
 
 def settle(backend: DiskBackend) -> None:
@@ -129,47 +144,60 @@ def settle(backend: DiskBackend) -> None:
 
 
 def large(root: Path, size: int, rounds: int) -> None:
-    """Race writes and reads of one large array."""
+    """Race writes and reads of one large array that does not compress."""
     root.mkdir()
     array = np.random.default_rng(1).random(size // 8)
     view = memoryview(array).cast("B")
     relaxed, version = DiskBackend(root / "relaxed"), Versions()
     full = DiskBackend(root / "full", durability="full")
     path = root / "array.npy"
+    others = ways(root, array, databases=size < 50 * 10**6)
 
     def save() -> None:
         path.unlink(missing_ok=True)
         np.save(path, array)
 
     def save_synced() -> None:
-        path.unlink(missing_ok=True)
-        with path.open("wb") as file:
+        synced = root / "synced.npy"
+        synced.unlink(missing_ok=True)
+        with synced.open("wb") as file:
             np.save(file, array)
             file.flush()
             os.fsync(file.fileno())
 
+    title = f"{size // 10**6} MB of float64"
     writes: dict[str, Callable[[], object]] = {
         "memories": lambda: relaxed.write(record("k", version()), [view]),
         "np.save": save,
+    }
+    writes.update({name: way.write for name, way in others.items()})
+    seconds = race(writes, rounds=rounds)
+    show(f"{title}: write, nothing synced", seconds, base="memories", unit=1e3, label="ms")
+    bars(seconds, "write", "memories", {"np.save": 1 / 0.85})
+    os.sync()  # What the others left unwritten is not the synced ones' to wait for.
+    synced: dict[str, Callable[[], object]] = {
         "memories, full": lambda: full.write(record("k", version()), [view]),
         "np.save and fsync": save_synced,
     }
-    title = f"{size // 10**6} MB of float64"
-    show(f"{title}: write", race(writes, rounds=rounds), base="memories", unit=1e3, label="ms")
-    save()
+    seconds = race(synced, rounds=rounds)
+    show(f"{title}: write, synced", seconds, base="memories, full", unit=1e3, label="ms")
+    bars(seconds, "write", "memories, full", {"np.save and fsync": 1 / 0.9})
 
     def read() -> object:
         found = relaxed.find("k")
         assert found is not None
         return np.frombuffer(relaxed.read(found)).sum()
 
+    base = "memories, mapped"
     reads: dict[str, Callable[[], object]] = {
-        "memories, mapped": read,
+        base: read,
         "np.load, mapped": lambda: np.load(path, mmap_mode="r").sum(),
         "np.load": lambda: np.load(path).sum(),
     }
-    base = "memories, mapped"
-    show(f"{title}: read, sum", race(reads, rounds=rounds), base=base, unit=1e3, label="ms")
+    reads.update({name: way.read for name, way in others.items()})
+    seconds = race(reads, rounds=rounds)
+    show(f"{title}: read, sum", seconds, base=base, unit=1e3, label="ms")
+    bars(seconds, "read", base, {"np.load, mapped": 1.0})
     relaxed.close()
     full.close()
 
@@ -193,9 +221,12 @@ def many(root: Path, counts: list[int]) -> None:
         found[f"{count:,} keys"] = race({"find": partial(find_all, backend, keys)})["find"] / 20_000
         print(f"\n{count:,} keys: {grown:.1f} bytes of anonymous RAM per key after opening")
         backend.close()
-    base = f"{counts[0]:,} keys"
+    base, last = (f"{count:,} keys" for count in (counts[0], counts[-1]))
     show("open", opened, base=base, unit=1e3, label="ms")
     show("find", found, base=base, unit=1e6, label="us")
+    print()
+    bar(f"open {last}, against 20 ms", opened[last], 0.02, 1.0)
+    bar(f"find among {last}, against {base}", found[last], found[base], 1.5)
 
 
 def find_all(backend: DiskBackend, keys: list[str]) -> None:
@@ -211,25 +242,41 @@ def resident() -> int:
     return 0
 
 
+PARTS = ("small", "synced", "large", "fields", "many")
+
+
+def run(part: str, root: Path, *, quick: bool, whole: bool) -> None:
+    if part == "small":
+        small(root / part, 100_000 if whole else 5_000 if quick else 10_000)
+    elif part == "synced":
+        small_full(root / part, 100)
+    elif part == "fields":
+        fields(root / part, 4096 if whole else 1024 if quick else 2048, 3, race)
+    elif part == "large":
+        for size in [8 * 10**6] + ([] if quick else [100 * 10**6]) + ([10**9] if whole else []):
+            large(root / f"{size}", size, 3 if size > 10**8 else 5)
+            shutil.rmtree(root / f"{size}")
+    else:
+        many(root, [10_000, 1_000_000 if whole else 20_000 if quick else 100_000])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--only", choices=["small", "large", "many"])
+    parser.add_argument("--quick", action="store_true", help="smaller and fewer values")
+    parser.add_argument("--whole", action="store_true", help="1 GB and a million keys, too")
+    parser.add_argument("--only", choices=PARTS, action="append", help="may be given repeatedly")
     parser.add_argument("--cpu", action="store_true", help="CPU time, for a busy machine")
     options = parser.parse_args()
     if options.cpu:
         global clock
         clock = time.process_time
     root = Path(tempfile.mkdtemp(prefix="memories-cold-"))
-    print(machine())
+    print(f"{machine()}, load {os.getloadavg()[0]:.1f}")
     try:
-        if options.only in (None, "small"):
-            small(root, 10_000 if options.quick else 100_000)
-        if options.only in (None, "large"):
-            for size in [8 * 10**6, 100 * 10**6] + ([] if options.quick else [10**9]):
-                large(root / f"{size}", size, 3 if options.quick else 5)
-        if options.only in (None, "many"):
-            many(root, [10_000, 100_000] if options.quick else [10_000, 1_000_000])
+        for part in options.only or PARTS:
+            started = time.perf_counter()
+            run(part, root, quick=options.quick, whole=options.whole)
+            print(f"\n({part}: {time.perf_counter() - started:.0f} s)", flush=True)
     finally:
         shutil.rmtree(root, ignore_errors=True)
 
