@@ -42,6 +42,42 @@ def test_tiers_give_way_when_the_cgroup_gets_tight(
         assert all(np.array_equal(value, manager[key]) for key, value in values.items())
 
 
+@pytest.fixture
+def group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return this process's cgroup, in a tree of plain files."""
+    (tmp_path / "self").write_text("4:memory:/elsewhere\n0::/slice/job\n")
+    monkeypatch.setattr(sizing, "_CGROUP", tmp_path / "self")
+    monkeypatch.setattr(sizing, "_CGROUP_ROOT", tmp_path / "cgroup")
+    folder = tmp_path / "cgroup" / "slice" / "job"
+    make_cgroup(folder, limit=10**6, held=10**5)
+    return folder
+
+
+def test_room_is_halved_while_tasks_of_the_group_stall_for_memory(group: Path) -> None:
+    """The counts look fine until the kernel reclaims without end; stalls are seen before."""
+    assert 0.0 == sizing.stalled_percent(group)
+    assert 9 * 10**5 == sizing.host_room()
+    full = "full avg10=99.00 avg60=0.00 avg300=0.00 total=1\n"
+    for folder in (group, group.parent):  # A limit further up stalls this process as well.
+        pressure = folder / "memory.pressure"
+        pressure.write_text(f"some avg10=3.50 avg60=90.00 avg300=90.00 total=9\n{full}")
+        assert 3.5 == sizing.stalled_percent(folder)
+        assert 9 * 10**5 == sizing.host_room()
+        pressure.write_text(f"some avg10=45.20 avg60=0.00 avg300=0.00 total=9\n{full}")
+        assert 45.2 == sizing.stalled_percent(folder)
+        assert 45 * 10**4 == sizing.host_room()
+        pressure.write_text("")
+        assert 9 * 10**5 == sizing.host_room()
+
+
+def test_room_ends_where_the_kernel_begins_to_throttle(group: Path) -> None:
+    """A group over its `memory.high` is slowed down long before anybody is killed."""
+    (group / "memory.high").write_text("300000\n")
+    assert 2 * 10**5 == sizing.host_room()
+    (group / "memory.high").write_text("max\n")
+    assert 9 * 10**5 == sizing.host_room()
+
+
 def test_no_store_fails_because_nobody_made_room_ahead() -> None:
     """Without a migrator every store makes its own room, and eight at once share what there is."""
     with MemoryManager("100 kB", "100 kB", "100 MB", migration=False) as manager:
