@@ -5,10 +5,14 @@ from __future__ import annotations
 import click
 from click.shell_completion import get_completion_class
 
+from memories.cli.store import json_option
+from memories.cli.words import print_json
+
 
 @click.command()
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
-def completion(shell: str) -> None:
+@json_option
+def completion(shell: str, as_json: bool) -> None:
     """Print what makes SHELL complete commands, options and files.
 
     For bash: eval "$(memories completion bash)" in ~/.bashrc.
@@ -17,4 +21,8 @@ def completion(shell: str) -> None:
 
     kind = get_completion_class(shell)
     assert kind is not None, "click knows the shells that the argument allows"
-    click.echo(kind(app, {}, "memories", "_MEMORIES_COMPLETE").source())
+    source = kind(app, {}, "memories", "_MEMORIES_COMPLETE").source()
+    if as_json:
+        print_json({"shell": shell, "source": source})
+    else:
+        click.echo(source)

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import click
 
-from memories.cli.store import store_argument
+from memories.cli.store import json_option, store_argument
 from memories.cli.watching import FileSource
+from memories.cli.words import print_json
 
 
 @click.command()
@@ -18,6 +19,7 @@ from memories.cli.watching import FileSource
     "--token", envvar="MEMORIES_DASHBOARD_TOKEN", help="Asked of everybody beyond this machine."
 )
 @click.option("--name", "names", multiple=True, help="A name under which it is reached.")
+@json_option
 def dashboard(
     store: Path,
     glacier: str | None,
@@ -25,6 +27,7 @@ def dashboard(
     host: str,
     token: str | None,
     names: tuple[str, ...],
+    as_json: bool,
 ) -> None:
     """Serve a live page about STORE until interrupted; print its address.
 
@@ -35,6 +38,9 @@ def dashboard(
 
     source = FileSource(store, glacier)
     with serve(source, host=host, port=port, token=token, hosts=names) as served:
-        click.echo(served.url)
+        if as_json:
+            print_json({"store": str(store), "url": served.url})
+        else:
+            click.echo(served.url)
         click.echo("Ctrl-C ends it", err=True)
         served.wait()

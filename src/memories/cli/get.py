@@ -11,9 +11,14 @@ from typing import Any
 import click
 
 from memories.cli.failure import USAGE, Failure
+from memories.cli.ls import facts
 from memories.cli.store import opened, store_argument
-from memories.cli.words import unescape
+from memories.cli.words import print_json, unescape
 from memories.errors import StorageError
+
+describing_option = click.option(
+    "--json", "as_json", is_flag=True, help="Print what KEY is as JSON; needs --output."
+)
 
 
 @click.command()
@@ -28,16 +33,33 @@ from memories.errors import StorageError
     default="auto",
     help="How to write it; auto goes by its type.",
 )
+@describing_option
 def get(
-    store: Path, glacier: str | None, key: str, escaped: bool, output: Path | None, form: str
+    store: Path,
+    glacier: str | None,
+    key: str,
+    escaped: bool,
+    output: Path | None,
+    form: str,
+    as_json: bool,
 ) -> None:
     """Print the value of KEY, or write it to a file.
 
     Arrays come as .npy, bytes and text as they are, everything else as Python writes it.
     Binary data are not written to a terminal.
     """
+    check_describing(as_json, output)
+    key = unescape(key) if escaped else key
     with opened(store, glacier) as manager:
-        put_out(manager.retrieve(unescape(key) if escaped else key), form, output)
+        put_out(manager.retrieve(key), form, output)
+        if as_json:
+            print_json(facts(manager.explain(key)) | {"output": str(output)})
+
+
+def check_describing(as_json: bool, output: Path | None) -> None:
+    """Refuse --json where the value itself is to be printed: one output holds one of them."""
+    if as_json and output is None:
+        raise click.UsageError("--json describes the value; give --output FILE for the value")
 
 
 def put_out(value: Any, form: str, output: Path | None) -> None:

@@ -6,6 +6,9 @@ from typing import IO
 
 import click
 
+from memories.cli.store import json_option
+from memories.cli.words import print_json
+
 
 @click.group()
 def key() -> None:
@@ -13,32 +16,45 @@ def key() -> None:
 
 
 @key.command("list")
-def list_keys() -> None:
+@json_option
+def list_keys(as_json: bool) -> None:
     """Print the public ids of the keys trusted here; the first of the file signs."""
     from memories.codecs.trust import Keyring
 
     ring = Keyring()
     trusted = ring.keys()
+    if as_json:
+        print_json({"file": str(ring.path), "ids": [known.id for known in trusted]})
+        return
     for known in trusted:
         click.echo(known.id)
     click.echo(f"from {ring.path}", err=True)
 
 
 @key.command("export")
-def export_key() -> None:
+@json_option
+def export_key(as_json: bool) -> None:
     """Print this user's own key, a secret: whoever has it can sign in this user's name."""
     from memories.codecs.trust import Keyring
 
-    click.echo(Keyring().export())
+    secret = Keyring().export()
+    if as_json:
+        print_json({"secret": secret})
+    else:
+        click.echo(secret)
     click.echo("This is a secret. Whoever imports it trusts what you store.", err=True)
 
 
 @key.command("import")
 @click.argument("source", type=click.File("r"), default="-")
-def import_key(source: IO[str]) -> None:
+@json_option
+def import_key(source: IO[str], as_json: bool) -> None:
     """Trust the key in SOURCE (a file, or the standard input): what it signed may run code."""
     from memories.codecs.trust import Keyring
 
     known = Keyring().trust(source.read())
-    click.echo(known.id)
-    click.echo("trusted from now on", err=True)
+    if as_json:
+        print_json({"id": known.id, "trusted": True})
+    else:
+        click.echo(known.id)
+        click.echo("trusted from now on", err=True)

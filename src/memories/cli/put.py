@@ -11,8 +11,9 @@ from typing import IO, Any
 import click
 
 from memories.cli.failure import USAGE, Failure
-from memories.cli.store import opened, store_argument
-from memories.cli.words import escape, unescape
+from memories.cli.ls import facts
+from memories.cli.store import json_option, opened, store_argument
+from memories.cli.words import escape, print_json, unescape
 
 _NPY = b"\x93NUMPY"
 
@@ -36,6 +37,7 @@ _NPY = b"\x93NUMPY"
 @click.option("--pin", is_flag=True, help="Forbid moving and evicting it.")
 @click.option("-m", "--metadata", multiple=True, metavar="NAME=VALUE", help="Words about it.")
 @click.option("--create", is_flag=True, help="Make the store if there is none.")
+@json_option
 def put(
     store: Path,
     glacier: str | None,
@@ -48,6 +50,7 @@ def put(
     pin: bool,
     metadata: tuple[str, ...],
     create: bool,
+    as_json: bool,
 ) -> None:
     """Store SOURCE (a file, or - for the standard input) under KEY.
 
@@ -61,7 +64,11 @@ def put(
         name = unescape(key) if escaped else key
         manager.store(name, value, tier, ttl=ttl, metadata=words or None, pin=pin)
         manager.flush()
-        click.echo(f"{escape(name)}: {len(data):,} bytes into {manager.get_tier(name)}", err=True)
+        stored = manager.explain(name)
+    if as_json:
+        print_json(facts(stored))
+    else:
+        click.echo(f"{escape(name)}: {len(data):,} bytes into {stored.tier}", err=True)
 
 
 def _form_of(data: bytes) -> str:

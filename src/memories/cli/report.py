@@ -6,8 +6,9 @@ from pathlib import Path
 
 import click
 
-from memories.cli.store import store_argument
+from memories.cli.store import json_option, store_argument
 from memories.cli.watching import FileSource
+from memories.cli.words import print_json
 
 
 @click.command()
@@ -20,7 +21,8 @@ from memories.cli.watching import FileSource
     show_default=True,
     help="Where to write it.",
 )
-def report(store: Path, glacier: str | None, output: Path) -> None:
+@json_option
+def report(store: Path, glacier: str | None, output: Path, as_json: bool) -> None:
     """Write a page about STORE: tiers, moves, hot keys, latency, and charts if it was sampled.
 
     It has no script and asks for nothing, so it can be kept and sent.
@@ -29,4 +31,7 @@ def report(store: Path, glacier: str | None, output: Path) -> None:
 
     source = FileSource(store, glacier)
     write_report(output, source.document(), source.series())
-    click.echo(f"written to {output}", err=True)
+    if as_json:
+        print_json({"store": str(store), "output": str(output)})
+    else:
+        click.echo(f"written to {output}", err=True)

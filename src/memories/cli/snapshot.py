@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from memories.cli.failure import FAILED, USAGE, Failure
+from memories.cli.get import check_describing, describing_option, put_out
 from memories.cli.store import json_option, opened, store_argument
 from memories.cli.words import escape, print_json, unescape
 from memories.errors import KeyNotFoundError
@@ -219,7 +220,7 @@ def diff(context: click.Context, old: Path, new: Path, as_json: bool) -> None:
     "--format", "form", type=click.Choice(["auto", "npy", "bytes", "repr"]), default="auto"
 )
 @base_option
-@click.option("--json", "as_json", is_flag=True, help="Print what KEY is as JSON; needs --output.")
+@describing_option
 def extract(
     file: Path,
     key: str,
@@ -230,10 +231,8 @@ def extract(
     as_json: bool,
 ) -> None:
     """Write the value of KEY, verified, as `memories get` does."""
-    if as_json and output is None:
-        raise click.UsageError("--json describes the value; give --output FILE for the value")
+    check_describing(as_json, output)
     from memories import codecs
-    from memories.cli.get import put_out
     from memories.codecs.frame import open_frame
     from memories.snapshot.chain import Chain
 

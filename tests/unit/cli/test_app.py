@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -65,6 +66,48 @@ def test_every_command_of_a_group_is_documented() -> None:
         if isinstance(group, click.Group):
             commands = group.commands
             assert [] == [one for one in commands if not re.search(rf"[`| ]{one}[` ]", text)], name
+
+
+def leaves(command: click.Command, path: str = "") -> Iterator[tuple[str, click.Command]]:
+    """Yield every command that does something, with the words that lead to it."""
+    if not isinstance(command, click.Group):
+        yield path, command
+        return
+    context = click.Context(command)
+    for name in command.list_commands(context):
+        below = command.get_command(context, name)
+        assert below is not None
+        yield from leaves(below, f"{path} {name}".lstrip())
+
+
+def test_every_command_takes_json() -> None:
+    """A script must not have to learn which commands it can read."""
+    found = dict(leaves(app))
+    without = [
+        path
+        for path, command in found.items()
+        if not any("--json" in parameter.opts for parameter in command.params)
+    ]
+    assert {"ls", "key export", "snapshot verify", "cluster up"} <= set(found)
+    assert [] == without
+
+
+def test_completion_and_keys_as_json(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is printed in words is there as fields, and an exported key can be imported again."""
+    document = json.loads(run("completion", "fish", "--json").stdout)
+    script = run("completion", "fish").stdout
+    assert {"shell": "fish", "source": script.removesuffix("\n")} == document
+    monkeypatch.setenv("MEMORIES_KEY_FILE", str(tmp_path / "mine"))
+    secret = json.loads(run("key", "export", "--json").stdout)["secret"]
+    listed = json.loads(run("key", "list", "--json").stdout)
+    assert str(tmp_path / "mine") == listed["file"]
+    assert run("key", "list").stdout.split() == listed["ids"]
+    (tmp_path / "secret").write_text(secret)
+    monkeypatch.setenv("MEMORIES_KEY_FILE", str(tmp_path / "theirs"))
+    imported = json.loads(run("key", "import", tmp_path / "secret", "--json").stdout)
+    assert {"id": listed["ids"][0], "trusted": True} == imported
 
 
 def test_python_dash_m_is_the_same_program() -> None:

@@ -119,6 +119,17 @@ def test_get_writes_a_file(run: Run, store: Path, tmp_path: Path) -> None:
     assert np.array_equal(ARRAY, np.load(tmp_path / "array.npy"))
 
 
+def test_get_json_describes_what_it_wrote(run: Run, store: Path, tmp_path: Path) -> None:
+    """One output cannot hold a value and its description, so it is refused without a file."""
+    target = tmp_path / "array.npy"
+    described = json.loads(run("get", store, "array", "-o", target, "--json").stdout)
+    known = json.loads(run("stat", store, "array", "--json").stdout)
+    assert known | {"output": str(target)} == described
+    np.testing.assert_array_equal(ARRAY, np.load(target))
+    refused = run("get", store, "array", "--json")
+    assert (2, "") == (refused.exit_code, refused.stdout)
+
+
 def test_get_says_when_it_cannot_write(run: Run, store: Path, tmp_path: Path) -> None:
     """With the path, and without a traceback."""
     result = run("get", store, "array", "-o", tmp_path / "missing" / "array.npy")

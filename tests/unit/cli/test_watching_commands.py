@@ -147,15 +147,22 @@ def test_report_writes_a_page_from_the_files(run: Run, live: Path, tmp_path: Pat
     assert "<script" not in page
     assert "http" not in page.replace("http-equiv", "")
     assert 1 == run("report", live, "-o", tmp_path / "none" / "r.html").exit_code
+    told = run("report", live, "-o", tmp_path / "r.html", "--json").stdout
+    assert {"store": str(live), "output": str(tmp_path / "r.html")} == json.loads(told)
 
 
-def test_dashboard_prints_its_address_and_ends_with_ctrl_c(live: Path) -> None:
+@pytest.mark.parametrize("form", [[], ["--json"]])
+def test_dashboard_prints_its_address_and_ends_with_ctrl_c(live: Path, form: list[str]) -> None:
     """About a store of another process, read-only whatever the token."""
     pytest.importorskip("starlette")
-    command = [sys.executable, "-m", "memories", "dashboard", str(live)]
+    command = [sys.executable, "-m", "memories", "dashboard", str(live), *form]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as it:
         assert it.stdout is not None
         url = it.stdout.readline().strip()
+        if form:
+            told = json.loads(url)
+            url = told.pop("url")
+            assert {"store": str(live)} == told
         with urlopen(f"{url}healthz", timeout=10) as answer:
             assert {"state": "open"} == json.loads(answer.read())
         with urlopen(f"{url}explain?key=cold/key", timeout=10) as answer:

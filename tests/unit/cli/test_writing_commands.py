@@ -91,6 +91,18 @@ def test_put_refuses_what_it_is_not(run: Run, mine: Path, data: bytes, form: str
     assert 3 == run("get", mine, "new").exit_code
 
 
+def test_put_json_says_what_was_stored(run: Run, mine: Path, tmp_path: Path) -> None:
+    """The same fields as everywhere, so that a script need not ask again."""
+    (tmp_path / "source").write_bytes(b"12345")
+    result = run("put", mine, "new", tmp_path / "source", "-m", "a=b", "--json")
+    document = json.loads(result.stdout)
+    assert ("new", "cold", {"a": "b"}) == tuple(
+        document[name] for name in ("key", "tier", "metadata")
+    )
+    assert json.loads(run("stat", mine, "new", "--json").stdout) == document
+    assert "" == result.stderr
+
+
 def test_put_makes_a_store_only_when_told_to(run: Run, tmp_path: Path) -> None:
     """A misspelt directory must not become a store."""
     assert 1 == put(tmp_path / "new", b"x", "key")
