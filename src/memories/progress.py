@@ -1,75 +1,151 @@
 """A bar for what takes long: on a terminal or in a notebook, and nowhere else.
 
-Whatever takes `progress=` calls it with the bytes done and about how many there will be; this makes
-such a callable. A program may pass any other, tqdm's or its own.
+Whatever takes `progress=` calls it with what is done and about how much there is, mostly in bytes;
+this makes such a callable. A program may pass any other, tqdm's or its own.
 """
 
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Callable
-from typing import Any, TextIO
+from typing import Any, Self, TextIO
 
 from memories.clock import SystemClock
 from memories.units import format_size
 
 REFRESH_SECONDS = 0.1
+PATIENCE_SECONDS = 1.0
 CELLS = 24
+LABEL_LENGTH = 30
 
-Progress = Callable[[int, int], None]
+Progress = Callable[[int, int], object]  # What is done, and about how much there is.
+Step = Callable[[int], object]  # How much was done since the last call.
 
 
-def bar(label: str, stream: TextIO | None = None) -> Progress:
-    """Return a progress callable that draws a bar, or nothing where nobody would see one.
+class Bar:
+    """Knows what to say and when; how it is shown is the subclasses'. This one shows nothing.
 
-    Args:
-        label: What is being done.
-        stream: The terminal; the standard error if it is None.
+    As a context manager it ends the line that it drew, also where the work ends in an error.
     """
-    shell = sys.modules.get("IPython")
-    kernel = shell.get_ipython() if shell is not None else None
-    if stream is None and kernel is not None and hasattr(kernel, "kernel"):
-        return _Notebook(label)
-    stream = sys.stderr if stream is None else stream
-    return _Terminal(label, stream) if stream.isatty() else _nothing
 
-
-class _Bar:
-    """Knows what to say and when; how it is shown is the subclasses'."""
-
-    def __init__(self, label: str) -> None:
+    def __init__(
+        self,
+        label: str,
+        patience_seconds: float = 0.0,
+        written: Callable[[float], str] = format_size,
+    ) -> None:
         self._label = label
+        self._written = written
         self._monotonic = SystemClock().monotonic
         self._started_at = self._monotonic()
+        self._due_at = self._started_at + patience_seconds
         self._shown_at = float("-inf")
+        self._drawn = False  # Whether a line is there that has not ended.
         self._ended = False
 
     def __call__(self, done: int, total: int) -> None:
         """Show how far it is; the last call is always shown, and ends the bar."""
         now = self._monotonic()
         ends = done >= total
-        if self._ended or (not ends and now - self._shown_at < REFRESH_SECONDS):
-            return
-        self._shown_at, self._ended = now, ends
-        self.show(done, total, self._words(done, total, now - self._started_at), ends)
+        waits = now < self._due_at or (not ends and now - self._shown_at < REFRESH_SECONDS)
+        if not self._ended and not waits:
+            self._shown_at, self._drawn = now, not ends
+            self.show(done, total, self._words(done, total, now - self._started_at), ends)
+        self._ended |= ends
 
     def _words(self, done: int, total: int, seconds: float) -> str:
         share = done / total if total else 1.0
         rate = done / seconds if seconds > 0 else 0.0
         left = f", {(total - done) / rate:.0f} s left" if rate and done < total else ""
         return (
-            f"{100 * min(share, 1.0):3.0f} %  {format_size(done)} of {format_size(total)}, "
-            f"{format_size(rate)}/s{left}"
+            f"{100 * min(share, 1.0):3.0f} %  {self._written(done)} of {self._written(total)}, "
+            f"{self._written(rate)}/s{left}"
         )
 
     def show(self, done: int, total: int, words: str, ends: bool) -> None:
         """Draw it."""
-        raise NotImplementedError
+
+    def leave(self) -> None:
+        """Leave what is drawn as it is, for something else is printed next."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._drawn:
+            self.leave()
+        self._ended, self._drawn = True, False
 
 
-class _Terminal(_Bar):
-    def __init__(self, label: str, stream: TextIO) -> None:
-        super().__init__(label)
+def bar(
+    label: str,
+    stream: TextIO | None = None,
+    *,
+    patience_seconds: float = 0.0,
+    written: Callable[[float], str] = format_size,
+) -> Bar:
+    """Return a progress callable that draws a bar, or nothing where nobody would see one.
+
+    Args:
+        label: What is being done.
+        stream: The terminal; the standard error if it is None.
+        patience_seconds: What takes no longer than this is not shown.
+        written: How an amount is written; as bytes unless told otherwise.
+    """
+    shell = sys.modules.get("IPython")
+    kernel = shell.get_ipython() if shell is not None else None
+    if stream is None and kernel is not None and hasattr(kernel, "kernel"):
+        return _Notebook(label, patience_seconds, written)
+    stream = sys.stderr if stream is None else stream
+    if stream is None or not stream.isatty():
+        return Bar(label, patience_seconds, written)
+    return _Terminal(stream, label, patience_seconds, written)
+
+
+class Bars:
+    """A bar for each of several transfers, by key. For any number of threads.
+
+    A transfer that takes less than a second is not shown.
+    """
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self._stream = stream
+        self._lock = threading.Lock()
+        self._bars: dict[str, Bar] = {}
+
+    def __call__(self, key: str, done: int, total: int) -> None:
+        """Learn that `done` of `total` bytes of `key` have been transferred."""
+        with self._lock:
+            one = self._bars.pop(key, None) or bar(
+                _short(key), self._stream, patience_seconds=PATIENCE_SECONDS
+            )
+            if done < total:
+                self._bars[key] = one
+            one(done, total)
+
+
+def counted(progress: Progress | None, total: int) -> Step | None:
+    """Return what adds up steps, and tells `progress` the sum."""
+    if progress is None:
+        return None
+    done = 0
+
+    def advance(step: int) -> None:
+        nonlocal done
+        done += step
+        progress(done, max(done, total))
+
+    return advance
+
+
+def skip(step: int) -> None:
+    """Take a step that nobody counts."""
+
+
+class _Terminal(Bar):
+    def __init__(self, stream: TextIO, *how: Any) -> None:
+        super().__init__(*how)
         self._stream = stream
 
     def show(self, done: int, total: int, words: str, ends: bool) -> None:
@@ -78,11 +154,13 @@ class _Terminal(_Bar):
         self._stream.write(f"\r\x1b[K{self._label}  {drawn}  {words}" + ("\n" if ends else ""))
         self._stream.flush()
 
+    def leave(self) -> None:
+        self._stream.write("\n")
+        self._stream.flush()
 
-class _Notebook(_Bar):
-    def __init__(self, label: str) -> None:
-        super().__init__(label)
-        self._handle: Any = None
+
+class _Notebook(Bar):
+    _handle: Any = None
 
     def show(self, done: int, total: int, words: str, ends: bool) -> None:
         from html import escape
@@ -98,5 +176,7 @@ class _Notebook(_Bar):
             self._handle.update(made)
 
 
-def _nothing(done: int, total: int) -> None:
-    """Show nothing."""
+def _short(key: str) -> str:
+    name = ascii(key)[1:-1]
+    half = LABEL_LENGTH // 2 - 1
+    return name if len(name) <= LABEL_LENGTH else f"{name[:half]}..{name[-half:]}"

@@ -12,6 +12,7 @@ from typing import ClassVar, NamedTuple
 
 from memories.entry import Record
 from memories.errors import CorruptDataError
+from memories.progress import Step
 
 
 class Usage(NamedTuple):
@@ -109,9 +110,12 @@ class Backend(ABC):
     def sync(self) -> None:
         """Return once everything written survives a power cut, as far as the medium knows one."""
 
-    def check(self, *, repair: bool = False) -> list[Problem]:
-        """Verify every frame and the index; with `repair`, drop what is damaged, mend the rest."""
-        del repair
+    def check(self, *, repair: bool = False, progress: Step | None = None) -> list[Problem]:
+        """Verify every frame and the index; with `repair`, drop what is damaged, mend the rest.
+
+        `progress` is called with the number of live bytes verified since its last call.
+        """
+        del repair, progress
         return []
 
     @abstractmethod

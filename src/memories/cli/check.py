@@ -9,6 +9,7 @@ import click
 from memories.cli.failure import DAMAGED
 from memories.cli.store import json_option, opened, store_argument
 from memories.cli.words import escape, print_json
+from memories.progress import bar
 
 
 @click.command()
@@ -26,7 +27,8 @@ def check(
     """
     with opened(store, glacier, read_only=not repair) as manager:
         keys = len(manager)
-        problems = manager.check(repair=repair)
+        with bar("verified") as show:
+            problems = manager.check(repair=repair, progress=show)
     if as_json:
         rows = [
             {"key": problem.key, "what": problem.what, "repaired": problem.repaired}

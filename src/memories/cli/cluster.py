@@ -15,6 +15,7 @@ import msgspec
 from memories.cli.failure import DAMAGED, UNAVAILABLE, Failure
 from memories.cli.store import json_option
 from memories.cli.words import escape, print_json
+from memories.progress import bar
 from memories.units import format_size, parse_size
 
 if TYPE_CHECKING:
@@ -117,10 +118,13 @@ def repair(nodes: tuple[str, ...], shallow: bool, name: str, as_json: bool) -> N
         raise Failure("nothing has been stored on these nodes yet")
     # On plain servers what was stored says how many copies it has; a Cluster knows by itself.
     copies = seen.copies or 1
-    with DistributedMemoryManager(
-        *_NO_TIERS, nodes=addresses, replication_factor=copies, near_cache=False
-    ) as manager:
-        found = manager.repair(deep=not shallow)
+    with (
+        DistributedMemoryManager(
+            *_NO_TIERS, nodes=addresses, replication_factor=copies, near_cache=False
+        ) as manager,
+        bar("repaired", written="{:,.0f}".format) as show,
+    ):
+        found = manager.repair(show, deep=not shallow)
     report = msgspec.to_builtins(found)
     if as_json:
         print_json(report)

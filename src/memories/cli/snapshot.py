@@ -7,10 +7,8 @@ value is decoded unless `extract` is told to.
 from __future__ import annotations
 
 import datetime
-import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +19,7 @@ from memories.cli.get import check_describing, describing_option, put_out
 from memories.cli.store import json_option, opened, store_argument
 from memories.cli.words import escape, print_json, unescape
 from memories.errors import KeyNotFoundError
+from memories.progress import bar, counted
 from memories.units import format_size
 
 if TYPE_CHECKING:
@@ -39,21 +38,6 @@ base_option = click.option(
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def snapshot() -> None:
     """Make, look into, verify, compare and take apart snapshot files."""
-
-
-@contextmanager
-def progress_bar(label: str) -> Iterator[Callable[[int, int], object] | None]:
-    """Yield what shows progress on the standard error; None where that is no terminal."""
-    if not sys.stderr.isatty():
-        yield None
-        return
-    with click.progressbar(length=1, label=label, file=sys.stderr) as bar:
-
-        def show(done: int, total: int) -> None:
-            bar.length = max(total, 1)
-            bar.update(done - bar.pos)
-
-        yield show
 
 
 @snapshot.command()
@@ -80,7 +64,7 @@ def create(
     from memories.snapshot import open_snapshot
 
     # To refer to archived values is to protect them, which only the store's writer may.
-    with opened(store, glacier, read_only=not reference) as manager, progress_bar("saved") as show:
+    with opened(store, glacier, read_only=not reference) as manager, bar("saved") as show:
         manager.create_snapshot(
             file,
             tiers=tiers or None,
@@ -121,11 +105,10 @@ def inspect(file: Path, keys: bool, as_json: bool) -> None:
 def verify(file: Path, bases: tuple[Path, ...], as_json: bool) -> None:
     """Read every byte of FILE, and of what it builds on. Exits with 4 if one is wrong."""
     from memories.snapshot.chain import Chain
-    from memories.snapshot.service import counted
 
     with Chain(file, bases) as chain:
-        with progress_bar("verified") as show:
-            chain.verify(show and counted(show, chain.file_bytes))
+        with bar("verified") as show:
+            chain.verify(counted(show, chain.file_bytes))
         files, keys = [str(one.path) for one in chain.files], chain.top.keys
         size = chain.file_bytes
     if as_json:
@@ -158,7 +141,7 @@ def restore(
     if mode != "keep" and not yes:
         click.confirm(f"Replace what {escape(str(store))} holds?", abort=True, err=True)
     with opened(store, glacier, read_only=False, create=True) as manager:
-        with progress_bar("verified") as show:
+        with bar("verified") as show:
             manager.restore_snapshot(file, mode=mode, bases=bases, progress=show)
         keys = len(manager)
     if as_json:

@@ -21,7 +21,7 @@ from memories.cluster.plain import PlainRegisters
 from memories.cluster.rebalance import change_members
 from memories.cluster.rejoin import Rejoin
 from memories.cluster.repair import Repair
-from memories.cluster.report import Progress, RepairReport
+from memories.cluster.report import RepairReport
 from memories.cluster.service import Service
 from memories.cluster.status import node_status
 from memories.cluster.store import FrameStore
@@ -30,6 +30,7 @@ from memories.cluster.versions import new_client
 from memories.cluster.wire import ReplyError
 from memories.errors import InvalidOptionError, UnavailableError
 from memories.logs import logger
+from memories.progress import Progress
 
 _LOOK_SECONDS = 2.0  # How often the marks of all nodes are looked at, traffic or not.
 _PROBE_SECONDS = 0.5

@@ -14,8 +14,8 @@ from memories.cluster import joining
 from memories.cluster.marks import UP
 from memories.cluster.members import Members, Roster
 from memories.cluster.repair import Repair
-from memories.cluster.report import Progress
 from memories.errors import InvalidOptionError, UnavailableError
+from memories.progress import Progress
 
 
 def change_members(

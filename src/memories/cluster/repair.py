@@ -22,12 +22,13 @@ from memories.cluster.members import Members
 from memories.cluster.node import Node
 from memories.cluster.plain import REPAIR_BATCH, PlainRegisters
 from memories.cluster.register import CHUNK_PREFIX, HEADER_BYTES, PREFIX, Kind, key_of
-from memories.cluster.report import Progress, RepairReport
+from memories.cluster.report import RepairReport
 from memories.cluster.scanning import scan_node
 from memories.cluster.versions import Version
 from memories.cluster.votes import Query
 from memories.cluster.wire import ReplyError
 from memories.errors import CorruptDataError, MemoriesError, UnavailableError
+from memories.progress import Progress
 
 ORPHAN_SECONDS = 2 * UPLOAD_SECONDS  # Chunks that nothing names are garbage once they are so old.
 TOMBSTONE_SECONDS = 3600.0  # A tombstone that all nodes know may go once it is so old.

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import msgspec
 
 _MOST_NAMED = 100  # Keys that a report names.
-
-Progress = Callable[[int, int], object]  # What is done, and about how much there is.
 
 
 class RepairReport(msgspec.Struct, kw_only=True):

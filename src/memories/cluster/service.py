@@ -18,11 +18,12 @@ from memories.clock import Clock
 from memories.cluster.address import Address
 from memories.cluster.near import Near
 from memories.cluster.node import Node
-from memories.cluster.report import Progress, RepairReport
+from memories.cluster.report import RepairReport
 from memories.cluster.store import FrameStore
 from memories.cluster.tracking import Cover, Tracker
 from memories.errors import ClosedError, ForkedError
 from memories.logs import logger
+from memories.progress import Progress
 
 WORKERS = 32  # Threads are made as they are needed.
 _KEEPER_SECONDS = 0.25

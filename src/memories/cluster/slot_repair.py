@@ -14,7 +14,7 @@ from memories.cluster.manifest import Manifest, chunk_sum, read_manifest, upload
 from memories.cluster.node import Node
 from memories.cluster.register import CHUNK_PREFIX, HEADER_BYTES, PREFIX, Kind, key_of
 from memories.cluster.repair import ORPHAN_SECONDS, TOMBSTONE_SECONDS
-from memories.cluster.report import Progress, RepairReport
+from memories.cluster.report import RepairReport
 from memories.cluster.scanning import scan_node
 from memories.cluster.shards import Shards
 from memories.cluster.slot_registers import SlotRegisters
@@ -22,6 +22,7 @@ from memories.cluster.slots import Shard
 from memories.cluster.votes import Vote, read_vote
 from memories.cluster.wire import ReplyError
 from memories.errors import CorruptDataError, MemoriesError, UnavailableError
+from memories.progress import Progress
 
 _BATCH = 64  # Registers whose values may be in memory at once.
 

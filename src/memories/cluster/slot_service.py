@@ -12,7 +12,7 @@ from typing import Any
 from memories.clock import Clock
 from memories.cluster.address import Address
 from memories.cluster.node import Node
-from memories.cluster.report import Progress, RepairReport
+from memories.cluster.report import RepairReport
 from memories.cluster.service import Service
 from memories.cluster.shards import Shards
 from memories.cluster.slot_chunks import SlotChunks
@@ -24,6 +24,7 @@ from memories.cluster.tracking import Cover
 from memories.cluster.versions import new_client
 from memories.cluster.wire import ReplyError
 from memories.errors import InvalidOptionError, UnavailableError
+from memories.progress import Progress
 
 _LOOK_SECONDS = 1.0
 _PROBE_SECONDS = 0.5

@@ -36,6 +36,7 @@ from memories.errors import ArchivedError
 from memories.history import History
 from memories.migration.migrator import Migrator
 from memories.migration.prefetching import Prefetching
+from memories.progress import Progress, counted
 from memories.statistics import Statistics, Stats
 from memories.units import format_size, limit_words, parse_size
 
@@ -153,12 +154,19 @@ class Engine:
                 percent[name] = 100.0 * tier.ledger.used / tier.ledger.configured
         return percent
 
-    def check(self, *, repair: bool) -> list[Problem]:
-        """Verify what lies in durable tiers."""
+    def check(self, *, repair: bool, progress: Progress | None) -> list[Problem]:
+        """Verify what lies in durable tiers; the last call of `progress` says that it ended."""
         self.hierarchy.require_readable()
         if repair:
             self.hierarchy.require_writable()
-        return [problem for backend in self.backends for problem in backend.check(repair=repair)]
+        total = sum(backend.usage().live for backend in self.backends)
+        advance = counted(progress, total)
+        problems: list[Problem] = []
+        for backend in self.backends:
+            problems += backend.check(repair=repair, progress=advance)
+        if progress is not None:
+            progress(total, total)
+        return problems
 
     def create_snapshot(self, path: str | os.PathLike[str], **options: Any) -> None:
         """Write what is there, as of this instant, into the file at `path`."""

@@ -311,12 +311,18 @@ class MemoryManager(Faces, Values):
         """Give every value a durable copy and return once it is on the disk."""
         self._engine.flush()
 
-    def check(self, repair: bool = False) -> list[Problem]:
+    def check(
+        self, repair: bool = False, *, progress: Callable[[int, int], object] | None = None
+    ) -> list[Problem]:
         """Verify everything that lies in durable tiers and return what is wrong with it.
 
         With `repair`, damaged values are dropped and the index is rebuilt.
+
+        Args:
+            repair: Mend what can be mended.
+            progress: Called with the bytes verified so far, and how many there are.
         """
-        return self._engine.check(repair=repair)
+        return self._engine.check(repair=repair, progress=progress)
 
     def cleanup(self) -> None:
         """Close the manager. Idempotent.

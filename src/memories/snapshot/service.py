@@ -16,6 +16,7 @@ from memories.config import check_choice, check_tier
 from memories.engine.hierarchy import Hierarchy
 from memories.entry import TierName
 from memories.errors import InvalidOptionError
+from memories.progress import Progress, counted
 from memories.snapshot.capture import Found, Selection, capture, same
 from memories.snapshot.chain import Chain, link_to, links_through
 from memories.snapshot.container import Created, Item, create
@@ -30,7 +31,6 @@ RESIDENT_BYTES = 10**9
 RESIDENT_VALUES = 256
 
 Path = str | os.PathLike[str]
-Progress = Callable[[int, int], object]
 
 
 def create_snapshot(
@@ -201,17 +201,3 @@ def _then(items: Iterator[Item], last: Callable[[], object]) -> Iterator[Item]:
     """Yield `items`, and do something when they are used up."""
     yield from items
     last()
-
-
-def counted(progress: Progress | None, total: int) -> Callable[[int], object] | None:
-    """Return what adds up steps, and tells `progress` the sum."""
-    if progress is None:
-        return None
-    done = 0
-
-    def advance(step: int) -> None:
-        nonlocal done
-        done += step
-        progress(done, max(done, total))
-
-    return advance

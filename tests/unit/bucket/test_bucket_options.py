@@ -14,7 +14,6 @@ from tests.servers.bucket_kit import WatchedStore
 
 from memories import MemoryManager
 from memories.backends.bucket import open_bucket
-from memories.backends.bucket.bar import ProgressBar, line
 from memories.backends.bucket.bounds import BoundedStore
 from memories.backends.bucket.directory import DirectoryStore
 from memories.backends.bucket.objectstore import Absent, Transient
@@ -208,16 +207,3 @@ def test_the_manager_hands_our_own_options_on(tmp_path: Path) -> None:
         assert data == manager.retrieve("k")
     assert time.monotonic() - begun > 0.6
     assert {"k"} == {key for key, _, _ in told}
-
-
-def test_the_progress_bar_keeps_to_a_terminal_and_to_long_transfers(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    """A log file must not be filled with it."""
-    bar = ProgressBar()
-    bar("k", 1, 100)
-    bar("k", 100, 100)
-    assert "" == capsys.readouterr().err
-    shown = line("tile\x1b/7", 50_000_000, 100_000_000, 2.0)
-    assert "\x1b" not in shown
-    assert "[############............] 50.0 MB of 100.0 MB, 25.0 MB/s" in shown

@@ -10,9 +10,6 @@ import numpy as np
 import pytest
 
 from memories import MemoryManager
-from memories.cli.snapshot import progress_bar
-from memories.snapshot.chain import Chain
-from memories.snapshot.service import counted
 
 from .conftest import ARRAY, AWKWARD, TEXT, Run
 
@@ -150,13 +147,13 @@ def test_a_lost_snapshot_by_reference_is_listed_and_released(run: Run, tmp_path:
     assert "" == run("snapshot", "release", store).stdout
 
 
-def test_progress_is_shown_on_terminals_only(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_progress_is_shown_on_terminals_only(
+    run: Run, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A log must not fill with bars."""
-    with progress_bar("verified") as show:
-        assert show is None
-    shown = io.StringIO()
-    monkeypatch.setattr(shown, "isatty", lambda: True)
-    monkeypatch.setattr("sys.stderr", shown)
-    with Chain(file) as chain, progress_bar("verified") as show:
-        chain.verify(counted(show, chain.file_bytes))
-    assert "100%" in shown.getvalue()
+    quiet = run("snapshot", "verify", file)
+    assert "" == quiet.stderr
+    monkeypatch.setattr("click.testing._NamedTextIOWrapper.isatty", lambda self: True)
+    shown = run("snapshot", "verify", file)
+    assert "100 %" in shown.stderr
+    assert quiet.stdout == shown.stdout

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from memories import MemoryManager
-from memories.progress import bar
+from memories.progress import Bars, bar
 
 
 class Terminal(io.StringIO):
@@ -82,3 +82,53 @@ def test_a_notebook_gets_one_element_that_changes(monkeypatch: pytest.MonkeyPatc
     assert 2 == len(shown)
     assert "&lt;restore&gt;" in shown[0]
     assert "value='10' max='10'" in shown[1]
+
+
+def test_work_that_fails_leaves_the_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The words about the failure stand on a line of their own, and nothing is drawn after them."""
+    stream = Terminal()
+    with pytest.raises(ValueError, match="no"), bar("check", stream) as show:
+        show(1, 10)
+        raise ValueError("no")
+    show(10, 10)
+    assert stream.getvalue().endswith("\n")
+    assert "100 %" not in stream.getvalue()
+    with bar("check", Terminal()) as show:
+        show(10, 10)
+
+
+def test_a_short_transfer_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Thousands of them would be thousands of lines."""
+    stream = Terminal()
+    transfers = Bars(stream)
+    transfers("k", 1, 100)
+    transfers("k", 100, 100)
+    assert "" == stream.getvalue()
+    monkeypatch.setattr("memories.progress.PATIENCE_SECONDS", 0.0)
+    transfers("tile\x1b/" + "7" * 99, 50_000_000, 100_000_000)
+    transfers("other", 100, 100)
+    transfers("tile\x1b/" + "7" * 99, 100_000_000, 100_000_000)
+    text = stream.getvalue().replace("\r\x1b[K", "|")
+    assert "\x1b" not in text
+    assert "50 %  50.0 MB of 100.0 MB" in text
+    assert 2 == text.count("\n")
+    assert 3 == text.count("|")
+
+
+@pytest.mark.parametrize("repair", [False, True])
+def test_a_check_says_how_far_it_is(tmp_path: Path, repair: bool) -> None:
+    """In bytes of values, of every durable tier, up to all of them."""
+    told: list[tuple[int, int]] = []
+    with MemoryManager(1, 1, 1, True, storage_path=tmp_path / "s", migration=False) as manager:
+        for number in range(5):
+            manager.store(f"cold/{number}", np.random.default_rng(number).bytes(50_000), "cold")
+        manager.store("far", np.random.default_rng(9).bytes(100_000), "glacier")
+        manager.flush()
+        assert [] == manager.check(repair, progress=lambda *one: told.append(one))
+    done, totals = zip(*told, strict=True)
+    assert 1 == len(set(totals))
+    assert 350_000 <= totals[0] < 355_000
+    assert sorted(done) == list(done)
+    assert totals[-1] == done[-1]
+    assert 6 < len(told)
+    assert any(200_000 < one < 300_000 for one in done)

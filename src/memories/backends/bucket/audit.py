@@ -10,16 +10,24 @@ from memories.backends.bucket.ledger import Ledger
 from memories.backends.bucket.objectstore import ObjectStore
 from memories.backends.bucket.place import object_name, token_of
 from memories.backends.bucket.state import State
+from memories.progress import Step
 
 
 def check(
-    store: ObjectStore, state: State, ledger: Ledger, *, repair: bool, now: float
+    store: ObjectStore,
+    state: State,
+    ledger: Ledger,
+    repair: bool,
+    now: float,
+    progress: Step | None = None,
 ) -> list[Problem]:
     """Return what is missing, cut short or unknown; with `repair`, forget frames that are lost."""
     sizes = {stat.name: stat.size for stat in store.list("objects/")}
     problems: list[Problem] = []
     known = state.rows("SELECT token, size, live, status FROM object")
     for token, size, live, status in known:
+        if progress is not None:
+            progress(live)
         found = sizes.pop(object_name(token), None)
         if status != "there" or found == size:
             continue

@@ -42,6 +42,7 @@ from memories.errors import (
     StoreLockedError,
     UnavailableError,
 )
+from memories.progress import Step
 from memories.units import format_size
 
 GRACE_SECONDS = 7 * 86400
@@ -302,10 +303,11 @@ class BucketBackend(Backend):
             self._writer.begins(), self._wall(),
         )  # fmt: skip
 
-    def check(self, *, repair: bool = False) -> list[Problem]:
+    def check(self, *, repair: bool = False, progress: Step | None = None) -> list[Problem]:
         """Compare the map with the bucket; `repair` forgets frames whose objects are gone."""
         self._guard()
-        return audit.check(self._store, self._state, self._ledger, repair=repair, now=self._wall())
+        now = self._wall()
+        return audit.check(self._store, self._state, self._ledger, repair, now, progress)
 
     def close(self) -> None:
         """Upload what is staged and release everything. Idempotent.

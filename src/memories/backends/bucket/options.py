@@ -11,9 +11,9 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from memories.backends.bucket.bar import ProgressBar
 from memories.errors import InvalidOptionError
 from memories.optional import require
+from memories.progress import Bars
 
 _FSSPEC_NAMES = {
     "key": "access_key_id",
@@ -54,7 +54,7 @@ def own_options(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, A
     if isinstance(rate, bool) or not isinstance(rate, int | float) or not rate > 0:
         raise InvalidOptionError(f"bytes_per_second={rate!r:.40} must be a positive number")
     if ours.get("progress") is True:
-        ours["progress"] = ProgressBar()
+        ours["progress"] = Bars()
     elif ours.get("progress") is False:
         del ours["progress"]
     elif "progress" in ours and not callable(ours["progress"]):

@@ -14,10 +14,10 @@ from typing import TypeVar
 import numpy as np
 
 from memories.backends.bucket.objectstore import ObjectStore
+from memories.progress import Progress
 
 RANGE_BYTES = 8 * 1024 * 1024
 
-Progress = Callable[[int, int], None]  # Bytes done, bytes in all.
 T = TypeVar("T")
 R = TypeVar("R")
 

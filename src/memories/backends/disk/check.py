@@ -20,6 +20,7 @@ from memories.backends.disk.reading import GoneError, Reading
 from memories.backends.disk.recover import Walk, chain
 from memories.backends.disk.writer import Writer
 from memories.errors import StorageError
+from memories.progress import Step
 
 
 def run_check(
@@ -32,6 +33,7 @@ def run_check(
     repair: bool,
     verify: Verify | None,
     known: list[str],
+    progress: Step,
 ) -> list[Problem]:
     """Return what is wrong with a store. Without a writer nothing is repaired.
 
@@ -43,7 +45,7 @@ def run_check(
     check = Check(layout, files, reading, look, writer if repair else None, verify)
     problems = [Problem(None, what, repair) for what in known]
     problems += check.index()
-    problems += check.frames()
+    problems += check.frames(progress)
     problems += check.segments()
     problems += check.orphans()
     return problems
@@ -76,11 +78,12 @@ class Check:
             self._mender.rebuild()
         return problems
 
-    def frames(self) -> list[Problem]:
-        """Read and verify the frame of every key."""
+    def frames(self, progress: Step) -> list[Problem]:
+        """Read and verify the frame of every key; `progress` is told the bytes of each."""
         problems = []
         for row in merged(self._look().parts()):
             what = self._frame(row)
+            progress(0 if row.kind == NOTE else row.record.stored)  # A note's value lies elsewhere.
             if what is None:
                 continue
             if self._mender is not None:

@@ -45,6 +45,7 @@ from memories.errors import (
     KeyNotFoundError,
     StorageError,
 )
+from memories.progress import Step, skip
 
 Durability = Literal["relaxed", "full"]
 
@@ -298,19 +299,17 @@ class DiskBackend(SearchingBackend):
         """Give dead bytes back until `size` more may lie here; return whether they may."""
         return admit(self._writing(), "make room", lambda writer: make_room(writer, size))
 
-    def check(self, *, repair: bool = False, verify: Verify | None = None) -> list[Problem]:
+    def check(self, *, repair: bool = False, progress: Step | None = None) -> list[Problem]:
         """Verify the index, the log and every frame; see `check.py` for what is mended how."""
         self._look()
+        failures = self._upkeep.problems() if self._upkeep is not None else []
         problems = run_check(
-            self._layout, self._files, self._reading, self._look, self._writer,
-            repair=repair, verify=verify or self._verify, known=[*self._damage, *self._failures()],
+            self._layout, self._files, self._reading, self._look, self._writer, repair=repair,
+            verify=self._verify, known=[*self._damage, *failures], progress=progress or skip,
         )  # fmt: skip
         if repair:
             self._damage = []
         return problems
-
-    def _failures(self) -> list[str]:
-        return self._upkeep.problems() if self._upkeep is not None else []
 
     # -- reading ---------------------------------------------------------------------------------
 
