@@ -73,6 +73,22 @@ def test_a_pipeline_of_reads_fills_many_buffers(connection: Connection) -> None:
     assert chunks == [bytes(one) for one in room]
 
 
+def test_a_stream_keeps_the_node_busy_while_a_reply_is_looked_at(connection: Connection) -> None:
+    """Neither side waits for the other, and the node never has to hold more than a few replies."""
+    chunks = [os.urandom(300_000) for _ in range(8)]
+    connection.pipeline([("SET", f"c{number}", one) for number, one in enumerate(chunks)])
+    room = [bytearray(300_000) for _ in range(10)]
+    commands = [*(("GET", f"c{number}") for number in range(8)), ("GET", "absent"), ("LPOP", "c0")]
+    replies, under_way = [], []
+    for reply in connection.stream(commands, [[one] for one in room], window=3):
+        replies.append(reply)
+        under_way.append(connection.pending)
+    assert [*[300_000] * 8, None] == replies[:9]
+    assert isinstance(replies[9], ReplyError)
+    assert chunks == [bytes(one) for one in room[:8]]
+    assert [3, 3, 3, 3, 3, 3, 3, 2, 1, 0] == under_way
+
+
 def test_an_error_in_a_pipeline_is_in_its_place(connection: Connection) -> None:
     """One refused command says nothing about its neighbours."""
     replies = connection.pipeline([("SET", "a", "x"), ("INCR", "a"), ("GET", "a")])
@@ -185,6 +201,11 @@ def test_a_pool_drops_what_is_broken_or_half_read(node: LocalServer) -> None:
     pool = Pool(node.address)
     with pool.take() as lent:
         lent.send([("ECHO", "left unread")])
+    assert lent.closed
+    with pool.take() as lent:
+        stream = lent.stream([("GET", "a"), ("GET", "b")], [[bytearray(1)]] * 2, window=2)
+        assert next(stream) is None
+        stream.close()
     assert lent.closed
     assert b"mine" == pool.call("ECHO", "mine")
     node.call("CLIENT", "KILL", "TYPE", "normal")

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, wait
+from contextlib import closing
 from typing import Any, NamedTuple
 
 from memories.cluster.manifest import Manifest, Upload, chunk_sum, cut
@@ -162,6 +163,7 @@ class _Search:
 
     def __init__(self, place: Place, names: Sequence[bytes]) -> None:
         self._left = [_usable_first(place, name, all_=True) for name in names]
+        self._likely = [_likely(place, name) for name in names]
         self._sought = set(range(len(names)))
         self._damaged: set[int] = set()
         self._reasons: dict[str, str] = {}
@@ -169,15 +171,22 @@ class _Search:
     def next_targets(self) -> dict[str, list[int]]:
         """Return the chunks to ask of each node; nothing once all are there.
 
+        Of the nodes that should have a chunk the one with the least to do so far is asked, for the
+        call lasts as long as the busiest of them.
+
         Raises:
             CorruptDataError: every node was asked for a chunk, and none has a sound copy.
             UnavailableError: some node that may have it could not be asked.
         """
         targets: dict[str, list[int]] = defaultdict(list)
         for index in sorted(self._sought):
-            if not self._left[index]:
+            left = self._left[index]
+            if not left:
                 raise self._verdict(index)
-            targets[self._left[index].pop(0)].append(index)
+            likely = [node for node in left if node in self._likely[index]] or left[:1]
+            node = min(likely, key=lambda one: len(targets.get(one, ())))
+            left.remove(node)
+            targets[node].append(index)
         return targets
 
     def learn(self, sent: Sent) -> None:
@@ -220,21 +229,19 @@ def _receive(
 ) -> Sent:
     done: list[int] = []
     damaged: list[int] = []
-    for start in range(0, len(indices), WINDOW):
-        window = indices[start : start + WINDOW]
-        try:
-            replies = node.pipeline(
-                [("GET", names[i]) for i in window], into=[[views[i]] for i in window]
-            )
-        except (UnavailableError, ReplyError) as error:
-            return Sent(node.name, done, damaged, str(error))
-        for index, reply in zip(window, replies, strict=True):
-            if isinstance(reply, ReplyError):
-                return Sent(node.name, done, damaged, str(reply))
-            if reply == views[index].nbytes and chunk_sum([views[index]]) == sums[index]:
-                done.append(index)
-            elif reply is not None:
-                damaged.append(index)
+    commands = [("GET", names[index]) for index in indices]
+    into = [[views[index]] for index in indices]
+    try:
+        with closing(node.stream(commands, into, window=WINDOW)) as replies:
+            for index, reply in zip(indices, replies, strict=True):
+                if isinstance(reply, ReplyError):
+                    return Sent(node.name, done, damaged, str(reply))
+                if reply == views[index].nbytes and chunk_sum([views[index]]) == sums[index]:
+                    done.append(index)
+                elif reply is not None:
+                    damaged.append(index)
+    except (UnavailableError, ReplyError) as error:
+        return Sent(node.name, done, damaged, str(error))
     return Sent(node.name, done, damaged, "")
 
 
@@ -251,6 +258,11 @@ def _usable_first(place: Place, name: bytes, *, all_: bool = False) -> list[str]
     usable = [node for node in ranked if place.nodes[node].usable]
     rest = [node for node in ranked if node not in usable and (all_ or place.nodes[node].due)]
     return usable + rest
+
+
+def _likely(place: Place, name: bytes) -> list[str]:
+    """Return the nodes that should have a chunk and did not fail lately."""
+    return [node for node in place.rank(name)[: place.copies] if place.nodes[node].usable]
 
 
 def _say(reasons: Mapping[str, str]) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import select
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from typing import Self
 
 from memories.cluster.address import Address
@@ -124,6 +124,24 @@ class Connection:
         self.send(commands, seconds=seconds)
         targets: Iterable[Sequence[Buffer] | None] = into or (None,) * len(commands)
         return [self.receive(target) for target in targets]
+
+    def stream(
+        self, commands: Sequence[Command], into: Sequence[Sequence[Buffer]], *, window: int
+    ) -> Generator[Reply, None, None]:
+        """Yield the replies like `pipeline`, never with more than `window` commands under way.
+
+        The node works on the next ones while the caller looks at a reply. Where he stops before the
+        last of them, the connection is not lent again.
+
+        Raises:
+            UnavailableError: as `call`, for each reply; those before it are good.
+        """
+        self.send(commands[:window])
+        for following, target in enumerate(into, window):
+            reply = self.receive(target)
+            if following < len(commands):
+                self.send(commands[following : following + 1])
+            yield reply
 
     def send(self, commands: Sequence[Command], *, seconds: float | None = None) -> None:
         """Send commands; as many calls of `receive` must follow before others use the connection.

@@ -8,7 +8,7 @@ again, whoever would ask it is told at once.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,7 +16,7 @@ from memories.cluster import scripts
 from memories.cluster.address import Address
 from memories.cluster.connection import Connection
 from memories.cluster.pool import Pool
-from memories.cluster.wire import Command, ReplyError
+from memories.cluster.wire import Buffer, Command, ReplyError
 from memories.errors import InvalidOptionError, UnavailableError
 from memories.locks import new_lock
 
@@ -138,17 +138,8 @@ class Node:
         strict: bool = False,
     ) -> list[Any]:
         """Run commands, and remember how the node took them; with `strict` raise a refusal."""
-        began = self._monotonic()
-        try:
-            with self.take() as connection:
-                replies = connection.pipeline(commands, into=into, seconds=seconds)
-        except (UnavailableError, EvictingNodeError) as error:
-            self.failed(error)
-            raise
-        except ReplyError as error:
-            self.refused(error)
-            raise
-        self.answered((self._monotonic() - began) / max(1, len(commands)))
+        with self._judged(len(commands)) as connection:
+            replies = connection.pipeline(commands, into=into, seconds=seconds)
         refusals = [reply for reply in replies if isinstance(reply, ReplyError)]
         for refusal in refusals:
             self.refused(refusal)
@@ -156,12 +147,42 @@ class Node:
             raise refusals[0]
         return replies
 
+    def stream(
+        self, commands: Sequence[Command], into: Sequence[Sequence[Buffer]], *, window: int
+    ) -> Generator[Any, None, None]:
+        """Yield replies as `Connection.stream` does, and remember how the node took it.
+
+        Raises:
+            UnavailableError: it did not answer; the replies before are good.
+            ReplyError: it does not let us in.
+        """
+        with self._judged(len(commands)) as connection:
+            for reply in connection.stream(commands, into, window=window):
+                if isinstance(reply, ReplyError):
+                    self.refused(reply)
+                yield reply
+
     def close(self) -> None:
         """Close its connections."""
         self._pool.close()
 
     def __repr__(self) -> str:
         return f"<Node {self.name}{'' if self.usable else ', failing'}>"
+
+    @contextmanager
+    def _judged(self, count: int) -> Iterator[Connection]:
+        """Lend a connection for `count` commands, and remember whether they came through."""
+        began = self._monotonic()
+        try:
+            with self.take() as connection:
+                yield connection
+        except (UnavailableError, EvictingNodeError) as error:
+            self.failed(error)
+            raise
+        except ReplyError as error:
+            self.refused(error)
+            raise
+        self.answered((self._monotonic() - began) / max(1, count))
 
     def _greet(self, connection: Connection) -> None:
         loads = [("SCRIPT", "LOAD", script.source) for script in scripts.ALL]

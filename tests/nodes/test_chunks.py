@@ -1,0 +1,90 @@
+"""Chunks of large values on three real servers: who is asked for which of them."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from memories.cluster.chunks import ChunkStore, Place
+from memories.cluster.local import LocalGroup, LocalServer
+from memories.cluster.manifest import Manifest, new_upload
+from memories.cluster.node import Node, parse_info
+from memories.errors import UnavailableError
+
+pytestmark = pytest.mark.server
+COUNT = 6
+
+
+@pytest.fixture
+def nodes(plain_nodes: LocalGroup) -> Iterator[dict[str, Node]]:
+    """The three nodes as the store sees them."""
+    nodes = {s.name: Node(s.address, monotonic=time.monotonic) for s in plain_nodes.servers}
+    yield nodes
+    for node in nodes.values():
+        node.close()
+
+
+@pytest.fixture
+def chunks(nodes: dict[str, Node]) -> Iterator[ChunkStore]:
+    """A store where every chunk prefers the nodes in the same order, and lies on two."""
+    with ThreadPoolExecutor(4) as executor:
+        yield ChunkStore(lambda: Place(nodes, lambda name: list(nodes), 2), executor.submit)
+
+
+def written(chunks: ChunkStore, data: bytes) -> Manifest:
+    """Write `data` as chunks, and return what a reader needs."""
+    upload, chunk_bytes = new_upload(len(data), time.time())
+    sums = chunks.write(upload, chunk_bytes, [memoryview(data)])
+    return Manifest(upload, len(data), chunk_bytes, sums)
+
+
+def read(chunks: ChunkStore, manifest: Manifest) -> bytes:
+    """Return what the chunks hold."""
+    frame = bytearray(manifest.nbytes)
+    chunks.read(manifest, memoryview(frame))
+    return bytes(frame)
+
+
+def gets(server: LocalServer) -> int:
+    """Return how often a server was asked for a string since its figures were reset."""
+    text = server.call("INFO", "commandstats")
+    assert isinstance(text, bytes)
+    told = parse_info(text).get("cmdstat_get", "calls=0,")
+    return int(told.removeprefix("calls=").partition(",")[0])
+
+
+def test_all_nodes_that_have_the_chunks_send_their_share(
+    plain_nodes: LocalGroup, chunks: ChunkStore
+) -> None:
+    """A value comes as late as the busiest node has sent its part of it."""
+    data = os.urandom(COUNT << 22)
+    manifest = written(chunks, data)
+    for server in plain_nodes.servers:
+        server.call("CONFIG", "RESETSTAT")
+    assert data == read(chunks, manifest)
+    assert [COUNT // 2, COUNT // 2, 0] == [gets(server) for server in plain_nodes.servers]
+
+
+def test_a_node_that_fails_leaves_its_share_to_the_other(
+    plain_nodes: LocalGroup, chunks: ChunkStore, nodes: dict[str, Node]
+) -> None:
+    """Sharing the work out must not tie a chunk to a node that is gone, or that lost it."""
+    data = os.urandom(COUNT << 22)
+    manifest = written(chunks, data)
+    first, second, third = plain_nodes.servers
+    first.kill()
+    assert data == read(chunks, manifest)
+    assert not nodes[first.name].usable
+    nodes[first.name].last_error = "none since"
+    for server in (second, third):
+        server.call("CONFIG", "RESETSTAT")
+    assert data == read(chunks, manifest)
+    assert "none since" == nodes[first.name].last_error
+    assert [COUNT, 0] == [gets(second), gets(third)]
+    second.kill()
+    with pytest.raises(UnavailableError, match="chunk 0 of the value cannot be reached"):
+        read(chunks, manifest)
