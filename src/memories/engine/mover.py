@@ -155,7 +155,7 @@ class Mover:
         """
         polls = 0
         while True:
-            with Sweep(tier, self._displace, spare) as sweep:
+            with Sweep(tier, self._displace, self._current, spare) as sweep:
                 if sweep.make_room(size):
                     return
             if spare is not None:
@@ -172,7 +172,7 @@ class Mover:
 
     def drain(self, tier: Tier, used: int) -> None:
         """Move victims out of `tier` until it holds at most `used` bytes, or nothing may leave."""
-        with Sweep(tier, self._displace) as sweep:
+        with Sweep(tier, self._displace, self._current) as sweep:
             while tier.ledger.used > used and sweep.step():
                 pass
 

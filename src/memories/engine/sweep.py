@@ -33,10 +33,12 @@ class Sweep:
         self,
         tier: Tier,
         displace: Callable[[Tier, Entry | Record], Outcome],
+        current: Callable[[Entry | Record], bool],
         spare: Spare | None = None,
     ) -> None:
         self._tier = tier
         self._displace = displace
+        self._current = current
         self._spare = spare
         self._kept: list[Entry | Record] = []
         self._seen: set[tuple[str, int]] = set()
@@ -79,4 +81,8 @@ class Sweep:
     def __exit__(self, *exc_info: object) -> None:
         for victim in self._kept:
             self._tier.victims.add(victim, accessed=False)
+            # Who held its key meanwhile may have let go of it, when there was nothing to discard:
+            # a victim that nobody names would stay charged. It is first unnamed, then discarded.
+            if not self._current(victim):
+                self._tier.victims.discard(victim)
         self._tier.sweeps.end()

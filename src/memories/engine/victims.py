@@ -111,6 +111,8 @@ class PolicyVictims(Victims):
         if not self._may_leave(found):
             return
         with self._lock:
+            if found.link is not None:
+                return  # Whoever changed its terms while it was offered has added it.
             if accessed:
                 self._read_notes()
                 self.policy.insert(found)
