@@ -83,7 +83,7 @@ def bar(
     stream: TextIO | None = None,
     *,
     patience_seconds: float = 0.0,
-    written: Callable[[float], str] = format_size,
+    written: Callable[[float], str] | None = None,
 ) -> Bar:
     """Return a progress callable that draws a bar, or nothing where nobody would see one.
 
@@ -93,6 +93,7 @@ def bar(
         patience_seconds: What takes no longer than this is not shown.
         written: How an amount is written; as bytes unless told otherwise.
     """
+    written = written or format_size
     shell = sys.modules.get("IPython")
     kernel = shell.get_ipython() if shell is not None else None
     if stream is None and kernel is not None and hasattr(kernel, "kernel"):

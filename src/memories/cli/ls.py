@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from memories.cli.store import json_option, opened, store_argument
+from memories.cli.store import json_option, opened, require_store, store_argument
 from memories.cli.words import escape, print_json
+from memories.clock import SystemClock
 from memories.units import format_size
 
 if TYPE_CHECKING:
@@ -28,6 +31,10 @@ def ls(store: Path, glacier: str | None, prefix: str, as_table: bool, as_json: b
     """
     from memories.errors import KeyNotFoundError
 
+    if not (as_table or as_json or glacier):
+        for key in _keys(store, prefix):
+            click.echo(escape(key))
+        return
     with opened(store, glacier) as manager:
         for key in manager.scan(prefix):
             if not (as_table or as_json):
@@ -38,6 +45,22 @@ def ls(store: Path, glacier: str | None, prefix: str, as_table: bool, as_json: b
             except KeyNotFoundError:
                 continue  # Its writer removed it since it was listed.
             _print(found, as_json)
+
+
+def _keys(store: Path, prefix: str) -> Iterator[str]:
+    """Yield the keys as the index of the log has them.
+
+    No manager is opened, so that the first line waits for no import of NumPy.
+    """
+    from memories.backends.disk import DiskBackend
+
+    require_store(store)
+    now = SystemClock().wall()
+    with closing(DiskBackend(store / "cold", read_only=True)) as journal:
+        for record in journal.scan(prefix):
+            ends = record.terms.expires_at
+            if ends is None or ends > now:
+                yield record.key
 
 
 def _print(found: Explanation, as_json: bool) -> None:

@@ -32,6 +32,14 @@ def json_option(command: Command) -> Command:
     return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(command)
 
 
+def require_store(store: Path) -> None:
+    """Raise StorageError if there is no store in a directory."""
+    if not (store / "cold").is_dir():
+        raise StorageError(
+            f"{str(store)!r} holds no store; give the directory that was the manager's storage_path"
+        )
+
+
 @contextmanager
 def opened(
     store: Path, glacier: str | None = None, *, read_only: bool = True, create: bool = False
@@ -44,10 +52,8 @@ def opened(
     """
     from memories import MemoryManager
 
-    if not create and not (store / "cold").is_dir():
-        raise StorageError(
-            f"{str(store)!r} holds no store; give the directory that was the manager's storage_path"
-        )
+    if not create:
+        require_store(store)
     options: dict[str, Any] = (
         {} if read_only else {"migration": False}
     )  # A command moves what it is told to.

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from memories.cli.store import opened
-from memories.errors import InvalidOptionError, StorageError
+from memories.cli.store import opened, require_store
+from memories.errors import InvalidOptionError
 
 if TYPE_CHECKING:
     from memories.analytics import Series
@@ -21,11 +21,7 @@ class FileSource:
     """
 
     def __init__(self, store: Path, glacier: str | None = None) -> None:
-        if not (store / "cold").is_dir():
-            raise StorageError(
-                f"{str(store)!r} holds no store; give the directory that was the manager's "
-                "storage_path"
-            )
+        require_store(store)
         self._store = store
         self._glacier = glacier
 

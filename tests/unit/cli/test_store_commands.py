@@ -5,12 +5,16 @@ from __future__ import annotations
 import io
 import json
 import shutil
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from memories import MemoryManager
+from memories.cli.words import escape
 
 from .conftest import ARRAY, AWKWARD, TEXT, Run
 
@@ -55,6 +59,37 @@ def test_a_broken_escape_is_wrong_usage(run: Run, store: Path, text: str) -> Non
 def test_ls_takes_a_prefix(run: Run, store: Path) -> None:
     """A store may hold millions of keys."""
     assert "archived\narray\n" == run("ls", store, "ar").stdout
+
+
+def test_ls_lists_what_a_manager_lists(run: Run, store: Path, tmp_path: Path) -> None:
+    """It reads the index without a manager, which must not show: order, expiry, both tiers."""
+    with MemoryManager(0.001, 0.001, 1, True, storage_path=tmp_path / "s") as manager:
+        manager.store("gone", 1, tier="cold", ttl=0.001)
+        manager.store("later", 1, tier="cold", ttl=1000)
+        manager.store("far", 1, tier="glacier")
+        manager.store("removed", 1, tier="cold")
+        manager.delete("removed")
+        time.sleep(0.01)
+    assert ["far", "later"] == run("ls", tmp_path / "s").stdout.splitlines()
+    for place in (store, tmp_path / "s"):
+        listed = run("ls", place, "--json").stdout.splitlines()
+        keys = [escape(json.loads(line)["key"]) for line in listed]
+        assert keys == run("ls", place).stdout.splitlines()
+
+
+def test_ls_needs_no_numpy(store: Path) -> None:
+    """Its import alone takes longer than one waits for a first line."""
+    code = (
+        "import sys\n"
+        "from memories.cli.app import app\n"
+        f"app(['ls', {str(store)!r}], standalone_mode=False)\n"
+        "print('numpy' in sys.modules, file=sys.stderr)\n"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert "False\n" == run.stderr
+    assert "array" in run.stdout.splitlines()
 
 
 def test_ls_long_shows_tier_and_size(run: Run, store: Path) -> None:

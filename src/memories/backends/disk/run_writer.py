@@ -8,14 +8,17 @@ from __future__ import annotations
 from array import array
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
-import numpy.typing as npt
 from xxhash import xxh3_64_intdigest
 
 from memories.backends.disk.blocks import BLOCK
 from memories.backends.disk.files import Files, append
 from memories.backends.disk.run import FIRST_ROW, FOOTER, MAGIC, OFFSET_BITS
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 _CHUNK = 64 * BLOCK
 
@@ -87,6 +90,8 @@ def _write(
 
 def hash_table(hashes: array[int], offsets: array[int]) -> npt.NDArray[np.uint64]:
     """Return an open-addressed table of words: 20 bits of the hash, 44 bits of the offset."""
+    import numpy as np  # Here, for whoever only reads a store needs none.
+
     slots = 8
     while slots * 2 < len(hashes) * 3:
         slots *= 2
