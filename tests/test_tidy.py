@@ -23,7 +23,7 @@ MAX_LINES = 400
 # engine are rooms of their own, for they stand on one another.
 LAYERS = (
     ("errors", "_version"),
-    ("clock", "histogram", "keys", "locks", "logs", "optional", "units"),
+    ("clock", "histogram", "keys", "locks", "logs", "optional", "units", "writeback"),
     ("progress",),
     ("entry",),
     ("events", "front", "rules", "sizing", "traces"),

@@ -6,23 +6,20 @@ killed process leaves nothing; early write-back keeps the final fsync short.
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import fcntl
 import os
 import secrets
 import stat
-from collections.abc import Callable, Sequence
-from functools import cache
+from collections.abc import Sequence
 from pathlib import Path
 
 from memories.errors import StorageError
+from memories.writeback import WRITEBACK_BYTES, begin_writeback
 
 Buffer = bytes | bytearray | memoryview
 
 _GATHER_BYTES = 1 << 20
-_WRITEBACK_BYTES = 8 << 20
-_SYNC_FILE_RANGE_WRITE = 2
 _UNNAMED_UNSUPPORTED = {errno.EISDIR, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOENT}
 
 
@@ -158,8 +155,8 @@ class AtomicFile:
         except OSError as error:
             raise self._failure("cannot be written", error) from error
         self._written += len(data)
-        if self._written - self._flushed >= _WRITEBACK_BYTES:
-            _start_writeback(self._fd, self._flushed, self._written - self._flushed)
+        if self._written - self._flushed >= WRITEBACK_BYTES:
+            begin_writeback(self._fd, self._flushed, self._written - self._flushed)
             self._flushed = self._written
 
     def _failure(self, what: str, error: OSError) -> StorageError:
@@ -200,18 +197,3 @@ def _unlink_unlocked(name: str, directory: int) -> None:
         pass  # Its writer is alive.
     finally:
         os.close(fd)
-
-
-@cache
-def _sync_file_range() -> Callable[[int, int, int], object] | None:
-    call = getattr(ctypes.CDLL(None), "sync_file_range", None)
-    if call is None:
-        return None
-    call.argtypes = [ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint]
-    return lambda fd, offset, count: call(fd, offset, count, _SYNC_FILE_RANGE_WRITE)
-
-
-def _start_writeback(fd: int, offset: int, count: int) -> None:
-    # A hint: where it is unknown or refused, fsync does all the work at the end.
-    if start := _sync_file_range():
-        start(fd, offset, count)

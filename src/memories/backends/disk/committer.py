@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 
 from memories.backends.disk import journal
 from memories.backends.disk.blocks import RunDamagedError
-from memories.backends.disk.files import Files, append
+from memories.backends.disk.files import Files, append, append_early
 from memories.backends.disk.graveyard import Graveyard
 from memories.backends.disk.handles import Handles
 from memories.backends.disk.index import Index
@@ -213,11 +213,12 @@ class Committer(ABC):
         path = self.layout.value(number)
         descriptor = self.files.create(path)
         try:
-            append(self.files, descriptor, frame)
             if self._full:
+                append_early(self.files, descriptor, frame)
                 self.files.sync(descriptor)
-            if self._full:
                 self.files.sync_directory(self.layout.values)
+            else:
+                append(self.files, descriptor, frame)
         except BaseException:
             self._discard_value(number)
             self._drafts.discard(number)
