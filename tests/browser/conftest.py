@@ -11,9 +11,12 @@ import pytest
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    """Return a headless Chromium: the system's, or the one that playwright has installed."""
+    """Return a headless Chromium: the system's, or the one that playwright has installed.
+
+    Ended with its module: the event loop that drives it would be in the way of other tests'.
+    """
     api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     path = next(filter(None, map(shutil.which, NAMES)), None)
     with api.sync_playwright() as playwright:
