@@ -21,8 +21,8 @@ def test_a_fresh_machine_gets_every_archived_key_back(tmp_path: Path) -> None:
     with MemoryManager(1, 1, 1, True, storage_path=tmp_path / "fresh", glacier_url=url) as fresh:
         del values["k/7"]
         assert sorted(values) == list(fresh)
+        assert {"glacier"} == {fresh.get_tier(key) for key in values}  # Reading may fetch ahead.
         for key, value in values.items():
-            assert "glacier" == fresh.get_tier(key)
             assert np.array_equal(value, fresh.retrieve(key))
         assert ["k/3"] == list(fresh.find(n=3000))
         fresh.store("k/3", "newer", "hot")

@@ -18,7 +18,7 @@ from memories.clock import Clock
 from memories.engine.keylocks import KeyLocks
 from memories.engine.sweep import Outcome, Spare, Sweep
 from memories.engine.tier import Tier, version_of
-from memories.entry import Cause, Entry, Record, TierName, Version
+from memories.entry import Cause, Entry, Form, Record, TierName, Version
 from memories.errors import StorageError, TierFullError, UnavailableError
 from memories.events import EventBus, Failed, Moved, Removed, Written
 from memories.parcel import Parcel
@@ -84,7 +84,10 @@ class Mover:
     ) -> Record:
         """Write a frame into a durable tier, journaled when this returns."""
         started = self._clock.monotonic()
-        converted = target.medium.convert(parcel, version)
+        converted = parcel
+        if parcel.form is not Form.ENCODED or not self._nesting.depth:
+            # A frame that leaves for room goes as it is: somebody waits for that room.
+            converted = target.medium.convert(parcel, version)
         self.make_room(target, converted.size, version.key)
         try:
             record = target.save(converted, version, archived=archived)
