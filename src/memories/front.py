@@ -2,7 +2,7 @@
 
 Not a tier and not a cache: it refers to payloads that entries hold, until the next look of the
 catalog empties it. The idea: a mark at every read costs more than the read, and being here is the
-mark. Whoever is read again after the front was emptied is marked again, every second.
+mark. Whoever is read again after the front was emptied is marked again, every few seconds.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from numpy import ndarray
 
 from memories.entry import ArrayEntry, Entry, SharedEntry, TierName
 
-SECONDS = 1.0  # Between two times that the front is emptied, unless much is stored.
+SECONDS = 5.0  # Between two times that the front is emptied, unless much is stored.
 EXACT_HITS = 3  # Reads of a new entry that are counted one by one before it may come forward.
 MAX_KEYS = 16_384
 ARRIVALS_PER_SETTLING = 16  # The front is emptied when one part in so many of the entries is new.
