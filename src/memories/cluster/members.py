@@ -12,11 +12,13 @@ from collections.abc import Callable, Iterator, Sequence
 import msgspec
 
 from memories.cluster.address import Address
+from memories.cluster.marks import UP, Mark
 from memories.cluster.node import Node
 from memories.cluster.placement import Preference, prefer, rank
 from memories.errors import InvalidOptionError
 
 ROSTER = b"m:members"
+FLUX_SECONDS = 1.0  # How long others may take to hear of a new list.
 
 
 class Roster(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -58,6 +60,7 @@ class Members:
         if len(self.nodes) < len(addresses):
             raise InvalidOptionError("nodes= names a node twice")
         self.roster = Roster(0, copies, tuple(sorted(self.nodes)))
+        self._adopted_at = monotonic()
 
     @property
     def epoch(self) -> int:
@@ -69,7 +72,18 @@ class Members:
         for name in roster.everyone:
             if name not in self.nodes:
                 self.add(self._address_of(name))
+        if roster.epoch != self.epoch:
+            self._adopted_at = self.monotonic()
         self.roster = roster
+
+    def lags(self, mark: Mark | None, life: str) -> bool:
+        """Return whether a sound node has merely not heard yet of the list that is in force.
+
+        Nodes are told of a new list one after the other, and a client may hear of it in between.
+        """
+        if self.monotonic() >= self._adopted_at + FLUX_SECONDS:
+            return False
+        return mark == Mark(UP, life, self.epoch - 1)
 
     def add(self, address: Address) -> Node:
         """Know a node, which is no member yet."""

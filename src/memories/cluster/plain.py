@@ -8,6 +8,7 @@ it back before he returns it.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
@@ -26,7 +27,8 @@ from memories.cluster.versions import ABSENT, successor
 from memories.cluster.votes import Query
 from memories.errors import InvalidOptionError, ReplicationError, UnavailableError
 
-_ROSTER_ATTEMPTS = 4
+_ROSTER_ATTEMPTS = 8  # The rests between them add up to more than members may be in flux.
+_ROSTER_REST_SECONDS = 0.005
 _FETCH_ATTEMPTS = 4
 T = TypeVar("T")
 REPAIR_BATCH = 64  # Registers whose values may be in memory at once.
@@ -142,11 +144,17 @@ class PlainRegisters(Registers):
 
         With `deep` every copy is fetched as a whole, and so found to be damaged if it is.
         """
-        queries = [Query(name, self._members.lists_of(name)) for name in names]
         whole = EVERYONE if deep else 0
-        self._poll.hold(queries, whole=whole)
-        self._poll.ask_rest(queries, whole=deep)
-        return queries
+        for _ in self._roster_attempts():
+            queries = [Query(name, self._members.lists_of(name)) for name in names]
+            try:
+                self._poll.hold(queries, whole=whole)
+                self._poll.ask_rest(queries, whole=deep)
+            except Outdated as error:
+                reason = str(error)
+            else:
+                return queries
+        raise UnavailableError(f"the members of the cluster keep changing: {reason}")
 
     def _in_batches(
         self, names: Sequence[bytes], work: Callable[[Sequence[bytes]], dict[bytes, T | Exception]]
@@ -159,14 +167,20 @@ class PlainRegisters(Registers):
     def _with_current_members(
         self, batch: Sequence[bytes], work: Callable[[Sequence[bytes]], dict[bytes, T | Exception]]
     ) -> dict[bytes, T | Exception]:
-        for _ in range(_ROSTER_ATTEMPTS):
+        for _ in self._roster_attempts():
             try:
                 return work(batch)
             except Outdated as error:
                 reason = str(error)
-                self._refresh()
         keeps = UnavailableError(f"the members of the cluster keep changing: {reason}")
         return dict.fromkeys(batch, keeps)
+
+    def _roster_attempts(self) -> Iterator[None]:
+        """Yield for each attempt, with the list of members read anew in between."""
+        for attempt in range(_ROSTER_ATTEMPTS):
+            yield
+            time.sleep(_ROSTER_REST_SECONDS * 2**attempt)
+            self._refresh()
 
     def _read(self, names: Sequence[bytes], fetch: bool) -> dict[bytes, Found | Exception | None]:
         lists = {name: self._members.lists_of(name) for name in names}

@@ -166,7 +166,7 @@ class PlainService(Service):
             if roster is not None and roster.epoch > self.members.epoch:
                 joining.refresh(self.members)
             hello.node.well = mark is not None and joining.is_up(hello, self.members.epoch)
-            if not hello.node.well:
+            if not hello.node.well and not self.members.lags(mark, hello.life):
                 self._notice(hello.node)
 
     def _bring_back(self, name: str) -> None:

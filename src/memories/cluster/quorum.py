@@ -115,6 +115,8 @@ class Poll:
         mark = None if isinstance(reply, ReplyError) else read_mark(reply)
         if mark is not None and mark.epoch > self._members.epoch:
             raise Outdated(f"the node {answer.node.name} knows newer members")
+        if self._members.lags(mark, answer.life):
+            raise Outdated(f"the node {answer.node.name} has not heard of the newest members yet")
         answer.node.well = mark == Mark(UP, answer.life, self._members.epoch)
         if not answer.node.well and not isinstance(reply, ReplyError):
             self._on_stranger(answer.node)

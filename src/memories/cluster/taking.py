@@ -181,19 +181,21 @@ class Taking:
         if error.code != "MARK":
             return False
         seen = "" if error.text == "none" else error.text
-        return admit(answer.node, answer.life, seen, self._members.epoch)
+        return admit(answer.node, answer.life, seen, self._members)
 
 
-def admit(node: Node, life: str, seen: str, epoch: int) -> bool:
+def admit(node: Node, life: str, seen: str, members: Members) -> bool:
     """Let a node that lost its mark take writes again, and return whether it does now.
 
     Raises:
-        Outdated: the mark is that of a newer list of members.
+        Outdated: the mark is that of a newer list of members, or the node is about to hear of ours.
     """
     mark = read_mark(seen.encode())
-    if mark is not None and mark.epoch > epoch:
+    if mark is not None and mark.epoch > members.epoch:
         raise Outdated(f"the node {node.name} knows newer members")
-    fitting = Mark(JOINING, life, epoch)
+    if members.lags(mark, life):
+        raise Outdated(f"the node {node.name} has not heard of the newest members yet")
+    fitting = Mark(JOINING, life, members.epoch)
     try:
         return node.call(*scripts.SWAP.call([MARK], seen, fitting.text)) in (1, *fitting.both)
     except MemoriesError as error:
