@@ -120,7 +120,8 @@ def test_a_node_that_is_killed_in_the_middle_breaks_the_call_at_once(
 def test_a_node_that_is_not_there_is_named(node: LocalServer) -> None:
     """The error says which of the nodes it is."""
     node.kill()
-    with pytest.raises(UnavailableError, match=f"{node.name}.*refused"):
+    # Its socket may take a connection for a moment more, and break it off.
+    with pytest.raises(UnavailableError, match=f"{node.name}.*(refused|broke off)"):
         Connection(node.address)
 
 
