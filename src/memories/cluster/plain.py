@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import TypeVar
 
 from memories.clock import Clock
@@ -27,12 +28,17 @@ from memories.cluster.versions import ABSENT, successor
 from memories.cluster.votes import Query
 from memories.errors import InvalidOptionError, ReplicationError, UnavailableError
 
-_ROSTER_ATTEMPTS = 8  # The rests between them add up to more than members may be in flux.
+_ROSTER_ATTEMPTS = 9  # The rests between them add up to more than members may be in flux.
 _ROSTER_REST_SECONDS = 0.005
 _FETCH_ATTEMPTS = 4
 T = TypeVar("T")
+R = TypeVar("R")
 REPAIR_BATCH = 64  # Registers whose values may be in memory at once.
 BATCH = 1000  # Registers that are asked about in one round.
+
+
+class _InFluxError(UnavailableError):
+    """The list of members did not come to rest. Leaves as what it derives from."""
 
 
 class PlainRegisters(Registers):
@@ -145,42 +151,42 @@ class PlainRegisters(Registers):
         With `deep` every copy is fetched as a whole, and so found to be damaged if it is.
         """
         whole = EVERYONE if deep else 0
-        for _ in self._roster_attempts():
+
+        def hear_all() -> list[Query]:
             queries = [Query(name, self._members.lists_of(name)) for name in names]
-            try:
-                self._poll.hold(queries, whole=whole)
-                self._poll.ask_rest(queries, whole=deep)
-            except Outdated as error:
-                reason = str(error)
-            else:
-                return queries
-        raise UnavailableError(f"the members of the cluster keep changing: {reason}")
+            self._poll.hold(queries, whole=whole)
+            self._poll.ask_rest(queries, whole=deep)
+            return queries
+
+        return self._with_current_members(hear_all)
 
     def _in_batches(
         self, names: Sequence[bytes], work: Callable[[Sequence[bytes]], dict[bytes, T | Exception]]
     ) -> dict[bytes, T | Exception]:
         results: dict[bytes, T | Exception] = {}
         for start in range(0, len(names), BATCH):
-            results.update(self._with_current_members(names[start : start + BATCH], work))
+            batch = names[start : start + BATCH]
+            try:
+                results.update(self._with_current_members(partial(work, batch)))
+            except _InFluxError as error:
+                results.update(dict.fromkeys(batch, error))
         return results
 
-    def _with_current_members(
-        self, batch: Sequence[bytes], work: Callable[[Sequence[bytes]], dict[bytes, T | Exception]]
-    ) -> dict[bytes, T | Exception]:
-        for _ in self._roster_attempts():
+    def _with_current_members(self, work: Callable[[], R]) -> R:
+        """Return `work()`, done again with the list of members read anew while that is in flux.
+
+        Raises:
+            _InFluxError: it stays so for longer than members take to hear of a new list.
+        """
+        for attempt in range(_ROSTER_ATTEMPTS):
+            if attempt:
+                time.sleep(_ROSTER_REST_SECONDS * 2 ** (attempt - 1))
+                self._refresh()
             try:
-                return work(batch)
+                return work()
             except Outdated as error:
                 reason = str(error)
-        keeps = UnavailableError(f"the members of the cluster keep changing: {reason}")
-        return dict.fromkeys(batch, keeps)
-
-    def _roster_attempts(self) -> Iterator[None]:
-        """Yield for each attempt, with the list of members read anew in between."""
-        for attempt in range(_ROSTER_ATTEMPTS):
-            yield
-            time.sleep(_ROSTER_REST_SECONDS * 2**attempt)
-            self._refresh()
+        raise _InFluxError(f"the members of the cluster keep changing: {reason}")
 
     def _read(self, names: Sequence[bytes], fetch: bool) -> dict[bytes, Found | Exception | None]:
         lists = {name: self._members.lists_of(name) for name in names}
