@@ -55,7 +55,7 @@ def library_of(device: Device | None) -> str:
             "a NumPy array cannot lie on a device, and this manager has none; say which library's "
             "array you want: like='torch'"
         )
-    return "cupy" if "CuPy" in device.title else "torch"
+    return device.library
 
 
 def _to_numpy(numpy: Any, value: Any, device: str | None) -> Any:

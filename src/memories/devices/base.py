@@ -45,6 +45,7 @@ class Device(ABC):
 
     name: str  # "cuda:0", as torch writes it.
     title: str  # In words, for `repr` and the log.
+    library: str  # Whose arrays lie over its memory: "torch", "cupy".
 
     def __init__(self) -> None:
         self._pid = os.getpid()

@@ -19,6 +19,8 @@ from memories.optional import require
 class CupyDevice(Device):
     """The memory of one CUDA device; every stretch is a flat array of bytes."""
 
+    library = "cupy"
+
     def __init__(self, name: str) -> None:
         super().__init__()
         self._cupy = require("cupy", extra="gpu")

@@ -21,6 +21,8 @@ from memories.units import MAX_BYTES
 class TorchDevice(Device):
     """The memory of one torch device; every stretch is a flat tensor of bytes."""
 
+    library = "torch"
+
     def __init__(self, name: str) -> None:
         super().__init__()
         self._torch = require("torch", extra="gpu")

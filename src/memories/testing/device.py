@@ -31,6 +31,8 @@ class FakeDevice(Device):
         chunk_bytes: The size of a staging chunk.
     """
 
+    library = "torch"  # Which a tensor of ours would be handed over to.
+
     def __init__(
         self,
         capacity_bytes: int = 1 << 30,
