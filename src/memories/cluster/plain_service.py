@@ -183,12 +183,13 @@ class PlainService(Service):
     def _rejoin(self, node: Node) -> None:
         try:
             done = Rejoin(self.members, self.registers, node).run(self.pause)
+            if done:
+                self._repair(False).run()  # For the chunks that it lost.
         except (UnavailableError, ReplyError) as error:
             node.last_error = str(error)
             logger.info("%s is not up to date yet: %s", node.name, error)
             self.pause(1.0)
             return
         if done:
-            self._repair(False).run()  # For the chunks that it lost.
             self._strangers.discard(node.name)
             logger.info("%s is up to date", node.name)
