@@ -1,8 +1,10 @@
 """Fetches values before they are asked for: on the guesses of predictors, and on request.
 
 Not the guessing, which is pure (`policies/predictors`). Readers only leave notes; threads of its
-own learn from them, in order, and bring values up to warm. A guess takes free room, or that of a
-value which has lain idle for longer than guesses usually wait to be read.
+own learn from them, in order, and bring values up to warm. As long as nothing comes of that, one
+of them looks every few milliseconds, and nobody is woken; once guesses are made, the next one has
+to be there before its read, and every note wakes. A guess takes free room, or that of a value
+which has lain idle for longer than guesses usually wait to be read.
 """
 
 from __future__ import annotations
@@ -29,7 +31,12 @@ MAX_NOTES = 4096  # Reads that wait to be learnt from; more are lost, not queued
 UNREAD_SHARE = 10  # At most a tenth of warm holds guesses that nobody has read yet.
 ASKED_SHARE = 2  # At most half of it is fetched for callers at a time.
 WORTH_SECONDS = 1e-4  # A read that took no longer than this teaches nothing: fetching takes longer.
-REST = 4.0  # For each second of learning the threads rest so many: reading comes first.
+BATCH_NOTES = 256  # Learnt from at a time.
+BATCH_SECONDS = 0.005  # Between two looks at the notes, while nothing comes of them.
+REST = 24.0  # For each second of learning the watch rests so many: reading comes first ...
+EAGER_REST = 4.0  # ... and so many while guesses are being made.
+EAGER_NOTES = 64  # Notes after which the last guess no longer counts as evidence for the next.
+PROBE = 4  # Without evidence, what may follow is asked for at every so many-th note only.
 _PATIENCE_SECONDS = 1.0  # How long guesses wait to be read, before any was.
 _PATIENCE_WEIGHT = 0.1  # Of the latest wait in the running mean.
 
@@ -57,7 +64,8 @@ class _Job:
 class Prefetching:
     """Brings durable values up to warm before they are read.
 
-    Everything mutable but the two queues is guarded by one lock, which readers never take.
+    Everything mutable but the two queues and what readers are told by (`_watched`, `_eager`) is
+    guarded by one lock, which readers take only to wake a thread that sleeps.
     """
 
     def __init__(
@@ -77,7 +85,10 @@ class Prefetching:
         self._wake: SimpleQueue[bool] = SimpleQueue()
         self._lock = new_lock()
         self._threads: list[threading.Thread] = []
-        self._stopped = False
+        self._stopped = threading.Event()
+        self._watched = False  # Whether a thread will look at the notes without being woken.
+        self._eager = 0  # Notes for which it is still worth being woken at once.
+        self._probed = 0
         self._jobs: dict[str, _Job] = {}
         self._unread: dict[str, float] = {}  # Keys fetched and not yet read, and since when.
         self._patience_seconds = _PATIENCE_SECONDS
@@ -104,7 +115,7 @@ class Prefetching:
     def stop(self, timeout: float = 30.0) -> None:
         """End the threads, each after the fetch it is at."""
         with self._lock:
-            self._stopped = True
+            self._stopped.set()
             threads, self._threads = self._threads, []
         for _ in threads:
             self._wake.put(False)
@@ -130,13 +141,15 @@ class Prefetching:
             self._note(_What.LEFT, event.key)
 
     def _note(self, what: _What, key: str) -> None:
-        hierarchy = self._hierarchy()
-        if hierarchy is not None and hierarchy.state is State.OPEN:
-            self._notes.append((what, key))
-            self._rouse()
+        self._notes.append((what, key))
+        if self._eager or not self._watched:
+            hierarchy = self._hierarchy()
+            if hierarchy is not None and hierarchy.state is State.OPEN:
+                self._rouse()
 
     def _rouse(self) -> None:
         """Let a thread look at what there is to do, started if it is the first time."""
+        self._watched = True
         if not self._threads:
             self._start()
         if self._wake.empty():
@@ -144,7 +157,7 @@ class Prefetching:
 
     def _start(self) -> None:
         with self._lock:
-            if self._threads or self._stopped:
+            if self._threads or self._stopped.is_set():
                 return
             self._threads = [
                 threading.Thread(target=self._run, name=f"memories-prefetch-{at}", daemon=True)
@@ -155,25 +168,53 @@ class Prefetching:
 
     def _run(self) -> None:
         while self._wake.get():
-            started = time.thread_time()
-            try:
-                self.settle()
-            except Exception as error:
-                # A fault of ours must not end prefetching silently: say so, and go on.
-                logger.exception("fetching ahead failed")
-                hierarchy = self._hierarchy()
-                if hierarchy is not None:
-                    now = self._clock.monotonic()
-                    hierarchy.events.emit(Failed("", now, "fetch ahead", error))
-            time.sleep(REST * (time.thread_time() - started))
+            self._watch()
 
-    def _learn(self) -> None:
-        """Read the notes in their order; one thread at a time, for the order is what teaches."""
+    def _watch(self) -> None:
+        """Learn in batches until there is nothing more; with evidence, until the next note."""
+        while not self._stopped.is_set():
+            spent = self._work()
+            if self._eager:
+                self._stopped.wait(EAGER_REST * spent)
+                self._watched = False
+                return
+            self._stopped.wait(max(REST * spent, BATCH_SECONDS))
+            # A reader leaves its note first and looks whether there is a watch after that, so the
+            # watch ends first and looks for notes after that: one of the two sees the other.
+            self._watched = False
+            if not self._notes:
+                return
+            self._watched = True
+
+    def _work(self) -> float:
+        """Learn from a batch of notes, fetch what waits; return the seconds of the former."""
+        started = time.thread_time()
+        try:
+            self._learn(BATCH_NOTES)
+            spent = time.thread_time() - started
+            self._fetch_all()
+        except Exception as error:
+            # A fault of ours must not end prefetching silently: say so, and go on.
+            spent = time.thread_time() - started
+            logger.exception("fetching ahead failed")
+            hierarchy = self._hierarchy()
+            if hierarchy is not None:
+                now = self._clock.monotonic()
+                hierarchy.events.emit(Failed("", now, "fetch ahead", error))
+        return spent
+
+    def _fetch_all(self) -> None:
+        while (job := self._next()) is not None:
+            self._fetch(*job)
+
+    def _learn(self, count: int = MAX_NOTES) -> None:
+        """Read notes in their order; one thread at a time, for the order is what teaches."""
         hierarchy = self._hierarchy()
         if hierarchy is None:
             return
         with self._lock:
-            while self._notes:
+            while self._notes and count:
+                count -= 1
                 self._take_note(hierarchy, *self._notes.popleft())
 
     def _take_note(self, hierarchy: Hierarchy, what: _What, key: str) -> None:
@@ -204,7 +245,13 @@ class Prefetching:
             hierarchy.tiers[TierName.WARM].ledger.effective // UNREAD_SHARE
         )
         self._prefetcher.observe(key, now)
+        self._probed = (self._probed + 1) % PROBE
+        if self._eager:
+            self._eager -= 1
+        elif self._probed:
+            return
         for guess in self._prefetcher.propose(key, size_of):
+            self._eager = EAGER_NOTES
             self._jobs[guess.key] = _Job(size_of(guess.key) or 0, guessed=True)
             self._wake.put(True)
 

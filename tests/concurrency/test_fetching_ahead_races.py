@@ -1,0 +1,111 @@
+"""Who watches the notes of readers: none is left for nobody, and nobody is woken in vain."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+
+from memories import MemoryManager
+from memories.migration import prefetching
+from memories.migration.prefetching import Prefetching
+from memories.policies.predictors import Prefetcher, StridePredictor, SuccessorPredictor
+
+KEYS = [f"frame/{number}" for number in range(200)]
+
+
+@pytest.fixture
+def manager() -> Iterator[MemoryManager]:
+    with MemoryManager("1 B", "1 MB", "100 MB", migration=False, prefetch="off") as made:
+        for number, key in enumerate(KEYS):
+            made.store(key, np.full(100, number), "cold")
+        yield made
+
+
+def until(true: Callable[[], bool]) -> None:
+    """Wait for at most ten seconds."""
+    deadline = time.monotonic() + 10
+    while not true() and time.monotonic() < deadline:
+        time.sleep(0.002)
+    assert true()
+
+
+class WatchedFlag:
+    """Stops the thread that ends its watch, between the last look at the notes and the end."""
+
+    def __init__(self, service: Prefetching) -> None:
+        self.reached, self.go_on = threading.Event(), threading.Event()
+        self._value = service._watched
+
+    def __get__(self, service: Prefetching, kind: type) -> bool:
+        return self._value
+
+    def __set__(self, service: Prefetching, value: bool) -> None:
+        ends = self._value and not value
+        if ends and not self.reached.is_set():
+            self.reached.set()
+            assert self.go_on.wait(10)
+        self._value = value
+
+
+def test_a_note_left_while_the_watch_ends_is_read(
+    manager: MemoryManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A reader that sees a watch wakes nobody: the watch must not have looked for the last time."""
+    prefetcher = Prefetcher([SuccessorPredictor()], budget_bytes=0)
+    service = Prefetching(manager._hierarchy, prefetcher, workers=1, worth_seconds=0.0)
+    flag = WatchedFlag(service)
+    monkeypatch.setattr(Prefetching, "_watched", flag, raising=False)
+    try:
+        manager[KEYS[0]]
+        assert flag.reached.wait(10), "the watch ends once nothing is left to learn"
+        manager[KEYS[1]]
+        assert service._notes, "seen by nobody yet"
+        flag.go_on.set()
+        until(lambda: not service._notes)
+    finally:
+        flag.go_on.set()
+        service.stop()
+
+
+def test_random_reads_wake_nobody_for_each(
+    manager: MemoryManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thread that is woken for every read costs the reader more than the read."""
+    monkeypatch.setattr(prefetching, "BATCH_SECONDS", 0.5)
+    prefetcher = Prefetcher([SuccessorPredictor(), StridePredictor()], budget_bytes=0)
+    service = Prefetching(manager._hierarchy, prefetcher, workers=1, worth_seconds=0.0)
+    looks = 0
+    work = service._work
+
+    def count() -> float:
+        nonlocal looks
+        looks += 1
+        return work()
+
+    service._work = count  # type: ignore[method-assign]
+    chance = np.random.default_rng(5)
+    started = time.monotonic()
+    for _ in range(1500):
+        manager[f"frame/{chance.integers(200)}"]
+    seconds = time.monotonic() - started
+    service.stop()
+    assert 0 < looks <= 2 + seconds / prefetching.BATCH_SECONDS
+
+
+def test_with_evidence_every_note_wakes_and_a_walk_meets_its_values_in_ram(
+    manager: MemoryManager,
+) -> None:
+    """Batches are for those who guess nothing: a good guess is worth little a few reads later."""
+    prefetcher = Prefetcher([StridePredictor()], budget_bytes=0)
+    service = Prefetching(manager._hierarchy, prefetcher, workers=2, worth_seconds=0.0)
+    met = 0
+    for key in KEYS:
+        met += manager.get_tier(key) == "warm"
+        manager[key]
+        until(lambda: not service._notes and not service._jobs)
+    service.stop()
+    assert met > 150
