@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
@@ -33,20 +33,34 @@ def state(backend: DiskBackend) -> State:
     return found
 
 
+class BusyFiles(PoweredFiles):
+    """Lets somebody else commit while a sync is under way."""
+
+    meanwhile: Callable[[], None] | None = None
+
+    def sync(self, descriptor: int) -> None:
+        super().sync(descriptor)
+        meanwhile, self.meanwhile = self.meanwhile, None
+        if meanwhile is not None:
+            meanwhile()
+
+
 class Machine:
     """Does random things to a store, and knows what may be left of them."""
 
-    def __init__(self, backend: DiskBackend, chance: random.Random, *, full: bool) -> None:
+    def __init__(
+        self, backend: DiskBackend, files: BusyFiles, chance: random.Random, *, full: bool
+    ) -> None:
         assert backend._upkeep is not None
         backend._upkeep.stop()
-        self.backend, self.chance, self.full = backend, chance, full
+        self.backend, self.files, self.chance, self.full = backend, files, chance, full
         self.history: list[State] = [{}]
         self.synced = 0
         self.version = 0
 
-    def step(self) -> None:
+    def step(self, within: float = 1.0) -> None:
         key = f"k{self.chance.randrange(12)}"
-        kind = self.chance.random()
+        kind = within * self.chance.random()
         state = dict(self.history[-1])
         self.version += 1
         if kind < 0.55:
@@ -58,8 +72,12 @@ class Machine:
             self.backend.remove(key, self.version)
             state.pop(key, None)
         elif kind < 0.85:
+            before = len(self.history) - 1
+            if not self.full:  # There every commit is a sync, and two of them wait for each other.
+                self.files.meanwhile = lambda: [self.step(0.75) for _ in range(3)] and None
             self.backend.sync()
-            self.synced = len(self.history) - 1
+            self.files.meanwhile = None
+            self.synced = max(self.synced, before)
             return
         else:
             assert self.backend._writer is not None
@@ -92,9 +110,9 @@ def campaign(
     for seed in seeds:
         chance = random.Random(seed)
         root = tmp_path / f"{seed}"
-        files = PoweredFiles(root, tmp_path / f"{seed}.graves")
+        files = BusyFiles(root, tmp_path / f"{seed}.graves")
         backend = DiskBackend(root, durability=durability, files=files)
-        machine = Machine(backend, chance, full=durability == "full")
+        machine = Machine(backend, files, chance, full=durability == "full")
         for cut in range(4):
             for _ in range(chance.randrange(5, 40)):
                 machine.step()

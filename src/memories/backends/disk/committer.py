@@ -23,6 +23,7 @@ from memories.backends.disk.journal import (
     PACKED,
     TOMBSTONE,
     Row,
+    unpack_place,
 )
 from memories.backends.disk.layout import Layout
 from memories.backends.disk.ledger import Ledger
@@ -75,6 +76,7 @@ class Committer(ABC):
         self.tidying = threading.RLock()  # Taken before `lock`: one upkeep at a time.
         self._rebuild = rebuild
         self._unsynced: dict[int, str] = {}  # Value files, and the keys they belong to.
+        self._owing = False  # Whether a killed writer left some of them.
         self._drafts: set[int] = set()  # Files that are written but not yet journaled.
         self._suspect: set[int] = set()  # Those of them whose sync failed.
         self.covered = START  # How far the manifest covers the log.
@@ -261,8 +263,21 @@ class Committer(ABC):
         self.index.put(row)
         self.ledger.replace(old, row)
         self.recent_heads += row.head_bytes
+        if old is not None and old.kind == FILE and not self._full:
+            self._give_up(old)
         if not self.changed.is_set():
             self.changed.set()
+
+    def _give_up(self, old: Row) -> None:
+        """Doom the file of a replaced value at once if no sync has begun with it.
+
+        A power cut that takes its successor's record goes back to before this one's, which is no
+        further than what the next sync would have saved. So the disk never has to write it.
+        """
+        number = unpack_place(old.record.place).file
+        if number in self._unsynced and self.ledger.forget_retired(old):
+            del self._unsynced[number]
+            self.graves.value(number, old.record.stored)
 
     def _append_packed(self, records: Sequence[Record]) -> list[tuple[Row | None, Row]]:
         """Append and enter the records that are the newest of their keys; one write for all."""
@@ -293,7 +308,10 @@ class Committer(ABC):
 
     def _sync_or_undo(self, *entered: tuple[Row | None, Row]) -> None:
         try:
-            self.log.sync()
+            if self._owing:
+                self.sync()  # The log may not claim to be whole while values are owed.
+            else:
+                self.log.sync()
         except BaseException:
             with self.lock:
                 for old, row in entered:
@@ -302,6 +320,10 @@ class Committer(ABC):
                         self._enter(row, back)
                         self.ledger.revive(back)
             raise
+        with self.lock:
+            for old, _ in entered:
+                if old is not None and self.ledger.forget_retired(old):
+                    self.graves.value(unpack_place(old.record.place).file, old.record.stored)
 
     def remove(self, key: str, version: int) -> None:
         """Make a key absent as of `version`."""
@@ -332,6 +354,10 @@ class Committer(ABC):
         except RunDamagedError:
             self.rebuild()
             return self.index.row(key)
+
+    @abstractmethod
+    def sync(self) -> None:
+        """Return once everything committed survives a power cut."""
 
     @abstractmethod
     def rebuild(self) -> None:

@@ -6,6 +6,7 @@ file that somebody has mapped takes its room until he lets go of it.
 
 from __future__ import annotations
 
+import threading
 import weakref
 from collections import deque
 from pathlib import Path
@@ -25,6 +26,8 @@ class Graveyard:
         self._doomed: list[tuple[Path, int]] = []
         self._segments: dict[Path, int] = {}
         self._held = 0
+        self._counting = threading.Lock()
+        self.filled = threading.Event()  # There may be something to unlink.
         # A deque, for a mapping may end in any thread, under any lock, and in a forked child.
         self._let_go: deque[int] = deque()
         self.values: dict[int, int] = {}  # Value files among them: number to bytes.
@@ -47,13 +50,16 @@ class Graveyard:
 
     def _doom(self, path: Path, size: int) -> None:
         self._doomed.append((path, size))
-        self._held += size
+        with self._counting:
+            self._held += size
+        self.filled.set()
 
     def held(self) -> int:
-        """Return the bytes that doomed files still take."""
-        while self._let_go:
-            self._held -= self._let_go.popleft()
-        return self._held
+        """Return the bytes that doomed files still take; any thread may ask."""
+        with self._counting:
+            while self._let_go:
+                self._held -= self._let_go.popleft()
+            return self._held
 
     def take(self) -> list[tuple[Path, int]]:
         """Return what may be unlinked now, for `release`."""

@@ -37,7 +37,7 @@ class Ledger:
         self.keys = 0
         self.elsewhere = 0  # Keys among them whose frame another backend keeps.
         self.value_bytes = 0  # Bytes in value files, dead ones too until they are unlinked.
-        self.retired: list[tuple[int, int]] = []  # Dead value files: number and bytes.
+        self.retired: dict[int, int] = {}  # Dead value files: number and bytes.
         self.last_version = 0
         self.next_file = 1
 
@@ -56,8 +56,8 @@ class Ledger:
         ledger.elsewhere = manifest.elsewhere
         ledger.value_bytes = manifest.value_bytes
         ledger.last_version, ledger.next_file = manifest.last_version, manifest.next_file
-        ledger.retired = [(number, size) for number, size in manifest.retired]
-        ledger.value_live = ledger.value_bytes - sum(size for _, size in ledger.retired)
+        ledger.retired = dict(manifest.retired)
+        ledger.value_live = ledger.value_bytes - sum(ledger.retired.values())
         return ledger
 
     def file_number(self) -> int:
@@ -83,11 +83,15 @@ class Ledger:
 
     def revive(self, row: Row) -> None:
         """Count a value file as live again: what was to replace it has failed."""
-        if row.kind == FILE:
-            dead = (unpack_place(row.record.place).file, row.record.stored)
-            if dead in self.retired:
-                self.retired.remove(dead)
-                self.value_bytes -= row.record.stored
+        self.forget_retired(row)
+
+    def forget_retired(self, row: Row) -> bool:
+        """Stop counting the dead value file of a row; whether there is one."""
+        if row.kind != FILE:
+            return False
+        size = self.retired.pop(unpack_place(row.record.place).file, None)
+        self.value_bytes -= size or 0
+        return size is not None
 
     def dropped_segment(self, segment: int) -> int:
         """Forget a segment and return its size."""
@@ -176,7 +180,7 @@ class Ledger:
             if old.record.place == new.record.place:
                 self.value_bytes -= old.record.stored
             else:
-                self.retired.append((unpack_place(old.record.place).file, old.record.stored))
+                self.retired[unpack_place(old.record.place).file] = old.record.stored
         elif old.kind == PACKED:
             pack = self.packs.get(unpack_place(old.record.place).file)
             if pack is not None:

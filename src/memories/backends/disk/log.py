@@ -92,17 +92,19 @@ class Log:
         self._new_names = True
         self.end = Position(number, SEGMENT_HEADER_BYTES)
 
-    def sync(self) -> None:
+    def sync(self, end: Position | None = None) -> None:
         """Return once everything before the present end survives a power cut.
+
+        Says so of what lies before `end` only, where what the later records name is not synced.
 
         Threads that wait here share one sync. After a failure `suspect` is set, and what was not
         synced must be written again elsewhere (`replace_unsynced`): the kernel forgets a failure.
         """
-        wanted = self.end
+        wanted = end or self.end
         with self._syncing:
             if self.synced >= wanted:
                 return
-            wanted, batch = self.end, list(self._unsynced)
+            wanted, batch = end or self.end, list(self._unsynced)
             new_names, self._new_names = self._new_names, False
             try:
                 for _, handle in batch:
@@ -134,5 +136,6 @@ class Log:
         for record in records:
             positions.append(Position(number, offset))
             offset += len(record)
-        self.end = self.synced = Position(number, offset)
+        # The records are synced, but the values that they name may not be.
+        self.end, self.synced = Position(number, offset), Position(number, SEGMENT_HEADER_BYTES)
         return positions

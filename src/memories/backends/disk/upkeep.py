@@ -1,4 +1,4 @@
-"""The two threads behind a store: one syncs within the second, one keeps the disk tidy.
+"""The threads behind a store: one syncs within the second, one tidies up, one unlinks files.
 
 They start with the first commit and sleep while there is none. A failure is kept, tried again, and
 shown by `check`; it never ends a thread.
@@ -28,6 +28,7 @@ class Upkeep:
         self._changed = writer.changed
         self._stopped = threading.Event()
         self._untidy = threading.Event()
+        self._filled = writer.graves.filled
         self._threads: list[threading.Thread] = []
         self.failure: BaseException | None = None
         # A store that is dropped without `close` takes its threads with it.
@@ -40,6 +41,7 @@ class Upkeep:
         self._threads = [
             threading.Thread(target=self._sync_loop, name="memories-sync", daemon=True),
             threading.Thread(target=self._tidy_loop, name="memories-tidy", daemon=True),
+            threading.Thread(target=self._unlink_loop, name="memories-unlink", daemon=True),
         ]
         for thread in self._threads:
             thread.start()
@@ -59,6 +61,7 @@ class Upkeep:
         self._stopped.set()
         self._changed.set()
         self._untidy.set()
+        self._filled.set()
 
     def _sync_loop(self) -> None:
         while True:
@@ -82,6 +85,15 @@ class Upkeep:
                 continue
             if not self._untidy.is_set():
                 self._try(self._tidy_all, self._untidy)
+
+    def _unlink_loop(self) -> None:
+        """Give the pages of dead files back soon, for whoever writes the next ones."""
+        while True:
+            self._filled.wait()
+            self._filled.clear()
+            if self._stopped.is_set():
+                return
+            self._try(Writer.release, self._filled)
 
     def _tidy(self, writer: Writer) -> None:
         tidy(writer, Pace(self._stopped))

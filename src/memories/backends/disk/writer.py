@@ -39,15 +39,16 @@ class Writer(Committer):
             with self.lock:
                 self._mend()
                 values, self._unsynced = self._unsynced, {}
-                dead = len(self.ledger.retired)
+                dead, end = list(self.ledger.retired), self.log.end
             try:
                 self._sync_values(values)
-                self.log.sync()
+                self.log.sync(end)  # Behind it are records whose values are not synced yet.
             except BaseException:
                 with self.lock:
                     self._unsynced = {**values, **self._unsynced}
                 raise
             with self.lock:
+                self._owing = False
                 self._retire(dead)
         self.release()
 
@@ -166,23 +167,26 @@ class Writer(Committer):
 
     def files_in_use(self) -> set[int]:
         """Return the value files and packs that are no orphans though no key names them."""
-        dead = {number for number, _ in self.ledger.retired}
-        return self._drafts | dead | set(self.graves.values) | set(self._unsynced)
+        return (
+            self._drafts | set(self.ledger.retired) | set(self.graves.values) | set(self._unsynced)
+        )
 
     def owe_sync(self, values: dict[int, str]) -> None:
         """Sync these value files with the next sync: a killed writer had not."""
         with self.lock:
             self._unsynced.update(values)
+            self._owing = bool(values)
         if values:
             self.changed.set()
 
     # -- what is dead ----------------------------------------------------------------------------
 
-    def _retire(self, count: int) -> None:
-        dead, self.ledger.retired = self.ledger.retired[:count], self.ledger.retired[count:]
-        for number, size in dead:
-            self.ledger.value_bytes -= size
-            self.graves.value(number, size)
+    def _retire(self, dead: list[int]) -> None:
+        for number in dead:
+            size = self.ledger.retired.pop(number, None)
+            if size is not None:  # Else what was to replace it has failed meanwhile.
+                self.ledger.value_bytes -= size
+                self.graves.value(number, size)
 
     def doom_segment(self, number: int) -> None:
         """Unlink a segment that nothing refers to any more, as soon as no view is open."""
@@ -274,5 +278,5 @@ class Writer(Committer):
             elsewhere=ledger.elsewhere,
             live=ledger.live,
             value_bytes=ledger.value_bytes + sum(self.graves.values.values()),
-            retired=[*self.graves.values.items(), *ledger.retired],
+            retired=[*self.graves.values.items(), *ledger.retired.items()],
         )
