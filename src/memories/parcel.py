@@ -50,7 +50,19 @@ class Parcel:
         Raises:
             UnsupportedTypeError: the value cannot be serialised.
         """
-        sharing, payload, nbytes = codecs.hold(value, copy=copy)
+        return cls._around(*codecs.hold(value, copy=copy))
+
+    @classmethod
+    def borrowed(cls, value: Any) -> Self:
+        """Take in a caller's value as it lies, for a tier of frames: to be written at once.
+
+        Raises:
+            UnsupportedTypeError: the value cannot be serialised.
+        """
+        return cls._around(*codecs.borrow(value))
+
+    @classmethod
+    def _around(cls, sharing: Sharing, payload: Any, nbytes: int) -> Self:
         form = Form.DEVICE if isinstance(payload, codecs.Parts) else Form.HOST
         return cls(form, sharing, payload, nbytes + ENTRY_BYTES, _codec_of(payload))
 

@@ -12,7 +12,7 @@ from memories.codecs.hashing import content_hash
 from memories.codecs.homes import homes, rehomed
 from memories.codecs.memory import fetch, freeze, thaw
 from memories.codecs.registry import decode, encode, find, get, register_codec
-from memories.codecs.sharing import Held, hold, keep, sharing
+from memories.codecs.sharing import Held, borrow, hold, keep, sharing
 from memories.codecs.sizes import size_of
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "Held",
     "Parts",
     "Sharing",
+    "borrow",
     "carries_code",
     "content_hash",
     "decode",

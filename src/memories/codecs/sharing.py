@@ -98,6 +98,29 @@ def hold(value: Any, *, copy: bool = True) -> tuple[Sharing, Any, int]:
     return shared, value, size_of(value)
 
 
+def borrow(value: Any) -> tuple[Sharing, Any, int]:
+    """Return what `hold` returns, over the caller's own memory.
+
+    Good for as long as nobody writes to `value`, and only to be encoded: nothing is copied, and
+    nothing is made read-only.
+
+    Raises:
+        UnsupportedTypeError: the value cannot be serialised.
+    """
+    if type(value) in _ALWAYS:
+        return Sharing.SHARED, value, sys.getsizeof(value)
+    shared = sharing(value)
+    if shared is Sharing.VIEW:
+        array = np.asarray(value)
+        return shared, array, array.nbytes
+    parts = registry.encode_far(value)
+    if parts.far:
+        return shared, parts, _whole(parts)
+    if shared is Sharing.FRESH:
+        return shared, Held(parts), _whole(parts)
+    return shared, value, _whole(parts) if parts.buffers else size_of(value)
+
+
 def keep(parts: Parts, *, copy: bool = True) -> tuple[Sharing, Any, int]:
     """Return what `hold` returns, of a value that came out of a frame.
 

@@ -79,7 +79,8 @@ class Values(MutableMapping[str, Any]):
 
         Args:
             key: A `str` of 1 to 4,096 bytes in UTF-8, without NUL.
-            data: Any value that has a codec or can be pickled.
+            data: Any value that has a codec or can be pickled. No other thread may change it before
+                this returns.
             tier: Where it is when this returns: `"hot"`, `"warm"`, `"cold"`, `"glacier"`, or
                 `"auto"` for the fastest with room. A value larger than the tier goes to the
                 first below that holds it.
@@ -114,9 +115,11 @@ class Values(MutableMapping[str, Any]):
                 f"if_version={if_version!r} must be a version, or 0 for absent"
             )
         self._hierarchy.require_writable()
+        # A durable tier has written the value when this returns, so it needs no copy of its own.
+        written = copy and wanted is not None and wanted.durable
         self._hierarchy.put(
             key,
-            Parcel.of(data, copy=copy),
+            Parcel.borrowed(data) if written else Parcel.of(data, copy=copy),
             tier=wanted,
             terms=terms,
             volatile=volatile,

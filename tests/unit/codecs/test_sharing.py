@@ -6,13 +6,14 @@ import datetime as dt
 import enum
 import tracemalloc
 from collections import namedtuple
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pytest
 
-from memories import codecs
+from memories import MemoryManager, codecs
 from memories.codecs import Sharing, frame
 from memories.codecs.memory import address
 from memories.errors import InvalidOptionError, MemoriesError, UnsupportedTypeError
@@ -329,3 +330,18 @@ def test_what_comes_back_to_ram_is_what_was_stored(value: Any) -> None:
     if shared is codecs.sharing(value):
         assert how is shared
         assert stored == pytest.approx(nbytes, abs=300)
+
+
+@pytest.mark.parametrize("wrap", [lambda a: a, lambda a: {"a": a}, lambda a: a.view("i8")])
+def test_storing_to_disk_copies_nothing(wrap: Callable[[Any], Any]) -> None:
+    """A private copy of what is written at once would cost the time and the memory of another."""
+    value = wrap(np.random.default_rng(1).random(2_000_000))
+    with MemoryManager("1 MB", "1 MB") as manager:
+        manager.store("warm up", np.random.default_rng(2).random(500_000), "cold")
+        tracemalloc.start()
+        try:
+            manager.store("k", value, "cold")
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+    assert peak < 4_000_000
