@@ -1,16 +1,23 @@
 """What the engine tells its observers: typed records, handed to callables.
 
 The mechanisms neither log nor count for others; whoever wants a log, a metric or an explanation
-subscribes. A hit in a volatile tier emits nothing: it is counted where it happens.
+subscribes. A hit in a volatile tier emits nothing: it is counted where it happens. Reads that a
+durable tier answers come by the hundred thousand, so that they are told many at once, at most a few
+milliseconds late while there are more to come, and always before the next event of another kind.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from memories.entry import Cause, Record, TierName
 from memories.logs import logger
+
+READS_AT_ONCE = 256  # Reads are told when so many have gathered,
+READS_SECONDS = 0.002  # or when the next one comes so long after those before were told.
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,10 +37,11 @@ class Stored(Event):
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
-class Retrieved(Event):
+class Retrieved(NamedTuple):
     """A value was read from a durable tier, `seconds` after it was asked for."""
 
+    key: str
+    at: float  # Seconds of the monotonic clock.
     tier: TierName
     size: int
     seconds: float
@@ -92,6 +100,7 @@ class Failed(Event):
 
 
 Observer = Callable[[Event], None]
+ReadObserver = Callable[[Sequence[Retrieved]], None]
 
 
 class EventBus:
@@ -103,10 +112,18 @@ class EventBus:
 
     def __init__(self) -> None:
         self._observers: tuple[Observer, ...] = ()
+        self._readers: tuple[ReadObserver, ...] = ()
+        self._reads: deque[Retrieved] = deque()
+        self._due = 0.0
+        self.reads_at_once = READS_AT_ONCE
 
     def subscribe(self, observer: Observer) -> None:
         """Call `observer` with every event from now on."""
         self._observers = (*self._observers, observer)
+
+    def subscribe_reads(self, observer: ReadObserver) -> None:
+        """Call `observer` with the reads that durable tiers answer, oldest first."""
+        self._readers = (*self._readers, observer)
 
     def unsubscribe(self, observer: Observer) -> None:
         """Stop calling `observer`."""
@@ -114,9 +131,33 @@ class EventBus:
 
     def emit(self, event: Event) -> None:
         """Hand `event` to every observer."""
+        if self._reads:
+            self.tell_reads()
         for observer in self._observers:
             try:
                 observer(event)
             except Exception:
                 self.unsubscribe(observer)
+                logger.exception("observer %r failed and is no longer called", observer)
+
+    def note_read(self, read: Retrieved) -> None:
+        """Tell of `read` soon; at once if it is the first for a while."""
+        self._reads.append(read)
+        if read.at >= self._due or len(self._reads) >= self.reads_at_once:
+            self._due = read.at + READS_SECONDS
+            self.tell_reads()
+
+    def tell_reads(self) -> None:
+        """Tell of every read that was noted."""
+        noted, reads = self._reads, []
+        try:
+            for _ in range(len(noted)):
+                reads.append(noted.popleft())
+        except IndexError:
+            pass  # Another thread is telling of the others.
+        for observer in self._readers if reads else ():
+            try:
+                observer(reads)
+            except Exception:
+                self._readers = tuple(known for known in self._readers if known != observer)
                 logger.exception("observer %r failed and is no longer called", observer)

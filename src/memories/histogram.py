@@ -7,13 +7,22 @@ and two counts of the same histogram give the exact histogram of the time betwee
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 LEAST_SECONDS = 1e-6
 PER_OCTAVE = 4
 BUCKETS = 128  # From a microsecond to more than an hour.
 MOST_SECONDS = LEAST_SECONDS * 2.0 ** (BUCKETS / PER_OCTAVE)
+
+
+def bound(index: int) -> float:
+    """Return the upper bound of a bucket, in seconds."""
+    return float(LEAST_SECONDS * 2.0 ** (index / PER_OCTAVE))
+
+
+_INNER_BOUNDS = tuple(bound(index) for index in range(BUCKETS - 1))  # The last has none.
 
 
 class Latency(NamedTuple):
@@ -65,18 +74,14 @@ class Histogram:
 
     def add(self, seconds: float) -> None:
         """Count one sample; anything beyond the last bucket counts there."""
-        index = 0
-        if seconds > LEAST_SECONDS:
-            octaves = math.log2(min(seconds, MOST_SECONDS) / LEAST_SECONDS)
-            index = min(BUCKETS - 1, math.ceil(PER_OCTAVE * octaves))
-        self.counts[index] += 1
+        self.counts[bisect_left(_INNER_BOUNDS, seconds)] += 1
         self.seconds += seconds
+
+    def extend(self, samples: Iterable[float]) -> None:
+        """Count many samples."""
+        for seconds in samples:
+            self.add(seconds)
 
     def read(self) -> Latency:
         """Return what was counted so far."""
         return Latency(tuple(self.counts), self.seconds)
-
-
-def bound(index: int) -> float:
-    """Return the upper bound of a bucket, in seconds."""
-    return float(LEAST_SECONDS * 2.0 ** (index / PER_OCTAVE))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from memories.catalog import Catalog
@@ -154,9 +155,6 @@ class Statistics:
         """Count one event."""
         with self.lock:
             match event:
-                case Retrieved():
-                    self.hits[event.tier] += 1
-                    self.latencies["retrieve", event.tier].add(event.seconds)
                 case Missed():
                     self.misses += 1
                 case Stored():
@@ -185,10 +183,21 @@ class Statistics:
                 case _:
                     pass
 
+    def count_reads(self, reads: Sequence[Retrieved]) -> None:
+        """Count reads that durable tiers answered."""
+        seconds: defaultdict[TierName, list[float]] = defaultdict(list)
+        for read in reads:
+            seconds[read.tier].append(read.seconds)
+        with self.lock:
+            for tier, taken in seconds.items():
+                self.hits[tier] += len(taken)
+                self.latencies["retrieve", tier].extend(taken)
+
     def read(self, hierarchy: Hierarchy, media: dict[TierName, str]) -> Stats:
         """Return the counters and the sizes of `hierarchy`'s tiers; ClosedError if it is closed."""
         hierarchy.require_readable()
         hierarchy.catalog.credit()
+        hierarchy.events.tell_reads()
         at_front = hierarchy.catalog.front.credits
         keys = _count_keys(hierarchy.catalog)
         with self.lock:

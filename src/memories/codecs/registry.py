@@ -34,6 +34,7 @@ ENTRY_POINTS = "memories.codecs"
 
 _by_type: dict[type, Codec] = {}
 _by_name: dict[str, Codec] = {}
+loaded = _by_name.get  # The codec of a name if it is at hand, for the shortest read; else `get`.
 _loaded: set[str] = set()
 _lock = threading.RLock()
 

@@ -12,67 +12,74 @@ import msgspec
 from xxhash import xxh3_64_intdigest
 
 from memories.codecs import layout
-from memories.codecs.base import Parts, carries_code
+from memories.codecs.base import NOTHING_FAR, Parts, carries_code
 from memories.codecs.compressors import RAW
 
 MAX_BYTES = 256 << 10
 _PREFIX_NBYTES, _SUMMED = layout.PREFIX_NBYTES, layout.PREFIX_NBYTES - 8
-_unpack_prefix = struct.Struct("<8sHHIQIIQ").unpack_from
+_unpack_prefix = struct.Struct("<12sIQIIQ").unpack_from  # The mark, then as in `layout`.
 _decode_fields = msgspec.msgpack.Decoder(layout.Fields).decode
 _decode_content = msgspec.msgpack.Decoder(layout.Content).decode
 _decode_meta = msgspec.msgpack.Decoder().decode
-_MARK = (layout.MAGIC, layout.FORMAT, 0)  # Magic, format version, and no flags.
+_MARK = struct.pack("<8sHH", layout.MAGIC, layout.FORMAT, 0)  # And no flags.
 _NOTHING: frozenset[int] = frozenset()
+_new_parts = tuple.__new__  # What `Parts(...)` does, without its argument parsing.
 
 
 def read_small(frame: memoryview, key: str) -> Parts | None:
     """Return the parts of a frame, every byte of it verified; None where `OpenFrame` must look."""
+    whole = frame.obj
+    if type(whole) is not bytes or len(whole) != frame.nbytes:
+        if frame.nbytes > MAX_BYTES:
+            return None
+        whole = bytes(frame)
     try:
-        return _read(frame, key)
+        return _read(whole, key)
     except (struct.error, msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
         return None
 
 
-def _read(frame: memoryview, key: str) -> Parts | None:
-    magic, version, flags, nbytes, body, packed, zero, total = _unpack_prefix(frame)
-    sound = (
-        (magic, version, flags) == _MARK
-        and not zero
-        and nbytes + body == len(frame) <= MAX_BYTES
-        and _PREFIX_NBYTES + packed <= nbytes <= layout.MAX_HEAD
-        and not nbytes & 63
-        and xxh3_64_intdigest(bytes(frame[:_SUMMED]) + frame[_PREFIX_NBYTES:nbytes]) == total
-    )
-    if not sound:
+def _read(frame: bytes, key: str) -> Parts | None:
+    mark, nbytes, body, packed, zero, total = _unpack_prefix(frame)
+    if (
+        mark != _MARK
+        or zero
+        or not nbytes + body == len(frame) <= MAX_BYTES
+        or not _PREFIX_NBYTES + packed <= nbytes <= layout.MAX_HEAD
+        or nbytes & 63
+        or xxh3_64_intdigest(frame[:_SUMMED] + frame[_PREFIX_NBYTES:nbytes]) != total
+    ):
         return None
     fields = _decode_fields(frame[_PREFIX_NBYTES : _PREFIX_NBYTES + packed])
-    if fields.key != key or fields.spill is not None or carries_code(fields.codec):
+    codec, prelude = fields.codec, fields.prelude
+    if fields.key != key or fields.spill is not None or carries_code(codec):
         return None
     content = _decode_content(fields.content)
-    lead = [fields.prelude] if fields.prelude is not None else []
-    buffers = _buffers(frame[nbytes:], lead + content.buffers)
-    if buffers is None or sum([piece.raw for piece in content.buffers]) != fields.raw:
+    pieces = content.buffers
+    buffers = _buffers(frame, nbytes, pieces if prelude is None else [prelude, *pieces])
+    if buffers is None or sum([piece.raw for piece in pieces]) != fields.raw:
         return None
+    if prelude is not None:
+        del buffers[0]
     meta = _decode_meta(content.meta)
-    return Parts(fields.codec, meta, tuple(buffers[len(lead) :]), _NOTHING)
+    return _new_parts(Parts, (codec, meta, tuple(buffers), _NOTHING, NOTHING_FAR, _NOTHING))
 
 
-def _buffers(body: memoryview, pieces: list[layout.Piece]) -> list[memoryview] | None:
+def _buffers(frame: bytes, start: int, pieces: list[layout.Piece]) -> list[memoryview] | None:
     """Return the verified bytes of raw pieces, between which there is nothing but padding."""
-    end, found = 0, []
+    view, end, found = memoryview(frame), start, []
     for piece in pieces:
-        start, raw = piece.offset, piece.raw
-        plain = (
-            piece.compressor == RAW
-            and 0 < piece.stored == raw
-            and start == end + (-end & 63)
-            and not piece.lengths
-            and not any(body[end:start])
-        )
-        data = body[start : start + raw]
-        if not plain or xxh3_64_intdigest(data).to_bytes(8, "little") != piece.sums:
+        begin, raw = start + piece.offset, piece.raw
+        data = view[begin : begin + raw]
+        if (
+            piece.compressor != RAW
+            or not 0 < piece.stored == raw
+            or begin != end + 63 & -64
+            or piece.lengths
+            or xxh3_64_intdigest(data).to_bytes(8, "little") != piece.sums
+            or (begin != end and any(frame[end:begin]))
+        ):
             return None
-        end = start + raw
+        end = begin + raw
         found.append(data)
-    padded = end + (-end & 63) == len(body) and not any(body[end:])
-    return found if padded else None
+    return found if end + 63 & -64 == len(frame) and not any(frame[end:]) else None

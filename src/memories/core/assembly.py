@@ -144,6 +144,9 @@ class _Assembly:
         events.subscribe(history.observe)
         events.subscribe(self.watch.observe)
         events.subscribe(self.costs.observe)
+        events.subscribe_reads(statistics.count_reads)
+        events.subscribe_reads(self.watch.observe_reads)
+        events.subscribe_reads(self.costs.observe_reads)
         hierarchy = Hierarchy(
             self.tiers,
             Catalog(

@@ -17,6 +17,7 @@ from memories.clock import Clock
 from memories.engine.hierarchy import Hierarchy
 from memories.engine.watch import Watch
 from memories.errors import InvalidOptionError
+from memories.events import READS_AT_ONCE
 from memories.policies.hashing import digest
 from memories.traces import Access, jsonl_line
 from memories.units import parse_size
@@ -65,6 +66,7 @@ class Recording:
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="memories-trace", daemon=True)
         hierarchy.catalog.hide_from_front(self._records)
+        hierarchy.events.reads_at_once = 1  # Or they would come after hits that they preceded.
         watch.listen(self._note, list(hierarchy.catalog.entries.values()))
         self._thread.start()
 
@@ -91,6 +93,7 @@ class Recording:
             while not self._stopped.wait(WRITE_SECONDS) and self._write():
                 pass
             self._hierarchy.catalog.hide_from_front(None)
+            self._hierarchy.events.reads_at_once = READS_AT_ONCE
             self._watch.listen(None, ())
             self._stopped.set()
             self._write()

@@ -18,6 +18,7 @@ from memories.core.memoize import memoize
 from memories.core.reading import Wish
 from memories.core.terms import make_terms
 from memories.engine.hierarchy import Hierarchy
+from memories.engine.quick import UNKNOWN
 from memories.engine.together import read_together
 from memories.entry import Entry, Terms, TierName
 from memories.errors import InvalidOptionError, KeyNotFoundError
@@ -326,11 +327,16 @@ class Values(MutableMapping[str, Any]):
     def _read(self, key: str, default: Any = MISSING) -> Any:
         """Return the value of a key that is not at the front, and bring it there if it is busy."""
         try:
-            entry = self._entries[key]
+            entry = self._entries.get(key)
+        except TypeError:
+            return self._read_elsewhere(key, default)  # It is no key at all.
+        if entry is None:
+            value = self._hierarchy.quick(key)
+            return self._read_elsewhere(key, default) if value is UNKNOWN else value
+        try:
             value = entry.read()
-        except (KeyError, TypeError):
-            # Not in a volatile tier, expired, or no key at all: the slow road knows.
-            return self._read_elsewhere(key, default)
+        except KeyError:
+            return self._read_elsewhere(key, default)  # It has expired.
         if entry.hits > EXACT_HITS:
             self._hierarchy.catalog.bring_forward(entry)
         return value

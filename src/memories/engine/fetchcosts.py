@@ -7,7 +7,8 @@ medium really has become slower or faster.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Sequence
 
 from memories.entry import TierName
 from memories.events import Event, Moved, Retrieved
@@ -15,6 +16,7 @@ from memories.events import Event, Moved, Retrieved
 CLASSES = 65  # One for each number of bits that a size may have.
 TRIALS = 4  # Fetches of a class before its mean is believed: the first ones pay for imports.
 WEIGHT = 0.1  # Of the latest fetch in the running mean.
+_LIFT = (TierName.WARM, TierName.HOT)
 CHANGE = 1.5  # A mean is published anew when it is off by this factor.
 
 # Latency and bytes per second of each source before anything was measured.
@@ -40,11 +42,12 @@ class _Source:
         self._means = [0.0] * CLASSES
         self.table = self._expected
 
-    def add(self, size: int, seconds: float) -> None:
-        at = size.bit_length()
-        self._counts[at] = count = self._counts[at] + 1
+    def add(self, at: int, seconds: float, fetches: int = 1) -> None:
+        """Take in `fetches` of class `at` which took `seconds` together, as if one by one."""
+        self._counts[at] = count = self._counts[at] + fetches
         mean = self._means[at]
-        self._means[at] = mean = mean + max(1 / count, WEIGHT) * (seconds - mean)
+        weight = max(fetches / count, 1 - (1 - WEIGHT) ** fetches)
+        self._means[at] = mean = mean + weight * (seconds / fetches - mean)
         if count >= TRIALS and not 1 / CHANGE < mean / self.table[at] < CHANGE:
             self._publish()
 
@@ -69,17 +72,18 @@ class FetchCosts:
         self._sources = {name: _Source(name) for name in _DEFAULTS}
 
     def observe(self, event: Event) -> None:
-        """Hear of a read that a durable tier answered, or of a move from warm up to hot."""
-        if isinstance(event, Retrieved):
-            source = event.tier
-        elif isinstance(event, Moved) and event.target is TierName.HOT:
-            source = event.source
-            if source is not TierName.WARM:
-                return
-        else:
-            return
-        if event.seconds > 0:  # A clock that has not moved has measured nothing.
-            self._sources[source].add(event.size, event.seconds)
+        """Hear of a move from warm up to hot."""
+        if isinstance(event, Moved) and (event.source, event.target) == _LIFT and event.seconds > 0:
+            self._sources[TierName.WARM].add(event.size.bit_length(), event.seconds)
+
+    def observe_reads(self, reads: Sequence[Retrieved]) -> None:
+        """Hear of reads that durable tiers answered."""
+        taken: defaultdict[tuple[TierName, int], list[float]] = defaultdict(list)
+        for read in reads:
+            if read.seconds > 0:  # A clock that has not moved has measured nothing.
+                taken[read.tier, read.size.bit_length()].append(read.seconds)
+        for (tier, at), seconds in taken.items():
+            self._sources[tier].add(at, sum(seconds), len(seconds))
 
     def below(self, tier: TierName) -> Callable[[int], float]:
         """Return a function from a size to the seconds that a fetch from the next tier down takes.

@@ -18,7 +18,7 @@ from memories.codecs.trust import Keyring
 from memories.engine.keylocks import KeyLocks
 from memories.engine.mover import Mover
 from memories.engine.placement import candidates
-from memories.engine.quick import UNKNOWN, QuickReads
+from memories.engine.quick import QuickReads
 from memories.engine.state import State, require_readable, require_writable
 from memories.engine.sweep import Spare
 from memories.engine.tier import Tier, version_of
@@ -76,7 +76,7 @@ class Hierarchy:
             drop_when_full=drop_when_full,
         )  # fmt: skip
         self._write_through = write_through
-        self._quick = QuickReads(catalog, clock, events)
+        self.quick = QuickReads(catalog, clock, events).get
         self.verified = Verified()
 
     def put(
@@ -127,9 +127,6 @@ class Hierarchy:
             UntrustedDataError: it would run code, and no trusted key has signed it.
         """
         self.require_readable()
-        value = self._quick.get(key)
-        if value is not UNKNOWN:
-            return value
         return self._read(key, lambda parcel, verify: parcel.value(self.trust, verify=verify))
 
     def open(self, key: str, use: Callable[[Parcel, bool], Any], *, whole: bool = True) -> Any:
@@ -352,7 +349,7 @@ class Hierarchy:
             if whole:
                 self.verified.add(found)
             now = self.clock.monotonic()
-            self.events.emit(Retrieved(key, now, found.tier, found.size, now - started, found))
+            self.events.note_read(Retrieved(key, now, found.tier, found.size, now - started, found))
             return value
         raise AssertionError("the last attempt returns or raises")
 

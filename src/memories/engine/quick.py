@@ -11,9 +11,11 @@ from typing import Any, Final
 from memories import codecs
 from memories.catalog import Catalog
 from memories.clock import Clock
+from memories.codecs.registry import loaded
 from memories.codecs.small import MAX_BYTES, read_small
 from memories.entry import TierName
 from memories.events import EventBus, Retrieved
+from memories.keys import INTERNAL
 
 
 class _Unknown:
@@ -31,29 +33,31 @@ class QuickReads:
         self._entries, self._journal = catalog.entries, catalog.journal
         self._monotonic, self._events = clock.monotonic, events
 
-    def get(self, key: str) -> Any:
+    def get(self, key: Any) -> Any:
         """Return the value of `key`, or UNKNOWN where the long way must find out."""
         started = self._monotonic()
-        record = self._journal.find(key)
-        if (
-            record is None
-            or record.tier is not TierName.COLD
-            or record.stored > MAX_BYTES
-            or record.terms.expires_at is not None
-            or key in self._entries
-        ):
-            return UNKNOWN
         try:
+            record = self._journal.find(key)
+            if (
+                record is None
+                or record.tier is not TierName.COLD
+                or record.stored > MAX_BYTES
+                or record.terms.expires_at is not None
+                or key in self._entries
+                or key[0] == INTERNAL
+            ):
+                return UNKNOWN
             parts = read_small(self._journal.read(record), key)
             if parts is None:
                 return UNKNOWN
-            value = codecs.get(parts.codec).decode(parts)
+            codec = loaded(parts.codec) or codecs.get(parts.codec)
+            value = codec.decode(parts)
         except MemoryError:
             raise
         except Exception:
-            # It may have moved between the look-up and the read, or its parts do not fit together:
-            # the long way looks again, and says what is wrong.
+            # It is no key, or moved between the look-up and the read, or its parts do not fit
+            # together, or the store is closed: the long way looks again, and says what is wrong.
             return UNKNOWN
         now = self._monotonic()
-        self._events.emit(Retrieved(key, now, record.tier, record.size, now - started, record))
+        self._events.note_read(Retrieved(key, now, record.tier, record.size, now - started, record))
         return value

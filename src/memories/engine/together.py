@@ -77,5 +77,7 @@ def _read_far(hierarchy: Hierarchy, name: TierName, records: Sequence[Record]) -
     now = hierarchy.clock.monotonic()
     for record in records:
         hierarchy.verified.add(record)
-        hierarchy.events.emit(Retrieved(record.key, now, name, record.size, now - started, record))
+        hierarchy.events.note_read(
+            Retrieved(record.key, now, name, record.size, now - started, record)
+        )
     return values

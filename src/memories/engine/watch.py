@@ -7,7 +7,7 @@ a note, and those of keys outside the sample not even that.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
 from memories.entry import Entry, ExpiringEntry
@@ -55,9 +55,14 @@ class Watch:
         return _WatchedTick(partial(self._heard, key, size, read=True), tick)
 
     def observe(self, event: Event) -> None:
-        """Hear of what was stored, and of reads that a durable tier answered."""
-        if isinstance(event, Stored | Retrieved):
-            self._heard(event.key, event.size, read=isinstance(event, Retrieved))
+        """Hear of what was stored."""
+        if isinstance(event, Stored):
+            self._heard(event.key, event.size, read=False)
+
+    def observe_reads(self, reads: Sequence[Retrieved]) -> None:
+        """Hear of reads that durable tiers answered."""
+        for read in reads:
+            self._heard(read.key, read.size, read=True)
 
     def listen(self, listener: Listener | None, entries: Iterable[Entry]) -> None:
         """Tell `listener` of every access from now on, also to what is in RAM already."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import weakref
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from itertools import chain, islice
 
@@ -20,7 +20,7 @@ from memories.engine.touches import Touches
 from memories.engine.watch import Watch
 from memories.entry import Cause, Entry, Record, TierName
 from memories.errors import MemoriesError, TierFullError
-from memories.events import Event, Failed, Retrieved
+from memories.events import Failed, Retrieved
 from memories.logs import logger
 from memories.migration.planner import Move, Planner, TierState
 from memories.migration.rotation import Rotation
@@ -58,7 +58,8 @@ class Migrator:
         self._age_at = now
         self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
-        hierarchy.events.subscribe(self._observe)
+        if settings.promote:
+            hierarchy.events.subscribe_reads(self._observe)
 
     def start(self) -> None:
         """Start the thread."""
@@ -76,6 +77,7 @@ class Migrator:
         hierarchy = self._hierarchy()
         if hierarchy is None or self._clock.monotonic() < self._paused_until:
             return
+        hierarchy.events.tell_reads()
         self._watch.learn()
         try:
             self._look(hierarchy)
@@ -205,15 +207,18 @@ class Migrator:
             else:
                 yield entry
 
-    def _observe(self, event: Event) -> None:
+    def _observe(self, reads: Sequence[Retrieved]) -> None:
         """Let the gate see every read of a durable tier; what passes is queued."""
-        if not isinstance(event, Retrieved) or not self.settings.promote:
-            return
         hierarchy = self._hierarchy()
         if hierarchy is None:
             return
-        record = event.record
-        due = hierarchy.catalog.rules.due(record, self._clock.wall())
+        wall = self._clock.wall()
+        for read in reads:
+            self._weigh(hierarchy, read.record, wall)
+
+    def _weigh(self, hierarchy: Hierarchy, record: Record, wall: float) -> None:
+        """Queue a record that was read if the gate lets it pass."""
+        due = hierarchy.catalog.rules.due(record, wall)
         if record.terms.pinned or (due is not None and _above(record).rank < due.rank):
             return
         ledger = hierarchy.tiers[_above(record)].ledger

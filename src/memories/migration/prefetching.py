@@ -13,7 +13,7 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from enum import Enum
 from queue import SimpleQueue
 
@@ -92,7 +92,9 @@ class Prefetching:
         self._jobs: dict[str, _Job] = {}
         self._unread: dict[str, float] = {}  # Keys fetched and not yet read, and since when.
         self._patience_seconds = _PATIENCE_SECONDS
+        self._outcomes: list[Prefetched] = []  # Of guesses, still to be told.
         hierarchy.events.subscribe(self._observe)
+        hierarchy.events.subscribe_reads(self._observe_reads)
 
     def ask(self, keys: Iterable[str]) -> int:
         """Fetch `keys` in the background, as far as half of warm holds them; return how many."""
@@ -131,17 +133,24 @@ class Prefetching:
             self._learn()
 
     def _observe(self, event: Event) -> None:
-        """Note what a reader or a mover has just done, in its thread: no lock, no look-up."""
-        if isinstance(event, Retrieved):
-            # A hit of what is on its way is told from other reads when the note is read.
-            learns = self._prefetcher is not None and event.seconds >= self._worth_seconds
-            if learns or event.key in self._jobs:
-                self._note(_What.READ, event.key)
-        elif event.key in self._unread and isinstance(event, _Leaving):
-            self._note(_What.LEFT, event.key)
+        """Note what a mover has just done, in its thread: no lock, no look-up."""
+        if event.key in self._unread and isinstance(event, _Leaving):
+            self._note([(_What.LEFT, event.key)])
 
-    def _note(self, what: _What, key: str) -> None:
-        self._notes.append((what, key))
+    def _observe_reads(self, reads: Sequence[Retrieved]) -> None:
+        """Note what readers have just done, in the thread of one: no lock, no look-up."""
+        learns = self._prefetcher is not None
+        # A hit of what is on its way is told from other reads when the note is read.
+        notes = [
+            (_What.READ, read.key)
+            for read in reads
+            if (learns and read.seconds >= self._worth_seconds) or read.key in self._jobs
+        ]
+        if notes:
+            self._note(notes)
+
+    def _note(self, notes: Iterable[tuple[_What, str]]) -> None:
+        self._notes.extend(notes)
         if self._eager or not self._watched:
             hierarchy = self._hierarchy()
             if hierarchy is not None and hierarchy.state is State.OPEN:
@@ -212,25 +221,30 @@ class Prefetching:
         hierarchy = self._hierarchy()
         if hierarchy is None:
             return
+        hierarchy.events.tell_reads()
         with self._lock:
             while self._notes and count:
                 count -= 1
                 self._take_note(hierarchy, *self._notes.popleft())
+            outcomes, self._outcomes = self._outcomes, []
+        # Told without the lock, for whoever hears of one may read, and reading leaves a note.
+        for outcome in outcomes:
+            hierarchy.events.emit(outcome)
 
     def _take_note(self, hierarchy: Hierarchy, what: _What, key: str) -> None:
         now = self._clock.monotonic()
         if what is _What.READ:
             if self._jobs.pop(key, None) is not None:
-                self._settled(hierarchy, key, "late")
+                self._settled(key, "late")
         else:
             since = self._unread.pop(key, None)
             if since is None:
                 return
             if what is _What.LEFT:
-                self._settled(hierarchy, key, "wasted")
+                self._settled(key, "wasted")
                 return
             self._patience_seconds += _PATIENCE_WEIGHT * (now - since - self._patience_seconds)
-            self._settled(hierarchy, key, "used")
+            self._settled(key, "used")
         self._guess(hierarchy, key, now)
 
     def _guess(self, hierarchy: Hierarchy, key: str, now: float) -> None:
@@ -262,10 +276,10 @@ class Prefetching:
             return None if found.terms.pinned else found
         return None
 
-    def _settled(self, hierarchy: Hierarchy, key: str, outcome: str) -> None:
+    def _settled(self, key: str, outcome: str) -> None:
         if self._prefetcher is not None:
             self._prefetcher.settle(key, outcome)
-        hierarchy.events.emit(Prefetched(key, self._clock.monotonic(), TierName.WARM, outcome))
+        self._outcomes.append(Prefetched(key, self._clock.monotonic(), TierName.WARM, outcome))
 
     def _next(self) -> tuple[str, _Job] | None:
         """Return the key that has waited longest, None without any."""
@@ -326,7 +340,7 @@ class Prefetching:
         entries = hierarchy.catalog.entries
         found = entries.get(key)
         if found is None:
-            self._note(_What.LEFT, key)
+            self._note([(_What.LEFT, key)])
             return
         entry = found.inner if isinstance(found, ExpiringEntry) else found
         plain = entry.tick
@@ -337,10 +351,10 @@ class Prefetching:
             now = now.inner if isinstance(now, ExpiringEntry) else now
             if now is not None and now.tick is first:
                 now.tick = plain
-            self._note(_What.FIRST, key)
+            self._note([(_What.FIRST, key)])
             return plain()
 
         entry.tick = first
         if entry.hits > entry.arrived_hits:
             # It was read between its arrival and now.
-            self._note(_What.FIRST, key)
+            self._note([(_What.FIRST, key)])

@@ -131,8 +131,8 @@ def test_a_cost_is_what_fetches_from_the_next_tier_down_took() -> None:
     warm, hot = costs.below(TierName.WARM), costs.below(TierName.HOT)
     before = hot(SIZE)
     for _ in range(TRIALS):
-        costs.observe(retrieved(SIZE, 0.25))
-        costs.observe(retrieved(SIZE, 9.0, TierName.GLACIER))
+        costs.observe_reads([retrieved(SIZE, 0.25)])
+        costs.observe_reads([retrieved(SIZE, 9.0, TierName.GLACIER)])
     assert warm(SIZE) == pytest.approx(0.25)
     assert before == hot(SIZE)
     for _ in range(TRIALS):
@@ -146,7 +146,7 @@ def test_sizes_not_yet_measured_follow_the_nearest_that_was() -> None:
     cost = costs.below(TierName.WARM)
     before = cost(4 * SIZE) / cost(SIZE)
     for _ in range(TRIALS):
-        costs.observe(retrieved(SIZE, 0.25))
+        costs.observe_reads([retrieved(SIZE, 0.25)])
     assert cost(4 * SIZE) / cost(SIZE) == pytest.approx(before)
 
 
@@ -155,13 +155,13 @@ def test_one_slow_fetch_and_small_changes_leave_the_cost_as_it_is() -> None:
     costs = FetchCosts()
     cost = costs.below(TierName.WARM)
     before = cost(SIZE)
-    costs.observe(retrieved(SIZE, 60.0))
-    costs.observe(retrieved(SIZE, 0.0))
+    costs.observe_reads([retrieved(SIZE, 60.0)])
+    costs.observe_reads([retrieved(SIZE, 0.0)])
     assert before == cost(SIZE)
     costs = FetchCosts()
     cost = costs.below(TierName.WARM)
     for seconds in (0.25,) * TRIALS + (0.3, 0.2) * 20:
-        costs.observe(retrieved(SIZE, seconds))
+        costs.observe_reads([retrieved(SIZE, seconds)])
     assert 0.25 == cost(SIZE)
 
 
@@ -174,9 +174,11 @@ def test_the_engine_gives_its_policies_what_reads_have_taken() -> None:
         assert isinstance(victims, PolicyVictims)
         cost = victims.policy._cost  # type: ignore[attr-defined]
         for _ in range(TRIALS):
-            manager._hierarchy.events.emit(retrieved(SIZE, 5.0))
+            manager._hierarchy.events.note_read(retrieved(SIZE, 5.0))
+        manager.stats()
         assert cost(SIZE) == pytest.approx(5.0)
         manager.store("key", os.urandom(SIZE), tier="cold")
         for _ in range(60):
             manager["key"]
+        manager.stats()
         assert cost(SIZE) < 2.0

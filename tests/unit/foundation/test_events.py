@@ -1,0 +1,129 @@
+"""Observers hear of everything, in order, and of reads many at once."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from memories import ClosedError, InvalidKeyError, KeyNotFoundError, MemoryManager
+from memories.entry import Record, TierName
+from memories.events import READS_AT_ONCE, READS_SECONDS, Event, EventBus, Missed, Retrieved
+
+
+def read(number: int, at: float) -> Retrieved:
+    key = f"k{number}"
+    record = Record(key=key, version=1, tier=TierName.COLD, size=1, stored_at=0.0)
+    return Retrieved(key, at, TierName.COLD, 1, 1e-5, record)
+
+
+@pytest.fixture
+def bus() -> EventBus:
+    return EventBus()
+
+
+@pytest.fixture
+def told(bus: EventBus) -> list[list[str]]:
+    """The keys of the reads, as they were told together."""
+    told: list[list[str]] = []
+    bus.subscribe_reads(lambda reads: told.append([read.key for read in reads]))
+    return told
+
+
+def test_a_read_after_a_while_is_told_at_once(bus: EventBus, told: list[list[str]]) -> None:
+    """A slow reader's next key is fetched ahead by what he has just read."""
+    for number in range(3):
+        bus.note_read(read(number, 1.0 + 2 * number * READS_SECONDS))
+    assert [["k0"], ["k1"], ["k2"]] == told
+
+
+def test_reads_in_quick_succession_are_told_together(bus: EventBus, told: list[list[str]]) -> None:
+    """Telling of each would cost more than reading it."""
+    for number in range(READS_AT_ONCE):
+        bus.note_read(read(number, 1.0))
+    assert [["k0"]] == told
+    bus.note_read(read(READS_AT_ONCE, 1.0))
+    assert [1, READS_AT_ONCE] == [len(reads) for reads in told]
+    assert [f"k{number}" for number in range(1, READS_AT_ONCE + 1)] == told[1]
+
+
+def test_reads_are_told_before_what_came_after_them(bus: EventBus) -> None:
+    """Who follows a key must not see it stored anew before it was read."""
+    order: list[str] = []
+    bus.subscribe(lambda event: order.append(type(event).__name__))
+    bus.subscribe_reads(lambda reads: order.append(f"{len(reads)} read"))
+    for number in range(3):
+        bus.note_read(read(number, 1.0))
+    bus.emit(Missed("absent", 1.0))
+    assert ["1 read", "2 read", "Missed"] == order
+
+
+def test_an_observer_that_raises_is_dropped_and_the_others_hear_on(
+    bus: EventBus, told: list[list[str]], caplog: pytest.LogCaptureFixture
+) -> None:
+    """The engine owes its caller a value, not a working observer."""
+    calls = 0
+
+    def fails(event: Event | Sequence[Retrieved]) -> None:
+        nonlocal calls
+        calls += 1
+        raise ZeroDivisionError
+
+    bus.subscribe(fails)
+    bus.subscribe_reads(fails)
+    with caplog.at_level(logging.ERROR):
+        for number in range(2):
+            bus.emit(Missed("absent", 1.0))
+            bus.note_read(read(number, 1.0 + number))
+    assert 2 == calls
+    assert [["k0"], ["k1"]] == told
+    assert 2 == len(caplog.records)
+
+
+def test_no_read_is_lost_or_told_twice_by_many_threads(
+    bus: EventBus, told: list[list[str]]
+) -> None:
+    """The counters are exact, whoever tells of whose reads."""
+
+    def note(first: int) -> None:
+        for number in range(first, first + 5_000):
+            bus.note_read(read(number, number * 1e-5))
+
+    threads = [threading.Thread(target=note, args=(5_000 * at,)) for at in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    bus.tell_reads()
+    assert {f"k{number}" for number in range(20_000)} == {key for keys in told for key in keys}
+    assert 20_000 == sum(map(len, told))
+
+
+def test_the_counters_know_every_read_when_they_are_asked(tmp_path: Path) -> None:
+    """A thousand reads within a moment, most of them not told yet."""
+    with MemoryManager(
+        "1 B", "1 B", "10 MB", storage_path=tmp_path, migration=False, prefetch="off"
+    ) as manager:
+        manager.store("key", b"value", tier="cold")
+        for _ in range(1_000):
+            manager["key"]
+        assert 1_000 == manager.stats().tiers[TierName.COLD].hits
+
+
+def test_the_shortest_read_takes_no_key_that_is_none(tmp_path: Path) -> None:
+    """It asks the index before anything was checked: what is no key is told so all the same."""
+    manager = MemoryManager("1 B", "1 B", "10 MB", storage_path=tmp_path, migration=False)
+    manager.store("key", b"value", tier="cold")
+    for wrong in (7, None, b"key", ("key",), ["key"], "", "\ud800", "\0key"):
+        with pytest.raises(InvalidKeyError):
+            manager.retrieve(wrong)  # type: ignore[arg-type]
+    with pytest.raises(KeyNotFoundError):
+        manager["absent"]
+    assert "nothing" == manager.retrieve("absent", "nothing")
+    assert 2 == manager.stats().misses, "each is counted once"
+    manager.cleanup()
+    with pytest.raises(ClosedError, match="cleaned up"):
+        manager["key"]
