@@ -11,6 +11,7 @@ from memories.events import Moved
 from memories.units import format_size
 
 HALF_LIFE_SECONDS = 60.0  # Of heat.
+_LENT = "It is volatile until the snapshot that it came from is copied into the store. "
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +69,7 @@ def explain(engine: Engine, key: str) -> Explanation:
         accessed_at = engine.hierarchy.tiers[found.tier].timeline.time_of(found.stamp)
         hits, idle_seconds = found.hits, max(0.0, engine.clock.monotonic() - accessed_at)
         heat = hits * 0.5 ** (idle_seconds / HALF_LIFE_SECONDS)
+    lent = engine.hierarchy.catalog.journal.is_lent(key)
     return Explanation(
         key=key,
         tier=found.tier,
@@ -76,11 +78,11 @@ def explain(engine: Engine, key: str) -> Explanation:
         hits=hits,
         idle_seconds=idle_seconds,
         heat=heat,
-        durable=not isinstance(found, Entry) or found.backed is not None,
+        durable=not lent and (not isinstance(found, Entry) or found.backed is not None),
         pinned=found.terms.pinned,
         metadata=dict(found.terms.metadata),
         moves=engine.history.moves(key),
-        next=_next_move(engine, found),
+        next=(_LENT if lent else "") + _next_move(engine, found),
     )
 
 

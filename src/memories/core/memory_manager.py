@@ -259,7 +259,8 @@ class MemoryManager(Faces, Values):
             path: The snapshot.
             mode: `"replace"` removes all other keys, `"merge"` only overwrites, `"keep"` only adds.
             verify: `"full"` reads and checks the whole file before anything is changed; `"lazy"`
-                checks structure and manifest, and each value at its first use.
+                checks structure and manifest, and each value at its first use. From another file
+                system it is then copied in the background, and volatile until that ends.
             wait: Return only when every value is in the tier it had.
             bases: Where the earlier snapshots of an incremental one lie, if not where they lay.
             progress: Called with the bytes verified so far, and how many there are.

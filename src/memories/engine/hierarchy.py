@@ -245,6 +245,7 @@ class Hierarchy:
             self._clear_key(key, limit)
         for record in self.catalog.journal.scan():
             self._clear_key(record.key, limit)
+        self.catalog.journal.bury()
         return limit
 
     def tier(self, name: TierName) -> Tier:

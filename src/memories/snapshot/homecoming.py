@@ -20,16 +20,24 @@ from memories.snapshot.manifest import Row
 from memories.units import MAX_BYTES, format_size
 
 MAPPED_BYTES = 1 << 20  # Values from here on are mapped by the disk, smaller ones are read.
+_LOOK_SECONDS = 0.05  # So often it looks whether it is to stop, while it waits.
 
 
 class Homecoming:
     """Brings home what a restore adopted: some at once, the rest in a thread of its own."""
 
     def __init__(
-        self, hierarchy: Hierarchy, chain: Chain, since: int, *, verified: bool = False
+        self,
+        hierarchy: Hierarchy,
+        chain: Chain,
+        since: int,
+        *,
+        arrived: threading.Event,
+        verified: bool = False,
     ) -> None:
         self._hierarchy = hierarchy
         self._steps = _steps(hierarchy, chain, since, verified)
+        self._arrived = arrived
         self._thread: threading.Thread | None = None
         self._stopped = False
 
@@ -44,9 +52,17 @@ class Homecoming:
         return False
 
     def start(self) -> None:
-        """Bring home the rest in the background; it ends by itself, or with the manager."""
-        self._thread = threading.Thread(target=self.run, name="memories-restore", daemon=True)
+        """Bring home the rest in the background; it ends by itself, or with the manager.
+
+        It begins once all that was lent lies in the store, where it can stay mapped.
+        """
+        self._thread = threading.Thread(target=self._run, name="memories-restore", daemon=True)
         self._thread.start()
+
+    def _run(self) -> None:
+        while not (self._stopped or self._arrived.wait(_LOOK_SECONDS)):
+            pass
+        self.run()
 
     def stop(self) -> None:
         """Bring no more home, and let go of the file. Idempotent."""

@@ -1,11 +1,13 @@
 """Taking a snapshot into a hierarchy: adopted as it lies, key by key under each key's lock.
 
 First everything that the file holds is taken in, then what it replaces is let go, so that at every
-moment, a crash included, each key has its old value or its restored one.
+moment, a crash included, each key has its old value or its restored one. A file that is lent is
+read where it lies and durable later: what it replaces in durable tiers is let go of after that.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from enum import StrEnum
 from typing import NamedTuple
@@ -13,6 +15,8 @@ from typing import NamedTuple
 from memories.engine.hierarchy import Hierarchy
 from memories.entry import DEFAULT_TERMS, Cause, Entry, Record, TierName
 from memories.errors import TierFullError
+from memories.events import Failed, Removed
+from memories.keys import INTERNAL
 from memories.parcel import Parcel
 from memories.snapshot.chain import Chain
 from memories.snapshot.manifest import Reference, Row
@@ -44,10 +48,16 @@ class Mode(StrEnum):
 class Restoring:
     """One restore of one chain into one hierarchy."""
 
-    def __init__(self, hierarchy: Hierarchy, chain: Chain, mode: Mode) -> None:
+    def __init__(
+        self, hierarchy: Hierarchy, chain: Chain, mode: Mode, *, lend: bool = False
+    ) -> None:
         self._hierarchy = hierarchy
         self._chain = chain
         self._mode = mode
+        self._lend = lend  # Whether files that cannot be shared may be copied later.
+        self.arrived = threading.Event()  # Whether all that was lent is durable, or failed to be.
+        self.arrived.set()
+        self._outdated: list[Record] = []  # What the archive holds of what was replaced.
         self.since = hierarchy.catalog.next_version()  # What it restores has later versions.
         self._now = hierarchy.clock.wall()
         self.shared = True  # What it has adopted are the bytes themselves, no copies of them.
@@ -69,16 +79,58 @@ class Restoring:
         """Take everything in, then let go what the mode says."""
         for file in self._chain.files:
             file.require_in_place()
-        journal = self._hierarchy.catalog.journal
-        if self._adoptable():
-            for number, file in enumerate(self._chain.files):
-                adopted = journal.adopt(file.path, self._adoptions(number))
-                self.shared &= adopted.shared
-        else:
+        if not self._adoptable():
             self._store_each()
+        elif self._adopt_each():
+            self._settle_soon()
+            return
         self._note_references()
-        if self._mode is Mode.REPLACE:
+        if self._replaces():
             self._remove_others()
+
+    def _adopt_each(self) -> bool:
+        """Adopt every file; return whether one of them is only lent as yet."""
+        journal, lent = self._hierarchy.catalog.journal, False
+        for number, file in enumerate(self._chain.files):
+            descriptor = file.fileno() if self._lend else None
+            adopted = journal.adopt(file.path, self._adoptions(number), lent=descriptor)
+            self.shared &= adopted.shared
+            lent |= adopted.lent
+            if not lent:
+                self._let_outdated_go()
+        return lent
+
+    def _settle_soon(self) -> None:
+        """Finish what must wait until the files that are lent are durable here."""
+        journal = self._hierarchy.catalog.journal
+        try:
+            self._note_references()
+            if self._replaces():
+                self._drop_old_entries()
+                journal.hide(self.since, self._hidden_gone)
+        finally:
+            self.arrived.clear()
+            journal.settle_soon(self._told)
+
+    def _hidden_gone(self, record: Record) -> None:
+        """Hear that the record of a key which the snapshot does not have is gone durably."""
+        self._hierarchy.mover.let_archive_go(record, self.since)
+        self._say_replaced(record)
+
+    def _say_replaced(self, found: Entry | Record) -> None:
+        now = self._hierarchy.clock.monotonic()
+        gone = Removed(found.key, now, found.tier, found.size, Cause.REPLACED)
+        self._hierarchy.events.emit(gone)
+
+    def _told(self, error: BaseException | None) -> None:
+        """Hear that all is durable, or why it is not."""
+        hierarchy = self._hierarchy
+        if error is None:
+            self._let_outdated_go()
+        else:
+            now, path = hierarchy.clock.monotonic(), str(self._chain.top.path)
+            hierarchy.events.emit(Failed(path, now, "copy into the store", error))
+        self.arrived.set()
 
     def _adoptable(self) -> bool:
         size, cold = self._chain.file_bytes, self._hierarchy.tiers[TierName.COLD].ledger
@@ -121,21 +173,27 @@ class Restoring:
         """Yield what is to be journaled, and then let go what it replaced."""
         catalog, wanted = self._hierarchy.catalog, [i for i in items if self._wanted(i.row)]
         shadows = [catalog.entries.get(row.key) for row, _, _ in wanted]
-        archived = self._archived([row.key for row, _, _ in wanted])
+        self._outdated += self._archived([row.key for row, _, _ in wanted])
         batch = [
             (self._record(row, TierName.COLD), offset, length) for row, offset, length in wanted
         ]
         yield batch
         for shadow in shadows:
             self._let_go(shadow)
-        for (record, _, _), previous in zip(batch, archived, strict=False):
-            self._hierarchy.mover.let_archive_go(previous, record.version)
+        if not self._lend:
+            self._let_outdated_go()
 
-    def _archived(self, keys: list[str]) -> list[Record | None]:
-        """Return what stood for each of `keys` so far, where there is an archive to tell."""
+    def _archived(self, keys: list[str]) -> list[Record]:
+        """Return which of `keys` the archive holds something of."""
         if TierName.GLACIER not in self._hierarchy.tiers:
             return []
-        return [self._hierarchy.catalog.record(key) for key in keys]
+        found = map(self._hierarchy.catalog.record, keys)
+        return [r for r in found if r and (r.archived or r.tier is TierName.GLACIER)]
+
+    def _let_outdated_go(self) -> None:
+        outdated, self._outdated = self._outdated, []
+        for record in outdated:
+            self._hierarchy.mover.let_archive_go(record, self.since)
 
     def _record(self, row: Row, tier: TierName, place: bytes = b"") -> Record:
         """Return what the journal is to say of `row`: a new version of its key."""
@@ -172,8 +230,20 @@ class Restoring:
                 tier = row.tier if row.tier in self._hierarchy.tiers else TierName.COLD
                 self._hierarchy.put(row.key, parcel, tier=tier, terms=terms)
 
+    def _drop_old_entries(self) -> None:
+        """Let go of what is in RAM and is to be seen no more; its records stay in the journal."""
+        hierarchy = self._hierarchy
+        for key in list(hierarchy.catalog.entries):
+            with hierarchy.locks.hold(key):
+                entry = hierarchy.catalog.entries.get(key)
+                if entry is not None and entry.version < self.since and key[0] != INTERNAL:
+                    self._let_go(entry)
+                    if not entry.backed:
+                        self._say_replaced(entry)
+
     def _remove_others(self) -> None:
         hierarchy = self._hierarchy
+        hierarchy.catalog.journal.bury()
         if not self._had_keys:
             return
         for key in hierarchy.catalog.keys(""):

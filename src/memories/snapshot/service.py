@@ -107,7 +107,8 @@ def restore_snapshot(
         path: The snapshot.
         mode: "replace" removes every other key, "merge" only overwrites, "keep" only adds.
         verify: "full" reads and checks the whole file before anything is changed; "lazy" checks
-            structure and manifest, and each value at its first use.
+            structure and manifest, and each value at its first use. What lies on another file
+            system is then copied in the background, and volatile until that ends.
         wait: Return only when every value is in the tier it had.
         bases: Where the earlier snapshots of an incremental one lie, if not where they lay.
         progress: Called with the bytes verified so far, and how many there are.
@@ -124,12 +125,15 @@ def restore_snapshot(
         chain = stack.enter_context(Chain(path, bases))
         if verify == "full":
             chain.verify(counted(progress, chain.file_bytes))
-        restoring = Restoring(hierarchy, chain, Mode(mode))
+        restoring = Restoring(hierarchy, chain, Mode(mode), lend=verify == "lazy" and not wait)
         restoring.check()
         restoring.run()
         stack.pop_all()
     full = verify == "full"
-    homecoming = Homecoming(hierarchy, chain, restoring.since, verified=full and restoring.shared)
+    homecoming = Homecoming(
+        hierarchy, chain, restoring.since,
+        arrived=restoring.arrived, verified=full and restoring.shared,
+    )  # fmt: skip
     come = full and homecoming.run(RESIDENT_BYTES, RESIDENT_VALUES)
     if not come and not (wait and homecoming.run()):
         homecoming.start()

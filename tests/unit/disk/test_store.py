@@ -14,6 +14,7 @@ import pytest
 
 from memories.backends.base import Problem
 from memories.backends.disk import DiskBackend, compact, scale
+from memories.backends.disk.adopt import Adopted
 from memories.entry import Terms, TierName
 from memories.errors import KeyNotFoundError, StorageError, StoreLockedError
 from memories.testing.backends import frame_for, record_for
@@ -85,7 +86,7 @@ def test_an_adopted_file_is_shared_and_given_back(tmp_path: Path) -> None:
             offset += file.write(body)
     with quiet(DiskBackend(tmp_path / "s")) as backend:
         before = backend.usage().physical
-        assert (11, True) == backend.adopt(source, [items[:4], items[4:]])
+        assert Adopted(11, shared=True) == backend.adopt(source, [items[:4], items[4:]])
         kept = list(backend.scan())
         source.unlink()
         assert offset == backend.usage().live

@@ -749,9 +749,10 @@ def test_a_copy_of_a_verified_file_is_verified_again(
     (tmp_path / "damaged").write_bytes(data)
     monkeypatch.setattr(adopt, "_reflink", lambda *_: False)
     monkeypatch.setattr(adopt, "_link", lambda *_: False)
-    whole = adopt._copy
-    monkeypatch.setattr(adopt, "_copy", lambda source, *rest: whole(tmp_path / "damaged", *rest))
-    manager.restore_snapshot(tmp_path / "s", wait=True)
+    whole, damaged = adopt._copy, (tmp_path / "damaged").open("rb")
+    monkeypatch.setattr(adopt, "_copy", lambda given, *rest: whole(damaged.fileno(), *rest))
+    with damaged:
+        manager.restore_snapshot(tmp_path / "s", wait=True)
     with pytest.raises(CorruptDataError, match="'k'"):
         manager["k"]
 

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,20 +27,40 @@ class Adopted(NamedTuple):
 
     items: int
     shared: bool  # Its bytes are those that lay there; otherwise they were written anew.
+    lent: bool = False  # It is read where it lay, and not durable here before `sync`.
 
 
-def bring_in(source: Path, target: Path, files: Files) -> tuple[int, bool]:
-    """Make `target` hold the bytes of `source`, synced; return how many, and if they are shared."""
+def share(source: Path, target: Path, files: Files) -> bool:
+    """Make `target` hold the bytes of `source`, synced, if that takes no copy; whether it does."""
     try:
         shared = _reflink(source, target, files) or _link(source, target, files)
-        if not shared:
-            _copy(source, target, files)
-        sync_file(files, target)
+        if shared:
+            sync_file(files, target)
+            files.sync_directory(target.parent)
+    except BaseException:
+        files.unlink(target)
+        raise
+    return shared
+
+
+def copy_in(
+    given: int, target: Path, files: Files, step: Callable[[int], object] = lambda count: None
+) -> None:
+    """Make `target` hold the bytes of an open file, synced, or not exist.
+
+    `step` is told of each piece how long it is, and may raise to end the copy.
+    """
+    try:
+        taken = files.create(target)
+        try:
+            _copy(given, taken, files, step)
+            files.sync(taken)
+        finally:
+            files.close(taken)
         files.sync_directory(target.parent)
     except BaseException:
         files.unlink(target)
         raise
-    return target.stat().st_size, shared
 
 
 def placed_in(pack: int, batches: Iterable[Sequence[Adoption]]) -> Iterator[list[Record]]:
@@ -76,14 +95,13 @@ def _link(source: Path, target: Path, files: Files) -> bool:
     return True
 
 
-def _copy(source: Path, target: Path, files: Files) -> None:
-    taken, given = files.create(target), files.open(source)
-    try:
-        offset, size = 0, os.fstat(given).st_size
-        while offset < size:
-            data = files.read(given, _COPY_BYTES, offset)
-            append(files, taken, [data])
-            offset += len(data)
-    finally:
-        files.close(given)
-        files.close(taken)
+def _copy(given: int, taken: int, files: Files, step: Callable[[int], object]) -> None:
+    offset, size = 0, files.size(given)
+    while offset < size:
+        data = files.read(given, _COPY_BYTES, offset)
+        if not data:
+            raise OSError(errno.EIO, "the file has become shorter while it was copied")
+        append(files, taken, [data])
+        files.begin_sync(taken, offset, len(data))
+        offset += len(data)
+        step(len(data))

@@ -27,6 +27,7 @@ from memories.backends.disk.journal import (
 )
 from memories.backends.disk.layout import Layout
 from memories.backends.disk.ledger import Ledger
+from memories.backends.disk.lent import Lent
 from memories.backends.disk.log import Log
 from memories.backends.disk.manifest import Manifest
 from memories.backends.disk.reading import Reading
@@ -88,6 +89,14 @@ class Committer(ABC):
         self.index_bytes = sum(run.bytes for run in index.runs)
         self.changed = threading.Event()
         self.adopting = 0  # How many threads are taking many records in at once.
+        self.lent: Lent | None = None  # What is seen besides the log, while there is any.
+
+    def keys(self) -> int:
+        """Return how many keys are seen."""
+        if self.lent is None:
+            return self.ledger.keys
+        with self.lock:
+            return self.ledger.keys + (0 if self.lent is None else self.lent.extra)
 
     # -- room ------------------------------------------------------------------------------------
 
@@ -95,11 +104,15 @@ class Committer(ABC):
         """Return the bytes taken on the medium."""
         ledger = self.ledger
         files = ledger.log_bytes + ledger.pack_bytes + ledger.value_bytes
+        if self.lent is not None:
+            files += self.lent.copied_bytes
         return files + self.index_bytes + self.graves.held() + self.reserve.bytes
 
     def charged(self) -> int:
         """Return what the live values are charged, and what no upkeep gives back."""
-        return self.ledger.charge + self.index_bytes + self.graves.held() + self.reserve.bytes
+        owed = 0 if self.lent is None else self.lent.owed_bytes
+        held = self.index_bytes + self.graves.held() + self.reserve.bytes
+        return self.ledger.charge + owed + held
 
     def room(self, free: int) -> int:
         """Return the bytes that may still be charged, with `free` bytes on the file system.
@@ -116,7 +129,10 @@ class Committer(ABC):
 
     def fits(self, size: int) -> bool:
         """Return whether the capacity allows for `size` bytes more."""
-        return self.physical() + self._coming + self.working() + size <= self.scale.capacity
+        coming = self._coming
+        if self.lent is not None:
+            coming += self.lent.owed_bytes - self.lent.copied_bytes
+        return self.physical() + coming + self.working() + size <= self.scale.capacity
 
     def lean(self, size: int) -> bool:
         """Return whether so few bytes are dead that `size` more may be written before upkeep."""
@@ -262,6 +278,8 @@ class Committer(ABC):
     def _enter(self, old: Row | None, row: Row) -> None:
         self.index.put(row)
         self.ledger.replace(old, row)
+        if self.lent is not None:
+            self.lent.committed(old, row)
         self.recent_heads += row.head_bytes
         if old is not None and old.kind == FILE and not self._full:
             self._give_up(old)
@@ -285,7 +303,7 @@ class Committer(ABC):
         found, heads = [], []
         for record in records:
             old = self.row(record.key)
-            if old is None or old.record.version <= record.version:
+            if old is None or old.record.version < record.version:
                 oldest = oldest_of(old)
                 found.append((record, old, oldest))
                 heads.append(pack_head(PACKED, encode(record), oldest=oldest, synced=synced))
@@ -303,6 +321,8 @@ class Committer(ABC):
             self.index.put(row)
             if old is not None:
                 self.ledger.replace(old, row)
+            if self.lent is not None:
+                self.lent.committed(old, row)
         self.changed.set()
         return entered
 

@@ -60,10 +60,7 @@ def _read(reading: Reading, files: Files, place: Place) -> memoryview:
             handle = reading.segment(place.file)
             data = read_exactly(files, handle.descriptor, place.length, place.offset)
             return memoryview(data)
-        descriptor = files.open(reading.path(place))
-        try:
-            return memoryview(read_exactly(files, descriptor, place.length, place.offset))
-        finally:
-            files.close(descriptor)
+        handle = reading.open(reading.path(place))
+        return memoryview(read_exactly(files, handle.descriptor, place.length, place.offset))
     except (FileNotFoundError, GoneError):
         return memoryview(b"")

@@ -7,7 +7,8 @@ tuple of parts that a change replaces.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from operator import itemgetter
 
 from memories.backends.disk.journal import TOMBSTONE, Row
@@ -76,6 +77,10 @@ class Index:
     def rows(self, prefix: str = "", after: str = "") -> Iterator[Row]:
         """Yield the newest rows in key order, tombstones left out."""
         return merged(self.parts(), prefix, after)
+
+    def frozen(self) -> Callable[[str, str], Iterator[Row]]:
+        """Return `rows` as of now."""
+        return partial(merged, self.parts())
 
     def expired(self, now: float) -> Iterator[Row]:
         """Yield the rows whose time had ended at `now`; costs nothing for the others."""

@@ -160,10 +160,11 @@ class Opening:
                 files.unlink(draft)
         if replayed.damage:
             return  # What no readable record names may belong to one that is not readable.
-        for suffix, path in ((".val", layout.value), (".pack", layout.pack)):
-            for number in numbers(layout.values, suffix):
-                if number >= first_new and number not in self._seen:
-                    files.unlink(path(number))
+        for number in numbers(layout.values, ".val"):
+            if number >= first_new and number not in self._seen:
+                files.unlink(layout.value(number))
+        for number in set(numbers(layout.values, ".pack")) - set(self.ledger.packs):
+            files.unlink(layout.pack(number))
 
     def _resume(self, log: Log) -> None:
         path = self._layout.segment(log.end.segment)

@@ -25,16 +25,38 @@ class GoneError(Exception):
     """The file that a place names is not there, or too short; it never leaves this package."""
 
 
+class LentHandle(Handle):
+    """A file that lies elsewhere, open in the place of one that is still to come."""
+
+    __slots__ = ("__weakref__", "mapped")
+
+    def __init__(self, files: Files, descriptor: int, *, mapped: bool) -> None:
+        super().__init__(files, descriptor)
+        self.mapped = mapped  # Not on a network file system, where a mapping may fail.
+
+
+LentHandles = weakref.WeakValueDictionary[Path, LentHandle]
+
+
 class Reading:
     """Reads frames by place; any thread, no lock."""
 
-    def __init__(self, layout: Layout, files: Files, handles: Handles, *, map_large: bool) -> None:
+    def __init__(
+        self,
+        layout: Layout,
+        files: Files,
+        handles: Handles,
+        *,
+        map_large: bool,
+        lent: LentHandles | None = None,
+    ) -> None:
         self._layout = layout
         self._files = files
         self._handles = handles
         self._known, self._read = handles.known, files.read
         self._map_large = map_large
         self._maps = weakref.WeakValueDictionary[tuple[Path, int], mmap]()
+        self.lent = LentHandles() if lent is None else lent
         self._anchors = weakref.WeakValueDictionary[Path, _Anchor]()
 
     def read(self, record: Record) -> memoryview:
@@ -55,6 +77,14 @@ class Reading:
             return self._large(Place(kind, number, offset, length))
         except FileNotFoundError as error:
             raise GoneError(str(error)) from error
+
+    def lend(self, path: Path, handle: LentHandle) -> None:
+        """Read from `handle` what would lie at `path`, for as long as somebody holds it."""
+        self.lent[path] = handle
+
+    def open(self, path: Path) -> Handle:
+        """Return the file at `path`, open; FileNotFoundError if it is gone."""
+        return self.lent.get(path) or Handle(self._files, self._files.open(path))
 
     def segment(self, number: int) -> Handle:
         """Return a segment of the log, open; FileNotFoundError if it is gone."""
@@ -77,29 +107,27 @@ class Reading:
     def _large(self, place: Place) -> memoryview:
         path = self.path(place)
         end = place.offset + place.length
-        if self._map_large and place.length >= MAP_BYTES:
+        if self._map_large and place.length >= MAP_BYTES and self._mappable(path):
             # A pack is mapped value by value: so each is let go of when nobody reads it any more.
             start = place.offset // ALLOCATIONGRANULARITY * ALLOCATIONGRANULARITY
             mapping = self._maps.get((path, start)) or self._map(path, start, end)
             if len(mapping) < end - start:
                 raise GoneError(f"{path} is cut short")
             return memoryview(mapping)[place.offset - start : end - start]
-        descriptor = self._files.open(path)
-        try:
-            if self._files.size(descriptor) < end:
-                raise GoneError(f"{path} is cut short")
-            return memoryview(read_exactly(self._files, descriptor, place.length, place.offset))
-        finally:
-            self._files.close(descriptor)
+        handle = self.open(path)
+        if self._files.size(handle.descriptor) < end:
+            raise GoneError(f"{path} is cut short")
+        return memoryview(read_exactly(self._files, handle.descriptor, place.length, place.offset))
+
+    def _mappable(self, path: Path) -> bool:
+        handle = self.lent.get(path)
+        return handle is None or handle.mapped
 
     def _map(self, path: Path, start: int, end: int) -> mmap:
-        descriptor = self._files.open(path)
-        try:
-            if self._files.size(descriptor) < end:
-                raise GoneError(f"{path} is cut short")
-            mapping = self._files.map(descriptor, end - start, start)
-        finally:
-            self._files.close(descriptor)
+        handle = self.open(path)
+        if self._files.size(handle.descriptor) < end:
+            raise GoneError(f"{path} is cut short")
+        mapping = self._files.map(handle.descriptor, end - start, start)
         self._maps[path, start] = mapping
         anchor = self._anchors.setdefault(path, _Anchor())
         weakref.finalize(mapping, _let_go, anchor).atexit = False

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal, Self
@@ -17,7 +17,7 @@ from typing import Literal, Self
 from memories.backends.base import Problem, Usage
 from memories.backends.disk import layout as layouts
 from memories.backends.disk.admission import admit
-from memories.backends.disk.adopt import Adopted, Adoption, bring_in, placed_in
+from memories.backends.disk.adopting import AdoptingBackend
 from memories.backends.disk.blocks import RunDamagedError
 from memories.backends.disk.check import run_check
 from memories.backends.disk.compact import make_room
@@ -28,11 +28,12 @@ from memories.backends.disk.handles import Handles
 from memories.backends.disk.index import Index
 from memories.backends.disk.journal import TOMBSTONE
 from memories.backends.disk.layout import Layout
+from memories.backends.disk.lent import Lent
+from memories.backends.disk.loans import Loans
 from memories.backends.disk.lock import WriterLock
 from memories.backends.disk.network import warn_if_remote
 from memories.backends.disk.opening import Opening, Verify
 from memories.backends.disk.reading import GoneError, Reading
-from memories.backends.disk.searching import SearchingBackend
 from memories.backends.disk.translate import storage_error
 from memories.backends.disk.upkeep import Upkeep
 from memories.backends.disk.view import View
@@ -43,6 +44,7 @@ from memories.errors import (
     CorruptDataError,
     ForkedError,
     KeyNotFoundError,
+    MemoriesError,
     StorageError,
 )
 from memories.progress import Step, skip
@@ -50,7 +52,7 @@ from memories.progress import Step, skip
 Durability = Literal["relaxed", "full"]
 
 
-class DiskBackend(SearchingBackend):
+class DiskBackend(AdoptingBackend):
     """Keeps frames in a directory.
 
     Args:
@@ -100,9 +102,9 @@ class DiskBackend(SearchingBackend):
                 self._follow()
             else:
                 self._open_writer(repair=repair)
+        except MemoriesError:
+            raise
         except OSError as error:
-            if isinstance(error, StorageError) or type(error).__module__ == "memories.errors":
-                raise
             raise storage_error("open a store", self._layout.root, error) from error
         _backends.add(self)
 
@@ -121,8 +123,9 @@ class DiskBackend(SearchingBackend):
             self._lock = None
             raise
         self._writer, self._reading = writer, writer.reading
-        self._index = writer.index
+        self._show(writer.index)
         self._upkeep = Upkeep(writer)
+        self._loans = Loans(writer, self._show)
         if writer.changed.is_set():
             self._upkeep.start()
 
@@ -162,7 +165,7 @@ class DiskBackend(SearchingBackend):
     def find(self, key: str) -> Record | None:
         """Return the newest record of `key`, or None."""
         try:
-            row = (self._index if self._writer is not None else self._following().index).row(key)
+            row = (self._index if self._writer is not None else self._look()).row(key)
         except RunDamagedError:
             self._distrust_index()
             row = self._look().row(key)
@@ -192,15 +195,17 @@ class DiskBackend(SearchingBackend):
         """Return what is held; physical bytes are everything in the directory."""
         writer = self._writer
         if writer is not None:
-            return Usage(writer.ledger.live, writer.physical(), writer.ledger.keys)
+            return Usage(writer.ledger.live, writer.physical(), writer.keys())
         ledger = self._following().ledger
         held = ledger.log_bytes + ledger.pack_bytes + ledger.value_bytes
-        return Usage(ledger.live, held, ledger.keys)
+        keys = ledger.keys if self._lent() is None else sum(1 for _ in self.scan())
+        return Usage(ledger.live, held, keys)
 
     def keys_elsewhere(self) -> int:
         """Return how many of the keys have their frame in another backend."""
         writer = self._writer
-        return (self._following() if writer is None else writer).ledger.elsewhere
+        elsewhere = (self._following() if writer is None else writer).ledger.elsewhere
+        return elsewhere if self._lent() is None else min(elsewhere, self.usage().keys)
 
     def last_version(self) -> int:
         """Return the highest version ever written, noted or removed here."""
@@ -211,14 +216,17 @@ class DiskBackend(SearchingBackend):
         """Return once everything committed survives a power cut."""
         if self._read_only or self._forked:
             return
+        self._lending().settle()
         admit(self._writing(), "sync", Writer.sync)
 
     def close(self) -> None:
-        """Sync, write a checkpoint, and let another writer in. Idempotent."""
+        """Sync what is not just lent, write a checkpoint, let another writer in. Idempotent."""
         if self._closed:
             return
         self._closed = True
         _backends.discard(self)
+        if self._loans is not None and not self._forked:
+            self._loans.stop()
         writer, self._writer = self._writer, None
         try:
             if writer is not None and self._upkeep is not None:
@@ -247,22 +255,10 @@ class DiskBackend(SearchingBackend):
 
     def amend(self, record: Record) -> Record:
         """Journal other terms for the version of `record.key` that is here; the frame stays."""
-        return admit(self._writing(), f"amend {record.key!r}", lambda writer: writer.amend(record))
-
-    def adopt(self, path: str | os.PathLike[str], batches: Iterable[Sequence[Adoption]]) -> Adopted:
-        """Take over a file of frames as it lies: each item is a record, its offset and length.
-
-        Shares the file's blocks where the file system can (see `adopt`); nobody may change it
-        afterwards. Each batch, of different keys, is journaled in one append before the next one
-        is asked for, so that the caller can hold their locks.
-        """
         writer = self._writing()
-        try:
-            number = writer.new_file()
-            size, shared = bring_in(Path(path), self._layout.pack(number), self._files)
-            return Adopted(writer.adopt(number, size, placed_in(number, batches)), shared)
-        except OSError as error:
-            raise storage_error(f"adopt {path}", self._layout.root, error) from error
+        if writer.lent is not None and writer.lent.amend(record):
+            return record
+        return admit(writer, f"amend {record.key!r}", lambda writer: writer.amend(record))
 
     @contextmanager
     def view(self) -> Iterator[View]:
@@ -271,12 +267,12 @@ class DiskBackend(SearchingBackend):
         if writer is None:
             follower = self._following()
             follower.refresh(now=True)
-            yield View(follower.index.parts(), follower.ledger)
+            yield View(self._look().frozen(), follower.ledger)
             return
         writer.pin()
         try:
             with writer.lock:
-                view = View(writer.index.parts(), writer.ledger)
+                view = View(self._index.frozen(), writer.ledger)
             yield view
         finally:
             writer.unpin()
@@ -303,8 +299,9 @@ class DiskBackend(SearchingBackend):
         """Verify the index, the log and every frame; see `check.py` for what is mended how."""
         self._look()
         failures = self._upkeep.problems() if self._upkeep is not None else []
+        failures += [str(self._loans.failure)] if self._loans and self._loans.failure else []
         problems = run_check(
-            self._layout, self._files, self._reading, self._look, self._writer, repair=repair,
+            self._layout, self._files, self._reading, self._logged, self._writer, repair=repair,
             verify=self._verify, known=[*self._damage, *failures], progress=progress or skip,
         )  # fmt: skip
         if repair:
@@ -313,10 +310,14 @@ class DiskBackend(SearchingBackend):
 
     # -- reading ---------------------------------------------------------------------------------
 
-    def _look(self) -> Index:
+    def _look(self) -> Index | Lent:
         if self._writer is not None:
             return self._index
-        return self._following().index
+        lent, index = self._lent(), self._following().index
+        return index if lent is None else lent.over(index)
+
+    def _logged(self) -> Index:
+        return self._following().index if self._writer is None else self._writer.index
 
     def _read_again(self, record: Record) -> memoryview:
         """Its file is gone: it was compacted away, or replaced, or lost."""
@@ -362,9 +363,9 @@ class DiskBackend(SearchingBackend):
         return follower
 
     def _follow(self) -> Follower:
-        self._reading = Reading(
-            self._layout, self._files, Handles(self._layout, self._files), map_large=self._mmap
-        )
+        handles = Handles(self._layout, self._files)
+        lent = None if self._loans is None else self._reading.lent  # Of the parent process.
+        self._reading = Reading(self._layout, self._files, handles, map_large=self._mmap, lent=lent)
         self._follower = Follower(self._layout, self._files, mmap=self._mmap)
         self._follower.refresh(now=True)
         return self._follower

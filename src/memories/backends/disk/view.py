@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from memories.backends.disk.index import Table, merged
 from memories.backends.disk.ledger import Ledger
-from memories.backends.disk.run import Run
+from memories.backends.disk.lent import Rows
 from memories.entry import Record
 
 
 class View:
     """A point in time; what it names stays readable while it is open."""
 
-    def __init__(self, parts: tuple[tuple[Table, ...], tuple[Run, ...]], ledger: Ledger) -> None:
-        self._parts = parts
+    def __init__(self, rows: Rows, ledger: Ledger) -> None:
+        self._rows = rows
         self.last_version = ledger.last_version
         self.keys = ledger.keys
 
@@ -23,5 +22,5 @@ class View:
 
     def scan(self, prefix: str = "", after: str = "") -> Iterator[Record]:
         """Yield the records in key order."""
-        for row in merged(self._parts, prefix, after):
+        for row in self._rows(prefix, after):
             yield row.record

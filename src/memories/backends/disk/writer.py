@@ -106,9 +106,28 @@ class Writer(Committer):
 
     def adopt(self, pack: int, size: int, batches: Iterable[Sequence[Record]]) -> int:
         """Journal the records of a pack that lies at its place already; return how many."""
+        self.begin_pack(pack, size)
+        try:
+            return self.write_packs(batches)
+        finally:
+            self.end_pack(pack)
+
+    def begin_pack(self, pack: int, size: int) -> None:
+        """Count a pack that is here; it is kept until `end_pack`, though no record names it."""
         with self.lock:
             self.ledger.adopted(pack, size)
-            self.ledger.packs[pack].live += 1  # Not empty, though no record names it yet.
+            self.ledger.packs[pack].live += 1
+
+    def end_pack(self, pack: int) -> None:
+        """Keep a pack only for the records that name it."""
+        with self.lock:
+            self.ledger.packs[pack].live -= 1
+            self._drafts.discard(pack)
+        self.changed.set()
+
+    def write_packs(self, batches: Iterable[Sequence[Record]]) -> int:
+        """Journal many records whose frames lie in packs; return how many."""
+        with self.lock:
             self.adopting += 1
         count = 0
         try:
@@ -117,9 +136,7 @@ class Writer(Committer):
                 count += len(records)
         finally:
             with self.lock:
-                self.ledger.packs[pack].live -= 1
                 self.adopting -= 1
-                self._drafts.discard(pack)
             self.changed.set()
         return count
 
