@@ -30,7 +30,10 @@ _MIN_GAIN_HIGH = 1.05
 _BLOCKS = {"zstd": 1 << 20}  # Longer blocks than Blosc's own choice pay for zstd, in time too.
 _NAMED_GAIN = 1.02
 _HIGH_LEVEL = 6
-_SHUFFLES = ((0, 1), (1, 2), (1, 4), (1, 8), (2, 2), (2, 4), (2, 8))
+# The first two show whether anything repeats, and whether any bit of eight bytes hardly changes:
+# where both leave a sample as large as it is, it is noise, and the others need no trial.
+_SIGNS = ((0, 1), (2, 8))
+_SHUFFLES = ((1, 2), (1, 4), (1, 8), (2, 2), (2, 4))
 _LEVELS = {"lz4": 5, "lz4hc": 9, "zstd": 3, "blosclz": 5, "zlib": 5}
 
 # What "auto" means for a tier: cold is read back soon, glacier is paid by the byte.
@@ -104,13 +107,16 @@ def choose(buffer: memoryview, spec: Spec | None, distances: Sequence[int] = ())
     # Whether a shuffle pays hardly depends on the compressor, so the fastest one is asked.
     trial = "lz4" if spec.name in ("lz4", "blosclz") else spec.name
     level = 1 if trial == "lz4" else min(spec.level, 3)
-    found = _tried(sample, Method(trial, level), _SHUFFLES, None)
+    nbytes = sum([piece.body.nbytes for piece in sample])
+    found = _tried(sample, Method(trial, level), _SIGNS, None)
+    if min(size for size, _ in found) < nbytes:
+        found += _tried(sample, Method(trial, level), _SHUFFLES, None)
     if spec.differences and distances:
         for delta in candidates(distances):
             shuffles = ((0, 1), (1, delta.itemsize), (2, delta.itemsize))
             found += _tried(sample, Method(trial, level), shuffles, delta)
     size, best = min(found, key=lambda one: one[0])
-    gain = sum(len(piece.body) for piece in sample) / max(1, size)
+    gain = nbytes / max(1, size)
     return best._replace(name=spec.name, level=spec.level) if gain >= spec.min_gain else None
 
 
@@ -182,9 +188,9 @@ def _tried(
     bodies = [piece.body if delta is None else _differences(piece, delta) for piece in sample]
     found = []
     for shuffle, itemsize in shuffles:
-        one = method._replace(shuffle=shuffle, itemsize=itemsize)
-        size = sum(len(compress(body, one)) for body in bodies)
-        found.append((size, one._replace(delta=delta)))
+        one = Method(method.name, method.level, shuffle, itemsize)
+        size = sum([len(compress(body, one)) for body in bodies])
+        found.append((size, one if delta is None else one._replace(delta=delta)))
     return found
 
 
