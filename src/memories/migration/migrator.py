@@ -212,17 +212,20 @@ class Migrator:
         hierarchy = self._hierarchy()
         if hierarchy is None:
             return
-        wall = self._clock.wall()
+        rules, wall = hierarchy.catalog.rules, self._clock.wall()
+        rooms: dict[TierName, int] = {}
         for read in reads:
-            self._weigh(hierarchy, read.record, wall)
+            record, above = read.record, _above(read.record)
+            due = rules.due(record, wall)
+            if record.terms.pinned or (due is not None and above.rank < due.rank):
+                continue
+            if above not in rooms:
+                ledger = hierarchy.tiers[above].ledger
+                rooms[above] = int(self.settings.high_watermark * ledger.effective) - ledger.used
+            self._weigh(hierarchy, record, rooms[above])
 
-    def _weigh(self, hierarchy: Hierarchy, record: Record, wall: float) -> None:
+    def _weigh(self, hierarchy: Hierarchy, record: Record, room: int) -> None:
         """Queue a record that was read if the gate lets it pass."""
-        due = hierarchy.catalog.rules.due(record, wall)
-        if record.terms.pinned or (due is not None and _above(record).rank < due.rank):
-            return
-        ledger = hierarchy.tiers[_above(record)].ledger
-        room = int(self.settings.high_watermark * ledger.effective) - ledger.used
         passed = self._touches.read(record.key, record.size, room=room)
         queued = passed and len(self._promotions) < MAX_PROMOTIONS
         if queued:
