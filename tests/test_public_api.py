@@ -36,7 +36,7 @@ CONSTRUCTOR = {
 
 METHODS = {
     "store": "key data tier ttl metadata pin min_tier max_tier volatile copy if_version",
-    "retrieve": "key default options",
+    "retrieve": "key default region copy device like timeout",
     "cache": "function version ignore key ttl tier",
     "delete": "key",
     "exists": "key",

@@ -34,7 +34,7 @@ class Front:
 
     def __init__(self) -> None:
         self.values: dict[str, Any] = {}
-        self.hits = 0
+        self.hits = 0.0  # A float is not allocated anew at each sum; exact up to 2**53.
         self.hidden: Callable[[str], bool] | None = None  # Keys whose every read must be marked.
         self.credits: Counter[TierName] = Counter()
         self._credited = 0
@@ -76,7 +76,7 @@ class Front:
 
         Each is marked as read just now: too late by as long as it was here, never too early.
         """
-        due = self.hits - self._credited
+        due = int(self.hits) - self._credited
         if not due:
             return
         self._credited += due

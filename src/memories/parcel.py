@@ -225,10 +225,13 @@ def owners(payload: Any) -> Iterator[Any]:
 
 
 def _root(array: Any) -> Any:
-    """Return the object that owns an array's memory: views of a view refer to it directly."""
+    """Return the object that owns an array's memory: views of a view refer to it directly.
+
+    Over `bytes`, which no weak reference can watch, it is the array: its views refer to that one.
+    """
     while True:
         base = array.obj if isinstance(array, memoryview) else getattr(array, "base", None)
-        if base is None:
+        if base is None or type(base) is bytes:
             return array
         array = base
 

@@ -26,10 +26,13 @@ def test_changing_what_was_passed_in_changes_nothing(manager: MemoryManager, tie
     assert np.array_equal(np.arange(5), manager.retrieve("nested")["a"][0])
 
 
+@pytest.mark.parametrize("count", [100, 1_000_000])
 @pytest.mark.parametrize("tier", TIERS)
-def test_a_retrieved_array_cannot_be_written_or_unlocked(manager: MemoryManager, tier: str) -> None:
+def test_a_retrieved_array_cannot_be_written_or_unlocked(
+    manager: MemoryManager, tier: str, count: int
+) -> None:
     """Otherwise one reader could change what all others see."""
-    manager.store("a", np.arange(1_000_000.0), tier)
+    manager.store("a", np.arange(float(count)), tier)
     view = manager.retrieve("a")
     with pytest.raises(ValueError, match="read-only"):
         view[0] = 1

@@ -37,6 +37,18 @@ def test_no_tier_ever_holds_more_than_it_may(make: Make) -> None:
             assert tier.used_bytes <= tier.effective_bytes, index
 
 
+def test_a_small_array_counts_until_its_last_view_dies(make: Make) -> None:
+    """It lies in a `bytes` object, which cannot be watched: its views are what is waited for."""
+    manager = make()
+    manager.store("a", np.arange(100), "warm")
+    held = used(manager, "warm")
+    part = manager.retrieve("a")[1:]
+    manager.delete("a")
+    assert held == used(manager, "warm")
+    del part
+    assert 0 == used(manager, "warm")
+
+
 def test_a_deleted_value_counts_until_its_last_view_dies(make: Make) -> None:
     """The memory is still taken, so the budget must not be given away twice."""
     manager = make(warm="3 MB")

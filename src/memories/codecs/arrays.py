@@ -15,10 +15,11 @@ import numpy.typing as npt
 
 from memories.codecs import dtypes
 from memories.codecs.base import Codec, Parts, Sharing
-from memories.codecs.memory import ALIGNMENT, EMPTY, allocate, view_bytes
+from memories.codecs.memory import ALIGNMENT, EMPTY, allocate, is_bytes, view_bytes
 from memories.errors import CorruptDataError, UnsupportedTypeError
 
 Array = npt.NDArray[Any]
+SMALL_BYTES = 4096  # Up to here a `bytes` object is memory good enough, and has no views to keep.
 _NOTHING = {True: memoryview(bytes(ALIGNMENT)), False: memoryview(bytearray(ALIGNMENT))}
 
 
@@ -159,6 +160,10 @@ def _lay(buffer: memoryview, dtype: np.dtype[Any], shape: tuple[int, ...], order
     # An array without bytes gets an exporter too: it must be as locked as all others.
     exporter = buffer if buffer.nbytes else _NOTHING[buffer.readonly]
     try:
+        if buffer.nbytes and is_bytes(buffer):
+            # Nothing in between that every view would have to pass, and that takes memory.
+            whole: Any = buffer.obj
+            return np.ndarray(shape, dtype, buffer=whole, order="F" if order == "F" else "C")
         # Made from the memoryview itself, the array would have the writable owner as its base.
         memory = np.frombuffer(exporter, np.uint8)
         if not buffer.nbytes:
@@ -170,8 +175,11 @@ def _lay(buffer: memoryview, dtype: np.dtype[Any], shape: tuple[int, ...], order
 
 
 def _private_copy(value: Array) -> memoryview:
+    contiguous = value.flags.c_contiguous or value.flags.f_contiguous
+    if contiguous and value.nbytes <= SMALL_BYTES:
+        return memoryview(value.tobytes("A"))
     arena = allocate(value.nbytes)
-    if value.flags.c_contiguous or value.flags.f_contiguous:
+    if contiguous:
         if value.nbytes:
             np.copyto(arena, np.frombuffer(bytes_of(value), np.uint8))
     else:

@@ -37,6 +37,11 @@ def view_bytes(exporter: Any) -> memoryview:
     return view.cast("B") if view.nbytes else EMPTY
 
 
+def is_bytes(buffer: memoryview) -> bool:
+    """Return whether `buffer` is all of a `bytes` object, as it lies."""
+    return type(buffer.obj) is bytes and buffer.c_contiguous and len(buffer.obj) == buffer.nbytes
+
+
 def as_array(buffer: memoryview) -> ByteArray:
     """Return an array of bytes over `buffer`."""
     return np.frombuffer(buffer, np.uint8)
@@ -108,9 +113,7 @@ def own(parts: Parts) -> Parts:
 
 
 def _is_private(parts: Parts, index: int, buffer: memoryview) -> bool:
-    if index in parts.owned or not buffer.nbytes:
-        return True
-    return type(buffer.obj) is bytes and len(buffer.obj) == buffer.nbytes
+    return index in parts.owned or not buffer.nbytes or is_bytes(buffer)
 
 
 def _copy_some(parts: Parts, indices: Any) -> list[memoryview]:

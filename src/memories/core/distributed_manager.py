@@ -127,7 +127,7 @@ class DistributedMemoryManager(MemoryManager):
                 if value is not MISSING:
                     return value
             else:
-                self._front.hits += 1
+                self._front.hits += 1.0
                 return value.view() if type(value) is ndarray else value
         key = check_key(key)
         self._service.require_open()

@@ -7,7 +7,7 @@ catalog's dict and the entry's own `read`; everything else takes the slow road.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
-from typing import Any, Final, TypedDict, Unpack
+from typing import Any, Final
 
 import msgspec
 from numpy import ndarray
@@ -33,23 +33,6 @@ class _Missing:
 
 
 MISSING: Final = _Missing()
-
-
-class ReadOptions(TypedDict, total=False):
-    """How `retrieve` reads a value.
-
-    Named here, since a signature that lists them makes every read dearer, by a third of a hit.
-    """
-
-    region: Any  # An index (`np.s_[a:b, ...]`) of an array; only the chunks it touches are read.
-    # True for a private, writable copy; False for the stored memory itself where the default is a
-    # private clone (tensors on a device), which then must not be written to.
-    copy: bool | None
-    device: str | None  # "cpu" or "cuda:0": where the value, or the tensors in it, shall lie.
-    like: Any  # "torch", "cupy", "jax" or "numpy", or the module: whose array it shall be.
-    # How many seconds to wait for a value in an archive class of the bucket: its restore is
-    # started. Without it such a value raises at once.
-    timeout: float | None
 
 
 class Values(MutableMapping[str, Any]):
@@ -131,7 +114,11 @@ class Values(MutableMapping[str, Any]):
         self,
         key: str,
         default: Any = MISSING,
-        **options: Unpack[ReadOptions],
+        region: Any = None,
+        copy: bool | None = None,
+        device: str | None = None,
+        like: Any = None,
+        timeout: float | None = None,
     ) -> Any:
         """Return the value of `key`, wherever it lies.
 
@@ -141,8 +128,13 @@ class Values(MutableMapping[str, Any]):
         Args:
             key: The key it was stored under.
             default: What to return when the key is absent, instead of raising.
-            options: How to read it, see `ReadOptions`: `region=`, `copy=`, `device=`, `like=`,
-                `timeout=`.
+            region: An index (`np.s_[a:b, ...]`) of an array; only the chunks it touches are read.
+            copy: True for a private, writable copy; False for the stored memory itself where the
+                default is a private clone (tensors on a device): do not write to it.
+            device: `"cpu"` or `"cuda:0"`: where the value, or the tensors in it, shall lie.
+            like: `"torch"`, `"cupy"`, `"jax"` or `"numpy"`, or the module: whose array it shall be.
+            timeout: Seconds to wait for a value in an archive class of the bucket, whose restore
+                is started. Without it such a value raises at once.
 
         Raises:
             InvalidOptionError: the options contradict each other, or the value is no array.
@@ -153,14 +145,24 @@ class Values(MutableMapping[str, Any]):
             CorruptDataError: its bytes are damaged.
             UntrustedDataError: it would run code, and no trusted key has signed it.
         """
-        if options:
-            return self._read_elsewhere(key, default, **options)
+        # Parameters that are all positional, each compared for itself: keyword-only ones, or one
+        # test of them together, make the plain call dearer.
+        if (
+            region is not None
+            or copy is not None
+            or device is not None
+            or like is not None
+            or timeout is not None
+        ):
+            return self._read_elsewhere(
+                key, default, region=region, copy=copy, device=device, like=like, timeout=timeout
+            )
         try:
             value = self._at_front[key]
+            self._front.hits += 1.0
+            return value.view() if type(value) is ndarray else value
         except (KeyError, TypeError):
             return self._read(key, default)
-        self._front.hits += 1
-        return value.view() if type(value) is ndarray else value
 
     def cache(
         self,
@@ -277,10 +279,10 @@ class Values(MutableMapping[str, Any]):
     def __getitem__(self, key: str) -> Any:
         try:
             value = self._at_front[key]
+            self._front.hits += 1.0
+            return value.view() if type(value) is ndarray else value
         except (KeyError, TypeError):
             return self._read(key)
-        self._front.hits += 1
-        return value.view() if type(value) is ndarray else value
 
     def __setitem__(self, key: str, data: Any) -> None:
         self.store(key, data)
