@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import Enum, StrEnum
+from types import MethodWrapperType
 from typing import Any, NamedTuple
 
 import msgspec
@@ -106,6 +107,40 @@ class Version(NamedTuple):
     terms: Terms = DEFAULT_TERMS
 
 
+class Common:
+    """What most entries of a tier have in common, so that each holds it in one word."""
+
+    __slots__ = ("backed", "terms", "tick", "tier")
+
+    def __init__(
+        self, tier: TierName, backed: TierName | None, tick: Callable[[], int], terms: Terms
+    ) -> None:
+        self.tier = tier
+        self.backed = backed  # The durable tier that holds this very version too, or None.
+        self.tick = tick  # Counts the hits of the tier it lies in.
+        self.terms = terms
+
+
+_LATEST: dict[tuple[TierName, TierName | None], Common] = {}
+_SIZES: dict[int, int] = {}
+_MAX_SHARED_SIZE = 8192
+
+
+def _common(
+    tier: TierName, backed: TierName | None, tick: Callable[[], int], terms: Terms
+) -> Common:
+    """Return what stands for these four: the latest made for another entry, if it is the same.
+
+    Only of ticks that are a plain counter, and without terms: all others belong to one entry.
+    """
+    if terms is not DEFAULT_TERMS or type(tick) is not MethodWrapperType:
+        return Common(tier, backed, tick, terms)
+    latest = _LATEST.get((tier, backed))
+    if latest is None or latest.tick is not tick:
+        latest = _LATEST[tier, backed] = Common(tier, backed, tick, terms)
+    return latest
+
+
 class Entry:
     """A version in a volatile tier: its payload, its marks, and its eviction policy's link.
 
@@ -114,9 +149,10 @@ class Entry:
     the accesses; `timeline` maps it to seconds. The subclasses differ in what a reader is given.
     """
 
+    # Ten words: with the header of the garbage collector 112 bytes, a step of the allocator.
     __slots__ = (
+        "_common",
         "arrived_hits",  # Reads it had when it entered this tier.
-        "backed",  # The durable tier that holds this very version too, or None.
         "hits",  # Reads answered by this entry.
         "key",
         "link",  # Belongs to the tier's eviction policy.
@@ -124,9 +160,6 @@ class Entry:
         "size",
         "stamp",  # The tick of the latest access.
         "stored_at",  # Seconds of the wall clock when the version was committed.
-        "terms",
-        "tick",  # Counts the hits of the tier it lies in.
-        "tier",
         "version",
     )
 
@@ -147,16 +180,52 @@ class Entry:
     ) -> None:
         self.key = key
         self.version = version
-        self.tier = tier
         self.payload = payload
-        self.size = size
+        # An integer of its own would take another 32 bytes.
+        self.size = size if size > _MAX_SHARED_SIZE else _SIZES.setdefault(size, size)
         self.stored_at = stored_at
-        self.terms = terms
-        self.tick = tick
         self.stamp = stamp
         self.hits = self.arrived_hits = hits
-        self.backed = backed
         self.link: Any = None
+        self._common = _common(tier, backed, tick, terms)
+
+    @property
+    def tier(self) -> TierName:
+        """Where it lies."""
+        return self._common.tier
+
+    @property
+    def backed(self) -> TierName | None:
+        """The durable tier that holds this very version too, or None."""
+        return self._common.backed
+
+    @backed.setter
+    def backed(self, tier: TierName | None) -> None:
+        """Learn where the backing copy lies; concerns this entry only."""
+        old = self._common
+        self._common = _common(old.tier, tier, old.tick, old.terms)
+
+    @property
+    def terms(self) -> Terms:
+        """What the caller asked for."""
+        return self._common.terms
+
+    @terms.setter
+    def terms(self, terms: Terms) -> None:
+        """Take other terms; concerns this entry only."""
+        old = self._common
+        self._common = _common(old.tier, old.backed, old.tick, terms)
+
+    @property
+    def tick(self) -> Callable[[], int]:
+        """What counts the hits of the tier it lies in."""
+        return self._common.tick
+
+    @tick.setter
+    def tick(self, tick: Callable[[], int]) -> None:
+        """Have hits counted by `tick`; concerns this entry only."""
+        old = self._common
+        self._common = _common(old.tier, old.backed, tick, old.terms)
 
     def read(self) -> Any:
         """Mark a hit and return what a reader gets; KeyError if the entry has expired."""
@@ -165,7 +234,7 @@ class Entry:
     def mark(self) -> None:
         """Mark a hit whose reader is given something else than `read` gives."""
         self.hits += 1
-        self.stamp = self.tick()
+        self.stamp = self._common.tick()
 
     def __repr__(self) -> str:
         return (
@@ -182,7 +251,7 @@ class SharedEntry(Entry):
     def read(self) -> Any:
         """Return the stored object."""
         self.hits += 1
-        self.stamp = self.tick()
+        self.stamp = self._common.tick()
         return self.payload
 
 
@@ -194,7 +263,7 @@ class ArrayEntry(Entry):
     def read(self) -> Any:
         """Return a new read-only view."""
         self.hits += 1
-        self.stamp = self.tick()
+        self.stamp = self._common.tick()
         return self.payload.view()
 
 
@@ -206,7 +275,7 @@ class PartsEntry(Entry):
     def read(self) -> Any:
         """Return a newly decoded object."""
         self.hits += 1
-        self.stamp = self.tick()
+        self.stamp = self._common.tick()
         return self.payload.open()
 
 

@@ -36,6 +36,7 @@ from memories.events import EventBus, Missed, Retrieved, Stored
 from memories.keys import INTERNAL
 from memories.parcel import Parcel
 
+MOMENT_SECONDS = 0.01
 READ_ATTEMPTS = 8  # A read is overtaken by a move at most this often before the fault is real.
 
 
@@ -76,6 +77,7 @@ class Hierarchy:
             drop_when_full=drop_when_full,
         )  # fmt: skip
         self._write_through = write_through
+        self._latest_moment = clock.wall()
         self.quick = QuickReads(catalog, clock, events).get
         self.verified = Verified()
 
@@ -105,7 +107,7 @@ class Hierarchy:
             # What replaces a value in RAM has its place there.
             sift = not volatile and not isinstance(previous, Entry)
             targets = candidates(self.tiers, key, tier, parcel, terms, sift=sift)
-            version = Version(key, self.catalog.next_version(), self.clock.wall(), terms)
+            version = Version(key, self.catalog.next_version(), self._moment(), terms)
             old_record = self._record_under(previous)
             order = Order(parcel, version, previous, old_record, volatile)
             found = self._put_first(order, targets)
@@ -268,6 +270,13 @@ class Hierarchy:
     def require_writable(self) -> None:
         """Raise unless this manager may change the store."""
         require_writable(self.state)
+
+    def _moment(self) -> float:
+        """Return the wall time to a hundredth of a second, one object for all stores within it."""
+        now = self.clock.wall()
+        if not 0.0 <= now - self._latest_moment < MOMENT_SECONDS:
+            self._latest_moment = now
+        return self._latest_moment
 
     def _clear_key(self, key: str, limit: int) -> None:
         """Remove `key` unless it was stored anew; its lock keeps entry and record in step."""

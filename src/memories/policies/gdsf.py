@@ -37,6 +37,7 @@ class GdsfPolicy(RankedPolicy):
     """
 
     name: ClassVar[str] = "gdsf"
+    floats: ClassVar[bool] = True
 
     def __init__(
         self,

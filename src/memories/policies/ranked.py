@@ -7,6 +7,7 @@ node at the bottom is brought up to date before it is believed.
 from __future__ import annotations
 
 from abc import abstractmethod
+from typing import ClassVar
 
 from memories.policies.base import Node, Policy
 from memories.policies.ranking import Ranking
@@ -15,9 +16,11 @@ from memories.policies.ranking import Ranking
 class RankedPolicy(Policy):
     """Evicts the node for which `rank` is lowest."""
 
+    floats: ClassVar[bool] = False  # Whether ranks are floats, and not integers of any size.
+
     def __init__(self, capacity: int) -> None:
         super().__init__(capacity)
-        self._ranking = Ranking()
+        self._ranking = Ranking(floats=self.floats)
 
     @abstractmethod
     def rank(self, node: Node) -> float:
