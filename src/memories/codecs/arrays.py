@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from memories.codecs import dtypes
 from memories.codecs.base import Codec, Parts, Sharing
-from memories.codecs.memory import ALIGNMENT, EMPTY, allocate, is_bytes, view_bytes
+from memories.codecs.memory import ALIGNMENT, EMPTY, allocate, copy_bytes, is_bytes, view_bytes
 from memories.errors import CorruptDataError, UnsupportedTypeError
 
 Array = npt.NDArray[Any]
@@ -180,8 +180,7 @@ def _private_copy(value: Array) -> memoryview:
         return memoryview(value.tobytes("A"))
     arena = allocate(value.nbytes)
     if contiguous:
-        if value.nbytes:
-            np.copyto(arena, np.frombuffer(bytes_of(value), np.uint8))
+        copy_bytes(arena, bytes_of(value))
     else:
         if value.dtype.names is not None:
             arena[:] = 0  # The gaps between fields are not copied and must not leak old memory.

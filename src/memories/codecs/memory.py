@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from memories.codecs import crew
 from memories.codecs.base import NOTHING_FAR, Parts
 
 ALIGNMENT = 64
 EMPTY = memoryview(b"")
+_STRETCH = 1 << 20  # Of a copy: long enough to be handed out, short enough to share evenly.
 
 ByteArray = npt.NDArray[np.uint8]
 
@@ -53,9 +55,18 @@ def address(buffer: memoryview) -> int:
 
 
 def copy_bytes(target: ByteArray, source: memoryview) -> None:
-    """Copy `source` into `target` without holding the interpreter lock."""
-    if source.nbytes:
-        np.copyto(target, as_array(source))
+    """Copy `source` into `target` without holding the interpreter lock, shared among threads."""
+    if not source.nbytes:
+        return
+    whole = as_array(source)
+    if source.nbytes <= _STRETCH:
+        np.copyto(target, whole)
+        return
+
+    def copy(start: int) -> None:
+        np.copyto(target[start : start + _STRETCH], whole[start : start + _STRETCH])
+
+    crew.each(copy, range(0, source.nbytes, _STRETCH), source.nbytes)
 
 
 def writable_copy(buffer: memoryview) -> memoryview:
