@@ -6,6 +6,7 @@ Not compressed anywhere, for noise does not shrink. The one idea: none of these 
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
@@ -14,17 +15,33 @@ from typing import Any, NamedTuple
 import numpy as np
 from _cold_peers import present
 
+DATABASE_BYTES = 500 * 10**6  # SQLite takes no value of a gigabyte.
+
 
 class Way(NamedTuple):
-    """How to write the array, and how to read it and add it up."""
+    """How to write the array, how to read it and add it up, and what it lies in."""
 
     write: Callable[[], object]
     read: Callable[[], object]
+    path: Path | None = None
+    remove: Callable[[], object] | None = None
+
+    def clear(self) -> None:
+        """Make what was written go, if it was."""
+        if self.remove is not None:
+            self.remove()
+        elif self.path is not None and self.path.is_dir():
+            shutil.rmtree(self.path)
+        elif self.path is not None:
+            self.path.unlink(missing_ok=True)
 
 
-def ways(root: Path, array: np.ndarray[Any, Any], *, databases: bool) -> dict[str, Way]:
+def ways(root: Path, array: np.ndarray[Any, Any]) -> dict[str, Way]:
     """Return every way that is installed; name what is missing."""
+    databases = array.nbytes <= DATABASE_BYTES
     found = present("joblib", "safetensors", "zarr", "zict", *(["rocksdict"] if databases else []))
+    if not databases:
+        print(f"\nleft out at {array.nbytes / 1e6:.0f} MB: SQLite and rocksdict")
     made = {}
     if "joblib" in found:
         made["joblib"] = _joblib(root / "array.joblib", array)
@@ -44,26 +61,20 @@ def ways(root: Path, array: np.ndarray[Any, Any], *, databases: bool) -> dict[st
 def _joblib(path: Path, array: np.ndarray[Any, Any]) -> Way:
     import joblib
 
-    def write() -> None:
-        path.unlink(missing_ok=True)
-        joblib.dump(array, path)
-
-    return Way(write, lambda: joblib.load(path, mmap_mode="r").sum())
+    return Way(
+        lambda: joblib.dump(array, path), lambda: joblib.load(path, mmap_mode="r").sum(), path
+    )
 
 
 def _safetensors(path: Path, array: np.ndarray[Any, Any]) -> Way:
     from safetensors import safe_open
     from safetensors.numpy import save_file
 
-    def write() -> None:
-        path.unlink(missing_ok=True)
-        save_file({"array": array}, path)
-
     def read() -> object:
         with safe_open(path, framework="np") as file:
             return file.get_tensor("array").sum()
 
-    return Way(write, read)
+    return Way(lambda: save_file({"array": array}, path), read, path)
 
 
 def _zarr(path: Path, array: np.ndarray[Any, Any]) -> Way:
@@ -75,7 +86,10 @@ def _zarr(path: Path, array: np.ndarray[Any, Any]) -> Way:
             store=str(path), data=array, chunks=chunks, compressors=None, overwrite=True
         )
 
-    return Way(write, lambda: np.asarray(zarr.open_array(str(path), mode="r")[:]).sum())
+    def read() -> object:
+        return np.asarray(zarr.open_array(str(path), mode="r")[:]).sum()
+
+    return Way(write, read, path)
 
 
 def _zict(path: Path, array: np.ndarray[Any, Any]) -> Way:
@@ -86,7 +100,10 @@ def _zict(path: Path, array: np.ndarray[Any, Any]) -> Way:
     def write() -> None:
         files["array"] = view
 
-    return Way(write, lambda: np.frombuffer(files["array"]).sum())
+    def read() -> object:
+        return np.frombuffer(files["array"]).sum()
+
+    return Way(write, read, remove=lambda: files.pop("array", None))
 
 
 def _sqlite(path: Path, array: np.ndarray[Any, Any]) -> Way:
@@ -102,7 +119,7 @@ def _sqlite(path: Path, array: np.ndarray[Any, Any]) -> Way:
     def read() -> object:
         return np.frombuffer(database.execute("SELECT v FROM v").fetchone()[0]).sum()
 
-    return Way(write, read)
+    return Way(write, read, remove=lambda: database.execute("DELETE FROM v"))
 
 
 def _rocksdict(path: Path, array: np.ndarray[Any, Any]) -> Way:
@@ -116,4 +133,8 @@ def _rocksdict(path: Path, array: np.ndarray[Any, Any]) -> Way:
     def read() -> object:
         return np.frombuffer(database[b"array"]).sum()
 
-    return Way(write, read)
+    def remove() -> None:
+        if b"array" in database:
+            del database[b"array"]
+
+    return Way(write, read, remove=remove)

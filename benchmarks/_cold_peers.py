@@ -210,6 +210,14 @@ def bar(title: str, ours: float, theirs: float, factor: float) -> None:
     print(f"bar: {title}: {ratio:.2f} times the time, at most {factor:.2f}: {verdict}")
 
 
+def bars(seconds: dict[str, float], verb: str, ours: str, factors: dict[str, float]) -> None:
+    """Print a bar for each peer that is there; `factors` are shares of its time."""
+    print()
+    for name, factor in factors.items():
+        if name in seconds:
+            bar(f"{verb}, {ours} against {name}", seconds[ours], seconds[name], factor)
+
+
 def fastest(seconds: dict[str, float], names: Iterable[str]) -> tuple[str, float]:
     """Return the fastest of `names` and its time."""
     name = min(names, key=seconds.__getitem__)

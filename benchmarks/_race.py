@@ -23,16 +23,22 @@ def race(
     rounds: int = ROUNDS,
     clock: Callable[[], float] = perf_counter,
     seed: int = 1,
+    before: Callable[[str], object] = lambda name: None,
 ) -> dict[str, float]:
-    """Return each candidate's median seconds, by the given clock."""
+    """Return each candidate's median seconds, by the given clock.
+
+    `before` is called with a candidate's name ahead of each of its turns, and is not timed.
+    """
     order = list(candidates)
     shuffle = random.Random(seed).shuffle
     seconds: dict[str, list[float]] = {name: [] for name in order}
     for name in order:
+        before(name)
         candidates[name]()
     for _ in range(rounds):
         shuffle(order)
         for name in order:
+            before(name)
             gc.collect()
             gc.disable()
             started = clock()

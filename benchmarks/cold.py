@@ -2,8 +2,8 @@
 
 Not a test: it prints ratios, and the bars beside them. It takes under 3 minutes, `--quick` less;
 `--whole` adds a gigabyte and a million keys (more minutes, 8 GB of disk); `--only` runs parts.
-Like durability is compared with like. What does not compress is stored as bytes without a codec,
-so only the store is measured; what compresses goes through the manager. A missing peer is named.
+Like durability is compared with like. Large values go through the manager, and where that says
+something also to the store alone, as bytes. A missing peer is named.
 """
 
 from __future__ import annotations
@@ -18,10 +18,9 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 from _cold_fields import fields
-from _cold_files import ways
-from _cold_peers import bar, fastest, small_peers
+from _cold_large import large
+from _cold_peers import bar, bars, fastest, small_peers
 from _race import machine, show
 from _race import race as race_by
 
@@ -32,8 +31,13 @@ from memories.entry import Record, TierName
 clock: Callable[[], float] = time.perf_counter
 
 
-def race(candidates: dict[str, Callable[[], object]], *, rounds: int = 5) -> dict[str, float]:
-    return race_by(candidates, rounds=rounds, clock=clock)
+def race(
+    candidates: dict[str, Callable[[], object]],
+    *,
+    rounds: int = 5,
+    before: Callable[[str], object] = lambda name: None,
+) -> dict[str, float]:
+    return race_by(candidates, rounds=rounds, clock=clock, before=before)
 
 
 def record(key: str, version: int) -> Record:
@@ -134,111 +138,64 @@ def shuffled(count: int) -> list[str]:
     return keys
 
 
-def bars(seconds: dict[str, float], verb: str, ours: str, factors: dict[str, float]) -> None:
-    print()
-    for name, factor in factors.items():
-        if name in seconds:
-            bar(f"{verb}, {ours} against {name}", seconds[ours], seconds[name], factor)
-
-
 def settle(backend: DiskBackend) -> None:
     """Wait until the background has nothing to do."""
     while True:
         time.sleep(2.0)
         index = backend._index
-        if not index.recent and len(index.runs) < 2:
+        if not any(index.tables) and len(index.runs) < 2:
             return
-
-
-def large(root: Path, size: int, rounds: int) -> None:
-    """Race writes and reads of one large array that does not compress."""
-    root.mkdir()
-    array = np.random.default_rng(1).random(size // 8)
-    view = memoryview(array).cast("B")
-    relaxed, version = DiskBackend(root / "relaxed"), Versions()
-    full = DiskBackend(root / "full", durability="full")
-    path = root / "array.npy"
-    others = ways(root, array, databases=size < 50 * 10**6)
-
-    def save() -> None:
-        path.unlink(missing_ok=True)
-        np.save(path, array)
-
-    def save_synced() -> None:
-        synced = root / "synced.npy"
-        synced.unlink(missing_ok=True)
-        with synced.open("wb") as file:
-            np.save(file, array)
-            file.flush()
-            os.fsync(file.fileno())
-
-    title = f"{size // 10**6} MB of float64"
-    writes: dict[str, Callable[[], object]] = {
-        "memories": lambda: relaxed.write(record("k", version()), [view]),
-        "np.save": save,
-    }
-    writes.update({name: way.write for name, way in others.items()})
-    seconds = race(writes, rounds=rounds)
-    show(f"{title}: write, nothing synced", seconds, base="memories", unit=1e3, label="ms")
-    bars(seconds, "write", "memories", {"np.save": 1 / 0.85})
-    os.sync()  # What the others left unwritten is not the synced ones' to wait for.
-    synced: dict[str, Callable[[], object]] = {
-        "memories, full": lambda: full.write(record("k", version()), [view]),
-        "np.save and fsync": save_synced,
-    }
-    seconds = race(synced, rounds=rounds)
-    show(f"{title}: write, synced", seconds, base="memories, full", unit=1e3, label="ms")
-    bars(seconds, "write", "memories, full", {"np.save and fsync": 1 / 0.9})
-
-    def read() -> object:
-        found = relaxed.find("k")
-        assert found is not None
-        return np.frombuffer(relaxed.read(found)).sum()
-
-    base = "memories, mapped"
-    reads: dict[str, Callable[[], object]] = {
-        base: read,
-        "np.load, mapped": lambda: np.load(path, mmap_mode="r").sum(),
-        "np.load": lambda: np.load(path).sum(),
-    }
-    reads.update({name: way.read for name, way in others.items()})
-    seconds = race(reads, rounds=rounds)
-    show(f"{title}: read, sum", seconds, base=base, unit=1e3, label="ms")
-    bars(seconds, "read", base, {"np.load, mapped": 1.0})
-    relaxed.close()
-    full.close()
 
 
 def many(root: Path, counts: list[int]) -> None:
     """Show that opening, looking up and RAM do not depend on the number of keys."""
-    opened, found = {}, {}
+    opened, backends, keys = {}, {}, {}
+    chance = random.Random(2)
     for count in counts:
-        path = root / f"{count}"
+        name, path = f"{count:,} keys", root / f"{count}"
         with DiskBackend(path) as backend:
             for number in range(count):
                 backend.write(record(f"tile/{number}", number + 1), [memoryview(b"x" * 64)])
             settle(backend)
         before = resident()
         started = time.perf_counter()
-        backend = DiskBackend(path)
-        opened[f"{count:,} keys"] = time.perf_counter() - started
-        grown = (resident() - before) / count
-        chance = random.Random(2)
-        keys = [f"tile/{chance.randrange(count)}" for _ in range(20_000)]
-        found[f"{count:,} keys"] = race({"find": partial(find_all, backend, keys)})["find"] / 20_000
-        print(f"\n{count:,} keys: {grown:.1f} bytes of anonymous RAM per key after opening")
-        backend.close()
+        backends[name] = DiskBackend(path)
+        opened[name] = time.perf_counter() - started
+        grown = resident() - before
+        keys[name] = [f"tile/{chance.randrange(count)}" for _ in range(20_000)]
+        before = resident()
+        find_all(backends[name], keys[name])
+        found = resident() - before
+        print(
+            f"\n{name}: {grown / count:.1f} bytes of anonymous RAM per key after opening,", end=""
+        )
+        print(f" {(grown + found) / count:.1f} after 20,000 look-ups")
     base, last = (f"{count:,} keys" for count in (counts[0], counts[-1]))
     show("open", opened, base=base, unit=1e3, label="ms")
-    show("find", found, base=base, unit=1e6, label="us")
+    ratios = {}
+    for verb, action in (("find", find_all), ("get", get_all)):
+        seconds = race({name: partial(action, backends[name], keys[name]) for name in backends})
+        per_key = {name: value / 20_000 for name, value in seconds.items()}
+        show(verb, per_key, base=base, unit=1e6, label="us")
+        ratios[verb] = per_key
     print()
     bar(f"open {last}, against 20 ms", opened[last], 0.02, 1.0)
-    bar(f"find among {last}, against {base}", found[last], found[base], 1.5)
+    for verb, per_key in ratios.items():
+        bar(f"{verb} among {last}, against {base}", per_key[last], per_key[base], 1.5)
+    for backend in backends.values():
+        backend.close()
 
 
 def find_all(backend: DiskBackend, keys: list[str]) -> None:
     for key in keys:
         backend.find(key)
+
+
+def get_all(backend: DiskBackend, keys: list[str]) -> None:
+    for key in keys:
+        found = backend.find(key)
+        assert found is not None
+        backend.read(found)
 
 
 def resident() -> int:
@@ -261,7 +218,7 @@ def run(part: str, root: Path, *, quick: bool, whole: bool) -> None:
         fields(root / part, 4096 if whole else 1024 if quick else 2048, 3, race)
     elif part == "large":
         for size in [8 * 10**6] + ([] if quick else [100 * 10**6]) + ([10**9] if whole else []):
-            large(root / f"{size}", size, 3 if size > 10**8 else 5)
+            large(root / f"{size}", size, 3 if size > 10**8 else 5, race)
             shutil.rmtree(root / f"{size}")
     else:
         many(root, [10_000, 1_000_000 if whole else 20_000 if quick else 100_000])
