@@ -23,6 +23,7 @@ from memories.backends.disk.check import run_check
 from memories.backends.disk.compact import make_room
 from memories.backends.disk.files import Files, free_bytes
 from memories.backends.disk.follow import Follower
+from memories.backends.disk.free import FreeSpace
 from memories.backends.disk.gather import gather
 from memories.backends.disk.handles import Handles
 from memories.backends.disk.index import Index
@@ -95,6 +96,7 @@ class DiskBackend(AdoptingBackend):
         self._lock: WriterLock | None = None
         self._damage: list[str] = []
         self._follow_lock = threading.Lock()
+        self._free = FreeSpace(self._layout.root)
         try:
             self._mmap = mmap and not warn_if_remote(self._layout.root)
             if read_only:
@@ -288,8 +290,10 @@ class DiskBackend(AdoptingBackend):
 
     def room(self) -> int:
         """Return the bytes that may still be charged, by the capacity and by the file system."""
-        free = free_bytes(self._layout.root)
-        return free if self._writer is None else self._writer.room(free)
+        writer = self._writer
+        if writer is None:
+            return free_bytes(self._layout.root)
+        return writer.room(self._free(writer.physical))
 
     def make_room(self, size: int) -> bool:
         """Give dead bytes back until `size` more may lie here; return whether they may."""
