@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -205,3 +206,31 @@ def test_room_is_what_the_file_system_has(tmp_path: Path) -> None:
     with DiskBackend(tmp_path / "s") as backend:
         status = os.statvfs(tmp_path)
         assert backend.room() == pytest.approx(status.f_bavail * status.f_frsize, rel=0.2)
+
+
+def test_the_background_starts_once_however_many_write_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two that tidy up at once would merge the same runs, and give one's files away twice."""
+    began, start = list[str](), threading.Thread.start
+
+    def slowly(thread: threading.Thread) -> None:
+        if thread.name.startswith("memories-"):
+            began.append(thread.name)
+            time.sleep(0.02)
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", slowly)
+    with DiskBackend(tmp_path / "s") as backend:
+        together = threading.Barrier(4)
+
+        def write(number: int) -> None:
+            together.wait()
+            backend.write(record_for(f"k{number}", number), frame_for(b"value"))
+
+        threads = [threading.Thread(target=write, args=(number,)) for number in range(1, 5)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert ["memories-sync", "memories-tidy", "memories-unlink"] == sorted(began)

@@ -17,10 +17,12 @@ from memories.backends.disk.journal import FILE, INLINE, NOTE, PACKED, Row, unpa
 from memories.backends.disk.layout import Layout, numbers
 from memories.backends.disk.opening import Verify
 from memories.backends.disk.reading import GoneError, Reading
-from memories.backends.disk.recover import Walk, chain
+from memories.backends.disk.recover import Span, Walk, chain
 from memories.backends.disk.writer import Writer
 from memories.errors import StorageError
 from memories.progress import Step
+
+_LOOKS = 100  # As often a list of segments may be overtaken before the fault is real.
 
 
 def run_check(
@@ -75,7 +77,8 @@ class Check:
             except RunDamagedError as error:
                 problems.append(Problem(None, str(error), self._mender is not None))
         if problems and self._mender is not None:
-            self._mender.rebuild()
+            with self._mender.tidying:  # Upkeep may be merging the very runs that are given up.
+                self._mender.rebuild()
         return problems
 
     def frames(self, progress: Step) -> list[Problem]:
@@ -105,15 +108,19 @@ class Check:
                 return None
             except (GoneError, ValueError) as error:
                 found = self._look().row(row.record.key)
-                if found is None or found == current:
+                if found == current:
                     return str(error)
-                # It was replaced or compacted while we looked.
-                current = found if found.kind in (INLINE, FILE, PACKED) else None
+                # It was replaced, removed or compacted while we looked.
+                here = found is not None and found.kind in (INLINE, FILE, PACKED)
+                current = found if here else None
         return None
 
     def _inline(self, row: Row) -> str | None:
         path = self._layout.segment(row.segment)
-        handle = Handle(self._files, self._files.open(path))
+        try:
+            handle = Handle(self._files, self._files.open(path))
+        except FileNotFoundError as error:
+            raise GoneError(str(error)) from error
         walk = Walk(self._files, handle, row.offset, row.offset + row.extent)
         if walk.head(row.offset) is None:
             return f"its record in {path} at byte {row.offset} is damaged"
@@ -122,41 +129,58 @@ class Check:
     def segments(self) -> list[Problem]:
         """Walk every segment from its first record to its last."""
         problems = []
-        spans, _ = chain(self._layout, self._files)
+        # What lies behind it is being written, or was left torn by a kill.
+        end = None if self._mender is None else self._mender.log.end
+        spans = self._spans()
         for span in spans[:-1] if self._mender is None else spans:
-            path = self._layout.segment(span.number)
-            walk = Walk(self._files, Handle(self._files, self._files.open(path)), 0, span.end)
-            for _ in walk:
-                pass
-            if span.before is not None and (
-                walk.at == span.end or not self._inside(span.number, walk.at)
-            ):
+            at = self._torn_at(span)
+            if at is None or (end is not None and (span.number, at) >= end):
                 continue
             if self._mender is not None:
                 self._evacuate(self._mender, span.number)
-            what = f"{path} is damaged at byte {walk.at if span.before is not None else 0}"
+            what = f"{self._layout.segment(span.number)} is damaged at byte {at}"
             problems.append(Problem(None, what, self._mender is not None))
         return problems
 
-    def _inside(self, number: int, offset: int) -> bool:
-        """Return whether a place in the log is before its end (beyond it a tail may be torn)."""
-        end = self._mender.log.end if self._mender is not None else None
-        return end is None or (number, offset) < end
+    def _spans(self) -> list[Span]:
+        """Return the segments that count; looked for again when upkeep took one meanwhile."""
+        for _ in range(_LOOKS):
+            try:
+                return chain(self._layout, self._files)[0]
+            except FileNotFoundError:
+                continue
+        return chain(self._layout, self._files)[0]
+
+    def _torn_at(self, span: Span) -> int | None:
+        """Return where a segment cannot be read on, or None; one that has gone is whole."""
+        try:
+            descriptor = self._files.open(self._layout.segment(span.number))
+        except FileNotFoundError:
+            return None  # It was compacted away while we looked.
+        walk = Walk(self._files, Handle(self._files, descriptor), 0, span.end)
+        for _ in walk:
+            pass
+        if span.before is None:
+            return 0
+        return None if walk.at == span.end else walk.at
 
     def _evacuate(self, mender: Writer, number: int) -> None:
-        with mender.lock:
-            if mender.log.end.segment == number:
-                mender.log.cut()
-        for row in merged(self._look().parts(), tombstones=True):
-            if row.segment == number:
-                try:
-                    mender.rewrite(row)
-                except GoneError:
-                    mender.remove(row.record.key, row.record.version)
-        mender.sync()
-        mender.checkpoint()
-        mender.doom_segment(number)
-        mender.release()
+        with mender.tidying:  # Or upkeep might be emptying the same segment.
+            if number not in mender.ledger.segments:
+                return
+            with mender.lock:
+                if mender.log.end.segment == number:
+                    mender.log.cut()
+            for row in merged(self._look().parts(), tombstones=True):
+                if row.segment == number:
+                    try:
+                        mender.rewrite(row)
+                    except GoneError:
+                        mender.remove(row.record.key, row.record.version)
+            mender.sync()
+            mender.checkpoint()
+            mender.doom_segment(number)
+            mender.release()
 
     def orphans(self) -> list[Problem]:
         """Find value files and packs that no record names; only a writer can tell."""

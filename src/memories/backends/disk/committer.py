@@ -83,6 +83,7 @@ class Committer(ABC):
         self.covered = START  # How far the manifest covers the log.
         self.saved: Manifest | None = None
         self._syncing = threading.Lock()
+        self._releasing = threading.Lock()
         self.unreadable: set[int] = set()  # Segments that compaction cannot walk.
         self.lock = threading.RLock()
         self.log, self.index, self.ledger = log, index, ledger

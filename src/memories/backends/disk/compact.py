@@ -29,6 +29,7 @@ RECENT_ROWS = 32_768  # A checkpoint is due when so many rows are in RAM only.
 BULK_ROWS = 250_000  # Likewise while many come at once; half a kilobyte each.
 MERGE_RUNS = 4
 MERGE_ALL_ROWS = 2_000_000
+SEALS = 3  # So often a writer that needs room lets the log begin anew, to empty the rest of it.
 _BATCH_BYTES = 256 << 10
 
 
@@ -72,19 +73,20 @@ def compact(writer: Writer, pace: Pace) -> None:
 def make_room(writer: Writer, size: int) -> bool:
     """Give dead bytes back until `size` more may be written; return whether they may be.
 
-    What is dead under an open view or a mapping stays, and so does the room it takes.
+    What is dead under an open view or a mapping stays, and so does the room it takes. Others may
+    take what was given back, and leave new dead bytes instead: so it is tried a few times.
     """
     if writer.graves.pins:
         return writer.fits(size)
     writer.sync()
-    sealed = False
+    sealed = 0
     with writer.tidying:
         while not (writer.fits(size) and writer.lean(size)):
             if _empty_one(writer, lambda: None, pressed=True, last=not writer.fits(size)):
                 continue
-            if sealed:
+            if sealed and (writer.fits(size) or sealed == SEALS):
                 break
-            sealed = True
+            sealed += 1
             writer.checkpoint(seal=True)
     return writer.fits(size)
 

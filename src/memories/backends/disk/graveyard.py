@@ -31,6 +31,7 @@ class Graveyard:
         # A deque, for a mapping may end in any thread, under any lock, and in a forked child.
         self._let_go: deque[int] = deque()
         self.values: dict[int, int] = {}  # Value files among them: number to bytes.
+        self.packs: set[int] = set()
         self.pins = 0
 
     def value(self, number: int, size: int) -> None:
@@ -46,6 +47,7 @@ class Graveyard:
 
     def pack(self, number: int, size: int) -> None:
         """Doom a pack."""
+        self.packs.add(number)
         self._doom(self._layout.pack(number), size)
 
     def _doom(self, path: Path, size: int) -> None:
@@ -80,6 +82,8 @@ class Graveyard:
             self._handles.forget(self._segments.pop(path))
         elif path.suffix == ".val":
             self.values.pop(int(path.stem), None)
+        elif path.suffix == ".pack":
+            self.packs.discard(int(path.stem))
         if mapped is None:
             self._let_go.append(size)
         else:

@@ -29,22 +29,27 @@ class Upkeep:
         self._stopped = threading.Event()
         self._untidy = threading.Event()
         self._filled = writer.graves.filled
+        self._starting = threading.Lock()
         self._threads: list[threading.Thread] = []
         self.failure: BaseException | None = None
         # A store that is dropped without `close` takes its threads with it.
         weakref.finalize(writer, self._wake).atexit = False
 
     def start(self) -> None:
-        """Start the threads, unless they run."""
+        """Start the threads, unless they run; many may ask at once."""
         if self._threads or self._stopped.is_set():
             return
-        self._threads = [
-            threading.Thread(target=self._sync_loop, name="memories-sync", daemon=True),
-            threading.Thread(target=self._tidy_loop, name="memories-tidy", daemon=True),
-            threading.Thread(target=self._unlink_loop, name="memories-unlink", daemon=True),
-        ]
-        for thread in self._threads:
-            thread.start()
+        with self._starting:
+            if self._threads:
+                return
+            threads = [
+                threading.Thread(target=self._sync_loop, name="memories-sync", daemon=True),
+                threading.Thread(target=self._tidy_loop, name="memories-tidy", daemon=True),
+                threading.Thread(target=self._unlink_loop, name="memories-unlink", daemon=True),
+            ]
+            for thread in threads:
+                thread.start()
+            self._threads = threads
 
     def problems(self) -> list[str]:
         """Return what `check` should say of the background."""

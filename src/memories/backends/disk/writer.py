@@ -184,9 +184,8 @@ class Writer(Committer):
 
     def files_in_use(self) -> set[int]:
         """Return the value files and packs that are no orphans though no key names them."""
-        return (
-            self._drafts | set(self.ledger.retired) | set(self.graves.values) | set(self._unsynced)
-        )
+        dead = set(self.ledger.retired) | set(self.graves.values) | self.graves.packs
+        return self._drafts | dead | set(self.ledger.packs) | set(self._unsynced)
 
     def owe_sync(self, values: dict[int, str]) -> None:
         """Sync these value files with the next sync: a killed writer had not."""
@@ -216,16 +215,17 @@ class Writer(Committer):
             self.graves.pack(number, self.ledger.dropped_pack(number))
 
     def release(self) -> None:
-        """Unlink what is doomed, unless a view is open."""
-        with self.lock:
-            doomed = self.graves.take()
-        for at, (path, size) in enumerate(doomed):
-            try:
-                self.graves.unlink(path, size)
-            except BaseException:
-                with self.lock:
-                    self.graves.give_back(doomed[at:])
-                raise
+        """Unlink what is doomed, unless a view is open; whoever returns has waited for others."""
+        with self._releasing:
+            with self.lock:
+                doomed = self.graves.take()
+            for at, (path, size) in enumerate(doomed):
+                try:
+                    self.graves.unlink(path, size)
+                except BaseException:
+                    with self.lock:
+                        self.graves.give_back(doomed[at:])
+                    raise
 
     def pin(self) -> None:
         """Keep every file until `unpin`."""
