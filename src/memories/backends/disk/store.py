@@ -1,59 +1,42 @@
 """The cold tier's store and the journal of all durable truths: a log, and an index over it.
 
-It decides nothing about who stays. One process writes a directory; any number may read it, and a
-forked child becomes one of those.
+It decides nothing about who stays; who may read and write through it is its `Role`.
 """
 
 from __future__ import annotations
 
 import os
-import threading
-import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal, Self
+from typing import Literal
 
 from memories.backends.base import Problem, Usage
-from memories.backends.disk import layout as layouts
 from memories.backends.disk.admission import admit
-from memories.backends.disk.adopting import AdoptingBackend
 from memories.backends.disk.blocks import RunDamagedError
 from memories.backends.disk.check import run_check
 from memories.backends.disk.compact import make_room
 from memories.backends.disk.files import Files, free_bytes
-from memories.backends.disk.follow import Follower
-from memories.backends.disk.free import FreeSpace
 from memories.backends.disk.gather import gather
-from memories.backends.disk.handles import Handles
-from memories.backends.disk.index import Index
 from memories.backends.disk.journal import TOMBSTONE
 from memories.backends.disk.layout import Layout
-from memories.backends.disk.lent import Lent
-from memories.backends.disk.loans import Loans
-from memories.backends.disk.lock import WriterLock
-from memories.backends.disk.network import warn_if_remote
-from memories.backends.disk.opening import Opening, Verify
-from memories.backends.disk.reading import GoneError, Reading
+from memories.backends.disk.opening import Verify
+from memories.backends.disk.reading import GoneError
+from memories.backends.disk.role import Role
 from memories.backends.disk.translate import storage_error
-from memories.backends.disk.upkeep import Upkeep
 from memories.backends.disk.view import View
 from memories.backends.disk.writer import Writer
 from memories.entry import Record
 from memories.errors import (
-    ClosedError,
     CorruptDataError,
-    ForkedError,
     KeyNotFoundError,
-    MemoriesError,
-    StorageError,
 )
 from memories.progress import Step, skip
 
 Durability = Literal["relaxed", "full"]
 
 
-class DiskBackend(AdoptingBackend):
+class DiskBackend(Role):
     """Keeps frames in a directory.
 
     Args:
@@ -85,51 +68,10 @@ class DiskBackend(AdoptingBackend):
         capacity_bytes: int | None = None,
         files: Files | None = None,
     ) -> None:
-        self._layout = Layout(Path(path))
-        self._files = Files() if files is None else files
-        self._durability, self._verify = durability, verify
-        self._capacity = capacity_bytes
-        self._closed, self._forked, self._read_only = False, False, read_only
-        self._follower: Follower | None = None
-        self._writer: Writer | None = None
-        self._upkeep: Upkeep | None = None
-        self._lock: WriterLock | None = None
-        self._damage: list[str] = []
-        self._follow_lock = threading.Lock()
-        self._free = FreeSpace(self._layout.root)
-        try:
-            self._mmap = mmap and not warn_if_remote(self._layout.root)
-            if read_only:
-                layouts.verify(self._layout)
-                self._follow()
-            else:
-                self._open_writer(repair=repair)
-        except MemoriesError:
-            raise
-        except OSError as error:
-            raise storage_error("open a store", self._layout.root, error) from error
-        _backends.add(self)
-
-    def _open_writer(self, *, repair: bool) -> None:
-        self._layout.root.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._lock = WriterLock(self._layout.lock)
-        try:
-            layouts.create(self._layout, self._files)
-            layouts.verify(self._layout)
-            writer, self._damage = Opening(
-                self._layout, self._files, mmap=self._mmap, full=self._durability == "full",
-                verify=self._verify, repair=repair, distrust_index=False, capacity=self._capacity,
-            ).run()  # fmt: skip
-        except BaseException:
-            self._lock.release()
-            self._lock = None
-            raise
-        self._writer, self._reading = writer, writer.reading
-        self._show(writer.index)
-        self._upkeep = Upkeep(writer)
-        self._loans = Loans(writer, self._show)
-        if writer.changed.is_set():
-            self._upkeep.start()
+        super().__init__(
+            Layout(Path(path)), Files() if files is None else files, full=durability == "full",
+            read_only=read_only, mmap=mmap, verify=verify, repair=repair, capacity=capacity_bytes,
+        )  # fmt: skip
 
     # -- the contract ----------------------------------------------------------------------------
 
@@ -221,32 +163,6 @@ class DiskBackend(AdoptingBackend):
         self._lending().settle()
         admit(self._writing(), "sync", Writer.sync)
 
-    def close(self) -> None:
-        """Sync what is not just lent, write a checkpoint, let another writer in. Idempotent."""
-        if self._closed:
-            return
-        self._closed = True
-        _backends.discard(self)
-        if self._loans is not None and not self._forked:
-            self._loans.stop()
-        writer, self._writer = self._writer, None
-        try:
-            if writer is not None and self._upkeep is not None:
-                self._upkeep.stop()
-                writer.checkpoint()
-        except OSError as error:
-            raise storage_error("sync", self._layout.root, error) from error
-        finally:
-            if self._lock is not None:
-                self._lock.release()
-                self._lock = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
     # -- beyond the contract ---------------------------------------------------------------------
 
     def note(self, record: Record) -> Record:
@@ -314,15 +230,6 @@ class DiskBackend(AdoptingBackend):
 
     # -- reading ---------------------------------------------------------------------------------
 
-    def _look(self) -> Index | Lent:
-        if self._writer is not None:
-            return self._index
-        lent, index = self._lent(), self._following().index
-        return index if lent is None else lent.over(index)
-
-    def _logged(self) -> Index:
-        return self._following().index if self._writer is None else self._writer.index
-
     def _read_again(self, record: Record) -> memoryview:
         """Its file is gone: it was compacted away, or replaced, or lost."""
         if self._writer is None:
@@ -338,67 +245,3 @@ class DiskBackend(AdoptingBackend):
             ) from error
         except OSError as error:
             raise storage_error(f"read {record.key!r}", self._layout.root, error) from error
-
-    # -- states ----------------------------------------------------------------------------------
-
-    def _writing(self) -> Writer:
-        writer = self._writer
-        if writer is not None:
-            if self._upkeep is not None:
-                self._upkeep.start()
-            return writer
-        if self._closed:
-            raise ClosedError(f"the store in {self._layout.root} was closed; open it again")
-        if self._forked:
-            raise ForkedError(
-                f"the store in {self._layout.root} was opened by the parent process; "
-                "a forked child may only read"
-            )
-        raise StorageError(f"the store in {self._layout.root} was opened with read_only=True")
-
-    def _following(self) -> Follower:
-        if self._closed:
-            raise ClosedError(f"the store in {self._layout.root} was closed; open it again")
-        follower = self._follower
-        if follower is None:
-            with self._follow_lock:
-                follower = self._follow()
-        follower.refresh()
-        return follower
-
-    def _follow(self) -> Follower:
-        handles = Handles(self._layout, self._files)
-        lent = None if self._loans is None else self._reading.lent  # Of the parent process.
-        self._reading = Reading(self._layout, self._files, handles, map_large=self._mmap, lent=lent)
-        self._follower = Follower(self._layout, self._files, mmap=self._mmap)
-        self._follower.refresh(now=True)
-        return self._follower
-
-    def _distrust_index(self) -> None:
-        if self._writer is None:
-            self._following().distrust_runs()
-        else:
-            self._writer.rebuild()
-
-    def reopened_after_fork(self) -> None:
-        """Become a reader: called in a forked child, where the writer is the parent."""
-        self._follow_lock = threading.Lock()
-        if self._read_only:
-            self._follower = None
-        elif self._writer is not None:
-            self._forked = True
-            self._writer = self._upkeep = None
-            if self._lock is not None:
-                self._lock.abandon()
-                self._lock = None
-
-
-_backends: weakref.WeakSet[DiskBackend] = weakref.WeakSet()
-
-
-def _after_fork() -> None:
-    for backend in list(_backends):
-        backend.reopened_after_fork()
-
-
-os.register_at_fork(after_in_child=_after_fork)

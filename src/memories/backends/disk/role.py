@@ -1,0 +1,189 @@
+"""Who a handle on a store is: its writer, a reader that follows it, a forked child, or closed.
+
+Not what is read or written: every question comes through `_writing` or `_following`, which say who
+may ask. One process writes a directory; any number may read it, and a forked child becomes one of
+those.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from typing import Self
+
+from memories.backends.disk import layout as layouts
+from memories.backends.disk.adopting import AdoptingBackend
+from memories.backends.disk.files import Files
+from memories.backends.disk.follow import Follower
+from memories.backends.disk.free import FreeSpace
+from memories.backends.disk.handles import Handles
+from memories.backends.disk.index import Index
+from memories.backends.disk.layout import Layout
+from memories.backends.disk.lent import Lent
+from memories.backends.disk.loans import Loans
+from memories.backends.disk.lock import WriterLock
+from memories.backends.disk.network import warn_if_remote
+from memories.backends.disk.opening import Opening, Verify
+from memories.backends.disk.reading import Reading
+from memories.backends.disk.translate import storage_error
+from memories.backends.disk.upkeep import Upkeep
+from memories.backends.disk.writer import Writer
+from memories.errors import ClosedError, ForkedError, MemoriesError, StorageError
+
+
+class Role(AdoptingBackend):
+    """The half of the disk backend that opens, forks and closes."""
+
+    def __init__(
+        self,
+        layout: Layout,
+        files: Files,
+        *,
+        full: bool,
+        read_only: bool,
+        mmap: bool,
+        verify: Verify | None,
+        repair: bool,
+        capacity: int | None,
+    ) -> None:
+        self._layout, self._files = layout, files
+        self._full, self._verify, self._capacity = full, verify, capacity
+        self._closed, self._forked, self._read_only = False, False, read_only
+        self._follower: Follower | None = None
+        self._writer: Writer | None = None
+        self._upkeep: Upkeep | None = None
+        self._lock: WriterLock | None = None
+        self._damage: list[str] = []
+        self._follow_lock = threading.Lock()
+        self._free = FreeSpace(self._layout.root)
+        try:
+            self._mmap = mmap and not warn_if_remote(self._layout.root)
+            if read_only:
+                layouts.verify(self._layout)
+                self._follow()
+            else:
+                self._open_writer(repair=repair)
+        except MemoriesError:
+            raise
+        except OSError as error:
+            raise storage_error("open a store", self._layout.root, error) from error
+        _handles.add(self)
+
+    def _open_writer(self, *, repair: bool) -> None:
+        self._layout.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._lock = WriterLock(self._layout.lock)
+        try:
+            layouts.create(self._layout, self._files)
+            layouts.verify(self._layout)
+            writer, self._damage = Opening(
+                self._layout, self._files, mmap=self._mmap, full=self._full,
+                verify=self._verify, repair=repair, distrust_index=False, capacity=self._capacity,
+            ).run()  # fmt: skip
+        except BaseException:
+            self._lock.release()
+            self._lock = None
+            raise
+        self._writer, self._reading = writer, writer.reading
+        self._show(writer.index)
+        self._upkeep = Upkeep(writer)
+        self._loans = Loans(writer, self._show)
+        if writer.changed.is_set():
+            self._upkeep.start()
+
+    def close(self) -> None:
+        """Sync what is not just lent, write a checkpoint, let another writer in. Idempotent."""
+        if self._closed:
+            return
+        self._closed = True
+        _handles.discard(self)
+        if self._loans is not None and not self._forked:
+            self._loans.stop()
+        writer, self._writer = self._writer, None
+        try:
+            if writer is not None and self._upkeep is not None:
+                self._upkeep.stop()
+                writer.checkpoint()
+        except OSError as error:
+            raise storage_error("sync", self._layout.root, error) from error
+        finally:
+            if self._lock is not None:
+                self._lock.release()
+                self._lock = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _look(self) -> Index | Lent:
+        if self._writer is not None:
+            return self._index
+        lent, index = self._lent(), self._following().index
+        return index if lent is None else lent.over(index)
+
+    def _logged(self) -> Index:
+        return self._following().index if self._writer is None else self._writer.index
+
+    def _writing(self) -> Writer:
+        writer = self._writer
+        if writer is not None:
+            if self._upkeep is not None:
+                self._upkeep.start()
+            return writer
+        if self._closed:
+            raise ClosedError(f"the store in {self._layout.root} was closed; open it again")
+        if self._forked:
+            raise ForkedError(
+                f"the store in {self._layout.root} was opened by the parent process; "
+                "a forked child may only read"
+            )
+        raise StorageError(f"the store in {self._layout.root} was opened with read_only=True")
+
+    def _following(self) -> Follower:
+        if self._closed:
+            raise ClosedError(f"the store in {self._layout.root} was closed; open it again")
+        follower = self._follower
+        if follower is None:
+            with self._follow_lock:
+                follower = self._follow()
+        follower.refresh()
+        return follower
+
+    def _follow(self) -> Follower:
+        handles = Handles(self._layout, self._files)
+        lent = None if self._loans is None else self._reading.lent  # Of the parent process.
+        self._reading = Reading(self._layout, self._files, handles, map_large=self._mmap, lent=lent)
+        self._follower = Follower(self._layout, self._files, mmap=self._mmap)
+        self._follower.refresh(now=True)
+        return self._follower
+
+    def _distrust_index(self) -> None:
+        if self._writer is None:
+            self._following().distrust_runs()
+        else:
+            self._writer.rebuild()
+
+    def reopened_after_fork(self) -> None:
+        """Become a reader: called in a forked child, where the writer is the parent."""
+        self._follow_lock = threading.Lock()
+        if self._read_only:
+            self._follower = None
+        elif self._writer is not None:
+            self._forked = True
+            self._writer = self._upkeep = None
+            if self._lock is not None:
+                self._lock.abandon()
+                self._lock = None
+
+
+_handles: weakref.WeakSet[Role] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for handle in list(_handles):
+        handle.reopened_after_fork()
+
+
+os.register_at_fork(after_in_child=_after_fork)
