@@ -36,7 +36,7 @@ NAMES = (
     "web_nasa", "web_product07", "lirs_multi3", "tencent_ns3300", "tencent_ns1326",
     "cloudphysics_io", "kvcache_conversation_a",
 )  # fmt: skip
-VALUE_BYTES = 4000  # What a value has on average once it is scaled down.
+VALUE_BYTES = 32_768  # What a value has on average once it is scaled down.
 LOOK_SECONDS = 0.1
 
 
@@ -116,16 +116,16 @@ def run(trace: Trace, works: object, clock: ManualClock) -> Outcome:
     seen: set[str] = set()
     seconds, reads, fast, asked = 0.0, 0, 0, 0
     looked_at = clock.monotonic()
-    previous = trace.times[0]
+    started = clock.monotonic()
     for at, key, size in zip(*trace, strict=True):
-        clock.advance(max(at - previous, 1e-3))
-        previous = at
+        clock.advance(max(started + at - trace.times[0] - clock.monotonic(), 1e-6))
         asked += size + 256
         if key in seen:
             tier = hierarchy.find(key).tier
             reads, seconds = reads + 1, seconds + SECONDS[tier]
             fast += not tier.durable
             hierarchy.get(key)
+            clock.advance(SECONDS[tier])  # The reader waits, and the migrator looks meanwhile.
         else:
             seen.add(key)
             hierarchy.put(key, Parcel.of(noise(size)), terms=DEFAULT_TERMS)

@@ -37,7 +37,7 @@ LAYERS = (
         "engine.verified",
     ),
     ("engine.fetchcosts", "engine.media", "engine.quick", "engine.victims", "engine.watch"),
-    ("engine.device_medium",),
+    ("engine.device_medium", "engine.journal_victims"),
     ("engine.tier",),
     ("engine.placement",),
     ("engine.sweep",),

@@ -23,12 +23,13 @@ from memories.devices import Device, find_device
 from memories.engine.device_medium import DeviceMedium
 from memories.engine.fetchcosts import FetchCosts
 from memories.engine.hierarchy import Hierarchy
+from memories.engine.journal_victims import JournalVictims
 from memories.engine.ledger import BackendLedger, Ledger
 from memories.engine.media import ArchiveMedium, FrameMedium, HostMedium
 from memories.engine.tier import Tier
 from memories.engine.timeline import HitCounter, Timeline
 from memories.engine.touches import Touches
-from memories.engine.victims import JournalVictims, NoVictims, PolicyVictims, Victims
+from memories.engine.victims import NoVictims, PolicyVictims, Victims
 from memories.engine.watch import Watch
 from memories.entry import Entry, Record, TierName
 from memories.errors import InvalidOptionError
@@ -246,7 +247,7 @@ class _Assembly:
             held=journal.charged,
             room=journal.room,
         )
-        victims = JournalVictims(journal, TierName.COLD, self._may_leave, self.touches.recent)
+        victims = JournalVictims(journal, TierName.COLD, self._may_leave, self.touches)
         medium = FrameMedium(
             TierName.COLD,
             backend=journal,

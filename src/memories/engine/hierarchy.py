@@ -298,6 +298,7 @@ class Hierarchy:
 
     def _put_into(self, order: Order, target: Tier) -> Entry | Record:
         if target.name.durable:
+            target.victims.arrived(order.version.key, 0)
             return self.mover.write(order.parcel, order.version, target)
         durable = self._write_through or (order.old_record is not None and not order.volatile)
         backing = self._backing_tier(order.version) if durable else None

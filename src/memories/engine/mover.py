@@ -280,21 +280,25 @@ class Mover:
             parcel = self.tiers[found.tier].load(found)
             record = self.write(parcel, version_of(found), target)
         elif record.tier is not target.name:
-            record = self._move_record(record, target)
+            record = self._move_record(record, target, found)
             self.catalog.back(record)
         if isinstance(found, Entry):
             self.catalog.drop(found)
             self.let_go(found)
+            target.victims.arrived(found.key, found.hits)
         return record
 
-    def _move_record(self, record: Record, target: Tier) -> Record:
-        """Move between cold and glacier; what glacier held already, it holds still."""
+    def _move_record(self, record: Record, target: Tier, found: Entry | Record) -> Record:
+        """Move between cold and glacier; what glacier held already, it holds still.
+
+        What lies in RAM as well, as `found` says, is not fetched from where its record is.
+        """
         if target.name is TierName.GLACIER and record.archived:
             lower = msgspec.structs.replace(
                 record, tier=TierName.GLACIER, place=record.archived, archived=b""
             )
             return self.catalog.journal.note(lower)
-        parcel = self.tiers[record.tier].load(record)
+        parcel = self.tiers[found.tier].load(found)
         archived = record.place if record.tier is TierName.GLACIER else b""
         return self.write(parcel, version_of(record), target, archived=archived)
 

@@ -1,4 +1,4 @@
-"""The recent reads of durable keys: what may go up, and what a sweep should spare."""
+"""The recent reads of durable keys: what may go up, and what should leave first."""
 
 from __future__ import annotations
 
@@ -18,10 +18,15 @@ class Touches:
         with self._lock:
             return self._gate.touch(key, size, room=room)
 
-    def recent(self, key: str) -> bool:
-        """Return whether `key` was read lately."""
+    def arrived(self, key: str, reads: int) -> None:
+        """Record that `key` came down to a durable tier, after so many reads above it."""
         with self._lock:
-            return self._gate.touches(key) > 0
+            self._gate.arrived(key, reads)
+
+    def coldness(self, key: str) -> float:
+        """Return how long ago `key` was read or came down, in touches; inf if that is forgotten."""
+        with self._lock:
+            return self._gate.coldness(key)
 
     def count(self, key: str) -> int:
         """Return how often `key` was read lately."""

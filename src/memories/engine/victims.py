@@ -1,18 +1,17 @@
 """Who leaves a tier next, when it must make room.
 
-A volatile tier asks its eviction policy, a durable one sweeps its journal. Whatever must stay
-(pinned, or bound to this tier by its terms) is never offered.
+A volatile tier asks its eviction policy; `journal_victims` is for the durable one. Whatever must
+stay (pinned, or bound to this tier by its terms) is never offered.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
-from memories.backends.disk import DiskBackend
-from memories.entry import Entry, Record, TierName
+from memories.entry import Entry
 from memories.locks import new_lock
 from memories.policies.base import Policy
 
@@ -55,6 +54,10 @@ class Victims(ABC):
     def note(self, key: str, size: int) -> None:
         """Learn of a read that a lower tier answered."""
         del key, size
+
+    def arrived(self, key: str, reads: int) -> None:
+        """Learn that a value was stored here, or came down after so many reads above."""
+        del key, reads
 
     def settle(self) -> None:
         """Learn from what was noted, while nobody waits."""
@@ -138,55 +141,6 @@ class PolicyVictims(Victims):
         read = [notes.popleft() for _ in range(len(notes))]
         if read:
             self.policy.observe(read)
-
-
-class JournalVictims(Victims):
-    """The records of the cold tier, swept in key order by a hand that passes over the warm ones.
-
-    A key that was read lately gets a second chance (CLOCK: Corbato, 1968), so that a key at rest
-    costs no RAM: all that is remembered is the hand.
-    """
-
-    def __init__(
-        self,
-        journal: DiskBackend,
-        tier: TierName,
-        may_leave: Callable[[Record], bool],
-        touched: Callable[[str], bool],
-    ) -> None:
-        self._journal = journal
-        self._tier = tier
-        self._may_leave = may_leave
-        self._touched = touched
-        self._hand = ""
-        self._lock = new_lock()
-
-    def add(self, found: Record, *, accessed: bool = True) -> None:
-        """Nothing to remember: the journal knows it."""
-
-    def discard(self, found: Record) -> None:
-        """Nothing to forget: the journal knows it."""
-
-    def offer(self) -> Record | None:
-        """Advance the hand to the next record that may leave, round the clock at most once."""
-        with self._lock:
-            spared: Record | None = None
-            for record in self._sweep():
-                if record.tier is not self._tier or not self._may_leave(record):
-                    continue
-                self._hand = record.key
-                if not self._touched(record.key):
-                    return record
-                spared = spared or record
-            return spared
-
-    def _sweep(self) -> Iterator[Record]:
-        start = self._hand
-        yield from self._journal.scan(after=start)
-        for record in self._journal.scan():
-            if record.key > start:
-                return
-            yield record
 
 
 class NoVictims(Victims):

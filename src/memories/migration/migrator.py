@@ -29,6 +29,7 @@ from memories.parcel import Parcel
 
 MAX_PROMOTIONS = 1024  # Durable keys waiting to be promoted; more are dropped, not queued.
 PROMOTIONS_PER_TICK = 64
+DURABLE_BAND = 0.01  # At most, between the watermarks of the cold tier.
 EXPIRED_PER_TICK = 1024
 BACKOFF_SECONDS = 5.0
 AGE_SECONDS = 60.0  # At most, between two rounds over the keys that have a rule about their age.
@@ -143,8 +144,12 @@ class Migrator:
             if name is TierName.GLACIER:
                 continue
             effective = tier.ledger.effective
-            if tier.ledger.used > self.settings.high_watermark * effective:
-                hierarchy.drain(name, int(self.settings.low_watermark * effective))
+            high, low = self.settings.high_watermark, self.settings.low_watermark
+            if name.durable:
+                # What leaves here is far away afterwards: no more than a little, and often.
+                low = max(low, high - DURABLE_BAND)
+            if tier.ledger.used > high * effective:
+                hierarchy.drain(name, int(low * effective))
 
     def _promote(self, hierarchy: Hierarchy) -> None:
         """Bring durable keys that were read one tier up."""
@@ -226,7 +231,10 @@ class Migrator:
 
     def _weigh(self, hierarchy: Hierarchy, record: Record, room: int) -> None:
         """Queue a record that was read if the gate lets it pass."""
+        # A read of glacier takes so long that the next one may not take it again: what was waited
+        # for once comes down to the disk, where what nobody reads again leaves first.
         passed = self._touches.read(record.key, record.size, room=room)
+        passed = passed or record.tier is TierName.GLACIER
         queued = passed and len(self._promotions) < MAX_PROMOTIONS
         if queued:
             self._promotions.append(record)

@@ -1,0 +1,144 @@
+"""Who leaves the cold tier: the coldest of a sample, as far as touches are remembered."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from memories import MemoryManager, MigrationSettings
+from memories.backends.bucket import BucketBackend
+from memories.engine.journal_victims import POOL, SAMPLE, JournalVictims
+from memories.engine.touches import Touches
+from memories.entry import Cause, Record, TierName
+
+KEYS = [f"k{number:03}" for number in range(100)]
+
+
+@pytest.fixture
+def manager(tmp_path: Path) -> Iterator[MemoryManager]:
+    with MemoryManager(
+        "1 B", "1 MB", "20 MB", True, storage_path=tmp_path / "store",
+        migration=MigrationSettings(interval_seconds=3600), prefetch="off",
+    ) as made:  # fmt: skip
+        yield made
+
+
+def fill(manager: MemoryManager, keys: list[str] = KEYS) -> None:
+    for key in keys:
+        manager.store(key, os.urandom(1000), "cold")
+
+
+def victims(manager: MemoryManager, touches: Touches | None = None) -> JournalVictims:
+    """Return those of the cold tier, or others over the same journal with a memory of their own."""
+    tier = manager._hierarchy.tiers[TierName.COLD]
+    if touches is None:
+        assert isinstance(tier.victims, JournalVictims)
+        return tier.victims
+    journal = manager._hierarchy.catalog.journal
+    return JournalVictims(journal, TierName.COLD, lambda record: not record.terms.pinned, touches)
+
+
+def offered(source: JournalVictims, count: int) -> list[str]:
+    found = [source.offer() for _ in range(count)]
+    return [record.key for record in found if record is not None]
+
+
+def test_who_was_stored_or_read_last_leaves_last(manager: MemoryManager) -> None:
+    """A sweep in key order sends away what was read a moment ago, and the archive answers next."""
+    fill(manager, KEYS[50:])
+    fill(manager, KEYS[:50])
+    for key in KEYS[50:60]:
+        manager[key]
+    manager._hierarchy.events.tell_reads()
+    assert KEYS[60:] == offered(victims(manager), 40)
+
+
+def test_a_scan_leaves_before_what_was_read(manager: MemoryManager) -> None:
+    """New values that nobody has read must not push out those that somebody reads."""
+    fill(manager, KEYS[:20])
+    for key in 3 * KEYS[:20]:
+        manager[key]
+    manager._hierarchy.events.tell_reads()
+    fill(manager, KEYS[20:40])
+    assert KEYS[20:30] == offered(victims(manager), 10)
+
+
+def test_among_the_forgotten_the_oldest_version_leaves_first(manager: MemoryManager) -> None:
+    """Memory is bounded; what it does not reach still has an order that costs no RAM."""
+    fill(manager, KEYS[::-1])
+    assert KEYS[::-1][:10] == offered(victims(manager, Touches()), 10)
+
+
+def test_every_record_is_offered_in_the_end(manager: MemoryManager) -> None:
+    """Who takes a tier for full while something could leave refuses a store for nothing."""
+    fill(manager)
+    source = victims(manager, Touches())
+    assert KEYS == sorted(offered(source, 200)), "each once, while a sweep has it in hand"
+    assert source.offer() is None
+    record = manager._hierarchy.catalog.record(KEYS[7])
+    assert isinstance(record, Record)
+    source.add(record, accessed=False)
+    assert [KEYS[7]] == offered(source, 2), "it was given back"
+
+
+def test_more_records_than_a_sample_are_gone_through_in_turn(manager: MemoryManager) -> None:
+    """The hand goes on where it stood, and comes round again."""
+    keys = [f"n{number:04}" for number in range(3 * (SAMPLE + POOL))]
+    manager.store_many(dict.fromkeys(keys, b"value"), "cold")
+    source = victims(manager, Touches())
+    gone = set()
+    for _ in keys:
+        record = source.offer()
+        assert record is not None
+        gone.add(record.key)
+        manager.delete(record.key)
+    assert set(keys) == gone
+
+
+def test_what_changed_since_it_was_seen_is_not_offered(manager: MemoryManager) -> None:
+    """The pool is older than the moment: a key may be pinned, replaced, gone, or in the archive."""
+    fill(manager, KEYS[:6])
+    source = victims(manager, Touches())
+    first = source.offer()
+    assert first is not None
+    manager.pin(KEYS[1])
+    manager.delete(KEYS[2])
+    manager.store(KEYS[3], b"new", "cold")
+    manager.migrate(KEYS[4], "glacier")
+    assert [KEYS[5]] == offered(source, 1)
+
+
+def test_one_read_of_the_archive_brings_a_value_to_the_disk(manager: MemoryManager) -> None:
+    """A second read would wait as long as the first, and the disk costs next to nothing."""
+    fill(manager)
+    ledger = manager._hierarchy.tiers[TierName.COLD].ledger
+    manager.migrate(KEYS[0], "glacier")
+    manager.store("ballast", os.urandom(int(ledger.headroom * 0.97)), "cold")
+    manager[KEYS[0]]
+    assert manager._engine.migrator is not None
+    manager._engine.migrator.tick()
+    assert "cold" == manager.get_tier(KEYS[0])
+
+
+def test_what_lies_in_ram_comes_down_from_there(
+    manager: MemoryManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its copy in the archive takes seconds and money to fetch."""
+    value = os.urandom(1000)
+    manager.store("key", value, "glacier")
+    hierarchy = manager._hierarchy
+    record = hierarchy.catalog.record("key")
+    assert isinstance(record, Record)
+    hierarchy.try_move(record, TierName.WARM, Cause.HIT)
+    assert "warm" == manager.get_tier("key")
+
+    def read(self: BucketBackend, record: Record) -> memoryview:
+        raise AssertionError(f"{record.key} was fetched from the archive")
+
+    monkeypatch.setattr(BucketBackend, "read", read)
+    manager.migrate("key", "cold")
+    assert "cold" == manager.get_tier("key")
+    assert value == manager["key"]
