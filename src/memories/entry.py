@@ -151,8 +151,8 @@ class Entry:
 
     # Ten words: with the header of the garbage collector 112 bytes, a step of the allocator.
     __slots__ = (
-        "_common",
         "arrived_hits",  # Reads it had when it entered this tier.
+        "common",  # Replaced, never written into: other entries hold it too.
         "hits",  # Reads answered by this entry.
         "key",
         "link",  # Belongs to the tier's eviction policy.
@@ -187,45 +187,45 @@ class Entry:
         self.stamp = stamp
         self.hits = self.arrived_hits = hits
         self.link: Any = None
-        self._common = _common(tier, backed, tick, terms)
+        self.common = _common(tier, backed, tick, terms)
 
     @property
     def tier(self) -> TierName:
         """Where it lies."""
-        return self._common.tier
+        return self.common.tier
 
     @property
     def backed(self) -> TierName | None:
         """The durable tier that holds this very version too, or None."""
-        return self._common.backed
+        return self.common.backed
 
     @backed.setter
     def backed(self, tier: TierName | None) -> None:
         """Learn where the backing copy lies; concerns this entry only."""
-        old = self._common
-        self._common = _common(old.tier, tier, old.tick, old.terms)
+        old = self.common
+        self.common = _common(old.tier, tier, old.tick, old.terms)
 
     @property
     def terms(self) -> Terms:
         """What the caller asked for."""
-        return self._common.terms
+        return self.common.terms
 
     @terms.setter
     def terms(self, terms: Terms) -> None:
         """Take other terms; concerns this entry only."""
-        old = self._common
-        self._common = _common(old.tier, old.backed, old.tick, terms)
+        old = self.common
+        self.common = _common(old.tier, old.backed, old.tick, terms)
 
     @property
     def tick(self) -> Callable[[], int]:
         """What counts the hits of the tier it lies in."""
-        return self._common.tick
+        return self.common.tick
 
     @tick.setter
     def tick(self, tick: Callable[[], int]) -> None:
         """Have hits counted by `tick`; concerns this entry only."""
-        old = self._common
-        self._common = _common(old.tier, old.backed, tick, old.terms)
+        old = self.common
+        self.common = _common(old.tier, old.backed, tick, old.terms)
 
     def read(self) -> Any:
         """Mark a hit and return what a reader gets; KeyError if the entry has expired."""
@@ -234,7 +234,7 @@ class Entry:
     def mark(self) -> None:
         """Mark a hit whose reader is given something else than `read` gives."""
         self.hits += 1
-        self.stamp = self._common.tick()
+        self.stamp = self.common.tick()
 
     def __repr__(self) -> str:
         return (
@@ -251,7 +251,7 @@ class SharedEntry(Entry):
     def read(self) -> Any:
         """Return the stored object."""
         self.hits += 1
-        self.stamp = self._common.tick()
+        self.stamp = self.common.tick()
         return self.payload
 
 
@@ -263,7 +263,7 @@ class ArrayEntry(Entry):
     def read(self) -> Any:
         """Return a new read-only view."""
         self.hits += 1
-        self.stamp = self._common.tick()
+        self.stamp = self.common.tick()
         return self.payload.view()
 
 
@@ -275,7 +275,7 @@ class PartsEntry(Entry):
     def read(self) -> Any:
         """Return a newly decoded object."""
         self.hits += 1
-        self.stamp = self._common.tick()
+        self.stamp = self.common.tick()
         return self.payload.open()
 
 

@@ -7,7 +7,9 @@ counter had reached at what time. A stamp is as old as the first note that is no
 from __future__ import annotations
 
 import itertools
+from abc import ABC, abstractmethod
 from bisect import bisect_left
+from collections.abc import Callable
 
 from memories.locks import new_lock
 
@@ -38,6 +40,36 @@ class HitCounter:
         with self._lock:
             self._draws += 1
             return self.tick() - self._draws
+
+
+class SampledTick(ABC):
+    """Counts the hits of one sampled key and tells somebody of them."""
+
+    __slots__ = ("inner", "key", "size")
+
+    def __init__(self, key: str, size: int, inner: Callable[[], int]) -> None:
+        self.key = key
+        self.size = size
+        self.inner = inner
+
+    @abstractmethod
+    def __call__(self) -> int:
+        """Tell of a hit and count it."""
+
+    @abstractmethod
+    def wanted(self) -> bool:
+        """Return whether the key is in the sample still."""
+
+
+def settled(tick: Callable[[], int]) -> Callable[[], int]:
+    """Return `tick` without the parts that tell somebody who no longer wants to know.
+
+    Samples shrink as keys come, so that most keys that were sampled once are so no more.
+    """
+    if not isinstance(tick, SampledTick):
+        return tick
+    tick.inner = settled(tick.inner)
+    return tick if tick.wanted() else tick.inner
 
 
 class Timeline:

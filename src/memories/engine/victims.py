@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+from memories.engine.timeline import SampledTick
 from memories.entry import Entry
 from memories.locks import new_lock
 from memories.policies.base import Policy
@@ -63,6 +64,25 @@ class Victims(ABC):
         """Learn from what was noted, while nobody waits."""
 
 
+class _NotingTick(SampledTick):
+    """Takes a note of a hit before it counts it."""
+
+    __slots__ = ("_victims",)
+
+    def __init__(
+        self, key: str, size: int, inner: Callable[[], int], victims: PolicyVictims
+    ) -> None:
+        super().__init__(key, size, inner)
+        self._victims = victims
+
+    def __call__(self) -> int:
+        self._victims.note(self.key, self.size)
+        return self.inner()
+
+    def wanted(self) -> bool:
+        return self._victims.follows(self.key)
+
+
 class PolicyVictims(Victims):
     """The entries of a volatile tier, ordered by an eviction policy.
 
@@ -79,16 +99,12 @@ class PolicyVictims(Victims):
 
     def tick(self, key: str, size: int, tick: Callable[[], int]) -> Callable[[], int]:
         """Return what an entry of `key` shall call at each hit in the place of `tick`."""
+        return _NotingTick(key, size, tick, self) if self.follows(key) else tick
+
+    def follows(self, key: str) -> bool:
+        """Return whether the policy wants to hear of the hits of `key`."""
         with self._lock:
-            if not self.policy.samples(key):
-                return tick
-        note, access = self._notes.append, (key, size)
-
-        def noting_tick() -> int:
-            note(access)
-            return tick()
-
-        return noting_tick
+            return self.policy.samples(key)
 
     def admits(self, arrival: Arrival) -> bool:
         """Ask the policy, which knows by then of every hit that was noted."""

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
 
+from memories.engine.timeline import SampledTick
 from memories.entry import Entry, ExpiringEntry
 from memories.events import Event, Retrieved, Stored
 from memories.locks import new_lock
@@ -23,18 +23,21 @@ Tick = Callable[[], int]
 Listener = Callable[[str, int, bool], None]  # Key, size, and whether it was read: not stored.
 
 
-class _WatchedTick:
+class _WatchedTick(SampledTick):
     """Tells of a hit before it counts it."""
 
-    __slots__ = ("_tell", "_tick")
+    __slots__ = ("_watch",)
 
-    def __init__(self, tell: Callable[[], None], tick: Tick) -> None:
-        self._tell = tell
-        self._tick = tick
+    def __init__(self, key: str, size: int, inner: Tick, watch: Watch) -> None:
+        super().__init__(key, size, inner)
+        self._watch = watch
 
     def __call__(self) -> int:
-        self._tell()
-        return self._tick()
+        self._watch.heard(self.key, self.size, read=True)
+        return self.inner()
+
+    def wanted(self) -> bool:
+        return self._watch.follows(self.key)
 
 
 class Watch:
@@ -50,19 +53,21 @@ class Watch:
         """Return what an entry of `key` shall call at each hit in the place of `tick`."""
         if isinstance(tick, _WatchedTick):
             return tick
-        if self._listener is None and not self._reuse.samples(key):
-            return tick
-        return _WatchedTick(partial(self._heard, key, size, read=True), tick)
+        return _WatchedTick(key, size, tick, self) if self.follows(key) else tick
+
+    def follows(self, key: str) -> bool:
+        """Return whether accesses to `key` are of use to anybody."""
+        return self._listener is not None or self._reuse.samples(key)
 
     def observe(self, event: Event) -> None:
         """Hear of what was stored."""
         if isinstance(event, Stored):
-            self._heard(event.key, event.size, read=False)
+            self.heard(event.key, event.size, read=False)
 
     def observe_reads(self, reads: Sequence[Retrieved]) -> None:
         """Hear of reads that durable tiers answered."""
         for read in reads:
-            self._heard(read.key, read.size, read=True)
+            self.heard(read.key, read.size, read=True)
 
     def listen(self, listener: Listener | None, entries: Iterable[Entry]) -> None:
         """Tell `listener` of every access from now on, also to what is in RAM already."""
@@ -89,7 +94,8 @@ class Watch:
         with self._lock:
             return self._reuse.curve(reads)
 
-    def _heard(self, key: str, size: int, *, read: bool) -> None:
+    def heard(self, key: str, size: int, *, read: bool) -> None:
+        """Take a note of an access, and tell the listener."""
         if self._reuse.samples(key):
             self._notes.append((key, size, read))
         listener = self._listener

@@ -16,6 +16,7 @@ from itertools import chain, islice
 from memories import front
 from memories.engine.hierarchy import Hierarchy
 from memories.engine.tier import Tier
+from memories.engine.timeline import SampledTick, settled
 from memories.engine.touches import Touches
 from memories.engine.watch import Watch
 from memories.entry import Cause, Entry, Record, TierName
@@ -206,11 +207,16 @@ class Migrator:
             entry = hierarchy.catalog.entries.get(key)
             if entry is None:
                 continue
-            deadline = entry.terms.expires_at
+            common = entry.common
+            deadline = common.terms.expires_at
             if deadline is not None and wall >= deadline:
                 hierarchy.expire(entry)
-            else:
-                yield entry
+                continue
+            if isinstance(common.tick, SampledTick):
+                tick = settled(common.tick)
+                if tick is not common.tick and entry.common is common:
+                    entry.tick = tick
+            yield entry
 
     def _observe(self, reads: Sequence[Retrieved]) -> None:
         """Let the gate see every read of a durable tier; what passes is queued."""

@@ -75,9 +75,10 @@ class Planner:
             looked_at: When this slice was last looked at.
         """
         for entry in entries:
-            if entry.terms.pinned:
+            common = entry.common
+            if common.terms.pinned:
                 continue
-            if entry.tier is TierName.HOT:
+            if common.tier is TierName.HOT:
                 move = self._idle(entry, tiers, now) if self._demote_idle else None
             else:
                 move = self._warm(entry, tiers, looked_at) if self._promote else None
