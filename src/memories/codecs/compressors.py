@@ -23,7 +23,7 @@ RAW, BLOSC, DELTA = 0, 1, 2
 _HEADER = struct.Struct("<BBBBIII")  # What every Blosc chunk begins with.
 _SAMPLE = 1 << 16
 _SAMPLES = 3
-_MIN_NBYTES = 512
+MIN_NBYTES = 512
 _MAX_NBYTES = 1 << 40  # Beyond it a chunk is more than Blosc takes.
 _MIN_GAIN = 1.2
 _MIN_GAIN_HIGH = 1.05
@@ -101,7 +101,7 @@ def choose(buffer: memoryview, spec: Spec | None, distances: Sequence[int] = ())
     Costs at most some 3 ms, however large the buffer; for `"high"` some 50 ms. `distances`
     are those in bytes at which like things lie, that of neighbours first, where they are known.
     """
-    if spec is None or not _MIN_NBYTES <= buffer.nbytes <= _MAX_NBYTES:
+    if spec is None or not MIN_NBYTES <= buffer.nbytes <= _MAX_NBYTES:
         return None
     sample = _sample(buffer)
     # Whether a shuffle pays hardly depends on the compressor, so the fastest one is asked.

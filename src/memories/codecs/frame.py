@@ -19,6 +19,7 @@ from memories.codecs.distances import distances_of
 from memories.codecs.layout import Content, Fields, Piece
 from memories.codecs.memory import EMPTY
 from memories.codecs.opened import OpenFrame, open_frame
+from memories.codecs.small import MAX_PACKED_BYTES, pack_small
 from memories.codecs.trust import Signature
 from memories.errors import InvalidOptionError, UnsupportedTypeError
 
@@ -61,7 +62,15 @@ def pack(
         InvalidKeyError: the key is no key.
         InvalidOptionError: the compression is unknown.
     """
-    draft = _draft(parts, key, version, signer, compressors.parse(compression))
+    spec = compressors.parse(compression)
+    most = MAX_PACKED_BYTES if spec is None else compressors.MIN_NBYTES - 1
+    if parts.nbytes <= most and not carries_code(parts.codec):
+        small = pack_small(parts, key, version, _pack_meta(parts.meta), _prelude(parts))
+        if small is not None:
+            segments = [memoryview(part) for part in small if part]
+            nbytes = sum([segment.nbytes for segment in segments])
+            return Frame(segments[0], segments, nbytes, parts.nbytes)
+    draft = _draft(parts, key, version, signer, spec)
     body = Body(partial(crew.each, store_apart))
     head = memoryview(draft.assemble(body))
     return Frame(head, [head, *body.segments], head.nbytes + body.nbytes, parts.nbytes)
@@ -152,10 +161,13 @@ def _draft(
             list(enumerate(parts.buffers)),
             parts.nbytes,
         )
-    prelude = EMPTY
-    if len(methods) == 1 and methods[0] is None:
-        prelude = memoryview(registry.get(parts.codec).prelude(parts))
+    prelude = memoryview(_prelude(parts)) if methods == [None] else EMPTY
     return _Draft(parts, meta, key, version, signature, spec, methods, prelude)
+
+
+def _prelude(parts: Parts) -> bytes:
+    """Return what makes a body that is one raw buffer a file of another kind."""
+    return registry.get(parts.codec).prelude(parts) if len(parts.buffers) == 1 else b""
 
 
 def _pack_meta(meta: Any) -> bytes:

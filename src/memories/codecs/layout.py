@@ -24,6 +24,7 @@ MAX_INLINE = 24 * 1024
 MAX_KEY = 4096
 
 _PREFIX = struct.Struct("<8sHHIQIIQ")  # magic, format, flags, head, body, fields, zero, checksum
+_UNSUMMED = struct.Struct("<8sHHIQII")
 PREFIX_NBYTES = _PREFIX.size
 _SUMMED = PREFIX_NBYTES - 8
 _CHUNK = 1 << 20
@@ -125,20 +126,27 @@ def pack_head(fields: Fields, body: int) -> bytes:
     Raises:
         InvalidKeyError: the key is no key.
     """
+    check_key(fields.key)
+    return seal(msgspec.msgpack.encode(fields), body)
+
+
+def check_key(key: str) -> None:
+    """Raise InvalidKeyError unless `key` can be written into a head."""
     try:
-        key_nbytes = len(fields.key.encode())
+        key_nbytes = len(key.encode())
     except UnicodeEncodeError as error:
         raise InvalidKeyError("a key must be encodable as UTF-8") from error
     if not 1 <= key_nbytes <= MAX_KEY:
         raise InvalidKeyError(f"a key takes 1 to {MAX_KEY} bytes in UTF-8, not {key_nbytes}")
-    packed = msgspec.msgpack.encode(fields)
+
+
+def seal(packed: bytes, body: int) -> bytes:
+    """Return the head around packed fields, padded to a multiple of 64 bytes."""
     nbytes = align(PREFIX_NBYTES + len(packed))
-    head = bytearray(nbytes)
-    _PREFIX.pack_into(head, 0, MAGIC, FORMAT, 0, nbytes, body, len(packed), 0, 0)
-    head[PREFIX_NBYTES : PREFIX_NBYTES + len(packed)] = packed
     assert nbytes <= MAX_HEAD, nbytes
-    struct.pack_into("<Q", head, _SUMMED, _head_sum(memoryview(head)))
-    return bytes(head)
+    front = _UNSUMMED.pack(MAGIC, FORMAT, 0, nbytes, body, len(packed), 0)
+    back = packed.ljust(nbytes - PREFIX_NBYTES, b"\0")
+    return front + checksum(front + back).to_bytes(8, "little") + back
 
 
 def read_head(buffer: memoryview) -> Head:

@@ -1,7 +1,8 @@
-"""Reads a small, plain frame in one go: most frames in a log are such, and each is read whole.
+"""Packs and reads a small, plain frame in one go: most frames in a log are such.
 
-Not a second reader: it takes what `OpenFrame` would take, checks what it would check, and leaves
-everything else to it: frames that are large, compressed, signed or damaged.
+Not a second format: it packs what `frame.pack` would, byte for byte; it takes what `OpenFrame`
+would take and checks what it would check. Frames that are large, compressed, signed or damaged are
+left to those.
 """
 
 from __future__ import annotations
@@ -16,6 +17,9 @@ from memories.codecs.base import NOTHING_FAR, Parts, carries_code
 from memories.codecs.compressors import RAW
 
 MAX_BYTES = 256 << 10
+MAX_PACKED_BYTES = 4096  # Of all buffers; what is copied costs more than it saves from there on.
+_ZEROS = bytes(64)
+_encode = msgspec.msgpack.Encoder().encode
 _PREFIX_NBYTES, _SUMMED = layout.PREFIX_NBYTES, layout.PREFIX_NBYTES - 8
 _unpack_prefix = struct.Struct("<12sIQIIQ").unpack_from  # The mark, then as in `layout`.
 _decode_fields = msgspec.msgpack.Decoder(layout.Fields).decode
@@ -24,6 +28,36 @@ _decode_meta = msgspec.msgpack.Decoder().decode
 _MARK = struct.pack("<8sHH", layout.MAGIC, layout.FORMAT, 0)  # And no flags.
 _NOTHING: frozenset[int] = frozenset()
 _new_parts = tuple.__new__  # What `Parts(...)` does, without its argument parsing.
+
+
+def pack_small(
+    parts: Parts, key: str, version: int, meta: bytes, prelude: bytes
+) -> tuple[bytes, bytes] | None:
+    """Return head and body of the raw frame of small buffers; None where `pack` must make it.
+
+    `meta` is packed already; the codec of the parts carries no code.
+
+    Raises:
+        InvalidKeyError: the key is no key.
+    """
+    layout.check_key(key)
+    lead = (memoryview(prelude),) if prelude else ()
+    table, body, offset = [], list[bytes | memoryview](), 0
+    for buffer in (*lead, *parts.buffers):
+        size = len(buffer)
+        total = xxh3_64_intdigest(buffer).to_bytes(8, "little") if size else b""
+        table.append((offset, size, size, RAW, total, b""))  # A `Piece`.
+        body += (buffer, _ZEROS[: -size & 63])
+        offset += size + (-size & 63)
+    first = table.pop(0) if prelude else None
+    content = _encode((msgspec.Raw(meta), table))
+    if len(content) > layout.MAX_INLINE:
+        return None
+    raw = sum([piece[2] for piece in table])
+    fields = {"key": key, "version": version, "codec": parts.codec, "raw": raw, "content": content}
+    if first is not None:
+        fields["prelude"] = first
+    return layout.seal(_encode(fields), offset), b"".join(body)
 
 
 def read_small(frame: memoryview, key: str) -> Parts | None:

@@ -6,39 +6,56 @@ anything apart; what it is not sure of is left for `opened` to judge and to name
 
 from __future__ import annotations
 
+import struct
+
+import msgspec
 from xxhash import xxh3_64_intdigest
 
 from memories.codecs import layout
 from memories.codecs.layout import Piece
-from memories.errors import CorruptDataError, UnsupportedTypeError
 
 _CHUNK_BYTES = 1 << 20
-_ZEROS = memoryview(bytes(64))
+_ZEROS = bytes(64)
+_PREFIX_NBYTES, _SUMMED = layout.PREFIX_NBYTES, layout.PREFIX_NBYTES - 8
+_unpack_prefix = struct.Struct("<12sIQIIQ").unpack_from  # The mark, then as in `layout`.
+_decode_fields = msgspec.msgpack.Decoder(layout.Fields).decode
+_decode_content = msgspec.msgpack.Decoder(layout.Content).decode
+_MARK = struct.pack("<8sHH", layout.MAGIC, layout.FORMAT, 0)  # And no flags.
 
 
 def is_sound(frame: memoryview, key: str) -> bool:
-    """Return whether `frame` is surely the undamaged frame of `key`."""
+    """Return whether `frame` is surely the undamaged frame of `key`; copies it."""
+    whole = bytes(frame)
     try:
-        head = layout.read_head(frame)
-        fields = head.fields
-        if fields.key != key or fields.spill or head.nbytes + head.body != frame.nbytes:
+        mark, nbytes, body, packed, zero, total = _unpack_prefix(whole)
+        if (
+            mark != _MARK
+            or zero
+            or nbytes + body != len(whole)
+            or not _PREFIX_NBYTES + packed <= nbytes <= layout.MAX_HEAD
+            or xxh3_64_intdigest(whole[:_SUMMED] + whole[_PREFIX_NBYTES:nbytes]) != total
+        ):
             return False
-        pieces = layout.read_content(fields.content).buffers
-    except (CorruptDataError, UnsupportedTypeError):
+        fields = _decode_fields(whole[_PREFIX_NBYTES : _PREFIX_NBYTES + packed])
+        if fields.key != key or fields.spill is not None or not fields.content:
+            return False
+        pieces = _decode_content(fields.content).buffers
+    except (struct.error, msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
         return False
-    lead = [] if fields.prelude is None else [fields.prelude]
-    return _fill([*lead, *pieces], frame[head.nbytes :])
+    if fields.prelude is not None:
+        pieces = [fields.prelude, *pieces]
+    return _fill(pieces, whole[nbytes:])
 
 
-def _fill(pieces: list[Piece], body: memoryview) -> bool:
+def _fill(pieces: list[Piece], body: bytes) -> bool:
     """Return whether these pieces, of one chunk each, are intact and all that there is."""
     end = 0
     for piece in pieces:
         start, stop = piece.offset, piece.offset + piece.stored
-        if not end <= start <= stop <= body.nbytes or piece.raw > _CHUNK_BYTES:
+        if not end <= start <= stop <= len(body) or piece.raw > _CHUNK_BYTES:
             return False
         total = xxh3_64_intdigest(body[start:stop]).to_bytes(8, "little")
         if piece.sums != (total if piece.raw else b"") or body[end:start] != _ZEROS[: start - end]:
             return False
         end = stop
-    return body[end:] == _ZEROS[: body.nbytes - end]
+    return body[end:] == _ZEROS[: len(body) - end]

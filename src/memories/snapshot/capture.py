@@ -16,8 +16,7 @@ from memories.catalog import Instant
 from memories.codecs.frame import OpenFrame, pack
 from memories.codecs.soundness import is_sound
 from memories.engine.hierarchy import Hierarchy
-from memories.engine.tier import version_of
-from memories.entry import Entry, Form, Record, TierName
+from memories.entry import Entry, Record, TierName
 from memories.parcel import Parcel
 from memories.snapshot.container import SMALL_BYTES, Item, Segments
 from memories.snapshot.manifest import Linked, Reference, Row
@@ -89,13 +88,16 @@ def capture(
         for found, link in zip(batch, links, strict=True):
             if link is not None:
                 yield Item(_record_of(hierarchy, found), link)
-            elif isinstance(found, Record) and _stays_archived(found, selection):
+            elif isinstance(found, Entry):
+                yield _in_ram(hierarchy, found)
+            elif found.key in small:
+                yield Item(found, [small[found.key]])
+            elif selection.reference_glacier and found.tier is TierName.GLACIER:
                 refer(found.place)
                 yield Item(found, Reference(found.place, found.stored))
-            elif isinstance(found, Record) and found.key in small:
-                yield Item(found, [small[found.key]])
             else:
-                yield _whole(hierarchy, found, selection)
+                frame = hierarchy.tier(found.tier).load(found).payload
+                yield Item(found, _at_rest(hierarchy, frame, selection))
 
 
 def _small_frames(hierarchy: Hierarchy, batch: list[Found]) -> dict[str, memoryview]:
@@ -118,20 +120,10 @@ def same(row: Row, found: Found) -> bool:
     return (row.version, row.stored_at) == (found.version, found.stored_at)
 
 
-def _stays_archived(found: Record, selection: Selection) -> bool:
-    return selection.reference_glacier and found.tier is TierName.GLACIER
-
-
-def _whole(hierarchy: Hierarchy, found: Found, selection: Selection) -> Item:
-    parcel = hierarchy.tier(found.tier).load(found)
-    if parcel.form is Form.ENCODED:
-        segments = _at_rest(hierarchy, parcel.payload, selection)
-    else:
-        framed = parcel.framed(
-            key=found.key, version=found.version, compression="none", trust=hierarchy.trust
-        )
-        segments = framed.payload.segments
-    return Item(_record(found, parcel.codec), segments)
+def _in_ram(hierarchy: Hierarchy, entry: Entry) -> Item:
+    parts = Parcel.of_entry(entry).parts(hierarchy.trust)
+    frame = pack(parts, key=entry.key, version=entry.version, signer=hierarchy.trust)
+    return Item(_record(entry, parts.codec), frame.segments)
 
 
 def _at_rest(hierarchy: Hierarchy, frame: OpenFrame, selection: Selection) -> Segments:
@@ -149,16 +141,13 @@ def _record_of(hierarchy: Hierarchy, found: Found) -> Record:
     return _record(found, Parcel.of_entry(found).codec)
 
 
-def _record(found: Found, codec: str) -> Record:
-    if isinstance(found, Record):
-        return found
-    version = version_of(found)
+def _record(entry: Entry, codec: str) -> Record:
     return Record(
-        key=version.key,
-        version=version.number,
-        tier=found.tier,
-        size=found.size,
-        stored_at=version.stored_at,
+        key=entry.key,
+        version=entry.version,
+        tier=entry.tier,
+        size=entry.size,
+        stored_at=entry.stored_at,
         kind=codec,
-        terms=version.terms,
+        terms=entry.terms,
     )

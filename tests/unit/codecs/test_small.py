@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from memories import codecs
+from memories.codecs import frame
 from memories.codecs.frame import pack
 from memories.codecs.opened import open_frame
 from memories.codecs.small import read_small
@@ -18,16 +19,37 @@ PLAIN = [b"x", bytes(range(256)) * 4, "text \u20ac", 7, 2.5, None, np.arange(50.
 
 def framed(value: Any, *, compression: str = "none") -> bytes:
     parts = codecs.encode(value)
-    frame = pack(parts, key="k", version=3, compression=compression, signer=Keyring())
-    return b"".join(frame.segments)
+    made = pack(parts, key="k", version=3, compression=compression, signer=Keyring())
+    return b"".join(made.segments)
+
+
+def test_it_packs_what_the_long_way_packs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Byte for byte: there is one format, whoever writes it."""
+    odd = [
+        b"",
+        "",
+        np.zeros((0, 3)),
+        {"a": [1, np.arange(3)], "b": np.float32(2)},
+        2**80,
+        b"x" * 64,
+    ]
+    for value in [*PLAIN, *odd, "x" * 4096]:
+        parts = codecs.encode(value)
+        short = pack(parts, key="k\u00e9y", version=2**40)
+        with monkeypatch.context() as patch:
+            patch.setattr(frame, "MAX_PACKED_BYTES", -1)
+            long = pack(parts, key="k\u00e9y", version=2**40)
+        assert long.join() == short.join()
+        assert (long.nbytes, long.raw_nbytes) == (short.nbytes, short.raw_nbytes)
+        assert bytes(long.head) == bytes(short.head) == bytes(short.segments[0])
 
 
 @pytest.mark.parametrize("value", PLAIN, ids=lambda value: type(value).__name__)
 def test_it_reads_what_the_long_way_reads(value: Any) -> None:
     """The same parts, and so the same value."""
-    frame = memoryview(framed(value))
-    parts = read_small(frame, "k")
-    long = open_frame(frame, key="k").parts()
+    whole = memoryview(framed(value))
+    parts = read_small(whole, "k")
+    long = open_frame(whole, key="k").parts()
     assert parts is not None
     assert (long.codec, long.meta) == (parts.codec, parts.meta)
     assert [bytes(buffer) for buffer in long.buffers] == [bytes(buffer) for buffer in parts.buffers]
