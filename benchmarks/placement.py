@@ -2,15 +2,17 @@
 
 Not a test: it needs trace files, `.npz` with `time`, `key`, `size`, and a `reference.json` with the
 miss ratios of other policies beside them. Replays run in the simulator, through the library's own
-policy objects, one process for each core, and within a time limit.
+policy objects, one process for each core, the shortest traces first, and what is not done after two
+minutes is left out; `--whole` takes as long as it takes (about half an hour).
 
-    python benchmarks/placement.py [TRACES] [--only NAME ...] [--seconds 540]
+    python benchmarks/placement.py [TRACES] [--whole] [--only NAME ...] [--seconds 120]
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import sys
 import time
@@ -145,7 +147,8 @@ def main() -> int:
     parser.add_argument("traces", nargs="?", help="folder of traces (or MEMORIES_TRACES)")
     parser.add_argument("--only", nargs="*", help="names of the traces to replay")
     parser.add_argument("--policy", default="auto", help="the policy to judge")
-    parser.add_argument("--seconds", type=float, default=540.0, help="stop after so long")
+    parser.add_argument("--seconds", type=float, default=120.0, help="stop after so long")
+    parser.add_argument("--whole", action="store_true", help="never stop before the end")
     arguments = parser.parse_args()
     folder = find_traces(arguments.traces)
     if folder is None:
@@ -157,7 +160,7 @@ def main() -> int:
     ahead = [Cell(name, PREFETCH_CAPACITY, arguments.policy, True) for name in names]
     cells = sorted(plain + ahead, key=lambda cell: reference[cell.trace]["requests"])
     start = time.time()
-    deadline = start + arguments.seconds
+    deadline = math.inf if arguments.whole else start + arguments.seconds
     with ProcessPoolExecutor(os.cpu_count()) as pool:
         futures = [pool.submit(run, folder, cell, deadline) for cell in cells]
         done = [future.result() for future in futures]

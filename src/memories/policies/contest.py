@@ -13,7 +13,7 @@ _REVIEW_EVERY = 64  # Accesses.
 _HALF_LIFE = 32_768  # Accesses after which a lead counts half.
 _FADE = 0.5 ** (_REVIEW_EVERY / _HALF_LIFE)
 _DEVIATIONS = 3.0  # By how many standard deviations the leader must lead.
-_WORTHWHILE = 0.005  # And by at least this share of the cost of all accesses.
+_WORTHWHILE = 0.005  # And by at least this share of all accesses.
 
 
 class Contest:
@@ -22,47 +22,47 @@ class Contest:
     `followed` is the candidate that the caller follows, `leader` the one that he should.
     """
 
-    __slots__ = ("_cost", "_leads", "_noise", "_until_review", "followed", "leader")
+    __slots__ = ("_accesses", "_leads", "_noise", "_until_review", "followed", "leader")
 
     def __init__(self, candidates: int) -> None:
         self.followed = 0
         self.leader = 0
         self._until_review = _REVIEW_EVERY
-        self._cost = 0.0
-        # Cost that the row's candidate saved against the column's, and the sum of its squares.
+        self._accesses = 0.0
+        # Misses that the row's candidate saved against the column's, and where the two differed.
         self._leads = [[0.0] * candidates for _ in range(candidates)]
         self._noise = [[0.0] * candidates for _ in range(candidates)]
 
-    def judge(self, missed: Sequence[bool], cost: float) -> bool:
+    def judge(self, missed: Sequence[bool]) -> bool:
         """Count one access, missed by some; return whether another should be followed from now."""
-        self._cost += cost
+        self._accesses += 1
         if True in missed and False in missed:
-            self._compare(missed, cost)
+            self._compare(missed)
         self._until_review -= 1
         return not self._until_review and self._review()
 
-    def _compare(self, missed: Sequence[bool], cost: float) -> None:
+    def _compare(self, missed: Sequence[bool]) -> None:
         losers = [candidate for candidate, miss in enumerate(missed) if miss]
         for winner, miss in enumerate(missed):
             if miss:
                 continue
             for loser in losers:
-                self._leads[winner][loser] += cost
-                self._leads[loser][winner] -= cost
-                self._noise[winner][loser] += cost * cost
-                self._noise[loser][winner] += cost * cost
+                self._leads[winner][loser] += 1
+                self._leads[loser][winner] -= 1
+                self._noise[winner][loser] += 1
+                self._noise[loser][winner] += 1
 
     def _review(self) -> bool:
         self._until_review = _REVIEW_EVERY
         leads = [row[self.followed] for row in self._leads]
         best = max(range(len(leads)), key=leads.__getitem__)
         noise = math.sqrt(self._noise[best][self.followed])
-        better = leads[best] > max(_DEVIATIONS * noise, _WORTHWHILE * self._cost)
+        better = leads[best] > max(_DEVIATIONS * noise, _WORTHWHILE * self._accesses)
         self.leader = best if better else self.followed
         self._fade()
         return better
 
     def _fade(self) -> None:
-        self._cost *= _FADE
+        self._accesses *= _FADE
         self._leads = [[lead * _FADE for lead in row] for row in self._leads]
         self._noise = [[noise * _FADE for noise in row] for row in self._noise]
