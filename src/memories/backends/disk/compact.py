@@ -16,7 +16,7 @@ from memories.backends.disk.blocks import ROW
 from memories.backends.disk.handles import Handle
 from memories.backends.disk.journal import PACKED, TOMBSTONE, Head, Row, unpack_place
 from memories.backends.disk.ledger import Ledger
-from memories.backends.disk.recover import Walk
+from memories.backends.disk.recover import Walk, look_at
 from memories.backends.disk.run import Run
 from memories.backends.disk.run_writer import write_run
 from memories.backends.disk.scale import SLACK_SHARE
@@ -158,6 +158,11 @@ def needed(numbers: list[int], lowest: int, number: int) -> bool:
 def _empty_segment(writer: Writer, number: int, pace: Pace) -> bool:
     layout, files = writer.layout, writer.files
     path = layout.segment(number)
+    torn = _torn_before(writer, number)
+    if torn is not None:
+        if not _empty_segment(writer, torn, pace):
+            return False
+        files.sync_directory(layout.log)
     stats = writer.ledger.segments[number]
     if stats.live or stats.graves:
         handle = Handle(files, files.open(path))
@@ -179,6 +184,18 @@ def _empty_segment(writer: Writer, number: int, pace: Pace) -> bool:
     writer.doom_segment(number)
     writer.release()
     return True
+
+
+def _torn_before(writer: Writer, number: int) -> int | None:
+    """Return the segment, if any, of which only the header of `number` says how much counts.
+
+    Without that its torn tail would pass for damage.
+    """
+    _, before = look_at(writer.layout.segment(number), number, writer.files)
+    if before is None or before.segment not in writer.ledger.segments:
+        return None
+    size = writer.layout.segment(before.segment).stat().st_size
+    return before.segment if size > before.offset else None
 
 
 def _live_row(writer: Writer, head: Head, number: int, offset: int) -> Row | None:

@@ -161,7 +161,7 @@ def chain(layout: Layout, files: Files, since: int = 0) -> tuple[list[Span], lis
         if allowed is not None and number > allowed.segment:
             void.append(number)
             continue
-        size, before = _look(layout.segment(number), number, files)
+        size, before = look_at(layout.segment(number), number, files)
         end = size
         if allowed is not None and number == allowed.segment:
             end = allowed.offset  # More than there is, where a power cut took the rest.
@@ -179,7 +179,8 @@ def follows(span: Span, end: Position, synced: Position) -> bool:
     return span.before.segment == end.segment or span.before <= synced
 
 
-def _look(path: Path, number: int, files: Files) -> tuple[int, Position | None]:
+def look_at(path: Path, number: int, files: Files) -> tuple[int, Position | None]:
+    """Return how long a segment is, and where history goes on from before it."""
     descriptor = files.open(path)
     try:
         header = read_exactly(files, descriptor, SEGMENT_HEADER_BYTES, 0)
