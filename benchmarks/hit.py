@@ -11,7 +11,7 @@ import argparse
 from collections.abc import Callable
 from functools import lru_cache
 from threading import Lock, Thread
-from time import perf_counter, process_time
+from time import process_time
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,7 @@ from memories import MemoryManager
 KEYS = 10_000
 ACCESSES = 100_000
 THREADS = 8
+OURS = "manager[key]", "manager.retrieve(key)"
 
 
 def zipf_trace(accesses: int) -> list[str]:
@@ -89,22 +90,50 @@ def getters(
         "cachebox.LRUCache": lambda key: box[key],
         "manager[key]": lambda key: manager[key],
         "manager.retrieve(key)": lambda key: manager.retrieve(key),
-        'manager[key], policy "lru"': lambda key: plain[key],
+        'manager[key], policy "fifo"': lambda key: plain[key],
     }
 
 
-def measure(title: str, values: dict[str, Any], trace: list[str], *, threads: bool) -> None:
-    """Race all candidates over one kind of value and print the table."""
-    with MemoryManager() as manager, MemoryManager(eviction_policy="lru") as plain:
-        ways = getters(values, manager, plain, threads=threads)
+def measure(title: str, values: dict[str, Any], trace: list[str]) -> None:
+    """Race all candidates over one kind of value, by one thread, and print table and bars."""
+    with MemoryManager() as manager, MemoryManager(eviction_policy="fifo") as plain:
+        ways = getters(values, manager, plain, threads=False)
+        arrays = isinstance(values[trace[0]], np.ndarray)
+        if arrays:
+            ways["dict, then .view()"] = lambda key: values[key].view()
+        # Processor time counts what a manager does in the background, too, and nobody else's work.
+        runs = {name: walk(get, trace) for name, get in ways.items()}
+        seconds = race(runs, clock=process_time)
+    show(title, seconds, base="dict", unit=1e9 / len(trace), label="ns per hit")
+    bar = 2.0 if arrays else 1.5
+    for way in OURS:
+        ratio = seconds[way] / seconds["cachebox.LRUCache"]
+        print(f"\n{way}: {ratio:.2f} times cachebox (bar {bar})")
+    # A first-in-first-out order wants to know nothing of hits.
+    work = (seconds["manager[key]"] - seconds['manager[key], policy "fifo"']) / len(trace) * 1e9
+    print(f"\nwork of the default policy, beside one that needs none: {work:.0f} ns (bar 100)")
+
+
+def measure_threads(title: str, values: dict[str, Any], trace: list[str]) -> None:
+    """Race one thread against several, over the same accesses in all, by a clock on the wall."""
+    with MemoryManager() as manager, MemoryManager(eviction_policy="fifo") as plain:
+        ways = getters(values, manager, plain, threads=True)
         if isinstance(values[trace[0]], np.ndarray):
             ways["dict, then .view()"] = lambda key: values[key].view()
-        start = walk_in_threads if threads else walk
-        # Processor time counts what a manager does in the background, too, and nobody else's
-        # work; threads also wait for each other, which only a clock on the wall sees.
-        clock = perf_counter if threads else process_time
-        seconds = race({name: start(get, trace) for name, get in ways.items()}, clock=clock)
-    show(title, seconds, base="dict", unit=1e9 / len(trace), label="ns per hit")
+        runs: dict[str, Callable[[], None]] = {}
+        for name, get in ways.items():
+            runs[name] = walk_in_threads(get, trace)
+            runs[f"{name}, one thread"] = walk(get, trace)
+        seconds = race(runs)
+    print(f"\n{title}\n\n| candidate | ns per hit | of one thread's total | bar |")
+    print("|---|---:|---:|---:|")
+    for name in ways:
+        share = seconds[f"{name}, one thread"] / seconds[name]
+        bar = "0.9" if name in OURS else ""
+        print(f"| {name} | {seconds[name] / len(trace) * 1e9:,.1f} | {share:.2f} | {bar} |")
+    for way in OURS:
+        ratio = seconds["cachebox.LRUCache"] / seconds[way]
+        print(f"\n{way}: {ratio:.2f} of cachebox's total (bar 1)")
 
 
 def main() -> None:
@@ -116,9 +145,10 @@ def main() -> None:
     names = [f"tile/{number}" for number in range(KEYS)]
     texts = {name: f"value of {name}".encode() for name in names}
     arrays = {name: np.full(128, number) for number, name in enumerate(names)}
-    measure("bytes, one thread", texts, trace, threads=False)
-    measure("arrays of 1 KB, one thread", arrays, trace, threads=False)
-    measure(f"arrays of 1 KB, {THREADS} threads", arrays, trace, threads=True)
+    measure("bytes, one thread", texts, trace)
+    measure("arrays of 1 KB, one thread", arrays, trace)
+    measure_threads(f"bytes, {THREADS} threads", texts, trace)
+    measure_threads(f"arrays of 1 KB, {THREADS} threads", arrays, trace)
 
 
 if __name__ == "__main__":
