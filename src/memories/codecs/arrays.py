@@ -160,12 +160,10 @@ def _lay(buffer: memoryview, dtype: np.dtype[Any], shape: tuple[int, ...], order
     # An array without bytes gets an exporter too: it must be as locked as all others.
     exporter = buffer if buffer.nbytes else _NOTHING[buffer.readonly]
     try:
-        if buffer.nbytes and is_bytes(buffer):
-            # Nothing in between that every view would have to pass, and that takes memory.
-            whole: Any = buffer.obj
-            return np.ndarray(shape, dtype, buffer=whole, order="F" if order == "F" else "C")
-        # Made from the memoryview itself, the array would have the writable owner as its base.
-        memory = np.frombuffer(exporter, np.uint8)
+        # Made from the exporter itself, the array would be the base of every view of it: who gave
+        # that another shape would give it to all. Of `bytes` no memoryview need stand in between.
+        whole: Any = buffer.obj if is_bytes(exporter) else exporter
+        memory = np.frombuffer(whole, np.uint8)
         if not buffer.nbytes:
             strides = np.ndarray(shape, dtype, order="F" if order == "F" else "C").strides
             return np.ndarray(shape, dtype, buffer=memory, strides=strides)

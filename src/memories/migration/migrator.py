@@ -237,10 +237,7 @@ class Migrator:
 
     def _weigh(self, hierarchy: Hierarchy, record: Record, room: int) -> None:
         """Queue a record that was read if the gate lets it pass."""
-        # A read of glacier takes so long that the next one may not take it again: what was waited
-        # for once comes down to the disk, where what nobody reads again leaves first.
         passed = self._touches.read(record.key, record.size, room=room)
-        passed = passed or record.tier is TierName.GLACIER
         queued = passed and len(self._promotions) < MAX_PROMOTIONS
         if queued:
             self._promotions.append(record)
