@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 
 from memories.backends.disk import journal
 from memories.backends.disk.blocks import RunDamagedError
@@ -72,7 +73,7 @@ class Committer(ABC):
         self.mmap = mmap
         self.scale = scale
         self.reserve = Reserve(layout, files, scale.reserve)
-        self._coming = 0  # Bytes of value files that are being written.
+        self._coming = 0  # Bytes that somebody is writing to files of their own, or makes room for.
         self.recent_heads = 0  # Bytes of the heads that no run of the index holds yet.
         self.tidying = threading.RLock()  # Taken before `lock`: one upkeep at a time.
         self._rebuild = rebuild
@@ -134,6 +135,17 @@ class Committer(ABC):
         if self.lent is not None:
             coming += self.lent.owed_bytes - self.lent.copied_bytes
         return self.physical() + coming + self.working() + size <= self.scale.capacity
+
+    @contextmanager
+    def claimed(self, size: int) -> Iterator[None]:
+        """Let nobody else take `size` bytes while this lasts."""
+        with self.lock:
+            self._coming += size
+        try:
+            yield
+        finally:
+            with self.lock:
+                self._coming -= size
 
     def lean(self, size: int) -> bool:
         """Return whether so few bytes are dead that `size` more may be written before upkeep."""
@@ -203,14 +215,11 @@ class Committer(ABC):
         return row.record
 
     def _write_large(self, record: Record, frame: Frame, length: int) -> Record:
-        with self.lock:
-            self.require_room(length)
-            self._coming += length
-        try:
-            return self._keep_large(record, frame, length)
-        finally:
+        with ExitStack() as claim:
             with self.lock:
-                self._coming -= length
+                self.require_room(length)
+                claim.enter_context(self.claimed(length))
+            return self._keep_large(record, frame, length)
 
     def _keep_large(self, record: Record, frame: Frame, length: int) -> Record:
         number = self._write_value(frame)

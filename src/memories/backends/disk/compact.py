@@ -73,22 +73,22 @@ def compact(writer: Writer, pace: Pace) -> None:
 def make_room(writer: Writer, size: int) -> bool:
     """Give dead bytes back until `size` more may be written; return whether they may be.
 
-    What is dead under an open view or a mapping stays, and so does the room it takes. Others may
-    take what was given back, and leave new dead bytes instead: so it is tried a few times.
+    What is dead under an open view or a mapping stays, and so does the room it takes. Nobody
+    else may take what is given back meanwhile: who writes most would starve the others.
     """
     if writer.graves.pins:
         return writer.fits(size)
     writer.sync()
     sealed = 0
-    with writer.tidying:
-        while not (writer.fits(size) and writer.lean(size)):
-            if _empty_one(writer, lambda: None, pressed=True, last=not writer.fits(size)):
+    with writer.tidying, writer.claimed(size):
+        while not (writer.fits(0) and writer.lean(size)):
+            if _empty_one(writer, lambda: None, pressed=True, last=not writer.fits(0)):
                 continue
-            if sealed and (writer.fits(size) or sealed == SEALS):
+            if sealed and (writer.fits(0) or sealed == SEALS):
                 break
             sealed += 1
             writer.checkpoint(seal=True)
-    return writer.fits(size)
+        return writer.fits(0)
 
 
 def _empty_one(writer: Writer, pace: Pace, *, pressed: bool, last: bool = False) -> bool:
