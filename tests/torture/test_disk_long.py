@@ -7,7 +7,6 @@ import importlib
 import os
 import random
 import resource
-import shutil
 import signal
 import subprocess
 import sys
@@ -18,6 +17,7 @@ from types import ModuleType
 from typing import NamedTuple
 
 import pytest
+from tests.loop_mounts import mounted
 
 from memories.backends.disk import DiskBackend
 from memories.testing.backends import frame_for, record_for
@@ -114,17 +114,7 @@ def churn(backend: DiskBackend, chance: random.Random, version: int) -> None:
 @pytest.fixture(params=["ext4", "xfs"])
 def image(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[tuple[Path, Path]]:
     """Make a file system in a file; skip where that cannot be done."""
-    make = shutil.which(f"mkfs.{request.param}")
-    if os.geteuid() != 0 or make is None:
-        pytest.skip(f"needs root and mkfs.{request.param}")
-    disk, mount = tmp_path / "disk", tmp_path / "mount"
-    with disk.open("wb") as file:
-        file.truncate(400 << 20)
-    mount.mkdir()
-    subprocess.run([make, "-q", str(disk)], check=True, capture_output=True)
-    done = subprocess.run(["mount", "-o", "loop", str(disk), str(mount)], capture_output=True)
-    if done.returncode:
-        pytest.skip(f"loop mounts do not work here: {done.stderr.decode().strip()}")
+    disk, mount = mounted(tmp_path, request.param)
     yield disk, mount
     subprocess.run(["umount", str(mount)], check=False, capture_output=True)
 

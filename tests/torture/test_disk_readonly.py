@@ -8,8 +8,6 @@ that writes to files that are open already are refused too, until it is mounted 
 from __future__ import annotations
 
 import gc
-import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -18,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.loop_mounts import mounted
 
 from memories import MemoryManager
 from memories.backends.disk import DiskBackend
@@ -28,25 +27,9 @@ pytestmark = [pytest.mark.torture, pytest.mark.timeout(600)]
 SMALL, LARGE, COUNT = 300, 3_000_000, 40
 
 
-def mounted(tmp_path: Path, kind: str) -> Path:
-    """Mount a file system in a file; skip where that cannot be done."""
-    make = shutil.which(f"mkfs.{kind}")
-    if os.geteuid() != 0 or make is None:
-        pytest.skip(f"needs root and mkfs.{kind}")
-    disk, mount = tmp_path / "disk", tmp_path / "mount"
-    with disk.open("wb") as file:
-        file.truncate(400 << 20)
-    mount.mkdir()
-    subprocess.run([make, "-q", str(disk)], check=True, capture_output=True)
-    done = subprocess.run(["mount", "-o", "loop", str(disk), str(mount)], capture_output=True)
-    if done.returncode:
-        pytest.skip(f"loop mounts do not work here: {done.stderr.decode().strip()}")
-    return mount
-
-
 @pytest.fixture(params=["ext4", "xfs"])
 def mount(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Path]:
-    mount = mounted(tmp_path, request.param)
+    mount = mounted(tmp_path, request.param).mount
     yield mount
     gc.collect()  # What was mapped keeps a mount busy.
     subprocess.run(["umount", "--all-targets", "--lazy", str(mount)], capture_output=True)
@@ -121,10 +104,14 @@ def test_a_directory_that_is_read_only_for_a_while(mount: Path) -> None:
 
 def test_a_file_system_that_gives_up(tmp_path: Path) -> None:
     """Every store is refused and RAM goes on; mounted anew, nothing that was synced is missing."""
-    mount = mounted(tmp_path, "ext4")
+    mount = mounted(tmp_path, "ext4").mount
     try:
         child = subprocess.run(
-            [sys.executable, __file__, str(mount)], capture_output=True, text=True, timeout=120
+            [sys.executable, "-m", "tests.torture.test_disk_readonly", str(mount)],
+            cwd=Path(__file__).parents[2],
+            capture_output=True,
+            text=True,
+            timeout=120,
         )
         assert "as it must be" == child.stdout.strip(), child.stderr
         system("umount", str(mount))
