@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import subprocess
@@ -32,3 +33,9 @@ def mounted(tmp_path: Path, kind: str) -> Mounted:
     if done.returncode:
         pytest.skip(f"loop mounts do not work here: {done.stderr.decode().strip()}")
     return Mounted(disk, mount)
+
+
+def unmount(mount: Path) -> None:
+    """Unmount all that is mounted there; what is still mapped keeps it for as long as it lives."""
+    gc.collect()
+    subprocess.run(["umount", "--all-targets", "--lazy", str(mount)], capture_output=True)

@@ -17,7 +17,7 @@ from types import ModuleType
 from typing import NamedTuple
 
 import pytest
-from tests.loop_mounts import mounted
+from tests.loop_mounts import mounted, unmount
 
 from memories.backends.disk import DiskBackend
 from memories.testing.backends import frame_for, record_for
@@ -116,7 +116,7 @@ def image(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[tuple[Path
     """Make a file system in a file; skip where that cannot be done."""
     disk, mount = mounted(tmp_path, request.param)
     yield disk, mount
-    subprocess.run(["umount", str(mount)], check=False, capture_output=True)
+    unmount(mount)
 
 
 @pytest.mark.parametrize("run", range(10))

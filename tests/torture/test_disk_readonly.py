@@ -7,7 +7,6 @@ that writes to files that are open already are refused too, until it is mounted 
 
 from __future__ import annotations
 
-import gc
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -16,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.loop_mounts import mounted
+from tests.loop_mounts import mounted, unmount
 
 from memories import MemoryManager
 from memories.backends.disk import DiskBackend
@@ -31,8 +30,7 @@ SMALL, LARGE, COUNT = 300, 3_000_000, 40
 def mount(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Path]:
     mount = mounted(tmp_path, request.param).mount
     yield mount
-    gc.collect()  # What was mapped keeps a mount busy.
-    subprocess.run(["umount", "--all-targets", "--lazy", str(mount)], capture_output=True)
+    unmount(mount)
 
 
 def system(*command: str) -> None:
@@ -121,8 +119,7 @@ def test_a_file_system_that_gives_up(tmp_path: Path) -> None:
             assert [] == again.check()
             again.store("k0", content(1), "cold")
     finally:
-        gc.collect()
-        subprocess.run(["umount", "--lazy", str(mount)], check=False, capture_output=True)
+        unmount(mount)
 
 
 def given_up(mount: Path) -> None:
