@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import heapq
 from bisect import bisect_left
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from operator import itemgetter
 
 from memories.backends.disk import manifest as manifests
@@ -98,7 +98,7 @@ def _empty_one(writer: Writer, pace: Pace, *, pressed: bool, last: bool = False)
         room = writer.scale.capacity - writer.physical()
         victim = choose(
             writer.ledger, writer.covered.segment, writer.unreadable,
-            bound=bound, room=room, any_worth=last,
+            bound=bound, room=room, any_worth=last, coming=writer.drafts(),
         )  # fmt: skip
     if victim is None:
         return False
@@ -118,6 +118,7 @@ def choose(
     bound: int,
     room: int = MAX_BYTES,
     any_worth: bool = False,
+    coming: Set[int] = frozenset(),
 ) -> tuple[str, int] | None:
     """Return the file to empty next, or None while at most `bound` bytes are dead. Pure.
 
@@ -135,7 +136,8 @@ def choose(
     for number, stats in ledger.packs.items():
         dead = stats.size - stats.live
         dead_bytes += dead
-        if stats.live <= room:
+        # Records are still to come of a pack that is being adopted, so that it is not dead.
+        if stats.live <= room and number not in coming:
             found.append((dead if stats.live else stats.size << 8, "pack", number))
     if not found:
         return None

@@ -5,7 +5,7 @@ What is dead is unlinked only after a sync of everything that replaced it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence, Set
 from copy import copy
 
 from memories.backends.disk import journal
@@ -181,6 +181,10 @@ class Writer(Committer):
         if not current:
             self._discard_value(number)
         self._drafts.discard(number)
+
+    def drafts(self) -> Set[int]:
+        """Return the files whose records are still to come."""
+        return self._drafts
 
     def files_in_use(self) -> set[int]:
         """Return the value files and packs that are no orphans though no key names them."""
