@@ -11,11 +11,12 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from memories.entry import Cause, Record, TierName
 from memories.logs import logger
 
+T = TypeVar("T")
 READS_AT_ONCE = 256  # Reads are told when so many have gathered,
 READS_SECONDS = 0.002  # or when the next one comes so long after those before were told.
 
@@ -129,16 +130,15 @@ class EventBus:
         """Stop calling `observer`."""
         self._observers = tuple(known for known in self._observers if known != observer)
 
+    def unsubscribe_reads(self, observer: ReadObserver) -> None:
+        """Stop calling `observer` with reads."""
+        self._readers = tuple(known for known in self._readers if known != observer)
+
     def emit(self, event: Event) -> None:
         """Hand `event` to every observer."""
         if self._reads:
             self.tell_reads()
-        for observer in self._observers:
-            try:
-                observer(event)
-            except Exception:
-                self.unsubscribe(observer)
-                logger.exception("observer %r failed and is no longer called", observer)
+        _tell(self._observers, event, self.unsubscribe)
 
     def note_read(self, read: Retrieved) -> None:
         """Tell of `read` soon; at once if it is the first for a while."""
@@ -149,15 +149,27 @@ class EventBus:
 
     def tell_reads(self) -> None:
         """Tell of every read that was noted."""
+        reads = self._take_reads()
+        if reads:
+            _tell(self._readers, reads, self.unsubscribe_reads)
+
+    def _take_reads(self) -> Sequence[Retrieved]:
         noted, reads = self._reads, []
         try:
             for _ in range(len(noted)):
                 reads.append(noted.popleft())
         except IndexError:
             pass  # Another thread is telling of the others.
-        for observer in self._readers if reads else ():
-            try:
-                observer(reads)
-            except Exception:
-                self._readers = tuple(known for known in self._readers if known != observer)
-                logger.exception("observer %r failed and is no longer called", observer)
+        return reads
+
+
+def _tell(
+    observers: tuple[Callable[[T], None], ...], what: T, drop: Callable[[Callable[[T], None]], None]
+) -> None:
+    """Hand `what` to each observer, and drop those that raise."""
+    for observer in observers:
+        try:
+            observer(what)
+        except Exception:
+            drop(observer)
+            logger.exception("observer %r failed and is no longer called", observer)

@@ -16,8 +16,8 @@ from memories.events import Event, Moved, Retrieved
 CLASSES = 65  # One for each number of bits that a size may have.
 TRIALS = 4  # Fetches of a class before its mean is believed: the first ones pay for imports.
 WEIGHT = 0.1  # Of the latest fetch in the running mean.
-_LIFT = (TierName.WARM, TierName.HOT)
 CHANGE = 1.5  # A mean is published anew when it is off by this factor.
+_LIFT = (TierName.WARM, TierName.HOT)
 
 # Latency and bytes per second of each source before anything was measured.
 _DEFAULTS = {

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from memories.engine.hierarchy import Hierarchy
+from memories.engine.quick import UNKNOWN
 from memories.entry import Record, TierName
 from memories.errors import CorruptDataError, StorageError
 from memories.events import Retrieved
@@ -61,7 +62,8 @@ def _read_near(hierarchy: Hierarchy, key: str) -> Any:
     try:
         return hierarchy.catalog.entries[key].read()
     except KeyError:
-        return hierarchy.get(key)
+        value = hierarchy.quick(key)
+        return hierarchy.get(key) if value is UNKNOWN else value
 
 
 def _read_far(hierarchy: Hierarchy, name: TierName, records: Sequence[Record]) -> dict[str, Any]:
