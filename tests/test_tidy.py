@@ -16,7 +16,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "src" / "memories"
 MODULES = sorted(PACKAGE.rglob("*.py"))
-MAX_LINES = 400
+MAX_LINES = 800
 
 # One row per layer, lowest first. A room is a module or a package directly under `memories`.
 # A room imports from lower rows only, never from its own row or a higher one. The modules of the

@@ -31,8 +31,8 @@ SUITES = {
     "test_torch_codecs": ("TestTensors", "TestStates"),
     "test_jax_codecs": ("TestJaxArrays",),
 }
-PACKAGES = {"test_torch_codecs": "torch", "test_jax_codecs": "jax"}  # A second import of those
-# modules, after one that was skipped, gives an empty one.
+# Asked for first: a module whose import was skipped once is imported empty the next time.
+PACKAGES = {"test_torch_codecs": "torch", "test_jax_codecs": "jax"}
 NAMES = [f"{module}:{suite}" for module, suites in SUITES.items() for suite in suites]
 
 
