@@ -2,11 +2,66 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from memories import MemoryManager
+
+OLD, NEW = np.arange(100), np.arange(100_000)  # One travels with others, one alone.
+
+
+def _restore(manager: MemoryManager, folder: Path, value: object) -> None:
+    """Come to a value by way of a snapshot, after it was overwritten and archived again."""
+    manager.store("k", value, "warm")
+    manager.create_snapshot(folder / "snapshot.bin")
+    manager.store("k", "between", "glacier")
+    manager.restore_snapshot(folder / "snapshot.bin", wait=True)
+    manager.migrate("k", "glacier")
+
+
+OVERWRITES: dict[str, Callable[[MemoryManager, Path, object], object]] = {
+    "store": lambda m, _, new: m.store("k", new, "glacier"),
+    "modify": lambda m, _, new: m.modify("k", lambda old: new),
+    "store_many": lambda m, _, new: m.store_many({"k": new}, "glacier"),
+    "hot": lambda m, _, new: (m.store("k", new, "hot"), m.migrate("k", "glacier")),
+    "warm": lambda m, _, new: (m.store("k", new, "warm"), m.migrate("k", "glacier")),
+    "cold": lambda m, _, new: (m.store("k", new, "cold"), m.demote("k")),
+    "auto": lambda m, _, new: (m.store("k", new), m.migrate("k", "glacier")),
+    "volatile": lambda m, _, new: (m.store("k", new, volatile=True), m.migrate("k", "glacier")),
+    "volatile, flushed": lambda m, _, new: (
+        m.store("k", new, volatile=True),
+        m.flush(),
+        m.migrate("k", "glacier"),
+    ),
+    "promoted first": lambda m, _, new: (m.promote("k"), m.store("k", new, "glacier")),
+    "deleted first": lambda m, _, new: (m.delete("k"), m.store("k", new, "glacier")),
+    "snapshot": _restore,
+}
+
+
+@pytest.mark.parametrize("value", [OLD, NEW], ids=["small", "large"])
+@pytest.mark.parametrize("way", OVERWRITES)
+def test_an_archived_key_can_be_overwritten(tmp_path: Path, way: str, value: np.ndarray) -> None:
+    """Whichever way, the new value is there: on a fresh machine, and after upkeep on its own."""
+    url = tmp_path / "bucket"
+    with MemoryManager(1, 1, 1, True, storage_path=tmp_path / "own", glacier_url=url) as own:
+        own.store("k", value + 1, "glacier")
+        own.flush()
+        OVERWRITES[way](own, tmp_path, value)
+        assert "glacier" == own.get_tier("k")
+        own.flush()
+        bucket = own._engine.backends[1]
+        bucket.reclaim(0)  # type: ignore[attr-defined]
+        assert [] == own.check()
+        assert np.array_equal(value, own.retrieve("k"))
+    for machine in ("fresh", "own", "fresh"):
+        with MemoryManager(
+            1, 1, 1, True, storage_path=tmp_path / machine, glacier_url=url
+        ) as manager:
+            assert np.array_equal(value, manager.retrieve("k"))
 
 
 def test_a_fresh_machine_gets_every_archived_key_back(tmp_path: Path) -> None:

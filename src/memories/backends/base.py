@@ -90,7 +90,10 @@ class Backend(ABC):
 
     @abstractmethod
     def remove(self, key: str, version: int) -> None:
-        """Make `key` absent as of `version`, durably. Removing an absent key is allowed."""
+        """Make `key` absent as of `version`, durably. Removing an absent key is allowed.
+
+        `version` is a number that no value to come has: what is written with it is gone already.
+        """
 
     @abstractmethod
     def scan(self, prefix: str = "", after: str = "") -> Iterator[Record]:

@@ -47,6 +47,7 @@ class Order(NamedTuple):
     version: Version
     previous: Entry | Record | None
     old_record: Record | None  # Of the durable version that `previous` is or stands over.
+    gone: int  # As of which number `old_record` is gone, where no record takes its place.
     volatile: bool
 
 
@@ -107,15 +108,18 @@ class Hierarchy:
             # What replaces a value in RAM has its place there.
             sift = not volatile and not isinstance(previous, Entry)
             targets = candidates(self.tiers, key, tier, parcel, terms, sift=sift)
-            version = Version(key, self.catalog.next_version(), self._moment(), terms)
             old_record = self._record_under(previous)
-            order = Order(parcel, version, previous, old_record, volatile)
+            # A removal has a number of its own, below that of what is stored: with the same one
+            # it would take away the new version, too, wherever that arrives later or earlier.
+            gone = 0 if old_record is None else self.catalog.next_version()
+            version = Version(key, self.catalog.next_version(), self._moment(), terms)
+            order = Order(parcel, version, previous, old_record, gone, volatile)
             found = self._put_first(order, targets)
             if isinstance(previous, Entry) and isinstance(found, Record):
                 self.catalog.drop(previous)
             if isinstance(previous, Entry):
                 self.mover.let_go(previous)
-            self.mover.let_archive_go(old_record, version.number)
+            self.mover.let_archive_go(old_record, gone)
         now = self.clock.monotonic()
         self.events.emit(Stored(key, now, found.tier, found.size, now - started))
         return found
@@ -314,7 +318,7 @@ class Hierarchy:
         tombstone cannot be written, the old version is named again.
         """
         try:
-            self.catalog.journal.remove(entry.key, entry.version)
+            self.catalog.journal.remove(entry.key, order.gone)
         except BaseException:
             if isinstance(order.previous, Entry):
                 self.catalog.put(order.previous)

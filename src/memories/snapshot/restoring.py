@@ -57,7 +57,8 @@ class Restoring:
         self._lend = lend  # Whether files that cannot be shared may be copied later.
         self.arrived = threading.Event()  # Whether all that was lent is durable, or failed to be.
         self.arrived.set()
-        self._outdated: list[Record] = []  # What the archive holds of what was replaced.
+        # What the archive holds of what was replaced, and as of which number that is gone.
+        self._outdated: list[tuple[Record, int]] = []
         self.since = hierarchy.catalog.next_version()  # What it restores has later versions.
         self._now = hierarchy.clock.wall()
         self.shared = True  # What it has adopted are the bytes themselves, no copies of them.
@@ -173,7 +174,10 @@ class Restoring:
         """Yield what is to be journaled, and then let go what it replaced."""
         catalog, wanted = self._hierarchy.catalog, [i for i in items if self._wanted(i.row)]
         shadows = [catalog.entries.get(row.key) for row, _, _ in wanted]
-        self._outdated += self._archived([row.key for row, _, _ in wanted])
+        # Above what these keys have had, which a store may have changed since the restore began,
+        # and below what they get.
+        gone = catalog.next_version()
+        self._outdated += [(old, gone) for old in self._archived([i.row.key for i in wanted])]
         batch = [
             (self._record(row, TierName.COLD), offset, length) for row, offset, length in wanted
         ]
@@ -192,8 +196,8 @@ class Restoring:
 
     def _let_outdated_go(self) -> None:
         outdated, self._outdated = self._outdated, []
-        for record in outdated:
-            self._hierarchy.mover.let_archive_go(record, self.since)
+        for record, gone in outdated:
+            self._hierarchy.mover.let_archive_go(record, gone)
 
     def _record(self, row: Row, tier: TierName, place: bytes = b"") -> Record:
         """Return what the journal is to say of `row`: a new version of its key."""
@@ -277,7 +281,8 @@ class Restoring:
                 if not self._wanted(row):
                     continue
                 shadow, previous = catalog.entries.get(row.key), catalog.record(row.key)
-                record = catalog.journal.note(self._record(row, TierName.GLACIER, where.place))
+                gone = catalog.next_version()
+                catalog.journal.note(self._record(row, TierName.GLACIER, where.place))
                 self._let_go(shadow)
                 if previous is not None and where.place not in (previous.place, previous.archived):
-                    self._hierarchy.mover.let_archive_go(previous, record.version)
+                    self._hierarchy.mover.let_archive_go(previous, gone)
