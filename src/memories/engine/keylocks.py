@@ -70,6 +70,11 @@ class KeyLocks:
                 slot.lock.release()
             self._retire(key, slot)
 
+    def mine(self, key: str) -> bool:
+        """Return whether this thread holds the lock of `key`."""
+        slot = self._locks.get(key)
+        return slot is not None and slot.holder == threading.get_ident()
+
     @contextmanager
     def attempt_all(self, keys: Iterable[str]) -> Iterator[Set[str]]:
         """Hold the locks of those of `keys` that nobody works on; yield which those are.

@@ -199,7 +199,9 @@ class Mover:
         """Move a victim down, or drop it if that is allowed."""
         with self._locks.attempt(victim.key) as free:
             if not free:
-                return Outcome.BUSY
+                # What this thread works on itself changes for no wait: the old version of the
+                # very key for which room is made, say.
+                return Outcome.STAYS if self._locks.mine(victim.key) else Outcome.BUSY
             if not self._current(victim):
                 return Outcome.GONE
             self._nesting.depth += 1

@@ -5,43 +5,60 @@ So neither the capacity nor the bound on dead bytes depends on how fast the back
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import TypeVar
 
 from memories.backends.disk.committer import NoRoomError
-from memories.backends.disk.compact import make_room
+from memories.backends.disk.compact import make_room, room_for
 from memories.backends.disk.translate import storage_error
 from memories.backends.disk.writer import Writer
-from memories.errors import TierFullError
+from memories.errors import MemoriesError, TierFullError
 from memories.units import format_size
 
 _HEAD_BYTES = 8 << 10  # More than the head of a record with the longest key.
 Done = TypeVar("Done")
 
 
-def admit(
-    writer: Writer, action: str, commit: Callable[[Writer], Done], *, head: bool = False
-) -> Done:
-    """Return `commit(writer)`, once there is room; a mere `head` is written in any case.
+def admit(writer: Writer, action: str, commit: Callable[[Writer, int], Done]) -> Done:
+    """Return `commit(writer, granted)`, once there is room for what it writes.
+
+    It is tried with nothing granted, and again with what it asked for, once that was made.
 
     Raises:
         TierFullError: what somebody still reads takes the room.
         StorageError: the disk failed; nothing has changed.
     """
-    root: Path = writer.layout.root
-    try:
-        if head and not writer.fits(_HEAD_BYTES):
-            make_room(writer, _HEAD_BYTES)
+    with ExitStack() as claim, reported(writer, action):
+        granted = 0
         while True:
             try:
-                return commit(writer)
+                return commit(writer, granted)
             except NoRoomError as wanted:
-                size = wanted.size
-            if not make_room(writer, size):
+                size = wanted.size  # More than was granted.
+            claim.close()
+            if not claim.enter_context(room_for(writer, size)):
                 raise TierFullError(_full(writer, action, size))
+            granted = size
+
+
+def admit_head(writer: Writer, action: str, commit: Callable[[Writer], Done]) -> Done:
+    """Return `commit(writer)`, which writes no more than a head: in any case, full or not."""
+    with reported(writer, action):
+        if not writer.fits(_HEAD_BYTES):
+            make_room(writer, _HEAD_BYTES)
+        return commit(writer)
+
+
+@contextmanager
+def reported(writer: Writer, action: str) -> Iterator[None]:
+    """Raise what the operating system says as StorageError."""
+    try:
+        yield
+    except MemoriesError:
+        raise
     except OSError as error:
-        raise storage_error(action, root, error) from error
+        raise storage_error(action, writer.layout.root, error) from error
 
 
 def _full(writer: Writer, action: str, size: int) -> str:

@@ -148,24 +148,33 @@ class Committer(ABC):
                 self._coming -= size
 
     def lean(self, size: int) -> bool:
-        """Return whether so few bytes are dead that `size` more may be written before upkeep."""
-        return self.ledger.dead + size <= self.ledger.live + CHURN_BYTES or self.graves.pins > 0
+        """Return whether so few bytes are dead that `size` more may be written before upkeep.
 
-    def require_room(self, size: int) -> None:
-        """Raise NoRoomError unless `size` bytes may be written now."""
-        if not (self.fits(size) and self.lean(size)):
+        What is written may kill as much, but not more than there is alive. So a store in which
+        upkeep has nothing left to do is lean for any size.
+        """
+        ledger = self.ledger
+        killed = min(size, ledger.live)
+        return ledger.dead + killed <= ledger.live + CHURN_BYTES or self.graves.pins > 0
+
+    def require_room(self, size: int, granted: int) -> None:
+        """Raise NoRoomError unless `size` bytes may be written now.
+
+        `granted` bytes are the caller's: `claimed` for him by whoever made room.
+        """
+        if size > granted and not (self.fits(size) and self.lean(size)):
             raise NoRoomError(size)
 
     # -- commits ---------------------------------------------------------------------------------
 
-    def write(self, record: Record, frame: Frame) -> Record:
-        """Keep a frame; see `Backend.write`."""
+    def write(self, record: Record, frame: Frame, granted: int = 0) -> Record:
+        """Keep a frame; see `Backend.write`. `granted` bytes are claimed for it already."""
         length = sum([buffer.nbytes for buffer in frame])
         if length >= self.scale.large:
-            return self._write_large(record, frame, length)
+            return self._write_large(record, frame, length, granted)
         with self.lock:
             self._mend()
-            self.require_room(length)
+            self.require_room(length, granted)
             old = self.row(record.key)
             if old is not None and old.record.version > record.version:
                 return record if old.kind == TOMBSTONE else old.record
@@ -196,7 +205,7 @@ class Committer(ABC):
         if self._full:
             self._sync_or_undo(*entered)
 
-    def amend(self, record: Record) -> Record:
+    def amend(self, record: Record, granted: int = 0) -> Record:
         """Journal `record` for the version that lies here already; its frame stays where it is."""
         with self.lock:
             self._mend()
@@ -205,7 +214,7 @@ class Committer(ABC):
                 raise ValueError(f"{record.key!r} is not at version {record.version}")
             if old.kind == INLINE:
                 frame = [self.reading.read(old.record)]
-                self.require_room(frame[0].nbytes)
+                self.require_room(frame[0].nbytes, granted)
                 row = self._append_inline(record, frame, frame[0].nbytes, oldest_of(old))
             else:
                 row = self._append_head(old.kind, record, oldest_of(old))
@@ -214,11 +223,12 @@ class Committer(ABC):
             self._sync_or_undo((old, row))
         return row.record
 
-    def _write_large(self, record: Record, frame: Frame, length: int) -> Record:
+    def _write_large(self, record: Record, frame: Frame, length: int, granted: int) -> Record:
         with ExitStack() as claim:
             with self.lock:
-                self.require_room(length)
-                claim.enter_context(self.claimed(length))
+                self.require_room(length, granted)
+                if length > granted:
+                    claim.enter_context(self.claimed(length))
             return self._keep_large(record, frame, length)
 
     def _keep_large(self, record: Record, frame: Frame, length: int) -> Record:

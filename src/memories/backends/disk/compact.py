@@ -9,6 +9,7 @@ from __future__ import annotations
 import heapq
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Set
+from contextlib import ExitStack, contextmanager
 from operator import itemgetter
 
 from memories.backends.disk import manifest as manifests
@@ -71,24 +72,42 @@ def compact(writer: Writer, pace: Pace) -> None:
 
 
 def make_room(writer: Writer, size: int) -> bool:
-    """Give dead bytes back until `size` more may be written; return whether they may be.
+    """Give dead bytes back until `size` more may be written; return whether they may be."""
+    with room_for(writer, size) as made:
+        return made
 
-    What is dead under an open view or a mapping stays, and so does the room it takes. Nobody
-    else may take what is given back meanwhile: who writes most would starve the others.
+
+@contextmanager
+def room_for(writer: Writer, size: int) -> Iterator[bool]:
+    """Give dead bytes back until `size` more fit, and claim these for the length of the block.
+
+    Yields whether they fit. That is the last word: whoever writes them in the block is granted
+    them and asks nothing else, so that nobody waits for what upkeep believes to be done. What is
+    dead under an open view or a mapping stays, and so does the room it takes.
     """
-    if writer.graves.pins:
-        return writer.fits(size)
-    writer.sync()
+    with ExitStack() as claim:
+        if not writer.graves.pins:
+            writer.sync()
+        with writer.tidying:  # One at a time: two claims that fit one by one may not together.
+            claim.enter_context(writer.claimed(size))
+            if not writer.graves.pins:
+                _give_back(writer, size)
+            made = writer.fits(0)
+            if not made:
+                claim.close()
+        yield made
+
+
+def _give_back(writer: Writer, size: int) -> None:
+    """Do what upkeep can for `size` bytes that are claimed."""
     sealed = 0
-    with writer.tidying, writer.claimed(size):
-        while not (writer.fits(0) and writer.lean(size)):
-            if _empty_one(writer, lambda: None, pressed=True, last=not writer.fits(0)):
-                continue
-            if sealed and (writer.fits(0) or sealed == SEALS):
-                break
-            sealed += 1
-            writer.checkpoint(seal=True)
-        return writer.fits(0)
+    while not (writer.fits(0) and writer.lean(size)):
+        if _empty_one(writer, lambda: None, pressed=True, last=not writer.fits(0)):
+            continue
+        if sealed and (writer.fits(0) or sealed == SEALS):
+            return
+        sealed += 1
+        writer.checkpoint(seal=True)
 
 
 def _empty_one(writer: Writer, pace: Pace, *, pressed: bool, last: bool = False) -> bool:

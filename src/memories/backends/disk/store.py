@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from memories.backends.base import Problem, Usage
-from memories.backends.disk.admission import admit
+from memories.backends.disk.admission import admit, admit_head, reported
 from memories.backends.disk.blocks import RunDamagedError
 from memories.backends.disk.check import run_check
 from memories.backends.disk.compact import make_room
@@ -25,7 +25,6 @@ from memories.backends.disk.reading import GoneError
 from memories.backends.disk.role import Role
 from memories.backends.disk.translate import storage_error
 from memories.backends.disk.view import View
-from memories.backends.disk.writer import Writer
 from memories.entry import Record
 from memories.errors import (
     CorruptDataError,
@@ -84,7 +83,9 @@ class DiskBackend(Role):
             TierFullError: dead bytes that somebody still reads take what it needs.
         """
         return admit(
-            self._writing(), f"store {record.key!r}", lambda writer: writer.write(record, frame)
+            self._writing(),
+            f"store {record.key!r}",
+            lambda writer, granted: writer.write(record, frame, granted),
         )
 
     def read(self, record: Record) -> memoryview:
@@ -117,12 +118,7 @@ class DiskBackend(Role):
 
     def remove(self, key: str, version: int) -> None:
         """Append a tombstone to the log; nothing but a failing disk keeps it from that."""
-        admit(
-            self._writing(),
-            f"remove {key!r}",
-            lambda writer: writer.remove(key, version),
-            head=True,
-        )
+        admit_head(self._writing(), f"remove {key!r}", lambda writer: writer.remove(key, version))
 
     def scan(self, prefix: str = "", after: str = "") -> Iterator[Record]:
         """Yield records in key order, as of one moment."""
@@ -161,14 +157,16 @@ class DiskBackend(Role):
         if self._read_only or self._forked:
             return
         self._lending().settle()
-        admit(self._writing(), "sync", Writer.sync)
+        writer = self._writing()
+        with reported(writer, "sync"):
+            writer.sync()
 
     # -- beyond the contract ---------------------------------------------------------------------
 
     def note(self, record: Record) -> Record:
         """Journal a record whose frame another backend keeps; `find` and `scan` return it."""
-        return admit(
-            self._writing(), f"note {record.key!r}", lambda writer: writer.note(record), head=True
+        return admit_head(
+            self._writing(), f"note {record.key!r}", lambda writer: writer.note(record)
         )
 
     def amend(self, record: Record) -> Record:
@@ -176,7 +174,11 @@ class DiskBackend(Role):
         writer = self._writing()
         if writer.lent is not None and writer.lent.amend(record):
             return record
-        return admit(writer, f"amend {record.key!r}", lambda writer: writer.amend(record))
+        return admit(
+            writer,
+            f"amend {record.key!r}",
+            lambda writer, granted: writer.amend(record, granted),
+        )
 
     @contextmanager
     def view(self) -> Iterator[View]:
@@ -213,7 +215,9 @@ class DiskBackend(Role):
 
     def make_room(self, size: int) -> bool:
         """Give dead bytes back until `size` more may lie here; return whether they may."""
-        return admit(self._writing(), "make room", lambda writer: make_room(writer, size))
+        writer = self._writing()
+        with reported(writer, "make room"):
+            return make_room(writer, size)
 
     def check(self, *, repair: bool = False, progress: Step | None = None) -> list[Problem]:
         """Verify the index, the log and every frame; see `check.py` for what is mended how."""

@@ -1,0 +1,206 @@
+"""A value of any size comes through every tier, move, snapshot and node, or is refused at once.
+
+Nothing may depend on a size that somebody thought of: the sweep goes in steps of three, with room
+for everything, and with hardly more than the value itself needs. `make torture` goes on to 3 GB.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tests.nodes.fixtures import node as node
+from xxhash import xxh3_64_intdigest
+
+from memories import DistributedMemoryManager, MemoryManager, TierFullError
+from memories.backends.disk import DiskBackend
+from memories.cluster.local import LocalServer
+from memories.testing.backends import frame_for, record_for
+
+TIERS = ("hot", "warm", "cold", "glacier")
+SLICE = [0, *(3**power for power in range(16))]  # To 14 MB.
+ABOVE = 210_000_000  # More than the dead bytes that a store puts up with.
+SLOWEST = 10e6  # Bytes a second; what is slower hangs.
+
+
+@contextmanager
+def soon(size: int, what: str) -> Iterator[None]:
+    """Fail if the body takes longer than any machine needs for `size` bytes."""
+    started = time.monotonic()
+    yield
+    took = time.monotonic() - started
+    assert took < 5 + size / SLOWEST, f"{what} of {size} bytes took {took:.1f} s"
+
+
+def content(size: int, seed: int = 0) -> np.ndarray[Any, Any]:
+    """Return bytes that do not compress."""
+    block = np.random.default_rng(seed).integers(0, 256, min(size, 1 << 20), np.uint8)
+    whole = np.resize(block, size)
+    whole[:: 1 << 20] ^= np.arange(len(whole[:: 1 << 20]), dtype=np.uint8)
+    return whole
+
+
+def digest(array: np.ndarray[Any, Any]) -> tuple[int, int]:
+    return array.nbytes, xxh3_64_intdigest(np.ascontiguousarray(array))
+
+
+def roomy(size: int) -> list[int]:
+    """Return capacities in which several such values have room."""
+    return [4 * size + 50_000_000] * 3
+
+
+def tight(size: int) -> list[int]:
+    """Return capacities that hold one such value, and what a disk needs besides."""
+    return [size + 4_000, size + 4_000, int(1.1 * size) + 200_000]
+
+
+class Sweep:
+    """One size, through everything that a manager does with a value."""
+
+    def __init__(self, root: Path, size: int, capacities: list[int], *, spare: bool) -> None:
+        self._root, self._size, self._spare = root, size, spare
+        self._sizes = [f"{capacity} B" for capacity in capacities]
+        self._value = content(size)
+        self._digest = digest(self._value)
+
+    def run(self) -> None:
+        """Go through all of it."""
+        with self._opened() as manager:
+            for tier in TIERS:
+                self._do(
+                    manager, f"store to {tier}", lambda m, t=tier: m.store("k", self._value, t)
+                )
+                self._do(manager, "delete", lambda m: m.delete("k"))
+            self._do(manager, "store", lambda m: m.store("k", self._value))
+            for tier in ("hot", "warm", "cold", "hot", "glacier", "cold", "glacier", "warm"):
+                self._do(manager, f"move to {tier}", lambda m, t=tier: m.migrate("k", t))
+                self._holds(manager)
+            self._overwrite(manager)
+            self._do(manager, "flush", lambda m: m.flush())
+            self._displace(manager)
+            self._snapshot(manager)
+            self._do(manager, "flush", lambda m: m.flush())
+        with self._opened() as manager:
+            self._holds(manager)
+            assert [] == manager.check()
+
+    def _opened(self) -> MemoryManager:
+        return MemoryManager(
+            *self._sizes, True, storage_path=self._root / "store", migration=False
+        )  # fmt: skip
+
+    def _do(
+        self, manager: MemoryManager, what: str, action: Callable[[MemoryManager], object]
+    ) -> bool:
+        """Return whether it was done; with little room it may be refused, but at once."""
+        with soon(self._size, what):
+            try:
+                action(manager)
+            except TierFullError:
+                assert not self._spare, what
+                return False
+        return True
+
+    def _holds(self, manager: MemoryManager) -> None:
+        with soon(self._size, "retrieve"):
+            assert self._digest == digest(manager.retrieve("k"))
+
+    def _overwrite(self, manager: MemoryManager) -> None:
+        """Old or new, in every tier, and never both."""
+        other = content(self._size, seed=1)
+        for tier in TIERS:
+            if self._do(manager, f"overwrite in {tier}", lambda m, t=tier: m.store("k", other, t)):
+                assert digest(other) == digest(manager.retrieve("k"))
+                self._do(manager, "overwrite", lambda m: m.store("k", self._value))
+                self._holds(manager)
+
+    def _displace(self, manager: MemoryManager) -> None:
+        """Others of its size come, and it sinks as far as that takes."""
+        self._do(manager, "move to hot", lambda m: m.migrate("k", "hot"))
+        for number in range(3):
+            what = f"store of another ({number})"
+            other = content(self._size, seed=number + 2)
+            self._do(manager, what, lambda m, n=number, o=other: m.store(f"other{n}", o, "hot"))
+            self._holds(manager)
+        for number in range(3):
+            if f"other{number}" in manager:
+                manager.delete(f"other{number}")
+
+    def _snapshot(self, manager: MemoryManager) -> None:
+        path = self._root / "snapshot.npz"
+        with soon(self._size, "create a snapshot"):
+            manager.create_snapshot(path)
+        manager.clear()
+        assert "k" not in manager
+        if self._do(manager, "restore a snapshot", lambda m: m.restore_snapshot(path)):
+            self._holds(manager)
+        else:
+            manager.store("k", self._value)
+        path.unlink()
+
+
+def through_nodes(node: LocalServer, sizes: list[int]) -> None:
+    """Store, read and delete a value of each size on a node."""
+    with DistributedMemoryManager(nodes=[node.name], replication_factor=1) as manager:
+        for size in sizes:
+            value = content(size)
+            with soon(size, "store, retrieve and delete on a node"):
+                manager.store_distributed("k", value)
+                assert digest(value) == digest(manager.retrieve_distributed("k"))
+                manager.delete_distributed("k")
+
+
+@pytest.mark.parametrize("size", SLICE)
+def test_a_value_of_any_size_comes_through(tmp_path: Path, size: int) -> None:
+    """There is room for several of its kind, so nothing is refused."""
+    Sweep(tmp_path, size, roomy(size), spare=True).run()
+
+
+@pytest.mark.parametrize("size", SLICE[1:])
+def test_a_value_that_hardly_fits_comes_through_or_is_refused(tmp_path: Path, size: int) -> None:
+    """Whoever makes room and whoever waits for it agree, also where there is hardly any."""
+    Sweep(tmp_path, size, tight(size), spare=False).run()
+
+
+def test_a_value_of_any_size_comes_through_a_node(node: LocalServer) -> None:
+    """Below a chunk, and of many."""
+    through_nodes(node, SLICE)
+
+
+@pytest.mark.parametrize("way", ["store", "migrate", "displace", "cleanup"])
+def test_a_large_value_comes_to_an_empty_cold_tier(tmp_path: Path, way: str) -> None:
+    """There is hardly anything alive beside it, so what it may leave dead is less than its size."""
+    value = content(ABOVE)
+    with (
+        MemoryManager(
+            "500 MB", "250 MB", "2 GB", storage_path=tmp_path, eviction_policy="lru",
+            migration=False,
+        ) as manager,
+        soon(ABOVE, way),
+    ):  # fmt: skip
+        manager.store("x", value, "cold" if way == "store" else "warm")
+        if way == "migrate":
+            manager.migrate("x", "cold")
+        elif way == "displace":
+            manager.store("y", value[: ABOVE // 2], "warm")
+        assert way == "cleanup" or "cold" == manager.get_tier("x")
+        manager.cleanup()
+    with MemoryManager("500 MB", "250 MB", "2 GB", storage_path=tmp_path) as manager:
+        assert digest(value) == digest(manager.retrieve("x"))
+
+
+def test_what_is_written_over_and_over_waits_for_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each write is larger than all that is alive besides, and kills the one before it."""
+    monkeypatch.setattr("memories.backends.disk.committer.CHURN_BYTES", 1_000_000)
+    with DiskBackend(tmp_path / "s", capacity_bytes=60_000_000) as backend, soon(0, "churn"):
+        for version, size in enumerate([3_000_000, 5_000_000, 20, 9_000_000, 4, 15_000_000] * 3):
+            backend.write(record_for("k", version + 1), frame_for(bytes(size)))
+            backend.write(record_for("small", version + 1), frame_for(bytes(700)))
+        assert [] == backend.check()
