@@ -24,7 +24,7 @@ MAX_LINES = 800
 LAYERS = (
     ("errors", "_version"),
     ("clock", "histogram", "keys", "locks", "logs", "optional", "units", "writeback"),
-    ("progress",),
+    ("periodic", "progress"),
     ("entry",),
     ("events", "front", "rules", "sizing", "traces"),
     ("config",),

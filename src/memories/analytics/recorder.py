@@ -14,9 +14,9 @@ from types import MethodType
 from memories.analytics.history import MIN_POINTS, History, Point
 from memories.analytics.sample import Sample
 from memories.analytics.series import Series, series_of
-from memories.analytics.ticker import Ticker
 from memories.errors import InvalidOptionError
 from memories.locks import new_lock
+from memories.periodic import Periodic
 
 MIN_INTERVAL_SECONDS = 0.001
 
@@ -49,22 +49,22 @@ class Analytics:
         self._history = History(history, interval_seconds)
         self._lock = new_lock()
         self._started_at = monotonic()
-        self._ticker = Ticker(self.look, interval_seconds, "analytics")
+        self._thread = Periodic(self.look, "analytics", seconds=interval_seconds)
         self.look()
 
     def start(self) -> None:
         """Start the thread."""
-        self._ticker.start()
+        self._thread.start()
 
-    def look(self) -> bool:
-        """Take a sample now; False when its source is gone."""
+    def look(self) -> None:
+        """Take a sample now; when its source is gone that was the last."""
         with self._lock:
             sample = self._sample()
-            if sample is None:
-                return False
-            at = self._monotonic() - self._started_at
-            self._history.add(Point(at, sample))
-            return True
+            if sample is not None:
+                at = self._monotonic() - self._started_at
+                self._history.add(Point(at, sample))
+        if sample is None:
+            self._thread.stop()
 
     def series(self, window: float | None = None) -> Series:
         """Return equal-length lists, the last point taken now unless sampling has been stopped.
@@ -74,7 +74,7 @@ class Analytics:
         latest two seconds that hot or warm answered, NaN where there were none. With `window`
         only the latest so many seconds.
         """
-        if not self._ticker.stopped:
+        if not self._thread.stopped:
             self.look()
         with self._lock:
             points = self._history.points()
@@ -82,7 +82,7 @@ class Analytics:
 
     def stop(self) -> None:
         """End the thread; what was sampled can still be read. Idempotent."""
-        self._ticker.stop()
+        self._thread.stop()
 
 
 def _weakly(sample: Callable[[], Sample]) -> Callable[[], Sample | None]:

@@ -6,8 +6,8 @@ its mark is brought back, by a thread of ours, so that no caller waits for eithe
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Any
 
 from memories.clock import Clock
@@ -30,6 +30,7 @@ from memories.cluster.versions import new_client
 from memories.cluster.wire import ReplyError
 from memories.errors import InvalidOptionError, UnavailableError
 from memories.logs import logger
+from memories.periodic import Runner
 from memories.progress import Progress
 
 _LOOK_SECONDS = 2.0  # How often the marks of all nodes are looked at, traffic or not.
@@ -52,7 +53,7 @@ class PlainService(Service):
             addresses, copies, monotonic=clock.monotonic, allow_eviction=allow_eviction
         )
         self._strangers: set[str] = set()
-        self._rejoining: dict[str, threading.Thread] = {}
+        self._rejoining: dict[str, Runner] = {}
         self._looked_at = 0.0
         self.registers = PlainRegisters(
             self.members,
@@ -125,9 +126,8 @@ class PlainService(Service):
         names = {*(roster.coming or roster.nodes)} - {name}
         change_members(self.members, sorted(names), lambda: self._repair(False), progress)
 
-    def close(self) -> None:
-        """End threads and connections."""
-        super().close()
+    def disconnect(self) -> None:
+        """Close all connections."""
         self.members.close()
 
     def _repair(self, deep: bool) -> Repair:
@@ -174,9 +174,7 @@ class PlainService(Service):
         node = self.members.nodes[name]
         if node.usable and (under_way is None or not under_way.is_alive()):
             # Of its own and not a worker: an interpreter that ends waits for its workers.
-            thread = threading.Thread(
-                target=self._rejoin, args=(node,), name="memories-nodes-rejoin", daemon=True
-            )
+            thread = Runner(partial(self._rejoin, node), "nodes-rejoin")
             self._rejoining[name] = thread
             thread.start()
 

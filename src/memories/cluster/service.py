@@ -7,7 +7,6 @@ nodes and brings back those that restarted.
 from __future__ import annotations
 
 import os
-import threading
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
@@ -22,7 +21,7 @@ from memories.cluster.report import RepairReport
 from memories.cluster.store import FrameStore
 from memories.cluster.tracking import Cover, Tracker
 from memories.errors import ClosedError, ForkedError
-from memories.logs import logger
+from memories.periodic import Ended, Periodic
 from memories.progress import Progress
 
 WORKERS = 32  # Threads are made as they are needed.
@@ -38,7 +37,8 @@ class Service(ABC):
         self.clock = clock
         self.executor = ThreadPoolExecutor(WORKERS, thread_name_prefix="memories-nodes")
         self.forked = False
-        self._ended = threading.Event()
+        self._ended = Ended()
+        self._keeper = Periodic(self.tend, "nodes-keeper", seconds=_KEEPER_SECONDS)
         self._near: Near | None = None
         self._tracker: Tracker | None = None
         _services.add(self)
@@ -50,10 +50,7 @@ class Service(ABC):
 
     def start(self) -> None:
         """Begin to look after the nodes, until the service is closed or forgotten."""
-        arguments = (weakref.ref(self), self._ended)
-        threading.Thread(
-            target=_keep, args=arguments, name="memories-nodes-keeper", daemon=True
-        ).start()
+        self._keeper.start()
 
     def listen(self, near: Near) -> None:
         """Keep `near` right, from what the nodes say of writes."""
@@ -111,10 +108,17 @@ class Service(ABC):
     def close(self) -> None:
         """End threads and connections. Idempotent."""
         self._ended.set()
+        self._keeper.stop(0.0)
+        self.executor.shutdown(wait=False, cancel_futures=True)
+        self.disconnect()  # Whoever waits for an answer is told at once.
+        self._keeper.stop()
         if self._tracker is not None:
             self._tracker.stop()
-        self.executor.shutdown(wait=False, cancel_futures=True)
         _services.discard(self)
+
+    @abstractmethod
+    def disconnect(self) -> None:
+        """Close all connections."""
 
     def after_fork(self) -> None:
         """In a forked child: leave the parent's threads and connections alone."""
@@ -129,20 +133,6 @@ class _Services(weakref.WeakSet[Service]):
 
 
 _services = _Services()
-
-
-def _keep(reference: weakref.ref[Service], ended: threading.Event) -> None:
-    while not ended.wait(_KEEPER_SECONDS):
-        service = reference()
-        if service is None:
-            return
-        try:
-            service.tend()
-        except Exception:
-            if ended.is_set():
-                return  # It was closed under our hands.
-            logger.exception("looking after the nodes failed, and is tried again")
-        del service
 
 
 def _after_fork() -> None:

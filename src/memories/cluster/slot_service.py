@@ -102,9 +102,8 @@ class SlotService(Service):
         """Refuse: see the message."""
         raise InvalidOptionError(_OWN_TOOL)
 
-    def close(self) -> None:
-        """End threads and connections."""
-        super().close()
+    def disconnect(self) -> None:
+        """Close all connections."""
         self.shards.close()
 
     def _probe(self, node: Node, *, strict: bool = False) -> None:

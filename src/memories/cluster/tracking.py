@@ -6,7 +6,6 @@ a ping that came later, so an answered ping vouches for everything up to the mom
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
@@ -16,7 +15,7 @@ from memories.cluster.node import CALL_SECONDS, CONNECT_SECONDS, Node
 from memories.cluster.register import PREFIX, key_of
 from memories.cluster.wire import ReplyError
 from memories.errors import ClosedError, UnavailableError
-from memories.logs import logger
+from memories.periodic import Ended, Periodic
 
 PING_SECONDS = 0.25
 _SILENCE_SECONDS = 1.0  # A node that leaves a ping unanswered for so long is not heard any more.
@@ -59,10 +58,8 @@ class Tracker:
         self._covers = covers
         self._monotonic = monotonic
         self._ears: dict[str, _Ear] = {}
-        self._ended = threading.Event()
-        self._thread = threading.Thread(
-            target=self._run, name="memories-nodes-tracker", daemon=True
-        )
+        self._ended = Ended()
+        self._thread = Periodic(self._listen, "nodes-tracker", seconds=0.0)
 
     def start(self) -> None:
         """Begin to listen."""
@@ -71,19 +68,21 @@ class Tracker:
     def stop(self) -> None:
         """Stop listening; copies are not fresh any more."""
         self._ended.set()
+        if self._thread.stop():
+            self._stop_listening()
         self._near.end()
 
-    def _run(self) -> None:
+    def _listen(self) -> None:
         try:
-            while not self._ended.is_set():
-                self._turn()
-        except Exception:
-            if not self._ended.is_set():
-                logger.exception("nobody listens to the nodes any more; every read asks them")
-        finally:
-            self._near.end()
-            for ear in self._ears.values():
-                ear.connection.close()
+            self._turn()
+        except BaseException:
+            # Until it succeeds again nobody listens, and every read asks the nodes.
+            self._stop_listening()
+            raise
+
+    def _stop_listening(self) -> None:
+        for name in list(self._ears):
+            self._lose(name)
 
     def _turn(self) -> None:
         """Ping everyone once, and hear what they say until the next time."""
@@ -153,6 +152,7 @@ class Tracker:
 
     def _lose(self, name: str) -> None:
         self._ears.pop(name).connection.close()
+        self._near.until = 0.0  # What it vouched for is not known any more.
         self._near.doubt()
 
     def _renew(self) -> None:

@@ -14,6 +14,8 @@ from collections.abc import Callable, Sequence
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
+from memories.periodic import Runner
+
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -89,8 +91,8 @@ class _Crew:
 
     def _hire(self) -> bool:
         try:
-            threading.Thread(target=self._help, name="memories-crew", daemon=True).start()
-        except RuntimeError:  # No more threads, or the interpreter ends: then without help.
+            Runner(self._help, "crew").start()
+        except (RuntimeError, MemoryError):  # No more threads, or the end: then without help.
             return False
         return True
 

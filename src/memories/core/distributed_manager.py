@@ -6,7 +6,6 @@ frames and back; everything else about nodes is `cluster`.
 
 from __future__ import annotations
 
-import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -29,6 +28,7 @@ from memories.errors import InvalidOptionError, KeyNotFoundError
 from memories.front import EXACT_HITS
 from memories.keys import check_key
 from memories.parcel import Parcel
+from memories.periodic import Runner
 
 
 class DistributedMemoryManager(MemoryManager):
@@ -319,4 +319,4 @@ def _raise_first(results: Mapping[str, Any]) -> None:
 
 def _close_soon(service: Service) -> None:
     if not service.closed:
-        threading.Thread(target=service.close, name="memories-nodes-end").start()
+        Runner(service.close, "nodes-end", daemon=False).start()

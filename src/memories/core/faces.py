@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from memories.analytics import Series
 from memories.analytics.document import Document
-from memories.analytics.ticker import Ticker
 from memories.core.lifecycle import Engine
+from memories.periodic import Periodic
 
 if TYPE_CHECKING:
     from memories.core.explain import Explanation
@@ -116,9 +116,9 @@ class ManagerSource:
         self._manager = weakref.ref(manager)
         self._nodes: Mapping[str, Any] | None = None
         # Nodes are asked over the network, so not while a page waits.
-        self._ticker = Ticker(self._ask_nodes, NODES_SECONDS, "nodes")
+        self._thread = Periodic(self._ask_nodes, "nodes", seconds=NODES_SECONDS)
         if hasattr(manager, "get_node_status"):
-            self._ticker.start()
+            self._thread.start()
 
     def document(self) -> Mapping[str, Any]:
         """Return what is known now."""
@@ -153,12 +153,8 @@ class ManagerSource:
             raise ClosedError("the manager is gone")
         return manager
 
-    def _ask_nodes(self) -> bool:
-        manager = self._manager()
-        if manager is None:
-            return False
-        self._nodes = {name: dict(state) for name, state in manager.get_node_status().items()}
-        return True
+    def _ask_nodes(self) -> None:
+        self._nodes = {name: dict(state) for name, state in self._alive().get_node_status().items()}
 
 
 def explanation_document(found: Explanation) -> dict[str, Any]:

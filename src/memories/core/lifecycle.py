@@ -7,7 +7,6 @@ a fork and at the interpreter's exit without `cleanup()` is defined here.
 from __future__ import annotations
 
 import os
-import threading
 import weakref
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -36,6 +35,7 @@ from memories.errors import ArchivedError
 from memories.history import History
 from memories.migration.migrator import Migrator
 from memories.migration.prefetching import Prefetching
+from memories.periodic import Runner
 from memories.progress import Progress, counted
 from memories.statistics import Statistics, Stats
 from memories.units import format_size, limit_words, parse_size
@@ -334,7 +334,7 @@ class Engine:
 
 def _abandon_soon(engine: Engine) -> None:
     if engine.hierarchy.state in (State.OPEN, State.READ_ONLY):
-        threading.Thread(target=engine.abandon, name="memories-end").start()
+        Runner(engine.abandon, "end", daemon=False).start()
 
 
 def _after_fork() -> None:

@@ -16,7 +16,6 @@ from memories.analytics.figures import Figures
 from memories.analytics.hotkeys import HotKeys
 from memories.analytics.series import Series
 from memories.analytics.telemetry import write_document, write_series
-from memories.analytics.ticker import Ticker
 from memories.clock import Clock
 from memories.engine.hierarchy import Hierarchy
 from memories.engine.state import State
@@ -24,6 +23,7 @@ from memories.errors import InvalidOptionError
 from memories.history import History
 from memories.locks import new_lock
 from memories.logs import logger
+from memories.periodic import Periodic
 from memories.statistics import Stats
 
 TELEMETRY_SECONDS = 1.0
@@ -64,10 +64,10 @@ class Observatory:
         self._news: tuple[object, ...] = ()
         self._analytics: Analytics | None = None
         self._figures: Figures | None = None
-        self._ticker = Ticker(self._keep, TELEMETRY_SECONDS, "telemetry")
+        self._thread = Periodic(self._keep, "telemetry", seconds=TELEMETRY_SECONDS)
         if directory is not None:
             self._keep()
-            self._ticker.start()
+            self._thread.start()
 
     def enable(self, interval: float, history: int) -> None:
         """Start sampling, from the beginning if it was on already."""
@@ -119,7 +119,7 @@ class Observatory:
 
     def stop(self) -> None:
         """End the threads, and say in the files that there will be no more."""
-        self._ticker.stop()
+        self._thread.stop()
         self._attempt(self._write_last)
         if self._analytics is not None:
             self._analytics.stop()
@@ -128,10 +128,11 @@ class Observatory:
         assert self._figures is not None, "it is made before the first sample"
         return self._figures.sample(self._stats(), self._clock.monotonic())
 
-    def _keep(self) -> bool:
-        """Write the files if there is something new; False once there is nowhere to write to."""
+    def _keep(self) -> None:
+        """Write the files if there is something new, for as long as there is a place for them."""
         self._attempt(self._write_news)
-        return self._directory is not None
+        if self._directory is None:
+            self._thread.stop()
 
     def _write_news(self, directory: Path) -> None:
         document = self.document()

@@ -7,7 +7,6 @@ written by a thread of its own; what comes too fast for it is counted as lost.
 from __future__ import annotations
 
 import os
-import threading
 from collections import deque
 from pathlib import Path
 from types import TracebackType
@@ -16,8 +15,10 @@ from typing import Self
 from memories.clock import Clock
 from memories.engine.hierarchy import Hierarchy
 from memories.engine.watch import Watch
-from memories.errors import InvalidOptionError
+from memories.errors import InvalidOptionError, StorageError
 from memories.events import READS_AT_ONCE
+from memories.logs import logger
+from memories.periodic import Periodic
 from memories.policies.hashing import digest
 from memories.traces import Access, jsonl_line
 from memories.units import parse_size
@@ -63,40 +64,69 @@ class Recording:
         self._started_at = clock.monotonic()
         self._waiting: deque[Access] = deque()
         self._file = Path(path).open("w", encoding="utf-8")  # noqa: SIM115 - the thread closes it.
-        self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="memories-trace", daemon=True)
+        self._failure: OSError | None = None
+        self._goes_on = True
+        self._thread = Periodic(self._look, "trace", seconds=WRITE_SECONDS)
         hierarchy.catalog.hide_from_front(self._records)
         hierarchy.events.reads_at_once = 1  # Or they would come after hits that they preceded.
         watch.listen(self._note, list(hierarchy.catalog.entries.values()))
         self._thread.start()
 
     def stop(self) -> None:
-        """Write what is left and close the file. Idempotent."""
-        self._stopped.set()
-        if self._thread is not threading.current_thread():
-            self._thread.join()
+        """Write what is left and close the file. Idempotent.
+
+        Raises:
+            StorageError: the trace could not be written, and ended before this.
+        """
+        if not self._thread.stop():
+            raise StorageError(f"the disk does not answer; {self._file.name} lacks its end")
+        self._end()
+        failure, self._failure = self._failure, None
+        if failure is not None:
+            raise StorageError(
+                f"the trace {self._file.name} ended after {self.written} accesses: {failure}"
+            ) from failure
 
     def _records(self, key: str) -> bool:
         return digest(key) < self._below
 
     def _note(self, key: str, size: int, read: bool) -> None:
         del read
-        if not self._records(key) or self._stopped.is_set():
+        if not self._records(key) or not self._goes_on:
             return
         if len(self._waiting) >= MAX_WAITING:
             self.lost += 1
         else:
             self._waiting.append(Access(self._clock.monotonic() - self._started_at, key, size))
 
-    def _run(self) -> None:
-        with self._file:
-            while not self._stopped.wait(WRITE_SECONDS) and self._write():
-                pass
-            self._hierarchy.catalog.hide_from_front(None)
-            self._hierarchy.events.reads_at_once = READS_AT_ONCE
-            self._watch.listen(None, ())
-            self._stopped.set()
-            self._write()
+    def _end(self) -> None:
+        """Listen no more, write what is left and close the file."""
+        if not self._goes_on:
+            return
+        self._goes_on = False
+        self._hierarchy.catalog.hide_from_front(None)
+        self._hierarchy.events.reads_at_once = READS_AT_ONCE
+        self._watch.listen(None, ())
+        try:
+            with self._file:
+                self._write()
+        except OSError as error:
+            self._fail(error)
+
+    def _look(self) -> None:
+        try:
+            if self._write():
+                return
+        except OSError as error:
+            self._fail(error)
+        self._end()
+        self._thread.stop()
+
+    def _fail(self, error: OSError) -> None:
+        self._waiting.clear()
+        if self._failure is None:
+            self._failure = error
+            logger.warning("the trace %s ends here: %s", self._file.name, error)
 
     def _write(self) -> bool:
         """Write what waits; False once the file is full."""

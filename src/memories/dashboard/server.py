@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import socket
-import threading
+import time
 from collections.abc import Collection
+from functools import partial
 from typing import Any
 from urllib.parse import quote
 
@@ -13,6 +14,7 @@ from memories.dashboard.guard import Guard
 from memories.dashboard.source import Source
 from memories.errors import StorageError, UnavailableError
 from memories.optional import require
+from memories.periodic import Runner
 
 START_SECONDS = 10.0
 STOP_SECONDS = 5.0
@@ -32,18 +34,15 @@ class Dashboard:
         shown = f"[{host}]" if ":" in host else host
         fragment = f"#token={quote(token)}" if token else ""
         self.url = f"http://{shown}:{port}/{fragment}"
-        self._thread = threading.Thread(
-            target=server.run, args=([listener],), name="memories-dashboard", daemon=True
-        )
+        self._thread = Runner(partial(server.run, [listener]), "dashboard")
 
     def start(self) -> None:
         """Start serving and return once it answers."""
         self._thread.start()
-        waited = threading.Event()
         for _ in range(int(START_SECONDS / 0.01)):
             if self._server.started or not self._thread.is_alive():
                 break
-            waited.wait(0.01)
+            time.sleep(0.01)
         if not self._server.started:
             self.stop()
             raise UnavailableError("the dashboard did not start; its log says why")
@@ -51,8 +50,7 @@ class Dashboard:
     def stop(self) -> None:
         """End the server. Idempotent."""
         self._server.should_exit = True  # The streams see it, too, and end in order.
-        if self._thread.is_alive():
-            self._thread.join(STOP_SECONDS)
+        self._thread.finish(STOP_SECONDS)
         self._listener.close()
 
     def wait(self) -> None:

@@ -6,7 +6,6 @@ attempt waits. The thread holds the hierarchy weakly, so that a forgotten manage
 
 from __future__ import annotations
 
-import threading
 import weakref
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -22,11 +21,11 @@ from memories.engine.watch import Watch
 from memories.entry import Cause, Entry, Record, TierName
 from memories.errors import MemoriesError, TierFullError
 from memories.events import Failed, Retrieved
-from memories.logs import logger
 from memories.migration.planner import Move, Planner, TierState
 from memories.migration.rotation import Rotation
 from memories.migration.settings import MigrationSettings
 from memories.parcel import Parcel
+from memories.periodic import STOP_SECONDS, Periodic
 
 MAX_PROMOTIONS = 1024  # Durable keys waiting to be promoted; more are dropped, not queued.
 PROMOTIONS_PER_TICK = 64
@@ -58,21 +57,17 @@ class Migrator:
         self._paused_until = self._settled_at = now
         self._aging: Iterator[str] | None = None  # Keys of the present round still to be looked at.
         self._age_at = now
-        self._stopped = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._thread = Periodic(self._turn, "migrator", seconds=settings.interval_seconds)
         if settings.promote:
             hierarchy.events.subscribe_reads(self._observe)
 
     def start(self) -> None:
         """Start the thread."""
-        self._thread = threading.Thread(target=self._run, name="memories-migrator", daemon=True)
         self._thread.start()
 
-    def stop(self, timeout: float = 30.0) -> None:
+    def stop(self, timeout: float = STOP_SECONDS) -> None:
         """End the thread after the move it is at."""
-        self._stopped.set()
-        if self._thread is not None and self._thread is not threading.current_thread():
-            self._thread.join(timeout)
+        self._thread.stop(timeout)
 
     def tick(self) -> None:
         """Look once, and move what should move."""
@@ -90,19 +85,17 @@ class Migrator:
         except (MemoriesError, OSError) as error:
             self._fail(hierarchy, error)
 
-    def _run(self) -> None:
-        while not self._stopped.wait(self.settings.interval_seconds):
-            try:
-                self.tick()
-            except Exception as error:
-                # A fault of ours must not end migration silently: say so, wait, and go on.
-                logger.exception("migration failed and will be tried again")
-                hierarchy = self._hierarchy()
-                if hierarchy is None:
-                    return
-                self._fail(hierarchy, error)
-            if self._hierarchy() is None:
-                return
+    def _turn(self) -> None:
+        hierarchy = self._hierarchy()
+        if hierarchy is None:
+            self._thread.stop()
+            return
+        try:
+            self.tick()
+        except BaseException as error:
+            # A fault of ours must not end migration silently: observers hear of it, and it goes on.
+            self._fail(hierarchy, error)
+            raise
 
     def _look(self, hierarchy: Hierarchy) -> None:
         now = self._clock.monotonic()

@@ -9,13 +9,11 @@ which has lain idle for longer than guesses usually wait to be read.
 
 from __future__ import annotations
 
-import threading
 import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from enum import Enum
-from queue import SimpleQueue
 
 from memories.engine.hierarchy import Hierarchy
 from memories.engine.state import State
@@ -23,7 +21,7 @@ from memories.entry import Cause, Entry, ExpiringEntry, Record, TierName
 from memories.errors import MemoriesError, TierFullError
 from memories.events import Event, Failed, Moved, Prefetched, Removed, Retrieved, Stored
 from memories.locks import new_lock
-from memories.logs import logger
+from memories.periodic import STOP_SECONDS, Bell, Ended, Periodic
 from memories.policies.predictors import Prefetcher
 
 WORKERS = 4  # So that one slow fetch from far away does not hold up the others.
@@ -76,16 +74,17 @@ class Prefetching:
         workers: int = WORKERS,
         worth_seconds: float = WORTH_SECONDS,
     ) -> None:
-        self._workers = workers
         self._worth_seconds = worth_seconds
         self._hierarchy = weakref.ref(hierarchy)
         self._clock = hierarchy.clock
         self._prefetcher = prefetcher
         self._notes: deque[tuple[_What, str]] = deque(maxlen=MAX_NOTES)
-        self._wake: SimpleQueue[bool] = SimpleQueue()
+        self._bell = Bell()  # Every ring is for one thread, whichever is free.
         self._lock = new_lock()
-        self._threads: list[threading.Thread] = []
-        self._stopped = threading.Event()
+        self._ended = Ended()
+        self._threads = [
+            Periodic(self._watch, f"prefetch-{at}", bell=self._bell) for at in range(workers)
+        ]
         self._watched = False  # Whether a thread will look at the notes without being woken.
         self._eager = 0  # Notes for which it is still worth being woken at once.
         self._probed = 0
@@ -114,16 +113,13 @@ class Prefetching:
             self._rouse()
         return count
 
-    def stop(self, timeout: float = 30.0) -> None:
+    def stop(self, timeout: float = STOP_SECONDS) -> None:
         """End the threads, each after the fetch it is at."""
-        with self._lock:
-            self._stopped.set()
-            threads, self._threads = self._threads, []
-        for _ in threads:
-            self._wake.put(False)
-        for thread in threads:
-            if thread is not threading.current_thread():
-                thread.join(timeout)
+        self._ended.set()
+        for thread in self._threads:
+            thread.stop(0.0)
+        for thread in self._threads:
+            thread.stop(timeout)
 
     def settle(self) -> None:
         """Learn from every note and fetch what is waiting, in this thread."""
@@ -159,35 +155,19 @@ class Prefetching:
     def _rouse(self) -> None:
         """Let a thread look at what there is to do, started if it is the first time."""
         self._watched = True
-        if not self._threads:
-            self._start()
-        if self._wake.empty():
-            self._wake.put(True)
-
-    def _start(self) -> None:
-        with self._lock:
-            if self._threads or self._stopped.is_set():
-                return
-            self._threads = [
-                threading.Thread(target=self._run, name=f"memories-prefetch-{at}", daemon=True)
-                for at in range(self._workers)
-            ]
-            for thread in self._threads:
-                thread.start()
-
-    def _run(self) -> None:
-        while self._wake.get():
-            self._watch()
+        for thread in self._threads:
+            thread.start()
+        self._bell.set()
 
     def _watch(self) -> None:
         """Learn in batches until there is nothing more; with evidence, until the next note."""
-        while not self._stopped.is_set():
+        while not self._ended.is_set():
             spent = self._work()
             if self._eager:
-                self._stopped.wait(EAGER_REST * spent)
+                self._ended.wait(EAGER_REST * spent)
                 self._watched = False
                 return
-            self._stopped.wait(max(REST * spent, BATCH_SECONDS))
+            self._ended.wait(max(REST * spent, BATCH_SECONDS))
             # A reader leaves its note first and looks whether there is a watch after that, so the
             # watch ends first and looks for notes after that: one of the two sees the other.
             self._watched = False
@@ -202,14 +182,14 @@ class Prefetching:
             self._learn(BATCH_NOTES)
             spent = time.thread_time() - started
             self._fetch_all()
-        except Exception as error:
-            # A fault of ours must not end prefetching silently: say so, and go on.
-            spent = time.thread_time() - started
-            logger.exception("fetching ahead failed")
+        except BaseException as error:
+            # Readers wake a thread again, and observers hear of it; the thread says the rest.
+            self._watched = False
             hierarchy = self._hierarchy()
             if hierarchy is not None:
                 now = self._clock.monotonic()
                 hierarchy.events.emit(Failed("", now, "fetch ahead", error))
+            raise
         return spent
 
     def _fetch_all(self) -> None:
@@ -267,7 +247,7 @@ class Prefetching:
         for guess in self._prefetcher.propose(key, size_of):
             self._eager = EAGER_NOTES
             self._jobs[guess.key] = _Job(size_of(guess.key) or 0, guessed=True)
-            self._wake.put(True)
+            self._bell.add()
 
     def _below(self, hierarchy: Hierarchy, key: str) -> Record | None:
         """Return the record of a key that may be brought up to warm, None for any other."""

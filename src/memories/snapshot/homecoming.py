@@ -6,7 +6,6 @@ stopped at any moment, and what cannot fit or cannot be read simply stays where 
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Generator
 
 from memories.engine.hierarchy import Hierarchy
@@ -15,6 +14,8 @@ from memories.engine.tier import Tier, version_of
 from memories.entry import Cause, Form, Record, TierName
 from memories.errors import ClosedError, MemoriesError, TierFullError
 from memories.events import Failed, Moved
+from memories.logs import logger
+from memories.periodic import STOP_SECONDS, Ended, Runner
 from memories.snapshot.chain import Chain
 from memories.snapshot.manifest import Row
 from memories.units import MAX_BYTES, format_size
@@ -32,13 +33,13 @@ class Homecoming:
         chain: Chain,
         since: int,
         *,
-        arrived: threading.Event,
+        arrived: Ended,
         verified: bool = False,
     ) -> None:
         self._hierarchy = hierarchy
         self._steps = _steps(hierarchy, chain, since, verified)
         self._arrived = arrived
-        self._thread: threading.Thread | None = None
+        self._thread: Runner | None = None
         self._stopped = False
 
     def run(self, most_bytes: int = MAX_BYTES, most_values: int = MAX_BYTES) -> bool:
@@ -56,8 +57,12 @@ class Homecoming:
 
         It begins once all that was lent lies in the store, where it can stay mapped.
         """
-        self._thread = threading.Thread(target=self._run, name="memories-restore", daemon=True)
-        self._thread.start()
+        self._thread = Runner(self._run, "restore")
+        try:
+            self._thread.start()
+        except (RuntimeError, MemoryError) as error:
+            logger.warning("what was restored stays in its file: %s", error)
+            self._thread = None
 
     def _run(self) -> None:
         while not (self._stopped or self._arrived.wait(_LOOK_SECONDS)):
@@ -67,9 +72,10 @@ class Homecoming:
     def stop(self) -> None:
         """Bring no more home, and let go of the file. Idempotent."""
         self._stopped = True
-        if self._thread is not None and self._thread is not threading.current_thread():
-            self._thread.join()
-        self._steps.close()
+        if self._thread is None or self._thread.finish(STOP_SECONDS):
+            self._steps.close()
+        else:
+            logger.warning("a restored value is still on its way after %.0f s", STOP_SECONDS)
 
 
 def _steps(

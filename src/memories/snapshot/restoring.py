@@ -7,7 +7,6 @@ read where it lies and durable later: what it replaces in durable tiers is let g
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator
 from enum import StrEnum
 from typing import NamedTuple
@@ -18,6 +17,7 @@ from memories.errors import TierFullError
 from memories.events import Failed, Removed
 from memories.keys import INTERNAL
 from memories.parcel import Parcel
+from memories.periodic import Ended
 from memories.snapshot.chain import Chain
 from memories.snapshot.manifest import Reference, Row
 from memories.snapshot.references import bucket_of, holder_of
@@ -55,7 +55,7 @@ class Restoring:
         self._chain = chain
         self._mode = mode
         self._lend = lend  # Whether files that cannot be shared may be copied later.
-        self.arrived = threading.Event()  # Whether all that was lent is durable, or failed to be.
+        self.arrived = Ended()  # Whether all that was lent is durable, or failed to be.
         self.arrived.set()
         # What the archive holds of what was replaced, and as of which number that is gone.
         self._outdated: list[tuple[Record, int]] = []
@@ -110,7 +110,7 @@ class Restoring:
                 self._drop_old_entries()
                 journal.hide(self.since, self._hidden_gone)
         finally:
-            self.arrived.clear()
+            self.arrived = Ended()
             journal.settle_soon(self._told)
 
     def _hidden_gone(self, record: Record) -> None:

@@ -129,15 +129,21 @@ def test_a_closed_source_ends_the_thread_in_silence(caplog: pytest.LogCaptureFix
     assert [] == caplog.records
 
 
-def test_a_failing_source_is_reported_and_ends_the_thread(caplog: pytest.LogCaptureFixture) -> None:
-    """A traceback each quarter of a second would bury the first one."""
+def test_a_failing_source_is_reported_once_and_asked_again(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A traceback each quarter of a second would bury the first one; a plot that ends is a loss."""
     source = Source()
     analytics = Analytics(source.sample, time.monotonic, 0.002)
     source.error = ZeroDivisionError("broken")
     with caplog.at_level(logging.ERROR, logger="memories"):
         analytics.start()
-        wait_until(lambda: not sampling_threads())
+        asked = source.asked
+        wait_until(lambda: source.asked >= asked + 2)
+        source.error = None
+        wait_until(lambda: source.asked >= asked + 4)
     assert 1 == len(caplog.records)
+    analytics.stop()
 
 
 def test_whoever_asks_is_told_of_the_failure() -> None:

@@ -61,12 +61,12 @@ def test_the_file_is_written_only_when_something_happened(tmp_path: Path) -> Non
     with MemoryManager(0.001, 0.001, 1, storage_path=tmp_path, migration=False) as manager:
         manager.store("a", 1)
         keep = manager._engine.observatory._keep
-        assert keep()
+        keep()
         before = (tmp_path / TELEMETRY_FILE).stat().st_mtime_ns
-        assert keep()
+        keep()
         assert before == (tmp_path / TELEMETRY_FILE).stat().st_mtime_ns
         manager.retrieve("a")
-        assert keep()
+        keep()
         assert before < (tmp_path / TELEMETRY_FILE).stat().st_mtime_ns
 
 

@@ -47,13 +47,12 @@ def test_a_forgotten_store_is_unlocked_and_ends_its_threads(tmp_path: Path) -> N
     backend = DiskBackend(tmp_path / "s")
     backend.write(record_for("k", 1), frame_for(b"value"))
     assert backend._upkeep is not None
-    threads = backend._upkeep._threads
+    threads = [one.thread for one in backend._upkeep.threads]
     time.sleep(0.3)
     del backend
     gc.collect()
     for thread in threads:
-        thread.join(5.0)
-        assert not thread.is_alive()
+        assert thread is not None and thread.finish(5.0)
     with DiskBackend(tmp_path / "s") as again:
         assert b"value" == again.read(again.find("k"))
 
@@ -190,7 +189,7 @@ def test_an_upkeep_that_fails_is_shown(tmp_path: Path) -> None:
     """Nobody has to find it in a log."""
     with DiskBackend(tmp_path / "s") as backend:
         assert backend._upkeep is not None
-        backend._upkeep.failure = OSError("disk is tired")
+        backend._upkeep.threads[0].failure = OSError("disk is tired")
         assert [Problem(None, "the last upkeep failed: disk is tired", False)] == backend.check()
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from memories import InvalidOptionError, MemoryManager
+from memories import InvalidOptionError, MemoryManager, StorageError
 from memories.core.advise import advise
 from memories.engine.watch import NOTES_PER_LOOK, Watch
 from memories.entry import TierName
@@ -109,6 +109,18 @@ def test_a_recording_ends_at_its_size(manager: MemoryManager, tmp_path: Path) ->
             manager[f"k{number}"] = number
     assert 0 < path.stat().st_size <= 1000
     assert read_trace(path).keys
+
+
+def test_a_recording_that_cannot_be_written_says_so(manager: MemoryManager, tmp_path: Path) -> None:
+    """A trace that ends halfway on a full disk passes for a whole one."""
+    path = tmp_path / "trace.jsonl"
+    path.symlink_to("/dev/full")
+    recording = manager.record_trace(path)
+    manager.store("key", b"value", "warm")
+    with pytest.raises(StorageError, match="No space left"):
+        recording.stop()
+    recording.stop()
+    manager["key"]
 
 
 @pytest.mark.parametrize("share", [0, -1, 2])

@@ -20,7 +20,6 @@ from memories.backends.base import Backend, Problem, Usage
 from memories.backends.bucket import adopt, audit, pins
 from memories.backends.bucket.bounds import BoundedStore
 from memories.backends.bucket.exclusive import Exclusive
-from memories.backends.bucket.keeper import Keeper
 from memories.backends.bucket.ledger import Ledger
 from memories.backends.bucket.objectstore import ObjectStore
 from memories.backends.bucket.open import open_store
@@ -42,6 +41,7 @@ from memories.errors import (
     StoreLockedError,
     UnavailableError,
 )
+from memories.periodic import Periodic
 from memories.progress import Step
 from memories.units import format_size
 
@@ -129,6 +129,8 @@ class BucketBackend(Backend):
             )  # fmt: skip
             self._writer = Writer(self._store, self._state.identity(), lease_seconds)
             self._keepers = self._start(takeover, lease_seconds)
+            for keeper in self._keepers:
+                keeper.start()
         except BaseException:
             self._let_go()
             raise
@@ -329,7 +331,7 @@ class BucketBackend(Backend):
         finally:
             self._let_go()
 
-    def _start(self, takeover: bool, lease_seconds: float) -> list[Keeper]:
+    def _start(self, takeover: bool, lease_seconds: float) -> list[Periodic]:
         """Become the writer, read the bucket if the map is not its latest, and begin the chores."""
         if self._read_only:
             self.refresh()
@@ -348,8 +350,8 @@ class BucketBackend(Backend):
         self._shipper.recover()
         # The lease has a thread of its own: an upload may take longer than the lease lasts.
         return [
-            Keeper(self._writer.renew, lease_seconds / 3),
-            Keeper(self.maintain, self._flush_seconds),
+            Periodic(self._writer.renew, "lease", seconds=lease_seconds / 3),
+            Periodic(self.maintain, "glacier", seconds=self._flush_seconds),
         ]
 
     def _report(self, key: str) -> Callable[[int, int], None] | None:

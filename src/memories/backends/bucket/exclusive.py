@@ -28,9 +28,7 @@ class Exclusive:
                 f"Another manager or process has {directory} open. Close it there, or open this "
                 "one read-only."
             ) from error
-        # A forked child shares the lock; it must let go of it, or the lock outlives the parent.
-        handle = weakref.ref(self)
-        os.register_at_fork(after_in_child=lambda: _release(handle()))
+        _held.add(self)
 
     def release(self) -> None:
         """Give the lock up. Idempotent."""
@@ -39,6 +37,13 @@ class Exclusive:
             os.close(fd)
 
 
-def _release(lock: Exclusive | None) -> None:
-    if lock is not None:
+_held: weakref.WeakSet[Exclusive] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    # A forked child shares the lock; it must let go of it, or the lock outlives the parent.
+    for lock in list(_held):
         lock.release()
+
+
+os.register_at_fork(after_in_child=_after_fork)

@@ -86,8 +86,7 @@ class State:
             self._load()
         except sqlite3.Error as error:
             raise self._failure(error) from error
-        handle = weakref.ref(self)
-        os.register_at_fork(after_in_child=lambda: _abandon(handle()))
+        _open.add(self)
 
     def transaction(self) -> State:
         """Return what holds the lock for a `with` block, and commits everything at its end.
@@ -202,6 +201,11 @@ class State:
         )
 
 
-def _abandon(state: State | None) -> None:
-    if state is not None:
-        _inherited.append(state._db)
+_open: weakref.WeakSet[State] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    _inherited.extend(state._db for state in list(_open))
+
+
+os.register_at_fork(after_in_child=_after_fork)

@@ -36,6 +36,7 @@ from memories.backends.disk.recover import START, oldest_of
 from memories.backends.disk.reserve import Reserve
 from memories.backends.disk.scale import CHURN_BYTES, Scale
 from memories.entry import Record, TierName
+from memories.periodic import Bell
 
 MARK_RECORD = Record(key="", version=0, tier=TierName.COLD, size=0, stored_at=0.0)
 Frame = Sequence[memoryview]
@@ -89,7 +90,7 @@ class Committer(ABC):
         self.lock = threading.RLock()
         self.log, self.index, self.ledger = log, index, ledger
         self.index_bytes = sum(run.bytes for run in index.runs)
-        self.changed = threading.Event()
+        self.changed = Bell()
         self.adopting = 0  # How many threads are taking many records in at once.
         self.lent: Lent | None = None  # What is seen besides the log, while there is any.
 

@@ -15,6 +15,7 @@ from memories.backends.disk.files import Files
 from memories.backends.disk.handles import Handles
 from memories.backends.disk.layout import Layout
 from memories.backends.disk.reading import Reading
+from memories.periodic import Bell
 
 
 class Graveyard:
@@ -27,7 +28,7 @@ class Graveyard:
         self._segments: dict[Path, int] = {}
         self._held = 0
         self._counting = threading.Lock()
-        self.filled = threading.Event()  # There may be something to unlink.
+        self.filled = Bell()  # There may be something to unlink.
         # A deque, for a mapping may end in any thread, under any lock, and in a forked child.
         self._let_go: deque[int] = deque()
         self.values: dict[int, int] = {}  # Value files among them: number to bytes.

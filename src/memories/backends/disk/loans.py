@@ -27,6 +27,7 @@ from memories.backends.disk.writer import Writer
 from memories.entry import Record
 from memories.errors import StorageError
 from memories.logs import logger
+from memories.periodic import Runner
 
 PATIENCE_SECONDS = 60.0  # So long may a copy make no progress before who waits for it is told.
 _BATCH_ROWS = 512
@@ -55,8 +56,8 @@ class Loans:
         self._replaced: list[Replaced] = []
         self._told: list[Told] = []
         self._settling = threading.Lock()  # Taken before the writer's.
-        self._stopped = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._stopped = False
+        self._thread: Runner | None = None
         self.failure: StorageError | None = None  # Of the latest attempt to settle.
 
     @property
@@ -130,8 +131,12 @@ class Loans:
     def settle_soon(self, told: Told) -> None:
         """Settle in a thread of its own; `told` hears of the error, or that all is durable."""
         self._told.append(told)
-        self._thread = threading.Thread(target=self._run, name="memories-copy", daemon=True)
-        self._thread.start()
+        self._thread = Runner(self._run, "copy")
+        try:
+            self._thread.start()
+        except (RuntimeError, MemoryError) as error:
+            self._thread = None
+            self._give_up(error)
 
     def settle(self) -> None:
         """Return once everything lent lies in the store and is journaled.
@@ -163,19 +168,26 @@ class Loans:
 
     def stop(self) -> None:
         """Give up what is not settled, for the store is being closed."""
-        self._stopped.set()
-        if self._thread is not None and self._thread is not threading.current_thread():
-            self._thread.join()
+        self._stopped = True
+        if self._thread is not None and not self._thread.finish(PATIENCE_SECONDS):
+            raise StorageError(
+                f"the copy of a restored snapshot into {self._writer.layout.root} does not end, "
+                "for the disk does not answer; the store stays locked until this process ends"
+            )
 
     def _run(self) -> None:
         try:
             self.settle()
         except StoppedError:
             pass  # It was volatile, and who closes the store has not asked for more.
-        except Exception as error:
-            logger.warning("%s; it is volatile until `flush` succeeds", error)
-            for tell in self._told:
-                tell(error)
+        except BaseException as error:
+            self._give_up(error)
+
+    def _give_up(self, error: BaseException) -> None:
+        """Tell who waits that what is lent stays volatile for now."""
+        for tell in self._told:
+            tell(error)
+        logger.warning("%s; it is volatile until `flush` succeeds", error)
 
     @contextmanager
     def _turn(self) -> Iterator[None]:
@@ -225,7 +237,7 @@ class Loans:
         except BaseException:
             self._lent.copied_bytes -= loan.copied_bytes
             loan.copied_bytes = 0
-            if loan.obsolete and not self._stopped.is_set():
+            if loan.obsolete and not self._stopped:
                 return False
             raise
         with writer.lock:
@@ -236,7 +248,7 @@ class Loans:
         return True
 
     def _copied(self, loan: Loan, count: int) -> None:
-        if self._stopped.is_set() or loan.obsolete:
+        if self._stopped or loan.obsolete:
             raise StoppedError
         loan.copied_bytes += count
         self._lent.copied_bytes += count

@@ -1,128 +1,74 @@
 """The threads behind a store: one syncs within the second, one tidies up, one unlinks files.
 
 They start with the first commit and sleep while there is none. A failure is kept, tried again, and
-shown by `check`; it never ends a thread.
+shown by `check`; one that could not be started, or died, is started with the next commit.
 """
 
 from __future__ import annotations
 
-import threading
 import time
-import weakref
-from collections.abc import Callable
 
 from memories.backends.disk.compact import tidy
 from memories.backends.disk.writer import Writer
-from memories.logs import logger
+from memories.errors import StorageError
+from memories.periodic import Ended, Periodic
 
 SYNC_SECONDS = 0.5
 TIDY_SECONDS = 0.25
 QUIET_SECONDS = 1.0
+STOP_SECONDS = 60.0
 
 
 class Upkeep:
     """Runs `writer.sync` and `tidy` in the background until `stop`."""
 
     def __init__(self, writer: Writer) -> None:
-        self._writer = weakref.ref(writer)
-        self._changed = writer.changed
-        self._stopped = threading.Event()
-        self._untidy = threading.Event()
-        self._filled = writer.graves.filled
-        self._starting = threading.Lock()
-        self._threads: list[threading.Thread] = []
-        self.failure: BaseException | None = None
-        # A store that is dropped without `close` takes its threads with it.
-        weakref.finalize(writer, self._wake).atexit = False
+        self._writer = writer
+        self._ended = Ended()
+        self._untidy = False
+        self._syncer = Periodic(self._sync, "sync", rest_seconds=SYNC_SECONDS, bell=writer.changed)
+        self._tidier = Periodic(self._tidy, "tidy", rest_seconds=TIDY_SECONDS)
+        self._unlinker = Periodic(writer.release, "unlink", bell=writer.graves.filled)
+        self.threads = (self._syncer, self._tidier, self._unlinker)
 
     def start(self) -> None:
-        """Start the threads, unless they run; many may ask at once."""
-        if self._threads or self._stopped.is_set():
-            return
-        with self._starting:
-            if self._threads:
-                return
-            threads = [
-                threading.Thread(target=self._sync_loop, name="memories-sync", daemon=True),
-                threading.Thread(target=self._tidy_loop, name="memories-tidy", daemon=True),
-                threading.Thread(target=self._unlink_loop, name="memories-unlink", daemon=True),
-            ]
-            for thread in threads:
-                thread.start()
-            self._threads = threads
+        """Start the threads that do not run; many may ask at once."""
+        for thread in self.threads:
+            thread.start()
 
     def problems(self) -> list[str]:
         """Return what `check` should say of the background."""
-        return [] if self.failure is None else [f"the last upkeep failed: {self.failure}"]
+        failures = [one.failure for one in self.threads]
+        return [f"the last upkeep failed: {error}" for error in failures if error is not None]
 
     def stop(self) -> None:
-        """End the threads and wait for them."""
-        self._wake()
-        for thread in self._threads:
-            if thread is not threading.current_thread():
-                thread.join()
+        """End the threads and wait for them.
 
-    def _wake(self) -> None:
-        self._stopped.set()
-        self._changed.set()
-        self._untidy.set()
-        self._filled.set()
+        Raises:
+            StorageError: one does not end, for the disk does not answer.
+        """
+        self._ended.set()
+        for one in self.threads:
+            one.stop(0.0)
+        if not all(one.stop(STOP_SECONDS) for one in self.threads):
+            raise StorageError(
+                f"upkeep of {self._writer.layout.root} has not ended within {STOP_SECONDS:.0f} s, "
+                "for the disk does not answer; the store stays locked until this process ends"
+            )
 
-    def _sync_loop(self) -> None:
-        while True:
-            self._changed.wait()
-            self._changed.clear()
-            if self._stopped.is_set():
-                return
-            self._untidy.set()
-            self._try(Writer.sync, self._changed)
-            self._stopped.wait(SYNC_SECONDS)
+    def _sync(self) -> None:
+        self._untidy = True
+        self._tidier.wake()
+        self._writer.sync()
 
-    def _tidy_loop(self) -> None:
-        while True:
-            self._untidy.wait()
-            if self._stopped.is_set():
-                return
-            self._untidy.clear()
-            self._stopped.wait(TIDY_SECONDS)
-            self._try(self._tidy, self._untidy)
-            if self._untidy.is_set() or self._stopped.wait(QUIET_SECONDS):
-                continue
-            if not self._untidy.is_set():
-                self._try(self._tidy_all, self._untidy)
-
-    def _unlink_loop(self) -> None:
-        """Give the pages of dead files back soon, for whoever writes the next ones."""
-        while True:
-            self._filled.wait()
-            self._filled.clear()
-            if self._stopped.is_set():
-                return
-            self._try(Writer.release, self._filled)
-
-    def _tidy(self, writer: Writer) -> None:
-        tidy(writer, Pace(self._stopped))
-
-    def _tidy_all(self, writer: Writer) -> None:
-        tidy(writer, Pace(self._stopped), quiet=True)
-
-    def _try(self, action: Callable[[Writer], object], again: threading.Event) -> None:
-        writer = self._writer()
-        if writer is None:
-            self._stopped.set()
-            return
+    def _tidy(self) -> None:
+        """Tidy up after a sync, and once more, thoroughly, when it has been quiet for a while."""
+        busy, self._untidy = self._untidy, False
+        self._tidier.seconds = QUIET_SECONDS if busy else None
         try:
-            action(writer)
-            self.failure = None
+            tidy(self._writer, Pace(self._ended), quiet=not busy)
         except StoppedError:
             pass  # `close` does what is left.
-        except Exception as error:
-            if self.failure is None:
-                logger.warning("upkeep of a store failed and is tried again: %s", error)
-            self.failure = error
-            del writer
-            self._stopped.wait(1.0)
-            again.set()
 
 
 class StoppedError(Exception):
@@ -132,15 +78,15 @@ class StoppedError(Exception):
 class Pace:
     """Lets long work in Python give way: it holds the interpreter a quarter of the time."""
 
-    def __init__(self, stopped: threading.Event) -> None:
-        self._stopped = stopped
+    def __init__(self, ended: Ended) -> None:
+        self._ended = ended
         self._since = time.perf_counter()
 
     def __call__(self) -> None:
         """Sleep if it is time to; raise `StoppedError` when the store is being closed."""
         now = time.perf_counter()
         if now - self._since > 200e-6:
-            if self._stopped.is_set():
+            if self._ended.is_set():
                 raise StoppedError
             time.sleep(500e-6)
             self._since = time.perf_counter()
