@@ -37,6 +37,7 @@ class Homecoming:
         verified: bool = False,
     ) -> None:
         self._hierarchy = hierarchy
+        self._chain = chain
         self._steps = _steps(hierarchy, chain, since, verified)
         self._arrived = arrived
         self._thread: Runner | None = None
@@ -74,6 +75,7 @@ class Homecoming:
         self._stopped = True
         if self._thread is None or self._thread.finish(STOP_SECONDS):
             self._steps.close()
+            self._chain.close()  # Nobody else does where no step was begun.
         else:
             logger.warning("a restored value is still on its way after %.0f s", STOP_SECONDS)
 

@@ -64,6 +64,12 @@ class Follower:
                 time.sleep(0.005)
             self._looked_at = time.monotonic()
 
+    def close(self) -> None:
+        """Let go of every file."""
+        with self._lock:
+            self._walk = None
+            self.index.close()
+
     def distrust_runs(self) -> None:
         """Read the log from its start instead of the damaged runs."""
         with self._lock:

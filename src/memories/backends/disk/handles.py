@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from memories.backends.disk.files import Files
 from memories.backends.disk.layout import Layout
+from memories.errors import ClosedError
 
 
 class Handle:
@@ -30,14 +31,21 @@ class Handles:
         self._layout = layout
         self._files = files
         self._limit = limit
+        self._closed = False
         self._open: dict[int, Handle] = {}
         self.known = self._open.get  # A handle that is open already, or None.
 
     def get(self, number: int) -> Handle:
-        """Return a handle of a segment; FileNotFoundError if it is gone."""
+        """Return a handle of a segment; FileNotFoundError if it is gone.
+
+        Raises:
+            ClosedError: the store was closed.
+        """
         found = self._open.get(number)
         if found is not None:
             return found
+        if self._closed:
+            raise ClosedError(f"the store in {self._layout.root} was closed; open it again")
         path = self._layout.segment(number)
         return self.keep(number, Handle(self._files, self._files.open(path)))
 
@@ -46,8 +54,15 @@ class Handles:
         self._open[number] = handle
         while len(self._open) > self._limit:
             self._open.pop(next(iter(self._open)), None)
+        if self._closed:
+            self._open.clear()
         return handle
 
     def forget(self, number: int) -> None:
         """Drop the handle of a segment that is being unlinked."""
         self._open.pop(number, None)
+
+    def close(self) -> None:
+        """Close every descriptor, each when the last read through it ends, and open none again."""
+        self._closed = True  # Before: who opens one at this moment looks at it afterwards.
+        self._open.clear()

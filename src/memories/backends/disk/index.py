@@ -100,6 +100,11 @@ class Index:
         self.recent = other.recent
         self._set(other.tables, other.runs)
 
+    def close(self) -> None:
+        """Let go of the runs, each unmapped when the last look at it ends; no key is known then."""
+        self.recent = {}
+        self._set((), ())
+
     def _set(self, tables: tuple[Table, ...], runs: tuple[Run, ...]) -> None:
         self.tables, self.runs = tables, runs
         self._parts = (tables, runs)

@@ -115,6 +115,10 @@ class Lent:
         """Forget a table, all of which the log says by now, or something newer."""
         self._tables = tuple(other for other in self._tables if other is not table)
 
+    def close(self) -> None:
+        """Forget every table, and the index below."""
+        self._tables, self._index = (), Index()
+
     def amend(self, record: Record) -> bool:
         """Give a version that is lent other terms; whether it is. The lock is taken here."""
         with self._lock:

@@ -175,6 +175,11 @@ class Loans:
                 "for the disk does not answer; the store stays locked until this process ends"
             )
 
+    def close(self) -> None:
+        """Let go of the files that are still lent, which nobody reads any more."""
+        self._loans.clear()
+        self._lent.close()
+
     def _run(self) -> None:
         try:
             self.settle()

@@ -76,6 +76,10 @@ class Log:
         """End the segment: what follows goes to a new one."""
         self._active = None
 
+    def close(self) -> None:
+        """Let go of every segment."""
+        self._active, self._unsynced = None, []
+
     def _start_segment(self) -> None:
         number = self.highest + 1
         path = self._layout.segment(number)

@@ -78,6 +78,10 @@ class Reading:
         except FileNotFoundError as error:
             raise GoneError(str(error)) from error
 
+    def close(self) -> None:
+        """Open no file of the log any more; what is mapped stays so while somebody has a view."""
+        self._handles.close()
+
     def lend(self, path: Path, handle: LentHandle) -> None:
         """Read from `handle` what would lie at `path`, for as long as somebody holds it."""
         self.lent[path] = handle

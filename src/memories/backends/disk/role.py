@@ -52,6 +52,7 @@ class Role(AdoptingBackend):
         self._closed, self._forked, self._read_only = False, False, read_only
         self._follower: Follower | None = None
         self._writer: Writer | None = None
+        self._ending: Writer | None = None  # Who wrote, while the store is being closed.
         self._upkeep: Upkeep | None = None
         self._lock: WriterLock | None = None
         self._damage: list[str] = []
@@ -92,24 +93,45 @@ class Role(AdoptingBackend):
             self._upkeep.start()
 
     def close(self) -> None:
-        """Sync what is not just lent, write a checkpoint, let another writer in. Idempotent."""
-        if self._closed:
-            return
+        """Sync what is not just lent, write a checkpoint, let another writer in. Idempotent.
+
+        Every file is closed when this returns, and also when it raises; a mapping lives as long as
+        the last view of it. After an interrupt, a second call goes on.
+        """
         self._closed = True
         _handles.discard(self)
+        self._ending, self._writer = self._writer or self._ending, None
+        try:
+            self._settle()
+        except Exception as error:
+            self._let_go()
+            if isinstance(error, OSError):
+                raise storage_error("sync", self._layout.root, error) from error
+            raise
+        self._let_go()
+
+    def _settle(self) -> None:
+        """End the threads, and bring the store into order."""
         if self._loans is not None and not self._forked:
             self._loans.stop()
-        writer, self._writer = self._writer, None
-        try:
-            if writer is not None and self._upkeep is not None:
+        if self._ending is not None:
+            if self._upkeep is not None:
                 self._upkeep.stop()
-                writer.checkpoint()
-        except OSError as error:
-            raise storage_error("sync", self._layout.root, error) from error
-        finally:
-            if self._lock is not None:
-                self._lock.release()
-                self._lock = None
+            self._ending.checkpoint()
+
+    def _let_go(self) -> None:
+        """Close every file, and the lock at last: who opens the store then finds it at rest."""
+        if self._loans is not None:
+            self._loans.close()
+        if self._ending is not None:
+            self._ending.close()
+            self._ending = self._upkeep = None
+        if self._follower is not None:
+            self._follower.close()
+        self._reading.close()
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
 
     def __enter__(self) -> Self:
         return self

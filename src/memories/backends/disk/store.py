@@ -114,6 +114,8 @@ class DiskBackend(Role):
         except RunDamagedError:
             self._distrust_index()
             row = self._look().row(key)
+        if row is None and self._closed:
+            self._following()  # It found nothing because the files were closed meanwhile.
         return None if row is None or row.kind == TOMBSTONE else row.record
 
     def remove(self, key: str, version: int) -> None:
@@ -127,6 +129,8 @@ class DiskBackend(Role):
                 for row in self._look().rows(prefix, after):
                     yield row.record
                     after = row.record.key
+                if self._closed:
+                    self._following()
                 return
             except RunDamagedError:
                 self._distrust_index()

@@ -242,6 +242,11 @@ class Writer(Committer):
             self.graves.pins -= 1
             self.changed.set()
 
+    def close(self) -> None:
+        """Let go of every file; whoever calls has ended the threads."""
+        self.log.close()
+        self.index.close()
+
     # -- checkpoints -----------------------------------------------------------------------------
 
     def checkpoint(self, pace: Callable[[], None] = lambda: None, *, seal: bool = False) -> None:

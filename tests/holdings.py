@@ -1,0 +1,50 @@
+"""What this process holds of the operating system: descriptors, mappings, threads and locks."""
+
+from __future__ import annotations
+
+import gc
+import os
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+PACKAGES = (".so", ".pyc", ".py", ".ttf", ".otf")  # What an import leaves behind, once.
+
+
+def holdings() -> Counter[str]:
+    """Return everything held now, in words, with how often it is held."""
+    held: Counter[str] = Counter()
+    for link in Path("/proc/self/fd").iterdir():
+        try:
+            held[f"descriptor of {link.readlink()}"] += 1
+        except FileNotFoundError:
+            continue  # The one that reads this directory.
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        fields = line.split(None, 5)
+        name = fields[5].removesuffix(" (deleted)") if len(fields) > 5 else ""
+        if name.startswith("/") and ".so." not in name and not name.endswith(PACKAGES):
+            held[f"mapping of {name}"] += 1
+    for thread in threading.enumerate():
+        held[f"thread {thread.name}"] += 1
+    for line in Path("/proc/locks").read_text().splitlines():
+        if line.split()[4] == str(os.getpid()):
+            held[f"lock {line.partition(': ')[2]}"] += 1
+    return held
+
+
+@contextmanager
+def nothing_left() -> Iterator[None]:
+    """Fail if the block leaves more behind than there was, with the garbage collector off."""
+    gc.collect()
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        before = holdings()
+        yield
+        left = holdings() - before
+        assert not left, f"left behind: {dict(left)}"
+    finally:
+        if enabled:
+            gc.enable()
