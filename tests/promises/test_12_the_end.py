@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import urllib.request
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import count
@@ -139,6 +140,18 @@ def test_nothing_is_left_to_the_collector(kind: Callable[[Path], None], tmp_path
     kind(_made(tmp_path))  # What the packages keep for the process is theirs from here on.
     with nothing_left():
         kind(_made(tmp_path))
+
+
+def test_the_memory_of_values_is_given_back(tmp_path: Path) -> None:
+    """What was handed over, and nobody else holds, goes with the manager and not with the next."""
+    array = np.arange(LARGE)
+    held = weakref.ref(array)
+    with nothing_left(), opened(tmp_path) as manager:
+        manager.store("mine", array, "hot", copy=False)
+        del array
+        assert held() is not None
+        manager.cleanup()
+        assert held() is None
 
 
 def _made(base: Path) -> Path:

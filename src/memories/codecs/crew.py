@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
-from memories.periodic import Runner
+from memories.periodic import STOP_SECONDS, Runner
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -36,6 +36,13 @@ def each(work: Callable[[T], R], items: Sequence[T], nbytes: int) -> list[R]:
     heap = _Heap(work, items)
     _crew().call(heap, helpers)
     return heap.finish()
+
+
+def dismiss() -> None:
+    """Send the helpers home and wait for them; the next long work calls others."""
+    crew = _current
+    if crew is not None and crew.pid == os.getpid():
+        crew.dismiss()
 
 
 class _Heap:
@@ -77,24 +84,35 @@ class _Crew:
 
     def __init__(self) -> None:
         self.pid = os.getpid()
-        self._calls: SimpleQueue[_Heap] = SimpleQueue()
-        self._present = 0
+        self._calls: SimpleQueue[_Heap | None] = SimpleQueue()  # None sends one helper home.
+        self._present: set[threading.Thread] = set()
         self._lock = threading.Lock()
 
     def call(self, heap: _Heap, helpers: int) -> None:
         """Let up to `helpers` threads help with `heap`, when they can."""
         with self._lock:
-            while self._present < helpers and self._hire():
-                self._present += 1
-            for _ in range(min(helpers, self._present)):
+            while len(self._present) < helpers and self._hire():
+                pass
+            for _ in range(min(helpers, len(self._present))):
                 self._calls.put(heap)
 
     def _hire(self) -> bool:
+        helper = Runner(self._help, "crew")
         try:
-            Runner(self._help, "crew").start()
+            helper.start()
         except (RuntimeError, MemoryError):  # No more threads, or the end: then without help.
             return False
+        self._present.add(helper)
         return True
+
+    def dismiss(self) -> None:
+        """End every helper, after what he is at."""
+        with self._lock:
+            present, self._present = self._present, set()
+            for _ in present:
+                self._calls.put(None)
+        for helper in present:
+            helper.join(STOP_SECONDS)
 
     def _help(self) -> None:
         while True:
@@ -105,7 +123,9 @@ class _Crew:
                     # A call that came in between would keep alive what it is about.
                     if not self._calls.empty():
                         continue
-                    self._present -= 1
+                    self._present.discard(threading.current_thread())
+                return
+            if heap is None:
                 return
             heap.work()
             del heap  # What it worked on must not live until the next call.

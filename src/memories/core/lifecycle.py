@@ -18,6 +18,7 @@ from memories.analytics import plot
 from memories.analytics.panels import MOST_ENTRIES, heat_of
 from memories.backends.base import Backend, Problem
 from memories.clock import Clock
+from memories.codecs.crew import dismiss
 from memories.config import Settings
 from memories.core.advise import Advice, advise
 from memories.core.observatory import Observatory
@@ -323,13 +324,14 @@ class Engine:
             backend.close()
         if self.remove_private is not None:
             self.remove_private()
+        dismiss()
         self.at_exit.detach()
         _engines.discard(self)
 
     def _forget(self) -> None:
         self.hierarchy.state = State.CLOSED
         for entry in self.hierarchy.catalog.clear():
-            self.hierarchy.tiers[entry.tier].medium.let_go(entry)
+            self.hierarchy.mover.let_go(entry)
 
 
 def _abandon_soon(engine: Engine) -> None:
