@@ -24,7 +24,7 @@ MAX_LINES = 800
 LAYERS = (
     ("errors", "_version"),
     ("clock", "histogram", "keys", "locks", "logs", "optional", "units", "writeback"),
-    ("periodic", "progress"),
+    ("periodic", "progress", "recent"),
     ("entry",),
     ("events", "front", "rules", "sizing", "traces"),
     ("config",),

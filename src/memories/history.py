@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import deque
 
-from memories.events import Event, Moved
+from memories.events import Event, Moved, Removed
+from memories.recent import Recent
 
 MAX_KEYS = 4096
 MOVES_PER_KEY = 8
@@ -15,20 +16,20 @@ class History:
     """Remembers moves, for a bounded number of keys."""
 
     def __init__(self) -> None:
-        self._moves: dict[str, deque[Moved]] = {}
+        self._moves: Recent[str, deque[Moved]] = Recent(MAX_KEYS)
         self.latest: deque[Moved] = deque(maxlen=LATEST)  # Of whatever key, oldest first.
 
     def observe(self, event: Event) -> None:
-        """Remember `event` if it is a move."""
+        """Remember `event` if it is a move; forget the moves of a key that is removed."""
+        if isinstance(event, Removed):
+            self._moves.pop(event.key)
         if not isinstance(event, Moved):
             return
         self.latest.append(event)
-        moves = self._moves.pop(event.key, None) or deque(maxlen=MOVES_PER_KEY)
+        moves = self._moves.pop(event.key) or deque(maxlen=MOVES_PER_KEY)
         moves.append(event)
-        self._moves[event.key] = moves
-        if len(self._moves) > MAX_KEYS:
-            self._moves.pop(next(iter(self._moves)), None)
+        self._moves.set(event.key, moves)
 
     def moves(self, key: str) -> list[Moved]:
         """Return the latest moves of `key`, oldest first."""
-        return list(self._moves.get(key, ()))
+        return list(self._moves.get(key) or ())

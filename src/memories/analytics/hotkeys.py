@@ -7,7 +7,7 @@ one round over the entries, not at once.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from heapq import nlargest
 from typing import NamedTuple
 
@@ -15,6 +15,7 @@ from memories.entry import Entry
 from memories.keys import INTERNAL
 
 PER_LOOK = 512
+AHEAD = 8 * PER_LOOK  # To get there takes time in proportion to the position.
 CANDIDATES = 128
 DECAY_SECONDS = 5.0
 
@@ -55,24 +56,29 @@ class HotKeys:
     """Keeps the keys that are read most; one thread at a time.
 
     Args:
-        entries: Returns all entries of now; asked once a round.
+        keys: Returns keys in RAM from one position up to another. Not entries, for holding on to
+            one would keep its memory charged after it left; and not all of them, for the same.
         find: Returns the entry that stands for a key now, or None.
     """
 
     def __init__(
-        self, entries: Callable[[], Iterable[Entry]], find: Callable[[str], Entry | None]
+        self, keys: Callable[[int, int], list[str]], find: Callable[[str], Entry | None]
     ) -> None:
-        self._entries = entries
+        self._keys = keys
         self._find = find
-        self._round: list[Entry] = []
+        self._ahead: list[str] = []
+        self._position = 0
         self._known: dict[str, _Candidate] = {}
 
     def look(self, now: float) -> None:
         """Look at the candidates, and at some entries more."""
-        if not self._round:
-            self._round = list(self._entries())
-        fresh, self._round = self._round[-PER_LOOK:], self._round[:-PER_LOOK]
-        for entry in fresh:
+        if not self._ahead:
+            self._ahead = self._keys(self._position, self._position + AHEAD)
+            # Fewer than asked for: the round is over, and the next one begins in front.
+            self._position = self._position + AHEAD if len(self._ahead) == AHEAD else 0
+        fresh = self._ahead[-PER_LOOK:]
+        del self._ahead[-PER_LOOK:]
+        for entry in filter(None, map(self._find, fresh)):
             if entry.hits and entry.key not in self._known and entry.key[0] != INTERNAL:
                 self._known[entry.key] = _Candidate(entry, now)
         for key in list(self._known):

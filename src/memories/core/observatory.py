@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 
 from memories.analytics import Analytics, Sample
@@ -57,8 +58,8 @@ class Observatory:
         self._history = history
         self._clock = clock
         self._directory = directory
-        self._entries = hierarchy.catalog.entries
-        self._hot = HotKeys(lambda: list(self._entries.values()), self._entries.get)
+        entries = hierarchy.catalog.entries
+        self._hot = HotKeys(lambda at, end: list(islice(entries, at, end)), entries.get)
         self._lock = new_lock()
         self._looked_at = self._series_at = float("-inf")
         self._news: tuple[object, ...] = ()

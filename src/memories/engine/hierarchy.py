@@ -81,6 +81,7 @@ class Hierarchy:
         self._latest_moment = clock.wall()
         self.quick = QuickReads(catalog, clock, events).get
         self.verified = Verified()
+        events.subscribe(self.verified.observe)
 
     def put(
         self,

@@ -52,6 +52,10 @@ class JournalVictims(Victims):
         """Let the memory of touches know."""
         self._touches.arrived(key, reads)
 
+    def forget(self, key: str) -> None:
+        """Forget when it was touched."""
+        self._touches.forget(key)
+
     def offer(self) -> Record | None:
         """Take the coldest out of the pool, read anew when it runs low; None if nothing may go."""
         with self._lock:

@@ -242,6 +242,11 @@ class Mover:
             self.let_go(found)
         now = self._clock.monotonic()
         self._events.emit(Removed(found.key, now, found.tier, found.size, cause))
+        if cause is not Cause.CAPACITY:
+            # What only had no room may come back, and then it matters that it had left. This comes
+            # last, for the event has told of the reads before it.
+            for tier in self.tiers.values():
+                tier.victims.forget(found.key)
 
     def _current(self, found: Entry | Record) -> bool:
         if isinstance(found, Entry):

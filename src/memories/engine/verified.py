@@ -7,6 +7,8 @@ since that costs less than to remember them.
 from __future__ import annotations
 
 from memories.entry import Record
+from memories.events import Event, Removed
+from memories.recent import Recent
 
 LARGE_BYTES = 1_000_000
 MAX_REMEMBERED = 65_536
@@ -16,17 +18,18 @@ class Verified:
     """A bounded set of versions; what it has forgotten is simply verified again."""
 
     def __init__(self) -> None:
-        self._known: dict[tuple[str, int, bytes], None] = {}
+        self._known: Recent[str, tuple[int, bytes]] = Recent(MAX_REMEMBERED)
 
     def knows(self, record: Record) -> bool:
         """Return whether `add` was called for this version at this place."""
-        return (record.key, record.version, record.place) in self._known
+        return self._known.get(record.key) == (record.version, record.place)
 
     def add(self, record: Record) -> None:
         """Remember a version that was read and verified."""
-        if record.stored < LARGE_BYTES:
-            return
-        self._known[record.key, record.version, record.place] = None
-        if len(self._known) > MAX_REMEMBERED:
-            # Another thread may take out the same oldest one; either way one is gone.
-            self._known.pop(next(iter(self._known)), None)
+        if record.stored >= LARGE_BYTES:
+            self._known.set(record.key, (record.version, record.place))
+
+    def observe(self, event: Event) -> None:
+        """Forget a key that is in no tier any more."""
+        if isinstance(event, Removed):
+            self._known.pop(event.key)

@@ -60,6 +60,10 @@ class Victims(ABC):
         """Learn that a value was stored here, or came down after so many reads above."""
         del key, reads
 
+    def forget(self, key: str) -> None:
+        """Learn that `key` is in no tier any more."""
+        del key
+
     def settle(self) -> None:
         """Learn from what was noted, while nobody waits."""
 
@@ -115,6 +119,12 @@ class PolicyVictims(Victims):
     def note(self, key: str, size: int) -> None:
         """Let the policy know of a read that a lower tier answered."""
         self._notes.append((key, size))
+
+    def forget(self, key: str) -> None:
+        """Let the policy forget the key, after what was noted of it."""
+        with self._lock:
+            self._read_notes()
+            self.policy.forget(key)
 
     def settle(self) -> None:
         """Let the policy learn from the notes, giving up the lock every now and then."""

@@ -13,6 +13,7 @@ from memories.engine.timeline import SampledTick
 from memories.entry import Entry, ExpiringEntry
 from memories.events import Event, Retrieved, Stored
 from memories.locks import new_lock
+from memories.policies.hashing import digest
 from memories.policies.reuse import Curve, ReuseDistances
 
 SAMPLED_KEYS = 2048
@@ -45,7 +46,7 @@ class Watch:
 
     def __init__(self) -> None:
         self._reuse = ReuseDistances(sampled_keys=SAMPLED_KEYS)
-        self._notes: deque[tuple[str, int, bool]] = deque(maxlen=MAX_NOTES)
+        self._notes: deque[tuple[int, int, bool]] = deque(maxlen=MAX_NOTES)
         self._lock = new_lock()
         self._listener: Listener | None = None
 
@@ -81,8 +82,8 @@ class Watch:
         """Read some of the notes; the sample shrinks where more come than are read."""
         with self._lock:
             for _ in range(min(len(self._notes), NOTES_PER_LOOK)):
-                key, size, read = self._notes.popleft()
-                self._reuse.observe(key, size, counts=read)
+                bits, size, read = self._notes.popleft()
+                self._reuse.heard(bits, size, counts=read)
             if len(self._notes) > MAX_NOTES // 2:
                 self._notes.clear()
                 self._reuse.halve()
@@ -96,8 +97,9 @@ class Watch:
 
     def heard(self, key: str, size: int, *, read: bool) -> None:
         """Take a note of an access, and tell the listener."""
-        if self._reuse.samples(key):
-            self._notes.append((key, size, read))
+        bits = digest(key)
+        if self._reuse.takes(bits):
+            self._notes.append((bits, size, read))
         listener = self._listener
         if listener is not None:
             listener(key, size, read)

@@ -20,7 +20,7 @@ from memories.engine.touches import Touches
 from memories.engine.watch import Watch
 from memories.entry import Cause, Entry, Record, TierName
 from memories.errors import MemoriesError, TierFullError
-from memories.events import Failed, Retrieved
+from memories.events import Event, Failed, Removed, Retrieved
 from memories.migration.planner import Move, Planner, TierState
 from memories.migration.rotation import Rotation
 from memories.migration.settings import MigrationSettings
@@ -58,6 +58,7 @@ class Migrator:
         self._aging: Iterator[str] | None = None  # Keys of the present round still to be looked at.
         self._age_at = now
         self._thread = Periodic(self._turn, "migrator", seconds=settings.interval_seconds)
+        hierarchy.events.subscribe(self._forget)
         if settings.promote:
             hierarchy.events.subscribe_reads(self._observe)
 
@@ -227,6 +228,11 @@ class Migrator:
                 ledger = hierarchy.tiers[above].ledger
                 rooms[above] = int(self.settings.high_watermark * ledger.effective) - ledger.used
             self._weigh(hierarchy, record, rooms[above])
+
+    def _forget(self, event: Event) -> None:
+        """Remember nothing of a key that is in no tier any more."""
+        if isinstance(event, Removed):
+            self.planner.forget(event.key)
 
     def _weigh(self, hierarchy: Hierarchy, record: Record, room: int) -> None:
         """Queue a record that was read if the gate lets it pass."""

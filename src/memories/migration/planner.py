@@ -13,6 +13,7 @@ from typing import NamedTuple
 from memories.entry import Cause, Entry, TierName
 from memories.policies.idleness import IdleLimits
 from memories.policies.promotion import PromotionGate
+from memories.recent import Recent
 
 Clockwork = Callable[[int], float]
 
@@ -55,8 +56,7 @@ class Planner:
         self.gate = PromotionGate()
         self._promote = promote
         self._demote_idle = demote_idle
-        self._demoted: dict[str, Regret] = {}
-        self._remembered_keys = remembered_keys
+        self._demoted: Recent[str, Regret] = Recent(remembered_keys)
 
     def plan(
         self,
@@ -92,9 +92,13 @@ class Planner:
     def demoted(self, entry: Entry, accessed_at: float) -> None:
         """Learn that an idle demotion was carried out."""
         self.limits.demoted(entry.hits)
-        self._demoted[entry.key] = Regret(entry.hits, accessed_at)
-        if len(self._demoted) > self._remembered_keys:
-            del self._demoted[next(iter(self._demoted))]
+        self._demoted.set(entry.key, Regret(entry.hits, accessed_at))
+
+    def forget(self, key: str) -> None:
+        """Learn, in any thread, that `key` is in no tier any more."""
+        self._demoted.pop(key)
+        self.limits.forget(key)
+        self.gate.forget(key)
 
     def _idle(self, entry: Entry, tiers: dict[TierName, TierState], now: float) -> Move | None:
         idle_seconds = now - tiers[TierName.HOT].time_of(entry.stamp)
@@ -113,7 +117,7 @@ class Planner:
         accessed_at = tiers[TierName.WARM].time_of(entry.stamp)
         if accessed_at <= looked_at:
             return None
-        regret = self._demoted.pop(entry.key, None)
+        regret = self._demoted.pop(entry.key)
         if regret is not None:
             self.limits.regretted(regret.hits, accessed_at - regret.accessed_at, entry.key)
         hot = tiers[TierName.HOT]

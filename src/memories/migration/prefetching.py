@@ -129,9 +129,13 @@ class Prefetching:
             self._learn()
 
     def _observe(self, event: Event) -> None:
-        """Note what a mover has just done, in its thread: no lock, no look-up."""
+        """Note what a mover has just done, in its thread; a lock only to forget a key for good."""
         if event.key in self._unread and isinstance(event, _Leaving):
             self._note([(_What.LEFT, event.key)])
+        prefetcher = self._prefetcher
+        if prefetcher is not None and isinstance(event, Removed) and prefetcher.knows(event.key):
+            with self._lock:
+                prefetcher.forget(event.key)
 
     def _observe_reads(self, reads: Sequence[Retrieved]) -> None:
         """Note what readers have just done, in the thread of one: no lock, no look-up."""

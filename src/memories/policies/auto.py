@@ -13,7 +13,7 @@ from typing import ClassVar
 from memories.policies.base import Node, Policy
 from memories.policies.contest import Contest
 from memories.policies.gdsf import GdsfPolicy
-from memories.policies.hashing import digest
+from memories.policies.hashing import digest, name_of
 from memories.policies.lru import LruPolicy
 from memories.policies.mq import MqPolicy
 from memories.policies.s3fifo import S3FifoPolicy
@@ -25,6 +25,7 @@ _NEWCOMER = 0.25  # In GDSF; 1 closes a seventeenth less of the gap to the bound
 _LESSON = 64  # Accesses that are replayed by one call of `learn`.
 _BACKLOG = 2048  # Accesses heard that no call of `learn` has replayed; an eviction then does.
 _HANDED_OVER = 64  # Nodes that change policy with every eviction after a switch.
+_MOST_KEYS = 4  # In a shadow cache, whatever the sizes of values, as a multiple of the sample.
 
 Candidate = Callable[[int], Policy]
 
@@ -34,7 +35,8 @@ class AutoPolicy(Policy):
 
     A hit of a sampled key should be reported through `observe`, before the next eviction; the
     others need not be. With up to about a thousand nodes every key is sampled, beyond that the
-    sample keeps its size. Memory: a few hundred bytes for each sampled key. Every miss counts the
+    sample keeps its size. Memory: a few hundred bytes for each sampled key, at most four times
+    `sample` of them, and nothing of keys that were removed. Every miss counts the
     same: with the measured time of a fetch as its cost it saved no time, but missed more.
 
     Args:
@@ -58,6 +60,8 @@ class AutoPolicy(Policy):
         self._below = _FULL  # Keys whose digest lies below are in the sample.
         self._clock = 0
         self._heard: deque[tuple[str, int, int]] = deque(maxlen=2 * _BACKLOG)
+        self._taken = 0  # How many accesses were heard so far.
+        self._gone: dict[int, int] = {}  # Digests of keys removed, and how many were heard by then.
         self._shadows = [ShadowCache(make(capacity)) for make in self._makers]
         self._contest = Contest(len(self._shadows))
         self._current = self._makers[0](capacity)
@@ -79,20 +83,43 @@ class AutoPolicy(Policy):
         for key, size in accesses:
             bits = digest(key)
             if bits < self._below:
-                self._heard.append((key, bits, size))
+                self._heard.append((name_of(key, bits), bits, size))
+                self._taken += 1
+
+    def forget(self, key: str) -> None:
+        """Let no shadow cache hold a key that is in no tier, nor what was heard of it so far."""
+        bits = digest(key)
+        self._current.forget(key)
+        if self._former is not None:
+            self._former.forget(key)
+        if bits >= self._below:
+            return
+        for shadow in self._shadows:
+            shadow.forget(name_of(key, bits), bits)
+        if self._heard:
+            self._gone[bits] = self._taken
+        if len(self._gone) > _BACKLOG:
+            # Nobody has learnt for long. To lose some accesses is allowed, to keep keys is not.
+            self._heard.clear()
+            self._gone.clear()
 
     def learn(self) -> bool:
         """Replay some of what was heard in the shadow caches, and follow the best of them."""
         for _ in range(min(len(self._heard), _LESSON)):
+            number = self._taken - len(self._heard)
             key, bits, size = self._heard.popleft()
-            if bits < self._below:
+            if bits < self._below and self._gone.get(bits, 0) <= number:
                 self._replay(key, bits, size)
+        if not self._heard:
+            self._gone.clear()
         return bool(self._heard)
 
     def _replay(self, key: str, bits: int, size: int) -> None:
         self._clock += 1
         stamp = self._clock
         missed = [not shadow.access(key, bits, size, stamp) for shadow in self._shadows]
+        if max(map(len, self._shadows)) > _MOST_KEYS * self._sample:
+            self._set_sample(self._below // 2)
         if self._contest.judge(missed):
             self._follow(self._contest.leader)
 

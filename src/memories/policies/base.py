@@ -62,6 +62,13 @@ class Policy(ABC):
         del node
         return True
 
+    def forget(self, key: str) -> None:
+        """Learn that `key` is in no tier any more, removed and not moved; no node of it is inside.
+
+        Whatever is remembered of its past MUST go: keys may come and go for ever.
+        """
+        del key
+
     def samples(self, key: str) -> bool:
         """Return whether the policy wants to hear of the hits of `key` through `observe`.
 

@@ -116,6 +116,10 @@ class GdsfPolicy(RankedPolicy):
         self._returned.discard(node)
         super().remove(node)
 
+    def forget(self, key: str) -> None:
+        """Forget that a key left lately."""
+        self._ghosts.drop(digest(key), len(self) + 1)
+
     def evict(self) -> Node | None:
         """Take out the node of the least worth; its worth is the new age."""
         found = self._ranking.pop_settled(self.rank)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from array import array
 
+_LEAST = 64  # Slots of the smallest table.
 _SPREAD = 0x9E3779B97F4A7C15  # The golden ratio: other bits choose the second slot.
 _MASK64 = (1 << 64) - 1
 _MASK32 = (1 << 32) - 1
@@ -17,22 +18,23 @@ class Ghosts:
     """Remembers about the latest `span` digests added, each with a small number.
 
     `span` is given at every call, since it follows the number of nodes. A table that has become too
-    small is kept beside a larger one until its ghosts are too old, so that no call rebuilds it.
+    small, or far too large, is kept beside a new one until its ghosts are too old, so that no call
+    rebuilds it.
     """
 
     __slots__ = ("_added", "_older", "_older_until", "_table")
 
     def __init__(self) -> None:
         self._added = 0
-        self._table = _Table(64)
+        self._table = _Table(_LEAST)
         self._older: _Table | None = None
         self._older_until = 0
 
     def add(self, digest: int, span: int, note: int = 0) -> None:
         """Remember `digest`, with a `note` of 0 to 255, for the next `span` additions."""
-        if 2 * span > self._table.size:
+        if 2 * span > self._table.size or self._oversized(span):
             self._older, self._older_until = self._table, self._added + span
-            self._table = _Table(1 << (2 * span).bit_length())
+            self._table = _Table(max(_LEAST, 1 << (2 * span).bit_length()))
         elif self._added > self._older_until:
             self._older = None
         self._added += 1
@@ -45,6 +47,15 @@ class Ghosts:
     def take(self, digest: int, span: int) -> int | None:
         """Forget `digest` and return its note, or None if it is no ghost."""
         return self._look(digest, span, forget=True)
+
+    def drop(self, digest: int, span: int) -> None:
+        """Forget `digest`, whose key is gone for good; give room back that few ghosts need."""
+        self._look(digest, span, forget=True)
+        if self._oversized(span):
+            self._table, self._older = _Table(max(_LEAST, 1 << (2 * span).bit_length())), None
+
+    def _oversized(self, span: int) -> bool:
+        return self._table.size > max(_LEAST, 32 * span)
 
     def _look(self, digest: int, span: int, *, forget: bool) -> int | None:
         note = None

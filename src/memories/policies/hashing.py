@@ -8,7 +8,14 @@ from __future__ import annotations
 
 from xxhash import xxh3_64_intdigest
 
+LONGEST_NAME = 64
+
 
 def digest(key: str) -> int:
     """Return 64 bits that stand for `key`."""
     return xxh3_64_intdigest(key.encode("utf-8", "surrogatepass"))
+
+
+def name_of(key: str, bits: int) -> str:
+    """Return a short name for the key whose digest is `bits`: the key itself unless it is long."""
+    return key if len(key) <= LONGEST_NAME else f"{bits:016x}"

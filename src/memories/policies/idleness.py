@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from memories.recent import Recent
+
 
 class IdleRange(NamedTuple):
     """The bounds of a limit, in seconds, and where it starts."""
@@ -42,8 +44,7 @@ class IdleLimits:
 
     def __init__(self, *, remembered_keys: int = 4096) -> None:
         self._limits = [bounds.start_seconds for bounds in RANGES]
-        self._factors: dict[str, float] = {}
-        self._remembered_keys = remembered_keys
+        self._factors: Recent[str, float] = Recent(remembered_keys)
         self.demotions = 0
         self.regrets = 0
 
@@ -57,7 +58,7 @@ class IdleLimits:
         group = min(hits, 2)
         seconds = self._limits[group]
         if key is not None:
-            seconds *= self._factors.get(key, 1.0)
+            seconds *= self._factors.get(key) or 1.0
         return min(seconds, RANGES[group].ceiling_seconds)
 
     def demoted(self, hits: int, count: int = 1) -> None:
@@ -90,14 +91,17 @@ class IdleLimits:
         return True
 
     def _stretch(self, key: str) -> None:
-        factor = self._factors.pop(key, 1.0)
-        self._factors[key] = min(factor * 2, _WORST_FACTOR)
-        if len(self._factors) > self._remembered_keys:
-            del self._factors[next(iter(self._factors))]
+        factor = self._factors.get(key) or 1.0
+        self._factors.set(key, min(factor * 2, _WORST_FACTOR))
+
+    def forget(self, key: str) -> None:
+        """Learn that `key` is in no tier any more."""
+        self._factors.pop(key)
 
     def check(self) -> None:
         """Assert that every limit lies in its bounds and that the memory is bounded."""
         for seconds, bounds in zip(self._limits, RANGES, strict=True):
             assert bounds.floor_seconds <= seconds <= bounds.ceiling_seconds
-        assert len(self._factors) <= self._remembered_keys
-        assert all(1.0 < factor <= _WORST_FACTOR for factor in self._factors.values())
+        self._factors.check()
+        factors = [self._factors.get(key) for key in self._factors]
+        assert all(factor and 1.0 < factor <= _WORST_FACTOR for factor in factors)

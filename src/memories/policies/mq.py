@@ -47,6 +47,10 @@ class MqPolicy(Policy):
         rung.owner.remove(node)
         self._count -= 1
 
+    def forget(self, key: str) -> None:
+        """Forget the hits of a key that left."""
+        self._ghosts.drop(digest(key), _GHOST_SPAN * (self._count + 1))
+
     def _hits(self, node: Node) -> int:
         return node.hits + self._past.get(node, 0)
 

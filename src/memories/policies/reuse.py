@@ -58,7 +58,11 @@ class ReuseDistances:
 
     def samples(self, key: str) -> bool:
         """Return whether accesses to `key` are of use."""
-        return digest(key) < self._below
+        return self.takes(digest(key))
+
+    def takes(self, bits: int) -> bool:
+        """Return the same of the key whose digest is `bits`."""
+        return bits < self._below
 
     def halve(self) -> None:
         """Go on with half of the sample: accesses come faster than there is time for."""
@@ -71,8 +75,11 @@ class ReuseDistances:
         With `counts=False` it was stored: whatever is read next has it between, but its own
         distance is nobody's wait.
         """
-        bits = digest(key)
-        if bits >= self._below:
+        self.heard(digest(key), size, counts=counts)
+
+    def heard(self, bits: int, size: int, *, counts: bool) -> None:
+        """Learn the same of the key whose digest is `bits`, so that nobody need hold on to keys."""
+        if not self.takes(bits):
             return
         if self._next_slot == self._sums.slots:
             self._compact()

@@ -57,6 +57,10 @@ class S3FifoPolicy(Policy):
         """Forget a node."""
         node.link.queue.remove(node)
 
+    def forget(self, key: str) -> None:
+        """Forget that a key left lately."""
+        self._ghosts.drop(digest(key), len(self) + 1)
+
     def evict(self) -> Node | None:
         """Take out the oldest unused node of the queue that is above its share."""
         self._full = True

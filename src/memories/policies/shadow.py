@@ -57,6 +57,14 @@ class ShadowCache:
         self._bytes += node.size
         self.policy.insert(node)
 
+    def forget(self, key: str, digest: int) -> None:
+        """Forget a key that is in no tier any more."""
+        node = self._nodes.pop(digest, None)
+        if node is not None:
+            self._bytes -= node.size
+            self.policy.remove(node)
+        self.policy.forget(key)
+
     def _shrink(self, size: int) -> None:
         while self._bytes > size and (victim := self.policy.evict()) is not None:
             assert isinstance(victim, ShadowNode)

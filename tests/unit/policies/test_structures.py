@@ -208,3 +208,29 @@ def test_a_digest_is_the_same_in_every_process():
 def test_any_text_has_a_digest():
     """Even what could not be a key must not stop a replay of foreign traces."""
     assert digest("\ud800") != digest("")
+
+
+def test_a_table_of_ghosts_shrinks_when_few_nodes_are_left():
+    """A tier that held a million values once kept 27 MB for the ghosts of them, for ever."""
+    ghosts = Ghosts()
+    for number in range(4000):
+        ghosts.add(digest(f"many/{number}"), 4000)
+    assert ghosts._table.size >= 8000
+    for number in range(64):
+        ghosts.add(digest(f"few/{number}"), 8)
+    assert 64 == ghosts._table.size
+    assert ghosts._older is None
+    assert ghosts.has(digest("few/63"), 8)
+    ghosts.check()
+
+
+def test_a_ghost_that_is_dropped_takes_its_room_along():
+    """Nothing may be added for long after a tier was emptied."""
+    ghosts = Ghosts()
+    for number in range(4000):
+        ghosts.add(digest(f"key/{number}"), 4000)
+    ghosts.drop(digest("key/3999"), 4000)
+    assert not ghosts.has(digest("key/3999"), 4000)
+    assert ghosts.has(digest("key/3998"), 4000)
+    ghosts.drop(digest("key/3998"), 1)
+    assert 64 == ghosts._table.size

@@ -59,6 +59,15 @@ class Predictor(ABC):
     def observe(self, key: str, now: float) -> None:
         """Learn that `key` was asked for at `now` (seconds of any clock that does not go back)."""
 
+    def knows(self, key: str) -> bool:
+        """Return whether anything is remembered under `key`; from any thread."""
+        del key
+        return False
+
+    def forget(self, key: str) -> None:
+        """Learn that `key` is in no tier any more."""
+        del key
+
     @abstractmethod
     def candidates(self, key: str) -> list[tuple[str, Hashable]]:
         """Return keys that may follow `key`, each with its grounds, the likeliest first."""

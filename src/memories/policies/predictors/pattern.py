@@ -11,6 +11,7 @@ from typing import ClassVar
 
 from memories.policies.predictors.base import Predictor
 from memories.policies.predictors.numbers import take_apart
+from memories.recent import Recent
 
 
 class PatternPredictor(Predictor):
@@ -21,16 +22,20 @@ class PatternPredictor(Predictor):
 
     def __init__(self, *, remembered_keys: int = 1024) -> None:
         super().__init__()
-        self._remembered_keys = remembered_keys
-        self._recent: dict[str, None] = {}
+        self._recent: Recent[str, bool] = Recent(remembered_keys)
 
     def observe(self, key: str, now: float) -> None:
         """Learn that `key` was seen."""
         del now
-        self._recent.pop(key, None)
-        self._recent[key] = None
-        if len(self._recent) > self._remembered_keys:
-            del self._recent[next(iter(self._recent))]
+        self._recent.set(key, True)
+
+    def knows(self, key: str) -> bool:
+        """Return whether `key` was seen lately."""
+        return key in self._recent
+
+    def forget(self, key: str) -> None:
+        """Learn that `key` is in no tier any more."""
+        self._recent.pop(key)
 
     def candidates(self, key: str) -> list[tuple[str, Hashable]]:
         """Return the neighbours ahead of those that were seen lately, those of others after."""

@@ -178,6 +178,18 @@ class Prefetcher:
             self._counts["issued"] -= 1
             self._keep_silent(key, list(issued.sources))
 
+    def knows(self, key: str) -> bool:
+        """Return whether anything is remembered of `key`; from any thread."""
+        return any(p.knows(key) for p in self._predictors) or any(
+            key in silent for silent in self._silent
+        )
+
+    def forget(self, key: str) -> None:
+        """Learn that `key` is in no tier any more; what was issued of it is settled as ever."""
+        for predictor, silent in zip(self._predictors, self._silent, strict=True):
+            predictor.forget(key)
+            silent.pop(key, None)
+
     def _keep_silent(self, key: str, sources: list[tuple[int, Hashable]]) -> None:
         for at, grounds in sources:
             self._silent[at].setdefault(key, (grounds, self._observed + self._window))

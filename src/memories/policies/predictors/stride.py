@@ -7,10 +7,12 @@ else; a few interleaved runs within a family are told apart by where they stand.
 from __future__ import annotations
 
 from collections.abc import Hashable
+from sys import getsizeof
 from typing import ClassVar
 
 from memories.policies.predictors.base import Predictor
 from memories.policies.predictors.numbers import Numbers, take_apart
+from memories.recent import Recent
 
 _SURE = 3
 _RUNS = 8  # Runs remembered in each family.
@@ -39,8 +41,9 @@ class StridePredictor(Predictor):
 
     def __init__(self, *, remembered_families: int = 4096) -> None:
         super().__init__()
-        self._remembered_families = remembered_families
-        self._families: dict[tuple[str, ...], list[_Run]] = {}
+        self._families: Recent[tuple[str, ...], list[_Run]] = Recent(
+            remembered_families, _family_bytes
+        )
 
     def observe(self, key: str, now: float) -> None:
         """Learn that `key` continues one of the runs of its family, or starts one."""
@@ -49,10 +52,8 @@ class StridePredictor(Predictor):
         if not numbers.digits:
             return
         family = _family(numbers)
-        runs = self._families.pop(family, [])
-        self._families[family] = runs
-        if len(self._families) > self._remembered_families:
-            del self._families[next(iter(self._families))]
+        runs = self._families.get(family) or []
+        self._families.set(family, runs)
         value = int(numbers.digits[-1])
         run = _nearest(runs, value)
         if run is None:
@@ -70,7 +71,7 @@ class StridePredictor(Predictor):
         if not numbers.digits:
             return []
         value = int(numbers.digits[-1])
-        for run in self._families.get(_family(numbers), ()):
+        for run in self._families.get(_family(numbers)) or ():
             if run.last == value and run.step and run.count:
                 other = numbers.neighbour(-1 % len(numbers.digits), run.step)
                 return [] if other is None else [(other, run.count)]
@@ -79,6 +80,11 @@ class StridePredictor(Predictor):
 
 def _family(numbers: Numbers) -> tuple[str, ...]:
     return (*numbers.texts, *numbers.digits[:-1])
+
+
+def _family_bytes(family: tuple[str, ...], runs: list[_Run]) -> int:
+    del runs
+    return sum(map(getsizeof, family))
 
 
 def _nearest(runs: list[_Run], value: int) -> _Run | None:

@@ -7,9 +7,11 @@ successor that failed is given up as soon as its count is used up.
 from __future__ import annotations
 
 from collections.abc import Hashable
+from sys import getsizeof
 from typing import ClassVar
 
 from memories.policies.predictors.base import Predictor
+from memories.recent import Recent
 
 _SURE = 3
 
@@ -21,8 +23,7 @@ class SuccessorPredictor(Predictor):
 
     def __init__(self, *, remembered_keys: int = 65_536) -> None:
         super().__init__()
-        self._remembered_keys = remembered_keys
-        self._successors: dict[str, tuple[str, int]] = {}
+        self._successors: Recent[str, tuple[str, int]] = Recent(remembered_keys, _pair_bytes)
         self._latest: str | None = None
 
     def observe(self, key: str, now: float) -> None:
@@ -31,18 +32,30 @@ class SuccessorPredictor(Predictor):
         latest, self._latest = self._latest, key
         if latest is None or latest == key:
             return
-        known, count = self._successors.pop(latest, (key, -1))
+        known, count = self._successors.get(latest) or (key, -1)
         if known == key:
             count = min(count + 1, _SURE)
         elif count > 0:
             count = max(count - 2, 0)
         else:
             known, count = key, 0
-        self._successors[latest] = (known, count)
-        if len(self._successors) > self._remembered_keys:
-            del self._successors[next(iter(self._successors))]
+        self._successors.set(latest, (known, count))
+
+    def knows(self, key: str) -> bool:
+        """Return whether anything is known to follow `key`."""
+        return key in self._successors or key == self._latest
+
+    def forget(self, key: str) -> None:
+        """Learn that `key` is in no tier any more; whom it follows finds out when he guesses."""
+        self._successors.pop(key)
+        if self._latest == key:
+            self._latest = None
 
     def candidates(self, key: str) -> list[tuple[str, Hashable]]:
         """Return the successor of `key`, on grounds of how often it held."""
         found = self._successors.get(key)
         return [] if found is None else [found]
+
+
+def _pair_bytes(key: str, followed: tuple[str, int]) -> int:
+    return getsizeof(key) + getsizeof(followed[0])
