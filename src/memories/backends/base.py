@@ -29,6 +29,7 @@ class Problem(NamedTuple):
     key: str | None  # None where it concerns no single key.
     what: str
     repaired: bool
+    unchecked: bool = False  # Whether it is not damage, but something that nobody looked at.
 
 
 class Backend(ABC):

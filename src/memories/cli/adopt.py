@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from memories.cli.failure import Failure
+from memories.cli.failure import DAMAGED, Failure
 from memories.cli.store import json_option
 from memories.cli.words import escape, print_json
 from memories.units import format_size
@@ -26,11 +26,15 @@ if TYPE_CHECKING:
     help="One of storage_options, such as endpoint, region or profile; may be repeated.",
 )  # fmt: skip
 @json_option
-def adopt(url: str, store: Path | None, options: tuple[str, ...], as_json: bool) -> None:
+@click.pass_context
+def adopt(
+    context: click.Context, url: str, store: Path | None, options: tuple[str, ...], as_json: bool
+) -> None:
     """Say what the archive at URL holds; with STORE, make a store there that goes on with it.
 
     Nothing of the machine that wrote the archive is needed. Without STORE nothing is changed.
     Credentials come from the environment, as everywhere: options are seen in the list of processes.
+    What is damaged or missing is named, the rest is there all the same; exits with 4 then.
     """
     settings = _settings(options)
     if store is not None:
@@ -38,10 +42,11 @@ def adopt(url: str, store: Path | None, options: tuple[str, ...], as_json: bool)
     found = _look(url, settings)
     if as_json:
         print_json({**found, "store": None if store is None else str(store)})
-        return
-    _say(found)
-    if store is not None:
-        click.echo(f"{escape(str(store))} goes on with it", err=True)
+    else:
+        _say(found)
+        if store is not None:
+            click.echo(f"{escape(str(store))} goes on with it", err=True)
+    context.exit(DAMAGED if found["damaged"] or found["missing"] else 0)
 
 
 def _settings(options: tuple[str, ...]) -> dict[str, str]:
@@ -98,6 +103,8 @@ def _describe(archive: BucketBackend) -> dict[str, Any]:
         "latest": latest or None,
         "kinds": dict(kinds.most_common()),
         "pickled": sum(count for kind, count in kinds.items() if carries_code(kind)),
+        "damaged": [one.name for one in archive.damage],
+        "missing": archive.missing,
         "writer": None
         if holder is None
         else {"host": holder.host, "pid": holder.pid, "closed": holder.released},
@@ -118,6 +125,10 @@ def _say(found: dict[str, Any]) -> None:
     if writer is not None:
         state = "closed it" if writer["closed"] else "has not closed it"
         click.echo(f"writer    process {writer['pid']} on {escape(writer['host'])}, which {state}")
+    for name in found["damaged"]:
+        click.echo(f"damaged   {escape(name)}")
+    for key in found["missing"]:
+        click.echo(f"missing   {escape(key)}")
     if found["pickled"]:
         click.echo(
             f"{found['pickled']:,} of the values are pickles: to read them here, import the key of "

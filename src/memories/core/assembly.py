@@ -47,7 +47,7 @@ from memories.statistics import Statistics
 from memories.units import MAX_BYTES
 
 if TYPE_CHECKING:
-    from memories.backends.bucket import BucketBackend
+    from memories.core.archive import Archive
 
 STAND_IN = "host RAM, standing in for a GPU"
 
@@ -114,6 +114,7 @@ class _Assembly:
         self.backends: list[Backend] = []
         self.remove_private: Callable[[], None] | None = None
         self.purge_archive: Callable[[int], None] | None = None
+        self.archive: Archive | None = None
 
     def engine(self, migration: MigrationSettings | Literal[False] | None) -> Engine:
         try:
@@ -162,6 +163,8 @@ class _Assembly:
             write_through=settings.write_through,
             read_only=settings.read_only,
         )
+        if self.archive is not None:
+            hierarchy.doubt = self.archive.doubt
         if self.device is not None:
             self.device.relieve = partial(hierarchy.relieve, TierName.HOT)
         migrator = None
@@ -258,7 +261,9 @@ class _Assembly:
         self._add(TierName.COLD, "local disk", medium, ledger, victims, HitCounter())
 
     def _add_glacier(self, path: Path, journal: DiskBackend) -> None:
+        # Imported at use, like all that most managers never need.
         from memories.backends.bucket import open_bucket
+        from memories.core.archive import Archive
 
         url = self.settings.glacier_url
         if url is None:
@@ -272,10 +277,12 @@ class _Assembly:
             read_only=self.settings.read_only,
             full=self.settings.durability == "full",
             wall=self.clock.wall,
+            verify=_verify_frame,
         )
         self.backends.append(bucket)
+        self.archive = Archive(bucket)
         if bucket.adopted and not self.settings.read_only:
-            _adopt_archive(bucket, journal)
+            self.archive.adopt(journal)
         self.purge_archive = partial(bucket.clear, purge=True)
         ledger = BackendLedger(
             MAX_BYTES, held=lambda: bucket.usage().live, room=lambda: _glacier_room(path, url)
@@ -316,14 +323,6 @@ class _Assembly:
 
 def _verify_frame(record: Record, frame: memoryview) -> None:
     open_frame(frame, key=record.key).verify()
-
-
-def _adopt_archive(bucket: BucketBackend, journal: DiskBackend) -> None:
-    """Journal what a bucket knows and this machine does not: another one has archived it."""
-    for record in bucket.records():
-        known = journal.find(record.key)
-        if known is None or known.version < record.version:
-            journal.note(record)
 
 
 def _tell_of_code(key: str) -> None:

@@ -32,12 +32,12 @@ from memories.engine.state import State
 from memories.engine.together import restore
 from memories.engine.watch import Watch
 from memories.entry import TierName
-from memories.errors import ArchivedError
+from memories.errors import ArchivedError, UnavailableError
 from memories.history import History
 from memories.migration.migrator import Migrator
 from memories.migration.prefetching import Prefetching
 from memories.periodic import Runner
-from memories.progress import Progress, counted
+from memories.progress import Progress, Step, counted
 from memories.statistics import Statistics, Stats
 from memories.units import format_size, limit_words, parse_size
 
@@ -164,10 +164,48 @@ class Engine:
         advance = counted(progress, total)
         problems: list[Problem] = []
         for backend in self.backends:
-            problems += backend.check(repair=repair, progress=advance)
+            if backend.remote:
+                problems += self._check_archive(backend, repair, advance)
+            else:
+                problems += backend.check(repair=repair, progress=advance)
+        if TierName.GLACIER not in self.hierarchy.tiers:
+            problems += self._unseen("the manager was made without its archive; give glacier_url")
         if progress is not None:
             progress(total, total)
         return problems
+
+    def _check_archive(
+        self, archive: Backend, repair: bool, progress: Step | None
+    ) -> list[Problem]:
+        try:
+            found = archive.check(repair=repair, progress=progress)
+        except UnavailableError as error:
+            return self._unseen(str(error)) or [Problem(None, str(error), False, True)]
+        known = {problem.key for problem in found}
+        for record in self.hierarchy.catalog.journal.scan():
+            if record.tier is not TierName.GLACIER or record.key in known:
+                continue
+            there = archive.find(record.key)
+            current = self.hierarchy.catalog.record(record.key)
+            if current == record and (there is None or there.version < record.version):
+                what = "it was archived, and no object of the archive holds it any more"
+                found.append(Problem(record.key, what, repair))
+        return [self._forget_archived(problem) for problem in found] if repair else found
+
+    def _forget_archived(self, problem: Problem) -> Problem:
+        """Return a problem that the archive has repaired, and what that means for the key."""
+        if problem.key is None or not problem.repaired:
+            return problem
+        rest = self.hierarchy.forget_archived(problem.key)
+        fate = "another copy of the value is left" if rest else "the value is lost"
+        return problem._replace(what=f"{problem.what}; {fate}")
+
+    def _unseen(self, why: str) -> list[Problem]:
+        """Return that archived values, if there are any, were not looked at."""
+        records = self.hierarchy.catalog.journal.scan()
+        count = sum(record.tier is TierName.GLACIER for record in records)
+        what = f"{count:,} archived values were not looked at: {why}"
+        return [Problem(None, what, False, True)] if count else []
 
     def create_snapshot(self, path: str | os.PathLike[str], **options: Any) -> None:
         """Write what is there, as of this instant, into the file at `path`."""

@@ -317,7 +317,9 @@ class MemoryManager(Faces, Values):
     ) -> list[Problem]:
         """Verify everything that lies in durable tiers and return what is wrong with it.
 
-        With `repair`, damaged values are dropped and the index is rebuilt.
+        Archived values are read as well, which is a download of all of them; what could not be
+        looked at is `unchecked`. With `repair`, damaged values are dropped, the index is rebuilt,
+        and each problem says whether a value was lost.
 
         Args:
             repair: Mend what can be mended.

@@ -73,6 +73,8 @@ class Hierarchy:
         self.trust = trust
         self.state = State.READ_ONLY if read_only else State.OPEN
         self.locks = KeyLocks()
+        # Raises where a key that is in no tier may yet be in an archive that nobody could read.
+        self.doubt: Callable[[str], None] = lambda key: None
         self.mover = Mover(
             tiers, catalog, locks=self.locks, clock=clock, events=events,
             drop_when_full=drop_when_full,
@@ -156,7 +158,7 @@ class Hierarchy:
         self.require_readable()
         found = self.catalog.find(key)
         if found is None or self._expired(found):
-            raise KeyNotFoundError(f"{key[:200]!r} is in no tier")
+            raise self._absent(key, found)
         return found
 
     def remove(self, key: str, cause: Cause = Cause.REMOVED) -> None:
@@ -240,6 +242,26 @@ class Hierarchy:
                 entry = self.catalog.entries.get(key)
                 if entry is not None and not entry.backed and key[0] != INTERNAL:
                     self._back(entry)
+
+    def forget_archived(self, key: str) -> bool:
+        """Let go of the archived copy of `key`, which is lost; return whether another is left.
+
+        Another one is in RAM, and written to a durable tier again, or in cold.
+        """
+        with self.locks.hold(key):
+            self.require_writable()
+            record = self.catalog.record(key)
+            if record is None:
+                return key in self.catalog.entries
+            if record.tier is not TierName.GLACIER:
+                self.catalog.journal.amend(msgspec.structs.replace(record, archived=b""))
+                return True
+            entry = self.catalog.entries.get(key)
+            if entry is None:
+                self.mover.drop(record, Cause.REMOVED)
+                return False
+            self._back(entry)
+            return True
 
     def clear(self) -> int:
         """Remove every key stored so far and return the version up to which that was.
@@ -373,6 +395,11 @@ class Hierarchy:
         if found is not None and self.state is State.OPEN:
             self.expire(found)
         self.events.emit(Missed(key, self.clock.monotonic()))
+        return self._absent(key, found)
+
+    def _absent(self, key: str, found: Entry | Record | None) -> KeyNotFoundError:
+        if found is None and key[0] != INTERNAL:
+            self.doubt(key)
         return KeyNotFoundError(f"{key[:200]!r} is in no tier")
 
     def _record_under(self, found: Entry | Record | None) -> Record | None:

@@ -17,8 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from memories.backends.base import Backend, Problem, Usage
-from memories.backends.bucket import adopt, audit, pins
+from memories.backends.bucket import pins
+from memories.backends.bucket.adopt import Bucket, adopt, catch_up
+from memories.backends.bucket.audit import Audit, Verify
 from memories.backends.bucket.bounds import BoundedStore
+from memories.backends.bucket.damage import Damage, found_damage, note_damage
 from memories.backends.bucket.exclusive import Exclusive
 from memories.backends.bucket.ledger import Ledger
 from memories.backends.bucket.objectstore import ObjectStore
@@ -31,7 +34,7 @@ from memories.backends.bucket.retry import Patience
 from memories.backends.bucket.shipper import Shipper
 from memories.backends.bucket.state import State
 from memories.backends.bucket.transfer import Transfer
-from memories.backends.bucket.writer import LEASE_SECONDS, Lease, Writer
+from memories.backends.bucket.writer import LEASE_SECONDS, LOCK_NAME, Lease, Writer
 from memories.clock import SystemClock
 from memories.entry import Record
 from memories.errors import (
@@ -93,18 +96,22 @@ class BucketBackend(Backend):
         progress: Progress | None = None,
         full: bool = False,
         wall: Callable[[], float] | None = None,
+        verify: Verify | None = None,
     ) -> None:
         self._pid = os.getpid()
         self._closed = False
         self._closing = threading.Lock()
         self._maintaining = threading.Lock()
         self._wall = wall or SystemClock().wall
+        self._verify = verify
         self._small_bytes = small_bytes
         self._progress = progress
         self._grace_seconds = grace_seconds
         self._flush_seconds = flush_seconds
         self._read_only = read_only
         self.adopted = read_only  # Whether the map was read from the bucket at this opening.
+        self.missing: list[str] = []  # Keys whose objects the bucket did not hold then.
+        self.damage: list[Damage] = []  # Objects that could not be read then, or in a check since.
         self._durable = directory is not None and not read_only
         plain = url if isinstance(url, ObjectStore) else open_store(url, storage_options, patience)
         self._store = BoundedStore(plain, 2 * concurrency, bytes_per_second)
@@ -127,8 +134,10 @@ class BucketBackend(Backend):
                 self._store, self._state, self._ledger, self._shipper,
                 self._reader.read, self._rewrite, self._wall,
             )  # fmt: skip
+            self._bucket = Bucket(self._transfer, self._store, self._state, self._ledger)
             self._writer = Writer(self._store, self._state.identity(), lease_seconds)
             self._keepers = self._start(takeover, lease_seconds)
+            self.damage = found_damage(self._state)
             for keeper in self._keepers:
                 keeper.start()
         except BaseException:
@@ -297,19 +306,26 @@ class BucketBackend(Backend):
                 self._reclaimer.write_manifests()
                 self._reclaimer.reclaim(self._grace_seconds)
 
-    def refresh(self) -> None:
-        """Read again what the bucket says of itself, for a read-only backend."""
+    def refresh(self) -> bool:
+        """Read what was added to the bucket, for a read-only backend; return whether there was."""
         self._guard()
-        adopt.adopt(
-            self._transfer, self._store, self._state, self._ledger,
-            self._writer.begins(), self._wall(),
-        )  # fmt: skip
+        changed = catch_up(self._bucket, self._begins(), self._wall())
+        self.damage = found_damage(self._state)
+        return changed
 
     def check(self, *, repair: bool = False, progress: Step | None = None) -> list[Problem]:
-        """Compare the map with the bucket; `repair` forgets frames whose objects are gone."""
+        """Compare the map with the bucket, and verify every object in it.
+
+        `repair` forgets values whose objects are gone or whose frames are damaged, here and for
+        other machines, and writes anew what only the map can still make sense of.
+        """
         self._guard()
-        now = self._wall()
-        return audit.check(self._store, self._state, self._ledger, repair, now, progress)
+        problems = Audit(
+            self._bucket, self._reader.read, self._verify, self._shipper, self._reclaimer,
+            self._maintaining, self._wall(),
+        ).run(repair, progress)  # fmt: skip
+        self.damage, self.missing = found_damage(self._state), []
+        return problems
 
     def close(self) -> None:
         """Upload what is staged and release everything. Idempotent.
@@ -334,13 +350,13 @@ class BucketBackend(Backend):
     def _start(self, takeover: bool, lease_seconds: float) -> list[Periodic]:
         """Become the writer, read the bucket if the map is not its latest, and begin the chores."""
         if self._read_only:
-            self.refresh()
+            self._adopt()
             return []
         before = self._writer.acquire(takeover=takeover)
         lease = self._writer.lease
         number = self._state.number
         if not number("adopted") or number("epoch") != lease.epoch:
-            self.refresh()
+            self._adopt()
             self.adopted = True
             with self._state.transaction() as state:
                 state.set("epoch", lease.epoch)
@@ -353,6 +369,19 @@ class BucketBackend(Backend):
             Periodic(self._writer.renew, "lease", seconds=lease_seconds / 3),
             Periodic(self.maintain, "glacier", seconds=self._flush_seconds),
         ]
+
+    def _adopt(self) -> None:
+        self.missing = adopt(self._bucket, self._begins(), self._wall())
+
+    def _begins(self) -> dict[int, int]:
+        """Return where each epoch begins; a reader goes on without, if the lock is damaged."""
+        try:
+            return self._writer.begins()
+        except StoreLockedError as error:
+            if not self._read_only:
+                raise
+            note_damage(self._state, LOCK_NAME, str(error))
+            return {}
 
     def _report(self, key: str) -> Callable[[int, int], None] | None:
         return None if self._progress is None else partial(self._progress, key)

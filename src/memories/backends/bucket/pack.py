@@ -54,6 +54,9 @@ class Index(msgspec.Struct, frozen=True, array_like=True):
     contents: Contents = Contents()
     covers: dict[bytes, tuple[int, int, int, Contents]] = {}
     # Of a manifest: token of the object, its epoch, sequence, size, and contents.
+    exact: bool = (
+        False  # Whether all of them exist: a manifest is rewritten before one is unlinked.
+    )
 
 
 class Trailer(NamedTuple):

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 
 import msgspec
 
+from memories.backends.bucket.damage import aside, note_damage
 from memories.backends.bucket.objectstore import Absent, ObjectStore
 from memories.backends.bucket.place import Place
 from memories.backends.bucket.state import State
@@ -68,12 +69,21 @@ def require_there(store: ObjectStore, places: Iterable[Place]) -> None:
 
 def load_pins(store: ObjectStore, state: State) -> None:
     """Read every holder's object into the map, within a transaction."""
+    ignored = aside(state)
     for stat in store.list("pins/"):
-        data, _ = store.get(stat.name)
+        if stat.name in ignored:
+            continue
         try:
-            pins = _decode(data)
-        except msgspec.MsgspecError as error:
-            raise CorruptDataError(f"The archive object {stat.name} is malformed.") from error
+            pins = _decode(store.get(stat.name)[0])
+        except Absent:
+            continue  # Its holder has let go since the listing.
+        except msgspec.MsgspecError:
+            note_damage(
+                state,
+                stat.name,
+                "It says which objects a snapshot protects, and is malformed: nothing is unlinked.",
+            )
+            continue
         for token in pins.tokens:
             state.run("INSERT OR IGNORE INTO pin VALUES (?, ?)", pins.holder, token)
 

@@ -57,6 +57,11 @@ CREATE TABLE IF NOT EXISTS pin (
     PRIMARY KEY (holder, token)
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS pin_by_object ON pin (token);
+CREATE TABLE IF NOT EXISTS damage (
+    name TEXT PRIMARY KEY,      -- Of an object that could not be read.
+    what TEXT NOT NULL,
+    aside INTEGER NOT NULL      -- Whether nobody is to look at it again.
+) WITHOUT ROWID;
 """
 
 # SQLite must not be touched in a forked child, not even to close what the parent opened.

@@ -16,10 +16,11 @@ from pathlib import Path
 import msgspec
 
 from memories.backends.bucket.objectstore import Absent, Conflict, ObjectStore
+from memories.clock import SystemClock
 from memories.errors import StoreLockedError
 
 LEASE_SECONDS = 60.0
-_NAME = "lock/writer"
+LOCK_NAME = "lock/writer"
 _MARGIN_SECONDS = 5.0  # Stores round their times to seconds.
 _ROUNDS = 5
 
@@ -72,7 +73,7 @@ class Writer:
             StoreLockedError: another store holds it, and is not known to be gone.
         """
         for _ in range(_ROUNDS):
-            found, tag = self._read()
+            found, tag = self._read(takeover=takeover)
             if found is not None and not takeover:
                 self._refuse_living(found)
             same = found is not None and found.store == self.lease.store
@@ -149,20 +150,23 @@ class Writer:
     def _write(self, tag: str | None) -> None:
         self.lease = msgspec.structs.replace(self.lease, renewals=self.lease.renewals + 1)
         asked = time.monotonic()  # Before the request: the lease is not longer than others think.
-        self._tag = self._store.put_if(_NAME, _encode(self.lease), tag)
+        self._tag = self._store.put_if(LOCK_NAME, _encode(self.lease), tag)
         self._renewed = asked
 
-    def _read(self) -> tuple[Lease | None, str | None]:
+    def _read(self, *, takeover: bool = False) -> tuple[Lease | None, str | None]:
         try:
-            data, tag = self._store.get(_NAME)
+            data, tag = self._store.get(LOCK_NAME)
         except Absent:
             return None, None
         try:
             return _decode(data), tag
         except msgspec.MsgspecError as error:
+            if takeover:
+                # Which epoch it named is lost; the seconds of now are more than any count so far.
+                return Lease(store="", session="", epoch=int(SystemClock().wall())), tag
             raise StoreLockedError(
-                f"The lock of {self._store.url} ({_NAME}) cannot be read. If no other store "
-                "writes there, delete it."
+                f"The lock of {self._store.url} ({LOCK_NAME}) cannot be read. If no other store "
+                "writes there, open it once with takeover=True."
             ) from error
 
     def _is_ours(self) -> bool:
@@ -196,7 +200,7 @@ class Writer:
             times = {stat.name: stat.modified for stat in self._store.list("lock/")}
         finally:
             self._store.delete(probe)
-        return max(0.0, times.get(probe, 0.0) - times.get(_NAME, 0.0))
+        return max(0.0, times.get(probe, 0.0) - times.get(LOCK_NAME, 0.0))
 
 
 def _boot() -> str:

@@ -1,0 +1,67 @@
+"""What of a bucket could not be read, by the name of the object.
+
+Not a repair of bytes: an object that says nothing any more is set aside, by a small mark in the
+bucket, so that the next machine does not stop at it either; the object itself stays where it is.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from memories.backends.bucket.objectstore import ObjectStore
+from memories.backends.bucket.place import token_of
+from memories.backends.bucket.state import State
+
+_MARKS = "aside/"
+
+
+class Damage(NamedTuple):
+    """An object that could not be read, and why."""
+
+    name: str
+    what: str
+
+
+def note_damage(state: State, name: str, what: str) -> None:
+    """Write down that an object could not be read."""
+    state.run("INSERT OR IGNORE INTO damage VALUES (?, ?, 0)", name, what)
+
+
+def found_damage(state: State) -> list[Damage]:
+    """Return what could not be read and was not set aside."""
+    rows = state.rows("SELECT name, what FROM damage WHERE aside = 0 ORDER BY name")
+    return [Damage(*row) for row in rows]
+
+
+def hides_values(state: State) -> bool:
+    """Return whether something is unread that may name values, or protect objects."""
+    query = "SELECT 1 FROM damage WHERE aside = 0 AND name NOT LIKE 'manifests/%'"
+    return state.row(query) is not None
+
+
+def set_aside(store: ObjectStore, state: State, damage: Damage) -> None:
+    """Let no machine look at a damaged object again. What it sums up only is deleted."""
+    if damage.name.startswith("manifests/"):
+        store.delete(damage.name)
+        state.run("DELETE FROM damage WHERE name = ?", damage.name)
+        return
+    store.put(_MARKS + damage.name.replace("/", "-"), [damage.what.encode()])
+    state.run("INSERT OR REPLACE INTO damage VALUES (?, ?, 1)", *damage)
+
+
+def read_aside(store: ObjectStore, state: State) -> None:
+    """Learn what was set aside."""
+    for stat in store.list(_MARKS):
+        name = stat.name.removeprefix(_MARKS).replace("-", "/", 1)
+        state.run("INSERT OR REPLACE INTO damage VALUES (?, 'set aside', 1)", name)
+
+
+def aside(state: State) -> set[str]:
+    """Return the names of what was set aside."""
+    return {name for (name,) in state.rows("SELECT name FROM damage WHERE aside = 1")}
+
+
+def unread(state: State) -> set[bytes]:
+    """Return the tokens of the objects that nothing is known of, set aside or not."""
+    names = state.rows("SELECT name FROM damage")
+    return {token for (name,) in names if (token := token_of(name)) is not None}
