@@ -14,6 +14,7 @@ from memories.backends.disk.compact import make_room, room_for
 from memories.backends.disk.translate import storage_error
 from memories.backends.disk.writer import Writer
 from memories.errors import MemoriesError, TierFullError
+from memories.owner import Owner
 from memories.units import format_size
 
 _HEAD_BYTES = 8 << 10  # More than the head of a record with the longest key.
@@ -37,7 +38,7 @@ def admit(writer: Writer, action: str, commit: Callable[[Writer, int], Done]) ->
             except NoRoomError as wanted:
                 size = wanted.size  # More than was granted.
             claim.close()
-            if not claim.enter_context(room_for(writer, size)):
+            if not claim.enter_context(room_for(writer, size, Owner())):
                 raise TierFullError(_full(writer, action, size))
             granted = size
 

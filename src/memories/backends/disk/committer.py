@@ -8,38 +8,61 @@ from __future__ import annotations
 
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import NamedTuple, TypeVar
 
 from memories.backends.disk import journal
 from memories.backends.disk.blocks import RunDamagedError
 from memories.backends.disk.files import Files, append, append_early
 from memories.backends.disk.graveyard import Graveyard
-from memories.backends.disk.handles import Handles
+from memories.backends.disk.handles import Handle, Handles
 from memories.backends.disk.index import Index
 from memories.backends.disk.journal import (
     FILE,
     INLINE,
+    MARK,
     NOTE,
     PACKED,
     TOMBSTONE,
+    Position,
     Row,
     unpack_place,
 )
 from memories.backends.disk.layout import Layout
-from memories.backends.disk.ledger import Ledger
+from memories.backends.disk.ledger import Image, Ledger
 from memories.backends.disk.lent import Lent
 from memories.backends.disk.log import Log
 from memories.backends.disk.manifest import Manifest
 from memories.backends.disk.reading import Reading
-from memories.backends.disk.recover import START, oldest_of
+from memories.backends.disk.recover import START, apply, oldest_of, row_of
 from memories.backends.disk.reserve import Reserve
 from memories.backends.disk.scale import CHURN_BYTES, Scale
 from memories.entry import Record, TierName
+from memories.owner import Owner
 from memories.periodic import Bell
 
+T = TypeVar("T")
 MARK_RECORD = Record(key="", version=0, tier=TierName.COLD, size=0, stored_at=0.0)
 Frame = Sequence[memoryview]
+
+
+class Draft(NamedTuple):
+    """Who writes a file, if that ends with his call, and the key it is for, if it is one value."""
+
+    owner: Owner | None
+    key: str
+
+
+class Before(NamedTuple):
+    """What a commit started from, while it is under way."""
+
+    end: Position  # Of the log,
+    highest: int  # whose segments had numbers up to this one.
+    account: Image
+    recent: list[tuple[str, Row | None]]  # Keys it may enter, with what the table had of them.
+    heads: int
+    extra: int
 
 
 class NoRoomError(Exception):
@@ -74,13 +97,15 @@ class Committer(ABC):
         self.mmap = mmap
         self.scale = scale
         self.reserve = Reserve(layout, files, scale.reserve)
-        self._coming = 0  # Bytes that somebody is writing to files of their own, or makes room for.
+        self._before: Before | None = None  # Set while a commit is between its first step and last.
+        # Bytes that somebody is writing to files of their own, or makes room for, and who that is.
+        self._coming: dict[Owner, int] = {}
         self.recent_heads = 0  # Bytes of the heads that no run of the index holds yet.
         self.tidying = threading.RLock()  # Taken before `lock`: one upkeep at a time.
         self._rebuild = rebuild
         self._unsynced: dict[int, str] = {}  # Value files, and the keys they belong to.
         self._owing = False  # Whether a killed writer left some of them.
-        self._drafts: set[int] = set()  # Files that are written but not yet journaled.
+        self._drafts: dict[int, Draft] = {}  # Files that are written but not yet journaled.
         self._suspect: set[int] = set()  # Those of them whose sync failed.
         self.covered = START  # How far the manifest covers the log.
         self.saved: Manifest | None = None
@@ -132,21 +157,19 @@ class Committer(ABC):
 
     def fits(self, size: int) -> bool:
         """Return whether the capacity allows for `size` bytes more."""
-        coming = self._coming
+        coming = sum(self._coming.values())
         if self.lent is not None:
             coming += self.lent.owed_bytes - self.lent.copied_bytes
         return self.physical() + coming + self.working() + size <= self.scale.capacity
 
     @contextmanager
-    def claimed(self, size: int) -> Iterator[None]:
-        """Let nobody else take `size` bytes while this lasts."""
-        with self.lock:
-            self._coming += size
+    def claimed(self, size: int, owner: Owner) -> Iterator[None]:
+        """Let nobody else take `size` bytes while this lasts, or the call of `owner`."""
+        self._coming[owner] = size
         try:
             yield
         finally:
-            with self.lock:
-                self._coming -= size
+            self.let_go(owner)
 
     def lean(self, size: int) -> bool:
         """Return whether so few bytes are dead that `size` more may be written before upkeep.
@@ -179,8 +202,7 @@ class Committer(ABC):
             old = self.row(record.key)
             if old is not None and old.record.version > record.version:
                 return record if old.kind == TOMBSTONE else old.record
-            row = self._append_inline(record, frame, length, oldest_of(old))
-            self._enter(old, row)
+            row = self._enter_inline(old, record, frame, length)
         if self._full:
             self._sync_or_undo((old, row))
         return row.record
@@ -192,8 +214,7 @@ class Committer(ABC):
             old = self.row(record.key)
             if old is not None and old.record.version > record.version:
                 return old.record
-            row = self._append_head(kind, record, oldest_of(old))
-            self._enter(old, row)
+            row = self._enter_head(old, kind, record)
         if self._full:
             self._sync_or_undo((old, row))
         return row.record
@@ -202,7 +223,7 @@ class Committer(ABC):
         """Journal records whose frames lie in packs, all of them in one append."""
         with self.lock:
             self._mend()
-            entered = self._append_packed(records)
+            entered = self._enter_packed(records)
         if self._full:
             self._sync_or_undo(*entered)
 
@@ -216,60 +237,143 @@ class Committer(ABC):
             if old.kind == INLINE:
                 frame = [self.reading.read(old.record)]
                 self.require_room(frame[0].nbytes, granted)
-                row = self._append_inline(record, frame, frame[0].nbytes, oldest_of(old))
+                row = self._enter_inline(old, record, frame, frame[0].nbytes)
             else:
-                row = self._append_head(old.kind, record, oldest_of(old))
-            self._enter(old, row)
+                row = self._enter_head(old, old.kind, record)
         if self._full:
             self._sync_or_undo((old, row))
         return row.record
 
     def _write_large(self, record: Record, frame: Frame, length: int, granted: int) -> Record:
-        with ExitStack() as claim:
+        owner = Owner()
+        try:
             with self.lock:
                 self.require_room(length, granted)
                 if length > granted:
-                    claim.enter_context(self.claimed(length))
-            return self._keep_large(record, frame, length)
-
-    def _keep_large(self, record: Record, frame: Frame, length: int) -> Record:
-        number = self._write_value(frame)
-        place = journal.pack_place(FILE, number, 0, length)
-        if not self._full:
-            with self.lock:
-                self._unsynced[number] = record.key
-        kept = None
-        try:
-            kept = self.write_head(FILE, journal.placed(record, length, place))
+                    self._coming[owner] = length
+            number = self.new_file(owner, record.key)
+            self.write_value(number, frame)
+            place = journal.pack_place(FILE, number, 0, length)
+            return self.write_head(FILE, journal.placed(record, length, place))
         finally:
-            if kept is None or kept.place != place:
-                self._discard_value(number)
-            self._drafts.discard(number)
-        return kept
+            self.let_go(owner)
 
-    def _write_value(self, frame: Frame) -> int:
-        number = self.new_file()
-        path = self.layout.value(number)
-        descriptor = self.files.create(path)
-        try:
-            if self._full:
-                append_early(self.files, descriptor, frame)
-                self.files.sync(descriptor)
-                self.files.sync_directory(self.layout.values)
-            else:
-                append(self.files, descriptor, frame)
-        except BaseException:
-            self._discard_value(number)
-            self._drafts.discard(number)
-            raise
-        finally:
-            self.files.close(descriptor)
-        return number
+    # -- what a call holds -----------------------------------------------------------------------
 
-    def _discard_value(self, number: int) -> None:
+    def new_file(self, owner: Owner | None = None, key: str = "") -> int:
+        """Return a number for a file that is about to be written and then journaled.
+
+        One for the value of `key` is unlinked with `let_go(owner)`, unless the log names it by
+        then.
+        """
         with self.lock:
-            self._unsynced.pop(number, None)
-        self.files.unlink(self.layout.value(number))
+            self._whole()
+            number = self.ledger.file_number()
+            self._drafts[number] = Draft(owner, key)
+            return number
+
+    def write_value(self, number: int, frame: Frame) -> None:
+        """Write a frame into the file of that number, which nothing names yet."""
+        handle = Handle(self.files, self.files.create(self.layout.value(number)))
+        if self._full:
+            append_early(self.files, handle.descriptor, frame)
+            self.files.sync(handle.descriptor)
+            self.files.sync_directory(self.layout.values)
+        else:
+            append(self.files, handle.descriptor, frame)
+
+    def let_go(self, owner: Owner) -> None:
+        """End what a call holds: room, and files whose values the log does not name."""
+        with self.lock:
+            self._whole()
+            for number in [number for number, one in self._drafts.items() if one.owner is owner]:
+                row = self.row(self._drafts[number].key)
+                if row is None or row.kind != FILE or unpack_place(row.record.place).file != number:
+                    self._unsynced.pop(number, None)
+                    self.files.unlink(self.layout.value(number))
+                del self._drafts[number]
+            self._coming.pop(owner, None)
+        owner.end()
+
+    def take_back(self) -> None:
+        """End what calls hold that an interrupt ended at an unlucky line."""
+        with self.lock:
+            self._whole()
+            owners = {*self._coming, *(draft.owner for draft in self._drafts.values())}
+        for owner in owners:
+            if owner is not None and not owner.alive:
+                self.let_go(owner)
+
+    # -- one record ------------------------------------------------------------------------------
+
+    def _enter_inline(self, old: Row | None, record: Record, frame: Frame, length: int) -> Row:
+        """Append a record with its frame, in the place of `old`."""
+        return self._commit(
+            [(record.key, old)],
+            lambda: self._enter(old, self._append_inline(record, frame, length, oldest_of(old))),
+        )
+
+    def _enter_head(self, old: Row | None, kind: int, record: Record) -> Row:
+        """Append a record without a frame, in the place of `old`."""
+        return self._commit(
+            [(record.key, old)],
+            lambda: self._enter(old, self._append_head(kind, record, oldest_of(old))),
+        )
+
+    def _commit(
+        self,
+        replaced: Sequence[tuple[str, Row | None]],
+        steps: Callable[[], T],
+        packs: Iterable[int] = (),
+    ) -> T:
+        """Return `steps()`, which append to the log and enter that in index and account.
+
+        Whatever ends them in the middle, an interrupt at any line included: log, index and account
+        agree again before anybody else looks. What was wholly appended counts, as after a kill.
+        The caller holds the lock.
+        """
+        recent = self.index.recent
+        self._before = Before(
+            self.log.end,
+            self.log.highest,
+            self.ledger.image(
+                self.log.end.segment, self.log.highest, [old for _, old in replaced], packs
+            ),
+            [(key, recent.get(key)) for key, _ in replaced],
+            self.recent_heads,
+            0 if self.lent is None else self.lent.extra,
+        )
+        try:
+            done = steps()
+            self._before = None
+        except BaseException:
+            self._whole()
+            raise
+        return done
+
+    def _whole(self) -> None:
+        """Finish the commit that was interrupted, if one was; the caller holds the lock."""
+        before = self._before
+        if before is None:
+            return
+        for key, row in before.recent:
+            if row is None:
+                self.index.recent.pop(key, None)
+            else:
+                self.index.recent[key] = row
+        self.ledger.restore(before.account)
+        self.recent_heads = before.heads
+        if self.lent is not None:
+            self.lent.extra = before.extra
+        for number, offset, head in self.log.go_back(before.end, before.highest):
+            row, old = row_of(number, offset, head), self.index.row(head.record.key)
+            apply(self.index, self.ledger, self.layout, row)
+            self._owe(old, row)
+            if row.kind != MARK and self.lent is not None:
+                self.lent.committed(old, row)
+            self.recent_heads += row.head_bytes
+        self._before = None
+        self.changed.set()
 
     def _append_inline(self, record: Record, frame: Frame, length: int, oldest: int) -> Row:
         body = journal.encode_record(record)
@@ -296,16 +400,27 @@ class Committer(ABC):
         self.ledger.grew(segment, offset + len(head))
         return Row(record, kind, segment, offset, len(head), oldest)
 
-    def _enter(self, old: Row | None, row: Row) -> None:
+    def _enter(self, old: Row | None, row: Row) -> Row:
         self.index.put(row)
         self.ledger.replace(old, row)
         if self.lent is not None:
             self.lent.committed(old, row)
         self.recent_heads += row.head_bytes
+        self._owe(old, row)
         if old is not None and old.kind == FILE and not self._full:
             self._give_up(old)
         if not self.changed.is_set():
             self.changed.set()
+        return row
+
+    def _owe(self, old: Row | None, row: Row) -> None:
+        """Have the next sync include the file of a new value."""
+        if (
+            row.kind == FILE
+            and not self._full
+            and (old is None or old.record.place != row.record.place)
+        ):
+            self._unsynced[unpack_place(row.record.place).file] = row.record.key
 
     def _give_up(self, old: Row) -> None:
         """Doom the file of a replaced value at once if no sync has begun with it.
@@ -314,29 +429,42 @@ class Committer(ABC):
         further than what the next sync would have saved. So the disk never has to write it.
         """
         number = unpack_place(old.record.place).file
-        if number in self._unsynced and self.ledger.forget_retired(old):
-            del self._unsynced[number]
+        if number in self._unsynced and number in self.ledger.retired:
+            # Doomed first: a file that is doomed twice is unlinked, one that is nowhere never is.
             self.graves.value(number, old.record.stored)
+            self.ledger.forget_retired(old)
+            del self._unsynced[number]
 
-    def _append_packed(self, records: Sequence[Record]) -> list[tuple[Row | None, Row]]:
+    def _enter_packed(self, records: Sequence[Record]) -> list[tuple[Row | None, Row]]:
         """Append and enter the records that are the newest of their keys; one write for all."""
-        synced, encode, pack_head = self.log.synced, journal.encode_record, journal.pack_head
-        found, heads = [], []
+        found = []
         for record in records:
             old = self.row(record.key)
             if old is None or old.record.version < record.version:
-                oldest = oldest_of(old)
-                found.append((record, old, oldest))
-                heads.append(pack_head(PACKED, encode(record), oldest=oldest, synced=synced))
+                found.append((record, old))
+        return self._commit(
+            [(record.key, old) for record, old in found],
+            lambda: self._append_packed(found),
+            {unpack_place(record.place).file for record, _ in found},
+        )
+
+    def _append_packed(
+        self, found: Sequence[tuple[Record, Row | None]]
+    ) -> list[tuple[Row | None, Row]]:
+        synced, encode, pack_head = self.log.synced, journal.encode_record, journal.pack_head
+        oldest = [oldest_of(old) for _, old in found]
+        heads = [
+            pack_head(PACKED, encode(record), oldest=lowest, synced=synced)
+            for (record, _), lowest in zip(found, oldest, strict=True)
+        ]
         data = b"".join(heads)
         self.recent_heads += len(data)
         segment, offset = self.log.append((data,), len(data))
         self.ledger.grew(segment, offset + len(data))
         entered = []
-        for (record, old, oldest), head in zip(found, heads, strict=True):
-            row = Row(record, PACKED, segment, offset, len(head), oldest)
+        for (record, old), lowest, head in zip(found, oldest, heads, strict=True):
+            entered.append((old, Row(record, PACKED, segment, offset, len(head), lowest)))
             offset += len(head)
-            entered.append((old, row))
         self.ledger.arrived([row for old, row in entered if old is None])
         for old, row in entered:
             self.index.put(row)
@@ -353,7 +481,8 @@ class Committer(ABC):
                 self.sync()  # The log may not claim to be whole while values are owed.
             else:
                 self.log.sync()
-        except BaseException:
+        except OSError:
+            # After any other interruption the log says that they are there, and so they are.
             with self.lock:
                 for old, row in entered:
                     if self.row(row.record.key) is row:
@@ -380,13 +509,6 @@ class Committer(ABC):
     def note(self, record: Record) -> Record:
         """Journal a record whose frame lies in another backend."""
         return self.write_head(NOTE, record)
-
-    def new_file(self) -> int:
-        """Return a number for a file that is about to be written and then journaled."""
-        with self.lock:
-            number = self.ledger.file_number()
-            self._drafts.add(number)
-            return number
 
     def row(self, key: str) -> Row | None:
         """Return the newest row of `key`; builds the index again if a run of it is damaged."""

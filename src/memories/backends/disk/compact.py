@@ -22,6 +22,7 @@ from memories.backends.disk.run import Run
 from memories.backends.disk.run_writer import write_run
 from memories.backends.disk.scale import SLACK_SHARE
 from memories.backends.disk.writer import Writer
+from memories.owner import Owner
 from memories.units import MAX_BYTES
 
 Pace = Callable[[], None]
@@ -73,13 +74,15 @@ def compact(writer: Writer, pace: Pace) -> None:
 
 def make_room(writer: Writer, size: int) -> bool:
     """Give dead bytes back until `size` more may be written; return whether they may be."""
-    with room_for(writer, size) as made:
+    with room_for(writer, size, Owner()) as made:
         return made
 
 
 @contextmanager
-def room_for(writer: Writer, size: int) -> Iterator[bool]:
+def room_for(writer: Writer, size: int, owner: Owner) -> Iterator[bool]:
     """Give dead bytes back until `size` more fit, and claim these for the length of the block.
+
+    `owner` is the call that opens it.
 
     Yields whether they fit. That is the last word: whoever writes them in the block is granted
     them and asks nothing else, so that nobody waits for what upkeep believes to be done. What is
@@ -89,7 +92,7 @@ def room_for(writer: Writer, size: int) -> Iterator[bool]:
         if not writer.graves.pins:
             writer.sync()
         with writer.tidying:  # One at a time: two claims that fit one by one may not together.
-            claim.enter_context(writer.claimed(size))
+            claim.enter_context(writer.claimed(size, owner))
             if not writer.graves.pins:
                 _give_back(writer, size)
             made = writer.fits(0)

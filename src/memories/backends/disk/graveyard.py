@@ -19,18 +19,24 @@ from memories.periodic import Bell
 
 
 class Graveyard:
-    """The doomed files of one store. The writer's lock guards it, but for `release`."""
+    """The doomed files of one store. The writer's lock guards it, but for `unlink` and `held`.
+
+    Every step may be done twice: whoever was interrupted dooms, or unlinks, the same file again.
+    """
 
     def __init__(self, layout: Layout, files: Files, handles: Handles, reading: Reading) -> None:
         self._layout, self._files = layout, files
         self._handles, self._reading = handles, reading
-        self._doomed: list[tuple[Path, int]] = []
+        self._doomed: dict[Path, int] = {}  # What is to be unlinked, and its bytes.
         self._segments: dict[Path, int] = {}
-        self._held = 0
+        self._taking: dict[
+            Path, int
+        ] = {}  # What takes room still: unlinked files under a mapping too.
+        self._held: int | None = 0  # Their sum; None when it must be added up again.
         self._counting = threading.Lock()
         self.filled = Bell()  # There may be something to unlink.
         # A deque, for a mapping may end in any thread, under any lock, and in a forked child.
-        self._let_go: deque[int] = deque()
+        self._let_go: deque[Path] = deque()
         self.values: dict[int, int] = {}  # Value files among them: number to bytes.
         self.packs: set[int] = set()
         self.pins = 0
@@ -52,40 +58,40 @@ class Graveyard:
         self._doom(self._layout.pack(number), size)
 
     def _doom(self, path: Path, size: int) -> None:
-        self._doomed.append((path, size))
         with self._counting:
-            self._held += size
+            self._held = None
+            self._taking[path] = size
+        self._doomed[path] = size
         self.filled.set()
 
     def held(self) -> int:
         """Return the bytes that doomed files still take; any thread may ask."""
         with self._counting:
-            while self._let_go:
-                self._held -= self._let_go.popleft()
+            if self._let_go:
+                self._held = None
+                while self._let_go:
+                    self._taking.pop(self._let_go.popleft(), None)
+            if self._held is None:
+                self._held = sum(self._taking.values())
             return self._held
 
-    def take(self) -> list[tuple[Path, int]]:
-        """Return what may be unlinked now, for `release`."""
-        if self.pins:
-            return []
-        doomed, self._doomed = self._doomed, []
-        return doomed
+    def doomed(self) -> list[Path]:
+        """Return what may be unlinked now."""
+        return [] if self.pins else list(self._doomed)
 
-    def give_back(self, doomed: list[tuple[Path, int]]) -> None:
-        """Take back what could not be unlinked."""
-        self._doomed += doomed
-
-    def unlink(self, path: Path, size: int) -> None:
+    def unlink(self, path: Path) -> None:
         """Unlink one file; its bytes are free now, or when its last mapping ends."""
         mapped = self._reading.mapped(path)
         self._files.unlink(path)
         if path in self._segments:
-            self._handles.forget(self._segments.pop(path))
+            self._handles.forget(self._segments[path])
+            self._segments.pop(path, None)
         elif path.suffix == ".val":
             self.values.pop(int(path.stem), None)
         elif path.suffix == ".pack":
             self.packs.discard(int(path.stem))
         if mapped is None:
-            self._let_go.append(size)
+            self._let_go.append(path)
         else:
-            weakref.finalize(mapped, self._let_go.append, size)
+            weakref.finalize(mapped, self._let_go.append, path)
+        self._doomed.pop(path, None)

@@ -22,10 +22,23 @@ class Index:
     """What the log says, by key. One thread at a time changes it."""
 
     def __init__(self, runs: tuple[Run, ...] = ()) -> None:
-        self.recent: Table = {}
-        self.tables: tuple[Table, ...] = (self.recent,)  # Newest first.
-        self.runs = runs  # Newest first.
-        self._parts: tuple[tuple[Table, ...], tuple[Run, ...]] = (self.tables, runs)
+        # All of the state, newest first, so that every change of it is one assignment.
+        self._parts: tuple[tuple[Table, ...], tuple[Run, ...]] = (({},), runs)
+
+    @property
+    def recent(self) -> Table:
+        """The rows that were put since the latest `freeze`."""
+        return self._parts[0][0]
+
+    @property
+    def tables(self) -> tuple[Table, ...]:
+        """The tables in RAM, newest first."""
+        return self._parts[0]
+
+    @property
+    def runs(self) -> tuple[Run, ...]:
+        """The runs on disk, newest first."""
+        return self._parts[1]
 
     def row(self, key: str) -> Row | None:
         """Return the newest row of `key`, a tombstone too."""
@@ -42,12 +55,12 @@ class Index:
 
     def put(self, row: Row) -> None:
         """Make `row` the newest of its key."""
-        self.recent[row.record.key] = row
+        self._parts[0][0][row.record.key] = row
 
     def freeze(self) -> Table:
         """Set the recent rows aside, to be written as a run, and return them."""
-        frozen, self.recent = self.recent, {}
-        self._set((self.recent, *self.tables), self.runs)
+        frozen = self.recent
+        self._parts = (({}, *self.tables), self.runs)
         return frozen
 
     def thaw(self) -> None:
@@ -55,19 +68,18 @@ class Index:
         merged: Table = {}
         for table in reversed(self.tables):
             merged.update(table)
-        self.recent = merged
-        self._set((merged,), self.runs)
+        self._parts = ((merged,), self.runs)
 
     def settle(self, run: Run | None) -> None:
         """Put `run` in the place of the frozen rows."""
         runs = self.runs if run is None else (run, *self.runs)
-        self._set((self.recent,), runs)
+        self._parts = ((self.recent,), runs)
 
     def replace(self, old: tuple[Run, ...], new: tuple[Run, ...]) -> None:
         """Put the merged run(s) in the place of those they were merged from."""
         at = self.runs.index(old[0])
         runs = (*self.runs[:at], *new, *self.runs[at + len(old) :])
-        self._set(self.tables, runs)
+        self._parts = (self.tables, runs)
 
     def parts(self) -> tuple[tuple[Table, ...], tuple[Run, ...]]:
         """Return what a point-in-time iteration works on: the table in RAM copied."""
@@ -97,17 +109,11 @@ class Index:
 
     def take(self, other: Index) -> None:
         """Become what `other` is."""
-        self.recent = other.recent
-        self._set(other.tables, other.runs)
+        self._parts = other._parts
 
     def close(self) -> None:
         """Let go of the runs, each unmapped when the last look at it ends; no key is known then."""
-        self.recent = {}
-        self._set((), ())
-
-    def _set(self, tables: tuple[Table, ...], runs: tuple[Run, ...]) -> None:
-        self.tables, self.runs = tables, runs
-        self._parts = (tables, runs)
+        self._parts = (({},), ())
 
 
 def merged(

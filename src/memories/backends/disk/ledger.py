@@ -5,8 +5,9 @@ Pure counting. A checkpoint saves it; a replay of the log arrives at the same fi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from copy import copy
+from typing import Any, NamedTuple, TypeVar
 
 from memories.backends.disk.journal import (
     FILE,
@@ -19,7 +20,18 @@ from memories.backends.disk.journal import (
 from memories.backends.disk.manifest import FileStats, Manifest
 from memories.backends.disk.scale import PACKED_SHARE
 
+T = TypeVar("T")
 _HERE = frozenset((INLINE, FILE, PACKED))
+
+
+class Image(NamedTuple):
+    """The account before a commit: all totals, and those files' figures that it may change."""
+
+    totals: dict[str, Any]
+    highest: int  # No segment above it was there.
+    segments: dict[int, FileStats | None]
+    packs: dict[int, FileStats | None]
+    retired: dict[int, int | None]
 
 
 class Ledger:
@@ -60,6 +72,41 @@ class Ledger:
         ledger.value_live = ledger.value_bytes - sum(ledger.retired.values())
         return ledger
 
+    def image(
+        self, active: int, highest: int, olds: Iterable[Row | None], packs: Iterable[int] = ()
+    ) -> Image:
+        """Return what `restore` needs to undo a commit that replaces `olds`.
+
+        The commit appends to the segment `active` or to ones above `highest`, and names frames in
+        `packs`.
+        """
+        totals = self.__dict__.copy()
+        segments = {active: _copied(self.segments.get(active))}
+        packed = {number: _copied(self.packs.get(number)) for number in packs}
+        retired: dict[int, int | None] = {}
+        for old in olds:
+            if old is None:
+                continue
+            segments.setdefault(old.segment, _copied(self.segments.get(old.segment)))
+            if old.kind in (FILE, PACKED):
+                number = unpack_place(old.record.place).file
+                if old.kind == FILE:
+                    retired[number] = self.retired.get(number)
+                else:
+                    packed.setdefault(number, _copied(self.packs.get(number)))
+        return Image(totals, highest, segments, packed, retired)
+
+    def restore(self, image: Image) -> None:
+        """Be again what `image` was taken of; may be called any number of times."""
+        for number in [number for number in self.segments if number > image.highest]:
+            del self.segments[number]
+        _put_back(self.segments, {n: _copied(stats) for n, stats in image.segments.items()})
+        _put_back(self.packs, {n: _copied(stats) for n, stats in image.packs.items()})
+        _put_back(self.retired, image.retired)
+        next_file = self.next_file
+        self.__dict__.update(image.totals)
+        self.next_file = max(next_file, self.next_file)  # No number is given out twice.
+
     def file_number(self) -> int:
         """Return a number that no value file, pack or run ever had."""
         number = self.next_file
@@ -77,9 +124,11 @@ class Ledger:
     def adopted(self, pack: int, size: int) -> None:
         """Note that there is a pack of `size` bytes."""
         if pack not in self.packs:
-            self.packs[pack] = FileStats(size)
-            self.pack_bytes += size
-            self.next_file = max(self.next_file, pack + 1)
+            self._step(
+                packs={**self.packs, pack: FileStats(size)},
+                pack_bytes=self.pack_bytes + size,
+                next_file=max(self.next_file, pack + 1),
+            )
 
     def revive(self, row: Row) -> None:
         """Count a value file as live again: what was to replace it has failed."""
@@ -93,19 +142,35 @@ class Ledger:
         self.value_bytes -= size or 0
         return size is not None
 
-    def dropped_segment(self, segment: int) -> int:
-        """Forget a segment and return its size."""
-        stats = self.segments.pop(segment)
-        self.log_bytes -= stats.size
-        self.log_live -= stats.live
-        return stats.size
+    def gave_up(self, dead: Iterable[int]) -> None:
+        """Stop counting dead value files."""
+        left = dict(self.retired)
+        freed = sum(left.pop(number) for number in dead)
+        self._step(retired=left, value_bytes=self.value_bytes - freed)
 
-    def dropped_pack(self, pack: int) -> int:
-        """Forget a pack and return its size."""
-        stats = self.packs.pop(pack)
-        self.pack_bytes -= stats.size
-        self.pack_live -= stats.live
-        return stats.size
+    def dropped_segment(self, segment: int) -> None:
+        """Forget a segment."""
+        left = dict(self.segments)
+        stats = left.pop(segment)
+        self._step(
+            segments=left,
+            log_bytes=self.log_bytes - stats.size,
+            log_live=self.log_live - stats.live,
+        )
+
+    def dropped_pack(self, pack: int) -> None:
+        """Forget a pack."""
+        left = dict(self.packs)
+        stats = left.pop(pack)
+        self._step(
+            packs=left,
+            pack_bytes=self.pack_bytes - stats.size,
+            pack_live=self.pack_live - stats.live,
+        )
+
+    def _step(self, **figures: Any) -> None:
+        """Take on several figures in one step, in the middle of which nothing can interrupt."""
+        self.__dict__.update(figures)
 
     @property
     def dead(self) -> int:
@@ -186,3 +251,15 @@ class Ledger:
             if pack is not None:
                 pack.live -= old.record.stored
                 self.pack_live -= old.record.stored
+
+
+def _copied(stats: FileStats | None) -> FileStats | None:
+    return None if stats is None else copy(stats)
+
+
+def _put_back(figures: dict[int, T], before: dict[int, T | None]) -> None:
+    for number, figure in before.items():
+        if figure is None:
+            figures.pop(number, None)
+        else:
+            figures[number] = figure

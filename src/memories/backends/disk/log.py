@@ -13,10 +13,12 @@ from memories.backends.disk.files import Files, append
 from memories.backends.disk.handles import Handle, Handles
 from memories.backends.disk.journal import (
     SEGMENT_HEADER_BYTES,
+    Head,
     Position,
     pack_segment_header,
 )
 from memories.backends.disk.layout import Layout, write_whole
+from memories.backends.disk.recover import Walk
 
 
 class Log:
@@ -66,11 +68,37 @@ class Log:
                     append(self._files, self._active.descriptor, [memoryview(data)[written:]])
             else:
                 append(self._files, self._active.descriptor, parts)
-        except BaseException:
+        except OSError:
             self._active = None
             raise
         self.end = Position(start.segment, start.offset + length)
         return start
+
+    def go_back(self, end: Position, highest: int) -> list[tuple[int, int, Head]]:
+        """Return what was wholly appended since the log ended at `end`; it ends after that now.
+
+        For an append that was interrupted, nobody knows where. `highest` was the highest segment
+        number before it. What is torn is left behind, as by a failed append.
+        """
+        number, start = end
+        if self.end.segment > end.segment:
+            number, start = self.end.segment, SEGMENT_HEADER_BYTES
+        found: list[tuple[int, int, Head]] = []
+        if self._layout.segment(number).exists():
+            handle = self._handles.get(number)
+            walk = Walk(self._files, handle, start, self._files.size(handle.descriptor))
+            found = [(number, offset, head) for offset, head in walk]
+            if walk.at < walk.end:
+                self._active = None
+            start = walk.at
+        if number > highest and not found:
+            (number, start), self._active = end, None
+        for begun in range(highest + 1, self.highest + 1):
+            if begun != number:
+                self._handles.forget(begun)
+                self._files.unlink(self._layout.segment(begun))
+        self.end = Position(number, start)
+        return found
 
     def cut(self) -> None:
         """End the segment: what follows goes to a new one."""
@@ -81,20 +109,20 @@ class Log:
         self._active, self._unsynced = None, []
 
     def _start_segment(self) -> None:
-        number = self.highest + 1
+        # Taken first: whatever happens now, no other file is ever made under this number.
+        number = self.highest = self.highest + 1
+        self._active = None
         path = self._layout.segment(number)
-        descriptor = self._files.create(path)
-        self.highest = number
-        handle = Handle(self._files, descriptor)
+        handle = Handle(self._files, self._files.create(path))
         try:
-            append(self._files, descriptor, [pack_segment_header(number, self.end)])
+            append(self._files, handle.descriptor, [pack_segment_header(number, self.end)])
         except BaseException:
             self._files.unlink(path)  # Without a header it would count as damaged.
             raise
-        self._active = self._handles.keep(number, handle)
         self._unsynced.append((number, handle))
         self._new_names = True
         self.end = Position(number, SEGMENT_HEADER_BYTES)
+        self._active = self._handles.keep(number, handle)
 
     def sync(self, end: Position | None = None) -> None:
         """Return once everything before the present end survives a power cut.
@@ -109,15 +137,16 @@ class Log:
             if self.synced >= wanted:
                 return
             wanted, batch = end or self.end, list(self._unsynced)
-            new_names, self._new_names = self._new_names, False
             try:
                 for _, handle in batch:
                     self._files.sync(handle.descriptor)
-                if new_names:
+                if self._new_names:
+                    # Before the call, for a name may come while it lasts.
+                    self._new_names = False
                     self._files.sync_directory(self._layout.log)
-            except BaseException:
-                self._new_names |= new_names
-                self.suspect = True
+            except BaseException as error:
+                self._new_names = True
+                self.suspect |= isinstance(error, OSError)
                 raise
             self.synced = wanted
             # The last one may have grown since `wanted` was read: it stays.

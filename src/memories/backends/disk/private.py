@@ -97,8 +97,8 @@ def _leave(base: Path) -> None:
             (base / _LOCK).unlink()
             base.rmdir()
     except OSError as error:
-        # Somebody entered after the lock was unlinked: he will remove it.
-        if error.errno != errno.ENOTEMPTY:
+        # Somebody entered after the lock was unlinked: he will remove it, or has done so.
+        if error.errno not in (errno.ENOTEMPTY, errno.ENOENT):
             raise
     finally:
         os.close(guard)

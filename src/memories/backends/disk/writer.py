@@ -21,11 +21,12 @@ from memories.backends.disk.journal import (
     Row,
 )
 from memories.backends.disk.manifest import Manifest
-from memories.backends.disk.recover import NOWHERE, START, oldest_of
+from memories.backends.disk.recover import NOWHERE, START
 from memories.backends.disk.rows import moved, run_rows, unsynced_rows
 from memories.backends.disk.run import Run
 from memories.backends.disk.run_writer import write_run
 from memories.entry import Record
+from memories.owner import Owner
 
 
 class Writer(Committer):
@@ -38,16 +39,13 @@ class Writer(Committer):
         with self._syncing:
             with self.lock:
                 self._mend()
-                values, self._unsynced = self._unsynced, {}
+                values = dict(self._unsynced)
                 dead, end = list(self.ledger.retired), self.log.end
-            try:
-                self._sync_values(values)
-                self.log.sync(end)  # Behind it are records whose values are not synced yet.
-            except BaseException:
-                with self.lock:
-                    self._unsynced = {**values, **self._unsynced}
-                raise
+            self._sync_values(values)
+            self.log.sync(end)  # Behind it are records whose values are not synced yet.
             with self.lock:
+                for number in values:
+                    self._unsynced.pop(number, None)
                 self._owing = False
                 self._retire(dead)
         self.release()
@@ -58,14 +56,18 @@ class Writer(Committer):
                 sync_file(self.files, self.layout.value(number))
             except FileNotFoundError:
                 continue  # It was replaced and unlinked meanwhile.
-            except BaseException:
+            except OSError:
                 self._suspect.add(number)
                 raise
         if values:
             self.files.sync_directory(self.layout.values)
 
     def _mend(self) -> None:
-        """After a failed sync, write again what it may have lost: the kernel forgets a failure."""
+        """Finish what was interrupted; after a failed sync, write again what it may have lost.
+
+        For the kernel forgets a failure.
+        """
+        self._whole()
         while self._suspect:
             number = next(iter(self._suspect))
             self._rewrite_value(number)
@@ -73,24 +75,27 @@ class Writer(Committer):
             self._unsynced.pop(number, None)
         if self.log.suspect:
             rows = unsynced_rows(self.layout, self.files, self.log, self.index)
-            positions = self.log.replace_unsynced([data for _, data in rows])
-            for (row, _), (segment, offset) in zip(rows, positions, strict=True):
-                self.ledger.grew(segment, offset + row.extent)
-                self._enter(row, moved(row, segment, offset))
+            self._commit([(row.record.key, row) for row, _ in rows], lambda: self._replace(rows))
+
+    def _replace(self, rows: Sequence[tuple[Row, bytes]]) -> None:
+        """Let the log go on from where it is synced, with these records once more."""
+        positions = self.log.replace_unsynced([data for _, data in rows])
+        for (row, _), (segment, offset) in zip(rows, positions, strict=True):
+            self.ledger.grew(segment, offset + row.extent)
+            self._enter(row, moved(row, segment, offset))
 
     def _rewrite_value(self, number: int) -> None:
         row = self.row(self._unsynced.get(number, ""))
         if row is None or row.kind != FILE or journal.unpack_place(row.record.place).file != number:
             return
-        frame = self.reading.read(row.record)
-        copy = self._write_value([frame])
-        place = journal.pack_place(FILE, copy, 0, frame.nbytes)
-        self._unsynced[copy] = row.record.key
-        new = self._append_head(
-            FILE, journal.placed(row.record, frame.nbytes, place), oldest_of(row)
-        )
-        self._enter(row, new)
-        self._drafts.discard(copy)
+        frame, owner = self.reading.read(row.record), Owner()
+        try:
+            copy = self.new_file(owner, row.record.key)
+            self.write_value(copy, [frame])
+            place = journal.pack_place(FILE, copy, 0, frame.nbytes)
+            self._enter_head(row, FILE, journal.placed(row.record, frame.nbytes, place))
+        finally:
+            self.let_go(owner)
 
     def rebuild(self) -> None:
         """Build index and account again from the log."""
@@ -122,7 +127,7 @@ class Writer(Committer):
         """Keep a pack only for the records that name it."""
         with self.lock:
             self.ledger.packs[pack].live -= 1
-            self._drafts.discard(pack)
+            self._drafts.pop(pack, None)
         self.changed.set()
 
     def write_packs(self, batches: Iterable[Sequence[Record]]) -> int:
@@ -145,6 +150,9 @@ class Writer(Committer):
     def restate(self, records: Sequence[tuple[Row, bytes]]) -> None:
         """Append live records of the log once more, as they are. The caller holds the lock."""
         self._mend()
+        self._commit([(row.record.key, row) for row, _ in records], lambda: self._restate(records))
+
+    def _restate(self, records: Sequence[tuple[Row, bytes]]) -> None:
         segment, offset = self.log.append(
             [data for _, data in records], sum(len(data) for _, data in records)
         )
@@ -159,37 +167,35 @@ class Writer(Committer):
             with self.lock:
                 if self.row(row.record.key) == row:
                     self._mend()
-                    self._enter(row, self._append_head(row.kind, row.record, oldest_of(row)))
+                    self._enter_head(row, row.kind, row.record)
             return
         frame, key = self.reading.read(row.record), row.record.key
         if frame.nbytes < self.scale.large:
             with self.lock:
                 if self.row(key) == row:
                     self._mend()
-                    new = self._append_inline(row.record, [frame], frame.nbytes, oldest_of(row))
-                    self._enter(row, new)
+                    self._enter_inline(row, row.record, [frame], frame.nbytes)
             return
-        number = self._write_value([frame])
-        place = journal.pack_place(FILE, number, 0, frame.nbytes)
-        with self.lock:
-            current = self.row(key) == row
-            if current:
-                self._mend()
-                self._unsynced[number] = key
-                record = journal.placed(row.record, frame.nbytes, place)
-                self._enter(row, self._append_head(FILE, record, oldest_of(row)))
-        if not current:
-            self._discard_value(number)
-        self._drafts.discard(number)
+        owner = Owner()
+        try:
+            number = self.new_file(owner, key)
+            self.write_value(number, [frame])
+            place = journal.pack_place(FILE, number, 0, frame.nbytes)
+            with self.lock:
+                if self.row(key) == row:
+                    self._mend()
+                    self._enter_head(row, FILE, journal.placed(row.record, frame.nbytes, place))
+        finally:
+            self.let_go(owner)
 
     def drafts(self) -> Set[int]:
         """Return the files whose records are still to come."""
-        return self._drafts
+        return self._drafts.keys()
 
     def files_in_use(self) -> set[int]:
         """Return the value files and packs that are no orphans though no key names them."""
         dead = set(self.ledger.retired) | set(self.graves.values) | self.graves.packs
-        return self._drafts | dead | set(self.ledger.packs) | set(self._unsynced)
+        return dead.union(self._drafts, self.ledger.packs, self._unsynced)
 
     def owe_sync(self, values: dict[int, str]) -> None:
         """Sync these value files with the next sync: a killed writer had not."""
@@ -202,34 +208,31 @@ class Writer(Committer):
     # -- what is dead ----------------------------------------------------------------------------
 
     def _retire(self, dead: list[int]) -> None:
-        for number in dead:
-            size = self.ledger.retired.pop(number, None)
-            if size is not None:  # Else what was to replace it has failed meanwhile.
-                self.ledger.value_bytes -= size
-                self.graves.value(number, size)
+        retired = self.ledger.retired  # Without those whose replacement has failed meanwhile.
+        gone = [number for number in dead if number in retired]
+        for number in gone:
+            self.graves.value(number, retired[number])
+        self.ledger.gave_up(gone)
 
     def doom_segment(self, number: int) -> None:
         """Unlink a segment that nothing refers to any more, as soon as no view is open."""
         with self.lock:
-            self.graves.segment(number, self.ledger.dropped_segment(number))
+            self.graves.segment(number, self.ledger.segments[number].size)
+            self.ledger.dropped_segment(number)
 
     def doom_pack(self, number: int) -> None:
         """Unlink a pack that nothing refers to any more, as soon as no view is open."""
         with self.lock:
-            self.graves.pack(number, self.ledger.dropped_pack(number))
+            self.graves.pack(number, self.ledger.packs[number].size)
+            self.ledger.dropped_pack(number)
 
     def release(self) -> None:
         """Unlink what is doomed, unless a view is open; whoever returns has waited for others."""
         with self._releasing:
             with self.lock:
-                doomed = self.graves.take()
-            for at, (path, size) in enumerate(doomed):
-                try:
-                    self.graves.unlink(path, size)
-                except BaseException:
-                    with self.lock:
-                        self.graves.give_back(doomed[at:])
-                    raise
+                doomed = self.graves.doomed()
+            for path in doomed:
+                self.graves.unlink(path)
 
     def pin(self) -> None:
         """Keep every file until `unpin`."""
@@ -262,31 +265,36 @@ class Writer(Committer):
     def _checkpoint(self, pace: Callable[[], None], *, seal: bool) -> None:
         self.sync()
         with self.lock:
+            self._mend()
+            if len(self.index.tables) > 1:
+                self.index.thaw()  # The checkpoint before was interrupted.
             if seal:
                 self.log.cut()
-            self._append_head(MARK, MARK_RECORD, NOWHERE)
+            self._commit([], lambda: self._append_head(MARK, MARK_RECORD, NOWHERE))
             frozen, heads = self.index.freeze(), self.recent_heads
             number = self.ledger.file_number()
             manifest = self.manifest()
+        path = self.layout.run(number)
         try:
             self.sync()
-            path = self.layout.run(number)
             rows = run_rows(frozen)
             count = write_run(path, self.files, number, rows, pace)
             run = Run(path, self.files, mmap=self.mmap) if count else None
-            manifest.runs = [run.number for run in self.index.runs]
-            if run is not None:
-                manifest.runs.insert(0, number)
-            manifests.save(manifest, self.layout, self.files)
         except BaseException:
             with self.lock:
                 self.index.thaw()
+            self.files.unlink(path)
             raise
+        manifest.runs = [run.number for run in self.index.runs]
+        if run is not None:
+            manifest.runs.insert(0, number)
+        # From here on the manifest may name the run; if that fails, the next checkpoint thaws.
+        manifests.save(manifest, self.layout, self.files)
         with self.lock:
-            self.index.settle(run)
-            self.index_bytes += run.bytes if run is not None else 0
-            self.recent_heads -= heads
             self.saved = manifest
+            self.index.settle(run)
+            self.index_bytes = sum(run.bytes for run in self.index.runs)
+            self.recent_heads -= heads
             self.covered = Position(manifest.segment, manifest.offset)
 
     def manifest(self) -> Manifest:

@@ -1,0 +1,40 @@
+"""Who holds something, and whether that work is still under way.
+
+An interrupt can strike at any line, that of the `finally` which would have given the thing up
+included. So what is held for the length of a call says for which call: when its frame is no longer
+on the stack of its thread, the call is over, and what it held may be taken back.
+"""
+
+from __future__ import annotations
+
+import sys
+from threading import get_ident
+from types import FrameType
+
+
+class Owner:
+    """A call that is under way in some thread."""
+
+    __slots__ = ("_frame", "thread")
+
+    def __init__(self, depth: int = 1) -> None:
+        """Stand for the call that makes this object, or for one of its callers."""
+        self.thread = get_ident()
+        self._frame: FrameType | None = sys._getframe(depth)
+
+    @property
+    def alive(self) -> bool:
+        """Return whether the call has not ended, in one way or another."""
+        if self._frame is None:
+            return False
+        here = sys._getframe(1) if self.thread == get_ident() else None
+        frame = here or sys._current_frames().get(self.thread)
+        while frame is not None:
+            if frame is self._frame:
+                return True
+            frame = frame.f_back
+        return False
+
+    def end(self) -> None:
+        """Say that the call is over; its frame and what that refers to are let go of."""
+        self._frame = None
