@@ -6,10 +6,10 @@ which shuffle pays, whether differences do, and whether compressing pays at all.
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import struct
 from collections.abc import Sequence
-from types import ModuleType
 from typing import NamedTuple
 
 import numpy as np
@@ -125,16 +125,39 @@ def compress(chunk: memoryview | ByteArray, method: Method) -> bytes:
     if method.delta is not None:
         body = method.delta.apply(chunk)
         return method.delta.pack() + compress(body, method._replace(delta=None))
-    blosc = _blosc()
-    packed: bytes = blosc.compress(
-        chunk,
-        method.name.encode(),
+    packed = np.empty(chunk.nbytes + _HEADER.size, np.uint8)
+    return packed[: _pack(method, _place(chunk), _place(packed))].tobytes()
+
+
+class _Place(NamedTuple):
+    """Memory, as C sees it; whoever holds it keeps the memory alive."""
+
+    address: int
+    nbytes: int
+
+
+def _place(memory: memoryview | ByteArray) -> _Place:
+    whole = as_array(memory) if isinstance(memory, memoryview) else memory
+    return _Place(whole.ctypes.data, whole.nbytes)
+
+
+def _pack(method: Method, source: _Place, target: _Place) -> int:
+    """Compress `source` into `target`, and return how long it is there."""
+    length: int = _blosc().blosc_compress_ctx(
         method.level,
         method.shuffle,
-        _BLOCKS.get(method.name, 0),
         method.itemsize,
+        source.nbytes,
+        source.address,
+        target.address,
+        target.nbytes,
+        method.name.encode(),
+        _BLOCKS.get(method.name, 0),
+        1,
     )
-    return packed
+    if length <= 0:
+        raise RuntimeError(f"{method.name} cannot compress {source.nbytes} bytes: error {length}")
+    return length
 
 
 def check_chunk(chunk: memoryview, nbytes: int, code: int = BLOSC) -> None:
@@ -168,10 +191,10 @@ def decompress(chunk: memoryview, target: ByteArray, code: int = BLOSC) -> None:
         delta.undo(target)
         return
     check_chunk(chunk, target.nbytes)
-    try:
-        _blosc().decompress(chunk, target)
-    except (RuntimeError, ValueError) as error:
-        raise CorruptDataError("a compressed chunk cannot be decompressed") from error
+    source, place = _place(chunk), _place(target)
+    length = _blosc().blosc_decompress_ctx(source.address, place.address, place.nbytes, 1)
+    if length != place.nbytes:
+        raise CorruptDataError("a compressed chunk cannot be decompressed")
 
 
 class _Piece(NamedTuple):
@@ -186,10 +209,12 @@ def _tried(
 ) -> list[tuple[int, Method]]:
     """Return, for each shuffle, how small it makes the sample."""
     bodies = [piece.body if delta is None else _differences(piece, delta) for piece in sample]
+    packed = np.empty(max(body.nbytes for body in bodies) + _HEADER.size, np.uint8)
+    target, places = _place(packed), [_place(body) for body in bodies]
     found = []
     for shuffle, itemsize in shuffles:
         one = Method(method.name, method.level, shuffle, itemsize)
-        size = sum([len(compress(body, one)) for body in bodies])
+        size = sum([_pack(one, place, target) for place in places])
         found.append((size, one if delta is None else one._replace(delta=delta)))
     return found
 
@@ -215,5 +240,16 @@ def _sample(buffer: memoryview) -> list[_Piece]:
 
 
 @functools.cache
-def _blosc() -> ModuleType:
-    return require("numcodecs.blosc", extra="all")
+def _blosc() -> ctypes.CDLL:
+    """Return the C library in `numcodecs`, whose functions with their own context need no lock.
+
+    What it offers to Python takes a lock for the main thread, in a way that a signal can leave it
+    taken for good, and hands the work to threads that a forked child does not have.
+    """
+    library = ctypes.CDLL(require("numcodecs.blosc", extra="all").__file__)
+    number, size, place = ctypes.c_int, ctypes.c_size_t, ctypes.c_void_p
+    library.blosc_compress_ctx.argtypes = [
+        number, number, size, size, place, place, size, ctypes.c_char_p, size, number,
+    ]  # fmt: skip
+    library.blosc_decompress_ctx.argtypes = [place, place, size, number]
+    return library
