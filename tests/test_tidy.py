@@ -33,8 +33,8 @@ LAYERS = (
     ("resident",),
     ("parcel", "catalog", "cluster"),
     (
-        "engine.keylocks", "engine.ledger", "engine.state", "engine.timeline", "engine.touches",
-        "engine.verified",
+        "engine.expiry", "engine.keylocks", "engine.ledger", "engine.state", "engine.timeline",
+        "engine.touches", "engine.verified",
     ),
     ("engine.fetchcosts", "engine.media", "engine.quick", "engine.victims", "engine.watch"),
     ("engine.device_medium", "engine.journal_victims"),

@@ -282,15 +282,14 @@ class PartsEntry(Entry):
 class ExpiringEntry(Entry):
     """Any of the others with a time to live, so that only those that have one look at a clock."""
 
-    __slots__ = ("inner", "wall")
+    __slots__ = ("inner", "over")
 
     inner: Entry
-    wall: Callable[[], float]
+    over: Callable[[Entry], bool]
 
     def read(self) -> Any:
         """Return what the inner entry gives; KeyError once the time has come."""
-        deadline = self.terms.expires_at
-        if deadline is not None and self.wall() >= deadline:
+        if self.over(self):
             raise KeyError(self.key)
         value = self.inner.read()
         self.hits = self.inner.hits

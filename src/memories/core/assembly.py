@@ -21,6 +21,7 @@ from memories.config import Settings
 from memories.core.lifecycle import Engine
 from memories.devices import Device, find_device
 from memories.engine.device_medium import DeviceMedium
+from memories.engine.expiry import Expiry
 from memories.engine.fetchcosts import FetchCosts
 from memories.engine.hierarchy import Hierarchy
 from memories.engine.journal_victims import JournalVictims
@@ -106,6 +107,7 @@ class _Assembly:
         self.clock = clock
         self.device = device
         self.trust = Keyring(trusted=settings.trusted_keys)
+        self.expiry = Expiry(clock.wall)
         self.touches = Touches()
         self.watch = Watch()
         self.costs = FetchCosts()
@@ -157,6 +159,7 @@ class _Assembly:
                 Rules(settings.rules),
             ),
             clock=self.clock,
+            expiry=self.expiry,
             events=events,
             trust=self.trust,
             drop_when_full=settings.drop_when_full,
@@ -234,7 +237,7 @@ class _Assembly:
             counter=counter,
             tick=lambda key, size, tick: watch.tick(key, size, victims.tick(key, size, tick)),
             trust=self.trust,
-            wall=self.clock.wall,
+            over=self.expiry.over,
         )
         self._add(name, words, made, ledger, victims, counter)
 

@@ -15,6 +15,7 @@ import msgspec
 from memories.catalog import Catalog
 from memories.clock import Clock
 from memories.codecs.trust import Keyring
+from memories.engine.expiry import Expiry
 from memories.engine.keylocks import KeyLocks
 from memories.engine.mover import Mover
 from memories.engine.placement import candidates
@@ -60,6 +61,7 @@ class Hierarchy:
         catalog: Catalog,
         *,
         clock: Clock,
+        expiry: Expiry,
         events: EventBus,
         trust: Keyring,
         drop_when_full: bool = False,
@@ -69,6 +71,7 @@ class Hierarchy:
         self.tiers = tiers
         self.catalog = catalog
         self.clock = clock
+        self.expiry = expiry
         self.events = events
         self.trust = trust
         self.state = State.READ_ONLY if read_only else State.OPEN
@@ -408,8 +411,7 @@ class Hierarchy:
         return found
 
     def _expired(self, found: Entry | Record) -> bool:
-        deadline = found.terms.expires_at
-        return deadline is not None and self.clock.wall() >= deadline
+        return self.expiry.over(found)
 
     def _compare(self, key: str, found: Entry | Record | None, if_version: int | None) -> None:
         if if_version is None:

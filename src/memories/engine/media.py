@@ -90,14 +90,14 @@ class HostMedium(Medium):
         counter: HitCounter,
         tick: Callable[[str, int, Callable[[], int]], Callable[[], int]],
         trust: Keyring,
-        wall: Callable[[], float],
+        over: Callable[[Entry], bool],
     ) -> None:
         self._tier = tier
         self._ledger = ledger
         self._counter = counter
         self._tick = tick
         self._trust = trust
-        self._wall = wall
+        self._over = over
 
     def convert(self, parcel: Parcel, version: Version) -> Parcel:
         """Return live objects in memory of their own."""
@@ -138,7 +138,7 @@ class HostMedium(Medium):
         expiring = make(ExpiringEntry)
         assert isinstance(expiring, ExpiringEntry)
         expiring.inner = entry
-        expiring.wall = self._wall
+        expiring.over = self._over
         return expiring
 
     def take(self, found: Entry) -> Parcel:

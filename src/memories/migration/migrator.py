@@ -196,14 +196,12 @@ class Migrator:
 
     def _unexpired(self, hierarchy: Hierarchy, keys: list[str]) -> Iterator[Entry]:
         """Yield the entries of `keys` one at a time, removing those whose time has come."""
-        wall = self._clock.wall()
         for key in keys:
             entry = hierarchy.catalog.entries.get(key)
             if entry is None:
                 continue
             common = entry.common
-            deadline = common.terms.expires_at
-            if deadline is not None and wall >= deadline:
+            if common.terms.expires_at is not None and hierarchy.expiry.over(entry):
                 hierarchy.expire(entry)
                 continue
             if isinstance(common.tick, SampledTick):
