@@ -23,7 +23,10 @@ MAX_LINES = 800
 # engine are rooms of their own, for they stand on one another.
 LAYERS = (
     ("errors", "_version"),
-    ("clock", "histogram", "keys", "locks", "logs", "optional", "owner", "units", "writeback"),
+    (
+        "clock", "histogram", "keys", "locks", "logs", "optional", "owner", "units", "userdirs",
+        "writeback",
+    ),
     ("periodic", "progress", "recent"),
     ("entry",),
     ("events", "front", "rules", "sizing", "traces"),

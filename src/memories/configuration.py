@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from memories.errors import InvalidOptionError
 from memories.logs import logger
+from memories.userdirs import config_directory
 
 PREFIX = "MEMORIES_"
 PROJECT_FILE = "memories.toml"
@@ -78,13 +79,10 @@ def project_file(directory: Path | None = None) -> Path | None:
     return found[0] if found else None
 
 
-def user_file(user_directory: Path | None = None) -> Path:
-    """Return where the user's configuration lies, whether or not it is there."""
-    if user_directory is None:
-        import platformdirs
-
-        user_directory = Path(platformdirs.user_config_dir("memories"))
-    return user_directory / USER_FILE
+def user_file(user_directory: Path | None = None) -> Path | None:
+    """Return where the user's configuration lies, whether or not it is there; None for no home."""
+    directory = config_directory() if user_directory is None else user_directory
+    return None if directory is None else directory / USER_FILE
 
 
 def _merge(found: dict[str, Found], name: str, value: Any, origin: str) -> None:
@@ -146,8 +144,8 @@ def _parsed(text: str) -> Any:
 
 def _user_file(user_directory: Path | None) -> tuple[Path, dict[str, Any]] | None:
     path = user_file(user_directory)
-    text = _read(path)
-    return None if text is None else (path, _table(path, text))
+    text = None if path is None else _read(path)
+    return None if path is None or text is None else (path, _table(path, text))
 
 
 def _project_file(directory: Path | None) -> tuple[Path, dict[str, Any]] | None:

@@ -79,5 +79,19 @@ class ConflictError(MemoriesError, RuntimeError):
     """`if_version=` named a version that is no longer the newest; nothing was stored."""
 
 
+# What a value that is there, and cannot be given to whoever asks, is reported by.
+UNREADABLE = (CorruptDataError, UnsupportedTypeError, ImportError)
+
+
+def about_key(error: Exception, key: str) -> Exception:
+    """Return `error` with the key in its message: where a value is decoded nobody knows the key."""
+    name = repr(key[:200])
+    if not isinstance(error, MemoriesError) or name in str(error):
+        return error
+    made = type(error)(f"{name}: {error}")
+    made.__cause__ = error.__cause__
+    return made.with_traceback(error.__traceback__)
+
+
 class BusyError(MemoriesError, TimeoutError):
     """Another thread works on the key and does not come to an end; nothing was changed."""

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import datetime as dt
 import decimal
+import json
 import pathlib
+import subprocess
 import uuid
 import zoneinfo
 from collections import Counter, OrderedDict, defaultdict, deque
+from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,6 +20,7 @@ from hypothesis import given, settings
 
 from memories import codecs
 from memories.codecs import content_hash
+from memories.errors import UnsupportedTypeError
 from memories.testing import strategies
 from memories.testing.codecs import COMPRESSIONS, CodecTests, identical, through_frame
 
@@ -99,6 +103,11 @@ class TestTrees(CodecTests):
     )
 
 
+RECORDS = np.array([(1.0, 2.0), (3.0, 4.0)], [("time", "f8"), ("value", "f8")])
+
+OVERLAPPING = np.dtype({"names": ["a", "b"], "formats": ["i4", "i2"], "offsets": [0, 2]})
+
+
 class TestArrays(CodecTests):
     """Plain arrays."""
 
@@ -120,6 +129,11 @@ class TestArrays(CodecTests):
         np.array([0x7FF8000000001234], "u8").view("f8"),
         np.zeros(3, np.dtype({"names": ["a", "b"], "formats": ["u1", "f8"]}, align=True)),
         np.zeros(2, [("p", [("x", "i4"), ("y", "S3", (2, 2))]), ("q", ">f4")]),
+        RECORDS[["value", "time"]],
+        RECORDS[["value"]],
+        np.arange(3, dtype="i4").view(OVERLAPPING),
+        np.zeros(2, np.dtype({"names": ["b", "a"], "formats": ["f8", "u1"], "offsets": [8, 0]})),
+        np.zeros(2, [("\udcff", "i4")]),
         np.random.default_rng(0).random(300_000),
         np.zeros(3_000_000, "u1"),
     )
@@ -140,7 +154,18 @@ class TestKindsOfArrays(CodecTests):
         np.str_("a\0"),
         np.bytes_(b"a\0"),
         np.zeros(2, [("a", "i4")]).view(np.recarray),
+        RECORDS[["value", "time"]][0],
+        np.finfo("f4"),
+        np.dtype("f4"),
+        OVERLAPPING,
+        np.dtype(object),
     )
+
+
+def test_the_limits_of_an_integer_survive() -> None:
+    """NumPy compares them by identity."""
+    got = through_frame([np.iinfo("i2")])[0]
+    assert (np.iinfo, np.iinfo("i2").dtype, 32767) == (type(got), got.dtype, got.max)
 
 
 class TestVariableStrings(CodecTests):
@@ -154,6 +179,123 @@ class TestVariableStrings(CodecTests):
             else ()
         )
     ) or (np.array(["a"]),)
+
+    def test_the_order_is_kept(self) -> None:
+        """As it is for arrays of any other dtype."""
+        got = through_frame(np.asfortranarray(np.stack([self.values[0]] * 2)))
+        assert got.flags.f_contiguous
+        assert not got.flags.c_contiguous
+
+
+class TaggedError(Exception):
+    """Its constructor asks for something else than what it hands on."""
+
+    def __init__(self, code: int, text: str) -> None:
+        super().__init__(f"{code}: {text}")
+        self.code = code
+
+
+class KeywordError(ValueError):
+    """Its constructor takes no positional argument."""
+
+    def __init__(self, *, code: int) -> None:
+        super().__init__("bad")
+        self.code = code
+
+
+class PathError(OSError):
+    """Below it lies a builtin that takes its arguments apart."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(2, "gone", path)
+
+
+class SlottedError(Exception):
+    """Part of what it holds is in no dict."""
+
+    __slots__ = ("place",)
+
+    def __init__(self, place: int) -> None:
+        super().__init__()
+        self.place = place
+
+
+@dataclass(frozen=True)
+class FrozenError(Exception):
+    """It refuses to have an attribute set."""
+
+    code: int
+
+
+class OwnError(Exception):
+    """It says itself how it is pickled."""
+
+    def __init__(self, code: int) -> None:
+        self.code = code
+
+    def __reduce__(self) -> Any:
+        return OwnError, (self.code,)
+
+
+def _raised(error: BaseException, cause: BaseException | None) -> BaseException:
+    try:
+        try:
+            raise KeyError("inner")
+        except KeyError:
+            raise error from cause
+    except BaseException as caught:
+        caught.add_note("seen")
+        return caught
+
+
+class TestExceptions(CodecTests):
+    """Exceptions, whatever their constructor wants."""
+
+    raised = tuple(
+        _raised(error, cause)
+        for cause in (None, TaggedError(1, "cause"))
+        for error in (
+            TaggedError(5, "x"),
+            KeywordError(code=3),
+            PathError("/nowhere"),
+            SlottedError(4),
+            OwnError(8),
+            OSError(2, "two", "/a", None, "/b"),
+            UnicodeDecodeError("utf-8", b"abc", 0, 1, "bad"),
+            SyntaxError("m", ("file", 1, 2, "text")),
+            ModuleNotFoundError("x", name="q", path="p"),
+            NameError("x", name="q"),
+            StopIteration(5),
+            ExceptionGroup("g", [TaggedError(1, "a"), KeywordError(code=1)]),
+            json.JSONDecodeError("m", "text", 1),
+            subprocess.CalledProcessError(3, ["a"], b"out"),
+        )
+    )
+    values = (*raised, FrozenError(7), [TaggedError(1, "in a list")])
+
+    def same(self, left: Any, right: Any) -> bool:
+        """Compare arguments, attributes, notes, cause and context; tracebacks are not kept."""
+        if not isinstance(left, BaseException):
+            return left == right or (type(left) is list and self.same(left[0], right[0]))
+        names = ("code", "place", "errno", "filename", "filename2", "name", "value", "__notes__")
+        return (
+            type(left) is type(right)
+            and str(left) == str(right)
+            and repr(left.args) == repr(right.args)
+            and all(getattr(left, name, 0) == getattr(right, name, 0) for name in names)
+            and self.same(left.__cause__, right.__cause__)
+            and self.same(left.__context__, right.__context__)
+            and left.__suppress_context__ == right.__suppress_context__
+        )
+
+
+def test_an_exception_that_is_its_own_context_survives() -> None:
+    """A cycle of causes is rare, and no reason to recurse for ever."""
+    error, other = TaggedError(1, "a"), TaggedError(2, "b")
+    error.__context__, other.__context__ = other, error
+    got = through_frame(error)
+    assert got is got.__context__.__context__
+    assert 2 == got.__context__.code
 
 
 def test_missing_strings_stay_missing() -> None:
@@ -175,6 +317,64 @@ def test_bfloat16_and_its_kin_survive() -> None:
         assert array.dtype == got.dtype
         assert array.tobytes() == got.tobytes()
         assert type(array[0]) is type(through_frame(array[1]))
+
+
+class Demanding:
+    """Pickle writes it down, and would call its `__new__` with too little."""
+
+    def __new__(cls, value: int) -> Any:
+        made: Any = super().__new__(cls)
+        made.value = value
+        return made
+
+
+class DemandingTuple(tuple):
+    """Pickle would hand the one tuple to a `__new__` that wants two numbers."""
+
+    def __new__(cls, x: int, y: int) -> Any:
+        return super().__new__(cls, (x, y))
+
+
+@pytest.mark.parametrize("value", [Demanding(1), [Demanding(1)], DemandingTuple(1, 2)])
+def test_what_pickle_could_not_make_again_is_refused(value: Any) -> None:
+    """Before it is stored, and not when it is read and the original is gone."""
+    with pytest.raises(UnsupportedTypeError, match="__getnewargs__"):
+        codecs.hold(value)
+
+
+class Undescribed(codecs.Codec):
+    """A codec that describes its values by what is no data."""
+
+    name = "tests.undescribed"
+
+    def encode(self, value: Any) -> codecs.Parts:
+        """Put the type itself into the description."""
+        return codecs.Parts(self.name, {"kind": type(value)})
+
+    def decode(self, parts: codecs.Parts, *, writable: bool = False) -> Any:
+        """Never asked."""
+        raise AssertionError
+
+
+class Odd:
+    """What it is for."""
+
+
+def test_what_no_frame_can_describe_is_refused_at_once() -> None:
+    """Else it would be taken, and stop a flush that comes much later."""
+    codecs.register_codec(Odd, Undescribed())
+    for value in (Odd(), [Odd()], (1, Odd())):
+        with pytest.raises(UnsupportedTypeError, match="no data"):
+            codecs.hold(value)
+
+
+@pytest.mark.parametrize(
+    "value", [pathlib.PurePosixPath("a\udcff"), dt.timezone(dt.timedelta(1 / 24), "\udcff")]
+)
+def test_texts_that_are_no_unicode_survive_in_scalars(value: Any) -> None:
+    """A file name of another encoding is a path like any other."""
+    assert identical(value, through_frame(value))
+    assert identical([value], through_frame([value]))
 
 
 @settings(max_examples=250)

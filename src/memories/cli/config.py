@@ -27,13 +27,15 @@ def config(as_json: bool) -> None:
     options = options_of(MemoryManager.__init__)
     if as_json:
         rows = {one.name: {"value": _plain(one.value), "origin": one.origin} for one in options}
-        print_json({"options": rows, "project": _text(project_file()), "user": str(user_file())})
+        print_json({"options": rows, "project": _text(project_file()), "user": _text(user_file())})
         return
     for one in options:
         value = _plain(one.value)
         click.echo(f"{one.name:<24}{escape(repr(value)):<16}  {escape(one.origin)}")
     click.echo(
-        f"project file: {_text(project_file()) or 'none'}; user file: {user_file()}", err=True
+        f"project file: {_text(project_file()) or 'none'}; "
+        f"user file: {_text(user_file()) or 'none'}",
+        err=True,
     )
 
 

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from memories.codecs import dtypes
-from memories.codecs.arrays import Array, ArrayCodec, is_flat
+from memories.codecs.arrays import Array, ArrayCodec, is_flat, order_of
 from memories.codecs.base import Codec, Parts, Sharing
+from memories.codecs.packages import package
 from memories.codecs.pickled import PickleCodec
 from memories.codecs.registry import add
 from memories.codecs.tree import StructureCodec
@@ -69,9 +70,26 @@ class ScalarCodec(Codec):
         return np.frombuffer(data, dtype).copy()[0]
 
 
+class DtypeCodec(Codec):
+    """Dtypes themselves; those with objects or metadata in them are pickled."""
+
+    name = "numpy.dtype"
+
+    def encode(self, value: np.dtype[Any]) -> Parts:
+        """Describe the dtype."""
+        try:
+            return Parts(self.name, dtypes.describe(value))
+        except UnsupportedTypeError:
+            return PickleCodec().encode(value)
+
+    def decode(self, parts: Parts, *, writable: bool = False) -> np.dtype[Any]:
+        """Build the dtype."""
+        del writable
+        return dtypes.build(parts.meta)
+
+
 def _objects_apart(value: Array) -> Any:
-    order = "F" if value.flags.f_contiguous and not value.flags.c_contiguous else "C"
-    return [list(value.shape), order, list(value.reshape(-1, order="C"))]
+    return [list(value.shape), order_of(value), list(value.reshape(-1, order="C"))]
 
 
 def _objects_together(structure: Any) -> Array:
@@ -89,17 +107,18 @@ def _strings_apart(value: Array) -> Any:
     flat = value.reshape(-1)
     items = [item if type(item) is str else None for item in flat.tolist()]
     na = dtype.na_object if has_na else None
-    return [list(value.shape), has_na, na, dtype.coerce, items]
+    return [list(value.shape), has_na, na, dtype.coerce, items, order_of(value)]
 
 
 def _strings_together(structure: Any) -> Array:
-    shape, has_na, na, coerce, items = structure
+    shape, has_na, na, coerce, items, *order = structure
     kind: Any = np.dtypes.StringDType
     dtype = kind(na_object=na, coerce=coerce) if has_na else kind(coerce=coerce)
     result: Array = np.empty(len(items), dtype)
     for i, item in enumerate(items):
         result[i] = na if item is None else item
-    return result.reshape(shape)
+    result = result.reshape(shape)
+    return np.asfortranarray(result) if order == ["F"] else result
 
 
 def _masked_apart(value: Any) -> Any:
@@ -124,6 +143,11 @@ def _masked_together(structure: Any) -> Any:
     return result
 
 
+def _finfo(dtype: Any) -> Any:
+    library: Any = package("ml_dtypes") if dtype.type.__module__ == "ml_dtypes" else np
+    return library.finfo(dtype)
+
+
 OBJECTS = StructureCodec("numpy.objects", _objects_apart, _objects_together)
 STRINGS = StructureCodec("numpy.strings", _strings_apart, _strings_together)
 
@@ -144,15 +168,20 @@ def register() -> None:
         ),
         np.recarray,
     )
-    add(ScalarCodec(), *_scalar_types())
+    add(ScalarCodec(), *_kinds_of(np.generic, "numpy", "ml_dtypes"))
+    add(DtypeCodec(), *_kinds_of(np.dtype, "numpy", "numpy.dtypes"))
+    for name, kind, build in (("finfo", np.finfo, _finfo), ("iinfo", np.iinfo, np.iinfo)):
+        limits: Any = build
+        add(StructureCodec(f"numpy.{name}", lambda v: v.dtype, limits, Sharing.SHARED), kind)
 
 
-def _scalar_types() -> list[type]:
+def _kinds_of(base: type, *modules: str) -> list[type]:
+    """Return `base` and what is made of it, as far as it belongs to these modules."""
     found: list[type] = []
-    todo: list[type] = [np.generic]
+    todo: list[type] = [base]
     while todo:
         kind = todo.pop()
         todo.extend(kind.__subclasses__())
-        if kind.__module__ in ("numpy", "ml_dtypes"):
+        if kind.__module__ in modules:
             found.append(kind)
     return found

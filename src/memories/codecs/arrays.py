@@ -125,20 +125,21 @@ def expect_array(value: Any, kinds: str, ndim: int | None = 1) -> Array:
 
 @functools.lru_cache(256)
 def npy_header(dtype: np.dtype[Any], shape: tuple[int, ...], order: str) -> bytes:
-    """Return the header that `np.save` would write, padded to a multiple of 64.
+    """Return the header that `np.save` would write, padded to a multiple of 64; none if it cannot.
 
     Arrays come in series of one shape, and NumPy takes longer for a header than for a checksum.
     """
-    header = {
-        "descr": np.lib.format.dtype_to_descr(dtype),
-        "fortran_order": order == "F",
-        "shape": shape,
-    }
     stream = io.BytesIO()
     try:
+        header = {
+            "descr": np.lib.format.dtype_to_descr(dtype),
+            "fortran_order": order == "F",
+            "shape": shape,
+        }
         np.lib.format.write_array_header_2_0(stream, header)
     except ValueError:
-        # Only a header with characters beyond Latin-1 needs version 3.
+        # An `.npy` has no words for fields that overlap or lie in another order than they are
+        # named in; and only a header with characters beyond Latin-1 needs version 3.
         return b""
     raw = stream.getvalue()
     assert len(raw) % ALIGNMENT == 0

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from memories.codecs.memory import is_utf8
 from memories.codecs.packages import package
 from memories.errors import CorruptDataError, UnsupportedTypeError
 
@@ -61,6 +62,8 @@ def _describe_fields(dtype: np.dtype[Any]) -> dict[str, Any]:
         title = field[2] if len(field) > 2 else None
         if title is not None and type(title) is not str:
             raise UnsupportedTypeError(f"the title {title!r} of a field is no str")
+        if not is_utf8(name) or not is_utf8(title or ""):
+            raise UnsupportedTypeError(f"the field {name!r} has a name that is no Unicode")
         fields.append([name, describe(field[0]), field[1], title])
     return {
         "fields": fields,

@@ -21,7 +21,7 @@ from memories.codecs.memory import EMPTY
 from memories.codecs.opened import OpenFrame, open_frame
 from memories.codecs.small import MAX_PACKED_BYTES, pack_small
 from memories.codecs.trust import Signature
-from memories.errors import InvalidOptionError, UnsupportedTypeError
+from memories.errors import InvalidOptionError
 
 __all__ = ["Frame", "OpenFrame", "Signer", "open_frame", "pack", "pack_into"]
 
@@ -65,7 +65,7 @@ def pack(
     spec = compressors.parse(compression)
     most = MAX_PACKED_BYTES if spec is None else compressors.MIN_NBYTES - 1
     if parts.nbytes <= most and not carries_code(parts.codec):
-        small = pack_small(parts, key, version, _pack_meta(parts.meta), _prelude(parts))
+        small = pack_small(parts, key, version, layout.pack_meta(parts.meta), _prelude(parts))
         if small is not None:
             segments = [memoryview(part) for part in small if part]
             nbytes = sum([segment.nbytes for segment in segments])
@@ -148,7 +148,7 @@ def describe(
 def _draft(
     parts: Parts, key: str, version: int, signer: Signer | None, spec: Spec | None = None
 ) -> _Draft:
-    meta = _pack_meta(parts.meta)
+    meta = layout.pack_meta(parts.meta)
     signature = Signature("", b"")
     if carries_code(parts.codec):
         message = trust.message(key, version, parts.codec, meta, parts.buffers)
@@ -168,12 +168,3 @@ def _draft(
 def _prelude(parts: Parts) -> bytes:
     """Return what makes a body that is one raw buffer a file of another kind."""
     return registry.get(parts.codec).prelude(parts) if len(parts.buffers) == 1 else b""
-
-
-def _pack_meta(meta: Any) -> bytes:
-    try:
-        return msgspec.msgpack.encode(meta)
-    except (TypeError, ValueError, OverflowError, RecursionError) as error:
-        raise UnsupportedTypeError(f"a codec described a value by what is no data: {error}") from (
-            error
-        )

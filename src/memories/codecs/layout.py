@@ -31,6 +31,20 @@ _CHUNK = 1 << 20
 _MAX_CHUNKS = 1024
 
 
+def pack_meta(meta: Any) -> bytes:
+    """Return the description of a value as the bytes that its frame will have.
+
+    Raises:
+        UnsupportedTypeError: it is no data, or nested too deeply.
+    """
+    try:
+        return msgspec.msgpack.encode(meta)
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise UnsupportedTypeError(f"a codec described a value by what is no data: {error}") from (
+            error
+        )
+
+
 class Piece(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True):
     """A stretch of the body: where it lies, and the checksum of each of its chunks."""
 

@@ -44,6 +44,17 @@ def is_bytes(buffer: memoryview) -> bool:
     return type(buffer.obj) is bytes and buffer.c_contiguous and len(buffer.obj) == buffer.nbytes
 
 
+def is_utf8(text: str) -> bool:
+    """Return whether `text` can be described: it holds no lone surrogate."""
+    if text.isascii():
+        return True
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def as_array(buffer: memoryview) -> ByteArray:
     """Return an array of bytes over `buffer`."""
     return np.frombuffer(buffer, np.uint8)

@@ -6,10 +6,9 @@ value that is read back may import, and then the package that its type belongs t
 
 from __future__ import annotations
 
-import importlib
 from types import ModuleType
 
-from memories.optional import MissingPackageError
+from memories.optional import load
 
 
 def package(name: str) -> ModuleType:
@@ -17,11 +16,8 @@ def package(name: str) -> ModuleType:
 
     Raises:
         MissingPackageError: it is not installed here.
+        BrokenPackageError: it is, and failed to be imported.
     """
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        root = name.partition(".")[0]
-        raise MissingPackageError(
-            f"the stored value needs {root}, which is not installed here; run: pip install {root}"
-        ) from error
+    root = name.partition(".")[0]
+    missing = f"the stored value needs {root}, which is not installed here; run: pip install {root}"
+    return load(name, missing)

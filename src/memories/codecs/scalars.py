@@ -17,7 +17,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from memories.codecs.base import Codec, Parts, Sharing
-from memories.codecs.memory import view_bytes
+from memories.codecs.memory import is_utf8, view_bytes
 from memories.codecs.pickled import PickleCodec
 from memories.errors import CorruptDataError, UnsupportedTypeError
 
@@ -109,6 +109,10 @@ class MemoryviewCodec(Codec):
                 f"a memoryview of format {value.format!r} cannot be encoded: store an array of it"
             )
         meta = {"format": value.format, "shape": list(value.shape or ()), "order": sys.byteorder}
+        if not value.nbytes and value.ndim != 1:
+            raise UnsupportedTypeError(
+                f"an empty memoryview of shape {value.shape} cannot be encoded: store an array"
+            )
         if value.c_contiguous:
             return Parts(self.name, meta, (view_bytes(value),))
         return Parts(self.name, meta, (memoryview(value.tobytes()),), frozenset({0}))
@@ -162,13 +166,20 @@ def _int_from_meta(meta: Any) -> int:
     return checked
 
 
+def _text_to_meta(value: Any) -> str:
+    text = str(value)
+    if not is_utf8(text):
+        raise UnsupportedTypeError(f"{value!r} is no Unicode")
+    return text
+
+
 def _zone_to_meta(zone: dt.tzinfo | None) -> Any:
     if zone is None:
         return None
     if type(zone) is dt.timezone:
         offset, name = zone.utcoffset(None), zone.tzname(None)
         custom = name if dt.timezone(offset).tzname(None) != name else None
-        return [*_delta_to_meta(offset), custom]
+        return [*_delta_to_meta(offset), None if custom is None else _text_to_meta(custom)]
     if type(zone) is zoneinfo.ZoneInfo and zone.key is not None:
         return zone.key
     raise UnsupportedTypeError(f"the time zone {zone!r} has no plain description")
@@ -262,9 +273,11 @@ ROWS: tuple[Row, ...] = (
     Row(uuid.UUID, "uuid", lambda u: u.bytes, lambda meta: uuid.UUID(bytes=meta)),
     Row(range, "range", lambda r: _big([r.start, r.stop, r.step]), _range_from_meta),
     Row(slice, "slice", _slice_to_meta, _slice_from_meta),
-    Row(pathlib.PosixPath, "path.posix", str, _path(pathlib.Path)),
-    Row(pathlib.PurePosixPath, "path.pure-posix", str, _path(pathlib.PurePosixPath)),
-    Row(pathlib.PureWindowsPath, "path.pure-windows", str, _path(pathlib.PureWindowsPath)),
+    Row(pathlib.PosixPath, "path.posix", _text_to_meta, _path(pathlib.Path)),
+    Row(pathlib.PurePosixPath, "path.pure-posix", _text_to_meta, _path(pathlib.PurePosixPath)),
+    Row(
+        pathlib.PureWindowsPath, "path.pure-windows", _text_to_meta, _path(pathlib.PureWindowsPath)
+    ),
 )
 
 CODECS: dict[type, Codec] = {

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from memories.codecs import arrays, registry, scalars, structures
+from memories.codecs import arrays, layout, registry, scalars, structures
 from memories.codecs.base import Codec, Parts, Sharing
 from memories.codecs.memory import freeze, own
 from memories.codecs.sizes import meta_size, size_of
@@ -87,6 +87,7 @@ def hold(value: Any, *, copy: bool = True) -> tuple[Sharing, Any, int]:
         master = arrays.freeze_array(np.asarray(value), copy=copy)
         return shared, master, master.nbytes
     parts = registry.encode_far(value)
+    layout.pack_meta(parts.meta)  # Else it would fail only when it is written, in the background.
     if parts.far:
         return shared, parts if copy else own(parts), _whole(parts)
     if shared is Sharing.FRESH:

@@ -12,6 +12,7 @@ from dataclasses import fields
 from types import MemberDescriptorType
 from typing import Any
 
+from memories.codecs import homeless
 from memories.errors import CorruptDataError, UnsupportedTypeError
 
 _PICKLE_HOOKS = (
@@ -26,8 +27,11 @@ _PICKLE_HOOKS = (
 
 def name_of(kind: type) -> list[str] | None:
     """Return module and qualified name of `kind`, or None if they do not lead back to it."""
-    found = _find(kind.__module__, kind.__qualname__)
-    return [kind.__module__, kind.__qualname__] if found is kind else None
+    if _find(kind.__module__, kind.__qualname__) is not kind:
+        return None
+    if homeless.of_script(kind):
+        homeless.note([kind.__qualname__])
+    return [kind.__module__, kind.__qualname__]
 
 
 def find_type(name: Any) -> type:
@@ -41,11 +45,7 @@ def find_type(name: Any) -> type:
         raise CorruptDataError("the name of a type is damaged")
     found = _find(*name)
     if not isinstance(found, type):
-        module, qualname = name
-        raise UnsupportedTypeError(
-            f"the stored value is a {module}.{qualname}, which is not imported: import {module} "
-            "before reading it, or register a codec for it"
-        )
+        raise UnsupportedTypeError(homeless.explain(*name))
     return found
 
 

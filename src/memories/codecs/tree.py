@@ -20,7 +20,7 @@ from memories.codecs.base import (
     carries_code,
 )
 from memories.codecs.containers import CONTAINERS, container_of
-from memories.codecs.memory import address, own_buffer
+from memories.codecs.memory import address, is_utf8, own_buffer
 from memories.codecs.pickled import PickleCodec
 from memories.codecs.scalars import INT_MAX, INT_MIN
 from memories.errors import CorruptDataError, UnsupportedTypeError
@@ -239,7 +239,7 @@ def is_atom(value: Any) -> bool:
     """Return whether `value` is written in place."""
     kind = type(value)
     if kind is str:
-        return len(value) <= _INLINE_TEXT and _is_utf8(value)
+        return len(value) <= _INLINE_TEXT and is_utf8(value)
     if kind is int:
         return bool(INT_MIN <= value <= INT_MAX)
     if kind is bytes:
@@ -248,14 +248,4 @@ def is_atom(value: Any) -> bool:
 
 
 def _all_short(texts: list[str]) -> bool:
-    return max(map(len, texts)) <= _INLINE_TEXT and _is_utf8("".join(texts))
-
-
-def _is_utf8(text: str) -> bool:
-    if text.isascii():
-        return True
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+    return max(map(len, texts)) <= _INLINE_TEXT and is_utf8("".join(texts))

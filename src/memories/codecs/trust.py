@@ -19,6 +19,7 @@ from typing import NamedTuple
 import msgspec
 
 from memories.errors import InvalidOptionError, StorageError, UntrustedDataError
+from memories.userdirs import config_directory
 
 ENVIRONMENT = "MEMORIES_KEY_FILE"
 _DOMAIN = b"memories frame 1\0"
@@ -84,7 +85,7 @@ class Keyring:
     def __init__(
         self, path: str | os.PathLike[str] | None = None, *, trusted: Iterable[Key | str] = ()
     ) -> None:
-        self.path = Path(path) if path is not None else default_path()
+        self.path = Path(path) if path is not None else default_path()  # None: there is no home.
         self._extra = tuple(Key.parse(key) if isinstance(key, str) else key for key in trusted)
         self._keys: tuple[Key, ...] | None = None
         self._lock = threading.Lock()
@@ -129,7 +130,7 @@ class Keyring:
         key = Key.parse(text)
         own = self._own_key()
         if key != own and key not in self._read():
-            _append(self.path, key)
+            _append(self._home(), key)
             self._keys = None
         return key
 
@@ -141,12 +142,22 @@ class Keyring:
         with self._lock:
             keys = self._read()
             if not keys:
-                _create(self.path, Key(secrets.token_bytes(_SECRET_NBYTES)))
+                _create(self._home(), Key(secrets.token_bytes(_SECRET_NBYTES)))
                 self._keys = None
                 keys = self._read()
             return keys[0]
 
+    def _home(self) -> Path:
+        if self.path is None:
+            raise StorageError(
+                "there is nowhere to keep the signing key: this process has no home directory "
+                f"(no HOME, and no entry for its user). Set {ENVIRONMENT} to a file of yours"
+            )
+        return self.path
+
     def _read(self) -> tuple[Key, ...]:
+        if self.path is None:
+            return ()
         if self._keys is None:
             try:
                 text = self.path.read_text("ascii")
@@ -158,17 +169,16 @@ class Keyring:
         return self._keys
 
 
-def default_path() -> Path:
-    """Return where the user's keys lie."""
+def default_path() -> Path | None:
+    """Return where the user's keys lie; None for a process without a home."""
     chosen = os.environ.get(ENVIRONMENT)
     if chosen:
         return Path(chosen)
-    import platformdirs
+    directory = config_directory()
+    return None if directory is None else directory / "keys"
 
-    return Path(platformdirs.user_config_dir("memories")) / "keys"
 
-
-_default: dict[Path, Keyring] = {}
+_default: dict[Path | None, Keyring] = {}
 
 
 def default() -> Keyring:

@@ -19,12 +19,13 @@ from memories.cluster.opening import check_factor, check_nodes, open_service
 from memories.cluster.report import RepairReport
 from memories.cluster.service import Service
 from memories.cluster.store import Stored
+from memories.codecs import homeless
 from memories.codecs.frame import Frame, pack
 from memories.core.configured import configured
 from memories.core.memory_manager import MemoryManager
 from memories.core.near_copies import MOST_DROPPED, NearCopies
 from memories.core.values import MISSING
-from memories.errors import InvalidOptionError, KeyNotFoundError
+from memories.errors import UNREADABLE, InvalidOptionError, KeyNotFoundError, about_key
 from memories.front import EXACT_HITS
 from memories.keys import check_key
 from memories.parcel import Parcel
@@ -258,7 +259,10 @@ class DistributedMemoryManager(MemoryManager):
         )
 
     def _pack(self, key: str, data: Any) -> Frame:
-        parts = codecs.encode(data)
+        with homeless.watched() as names:
+            parts = codecs.encode(data)
+        if names:
+            homeless.warn(key, names)
         stamp = int(self._engine.clock.wall() * 1_000_000)
         return pack(parts, key=key, version=stamp, signer=self._hierarchy.trust)
 
@@ -287,14 +291,18 @@ class DistributedMemoryManager(MemoryManager):
     def _take_in(self, key: str, stored: Stored, token: Token, *, copy: bool = False) -> Any:
         """Return the value in a frame whose bytes were verified as they came, and keep it near."""
         trust = self._hierarchy.trust
-        parcel = Parcel.of_frame(stored.frame, key=key)
-        if copy:
-            return parcel.private(trust, verify=False)
-        if not self._may_keep(parcel.size):
-            return parcel.value(trust, verify=False)
-        hosted = parcel.hosted(trust, verify=False, copy=False)
+        try:
+            parcel = Parcel.of_frame(stored.frame, key=key)
+            if copy:
+                return parcel.private(trust, verify=False)
+            if not self._may_keep(parcel.size):
+                return parcel.value(trust, verify=False)
+            hosted = parcel.hosted(trust, verify=False, copy=False)
+            value = hosted.value(trust)
+        except UNREADABLE as error:
+            raise about_key(error, key) from error.__cause__
         self._near.keep(key, stored.version, token, lambda name: self._copies.put(name, hosted))
-        return hosted.value(trust)
+        return value
 
     def _may_keep(self, size: int) -> bool:
         """Return whether there is room for a local copy, letting older ones go for it."""

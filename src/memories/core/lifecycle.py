@@ -97,6 +97,12 @@ class Engine:
         _engines.add(self)
         self.at_exit = weakref.finalize(_engines, self.abandon)
 
+    @property
+    def outlives(self) -> bool:
+        """Return whether what is stored may be read when this process is gone."""
+        archived = self.settings.glacier_enabled and self.settings.glacier_url is not None
+        return self.remove_private is None or archived
+
     def retrieve(self, key: str, wish: Wish) -> Any:
         """Return a value off the hit path, the way that the reader wants it."""
         if wish.usual:

@@ -12,6 +12,7 @@ from typing import Any, Final
 import msgspec
 from numpy import ndarray
 
+from memories.codecs import homeless
 from memories.config import check_seconds, check_tier
 from memories.core.lifecycle import Engine
 from memories.core.memoize import memoize
@@ -21,7 +22,7 @@ from memories.engine.hierarchy import Hierarchy
 from memories.engine.quick import UNKNOWN
 from memories.engine.together import read_together
 from memories.entry import Entry, Terms, TierName
-from memories.errors import InvalidOptionError, KeyNotFoundError
+from memories.errors import UNREADABLE, InvalidOptionError, KeyNotFoundError, about_key
 from memories.front import EXACT_HITS, Front
 from memories.keys import check_key
 from memories.parcel import Parcel
@@ -103,7 +104,7 @@ class Values(MutableMapping[str, Any]):
         written = copy and wanted is not None and wanted.durable
         self._hierarchy.put(
             key,
-            Parcel.borrowed(data) if written else Parcel.of(data, copy=copy),
+            self._taken_in(key, data, copy=copy, written=written),
             tier=wanted,
             terms=terms,
             volatile=volatile,
@@ -337,6 +338,8 @@ class Values(MutableMapping[str, Any]):
             return self._read_elsewhere(key, default) if value is UNKNOWN else value
         try:
             value = entry.read()
+        except UNREADABLE as error:
+            raise about_key(error, key) from error.__cause__
         except KeyError:
             return self._read_elsewhere(key, default)  # It has expired.
         if entry.hits > EXACT_HITS:
@@ -377,4 +380,12 @@ class Values(MutableMapping[str, Any]):
         self._put(key, data, wanted, msgspec.structs.replace(terms, evictable=True))
 
     def _put(self, key: str, value: Any, tier: TierName | None, terms: Terms) -> None:
-        self._hierarchy.put(key, Parcel.of(value), tier=tier, terms=terms)
+        self._hierarchy.put(key, self._taken_in(key, value), tier=tier, terms=terms)
+
+    def _taken_in(self, key: str, data: Any, *, copy: bool = True, written: bool = False) -> Parcel:
+        """Return a caller's value as a parcel; warn if others will have to look for its classes."""
+        with homeless.watched() as names:
+            parcel = Parcel.borrowed(data) if written else Parcel.of(data, copy=copy)
+        if names and self._engine.outlives:
+            homeless.warn(key, names)
+        return parcel

@@ -13,7 +13,7 @@ from typing import Any
 
 from memories.devices.base import Device
 from memories.errors import InvalidOptionError
-from memories.optional import MissingPackageError
+from memories.optional import MissingPackageError, require
 
 _CUDA = re.compile(r"cuda(?::\d+)?")
 
@@ -69,7 +69,7 @@ def _library() -> Any:
             return sys.modules[name]
     for name in ("torch", "cupy"):
         if importlib.util.find_spec(name) is not None:
-            return importlib.import_module(name)
+            return require(name, extra="gpu")
     raise MissingPackageError(
         "a GPU is reached through torch or CuPy, and neither is installed; "
         "run: pip install torch, or pip install cupy-cuda12x"

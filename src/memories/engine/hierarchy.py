@@ -26,12 +26,14 @@ from memories.engine.tier import Tier, version_of
 from memories.engine.verified import Verified
 from memories.entry import Cause, Entry, Record, Terms, TierName, Version
 from memories.errors import (
+    UNREADABLE,
     ConflictError,
     CorruptDataError,
     InvalidOptionError,
     KeyNotFoundError,
     StorageError,
     TierFullError,
+    about_key,
 )
 from memories.events import EventBus, Missed, Retrieved, Stored
 from memories.keys import INTERNAL
@@ -139,7 +141,10 @@ class Hierarchy:
             UntrustedDataError: it would run code, and no trusted key has signed it.
         """
         self.require_readable()
-        return self._read(key, lambda parcel, verify: parcel.value(self.trust, verify=verify))
+        try:
+            return self._read(key, lambda parcel, verify: parcel.value(self.trust, verify=verify))
+        except UNREADABLE as error:
+            raise about_key(error, key) from error.__cause__
 
     def open(self, key: str, use: Callable[[Parcel, bool], Any], *, whole: bool = True) -> Any:
         """Return `use(parcel, verify)` of what holds the value of `key`; counts as a read of it.
@@ -147,10 +152,13 @@ class Hierarchy:
         `whole` says that `use` verifies the whole of it when told to, not just a region.
         """
         entry = self.catalog.entries.get(key)
-        if entry is not None and not self._expired(entry):
-            entry.mark()
-            return use(self.tiers[entry.tier].load(entry), False)
-        return self._read(key, use, whole=whole)
+        try:
+            if entry is not None and not self._expired(entry):
+                entry.mark()
+                return use(self.tiers[entry.tier].load(entry), False)
+            return self._read(key, use, whole=whole)
+        except UNREADABLE as error:
+            raise about_key(error, key) from error.__cause__
 
     def find(self, key: str) -> Entry | Record:
         """Return where `key` is, without counting a read.

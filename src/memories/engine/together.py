@@ -12,7 +12,7 @@ from typing import Any
 from memories.engine.hierarchy import Hierarchy
 from memories.engine.quick import UNKNOWN
 from memories.entry import Record, TierName
-from memories.errors import CorruptDataError, StorageError
+from memories.errors import UNREADABLE, StorageError, about_key
 from memories.events import Retrieved
 
 
@@ -61,6 +61,8 @@ def _far_record(hierarchy: Hierarchy, key: str) -> Record | None:
 def _read_near(hierarchy: Hierarchy, key: str) -> Any:
     try:
         return hierarchy.catalog.entries[key].read()
+    except UNREADABLE as error:
+        raise about_key(error, key) from error.__cause__
     except KeyError:
         value = hierarchy.quick(key)
         return hierarchy.get(key) if value is UNKNOWN else value
@@ -74,7 +76,7 @@ def _read_far(hierarchy: Hierarchy, name: TierName, records: Sequence[Record]) -
             record.key: parcel.value(hierarchy.trust, verify=not hierarchy.verified.knows(record))
             for record, parcel in zip(records, parcels, strict=True)
         }
-    except (CorruptDataError, StorageError):
+    except (*UNREADABLE, StorageError):  # Asked for one by one, each says which it is.
         return {record.key: hierarchy.get(record.key) for record in records}
     now = hierarchy.clock.monotonic()
     for record in records:

@@ -11,6 +11,8 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import cast
 
+from memories.optional import is_missing
+
 Crc = Callable[..., int]
 
 _POLYNOMIAL = 0xEDB88320  # Of CRC-32, its highest power in the lowest bit.
@@ -21,7 +23,9 @@ _X = 1 << 30
 def _fastest() -> Crc:
     try:
         from isal import isal_zlib
-    except ImportError:
+    except ModuleNotFoundError as error:
+        if not is_missing(error, "isal"):
+            raise
         return zlib.crc32
     return cast(Crc, isal_zlib.crc32)
 

@@ -36,7 +36,11 @@ def open_store(
     scheme = urlsplit(text).scheme if "://" in text else "file"
     if scheme == "file":
         path = Path(unquote(urlsplit(text).path) if "://" in text else text)
-        return RetryingStore(DirectoryStore(path.expanduser() / _FIXED_PREFIX), patience)
+        try:
+            directory = path.expanduser() / _FIXED_PREFIX
+        except RuntimeError as error:  # There is no home.
+            raise InvalidOptionError(f"glacier_url={text!r} leads nowhere: {error}") from error
+        return RetryingStore(DirectoryStore(directory), patience)
     if scheme not in _CLOUD:
         raise InvalidOptionError(
             f"glacier_url begins with {scheme!r}, which no object store answers to: give a path, "

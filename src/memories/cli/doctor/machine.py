@@ -139,9 +139,11 @@ def _clock() -> Finding:
 
 
 def _key_file() -> Finding:
-    from memories.codecs.trust import default_path
+    from memories.codecs.trust import ENVIRONMENT, default_path
 
     path = default_path()
+    if path is None:
+        return judged("signing key", False, "no home directory", f"set {ENVIRONMENT} to a file")
     if not path.exists():
         return fine("signing key", "none yet; one is made when an object is first pickled")
     mode = stat.S_IMODE(path.stat().st_mode)

@@ -40,7 +40,7 @@ def _credentials(url: str) -> Finding:
         return fine("credentials", "none needed")
     variables, file = chain
     found = [name for name in variables if os.environ.get(name)]
-    if (Path.home() / file).exists():
+    if _in_home(file):
         found.append(f"~/{file}")
     return judged(
         "credentials",
@@ -48,6 +48,13 @@ def _credentials(url: str) -> Finding:
         f"from {', '.join(found)}" if found else "none in the environment",
         f"set {variables[0]}, or let the machine's own role give them",
     )
+
+
+def _in_home(file: str) -> bool:
+    try:
+        return (Path.home() / file).exists()
+    except RuntimeError:
+        return False  # There is no home.
 
 
 def _archive(url: str) -> Finding:

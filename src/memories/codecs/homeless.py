@@ -1,0 +1,86 @@
+"""Classes that a reader in another process may not find: those of a script, `__main__`.
+
+Not a rule against them: the script itself, run again, has them. The one idea: whoever stores for
+longer than the process lives asks which were named meanwhile, and nobody else pays for it.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+SCRIPTS = ("__main__", "__mp_main__")  # The other one is its name in a spawned process.
+_told: set[str] = set()
+_PACKAGE = os.path.dirname(os.path.dirname(__file__))  # noqa: PTH120 - compared with file names.
+
+
+def of_script(kind: type) -> bool:
+    """Return whether a class was defined by the script that runs."""
+    return kind.__module__ in SCRIPTS
+
+
+class _Named(threading.local):
+    """What the thread that is asking has seen named; None while nobody asks."""
+
+    names: set[str] | None = None
+
+
+_named = _Named()
+
+
+@contextmanager
+def watched() -> Iterator[set[str]]:
+    """Collect the names of the classes of the script that this thread encodes meanwhile."""
+    names: set[str] = set()
+    outer, _named.names = _named.names, names
+    try:
+        yield names
+    finally:
+        _named.names = outer
+
+
+def note(names: Iterable[str]) -> None:
+    """Tell whoever watches that a value that is encoded needs these classes of the script."""
+    if _named.names is not None:
+        _named.names.update(names)
+
+
+def warn(key: str, names: Iterable[str]) -> None:
+    """Warn that a value in a store that outlives the process needs classes of the script.
+
+    Once for each class: a script that stores many such values need not be told again.
+    """
+    new = sorted(set(names) - _told)
+    if not new:
+        return
+    warnings.warn(
+        f"the value of {key[:200]!r} needs {', '.join(new)} of the script that runs now "
+        "(__main__): no other program will be able to read it. Move what it needs to a module",
+        stacklevel=_frames_within(),
+    )
+    _told.update(new)
+
+
+def explain(module: str, name: str, error: Exception | None = None) -> str:
+    """Return why a value that needs a class cannot be read, and what to do."""
+    what = f"the stored value needs {module}.{name}, which is not there"
+    if module in SCRIPTS:
+        return (
+            f"{what}: it was defined in the script that stored the value. Read it from that "
+            "script, or move the class to a module of its own, and store the value again"
+        )
+    if error is None:
+        return f"{what}: import {module} before reading it, or register a codec for it"
+    return f"{what} ({error}): install what it belongs to, in a version that has it"
+
+
+def _frames_within() -> int:
+    """Return how many frames of this package stand above the caller's own."""
+    depth, frame = 1, sys._getframe(1)
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
+        depth, frame = depth + 1, frame.f_back
+    return depth

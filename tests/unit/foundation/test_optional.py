@@ -1,0 +1,67 @@
+"""What counts as a package that is not installed; real modules, on a path of their own."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from memories.codecs.packages import package
+from memories.optional import BrokenPackageError, MissingPackageError, require
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Give a folder that modules are imported from, and forget them again."""
+    monkeypatch.syspath_prepend(tmp_path)
+    yield tmp_path
+    for name in [name for name in sys.modules if name.startswith("odd_")]:
+        del sys.modules[name]
+
+
+@pytest.mark.parametrize("name", ["no_such_package", "no_such_package.part", "json.no_such_part"])
+def test_what_is_not_there_is_not_installed(name: str) -> None:
+    """A whole package, a part of one, or a part that a version does not have."""
+    with pytest.raises(MissingPackageError, match="pip install"):
+        require(name, extra="all")
+    with pytest.raises(MissingPackageError, match="pip install"):
+        package(name)
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "raise ImportError('libodd.so: failed to map segment from shared object')",
+        "raise ImportError('libodd.so: cannot allocate memory', name='odd_package')",
+        "import odd_package_needs_this",
+        "from odd_package import nothing",
+        "raise ModuleNotFoundError('nameless')",
+    ],
+)
+def test_what_fails_otherwise_is_not_called_missing(folder: Path, code: str) -> None:
+    """Told to install what he has, a user short of memory would look in the wrong place."""
+    (folder / "odd_package").mkdir()
+    (folder / "odd_package" / "__init__.py").write_text("")
+    (folder / "odd_package" / "part.py").write_text(code)
+    importlib.invalidate_caches()
+    for call in (
+        lambda: require("odd_package.part", extra="all"),
+        lambda: package("odd_package.part"),
+    ):
+        with pytest.raises(BrokenPackageError, match=r"odd_package\.part is installed") as caught:
+            call()
+        assert isinstance(caught.value.__cause__, ImportError)
+    (folder / "odd_package" / "part.py").write_text("ready = True  # There is memory again.")
+    importlib.invalidate_caches()
+    assert require("odd_package.part", extra="all").ready
+
+
+def test_memory_that_is_short_stays_that(folder: Path) -> None:
+    """A `MemoryError` says what it is."""
+    (folder / "odd_hungry.py").write_text("raise MemoryError('no room')")
+    importlib.invalidate_caches()
+    with pytest.raises(MemoryError, match="no room"):
+        require("odd_hungry", extra="all")
