@@ -1,28 +1,113 @@
 """Single flight: whoever asks for what is being computed waits for it, once per key.
 
-Not a cache: a flight is forgotten when it lands. A wait that could never end, because the one
-waited for waits in turn (a function that calls itself, or two that call each other), is refused,
-and its caller computes for himself.
+Not a cache: a flight is forgotten when it lands. What happens to the one who computes is his own
+affair: if he is interrupted, or his thread or event loop is gone, one of those who wait computes in
+his place. A wait that could never end, because the one waited for waits in turn (two functions that
+call each other from two threads), is not begun: its caller computes for himself.
 """
 
 from __future__ import annotations
 
+import os
 import threading
-from collections.abc import Callable, Hashable
 from concurrent.futures import Future
-from typing import Any
+from contextvars import ContextVar
+from enum import Enum
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from memories.locks import new_lock
 
+if TYPE_CHECKING:
+    import asyncio
+
+LOOK_SECONDS = 0.25  # Between two looks at whether the one who computes is still there.
+
+
+class How(Enum):
+    """How a flight ended."""
+
+    RESULT = "result"  # With what was computed, or a way to get at it.
+    ERROR = "error"  # The function raised, and would raise for the others as well.
+    LEFT = "left"  # Whoever computed was stopped: somebody else has to.
+
+
+class Outcome(NamedTuple):
+    """What those who wait are told."""
+
+    how: How
+    content: Any = None
+
+
+_LEFT = Outcome(How.LEFT)
+_innermost: ContextVar[Flight | None] = ContextVar("memories_flight", default=None)
+_waits = new_lock()  # Guards what flights wait for, across all functions.
+
 
 class Flight:
-    """One computation under way."""
+    """One computation under way, or about to be."""
 
-    __slots__ = ("future", "pilot")
+    __slots__ = ("_future", "_loop", "_pid", "_thread", "outcome", "outer", "waits_for")
 
-    def __init__(self, pilot: Hashable) -> None:
-        self.pilot = pilot
-        self.future: Future[Any] = Future()
+    def __init__(self, loop: asyncio.AbstractEventLoop | None = None) -> None:
+        self.outer = _innermost.get()  # The flight during which this one was begun.
+        self.outcome = _LEFT  # Until something better is known.
+        self.waits_for: list[Flight] = []  # For which somebody aboard waits.
+        self._future: Future[Outcome] = Future()
+        self._loop = loop
+        self._thread = threading.current_thread()
+        self._pid = os.getpid()
+
+    def is_alive(self) -> bool:
+        """Return whether somebody can still bring it to an end."""
+        if self._loop is not None:
+            return self._pid == os.getpid() and self._loop.is_running()
+        return self._thread.is_alive()  # In a forked child all threads but one have ended.
+
+    def take_off(self) -> None:
+        """Take what is called from here on as called during this flight."""
+        _innermost.set(self)
+
+    def land(self, outcome: Outcome) -> None:
+        """Tell everybody how it ended; only the first to say so is heard."""
+        if _innermost.get() is self:
+            _innermost.set(self.outer)
+        with _waits:
+            if not self._future.done():
+                self._future.set_result(outcome)
+
+    def wait(self, passenger: Flight) -> Outcome | None:
+        """Return how the flight ended; None where `passenger` must not wait for it."""
+        if not _begin_to_wait(passenger, self):
+            return None
+        try:
+            while True:
+                try:
+                    return self._future.result(LOOK_SECONDS)
+                except TimeoutError:  # Of the wait: the future itself never raises.
+                    self._look()
+        finally:
+            _end_wait(passenger, self)
+
+    async def wait_async(self, passenger: Flight) -> Outcome | None:
+        """Do the same for a task of any event loop."""
+        import asyncio
+
+        if not _begin_to_wait(passenger, self):
+            return None
+        try:
+            landed = asyncio.wrap_future(self._future)
+            while True:
+                # Unlike `wait_for` it leaves the future alone when this task is cancelled.
+                done, _ = await asyncio.wait({landed}, timeout=LOOK_SECONDS)
+                if done:
+                    return landed.result()
+                self._look()
+        finally:
+            _end_wait(passenger, self)
+
+    def _look(self) -> None:
+        if not self.is_alive():
+            self.land(_LEFT)
 
 
 class Flights:
@@ -30,59 +115,59 @@ class Flights:
 
     def __init__(self) -> None:
         self._flights: dict[str, Flight] = {}
-        self._waits: dict[Hashable, str] = {}
         self._lock = new_lock()
 
-    def board(self, key: str, passenger: Hashable) -> tuple[Flight, bool]:
-        """Return the flight of `key` and whether `passenger` is to compute it himself.
-
-        A passenger who is not must call `leave` when he has waited.
-        """
+    def board(self, key: str, flight: Flight) -> Flight | None:
+        """Make `flight` the one of `key`; or return the one that is under way already."""
         with self._lock:
-            flight = self._flights.get(key)
-            if flight is None:
-                flight = self._flights[key] = Flight(passenger)
-                return flight, True
-            if self._waits_for(flight, passenger):
-                return Flight(passenger), True
-            self._waits[passenger] = key
-            return flight, False
-
-    def leave(self, passenger: Hashable) -> None:
-        """Learn that `passenger` waits no longer."""
-        with self._lock:
-            self._waits.pop(passenger, None)
+            other = self._flights.get(key)
+            if other is None or other._future.done():
+                self._flights[key] = flight
+                return None
+            return other
 
     def land(self, key: str, flight: Flight) -> None:
-        """Forget a flight whose future is done."""
+        """Forget a flight and tell its passengers; nothing happens if there are none."""
         with self._lock:
             if self._flights.get(key) is flight:
                 del self._flights[key]
-
-    def _waits_for(self, flight: Flight | None, passenger: Hashable) -> bool:
-        while flight is not None:
-            if flight.pilot == passenger:
-                return True
-            key = self._waits.get(flight.pilot)
-            flight = None if key is None else self._flights.get(key)
-        return False
+        flight.land(flight.outcome)
 
 
-def fly(flights: Flights, key: str, compute: Callable[[], Any]) -> Any:
-    """Return `compute()`, or what another thread that was there first computes."""
-    me = threading.get_ident()
-    flight, mine = flights.board(key, me)
-    if not mine:
-        try:
-            return flight.future.result()
-        finally:
-            flights.leave(me)
-    try:
-        result = compute()
-    except BaseException as error:
-        flights.land(key, flight)
-        flight.future.set_exception(error)
-        raise
-    flights.land(key, flight)
-    flight.future.set_result(result)
-    return result
+def _begin_to_wait(passenger: Flight, flight: Flight) -> bool:
+    """Note that those aboard which `passenger` comes from wait for `flight`, unless it for them."""
+    chain = _chain(passenger)
+    with _waits:
+        if _leads_to(flight, chain):
+            return False
+        for waiting in chain:
+            waiting.waits_for.append(flight)
+        return True
+
+
+def _end_wait(passenger: Flight, flight: Flight) -> None:
+    with _waits:
+        for waiting in _chain(passenger):
+            waiting.waits_for.remove(flight)
+
+
+def _chain(flight: Flight) -> list[Flight]:
+    chain = []
+    outer: Flight | None = flight
+    while outer is not None:
+        chain.append(outer)
+        outer = outer.outer
+    return chain
+
+
+def _leads_to(flight: Flight, chain: list[Flight]) -> bool:
+    """Return whether `flight` waits for one of `chain`, directly or through others."""
+    targets, seen, todo = set(map(id, chain)), set[int](), [flight]
+    while todo:
+        current = todo.pop()
+        if id(current) in targets:
+            return True
+        if id(current) not in seen:
+            seen.add(id(current))
+            todo += current.waits_for
+    return False

@@ -1,8 +1,8 @@
 """A function whose results live in the tiers: the decorator `manager.cache`.
 
-The key of a result is the function's qualified name, a version that its author raises, and a typed
-hash of the arguments' contents; never a line number, so that editing a comment costs nothing and
-editing the function is said with `version=`.
+The key of a result says which function computed it and from what. The one idea: a result that is
+not the function's is worse than none, so whatever cannot be told from others is refused; functions
+are told by `identity`, arguments by a typed hash of their contents.
 """
 
 from __future__ import annotations
@@ -11,17 +11,37 @@ import functools
 import inspect
 from collections import Counter
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from memories.codecs.hashing import content_hash
-from memories.core.flights import Flights, fly
-from memories.errors import InvalidOptionError, KeyNotFoundError, TierFullError
+from memories.codecs.code import names_read
+from memories.codecs.hashing import content_hash, stand_in
+from memories.config import check_seconds, check_tier
+from memories.core.flights import Flight, Flights, How, Outcome
+from memories.core.identity import Identity, definition_of
+from memories.errors import (
+    CorruptDataError,
+    ForkedError,
+    InvalidOptionError,
+    KeyNotFoundError,
+    MemoriesError,
+    StorageError,
+    TierFullError,
+    UnavailableError,
+    UnsupportedTypeError,
+    UntrustedDataError,
+)
 from memories.locks import new_lock
+from memories.logs import logger
+from memories.parcel import Parcel
 
 if TYPE_CHECKING:
     from memories.core.values import Values
 
 PREFIX = "cache/"
+_NONE: Final = object()  # Where a result would be.
+# What ends one caller's attempt and says nothing about that of another.
+_PERSONAL = (TimeoutError, RecursionError, MemoryError)
 
 
 class CacheInfo(NamedTuple):
@@ -29,145 +49,319 @@ class CacheInfo(NamedTuple):
 
     hits: int
     misses: int
-    results: int  # Results in the tiers now.
+    results: int  # Results in the tiers now, of the function as it is.
     tiers: dict[str, int]  # How many of them lie where.
 
 
-class Memoized:
-    """A function that remembers. One computation per key at a time; exceptions are not kept."""
+class Memo:
+    """What a decorated function remembers. One computation per key at a time."""
 
     def __init__(
         self,
         manager: Values,
         function: Callable[..., Any],
         *,
-        version: int | str,
+        version: int | str | None,
         ignore: Iterable[str],
         key: Callable[..., Any] | None,
         ttl: float | None,
         tier: str,
     ) -> None:
-        self._manager = manager
+        if not isinstance(version, int | str | None):
+            raise InvalidOptionError(f"version={version!r} must be a number or a text")
+        self.manager = manager
+        self.flights = Flights()
         self._function = function
-        self._signature = inspect.signature(function)
-        self._key = key
-        self._ttl = ttl
-        self._tier = tier
-        self._flights = Flights()
+        self._signature = _signature_of(function)
+        self._version = version
+        self._ttl = check_seconds("ttl", ttl)
+        self._tier = tier if tier == "auto" else check_tier(tier).value
         self._counts: Counter[str] = Counter()
         self._lock = new_lock()
-        self._ignored = frozenset(ignore)
-        unknown = self._ignored - set(self._signature.parameters)
-        if unknown:
-            raise InvalidOptionError(f"ignore names {sorted(unknown)}, which are no parameters")
-        self._name = f"{PREFIX}{function.__module__}.{function.__qualname__}/"
-        self._prefix = f"{self._name}{version}/"
-        functools.update_wrapper(self, function)
+        self._marks = _marks(self._signature)
+        outer = self._check_ignored(frozenset([ignore] if isinstance(ignore, str) else ignore))
+        self._identity = Identity(function, version, outer)
+        self._key = key
+        self._key_identity = Identity(key, None, ()) if key and version is None else None
+        self._name = f"{PREFIX}{self._identity.label}/{self._identity.place}/"
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Return the result for these arguments, computed at most once."""
-        key = self.cache_key(*args, **kwargs)
-        try:
-            return self._hit(key)
-        except KeyNotFoundError:
-            return fly(self._flights, key, lambda: self._compute(key, args, kwargs))
-
-    def __get__(self, instance: Any, owner: type | None = None) -> Any:
-        """Bind to an instance as a method does; name `self` in `ignore` unless it has a codec."""
-        return self if instance is None else functools.partial(self, instance)
+    def stands_for(self) -> tuple[Any, ...]:
+        """Return what the decorated function is to be hashed as."""
+        return (self._function, self._version)
 
     def cache_key(self, *args: Any, **kwargs: Any) -> str:
-        """Return the key under which the result for these arguments is stored."""
-        if self._key is not None:
-            return self._prefix + content_hash(self._key(*args, **kwargs))
-        bound = self._signature.bind(*args, **kwargs)
-        bound.apply_defaults()
-        told = {k: v for k, v in bound.arguments.items() if k not in self._ignored}
-        return self._prefix + content_hash(told)
+        """Return the key under which the result for these arguments is stored.
+
+        Raises:
+            UnsupportedTypeError: the function, or an argument, cannot be told from others.
+        """
+        return self._prefix() + content_hash(self._told(args, kwargs), code=self._version is None)
 
     def cache_info(self) -> CacheInfo:
         """Return hits and misses of this process, and where the results lie."""
         tiers: Counter[str] = Counter()
-        for key in self._manager.scan(self._name):
+        for key in self.manager.scan(self._prefix()):
             try:
-                tiers[self._manager.get_tier(key)] += 1
+                tiers[self.manager.get_tier(key)] += 1
             except KeyNotFoundError:
                 continue  # Evicted since it was listed.
         hits, misses = self._counts["hits"], self._counts["misses"]
         return CacheInfo(hits, misses, tiers.total(), dict(tiers))
 
     def cache_clear(self) -> None:
-        """Forget every result of this function, those of other versions too."""
-        self._manager.delete_prefix(self._name)
+        """Forget every result of this function, those of other versions and of older code too."""
+        self.manager.delete_prefix(self._name)
         with self._lock:
             self._counts.clear()
 
-    def _hit(self, key: str) -> Any:
-        value = self._manager.retrieve(key)
-        self._count("hits")
+    def look(self, key: str) -> Any:
+        """Return what is stored under `key`; `_NONE` where there is nothing that can be read."""
+        try:
+            value = self.manager.retrieve(key, _NONE)
+        except (CorruptDataError, UntrustedDataError, UnsupportedTypeError) as error:
+            logger.warning("a result cannot be read and is computed anew: %s", error)
+            return _NONE
+        if value is not _NONE:
+            self._count("hits")
         return value
 
-    def _compute(self, key: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        try:
-            return self._hit(key)  # It may have landed between the look and the flight.
-        except KeyNotFoundError:
-            self._count("misses")
-        return self._keep(key, self._function(*args, **kwargs))
+    def begin(self, flight: Flight) -> None:
+        """Note that the function is called now, during `flight`."""
+        self._count("misses")
+        flight.take_off()
+        self._identity.enter(flight)
 
-    def _keep(self, key: str, result: Any) -> Any:
-        """Store a result and return it as every later call will; too large a one is just returned.
+    def board(self, key: str, flight: Flight) -> Any:
+        """Return a result as soon as there is one; `_NONE` where the caller is to compute it."""
+        while True:
+            other = self.flights.board(key, flight)
+            outcome = None if other is None else other.wait(flight)
+            found = self.look(key) if outcome is None else self._shared(key, outcome)
+            if found is not _NONE:
+                return found
+            if outcome is None:
+                self.begin(flight)
+                return _NONE
+
+    async def board_async(self, key: str, flight: Flight) -> Any:
+        """Do the same without keeping the event loop waiting."""
+        from asyncio import to_thread
+
+        while True:
+            other = self.flights.board(key, flight)
+            outcome = None if other is None else await other.wait_async(flight)
+            if outcome is None:
+                found = await to_thread(self.look, key)
+            else:
+                found = await to_thread(self._shared, key, outcome)
+            if found is not _NONE:
+                return found
+            if outcome is None:
+                self.begin(flight)
+                return _NONE
+
+    def keep(self, key: str, result: Any) -> tuple[Any, Outcome]:
+        """Store a result; return it as every later call will, and what to tell those who wait.
 
         Raises:
             UnsupportedTypeError: it cannot be serialised.
         """
+        if inspect.iscoroutine(result):
+            result.close()
+            raise UnsupportedTypeError(
+                f"{self._identity.label} returned a coroutine, which can be awaited once: put "
+                "`cache` directly above the `async def`"
+            )
         try:
-            self._manager._store_result(key, result, tier=self._tier, ttl=self._ttl)
-            return self._manager.retrieve(key)
-        except (TierFullError, KeyNotFoundError):
-            return result
+            self.manager._store_result(key, result, tier=self._tier, ttl=self._ttl)
+            return self.manager.retrieve(key), Outcome(How.RESULT)
+        except (TierFullError, KeyNotFoundError, ForkedError):
+            pass  # It is too large, or dropped already, or only the parent may store.
+        except (StorageError, UnavailableError) as error:
+            logger.warning("a result of %s is not kept: %s", self._identity.label, error)
+        parcel = Parcel.of(result)
+        return self._opened(parcel), Outcome(How.RESULT, parcel)
+
+    def fail(self, flight: Flight, error: BaseException, *, own: bool) -> None:
+        """Note that the call ended with `error`; `own` says that the function raised it."""
+        common = isinstance(error, Exception) and not isinstance(error, _PERSONAL)
+        if common and (own or isinstance(error, MemoriesError)):
+            flight.outcome = Outcome(How.ERROR, error)
+
+    def land(self, key: str, flight: Flight) -> None:
+        """End a flight, however it went. Idempotent."""
+        self.flights.land(key, flight)
+        self._identity.leave(flight)
+
+    def _shared(self, key: str, outcome: Outcome) -> Any:
+        """Return what another caller computed, as a value of one's own."""
+        if outcome.how is How.ERROR:
+            raise outcome.content
+        if outcome.how is How.RESULT and outcome.content is not None:
+            self._count("hits")
+            return self._opened(outcome.content)
+        return _NONE if outcome.how is How.LEFT else self.look(key)
+
+    def _opened(self, parcel: Parcel) -> Any:
+        return parcel.value(self.manager._hierarchy.trust)
+
+    def _prefix(self) -> str:
+        text = self._identity.text()
+        if self._key_identity is not None:
+            text += f".{self._key_identity.text()}"
+        return f"{self._name}{text}/"
+
+    def _told(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Return what is hashed for a call: the arguments by name, with defaults if they tell."""
+        if self._key is not None:
+            return self._key(*args, **kwargs)
+        if self._signature is None:
+            return args, kwargs
+        bound = self._signature.bind(*args, **kwargs)
+        bound.apply_defaults()
+        return {
+            name: value
+            for name, value in bound.arguments.items()
+            if name not in self._ignored and self._marks.get(name, _NONE) is not value
+        }
+
+    def _check_ignored(self, ignored: frozenset[str]) -> frozenset[str]:
+        """Note which parameters are ignored, and return what else is."""
+        parameters = frozenset(self._signature.parameters if self._signature else ())
+        self._ignored = ignored & parameters
+        outer = set[str]()
+        for function in (self._function, definition_of(self._function)):
+            code = getattr(function, "__code__", None)
+            outer.update((*code.co_freevars, *names_read(code)) if code else ("self",))
+        unknown = ignored - parameters - outer
+        if unknown:
+            raise InvalidOptionError(
+                f"ignore names {sorted(unknown)}, which are neither parameters nor variables "
+                f"that {self._function!r} reads"
+            )
+        return ignored - parameters
 
     def _count(self, what: str) -> None:
         with self._lock:
             self._counts[what] += 1
 
 
-class AsyncMemoized(Memoized):
-    """The same for a coroutine function: tasks of any event loop share one computation."""
+def memoize(manager: Values, function: Any, **options: Any) -> Any:
+    """Return `function` with its results in the tiers of `manager`.
 
-    async def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Return the result for these arguments, computed at most once."""
-        import asyncio
+    Raises:
+        UnsupportedTypeError: this is no function, or one whose results cannot be kept.
+        InvalidOptionError: an option means nothing.
+    """
+    if isinstance(function, staticmethod | classmethod):
+        return type(function)(memoize(manager, function.__func__, **options))
+    if isinstance(function, property | cached_property) or not callable(function):
+        raise UnsupportedTypeError(
+            f"{function!r} cannot be cached, for it is no function: put `cache` below whatever "
+            "made it of one"
+        )
+    called = function.__call__ if _is_object(function) else function
+    if inspect.isgeneratorfunction(called) or inspect.isasyncgenfunction(called):
+        raise UnsupportedTypeError(
+            f"{function!r} is a generator, whose results can be read once: return a list"
+        )
+    memo = Memo(manager, function, **options)
+    wrap = _wrap_async if inspect.iscoroutinefunction(called) else _wrap
+    wrapper = wrap(memo, function)
+    stand_in(wrapper.__code__)
+    if _is_object(function):  # It has attributes, but they are its own state.
+        wrapper.__qualname__ = wrapper.__name__ = _name_of(function)
+        wrapper.__doc__ = function.__doc__
+        wrapper.__wrapped__ = function
+    else:
+        functools.update_wrapper(wrapper, function)
+    wrapper.cache_key = memo.cache_key
+    wrapper.cache_info = memo.cache_info
+    wrapper.cache_clear = memo.cache_clear
+    return wrapper
 
-        key = self.cache_key(*args, **kwargs)
-        me = asyncio.current_task()
-        flight, mine = self._flights.board(key, me)
-        if not mine:
-            try:
-                return await asyncio.shield(asyncio.wrap_future(flight.future))
-            finally:
-                self._flights.leave(me)
+
+def _wrap(memo: Memo, function: Callable[..., Any]) -> Any:
+    # No call stands between this one and the function's: a recursion that is as deep as it can be
+    # without a cache is half as deep with it.
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        key = memo.cache_key(*args, **kwargs)
+        found = memo.look(key)
+        if found is not _NONE:
+            return found
+        flight, own = Flight(), False
         try:
-            result = await self._fly_async(key, args, kwargs)
+            found = memo.board(key, flight)
+            if found is _NONE:
+                own = True
+                result = function(*args, **kwargs)
+                own = False
+                found, flight.outcome = memo.keep(key, result)
+            return found
         except BaseException as error:
-            self._flights.land(key, flight)
-            flight.future.set_exception(error)
+            memo.fail(flight, error, own=own)
             raise
-        self._flights.land(key, flight)
-        flight.future.set_result(result)
-        return result
+        finally:
+            try:
+                memo.land(key, flight)
+            except BaseException:  # An interrupt must not leave the others waiting.
+                memo.land(key, flight)
+                raise
 
-    async def _fly_async(self, key: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        import asyncio
+    return wrapper
 
+
+def _wrap_async(memo: Memo, function: Callable[..., Any]) -> Any:
+    from asyncio import get_running_loop, to_thread
+
+    async def wrapper(*args: Any, **kwargs: Any) -> Any:
+        key = memo.cache_key(*args, **kwargs)
+        flight, own = Flight(get_running_loop()), False
         try:
-            return await asyncio.to_thread(self._hit, key)
-        except KeyNotFoundError:
-            self._count("misses")
-        result = await self._function(*args, **kwargs)
-        return await asyncio.to_thread(self._keep, key, result)
+            found = await memo.board_async(key, flight)
+            if found is _NONE:
+                own = True
+                result = await function(*args, **kwargs)
+                own = False
+                found, flight.outcome = await to_thread(memo.keep, key, result)
+            return found
+        except BaseException as error:
+            memo.fail(flight, error, own=own)
+            raise
+        finally:
+            try:
+                memo.land(key, flight)
+            except BaseException:  # An interrupt must not leave the others waiting.
+                memo.land(key, flight)
+                raise
+
+    return wrapper
 
 
-def memoize(manager: Values, function: Callable[..., Any], **options: Any) -> Memoized:
-    """Return `function` with its results in the tiers of `manager`."""
-    kind = AsyncMemoized if inspect.iscoroutinefunction(function) else Memoized
-    return kind(manager, function, **options)
+def _is_object(function: Any) -> bool:
+    """Return whether `function` is an instance of a class that says how to call it."""
+    call = inspect.getattr_static(type(function), "__call__", None)
+    return inspect.isfunction(call) and not isinstance(function, type)
+
+
+def _name_of(function: Any) -> str:
+    return str(getattr(function, "__name__", type(function).__name__))
+
+
+def _signature_of(function: Callable[..., Any]) -> inspect.Signature | None:
+    try:
+        return inspect.signature(function)
+    except ValueError:  # Some compiled functions have none; their arguments count as given.
+        return None
+
+
+def _marks(signature: inspect.Signature | None) -> dict[str, Any]:
+    """Return the defaults that have no hash, and mean that nothing was given."""
+    found = {}
+    for name, parameter in signature.parameters.items() if signature else ():
+        if parameter.default is not parameter.empty:
+            try:
+                content_hash(parameter.default)
+            except UnsupportedTypeError:
+                found[name] = parameter.default
+    return found

@@ -169,7 +169,7 @@ class Values(MutableMapping[str, Any]):
         self,
         function: Callable[..., Any] | None = None,
         *,
-        version: int | str = 1,
+        version: int | str | None = None,
         ignore: Iterable[str] = (),
         key: Callable[..., Any] | None = None,
         ttl: float | None = None,
@@ -179,19 +179,30 @@ class Values(MutableMapping[str, Any]):
 
         The results are evictable: under pressure they may be dropped and computed again. A call
         returns what every later call will: a read-only array, say. An exception is not kept, and
-        threads that ask for one result at once share one computation. The decorated function has
-        `cache_info()`, `cache_clear()` and `cache_key(...)`.
+        threads or tasks that ask for one result at once share one computation; if the one who
+        computes is interrupted, another of them does. The decorated function has `cache_info()`,
+        `cache_clear()` and `cache_key(...)`.
+
+        A result is found again by the same function for the same arguments. A function is told by
+        the file it stands in, its qualified name and its code, by its defaults and what it closes
+        over, and by what it reads and calls in its own module; arguments by type and content.
+        What changes elsewhere, in an imported module say, is told with `version`.
 
         Args:
-            function: The function, a method, or a coroutine function.
-            version: Raise it when the function gives other results than before.
-            ignore: Names of parameters that do not change the result.
+            function: Anything that can be called and returns what can be stored: a function, a
+                method, a coroutine function, a `partial`, a compiled function.
+            version: Raise it when the function gives other results than before. Its code, and that
+                of what it calls, no longer counts then: results are kept across edits.
+            ignore: Names of parameters, or of variables that the function reads, that do not
+                change the result.
             key: A function of the arguments whose value is hashed in their place.
             ttl: Seconds for which a result holds.
             tier: Where results are stored first.
 
         Raises:
             InvalidOptionError: an option means nothing.
+            UnsupportedTypeError: this is no function, or a generator; from the calls, what the
+                function closes over or is given cannot be told from others of its kind.
         """
         options = {
             "version": version, "ignore": ignore, "key": key, "ttl": ttl, "tier": tier

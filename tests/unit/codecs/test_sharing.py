@@ -289,15 +289,13 @@ def test_hashes_tell_types_apart() -> None:
     assert codecs.content_hash(1, 2) != codecs.content_hash((1, 2))
 
 
-def test_hashes_do_not_depend_on_order_or_layout() -> None:
+def test_hashes_do_not_depend_on_layout_or_sharing() -> None:
     """Equal arguments find equal results."""
     same = codecs.content_hash
     array = np.arange(6.0).reshape(2, 3)
-    assert same({"a": 1, "b": 2}) == same({"b": 2, "a": 1})
+    assert same({"a", "b", "c"}) == same({"c", "b", "a"})
     assert same(array) == same(np.asfortranarray(array)) == same(array[::-1][::-1])
     assert same([array, array]) == same([array, array.copy()])
-    with pytest.raises(UnsupportedTypeError, match="top level"):
-        same(lambda: 1)
 
 
 @pytest.mark.parametrize("compression", ["none", "zstd:1"])

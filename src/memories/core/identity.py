@@ -1,0 +1,114 @@
+"""Which function this is, at this moment: what tells its results from those of any other.
+
+Not the arguments of a call. The one idea: what a function refers to is looked at again before each
+call, for a constant may have been replaced and a list have grown; what changes while the function
+runs is taken for its own doing, a counter say, and does not make it another function.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any
+
+from memories.codecs.code import hash_all, place_of
+from memories.codecs.hashing import Variable, Walk
+from memories.errors import UnsupportedTypeError
+from memories.locks import new_lock
+
+_MAX_NAME = 200  # Characters of a name in the keys of results.
+
+
+class Identity:
+    """The identity of one callable; with a version its code is left out.
+
+    Attributes:
+        label: Module and qualified name, as far as there are any; for people.
+        place: A hash of the file and the qualified name.
+    """
+
+    def __init__(
+        self, function: Callable[..., Any], version: int | str | None, ignore: Iterable[str]
+    ) -> None:
+        self._function = function
+        self._version = version
+        self._ignore = frozenset(ignore)
+        self._lock = new_lock()
+        self._running: set[Any] = set()  # The calls under way.
+        self._told: dict[tuple[int, str], tuple[bytes, bytes]] = {}
+        self._known: tuple[str, list[Variable], list[Variable]] | None = None
+        defined = definition_of(function)
+        module = getattr(defined, "__module__", None)
+        name = getattr(defined, "__qualname__", type(defined).__qualname__)
+        namespace = getattr(defined, "__globals__", {"__name__": module})
+        self.label = f"{module}.{name}"[:_MAX_NAME]
+        place = (place_of(namespace).encode("utf-8", "surrogateescape"), self.label.encode())
+        self.place = hash_all(b"place", place).hex()[:16]
+
+    def text(self) -> str:
+        """Return what tells this function from others of its name, as of now.
+
+        Raises:
+            UnsupportedTypeError: nothing does; the message says what to do.
+        """
+        known = self._known
+        if known is not None:
+            text, steady, moving = known
+            if all(variable.read() is variable.value for variable in steady) and (
+                self._running or not any(map(_has_changed, moving))
+            ):
+                return text
+        return self._look()
+
+    def enter(self, call: Any) -> None:
+        """Learn that the function begins to run."""
+        with self._lock:
+            self._running.add(call)
+
+    def leave(self, call: Any) -> None:
+        """Learn that a call has ended; what changed meanwhile was its own doing. Idempotent."""
+        with self._lock:
+            if call not in self._running:
+                return
+            self._running.remove(call)
+            if self._running or self._known is None:
+                return
+        for variable in self._known[2]:
+            mark = _mark_of(variable)
+            if mark != variable.mark:
+                variable.mark = mark
+                self._told[variable.key] = (mark, variable.told)
+
+    def _look(self) -> str:
+        walk = Walk(code=self._version is None, ignore=self._ignore, told=self._told)
+        digest = walk.root(self._function).hex()
+        text = digest if self._version is None else f"{self._version}-{digest}"
+        variables = walk.variables.values()
+        steady = [variable for variable in variables if variable.steady]
+        moving = [variable for variable in variables if not variable.steady]
+        for variable in moving:
+            variable.value = None  # Only its hash matters from here on, and it may be large.
+        self._known = text, steady, moving
+        return text
+
+
+def definition_of(function: Any) -> Any:
+    """Return the function under wrappers, partial calls and methods."""
+    while True:
+        inner = inspect.unwrap(function)
+        inner = inner.func if isinstance(inner, partial) else getattr(inner, "__func__", inner)
+        if inner is function:
+            return inner
+        function = inner
+
+
+def _mark_of(variable: Variable) -> bytes:
+    try:
+        return variable.now()
+    except UnsupportedTypeError:
+        return b""  # It became something that has no hash: the next look will say so.
+
+
+def _has_changed(variable: Variable) -> bool:
+    return _mark_of(variable) != variable.mark

@@ -1,0 +1,276 @@
+"""`content_hash`: what differs in type, content or visible order differs, in any process."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import datetime as dt
+import decimal
+import enum
+import functools
+import operator
+import os
+import pathlib
+import random
+import re
+import subprocess
+import sys
+import threading
+import types
+import typing
+from collections.abc import Callable
+from typing import Annotated, Any, Literal, NamedTuple, NewType, TypeVar
+
+import numpy as np
+import pytest
+
+from memories import UnsupportedTypeError
+from memories.codecs import content_hash
+
+
+class Colour(enum.Enum):
+    """Two members."""
+
+    RED = 1
+    BLUE = 2
+
+
+class Number(enum.IntEnum):
+    """A member that equals an int."""
+
+    ONE = 1
+
+
+class Mode(enum.Flag):
+    """Members that combine."""
+
+    READ = 1
+    WRITE = 2
+
+
+@dataclasses.dataclass
+class Point:
+    """A dataclass."""
+
+    x: Any
+
+
+@dataclasses.dataclass
+class Place:
+    """Another of the same fields."""
+
+    x: Any
+
+
+class Row(NamedTuple):
+    """A tuple with a name."""
+
+    x: int
+
+
+class Word(str):
+    """A subclass of a builtin type."""
+
+
+class Bag(set):  # type: ignore[type-arg]
+    """A subclass of a container."""
+
+
+class Box:
+    """An ordinary class."""
+
+    def __init__(self, content: Any) -> None:
+        self.content = content
+
+    def show(self) -> Any:
+        """Return the content."""
+        return self.content
+
+
+T = TypeVar("T")
+Metre = NewType("Metre", int)
+
+
+def identity(x: Any) -> Any:
+    """Return what was given."""
+    return x
+
+
+def successor(x: Any) -> Any:
+    """Return one more."""
+    return x + 1
+
+
+def scaled(factor: int) -> Callable[[int], int]:
+    """Return a closure."""
+    return lambda x: x * factor
+
+
+def different() -> list[Any]:
+    """Return values of which no two may share a result."""
+    texts: list[Any] = ["1", b"1", bytearray(b"1"), memoryview(b"1"), Word("1"), "", b"", "\ud800"]
+    numbers: list[Any] = [
+        1, 1.0, True, 0, 0.0, -0.0, float("nan"), float("inf"), 1j, complex(1, -0.0), 2**63, -1,
+        2**200, decimal.Decimal("1"), decimal.Decimal("1.0"), np.int64(1), np.float64(1),
+        np.float32(1), np.bool_(True), np.str_("1"), Number.ONE,
+    ]  # fmt: skip
+    containers: list[Any] = [
+        None, ..., NotImplemented, [], (), {}, set(), frozenset(), [1], (1,), {1}, {1: 1},
+        {1: True}, {True: 1}, {"a": 1, "b": 2}, {"b": 2, "a": 1}, {"o": {"a": 1, "b": 2}},
+        {"o": {"b": 2, "a": 1}}, collections.OrderedDict(a=1, b=2),
+        collections.OrderedDict(b=2, a=1), collections.defaultdict(int),
+        collections.defaultdict(list), collections.Counter("ab"), collections.Counter("ba"),
+        collections.deque([1]), collections.deque([1], 2), collections.deque([1], 3),
+        types.SimpleNamespace(a=1), types.MappingProxyType({"a": 1}), Bag([1]), Bag([2]), Row(1),
+        ["ab"], ["a", "b"], (1, (2,)), ((1,), 2), [{1, 2}], [{1, 3}],
+    ]  # fmt: skip
+    objects: list[Any] = [
+        Colour.RED, Colour.BLUE, Mode.READ, Mode.WRITE, Mode.READ | Mode.WRITE, Point(1),
+        Point(1.0), Place(1), Box(1), Box(2), pathlib.Path("a"), pathlib.PurePosixPath("a"),
+        pathlib.PureWindowsPath("a"), dt.date(2024, 1, 1), dt.datetime(2024, 1, 1),
+        dt.datetime(2024, 1, 1, tzinfo=dt.UTC), dt.datetime(2024, 1, 1, fold=1), dt.timedelta(1),
+        re.compile("a"), re.compile("a", re.IGNORECASE), random.Random(1), random.Random(2),
+        range(3), range(0, 3, 2), slice(1), slice(1, 2), ValueError("a"), ValueError("b"),
+        np.random.default_rng(1), np.random.default_rng(2),
+    ]  # fmt: skip
+    kinds: list[Any] = [
+        int, str, Box, Colour, list[int], list[str], dict[str, int], typing.List[int],  # noqa: UP006
+        typing.Optional[int], typing.Optional[str], int | str, typing.Union[int, bytes],  # noqa: UP007, UP045
+        Callable[[int], str], Callable[[str], str], Literal[1], Literal[True], Literal["1"],
+        Annotated[int, 1], Annotated[int, 2], T, Metre, Any, tuple[int, ...], type[int],
+    ]  # fmt: skip
+    functions: list[Any] = [
+        identity, successor, lambda x: x, lambda x: x + 1, scaled(2), scaled(3), len, max,
+        functools.partial(identity, 1), functools.partial(identity, 2),
+        functools.partial(successor, 1), functools.partial(identity, x=1), Box(1).show, Box(2).show,
+        [1].index, [2].index, str.upper, str.lower, operator.itemgetter(1), operator.itemgetter(2),
+        np.sum, np.mean, np.add, re,
+    ]  # fmt: skip
+    arrays: list[Any] = [
+        np.array(1), np.array([1]), np.array([1], "f4"), np.array([1], ">i8"), np.array([[1]]),
+        np.array([1], object), np.array([1.0], object), np.array([True], object), np.array(["1"]),
+        np.array(["1"], object), np.array(["1"], "U3"), np.dtype("f4"), np.dtype("f8"),
+        np.datetime64("2024-01-01"), np.datetime64("2024-01-01", "s"),
+        np.ma.masked_array([1], [True]), np.ma.masked_array([1], [False]),
+        np.array([(1, 2)], [("a", "i4"), ("b", "i4")]),
+        np.array([(1, 2)], [("a", "i4"), ("c", "i4")]), np.array([identity], object),
+        np.array([successor], object),
+    ]  # fmt: skip
+    return [*texts, *numbers, *containers, *objects, *kinds, *functions, *arrays]
+
+
+def test_what_differs_has_another_hash() -> None:
+    """Two arguments with one hash share a result, which is then wrong for one of them."""
+    values = different()
+    found: dict[str, Any] = {}
+    for value in values:
+        other = found.setdefault(content_hash(value), value)
+        assert other is value, f"{value!r} and {other!r} are one"
+
+
+def test_tables_are_told_by_their_contents() -> None:
+    """A frame is its columns, their order, their types, its index and its names."""
+    pd = pytest.importorskip("pandas")
+    frames = [
+        pd.DataFrame({"a": [1], "b": [1]}), pd.DataFrame({"b": [1], "a": [1]}),
+        pd.DataFrame({"a": [1.0], "b": [1]}), pd.DataFrame({"a": [1], "b": [1]}, index=[5]),
+        pd.DataFrame({"a": [[1]]}), pd.DataFrame({"a": [(1,)]}), pd.Series([1]),
+        pd.Series([1], name="x"), pd.Index([1]), pd.Categorical(["a"]),
+        pd.Categorical(["a"], ["a", "b"]), pd.Timestamp("2024"), pd.Timestamp("2024", tz="UTC"),
+        pd.NaT, pd.NA,
+    ]  # fmt: skip
+    assert len(frames) == len({content_hash(frame) for frame in frames})
+    assert content_hash(frames[0]) == content_hash(frames[0].copy())
+
+
+def looped(content: Any) -> Box:
+    """Return an object that holds itself."""
+    box = Box(content)
+    box.itself = box  # type: ignore[attr-defined]
+    return box
+
+
+@pytest.mark.parametrize(
+    ("left", "right"),
+    [
+        ({"x", "yy", "zzz"}, {"zzz", "yy", "x"}),
+        (Bag("abc"), Bag("cba")),
+        (Box({"a", "b"}), Box({"b", "a"})),
+        (looped(1), looped(1)),
+        (scaled(3), scaled(3)),
+        (np.array([[1], None], object), np.array([[1], None], object)),
+        (["".join("ab"), "ab"], ["ab", "ab"]),
+        ([shared := [1, 2], shared], [[1, 2], [1, 2]]),
+    ],
+)
+def test_what_is_equal_has_one_hash(left: Any, right: Any) -> None:
+    """Neither the order of a set nor what objects share is content."""
+    assert content_hash(left) == content_hash(right)
+    assert content_hash(looped(1)) != content_hash(looped(2))
+
+
+def test_what_has_no_sound_hash_is_refused_by_name() -> None:
+    """One key for all locks or files would be wrong for all but one of them."""
+    with open(os.devnull) as file:  # noqa: PTH123 - any open file.
+        for value, name in (
+            (threading.Lock(), "lock"), (file, "TextIOWrapper"), (iter_of(3), "generator"),
+            (object(), r"object\(\)"), (threading.local(), "local"),
+        ):  # fmt: skip
+            with pytest.raises(UnsupportedTypeError, match=name):
+                content_hash([value])
+            with pytest.raises(UnsupportedTypeError, match=name):
+                content_hash(Box(value))
+
+
+def iter_of(count: int) -> typing.Iterator[int]:
+    """Yield numbers."""
+    yield from range(count)
+
+
+def below(depth: int, call: Callable[[], Any]) -> Any:
+    """Return `call()` from so many frames further down."""
+    return call() if depth == 0 else below(depth - 1, call)
+
+
+def test_too_deep_says_whether_the_argument_is_or_the_caller() -> None:
+    """The message of an error is true: a deep recursion has no deep arguments."""
+    nested: list[Any] = []
+    for _ in range(5000):
+        nested = [nested]
+    with pytest.raises(UnsupportedTypeError, match="nested too deeply"):
+        content_hash(nested)
+    free = sys.getrecursionlimit() - len(list(iter_frames()))
+    with pytest.raises(RecursionError) as caught:
+        below(free - 20, lambda: content_hash([[[[[[[[[[1]]]]]]]]]]))
+    assert not isinstance(caught.value, UnsupportedTypeError)
+
+
+def iter_frames() -> typing.Iterator[types.FrameType]:
+    """Yield the frames on the stack."""
+    frame: types.FrameType | None = sys._getframe()
+    while frame is not None:
+        yield frame
+        frame = frame.f_back
+
+
+def test_hashes_are_the_same_in_every_process() -> None:
+    """A hash of the interpreter, an address or an order of its own would find nothing again."""
+    script = (
+        "import sys; sys.path[:0] = [sys.argv[1]]\n"
+        "from test_hashing import content_hash, different, scaled\n"
+        "for value in [*different(), {'a', 'bb', 'ccc'}, scaled(7)]: print(content_hash(value))\n"
+    )
+    here = str(pathlib.Path(__file__).parent)
+    runs = [
+        subprocess.run(
+            [sys.executable, "-c", script, here],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=60,
+        ).stdout.split()
+        for seed in ("1", "2")
+    ]
+    assert runs[0] == runs[1]
+    assert len(different()) + 2 == len(runs[0])
