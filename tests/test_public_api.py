@@ -31,6 +31,7 @@ CONSTRUCTOR = {
     "prefetch": "auto",
     "rules": (),
     "read_only": False,
+    "takeover": False,
     "trusted_keys": (),
 }
 

@@ -55,6 +55,11 @@ class Catalog:
             self._version += 1
             return self._version
 
+    def raise_version(self, version: int) -> None:
+        """Give later commits higher numbers than `version`."""
+        with self._lock:
+            self._version = max(self._version, version)
+
     def find(self, key: str) -> Entry | Record | None:
         """Return where `key` is, or None if it is nowhere."""
         return self.entries.get(key) or self.journal.find(key)

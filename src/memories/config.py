@@ -40,6 +40,7 @@ class Settings:
     prefetch: str
     rules: tuple[Rule, ...]
     read_only: bool
+    takeover: bool
     trusted_keys: tuple[str, ...] = field(repr=False)  # Secrets.
 
 
@@ -150,5 +151,6 @@ def make_settings(
         prefetch=check_choice("prefetch", options["prefetch"], PREFETCH),
         rules=check_rules(options["rules"]),
         read_only=check_flag("read_only", options["read_only"]),
+        takeover=check_flag("takeover", options["takeover"]),
         trusted_keys=tuple(options["trusted_keys"]),
     )

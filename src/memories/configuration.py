@@ -23,8 +23,8 @@ USER_FILE = "config.toml"
 
 # Variables of the same prefix that are no options of a manager.
 OTHER_VARIABLES = frozenset({"MEMORIES_DASHBOARD_TOKEN", "MEMORIES_KEY_FILE"})
-# They hold secrets, or decide whom to trust: a file found in a directory must not say them.
-ARGUMENT_ONLY = frozenset({"node_options", "storage_options", "trusted_keys"})
+# They hold secrets, decide whom to trust, or are meant for one opening: no file may say them.
+ARGUMENT_ONLY = frozenset({"node_options", "storage_options", "takeover", "trusted_keys"})
 TABLES = frozenset({"compression", "eviction_policy", "migration"})
 TEXTS = frozenset({"storage_path", "glacier_url", "hot_device", "durability", "on_full"})
 
@@ -106,7 +106,8 @@ def _check_name(name: str, known: Collection[str], what: str) -> None:
     if name in ARGUMENT_ONLY:
         raise InvalidOptionError(
             f"{what}, which only an argument may: credentials come from the environment of "
-            "their own tools (AWS_..., GOOGLE_..., AZURE_...), and trust is given in the program"
+            "their own tools (AWS_..., GOOGLE_..., AZURE_...), and trust and a takeover are given "
+            "in the program"
         )
     if name not in known:
         raise InvalidOptionError(f"{what}, which is no option{nearest(name, known)}")

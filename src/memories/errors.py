@@ -71,6 +71,10 @@ class UnavailableError(MemoriesError, ConnectionError):
     """A bucket or a node did not answer in time."""
 
 
+class RefusedError(UnavailableError):
+    """A bucket answered, and refused: permissions, credentials, region, or what it cannot do."""
+
+
 class ReplicationError(UnavailableError):
     """Fewer nodes than the replication factor took the write."""
 

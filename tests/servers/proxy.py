@@ -68,6 +68,12 @@ class MisbehavingProxy:
                 one.shutdown(socket.SHUT_RDWR)
             one.close()
 
+    def cut(self) -> None:
+        """Cut every connection that is open, and go on."""
+        for one in list(self._open):
+            with contextlib.suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+
     def _count(self, sent: int) -> None:
         with self._counting:
             self.sent_bytes += sent

@@ -1,32 +1,119 @@
 """What a manager makes of its archive: records for its journal, warnings, and doubt.
 
-Not the archive itself, which is `backends.bucket`. An archive that nobody could read whole may
-hold a key that is nowhere else, so that whoever asks for it is told so, and not that it is absent.
+Not the archive itself, which is `backends.bucket`. An archive that is away, or that nobody could
+read whole, may hold a key that is nowhere else, so that whoever asks for it is told so, and not
+that it is absent.
 """
 
 from __future__ import annotations
 
 from memories.backends.bucket import BucketBackend
 from memories.backends.disk import DiskBackend
-from memories.errors import CorruptDataError
+from memories.engine.hierarchy import Hierarchy
+from memories.engine.state import State
+from memories.entry import Entry, Record, TierName
+from memories.errors import CorruptDataError, UnavailableError
 from memories.logs import logger
+from memories.periodic import Periodic
 
+AWAY_SECONDS = 10.0  # How long the making of a manager waits for the bucket.
+FOLLOW_SECONDS = 10.0  # How often a reader with nothing but the bucket lists it.
 _NAMED = 10  # Damaged objects that a warning names.
 
 
 class Archive:
-    """The archive of one manager."""
+    """The archive of one manager.
 
-    def __init__(self, bucket: BucketBackend) -> None:
+    Args:
+        bucket: Where it lies.
+        journal: What the bucket knows is noted here; None where another process keeps it.
+        media: What each tier is, in words.
+    """
+
+    def __init__(
+        self, bucket: BucketBackend, journal: DiskBackend | None, media: dict[TierName, str]
+    ) -> None:
         self.bucket = bucket
+        self._journal = journal
+        self._media = media
+        self._words = media[TierName.GLACIER]
+        self._follower: Periodic | None = None
 
-    def adopt(self, journal: DiskBackend) -> None:
+    def adopt(self) -> None:
         """Journal what the bucket knows and this machine does not: another one has archived it."""
+        if self._journal is not None and self.bucket.adopted:
+            for record in self.bucket.records():
+                known = self._journal.find(record.key)
+                if known is None or known.version < record.version:
+                    self._journal.note(record)
+        self._warn()
+
+    def attach(self, hierarchy: Hierarchy) -> None:
+        """Answer for keys that are nowhere, bring a bucket back that is away, follow its writer."""
+        hierarchy.doubt = self._doubt
+        if self._journal is not None and hierarchy.state is State.READ_ONLY:
+            self._follower = Periodic(self._follow, "glacier-follow", seconds=FOLLOW_SECONDS)
+            self._follower.start()
+        if self.bucket.away is None:
+            return
+        self._media[TierName.GLACIER] = f"{self._words}, away"
+        logger.warning(
+            "the archive is away, everything else goes on, and it is tried again: %s",
+            self.bucket.away,
+        )
+        self.bucket.resume(lambda: self._returned(hierarchy))
+
+    def stop(self) -> None:
+        """Follow no more."""
+        if self._follower is not None:
+            self._follower.stop()
+
+    def _returned(self, hierarchy: Hierarchy) -> None:
+        hierarchy.catalog.raise_version(self.bucket.last_version())
+        if hierarchy.state is State.READ_ONLY:
+            self._mirror()
+        elif self.bucket.adopted:
+            for record in self.bucket.records():
+                self._take_in(hierarchy, record)
+        self._warn()
+        self._media[TierName.GLACIER] = self._words
+        logger.warning("the archive %s is back", self.bucket.url)
+
+    def _follow(self) -> None:
+        """Learn what the writer of the bucket has changed."""
+        if self.bucket.away is None and self.bucket.refresh():
+            self._mirror()
+
+    def _mirror(self) -> None:
+        """Make a journal that is a reader's own say what the bucket says."""
+        if self._journal is None:
+            return
         for record in self.bucket.records():
-            known = journal.find(record.key)
+            known = self._journal.find(record.key)
             if known is None or known.version < record.version:
-                journal.note(record)
-        damage = self.bucket.damage
+                self._journal.note(record)
+        for known in self._journal.scan():
+            if self.bucket.find(known.key) is None:
+                # No value has the number after that of another: its removal does.
+                self._journal.remove(known.key, known.version + 1)
+
+    def _take_in(self, hierarchy: Hierarchy, record: Record) -> None:
+        """Learn of a version while others may be working; what was stored since is newer."""
+        catalog = hierarchy.catalog
+        with hierarchy.locks.hold(record.key):
+            found = catalog.find(record.key)
+            if found is not None and found.version > record.version:
+                self.bucket.remove(record.key, record.version)
+                return
+            if found is not None and found.version == record.version:
+                return
+            if isinstance(found, Entry):
+                catalog.drop(found)
+                hierarchy.mover.let_go(found)
+            catalog.journal.note(record)
+
+    def _warn(self) -> None:
+        damage, missing = self.bucket.damage, self.bucket.missing
         for one in damage[:_NAMED]:
             logger.warning(
                 "the archive object %s of %s cannot be read, everything else was adopted: %s "
@@ -34,7 +121,6 @@ class Archive:
             )  # fmt: skip
         if len(damage) > _NAMED:
             logger.warning("and %d more; check() names them all", len(damage) - _NAMED)
-        missing = self.bucket.missing
         if missing:
             named = ", ".join(repr(key[:60]) for key in missing[:_NAMED])
             logger.warning(
@@ -43,8 +129,14 @@ class Archive:
                 len(missing), self.bucket.url, named, ", ..." if len(missing) > _NAMED else "",
             )  # fmt: skip
 
-    def doubt(self, key: str) -> None:
-        """Raise if `key`, which is nowhere, may be in an object that cannot be read."""
+    def _doubt(self, key: str) -> None:
+        """Raise if `key`, which is nowhere, may be in what cannot be read."""
+        away = self.bucket.away
+        if away is not None and not self.bucket.known:
+            raise UnavailableError(
+                f"{key[:200]!r} is in no tier on this machine, and whether it is in the archive "
+                f"cannot be told: {away}"
+            )
         for one in self.bucket.damage:
             if not one.name.startswith("objects/"):
                 continue

@@ -95,8 +95,13 @@ def _check(settings: Settings) -> None:
             raise InvalidOptionError(
                 f"the rule for {rule.prefix!r} needs glacier; pass glacier_memory_enabled=True"
             )
-    if settings.read_only and settings.storage_path is None:
-        raise InvalidOptionError("read_only=True needs the storage_path of an existing store")
+    if settings.read_only and settings.storage_path is None and settings.glacier_url is None:
+        raise InvalidOptionError(
+            "read_only=True needs the storage_path of an existing store, or the glacier_url of an "
+            "archive"
+        )
+    if settings.read_only and settings.takeover:
+        raise InvalidOptionError("takeover=True makes a writer, and read_only=True is none")
 
 
 class _Assembly:
@@ -134,7 +139,7 @@ class _Assembly:
         journal = DiskBackend(
             path / "cold",
             durability=settings.durability,
-            read_only=settings.read_only,
+            read_only=settings.read_only and settings.storage_path is not None,
             verify=_verify_frame,
             capacity_bytes=settings.capacities[TierName.COLD],
         )
@@ -153,11 +158,7 @@ class _Assembly:
         events.subscribe_reads(self.costs.observe_reads)
         hierarchy = Hierarchy(
             self.tiers,
-            Catalog(
-                journal,
-                max(backend.last_version() for backend in self.backends),
-                Rules(settings.rules),
-            ),
+            Catalog(journal, self._latest_version(), Rules(settings.rules)),
             clock=self.clock,
             expiry=self.expiry,
             events=events,
@@ -166,8 +167,6 @@ class _Assembly:
             write_through=settings.write_through,
             read_only=settings.read_only,
         )
-        if self.archive is not None:
-            hierarchy.doubt = self.archive.doubt
         if self.device is not None:
             self.device.relieve = partial(hierarchy.relieve, TierName.HOT)
         migrator = None
@@ -176,7 +175,7 @@ class _Assembly:
                 hierarchy, migration or MigrationSettings(), self.touches, self.watch
             )
             migrator.start()
-        return Engine(
+        engine = Engine(
             settings=settings,
             hierarchy=hierarchy,
             migrator=migrator,
@@ -191,6 +190,21 @@ class _Assembly:
             purge_archive=self.purge_archive,
             device=self.device,
         )
+        if self.archive is not None:
+            engine.ends_before(self.archive.stop)
+            self.archive.attach(hierarchy)
+        return engine
+
+    def _latest_version(self) -> int:
+        """Return the number after which the next version comes.
+
+        The highest one of an archive that is away is unknown. Milliseconds are more than any count
+        of stores, so that what is stored meanwhile is newer than whatever comes to light there.
+        """
+        latest = max(backend.last_version() for backend in self.backends)
+        if self.archive is not None and self.archive.bucket.away is not None:
+            return max(latest, int(1000 * self.clock.wall()))
+        return latest
 
     def _prefetching(self, hierarchy: Hierarchy) -> Prefetching:
         wanted = self.settings.prefetch
@@ -266,8 +280,10 @@ class _Assembly:
     def _add_glacier(self, path: Path, journal: DiskBackend) -> None:
         # Imported at use, like all that most managers never need.
         from memories.backends.bucket import open_bucket
-        from memories.core.archive import Archive
+        from memories.core.archive import AWAY_SECONDS, Archive
 
+        # A reader that has nothing but the bucket keeps what it says in a journal of its own.
+        bare = self.settings.read_only and self.settings.storage_path is None
         url = self.settings.glacier_url
         if url is None:
             url = str(path / "glacier")
@@ -276,16 +292,15 @@ class _Assembly:
         bucket = open_bucket(
             url,
             storage_options=self.settings.storage_options,
-            directory=path / "archive",
+            directory=None if bare else path / "archive",
             read_only=self.settings.read_only,
+            takeover=self.settings.takeover,
+            away_seconds=AWAY_SECONDS,
             full=self.settings.durability == "full",
             wall=self.clock.wall,
             verify=_verify_frame,
         )
         self.backends.append(bucket)
-        self.archive = Archive(bucket)
-        if bucket.adopted and not self.settings.read_only:
-            self.archive.adopt(journal)
         self.purge_archive = partial(bucket.clear, purge=True)
         ledger = BackendLedger(
             MAX_BYTES, held=lambda: bucket.usage().live, room=lambda: _glacier_room(path, url)
@@ -300,6 +315,9 @@ class _Assembly:
             trust=self.trust,
         )
         self._add(TierName.GLACIER, medium, archive, ledger, NoVictims(), HitCounter())
+        writes = not self.settings.read_only or bare
+        self.archive = Archive(bucket, journal if writes else None, self.media)
+        self.archive.adopt()
 
     def _add(
         self,

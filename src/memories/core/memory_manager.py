@@ -64,7 +64,10 @@ class MemoryManager(Faces, Values):
             `"pattern"` what this one does, `"off"` only what `prefetch(keys)` names.
         rules: What holds for the keys with a prefix: `Rule(prefix="archive/", move_to="glacier",
             after="30 days")`.
-        read_only: Open an existing store beside its writer, and change nothing.
+        read_only: Open an existing store beside its writer, or the archive at `glacier_url` from
+            any machine, and change nothing.
+        takeover: Become the writer of the archive although another store seems to be it, or
+            although the archive was emptied. Whoever was the writer is refused from then on.
         trusted_keys: Keys of others (`memories key export`) whose pickled objects may be read here.
 
     Raises:
@@ -94,6 +97,7 @@ class MemoryManager(Faces, Values):
         prefetch: str = "auto",
         rules: Iterable[Rule] = (),
         read_only: bool = False,
+        takeover: bool = False,
         trusted_keys: Iterable[str] = (),
     ) -> None:
         settings = make_settings(
@@ -113,6 +117,7 @@ class MemoryManager(Faces, Values):
             prefetch=prefetch,
             rules=rules,
             read_only=read_only,
+            takeover=takeover,
             trusted_keys=trusted_keys,
         )
         self._engine: Engine = assemble(settings, migration)

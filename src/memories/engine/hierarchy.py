@@ -424,6 +424,8 @@ class Hierarchy:
     def _compare(self, key: str, found: Entry | Record | None, if_version: int | None) -> None:
         if if_version is None:
             return
+        if found is None:
+            self.doubt(key)
         current = 0 if found is None or self._expired(found) else found.version
         if current != if_version:
             raise ConflictError(

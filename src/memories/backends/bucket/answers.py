@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from memories.backends.bucket.objectstore import Absent, Conflict, Transient
 from memories.backends.bucket.restore import HOW
-from memories.errors import ArchivedError, InvalidOptionError, UnavailableError
+from memories.errors import ArchivedError, InvalidOptionError, RefusedError
 
 T = TypeVar("T")
 
@@ -101,11 +101,9 @@ class Answers:
             return Transient(_transient(status, code, text))
         return self._refused(status, code, _BY_STATUS.get(status, "see the cause"))
 
-    def _refused(self, status: int | None, code: str, advice: str) -> UnavailableError:
+    def _refused(self, status: int | None, code: str, advice: str) -> RefusedError:
         answer = " ".join(part for part in (str(status or ""), code) if part)
-        return UnavailableError(
-            f"The archive {self._url} refused the request ({answer}): {advice}."
-        )
+        return RefusedError(f"The archive {self._url} refused the request ({answer}): {advice}.")
 
     def _clean(self, error: BaseException, text: str) -> BaseException:
         line = self._scrub(text)

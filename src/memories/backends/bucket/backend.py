@@ -24,6 +24,7 @@ from memories.backends.bucket.bounds import BoundedStore
 from memories.backends.bucket.damage import Damage, found_damage, note_damage
 from memories.backends.bucket.exclusive import Exclusive
 from memories.backends.bucket.ledger import Ledger
+from memories.backends.bucket.link import Link
 from memories.backends.bucket.objectstore import ObjectStore
 from memories.backends.bucket.open import open_store
 from memories.backends.bucket.pack import body_bytes
@@ -40,6 +41,7 @@ from memories.entry import Record
 from memories.errors import (
     ClosedError,
     ForkedError,
+    MemoriesError,
     StorageError,
     StoreLockedError,
     UnavailableError,
@@ -70,8 +72,12 @@ class BucketBackend(Backend):
         small_bytes: Frames up to this size travel in packs.
         bytes_per_second: The most the line is used for, or None.
         progress: Called with the key, the bytes done and all bytes, in transfers of megabytes.
+        verify: Raises CorruptDataError for a frame that is not whole; asked by `check`.
+        away_seconds: Open all the same if the bucket does not answer within so many seconds; it is
+            `away` then, until `resume` brings it back. None raises instead.
 
     Raises:
+        UnavailableError: the bucket does not answer.
         StoreLockedError: another store writes under this prefix, or this one is open already.
     """
 
@@ -97,6 +103,7 @@ class BucketBackend(Backend):
         full: bool = False,
         wall: Callable[[], float] | None = None,
         verify: Verify | None = None,
+        away_seconds: float | None = None,
     ) -> None:
         self._pid = os.getpid()
         self._closed = False
@@ -136,12 +143,16 @@ class BucketBackend(Backend):
             )  # fmt: skip
             self._bucket = Bucket(self._transfer, self._store, self._state, self._ledger)
             self._writer = Writer(self._store, self._state.identity(), lease_seconds)
-            self._keepers = self._start(takeover, lease_seconds)
-            self.damage = found_damage(self._state)
-            for keeper in self._keepers:
-                keeper.start()
+            self._keepers: list[Periodic] = []
+            self._link = Link(self._store.url, partial(self._connect, takeover, lease_seconds))
         except BaseException:
             self._let_go()
+            raise
+        try:
+            self._link.open(away_seconds)
+        except BaseException:
+            self._closed = True
+            self._link.stop(self._let_go)
             raise
 
     @property
@@ -149,9 +160,23 @@ class BucketBackend(Backend):
         """Return where the archive is, without credentials."""
         return self._store.url
 
+    @property
+    def away(self) -> MemoriesError | None:
+        """Return why the bucket cannot be used, None while it can."""
+        return self._link.away
+
+    @property
+    def known(self) -> bool:
+        """Return whether the map on this machine was ever read from the bucket."""
+        return bool(self._state.number("adopted"))
+
+    def resume(self, returned: Callable[[], None]) -> None:
+        """Try in the background to reach a bucket that is away; then call `returned`."""
+        self._link.resume(returned)
+
     def holder(self) -> Lease | None:
         """Return who writes here, or wrote last; None where nobody ever did."""
-        self._guard()
+        self._reach()
         return self._writer.holder()
 
     def write(self, record: Record, frame: Sequence[memoryview]) -> Record:
@@ -159,20 +184,21 @@ class BucketBackend(Backend):
         self._guard_write()
         length = body_bytes(frame)
         with self._naming(record.key, length, "archived"):
-            if length > self._small_bytes:
+            if length > self._small_bytes or not self._stages:
+                self._link.require()
                 self._writer.ensure()
+            if length > self._small_bytes:
                 return self._shipper.upload(record, frame, length, self._report(record.key))
             kept = self._shipper.stage(record, frame, length)
             if self._durable:
                 self._ship_full()
             else:
-                self._writer.ensure()
                 self._shipper.flush_through(Place.decode(kept.place).token)
             return kept
 
     def read(self, record: Record) -> memoryview:
         """Return a frame; a large one comes by parallel ranged requests into one buffer."""
-        self._guard()
+        self._reach_for(record)
         with self._naming(record.key, record.stored, "read back"):
             return self._reader.read(record)
 
@@ -184,18 +210,18 @@ class BucketBackend(Backend):
             ArchivedError: the object must be restored from its archive class first.
             UnavailableError: the store did not answer.
         """
-        self._guard()
+        self._reach_for(record)
         with self._naming(record.key, length, "read back"):
             return self._reader.read_range(record, offset, length)
 
     def read_many(self, records: Sequence[Record]) -> list[memoryview]:
         """Return the frames of many records, in order; neighbours in a pack share a request."""
-        self._guard()
+        self._reach_for(*records)
         return self._reader.read_many(records, self._naming)
 
     def read_ranges(self, record: Record, spans: Sequence[tuple[int, int]]) -> list[memoryview]:
         """Return stretches of a frame; only they travel, all at once."""
-        self._guard()
+        self._reach_for(record)
         with self._naming(record.key, sum(stop - start for start, stop in spans), "read back"):
             return self._reader.read_ranges(record, spans)
 
@@ -206,7 +232,7 @@ class BucketBackend(Backend):
             ArchivedError: they were not all there after `timeout` seconds; the restore goes on.
             MissingPackageError: boto3, which sends the request to S3, is not installed.
         """
-        self._guard()
+        self._reach_for(*records)
         size = sum(record.stored for record in records)
         with self._naming(records[0].key, size, "restored in time"):
             self._reader.restore(records, timeout, days)
@@ -220,6 +246,8 @@ class BucketBackend(Backend):
         """Make `key` absent; the bucket learns it as it learns of a small value."""
         self._guard_write()
         with self._naming(key, 0, "removed from the archive"):
+            if not self._stages:
+                self._link.require()
             needed = self._shipper.bury(key, version)
             if needed and not self._durable:
                 self.sync()
@@ -227,6 +255,7 @@ class BucketBackend(Backend):
     def clear(self, version: int, *, purge: bool = False) -> None:
         """Make every version up to `version` absent; with `purge` unlink their objects at once."""
         self._guard_write()
+        self._link.require()
         self._shipper.bury_all(version)
         self.sync()
         if purge:
@@ -254,13 +283,15 @@ class BucketBackend(Backend):
     def sync(self) -> None:
         """Upload what is staged."""
         self._guard()
-        if not self._read_only:
+        if not self._read_only and (self.away is None or self._shipper.staged_since() is not None):
+            self._link.require()
             self._writer.ensure()
             self._shipper.flush()
 
     def protect(self, *places: bytes, holder: str = "snapshot") -> None:
         """Keep the objects at `places` from being unlinked until `holder` releases them."""
         self._guard_write()
+        self._link.require()
         with self._maintaining:
             pins.pin(
                 self._store, self._state, holder, [Place.decode(place).token for place in places]
@@ -269,6 +300,7 @@ class BucketBackend(Backend):
     def unprotect(self, *places: bytes, holder: str = "snapshot") -> None:
         """Release the objects at `places`, or all that `holder` protects when none is given."""
         self._guard_write()
+        self._link.require()
         with self._maintaining:
             pins.unpin(
                 self._store, self._state, holder, [Place.decode(place).token for place in places]
@@ -280,6 +312,7 @@ class BucketBackend(Backend):
 
     def require_there(self, *places: bytes) -> None:
         """Raise CorruptDataError unless the objects at `places` lie in the bucket."""
+        self._reach()
         pins.require_there(self._store, [Place.decode(place) for place in places])
 
     def reclaim(self, grace_seconds: float | None = None) -> Reclaimed:
@@ -288,6 +321,7 @@ class BucketBackend(Backend):
         A record whose frame was moved stays readable: its place is looked up anew.
         """
         self._guard_write()
+        self._link.require()
         grace = self._grace_seconds if grace_seconds is None else grace_seconds
         with self._maintaining:
             self._writer.ensure()
@@ -308,7 +342,7 @@ class BucketBackend(Backend):
 
     def refresh(self) -> bool:
         """Read what was added to the bucket, for a read-only backend; return whether there was."""
-        self._guard()
+        self._reach()
         changed = catch_up(self._bucket, self._begins(), self._wall())
         self.damage = found_damage(self._state)
         return changed
@@ -319,7 +353,9 @@ class BucketBackend(Backend):
         `repair` forgets values whose objects are gone or whose frames are damaged, here and for
         other machines, and writes anew what only the map can still make sense of.
         """
-        self._guard()
+        self._reach()
+        if repair:
+            self._writer.renew()  # A directory that is not mounted any more holds no lease.
         problems = Audit(
             self._bucket, self._reader.read, self._verify, self._shipper, self._reclaimer,
             self._maintaining, self._wall(),
@@ -339,22 +375,42 @@ class BucketBackend(Backend):
         for keeper in self._keepers:
             keeper.stop()
         try:
-            if not self._read_only:
+            if not self._read_only and self.away is None:
                 self._writer.ensure()
                 self._shipper.flush()
                 self._reclaimer.write_manifests()
                 self._writer.release()
+            elif not self._read_only and self._shipper.staged_since() is not None:
+                self._link.require()
         finally:
-            self._let_go()
+            self._link.stop(self._let_go)
 
-    def _start(self, takeover: bool, lease_seconds: float) -> list[Periodic]:
+    def _connect(self, takeover: bool, lease_seconds: float) -> None:
         """Become the writer, read the bucket if the map is not its latest, and begin the chores."""
         if self._read_only:
             self._adopt()
-            return []
-        before = self._writer.acquire(takeover=takeover)
-        lease = self._writer.lease
-        number = self._state.number
+            return
+        wrote = self._state.number("epoch") > 0 and self._state.number("physical") > 0
+        before = self._writer.acquire(takeover=takeover, wrote=wrote)
+        try:
+            self._begin(before)
+            # The lease has a thread of its own: an upload may take longer than the lease lasts.
+            keepers = [
+                Periodic(self._writer.renew, "lease", seconds=lease_seconds / 3),
+                Periodic(self.maintain, "glacier", seconds=self._flush_seconds),
+            ]
+            with self._closing:
+                if self._closed:
+                    raise ClosedError("The archive was closed before it was reached.")
+                self._keepers = keepers
+        except BaseException:
+            self._writer.release()
+            raise
+        for keeper in keepers:
+            keeper.start()
+
+    def _begin(self, before: Lease | None) -> None:
+        lease, number = self._writer.lease, self._state.number
         if not number("adopted") or number("epoch") != lease.epoch:
             self._adopt()
             self.adopted = True
@@ -364,14 +420,11 @@ class BucketBackend(Backend):
                 self._writer.begin_epoch(number("sequence") + 1)
         self._shipper.disown()
         self._shipper.recover()
-        # The lease has a thread of its own: an upload may take longer than the lease lasts.
-        return [
-            Periodic(self._writer.renew, "lease", seconds=lease_seconds / 3),
-            Periodic(self.maintain, "glacier", seconds=self._flush_seconds),
-        ]
+        self.damage = found_damage(self._state)
 
     def _adopt(self) -> None:
         self.missing = adopt(self._bucket, self._begins(), self._wall())
+        self.damage = found_damage(self._state)
 
     def _begins(self) -> dict[int, int]:
         """Return where each epoch begins; a reader goes on without, if the lock is damaged."""
@@ -395,6 +448,24 @@ class BucketBackend(Backend):
 
     def _rewrite(self, record: Record, frame: memoryview) -> Record:
         return self._shipper.stage(record, [frame], len(frame))
+
+    @property
+    def _stages(self) -> bool:
+        """Return whether small values and removals are durable on this machine first."""
+        return self._durable and self.known
+
+    def _reach(self) -> None:
+        self._guard()
+        self._link.require()
+
+    def _reach_for(self, *records: Record) -> None:
+        """Raise where the bucket is away and one of `records` is not staged on this machine."""
+        self._guard()
+        if self.away is not None:
+            for record in records:
+                if self._reader.staged(Place.decode(record.place)) is None:
+                    with self._naming(record.key, record.stored, "read back"):
+                        self._link.require()
 
     def _guard_write(self) -> None:
         self._guard()

@@ -60,7 +60,7 @@ class Reader:
                 f"Key {record.key!r} has {place.length} bytes in the archive; bytes {offset} to "
                 f"{offset + length} were asked for."
             )
-        staged = self._staged(place)
+        staged = self.staged(place)
         if staged is not None:
             return staged[offset : offset + length]
         try:
@@ -144,7 +144,8 @@ class Reader:
             for part, place, record in zip(parts, places, records, strict=True)
         ]
 
-    def _staged(self, place: Place) -> memoryview | None:
+    def staged(self, place: Place) -> memoryview | None:
+        """Return a frame that lies on this machine only, as yet, or None."""
         if self._writers_directory is not None:
             return peek_staged(self._writers_directory, place)
         return self._shipper.staged(place)

@@ -17,7 +17,7 @@ import msgspec
 
 from memories.backends.bucket.objectstore import Absent, Conflict, ObjectStore
 from memories.clock import SystemClock
-from memories.errors import StoreLockedError
+from memories.errors import StoreLockedError, UnavailableError
 
 LEASE_SECONDS = 60.0
 LOCK_NAME = "lock/writer"
@@ -54,7 +54,7 @@ class Writer:
         self._lock = threading.Lock()
         self._tag: str | None = None
         self._renewed = 0.0
-        self._lost: StoreLockedError | None = None
+        self._lost = False
         self.lease = Lease(
             store=identity,
             session=secrets.token_hex(8),
@@ -66,14 +66,20 @@ class Writer:
             seconds=seconds,
         )
 
-    def acquire(self, *, takeover: bool = False) -> Lease | None:
+    def acquire(self, *, takeover: bool = False, wrote: bool = False) -> Lease | None:
         """Take the lease and return the one before it, or None where there was none.
+
+        `wrote` says that this store has written there before.
 
         Raises:
             StoreLockedError: another store holds it, and is not known to be gone.
+            UnavailableError: there is none although this store `wrote` there: a directory that is
+                not mounted looks like that.
         """
         for _ in range(_ROUNDS):
             found, tag = self._read(takeover=takeover)
+            if found is None and wrote and not takeover:
+                raise self._emptied()
             if found is not None and not takeover:
                 self._refuse_living(found)
             same = found is not None and found.store == self.lease.store
@@ -82,7 +88,7 @@ class Writer:
             self.lease = msgspec.structs.replace(self.lease, epoch=epoch, begins=begins)
             try:
                 self._write(tag)
-            except Conflict:
+            except (Conflict, Absent):
                 if self._is_ours():
                     return found
                 continue
@@ -113,7 +119,7 @@ class Writer:
         Raises:
             StoreLockedError: another store has taken it.
         """
-        if self._lost is not None or time.monotonic() - self._renewed > self._seconds / 2:
+        if self._lost or time.monotonic() - self._renewed > self._seconds / 2:
             self.renew()
 
     def renew(self) -> None:
@@ -121,31 +127,40 @@ class Writer:
 
         Raises:
             StoreLockedError: another store has taken it.
+            UnavailableError: there is none any more.
         """
         with self._lock:
-            if self._lost is None:
+            if not self._lost:
                 try:
                     self._write(self._tag)
-                except Conflict:
-                    if not self._is_ours():
-                        self._lost = StoreLockedError(
-                            f"Another store has become the writer of {self._store.url} after this "
-                            "one had not been heard of for a while. Open it again."
-                        )
-            if self._lost is not None:
-                raise self._lost
+                except (Conflict, Absent):
+                    if self._read()[0] is None:
+                        raise self._emptied() from None
+                    self._lost = not self._is_ours()
+            if self._lost:
+                raise StoreLockedError(
+                    f"Another store has become the writer of {self._store.url} after this one had "
+                    "not been heard of for a while, or by takeover=True. Open it again."
+                )
 
     def release(self) -> None:
         """Give the lease back, if it is still ours."""
         with self._lock:
-            if self._tag is None or self._lost is not None:
+            if self._tag is None or self._lost:
                 return
             self.lease = msgspec.structs.replace(self.lease, released=True)
             try:
                 self._write(self._tag)
-            except Conflict:
+            except (Conflict, Absent):
                 # Someone has taken it meanwhile, so that there is nothing to give back.
                 self._tag = None
+
+    def _emptied(self) -> UnavailableError:
+        return UnavailableError(
+            f"The archive {self._store.url} holds no {LOCK_NAME}, and this store has written "
+            "there. Is it mounted, and the URL the right one? If it was emptied on purpose, open "
+            "it once with takeover=True."
+        )
 
     def _write(self, tag: str | None) -> None:
         self.lease = msgspec.structs.replace(self.lease, renewals=self.lease.renewals + 1)

@@ -1,0 +1,321 @@
+"""A bucket that does not answer when the manager is made, and machines that only read.
+
+Other tiers serve, what is archived is `UnavailableError` at once and never absent, what is stored
+meanwhile is newer than whatever comes to light, and the archive comes back by itself.
+"""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tests.servers import seaweed
+from tests.servers.fixtures import s3, s3_proxy, s3_url  # noqa: F401
+from tests.servers.proxy import Fault, MisbehavingProxy
+
+from memories import (
+    InvalidOptionError,
+    KeyNotFoundError,
+    MemoryManager,
+    StorageError,
+    StoreLockedError,
+    UnavailableError,
+)
+from memories.backends.bucket import BucketBackend
+from memories.core import archive
+
+LARGE = np.random.default_rng(1).random(60_000)
+SOON = 20.0  # Seconds within which a bucket that is there again is found.
+
+Make = Callable[..., MemoryManager]
+
+
+@pytest.fixture
+def make(
+    s3: seaweed.SeaweedServer,  # noqa: F811
+    s3_proxy: MisbehavingProxy,  # noqa: F811
+    s3_url: str,  # noqa: F811
+    tmp_path: Path,
+) -> Iterator[Make]:
+    """Make a manager on a bucket behind the proxy; None is a reader that has the URL only."""
+    made: list[MemoryManager] = []
+
+    def make_(name: str | None, *, direct: bool = False, **options: object) -> MemoryManager:
+        endpoint = None if direct else s3_proxy.endpoint
+        made.append(
+            MemoryManager(
+                1,
+                1,
+                1,
+                True,
+                storage_path=None if name is None else tmp_path / name,
+                glacier_url=s3_url,
+                storage_options=s3.storage_options(endpoint),
+                migration=False,
+                read_only=name is None,
+                **options,  # type: ignore[arg-type]
+            )
+        )
+        return made[-1]
+
+    yield make_
+    s3_proxy.fault = lambda request: None
+    for manager in made:
+        manager.cleanup()
+
+
+@pytest.fixture
+def filled(make: Make) -> None:
+    """A large and a small value in the archive, and one in cold."""
+    with make("home") as writer:
+        writer.store("large", LARGE, "glacier")
+        writer.store("small", "archived", "glacier")
+        writer.store("cold", "near", "cold")
+
+
+def until(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + SOON
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def is_back(manager: MemoryManager) -> bool:
+    return "away" not in repr(manager)
+
+
+FAULTS = {"reset": Fault(reset=True), "hangs": Fault(hang=True), "503": Fault(status=503)}
+
+
+@pytest.mark.server
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_store_opens_while_its_bucket_is_away(
+    make: Make,
+    filled: None,
+    s3_proxy: MisbehavingProxy,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    name: str,
+) -> None:
+    """A service that restarts during an outage of its bucket must not stay down with it."""
+    monkeypatch.setattr(archive, "AWAY_SECONDS", 3.0)
+    s3_proxy.fault = lambda request: FAULTS[name]
+    begun = time.monotonic()
+    manager = make("home")
+    assert time.monotonic() - begun < 10
+    assert "the archive is away" in caplog.text
+    assert "object storage, away" in repr(manager)
+    assert "near" == manager.retrieve("cold")
+    manager.store("hot", 1)
+    manager.store("colder", 2, "cold")
+    assert (1, 2) == (manager.retrieve("hot"), manager.retrieve("colder"))
+    begun = time.monotonic()
+    for key in ("large", "small"):
+        assert key in manager
+        assert "glacier" == manager.get_tier(key)
+        with pytest.raises(UnavailableError, match=f"Key '{key}' .* tried again by itself"):
+            manager.retrieve(key)
+    with pytest.raises(UnavailableError, match=r"'more' .* was not archived"):
+        manager.store("more", LARGE, "glacier")
+    with pytest.raises(UnavailableError):
+        manager.retrieve_many(["cold", "large"])
+    with pytest.raises(KeyNotFoundError):
+        manager.retrieve("never stored")
+    [problem] = manager.check()
+    assert problem.unchecked
+    assert "2 archived values were not looked at" in problem.what
+    assert time.monotonic() - begun < 3, "who asks for an archived value does not wait"
+    manager.store("small", "overwritten")
+    s3_proxy.fault = lambda request: None
+    if name == "hangs":
+        s3_proxy.cut()
+    until(lambda: is_back(manager))
+    assert np.array_equal(LARGE, manager.retrieve("large"))
+    assert "overwritten" == manager.retrieve("small")
+    manager.store("more", LARGE, "glacier")
+    assert [] == manager.check()
+    manager.cleanup()
+    again = make("home")
+    assert ["cold", "colder", "hot", "large", "more", "small"] == list(again)
+    assert "overwritten" == again.retrieve("small")
+
+
+@pytest.mark.server
+def test_a_fresh_machine_does_not_call_absent_what_it_could_not_look_up(
+    make: Make,
+    filled: None,
+    s3_proxy: MisbehavingProxy,  # noqa: F811
+) -> None:
+    """`KeyNotFoundError` would have its caller store a default over an archived value."""
+    s3_proxy.fault = lambda request: Fault(reset=True)
+    fresh = make("fresh")
+    fresh.store("own", 1)
+    fresh.store("small", "newer", "cold")
+    assert 1 == fresh.retrieve("own")
+    for look in (
+        lambda: fresh.retrieve("large"),
+        lambda: fresh.retrieve("large", None),
+        lambda: "large" in fresh,
+        lambda: fresh.get_tier("large"),
+        lambda: fresh.delete("large"),
+        lambda: fresh.setdefault("large", 0),
+        lambda: fresh.store("large", 0, if_version=0),
+    ):
+        with pytest.raises(UnavailableError, match="'large' is in no tier on this machine"):
+            look()
+    s3_proxy.fault = lambda request: None
+    until(lambda: is_back(fresh))
+    assert np.array_equal(LARGE, fresh.retrieve("large"))
+    assert "newer" == fresh.retrieve("small"), "what was stored meanwhile is newer"
+    with pytest.raises(KeyNotFoundError):
+        fresh.retrieve("cold")
+    fresh.delete("small")
+    fresh.cleanup()
+    with pytest.raises(KeyNotFoundError):
+        make("another").retrieve("small")
+
+
+@pytest.mark.server
+def test_a_writer_that_took_over_meanwhile_is_said_so(
+    make: Make,
+    filled: None,
+    s3_proxy: MisbehavingProxy,  # noqa: F811
+) -> None:
+    """Two writers are refused, whenever the second one finds out."""
+    s3_proxy.fault = lambda request: Fault(reset=True)
+    manager = make("home")
+    other = make("other", direct=True, takeover=True)
+    s3_proxy.fault = lambda request: None
+    bucket = manager._engine.backends[-1]
+    until(lambda: isinstance(bucket.away, StoreLockedError))  # type: ignore[attr-defined]
+    with pytest.raises(StoreLockedError, match="is being written by process"):
+        manager.retrieve("large")
+    assert "near" == manager.retrieve("cold")
+    other.store("other", LARGE, "glacier")
+    other.cleanup()
+    until(lambda: is_back(manager))
+    assert np.array_equal(LARGE, manager.retrieve("other"))
+
+
+@pytest.mark.server
+def test_a_manager_ends_while_its_bucket_is_away(
+    make: Make,
+    filled: None,
+    s3_proxy: MisbehavingProxy,  # noqa: F811
+) -> None:
+    """It has nothing to say to the bucket, and nothing waits for it."""
+    s3_proxy.fault = lambda request: Fault(reset=True)
+    manager = make("home")
+    manager.store("kept", 1)
+    begun = time.monotonic()
+    manager.cleanup()
+    assert time.monotonic() - begun < 10
+    again = make("home")
+    assert 1 == again.retrieve("kept")
+    del again, manager
+    gc.collect()
+
+
+@pytest.mark.server
+def test_any_number_of_machines_read_an_archive_by_its_url(
+    make: Make,
+    filled: None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """They need no store of their own, take no lease, and follow the writer."""
+    monkeypatch.setattr(archive, "FOLLOW_SECONDS", 0.2)
+    writer = make("home")
+    readers = [make(None) for _ in range(3)]
+    for reader in readers:
+        assert ["large", "small"] == list(reader)
+        assert np.array_equal(LARGE, reader.retrieve("large"))
+        with pytest.raises(StorageError, match="read_only=True"):
+            reader.store("x", 1)
+    writer.store("small", "replaced", "glacier")
+    writer.delete("large")
+    writer.store("new", LARGE[::-1], "glacier")
+    writer.flush()
+    for reader in readers:
+        until(lambda reader=reader: ["new", "small"] == list(reader))
+        assert "replaced" == reader.retrieve("small")
+        assert np.array_equal(LARGE[::-1], reader.retrieve("new"))
+        assert [] == reader.check()
+    with pytest.raises(KeyNotFoundError):
+        readers[0].retrieve("large")
+
+
+@pytest.mark.server
+def test_a_reader_opens_while_the_bucket_is_away(
+    make: Make,
+    filled: None,
+    s3_proxy: MisbehavingProxy,  # noqa: F811
+) -> None:
+    """It knows nothing until the bucket answers, and does not pretend otherwise."""
+    s3_proxy.fault = lambda request: Fault(reset=True)
+    reader = make(None)
+    with pytest.raises(UnavailableError):
+        reader.retrieve("large")
+    s3_proxy.fault = lambda request: None
+    until(lambda: is_back(reader))
+    assert np.array_equal(LARGE, reader.retrieve("large"))
+
+
+def test_a_second_writer_takes_over_when_told_to(tmp_path: Path) -> None:
+    """`takeover=True` is for a writer that is gone and cannot be asked; the old one is refused."""
+    where = {"glacier_url": str(tmp_path / "bucket"), "migration": False}
+    first = BucketBackend(tmp_path / "bucket", directory=tmp_path / "first")
+    with pytest.raises(StoreLockedError):
+        MemoryManager(1, 1, 1, True, storage_path=tmp_path / "s", **where)  # type: ignore[arg-type]
+    second = MemoryManager(
+        1, 1, 1, True, storage_path=tmp_path / "s", takeover=True, **where  # type: ignore[arg-type]
+    )  # fmt: skip
+    second.store("mine", LARGE, "glacier")
+    second.cleanup()
+    with pytest.raises(StoreLockedError, match="Another store has become the writer"):
+        first.maintain()
+        first._writer.renew()
+    with pytest.raises(StoreLockedError):
+        first.close()
+    with pytest.raises(InvalidOptionError, match="takeover=True makes a writer"):
+        MemoryManager(glacier_memory_enabled=True, read_only=True, takeover=True, **where)  # type: ignore[arg-type]
+
+
+def test_a_directory_that_is_not_mounted_is_away_and_not_empty(tmp_path: Path) -> None:
+    """An archive on a share that is not there looks like one whose every object was deleted."""
+    share, away = tmp_path / "share", tmp_path / "away"
+
+    def open_(**options: object) -> MemoryManager:
+        return MemoryManager(
+            1, 1, 1, True, storage_path=tmp_path / "s", glacier_url=str(share),
+            migration=False, **options,  # type: ignore[arg-type]
+        )  # fmt: skip
+
+    with open_() as manager:
+        manager.store("k", LARGE, "glacier")
+    share.rename(away)
+    with open_() as manager:
+        with pytest.raises(UnavailableError, match="Is it mounted"):
+            manager.retrieve("k")
+        assert manager.check(repair=True)[0].unchecked
+        assert not list(share.rglob("*/*/*")), "nothing is written where the share should be"
+        for path in sorted(share.rglob("*"), reverse=True):
+            path.rmdir()
+        share.rmdir()
+        away.rename(share)
+        until(lambda: is_back(manager))
+        assert np.array_equal(LARGE, manager.retrieve("k"))
+        share.rename(away)
+        assert manager.check(repair=True)[0].unchecked
+        away.rename(share)
+        assert [] == manager.check()
+        assert np.array_equal(LARGE, manager.retrieve("k"))
+    share.rename(away)
+    with open_(takeover=True) as manager:
+        [problem] = manager.check(repair=True)
+        assert ("k", True) == (problem.key, problem.repaired)
+        with pytest.raises(KeyNotFoundError):
+            manager.retrieve("k")
