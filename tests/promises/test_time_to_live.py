@@ -5,8 +5,11 @@ from __future__ import annotations
 import subprocess
 import sys
 import textwrap
+import threading
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.promises.conftest import Make
@@ -14,6 +17,7 @@ from tests.promises.conftest import Make
 from memories import KeyNotFoundError, MemoryManager
 from memories.core.assembly import assemble
 from memories.entry import Terms, TierName
+from memories.migration.settings import MigrationSettings
 from memories.parcel import Parcel
 from memories.testing.clock import ManualClock
 
@@ -79,3 +83,116 @@ def test_a_clock_set_back_for_good_keeps_nothing_alive() -> None:
         with pytest.raises(KeyNotFoundError):
             hierarchy.get(key)
     engine.close()
+
+
+def named(**items: Any) -> dict[str, Any]:
+    """Return what was given by name."""
+    return items
+
+
+def updated(items: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what `dict.update` makes of it."""
+    found: dict[str, Any] = {}
+    found.update(items)
+    return found
+
+
+def moved(items: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what another manager takes over."""
+    with MemoryManager("5 MB", "5 MB", "20 MB", migration=False) as other:
+        other.update(items)
+        return dict(other)
+
+
+EXPIRING = 200
+
+
+@pytest.mark.parametrize("tier", ["auto", "cold"])
+@pytest.mark.parametrize(
+    "whole",
+    [
+        dict,
+        lambda m: {**m},
+        lambda m: named(**m),
+        updated,
+        moved,
+        lambda m: dict(m.items()),
+        lambda m: list(m.values()),
+        lambda m: 5 in m.values(),
+    ],
+    ids=["dict", "stars", "named", "updated", "moved", "items", "values", "in values"],
+)
+def test_all_values_are_read_while_keys_expire(
+    make: Make, tier: str, whole: Callable[[Any], Any]
+) -> None:
+    """64 of 100 calls of `dict(manager)` raised KeyError for a key that it was about to read."""
+    manager = make(migration=MigrationSettings(interval_seconds=0.002))
+    manager.store("stays", 5)
+    for turn in range(6):
+        for number in range(EXPIRING):
+            manager.store(f"k{number}", number, tier, ttl=0.02)
+        time.sleep(0.002 * (turn % 6))
+        found = whole(manager)
+        if isinstance(found, dict):
+            assert 5 == found["stays"]
+            assert all(f"k{value}" == key for key, value in found.items() if key != "stays")
+    time.sleep(0.03)
+    assert {"stays": 5} == dict(manager)
+
+
+def test_only_one_breath_shows_what_has_expired(make: Make) -> None:
+    """Whoever keeps a list of keys and reads one later must not be given what is over."""
+    manager = make()
+    manager.store("k", 1, ttl=0.05)
+    keys = list(manager.keys())
+    time.sleep(0.06)
+    assert ["k"] == keys
+    with pytest.raises(KeyNotFoundError):
+        manager["k"]
+    manager.store("k", 1, ttl=0.05)
+    with pytest.raises(KeyNotFoundError):
+        for key in manager.keys():  # noqa: SIM118 - it is about this method.
+            time.sleep(0.06)
+            manager[key]
+    assert {} == dict(manager)
+
+
+class Slow:
+    """An object that takes its time to be put together."""
+
+    def __init__(self) -> None:
+        self.word = "slow"
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        time.sleep(0.3)
+        self.__dict__ = state
+
+
+@pytest.mark.parametrize("tier", ["hot", "cold", "glacier"])
+def test_what_is_shown_is_not_removed_meanwhile(make: Make, tier: str) -> None:
+    """The background removes what has expired, and so does a reader who finds that it has."""
+    manager = make(migration=MigrationSettings(interval_seconds=0.002))
+    manager.store("a", Slow(), tier)
+    manager.store("b", 7, tier, ttl=0.2)
+    found = {}
+    reader = threading.Thread(target=lambda: found.update(manager))
+    reader.start()
+    time.sleep(0.25)
+    assert manager.retrieve("b", None) is None
+    reader.join()
+    assert ["a", "b"] == list(found)
+    assert ["a"] == list(manager)
+
+
+def test_the_first_item_is_popped_while_keys_expire(make: Make) -> None:
+    """An iteration that lost its key in between said that it was absent."""
+    manager = make(migration=MigrationSettings(interval_seconds=0.002))
+    for turn in range(10):
+        for number in range(50):
+            manager.store(f"k{number:02}", number, ttl=0.01)
+        manager.store("last", "stays")
+        time.sleep(0.001 * turn)
+        while (item := manager.popitem()) != ("last", "stays"):
+            assert f"k{item[1]:02}" == item[0]
+    with pytest.raises(KeyError):
+        manager.popitem()

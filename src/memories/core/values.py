@@ -6,7 +6,17 @@ catalog's dict and the entry's own `read`; everything else takes the slow road.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
+import sys
+from collections.abc import (
+    Callable,
+    ItemsView,
+    Iterable,
+    Iterator,
+    KeysView,
+    Mapping,
+    MutableMapping,
+    ValuesView,
+)
 from typing import Any, Final
 
 import msgspec
@@ -18,6 +28,7 @@ from memories.core.lifecycle import Engine
 from memories.core.memoize import memoize
 from memories.core.reading import Wish
 from memories.core.terms import make_terms
+from memories.core.views import Items, ItsValues, Keys
 from memories.engine.hierarchy import Hierarchy
 from memories.engine.quick import UNKNOWN
 from memories.engine.together import read_together
@@ -34,6 +45,7 @@ class _Missing:
 
 
 MISSING: Final = _Missing()
+_GONE: Final = object()
 
 
 class Values(MutableMapping[str, Any]):
@@ -294,7 +306,15 @@ class Values(MutableMapping[str, Any]):
             self._front.hits += 1.0
             return value.view() if type(value) is ndarray else value
         except (KeyError, TypeError):
+            pass
+        try:
             return self._read(key)
+        except KeyNotFoundError:
+            # Whoever lists the keys and reads them in one breath gets what he was shown.
+            moment = self._hierarchy.expiry.moment(sys._getframe(1))
+            if moment is None:
+                raise
+            return self._hierarchy.get(key, moment)
 
     def __setitem__(self, key: str, data: Any) -> None:
         self.store(key, data)
@@ -312,6 +332,30 @@ class Values(MutableMapping[str, Any]):
         self._hierarchy.require_readable()
         return len(self._hierarchy.catalog)
 
+    def keys(self) -> KeysView[str]:
+        """Return a view of the keys."""
+        return Keys(self)
+
+    def items(self) -> ItemsView[str, Any]:
+        """Return a view of keys and values; a key that goes before its turn is left out."""
+        return Items(self)
+
+    def values(self) -> ValuesView[Any]:
+        """Return a view of the values; one whose key goes before its turn is left out."""
+        return ItsValues(self)
+
+    def update(self, other: Any = (), /, **kwds: Any) -> None:
+        """Store every item of a mapping, or of an iterable of pairs, and those given by name."""
+        super().update(other.items() if isinstance(other, Values) else other, **kwds)
+
+    def popitem(self) -> tuple[str, Any]:
+        """Remove the first key and return it with its value; KeyNotFoundError if there is none."""
+        for key in self.scan():
+            value = self.pop(key, _GONE)
+            if value is not _GONE:
+                return key, value
+        raise KeyNotFoundError("nothing is stored")
+
     def pop(self, key: str, default: Any = MISSING) -> Any:
         """Remove `key` and return its value, atomically for this key."""
         key = check_key(key)
@@ -322,7 +366,10 @@ class Values(MutableMapping[str, Any]):
                 if default is MISSING:
                     raise
                 return default
-            self._hierarchy.remove(key)
+            try:
+                self._hierarchy.remove(key)
+            except KeyNotFoundError:
+                pass  # Its time has come since it was read.
         return value
 
     def setdefault(self, key: str, default: Any = None) -> Any:
@@ -331,7 +378,7 @@ class Values(MutableMapping[str, Any]):
         with self._hierarchy.locks.hold(key):
             if not self.exists(key):
                 self.store(key, default)
-            return self.retrieve(key)
+            return self.retrieve(key, default)
 
     __hash__ = object.__hash__
 

@@ -132,8 +132,10 @@ class Hierarchy:
         self.events.emit(Stored(key, now, found.tier, found.size, now - started))
         return found
 
-    def get(self, key: str) -> Any:
+    def get(self, key: str, moment: float | None = None) -> Any:
         """Return the value of `key` when the hit path did not: it is durable, expired or absent.
+
+        With a `moment` of the wall clock, also if its time has come since then.
 
         Raises:
             KeyNotFoundError: it is in no tier.
@@ -142,7 +144,9 @@ class Hierarchy:
         """
         self.require_readable()
         try:
-            return self._read(key, lambda parcel, verify: parcel.value(self.trust, verify=verify))
+            return self._read(
+                key, lambda parcel, verify: parcel.value(self.trust, verify=verify), moment=moment
+            )
         except UNREADABLE as error:
             raise about_key(error, key) from error.__cause__
 
@@ -222,7 +226,7 @@ class Hierarchy:
         """Remove `found` if its time has come and it is still current."""
         with self.locks.attempt(found.key) as free:
             current = self.catalog.find(found.key)
-            if free and current is not None and self._expired(current):
+            if free and current is not None and self.expiry.removable(current):
                 self.mover.drop(current, Cause.EXPIRED)
 
     def set_terms(self, key: str, change: Callable[[Terms], Terms]) -> None:
@@ -376,12 +380,19 @@ class Hierarchy:
             if not self.mover.droppable(entry):
                 raise
 
-    def _read(self, key: str, use: Callable[[Parcel, bool], Any], *, whole: bool = True) -> Any:
+    def _read(
+        self,
+        key: str,
+        use: Callable[[Parcel, bool], Any],
+        *,
+        whole: bool = True,
+        moment: float | None = None,
+    ) -> Any:
         started = self.clock.monotonic()
         for attempt in range(READ_ATTEMPTS):
             self.require_readable()
             found = self.catalog.find(key)
-            if found is None or self._expired(found):
+            if found is None or self._expired(found, moment):
                 raise self._miss(key, found)
             if isinstance(found, Entry):
                 found.mark()
@@ -418,8 +429,11 @@ class Hierarchy:
             return self.catalog.record(found.key) if found.backed else None
         return found
 
-    def _expired(self, found: Entry | Record) -> bool:
-        return self.expiry.over(found)
+    def _expired(self, found: Entry | Record, moment: float | None = None) -> bool:
+        if moment is None:
+            return self.expiry.over(found)
+        ends = found.terms.expires_at
+        return ends is not None and ends <= moment
 
     def _compare(self, key: str, found: Entry | Record | None, if_version: int | None) -> None:
         if if_version is None:
