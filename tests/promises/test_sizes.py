@@ -50,8 +50,9 @@ def digest(array: np.ndarray[Any, Any]) -> tuple[int, int]:
 
 
 def roomy(size: int) -> list[int]:
-    """Return capacities in which several such values have room."""
-    return [4 * size + 50_000_000] * 3
+    """Return capacities in which such values have room: one in each RAM, several on the disk."""
+    ram = int(1.5 * size) + 50_000_000
+    return [ram, ram, 6 * size + 50_000_000]
 
 
 def tight(size: int) -> list[int]:
@@ -65,26 +66,26 @@ class Sweep:
     def __init__(self, root: Path, size: int, capacities: list[int], *, spare: bool) -> None:
         self._root, self._size, self._spare = root, size, spare
         self._sizes = [f"{capacity} B" for capacity in capacities]
-        self._value = content(size)
-        self._digest = digest(self._value)
 
     def run(self) -> None:
         """Go through all of it."""
         with self._opened() as manager:
             for tier in TIERS:
-                self._do(
-                    manager, f"store to {tier}", lambda m, t=tier: m.store("k", self._value, t)
-                )
-                self._do(manager, "delete", lambda m: m.delete("k"))
-            self._do(manager, "store", lambda m: m.store("k", self._value))
+                if self._store(manager, "k", tier):
+                    self._do("delete", manager.delete, "k")
+            self._store(manager, "k")
             for tier in ("hot", "warm", "cold", "hot", "glacier", "cold", "glacier", "warm"):
-                self._do(manager, f"move to {tier}", lambda m, t=tier: m.migrate("k", t))
+                self._do(f"move to {tier}", manager.migrate, "k", tier)
                 self._holds(manager)
-            self._overwrite(manager)
-            self._do(manager, "flush", lambda m: m.flush())
+            for tier in TIERS:
+                seed = 1 if self._store(manager, "k", tier, seed=1) else 0
+                self._holds(manager, seed)
+                self._store(manager, "k")
+                self._holds(manager)
+            self._do("flush", manager.flush)
             self._displace(manager)
             self._snapshot(manager)
-            self._do(manager, "flush", lambda m: m.flush())
+            self._do("flush", manager.flush)
         with self._opened() as manager:
             self._holds(manager)
             assert [] == manager.check()
@@ -94,42 +95,35 @@ class Sweep:
             *self._sizes, True, storage_path=self._root / "store", migration=False
         )  # fmt: skip
 
-    def _do(
-        self, manager: MemoryManager, what: str, action: Callable[[MemoryManager], object]
-    ) -> bool:
+    def _do(self, what: str, action: Callable[..., object], *arguments: Any) -> bool:
         """Return whether it was done; with little room it may be refused, but at once."""
         with soon(self._size, what):
             try:
-                action(manager)
+                action(*arguments)
             except TierFullError:
                 assert not self._spare, what
                 return False
         return True
 
-    def _holds(self, manager: MemoryManager) -> None:
-        with soon(self._size, "retrieve"):
-            assert self._digest == digest(manager.retrieve("k"))
+    def _store(self, manager: MemoryManager, key: str, tier: str = "auto", seed: int = 0) -> bool:
+        # Made anew each time: of the largest, RAM does not hold many.
+        value = content(self._size, seed)
+        return self._do(f"store {key} to {tier}", manager.store, key, value, tier)
 
-    def _overwrite(self, manager: MemoryManager) -> None:
-        """Old or new, in every tier, and never both."""
-        other = content(self._size, seed=1)
-        for tier in TIERS:
-            if self._do(manager, f"overwrite in {tier}", lambda m, t=tier: m.store("k", other, t)):
-                assert digest(other) == digest(manager.retrieve("k"))
-                self._do(manager, "overwrite", lambda m: m.store("k", self._value))
-                self._holds(manager)
+    def _holds(self, manager: MemoryManager, seed: int = 0) -> None:
+        expected = digest(content(self._size, seed))
+        with soon(self._size, "retrieve"):
+            assert expected == digest(manager.retrieve("k"))
 
     def _displace(self, manager: MemoryManager) -> None:
         """Others of its size come, and it sinks as far as that takes."""
-        self._do(manager, "move to hot", lambda m: m.migrate("k", "hot"))
-        for number in range(3):
-            what = f"store of another ({number})"
-            other = content(self._size, seed=number + 2)
-            self._do(manager, what, lambda m, n=number, o=other: m.store(f"other{n}", o, "hot"))
+        self._do("move to hot", manager.migrate, "k", "hot")
+        others = ["other 1", "other 2", "other 3"]
+        for seed, other in enumerate(others):
+            self._store(manager, other, "hot", seed + 2)
             self._holds(manager)
-        for number in range(3):
-            if f"other{number}" in manager:
-                manager.delete(f"other{number}")
+        for other in others:
+            manager.pop(other, None)
 
     def _snapshot(self, manager: MemoryManager) -> None:
         path = self._root / "snapshot.npz"
@@ -137,10 +131,9 @@ class Sweep:
             manager.create_snapshot(path)
         manager.clear()
         assert "k" not in manager
-        if self._do(manager, "restore a snapshot", lambda m: m.restore_snapshot(path)):
-            self._holds(manager)
-        else:
-            manager.store("k", self._value)
+        if not self._do("restore a snapshot", manager.restore_snapshot, path):
+            self._store(manager, "k")
+        self._holds(manager)
         path.unlink()
 
 
