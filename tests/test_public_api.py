@@ -59,7 +59,7 @@ METHODS = {
     "explain": "key",
     "advise": "more",
     "record_trace": "path share max_bytes",
-    "check": "repair progress",
+    "check": "repair dry_run progress",
     "create_snapshot": "path tiers prefix base include_glacier portable progress",
     "restore_snapshot": "path mode verify wait bases progress",
     "snapshots_in_archive": "",

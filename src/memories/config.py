@@ -62,10 +62,28 @@ def check_path(value: str | os.PathLike[str] | None) -> Path | None:
     """Return `value` as an absolute path."""
     if value is None:
         return None
+    check_named("storage_path", value)
     try:
         return Path(value).expanduser().absolute()
     except (TypeError, RuntimeError) as error:
         raise InvalidOptionError(f"storage_path={value!r} is no path: {error}") from error
+
+
+def check_named(name: str, value: object) -> None:
+    """Raise InvalidOptionError for a path or URL of nothing: it would be the current directory."""
+    if isinstance(value, str | bytes) and not value.strip():
+        raise InvalidOptionError(
+            f"{name}={value!r} names no place; is a variable not set? Say '.' for the current "
+            "directory, or None to do without"
+        )
+
+
+def check_url(value: str | os.PathLike[str] | None) -> str | None:
+    """Return `value` as a string."""
+    if value is None:
+        return None
+    check_named("glacier_url", value)
+    return str(value)
 
 
 def check_mapping(name: str, value: Any) -> Mapping[str, Any]:
@@ -140,7 +158,7 @@ def make_settings(
         },
         glacier_enabled=check_flag("glacier_memory_enabled", glacier_memory_enabled),
         storage_path=check_path(options["storage_path"]),
-        glacier_url=None if options["glacier_url"] is None else str(options["glacier_url"]),
+        glacier_url=check_url(options["glacier_url"]),
         storage_options=dict(check_mapping("storage_options", options["storage_options"])),
         hot_device=options["hot_device"],
         policies=check_policies(options["eviction_policy"]),

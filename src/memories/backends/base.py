@@ -30,6 +30,7 @@ class Problem(NamedTuple):
     what: str
     repaired: bool
     unchecked: bool = False  # Whether it is not damage, but something that nobody looked at.
+    remedy: str = ""  # What repair does about it, or did; "" where there is nothing it may do.
 
 
 class Backend(ABC):
@@ -114,12 +115,16 @@ class Backend(ABC):
     def sync(self) -> None:
         """Return once everything written survives a power cut, as far as the medium knows one."""
 
-    def check(self, *, repair: bool = False, progress: Step | None = None) -> list[Problem]:
+    def check(
+        self, *, repair: bool = False, dry_run: bool = False, progress: Step | None = None
+    ) -> list[Problem]:
         """Verify every frame and the index; with `repair`, drop what is damaged, mend the rest.
 
-        `progress` is called with the number of live bytes verified since its last call.
+        What is not there or cannot be read MUST be left as it is: only of what was read can anybody
+        know that it is damaged. With `dry_run` nothing is changed. `progress` is called with the
+        number of live bytes verified since its last call.
         """
-        del repair, progress
+        del repair, dry_run, progress
         return []
 
     @abstractmethod

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 
 import click
 
+from memories.backends.base import Problem
+from memories.backends.disk import DiskBackend
+from memories.backends.disk.check import EMPTIED
 from memories.cli.failure import DAMAGED, UNAVAILABLE
 from memories.cli.store import json_option, opened, store_argument
 from memories.cli.words import escape, print_json
+from memories.errors import CorruptDataError
 from memories.progress import bar
 
 
@@ -16,19 +21,41 @@ from memories.progress import bar
 @store_argument
 @json_option
 @click.option("--repair", is_flag=True, help="Drop what is damaged and mend the index.")
+@click.option("--dry-run", is_flag=True, help="With --repair: say what would be done, and do not.")
 @click.pass_context
 def check(
-    context: click.Context, store: Path, glacier: str | None, as_json: bool, repair: bool
+    context: click.Context,
+    store: Path,
+    glacier: str | None,
+    as_json: bool,
+    repair: bool,
+    dry_run: bool,
 ) -> None:
     """Read every value of STORE and verify it; change nothing unless told to repair.
 
-    Each problem is a line: the key it concerns, and what is wrong. Exits with 4 if there is one
+    Each problem is a line: the key it concerns, what is wrong, and what repair does about it, if
+    that was asked. What it takes out lies in `lost+found` beside the store afterwards, with a
+    report; what is not there or cannot be read it leaves alone. Exits with 4 if there is a problem
     that was not repaired, and with 5 if there is none but something could not be looked at.
     """
-    with opened(store, glacier, read_only=not repair) as manager:
-        keys = len(manager)
-        with bar("verified") as show:
-            problems = manager.check(repair=repair, progress=show)
+    problems: list[Problem] = []
+    with ExitStack() as stack:
+        try:
+            manager = stack.enter_context(opened(store, glacier, read_only=not repair))
+        except CorruptDataError as error:
+            if not repair:
+                raise
+            # Nothing but repair opens a store whose log is damaged and whose index is lost.
+            problems.append(Problem(None, str(error), not dry_run, remedy=EMPTIED))
+            keys = 0
+            if not dry_run:
+                with DiskBackend(store / "cold", repair=True) as backend:
+                    problems += backend.check(repair=True)
+                manager = stack.enter_context(opened(store, glacier, read_only=False))
+        if not dry_run or not problems:
+            keys = len(manager)
+            with bar("verified") as show:
+                problems += manager.check(repair=repair, dry_run=dry_run, progress=show)
     damage = [problem for problem in problems if not problem.unchecked]
     if as_json:
         rows = [
@@ -37,6 +64,7 @@ def check(
                 "what": problem.what,
                 "repaired": problem.repaired,
                 "unchecked": problem.unchecked,
+                "remedy": problem.remedy,
             }
             for problem in problems
         ]
@@ -44,7 +72,8 @@ def check(
     else:
         for problem in problems:
             key = "-" if problem.key is None else escape(problem.key)
-            click.echo(f"{key}\t{escape(problem.what)}")
+            remedy = f"\t{escape(problem.remedy)}" if repair and problem.remedy else ""
+            click.echo(f"{key}\t{escape(problem.what)}{remedy}")
         rest = "" if len(damage) == len(problems) else "; not everything was looked at"
         click.echo(f"{keys:,} keys, {len(damage):,} problems{rest}", err=True)
     if any(not problem.repaired for problem in damage):

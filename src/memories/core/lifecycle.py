@@ -161,7 +161,9 @@ class Engine:
                 percent[name] = 100.0 * tier.ledger.used / tier.ledger.configured
         return percent
 
-    def check(self, *, repair: bool, progress: Progress | None) -> list[Problem]:
+    def check(
+        self, *, repair: bool, dry_run: bool = False, progress: Progress | None
+    ) -> list[Problem]:
         """Verify what lies in durable tiers; the last call of `progress` says that it ended."""
         self.hierarchy.require_readable()
         if repair:
@@ -171,9 +173,9 @@ class Engine:
         problems: list[Problem] = []
         for backend in self.backends:
             if backend.remote:
-                problems += self._check_archive(backend, repair, advance)
+                problems += self._check_archive(backend, repair and not dry_run, advance)
             else:
-                problems += backend.check(repair=repair, progress=advance)
+                problems += backend.check(repair=repair, dry_run=dry_run, progress=advance)
         if TierName.GLACIER not in self.hierarchy.tiers:
             problems += self._unseen("the manager was made without its archive; give glacier_url")
         if progress is not None:

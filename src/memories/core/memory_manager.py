@@ -318,19 +318,29 @@ class MemoryManager(Faces, Values):
         self._engine.flush()
 
     def check(
-        self, repair: bool = False, *, progress: Callable[[int, int], object] | None = None
+        self,
+        repair: bool = False,
+        *,
+        dry_run: bool = False,
+        progress: Callable[[int, int], object] | None = None,
     ) -> list[Problem]:
         """Verify everything that lies in durable tiers and return what is wrong with it.
 
         Archived values are read as well, which is a download of all of them; what could not be
         looked at is `unchecked`. With `repair`, damaged values are dropped, the index is rebuilt,
-        and each problem says whether a value was lost.
+        and each problem says whether a value was lost. What repair takes out of a store lies in
+        `lost+found` beside it afterwards, with a report. What is not there or cannot be read is
+        named and stays as it is: only what was read is known to be damaged.
 
         Args:
             repair: Mend what can be mended.
+            dry_run: With `repair`, only say what would be done, as the `remedy` of each problem.
             progress: Called with the bytes verified so far, and how many there are.
+
+        Raises:
+            StorageError: the directory of the store is not there.
         """
-        return self._engine.check(repair=repair, progress=progress)
+        return self._engine.check(repair=repair, dry_run=dry_run, progress=progress)
 
     def cleanup(self) -> None:
         """Close the manager. Idempotent.

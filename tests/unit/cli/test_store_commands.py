@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from memories import MemoryManager
+from memories import CorruptDataError, MemoryManager
 from memories.cli.words import escape
 
 from .conftest import ARRAY, AWKWARD, TEXT, Run
@@ -208,6 +208,47 @@ def test_check_of_a_damaged_store_names_the_key_and_exits_with_4(run: Run, tmp_p
     assert "victim" in result.stdout
     assert "victim" == json.loads(run("check", "--json", path).stdout)["problems"][0]["key"]
     assert 4 == run("get", path, "victim").exit_code
+
+
+def test_repair_is_shown_first_and_takes_nothing_for_good(run: Run, tmp_path: Path) -> None:
+    """`--dry-run` tells what would go, and what went lies beside the store."""
+    path = tmp_path / "store"
+    value = np.random.default_rng(0).bytes(100_000)
+    with MemoryManager(0.001, 0.001, 1, storage_path=path) as manager:
+        manager.store("victim", value, tier="cold")
+        manager.store("other", 1, tier="cold")
+    damage(path, value)
+    shown = run("check", "--repair", "--dry-run", path)
+    assert 4 == shown.exit_code
+    assert "victim" in shown.stdout
+    assert "set aside in lost+found" in shown.stdout
+    assert "other\nvictim\n" == run("ls", path).stdout
+    assert not (path / "lost+found").exists()
+    done = run("check", "--repair", path)
+    assert (0, shown.stdout) == (done.exit_code, done.stdout)
+    assert "other\n" == run("ls", path).stdout
+    (kept,) = (path / "lost+found").glob("*/*.frame")
+    assert value[60_000:] in kept.read_bytes()
+
+
+def test_repair_opens_what_nothing_else_opens(run: Run, tmp_path: Path) -> None:
+    """A damaged log whose index is lost: the error that refuses it names this command."""
+    path = tmp_path / "store"
+    value = np.random.default_rng(0).bytes(100_000)
+    with MemoryManager(0.001, 0.001, 1, storage_path=path) as manager:
+        for number in range(3):
+            manager.store(f"k{number}", value if number == 1 else number, tier="cold")
+        manager.flush()
+    damage(path, value)
+    shutil.rmtree(path / "cold" / "index")
+    with pytest.raises(CorruptDataError, match="memories check --repair"):
+        MemoryManager(0.001, 0.001, 1, storage_path=path)
+    before = contents(path)
+    assert 4 == run("check", "--repair", "--dry-run", path).exit_code
+    assert before == contents(path)
+    assert 0 == run("check", "--repair", path).exit_code
+    assert "k0\nk2\n" == run("ls", path).stdout
+    assert any(value[60_000:] in file.read_bytes() for file in path.glob("lost+found/*/*"))
 
 
 def damage(path: Path, value: bytes) -> None:

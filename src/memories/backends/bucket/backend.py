@@ -347,7 +347,9 @@ class BucketBackend(Backend):
         self.damage = found_damage(self._state)
         return changed
 
-    def check(self, *, repair: bool = False, progress: Step | None = None) -> list[Problem]:
+    def check(
+        self, *, repair: bool = False, dry_run: bool = False, progress: Step | None = None
+    ) -> list[Problem]:
         """Compare the map with the bucket, and verify every object in it.
 
         `repair` forgets values whose objects are gone or whose frames are damaged, here and for
@@ -359,7 +361,7 @@ class BucketBackend(Backend):
         problems = Audit(
             self._bucket, self._reader.read, self._verify, self._shipper, self._reclaimer,
             self._maintaining, self._wall(),
-        ).run(repair, progress)  # fmt: skip
+        ).run(repair and not dry_run, progress)  # fmt: skip
         self.damage, self.missing = found_damage(self._state), []
         return problems
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import TypeVar
 
 from memories.backends.disk.committer import NoRoomError
@@ -30,7 +31,7 @@ def admit(writer: Writer, action: str, commit: Callable[[Writer, int], Done]) ->
         TierFullError: what somebody still reads takes the room.
         StorageError: the disk failed; nothing has changed.
     """
-    with ExitStack() as claim, reported(writer, action):
+    with ExitStack() as claim, reported(writer.layout.root, action):
         granted = 0
         while True:
             try:
@@ -45,21 +46,21 @@ def admit(writer: Writer, action: str, commit: Callable[[Writer, int], Done]) ->
 
 def admit_head(writer: Writer, action: str, commit: Callable[[Writer], Done]) -> Done:
     """Return `commit(writer)`, which writes no more than a head: in any case, full or not."""
-    with reported(writer, action):
+    with reported(writer.layout.root, action):
         if not writer.fits(_HEAD_BYTES):
             make_room(writer, _HEAD_BYTES)
         return commit(writer)
 
 
 @contextmanager
-def reported(writer: Writer, action: str) -> Iterator[None]:
+def reported(root: Path, action: str) -> Iterator[None]:
     """Raise what the operating system says as StorageError."""
     try:
         yield
     except MemoriesError:
         raise
     except OSError as error:
-        raise storage_error(action, writer.layout.root, error) from error
+        raise storage_error(action, root, error) from error
 
 
 def _full(writer: Writer, action: str, size: int) -> str:

@@ -1,145 +1,223 @@
 """Looks at every byte of a store, says what is damaged, and on request mends what can be mended.
 
 A damaged index is built again from the log. A damaged value is dropped: its key becomes absent,
-and says so. A segment that cannot be walked is emptied through the index and unlinked.
+and says so. A segment that cannot be walked is emptied through the index and unlinked. Only what
+was *read* as damaged is taken for it: what is not there, or cannot be read, may come back and stays
+as it is. And whatever goes is set aside first.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
 
 from memories.backends.base import Problem
+from memories.backends.disk import layout as layouts
+from memories.backends.disk.aside import Aside
 from memories.backends.disk.blocks import RunDamagedError
 from memories.backends.disk.files import Files
 from memories.backends.disk.handles import Handle
+from memories.backends.disk.home import Home
 from memories.backends.disk.index import Index, merged
-from memories.backends.disk.journal import FILE, INLINE, NOTE, PACKED, Row, unpack_place
+from memories.backends.disk.journal import FILE, INLINE, NOTE, PACKED, PLACE, Row, unpack_place
 from memories.backends.disk.layout import Layout, numbers
 from memories.backends.disk.opening import Verify
-from memories.backends.disk.reading import GoneError, Reading
+from memories.backends.disk.reading import AbsentError, GoneError, Reading
 from memories.backends.disk.recover import Span, Walk, chain
 from memories.backends.disk.writer import Writer
-from memories.errors import StorageError
+from memories.errors import StorageError, UnsupportedTypeError
 from memories.progress import Step
 
 _LOOKS = 100  # As often a list of segments may be overtaken before the fault is real.
+DROPPED = "it is set aside in lost+found, and its key becomes absent"
+BUILT_AGAIN = "the index is built again from the log"
+EMPTIED = "what can be read of it is written anew, and the file is set aside in lost+found"
+MOVED_AWAY = "it is set aside in lost+found"
+
+
+class Found(NamedTuple):
+    """What is wrong with one frame."""
+
+    what: str
+    damaged: bool  # It was read, and is not what was written; otherwise it could not be read.
 
 
 def run_check(
     layout: Layout,
     files: Files,
+    home: Home,
     reading: Reading,
     look: Callable[[], Index],
     writer: Writer | None,
     *,
     repair: bool,
+    dry_run: bool,
     verify: Verify | None,
-    known: list[str],
+    known: list[Problem],
     progress: Step,
 ) -> list[Problem]:
     """Return what is wrong with a store. Without a writer nothing is repaired.
 
     Raises:
-        StorageError: `repair` was asked of a store that is open for reading only.
+        StorageError: the directory is not there; or `repair` was asked of a store that is open for
+            reading only.
     """
-    if repair and writer is None:
+    if repair and writer is None and not dry_run:
         raise StorageError(f"{layout.root} is open for reading only and cannot be repaired")
-    check = Check(layout, files, reading, look, writer if repair else None, verify)
-    problems = [Problem(None, what, repair) for what in known]
-    problems += check.index()
-    problems += check.frames(progress)
-    problems += check.segments()
-    problems += check.orphans()
-    return problems
+    mender = writer if repair and not dry_run else None
+    check = Check(layout, files, home, reading, look, writer, mender, verify)
+    check.require()
+    return [
+        *known,
+        *check.index(),
+        *check.frames(progress),
+        *check.segments(),
+        *(check.orphans() if repair else ()),
+    ]
 
 
 class Check:
-    """The four parts of a check."""
+    """The four parts of a check; `mender` is the writer, if anything may be mended."""
 
     def __init__(
         self,
         layout: Layout,
         files: Files,
+        home: Home,
         reading: Reading,
         look: Callable[[], Index],
+        writer: Writer | None,
         mender: Writer | None,
         verify: Verify | None,
     ) -> None:
-        self._layout, self._files, self._reading = layout, files, reading
-        self._look, self._mender, self._verify = look, mender, verify
+        self._layout, self._files, self._home, self._reading = layout, files, home, reading
+        self._look, self._verify = look, verify
+        self._writer, self._mender = writer, mender
+        self._aside = Aside(layout, files)
+
+    def require(self) -> None:
+        """Raise StorageError unless the store lies where it was opened."""
+        self._home.require()
+        layouts.require(self._layout)
 
     def index(self) -> list[Problem]:
         """Verify every block of every run."""
-        problems = []
+        problems, damaged = [], []
         for run in self._look().runs:
             try:
                 run.verify()
             except RunDamagedError as error:
-                problems.append(Problem(None, str(error), self._mender is not None))
+                problems.append(str(error))
+                damaged.append(run.path)
+        repaired, without = False, ""
         if problems and self._mender is not None:
             with self._mender.tidying:  # Upkeep may be merging the very runs that are given up.
-                self._mender.rebuild()
-        return problems
+                try:
+                    self._mender.require_log()
+                except StorageError as error:
+                    without = f"; it cannot be built again now: {error}"
+                else:
+                    for path, what in zip(damaged, problems, strict=True):
+                        if path.exists():  # Upkeep may have merged it while we looked.
+                            self._aside.whole(path, what)
+                    self._mender.rebuild()
+                    repaired = True
+        return [Problem(None, what + without, repaired, remedy=BUILT_AGAIN) for what in problems]
 
     def frames(self, progress: Step) -> list[Problem]:
         """Read and verify the frame of every key; `progress` is told the bytes of each."""
         problems = []
         for row in merged(self._look().parts()):
-            what = self._frame(row)
+            found = self._frame(row)
             progress(0 if row.kind == NOTE else row.record.stored)  # A note's value lies elsewhere.
-            if what is None:
+            if found is None:
+                continue
+            self.require()  # Else all of them would be missing, one by one.
+            key = row.record.key
+            if not found.damaged:
+                problems.append(Problem(key, found.what, False))
                 continue
             if self._mender is not None:
-                self._mender.remove(row.record.key, row.record.version)
-            problems.append(Problem(row.record.key, what, self._mender is not None))
+                self._drop(self._mender, row, found.what)
+            problems.append(Problem(key, found.what, self._mender is not None, remedy=DROPPED))
         return problems
 
-    def _frame(self, row: Row) -> str | None:
+    def _frame(self, row: Row) -> Found | None:
         if row.kind == NOTE:
             return None
         current: Row | None = row
         while current is not None:
-            try:
-                frame = self._reading.read(current.record)
-                if self._verify is not None:
-                    self._verify(current.record, frame)
-                elif current.kind == INLINE:
-                    return self._inline(current)
+            found = self._faults(current)
+            if found is None:
                 return None
-            except (GoneError, ValueError) as error:
-                found = self._look().row(row.record.key)
-                if found == current:
-                    return str(error)
-                # It was replaced, removed or compacted while we looked.
-                here = found is not None and found.kind in (INLINE, FILE, PACKED)
-                current = found if here else None
+            now = self._look().row(row.record.key)
+            if now == current:
+                return found
+            # It was replaced, removed or compacted while we looked.
+            here = now is not None and now.kind in (INLINE, FILE, PACKED)
+            current = now if here else None
         return None
 
-    def _inline(self, row: Row) -> str | None:
-        path = self._layout.segment(row.segment)
+    def _faults(self, row: Row) -> Found | None:
         try:
-            handle = Handle(self._files, self._files.open(path))
-        except FileNotFoundError as error:
-            raise GoneError(str(error)) from error
-        walk = Walk(self._files, handle, row.offset, row.offset + row.extent)
-        if walk.head(row.offset) is None:
-            return f"its record in {path} at byte {row.offset} is damaged"
+            frame = self._reading.read(row.record)
+            if self._verify is not None:
+                self._verify(row.record, frame)
+            elif row.kind == INLINE:
+                return self._inline(row)
+        except AbsentError as error:
+            return Found(f"{error}; bring it back, or delete the key if it is lost", False)
+        except UnsupportedTypeError as error:
+            return Found(f"it cannot be read here: {error}", False)
+        except (GoneError, ValueError) as error:
+            return Found(str(error), True)
+        except OSError as error:
+            path = self._reading.path(unpack_place(row.record.place))
+            return Found(f"{path} cannot be read: {error.strerror or error}", False)
         return None
+
+    def _inline(self, row: Row) -> Found | None:
+        path = self._layout.segment(row.segment)
+        walk = Walk(
+            self._files, self._reading.segment(row.segment), row.offset, row.offset + row.extent
+        )
+        if walk.head(row.offset) is None:
+            return Found(f"its record in {path} at byte {row.offset} is damaged", True)
+        return None
+
+    def _drop(self, mender: Writer, row: Row, what: str) -> None:
+        if len(row.record.place) == PLACE.size:
+            place = unpack_place(row.record.place)
+            path = self._reading.path(place)
+            if place.kind == FILE:
+                self._aside.whole(path, what, row.record)
+            else:
+                self._aside.part(path, place.offset, place.length, what, row.record)
+        mender.remove(row.record.key, row.record.version)
 
     def segments(self) -> list[Problem]:
         """Walk every segment from its first record to its last."""
         problems = []
         # What lies behind it is being written, or was left torn by a kill.
-        end = None if self._mender is None else self._mender.log.end
+        end = None if self._writer is None else self._writer.log.end
         spans = self._spans()
-        for span in spans[:-1] if self._mender is None else spans:
-            at = self._torn_at(span)
+        for span in spans[:-1] if self._writer is None else spans:
+            path = self._layout.segment(span.number)
+            try:
+                at = self._torn_at(span)
+            except OSError as error:
+                self.require()
+                what = f"{path} cannot be read: {error.strerror or error}"
+                problems.append(Problem(None, what, False))
+                continue
             if at is None or (end is not None and (span.number, at) >= end):
                 continue
+            what, repaired = f"{path} is damaged at byte {at}", False
             if self._mender is not None:
-                self._evacuate(self._mender, span.number)
-            what = f"{self._layout.segment(span.number)} is damaged at byte {at}"
-            problems.append(Problem(None, what, self._mender is not None))
+                self.require()
+                repaired = self._evacuate(self._mender, span.number, what)
+            problems.append(Problem(None, what, repaired, remedy=EMPTIED))
         return problems
 
     def _spans(self) -> list[Span]:
@@ -148,7 +226,7 @@ class Check:
             try:
                 return chain(self._layout, self._files)[0]
             except FileNotFoundError:
-                continue
+                self.require()
         return chain(self._layout, self._files)[0]
 
     def _torn_at(self, span: Span) -> int | None:
@@ -164,36 +242,53 @@ class Check:
             return 0
         return None if walk.at == span.end else walk.at
 
-    def _evacuate(self, mender: Writer, number: int) -> None:
+    def _evacuate(self, mender: Writer, number: int, what: str) -> bool:
+        """Write anew what lives in a segment, and let it go; whether all of that could be read."""
         with mender.tidying:  # Or upkeep might be emptying the same segment.
             if number not in mender.ledger.segments:
-                return
+                return True
             with mender.lock:
                 if mender.log.end.segment == number:
                     mender.log.cut()
+            self._aside.whole(self._layout.segment(number), what)
             for row in merged(self._look().parts(), tombstones=True):
-                if row.segment == number:
-                    try:
-                        mender.rewrite(row)
-                    except GoneError:
-                        mender.remove(row.record.key, row.record.version)
+                if row.segment != number:
+                    continue
+                try:
+                    mender.rewrite(row)
+                except AbsentError:
+                    return False
+                except GoneError as error:
+                    self._drop(mender, row, str(error))
             mender.sync()
             mender.checkpoint()
             mender.doom_segment(number)
             mender.release()
+        return True
 
     def orphans(self) -> list[Problem]:
         """Find value files and packs that no record names; only a writer can tell."""
-        if self._mender is None:
+        if self._writer is None:
             return []
         problems = []
-        with self._mender.lock:
-            named = self._mender.files_in_use()
+        for path in self._unnamed(self._writer):
+            what = f"{path} belonged to no key"
+            if self._mender is not None:
+                self.require()
+                self._aside.whole(path, what)
+                self._files.unlink(path)
+            problems.append(Problem(None, what, self._mender is not None, remedy=MOVED_AWAY))
+        return problems
+
+    def _unnamed(self, writer: Writer) -> list[Path]:
+        with writer.lock:
+            named = writer.files_in_use()
             for row in merged(self._look().parts()):
                 if row.kind in (FILE, PACKED):
                     named.add(unpack_place(row.record.place).file)
-            for suffix, path in ((".val", self._layout.value), (".pack", self._layout.pack)):
-                for number in set(numbers(self._layout.values, suffix)) - named:
-                    self._files.unlink(path(number))
-                    problems.append(Problem(None, f"{path(number)} belonged to no key", True))
-        return problems
+            kinds = ((".val", self._layout.value), (".pack", self._layout.pack))
+            return [
+                path(number)
+                for suffix, path in kinds
+                for number in sorted(set(numbers(self._layout.values, suffix)) - named)
+            ]

@@ -32,6 +32,7 @@ from memories.backends.disk.journal import (
 from memories.backends.disk.layout import Layout
 from memories.backends.disk.ledger import Image, Ledger
 from memories.backends.disk.lent import Lent
+from memories.backends.disk.lock import WriterLock
 from memories.backends.disk.log import Log
 from memories.backends.disk.manifest import Manifest
 from memories.backends.disk.reading import Reading
@@ -80,6 +81,7 @@ class Committer(ABC):
         self,
         layout: Layout,
         files: Files,
+        guard: WriterLock,
         *,
         log: Log,
         index: Index,
@@ -92,6 +94,7 @@ class Committer(ABC):
         rebuild: Callable[[], tuple[Index, Ledger]],
     ) -> None:
         self.layout, self.files, self.reading = layout, files, reading
+        self._guard, self._away = guard, False
         self.graves = Graveyard(layout, files, handles, reading)
         self._full = full
         self.mmap = mmap
@@ -189,6 +192,19 @@ class Committer(ABC):
         if size > granted and not (self.fits(size) and self.lean(size)):
             raise NoRoomError(size)
 
+    def require_home(self) -> None:
+        """Make sure that the directory is there, and that nobody else could have written to it.
+
+        Once that was found not to be so, nothing is taken in until it is again.
+
+        Raises:
+            StorageError: it is not there.
+            StoreLockedError: another writer may have come in.
+        """
+        self._away = True
+        self._guard.require()
+        self._away = False
+
     # -- commits ---------------------------------------------------------------------------------
 
     def write(self, record: Record, frame: Frame, granted: int = 0) -> Record:
@@ -266,6 +282,7 @@ class Committer(ABC):
         One for the value of `key` is unlinked with `let_go(owner)`, unless the log names it by
         then.
         """
+        self.require_home()
         with self.lock:
             self._whole()
             number = self.ledger.file_number()

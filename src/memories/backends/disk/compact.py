@@ -41,6 +41,7 @@ def tidy(writer: Writer, pace: Pace, *, quiet: bool = False) -> None:
     While many records come at once only their number matters: they are written out without a
     pause, and what merging and copying would cost is left to those who bring them.
     """
+    writer.require_home()
     if writer.adopting:
         if len(writer.index.recent) >= BULK_ROWS:
             writer.checkpoint()

@@ -9,10 +9,12 @@ from __future__ import annotations
 import threading
 import time
 
+from memories.backends.disk import layout as layouts
 from memories.backends.disk import manifest as manifests
 from memories.backends.disk.blocks import RunDamagedError
 from memories.backends.disk.files import Files, read_exactly
 from memories.backends.disk.handles import Handle
+from memories.backends.disk.home import Home
 from memories.backends.disk.index import Index
 from memories.backends.disk.journal import SEGMENT_HEADER_BYTES, Position, unpack_segment_header
 from memories.backends.disk.layout import Layout, numbers
@@ -29,7 +31,8 @@ _TRY_SECONDS = 10.0
 class Follower:
     """The index of a store somebody else may be writing."""
 
-    def __init__(self, layout: Layout, files: Files, *, mmap: bool) -> None:
+    def __init__(self, home: Home, layout: Layout, files: Files, *, mmap: bool) -> None:
+        self._home = home
         self._layout, self._files, self._mmap = layout, files, mmap
         self._lock = threading.Lock()
         self._looked_at = float("-inf")
@@ -41,12 +44,19 @@ class Follower:
         self.ledger = Ledger()
 
     def refresh(self, *, now: bool = False) -> None:
-        """Look for what was written since, unless that was done within the last 100 ms."""
+        """Look for what was written since, unless that was done within the last 100 ms.
+
+        Raises:
+            StorageError: the directory is not there, or changes faster than it can be read.
+        """
         if not now and time.monotonic() - self._looked_at < REFRESH_SECONDS:
             return
         with self._lock:
             give_up = time.monotonic() + _TRY_SECONDS
             while True:
+                # Else a store that has gone would pass for one that is empty.
+                self._home.require()
+                layouts.require(self._layout)
                 try:
                     if self._stamp() != self._manifest or self._segment == 0:
                         self._load()

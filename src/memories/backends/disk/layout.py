@@ -63,9 +63,25 @@ def numbers(directory: Path, suffix: str) -> list[int]:
     return sorted(int(stem) for stem in stems if stem.isdecimal())
 
 
+def require(layout: Layout) -> None:
+    """Raise StorageError unless the directories in which values lie are there."""
+    for directory in (layout.log, layout.values):
+        if not directory.is_dir():
+            raise StorageError(
+                f"{directory} is not there, and the store had values in it; was it moved or "
+                "unmounted? Bring it back: nothing is given up meanwhile"
+            )
+
+
 def create(layout: Layout, files: Files) -> None:
-    """Lay out an empty store, unless there is one already."""
+    """Lay out an empty store, unless there is one already.
+
+    Raises:
+        StorageError: there is one, of which a part is not there.
+    """
     layout.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if layout.format.exists():
+        require(layout)  # They were made before it.
     for directory in (layout.log, layout.values, layout.index):
         files.mkdir(directory)
     if not layout.format.exists():

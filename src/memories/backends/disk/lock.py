@@ -1,52 +1,129 @@
 """The lock that makes one process (and one manager in it) the writer of a directory.
 
-Not a pid file: the kernel holds the lock and drops it with the process. The pid and host inside
-are for the error message only.
+Not a pid file: the kernel holds the lock and drops it with the process. It is on the directory
+itself, which nobody takes for a leftover, and on `LOCK` in it, for file systems that lock no
+directories; the pid and host inside are for the error message only.
 """
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import socket
 from pathlib import Path
 
+from memories.backends.disk.home import Home
 from memories.errors import StoreLockedError
+
+_FULL = frozenset((errno.ENOSPC, errno.EDQUOT))
 
 
 class WriterLock:
-    """An exclusive flock on `LOCK`, held until `release`."""
+    """An exclusive flock on a directory and on its `LOCK`, held until `release`."""
 
-    def __init__(self, path: Path) -> None:
-        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-        self._descriptor = os.open(path, flags, 0o600)
+    def __init__(self, home: Home, path: Path) -> None:
+        self._home, self._path = home, path
+        self._descriptor = -1
         try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            holder = os.pread(self._descriptor, 200, 0).decode("utf-8", "replace").strip()
-            self.abandon()
-            raise StoreLockedError(
-                f"{path.parent} is being written by {holder or 'another process'}; "
-                "close it there, or open it with read_only=True"
-            ) from error
-        except OSError:
-            self.abandon()
+            self._whole = self._lock_directory()
+            self._descriptor = self._lock_file()
+        except BaseException:
+            self.release()
             raise
-        os.ftruncate(self._descriptor, 0)
-        os.pwrite(self._descriptor, f"pid {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+
+    def require(self) -> None:
+        """Make sure that no other writer could have come in; costs two system calls.
+
+        A `LOCK` that somebody removed is made anew: nobody came in past the directory's own lock.
+
+        Raises:
+            StorageError: the directory is not there.
+            StoreLockedError: another writer may have come in meanwhile.
+        """
+        self._home.require()
+        mine = os.fstat(self._descriptor)
+        try:
+            there = self._path.lstat()
+        except FileNotFoundError:
+            there = None
+        if there is not None and (there.st_dev, there.st_ino) == (mine.st_dev, mine.st_ino):
+            return
+        if not self._whole:
+            raise StoreLockedError(
+                f"{self._path} was removed, and this file system locks nothing else: another "
+                "writer may have come in. Close this store, make sure that nobody else writes it, "
+                "and open it again"
+            )
+        descriptor, self._descriptor = self._descriptor, self._lock_file()
+        os.close(descriptor)
 
     def release(self) -> None:
         """Let another writer in."""
-        fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+        for descriptor in (self._descriptor, self._home.descriptor):
+            if descriptor >= 0:
+                fcntl.flock(descriptor, fcntl.LOCK_UN)
         self.abandon()
 
     def abandon(self) -> None:
-        """Close this process's descriptor without unlocking: after a fork the parent holds it."""
+        """Close this process's descriptors without unlocking: after a fork the parent holds it."""
         descriptor, self._descriptor = self._descriptor, -1
         if descriptor >= 0:
             os.close(descriptor)
+        self._home.close()
+
+    def _lock_directory(self) -> bool:
+        """Lock the directory; False where the file system cannot."""
+        try:
+            fcntl.flock(self._home.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise self._held(_read(self._path)) from error
+        except OSError as error:
+            # NFS makes of it a lock of bytes, for which the file must be open for writing.
+            if error.errno not in (errno.EBADF, errno.EINVAL, errno.ENOTSUP, errno.ENOLCK):
+                raise
+            return False
+        return True
+
+    def _lock_file(self) -> int:
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        descriptor = os.open(self._path, flags, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _sign(descriptor)
+        except BlockingIOError as error:
+            holder = _read(self._path)
+            os.close(descriptor)
+            raise self._held(holder) from error
+        except BaseException:
+            os.close(descriptor)
+            raise
+        return descriptor
+
+    def _held(self, holder: str) -> StoreLockedError:
+        return StoreLockedError(
+            f"{self._path.parent} is being written by {holder or 'another process'}; "
+            "close it there, or open it with read_only=True"
+        )
 
     def __del__(self) -> None:
         # A store that is dropped without `close` does not stay locked.
         if hasattr(self, "_descriptor"):
             self.abandon()
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_bytes()[:200].decode("utf-8", "replace").strip()
+    except FileNotFoundError:
+        return ""
+
+
+def _sign(descriptor: int) -> None:
+    try:
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"pid {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+    except OSError as error:
+        # On a full disk nobody reads who holds it; that it is held the kernel knows.
+        if error.errno not in _FULL:
+            raise

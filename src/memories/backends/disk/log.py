@@ -18,6 +18,7 @@ from memories.backends.disk.journal import (
     pack_segment_header,
 )
 from memories.backends.disk.layout import Layout, write_whole
+from memories.backends.disk.lock import WriterLock
 from memories.backends.disk.recover import Walk
 
 
@@ -32,8 +33,9 @@ class Log:
         end: Position,
         *,
         segment_bytes: int,
+        guard: WriterLock,
     ) -> None:
-        self._layout = layout
+        self._layout, self._guard = layout, guard
         self._segment_bytes = segment_bytes
         self._files = files
         self._handles = handles
@@ -109,6 +111,7 @@ class Log:
         self._active, self._unsynced = None, []
 
     def _start_segment(self) -> None:
+        self._guard.require()
         # Taken first: whatever happens now, no other file is ever made under this number.
         number = self.highest = self.highest + 1
         self._active = None

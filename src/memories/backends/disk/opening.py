@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
+from memories.backends.disk.aside import Aside
 from memories.backends.disk.blocks import RunDamagedError
 from memories.backends.disk.files import Files, free_bytes, sync_file
 from memories.backends.disk.follow import open_runs, read_manifest
@@ -16,6 +17,7 @@ from memories.backends.disk.index import Index
 from memories.backends.disk.journal import FILE, PACKED, Position, Row, unpack_place
 from memories.backends.disk.layout import Layout, numbers
 from memories.backends.disk.ledger import Ledger
+from memories.backends.disk.lock import WriterLock
 from memories.backends.disk.log import Log
 from memories.backends.disk.manifest import Manifest
 from memories.backends.disk.reading import GoneError, Reading
@@ -45,8 +47,9 @@ class Opening:
         repair: bool,
         distrust_index: bool,
         capacity: int | None = None,
+        guard: WriterLock | None = None,
     ) -> None:
-        self._layout, self._files = layout, files
+        self._layout, self._files, self._guard = layout, files, guard
         self._mmap, self._full, self._repair = mmap, full, repair
         self._verify, self._capacity = verify, capacity
         self._handles = Handles(layout, files)
@@ -62,17 +65,19 @@ class Opening:
             self.start = Position(self._manifest.segment, self._manifest.offset)
 
     def run(self) -> tuple[Writer, list[str]]:
-        """Return the writer, and what was found damaged."""
+        """Return the writer, and what was found damaged; it needs the lock that was taken."""
+        assert self._guard is not None
         start, first_new = self.start, self.ledger.next_file
         replayed = self.replay()
         self._sweep(replayed, first_new)
         scale = Scale.of(self._capacity, self._held() + free_bytes(self._layout.root))
         log = Log(
-            self._layout, self._files, self._handles, replayed.end, segment_bytes=scale.segment
-        )
+            self._layout, self._files, self._handles, replayed.end, segment_bytes=scale.segment,
+            guard=self._guard,
+        )  # fmt: skip
         log.highest = max([replayed.end.segment, *numbers(self._layout.log, ".seg")])
         writer = Writer(
-            self._layout, self._files, log=log, index=self.index, ledger=self.ledger,
+            self._layout, self._files, self._guard, log=log, index=self.index, ledger=self.ledger,
             reading=self._reading, handles=self._handles, scale=scale, full=self._full,
             mmap=self._mmap,
             rebuild=partial(rebuild, self._layout, self._files, self._mmap),
@@ -144,7 +149,10 @@ class Opening:
 
     def _sweep(self, replayed: Replayed, first_new: int) -> None:
         layout, files = self._layout, self._files
+        aside = Aside(layout, files)
         for number in replayed.void:
+            if self._repair:
+                aside.whole(layout.segment(number), "It lies behind the end of the history.")
             files.unlink(layout.segment(number))
         existing = set(numbers(layout.log, ".seg"))
         for number in set(self.ledger.segments) - existing:

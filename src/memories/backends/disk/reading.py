@@ -1,7 +1,7 @@
 """Gets the bytes of a frame from the file its record names.
 
-It neither looks keys up nor checks what is inside a frame; it says `GoneError` where the file was
-unlinked or is too short, and the store finds out what that means.
+It neither looks keys up nor checks what is inside a frame; it says `GoneError` where the file is
+too short, and `AbsentError` where there is none, and the store finds out what that means.
 """
 
 from __future__ import annotations
@@ -22,7 +22,11 @@ MAP_BYTES = 1 << 20  # Values from here on are mapped.
 
 
 class GoneError(Exception):
-    """The file that a place names is not there, or too short; it never leaves this package."""
+    """What a place names is not there; it never leaves this package."""
+
+
+class AbsentError(GoneError):
+    """The file is not there; so nobody knows whether what it holds is damaged."""
 
 
 class LentHandle(Handle):
@@ -75,8 +79,8 @@ class Reading:
                         raise GoneError(f"{self._layout.segment(number)} is cut short")
                 return memoryview(data)
             return self._large(Place(kind, number, offset, length))
-        except FileNotFoundError as error:
-            raise GoneError(str(error)) from error
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise AbsentError(f"the file {error.filename} is not there") from error
 
     def close(self) -> None:
         """Open no file of the log any more; what is mapped stays so while somebody has a view."""

@@ -18,6 +18,7 @@ from memories.backends.disk.files import Files
 from memories.backends.disk.follow import Follower
 from memories.backends.disk.free import FreeSpace
 from memories.backends.disk.handles import Handles
+from memories.backends.disk.home import Home
 from memories.backends.disk.index import Index
 from memories.backends.disk.layout import Layout
 from memories.backends.disk.lent import Lent
@@ -50,6 +51,7 @@ class Role(AdoptingBackend):
         self._layout, self._files = layout, files
         self._full, self._verify, self._capacity = full, verify, capacity
         self._closed, self._forked, self._read_only = False, False, read_only
+        self._home: Home
         self._follower: Follower | None = None
         self._writer: Writer | None = None
         self._ending: Writer | None = None  # Who wrote, while the store is being closed.
@@ -62,6 +64,7 @@ class Role(AdoptingBackend):
             self._mmap = mmap and not warn_if_remote(self._layout.root)
             if read_only:
                 layouts.verify(self._layout)
+                self._home = Home(self._layout.root)
                 self._follow()
             else:
                 self._open_writer(repair=repair)
@@ -73,12 +76,13 @@ class Role(AdoptingBackend):
 
     def _open_writer(self, *, repair: bool) -> None:
         self._layout.root.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._lock = WriterLock(self._layout.lock)
+        self._home = Home(self._layout.root)
+        self._lock = WriterLock(self._home, self._layout.lock)
         try:
             layouts.create(self._layout, self._files)
             layouts.verify(self._layout)
             writer, self._damage = Opening(
-                self._layout, self._files, mmap=self._mmap, full=self._full,
+                self._layout, self._files, guard=self._lock, mmap=self._mmap, full=self._full,
                 verify=self._verify, repair=repair, distrust_index=False, capacity=self._capacity,
             ).run()  # fmt: skip
         except BaseException:
@@ -105,7 +109,7 @@ class Role(AdoptingBackend):
             self._settle()
         except Exception as error:
             self._let_go()
-            if isinstance(error, OSError):
+            if isinstance(error, OSError) and not isinstance(error, MemoriesError):
                 raise storage_error("sync", self._layout.root, error) from error
             raise
         self._let_go()
@@ -132,6 +136,7 @@ class Role(AdoptingBackend):
         if self._lock is not None:
             self._lock.release()
             self._lock = None
+        self._home.close()
 
     def __enter__(self) -> Self:
         return self
@@ -174,10 +179,12 @@ class Role(AdoptingBackend):
         return follower
 
     def _follow(self) -> Follower:
+        if self._home.descriptor < 0:  # The lock was on it, which a forked child has let go of.
+            self._home = Home(self._layout.root)
         handles = Handles(self._layout, self._files)
         lent = None if self._loans is None else self._reading.lent  # Of the parent process.
         self._reading = Reading(self._layout, self._files, handles, map_large=self._mmap, lent=lent)
-        self._follower = Follower(self._layout, self._files, mmap=self._mmap)
+        self._follower = Follower(self._home, self._layout, self._files, mmap=self._mmap)
         self._follower.refresh(now=True)
         return self._follower
 

@@ -21,7 +21,7 @@ from memories.backends.disk.gather import gather
 from memories.backends.disk.journal import TOMBSTONE
 from memories.backends.disk.layout import Layout
 from memories.backends.disk.opening import Verify
-from memories.backends.disk.reading import GoneError
+from memories.backends.disk.reading import AbsentError, GoneError
 from memories.backends.disk.role import Role
 from memories.backends.disk.translate import storage_error
 from memories.backends.disk.view import View
@@ -29,6 +29,7 @@ from memories.entry import Record
 from memories.errors import (
     CorruptDataError,
     KeyNotFoundError,
+    StorageError,
 )
 from memories.progress import Step, skip
 
@@ -162,7 +163,7 @@ class DiskBackend(Role):
             return
         self._lending().settle()
         writer = self._writing()
-        with reported(writer, "sync"):
+        with reported(self._layout.root, "sync"):
             writer.sync()
 
     # -- beyond the contract ---------------------------------------------------------------------
@@ -220,19 +221,31 @@ class DiskBackend(Role):
     def make_room(self, size: int) -> bool:
         """Give dead bytes back until `size` more may lie here; return whether they may."""
         writer = self._writing()
-        with reported(writer, "make room"):
+        with reported(self._layout.root, "make room"):
             return make_room(writer, size)
 
-    def check(self, *, repair: bool = False, progress: Step | None = None) -> list[Problem]:
-        """Verify the index, the log and every frame; see `check.py` for what is mended how."""
-        self._look()
-        failures = self._upkeep.problems() if self._upkeep is not None else []
-        failures += [str(self._loans.failure)] if self._loans and self._loans.failure else []
-        problems = run_check(
-            self._layout, self._files, self._reading, self._logged, self._writer, repair=repair,
-            verify=self._verify, known=[*self._damage, *failures], progress=progress or skip,
-        )  # fmt: skip
-        if repair:
+    def check(
+        self, *, repair: bool = False, dry_run: bool = False, progress: Step | None = None
+    ) -> list[Problem]:
+        """Verify the index, the log and every frame; see `check.py` for what is mended how.
+
+        Raises:
+            StorageError: the directory is not there, or cannot be read.
+        """
+        act = repair and not dry_run
+        known = [Problem(None, what, act) for what in self._damage]
+        if self._upkeep is not None:
+            known += [Problem(None, what, False) for what in self._upkeep.problems()]
+        if self._loans is not None and self._loans.failure is not None:
+            known.append(Problem(None, str(self._loans.failure), False))
+        with reported(self._layout.root, "check the store"):
+            self._look()
+            problems = run_check(
+                self._layout, self._files, self._home, self._reading, self._logged, self._writer,
+                repair=repair, dry_run=dry_run, verify=self._verify, known=known,
+                progress=progress or skip,
+            )  # fmt: skip
+        if act:
             self._damage = []
         return problems
 
@@ -247,6 +260,12 @@ class DiskBackend(Role):
             raise KeyNotFoundError(f"version {record.version} of {record.key!r} was replaced")
         try:
             return self._reading.read(found)
+        except AbsentError as error:
+            self._home.require()
+            raise StorageError(
+                f"could not read {record.key!r}: {error}; bring it back, or delete the key or "
+                "store it again if the file is lost"
+            ) from error
         except GoneError as error:
             raise CorruptDataError(
                 f"{record.key!r} is damaged: {error}; delete it or store it again"

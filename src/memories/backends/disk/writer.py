@@ -26,6 +26,7 @@ from memories.backends.disk.rows import moved, run_rows, unsynced_rows
 from memories.backends.disk.run import Run
 from memories.backends.disk.run_writer import write_run
 from memories.entry import Record
+from memories.errors import StorageError
 from memories.owner import Owner
 
 
@@ -37,6 +38,7 @@ class Writer(Committer):
     def sync(self) -> None:
         """Return once everything committed survives a power cut; then unlink what is dead."""
         with self._syncing:
+            self.require_home()
             with self.lock:
                 self._mend()
                 values = dict(self._unsynced)
@@ -67,6 +69,8 @@ class Writer(Committer):
 
         For the kernel forgets a failure.
         """
+        if self._away:
+            self.require_home()
         self._whole()
         while self._suspect:
             number = next(iter(self._suspect))
@@ -97,9 +101,22 @@ class Writer(Committer):
         finally:
             self.let_go(owner)
 
+    def require_log(self) -> None:
+        """Raise StorageError if a segment with records that count is not there."""
+        self.require_home()
+        with self.lock:
+            for number, stats in self.ledger.segments.items():
+                path = self.layout.segment(number)
+                if (stats.live or stats.graves) and not path.exists():
+                    raise StorageError(
+                        f"{path} is not there, and without it the index cannot be built again: "
+                        "its keys would be absent. Bring it back"
+                    )
+
     def rebuild(self) -> None:
         """Build index and account again from the log."""
         with self.lock:
+            self.require_log()
             index, ledger = self._rebuild()
             ledger.last_version = max(ledger.last_version, self.ledger.last_version)
             ledger.next_file = max(ledger.next_file, self.ledger.next_file)
@@ -229,6 +246,7 @@ class Writer(Committer):
     def release(self) -> None:
         """Unlink what is doomed, unless a view is open; whoever returns has waited for others."""
         with self._releasing:
+            self.require_home()  # The names that are unlinked may be another store's.
             with self.lock:
                 doomed = self.graves.doomed()
             for path in doomed:

@@ -1,0 +1,48 @@
+"""The directory of a store, held open: one that is moved, unmounted or replaced is noticed.
+
+Every path of a store begins with it. So whoever finds a file missing asks here first whether it is
+the file that has gone, or all of them.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from memories.errors import StorageError
+
+
+class Home:
+    """One directory, and whether it is still the one that lies at its path."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self.descriptor = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        status = os.fstat(self.descriptor)  # Open, so that its number is given to no other one.
+        self._identity = status.st_dev, status.st_ino
+
+    def require(self) -> None:
+        """Raise StorageError unless the directory is where it was; costs one system call."""
+        try:
+            status = self._root.stat()
+        except OSError as error:
+            raise StorageError(
+                f"the store in {self._root} cannot be reached: {error.strerror}; was it moved, "
+                "removed or unmounted? Nothing that lay in it is given up: bring it back"
+            ) from error
+        if (status.st_dev, status.st_ino) != self._identity:
+            raise StorageError(
+                f"another directory lies at {self._root} than the one that was opened; bring that "
+                "one back, or close this store and open the new one"
+            )
+
+    def close(self) -> None:
+        """Let go of the directory."""
+        descriptor, self.descriptor = self.descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
+    def __del__(self) -> None:
+        # A store that is dropped without `close`, or could not be opened, keeps nothing mounted.
+        if hasattr(self, "descriptor"):
+            self.close()

@@ -1,0 +1,276 @@
+"""What is not there is not lost: a directory that was moved, unmounted, replaced or emptied.
+
+Whoever looks is told that it could not be found out, nothing is given up meanwhile, and when it is
+back all of it is back.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tests.forking import in_child
+
+from memories import (
+    InvalidOptionError,
+    KeyNotFoundError,
+    MemoryManager,
+    StorageError,
+    StoreLockedError,
+)
+from memories.backends.disk import DiskBackend, follow
+from memories.testing.backends import frame_for, record_for
+from memories.testing.faults import flip
+
+SIZES = ("20 MB", "20 MB", "300 MB")
+COUNT = 6
+AWAY = r"is not there|cannot be reached"
+
+
+def opened(path: Path, **options: object) -> MemoryManager:
+    return MemoryManager(*SIZES, storage_path=path, migration=False, **options)  # type: ignore[arg-type]
+
+
+def content(number: int) -> np.ndarray[object, np.dtype[np.int64]]:
+    """Return the value of a key; every other one has a file of its own."""
+    size = 300_000 if number % 2 else 300
+    return np.random.default_rng(number).integers(-(2**63), 2**63 - 1, size)
+
+
+def filled(path: Path) -> MemoryManager:
+    manager = opened(path)
+    for number in range(COUNT):
+        manager.store(f"k{number}", content(number), tier="cold")
+    manager.flush()
+    return manager
+
+
+def holds_all(manager: MemoryManager) -> None:
+    for number in range(COUNT):
+        assert np.array_equal(content(number), manager.retrieve(f"k{number}"))
+
+
+@pytest.mark.parametrize("part", [".", "cold", "cold/values", "cold/log"])
+def test_nothing_is_given_up_while_a_directory_is_away(tmp_path: Path, part: str) -> None:
+    """Repair dropped every key of a store whose volume was unmounted for a moment."""
+    path = tmp_path / "store"
+    manager = filled(path)
+    away = path / part
+    away.rename(tmp_path / "away")
+    with pytest.raises(StorageError, match=AWAY):
+        manager.check()
+    with pytest.raises(StorageError, match=AWAY):
+        manager.check(repair=True)
+    (tmp_path / "away").rename(away)
+    assert [] == manager.check(repair=True)
+    holds_all(manager)
+    manager.store("new", 1, "cold")
+    manager.cleanup()
+    with opened(path) as again:
+        holds_all(again)
+        assert 1 == again.retrieve("new")
+
+
+def test_a_read_says_that_it_could_not_find_out(tmp_path: Path) -> None:
+    """ "Damaged; delete it" was what it said of a value that was only away."""
+    with filled(tmp_path / "store") as manager:
+        (tmp_path / "store" / "cold").rename(tmp_path / "away")
+        with pytest.raises(StorageError, match=AWAY):
+            manager.retrieve("k1")
+        with pytest.raises(StorageError, match=AWAY):
+            manager.store("large", content(99), "cold")
+        with pytest.raises(StorageError, match=AWAY):
+            manager.flush()
+        (tmp_path / "away").rename(tmp_path / "store" / "cold")
+        holds_all(manager)
+
+
+def test_writers_are_told_once_it_was_noticed(tmp_path: Path) -> None:
+    """Nothing more is acknowledged of which nobody knows where it would be written to."""
+    with DiskBackend(tmp_path / "s") as backend:
+        backend.write(record_for("a", 1), frame_for(b"a"))
+        (tmp_path / "s").rename(tmp_path / "away")
+        with pytest.raises(StorageError, match=AWAY):
+            backend.sync()
+        with pytest.raises(StorageError, match=AWAY):
+            backend.write(record_for("b", 2), frame_for(b"b"))
+        with pytest.raises(StorageError, match=AWAY):
+            backend.remove("a", 3)
+        (tmp_path / "away").rename(tmp_path / "s")
+        backend.write(record_for("b", 4), frame_for(b"b"))
+    with DiskBackend(tmp_path / "s") as again:
+        assert ["a", "b"] == [record.key for record in again.scan()]
+
+
+@pytest.mark.parametrize("tier", ["value", "segment"])
+def test_one_file_that_is_missing_is_no_damage(tmp_path: Path, tier: str) -> None:
+    """It may be brought back from a copy, so its keys stay, and say what is missing."""
+    path = tmp_path / "store"
+    filled(path).cleanup()
+    number = 1 if tier == "value" else 0
+    pattern = "values/*.val" if tier == "value" else "log/*.seg"
+    missing = sorted((path / "cold").glob(pattern))[0]
+    missing.rename(tmp_path / "kept")
+    with opened(path) as manager:
+        with pytest.raises(StorageError, match="is not there"):
+            manager.retrieve(f"k{number}")
+        problems = manager.check(repair=True)
+        assert f"k{number}" in {problem.key for problem in problems}
+        assert not any(problem.repaired for problem in problems)
+        assert COUNT == len(manager)
+        manager.store("new", 1, "cold")
+    (tmp_path / "kept").rename(missing)
+    with opened(path) as manager:
+        holds_all(manager)
+        assert [] == manager.check()
+        assert 1 == manager.retrieve("new")
+
+
+@pytest.mark.parametrize("part", [".", "cold", "cold/log"])
+def test_a_reader_does_not_take_it_for_empty(tmp_path: Path, part: str) -> None:
+    """KeyError means absent, and never that nobody could look."""
+    path = tmp_path / "store"
+    with filled(path), opened(path, read_only=True) as reader:
+        holds_all(reader)
+        (path / part).rename(tmp_path / "away")
+        time.sleep(2 * follow.REFRESH_SECONDS)
+        for key in ("k0", "k1", "absent"):
+            with pytest.raises(StorageError):
+                reader.retrieve(key)
+        with pytest.raises(StorageError):
+            reader.check()
+        (tmp_path / "away").rename(path / part)
+        holds_all(reader)
+        with pytest.raises(KeyNotFoundError):
+            reader.retrieve("absent")
+
+
+def test_nothing_is_written_into_another_store_in_its_place(tmp_path: Path) -> None:
+    """A backup is put where the store was: two histories in one directory destroy both."""
+    path = tmp_path / "s"
+    with DiskBackend(path) as backend:
+        backend.write(record_for("a", 1), frame_for(b"a"))
+    shutil.copytree(path, tmp_path / "backup")
+    backend = DiskBackend(path)
+    backend.write(record_for("b", 2), frame_for(b"b"))
+    (path).rename(tmp_path / "moved")
+    (tmp_path / "backup").rename(path)
+    before = {file: file.read_bytes() for file in path.rglob("*") if file.is_file()}
+    for act in (
+        lambda: backend.write(record_for("c", 3), frame_for(bytes(2 << 20))),
+        backend.sync,
+        lambda: backend.check(repair=True),
+        lambda: backend.remove("a", 4),
+        backend.close,
+    ):
+        with pytest.raises(StorageError, match="another directory"):
+            act()
+    assert before == {file: file.read_bytes() for file in path.rglob("*") if file.is_file()}
+    with DiskBackend(tmp_path / "moved") as again:
+        assert ["a", "b"] == [record.key for record in again.scan()]
+
+
+def test_a_store_of_which_a_part_is_missing_is_not_begun_anew(tmp_path: Path) -> None:
+    """An empty directory in its place would make every key absent, for good."""
+    filled(tmp_path / "store").cleanup()
+    (tmp_path / "store" / "cold" / "log").rename(tmp_path / "away")
+    for read_only in (False, True):
+        with pytest.raises(StorageError, match="log is not there"):
+            opened(tmp_path / "store", read_only=read_only)
+    (tmp_path / "away").rename(tmp_path / "store" / "cold" / "log")
+    with opened(tmp_path / "store") as manager:
+        holds_all(manager)
+
+
+def removed(lock: Path) -> None:
+    lock.unlink()
+
+
+def replaced(lock: Path) -> None:
+    lock.unlink()
+    lock.write_text("pid 1 on another machine\n")
+
+
+@pytest.mark.parametrize("spoil", [removed, replaced])
+def test_a_lock_that_was_cleaned_up_lets_nobody_in(
+    tmp_path: Path, spoil: Callable[[Path], None]
+) -> None:
+    """Two writers of one log lose what either acknowledged."""
+    lock = tmp_path / "s" / "LOCK"
+    with DiskBackend(tmp_path / "s") as backend:
+        backend.write(record_for("a", 1), frame_for(b"a"))
+        spoil(lock)
+        with pytest.raises(StoreLockedError):
+            DiskBackend(tmp_path / "s")
+        assert "StoreLockedError" in in_child(lambda: DiskBackend(tmp_path / "s"))
+        backend.sync()
+        assert f"pid {os.getpid()}" in lock.read_text()
+        with pytest.raises(StoreLockedError, match=f"pid {os.getpid()}"):
+            DiskBackend(tmp_path / "s")
+    DiskBackend(tmp_path / "s").close()
+
+
+@pytest.fixture
+def damaged(tmp_path: Path) -> Iterator[MemoryManager]:
+    """Return a manager of a store with one small and one large value damaged, and an orphan."""
+    path = tmp_path / "store"
+    filled(path).cleanup()
+    large = sorted((path / "cold" / "values").iterdir())[0]
+    segment = sorted((path / "cold" / "log").iterdir())[0]
+    flip(large, 100_000)
+    at = segment.read_bytes().find(content(0).tobytes())
+    assert at > 0
+    flip(segment, at + 40)
+    with opened(path) as manager:
+        (path / "cold" / "values" / "00000777.val").write_bytes(b"nobody's")
+        yield manager
+
+
+def files_of(path: Path) -> dict[str, bytes]:
+    return {str(file): file.read_bytes() for file in path.rglob("*") if file.is_file()}
+
+
+def test_a_dry_run_says_what_repair_would_do_and_does_nothing(
+    tmp_path: Path, damaged: MemoryManager
+) -> None:
+    """Who repairs a store wants to see first what would go."""
+    before = files_of(tmp_path / "store")
+    shown = damaged.check(repair=True, dry_run=True)
+    assert before == files_of(tmp_path / "store")
+    assert not any(problem.repaired for problem in shown)
+    done = damaged.check(repair=True)
+    assert [one._replace(repaired=True) for one in shown] == done
+    assert {"k0", "k1", None} == {one.key for one in done}
+    assert all("lost+found" in one.remedy for one in done)
+
+
+def test_what_repair_takes_out_lies_beside_the_store(
+    tmp_path: Path, damaged: MemoryManager
+) -> None:
+    """What it took for damage may be all that is left of a value."""
+    assert all(problem.repaired for problem in damaged.check(repair=True))
+    assert [] == damaged.check()
+    assert {"k2", "k3", "k4", "k5"} == set(damaged)
+    (kept,) = (tmp_path / "store" / "lost+found").iterdir()
+    lines = [json.loads(line) for line in (kept / "report.jsonl").read_text().splitlines()]
+    for line in lines:
+        assert (kept / line["kept"]).is_file()
+    bodies = {line.get("key"): (kept / line["kept"]).read_bytes() for line in lines}
+    assert content(0).tobytes()[100:] in bodies["k0"]
+    assert content(1).tobytes()[200_000:] in bodies["k1"]
+    assert any(body == b"nobody's" for body in files_of(kept).values())
+
+
+@pytest.mark.parametrize("path", ["", " ", "\t"])
+def test_no_directory_is_not_the_current_one(path: str) -> None:
+    """A variable that is not set opened the current directory, and made `/cold` at the root."""
+    with pytest.raises(InvalidOptionError, match="storage_path"):
+        MemoryManager(storage_path=path)
+    with pytest.raises(InvalidOptionError, match="glacier_url"):
+        MemoryManager(glacier_memory_enabled=True, glacier_url=path)
