@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import threading
+import weakref
 from concurrent.futures import Future
 from contextvars import ContextVar
 from enum import Enum
@@ -43,12 +44,19 @@ _innermost: ContextVar[Flight | None] = ContextVar("memories_flight", default=No
 _waits = new_lock()  # Guards what flights wait for, across all functions.
 
 
+class Call:
+    """Stands for a call under way: it lives in the frame of the call, and goes with it."""
+
+    __slots__ = ("__weakref__",)
+
+
 class Flight:
-    """One computation under way, or about to be."""
+    """One computation under way, or about to be, during `call`."""
 
-    __slots__ = ("_future", "_loop", "_pid", "_thread", "outcome", "outer", "waits_for")
+    __slots__ = ("_future", "_loop", "_pid", "_thread", "call", "outcome", "outer", "waits_for")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop | None = None) -> None:
+    def __init__(self, call: Call, loop: asyncio.AbstractEventLoop | None = None) -> None:
+        self.call = weakref.ref(call)
         self.outer = _innermost.get()  # The flight during which this one was begun.
         self.outcome = _LEFT  # Until something better is known.
         self.waits_for: list[Flight] = []  # For which somebody aboard waits.
@@ -59,6 +67,8 @@ class Flight:
 
     def is_alive(self) -> bool:
         """Return whether somebody can still bring it to an end."""
+        if self.call() is None:  # Its frame has gone, and not even `finally` was reached.
+            return False
         if self._loop is not None:
             return self._pid == os.getpid() and self._loop.is_running()
         return self._thread.is_alive()  # In a forked child all threads but one have ended.
@@ -121,7 +131,7 @@ class Flights:
         """Make `flight` the one of `key`; or return the one that is under way already."""
         with self._lock:
             other = self._flights.get(key)
-            if other is None or other._future.done():
+            if other is None or other._future.done() or not other.is_alive():
                 self._flights[key] = flight
                 return None
             return other

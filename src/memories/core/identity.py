@@ -11,6 +11,7 @@ import inspect
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
+from weakref import WeakSet
 
 from memories.codecs.code import hash_all, place_of
 from memories.codecs.hashing import Variable, Walk
@@ -35,7 +36,7 @@ class Identity:
         self._version = version
         self._ignore = frozenset(ignore)
         self._lock = new_lock()
-        self._running: set[Any] = set()  # The calls under way.
+        self._running: WeakSet[Any] = WeakSet()  # The calls under way.
         self._told: dict[tuple[int, str], tuple[bytes, bytes]] = {}
         self._known: tuple[str, list[Variable], list[Variable]] | None = None
         defined = definition_of(function)

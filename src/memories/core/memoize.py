@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from memories.codecs.code import names_read
 from memories.codecs.hashing import content_hash, stand_in
 from memories.config import check_seconds, check_tier
-from memories.core.flights import Flight, Flights, How, Outcome
+from memories.core.flights import Call, Flight, Flights, How, Outcome
 from memories.core.identity import Identity, definition_of
 from memories.errors import (
     CorruptDataError,
@@ -129,7 +129,7 @@ class Memo:
         """Note that the function is called now, during `flight`."""
         self._count("misses")
         flight.take_off()
-        self._identity.enter(flight)
+        self._identity.enter(flight.call())
 
     def board(self, key: str, flight: Flight) -> Any:
         """Return a result as soon as there is one; `_NONE` where the caller is to compute it."""
@@ -172,13 +172,14 @@ class Memo:
                 f"{self._identity.label} returned a coroutine, which can be awaited once: put "
                 "`cache` directly above the `async def`"
             )
-        try:
-            self.manager._store_result(key, result, tier=self._tier, ttl=self._ttl)
-            return self.manager.retrieve(key), Outcome(How.RESULT)
-        except (TierFullError, KeyNotFoundError, ForkedError):
-            pass  # It is too large, or dropped already, or only the parent may store.
-        except (StorageError, UnavailableError) as error:
-            logger.warning("a result of %s is not kept: %s", self._identity.label, error)
+        if self._may_store():
+            try:
+                self.manager._store_result(key, result, tier=self._tier, ttl=self._ttl)
+                return self.manager.retrieve(key), Outcome(How.RESULT)
+            except (TierFullError, KeyNotFoundError) as error:
+                logger.debug("a result is too large, or dropped already: %s", error)
+            except (StorageError, UnavailableError) as error:
+                logger.warning("a result of %s is not kept: %s", self._identity.label, error)
         parcel = Parcel.of(result)
         return self._opened(parcel), Outcome(How.RESULT, parcel)
 
@@ -191,7 +192,7 @@ class Memo:
     def land(self, key: str, flight: Flight) -> None:
         """End a flight, however it went. Idempotent."""
         self.flights.land(key, flight)
-        self._identity.leave(flight)
+        self._identity.leave(flight.call())
 
     def _shared(self, key: str, outcome: Outcome) -> Any:
         """Return what another caller computed, as a value of one's own."""
@@ -201,6 +202,13 @@ class Memo:
             self._count("hits")
             return self._opened(outcome.content)
         return _NONE if outcome.how is How.LEFT else self.look(key)
+
+    def _may_store(self) -> bool:
+        try:
+            self.manager._hierarchy.require_writable()
+        except (ForkedError, StorageError):  # A child of the owner, or a reader.
+            return False
+        return True
 
     def _opened(self, parcel: Parcel) -> Any:
         return parcel.value(self.manager._hierarchy.trust)
@@ -289,7 +297,8 @@ def _wrap(memo: Memo, function: Callable[..., Any]) -> Any:
         found = memo.look(key)
         if found is not _NONE:
             return found
-        flight, own = Flight(), False
+        call, own = Call(), False
+        flight = Flight(call)
         try:
             found = memo.board(key, flight)
             if found is _NONE:
@@ -316,7 +325,8 @@ def _wrap_async(memo: Memo, function: Callable[..., Any]) -> Any:
 
     async def wrapper(*args: Any, **kwargs: Any) -> Any:
         key = memo.cache_key(*args, **kwargs)
-        flight, own = Flight(get_running_loop()), False
+        call, own = Call(), False
+        flight = Flight(call, get_running_loop())
         try:
             found = await memo.board_async(key, flight)
             if found is _NONE:
