@@ -28,6 +28,7 @@ LAYERS = (
         "writeback",
     ),
     ("periodic", "progress", "recent"),
+    ("workers",),
     ("entry",),
     ("events", "front", "rules", "sizing", "traces"),
     ("config",),

@@ -218,7 +218,7 @@ class Periodic:
         with self._lock:
             if self._thread is not me:
                 return  # It came too late, and another was started.
-            self._runs = True
+            self._runs, self.failure = True, None
         try:
             while not self.stopped:
                 try:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -14,6 +13,7 @@ from memories.cluster.local import LocalGroup, LocalServer
 from memories.cluster.manifest import Manifest, new_upload
 from memories.cluster.node import Node, parse_info
 from memories.errors import UnavailableError
+from memories.workers import Workers
 
 pytestmark = pytest.mark.server
 COUNT = 6
@@ -31,8 +31,9 @@ def nodes(plain_nodes: LocalGroup) -> Iterator[dict[str, Node]]:
 @pytest.fixture
 def chunks(nodes: dict[str, Node]) -> Iterator[ChunkStore]:
     """A store where every chunk prefers the nodes in the same order, and lies on two."""
-    with ThreadPoolExecutor(4) as executor:
-        yield ChunkStore(lambda: Place(nodes, lambda name: list(nodes), 2), executor.submit)
+    workers = Workers(4, "test")
+    yield ChunkStore(lambda: Place(nodes, lambda name: list(nodes), 2), workers.submit)
+    workers.close()
 
 
 def written(chunks: ChunkStore, data: bytes) -> Manifest:

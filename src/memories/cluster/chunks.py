@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import Future, wait
 from contextlib import closing
 from typing import Any, NamedTuple
 
@@ -21,6 +20,7 @@ from memories.errors import (
     ReplicationError,
     UnavailableError,
 )
+from memories.workers import Task
 
 REPLACED_SECONDS = 20  # How long the chunks of a replaced value stay for those who read it.
 WINDOW = 4  # Chunks under way on one connection.
@@ -46,7 +46,7 @@ class Sent(NamedTuple):
 class ChunkStore:
     """Writes, reads and sweeps chunks, each node served by a thread of its own."""
 
-    def __init__(self, place: Callable[[], Place], submit: Callable[..., Future[Any]]) -> None:
+    def __init__(self, place: Callable[[], Place], submit: Callable[..., Task[Any]]) -> None:
         self._place = place
         self._submit = submit
 
@@ -112,11 +112,16 @@ class ChunkStore:
     def _each(self, work: Callable[[str, Any], Any], targets: Mapping[str, Any]) -> Iterable[Any]:
         """Return `work` of every item, done at once; the caller does the last one himself."""
         *others, mine = targets.items()
-        futures = [self._submit(work, *item) for item in others]
+        tasks: list[Task[Any]] = []
         try:
-            return [work(*mine), *(future.result() for future in futures)]
+            for item in others:
+                tasks.append(self._submit(work, *item))
+            return [work(*mine), *(task.result() for task in tasks)]
         finally:
-            wait(futures)
+            for task in tasks:
+                task.cancel()
+            for task in tasks:
+                task.wait()
 
 
 class _Spread:

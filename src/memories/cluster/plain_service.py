@@ -22,7 +22,7 @@ from memories.cluster.rebalance import change_members
 from memories.cluster.rejoin import Rejoin
 from memories.cluster.repair import Repair
 from memories.cluster.report import RepairReport
-from memories.cluster.service import Service
+from memories.cluster.service import WORKERS, Service
 from memories.cluster.status import node_status
 from memories.cluster.store import FrameStore
 from memories.cluster.tracking import Cover
@@ -62,7 +62,7 @@ class PlainService(Service):
             refresh=lambda: joining.refresh(self.members),
             on_stranger=self._notice,
         )
-        self.chunks = ChunkStore(self._place, lambda *work: self.executor.submit(*work))
+        self.chunks = ChunkStore(self._place, self.workers.submit)
         self.store = FrameStore(self.registers, self.chunks, clock)
         try:
             joining.found(self.members)
@@ -74,7 +74,7 @@ class PlainService(Service):
         """Probe nodes that failed, look at marks, and bring back who restarted."""
         for node in self.members.everyone():
             if node.due:
-                self.executor.submit(self._probe, node)
+                self.workers.submit(self._probe, node)
         if self.clock.monotonic() >= self._looked_at + _LOOK_SECONDS:
             self._looked_at = self.clock.monotonic()
             self._look()
@@ -93,8 +93,10 @@ class PlainService(Service):
     def status(self) -> dict[str, dict[str, Any]]:
         """Return what is known of each node, by its name."""
         nodes = list(self.members.everyone())
-        states = self.executor.map(
-            lambda node: node_status(node, self.clock.monotonic, self.members.epoch), nodes
+        states = self.workers.map(
+            lambda node: node_status(node, self.clock.monotonic, self.members.epoch),
+            nodes,
+            ahead=WORKERS,
         )
         status = {node.name: state for node, state in zip(nodes, states, strict=True)}
         for name in self._strangers & status.keys():

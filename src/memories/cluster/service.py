@@ -10,7 +10,6 @@ import os
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from memories.clock import Clock
@@ -23,8 +22,9 @@ from memories.cluster.tracking import Cover, Tracker
 from memories.errors import ClosedError, ForkedError
 from memories.periodic import Ended, Periodic
 from memories.progress import Progress
+from memories.workers import Workers
 
-WORKERS = 32  # Threads are made as they are needed.
+WORKERS = 32
 _KEEPER_SECONDS = 0.25
 
 
@@ -35,7 +35,7 @@ class Service(ABC):
 
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
-        self.executor = ThreadPoolExecutor(WORKERS, thread_name_prefix="memories-nodes")
+        self.workers = Workers(WORKERS, "nodes")
         self.forked = False
         self._ended = Ended()
         self._keeper = Periodic(self.tend, "nodes-keeper", seconds=_KEEPER_SECONDS)
@@ -109,8 +109,9 @@ class Service(ABC):
         """End threads and connections. Idempotent."""
         self._ended.set()
         self._keeper.stop(0.0)
-        self.executor.shutdown(wait=False, cancel_futures=True)
+        self.workers.close(0.0)
         self.disconnect()  # Whoever waits for an answer is told at once.
+        self.workers.close()
         self._keeper.stop()
         if self._tracker is not None:
             self._tracker.stop()
@@ -125,7 +126,7 @@ class Service(ABC):
         self.forked = True
         if self._near is not None:
             self._near.end()
-        self.executor = ThreadPoolExecutor(WORKERS, thread_name_prefix="memories-nodes")
+        self.workers = Workers(WORKERS, "nodes")
 
 
 class _Services(weakref.WeakSet[Service]):

@@ -7,7 +7,6 @@ tells that the replicas have them, and keeps the primary from being ahead of the
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future
 from typing import Any
 
 from memories.cluster.chunks import WINDOW, ChunkStore, Place, Sent
@@ -17,6 +16,7 @@ from memories.cluster.shards import Shards
 from memories.cluster.slot_writing import WAIT_SECONDS, WRITE_SECONDS
 from memories.cluster.wire import Command, ReplyError
 from memories.errors import ReplicationError, UnavailableError
+from memories.workers import Task
 
 _PAUSE_SECONDS = 0.1
 _READ_SECONDS = 5.0
@@ -28,7 +28,7 @@ class SlotChunks(ChunkStore):
     def __init__(
         self,
         shards: Shards,
-        submit: Callable[..., Future[Any]],
+        submit: Callable[..., Task[Any]],
         pause: Callable[[float], bool],
     ) -> None:
         super().__init__(self._place_of_chunks, submit)

@@ -13,7 +13,7 @@ from memories.clock import Clock
 from memories.cluster.address import Address
 from memories.cluster.node import Node
 from memories.cluster.report import RepairReport
-from memories.cluster.service import Service
+from memories.cluster.service import WORKERS, Service
 from memories.cluster.shards import Shards
 from memories.cluster.slot_chunks import SlotChunks
 from memories.cluster.slot_registers import SlotRegisters
@@ -51,7 +51,7 @@ class SlotService(Service):
         )
         self._looked_at = 0.0
         self.registers = SlotRegisters(self.shards, new_client(), clock, self.pause)
-        self.chunks = SlotChunks(self.shards, lambda *work: self.executor.submit(*work), self.pause)
+        self.chunks = SlotChunks(self.shards, self.workers.submit, self.pause)
         self.store = FrameStore(self.registers, self.chunks, clock)
         try:
             self.shards.found()
@@ -67,7 +67,7 @@ class SlotService(Service):
         failing = [node for node in self.shards.everyone() if not node.usable]
         for node in failing:
             if node.due:
-                self.executor.submit(self._probe, node)
+                self.workers.submit(self._probe, node)
         wait = _LOOK_SECONDS / 4 if failing else _LOOK_SECONDS
         if self.clock.monotonic() >= self._looked_at + wait:
             self._looked_at = self.clock.monotonic()
@@ -84,7 +84,9 @@ class SlotService(Service):
     def status(self) -> dict[str, dict[str, Any]]:
         """Return what is known of each node, by its name."""
         nodes = list(self.shards.everyone())
-        states = self.executor.map(lambda one: slot_node_status(one, self.clock.monotonic), nodes)
+        states = self.workers.map(
+            lambda one: slot_node_status(one, self.clock.monotonic), nodes, ahead=WORKERS
+        )
         return {node.name: state for node, state in zip(nodes, states, strict=True)}
 
     def repair(self, progress: Progress | None, *, deep: bool) -> RepairReport:

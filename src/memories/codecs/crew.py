@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
-from memories.periodic import STOP_SECONDS, Runner
+from memories.periodic import STOP_SECONDS, Ended, Runner
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -22,6 +22,7 @@ R = TypeVar("R")
 _MIN_NBYTES = 3 << 20  # Below it, waking a helper takes longer than what it would save.
 _MAX_HELPERS = 3  # Memory is busy with that many; the rest of the cores is the program's own.
 _IDLE_SECONDS = 2.0
+_LOOK_SECONDS = 1.0  # So often whoever waits looks whether his helpers live.
 
 
 def each(work: Callable[[T], R], items: Sequence[T], nbytes: int) -> list[R]:
@@ -56,8 +57,13 @@ class _Heap:
         # `next` of a counter is atomic, so that no lock is taken for an item.
         self._take = itertools.count().__next__
         self._done = itertools.count(1).__next__
-        self._finished = threading.Lock()
-        self._finished.acquire()
+        self._finished = Ended()
+        self._helpers: list[threading.Thread] = []
+
+    def help(self) -> None:
+        """Work on what another has asked for."""
+        self._helpers.append(threading.current_thread())
+        self.work()
 
     def work(self) -> None:
         """Take items until there are none left."""
@@ -68,12 +74,14 @@ class _Heap:
             except BaseException as error:
                 self._error = error  # Raised by `finish`, in the thread that asked.
             if self._done() == len(self._items):
-                self._finished.release()
+                self._finished.set()
 
     def finish(self) -> list[Any]:
         """Work too, wait for items that helpers have begun, and return all results."""
         self.work()
-        self._finished.acquire()
+        while not self._finished.wait(_LOOK_SECONDS):
+            if not any(helper.is_alive() for helper in list(self._helpers)):
+                raise MemoryError("the threads that helped have died, for want of memory")
         if self._error is not None:
             raise self._error
         return self._results
@@ -127,7 +135,7 @@ class _Crew:
                 return
             if heap is None:
                 return
-            heap.work()
+            heap.help()
             del heap  # What it worked on must not live until the next call.
 
 

@@ -10,9 +10,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple
 
 import xxhash
@@ -22,6 +20,7 @@ from memories.errors import CorruptDataError, UnsupportedTypeError
 from memories.snapshot.checksum import combine, crc32
 from memories.snapshot.structure import U64, Directory
 from memories.snapshot.zipformat import ALIGNMENT, Member, local_header
+from memories.workers import Workers
 
 _STRETCH_BYTES = 16 << 20
 _WINDOW_BYTES = 1 << 20
@@ -84,22 +83,19 @@ def verify(fd: int, directory: Directory, digests: U64, progress: Progress | Non
     os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_SEQUENTIAL)
     advance = progress or (lambda count: None)
     threads = min(_MOST_THREADS, os.cpu_count() or 1)
-    with ThreadPoolExecutor(threads, "memories-verify") as pool:
-        crc, waiting = 0, deque[tuple[int, Future[list[_Sum]]]]()
-        stretches, windows = _stretches(_parts(fd, directory, digests)), _Windows()
-        try:
-            while True:
-                while len(waiting) < 2 * threads and (stretch := next(stretches, None)):
-                    waiting.append((stretch.length, pool.submit(_check, fd, stretch, windows)))
-                if not waiting:
-                    break
-                length, checked = waiting.popleft()
-                for part in checked.result():
-                    crc = _add(crc, *part)
-                advance(length)
-        finally:
-            for _, future in waiting:
-                future.cancel()
+    workers, windows, crc = Workers(threads, "verify"), _Windows(), 0
+
+    def check(stretch: _Stretch) -> tuple[int, list[_Sum]]:
+        return stretch.length, _check(fd, stretch, windows)
+
+    try:
+        stretches = _stretches(_parts(fd, directory, digests))
+        for length, checked in workers.map(check, stretches, ahead=2 * threads):
+            for part in checked:
+                crc = _add(crc, *part)
+            advance(length)
+    finally:
+        workers.close()
     # What follows the members was checked when the file was opened.
     advance(os.fstat(fd).st_size - directory.manifest.end)
 

@@ -6,7 +6,7 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -97,6 +97,32 @@ def test_without_any_helper_the_work_is_done_all_the_same() -> None:
     heap = crew._Heap(slowly, range(5))
     Alone().call(heap, 2)
     assert [0, 1, 4, 9, 16] == heap.finish()
+
+
+def test_a_helper_that_dies_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever waits for what it had begun would wait for ever."""
+    monkeypatch.setattr(threading, "excepthook", lambda _: None)
+    monkeypatch.setattr(crew, "_LOOK_SECONDS", 0.05)
+    heap = crew._Heap(slowly, range(5))
+    heap._done = Deadly(heap._done)  # type: ignore[assignment]
+    helper = threading.Thread(target=heap.help)
+    helper.start()
+    helper.join()
+    with pytest.raises(MemoryError, match="have died"):
+        heap.finish()
+
+
+class Deadly:
+    """Ends the thread that calls it first, between an item and saying so."""
+
+    def __init__(self, count: Callable[[], int]) -> None:
+        self.count, self.called = count, False
+
+    def __call__(self) -> int:
+        if self.called:
+            return self.count()
+        self.called = True
+        raise MemoryError
 
 
 def test_a_forked_child_has_a_crew_of_its_own() -> None:

@@ -6,15 +6,15 @@ One connection rarely fills the line; a dozen requests of some megabytes do.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import TypeVar
 
 import numpy as np
 
 from memories.backends.bucket.objectstore import ObjectStore
+from memories.locks import new_lock
 from memories.progress import Progress
+from memories.workers import Workers
 
 RANGE_BYTES = 8 * 1024 * 1024
 
@@ -28,8 +28,8 @@ class Transfer:
     def __init__(self, store: ObjectStore, concurrency: int) -> None:
         self._store = store
         self._concurrency = concurrency
-        self._lock = threading.Lock()
-        self._pools: dict[str, ThreadPoolExecutor] = {}
+        self._lock = new_lock()
+        self._pools: dict[str, Workers] = {}
 
     def fetch(
         self, name: str, offset: int, length: int, progress: Progress | None = None
@@ -57,39 +57,22 @@ class Transfer:
     def map(
         self, action: Callable[[T], R], items: Iterable[T], pool: str = "objects"
     ) -> Iterator[R]:
-        """Yield the result for each item, in any order, at most `concurrency` at work.
+        """Yield the result for each item, in order, at most `concurrency` at work.
 
         An action may use `map` again, through another pool. The first exception is raised, after
         what was already at work has ended.
         """
-        executor = self._executor(pool)
-        pending: set[Future[R]] = set()
-        try:
-            for item in items:
-                if len(pending) >= 2 * self._concurrency:
-                    done, pending = wait(pending, return_when=FIRST_COMPLETED)
-                    for future in done:
-                        yield future.result()
-                pending.add(executor.submit(action, item))
-            while pending:
-                done, pending = wait(pending, return_when=FIRST_COMPLETED)
-                for future in done:
-                    yield future.result()
-        finally:
-            for future in pending:
-                future.cancel()
-            wait(pending)
+        return self._workers(pool).map(action, items, ahead=2 * self._concurrency)
 
     def close(self) -> None:
         """End the threads."""
         with self._lock:
             pools, self._pools = self._pools, {}
         for pool in pools.values():
-            pool.shutdown(cancel_futures=True)
+            pool.close()
 
-    def _executor(self, pool: str) -> ThreadPoolExecutor:
+    def _workers(self, pool: str) -> Workers:
         with self._lock:
             if pool not in self._pools:
-                name = f"memories-glacier-{pool}"
-                self._pools[pool] = ThreadPoolExecutor(self._concurrency, name)
+                self._pools[pool] = Workers(self._concurrency, f"glacier-{pool}")
             return self._pools[pool]
