@@ -24,9 +24,16 @@ _SESSION = ("__vsc_ipynb_file__",)  # What names the notebook in VS Code; others
 _SESSION_VARIABLE = "JPY_SESSION_NAME"
 _READS = frozenset({"LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS"})
 _WRITES = frozenset({"STORE_GLOBAL", "DELETE_GLOBAL", "STORE_DEREF", "DELETE_DEREF"})
+_OUTER = _READS | {"LOAD_DEREF", "LOAD_CLASSDEREF", "LOAD_FROM_DICT_OR_DEREF"}
+# Methods of builtin containers that return None: through them nothing comes back.
+_FEEDS = frozenset(
+    {"add", "append", "appendleft", "clear", "extend", "extendleft", "insert", "update"}
+)
 _INSTALLED = frozenset({"site-packages", "dist-packages"})
 _CONSTANT = frozenset(dis.hasconst)
 _HAS_DOCSTRING = 0x4000000  # A flag of Python 3.13 that says nothing about what the code does.
+
+_PACKAGE = str(Path(__file__).parent.parent)
 
 _digests: weakref.WeakKeyDictionary[CodeType, bytes] = weakref.WeakKeyDictionary()
 
@@ -69,6 +76,18 @@ def names_written(code: CodeType) -> set[str]:
     }
 
 
+def names_fed(code: CodeType) -> set[str]:
+    """Return the outer names on which `code` only calls methods that tell nothing, as on a log."""
+    fed, used = set[str](), set[str]()
+    for inner in _with_inner(code):
+        steps = list(dis.get_instructions(inner))
+        for step, after in zip(steps, [*steps[1:], steps[-1]], strict=True):
+            if step.opname in _OUTER:
+                called = after.opname in ("LOAD_METHOD", "LOAD_ATTR") and after.argval in _FEEDS
+                (fed if called else used).add(str(step.argval))
+    return fed - used
+
+
 def place_of(namespace: Mapping[str, Any]) -> str:
     """Return what tells the module with this namespace from others of its name: its file.
 
@@ -89,7 +108,7 @@ def is_installed(file: str) -> bool:
     """Return whether `file` belongs to Python or to an installed package, not to the program."""
     if not _INSTALLED.isdisjoint(Path(file).parts):
         return True
-    paths = (sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib"))
+    paths = (sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib"), _PACKAGE)
     return file.startswith(tuple(_real(path) + os.sep for path in paths))
 
 

@@ -38,6 +38,7 @@ from memories.codecs.code import (
     code_digest,
     hash_all,
     is_installed,
+    names_fed,
     names_read,
     names_written,
     place_of,
@@ -65,6 +66,7 @@ _TOOLS = frozenset(
 _DEFINITIONS = (FunctionType, type)
 _CALLABLE = (MethodType, ModuleType, BuiltinFunctionType, partial)
 _ARRAYS = (np.ndarray, np.memmap)
+_LOGS = (list, set, dict, deque, Counter)
 _DEEP: Final = 0.6  # The share of the stack from which on it is the caller's that is deep.
 
 
@@ -299,6 +301,7 @@ class Walk(_Hasher):
         self._queue: deque[tuple[Any, bool]] = deque()
         self._lenient = False
         self._written: set[str] = set()  # By the function at hand.
+        self._fed: set[str] = set()
         self._home: Any = None
 
     def root(self, function: Any) -> bytes:
@@ -375,14 +378,14 @@ class Walk(_Hasher):
         installed = is_installed(file) and namespace is not self._home
         if installed and _is_at(function, namespace, name):
             return hash_all(b"installed", [str(namespace.get("__name__")).encode(), name.encode()])
-        self._written = names_written(code)
+        self._written, self._fed = names_written(code), names_fed(code)
         parts = [file.encode("utf-8", "surrogateescape"), name.encode()]
         if self._code or installed or function.__name__ == "<lambda>":
             parts.append(code_digest(code))
         # A decorator of a library keeps counters and locks of its own beside the function.
         self._lenient = self._lenient or (installed and hasattr(function, "__wrapped__"))
         for variable, cell in zip(code.co_freevars, function.__closure__ or (), strict=True):
-            if variable not in self._ignore:
+            if variable not in self._ignore and not self._is_log(variable, _content(cell)):
                 parts.append(self._closed_over(name, variable, cell))
         if self._code:
             parts += [self._tell(value) for value in function.__defaults__ or ()]
@@ -392,26 +395,32 @@ class Walk(_Hasher):
         return hash_all(b"function", parts)
 
     def _define_class(self, kind: type) -> bytes:
-        module = sys.modules.get(kind.__module__)
-        namespace = vars(module) if module is not None else {"__name__": kind.__module__}
-        own = "__file__" in namespace or kind.__module__ in ("__main__", "__mp_main__")
-        own = own and not is_installed(place_of(namespace))
+        namespace, own = _home_of(kind)
         name = f"{kind.__module__}:{kind.__qualname__}"
         if not own and name_of(kind) is not None:
             return hash_all(b"class", [name.encode()])
         parts = [place_of(namespace).encode("utf-8", "surrogateescape"), kind.__qualname__.encode()]
         if not self._code and name_of(kind) is not None:
             return hash_all(b"own class", parts)
-        self._lenient, self._written = True, set()
+        self._lenient, self._written, self._fed = True, set(), set()
         parts += map(self.digest, (*kind.__bases__, type(kind)))
         if isinstance(kind, enum.EnumMeta):
             parts += [self._tell((item.name, item.value)) for item in list[enum.Enum](kind)]
         for key, attribute in vars(kind).items():
             inner = _functions_of(attribute)
-            if inner or not (key.startswith(("__", "_abc_")) or isinstance(attribute, kind)):
-                parts.append(key.encode())
-                parts += [self._tell(item) for item in inner or (attribute,)]
+            if inner:
+                parts += [key.encode(), *map(self._tell, inner)]
+            elif not (key.startswith(("__", "_abc_")) or isinstance(attribute, kind)):
+                parts += [key.encode(), self._attribute(kind, key)]
         return hash_all(b"own class", parts)
+
+    def _attribute(self, kind: type, name: str) -> bytes:
+        variable = self._variable(kind, name, lambda: vars(kind).get(name, ABSENT))
+        variable.steady = False  # A method may give it another value, to count its calls say.
+        try:
+            return self._told(variable)
+        except UnsupportedTypeError:
+            return self._opaque(variable)
 
     def _closed_over(self, function: str, name: str, cell: CellType) -> bytes:
         variable = self._variable(cell, name, lambda: _content(cell))
@@ -427,7 +436,7 @@ class Walk(_Hasher):
             ) from error
 
     def _global(self, namespace: dict[str, Any], name: str) -> bytes:
-        if name in self._ignore:
+        if name in self._ignore or self._is_log(name, namespace.get(name)):
             return b""
         variable = self._variable(namespace, name, lambda: namespace.get(name, ABSENT))
         value, lenient = variable.value, self._lenient
@@ -458,6 +467,10 @@ class Walk(_Hasher):
                 f"the results of {owner!r} may depend on what it carries, and {error}. Cache a "
                 "function that takes it as an argument, or say ignore=['self']"
             ) from error
+
+    def _is_log(self, name: str, value: Any) -> bool:
+        """Return whether the function at hand only feeds what the name stands for."""
+        return name in self._fed and type(value) in _LOGS
 
     def _variable(self, owner: Any, name: str, read: Callable[[], Any]) -> Variable:
         found = self.variables.get((id(owner), name))
@@ -542,13 +555,22 @@ def _is_telling(value: Any, namespace: Mapping[str, Any]) -> bool:
     kind = type(value)
     if value is ABSENT or isinstance(value, (*_DEFINITIONS, *_CALLABLE)):
         return True
-    if hasattr(value, "__wrapped__") or kind.__module__ == namespace.get("__name__"):
+    of_module = kind.__module__ == namespace.get("__name__")
+    if hasattr(value, "__wrapped__") or of_module or _home_of(kind)[1]:
         return True
     if getattr(kind, "__hash__", None) not in (None, object.__hash__):
         return True
     codec = registry.find(value)
     data = not carries_code(codec.name) and not isinstance(codec, TreeCodec)
     return data or container_of(value) is not None
+
+
+def _home_of(kind: type) -> tuple[Mapping[str, Any], bool]:
+    """Return the namespace of the module of a class, and whether it is one of the program's own."""
+    module = sys.modules.get(kind.__module__)
+    namespace = vars(module) if module is not None else {"__name__": kind.__module__}
+    own = "__file__" in namespace or kind.__module__ in ("__main__", "__mp_main__")
+    return namespace, own and not is_installed(place_of(namespace))
 
 
 def _belongs(value: Any, namespace: Mapping[str, Any]) -> bool:

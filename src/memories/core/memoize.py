@@ -75,7 +75,9 @@ class Memo:
         self._signature = _signature_of(function)
         self._version = version
         self._ttl = check_seconds("ttl", ttl)
-        self._tier = tier if tier == "auto" else check_tier(tier).value
+        self._tier = tier
+        if tier != "auto":
+            manager._hierarchy.tier(check_tier(tier))  # Raises where there is no such tier.
         self._counts: Counter[str] = Counter()
         self._lock = new_lock()
         self._marks = _marks(self._signature)

@@ -102,6 +102,47 @@ def test_what_a_function_counts_is_its_own_affair(manager: MemoryManager) -> Non
     assert ([1, 2], 2, {"n": 2}) == (calls, count, counts)
 
 
+LOG: list[int] = [7]
+OPTIONS = {"scale": 2}
+
+
+class Settings:
+    """Kept in a class."""
+
+    scale, calls = 2, 0
+
+
+SETTINGS = Settings()
+
+
+def plain(x: int) -> int:
+    """Log, count, and read one of the settings of each kind."""
+    LOG.append(x)
+    Settings.calls += 1
+    return x * OPTIONS["scale"] * Settings.scale * SETTINGS.scale
+
+
+def test_globals_count_as_they_are_now(
+    manager: MemoryManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Constants, data, and settings in a class or an object; but not a log, nor a counter."""
+    cached = manager.cache(plain)
+    assert [8, 8] == [cached(1), cached(1)]
+    LOG.clear()
+    LOG.extend([1, 2, 3])
+    assert 8 == cached(1)
+    assert (2, 1) == cached.cache_info()[:2]
+    for owner, value, expected in ((Settings, 3, 18), (SETTINGS, 5, 30)):
+        monkeypatch.setattr(owner, "scale", value)
+        assert expected == cached(1)
+    monkeypatch.setitem(OPTIONS, "scale", 7)
+    assert 7 * 3 * 5 == cached(1)
+    monkeypatch.undo()
+    misses = cached.cache_info().misses
+    assert 8 == cached(1)
+    assert misses == cached.cache_info().misses, "it is the function that it was"
+
+
 def test_what_cannot_be_told_is_refused_with_what_to_do(manager: MemoryManager) -> None:
     """Two connections are two databases; nobody but the author knows whether it matters."""
     with open(os.devnull) as connection:  # noqa: PTH123 - any open file.
@@ -119,6 +160,8 @@ def test_what_cannot_be_told_is_refused_with_what_to_do(manager: MemoryManager) 
         with pytest.raises(UnsupportedTypeError, match=r"what it carries.*ignore=\['self'\]"):
             manager.cache(connection.readable)()
         assert manager.cache(connection.readable, ignore=["self"])()
+    with pytest.raises(InvalidOptionError, match="glacier"):
+        manager.cache(read, tier="glacier")
     with pytest.raises(InvalidOptionError, match="version"):
         manager.cache(read, version=1.5)
     with pytest.raises(InvalidOptionError, match="tier"):
