@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -35,6 +36,7 @@ class Settings:
     policies: dict[TierName, str]
     compression: dict[TierName, str]
     durability: Durability
+    exit_flush_seconds: float
     write_through: bool
     drop_when_full: bool
     prefetch: str
@@ -111,6 +113,14 @@ def check_seconds(name: str, value: float | None) -> float | None:
     return float(value)
 
 
+def check_patience(name: str, value: float) -> float:
+    """Return `value` if it is a finite number of seconds, 0 or more."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not 0 <= value < math.inf:
+        raise InvalidOptionError(f"{name}={value!r:.60} must be a number of seconds, 0 or more")
+    return float(value)
+
+
 def check_policies(value: str | Mapping[str, str]) -> dict[TierName, str]:
     """Return the name of each volatile tier's eviction policy."""
     if isinstance(value, str):
@@ -164,6 +174,7 @@ def make_settings(
         policies=check_policies(options["eviction_policy"]),
         compression=check_compression(options["compression"]),
         durability=check_choice("durability", options["durability"], ("relaxed", "full")),  # type: ignore[arg-type]
+        exit_flush_seconds=check_patience("exit_flush_seconds", options["exit_flush_seconds"]),
         write_through=check_flag("write_through", options["write_through"]),
         drop_when_full=check_choice("on_full", options["on_full"], ("raise", "evict")) == "evict",
         prefetch=check_choice("prefetch", options["prefetch"], PREFETCH),

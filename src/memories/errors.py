@@ -6,6 +6,8 @@ first, in one sentence, followed by what to do; `__cause__` keeps the foreign er
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 class MemoriesError(Exception):
     """The base of every error raised by `memories`."""
@@ -99,3 +101,14 @@ def about_key(error: Exception, key: str) -> Exception:
 
 class BusyError(MemoriesError, TimeoutError):
     """Another thread works on the key and does not come to an end; nothing was changed."""
+
+
+def as_one(errors: Sequence[Exception]) -> Exception:
+    """Return one error that says what each of `errors` does: of their kind, or a StorageError."""
+    first, kinds = errors[0], {type(error) for error in errors}
+    if len(errors) == 1:
+        return first
+    kind = type(first) if len(kinds) == 1 and isinstance(first, MemoriesError) else StorageError
+    one = kind("; ".join(str(error) for error in errors))
+    one.__cause__ = first
+    return one

@@ -236,7 +236,7 @@ def test_a_store_that_is_given_up_does_not_copy_to_the_end(
     fill(manager)
     manager.restore_snapshot(snapshot, verify="lazy")
     assert gate.reached.wait(30)
-    manager._engine.abandon()
+    manager.cleanup(flush=False)
     assert [] == packs(tmp_path / "store")
     with make(tmp_path / "store") as again:
         assert OLD == contents(again)

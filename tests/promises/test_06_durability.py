@@ -104,16 +104,6 @@ def test_write_through_makes_every_store_durable(tmp_path: Path) -> None:
         assert 1 == manager.retrieve("a")
 
 
-def test_an_exit_without_cleanup_is_quick_clean_and_keeps_what_is_durable(tmp_path: Path) -> None:
-    """Nothing is flushed behind the caller's back, nothing hangs, nothing is printed."""
-    ended = run(
-        'manager.store("a", 1, "hot"); manager.store("b", 2, "cold"); sys.exit(3)', tmp_path
-    )
-    assert (3, b"", b"") == (ended.returncode, ended.stdout, ended.stderr)
-    with open_again(tmp_path) as manager:
-        assert ["b"] == list(manager)
-
-
 @pytest.mark.parametrize("end", ["sys.exit()", "os.kill(os.getpid(), signal.SIGKILL)"])
 def test_a_private_store_leaves_nothing_behind(tmp_path: Path, end: str) -> None:
     """Without a storage_path nothing stays on disk; after a kill the next start sweeps it."""

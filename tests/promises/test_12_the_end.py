@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+import sys
 import urllib.request
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from itertools import count
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import numpy as np
 import pytest
 from tests.holdings import nothing_left
 
-from memories import MemoryManager, StorageError, StoreLockedError
+from memories import (
+    InvalidOptionError,
+    MemoryManager,
+    StorageError,
+    StoreLockedError,
+    TierFullError,
+)
+from memories.backends.disk import DiskBackend
+from memories.entry import Record
 
 LARGE = 300_000  # Numbers whose frame has a file of its own, and is mapped when it is read.
 _numbers = count()
@@ -152,6 +163,153 @@ def test_the_memory_of_values_is_given_back(tmp_path: Path) -> None:
         assert held() is not None
         manager.cleanup()
         assert held() is None
+
+
+def full(path: Path) -> MemoryManager:
+    """Return a manager whose cold tier cannot take what is only in RAM."""
+    manager = MemoryManager("90 MB", "90 MB", "20 MB", storage_path=path, migration=False)
+    manager["small"] = 1
+    manager["large"] = np.random.default_rng(1).random(4_000_000)
+    manager["last"] = 2
+    return manager
+
+
+def test_cleanup_that_finds_no_room_stays_open_and_says_what_to_do(tmp_path: Path) -> None:
+    """Nothing is lost by it: what fits is durable, the rest can be read, and deleted."""
+    manager = full(tmp_path)
+    with pytest.raises(TierFullError, match=r"'large'.*stays open.*cleanup\(flush=False\)"):
+        manager.cleanup()
+    assert 4_000_000 == len(manager["large"])
+    del manager["large"]
+    manager.cleanup()
+    with MemoryManager(1, 1, 1, storage_path=tmp_path) as again:
+        assert {"small": 1, "last": 2} == dict(again)
+
+
+def test_cleanup_may_give_up_what_is_only_in_ram(tmp_path: Path) -> None:
+    """A store that is to be left must be left."""
+    with nothing_left():
+        manager = full(tmp_path)
+        manager.store("cold", 3, "cold")
+        manager.cleanup(flush=False)
+    with MemoryManager(1, 1, 1, storage_path=tmp_path) as again:
+        assert {"cold": 3} == dict(again)
+        with pytest.raises(InvalidOptionError, match="flush"):
+            again.cleanup(flush=None)  # type: ignore[arg-type]
+
+
+def test_a_body_that_raises_keeps_its_own_exception(tmp_path: Path) -> None:
+    """What went wrong first is what the caller must see; the end's failure is a note on it."""
+    with pytest.raises(ZeroDivisionError) as caught, full(tmp_path) as manager:
+        1 / 0  # noqa: B018
+    assert "cleanup() after it: TierFullError: " in caught.value.__notes__[0]
+    manager.cleanup(flush=False)
+    with pytest.raises(TierFullError), full(tmp_path / "other") as manager:
+        pass
+    manager.cleanup(flush=False)
+    with pytest.raises(ZeroDivisionError) as caught, opened(tmp_path / "third"):
+        1 / 0  # noqa: B018
+    assert not hasattr(caught.value, "__notes__")
+
+
+def test_values_that_can_be_written_are_though_others_cannot(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those that fail keep none of the others in RAM, and one error names them."""
+    write = DiskBackend.write
+
+    def failing(self: DiskBackend, record: Record, frame: Sequence[memoryview]) -> Record:
+        if record.key.startswith("broken"):
+            raise StorageError(f"{record.key!r} lies on a bad block")
+        return write(self, record, frame)
+
+    monkeypatch.setattr(DiskBackend, "write", failing)
+    manager = MemoryManager(1, 1, 1, storage_path=tmp_path, migration=False)
+    for key in ("broken 1", "a", "broken 2", "b", "c"):
+        manager[key] = key
+    with nothing_left(), pytest.raises(StorageError, match=r"2 values .*'broken 1', 'broken 2'"):
+        manager.cleanup()
+    with MemoryManager(1, 1, 1, storage_path=tmp_path) as again:
+        assert ["a", "b", "c"] == list(again)
+
+
+def test_an_archive_that_cannot_be_reached_keeps_nothing_else_open(tmp_path: Path) -> None:
+    """Every other part ends, what is in RAM is durable, and the store opens again at once."""
+    with nothing_left():
+        with (
+            pytest.raises(OSError, match="archive"),
+            opened(
+                tmp_path / "store", glacier_url=tmp_path / "archive", migration=False
+            ) as manager,
+        ):
+            (tmp_path / "archive").rename(tmp_path / "away")
+            (tmp_path / "archive").touch()
+            assert manager.dashboard() is not None
+        manager.cleanup()
+        with MemoryManager(1, 1, 1, storage_path=tmp_path / "store") as again:
+            assert [3] == again["hot 3"]
+    (tmp_path / "archive").unlink()
+    (tmp_path / "away").rename(tmp_path / "archive")
+    with MemoryManager(
+        1, 1, 1, True, storage_path=tmp_path / "store", glacier_url=tmp_path / "archive"
+    ) as again:
+        assert [3] == again["glacier 3"]
+
+
+def test_what_several_parts_could_not_save_is_said_in_one_error(tmp_path: Path) -> None:
+    """Whatever failed, in the order of the end."""
+    manager = MemoryManager(1, 1, 1, storage_path=tmp_path)
+    for number in range(3):
+        manager._engine.ends_before(partial(_fail, f"part {number}"), "a part")
+    with nothing_left(), pytest.raises(StorageError, match="part 0; part 1; part 2"):
+        manager.cleanup()
+    manager.cleanup()
+    with MemoryManager(1, 1, 1, storage_path=tmp_path):
+        pass
+
+
+def test_an_interrupted_cleanup_goes_on_when_it_is_called_again(tmp_path: Path) -> None:
+    """At whatever line of the end an interrupt strikes, the next call ends what is left."""
+    struck = count(1)
+    with nothing_left():
+        for line in struck:
+            manager = MemoryManager("9 MB", "9 MB", "90 MB", True, storage_path=tmp_path)
+            manager[f"k{line}"] = line
+            manager.store("cold", line, "cold")
+            manager.store("archived", line, "glacier")
+            try:
+                interrupted_at(line, manager.cleanup)
+            except KeyboardInterrupt:
+                manager.cleanup()
+            else:
+                break
+    with MemoryManager(1, 1, 1, True, storage_path=tmp_path) as again:
+        assert line + 2 == len(again)
+    assert line > 50
+
+
+def interrupted_at(line: int, action: Callable[[], object]) -> None:
+    """Do something, with an interrupt at the `line`-th line that it executes in these modules."""
+    modules = ("core/lifecycle.py", "core/ending.py", "disk/role.py")
+    left = count(line - 1, -1)
+
+    def trace(frame: FrameType, event: str, argument: Any) -> Any:
+        if not frame.f_code.co_filename.endswith(modules):
+            return None
+        if event == "line" and next(left) == 0:
+            sys.settrace(None)
+            raise KeyboardInterrupt
+        return trace
+
+    sys.settrace(trace)
+    try:
+        action()
+    finally:
+        sys.settrace(None)
+
+
+def _fail(what: str) -> None:
+    raise StorageError(what)
 
 
 def _made(base: Path) -> Path:

@@ -6,7 +6,6 @@ frames and back; everything else about nodes is `cluster`.
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -29,7 +28,6 @@ from memories.errors import UNREADABLE, InvalidOptionError, KeyNotFoundError, ab
 from memories.front import EXACT_HITS
 from memories.keys import check_key
 from memories.parcel import Parcel
-from memories.periodic import Runner
 
 
 class DistributedMemoryManager(MemoryManager):
@@ -73,7 +71,7 @@ class DistributedMemoryManager(MemoryManager):
                 addresses, factor, clock=self._engine.clock, allow_eviction=allow_eviction
             )
         except BaseException:
-            super().cleanup()
+            super().cleanup(flush=False)
             raise
         self._copies = NearCopies(self._hierarchy)
         self._monotonic = self._engine.clock.monotonic
@@ -81,8 +79,7 @@ class DistributedMemoryManager(MemoryManager):
         self._near = Near(self._copies.drop)
         if near_cache:
             self._service.listen(self._near)
-        # An end that garbage collection brings may come in the middle of anything.
-        weakref.finalize(self, _close_soon, self._service).atexit = False
+        self._engine.ends_before(self._service.close, "the connections to its nodes")
 
     def store_distributed(self, key: str, data: Any, *, if_version: int | None = None) -> None:
         """Store `data` under `key` on the nodes; once this returns, it is on enough of them.
@@ -247,10 +244,10 @@ class DistributedMemoryManager(MemoryManager):
         (address,) = check_nodes([node], self._node_options)
         self._service.remove_node(address.name, progress)
 
-    def cleanup(self) -> None:
+    def cleanup(self, *, flush: bool = True) -> None:
         """Close the manager and its connections. Idempotent; what is on the nodes stays there."""
-        self._service.close()
-        super().cleanup()
+        super().cleanup(flush=flush)
+        self._service.close()  # In a forked child the engine leaves it alone.
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
         raise InvalidOptionError(
@@ -323,8 +320,3 @@ def _raise_first(results: Mapping[str, Any]) -> None:
     for result in results.values():
         if isinstance(result, Exception):
             raise result
-
-
-def _close_soon(service: Service) -> None:
-    if not service.closed:
-        Runner(service.close, "nodes-end", daemon=False).start()

@@ -96,7 +96,7 @@ class Faces:
 
         source = ManagerSource(self)
         served = serve(source, host=host, port=port, token=token, hosts=hosts)
-        self._engine.ends_before(served.stop)
+        self._engine.ends_before(served.stop, "its dashboard")
         return served
 
     def _repr_html_(self) -> str:

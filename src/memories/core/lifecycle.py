@@ -1,18 +1,21 @@
 """One manager's works, from their making to their end.
 
 It owns what has a life of its own (threads, files, sampling) and ends it in order. What happens at
-a fork and at the interpreter's exit without `cleanup()` is defined here.
+a fork is defined here, what happens to those that nobody has closed in `ending`.
 """
 
 from __future__ import annotations
 
+import errno
 import os
+import threading
 import weakref
-from collections.abc import Callable, Iterable
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from memories.analytics import plot
 from memories.analytics.panels import MOST_ENTRIES, heat_of
@@ -21,6 +24,7 @@ from memories.clock import Clock
 from memories.codecs.crew import dismiss
 from memories.config import Settings
 from memories.core.advise import Advice, advise
+from memories.core.ending import Ending
 from memories.core.observatory import Observatory
 from memories.core.oom import OomGuard
 from memories.core.reading import Wish
@@ -32,11 +36,10 @@ from memories.engine.state import State
 from memories.engine.together import restore
 from memories.engine.watch import Watch
 from memories.entry import TierName
-from memories.errors import ArchivedError, UnavailableError
+from memories.errors import ArchivedError, StorageError, TierFullError, UnavailableError, as_one
 from memories.history import History
 from memories.migration.migrator import Migrator
 from memories.migration.prefetching import Prefetching
-from memories.periodic import Runner
 from memories.progress import Progress, Step, counted
 from memories.statistics import Statistics, Stats
 from memories.units import format_size, limit_words, parse_size
@@ -48,11 +51,14 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class _Engines(set["Engine"]):
-    """Those that run; each leaves when it ends. A class of its own, to be referred to weakly."""
+class Part(NamedTuple):
+    """Something of an engine that ends, and what it is, in words."""
+
+    title: str
+    end: Callable[[], object]
 
 
-_engines = _Engines()
+_engines: set[Engine] = set()  # Those that run; each leaves when it ends.
 
 
 @dataclass(eq=False, slots=True, weakref_slot=True, kw_only=True)
@@ -73,16 +79,15 @@ class Engine:
     purge_archive: Callable[[int], None] | None
     device: Device | None  # What the hot tier lies on; None where RAM stands in for it.
     observatory: Observatory = field(init=False)
-    ends_first: list[Callable[[], None]] = field(default_factory=list)  # Served about this engine.
-    at_exit: weakref.finalize[..., _Engines] = field(init=False)
+    ends_first: list[Part] = field(default_factory=list)  # What shows or uses this engine.
+    ending: Ending = field(init=False)
+    parts: deque[Part] | None = field(default=None)  # What has still to end, once the end began.
+    closing: threading.RLock = field(default_factory=threading.RLock)
     homecoming: Homecoming | None = field(default=None)  # Of the latest restore.
     recording: Recording | None = field(default=None)  # The latest.
 
     def __post_init__(self) -> None:
-        """Be told of forks and of the interpreter's exit.
-
-        Finalizers run youngest first, so this one comes before that of the private directory.
-        """
+        """Be told of forks and of the interpreter's exit."""
         directory = self.settings.storage_path
         if self.remove_private is not None or self.settings.read_only:
             directory = None
@@ -95,7 +100,7 @@ class Engine:
             directory,
         )
         _engines.add(self)
-        self.at_exit = weakref.finalize(_engines, self.abandon)
+        self.ending = Ending(self)
 
     @property
     def outlives(self) -> bool:
@@ -311,38 +316,79 @@ class Engine:
         }
         return (*sizes, self.settings.glacier_enabled, options)
 
-    def close(self) -> None:
-        """End everything; what is only in RAM is written first if the store is to stay."""
-        if self.hierarchy.state is State.CLOSED:
-            return
-        if self.hierarchy.state is State.FORKED:
-            self._forget()
-            return
-        if self.hierarchy.state is State.OPEN and self.remove_private is None:
-            self.flush()
-        self._end()
+    def close(self, *, flush: bool = True) -> None:
+        """End everything; what is only in RAM is written first if the store is to stay.
 
-    def abandon(self) -> None:
-        """End everything without writing what is only in RAM; for the interpreter's exit."""
-        if self.hierarchy.state in (State.OPEN, State.READ_ONLY):
-            self._end()
+        Each part ends, also when others fail to. An interrupt passes: the next call goes on.
+
+        Raises:
+            TierFullError: the store cannot take what is only in RAM; nothing has ended.
+            StorageError: the disk is full; nothing has ended.
+            MemoriesError: what could not be saved; everything has ended.
+        """
+        with self.closing:
+            failures = []
+            if flush and self.kept:
+                try:
+                    self.hierarchy.flush()
+                    self.backends[0].sync()  # The archive takes what is staged when it ends.
+                except Exception as error:
+                    if _for_want_of_room(error):
+                        raise self._still_open(error) from error
+                    failures.append(error)
+            self._end(failures)
+
+    @property
+    def kept(self) -> bool:
+        """Return whether what is only in RAM is to stay, and can be written."""
+        return self.hierarchy.state is State.OPEN and self.remove_private is None
+
+    # What ends unasked: a forgotten engine, and one that is there at the interpreter's exit.
+
+    @property
+    def title(self) -> str:
+        """Return what this is, in words."""
+        where = self.settings.storage_path
+        return "a manager without storage_path" if where is None else f"the store in {where}"
+
+    @property
+    def stage(self) -> str:
+        """Return what is ending just now, in words."""
+        return self.parts[0].title if self.parts else "its values"
+
+    @property
+    def flush_seconds(self) -> float:
+        """Return for how long values may be written down when the end comes unasked."""
+        return self.settings.exit_flush_seconds
+
+    def unwritten(self) -> list[str]:
+        """Return the keys whose values are only in RAM, but for those that may be dropped."""
+        return self.hierarchy.unwritten()
+
+    def write_down(self, seconds: float) -> None:
+        """Write what is only in RAM, for so long at most."""
+        with self.closing:
+            if self.kept:
+                self.hierarchy.flush(self.clock.monotonic() + seconds)
+                self.backends[0].sync()
+
+    def end(self) -> None:
+        """End everything without writing what is only in RAM."""
+        with self.closing:
+            self._end([])
 
     @property
     def closed(self) -> bool:
         """Return whether it has ended."""
         return self.hierarchy.state is State.CLOSED
 
-    def ends_before(self, end: Callable[[], None]) -> None:
-        """Call `end` before anything that it shows ends."""
-        self.ends_first.append(end)
+    def ends_before(self, end: Callable[[], object], title: str) -> None:
+        """Call `end` before anything that it shows or uses ends."""
+        self.ends_first.append(Part(title, end))
 
     def end_with(self, owner: object) -> None:
-        """Be abandoned when `owner` is garbage.
-
-        That may happen in any thread, in the middle of anything, our own locks included; so the
-        end comes in a thread of its own, for which the interpreter waits.
-        """
-        weakref.finalize(owner, _abandon_soon, self).atexit = False
+        """End when `owner` is garbage, in a thread of its own."""
+        weakref.finalize(owner, _forgotten, self).atexit = False
 
     def after_fork(self) -> None:
         """In a forked child: read on, touch no inherited lock or thread, change nothing."""
@@ -350,29 +396,60 @@ class Engine:
             self.hierarchy.state = State.FORKED
             self.hierarchy.locks = KeyLocks()
             self.observatory.forget()
+            self.ending.forget()
+            self.closing = threading.RLock()
             self.ends_first.clear()
             self.homecoming = self.recording = None
 
-    def _end(self) -> None:
-        for end in self.ends_first:
-            end()
-        if self.homecoming is not None:
-            self.homecoming.stop()
-        if self.recording is not None:
-            self.recording.stop()
-        if self.prefetching is not None:
-            self.prefetching.stop()
-        if self.migrator is not None:
-            self.migrator.stop()
-        self.observatory.stop()
-        self._forget()
+    def _end(self, failures: list[Exception]) -> None:
+        """End one part after the other, and raise then what kept any of them from it."""
+        if self.parts is None:
+            self.parts = deque(self._all_parts())
+        while self.parts:
+            part = self.parts[0]
+            try:
+                part.end()
+            except Exception as error:
+                failures.append(error)
+            if self.parts and self.parts[0] is part:
+                self.parts.popleft()
+        if failures:
+            raise as_one(failures)
+
+    def _all_parts(self) -> Iterator[Part]:
+        """Yield what is to end, in order; of an inherited engine only what is this process's."""
+        if self.hierarchy.state is not State.FORKED:
+            yield from self.ends_first
+            for title, one in (
+                ("a restore", self.homecoming),
+                ("a recording", self.recording),
+                ("fetching ahead", self.prefetching),
+                ("migration", self.migrator),
+                ("telemetry", self.observatory),
+            ):
+                if one is not None:
+                    yield Part(title, one.stop)
+        yield Part("its values", self._forget)
         for backend in reversed(self.backends):
-            backend.close()
+            yield Part("the archive" if backend.remote else "the disk", backend.close)
         if self.remove_private is not None:
-            self.remove_private()
-        dismiss()
-        self.at_exit.detach()
+            yield Part("its directory", self.remove_private)
+        yield Part("its helpers", dismiss)
+        yield Part("the rest", self._be_over)
+
+    def _be_over(self) -> None:
         _engines.discard(self)
+        self.ending.over()
+
+    def _still_open(self, error: Exception) -> Exception:
+        count = len(self.hierarchy.unwritten())
+        still = f"{count} values are only in RAM, and the" if count else "The"
+        kind = TierFullError if isinstance(error, TierFullError) else StorageError
+        return kind(
+            f"{error}. {still} manager stays open, so that nothing is lost: make room (delete or "
+            "archive keys, or free the disk) and call cleanup() again, or cleanup(flush=False) to "
+            "end without what is not durable"
+        )
 
     def _forget(self) -> None:
         self.hierarchy.state = State.CLOSED
@@ -380,9 +457,17 @@ class Engine:
             self.hierarchy.mover.let_go(entry)
 
 
-def _abandon_soon(engine: Engine) -> None:
+def _for_want_of_room(error: Exception) -> bool:
+    """Return whether somebody can make room, and what failed will succeed."""
+    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return full or isinstance(error, TierFullError)
+
+
+def _forgotten(engine: Engine) -> None:
+    """End an engine whose manager is garbage; in any thread, in the middle of anything."""
     if engine.hierarchy.state in (State.OPEN, State.READ_ONLY):
-        Runner(engine.abandon, "end", daemon=False).start()
+        engine.ending.ask()
+        engine.ending.warn()
 
 
 def _after_fork() -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, Self
 
 from memories.backends.base import Problem
-from memories.config import check_tier, make_settings
+from memories.config import check_flag, check_tier, make_settings
 from memories.core.advise import Advice
 from memories.core.assembly import assemble
 from memories.core.configured import configured
@@ -57,6 +57,9 @@ class MemoryManager(Faces, Values):
             `"none"`.
         durability: `"relaxed"` (after a power cut the store is a prefix of its history, at most
             a second short) or `"full"` (nothing acknowledged is ever lost).
+        exit_flush_seconds: With a `storage_path`, for how long what is only in RAM is written down
+            where nobody has called `cleanup()`: at a normal exit of the interpreter, or when the
+            manager is garbage. 0 for not at all; SIGTERM, `os._exit` and kill never do it.
         write_through: Whether every store also writes a durable copy before it returns.
         on_full: `"raise"` a `TierFullError` when the last tier is full, or `"evict"`.
         migration: `MigrationSettings`, `False` for none, None for the defaults.
@@ -91,6 +94,7 @@ class MemoryManager(Faces, Values):
         eviction_policy: str | Mapping[str, str] = "auto",
         compression: Mapping[str, str] | None = None,
         durability: Literal["relaxed", "full"] = "relaxed",
+        exit_flush_seconds: float = 30.0,
         write_through: bool = False,
         on_full: Literal["raise", "evict"] = "raise",
         migration: MigrationSettings | Literal[False] | None = None,
@@ -112,6 +116,7 @@ class MemoryManager(Faces, Values):
             eviction_policy=eviction_policy,
             compression=compression,
             durability=durability,
+            exit_flush_seconds=exit_flush_seconds,
             write_through=write_through,
             on_full=on_full,
             prefetch=prefetch,
@@ -342,22 +347,38 @@ class MemoryManager(Faces, Values):
         """
         return self._engine.check(repair=repair, dry_run=dry_run, progress=progress)
 
-    def cleanup(self) -> None:
+    def cleanup(self, *, flush: bool = True) -> None:
         """Close the manager. Idempotent.
 
         With a `storage_path`, hot and warm values are written to cold first, so that opening it
-        again gives everything back; a private directory is removed.
+        again gives everything back; a private directory is removed. When this returns or raises,
+        every file, thread and connection has ended, unless it says that the manager stays open.
+        A `with` statement whose body raises keeps that exception, with a note of what went wrong
+        here.
+
+        Args:
+            flush: False gives up what is only in RAM.
 
         Raises:
-            TierFullError: what is only in RAM does not fit on disk; the manager stays open.
+            TierFullError: what is only in RAM does not fit on disk; the manager stays open. Make
+                room and call again, or give up with `flush=False`.
+            MemoriesError: something could not be saved; all has ended, and the message names it.
         """
-        self._engine.close()
+        self._engine.close(flush=check_flag("flush", flush))
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *exc_info: object) -> None:
-        self.cleanup()
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: object
+    ) -> None:
+        if error is None:
+            self.cleanup()
+            return
+        try:
+            self.cleanup()
+        except Exception as failure:
+            error.add_note(f"cleanup() after it: {type(failure).__name__}: {failure}")
 
     def __repr__(self) -> str:
         return self._engine.describe()

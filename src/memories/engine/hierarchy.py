@@ -7,7 +7,9 @@ asked before anything is written, and by reads only off the hit path.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
+from itertools import islice
 from typing import Any, NamedTuple
 
 import msgspec
@@ -31,6 +33,7 @@ from memories.errors import (
     CorruptDataError,
     InvalidOptionError,
     KeyNotFoundError,
+    MemoriesError,
     StorageError,
     TierFullError,
     about_key,
@@ -40,6 +43,7 @@ from memories.keys import INTERNAL
 from memories.parcel import Parcel
 
 MOMENT_SECONDS = 0.01
+NAMED_KEYS = 10  # In an error about many.
 READ_ATTEMPTS = 8  # A read is overtaken by a move at most this often before the fault is real.
 
 
@@ -244,19 +248,37 @@ class Hierarchy:
                 found.terms = terms
                 tier.victims.add(found, accessed=False)
 
-    def flush(self) -> None:
-        """Give every volatile version a durable copy.
+    def flush(self, until: float = math.inf) -> None:
+        """Give every volatile version a durable copy, until this second of the monotonic clock.
+
+        Goes on past those that cannot have one.
 
         Raises:
             TierFullError: not all of them fit; those written are durable, the others stay.
+            MemoriesError: some could not be written; it names them.
         """
         self.require_writable()
-        for key in list(self.catalog.entries):
-            with self.locks.hold(key):
-                # Looked up under the lock: it may have moved since, under another entry.
-                entry = self.catalog.entries.get(key)
-                if entry is not None and not entry.backed and key[0] != INTERNAL:
-                    self._back(entry)
+        failed: dict[str, Exception] = {}
+        full, too_large = None, math.inf  # Nothing of this size or more fits, and who said so.
+        for entry in list(self.catalog.entries.values()):
+            if self.clock.monotonic() >= until:
+                break
+            if full is not None and entry.size >= too_large and self._should_stay(entry):
+                failed[entry.key] = full
+                continue
+            try:
+                self._flush_key(entry.key)
+            except TierFullError as error:
+                full, too_large = error, min(too_large, entry.size)
+                failed[entry.key] = error
+            except Exception as error:
+                failed[entry.key] = error
+        if failed:
+            raise _not_written(failed)
+
+    def unwritten(self) -> list[str]:
+        """Return the keys whose versions are only in RAM, but for those that may be dropped."""
+        return [e.key for e in list(self.catalog.entries.values()) if self._should_stay(e)]
 
     def forget_archived(self, key: str) -> bool:
         """Let go of the archived copy of `key`, which is lost; return whether another is left.
@@ -371,6 +393,17 @@ class Hierarchy:
                 return self.tiers[name]
         return self.tiers[TierName.COLD]
 
+    def _should_stay(self, entry: Entry) -> bool:
+        """Return whether a version is only in RAM, and neither ours nor one that may be dropped."""
+        return not (entry.backed or entry.key[0] == INTERNAL or self.mover.droppable(entry))
+
+    def _flush_key(self, key: str) -> None:
+        with self.locks.hold(key):
+            # Looked up under the lock: it may have moved since, under another entry.
+            entry = self.catalog.entries.get(key)
+            if entry is not None and not entry.backed and key[0] != INTERNAL:
+                self._back(entry)
+
     def _back(self, entry: Entry) -> None:
         version = version_of(entry)
         parcel = self.tiers[entry.tier].load(entry)
@@ -456,3 +489,19 @@ class Hierarchy:
                 f"{found.key[:200]!r} may not lie in {target}: its min_tier is "
                 f"{found.terms.min_tier or 'hot'}, its max_tier {found.terms.max_tier or 'glacier'}"
             )
+
+
+def _not_written(failed: dict[str, Exception]) -> Exception:
+    """Return one error that names the keys that `flush` could not write."""
+    errors = list(failed.values())
+    first = next((error for error in errors if isinstance(error, TierFullError)), errors[0])
+    if len(failed) == 1:
+        return first
+    names = ", ".join(repr(key[:80]) for key in islice(failed, NAMED_KEYS))
+    more = f" and {len(failed) - NAMED_KEYS} more" if len(failed) > NAMED_KEYS else ""
+    kind = type(first) if isinstance(first, MemoriesError) else StorageError
+    one = kind(f"{len(failed)} values could not be written ({names}{more}), the first as {first}")
+    one.__cause__ = first
+    if isinstance(one, OSError) and isinstance(first, OSError):
+        one.errno = first.errno
+    return one

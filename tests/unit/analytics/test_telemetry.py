@@ -188,4 +188,4 @@ def test_a_directory_that_went_away_is_not_made_again(tmp_path: Path) -> None:
     shutil.rmtree(path)
     assert not manager._engine.observatory._keep()
     assert not path.exists()
-    manager._engine.abandon()
+    manager.cleanup(flush=False)

@@ -59,7 +59,7 @@ class WriterLock:
         os.close(descriptor)
 
     def release(self) -> None:
-        """Let another writer in."""
+        """Let another writer in. Idempotent."""
         for descriptor in (self._descriptor, self._home.descriptor):
             if descriptor >= 0:
                 fcntl.flock(descriptor, fcntl.LOCK_UN)

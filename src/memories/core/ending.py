@@ -1,0 +1,257 @@
+"""Managers that nobody has closed: forgotten ones, and those that are open at the exit.
+
+Not the end itself, which is the engine's. The one idea: who ends unasked is given a thread of its
+own and a time, and what was not done in that time is said in one line. For garbage collection may
+come in the middle of anything, and neither a disk nor a bucket that hangs may keep a process.
+
+At the interpreter's exit no thread can be begun any more, so that one is there beforehand: it waits
+as long as any manager is open, and begins or does what is asked of it.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import warnings
+import weakref
+from collections.abc import Sequence
+from queue import SimpleQueue
+from typing import Protocol
+
+from memories.clock import SystemClock
+from memories.logs import logger
+from memories.periodic import STOP_SECONDS, Ended, Runner
+
+END_SECONDS = 8.0  # At the exit, for everything but writing values down: ten with what is around.
+LAST_WRITE_SECONDS = 2.0  # Longer than that nobody waits for a write that time has overtaken.
+NAMED_KEYS = 5
+
+
+class Mortal(Protocol):
+    """What ends."""
+
+    @property
+    def title(self) -> str:
+        """What it is, in words."""
+
+    @property
+    def stage(self) -> str:
+        """What it is ending just now, in words."""
+
+    @property
+    def kept(self) -> bool:
+        """Whether what is only in RAM is to stay."""
+
+    @property
+    def flush_seconds(self) -> float:
+        """For how long that may be written down."""
+
+    def unwritten(self) -> list[str]:
+        """Return the keys whose values are only in RAM, and should not be."""
+
+    def write_down(self, seconds: float) -> None:
+        """Write them, for as long as that."""
+
+    def end(self) -> None:
+        """End every part, and call `over`."""
+
+
+class Ending:
+    """The end of one manager that comes unasked, once."""
+
+    def __init__(self, mortal: Mortal) -> None:
+        self._mortal = mortal
+        self._kept = False  # As it was when the end was asked for, which changes it.
+        self._seconds = 0.0
+        self._asked = self._warned = self._named = False
+        self._written, self._ended = Ended(), Ended()
+        # Finalizers run youngest first, so this one comes before that of a private directory.
+        self._at_exit = weakref.finalize(_alive, _end_all)
+        _alive.add(self)
+        _attendant.come()
+
+    def ask(self) -> None:
+        """Have it end soon; from any thread, also from a destructor."""
+        if not self._asked:
+            self._asked, self._kept = True, self._mortal.kept
+            self._seconds = self._mortal.flush_seconds if self._kept else 0.0
+            _attendant.asked.put(self)
+
+    @property
+    def seconds(self) -> float:
+        """Return for how long values may be written down."""
+        return self._seconds
+
+    def warn(self) -> None:
+        """Say that nobody has closed a manager whose values were to stay."""
+        if self._kept and not self._warned:
+            self._warned = True
+            warnings.warn(
+                f"{self._mortal.title} was not closed: call cleanup(), or use it in a `with` "
+                "statement",
+                ResourceWarning,
+                stacklevel=2,
+            )
+
+    def over(self) -> None:
+        """Learn that it has ended."""
+        self.forget()
+        if not _alive:
+            _attendant.leave()
+        self._ended.set()
+
+    def forget(self) -> None:
+        """Concern oneself with it no more: it has ended, or it is the parent process's."""
+        self._at_exit.detach()
+        _alive.discard(self)
+
+    def run(self) -> None:
+        """Write what is to stay, then end."""
+        mortal = self._mortal
+        if self._seconds:
+            reason = _TOO_LONG
+            try:
+                mortal.write_down(self._seconds)
+            except Exception as error:
+                reason = str(error)
+            self._name_unwritten(reason)
+        self._written.set()
+        try:
+            mortal.end()
+        except Exception as error:
+            logger.warning("%s did not end well: %s", mortal.title, error)
+        self._ended.set()
+
+    def wait_written(self, until: float) -> None:
+        """Wait until what is to stay is written."""
+        if self._seconds and not self._written.wait(max(0.0, until - _monotonic())):
+            self._name_unwritten(_TOO_LONG)
+            if not self._mortal.unwritten():
+                _say(
+                    f"{self._mortal.title} was still copying a restored snapshot after "
+                    "exit_flush_seconds: it holds what it held before that"
+                )
+            self._ended.set()  # As far as anybody waits for it.
+
+    def wait_ended(self, until: float) -> None:
+        """Wait for the end."""
+        mortal = self._mortal
+        if not self._ended.wait(max(0.0, until - _monotonic())):
+            _say(
+                f"{mortal.title} did not end in time at the interpreter's exit, waiting for "
+                f"{mortal.stage}; what is durable stays so, and its next manager goes on"
+            )
+
+    def _name_unwritten(self, reason: str) -> None:
+        keys = self._mortal.unwritten()
+        if keys and not self._named:
+            self._named = True
+            _say(
+                f"{_count(keys)} of {self._mortal.title} were only in RAM and are lost, for "
+                f"{reason}: {_names(keys)}"
+            )
+
+
+class _Attendant:
+    """The thread that begins what is asked, or does it where no thread can be begun.
+
+    It takes no lock, which an interrupt could leave taken: two of it do no harm.
+    """
+
+    def __init__(self) -> None:
+        self.asked: SimpleQueue[Ending | None] = SimpleQueue()  # None: look whether to go.
+        self._thread: threading.Thread | None = None
+
+    def come(self) -> None:
+        """Be there; whoever needs it is alive before that."""
+        if self._thread is None or not self._thread.is_alive():
+            thread = Runner(self._attend, "attendant")
+            thread.start()
+            self._thread = thread
+
+    def leave(self) -> None:
+        """Go, unless somebody has come to life."""
+        thread = self._thread
+        self.asked.put(None)
+        if thread not in (None, threading.current_thread()) and not _alive:
+            thread.join(STOP_SECONDS)
+
+    def _attend(self) -> None:
+        while True:
+            ending = self.asked.get()
+            if ending is not None:
+                try:
+                    Runner(ending.run, "end").start()
+                except (RuntimeError, MemoryError):  # There can be none at the exit.
+                    ending.run()
+                del ending
+            elif self._may_go():
+                self.asked.put(None)  # For another one.
+                return
+
+    def _may_go(self) -> bool:
+        """Return whether nobody is alive, also after it was said that nobody is here."""
+        if not _alive:
+            self._thread = None
+            if not _alive:
+                return True
+            self._thread = threading.current_thread()
+        return False
+
+
+class _Alive(set[Ending]):
+    """Those that have not ended. A class of its own, to be referred to weakly."""
+
+
+_TOO_LONG = "writing them takes longer than exit_flush_seconds"
+_monotonic = SystemClock().monotonic
+_alive = _Alive()
+_attendant = _Attendant()
+
+
+def _end_all() -> None:
+    """Let every manager end, for the interpreter does."""
+    endings = list(_alive)
+    if not endings:
+        return
+    for ending in endings:
+        ending.ask()
+    began = _monotonic()
+    try:
+        until = began + max(ending.seconds for ending in endings) + LAST_WRITE_SECONDS
+        for ending in endings:
+            ending.wait_written(until)
+        until = _monotonic() + END_SECONDS
+        for ending in endings:
+            ending.wait_ended(until)
+    except KeyboardInterrupt:
+        for ending in endings:
+            ending._name_unwritten("the interpreter's exit was interrupted")
+    for ending in endings:
+        ending.warn()
+
+
+def _after_fork() -> None:
+    """In a forked child, where no manager ends: those that there are belong to the parent."""
+    global _attendant
+    _attendant = _Attendant()
+
+
+def _say(line: str) -> None:
+    """Write a line to where errors go: nobody is left to catch one."""
+    if sys.stderr is not None:
+        sys.stderr.write(f"memories: {line}\n")
+        sys.stderr.flush()
+
+
+def _count(keys: Sequence[str]) -> str:
+    return "1 value" if len(keys) == 1 else f"{len(keys)} values"
+
+
+def _names(keys: Sequence[str]) -> str:
+    more = f" and {len(keys) - NAMED_KEYS} more" if len(keys) > NAMED_KEYS else ""
+    return ", ".join(repr(key[:80]) for key in keys[:NAMED_KEYS]) + more
+
+
+os.register_at_fork(after_in_child=_after_fork)

@@ -1,0 +1,244 @@
+"""Promise 6, the normal end: a named store keeps what is in RAM, and says what it cannot keep.
+
+Every program here is a process of its own, for there is no other interpreter's exit.
+"""
+
+from __future__ import annotations
+
+import gc
+import subprocess
+import sys
+import threading
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.servers import seaweed
+from tests.servers.fixtures import s3, s3_proxy, s3_url  # noqa: F401
+from tests.servers.proxy import Fault, MisbehavingProxy
+
+from memories import InvalidOptionError, MemoryManager
+
+START = """
+import os, signal, sys, time
+import numpy as np
+from memories import MemoryManager
+manager = MemoryManager(1, 1, 1, storage_path=sys.argv[1], migration=False)
+manager.store("cold", 0, "cold")
+manager.store("a", 1, "hot")
+manager["b"] = np.arange(300_000)
+"""
+QUIET = (0, "", "")
+
+
+def run(script: str, *arguments: object, flags: tuple[str, ...] = ()) -> Any:
+    """Run a program and return its exit status, and what it wrote."""
+    command = [sys.executable, *flags, "-c", script, *map(str, arguments)]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    return ended.returncode, ended.stdout, ended.stderr
+
+
+def kept(store: Path) -> list[str]:
+    """Return the keys that a store holds."""
+    with MemoryManager(1, 1, 1, storage_path=store, migration=False) as manager:
+        return list(manager)
+
+
+@pytest.mark.parametrize(
+    ("end", "status"),
+    [
+        ("", 0),
+        ("sys.exit(3)", 3),
+        ("1 / 0", 1),
+        ("raise KeyboardInterrupt", None),
+        ("signal.signal(signal.SIGTERM, lambda *_: sys.exit(4)); signal.raise_signal(15)", 4),
+        ("del manager", 0),
+        ("manager.me = manager; del manager", 0),
+        ("import atexit; atexit.register(manager.store, 'late', 1)", 0),
+    ],
+)
+def test_a_normal_end_keeps_what_is_in_ram(tmp_path: Path, end: str, status: int | None) -> None:
+    """However a program comes to its end by itself, or the manager to its own before that."""
+    found, out, err = run(START + end, tmp_path)
+    assert ("", status) == (out, found if status is not None else None)
+    assert "memories" not in err
+    assert {"a", "b", "cold"} <= set(kept(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "end",
+    ["os._exit(0)", "os.kill(os.getpid(), signal.SIGKILL)", "signal.raise_signal(signal.SIGTERM)"],
+)
+def test_an_end_that_asks_nobody_keeps_what_is_durable(tmp_path: Path, end: str) -> None:
+    """What never reaches the interpreter's exit is a kill: RAM is gone, and nothing is older."""
+    _, out, err = run(START + 'manager.store("cold", 1, "cold")\n' + end, tmp_path)
+    assert ("", "") == (out, err)
+    assert ["cold"] == kept(tmp_path)
+
+
+def test_a_manager_that_a_function_forgets_is_kept(tmp_path: Path) -> None:
+    """Most are local variables: they are garbage long before the interpreter ends."""
+    script = """
+import sys
+from memories import MemoryManager
+def main():
+    manager = MemoryManager(1, 1, 1, storage_path=sys.argv[1])
+    manager["a"] = 1
+main()
+"""
+    assert QUIET == run(script, tmp_path)
+    assert ["a"] == kept(tmp_path)
+
+
+def test_whoever_listens_is_told_that_cleanup_was_missing(tmp_path: Path) -> None:
+    """One warning for each manager with a name, at the exit or when it becomes garbage."""
+    flags = ("-W", "always::ResourceWarning")
+    for number, end in enumerate(("", "del manager")):
+        _, _, err = run(START + end, tmp_path / str(number), flags=flags)
+        assert 1 == err.count("ResourceWarning: the store in "), err
+        assert "call cleanup()" in err
+    quiet = START.replace("storage_path=sys.argv[1], ", "")
+    assert QUIET == run(quiet, tmp_path, flags=flags)
+    assert QUIET == run(START + "manager.cleanup()", tmp_path / "closed", flags=flags)
+    assert QUIET == run(START + "manager.cleanup(flush=False)", tmp_path / "closed", flags=flags)
+
+
+def test_nothing_is_written_where_that_was_not_wanted(tmp_path: Path) -> None:
+    """`exit_flush_seconds=0` is how it was: an exit without `cleanup()` is like a kill."""
+    script = START.replace("migration=False", "migration=False, exit_flush_seconds=0")
+    assert QUIET == run(script, tmp_path)
+    assert ["cold"] == kept(tmp_path)
+    for wrong in (-1, float("inf"), float("nan"), "30", True, None):
+        with pytest.raises(InvalidOptionError, match="exit_flush_seconds"):
+            MemoryManager(exit_flush_seconds=wrong)  # type: ignore[arg-type]
+
+
+SLOW = """
+from memories.backends.disk.files import Files
+def slowly(write):
+    def slow(self, descriptor, data):
+        time.sleep(float(sys.argv[2]))
+        return write(self, descriptor, data)
+    return slow
+Files.write, Files.writev = slowly(Files.write), slowly(Files.writev)
+for number in range(20):
+    manager[f"n{number}"] = np.arange(300_000)
+"""
+
+
+@pytest.mark.parametrize("pause", [0.2, 60])
+def test_what_a_slow_disk_cannot_take_in_time_is_named(tmp_path: Path, pause: float) -> None:
+    """In one line, within its time: also when the very first write never returns."""
+    script = START.replace("migration=False", "migration=False, exit_flush_seconds=1")
+    began = time.monotonic()
+    status, out, err = run(script + SLOW, tmp_path, pause)
+    assert (0, "") == (status, out)
+    assert time.monotonic() - began < 20
+    assert 1 == err.count("were only in RAM and are lost"), err
+    assert "'n1'" in err or "'n19'" in err or "more" in err
+    here = kept(tmp_path)
+    assert "cold" in here
+    assert len(here) < 22
+
+
+def test_what_does_not_fit_is_named(tmp_path: Path) -> None:
+    """A full disk loses nothing silently, and what fits is there."""
+    script = """
+import sys, numpy as np
+from memories import MemoryManager
+manager = MemoryManager("100 MB", "100 MB", "20 MB", storage_path=sys.argv[1], migration=False)
+manager["small"] = 1
+manager["large"] = np.random.default_rng(1).random(4_000_000)
+manager["last"] = 2
+"""
+    status, out, err = run(script, tmp_path)
+    assert (0, "", 1) == (status, out, err.count("\n")), err
+    assert err.startswith("memories: 1 value of the store in ")
+    assert "'large'" in err
+    assert ["last", "small"] == kept(tmp_path)
+
+
+@pytest.mark.server
+def test_a_bucket_that_hangs_does_not_keep_the_interpreter(
+    s3: seaweed.SeaweedServer,  # noqa: F811
+    s3_proxy: MisbehavingProxy,  # noqa: F811
+    s3_url: str,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    """At most ten seconds, one line, and what was archived is there when it answers again."""
+    script = """
+import sys, time
+from memories import MemoryManager
+options = eval(sys.argv[3])
+manager = MemoryManager(
+    1, 1, 1, True, storage_path=sys.argv[1], glacier_url=sys.argv[2], storage_options=options
+)
+manager.store("archived", 1, "glacier")
+manager["a"] = 1
+print("go", flush=True)
+sys.stdin.readline()
+"""
+    options = s3.storage_options(s3_proxy.endpoint)
+    child = subprocess.Popen(
+        [sys.executable, "-c", script, str(tmp_path / "s"), s3_url, repr(options)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert child.stdout is not None
+    assert "go\n" == child.stdout.readline()
+    s3_proxy.fault = lambda request: Fault(hang=True)
+    began = time.monotonic()
+    _, err = child.communicate("\n", timeout=60)
+    assert time.monotonic() - began < 11
+    assert (0, 1) == (child.returncode, err.count("\n")), err
+    assert "waiting for the archive" in err
+    with MemoryManager(
+        1, 1, 1, True, storage_path=tmp_path / "s", glacier_url=s3_url,
+        storage_options=s3.storage_options(),
+    ) as manager:  # fmt: skip
+        assert (1, 1) == (manager["archived"], manager["a"])
+
+
+def test_a_forgotten_manager_whose_directory_is_gone_ends_in_one_line(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """No traceback from a thread that nobody knows of."""
+    store = tmp_path / "store"
+    manager = MemoryManager(1, 1, 1, storage_path=store)
+    manager["a"] = 1
+    manager.store("b", 2, "cold")
+    for path in sorted(store.rglob("*"), reverse=True):
+        path.rmdir() if path.is_dir() else path.unlink()
+    with warnings.catch_warnings(record=True):
+        warnings.simplefilter("always")
+        del manager
+        gc.collect()
+    _wait_for_ends()
+    err = capfd.readouterr().err
+    assert "Traceback" not in err
+    assert 1 >= err.count("\n"), err
+
+
+def _wait_for_ends() -> None:
+    give_up = time.monotonic() + 30
+    while any(thread.name == "memories-attendant" for thread in threading.enumerate()):
+        assert time.monotonic() < give_up
+        time.sleep(0.01)
+
+
+def test_a_forked_child_that_exits_writes_nothing(tmp_path: Path) -> None:
+    """The store is its parent's, who goes on and keeps what it has."""
+    script = (
+        START
+        + """
+pid = os.fork()
+if pid == 0:
+    sys.exit(5)
+_, status = os.waitpid(pid, 0)
+manager["c"] = os.waitstatus_to_exitcode(status)
+"""
+    )
+    status, out, err = run(script, tmp_path, flags=("-W", "ignore"))
+    assert (0, "", "") == (status, out, err)
+    assert ["a", "b", "c", "cold"] == kept(tmp_path)
