@@ -191,7 +191,7 @@ class _Assembly:
             device=self.device,
         )
         if self.archive is not None:
-            engine.ends_before(self.archive.stop)
+            engine.ends_before(self.archive.stop, "the archive's return")
             self.archive.attach(hierarchy)
         return engine
 
