@@ -6,12 +6,12 @@ What is lost is named, by key where anything still knows the key, and never pass
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from tests.servers.fixtures import every_warning  # noqa: F401
 
 from memories import CorruptDataError, KeyNotFoundError, MemoryManager
 from memories.cli.app import app
@@ -62,15 +62,16 @@ def readable(reader: MemoryManager) -> list[str]:
 
 
 def test_deleted_objects_are_named_by_key_on_a_fresh_machine(
-    root: Path, caplog: pytest.LogCaptureFixture
+    root: Path,
+    every_warning: pytest.LogCaptureFixture,  # noqa: F811
 ) -> None:
     """Three of five came back, and nobody said a word of the others."""
     first, _, third = objects(root)[:3]
     first.unlink()
     third.unlink()
     with manager(root, "fresh") as fresh:
-        assert "2 values are missing" in caplog.text
-        assert "'k0', 'k2'" in caplog.text
+        assert "2 values are missing" in every_warning.text
+        assert "'k0', 'k2'" in every_warning.text
         for key in ("k0", "k2"):
             with pytest.raises(CorruptDataError, match=f"'{key}' .* there is none"):
                 fresh.retrieve(key)
@@ -89,7 +90,8 @@ def test_deleted_objects_are_named_by_key_on_a_fresh_machine(
 
 
 def test_an_object_that_says_nothing_any_more_does_not_stop_the_adoption(
-    root: Path, caplog: pytest.LogCaptureFixture
+    root: Path,
+    every_warning: pytest.LogCaptureFixture,  # noqa: F811
 ) -> None:
     """Which keys it held is unknown, so that a key that is nowhere is not called absent."""
     forget_sums(root)
@@ -97,7 +99,7 @@ def test_an_object_that_says_nothing_any_more_does_not_stop_the_adoption(
     flip(damaged, -10)
     name = damaged.name
     with manager(root, "fresh") as fresh:
-        assert name in caplog.text
+        assert name in every_warning.text
         assert ["k0", "k1", "k2", "k4"] == readable(fresh)
         with pytest.raises(CorruptDataError, match=f"'k3' .* may have been in .*{name}"):
             fresh.retrieve("k3")
@@ -197,8 +199,3 @@ def test_reclaiming_leaves_nothing_that_looks_lost(root: Path) -> None:
     with manager(root, "fresh") as fresh:
         assert ["k3", "k4"] == sorted(fresh)
         assert [] == fresh.check()
-
-
-@pytest.fixture(autouse=True)
-def listening(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.WARNING)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
 from collections.abc import Iterator
 
@@ -16,6 +17,16 @@ def s3() -> seaweed.SeaweedServer:
     if reason := seaweed.missing():
         pytest.skip(reason)
     return seaweed.shared()
+
+
+@pytest.fixture
+def every_warning(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> pytest.LogCaptureFixture:
+    """All that is logged, however often it was logged by other tests of this minute."""
+    monkeypatch.setattr(logging.getLogger("memories"), "filters", [])
+    caplog.set_level(logging.WARNING)
+    return caplog
 
 
 @pytest.fixture

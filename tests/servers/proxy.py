@@ -24,20 +24,29 @@ class Fault:
     delay_seconds: float = 0.0  # Then it goes on as usual.
     status: int | None = None  # Answer this, and ask nobody.
     code: str = "InternalError"
+    text: str = ""  # The body of that answer, instead of an error of this code.
     reset: bool = False  # Cut the connection before any answer.
     lose_answer: bool = False  # Let the server do it, then cut the connection.
     truncate: int | None = None  # Cut after so many bytes of the answer.
     flip: int | None = None  # Change a bit of this byte of the answer's body, or of its last.
     hang: bool = False  # Say nothing, for ever.
+    strip: bytes = b""  # Forget the headers whose names begin so, in lower case.
 
 
 @dataclass
 class Request:
-    """The first line of a request."""
+    """The first line of a request, and its headers."""
 
     method: str
     path: str
     number: int
+    head: bytes = field(default=b"", repr=False)
+
+    @property
+    def conditional(self) -> bool:
+        """Return whether it is to be done under a condition only."""
+        head = self.head.lower()
+        return b"\r\nif-match:" in head or b"\r\nif-none-match:" in head
 
 
 Chooser = Callable[[Request], "Fault | None"]
@@ -99,7 +108,7 @@ class MisbehavingProxy:
         if not head:
             return False
         method, path = head.split(b" ", 2)[:2]
-        request = Request(method.decode(), path.decode(), len(self.requests))
+        request = Request(method.decode(), path.decode(), len(self.requests), head)
         self.requests.append(request)
         fault = self.fault(request) or Fault()
         body = stream.read(_length(head))
@@ -111,12 +120,16 @@ class MisbehavingProxy:
             _reset(client)
             return False
         if fault.status is not None:
-            text = f"<?xml version='1.0'?><Error><Code>{fault.code}</Code></Error>".encode()
+            error = f"<?xml version='1.0'?><Error><Code>{fault.code}</Code></Error>"
+            text = (fault.text or error).encode()
             client.sendall(
                 f"HTTP/1.1 {fault.status} Fault\r\ncontent-length: {len(text)}\r\n\r\n".encode()
                 + (b"" if request.method == "HEAD" else text)
             )
             return True
+        if fault.strip:
+            lines = head.split(b"\r\n")
+            head = b"\r\n".join(one for one in lines if not one.lower().startswith(fault.strip))
         return self._forward(client, head, body, request, fault)
 
     def _forward(

@@ -9,6 +9,7 @@ import atexit
 import contextlib
 import functools
 import importlib.util
+import os
 import socket
 import subprocess
 import sys
@@ -17,16 +18,24 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 BUCKET = "test-bucket"
+KEYS = ("AKIATESTTESTTESTTEST", "T0psecretT0psecret")
 _START_SECONDS = 30.0
 
 
 class SeaweedServer:
-    """One server process; `endpoint` is its S3 address."""
+    """One server process; `endpoint` is its S3 address. With `keys` it takes only these."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, keys: tuple[str, str] | None = None) -> None:
+        self._keys = keys
+        environment = dict(os.environ)
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            environment.pop(name, None)
+        if keys is not None:
+            environment["AWS_ACCESS_KEY_ID"], environment["AWS_SECRET_ACCESS_KEY"] = keys
         self._log = (root / "weed.log").open("wb")
         master, volume, filer, s3, admin, grpc = free_ports(6)
         self.port = s3
@@ -41,7 +50,12 @@ class SeaweedServer:
             "-s3.port.iceberg=0", "-s3.port.lance=0",
         ]  # fmt: skip
         self._process = subprocess.Popen(
-            command, cwd=root, stdin=subprocess.DEVNULL, stdout=self._log, stderr=self._log
+            command,
+            cwd=root,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=self._log,
+            stderr=self._log,
         )
 
     def storage_options(self, endpoint: str | None = None) -> dict[str, object]:
@@ -73,6 +87,8 @@ class SeaweedServer:
         self._log.close()
 
     def _answers(self) -> bool:
+        if self._keys is not None:
+            return self._answers_keys(*self._keys)
         probe = urllib.request.Request(f"{self.endpoint}/{BUCKET}/probe", b"x", method="PUT")
         try:
             with urllib.request.urlopen(probe, timeout=2) as answer:
@@ -80,12 +96,27 @@ class SeaweedServer:
         except (urllib.error.URLError, OSError):
             return False
 
+    def _answers_keys(self, identity: str, secret: str) -> bool:
+        from obstore.exceptions import BaseError
+        from obstore.store import S3Store
+
+        store = S3Store(
+            BUCKET, endpoint=self.endpoint, region="us-east-1", access_key_id=identity,
+            secret_access_key=secret, client_options={"allow_http": True},
+            retry_config={"max_retries": 0, "retry_timeout": timedelta(seconds=0)},
+        )  # fmt: skip
+        try:
+            store.put("probe", b"x")
+        except BaseError:
+            return False
+        return True
+
 
 @contextlib.contextmanager
-def running() -> Iterator[SeaweedServer]:
+def running(keys: tuple[str, str] | None = None) -> Iterator[SeaweedServer]:
     """Run a server for as long as the block lasts."""
     with tempfile.TemporaryDirectory(prefix="seaweed-", ignore_cleanup_errors=True) as root:
-        server = SeaweedServer(Path(root))
+        server = SeaweedServer(Path(root), keys)
         try:
             server.wait()
             yield server
@@ -99,6 +130,14 @@ def shared() -> SeaweedServer:
     stack = contextlib.ExitStack()
     atexit.register(stack.close)
     return stack.enter_context(running())
+
+
+@functools.cache
+def shared_with_keys() -> SeaweedServer:
+    """Return the one server of this test run that verifies signatures."""
+    stack = contextlib.ExitStack()
+    atexit.register(stack.close)
+    return stack.enter_context(running(KEYS))
 
 
 def missing() -> str | None:

@@ -114,6 +114,8 @@ class Archive:
 
     def _warn(self) -> None:
         damage, missing = self.bucket.damage, self.bucket.missing
+        for note in self.bucket.notes:
+            logger.warning(note, self.bucket.url)
         for one in damage[:_NAMED]:
             logger.warning(
                 "the archive object %s of %s cannot be read, everything else was adopted: %s "

@@ -42,6 +42,7 @@ from memories.errors import (
     ClosedError,
     ForkedError,
     MemoriesError,
+    RefusedError,
     StorageError,
     StoreLockedError,
     UnavailableError,
@@ -53,6 +54,20 @@ from memories.units import format_size
 GRACE_SECONDS = 7 * 86400
 SMALL_BYTES = 256 * 1024
 PACK_BYTES = 8 * 1024 * 1024
+_UNTRIED, _HONOURED, _IGNORED = range(3)  # What is known of its conditional writes.
+_TWO_WRITERS = (
+    "the archive %s ignores If-None-Match, by which two writers are kept apart: see to it yourself "
+    "that only one store writes there at a time"
+)
+_MAY_NOT_DELETE = (
+    "the archive %s may not be deleted from with these credentials: what was overwritten or "
+    "removed stays there and is billed, until somebody opens it who may"
+)
+_PARTS = (
+    "the archive %s may hold parts of an upload that was killed, which are billed and cannot be "
+    "listed from here: set a lifecycle rule that aborts incomplete multipart uploads, or install "
+    "boto3"
+)
 
 
 class BucketBackend(Backend):
@@ -117,6 +132,7 @@ class BucketBackend(Backend):
         self._flush_seconds = flush_seconds
         self._read_only = read_only
         self.adopted = read_only  # Whether the map was read from the bucket at this opening.
+        self.notes: list[str] = []  # What its user should know of the bucket, %s for its URL.
         self.missing: list[str] = []  # Keys whose objects the bucket did not hold then.
         self.damage: list[Damage] = []  # Objects that could not be read then, or in a check since.
         self._durable = directory is not None and not read_only
@@ -334,11 +350,12 @@ class BucketBackend(Backend):
         oldest = self._shipper.staged_since()
         if oldest is not None and self._wall() - oldest >= self._flush_seconds:
             self._shipper.flush()
-        self._shipper.recover()
+        self._recover()
         if self._reclaimer.is_due():
             with self._maintaining:
-                self._reclaimer.write_manifests()
-                self._reclaimer.reclaim(self._grace_seconds)
+                self._reclaimer.write_manifests(replace=_MAY_NOT_DELETE not in self.notes)
+                if _MAY_NOT_DELETE not in self.notes:
+                    self._reclaimer.reclaim(self._grace_seconds)
 
     def refresh(self) -> bool:
         """Read what was added to the bucket, for a read-only backend; return whether there was."""
@@ -380,7 +397,7 @@ class BucketBackend(Backend):
             if not self._read_only and self.away is None:
                 self._writer.ensure()
                 self._shipper.flush()
-                self._reclaimer.write_manifests()
+                self._reclaimer.write_manifests(replace=_MAY_NOT_DELETE not in self.notes)
                 self._writer.release()
             elif not self._read_only and self._shipper.staged_since() is not None:
                 self._link.require()
@@ -392,6 +409,7 @@ class BucketBackend(Backend):
         if self._read_only:
             self._adopt()
             return
+        self._probe()
         wrote = self._state.number("epoch") > 0 and self._state.number("physical") > 0
         before = self._writer.acquire(takeover=takeover, wrote=wrote)
         try:
@@ -420,8 +438,10 @@ class BucketBackend(Backend):
                 state.set("epoch", lease.epoch)
             if before is not None and before.epoch != lease.epoch:
                 self._writer.begin_epoch(number("sequence") + 1)
-        self._shipper.disown()
-        self._shipper.recover()
+        began = self._shipper.disown()
+        if self.adopted or began:
+            self._abort_uploads(None if self.adopted else began)
+        self._recover()
         self.damage = found_damage(self._state)
 
     def _adopt(self) -> None:
@@ -437,6 +457,40 @@ class BucketBackend(Backend):
                 raise
             note_damage(self._state, LOCK_NAME, str(error))
             return {}
+
+    def _probe(self) -> None:
+        """Find out, once for a store, whether the bucket keeps two writers apart."""
+        found, undeletable = self._state.number("conditions"), self._state.number("undeletable")
+        if found == _UNTRIED or undeletable:
+            if found == _UNTRIED:
+                found = _HONOURED if self._store.honours_conditions() else _IGNORED
+            try:
+                self._store.forget_probe()
+                undeletable = False
+            except RefusedError:
+                self._note(_MAY_NOT_DELETE)
+                undeletable = True
+            with self._state.transaction() as state:
+                state.set("conditions", found)
+                state.set("undeletable", undeletable)
+        if found == _IGNORED:
+            self._writer.unconditional = True
+            self._note(_TWO_WRITERS)
+
+    def _recover(self) -> None:
+        """Delete what failed uploads have left, if that is allowed."""
+        try:
+            self._shipper.recover()
+        except RefusedError:
+            self._note(_MAY_NOT_DELETE)
+
+    def _abort_uploads(self, names: list[str] | None) -> None:
+        if self._store.abandoned_uploads(names) is None and names is not None:
+            self._note(_PARTS)
+
+    def _note(self, note: str) -> None:
+        if note not in self.notes:
+            self.notes.append(note)
 
     def _report(self, key: str) -> Callable[[int, int], None] | None:
         return None if self._progress is None else partial(self._progress, key)

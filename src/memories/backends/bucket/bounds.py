@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 from memories.backends.bucket.objectstore import Buffer, ObjectStore, Sending, Stat
 
@@ -61,6 +61,18 @@ class BoundedStore(ObjectStore):
         """List."""
         with self._slots:
             return iter(list(self._inner.list(prefix)))
+
+    def honours_conditions(self) -> bool:
+        """Ask the other store."""
+        return self._inner.honours_conditions()
+
+    def forget_probe(self) -> None:
+        """Tell the other store."""
+        self._inner.forget_probe()
+
+    def abandoned_uploads(self, names: Collection[str] | None) -> Sequence[str] | None:
+        """Tell the other store."""
+        return self._inner.abandoned_uploads(names)
 
     def restore(self, name: str, days: int) -> None:
         """Ask the other store to restore an object."""

@@ -6,15 +6,23 @@ One request is sent once; patience is `retry.py`'s, so that it is the same for e
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
 
-from memories.backends.bucket.answers import Answers
-from memories.backends.bucket.objectstore import Absent, Buffer, ObjectStore, Sending, Stat
+from memories.backends.bucket.address import address_of
+from memories.backends.bucket.answers import Answers, is_panic
+from memories.backends.bucket.objectstore import (
+    Absent,
+    Buffer,
+    Conflict,
+    ObjectStore,
+    Sending,
+    Stat,
+)
 from memories.backends.bucket.options import client_options, split_options
 from memories.backends.bucket.restore import request_restore
+from memories.backends.bucket.uploads import Uploads
 from memories.errors import InvalidOptionError
 from memories.optional import require
 
@@ -23,6 +31,8 @@ T = TypeVar("T")
 _SINGLE_BYTES = 32 * 1024 * 1024  # Up to here one request, which needs one piece of memory.
 _PART_BYTES = 16 * 1024 * 1024
 _PARTS_AT_ONCE = 8
+_PROBE = "lock/probe"
+_S3 = {"s3", "s3a"}
 
 
 class CloudStore(ObjectStore):
@@ -31,19 +41,22 @@ class CloudStore(ObjectStore):
     def __init__(self, url: str, fixed_prefix: str, storage_options: Mapping[str, Any]) -> None:
         obstore = require("obstore", extra="glacier")
         require("obstore.store", extra="glacier")
-        parts = urlsplit(url)
-        if parts.username or parts.password or parts.query:
+        address = address_of(url)
+        if address.private:
             raise InvalidOptionError(
                 "glacier_url holds credentials or a query: give them by storage_options instead."
             )
-        scheme = {"gcs": "gs"}.get(parts.scheme, parts.scheme)
-        self.url = f"{parts.scheme}://{parts.netloc}{parts.path}".rstrip("/")
+        scheme = {"gcs": "gs"}.get(address.scheme, address.scheme)
+        self.url = str(address)
         config, client, provider = split_options(scheme, storage_options)
         self._answers = Answers(self.url, [*config.values(), *client.values()])
         self._obstore = obstore
         self._options = dict(storage_options)
         self._fixed_prefix = fixed_prefix
-        target = f"{scheme}://{parts.netloc}{parts.path.rstrip('/')}/{fixed_prefix}"
+        self._address = address
+        self._uploads = Uploads(address, config, client, provider)
+        path = address.path.rstrip("/").replace("#", "%23")  # obstore takes it for a fragment.
+        target = f"{scheme}://{address.host}{path}/{fixed_prefix}"
         extra = {"credential_provider": provider} if provider else {}
         self._client = self._answers.opening(
             lambda: obstore.store.from_url(
@@ -76,8 +89,23 @@ class CloudStore(ObjectStore):
     def put_if(self, name: str, data: bytes, tag: str | None) -> str:
         """Put with If-None-Match or If-Match."""
         mode: Any = "create" if tag is None else {"e_tag": tag}
-        result = self._call(lambda: self._client.put(name, data, mode=mode, use_multipart=False))
+        result = self._call(
+            lambda: self._client.put(name, data, mode=mode, use_multipart=False), conditional=True
+        )
         return str(result["e_tag"])
+
+    def honours_conditions(self) -> bool:
+        """Write a small object twice as if it were absent: the second time must be refused."""
+        for _ in range(2):
+            try:
+                self.put_if(_PROBE, b"1", None)
+            except Conflict:
+                return True
+        return False
+
+    def forget_probe(self) -> None:
+        """Delete what `honours_conditions` has written."""
+        self.delete(_PROBE)
 
     def get(self, name: str) -> tuple[bytes, str]:
         """Get whole."""
@@ -109,15 +137,29 @@ class CloudStore(ObjectStore):
             for meta in page:
                 yield Stat(meta["path"], meta["size"], meta["last_modified"].timestamp())
 
+    def abandoned_uploads(self, names: Collection[str] | None) -> Sequence[str] | None:
+        """Abort them on S3. Azure forgets them itself within a week."""
+        if self._address.scheme in _S3:
+            return self._uploads.abort(f"{self._fixed_prefix}/", names)
+        return None if self._address.scheme in ("gs", "gcs") else []
+
     def restore(self, name: str, days: int) -> None:
         """Ask S3, through boto3."""
         request_restore(self.url, self._fixed_prefix, self._options, name, days)
 
-    def _call(self, request: Callable[[], T]) -> T:
+    def _call(self, request: Callable[[], T], *, conditional: bool = False) -> T:
         try:
-            return request()
+            result = request()
         except (self._obstore.exceptions.BaseError, OSError, ValueError) as error:
+            failure = self._answers.meaning(error, conditional=conditional)
+        except BaseException as error:
+            # A panic of the library is no Exception, and would end whatever it runs in.
+            if not is_panic(error):
+                raise
             failure = self._answers.meaning(error)
+        else:
+            self._answers.reached = True
+            return result
         # Outside of the handler, so that the foreign error is not kept as the context: it may hold
         # a signed URL or a header.
         raise failure

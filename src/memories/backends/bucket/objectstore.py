@@ -7,7 +7,7 @@ Everything above it (naming, packing, retries, the writer's lock) is written onc
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import NamedTuple, TypeAlias
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
@@ -75,6 +75,21 @@ class ObjectStore(ABC):
     @abstractmethod
     def list(self, prefix: str) -> Iterator[Stat]:
         """Yield, in any order, the objects whose names start with `prefix` (`objects/`, say)."""
+
+    def honours_conditions(self) -> bool:
+        """Return whether `put_if` can be relied on; some gateways ignore what they are told."""
+        return True
+
+    def forget_probe(self) -> None:
+        """Delete what `honours_conditions` may have written."""
+
+    def abandoned_uploads(self, names: Collection[str] | None) -> Sequence[str] | None:
+        """Abort what was begun to be uploaded as `names`, or (None) as any object, and never ended.
+
+        Returns the names of what was aborted; None where nobody can find out.
+        """
+        del names
+        return []
 
     def restore(self, name: str, days: int) -> None:
         """Ask for a readable copy of an object that lies in an archive class, if there are such."""

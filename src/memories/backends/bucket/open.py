@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
+from memories.backends.bucket.address import address_of
 from memories.backends.bucket.directory import DirectoryStore
 from memories.backends.bucket.objectstore import ObjectStore
 from memories.backends.bucket.retry import Patience, RetryingStore
@@ -33,9 +34,10 @@ def open_store(
     """
     patience = patience or Patience()
     text = str(url)
-    scheme = urlsplit(text).scheme if "://" in text else "file"
+    address = address_of(text)
+    scheme = address.scheme
     if scheme == "file":
-        path = Path(unquote(urlsplit(text).path) if "://" in text else text)
+        path = Path(unquote(address.path) if "://" in text else text)
         try:
             directory = path.expanduser() / _FIXED_PREFIX
         except RuntimeError as error:  # There is no home.

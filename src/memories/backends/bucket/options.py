@@ -6,13 +6,11 @@ The names of fsspec (s3fs, gcsfs, adlfs) are accepted for the common ones.
 
 from __future__ import annotations
 
-import importlib.util
-import os
 from collections.abc import Mapping
 from typing import Any
 
+from memories.backends.bucket import aws
 from memories.errors import InvalidOptionError
-from memories.optional import require
 from memories.progress import Bars
 
 _FSSPEC_NAMES = {
@@ -71,9 +69,11 @@ def split_options(
     for name, value in _flat(options).items():
         name = _FSSPEC_NAMES.get(name, name) if scheme in _S3 else name
         (client if name in _CLIENT_OPTIONS else config)[name] = value
+    if scheme in _S3:
+        return config, client, aws.complete(config, client, frozenset(_CLIENT_OPTIONS))
     if str(config.get("endpoint", "")).startswith("http://"):
         client.setdefault("allow_http", True)
-    return config, client, _profile(scheme, config)
+    return config, client, None
 
 
 def client_options(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -86,17 +86,3 @@ def _flat(options: Mapping[str, Any]) -> dict[str, Any]:
     for nested in ("client_kwargs", "client_options", "config"):
         flat |= flat.pop(nested, {})
     return flat
-
-
-def _profile(scheme: str, config: dict[str, Any]) -> Any:
-    """Return a provider for an AWS profile, which obstore does not read by itself."""
-    if scheme not in _S3:
-        return None
-    profile = config.pop("profile", None)
-    known = {"access_key_id", "aws_access_key_id", "skip_signature", "aws_skip_signature"}
-    if profile is None and not known & set(config) and importlib.util.find_spec("boto3"):
-        profile = os.environ.get("AWS_PROFILE")
-    if profile is None:
-        return None
-    session = require("boto3", extra="restore").Session(profile_name=profile)
-    return require("obstore.auth.boto3", extra="glacier").Boto3CredentialProvider(session)

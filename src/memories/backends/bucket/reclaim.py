@@ -97,10 +97,11 @@ class Reclaimer:
         freed = [size for size in freed if size]
         return Reclaimed(moved, len(freed), sum(freed))
 
-    def write_manifests(self, *, least: int = 1) -> int:
+    def write_manifests(self, *, least: int = 1, replace: bool = True) -> int:
         """Sum up objects that no manifest covers, when there are `least` of them.
 
-        Manifests of no more objects than these are written anew with them, so that there are few.
+        With `replace`, manifests of no more objects than these are written anew with them, so that
+        there are few.
         """
         self._shipper.flush()  # What replaced a frame is there before a manifest forgets the frame.
         tokens = [t for (t,) in self._state.rows(
@@ -113,7 +114,7 @@ class Reclaimer:
             "SELECT manifest, count(*) FROM object WHERE manifest IS NOT NULL GROUP BY manifest "
             "HAVING count(*) < ? ORDER BY count(*)", MANIFEST_OBJECTS,
         ):  # fmt: skip
-            if count > len(tokens):
+            if count > len(tokens) or not replace:
                 break
             tokens += self._covered(name)
             replaced.append(name)

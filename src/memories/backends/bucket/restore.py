@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import urlsplit
 
+from memories.backends.bucket.address import address_of
 from memories.backends.bucket.options import split_options
 from memories.errors import ArchivedError, UnavailableError
 from memories.optional import require
@@ -37,16 +37,16 @@ def request_restore(
         UnavailableError: the request was refused.
         MissingPackageError: boto3 is not installed.
     """
-    parts = urlsplit(url)
-    if parts.scheme not in ("s3", "s3a"):
+    address = address_of(url)
+    if address.scheme not in ("s3", "s3a"):
         raise ArchivedError(
             f"An object of {url} must be restored from its archive class by the provider's tools; "
             "only S3 can be asked from here."
         )
-    key = "/".join(filter(None, [parts.path.strip("/"), fixed_prefix, name]))
-    client, errors = _client(parts.scheme, storage_options)
+    key = "/".join(filter(None, [address.prefix, fixed_prefix, name]))
+    client, errors = _client(address.scheme, storage_options)
     try:
-        client.restore_object(Bucket=parts.netloc, Key=key, RestoreRequest={"Days": days})
+        client.restore_object(Bucket=address.host, Key=key, RestoreRequest={"Days": days})
     except errors.ClientError as error:
         code = str(error.response.get("Error", {}).get("Code", ""))
         if code == "RestoreAlreadyInProgress":

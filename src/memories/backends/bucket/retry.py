@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import NamedTuple, TypeVar
 
 from memories.backends.bucket.objectstore import Buffer, ObjectStore, Sending, Stat, Transient
@@ -57,6 +57,18 @@ class RetryingStore(ObjectStore):
     def list(self, prefix: str) -> Iterator[Stat]:
         """List whole, with patience."""
         return iter(self._attempt("list", lambda: list(self._inner.list(prefix))))
+
+    def honours_conditions(self) -> bool:
+        """Ask the other store, with patience."""
+        return self._attempt("write", self._inner.honours_conditions)
+
+    def forget_probe(self) -> None:
+        """Tell the other store, with patience."""
+        self._attempt("delete", self._inner.forget_probe)
+
+    def abandoned_uploads(self, names: Collection[str] | None) -> Sequence[str] | None:
+        """Tell the other store, with patience."""
+        return self._attempt("abort", lambda: self._inner.abandoned_uploads(names))
 
     def restore(self, name: str, days: int) -> None:
         """Ask the other store to restore an object."""

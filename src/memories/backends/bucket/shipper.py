@@ -159,9 +159,11 @@ class Shipper:
         )
         return None if found is None else found[0]
 
-    def disown(self) -> None:
-        """Mark what an earlier process began to upload and never noted."""
+    def disown(self) -> list[str]:
+        """Mark what an earlier process began to upload and never noted, and return its names."""
+        began = self._state.rows("SELECT token FROM object WHERE status IN ('intended', 'sealed')")
         self._state.run("UPDATE object SET status = 'failed' WHERE status = 'intended'")
+        return [object_name(token) for (token,) in began]
 
     def recover(self) -> None:
         """Delete the objects of uploads that failed."""

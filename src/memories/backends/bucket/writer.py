@@ -21,6 +21,7 @@ from memories.errors import StoreLockedError, UnavailableError
 
 LEASE_SECONDS = 60.0
 LOCK_NAME = "lock/writer"
+_NOW = "lock/now"
 _MARGIN_SECONDS = 5.0  # Stores round their times to seconds.
 _ROUNDS = 5
 
@@ -55,6 +56,7 @@ class Writer:
         self._tag: str | None = None
         self._renewed = 0.0
         self._lost = False
+        self.unconditional = False  # Whether the store ignores conditions: then one looks first.
         self.lease = Lease(
             store=identity,
             session=secrets.token_hex(8),
@@ -130,6 +132,8 @@ class Writer:
             UnavailableError: there is none any more.
         """
         with self._lock:
+            if not self._lost and self.unconditional:
+                self._lost = not self._is_ours()
             if not self._lost:
                 try:
                     self._write(self._tag)
@@ -209,13 +213,9 @@ class Writer:
 
     def _age(self) -> float:
         """Return how old the lease is, by the store's own clock."""
-        probe = f"lock/probe-{secrets.token_hex(8)}"
-        self._store.put(probe, [b"now"])
-        try:
-            times = {stat.name: stat.modified for stat in self._store.list("lock/")}
-        finally:
-            self._store.delete(probe)
-        return max(0.0, times.get(probe, 0.0) - times.get(LOCK_NAME, 0.0))
+        self._store.put(_NOW, [b"now"])  # It stays: whoever may write may not always delete.
+        times = {stat.name: stat.modified for stat in self._store.list("lock/")}
+        return max(0.0, times.get(_NOW, 0.0) - times.get(LOCK_NAME, 0.0))
 
 
 def _boot() -> str:

@@ -1,0 +1,44 @@
+"""The parts of a glacier URL, none of which is a fragment: a prefix may hold a `#`.
+
+Not a check of the scheme. Percent-encoding is undone where the URL is used, as everywhere.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+from urllib.parse import unquote
+
+_WITH_CONTAINER = {"abfs", "abfss"}  # Their URLs are abfss://container@account.host/prefix.
+
+
+class Address(NamedTuple):
+    """Where an archive lies."""
+
+    scheme: str
+    host: str  # The bucket or container.
+    path: str  # Still percent-encoded.
+
+    @property
+    def prefix(self) -> str:
+        """Return the path decoded, without slashes around it."""
+        return unquote(self.path).strip("/")
+
+    @property
+    def private(self) -> bool:
+        """Return whether there is a place in it where only credentials, or a query, could be."""
+        user, _, _ = self.host.rpartition("@")
+        harmless = not user or (self.scheme in _WITH_CONTAINER and ":" not in user)
+        return not harmless or "?" in self.path or "?" in self.host
+
+    def __str__(self) -> str:
+        """Return it as it was given, without slashes at its end."""
+        return f"{self.scheme}://{self.host}{self.path}".rstrip("/")
+
+
+def address_of(url: str) -> Address:
+    """Return the parts of a URL; a path is one of the scheme `file`."""
+    scheme, mark, rest = url.partition("://")
+    if not mark:
+        return Address("file", "", url)
+    host, slash, path = rest.partition("/")
+    return Address(scheme.lower(), host, slash + path)
