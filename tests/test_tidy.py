@@ -43,6 +43,7 @@ LAYERS = (
     ("engine.fetchcosts", "engine.media", "engine.quick", "engine.victims", "engine.watch"),
     ("engine.device_medium", "engine.journal_victims"),
     ("engine.tier",),
+    ("engine.archive",),
     ("engine.placement",),
     ("engine.sweep",),
     ("engine.mover",),

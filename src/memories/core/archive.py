@@ -7,11 +7,16 @@ that it is absent.
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
+
+import msgspec
+
 from memories.backends.bucket import BucketBackend
 from memories.backends.disk import DiskBackend
+from memories.engine.archive import Volatile, reconcile, settle
 from memories.engine.hierarchy import Hierarchy
 from memories.engine.state import State
-from memories.entry import Entry, Record, TierName
+from memories.entry import TierName
 from memories.errors import CorruptDataError, UnavailableError
 from memories.logs import logger
 from memories.periodic import Periodic
@@ -19,6 +24,29 @@ from memories.periodic import Periodic
 AWAY_SECONDS = 10.0  # How long the making of a manager waits for the bucket.
 FOLLOW_SECONDS = 10.0  # How often a reader with nothing but the bucket lists it.
 _NAMED = 10  # Damaged objects that a warning names.
+
+
+class _Standing(Volatile):
+    """What stands in RAM while others may be working; what was stored since is newer."""
+
+    def __init__(self, hierarchy: Hierarchy) -> None:
+        self._hierarchy = hierarchy
+
+    def hold(self, key: str) -> AbstractContextManager[object]:
+        """Return the key's lock."""
+        return self._hierarchy.locks.hold(key)
+
+    def version(self, key: str) -> int:
+        """Return the version of the key's entry."""
+        entry = self._hierarchy.catalog.entries.get(key)
+        return 0 if entry is None else entry.version
+
+    def drop(self, key: str) -> None:
+        """Let go of the key's entry."""
+        entry = self._hierarchy.catalog.entries.get(key)
+        if entry is not None:
+            self._hierarchy.catalog.drop(entry)
+            self._hierarchy.mover.let_go(entry)
 
 
 class Archive:
@@ -41,11 +69,10 @@ class Archive:
 
     def adopt(self) -> None:
         """Journal what the bucket knows and this machine does not: another one has archived it."""
-        if self._journal is not None and self.bucket.adopted:
-            for record in self.bucket.records():
-                known = self._journal.find(record.key)
-                if known is None or known.version < record.version:
-                    self._journal.note(record)
+        if self._journal is not None:
+            settle(self.bucket, self._journal)
+            if self.bucket.adopted:
+                reconcile(self.bucket, self._journal, Volatile())
         self._warn()
 
     def attach(self, hierarchy: Hierarchy) -> None:
@@ -73,8 +100,7 @@ class Archive:
         if hierarchy.state is State.READ_ONLY:
             self._mirror()
         elif self.bucket.adopted:
-            for record in self.bucket.records():
-                self._take_in(hierarchy, record)
+            reconcile(self.bucket, hierarchy.catalog.journal, _Standing(hierarchy))
         self._warn()
         self._media[TierName.GLACIER] = self._words
         logger.warning("the archive %s is back", self.bucket.url)
@@ -92,25 +118,12 @@ class Archive:
             known = self._journal.find(record.key)
             if known is None or known.version < record.version:
                 self._journal.note(record)
+            elif known.terms != record.terms:
+                self._journal.amend(msgspec.structs.replace(known, terms=record.terms))
         for known in self._journal.scan():
             if self.bucket.find(known.key) is None:
                 # No value has the number after that of another: its removal does.
                 self._journal.remove(known.key, known.version + 1)
-
-    def _take_in(self, hierarchy: Hierarchy, record: Record) -> None:
-        """Learn of a version while others may be working; what was stored since is newer."""
-        catalog = hierarchy.catalog
-        with hierarchy.locks.hold(record.key):
-            found = catalog.find(record.key)
-            if found is not None and found.version > record.version:
-                self.bucket.remove(record.key, record.version)
-                return
-            if found is not None and found.version == record.version:
-                return
-            if isinstance(found, Entry):
-                catalog.drop(found)
-                hierarchy.mover.let_go(found)
-            catalog.journal.note(record)
 
     def _warn(self) -> None:
         damage, missing = self.bucket.damage, self.bucket.missing

@@ -297,6 +297,7 @@ class _Assembly:
             takeover=self.settings.takeover,
             away_seconds=AWAY_SECONDS,
             full=self.settings.durability == "full",
+            version=journal.last_version,
             wall=self.clock.wall,
             verify=_verify_frame,
         )

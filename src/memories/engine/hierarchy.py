@@ -126,12 +126,14 @@ class Hierarchy:
             gone = 0 if old_record is None else self.catalog.next_version()
             version = Version(key, self.catalog.next_version(), self._moment(), terms)
             order = Order(parcel, version, previous, old_record, gone, volatile)
-            found = self._put_first(order, targets)
+            # In the archive a new version takes the place of the old one by itself.
+            leaves = None if tier is TierName.GLACIER else old_record
+            with self.mover.archive.leaving(leaves, gone):
+                found = self._put_first(order, targets)
             if isinstance(previous, Entry) and isinstance(found, Record):
                 self.catalog.drop(previous)
             if isinstance(previous, Entry):
                 self.mover.let_go(previous)
-            self.mover.let_archive_go(old_record, gone)
         now = self.clock.monotonic()
         self.events.emit(Stored(key, now, found.tier, found.size, now - started))
         return found
@@ -241,7 +243,9 @@ class Hierarchy:
             terms = change(found.terms)
             record = self._record_under(found)
             if record is not None:
-                self.catalog.journal.amend(msgspec.structs.replace(record, terms=terms))
+                record = msgspec.structs.replace(record, terms=terms)
+                self.catalog.journal.amend(record)
+                self.mover.archive.amend(record)
             if isinstance(found, Entry):
                 tier = self.tiers[found.tier]
                 tier.victims.discard(found)

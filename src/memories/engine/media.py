@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from memories.backends.base import Backend
 from memories.codecs.base import carries_code
@@ -18,6 +18,9 @@ from memories.engine.ledger import BackendLedger, Ledger
 from memories.engine.timeline import HitCounter
 from memories.entry import Entry, ExpiringEntry, Form, Record, TierName, Version
 from memories.parcel import Parcel, owners
+
+if TYPE_CHECKING:
+    from memories.backends.bucket import BucketBackend
 
 WHOLE_BYTES = 512 * 1024  # Up to here one request for all of it is as fast as two for a part.
 
@@ -205,9 +208,12 @@ class FrameMedium(Medium):
             terms=version.terms,
             archived=archived,
         )
-        kept = self._backend.write(record, parcel.payload.segments)
+        kept = self._write(record, parcel.payload.segments)
         self._ledger.release(parcel.size)
         return kept
+
+    def _write(self, record: Record, frame: Sequence[memoryview]) -> Record:
+        return self._backend.write(record, frame)
 
     def take(self, found: Record) -> Parcel:
         """Return the frame that the record names, unverified as yet."""
@@ -245,6 +251,7 @@ class FrameMedium(Medium):
 class ArchiveMedium(FrameMedium):
     """An archive: what sinks there is compressed anew, for it is paid by the byte.
 
+    What it keeps is only prepared there: it counts once it is journaled (see `engine/archive.py`).
     `on_code` is told the first key whose value is a pickle, which few can read.
     """
 
@@ -272,3 +279,6 @@ class ArchiveMedium(FrameMedium):
             told, self._on_code = self._on_code, None
             told(version.key)
         return super().keep(parcel, version, hits=hits, backed=backed, archived=archived)
+
+    def _write(self, record: Record, frame: Sequence[memoryview]) -> Record:
+        return cast("BucketBackend", self._backend).prepare(record, frame)

@@ -15,6 +15,7 @@ import msgspec
 
 from memories.catalog import Catalog
 from memories.clock import Clock
+from memories.engine.archive import Archive
 from memories.engine.keylocks import KeyLocks
 from memories.engine.sweep import Outcome, Spare, Sweep
 from memories.engine.tier import Tier, version_of
@@ -54,6 +55,7 @@ class Mover:
     ) -> None:
         self.tiers = tiers
         self.catalog = catalog
+        self.archive = Archive(tiers, catalog.journal, self._archive_failed)
         self._locks = locks
         self._clock = clock
         self._events = events
@@ -96,7 +98,7 @@ class Mover:
             raise
         assert isinstance(record, Record)
         if target.name is TierName.GLACIER:
-            record = self.catalog.journal.note(record)
+            record = self.archive.note(record)
         now = self._clock.monotonic()
         written = Written(record.key, now, target.name, record.size, record.stored, now - started)
         self._events.emit(written)
@@ -140,13 +142,6 @@ class Mover:
         tier = self.tiers[entry.tier]
         tier.victims.discard(entry)
         tier.medium.let_go(entry)
-
-    def let_archive_go(self, record: Record | None, version: int) -> None:
-        """Make the key of `record` absent from glacier as of `version`, if it has a copy there."""
-        if record is None or not (record.archived or record.tier is TierName.GLACIER):
-            return
-        bucket = self.tiers[TierName.GLACIER].medium
-        bucket.let_go(msgspec.structs.replace(record, version=version))
 
     def make_room(self, tier: Tier, size: int, key: str, spare: Spare | None = None) -> None:
         """Reserve `size` bytes in `tier`, moving others down as far as that takes.
@@ -235,8 +230,8 @@ class Mover:
         record = self._record_of(found)
         if record is not None:
             version = self.catalog.next_version()
-            self.let_archive_go(record, version)
-            self.catalog.journal.remove(found.key, version)
+            with self.archive.leaving(record, version):
+                self.catalog.journal.remove(found.key, version)
         if isinstance(found, Entry):
             self.catalog.drop(found)
             self.let_go(found)
@@ -326,6 +321,10 @@ class Mover:
                 f"no room for {key[:60]!r} in {tier}: its rule has a quota there, of which "
                 f"{format_size(max(room, 0))} are left, and it needs {format_size(size)}"
             )
+
+    def _archive_failed(self, key: str, error: BaseException) -> None:
+        now = self._clock.monotonic()
+        self._events.emit(Failed(key, now, "bring the archive up to date", error))
 
     def _full(self, tier: Tier, size: int, key: str) -> str:
         return (

@@ -69,12 +69,12 @@ def capture(
     instant: Instant,
     selection: Selection,
     unchanged: Callable[[Found], Linked | None],
-    refer: Callable[[bytes], object],
+    refer: Callable[[Record], bytes],
 ) -> Iterator[Item]:
     """Yield the items of a snapshot.
 
     `unchanged` says where an earlier snapshot holds the very same version. `refer` is told each
-    place in glacier that is referred to.
+    record of glacier that is referred to, and returns where its frame lies.
 
     Raises:
         CorruptDataError: a value at rest is damaged; the message names its key.
@@ -93,8 +93,7 @@ def capture(
             elif found.key in small:
                 yield Item(found, [small[found.key]])
             elif selection.reference_glacier and found.tier is TierName.GLACIER:
-                refer(found.place)
-                yield Item(found, Reference(found.place, found.stored))
+                yield Item(found, Reference(refer(found), found.stored))
             else:
                 frame = hierarchy.tier(found.tier).load(found).payload
                 yield Item(found, _at_rest(hierarchy, frame, selection))

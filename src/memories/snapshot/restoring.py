@@ -8,9 +8,11 @@ read where it lies and durable later: what it replaces in durable tiers is let g
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from typing import NamedTuple
 
+from memories.engine.archive import is_archived
 from memories.engine.hierarchy import Hierarchy
 from memories.entry import DEFAULT_TERMS, Cause, Entry, Record, TierName
 from memories.errors import TierFullError
@@ -57,8 +59,8 @@ class Restoring:
         self._lend = lend  # Whether files that cannot be shared may be copied later.
         self.arrived = Ended()  # Whether all that was lent is durable, or failed to be.
         self.arrived.set()
-        # What the archive holds of what was replaced, and as of which number that is gone.
-        self._outdated: list[tuple[Record, int]] = []
+        # What is about to be replaced in the archive, and as of which number it is gone there.
+        self._outdated: list[tuple[str, int]] = []
         self.since = hierarchy.catalog.next_version()  # What it restores has later versions.
         self._now = hierarchy.clock.wall()
         self.shared = True  # What it has adopted are the bytes themselves, no copies of them.
@@ -91,6 +93,13 @@ class Restoring:
 
     def _adopt_each(self) -> bool:
         """Adopt every file; return whether one of them is only lent as yet."""
+        try:
+            return self._adopt_files()
+        except BaseException:
+            self._let_outdated_go()
+            raise
+
+    def _adopt_files(self) -> bool:
         journal, lent = self._hierarchy.catalog.journal, False
         for number, file in enumerate(self._chain.files):
             descriptor = file.fileno() if self._lend else None
@@ -113,9 +122,11 @@ class Restoring:
             self.arrived = Ended()
             journal.settle_soon(self._told)
 
-    def _hidden_gone(self, record: Record) -> None:
-        """Hear that the record of a key which the snapshot does not have is gone durably."""
-        self._hierarchy.mover.let_archive_go(record, self.since)
+    @contextmanager
+    def _hidden_gone(self, record: Record) -> Iterator[None]:
+        """Have the record of a key which the snapshot does not have go durably in the block."""
+        with self._hierarchy.mover.archive.leaving(record, self.since):
+            yield
         self._say_replaced(record)
 
     def _say_replaced(self, found: Entry | Record) -> None:
@@ -177,7 +188,9 @@ class Restoring:
         # Above what these keys have had, which a store may have changed since the restore began,
         # and below what they get.
         gone = catalog.next_version()
-        self._outdated += [(old, gone) for old in self._archived([i.row.key for i in wanted])]
+        for old in self._archived([item.row.key for item in wanted]):
+            self._hierarchy.mover.archive.prepare_removal(old, gone)
+            self._outdated.append((old.key, gone))
         batch = [
             (self._record(row, TierName.COLD), offset, length) for row, offset, length in wanted
         ]
@@ -192,12 +205,13 @@ class Restoring:
         if TierName.GLACIER not in self._hierarchy.tiers:
             return []
         found = map(self._hierarchy.catalog.record, keys)
-        return [r for r in found if r and (r.archived or r.tier is TierName.GLACIER)]
+        return [record for record in found if record is not None and is_archived(record)]
 
     def _let_outdated_go(self) -> None:
+        """Remove from the archive what was replaced; what was not, for it failed, stays there."""
         outdated, self._outdated = self._outdated, []
-        for record, gone in outdated:
-            self._hierarchy.mover.let_archive_go(record, gone)
+        for key, gone in outdated:
+            self._hierarchy.mover.archive.settle_removal(key, gone)
 
     def _record(self, row: Row, tier: TierName, place: bytes = b"") -> Record:
         """Return what the journal is to say of `row`: a new version of its key."""
@@ -280,9 +294,7 @@ class Restoring:
             with self._hierarchy.locks.hold(row.key):
                 if not self._wanted(row):
                     continue
-                shadow, previous = catalog.entries.get(row.key), catalog.record(row.key)
-                gone = catalog.next_version()
-                catalog.journal.note(self._record(row, TierName.GLACIER, where.place))
+                shadow = catalog.entries.get(row.key)
+                record = self._record(row, TierName.GLACIER, where.place)
+                self._hierarchy.mover.archive.link(record)
                 self._let_go(shadow)
-                if previous is not None and where.place not in (previous.place, previous.archived):
-                    self._hierarchy.mover.let_archive_go(previous, gone)

@@ -10,11 +10,12 @@ import os
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
-from typing import Literal
+from functools import partial
+from typing import TYPE_CHECKING, Literal
 
 from memories.config import check_choice, check_tier
 from memories.engine.hierarchy import Hierarchy
-from memories.entry import TierName
+from memories.entry import Record, TierName
 from memories.errors import InvalidOptionError
 from memories.progress import Progress, counted
 from memories.snapshot.capture import Found, Selection, capture, same
@@ -25,6 +26,9 @@ from memories.snapshot.manifest import Base, Linked, Row
 from memories.snapshot.reader import open_snapshot
 from memories.snapshot.references import bucket_of, holder_of
 from memories.snapshot.restoring import Mode, Restoring
+
+if TYPE_CHECKING:
+    from memories.backends.bucket import BucketBackend
 
 # What a verified restore brings home before it returns: large values are mapped, and cost nothing.
 RESIDENT_BYTES = 10**9
@@ -70,11 +74,15 @@ def create_snapshot(
             earlier = stack.enter_context(open_snapshot(base))
             links, unchanged = links_through(earlier, path), _Unchanged(earlier.rows()).find
         identity, references = secrets.token_bytes(16), list[bytes]()
-        archive = _archive_url(hierarchy) if selection.reference_glacier else ""
+        archive, refer = "", _no_reference
+        if selection.reference_glacier and TierName.GLACIER in hierarchy.tiers:
+            bucket = bucket_of(hierarchy, "")
+            stack.enter_context(bucket.still())
+            archive, refer = bucket.url, partial(_refer, bucket, references)
         instant = stack.enter_context(hierarchy.catalog.instant())
         total = sum(entry.size for entry in instant.entries if entry.backed is None)
         total += hierarchy.catalog.journal.usage().live
-        items = capture(hierarchy, instant, selection, unchanged, references.append)
+        items = capture(hierarchy, instant, selection, unchanged, refer)
         return create(
             path,
             _then(items, lambda: _protect(hierarchy, archive, identity, references)),
@@ -190,8 +198,15 @@ def _refuse_same_file(path: Path, base: Path) -> None:
         )
 
 
-def _archive_url(hierarchy: Hierarchy) -> str:
-    return bucket_of(hierarchy, "").url if TierName.GLACIER in hierarchy.tiers else ""
+def _refer(bucket: BucketBackend, references: list[bytes], record: Record) -> bytes:
+    """Remember a reference to an archived frame and return where that lies."""
+    place = bucket.place_of(record)
+    references.append(place)
+    return place
+
+
+def _no_reference(record: Record) -> bytes:
+    raise AssertionError(f"{record.key!r} lies in an archive that there is not")
 
 
 def _protect(hierarchy: Hierarchy, archive: str, identity: bytes, references: list[bytes]) -> None:

@@ -8,7 +8,7 @@ absent only what cannot.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from threading import Lock
+from contextlib import AbstractContextManager
 from typing import NamedTuple
 
 from memories.backends.base import Problem
@@ -45,7 +45,7 @@ class Audit(NamedTuple):
     verify: Verify | None
     shipper: Shipper
     reclaimer: Reclaimer
-    maintaining: Lock  # Held while objects are moved and unlinked.
+    maintaining: AbstractContextManager[object]  # Held while objects are moved and unlinked.
     now: float
 
     def run(self, repair: bool, progress: Step | None) -> list[Problem]:

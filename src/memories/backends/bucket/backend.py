@@ -32,7 +32,7 @@ from memories.backends.bucket.place import Place
 from memories.backends.bucket.reader import Progress, Reader
 from memories.backends.bucket.reclaim import Reclaimed, Reclaimer
 from memories.backends.bucket.retry import Patience
-from memories.backends.bucket.shipper import Shipper
+from memories.backends.bucket.shipper import Prepared, Shipper
 from memories.backends.bucket.state import State
 from memories.backends.bucket.transfer import Transfer
 from memories.backends.bucket.writer import LEASE_SECONDS, LOCK_NAME, Lease, Writer
@@ -90,6 +90,7 @@ class BucketBackend(Backend):
         verify: Raises CorruptDataError for a frame that is not whole; asked by `check`.
         away_seconds: Open all the same if the bucket does not answer within so many seconds; it is
             `away` then, until `resume` brings it back. None raises instead.
+        version: The highest version that the store has given, so that who comes next gives others.
 
     Raises:
         UnavailableError: the bucket does not answer.
@@ -116,6 +117,7 @@ class BucketBackend(Backend):
         patience: Patience | None = None,
         progress: Progress | None = None,
         full: bool = False,
+        version: Callable[[], int] = lambda: 0,
         wall: Callable[[], float] | None = None,
         verify: Verify | None = None,
         away_seconds: float | None = None,
@@ -123,7 +125,7 @@ class BucketBackend(Backend):
         self._pid = os.getpid()
         self._closed = False
         self._closing = threading.Lock()
-        self._maintaining = threading.Lock()
+        self._maintaining = threading.RLock()
         self._wall = wall or SystemClock().wall
         self._verify = verify
         self._small_bytes = small_bytes
@@ -158,7 +160,10 @@ class BucketBackend(Backend):
                 self._reader.read, self._rewrite, self._wall,
             )  # fmt: skip
             self._bucket = Bucket(self._transfer, self._store, self._state, self._ledger)
-            self._writer = Writer(self._store, self._state.identity(), lease_seconds)
+            self._writer = Writer(
+                self._store, self._state.identity(), lease_seconds,
+                lambda: max(version(), self._state.number("last_version")),
+            )  # fmt: skip
             self._keepers: list[Periodic] = []
             self._link = Link(self._store.url, partial(self._connect, takeover, lease_seconds))
         except BaseException:
@@ -197,6 +202,19 @@ class BucketBackend(Backend):
 
     def write(self, record: Record, frame: Sequence[memoryview]) -> Record:
         """Keep a frame: a large one is uploaded now, a small one with others (see the class)."""
+        kept = self.prepare(record, frame)
+        self.commit(kept.key, kept.version)
+        if not self._durable and kept.stored <= self._small_bytes:
+            with self._naming(record.key, kept.stored, "archived"):
+                self._shipper.flush_through(Place.decode(kept.place).token)
+        return kept
+
+    def prepare(self, record: Record, frame: Sequence[memoryview]) -> Record:
+        """Keep a frame that is the value of its key only once it is committed.
+
+        Until then the version before it stays. What a killed process has prepared is there at the
+        next opening (`prepared`), to be committed or aborted as another history says.
+        """
         self._guard_write()
         length = body_bytes(frame)
         with self._naming(record.key, length, "archived"):
@@ -205,12 +223,44 @@ class BucketBackend(Backend):
                 self._writer.ensure()
             if length > self._small_bytes:
                 return self._shipper.upload(record, frame, length, self._report(record.key))
-            kept = self._shipper.stage(record, frame, length)
             if self._durable:
                 self._ship_full()
-            else:
-                self._shipper.flush_through(Place.decode(kept.place).token)
-            return kept
+            return self._shipper.stage(record, frame, length, prepared=True)
+
+    def prepare_link(self, record: Record) -> None:
+        """Prepare a version whose frame lies in the bucket already, at the place of `record`."""
+        self._guard_write()
+        self._shipper.prepare_link(record)
+
+    def prepare_removal(self, key: str, version: int) -> None:
+        """Prepare that `key` is absent as of `version`."""
+        self._guard_write()
+        with self._naming(key, 0, "removed from the archive"):
+            if not self._stages:
+                self._link.require()
+            self._shipper.prepare_removal(key, version)
+
+    def commit(self, key: str, version: int) -> None:
+        """Let what was prepared under this number count. Idempotent."""
+        self._guard_write()
+        self._shipper.commit(key, version)
+        if self._durable:
+            self._ship_full()
+
+    def abort(self, key: str, version: int) -> None:
+        """Forget what was prepared under this number. Idempotent."""
+        self._guard_write()
+        self._shipper.abort(key, version)
+
+    def prepared(self) -> list[Prepared]:
+        """Return what was neither committed nor aborted."""
+        self._guard()
+        return self._shipper.prepared()
+
+    def amend(self, record: Record) -> None:
+        """Give the version of `record`, if it is the newest of its key, other terms."""
+        self._guard_write()
+        self._shipper.amend(record)
 
     def read(self, record: Record) -> memoryview:
         """Return a frame; a large one comes by parallel ranged requests into one buffer."""
@@ -277,6 +327,11 @@ class BucketBackend(Backend):
         if purge:
             self.reclaim(grace_seconds=0)
 
+    def removed(self, key: str) -> int:
+        """Return as of which version `key` is known to be absent, 0 where nothing says so."""
+        self._guard()
+        return self._ledger.removed(key)
+
     def scan(self, prefix: str = "", after: str = "") -> Iterator[Record]:
         """Yield records in key order, from the map on this machine."""
         self._guard()
@@ -294,7 +349,7 @@ class BucketBackend(Backend):
     def last_version(self) -> int:
         """Return the highest version the archive ever heard of."""
         self._guard()
-        return self._state.number("last_version")
+        return max(self._writer.lease.version, self._state.number("last_version"))
 
     def sync(self) -> None:
         """Upload what is staged."""
@@ -326,6 +381,18 @@ class BucketBackend(Backend):
         """Return who keeps objects from being unlinked, and how many."""
         return pins.holders(self._state)
 
+    @contextmanager
+    def still(self) -> Iterator[None]:
+        """Move and unlink nothing in the block, so that what `place_of` says stays true."""
+        with self._maintaining:
+            yield
+
+    def place_of(self, record: Record) -> bytes:
+        """Return where the frame of a record lies now: reclamation may have moved it."""
+        known = self._ledger.find(record.key)
+        same = known is not None and known.version == record.version
+        return known.place if known is not None and same else record.place
+
     def require_there(self, *places: bytes) -> None:
         """Raise CorruptDataError unless the objects at `places` lie in the bucket."""
         self._reach()
@@ -351,11 +418,14 @@ class BucketBackend(Backend):
         if oldest is not None and self._wall() - oldest >= self._flush_seconds:
             self._shipper.flush()
         self._recover()
-        if self._reclaimer.is_due():
-            with self._maintaining:
+        # Who holds the archive still may take long, and what is staged must not wait for him.
+        if self._reclaimer.is_due() and self._maintaining.acquire(blocking=False):
+            try:
                 self._reclaimer.write_manifests(replace=_MAY_NOT_DELETE not in self.notes)
                 if _MAY_NOT_DELETE not in self.notes:
                     self._reclaimer.reclaim(self._grace_seconds)
+            finally:
+                self._maintaining.release()
 
     def refresh(self) -> bool:
         """Read what was added to the bucket, for a read-only backend; return whether there was."""
@@ -503,7 +573,7 @@ class BucketBackend(Backend):
             return
 
     def _rewrite(self, record: Record, frame: memoryview) -> Record:
-        return self._shipper.stage(record, [frame], len(frame))
+        return self._shipper.stage(record, [frame], len(frame), prepared=False)
 
     @property
     def _stages(self) -> bool:

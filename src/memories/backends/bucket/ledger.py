@@ -14,7 +14,7 @@ import msgspec
 from memories.backends.base import Usage
 from memories.backends.bucket.pack import Contents, Stored
 from memories.backends.bucket.place import Place
-from memories.backends.bucket.state import DEAD, LIVE, TOMBSTONE, State
+from memories.backends.bucket.state import DEAD, LINK, LIVE, TOMBSTONE, State
 from memories.entry import Record
 
 EVERYTHING = ""  # The key of a tombstone that is one for every key.
@@ -22,7 +22,8 @@ EVERYTHING = ""  # The key of a tombstone that is one for every key.
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Record).decode
 NOWHERE = b""  # The token of a tombstone that no object needs to hold.
-_NO_FRAME = -1  # The length in the row of a tombstone, dead or not.
+_NO_FRAME = -1  # The length in the row of a tombstone, dead or not,
+_ELSEWHERE = -2  # and in that of a link.
 _PAGE = 1000  # Rows per query of a scan, so that no lock is held over it.
 
 _LOSERS = """
@@ -31,8 +32,9 @@ UPDATE entry SET state = 0, record = NULL WHERE (key, version, token) IN (
         SELECT entry.key, entry.version, entry.token, row_number() OVER (
             PARTITION BY entry.key
             ORDER BY entry.version DESC, entry.state DESC, object.epoch DESC, object.sequence DESC
-        ) AS rank FROM entry JOIN object USING (token) WHERE entry.state != 0 AND entry.key IN (
-            SELECT key FROM entry WHERE state != 0 GROUP BY key HAVING count(*) > 1
+        ) AS rank FROM entry JOIN object USING (token)
+        WHERE entry.state IN (1, 2) AND entry.key IN (
+            SELECT key FROM entry WHERE state IN (1, 2) GROUP BY key HAVING count(*) > 1
         )
     ) WHERE rank > 1
 )
@@ -74,6 +76,26 @@ class Ledger:
                 self._charge(place.token, place.length, now)
             return live
 
+    def say(self, record: Record, token: bytes) -> None:
+        """Let the object `token` say where the frame of a live record lies, and its terms."""
+        self._state.run(
+            "INSERT OR REPLACE INTO entry VALUES (?, ?, ?, ?, ?, ?)",
+            record.key.encode(), record.version, token, LINK, _ELSEWHERE, _encode(record),
+        )  # fmt: skip
+
+    def amend(self, record: Record) -> Record | None:
+        """Give the live version of `record` its terms; return what is known of it then."""
+        with self._state.transaction() as state:
+            known = self.find(record.key)
+            if known is None or known.version != record.version:
+                return None
+            known = msgspec.structs.replace(known, terms=record.terms)
+            state.run(
+                "UPDATE entry SET record = ? WHERE key = ? AND version = ? AND state = 1",
+                _encode(known), record.key.encode(), record.version,
+            )  # fmt: skip
+            return known
+
     def remove(self, key: str, version: int, token: bytes, now: float) -> bool:
         """Make `key` absent as of `version`; return whether the object `token` must say so."""
         with self._state.transaction() as state:
@@ -105,7 +127,7 @@ class Ledger:
     def head(self, key: str) -> Head | None:
         """Return the row of `key` that is not dead."""
         found = self._state.row(
-            "SELECT version, token, state, length FROM entry WHERE key = ? AND state != 0",
+            "SELECT version, token, state, length FROM entry WHERE key = ? AND state IN (1, 2)",
             key.encode(),
         )
         return None if found is None else Head(*found)
@@ -116,6 +138,13 @@ class Ledger:
             "SELECT record FROM entry WHERE key = ? AND state = 1", key.encode()
         )
         return None if found is None else _decode(found[0])
+
+    def removed(self, key: str) -> int:
+        """Return the version as of which `key` is removed; 0 where it is not, or nobody knows."""
+        head = self.head(key)
+        if head is not None:
+            return head.version if head.state == TOMBSTONE else 0
+        return self._state.number("cleared")
 
     def scan(self, prefix: str, after: str) -> Iterator[Record]:
         """Yield live records in the order of their keys' bytes."""
@@ -139,7 +168,7 @@ class Ledger:
         A dead version still says that all before it are gone: whatever made it dead may not have
         reached the bucket when the bucket is all that is left.
         """
-        stored, removed = [], []
+        stored, removed, linked = [], [], []
         for key, version, state, length, record in self._state.rows(
             "SELECT key, version, state, length, record FROM entry WHERE token = ?", token
         ):
@@ -148,9 +177,13 @@ class Ledger:
                 place = Place.decode(known.place)
                 bare = msgspec.structs.replace(known, place=b"")
                 stored.append(Stored(place.offset, place.length, bare))
+                continue
+            live = self.find(key.decode()) if state == LINK else None
+            if live is not None and live.version == version and live.place == _decode(record).place:
+                linked.append(live)
             else:
                 removed.append((key.decode(), version if length == _NO_FRAME else version - 1))
-        return Contents(stored, removed)
+        return Contents(stored, removed, linked)
 
     def usage(self) -> Usage:
         """Return the totals."""
@@ -170,11 +203,16 @@ class Ledger:
             (key.encode(), version, place_of, TOMBSTONE, _NO_FRAME, None)
             for key, version in contents.removed
         ]
+        rows += [
+            (one.key.encode(), one.version, place_of, LINK, _ELSEWHERE, _encode(one))
+            for one in contents.linked
+        ]
         self._state.run_many("INSERT OR REPLACE INTO entry VALUES (?, ?, ?, ?, ?, ?)", rows)
 
     def settle(self, now: float) -> None:
         """Judge all rows anew: per key the highest version wins, then the latest object."""
         with self._state.transaction() as state:
+            self._follow_links()
             found = state.row("SELECT max(version) FROM entry WHERE key = ?", EVERYTHING.encode())
             cleared = (found and found[0]) or 0
             state.set("cleared", cleared)
@@ -193,6 +231,20 @@ class Ledger:
             state.run("DELETE FROM entry WHERE token = ?", token)
             state.run("DELETE FROM object WHERE token = ?", token)
             self._recount(now)
+
+    def _follow_links(self) -> None:
+        """Enter what objects say of others, the latest last, where those are there still."""
+        for key, version, record in self._state.rows(
+            "SELECT key, version, record FROM entry JOIN object USING (token) WHERE state = 3 "
+            "ORDER BY object.epoch, object.sequence"
+        ):
+            place = Place.decode(_decode(record).place)
+            found = self._state.row("SELECT size FROM object WHERE token = ?", place.token)
+            if found is not None and place.offset + place.length <= found[0]:
+                self._state.run(
+                    "INSERT OR REPLACE INTO entry VALUES (?, ?, ?, ?, ?, ?)",
+                    key, version, place.token, LIVE, place.length, record,
+                )  # fmt: skip
 
     def _bury(self, key: str, version: int, token: bytes) -> None:
         self._state.run(

@@ -37,11 +37,13 @@ class Stored(msgspec.Struct, frozen=True, array_like=True):
 class Contents(msgspec.Struct, frozen=True, array_like=True):
     """What an object says: the versions in it, and the keys that are gone as of a version.
 
-    The empty key, which no value can have, stands for all keys.
+    The empty key, which no value can have, stands for all keys. A link is a record whose `place`
+    says in which other object its frame lies: it is as if it had been stored there.
     """
 
     stored: list[Stored] = []
     removed: list[tuple[str, int]] = []
+    linked: list[Record] = []
 
 
 class Index(msgspec.Struct, frozen=True, array_like=True):

@@ -38,6 +38,15 @@ DELETE FROM entry WHERE state = 2 AND key = ?1 AND NOT EXISTS (
 """
 
 
+# What a link speaks of was replaced, removed, or has been written again.
+_NEEDLESS_LINKS = """
+DELETE FROM entry WHERE state = 3 AND NOT EXISTS (
+    SELECT 1 FROM entry AS live
+    WHERE live.key = entry.key AND live.version = entry.version AND live.state = 1
+)
+"""
+
+
 class Reclaimed(NamedTuple):
     """What one pass did."""
 
@@ -149,12 +158,14 @@ class Reclaimer:
                 self._store.delete(stat.name)
 
     def _forget_needless(self) -> None:
+        self._state.run(_NEEDLESS_LINKS)
         self._state.run(_NEEDLESS, EVERYTHING.encode())
         self._state.run(_NEEDLESS_FOR_ALL, EVERYTHING.encode())
         self._state.run("DELETE FROM entry WHERE token = ? AND state = 0", NOWHERE)
 
     def _has_tombstones(self, token: bytes) -> bool:
-        query = "SELECT 1 FROM entry WHERE token = ? AND state = 2"
+        """Return whether an object says of others what must go on being said, links included."""
+        query = "SELECT 1 FROM entry WHERE token = ? AND state IN (2, 3)"
         return self._state.row(query, token) is not None
 
     def holds(self, token: bytes) -> bool:
@@ -185,7 +196,8 @@ class Reclaimer:
         latest = self._wall() - grace_seconds
         return [token for (token,) in self._state.rows(
             "SELECT token FROM object WHERE status = 'leaving' OR (status = 'there' AND live = 0 "
-            "AND retired_at <= ? AND token NOT IN (SELECT token FROM pin))", latest,
+            "AND retired_at <= ? AND token NOT IN (SELECT token FROM pin) "
+            "AND token NOT IN (SELECT token FROM prepared))", latest,
         )]  # fmt: skip
 
     def move_tombstones(self, token: bytes) -> None:
@@ -193,16 +205,21 @@ class Reclaimer:
         with self._state.transaction() as state:
             if self._has_tombstones(token):
                 fresh, _ = self._shipper.open_pack()
-                state.run("UPDATE entry SET token = ? WHERE token = ? AND state = 2", fresh, token)
+                # A link stays behind where the frame itself lies in the fresh pack by now.
+                state.run(
+                    "UPDATE OR IGNORE entry SET token = ? WHERE token = ? AND state IN (2, 3)",
+                    fresh, token,
+                )  # fmt: skip
 
     def _unlink(self, token: bytes) -> int:
         with self._state.transaction() as state:
             found = state.row(
-                "SELECT size FROM object WHERE token = ? AND live = 0 AND NOT EXISTS "
-                "(SELECT 1 FROM pin WHERE pin.token = object.token)", token,
+                "SELECT size FROM object WHERE token = ? AND live = 0 "
+                "AND token NOT IN (SELECT token FROM pin) "
+                "AND token NOT IN (SELECT token FROM prepared)", token,
             )  # fmt: skip
             if found is None:
-                return 0  # Pinned since it was chosen.
+                return 0  # Pinned or written into since it was chosen.
             state.run("UPDATE object SET status = 'leaving' WHERE token = ?", token)
         self._store.delete(object_name(token))
         with self._state.transaction() as state:

@@ -2,16 +2,20 @@
 
 Not a queue in RAM: what is staged lies in `State`, durable, readable, with its final place.
 One pack is open for additions; a sealed one is uploaded, and only then leaves the stage.
+
+A change may be prepared, and become part of the history when it is committed: so two histories, of
+which a crash may stop either, are brought to agree. What is prepared is there, and counts not yet.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import msgspec
 
-from memories.backends.bucket.ledger import Ledger
+from memories.backends.bucket.ledger import NOWHERE, Ledger
 from memories.backends.bucket.objectstore import Buffer, ObjectStore
 from memories.backends.bucket.pack import Contents, Index, Stored, finish, padding
 from memories.backends.bucket.place import Place, new_token, object_name
@@ -23,6 +27,18 @@ _PAD = bytes(64)
 _STAGED = "SELECT token FROM object WHERE status IN ('open', 'sealed')"
 _SEALED = "SELECT 1 FROM object WHERE status = 'sealed'"
 _MOST_PACKS = 16  # Staged at once; a bucket that does not answer must not fill the disk.
+_ALONE, _PACKED, _LINKED, _REMOVED = "alone", "packed", "linked", "removed"
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(Record).decode
+
+
+class Prepared(NamedTuple):
+    """A change that is to be committed or aborted: of a version, or a removal as of one."""
+
+    key: str
+    version: int
+    removal: bool
 
 
 class Shipper:
@@ -46,6 +62,7 @@ class Shipper:
         # The packs that are still here, so that a read of what is not asks no database.
         self._sealed = state.row(_SEALED) is not None
         self._here = {token for (token,) in state.rows(_STAGED)}
+        self._told: set[bytes] = set()  # Packs whose index is made, and says no more than it says.
 
     def upload(
         self,
@@ -54,7 +71,7 @@ class Shipper:
         length: int,
         progress: Callable[[int, int], None] | None = None,
     ) -> Record:
-        """Put a large frame as an object of its own and note it.
+        """Put a large frame as an object of its own; it is prepared.
 
         `progress` is called with the bytes that are on their way or there, and all of them.
         """
@@ -75,11 +92,13 @@ class Shipper:
         kept = msgspec.structs.replace(record, place=place.encode(), stored=length)
         with self._state.transaction():
             self._arrived(place.token, length + gap + len(end))
-            self._ledger.add(kept, place, self._wall())
+            self._prepare(kept, _ALONE)
         return kept
 
-    def stage(self, record: Record, frame: Sequence[Buffer], length: int) -> Record:
-        """Keep a small frame in the open pack.
+    def stage(
+        self, record: Record, frame: Sequence[Buffer], length: int, *, prepared: bool
+    ) -> Record:
+        """Keep a small frame in the open pack; it counts at once, or is only prepared.
 
         Raises:
             UnavailableError: so much is staged already that the bucket must take some first.
@@ -92,10 +111,69 @@ class Shipper:
             state.run("UPDATE object SET size = size + ? WHERE token = ?", taken, token)
             state.add("physical", taken)
             kept = msgspec.structs.replace(record, place=place.encode(), stored=length)
-            self._ledger.add(kept, place, self._wall())
+            if prepared:
+                self._prepare(kept, _PACKED)
+            else:
+                self._ledger.add(kept, place, self._wall())
             if offset + taken >= self._pack_bytes:
                 self._seal()
         return kept
+
+    def prepare_link(self, record: Record) -> None:
+        """Prepare that a frame which lies in the bucket already is that of another version, too."""
+        self._prepare(record, _LINKED)
+
+    def prepare_removal(self, key: str, version: int) -> None:
+        """Prepare a removal.
+
+        Raises:
+            UnavailableError: so much is staged already that the bucket must take some first.
+        """
+        with self._state.transaction() as state:
+            self.open_pack()
+            state.run(
+                "INSERT OR REPLACE INTO prepared VALUES (?, ?, ?, ?, NULL)",
+                key.encode(), version, _REMOVED, NOWHERE,
+            )  # fmt: skip
+
+    def prepared(self) -> list[Prepared]:
+        """Return what was neither committed nor aborted."""
+        rows = self._state.rows("SELECT key, version, what FROM prepared")
+        return [Prepared(key.decode(), version, what == _REMOVED) for key, version, what in rows]
+
+    def commit(self, key: str, version: int) -> None:
+        """Let what was prepared be a part of the history; nothing happens a second time."""
+        with self._state.transaction():
+            found = self._take(key, version)
+            if found is None:
+                return
+            what, token, record = found
+            if what == _REMOVED:
+                self._ledger.remove(key, version, self.open_pack()[0], self._wall())
+                return
+            known = _decode(record)
+            live = self._ledger.add(known, Place.decode(known.place), self._wall())
+            if live and (what == _LINKED or (what == _PACKED and self._is_told(token))):
+                self._ledger.say(known, self.open_pack()[0])
+
+    def abort(self, key: str, version: int) -> None:
+        """Forget what was prepared; a frame in a pack travels with the others, and is nobody's."""
+        with self._state.transaction() as state:
+            found = self._take(key, version)
+            if found is not None and found[0] == _ALONE:
+                size = state.row("SELECT size FROM object WHERE token = ?", found[1])
+                state.add("physical", -size[0] if size else 0)
+                state.run("UPDATE object SET status = 'failed' WHERE token = ?", found[1])
+
+    def amend(self, record: Record) -> None:
+        """Give the live version of `record` its terms, here and in the bucket."""
+        with self._state.transaction():
+            known = self._ledger.amend(record)
+            if known is None:
+                return
+            token = Place.decode(known.place).token
+            if self._is_told(token):
+                self._ledger.say(known, self.open_pack()[0])
 
     def bury(self, key: str, version: int) -> bool:
         """Keep a tombstone in the open pack; return whether one was needed."""
@@ -183,9 +261,14 @@ class Shipper:
         for token, sequence, size in self._state.rows(
             "SELECT token, sequence, size FROM object WHERE status = 'sealed' ORDER BY sequence"
         ):
-            contents = self._ledger.contents(token)
-            pinned = self._state.row("SELECT 1 FROM pin WHERE token = ?", token)
-            if contents.stored or contents.removed or pinned:
+            with self._state.transaction() as state:
+                self._told.add(token)
+                contents = self._ledger.contents(token)
+                awaited = state.row(
+                    "SELECT 1 FROM pin WHERE token = ?1 UNION ALL "
+                    "SELECT 1 FROM prepared WHERE token = ?1", token,
+                )  # fmt: skip
+            if contents.stored or contents.removed or contents.linked or awaited:
                 self._upload_pack(token, sequence, size, contents)
             else:
                 self._drop_pack(token, size)
@@ -205,6 +288,7 @@ class Shipper:
             self._arrived(token, size + len(end))
             state.run("DELETE FROM staged WHERE token = ?", token)
         self._here.discard(token)
+        self._told.discard(token)
 
     def _drop_pack(self, token: bytes, size: int) -> None:
         with self._state.transaction() as state:
@@ -212,6 +296,27 @@ class Shipper:
                 state.run(f"DELETE FROM {table} WHERE token = ?", token)
             state.add("physical", -size)
         self._here.discard(token)
+        self._told.discard(token)
+
+    def _prepare(self, record: Record, what: str) -> None:
+        self._state.run(
+            "INSERT OR REPLACE INTO prepared VALUES (?, ?, ?, ?, ?)",
+            record.key.encode(), record.version, what, Place.decode(record.place).token,
+            _encode(record),
+        )  # fmt: skip
+
+    def _take(self, key: str, version: int) -> tuple[str, bytes, bytes] | None:
+        """Take what was prepared out, within a transaction."""
+        name = key.encode(), version
+        found = self._state.row(
+            "SELECT what, token, record FROM prepared WHERE key = ? AND version = ?", *name
+        )
+        self._state.run("DELETE FROM prepared WHERE key = ? AND version = ?", *name)
+        return None if found is None else (found[0], found[1], found[2])
+
+    def _is_told(self, token: bytes) -> bool:
+        """Return whether the index of a pack is made, so that it says nothing of what is new."""
+        return token in self._told or not self._is_staged(token)
 
     def _add_object(self, token: bytes, status: str) -> int:
         sequence = self._state.add("sequence", 1)

@@ -17,7 +17,7 @@ from typing import Any
 
 from memories.errors import StorageError
 
-DEAD, LIVE, TOMBSTONE = 0, 1, 2
+DEAD, LIVE, TOMBSTONE, LINK = 0, 1, 2, 3
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
@@ -37,10 +37,10 @@ CREATE INDEX IF NOT EXISTS object_on_its_way ON object (status) WHERE status != 
 CREATE TABLE IF NOT EXISTS entry (
     key BLOB NOT NULL,          -- Empty in the tombstone of everything up to `version`.
     version INTEGER NOT NULL,
-    token BLOB NOT NULL,        -- Of the object that holds it.
+    token BLOB NOT NULL,        -- Of the object that holds it, or says so of another (a link).
     state INTEGER NOT NULL,
     length INTEGER NOT NULL,
-    record BLOB,                -- NULL unless live.
+    record BLOB,                -- NULL unless live or a link.
     PRIMARY KEY (key, version, token)
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS entry_by_object ON entry (token);
@@ -51,6 +51,14 @@ CREATE TABLE IF NOT EXISTS staged (
     frame BLOB NOT NULL,
     PRIMARY KEY (token, offset)
 );
+CREATE TABLE IF NOT EXISTS prepared (
+    key BLOB NOT NULL,
+    version INTEGER NOT NULL,
+    what TEXT NOT NULL,         -- alone, packed, linked, removed
+    token BLOB NOT NULL,        -- Of the object that holds its frame; empty for a removal.
+    record BLOB,                -- NULL for a removal.
+    PRIMARY KEY (key, version)
+) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS pin (
     holder TEXT NOT NULL,
     token BLOB NOT NULL,

@@ -11,6 +11,7 @@ import secrets
 import socket
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -39,6 +40,7 @@ class Lease(msgspec.Struct, frozen=True, kw_only=True):
     started: int = 0  # When the process began, so that a reused id is not taken for it.
     seconds: float = LEASE_SECONDS
     renewals: int = 0  # So that no two states of the object look alike.
+    version: int = 0  # The highest that the store has given, archived or not; the next one goes on.
     released: bool = False
 
 
@@ -49,8 +51,15 @@ _decode = msgspec.json.Decoder(Lease).decode
 class Writer:
     """The right to write under a prefix. Every method may be called from any thread."""
 
-    def __init__(self, store: ObjectStore, identity: str, seconds: float = LEASE_SECONDS) -> None:
+    def __init__(
+        self,
+        store: ObjectStore,
+        identity: str,
+        seconds: float = LEASE_SECONDS,
+        version: Callable[[], int] = lambda: 0,
+    ) -> None:
         self._store = store
+        self._version = version
         self._seconds = seconds
         self._lock = threading.Lock()
         self._tag: str | None = None
@@ -87,7 +96,10 @@ class Writer:
             same = found is not None and found.store == self.lease.store
             epoch = 1 if found is None else found.epoch + (not same)
             begins = {} if found is None else found.begins
-            self.lease = msgspec.structs.replace(self.lease, epoch=epoch, begins=begins)
+            version = 0 if found is None else found.version
+            self.lease = msgspec.structs.replace(
+                self.lease, epoch=epoch, begins=begins, version=version
+            )
             try:
                 self._write(tag)
             except (Conflict, Absent):
@@ -167,7 +179,10 @@ class Writer:
         )
 
     def _write(self, tag: str | None) -> None:
-        self.lease = msgspec.structs.replace(self.lease, renewals=self.lease.renewals + 1)
+        version = max(self.lease.version, self._version())
+        self.lease = msgspec.structs.replace(
+            self.lease, renewals=self.lease.renewals + 1, version=version
+        )
         asked = time.monotonic()  # Before the request: the lease is not longer than others think.
         self._tag = self._store.put_if(LOCK_NAME, _encode(self.lease), tag)
         self._renewed = asked

@@ -52,7 +52,7 @@ class AdoptingBackend(SearchingBackend):
     def hide(self, below: int, replaced: Replaced) -> None:
         """Let no version below this one be seen, and remove them when all that is lent is here.
 
-        `replaced` is told each record that goes then.
+        `replaced` is entered with each record that goes then, for as long as that takes.
         """
         self._lending().hide(below, replaced)
 

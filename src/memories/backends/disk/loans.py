@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -32,7 +32,7 @@ from memories.periodic import Runner
 PATIENCE_SECONDS = 60.0  # So long may a copy make no progress before who waits for it is told.
 _BATCH_ROWS = 512
 
-Replaced = Callable[[Record], object]
+Replaced = Callable[[Record], AbstractContextManager[None]]
 Told = Callable[[BaseException | None], object]
 
 
@@ -107,7 +107,8 @@ class Loans:
     def hide(self, below: int, replaced: Replaced) -> None:
         """Let every version below this one be seen no more, and remove it once all is settled.
 
-        `replaced` is told each record that goes then. Files lent before this are obsolete now.
+        `replaced` is entered with each record that goes then, for as long as that takes. Files lent
+        before this are obsolete now.
         """
         with self._writer.lock:
             lent = self._active()
@@ -162,9 +163,10 @@ class Loans:
             return
         for row in merged(writer.index.parts()):
             if row.record.version < below:
-                writer.remove(row.record.key, below)
-                for replaced in self._replaced:
-                    replaced(row.record)
+                with ExitStack() as stack:
+                    for replaced in self._replaced:
+                        stack.enter_context(replaced(row.record))
+                    writer.remove(row.record.key, below)
 
     def stop(self) -> None:
         """Give up what is not settled, for the store is being closed."""

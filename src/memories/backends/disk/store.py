@@ -119,6 +119,20 @@ class DiskBackend(Role):
             self._following()  # It found nothing because the files were closed meanwhile.
         return None if row is None or row.kind == TOMBSTONE else row.record
 
+    def newest(self, key: str) -> tuple[int, Record | None]:
+        """Return the highest version of `key` in the log, and its record unless it is a removal.
+
+        The version is 0 where the log says nothing. What is only lent does not count.
+        """
+        try:
+            row = self._logged().row(key)
+        except RunDamagedError:
+            self._distrust_index()
+            row = self._logged().row(key)
+        if row is None:
+            return 0, None
+        return row.record.version, None if row.kind == TOMBSTONE else row.record
+
     def remove(self, key: str, version: int) -> None:
         """Append a tombstone to the log; nothing but a failing disk keeps it from that."""
         admit_head(self._writing(), f"remove {key!r}", lambda writer: writer.remove(key, version))

@@ -1,0 +1,187 @@
+"""Two histories of one key, the journal's and the archive's, kept in step.
+
+The journal is the truth. What the archive is to hold or to lose is prepared there, then journaled,
+and then committed there; so whatever stops between two of these steps, a crash or an exception, the
+journal says afterwards which of the two it has to be, here or at the next opening.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import TYPE_CHECKING, cast
+
+import msgspec
+
+from memories.backends.disk import DiskBackend
+from memories.entry import Record, TierName
+from memories.errors import StorageError, StoreLockedError, UnavailableError
+from memories.logs import logger
+
+if TYPE_CHECKING:
+    from memories.backends.bucket import BucketBackend
+    from memories.engine.media import FrameMedium
+    from memories.engine.tier import Tier
+
+Failing = Callable[[str, BaseException], None]  # Told the key, and why the archive lags behind.
+
+
+def is_archived(record: Record) -> bool:
+    """Return whether the archive holds the version of `record`, alone or besides cold."""
+    return record.tier is TierName.GLACIER or bool(record.archived)
+
+
+class Archive:
+    """What the engine has the archive do, each time together with the journal.
+
+    Every method is called with the key's lock held. Without a glacier tier nothing is archived.
+    """
+
+    def __init__(self, tiers: dict[TierName, Tier], journal: DiskBackend, failing: Failing) -> None:
+        self._tiers = tiers
+        self._journal = journal
+        self._failing = failing
+
+    @property
+    def bucket(self) -> BucketBackend:
+        """Return what keeps the frames."""
+        medium = cast("FrameMedium", self._tiers[TierName.GLACIER].medium)
+        return cast("BucketBackend", medium.backend)
+
+    def note(self, record: Record) -> Record:
+        """Journal a version whose frame is prepared in the archive."""
+        with self._step(record.key, record.version, removal=False):
+            return self._journal.note(record)
+
+    def link(self, record: Record) -> Record:
+        """Journal a version whose frame the archive holds already, for another one."""
+        self.bucket.prepare_link(record)
+        return self.note(record)
+
+    @contextmanager
+    def leaving(self, record: Record | None, version: int) -> Iterator[None]:
+        """Remove the key of `record` from the archive as of `version`, if the block journals that.
+
+        Nothing happens where the archive has no copy of it.
+        """
+        if record is None or not is_archived(record):
+            yield
+            return
+        self.bucket.prepare_removal(record.key, version)
+        with self._step(record.key, version, removal=True):
+            yield
+
+    def prepare_removal(self, record: Record, version: int) -> None:
+        """Begin what `leaving` does for a record that is archived; `settle_removal` ends it."""
+        self.bucket.prepare_removal(record.key, version)
+
+    def settle_removal(self, key: str, version: int) -> None:
+        """End a removal that was prepared: commit it if it was journaled, or else forget it."""
+        _settle(self.bucket, self._journal, key, version, removal=True)
+
+    def amend(self, record: Record) -> None:
+        """Give the version of `record` its terms in the archive, too, if it is there."""
+        if is_archived(record):
+            self.bucket.amend(record)
+
+    @contextmanager
+    def _step(self, key: str, version: int, *, removal: bool) -> Iterator[None]:
+        try:
+            yield
+        except BaseException:
+            _settle(self.bucket, self._journal, key, version, removal=removal)
+            raise
+        try:
+            self.bucket.commit(key, version)
+        except (StorageError, StoreLockedError, UnavailableError) as error:
+            # The journal has it, so it is done; the archive is told again at the next opening.
+            self._failing(key, error)
+
+
+def _settle(
+    bucket: BucketBackend, journal: DiskBackend, key: str, version: int, *, removal: bool
+) -> None:
+    """Commit what was prepared in the archive if the journal says so, or else abort it."""
+    newest, record = journal.newest(key)
+    if removal:
+        done = newest >= version or newest == 0  # A tombstone that buries nothing is forgotten.
+    else:
+        done = record is not None and record.version == version and is_archived(record)
+    (bucket.commit if done else bucket.abort)(key, version)
+
+
+def settle(bucket: BucketBackend, journal: DiskBackend) -> None:
+    """Settle what was prepared when a process was killed."""
+    for one in bucket.prepared():
+        _settle(bucket, journal, one.key, one.version, removal=one.removal)
+
+
+class Volatile:
+    """What stands over the journal while both histories are compared: nothing, at an opening."""
+
+    def hold(self, key: str) -> AbstractContextManager[object]:
+        """Return what keeps others from changing `key`."""
+        return nullcontext(key)
+
+    def version(self, key: str) -> int:
+        """Return the version of `key` in RAM, 0 where there is none."""
+        del key
+        return 0
+
+    def drop(self, key: str) -> None:
+        """Let nothing in RAM stand for `key` any more."""
+
+
+def reconcile(bucket: BucketBackend, journal: DiskBackend, volatile: Volatile) -> None:
+    """Journal what has changed in a bucket since this machine wrote there, or all that it holds.
+
+    Of each key the highest version wins, removals included.
+    """
+    had_keys = journal.usage().keys > 0
+    for record in bucket.records():
+        with volatile.hold(record.key):
+            _take_in(bucket, journal, volatile, record)
+    if not had_keys:
+        return
+    lost = 0
+    for record in journal.scan():
+        if is_archived(record) and bucket.find(record.key) is None:
+            with volatile.hold(record.key):
+                lost += not _take_out(bucket, journal, volatile, record)
+    if lost:
+        logger.warning(
+            "%d keys of this store lie in the archive %s, which knows nothing of them any more; "
+            "whoever reads one of them is told", lost, bucket.url,
+        )  # fmt: skip
+
+
+def _take_in(
+    bucket: BucketBackend, journal: DiskBackend, volatile: Volatile, record: Record
+) -> None:
+    newest, known = journal.newest(record.key)
+    newest = max(newest, volatile.version(record.key))
+    if newest < record.version:
+        journal.note(record)
+        volatile.drop(record.key)
+    elif newest > record.version or known is None or not is_archived(known):
+        bucket.remove(record.key, record.version)
+    elif known.terms != record.terms:
+        journal.amend(msgspec.structs.replace(known, terms=record.terms))
+
+
+def _take_out(
+    bucket: BucketBackend, journal: DiskBackend, volatile: Volatile, record: Record
+) -> bool:
+    """Forget what another machine has removed; return False where nothing says that it has."""
+    newest, known = journal.newest(record.key)
+    if known is None or newest != record.version or bucket.find(record.key) is not None:
+        return True
+    removed = bucket.removed(record.key)
+    if removed > record.version:
+        journal.remove(record.key, removed)
+        volatile.drop(record.key)
+    elif record.tier is TierName.COLD:
+        journal.amend(msgspec.structs.replace(record, archived=b""))
+    else:
+        return False
+    return True
