@@ -7,8 +7,8 @@ from tests.model.composed import ComposedMachine
 
 TestComposedMachine = ComposedMachine.TestCase
 TestComposedMachine.settings = settings(
-    max_examples=30,
-    stateful_step_count=25,
+    max_examples=60,
+    stateful_step_count=30,
     deadline=None,
     suppress_health_check=list(HealthCheck),
 )
