@@ -126,7 +126,7 @@ class World:
             # Files that are lent are copied when a step says so, not when a thread comes to it.
             loans = self.journal(manager)._loans
             assert loans is not None
-            loans.settle_soon = loans._told.append  # type: ignore[method-assign]
+            loans.settle_soon = lambda told: loans._told.append(told)  # type: ignore[method-assign]
         archive = self.archive(manager)
         archive._small_bytes, archive._shipper._pack_bytes = SMALL_BYTES, PACK_BYTES
         return manager
@@ -350,7 +350,7 @@ class World:
 
     def go_on_with(self, store: Path, bucket: Path) -> None:
         """Give the manager up, and what it writes at its end."""
-        self.manager._engine.abandon()
+        self.manager.cleanup(flush=False)
         shutil.rmtree(self.store)
         shutil.rmtree(self.bucket)
         self.store, self.bucket = store, bucket
