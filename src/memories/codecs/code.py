@@ -10,6 +10,7 @@ from __future__ import annotations
 import dis
 import functools
 import os
+import re
 import struct
 import sysconfig
 import weakref
@@ -29,6 +30,11 @@ _OUTER = _READS | {"LOAD_DEREF", "LOAD_CLASSDEREF", "LOAD_FROM_DICT_OR_DEREF"}
 _FEEDS = frozenset(
     {"add", "append", "appendleft", "clear", "extend", "extendleft", "insert", "update"}
 )
+# What follows the load of `x`, in `x[a] = ...`, `x[a] += b` and `x += b`, with a name or a constant
+# as `a` and `b`.
+_SHORT = re.compile(r"LOAD_(CONST|SMALL_INT|FAST\w*|DEREF|GLOBAL|NAME)")
+_ITEM = re.compile(r"LOAD( COPY COPY BINARY_\w+ LOAD BINARY_OP SWAP SWAP)? STORE_SUBSCR")
+_COUNTED = re.compile(r"LOAD BINARY_OP STORE_(DEREF|GLOBAL|NAME)")
 _INSTALLED = frozenset({"site-packages", "dist-packages"})
 _CONSTANT = frozenset(dis.hasconst)
 _HAS_DOCSTRING = 0x4000000  # A flag of Python 3.13 that says nothing about what the code does.
@@ -77,15 +83,29 @@ def names_written(code: CodeType) -> set[str]:
 
 
 def names_fed(code: CodeType) -> set[str]:
-    """Return the outer names on which `code` only calls methods that tell nothing, as on a log."""
+    """Return the outer names that `code` only writes through, and never learns anything from.
+
+    A log that is appended to, a dict that items are put into, a number that is counted up.
+    """
     fed, used = set[str](), set[str]()
     for inner in _with_inner(code):
         steps = list(dis.get_instructions(inner))
-        for step, after in zip(steps, [*steps[1:], steps[-1]], strict=True):
+        for place, step in enumerate(steps):
             if step.opname in _OUTER:
-                called = after.opname in ("LOAD_METHOD", "LOAD_ATTR") and after.argval in _FEEDS
-                (fed if called else used).add(str(step.argval))
+                (fed if _only_feeds(steps[place:]) else used).add(str(step.argval))
     return fed - used
+
+
+def _only_feeds(steps: list[dis.Instruction]) -> bool:
+    """Return whether the object that the first of `steps` loads is fed by those that follow."""
+    loaded, after = steps[0], steps[1:]
+    if after[0].opname in ("LOAD_METHOD", "LOAD_ATTR"):
+        return after[0].argval in _FEEDS
+    names = " ".join(_SHORT.sub("LOAD", step.opname) for step in after[:9])
+    if _ITEM.match(names):
+        return True
+    counted = _COUNTED.match(names)
+    return counted is not None and after[2].argval == loaded.argval
 
 
 def place_of(namespace: Mapping[str, Any]) -> str:

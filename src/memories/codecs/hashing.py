@@ -66,7 +66,7 @@ _TOOLS = frozenset(
 _DEFINITIONS = (FunctionType, type)
 _CALLABLE = (MethodType, ModuleType, BuiltinFunctionType, partial)
 _ARRAYS = (np.ndarray, np.memmap)
-_LOGS = (list, set, dict, deque, Counter)
+_LOGS = (list, set, dict, deque, Counter, defaultdict)
 _DEEP: Final = 0.6  # The share of the stack from which on it is the caller's that is deep.
 
 
@@ -470,7 +470,8 @@ class Walk(_Hasher):
 
     def _is_log(self, name: str, value: Any) -> bool:
         """Return whether the function at hand only feeds what the name stands for."""
-        return name in self._fed and type(value) in _LOGS
+        counter = type(value) in _LOGS or type(value) in scalars.IMMUTABLE
+        return name in self._fed and counter
 
     def _variable(self, owner: Any, name: str, read: Callable[[], Any]) -> Variable:
         found = self.variables.get((id(owner), name))

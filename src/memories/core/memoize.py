@@ -97,7 +97,14 @@ class Memo:
         Raises:
             UnsupportedTypeError: the function, or an argument, cannot be told from others.
         """
-        return self._prefix() + content_hash(self._told(args, kwargs), code=self._version is None)
+        prefix, told = self._prefix(), self._told(args, kwargs)
+        try:
+            return prefix + content_hash(told, code=self._version is None)
+        except UnsupportedTypeError as error:
+            raise UnsupportedTypeError(
+                f"{self._culprit(told)} of {self._identity.label}: {error}. Say which parameters "
+                "do not change the result with ignore=, or what counts with key="
+            ) from error
 
     def cache_info(self) -> CacheInfo:
         """Return hits and misses of this process, and where the results lie."""
@@ -234,6 +241,17 @@ class Memo:
             for name, value in bound.arguments.items()
             if name not in self._ignored and self._marks.get(name, _NONE) is not value
         }
+
+    def _culprit(self, told: Any) -> str:
+        """Return in words which argument has no hash."""
+        if self._key is not None:
+            return "the key"
+        for name, value in told.items() if self._signature else ():
+            try:
+                content_hash(value)
+            except UnsupportedTypeError:
+                return f"the argument {name!r}"
+        return "an argument"
 
     def _check_ignored(self, ignored: frozenset[str]) -> frozenset[str]:
         """Note which parameters are ignored, and return what else is."""

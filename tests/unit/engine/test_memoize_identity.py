@@ -102,6 +102,31 @@ def test_what_a_function_counts_is_its_own_affair(manager: MemoryManager) -> Non
     assert ([1, 2], 2, {"n": 2}) == (calls, count, counts)
 
 
+COUNTS = {"g": 0}
+
+
+def test_counters_may_be_shared(manager: MemoryManager) -> None:
+    """What nothing is read from tells nothing of a result, whoever else writes to it."""
+    total = 0
+
+    @manager.cache
+    def f(x: int) -> int:
+        nonlocal total
+        total += 1
+        COUNTS["f"] = x
+        return int(g(x))
+
+    @manager.cache
+    def g(x: int) -> int:
+        nonlocal total
+        total += 1
+        COUNTS["g"] += 1
+        return x
+
+    assert [1, 2, 1, 2, 1] == [g(1), f(2), g(1), f(2), f(1)]
+    assert (4, {"g": 2, "f": 1}) == (total, COUNTS)
+
+
 LOG: list[int] = [7]
 OPTIONS = {"scale": 2}
 
@@ -155,8 +180,10 @@ def test_what_cannot_be_told_is_refused_with_what_to_do(manager: MemoryManager) 
         with pytest.raises(UnsupportedTypeError, match=r"'connection'.*TextIOWrapper"):
             manager.cache(read, version=1)(1)
         assert (1, os.devnull) == manager.cache(read, ignore=["connection"])(1)
-        with pytest.raises(UnsupportedTypeError, match="TextIOWrapper"):
-            manager.cache(repr)(connection)
+        with pytest.raises(UnsupportedTypeError, match=r"argument 'obj'.*TextIOWrapper.*ignore="):
+            manager.cache(repr)([connection])
+        with pytest.raises(UnsupportedTypeError, match=r"the key of .*TextIOWrapper"):
+            manager.cache(repr, key=lambda obj: obj)(connection)
         with pytest.raises(UnsupportedTypeError, match=r"what it carries.*ignore=\['self'\]"):
             manager.cache(connection.readable)()
         assert manager.cache(connection.readable, ignore=["self"])()
