@@ -201,6 +201,11 @@ class Transport:
         """Close the socket, without a word to the other side."""
         self._socket.close()
 
+    def __del__(self) -> None:
+        # An interrupt may strike before anybody has it whose duty it is to close it.
+        if hasattr(self, "_socket"):
+            self._socket.close()
+
     def _wait(self, events: int) -> int:
         seconds = min(self._silence, self._deadline - time.monotonic())
         self._poll.modify(self._socket, events)
@@ -214,18 +219,20 @@ class Transport:
 
 
 def _connected(address: Address, seconds: float) -> socket.socket:
-    if address.path is not None:
-        plain = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
+    plain: socket.socket | None = None
+    try:
+        if address.path is not None:
+            plain = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             plain.settimeout(seconds)
             plain.connect(address.path)
-        except BaseException:
+        else:
+            plain = socket.create_connection((address.host, address.port), seconds)
+            plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            plain.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    except BaseException:
+        if plain is not None:
             plain.close()
-            raise
-        return plain
-    plain = socket.create_connection((address.host, address.port), seconds)
-    plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    plain.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        raise
     return plain
 
 

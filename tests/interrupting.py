@@ -1,0 +1,83 @@
+"""Ends a call at a chosen line of ours, as an interrupt would; nothing of the library is replaced.
+
+A real signal strikes between two instructions, this at the beginning of a line. One kind of line is
+left out: a `with` statement is traced once more when its block ends. A signal cannot strike there,
+for the interpreter looks for signals after calls and jumps only, and between the last of these in
+the block and the release of a lock written in C there is none.
+"""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import memories
+
+SOURCES = str(Path(memories.__file__).parent)
+Trace = Callable[[FrameType, str, Any], Any]
+
+
+class Interrupter:
+    """Counts the lines of ours that a call executes in this thread, and may end it at one."""
+
+    def __init__(self, error: Callable[[], BaseException] = KeyboardInterrupt) -> None:
+        self._error = error
+        self._left = 0
+        self.lines = 0
+        self.struck: str | None = None  # Where.
+        self.trail: list[str] = []  # Where the lines were.
+
+    def run(self, call: Callable[[], object], at: int = 0) -> bool:
+        """Call, and raise at line number `at` (0: nowhere); return whether it ended by that."""
+        self.lines, self._left, self.struck = 0, at, None
+        self.trail = []
+        before = sys.gettrace()
+        sys.settrace(self._calls)
+        try:
+            call()
+        except BaseException:
+            if self.struck is None:
+                raise
+            return True
+        finally:
+            sys.settrace(before)
+        return False
+
+    def _calls(self, frame: FrameType, event: str, arg: Any) -> Trace | None:
+        if self.struck or not frame.f_code.co_filename.startswith(SOURCES):
+            return None
+        blocks = _with_blocks(frame.f_code.co_filename)
+        previous = 0
+
+        def lines(frame: FrameType, event: str, arg: Any) -> Trace | None:
+            nonlocal previous
+            if event != "line" or self.struck:
+                return lines
+            line, came_from = frame.f_lineno, previous
+            previous = line
+            if line < came_from <= blocks.get(line, 0):
+                return lines  # The end of a block.
+            self.lines += 1
+            self.trail.append(f"{frame.f_code.co_filename}:{line}")
+            if self.lines == self._left:
+                self.struck = f"{frame.f_code.co_filename[len(SOURCES) + 1 :]}:{line}"
+                raise self._error()
+            return lines
+
+        return lines
+
+
+@cache
+def _with_blocks(path: str) -> dict[int, int]:
+    """Return the last line of each `with` statement's block, by its first."""
+    tree = ast.parse(Path(path).read_text())
+    return {
+        node.lineno: node.end_lineno or node.lineno
+        for node in ast.walk(tree)
+        if isinstance(node, ast.With)
+    }

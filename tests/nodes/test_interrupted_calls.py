@@ -1,0 +1,249 @@
+"""Ctrl-C at any line of a call on the nodes: it is done or not done, and the next ones work.
+
+Every call is run once to see the lines of ours that it executes, and then again and again, ended at
+one line after another. `make test` takes a sample of the lines, `make torture` all.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import pytest
+from tests.interrupting import Interrupter
+from tests.nodes.test_replicas import manager_of, wait_until
+
+from memories import DistributedMemoryManager, MemoriesError
+from memories.cluster.local import LocalGroup
+from memories.cluster.node import Node
+
+pytestmark = pytest.mark.server
+
+ABSENT = "<absent>"
+SAMPLE = 29  # In `make test` every so many lines.
+LARGE = 5_000_000  # In two chunks.
+
+
+class Case(NamedTuple):
+    """A call, and what its keys may hold when it was interrupted."""
+
+    call: Callable[[], object]
+    may_hold: dict[str, list[Any]]
+
+
+class Bench:
+    """A manager whose calls are interrupted, one that looks on, and what the nodes must hold."""
+
+    def __init__(self, manager: DistributedMemoryManager, other: DistributedMemoryManager) -> None:
+        self.manager, self.other = manager, other
+        self.held: dict[str, Any] = {}
+        self.number = 0
+        for number in range(3):
+            self.store(f"bystander{number}", {"number": number})
+        self.store("bystander/large", os.urandom(LARGE // 4))
+        self.threads = self.others()
+
+    def store(self, key: str, value: Any) -> None:
+        self.manager.store_distributed(key, value)
+        self.held[key] = value
+
+    def fresh(self) -> tuple[str, Any, Any]:
+        self.number += 1
+        return f"key{self.number}", f"old {self.number}", [f"new {self.number}"]
+
+    def settle(self, case: Case) -> None:
+        """Learn what became of an interrupted call; all must agree on one of what may be."""
+        for key, allowed in case.may_hold.items():
+            found = self.other.retrieve_distributed(key, ABSENT)
+            assert found in allowed, f"{key} holds {found!r:.80}"
+            wait_until(lambda key=key, found=found: self.seen(key) == found)  # type: ignore[misc]
+            self.held[key] = found
+        self.held = {key: value for key, value in self.held.items() if value != ABSENT}
+
+    def seen(self, key: str) -> Any:
+        return self.manager.retrieve_distributed(key, ABSENT)
+
+    def check(self) -> None:
+        for key, value in self.held.items():
+            assert value == self.manager.retrieve_distributed(key), key
+        for node in nodes_of(self.manager):
+            for connection in node._pool._idle:
+                assert not connection.pending, f"{node.name} has a reply to come"
+                assert not connection.ready(), f"{node.name} has half a reply"
+            assert is_free(node._lock) and is_free(node._pool._lock)
+            assert node.usable, f"{node.name} counts as failing: {node.last_error}"
+        near, workers = self.manager._near, self.manager._service.workers
+        for lock in (near._lock, *near._keepers, workers._lock):
+            assert is_free(lock)
+        wait_until(lambda: not workers._tasks.qsize())
+        assert self.threads == self.others(), "a thread is left"
+        self.store("after", self.number)
+
+    def others(self) -> list[str]:
+        """Return the threads that do not go home by themselves."""
+        names = [thread.name for thread in threading.enumerate()]
+        return sorted(one for one in names if one not in ("memories-nodes", "memories-crew"))
+
+    def tidy(self) -> None:
+        """Forget the keys of the case, so that the nodes stay small."""
+        for key in [key for key in self.held if not key.startswith("bystander")]:
+            self.manager.delete_distributed(key)
+            del self.held[key]
+
+
+def nodes_of(manager: DistributedMemoryManager) -> Iterable[Node]:
+    service: Any = manager._service
+    return list((service.members if hasattr(service, "members") else service.shards).everyone())
+
+
+def is_free(lock: Any) -> bool:
+    with_it: bool = lock.acquire(timeout=10)
+    if with_it:
+        lock.release()
+    return with_it
+
+
+def storing(bench: Bench) -> Case:
+    key, _, new = bench.fresh()
+    return Case(lambda: bench.manager.store_distributed(key, new), {key: [ABSENT, new]})
+
+
+def overwriting(bench: Bench) -> Case:
+    key, old, new = bench.fresh()
+    bench.store(key, old)
+    bench.manager.retrieve_distributed(key)  # So that there is a local copy.
+    return Case(lambda: bench.manager.store_distributed(key, new), {key: [old, new]})
+
+
+def storing_large(bench: Bench) -> Case:
+    key, old, new = bench.fresh()[0], os.urandom(LARGE // 4), os.urandom(LARGE)
+    bench.store(key, old)
+    return Case(lambda: bench.manager.store_distributed(key, new), {key: [old, new]})
+
+
+def retrieving(bench: Bench) -> Case:
+    key, old, _ = bench.fresh()
+    bench.store(key, old)
+    return Case(lambda: bench.manager.retrieve_distributed(key), {key: [old]})
+
+
+def retrieving_large(bench: Bench) -> Case:
+    key, old = bench.fresh()[0], os.urandom(LARGE)
+    bench.store(key, old)
+    return Case(lambda: bench.manager.retrieve_distributed(key), {key: [old]})
+
+
+def deleting(bench: Bench) -> Case:
+    key, old, _ = bench.fresh()
+    bench.store(key, old)
+    return Case(lambda: bench.manager.delete_distributed(key), {key: [old, ABSENT]})
+
+
+def storing_many(bench: Bench) -> Case:
+    key, old, new = bench.fresh()
+    mapping = {f"{key}/{number}": new for number in range(5)}
+    bench.store(f"{key}/3", old)
+    may: dict[str, list[Any]] = {name: [ABSENT, new] for name in mapping}
+    may[f"{key}/3"] = [old, new]
+    return Case(lambda: bench.manager.store_many_distributed(mapping), may)
+
+
+def retrieving_many(bench: Bench) -> Case:
+    key, old, _ = bench.fresh()
+    names = [f"{key}/{number}" for number in range(5)]
+    for name in names:
+        bench.store(name, old)
+    call = bench.manager.retrieve_many_distributed
+    return Case(lambda: call(names), {name: [old] for name in names})
+
+
+def scanning(bench: Bench) -> Case:
+    key, old, _ = bench.fresh()
+    bench.store(key, old)
+    return Case(lambda: list(bench.manager.scan_distributed()), {key: [old]})
+
+
+def looking(bench: Bench) -> Case:
+    key, old, _ = bench.fresh()
+    bench.store(key, old)
+
+    def call() -> None:
+        bench.manager.get_node_status()
+        bench.manager.version_distributed(key)
+
+    return Case(call, {key: [old]})
+
+
+def repairing(bench: Bench) -> Case:
+    key, old, new = bench.fresh()
+    bench.store(key, old)
+    bench.store(key, new)
+    return Case(bench.manager.repair, {key: [new]})
+
+
+CASES: list[Callable[[Bench], Case]] = [
+    storing, overwriting, storing_large, retrieving, retrieving_large, deleting, storing_many,
+    retrieving_many, scanning, looking, repairing,
+]  # fmt: skip
+
+
+@pytest.fixture(params=["plain", "cluster"])
+def bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
+    group: LocalGroup = request.getfixturevalue(f"{request.param}_nodes")
+    with (
+        manager_of(group.names, near_cache=True) as manager,
+        manager_of(group.names) as other,
+    ):
+        wait_until(lambda: manager._near.until > time.monotonic())
+        yield Bench(manager, other)
+
+
+def places(trail: Sequence[str]) -> list[int]:
+    """Return when each line of ours was first executed in a call, a second time, and last."""
+    when: dict[str, list[int]] = defaultdict(list)
+    for number, line in enumerate(trail, 1):
+        when[line].append(number)
+    return sorted({number for numbers in when.values() for number in (*numbers[:2], numbers[-1])})
+
+
+def interrupt(bench: Bench, make: Callable[[Bench], Case], error: Any, *, every: int) -> int:
+    """End a call at every so many of its lines; return how often it was ended."""
+    struck, interrupter = 0, Interrupter(error)
+    whole = make(bench)
+    interrupter.run(whole.call)
+    bench.settle(whole)
+    first = 1 + sum(make.__name__.encode()) % every
+    for line in places(interrupter.trail)[first::every]:
+        one = make(bench)
+        try:
+            try:
+                struck += interrupter.run(one.call, line)
+            except MemoriesError as refused:
+                raise AssertionError("another error came of it") from refused
+            bench.settle(one)
+            bench.check()
+            bench.tidy()
+        except BaseException as fault:
+            fault.add_note(f"after line {line} of {make.__name__}: {interrupter.struck}")
+            raise
+    return struck
+
+
+@pytest.mark.parametrize("make", CASES)
+def test_an_interrupt_at_some_lines(bench: Bench, make: Callable[[Bench], Case]) -> None:
+    """The call is done or not done, no connection is half read, and nothing is left behind."""
+    assert interrupt(bench, make, KeyboardInterrupt, every=SAMPLE)
+
+
+@pytest.mark.torture
+@pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError, SystemExit])
+@pytest.mark.parametrize("make", CASES)
+def test_an_interrupt_at_every_line(
+    bench: Bench, make: Callable[[Bench], Case], error: type[BaseException]
+) -> None:
+    """The same at all of them, and for what else may end a call anywhere."""
+    assert interrupt(bench, make, error, every=1)
