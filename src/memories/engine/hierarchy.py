@@ -307,7 +307,7 @@ class Hierarchy:
     def clear(self) -> int:
         """Remove every key stored so far and return the version up to which that was.
 
-        Archived objects are unlinked after their grace time.
+        Its room on the disk is free then; archived objects are unlinked after their grace time.
         """
         self.require_writable()
         limit = self.catalog.next_version()
@@ -316,7 +316,21 @@ class Hierarchy:
         for record in self.catalog.journal.scan():
             self._clear_key(record.key, limit)
         self.catalog.journal.bury()
+        self.catalog.journal.shrink()
         return limit
+
+    def remove_prefix(self, prefix: str) -> int:
+        """Remove every key that starts with `prefix`, and return how many there were."""
+        self.require_writable()
+        count, dead = 0, self.catalog.journal.dead()
+        for key in list(self.catalog.keys(prefix)):
+            try:
+                self.remove(key)
+            except KeyNotFoundError:
+                continue  # It has expired, or somebody else removed it meanwhile.
+            count += 1
+        self.catalog.journal.shrink(dead)
+        return count
 
     def tier(self, name: TierName) -> Tier:
         """Return the tier of that name.

@@ -139,6 +139,8 @@ class Restoring:
         hierarchy = self._hierarchy
         if error is None:
             self._let_outdated_go()
+            if self._replaces() and self._had_keys:
+                hierarchy.catalog.journal.shrink()
         else:
             now, path = hierarchy.clock.monotonic(), str(self._chain.top.path)
             hierarchy.events.emit(Failed(path, now, "copy into the store", error))
@@ -261,7 +263,8 @@ class Restoring:
 
     def _remove_others(self) -> None:
         hierarchy = self._hierarchy
-        hierarchy.catalog.journal.bury()
+        journal = hierarchy.catalog.journal
+        journal.bury()
         if not self._had_keys:
             return
         for key in hierarchy.catalog.keys(""):
@@ -272,6 +275,7 @@ class Restoring:
                 found = hierarchy.catalog.find(key)
                 if found is not None and found.version < self.since:
                     hierarchy.mover.drop(found, Cause.REPLACED)
+        journal.shrink()
 
     def _references(self) -> Iterator[tuple[Row, Reference]]:
         if not self._chain.top.references:

@@ -32,6 +32,7 @@ BULK_ROWS = 250_000  # Likewise while many come at once; half a kilobyte each.
 MERGE_RUNS = 4
 MERGE_ALL_ROWS = 2_000_000
 SEALS = 3  # So often a writer that needs room lets the log begin anew, to empty the rest of it.
+SHRINK_BYTES = 64 << 10  # So much a caller must have removed to give it back at once.
 _BATCH_BYTES = 256 << 10
 
 
@@ -51,7 +52,7 @@ def tidy(writer: Writer, pace: Pace, *, quiet: bool = False) -> None:
         writer.checkpoint(pace)
     merge_runs(writer, pace, quiet=quiet)
     compact(writer, pace)
-    if quiet:
+    if quiet and writer.ledger.keys:
         writer.reserve.take()
 
 
@@ -68,8 +69,10 @@ def compact(writer: Writer, pace: Pace) -> None:
     """Empty the files with the most dead bytes until the dead bytes are within bounds."""
     while True:
         with writer.tidying:
-            pressed = not writer.fits(2 * writer.scale.segment)
-            if not _empty_one(writer, pace, pressed=pressed and not writer.graves.pins):
+            bound = writer.scale.slack + int(SLACK_SHARE * writer.ledger.live)
+            if not (writer.graves.pins or writer.fits(2 * writer.scale.segment)):
+                bound = 0
+            if not _empty_one(writer, pace, bound=bound):
                 return
 
 
@@ -102,11 +105,34 @@ def room_for(writer: Writer, size: int, owner: Owner) -> Iterator[bool]:
         yield made
 
 
+def shrink(writer: Writer, before: int) -> None:
+    """Give back what was removed since `before` bytes were dead, where that is cheap.
+
+    What is left, in files of which more than half lives, is for upkeep, which has more time. An
+    empty store takes hardly more room than a new one.
+    """
+    if writer.graves.pins or writer.ledger.dead - before < SHRINK_BYTES:
+        return
+    with writer.tidying:
+        writer.checkpoint(seal=True)
+        while _empty_one(writer, _at_once, mostly_dead=True):
+            pass
+        runs, rows = writer.index.runs, sum(run.count for run in writer.index.runs)
+        if MERGE_ALL_ROWS >= rows > 2 * writer.ledger.keys:  # Most are tombstones of nothing.
+            _merge(writer, runs, _at_once, last=True)
+        if not writer.ledger.keys:
+            writer.reserve.drop()
+
+
+def _at_once() -> None:
+    """Pause for nobody: a caller waits."""
+
+
 def _give_back(writer: Writer, size: int) -> None:
     """Do what upkeep can for `size` bytes that are claimed."""
     sealed = 0
     while not (writer.fits(0) and writer.lean(size)):
-        if _empty_one(writer, lambda: None, pressed=True, last=not writer.fits(0)):
+        if _empty_one(writer, _at_once, last=not writer.fits(0)):
             continue
         if sealed and (writer.fits(0) or sealed == SEALS):
             return
@@ -114,14 +140,22 @@ def _give_back(writer: Writer, size: int) -> None:
         writer.checkpoint(seal=True)
 
 
-def _empty_one(writer: Writer, pace: Pace, *, pressed: bool, last: bool = False) -> bool:
-    """Empty the file that is most worth it; whether there was one."""
+def _empty_one(
+    writer: Writer, pace: Pace, *, bound: int = 0, last: bool = False, mostly_dead: bool = False
+) -> bool:
+    """Empty the file that is most worth it, if more than `bound` is dead; whether there was one."""
+    ledger = writer.ledger
     with writer.lock:
-        bound = 0 if pressed else writer.scale.slack + int(SLACK_SHARE * writer.ledger.live)
+        skip, coming = writer.unreadable, writer.drafts()
+        if mostly_dead:
+            skip = skip | {n for n, stats in ledger.segments.items() if 2 * stats.live > stats.size}
+            coming = coming | {
+                n for n, stats in ledger.packs.items() if 2 * stats.live > stats.size
+            }
         room = writer.scale.capacity - writer.physical()
         victim = choose(
-            writer.ledger, writer.covered.segment, writer.unreadable,
-            bound=bound, room=room, any_worth=last, coming=writer.drafts(),
+            ledger, writer.covered.segment, skip,
+            bound=bound, room=room, any_worth=last, coming=coming,
         )  # fmt: skip
     if victim is None:
         return False

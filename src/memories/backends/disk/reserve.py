@@ -27,6 +27,11 @@ class Reserve:
             write_whole(self._files, self._path, bytes(self._size))
             self.bytes = self._size
 
+    def drop(self) -> None:
+        """Give the reserve up: there is nothing that could be removed."""
+        self._files.unlink(self._path)
+        self.bytes = 0
+
     def give(self, error: OSError) -> bool:
         """Give the reserve up if `error` says that the disk is full; whether it was there."""
         if error.errno not in _FULL or not self.bytes:

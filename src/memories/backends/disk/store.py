@@ -15,7 +15,7 @@ from memories.backends.base import Problem, Usage
 from memories.backends.disk.admission import admit, admit_head, reported
 from memories.backends.disk.blocks import RunDamagedError
 from memories.backends.disk.check import run_check
-from memories.backends.disk.compact import make_room
+from memories.backends.disk.compact import make_room, shrink
 from memories.backends.disk.files import Files, free_bytes
 from memories.backends.disk.gather import gather
 from memories.backends.disk.journal import TOMBSTONE
@@ -237,6 +237,21 @@ class DiskBackend(Role):
         writer = self._writing()
         with reported(self._layout.root, "make room"):
             return make_room(writer, size)
+
+    def dead(self) -> int:
+        """Return the bytes that are held for what is removed or replaced by now."""
+        return self._writing().ledger.dead
+
+    def shrink(self, before: int = 0) -> None:
+        """Give back what was removed since `before` bytes were dead, where most of a file was.
+
+        What the disk refuses now, upkeep tries again, and `check` tells of.
+        """
+        writer = self._writing()
+        try:
+            shrink(writer, before)
+        except OSError:
+            writer.changed.set()
 
     def check(
         self, *, repair: bool = False, dry_run: bool = False, progress: Step | None = None
