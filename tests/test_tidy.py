@@ -27,7 +27,7 @@ LAYERS = (
         "clock", "histogram", "keys", "locks", "logs", "optional", "owner", "units", "userdirs",
         "writeback",
     ),
-    ("periodic", "progress", "recent"),
+    ("deadlines", "periodic", "progress", "recent"),
     ("workers",),
     ("entry",),
     ("events", "front", "rules", "sizing", "traces"),

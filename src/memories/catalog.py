@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 from memories.backends.disk import DiskBackend
 from memories.backends.disk.view import View
+from memories.deadlines import Deadlines
 from memories.entry import Entry, Record, TierName
 from memories.front import Front
 from memories.keys import INTERNAL
@@ -47,6 +48,7 @@ class Catalog:
         self.counts: Counter[TierName] = Counter()  # Entries, by their tier.
         self.backing: Counter[TierName] = Counter()  # Entries, by the tier that backs them.
         self._internal = 0  # Entries that are no caller's.
+        self.deadlines = Deadlines(self._ends)  # Of entries.
         self._lock = new_lock()
 
     def next_version(self) -> int:
@@ -159,6 +161,7 @@ class Catalog:
             self.counts.clear()
             self.rules.clear()
             self.backing.clear()
+            self.deadlines.restart(lambda: ())
             self._internal = 0
             return entries
 
@@ -168,12 +171,20 @@ class Catalog:
         previous = self.entries.get(key)
         if previous is not None:
             self._count(previous, -1)
+            if previous.terms.expires_at is not None:
+                self.deadlines.leave()
         if entry is None:
             self.entries.pop(key, None)
         else:
             self.entries[key] = entry
             self._count(entry, 1)
+            if entry.terms.expires_at is not None:
+                self.deadlines.add(key, entry.terms.expires_at)
             self.front.arrived(self.entries)
+
+    def _ends(self, key: str) -> float | None:
+        entry = self.entries.get(key)
+        return None if entry is None else entry.terms.expires_at
 
     def _count(self, entry: Entry, change: int) -> None:
         if entry.key[0] == INTERNAL:

@@ -11,10 +11,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from tests.promises.conftest import Make
 
-from memories import KeyNotFoundError, MemoryManager
+from memories import KeyNotFoundError, MemoryManager, Rule, TierFullError
 from memories.core.assembly import assemble
 from memories.entry import Terms, TierName
 from memories.migration.settings import MigrationSettings
@@ -196,3 +197,77 @@ def test_the_first_item_is_popped_while_keys_expire(make: Make) -> None:
             assert f"k{item[1]:02}" == item[0]
     with pytest.raises(KeyError):
         manager.popitem()
+
+
+@pytest.mark.parametrize("tier", ["hot", "warm", "cold"])
+@pytest.mark.parametrize("migration", [False, None])
+def test_what_has_expired_is_refused_nobody(make: Make, tier: str, migration: Any) -> None:
+    """88,000 keys that had expired took the room for which others were refused."""
+    size = {"hot": "300 kB", "warm": "300 kB", "cold": "8 MB"}
+    manager = make(*size.values(), migration=migration, glacier_memory_enabled=False)
+    value, count = bytes(1000) + b"1", 200
+    if tier == "cold":
+        value, count = np.random.default_rng(1).bytes(20_000), 200
+    for _ in range(3):
+        for number in range(count):
+            manager.store(f"k{number}", value, tier, ttl=0.3, min_tier=tier, max_tier=tier)
+        time.sleep(0.35)
+        assert 0 == len(manager)
+        assert {} == dict(manager)
+    with pytest.raises(TierFullError):
+        for number in range(10 * count):
+            manager.store(f"k{number}", value, tier, ttl=1000, min_tier=tier, max_tier=tier)
+
+
+def test_more_keys_expire_than_are_looked_for(make: Make) -> None:
+    """Stored to the disk as fast as they can be, with 10 ms to live, they were never removed."""
+    manager = make(cold="20 MB", migration=None, glacier_memory_enabled=False)
+    for number in range(4000):
+        manager.store(f"k{number}", b"x" * 2000, "cold", ttl=0.01)
+    catalog = manager._hierarchy.catalog
+    deadline = time.monotonic() + 60
+    while len(catalog):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert 0 == len(manager)
+
+
+def test_a_quota_counts_what_lives(make: Make) -> None:
+    """A quota full of what has expired refused what could have taken its place."""
+    rule = Rule(prefix="q/", quota={"hot": "10 kB", "warm": "10 kB"}, max_tier="warm")
+    manager = make(rules=[rule])
+    for _ in range(3):
+        for number in range(14):
+            manager.store(f"q/{number}", b"x" * 1000, ttl=0.2)
+        time.sleep(0.25)
+    with pytest.raises(TierFullError):
+        for number in range(20):
+            manager.store(f"q/{number}", b"x" * 1000, ttl=100)
+
+
+def test_what_has_expired_is_not_written_down(make: Make) -> None:
+    """At the end of a manager it would be written to cold, or found too large for it."""
+    manager = make()
+    for number in range(50):
+        manager.store(f"k{number}", number, ttl=0.05)
+    manager.store("stays", 1)
+    time.sleep(0.06)
+    manager.flush()
+    records = manager._hierarchy.catalog.journal.scan()
+    assert ["stays"] == [record.key for record in records]
+
+
+def test_the_number_of_keys_is_that_of_the_listing(make: Make) -> None:
+    """`len` counted what no listing showed."""
+    manager = make()
+    for number in range(20):
+        manager.store(
+            f"k{number}", number, ["hot", "cold"][number % 2], ttl=0.1 if number % 3 else 9
+        )
+    assert 20 == len(manager) == len(list(manager))
+    time.sleep(0.11)
+    assert 7 == len(manager) == len(list(manager))
+    for number in range(0, 20, 3):
+        manager.store(f"k{number}", 0, ttl=0.01)
+    time.sleep(0.02)
+    assert 0 == len(manager)

@@ -294,7 +294,7 @@ class Engine:
             for name, tier in self.hierarchy.tiers.items()
         )
         state = "" if self.hierarchy.state is State.OPEN else f" {self.hierarchy.state.value}"
-        stats, keys = self.stats(), len(self.hierarchy.catalog)
+        stats, keys = self.stats(), len(self.hierarchy)
         rate = (
             f"hit rate {stats.hit_rate_percent:.0f} % of {stats.reads} reads"
             if stats.reads

@@ -326,7 +326,7 @@ class Values(MutableMapping[str, Any]):
 
     def __len__(self) -> int:
         self._hierarchy.require_readable()
-        return len(self._hierarchy.catalog)
+        return len(self._hierarchy)
 
     def keys(self) -> KeysView[str]:
         """Return a view of the keys."""

@@ -44,6 +44,7 @@ from memories.parcel import Parcel
 
 MOMENT_SECONDS = 0.01
 NAMED_KEYS = 10  # In an error about many.
+OVERDUE_PER_STORE = 4  # Entries that have expired and are removed by each store.
 READ_ATTEMPTS = 8  # A read is overtaken by a move at most this often before the fault is real.
 
 
@@ -85,7 +86,7 @@ class Hierarchy:
         # Raises where a key that is in no tier may yet be in an archive that nobody could read.
         self.doubt: Callable[[str], None] = lambda key: None
         self.mover = Mover(
-            tiers, catalog, locks=self.locks, clock=clock, events=events,
+            tiers, catalog, locks=self.locks, clock=clock, expiry=expiry, events=events,
             drop_when_full=drop_when_full,
         )  # fmt: skip
         self._write_through = write_through
@@ -115,6 +116,7 @@ class Hierarchy:
         started = self.clock.monotonic()
         with self.locks.hold(key):
             self.require_writable()
+            self._expire_some()
             previous = self.catalog.find(key)
             self._compare(key, previous, if_version)
             # What replaces a value in RAM has its place there.
@@ -230,10 +232,20 @@ class Hierarchy:
 
     def expire(self, found: Entry | Record) -> None:
         """Remove `found` if its time has come and it is still current."""
-        with self.locks.attempt(found.key) as free:
-            current = self.catalog.find(found.key)
-            if free and current is not None and self.expiry.removable(current):
-                self.mover.drop(current, Cause.EXPIRED)
+        self.mover.expire(found)
+
+    def expire_overdue(self, count: int | None = None) -> int:
+        """Remove up to `count` keys whose time has come, all unless given; return how many went."""
+        return sum(self.mover.expire(found) for found in islice(self.mover.overdue(), count))
+
+    def __len__(self) -> int:
+        """Return the number of keys, without those that have expired and are there still."""
+        for _ in range(READ_ATTEMPTS):
+            before = len(self.catalog)
+            overdue = {found.key for found in self.mover.overdue()}
+            if len(self.catalog) == before:
+                break  # Else some of them have gone since.
+        return max(0, before - len(overdue))
 
     def set_terms(self, key: str, change: Callable[[Terms], Terms]) -> None:
         """Replace the terms of `key`."""
@@ -353,6 +365,17 @@ class Hierarchy:
         """Raise unless this manager may change the store."""
         require_writable(self.state)
 
+    def _expire_some(self) -> None:
+        """Do a share of the work, for who stores faster than the background removes; no I/O."""
+        deadlines = self.catalog.deadlines
+        soonest = deadlines.soonest()
+        if soonest is None or (horizon := self.expiry.horizon()) < soonest:
+            return
+        for key in islice(deadlines.due(horizon), OVERDUE_PER_STORE):
+            entry = self.catalog.entries.get(key)
+            if entry is not None and entry.backed is None:
+                self.mover.expire(entry)
+
     def _moment(self) -> float:
         """Return the wall time to a hundredth of a second, one object for all stores within it."""
         now = self.clock.wall()
@@ -413,13 +436,18 @@ class Hierarchy:
 
     def _should_stay(self, entry: Entry) -> bool:
         """Return whether a version is only in RAM, and neither ours nor one that may be dropped."""
-        return not (entry.backed or entry.key[0] == INTERNAL or self.mover.droppable(entry))
+        passing = entry.key[0] == INTERNAL or self.mover.droppable(entry)
+        return not (entry.backed or passing or self.expiry.over(entry))
 
     def _flush_key(self, key: str) -> None:
         with self.locks.hold(key):
             # Looked up under the lock: it may have moved since, under another entry.
             entry = self.catalog.entries.get(key)
-            if entry is not None and not entry.backed and key[0] != INTERNAL:
+            if entry is None or entry.backed or key[0] == INTERNAL:
+                return
+            if self.expiry.removable(entry):
+                self.mover.drop(entry, Cause.EXPIRED)
+            else:
                 self._back(entry)
 
     def _back(self, entry: Entry) -> None:

@@ -16,6 +16,7 @@ import msgspec
 from memories.catalog import Catalog
 from memories.clock import Clock
 from memories.engine.archive import Archive
+from memories.engine.expiry import Expiry
 from memories.engine.keylocks import KeyLocks
 from memories.engine.sweep import Outcome, Spare, Sweep
 from memories.engine.tier import Tier, version_of
@@ -27,6 +28,7 @@ from memories.units import format_size
 
 POLL_SECONDS = 0.002
 BUSY_POLLS = 2500  # How often a store looks again at victims that others are working on.
+CAUGHT_UP_AFTER = 1000  # Removals from a full disk, each of which leaves a record for upkeep.
 STORE_POLLS = 10  # How often it waits for the stores of others to become victims.
 
 
@@ -50,6 +52,7 @@ class Mover:
         *,
         locks: KeyLocks,
         clock: Clock,
+        expiry: Expiry,
         events: EventBus,
         drop_when_full: bool,
     ) -> None:
@@ -58,6 +61,7 @@ class Mover:
         self.archive = Archive(tiers, catalog.journal, self._archive_failed)
         self._locks = locks
         self._clock = clock
+        self._expiry = expiry
         self._events = events
         self._drop_when_full = drop_when_full
         self._nesting = Nesting()
@@ -151,6 +155,11 @@ class Mover:
         Raises:
             TierFullError: everything that may leave has left, or nowhere is room for it.
         """
+        if tier.ledger.reserve(size) or self._reserve_expired(tier, size):
+            return
+        caught_up = tier.name is TierName.COLD and self.catalog.journal.catch_up()
+        if caught_up and tier.ledger.reserve(size):
+            return
         polls = 0
         while True:
             with Sweep(tier, self._displace, self._current, spare) as sweep:
@@ -167,6 +176,43 @@ class Mover:
                 raise TierFullError(self._full(tier, size, key))
             polls += 1
             time.sleep(POLL_SECONDS)
+
+    def expire(self, found: Entry | Record) -> bool:
+        """Remove `found` if its time has come and nobody works on it; return whether it went."""
+        with self._locks.attempt(found.key) as free:
+            current = self.catalog.find(found.key) if free else None
+            over = current is not None and self._expiry.removable(current)
+            if current is not None and over:
+                self.drop(current, Cause.EXPIRED)
+            return over
+
+    def overdue(self, name: TierName | None = None) -> Iterator[Entry | Record]:
+        """Yield what has expired and is there still, in one tier or in all; cheap if nothing is."""
+        catalog = self.catalog
+        durable, volatile = catalog.journal.soonest(), catalog.deadlines.soonest()
+        if durable is None and volatile is None:
+            return
+        until = self._expiry.horizon()
+        if volatile is not None and volatile <= until and (name is None or not name.durable):
+            for key in catalog.deadlines.due(until):
+                entry = catalog.entries.get(key)
+                if entry is not None and name in (None, entry.tier):
+                    yield entry
+        if durable is not None and durable <= until and (name is None or name.durable):
+            for record in catalog.journal.expired(until):
+                if name in (None, record.tier):
+                    yield record
+
+    def _reserve_expired(self, tier: Tier, size: int) -> bool:
+        """Reserve room that what has expired takes; return whether there was enough of that."""
+        gone = 0
+        for found in self.overdue(tier.name):
+            gone += self.expire(found)
+            if tier.name is TierName.COLD and gone % CAUGHT_UP_AFTER == 0:
+                self.catalog.journal.catch_up()
+            if tier.ledger.reserve(size):
+                return True
+        return False
 
     def drain(self, tier: Tier, used: int) -> None:
         """Move victims out of `tier` until it holds at most `used` bytes, or nothing may leave."""
@@ -211,6 +257,9 @@ class Mover:
 
     def _sink(self, victim: Entry | Record) -> Outcome:
         outcome = Outcome.STAYS
+        if self._expiry.removable(victim):
+            self.drop(victim, Cause.EXPIRED)
+            return Outcome.GONE
         for target in self.below(victim):
             try:
                 self.relocate(victim, target, Cause.CAPACITY)
@@ -313,6 +362,10 @@ class Mover:
         room = self.catalog.rules.room(key, tier)
         if room is None:
             return
+        if size > room:
+            for found in self.overdue(tier):
+                self.expire(found)
+            room = self.catalog.rules.room(key, tier) or 0
         previous = self.catalog.entries.get(key)
         if previous is not None and previous.tier is tier:
             room += previous.size

@@ -30,7 +30,8 @@ from memories.periodic import STOP_SECONDS, Periodic
 MAX_PROMOTIONS = 1024  # Durable keys waiting to be promoted; more are dropped, not queued.
 PROMOTIONS_PER_TICK = 64
 DURABLE_BAND = 0.01  # At most, between the watermarks of the cold tier.
-EXPIRED_PER_TICK = 1024
+EXPIRED_AT_ONCE = 64
+EXPIRING_SECONDS = 0.05  # At each look; what is left then is removed by the next one.
 BACKOFF_SECONDS = 5.0
 AGE_SECONDS = 60.0  # At most, between two rounds over the keys that have a rule about their age.
 AGED_PER_TICK = 256
@@ -163,11 +164,10 @@ class Migrator:
                 self._touches.forget(record.key)
 
     def _expire(self, hierarchy: Hierarchy) -> None:
-        wall = self._clock.wall()
-        for count, record in enumerate(hierarchy.catalog.journal.expired(wall)):
-            if count >= EXPIRED_PER_TICK:
-                return
-            hierarchy.expire(record)
+        # Keys at rest need not be many to take long: each leaves a tombstone in the log.
+        until = self._clock.monotonic() + EXPIRING_SECONDS
+        while hierarchy.expire_overdue(EXPIRED_AT_ONCE) and self._clock.monotonic() < until:
+            pass
 
     def _age(self, hierarchy: Hierarchy) -> None:
         """Send keys down that are old enough by their rule, a few at every look."""

@@ -155,14 +155,19 @@ class Restoring:
 
     def _check_room(self) -> None:
         needed = sum(row.size for row in self._chain.rows())
-        tiers = self._hierarchy.tiers.values()
-        room = sum(t.ledger.effective if self._replaces() else t.ledger.headroom for t in tiers)
+        if needed > self._room():
+            self._hierarchy.expire_overdue()
+        room = self._room()
         if needed > room:
             raise TierFullError(
                 f"{self._chain.top.path} holds {format_size(needed)}, and all tiers together have "
                 f"room for {format_size(room)}. Nothing was changed. Make a tier larger, or "
                 "restore into another store."
             )
+
+    def _room(self) -> int:
+        tiers = self._hierarchy.tiers.values()
+        return sum(t.ledger.effective if self._replaces() else t.ledger.headroom for t in tiers)
 
     def _wanted(self, row: Row) -> bool:
         ends = (row.terms or DEFAULT_TERMS).expires_at

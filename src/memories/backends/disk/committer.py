@@ -105,6 +105,8 @@ class Committer(ABC):
         self._coming: dict[Owner, int] = {}
         self.recent_heads = 0  # Bytes of the heads that no run of the index holds yet.
         self.tidying = threading.RLock()  # Taken before `lock`: one upkeep at a time.
+        self.merging = threading.RLock()  # Taken before `tidying`: one merge of runs at a time.
+        self.waiting = 0  # How many wait for upkeep, which then takes no rests.
         self._rebuild = rebuild
         self._unsynced: dict[int, str] = {}  # Value files, and the keys they belong to.
         self._owing = False  # Whether a killed writer left some of them.
@@ -173,6 +175,17 @@ class Committer(ABC):
             yield
         finally:
             self.let_go(owner)
+
+    @contextmanager
+    def hurried(self) -> Iterator[None]:
+        """Let upkeep in the background take no rests: somebody waits for it."""
+        with self.lock:
+            self.waiting += 1
+        try:
+            yield
+        finally:
+            with self.lock:
+                self.waiting -= 1
 
     def lean(self, size: int) -> bool:
         """Return whether so few bytes are dead that `size` more may be written before upkeep.

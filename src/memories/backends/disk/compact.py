@@ -92,7 +92,7 @@ def room_for(writer: Writer, size: int, owner: Owner) -> Iterator[bool]:
     them and asks nothing else, so that nobody waits for what upkeep believes to be done. What is
     dead under an open view or a mapping stays, and so does the room it takes.
     """
-    with ExitStack() as claim:
+    with ExitStack() as claim, writer.hurried():
         if not writer.graves.pins:
             writer.sync()
         with writer.tidying:  # One at a time: two claims that fit one by one may not together.
@@ -296,14 +296,15 @@ def _rows_in_pack(writer: Writer, number: int, pace: Pace) -> Iterator[Row]:
 
 def merge_runs(writer: Writer, pace: Pace, *, quiet: bool = False) -> None:
     """Merge runs of similar size, so that a lookup asks few of them."""
-    while True:
-        runs = writer.index.runs
-        group = runs[: _group([run.count for run in runs])]
-        if quiet and len(runs) > 1 and sum(run.count for run in runs) <= MERGE_ALL_ROWS:
-            group = runs
-        if len(group) < 2:
-            return
-        _merge(writer, group, pace, last=len(group) == len(runs))
+    with writer.merging:
+        while True:
+            runs = writer.index.runs
+            group = runs[: _group([run.count for run in runs])]
+            if quiet and len(runs) > 1 and sum(run.count for run in runs) <= MERGE_ALL_ROWS:
+                group = runs
+            if len(group) < 2:
+                return
+            _merge(writer, group, pace, last=len(group) == len(runs))
 
 
 def _group(counts: list[int]) -> int:

@@ -13,6 +13,7 @@ from operator import itemgetter
 
 from memories.backends.disk.journal import TOMBSTONE, Row
 from memories.backends.disk.run import Run
+from memories.deadlines import Deadlines
 
 Table = dict[str, Row]
 _by_key = itemgetter(0)
@@ -24,6 +25,9 @@ class Index:
     def __init__(self, runs: tuple[Run, ...] = ()) -> None:
         # All of the state, newest first, so that every change of it is one assignment.
         self._parts: tuple[tuple[Table, ...], tuple[Run, ...]] = (({},), runs)
+        self._deadlines = Deadlines(self._ends)  # Of the rows in RAM ...
+        self._dated: tuple[Table, ...] = self._parts[0]  # ... which were those of these tables.
+        self._handled: dict[int, int] = {}  # Of runs: so many have ended and are replaced.
 
     @property
     def recent(self) -> Table:
@@ -55,7 +59,13 @@ class Index:
 
     def put(self, row: Row) -> None:
         """Make `row` the newest of its key."""
-        self._parts[0][0][row.record.key] = row
+        recent = self._parts[0][0]
+        old = recent.get(row.record.key)
+        recent[row.record.key] = row
+        if old is not None and old.record.terms.expires_at is not None:
+            self._deadlines.leave()
+        if row.record.terms.expires_at is not None:
+            self._deadlines.add(row.record.key, row.record.terms.expires_at)
 
     def freeze(self) -> Table:
         """Set the recent rows aside, to be written as a run, and return them."""
@@ -96,16 +106,51 @@ class Index:
 
     def expired(self, now: float) -> Iterator[Row]:
         """Yield the rows whose time had ended at `now`; costs nothing for the others."""
-        tables, runs = self.parts()
-        for table in tables:
-            for row in table.values():
-                ends = row.record.terms.expires_at
-                if ends is not None and ends <= now and self.row(row.record.key) == row:
-                    yield row
-        for run in runs:
-            for row in run.expired(now):
-                if self.row(row.record.key) == row:
-                    yield row
+        self._date()
+        for key in self._deadlines.due(now):
+            row = self.row(key)
+            if row is not None:
+                yield row
+        for run in self.runs:
+            yield from self._expired_in(run, now)
+
+    def soonest(self) -> float | None:
+        """Return a time before which no row ends; None if none will."""
+        self._date()
+        known = [run.ends(self._handled.get(run.number, 0)) for run in self.runs]
+        known.append(self._deadlines.soonest())
+        return min((ends for ends in known if ends is not None), default=None)
+
+    def _expired_in(self, run: Run, now: float) -> Iterator[Row]:
+        """Yield the rows of a run that have ended; those replaced by now are never read again."""
+        at = handled = self._handled.get(run.number, 0)
+        for row in run.expired(now, at):
+            at += 1
+            if self.row(row.record.key) == row:
+                yield row
+            elif handled == at - 1:
+                self._handled[run.number] = handled = at
+
+    def _date(self) -> None:
+        """Know when the rows in RAM end, after tables have come or gone."""
+        tables = self.tables
+        if tables is self._dated:
+            return
+        self._deadlines.restart(
+            lambda: (
+                (row.record.key, row.record.terms.expires_at)
+                for table in tables
+                for row in list(table.values())
+                if row.record.terms.expires_at is not None
+            )
+        )
+        numbers = {run.number for run in self.runs}
+        self._handled = {n: at for n, at in self._handled.items() if n in numbers}
+        self._dated = tables
+
+    def _ends(self, key: str) -> float | None:
+        row = self.row(key)
+        return None if row is None or row.kind == TOMBSTONE else row.record.terms.expires_at
 
     def take(self, other: Index) -> None:
         """Become what `other` is."""

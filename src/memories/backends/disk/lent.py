@@ -84,6 +84,10 @@ class Lent:
         """Yield those rows of the log whose time had ended at `now`."""
         return (row for row in self._index.expired(now) if self.row(row.record.key) == row)
 
+    def soonest(self) -> float | None:
+        """Return a time before which no row of the log ends; None if none will."""
+        return self._index.soonest()
+
     def _lent(self, key: str) -> Row | None:
         for table in self._tables:
             row = table.get(key)

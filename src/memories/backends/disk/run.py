@@ -147,9 +147,19 @@ class Run:
             row: bytes = data[offset : offset + self._blocks.length(offset)]
             yield key_of(row), row, expiries.get(offset)
 
-    def expired(self, now: float) -> Iterator[Row]:
-        """Yield the rows whose time has ended, earliest first; they may have been replaced."""
-        for at in range(len(self._expiry)):
+    def ends(self, at: int) -> float | None:
+        """Return when the row ends that ends after so many others; None if there is none."""
+        if at >= len(self._expiry):
+            return None
+        self._blocks.touch(self._expiry_at + 8 * at, 8)
+        return self._expiry[at]
+
+    def expired(self, now: float, start: int = 0) -> Iterator[Row]:
+        """Yield the rows whose time has ended, earliest first; they may have been replaced.
+
+        `start` of them are left out.
+        """
+        for at in range(start, len(self._expiry)):
             self._blocks.touch(self._expiry_at + 8 * at, 8)
             self._blocks.touch(self._expiry_at + 8 * (len(self._expiry) + at), 8)
             if self._expiry[at] > now:

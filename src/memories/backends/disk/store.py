@@ -15,7 +15,7 @@ from memories.backends.base import Problem, Usage
 from memories.backends.disk.admission import admit, admit_head, reported
 from memories.backends.disk.blocks import RunDamagedError
 from memories.backends.disk.check import run_check
-from memories.backends.disk.compact import make_room, shrink
+from memories.backends.disk.compact import make_room, shrink, tidy
 from memories.backends.disk.files import Files, free_bytes
 from memories.backends.disk.gather import gather
 from memories.backends.disk.journal import TOMBSTONE
@@ -34,6 +34,8 @@ from memories.errors import (
 from memories.progress import Step, skip
 
 Durability = Literal["relaxed", "full"]
+
+WORTH_SHARE = 64  # One part in so many of the capacity is worth some upkeep before its time.
 
 
 class DiskBackend(Role):
@@ -216,6 +218,10 @@ class DiskBackend(Role):
         finally:
             writer.unpin()
 
+    def soonest(self) -> float | None:
+        """Return a time before which no record's ends; None if none will."""
+        return self._look().soonest()
+
     def expired(self, now: float) -> Iterator[Record]:
         """Yield the records whose time had ended at `now`; costs nothing for the others."""
         return (row.record for row in self._look().expired(now))
@@ -252,6 +258,19 @@ class DiskBackend(Role):
             shrink(writer, before)
         except OSError:
             writer.changed.set()
+
+    def catch_up(self) -> bool:
+        """Do the upkeep that is behind, if that gives back much; return whether it was done.
+
+        Room is kept for what upkeep writes about the records since the latest checkpoint: small
+        values that come and go could fill a small store with nothing else.
+        """
+        writer = self._writing()
+        if 4 * writer.recent_heads < writer.scale.capacity // WORTH_SHARE:
+            return False
+        with reported(self._layout.root, "tidy up"), writer.hurried():
+            tidy(writer, lambda: None, quiet=True)
+        return True
 
     def check(
         self, *, repair: bool = False, dry_run: bool = False, progress: Step | None = None

@@ -66,7 +66,7 @@ class Upkeep:
         busy, self._untidy = self._untidy, False
         self._tidier.seconds = QUIET_SECONDS if busy else None
         try:
-            tidy(self._writer, Pace(self._ended), quiet=not busy)
+            tidy(self._writer, Pace(self._ended, self._writer), quiet=not busy)
         except StoppedError:
             pass  # `close` does what is left.
 
@@ -76,10 +76,14 @@ class StoppedError(Exception):
 
 
 class Pace:
-    """Lets long work in Python give way: it holds the interpreter a quarter of the time."""
+    """Lets long work in Python give way: it holds the interpreter a quarter of the time.
 
-    def __init__(self, ended: Ended) -> None:
+    Not while somebody waits for this very work.
+    """
+
+    def __init__(self, ended: Ended, writer: Writer) -> None:
         self._ended = ended
+        self._writer = writer
         self._since = time.perf_counter()
 
     def __call__(self) -> None:
@@ -88,5 +92,6 @@ class Pace:
         if now - self._since > 200e-6:
             if self._ended.is_set():
                 raise StoppedError
-            time.sleep(500e-6)
+            if not self._writer.waiting:
+                time.sleep(500e-6)
             self._since = time.perf_counter()

@@ -1,0 +1,48 @@
+"""Keys by the time at which they end."""
+
+from __future__ import annotations
+
+import random
+
+from memories.deadlines import SPARE, Deadlines
+
+
+def test_those_that_have_ended_are_told_soonest_first() -> None:
+    """Whoever looks for them does not look at the others."""
+    ends = {f"k{number}": float(number) for number in range(100)}
+    deadlines = Deadlines(ends.get)
+    for key in random.Random(1).sample(sorted(ends), 100):
+        deadlines.add(key, ends[key])
+    assert 0.0 == deadlines.soonest()
+    assert [f"k{number}" for number in range(10)] == list(deadlines.due(9.5))
+    for key in deadlines.due(4.0):
+        del ends[key]
+        deadlines.leave()
+    assert [f"k{number}" for number in range(5, 10)] == list(deadlines.due(9.5))
+    assert ["k5"] == [next(deadlines.due(9.5))]
+    assert 5.0 == deadlines.soonest()
+
+
+def test_keys_that_come_and_go_leave_nothing() -> None:
+    """A key with an hour to live that is deleted at once was kept for that hour."""
+    ends: dict[str, float] = {}
+    deadlines = Deadlines(ends.get)
+    for number in range(10_000):
+        ends[f"k{number}"] = 1e9
+        deadlines.add(f"k{number}", 1e9)
+        if number >= 50:
+            del ends[f"k{number - 50}"]
+            deadlines.leave()
+        assert len(deadlines) <= 2 * len(ends) + SPARE + 1
+    assert set(ends) == set(deadlines.due(2e9))
+
+
+def test_a_key_with_another_end_is_told_once() -> None:
+    """It was stored anew, or moved, and stands for itself several times."""
+    ends = {"k": 5.0}
+    deadlines = Deadlines(ends.get)
+    for until in (3.0, 5.0, 5.0):
+        deadlines.add("k", until)
+    deadlines.leave()
+    assert [] == list(deadlines.due(4.0))
+    assert {"k"} == set(deadlines.due(6.0))
