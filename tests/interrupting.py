@@ -52,7 +52,7 @@ class Interrupter:
         if self.struck or not frame.f_code.co_filename.startswith(SOURCES):
             return None
         blocks = _with_blocks(frame.f_code.co_filename)
-        previous = 0
+        previous = frame.f_lineno  # Of a generator that goes on: where it had stopped.
 
         def lines(frame: FrameType, event: str, arg: Any) -> Trace | None:
             nonlocal previous

@@ -1,10 +1,17 @@
-"""Locks that a forked child finds free, whoever held them in the parent."""
+"""Locks that a forked child finds free, and locks on files for which nobody waits for ever."""
 
 from __future__ import annotations
 
+import fcntl
 import os
 import threading
+import time
 import weakref
+
+from memories.errors import BusyError
+
+FILE_SECONDS = 30.0  # Longer than whoever holds the lock of a file is at work on it.
+_LOOK_SECONDS = 0.01
 
 _locks: weakref.WeakSet[threading.Lock] = weakref.WeakSet()
 
@@ -18,6 +25,25 @@ def new_lock() -> threading.Lock:
     lock = threading.Lock()
     _locks.add(lock)
     return lock
+
+
+def lock_file(descriptor: int, path: str | os.PathLike[str]) -> None:
+    """Lock an open file for this process, as soon as no other one has it; `path` names it.
+
+    Raises:
+        BusyError: another process has held it for too long: it was stopped, or hangs.
+    """
+    for _ in range(int(FILE_SECONDS / _LOOK_SECONDS)):
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(_LOOK_SECONDS)
+        else:
+            return
+    raise BusyError(
+        f"another process has held the lock of {os.fspath(path)} for {FILE_SECONDS:.0f} s; it was "
+        "stopped, or its disk does not answer: let it go on, or end it"
+    )
 
 
 def _free_all() -> None:

@@ -7,7 +7,6 @@ An object appears under its name by one rename, after its bytes were synced, or 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import secrets
 from collections.abc import Iterator, Sequence
@@ -24,6 +23,7 @@ from memories.backends.bucket.objectstore import (
     Stat,
 )
 from memories.errors import StorageError
+from memories.locks import lock_file
 
 _TEMPORARY = ".part-"
 _GATHER = 512  # Buffers per system call; the kernel takes 1024.
@@ -108,7 +108,7 @@ class DirectoryStore(ObjectStore):
     def _locked(self) -> Iterator[None]:
         fd = os.open(self._root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX)
+            lock_file(fd, self._root)
             yield
         finally:
             os.close(fd)

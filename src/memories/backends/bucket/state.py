@@ -11,7 +11,8 @@ import secrets
 import sqlite3
 import threading
 import weakref
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +86,7 @@ class State:
     def __init__(self, path: Path, *, full: bool = False, disposable: bool = False) -> None:
         self.path = path
         self._lock = threading.RLock()
-        self._depth = 0
+        self._within = False  # Whether the thread that holds the lock is in a transaction.
         self._meta: dict[str, Any] = {}
         self._changed: set[str] = set()
         path.touch(mode=0o600)
@@ -101,37 +102,30 @@ class State:
             raise self._failure(error) from error
         _open.add(self)
 
-    def transaction(self) -> State:
-        """Return what holds the lock for a `with` block, and commits everything at its end.
+    @contextmanager
+    def transaction(self) -> Iterator[State]:
+        """Hold the lock for a `with` block, and commit everything at its end.
 
         Nothing is committed if an exception leaves; a block within a block is a part of it.
         """
-        return self
+        with self._lock:
+            if self._within:
+                yield self
+            else:
+                yield from self._whole()
 
-    def __enter__(self) -> State:
-        self._lock.acquire()
-        if self._depth == 0:
-            try:
-                self._execute("BEGIN IMMEDIATE")
-            except BaseException:
-                self._lock.release()
-                raise
-        self._depth += 1
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self._depth -= 1
+    def _whole(self) -> Iterator[State]:
         try:
-            if self._depth == 0 and kind is None:
-                self._save()
-                self._execute("COMMIT")
-            elif self._depth == 0:
-                self._roll_back()
+            self._within = True
+            self._execute("BEGIN IMMEDIATE")
+            yield self
+            self._save()
+            self._execute("COMMIT")
         except BaseException:
             self._roll_back()
             raise
         finally:
-            self._lock.release()
+            self._within = False
 
     def run(self, statement: str, *values: Any) -> int:
         """Execute a statement and return how many rows it changed."""

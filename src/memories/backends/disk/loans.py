@@ -55,7 +55,7 @@ class Loans:
         self._loans: list[Loan] = []  # Guarded by the writer's lock, like what is lent.
         self._replaced: list[Replaced] = []
         self._told: list[Told] = []
-        self._settling = threading.Lock()  # Taken before the writer's.
+        self._settling = threading.RLock()  # Taken before the writer's.
         self._stopped = False
         self._thread: Runner | None = None
         self.failure: StorageError | None = None  # Of the latest attempt to settle.
@@ -200,17 +200,19 @@ class Loans:
     def _turn(self) -> Iterator[None]:
         """Wait until nobody else settles, for as long as he gets on."""
         copied = -1
-        while not self._settling.acquire(timeout=PATIENCE_SECONDS):
-            if copied == self._lent.copied_bytes:
-                raise StorageError(
-                    f"the copy of a restored snapshot into {self._writer.layout.root} has made no "
-                    f"progress for {PATIENCE_SECONDS:.0f} seconds; check the disk"
-                )
-            copied = self._lent.copied_bytes
         try:
+            while not self._settling.acquire(timeout=PATIENCE_SECONDS):
+                if copied == self._lent.copied_bytes:
+                    raise StorageError(
+                        f"the copy of a restored snapshot into {self._writer.layout.root} has made "
+                        f"no progress for {PATIENCE_SECONDS:.0f} seconds; check the disk"
+                    )
+                copied = self._lent.copied_bytes
             yield
         finally:
-            self._settling.release()
+            # Whether it was taken is asked of the lock: an interrupt may strike right after that.
+            if self._settling._is_owned():  # type: ignore[attr-defined]
+                self._settling.release()
 
     def _settle_each(self) -> StorageError | None:
         """Settle what can be, and return the first failure."""

@@ -16,7 +16,8 @@ import tempfile
 import weakref
 from pathlib import Path
 
-from memories.errors import StorageError
+from memories.errors import BusyError, StorageError
+from memories.locks import lock_file
 
 _ALIVE, _LOCK = "ALIVE", "LOCK"
 _ATTEMPTS = 100
@@ -50,7 +51,7 @@ def private_directory(base: Path | None = None) -> PrivateDirectory:
         finally:
             os.close(guard)
     except OSError as error:
-        if isinstance(error, StorageError):
+        if isinstance(error, (StorageError, BusyError)):
             raise
         raise StorageError(
             f"could not make a private directory: {error}; give storage_path=, or set TMPDIR"
@@ -121,8 +122,11 @@ def _lock(path: Path, *, wait: bool) -> int:
     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
     descriptor = os.open(path, flags, 0o600)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-    except OSError:
+        if wait:
+            lock_file(descriptor, path)
+        else:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BaseException:
         os.close(descriptor)
         raise
     return descriptor
