@@ -182,6 +182,8 @@ class TestVariableStrings(CodecTests):
 
     def test_the_order_is_kept(self) -> None:
         """As it is for arrays of any other dtype."""
+        if not hasattr(np.dtypes, "StringDType"):
+            pytest.skip("this NumPy has no variable-width strings")
         got = through_frame(np.asfortranarray(np.stack([self.values[0]] * 2)))
         assert got.flags.f_contiguous
         assert not got.flags.c_contiguous

@@ -15,7 +15,7 @@ from memories.codecs.base import Codec, Parts, Sharing
 from memories.codecs.packages import package
 from memories.codecs.pickled import PickleCodec
 from memories.codecs.registry import add
-from memories.codecs.tree import StructureCodec
+from memories.codecs.tree import ATOMS, StructureCodec
 from memories.errors import CorruptDataError, UnsupportedTypeError
 
 
@@ -95,8 +95,11 @@ def _objects_apart(value: Array) -> Any:
 def _objects_together(structure: Any) -> Array:
     shape, order, items = structure
     flat: Array = np.empty(len(items), object)
-    for i, item in enumerate(items):  # An assignment of the list would look into nested lists.
-        flat[i] = item
+    if set(map(type, items)) <= ATOMS:
+        flat[:] = items
+    else:
+        for i, item in enumerate(items):  # An assignment would look into nested lists.
+            flat[i] = item
     result = flat.reshape(shape)
     return np.asfortranarray(result) if order == "F" else result
 

@@ -6,6 +6,7 @@ writer trims slices and keeps dictionaries, so what is stored is what is seen.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from memories.codecs.base import Codec, Parts, Sharing
@@ -25,13 +26,42 @@ class ArrowCodec(Codec):
 
     def encode(self, value: Any) -> Parts:
         """Write an IPC stream, which is one copy of what the value shows."""
-        return Parts(self.name, None, (write_stream(_table(self.name, value)),), frozenset({0}))
+        table = _table(self.name, value)
+        extensions = _extensions(field.type for field in table.schema)
+        meta = {"extensions": extensions} if extensions else None
+        return Parts(self.name, meta, (write_stream(table),), frozenset({0}))
 
     def decode(self, parts: Parts, *, writable: bool = False) -> Any:
-        """Read the stream in place, and check that every offset and text in it is sound."""
+        """Read the stream in place, and check that every offset and text in it is sound.
+
+        Raises:
+            UnsupportedTypeError: it has types that some package must register with Arrow first.
+        """
         del writable
         (buffer,) = parts.buffers
-        return _untable(self.name, read_stream(buffer))
+        batch = self.name == "pyarrow.batch"
+        read = _read_batch(buffer) if batch else read_stream(buffer)
+        wanted = parts.meta["extensions"] if parts.meta else []
+        missing = sorted(set(wanted) - set(_extensions(field.type for field in read.schema)))
+        if missing:
+            raise UnsupportedTypeError(
+                f"the stored value needs the Arrow types {', '.join(map(repr, missing))}: import "
+                "the package that registers them before reading it"
+            )
+        return read if batch else _untable(self.name, read)
+
+
+def _extensions(types: Iterable[Any]) -> list[str]:
+    """Return the names of the extension types among `types` and within them."""
+    names = []
+    todo = list(types)
+    while todo:
+        kind = todo.pop()
+        if isinstance(kind, package("pyarrow").BaseExtensionType):
+            names.append(kind.extension_name)
+        else:
+            todo.extend(kind.field(i).type for i in range(kind.num_fields))
+    return sorted(set(names))
 
 
 def write_stream(table: Any) -> memoryview:
@@ -54,7 +84,7 @@ def write_stream(table: Any) -> memoryview:
 
 def _write(pa: Any, table: Any, sink: Any) -> None:
     with pa.ipc.new_stream(sink, table.schema) as writer:
-        writer.write_table(table)
+        writer.write(table)
 
 
 def read_stream(buffer: memoryview) -> Any:
@@ -73,17 +103,60 @@ def read_stream(buffer: memoryview) -> Any:
     return table
 
 
+def _read_batch(buffer: memoryview) -> Any:
+    """Return the one record batch in an IPC stream, over its memory; it may have no rows.
+
+    Raises:
+        CorruptDataError: it is no sound stream of one batch.
+    """
+    pa = package("pyarrow")
+    try:
+        with pa.ipc.open_stream(pa.py_buffer(buffer)) as reader:
+            batches = list(reader)
+            if not batches:  # How those without rows were written once.
+                nothing = [pa.nulls(0, field.type) for field in reader.schema]
+                batches = [pa.RecordBatch.from_arrays(nothing, schema=reader.schema)]
+        for batch in batches:
+            batch.validate(full=True)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise CorruptDataError(f"a stored Arrow table is damaged: {error}") from error
+    if len(batches) > 1:
+        raise CorruptDataError("a stored record batch is several")
+    return batches[0]
+
+
 def _table(name: str, value: Any) -> Any:
     pa = package("pyarrow")
-    if name == "pyarrow.table":
+    if name in ("pyarrow.table", "pyarrow.batch"):
         return value
-    if name == "pyarrow.batch":
-        return pa.Table.from_batches([value])
     if name == "pyarrow.schema":
         return value.empty_table()
     if name == "pyarrow.scalar":
-        value = pa.array([value.as_py()], value.type)
+        value = _array_of(value)
     return pa.table({"": value})
+
+
+def _array_of(scalar: Any) -> Any:
+    """Return an array of one scalar; not by way of Python's own values, which know no nanoseconds.
+
+    Raises:
+        UnsupportedTypeError: Arrow makes no array of it.
+    """
+    pa = package("pyarrow")
+    kind = scalar.type
+    try:
+        if not scalar.is_valid:
+            return pa.nulls(1, kind)
+        if isinstance(scalar, pa.DictionaryScalar):
+            index = pa.array([scalar.index], kind.index_type)
+            return pa.DictionaryArray.from_arrays(index, scalar.dictionary, ordered=kind.ordered)
+        if isinstance(scalar, pa.ExtensionScalar):
+            return pa.ExtensionArray.from_storage(kind, _array_of(scalar.value))
+        return pa.array([scalar], kind)
+    except (pa.ArrowException, TypeError, ValueError) as error:
+        raise UnsupportedTypeError(
+            f"an Arrow scalar of type {kind} cannot be stored alone ({error}): store an array of it"
+        ) from error
 
 
 def _untable(name: str, table: Any) -> Any:
@@ -92,11 +165,6 @@ def _untable(name: str, table: Any) -> Any:
         return table
     if name == "pyarrow.schema":
         return table.schema
-    if name == "pyarrow.batch":
-        batches = table.to_batches()
-        if len(batches) > 1:
-            raise CorruptDataError("a stored record batch is several")
-        return batches[0] if batches else table.schema.empty_table().combine_chunks().to_batches()
     column = table.column(0)
     if name == "pyarrow.chunked":
         return column

@@ -25,7 +25,16 @@ def column_of(values: Any) -> Any:
     """Return the data of a Series or an Index: a NumPy array where it is one, else its own kind."""
     if isinstance(values.dtype, np.dtype) and values.dtype.kind not in "mM":
         return values.to_numpy()
-    return values.array
+    array = values.array
+    if _frequency(array) is not None:
+        array = array.view()  # Its index has it, too.
+        array.freq = None
+    return array
+
+
+def _frequency(array: Any) -> Any:
+    """Return the frequency that dates and times have before pandas 3; periods have it elsewhere."""
+    return getattr(array, "freq", None) if hasattr(array, "unit") else None
 
 
 def expect_column(data: Any) -> Any:
@@ -52,21 +61,34 @@ def freq_apart(freq: Any) -> Any:
 
 def _datetimes_apart(value: Any) -> Any:
     # `asi8` is the count since 1970 in UTC, whatever the zone.
-    return [np.asarray(value.asi8).view(f"M8[{value.unit}]"), getattr(value.dtype, "tz", None)]
+    data = np.asarray(value.asi8).view(f"M8[{value.unit}]")
+    freq = _frequency(value)
+    tail = [] if freq is None else [freq_apart(freq)]
+    return [data, getattr(value.dtype, "tz", None), *tail]
 
 
 def _datetimes_together(structure: Any) -> Any:
-    data, zone = structure
+    data, zone, *freq = structure
     index = package("pandas").DatetimeIndex(expect_array(data, "M"), copy=False)
-    return index.array if zone is None else index.tz_localize("UTC").tz_convert(zone).array
+    if zone is not None:
+        index = index.tz_localize("UTC").tz_convert(zone)
+    if freq:
+        (index.freq,) = freq
+    return index.array
 
 
 def _timedeltas_apart(value: Any) -> Any:
-    return np.asarray(value.asi8).view(f"m8[{value.unit}]")
+    data = np.asarray(value.asi8).view(f"m8[{value.unit}]")
+    freq = _frequency(value)
+    return data if freq is None else [data, freq_apart(freq)]
 
 
-def _timedeltas_together(data: Any) -> Any:
-    return package("pandas").TimedeltaIndex(expect_array(data, "m"), copy=False).array
+def _timedeltas_together(structure: Any) -> Any:
+    data, *freq = structure if isinstance(structure, list) else [structure]
+    index = package("pandas").TimedeltaIndex(expect_array(data, "m"), copy=False)
+    if freq:
+        (index.freq,) = freq
+    return index.array
 
 
 def _periods_together(structure: Any) -> Any:
@@ -102,10 +124,8 @@ def _strings_apart(value: Any) -> Any:
 
 
 def _strings_together(structure: Any) -> Any:
-    pandas = package("pandas")
     items, nan = structure
-    dtype = pandas.StringDtype("python", na_value=np.nan if nan else pandas.NA)
-    return pandas.array(items, dtype=dtype)
+    return package("pandas").array(items, dtype=pandas_arrow.text_dtype("python", nan))
 
 
 def register() -> None:
@@ -124,7 +144,7 @@ def register() -> None:
             _masked_together,
             [arrays.IntegerArray, arrays.FloatingArray, arrays.BooleanArray],
         ),
-        ("strings", _strings_apart, _strings_together, [arrays.StringArray]),
+        ("strings", _strings_apart, _strings_together, pandas_arrow.text_arrays("python")),
         (
             "numpy",
             lambda value: value.to_numpy(),

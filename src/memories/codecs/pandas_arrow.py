@@ -93,10 +93,31 @@ def is_nan(value: Any) -> bool:
     return isinstance(value, float)
 
 
-def _text(data: Any, nan: bool) -> Any:
+def text_dtype(storage: str, nan: bool) -> Any:
+    """Return the dtype of a column of text, whose missing texts are NaN or `pandas.NA`."""
+    kind = package("pandas").StringDtype
+    if not nan:
+        return kind(storage)
+    try:
+        return kind(storage, na_value=np.nan)
+    except TypeError:  # pandas 2.2 calls it so.
+        return kind(f"{storage}_numpy")
+
+
+def text_arrays(storage: str) -> list[type]:
+    """Return the arrays that hold text this way; before pandas 3 there is one for each missing."""
     pandas = package("pandas")
-    dtype = pandas.StringDtype("pyarrow", na_value=np.nan if nan else pandas.NA)
-    return dtype.__from_arrow__(data)
+    name = {"pyarrow": "ArrowStringArray", "python": "StringArray"}[storage]
+    found: list[type] = [getattr(pandas.arrays, name)]
+    try:
+        kind = text_dtype(storage, nan=True).construct_array_type()
+    except (ValueError, ImportError):
+        return found  # pandas 2.2 has no such dtype, or Arrow is not installed.
+    return found if kind in found else [*found, kind]
+
+
+def _text(data: Any, nan: bool) -> Any:
+    return text_dtype("pyarrow", nan).__from_arrow__(data)
 
 
 def _text_of(array: Any, kind: Any) -> tuple[Any, memoryview]:
@@ -147,6 +168,5 @@ def _validate(pa: Any, column: Any) -> None:
 
 def register() -> None:
     """Register the codecs of Arrow's memory in pandas."""
-    arrays = package("pandas").arrays
-    add(STREAMS, arrays.ArrowExtensionArray)
-    add(TextCodec(), getattr(arrays, "ArrowStringArray", arrays.ArrowExtensionArray))
+    add(STREAMS, package("pandas").arrays.ArrowExtensionArray)
+    add(TextCodec(), *text_arrays("pyarrow"))

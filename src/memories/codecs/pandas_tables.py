@@ -11,28 +11,33 @@ from typing import Any
 
 import numpy as np
 
-from memories.codecs import pandas_arrays
+from memories.codecs import pandas_arrays, registry
 from memories.codecs.arrays import expect_array
-from memories.codecs.base import Parts
+from memories.codecs.base import Parts, Sharing
+from memories.codecs.containers import CONTAINERS
 from memories.codecs.packages import package
 from memories.codecs.pandas_arrays import column_of, expect_column, freq_apart
 from memories.codecs.registry import add
 from memories.codecs.tree import StructureCodec
 from memories.errors import CorruptDataError
 
-_LISTS_OF_AN_OBJECT_ARRAY = 3
+# What readers may share below a shallow copy of their own, besides immutable objects.
+_SHAREABLE = frozenset(
+    {"list", "tuple", "dict", "ndarray", "pandas.index", "pandas.range", "pandas.text"}
+)
 
 
 class TableCodec(StructureCodec):
-    """Series and frames: decoded once, every reader gets a shallow copy.
+    """Series and frames: decoded once, every reader gets a shallow copy, where that is safe.
 
-    pandas copies on write, and the blocks are read-only besides. Only objects inside of a column
-    would be shared, so a table that has any but text is decoded anew for each reader.
+    It is since pandas copies on write, for columns and labels of plain arrays and of text, whose
+    memory is read-only. Before, and for whatever else (objects, categories with an index of their
+    own), a write would reach what all readers share: such a table is decoded anew for each.
     """
 
     def share(self, parts: Parts) -> Callable[[], Any]:
         """Return what makes shallow copies of one table, itself decoded at the first call."""
-        if _holds_objects(parts.meta["nodes"]):
+        if not _copies_on_write() or not _is_shareable(parts.meta["nodes"]):
             return super().share(parts)
         made: list[Any] = []
 
@@ -44,18 +49,23 @@ class TableCodec(StructureCodec):
         return open_shallow
 
 
-def _holds_objects(nodes: list[Any]) -> bool:
-    """Return whether some array of objects holds more than atoms."""
-    for node in nodes:
-        meta = node[1] if len(node) > 1 else None
-        if not isinstance(meta, dict) or "nodes" not in meta:
-            continue
-        # An object array of atoms is three lists: its shape, its items, and both of them.
-        if node[0].startswith("numpy.objects") and len(meta["nodes"]) > _LISTS_OF_AN_OBJECT_ARRAY:
-            return True
-        if _holds_objects(meta["nodes"]):
-            return True
-    return False
+def _copies_on_write() -> bool:
+    """Return whether pandas copies before it writes to what somebody else holds, whoever writes."""
+    return int(package("pandas").__version__.partition(".")[0]) >= 3
+
+
+def _is_shareable(nodes: list[Any]) -> bool:
+    for name, meta, *_ in nodes:
+        if name == "pandas.datetimes":
+            if len(meta["nodes"][-1][1]) != 2 or meta["nodes"][-1][1][1] is not None:
+                return False  # With a time zone it is made of memory that can be written to.
+        elif name not in _SHAREABLE and not (
+            name not in CONTAINERS and registry.get(name).sharing is Sharing.SHARED
+        ):
+            return False
+        if isinstance(meta, dict) and "nodes" in meta and not _is_shareable(meta["nodes"]):
+            return False
+    return True
 
 
 def _frame_apart(value: Any) -> Any:
@@ -117,7 +127,7 @@ def _series(pandas: Any, data: Any, index: Any) -> Any:
 
 def _finish(value: Any, structure: Any) -> Any:
     value.attrs.update(structure["attrs"])
-    if not _is_writable(structure["data"]):
+    if _copies_on_write() and not _is_writable(structure["data"]):
         # While somebody shares its blocks, pandas copies one before it writes to it; without that
         # a first write would fail on read-only memory here, and succeed on a shallow copy.
         object.__setattr__(value, "_memories_twin", value.copy(deep=False))

@@ -34,7 +34,8 @@ class PolarsCodec(Codec):
                 "column to a type of polars, or keep the objects beside the frame"
             )
         sink = io.BytesIO()
-        frame.write_ipc_stream(sink, compat_level=package("polars").CompatLevel.newest())
+        level = getattr(package("polars"), "CompatLevel", None)  # Before 1.2 there was one way.
+        frame.write_ipc_stream(sink, **({} if level is None else {"compat_level": level.newest()}))
         sizes = {"height": frame.height, "name": value.name if series else None}
         return Parts(self.name, sizes, (sink.getbuffer(),), frozenset({0}))
 
