@@ -9,6 +9,7 @@ call each other from two threads), is not begun: its caller computes for himself
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import weakref
 from concurrent.futures import Future
@@ -39,39 +40,40 @@ class Outcome(NamedTuple):
     content: Any = None
 
 
-_LEFT = Outcome(How.LEFT)
+LEFT = Outcome(How.LEFT)
+_LANDED: Future[Outcome] = Future()
+_LANDED.set_result(LEFT)
 _innermost: ContextVar[Flight | None] = ContextVar("memories_flight", default=None)
 _waits = new_lock()  # Guards what flights wait for, across all functions.
 
 
-class Call:
-    """Stands for a call under way: it lives in the frame of the call, and goes with it."""
-
-    __slots__ = ("__weakref__",)
-
-
 class Flight:
-    """One computation under way, or about to be, during `call`."""
+    """One computation under way, or about to be; made in the frame of the call that computes."""
 
-    __slots__ = ("_future", "_loop", "_pid", "_thread", "call", "outcome", "outer", "waits_for")
+    __slots__ = (
+        "__weakref__", "_frame", "_future", "_loop", "_pid", "_task", "_thread", "outer",
+        "waits_for",
+    )  # fmt: skip
 
-    def __init__(self, call: Call, loop: asyncio.AbstractEventLoop | None = None) -> None:
-        self.call = weakref.ref(call)
+    def __init__(self, task: asyncio.Task[Any] | None = None) -> None:
         self.outer = _innermost.get()  # The flight during which this one was begun.
-        self.outcome = _LEFT  # Until something better is known.
         self.waits_for: list[Flight] = []  # For which somebody aboard waits.
         self._future: Future[Outcome] = Future()
-        self._loop = loop
+        self._task = None if task is None else weakref.ref(task)
+        self._loop = None if task is None else task.get_loop()
+        self._frame = id(sys._getframe(1))
         self._thread = threading.current_thread()
         self._pid = os.getpid()
 
     def is_alive(self) -> bool:
         """Return whether somebody can still bring it to an end."""
-        if self.call() is None:  # Its frame has gone, and not even `finally` was reached.
-            return False
-        if self._loop is not None:
-            return self._pid == os.getpid() and self._loop.is_running()
-        return self._thread.is_alive()  # In a forked child all threads but one have ended.
+        if self._loop is not None and self._task is not None:
+            task = self._task()
+            running = self._pid == os.getpid() and self._loop.is_running()
+            return running and task is not None and not task.done()
+        # In a forked child all threads but one have ended; and an interrupt in `finally` may have
+        # kept a call from landing.
+        return self._thread.is_alive() and self._frame in _stack_of(self._thread)
 
     def take_off(self) -> None:
         """Take what is called from here on as called during this flight."""
@@ -84,15 +86,17 @@ class Flight:
         with _waits:
             if not self._future.done():
                 self._future.set_result(outcome)
+            self._future = _LANDED  # An error leads to the frame that holds the flight.
 
     def wait(self, passenger: Flight) -> Outcome | None:
         """Return how the flight ended; None where `passenger` must not wait for it."""
+        future = self._future
         if not _begin_to_wait(passenger, self):
             return None
         try:
             while True:
                 try:
-                    return self._future.result(LOOK_SECONDS)
+                    return future.result(LOOK_SECONDS)
                 except TimeoutError:  # Of the wait: the future itself never raises.
                     self._look()
         finally:
@@ -102,10 +106,11 @@ class Flight:
         """Do the same for a task of any event loop."""
         import asyncio
 
+        future = self._future
         if not _begin_to_wait(passenger, self):
             return None
         try:
-            landed = asyncio.wrap_future(self._future)
+            landed = asyncio.wrap_future(future)
             while True:
                 # Unlike `wait_for` it leaves the future alone when this task is cancelled.
                 done, _ = await asyncio.wait({landed}, timeout=LOOK_SECONDS)
@@ -117,7 +122,17 @@ class Flight:
 
     def _look(self) -> None:
         if not self.is_alive():
-            self.land(_LEFT)
+            self.land(LEFT)
+
+
+def _stack_of(thread: threading.Thread) -> set[int]:
+    """Return where the frames lie that a thread is in."""
+    frame = sys._current_frames().get(thread.ident or 0)
+    found = set[int]()
+    while frame is not None:
+        found.add(id(frame))
+        frame = frame.f_back
+    return found
 
 
 class Flights:
@@ -136,12 +151,12 @@ class Flights:
                 return None
             return other
 
-    def land(self, key: str, flight: Flight) -> None:
+    def land(self, key: str, flight: Flight, outcome: Outcome) -> None:
         """Forget a flight and tell its passengers; nothing happens if there are none."""
         with self._lock:
             if self._flights.get(key) is flight:
                 del self._flights[key]
-        flight.land(flight.outcome)
+        flight.land(outcome)
 
 
 def _begin_to_wait(passenger: Flight, flight: Flight) -> bool:

@@ -15,6 +15,7 @@ from weakref import WeakSet
 
 from memories.codecs.code import hash_all, place_of
 from memories.codecs.hashing import Variable, Walk
+from memories.core.flights import Flight
 from memories.errors import UnsupportedTypeError
 from memories.locks import new_lock
 
@@ -36,7 +37,7 @@ class Identity:
         self._version = version
         self._ignore = frozenset(ignore)
         self._lock = new_lock()
-        self._running: WeakSet[Any] = WeakSet()  # The calls under way.
+        self._running: WeakSet[Flight] = WeakSet()  # The calls under way.
         self._told: dict[tuple[int, str], tuple[bytes, bytes]] = {}
         self._known: tuple[str, list[Variable], list[Variable]] | None = None
         defined = definition_of(function)
@@ -62,17 +63,19 @@ class Identity:
                 return text
         return self._look()
 
-    def enter(self, call: Any) -> None:
+    def enter(self, flight: Flight) -> None:
         """Learn that the function begins to run."""
         with self._lock:
-            self._running.add(call)
+            for other in [other for other in self._running if not other.is_alive()]:
+                self._running.discard(other)
+            self._running.add(flight)
 
-    def leave(self, call: Any) -> None:
+    def leave(self, flight: Flight) -> None:
         """Learn that a call has ended; what changed meanwhile was its own doing. Idempotent."""
         with self._lock:
-            if call not in self._running:
+            if flight not in self._running:
                 return
-            self._running.remove(call)
+            self._running.discard(flight)
             if self._running or self._known is None:
                 return
         for variable in self._known[2]:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from memories.codecs.code import names_read
 from memories.codecs.hashing import content_hash, stand_in
 from memories.config import check_seconds, check_tier
-from memories.core.flights import Call, Flight, Flights, How, Outcome
+from memories.core.flights import LEFT, Flight, Flights, How, Outcome
 from memories.core.identity import Identity, definition_of
 from memories.errors import (
     CorruptDataError,
@@ -138,7 +138,7 @@ class Memo:
         """Note that the function is called now, during `flight`."""
         self._count("misses")
         flight.take_off()
-        self._identity.enter(flight.call())
+        self._identity.enter(flight)
 
     def board(self, key: str, flight: Flight) -> Any:
         """Return a result as soon as there is one; `_NONE` where the caller is to compute it."""
@@ -192,16 +192,16 @@ class Memo:
         parcel = Parcel.of(result)
         return self._opened(parcel), Outcome(How.RESULT, parcel)
 
-    def fail(self, flight: Flight, error: BaseException, *, own: bool) -> None:
-        """Note that the call ended with `error`; `own` says that the function raised it."""
+    def failed(self, error: BaseException, *, own: bool) -> Outcome:
+        """Return what those who wait are told of an error; `own` means one of the function."""
         common = isinstance(error, Exception) and not isinstance(error, _PERSONAL)
-        if common and (own or isinstance(error, MemoriesError)):
-            flight.outcome = Outcome(How.ERROR, error)
+        told = common and (own or isinstance(error, MemoriesError))
+        return Outcome(How.ERROR, error) if told else LEFT
 
-    def land(self, key: str, flight: Flight) -> None:
+    def land(self, key: str, flight: Flight, outcome: Outcome) -> None:
         """End a flight, however it went. Idempotent."""
-        self.flights.land(key, flight)
-        self._identity.leave(flight.call())
+        self.flights.land(key, flight, outcome)
+        self._identity.leave(flight)
 
     def _shared(self, key: str, outcome: Outcome) -> Any:
         """Return what another caller computed, as a value of one's own."""
@@ -317,53 +317,53 @@ def _wrap(memo: Memo, function: Callable[..., Any]) -> Any:
         found = memo.look(key)
         if found is not _NONE:
             return found
-        call, own = Call(), False
-        flight = Flight(call)
+        flight, own, outcome = Flight(), False, LEFT
         try:
             found = memo.board(key, flight)
             if found is _NONE:
                 own = True
                 result = function(*args, **kwargs)
                 own = False
-                found, flight.outcome = memo.keep(key, result)
+                found, outcome = memo.keep(key, result)
             return found
         except BaseException as error:
-            memo.fail(flight, error, own=own)
+            outcome = memo.failed(error, own=own)
             raise
         finally:
             try:
-                memo.land(key, flight)
+                memo.land(key, flight, outcome)
             except BaseException:  # An interrupt must not leave the others waiting.
-                memo.land(key, flight)
+                memo.land(key, flight, outcome)
                 raise
+            del outcome  # An error leads to this frame: they would keep each other.
 
     return wrapper
 
 
 def _wrap_async(memo: Memo, function: Callable[..., Any]) -> Any:
-    from asyncio import get_running_loop, to_thread
+    from asyncio import current_task, to_thread
 
     async def wrapper(*args: Any, **kwargs: Any) -> Any:
         key = memo.cache_key(*args, **kwargs)
-        call, own = Call(), False
-        flight = Flight(call, get_running_loop())
+        flight, own, outcome = Flight(current_task()), False, LEFT
         try:
             found = await memo.board_async(key, flight)
             if found is _NONE:
                 own = True
                 result = await function(*args, **kwargs)
                 own = False
-                found, flight.outcome = await to_thread(memo.keep, key, result)
+                found, outcome = await to_thread(memo.keep, key, result)
             return found
         except BaseException as error:
-            memo.fail(flight, error, own=own)
+            outcome = memo.failed(error, own=own)
             raise
         finally:
             try:
-                memo.land(key, flight)
+                memo.land(key, flight, outcome)
             except BaseException:  # An interrupt must not leave the others waiting.
-                memo.land(key, flight)
+                memo.land(key, flight, outcome)
                 raise
+            del outcome  # An error leads to this frame: they would keep each other.
 
     return wrapper
 
