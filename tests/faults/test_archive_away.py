@@ -21,6 +21,7 @@ from memories import (
     InvalidOptionError,
     KeyNotFoundError,
     MemoryManager,
+    RefusedError,
     StorageError,
     StoreLockedError,
     UnavailableError,
@@ -284,6 +285,17 @@ def test_a_second_writer_takes_over_when_told_to(tmp_path: Path) -> None:
         MemoryManager(glacier_memory_enabled=True, read_only=True, takeover=True, **where)  # type: ignore[arg-type]
 
 
+def test_a_reader_of_nothing_is_told_so(tmp_path: Path) -> None:
+    """A URL with a typing mistake is no archive without keys."""
+    with pytest.raises(RefusedError, match="nobody has written there"):
+        MemoryManager(
+            glacier_memory_enabled=True, glacier_url=str(tmp_path / "typo"), read_only=True
+        )
+    assert not (tmp_path / "typo").exists()
+    with pytest.raises(InvalidOptionError, match="or the glacier_url of an archive"):
+        MemoryManager(glacier_memory_enabled=True, read_only=True)
+
+
 def test_a_directory_that_is_not_mounted_is_away_and_not_empty(tmp_path: Path) -> None:
     """An archive on a share that is not there looks like one whose every object was deleted."""
     share, away = tmp_path / "share", tmp_path / "away"
@@ -301,15 +313,17 @@ def test_a_directory_that_is_not_mounted_is_away_and_not_empty(tmp_path: Path) -
         with pytest.raises(UnavailableError, match="Is it mounted"):
             manager.retrieve("k")
         assert manager.check(repair=True)[0].unchecked
-        assert not list(share.rglob("*/*/*")), "nothing is written where the share should be"
-        for path in sorted(share.rglob("*"), reverse=True):
-            path.rmdir()
-        share.rmdir()
+        assert not share.exists(), "nothing is written where the share should be"
         away.rename(share)
         until(lambda: is_back(manager))
         assert np.array_equal(LARGE, manager.retrieve("k"))
         share.rename(away)
         assert manager.check(repair=True)[0].unchecked
+        with pytest.raises(UnavailableError, match="is it mounted"):
+            manager.store("more", LARGE, "glacier")
+        with pytest.raises(UnavailableError, match="is it mounted"):
+            manager.retrieve("k")
+        assert not share.exists()
         away.rename(share)
         assert [] == manager.check()
         assert np.array_equal(LARGE, manager.retrieve("k"))

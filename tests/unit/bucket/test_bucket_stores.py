@@ -113,6 +113,7 @@ def test_a_directory_store_is_private_and_shows_no_partial_objects(tmp_path: Pat
 def test_a_directory_that_refuses_says_which_and_why(tmp_path: Path) -> None:
     """A full disk is no broken program."""
     store = DirectoryStore(tmp_path / "store")
+    (tmp_path / "store").mkdir()
     (tmp_path / "store" / "objects").write_bytes(b"a file where a directory should be")
     with pytest.raises(StorageError, match=r"archive directory .*store refused to write"):
         store.put("objects/a", [b"x"])

@@ -477,6 +477,7 @@ class BucketBackend(Backend):
     def _connect(self, takeover: bool, lease_seconds: float) -> None:
         """Become the writer, read the bucket if the map is not its latest, and begin the chores."""
         if self._read_only:
+            self._require_archive()
             self._adopt()
             return
         self._probe()
@@ -513,6 +514,18 @@ class BucketBackend(Backend):
             self._abort_uploads(None if self.adopted else began)
         self._recover()
         self.damage = found_damage(self._state)
+
+    def _require_archive(self) -> None:
+        """Raise where nobody has ever written: a typing mistake, or a share that is not mounted."""
+        try:
+            holder = self._writer.holder()
+        except StoreLockedError:
+            return  # It is damaged, so it is there.
+        if holder is None and not any(True for _ in self._store.list("objects/")):
+            raise RefusedError(
+                f"There is no archive at {self._store.url}: nobody has written there. Is it "
+                "mounted, and the URL the right one?"
+            )
 
     def _adopt(self) -> None:
         self.missing = adopt(self._bucket, self._begins(), self._wall())

@@ -1,7 +1,8 @@
 """An object store in a local directory: the stand-in for a bucket, without any package.
 
 Not for several machines at once: its conditional write is a lock that one kernel keeps.
-An object appears under its name by one rename, after its bytes were synced, or not at all.
+An object appears under its name by one rename, after its bytes were synced, or not at all; and
+never in a directory that took the place of the one that is meant, as where a share is not mounted.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from memories.backends.bucket.objectstore import (
     ObjectStore,
     Sending,
     Stat,
+    Transient,
 )
 from memories.errors import StorageError
 from memories.locks import lock_file
@@ -30,21 +32,27 @@ _GATHER = 512  # Buffers per system call; the kernel takes 1024.
 
 
 class DirectoryStore(ObjectStore):
-    """Objects as files under `root`, which is created with mode 0700 when missing."""
+    """Objects as files under `root`, which its writer creates with mode 0700 when missing."""
 
     def __init__(self, root: Path) -> None:
         self._root = root.absolute()
+        self._identity: tuple[int, int] | None = (
+            None  # Device and inode, once it is known to be it.
+        )
         self.url = str(self._root)
-        with self._translated("create"):
-            self._root.mkdir(parents=True, exist_ok=True, mode=0o700)
 
     def put(self, name: str, buffers: Sequence[Buffer], sending: Sending | None = None) -> None:
         """Write a temporary file, sync it, and rename it."""
         if sending is not None:
             sending(sum(memoryview(buffer).nbytes for buffer in buffers))
+        self._require_same()
+        self._put(name, buffers)
+
+    def _put(self, name: str, buffers: Sequence[Buffer]) -> None:
         path = self._path(name)
         with self._translated("write"):
             if not path.parent.is_dir():
+                self._make()
                 path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
                 _sync_directory(self._root)
             part = path.with_name(_TEMPORARY + secrets.token_hex(8))
@@ -58,6 +66,8 @@ class DirectoryStore(ObjectStore):
 
     def put_if(self, name: str, data: bytes, tag: str | None) -> str:
         """Compare and write under a lock on the directory."""
+        if tag is None:
+            self._make()
         with self._translated("lock"), self._locked():
             try:
                 state: str | None = self.get(name)[1]
@@ -65,7 +75,9 @@ class DirectoryStore(ObjectStore):
                 state = None
             if state != tag:
                 raise Conflict(name)
-            self.put(name, [data])
+            self._put(name, [data])
+            status = self._root.stat()
+            self._identity = (status.st_dev, status.st_ino)
         return _tag(data)
 
     def get(self, name: str) -> tuple[bytes, str]:
@@ -85,11 +97,13 @@ class DirectoryStore(ObjectStore):
 
     def delete(self, name: str) -> None:
         """Unlink the file."""
+        self._require_same()
         with self._translated("delete"):
             self._path(name).unlink(missing_ok=True)
 
     def list(self, prefix: str) -> Iterator[Stat]:
         """Walk the directory; an object that goes meanwhile is left out."""
+        self._require_same()
         with self._translated("list"):
             paths = sorted(self._path(prefix).glob("**/*"))
         for path in paths:
@@ -100,6 +114,21 @@ class DirectoryStore(ObjectStore):
                 if path.is_file():
                     name = path.relative_to(self._root).as_posix()
                     yield Stat(name, status.st_size, status.st_mtime)
+
+    def _make(self) -> None:
+        with self._translated("create"):
+            self._root.mkdir(parents=True, exist_ok=True, mode=0o700)
+
+    def _require_same(self) -> None:
+        """Raise Transient if another directory lies where the writer's own lay, or none."""
+        if self._identity is None:
+            return
+        try:
+            status = self._root.stat()
+        except OSError as error:
+            raise Transient("its directory is not there; is it mounted?") from error
+        if (status.st_dev, status.st_ino) != self._identity:
+            raise Transient("another directory is in its place; is it mounted?")
 
     def _path(self, name: str) -> Path:
         return self._root / name

@@ -17,8 +17,9 @@ from memories.backends.bucket.peek import peek_staged
 from memories.backends.bucket.place import Place
 from memories.backends.bucket.shipper import Shipper
 from memories.backends.bucket.transfer import RANGE_BYTES, Transfer
+from memories.backends.bucket.writer import LOCK_NAME
 from memories.entry import Record
-from memories.errors import ArchivedError, CorruptDataError
+from memories.errors import ArchivedError, CorruptDataError, UnavailableError
 
 Progress = Callable[[str, int, int], None]  # The key, bytes done, bytes in all.
 # Names a key, its bytes, and what was not done with it, in the errors of a block.
@@ -156,10 +157,22 @@ class Reader:
         known = self._ledger.find(record.key)
         if known is not None and known.version == record.version and known.place != record.place:
             return self.read_range(known, offset, length)
+        if self._is_empty():
+            raise UnavailableError(
+                f"The archive {self._store.url} is empty. Is it mounted, and the URL the right one?"
+            ) from error.__cause__
         raise CorruptDataError(
             f"Key {record.key!r} lies in the archive object {place.name} of {self._store.url}, and "
             "the store says that there is none. It was deleted by someone else."
         ) from error.__cause__
+
+    def _is_empty(self) -> bool:
+        """Return whether there is nothing at all, which is no fault of a single object."""
+        try:
+            self._store.get(LOCK_NAME)
+        except Absent:
+            return not any(True for _ in self._store.list("objects/"))
+        return False
 
     def _fetch(self, key: str, place: Place, offset: int, length: int) -> memoryview:
         progress = self._progress
