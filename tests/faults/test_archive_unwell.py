@@ -6,6 +6,7 @@ What is lost is named, by key where anything still knows the key, and never pass
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -187,6 +188,17 @@ def test_a_plain_check_says_what_it_did_not_look_at(root: Path) -> None:
     assert (4, True) == (adopted.exit_code, "missing   k0" in adopted.output)
 
 
+def as_of_now(root: Path, *, sums: bool = True) -> MemoryManager:
+    """A reader of a copy of the bucket, as if the writer were killed now."""
+    copy = root / f"copy-{len(list(root.iterdir()))}"
+    shutil.copytree(root / "bucket", copy)
+    if not sums:
+        shutil.rmtree(copy / "memories-1" / "manifests")
+    return MemoryManager(
+        1, 1, 1, True, glacier_url=str(copy), read_only=True, migration=False
+    )  # fmt: skip
+
+
 def test_reclaiming_leaves_nothing_that_looks_lost(root: Path) -> None:
     """A manifest must not name what the writer itself has unlinked, tombstones forgotten or not."""
     with manager(root, "writer") as writer:
@@ -196,6 +208,21 @@ def test_reclaiming_leaves_nothing_that_looks_lost(root: Path) -> None:
         bucket = writer._engine.backends[-1]
         for _ in range(3):
             bucket.reclaim(grace_seconds=0)  # type: ignore[attr-defined]
+            with as_of_now(root) as reader:
+                assert ["k3", "k4"] == sorted(reader)
+                assert [] == reader.check()
     with manager(root, "fresh") as fresh:
         assert ["k3", "k4"] == sorted(fresh)
         assert [] == fresh.check()
+
+
+def test_a_lost_version_does_not_bring_an_older_one_back(root: Path) -> None:
+    """The older one lies in the bucket for a week, and its object still says that it is there."""
+    with manager(root, "writer") as writer:
+        writer.store("k0", value("k1"), "glacier")
+        objects(root)[-1].unlink()
+        [problem] = writer.check(repair=True)
+        assert "k0" == problem.key
+        for sums in (True, False):
+            with as_of_now(root, sums=sums) as reader:
+                assert ["k1", "k2", "k3", "k4"] == readable(reader)
