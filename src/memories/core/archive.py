@@ -88,7 +88,7 @@ class Archive:
             "the archive is away, everything else goes on, and it is tried again: %s",
             self.bucket.away,
         )
-        self.bucket.resume(lambda: self._returned(hierarchy))
+        self.bucket.resume(lambda: self._returned(hierarchy), self._told)
 
     def stop(self) -> None:
         """Follow no more."""
@@ -102,6 +102,8 @@ class Archive:
         elif self.bucket.adopted:
             reconcile(self.bucket, hierarchy.catalog.journal, _Standing(hierarchy))
         self._warn()
+
+    def _told(self) -> None:
         self._media[TierName.GLACIER] = self._words
         logger.warning("the archive %s is back", self.bucket.url)
 

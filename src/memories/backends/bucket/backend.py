@@ -191,9 +191,12 @@ class BucketBackend(Backend):
         """Return whether the map on this machine was ever read from the bucket."""
         return bool(self._state.number("adopted"))
 
-    def resume(self, returned: Callable[[], None]) -> None:
-        """Try in the background to reach a bucket that is away; then call `returned`."""
-        self._link.resume(returned)
+    def resume(self, returned: Callable[[], None], told: Callable[[], None]) -> None:
+        """Try in the background to reach a bucket that is away; then call `returned`.
+
+        It is away until that has succeeded; `told` is called when it is not away any more.
+        """
+        self._link.resume(returned, told)
 
     def holder(self) -> Lease | None:
         """Return who writes here, or wrote last; None where nobody ever did."""

@@ -32,6 +32,7 @@ class Link:
         self._connect = connect
         self._connected = False
         self._returned: Callable[[], None] = lambda: None
+        self._told: Callable[[], None] = lambda: None
         self._lock = new_lock()
         self._busy = False  # Whether a try is under way.
         self._last: Callable[[], None] | None = None  # To be done once no try is under way.
@@ -72,9 +73,12 @@ class Link:
         else:
             raise failures[0]
 
-    def resume(self, returned: Callable[[], None]) -> None:
-        """Try until the bucket is there, and `returned` has been called without a failure."""
-        self._returned = returned
+    def resume(self, returned: Callable[[], None], told: Callable[[], None]) -> None:
+        """Try until the bucket is there, and `returned` was called without a failure; then `told`.
+
+        The bucket is away for all others until `returned` is done.
+        """
+        self._returned, self._told = returned, told
         if self.away is not None:
             self._tries.start()
 
@@ -116,6 +120,7 @@ class Link:
             self._tries.seconds = min(2 * self._tries.seconds, _LONGEST_PAUSE_SECONDS)
             return
         self.away = None
+        self._told()
         self._tries.stop()
 
     def _try(self) -> None:
