@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from contextlib import contextmanager
 from typing import NamedTuple, TypeVar
 
@@ -109,6 +109,7 @@ class Committer(ABC):
         self.waiting = 0  # How many wait for upkeep, which then takes no rests.
         self._rebuild = rebuild
         self._unsynced: dict[int, str] = {}  # Value files, and the keys they belong to.
+        self._begun: Set[int] = frozenset()  # Those with which a sync has begun.
         self._owing = False  # Whether a killed writer left some of them.
         self._drafts: dict[int, Draft] = {}  # Files that are written but not yet journaled.
         self._suspect: set[int] = set()  # Those of them whose sync failed.
@@ -459,7 +460,8 @@ class Committer(ABC):
         further than what the next sync would have saved. So the disk never has to write it.
         """
         number = unpack_place(old.record.place).file
-        if number in self._unsynced and number in self.ledger.retired:
+        waits = number in self._unsynced and number not in self._begun
+        if waits and number in self.ledger.retired:
             # Doomed first: a file that is doomed twice is unlinked, one that is nowhere never is.
             self.graves.value(number, old.record.stored)
             self.ledger.forget_retired(old)

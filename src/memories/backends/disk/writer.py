@@ -42,6 +42,7 @@ class Writer(Committer):
             with self.lock:
                 self._mend()
                 values = dict(self._unsynced)
+                self._begun = values.keys()
                 dead, end = list(self.ledger.retired), self.log.end
             self._sync_values(values)
             self.log.sync(end)  # Behind it are records whose values are not synced yet.
