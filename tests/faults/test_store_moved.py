@@ -6,12 +6,14 @@ back all of it is back.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -24,7 +26,7 @@ from memories import (
     StorageError,
     StoreLockedError,
 )
-from memories.backends.disk import DiskBackend, follow
+from memories.backends.disk import DiskBackend, compact, follow
 from memories.testing.backends import frame_for, record_for
 from memories.testing.faults import flip
 
@@ -132,6 +134,87 @@ def test_one_file_that_is_missing_is_no_damage(tmp_path: Path, tier: str) -> Non
         assert 1 == manager.retrieve("new")
 
 
+def test_a_file_that_comes_back_is_not_taken_for_dead(tmp_path: Path) -> None:
+    """Its bytes were counted out while it was away: upkeep would unlink it as if empty."""
+    path = tmp_path / "store"
+    filled(path).cleanup()
+    missing = sorted((path / "cold" / "log").iterdir())[0]
+    missing.rename(tmp_path / "kept")
+    with opened(path) as manager:
+        manager.store("new", 1, "cold")
+    (tmp_path / "kept").rename(missing)
+    with opened(path) as manager:
+        writer = manager._engine.hierarchy.catalog.journal._writer
+        assert writer is not None
+        assert writer.ledger.segments[int(missing.stem)].live > 0
+        manager.store("dead", content(8), "cold")
+        manager.delete("dead")
+        compact.tidy(writer, lambda: None, quiet=True)
+        holds_all(manager)
+        writer.rebuild()
+        holds_all(manager)
+
+
+@pytest.mark.parametrize("gone", ["removed", "moved"])
+@pytest.mark.parametrize("durability", ["relaxed", "full"])
+def test_a_segment_that_somebody_removed_is_written_anew(
+    tmp_path: Path, gone: str, durability: Literal["relaxed", "full"]
+) -> None:
+    """What was acknowledged went into a file without a name, and was lost at the next opening."""
+    held: dict[str, bytes] = {}
+
+    def put(backend: DiskBackend, key: str) -> None:
+        held[key] = key.encode() * 50
+        backend.write(record_for(key, len(held)), frame_for(held[key]))
+
+    with DiskBackend(tmp_path / "s", durability=durability) as backend:
+        for number in range(20):
+            put(backend, f"synced {number}")
+        backend.sync()
+        put(backend, "not synced")
+        backend.remove("synced 3", 100)
+        del held["synced 3"]
+        for segment in sorted((tmp_path / "s" / "log").iterdir()):
+            if gone == "removed":
+                segment.unlink()
+            else:
+                segment.rename(tmp_path / segment.name)
+        for number in range(20):
+            with contextlib.suppress(StorageError):  # With "full" it may be said at once.
+                put(backend, f"later {number}")
+        backend.sync()
+        shutil.copytree(tmp_path / "s", tmp_path / "killed")
+        for key, body in held.items():
+            found = backend.find(key)
+            assert found is not None
+            assert body == backend.read(found)
+        assert [] == backend.check()
+    for path in (tmp_path / "s", tmp_path / "killed"):
+        with DiskBackend(path) as again:
+            assert sorted(held) == [record.key for record in again.scan()]
+            for record in again.scan():
+                assert held[record.key] == again.read(record)
+
+
+def test_a_value_that_was_removed_before_it_was_synced_is_said(tmp_path: Path) -> None:
+    """`flush` may not say that all is durable; and it says so once, not for ever."""
+    with DiskBackend(tmp_path / "s") as backend:
+        assert backend._upkeep is not None
+        backend._upkeep.stop()
+        backend.write(record_for("victim", 1), frame_for(bytes(2 << 20)))
+        backend.write(record_for("other", 2), frame_for(b"other"))
+        for file in (tmp_path / "s" / "values").iterdir():
+            file.unlink()
+        with pytest.raises(StorageError, match="victim"):
+            backend.sync()
+        backend.sync()
+        (problem,) = backend.check(repair=True)
+        assert ("victim", False) == (problem.key, problem.repaired)
+        backend.write(record_for("victim", 3), frame_for(bytes(2 << 20)))
+        backend.sync()
+        assert [] == backend.check()
+
+
 @pytest.mark.parametrize("part", [".", "cold", "cold/log"])
 def test_a_reader_does_not_take_it_for_empty(tmp_path: Path, part: str) -> None:
     """KeyError means absent, and never that nobody could look."""
@@ -193,8 +276,9 @@ def removed(lock: Path) -> None:
 
 
 def replaced(lock: Path) -> None:
-    lock.unlink()
-    lock.write_text("pid 1 on another machine\n")
+    other = lock.with_name("OTHER")
+    other.write_text("pid 1 on another machine\n")
+    other.rename(lock)
 
 
 @pytest.mark.parametrize("spoil", [removed, replaced])

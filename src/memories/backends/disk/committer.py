@@ -95,6 +95,7 @@ class Committer(ABC):
     ) -> None:
         self.layout, self.files, self.reading = layout, files, reading
         self._guard, self._away = guard, False
+        self.handles = handles
         self.graves = Graveyard(layout, files, handles, reading)
         self._full = full
         self.mmap = mmap

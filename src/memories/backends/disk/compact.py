@@ -14,7 +14,6 @@ from operator import itemgetter
 
 from memories.backends.disk import manifest as manifests
 from memories.backends.disk.blocks import ROW
-from memories.backends.disk.handles import Handle
 from memories.backends.disk.journal import PACKED, TOMBSTONE, Head, Row, unpack_place
 from memories.backends.disk.ledger import Ledger
 from memories.backends.disk.recover import Walk, look_at
@@ -215,17 +214,21 @@ def needed(numbers: list[int], lowest: int, number: int) -> bool:
 
 
 def _empty_segment(writer: Writer, number: int, pace: Pace) -> bool:
-    layout, files = writer.layout, writer.files
-    path = layout.segment(number)
+    """Copy what lives in a segment, and unlink it; False if it cannot be walked, or has gone."""
+    stats = writer.ledger.segments.get(number)
+    if stats is None:
+        return True  # Somebody removed it, and what it held was written anew.
     torn = _torn_before(writer, number)
     if torn is not None:
         if not _empty_segment(writer, torn, pace):
             return False
-        files.sync_directory(layout.log)
-    stats = writer.ledger.segments[number]
+        writer.files.sync_directory(writer.layout.log)
     if stats.live or stats.graves:
-        handle = Handle(files, files.open(path))
-        walk = Walk(files, handle, 0, stats.size)
+        try:
+            handle = writer.handles.get(number)
+        except FileNotFoundError:
+            return False
+        walk = Walk(writer.files, handle, 0, stats.size)
         batch: list[tuple[int, Head, bytes]] = []
         size = 0
         for offset, head in walk:
@@ -250,10 +253,13 @@ def _torn_before(writer: Writer, number: int) -> int | None:
 
     Without that its torn tail would pass for damage.
     """
-    _, before = look_at(writer.layout.segment(number), number, writer.files)
-    if before is None or before.segment not in writer.ledger.segments:
+    try:
+        _, before = look_at(writer.layout.segment(number), number, writer.files)
+        if before is None or before.segment not in writer.ledger.segments:
+            return None
+        size = writer.layout.segment(before.segment).stat().st_size
+    except FileNotFoundError:
         return None
-    size = writer.layout.segment(before.segment).stat().st_size
     return before.segment if size > before.offset else None
 
 

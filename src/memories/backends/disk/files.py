@@ -48,6 +48,15 @@ class Files:
         """Return the length of an open file."""
         return os.fstat(descriptor).st_size
 
+    def named(self, descriptor: int, path: Path) -> bool:
+        """Return whether an open file is still the one that lies at `path`."""
+        mine = os.fstat(descriptor)
+        try:
+            there = path.lstat()
+        except FileNotFoundError:
+            return False
+        return (mine.st_dev, mine.st_ino) == (there.st_dev, there.st_ino)
+
     def sync(self, descriptor: int) -> None:
         """Return once the file's bytes and length survive a power cut."""
         os.fdatasync(descriptor)

@@ -58,6 +58,12 @@ class Handles:
             self._open.clear()
         return handle
 
+    def unnamed(self) -> list[int]:
+        """Return the segments that are open here, and at whose place another file lies or none."""
+        held = list(self._open.items())
+        segment, named = self._layout.segment, self._files.named
+        return [number for number, one in held if not named(one.descriptor, segment(number))]
+
     def forget(self, number: int) -> None:
         """Drop the handle of a segment that is being unlinked."""
         self._open.pop(number, None)

@@ -121,6 +121,16 @@ class Ledger:
         self.log_bytes += end - stats.size
         stats.size = end
 
+    def recount(self, row: Row) -> None:
+        """Count a record in a segment that was not there when the others were counted."""
+        stats = self.segments[row.segment]
+        if row.kind == TOMBSTONE:
+            stats.lowest = min(stats.lowest, row.oldest) if stats.graves else row.oldest
+            stats.graves += row.extent
+        else:
+            stats.live += row.extent
+            self.log_live += row.extent
+
     def adopted(self, pack: int, size: int) -> None:
         """Note that there is a pack of `size` bytes."""
         if pack not in self.packs:

@@ -11,6 +11,7 @@ import errno
 import fcntl
 import os
 import socket
+import threading
 from pathlib import Path
 
 from memories.backends.disk.home import Home
@@ -25,6 +26,7 @@ class WriterLock:
     def __init__(self, home: Home, path: Path) -> None:
         self._home, self._path = home, path
         self._descriptor = -1
+        self._renewing = threading.Lock()  # Two threads that renew it would lock each other out.
         try:
             self._whole = self._lock_directory()
             self._descriptor = self._lock_file()
@@ -42,6 +44,10 @@ class WriterLock:
             StoreLockedError: another writer may have come in meanwhile.
         """
         self._home.require()
+        with self._renewing:
+            self._require_file()
+
+    def _require_file(self) -> None:
         mine = os.fstat(self._descriptor)
         try:
             there = self._path.lstat()

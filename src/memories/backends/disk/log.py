@@ -156,6 +156,11 @@ class Log:
             done = {number for number, _ in batch[:-1]}
             self._unsynced = [item for item in self._unsynced if item[0] not in done]
 
+    @property
+    def next_segment(self) -> Position:
+        """Return where the first record of the next segment will lie."""
+        return Position(self.highest + 1, SEGMENT_HEADER_BYTES)
+
     def replace_unsynced(self, records: Sequence[bytes]) -> list[Position]:
         """Put `records` in a new segment that follows the synced part of the log.
 

@@ -14,7 +14,14 @@ from memories.backends.disk.files import Files, free_bytes, sync_file
 from memories.backends.disk.follow import open_runs, read_manifest
 from memories.backends.disk.handles import Handles
 from memories.backends.disk.index import Index
-from memories.backends.disk.journal import FILE, PACKED, Position, Row, unpack_place
+from memories.backends.disk.journal import (
+    FILE,
+    PACKED,
+    SEGMENT_HEADER_BYTES,
+    Position,
+    Row,
+    unpack_place,
+)
 from memories.backends.disk.layout import Layout, numbers
 from memories.backends.disk.ledger import Ledger
 from memories.backends.disk.lock import WriterLock
@@ -22,7 +29,7 @@ from memories.backends.disk.log import Log
 from memories.backends.disk.manifest import Manifest
 from memories.backends.disk.reading import GoneError, Reading
 from memories.backends.disk.recover import START, Replay, Replayed, apply
-from memories.backends.disk.rows import run_rows
+from memories.backends.disk.rows import live_records, run_rows
 from memories.backends.disk.run import Run
 from memories.backends.disk.run_writer import write_run
 from memories.backends.disk.scale import Scale
@@ -159,7 +166,7 @@ class Opening:
             self.ledger.dropped_segment(number)
         for number in existing:
             if number not in self.ledger.segments:
-                self.ledger.grew(number, layout.segment(number).stat().st_size)
+                self._count_again(number)
         kept = {run.number for run in self.index.runs}
         for number in set(numbers(layout.index, ".run")) - kept:
             files.unlink(layout.run(number))
@@ -173,6 +180,14 @@ class Opening:
                 files.unlink(layout.value(number))
         for number in set(numbers(layout.values, ".pack")) - set(self.ledger.packs):
             files.unlink(layout.pack(number))
+
+    def _count_again(self, number: int) -> None:
+        """Count a segment that the account does not know: it was left torn, or away for a while."""
+        handle = self._handles.get(number)
+        self.ledger.grew(number, self._files.size(handle.descriptor))
+        rows = live_records(self._files, handle, number, SEGMENT_HEADER_BYTES, self.index)
+        for row, _ in rows:
+            self.ledger.recount(row)
 
     def _resume(self, log: Log) -> None:
         path = self._layout.segment(log.end.segment)

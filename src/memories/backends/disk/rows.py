@@ -6,10 +6,9 @@ from collections.abc import Iterator
 
 from memories.backends.disk import journal
 from memories.backends.disk.files import Files
-from memories.backends.disk.handles import Handle
+from memories.backends.disk.handles import Handle, Handles
 from memories.backends.disk.index import Index, Table
 from memories.backends.disk.journal import INLINE, SEGMENT_HEADER_BYTES, Row
-from memories.backends.disk.layout import Layout
 from memories.backends.disk.log import Log
 from memories.backends.disk.recover import Walk, oldest_of
 from memories.backends.disk.run import pack_row
@@ -32,18 +31,27 @@ def moved(row: Row, segment: int, offset: int) -> Row:
     return Row(record, INLINE, segment, offset, row.extent, oldest_of(row))
 
 
-def unsynced_rows(layout: Layout, files: Files, log: Log, index: Index) -> list[tuple[Row, bytes]]:
+def unsynced_rows(
+    files: Files, handles: Handles, log: Log, index: Index
+) -> list[tuple[Row, bytes]]:
     """Return the live records behind the synced part of the log, with their bytes."""
-    found = []
+    found = list[tuple[Row, bytes]]()
     for number in range(log.synced.segment, log.end.segment + 1):
-        path = layout.segment(number)
         start = log.synced.offset if number == log.synced.segment else SEGMENT_HEADER_BYTES
-        if not path.exists():
+        try:
+            handle = handles.get(number)
+        except FileNotFoundError:
             continue
-        handle = Handle(files, files.open(path))
-        walk = Walk(files, handle, start, files.size(handle.descriptor))
-        for offset, head in walk:
-            row = index.row(head.record.key)
-            if row is not None and (row.segment, row.offset) == (number, offset):
-                found.append((row, walk.bytes(offset, head.extent)))
+        found += live_records(files, handle, number, start, index)
     return found
+
+
+def live_records(
+    files: Files, handle: Handle, number: int, start: int, index: Index
+) -> Iterator[tuple[Row, bytes]]:
+    """Yield the rows of one segment that count, from `start` on, with the bytes of its records."""
+    walk = Walk(files, handle, start, files.size(handle.descriptor))
+    for offset, head in walk:
+        row = index.row(head.record.key)
+        if row is not None and (row.segment, row.offset) == (number, offset):
+            yield row, walk.bytes(offset, head.extent)

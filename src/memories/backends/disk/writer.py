@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Sequence, Set
 from copy import copy
 
 from memories.backends.disk import journal
+from memories.backends.disk import layout as layouts
 from memories.backends.disk import manifest as manifests
 from memories.backends.disk.committer import MARK_RECORD, Committer
 from memories.backends.disk.files import sync_file
@@ -17,16 +18,18 @@ from memories.backends.disk.journal import (
     INLINE,
     MARK,
     PACKED,
+    SEGMENT_HEADER_BYTES,
     Position,
     Row,
 )
 from memories.backends.disk.manifest import Manifest
 from memories.backends.disk.recover import NOWHERE, START
-from memories.backends.disk.rows import moved, run_rows, unsynced_rows
+from memories.backends.disk.rows import live_records, moved, run_rows, unsynced_rows
 from memories.backends.disk.run import Run
 from memories.backends.disk.run_writer import write_run
 from memories.entry import Record
 from memories.errors import StorageError
+from memories.logs import logger
 from memories.owner import Owner
 
 
@@ -41,10 +44,11 @@ class Writer(Committer):
             self.require_home()
             with self.lock:
                 self._mend()
+                self._rescue()
                 values = dict(self._unsynced)
                 self._begun = values.keys()
                 dead, end = list(self.ledger.retired), self.log.end
-            self._sync_values(values)
+            lost = self._sync_values(values)
             self.log.sync(end)  # Behind it are records whose values are not synced yet.
             with self.lock:
                 for number in values:
@@ -52,18 +56,55 @@ class Writer(Committer):
                 self._owing = False
                 self._retire(dead)
         self.release()
+        if lost:
+            raise StorageError(
+                f"somebody removed the files of {', '.join(repr(key[:60]) for key in lost)} before "
+                "they were synced; store them again. Everything else is durable"
+            )
 
-    def _sync_values(self, values: dict[int, str]) -> None:
-        for number in values:
+    def _sync_values(self, values: dict[int, str]) -> list[str]:
+        """Sync value files; return the keys of those that are not there, though they should be."""
+        lost = []
+        for number, key in values.items():
             try:
                 sync_file(self.files, self.layout.value(number))
             except FileNotFoundError:
-                continue  # It was replaced and unlinked meanwhile.
+                with self.lock:
+                    row = self.row(key)
+                if row is not None and row.kind == FILE:
+                    named = journal.unpack_place(row.record.place).file == number
+                    lost += [key] if named else []  # Else it was replaced meanwhile.
             except OSError:
                 self._suspect.add(number)
                 raise
         if values:
             self.files.sync_directory(self.layout.values)
+        return lost
+
+    def _rescue(self) -> None:
+        """Write anew what lies in segments that somebody removed while they were open here.
+
+        It can be read for as long as they are. What was not synced goes first, and to where a
+        replay looks for it.
+        """
+        gone = [number for number in self.handles.unnamed() if number in self.ledger.segments]
+        if not gone:
+            return
+        layouts.require(self.layout)
+        self._sync_values(dict(self._unsynced))
+        self._write_again(mark=True)
+        # First in its segment, for the copies say how far the log was synced when they were new.
+        self._append_head(MARK, MARK_RECORD, NOWHERE)
+        for number in gone:
+            handle = self.handles.get(number)
+            rows = list(live_records(self.files, handle, number, SEGMENT_HEADER_BYTES, self.index))
+            if rows:
+                self.restate(rows)
+            self.doom_segment(number)
+            logger.warning(
+                "somebody removed %s while the store was open; %d records were written anew from "
+                "what could still be read of it", self.layout.segment(number), len(rows),
+            )  # fmt: skip
 
     def _mend(self) -> None:
         """Finish what was interrupted; after a failed sync, write again what it may have lost.
@@ -79,15 +120,28 @@ class Writer(Committer):
             self._suspect.discard(number)
             self._unsynced.pop(number, None)
         if self.log.suspect:
-            rows = unsynced_rows(self.layout, self.files, self.log, self.index)
-            self._commit([(row.record.key, row) for row, _ in rows], lambda: self._replace(rows))
+            self._write_again()
 
-    def _replace(self, rows: Sequence[tuple[Row, bytes]]) -> None:
-        """Let the log go on from where it is synced, with these records once more."""
-        positions = self.log.replace_unsynced([data for _, data in rows])
-        for (row, _), (segment, offset) in zip(rows, positions, strict=True):
+    def _write_again(self, *, mark: bool = False) -> None:
+        """Let the log go on from where it is synced, with what came after that once more.
+
+        With `mark` it says that nothing before is owed, where what said so may not be there.
+        """
+        rows = unsynced_rows(self.files, self.handles, self.log, self.index)
+        self._commit(
+            [(row.record.key, row) for row, _ in rows], lambda: self._replace(rows, mark=mark)
+        )
+
+    def _replace(self, rows: Sequence[tuple[Row, bytes]], *, mark: bool) -> None:
+        records = [data for _, data in rows]
+        if mark:
+            body, begin = journal.encode_record(MARK_RECORD), self.log.next_segment
+            records.append(journal.pack_head(MARK, body, oldest=NOWHERE, synced=begin))
+        positions = self.log.replace_unsynced(records)
+        for (row, _), (segment, offset) in zip(rows, positions, strict=False):
             self.ledger.grew(segment, offset + row.extent)
             self._enter(row, moved(row, segment, offset))
+        self.ledger.grew(self.log.end.segment, self.log.end.offset)
 
     def _rewrite_value(self, number: int) -> None:
         row = self.row(self._unsynced.get(number, ""))
@@ -235,8 +289,9 @@ class Writer(Committer):
     def doom_segment(self, number: int) -> None:
         """Unlink a segment that nothing refers to any more, as soon as no view is open."""
         with self.lock:
-            self.graves.segment(number, self.ledger.segments[number].size)
-            self.ledger.dropped_segment(number)
+            if number in self.ledger.segments:  # Else it was rescued meanwhile.
+                self.graves.segment(number, self.ledger.segments[number].size)
+                self.ledger.dropped_segment(number)
 
     def doom_pack(self, number: int) -> None:
         """Unlink a pack that nothing refers to any more, as soon as no view is open."""
