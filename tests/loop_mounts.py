@@ -35,6 +35,19 @@ def mounted(tmp_path: Path, kind: str) -> Mounted:
     return Mounted(disk, mount)
 
 
+def mounted_in_ram(tmp_path: Path, size: int) -> Path:
+    """Mount a file system of `size` bytes that lies in RAM; skip where that cannot be done."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root")
+    mount = tmp_path / "mount"
+    mount.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(mount)]
+    done = subprocess.run(command, capture_output=True)
+    if done.returncode:
+        pytest.skip(f"mounts do not work here: {done.stderr.decode().strip()}")
+    return mount
+
+
 def unmount(mount: Path) -> None:
     """Unmount all that is mounted there; what is still mapped keeps it for as long as it lives."""
     gc.collect()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from memories.backends.disk import free
@@ -15,8 +13,7 @@ class Disk:
     def __init__(self) -> None:
         self.free, self.asked = 0, 0
 
-    def __call__(self, path: Path) -> int:
-        assert path.is_absolute()
+    def __call__(self) -> int:
         self.asked += 1
         return self.free
 
@@ -24,27 +21,26 @@ class Disk:
 @pytest.fixture
 def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
     disk = Disk()
-    monkeypatch.setattr(free, "free_bytes", disk)
     monkeypatch.setattr(free, "ASK_SECONDS", 60.0)
     return disk
 
 
-def test_plenty_is_asked_once_and_what_we_wrote_is_taken_off(tmp_path: Path, disk: Disk) -> None:
+def test_plenty_is_asked_once_and_what_we_wrote_is_taken_off(disk: Disk) -> None:
     """A store of small values must not pay for the question at each of them."""
-    space, disk.free = free.FreeSpace(tmp_path), 100 << 30
-    assert 100 << 30 == space(lambda: 5 << 30)
-    assert 99 << 30 == space(lambda: 6 << 30)
-    assert 100 << 30 == space(lambda: 1 << 30)
+    space, disk.free = free.FreeSpace(disk), 100 << 30
+    assert 100 << 30 == space(5 << 30)
+    assert 99 << 30 == space(6 << 30)
+    assert 100 << 30 == space(1 << 30)
     assert 1 == disk.asked
 
 
-def test_little_is_asked_every_time(tmp_path: Path, disk: Disk) -> None:
+def test_little_is_asked_every_time(disk: Disk) -> None:
     """What was freed counts from the next write on, and what others took too."""
-    space, disk.free = free.FreeSpace(tmp_path), 1_000
-    assert 1_000 == space(lambda: 0)
+    space, disk.free = free.FreeSpace(disk), 1_000
+    assert 1_000 == space(0)
     disk.free = 2_000
-    assert 2_000 == space(lambda: 50)
+    assert 2_000 == space(50)
     disk.free = 100 << 30
-    assert 100 << 30 == space(lambda: 50)
+    assert 100 << 30 == space(50)
     disk.free = 500
-    assert 500 == space(lambda: 97 << 30)
+    assert 500 == space(97 << 30)

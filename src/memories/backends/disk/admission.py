@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from memories.backends.disk.committer import NoRoomError
-from memories.backends.disk.compact import make_room, room_for
+from memories.backends.disk.compact import make_head_room, room_for
+from memories.backends.disk.files import NO_SPACE
 from memories.backends.disk.translate import storage_error
 from memories.backends.disk.writer import Writer
 from memories.errors import MemoriesError, TierFullError
@@ -45,10 +46,19 @@ def admit(writer: Writer, action: str, commit: Callable[[Writer, int], Done]) ->
 
 
 def admit_head(writer: Writer, action: str, commit: Callable[[Writer], Done]) -> Done:
-    """Return `commit(writer)`, which writes no more than a head: in any case, full or not."""
+    """Return `commit(writer)`, which writes no more than a head: in any case, full or not.
+
+    It takes from the room that is kept for upkeep, and gives that back where upkeep can: not at
+    each of many heads in vain, and on a disk that others have filled perhaps not at all.
+    """
     with reported(writer.layout.root, action):
-        if not writer.fits(_HEAD_BYTES):
-            make_room(writer, _HEAD_BYTES)
+        if not writer.fits(_HEAD_BYTES) and writer.may_give_back():
+            try:
+                make_head_room(writer)
+            except OSError as error:
+                if error.errno not in NO_SPACE:
+                    raise
+            writer.gave_back()
         return commit(writer)
 
 

@@ -15,6 +15,7 @@ from typing import NamedTuple, TypeVar
 from memories.backends.disk import journal
 from memories.backends.disk.blocks import RunDamagedError
 from memories.backends.disk.files import Files, append, append_early
+from memories.backends.disk.free import FreeSpace
 from memories.backends.disk.graveyard import Graveyard
 from memories.backends.disk.handles import Handle, Handles
 from memories.backends.disk.index import Index
@@ -94,13 +95,15 @@ class Committer(ABC):
         rebuild: Callable[[], tuple[Index, Ledger]],
     ) -> None:
         self.layout, self.files, self.reading = layout, files, reading
-        self._guard, self._away = guard, False
+        self.guard, self._away = guard, False
+        self._free = FreeSpace(guard.home.free_bytes)
         self.handles = handles
         self.graves = Graveyard(layout, files, handles, reading)
         self._full = full
         self.mmap = mmap
         self.scale = scale
-        self.reserve = Reserve(layout, files, scale.reserve)
+        self._left_dead = -scale.segment  # What was dead when upkeep had last given room back.
+        self.reserve = Reserve(layout, files, scale.reserve, 2 * scale.segment)
         self._before: Before | None = None  # Set while a commit is between its first step and last.
         # Bytes that somebody is writing to files of their own, or makes room for, and who that is.
         self._coming: dict[Owner, int] = {}
@@ -114,6 +117,7 @@ class Committer(ABC):
         self._owing = False  # Whether a killed writer left some of them.
         self._drafts: dict[int, Draft] = {}  # Files that are written but not yet journaled.
         self._suspect: set[int] = set()  # Those of them whose sync failed.
+        self._unnamed: set[int] = set()  # Runs whose manifest may not have been saved.
         self.covered = START  # How far the manifest covers the log.
         self.saved: Manifest | None = None
         self._syncing = threading.Lock()
@@ -146,28 +150,48 @@ class Committer(ABC):
     def charged(self) -> int:
         """Return what the live values are charged, and what no upkeep gives back."""
         owed = 0 if self.lent is None else self.lent.owed_bytes
-        held = self.index_bytes + self.graves.held() + self.reserve.bytes
-        return self.ledger.charge + owed + held
+        return self.ledger.charge + owed + self.index_bytes + self.graves.held()
 
-    def room(self, free: int) -> int:
-        """Return the bytes that may still be charged, with `free` bytes on the file system.
+    def limit(self, held: int) -> int:
+        """Return the bytes that may lie here, where `held` do: the capacity, or what the file
+        system can take.
+        """
+        return min(self.scale.capacity, held + self._free(held))
+
+    def room(self) -> int:
+        """Return the bytes that may still be charged.
 
         What is charged falls as soon as a value goes, though its bytes lie dead for a while: those
         are given back before the disk holds more than it may, so nothing is displaced for them.
         """
-        allowed = min(self.scale.capacity - self.working(), self.physical() + free)
-        return max(0, allowed - self.charged())
+        return max(0, self.limit(self.physical()) - self.working() - self.charged())
+
+    def spare(self) -> int:
+        """Return the bytes that upkeep may take for what it copies."""
+        held = self.physical()
+        return self.limit(held) - held
 
     def working(self) -> int:
-        """Return the bytes that stay free for upkeep."""
-        return self.scale.working(self.index_bytes, self.recent_heads)
+        """Return the bytes that stay free for upkeep, or are held for it by the reserve."""
+        return max(self.reserve.bytes, self.scale.working(self.index_bytes, self.recent_heads))
 
     def fits(self, size: int) -> bool:
-        """Return whether the capacity allows for `size` bytes more."""
+        """Return whether `size` bytes more may lie here, and upkeep has its room still."""
         coming = sum(self._coming.values())
         if self.lent is not None:
             coming += self.lent.owed_bytes - self.lent.copied_bytes
-        return self.physical() + coming + self.working() + size <= self.scale.capacity
+        held = self.physical()
+        kept = self.working() - self.reserve.bytes
+        return held + coming + kept + size <= self.limit(held)
+
+    def may_give_back(self) -> bool:
+        """Return whether so much has died since it last gave room back that it is worth asking."""
+        self._left_dead = min(self._left_dead, self.ledger.dead)
+        return self.ledger.dead >= self._left_dead + self.scale.segment // 8
+
+    def gave_back(self) -> None:
+        """Remember what upkeep could not give back."""
+        self._left_dead = self.ledger.dead
 
     @contextmanager
     def claimed(self, size: int, owner: Owner) -> Iterator[None]:
@@ -217,7 +241,7 @@ class Committer(ABC):
             StoreLockedError: another writer may have come in.
         """
         self._away = True
-        self._guard.require()
+        self.guard.require()
         self._away = False
 
     # -- commits ---------------------------------------------------------------------------------
@@ -531,17 +555,20 @@ class Committer(ABC):
     def remove(self, key: str, version: int) -> None:
         """Make a key absent as of `version`."""
         tomb = Record(key=key, version=version, tier=TierName.COLD, size=0, stored_at=0.0)
-        try:
-            self.write_head(TOMBSTONE, tomb)
-        except OSError as error:
-            # On a full disk removing is how to make room, so it has a reserve to be written to.
-            if not self.reserve.give(error):
-                raise
-            self.write_head(TOMBSTONE, tomb)
+        self.on_full_disk(lambda: self.write_head(TOMBSTONE, tomb))
 
     def note(self, record: Record) -> Record:
         """Journal a record whose frame lies in another backend."""
-        return self.write_head(NOTE, record)
+        return self.on_full_disk(lambda: self.write_head(NOTE, record))
+
+    def on_full_disk(self, action: Callable[[], T]) -> T:
+        """Return `action()`, which makes room in the end: the reserve is for that."""
+        try:
+            return action()
+        except OSError as error:
+            if not self.reserve.give(error):
+                raise
+        return action()
 
     def row(self, key: str) -> Row | None:
         """Return the newest row of `key`; builds the index again if a run of it is damaged."""

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator, Set
 from contextlib import ExitStack, contextmanager
 from operator import itemgetter
 
-from memories.backends.disk import manifest as manifests
 from memories.backends.disk.blocks import ROW
 from memories.backends.disk.journal import PACKED, TOMBSTONE, Head, Row, unpack_place
 from memories.backends.disk.ledger import Ledger
@@ -42,6 +41,10 @@ def tidy(writer: Writer, pace: Pace, *, quiet: bool = False) -> None:
     pause, and what merging and copying would cost is left to those who bring them.
     """
     writer.require_home()
+    writer.on_full_disk(lambda: _tidy(writer, pace, quiet=quiet))
+
+
+def _tidy(writer: Writer, pace: Pace, *, quiet: bool) -> None:
     if writer.adopting:
         if len(writer.index.recent) >= BULK_ROWS:
             writer.checkpoint()
@@ -52,7 +55,7 @@ def tidy(writer: Writer, pace: Pace, *, quiet: bool = False) -> None:
     merge_runs(writer, pace, quiet=quiet)
     compact(writer, pace)
     if quiet and writer.ledger.keys:
-        writer.reserve.take()
+        writer.reserve.take(writer.ledger.log_bytes, writer.guard.home.free_bytes())
 
 
 def _behind(writer: Writer) -> int:
@@ -97,7 +100,7 @@ def room_for(writer: Writer, size: int, owner: Owner) -> Iterator[bool]:
         with writer.tidying:  # One at a time: two claims that fit one by one may not together.
             claim.enter_context(writer.claimed(size, owner))
             if not writer.graves.pins:
-                _give_back(writer, size)
+                writer.on_full_disk(lambda: _give_back(writer, size))
             made = writer.fits(0)
             if not made:
                 claim.close()
@@ -127,6 +130,30 @@ def _at_once() -> None:
     """Pause for nobody: a caller waits."""
 
 
+def make_head_room(writer: Writer) -> None:
+    """Give back what is worth it, for a head that is written in any case.
+
+    Heads are many and small: what is done for each of them may not take more than it gives, above
+    all on a disk that others have filled.
+    """
+    if writer.graves.pins:
+        return
+    writer.sync()
+    with writer.tidying:
+        writer.on_full_disk(lambda: _give_back_some(writer))
+
+
+def _give_back_some(writer: Writer) -> None:
+    sealed = writer.ledger.dead < writer.scale.segment  # What is dead does not pay for a new one.
+    while not writer.fits(0):
+        if _empty_one(writer, _at_once):
+            continue
+        if sealed:
+            return
+        sealed = True
+        writer.checkpoint(seal=True)
+
+
 def _give_back(writer: Writer, size: int) -> None:
     """Do what upkeep can for `size` bytes that are claimed."""
     sealed = 0
@@ -151,7 +178,7 @@ def _empty_one(
             coming = coming | {
                 n for n, stats in ledger.packs.items() if 2 * stats.live > stats.size
             }
-        room = writer.scale.capacity - writer.physical()
+        room = writer.spare()
         victim = choose(
             ledger, writer.covered.segment, skip,
             bound=bound, room=room, any_worth=last, coming=coming,
@@ -178,8 +205,8 @@ def choose(
 ) -> tuple[str, int] | None:
     """Return the file to empty next, or None while at most `bound` bytes are dead. Pure.
 
-    A file of which less than a tenth is dead is left alone, unless `any_worth`. A pack needs `room`
-    for all that lives in it; a segment is small enough for the room that is kept free.
+    A file of which less than a tenth is dead is left alone, unless `any_worth`. What lives in it
+    must have `room` once more; of a segment it has, unless others have filled the disk.
     """
     dead_bytes, found = 0, list[tuple[int, str, int]]()
     numbers = sorted(ledger.segments)
@@ -187,7 +214,7 @@ def choose(
         graves = stats.graves if needed(numbers, stats.lowest, number) else 0
         dead = stats.size - stats.live - graves
         dead_bytes += dead
-        if number < below and number not in skip:
+        if number < below and number not in skip and stats.live + graves <= room:
             found.append((dead if stats.live + graves else stats.size << 8, "segment", number))
     for number, stats in ledger.packs.items():
         dead = stats.size - stats.live
@@ -330,6 +357,7 @@ def _merge(writer: Writer, group: tuple[Run, ...], pace: Pace, *, last: bool) ->
         segments = sorted(writer.ledger.segments)
     path = writer.layout.run(number)
     rows = _merged(group, segments if last else None)
+    writer.sweep_runs()
     count = write_run(path, writer.files, number, rows, pace)
     new = (Run(path, writer.files, mmap=writer.mmap),) if count else ()
     with writer.tidying:
@@ -338,7 +366,7 @@ def _merge(writer: Writer, group: tuple[Run, ...], pace: Pace, *, last: bool) ->
         runs = (*writer.index.runs[:at], *new, *writer.index.runs[at + len(group) :])
         writer.saved.runs = [run.number for run in runs]
         writer.saved.next_file = max(writer.saved.next_file, number + 1)
-        manifests.save(writer.saved, writer.layout, writer.files)
+        writer.save(writer.saved, number)
         with writer.lock:
             writer.index.replace(group, new)
             writer.index_bytes += sum(run.bytes for run in new) - sum(run.bytes for run in group)

@@ -6,6 +6,7 @@ what was not synced. Data files are written once: nothing here truncates or over
 
 from __future__ import annotations
 
+import errno
 import mmap
 import os
 from collections.abc import Iterator, Sequence
@@ -13,6 +14,7 @@ from pathlib import Path
 
 from memories.writeback import WRITEBACK_BYTES, begin_writeback
 
+NO_SPACE = frozenset((errno.ENOSPC, errno.EDQUOT))  # What a full disk says.
 _GATHER = 512  # Buffers per system call; the kernel's limit is 1024.
 
 
@@ -39,6 +41,10 @@ class Files:
     def writev(self, descriptor: int, buffers: Sequence[bytes | memoryview]) -> int:
         """Append what the system takes of `buffers` and return how much that was."""
         return os.writev(descriptor, buffers)
+
+    def allocate(self, descriptor: int, length: int) -> None:
+        """Take `length` bytes on the disk for an empty file."""
+        os.posix_fallocate(descriptor, 0, length)
 
     def read(self, descriptor: int, length: int, offset: int) -> bytes:
         """Read up to `length` bytes at `offset`."""
@@ -152,12 +158,6 @@ def read_exactly(files: Files, descriptor: int, length: int, offset: int) -> byt
         parts.append(data)
         missing -= len(data)
     return b"".join(parts)
-
-
-def free_bytes(path: Path) -> int:
-    """Return the bytes that this user may still write to the file system of `path`."""
-    status = os.statvfs(path)
-    return status.f_bavail * status.f_frsize
 
 
 def sync_file(files: Files, path: Path) -> None:

@@ -36,6 +36,11 @@ class Home:
                 "one back, or close this store and open the new one"
             )
 
+    def free_bytes(self) -> int:
+        """Return the bytes that this user may still write to the file system it is on."""
+        status = os.fstatvfs(self.descriptor)
+        return status.f_bavail * status.f_frsize
+
     def close(self) -> None:
         """Let go of the directory."""
         descriptor, self.descriptor = self.descriptor, -1

@@ -116,6 +116,9 @@ def write_whole(files: Files, path: Path, data: bytes) -> None:
     try:
         append(files, descriptor, [data])
         files.sync(descriptor)
+    except BaseException:
+        files.unlink(draft)
+        raise
     finally:
         files.close(descriptor)
     files.rename(draft, path)

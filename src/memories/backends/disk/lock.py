@@ -14,17 +14,16 @@ import socket
 import threading
 from pathlib import Path
 
+from memories.backends.disk.files import NO_SPACE
 from memories.backends.disk.home import Home
 from memories.errors import StoreLockedError
-
-_FULL = frozenset((errno.ENOSPC, errno.EDQUOT))
 
 
 class WriterLock:
     """An exclusive flock on a directory and on its `LOCK`, held until `release`."""
 
     def __init__(self, home: Home, path: Path) -> None:
-        self._home, self._path = home, path
+        self.home, self._path = home, path
         self._descriptor = -1
         self._renewing = threading.Lock()  # Two threads that renew it would lock each other out.
         try:
@@ -43,7 +42,7 @@ class WriterLock:
             StorageError: the directory is not there.
             StoreLockedError: another writer may have come in meanwhile.
         """
-        self._home.require()
+        self.home.require()
         with self._renewing:
             self._require_file()
 
@@ -66,7 +65,7 @@ class WriterLock:
 
     def release(self) -> None:
         """Let another writer in. Idempotent."""
-        for descriptor in (self._descriptor, self._home.descriptor):
+        for descriptor in (self._descriptor, self.home.descriptor):
             if descriptor >= 0:
                 fcntl.flock(descriptor, fcntl.LOCK_UN)
         self.abandon()
@@ -76,12 +75,12 @@ class WriterLock:
         descriptor, self._descriptor = self._descriptor, -1
         if descriptor >= 0:
             os.close(descriptor)
-        self._home.close()
+        self.home.close()
 
     def _lock_directory(self) -> bool:
         """Lock the directory; False where the file system cannot."""
         try:
-            fcntl.flock(self._home.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(self.home.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise self._held(_read(self._path)) from error
         except OSError as error:
@@ -131,5 +130,5 @@ def _sign(descriptor: int) -> None:
         os.pwrite(descriptor, f"pid {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
     except OSError as error:
         # On a full disk nobody reads who holds it; that it is held the kernel knows.
-        if error.errno not in _FULL:
+        if error.errno not in NO_SPACE:
             raise

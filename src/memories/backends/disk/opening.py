@@ -10,7 +10,7 @@ from functools import partial
 
 from memories.backends.disk.aside import Aside
 from memories.backends.disk.blocks import RunDamagedError
-from memories.backends.disk.files import Files, free_bytes, sync_file
+from memories.backends.disk.files import Files, sync_file
 from memories.backends.disk.follow import open_runs, read_manifest
 from memories.backends.disk.handles import Handles
 from memories.backends.disk.index import Index
@@ -77,7 +77,7 @@ class Opening:
         start, first_new = self.start, self.ledger.next_file
         replayed = self.replay()
         self._sweep(replayed, first_new)
-        scale = Scale.of(self._capacity, self._held() + free_bytes(self._layout.root))
+        scale = Scale.of(self._capacity, self._held() + self._guard.home.free_bytes())
         log = Log(
             self._layout, self._files, self._handles, replayed.end, segment_bytes=scale.segment,
             guard=self._guard,

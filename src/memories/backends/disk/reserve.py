@@ -1,31 +1,42 @@
-"""Up to a megabyte kept back, so that a removal can still be written when the disk is full.
+"""Room on the disk that is really taken, so that others cannot: for removals and upkeep.
 
-It is given up at the first "no space left", and taken again at an opening that finds room for it.
+What a log keeps free for its copies is free for everybody, and where others fill the disk it is
+gone: then nothing could be removed, and nothing given back. So a file holds that room, as much as
+suits the log, where there is plenty. It is given up at the first "no space left".
 """
 
 from __future__ import annotations
 
-import errno
+from memories.backends.disk.files import NO_SPACE, Files
+from memories.backends.disk.layout import Layout
 
-from memories.backends.disk.files import Files, free_bytes
-from memories.backends.disk.layout import Layout, write_whole
-
-_FULL = frozenset((errno.ENOSPC, errno.EDQUOT))
+PLENTY = 8  # A disk has that if it has room for so many of them.
+LOG_SHARE = 8  # The reserve of a small log is an eighth of it.
 
 
 class Reserve:
     """The file `RESERVE` of one store."""
 
-    def __init__(self, layout: Layout, files: Files, size: int) -> None:
-        self._size = size
+    def __init__(self, layout: Layout, files: Files, least: int, most: int) -> None:
+        self._least, self._most = least, most
         self._path, self._layout, self._files = layout.reserve, layout, files
         self.bytes = layout.reserve.stat().st_size if layout.reserve.exists() else 0
 
-    def take(self) -> None:
-        """Fill the reserve, unless it is or there is little room."""
-        if self.bytes < self._size and free_bytes(self._layout.root) > 64 * self._size:
-            write_whole(self._files, self._path, bytes(self._size))
-            self.bytes = self._size
+    def take(self, log_bytes: int, free: int) -> None:
+        """Take as much as suits a log of that length, unless it is held or there is little room."""
+        wanted = min(self._most, max(self._least, log_bytes // LOG_SHARE))
+        if self.bytes >= wanted // 2 or free < PLENTY * wanted:
+            return
+        self._give()
+        descriptor = self._files.create(self._path)
+        try:
+            self._files.allocate(descriptor, wanted)
+            self.bytes = wanted
+        except BaseException:
+            self._give()
+            raise
+        finally:
+            self._files.close(descriptor)
 
     def drop(self) -> None:
         """Give the reserve up: there is nothing that could be removed."""
@@ -34,8 +45,11 @@ class Reserve:
 
     def give(self, error: OSError) -> bool:
         """Give the reserve up if `error` says that the disk is full; whether it was there."""
-        if error.errno not in _FULL or not self.bytes:
+        if error.errno not in NO_SPACE or not self.bytes:
             return False
+        self._give()
+        return True
+
+    def _give(self) -> None:
         self._files.unlink(self._path)
         self.bytes = 0
-        return True

@@ -14,9 +14,8 @@ from typing import Self
 
 from memories.backends.disk import layout as layouts
 from memories.backends.disk.adopting import AdoptingBackend
-from memories.backends.disk.files import Files
+from memories.backends.disk.files import NO_SPACE, Files
 from memories.backends.disk.follow import Follower
-from memories.backends.disk.free import FreeSpace
 from memories.backends.disk.handles import Handles
 from memories.backends.disk.home import Home
 from memories.backends.disk.index import Index
@@ -27,10 +26,12 @@ from memories.backends.disk.lock import WriterLock
 from memories.backends.disk.network import warn_if_remote
 from memories.backends.disk.opening import Opening, Verify
 from memories.backends.disk.reading import Reading
+from memories.backends.disk.reserve import Reserve
 from memories.backends.disk.translate import storage_error
 from memories.backends.disk.upkeep import Upkeep
 from memories.backends.disk.writer import Writer
 from memories.errors import ClosedError, ForkedError, MemoriesError, StorageError
+from memories.logs import logger
 
 
 class Role(AdoptingBackend):
@@ -59,7 +60,6 @@ class Role(AdoptingBackend):
         self._lock: WriterLock | None = None
         self._damage: list[str] = []
         self._follow_lock = threading.Lock()
-        self._free = FreeSpace(self._layout.root)
         try:
             self._mmap = mmap and not warn_if_remote(self._layout.root)
             if read_only:
@@ -81,10 +81,13 @@ class Role(AdoptingBackend):
         try:
             layouts.create(self._layout, self._files)
             layouts.verify(self._layout)
-            writer, self._damage = Opening(
-                self._layout, self._files, guard=self._lock, mmap=self._mmap, full=self._full,
-                verify=self._verify, repair=repair, distrust_index=False, capacity=self._capacity,
-            ).run()  # fmt: skip
+            try:
+                writer, self._damage = self._opening(repair).run()
+            except OSError as error:
+                # What a crash left to be written takes room, and on a full disk that is kept.
+                if not Reserve(self._layout, self._files, 0, 0).give(error):
+                    raise
+                writer, self._damage = self._opening(repair).run()
         except BaseException:
             self._lock.release()
             self._lock = None
@@ -95,6 +98,12 @@ class Role(AdoptingBackend):
         self._loans = Loans(writer, self._show)
         if writer.changed.is_set():
             self._upkeep.start()
+
+    def _opening(self, repair: bool) -> Opening:
+        return Opening(
+            self._layout, self._files, guard=self._lock, mmap=self._mmap, full=self._full,
+            verify=self._verify, repair=repair, distrust_index=False, capacity=self._capacity,
+        )  # fmt: skip
 
     def close(self) -> None:
         """Sync what is not just lent, write a checkpoint, let another writer in. Idempotent.
@@ -121,7 +130,19 @@ class Role(AdoptingBackend):
         if self._ending is not None:
             if self._upkeep is not None:
                 self._upkeep.stop()
-            self._ending.checkpoint()
+            self._checkpoint(self._ending)
+
+    def _checkpoint(self, writer: Writer) -> None:
+        """Write a checkpoint; without room for one, the next opening reads the log instead."""
+        try:
+            writer.on_full_disk(writer.checkpoint)
+        except OSError as error:
+            if error.errno not in NO_SPACE:
+                raise
+            writer.sync()
+            logger.warning(
+                "no room for a checkpoint of %s; opening it takes longer", writer.layout.root
+            )
 
     def _let_go(self) -> None:
         """Close every file, and the lock at last: who opens the store then finds it at rest."""

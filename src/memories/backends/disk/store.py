@@ -16,7 +16,7 @@ from memories.backends.disk.admission import admit, admit_head, reported
 from memories.backends.disk.blocks import RunDamagedError
 from memories.backends.disk.check import run_check
 from memories.backends.disk.compact import make_room, shrink, tidy
-from memories.backends.disk.files import Files, free_bytes
+from memories.backends.disk.files import Files
 from memories.backends.disk.gather import gather
 from memories.backends.disk.journal import TOMBSTONE
 from memories.backends.disk.layout import Layout
@@ -235,8 +235,8 @@ class DiskBackend(Role):
         """Return the bytes that may still be charged, by the capacity and by the file system."""
         writer = self._writer
         if writer is None:
-            return free_bytes(self._layout.root)
-        return writer.room(self._free(writer.physical))
+            return self._home.free_bytes()
+        return writer.room()
 
     def make_room(self, size: int) -> bool:
         """Give dead bytes back until `size` more may lie here; return whether they may."""
@@ -266,7 +266,7 @@ class DiskBackend(Role):
         values that come and go could fill a small store with nothing else.
         """
         writer = self._writing()
-        if 4 * writer.recent_heads < writer.scale.capacity // WORTH_SHARE:
+        if 4 * writer.recent_heads < writer.limit(writer.physical()) // WORTH_SHARE:
             return False
         with reported(self._layout.root, "tidy up"), writer.hurried():
             tidy(writer, lambda: None, quiet=True)

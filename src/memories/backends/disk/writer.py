@@ -13,6 +13,7 @@ from memories.backends.disk import layout as layouts
 from memories.backends.disk import manifest as manifests
 from memories.backends.disk.committer import MARK_RECORD, Committer
 from memories.backends.disk.files import sync_file
+from memories.backends.disk.follow import read_manifest
 from memories.backends.disk.journal import (
     FILE,
     INLINE,
@@ -349,6 +350,7 @@ class Writer(Committer):
             number = self.ledger.file_number()
             manifest = self.manifest()
         path = self.layout.run(number)
+        self.sweep_runs()
         try:
             self.sync()
             rows = run_rows(frozen)
@@ -363,13 +365,29 @@ class Writer(Committer):
         if run is not None:
             manifest.runs.insert(0, number)
         # From here on the manifest may name the run; if that fails, the next checkpoint thaws.
-        manifests.save(manifest, self.layout, self.files)
+        self.save(manifest, number)
         with self.lock:
             self.saved = manifest
             self.index.settle(run)
             self.index_bytes = sum(run.bytes for run in self.index.runs)
             self.recent_heads -= heads
             self.covered = Position(manifest.segment, manifest.offset)
+
+    def save(self, manifest: Manifest, run: int) -> None:
+        """Save a manifest that names `run`, which was written for it."""
+        self._unnamed.add(run)
+        manifests.save(manifest, self.layout, self.files)
+        self._unnamed.discard(run)
+
+    def sweep_runs(self) -> None:
+        """Unlink the runs whose manifest could not be saved: on a full disk each try leaves one."""
+        if not self._unnamed:
+            return
+        manifest = read_manifest(self.layout, self.files)
+        named = set() if manifest is None else set(manifest.runs)
+        for number in self._unnamed - named:  # It may have been saved, and failed after that.
+            self.files.unlink(self.layout.run(number))
+        self._unnamed &= named
 
     def manifest(self) -> Manifest:
         """Return a checkpoint of this moment; whoever saves it syncs the log first."""

@@ -1,0 +1,150 @@
+"""A full file system, for real: there is always room kept to get out of it.
+
+Removals, checkpoints and compaction need room before they give any back. Without some that nothing
+else may take, a disk that is full once stays full for good.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from tests.loop_mounts import mounted_in_ram, unmount
+
+from memories import MemoryManager, StorageError, TierFullError
+from memories.backends.disk import compact
+
+DISK = 8_000_000
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    mount = mounted_in_ram(tmp_path, DISK)
+    yield mount
+    unmount(mount)
+
+
+def opened(path: Path) -> MemoryManager:
+    """Return a manager that may put far more on the disk than it has room for."""
+    return MemoryManager("1 MB", "1 MB", "1 GB", storage_path=path, migration=False)
+
+
+NOISE = random.Random(1).randbytes(200_000)
+
+
+def content(key: str, size: int) -> bytes:
+    at = zlib.crc32(key.encode()) % 100_000
+    return NOISE[at : at + size]
+
+
+class Store:
+    """A manager, and what must be in it."""
+
+    def __init__(self, path: Path, size: int) -> None:
+        self.path, self.size = path, size
+        self.manager = opened(path)
+        self.held: set[str] = set()
+        self._number = 0
+
+    def fill(self) -> int:
+        """Store until it is refused; return how many came in."""
+        before = len(self.held)
+        while True:
+            key = f"key {self._number}"
+            self._number += 1
+            try:
+                self.manager.store(key, content(key, self.size), "cold")
+            except (TierFullError, StorageError):
+                return len(self.held) - before
+            self.held.add(key)
+
+    def delete(self, keys: list[str]) -> None:
+        """Delete; none of it may be refused."""
+        for key in keys:
+            self.manager.delete(key)
+            self.held.discard(key)
+
+    def reopen(self) -> None:
+        self.manager.cleanup()
+        self.manager = opened(self.path)
+
+    def holds(self) -> None:
+        assert self.held == set(self.manager)
+        for key in sorted(self.held)[::37]:
+            assert content(key, self.size) == self.manager.retrieve(key)
+
+
+def free(path: Path) -> int:
+    status = os.statvfs(path)
+    return status.f_bavail * status.f_frsize
+
+
+def every_other(keys: list[str]) -> list[str]:
+    return keys[::2]
+
+
+def the_older_half(keys: list[str]) -> list[str]:
+    return keys[: len(keys) // 2]
+
+
+def a_random_half(keys: list[str]) -> list[str]:
+    return random.Random(1).sample(keys, len(keys) // 2)
+
+
+@pytest.mark.parametrize(
+    ("size", "half"),
+    [(800, every_other), (5_000, the_older_half), (5_000, a_random_half), (60_000, every_other)],
+)
+def test_a_disk_that_this_store_filled_is_not_full_for_good(
+    disk: Path, size: int, half: Callable[[list[str]], list[str]]
+) -> None:
+    """After half was deleted and stores went on at once, every store and delete was refused."""
+    store = Store(disk / "store", size)
+    first = store.fill()
+    assert first * size > 0.4 * DISK
+    for _ in range(3):
+        store.delete(half(sorted(store.held)))
+        assert store.fill() > 0.2 * first
+        assert free(disk) > 0, "nothing is kept for upkeep"
+        store.holds()
+    store.reopen()
+    store.holds()
+    store.delete(sorted(store.held))
+    store.reopen()
+    assert store.fill() > 0.8 * first
+    store.holds()
+    store.manager.cleanup()
+
+
+def test_a_disk_that_others_filled_lets_values_go(disk: Path) -> None:
+    """Nothing is free: what is there is read, removals are written, and it ends and opens."""
+    store = Store(disk / "store", 800)
+    for number in range(2000):
+        store.manager.store(f"old {number}", content(f"old {number}", 800), "cold")
+        store.held.add(f"old {number}")
+    writer = store.manager._engine.hierarchy.catalog.journal._writer
+    assert writer is not None
+    compact.tidy(writer, lambda: None, quiet=True)
+    assert (disk / "store" / "cold" / "RESERVE").stat().st_size > 0
+    filler = disk / "filler"
+    with filler.open("wb", buffering=0) as file, pytest.raises(OSError, match="No space"):
+        while True:
+            file.write(bytes(4096))
+    assert 0 == free(disk)
+    store.holds()
+    with pytest.raises((StorageError, TierFullError)):
+        store.manager.store("new", content("new", 30_000), "cold")
+    store.delete(sorted(store.held)[:1200])
+    store.holds()
+    store.reopen()
+    store.holds()
+    filler.unlink()
+    store.reopen()
+    store.holds()
+    assert store.fill() > 2000
+    store.holds()
+    store.manager.cleanup()
