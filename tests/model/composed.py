@@ -21,7 +21,7 @@ from unittest.mock import patch
 import numpy as np
 import pytest
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from tests.promises.values import identical
 
 from memories import KeyNotFoundError, MemoryManager, MigrationSettings, Rule, TierFullError
@@ -39,6 +39,7 @@ from memories.testing.clock import ManualClock
 # more than all else.
 SHARED = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 SIZES = ("20 kB", "30 kB", "150 kB")  # Of hot, warm and cold: most stores push something down.
+MOST_STEPS = 12  # Of one action, after which it is killed.
 SMALL_BYTES, PACK_BYTES = 12_000, 40_000  # In the archive, where frames travel in packs.
 RULES = (
     Rule(prefix="brief/", ttl=20),
@@ -194,17 +195,17 @@ class World:
             else:
                 assert found is None, (view, key)
 
-    def archived(self) -> dict[str, Record]:
+    def archived(self, manager: MemoryManager) -> dict[str, Record]:
         """Return the records of what the journal says the archive holds, too."""
         return {
             record.key: record
-            for record in self.journal(self.manager).scan()
+            for record in self.journal(manager).scan()
             if record.archived or record.tier is TierName.GLACIER
         }
 
-    def agree(self) -> None:
+    def agree(self, manager: MemoryManager) -> None:
         """Compare catalog, journal and archive with each other."""
-        journal, catalog = self.journal(self.manager), self.manager._hierarchy.catalog
+        journal, catalog = self.journal(manager), manager._hierarchy.catalog
         for entry in list(catalog.entries.values()):
             record = journal.find(entry.key)
             if entry.backed is None:
@@ -212,13 +213,13 @@ class World:
             else:
                 assert record is not None and entry.version == record.version, (entry, record)
                 assert entry.backed is record.tier, (entry, record)
-        said = {key: (one.version, one.terms) for key, one in self.archived().items()}
-        held = {one.key: (one.version, one.terms) for one in self.archive(self.manager).records()}
+        said = {key: (one.version, one.terms) for key, one in self.archived(manager).items()}
+        held = {one.key: (one.version, one.terms) for one in self.archive(manager).records()}
         assert said == held, "journal and archive"
 
     def look(self) -> None:
         """Compare the manager with the model, and its parts with each other."""
-        self.agree()
+        self.agree(self.manager)
         with self.undisturbed():
             self.compare("own", self.manager, self.model)
         now = self.clock.wall()
@@ -255,7 +256,7 @@ class World:
         fresh = self.open(store, bucket)
         try:
             entries = self.manager._hierarchy.catalog.entries
-            archived = self.archived()
+            archived = self.archived(self.manager)
             items = {key: one for key, one in self.model.items() if key in archived}
             for key in items:
                 assert key not in entries or entries[key].version == archived[key].version
@@ -307,20 +308,18 @@ class World:
         self.halt()
         self.go_on_with(*self.files())
 
-    def kill_within(self, action: Callable[[], object], steps: int) -> bool:
-        """Do the same in the middle of an action, after so many steps of it that last.
+    def kill_within(self, action: Callable[[], object], steps: int) -> None:
+        """Do the same in the middle of an action: after every step of it that lasts.
 
-        A step is a record in the log or a transaction of the archive's map. Return whether there
-        were so many.
+        A step is a record in the log or a transaction of the archive's map. Of each key the old or
+        the new state is there then. Go on with what was there after so many `steps`.
         """
+        before = {key: self.expected(key) for key in KEYS}
         self.halt()
         taken: list[tuple[Path, Path]] = []
-        count = 0
 
         def step() -> None:
-            nonlocal count
-            count += 1
-            if count == steps:
+            if len(taken) < MOST_STEPS:
                 taken.append(self.files())
 
         execute, append = State._execute, Log.append
@@ -338,8 +337,21 @@ class World:
 
         with patch.object(State, "_execute", executed), patch.object(Log, "append", appended):
             action()
-        self.go_on_with(*(taken[0] if taken else self.files()))
-        return bool(taken)
+        taken.append(self.files())
+        chosen = taken.pop(steps % len(taken))
+        self.manager.cleanup(flush=False)
+        for store, bucket in [(self.store, self.bucket), *taken]:
+            if store is not self.store:
+                killed = self.open(store, bucket)
+                try:
+                    self.survivors(killed, before)
+                    self.agree(killed)
+                finally:
+                    killed.cleanup()
+            shutil.rmtree(store)
+            shutil.rmtree(bucket)
+        self.store, self.bucket = chosen
+        self.recover(before)
 
     def files(self) -> tuple[Path, Path]:
         """Return copies of the directory and of the bucket as they are now."""
@@ -376,14 +388,20 @@ class World:
         `before` are the possible states before what the kill has interrupted.
         """
         self.manager = self.open()
+        self.model, self.perhaps = self.survivors(self.manager, before), {}
+
+    def survivors(
+        self, manager: MemoryManager, before: Mapping[str, list[Item | None]] | None
+    ) -> dict[str, Item]:
+        """Return what a manager holds that was opened after a kill."""
         found: dict[str, Item] = {}
         for key in KEYS:
-            one, allowed = self.item(self.manager, key), self.expected(key)
+            one, allowed = self.item(manager, key), self.expected(key)
             allowed += before[key] if before is not None else []
             assert matches(one, allowed), ("killed", key, allowed, one)
             if one is not None:
                 found[key] = one
-        self.model, self.perhaps = found, {}
+        return found
 
 
 def ended(item: Item, now: float) -> bool:
@@ -428,6 +446,13 @@ class ComposedMachine(RuleBasedStateMachine):
     def everything_is_as_it_should_be(self) -> None:
         self.world.expire()
         self.world.look()
+
+    @initialize()
+    def begin(self) -> None:
+        """Have something in every tier, some of it on its way."""
+        for key, tier in zip(KEYS, [*TIERS, *TIERS], strict=False):
+            self.store(key, 200, tier, None, True, False)
+        self.world.archive(self.world.manager).sync()
 
     # -- values ----------------------------------------------------------------------------------
 
@@ -574,7 +599,7 @@ class ComposedMachine(RuleBasedStateMachine):
             return
         manager.pin(key)
         with self.world.undisturbed():
-            self.world.agree()
+            self.world.agree(self.world.manager)
         manager.unpin(key)
 
     @rule(tier=st.sampled_from(["hot", "warm", "cold"]), share=st.sampled_from([0.0, 0.5]))
@@ -701,6 +726,31 @@ class ComposedMachine(RuleBasedStateMachine):
         if saved:
             self.world.look_elsewhere(saved[at % len(saved)], verify)
 
+    @rule(
+        key=keys,
+        count=counts,
+        fate=st.sampled_from(["delete", *TIERS]),
+        mode=st.sampled_from(MODES),
+        reclaimed=st.booleans(),
+    )
+    def come_back_by_reference(
+        self, key: str, count: int, fate: str, mode: str, reclaimed: bool
+    ) -> None:
+        """Refer to an archived value, lose or replace it, and restore it from the archive."""
+        world = self.world
+        self.store(key, count, "glacier", None, True, False)
+        if reclaimed:
+            self.reclaim(0.0)
+        self.snapshot("reference", False, False)
+        if fate == "delete":
+            world.manager.delete(key)
+            world.removed(key)
+        else:
+            self.store(key, count, fate, None, False, False)
+        if reclaimed:
+            self.reclaim(0.0)
+        self.restore_one(-1, mode, "full", wait=True)
+
     @rule()
     def release(self) -> None:
         """Let go of what snapshots keep in the archive; those that refer to it are lost."""
@@ -756,7 +806,6 @@ class ComposedMachine(RuleBasedStateMachine):
         world, key = self.world, self.there(at)
         if key is None:
             return
-        before = {key: world.expected(key) for key in KEYS}
         actions: dict[str, Callable[[], None]] = {
             "store": lambda: self.store(key, count, tier, None, False, volatile),
             "delete": lambda: self.delete(at),
@@ -765,13 +814,12 @@ class ComposedMachine(RuleBasedStateMachine):
             "restore": lambda: self.restore_one(at, mode, verify, wait=False),
         }
         world.kill_within(actions[what], steps)
-        world.recover(before)
 
     @rule(killed=st.booleans())
     def move_house(self, killed: bool) -> None:
         """Lose the machine, and go on with a new one that adopts the archive."""
         world = self.world
-        archived = set(world.archived())
+        archived = set(world.archived(world.manager))
         world.archive(world.manager).sync()
         if killed:
             world.kill()
@@ -795,7 +843,7 @@ class ComposedMachine(RuleBasedStateMachine):
     ) -> None:
         """Close the store, let another machine change the archive, and come back."""
         world = self.world
-        archived = set(world.archived())
+        archived = set(world.archived(world.manager))
         world.manager.cleanup()
         world.perhaps.clear()
         other = world.open(world.place("other"))
