@@ -434,6 +434,8 @@ class ComposedMachine(RuleBasedStateMachine):
         """Look at everything once more, and after a reopening."""
         world = self.world
         try:
+            if world.manager._engine.closed:
+                return  # A step has failed in the middle of a kill.
             world.look_everywhere()
             world.manager.cleanup()
             world.manager = world.open()

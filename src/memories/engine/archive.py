@@ -20,6 +20,7 @@ from memories.logs import logger
 
 if TYPE_CHECKING:
     from memories.backends.bucket import BucketBackend
+    from memories.backends.bucket.shipper import Change
     from memories.engine.media import FrameMedium
     from memories.engine.tier import Tier
 
@@ -50,7 +51,7 @@ class Archive:
 
     def note(self, record: Record) -> Record:
         """Journal a version whose frame is prepared in the archive."""
-        with self._step(record.key, record.version, removal=False):
+        with self._step(record.key, record.version, "value"):
             return self._journal.note(record)
 
     def link(self, record: Record) -> Record:
@@ -68,7 +69,7 @@ class Archive:
             yield
             return
         self.bucket.prepare_removal(record.key, version)
-        with self._step(record.key, version, removal=True):
+        with self._step(record.key, version, "removal"):
             yield
 
     def prepare_removal(self, record: Record, version: int) -> None:
@@ -77,19 +78,23 @@ class Archive:
 
     def settle_removal(self, key: str, version: int) -> None:
         """End a removal that was prepared: commit it if it was journaled, or else forget it."""
-        _settle(self.bucket, self._journal, key, version, removal=True)
+        _settle(self.bucket, self._journal, key, version, "removal")
 
     def amend(self, record: Record) -> None:
-        """Give the version of `record` its terms in the archive, too, if it is there."""
-        if is_archived(record):
-            self.bucket.amend(record)
+        """Journal other terms for the version of `record`, which the archive is told, too."""
+        if not is_archived(record):
+            self._journal.amend(record)
+            return
+        self.bucket.prepare_terms(record)
+        with self._step(record.key, record.version, "terms"):
+            self._journal.amend(record)
 
     @contextmanager
-    def _step(self, key: str, version: int, *, removal: bool) -> Iterator[None]:
+    def _step(self, key: str, version: int, what: Change) -> Iterator[None]:
         try:
             yield
         except BaseException:
-            _settle(self.bucket, self._journal, key, version, removal=removal)
+            _settle(self.bucket, self._journal, key, version, what)
             raise
         try:
             self.bucket.commit(key, version)
@@ -99,21 +104,26 @@ class Archive:
 
 
 def _settle(
-    bucket: BucketBackend, journal: DiskBackend, key: str, version: int, *, removal: bool
+    bucket: BucketBackend, journal: DiskBackend, key: str, version: int, what: Change
 ) -> None:
     """Commit what was prepared in the archive if the journal says so, or else abort it."""
     newest, record = journal.newest(key)
-    if removal:
+    same = record is not None and record.version == version and is_archived(record)
+    if what == "removal":
         done = newest >= version or newest == 0  # A tombstone that buries nothing is forgotten.
+    elif what == "terms":
+        done = False  # Those that the journal has are right, whichever they are.
+        if same and record is not None:
+            bucket.amend(record)
     else:
-        done = record is not None and record.version == version and is_archived(record)
+        done = same
     (bucket.commit if done else bucket.abort)(key, version)
 
 
 def settle(bucket: BucketBackend, journal: DiskBackend) -> None:
     """Settle what was prepared when a process was killed."""
     for one in bucket.prepared():
-        _settle(bucket, journal, one.key, one.version, removal=one.removal)
+        _settle(bucket, journal, one.key, one.version, one.what)
 
 
 class Volatile:

@@ -256,7 +256,6 @@ class Hierarchy:
             record = self._record_under(found)
             if record is not None:
                 record = msgspec.structs.replace(record, terms=terms)
-                self.catalog.journal.amend(record)
                 self.mover.archive.amend(record)
             if isinstance(found, Entry):
                 tier = self.tiers[found.tier]

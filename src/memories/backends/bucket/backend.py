@@ -243,6 +243,11 @@ class BucketBackend(Backend):
                 self._link.require()
             self._shipper.prepare_removal(key, version)
 
+    def prepare_terms(self, record: Record) -> None:
+        """Prepare other terms for the version of `record`."""
+        self._guard_write()
+        self._shipper.prepare_terms(record)
+
     def commit(self, key: str, version: int) -> None:
         """Let what was prepared under this number count. Idempotent."""
         self._guard_write()

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import msgspec
 
@@ -27,18 +27,22 @@ _PAD = bytes(64)
 _STAGED = "SELECT token FROM object WHERE status IN ('open', 'sealed')"
 _SEALED = "SELECT 1 FROM object WHERE status = 'sealed'"
 _MOST_PACKS = 16  # Staged at once; a bucket that does not answer must not fill the disk.
-_ALONE, _PACKED, _LINKED, _REMOVED = "alone", "packed", "linked", "removed"
+_ALONE, _PACKED, _LINKED, _REMOVED, _AMENDED = "alone", "packed", "linked", "removed", "amended"
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Record).decode
 
 
+Change = Literal["value", "removal", "terms"]  # Of a version; as of it; or what is said of it.
+_CHANGES: dict[str, Change] = {_REMOVED: "removal", _AMENDED: "terms"}  # A value in all else.
+
+
 class Prepared(NamedTuple):
-    """A change that is to be committed or aborted: of a version, or a removal as of one."""
+    """A change that is to be committed or aborted."""
 
     key: str
     version: int
-    removal: bool
+    what: Change
 
 
 class Shipper:
@@ -136,10 +140,17 @@ class Shipper:
                 key.encode(), version, _REMOVED, NOWHERE,
             )  # fmt: skip
 
+    def prepare_terms(self, record: Record) -> None:
+        """Prepare other terms for the live version of `record`."""
+        self._prepare(record, _AMENDED)
+
     def prepared(self) -> list[Prepared]:
         """Return what was neither committed nor aborted."""
         rows = self._state.rows("SELECT key, version, what FROM prepared")
-        return [Prepared(key.decode(), version, what == _REMOVED) for key, version, what in rows]
+        return [
+            Prepared(key.decode(), version, _CHANGES.get(what, "value"))
+            for key, version, what in rows
+        ]
 
     def commit(self, key: str, version: int) -> None:
         """Let what was prepared be a part of the history; nothing happens a second time."""
@@ -152,6 +163,9 @@ class Shipper:
                 self._ledger.remove(key, version, self.open_pack()[0], self._wall())
                 return
             known = _decode(record)
+            if what == _AMENDED:
+                self.amend(known)
+                return
             live = self._ledger.add(known, Place.decode(known.place), self._wall())
             if live and (what == _LINKED or (what == _PACKED and self._is_told(token))):
                 self._ledger.say(known, self.open_pack()[0])
@@ -299,10 +313,11 @@ class Shipper:
         self._told.discard(token)
 
     def _prepare(self, record: Record, what: str) -> None:
+        # Of new terms the record may be that of another copy, which lies elsewhere.
+        token = NOWHERE if what == _AMENDED else Place.decode(record.place).token
         self._state.run(
             "INSERT OR REPLACE INTO prepared VALUES (?, ?, ?, ?, ?)",
-            record.key.encode(), record.version, what, Place.decode(record.place).token,
-            _encode(record),
+            record.key.encode(), record.version, what, token, _encode(record),
         )  # fmt: skip
 
     def _take(self, key: str, version: int) -> tuple[str, bytes, bytes] | None:
