@@ -7,13 +7,22 @@ import os
 import threading
 import time
 import weakref
+from contextlib import AbstractContextManager
+from typing import Any
 
 from memories.errors import BusyError
 
 FILE_SECONDS = 30.0  # Longer than whoever holds the lock of a file is at work on it.
 _LOOK_SECONDS = 0.01
 
-_locks: weakref.WeakSet[threading.Lock] = weakref.WeakSet()
+_locks: weakref.WeakSet[Any] = weakref.WeakSet()
+
+
+def new_reentrant_lock() -> AbstractContextManager[Any]:
+    """Return the same for what a signal handler may use while its thread is at it already."""
+    lock = threading.RLock()
+    _locks.add(lock)
+    return lock
 
 
 def new_lock() -> threading.Lock:
@@ -48,7 +57,7 @@ def lock_file(descriptor: int, path: str | os.PathLike[str]) -> None:
 
 def _free_all() -> None:
     for lock in list(_locks):
-        lock._at_fork_reinit()  # type: ignore[attr-defined]
+        lock._at_fork_reinit()
 
 
 os.register_at_fork(after_in_child=_free_all)

@@ -17,7 +17,7 @@ from contextvars import ContextVar
 from enum import Enum
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from memories.locks import new_lock
+from memories.locks import new_reentrant_lock
 
 if TYPE_CHECKING:
     import asyncio
@@ -44,7 +44,7 @@ LEFT = Outcome(How.LEFT)
 _LANDED: Future[Outcome] = Future()
 _LANDED.set_result(LEFT)
 _innermost: ContextVar[Flight | None] = ContextVar("memories_flight", default=None)
-_waits = new_lock()  # Guards what flights wait for, across all functions.
+_waits = new_reentrant_lock()  # Guards what flights wait for, across all functions.
 
 
 class Flight:
@@ -91,7 +91,9 @@ class Flight:
     def wait(self, passenger: Flight) -> Outcome | None:
         """Return how the flight ended; None where `passenger` must not wait for it."""
         future = self._future
-        if not _begin_to_wait(passenger, self):
+        # What the same thread computes does not go on while it waits, in a signal handler say.
+        mine = self._task is None and self._thread is threading.current_thread()
+        if mine or not _begin_to_wait(passenger, self):
             return None
         try:
             while True:
@@ -140,7 +142,7 @@ class Flights:
 
     def __init__(self) -> None:
         self._flights: dict[str, Flight] = {}
-        self._lock = new_lock()
+        self._lock = new_reentrant_lock()
 
     def board(self, key: str, flight: Flight) -> Flight | None:
         """Make `flight` the one of `key`; or return the one that is under way already."""

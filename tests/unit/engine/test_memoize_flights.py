@@ -373,6 +373,43 @@ def interrupted_at(step: int, call: Callable[[], Any]) -> str | None:
     return where
 
 
+def asked_within(step: int, call: Callable[[], Any]) -> tuple[Any, Any]:
+    """Return `call()`, and what it returns when asked again at line `step` of ours within it."""
+    lines, inner = 0, None
+
+    def trace(frame: FrameType, event: str, argument: Any) -> Any:
+        nonlocal lines, inner
+        if event == "line" and frame.f_code.co_filename in FILES:
+            lines += 1
+            if lines == step:
+                inner = call()
+        return trace
+
+    sys.settrace(trace)
+    try:
+        outer = call()
+        return outer, inner
+    finally:
+        sys.settrace(None)
+
+
+def test_a_signal_handler_may_ask_for_the_same_at_any_line(manager: MemoryManager) -> None:
+    """It runs in the middle of a call, and that does not go on before the handler has ended."""
+
+    @manager.cache
+    def double(x: int) -> int:
+        return x * 2
+
+    for step in range(1, 1000):
+        outer, inner = asked_within(step, lambda step=step: double(step))  # type: ignore[misc]
+        assert step * 2 == outer
+        if inner is None:
+            break
+        assert step * 2 == inner
+    assert step > 80, "so many lines were reached"
+    assert {} == memo_of(double).flights._flights
+
+
 @pytest.mark.parametrize("kind", ["computed", "stored", "failing"])
 def test_an_interrupt_at_any_line_leaves_nobody_waiting(manager: MemoryManager, kind: str) -> None:
     """Before, within and after the computation: the next caller has it, at once."""
