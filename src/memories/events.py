@@ -116,6 +116,7 @@ class EventBus:
         self._readers: tuple[ReadObserver, ...] = ()
         self._reads: deque[Retrieved] = deque()
         self._due = 0.0
+        self.heard = 0  # Grows with every event and read; by how much is not exact.
         self.reads_at_once = READS_AT_ONCE
 
     def subscribe(self, observer: Observer) -> None:
@@ -136,6 +137,7 @@ class EventBus:
 
     def emit(self, event: Event) -> None:
         """Hand `event` to every observer."""
+        self.heard += 1
         if self._reads:
             self.tell_reads()
         _tell(self._observers, event, self.unsubscribe)
@@ -143,6 +145,7 @@ class EventBus:
     def note_read(self, read: Retrieved) -> None:
         """Tell of `read` soon; at once if it is the first for a while."""
         self._reads.append(read)
+        self.heard += 1
         if read.at >= self._due or len(self._reads) >= self.reads_at_once:
             self._due = read.at + READS_SECONDS
             self.tell_reads()

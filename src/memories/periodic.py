@@ -25,6 +25,15 @@ from memories.logs import logger
 BIRTH_SECONDS = 5.0  # A thread that does not run after so long died at birth, for want of memory.
 STOP_SECONDS = 30.0
 RETRY_SECONDS = 1.0
+MIN_DOZE_SECONDS, MAX_DOZE_SECONDS = 1.0, 8.0
+
+
+def doze_seconds(quiet_seconds: float) -> float:
+    """Return how long to sleep before the next look whether anything happens, if nothing has.
+
+    Not for what can wake a sleeper: a hit in RAM wakes nobody, for that would cost more than it.
+    """
+    return min(max(quiet_seconds / 8, MIN_DOZE_SECONDS), MAX_DOZE_SECONDS)
 
 
 class Bell:

@@ -24,10 +24,11 @@ from memories.errors import InvalidOptionError
 from memories.history import History
 from memories.locks import new_lock
 from memories.logs import logger
-from memories.periodic import Periodic
+from memories.periodic import Periodic, doze_seconds
 from memories.statistics import Stats
 
 TELEMETRY_SECONDS = 1.0
+QUIET_SECONDS = 10.0  # Without any activity, after which nothing new is to be expected.
 SERIES_SECONDS = 15.0  # Between two writings of the series, which are larger.
 LOOK_SECONDS = 0.2  # Hot keys are not looked for more often, however many watchers ask.
 HOT_KEYS = 50
@@ -63,6 +64,8 @@ class Observatory:
         self._lock = new_lock()
         self._looked_at = self._series_at = float("-inf")
         self._news: tuple[object, ...] = ()
+        self._activity: tuple[float, ...] = ()
+        self._quiet_at = float("-inf")
         self._analytics: Analytics | None = None
         self._figures: Figures | None = None
         self._thread = Periodic(self._keep, "telemetry", seconds=TELEMETRY_SECONDS)
@@ -131,7 +134,15 @@ class Observatory:
 
     def _keep(self) -> None:
         """Write the files if there is something new, for as long as there is a place for them."""
-        self._attempt(self._write_news)
+        activity, now = self._hierarchy.activity(), self._clock.monotonic()
+        self._thread.seconds = TELEMETRY_SECONDS
+        if activity != self._activity or self._analytics is not None:
+            self._activity, self._quiet_at = activity, now
+            self._attempt(self._write_news)
+        elif now - self._quiet_at > QUIET_SECONDS:
+            self._thread.seconds = doze_seconds(now - self._quiet_at)
+        else:
+            self._attempt(self._write_news)
         if self._directory is None:
             self._thread.stop()
 

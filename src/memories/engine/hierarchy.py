@@ -343,6 +343,16 @@ class Hierarchy:
         self.catalog.journal.shrink(dead)
         return count
 
+    def activity(self) -> tuple[float, ...]:
+        """Return what differs as soon as anything was read, stored, moved or removed; cheap."""
+        hits = [tier.counter.hits for tier in self.tiers.values() if not tier.name.durable]
+        return (self.events.heard, self.catalog.front.hits, *hits)
+
+    def next_expiry(self) -> float | None:
+        """Return a time of the wall clock before which nothing expires; None if nothing will."""
+        known = (self.catalog.deadlines.soonest(), self.catalog.journal.soonest())
+        return min((ends for ends in known if ends is not None), default=None)
+
     def tier(self, name: TierName) -> Tier:
         """Return the tier of that name.
 

@@ -6,6 +6,7 @@ attempt waits. The thread holds the hierarchy weakly, so that a forgotten manage
 
 from __future__ import annotations
 
+import math
 import weakref
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -25,7 +26,7 @@ from memories.migration.planner import Move, Planner, TierState
 from memories.migration.rotation import Rotation
 from memories.migration.settings import MigrationSettings
 from memories.parcel import Parcel
-from memories.periodic import STOP_SECONDS, Periodic
+from memories.periodic import STOP_SECONDS, Periodic, doze_seconds
 
 MAX_PROMOTIONS = 1024  # Durable keys waiting to be promoted; more are dropped, not queued.
 PROMOTIONS_PER_TICK = 64
@@ -35,6 +36,10 @@ EXPIRING_SECONDS = 0.05  # At each look; what is left then is removed by the nex
 BACKOFF_SECONDS = 5.0
 AGE_SECONDS = 60.0  # At most, between two rounds over the keys that have a rule about their age.
 AGED_PER_TICK = 256
+QUIET_SECONDS = 0.5  # Without any activity, until it sleeps: longer than a measure is believed.
+SLEEP_SECONDS = 60.0  # Between two looks whether anything happens, with nothing in RAM.
+PRESSED_BYTES = 1 << 20  # So much in RAM is moved down if the host runs out of it meanwhile, ...
+PRESSURE_SECONDS = 1.0  # ... which is looked for so often then.
 EXCHANGE_SHARE = 16  # One part in so many of a tier may be exchanged per look, against thrash.
 
 
@@ -59,7 +64,11 @@ class Migrator:
         self._aging: Iterator[str] | None = None  # Keys of the present round still to be looked at.
         self._age_at = now
         self._thread = Periodic(self._turn, "migrator", seconds=settings.interval_seconds)
-        hierarchy.events.subscribe(self._forget)
+        self._activity: tuple[float, ...] = ()
+        self._quiet_from = 0  # The round of the rotation in which the latest activity was seen.
+        self._quiet_at = now
+        self._dozing = False
+        hierarchy.events.subscribe(self._hear)
         if settings.promote:
             hierarchy.events.subscribe_reads(self._observe)
 
@@ -93,11 +102,70 @@ class Migrator:
             self._thread.stop()
             return
         try:
-            self.tick()
+            if not self._dozing:
+                self.tick()
+            elif self._wakes(hierarchy):
+                self._quiet_from = self._rotation.rounds
+                self.tick()
+            self._thread.seconds = self._pause_seconds(hierarchy)
         except BaseException as error:
             # A fault of ours must not end migration silently: observers hear of it, and it goes on.
+            self._dozing = False
             self._fail(hierarchy, error)
             raise
+
+    def _wakes(self, hierarchy: Hierarchy) -> bool:
+        """Return whether there may be something to do again, at the price of some counters."""
+        now = self._clock.monotonic()
+        if hierarchy.activity() != self._activity or now >= self.planner.next_idle_at:
+            return True
+        if self._holds_much(hierarchy) and self._pressed(hierarchy):
+            return True
+        ends = hierarchy.next_expiry()
+        aging = hierarchy.catalog.rules.aging and now >= self._age_at
+        return bool(aging) or (ends is not None and self._clock.wall() >= ends)
+
+    def _holds_much(self, hierarchy: Hierarchy) -> bool:
+        """Return whether it matters to other processes what lies in RAM."""
+        held = sum(hierarchy.tiers[name].ledger.used for name in (TierName.HOT, TierName.WARM))
+        return held >= PRESSED_BYTES
+
+    def _pressed(self, hierarchy: Hierarchy) -> bool:
+        """Return whether a tier in RAM holds more than it may by now, which is dear to measure."""
+        ledgers = [hierarchy.tiers[name].ledger for name in (TierName.HOT, TierName.WARM)]
+        return any(one.used > self.settings.high_watermark * one.effective for one in ledgers)
+
+    def _pause_seconds(self, hierarchy: Hierarchy) -> float:
+        """Return how long to sleep: when nothing happens, until something must, or is read.
+
+        Events wake it. A hit in RAM wakes nobody, which would cost more than the hit, so that it
+        looks for those while there is anything to hit.
+        """
+        now, interval = self._clock.monotonic(), self.settings.interval_seconds
+        looked_round = self._rotation.rounds >= self._quiet_from + 2  # All of it, since then.
+        quiet = looked_round and now - self._quiet_at >= QUIET_SECONDS
+        self._dozing = quiet and not (self._promotions or self._aging)
+        # Asked after that: whatever happens from now on wakes it.
+        activity = hierarchy.activity()
+        if activity != self._activity:
+            self._activity, self._quiet_from, self._quiet_at = activity, self._rotation.rounds, now
+            self._dozing = False
+        if not self._dozing:
+            return interval
+        self._rotation.rest()
+        entries = hierarchy.catalog.entries
+        due = [
+            now + (doze_seconds(now - self._quiet_at) if entries else SLEEP_SECONDS),
+            self.planner.next_idle_at,
+        ]
+        if hierarchy.catalog.rules.aging:
+            due.append(self._age_at)
+        if self._holds_much(hierarchy):
+            due.append(now + PRESSURE_SECONDS)
+        ends = hierarchy.next_expiry()
+        if ends is not None:
+            due.append(now + ends - self._clock.wall())
+        return max(interval, min(due) - now)
 
     def _look(self, hierarchy: Hierarchy) -> None:
         now = self._clock.monotonic()
@@ -115,7 +183,10 @@ class Migrator:
             states[name] = TierState(
                 effective, headroom, exchange, tier.timeline.time_of, partial(_suits, tier)
             )
+        rounds = self._rotation.rounds
         keys, looked_at = self._rotation.next_slice(now)
+        if self._rotation.rounds != rounds:
+            self.planner.next_idle_at = math.inf
         entries = self._unexpired(hierarchy, keys)
         for move in self.planner.plan(entries, states, now=now, looked_at=looked_at):
             self._carry_out(hierarchy, move, states[move.entry.tier])
@@ -215,6 +286,9 @@ class Migrator:
         hierarchy = self._hierarchy()
         if hierarchy is None:
             return
+        if self._dozing:
+            self._dozing = False
+            self._thread.wake()
         rules, wall = hierarchy.catalog.rules, self._clock.wall()
         rooms: dict[TierName, int] = {}
         for read in reads:
@@ -227,10 +301,13 @@ class Migrator:
                 rooms[above] = int(self.settings.high_watermark * ledger.effective) - ledger.used
             self._weigh(hierarchy, record, rooms[above])
 
-    def _forget(self, event: Event) -> None:
-        """Remember nothing of a key that is in no tier any more."""
+    def _hear(self, event: Event) -> None:
+        """Wake up when something happens; remember nothing of a key that is in no tier any more."""
         if isinstance(event, Removed):
             self.planner.forget(event.key)
+        if self._dozing:
+            self._dozing = False
+            self._thread.wake()
 
     def _weigh(self, hierarchy: Hierarchy, record: Record, room: int) -> None:
         """Queue a record that was read if the gate lets it pass."""

@@ -6,6 +6,7 @@ the tiers hold, and carries out what it returns.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -54,6 +55,7 @@ class Planner:
     def __init__(self, *, promote: bool, demote_idle: bool, remembered_keys: int = 4096) -> None:
         self.limits = IdleLimits()
         self.gate = PromotionGate()
+        self.next_idle_at = math.inf  # When the first of those seen will have been idle too long.
         self._promote = promote
         self._demote_idle = demote_idle
         self._demoted: Recent[str, Regret] = Recent(remembered_keys)
@@ -102,7 +104,9 @@ class Planner:
 
     def _idle(self, entry: Entry, tiers: dict[TierName, TierState], now: float) -> Move | None:
         idle_seconds = now - tiers[TierName.HOT].time_of(entry.stamp)
-        if idle_seconds <= self.limits.limit(entry.hits, entry.key):
+        limit = self.limits.limit(entry.hits, entry.key)
+        if idle_seconds <= limit:
+            self.next_idle_at = min(self.next_idle_at, now - idle_seconds + limit)
             return None
         if entry.size > tiers[TierName.WARM].effective or not entry.terms.admits(TierName.WARM):
             return None

@@ -19,14 +19,20 @@ class Rotation:
         self._round: list[str] = []
         self._position = 0
         self._started_at = self._previous_at = now
+        self.rounds = 0  # Begun so far.
 
     def next_slice(self, now: float) -> tuple[list[str], float]:
         """Return the next keys and a time after which the last round looked at them."""
         if self._position >= len(self._round):
             self._round = self._keys()
             self._position = 0
+            self.rounds += 1
             self._previous_at, self._started_at = self._started_at, now
         count = max(MIN_SLICE, -(-len(self._round) // CYCLE_LOOKS))
         part = self._round[self._position : self._position + count]
         self._position += count
         return part, self._previous_at
+
+    def rest(self) -> None:
+        """Hold on to no key; the next slice begins a round."""
+        self._round, self._position = [], 0
