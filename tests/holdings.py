@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -35,15 +36,20 @@ def holdings() -> Counter[str]:
 
 
 @contextmanager
-def nothing_left() -> Iterator[None]:
-    """Fail if the block leaves more behind than there was, with the garbage collector off."""
+def nothing_left(seconds: float = 0.0) -> Iterator[None]:
+    """Fail if the block leaves more behind than there was, with the garbage collector off.
+
+    Threads of others, which we cannot join, have `seconds` to close what they were told to close.
+    """
     gc.collect()
     enabled = gc.isenabled()
     gc.disable()
     try:
         before = holdings()
         yield
-        left = holdings() - before
+        give_up = time.monotonic() + seconds
+        while (left := holdings() - before) and time.monotonic() < give_up:
+            time.sleep(0.01)
         assert not left, f"left behind: {dict(left)}"
     finally:
         if enabled:

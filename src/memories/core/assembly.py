@@ -296,6 +296,7 @@ class _Assembly:
             read_only=self.settings.read_only,
             takeover=self.settings.takeover,
             away_seconds=AWAY_SECONDS,
+            lasting=self.remove_private is None,
             full=self.settings.durability == "full",
             version=journal.last_version,
             wall=self.clock.wall,

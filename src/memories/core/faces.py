@@ -95,8 +95,9 @@ class Faces:
         from memories.dashboard import serve
 
         source = ManagerSource(self)
-        served = serve(source, host=host, port=port, token=token, hosts=hosts)
+        served = serve(source, host=host, port=port, token=token, hosts=hosts, ended=source.stop)
         self._engine.ends_before(served.stop, "its dashboard")
+        source.start()
         return served
 
     def _repr_html_(self) -> str:
@@ -117,8 +118,15 @@ class ManagerSource:
         self._nodes: Mapping[str, Any] | None = None
         # Nodes are asked over the network, so not while a page waits.
         self._thread = Periodic(self._ask_nodes, "nodes", seconds=NODES_SECONDS)
-        if hasattr(manager, "get_node_status"):
+
+    def start(self) -> None:
+        """Begin to ask the nodes, if there are any."""
+        if hasattr(self._alive(), "get_node_status"):
             self._thread.start()
+
+    def stop(self) -> None:
+        """Ask no more."""
+        self._thread.stop()
 
     def document(self) -> Mapping[str, Any]:
         """Return what is known now."""

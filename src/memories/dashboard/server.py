@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from functools import partial
 from typing import Any
 from urllib.parse import quote
@@ -26,8 +26,15 @@ class Dashboard:
     Also a context manager. It ends with the manager that it shows.
     """
 
-    def __init__(self, server: Any, listener: socket.socket, token: str | None) -> None:
+    def __init__(
+        self,
+        server: Any,
+        listener: socket.socket,
+        token: str | None,
+        ended: Callable[[], object],
+    ) -> None:
         self._server = server
+        self._ended = ended
         self._listener = listener
         host, port = listener.getsockname()[:2]
         self.port = int(port)
@@ -52,6 +59,7 @@ class Dashboard:
         self._server.should_exit = True  # The streams see it, too, and end in order.
         self._thread.finish(STOP_SECONDS)
         self._listener.close()
+        self._ended()
 
     def wait(self) -> None:
         """Return once the server has ended."""
@@ -77,6 +85,7 @@ def serve(
     port: int = 0,
     token: str | None = None,
     hosts: Collection[str] = (),
+    ended: Callable[[], object] = lambda: None,
 ) -> Dashboard:
     """Start a dashboard about `source` and return it.
 
@@ -86,6 +95,7 @@ def serve(
         port: The port, 0 for any that is free.
         token: What a request must show that changes something; None makes it read-only.
         hosts: Names under which it is reached besides `localhost` and addresses.
+        ended: Called when it has ended.
 
     Raises:
         MissingPackageError: starlette or uvicorn is not installed.
@@ -109,6 +119,6 @@ def serve(
         timeout_graceful_shutdown=1,
     )  # fmt: skip
     servers.append(uvicorn.Server(config))
-    dashboard = Dashboard(servers[0], listener, token)
+    dashboard = Dashboard(servers[0], listener, token, ended)
     dashboard.start()
     return dashboard

@@ -53,6 +53,7 @@ from memories.units import format_size
 
 GRACE_SECONDS = 7 * 86400
 SMALL_BYTES = 256 * 1024
+NAMED_KEYS = 10  # In an error about many.
 PACK_BYTES = 8 * 1024 * 1024
 _UNTRIED, _HONOURED, _IGNORED = range(3)  # What is known of its conditional writes.
 _TWO_WRITERS = (
@@ -90,6 +91,7 @@ class BucketBackend(Backend):
         verify: Raises CorruptDataError for a frame that is not whole; asked by `check`.
         away_seconds: Open all the same if the bucket does not answer within so many seconds; it is
             `away` then, until `resume` brings it back. None raises instead.
+        lasting: Whether `directory` is there when this has ended.
         version: The highest version that the store has given, so that who comes next gives others.
 
     Raises:
@@ -121,9 +123,12 @@ class BucketBackend(Backend):
         wall: Callable[[], float] | None = None,
         verify: Verify | None = None,
         away_seconds: float | None = None,
+        lasting: bool = True,
     ) -> None:
         self._pid = os.getpid()
-        self._closed = False
+        self._closed = self._ended = False
+        self._shipped = read_only  # Whether nothing is to reach the bucket any more.
+        self._lasting = lasting
         self._closing = threading.Lock()
         self._maintaining = threading.RLock()
         self._wall = wall or SystemClock().wall
@@ -463,24 +468,51 @@ class BucketBackend(Backend):
     def close(self) -> None:
         """Upload what is staged and release everything. Idempotent.
 
-        What could not be uploaded stays staged in the directory, and the error says so.
+        What could not be uploaded stays staged in the directory, and the error says so. After an
+        interrupt, a second call goes on.
         """
+        if self._ended or self._pid != os.getpid():
+            return
         with self._closing:
-            if self._closed or self._pid != os.getpid():
-                return
             self._closed = True
         for keeper in self._keepers:
             keeper.stop()
+        if not self._shipped:
+            try:
+                self._ship_last()
+            except Exception:
+                self._end()
+                raise
+        self._end()
+
+    def _ship_last(self) -> None:
+        """Upload what is staged, and give the lease back."""
         try:
-            if not self._read_only and self.away is None:
+            if self.away is None:
                 self._writer.ensure()
                 self._shipper.flush()
                 self._reclaimer.write_manifests(replace=_MAY_NOT_DELETE not in self.notes)
                 self._writer.release()
-            elif not self._read_only and self._shipper.staged_since() is not None:
+            elif self._shipper.staged_since() is not None:
                 self._link.require()
-        finally:
-            self._link.stop(self._let_go)
+        except OSError as error:
+            staged = self._shipper.waiting()
+            if not staged:
+                raise
+            what = (
+                "they stay there, and the next manager of the store uploads them"
+                if self._lasting
+                else "they end with it, for the manager had no storage_path"
+            )
+            raise type(error)(
+                f"{len(staged)} small values of the archive ({_names(staged)}) are staged in "
+                f"{self._state.path.parent} and did not reach the bucket; {what}. {error}"
+            ) from error.__cause__
+
+    def _end(self) -> None:
+        self._shipped = True
+        self._link.stop(self._let_go)
+        self._ended = True
 
     def _connect(self, takeover: bool, lease_seconds: float) -> None:
         """Become the writer, read the bucket if the map is not its latest, and begin the chores."""
@@ -646,3 +678,8 @@ class BucketBackend(Backend):
             raise type(error)(
                 f"Key {key!r} ({format_size(length)}) was not {done}. {error}"
             ) from error.__cause__
+
+
+def _names(keys: Sequence[str]) -> str:
+    more = f" and {len(keys) - NAMED_KEYS} more" if len(keys) > NAMED_KEYS else ""
+    return ", ".join(repr(key[:80]) for key in keys[:NAMED_KEYS]) + more

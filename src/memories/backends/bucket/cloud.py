@@ -23,7 +23,7 @@ from memories.backends.bucket.objectstore import (
 from memories.backends.bucket.options import client_options, split_options
 from memories.backends.bucket.restore import request_restore
 from memories.backends.bucket.uploads import Uploads
-from memories.errors import InvalidOptionError
+from memories.errors import ClosedError, InvalidOptionError
 from memories.optional import require
 
 T = TypeVar("T")
@@ -58,7 +58,7 @@ class CloudStore(ObjectStore):
         path = address.path.rstrip("/").replace("#", "%23")  # obstore takes it for a fragment.
         target = f"{scheme}://{address.host}{path}/{fixed_prefix}"
         extra = {"credential_provider": provider} if provider else {}
-        self._client = self._answers.opening(
+        self._client: Any = self._answers.opening(
             lambda: obstore.store.from_url(
                 target,
                 config=config or None,
@@ -147,6 +147,10 @@ class CloudStore(ObjectStore):
         """Ask S3, through boto3."""
         request_restore(self.url, self._fixed_prefix, self._options, name, days)
 
+    def close(self) -> None:
+        """Let go of the client, which closes the connections that it kept for later requests."""
+        self._client = _Closed()
+
     def _call(self, request: Callable[[], T], *, conditional: bool = False) -> T:
         try:
             result = request()
@@ -163,6 +167,13 @@ class CloudStore(ObjectStore):
         # Outside of the handler, so that the foreign error is not kept as the context: it may hold
         # a signed URL or a header.
         raise failure
+
+
+class _Closed:
+    """What stands in the place of a client that was let go of."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise ClosedError("The archive is closed. Open it again.")
 
 
 def _pieces(views: Sequence[memoryview], sending: Sending | None) -> Iterator[memoryview]:

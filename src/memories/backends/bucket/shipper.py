@@ -19,7 +19,7 @@ from memories.backends.bucket.ledger import NOWHERE, Ledger
 from memories.backends.bucket.objectstore import Buffer, ObjectStore
 from memories.backends.bucket.pack import Contents, Index, Stored, finish, padding
 from memories.backends.bucket.place import Place, new_token, object_name
-from memories.backends.bucket.state import State
+from memories.backends.bucket.state import LIVE, State
 from memories.entry import Record
 from memories.errors import UnavailableError
 
@@ -250,6 +250,16 @@ class Shipper:
             "SELECT min(created_at) FROM object WHERE status IN ('open', 'sealed')"
         )
         return None if found is None else found[0]
+
+    def waiting(self) -> list[str]:
+        """Return the keys of the values that are staged."""
+        return [
+            bytes(key).decode()
+            for (key,) in self._state.rows(
+                "SELECT DISTINCT entry.key FROM entry JOIN object USING (token) "
+                f"WHERE object.status IN ('open', 'sealed') AND entry.state = {LIVE} ORDER BY 1"
+            )
+        ]
 
     def disown(self) -> list[str]:
         """Mark what an earlier process began to upload and never noted, and return its names."""

@@ -149,7 +149,8 @@ def _sweep(base: Path) -> int:
 
 def _remove(path: Path, descriptor: int, owner: int) -> None:
     if os.getpid() != owner:
-        return  # A forked child: the directory is its parent's.
+        os.close(descriptor)  # A forked child: the directory, and its lock, are its parent's.
+        return
     shutil.rmtree(path, ignore_errors=True)
     os.close(descriptor)
     _leave(path.parent)

@@ -25,7 +25,7 @@ from memories.backends.disk.loans import Loans
 from memories.backends.disk.lock import WriterLock
 from memories.backends.disk.network import warn_if_remote
 from memories.backends.disk.opening import Opening, Verify
-from memories.backends.disk.reading import Reading
+from memories.backends.disk.reading import LentHandles, Reading
 from memories.backends.disk.reserve import Reserve
 from memories.backends.disk.translate import storage_error
 from memories.backends.disk.upkeep import Upkeep
@@ -62,6 +62,7 @@ class Role(AdoptingBackend):
         self._follow_lock = threading.Lock()
         try:
             self._mmap = mmap and not warn_if_remote(self._layout.root)
+            self._reading = self._new_reading()
             if read_only:
                 layouts.verify(self._layout)
                 self._home = Home(self._layout.root)
@@ -202,12 +203,20 @@ class Role(AdoptingBackend):
     def _follow(self) -> Follower:
         if self._home.descriptor < 0:  # The lock was on it, which a forked child has let go of.
             self._home = Home(self._layout.root)
-        handles = Handles(self._layout, self._files)
-        lent = None if self._loans is None else self._reading.lent  # Of the parent process.
-        self._reading = Reading(self._layout, self._files, handles, map_large=self._mmap, lent=lent)
+        self._read_anew()
         self._follower = Follower(self._home, self._layout, self._files, mmap=self._mmap)
         self._follower.refresh(now=True)
         return self._follower
+
+    def _read_anew(self) -> None:
+        """Read through descriptors of one's own, and files that are lent to the parent process."""
+        lent = None if self._loans is None else self._reading.lent
+        self._reading.close()
+        self._reading = self._new_reading(lent)
+
+    def _new_reading(self, lent: LentHandles | None = None) -> Reading:
+        handles = Handles(self._layout, self._files)
+        return Reading(self._layout, self._files, handles, map_large=self._mmap, lent=lent)
 
     def _distrust_index(self) -> None:
         if self._writer is None:
@@ -219,9 +228,12 @@ class Role(AdoptingBackend):
         """Become a reader: called in a forked child, where the writer is the parent."""
         self._follow_lock = threading.Lock()
         if self._read_only:
+            self._read_anew()
             self._follower = None
         elif self._writer is not None:
             self._forked = True
+            self._read_anew()
+            self._writer.close()
             self._writer = self._upkeep = None
             if self._lock is not None:
                 self._lock.abandon()
