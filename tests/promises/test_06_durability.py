@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from memories import MemoryManager, MigrationSettings
+from memories import MemoryManager, MigrationSettings, TierFullError
 from memories.entry import Record
 
 START = """
@@ -147,3 +147,22 @@ def test_a_flush_misses_nothing_that_moves_meanwhile(tmp_path: Path) -> None:
     with open_again(tmp_path) as again:
         assert 300 == len(again)
         assert 299 == again.retrieve("299")
+
+
+@pytest.mark.parametrize("too_large", [1, 2])
+def test_a_flush_goes_on_past_what_cannot_be_written(tmp_path: Path, too_large: int) -> None:
+    """One value that nothing below takes kept five others from the disk."""
+    manager = MemoryManager("90 MB", "1 MB", "20 MB", storage_path=tmp_path, migration=False)
+    for number in range(too_large):
+        manager.store(f"a/{number}", np.random.default_rng(number).bytes(30_000_000), "hot")
+    for number in range(5):
+        manager.store(f"b/{number}", number, "hot")
+    with pytest.raises(TierFullError) as caught:
+        manager.flush()
+    for number in range(too_large):
+        assert f"'a/{number}'" in str(caught.value)
+    log = manager._hierarchy.catalog.journal._writer.log  # type: ignore[union-attr]
+    assert log.end == log.synced, "what was written is not synced"
+    with MemoryManager(1, 1, 1, storage_path=tmp_path, read_only=True) as reader:
+        assert [f"b/{number}" for number in range(5)] == list(reader)
+    manager.cleanup(flush=False)

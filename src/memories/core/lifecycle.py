@@ -252,10 +252,19 @@ class Engine:
         return release(self.hierarchy, identity)
 
     def flush(self) -> None:
-        """Give every volatile version a durable copy, and return once all is synced."""
-        self.hierarchy.flush()
-        for backend in self.backends:
-            backend.sync()
+        """Give every volatile version a durable copy, and return once all is synced.
+
+        What could be written is synced though others could not, in one tier or in all.
+        """
+        self.hierarchy.require_writable()
+        failures = []
+        for step in (self.hierarchy.flush, *(backend.sync for backend in self.backends)):
+            try:
+                step()
+            except Exception as error:
+                failures.append(error)
+        if failures:
+            raise as_one(failures)
 
     def clear(self, *, purge: bool) -> None:
         """Remove every key, and with `purge` unlink what is archived at once."""
