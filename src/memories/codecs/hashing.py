@@ -15,6 +15,7 @@ import sys
 import weakref
 from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable, Mapping
+from collections.abc import Set as AbstractSet
 from functools import partial
 from types import (
     BuiltinFunctionType,
@@ -66,6 +67,9 @@ _TOOLS = frozenset(
 _DEFINITIONS = (FunctionType, type)
 _CALLABLE = (MethodType, ModuleType, BuiltinFunctionType, partial)
 _ARRAYS = (np.ndarray, np.memmap)
+_ATOMS = frozenset({type(None), bool, int, float, str, bytes})
+_SORTED = ({int}, {str}, {bytes})  # Types of items that all can be compared.
+_MANY = b"atoms"
 _LOGS = (list, set, dict, deque, Counter, defaultdict)
 _DEEP: Final = 0.6  # The share of the stack from which on it is the caller's that is deep.
 
@@ -172,7 +176,7 @@ class _Hasher:
     def _hash_coded(self, value: Any) -> bytes:
         """Return the hash of what is no container: by its codec, or as pickle takes it apart."""
         if type(value) in _ARRAYS and value.dtype.char == "O" and value.dtype.metadata is None:
-            items = [self.digest(item) for item in value.reshape(-1, order="C")]
+            items = self._items(list(value.reshape(-1, order="C")))
             return hash_all(b"objects", [self._type(value), repr(value.shape).encode(), *items])
         codec = registry.find(value)
         if isinstance(codec, StructureCodec):
@@ -196,11 +200,26 @@ class _Hasher:
         if name == "namespace":
             return hash_all(b"namespace", [self.digest(vars(value))])
         if isinstance(value, set | frozenset):
-            return hash_all(name.encode(), sorted(map(self._item, value)))
+            return hash_all(name.encode(), self._unordered(value))
         if isinstance(value, dict):
-            items = [self.digest(k) + self.digest(v) for k, v in value.items()]
+            items = [*self._items(list(value)), b"", *self._items(list(value.values()))]
             return hash_all(name.encode(), [self._beside(value), *items])
-        return hash_all(name.encode(), [self._beside(value), *map(self.digest, value)])
+        return hash_all(name.encode(), [self._beside(value), *self._items(list(value))])
+
+    def _unordered(self, value: AbstractSet[Any]) -> list[bytes]:
+        """Return the hashes of the items of a set, in an order of their own."""
+        if set(map(type, value)) in _SORTED:
+            return self._items(sorted(value))
+        return sorted(map(self._item, value))
+
+    def _items(self, items: list[Any]) -> list[bytes]:
+        """Return the hashes of several values, as one where all are atoms."""
+        if set(map(type, items)) <= _ATOMS:
+            try:
+                return [_MANY, _sum(msgspec.msgpack.encode(items))]
+            except (OverflowError, ValueError):
+                pass  # Some number has more than 64 bits, some text is none, some bytes too many.
+        return list(map(self.digest, items))
 
     def _beside(self, value: Any) -> bytes:
         """Return the hash of what a container is beside its items."""
@@ -216,7 +235,7 @@ class _Hasher:
         kind = type(value)
         if isinstance(value, set | frozenset):  # Of a class of its own; pickle keeps its order.
             beside = self.digest(getattr(value, "__dict__", None))
-            return hash_all(b"set", [self._type(value), beside, *sorted(map(self._item, value))])
+            return hash_all(b"set", [self._type(value), beside, *self._unordered(value)])
         if kind is object:
             raise UnsupportedTypeError(
                 "an object() has no content by which to tell it from another"

@@ -122,6 +122,8 @@ def different() -> list[Any]:
         collections.defaultdict(list), collections.Counter("ab"), collections.Counter("ba"),
         collections.deque([1]), collections.deque([1], 2), collections.deque([1], 3),
         types.SimpleNamespace(a=1), types.MappingProxyType({"a": 1}), Bag([1]), Bag([2]), Row(1),
+        [1, True], [True, 1], [0.0], [-0.0], ["\ud800"], ["\ud801"], [2**64], [2**64 + 1],
+        {1: 2, 3: 4}, {1: 3, 2: 4}, {"1"}, {b"1"}, {2**64}, {2**65},
         ["ab"], ["a", "b"], (1, (2,)), ((1,), 2), [{1, 2}], [{1, 3}],
     ]  # fmt: skip
     objects: list[Any] = [
@@ -166,6 +168,17 @@ def test_what_differs_has_another_hash() -> None:
     for value in values:
         other = found.setdefault(content_hash(value), value)
         assert other is value, f"{value!r} and {other!r} are one"
+
+
+def test_many_atoms_are_hashed_at_once_and_told_apart() -> None:
+    """A million numbers are an ordinary argument; what no msgpack holds goes one by one."""
+    for make in (list, tuple, set, dict.fromkeys, lambda items: np.array(items, object)):
+        for odd in ("\ud800", 2**70, None, b"1"):
+            items: list[Any] = [f"text {i}" for i in range(1000)]
+            same = content_hash(make(items))
+            assert same == content_hash(make(list(items)))
+            assert same != content_hash(make([*items[:-1], odd]))
+            assert content_hash(make([*items, odd])) == content_hash(make([*items, odd]))
 
 
 def test_tables_are_told_by_their_contents() -> None:
