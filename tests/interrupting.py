@@ -1,16 +1,19 @@
 """Ends a call at a chosen line of ours, as an interrupt would; nothing of the library is replaced.
 
-A real signal strikes between two instructions, this at the beginning of a line. One kind of line is
-left out: a `with` statement is traced once more when its block ends. A signal cannot strike there,
-for the interpreter looks for signals after calls and jumps only, and between the last of these in
-the block and the release of a lock written in C there is none.
+A real signal strikes between two instructions, this at the beginning of a line. Two kinds of line
+are left out. A `with` statement is traced once more when its block ends: a signal cannot strike
+there, for the interpreter looks for signals after calls and jumps only, and between the last of
+these in the block and the release of a lock written in C there is none. And a `try:` in such a
+block does nothing, so that neither a signal nor a failure can strike in it; what a tracer raises
+there would pass the end of the block by.
 """
 
 from __future__ import annotations
 
 import ast
 import sys
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from types import FrameType
@@ -60,11 +63,14 @@ class Interrupter:
                 return lines
             line, came_from = frame.f_lineno, previous
             previous = line
-            if line < came_from <= blocks.get(line, 0):
-                return lines  # The end of a block.
+            if line < came_from <= blocks.get(line, 0) or blocks.get(line) == line:
+                return lines  # The end of a block, or a `try:`.
             self.lines += 1
             self.trail.append(f"{frame.f_code.co_filename}:{line}")
             if self.lines == self._left:
+                if _in_destructor(frame):
+                    self._left += 1  # What is raised there goes nowhere.
+                    return lines
                 self.struck = f"{frame.f_code.co_filename[len(SOURCES) + 1 :]}:{line}"
                 raise self._error()
             return lines
@@ -72,12 +78,27 @@ class Interrupter:
         return lines
 
 
+def _in_destructor(frame: FrameType | None) -> bool:
+    while frame is not None and frame.f_code.co_name != "__del__":
+        frame = frame.f_back
+    return frame is not None
+
+
+def places(trail: Sequence[str]) -> list[int]:
+    """Return when each line of a trail was first executed, a second time, and last."""
+    when: dict[str, list[int]] = defaultdict(list)
+    for number, line in enumerate(trail, 1):
+        when[line].append(number)
+    return sorted({number for numbers in when.values() for number in (*numbers[:2], numbers[-1])})
+
+
 @cache
 def _with_blocks(path: str) -> dict[int, int]:
-    """Return the last line of each `with` statement's block, by its first."""
-    tree = ast.parse(Path(path).read_text())
-    return {
-        node.lineno: node.end_lineno or node.lineno
-        for node in ast.walk(tree)
-        if isinstance(node, ast.With)
-    }
+    """Return the last line of each `with` statement's block by its first, of a `try:` itself."""
+    blocks: dict[int, int] = {}
+    for node in ast.walk(ast.parse(Path(path).read_text())):
+        if isinstance(node, ast.With):
+            blocks[node.lineno] = node.end_lineno or node.lineno
+        elif isinstance(node, ast.Try):
+            blocks[node.lineno] = node.lineno
+    return blocks

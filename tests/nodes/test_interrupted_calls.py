@@ -9,12 +9,11 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import pytest
-from tests.interrupting import Interrupter
+from tests.interrupting import Interrupter, places
 from tests.nodes.test_replicas import manager_of, wait_until
 
 from memories import DistributedMemoryManager, MemoriesError
@@ -200,14 +199,6 @@ def bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
     ):
         wait_until(lambda: manager._near.until > time.monotonic())
         yield Bench(manager, other)
-
-
-def places(trail: Sequence[str]) -> list[int]:
-    """Return when each line of ours was first executed in a call, a second time, and last."""
-    when: dict[str, list[int]] = defaultdict(list)
-    for number, line in enumerate(trail, 1):
-        when[line].append(number)
-    return sorted({number for numbers in when.values() for number in (*numbers[:2], numbers[-1])})
 
 
 def interrupt(bench: Bench, make: Callable[[Bench], Case], error: Any, *, every: int) -> int:

@@ -81,12 +81,20 @@ class Watch:
     def learn(self) -> None:
         """Read some of the notes; the sample shrinks where more come than are read."""
         with self._lock:
-            for _ in range(min(len(self._notes), NOTES_PER_LOOK)):
-                bits, size, read = self._notes.popleft()
-                self._reuse.heard(bits, size, counts=read)
-            if len(self._notes) > MAX_NOTES // 2:
-                self._notes.clear()
-                self._reuse.halve()
+            try:
+                self._learn()
+            except BaseException:
+                # Its sums may disagree for good; another sample is soon as good as this one was.
+                self._reuse = ReuseDistances(sampled_keys=SAMPLED_KEYS)
+                raise
+
+    def _learn(self) -> None:
+        for _ in range(min(len(self._notes), NOTES_PER_LOOK)):
+            bits, size, read = self._notes.popleft()
+            self._reuse.heard(bits, size, counts=read)
+        if len(self._notes) > MAX_NOTES // 2:
+            self._notes.clear()
+            self._reuse.halve()
 
     def curve(self, reads: int) -> Curve:
         """Return the miss-ratio curve of everything read so far, `reads` in all."""

@@ -189,12 +189,26 @@ class Prefetching:
         except BaseException as error:
             # Readers wake a thread again, and observers hear of it; the thread says the rest.
             self._watched = False
+            self._start_over()
             hierarchy = self._hierarchy()
             if hierarchy is not None:
                 now = self._clock.monotonic()
                 hierarchy.events.emit(Failed("", now, "fetch ahead", error))
             raise
         return spent
+
+    def _start_over(self) -> None:
+        """Give up what was guessed and learnt: one half of it may not know of the other any more.
+
+        What callers have asked for, and nobody has begun to fetch, is not given up.
+        """
+        with self._lock:
+            if self._prefetcher is not None:
+                self._prefetcher.start_over()
+            self._jobs = {
+                key: job for key, job in self._jobs.items() if not (job.guessed or job.started)
+            }
+            self._unread.clear()
 
     def _fetch_all(self) -> None:
         while (job := self._next()) is not None:

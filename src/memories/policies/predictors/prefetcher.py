@@ -178,6 +178,14 @@ class Prefetcher:
             self._counts["issued"] -= 1
             self._keep_silent(key, list(issued.sources))
 
+    def start_over(self) -> None:
+        """Forget all that was learnt and issued; what was counted stays."""
+        self._predictors = tuple(type(one)() for one in self._predictors)
+        self._live = [Score() for _ in self._predictors]
+        self._silent = [{} for _ in self._predictors]
+        self._issued, self._issued_bytes = {}, 0
+        self._deadlines.clear()
+
     def knows(self, key: str) -> bool:
         """Return whether anything is remembered of `key`; from any thread."""
         return any(p.knows(key) for p in self._predictors) or any(
