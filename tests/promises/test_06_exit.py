@@ -6,6 +6,7 @@ Every program here is a process of its own, for there is no other interpreter's 
 from __future__ import annotations
 
 import gc
+import os
 import subprocess
 import sys
 import threading
@@ -242,3 +243,59 @@ manager["c"] = os.waitstatus_to_exitcode(status)
     status, out, err = run(script, tmp_path, flags=("-W", "ignore"))
     assert (0, "", "") == (status, out, err)
     assert ["a", "b", "c", "cold"] == kept(tmp_path)
+
+
+CACHED = """
+import os, signal, sys, time
+from memories import MemoryManager
+manager = MemoryManager(1, 1, 1, storage_path=sys.argv[1])
+
+@manager.cache
+def slow(x):
+    print("computed", x)
+    return [x] * 1000
+
+def durable():
+    return len(list(manager._hierarchy.catalog.journal.scan()))
+
+for number in range(3):
+    assert [number] * 1000 == slow(number)
+"""
+
+
+def test_what_was_cached_is_there_in_the_next_run(tmp_path: Path) -> None:
+    """Against the how-tos it was forgotten, unless somebody thought of `cleanup()`."""
+    script = tmp_path / "script.py"
+    script.write_text(CACHED)
+    for computed in ("computed 0\ncomputed 1\ncomputed 2\n", ""):
+        command = [sys.executable, str(script), str(tmp_path / "store")]
+        ended = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        assert (0, computed, "") == (ended.returncode, ended.stdout, ended.stderr)
+
+
+def test_what_was_cached_is_durable_soon(tmp_path: Path) -> None:
+    """A copy is written behind the caller's back, so that a kill costs the latest results only."""
+    script = tmp_path / "script.py"
+    wait = "while durable() < 3: time.sleep(0.01)\nos.kill(os.getpid(), signal.SIGKILL)\n"
+    script.write_text(CACHED.replace('print("computed", x)', "os.write(1, b'computed ')") + wait)
+    for computed in ("computed computed computed ", ""):
+        command = [sys.executable, str(script), str(tmp_path / "store")]
+        ended = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        assert (-9, computed, "") == (ended.returncode, ended.stdout, ended.stderr)
+
+
+def test_results_that_find_no_room_on_the_disk_cost_nothing(tmp_path: Path) -> None:
+    """They are kept in RAM as before, quietly, and nothing that must stay leaves for them."""
+    with MemoryManager("50 MB", "50 MB", "2 MB", storage_path=tmp_path) as manager:
+        manager.store("kept", os.urandom(600_000), "cold")
+        computed = []
+
+        @manager.cache
+        def large(number: int) -> bytes:
+            computed.append(number)
+            return os.urandom(700_000)
+
+        first = [large(number) for number in range(8)]
+        assert first == [large(number) for number in range(8)]
+        assert list(range(8)) == computed
+        assert "cold" == manager.get_tier("kept")

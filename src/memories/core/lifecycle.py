@@ -24,6 +24,7 @@ from memories.clock import Clock
 from memories.codecs.crew import dismiss
 from memories.config import Settings
 from memories.core.advise import Advice, advise
+from memories.core.backing import Backing
 from memories.core.ending import Ending
 from memories.core.observatory import Observatory
 from memories.core.oom import OomGuard
@@ -81,6 +82,7 @@ class Engine:
     observatory: Observatory = field(init=False)
     ends_first: list[Part] = field(default_factory=list)  # What shows or uses this engine.
     ending: Ending = field(init=False)
+    backing: Backing = field(init=False)
     parts: deque[Part] | None = field(default=None)  # What has still to end, once the end began.
     closing: threading.RLock = field(default_factory=threading.RLock)
     homecoming: Homecoming | None = field(default=None)  # Of the latest restore.
@@ -100,6 +102,7 @@ class Engine:
             directory,
         )
         _engines.add(self)
+        self.backing = Backing(self.hierarchy)
         self.ending = Ending(self)
 
     @property
@@ -257,12 +260,7 @@ class Engine:
         What could be written is synced though others could not, in one tier or in all.
         """
         self.hierarchy.require_writable()
-        failures = []
-        for step in (self.hierarchy.flush, *(backend.sync for backend in self.backends)):
-            try:
-                step()
-            except Exception as error:
-                failures.append(error)
+        failures = _failures(self.hierarchy.flush, *(backend.sync for backend in self.backends))
         if failures:
             raise as_one(failures)
 
@@ -336,15 +334,12 @@ class Engine:
             MemoriesError: what could not be saved; everything has ended.
         """
         with self.closing:
-            failures = []
+            failures: list[Exception] = []
             if flush and self.kept:
-                try:
-                    self.hierarchy.flush()
-                    self.backends[0].sync()  # The archive takes what is staged when it ends.
-                except Exception as error:
-                    if _for_want_of_room(error):
-                        raise self._still_open(error) from error
-                    failures.append(error)
+                # The archive takes what is staged when it ends.
+                failures = _failures(self.hierarchy.flush, self.backends[0].sync)
+            for failure in filter(_for_want_of_room, failures):
+                raise self._still_open(failure) from failure
             self._end(failures)
 
     @property
@@ -378,8 +373,10 @@ class Engine:
         """Write what is only in RAM, for so long at most."""
         with self.closing:
             if self.kept:
-                self.hierarchy.flush(self.clock.monotonic() + seconds)
-                self.backends[0].sync()
+                until = self.clock.monotonic() + seconds
+                failures = _failures(lambda: self.hierarchy.flush(until), self.backends[0].sync)
+                if failures:
+                    raise as_one(failures)
 
     def end(self) -> None:
         """End everything without writing what is only in RAM."""
@@ -434,6 +431,7 @@ class Engine:
                 ("a recording", self.recording),
                 ("fetching ahead", self.prefetching),
                 ("migration", self.migrator),
+                ("copies of results", self.backing),
                 ("telemetry", self.observatory),
             ):
                 if one is not None:
@@ -464,6 +462,17 @@ class Engine:
         self.hierarchy.state = State.CLOSED
         for entry in self.hierarchy.catalog.clear():
             self.hierarchy.mover.let_go(entry)
+
+
+def _failures(*steps: Callable[[], object]) -> list[Exception]:
+    """Take every step, and return what kept any of them from its end."""
+    failures = []
+    for step in steps:
+        try:
+            step()
+        except Exception as error:
+            failures.append(error)
+    return failures
 
 
 def _for_want_of_room(error: Exception) -> bool:

@@ -209,7 +209,8 @@ class Values(MutableMapping[str, Any]):
                 change the result.
             key: A function of the arguments whose value is hashed in their place.
             ttl: Seconds for which a result holds.
-            tier: Where results are stored first.
+            tier: Where results are stored first. `"auto"` is the fastest with room, and with a
+                `storage_path` a durable copy besides, written in the background.
 
         Raises:
             InvalidOptionError: an option means nothing.
@@ -432,6 +433,8 @@ class Values(MutableMapping[str, Any]):
         wanted = None if tier == "auto" else self._hierarchy.tier(check_tier(tier)).name
         self._hierarchy.require_writable()
         self._put(key, data, wanted, msgspec.structs.replace(terms, evictable=True))
+        if wanted is None and self._engine.kept:
+            self._engine.backing.ask(key)
 
     def _put(self, key: str, value: Any, tier: TierName | None, terms: Terms) -> None:
         self._hierarchy.put(key, self._taken_in(key, value), tier=tier, terms=terms)

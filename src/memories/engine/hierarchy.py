@@ -282,7 +282,7 @@ class Hierarchy:
                 failed[entry.key] = full
                 continue
             try:
-                self._flush_key(entry.key)
+                self.back(entry.key)
             except TierFullError as error:
                 full, too_large = error, min(too_large, entry.size)
                 failed[entry.key] = error
@@ -290,6 +290,22 @@ class Hierarchy:
                 failed[entry.key] = error
         if failed:
             raise _not_written(failed)
+
+    def back(self, key: str) -> None:
+        """Give the volatile version of `key`, if there is one, a durable copy.
+
+        Raises:
+            TierFullError: it does not fit, and may not be dropped for that.
+        """
+        with self.locks.hold(key):
+            # Looked up under the lock: it may have moved since, under another entry.
+            entry = self.catalog.entries.get(key)
+            if entry is None or entry.backed or key[0] == INTERNAL:
+                return
+            if self.expiry.removable(entry):
+                self.mover.drop(entry, Cause.EXPIRED)
+            else:
+                self._back(entry)
 
     def unwritten(self) -> list[str]:
         """Return the keys whose versions are only in RAM, but for those that may be dropped."""
@@ -447,17 +463,6 @@ class Hierarchy:
         """Return whether a version is only in RAM, and neither ours nor one that may be dropped."""
         passing = entry.key[0] == INTERNAL or self.mover.droppable(entry)
         return not (entry.backed or passing or self.expiry.over(entry))
-
-    def _flush_key(self, key: str) -> None:
-        with self.locks.hold(key):
-            # Looked up under the lock: it may have moved since, under another entry.
-            entry = self.catalog.entries.get(key)
-            if entry is None or entry.backed or key[0] == INTERNAL:
-                return
-            if self.expiry.removable(entry):
-                self.mover.drop(entry, Cause.EXPIRED)
-            else:
-                self._back(entry)
 
     def _back(self, entry: Entry) -> None:
         version = version_of(entry)
