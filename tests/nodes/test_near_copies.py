@@ -14,7 +14,8 @@ from tests.nodes.test_replicas import manager_of, wait_until
 
 from memories import DistributedMemoryManager
 from memories.cluster.local import LocalGroup
-from memories.cluster.near import LEASE_SECONDS
+from memories.cluster.near import LEASE_SECONDS, PREFIX
+from memories.entry import Cause
 
 pytestmark = pytest.mark.server
 
@@ -161,3 +162,21 @@ def test_what_is_served_cannot_be_changed_by_its_reader(
         manager.retrieve_distributed("array")[0] = 9
     manager.retrieve_distributed("array", copy=True)[0] = 9
     assert 0 == manager.retrieve_distributed("array")[0]
+
+
+def test_a_copy_that_left_for_room_is_forgotten(
+    plain_nodes: LocalGroup, pair: tuple[DistributedMemoryManager, ...]
+) -> None:
+    """Of every key that was ever read, its version was kept for as long as there was room."""
+    manager, _ = pair
+    keys = [f"k{number}" for number in range(30)]
+    manager.store_many_distributed(dict.fromkeys(keys, "text"))
+    for key in keys:
+        manager.retrieve_distributed(key)
+    wait_until(lambda: len(manager._near) == 30)
+    for key in keys[:10]:
+        manager._hierarchy.remove(PREFIX + key, Cause.CAPACITY)
+    assert 20 == len(manager._near)
+    manager.clear()
+    assert 0 == len(manager._near)
+    assert "text" == manager.retrieve_distributed("k1")

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from memories.cluster.versions import Version
+from memories.events import Event, Removed
 from memories.keys import INTERNAL
 from memories.locks import new_lock
 
@@ -37,7 +38,10 @@ class Near:
         drop: Lets go of the local copy of that name; told after it is not fresh any more.
     """
 
-    __slots__ = ("_changes", "_drop", "_era", "_keepers", "_lock", "_versions", "fresh", "until")
+    __slots__ = (
+        "__weakref__", "_changes", "_drop", "_era", "_keepers", "_lock", "_versions", "fresh",
+        "until",
+    )  # fmt: skip
 
     def __init__(self, drop: Callable[[str], None]) -> None:
         self.fresh: dict[str, str] = {}
@@ -95,6 +99,14 @@ class Near:
             self.fresh.pop(key, None)
         if known is not None:
             self._drop(PREFIX + key)
+
+    def observe(self, event: Event) -> None:
+        """Forget a copy that has left its tier for room, or when all was removed there."""
+        if isinstance(event, Removed) and event.key.startswith(PREFIX):
+            key = event.key[len(PREFIX) :]
+            with self._lock:
+                self._versions.pop(key, None)
+                self.fresh.pop(key, None)
 
     def doubt(self) -> None:
         """Learn that writes may have been missed: every copy must be compared before its use."""

@@ -6,6 +6,7 @@ frames and back; everything else about nodes is `cluster`.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -25,6 +26,7 @@ from memories.core.memory_manager import MemoryManager
 from memories.core.near_copies import MOST_DROPPED, NearCopies
 from memories.core.values import MISSING
 from memories.errors import UNREADABLE, InvalidOptionError, KeyNotFoundError, about_key
+from memories.events import Event
 from memories.front import EXACT_HITS
 from memories.keys import check_key
 from memories.parcel import Parcel
@@ -77,6 +79,7 @@ class DistributedMemoryManager(MemoryManager):
         self._monotonic = self._engine.clock.monotonic
         # Of its own class, so that what refers to it keeps the manager from nothing.
         self._near = Near(self._copies.drop)
+        self._hierarchy.events.subscribe(_weakly(self._near))
         if near_cache:
             self._service.listen(self._near)
         self._engine.ends_before(self._service.close, "the connections to its nodes")
@@ -314,6 +317,18 @@ class DistributedMemoryManager(MemoryManager):
                 return False
             near.forget(oldest)
         return False
+
+
+def _weakly(near: Near) -> Callable[[Event], None]:
+    """Return an observer that does not keep `near` alive, which refers to what is observed."""
+    method = weakref.WeakMethod(near.observe)
+
+    def observe(event: Event) -> None:
+        found = method()
+        if found is not None:
+            found(event)
+
+    return observe
 
 
 def _raise_first(results: Mapping[str, Any]) -> None:
