@@ -215,6 +215,40 @@ def test_a_value_that_was_removed_before_it_was_synced_is_said(tmp_path: Path) -
         assert [] == backend.check()
 
 
+@pytest.mark.parametrize("kind", ["pack", "segment"])
+def test_a_file_that_upkeep_cannot_read_is_in_nobodys_way(
+    tmp_path: Path, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each store waited for upkeep, which chose the missing file again and again, and failed."""
+    with DiskBackend(tmp_path / "s", capacity_bytes=8_000_000) as backend:
+        for number in range(100):
+            backend.write(record_for(f"old {number}", number + 1), frame_for(os.urandom(9_000)))
+        frames = tmp_path / "frames"
+        frames.write_bytes(os.urandom(400_000))
+        items = [(record_for(f"p{at}", 101 + at), at * 100_000, 100_000) for at in range(4)]
+        backend.adopt(frames, [items])
+        assert backend._writer is not None
+        backend._writer.checkpoint(seal=True)
+        for version, key in enumerate(
+            ["p0", "p1", "p2", *(f"old {2 * n}" for n in range(50))], 200
+        ):
+            backend.remove(key, version)
+        pattern = "values/*.pack" if kind == "pack" else "log/*.seg"
+        backend._writer.handles.forget(1)
+        sorted((tmp_path / "s").glob(pattern))[0].rename(tmp_path / "away")
+        for version in range(1_000, 1_600):
+            body = os.urandom(30_000)
+            backend.write(record_for(f"new {version % 50}", version), frame_for(body))
+        assert body == backend.read(backend.find(f"new {version % 50}"))
+        lost = {problem.key for problem in backend.check(repair=True)}
+        assert {"p3"} == lost if kind == "pack" else "old 1" in lost
+        if kind == "segment":
+            with pytest.raises(StorageError, match="is not there"):
+                backend.amend(backend.find(min(key for key in lost if key)))
+    if kind == "pack":
+        assert any("'p3' keeps a pack" in line for line in caplog.messages)
+
+
 @pytest.mark.parametrize("part", [".", "cold", "cold/log"])
 def test_a_reader_does_not_take_it_for_empty(tmp_path: Path, part: str) -> None:
     """KeyError means absent, and never that nobody could look."""

@@ -13,9 +13,10 @@ from typing import TypeVar
 from memories.backends.disk.committer import NoRoomError
 from memories.backends.disk.compact import make_head_room, room_for
 from memories.backends.disk.files import NO_SPACE
+from memories.backends.disk.reading import AbsentError, GoneError
 from memories.backends.disk.translate import storage_error
 from memories.backends.disk.writer import Writer
-from memories.errors import MemoriesError, TierFullError
+from memories.errors import CorruptDataError, MemoriesError, StorageError, TierFullError
 from memories.owner import Owner
 from memories.units import format_size
 
@@ -64,11 +65,15 @@ def admit_head(writer: Writer, action: str, commit: Callable[[Writer], Done]) ->
 
 @contextmanager
 def reported(root: Path, action: str) -> Iterator[None]:
-    """Raise what the operating system says as StorageError."""
+    """Raise what the operating system says as StorageError, and what a read of ours finds out."""
     try:
         yield
     except MemoriesError:
         raise
+    except AbsentError as error:
+        raise StorageError(f"could not {action} in {root}: {error}; bring it back") from error
+    except GoneError as error:
+        raise CorruptDataError(f"could not {action} in {root}: {error}; store it again") from error
     except OSError as error:
         raise storage_error(action, root, error) from error
 

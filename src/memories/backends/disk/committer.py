@@ -122,7 +122,8 @@ class Committer(ABC):
         self.saved: Manifest | None = None
         self._syncing = threading.Lock()
         self._releasing = threading.Lock()
-        self.unreadable: set[int] = set()  # Segments that compaction cannot walk.
+        self.unreadable: set[int] = set()  # Segments that compaction cannot walk,
+        self.unreadable_packs: set[int] = set()  # and packs from which it cannot read all.
         self.lock = threading.RLock()
         self.log, self.index, self.ledger = log, index, ledger
         self.index_bytes = sum(run.bytes for run in index.runs)

@@ -15,11 +15,13 @@ from operator import itemgetter
 from memories.backends.disk.blocks import ROW
 from memories.backends.disk.journal import PACKED, TOMBSTONE, Head, Row, unpack_place
 from memories.backends.disk.ledger import Ledger
+from memories.backends.disk.reading import GoneError
 from memories.backends.disk.recover import Walk, look_at
 from memories.backends.disk.run import Run
 from memories.backends.disk.run_writer import write_run
 from memories.backends.disk.scale import SLACK_SHARE
 from memories.backends.disk.writer import Writer
+from memories.logs import logger
 from memories.owner import Owner
 from memories.units import MAX_BYTES
 
@@ -172,7 +174,10 @@ def _empty_one(
     """Empty the file that is most worth it, if more than `bound` is dead; whether there was one."""
     ledger = writer.ledger
     with writer.lock:
-        skip, coming = writer.unreadable, writer.drafts()
+        skip = writer.unreadable
+        coming = writer.drafts() | {
+            n for n in writer.unreadable_packs if n in ledger.packs and ledger.packs[n].live
+        }
         if mostly_dead:
             skip = skip | {n for n, stats in ledger.segments.items() if 2 * stats.live > stats.size}
             coming = coming | {
@@ -187,7 +192,8 @@ def _empty_one(
         return False
     kind, number = victim
     if kind == "pack":
-        _empty_pack(writer, number, pace)
+        if not _empty_pack(writer, number, pace):
+            writer.unreadable_packs.add(number)
     elif not _empty_segment(writer, number, pace):
         writer.unreadable.add(number)
     return True
@@ -258,7 +264,7 @@ def _empty_segment(writer: Writer, number: int, pace: Pace) -> bool:
         walk = Walk(writer.files, handle, 0, stats.size)
         batch: list[tuple[int, Head, bytes]] = []
         size = 0
-        for offset, head in walk:
+        for offset, head in _readable(writer, walk, number):
             pace()
             if _live_row(writer, head, number, offset) is not None:
                 batch.append((offset, head, walk.bytes(offset, head.extent)))
@@ -273,6 +279,15 @@ def _empty_segment(writer: Writer, number: int, pace: Pace) -> bool:
     writer.doom_segment(number)
     writer.release()
     return True
+
+
+def _readable(writer: Writer, walk: Walk, number: int) -> Iterator[tuple[int, Head]]:
+    """Yield what can be read of a segment; a disk that fails to read one may write others."""
+    try:
+        yield from walk
+    except OSError as error:
+        path = writer.layout.segment(number)
+        logger.warning("%s cannot be read, and keeps its room: %s", path, error)
 
 
 def _torn_before(writer: Writer, number: int) -> int | None:
@@ -308,13 +323,21 @@ def _copy(writer: Writer, number: int, batch: list[tuple[int, Head, bytes]]) -> 
             writer.restate(live)
 
 
-def _empty_pack(writer: Writer, number: int, pace: Pace) -> None:
+def _empty_pack(writer: Writer, number: int, pace: Pace) -> bool:
+    """Write anew what lives in a pack, and unlink it; False if some of that cannot be read."""
+    whole = True
     if writer.ledger.packs[number].live:
         for row in list(_rows_in_pack(writer, number, pace)):
-            writer.rewrite(row)
+            try:
+                writer.rewrite(row)
+            except GoneError as error:
+                whole = False
+                logger.warning("%r keeps a pack from being given back: %s", row.record.key, error)
         writer.sync()
-    writer.doom_pack(number)
-    writer.release()
+    if whole:
+        writer.doom_pack(number)
+        writer.release()
+    return whole
 
 
 def _rows_in_pack(writer: Writer, number: int, pace: Pace) -> Iterator[Row]:

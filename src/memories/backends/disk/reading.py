@@ -26,7 +26,7 @@ class GoneError(Exception):
 
 
 class AbsentError(GoneError):
-    """The file is not there; so nobody knows whether what it holds is damaged."""
+    """The file is not there, or refuses; so nobody knows whether what it holds is damaged."""
 
 
 class LentHandle(Handle):

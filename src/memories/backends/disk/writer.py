@@ -24,6 +24,7 @@ from memories.backends.disk.journal import (
     Row,
 )
 from memories.backends.disk.manifest import Manifest
+from memories.backends.disk.reading import AbsentError
 from memories.backends.disk.recover import NOWHERE, START
 from memories.backends.disk.rows import live_records, moved, run_rows, unsynced_rows
 from memories.backends.disk.run import Run
@@ -235,14 +236,19 @@ class Writer(Committer):
             offset += len(data)
 
     def rewrite(self, row: Row) -> None:
-        """Write a record anew, its frame too unless that has a file of its own."""
+        """Write a record anew, its frame too unless that has a file of its own.
+
+        Raises:
+            AbsentError: the frame is not there, or cannot be read.
+            GoneError: it is cut short.
+        """
         if row.kind not in (INLINE, PACKED):
             with self.lock:
                 if self.row(row.record.key) == row:
                     self._mend()
                     self._enter_head(row, row.kind, row.record)
             return
-        frame, key = self.reading.read(row.record), row.record.key
+        frame, key = self._frame_of(row), row.record.key
         if frame.nbytes < self.scale.large:
             with self.lock:
                 if self.row(key) == row:
@@ -260,6 +266,12 @@ class Writer(Committer):
                     self._enter_head(row, FILE, journal.placed(row.record, frame.nbytes, place))
         finally:
             self.let_go(owner)
+
+    def _frame_of(self, row: Row) -> memoryview:
+        try:
+            return self.reading.read(row.record)
+        except OSError as error:
+            raise AbsentError(f"it cannot be read: {error.strerror or error}") from error
 
     def drafts(self) -> Set[int]:
         """Return the files whose records are still to come."""
