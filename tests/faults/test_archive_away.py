@@ -89,6 +89,10 @@ def is_back(manager: MemoryManager) -> bool:
     return "away" not in repr(manager)
 
 
+def add(left: int, right: int) -> int:
+    return left + right
+
+
 FAULTS = {"reset": Fault(reset=True), "hangs": Fault(hang=True), "503": Fault(status=503)}
 
 
@@ -168,6 +172,7 @@ def test_a_fresh_machine_does_not_call_absent_what_it_could_not_look_up(
     ):
         with pytest.raises(UnavailableError, match="'large' is in no tier on this machine"):
             look()
+    assert 7 == fresh.cache(add)(3, 4), "what can be computed is no reason to fail"
     s3_proxy.fault = lambda request: None
     until(lambda: is_back(fresh))
     assert np.array_equal(LARGE, fresh.retrieve("large"))

@@ -25,10 +25,19 @@ if TYPE_CHECKING:
     "-o", "--option", "options", multiple=True, metavar="NAME=VALUE",
     help="One of storage_options, such as endpoint, region or profile; may be repeated.",
 )  # fmt: skip
+@click.option(
+    "--takeover", is_flag=True,
+    help="Go on with it although another store seems to be its writer, who is refused then.",
+)  # fmt: skip
 @json_option
 @click.pass_context
 def adopt(
-    context: click.Context, url: str, store: Path | None, options: tuple[str, ...], as_json: bool
+    context: click.Context,
+    url: str,
+    store: Path | None,
+    options: tuple[str, ...],
+    takeover: bool,
+    as_json: bool,
 ) -> None:
     """Say what the archive at URL holds; with STORE, make a store there that goes on with it.
 
@@ -36,10 +45,12 @@ def adopt(
     Credentials come from the environment, as everywhere: options are seen in the list of processes.
     What is damaged or missing is named, the rest is there all the same; exits with 4 then.
     """
+    if takeover and store is None:
+        raise click.UsageError("--takeover needs a STORE that goes on with it")
     settings = _settings(options)
+    found = _look(url, settings)  # First: a store is not made for an archive that is away.
     if store is not None:
-        _take_over(url, store, settings)
-    found = _look(url, settings)
+        _take_over(url, store, settings, takeover)
     if as_json:
         print_json({**found, "store": None if store is None else str(store)})
     else:
@@ -59,7 +70,7 @@ def _settings(options: tuple[str, ...]) -> dict[str, str]:
     return settings
 
 
-def _take_over(url: str, store: Path, settings: dict[str, str]) -> None:
+def _take_over(url: str, store: Path, settings: dict[str, str], takeover: bool) -> None:
     from memories import MemoryManager
 
     with MemoryManager(
@@ -67,6 +78,7 @@ def _take_over(url: str, store: Path, settings: dict[str, str]) -> None:
         glacier_memory_enabled=True,
         glacier_url=url,
         storage_options=settings,
+        takeover=takeover,
         migration=False,
     ):
         pass  # Opening it is what takes it over.

@@ -127,7 +127,9 @@ class Memo:
         """Return what is stored under `key`; `_NONE` where there is nothing that can be read."""
         try:
             value = self.manager.retrieve(key, _NONE)
-        except (CorruptDataError, UntrustedDataError, UnsupportedTypeError) as error:
+        except (
+            CorruptDataError, UnavailableError, UntrustedDataError, UnsupportedTypeError
+        ) as error:  # fmt: skip
             logger.warning("a result cannot be read and is computed anew: %s", error)
             return _NONE
         if value is not _NONE:

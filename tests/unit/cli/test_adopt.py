@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from memories import MemoryManager, UntrustedDataError
+from memories import MemoryManager, StoreLockedError, UntrustedDataError
+from memories.backends.bucket import BucketBackend
 from memories.codecs.trust import Keyring
 
 from .conftest import Run
@@ -63,6 +64,21 @@ def test_a_living_writer_is_not_pushed_aside(run: Run, tmp_path: Path) -> None:
         assert 5 == refused.exit_code
         assert "is being written by process" in refused.stderr
         owner.store("more", 1, "glacier")
+
+
+def test_a_writer_that_cannot_be_asked_is_pushed_aside_when_told_to(
+    run: Run, tmp_path: Path
+) -> None:
+    """Its lease would have to run out first, and its host may be gone for good."""
+    url = lost_machine(tmp_path)
+    gone = BucketBackend(url, directory=tmp_path / "lost" / "archive")
+    assert 2 == run("adopt", url, "--takeover").exit_code
+    assert 0 == run("adopt", url, tmp_path / "new", "--takeover").exit_code
+    with pytest.raises(StoreLockedError):
+        gone.reclaim()
+        gone._writer.renew()
+    with pytest.raises(StoreLockedError):
+        gone.close()
 
 
 def test_what_is_no_archive_is_said_to_be_none(run: Run, tmp_path: Path) -> None:

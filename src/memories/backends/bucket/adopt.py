@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from memories.backends.bucket.damage import note_damage, read_aside, unread
+from memories.backends.bucket.damage import aside, note_damage, read_aside, unread
 from memories.backends.bucket.ledger import Ledger
 from memories.backends.bucket.objectstore import Absent, ObjectStore, Stat
 from memories.backends.bucket.pack import (
@@ -43,7 +43,7 @@ class Found(NamedTuple):
     manifest: bytes | None
 
 
-class _Looked(NamedTuple):
+class Looked(NamedTuple):
     """An object, and its index or why there is none."""
 
     stat: Stat
@@ -97,7 +97,7 @@ def catch_up(bucket: Bucket, begins: Mapping[int, int], now: float) -> bool:
         return False
     stats = [Stat(listed[token], sizes[listed[token]], 0.0) for token in fresh]
     try:
-        looked = list(_look_all(bucket, stats, patient=True))
+        looked = list(look_all(bucket, stats, patient=True))
     except _GoneError:
         adopt(bucket, begins, now)
         return True
@@ -127,7 +127,9 @@ def _take_in(bucket: Bucket, begins: Mapping[int, int], now: float, *, patient: 
     ignored = unread(state)
     covered: set[bytes] = set()
     sizes = {stat.name: stat.size for stat in store.list("objects/")}
-    for manifest, index, what in _look_all(bucket, store.list("manifests/"), patient=patient):
+    passed = aside(state)
+    manifests = [stat for stat in store.list("manifests/") if stat.name not in passed]
+    for manifest, index, what in look_all(bucket, manifests, patient=patient):
         name = bytes.fromhex(manifest.name.rpartition("/")[2])
         if index is None:
             note_damage(state, manifest.name, f"{what} Its objects were read one by one.")
@@ -143,7 +145,7 @@ def _take_in(bucket: Bucket, begins: Mapping[int, int], now: float, *, patient: 
         for name, size in sizes.items()
         if (ours := token_of(name)) is not None and ours not in covered and ours not in ignored
     ]
-    _enter_objects(bucket, _look_all(bucket, rest, patient=patient), begins, now)
+    _enter_objects(bucket, look_all(bucket, rest, patient=patient), begins, now)
     load_pins(store, state)
     bucket.ledger.settle(now)
     missing = []
@@ -159,7 +161,7 @@ def _take_in(bucket: Bucket, begins: Mapping[int, int], now: float, *, patient: 
 
 
 def _enter_objects(
-    bucket: Bucket, looked: Iterable[_Looked], begins: Mapping[int, int], now: float
+    bucket: Bucket, looked: Iterable[Looked], begins: Mapping[int, int], now: float
 ) -> None:
     for stat, index, what in looked:
         if index is None:
@@ -187,18 +189,18 @@ def _enter(bucket: Bucket, begins: Mapping[int, int], now: float, found: Found) 
     bucket.ledger.load(found.token, found.contents)
 
 
-def _look_all(bucket: Bucket, stats: Iterable[Stat], *, patient: bool) -> Iterable[_Looked]:
+def look_all(bucket: Bucket, stats: Iterable[Stat], *, patient: bool) -> Iterable[Looked]:
     """Read the index of each object; with `patient`, raise _GoneError if one is there no more."""
 
-    def look(stat: Stat) -> _Looked:
+    def look(stat: Stat) -> Looked:
         try:
-            return _Looked(stat, look_at(bucket.store, stat), "")
+            return Looked(stat, look_at(bucket.store, stat), "")
         except CorruptDataError as error:
-            return _Looked(stat, None, str(error))
+            return Looked(stat, None, str(error))
         except Absent:
             if patient:
                 raise _GoneError from None
-            return _Looked(stat, None, "It went while the archive was being read.")
+            return Looked(stat, None, "It went while the archive was being read.")
 
     return bucket.transfer.map(look, stats)
 

@@ -12,8 +12,8 @@ from contextlib import AbstractContextManager
 from typing import NamedTuple
 
 from memories.backends.base import Problem
-from memories.backends.bucket.adopt import Bucket, look_at
-from memories.backends.bucket.damage import Damage, found_damage, set_aside, unread
+from memories.backends.bucket.adopt import Bucket, look_all, look_at
+from memories.backends.bucket.damage import Damage, aside, found_damage, set_aside, unread
 from memories.backends.bucket.objectstore import Absent, Stat
 from memories.backends.bucket.place import Place, object_name, token_of
 from memories.backends.bucket.reclaim import Reclaimer
@@ -64,6 +64,7 @@ class Audit(NamedTuple):
                     what = "" if found == size else f"it has {found} bytes instead of {size}"
                     there.append((Stat(object_name(token), found, 0.0), what))
             problems += self._unknown(sizes)
+            problems += self._manifests(repair)
         problems += self._contents(there, repair, progress)
         if repair:
             self.shipper.flush()
@@ -78,6 +79,34 @@ class Audit(NamedTuple):
             what = f"the archive object {damage.name} cannot be read: {damage.what}"
             problems.append(Problem(None, what, repair))
         return problems
+
+    def _manifests(self, repair: bool) -> list[Problem]:
+        """Return which manifests are damaged or missing; with `repair`, write others."""
+        state = self.bucket.state
+        known = {
+            f"manifests/{name.hex()}": name
+            for (name,) in state.rows("SELECT DISTINCT manifest FROM object")
+            if name is not None
+        }
+        passed = aside(state)
+        listed = [one for one in self.bucket.store.list("manifests/") if one.name not in passed]
+        there = {one.name for one in listed}
+        wrong = dict.fromkeys(known.keys() - there, "it is missing")
+        for stat, index, what in look_all(self.bucket, listed, patient=False):
+            if index is None:
+                wrong[stat.name] = what
+        for name, what in wrong.items() if repair else ():
+            if name in there:
+                set_aside(self.bucket.store, state, Damage(name, what))
+            state.run("UPDATE object SET manifest = NULL WHERE manifest = ?", known.get(name))
+        if wrong and repair:
+            self.reclaimer.write_manifests(replace=False)
+        noted = {one.name for one in found_damage(state)}
+        return [
+            Problem(None, f"{name}, which sums up what objects hold, is damaged: {what}", repair)
+            for name, what in wrong.items()
+            if name not in noted  # Else it was said already.
+        ]
 
     def _unknown(self, sizes: dict[str, int]) -> Iterator[Problem]:
         known = {token for (token,) in self.bucket.state.rows("SELECT token FROM object")}

@@ -40,11 +40,7 @@ def hides_values(state: State) -> bool:
 
 
 def set_aside(store: ObjectStore, state: State, damage: Damage) -> None:
-    """Let no machine look at a damaged object again. What it sums up only is deleted."""
-    if damage.name.startswith("manifests/"):
-        store.delete(damage.name)
-        state.run("DELETE FROM damage WHERE name = ?", damage.name)
-        return
+    """Let no machine look at a damaged object again."""
     store.put(_MARKS + damage.name.replace("/", "-"), [damage.what.encode()])
     state.run("INSERT OR REPLACE INTO damage VALUES (?, ?, 1)", *damage)
 
