@@ -28,7 +28,7 @@ from memories import KeyNotFoundError, MemoryManager, MigrationSettings, Rule, T
 from memories.backends.bucket import BucketBackend
 from memories.backends.bucket.state import State
 from memories.backends.disk import DiskBackend
-from memories.backends.disk.compact import tidy
+from memories.backends.disk.compact import _empty_segment, tidy
 from memories.backends.disk.log import Log
 from memories.core import assembly
 from memories.entry import Record, TierName
@@ -195,17 +195,19 @@ class World:
             else:
                 assert found is None, (view, key)
 
-    def archived(self, manager: MemoryManager) -> dict[str, Record]:
+    @staticmethod
+    def archived(manager: MemoryManager) -> dict[str, Record]:
         """Return the records of what the journal says the archive holds, too."""
         return {
             record.key: record
-            for record in self.journal(manager).scan()
+            for record in World.journal(manager).scan()
             if record.archived or record.tier is TierName.GLACIER
         }
 
-    def agree(self, manager: MemoryManager) -> None:
+    @staticmethod
+    def agree(manager: MemoryManager) -> None:
         """Compare catalog, journal and archive with each other."""
-        journal, catalog = self.journal(manager), manager._hierarchy.catalog
+        journal, catalog = World.journal(manager), manager._hierarchy.catalog
         for entry in list(catalog.entries.values()):
             record = journal.find(entry.key)
             if entry.backed is None:
@@ -213,8 +215,8 @@ class World:
             else:
                 assert record is not None and entry.version == record.version, (entry, record)
                 assert entry.backed is record.tier, (entry, record)
-        said = {key: (one.version, one.terms) for key, one in self.archived(manager).items()}
-        held = {one.key: (one.version, one.terms) for one in self.archive(manager).records()}
+        said = {key: (one.version, one.terms) for key, one in World.archived(manager).items()}
+        held = {one.key: (one.version, one.terms) for one in World.archive(manager).records()}
         assert said == held, "journal and archive"
 
     def look(self) -> None:
@@ -389,6 +391,8 @@ class World:
         """
         self.manager = self.open()
         self.model, self.perhaps = self.survivors(self.manager, before), {}
+        for key in self.model:
+            self.manager.unpin(key)
 
     def survivors(
         self, manager: MemoryManager, before: Mapping[str, list[Item | None]] | None
@@ -657,6 +661,17 @@ class ComposedMachine(RuleBasedStateMachine):
         writer.checkpoint(seal=True)
         tidy(writer, lambda: None, quiet=True)
 
+    @rule(at=numbers)
+    def compact_one(self, at: int) -> None:
+        """Empty one segment, whatever is dead in it, and have the log tell its history again."""
+        writer = self.world.journal(self.world.manager)._writer
+        assert writer is not None
+        writer.checkpoint(seal=True)
+        with writer.tidying:
+            segments = sorted(one for one in writer.ledger.segments if one < writer.covered.segment)
+            assert _empty_segment(writer, segments[at % len(segments)], lambda: None)
+        writer.rebuild()
+
     @rule(repair=st.booleans())
     def check(self, repair: bool) -> None:
         assert [] == self.world.manager.check(repair)
@@ -732,18 +747,29 @@ class ComposedMachine(RuleBasedStateMachine):
         key=keys,
         count=counts,
         fate=st.sampled_from(["delete", *TIERS]),
+        archived=st.sampled_from([True, "reference"]),
+        incremental=st.booleans(),
         mode=st.sampled_from(MODES),
         reclaimed=st.booleans(),
     )
-    def come_back_by_reference(
-        self, key: str, count: int, fate: str, mode: str, reclaimed: bool
+    def come_back(
+        self,
+        key: str,
+        count: int,
+        fate: str,
+        archived: Any,
+        incremental: bool,
+        mode: str,
+        reclaimed: bool,
     ) -> None:
-        """Refer to an archived value, lose or replace it, and restore it from the archive."""
+        """Save an archived value, or refer to it; lose or replace it; restore it."""
         world = self.world
+        if incremental:
+            self.snapshot(archived, False, False)
         self.store(key, count, "glacier", None, True, False)
         if reclaimed:
             self.reclaim(0.0)
-        self.snapshot("reference", False, False)
+        self.snapshot(archived, incremental, False)
         if fate == "delete":
             world.manager.delete(key)
             world.removed(key)
@@ -752,6 +778,9 @@ class ComposedMachine(RuleBasedStateMachine):
         if reclaimed:
             self.reclaim(0.0)
         self.restore_one(-1, mode, "full", wait=True)
+        if reclaimed:
+            self.reclaim(0.0)
+        self.look_afresh()
 
     @rule()
     def release(self) -> None:

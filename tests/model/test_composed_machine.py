@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import HealthCheck, settings
 from tests.model.composed import ComposedMachine
 
-TestComposedMachine = ComposedMachine.TestCase
-TestComposedMachine.settings = settings(
-    max_examples=60,
+ComposedMachine.TestCase.settings = settings(
+    max_examples=50,
     stateful_step_count=30,
     deadline=None,
     suppress_health_check=list(HealthCheck),
 )
+TestComposedMachine = pytest.mark.timeout(600)(ComposedMachine.TestCase)
