@@ -12,7 +12,6 @@ import enum
 import functools
 import pickle
 import sys
-import weakref
 from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
@@ -69,6 +68,7 @@ _CALLABLE = (MethodType, ModuleType, BuiltinFunctionType, partial)
 _ARRAYS = (np.ndarray, np.memmap)
 _ATOMS = frozenset({type(None), bool, int, float, str, bytes})
 _SORTED = ({int}, {str}, {bytes})  # Types of items that all can be compared.
+_MAX_CLASSES = 512
 _MANY = b"atoms"
 _LOGS = (list, set, dict, deque, Counter, defaultdict)
 _DEEP: Final = 0.6  # The share of the stack from which on it is the caller's that is deep.
@@ -81,7 +81,7 @@ class _Absent:
 ABSENT: Final = _Absent()
 
 _stand_ins: set[CodeType] = set()
-_classes: weakref.WeakKeyDictionary[type, bytes] = weakref.WeakKeyDictionary()
+_classes: dict[type, tuple[bytes, list[Variable]]] = {}  # Bounded, for it keeps them alive.
 
 
 class _HoldsItselfError(UnsupportedTypeError):
@@ -145,12 +145,15 @@ class _Hasher:
 
     def _definition(self, value: Any) -> bytes:
         """Return the hash of a function or a class, complete in itself."""
-        found = _classes.get(value) if self._code and isinstance(value, type) else None
-        if found is None:
-            walk = Walk(code=self._code)
-            found = walk.finish(walk.digest(value))
-            if self._code and isinstance(value, type):
-                _classes[value] = found
+        known = _classes.get(value) if self._code and isinstance(value, type) else None
+        if known is not None and not any(variable.has_changed() for variable in known[1]):
+            return known[0]
+        walk = Walk(code=self._code)
+        found = walk.finish(walk.digest(value))
+        if self._code and isinstance(value, type):
+            if len(_classes) >= _MAX_CLASSES:
+                _classes.clear()
+            _classes[value] = found, list(walk.variables.values())
         return found
 
     def _item(self, value: Any) -> bytes:
@@ -291,8 +294,21 @@ class Variable:
         self.told = b""
 
     def now(self) -> bytes:
-        """Return a hash of what the name stands for now, of no use in another process."""
+        """Return a hash of what the name stands for now, of no use in another process.
+
+        Raises:
+            UnsupportedTypeError: it has none.
+        """
         return Walk(shallow=True).digest(self.read())
+
+    def has_changed(self) -> bool:
+        """Return whether the name stands for something else than when it was hashed."""
+        if self.steady:
+            return self.read() is not self.value
+        try:
+            return self.now() != self.mark
+        except UnsupportedTypeError:  # It became something that has no hash.
+            return True
 
 
 class Walk(_Hasher):
@@ -429,12 +445,16 @@ class Walk(_Hasher):
             inner = _functions_of(attribute)
             if inner:
                 parts += [key.encode(), *map(self._tell, inner)]
+                self._member(kind, key).steady = True
             elif not (key.startswith(("__", "_abc_")) or isinstance(attribute, kind)):
                 parts += [key.encode(), self._attribute(kind, key)]
         return hash_all(b"own class", parts)
 
+    def _member(self, kind: type, name: str) -> Variable:
+        return self._variable(kind, name, lambda: vars(kind).get(name, ABSENT))
+
     def _attribute(self, kind: type, name: str) -> bytes:
-        variable = self._variable(kind, name, lambda: vars(kind).get(name, ABSENT))
+        variable = self._member(kind, name)
         variable.steady = False  # A method may give it another value, to count its calls say.
         try:
             return self._told(variable)

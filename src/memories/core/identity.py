@@ -57,9 +57,8 @@ class Identity:
         known = self._known
         if known is not None:
             text, steady, moving = known
-            if all(variable.read() is variable.value for variable in steady) and (
-                self._running or not any(map(_has_changed, moving))
-            ):
+            looked_at = steady if self._running else [*steady, *moving]
+            if not any(variable.has_changed() for variable in looked_at):
                 return text
         return self._look()
 
@@ -112,7 +111,3 @@ def _mark_of(variable: Variable) -> bytes:
         return variable.now()
     except UnsupportedTypeError:
         return b""  # It became something that has no hash: the next look will say so.
-
-
-def _has_changed(variable: Variable) -> bool:
-    return _mark_of(variable) != variable.mark

@@ -168,6 +168,39 @@ def test_globals_count_as_they_are_now(
     assert misses == cached.cache_info().misses, "it is the function that it was"
 
 
+class Gauge:
+    """An argument whose class says something, too."""
+
+    unit = 1
+
+    def __init__(self, level: int) -> None:
+        self.level = level
+
+    def read(self) -> int:
+        """Return what depends on the object, its class and a global of the module."""
+        return self.level * self.unit * OPTIONS["scale"]
+
+
+def test_the_class_of_an_argument_counts_as_it_is_now(
+    manager: MemoryManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its attributes and methods show in each of its objects."""
+
+    @manager.cache
+    def level(gauge: Gauge) -> int:
+        return gauge.read()
+
+    assert [2, 4, 4] == [level(Gauge(1)), level(Gauge(2)), level(Gauge(2))]
+    monkeypatch.setattr(Gauge, "unit", 10)
+    assert 40 == level(Gauge(2))
+    monkeypatch.setitem(OPTIONS, "scale", 3)
+    assert 60 == level(Gauge(2))
+    monkeypatch.setattr(Gauge, "read", lambda self: -1)
+    assert -1 == level(Gauge(2))
+    monkeypatch.undo()
+    assert (4, 2) == (level(Gauge(2)), level.cache_info().hits)
+
+
 def test_what_cannot_be_told_is_refused_with_what_to_do(manager: MemoryManager) -> None:
     """Two connections are two databases; nobody but the author knows whether it matters."""
     with open(os.devnull) as connection:  # noqa: PTH123 - any open file.
