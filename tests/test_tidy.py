@@ -6,6 +6,7 @@ It reads the sources as syntax trees and imports nothing of the library.
 from __future__ import annotations
 
 import ast
+import copy
 import re
 from collections.abc import Iterator, Sequence
 from functools import cache
@@ -213,6 +214,53 @@ def test_no_fault_is_swallowed(path: Path) -> None:
         and {"Exception", "BaseException"} & {ast.unparse(argument) for argument in node.args}
     ]
     assert [] == silent
+
+
+# What waits, or makes others wait, where an interrupt in the main thread leaves a lock taken, where
+# a thread that died is awaited for ever, or where another process decides how long.
+ENDLESS = re.compile(
+    r"threading\.(?:Event|Condition|Semaphore|BoundedSemaphore|Barrier|Timer|Thread)\b"
+    r"|\b(?:Simple)?Queue\(\)\.get|fcntl\.lockf|ThreadPoolExecutor|LOCK_EX(?! \| fcntl\.LOCK_NB)"
+)
+# File and what it may use; what is said in docs/decisions/048 tells why.
+BOUNDED = {
+    "periodic.py": {"threading.Thread"},  # `Runner` is one.
+    "testing/backends.py": {"threading.Thread"},  # Of the program that proves a backend.
+    "testing/codecs.py": {"threading.Thread"},
+    "snapshot/atomicfile.py": {"LOCK_EX"},  # Of a file that nobody else has a name for.
+}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_no_wait_is_without_an_end(path: Path) -> None:
+    """Whoever waits for a thread that has died waits for ever; see docs/decisions/048."""
+    name = path.relative_to(PACKAGE).as_posix()
+    code = ast.unparse(without_words(tree_of(path)))
+    found = {match.group() for match in ENDLESS.finditer(code)}
+    found -= {"threading.Thread"} if not re.search(r"threading\.Thread\(", code) else set()
+    assert set() == found - BOUNDED.get(name, set())
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_what_happens_after_a_fork_is_registered_once(path: Path) -> None:
+    """It cannot be taken back: a hook for each instance outlives them all."""
+    at_load = {id(node) for node in tree_of(path).body}
+    hooks = [
+        node
+        for node in ast.walk(tree_of(path))
+        if isinstance(node, ast.Expr) and "register_at_fork" in ast.unparse(node.value)[:40]
+    ]
+    assert [] == [f"line {node.lineno}" for node in hooks if id(node) not in at_load]
+
+
+def without_words(tree: ast.Module) -> ast.Module:
+    """Return a copy of a tree whose strings are empty."""
+
+    class Mute(ast.NodeTransformer):
+        def visit_Constant(self, node: ast.Constant) -> ast.Constant:
+            return ast.Constant("") if isinstance(node.value, str) else node
+
+    return ast.fix_missing_locations(Mute().visit(copy.deepcopy(tree)))
 
 
 def public(nodes: list[ast.stmt], prefix: str = "") -> Iterator[tuple[str, ast.AST]]:

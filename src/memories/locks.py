@@ -36,6 +36,27 @@ def new_lock() -> threading.Lock:
     return lock
 
 
+class OpenDirectory:
+    """A descriptor of a directory, which ends with `close` or with whoever holds it.
+
+    A failure in the middle of letting go must not leave the lock behind that hangs on it.
+    """
+
+    descriptor = -1
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+    def close(self) -> None:
+        """Close it. Idempotent."""
+        descriptor, self.descriptor = self.descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
+    def __del__(self) -> None:
+        self.close()
+
+
 def lock_file(descriptor: int, path: str | os.PathLike[str]) -> None:
     """Lock an open file for this process, as soon as no other one has it; `path` names it.
 

@@ -109,10 +109,22 @@ class AutoPolicy(Policy):
             number = self._taken - len(self._heard)
             key, bits, size = self._heard.popleft()
             if bits < self._below and self._gone.get(bits, 0) <= number:
-                self._replay(key, bits, size)
+                try:
+                    self._replay(key, bits, size)
+                except BaseException:
+                    self._start_over()
+                    raise
         if not self._heard:
             self._gone.clear()
         return bool(self._heard)
+
+    def _start_over(self) -> None:
+        """Begin the contest anew: a shadow cache that was left in between would fail for good."""
+        followed = self._contest.followed
+        self._shadows = [ShadowCache(make(self.capacity)) for make in self._makers]
+        self._contest = Contest(len(self._shadows))
+        self._contest.followed = self._contest.leader = followed
+        self._set_sample(self._below)
 
     def _replay(self, key: str, bits: int, size: int) -> None:
         self._clock += 1
@@ -173,9 +185,9 @@ class AutoPolicy(Policy):
         """Change the policy, unless the latest change is still under way."""
         if self._former is not None:
             return
+        next_ = self._makers[leader](self.capacity)
         self._contest.followed = leader
-        self._former = self._current
-        self._current = self._makers[leader](self.capacity)
+        self._former, self._current = self._current, next_
         self._hand_over(self._former)
 
     def _hand_over(self, former: Policy) -> None:

@@ -25,7 +25,7 @@ from memories.backends.bucket.objectstore import (
     Transient,
 )
 from memories.errors import StorageError
-from memories.locks import lock_file
+from memories.locks import OpenDirectory, lock_file
 
 _TEMPORARY = ".part-"
 _GATHER = 512  # Buffers per system call; the kernel takes 1024.
@@ -135,12 +135,12 @@ class DirectoryStore(ObjectStore):
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
-        fd = os.open(self._root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        held = OpenDirectory(self._root)
         try:
-            lock_file(fd, self._root)
+            lock_file(held.descriptor, self._root)
             yield
         finally:
-            os.close(fd)
+            held.close()
 
     @contextlib.contextmanager
     def _translated(self, action: str) -> Iterator[None]:
