@@ -48,9 +48,10 @@ class OpenDirectory:
         self.descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
     def close(self) -> None:
-        """Close it. Idempotent."""
-        descriptor, self.descriptor = self.descriptor, -1
-        if descriptor >= 0:
+        """Unlock and close it. Idempotent."""
+        if self.descriptor >= 0:
+            fcntl.flock(self.descriptor, fcntl.LOCK_UN)
+            descriptor, self.descriptor = self.descriptor, -1
             os.close(descriptor)
 
     def __del__(self) -> None:
