@@ -139,3 +139,60 @@ def prefix(last: int) -> dict[str, int]:
         if version % 7:
             held[f"k{version % 4}"] = version
     return held
+
+
+STORE = """
+import faulthandler, sys, threading, time
+import numcodecs.blosc
+from memories import MemoriesError, MemoryManager
+
+faulthandler.dump_traceback_later(100, exit=True)
+manager = MemoryManager("2MB", "2MB", "60MB", storage_path=sys.argv[1])
+print("open", flush=True)
+sys.stdin.readline()
+done = 0
+for number in range(60):
+    key = f"k{number % 5}"
+    for call in (
+        lambda: manager.store(key, bytes(3000), "cold"),
+        lambda: manager.store("large", bytes(3_000_000), "cold"),
+        lambda: manager.prefetch([key]),
+        lambda: manager.retrieve("large"),
+        lambda: manager.delete(key),
+        lambda: manager.delete("large"),
+    ):
+        try:
+            call()
+            done += 1
+        except (MemoriesError, MemoryError):
+            pass
+print("done", done, flush=True)
+sys.stdin.readline()
+manager.store("after", b"value", "cold")
+manager.flush()
+time.sleep(2)
+names = [one.name for one in threading.enumerate()]
+print(*sorted(name for name in names if name in ("memories-sync", "memories-unlink")), flush=True)
+assert [] == manager.check()
+manager.cleanup()
+"""
+
+
+def test_without_any_new_mapping_nobody_waits_for_ever(tmp_path: Path) -> None:
+    """No thread can be started, or it dies at birth; afterwards all of them run."""
+    store = subprocess.Popen(
+        [sys.executable, "-c", STORE, str(tmp_path / "store")],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert store.stdin is not None
+    assert store.stdout is not None
+    assert "open\n" == store.stdout.readline()
+    tracer = Tracer(store.pid, tmp_path / "trace", "--trace=mmap", "--inject=mmap:error=ENOMEM")
+    store.stdin.write("\n")
+    store.stdin.flush()
+    assert store.stdout.readline().startswith("done")
+    assert tracer.stop(), "the fault never came"
+    store.stdin.write("\n")
+    store.stdin.flush()
+    assert "memories-sync memories-unlink\n" == store.stdout.readline()
+    assert 0 == store.wait(60)
