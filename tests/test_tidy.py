@@ -35,7 +35,7 @@ LAYERS = (
     ("config",),
     ("configuration",),
     ("codecs", "devices", "backends", "policies"),
-    ("resident",),
+    ("metadata", "resident"),
     ("parcel", "catalog", "cluster"),
     (
         "engine.expiry", "engine.keylocks", "engine.ledger", "engine.state", "engine.timeline",

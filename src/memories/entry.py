@@ -64,7 +64,7 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What the caller asked for a key; travels with every version and survives a reopen."""
 
     expires_at: float | None = None  # Seconds of the wall clock.
-    metadata: dict[str, Any] = {}  # The caller's own words; JSON-like.
+    metadata: dict[str, Any] = {}  # The caller's own words, as `metadata` packs them.
     pinned: bool = False
     min_tier: TierName | None = None  # The fastest tier the value may lie in.
     max_tier: TierName | None = None  # The slowest tier the value may lie in.

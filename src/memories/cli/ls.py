@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from memories.cli.store import json_option, opened, require_store, store_argument
-from memories.cli.words import escape, print_json
+from memories.cli.words import escape, jsonable, print_json
 from memories.clock import SystemClock
 from memories.units import format_size
 
@@ -77,17 +77,5 @@ def facts(found: Explanation) -> dict[str, Any]:
         "tier": str(found.tier),
         "size": found.size,
         "version": found.version,
-        "metadata": _jsonable(found.metadata),
+        "metadata": jsonable(found.metadata),
     }
-
-
-def _jsonable(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {str(name): _jsonable(one) for name, one in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_jsonable(one) for one in value]
-    if value is None or isinstance(value, (bool, int, str)):
-        return value
-    if isinstance(value, float) and value - value == 0:
-        return value
-    return repr(value)

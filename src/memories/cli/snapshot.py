@@ -17,7 +17,7 @@ import click
 from memories.cli.failure import FAILED, USAGE, Failure
 from memories.cli.get import check_describing, describing_option, put_out
 from memories.cli.store import json_option, opened, store_argument
-from memories.cli.words import escape, print_json, unescape
+from memories.cli.words import escape, jsonable, print_json, unescape
 from memories.errors import KeyNotFoundError
 from memories.progress import bar, counted
 from memories.units import format_size
@@ -274,13 +274,15 @@ def _summary(found: SnapshotFile) -> dict[str, Any]:
 
 
 def _described(row: Row) -> dict[str, Any]:
+    from memories.metadata import unpack
+
     return {
         "key": row.key,
         "tier": str(row.tier),
         "size": row.size,
         "version": row.version,
         "kind": row.kind,
-        "metadata": row.terms.metadata if row.terms else {},
+        "metadata": jsonable(unpack(row.terms.metadata)) if row.terms else {},
         "where": type(row.where).__name__.lower(),
     }
 

@@ -6,8 +6,11 @@ key a line and must not drive the terminal.
 
 from __future__ import annotations
 
+import datetime
+import decimal
 import json
 import sys
+import uuid
 from typing import Any
 
 import click
@@ -35,9 +38,27 @@ def unescape(text: str) -> str:
         raise click.BadParameter(f"{text!r} is no escaped key: {error.reason}") from None
 
 
+_TEXTUAL = (datetime.date, datetime.time, datetime.timedelta, decimal.Decimal, uuid.UUID)
+
+
 def print_json(document: Any) -> None:
     """Print one JSON document on one line, in ASCII."""
     click.echo(json.dumps(document, allow_nan=False, separators=(",", ":")))
+
+
+def jsonable(value: Any) -> Any:
+    """Return a word of metadata as JSON has it: what JSON does not know as its text."""
+    if isinstance(value, dict):
+        return {str(name): jsonable(one) for name, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [jsonable(one) for one in value]
+    if isinstance(value, (set, frozenset)):
+        return sorted((jsonable(one) for one in value), key=repr)
+    if value is None or type(value) in (bool, int, str):
+        return value
+    if type(value) is float and value - value == 0:
+        return value
+    return str(value) if isinstance(value, _TEXTUAL) else repr(value)
 
 
 def _escaped(character: str, encoding: str) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 from memories.core.lifecycle import Engine
 from memories.entry import Entry, Record, TierName
 from memories.events import Moved
+from memories.metadata import unpack
 from memories.units import format_size
 
 HALF_LIFE_SECONDS = 60.0  # Of heat.
@@ -24,6 +25,7 @@ class Explanation:
         idle_seconds: Since the latest read; None for a key at rest.
         heat: Its reads, counting half for every minute since the latest; 0 for a key at rest.
         durable: Whether this version survives the process.
+        metadata: What was said of it, as it was said; `Unknown` where a class is not imported.
         moves: Its latest moves, oldest first.
         next: What will move it next.
     """
@@ -80,7 +82,7 @@ def explain(engine: Engine, key: str) -> Explanation:
         heat=heat,
         durable=not lent and (not isinstance(found, Entry) or found.backed is not None),
         pinned=found.terms.pinned,
-        metadata=dict(found.terms.metadata),
+        metadata=unpack(found.terms.metadata),
         moves=engine.history.moves(key),
         next=(_LENT if lent else "") + _next_move(engine, found),
     )

@@ -6,14 +6,11 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import msgspec
-
 from memories.config import check_tier
 from memories.entry import DEFAULT_TERMS, Terms
 from memories.errors import InvalidOptionError
+from memories.metadata import pack
 from memories.rules import Rule, parse_seconds
-
-MAX_METADATA_BYTES = 65_536
 
 
 def make_terms(
@@ -44,7 +41,7 @@ def make_terms(
         raise InvalidOptionError(f"min_tier={fastest} is slower than max_tier={slowest}")
     return Terms(
         expires_at=None if ttl is None else now() + _check_ttl(ttl),
-        metadata={} if metadata is None else _check_metadata(metadata),
+        metadata={} if metadata is None else pack(metadata),
         pinned=bool(pin),
         min_tier=fastest,
         max_tier=slowest,
@@ -57,21 +54,3 @@ def _check_ttl(ttl: Any) -> float:
     if not math.isfinite(ttl) or ttl <= 0:
         raise InvalidOptionError(f"ttl={ttl!r} must be a number of seconds above 0")
     return float(ttl)
-
-
-def _check_metadata(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a private copy of `metadata`, as it will look when it is read from disk again."""
-    try:
-        encoded = msgspec.msgpack.encode(dict(metadata))
-        copy = msgspec.msgpack.decode(encoded, type=dict[str, Any])
-    except (TypeError, ValueError, OverflowError, msgspec.MsgspecError) as error:
-        raise InvalidOptionError(
-            f"metadata must map str to JSON-like values (None, bool, int, float, str, bytes, "
-            f"list, dict): {error}"
-        ) from error
-    if len(encoded) > MAX_METADATA_BYTES:
-        raise InvalidOptionError(
-            f"metadata takes {len(encoded)} bytes, at most {MAX_METADATA_BYTES} are allowed; "
-            "store larger things under a key of their own"
-        )
-    return copy

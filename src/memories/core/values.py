@@ -36,6 +36,7 @@ from memories.entry import Entry, Terms, TierName
 from memories.errors import UNREADABLE, InvalidOptionError, KeyNotFoundError, about_key
 from memories.front import EXACT_HITS, Front
 from memories.keys import check_key
+from memories.metadata import question
 from memories.parcel import Parcel
 
 
@@ -82,7 +83,8 @@ class Values(MutableMapping[str, Any]):
                 `"auto"` for the fastest with room. A value larger than the tier goes to the
                 first below that holds it.
             ttl: Seconds to live.
-            metadata: The caller's own words about it, JSON-like; `find` searches them.
+            metadata: The caller's own words about it: names with numbers, texts, dates, UUIDs,
+                enums and such, and lists, tuples, sets and dicts of them; `find` searches them.
             pin: Forbid moving and evicting it.
             min_tier: The fastest tier it may lie in.
             max_tier: The slowest tier it may lie in.
@@ -288,13 +290,20 @@ class Values(MutableMapping[str, Any]):
                 yield key
 
     def find(self, **metadata: Any) -> Iterator[str]:
-        """Yield the keys whose metadata has every one of these items, in key order."""
+        """Yield the keys whose metadata has every one of these items, in key order.
+
+        Raises:
+            InvalidOptionError: one of them can be in no metadata.
+        """
+        return self._found(question(metadata))
+
+    def _found(self, answers: Callable[[Mapping[str, Any]], bool]) -> Iterator[str]:
         for key in self.scan():
             try:
                 known = self._hierarchy.find(key).terms.metadata
             except KeyNotFoundError:
                 continue  # Removed since it was listed.
-            if all(name in known and known[name] == value for name, value in metadata.items()):
+            if answers(known):
                 yield key
 
     def __getitem__(self, key: str) -> Any:
