@@ -10,6 +10,7 @@ from __future__ import annotations
 import datetime as dt
 import decimal
 import uuid
+import zoneinfo
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,7 @@ def tables() -> dict[str, Any]:
     import scipy.sparse
     import xarray
 
-    days = pandas.date_range("2020", periods=3, tz="Europe/Berlin", name="day")
+    days = pandas.date_range("2020", periods=3, tz=zoneinfo.ZoneInfo("Europe/Berlin"), name="day")
     frame = pandas.DataFrame(
         {"n": [1.5, None, 2], "s": ["a", None, "c"], "c": pandas.Categorical(list("aba"))},
         index=days,
