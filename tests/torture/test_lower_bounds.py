@@ -1,4 +1,4 @@
-"""The oldest versions that `pyproject.toml` admits really work: installed, and tested.
+"""The oldest releases that `pyproject.toml` admits really work: installed, and tested.
 
 Needs a package index. The newest are what every other run is made with; in between lies pandas 2.3,
 the last that does not copy on write.
@@ -31,9 +31,9 @@ SUITES = (
     "tests/unit/metrics",
 )
 PACKAGES = (
-    "numpy", "numcodecs", "msgspec", "xxhash", "click", "platformdirs", "pandas", "polars", "pyarrow", "xarray",
-    "scipy", "ml_dtypes", "obstore", "isal", "rich", "starlette", "uvicorn", "matplotlib",
-    "opentelemetry-api", "opentelemetry-sdk", "prometheus-client",
+    "numpy", "numcodecs", "msgspec", "xxhash", "click", "platformdirs", "pandas", "polars",
+    "pyarrow", "xarray", "scipy", "ml_dtypes", "obstore", "isal", "rich", "starlette", "uvicorn",
+    "matplotlib", "opentelemetry-api", "opentelemetry-sdk", "prometheus-client",
 )  # fmt: skip
 TOOLS = ("pytest", "pytest-timeout", "hypothesis")
 
