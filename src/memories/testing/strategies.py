@@ -121,7 +121,15 @@ def dtypes() -> st.SearchStrategy[np.dtype[Any]]:
         hnp.unicode_string_dtypes(max_len=5),
     )
     void = st.integers(1, 9).map(lambda n: np.dtype(f"V{n}"))
-    return st.one_of(flat, flat, void, hnp.array_dtypes(flat, max_size=3, allow_subarrays=True))
+    fields = hnp.array_dtypes(flat, max_size=3, allow_subarrays=True)
+    return st.one_of(flat, flat, void, fields, fields.flatmap(_selections))
+
+
+def _selections(dtype: np.dtype[Any]) -> st.SearchStrategy[np.dtype[Any]]:
+    """Return a strategy for what selecting some of the fields, in any order, makes of a dtype."""
+    names = dtype.names or ()
+    chosen = st.lists(st.sampled_from(names), min_size=1, max_size=len(names), unique=True)
+    return chosen.map(lambda names: dtype[names])
 
 
 def numpy_scalars() -> st.SearchStrategy[Any]:
