@@ -126,12 +126,13 @@ def test_a_key_that_went_while_its_prefix_was_deleted_is_not_counted(
     """Two who clear up at once must not fail for meeting each other."""
     for number in range(5):
         manager.store(f"p/{number}", number, "cold")
-    scan = manager.scan
+    catalog = manager._hierarchy.catalog
+    listed = catalog.keys
 
-    def listed(prefix: str = "") -> Iterator[str]:
-        keys = list(scan(prefix))
+    def overtaken(prefix: str = "") -> Iterator[str]:
+        keys = list(listed(prefix))
         manager.delete("p/3")
         return iter(keys)
 
-    monkeypatch.setattr(manager, "scan", listed)
+    monkeypatch.setattr(catalog, "keys", overtaken)
     assert 4 == manager.delete_prefix("p/")

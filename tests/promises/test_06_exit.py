@@ -93,6 +93,22 @@ main()
     assert ["a"] == kept(tmp_path)
 
 
+def test_a_store_that_was_forgotten_opens_again_at_once(tmp_path: Path) -> None:
+    """A function that leaves its manager to the collector may be called twice."""
+    script = """
+import sys
+from memories import MemoryManager
+def main(number):
+    manager = MemoryManager(1, 1, 1, storage_path=sys.argv[1])
+    assert [f"k{one}" for one in range(number)] == list(manager), list(manager)
+    manager[f"k{number}"] = bytes(3_000_000)
+for number in range(5):
+    main(number)
+"""
+    assert QUIET == run(script, tmp_path)
+    assert 5 == len(kept(tmp_path))
+
+
 def test_whoever_listens_is_told_that_cleanup_was_missing(tmp_path: Path) -> None:
     """One warning for each manager with a name, at the exit or when it becomes garbage."""
     flags = ("-W", "always::ResourceWarning")

@@ -18,6 +18,7 @@ from memories.codecs import compressors
 from memories.codecs.opened import open_frame
 from memories.codecs.trust import Keyring
 from memories.config import Settings
+from memories.core.ending import await_free
 from memories.core.lifecycle import Engine
 from memories.devices import Device, find_device
 from memories.engine.device_medium import DeviceMedium
@@ -215,6 +216,8 @@ class _Assembly:
 
     def _directory(self) -> Path:
         if self.settings.storage_path is not None:
+            if not self.settings.read_only:
+                await_free(self.settings.storage_path)  # Of a manager that was just forgotten.
             return self.settings.storage_path
         private = private_directory()
         self.remove_private = private.remove

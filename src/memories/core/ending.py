@@ -16,6 +16,7 @@ import threading
 import warnings
 import weakref
 from collections.abc import Sequence
+from pathlib import Path
 from queue import SimpleQueue
 from typing import Protocol
 
@@ -34,6 +35,10 @@ class Mortal(Protocol):
     @property
     def title(self) -> str:
         """What it is, in words."""
+
+    @property
+    def directory(self) -> Path | None:
+        """The directory that it locks until it has ended."""
 
     @property
     def stage(self) -> str:
@@ -123,6 +128,11 @@ class Ending:
             logger.warning("%s did not end well: %s", mortal.title, error)
         self._ended.set()
 
+    def frees(self, directory: Path) -> None:
+        """Wait for the end if it is under way, and `directory` is free then."""
+        if self._asked and self._mortal.directory == directory:
+            self._ended.wait(END_SECONDS)
+
     def wait_written(self, until: float) -> None:
         """Wait until what is to stay is written."""
         if self._seconds and not self._written.wait(max(0.0, until - _monotonic())):
@@ -208,6 +218,12 @@ _TOO_LONG = "writing them takes longer than exit_flush_seconds"
 _monotonic = SystemClock().monotonic
 _alive = _Alive()
 _attendant = _Attendant()
+
+
+def await_free(directory: Path) -> None:
+    """Wait until those managers of a directory have ended that are garbage, each for a while."""
+    for ending in list(_alive):
+        ending.frees(directory)
 
 
 def _end_all() -> None:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from memories.analytics import plot
@@ -354,6 +355,11 @@ class Engine:
         """Return what this is, in words."""
         where = self.settings.storage_path
         return "a manager without storage_path" if where is None else f"the store in {where}"
+
+    @property
+    def directory(self) -> Path | None:
+        """Return the directory that is locked while this is open."""
+        return None if self.settings.read_only else self.settings.storage_path
 
     @property
     def stage(self) -> str:

@@ -27,29 +27,25 @@ class Reserve:
         wanted = min(self._most, max(self._least, log_bytes // LOG_SHARE))
         if self.bytes >= wanted // 2 or free < PLENTY * wanted:
             return
-        self._give()
+        self.drop()
         descriptor = self._files.create(self._path)
         try:
             self._files.allocate(descriptor, wanted)
             self.bytes = wanted
         except BaseException:
-            self._give()
+            self.drop()
             raise
         finally:
             self._files.close(descriptor)
-
-    def drop(self) -> None:
-        """Give the reserve up: there is nothing that could be removed."""
-        self._files.unlink(self._path)
-        self.bytes = 0
 
     def give(self, error: OSError) -> bool:
         """Give the reserve up if `error` says that the disk is full; whether it was there."""
         if error.errno not in NO_SPACE or not self.bytes:
             return False
-        self._give()
+        self.drop()
         return True
 
-    def _give(self) -> None:
+    def drop(self) -> None:
+        """Give the reserve up: it is replaced, or there is nothing that could be removed."""
         self._files.unlink(self._path)
         self.bytes = 0
