@@ -290,7 +290,8 @@ class Soak:
         )
 
     def do_check(self) -> None:
-        assert [] == self.manager.check(repair=self.random.random() < 0.3)
+        problems = self.manager.check(repair=self.random.random() < 0.3)
+        assert not problems, problems
 
     def do_read_beside(self) -> None:
         self.manager.flush()

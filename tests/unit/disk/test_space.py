@@ -176,3 +176,28 @@ def test_the_account_after_a_crash_is_that_of_the_log(tmp_path: Path) -> None:
         counted = {number: stats.live for number, stats in writer.ledger.segments.items()}
         assert counted == account
         assert 26 * 768 <= sum(account.values())
+
+
+def test_a_merge_that_was_overtaken_is_dropped(tmp_path: Path) -> None:
+    """A repair built the index again while upkeep merged its runs, which then knew no way out."""
+    with DiskBackend(tmp_path / "s") as backend:
+        for version in range(1, 101):
+            backend.write(record_for(f"k{version}", version), frame_for(b"x" * version))
+            writer = backend._writer
+            assert writer is not None
+            if version % 50 == 0:
+                writer.checkpoint()
+        group, overtaken = writer.index.runs, list[bool]()
+        assert 2 == len(group)
+
+        def overtake() -> None:
+            if not overtaken:
+                overtaken.append(True)
+                writer.rebuild()
+
+        compact._merge(writer, group, overtake, last=True)
+        assert overtaken
+        assert 100 == sum(1 for _ in backend.scan())
+        writer.checkpoint()
+        compact.merge_runs(writer, lambda: None, quiet=True)
+        assert [] == backend.check()

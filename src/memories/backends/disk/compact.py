@@ -117,7 +117,7 @@ def shrink(writer: Writer, before: int) -> None:
     """
     if writer.graves.pins or writer.ledger.dead - before < SHRINK_BYTES:
         return
-    with writer.tidying:
+    with writer.merging, writer.tidying:
         writer.checkpoint(seal=True)
         while _empty_one(writer, _at_once, mostly_dead=True):
             pass
@@ -384,6 +384,10 @@ def _merge(writer: Writer, group: tuple[Run, ...], pace: Pace, *, last: bool) ->
     count = write_run(path, writer.files, number, rows, pace)
     new = (Run(path, writer.files, mmap=writer.mmap),) if count else ()
     with writer.tidying:
+        if any(run not in writer.index.runs for run in group):
+            # The index was built again meanwhile, from the log.
+            writer.files.unlink(path)
+            return
         assert writer.saved is not None
         at = writer.index.runs.index(group[0])
         runs = (*writer.index.runs[:at], *new, *writer.index.runs[at + len(group) :])
