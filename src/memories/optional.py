@@ -35,8 +35,10 @@ def load(module: str, missing: str) -> ModuleType:
     """
     try:
         return importlib.import_module(module)
-    except ImportError as error:
-        if is_missing(error, module):
+    except MemoryError:
+        raise
+    except Exception as error:  # A `SystemError`, say, where an extension found no memory.
+        if isinstance(error, ImportError) and is_missing(error, module):
             raise MissingPackageError(missing) from error
         raise BrokenPackageError(
             f"{module} is installed and cannot be imported: {error}. If memory was short, try "

@@ -114,6 +114,16 @@ def test_the_warning_points_at_the_line_that_stores(tmp_path: Path) -> None:
     assert "# Here." in warned
 
 
+def test_every_class_of_one_value_is_named(tmp_path: Path) -> None:
+    """Whoever moves one class to a module should not be told of the next one afterwards."""
+    both = (
+        "class Other: pass\nmanager = opened()\nplain = Plain()\nplain.other = [Other(), Other()]"
+    )
+    more = "\nmanager.store('k', plain)\nmanager.cleanup()"
+    _, warned = run(OPEN + CLASSES + both + more, tmp_path / "store", directory=tmp_path)
+    assert " needs Other, Plain of the script" in warned
+
+
 def test_a_class_that_changed_is_no_damage_either(make: Make) -> None:
     """The bytes are as they were signed; it is the code that differs."""
     manager = make()

@@ -85,6 +85,8 @@ class _Reducers(dict[type, Callable[[Any], Any]]):
             else:
                 _require_makeable(kind)
                 found = _plainly
+            if homeless.of_script(kind):
+                homeless.note([kind.__qualname__])
         self[kind] = found
         return found
 

@@ -39,6 +39,8 @@ def test_what_is_not_there_is_not_installed(name: str) -> None:
         "import odd_package_needs_this",
         "from odd_package import nothing",
         "raise ModuleNotFoundError('nameless')",
+        "raise SystemError('error return without exception set')",
+        "raise RuntimeError('no driver')",
     ],
 )
 def test_what_fails_otherwise_is_not_called_missing(folder: Path, code: str) -> None:
@@ -53,7 +55,7 @@ def test_what_fails_otherwise_is_not_called_missing(folder: Path, code: str) -> 
     ):
         with pytest.raises(BrokenPackageError, match=r"odd_package\.part is installed") as caught:
             call()
-        assert isinstance(caught.value.__cause__, ImportError)
+        assert caught.value.__cause__ is not None
     (folder / "odd_package" / "part.py").write_text("ready = True  # There is memory again.")
     importlib.invalidate_caches()
     assert require("odd_package.part", extra="all").ready
