@@ -180,19 +180,17 @@ manager.cleanup()
 
 def test_without_any_new_mapping_nobody_waits_for_ever(tmp_path: Path) -> None:
     """No thread can be started, or it dies at birth; afterwards all of them run."""
-    store = subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, "-c", STORE, str(tmp_path / "store")],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    assert store.stdin is not None
-    assert store.stdout is not None
-    assert "open\n" == store.stdout.readline()
-    tracer = Tracer(store.pid, tmp_path / "trace", "--trace=mmap", "--inject=mmap:error=ENOMEM")
-    store.stdin.write("\n")
-    store.stdin.flush()
-    assert store.stdout.readline().startswith("done")
-    assert tracer.stop(), "the fault never came"
-    store.stdin.write("\n")
-    store.stdin.flush()
-    assert "memories-sync memories-unlink\n" == store.stdout.readline()
-    assert 0 == store.wait(60)
+    ) as store:  # fmt: skip
+        assert store.stdin is not None
+        assert store.stdout is not None
+        assert "open\n" == store.stdout.readline()
+        tracer = Tracer(store.pid, tmp_path / "trace", "--trace=mmap", "--inject=mmap:error=ENOMEM")
+        store.stdin.write("\n")
+        store.stdin.flush()
+        assert store.stdout.readline().startswith("done")
+        assert tracer.stop(), "the fault never came"
+        rest, _ = store.communicate("\n", timeout=60)
+    assert ("memories-sync memories-unlink\n", 0) == (rest, store.returncode)
