@@ -23,7 +23,7 @@ from memories.cluster.node import Node
 pytestmark = pytest.mark.server
 
 ABSENT = "<absent>"
-SAMPLE = 29  # In `make test` every so many lines.
+SAMPLE = 31  # In `make test` every so many lines, and fewer of the slower calls of a Cluster.
 LARGE = 5_000_000  # In two chunks.
 
 
@@ -39,6 +39,7 @@ class Bench:
 
     def __init__(self, manager: DistributedMemoryManager, other: DistributedMemoryManager) -> None:
         self.manager, self.other = manager, other
+        self.sample = SAMPLE if hasattr(manager._service, "members") else 4 * SAMPLE
         self.held: dict[str, Any] = {}
         self.number = 0
         for number in range(3):
@@ -227,7 +228,7 @@ def interrupt(bench: Bench, make: Callable[[Bench], Case], error: Any, *, every:
 @pytest.mark.parametrize("make", CASES)
 def test_an_interrupt_at_some_lines(bench: Bench, make: Callable[[Bench], Case]) -> None:
     """The call is done or not done, no connection is half read, and nothing is left behind."""
-    assert interrupt(bench, make, KeyboardInterrupt, every=SAMPLE)
+    assert interrupt(bench, make, KeyboardInterrupt, every=bench.sample)
 
 
 @pytest.mark.torture
@@ -238,3 +239,36 @@ def test_an_interrupt_at_every_line(
 ) -> None:
     """The same at all of them, and for what else may end a call anywhere."""
     assert interrupt(bench, make, error, every=1)
+
+
+@pytest.mark.parametrize("chore", ["keeper", "tracker"])
+@pytest.mark.parametrize(
+    "every", [0, pytest.param(1, marks=pytest.mark.torture)], ids=["some lines", "every line"]
+)
+def test_what_looks_after_the_nodes_fails_at_any_line(bench: Bench, chore: str, every: int) -> None:
+    """The next turn makes it good: nodes are probed, and writes of others are heard of."""
+    service: Any = bench.manager._service
+    tracker = service._tracker
+    service._keeper.stop()
+    tracker._thread.stop()
+    bench.threads = bench.others()
+    work = service.tend if chore == "keeper" else tracker._listen
+    interrupter = Interrupter(MemoryError)
+    interrupter.run(work)
+    for line in places(interrupter.trail)[:: every or 2 * bench.sample]:
+        service._looked_at = 0.0  # So that it looks at all there is.
+        for ear in list(tracker._ears.values())[:1]:
+            ear.connection.close()  # So that it connects again, too.
+        interrupter.run(work, line)
+        bench.number += 1
+        bench.other.store_distributed("bystander0", bench.number)
+        bench.held["bystander0"] = bench.number
+        work()
+        try:
+            tracker._listen()
+            tracker._listen()
+            bench.check()
+            assert {node.name for node in service.nodes()} == set(tracker._ears)
+        except BaseException as fault:
+            fault.add_note(f"after line {line} of {chore}: {interrupter.struck}")
+            raise
