@@ -148,6 +148,12 @@ def check_compression(value: Mapping[str, str] | None) -> dict[TierName, str]:
     return names
 
 
+def _is_reader_of_archive(options: Mapping[str, Any]) -> bool:
+    """Return whether there is an archive to read and nothing else: no more need be said then."""
+    alone = options["read_only"] is True and options["storage_path"] is None
+    return alone and options["glacier_url"] is not None
+
+
 def make_settings(
     hot_memory_size: float | str,
     warm_memory_size: float | str,
@@ -166,7 +172,8 @@ def make_settings(
             TierName.WARM: parse_size(warm_memory_size, name="warm_memory_size"),
             TierName.COLD: parse_size(cold_memory_size, name="cold_memory_size"),
         },
-        glacier_enabled=check_flag("glacier_memory_enabled", glacier_memory_enabled),
+        glacier_enabled=check_flag("glacier_memory_enabled", glacier_memory_enabled)
+        or _is_reader_of_archive(options),
         storage_path=check_path(options["storage_path"]),
         glacier_url=check_url(options["glacier_url"]),
         storage_options=dict(check_mapping("storage_options", options["storage_options"])),

@@ -301,6 +301,16 @@ def test_a_reader_of_nothing_is_told_so(tmp_path: Path) -> None:
         MemoryManager(glacier_memory_enabled=True, read_only=True)
 
 
+def test_a_reader_needs_no_word_but_the_url(tmp_path: Path) -> None:
+    """What else could it mean."""
+    url = str(tmp_path / "bucket")
+    with MemoryManager(1, 1, 1, True, storage_path=tmp_path / "s", glacier_url=url) as writer:
+        writer.store("k", LARGE, "glacier")
+        writer.flush()
+        with MemoryManager(glacier_url=url, read_only=True) as reader:
+            assert np.array_equal(LARGE, reader.retrieve("k"))
+
+
 def test_a_directory_that_is_not_mounted_is_away_and_not_empty(tmp_path: Path) -> None:
     """An archive on a share that is not there looks like one whose every object was deleted."""
     share, away = tmp_path / "share", tmp_path / "away"

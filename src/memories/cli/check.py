@@ -74,8 +74,10 @@ def check(
             key = "-" if problem.key is None else escape(problem.key)
             remedy = f"\t{escape(problem.remedy)}" if repair and problem.remedy else ""
             click.echo(f"{key}\t{escape(problem.what)}{remedy}")
-        rest = "" if len(damage) == len(problems) else "; not everything was looked at"
-        click.echo(f"{keys:,} keys, {len(damage):,} problems{rest}", err=True)
+        count = f"{len(damage):,} problems"
+        if len(damage) < len(problems):
+            count = f"{count if damage else 'no problem'} in what was looked at, not all was"
+        click.echo(f"{keys:,} keys, {count}", err=True)
     if any(not problem.repaired for problem in damage):
         context.exit(DAMAGED)
     context.exit(UNAVAILABLE if len(damage) < len(problems) else 0)
