@@ -82,3 +82,29 @@ def test_effective_capacity_is_what_the_machine_has() -> None:
         tiers = manager.stats().tiers
         assert tiers["hot"].effective_bytes < 10**15  # type: ignore[index]
         assert tiers["hot"].configured_bytes == 10**15  # type: ignore[index]
+
+
+@pytest.mark.parametrize("way", ["store", "flush"])
+def test_a_refused_value_is_let_go_of(make: Make, way: str) -> None:
+    """The error and a frame that it came from held each other, and the value, for long."""
+    manager = make("3 MB", "1 MB", "2 MB", glacier_memory_enabled=False)
+    manager.store("kept", np.random.default_rng(0).random(300_000), "hot", pin=True)
+
+    def refused() -> bool:
+        try:
+            if way == "store":
+                manager.store("large", np.random.default_rng(1).random(120_000), max_tier="hot")
+            else:
+                manager.flush()
+        except TierFullError:
+            return True
+        return False
+
+    gc.collect()
+    gc.disable()
+    try:
+        assert refused()
+        assert [] == [one for one in gc.get_objects() if isinstance(one, TierFullError)]
+    finally:
+        gc.enable()
+    manager.cleanup(flush=False)

@@ -262,8 +262,11 @@ class Engine:
         """
         self.hierarchy.require_writable()
         failures = _failures(self.hierarchy.flush, *(backend.sync for backend in self.backends))
-        if failures:
-            raise as_one(failures)
+        try:
+            if failures:
+                raise as_one(failures)
+        finally:
+            del failures  # See `_failures`.
 
     def clear(self, *, purge: bool) -> None:
         """Remove every key, and with `purge` unlink what is archived at once."""
@@ -478,7 +481,10 @@ def _failures(*steps: Callable[[], object]) -> list[Exception]:
             step()
         except Exception as error:
             failures.append(error)
-    return failures
+    try:
+        return failures
+    finally:
+        del failures  # This frame and the errors would keep each other, and values, for long.
 
 
 def _for_want_of_room(error: Exception) -> bool:

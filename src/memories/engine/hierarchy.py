@@ -288,8 +288,11 @@ class Hierarchy:
                 failed[entry.key] = error
             except Exception as error:
                 failed[entry.key] = error
-        if failed:
-            raise _not_written(failed)
+        try:
+            if failed:
+                raise _not_written(failed)
+        finally:
+            failed, full = {}, None  # They and this frame would keep each other, and the values.
 
     def back(self, key: str) -> None:
         """Give the volatile version of `key`, if there is one, a durable copy.
@@ -418,13 +421,16 @@ class Hierarchy:
     def _put_first(self, order: Order, targets: Iterable[Tier]) -> Entry | Record:
         """Put into the first of `targets` that makes room: rather down than nowhere."""
         full = None
-        for target in targets:
-            try:
-                return self._put_into(order, target)
-            except TierFullError as error:
-                full = error
-        assert full is not None, "there is a target, or `candidates` has raised"
-        raise full
+        try:
+            for target in targets:
+                try:
+                    return self._put_into(order, target)
+                except TierFullError as error:
+                    full = error
+            assert full is not None, "there is a target, or `candidates` has raised"
+            raise full
+        finally:
+            full = None  # An error and a frame that hold each other would keep the value as well.
 
     def _put_into(self, order: Order, target: Tier) -> Entry | Record:
         if target.name.durable:
