@@ -160,6 +160,24 @@ def test_what_a_slow_disk_cannot_take_in_time_is_named(tmp_path: Path, pause: fl
     assert len(here) < 22
 
 
+def test_what_is_stored_during_the_end_is_named(tmp_path: Path) -> None:
+    """A thread that never stops storing cannot be kept up with; what was there before is kept."""
+    forever = """
+import threading
+def store():
+    for number in range(10**9):
+        manager[f"late {number}"] = number
+threading.Thread(target=store, daemon=True).start()
+time.sleep(0.1)
+"""
+    status, out, err = run(START + forever, tmp_path)
+    lines = [line for line in err.splitlines() if line.startswith("memories: ")]
+    assert (0, "") == (status, out)
+    assert all("were stored while it was ending" in line for line in lines)
+    assert len(lines) <= 1
+    assert {"a", "b", "cold", "late 0"} <= set(kept(tmp_path))
+
+
 def test_what_does_not_fit_is_named(tmp_path: Path) -> None:
     """A full disk loses nothing silently, and what fits is there."""
     script = """

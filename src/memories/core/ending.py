@@ -115,9 +115,11 @@ class Ending:
         """Write what is to stay, then end."""
         mortal = self._mortal
         if self._seconds:
-            reason = _TOO_LONG
+            until = _monotonic() + self._seconds
             try:
                 mortal.write_down(self._seconds)
+                late = "they were stored while it was ending"
+                reason = late if _monotonic() < until else _TOO_LONG
             except Exception as error:
                 reason = str(error)
             self._name_unwritten(reason)
