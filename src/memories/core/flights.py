@@ -96,11 +96,11 @@ class Flight:
         if mine or not _begin_to_wait(passenger, self):
             return None
         try:
-            while True:
-                try:
-                    return future.result(LOOK_SECONDS)
-                except TimeoutError:  # Of the wait: the future itself never raises.
-                    self._look()
+            landed = threading.Event()
+            future.add_done_callback(lambda _: landed.set())
+            while not landed.wait(LOOK_SECONDS):
+                self._look()
+            return future.result()
         finally:
             _end_wait(passenger, self)
 

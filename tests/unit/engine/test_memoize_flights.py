@@ -10,6 +10,7 @@ import inspect
 import linecache
 import math
 import random
+import signal
 import sys
 import threading
 import time
@@ -156,6 +157,32 @@ def test_an_interrupted_thread_takes_nobody_with_it(
     assert 2 == len(pilots)
     lists = [item for item in found if item == [1]]
     assert 5 == len(lists) == len(set(map(id, lists)))
+
+
+def test_an_alarm_reaches_the_one_who_waits(manager: MemoryManager) -> None:
+    """A caller's own time-out ends his wait, and nobody else's."""
+
+    @manager.cache
+    def slow(x: int) -> int:
+        time.sleep(1)
+        return x
+
+    def ring(number: int, frame: FrameType | None) -> None:
+        raise TimeoutError("the caller's own")
+
+    with ThreadPoolExecutor(2) as pool:
+        others = [pool.submit(slow, 1) for _ in range(2)]
+        soon(lambda: memo_of(slow).flights._flights)
+        before = signal.signal(signal.SIGALRM, ring)
+        signal.setitimer(signal.ITIMER_REAL, 0.1)
+        try:
+            with pytest.raises(TimeoutError, match="own"):
+                slow(1)
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
+        assert [1, 1] == [other.result(LIMIT) for other in others]
+    assert 1 == slow.cache_info().misses
 
 
 def test_an_error_of_the_function_reaches_all_who_wait(manager: MemoryManager) -> None:
