@@ -12,12 +12,13 @@ import os
 import sys
 import threading
 import weakref
-from concurrent.futures import Future
+from collections.abc import Callable
 from contextvars import ContextVar
 from enum import Enum
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from memories.locks import new_reentrant_lock
+from memories.periodic import Bell
 
 if TYPE_CHECKING:
     import asyncio
@@ -41,24 +42,39 @@ class Outcome(NamedTuple):
 
 
 LEFT = Outcome(How.LEFT)
-_LANDED: Future[Outcome] = Future()
-_LANDED.set_result(LEFT)
 _innermost: ContextVar[Flight | None] = ContextVar("memories_flight", default=None)
 _waits = new_reentrant_lock()  # Guards what flights wait for, across all functions.
+
+
+class Seat:
+    """One who waits for a flight, and what he is told."""
+
+    __slots__ = ("_ring", "outcome")
+
+    def __init__(self, ring: Callable[[], Any]) -> None:
+        self.outcome = LEFT
+        self._ring = ring
+
+    def tell(self, outcome: Outcome) -> None:
+        """Wake him up with how the flight ended."""
+        self.outcome = outcome
+        self._ring()
 
 
 class Flight:
     """One computation under way, or about to be; made in the frame of the call that computes."""
 
     __slots__ = (
-        "__weakref__", "_frame", "_future", "_loop", "_pid", "_task", "_thread", "outer",
-        "waits_for",
+        "__weakref__", "_frame", "_loop", "_outcome", "_pid", "_seats", "_task", "_thread",
+        "landed", "outer", "waits_for",
     )  # fmt: skip
 
     def __init__(self, task: asyncio.Task[Any] | None = None) -> None:
         self.outer = _innermost.get()  # The flight during which this one was begun.
         self.waits_for: list[Flight] = []  # For which somebody aboard waits.
-        self._future: Future[Outcome] = Future()
+        self.landed = False
+        self._outcome = LEFT
+        self._seats: list[Seat] = []
         self._task = None if task is None else weakref.ref(task)
         self._loop = None if task is None else task.get_loop()
         self._frame = id(sys._getframe(1))
@@ -80,27 +96,29 @@ class Flight:
         _innermost.set(self)
 
     def land(self, outcome: Outcome) -> None:
-        """Tell everybody how it ended; only the first to say so is heard."""
+        """Tell everybody how it ended; only the first to say so is heard. Idempotent."""
         if _innermost.get() is self:
             _innermost.set(self.outer)
         with _waits:
-            if not self._future.done():
-                self._future.set_result(outcome)
-            self._future = _LANDED  # An error leads to the frame that holds the flight.
+            if not self.landed:
+                self.landed, self._outcome = True, outcome
+            while self._seats:  # An interrupt may have come in between.
+                self._seats[-1].tell(self._outcome)
+                self._seats.pop()
+            self._outcome = LEFT  # An error leads to the frame that holds the flight.
 
     def wait(self, passenger: Flight) -> Outcome | None:
         """Return how the flight ended; None where `passenger` must not wait for it."""
-        future = self._future
         # What the same thread computes does not go on while it waits, in a signal handler say.
         mine = self._task is None and self._thread is threading.current_thread()
         if mine or not _begin_to_wait(passenger, self):
             return None
         try:
-            landed = threading.Event()
-            future.add_done_callback(lambda _: landed.set())
-            while not landed.wait(LOOK_SECONDS):
+            bell = Bell()
+            seat = self._take_seat(bell.set)
+            while not bell.wait(LOOK_SECONDS):
                 self._look()
-            return future.result()
+            return seat.outcome
         finally:
             _end_wait(passenger, self)
 
@@ -108,19 +126,37 @@ class Flight:
         """Do the same for a task of any event loop."""
         import asyncio
 
-        future = self._future
         if not _begin_to_wait(passenger, self):
             return None
         try:
-            landed = asyncio.wrap_future(future)
-            while True:
-                # Unlike `wait_for` it leaves the future alone when this task is cancelled.
-                done, _ = await asyncio.wait({landed}, timeout=LOOK_SECONDS)
-                if done:
-                    return landed.result()
+            loop = asyncio.get_running_loop()
+            told: asyncio.Future[None] = loop.create_future()
+
+            def wake() -> None:
+                if not told.done():
+                    told.set_result(None)
+
+            def ring() -> None:
+                try:
+                    loop.call_soon_threadsafe(wake)
+                except RuntimeError:  # The loop has been closed: he waits no longer.
+                    return
+
+            seat = self._take_seat(ring)
+            # Unlike `wait_for` it leaves the future alone when this task is cancelled.
+            while not (await asyncio.wait({told}, timeout=LOOK_SECONDS))[0]:
                 self._look()
+            return seat.outcome
         finally:
             _end_wait(passenger, self)
+
+    def _take_seat(self, ring: Callable[[], Any]) -> Seat:
+        seat = Seat(ring)
+        with _waits:
+            self._seats.append(seat)
+        if self.landed:  # Just now, perhaps before it was known who waits.
+            self.land(LEFT)
+        return seat
 
     def _look(self) -> None:
         if not self.is_alive():
@@ -148,7 +184,7 @@ class Flights:
         """Make `flight` the one of `key`; or return the one that is under way already."""
         with self._lock:
             other = self._flights.get(key)
-            if other is None or other._future.done() or not other.is_alive():
+            if other is None or other.landed or not other.is_alive():
                 self._flights[key] = flight
                 return None
             return other
