@@ -1,6 +1,6 @@
 """Sizes up to 3 GB, in steps of three, through every tier, move, snapshot and node.
 
-Takes 10 GB of RAM and 25 GB of disk at the largest; TORTURE_LARGEST_BYTES makes it smaller.
+Takes 18 GB of RAM and 25 GB of disk at the largest; TORTURE_LARGEST_BYTES makes it smaller.
 """
 
 from __future__ import annotations
