@@ -41,6 +41,7 @@ LAYERS = (
         "engine.expiry", "engine.keylocks", "engine.ledger", "engine.state", "engine.timeline",
         "engine.touches", "engine.verified",
     ),
+    ("engine.operations",),
     ("engine.fetchcosts", "engine.media", "engine.quick", "engine.victims", "engine.watch"),
     ("engine.device_medium", "engine.journal_victims"),
     ("engine.tier",),

@@ -49,6 +49,7 @@ class Catalog:
         self.backing: Counter[TierName] = Counter()  # Entries, by the tier that backs them.
         self._internal = 0  # Entries that are no caller's.
         self.deadlines = Deadlines(self._ends)  # Of entries.
+        self._torn = False  # Whether something ended a change in the middle.
         self._lock = new_lock()
 
     def next_version(self) -> int:
@@ -73,49 +74,51 @@ class Catalog:
     def put(self, entry: Entry) -> None:
         """Let `entry` stand for its key."""
         with self._lock:
-            self._swap(entry.key, entry)
+            self._change(lambda: self._swap(entry.key, entry))
 
     def drop(self, entry: Entry) -> None:
         """Let no entry stand for the key of `entry`; its record, if it has one, surfaces."""
         with self._lock:
-            self._swap(entry.key, None)
+            self._change(lambda: self._swap(entry.key, None))
 
     def bring_forward(self, entry: Entry) -> None:
-        """Answer the next reads of `entry` from the front, unless it was replaced meanwhile.
-
-        A reader waits for nobody: while the lock is taken, the next read tries again.
-        """
-        if self._lock.acquire(blocking=False):
-            try:
-                if self.entries.get(entry.key) is entry:
-                    self.front.bring(entry, self.entries)
-            finally:
-                self._lock.release()
+        """Answer the next reads of `entry` from the front, unless it was replaced meanwhile."""
+        with self._lock:
+            if self.entries.get(entry.key) is entry:
+                self._change(lambda: self.front.bring(entry, self.entries))
 
     def hide_from_front(self, hidden: Callable[[str], bool] | None) -> None:
         """Mark every read of the keys for which `hidden` is true, from now on; None for no key."""
         with self._lock:
             self.front.hidden = hidden
-            self.front.settle(self.entries)
+            self._change(lambda: self.front.settle(self.entries))
 
     def credit(self) -> None:
         """Bring the marks of entries up to date that were read at the front."""
         with self._lock:
-            self.front.credit(self.entries)
+            self._change(lambda: self.front.credit(self.entries))
 
     def settle(self) -> None:
         """Do the same and empty the front."""
         with self._lock:
-            self.front.settle(self.entries)
+            self._change(lambda: self.front.settle(self.entries))
 
     def back(self, record: Record) -> None:
         """Learn where the backing copy of a version lies, if an entry stands for it."""
         with self._lock:
             entry = self.entries.get(record.key)
             if entry is not None and entry.version == record.version:
-                self._count(entry, -1)
-                entry.backed = record.tier
-                self._count(entry, 1)
+                self._change(lambda: self._set_backed(entry, record.tier))
+
+    def lost_backing(self, entry: Entry) -> None:
+        """Learn that no durable tier holds a copy of an entry's version."""
+        with self._lock:
+            self._change(lambda: self._set_backed(entry, None))
+
+    def recount(self) -> None:
+        """Count the entries anew and empty the front."""
+        with self._lock:
+            self._recount()
 
     def keys(self, prefix: str = "") -> Iterator[str]:
         """Yield the keys that start with `prefix`, in the order of their UTF-8 bytes."""
@@ -156,14 +159,42 @@ class Catalog:
         """Let no entry stand for any key, and return those that did."""
         with self._lock:
             entries = list(self.entries.values())
-            self.front.settle(self.entries)
+            self._change(lambda: self.front.settle(self.entries))
             self.entries.clear()
-            self.counts.clear()
-            self.rules.clear()
-            self.backing.clear()
-            self.deadlines.restart(lambda: ())
-            self._internal = 0
+            self._recount()
             return entries
+
+    def _change(self, steps: Callable[[], None]) -> None:
+        """Do `steps`, after which counts and front follow from the entries again in any case."""
+        if self._torn:
+            self._recount()
+        try:
+            steps()
+        except BaseException:
+            self._torn = True
+            self._recount()
+            raise
+
+    def _recount(self) -> None:
+        self.front.forget()
+        self.counts.clear()
+        self.rules.clear()
+        self.backing.clear()
+        self._internal = 0
+        self.deadlines.restart(self._deadlines)
+        for entry in self.entries.values():
+            self._count(entry, 1)
+        self._torn = False
+
+    def _deadlines(self) -> Iterator[tuple[str, float]]:
+        for key, entry in self.entries.items():
+            if entry.terms.expires_at is not None:
+                yield key, entry.terms.expires_at
+
+    def _set_backed(self, entry: Entry, tier: TierName | None) -> None:
+        self._count(entry, -1)
+        entry.backed = tier
+        self._count(entry, 1)
 
     def _swap(self, key: str, entry: Entry | None) -> None:
         # The front goes first: nobody may find the old value there after somebody saw the new one.

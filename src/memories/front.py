@@ -71,6 +71,11 @@ class Front:
         self.credit(entries)
         self.values.clear()
 
+    def forget(self) -> None:
+        """Empty the front, and credit nobody: something ended that in the middle."""
+        self.values.clear()
+        self._credited = int(self.hits)
+
     def credit(self, entries: Mapping[str, Entry]) -> None:
         """Mark the entries whose reads were answered here since the last time.
 

@@ -11,6 +11,8 @@ import sys
 from threading import get_ident
 from types import FrameType
 
+LOOKS = 3
+
 
 class Owner:
     """A call that is under way in some thread."""
@@ -25,11 +27,14 @@ class Owner:
     @property
     def alive(self) -> bool:
         """Return whether the call has not ended, in one way or another."""
-        if self._frame is None:
-            return False
-        here = sys._getframe(1) if self.thread == get_ident() else None
-        frame = here or sys._current_frames().get(self.thread)
-        while frame is not None:
+        # Another thread goes on while its frames are walked: a generator that stops meanwhile, and
+        # leads nowhere then, is no proof that the call has ended. Two more looks are.
+        return any(self._is_on_stack() for _ in range(LOOKS))
+
+    def _is_on_stack(self) -> bool:
+        mine = self.thread == get_ident()
+        frame = sys._getframe(1) if mine else sys._current_frames().get(self.thread)
+        while frame is not None and self._frame is not None:
             if frame is self._frame:
                 return True
             frame = frame.f_back

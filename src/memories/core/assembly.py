@@ -120,6 +120,7 @@ class _Assembly:
         self.media: dict[TierName, str] = {}
         self.tiers: dict[TierName, Tier] = {}
         self.backends: list[Backend] = []
+        self.catalog: Catalog | None = None
         self.remove_private: Callable[[], None] | None = None
         self.purge_archive: Callable[[int], None] | None = None
         self.archive: Archive | None = None
@@ -157,9 +158,14 @@ class _Assembly:
         events.subscribe_reads(statistics.count_reads)
         events.subscribe_reads(self.watch.observe_reads)
         events.subscribe_reads(self.costs.observe_reads)
+        catalog = self.catalog = Catalog(
+            journal,
+            max(backend.last_version() for backend in self.backends),
+            Rules(settings.rules),
+        )
         hierarchy = Hierarchy(
             self.tiers,
-            Catalog(journal, self._latest_version(), Rules(settings.rules)),
+            catalog,
             clock=self.clock,
             expiry=self.expiry,
             events=events,
@@ -246,7 +252,9 @@ class _Assembly:
         capacity = self.settings.capacities[name]
         ledger = Ledger(capacity, monotonic=self.clock.monotonic, **account)
         counter = HitCounter()
-        victims = PolicyVictims(self._policy(name, capacity), self._may_leave)
+        victims = PolicyVictims(
+            partial(self._policy, name, capacity), self._may_leave, partial(self._entries, name)
+        )
         watch = self.watch
         made = medium(
             name,
@@ -263,6 +271,10 @@ class _Assembly:
         if policies.takes(policy, "cost"):
             return policies.make(policy, capacity, cost=self.costs.below(name))
         return policies.make(policy, capacity)
+
+    def _entries(self, name: TierName) -> list[Entry]:
+        assert self.catalog is not None, "nothing is stored before it is there"
+        return [entry for entry in list(self.catalog.entries.values()) if entry.tier is name]
 
     def _add_cold(self, journal: DiskBackend) -> None:
         ledger = BackendLedger(

@@ -33,7 +33,6 @@ from memories.core.reading import Wish
 from memories.core.recording import Recording
 from memories.devices import Device
 from memories.engine.hierarchy import Hierarchy
-from memories.engine.keylocks import KeyLocks
 from memories.engine.state import State
 from memories.engine.together import restore
 from memories.engine.watch import Watch
@@ -239,7 +238,8 @@ class Engine:
             self.homecoming.stop()
         from memories.snapshot.service import restore_snapshot
 
-        self.homecoming = restore_snapshot(self.hierarchy, path, **options)
+        run = self.hierarchy.operations.run
+        self.homecoming = run(restore_snapshot, self.hierarchy, path, **options)
 
     def snapshots_in_archive(self) -> dict[str, int]:
         """Return which snapshots refer to the archive, and to how many objects."""
@@ -408,8 +408,7 @@ class Engine:
     def after_fork(self) -> None:
         """In a forked child: read on, touch no inherited lock or thread, change nothing."""
         if self.hierarchy.state is not State.CLOSED:
-            self.hierarchy.state = State.FORKED
-            self.hierarchy.locks = KeyLocks()
+            self.hierarchy.after_fork()
             self.observatory.forget()
             self.ending.forget()
             self.closing = threading.RLock()

@@ -275,12 +275,7 @@ class Values(MutableMapping[str, Any]):
 
         `fn` gets a private writable copy. The new version stays in the tier of the old one.
         """
-        key = check_key(key)
-        with self._hierarchy.locks.hold(key):
-            found = self._hierarchy.find(key)
-            value = fn(self.retrieve(key, copy=True))
-            self._put(key, value, found.tier, found.terms)
-        return value
+        return self._hierarchy.operations.run(self._modify, check_key(key), fn)
 
     def scan(self, prefix: str = "") -> Iterator[str]:
         """Yield the keys that start with `prefix`, ordered by their UTF-8 bytes."""
@@ -364,7 +359,20 @@ class Values(MutableMapping[str, Any]):
 
     def pop(self, key: str, default: Any = MISSING) -> Any:
         """Remove `key` and return its value, atomically for this key."""
-        key = check_key(key)
+        return self._hierarchy.operations.run(self._pop, check_key(key), default)
+
+    def setdefault(self, key: str, default: Any = None) -> Any:
+        """Return the value of `key`, storing `default` first if it is absent, atomically."""
+        return self._hierarchy.operations.run(self._setdefault, check_key(key), default)
+
+    def _modify(self, key: str, fn: Callable[[Any], Any]) -> Any:
+        with self._hierarchy.locks.hold(key):
+            found = self._hierarchy.find(key)
+            value = self._hierarchy.operations.callers(fn, self.retrieve(key, copy=True))
+            self._put(key, value, found.tier, found.terms)
+        return value
+
+    def _pop(self, key: str, default: Any) -> Any:
         with self._hierarchy.locks.hold(key):
             try:
                 value = self.retrieve(key, copy=True)
@@ -378,9 +386,7 @@ class Values(MutableMapping[str, Any]):
                 pass  # Its time has come since it was read.
         return value
 
-    def setdefault(self, key: str, default: Any = None) -> Any:
-        """Return the value of `key`, storing `default` first if it is absent, atomically."""
-        key = check_key(key)
+    def _setdefault(self, key: str, default: Any) -> Any:
         with self._hierarchy.locks.hold(key):
             if not self.exists(key):
                 self.store(key, default)

@@ -80,6 +80,12 @@ class Archive:
         """End a removal that was prepared: commit it if it was journaled, or else forget it."""
         _settle(self.bucket, self._journal, key, version, "removal")
 
+    def settle(self, key: str) -> None:
+        """End what was prepared for `key` and what an interrupt kept from its end."""
+        for one in self.bucket.prepared():
+            if one.key == key:
+                _settle(self.bucket, self._journal, key, one.version, one.what)
+
     def amend(self, record: Record) -> None:
         """Journal other terms for the version of `record`, which the archive is told, too."""
         if not is_archived(record):

@@ -8,6 +8,7 @@ asked before anything is written, and by reads only off the hit path.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable
 from itertools import islice
 from typing import Any, NamedTuple
@@ -18,8 +19,9 @@ from memories.catalog import Catalog
 from memories.clock import Clock
 from memories.codecs.trust import Keyring
 from memories.engine.expiry import Expiry
-from memories.engine.keylocks import KeyLocks
+from memories.engine.ledger import BackendLedger, Ledger
 from memories.engine.mover import Mover
+from memories.engine.operations import Operations, operation
 from memories.engine.placement import candidates
 from memories.engine.quick import QuickReads
 from memories.engine.state import State, require_readable, require_writable
@@ -82,7 +84,10 @@ class Hierarchy:
         self.events = events
         self.trust = trust
         self.state = State.READ_ONLY if read_only else State.OPEN
-        self.locks = KeyLocks()
+        self.operations = Operations(
+            self._agree, self._derive, lambda: self.mover.rest(), clock.monotonic
+        )
+        self.locks = self.operations.locks
         # Raises where a key that is in no tier may yet be in an archive that nobody could read.
         self.doubt: Callable[[str], None] = lambda key: None
         self.mover = Mover(
@@ -95,6 +100,7 @@ class Hierarchy:
         self.verified = Verified()
         events.subscribe(self.verified.observe)
 
+    @operation
     def put(
         self,
         key: str,
@@ -184,6 +190,7 @@ class Hierarchy:
             raise self._absent(key, found)
         return found
 
+    @operation
     def remove(self, key: str, cause: Cause = Cause.REMOVED) -> None:
         """Make `key` absent from every tier, durably if it was durable.
 
@@ -194,6 +201,7 @@ class Hierarchy:
             self.require_writable()
             self.mover.drop(self.find(key), cause)
 
+    @operation
     def move(self, key: str, target: TierName, cause: Cause) -> Entry | Record:
         """Move `key` to `target` and return what stands for it there."""
         with self.locks.hold(key):
@@ -204,6 +212,7 @@ class Hierarchy:
             self._check_terms(found, target)
             return self.mover.relocate(found, self.tier(target), cause)
 
+    @operation
     def try_move(
         self, found: Entry | Record, target: TierName, cause: Cause, *, spare: Spare | None = None
     ) -> bool:
@@ -222,14 +231,17 @@ class Hierarchy:
             self.mover.relocate(current, self.tier(target), cause, spare=spare)
             return True
 
+    @operation
     def drain(self, name: TierName, used: int) -> None:
         """Move victims out of a tier until it holds at most `used` bytes, or nothing may leave."""
         self.mover.drain(self.tier(name), used)
 
+    @operation
     def relieve(self, name: TierName, nbytes: int) -> bool:
         """Move victims of so many bytes out of a tier, and return whether any left."""
         return self.mover.relieve(self.tier(name), nbytes)
 
+    @operation
     def expire(self, found: Entry | Record) -> None:
         """Remove `found` if its time has come and it is still current."""
         self.mover.expire(found)
@@ -247,6 +259,7 @@ class Hierarchy:
                 break  # Else some of them have gone since.
         return max(0, before - len(overdue))
 
+    @operation
     def set_terms(self, key: str, change: Callable[[Terms], Terms]) -> None:
         """Replace the terms of `key`."""
         with self.locks.hold(key):
@@ -263,6 +276,7 @@ class Hierarchy:
                 found.terms = terms
                 tier.victims.add(found, accessed=False)
 
+    @operation
     def flush(self, until: float = math.inf) -> None:
         """Give every volatile version a durable copy, until this second of the monotonic clock.
 
@@ -314,6 +328,7 @@ class Hierarchy:
         """Return the keys whose versions are only in RAM, but for those that may be dropped."""
         return [e.key for e in list(self.catalog.entries.values()) if self._should_stay(e)]
 
+    @operation
     def forget_archived(self, key: str) -> bool:
         """Let go of the archived copy of `key`, which is lost; return whether another is left.
 
@@ -334,6 +349,7 @@ class Hierarchy:
             self._back(entry)
             return True
 
+    @operation
     def clear(self) -> int:
         """Remove every key stored so far and return the version up to which that was.
 
@@ -372,6 +388,11 @@ class Hierarchy:
         known = (self.catalog.deadlines.soonest(), self.catalog.journal.soonest())
         return min((ends for ends in known if ends is not None), default=None)
 
+    def after_fork(self) -> None:
+        """Know, in a forked child, that nothing may be changed and that nobody else is here."""
+        self.state = State.FORKED
+        self.operations.forget()
+
     def tier(self, name: TierName) -> Tier:
         """Return the tier of that name.
 
@@ -403,6 +424,47 @@ class Hierarchy:
             entry = self.catalog.entries.get(key)
             if entry is not None and entry.backed is None:
                 self.mover.expire(entry)
+
+    def _agree(self, key: str) -> None:
+        """Let entry, record and archive say the same of `key`, on which a call was interrupted.
+
+        What an entry held is counted off by `_derive`.
+        """
+        catalog = self.catalog
+        with self.locks.hold(key):
+            if TierName.GLACIER in self.tiers:
+                self.mover.archive.settle(key)
+            record, entry = catalog.record(key), catalog.entries.get(key)
+            if entry is None:
+                return
+            if record is None:
+                catalog.lost_backing(entry)
+            elif record.version == entry.version:
+                catalog.back(record)
+            else:
+                # Newer, it was to replace the entry. Older, the entry was to replace it, and was
+                # not durable yet: so it is as if that had not begun.
+                catalog.drop(entry)
+
+    def _derive(self) -> None:
+        """Derive anew what follows from the entries, while no call is under way."""
+        self.catalog.recount()
+        held: Counter[TierName] = Counter()
+        for entry in list(self.catalog.entries.values()):
+            held[entry.tier] += entry.size
+        hosts: Counter[Ledger] = Counter()
+        for name, tier in self.tiers.items():
+            tier.sweeps.reset()
+            tier.victims.renew()
+            if isinstance(tier.ledger, BackendLedger):
+                tier.ledger.recount()
+                continue
+            tier.ledger.recount(held[name])
+            if tier.ledger.parent is not None:
+                hosts[tier.ledger.parent] += tier.ledger.used
+        for host, used in hosts.items():
+            host.recount(used)
+        self.catalog.journal.take_back()
 
     def _moment(self) -> float:
         """Return the wall time to a hundredth of a second, one object for all stores within it."""
@@ -451,7 +513,7 @@ class Hierarchy:
         """
         try:
             self.catalog.journal.remove(entry.key, order.gone)
-        except BaseException:
+        except MemoriesError:
             if isinstance(order.previous, Entry):
                 self.catalog.put(order.previous)
             else:

@@ -45,6 +45,11 @@ class JournalVictims(Victims):
         with self._lock:
             self._offered.pop(found.key, None)
 
+    def renew(self) -> None:
+        """Offer again what a sweep had in hand that is over."""
+        with self._lock:
+            self._offered.clear()
+
     def discard(self, found: Record) -> None:
         """Nothing to forget: the journal knows it."""
 

@@ -3,140 +3,226 @@
 Everything that changes a key (store, delete, move) holds the key's lock; reading takes none. A
 thread that already holds one key should only try for another: eviction inside a store skips keys
 that are busy. Where a caller's own function needs a second key, a circle of waits is refused.
+
+A lock belongs to the call that took it, not to the code that will release it: when that call is
+over, whatever ended it, whoever waits takes the lock.
 """
 
 from __future__ import annotations
 
+import sys
 import threading
-from collections.abc import Iterable, Iterator, Set
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Iterable, Set
+from threading import get_ident
+from typing import Protocol
 
 from memories.errors import BusyError
+from memories.periodic import Ended
 
 WAIT_SECONDS = 120.0  # Longer than writing the largest value takes; nobody waits for ever.
+LOOK_SECONDS = 0.1  # How often a thread that waits looks whether the holder's call goes on.
 
 
-class _Lock:
-    __slots__ = ("holder", "lock", "users")
+class Call(Protocol):
+    """What is known of the call that takes a lock."""
 
-    def __init__(self) -> None:
-        self.lock = threading.RLock()
-        self.holder: int | None = None  # The thread that holds it.
-        self.users = 0
+    keys: set[str]
+
+    @property
+    def alive(self) -> bool:
+        """Whether it goes on."""
+
+
+class _Held:
+    """A key that somebody works on."""
+
+    __slots__ = ("call", "depth", "free", "thread")
+
+    def __init__(self, thread: int, call: Call | None) -> None:
+        self.thread = thread
+        self.call = call
+        self.depth = 1
+        self.free: Ended | None = None  # Set when it is released; made by who waits.
+
+    @property
+    def stale(self) -> bool:
+        if self.call is None:
+            return self.thread not in sys._current_frames()
+        return not self.call.alive
+
+    def released(self) -> None:
+        if self.free is not None:
+            self.free.set()
 
 
 class KeyLocks:
-    """Hands out re-entrant locks by key and forgets those that nobody uses."""
+    """Hands out re-entrant locks by key and forgets those that nobody uses.
 
-    def __init__(self, wait_seconds: float = WAIT_SECONDS) -> None:
+    `call` says which call a thread is in; None where it is in none, and its locks end with it.
+    """
+
+    def __init__(
+        self,
+        call: Callable[[int], Call | None] = lambda thread: None,
+        wait_seconds: float = WAIT_SECONDS,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._call = call
         self._wait_seconds = wait_seconds
+        self._monotonic = monotonic
         self._mutex = threading.Lock()
-        self._locks: dict[str, _Lock] = {}
-        self._waits: dict[int, _Lock] = {}  # What each waiting thread waits for.
+        self._held: dict[str, _Held] = {}
+        self._waits: dict[int, _Held] = {}  # What each waiting thread waits for.
 
-    @contextmanager
-    def hold(self, key: str) -> Iterator[None]:
-        """Hold the lock of `key`, waiting for it.
+    def hold(self, key: str) -> _Hold:
+        """Hold the lock of `key`, waiting for it, in a `with` statement.
 
         Raises:
             BusyError: its holder waits for this thread in turn, or has held it for too long.
         """
-        me = threading.get_ident()
-        slot = self._enlist(key)
-        try:
-            self._acquire(key, slot, me)
-            outer, slot.holder = slot.holder, me
-            try:
-                yield
-            finally:
-                slot.holder = outer
-                slot.lock.release()
-        finally:
-            self._retire(key, slot)
+        return _Hold(self, key)
 
-    @contextmanager
-    def attempt(self, key: str) -> Iterator[bool]:
-        """Hold the lock of `key` if nobody does, not even this thread; yield whether it is held."""
-        slot = self._enlist(key)
-        mine = slot.holder == threading.get_ident()
-        taken = not mine and slot.lock.acquire(blocking=False)
-        if taken:
-            slot.holder = threading.get_ident()
-        try:
-            yield taken
-        finally:
-            if taken:
-                slot.holder = None
-                slot.lock.release()
-            self._retire(key, slot)
+    def attempt(self, key: str) -> _Attempt:
+        """Hold the lock of `key` if nobody does, not even this thread; gives whether it is held."""
+        return _Attempt(self, (key,))
+
+    def attempt_all(self, keys: Iterable[str]) -> _AttemptAll:
+        """Hold the locks of those of `keys` that nobody works on; gives which those are."""
+        return _AttemptAll(self, keys)
 
     def mine(self, key: str) -> bool:
         """Return whether this thread holds the lock of `key`."""
-        slot = self._locks.get(key)
-        return slot is not None and slot.holder == threading.get_ident()
+        held = self._held.get(key)
+        return held is not None and held.thread == get_ident()
 
-    @contextmanager
-    def attempt_all(self, keys: Iterable[str]) -> Iterator[Set[str]]:
-        """Hold the locks of those of `keys` that nobody works on; yield which those are.
+    def forget(self) -> None:
+        """Know of no holder, in a forked child: none of them is here."""
+        self._mutex = threading.Lock()
+        self._held.clear()
+        self._waits.clear()
 
-        Costs one look at the table for all: a key that nobody works on has no lock in it.
-        """
-        me = threading.get_ident()
-        taken: dict[str, _Lock] = {}
+    def give_up(self, thread: int) -> None:
+        """Release all that `thread` holds: the call in which it took them is over."""
         with self._mutex:
-            for key in keys:
-                if key not in self._locks:
-                    slot = self._locks[key] = taken[key] = _Lock()
-                    slot.lock.acquire()
-                    slot.holder, slot.users = me, 1
-        try:
-            yield taken.keys()
-        finally:
+            for key in [key for key, held in self._held.items() if held.thread == thread]:
+                self._held.pop(key).released()
+            self._waits.pop(thread, None)
+
+    def take(self, key: str) -> None:
+        """Hold `key`, waiting for it."""
+        me = get_ident()
+        began = 0.0
+        while True:
             with self._mutex:
-                for key, slot in taken.items():
-                    slot.holder = None
-                    slot.lock.release()
-                    slot.users -= 1
-                    if slot.users == 0:
-                        del self._locks[key]
-
-    def _acquire(self, key: str, slot: _Lock, me: int) -> None:
-        if slot.lock.acquire(blocking=False):
-            return
-        with self._mutex:
-            if self._leads_to(slot, me):
-                raise BusyError(
-                    f"{key[:200]!r} is held by a thread that waits for a key held by this one; "
-                    "do not store other keys from within modify()"
-                )
-            self._waits[me] = slot
-        try:
-            if not slot.lock.acquire(timeout=self._wait_seconds):
+                held = self._held.get(key)
+                if held is None or (began and held.stale):
+                    self._hold_new(key, me)
+                    return
+                if held.thread == me:
+                    held.depth += 1
+                    return
+                if self._leads_to(held, me):
+                    raise BusyError(
+                        f"{key[:200]!r} is held by a thread that waits for a key held by this "
+                        "one; do not store other keys from within modify()"
+                    )
+                self._waits[me] = held
+                free = held.free = held.free or Ended()
+            began = began or self._monotonic()
+            try:
+                released = free.wait(min(LOOK_SECONDS, self._wait_seconds))
+            finally:
+                self._waits.pop(me, None)
+            if not released and self._monotonic() - began >= self._wait_seconds:
                 raise BusyError(
                     f"{key[:200]!r} has been worked on for {self._wait_seconds:.0f} s by another "
                     "thread; a disk, a bucket or a function passed to modify() does not return"
                 )
-        finally:
-            with self._mutex:
-                del self._waits[me]
 
-    def _leads_to(self, slot: _Lock | None, me: int) -> bool:
-        while slot is not None and slot.holder is not None:
-            if slot.holder == me:
+    def try_take(self, keys: Iterable[str]) -> list[str]:
+        """Hold those of `keys` that nobody holds, and return them."""
+        me = get_ident()
+        taken = []
+        with self._mutex:
+            for key in keys:
+                if key not in self._held:
+                    self._hold_new(key, me)
+                    taken.append(key)
+        return taken
+
+    def release(self, keys: Iterable[str], *, clean: bool) -> None:
+        """Hold each of `keys` once less; `clean` unless an exception ends the work on them."""
+        me = get_ident()
+        with self._mutex:
+            for key in keys:
+                held = self._held.get(key)
+                if held is None or held.thread != me:
+                    continue  # The call that held it was taken for over.
+                held.depth -= 1
+                if held.depth:
+                    continue
+                if clean and held.call is not None:
+                    held.call.keys.discard(key)
+                del self._held[key]
+                held.released()
+
+    def _hold_new(self, key: str, me: int) -> None:
+        call = self._call(me)
+        if call is not None:
+            call.keys.add(key)
+        stale = self._held.get(key)
+        self._held[key] = _Held(me, call)
+        if stale is not None:
+            stale.released()
+
+    def _leads_to(self, held: _Held | None, me: int) -> bool:
+        while held is not None:
+            if held.thread == me:
                 return True
-            slot = self._waits.get(slot.holder)
+            held = self._waits.get(held.thread)
         return False
 
-    def _enlist(self, key: str) -> _Lock:
-        with self._mutex:
-            slot = self._locks.get(key)
-            if slot is None:
-                slot = self._locks[key] = _Lock()
-            slot.users += 1
-            return slot
 
-    def _retire(self, key: str, slot: _Lock) -> None:
-        with self._mutex:
-            slot.users -= 1
-            if slot.users == 0:
-                del self._locks[key]
+class _Hold:
+    __slots__ = ("_key", "_locks")
+
+    def __init__(self, locks: KeyLocks, key: str) -> None:
+        self._locks = locks
+        self._key = key
+
+    def __enter__(self) -> None:
+        self._locks.take(self._key)
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        self._locks.release((self._key,), clean=kind is None)
+
+
+class _AttemptAll:
+    __slots__ = ("_keys", "_locks")
+
+    def __init__(self, locks: KeyLocks, keys: Iterable[str]) -> None:
+        self._locks = locks
+        self._keys = keys
+
+    def __enter__(self) -> Set[str]:
+        self._keys = taken = set(self._locks.try_take(self._keys))
+        return taken
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        self._locks.release(self._keys, clean=kind is None)
+
+
+class _Attempt:
+    __slots__ = ("_keys", "_locks")
+
+    def __init__(self, locks: KeyLocks, keys: tuple[str]) -> None:
+        self._locks = locks
+        self._keys: Iterable[str] = keys
+
+    def __enter__(self) -> bool:
+        self._keys = self._locks.try_take(self._keys)
+        return bool(self._keys)
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        self._locks.release(self._keys, clean=kind is None)

@@ -35,7 +35,7 @@ class Ledger:
         parent: Ledger | None = None,
     ) -> None:
         self.configured = configured
-        self._parent = parent
+        self.parent = parent
         self._room = room
         self._monotonic = monotonic
         self._limit = MAX_BYTES
@@ -44,7 +44,8 @@ class Ledger:
         self._lock = new_lock()
         # Filled by weakref callbacks, which may run anywhere and therefore take no lock.
         self._freed: deque[int] = deque()
-        self._holds: dict[int, weakref.ref[Any]] = {}
+        # What views still hold, by token: the references to its owners, and its bytes.
+        self._holds: dict[object, tuple[list[weakref.ref[Any]], int]] = {}
 
     @property
     def used(self) -> int:
@@ -58,7 +59,7 @@ class Ledger:
         with self._lock:
             used = self._settle()
             own = min(self.configured, self._measured(used))
-        return own if self._parent is None else min(own, used + self._parent.headroom)
+        return own if self.parent is None else min(own, used + self.parent.headroom)
 
     @property
     def headroom(self) -> int:
@@ -66,26 +67,26 @@ class Ledger:
         with self._lock:
             used = self._settle()
             own = max(0, min(self.configured, self._measured(used)) - used)
-        return own if self._parent is None else min(own, self._parent.headroom)
+        return own if self.parent is None else min(own, self.parent.headroom)
 
     def reserve(self, size: int) -> bool:
         """Charge `size` bytes if they fit, and return whether they did."""
-        if self._parent is not None and not self._parent.reserve(size):
+        if self.parent is not None and not self.parent.reserve(size):
             return False
         with self._lock:
             used = self._settle()
             if used + size <= min(self.configured, self._measured(used)):
                 self._used += size
                 return True
-        if self._parent is not None:
-            self._parent.release(size)
+        if self.parent is not None:
+            self.parent.release(size)
         return False
 
     def release(self, size: int) -> None:
         """Give back `size` bytes that were charged."""
         self._freed.append(size)
-        if self._parent is not None:
-            self._parent.release(size)
+        if self.parent is not None:
+            self.parent.release(size)
 
     def release_with(self, owners: Iterable[Any], size: int) -> None:
         """Give back `size` bytes once every one of `owners` has died.
@@ -93,12 +94,13 @@ class Ledger:
         The caller must drop its own references afterwards. Owners that cannot be referred to
         weakly (`bytes`) belong to whoever holds them, and are not waited for.
         """
+        token = object()
         deaths = itertools.count(1)
         references: list[weakref.ref[Any]] = []
 
         def died(reference: weakref.ref[Any]) -> None:
-            self._holds.pop(id(reference), None)
-            if next(deaths) == len(references):
+            del reference
+            if next(deaths) == len(references) and self._holds.pop(token, None) is not None:
                 self.release(size)
 
         for owner in owners:
@@ -106,9 +108,20 @@ class Ledger:
                 references.append(weakref.ref(owner, died))
             except TypeError:
                 continue
-        self._holds.update((id(reference), reference) for reference in references)
-        if not references:
+        if references:
+            self._holds[token] = references, size
+        else:
             self.release(size)
+
+    def recount(self, entries: int) -> None:
+        """Count anew, with `entries` bytes in entries, while nothing comes or goes."""
+        for token, (references, _) in list(self._holds.items()):
+            if not any(reference() is not None for reference in references):
+                self._holds.pop(token, None)
+        held = entries + sum(size for _, size in list(self._holds.values()))
+        with self._lock:
+            self._freed.clear()
+            self._used = held
 
     def _settle(self) -> int:
         while self._freed:
@@ -168,3 +181,8 @@ class BackendLedger:
         """Take `size` reserved bytes off again: they were written, or never will be."""
         with self._lock:
             self._coming -= size
+
+    def recount(self) -> None:
+        """Count anew, while nothing is on its way."""
+        with self._lock:
+            self._coming = 0

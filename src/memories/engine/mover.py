@@ -66,6 +66,10 @@ class Mover:
         self._drop_when_full = drop_when_full
         self._nesting = Nesting()
 
+    def rest(self) -> None:
+        """Know that this thread moves nothing."""
+        self._nesting.depth = 0
+
     def relocate(
         self, found: Entry | Record, target: Tier, cause: Cause, *, spare: Spare | None = None
     ) -> Entry | Record:
@@ -134,11 +138,11 @@ class Mover:
                 backed = backing.name
             entry = target.save(converted, version, hits=hits, backed=backed)
             assert isinstance(entry, Entry)
-            self.catalog.put(entry)
-            target.victims.add(entry, accessed=accessed)
         except BaseException:
             target.ledger.release(converted.size)
             raise
+        self.catalog.put(entry)
+        target.victims.add(entry, accessed=accessed)
         return entry
 
     def let_go(self, entry: Entry) -> None:

@@ -6,6 +6,7 @@ nothing and moves nothing: that is the hierarchy's work.
 
 from __future__ import annotations
 
+from threading import get_ident
 from typing import Any
 
 from memories.engine.ledger import BackendLedger, Ledger
@@ -13,7 +14,6 @@ from memories.engine.media import Medium
 from memories.engine.timeline import HitCounter, Timeline
 from memories.engine.victims import Arrival, Victims
 from memories.entry import Entry, Record, TierName, Version
-from memories.locks import new_lock
 from memories.parcel import Parcel
 
 
@@ -21,23 +21,24 @@ class Sweeps:
     """How many threads are making room in a tier."""
 
     def __init__(self) -> None:
-        self._count = 0
-        self._lock = new_lock()
+        self._threads: set[int] = set()
 
     def begin(self) -> None:
-        """Count one more."""
-        with self._lock:
-            self._count += 1
+        """Count this thread."""
+        self._threads.add(get_ident())
 
     def end(self) -> None:
-        """Count one less."""
-        with self._lock:
-            self._count -= 1
+        """Count it no more."""
+        self._threads.discard(get_ident())
+
+    def reset(self) -> None:
+        """Count nobody, while nobody is at it."""
+        self._threads.clear()
 
     @property
     def shared(self) -> bool:
         """Return whether there is more than one."""
-        return self._count > 1
+        return len(self._threads) > 1
 
 
 class Tier:

@@ -9,13 +9,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from memories.engine.timeline import SampledTick
 from memories.entry import Entry
 from memories.locks import new_lock
 from memories.policies.base import Policy
 
+T = TypeVar("T")
 MAX_NOTES = 1024  # Hits that wait to be told to the policy; ten looks a second bound its work.
 
 
@@ -67,6 +68,9 @@ class Victims(ABC):
     def settle(self) -> None:
         """Learn from what was noted, while nobody waits."""
 
+    def renew(self) -> None:
+        """Begin anew with what is in the tier: an interrupt ended something in the middle."""
+
 
 class _NotingTick(SampledTick):
     """Takes a note of a hit before it counts it."""
@@ -95,10 +99,19 @@ class PolicyVictims(Victims):
     before each eviction; when too many pile up, the oldest are lost.
     """
 
-    def __init__(self, policy: Policy, may_leave: Callable[[Entry], bool]) -> None:
-        self.policy = policy
+    def __init__(
+        self,
+        make: Callable[[], Policy],
+        may_leave: Callable[[Entry], bool],
+        entries: Callable[[], list[Entry]],
+    ) -> None:
+        """`make` gives an empty policy, `entries` what is in the tier."""
+        self.policy = make()
+        self._make = make
+        self._entries = entries
         self._may_leave = may_leave
         self._notes: deque[tuple[str, int]] = deque(maxlen=MAX_NOTES)
+        self._torn = False  # Whether something ended a change of the policy in the middle.
         self._lock = new_lock()
 
     def tick(self, key: str, size: int, tick: Callable[[], int]) -> Callable[[], int]:
@@ -112,9 +125,7 @@ class PolicyVictims(Victims):
 
     def admits(self, arrival: Arrival) -> bool:
         """Ask the policy, which knows by then of every hit that was noted."""
-        with self._lock:
-            self._read_notes()
-            return self.policy.admit(arrival)
+        return self._changing(lambda policy: policy.admit(arrival), after_notes=True)
 
     def note(self, key: str, size: int) -> None:
         """Let the policy know of a read that a lower tier answered."""
@@ -122,45 +133,67 @@ class PolicyVictims(Victims):
 
     def forget(self, key: str) -> None:
         """Let the policy forget the key, after what was noted of it."""
-        with self._lock:
-            self._read_notes()
-            self.policy.forget(key)
+        self._changing(lambda policy: policy.forget(key), after_notes=True)
 
     def settle(self) -> None:
         """Let the policy learn from the notes, giving up the lock every now and then."""
-        with self._lock:
-            self._read_notes()
-        more = True
+        more = self._changing(lambda policy: True, after_notes=True)
         while more:
-            with self._lock:
-                more = self.policy.learn()
+            more = self._changing(lambda policy: policy.learn())
 
     def add(self, found: Entry, *, accessed: bool = True) -> None:
         """Hand the entry to the policy, unless it must stay."""
         if not self._may_leave(found):
             return
-        with self._lock:
+
+        def enter(policy: Policy) -> None:
             if found.link is not None:
                 return  # Whoever changed its terms while it was offered has added it.
             if accessed:
-                self._read_notes()
-                self.policy.insert(found)
+                policy.insert(found)
             else:
-                self.policy.adopt(found)
+                policy.adopt(found)
+
+        self._changing(enter, after_notes=accessed)
 
     def discard(self, found: Entry) -> None:
         """Take the entry out of the policy, if it is there."""
-        with self._lock:
-            if found.link is not None:
-                self.policy.remove(found)
+        self._changing(lambda policy: policy.remove(found) if found.link is not None else None)
 
     def offer(self) -> Entry | None:
         """Take out the policy's next victim."""
-        with self._lock:
-            self._read_notes()
-            node = self.policy.evict()
+        node = self._changing(lambda policy: policy.evict(), after_notes=True)
         assert node is None or isinstance(node, Entry)
         return node
+
+    def renew(self) -> None:
+        """Put all that is in the tier into a new policy, the latest read last."""
+        with self._lock:
+            self._renew()
+
+    def _changing(self, step: Callable[[Policy], T], *, after_notes: bool = False) -> T:
+        """Return `step(policy)`; a policy that something ended in the middle of is given up."""
+        with self._lock:
+            return self._change(step, after_notes)
+
+    def _change(self, step: Callable[[Policy], T], after_notes: bool) -> T:
+        if self._torn:
+            self._renew()
+        try:
+            if after_notes:
+                self._read_notes()
+            return step(self.policy)
+        except BaseException:
+            self._torn = True
+            raise
+
+    def _renew(self) -> None:
+        policy, entries = self._make(), self._entries()
+        for entry in sorted(entries, key=lambda entry: entry.stamp):
+            entry.link = None
+            if self._may_leave(entry):
+                policy.adopt(entry)
+        self.policy, self._torn = policy, False
 
     def _read_notes(self) -> None:
         notes = self._notes

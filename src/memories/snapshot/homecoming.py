@@ -92,7 +92,7 @@ def _steps(
             if row.tier is TierName.COLD:
                 continue
             try:
-                yield _bring_home(hierarchy, row, since, verified)
+                yield hierarchy.operations.run(_bring_home, hierarchy, row, since, verified)
             except ClosedError:
                 return
             except MemoriesError as error:

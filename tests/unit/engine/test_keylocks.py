@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 
@@ -9,6 +10,7 @@ import pytest
 
 from memories import BusyError
 from memories.engine.keylocks import KeyLocks
+from memories.engine.operations import Operation
 
 
 def test_a_holder_may_hold_again_but_not_attempt_his_own() -> None:
@@ -23,7 +25,7 @@ def test_a_holder_may_hold_again_but_not_attempt_his_own() -> None:
                 assert not again
     with locks.attempt("a") as free:
         assert free
-    assert {} == locks._locks
+    assert {} == locks._held
 
 
 def test_another_thread_waits_to_hold_and_does_not_wait_to_attempt() -> None:
@@ -46,7 +48,7 @@ def test_another_thread_waits_to_hold_and_does_not_wait_to_attempt() -> None:
         assert [False] == seen
     thread.join(5)
     assert [False, "held"] == seen
-    assert {} == locks._locks
+    assert {} == locks._held
 
 
 def test_a_circle_of_waits_is_refused_at_once() -> None:
@@ -72,7 +74,7 @@ def test_a_circle_of_waits_is_refused_at_once() -> None:
         thread.join(10)
         assert not thread.is_alive()
     assert ["done", "refused"] == sorted(outcomes)
-    assert ({}, {}) == (locks._locks, locks._waits)
+    assert ({}, {}) == (locks._held, locks._waits)
 
 
 def test_no_wait_is_without_a_limit() -> None:
@@ -94,7 +96,7 @@ def test_no_wait_is_without_a_limit() -> None:
     thread.join(5)
     with locks.attempt("slow") as free:
         assert free
-    assert ({}, {}) == (locks._locks, locks._waits)
+    assert ({}, {}) == (locks._held, locks._waits)
 
 
 def test_all_keys_that_nobody_works_on_are_held_at_once() -> None:
@@ -108,7 +110,7 @@ def test_all_keys_that_nobody_works_on_are_held_at_once() -> None:
     for key in ("a", "b", "busy"):
         with locks.attempt(key) as free:
             assert free
-    assert {} == locks._locks
+    assert {} == locks._held
 
 
 def test_whoever_waits_for_a_key_held_among_many_gets_it() -> None:
@@ -122,9 +124,47 @@ def test_whoever_waits_for_a_key_held_among_many_gets_it() -> None:
     thread = threading.Thread(target=work)
     with locks.attempt_all(["a", "b"]):
         thread.start()
-        while locks._locks["a"].users < 2:
+        while not locks._waits:
             time.sleep(0.001)
         assert not got.is_set()
     thread.join()
     assert got.is_set()
-    assert {} == locks._locks
+    assert {} == locks._held
+
+
+def test_the_lock_of_a_call_that_is_over_is_taken_over() -> None:
+    """An interrupt may end a call before the line that would release its locks."""
+    calls: dict[int, Operation] = {}
+    locks = KeyLocks(calls.get)
+
+    def call() -> None:
+        calls[threading.get_ident()] = within()
+        locks.hold("a").__enter__()
+
+    def within() -> Operation:
+        made = Operation()
+        made._frame = sys._getframe(1)
+        return made
+
+    thread = threading.Thread(target=lambda: (call(), waiting.wait(10)))
+    waiting = threading.Event()
+    thread.start()
+    while "a" not in locks._held:
+        time.sleep(0.001)
+    began = time.monotonic()
+    with locks.hold("a"):
+        assert time.monotonic() - began < 5
+    waiting.set()
+    thread.join()
+    assert {} == locks._held
+
+
+def test_the_locks_of_a_thread_that_is_gone_are_taken_over() -> None:
+    """Without a call, too: SystemExit may have ended it anywhere."""
+    locks = KeyLocks()
+    thread = threading.Thread(target=lambda: locks.hold("a").__enter__())
+    thread.start()
+    thread.join()
+    with locks.hold("a"):
+        assert locks.mine("a")
+    assert {} == locks._held

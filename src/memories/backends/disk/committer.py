@@ -49,6 +49,10 @@ MARK_RECORD = Record(key="", version=0, tier=TierName.COLD, size=0, stored_at=0.
 Frame = Sequence[memoryview]
 
 
+def _file_of(row: Row) -> int:
+    return unpack_place(row.record.place).file
+
+
 class Draft(NamedTuple):
     """Who writes a file, if that ends with his call, and the key it is for, if it is one value."""
 
@@ -128,7 +132,7 @@ class Committer(ABC):
         self.log, self.index, self.ledger = log, index, ledger
         self.index_bytes = sum(run.bytes for run in index.runs)
         self.changed = Bell()
-        self.adopting = 0  # How many threads are taking many records in at once.
+        self.adopting: set[Owner] = set()  # Calls that take many records in at once.
         self.lent: Lent | None = None  # What is seen besides the log, while there is any.
 
     def keys(self) -> int:
@@ -222,7 +226,7 @@ class Committer(ABC):
         """
         ledger = self.ledger
         killed = min(size, ledger.live)
-        return ledger.dead + killed <= ledger.live + CHURN_BYTES or self.graves.pins > 0
+        return ledger.dead + killed <= ledger.live + CHURN_BYTES or bool(self.graves.pins)
 
     def require_room(self, size: int, granted: int) -> None:
         """Raise NoRoomError unless `size` bytes may be written now.
@@ -339,24 +343,38 @@ class Committer(ABC):
         else:
             append(self.files, handle.descriptor, frame)
 
+    def keep_draft(self, number: int) -> None:
+        """Let a file that is to come outlive the call which was given its number."""
+        with self.lock:
+            self._drafts[number] = Draft(None, "")
+
     def let_go(self, owner: Owner) -> None:
-        """End what a call holds: room, and files whose values the log does not name."""
+        """End what a call holds: room, and files that neither log nor account names."""
         with self.lock:
             self._whole()
             for number in [number for number, one in self._drafts.items() if one.owner is owner]:
-                row = self.row(self._drafts[number].key)
-                if row is None or row.kind != FILE or unpack_place(row.record.place).file != number:
+                if not self._names(self._drafts[number].key, number):
                     self._unsynced.pop(number, None)
                     self.files.unlink(self.layout.value(number))
+                    self.files.unlink(self.layout.pack(number))
                 del self._drafts[number]
             self._coming.pop(owner, None)
+            self.adopting.discard(owner)
         owner.end()
+
+    def _names(self, key: str, number: int) -> bool:
+        """Return whether a file has become one of the store, the value of `key` or a pack."""
+        if not key:
+            return number in self.ledger.packs
+        row = self.row(key)
+        return row is not None and row.kind == FILE and _file_of(row) == number
 
     def take_back(self) -> None:
         """End what calls hold that an interrupt ended at an unlucky line."""
         with self.lock:
             self._whole()
-            owners = {*self._coming, *(draft.owner for draft in self._drafts.values())}
+            drafting = [draft.owner for draft in self._drafts.values()]
+            owners = {*self._coming, *self.adopting, *drafting}
         for owner in owners:
             if owner is not None and not owner.alive:
                 self.let_go(owner)

@@ -52,27 +52,30 @@ class Follower:
         if not now and time.monotonic() - self._looked_at < REFRESH_SECONDS:
             return
         with self._lock:
-            give_up = time.monotonic() + _TRY_SECONDS
-            while True:
-                # Else a store that has gone would pass for one that is empty.
-                self._home.require()
-                layouts.require(self._layout)
-                try:
-                    if self._stamp() != self._manifest or self._segment == 0:
-                        self._load()
-                    if self._follow():
-                        break
-                except FileNotFoundError:
-                    # A file was unlinked between the manifest and us: the next manifest knows.
-                    pass
-                self._manifest, self._segment = None, 0
-                if time.monotonic() > give_up:
-                    raise StorageError(
-                        f"{self._layout.root} changed faster than it could be read for "
-                        f"{_TRY_SECONDS:.0f} seconds; open it again when the writer is less busy"
-                    )
-                time.sleep(0.005)
-            self._looked_at = time.monotonic()
+            self._refresh()
+
+    def _refresh(self) -> None:
+        give_up = time.monotonic() + _TRY_SECONDS
+        while True:
+            # Else a store that has gone would pass for one that is empty.
+            self._home.require()
+            layouts.require(self._layout)
+            try:
+                if self._stamp() != self._manifest or self._segment == 0:
+                    self._load()
+                if self._follow():
+                    break
+            except FileNotFoundError:
+                # A file was unlinked between the manifest and us: the next manifest knows.
+                pass
+            self._manifest, self._segment = None, 0
+            if time.monotonic() > give_up:
+                raise StorageError(
+                    f"{self._layout.root} changed faster than it could be read for "
+                    f"{_TRY_SECONDS:.0f} seconds; open it again when the writer is less busy"
+                )
+            time.sleep(0.005)
+        self._looked_at = time.monotonic()
 
     def close(self) -> None:
         """Let go of every file."""

@@ -39,7 +39,7 @@ class Graveyard:
         self._let_go: deque[Path] = deque()
         self.values: dict[int, int] = {}  # Value files among them: number to bytes.
         self.packs: set[int] = set()
-        self.pins = 0
+        self.pins: set[weakref.ref[object]] = set()  # The views that are open: nothing goes.
 
     def value(self, number: int, size: int) -> None:
         """Doom a value file."""
@@ -56,6 +56,14 @@ class Graveyard:
         """Doom a pack."""
         self.packs.add(number)
         self._doom(self._layout.pack(number), size)
+
+    def pin(self, view: object) -> None:
+        """Keep every file until `unpin`, or until `view` dies."""
+        self.pins.add(weakref.ref(view, self.pins.discard))
+
+    def unpin(self, view: object) -> None:
+        """Let go of what only `view` kept."""
+        self.pins.discard(weakref.ref(view))
 
     def _doom(self, path: Path, size: int) -> None:
         with self._counting:

@@ -27,6 +27,7 @@ from memories.backends.disk.writer import Writer
 from memories.entry import Record
 from memories.errors import StorageError
 from memories.logs import logger
+from memories.owner import Owner
 from memories.periodic import Runner
 
 PATIENCE_SECONDS = 60.0  # So long may a copy make no progress before who waits for it is told.
@@ -71,7 +72,20 @@ class Loans:
         self, path: Path, batches: Iterable[Sequence[Adoption]], descriptor: int | None
     ) -> Adopted:
         """Take a file over; see `DiskBackend.adopt`."""
-        writer, number = self._writer, self._writer.new_file()
+        owner = Owner()
+        try:
+            return self._adopt(path, batches, descriptor, self._writer.new_file(owner))
+        finally:
+            self._writer.let_go(owner)
+
+    def _adopt(
+        self,
+        path: Path,
+        batches: Iterable[Sequence[Adoption]],
+        descriptor: int | None,
+        number: int,
+    ) -> Adopted:
+        writer = self._writer
         pack = writer.layout.pack(number)
         shared = share(path, pack, writer.files)
         if not shared and descriptor is not None:
@@ -87,6 +101,7 @@ class Loans:
     ) -> int:
         """Let the frames of an open file be read where they lie; return how many."""
         writer, count = self._writer, 0
+        writer.keep_draft(number)
         source = LentHandle(writer.files, descriptor, mapped=remote_kind(path) is None)
         size = writer.files.size(descriptor)
         writer.reading.lend(writer.layout.pack(number), source)

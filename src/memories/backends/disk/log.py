@@ -137,24 +137,25 @@ class Log:
         """
         wanted = end or self.end
         with self._syncing:
-            if self.synced >= wanted:
-                return
-            wanted, batch = end or self.end, list(self._unsynced)
-            try:
-                for _, handle in batch:
-                    self._files.sync(handle.descriptor)
-                if self._new_names:
-                    # Before the call, for a name may come while it lasts.
-                    self._new_names = False
-                    self._files.sync_directory(self._layout.log)
-            except BaseException as error:
-                self._new_names = True
-                self.suspect |= isinstance(error, OSError)
-                raise
-            self.synced = wanted
-            # The last one may have grown since `wanted` was read: it stays.
-            done = {number for number, _ in batch[:-1]}
-            self._unsynced = [item for item in self._unsynced if item[0] not in done]
+            if self.synced < wanted:
+                self._sync(end or self.end, list(self._unsynced))
+
+    def _sync(self, end: Position, batch: list[tuple[int, Handle]]) -> None:
+        try:
+            for _, handle in batch:
+                self._files.sync(handle.descriptor)
+            if self._new_names:
+                # Before the call, for a name may come while it lasts.
+                self._new_names = False
+                self._files.sync_directory(self._layout.log)
+        except BaseException as error:
+            self._new_names = True
+            self.suspect |= isinstance(error, OSError)
+            raise
+        self.synced = end
+        # The last one may have grown since the end was read: it stays. Others may come meanwhile.
+        for item in batch[:-1]:
+            self._unsynced.remove(item)
 
     @property
     def next_segment(self) -> Position:

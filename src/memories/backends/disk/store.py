@@ -184,6 +184,11 @@ class DiskBackend(Role):
 
     # -- beyond the contract ---------------------------------------------------------------------
 
+    def take_back(self) -> None:
+        """End what calls hold that were interrupted at an unlucky line."""
+        if self._writer is not None:
+            self._writer.take_back()
+
     def note(self, record: Record) -> Record:
         """Journal a record whose frame another backend keeps; `find` and `scan` return it."""
         return admit_head(
@@ -210,13 +215,13 @@ class DiskBackend(Role):
             follower.refresh(now=True)
             yield View(self._look().frozen(), follower.ledger)
             return
-        writer.pin()
+        with writer.lock:
+            view = View(self._index.frozen(), writer.ledger)
+            writer.pin(view)
         try:
-            with writer.lock:
-                view = View(self._index.frozen(), writer.ledger)
             yield view
         finally:
-            writer.unpin()
+            writer.unpin(view)
 
     def soonest(self) -> float | None:
         """Return a time before which no record's ends; None if none will."""

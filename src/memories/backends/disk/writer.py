@@ -195,27 +195,24 @@ class Writer(Committer):
         """Count a pack that is here; it is kept until `end_pack`, though no record names it."""
         with self.lock:
             self.ledger.adopted(pack, size)
-            self.ledger.packs[pack].live += 1
 
     def end_pack(self, pack: int) -> None:
         """Keep a pack only for the records that name it."""
         with self.lock:
-            self.ledger.packs[pack].live -= 1
             self._drafts.pop(pack, None)
         self.changed.set()
 
     def write_packs(self, batches: Iterable[Sequence[Record]]) -> int:
         """Journal many records whose frames lie in packs; return how many."""
-        with self.lock:
-            self.adopting += 1
+        owner = Owner()
         count = 0
         try:
+            self.adopting.add(owner)
             for records in batches:
                 self.write_packed(records)
                 count += len(records)
         finally:
-            with self.lock:
-                self.adopting -= 1
+            self.let_go(owner)
             self.changed.set()
         return count
 
@@ -321,15 +318,15 @@ class Writer(Committer):
             for path in doomed:
                 self.graves.unlink(path)
 
-    def pin(self) -> None:
-        """Keep every file until `unpin`."""
+    def pin(self, view: object) -> None:
+        """Keep every file until `unpin`, or until `view` dies."""
         with self.lock:
-            self.graves.pins += 1
+            self.graves.pin(view)
 
-    def unpin(self) -> None:
+    def unpin(self, view: object) -> None:
         """Let files go again, with the next sync."""
         with self.lock:
-            self.graves.pins -= 1
+            self.graves.unpin(view)
             self.changed.set()
 
     def close(self) -> None:

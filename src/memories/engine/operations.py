@@ -1,0 +1,205 @@
+"""Calls that change the store, each from its first step to its last: what if one ends in between.
+
+An interrupt, a failing allocation, a stack that is too deep or a signal handler that raises can end
+a call at any line, the lines that would have tidied up included. So what the call left is mended
+from what is certain: a key's entry and record are made to agree, and what only follows from the
+entries (accounts, orders of eviction) is derived anew once no other call is under way. Entry and
+record themselves change in one step each.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Callable
+from functools import wraps
+from threading import get_ident
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
+
+from memories.engine.keylocks import KeyLocks
+from memories.errors import MemoriesError
+from memories.logs import logger
+from memories.owner import Owner
+
+STACK_FRAMES = 150  # A call goes less deep than that; data nested deeper is encoded before it.
+ALONE_POLLS = 50
+POLL_SECONDS = 0.001
+RETRY_SECONDS = 1.0  # So often it is tried again to mend what could not be mended yet.
+
+T = TypeVar("T")
+P = ParamSpec("P")
+
+
+class Operation(Owner):
+    """One call that changes the store."""
+
+    __slots__ = ("callers", "keys", "torn")
+
+    def __init__(self) -> None:
+        super().__init__(2)
+        self.keys: set[str] = set()  # Those on which it has not ended its work in good order.
+        self.callers: BaseException | None = None  # What the caller's own function raised.
+        self.torn = False  # Whether something ended it, or a call within it, in the middle.
+
+    def end(self) -> None:
+        """Say that the call is over."""
+        super().end()
+        self.callers = None  # Its traceback leads back here.
+
+
+class Operations:
+    """The calls under way in one manager, and what is to be mended after those that were torn."""
+
+    def __init__(
+        self,
+        agree: Callable[[str], None],
+        derive: Callable[[], None],
+        rest: Callable[[], None],
+        monotonic: Callable[[], float],
+    ) -> None:
+        """Know nothing of tiers.
+
+        `agree` mends one key under its lock, `derive` counts anew while no call is under way, and
+        `rest` forgets what is known of this thread's own call.
+        """
+        self._agree = agree
+        self._derive = derive
+        self._rest = rest
+        self._monotonic = monotonic
+        self._running: dict[int, Operation] = {}
+        self._gate = threading.Lock()  # Held while no call may begin.
+        self._unsettled: set[str] = set()
+        self._derived = True
+        self._retry_at = 0.0
+        self.locks = KeyLocks(self._running.get, monotonic=monotonic)
+
+    def run(self, work: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+        """Return `work(...)`; if something ends it in the middle, mend what that left."""
+        me = get_ident()
+        outer = self._running.get(me)
+        if outer is not None and outer.alive:
+            return self._run_within(outer, work, *args, **kwargs)
+        if outer is not None:
+            self._leave(me, outer, torn=True)  # Its end was interrupted, too.
+        require_stack()
+        operation = Operation()
+        self._enter(me, operation)
+        try:
+            return work(*args, **kwargs)
+        except MemoriesError:
+            raise
+        except BaseException as error:
+            operation.torn = operation.torn or error is not operation.callers
+            raise
+        finally:
+            self._leave(me, operation, torn=operation.torn)
+
+    def callers(self, function: Callable[..., T], *args: Any) -> T:
+        """Return `function(...)`, which is the caller's: what it raises tears nothing of ours."""
+        operation = self._running[get_ident()]
+        try:
+            return function(*args)
+        except BaseException as error:
+            operation.callers = error
+            raise
+
+    def forget(self) -> None:
+        """Know of no call, in a forked child: none of them is here."""
+        self._gate = threading.Lock()
+        self._running.clear()
+        self.locks.forget()
+
+    def _run_within(self, outer: Operation, work: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+        try:
+            return work(*args, **kwargs)
+        except MemoriesError:
+            raise
+        except BaseException as error:
+            outer.torn = outer.torn or error is not outer.callers
+            raise
+
+    def _enter(self, me: int, operation: Operation) -> None:
+        self._running[me] = operation
+        while self._gate.locked():
+            # Whoever has closed it waits for those under way, of which this is none yet.
+            self._running.pop(me, None)
+            with self._gate:
+                self._running[me] = operation
+        if (self._unsettled or not self._derived) and self._monotonic() >= self._retry_at:
+            self._mend()
+
+    def _leave(self, me: int, operation: Operation, *, torn: bool) -> None:
+        """End a call; may be done again where an interrupt ended it in the middle."""
+        if torn:
+            self._derived = False
+            self._rest()
+            self._unsettled.update(operation.keys)
+            self._settle()  # While this call still holds its locks.
+            self.locks.give_up(me)
+            self._mend()
+        self._running.pop(me, None)
+        operation.end()
+
+    def _mend(self) -> None:
+        """Mend what torn calls left behind, as far as that is possible now."""
+        self._settle()
+        if not self._derived:
+            self._derive_alone()
+        self._retry_at = self._monotonic() + RETRY_SECONDS
+
+    def _settle(self) -> None:
+        for key in list(self._unsettled):
+            try:
+                self._agree(key)
+            except MemoriesError as error:
+                # The medium fails, which is not this call's fault; another one tries again.
+                logger.warning("an interrupted call is not mended yet: %s", error)
+                return
+            self._unsettled.discard(key)
+
+    def _derive_alone(self) -> None:
+        """Derive anew what follows from the entries, if no other call is under way soon."""
+        me = get_ident()
+        with self._gate:
+            for _ in range(ALONE_POLLS):
+                others = [one for thread, one in list(self._running.items()) if thread != me]
+                if not any(one.alive for one in others):
+                    self._derive()
+                    self._derived = True
+                    return
+                time.sleep(POLL_SECONDS)
+
+
+class Operates(Protocol):
+    """Whatever has calls that change the store."""
+
+    operations: Operations
+
+
+Self = TypeVar("Self", bound=Operates)
+
+
+def operation(method: Callable[Concatenate[Self, P], T]) -> Callable[Concatenate[Self, P], T]:
+    """Make a method such a call."""
+
+    @wraps(method)
+    def run(self: Self, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return self.operations.run(method, self, *args, **kwargs)
+
+    return run
+
+
+def require_stack() -> None:
+    """Raise RecursionError, before anything has begun, where the stack would end in the middle."""
+    deepest = sys.getrecursionlimit() - STACK_FRAMES
+    if deepest <= 0:
+        return
+    try:
+        sys._getframe(deepest)
+    except ValueError:
+        return  # It is not as deep as that.
+    raise RecursionError(
+        f"less than {STACK_FRAMES} frames of the stack are left, which a call that changes the "
+        "store may need; call it from less deep, or raise sys.setrecursionlimit()"
+    )

@@ -1,0 +1,358 @@
+"""Ctrl-C at any line of a call: it is done or not done, all else is whole, and work goes on.
+
+Every call of the face is run once to count the lines of ours that it executes, and then again and
+again, ended at one line after another. `make test` takes a sample of the lines, `make torture` all.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import pytest
+from tests.interrupting import Interrupter
+from tests.promises.values import identical
+from tests.wholeness import assert_whole
+
+from memories import MemoriesError, MemoryManager
+
+# What a destructor raises goes nowhere, an interrupt included; the interpreter says so.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
+SIZES = ("60 kB", "90 kB", "20 MB")
+TIERS = ("hot", "warm", "cold", "glacier")
+ABSENT = "<absent>"
+SAMPLE = 131  # In `make test` every so many lines, another first one for each call.
+REOPENED_AFTER = 60  # So many interrupts.
+
+
+class Case(NamedTuple):
+    """A call, and what its keys may hold when it was interrupted."""
+
+    call: Callable[[], object]
+    may_hold: dict[str, list[Any]]
+
+
+class Bench:
+    """A store whose calls are interrupted, and what it must hold."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.held: dict[str, Any] = {}
+        self.number = 0
+        self.manager = self.open()
+        for tier in TIERS:
+            self.store(f"bystander/{tier}", np.arange(300) + self.number, tier)
+
+    def open(self) -> MemoryManager:
+        return MemoryManager(
+            *SIZES,
+            glacier_memory_enabled=True,
+            storage_path=self.folder / "store",
+            glacier_url=str(self.folder / "bucket"),
+            migration=False,
+            prefetch="off",
+        )
+
+    def reopen(self) -> None:
+        self.manager.cleanup()
+        self.manager = self.open()
+        self.check()
+
+    def store(self, key: str, value: Any, tier: str) -> None:
+        self.manager.store(key, value, tier)
+        self.held[key] = value
+
+    def fresh(self) -> tuple[str, str, str]:
+        self.number += 1
+        return f"key{self.number}", f"old {self.number} " * 40, f"new {self.number} " * 50
+
+    def got(self, key: str) -> Any:
+        return self.manager.retrieve(key, ABSENT)
+
+    def settle(self, case: Case) -> None:
+        """Learn what became of an interrupted call; it must be one of what may be."""
+        for key, allowed in case.may_hold.items():
+            found = self.got(key)
+            assert any(identical(found, one) for one in allowed), f"{key} holds {found!r:.80}"
+            self.held[key] = found
+        self.held = {key: value for key, value in self.held.items() if not same(value, ABSENT)}
+
+    def check(self) -> None:
+        for key, value in self.held.items():
+            assert identical(self.got(key), value), key
+        assert sorted(self.held) == sorted(self.manager)
+        assert len(self.held) == len(self.manager)
+        assert_whole(self.manager)
+
+    def tidy(self) -> None:
+        """Forget the keys of the case, so that the store stays small."""
+        for key in [key for key in self.held if not key.startswith("bystander")]:
+            self.manager.delete(key)
+            del self.held[key]
+
+
+def same(value: Any, other: str) -> bool:
+    return isinstance(value, str) and value == other
+
+
+Make = Callable[[Bench], Case]
+CASES: dict[str, Make] = {}
+
+
+def case(name: str) -> Callable[[Make], Make]:
+    def keep(make: Make) -> Make:
+        CASES[name] = make
+        return make
+
+    return keep
+
+
+def _storing(tier: str) -> Make:
+    def make(bench: Bench) -> Case:
+        key, _, new = bench.fresh()
+        return Case(lambda: bench.manager.store(key, new, tier), {key: [ABSENT, new]})
+
+    return make
+
+
+def _overwriting(before: str, tier: str) -> Make:
+    def make(bench: Bench) -> Case:
+        key, old, new = bench.fresh()
+        bench.store(key, old, before)
+        return Case(lambda: bench.manager.store(key, new, tier), {key: [old, new]})
+
+    return make
+
+
+def _moving(before: str, tier: str) -> Make:
+    def make(bench: Bench) -> Case:
+        key, old, _ = bench.fresh()
+        bench.store(key, old, before)
+        return Case(lambda: bench.manager.migrate(key, tier), {key: [old]})
+
+    return make
+
+
+def _deleting(before: str) -> Make:
+    def make(bench: Bench) -> Case:
+        key, old, _ = bench.fresh()
+        bench.store(key, old, before)
+        return Case(lambda: bench.manager.delete(key), {key: [old, ABSENT]})
+
+    return make
+
+
+def _reading(before: str) -> Make:
+    def make(bench: Bench) -> Case:
+        key, old, _ = bench.fresh()
+        bench.store(key, old, before)
+        return Case(lambda: bench.manager.retrieve(key), {key: [old]})
+
+    return make
+
+
+for _tier in (*TIERS, "auto"):
+    CASES[f"store into {_tier}"] = _storing(_tier)
+for _before in TIERS:
+    CASES[f"delete from {_before}"] = _deleting(_before)
+    CASES[f"retrieve from {_before}"] = _reading(_before)
+    for _tier in TIERS:
+        CASES[f"store into {_tier} over {_before}"] = _overwriting(_before, _tier)
+        if _tier != _before:
+            CASES[f"migrate from {_before} to {_tier}"] = _moving(_before, _tier)
+
+
+@case("store a large value into cold over another")
+def _(bench: Bench) -> Case:
+    key, _, _ = bench.fresh()
+    old, new = os.urandom(400_000), os.urandom(400_000)
+    bench.store(key, old, "cold")
+    return Case(lambda: bench.manager.store(key, new, "cold"), {key: [old, new]})
+
+
+@case("store an array into a full RAM")
+def _(bench: Bench) -> Case:
+    key, _, _ = bench.fresh()
+    values = {f"{key}/{number}": np.full(3000, number) for number in range(6)}
+    for name, value in values.items():
+        bench.store(name, value, "auto")
+    new = np.full(4000, 7)
+    may = {name: [value] for name, value in values.items()}
+    return Case(lambda: bench.manager.store(key, new, "hot"), {key: [ABSENT, new], **may})
+
+
+@case("store a volatile value over cold")
+def _(bench: Bench) -> Case:
+    key, old, new = bench.fresh()
+    bench.store(key, old, "cold")
+    return Case(lambda: bench.manager.store(key, new, "warm", volatile=True), {key: [old, new]})
+
+
+@case("modify")
+def _(bench: Bench) -> Case:
+    key, old, new = bench.fresh()
+    bench.store(key, old, "cold")
+    return Case(lambda: bench.manager.modify(key, lambda value: new), {key: [old, new]})
+
+
+@case("pop")
+def _(bench: Bench) -> Case:
+    key, old, _ = bench.fresh()
+    bench.store(key, old, "warm")
+    return Case(lambda: bench.manager.pop(key), {key: [old, ABSENT]})
+
+
+@case("setdefault")
+def _(bench: Bench) -> Case:
+    key, _, new = bench.fresh()
+    return Case(lambda: bench.manager.setdefault(key, new), {key: [new, ABSENT]})
+
+
+@case("store_many")
+def _(bench: Bench) -> Case:
+    key, _, new = bench.fresh()
+    mapping = {f"{key}/{number}": new for number in range(3)}
+    may = {name: [ABSENT, new] for name in mapping}
+    return Case(lambda: bench.manager.store_many(mapping, "cold"), may)
+
+
+@case("retrieve_many")
+def _(bench: Bench) -> Case:
+    key, old, _ = bench.fresh()
+    names = {f"{key}/{tier}": tier for tier in TIERS}
+    for name, tier in names.items():
+        bench.store(name, old, tier)
+    return Case(lambda: bench.manager.retrieve_many(names), {name: [old] for name in names})
+
+
+@case("delete_prefix")
+def _(bench: Bench) -> Case:
+    key, old, _ = bench.fresh()
+    names = {f"{key}/{tier}": tier for tier in TIERS}
+    for name, tier in names.items():
+        bench.store(name, old, tier)
+    return Case(lambda: bench.manager.delete_prefix(key), {name: [old, ABSENT] for name in names})
+
+
+@case("flush")
+def _(bench: Bench) -> Case:
+    key, old, _ = bench.fresh()
+    bench.store(key, old, "hot")
+    bench.store(key + "/large", os.urandom(200_000), "cold")
+    return Case(bench.manager.flush, {key: [old]})
+
+
+@case("pin and unpin")
+def _(bench: Bench) -> Case:
+    key, old, _ = bench.fresh()
+    bench.store(key, old, "hot")
+
+    def call() -> None:
+        bench.manager.pin(key)
+        bench.manager.unpin(key)
+
+    return Case(call, {key: [old]})
+
+
+@case("expiry")
+def _(bench: Bench) -> Case:
+    key, old, _ = bench.fresh()
+    bench.manager.store(key, old, "cold", ttl=1e-9)
+    return Case(lambda: bench.manager.retrieve(key, None), {key: [ABSENT]})
+
+
+@case("check")
+def _(bench: Bench) -> Case:
+    return Case(lambda: bench.manager.check(repair=True), {})
+
+
+@case("promote and demote")
+def _(bench: Bench) -> Case:
+    key, old, _ = bench.fresh()
+    bench.store(key, old, "warm")
+
+    def call() -> None:
+        bench.manager.demote(key)
+        bench.manager.promote(key)
+
+    return Case(call, {key: [old]})
+
+
+@case("create_snapshot")
+def _(bench: Bench) -> Case:
+    path = bench.folder / f"snapshot{bench.number}"
+    return Case(lambda: bench.manager.create_snapshot(path), {})
+
+
+def _restoring(mode: Literal["replace", "merge"]) -> Make:
+    def make(bench: Bench) -> Case:
+        key, old, new = bench.fresh()
+        names = {f"{key}/{tier}": tier for tier in TIERS}
+        for name, tier in names.items():
+            bench.store(name, old, tier)
+        path = bench.folder / f"restored{bench.number}"
+        bench.manager.create_snapshot(path)
+        for name, tier in names.items():
+            bench.store(name, new, tier)
+
+        def call() -> None:
+            bench.manager.restore_snapshot(path, mode=mode, wait=True)
+
+        return Case(call, {name: [old, new] for name in names})
+
+    return make
+
+
+CASES["restore_snapshot, merging"] = _restoring("merge")
+CASES["restore_snapshot, replacing"] = _restoring("replace")
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    made = Bench(tmp_path)
+    yield made
+    made.manager.cleanup()
+
+
+def interrupt(bench: Bench, name: str, lines: Iterator[int], error: Any) -> int:
+    """End a call at each of `lines`, as far as it has so many; return how often it was ended."""
+    struck, interrupter = 0, Interrupter(error)
+    for line in lines:
+        one = CASES[name](bench)
+        try:
+            ended = interrupter.run(one.call, line)
+        except MemoriesError as refused:
+            raise AssertionError(f"line {line}, {interrupter.struck}") from refused
+        try:
+            bench.settle(one)
+            bench.check()
+            bench.tidy()
+            struck += 1
+            if struck % REOPENED_AFTER == 0:
+                bench.reopen()
+        except BaseException as fault:
+            fault.add_note(f"after line {line} of {name!r}: {interrupter.struck}")
+            raise
+        if not ended and interrupter.lines < line:
+            break
+    bench.reopen()
+    return struck
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_an_interrupt_at_some_lines(bench: Bench, name: str) -> None:
+    """The call is done or not done, nothing is left behind, and reopening agrees."""
+    first = 1 + sum(name.encode()) % SAMPLE
+    assert interrupt(bench, name, iter(range(first, 10**6, SAMPLE)), KeyboardInterrupt)
+
+
+@pytest.mark.torture
+@pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError, SystemExit])
+@pytest.mark.parametrize("name", CASES)
+def test_an_interrupt_at_every_line(bench: Bench, name: str, error: type[BaseException]) -> None:
+    """The same at all of them, and for what else may end a call anywhere."""
+    assert interrupt(bench, name, iter(range(1, 10**6)), error)

@@ -1,0 +1,117 @@
+"""Whether a manager at rest is whole: what is derived agrees with what it follows from."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from typing import Any
+
+from memories import MemoryManager
+from memories.engine.ledger import BackendLedger, Ledger
+from memories.engine.victims import PolicyVictims
+from memories.entry import Record, TierName
+
+ACCOUNT = (
+    "log_bytes", "pack_bytes", "log_live", "value_live", "pack_live", "live", "keys", "elsewhere",
+)  # fmt: skip
+
+
+def assert_whole(manager: MemoryManager) -> None:
+    """Fail if a lock, a reservation or a file is left behind, or two accounts disagree."""
+    hierarchy = manager._hierarchy
+    _assert_no_call_is_under_way(hierarchy)
+    entries = hierarchy.catalog.entries
+    _assert_volatile_tiers(hierarchy, entries)
+    _assert_disk(hierarchy)
+    for key, entry in entries.items():
+        record = hierarchy.catalog.record(key)
+        if record is None:
+            assert entry.backed is None, f"{key!r} has no record under it"
+        else:
+            assert record.version == entry.version, f"{key!r} has two versions"
+            assert entry.backed is record.tier, f"{key!r} does not know its backing copy"
+    if TierName.GLACIER in hierarchy.tiers:
+        _assert_archive(hierarchy)
+
+
+def _assert_no_call_is_under_way(hierarchy: Any) -> None:
+    operations = hierarchy.operations
+    assert not any(call.alive for call in operations._running.values())
+    assert set() == operations._unsettled
+    assert operations._derived
+    assert {} == hierarchy.locks._held
+    assert {} == hierarchy.locks._waits
+    assert not hierarchy.mover._nesting.depth
+    for lock in (
+        operations._gate,
+        hierarchy.locks._mutex,
+        hierarchy.catalog._lock,
+        *(tier.ledger._lock for tier in hierarchy.tiers.values()),
+    ):
+        assert _is_free(lock)
+
+
+def _is_free(lock: threading.Lock) -> bool:
+    with_it = lock.acquire(timeout=10)
+    if with_it:
+        lock.release()
+    return with_it
+
+
+def _assert_volatile_tiers(hierarchy: Any, entries: dict[str, Any]) -> None:
+    counts, backing = Counter[TierName](), Counter[TierName]()
+    held = Counter[TierName]()
+    hosts = Counter[Ledger]()
+    for entry in entries.values():
+        held[entry.tier] += entry.size
+        if entry.key[0] == "\0":
+            continue
+        counts[entry.tier] += 1
+        if entry.backed:
+            backing[entry.backed] += 1
+    assert counts == +hierarchy.catalog.counts
+    assert backing == +hierarchy.catalog.backing
+    for name, tier in hierarchy.tiers.items():
+        assert not tier.sweeps._threads
+        if isinstance(tier.ledger, BackendLedger):
+            assert 0 == tier.ledger._coming, f"bytes are on their way to {name}"
+            continue
+        views = sum(size for _, size in tier.ledger._holds.values())
+        assert held[name] + views == tier.ledger.used, f"{name} counts what it does not hold"
+        hosts[tier.ledger.parent] += tier.ledger.used
+        if isinstance(tier.victims, PolicyVictims):
+            tier.victims.policy.check()
+            mine = [entry for entry in entries.values() if entry.tier is name]
+            may_leave = [entry for entry in mine if tier.victims._may_leave(entry)]
+            assert len(may_leave) == len(tier.victims.policy), f"{name} offers others than it has"
+            assert all(entry.link is not None for entry in may_leave)
+    for host, used in hosts.items():
+        assert host is None or used == host.used
+
+
+def _assert_disk(hierarchy: Any) -> None:
+    writer = hierarchy.catalog.journal._writer
+    with writer.tidying, writer.lock:
+        assert writer._before is None
+        assert {} == writer._coming
+        assert {} == writer._drafts
+        assert not writer.graves.pins
+        index, ledger = writer._rebuild()
+        for name in ACCOUNT[2:]:
+            assert getattr(ledger, name) == getattr(writer.ledger, name), name
+        for run in index.runs:
+            writer.files.unlink(run.path)
+        values = {int(path.stem) for path in writer.layout.values.glob("*.val")}
+        rows = list(writer.index.rows())
+        live = {int.from_bytes(row.record.place[1:5], "little") for row in rows if row.kind == 2}
+        assert live <= values, "the log names a file that is not there"
+        assert values - live <= writer.files_in_use(), "a file is left behind"
+        assert not list(writer.layout.root.rglob("*.tmp"))
+
+
+def _assert_archive(hierarchy: Any) -> None:
+    bucket = hierarchy.tiers[TierName.GLACIER].medium.backend
+    for record in bucket.scan():
+        known = hierarchy.catalog.record(record.key)
+        assert isinstance(known, Record), f"the archive has {record.key!r}, and the journal not"
+        assert known.version == record.version, f"the archive has another {record.key!r}"
