@@ -3,12 +3,11 @@
 Not its removal. Two ideas. What was stored in the future, by a clock that has been set right since,
 lives for as long as it was given and no longer, counted from when that was found out. And a caller
 who lists all keys to read them in the same breath, as `dict(manager)` does, is shown what was there
-when he listed them: as long as he is at it, nothing that expires is removed.
+when he listed them: while he is at it, what expires is removed only for room.
 """
 
 from __future__ import annotations
 
-import sys
 import threading
 from collections.abc import Callable
 from types import FrameType
@@ -19,6 +18,8 @@ from memories.entry import Entry, Record
 
 AHEAD_SECONDS = 60.0  # By less, clocks of two machines that share an archive may differ.
 
+BREATH_SECONDS = 5.0  # Between two reads of what was listed, at most, of keys that expire ...
+LONGEST_SECONDS = 60.0  # ... and in all, after which they are removed though somebody reads.
 MANY_LISTINGS = 64  # From here on those that ended are forgotten before the next one.
 
 
@@ -37,13 +38,13 @@ class Breath(NamedTuple):
         """Return the breath that `frame` is at."""
         return cls(id(frame), frame.f_lasti)
 
-    def lasts(self, frame: FrameType | None) -> bool:
-        """Return whether a thread at `frame` has not gone on since."""
-        while frame is not None:
-            if id(frame) == self.frame:
-                return frame.f_lasti == self.instruction
-            frame = frame.f_back
-        return False
+
+class Listing(NamedTuple):
+    """What a thread has listed, for as long as it may still be reading it."""
+
+    breath: Breath
+    moment: float  # When it was; seconds of the wall clock, as are the others.
+    until: float
 
 
 class Expiry:
@@ -56,7 +57,7 @@ class Expiry:
     def __init__(self, wall: Callable[[], float]) -> None:
         self._wall = wall
         self._latest = self._since = wall()  # Since when this clock has run on.
-        self._listings: dict[int, tuple[Breath, float]] = {}  # By thread, and when that was.
+        self._listings: dict[int, Listing] = {}  # By thread.
 
     def now(self) -> float:
         """Return the time of now, and learn of a clock that was set back."""
@@ -67,14 +68,23 @@ class Expiry:
         return now
 
     def over(self, found: Entry | Record) -> bool:
-        """Return whether `found` has outlived its time."""
+        """Return whether `found` has outlived its time; whoever asks is reading."""
         ends = found.terms.expires_at
-        return ends is not None and self._is_over(found, ends, self.now())
+        if ends is None:
+            return False
+        now = self.now()
+        if self._listings:
+            self._read_on(now)
+        return self._is_over(found, ends, now)
 
-    def removable(self, found: Entry | Record) -> bool:
-        """Return whether `found` has outlived its time, and no listing shows it still."""
+    def removable(self, found: Entry | Record, *, shown: bool = False) -> bool:
+        """Return whether `found` has outlived its time, and no listing shows it still.
+
+        With `shown` whether or not one does: room is needed.
+        """
         ends = found.terms.expires_at
-        return ends is not None and self._is_over(found, ends, self.horizon())
+        now = self.now() if shown else self.horizon()
+        return ends is not None and self._is_over(found, ends, now)
 
     def _is_over(self, found: Entry | Record, ends: float, now: float) -> bool:
         if now >= ends:
@@ -84,24 +94,36 @@ class Expiry:
 
     def horizon(self) -> float:
         """Return the time up to which what has expired may be removed."""
-        now = self.now()
-        if not self._listings:
-            return now
-        frames = sys._current_frames()
-        for thread, (breath, moment) in list(self._listings.items()):
-            if breath.lasts(frames.get(thread)):
-                now = min(now, moment)
+        now = horizon = self.now()
+        for thread, listing in list(self._listings.items()):
+            if listing.moment <= now < listing.until:
+                horizon = min(horizon, listing.moment)
             else:
                 self._listings.pop(thread, None)
-        return now
+        return horizon
 
     def listed(self, frame: FrameType) -> None:
         """Learn that a caller who is at `frame` lists keys."""
         if len(self._listings) >= MANY_LISTINGS:
             self.horizon()
-        self._listings[threading.get_ident()] = (Breath.of(frame), self.now())
+        now = self.now()
+        self._listings[threading.get_ident()] = Listing(Breath.of(frame), now, now + BREATH_SECONDS)
+
+    def ended(self) -> None:
+        """Learn that this thread does something else than to read what it has listed."""
+        if self._listings:
+            self._listings.pop(threading.get_ident(), None)
+
+    def _read_on(self, now: float) -> None:
+        me = threading.get_ident()
+        listing = self._listings.get(me)
+        if listing is not None:
+            until = min(now + BREATH_SECONDS, listing.moment + LONGEST_SECONDS)
+            self._listings[me] = listing._replace(until=until)
 
     def moment(self, frame: FrameType) -> float | None:
         """Return when a caller at `frame` listed the keys that he reads; None if he did not."""
         listing = self._listings.get(threading.get_ident())
-        return listing[1] if listing is not None and listing[0] == Breath.of(frame) else None
+        if listing is None or listing.breath != Breath.of(frame):
+            return None
+        return listing.moment

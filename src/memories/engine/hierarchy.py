@@ -122,6 +122,7 @@ class Hierarchy:
         started = self.clock.monotonic()
         with self.locks.hold(key):
             self.require_writable()
+            self.expiry.ended()
             self._expire_some()
             previous = self.catalog.find(key)
             self._compare(key, previous, if_version)

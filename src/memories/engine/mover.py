@@ -181,11 +181,14 @@ class Mover:
             polls += 1
             time.sleep(POLL_SECONDS)
 
-    def expire(self, found: Entry | Record) -> bool:
-        """Remove `found` if its time has come and nobody works on it; return whether it went."""
+    def expire(self, found: Entry | Record, *, shown: bool = False) -> bool:
+        """Remove `found` if its time has come and nobody works on it; return whether it went.
+
+        With `shown` even while a listing shows it.
+        """
         with self._locks.attempt(found.key) as free:
             current = self.catalog.find(found.key) if free else None
-            over = current is not None and self._expiry.removable(current)
+            over = current is not None and self._expiry.removable(current, shown=shown)
             if current is not None and over:
                 self.drop(current, Cause.EXPIRED)
             return over
@@ -196,7 +199,7 @@ class Mover:
         durable, volatile = catalog.journal.soonest(), catalog.deadlines.soonest()
         if durable is None and volatile is None:
             return
-        until = self._expiry.horizon()
+        until = self._expiry.now()
         if volatile is not None and volatile <= until and (name is None or not name.durable):
             for key in catalog.deadlines.due(until):
                 entry = catalog.entries.get(key)
@@ -211,7 +214,7 @@ class Mover:
         """Reserve room that what has expired takes; return whether there was enough of that."""
         gone = 0
         for found in self.overdue(tier.name):
-            gone += self.expire(found)
+            gone += self.expire(found, shown=True)
             if tier.name is TierName.COLD and gone % CAUGHT_UP_AFTER == 0:
                 self.catalog.journal.catch_up()
             if tier.ledger.reserve(size):
@@ -368,7 +371,7 @@ class Mover:
             return
         if size > room:
             for found in self.overdue(tier):
-                self.expire(found)
+                self.expire(found, shown=True)
             room = self.catalog.rules.room(key, tier) or 0
         previous = self.catalog.entries.get(key)
         if previous is not None and previous.tier is tier:
