@@ -231,6 +231,18 @@ def test_an_interrupt_at_some_lines(bench: Bench, make: Callable[[Bench], Case])
     assert interrupt(bench, make, KeyboardInterrupt, every=bench.sample)
 
 
+def test_interrupts_in_a_row_let_no_node_pass_for_a_slow_one(bench: Bench) -> None:
+    """Whoever presses Ctrl-C three times must not be told that all of his nodes have failed."""
+    interrupter = Interrupter()
+    interrupter.run(retrieving(bench).call)
+    waits = [at for at, line in enumerate(interrupter.trail, 1) if "connection.py" in line]
+    call = retrieving(bench).call
+    for _ in range(4):
+        interrupter.run(call, waits[-1])
+    assert all(node.usable and not node._slow for node in nodes_of(bench.manager))
+    bench.check()
+
+
 @pytest.mark.torture
 @pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError, SystemExit])
 @pytest.mark.parametrize("make", CASES)

@@ -49,9 +49,10 @@ class Round:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *exc: object) -> None:
-        for ask in self._open.values():
-            ask.node.lagged()
+    def __exit__(self, kind: type[BaseException] | None, *exc: object) -> None:
+        if kind is None or issubclass(kind, Exception):  # Else the caller was interrupted.
+            for ask in self._open.values():
+                ask.node.lagged()
         self._stack.close()
 
     @property
