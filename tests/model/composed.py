@@ -615,6 +615,15 @@ class ComposedMachine(RuleBasedStateMachine):
         name = TierName(tier)
         hierarchy.drain(name, int(share * hierarchy.tiers[name].ledger.used))
 
+    @rule(at=numbers)
+    def hover(self, at: int) -> None:
+        """Have a key in RAM while its copy goes from cold to glacier."""
+        key, manager = self.there(at), self.world.manager
+        if key is not None:
+            for tier in ("cold", "warm"):
+                self.migrate(sorted(self.world.model).index(key), tier)
+            manager._hierarchy.drain(TierName.COLD, 0)
+
     @rule(seconds=st.sampled_from([0.0, 1.0, 6.0, 12.0, 40.0]))
     def tick(self, seconds: float) -> None:
         """Let time pass, and migration look twice: for what expires, for rules, for heat."""
@@ -669,7 +678,8 @@ class ComposedMachine(RuleBasedStateMachine):
         writer.checkpoint(seal=True)
         with writer.tidying:
             segments = sorted(one for one in writer.ledger.segments if one < writer.covered.segment)
-            assert _empty_segment(writer, segments[at % len(segments)], lambda: None)
+            if segments:
+                assert _empty_segment(writer, segments[at % len(segments)], lambda: None)
         writer.rebuild()
 
     @rule(repair=st.booleans())
@@ -749,8 +759,8 @@ class ComposedMachine(RuleBasedStateMachine):
         fate=st.sampled_from(["delete", *TIERS]),
         archived=st.sampled_from([True, "reference"]),
         incremental=st.booleans(),
-        mode=st.sampled_from(MODES),
-        reclaimed=st.booleans(),
+        mode=st.none() | st.sampled_from(MODES),
+        grace=st.none() | st.sampled_from([0.0, 5.0]),
     )
     def come_back(
         self,
@@ -759,27 +769,28 @@ class ComposedMachine(RuleBasedStateMachine):
         fate: str,
         archived: Any,
         incremental: bool,
-        mode: str,
-        reclaimed: bool,
+        mode: str | None,
+        grace: float | None,
     ) -> None:
-        """Save an archived value, or refer to it; lose or replace it; restore it."""
+        """Save an archived value, or refer to it; lose or replace it; restore it, or do not."""
         world = self.world
         if incremental:
             self.snapshot(archived, False, False)
         self.store(key, count, "glacier", None, True, False)
-        if reclaimed:
-            self.reclaim(0.0)
+        if grace is not None:
+            self.reclaim(grace)
         self.snapshot(archived, incremental, False)
         if fate == "delete":
             world.manager.delete(key)
             world.removed(key)
         else:
             self.store(key, count, fate, None, False, False)
-        if reclaimed:
-            self.reclaim(0.0)
-        self.restore_one(-1, mode, "full", wait=True)
-        if reclaimed:
-            self.reclaim(0.0)
+        if grace is not None:
+            self.reclaim(grace)
+        if mode is not None:
+            self.restore_one(-1, mode, "full", wait=True)
+        if grace is not None:
+            self.reclaim(grace)
         self.look_afresh()
 
     @rule()
