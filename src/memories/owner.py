@@ -7,11 +7,22 @@ on the stack of its thread, the call is over, and what it held may be taken back
 
 from __future__ import annotations
 
+import gc
 import sys
 from threading import get_ident
 from types import FrameType
 
 LOOKS = 3
+
+
+def stacks() -> dict[int, FrameType]:
+    """Return the innermost frame of every thread, by its number.
+
+    Before Python 3.13 this holds a lock of the interpreter, and a finalizer that the collector runs
+    meanwhile may wait for it for ever. So the collector runs just before, and is not due again.
+    """
+    gc.collect(0)
+    return sys._current_frames()
 
 
 class Owner:
@@ -33,7 +44,7 @@ class Owner:
 
     def _is_on_stack(self) -> bool:
         mine = self.thread == get_ident()
-        frame = sys._getframe(1) if mine else sys._current_frames().get(self.thread)
+        frame = sys._getframe(1) if mine else stacks().get(self.thread)
         while frame is not None and self._frame is not None:
             if frame is self._frame:
                 return True

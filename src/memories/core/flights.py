@@ -18,6 +18,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from memories.locks import new_reentrant_lock
+from memories.owner import stacks
 from memories.periodic import Bell
 
 if TYPE_CHECKING:
@@ -165,7 +166,7 @@ class Flight:
 
 def _stack_of(thread: threading.Thread) -> set[int]:
     """Return where the frames lie that a thread is in."""
-    frame = sys._current_frames().get(thread.ident or 0)
+    frame = stacks().get(thread.ident or 0)
     found = set[int]()
     while frame is not None:
         found.add(id(frame))

@@ -10,7 +10,6 @@ over, whatever ended it, whoever waits takes the lock.
 
 from __future__ import annotations
 
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Set
@@ -18,6 +17,7 @@ from threading import get_ident
 from typing import Protocol
 
 from memories.errors import BusyError
+from memories.owner import stacks
 from memories.periodic import Ended
 
 WAIT_SECONDS = 120.0  # Longer than writing the largest value takes; nobody waits for ever.
@@ -48,7 +48,7 @@ class _Held:
     @property
     def stale(self) -> bool:
         if self.call is None:
-            return self.thread not in sys._current_frames()
+            return self.thread not in stacks()
         return not self.call.alive
 
     def released(self) -> None:
