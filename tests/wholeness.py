@@ -19,6 +19,7 @@ ACCOUNT = (
 def assert_whole(manager: MemoryManager) -> None:
     """Fail if a lock, a reservation or a file is left behind, or two accounts disagree."""
     hierarchy = manager._hierarchy
+    hierarchy.operations.run(int)  # The next call mends what an interrupted end left.
     _assert_no_call_is_under_way(hierarchy)
     entries = hierarchy.catalog.entries
     _assert_volatile_tiers(hierarchy, entries)
