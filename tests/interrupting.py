@@ -26,10 +26,13 @@ Trace = Callable[[FrameType, str, Any], Any]
 
 
 class Interrupter:
-    """Counts the lines of ours that a call executes in this thread, and may end it at one."""
+    """Counts the lines of ours that a call executes in this thread, and may strike at one.
 
-    def __init__(self, error: Callable[[], BaseException] = KeyboardInterrupt) -> None:
-        self._error = error
+    `strike` is what a signal handler would do: call something, or give an error to raise.
+    """
+
+    def __init__(self, strike: Callable[[], BaseException | None] = KeyboardInterrupt) -> None:
+        self._strike = strike
         self._left = 0
         self.lines = 0
         self.struck: str | None = None  # Where.
@@ -72,7 +75,12 @@ class Interrupter:
                     self._left += 1  # What is raised there goes nowhere.
                     return lines
                 self.struck = f"{frame.f_code.co_filename[len(SOURCES) + 1 :]}:{line}"
-                raise self._error()
+                error = self._strike()
+                try:
+                    if error is not None:
+                        raise error
+                finally:
+                    del error  # It refers to this frame, and all frames below it to what they hold.
             return lines
 
         return lines

@@ -22,7 +22,7 @@ from memories.deadlines import Deadlines
 from memories.entry import Entry, Record, TierName
 from memories.front import Front
 from memories.keys import INTERNAL
-from memories.locks import new_lock
+from memories.locks import is_mine, new_lock
 from memories.rules import Rules
 
 
@@ -83,6 +83,8 @@ class Catalog:
 
     def bring_forward(self, entry: Entry) -> None:
         """Answer the next reads of `entry` from the front, unless it was replaced meanwhile."""
+        if is_mine(self._lock):
+            return  # A signal handler reads in the middle of a change, perhaps of this very key.
         with self._lock:
             if self.entries.get(entry.key) is entry:
                 self._change(lambda: self.front.bring(entry, self.entries))

@@ -7,7 +7,6 @@ import os
 import threading
 import time
 import weakref
-from contextlib import AbstractContextManager
 from typing import Any
 
 from memories.errors import BusyError
@@ -18,22 +17,28 @@ _LOOK_SECONDS = 0.01
 _locks: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
-def new_reentrant_lock() -> AbstractContextManager[Any]:
-    """Return the same for what a signal handler may use while its thread is at it already."""
+def new_lock() -> threading.RLock:
+    """Return a lock that a forked child finds free, and that its own thread may take again.
+
+    The child has one thread, which did not hold it: there is nothing to wait for, and what the
+    lock guards is at worst one short update behind. A signal handler, or a destructor, may come
+    while its thread holds the lock: it would wait for ever. So it gets in, and reads; what would
+    change something asks `held_here` first.
+    """
     lock = threading.RLock()
     _locks.add(lock)
     return lock
 
 
-def new_lock() -> threading.Lock:
-    """Return a lock for state in RAM, held briefly and never over I/O.
+def held_here() -> bool:
+    """Return whether this thread is in the middle of something that a lock guards."""
+    return any(is_mine(lock) for lock in list(_locks))
 
-    The child has one thread, which did not hold it: there is nothing to wait for, and what the
-    lock guards is at worst one short update behind.
-    """
-    lock = threading.Lock()
-    _locks.add(lock)
-    return lock
+
+def is_mine(lock: threading.RLock) -> bool:
+    """Return whether this thread holds `lock`."""
+    mine: bool = lock._is_owned()  # type: ignore[attr-defined]
+    return mine
 
 
 class OpenDirectory:

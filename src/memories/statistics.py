@@ -149,7 +149,7 @@ class Statistics:
     frame_bytes: Counter[TierName] = field(default_factory=Counter)
     latencies: defaultdict[Timed, Histogram] = field(default_factory=lambda: defaultdict(Histogram))
     prefetched: Counter[str] = field(default_factory=Counter)
-    lock: threading.Lock = field(default_factory=new_lock)
+    lock: threading.RLock = field(default_factory=new_lock)
 
     def observe(self, event: Event) -> None:
         """Count one event."""

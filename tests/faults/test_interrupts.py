@@ -17,7 +17,7 @@ from tests.interrupting import Interrupter
 from tests.promises.values import identical
 from tests.wholeness import assert_whole
 
-from memories import MemoriesError, MemoryManager
+from memories import BusyError, MemoriesError, MemoryManager
 
 # What a destructor raises goes nowhere, an interrupt included; the interpreter says so.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -348,6 +348,62 @@ def test_an_interrupt_at_some_lines(bench: Bench, name: str) -> None:
     """The call is done or not done, nothing is left behind, and reopening agrees."""
     first = 1 + sum(name.encode()) % SAMPLE
     assert interrupt(bench, name, iter(range(first, 10**6, SAMPLE)), KeyboardInterrupt)
+
+
+HANDLED = [
+    "store into hot over cold", "store into cold over hot", "migrate from warm to glacier",
+    "delete from glacier", "store an array into a full RAM", "modify", "flush",
+    "store a large value into cold over another",
+]  # fmt: skip
+
+
+def handled(bench: Bench, name: str, lines: Iterator[int]) -> None:
+    """At each of `lines` let a signal handler read and change the manager that is at work."""
+    called: list[str] = []
+
+    def handler() -> None:
+        manager, changed = bench.manager, f"handler/{len(called)}"
+        assert identical(manager.retrieve("bystander/cold"), bench.held["bystander/cold"])
+        assert identical(manager["bystander/warm"], bench.held["bystander/warm"])
+        assert manager.stats().tiers
+        for key in (changed, *one.may_hold):
+            try:
+                manager.store(key, "by the handler", "cold")
+            except BusyError:
+                called.append("refused")
+            else:
+                called.append("stored")
+                allowed = one.may_hold.setdefault(key, [])
+                allowed.append("by the handler")
+
+    interrupter = Interrupter(handler)
+    for line in lines:
+        one = CASES[name](bench)
+        interrupter.run(one.call, line)
+        try:
+            bench.settle(one)
+            bench.check()
+            bench.tidy()
+        except BaseException as fault:
+            fault.add_note(f"after line {line} of {name!r}: {interrupter.struck}")
+            raise
+        if interrupter.lines < line:
+            break
+    bench.reopen()
+    assert {"refused", "stored"} == set(called)
+
+
+@pytest.mark.parametrize("name", HANDLED)
+def test_a_signal_handler_that_calls_the_manager(bench: Bench, name: str) -> None:
+    """It reads, and stores or is told that its thread is busy; it never waits for itself."""
+    handled(bench, name, iter(range(1 + sum(name.encode()) % 41, 10**6, 41)))
+
+
+@pytest.mark.torture
+@pytest.mark.parametrize("name", CASES)
+def test_a_signal_handler_at_every_line(bench: Bench, name: str) -> None:
+    """The same at all of them."""
+    handled(bench, name, iter(range(1, 10**6)))
 
 
 @pytest.mark.torture

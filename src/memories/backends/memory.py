@@ -5,7 +5,6 @@ It survives nothing. It copies every frame, so what it returns is what it was gi
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator, Sequence
 
 from msgspec.structs import replace
@@ -13,13 +12,14 @@ from msgspec.structs import replace
 from memories.backends.base import Backend, Usage
 from memories.entry import Record
 from memories.errors import ClosedError, CorruptDataError
+from memories.locks import new_lock
 
 
 class MemoryBackend(Backend):
     """Keeps frames in a dictionary."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = new_lock()
         self._records: dict[str, Record] = {}
         self._removed: dict[str, int] = {}
         self._frames: dict[bytes, bytes] = {}

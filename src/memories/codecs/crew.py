@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
+from memories.locks import new_lock
 from memories.periodic import STOP_SECONDS, Ended, Runner
 
 T = TypeVar("T")
@@ -94,7 +95,7 @@ class _Crew:
         self.pid = os.getpid()
         self._calls: SimpleQueue[_Heap | None] = SimpleQueue()  # None sends one helper home.
         self._present: set[threading.Thread] = set()
-        self._lock = threading.Lock()
+        self._lock = new_lock()
 
     def call(self, heap: _Heap, helpers: int) -> None:
         """Let up to `helpers` threads help with `heap`, when they can."""

@@ -11,7 +11,6 @@ import hashlib
 import hmac
 import os
 import secrets
-import threading
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -19,6 +18,7 @@ from typing import NamedTuple
 import msgspec
 
 from memories.errors import InvalidOptionError, StorageError, UntrustedDataError
+from memories.locks import new_lock
 from memories.userdirs import config_directory
 
 ENVIRONMENT = "MEMORIES_KEY_FILE"
@@ -88,7 +88,7 @@ class Keyring:
         self.path = Path(path) if path is not None else default_path()  # None: there is no home.
         self._extra = tuple(Key.parse(key) if isinstance(key, str) else key for key in trusted)
         self._keys: tuple[Key, ...] | None = None
-        self._lock = threading.Lock()
+        self._lock = new_lock()
 
     def sign(self, message: bytes) -> Signature:
         """Sign `message` with the user's own key, creating it first if there is none."""

@@ -17,7 +17,7 @@ from contextvars import ContextVar
 from enum import Enum
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from memories.locks import new_reentrant_lock
+from memories.locks import new_lock
 from memories.owner import stacks
 from memories.periodic import Bell
 
@@ -44,7 +44,7 @@ class Outcome(NamedTuple):
 
 LEFT = Outcome(How.LEFT)
 _innermost: ContextVar[Flight | None] = ContextVar("memories_flight", default=None)
-_waits = new_reentrant_lock()  # Guards what flights wait for, across all functions.
+_waits = new_lock()  # Guards what flights wait for, across all functions.
 
 
 class Seat:
@@ -179,7 +179,7 @@ class Flights:
 
     def __init__(self) -> None:
         self._flights: dict[str, Flight] = {}
-        self._lock = new_reentrant_lock()
+        self._lock = new_lock()
 
     def board(self, key: str, flight: Flight) -> Flight | None:
         """Make `flight` the one of `key`; or return the one that is under way already."""

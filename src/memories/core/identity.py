@@ -17,7 +17,7 @@ from memories.codecs.code import hash_all, place_of
 from memories.codecs.hashing import Variable, Walk
 from memories.core.flights import Flight
 from memories.errors import UnsupportedTypeError
-from memories.locks import new_reentrant_lock
+from memories.locks import new_lock
 
 _MAX_NAME = 200  # Characters of a name in the keys of results.
 
@@ -36,7 +36,7 @@ class Identity:
         self._function = function
         self._version = version
         self._ignore = frozenset(ignore)
-        self._lock = new_reentrant_lock()
+        self._lock = new_lock()
         self._running: WeakSet[Flight] = WeakSet()  # The calls under way.
         self._told: dict[tuple[int, str], tuple[bytes, bytes]] = {}
         self._known: tuple[str, list[Variable], list[Variable]] | None = None

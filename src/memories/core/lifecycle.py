@@ -39,6 +39,7 @@ from memories.engine.watch import Watch
 from memories.entry import TierName
 from memories.errors import ArchivedError, StorageError, TierFullError, UnavailableError, as_one
 from memories.history import History
+from memories.locks import new_lock
 from memories.migration.migrator import Migrator
 from memories.migration.prefetching import Prefetching
 from memories.progress import Progress, Step, counted
@@ -411,7 +412,7 @@ class Engine:
             self.hierarchy.after_fork()
             self.observatory.forget()
             self.ending.forget()
-            self.closing = threading.RLock()
+            self.closing = new_lock()
             self.ends_first.clear()
             self.homecoming = self.recording = None
 

@@ -31,7 +31,7 @@ from memories.errors import (
     UnsupportedTypeError,
     UntrustedDataError,
 )
-from memories.locks import new_reentrant_lock
+from memories.locks import new_lock
 from memories.logs import logger
 from memories.parcel import Parcel
 
@@ -79,7 +79,7 @@ class Memo:
         if tier != "auto":
             manager._hierarchy.tier(check_tier(tier))  # Raises where there is no such tier.
         self._counts: Counter[str] = Counter()
-        self._lock = new_reentrant_lock()
+        self._lock = new_lock()
         self._marks = _marks(self._signature)
         outer = self._check_ignored(frozenset([ignore] if isinstance(ignore, str) else ignore))
         self._identity = Identity(function, version, outer)

@@ -7,13 +7,14 @@ of a value, no more memory is pinned than the chunks, and many small buffers sha
 
 from __future__ import annotations
 
-import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+
+from memories.locks import new_lock
 
 CHUNK_BYTES = 16 << 20
 CHUNKS = 4
@@ -62,7 +63,7 @@ class Staging:
         self._count = chunks
         self._chunks: list[ByteArray] = []
         # Held over transfers, unlike the locks of the engine; a forked child never comes here.
-        self._lock = threading.Lock()
+        self._lock = new_lock()
 
     def upload(self, target: Any, pieces: Iterable[tuple[int, memoryview]]) -> None:
         """Copy buffers into device memory; when this returns, all of it is there."""

@@ -10,13 +10,13 @@ over, whatever ended it, whoever waits takes the lock.
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Iterable, Set
 from threading import get_ident
 from typing import Protocol
 
 from memories.errors import BusyError
+from memories.locks import new_lock
 from memories.owner import stacks
 from memories.periodic import Ended
 
@@ -28,6 +28,7 @@ class Call(Protocol):
     """What is known of the call that takes a lock."""
 
     keys: set[str]
+    interrupted: int  # How many calls it is interrupted by that this thread makes meanwhile.
 
     @property
     def alive(self) -> bool:
@@ -71,7 +72,7 @@ class KeyLocks:
         self._call = call
         self._wait_seconds = wait_seconds
         self._monotonic = monotonic
-        self._mutex = threading.Lock()
+        self._mutex = new_lock()
         self._held: dict[str, _Held] = {}
         self._waits: dict[int, _Held] = {}  # What each waiting thread waits for.
 
@@ -98,7 +99,7 @@ class KeyLocks:
 
     def forget(self) -> None:
         """Know of no holder, in a forked child: none of them is here."""
-        self._mutex = threading.Lock()
+        self._mutex = new_lock()
         self._held.clear()
         self._waits.clear()
 
@@ -120,6 +121,11 @@ class KeyLocks:
                     self._hold_new(key, me)
                     return
                 if held.thread == me:
+                    if held.call is not None and held.call.interrupted:
+                        raise BusyError(
+                            f"{key[:200]!r} is being changed by the very call that this one "
+                            "interrupts; a signal handler had better set a flag, or raise"
+                        )
                     held.depth += 1
                     return
                 if self._leads_to(held, me):

@@ -15,10 +15,12 @@ import time
 from collections.abc import Callable
 from functools import wraps
 from threading import get_ident
+from types import FrameType
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 from memories.engine.keylocks import KeyLocks
-from memories.errors import MemoriesError
+from memories.errors import BusyError, MemoriesError
+from memories.locks import held_here
 from memories.logs import logger
 from memories.owner import Owner
 
@@ -27,6 +29,8 @@ ALONE_POLLS = 50
 POLL_SECONDS = 0.001
 RETRY_SECONDS = 1.0  # So often it is tried again to mend what could not be mended yet.
 
+_OURS = {"memories", "contextlib", "functools"}  # Of these is a call made.
+
 T = TypeVar("T")
 P = ParamSpec("P")
 
@@ -34,13 +38,29 @@ P = ParamSpec("P")
 class Operation(Owner):
     """One call that changes the store."""
 
-    __slots__ = ("callers", "keys", "torn")
+    __slots__ = ("callers", "calling", "interrupted", "keys", "torn")
 
     def __init__(self) -> None:
         super().__init__(2)
         self.keys: set[str] = set()  # Those on which it has not ended its work in good order.
         self.callers: BaseException | None = None  # What the caller's own function raised.
+        self.calling = 0  # How deep it is in such functions, which may call what they like.
+        self.interrupted = 0  # How many calls a signal handler makes in the middle of this one.
         self.torn = False  # Whether something ended it, or a call within it, in the middle.
+
+    def learn(self, error: BaseException) -> None:
+        """Learn that `error` leaves the call: our own errors leave nothing in the middle."""
+        if error is not self.callers:
+            self.torn = self.torn or not isinstance(error, MemoriesError) or _is_foreign(error)
+
+    def is_interrupted(self) -> bool:
+        """Return whether code that is not ours runs within it and calls us again."""
+        frame: FrameType | None = sys._getframe(1)
+        while frame is not None and frame is not self._frame:
+            if not _is_ours(frame):
+                return True
+            frame = frame.f_back
+        return False
 
     def end(self) -> None:
         """Say that the call is over."""
@@ -87,10 +107,8 @@ class Operations:
         self._enter(me, operation)
         try:
             return work(*args, **kwargs)
-        except MemoriesError:
-            raise
         except BaseException as error:
-            operation.torn = operation.torn or error is not operation.callers
+            operation.learn(error)
             raise
         finally:
             self._leave(me, operation, torn=operation.torn)
@@ -98,11 +116,14 @@ class Operations:
     def callers(self, function: Callable[..., T], *args: Any) -> T:
         """Return `function(...)`, which is the caller's: what it raises tears nothing of ours."""
         operation = self._running[get_ident()]
+        operation.calling += 1
         try:
             return function(*args)
         except BaseException as error:
             operation.callers = error
             raise
+        finally:
+            operation.calling -= 1
 
     def forget(self) -> None:
         """Know of no call, in a forked child: none of them is here."""
@@ -111,13 +132,33 @@ class Operations:
         self.locks.forget()
 
     def _run_within(self, outer: Operation, work: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+        if not outer.calling and outer.is_interrupted():
+            return self._run_in_the_middle(outer, work, *args, **kwargs)
         try:
             return work(*args, **kwargs)
-        except MemoriesError:
-            raise
         except BaseException as error:
-            outer.torn = outer.torn or error is not outer.callers
+            outer.learn(error)
             raise
+
+    def _run_in_the_middle(
+        self, outer: Operation, work: Callable[..., T], *args: Any, **kwargs: Any
+    ) -> T:
+        """Run what a signal handler or a destructor calls, wherever the call under way may be.
+
+        Raises:
+            BusyError: that is in the middle of a step, or works on the same key.
+        """
+        outer.torn = True  # As likely as not it ends by what the handler raises.
+        if held_here():
+            raise BusyError(
+                "this thread is in the middle of another call of the manager, which a signal "
+                "handler or a destructor interrupts; there it had better set a flag, or raise"
+            )
+        outer.interrupted += 1
+        try:
+            return work(*args, **kwargs)
+        finally:
+            outer.interrupted -= 1
 
     def _enter(self, me: int, operation: Operation) -> None:
         self._running[me] = operation
@@ -169,6 +210,21 @@ class Operations:
                     self._derived = True
                     return
                 time.sleep(POLL_SECONDS)
+
+
+def _is_ours(frame: FrameType) -> bool:
+    room, _, _ = str(frame.f_globals.get("__name__")).partition(".")
+    return room in _OURS
+
+
+def _is_foreign(error: BaseException) -> bool:
+    """Return whether an error came through code that is not ours: a signal handler, say."""
+    trace = error.__traceback__
+    while trace is not None:
+        if not _is_ours(trace.tb_frame):
+            return True
+        trace = trace.tb_next
+    return False
 
 
 class Operates(Protocol):

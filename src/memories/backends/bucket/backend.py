@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -47,6 +46,7 @@ from memories.errors import (
     StoreLockedError,
     UnavailableError,
 )
+from memories.locks import new_lock
 from memories.periodic import Periodic
 from memories.progress import Step
 from memories.units import format_size
@@ -129,8 +129,8 @@ class BucketBackend(Backend):
         self._closed = self._ended = False
         self._shipped = read_only  # Whether nothing is to reach the bucket any more.
         self._lasting = lasting
-        self._closing = threading.Lock()
-        self._maintaining = threading.RLock()
+        self._closing = new_lock()
+        self._maintaining = new_lock()
         self._wall = wall or SystemClock().wall
         self._verify = verify
         self._small_bytes = small_bytes

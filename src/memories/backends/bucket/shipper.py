@@ -9,7 +9,6 @@ which a crash may stop either, are brought to agree. What is prepared is there, 
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
@@ -22,6 +21,7 @@ from memories.backends.bucket.place import Place, new_token, object_name
 from memories.backends.bucket.state import LIVE, State
 from memories.entry import Record
 from memories.errors import UnavailableError
+from memories.locks import new_lock
 
 _PAD = bytes(64)
 _STAGED = "SELECT token FROM object WHERE status IN ('open', 'sealed')"
@@ -62,7 +62,7 @@ class Shipper:
         self._ledger = ledger
         self._pack_bytes = pack_bytes
         self._wall = wall
-        self._uploading = threading.Lock()
+        self._uploading = new_lock()
         # The packs that are still here, so that a read of what is not asks no database.
         self._sealed = state.row(_SEALED) is not None
         self._here = {token for (token,) in state.rows(_STAGED)}

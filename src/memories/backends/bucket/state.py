@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import secrets
 import sqlite3
-import threading
 import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from memories.errors import StorageError
+from memories.locks import new_lock
 
 DEAD, LIVE, TOMBSTONE, LINK = 0, 1, 2, 3
 
@@ -85,7 +85,7 @@ class State:
 
     def __init__(self, path: Path, *, full: bool = False, disposable: bool = False) -> None:
         self.path = path
-        self._lock = threading.RLock()
+        self._lock = new_lock()
         self._within = False  # Whether the thread that holds the lock is in a transaction.
         self._meta: dict[str, Any] = {}
         self._changed: set[str] = set()

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import secrets
 import socket
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +18,7 @@ import msgspec
 from memories.backends.bucket.objectstore import Absent, Conflict, ObjectStore
 from memories.clock import SystemClock
 from memories.errors import StoreLockedError, UnavailableError
+from memories.locks import new_lock
 
 LEASE_SECONDS = 60.0
 LOCK_NAME = "lock/writer"
@@ -61,7 +61,7 @@ class Writer:
         self._store = store
         self._version = version
         self._seconds = seconds
-        self._lock = threading.Lock()
+        self._lock = new_lock()
         self._tag: str | None = None
         self._renewed = 0.0
         self._lost = False

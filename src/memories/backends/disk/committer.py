@@ -6,7 +6,6 @@ of the dead, is the writer's business.
 
 from __future__ import annotations
 
-import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from contextlib import contextmanager
@@ -41,6 +40,7 @@ from memories.backends.disk.recover import START, apply, oldest_of, row_of
 from memories.backends.disk.reserve import Reserve
 from memories.backends.disk.scale import CHURN_BYTES, Scale
 from memories.entry import Record, TierName
+from memories.locks import new_lock
 from memories.owner import Owner
 from memories.periodic import Bell
 
@@ -112,8 +112,8 @@ class Committer(ABC):
         # Bytes that somebody is writing to files of their own, or makes room for, and who that is.
         self._coming: dict[Owner, int] = {}
         self.recent_heads = 0  # Bytes of the heads that no run of the index holds yet.
-        self.tidying = threading.RLock()  # Taken before `lock`: one upkeep at a time.
-        self.merging = threading.RLock()  # Taken before `tidying`: one merge of runs at a time.
+        self.tidying = new_lock()  # Taken before `lock`: one upkeep at a time.
+        self.merging = new_lock()  # Taken before `tidying`: one merge of runs at a time.
         self.waiting = 0  # How many wait for upkeep, which then takes no rests.
         self._rebuild = rebuild
         self._unsynced: dict[int, str] = {}  # Value files, and the keys they belong to.
@@ -124,11 +124,11 @@ class Committer(ABC):
         self._unnamed: set[int] = set()  # Runs whose manifest may not have been saved.
         self.covered = START  # How far the manifest covers the log.
         self.saved: Manifest | None = None
-        self._syncing = threading.Lock()
-        self._releasing = threading.Lock()
+        self._syncing = new_lock()
+        self._releasing = new_lock()
         self.unreadable: set[int] = set()  # Segments that compaction cannot walk,
         self.unreadable_packs: set[int] = set()  # and packs from which it cannot read all.
-        self.lock = threading.RLock()
+        self.lock = new_lock()
         self.log, self.index, self.ledger = log, index, ledger
         self.index_bytes = sum(run.bytes for run in index.runs)
         self.changed = Bell()

@@ -6,7 +6,6 @@ appended to, so looking again is reading on.
 
 from __future__ import annotations
 
-import threading
 import time
 
 from memories.backends.disk import layout as layouts
@@ -23,6 +22,7 @@ from memories.backends.disk.manifest import Manifest
 from memories.backends.disk.recover import START, Walk, apply, chain, row_of
 from memories.backends.disk.run import Run
 from memories.errors import StorageError
+from memories.locks import new_lock
 
 REFRESH_SECONDS = 0.1
 _TRY_SECONDS = 10.0
@@ -34,7 +34,7 @@ class Follower:
     def __init__(self, home: Home, layout: Layout, files: Files, *, mmap: bool) -> None:
         self._home = home
         self._layout, self._files, self._mmap = layout, files, mmap
-        self._lock = threading.Lock()
+        self._lock = new_lock()
         self._looked_at = float("-inf")
         self._manifest: bytes | None = None
         self._ignore_runs = False

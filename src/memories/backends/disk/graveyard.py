@@ -6,7 +6,6 @@ file that somebody has mapped takes its room until he lets go of it.
 
 from __future__ import annotations
 
-import threading
 import weakref
 from collections import deque
 from pathlib import Path
@@ -15,6 +14,7 @@ from memories.backends.disk.files import Files
 from memories.backends.disk.handles import Handles
 from memories.backends.disk.layout import Layout
 from memories.backends.disk.reading import Reading
+from memories.locks import new_lock
 from memories.periodic import Bell
 
 
@@ -33,7 +33,7 @@ class Graveyard:
             Path, int
         ] = {}  # What takes room still: unlinked files under a mapping too.
         self._held: int | None = 0  # Their sum; None when it must be added up again.
-        self._counting = threading.Lock()
+        self._counting = new_lock()
         self.filled = Bell()  # There may be something to unlink.
         # A deque, for a mapping may end in any thread, under any lock, and in a forked child.
         self._let_go: deque[Path] = deque()

@@ -7,7 +7,6 @@ store as it was before. What the records replace is let go of after that, never 
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
@@ -26,6 +25,7 @@ from memories.backends.disk.upkeep import StoppedError
 from memories.backends.disk.writer import Writer
 from memories.entry import Record
 from memories.errors import StorageError
+from memories.locks import new_lock
 from memories.logs import logger
 from memories.owner import Owner
 from memories.periodic import Runner
@@ -56,7 +56,7 @@ class Loans:
         self._loans: list[Loan] = []  # Guarded by the writer's lock, like what is lent.
         self._replaced: list[Replaced] = []
         self._told: list[Told] = []
-        self._settling = threading.RLock()  # Taken before the writer's.
+        self._settling = new_lock()  # Taken before the writer's.
         self._stopped = False
         self._thread: Runner | None = None
         self.failure: StorageError | None = None  # Of the latest attempt to settle.

@@ -11,12 +11,12 @@ import errno
 import fcntl
 import os
 import socket
-import threading
 from pathlib import Path
 
 from memories.backends.disk.files import NO_SPACE
 from memories.backends.disk.home import Home
 from memories.errors import StoreLockedError
+from memories.locks import new_lock
 
 
 class WriterLock:
@@ -25,7 +25,7 @@ class WriterLock:
     def __init__(self, home: Home, path: Path) -> None:
         self.home, self._path = home, path
         self._descriptor = -1
-        self._renewing = threading.Lock()  # Two threads that renew it would lock each other out.
+        self._renewing = new_lock()  # Two threads that renew it would lock each other out.
         try:
             self._whole = self._lock_directory()
             self._descriptor = self._lock_file()

@@ -6,7 +6,6 @@ segment: the next one says in its header how much of this one counts.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
 
 from memories.backends.disk.files import Files, append
@@ -20,6 +19,7 @@ from memories.backends.disk.journal import (
 from memories.backends.disk.layout import Layout, write_whole
 from memories.backends.disk.lock import WriterLock
 from memories.backends.disk.recover import Walk
+from memories.locks import new_lock
 
 
 class Log:
@@ -42,7 +42,7 @@ class Log:
         self._active: Handle | None = None
         self._unsynced: list[tuple[int, Handle]] = []
         self._new_names = False
-        self._syncing = threading.Lock()
+        self._syncing = new_lock()
         self.end = end  # Everything before it counts.
         self.synced = end
         self.highest = end.segment  # The highest segment number ever used.

@@ -8,7 +8,6 @@ those.
 from __future__ import annotations
 
 import os
-import threading
 import weakref
 from typing import Self
 
@@ -31,6 +30,7 @@ from memories.backends.disk.translate import storage_error
 from memories.backends.disk.upkeep import Upkeep
 from memories.backends.disk.writer import Writer
 from memories.errors import ClosedError, ForkedError, MemoriesError, StorageError
+from memories.locks import new_lock
 from memories.logs import logger
 
 
@@ -59,7 +59,7 @@ class Role(AdoptingBackend):
         self._upkeep: Upkeep | None = None
         self._lock: WriterLock | None = None
         self._damage: list[str] = []
-        self._follow_lock = threading.Lock()
+        self._follow_lock = new_lock()
         try:
             self._mmap = mmap and not warn_if_remote(self._layout.root)
             self._reading = self._new_reading()
@@ -226,7 +226,7 @@ class Role(AdoptingBackend):
 
     def reopened_after_fork(self) -> None:
         """Become a reader: called in a forked child, where the writer is the parent."""
-        self._follow_lock = threading.Lock()
+        self._follow_lock = new_lock()
         if self._read_only:
             self._read_anew()
             self._follower = None
