@@ -21,7 +21,8 @@ class Handle:
         self.descriptor = descriptor
 
     def __del__(self) -> None:
-        self._files.close(self.descriptor)
+        if hasattr(self, "descriptor"):  # Else an interrupt came before it was taken over.
+            self._files.close(self.descriptor)
 
 
 class Handles:
