@@ -92,7 +92,7 @@ def _assert_volatile_tiers(hierarchy: Any, entries: dict[str, Any]) -> None:
 
 def _assert_disk(hierarchy: Any) -> None:
     writer = hierarchy.catalog.journal._writer
-    with writer.tidying, writer.lock:
+    with writer.merging, writer.tidying, writer.lock:  # No upkeep meanwhile.
         assert writer._before is None
         assert {} == writer._coming
         assert {} == writer._drafts
