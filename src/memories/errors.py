@@ -100,7 +100,10 @@ def about_key(error: Exception, key: str) -> Exception:
 
 
 class BusyError(MemoriesError, TimeoutError):
-    """Another thread works on the key and does not come to an end; nothing was changed."""
+    """Somebody else works on the key and does not come to an end; nothing was changed.
+
+    Another thread, or the very call that a signal handler interrupts.
+    """
 
 
 def as_one(errors: Sequence[Exception]) -> Exception:
