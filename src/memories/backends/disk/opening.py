@@ -96,7 +96,10 @@ class Opening:
             self._sync_tail(start)
             log.synced = start  # Its values are still owed, so nothing may claim that it is whole.
             writer.recent_heads = sum(row.head_bytes for row in self.index.recent.values())
-            writer.owe_sync(self._tail)
+            # What is not there was so before: whoever reads or checks it is told, and it may be
+            # brought back. It is not among those that somebody removes from an open store.
+            there = set(numbers(self._layout.values, ".val"))
+            writer.owe_sync({number: key for number, key in self._tail.items() if number in there})
         return writer, replayed.damage
 
     def _held(self) -> int:
