@@ -7,6 +7,7 @@ back all of it is back.
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import shutil
@@ -27,6 +28,7 @@ from memories import (
     StoreLockedError,
 )
 from memories.backends.disk import DiskBackend, compact, follow
+from memories.backends.disk.files import Files
 from memories.testing.backends import frame_for, record_for
 from memories.testing.faults import flip
 
@@ -287,6 +289,65 @@ def test_nothing_is_written_into_another_store_in_its_place(tmp_path: Path) -> N
         backend.close,
     ):
         with pytest.raises(StorageError, match="another directory"):
+            act()
+    assert before == {file: file.read_bytes() for file in path.rglob("*") if file.is_file()}
+    with DiskBackend(tmp_path / "moved") as again:
+        assert ["a", "b"] == [record.key for record in again.scan()]
+
+
+class Swapping(Files):
+    """Files under which another store takes the place of this one, just before one of the calls."""
+
+    def __init__(self, swap: Callable[[], object]) -> None:
+        self._swap: Callable[[], object] | None = swap
+        self.call = ""
+
+    def _at(self, call: str) -> None:
+        if call == self.call and self._swap is not None:
+            swap, self._swap = self._swap, None
+            swap()
+
+    def named(self, descriptor: int, path: Path) -> bool:
+        self._at("named")
+        return super().named(descriptor, path)
+
+    def sync(self, descriptor: int) -> None:
+        self._at("sync")
+        super().sync(descriptor)
+        if self.call == "sync":
+            raise OSError(errno.EIO, "the disk has gone")
+
+
+@pytest.mark.parametrize("call", ["named", "sync"])
+def test_another_store_that_comes_in_the_middle_is_not_written_to(
+    tmp_path: Path, call: str
+) -> None:
+    """Every file of the old one is missing then, which is no reason to write them there anew."""
+    path = tmp_path / "s"
+    with DiskBackend(path) as backend:
+        backend.write(record_for("a", 1), frame_for(b"a"))
+    shutil.copytree(path, tmp_path / "backup")
+
+    def swap() -> None:
+        path.rename(tmp_path / "moved")
+        (tmp_path / "backup").rename(path)
+
+    before = {
+        path / file.relative_to(tmp_path / "backup"): file.read_bytes()
+        for file in (tmp_path / "backup").rglob("*")
+        if file.is_file()
+    }
+    files = Swapping(swap)
+    backend = DiskBackend(path, files=files)
+    backend.write(record_for("b", 2), frame_for(b"b"))
+    files.call = call
+    for act in (
+        backend.sync,
+        lambda: backend.write(record_for("c", 3), frame_for(b"c")),
+        lambda: backend.check(repair=True),
+        backend.close,
+    ):
+        with pytest.raises(OSError, match=r"another directory|the disk has gone"):
             act()
     assert before == {file: file.read_bytes() for file in path.rglob("*") if file.is_file()}
     with DiskBackend(tmp_path / "moved") as again:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from contextlib import contextmanager
+from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from memories.backends.disk import journal
@@ -249,6 +250,14 @@ class Committer(ABC):
         self.guard.require()
         self._away = False
 
+    def discard(self, path: Path) -> None:
+        """Unlink what nothing names, unless another store lies there now, whose it would be.
+
+        The next opening sweeps what stays.
+        """
+        if self.guard.home.here():
+            self.files.unlink(path)
+
     # -- commits ---------------------------------------------------------------------------------
 
     def write(self, record: Record, frame: Frame, granted: int = 0) -> Record:
@@ -355,8 +364,8 @@ class Committer(ABC):
             for number in [number for number, one in self._drafts.items() if one.owner is owner]:
                 if not self._names(self._drafts[number].key, number):
                     self._unsynced.pop(number, None)
-                    self.files.unlink(self.layout.value(number))
-                    self.files.unlink(self.layout.pack(number))
+                    self.discard(self.layout.value(number))
+                    self.discard(self.layout.pack(number))
                 del self._drafts[number]
             self._coming.pop(owner, None)
             self.adopting.discard(owner)

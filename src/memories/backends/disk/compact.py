@@ -381,12 +381,12 @@ def _merge(writer: Writer, group: tuple[Run, ...], pace: Pace, *, last: bool) ->
     path = writer.layout.run(number)
     rows = _merged(group, segments if last else None)
     writer.sweep_runs()
-    count = write_run(path, writer.files, number, rows, pace)
+    count = write_run(path, writer.files, number, rows, pace, writer.require_home)
     new = (Run(path, writer.files, mmap=writer.mmap),) if count else ()
     with writer.tidying:
         if any(run not in writer.index.runs for run in group):
             # The index was built again meanwhile, from the log.
-            writer.files.unlink(path)
+            writer.discard(path)
             return
         assert writer.saved is not None
         at = writer.index.runs.index(group[0])
@@ -398,7 +398,7 @@ def _merge(writer: Writer, group: tuple[Run, ...], pace: Pace, *, last: bool) ->
             writer.index.replace(group, new)
             writer.index_bytes += sum(run.bytes for run in new) - sum(run.bytes for run in group)
     for run in group:
-        writer.files.unlink(run.path)
+        writer.discard(run.path)
 
 
 def _merged(

@@ -36,6 +36,14 @@ class Home:
                 "one back, or close this store and open the new one"
             )
 
+    def here(self) -> bool:
+        """Return whether the directory is where it was: what lies there is this store's."""
+        try:
+            self.require()
+        except StorageError:
+            return False
+        return True
+
     def free_bytes(self) -> int:
         """Return the bytes that this user may still write to the file system it is on."""
         status = os.fstatvfs(self.descriptor)

@@ -98,7 +98,7 @@ class Log:
         for begun in range(highest + 1, self.highest + 1):
             if begun != number:
                 self._handles.forget(begun)
-                self._files.unlink(self._layout.segment(begun))
+                self._discard(begun)
         self.end = Position(number, start)
         return found
 
@@ -120,12 +120,16 @@ class Log:
         try:
             append(self._files, handle.descriptor, [pack_segment_header(number, self.end)])
         except BaseException:
-            self._files.unlink(path)  # Without a header it would count as damaged.
+            self._discard(number)  # Without a header it would count as damaged.
             raise
         self._unsynced.append((number, handle))
         self._new_names = True
         self.end = Position(number, SEGMENT_HEADER_BYTES)
         self._active = self._handles.keep(number, handle)
+
+    def _discard(self, number: int) -> None:
+        if self._guard.home.here():  # Else the name may be another store's.
+            self._files.unlink(self._layout.segment(number))
 
     def sync(self, end: Position | None = None) -> None:
         """Return once everything before the present end survives a power cut.
@@ -167,6 +171,7 @@ class Log:
 
         The segment appears complete and synced, or not at all.
         """
+        self._guard.require()
         number = self.highest + 1
         self.highest = number
         data = pack_segment_header(number, self.synced) + b"".join(records)

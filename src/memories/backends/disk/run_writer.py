@@ -29,10 +29,12 @@ def write_run(
     number: int,
     rows: Iterable[tuple[bytes, bytes, float | None]],
     pace: Callable[[], None],
+    ready: Callable[[], None] = lambda: None,
 ) -> int:
     """Write `rows` (key, packed row, expiry) and return how many there were; 0 writes no file.
 
     The file is synced before it gets its name. `pace` is called now and then: it may sleep.
+    `ready` raises if no file may get a name there any more.
     """
     draft = path.with_name(path.name + ".tmp")
     files.unlink(draft)
@@ -40,6 +42,7 @@ def write_run(
     try:
         count = _write(out, number, rows, pace)
         files.sync(out.descriptor)
+        ready()
     except BaseException:
         files.unlink(draft)
         raise

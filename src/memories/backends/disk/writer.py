@@ -92,6 +92,7 @@ class Writer(Committer):
         gone = [number for number in self.handles.unnamed() if number in self.ledger.segments]
         if not gone:
             return
+        self.require_home()  # It may be the directory that has gone, since it was looked at.
         layouts.require(self.layout)
         self._sync_values(dict(self._unsynced))
         self._write_again(mark=True)
@@ -363,12 +364,12 @@ class Writer(Committer):
         try:
             self.sync()
             rows = run_rows(frozen)
-            count = write_run(path, self.files, number, rows, pace)
+            count = write_run(path, self.files, number, rows, pace, self.require_home)
             run = Run(path, self.files, mmap=self.mmap) if count else None
         except BaseException:
             with self.lock:
                 self.index.thaw()
-            self.files.unlink(path)
+            self.discard(path)
             raise
         manifest.runs = [run.number for run in self.index.runs]
         if run is not None:
@@ -385,6 +386,7 @@ class Writer(Committer):
     def save(self, manifest: Manifest, run: int) -> None:
         """Save a manifest that names `run`, which was written for it."""
         self._unnamed.add(run)
+        self.require_home()
         manifests.save(manifest, self.layout, self.files)
         self._unnamed.discard(run)
 
@@ -395,7 +397,7 @@ class Writer(Committer):
         manifest = read_manifest(self.layout, self.files)
         named = set() if manifest is None else set(manifest.runs)
         for number in self._unnamed - named:  # It may have been saved, and failed after that.
-            self.files.unlink(self.layout.run(number))
+            self.discard(self.layout.run(number))
         self._unnamed &= named
 
     def manifest(self) -> Manifest:
