@@ -112,16 +112,17 @@ def write_whole(files: Files, path: Path, data: bytes) -> None:
     """Write a small file so that it appears complete or not at all, power cuts included."""
     draft = path.with_name(path.name + ".tmp")
     files.unlink(draft)
-    descriptor = files.create(draft)
     try:
-        append(files, descriptor, [data])
-        files.sync(descriptor)
+        descriptor = files.create(draft)
+        try:
+            append(files, descriptor, [data])
+            files.sync(descriptor)
+        finally:
+            files.close(descriptor)
+        files.rename(draft, path)
     except BaseException:
         files.unlink(draft)
         raise
-    finally:
-        files.close(descriptor)
-    files.rename(draft, path)
     files.sync_directory(path.parent)
 
 
