@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
+from threading import Event, Thread
+from typing import Any
 
 import numpy as np
 import pytest
 
 from memories import MemoryManager
+from memories.backends.bucket import BucketBackend
 
 OLD, NEW = np.arange(100), np.arange(100_000)  # One travels with others, one alone.
 
@@ -99,3 +103,88 @@ def test_purging_unlinks_at_once(tmp_path: Path) -> None:
             size = sum(path.stat().st_size for path in url.rglob("*") if path.is_file())
             assert kept == (size > 3_000_000)
             assert "a" not in manager
+
+
+def _meanwhile(
+    patch: pytest.MonkeyPatch, step: str, work: Callable[[], object]
+) -> Callable[[], object]:
+    """Have `work` begin as the archive is about to take a `step`, which waits a little for it.
+
+    Returns what waits for the end of the work.
+    """
+    thread, begun, take = Thread(target=work), Event(), getattr(BucketBackend, step)
+
+    def taken(bucket: BucketBackend, *args: Any) -> Any:
+        patch.undo()
+        thread.start()
+        begun.set()
+        thread.join(0.3)  # It ends, or waits for the key's lock.
+        return take(bucket, *args)
+
+    patch.setattr(BucketBackend, step, taken)
+    return lambda: (begun.wait(), thread.join())
+
+
+@pytest.mark.parametrize("repair", [False, True])
+@pytest.mark.parametrize("way", ["warm", "cold", "restored"])
+def test_a_check_waits_for_a_move_that_is_under_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str, repair: bool
+) -> None:
+    """What is journaled and not yet committed in the archive is not lost, nor lost by a repair."""
+    with MemoryManager(1, 1, 1, True, storage_path=tmp_path / "store") as manager:
+        manager.store("k", OLD, "glacier" if way == "restored" else way)
+        manager.create_snapshot(tmp_path / "snapshot.bin")
+        if way == "restored":
+            manager.delete("k")
+        found: list[object] = []
+        join = _meanwhile(monkeypatch, "commit", lambda: found.append(manager.check(repair=repair)))
+        if way == "restored":
+            # It brings home in the background what was archived.
+            manager.restore_snapshot(tmp_path / "snapshot.bin", verify="lazy")
+        else:
+            manager.migrate("k", "glacier")
+        join()
+        assert [[]] == found
+        assert np.array_equal(OLD, manager.retrieve("k"))
+
+
+def test_a_repair_leaves_what_was_archived_again(tmp_path: Path) -> None:
+    """Between what a check finds and what it mends the key may have been stored anew."""
+    with MemoryManager(1, 1, 1, True, storage_path=tmp_path) as manager:
+        manager.store("k", NEW, "glacier")
+        assert manager._engine.hierarchy.forget_archived("k")
+        assert np.array_equal(NEW, manager.retrieve("k"))
+
+
+@pytest.mark.parametrize("value", [OLD, NEW], ids=["small", "large"])
+def test_a_reader_checks_what_its_writer_has_staged(tmp_path: Path, value: np.ndarray) -> None:
+    """A value that has not reached the bucket, or reached it since the reader looked, is there."""
+    with MemoryManager(1, 1, 1, True, storage_path=tmp_path) as manager:
+        manager.store("before", value, "glacier")
+        with MemoryManager(1, 1, 1, True, storage_path=tmp_path, read_only=True) as reader:
+            manager.store("staged", value, "glacier")
+            while "staged" not in reader:
+                time.sleep(0.01)  # A reader is a tenth of a second behind.
+            assert [] == reader.check()
+            manager.flush()
+            assert [] == reader.check()
+
+
+@pytest.mark.parametrize("step", ["prepare", "commit"])
+@pytest.mark.parametrize("value", [OLD, NEW], ids=["small", "large"])
+def test_purging_waits_for_a_store_that_is_under_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, value: np.ndarray
+) -> None:
+    """The key is gone from the journal as well: not there at first, and lost one night later."""
+    url = tmp_path / "bucket"
+    with MemoryManager(1, 1, 1, True, storage_path=tmp_path / "s", glacier_url=url) as manager:
+        join = _meanwhile(monkeypatch, step, lambda: manager.clear(purge=True))
+        manager.store("k", value, "glacier")
+        join()
+        assert [] == manager.check()
+        assert {} == dict(manager)
+        manager.store("k", value, "glacier")
+        manager.flush()
+        assert [] == manager.check()
+    with MemoryManager(1, 1, 1, True, storage_path=tmp_path / "fresh", glacier_url=url) as fresh:
+        assert np.array_equal(value, fresh.retrieve("k"))

@@ -203,8 +203,9 @@ class Engine:
             if record.tier is not TierName.GLACIER or record.key in known:
                 continue
             there = archive.find(record.key)
-            current = self.hierarchy.catalog.record(record.key)
-            if current == record and (there is None or there.version < record.version):
+            if there is not None and there.version >= record.version:
+                continue
+            if not self.hierarchy.is_kept(record):
                 what = "it was archived, and no object of the archive holds it any more"
                 found.append(Problem(record.key, what, repair))
         return [self._forget_archived(problem) for problem in found] if repair else found

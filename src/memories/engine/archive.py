@@ -49,6 +49,10 @@ class Archive:
         medium = cast("FrameMedium", self._tiers[TierName.GLACIER].medium)
         return cast("BucketBackend", medium.backend)
 
+    def holds(self, record: Record) -> bool:
+        """Return whether the archive holds the version of `record`."""
+        return self.bucket.holds(record)
+
     def note(self, record: Record) -> Record:
         """Journal a version whose frame is prepared in the archive."""
         with self._step(record.key, record.version, "value"):

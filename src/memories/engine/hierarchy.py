@@ -18,6 +18,7 @@ import msgspec
 from memories.catalog import Catalog
 from memories.clock import Clock
 from memories.codecs.trust import Keyring
+from memories.engine.archive import is_archived
 from memories.engine.expiry import Expiry
 from memories.engine.ledger import BackendLedger, Ledger
 from memories.engine.mover import Mover
@@ -329,17 +330,29 @@ class Hierarchy:
         """Return the keys whose versions are only in RAM, but for those that may be dropped."""
         return [e.key for e in list(self.catalog.entries.values()) if self._should_stay(e)]
 
+    def is_kept(self, record: Record) -> bool:
+        """Return whether the archive holds what `record` names, or its key has another record.
+
+        Asked under the key's lock: a move journals first, and tells the archive afterwards.
+        """
+        with self.locks.hold(record.key):
+            if self.catalog.record(record.key) != record:
+                return True
+            return self.mover.archive.holds(record)
+
     @operation
     def forget_archived(self, key: str) -> bool:
         """Let go of the archived copy of `key`, which is lost; return whether another is left.
 
-        Another one is in RAM, and written to a durable tier again, or in cold.
+        Another one is in RAM, and written to a durable tier again, or in cold, or archived since.
         """
         with self.locks.hold(key):
             self.require_writable()
             record = self.catalog.record(key)
             if record is None:
                 return key in self.catalog.entries
+            if is_archived(record) and self.mover.archive.holds(record):
+                return True
             if record.tier is not TierName.GLACIER:
                 self.catalog.journal.amend(msgspec.structs.replace(record, archived=b""))
                 return True
@@ -354,10 +367,14 @@ class Hierarchy:
     def clear(self) -> int:
         """Remove every key stored so far and return the version up to which that was.
 
-        Its room on the disk is free then; archived objects are unlinked after their grace time.
+        No store that goes on has a version up to there. The room on the disk is free then; archived
+        objects are unlinked after their grace time.
         """
         self.require_writable()
         limit = self.catalog.next_version()
+        # What has a version already is nowhere yet while its store goes on, under its key's lock.
+        for key in self.locks.held():
+            self._clear_key(key, limit)
         for key in list(self.catalog.entries):
             self._clear_key(key, limit)
         for record in self.catalog.journal.scan():

@@ -97,6 +97,11 @@ class KeyLocks:
         held = self._held.get(key)
         return held is not None and held.thread == get_ident()
 
+    def held(self) -> list[str]:
+        """Return the keys that somebody works on."""
+        with self._mutex:
+            return list(self._held)
+
     def forget(self) -> None:
         """Know of no holder, in a forked child: none of them is here."""
         self._mutex = new_lock()

@@ -321,6 +321,23 @@ class BucketBackend(Backend):
         self._guard()
         return self._ledger.find(key)
 
+    def holds(self, record: Record) -> bool:
+        """Return whether the version of `record` is here, if only prepared, or replaced by another.
+
+        A reader, whose map may be older than what told it of `record`, reads the bucket again.
+        """
+        self._guard()
+        if self._knows(record):
+            return True
+        if not self._read_only:
+            mine = Prepared(record.key, record.version, "value")
+            return mine in self._shipper.prepared()
+        place = Place.decode(record.place)
+        if self._reader.staged(place) is not None:
+            return True
+        self.refresh()  # Afterwards: what is staged no more has reached the bucket.
+        return self._knows(record) or self._reclaimer.holds(place.token)
+
     def remove(self, key: str, version: int) -> None:
         """Make `key` absent; the bucket learns it as it learns of a small value."""
         self._guard_write()
@@ -458,6 +475,8 @@ class BucketBackend(Backend):
         self._reach()
         if repair:
             self._writer.renew()  # A directory that is not mounted any more holds no lease.
+        if self._read_only:
+            self.refresh()  # What its map does not know is no problem of the bucket.
         problems = Audit(
             self._bucket, self._reader.read, self._verify, self._shipper, self._reclaimer,
             self._maintaining, self._wall(),
@@ -632,6 +651,10 @@ class BucketBackend(Backend):
     def _stages(self) -> bool:
         """Return whether small values and removals are durable on this machine first."""
         return self._durable and self.known
+
+    def _knows(self, record: Record) -> bool:
+        known = self._ledger.find(record.key)
+        return known is not None and known.version >= record.version
 
     def _reach(self) -> None:
         self._guard()
