@@ -7,6 +7,7 @@ again, ended at one line after another. `make test` takes a sample of the lines,
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -43,6 +44,10 @@ class Bench:
         self.folder = folder
         self.held: dict[str, Any] = {}
         self.number = 0
+        self.fill()
+
+    def fill(self) -> None:
+        """Open a store that is empty, and put what nobody touches into each tier."""
         self.manager = self.open()
         for tier in TIERS:
             self.store(f"bystander/{tier}", np.arange(300) + self.number, tier)
@@ -61,6 +66,14 @@ class Bench:
         self.manager.cleanup()
         self.manager = self.open()
         self.check()
+
+    def renew(self) -> None:
+        """Begin with an empty store: what calls leave dead there makes the next ones longer."""
+        self.manager.cleanup()
+        self.held.clear()
+        for name in ("store", "bucket"):
+            shutil.rmtree(self.folder / name)
+        self.fill()
 
     def store(self, key: str, value: Any, tier: str) -> None:
         self.manager.store(key, value, tier)
@@ -334,6 +347,7 @@ def interrupt(bench: Bench, name: str, lines: Iterator[int], error: Any) -> int:
             struck += 1
             if struck % REOPENED_AFTER == 0:
                 bench.reopen()
+                bench.renew()
         except BaseException as fault:
             fault.add_note(f"after line {line} of {name!r}: {interrupter.struck}")
             raise
