@@ -8,11 +8,12 @@ call each other from two threads), is not begun: its caller computes for himself
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextvars import ContextVar
 from enum import Enum
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -23,7 +24,9 @@ from memories.periodic import Bell
 
 if TYPE_CHECKING:
     import asyncio
+    from types import FrameType
 
+StackOf = Callable[[threading.Thread], set[int]]
 LOOK_SECONDS = 0.25  # Between two looks at whether the one who computes is still there.
 
 
@@ -82,15 +85,18 @@ class Flight:
         self._thread = threading.current_thread()
         self._pid = os.getpid()
 
-    def is_alive(self) -> bool:
-        """Return whether somebody can still bring it to an end."""
+    def is_alive(self, stack_of: StackOf | None = None) -> bool:
+        """Return whether somebody can still bring it to an end.
+
+        `stack_of` says where the frames lie that a thread is in, if somebody knows.
+        """
         if self._loop is not None and self._task is not None:
             task = self._task()
             running = self._pid == os.getpid() and self._loop.is_running()
             return running and task is not None and not task.done()
         # In a forked child all threads but one have ended; and an interrupt in `finally` may have
         # kept a call from landing.
-        return self._thread.is_alive() and self._frame in _stack_of(self._thread)
+        return self._thread.is_alive() and self._frame in (stack_of or _stack_of)(self._thread)
 
     def take_off(self) -> None:
         """Take what is called from here on as called during this flight."""
@@ -166,12 +172,22 @@ class Flight:
 
 def _stack_of(thread: threading.Thread) -> set[int]:
     """Return where the frames lie that a thread is in."""
-    frame = stacks().get(thread.ident or 0)
+    mine = thread.ident == threading.get_ident()
+    frame: FrameType | None = sys._getframe() if mine else stacks().get(thread.ident or 0)
     found = set[int]()
     while frame is not None:
         found.add(id(frame))
         frame = frame.f_back
     return found
+
+
+def dead_among(flights: Iterable[Flight]) -> list[Flight]:
+    """Return those that nobody can bring to an end; each thread's stack is walked once.
+
+    A recursion has as many flights as frames, and looks each time it goes deeper.
+    """
+    stack_of = functools.cache(_stack_of)
+    return [flight for flight in flights if not flight.is_alive(stack_of)]
 
 
 class Flights:

@@ -15,7 +15,7 @@ from weakref import WeakSet
 
 from memories.codecs.code import hash_all, place_of
 from memories.codecs.hashing import Variable, Walk
-from memories.core.flights import Flight
+from memories.core.flights import Flight, dead_among
 from memories.errors import UnsupportedTypeError
 from memories.locks import new_lock
 
@@ -65,7 +65,7 @@ class Identity:
     def enter(self, flight: Flight) -> None:
         """Learn that the function begins to run."""
         with self._lock:
-            for other in [other for other in self._running if not other.is_alive()]:
+            for other in dead_among(self._running):
                 self._running.discard(other)
             self._running.add(flight)
 
