@@ -77,8 +77,9 @@ def _assert_volatile_tiers(hierarchy: Any, entries: dict[str, Any]) -> None:
         if isinstance(tier.ledger, BackendLedger):
             assert 0 == tier.ledger._coming, f"bytes are on their way to {name}"
             continue
-        views = sum(size for _, size in tier.ledger._holds.values())
-        assert held[name] + views == tier.ledger.used, f"{name} counts what it does not hold"
+        used = tier.ledger.used
+        views = sum(view.size for view in tier.ledger._holds)
+        assert held[name] + views == used, f"{name} counts what it does not hold"
         hosts[tier.ledger.parent] += tier.ledger.used
         if isinstance(tier.victims, PolicyVictims):
             tier.victims.policy.check()

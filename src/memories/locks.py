@@ -21,18 +21,13 @@ def new_lock() -> threading.RLock:
     """Return a lock that a forked child finds free, and that its own thread may take again.
 
     The child has one thread, which did not hold it: there is nothing to wait for, and what the
-    lock guards is at worst one short update behind. A signal handler, or a destructor, may come
-    while its thread holds the lock: it would wait for ever. So it gets in, and reads; what would
-    change something asks `held_here` first.
+    lock guards is at worst one short update behind. A signal handler, or a destructor, may read
+    while its thread holds the lock: it would wait for ever, so it gets in. It may not change
+    anything then (`engine.operations`).
     """
     lock = threading.RLock()
     _locks.add(lock)
     return lock
-
-
-def held_here() -> bool:
-    """Return whether this thread is in the middle of something that a lock guards."""
-    return any(is_mine(lock) for lock in list(_locks))
 
 
 def is_mine(lock: threading.RLock) -> bool:

@@ -33,6 +33,7 @@ from memories.core.reading import Wish
 from memories.core.recording import Recording
 from memories.devices import Device
 from memories.engine.hierarchy import Hierarchy
+from memories.engine.operations import Operations, operation
 from memories.engine.state import State
 from memories.engine.together import restore
 from memories.engine.watch import Watch
@@ -112,6 +113,11 @@ class Engine:
         archived = self.settings.glacier_enabled and self.settings.glacier_url is not None
         return self.remove_private is None or archived
 
+    @property
+    def operations(self) -> Operations:
+        """Return the calls that are under way."""
+        return self.hierarchy.operations
+
     def retrieve(self, key: str, wish: Wish) -> Any:
         """Return a value off the hit path, the way that the reader wants it."""
         if wish.usual:
@@ -170,6 +176,7 @@ class Engine:
                 percent[name] = 100.0 * tier.ledger.used / tier.ledger.configured
         return percent
 
+    @operation
     def check(
         self, *, repair: bool, dry_run: bool = False, progress: Progress | None
     ) -> list[Problem]:
@@ -231,7 +238,7 @@ class Engine:
         # Imported at use, like every service that most programs never ask for.
         from memories.snapshot.service import create_snapshot
 
-        create_snapshot(self.hierarchy, path, **options)
+        self.operations.run(create_snapshot, self.hierarchy, path, **options)
 
     def restore_snapshot(self, path: str | os.PathLike[str], **options: Any) -> None:
         """Take in what the file at `path` holds."""
@@ -240,7 +247,7 @@ class Engine:
             self.homecoming.stop()
         from memories.snapshot.service import restore_snapshot
 
-        run = self.hierarchy.operations.run
+        run = self.operations.run
         self.homecoming = run(restore_snapshot, self.hierarchy, path, **options)
 
     def snapshots_in_archive(self) -> dict[str, int]:
@@ -250,6 +257,7 @@ class Engine:
 
         return referring(self.hierarchy)
 
+    @operation
     def release_snapshot(self, identity: str) -> int:
         """Let go of what a snapshot keeps in the archive."""
         self.hierarchy.require_writable()
@@ -257,6 +265,7 @@ class Engine:
 
         return release(self.hierarchy, identity)
 
+    @operation
     def flush(self) -> None:
         """Give every volatile version a durable copy, and return once all is synced.
 
@@ -270,6 +279,7 @@ class Engine:
         finally:
             del failures  # See `_failures`.
 
+    @operation
     def clear(self, *, purge: bool) -> None:
         """Remove every key, and with `purge` unlink what is archived at once."""
         version = self.hierarchy.clear()

@@ -28,7 +28,6 @@ class Call(Protocol):
     """What is known of the call that takes a lock."""
 
     keys: set[str]
-    interrupted: int  # How many calls it is interrupted by that this thread makes meanwhile.
 
     @property
     def alive(self) -> bool:
@@ -126,11 +125,6 @@ class KeyLocks:
                     self._hold_new(key, me)
                     return
                 if held.thread == me:
-                    if held.call is not None and held.call.interrupted:
-                        raise BusyError(
-                            f"{key[:200]!r} is being changed by the very call that this one "
-                            "interrupts; a signal handler had better set a flag, or raise"
-                        )
                     held.depth += 1
                     return
                 if self._leads_to(held, me):

@@ -6,7 +6,6 @@ that view dies: a budget counts what is really taken.
 
 from __future__ import annotations
 
-import itertools
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -17,6 +16,24 @@ from memories.units import MAX_BYTES
 
 HOST_SHARE = 0.9  # Of what the host could still give; the rest is the caller's and the kernel's.
 ROOM_SECONDS = 0.25  # How long a measurement of the host's room is believed.
+
+
+class _Held:
+    """Bytes that views hold: given back when the last of their owners has died."""
+
+    __slots__ = ("left", "size")
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.left = 0  # Owners alive.
+
+
+class _Owner(weakref.ref[Any]):
+    """A reference to an owner, which knows what ends with it."""
+
+    __slots__ = ("held",)
+
+    held: _Held
 
 
 class Ledger:
@@ -36,6 +53,9 @@ class Ledger:
     ) -> None:
         self.configured = configured
         self.parent = parent
+        self._children: list[Ledger] = []
+        if parent is not None:
+            parent._children.append(self)
         self._room = room
         self._monotonic = monotonic
         self._limit = MAX_BYTES
@@ -44,8 +64,9 @@ class Ledger:
         self._lock = new_lock()
         # Filled by weakref callbacks, which may run anywhere and therefore take no lock.
         self._freed: deque[int] = deque()
-        # What views still hold, by token: the references to its owners, and its bytes.
-        self._holds: dict[object, tuple[list[weakref.ref[Any]], int]] = {}
+        # Owners that have died. C appends them: in a callback of Python an interrupt would be lost.
+        self._died: deque[_Owner] = deque()
+        self._holds: dict[_Held, list[_Owner]] = {}
 
     @property
     def used(self) -> int:
@@ -94,39 +115,49 @@ class Ledger:
         The caller must drop its own references afterwards. Owners that cannot be referred to
         weakly (`bytes`) belong to whoever holds them, and are not waited for.
         """
-        token = object()
-        deaths = itertools.count(1)
-        references: list[weakref.ref[Any]] = []
-
-        def died(reference: weakref.ref[Any]) -> None:
-            del reference
-            if next(deaths) == len(references) and self._holds.pop(token, None) is not None:
-                self.release(size)
-
+        held, references = _Held(size), list[_Owner]()
         for owner in owners:
             try:
-                references.append(weakref.ref(owner, died))
+                references.append(_Owner(owner, self._died.append))
             except TypeError:
                 continue
+            references[-1].held = held
+        held.left = len(references)
         if references:
-            self._holds[token] = references, size
+            self._holds[held] = references
         else:
             self.release(size)
 
     def recount(self, entries: int) -> None:
         """Count anew, with `entries` bytes in entries, while nothing comes or goes."""
-        for token, (references, _) in list(self._holds.items()):
-            if not any(reference() is not None for reference in references):
-                self._holds.pop(token, None)
-        held = entries + sum(size for _, size in list(self._holds.values()))
         with self._lock:
+            self._settle()
+            for held, references in list(self._holds.items()):
+                if not any(reference() is not None for reference in references):
+                    self._holds.pop(held, None)
             self._freed.clear()
-            self._used = held
+            self._used = entries + sum(held.size for held in self._holds)
 
     def _settle(self) -> int:
+        for child in self._children:
+            child.bury()
+        self._count_died()
         while self._freed:
             self._used -= self._freed.popleft()
         return self._used
+
+    def bury(self) -> None:
+        """Give back what only owners held that have died."""
+        if self._died:
+            with self._lock:
+                self._count_died()
+
+    def _count_died(self) -> None:
+        while self._died:
+            held = self._died.popleft().held
+            held.left -= 1
+            if not held.left and self._holds.pop(held, None) is not None:
+                self.release(held.size)
 
     def _measured(self, used: int) -> int:
         if self._room is None:

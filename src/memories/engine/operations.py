@@ -20,7 +20,6 @@ from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 from memories.engine.keylocks import KeyLocks
 from memories.errors import BusyError, MemoriesError
-from memories.locks import held_here
 from memories.logs import logger
 from memories.owner import Owner
 
@@ -38,14 +37,13 @@ P = ParamSpec("P")
 class Operation(Owner):
     """One call that changes the store."""
 
-    __slots__ = ("callers", "calling", "interrupted", "keys", "torn")
+    __slots__ = ("callers", "calling", "keys", "torn")
 
     def __init__(self) -> None:
         super().__init__(2)
         self.keys: set[str] = set()  # Those on which it has not ended its work in good order.
         self.callers: BaseException | None = None  # What the caller's own function raised.
         self.calling = 0  # How deep it is in such functions, which may call what they like.
-        self.interrupted = 0  # How many calls a signal handler makes in the middle of this one.
         self.torn = False  # Whether something ended it, or a call within it, in the middle.
 
     def learn(self, error: BaseException) -> None:
@@ -132,33 +130,21 @@ class Operations:
         self.locks.forget()
 
     def _run_within(self, outer: Operation, work: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+        """Run a call within a call.
+
+        Raises:
+            BusyError: a signal handler or a destructor makes it, wherever the outer one may be.
+        """
         if not outer.calling and outer.is_interrupted():
-            return self._run_in_the_middle(outer, work, *args, **kwargs)
+            raise BusyError(
+                "this thread is in the middle of another call of the manager, which a signal "
+                "handler or a destructor interrupts; there it had better set a flag, or raise"
+            )
         try:
             return work(*args, **kwargs)
         except BaseException as error:
             outer.learn(error)
             raise
-
-    def _run_in_the_middle(
-        self, outer: Operation, work: Callable[..., T], *args: Any, **kwargs: Any
-    ) -> T:
-        """Run what a signal handler or a destructor calls, wherever the call under way may be.
-
-        Raises:
-            BusyError: that is in the middle of a step, or works on the same key.
-        """
-        outer.torn = True  # As likely as not it ends by what the handler raises.
-        if held_here():
-            raise BusyError(
-                "this thread is in the middle of another call of the manager, which a signal "
-                "handler or a destructor interrupts; there it had better set a flag, or raise"
-            )
-        outer.interrupted += 1
-        try:
-            return work(*args, **kwargs)
-        finally:
-            outer.interrupted -= 1
 
     def _enter(self, me: int, operation: Operation) -> None:
         self._running[me] = operation
@@ -230,7 +216,9 @@ def _is_foreign(error: BaseException) -> bool:
 class Operates(Protocol):
     """Whatever has calls that change the store."""
 
-    operations: Operations
+    @property
+    def operations(self) -> Operations:
+        """The calls under way."""
 
 
 Self = TypeVar("Self", bound=Operates)
