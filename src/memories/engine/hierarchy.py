@@ -7,6 +7,7 @@ asked before anything is written, and by reads only off the hit path.
 
 from __future__ import annotations
 
+import gc
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -471,9 +472,12 @@ class Hierarchy:
         for entry in list(self.catalog.entries.values()):
             held[entry.tier] += entry.size
         hosts: Counter[Ledger] = Counter()
-        for name, tier in self.tiers.items():
+        for tier in self.tiers.values():
             tier.sweeps.reset()
             tier.victims.renew()
+        # The former orders are circles of references, which would keep what has left them.
+        gc.collect()
+        for name, tier in self.tiers.items():
             if isinstance(tier.ledger, BackendLedger):
                 tier.ledger.recount()
                 continue
