@@ -73,7 +73,7 @@ def register_codec(
             )
         codec = StructureCodec(name, encode, decode)
     _check_name(codec.name)
-    _ensure_base()
+    prepare()
     add(codec, kind)
 
 
@@ -96,7 +96,7 @@ def get(name: str) -> Codec:
     base = name.removesuffix(SIGNED)
     codec = _by_name.get(base)
     if codec is None:
-        _ensure_base()
+        prepare()
         _load_family(base.partition(".")[0])
         if base not in _by_name:
             _load_entry_points()
@@ -158,7 +158,7 @@ def guard(name: str, build: Callable[[], Any]) -> Any:
 
 
 def _search(kind: type) -> Codec:
-    _ensure_base()
+    prepare()
     for base in kind.__mro__[:-1]:
         _load_family(base.__module__.partition(".")[0])
     if kind not in _by_type and not kind.__module__.startswith("memories."):
@@ -188,7 +188,8 @@ def _check_name(name: str) -> None:
         )
 
 
-def _ensure_base() -> None:
+def prepare() -> None:
+    """Load the codecs of Python's own types, whose first use a signal handler may interrupt."""
     _load("builtin")
 
 

@@ -16,6 +16,7 @@ from memories.catalog import Catalog
 from memories.clock import Clock, SystemClock
 from memories.codecs import compressors
 from memories.codecs.opened import open_frame
+from memories.codecs.registry import prepare
 from memories.codecs.trust import Keyring
 from memories.config import Settings
 from memories.core.ending import await_free
@@ -67,6 +68,7 @@ def assemble(
         StoreLockedError: another manager is the writer of the store.
     """
     _check(settings)
+    prepare()
     if migration is not None and migration is not False:
         check_migration(migration)
     return _Assembly(settings, clock or SystemClock(), find_device(settings.hot_device)).engine(
