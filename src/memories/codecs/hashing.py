@@ -74,6 +74,16 @@ _LOGS = (list, set, dict, deque, Counter, defaultdict)
 _DEEP: Final = 0.6  # The share of the stack from which on it is the caller's that is deep.
 
 
+# Modules of the standard library whose objects do something rather than say something.
+_AT_WORK = frozenset(
+    {
+        "asyncio", "concurrent", "contextvars", "ctypes", "io", "_io", "logging", "mmap",
+        "multiprocessing", "queue", "_queue", "selectors", "socket", "_socket", "sqlite3", "ssl",
+        "_ssl", "subprocess", "tempfile", "threading", "_thread", "unittest", "weakref", "_weakref",
+    }
+)  # fmt: skip
+
+
 class _Absent:
     """What an empty cell holds, and a global name that is not defined yet."""
 
@@ -600,6 +610,9 @@ def _is_telling(value: Any, namespace: Mapping[str, Any]) -> bool:
         return True
     if getattr(kind, "__hash__", None) not in (None, object.__hash__):
         return True
+    room = kind.__module__.partition(".")[0]
+    if room in sys.stdlib_module_names and room not in _AT_WORK:
+        return True  # It is taken apart as pickle does; one that cannot be counts by its type.
     codec = registry.find(value)
     data = not carries_code(codec.name) and not isinstance(codec, TreeCodec)
     return data or container_of(value) is not None

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import argparse
 import functools
 import inspect
+import operator
 import os
+import random
 import runpy
+import string
 import subprocess
 import sys
 import threading
+from collections import ChainMap
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType
+from types import MappingProxyType, ModuleType
 from typing import Any
 
 import numpy as np
@@ -179,6 +184,32 @@ class Gauge:
     def read(self) -> int:
         """Return what depends on the object, its class and a global of the module."""
         return self.level * self.unit * OPTIONS["scale"]
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (operator.attrgetter("real"), operator.attrgetter("imag")),
+        (operator.itemgetter(0), operator.itemgetter(1)),
+        (argparse.Namespace(rate=1), argparse.Namespace(rate=2)),
+        (ChainMap({"rate": 1}), ChainMap({"rate": 2})),
+        (MappingProxyType({"rate": 1}), MappingProxyType({"rate": 2})),
+        (random.Random(1), random.Random(2)),
+        (string.Template("$a"), string.Template("$b")),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_a_global_of_the_standard_library_counts_by_content(
+    manager: MemoryManager, tmp_path: Path, before: Any, after: Any
+) -> None:
+    """A settings object that was edited is another one, though its type is the same."""
+    module = loaded(tmp_path / "settings.py", "def f(x):\n    return x, SETTINGS\n", manager)
+    cached = manager.cache(module.f)
+    keys = set()
+    for value in (before, after, before):
+        vars(module)["SETTINGS"] = value
+        keys.add(cached.cache_key(1))
+    assert 2 == len(keys)
 
 
 def test_the_class_of_an_argument_counts_as_it_is_now(
