@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -140,7 +141,9 @@ def test_a_flush_misses_nothing_that_moves_meanwhile(tmp_path: Path) -> None:
         def write_and_move(record: Record, frame: Sequence[memoryview]) -> Record:
             for key in ("298", "299"):
                 if manager.get_tier(key) == "hot" and record.key != key:
-                    manager.migrate(key, "warm")
+                    mover = threading.Thread(target=manager.migrate, args=(key, "warm"))
+                    mover.start()
+                    mover.join()
             return write(record, frame)
 
         journal.write = write_and_move  # type: ignore[method-assign]

@@ -60,6 +60,7 @@ def use(manager: MemoryManager, keys: list[str]) -> None:
     manager._engine.observatory.document()
 
 
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # Of objects of torch that are looked at.
 @pytest.mark.parametrize("policy", ["auto", "lru", "s3fifo", "mq"])
 def test_nothing_refers_to_a_removed_key(make: Make, policy: str) -> None:
     """Names that carry a time or a number come and go for ever, and each was kept somewhere."""
