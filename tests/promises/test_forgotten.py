@@ -122,7 +122,7 @@ def test_objects_of_the_collector_stay_as_many(tmp_path: Path) -> None:
             manager._hierarchy.catalog.journal._writer.checkpoint()  # type: ignore[union-attr]
             gc.collect()
             counts.append(len(gc.get_objects()))
-        assert counts[-1] - counts[1] < 1000
+        assert counts[-1] - counts[1] < 2000  # Of 4,000 keys: half an object for each.
 
 
 def test_what_is_remembered_is_bounded_in_bytes() -> None:
