@@ -160,11 +160,7 @@ class _Assembly:
         events.subscribe_reads(statistics.count_reads)
         events.subscribe_reads(self.watch.observe_reads)
         events.subscribe_reads(self.costs.observe_reads)
-        catalog = self.catalog = Catalog(
-            journal,
-            max(backend.last_version() for backend in self.backends),
-            Rules(settings.rules),
-        )
+        catalog = self.catalog = Catalog(journal, self._latest_version(), Rules(settings.rules))
         hierarchy = Hierarchy(
             self.tiers,
             catalog,
