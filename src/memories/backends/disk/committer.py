@@ -515,10 +515,17 @@ class Committer(ABC):
         number = unpack_place(old.record.place).file
         waits = number in self._unsynced and number not in self._begun
         if waits and number in self.ledger.retired:
-            # Doomed first: a file that is doomed twice is unlinked, one that is nowhere never is.
-            self.graves.value(number, old.record.stored)
-            self.ledger.forget_retired(old)
+            self._retire([number])
             del self._unsynced[number]
+
+    def _retire(self, dead: Iterable[int]) -> None:
+        """Doom the files of replaced values, but for those whose replacement has failed."""
+        retired = self.ledger.retired
+        gone = [number for number in dead if number in retired]
+        # Doomed first: a file that is doomed twice is unlinked, one that is nowhere never is.
+        for number in gone:
+            self.graves.value(number, retired[number])
+        self.ledger.gave_up(gone)
 
     def _enter_packed(self, records: Sequence[Record]) -> list[tuple[Row | None, Row]]:
         """Append and enter the records that are the newest of their keys; one write for all."""
@@ -576,9 +583,9 @@ class Committer(ABC):
                         self.ledger.revive(back)
             raise
         with self.lock:
-            for old, _ in entered:
-                if old is not None and self.ledger.forget_retired(old):
-                    self.graves.value(unpack_place(old.record.place).file, old.record.stored)
+            self._retire(
+                _file_of(old) for old, _ in entered if old is not None and old.kind == FILE
+            )
 
     def remove(self, key: str, version: int) -> None:
         """Make a key absent as of `version`."""

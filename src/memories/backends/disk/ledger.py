@@ -98,14 +98,14 @@ class Ledger:
 
     def restore(self, image: Image) -> None:
         """Be again what `image` was taken of; may be called any number of times."""
+        next_file = self.next_file
+        self.__dict__.update(image.totals)  # The maps of that time among them; now their contents.
+        self.next_file = max(next_file, self.next_file)  # No number is given out twice.
         for number in [number for number in self.segments if number > image.highest]:
             del self.segments[number]
         _put_back(self.segments, {n: _copied(stats) for n, stats in image.segments.items()})
         _put_back(self.packs, {n: _copied(stats) for n, stats in image.packs.items()})
         _put_back(self.retired, image.retired)
-        next_file = self.next_file
-        self.__dict__.update(image.totals)
-        self.next_file = max(next_file, self.next_file)  # No number is given out twice.
 
     def file_number(self) -> int:
         """Return a number that no value file, pack or run ever had."""
@@ -142,15 +142,8 @@ class Ledger:
 
     def revive(self, row: Row) -> None:
         """Count a value file as live again: what was to replace it has failed."""
-        self.forget_retired(row)
-
-    def forget_retired(self, row: Row) -> bool:
-        """Stop counting the dead value file of a row; whether there is one."""
-        if row.kind != FILE:
-            return False
-        size = self.retired.pop(unpack_place(row.record.place).file, None)
-        self.value_bytes -= size or 0
-        return size is not None
+        if row.kind == FILE:
+            self.gave_up({unpack_place(row.record.place).file} & self.retired.keys())
 
     def gave_up(self, dead: Iterable[int]) -> None:
         """Stop counting dead value files."""

@@ -290,13 +290,6 @@ class Writer(Committer):
 
     # -- what is dead ----------------------------------------------------------------------------
 
-    def _retire(self, dead: list[int]) -> None:
-        retired = self.ledger.retired  # Without those whose replacement has failed meanwhile.
-        gone = [number for number in dead if number in retired]
-        for number in gone:
-            self.graves.value(number, retired[number])
-        self.ledger.gave_up(gone)
-
     def doom_segment(self, number: int) -> None:
         """Unlink a segment that nothing refers to any more, as soon as no view is open."""
         with self.lock:
