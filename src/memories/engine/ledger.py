@@ -143,7 +143,9 @@ class Ledger:
             child.bury()
         self._count_died()
         while self._freed:
-            self._used -= self._freed.popleft()
+            # In two lines: a signal handler that reads comes after the call, not in the sum.
+            freed = self._freed.popleft()
+            self._used -= freed
         return self._used
 
     def bury(self) -> None:
