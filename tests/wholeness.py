@@ -97,6 +97,7 @@ def _assert_disk(hierarchy: Any) -> None:
         assert writer._before is None
         assert {} == writer._coming
         assert {} == writer._drafts
+        assert set() == writer.adopting == writer.waiting
         assert not writer.graves.pins
         index, ledger = writer._rebuild()
         for name in ACCOUNT[2:]:

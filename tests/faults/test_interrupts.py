@@ -417,6 +417,20 @@ def test_a_signal_handler_that_calls_the_manager(bench: Bench, name: str) -> Non
     handled(bench, name, iter(range(1 + sum(name.encode()) % 41, 10**6, 41)))
 
 
+def test_a_signal_handler_does_not_end_the_manager_it_interrupts(bench: Bench) -> None:
+    """The disk would be closed under the call that goes on, and nothing in RAM be written."""
+
+    def handler() -> None:
+        with pytest.raises(BusyError):
+            bench.manager.cleanup()
+
+    for line in range(100, 500, 100):
+        key, _, new = bench.fresh()
+        bench.store(f"{key}/hot", new, "hot")
+        assert not Interrupter(handler).run(lambda key=key: bench.store(key, key, "cold"), line)
+    bench.reopen()
+
+
 @pytest.mark.torture
 @pytest.mark.parametrize("name", CASES)
 def test_a_signal_handler_at_every_line(bench: Bench, name: str) -> None:

@@ -339,6 +339,7 @@ class Engine:
         }
         return (*sizes, self.settings.glacier_enabled, options)
 
+    @operation
     def close(self, *, flush: bool = True) -> None:
         """End everything; what is only in RAM is written first if the store is to stay.
 

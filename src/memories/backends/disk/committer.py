@@ -115,7 +115,7 @@ class Committer(ABC):
         self.recent_heads = 0  # Bytes of the heads that no run of the index holds yet.
         self.tidying = new_lock()  # Taken before `lock`: one upkeep at a time.
         self.merging = new_lock()  # Taken before `tidying`: one merge of runs at a time.
-        self.waiting = 0  # How many wait for upkeep, which then takes no rests.
+        self.waiting: set[Owner] = set()  # Calls that wait for upkeep, which then takes no rests.
         self._rebuild = rebuild
         self._unsynced: dict[int, str] = {}  # Value files, and the keys they belong to.
         self._begun: Set[int] = frozenset()  # Those with which a sync has begun.
@@ -209,15 +209,13 @@ class Committer(ABC):
             self.let_go(owner)
 
     @contextmanager
-    def hurried(self) -> Iterator[None]:
-        """Let upkeep in the background take no rests: somebody waits for it."""
-        with self.lock:
-            self.waiting += 1
+    def hurried(self, owner: Owner) -> Iterator[None]:
+        """Let upkeep in the background take no rests: the call of `owner` waits for it."""
+        self.waiting.add(owner)
         try:
             yield
         finally:
-            with self.lock:
-                self.waiting -= 1
+            self.let_go(owner)
 
     def lean(self, size: int) -> bool:
         """Return whether so few bytes are dead that `size` more may be written before upkeep.
@@ -369,6 +367,7 @@ class Committer(ABC):
                 del self._drafts[number]
             self._coming.pop(owner, None)
             self.adopting.discard(owner)
+            self.waiting.discard(owner)
         owner.end()
 
     def _names(self, key: str, number: int) -> bool:
@@ -383,7 +382,7 @@ class Committer(ABC):
         with self.lock:
             self._whole()
             drafting = [draft.owner for draft in self._drafts.values()]
-            owners = {*self._coming, *self.adopting, *drafting}
+            owners = {*self._coming, *self.adopting, *self.waiting, *drafting}
         for owner in owners:
             if owner is not None and not owner.alive:
                 self.let_go(owner)

@@ -96,7 +96,7 @@ def room_for(writer: Writer, size: int, owner: Owner) -> Iterator[bool]:
     them and asks nothing else, so that nobody waits for what upkeep believes to be done. What is
     dead under an open view or a mapping stays, and so does the room it takes.
     """
-    with ExitStack() as claim, writer.hurried():
+    with ExitStack() as claim, writer.hurried(owner):
         if not writer.graves.pins:
             writer.sync()
         with writer.tidying:  # One at a time: two claims that fit one by one may not together.

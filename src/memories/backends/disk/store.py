@@ -31,6 +31,7 @@ from memories.errors import (
     KeyNotFoundError,
     StorageError,
 )
+from memories.owner import Owner
 from memories.progress import Step, skip
 
 Durability = Literal["relaxed", "full"]
@@ -273,7 +274,7 @@ class DiskBackend(Role):
         writer = self._writing()
         if 4 * writer.recent_heads < writer.limit(writer.physical()) // WORTH_SHARE:
             return False
-        with reported(self._layout.root, "tidy up"), writer.hurried():
+        with reported(self._layout.root, "tidy up"), writer.hurried(Owner()):
             tidy(writer, lambda: None, quiet=True)
         return True
 
