@@ -1,12 +1,18 @@
-"""What a key may be: a `str`, encodable as UTF-8, of 1 to 4,096 bytes, without NUL."""
+"""What a key may be: a `str`, encodable as UTF-8, of 1 to 4,096 bytes, without NUL.
+
+And how a message names many.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from itertools import islice
 from typing import Any
 
 from memories.errors import InvalidKeyError, InvalidKeyTypeError
 
 MAX_KEY_BYTES = 4096
+NAMED_KEYS = 10  # In a message about many.
 INTERNAL = "\0"  # What the library keeps for itself begins with this, and no caller's key does.
 
 
@@ -40,3 +46,9 @@ def _check_text(key: str) -> str:
             f"a key must take at most {MAX_KEY_BYTES} bytes in UTF-8, not {size}: {key[:60]!r}..."
         )
     return key
+
+
+def some_of(keys: Collection[str], limit: int = NAMED_KEYS) -> str:
+    """Return the first of `keys` for a message, and how many more there are."""
+    more = f" and {len(keys) - limit} more" if len(keys) > limit else ""
+    return ", ".join(repr(key[:80]) for key in islice(keys, limit)) + more

@@ -21,6 +21,7 @@ from queue import SimpleQueue
 from typing import Protocol
 
 from memories.clock import SystemClock
+from memories.keys import some_of
 from memories.logs import logger
 from memories.periodic import STOP_SECONDS, Ended, Runner
 
@@ -161,7 +162,7 @@ class Ending:
             self._named = True
             _say(
                 f"{_count(keys)} of {self._mortal.title} were only in RAM and are lost, for "
-                f"{reason}: {_names(keys)}"
+                f"{reason}: {some_of(keys, NAMED_KEYS)}"
             )
 
 
@@ -265,11 +266,6 @@ def _say(line: str) -> None:
 
 def _count(keys: Sequence[str]) -> str:
     return "1 value" if len(keys) == 1 else f"{len(keys)} values"
-
-
-def _names(keys: Sequence[str]) -> str:
-    more = f" and {len(keys) - NAMED_KEYS} more" if len(keys) > NAMED_KEYS else ""
-    return ", ".join(repr(key[:80]) for key in keys[:NAMED_KEYS]) + more
 
 
 os.register_at_fork(after_in_child=_after_fork)

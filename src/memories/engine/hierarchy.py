@@ -43,11 +43,10 @@ from memories.errors import (
     about_key,
 )
 from memories.events import EventBus, Missed, Retrieved, Stored
-from memories.keys import INTERNAL
+from memories.keys import INTERNAL, some_of
 from memories.parcel import Parcel
 
 MOMENT_SECONDS = 0.01
-NAMED_KEYS = 10  # In an error about many.
 OVERDUE_PER_STORE = 4  # Entries that have expired and are removed by each store.
 READ_ATTEMPTS = 8  # A read is overtaken by a move at most this often before the fault is real.
 
@@ -647,10 +646,10 @@ def _not_written(failed: dict[str, Exception]) -> Exception:
     first = next((error for error in errors if isinstance(error, TierFullError)), errors[0])
     if len(failed) == 1:
         return first
-    names = ", ".join(repr(key[:80]) for key in islice(failed, NAMED_KEYS))
-    more = f" and {len(failed) - NAMED_KEYS} more" if len(failed) > NAMED_KEYS else ""
     kind = type(first) if isinstance(first, MemoriesError) else StorageError
-    one = kind(f"{len(failed)} values could not be written ({names}{more}), the first as {first}")
+    one = kind(
+        f"{len(failed)} values could not be written ({some_of(failed)}), the first as {first}"
+    )
     one.__cause__ = first
     if isinstance(one, OSError) and isinstance(first, OSError):
         one.errno = first.errno

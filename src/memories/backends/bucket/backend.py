@@ -46,6 +46,7 @@ from memories.errors import (
     StoreLockedError,
     UnavailableError,
 )
+from memories.keys import some_of
 from memories.locks import new_lock
 from memories.periodic import Periodic
 from memories.progress import Step
@@ -53,7 +54,6 @@ from memories.units import format_size
 
 GRACE_SECONDS = 7 * 86400
 SMALL_BYTES = 256 * 1024
-NAMED_KEYS = 10  # In an error about many.
 PACK_BYTES = 8 * 1024 * 1024
 _UNTRIED, _HONOURED, _IGNORED = range(3)  # What is known of its conditional writes.
 _TWO_WRITERS = (
@@ -524,7 +524,7 @@ class BucketBackend(Backend):
                 else "they end with it, for the manager had no storage_path"
             )
             raise type(error)(
-                f"{len(staged)} small values of the archive ({_names(staged)}) are staged in "
+                f"{len(staged)} small values of the archive ({some_of(staged)}) are staged in "
                 f"{self._state.path.parent} and did not reach the bucket; {what}. {error}"
             ) from error.__cause__
 
@@ -701,8 +701,3 @@ class BucketBackend(Backend):
             raise type(error)(
                 f"Key {key!r} ({format_size(length)}) was not {done}. {error}"
             ) from error.__cause__
-
-
-def _names(keys: Sequence[str]) -> str:
-    more = f" and {len(keys) - NAMED_KEYS} more" if len(keys) > NAMED_KEYS else ""
-    return ", ".join(repr(key[:80]) for key in keys[:NAMED_KEYS]) + more
