@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.servers import seaweed
-from tests.servers.fixtures import every_warning, s3, s3_proxy, s3_url  # noqa: F401
+from tests.servers.fixtures import Make, every_warning, make, s3, s3_proxy, s3_url  # noqa: F401
 from tests.servers.proxy import Fault, MisbehavingProxy
 
 from memories import (
@@ -32,45 +31,9 @@ from memories.core import archive
 LARGE = np.random.default_rng(1).random(60_000)
 SOON = 20.0  # Seconds within which a bucket that is there again is found.
 
-Make = Callable[..., MemoryManager]
-
 
 @pytest.fixture
-def make(
-    s3: seaweed.SeaweedServer,  # noqa: F811
-    s3_proxy: MisbehavingProxy,  # noqa: F811
-    s3_url: str,  # noqa: F811
-    tmp_path: Path,
-) -> Iterator[Make]:
-    """Make a manager on a bucket behind the proxy; None is a reader that has the URL only."""
-    made: list[MemoryManager] = []
-
-    def make_(name: str | None, *, direct: bool = False, **options: object) -> MemoryManager:
-        endpoint = None if direct else s3_proxy.endpoint
-        made.append(
-            MemoryManager(
-                1,
-                1,
-                1,
-                True,
-                storage_path=None if name is None else tmp_path / name,
-                glacier_url=s3_url,
-                storage_options=s3.storage_options(endpoint),
-                migration=False,
-                read_only=name is None,
-                **options,  # type: ignore[arg-type]
-            )
-        )
-        return made[-1]
-
-    yield make_
-    s3_proxy.fault = lambda request: None
-    for manager in made:
-        manager.cleanup()
-
-
-@pytest.fixture
-def filled(make: Make) -> None:
+def filled(make: Make) -> None:  # noqa: F811
     """A large and a small value in the archive, and one in cold."""
     with make("home") as writer:
         writer.store("large", LARGE, "glacier")
@@ -100,7 +63,7 @@ FAULTS = {"reset": Fault(reset=True), "hangs": Fault(hang=True), "503": Fault(st
 @pytest.mark.server
 @pytest.mark.parametrize("name", FAULTS)
 def test_a_store_opens_while_its_bucket_is_away(
-    make: Make,
+    make: Make,  # noqa: F811
     filled: None,
     s3_proxy: MisbehavingProxy,  # noqa: F811
     monkeypatch: pytest.MonkeyPatch,
@@ -152,7 +115,7 @@ def test_a_store_opens_while_its_bucket_is_away(
 
 @pytest.mark.server
 def test_a_fresh_machine_does_not_call_absent_what_it_could_not_look_up(
-    make: Make,
+    make: Make,  # noqa: F811
     filled: None,
     s3_proxy: MisbehavingProxy,  # noqa: F811
 ) -> None:
@@ -188,7 +151,7 @@ def test_a_fresh_machine_does_not_call_absent_what_it_could_not_look_up(
 
 @pytest.mark.server
 def test_a_writer_that_took_over_meanwhile_is_said_so(
-    make: Make,
+    make: Make,  # noqa: F811
     filled: None,
     s3_proxy: MisbehavingProxy,  # noqa: F811
 ) -> None:
@@ -210,7 +173,7 @@ def test_a_writer_that_took_over_meanwhile_is_said_so(
 
 @pytest.mark.server
 def test_a_manager_ends_while_its_bucket_is_away(
-    make: Make,
+    make: Make,  # noqa: F811
     filled: None,
     s3_proxy: MisbehavingProxy,  # noqa: F811
 ) -> None:
@@ -229,7 +192,7 @@ def test_a_manager_ends_while_its_bucket_is_away(
 
 @pytest.mark.server
 def test_any_number_of_machines_read_an_archive_by_its_url(
-    make: Make,
+    make: Make,  # noqa: F811
     filled: None,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -257,7 +220,7 @@ def test_any_number_of_machines_read_an_archive_by_its_url(
 
 @pytest.mark.server
 def test_a_reader_opens_while_the_bucket_is_away(
-    make: Make,
+    make: Make,  # noqa: F811
     filled: None,
     s3_proxy: MisbehavingProxy,  # noqa: F811
 ) -> None:

@@ -11,56 +11,22 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 from tests.servers import seaweed
-from tests.servers.fixtures import every_warning, s3, s3_proxy, s3_url  # noqa: F401
+from tests.servers.fixtures import Make, every_warning, make, s3, s3_proxy, s3_url  # noqa: F401
 from tests.servers.proxy import Fault, MisbehavingProxy, Request
 
-from memories import MemoryManager, RefusedError, StoreLockedError
+from memories import RefusedError, StoreLockedError
 from memories.backends.bucket import BucketBackend
 
-pytestmark = pytest.mark.server
+pytestmark = [pytest.mark.server, pytest.mark.usefixtures("every_warning")]
 
 LARGE = np.random.default_rng(1).random(60_000)
-
-Make = Callable[..., MemoryManager]
-
-
-@pytest.fixture
-def make(
-    s3: seaweed.SeaweedServer,  # noqa: F811
-    s3_proxy: MisbehavingProxy,  # noqa: F811
-    s3_url: str,  # noqa: F811
-    tmp_path: Path,
-    every_warning: pytest.LogCaptureFixture,  # noqa: F811
-) -> Iterator[Make]:
-    made: list[MemoryManager] = []
-
-    def make_(name: str, **options: object) -> MemoryManager:
-        made.append(
-            MemoryManager(
-                1,
-                1,
-                1,
-                True,
-                storage_path=tmp_path / name,
-                glacier_url=s3_url,
-                storage_options=s3.storage_options(s3_proxy.endpoint),
-                migration=False,
-                **options,  # type: ignore[arg-type]
-            )
-        )
-        return made[-1]
-
-    yield make_
-    s3_proxy.fault = lambda request: None
-    for manager in made:
-        manager.cleanup()
 
 
 def conditional(status: int, code: str) -> Callable[[Request], Fault | None]:
@@ -77,7 +43,7 @@ UNKNOWN = {
 
 @pytest.mark.parametrize("name", UNKNOWN)
 def test_a_gateway_without_conditional_writes_is_refused_by_that_word(
-    make: Make,
+    make: Make,  # noqa: F811
     s3_proxy: MisbehavingProxy,  # noqa: F811
     name: str,
 ) -> None:
@@ -90,7 +56,7 @@ def test_a_gateway_without_conditional_writes_is_refused_by_that_word(
 
 
 def test_a_gateway_that_ignores_conditions_is_found_out(
-    make: Make,
+    make: Make,  # noqa: F811
     s3_proxy: MisbehavingProxy,  # noqa: F811
     every_warning: pytest.LogCaptureFixture,  # noqa: F811
 ) -> None:
@@ -108,7 +74,7 @@ def test_a_gateway_that_ignores_conditions_is_found_out(
 
 
 def test_a_writer_on_such_a_gateway_still_notices_another(
-    make: Make,
+    make: Make,  # noqa: F811
     s3_proxy: MisbehavingProxy,  # noqa: F811
 ) -> None:
     """It looks before it writes, which leaves a gap of milliseconds and not of a session."""
@@ -123,7 +89,7 @@ def test_a_writer_on_such_a_gateway_still_notices_another(
 
 
 def test_an_honest_gateway_is_asked_once(
-    make: Make,
+    make: Make,  # noqa: F811
     s3_proxy: MisbehavingProxy,  # noqa: F811
     every_warning: pytest.LogCaptureFixture,  # noqa: F811
 ) -> None:
@@ -145,7 +111,7 @@ def test_an_honest_gateway_is_asked_once(
     ],
 )
 def test_a_bucket_in_another_region_says_so(
-    make: Make,
+    make: Make,  # noqa: F811
     s3_proxy: MisbehavingProxy,  # noqa: F811
     fault: Fault,
 ) -> None:
@@ -175,7 +141,7 @@ DENIED = {
 
 @pytest.mark.parametrize("name", DENIED)
 def test_a_writer_that_may_not_delete_opens_and_says_so(
-    make: Make,
+    make: Make,  # noqa: F811
     s3_proxy: MisbehavingProxy,  # noqa: F811
     every_warning: pytest.LogCaptureFixture,  # noqa: F811
     name: str,
@@ -199,7 +165,7 @@ def test_a_writer_that_may_not_delete_opens_and_says_so(
 
 
 def test_what_a_failed_upload_left_keeps_nobody_from_opening_who_may_not_delete(
-    make: Make,
+    make: Make,  # noqa: F811
     s3_proxy: MisbehavingProxy,  # noqa: F811
     s3: seaweed.SeaweedServer,  # noqa: F811
     every_warning: pytest.LogCaptureFixture,  # noqa: F811
