@@ -118,4 +118,4 @@ def _style(index: int, points: int) -> dict[str, Any]:
 
 def _finish(axes: Any) -> None:
     axes.grid(alpha=0.3)
-    axes.legend(loc="best", fontsize="small", frameon=False)
+    axes.legend(loc="best", fontsize="small", framealpha=0.8, edgecolor="none")
