@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -101,6 +101,12 @@ class Bench:
         assert sorted(self.held) == sorted(self.manager)
         assert len(self.held) == len(self.manager)
         assert_whole(self.manager)
+
+    def conclude(self, case: Case) -> None:
+        """See that all is whole after a case, and forget its keys."""
+        self.settle(case)
+        self.check()
+        self.tidy()
 
     def tidy(self) -> None:
         """Forget the keys of the case, so that the store stays small."""
@@ -332,6 +338,16 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
     made.manager.cleanup()
 
 
+@contextmanager
+def after(where: str, interrupter: Interrupter) -> Iterator[None]:
+    """Let a failure in the block say after which interrupt it came."""
+    try:
+        yield
+    except BaseException as fault:
+        fault.add_note(f"after {where}: {interrupter.struck}")
+        raise
+
+
 def interrupt(bench: Bench, name: str, lines: Iterator[int], error: Any) -> int:
     """End a call at each of `lines`, as far as it has so many; return how often it was ended."""
     struck, interrupter = 0, Interrupter(error)
@@ -341,17 +357,12 @@ def interrupt(bench: Bench, name: str, lines: Iterator[int], error: Any) -> int:
             ended = interrupter.run(one.call, line)
         except MemoriesError as refused:
             raise AssertionError(f"line {line}, {interrupter.struck}") from refused
-        try:
-            bench.settle(one)
-            bench.check()
-            bench.tidy()
+        with after(f"line {line} of {name!r}", interrupter):
+            bench.conclude(one)
             struck += 1
             if struck % REOPENED_AFTER == 0:
                 bench.reopen()
                 bench.renew()
-        except BaseException as fault:
-            fault.add_note(f"after line {line} of {name!r}: {interrupter.struck}")
-            raise
         if not ended and interrupter.lines < line:
             break
     bench.reopen()
@@ -398,13 +409,8 @@ def handled(bench: Bench, name: str, lines: Iterator[int]) -> None:
     for line in lines:
         one = CASES[name](bench)
         interrupter.run(one.call, line)
-        try:
-            bench.settle(one)
-            bench.check()
-            bench.tidy()
-        except BaseException as fault:
-            fault.add_note(f"after line {line} of {name!r}: {interrupter.struck}")
-            raise
+        with after(f"line {line} of {name!r}", interrupter):
+            bench.conclude(one)
         if interrupter.lines < line:
             break
     bench.reopen()

@@ -28,7 +28,7 @@ class _Held:
         self.left = 0  # Owners alive.
 
 
-class _Owner(weakref.ref[Any]):
+class _Reference(weakref.ref[Any]):
     """A reference to an owner, which knows what ends with it."""
 
     __slots__ = ("held",)
@@ -65,8 +65,8 @@ class Ledger:
         # Filled by weakref callbacks, which may run anywhere and therefore take no lock.
         self._freed: deque[int] = deque()
         # Owners that have died. C appends them: in a callback of Python an interrupt would be lost.
-        self._died: deque[_Owner] = deque()
-        self._holds: dict[_Held, list[_Owner]] = {}
+        self._died: deque[_Reference] = deque()
+        self._holds: dict[_Held, list[_Reference]] = {}
 
     @property
     def used(self) -> int:
@@ -115,10 +115,10 @@ class Ledger:
         The caller must drop its own references afterwards. Owners that cannot be referred to
         weakly (`bytes`) belong to whoever holds them, and are not waited for.
         """
-        held, references = _Held(size), list[_Owner]()
+        held, references = _Held(size), list[_Reference]()
         for owner in owners:
             try:
-                references.append(_Owner(owner, self._died.append))
+                references.append(_Reference(owner, self._died.append))
             except TypeError:
                 continue
             references[-1].held = held

@@ -37,18 +37,18 @@ P = ParamSpec("P")
 class Operation(Owner):
     """One call that changes the store."""
 
-    __slots__ = ("callers", "calling", "keys", "torn")
+    __slots__ = ("callers_error", "calling", "keys", "torn")
 
     def __init__(self) -> None:
         super().__init__(2)
         self.keys: set[str] = set()  # Those on which it has not ended its work in good order.
-        self.callers: BaseException | None = None  # What the caller's own function raised.
+        self.callers_error: BaseException | None = None  # What the caller's own function raised.
         self.calling = 0  # How deep it is in such functions, which may call what they like.
         self.torn = False  # Whether something ended it, or a call within it, in the middle.
 
     def learn(self, error: BaseException) -> None:
         """Learn that `error` leaves the call: our own errors leave nothing in the middle."""
-        if error is not self.callers:
+        if error is not self.callers_error:
             self.torn = self.torn or not isinstance(error, MemoriesError) or _is_foreign(error)
 
     def is_interrupted(self) -> bool:
@@ -63,7 +63,7 @@ class Operation(Owner):
     def end(self) -> None:
         """Say that the call is over."""
         super().end()
-        self.callers = None  # Its traceback leads back here.
+        self.callers_error = None  # Its traceback leads back here.
 
 
 class Operations:
@@ -118,7 +118,7 @@ class Operations:
         try:
             return function(*args)
         except BaseException as error:
-            operation.callers = error
+            operation.callers_error = error
             raise
         finally:
             operation.calling -= 1
