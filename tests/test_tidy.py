@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import copy
 import re
+import subprocess
 from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
@@ -308,3 +309,19 @@ def test_no_loose_ends_and_no_path_of_one_machine(path: Path) -> None:
     for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
         assert not WORDS.search(line), f"line {number}: {line}"
         assert not MACHINE_PATHS.search(line), f"line {number}: {line}"
+
+
+# What may lie at the top of the repository; a store that a test left there may not.
+TOP = {
+    ".ci", ".gitignore", "ARCHITECTURE.md", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE",
+    "Makefile", "README.md", "SECURITY.md", "benchmarks", "docs", "examples", "pyproject.toml",
+    "src", "tests",
+}  # fmt: skip
+
+
+def test_nothing_else_lies_at_the_top() -> None:
+    """A store left in the working directory must not be committed with the code."""
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
+    if listed.returncode:
+        pytest.skip("not a git checkout, so what is tracked cannot be told")
+    assert set() == {line.split("/")[0] for line in listed.stdout.splitlines()} - TOP
