@@ -20,8 +20,8 @@ from xxhash import xxh3_64_intdigest
 
 from memories import MemoryManager
 from memories.backends.disk import DiskBackend
-from memories.engine.verified import Verified
-from memories.entry import Record, TierName
+from memories.engine.verified_frames import Verified
+from memories.model.entry import Record, TierName
 
 Race = Callable[..., dict[str, float]]
 _OURS, _ALONE = "memories", "memories, the store alone"

@@ -26,7 +26,7 @@ from _race import race as race_by
 
 from memories import MemoryManager
 from memories.backends.disk import DiskBackend
-from memories.entry import Record, TierName
+from memories.model.entry import Record, TierName
 
 clock: Callable[[], float] = time.perf_counter
 

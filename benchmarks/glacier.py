@@ -27,8 +27,8 @@ from _race import machine, race, show
 from tests.servers import seaweed
 
 from memories.backends.bucket import BucketBackend
-from memories.backends.bucket.bounds import BoundedStore
-from memories.entry import Record, TierName
+from memories.backends.bucket.throttle import BoundedStore
+from memories.model.entry import Record, TierName
 
 BUCKET = seaweed.BUCKET
 THREADS = 16
@@ -178,7 +178,7 @@ class Counting(BoundedStore):
 
 def packing(server: seaweed.SeaweedServer, home: Path, values: int) -> None:
     """Show what many small values cost in requests, and how fast a fresh machine lists them."""
-    from memories.backends.bucket.open import open_store
+    from memories.backends.bucket.url import open_store
 
     url, options = f"s3://{BUCKET}/packed", server.storage_options()
     store = Counting(open_store(url, options), THREADS)
@@ -221,7 +221,7 @@ def compression() -> None:
     from numcodecs import blosc, zstd
 
     from memories import codecs
-    from memories.codecs import frame
+    from memories.frames import writer
 
     print("\n| raster | zstd-19 | Blosc zstd-9 | memories | MB/s | bars: 1.03x, 1.00x |")
     print("|---|---:|---:|---:|---:|---|")
@@ -234,7 +234,7 @@ def compression() -> None:
             for way in (0, 1, 2)
         )
         begun = time.perf_counter()
-        ours = frame.pack(codecs.encode(array), key="k", version=1, compression="high")
+        ours = writer.pack(codecs.encode(array), key="k", version=1, compression="high")
         speed = data.nbytes / 1e6 / (time.perf_counter() - begun)
         ratio = data.nbytes / ours.nbytes
         met = f"{ratio / plain:.2f}x, {ratio / shuffled:.2f}x"

@@ -21,14 +21,14 @@ from typing import NamedTuple
 from placement import find_traces
 
 from memories import policies
-from memories.config import make_settings
-from memories.core.assembly import assemble
-from memories.entry import DEFAULT_TERMS
-from memories.migration.settings import MigrationSettings
-from memories.parcel import Parcel
-from memories.simulator import replay
+from memories.core.wiring import assemble
+from memories.engine.payload import Parcel
+from memories.model.entry import DEFAULT_TERMS
+from memories.options.migration import MigrationSettings
+from memories.options.settings import make_settings
+from memories.simulate.simulator import replay
+from memories.simulate.traces import Trace, read_trace
 from memories.testing.clock import ManualClock
-from memories.traces import Trace, read_trace
 
 SECONDS = {"hot": 1e-6, "warm": 1e-5, "cold": 1e-3, "glacier": 0.1}  # What a read costs.
 SHARES = {"hot": 0.03, "warm": 0.07, "cold": 0.2}  # Of the bytes of all keys; glacier has the rest.

@@ -15,10 +15,10 @@ from time import perf_counter
 from _race import machine
 
 from memories import MemoryManager
-from memories.engine.timeline import SampledTick, settled
-from memories.entry import Cause, Entry, TierName
+from memories.engine.hit_clock import SampledTick, settled
+from memories.migration.key_cursor import MIN_SLICE
 from memories.migration.planner import Planner, TierState
-from memories.migration.rotation import MIN_SLICE
+from memories.model.entry import Cause, Entry, TierName
 from memories.policies.auto import AutoPolicy
 
 ITEMS = 200_000

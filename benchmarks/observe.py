@@ -24,7 +24,7 @@ import numpy as np
 from _race import machine
 
 from memories import MemoryManager
-from memories.metrics import prometheus_text
+from memories.observe.metrics import prometheus_text
 
 KEYS = 1000
 HITS = 100_000

@@ -24,8 +24,8 @@ from typing import Any, NamedTuple
 
 from memories import policies
 from memories.policies.predictors import Prefetcher
-from memories.simulator import UNREAD_SHARE, Outcome, Simulator
-from memories.traces import Trace, read_trace
+from memories.simulate.simulator import UNREAD_SHARE, Outcome, Simulator
+from memories.simulate.traces import Trace, read_trace
 
 CAPACITIES = ("0.01", "0.03", "0.1", "0.2")
 PREFETCH_CAPACITY = "0.03"

@@ -16,8 +16,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from time import perf_counter
 
-from memories.cluster.placement import list_length, rank
-from memories.units import format_size
+from memories.cluster.rendezvous import list_length, rank
+from memories.foundation.units import format_size
 
 HOUR = 3600.0
 DAY = 24 * HOUR

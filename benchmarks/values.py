@@ -23,7 +23,7 @@ import xxhash
 from numcodecs import blosc
 
 from memories import MemoryManager, codecs
-from memories.codecs import frame
+from memories.frames import writer
 
 MB = 10**6
 
@@ -56,8 +56,8 @@ def arrays() -> None:
     took = best(
         {
             "copy": lambda: np.copyto(target, array),
-            "pack": lambda: frame.pack(codecs.encode(array), key="k", version=1),
-            "into": lambda: frame.pack_into(codecs.encode(array), room, key="k", version=1),
+            "pack": lambda: writer.pack(codecs.encode(array), key="k", version=1),
+            "into": lambda: writer.pack_into(codecs.encode(array), room, key="k", version=1),
             "freeze": lambda: codecs.freeze_array(array),
             "array.copy": array.copy,
             "sum": lambda: xxhash.xxh3_64_intdigest(array),
@@ -70,10 +70,10 @@ def arrays() -> None:
     speed = array.nbytes / took["sum"] / 1e9
     print(f"{'checksum':<58} {speed:10.1f} GB/s {'':>23} at least 5 GB/s")
     for nbytes in (10**4, 8 * MB, 800 * MB):
-        data = frame.pack(codecs.encode(np.zeros(nbytes // 8)), key="k", version=1).join()
+        data = writer.pack(codecs.encode(np.zeros(nbytes // 8)), key="k", version=1).join()
 
         def decode(data: bytes = data) -> Any:
-            return codecs.decode(frame.open_frame(data).parts(verify=False))
+            return codecs.decode(writer.open_frame(data).parts(verify=False))
 
         micros = best({"decode": decode}, 100)["decode"] * 1e6
         print(f"decode {nbytes / 1e6:8.2f} MB for a view {micros:34.1f} us {'':>23} under 100 us")
@@ -117,7 +117,7 @@ def compression() -> None:
         for what, data in samples().items():
             parts = codecs.encode(data)
             start = time.perf_counter()
-            packed = frame.pack(parts, key="k", version=1, compression=spec)
+            packed = writer.pack(parts, key="k", version=1, compression=spec)
             took = time.perf_counter() - start
             ours = data.nbytes / packed.nbytes
             allowed = [r for r in rivals(data, names) if r[1] <= took * 1.1] or [
@@ -149,7 +149,7 @@ def table(folder: Path) -> None:
     parts = codecs.encode(value)
 
     def put() -> Any:
-        packed = frame.pack(codecs.encode(value), key="k", version=1)
+        packed = writer.pack(codecs.encode(value), key="k", version=1)
         with (folder / "ours").open("wb", buffering=0) as file:
             for segment in packed.segments:
                 file.write(segment)
@@ -157,7 +157,7 @@ def table(folder: Path) -> None:
     def get() -> Any:
         with (folder / "ours").open("rb") as file:
             mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        return codecs.decode(frame.open_frame(mapped).parts())
+        return codecs.decode(writer.open_frame(mapped).parts())
 
     def both() -> None:
         (folder / "ours").unlink(missing_ok=True)

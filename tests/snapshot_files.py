@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from memories.entry import Record, TierName
+from memories.model.entry import Record, TierName
 from memories.snapshot import Item
 from memories.snapshot.manifest import Linked, Reference
 

@@ -15,7 +15,7 @@ import pytest
 
 from memories.cli.demo.raster import Tile, find_raster
 from memories.cli.demo.workload import script
-from memories.optional import MissingPackageError
+from memories.foundation.optional_imports import MissingPackageError
 
 MOVED_KEYS = 100
 PAIRS = [("hot", "warm"), ("warm", "cold"), ("cold", "glacier")]

@@ -97,7 +97,7 @@ def test_every_error_is_given_out() -> None:
 
 def test_the_original_import_path_works() -> None:
     """Programs written for the predecessor import the manager from here."""
-    from memories.core.memory_manager import MemoryManager as original
+    from memories.core.manager import MemoryManager as original
 
     assert MemoryManager is original
 

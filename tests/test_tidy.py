@@ -9,7 +9,7 @@ import ast
 import copy
 import re
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
@@ -20,47 +20,24 @@ PACKAGE = ROOT / "src" / "memories"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 MAX_LINES = 800
 
-# One row per layer, lowest first. A room is a module or a package directly under `memories`.
-# A room imports from lower rows only, never from its own row or a higher one. The modules of the
-# engine are rooms of their own, for they stand on one another.
+# One row per layer, lowest first. A room is a package, or one of the few modules, directly under
+# `memories`. A room imports from lower rows only, never from its own row or a higher one.
 LAYERS = (
     ("errors", "_version"),
-    (
-        "clock", "histogram", "keys", "locks", "logs", "optional", "owner", "units", "userdirs",
-        "writeback",
-    ),
-    ("deadlines", "periodic", "progress", "recent"),
-    ("workers",),
-    ("entry",),
-    ("events", "front", "rules", "sizing", "traces"),
-    ("config",),
-    ("configuration",),
+    ("foundation",),
+    ("progress",),
+    ("model",),
     ("codecs", "devices", "backends", "policies"),
-    ("metadata", "resident"),
-    ("parcel", "catalog", "cluster"),
-    (
-        "engine.expiry", "engine.keylocks", "engine.ledger", "engine.state", "engine.timeline",
-        "engine.touches", "engine.verified",
-    ),
-    ("engine.operations",),
-    ("engine.fetchcosts", "engine.media", "engine.quick", "engine.victims", "engine.watch"),
-    ("engine.device_medium", "engine.journal_victims"),
-    ("engine.tier",),
-    ("engine.archive",),
-    ("engine.placement",),
-    ("engine.sweep",),
-    ("engine.mover",),
-    ("engine.hierarchy",),
+    ("frames", "options", "simulate"),
+    ("cluster",),
     ("engine",),
-    ("history", "statistics"),
-    ("migration", "snapshot", "analytics", "simulator"),
-    ("metrics",),
-    ("dashboard",),
+    ("migration", "snapshot"),
+    ("observe",),
     ("core",),
     ("__init__",),
     ("cli", "testing", "torch"),
     ("__main__",),
-)  # fmt: skip
+)
 RANK = {room: rank for rank, row in enumerate(LAYERS) for room in row}
 
 # Loaded at their first use, for each of them costs tens of milliseconds or may be missing.
@@ -81,13 +58,13 @@ def name_of(path: Path) -> str:
 
 def room_of(path: Path) -> str:
     """Return the room a module belongs to."""
-    return room_named(path.relative_to(PACKAGE).with_suffix("").parts)
+    return path.relative_to(PACKAGE).with_suffix("").parts[0]
 
 
-def room_named(parts: Sequence[str]) -> str:
-    """Return the room that the parts of a module's dotted name lead to."""
-    inner = ".".join(parts[:2])
-    return inner if inner in RANK else parts[0]
+def module_of(path: Path) -> str:
+    """Return the dotted name of a module."""
+    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
 @cache
@@ -113,7 +90,7 @@ def rooms_used_by(path: Path) -> Iterator[tuple[str, int]]:
     for module, line in imported_by(path):
         first, *rest = module.split(".")
         if first == "memories":
-            yield (room_named(rest) if rest and rest[0] in RANK else "__init__"), line
+            yield (rest[0] if rest and rest[0] in RANK else "__init__"), line
 
 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
@@ -132,6 +109,14 @@ def test_every_room_has_its_layer() -> None:
     """A new room is placed on purpose, in the table above and in ARCHITECTURE.md."""
     rooms = {room_of(path) for path in MODULES}
     assert set() == rooms - set(RANK)
+
+
+def test_the_two_kinds_of_replication_do_not_know_each_other() -> None:
+    """What both need lies in `cluster` itself."""
+    wings = [PACKAGE / "cluster" / name for name in ("quorum", "valkey_cluster")]
+    for wing, other in (wings, reversed(wings)):
+        used = {name for path in wing.rglob("*.py") for name, _ in imported_by(path)}
+        assert not [name for name in used if name.startswith(module_of(other))]
 
 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
@@ -187,7 +172,8 @@ def test_only_the_command_line_prints(path: Path) -> None:
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
 def test_only_the_clock_asks_for_the_time(path: Path) -> None:
     """Time is injected: what depends on it can then be tested, and never runs backwards."""
-    if room_of(path) in {"clock", "cli", "testing", "dashboard"}:
+    shown = {"cli", "testing", "dashboard"}
+    if path.name == "clock.py" or shown & set(path.relative_to(PACKAGE).parts):
         return
     clocks = {"time.time", "time.time_ns", "datetime.now", "datetime.datetime.now"}
     if room_of(path) not in {"backends", "cluster"}:  # They limit their waits, which are real ones.
@@ -226,7 +212,7 @@ ENDLESS = re.compile(
 )
 # File and what it may use; what is said in docs/decisions/048 tells why.
 BOUNDED = {
-    "periodic.py": {"threading.Thread"},  # `Runner` is one.
+    "foundation/periodic.py": {"threading.Thread"},  # `Runner` is one.
     "testing/backends.py": {"threading.Thread"},  # Of the program that proves a backend.
     "testing/codecs.py": {"threading.Thread"},
     "snapshot/atomicfile.py": {"LOCK_EX"},  # Of a file that nobody else has a name for.

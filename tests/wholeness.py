@@ -7,9 +7,9 @@ from collections import Counter
 from typing import Any
 
 from memories import MemoryManager
-from memories.engine.ledger import BackendLedger, Ledger
+from memories.engine.budget import BackendLedger, Ledger
 from memories.engine.victims import PolicyVictims
-from memories.entry import Record, TierName
+from memories.model.entry import Record, TierName
 
 ACCOUNT = (
     "log_bytes", "pack_bytes", "log_live", "value_live", "pack_live", "live", "keys", "elsewhere",

@@ -19,11 +19,11 @@ TOPICS = {
     "observing": (
         "What a manager shows",
         [
-            "memories.statistics:Stats", "memories.statistics:TierStats",
-            "memories.statistics:Volume", "memories.histogram:Latency",
-            "memories.analytics:Series", "memories.core.explain:Explanation",
-            "memories.dashboard:Dashboard", "memories.metrics:prometheus_text",
-            "memories.metrics:instrument", "memories.progress:bar",
+            "memories.observe.counters:Stats", "memories.observe.counters:TierStats",
+            "memories.observe.counters:Volume", "memories.foundation.histogram:Latency",
+            "memories.observe.analytics:Series", "memories.core.explain:Explanation",
+            "memories.observe.dashboard:Dashboard", "memories.observe.metrics:prometheus_text",
+            "memories.observe.metrics:instrument", "memories.progress:bar",
         ],
     ),
     "extending": (

@@ -32,12 +32,12 @@ from memories.errors import (
 
 if TYPE_CHECKING:
     from memories.codecs import Codec, Parts, register_codec
-    from memories.core.distributed_manager import DistributedMemoryManager
-    from memories.core.memory_manager import MemoryManager
-    from memories.entry import Cause, TierName
-    from memories.migration.settings import MigrationSettings
+    from memories.core.distributed import DistributedMemoryManager
+    from memories.core.manager import MemoryManager
+    from memories.model.entry import Cause, TierName
+    from memories.model.rules import Rule
+    from memories.options.migration import MigrationSettings
     from memories.policies import Policy, register_policy
-    from memories.rules import Rule
 
 __all__ = [
     "ArchivedError",
@@ -73,15 +73,15 @@ __all__ = [
 ]
 
 _LAZY = {
-    "Cause": "memories.entry",
-    "TierName": "memories.entry",
+    "Cause": "memories.model.entry",
+    "TierName": "memories.model.entry",
     "Codec": "memories.codecs",
-    "DistributedMemoryManager": "memories.core.distributed_manager",
-    "MemoryManager": "memories.core.memory_manager",
-    "MigrationSettings": "memories.migration.settings",
+    "DistributedMemoryManager": "memories.core.distributed",
+    "MemoryManager": "memories.core.manager",
+    "MigrationSettings": "memories.options.migration",
     "Parts": "memories.codecs",
     "Policy": "memories.policies",
-    "Rule": "memories.rules",
+    "Rule": "memories.model.rules",
     "register_codec": "memories.codecs",
     "register_policy": "memories.policies",
 }

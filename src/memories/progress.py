@@ -11,8 +11,8 @@ import threading
 from collections.abc import Callable
 from typing import Any, Self, TextIO
 
-from memories.clock import SystemClock
-from memories.units import format_size
+from memories.foundation.clock import SystemClock
+from memories.foundation.units import format_size
 
 REFRESH_SECONDS = 0.1
 PATIENCE_SECONDS = 1.0

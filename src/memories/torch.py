@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from memories.core.memory_manager import MemoryManager
+from memories.core.manager import MemoryManager
 from memories.errors import InvalidOptionError
 
 LARGE_BYTES = 1 << 20  # From here on a leaf is a value of its own, and finds its own tier.

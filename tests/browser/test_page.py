@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from memories import MemoryManager
-from memories.dashboard import Dashboard
+from memories.observe.dashboard import Dashboard
 
 pytest.importorskip("starlette")
 pytest.importorskip("uvicorn")

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 from memories.backends.bucket import BucketBackend
-from memories.entry import Record, TierName
+from memories.model.entry import Record, TierName
 
 SMALL_BYTES = 3000
 

@@ -10,8 +10,8 @@ import os
 import random
 import sys
 
-from memories.backends.disk import DiskBackend, compact, scale, upkeep
-from memories.entry import Record, TierName
+from memories.backends.disk import DiskBackend, compaction, maintenance, size_limits
+from memories.model.entry import Record, TierName
 
 LARGE = 40_000
 
@@ -25,9 +25,9 @@ def record_for(key: str, version: int) -> Record:
 
 
 def main(path: str, seed: int) -> None:
-    scale.SEGMENT_BYTES, scale.LARGE_BYTES = 200_000, LARGE
-    scale.SLACK_BYTES, compact.RECENT_ROWS = 50_000, 50
-    upkeep.SYNC_SECONDS, upkeep.TIDY_SECONDS, upkeep.QUIET_SECONDS = 0.02, 0.01, 0.05
+    size_limits.SEGMENT_BYTES, size_limits.LARGE_BYTES = 200_000, LARGE
+    size_limits.SLACK_BYTES, compaction.RECENT_ROWS = 50_000, 50
+    maintenance.SYNC_SECONDS, maintenance.TIDY_SECONDS, maintenance.QUIET_SECONDS = 0.02, 0.01, 0.05
     chance = random.Random(seed)
     backend = DiskBackend(path, durability=chance.choice(["relaxed", "full"]))
     version = backend.last_version()

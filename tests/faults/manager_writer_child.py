@@ -13,7 +13,7 @@ import sys
 import numpy as np
 
 from memories import MemoryManager
-from memories.backends.disk import compact, scale, upkeep
+from memories.backends.disk import compaction, maintenance, size_limits
 
 TIERS = ("hot", "warm", "cold", "glacier")
 
@@ -23,9 +23,13 @@ def content(number: int, size: int) -> np.ndarray:
 
 
 def main(path: str, seed: int, number: int) -> None:
-    scale.SEGMENT_BYTES, scale.LARGE_BYTES, scale.SLACK_BYTES = 200_000, 40_000, 50_000
-    compact.RECENT_ROWS = 50
-    upkeep.SYNC_SECONDS, upkeep.TIDY_SECONDS, upkeep.QUIET_SECONDS = 0.02, 0.01, 0.05
+    size_limits.SEGMENT_BYTES, size_limits.LARGE_BYTES, size_limits.SLACK_BYTES = (
+        200_000,
+        40_000,
+        50_000,
+    )
+    compaction.RECENT_ROWS = 50
+    maintenance.SYNC_SECONDS, maintenance.TIDY_SECONDS, maintenance.QUIET_SECONDS = 0.02, 0.01, 0.05
     chance = random.Random(seed)
     manager = MemoryManager("300 kB", "300 kB", "3 MB", True, storage_path=path)
     while True:

@@ -21,7 +21,7 @@ from tests.promises.values import identical
 
 from memories import MemoryManager
 from memories.backends.bucket import BucketBackend
-from memories.backends.disk import DiskBackend, compact, scale
+from memories.backends.disk import DiskBackend, compaction, size_limits
 from memories.backends.disk.writer import Writer
 from memories.testing.backends import frame_for, record_for
 
@@ -126,8 +126,8 @@ def churned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Churned
         ("SLACK", 60_000),
         ("LARGE", 30_000),
     ):
-        monkeypatch.setattr(scale, f"{name}_BYTES", size)
-    monkeypatch.setattr(compact, "RECENT_ROWS", 100)
+        monkeypatch.setattr(size_limits, f"{name}_BYTES", size)
+    monkeypatch.setattr(compaction, "RECENT_ROWS", 100)
     made = Churned(tmp_path / "store")
     yield made
     made.backend.close()
@@ -135,8 +135,8 @@ def churned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Churned
 
 CHORES: dict[str, Callable[[Writer], object]] = {
     "sync": Writer.sync,
-    "tidy": lambda writer: compact.tidy(writer, lambda: None),
-    "tidy when quiet": lambda writer: compact.tidy(writer, lambda: None, quiet=True),
+    "tidy": lambda writer: compaction.tidy(writer, lambda: None),
+    "tidy when quiet": lambda writer: compaction.tidy(writer, lambda: None, quiet=True),
     "unlink": lambda writer: (writer.sync(), writer.release()),
     "checkpoint": Writer.checkpoint,
 }

@@ -14,8 +14,8 @@ from tests.servers.bucket_kit import frame, record
 
 from memories.backends.bucket import BucketBackend
 from memories.backends.bucket.directory import DirectoryStore
+from memories.backends.bucket.location import new_token, object_name
 from memories.backends.bucket.pack import Contents, Index, Stored, finish
-from memories.backends.bucket.place import new_token, object_name
 from memories.errors import CorruptDataError, StoreLockedError
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from memories.backends.disk import DiskBackend, compact, scale
-from memories.entry import Record
+from memories.backends.disk import DiskBackend, compaction, size_limits
 from memories.errors import CorruptDataError, StorageError
+from memories.model.entry import Record
 from memories.testing.backends import frame_for, record_for
 from memories.testing.faults import FailingFiles, flip, spread
 
@@ -32,9 +32,9 @@ def verify(record: Record, frame: memoryview) -> None:
 def sound(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Content]]:
     """Build a store with every kind of file, closed cleanly."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(scale, "SEGMENT_BYTES", 30_000)
-        patch.setattr(scale, "LARGE_BYTES", LARGE)
-        patch.setattr(compact, "MERGE_RUNS", 99)
+        patch.setattr(size_limits, "SEGMENT_BYTES", 30_000)
+        patch.setattr(size_limits, "LARGE_BYTES", LARGE)
+        patch.setattr(compaction, "MERGE_RUNS", 99)
         path = tmp_path_factory.mktemp("damage") / "s"
         held: Content = {}
         with DiskBackend(path, files=FailingFiles()) as backend:

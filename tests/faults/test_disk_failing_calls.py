@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from memories.backends.disk import DiskBackend, scale
+from memories.backends.disk import DiskBackend, size_limits
 from memories.errors import MemoriesError, StorageError
 from memories.testing.backends import frame_for, record_for
 from memories.testing.faults import CHANGING, FailingFiles
@@ -19,7 +19,7 @@ LARGE = 40_000
 @pytest.fixture(autouse=True)
 def small_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let every kind of file come up without writing gigabytes."""
-    monkeypatch.setattr(scale, "LARGE_BYTES", LARGE)
+    monkeypatch.setattr(size_limits, "LARGE_BYTES", LARGE)
 
 
 def script(backend: DiskBackend, held: dict[str, bytes | None]) -> Iterator[None]:

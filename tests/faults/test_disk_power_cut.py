@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from memories.backends.disk import DiskBackend, compact, scale
-from memories.entry import Record
+from memories.backends.disk import DiskBackend, compaction, size_limits
+from memories.model.entry import Record
 from memories.testing.backends import frame_for, record_for
 from memories.testing.faults import FailingFiles, PoweredFiles
 
@@ -84,7 +84,7 @@ class Machine:
             if kind < 0.93:
                 self.backend._writer.checkpoint()
                 self.synced = len(self.history) - 1
-            compact.tidy(self.backend._writer, lambda: None)
+            compaction.tidy(self.backend._writer, lambda: None)
             return
         self.history.append(state)
         if self.full:
@@ -102,10 +102,10 @@ def test_what_is_left_is_a_prefix(
 def campaign(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, durability: str, seeds: Iterable[int]
 ) -> None:
-    monkeypatch.setattr(scale, "LARGE_BYTES", LARGE)
-    monkeypatch.setattr(scale, "SEGMENT_BYTES", 100_000)
-    monkeypatch.setattr(scale, "SLACK_BYTES", 20_000)
-    monkeypatch.setattr(compact, "RECENT_ROWS", 10)
+    monkeypatch.setattr(size_limits, "LARGE_BYTES", LARGE)
+    monkeypatch.setattr(size_limits, "SEGMENT_BYTES", 100_000)
+    monkeypatch.setattr(size_limits, "SLACK_BYTES", 20_000)
+    monkeypatch.setattr(compaction, "RECENT_ROWS", 10)
     lost = 0
     for seed in seeds:
         chance = random.Random(seed)

@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 from snapshot_files import HEAD, elsewhere, item, record
 
 from memories import codecs
-from memories.codecs.frame import pack
-from memories.entry import TierName
 from memories.errors import CorruptDataError, MemoriesError, StorageError
+from memories.frames.writer import pack
+from memories.model.entry import TierName
 from memories.snapshot import (
     Base,
     Item,
@@ -29,11 +29,11 @@ from memories.snapshot import (
     Reference,
     Row,
     Whole,
-    container,
     create,
     manifest,
     open_snapshot,
     verification,
+    writer,
 )
 
 IDENTITY = bytes(16)
@@ -217,7 +217,7 @@ def forge(path: Path, change: Callable[[list[Row]], list[Row]]) -> None:
 
     items = [item("after", b"x" * 6_000), item("packed", b"tiny"), item("whole", bytes(5_000))]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(container, "PageBuilder", Builder)
+        patch.setattr(writer, "PageBuilder", Builder)
         create(path, items, sequence=5)
 
 
@@ -297,7 +297,7 @@ def test_a_manifest_nested_without_end_is_refused(tmp_path: Path) -> None:
             return page
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(container, "PageBuilder", Builder)
+        patch.setattr(writer, "PageBuilder", Builder)
         create(tmp_path / "s", [], sequence=1)
     with pytest.raises(CorruptDataError):
         open_snapshot(tmp_path / "s")
@@ -308,7 +308,7 @@ def test_names_that_are_not_the_keys_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     """A file whose member names climb out must not be taken for ours, nor handed on."""
-    monkeypatch.setattr(container, "member_name", lambda key, npy: name)
+    monkeypatch.setattr(writer, "member_name", lambda key, npy: name)
     create(tmp_path / "s", [item("k", bytes(5_000))], sequence=1)
     with pytest.raises(CorruptDataError, match="another name"):
         open_snapshot(tmp_path / "s")

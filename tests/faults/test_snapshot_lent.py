@@ -22,8 +22,8 @@ import pytest
 from tests.forking import in_child
 
 from memories import MemoryManager, StorageError
-from memories.backends.disk import adopt
-from memories.entry import TierName
+from memories.backends.disk import import_file
+from memories.model.entry import TierName
 
 SHARED_MEMORY = Path("/dev/shm")
 LARGE = np.random.default_rng(0).integers(0, 256, 3_000_000, np.uint8)
@@ -56,10 +56,10 @@ class Gate:
     """Holds every copy up, or fails it, until it is opened."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self._real = adopt._copy
+        self._real = import_file._copy
         self.open, self.reached = threading.Event(), threading.Event()
         self.error: OSError | None = None
-        monkeypatch.setattr(adopt, "_copy", self._copy)
+        monkeypatch.setattr(import_file, "_copy", self._copy)
 
     def _copy(self, given: int, taken: int, files: Any, step: Callable[[int], object]) -> None:
         os.write(taken, b"the beginning")

@@ -27,7 +27,7 @@ from memories import (
     StorageError,
     StoreLockedError,
 )
-from memories.backends.disk import DiskBackend, compact, follow
+from memories.backends.disk import DiskBackend, compaction, follower
 from memories.backends.disk.files import Files
 from memories.testing.backends import frame_for, record_for
 from memories.testing.faults import flip
@@ -151,7 +151,7 @@ def test_a_file_that_comes_back_is_not_taken_for_dead(tmp_path: Path) -> None:
         assert writer.ledger.segments[int(missing.stem)].live > 0
         manager.store("dead", content(8), "cold")
         manager.delete("dead")
-        compact.tidy(writer, lambda: None, quiet=True)
+        compaction.tidy(writer, lambda: None, quiet=True)
         holds_all(manager)
         writer.rebuild()
         holds_all(manager)
@@ -258,7 +258,7 @@ def test_a_reader_does_not_take_it_for_empty(tmp_path: Path, part: str) -> None:
     with filled(path), opened(path, read_only=True) as reader:
         holds_all(reader)
         (path / part).rename(tmp_path / "away")
-        time.sleep(2 * follow.REFRESH_SECONDS)
+        time.sleep(2 * follower.REFRESH_SECONDS)
         for key in ("k0", "k1", "absent"):
             with pytest.raises(StorageError):
                 reader.retrieve(key)

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 
 from memories import codecs
-from memories.codecs import frame, layout
-from memories.codecs.trust import Key
+from memories.frames import head, writer
+from memories.frames.signing import Key
 
 GOLDEN = Path(__file__).parent / "golden"
 KEY = Key(bytes(range(32)))
@@ -71,13 +71,13 @@ def tables() -> dict[str, Any]:
     import xarray
 
     days = pandas.date_range("2020", periods=3, tz=zoneinfo.ZoneInfo("Europe/Berlin"), name="day")
-    frame = pandas.DataFrame(
+    writer = pandas.DataFrame(
         {"n": [1.5, None, 2], "s": ["a", None, "c"], "c": pandas.Categorical(list("aba"))},
         index=days,
     )
     return {
-        "pandas": frame,
-        "pandas-text": frame[["s"]],
+        "pandas": writer,
+        "pandas-text": writer[["s"]],
         "polars": polars.DataFrame({"n": [1, None], "s": ["a", "b"]}),
         "pyarrow": pyarrow.table({"n": [1, None], "s": ["a", "b"]}),
         "scipy": scipy.sparse.csr_array(([1.0], ([0], [2])), shape=(2, 3)),
@@ -87,7 +87,7 @@ def tables() -> dict[str, Any]:
 
 def main() -> None:
     """Write what is missing."""
-    folder = GOLDEN / str(layout.FORMAT)
+    folder = GOLDEN / str(head.FORMAT)
     folder.mkdir(parents=True, exist_ok=True)
     for name, value in (values() | tables()).items():
         for compression in ("none", "zstd:3", "lz4"):
@@ -105,16 +105,16 @@ class SignWith:
 
     def sign(self, message: bytes) -> Any:
         """Sign `message`."""
-        from memories.codecs import trust
+        from memories.frames import signing
 
-        return trust.Signature(self.key.id, trust._mac(self.key, message))
+        return signing.Signature(self.key.id, signing._mac(self.key, message))
 
 
 def write(path: Path, value: Any, compression: str, signer: Any = None) -> None:
     """Write one frame unless it is there."""
     if not path.exists():
         parts = codecs.encode(value)
-        packed = frame.pack(parts, key="golden", version=1, compression=compression, signer=signer)
+        packed = writer.pack(parts, key="golden", version=1, compression=compression, signer=signer)
         path.write_bytes(packed.join())
 
 

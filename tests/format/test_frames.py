@@ -12,8 +12,8 @@ import pytest
 from tests.format import foreign_reader, make_golden
 
 from memories import codecs
-from memories.codecs import compressors, frame, layout
-from memories.codecs.trust import Keyring
+from memories.frames import compression, head, writer
+from memories.frames.signing import Keyring
 from memories.testing.codecs import identical
 
 VERSIONS = sorted(int(path.name) for path in make_golden.GOLDEN.iterdir())
@@ -33,7 +33,7 @@ def golden(version: int, name: str) -> Iterator[bytes]:
 def test_golden_frames_stay_readable(version: int, name: str) -> None:
     """What was stored by any release is read by every later one."""
     for data in golden(version, name):
-        got = codecs.decode(frame.open_frame(data, key="golden").parts())
+        got = codecs.decode(writer.open_frame(data, key="golden").parts())
         assert identical(make_golden.values()[name], got)
 
 
@@ -41,8 +41,8 @@ def test_golden_frames_stay_readable(version: int, name: str) -> None:
 def test_golden_differences_stay_readable(name: str) -> None:
     """And they are differences: a frame without any would prove nothing."""
     for data in golden(1, name):
-        opened = frame.open_frame(data, key="golden")
-        assert [compressors.DELTA] == [piece.compressor for piece in opened.pieces]
+        opened = writer.open_frame(data, key="golden")
+        assert [compression.DELTA] == [piece.compressor for piece in opened.pieces]
         assert identical(make_golden.differences()[name], codecs.decode(opened.parts()))
 
 
@@ -68,7 +68,7 @@ def test_golden_tables_stay_readable(version: int, name: str) -> None:
         pytest.importorskip(package)
     expected = make_golden.tables()[name]
     for data in golden(version, name):
-        got = codecs.decode(frame.open_frame(data, key="golden").parts())
+        got = codecs.decode(writer.open_frame(data, key="golden").parts())
         assert type(expected) is type(got)
         assert TABLES[name](expected, got)
 
@@ -78,15 +78,15 @@ def test_golden_signatures_stay_valid(version: int, tmp_path: pathlib.Path) -> N
     """A signature is over bytes that the document names, in every release the same."""
     ring = Keyring(tmp_path / "none", trusted=[make_golden.KEY])
     for data in golden(version, "signed"):
-        assert complex is codecs.decode(frame.open_frame(data).parts(verifier=ring))
+        assert complex is codecs.decode(writer.open_frame(data).parts(verifier=ring))
 
 
 @pytest.mark.parametrize("name", ["array", "array-fortran", "array-big-endian"])
 def test_what_is_written_today_is_what_was_frozen(name: str) -> None:
     """A raw frame of the same value has the same bytes, or the format has changed."""
     parts = codecs.encode(make_golden.values()[name])
-    today = frame.pack(parts, key="golden", version=1).join()
-    assert today in list(golden(layout.FORMAT, name))
+    today = writer.pack(parts, key="golden", version=1).join()
+    assert today in list(golden(head.FORMAT, name))
 
 
 def test_a_reader_written_from_the_document_alone_reads_arrays() -> None:
@@ -95,7 +95,7 @@ def test_a_reader_written_from_the_document_alone_reads_arrays() -> None:
     for value in (np.asfortranarray(np.arange(6.0).reshape(2, 3)), [np.arange(3), -7, None], big):
         arrays = value.values() if isinstance(value, dict) else value
         arrays = [value] if isinstance(value, np.ndarray) else arrays
-        data = frame.pack(codecs.encode(value), key="kä", version=70_000).join()
+        data = writer.pack(codecs.encode(value), key="kä", version=70_000).join()
         expected = [array for array in arrays if isinstance(array, np.ndarray)]
         got = list(foreign_reader.read_arrays(data))
         assert len(expected) == len(got)
@@ -112,8 +112,8 @@ def test_the_foreign_reader_knows_nothing_of_us() -> None:
 def test_the_document_has_the_numbers_of_the_code() -> None:
     """A constant that changes in one of them only is a format nobody can read."""
     text = DOCUMENT.read_text("utf-8")
-    assert repr(layout.MAGIC)[2:-1] in text
-    for number in (layout.PREFIX_NBYTES, layout.MAX_HEAD, layout.MAX_INLINE, layout.MAX_KEY):
+    assert repr(head.MAGIC)[2:-1] in text
+    for number in (head.PREFIX_NBYTES, head.MAX_HEAD, head.MAX_INLINE, head.MAX_KEY):
         assert f"{number:,}" in text
-    for name in layout.Fields.__struct_fields__ + layout.Piece.__struct_fields__:
+    for name in head.Fields.__struct_fields__ + head.Piece.__struct_fields__:
         assert f"`{name}`" in text

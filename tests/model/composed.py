@@ -26,12 +26,12 @@ from tests.promises.values import identical
 
 from memories import KeyNotFoundError, MemoryManager, MigrationSettings, Rule, TierFullError
 from memories.backends.bucket import BucketBackend
-from memories.backends.bucket.state import State
+from memories.backends.bucket.local_db import State
 from memories.backends.disk import DiskBackend
-from memories.backends.disk.compact import _empty_segment, tidy
+from memories.backends.disk.compaction import _empty_segment, tidy
 from memories.backends.disk.log import Log
-from memories.core import assembly
-from memories.entry import Record, TierName
+from memories.core import wiring
+from memories.model.entry import Record, TierName
 from memories.snapshot.reader import open_snapshot
 from memories.testing.clock import ManualClock
 
@@ -117,7 +117,7 @@ class World:
         No opening is in the same moment as another: that tells versions of one number apart.
         """
         self.clock.advance(0.02)
-        with patch.object(assembly, "SystemClock", lambda: self.clock):
+        with patch.object(wiring, "SystemClock", lambda: self.clock):
             manager = MemoryManager(
                 *SIZES,
                 True,

@@ -9,11 +9,11 @@ from collections.abc import Iterator
 import pytest
 
 from memories.cluster.chunks import ChunkStore, Place
+from memories.cluster.client.node import Node, parse_info
 from memories.cluster.local import LocalGroup, LocalServer
 from memories.cluster.manifest import Manifest, new_upload
-from memories.cluster.node import Node, parse_info
 from memories.errors import UnavailableError
-from memories.workers import Workers
+from memories.foundation.worker_pool import Workers
 
 pytestmark = pytest.mark.server
 COUNT = 6

@@ -16,8 +16,8 @@ from tests.nodes.linearizability import Recorder
 
 from memories import DistributedMemoryManager
 from memories.cluster.local import LocalGroup, LocalServer
-from memories.cluster.register import register_name
-from memories.cluster.slots import slot_of
+from memories.cluster.register_format import register_name
+from memories.cluster.valkey_cluster.slots import slot_of
 from memories.errors import (
     CorruptDataError,
     InvalidOptionError,

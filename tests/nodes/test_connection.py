@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 import redis
 
-from memories.cluster.address import Address
-from memories.cluster.connection import Connection, ready
+from memories.cluster.client.address import Address
+from memories.cluster.client.connection import Connection, ready
+from memories.cluster.client.pool import Pool
+from memories.cluster.client.resp import ReplyError
 from memories.cluster.local import LocalServer
-from memories.cluster.pool import Pool
-from memories.cluster.wire import ReplyError
 from memories.errors import ClosedError, ForkedError, UnavailableError
 
 pytestmark = pytest.mark.server

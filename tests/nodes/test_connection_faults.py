@@ -12,10 +12,10 @@ import pytest
 from tests.nodes.certificates import Certificates
 from tests.nodes.proxy import Faults, NodeProxy
 
-from memories.cluster.address import TLS, Address
-from memories.cluster.connection import Connection
+from memories.cluster.client.address import TLS, Address
+from memories.cluster.client.connection import Connection
+from memories.cluster.client.pool import Pool
 from memories.cluster.local import LocalServer
-from memories.cluster.pool import Pool
 from memories.errors import InvalidOptionError, UnavailableError
 
 pytestmark = pytest.mark.server

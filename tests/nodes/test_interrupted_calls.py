@@ -17,8 +17,8 @@ from tests.interrupting import Interrupter, places
 from tests.nodes.test_replicas import manager_of, wait_until
 
 from memories import DistributedMemoryManager, MemoriesError
+from memories.cluster.client.node import Node
 from memories.cluster.local import LocalGroup
-from memories.cluster.node import Node
 
 pytestmark = pytest.mark.server
 

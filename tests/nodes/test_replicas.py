@@ -27,15 +27,15 @@ from memories import (
     UnavailableError,
     UntrustedDataError,
 )
-from memories.cluster import scripts
-from memories.cluster.connection import Connection
+from memories.cluster.client import scripts
+from memories.cluster.client.connection import Connection
+from memories.cluster.incarnation import MARK, UP, Mark
 from memories.cluster.local import LocalGroup, LocalServer
-from memories.cluster.marks import MARK, UP, Mark
-from memories.cluster.register import Kind, pack_register, register_name
+from memories.cluster.register_format import Kind, pack_register, register_name
 from memories.cluster.versions import Version
-from memories.codecs.frame import pack
 from memories.codecs.registry import encode
-from memories.codecs.trust import Keyring
+from memories.frames.signing import Keyring
+from memories.frames.writer import pack
 
 pytestmark = pytest.mark.server
 LONGEST_SECONDS = 2.0  # For any call on a value of 1 MB or less, whatever fails.

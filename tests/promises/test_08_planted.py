@@ -18,10 +18,10 @@ from tests.promises.conftest import Make
 from tests.unit.codecs.test_trust import forged
 
 from memories import MemoriesError, MemoryManager, UntrustedDataError, codecs
-from memories.codecs import frame
-from memories.codecs.trust import Keyring
-from memories.entry import Terms, TierName
-from memories.parcel import Parcel
+from memories.engine.payload import Parcel
+from memories.frames import writer
+from memories.frames.signing import Keyring
+from memories.model.entry import Terms, TierName
 
 KEY = "k"
 ROADS: dict[str, Callable[[MemoryManager], Any]] = {
@@ -54,9 +54,9 @@ def attacks(target: Path, mine: Keyring, theirs: Keyring) -> dict[str, bytes]:
     tree = {"nodes": [node, ["list", [[0]]]], "root": [1]}
 
     def signed(ring: Keyring, key: str) -> bytes:
-        return frame.pack(codecs.encode(Bomb(target)), key=key, version=1, signer=ring).join()
+        return writer.pack(codecs.encode(Bomb(target)), key=key, version=1, signer=ring).join()
 
-    moved = frame.open_frame(signed(mine, "another"))
+    moved = writer.open_frame(signed(mine, "another"))
     return {
         "unsigned": forged("pickle", {"writable": []}, bomb),
         "unsigned in a list": forged("tree+pickle", tree, bomb),

@@ -14,10 +14,10 @@ import pytest
 from tests.promises.conftest import Make
 
 from memories import MemoryManager, MigrationSettings
-from memories.entry import TierName
-from memories.events import Moved
-from memories.history import LATEST
-from memories.recent import BYTES_PER_KEY, Recent
+from memories.foundation.bounded_dict import BYTES_PER_KEY, Recent
+from memories.model.entry import TierName
+from memories.model.events import Moved
+from memories.observe.move_log import LATEST
 
 TIERS = ("auto", "hot", "warm", "cold", "glacier")
 OFTEN = MigrationSettings(interval_seconds=0.02)

@@ -26,7 +26,7 @@ from tests.promises.conftest import Make
 
 from memories import InvalidOptionError, MemoryManager
 from memories.cli.app import app
-from memories.metadata import MAX_METADATA_BYTES, Unknown, pack, question, unpack
+from memories.options.metadata import MAX_METADATA_BYTES, Unknown, pack, question, unpack
 from memories.testing.codecs import identical
 
 

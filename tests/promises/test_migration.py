@@ -9,9 +9,9 @@ import numpy as np
 from tests.promises.conftest import Make
 
 from memories import MemoryManager, MigrationSettings, TierName
-from memories.core.assembly import assemble
-from memories.entry import Terms
-from memories.parcel import Parcel
+from memories.core.wiring import assemble
+from memories.engine.payload import Parcel
+from memories.model.entry import Terms
 from memories.testing.clock import ManualClock
 
 

@@ -16,10 +16,10 @@ import pytest
 from tests.promises.conftest import Make
 
 from memories import KeyNotFoundError, MemoryManager, Rule, TierFullError
-from memories.core.assembly import assemble
-from memories.entry import Terms, TierName
-from memories.migration.settings import MigrationSettings
-from memories.parcel import Parcel
+from memories.core.wiring import assemble
+from memories.engine.payload import Parcel
+from memories.model.entry import Terms, TierName
+from memories.options.migration import MigrationSettings
 from memories.testing.clock import ManualClock
 
 DAYS = 10 * 86_400.0

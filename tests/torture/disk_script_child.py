@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from memories.backends.disk import DiskBackend, compact, scale
+from memories.backends.disk import DiskBackend, compaction, size_limits
 from memories.errors import MemoriesError
 from memories.testing.backends import frame_for, record_for
 
@@ -52,7 +52,7 @@ def script(path: str) -> dict[str, Any]:
             step(key, version, lambda record=record, frame=frame: backend.write(record, frame))
         if version % 8 == 0:
             try:
-                compact.tidy(writer, lambda: None, quiet=True)
+                compaction.tidy(writer, lambda: None, quiet=True)
             except OSError:
                 continue  # The background would try again.
     found = {}
@@ -75,8 +75,12 @@ def script(path: str) -> dict[str, Any]:
 
 
 def main() -> None:
-    scale.SEGMENT_BYTES, scale.LARGE_BYTES, scale.SLACK_BYTES = 20_000, LARGE, 20_000
-    compact.RECENT_ROWS = 5
+    size_limits.SEGMENT_BYTES, size_limits.LARGE_BYTES, size_limits.SLACK_BYTES = (
+        20_000,
+        LARGE,
+        20_000,
+    )
+    compaction.RECENT_ROWS = 5
     for line in sys.stdin:
         answer = json.dumps(script(line.strip())).encode() + b"\n"
         while answer:

@@ -39,10 +39,10 @@ with atheris.instrument_imports(include=["memories.codecs"]):
 from tests.unit.codecs.test_hostile import damage  # noqa: E402
 
 from memories import codecs  # noqa: E402
-from memories.codecs import frame, layout  # noqa: E402
 from memories.codecs.base import Parts  # noqa: E402
-from memories.codecs.trust import Keyring  # noqa: E402
 from memories.errors import MemoriesError  # noqa: E402
+from memories.frames import head, writer  # noqa: E402
+from memories.frames.signing import Keyring  # noqa: E402
 
 GOLDEN = ROOT / "tests" / "format" / "golden"
 RING = Keyring(Path(tempfile.mkdtemp()) / "keys")
@@ -59,19 +59,19 @@ def mend(data: bytes) -> bytes:
     """Return `data` with the mark, the lengths and the checksum of a head that is whole."""
     frame_bytes = bytearray(data + bytes(-len(data) % 64))
     nbytes = min(struct.unpack_from("<I", frame_bytes, 12)[0] // 64 * 64, len(frame_bytes))
-    nbytes = max(64, min(nbytes, layout.MAX_HEAD))
-    packed = min(struct.unpack_from("<I", frame_bytes, 24)[0], nbytes - layout.PREFIX_NBYTES)
+    nbytes = max(64, min(nbytes, head.MAX_HEAD))
+    packed = min(struct.unpack_from("<I", frame_bytes, 24)[0], nbytes - head.PREFIX_NBYTES)
     struct.pack_into(
-        "<8sHHIQII", frame_bytes, 0, layout.MAGIC, layout.FORMAT, 0, nbytes,
+        "<8sHHIQII", frame_bytes, 0, head.MAGIC, head.FORMAT, 0, nbytes,
         len(frame_bytes) - nbytes, packed, 0,
     )  # fmt: skip
-    struct.pack_into("<Q", frame_bytes, 32, layout._head_sum(memoryview(frame_bytes)[:nbytes]))
+    struct.pack_into("<Q", frame_bytes, 32, head._head_sum(memoryview(frame_bytes)[:nbytes]))
     return bytes(frame_bytes)
 
 
 def read_frame(data: bytes) -> None:
     """Read a frame as the library would, in every way there is."""
-    opened = frame.open_frame(data)
+    opened = writer.open_frame(data)
     if opened.codec == "ndarray":
         opened.region(...)
     read_parts(opened.parts(verify=False, verifier=RING))
@@ -131,7 +131,7 @@ def readings(data: bytes) -> list[Any]:
         parts = unpack_parts(data)
         return [] if parts is None else [lambda: read_parts(parts)]
     found = [lambda: read_frame(data[1:])]
-    if len(data) > layout.PREFIX_NBYTES:
+    if len(data) > head.PREFIX_NBYTES:
         found.append(lambda: read_frame(mend(data[1:])))
     return found
 
@@ -141,7 +141,7 @@ def seeds(folder: Path) -> None:
     for path in GOLDEN.rglob("*.frame"):
         data = path.read_bytes()
         (folder / f"frame-{path.name}").write_bytes(FRAME + data)
-        opened = frame.open_frame(data)
+        opened = writer.open_frame(data)
         if not codecs.carries_code(opened.codec):
             (folder / f"parts-{path.name}").write_bytes(pack_parts(opened.parts()))
 

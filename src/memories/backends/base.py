@@ -10,8 +10,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import ClassVar, NamedTuple
 
-from memories.entry import Record
 from memories.errors import CorruptDataError
+from memories.model.entry import Record
 from memories.progress import Step
 
 

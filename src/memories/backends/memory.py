@@ -10,9 +10,9 @@ from collections.abc import Iterator, Sequence
 from msgspec.structs import replace
 
 from memories.backends.base import Backend, Usage
-from memories.entry import Record
 from memories.errors import ClosedError, CorruptDataError
-from memories.locks import new_lock
+from memories.foundation.fork_lock import new_lock
+from memories.model.entry import Record
 
 
 class MemoryBackend(Backend):

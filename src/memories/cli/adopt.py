@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from memories.cli.failure import DAMAGED, Failure
+from memories.cli.exit_codes import DAMAGED, Failure
+from memories.cli.output import escape, print_json
 from memories.cli.store import json_option
-from memories.cli.words import escape, print_json
-from memories.units import format_size
+from memories.foundation.units import format_size
 
 if TYPE_CHECKING:
     from memories.backends.bucket import BucketBackend

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
+from memories.cli.output import print_json
 from memories.cli.store import json_option
-from memories.cli.words import print_json
 
 
 @click.command()
@@ -24,9 +24,9 @@ def advise(trace: Path, hot: str, warm: str, cold: str, more: str, as_json: bool
     and size. A running program asks `MemoryManager.advise()` instead.
     """
     from memories.core.advise import advise_on
-    from memories.entry import TierName
-    from memories.traces import read_trace
-    from memories.units import parse_size
+    from memories.foundation.units import parse_size
+    from memories.model.entry import TierName
+    from memories.simulate.traces import read_trace
 
     capacities = {
         TierName.HOT: parse_size(hot, name="--hot"),

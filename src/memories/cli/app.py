@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import click
 
 from memories._version import __version__
-from memories.cli.failure import Failure, failure_of
+from memories.cli.exit_codes import Failure, failure_of
 from memories.errors import MemoriesError
 
 

@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 
 import click
 
+from memories.cli.output import print_json
 from memories.cli.store import json_option
-from memories.cli.words import print_json
 
 ROUNDS = 7
 

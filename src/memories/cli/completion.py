@@ -5,8 +5,8 @@ from __future__ import annotations
 import click
 from click.shell_completion import get_completion_class
 
+from memories.cli.output import print_json
 from memories.cli.store import json_option
-from memories.cli.words import print_json
 
 
 @click.command()

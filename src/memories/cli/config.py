@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
+from memories.cli.output import escape, print_json
 from memories.cli.store import json_option
-from memories.cli.words import escape, print_json
 
 
 @click.command()
@@ -21,8 +21,8 @@ def config(as_json: bool) -> None:
     directory upwards), the user's file and the default.
     """
     from memories import MemoryManager
-    from memories.configuration import project_file, user_file
-    from memories.core.configured import options_of
+    from memories.options.decorator import options_of
+    from memories.options.sources import project_file, user_file
 
     options = options_of(MemoryManager.__init__)
     if as_json:

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import click
 
+from memories.cli.output import print_json
 from memories.cli.store import json_option, store_argument
-from memories.cli.watching import FileSource
-from memories.cli.words import print_json
+from memories.cli.telemetry_source import FileSource
 
 
 @click.command()
@@ -34,7 +34,7 @@ def dashboard(
     It changes nothing. Values are moved from a dashboard of the program itself:
     manager.dashboard(token=...).
     """
-    from memories.dashboard import serve
+    from memories.observe.dashboard import serve
 
     source = FileSource(store, glacier)
     with serve(source, host=host, port=port, token=token, hosts=names) as served:

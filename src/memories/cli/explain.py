@@ -7,8 +7,8 @@ from pathlib import Path
 import click
 
 from memories.cli.ls import facts
+from memories.cli.output import print_json, unescape
 from memories.cli.store import json_option, opened, store_argument
-from memories.cli.words import print_json, unescape
 
 
 @click.command()
@@ -22,7 +22,7 @@ def explain(store: Path, glacier: str | None, key: str, escaped: bool, as_json: 
     What only lives in the memory of a running process is not in the store. Its latest moves are
     told if a running process writes to the store, or the last one left word of them.
     """
-    from memories.analytics.telemetry import read_document
+    from memories.observe.analytics.telemetry_files import read_document
 
     key = unescape(key) if escaped else key
     with opened(store, glacier) as manager:

@@ -10,10 +10,10 @@ from typing import Any
 
 import click
 
-from memories.cli.failure import USAGE, Failure
+from memories.cli.exit_codes import USAGE, Failure
 from memories.cli.ls import facts
+from memories.cli.output import print_json, unescape
 from memories.cli.store import opened, store_argument
-from memories.cli.words import print_json, unescape
 from memories.errors import StorageError
 
 describing_option = click.option(

@@ -6,8 +6,8 @@ from typing import IO
 
 import click
 
+from memories.cli.output import print_json
 from memories.cli.store import json_option
-from memories.cli.words import print_json
 
 
 @click.group()
@@ -19,7 +19,7 @@ def key() -> None:
 @json_option
 def list_keys(as_json: bool) -> None:
     """Print the public ids of the keys trusted here; the first of the file signs."""
-    from memories.codecs.trust import Keyring
+    from memories.frames.signing import Keyring
 
     ring = Keyring()
     trusted = ring.keys()
@@ -35,7 +35,7 @@ def list_keys(as_json: bool) -> None:
 @json_option
 def export_key(as_json: bool) -> None:
     """Print this user's own key, a secret: whoever has it can sign in this user's name."""
-    from memories.codecs.trust import Keyring
+    from memories.frames.signing import Keyring
 
     secret = Keyring().export()
     if as_json:
@@ -50,7 +50,7 @@ def export_key(as_json: bool) -> None:
 @json_option
 def import_key(source: IO[str], as_json: bool) -> None:
     """Trust the key in SOURCE (a file, or the standard input): what it signed may run code."""
-    from memories.codecs.trust import Keyring
+    from memories.frames.signing import Keyring
 
     known = Keyring().trust(source.read())
     if as_json:

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from memories.cli.output import escape, jsonable, print_json
 from memories.cli.store import json_option, opened, require_store, store_argument
-from memories.cli.words import escape, jsonable, print_json
-from memories.clock import SystemClock
-from memories.units import format_size
+from memories.foundation.clock import SystemClock
+from memories.foundation.units import format_size
 
 if TYPE_CHECKING:
     from memories.core.explain import Explanation

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
+from memories.cli.output import escape, print_json, unescape
 from memories.cli.store import json_option, opened, store_argument
-from memories.cli.words import escape, print_json, unescape
 
 escaped_option = click.option(
     "-e", "--escaped", is_flag=True, help="The key is escaped, as ls prints it."

@@ -10,10 +10,10 @@ from typing import IO, Any
 
 import click
 
-from memories.cli.failure import USAGE, Failure
+from memories.cli.exit_codes import USAGE, Failure
 from memories.cli.ls import facts
+from memories.cli.output import escape, print_json, unescape
 from memories.cli.store import json_option, opened, store_argument
-from memories.cli.words import escape, print_json, unescape
 
 _NPY = b"\x93NUMPY"
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import click
 
+from memories.cli.output import print_json
 from memories.cli.store import json_option, store_argument
-from memories.cli.watching import FileSource
-from memories.cli.words import print_json
+from memories.cli.telemetry_source import FileSource
 
 
 @click.command()
@@ -27,7 +27,7 @@ def report(store: Path, glacier: str | None, output: Path, as_json: bool) -> Non
 
     It has no script and asks for nothing, so it can be kept and sent.
     """
-    from memories.analytics.report import write_report
+    from memories.observe.analytics.report import write_report
 
     source = FileSource(store, glacier)
     write_report(output, source.document(), source.series())

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import click
 
-from memories.cli.failure import USAGE, Failure
+from memories.cli.exit_codes import USAGE, Failure
+from memories.cli.output import escape, print_json, unescape
 from memories.cli.store import json_option, opened, store_argument
-from memories.cli.words import escape, print_json, unescape
 
 
 @click.command()

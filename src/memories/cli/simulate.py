@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from memories.cli.output import print_json
 from memories.cli.store import json_option
-from memories.cli.words import print_json
 
 if TYPE_CHECKING:
-    from memories.traces import Trace
+    from memories.simulate.traces import Trace
 
 SHARES = "1,3,10,20"
 
@@ -43,7 +43,7 @@ def simulate(
     writes traces of your own.
     """
     from memories import policies
-    from memories.traces import read_trace
+    from memories.simulate.traces import read_trace
 
     for name in names:
         policies.require_known(name)
@@ -61,7 +61,7 @@ def simulate(
     else:
         _show(accesses, chosen, sizes, rows)
     if plot is not None:
-        from memories.analytics.plots import plot_ratios
+        from memories.observe.analytics.plots import plot_ratios
 
         plot_ratios(_lines(chosen, rows), plot)
 
@@ -72,7 +72,7 @@ def _percent(shares: str) -> list[str]:
 
 def _bytes_of(text: str, trace: Trace) -> int:
     from memories.errors import InvalidOptionError
-    from memories.units import parse_size
+    from memories.foundation.units import parse_size
 
     if not text.endswith("%"):
         return parse_size(text, name="--capacity")
@@ -88,7 +88,7 @@ def _bytes_of(text: str, trace: Trace) -> int:
 def _row(trace: Trace, name: str, capacity: int, prefetch: bool) -> dict[str, Any]:
     from memories import policies
     from memories.policies.predictors import Prefetcher
-    from memories.simulator import UNREAD_SHARE, replay
+    from memories.simulate.simulator import UNREAD_SHARE, replay
 
     ahead = Prefetcher(budget_bytes=capacity // UNREAD_SHARE) if prefetch else None
     outcome = replay(trace, policies.make(name, capacity), ahead)
@@ -101,7 +101,7 @@ def _row(trace: Trace, name: str, capacity: int, prefetch: bool) -> dict[str, An
 
 
 def _show(trace: Trace, names: list[str], sizes: list[int], rows: list[dict[str, Any]]) -> None:
-    from memories.units import format_size
+    from memories.foundation.units import format_size
 
     click.echo(
         f"{len(trace.keys):,} accesses to {trace.distinct_keys:,} keys, "

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from memories.cli.failure import FAILED, USAGE, Failure
+from memories.cli.exit_codes import FAILED, USAGE, Failure
 from memories.cli.get import check_describing, describing_option, put_out
+from memories.cli.output import escape, jsonable, print_json, unescape
 from memories.cli.store import json_option, opened, store_argument
-from memories.cli.words import escape, jsonable, print_json, unescape
 from memories.errors import KeyNotFoundError
+from memories.foundation.units import format_size
 from memories.progress import bar, counted
-from memories.units import format_size
 
 if TYPE_CHECKING:
     from memories.snapshot import Row, SnapshotFile
@@ -104,7 +104,7 @@ def inspect(file: Path, keys: bool, as_json: bool) -> None:
 @json_option
 def verify(file: Path, bases: tuple[Path, ...], as_json: bool) -> None:
     """Read every byte of FILE, and of what it builds on. Exits with 4 if one is wrong."""
-    from memories.snapshot.chain import Chain
+    from memories.snapshot.incremental_chain import Chain
 
     with Chain(file, bases) as chain:
         with bar("verified") as show:
@@ -216,8 +216,8 @@ def extract(
     """Write the value of KEY, verified, as `memories get` does."""
     check_describing(as_json, output)
     from memories import codecs
-    from memories.codecs.frame import open_frame
-    from memories.snapshot.chain import Chain
+    from memories.frames.writer import open_frame
+    from memories.snapshot.incremental_chain import Chain
 
     key = unescape(key) if escaped else key
     with Chain(file, bases) as chain:
@@ -274,7 +274,7 @@ def _summary(found: SnapshotFile) -> dict[str, Any]:
 
 
 def _described(row: Row) -> dict[str, Any]:
-    from memories.metadata import unpack
+    from memories.options.metadata import unpack
 
     return {
         "key": row.key,

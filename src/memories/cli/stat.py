@@ -7,10 +7,10 @@ from pathlib import Path
 import click
 
 from memories.cli.ls import facts
+from memories.cli.output import escape, print_json, unescape
 from memories.cli.store import json_option, opened, store_argument
-from memories.cli.words import escape, print_json, unescape
-from memories.entry import TierName
-from memories.units import format_size
+from memories.foundation.units import format_size
+from memories.model.entry import TierName
 
 
 @click.command()

@@ -11,16 +11,16 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from typing import Any, NamedTuple
 
+from memories.cluster.client.node import Node
+from memories.cluster.client.resp import ReplyError
 from memories.cluster.manifest import Manifest, Upload, chunk_sum, cut
-from memories.cluster.node import Node
-from memories.cluster.wire import ReplyError
 from memories.errors import (
     CorruptDataError,
     MemoriesError,
     ReplicationError,
     UnavailableError,
 )
-from memories.workers import Task
+from memories.foundation.worker_pool import Task
 
 REPLACED_SECONDS = 20  # How long the chunks of a replaced value stay for those who read it.
 WINDOW = 4  # Chunks under way on one connection.

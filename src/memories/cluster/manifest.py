@@ -14,7 +14,7 @@ from typing import NamedTuple
 import msgspec
 import xxhash
 
-from memories.cluster.register import CHUNK_PREFIX
+from memories.cluster.register_format import CHUNK_PREFIX
 from memories.errors import CorruptDataError
 
 UPLOAD_SECONDS = 3 * 3600.0  # The longest that an upload may take from its id to its manifest.

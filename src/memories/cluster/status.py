@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from memories.cluster.marks import MARK, UP, Mark, read_mark
-from memories.cluster.node import Node, parse_info
-from memories.cluster.wire import Command, ReplyError
+from memories.cluster.client.node import Node, parse_info
+from memories.cluster.client.resp import Command, ReplyError
+from memories.cluster.incarnation import MARK, UP, Mark, read_mark
 from memories.errors import UnavailableError
 
 _SECONDS = 0.9

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from memories.clock import Clock
 from memories.cluster.chunks import ChunkStore
 from memories.cluster.manifest import (
     INLINE_BYTES,
@@ -18,10 +17,10 @@ from memories.cluster.manifest import (
     new_upload,
     read_manifest,
 )
-from memories.cluster.register import Kind, key_of, register_name
-from memories.cluster.registers import Body, Found, Registers, Written
+from memories.cluster.register_api import Body, Found, Registers, Written
+from memories.cluster.register_format import Kind, key_of, register_name
 from memories.cluster.versions import Version
-from memories.codecs.memory import allocate, view_bytes
+from memories.codecs.buffers import allocate, view_bytes
 from memories.errors import (
     ConflictError,
     CorruptDataError,
@@ -29,6 +28,7 @@ from memories.errors import (
     ReplicationError,
     UnavailableError,
 )
+from memories.foundation.clock import Clock
 
 _READ_ATTEMPTS = 5  # How often a read may be overtaken by writes before it gives up.
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from memories.codecs.arrays import freeze_array
 from memories.codecs.base import Codec, Parts, Sharing, carries_code
-from memories.codecs.hashing import content_hash
-from memories.codecs.homes import homes, rehomed
-from memories.codecs.memory import fetch, freeze, thaw
-from memories.codecs.registry import decode, encode, find, get, register_codec
-from memories.codecs.sharing import Held, borrow, hold, keep, sharing
-from memories.codecs.sizes import size_of
+from memories.codecs.buffers import fetch, freeze, thaw
+from memories.codecs.content_hash import content_hash
+from memories.codecs.device_placement import homes, rehomed
+from memories.codecs.memory_size import size_of
+from memories.codecs.ownership import Held, borrow, hold, keep, sharing
+from memories.codecs.registration import register_codec
+from memories.codecs.registry import decode, encode, find, get
 
 __all__ = [
     "Codec",

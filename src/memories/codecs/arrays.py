@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from memories.codecs import dtypes
 from memories.codecs.base import Codec, Parts, Sharing
-from memories.codecs.memory import ALIGNMENT, EMPTY, allocate, copy_bytes, is_bytes, view_bytes
+from memories.codecs.buffers import ALIGNMENT, EMPTY, allocate, copy_bytes, is_bytes, view_bytes
 from memories.errors import CorruptDataError, UnsupportedTypeError
 
 Array = npt.NDArray[Any]

@@ -13,6 +13,10 @@ from enum import Enum
 from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple
 
+import msgspec
+
+from memories.errors import UnsupportedTypeError
+
 
 class Sharing(Enum):
     """What a reader may be given without a copy (the table in `docs/values.md`)."""
@@ -57,6 +61,20 @@ class Parts(NamedTuple):
         """Return the bytes in all buffers, wherever they lie."""
         host = sum(buffer.nbytes for buffer in self.buffers)
         return host + sum(buffer.nbytes for buffer in self.far.values())
+
+
+def pack_meta(meta: Any) -> bytes:
+    """Return the description of a value as the bytes that its frame will have.
+
+    Raises:
+        UnsupportedTypeError: it is no data, or nested too deeply.
+    """
+    try:
+        return msgspec.msgpack.encode(meta)
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise UnsupportedTypeError(f"a codec described a value by what is no data: {error}") from (
+            error
+        )
 
 
 # A codec whose name is PICKLE, or ends in SIGNED, carries code: its frames must be signed.

@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections import Counter, OrderedDict, defaultdict, deque
 from types import SimpleNamespace
 
-from memories.codecs import array_kinds, scalars
+from memories.codecs import scalars
+from memories.codecs.nested import TreeCodec
 from memories.codecs.pickled import PickleCodec
 from memories.codecs.registry import add
-from memories.codecs.tree import TreeCodec
+from memories.codecs.types import numpy_special
 
 TREES = (
     list,
@@ -33,4 +34,4 @@ def register() -> None:
         add(codec, kind)
     add(TreeCodec(), *TREES)
     add(PickleCodec())
-    array_kinds.register()
+    numpy_special.register()

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from memories.codecs.memory import is_utf8
-from memories.codecs.packages import package
+from memories.codecs.buffers import is_utf8
 from memories.errors import CorruptDataError, UnsupportedTypeError
+from memories.foundation.optional_imports import package
 
 _FLAT = re.compile(r"[<>|](?:[?biufcSUV]\d{1,10}|[mM]8(?:\[\d{0,10}[A-Za-zμ]{1,2}\])?)")
 _ML_NAMES = re.compile(r"(?:bfloat16|float\d\w{1,14}|u?int[124])")

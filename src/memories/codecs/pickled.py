@@ -15,9 +15,9 @@ import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from memories.codecs import exceptions, homeless
+from memories.codecs import exceptions, main_classes
 from memories.codecs.base import PICKLE, Codec, Parts
-from memories.codecs.memory import writable_copy
+from memories.codecs.buffers import writable_copy
 from memories.errors import MemoriesError, UnsupportedTypeError
 
 _plainly = operator.methodcaller("__reduce_ex__", 5)
@@ -40,7 +40,7 @@ class PickleCodec(Codec):
             raise
         except Exception as error:  # Any class may fail in its own way to be pickled.
             raise UnsupportedTypeError(_refusal(value, error)) from error
-        homeless.note(_names_of_script(stream))
+        main_classes.note(_names_of_script(stream))
         writable = [not view.readonly for view in raw]
         return Parts(self.name, {"writable": writable}, (memoryview(stream), *raw))
 
@@ -85,8 +85,8 @@ class _Reducers(dict[type, Callable[[Any], Any]]):
             else:
                 _require_makeable(kind)
                 found = _plainly
-            if homeless.of_script(kind):
-                homeless.note([kind.__qualname__])
+            if main_classes.of_script(kind):
+                main_classes.note([kind.__qualname__])
         self[kind] = found
         return found
 
@@ -101,7 +101,7 @@ class _Unpickler(pickle.Unpickler):
         except (MemoriesError, MemoryError):
             raise
         except Exception as error:  # Importing runs whatever code the module has.
-            raise UnsupportedTypeError(homeless.explain(module, name, error)) from error
+            raise UnsupportedTypeError(main_classes.explain(module, name, error)) from error
 
 
 def _dumps(value: Any, callback: Callable[[pickle.PickleBuffer], Any] | None) -> bytes:

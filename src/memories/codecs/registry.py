@@ -12,23 +12,23 @@ from collections.abc import Callable
 from typing import Any
 
 from memories.codecs.base import PICKLE, SIGNED, Codec, Parts
-from memories.errors import CorruptDataError, InvalidOptionError, MemoriesError
+from memories.errors import CorruptDataError, MemoriesError
 from memories.errors import UnsupportedTypeError as Unsupported
 
 # The top package of a type, and the module with the codecs for it. The first part of a codec's
 # name is such a package too, so a frame leads to the module that can read it.
 FAMILIES = {
-    "numpy": "array_kinds",
-    "ml_dtypes": "array_kinds",
-    "pandas": "pandas_tables",
-    "polars": "polars_tables",
-    "pyarrow": "arrow_tables",
-    "xarray": "xarray_sets",
-    "scipy": "sparse",
-    "torch": "torch_tensors",
-    "jax": "jax_arrays",
-    "jaxlib": "jax_arrays",
-    "cupy": "cupy_arrays",
+    "numpy": "types.numpy_special",
+    "ml_dtypes": "types.numpy_special",
+    "pandas": "types.pandas",
+    "polars": "types.polars",
+    "pyarrow": "types.arrow",
+    "xarray": "types.xarray",
+    "scipy": "types.scipy_sparse",
+    "torch": "types.torch",
+    "jax": "types.jax",
+    "jaxlib": "types.jax",
+    "cupy": "types.cupy",
 }
 ENTRY_POINTS = "memories.codecs"
 
@@ -45,36 +45,6 @@ def add(codec: Codec, *kinds: type) -> None:
         _by_name[codec.name] = codec
         for kind in kinds:
             _by_type[kind] = codec
-
-
-def register_codec(
-    kind: type,
-    codec: Codec | None = None,
-    *,
-    name: str | None = None,
-    encode: Callable[[Any], Any] | None = None,
-    decode: Callable[[Any], Any] | None = None,
-) -> None:
-    """Teach `memories` a type of your own.
-
-    Either give `name`, `encode` and `decode`: `encode(value)` returns anything that can be stored
-    (a dict of arrays, say), and `decode` gets the same back. Or give a whole `Codec`. The name is
-    written into every frame: choose it once, `"yourpackage.thing"`. Subclasses are not included.
-
-    Raises:
-        InvalidOptionError: the name is taken, or the arguments make no codec.
-    """
-    from memories.codecs.tree import StructureCodec
-
-    if codec is None:
-        if name is None or encode is None or decode is None:
-            raise InvalidOptionError(
-                f"register_codec({kind.__name__}) needs a codec, or all of name, encode and decode"
-            )
-        codec = StructureCodec(name, encode, decode)
-    _check_name(codec.name)
-    prepare()
-    add(codec, kind)
 
 
 def find(value: Any) -> Codec:
@@ -115,7 +85,7 @@ def encode(value: Any) -> Parts:
     Raises:
         UnsupportedTypeError: it, or something inside of it, cannot be stored.
     """
-    from memories.codecs.memory import fetch
+    from memories.codecs.buffers import fetch
 
     return fetch(encode_far(value))
 
@@ -132,7 +102,7 @@ def decode(parts: Parts, *, writable: bool = False) -> Any:
         CorruptDataError: the parts are damaged.
         UnsupportedTypeError: they name a type or a codec that is not known here.
     """
-    from memories.codecs.memory import own_buffer, thaw
+    from memories.codecs.buffers import own_buffer, thaw
 
     codec = get(parts.codec)
     if codec.private and not writable and not parts.far:
@@ -177,15 +147,6 @@ def _is_structure(kind: type) -> bool:
     structural = issubclass(kind, enum.Enum) or structures.is_dataclass(kind)
     named = structural or (issubclass(kind, tuple) and structures.is_namedtuple(kind))
     return named and structures.name_of(kind) is not None
-
-
-def _check_name(name: str) -> None:
-    if not name or not name.isascii() or len(name) > 100 or name.endswith(SIGNED):
-        raise InvalidOptionError(f"{name!r} is no name for a codec: use 'yourpackage.thing'")
-    if "." not in name or name.partition(".")[0] in FAMILIES:
-        raise InvalidOptionError(
-            f"the codec name {name!r} belongs to memories: use 'yourpackage.thing'"
-        )
 
 
 def prepare() -> None:

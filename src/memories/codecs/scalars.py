@@ -17,7 +17,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from memories.codecs.base import Codec, Parts, Sharing
-from memories.codecs.memory import is_utf8, view_bytes
+from memories.codecs.buffers import is_utf8, view_bytes
 from memories.codecs.pickled import PickleCodec
 from memories.errors import CorruptDataError, UnsupportedTypeError
 

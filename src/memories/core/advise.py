@@ -9,11 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 
-from memories.entry import TierName
-from memories.policies.reuse import Curve, miss_ratio_curve
-from memories.statistics import Stats
-from memories.traces import Trace
-from memories.units import MAX_BYTES, format_size
+from memories.foundation.units import MAX_BYTES, format_size
+from memories.model.entry import TierName
+from memories.observe.counters import Stats
+from memories.policies.miss_ratio_curve import Curve, miss_ratio_curve
+from memories.simulate.traces import Trace
 
 ENOUGH_READS = 100
 # What a read takes where none was measured: a hit in RAM, a small value from a disk, a request.

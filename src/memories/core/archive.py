@@ -15,11 +15,11 @@ from memories.backends.bucket import BucketBackend
 from memories.backends.disk import DiskBackend
 from memories.engine.archive import Volatile, reconcile, settle
 from memories.engine.hierarchy import Hierarchy
-from memories.engine.state import State
-from memories.entry import TierName
+from memories.engine.lifecycle_state import State
 from memories.errors import CorruptDataError, UnavailableError
-from memories.logs import logger
-from memories.periodic import Periodic
+from memories.foundation.logging import logger
+from memories.foundation.periodic import Periodic
+from memories.model.entry import TierName
 
 AWAY_SECONDS = 10.0  # How long the making of a manager waits for the bucket.
 FOLLOW_SECONDS = 10.0  # How often a reader with nothing but the bucket lists it.

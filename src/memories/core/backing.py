@@ -9,7 +9,7 @@ from __future__ import annotations
 from queue import Empty, SimpleQueue
 
 from memories.engine.hierarchy import Hierarchy
-from memories.periodic import Periodic
+from memories.foundation.periodic import Periodic
 
 
 class Backing:

@@ -20,10 +20,10 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Protocol
 
-from memories.clock import SystemClock
-from memories.keys import some_of
-from memories.logs import logger
-from memories.periodic import STOP_SECONDS, Ended, Runner
+from memories.foundation.clock import SystemClock
+from memories.foundation.keys import some_of
+from memories.foundation.logging import logger
+from memories.foundation.periodic import STOP_SECONDS, Ended, Runner
 
 END_SECONDS = 8.0  # At the exit, for everything but writing values down: ten with what is around.
 LAST_WRITE_SECONDS = 2.0  # Longer than that nobody waits for a write that time has overtaken.

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from memories.core.lifecycle import Engine
-from memories.entry import Entry, Record, TierName
-from memories.events import Moved
-from memories.metadata import unpack
-from memories.units import format_size
+from memories.foundation.units import format_size
+from memories.model.entry import Entry, Record, TierName
+from memories.model.events import Moved
+from memories.options.metadata import unpack
 
 HALF_LIFE_SECONDS = 60.0  # Of heat.
 _LENT = "It is volatile until the snapshot that it came from is copied into the store. "

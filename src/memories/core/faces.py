@@ -10,14 +10,14 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from memories.analytics import Series
-from memories.analytics.document import Document
 from memories.core.lifecycle import Engine
-from memories.periodic import Periodic
+from memories.foundation.periodic import Periodic
+from memories.observe.analytics import Series
+from memories.observe.analytics.state_document import Document
 
 if TYPE_CHECKING:
     from memories.core.explain import Explanation
-    from memories.dashboard import Dashboard
+    from memories.observe.dashboard import Dashboard
 
 NODES_SECONDS = 2.0
 
@@ -66,7 +66,7 @@ class Faces:
         Raises:
             StorageError: the file cannot be written.
         """
-        from memories.analytics.report import write_report
+        from memories.observe.analytics.report import write_report
 
         write_report(path, self.telemetry(), self._engine.observatory.series_or_none())
 
@@ -92,7 +92,7 @@ class Faces:
             StorageError: the port is taken.
         """
         self._engine.hierarchy.require_readable()
-        from memories.dashboard import serve
+        from memories.observe.dashboard import serve
 
         source = ManagerSource(self)
         served = serve(source, host=host, port=port, token=token, hosts=hosts, ended=source.stop)
@@ -101,7 +101,7 @@ class Faces:
         return served
 
     def _repr_html_(self) -> str:
-        from memories.analytics.html import fragment
+        from memories.observe.analytics.html import fragment
 
         if self._engine.closed:
             return "<p>MemoryManager, closed</p>"

@@ -13,11 +13,11 @@ from functools import partial
 from typing import Any
 from weakref import WeakSet
 
-from memories.codecs.code import hash_all, place_of
-from memories.codecs.hashing import Variable, Walk
-from memories.core.flights import Flight, dead_among
+from memories.codecs.content_hash import Variable, Walk
+from memories.codecs.function_code import hash_all, place_of
+from memories.core.single_flight import Flight, dead_among
 from memories.errors import UnsupportedTypeError
-from memories.locks import new_lock
+from memories.foundation.fork_lock import new_lock
 
 _MAX_NAME = 200  # Characters of a name in the keys of results.
 

@@ -18,38 +18,38 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from memories.analytics import plot
-from memories.analytics.panels import MOST_ENTRIES, heat_of
 from memories.backends.base import Backend, Problem
-from memories.clock import Clock
-from memories.codecs.crew import dismiss
-from memories.config import Settings
 from memories.core.advise import Advice, advise
 from memories.core.backing import Backing
 from memories.core.ending import Ending
-from memories.core.observatory import Observatory
 from memories.core.oom import OomGuard
-from memories.core.reading import Wish
-from memories.core.recording import Recording
+from memories.core.read_options import Wish
+from memories.core.trace_recorder import Recording
 from memories.devices import Device
+from memories.engine.access_sampler import Watch
+from memories.engine.batch_read import restore
 from memories.engine.hierarchy import Hierarchy
+from memories.engine.lifecycle_state import State
 from memories.engine.operations import Operations, operation
-from memories.engine.state import State
-from memories.engine.together import restore
-from memories.engine.watch import Watch
-from memories.entry import TierName
 from memories.errors import ArchivedError, StorageError, TierFullError, UnavailableError, as_one
-from memories.history import History
-from memories.locks import new_lock
+from memories.foundation.clock import Clock
+from memories.foundation.fork_lock import new_lock
+from memories.foundation.parallel import dismiss
+from memories.foundation.units import format_size, limit_words, parse_size
 from memories.migration.migrator import Migrator
 from memories.migration.prefetching import Prefetching
+from memories.model.entry import TierName
+from memories.observe.analytics import plot
+from memories.observe.analytics.plot_panels import MOST_ENTRIES, heat_of
+from memories.observe.counters import Statistics, Stats
+from memories.observe.move_log import History
+from memories.observe.telemetry_service import Observatory
+from memories.options.settings import Settings
 from memories.progress import Progress, Step, counted
-from memories.statistics import Statistics, Stats
-from memories.units import format_size, limit_words, parse_size
 
 if TYPE_CHECKING:
-    from memories.analytics import Series
-    from memories.snapshot.homecoming import Homecoming
+    from memories.observe.analytics import Series
+    from memories.snapshot.tier_restore import Homecoming
 
 T = TypeVar("T")
 
@@ -236,7 +236,7 @@ class Engine:
         """Write what is there, as of this instant, into the file at `path`."""
         self.hierarchy.require_readable()
         # Imported at use, like every service that most programs never ask for.
-        from memories.snapshot.service import create_snapshot
+        from memories.snapshot.api import create_snapshot
 
         self.operations.run(create_snapshot, self.hierarchy, path, **options)
 
@@ -245,7 +245,7 @@ class Engine:
         self.hierarchy.require_writable()
         if self.homecoming is not None:
             self.homecoming.stop()
-        from memories.snapshot.service import restore_snapshot
+        from memories.snapshot.api import restore_snapshot
 
         run = self.operations.run
         self.homecoming = run(restore_snapshot, self.hierarchy, path, **options)
@@ -253,7 +253,7 @@ class Engine:
     def snapshots_in_archive(self) -> dict[str, int]:
         """Return which snapshots refer to the archive, and to how many objects."""
         self.hierarchy.require_readable()
-        from memories.snapshot.references import referring
+        from memories.snapshot.archive_references import referring
 
         return referring(self.hierarchy)
 
@@ -261,7 +261,7 @@ class Engine:
     def release_snapshot(self, identity: str) -> int:
         """Let go of what a snapshot keeps in the archive."""
         self.hierarchy.require_writable()
-        from memories.snapshot.references import release
+        from memories.snapshot.archive_references import release
 
         return release(self.hierarchy, identity)
 

@@ -14,11 +14,11 @@ from collections.abc import Callable, Iterable
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from memories.codecs.code import names_read
-from memories.codecs.hashing import content_hash, stand_in
-from memories.config import check_seconds, check_tier
-from memories.core.flights import LEFT, Flight, Flights, How, Outcome
+from memories.codecs.content_hash import content_hash, stand_in
+from memories.codecs.function_code import names_read
 from memories.core.identity import Identity, definition_of
+from memories.core.single_flight import LEFT, Flight, Flights, How, Outcome
+from memories.engine.payload import Parcel
 from memories.errors import (
     CorruptDataError,
     ForkedError,
@@ -31,9 +31,9 @@ from memories.errors import (
     UnsupportedTypeError,
     UntrustedDataError,
 )
-from memories.locks import new_lock
-from memories.logs import logger
-from memories.parcel import Parcel
+from memories.foundation.fork_lock import new_lock
+from memories.foundation.logging import logger
+from memories.options.settings import check_seconds, check_tier
 
 if TYPE_CHECKING:
     from memories.core.values import Values

@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import ParamSpec, TypeVar
 
 from memories.devices import Device
-from memories.units import format_size
+from memories.foundation.units import format_size
 
 ATTEMPTS = 4
 

@@ -22,22 +22,22 @@ from typing import Any, Final
 import msgspec
 from numpy import ndarray
 
-from memories.codecs import homeless
-from memories.config import check_seconds, check_tier
+from memories.codecs import main_classes
 from memories.core.lifecycle import Engine
 from memories.core.memoize import memoize
-from memories.core.reading import Wish
-from memories.core.terms import make_terms
+from memories.core.read_options import Wish
 from memories.core.views import Items, ItsValues, Keys
+from memories.engine.batch_read import read_together
+from memories.engine.front_cache import EXACT_HITS, Front
 from memories.engine.hierarchy import Hierarchy
+from memories.engine.payload import Parcel
 from memories.engine.quick import UNKNOWN
-from memories.engine.together import read_together
-from memories.entry import Entry, Terms, TierName
 from memories.errors import UNREADABLE, InvalidOptionError, KeyNotFoundError, about_key
-from memories.front import EXACT_HITS, Front
-from memories.keys import check_key
-from memories.metadata import question
-from memories.parcel import Parcel
+from memories.foundation.keys import check_key
+from memories.model.entry import Entry, Terms, TierName
+from memories.options.metadata import question
+from memories.options.settings import check_seconds, check_tier
+from memories.options.store_terms import make_terms
 
 
 class _Missing:
@@ -456,8 +456,8 @@ class Values(MutableMapping[str, Any]):
 
     def _taken_in(self, key: str, data: Any, *, copy: bool = True, written: bool = False) -> Parcel:
         """Return a caller's value as a parcel; warn if others will have to look for its classes."""
-        with homeless.watched() as names:
+        with main_classes.watched() as names:
             parcel = Parcel.borrowed(data) if written else Parcel.of(data, copy=copy)
         if names and self._engine.outlives:
-            homeless.warn(key, names)
+            main_classes.warn(key, names)
         return parcel

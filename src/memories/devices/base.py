@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from memories.errors import ForkedError, StorageError, TierFullError
-from memories.units import format_size
+from memories.foundation.units import format_size
 
 ALIGNMENT = 256  # What a CUDA allocation starts at, and so what any dtype may be laid over.
 RELIEFS = 4  # How often room is made for one allocation before it fails.

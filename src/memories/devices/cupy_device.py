@@ -13,7 +13,7 @@ import numpy as np
 
 from memories.devices.base import Device, Piece
 from memories.devices.staging import ByteArray, Fence, Lane, Staging
-from memories.optional import require
+from memories.foundation.optional_imports import require
 
 
 class CupyDevice(Device):

@@ -13,7 +13,7 @@ from typing import Any
 
 from memories.devices.base import Device
 from memories.errors import InvalidOptionError
-from memories.optional import MissingPackageError, require
+from memories.foundation.optional_imports import MissingPackageError, require
 
 _CUDA = re.compile(r"cuda(?::\d+)?")
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from memories.locks import new_lock
+from memories.foundation.fork_lock import new_lock
 
 CHUNK_BYTES = 16 << 20
 CHUNKS = 4

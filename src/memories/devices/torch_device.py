@@ -14,8 +14,8 @@ import numpy as np
 
 from memories.devices.base import Device, Piece
 from memories.devices.staging import ByteArray, Fence, Lane, Staging
-from memories.optional import require
-from memories.units import MAX_BYTES
+from memories.foundation.optional_imports import require
+from memories.foundation.units import MAX_BYTES
 
 
 class TorchDevice(Device):

@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING, cast
 import msgspec
 
 from memories.backends.disk import DiskBackend
-from memories.entry import Record, TierName
 from memories.errors import StorageError, StoreLockedError, UnavailableError
-from memories.logs import logger
+from memories.foundation.logging import logger
+from memories.model.entry import Record, TierName
 
 if TYPE_CHECKING:
     from memories.backends.bucket import BucketBackend
-    from memories.backends.bucket.shipper import Change
-    from memories.engine.media import FrameMedium
+    from memories.backends.bucket.uploader import Change
     from memories.engine.tier import Tier
+    from memories.engine.tier_storage import FrameMedium
 
 Failing = Callable[[str, BaseException], None]  # Told the key, and why the archive lags behind.
 

@@ -13,8 +13,8 @@ from collections.abc import Callable
 from types import FrameType
 from typing import NamedTuple
 
-from memories.clock import STEP_SECONDS
-from memories.entry import Entry, Record
+from memories.foundation.clock import STEP_SECONDS
+from memories.model.entry import Entry, Record
 
 AHEAD_SECONDS = 60.0  # By less, clocks of two machines that share an archive may differ.
 

@@ -16,21 +16,19 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from memories.catalog import Catalog
-from memories.clock import Clock
-from memories.codecs.trust import Keyring
 from memories.engine.archive import is_archived
+from memories.engine.budget import BackendLedger, Ledger
+from memories.engine.catalog import Catalog
+from memories.engine.eviction_pass import Spare
 from memories.engine.expiry import Expiry
-from memories.engine.ledger import BackendLedger, Ledger
+from memories.engine.lifecycle_state import State, require_readable, require_writable
 from memories.engine.mover import Mover
 from memories.engine.operations import Operations, operation
+from memories.engine.payload import Parcel
 from memories.engine.placement import candidates
 from memories.engine.quick import QuickReads
-from memories.engine.state import State, require_readable, require_writable
-from memories.engine.sweep import Spare
 from memories.engine.tier import Tier, version_of
-from memories.engine.verified import Verified
-from memories.entry import Cause, Entry, Record, Terms, TierName, Version
+from memories.engine.verified_frames import Verified
 from memories.errors import (
     UNREADABLE,
     ConflictError,
@@ -42,9 +40,11 @@ from memories.errors import (
     TierFullError,
     about_key,
 )
-from memories.events import EventBus, Missed, Retrieved, Stored
-from memories.keys import INTERNAL, some_of
-from memories.parcel import Parcel
+from memories.foundation.clock import Clock
+from memories.foundation.keys import INTERNAL, some_of
+from memories.frames.signing import Keyring
+from memories.model.entry import Cause, Entry, Record, Terms, TierName, Version
+from memories.model.events import EventBus, Missed, Retrieved, Stored
 
 MOMENT_SECONDS = 0.01
 OVERDUE_PER_STORE = 4  # Entries that have expired and are removed by each store.

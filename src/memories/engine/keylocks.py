@@ -16,9 +16,9 @@ from threading import get_ident
 from typing import Protocol
 
 from memories.errors import BusyError
-from memories.locks import new_lock
-from memories.owner import stacks
-from memories.periodic import Ended
+from memories.foundation.call_owner import stacks
+from memories.foundation.fork_lock import new_lock
+from memories.foundation.periodic import Ended
 
 WAIT_SECONDS = 120.0  # Longer than writing the largest value takes; nobody waits for ever.
 LOOK_SECONDS = 0.1  # How often a thread that waits looks whether the holder's call goes on.

@@ -13,18 +13,18 @@ from collections.abc import Iterator
 
 import msgspec
 
-from memories.catalog import Catalog
-from memories.clock import Clock
 from memories.engine.archive import Archive
+from memories.engine.catalog import Catalog
+from memories.engine.eviction_pass import Outcome, Spare, Sweep
 from memories.engine.expiry import Expiry
 from memories.engine.keylocks import KeyLocks
-from memories.engine.sweep import Outcome, Spare, Sweep
+from memories.engine.payload import Parcel
 from memories.engine.tier import Tier, version_of
-from memories.entry import Cause, Entry, Form, Record, TierName, Version
 from memories.errors import StorageError, TierFullError, UnavailableError
-from memories.events import EventBus, Failed, Moved, Removed, Written
-from memories.parcel import Parcel
-from memories.units import format_size
+from memories.foundation.clock import Clock
+from memories.foundation.units import format_size
+from memories.model.entry import Cause, Entry, Form, Record, TierName, Version
+from memories.model.events import EventBus, Failed, Moved, Removed, Written
 
 POLL_SECONDS = 0.002
 BUSY_POLLS = 2500  # How often a store looks again at victims that others are working on.

@@ -20,8 +20,8 @@ from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 from memories.engine.keylocks import KeyLocks
 from memories.errors import BusyError, MemoriesError
-from memories.logs import logger
-from memories.owner import Owner
+from memories.foundation.call_owner import Owner
+from memories.foundation.logging import logger
 
 STACK_FRAMES = 150  # A call goes less deep than that; data nested deeper is encoded before it.
 ALONE_POLLS = 50

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from memories.engine.payload import Parcel
 from memories.engine.tier import Tier
-from memories.entry import Terms, TierName
 from memories.errors import InvalidOptionError, TierFullError
-from memories.parcel import Parcel
-from memories.units import format_size
+from memories.foundation.units import format_size
+from memories.model.entry import Terms, TierName
 
 
 def candidates(

@@ -9,13 +9,13 @@ from __future__ import annotations
 from typing import Any, Final
 
 from memories import codecs
-from memories.catalog import Catalog
-from memories.clock import Clock
 from memories.codecs.registry import loaded
-from memories.codecs.small import MAX_BYTES, read_small
-from memories.entry import TierName
-from memories.events import EventBus, Retrieved
-from memories.keys import INTERNAL
+from memories.engine.catalog import Catalog
+from memories.foundation.clock import Clock
+from memories.foundation.keys import INTERNAL
+from memories.frames.fast_path import MAX_BYTES, read_small
+from memories.model.entry import TierName
+from memories.model.events import EventBus, Retrieved
 
 
 class _Unknown:

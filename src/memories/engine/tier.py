@@ -9,12 +9,12 @@ from __future__ import annotations
 from threading import get_ident
 from typing import Any
 
-from memories.engine.ledger import BackendLedger, Ledger
-from memories.engine.media import Medium
-from memories.engine.timeline import HitCounter, Timeline
+from memories.engine.budget import BackendLedger, Ledger
+from memories.engine.hit_clock import HitCounter, Timeline
+from memories.engine.payload import Parcel
+from memories.engine.tier_storage import Medium
 from memories.engine.victims import Arrival, Victims
-from memories.entry import Entry, Record, TierName, Version
-from memories.parcel import Parcel
+from memories.model.entry import Entry, Record, TierName, Version
 
 
 class Sweeps:

@@ -11,9 +11,9 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from memories.engine.timeline import SampledTick
-from memories.entry import Entry
-from memories.locks import new_lock
+from memories.engine.hit_clock import SampledTick
+from memories.foundation.fork_lock import new_lock
+from memories.model.entry import Entry
 from memories.policies.base import Policy
 
 T = TypeVar("T")

@@ -13,20 +13,20 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from itertools import chain, islice
 
-from memories import front
+from memories.engine import front_cache
+from memories.engine.access_sampler import Watch
 from memories.engine.hierarchy import Hierarchy
+from memories.engine.hit_clock import SampledTick, settled
+from memories.engine.payload import Parcel
+from memories.engine.recency import Touches
 from memories.engine.tier import Tier
-from memories.engine.timeline import SampledTick, settled
-from memories.engine.touches import Touches
-from memories.engine.watch import Watch
-from memories.entry import Cause, Entry, Record, TierName
 from memories.errors import MemoriesError, TierFullError
-from memories.events import Event, Failed, Removed, Retrieved
+from memories.foundation.periodic import STOP_SECONDS, Periodic, doze_seconds
+from memories.migration.key_cursor import Rotation
 from memories.migration.planner import Move, Planner, TierState
-from memories.migration.rotation import Rotation
-from memories.migration.settings import MigrationSettings
-from memories.parcel import Parcel
-from memories.periodic import STOP_SECONDS, Periodic, doze_seconds
+from memories.model.entry import Cause, Entry, Record, TierName
+from memories.model.events import Event, Failed, Removed, Retrieved
+from memories.options.migration import MigrationSettings
 
 MAX_PROMOTIONS = 1024  # Durable keys waiting to be promoted; more are dropped, not queued.
 PROMOTIONS_PER_TICK = 64
@@ -169,7 +169,7 @@ class Migrator:
 
     def _look(self, hierarchy: Hierarchy) -> None:
         now = self._clock.monotonic()
-        if now - self._settled_at >= front.SECONDS:
+        if now - self._settled_at >= front_cache.SECONDS:
             self._settled_at = now
             hierarchy.catalog.settle()
         states = {}

@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from memories.entry import Cause, Entry, TierName
-from memories.policies.idleness import IdleLimits
-from memories.policies.promotion import PromotionGate
-from memories.recent import Recent
+from memories.foundation.bounded_dict import Recent
+from memories.model.entry import Cause, Entry, TierName
+from memories.policies.idle_limits import IdleLimits
+from memories.policies.promotion_gate import PromotionGate
 
 Clockwork = Callable[[int], float]
 

@@ -16,12 +16,12 @@ from collections.abc import Callable, Iterable, Sequence
 from enum import Enum
 
 from memories.engine.hierarchy import Hierarchy
-from memories.engine.state import State
-from memories.entry import Cause, Entry, ExpiringEntry, Record, TierName
+from memories.engine.lifecycle_state import State
 from memories.errors import MemoriesError, TierFullError
-from memories.events import Event, Failed, Moved, Prefetched, Removed, Retrieved, Stored
-from memories.locks import new_lock
-from memories.periodic import STOP_SECONDS, Bell, Ended, Periodic
+from memories.foundation.fork_lock import new_lock
+from memories.foundation.periodic import STOP_SECONDS, Bell, Ended, Periodic
+from memories.model.entry import Cause, Entry, ExpiringEntry, Record, TierName
+from memories.model.events import Event, Failed, Moved, Prefetched, Removed, Retrieved, Stored
 from memories.policies.predictors import Prefetcher
 
 WORKERS = 4  # So that one slow fetch from far away does not hold up the others.

@@ -11,13 +11,13 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import ClassVar
 
 from memories.policies.base import Node, Policy
-from memories.policies.contest import Contest
 from memories.policies.gdsf import GdsfPolicy
 from memories.policies.hashing import digest, name_of
 from memories.policies.lru import LruPolicy
 from memories.policies.mq import MqPolicy
+from memories.policies.policy_selector import Contest
 from memories.policies.s3fifo import S3FifoPolicy
-from memories.policies.shadow import ShadowCache
+from memories.policies.shadow_cache import ShadowCache
 
 _FULL = 1 << 64
 _SAMPLE = 1024  # Keys in each shadow cache, about.

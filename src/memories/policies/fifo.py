@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from memories.policies.base import Node, Policy
-from memories.policies.pages import PageQueue
+from memories.policies.paged_queue import PageQueue
 
 
 class FifoPolicy(Policy):

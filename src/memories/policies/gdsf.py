@@ -11,9 +11,9 @@ from collections.abc import Callable
 from typing import ClassVar
 
 from memories.policies.base import Node
-from memories.policies.ghosts import Ghosts
+from memories.policies.ghost_table import Ghosts
 from memories.policies.hashing import digest
-from memories.policies.ranked import RankedPolicy
+from memories.policies.ranked_policy import RankedPolicy
 
 _MARKS = 4096  # Ages remembered; every other one is dropped when there are more.
 _SPREAD = 2.0**-40  # Far below any difference in worth, yet above the noise of floats.

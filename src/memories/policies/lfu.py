@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from memories.policies.base import Node
-from memories.policies.ranked import RankedPolicy
+from memories.policies.ranked_policy import RankedPolicy
 
 _STAMP_BITS = 48
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 from typing import ClassVar
 
 from memories.policies.base import Node, Policy
-from memories.policies.ghosts import Ghosts
+from memories.policies.ghost_table import Ghosts
 from memories.policies.hashing import digest
-from memories.policies.ranking import LOOKS, Ranking
+from memories.policies.lazy_heap import LOOKS, Ranking
 
 _STEPS = 8
 _LIFETIME = 4  # Accesses without a hit before a step down, per node.

@@ -9,10 +9,10 @@ from __future__ import annotations
 from typing import ClassVar
 
 from memories.policies.base import Node, Policy
-from memories.policies.ghosts import Ghosts
+from memories.policies.ghost_table import Ghosts
 from memories.policies.hashing import digest
-from memories.policies.pages import PageQueue
-from memories.policies.ranking import LOOKS
+from memories.policies.lazy_heap import LOOKS
+from memories.policies.paged_queue import PageQueue
 
 _SMALL_SHARE = 0.1
 _HITS_TO_PASS = 2

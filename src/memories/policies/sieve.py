@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import ClassVar
 
 from memories.policies.base import Node, Policy
-from memories.policies.pages import PageQueue
-from memories.policies.ranking import LOOKS
+from memories.policies.lazy_heap import LOOKS
+from memories.policies.paged_queue import PageQueue
 
 
 class SievePolicy(Policy):

@@ -6,9 +6,9 @@ Nothing here decides when to take one, and the container knows only bytes: `crea
 
 from __future__ import annotations
 
-from memories.snapshot.container import Created, Item, create
 from memories.snapshot.manifest import Base, Linked, Packed, Reference, Row, Whole
 from memories.snapshot.reader import SnapshotFile, open_snapshot
+from memories.snapshot.writer import Created, Item, create
 
 __all__ = [
     "Base",

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from memories.errors import StorageError
-from memories.writeback import WRITEBACK_BYTES, begin_writeback
+from memories.foundation.writeback import WRITEBACK_BYTES, begin_writeback
 
 Buffer = bytes | bytearray | memoryview
 

@@ -12,14 +12,14 @@ from operator import attrgetter
 
 import msgspec
 
-from memories.catalog import Instant
-from memories.codecs.frame import OpenFrame, pack
-from memories.codecs.soundness import is_sound
+from memories.engine.catalog import Instant
 from memories.engine.hierarchy import Hierarchy
-from memories.entry import Entry, Record, TierName
-from memories.parcel import Parcel
-from memories.snapshot.container import SMALL_BYTES, Item, Segments
+from memories.engine.payload import Parcel
+from memories.frames.soundness import is_sound
+from memories.frames.writer import OpenFrame, pack
+from memories.model.entry import Entry, Record, TierName
 from memories.snapshot.manifest import Linked, Reference, Row
+from memories.snapshot.writer import SMALL_BYTES, Item, Segments
 
 Found = Entry | Record
 _key_of = attrgetter("key")

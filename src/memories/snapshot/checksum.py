@@ -11,7 +11,7 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import cast
 
-from memories.optional import is_missing
+from memories.foundation.optional_imports import is_missing
 
 Crc = Callable[..., int]
 

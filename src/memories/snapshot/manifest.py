@@ -13,8 +13,8 @@ from typing import Annotated, NamedTuple
 import msgspec
 import xxhash
 
-from memories.entry import DEFAULT_TERMS, Record, Terms, TierName
 from memories.errors import CorruptDataError, InvalidOptionError
+from memories.model.entry import DEFAULT_TERMS, Record, Terms, TierName
 
 FORMAT = 1
 PAGE_BYTES = 256 * 1024

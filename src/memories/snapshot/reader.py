@@ -12,12 +12,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 
-from memories.entry import Record
 from memories.errors import CorruptDataError, InvalidOptionError, StorageError
+from memories.model.entry import Record
 from memories.snapshot import manifest, verification
 from memories.snapshot.manifest import Packed, Root, Row, Whole
-from memories.snapshot.positioned import PositionedFile
-from memories.snapshot.structure import Directory, RowCheck
+from memories.snapshot.pread_file import PositionedFile
+from memories.snapshot.validation import Directory, RowCheck
 from memories.snapshot.zipformat import TAIL_BYTES, parse_tail
 
 

@@ -15,12 +15,12 @@ from typing import NamedTuple
 
 import xxhash
 
-from memories.codecs import layout
 from memories.errors import CorruptDataError, UnsupportedTypeError
+from memories.foundation.worker_pool import Workers
+from memories.frames import head as frame_head
 from memories.snapshot.checksum import combine, crc32
-from memories.snapshot.structure import U64, Directory
+from memories.snapshot.validation import U64, Directory
 from memories.snapshot.zipformat import ALIGNMENT, Member, local_header
-from memories.workers import Workers
 
 _STRETCH_BYTES = 16 << 20
 _WINDOW_BYTES = 1 << 20
@@ -158,13 +158,13 @@ def _chunks(member: Member, head: bytes, digest: int) -> list[_Chunk] | None:
     if xxhash.xxh3_64_intdigest(head) != digest:
         raise CorruptDataError(f"The head of its member {_shown(member)} is damaged.")
     try:
-        fields = layout.read_head(memoryview(head)).fields
+        fields = frame_head.read_head(memoryview(head)).fields
         if fields.spill is not None:
             return None
-        pieces = layout.read_content(fields.content).buffers
+        pieces = frame_head.read_content(fields.content).buffers
         if fields.prelude is not None:
             pieces = [fields.prelude, *pieces]
-        layout.check_pieces(pieces, member.body_bytes)
+        frame_head.check_pieces(pieces, member.body_bytes)
         gaps = _gaps(pieces, member.body_bytes)
     except (CorruptDataError, UnsupportedTypeError):
         return None  # It is as it was written, and whoever opens it is told what is wrong.
@@ -179,7 +179,7 @@ def _chunks(member: Member, head: bytes, digest: int) -> list[_Chunk] | None:
     return chunks
 
 
-def _gaps(pieces: list[layout.Piece], body_bytes: int) -> list[int]:
+def _gaps(pieces: list[frame_head.Piece], body_bytes: int) -> list[int]:
     """Return how many bytes lie before, between and behind the pieces."""
     starts = [piece.offset for piece in pieces]
     ends = [piece.offset + piece.stored for piece in pieces]

@@ -20,9 +20,9 @@ import numpy as np
 import pytest
 
 from memories import codecs
-from memories.codecs import frame
 from memories.codecs.base import Parts, Sharing
 from memories.errors import MemoriesError
+from memories.frames import writer
 
 COMPRESSIONS = ("none", "fast", "high", "zstd:1")
 
@@ -112,8 +112,8 @@ _SAME: tuple[tuple[Any, Any], ...] = (
 
 def through_frame(value: Any, compression: str = "none", key: str = "key") -> Any:
     """Return `value` after a trip through the bytes of a frame."""
-    packed = frame.pack(codecs.encode(value), key=key, version=1, compression=compression)
-    return codecs.decode(frame.open_frame(packed.join(), key=key).parts())
+    packed = writer.pack(codecs.encode(value), key=key, version=1, compression=compression)
+    return codecs.decode(writer.open_frame(packed.join(), key=key).parts())
 
 
 class CodecTests:

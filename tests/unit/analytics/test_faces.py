@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from memories import MemoryManager, StorageError
-from memories.analytics.svg import line_chart, sparkline
+from memories.observe.analytics.svg import line_chart, sparkline
 
 HOSTILE = "<script>alert(1)</script>"
 

@@ -7,8 +7,8 @@ import random
 
 import pytest
 
-from memories.analytics.document import BOUNDS
-from memories.histogram import BUCKETS, Histogram
+from memories.foundation.histogram import BUCKETS, Histogram
+from memories.observe.analytics.state_document import BOUNDS
 
 
 def filled(samples: list[float]) -> Histogram:

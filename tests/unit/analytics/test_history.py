@@ -7,9 +7,9 @@ from itertools import pairwise
 
 import pytest
 
-from memories.analytics.history import History, Point
-from memories.analytics.sample import Sample
-from memories.analytics.series import hit_rates, series_of
+from memories.observe.analytics.downsampled import History, Point
+from memories.observe.analytics.sample import Sample
+from memories.observe.analytics.series import hit_rates, series_of
 
 
 def point(at: float, hits: int = 0, reads: int = 0, **usage: float) -> Point:

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from memories.analytics import plot
-from memories.analytics.plots import STYLES
 from memories.errors import InvalidOptionError, StorageError
+from memories.observe.analytics import plot
+from memories.observe.analytics.plots import STYLES
 
 matplotlib = pytest.importorskip("matplotlib")
 
@@ -98,7 +98,7 @@ def test_nothing_is_shown_and_pyplot_is_left_alone(tmp_path: Path) -> None:
     """A server has no display, and a notebook has figures of its own."""
     code = (
         "import sys\n"
-        "from memories.analytics import plot\n"
+        "from memories.observe.analytics import plot\n"
         f"plot({{**{ {name: [0.0, 1.0] for name in SERIES}!r} }}, {str(tmp_path / 'a.png')!r})\n"
         "assert 'matplotlib.pyplot' not in sys.modules\n"
     )
@@ -108,5 +108,5 @@ def test_nothing_is_shown_and_pyplot_is_left_alone(tmp_path: Path) -> None:
 
 def test_analytics_can_be_imported_without_matplotlib() -> None:
     """It is an extra: only who plots needs it."""
-    code = "import sys, memories.analytics\nassert 'matplotlib' not in sys.modules"
+    code = "import sys, memories.observe.analytics\nassert 'matplotlib' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 
 import pytest
 
-from memories.analytics import Analytics, Sample
 from memories.errors import ClosedError, InvalidOptionError
+from memories.observe.analytics import Analytics, Sample
 
 NEVER = 3600.0
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from memories import InvalidOptionError, MemoryManager, StorageError
-from memories.analytics import Series
-from memories.sizing import ENTRY_BYTES
+from memories.engine.host_limits import ENTRY_BYTES
+from memories.observe.analytics import Series
 
 KB = np.zeros(1000, dtype=np.uint8)
 

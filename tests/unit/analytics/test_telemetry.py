@@ -17,19 +17,19 @@ import numpy as np
 import pytest
 
 from memories import CorruptDataError, MemoryManager
-from memories.analytics.telemetry import (
+from memories.observe.analytics.telemetry_files import (
     SERIES_FILE,
     TELEMETRY_FILE,
     read_document,
     read_series,
     writer_lives,
 )
-from memories.core.observatory import HOT_KEYS
+from memories.observe.telemetry_service import HOT_KEYS
 
 READER = """
 import sys
 from pathlib import Path
-from memories.analytics.telemetry import read_document, writer_lives
+from memories.observe.analytics.telemetry_files import read_document, writer_lives
 document = read_document(Path(sys.argv[1]))
 print(writer_lives(document), document["tiers"]["hot"]["keys"], document["pid"])
 """

@@ -16,11 +16,11 @@ from tests.servers.fixtures import s3, s3_proxy  # noqa: F401
 from tests.servers.proxy import MisbehavingProxy
 
 from memories import InvalidOptionError, MemoryManager, RefusedError
-from memories.backends.bucket.address import address_of
-from memories.backends.bucket.open import open_store
 from memories.backends.bucket.options import split_options
 from memories.backends.bucket.retry import Patience
-from memories.optional import MissingPackageError
+from memories.backends.bucket.url import open_store
+from memories.backends.bucket.url_parts import address_of
+from memories.foundation.optional_imports import MissingPackageError
 
 ONCE = Patience(attempts=1)
 

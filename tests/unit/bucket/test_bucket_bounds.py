@@ -8,8 +8,8 @@ from pathlib import Path
 
 from tests.interrupting import Interrupter
 
-from memories.backends.bucket.bounds import BoundedStore
 from memories.backends.bucket.directory import DirectoryStore
+from memories.backends.bucket.throttle import BoundedStore
 
 
 def test_an_interrupt_at_any_line_uses_up_no_request(tmp_path: Path) -> None:

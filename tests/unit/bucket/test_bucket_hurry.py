@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from memories import MemoryManager
-from memories.entry import Record
+from memories.model.entry import Record
 
 
 def field(seed: int) -> np.ndarray:

@@ -14,12 +14,12 @@ from tests.servers.bucket_kit import WatchedStore
 
 from memories import MemoryManager
 from memories.backends.bucket import open_bucket
-from memories.backends.bucket.bounds import BoundedStore
 from memories.backends.bucket.directory import DirectoryStore
 from memories.backends.bucket.objectstore import Absent, Transient
-from memories.backends.bucket.open import open_store
 from memories.backends.bucket.options import client_options, split_options
 from memories.backends.bucket.retry import Patience, RetryingStore
+from memories.backends.bucket.throttle import BoundedStore
+from memories.backends.bucket.url import open_store
 from memories.errors import InvalidOptionError, UnavailableError
 
 SECRET = "T0psecretT0psecret"

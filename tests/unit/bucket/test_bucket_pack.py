@@ -7,6 +7,7 @@ import zlib
 import pytest
 from tests.servers.bucket_kit import record
 
+from memories.backends.bucket.location import Place, new_token, object_name, token_of
 from memories.backends.bucket.pack import (
     TRAILER_BYTES,
     Contents,
@@ -17,7 +18,6 @@ from memories.backends.bucket.pack import (
     read_index,
     read_trailer,
 )
-from memories.backends.bucket.place import Place, new_token, object_name, token_of
 from memories.errors import CorruptDataError
 
 INDEX = Index(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tests.interrupting import Interrupter
 
-from memories.backends.bucket.state import State
+from memories.backends.bucket.local_db import State
 
 
 def test_an_interrupt_at_any_line_leaves_no_transaction_behind(tmp_path: Path) -> None:

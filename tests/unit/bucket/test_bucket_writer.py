@@ -16,7 +16,7 @@ from tests.servers.fixtures import s3, s3_url  # noqa: F401
 
 from memories.backends.bucket import BucketBackend
 from memories.backends.bucket.directory import DirectoryStore
-from memories.backends.bucket.writer import Writer
+from memories.backends.bucket.lease import Writer
 from memories.errors import StoreLockedError
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from memories import MemoryManager, StoreLockedError, UntrustedDataError
 from memories.backends.bucket import BucketBackend
-from memories.codecs.trust import Keyring
+from memories.frames.signing import Keyring
 
 from .conftest import Run
 

@@ -14,7 +14,7 @@ import pytest
 
 from memories import errors
 from memories.cli.app import app
-from memories.cli.failure import failure_of
+from memories.cli.exit_codes import failure_of
 
 from .conftest import Run
 
@@ -33,7 +33,7 @@ def test_the_help_needs_neither_numpy_nor_the_engine() -> None:
         "import sys\n"
         "from memories.cli.app import app\n"
         "app(['--help'], standalone_mode=False)\n"
-        "heavy = {'numpy', 'memories.core.memory_manager', 'rich', 'h5py', 'matplotlib'}\n"
+        "heavy = {'numpy', 'memories.core.manager', 'rich', 'h5py', 'matplotlib'}\n"
         "print(sorted(heavy & set(sys.modules)), file=sys.stderr)\n"
     )
     run = subprocess.run(

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from memories import DistributedMemoryManager
-from memories.cluster.local.kept import find, runtime_folder
+from memories.cluster.local.persistent import find, runtime_folder
 
 from .conftest import Run
 

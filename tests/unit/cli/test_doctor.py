@@ -14,7 +14,7 @@ import pytest
 
 from memories import MemoryManager
 from memories.cli.doctor import machine, remote
-from memories.cli.doctor.finding import Level
+from memories.cli.doctor.result import Level
 
 from .conftest import Run
 

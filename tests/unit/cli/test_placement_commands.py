@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from memories import MemoryManager, policies
-from memories.simulator import replay
-from memories.traces import Access, read_trace, trace_of, write_trace
+from memories.simulate.simulator import replay
+from memories.simulate.traces import Access, read_trace, trace_of, write_trace
 
 from .conftest import AWKWARD, Run
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from memories import CorruptDataError, MemoryManager
-from memories.cli.words import escape
+from memories.cli.output import escape
 
 from .conftest import ARRAY, AWKWARD, TEXT, Run
 

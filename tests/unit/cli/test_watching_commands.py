@@ -17,8 +17,8 @@ from urllib.request import urlopen
 import pytest
 
 from memories import MemoryManager
-from memories.analytics.telemetry import TELEMETRY_FILE
 from memories.cli.top.keys import View
+from memories.observe.analytics.telemetry_files import TELEMETRY_FILE
 
 from .conftest import Run
 

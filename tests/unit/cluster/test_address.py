@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from memories.cluster.address import TLS, Address
+from memories.cluster.client.address import TLS, Address
 from memories.errors import InvalidOptionError
 
 SECRET = "s3cr3t"

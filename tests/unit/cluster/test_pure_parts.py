@@ -9,6 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from memories.cluster.client.scan import pattern
+from memories.cluster.incarnation import UP, Mark, read_mark
 from memories.cluster.manifest import (
     Manifest,
     chunk_sum,
@@ -18,9 +20,8 @@ from memories.cluster.manifest import (
     upload_of,
     upload_seconds,
 )
-from memories.cluster.marks import UP, Mark, read_mark
-from memories.cluster.placement import prefer, rank
-from memories.cluster.register import (
+from memories.cluster.quorum.rules import Query
+from memories.cluster.register_format import (
     Kind,
     key_of,
     pack_register,
@@ -28,9 +29,9 @@ from memories.cluster.register import (
     read_header,
     register_name,
 )
-from memories.cluster.scanning import pattern
+from memories.cluster.rendezvous import prefer, rank
 from memories.cluster.versions import ABSENT, Version, successor
-from memories.cluster.votes import Query, read_vote
+from memories.cluster.vote import read_vote
 from memories.errors import CorruptDataError, UnavailableError
 
 NODES = [f"node{number}:6379" for number in range(10)]

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from redis.crc import key_slot
 
-from memories.cluster.slots import Shard, Topology, group_by_shard, slot_of
+from memories.cluster.valkey_cluster.slots import Shard, Topology, group_by_shard, slot_of
 from memories.errors import UnavailableError
 
 REPLY = [

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from redis._parsers import _RESP3Parser
 
-from memories.cluster.wire import GATHERED_BYTES, Decoder, GarbledError, ReplyError, encode
+from memories.cluster.client.resp import GATHERED_BYTES, Decoder, GarbledError, ReplyError, encode
 
 LIMIT = 1 << 20
 

@@ -9,17 +9,17 @@ from textwrap import dedent
 import numpy as np
 import pytest
 
-from memories.codecs import compressors
-from memories.codecs.compressors import Method
 from memories.errors import CorruptDataError
+from memories.frames import compression
+from memories.frames.compression import Method
 
 
 def test_a_signal_leaves_no_lock_of_the_library_taken() -> None:
     """Ctrl-C in one `store` made a later one wait for ever, for a lock that nobody held."""
     code = """
         import random, signal
-        from memories.codecs import compressors
-        from memories.codecs.compressors import Method
+        from memories.frames import compression
+        from memories.frames.compression import Method
 
         def interrupt(*_):
             raise KeyboardInterrupt
@@ -27,18 +27,18 @@ def test_a_signal_leaves_no_lock_of_the_library_taken() -> None:
         signal.signal(signal.SIGALRM, interrupt)
         chunk, method, struck = memoryview(bytes(20_000)), Method("lz4", 5), 0
         random.seed(1)
-        compressors.compress(chunk, method)
+        compression.compress(chunk, method)
         while struck < 1500:
             try:
                 signal.setitimer(signal.ITIMER_REAL, random.uniform(1e-5, 1e-4))
                 try:
                     while True:
-                        compressors.compress(chunk, method)
+                        compression.compress(chunk, method)
                 finally:
                     signal.setitimer(signal.ITIMER_REAL, 0)
             except KeyboardInterrupt:
                 struck += 1
-        print(len(compressors.compress(chunk, method)) < 20_000)
+        print(len(compression.compress(chunk, method)) < 20_000)
     """
     done = subprocess.run(
         [sys.executable, "-c", dedent(code)], capture_output=True, text=True, timeout=60
@@ -52,16 +52,16 @@ def test_every_compressor_gives_back_what_it_took(name: str, shuffle: int) -> No
     """The C functions are called by us: their arguments must be in their order."""
     data = np.arange(10_000, dtype=np.int32) // 100
     chunk = memoryview(data).cast("B")
-    packed = compressors.compress(chunk, Method(name, 3, shuffle, 4))
+    packed = compression.compress(chunk, Method(name, 3, shuffle, 4))
     assert len(packed) < chunk.nbytes
     target = np.empty(chunk.nbytes, np.uint8)
-    compressors.decompress(memoryview(packed), target)
+    compression.decompress(memoryview(packed), target)
     assert chunk == memoryview(target)
 
 
 def test_a_damaged_chunk_is_refused() -> None:
     """A header that is right does not make what follows it right."""
-    packed = bytearray(compressors.compress(memoryview(bytes(50_000)), Method("zstd", 3)))
+    packed = bytearray(compression.compress(memoryview(bytes(50_000)), Method("zstd", 3)))
     packed[16:] = b"\xff" * (len(packed) - 16)
     with pytest.raises(CorruptDataError):
-        compressors.decompress(memoryview(packed), np.empty(50_000, np.uint8))
+        compression.decompress(memoryview(packed), np.empty(50_000, np.uint8))

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from memories import codecs
-from memories.codecs import crew, frame
+from memories.foundation import parallel
+from memories.frames import writer
 from memories.testing.codecs import identical
 
 LARGE = 64 << 20
@@ -22,7 +23,7 @@ LARGE = 64 << 20
 @pytest.fixture(autouse=True)
 def two_helpers(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Let there be helpers on a machine of one core too."""
-    monkeypatch.setattr(crew, "_count", lambda: 2)
+    monkeypatch.setattr(parallel, "_count", lambda: 2)
     yield
 
 
@@ -34,18 +35,20 @@ def slowly(item: int) -> int:
 
 def test_results_come_in_order_whoever_made_them() -> None:
     """A checksum in the wrong place is damage."""
-    assert [i * i for i in range(40)] == crew.each(slowly, range(40), LARGE)
+    assert [i * i for i in range(40)] == parallel.each(slowly, range(40), LARGE)
 
 
 def test_helpers_help() -> None:
     """Otherwise all of it is for nothing."""
-    workers = crew.each(lambda _: (time.sleep(0.002), threading.get_ident())[1], range(60), LARGE)
+    workers = parallel.each(
+        lambda _: (time.sleep(0.002), threading.get_ident())[1], range(60), LARGE
+    )
     assert 1 < len(set(workers)) <= 3
 
 
 def test_small_work_wakes_nobody() -> None:
     """A small value must not pay for a thread."""
-    workers = crew.each(lambda _: threading.get_ident(), range(60), 1000)
+    workers = parallel.each(lambda _: threading.get_ident(), range(60), 1000)
     assert {threading.get_ident()} == set(workers)
 
 
@@ -61,7 +64,7 @@ def test_a_fault_is_raised_where_it_was_asked_once_all_is_quiet() -> None:
             raise ValueError("seven")
 
     with pytest.raises(ValueError, match="seven"):
-        crew.each(fail, range(30), LARGE)
+        parallel.each(fail, range(30), LARGE)
     assert [] == working
 
 
@@ -69,7 +72,7 @@ def test_nothing_is_kept_alive() -> None:
     """The buffers of a value are gone when it is, not at the next call."""
     array = np.zeros(10)
     gone = weakref.ref(array)
-    crew.each(lambda item: (item, time.sleep(0.001)), [array] * 9, LARGE)
+    parallel.each(lambda item: (item, time.sleep(0.001)), [array] * 9, LARGE)
     del array
     deadline = time.monotonic() + 5
     while gone() is not None and time.monotonic() < deadline:
@@ -79,22 +82,22 @@ def test_nothing_is_kept_alive() -> None:
 
 def test_helpers_go_home() -> None:
     """A program that stores once does not keep threads for it: forks with threads are warned of."""
-    crew.each(slowly, range(9), LARGE)
-    deadline = time.monotonic() + crew._IDLE_SECONDS + 10
+    parallel.each(slowly, range(9), LARGE)
+    deadline = time.monotonic() + parallel._IDLE_SECONDS + 10
     while helpers() and time.monotonic() < deadline:
         time.sleep(0.05)
     assert [] == helpers()
-    assert [0, 1, 4] == crew.each(slowly, range(3), LARGE)
+    assert [0, 1, 4] == parallel.each(slowly, range(3), LARGE)
 
 
 def test_without_any_helper_the_work_is_done_all_the_same() -> None:
     """Where no thread can be started, at the interpreter's end say."""
 
-    class Alone(crew._Crew):
+    class Alone(parallel._Crew):
         def _hire(self) -> bool:
             return False
 
-    heap = crew._Heap(slowly, range(5))
+    heap = parallel._Heap(slowly, range(5))
     Alone().call(heap, 2)
     assert [0, 1, 4, 9, 16] == heap.finish()
 
@@ -102,8 +105,8 @@ def test_without_any_helper_the_work_is_done_all_the_same() -> None:
 def test_a_helper_that_dies_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever waits for what it had begun would wait for ever."""
     monkeypatch.setattr(threading, "excepthook", lambda _: None)
-    monkeypatch.setattr(crew, "_LOOK_SECONDS", 0.05)
-    heap = crew._Heap(slowly, range(5))
+    monkeypatch.setattr(parallel, "_LOOK_SECONDS", 0.05)
+    heap = parallel._Heap(slowly, range(5))
     heap._done = Deadly(heap._done)  # type: ignore[assignment]
     helper = threading.Thread(target=heap.help)
     helper.start()
@@ -127,10 +130,10 @@ class Deadly:
 
 def test_a_forked_child_has_a_crew_of_its_own() -> None:
     """It inherits neither the threads nor the locks of its parent."""
-    crew.each(slowly, range(9), LARGE)
+    parallel.each(slowly, range(9), LARGE)
     child = os.fork()
     if child == 0:
-        right = crew.each(slowly, range(9), LARGE) == [i * i for i in range(9)]
+        right = parallel.each(slowly, range(9), LARGE) == [i * i for i in range(9)]
         os._exit(0 if right else 1)
     assert 0 == os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
@@ -144,8 +147,8 @@ def test_large_values_survive_threads_of_threads(compression: str) -> None:
     def work(value: Any) -> None:
         for _ in range(3):
             parts = codecs.encode(value)
-            data = frame.pack(parts, key="k", version=1, compression=compression).join()
-            got = codecs.decode(frame.open_frame(data).parts())
+            data = writer.pack(parts, key="k", version=1, compression=compression).join()
+            got = codecs.decode(writer.open_frame(data).parts())
             wrong.extend([] if identical(value, got) else [value])
 
     threads = [threading.Thread(target=work, args=(value,)) for value in values]

@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from memories import codecs
-from memories.codecs import compressors, frame
-from memories.codecs.delta import MAX_DISTANCE, Delta, candidates, unpack
 from memories.errors import CorruptDataError
+from memories.frames import compression as frame_compression
+from memories.frames import writer
+from memories.frames.delta_filter import MAX_DISTANCE, Delta, candidates, unpack
 
 
 @given(
@@ -32,10 +33,10 @@ def test_differences_are_undone_exactly(data: bytes, itemsize: int, step: int, x
 def test_a_chunk_of_differences_says_how_to_undo_them() -> None:
     """It is read alone, when a region is."""
     data = np.arange(1000, dtype="<u4")
-    method = compressors.Method("zstd", 3, 1, 4, Delta(4, 1, False))
-    chunk = memoryview(compressors.compress(memoryview(data).cast("B"), method))
+    method = frame_compression.Method("zstd", 3, 1, 4, Delta(4, 1, False))
+    chunk = memoryview(frame_compression.compress(memoryview(data).cast("B"), method))
     target = np.empty(4000, np.uint8)
-    compressors.decompress(chunk, target, method.code)
+    frame_compression.decompress(chunk, target, method.code)
     assert data.tobytes() == target.tobytes()
 
 
@@ -62,8 +63,8 @@ def test_only_distances_within_a_chunk_are_tried() -> None:
     assert {1, 100} == steps
 
 
-def pack(value: object, compression: str) -> frame.Frame:
-    return frame.pack(codecs.encode(value), key="k", version=1, compression=compression)
+def pack(value: object, compression: str) -> writer.Frame:
+    return writer.pack(codecs.encode(value), key="k", version=1, compression=compression)
 
 
 def test_a_smooth_raster_is_stored_as_differences_alone_and_in_a_tree() -> None:
@@ -74,15 +75,15 @@ def test_a_smooth_raster_is_stored_as_differences_alone_and_in_a_tree() -> None:
         data = pack(value, "high").join()
         plain = pack(value, "zstd:6").nbytes
         assert len(data) < 0.9 * plain
-        got = codecs.decode(frame.open_frame(data).parts())
+        got = codecs.decode(writer.open_frame(data).parts())
         assert np.array_equal(raster, got if value is raster else got["band"])
 
 
 def test_a_region_of_differences_is_the_region() -> None:
     """Chunks start anew, so that none needs the one before."""
     field = np.cumsum(np.random.default_rng(0).integers(-3, 4, (900, 1500)), axis=1).astype("<i4")
-    opened = frame.open_frame(pack(field, "high").join())
-    assert any(piece.compressor == compressors.DELTA for piece in opened.pieces)
+    opened = writer.open_frame(pack(field, "high").join())
+    assert any(piece.compressor == frame_compression.DELTA for piece in opened.pieces)
     for region in (np.s_[3:5], np.s_[::200, 7], np.s_[-1, ...], np.s_[100:300, 400:410]):
         assert np.array_equal(field[region], opened.region(region))
 

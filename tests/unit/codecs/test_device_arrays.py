@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from memories import codecs
-from memories.codecs import frame
+from memories.frames import writer
 from memories.testing.codecs import through_frame
 
 
@@ -72,8 +72,8 @@ def test_a_decompressed_tensor_is_not_copied_again() -> None:
     """What a reader got out of a compressed frame is his own already."""
     torch = pytest.importorskip("torch")
     for value in (torch.zeros(100_000), {"a": torch.zeros(100_000)}):
-        packed = frame.pack(codecs.encode(value), key="k", version=1, compression="lz4")
-        parts = frame.open_frame(packed.join()).parts()
+        packed = writer.pack(codecs.encode(value), key="k", version=1, compression="lz4")
+        parts = writer.open_frame(packed.join()).parts()
         got = codecs.decode(parts)
         tensor = got["a"] if isinstance(got, dict) else got
         place = np.frombuffer(parts.buffers[0], np.uint8).ctypes.data
@@ -84,10 +84,10 @@ def test_a_decompressed_tensor_is_not_copied_again() -> None:
 def test_a_raw_frame_is_never_written_to() -> None:
     """It may be a map of a file, where a write ends the process."""
     torch = pytest.importorskip("torch")
-    data = frame.pack(codecs.encode(torch.zeros(100)), key="k", version=1).join()
-    parts = frame.open_frame(data).parts()
+    data = writer.pack(codecs.encode(torch.zeros(100)), key="k", version=1).join()
+    parts = writer.open_frame(data).parts()
     codecs.decode(parts._replace(given=frozenset({0})))[:] = 1
-    assert bytes(data) == frame.pack(codecs.encode(torch.zeros(100)), key="k", version=1).join()
+    assert bytes(data) == writer.pack(codecs.encode(torch.zeros(100)), key="k", version=1).join()
 
 
 def test_a_lent_jax_array_lies_in_the_stored_memory() -> None:

@@ -12,9 +12,7 @@ import numpy as np
 import pytest
 
 from memories import codecs
-from memories.codecs import compressors, frame, layout
-from memories.codecs.layout import Content, Fields, Piece
-from memories.codecs.memory import address
+from memories.codecs.buffers import address
 from memories.errors import (
     CorruptDataError,
     InvalidKeyError,
@@ -22,24 +20,28 @@ from memories.errors import (
     MemoriesError,
     UnsupportedTypeError,
 )
+from memories.frames import compression as frame_compression
+from memories.frames import head as frame_head
+from memories.frames import writer
+from memories.frames.head import Content, Fields, Piece
 from memories.testing.codecs import identical
 
 
 def packed(value: Any, compression: str = "none", key: str = "key") -> bytes:
     """Return the bytes of a frame."""
-    return frame.pack(codecs.encode(value), key=key, version=7, compression=compression).join()
+    return writer.pack(codecs.encode(value), key=key, version=7, compression=compression).join()
 
 
 def reseal(data: bytearray) -> bytes:
     """Return a frame whose head has a valid checksum again, as an adversary would make it."""
     nbytes = struct.unpack_from("<I", data, 12)[0]
-    struct.pack_into("<Q", data, 32, layout._head_sum(memoryview(data)[:nbytes]))
+    struct.pack_into("<Q", data, 32, frame_head._head_sum(memoryview(data)[:nbytes]))
     return bytes(data)
 
 
 def forged(fields: Fields, body: bytes = b"") -> bytes:
     """Return a frame with these fields, its own checksum valid."""
-    return layout.pack_head(fields, len(body)) + body
+    return frame_head.pack_head(fields, len(body)) + body
 
 
 def content(*pieces: Piece, meta: Any = None) -> bytes:
@@ -50,7 +52,7 @@ def content(*pieces: Piece, meta: Any = None) -> bytes:
 
 def test_a_frame_says_what_it_is() -> None:
     """Whoever finds a frame on a disk learns all about it from its head."""
-    opened = frame.open_frame(packed(np.zeros(1000), key="a/ä"))
+    opened = writer.open_frame(packed(np.zeros(1000), key="a/ä"))
     assert ("a/ä", 7, "ndarray", 8000) == (
         opened.key, opened.version, opened.codec, opened.raw_nbytes,
     )  # fmt: skip
@@ -59,7 +61,7 @@ def test_a_frame_says_what_it_is() -> None:
 def test_a_gather_list_copies_nothing() -> None:
     """A large array goes from its own memory to the disk."""
     array = np.arange(500_000)
-    packed = frame.pack(codecs.encode(array), key="k", version=1)
+    packed = writer.pack(codecs.encode(array), key="k", version=1)
     assert array.ctypes.data in [address(segment) for segment in packed.segments]
     assert packed.nbytes == sum(segment.nbytes for segment in packed.segments)
     assert packed.segments[0] == packed.head
@@ -75,18 +77,18 @@ def test_a_frame_written_in_place_is_the_same_frame() -> None:
     ]
     for value in values:
         parts = codecs.encode(value)
-        expected = frame.pack(parts, key="key", version=7).join()
+        expected = writer.pack(parts, key="key", version=7).join()
         room = bytearray(b"\xff" * (len(expected) + 10))
-        assert len(expected) == frame.pack_into(parts, room, key="key", version=7)
+        assert len(expected) == writer.pack_into(parts, room, key="key", version=7)
         assert expected + b"\xff" * 10 == room
         with pytest.raises(InvalidOptionError, match="takes"):
-            frame.pack_into(parts, bytearray(len(expected) - 1), key="key", version=7)
+            writer.pack_into(parts, bytearray(len(expected) - 1), key="key", version=7)
 
 
 def test_a_raw_array_is_read_without_a_copy() -> None:
     """A value of gigabytes is there as soon as its file is mapped."""
     data = packed(np.arange(500_000))
-    got = codecs.decode(frame.open_frame(data).parts())
+    got = codecs.decode(writer.open_frame(data).parts())
     start = np.frombuffer(data, np.uint8).ctypes.data
     assert start < got.ctypes.data < start + len(data)
     with pytest.raises(ValueError, match="WRITEABLE"):
@@ -97,11 +99,11 @@ def test_every_buffer_of_a_frame_is_aligned() -> None:
     """64 bytes are a cache line and the widest vector there is."""
     value = {str(n): np.zeros(n, "u1") for n in (1, 63, 64, 65, 1000)}
     data = packed(value)
-    opened = frame.open_frame(data)
+    opened = writer.open_frame(data)
     place = np.frombuffer(data, np.uint8).ctypes.data
     assert 5 == len(opened.parts().buffers)
     assert {0} == {(address(buffer) - place) % 64 for buffer in opened.parts().buffers}
-    compressed = frame.open_frame(packed({"a": np.zeros(999), "b": np.ones(999)}, "high")).parts()
+    compressed = writer.open_frame(packed({"a": np.zeros(999), "b": np.ones(999)}, "high")).parts()
     assert {0} == {address(buffer) % 64 for buffer in compressed.buffers}
 
 
@@ -110,7 +112,7 @@ def test_the_body_of_a_raw_array_is_an_npy_file(order: str) -> None:
     """numpy.load opens a snapshot's members, and whatever else holds a body."""
     for dtype in ("f8", ">i2", "M8[ns]", "S3", "U2", [("a", "u1"), ("b", "f4", (2,))]):
         array = np.asarray(np.zeros((3, 4), dtype), order=order)
-        built = frame.pack(codecs.encode(array), key="k", version=1)
+        built = writer.pack(codecs.encode(array), key="k", version=1)
         body = b"".join(built.segments[1:])
         assert 0 == len(body) % 64
         assert identical(array, np.load(io.BytesIO(body)))
@@ -121,17 +123,17 @@ def test_the_head_stays_within_its_bound() -> None:
     many = {f"{i}" * 20: np.full(10, i) for i in range(5000)}
     for value in (many, ["ä" * 1000] * 100, {"x" * 1000: 1}):
         for compression in ("none", "high"):
-            built = frame.pack(
+            built = writer.pack(
                 codecs.encode(value), key="k" * 4096, version=1, compression=compression
             )
-            assert built.head.nbytes <= layout.MAX_HEAD
-            assert identical(value, codecs.decode(frame.open_frame(built.join()).parts()))
+            assert built.head.nbytes <= frame_head.MAX_HEAD
+            assert identical(value, codecs.decode(writer.open_frame(built.join()).parts()))
 
 
 def test_chunks_grow_with_the_value_so_that_the_table_does_not() -> None:
     """A terabyte still has a head of some kilobytes."""
     for nbytes in (0, 1, 1 << 20, (1 << 30) - 1, 1 << 30, (1 << 30) + 1, 1 << 43):
-        size = layout.chunk_size(nbytes)
+        size = frame_head.chunk_size(nbytes)
         assert -(-nbytes // size) <= 1024
         assert nbytes <= 1 << 30 or nbytes > size // 2 * 1024
 
@@ -146,7 +148,7 @@ def test_a_key_must_be_a_key() -> None:
 def test_a_frame_of_another_key_is_refused() -> None:
     """Two files that were swapped must not swap the values."""
     with pytest.raises(CorruptDataError, match=r"'other'.*'key'"):
-        frame.open_frame(packed(1), key="other")
+        writer.open_frame(packed(1), key="other")
 
 
 @pytest.mark.parametrize("compression", ["none", "high"])
@@ -157,9 +159,9 @@ def test_every_flipped_bit_is_noticed(compression: str) -> None:
     for bit in range(len(data) * 8):
         data[bit // 8] ^= 1 << bit % 8
         with pytest.raises(MemoriesError):
-            frame.open_frame(bytes(data), key="key").parts()
+            writer.open_frame(bytes(data), key="key").parts()
         data[bit // 8] ^= 1 << bit % 8
-    assert identical(value, codecs.decode(frame.open_frame(data, key="key").parts()))
+    assert identical(value, codecs.decode(writer.open_frame(data, key="key").parts()))
 
 
 @pytest.mark.parametrize("compression", ["none", "high"])
@@ -168,9 +170,9 @@ def test_every_truncation_is_noticed(compression: str) -> None:
     data = packed(np.arange(400), compression)
     for length in [*range(0, len(data), 7), len(data) - 1]:
         with pytest.raises(CorruptDataError):
-            frame.open_frame(data[:length])
+            writer.open_frame(data[:length])
     with pytest.raises(CorruptDataError):
-        frame.open_frame(data + b"\0")
+        writer.open_frame(data + b"\0")
 
 
 def test_a_lie_with_a_valid_checksum_is_found_too() -> None:
@@ -183,7 +185,7 @@ def test_a_lie_with_a_valid_checksum_is_found_too() -> None:
         for _ in range(rng.randint(1, 3)):
             data[rng.randrange(40, head)] = rng.randrange(256)
         try:
-            codecs.decode(frame.open_frame(reseal(data)).parts())
+            codecs.decode(writer.open_frame(reseal(data)).parts())
         except MemoriesError:
             continue
 
@@ -191,39 +193,45 @@ def test_a_lie_with_a_valid_checksum_is_found_too() -> None:
 def test_sizes_are_checked_before_anything_is_allocated() -> None:
     """1 KB that claims to be 10 GB costs no memory."""
     huge = 10 << 30
-    count = huge // layout.chunk_size(huge)
-    stored = b"\x02\x01\x01\x01" + struct.pack("<III", layout.chunk_size(huge), 4096, 16)
-    sums = struct.pack("<Q", layout.checksum(stored)) * count
+    count = huge // frame_head.chunk_size(huge)
+    stored = b"\x02\x01\x01\x01" + struct.pack("<III", frame_head.chunk_size(huge), 4096, 16)
+    sums = struct.pack("<Q", frame_head.checksum(stored)) * count
     lengths = struct.pack("<I", 16) * count
     # Every chunk has the length that the table says, and the body is far too short for them.
-    piece = Piece(0, 16 * count, huge, compressors.BLOSC, sums, lengths)
+    piece = Piece(0, 16 * count, huge, frame_compression.BLOSC, sums, lengths)
     fields = Fields(key="k", version=1, codec="bytes", raw=huge, content=content(piece))
     with pytest.raises(CorruptDataError):
-        frame.open_frame(forged(fields, stored + bytes(48))).parts()
-    wrong = Piece(0, 16, huge, compressors.BLOSC, sums[:8], lengths[:4])
+        writer.open_frame(forged(fields, stored + bytes(48))).parts()
+    wrong = Piece(0, 16, huge, frame_compression.BLOSC, sums[:8], lengths[:4])
     fields = Fields(key="k", version=1, codec="bytes", raw=huge, content=content(wrong))
     with pytest.raises(CorruptDataError, match="number of chunks"):
-        frame.open_frame(forged(fields, stored + bytes(48))).parts()
+        writer.open_frame(forged(fields, stored + bytes(48))).parts()
 
 
 def test_a_chunk_that_claims_more_than_its_frame_is_refused() -> None:
     """Blosc would write as much as the chunk says."""
-    chunk = bytearray(compressors.compress(memoryview(bytes(1000)), compressors.Method("lz4", 5)))
+    chunk = bytearray(
+        frame_compression.compress(memoryview(bytes(1000)), frame_compression.Method("lz4", 5))
+    )
     struct.pack_into("<I", chunk, 4, 1 << 30)
     with pytest.raises(CorruptDataError, match="claims 1073741824 bytes"):
-        compressors.decompress(memoryview(bytes(chunk)), np.empty(1000, np.uint8))
+        frame_compression.decompress(memoryview(bytes(chunk)), np.empty(1000, np.uint8))
 
 
 def test_overlapping_pieces_are_refused() -> None:
     """A thousand buffers over the same 50 compressed bytes would be a bomb."""
-    data = compressors.compress(memoryview(bytes(1 << 20)), compressors.Method("zstd", 5))
+    data = frame_compression.compress(
+        memoryview(bytes(1 << 20)), frame_compression.Method("zstd", 5)
+    )
     body = data + bytes(-len(data) % 64)
-    sums = struct.pack("<Q", layout.checksum(data))
-    piece = Piece(0, len(data), 1 << 20, compressors.BLOSC, sums, struct.pack("<I", len(data)))
+    sums = struct.pack("<Q", frame_head.checksum(data))
+    piece = Piece(
+        0, len(data), 1 << 20, frame_compression.BLOSC, sums, struct.pack("<I", len(data))
+    )
     packed = content(*[piece] * 100, meta={"nodes": [], "root": None})
     fields = Fields(key="k", version=1, codec="tree", raw=100 << 20, content=packed)
     with pytest.raises(CorruptDataError, match="overlap"):
-        frame.open_frame(forged(fields, body))
+        writer.open_frame(forged(fields, body))
 
 
 def test_a_format_of_the_future_is_named() -> None:
@@ -231,14 +239,14 @@ def test_a_format_of_the_future_is_named() -> None:
     data = bytearray(packed(1))
     struct.pack_into("<H", data, 8, 9)
     with pytest.raises(UnsupportedTypeError, match="version 9"):
-        frame.open_frame(bytes(data))
+        writer.open_frame(bytes(data))
 
 
 def test_other_files_are_no_frames() -> None:
     """The message says so instead of guessing."""
     for data in (b"", b"PK\3\4" + bytes(100), np.random.default_rng(0).bytes(500)):
         with pytest.raises(CorruptDataError):
-            frame.open_frame(data)
+            writer.open_frame(data)
 
 
 def test_compression_is_used_where_it_gains() -> None:
@@ -255,7 +263,7 @@ def test_compression_is_used_where_it_gains() -> None:
 def test_an_unknown_compression_is_refused(spec: str) -> None:
     """A typo in a setting must not store a terabyte raw."""
     if spec == "zstd:":
-        assert compressors.parse(spec) == compressors.parse("zstd")
+        assert frame_compression.parse(spec) == frame_compression.parse("zstd")
         return
     with pytest.raises(InvalidOptionError, match=repr(spec)):
         packed(1, spec)
@@ -263,17 +271,17 @@ def test_an_unknown_compression_is_refused(spec: str) -> None:
 
 def test_auto_depends_on_the_tier() -> None:
     """Cold is read back soon, glacier is paid by the byte."""
-    assert "fast" == compressors.for_tier("auto", "cold")
-    assert "high" == compressors.for_tier("auto", "glacier")
-    assert "none" == compressors.for_tier("auto", "warm")
-    assert "zstd:5" == compressors.for_tier("zstd:5", "cold")
+    assert "fast" == frame_compression.for_tier("auto", "cold")
+    assert "high" == frame_compression.for_tier("auto", "glacier")
+    assert "none" == frame_compression.for_tier("auto", "warm")
+    assert "zstd:5" == frame_compression.for_tier("zstd:5", "cold")
 
 
 def test_verification_can_be_left_out_once_it_was_done() -> None:
     """A value that is read a thousand times is verified at its first read."""
     data = bytearray(packed(np.zeros(1000)))
     data[-100] ^= 1
-    opened = frame.open_frame(bytes(data))
+    opened = writer.open_frame(bytes(data))
     with pytest.raises(CorruptDataError, match="'key' is damaged"):
         opened.verify()
     assert 1000 == codecs.decode(opened.parts(verify=False)).size
@@ -290,7 +298,7 @@ INDICES = [
 def test_a_region_is_what_numpy_would_give(order: str, compression: str) -> None:
     """`retrieve(key, region=...)` must not have an indexing of its own."""
     array = np.asarray(np.arange(200 * 300 * 20).reshape(200, 300, 20) // 9, order=order)
-    opened = frame.open_frame(packed(array, compression))
+    opened = writer.open_frame(packed(array, compression))
     for index in INDICES:
         got = opened.region(index)
         assert np.array_equal(array[index], got)
@@ -304,7 +312,7 @@ def test_a_region_touches_only_its_chunks(compression: str) -> None:
     array = np.arange(3_000_000) // 7
     data = bytearray(packed(array, compression))
     data[-1000] ^= 1
-    opened = frame.open_frame(bytes(data))
+    opened = writer.open_frame(bytes(data))
     assert np.array_equal(array[100:200], opened.region(np.s_[100:200]))
     with pytest.raises(CorruptDataError):
         opened.region(np.s_[-5000:])
@@ -314,23 +322,25 @@ def test_a_region_touches_only_its_chunks(compression: str) -> None:
 
 def test_a_region_of_columns_leaves_out_what_lies_between() -> None:
     """A slice of the second axis of long rows reads a part of each row, not the rows."""
-    from memories.codecs import regions
+    from memories.frames import array_region
 
-    window = regions.locate((10, 1 << 20), np.dtype("f8"), "C", np.s_[2:8:2, 5:9])
+    window = array_region.locate((10, 1 << 20), np.dtype("f8"), "C", np.s_[2:8:2, 5:9])
     rows = 1 << 23
-    assert [(r * rows + 40, r * rows + 72) for r in (2, 4, 6)] == regions.touched(window, 1 << 20)
+    assert [(r * rows + 40, r * rows + 72) for r in (2, 4, 6)] == array_region.touched(
+        window, 1 << 20
+    )
 
 
 @pytest.mark.parametrize("index", [np.s_[[1, 2]], np.array([True]), "a", True, 1.5])
 def test_a_fancy_index_is_refused(index: Any) -> None:
     """It would read the whole array behind the caller's back."""
     with pytest.raises(InvalidOptionError, match="ints, slices"):
-        frame.open_frame(packed(np.zeros(3))).region(index)
+        writer.open_frame(packed(np.zeros(3))).region(index)
 
 
 def test_only_arrays_have_regions() -> None:
     """The message names what the key holds instead."""
     with pytest.raises(UnsupportedTypeError, match="'key' is a tree"):
-        frame.open_frame(packed([1])).region(0)
+        writer.open_frame(packed([1])).region(0)
     with pytest.raises(IndexError):
-        frame.open_frame(packed(np.zeros(3))).region(3)
+        writer.open_frame(packed(np.zeros(3))).region(3)

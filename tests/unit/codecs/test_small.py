@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from memories import codecs
-from memories.codecs import frame
-from memories.codecs.frame import pack
-from memories.codecs.opened import open_frame
-from memories.codecs.small import read_small
-from memories.codecs.trust import Keyring
+from memories.frames import writer
+from memories.frames.fast_path import read_small
+from memories.frames.reader import open_frame
+from memories.frames.signing import Keyring
+from memories.frames.writer import pack
 
 PLAIN = [b"x", bytes(range(256)) * 4, "text \u20ac", 7, 2.5, None, np.arange(50.0), (1, "a", b"b")]
 
@@ -37,7 +37,7 @@ def test_it_packs_what_the_long_way_packs(monkeypatch: pytest.MonkeyPatch) -> No
         parts = codecs.encode(value)
         short = pack(parts, key="k\u00e9y", version=2**40)
         with monkeypatch.context() as patch:
-            patch.setattr(frame, "MAX_PACKED_BYTES", -1)
+            patch.setattr(writer, "MAX_PACKED_BYTES", -1)
             long = pack(parts, key="k\u00e9y", version=2**40)
         assert long.join() == short.join()
         assert (long.nbytes, long.raw_nbytes) == (short.nbytes, short.raw_nbytes)
@@ -61,16 +61,16 @@ def test_it_reads_what_the_long_way_reads(value: Any) -> None:
 )
 def test_no_damage_gets_through(value: Any) -> None:
     """Every flipped bit, every cut and every byte too many is left to whoever names it."""
-    frame = framed(value)
-    assert read_small(memoryview(frame), "k") is not None
-    assert read_small(memoryview(frame), "other") is None
-    for at in range(len(frame)):
+    writer = framed(value)
+    assert read_small(memoryview(writer), "k") is not None
+    assert read_small(memoryview(writer), "other") is None
+    for at in range(len(writer)):
         for bit in range(8):
-            damaged = bytearray(frame)
+            damaged = bytearray(writer)
             damaged[at] ^= 1 << bit
             assert read_small(memoryview(bytes(damaged)), "k") is None, (at, bit)
-        assert read_small(memoryview(frame[:at]), "k") is None, at
-    assert read_small(memoryview(frame + bytes(64)), "k") is None
+        assert read_small(memoryview(writer[:at]), "k") is None, at
+    assert read_small(memoryview(writer + bytes(64)), "k") is None
 
 
 def test_what_is_not_plain_is_left_alone() -> None:

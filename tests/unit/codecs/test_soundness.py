@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from memories import codecs
-from memories.codecs.frame import pack
-from memories.codecs.soundness import is_sound
+from memories.frames.soundness import is_sound
+from memories.frames.writer import pack
 
 VALUES = ["a text", np.arange(50.0), np.zeros(3000, "u1"), b"", {"a": [1, np.arange(3)]}, None]
 

@@ -16,11 +16,7 @@ import numpy as np
 import pytest
 
 from memories import codecs
-from memories.codecs import frame, layout, trust
 from memories.codecs.base import Parts
-from memories.codecs.body import Body, store_apart
-from memories.codecs.layout import Content, Fields
-from memories.codecs.trust import Key, Keyring
 from memories.errors import (
     CorruptDataError,
     InvalidOptionError,
@@ -28,6 +24,10 @@ from memories.errors import (
     UnsupportedTypeError,
     UntrustedDataError,
 )
+from memories.frames import head, signing, writer
+from memories.frames.body import Body, store_apart
+from memories.frames.head import Content, Fields
+from memories.frames.signing import Key, Keyring
 
 FIRED: list[str] = []
 
@@ -63,7 +63,7 @@ def ring(tmp_path: Path) -> Keyring:
 def signed(value: Any, ring: Keyring, key: str = "k", version: int = 1, **options: Any) -> bytes:
     """Return a frame of `value`."""
     parts = codecs.encode(value)
-    return frame.pack(parts, key=key, version=version, signer=ring, **options).join()
+    return writer.pack(parts, key=key, version=version, signer=ring, **options).join()
 
 
 def forged(codec: str, meta: Any, *buffers: bytes, key_id: str = "", mac: bytes = b"") -> bytes:
@@ -75,13 +75,13 @@ def forged(codec: str, meta: Any, *buffers: bytes, key_id: str = "", mac: bytes 
         key="k", version=1, codec=codec, raw=sum(map(len, buffers)), content=content,
         key_id=key_id, mac=mac,
     )  # fmt: skip
-    return layout.pack_head(fields, body.nbytes) + b"".join(body.segments)
+    return head.pack_head(fields, body.nbytes) + b"".join(body.segments)
 
 
 def test_a_key_is_made_at_the_first_signature_only(ring: Keyring) -> None:
     """Whoever stores typed values never needs a key, so none lies about."""
     assert not ring.path.exists()
-    frame.open_frame(signed({"a": np.arange(3)}, ring)).parts(verifier=ring)
+    writer.open_frame(signed({"a": np.arange(3)}, ring)).parts(verifier=ring)
     assert not ring.path.exists()
     signed(Thing(1), ring)
     assert 0o600 == stat.S_IMODE(ring.path.stat().st_mode)
@@ -92,7 +92,7 @@ def test_what_i_signed_i_can_read(ring: Keyring, tmp_path: Path) -> None:
     """The same user, in another process, tomorrow."""
     data = signed(Thing(np.arange(1000)), ring, compression="high")
     again = Keyring(ring.path)
-    got = codecs.decode(frame.open_frame(data).parts(verifier=again))
+    got = codecs.decode(writer.open_frame(data).parts(verifier=again))
     assert list(range(1000)) == got.array.tolist()
     got.array[0] = 5  # An object works as it did, so its arrays can be written to.
 
@@ -102,7 +102,7 @@ def test_a_stranger_cannot_read_it_and_learns_how_to(ring: Keyring, tmp_path: Pa
     data = signed(Thing(1), ring)
     stranger = Keyring(tmp_path / "two" / "keys")
     with pytest.raises(UntrustedDataError, match=r"memories key export.*trusted_keys=") as caught:
-        frame.open_frame(data).parts(verifier=stranger)
+        writer.open_frame(data).parts(verifier=stranger)
     assert ring.keys()[0].id in str(caught.value)
 
 
@@ -111,12 +111,12 @@ def test_trust_can_be_given_on_purpose(ring: Keyring, tmp_path: Path) -> None:
     data = signed(Thing(1), ring)
     text = ring.export()
     passing = Keyring(tmp_path / "two" / "keys", trusted=[text])
-    assert 1 == codecs.decode(frame.open_frame(data).parts(verifier=passing)).array
+    assert 1 == codecs.decode(writer.open_frame(data).parts(verifier=passing)).array
     lasting = Keyring(tmp_path / "three" / "keys")
     own = lasting.export()
     assert lasting.trust(text) == lasting.trust(text) == Key.parse(text)
     again = Keyring(lasting.path)
-    assert 1 == codecs.decode(frame.open_frame(data).parts(verifier=again)).array
+    assert 1 == codecs.decode(writer.open_frame(data).parts(verifier=again)).array
     assert own == again.export()
     assert 2 == len(again.keys())
 
@@ -124,14 +124,14 @@ def test_trust_can_be_given_on_purpose(ring: Keyring, tmp_path: Path) -> None:
 def test_a_signature_is_for_one_key_version_and_codec(ring: Keyring) -> None:
     """A value that was moved to another name is not what its owner signed."""
     data = signed(Thing(1), ring)
-    opened = frame.open_frame(data)
+    opened = writer.open_frame(data)
     mac, stream = opened._fields.mac, bytes(opened.parts(verifier=ring).buffers[0])
     meta = opened.description()
     good = {"key_id": ring.keys()[0].id, "mac": mac}
     assert (
         1
         == codecs.decode(
-            frame.open_frame(forged("pickle", meta, stream, **good)).parts(verifier=ring)
+            writer.open_frame(forged("pickle", meta, stream, **good)).parts(verifier=ring)
         ).array
     )
     for bad in (
@@ -143,20 +143,20 @@ def test_a_signature_is_for_one_key_version_and_codec(ring: Keyring) -> None:
         forged("pickle", meta, stream, key_id=good["key_id"]),
     ):
         with pytest.raises(UntrustedDataError):
-            frame.open_frame(bad).parts(verifier=ring)
+            writer.open_frame(bad).parts(verifier=ring)
     for other in (signed(Thing(1), ring, key="other"), signed(Thing(1), ring, version=2)):
-        assert frame.open_frame(other)._fields.mac != mac
+        assert writer.open_frame(other)._fields.mac != mac
 
 
 def test_buffers_beside_the_stream_are_signed_too(ring: Keyring) -> None:
     """Weights that were swapped are an attack as well."""
-    opened = frame.open_frame(signed(Thing(np.arange(10)), ring))
+    opened = writer.open_frame(signed(Thing(np.arange(10)), ring))
     parts = opened.parts(verifier=ring)
     fields = opened._fields
     swapped = [bytes(parts.buffers[0]), bytes(80)]
     data = forged("pickle", opened.description(), *swapped, key_id=fields.key_id, mac=fields.mac)
     with pytest.raises(UntrustedDataError, match="altered"):
-        frame.open_frame(data).parts(verifier=ring)
+        writer.open_frame(data).parts(verifier=ring)
 
 
 @pytest.mark.parametrize("verify", [True, False])
@@ -183,7 +183,7 @@ def test_unsigned_pickles_never_run(ring: Keyring, verify: bool) -> None:
     ]
     for data in attacks:
         try:
-            codecs.decode(frame.open_frame(data).parts(verify=verify, verifier=ring))
+            codecs.decode(writer.open_frame(data).parts(verify=verify, verifier=ring))
         except MemoriesError:
             continue
 
@@ -241,9 +241,9 @@ def test_the_environment_names_the_key_file(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """A container mounts its key where it likes."""
-    monkeypatch.setenv(trust.ENVIRONMENT, str(tmp_path / "mounted"))
-    assert tmp_path / "mounted" == trust.default().path == Keyring().path
-    frame.pack(codecs.encode(Thing(1)), key="k", version=1)
+    monkeypatch.setenv(signing.ENVIRONMENT, str(tmp_path / "mounted"))
+    assert tmp_path / "mounted" == signing.default().path == Keyring().path
+    writer.pack(codecs.encode(Thing(1)), key="k", version=1)
     assert (tmp_path / "mounted").exists()
 
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from memories import MemoryManager, MigrationSettings
-from memories.configuration import find_options
-from memories.core.configured import options_of
-from memories.entry import TierName
 from memories.errors import InvalidOptionError
+from memories.model.entry import TierName
+from memories.options.decorator import options_of
+from memories.options.sources import find_options
 
 KNOWN = {"hot_memory_size", "warm_memory_size", "compression", "storage_path", "write_through"}
 

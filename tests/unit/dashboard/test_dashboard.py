@@ -14,8 +14,8 @@ from urllib.request import Request, urlopen
 import pytest
 
 from memories import InvalidOptionError, MemoryManager, StorageError
-from memories.dashboard import Dashboard
-from memories.dashboard.guard import Guard
+from memories.observe.dashboard import Dashboard
+from memories.observe.dashboard.auth import Guard
 
 pytest.importorskip("starlette")
 pytest.importorskip("uvicorn")

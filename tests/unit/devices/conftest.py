@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from memories import MemoryManager
-from memories.testing import device as fakes
-from memories.testing.device import FakeDevice
+from memories.testing import fake_device as fakes
+from memories.testing.fake_device import FakeDevice
 
 fakes.register()
 

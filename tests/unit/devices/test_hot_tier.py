@@ -18,7 +18,7 @@ from memories import (
     MemoryManager,
     StorageError,
 )
-from memories.testing.device import FakeDevice, FakeTensor
+from memories.testing.fake_device import FakeDevice, FakeTensor
 
 MB = 1_000_000
 Opener = Callable[..., MemoryManager]

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from memories.devices.base import Piece, laid_out
 from memories.devices.staging import loads
-from memories.testing.device import FakeDevice
+from memories.testing.fake_device import FakeDevice
 
 SIZES = st.lists(st.integers(0, 5000), max_size=40)
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from memories import MemoryManager
-from memories.backends.disk import DiskBackend, scale
+from memories.backends.disk import DiskBackend, size_limits
 from memories.errors import TierFullError
 from memories.testing.backends import frame_for, record_for
 
@@ -147,7 +147,7 @@ def test_a_writer_that_outruns_upkeep_waits_for_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Dead bytes are bounded during churn too, whatever the background gets done."""
-    monkeypatch.setattr(scale, "SEGMENT_BYTES", 200_000)
+    monkeypatch.setattr(size_limits, "SEGMENT_BYTES", 200_000)
     monkeypatch.setattr("memories.backends.disk.committer.CHURN_BYTES", 1_000_000)
     with DiskBackend(tmp_path / "s") as backend:
         assert backend._upkeep is not None

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from memories.backends.disk import DiskBackend, network
+from memories.backends.disk import DiskBackend, network_fs
 from memories.testing.backends import frame_for, record_for
 
 MOUNTS = """\
@@ -29,14 +29,14 @@ MOUNTS = """\
 )
 def test_the_innermost_mount_decides(path: str, kind: str | None) -> None:
     """A local disk below a network mount is local."""
-    assert kind == network.remote_kind(Path(path), MOUNTS)
+    assert kind == network_fs.remote_kind(Path(path), MOUNTS)
 
 
 def test_a_store_there_warns_and_does_not_map(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Mapped pages of a file that another machine changed are stale, or gone."""
-    monkeypatch.setattr(network, "remote_kind", lambda path: "nfs4")
+    monkeypatch.setattr(network_fs, "remote_kind", lambda path: "nfs4")
     with pytest.warns(UserWarning, match="nfs4"):
         backend = DiskBackend(tmp_path / "s")
     kept = backend.write(record_for("k", 1), frame_for(bytes(2 << 20)))

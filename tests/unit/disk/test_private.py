@@ -16,7 +16,7 @@ from memories.errors import StorageError
 
 CODE = """
 import os, sys, pathlib
-from memories.backends.disk.private import private_directory
+from memories.backends.disk.temp_directory import private_directory
 held = private_directory(pathlib.Path(sys.argv[1]))
 (held.path / "data").write_text("x")
 print(held.path, flush=True)

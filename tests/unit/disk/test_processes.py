@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from tests.forking import in_child
 
-from memories.backends.disk import DiskBackend, compact, follow, scale
+from memories.backends.disk import DiskBackend, compaction, follower, size_limits
 from memories.errors import ForkedError, StorageError, StoreLockedError
 from memories.testing.backends import frame_for, record_for
 from memories.testing.faults import FailingFiles
@@ -36,12 +36,12 @@ def test_a_reader_sees_the_writer_within_100_ms_and_writes_nothing(tmp_path: Pat
             assert {"a": 1} == versions(reader)
             backend.write(record_for("a", 2), frame_for(b"2"))
             backend.write(record_for("b", 3), frame_for(bytes(2 << 20)))
-            time.sleep(follow.REFRESH_SECONDS)
+            time.sleep(follower.REFRESH_SECONDS)
             assert b"2" == reader.read(reader.find("a"))
             assert bytes(2 << 20) == reader.read(reader.find("b"))
             assert (3, 2) == (reader.last_version(), reader.usage().keys)
             backend.remove("a", 4)
-            time.sleep(follow.REFRESH_SECONDS)
+            time.sleep(follower.REFRESH_SECONDS)
             assert reader.find("a") is None
             with pytest.raises(StorageError, match="read_only"):
                 reader.write(record_for("c", 5), frame_for(b"c"))
@@ -61,11 +61,11 @@ def test_a_reader_follows_rotation_checkpoints_and_compaction(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever files come and go, it sees a state the writer was in, and each value whole."""
-    monkeypatch.setattr(scale, "SEGMENT_BYTES", 8_000)
-    monkeypatch.setattr(scale, "SLACK_BYTES", 10_000)
-    monkeypatch.setattr(compact, "RECENT_ROWS", 40)
-    monkeypatch.setattr(scale, "LARGE_BYTES", 5_000)
-    monkeypatch.setattr(follow, "REFRESH_SECONDS", 0.0)
+    monkeypatch.setattr(size_limits, "SEGMENT_BYTES", 8_000)
+    monkeypatch.setattr(size_limits, "SLACK_BYTES", 10_000)
+    monkeypatch.setattr(compaction, "RECENT_ROWS", 40)
+    monkeypatch.setattr(size_limits, "LARGE_BYTES", 5_000)
+    monkeypatch.setattr(follower, "REFRESH_SECONDS", 0.0)
     backend = DiskBackend(tmp_path / "s", files=FailingFiles())
     assert backend._upkeep is not None
     backend._upkeep.stop()
@@ -80,7 +80,7 @@ def test_a_reader_follows_rotation_checkpoints_and_compaction(
             backend.write(record_for(f"k{version % 17}", version), frame_for(body[:size]))
         if version % 50 == 0:
             assert backend._writer is not None
-            compact.tidy(backend._writer, lambda: None)
+            compaction.tidy(backend._writer, lambda: None)
         for reader in readers[: 1 + (version % 60 == 0)]:
             assert versions(backend) == versions(reader)
             for record in reader.scan():
@@ -93,10 +93,10 @@ def test_a_reader_follows_rotation_checkpoints_and_compaction(
 
 def test_readers_while_a_writer_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Values are whole and versions never go back, with the background threads at work."""
-    monkeypatch.setattr(scale, "SEGMENT_BYTES", 50_000)
-    monkeypatch.setattr(scale, "SLACK_BYTES", 50_000)
-    monkeypatch.setattr(compact, "RECENT_ROWS", 500)
-    monkeypatch.setattr(follow, "REFRESH_SECONDS", 0.005)
+    monkeypatch.setattr(size_limits, "SEGMENT_BYTES", 50_000)
+    monkeypatch.setattr(size_limits, "SLACK_BYTES", 50_000)
+    monkeypatch.setattr(compaction, "RECENT_ROWS", 500)
+    monkeypatch.setattr(follower, "REFRESH_SECONDS", 0.005)
     with DiskBackend(tmp_path / "s") as backend:
         backend.write(record_for("k0", 1), frame_for(b"1"))
         stop = threading.Event()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from memories.backends.disk import DiskBackend, compact, scale
+from memories.backends.disk import DiskBackend, compaction, size_limits
 from memories.testing.backends import frame_for, record_for
 from memories.testing.faults import FailingFiles
 
@@ -17,11 +17,11 @@ SLACK = 60_000
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scale, "RESERVE_BYTES", 1_000)
-    monkeypatch.setattr(scale, "SEGMENT_BYTES", 20_000)
-    monkeypatch.setattr(scale, "SLACK_BYTES", SLACK)
-    monkeypatch.setattr(compact, "RECENT_ROWS", 100)
-    monkeypatch.setattr(scale, "LARGE_BYTES", 30_000)
+    monkeypatch.setattr(size_limits, "RESERVE_BYTES", 1_000)
+    monkeypatch.setattr(size_limits, "SEGMENT_BYTES", 20_000)
+    monkeypatch.setattr(size_limits, "SLACK_BYTES", SLACK)
+    monkeypatch.setattr(compaction, "RECENT_ROWS", 100)
+    monkeypatch.setattr(size_limits, "LARGE_BYTES", 30_000)
 
 
 def on_disk(path: Path) -> int:
@@ -40,7 +40,7 @@ def opened(path: Path) -> DiskBackend:
 
 def settle(backend: DiskBackend) -> None:
     assert backend._writer is not None
-    compact.tidy(backend._writer, lambda: None, quiet=True)
+    compaction.tidy(backend._writer, lambda: None, quiet=True)
     backend.sync()
 
 
@@ -58,7 +58,7 @@ def test_churn_stays_within_bounds(tmp_path: Path, share_removed: float) -> None
                 backend.write(record_for(key, version), frame_for(bytes(size)))
             if version % 100 == 0:
                 assert backend._writer is not None
-                compact.tidy(backend._writer, lambda: None)
+                compaction.tidy(backend._writer, lambda: None)
             if version % 1000 == 0:
                 settle(backend)
                 usage = backend.usage()
@@ -79,7 +79,7 @@ def test_removed_keys_leave_nothing_behind(tmp_path: Path) -> None:
             backend.remove(f"k{version}", version + 1)
             if version % 200 == 0:
                 assert backend._writer is not None
-                compact.tidy(backend._writer, lambda: None)
+                compaction.tidy(backend._writer, lambda: None)
         settle(backend)
         assert backend.usage().physical < 2 * SLACK
         assert backend._writer is not None
@@ -166,7 +166,7 @@ def test_the_account_after_a_crash_is_that_of_the_log(tmp_path: Path) -> None:
             backend.write(record_for(f"k{version % 26}", version), frame_for(bytes(700)))
         assert backend._writer is not None
         assert 2 == len(backend._writer.index.runs)
-        compact.merge_runs(backend._writer, lambda: None, quiet=True)
+        compaction.merge_runs(backend._writer, lambda: None, quiet=True)
         shutil.copytree(tmp_path / "s", tmp_path / "crashed")
     with opened(tmp_path / "crashed") as backend:
         writer = backend._writer
@@ -195,9 +195,9 @@ def test_a_merge_that_was_overtaken_is_dropped(tmp_path: Path) -> None:
                 overtaken.append(True)
                 writer.rebuild()
 
-        compact._merge(writer, group, overtake, last=True)
+        compaction._merge(writer, group, overtake, last=True)
         assert overtaken
         assert 100 == sum(1 for _ in backend.scan())
         writer.checkpoint()
-        compact.merge_runs(writer, lambda: None, quiet=True)
+        compaction.merge_runs(writer, lambda: None, quiet=True)
         assert [] == backend.check()

@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 
 from memories.backends.base import Problem
-from memories.backends.disk import DiskBackend, compact, scale
-from memories.backends.disk.adopt import Adopted
-from memories.entry import Terms, TierName
+from memories.backends.disk import DiskBackend, compaction, size_limits
+from memories.backends.disk.import_file import Adopted
 from memories.errors import KeyNotFoundError, StorageError, StoreLockedError
+from memories.model.entry import Terms, TierName
 from memories.testing.backends import frame_for, record_for
 
 LARGE = 1 << 20
@@ -99,7 +99,7 @@ def test_an_adopted_file_is_shared_and_given_back(tmp_path: Path) -> None:
             backend.remove(f"k{version - 100}", version)
         assert backend._writer is not None
         (number,) = backend._writer.ledger.packs
-        compact._empty_pack(backend._writer, number, lambda: None)
+        compaction._empty_pack(backend._writer, number, lambda: None)
         backend.sync()
         assert [] == list((tmp_path / "s" / "values").glob("*.pack"))
         assert bodies["k9"] == backend.read(backend.find("k9"))
@@ -114,9 +114,9 @@ def test_an_adopted_file_is_shared_and_given_back(tmp_path: Path) -> None:
 
 def test_a_view_is_one_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What it names stays readable through overwrites, deletes and compaction."""
-    monkeypatch.setattr(scale, "SEGMENT_BYTES", 20_000)
-    monkeypatch.setattr(scale, "SLACK_BYTES", 0)
-    monkeypatch.setattr(scale, "LARGE_BYTES", 40_000)
+    monkeypatch.setattr(size_limits, "SEGMENT_BYTES", 20_000)
+    monkeypatch.setattr(size_limits, "SLACK_BYTES", 0)
+    monkeypatch.setattr(size_limits, "LARGE_BYTES", 40_000)
     with quiet(DiskBackend(tmp_path / "s")) as backend:
         bodies = {f"k{n:02}": os.urandom(41_000 if n % 5 == 0 else 900) for n in range(40)}
         for version, (key, body) in enumerate(bodies.items(), start=1):
@@ -127,13 +127,13 @@ def test_a_view_is_one_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
             for version, key in enumerate(bodies, start=100):
                 backend.remove(key, version)
             backend._writer.checkpoint()
-            compact.tidy(backend._writer, lambda: None, quiet=True)
+            compaction.tidy(backend._writer, lambda: None, quiet=True)
             assert [] == list(backend.scan())
             records = list(view)
             assert list(bodies) == [record.key for record in records]
             for record in records:
                 assert bodies[record.key] == backend.read(record)
-        compact.tidy(backend._writer, lambda: None, quiet=True)
+        compaction.tidy(backend._writer, lambda: None, quiet=True)
         backend.sync()
         assert [] == list((tmp_path / "s" / "values").iterdir())
         with pytest.raises(KeyNotFoundError):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from memories.backends.disk import DiskBackend, compact, scale
+from memories.backends.disk import DiskBackend, compaction, size_limits
 from memories.errors import StorageError
 from memories.testing.backends import frame_for, record_for
 from memories.testing.faults import FailingFiles
@@ -16,8 +16,8 @@ from memories.testing.faults import FailingFiles
 @pytest.fixture
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Make a store whose second segment, which says where the torn first one ends, is all dead."""
-    monkeypatch.setattr(scale, "SEGMENT_BYTES", 20_000)
-    monkeypatch.setattr(scale, "SLACK_BYTES", 100)
+    monkeypatch.setattr(size_limits, "SEGMENT_BYTES", 20_000)
+    monkeypatch.setattr(size_limits, "SLACK_BYTES", 100)
     files = FailingFiles(torn=True, code=errno.EIO, kinds=frozenset({"write", "writev"}))
     path = tmp_path / "s"
     with DiskBackend(path, files=files) as backend:
@@ -33,7 +33,7 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             backend.write(record_for("again", version), frame_for(b"c" * 1_500))
         writer = backend._writer
         assert writer is not None
-        compact.tidy(writer, lambda: None, quiet=True)
+        compaction.tidy(writer, lambda: None, quiet=True)
         backend.sync()
         left = sorted(int(file.stem) for file in (path / "log").iterdir())
         assert 2 not in left, "nothing was compacted"

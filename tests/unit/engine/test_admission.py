@@ -8,10 +8,10 @@ from collections.abc import Iterator
 import pytest
 
 from memories import MemoryManager, MigrationSettings, policies
-from memories.engine.fetchcosts import TRIALS, FetchCosts, default_seconds
+from memories.engine.fetch_costs import TRIALS, FetchCosts, default_seconds
 from memories.engine.victims import PolicyVictims
-from memories.entry import Cause, Record, TierName
-from memories.events import Moved, Retrieved
+from memories.model.entry import Cause, Record, TierName
+from memories.model.events import Moved, Retrieved
 from memories.policies import registry
 from memories.policies.base import Node
 from memories.policies.lru import LruPolicy

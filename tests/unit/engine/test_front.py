@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from memories import ClosedError, KeyNotFoundError, MemoryManager
-from memories.entry import Cause, TierName
+from memories.model.entry import Cause, TierName
 
 
 @pytest.fixture

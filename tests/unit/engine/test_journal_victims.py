@@ -10,9 +10,9 @@ import pytest
 
 from memories import MemoryManager, MigrationSettings
 from memories.backends.bucket import BucketBackend
-from memories.engine.journal_victims import POOL, SAMPLE, JournalVictims
-from memories.engine.touches import Touches
-from memories.entry import Cause, Record, TierName
+from memories.engine.cold_victims import POOL, SAMPLE, JournalVictims
+from memories.engine.recency import Touches
+from memories.model.entry import Cause, Record, TierName
 
 KEYS = [f"k{number:03}" for number in range(100)]
 

@@ -6,9 +6,9 @@ import gc
 
 import numpy as np
 
-from memories.engine.ledger import HOST_SHARE, BackendLedger, Ledger
+from memories.engine.budget import HOST_SHARE, BackendLedger, Ledger
+from memories.foundation.units import MAX_BYTES
 from memories.testing.clock import ManualClock
-from memories.units import MAX_BYTES
 
 
 def test_two_tiers_on_one_medium_share_its_room() -> None:

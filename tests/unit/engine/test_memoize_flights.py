@@ -26,7 +26,7 @@ import pytest
 from forking import in_child
 
 from memories import MemoryManager, UnsupportedTypeError
-from memories.core import flights, identity, memoize
+from memories.core import identity, memoize, single_flight
 
 LIMIT = 20  # Seconds after which a wait is taken for one without an end.
 
@@ -367,7 +367,7 @@ def test_a_result_that_cannot_be_read_is_computed_anew(tmp_path: Path) -> None:
         assert (1, 1) == cached.cache_info()[:2]
 
 
-FILES = {inspect.getsourcefile(module) for module in (flights, identity, memoize)}
+FILES = {inspect.getsourcefile(module) for module in (single_flight, identity, memoize)}
 
 
 def interrupted_at(step: int, call: Callable[[], Any]) -> str | None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from memories.entry import Cause, Entry, SharedEntry, Terms, TierName
 from memories.migration.planner import Move, Planner, TierState
+from memories.model.entry import Cause, Entry, SharedEntry, Terms, TierName
 
 NOW = 1000.0
 

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from memories import InvalidOptionError, MemoryManager, StorageError
-from memories.entry import Cause, TierName
 from memories.migration.prefetching import Prefetching
+from memories.model.entry import Cause, TierName
 from memories.policies.predictors import PREDICTORS, Prefetcher
 
 KEYS = [f"frame/{number}" for number in range(200)]

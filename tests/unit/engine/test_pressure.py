@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from memories import MemoryManager, MigrationSettings, sizing
+from memories import MemoryManager, MigrationSettings
+from memories.engine import host_limits
 
 
 def make_cgroup(folder: Path, *, limit: int, held: int) -> None:
@@ -26,8 +27,8 @@ def test_tiers_give_way_when_the_cgroup_gets_tight(
     """Whoever waits for the kernel to kill somebody is often the one."""
     group = tmp_path / "cgroup" / "job"
     (tmp_path / "self").write_text("0::/job\n")
-    monkeypatch.setattr(sizing, "_CGROUP", tmp_path / "self")
-    monkeypatch.setattr(sizing, "_CGROUP_ROOT", tmp_path / "cgroup")
+    monkeypatch.setattr(host_limits, "_CGROUP", tmp_path / "self")
+    monkeypatch.setattr(host_limits, "_CGROUP_ROOT", tmp_path / "cgroup")
     make_cgroup(group, limit=10**9, held=10**8)
     soon = MigrationSettings(interval_seconds=0.01)
     with MemoryManager("1 B", "50 MB", "1 GB", migration=soon) as manager:
@@ -46,8 +47,8 @@ def test_tiers_give_way_when_the_cgroup_gets_tight(
 def group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return this process's cgroup, in a tree of plain files."""
     (tmp_path / "self").write_text("4:memory:/elsewhere\n0::/slice/job\n")
-    monkeypatch.setattr(sizing, "_CGROUP", tmp_path / "self")
-    monkeypatch.setattr(sizing, "_CGROUP_ROOT", tmp_path / "cgroup")
+    monkeypatch.setattr(host_limits, "_CGROUP", tmp_path / "self")
+    monkeypatch.setattr(host_limits, "_CGROUP_ROOT", tmp_path / "cgroup")
     folder = tmp_path / "cgroup" / "slice" / "job"
     make_cgroup(folder, limit=10**6, held=10**5)
     return folder
@@ -55,27 +56,27 @@ def group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_room_is_halved_while_tasks_of_the_group_stall_for_memory(group: Path) -> None:
     """The counts look fine until the kernel reclaims without end; stalls are seen before."""
-    assert 0.0 == sizing.stalled_percent(group)
-    assert 9 * 10**5 == sizing.host_room()
+    assert 0.0 == host_limits.stalled_percent(group)
+    assert 9 * 10**5 == host_limits.host_room()
     full = "full avg10=99.00 avg60=0.00 avg300=0.00 total=1\n"
     for folder in (group, group.parent):  # A limit further up stalls this process as well.
         pressure = folder / "memory.pressure"
         pressure.write_text(f"some avg10=3.50 avg60=90.00 avg300=90.00 total=9\n{full}")
-        assert 3.5 == sizing.stalled_percent(folder)
-        assert 9 * 10**5 == sizing.host_room()
+        assert 3.5 == host_limits.stalled_percent(folder)
+        assert 9 * 10**5 == host_limits.host_room()
         pressure.write_text(f"some avg10=45.20 avg60=0.00 avg300=0.00 total=9\n{full}")
-        assert 45.2 == sizing.stalled_percent(folder)
-        assert 45 * 10**4 == sizing.host_room()
+        assert 45.2 == host_limits.stalled_percent(folder)
+        assert 45 * 10**4 == host_limits.host_room()
         pressure.write_text("")
-        assert 9 * 10**5 == sizing.host_room()
+        assert 9 * 10**5 == host_limits.host_room()
 
 
 def test_room_ends_where_the_kernel_begins_to_throttle(group: Path) -> None:
     """A group over its `memory.high` is slowed down long before anybody is killed."""
     (group / "memory.high").write_text("300000\n")
-    assert 2 * 10**5 == sizing.host_room()
+    assert 2 * 10**5 == host_limits.host_room()
     (group / "memory.high").write_text("max\n")
-    assert 9 * 10**5 == sizing.host_room()
+    assert 9 * 10**5 == host_limits.host_room()
 
 
 def test_no_store_fails_because_nobody_made_room_ahead() -> None:

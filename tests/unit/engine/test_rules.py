@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from memories import InvalidOptionError, MemoryManager, MigrationSettings, Rule
-from memories.config import make_settings
-from memories.core.assembly import assemble
-from memories.entry import Cause, TierName
-from memories.rules import Rules, parse_seconds
+from memories.core.wiring import assemble
+from memories.model.entry import Cause, TierName
+from memories.model.rules import Rules, parse_seconds
+from memories.options.settings import make_settings
 from memories.testing.clock import ManualClock
 
 SOON = MigrationSettings(interval_seconds=0.01)

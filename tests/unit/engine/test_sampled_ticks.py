@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from memories.engine.timeline import HitCounter, SampledTick, settled
+from memories.engine.access_sampler import SAMPLED_KEYS, Watch
+from memories.engine.hit_clock import HitCounter, SampledTick, settled
 from memories.engine.victims import PolicyVictims
-from memories.engine.watch import SAMPLED_KEYS, Watch
-from memories.entry import DEFAULT_TERMS, SharedEntry, TierName
-from memories.events import Stored
+from memories.model.entry import DEFAULT_TERMS, SharedEntry, TierName
+from memories.model.events import Stored
 from memories.policies.auto import AutoPolicy
 
 

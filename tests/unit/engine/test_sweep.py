@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from memories import MemoryManager
-from memories.engine.sweep import Outcome, Sweep
+from memories.engine.eviction_pass import Outcome, Sweep
 from memories.engine.tier import Tier
 from memories.engine.victims import PolicyVictims
-from memories.entry import Entry, Record, TierName
+from memories.model.entry import Entry, Record, TierName
 
 
 @pytest.fixture

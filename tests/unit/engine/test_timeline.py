@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 
-from memories.engine.timeline import MAX_NOTES, HitCounter, Timeline
+from memories.engine.hit_clock import MAX_NOTES, HitCounter, Timeline
 
 
 def test_hits_are_counted_exactly_by_many_threads() -> None:

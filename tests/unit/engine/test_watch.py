@@ -10,11 +10,11 @@ import pytest
 
 from memories import InvalidOptionError, MemoryManager, StorageError
 from memories.core.advise import advise
-from memories.engine.watch import NOTES_PER_LOOK, Watch
-from memories.entry import TierName
-from memories.events import Stored
-from memories.policies.reuse import miss_ratio_curve
-from memories.traces import read_trace
+from memories.engine.access_sampler import NOTES_PER_LOOK, Watch
+from memories.model.entry import TierName
+from memories.model.events import Stored
+from memories.policies.miss_ratio_curve import miss_ratio_curve
+from memories.simulate.traces import read_trace
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from memories.clock import BELIEF_SECONDS, STEP_SECONDS, SystemClock, Wall
+from memories.foundation.clock import BELIEF_SECONDS, STEP_SECONDS, SystemClock, Wall
 
 DAY = 86_400.0
 

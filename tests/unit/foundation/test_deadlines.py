@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from memories.deadlines import SPARE, Deadlines
+from memories.foundation.deadlines import SPARE, Deadlines
 
 
 def test_those_that_have_ended_are_told_soonest_first() -> None:

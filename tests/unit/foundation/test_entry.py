@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from memories.entry import DEFAULT_TERMS, SharedEntry, Terms, TierName
+from memories.model.entry import DEFAULT_TERMS, SharedEntry, Terms, TierName
 
 
 def entry(key: str, tick: Callable[[], int], **changes: Any) -> SharedEntry:

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from memories import locks
 from memories.backends.bucket.directory import DirectoryStore
 from memories.errors import BusyError, StorageError
-from memories.locks import lock_file
+from memories.foundation import fork_lock
+from memories.foundation.fork_lock import lock_file
 
 HOLDER = """
 import fcntl, os, sys
@@ -57,7 +57,7 @@ def test_nobody_waits_for_ever_for_a_process_that_was_stopped(
     tmp_path: Path, stopped: subprocess.Popen[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One Ctrl-Z elsewhere held up every write into the archive."""
-    monkeypatch.setattr(locks, "FILE_SECONDS", 0.1)
+    monkeypatch.setattr(fork_lock, "FILE_SECONDS", 0.1)
     descriptor = os.open(tmp_path, os.O_RDONLY)
     with pytest.raises(BusyError, match="stopped"):
         lock_file(descriptor, tmp_path)

@@ -6,7 +6,7 @@ import logging
 import subprocess
 import sys
 
-from memories.logs import BURST, PERIOD_SECONDS, RateLimit
+from memories.foundation.logging import BURST, PERIOD_SECONDS, RateLimit
 
 
 def record(message: str, at: float, level: int = logging.WARNING) -> logging.LogRecord:
@@ -42,6 +42,6 @@ def test_words_that_are_no_warning_pass() -> None:
 
 def test_a_program_that_does_not_listen_hears_nothing() -> None:
     """A library that writes to the terminal spoils its user's output."""
-    code = "from memories.logs import logger; logger.error('x'); logger.warning('y')"
+    code = "from memories.foundation.logging import logger; logger.error('x'); logger.warning('y')"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=60, check=True)
     assert (b"", b"") == (run.stdout, run.stderr)

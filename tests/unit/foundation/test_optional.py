@@ -9,8 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from memories.codecs.packages import package
-from memories.optional import BrokenPackageError, MissingPackageError, require
+from memories.foundation.optional_imports import (
+    BrokenPackageError,
+    MissingPackageError,
+    package,
+    require,
+)
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ import pytest
 from forking import in_child
 
 from memories.errors import ClosedError
-from memories.periodic import Bell, Ended, Periodic, Runner
+from memories.foundation.periodic import Bell, Ended, Periodic, Runner
 
 LONG = 20.0  # Only what hangs takes so long.
 
@@ -171,7 +171,7 @@ def test_a_thread_that_finds_no_memory_at_its_birth_is_not_awaited_for_ever() ->
     """`Thread.start` waits until the new one runs, which it never does: a store hung in it."""
     code = """
         import _thread, threading
-        from memories import periodic
+        from memories.foundation import periodic
 
         periodic.BIRTH_SECONDS = 0.2
         threading._start_new_thread = lambda *_: _thread.start_new_thread(int, ("0",))

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from forking import in_child
 
-from memories import workers as module
 from memories.errors import ClosedError
-from memories.periodic import Runner
-from memories.workers import Workers
+from memories.foundation import worker_pool as module
+from memories.foundation.periodic import Runner
+from memories.foundation.worker_pool import Workers
 
 LONG = 20.0  # Only what hangs takes so long.
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from memories import MemoryManager
-from memories.metrics import instrument, prometheus_text
+from memories.observe.metrics import instrument, prometheus_text
 
 parser = pytest.importorskip("prometheus_client.parser")
 
@@ -152,7 +152,7 @@ def test_instruments_do_not_keep_a_manager_alive() -> None:
 def test_neither_needs_the_other() -> None:
     """Prometheus text is written without any package of theirs."""
     code = (
-        "import sys, memories.metrics\n"
+        "import sys, memories.observe.metrics\n"
         "assert not {'opentelemetry', 'prometheus_client'} & set(sys.modules)\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

@@ -5,14 +5,14 @@ import random
 import pytest
 
 from memories.policies.auto import AutoPolicy
-from memories.policies.contest import Contest
 from memories.policies.fifo import FifoPolicy
 from memories.policies.gdsf import GdsfPolicy
 from memories.policies.lru import LruPolicy
+from memories.policies.policy_selector import Contest
 from memories.policies.s3fifo import S3FifoPolicy
-from memories.simulator import Simulator, replay
+from memories.simulate.simulator import Simulator, replay
+from memories.simulate.traces import Access, trace_of
 from memories.testing.policies import PlainNode
-from memories.traces import Access, trace_of
 
 
 def loop(keys, rounds):

@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memories.policies.idleness import RANGES, IdleLimits
+from memories.policies.idle_limits import RANGES, IdleLimits
 
 CALLS = st.lists(
     st.one_of(

@@ -13,7 +13,7 @@ from memories.policies.predictors import (
     StridePredictor,
     SuccessorPredictor,
 )
-from memories.policies.predictors.numbers import take_apart
+from memories.policies.predictors.key_numbers import take_apart
 
 PREDICTORS = [SuccessorPredictor, StridePredictor, PatternPredictor]
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from memories.policies.promotion import PromotionGate
+from memories.policies.promotion_gate import PromotionGate
 
 
 def test_free_room_promotes_at_the_first_touch():

@@ -7,10 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from memories.policies.ghosts import Ghosts
+from memories.policies.ghost_table import Ghosts
 from memories.policies.hashing import digest
-from memories.policies.pages import PageQueue
-from memories.policies.ranking import Ranking
+from memories.policies.lazy_heap import Ranking
+from memories.policies.paged_queue import PageQueue
 from memories.testing.policies import PlainNode
 
 

@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from memories.policies.lru import LruPolicy
-from memories.policies.reuse import Curve, ReuseDistances, miss_ratio_curve
-from memories.simulator import replay
-from memories.traces import Access, trace_of
+from memories.policies.miss_ratio_curve import Curve, ReuseDistances, miss_ratio_curve
+from memories.simulate.simulator import replay
+from memories.simulate.traces import Access, trace_of
 
 
 def zipf(count, keys, seed=1):

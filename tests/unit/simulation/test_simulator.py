@@ -6,8 +6,8 @@ import pytest
 
 from memories import policies
 from memories.policies.predictors import Prefetcher
-from memories.simulator import Simulator, replay
-from memories.traces import Access, trace_of
+from memories.simulate.simulator import Simulator, replay
+from memories.simulate.traces import Access, trace_of
 
 
 def trace(*keys, size=1):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from memories.errors import CorruptDataError, InvalidOptionError
-from memories.traces import Access, jsonl_line, read_trace, trace_of, write_trace
+from memories.simulate.traces import Access, jsonl_line, read_trace, trace_of, write_trace
 
 ROWS = [Access(0.0, "a", 10), Access(0.5, 'tile/"ü"', 7), Access(0.75, "a", 30)]
 

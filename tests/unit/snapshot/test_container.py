@@ -15,11 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from snapshot_files import HEAD, elsewhere, item, npy, record
 
-from memories.entry import Terms, TierName
 from memories.errors import InvalidOptionError
+from memories.model.entry import Terms, TierName
 from memories.snapshot import Base, Item, Linked, Reference, create, open_snapshot
 from memories.snapshot.checksum import combine, crc32
-from memories.snapshot.container import SMALL_BYTES
+from memories.snapshot.writer import SMALL_BYTES
 
 BIG = bytes(range(251)) * 40_000
 

@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 
 from memories import MemoryManager, codecs
-from memories.codecs.frame import open_frame, pack
-from memories.entry import Record, Terms, TierName
-from memories.snapshot import Base, Item, Linked, Packed, Whole, container, create, open_snapshot
-from memories.snapshot.chain import Chain
+from memories.frames.writer import open_frame, pack
+from memories.model.entry import Record, Terms, TierName
+from memories.snapshot import Base, Item, Linked, Packed, Whole, create, open_snapshot, writer
+from memories.snapshot.incremental_chain import Chain
 
 GOLDEN = Path(__file__).parent / "golden"
 VALUES: dict[str, Any] = {
@@ -56,7 +56,7 @@ def write(directory: Path) -> None:
     """Write the golden files of the current version, where they are missing."""
     full, increment = directory / "v1-full.snapshot", directory / "v1-increment.snapshot"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(container, "__version__", "0")
+        patch.setattr(writer, "__version__", "0")
         fixed = {"created_at": 2000.0, "archive": "s3://bucket/prefix"}
         if not full.exists():
             create(full, items(VALUES, 5, None), sequence=5, identity=b"F" * 16, **fixed)

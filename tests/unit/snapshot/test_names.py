@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from memories.snapshot.names import LONGEST_BYTES, RESERVED, member_name
+from memories.snapshot.member_names import LONGEST_BYTES, RESERVED, member_name
 
 KEYS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1)
 NASTY = st.text(st.sampled_from("./%\\a:~_C"), min_size=1, max_size=12)

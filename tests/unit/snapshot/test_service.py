@@ -27,10 +27,10 @@ from memories import (
     TierFullError,
     codecs,
 )
-from memories.backends.disk import adopt
-from memories.codecs.frame import pack
-from memories.entry import Record, TierName
-from memories.parcel import owners
+from memories.backends.disk import import_file
+from memories.engine.payload import owners
+from memories.frames.writer import pack
+from memories.model.entry import Record, TierName
 from memories.snapshot import Item, create, open_snapshot
 from memories.snapshot.capture import newest
 
@@ -501,16 +501,16 @@ def test_a_link_that_leads_to_no_value_is_refused(
     manager: MemoryManager, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A forged increment must not make us read what is no frame."""
-    from memories.snapshot import chain
+    from memories.snapshot import incremental_chain
     from memories.snapshot.manifest import Linked
 
     manager.store("k", ARRAY)
     manager.create_snapshot(tmp_path / "base")
     with monkeypatch.context() as patch:
-        patch.setattr("memories.snapshot.service.link_to", lambda row: Linked(0, 128, 4096))
+        patch.setattr("memories.snapshot.api.link_to", lambda row: Linked(0, 128, 4096))
         manager.create_snapshot(tmp_path / "s", base=tmp_path / "base")
     with pytest.raises(CorruptDataError, match="does not hold"):
-        chain.Chain(tmp_path / "s")
+        incremental_chain.Chain(tmp_path / "s")
 
 
 def test_numbers_given_twice_do_not_look_unchanged(tmp_path: Path) -> None:
@@ -747,10 +747,10 @@ def test_a_copy_of_a_verified_file_is_verified_again(
     data = bytearray((tmp_path / "s").read_bytes())
     data[data.index(ARRAY[5:8].tobytes())] ^= 1
     (tmp_path / "damaged").write_bytes(data)
-    monkeypatch.setattr(adopt, "_reflink", lambda *_: False)
-    monkeypatch.setattr(adopt, "_link", lambda *_: False)
-    whole, damaged = adopt._copy, (tmp_path / "damaged").open("rb")
-    monkeypatch.setattr(adopt, "_copy", lambda given, *rest: whole(damaged.fileno(), *rest))
+    monkeypatch.setattr(import_file, "_reflink", lambda *_: False)
+    monkeypatch.setattr(import_file, "_link", lambda *_: False)
+    whole, damaged = import_file._copy, (tmp_path / "damaged").open("rb")
+    monkeypatch.setattr(import_file, "_copy", lambda given, *rest: whole(damaged.fileno(), *rest))
     with damaged:
         manager.restore_snapshot(tmp_path / "s", wait=True)
     with pytest.raises(CorruptDataError, match="'k'"):

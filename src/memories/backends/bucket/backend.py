@@ -16,27 +16,25 @@ from pathlib import Path
 from typing import Any
 
 from memories.backends.base import Backend, Problem, Usage
-from memories.backends.bucket import pins
-from memories.backends.bucket.adopt import Bucket, adopt, catch_up
-from memories.backends.bucket.audit import Audit, Verify
-from memories.backends.bucket.bounds import BoundedStore
+from memories.backends.bucket import retention
+from memories.backends.bucket.availability import Link
+from memories.backends.bucket.check import Audit, Verify
 from memories.backends.bucket.damage import Damage, found_damage, note_damage
-from memories.backends.bucket.exclusive import Exclusive
-from memories.backends.bucket.ledger import Ledger
-from memories.backends.bucket.link import Link
+from memories.backends.bucket.directory_lock import Exclusive
+from memories.backends.bucket.garbage_collection import Reclaimed, Reclaimer
+from memories.backends.bucket.lease import LEASE_SECONDS, LOCK_NAME, Lease, Writer
+from memories.backends.bucket.local_db import State
+from memories.backends.bucket.location import Place
+from memories.backends.bucket.object_index import Ledger
 from memories.backends.bucket.objectstore import ObjectStore
-from memories.backends.bucket.open import open_store
 from memories.backends.bucket.pack import body_bytes
-from memories.backends.bucket.place import Place
+from memories.backends.bucket.parallel_download import Transfer
 from memories.backends.bucket.reader import Progress, Reader
-from memories.backends.bucket.reclaim import Reclaimed, Reclaimer
+from memories.backends.bucket.rebuild import Bucket, adopt, catch_up
 from memories.backends.bucket.retry import Patience
-from memories.backends.bucket.shipper import Prepared, Shipper
-from memories.backends.bucket.state import State
-from memories.backends.bucket.transfer import Transfer
-from memories.backends.bucket.writer import LEASE_SECONDS, LOCK_NAME, Lease, Writer
-from memories.clock import SystemClock
-from memories.entry import Record
+from memories.backends.bucket.throttle import BoundedStore
+from memories.backends.bucket.uploader import Prepared, Shipper
+from memories.backends.bucket.url import open_store
 from memories.errors import (
     ClosedError,
     ForkedError,
@@ -46,11 +44,13 @@ from memories.errors import (
     StoreLockedError,
     UnavailableError,
 )
-from memories.keys import some_of
-from memories.locks import new_lock
-from memories.periodic import Periodic
+from memories.foundation.clock import SystemClock
+from memories.foundation.fork_lock import new_lock
+from memories.foundation.keys import some_of
+from memories.foundation.periodic import Periodic
+from memories.foundation.units import format_size
+from memories.model.entry import Record
 from memories.progress import Step
-from memories.units import format_size
 
 GRACE_SECONDS = 7 * 86400
 SMALL_BYTES = 256 * 1024
@@ -394,7 +394,7 @@ class BucketBackend(Backend):
         self._guard_write()
         self._link.require()
         with self._maintaining:
-            pins.pin(
+            retention.pin(
                 self._store, self._state, holder, [Place.decode(place).token for place in places]
             )
 
@@ -403,13 +403,13 @@ class BucketBackend(Backend):
         self._guard_write()
         self._link.require()
         with self._maintaining:
-            pins.unpin(
+            retention.unpin(
                 self._store, self._state, holder, [Place.decode(place).token for place in places]
             )
 
     def holders(self) -> dict[str, int]:
         """Return who keeps objects from being unlinked, and how many."""
-        return pins.holders(self._state)
+        return retention.holders(self._state)
 
     @contextmanager
     def still(self) -> Iterator[None]:
@@ -426,7 +426,7 @@ class BucketBackend(Backend):
     def require_there(self, *places: bytes) -> None:
         """Raise CorruptDataError unless the objects at `places` lie in the bucket."""
         self._reach()
-        pins.require_there(self._store, [Place.decode(place) for place in places])
+        retention.require_there(self._store, [Place.decode(place) for place in places])
 
     def reclaim(self, grace_seconds: float | None = None) -> Reclaimed:
         """Move live frames out of sparse packs and unlink objects that were dead for long enough.

@@ -10,8 +10,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, TypeVar
 
-from memories.backends.bucket.address import address_of
-from memories.backends.bucket.answers import Answers, is_panic
+from memories.backends.bucket.multipart_cleanup import Uploads
 from memories.backends.bucket.objectstore import (
     Absent,
     Buffer,
@@ -21,10 +20,11 @@ from memories.backends.bucket.objectstore import (
     Stat,
 )
 from memories.backends.bucket.options import client_options, split_options
-from memories.backends.bucket.restore import request_restore
-from memories.backends.bucket.uploads import Uploads
+from memories.backends.bucket.provider_errors import Answers, is_panic
+from memories.backends.bucket.restore_request import request_restore
+from memories.backends.bucket.url_parts import address_of
 from memories.errors import ClosedError, InvalidOptionError
-from memories.optional import require
+from memories.foundation.optional_imports import require
 
 T = TypeVar("T")
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from memories.backends.bucket.local_db import State
+from memories.backends.bucket.location import token_of
 from memories.backends.bucket.objectstore import ObjectStore
-from memories.backends.bucket.place import token_of
-from memories.backends.bucket.state import State
 
 _MARKS = "aside/"
 

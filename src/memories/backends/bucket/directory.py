@@ -25,7 +25,7 @@ from memories.backends.bucket.objectstore import (
     Transient,
 )
 from memories.errors import StorageError
-from memories.locks import OpenDirectory, lock_file
+from memories.foundation.fork_lock import OpenDirectory, lock_file
 
 _TEMPORARY = ".part-"
 _GATHER = 512  # Buffers per system call; the kernel takes 1024.

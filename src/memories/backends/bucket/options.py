@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from memories.backends.bucket import aws
+from memories.backends.bucket import aws_profile
 from memories.errors import InvalidOptionError
 from memories.progress import Bars
 
@@ -70,7 +70,7 @@ def split_options(
         name = _FSSPEC_NAMES.get(name, name) if scheme in _S3 else name
         (client if name in _CLIENT_OPTIONS else config)[name] = value
     if scheme in _S3:
-        return config, client, aws.complete(config, client, frozenset(_CLIENT_OPTIONS))
+        return config, client, aws_profile.complete(config, client, frozenset(_CLIENT_OPTIONS))
     if str(config.get("endpoint", "")).startswith("http://"):
         client.setdefault("allow_http", True)
     return config, client, None

@@ -15,8 +15,8 @@ import msgspec
 import xxhash
 
 from memories.backends.bucket.objectstore import Buffer
-from memories.entry import Record
 from memories.errors import CorruptDataError
+from memories.model.entry import Record
 
 ALIGNMENT = 64
 TRAILER_BYTES = 64

@@ -11,15 +11,15 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from memories.backends.bucket.ledger import Ledger
+from memories.backends.bucket.lease import LOCK_NAME
+from memories.backends.bucket.location import Place
+from memories.backends.bucket.object_index import Ledger
 from memories.backends.bucket.objectstore import Absent, ObjectStore
-from memories.backends.bucket.peek import peek_staged
-from memories.backends.bucket.place import Place
-from memories.backends.bucket.shipper import Shipper
-from memories.backends.bucket.transfer import RANGE_BYTES, Transfer
-from memories.backends.bucket.writer import LOCK_NAME
-from memories.entry import Record
+from memories.backends.bucket.parallel_download import RANGE_BYTES, Transfer
+from memories.backends.bucket.staged_reader import peek_staged
+from memories.backends.bucket.uploader import Shipper
 from memories.errors import ArchivedError, CorruptDataError, UnavailableError
+from memories.model.entry import Record
 
 Progress = Callable[[str, int, int], None]  # The key, bytes done, bytes in all.
 # Names a key, its bytes, and what was not done with it, in the errors of a block.

@@ -10,12 +10,12 @@ from abc import abstractmethod
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from memories.backends.disk.adopt import Adopted, Adoption
+from memories.backends.disk.background_import import Loans, Replaced, Told
+from memories.backends.disk.import_file import Adopted, Adoption
 from memories.backends.disk.index import Index
-from memories.backends.disk.lent import Lent
-from memories.backends.disk.loans import Loans, Replaced, Told
+from memories.backends.disk.os_errors import storage_error
+from memories.backends.disk.overlay_index import Lent
 from memories.backends.disk.searching import SearchingBackend
-from memories.backends.disk.translate import storage_error
 from memories.backends.disk.writer import Writer
 
 

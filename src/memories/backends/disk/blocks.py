@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 from xxhash import xxh3_64_intdigest
 
-from memories.backends.disk.journal import Row, decode_record
+from memories.backends.disk.log_format import Row, decode_record
 
 BLOCK_BITS = 12
 BLOCK = 1 << BLOCK_BITS

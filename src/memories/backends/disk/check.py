@@ -13,18 +13,18 @@ from pathlib import Path
 from typing import NamedTuple
 
 from memories.backends.base import Problem
-from memories.backends.disk import layout as layouts
-from memories.backends.disk.aside import Aside
+from memories.backends.disk import paths as layouts
 from memories.backends.disk.blocks import RunDamagedError
+from memories.backends.disk.fd_cache import Handle
 from memories.backends.disk.files import Files
-from memories.backends.disk.handles import Handle
-from memories.backends.disk.home import Home
 from memories.backends.disk.index import Index, merged
-from memories.backends.disk.journal import FILE, INLINE, NOTE, PACKED, PLACE, Row, unpack_place
-from memories.backends.disk.layout import Layout, numbers
-from memories.backends.disk.opening import Verify
-from memories.backends.disk.reading import AbsentError, GoneError, Reading
-from memories.backends.disk.recover import Span, Walk, chain
+from memories.backends.disk.log_format import FILE, INLINE, NOTE, PACKED, PLACE, Row, unpack_place
+from memories.backends.disk.lost_and_found import Aside
+from memories.backends.disk.open import Verify
+from memories.backends.disk.paths import Layout, numbers
+from memories.backends.disk.reader import AbsentError, GoneError, Reading
+from memories.backends.disk.replay import Span, Walk, chain
+from memories.backends.disk.store_directory import Home
 from memories.backends.disk.writer import Writer
 from memories.errors import StorageError, UnsupportedTypeError
 from memories.progress import Step

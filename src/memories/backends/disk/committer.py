@@ -12,14 +12,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-from memories.backends.disk import journal
+from memories.backends.disk import log_format
 from memories.backends.disk.blocks import RunDamagedError
+from memories.backends.disk.fd_cache import Handle, Handles
 from memories.backends.disk.files import Files, append, append_early
-from memories.backends.disk.free import FreeSpace
-from memories.backends.disk.graveyard import Graveyard
-from memories.backends.disk.handles import Handle, Handles
+from memories.backends.disk.free_space import FreeSpace
 from memories.backends.disk.index import Index
-from memories.backends.disk.journal import (
+from memories.backends.disk.lock import WriterLock
+from memories.backends.disk.log import Log
+from memories.backends.disk.log_format import (
     FILE,
     INLINE,
     MARK,
@@ -30,20 +31,19 @@ from memories.backends.disk.journal import (
     Row,
     unpack_place,
 )
-from memories.backends.disk.layout import Layout
-from memories.backends.disk.ledger import Image, Ledger
-from memories.backends.disk.lent import Lent
-from memories.backends.disk.lock import WriterLock
-from memories.backends.disk.log import Log
 from memories.backends.disk.manifest import Manifest
-from memories.backends.disk.reading import Reading
-from memories.backends.disk.recover import START, apply, oldest_of, row_of
+from memories.backends.disk.obsolete_files import Graveyard
+from memories.backends.disk.overlay_index import Lent
+from memories.backends.disk.paths import Layout
+from memories.backends.disk.reader import Reading
+from memories.backends.disk.replay import START, apply, oldest_of, row_of
 from memories.backends.disk.reserve import Reserve
-from memories.backends.disk.scale import CHURN_BYTES, Scale
-from memories.entry import Record, TierName
-from memories.locks import new_lock
-from memories.owner import Owner
-from memories.periodic import Bell
+from memories.backends.disk.size_limits import CHURN_BYTES, Scale
+from memories.backends.disk.space_accounting import Image, Ledger
+from memories.foundation.call_owner import Owner
+from memories.foundation.fork_lock import new_lock
+from memories.foundation.periodic import Bell
+from memories.model.entry import Record, TierName
 
 T = TypeVar("T")
 MARK_RECORD = Record(key="", version=0, tier=TierName.COLD, size=0, stored_at=0.0)
@@ -320,8 +320,8 @@ class Committer(ABC):
                     self._coming[owner] = length
             number = self.new_file(owner, record.key)
             self.write_value(number, frame)
-            place = journal.pack_place(FILE, number, 0, length)
-            return self.write_head(FILE, journal.placed(record, length, place))
+            place = log_format.pack_place(FILE, number, 0, length)
+            return self.write_head(FILE, log_format.placed(record, length, place))
         finally:
             self.let_go(owner)
 
@@ -459,26 +459,28 @@ class Committer(ABC):
         self.changed.set()
 
     def _append_inline(self, record: Record, frame: Frame, length: int, oldest: int) -> Row:
-        body = journal.encode_record(record)
+        body = log_format.encode_record(record)
         data = frame[0] if len(frame) == 1 else b"".join(frame)
-        head = journal.pack_head(
+        head = log_format.pack_head(
             INLINE,
             body,
             oldest=oldest,
             synced=self.log.synced,
             frame_length=length,
-            frame_sum=journal.frame_sum((data,)),
+            frame_sum=log_format.frame_sum((data,)),
         )
-        whole = b"".join((head, data, journal.padding(length)))
+        whole = b"".join((head, data, log_format.padding(length)))
         extent = len(whole)
         segment, offset = self.log.append((whole,), extent)
-        place = journal.pack_place(INLINE, segment, offset + len(head), length)
+        place = log_format.pack_place(INLINE, segment, offset + len(head), length)
         self.ledger.grew(segment, offset + extent)
-        return Row(journal.placed(record, length, place), INLINE, segment, offset, extent, oldest)
+        return Row(
+            log_format.placed(record, length, place), INLINE, segment, offset, extent, oldest
+        )
 
     def _append_head(self, kind: int, record: Record, oldest: int) -> Row:
-        body = journal.encode_record(record)
-        head = journal.pack_head(kind, body, oldest=oldest, synced=self.log.synced)
+        body = log_format.encode_record(record)
+        head = log_format.pack_head(kind, body, oldest=oldest, synced=self.log.synced)
         segment, offset = self.log.append((head,), len(head))
         self.ledger.grew(segment, offset + len(head))
         return Row(record, kind, segment, offset, len(head), oldest)
@@ -542,7 +544,7 @@ class Committer(ABC):
     def _append_packed(
         self, found: Sequence[tuple[Record, Row | None]]
     ) -> list[tuple[Row | None, Row]]:
-        synced, encode, pack_head = self.log.synced, journal.encode_record, journal.pack_head
+        synced, encode, pack_head = self.log.synced, log_format.encode_record, log_format.pack_head
         oldest = [oldest_of(old) for _, old in found]
         heads = [
             pack_head(PACKED, encode(record), oldest=lowest, synced=synced)

@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from memories.writeback import WRITEBACK_BYTES, begin_writeback
+from memories.foundation.writeback import WRITEBACK_BYTES, begin_writeback
 
 NO_SPACE = frozenset((errno.ENOSPC, errno.EDQUOT))  # What a full disk says.
 _GATHER = 512  # Buffers per system call; the kernel's limit is 1024.

@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from operator import itemgetter
 
-from memories.backends.disk.journal import TOMBSTONE, Row
+from memories.backends.disk.log_format import TOMBSTONE, Row
 from memories.backends.disk.run import Run
-from memories.deadlines import Deadlines
+from memories.foundation.deadlines import Deadlines
 
 Table = dict[str, Row]
 _by_key = itemgetter(0)

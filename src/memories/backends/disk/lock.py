@@ -14,9 +14,9 @@ import socket
 from pathlib import Path
 
 from memories.backends.disk.files import NO_SPACE
-from memories.backends.disk.home import Home
+from memories.backends.disk.store_directory import Home
 from memories.errors import StoreLockedError
-from memories.locks import new_lock
+from memories.foundation.fork_lock import new_lock
 
 
 class WriterLock:

@@ -8,18 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from memories.backends.disk.fd_cache import Handle, Handles
 from memories.backends.disk.files import Files, append
-from memories.backends.disk.handles import Handle, Handles
-from memories.backends.disk.journal import (
+from memories.backends.disk.lock import WriterLock
+from memories.backends.disk.log_format import (
     SEGMENT_HEADER_BYTES,
     Head,
     Position,
     pack_segment_header,
 )
-from memories.backends.disk.layout import Layout, write_whole
-from memories.backends.disk.lock import WriterLock
-from memories.backends.disk.recover import Walk
-from memories.locks import new_lock
+from memories.backends.disk.paths import Layout, write_whole
+from memories.backends.disk.replay import Walk
+from memories.foundation.fork_lock import new_lock
 
 
 class Log:

@@ -9,7 +9,7 @@ import msgspec
 from xxhash import xxh3_64_intdigest
 
 from memories.backends.disk.files import Files
-from memories.backends.disk.layout import Layout, write_whole
+from memories.backends.disk.paths import Layout, write_whole
 
 _MAGIC = b"mMan\1\0\0\0"
 

@@ -8,7 +8,7 @@ suits the log, where there is plenty. It is given up at the first "no space left
 from __future__ import annotations
 
 from memories.backends.disk.files import NO_SPACE, Files
-from memories.backends.disk.layout import Layout
+from memories.backends.disk.paths import Layout
 
 PLENTY = 8  # A disk has that if it has room for so many of them.
 LOG_SHARE = 8  # The reserve of a small log is an eighth of it.

@@ -11,27 +11,27 @@ import os
 import weakref
 from typing import Self
 
-from memories.backends.disk import layout as layouts
+from memories.backends.disk import paths as layouts
 from memories.backends.disk.adopting import AdoptingBackend
+from memories.backends.disk.background_import import Loans
+from memories.backends.disk.fd_cache import Handles
 from memories.backends.disk.files import NO_SPACE, Files
-from memories.backends.disk.follow import Follower
-from memories.backends.disk.handles import Handles
-from memories.backends.disk.home import Home
+from memories.backends.disk.follower import Follower
 from memories.backends.disk.index import Index
-from memories.backends.disk.layout import Layout
-from memories.backends.disk.lent import Lent
-from memories.backends.disk.loans import Loans
 from memories.backends.disk.lock import WriterLock
-from memories.backends.disk.network import warn_if_remote
-from memories.backends.disk.opening import Opening, Verify
-from memories.backends.disk.reading import LentHandles, Reading
+from memories.backends.disk.maintenance import Upkeep
+from memories.backends.disk.network_fs import warn_if_remote
+from memories.backends.disk.open import Opening, Verify
+from memories.backends.disk.os_errors import storage_error
+from memories.backends.disk.overlay_index import Lent
+from memories.backends.disk.paths import Layout
+from memories.backends.disk.reader import LentHandles, Reading
 from memories.backends.disk.reserve import Reserve
-from memories.backends.disk.translate import storage_error
-from memories.backends.disk.upkeep import Upkeep
+from memories.backends.disk.store_directory import Home
 from memories.backends.disk.writer import Writer
 from memories.errors import ClosedError, ForkedError, MemoriesError, StorageError
-from memories.locks import new_lock
-from memories.logs import logger
+from memories.foundation.fork_lock import new_lock
+from memories.foundation.logging import logger
 
 
 class Role(AdoptingBackend):

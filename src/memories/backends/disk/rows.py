@@ -4,30 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from memories.backends.disk import journal
+from memories.backends.disk import log_format
+from memories.backends.disk.fd_cache import Handle, Handles
 from memories.backends.disk.files import Files
-from memories.backends.disk.handles import Handle, Handles
 from memories.backends.disk.index import Index, Table
-from memories.backends.disk.journal import INLINE, SEGMENT_HEADER_BYTES, Row
 from memories.backends.disk.log import Log
-from memories.backends.disk.recover import Walk, oldest_of
+from memories.backends.disk.log_format import INLINE, SEGMENT_HEADER_BYTES, Row
+from memories.backends.disk.replay import Walk, oldest_of
 from memories.backends.disk.run import pack_row
 
 
 def run_rows(table: Table) -> Iterator[tuple[bytes, bytes, float | None]]:
     """Yield the rows of a table as `write_run` takes them."""
     for key, row in sorted((key.encode(), row) for key, row in table.items()):
-        yield key, pack_row(row, journal.encode_record), row.record.terms.expires_at
+        yield key, pack_row(row, log_format.encode_record), row.record.terms.expires_at
 
 
 def moved(row: Row, segment: int, offset: int) -> Row:
     """Return `row` after its log record was copied to another place."""
     if row.kind != INLINE:
         return row._replace(segment=segment, offset=offset, oldest=oldest_of(row))
-    place = journal.unpack_place(row.record.place)
+    place = log_format.unpack_place(row.record.place)
     inside = place.offset - row.offset
-    packed = journal.pack_place(INLINE, segment, offset + inside, place.length)
-    record = journal.placed(row.record, row.record.stored, packed)
+    packed = log_format.pack_place(INLINE, segment, offset + inside, place.length)
+    record = log_format.placed(row.record, row.record.stored, packed)
     return Row(record, INLINE, segment, offset, row.extent, oldest_of(row))
 
 

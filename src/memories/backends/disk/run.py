@@ -25,8 +25,8 @@ from memories.backends.disk.blocks import (
     unpack_fields,
 )
 from memories.backends.disk.files import Files, read_exactly
-from memories.backends.disk.journal import Row, decode_record
-from memories.entry import Record
+from memories.backends.disk.log_format import Row, decode_record
+from memories.model.entry import Record
 
 MAGIC = b"mRun\1\0\0\0"
 # magic, number, rows, slots, then where sections start: offsets, table, expiry, sums; and a sum

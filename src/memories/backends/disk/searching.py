@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from memories.backends.base import Backend
-from memories.entry import Record, TierName
+from memories.model.entry import Record, TierName
 
 
 class SearchingBackend(Backend):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from memories.backends.disk.ledger import Ledger
-from memories.backends.disk.lent import Rows
-from memories.entry import Record
+from memories.backends.disk.overlay_index import Rows
+from memories.backends.disk.space_accounting import Ledger
+from memories.model.entry import Record
 
 
 class View:

@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence, Set
 from copy import copy
 
-from memories.backends.disk import journal
-from memories.backends.disk import layout as layouts
+from memories.backends.disk import log_format
 from memories.backends.disk import manifest as manifests
+from memories.backends.disk import paths as layouts
 from memories.backends.disk.committer import MARK_RECORD, Committer
 from memories.backends.disk.files import sync_file
-from memories.backends.disk.follow import read_manifest
-from memories.backends.disk.journal import (
+from memories.backends.disk.follower import read_manifest
+from memories.backends.disk.log_format import (
     FILE,
     INLINE,
     MARK,
@@ -24,15 +24,15 @@ from memories.backends.disk.journal import (
     Row,
 )
 from memories.backends.disk.manifest import Manifest
-from memories.backends.disk.reading import AbsentError
-from memories.backends.disk.recover import NOWHERE, START
+from memories.backends.disk.reader import AbsentError
+from memories.backends.disk.replay import NOWHERE, START
 from memories.backends.disk.rows import live_records, moved, run_rows, unsynced_rows
 from memories.backends.disk.run import Run
 from memories.backends.disk.run_writer import write_run
-from memories.entry import Record
 from memories.errors import StorageError
-from memories.logs import logger
-from memories.owner import Owner
+from memories.foundation.call_owner import Owner
+from memories.foundation.logging import logger
+from memories.model.entry import Record
 
 
 class Writer(Committer):
@@ -74,7 +74,7 @@ class Writer(Committer):
                 with self.lock:
                     row = self.row(key)
                 if row is not None and row.kind == FILE:
-                    named = journal.unpack_place(row.record.place).file == number
+                    named = log_format.unpack_place(row.record.place).file == number
                     lost += [key] if named else []  # Else it was replaced meanwhile.
             except OSError:
                 self._suspect.add(number)
@@ -138,8 +138,8 @@ class Writer(Committer):
     def _replace(self, rows: Sequence[tuple[Row, bytes]], *, mark: bool) -> None:
         records = [data for _, data in rows]
         if mark:
-            body, begin = journal.encode_record(MARK_RECORD), self.log.next_segment
-            records.append(journal.pack_head(MARK, body, oldest=NOWHERE, synced=begin))
+            body, begin = log_format.encode_record(MARK_RECORD), self.log.next_segment
+            records.append(log_format.pack_head(MARK, body, oldest=NOWHERE, synced=begin))
         positions = self.log.replace_unsynced(records)
         for (row, _), (segment, offset) in zip(rows, positions, strict=False):
             self.ledger.grew(segment, offset + row.extent)
@@ -148,14 +148,18 @@ class Writer(Committer):
 
     def _rewrite_value(self, number: int) -> None:
         row = self.row(self._unsynced.get(number, ""))
-        if row is None or row.kind != FILE or journal.unpack_place(row.record.place).file != number:
+        if (
+            row is None
+            or row.kind != FILE
+            or log_format.unpack_place(row.record.place).file != number
+        ):
             return
         frame, owner = self.reading.read(row.record), Owner()
         try:
             copy = self.new_file(owner, row.record.key)
             self.write_value(copy, [frame])
-            place = journal.pack_place(FILE, copy, 0, frame.nbytes)
-            self._enter_head(row, FILE, journal.placed(row.record, frame.nbytes, place))
+            place = log_format.pack_place(FILE, copy, 0, frame.nbytes)
+            self._enter_head(row, FILE, log_format.placed(row.record, frame.nbytes, place))
         finally:
             self.let_go(owner)
 
@@ -257,11 +261,11 @@ class Writer(Committer):
         try:
             number = self.new_file(owner, key)
             self.write_value(number, [frame])
-            place = journal.pack_place(FILE, number, 0, frame.nbytes)
+            place = log_format.pack_place(FILE, number, 0, frame.nbytes)
             with self.lock:
                 if self.row(key) == row:
                     self._mend()
-                    self._enter_head(row, FILE, journal.placed(row.record, frame.nbytes, place))
+                    self._enter_head(row, FILE, log_format.placed(row.record, frame.nbytes, place))
         finally:
             self.let_go(owner)
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import click
 
-from memories.cli.failure import Failure
+from memories.cli.exit_codes import Failure
+from memories.cli.output import print_json
 from memories.cli.store import json_option
-from memories.cli.words import print_json
 
 
 @click.command()

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from memories.analytics.plots import STYLES, Series, plot
-from memories.entry import TierName
 from memories.errors import StorageError
+from memories.model.entry import TierName
+from memories.observe.analytics.plots import STYLES, Series, plot
 
 SHADES = ("#00000000", "#0000000d")
 

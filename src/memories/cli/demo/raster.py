@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
 
-from memories.optional import MissingPackageError, require
+from memories.foundation.optional_imports import MissingPackageError, require
 
 TILE = 135  # Pixels; divides the raster, and is the height of the file's own chunks.
 DATASET = "LinkeTurbidity"

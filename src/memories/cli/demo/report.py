@@ -8,8 +8,8 @@ from memories.cli.demo.outcome import Outcome, PairOutcome
 from memories.cli.demo.raster import TILE
 from memories.cli.demo.table import limit
 from memories.cli.demo.watch import NEIGHBOURS
-from memories.entry import TierName
-from memories.units import format_size
+from memories.foundation.units import format_size
+from memories.model.entry import TierName
 
 
 def report(outcome: Outcome) -> Iterator[str]:

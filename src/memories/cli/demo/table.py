@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 import click
 
 from memories.cli.demo.watch import NEIGHBOURS, Pair, Watch
-from memories.optional import MissingPackageError, require
-from memories.units import format_size
+from memories.foundation.optional_imports import MissingPackageError, require
+from memories.foundation.units import format_size
 
 if TYPE_CHECKING:
-    from memories.statistics import Stats
+    from memories.observe.counters import Stats
 
 REFRESH_SECONDS = 0.2
 LINE_SECONDS = 4.0

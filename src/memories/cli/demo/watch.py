@@ -6,12 +6,12 @@ from collections import Counter, defaultdict
 from time import perf_counter
 from typing import TYPE_CHECKING
 
-from memories.entry import TierName
-from memories.events import Event, Moved
+from memories.model.entry import TierName
+from memories.model.events import Event, Moved
 
 if TYPE_CHECKING:
     from memories import MemoryManager
-    from memories.statistics import Stats
+    from memories.observe.counters import Stats
 
 Pair = tuple[TierName, TierName]
 NEIGHBOURS: list[Pair] = [

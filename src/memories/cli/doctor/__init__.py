@@ -11,10 +11,10 @@ from pathlib import Path
 
 import click
 
-from memories.cli.doctor.finding import Finding, Level
-from memories.cli.failure import FAILED
+from memories.cli.doctor.result import Finding, Level
+from memories.cli.exit_codes import FAILED
+from memories.cli.output import escape, print_json
 from memories.cli.store import json_option
-from memories.cli.words import escape, print_json
 
 
 @click.command()

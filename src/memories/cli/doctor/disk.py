@@ -8,9 +8,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from memories.cli.doctor.finding import Finding, Level, fine, judged
+from memories.cli.doctor.result import Finding, Level, fine, judged
 from memories.errors import MemoriesError
-from memories.units import format_size
+from memories.foundation.units import format_size
 
 TRIAL_BYTES = 32_000_000
 ENOUGH_BYTES = 5 * 10**9
@@ -37,8 +37,8 @@ def look(store: Path | None) -> Iterator[Finding]:
 
 
 def _store(store: Path) -> Iterator[Finding]:
-    from memories.analytics.telemetry import read_document, writer_lives
     from memories.cli.store import opened
+    from memories.observe.analytics.telemetry_files import read_document, writer_lives
 
     try:
         with opened(store) as manager:
@@ -81,7 +81,7 @@ def _space(place: Path) -> Iterator[Finding]:
 
 
 def _kind(place: Path) -> Finding:
-    from memories.backends.disk.network import remote_kind
+    from memories.backends.disk.network_fs import remote_kind
 
     kind = remote_kind(place)
     return judged(

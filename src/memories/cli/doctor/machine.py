@@ -13,9 +13,9 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from memories._version import __version__
-from memories.cli.doctor.finding import Finding, Level, fine, judged
+from memories.cli.doctor.result import Finding, Level, fine, judged
 from memories.errors import MemoriesError
-from memories.units import format_size, parse_size
+from memories.foundation.units import format_size, parse_size
 
 NEEDED = ("numpy", "numcodecs", "msgspec", "xxhash", "click", "platformdirs")
 EXTRAS = {
@@ -64,7 +64,7 @@ def _version(name: str) -> str | None:
 
 def _configuration() -> Iterator[Finding]:
     from memories import MemoryManager
-    from memories.core.configured import options_of
+    from memories.options.decorator import options_of
 
     try:
         options = options_of(MemoryManager.__init__)
@@ -78,8 +78,8 @@ def _configuration() -> Iterator[Finding]:
 
 def _memory() -> Iterator[Finding]:
     from memories import MemoryManager
-    from memories.core.configured import options_of
-    from memories.sizing import host_room
+    from memories.engine.host_limits import host_room
+    from memories.options.decorator import options_of
 
     try:
         options = {one.name: one.value for one in options_of(MemoryManager.__init__)}
@@ -139,7 +139,7 @@ def _clock() -> Finding:
 
 
 def _key_file() -> Finding:
-    from memories.codecs.trust import ENVIRONMENT, default_path
+    from memories.frames.signing import ENVIRONMENT, default_path
 
     path = default_path()
     if path is None:

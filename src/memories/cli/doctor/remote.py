@@ -9,7 +9,7 @@ from itertools import islice
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from memories.cli.doctor.finding import Finding, Level, fine, judged
+from memories.cli.doctor.result import Finding, Level, fine, judged
 from memories.errors import MemoriesError
 
 # Where the usual chain of each cloud finds credentials: variables, or a file of its own tool.
@@ -58,8 +58,8 @@ def _in_home(file: str) -> bool:
 
 
 def _archive(url: str) -> Finding:
-    from memories.backends.bucket.open import open_store
     from memories.backends.bucket.retry import Patience
+    from memories.backends.bucket.url import open_store
 
     try:
         store = open_store(url, patience=Patience(attempts=2, total_seconds=WAIT_SECONDS))

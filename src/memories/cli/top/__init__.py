@@ -10,11 +10,11 @@ from typing import Any
 
 import click
 
-from memories.cli.failure import Failure
+from memories.cli.exit_codes import Failure
+from memories.cli.output import print_json
 from memories.cli.store import json_option, store_argument
+from memories.cli.telemetry_source import FileSource
 from memories.cli.top.keys import SORTS, View
-from memories.cli.watching import FileSource
-from memories.cli.words import print_json
 
 
 @click.command()

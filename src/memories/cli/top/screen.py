@@ -7,11 +7,11 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
+from memories.cli.output import escape
+from memories.cli.telemetry_source import FileSource
 from memories.cli.top.keys import HELP, Keyboard, View
-from memories.cli.watching import FileSource
-from memories.cli.words import escape
-from memories.optional import require
-from memories.units import format_size, limit_words
+from memories.foundation.optional_imports import require
+from memories.foundation.units import format_size, limit_words
 
 BAR_CELLS = 12
 WIDE_COLUMNS = 120  # Where there is room for the history and the media too.

@@ -17,12 +17,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Self
 
-from memories.cluster.address import Address
-from memories.cluster.connection import Connection
+from memories.cluster.client.address import Address
+from memories.cluster.client.connection import Connection
+from memories.cluster.client.resp import ReplyError
 from memories.cluster.local.process import Process
-from memories.cluster.wire import ReplyError
 from memories.errors import StorageError, UnavailableError
-from memories.optional import MissingPackageError
+from memories.foundation.optional_imports import MissingPackageError
 
 START_SECONDS = 10.0
 _LOOK_SECONDS = 0.01

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Hashable
 from typing import ClassVar
 
+from memories.foundation.bounded_dict import Recent
 from memories.policies.predictors.base import Predictor
-from memories.policies.predictors.numbers import take_apart
-from memories.recent import Recent
+from memories.policies.predictors.key_numbers import take_apart
 
 
 class PatternPredictor(Predictor):

@@ -10,9 +10,9 @@ from collections.abc import Hashable
 from sys import getsizeof
 from typing import ClassVar
 
+from memories.foundation.bounded_dict import Recent
 from memories.policies.predictors.base import Predictor
-from memories.policies.predictors.numbers import Numbers, take_apart
-from memories.recent import Recent
+from memories.policies.predictors.key_numbers import Numbers, take_apart
 
 _SURE = 3
 _RUNS = 8  # Runs remembered in each family.

@@ -10,8 +10,8 @@ from collections.abc import Hashable
 from sys import getsizeof
 from typing import ClassVar
 
+from memories.foundation.bounded_dict import Recent
 from memories.policies.predictors.base import Predictor
-from memories.recent import Recent
 
 _SURE = 3
 

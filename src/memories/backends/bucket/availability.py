@@ -1,0 +1,137 @@
+"""Whether the bucket can be used, and the tries until it can.
+
+Not patience with a single request: that is `retry.py`'s. A bucket that does not answer when it is
+opened is away; it is tried again in the background, and whoever needs it meanwhile is told at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from memories.errors import (
+    ClosedError,
+    MemoriesError,
+    RefusedError,
+    StoreLockedError,
+    UnavailableError,
+)
+from memories.foundation.fork_lock import new_lock
+from memories.foundation.periodic import Ended, Periodic, Runner
+
+_FIRST_PAUSE_SECONDS = 1.0
+_LONGEST_PAUSE_SECONDS = 30.0
+_STOP_SECONDS = 5.0
+
+
+class Link:
+    """The connection to a bucket, made by `connect`, which may be called again and again."""
+
+    def __init__(self, url: str, connect: Callable[[], None]) -> None:
+        self.away: MemoriesError | None = None  # Why the bucket cannot be used, if it cannot.
+        self._url = url
+        self._connect = connect
+        self._connected = False
+        self._returned: Callable[[], None] = lambda: None
+        self._told: Callable[[], None] = lambda: None
+        self._lock = new_lock()
+        self._busy = False  # Whether a try is under way.
+        self._last: Callable[[], None] | None = None  # To be done once no try is under way.
+        self._tries = Periodic(self._try_again, "glacier-link", seconds=_FIRST_PAUSE_SECONDS)
+
+    def open(self, seconds: float | None) -> None:
+        """Connect; where the bucket is away or silent for `seconds`, note that and return.
+
+        Raises:
+            MemoriesError: the bucket has answered, and cannot be used; or, without `seconds`, it
+                did not answer.
+        """
+        if seconds is None:
+            self._try()
+            return
+        ended = Ended()
+        failures: list[BaseException] = []
+
+        def first() -> None:
+            try:
+                self._try()
+            except BaseException as error:
+                failures.append(error)
+            finally:
+                ended.set()
+
+        self.away = UnavailableError(f"The archive {self._url} has not answered so far.")
+        Runner(first, "glacier-first").start()
+        ended.wait(seconds)
+        if not ended.is_set():
+            return
+        if not failures:
+            self.away = None
+        elif isinstance(failures[0], UnavailableError) and not isinstance(
+            failures[0], RefusedError
+        ):
+            self.away = failures[0]
+        else:
+            raise failures[0]
+
+    def resume(self, returned: Callable[[], None], told: Callable[[], None]) -> None:
+        """Try until the bucket is there, and `returned` was called without a failure; then `told`.
+
+        The bucket is away for all others until `returned` is done.
+        """
+        self._returned, self._told = returned, told
+        if self.away is not None:
+            self._tries.start()
+
+    def require(self) -> None:
+        """Raise unless the bucket can be used.
+
+        Raises:
+            UnavailableError: it is away.
+            StoreLockedError: another store has become its writer.
+        """
+        away = self.away
+        if away is None:
+            return
+        kind = StoreLockedError if isinstance(away, StoreLockedError) else UnavailableError
+        raise kind(f"{away} It is tried again by itself; everything else goes on.") from away
+
+    def stop(self, last: Callable[[], None]) -> None:
+        """Try no more, and call `last`: now, or when a request that is under way has ended."""
+        self._tries.stop(_STOP_SECONDS)
+        with self._lock:
+            if self._busy:
+                self._last = last
+                return
+        last()
+
+    def _try_again(self) -> None:
+        with self._lock:
+            if self._busy:
+                return  # The first one is still waiting for an answer.
+        try:
+            if not self._connected:
+                self._try()
+            self._returned()
+        except ClosedError:
+            raise
+        except MemoriesError as error:
+            self.away = error
+            assert self._tries.seconds is not None
+            self._tries.seconds = min(2 * self._tries.seconds, _LONGEST_PAUSE_SECONDS)
+            return
+        self.away = None
+        self._told()
+        self._tries.stop()
+
+    def _try(self) -> None:
+        with self._lock:
+            self._busy = True
+        try:
+            self._connect()
+            self._connected = True
+        finally:
+            with self._lock:
+                self._busy = False
+                last = self._last
+            if last is not None:
+                last()

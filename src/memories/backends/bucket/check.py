@@ -1,0 +1,222 @@
+"""The map compared with what the bucket lists, and every object with what it says of itself.
+
+Not a decoder: the caller says how a frame is verified. What an object can no longer say is said by
+the map, so that its keys can be named. A repair writes anew what can still be read, and makes
+absent only what cannot.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from typing import NamedTuple
+
+from memories.backends.base import Problem
+from memories.backends.bucket.damage import Damage, aside, found_damage, set_aside, unread
+from memories.backends.bucket.garbage_collection import Reclaimer
+from memories.backends.bucket.location import Place, object_name, token_of
+from memories.backends.bucket.objectstore import Absent, Stat
+from memories.backends.bucket.rebuild import Bucket, look_all, look_at
+from memories.backends.bucket.uploader import Shipper
+from memories.errors import ArchivedError, CorruptDataError
+from memories.model.entry import Record
+from memories.progress import Step
+
+Verify = Callable[[Record, memoryview], None]
+
+_TOGETHER_BYTES = 16 * 1024 * 1024  # Objects up to here are read many at once.
+
+
+class Look(NamedTuple):
+    """What was found in an object."""
+
+    token: bytes
+    live: int  # Bytes of its live frames.
+    what: str  # What is wrong with the object, if anything is.
+    damaged: list[tuple[Record, str]]  # Live frames, and what is wrong with them.
+    unchecked: bool  # Whether it must be restored from an archive class before anybody can look.
+
+
+class Audit(NamedTuple):
+    """What a check looks at, and what mends it."""
+
+    bucket: Bucket
+    read: Callable[[Record], memoryview]
+    verify: Verify | None
+    shipper: Shipper
+    reclaimer: Reclaimer
+    maintaining: AbstractContextManager[object]  # Held while objects are moved and unlinked.
+    now: float
+
+    def run(self, repair: bool, progress: Step | None) -> list[Problem]:
+        """Return what is missing, damaged or unknown; with `repair`, mend what can be mended."""
+        problems = self._unreadable(repair)
+        there: list[tuple[Stat, str]] = []
+        with self.maintaining:
+            known = self.bucket.state.rows("SELECT token, size FROM object WHERE status = 'there'")
+            # Listed afterwards: what was uploaded meanwhile is not missing.
+            sizes = {stat.name: stat.size for stat in self.bucket.store.list("objects/")}
+            for token, size in known:
+                found = sizes.get(object_name(token))
+                if found is None:
+                    problems += self._missing(token, repair)
+                else:
+                    what = "" if found == size else f"it has {found} bytes instead of {size}"
+                    there.append((Stat(object_name(token), found, 0.0), what))
+            problems += self._unknown(sizes)
+            problems += self._manifests(repair)
+        problems += self._contents(there, repair, progress)
+        if repair:
+            self.shipper.flush()
+        return problems
+
+    def _unreadable(self, repair: bool) -> list[Problem]:
+        """Return what could not be read when the bucket was; with `repair`, set it aside."""
+        problems = []
+        for damage in found_damage(self.bucket.state):
+            if repair:
+                set_aside(self.bucket.store, self.bucket.state, damage)
+            what = f"the archive object {damage.name} cannot be read: {damage.what}"
+            problems.append(Problem(None, what, repair))
+        return problems
+
+    def _manifests(self, repair: bool) -> list[Problem]:
+        """Return which manifests are damaged or missing; with `repair`, write others."""
+        state = self.bucket.state
+        known = {
+            f"manifests/{name.hex()}": name
+            for (name,) in state.rows("SELECT DISTINCT manifest FROM object")
+            if name is not None
+        }
+        passed = aside(state)
+        listed = [one for one in self.bucket.store.list("manifests/") if one.name not in passed]
+        there = {one.name for one in listed}
+        wrong = dict.fromkeys(known.keys() - there, "it is missing")
+        for stat, index, what in look_all(self.bucket, listed, patient=False):
+            if index is None:
+                wrong[stat.name] = what
+        for name, what in wrong.items() if repair else ():
+            if name in there:
+                set_aside(self.bucket.store, state, Damage(name, what))
+            state.run("UPDATE object SET manifest = NULL WHERE manifest = ?", known.get(name))
+        if wrong and repair:
+            self.reclaimer.write_manifests(replace=False)
+        noted = {one.name for one in found_damage(state)}
+        return [
+            Problem(None, f"{name}, which sums up what objects hold, is damaged: {what}", repair)
+            for name, what in wrong.items()
+            if name not in noted  # Else it was said already.
+        ]
+
+    def _unknown(self, sizes: dict[str, int]) -> Iterator[Problem]:
+        known = {token for (token,) in self.bucket.state.rows("SELECT token FROM object")}
+        known |= unread(self.bucket.state)
+        for name, size in sizes.items():
+            token = token_of(name)
+            if token is not None and token not in known:
+                yield Problem(None, f"the object {name} ({size} bytes) is in no map", False)
+
+    def _missing(self, token: bytes, repair: bool) -> Iterator[Problem]:
+        records = self._records(token)
+        for record in records:
+            what = f"its archive object {token.hex()} is missing: somebody deleted it"
+            yield Problem(record.key, what, repair)
+        if not records:
+            yield Problem(None, f"the dead archive object {token.hex()} is missing", repair)
+        if repair:
+            self._give_up(token, records)
+
+    def _contents(
+        self, there: list[tuple[Stat, str]], repair: bool, progress: Step | None
+    ) -> Iterator[Problem]:
+        """Yield what is wrong within objects, the small ones of which are read together."""
+        query = "SELECT token FROM object WHERE status IN ('open', 'sealed')"
+        for (token,) in self.bucket.state.rows(query):
+            yield from self._judge(self._look(token, "", archived=False), repair, progress)
+        small = [one for one in there if one[0].size <= _TOGETHER_BYTES]
+        for found in self.bucket.transfer.map(self._look_at, small):
+            yield from self._judge(found, repair, progress)
+        for one in there:
+            if one[0].size > _TOGETHER_BYTES:
+                yield from self._judge(self._look_at(one), repair, progress)
+
+    def _look_at(self, one: tuple[Stat, str]) -> Look:
+        stat, what = one
+        token = bytes.fromhex(stat.name.rpartition("/")[2])
+        archived = False
+        try:
+            look_at(self.bucket.store, stat)
+        except CorruptDataError as error:
+            what = what or str(error)
+        except ArchivedError:
+            archived = True
+        except Absent:
+            what = ""  # Unlinked meanwhile, or reported by the next check.
+        return self._look(token, what, archived=archived)
+
+    def _look(self, token: bytes, what: str, *, archived: bool) -> Look:
+        records = self._records(token)
+        live = sum(record.stored for record in records)
+        damaged = []
+        for record in [] if archived else records:
+            reason = self._fault(record)
+            if reason:
+                damaged.append((record, reason))
+        return Look(token, live, what, damaged, archived)
+
+    def _judge(self, look: Look, repair: bool, progress: Step | None) -> Iterator[Problem]:
+        name = object_name(look.token)
+        for record, reason in look.damaged:
+            yield Problem(record.key, f"its archived copy is damaged: {reason}", repair)
+        if look.what:
+            what = f"another machine cannot learn what the archive object {name} holds: {look.what}"
+            yield Problem(None, what, repair)
+        if look.unchecked:
+            what = f"the archive object {name} lies in an archive class and was not looked at"
+            yield Problem(None, what, False, True)
+        if repair and (look.what or look.damaged):
+            self._set_aside(look, name)
+        if progress is not None:
+            progress(look.live)
+
+    def _set_aside(self, look: Look, name: str) -> None:
+        """Write the readable frames of an object anew, and let nobody look at it again."""
+        lost = [record for record, _ in look.damaged]
+        with self.maintaining:
+            self.reclaimer.move_frames(look.token, but={record.key for record in lost})
+            self.shipper.flush()
+            if self.reclaimer.holds(look.token):
+                reason = look.what or "Frames in it are damaged."
+                set_aside(self.bucket.store, self.bucket.state, Damage(name, reason))
+                self._give_up(look.token, lost)
+
+    def _give_up(self, token: bytes, lost: list[Record]) -> None:
+        """Let the map, the manifests and other machines forget an object and what was in it."""
+        self.reclaimer.move_tombstones(token)
+        self.reclaimer.retract([token])
+        with self.bucket.state.transaction():
+            self.bucket.ledger.forget(token, self.now)
+            for record in lost:
+                # What is older stays hidden; the same version may come back from another tier.
+                self.shipper.bury(record.key, record.version - 1)
+        self.shipper.flush()
+
+    def _records(self, token: bytes) -> list[Record]:
+        """Return the records of the live frames in an object."""
+        records = []
+        for item in self.bucket.ledger.contents(token).stored:
+            place = Place(token, item.offset, item.length).encode()
+            found = self.bucket.ledger.find(item.record.key)
+            if found is not None and found.place == place:
+                records.append(found)
+        return records
+
+    def _fault(self, record: Record) -> str:
+        """Return what is wrong with a frame that is still where it was."""
+        try:
+            frame = self.read(record)
+            if self.verify is not None:
+                self.verify(record, frame)
+        except CorruptDataError as error:
+            return str(error) if self.bucket.ledger.find(record.key) == record else ""
+        return ""

@@ -1,0 +1,218 @@
+"""The bucket's map on this machine, and the small values on their way there: one SQLite file.
+
+Nothing in it is worth losing but what is staged: the rest is read from the bucket again.
+One transaction moves everything that changes together, so a killed process leaves no half.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import sqlite3
+import weakref
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from memories.errors import StorageError
+from memories.foundation.fork_lock import new_lock
+
+DEAD, LIVE, TOMBSTONE, LINK = 0, 1, 2, 3
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS object (
+    token BLOB PRIMARY KEY,
+    epoch INTEGER NOT NULL,
+    sequence INTEGER NOT NULL,
+    size INTEGER NOT NULL,      -- Bytes on the medium, or staged so far.
+    live INTEGER NOT NULL,      -- Bytes of live frames.
+    status TEXT NOT NULL,       -- intended, failed (alone), open, sealed (packs); there, leaving
+    created_at REAL NOT NULL,   -- In seconds of the wall clock.
+    retired_at REAL,            -- When its last frame died; NULL while one is live.
+    manifest BLOB               -- The manifest that covers it.
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS object_by_manifest ON object (manifest);
+CREATE INDEX IF NOT EXISTS object_on_its_way ON object (status) WHERE status != 'there';
+CREATE TABLE IF NOT EXISTS entry (
+    key BLOB NOT NULL,          -- Empty in the tombstone of everything up to `version`.
+    version INTEGER NOT NULL,
+    token BLOB NOT NULL,        -- Of the object that holds it, or says so of another (a link).
+    state INTEGER NOT NULL,
+    length INTEGER NOT NULL,
+    record BLOB,                -- NULL unless live or a link.
+    PRIMARY KEY (key, version, token)
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS entry_by_object ON entry (token);
+CREATE INDEX IF NOT EXISTS tombstone ON entry (key) WHERE state = 2;
+CREATE TABLE IF NOT EXISTS staged (
+    token BLOB NOT NULL,
+    offset INTEGER NOT NULL,
+    frame BLOB NOT NULL,
+    PRIMARY KEY (token, offset)
+);
+CREATE TABLE IF NOT EXISTS prepared (
+    key BLOB NOT NULL,
+    version INTEGER NOT NULL,
+    what TEXT NOT NULL,         -- alone, packed, linked, removed
+    token BLOB NOT NULL,        -- Of the object that holds its frame; empty for a removal.
+    record BLOB,                -- NULL for a removal.
+    PRIMARY KEY (key, version)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS pin (
+    holder TEXT NOT NULL,
+    token BLOB NOT NULL,
+    PRIMARY KEY (holder, token)
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS pin_by_object ON pin (token);
+CREATE TABLE IF NOT EXISTS damage (
+    name TEXT PRIMARY KEY,      -- Of an object that could not be read.
+    what TEXT NOT NULL,
+    aside INTEGER NOT NULL      -- Whether nobody is to look at it again.
+) WITHOUT ROWID;
+"""
+
+# SQLite must not be touched in a forked child, not even to close what the parent opened.
+_inherited: list[sqlite3.Connection] = []
+
+
+class State:
+    """A SQLite file, used by one process through one connection and one lock.
+
+    `numbers` are few and always in RAM; changes to them are part of the transaction.
+    """
+
+    def __init__(self, path: Path, *, full: bool = False, disposable: bool = False) -> None:
+        self.path = path
+        self._lock = new_lock()
+        self._within = False  # Whether the thread that holds the lock is in a transaction.
+        self._meta: dict[str, Any] = {}
+        self._changed: set[str] = set()
+        path.touch(mode=0o600)
+        sync = "OFF" if disposable else "FULL" if full else "NORMAL"
+        try:
+            self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+            self._db.executescript(
+                f"PRAGMA journal_mode=WAL; PRAGMA synchronous={sync}; "
+                "PRAGMA wal_autocheckpoint=4000; PRAGMA cache_size=-4000;" + _SCHEMA
+            )
+            self._load()
+        except sqlite3.Error as error:
+            raise self._failure(error) from error
+        _open.add(self)
+
+    @contextmanager
+    def transaction(self) -> Iterator[State]:
+        """Hold the lock for a `with` block, and commit everything at its end.
+
+        Nothing is committed if an exception leaves; a block within a block is a part of it.
+        """
+        with self._lock:
+            if self._within:
+                yield self
+            else:
+                yield from self._whole()
+
+    def _whole(self) -> Iterator[State]:
+        try:
+            self._within = True
+            self._execute("BEGIN IMMEDIATE")
+            yield self
+            self._save()
+            self._execute("COMMIT")
+        except BaseException:
+            self._roll_back()
+            raise
+        finally:
+            self._within = False
+
+    def run(self, statement: str, *values: Any) -> int:
+        """Execute a statement and return how many rows it changed."""
+        with self._lock:
+            return self._execute(statement, values).rowcount
+
+    def run_many(self, statement: str, rows: Iterable[Sequence[Any]]) -> None:
+        """Execute a statement for each row."""
+        with self._lock:
+            try:
+                self._db.executemany(statement, rows)
+            except sqlite3.Error as error:
+                raise self._failure(error) from error
+
+    def rows(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
+        """Return all rows of a query."""
+        with self._lock:
+            return self._execute(query, values).fetchall()
+
+    def row(self, query: str, *values: Any) -> tuple[Any, ...] | None:
+        """Return the first row of a query, or None."""
+        with self._lock:
+            found: tuple[Any, ...] | None = self._execute(query, values).fetchone()
+            return found
+
+    def identity(self) -> str:
+        """Return the id of the store this map belongs to, made at first need."""
+        with self.transaction():
+            return str(self._meta.setdefault("store", None) or self._set_identity())
+
+    def number(self, name: str) -> int:
+        """Return a named number, 0 at first."""
+        return int(self._meta.get(name, 0))
+
+    def set(self, name: str, value: int) -> None:
+        """Set a named number, within a transaction."""
+        self._meta[name] = value
+        self._changed.add(name)
+
+    def add(self, name: str, amount: int) -> int:
+        """Add to a named number, within a transaction, and return the sum."""
+        self.set(name, self.number(name) + amount)
+        return self.number(name)
+
+    def _set_identity(self) -> str:
+        self._meta["store"] = secrets.token_hex(16)
+        self._changed.add("store")
+        return str(self._meta["store"])
+
+    def close(self) -> None:
+        """Close the file."""
+        with self._lock:
+            self._db.close()
+
+    def _execute(self, statement: str, values: Sequence[Any] = ()) -> sqlite3.Cursor:
+        try:
+            return self._db.execute(statement, values)
+        except sqlite3.Error as error:
+            raise self._failure(error) from error
+
+    def _roll_back(self) -> None:
+        if self._db.in_transaction:
+            self._db.execute("ROLLBACK")
+        self._load()
+
+    def _load(self) -> None:
+        self._meta = dict(self._db.execute("SELECT name, value FROM meta"))
+        self._changed.clear()
+
+    def _save(self) -> None:
+        if self._changed:
+            rows = [(name, self._meta[name]) for name in self._changed]
+            self._db.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", rows)
+            self._changed.clear()
+
+    def _failure(self, error: sqlite3.Error) -> StorageError:
+        return StorageError(
+            f"The archive's map {self.path} failed: {error}. Check the disk; a damaged map may be "
+            "removed, it is read from the bucket again."
+        )
+
+
+_open: weakref.WeakSet[State] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    _inherited.extend(state._db for state in list(_open))
+
+
+os.register_at_fork(after_in_child=_after_fork)

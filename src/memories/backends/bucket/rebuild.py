@@ -1,0 +1,221 @@
+"""A bucket's own account of itself, read into the map.
+
+Not a repair: what cannot be read is written down as damage, by name, and the rest goes on. A value
+whose object is gone stays in the map, so that whoever asks for it is told, and never that it is
+absent. A few requests for many values: one list per thousand objects, one read per manifest or
+pack.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+from memories.backends.bucket.damage import aside, note_damage, read_aside, unread
+from memories.backends.bucket.local_db import State
+from memories.backends.bucket.location import token_of
+from memories.backends.bucket.object_index import Ledger
+from memories.backends.bucket.objectstore import Absent, ObjectStore, Stat
+from memories.backends.bucket.pack import (
+    TRAILER_BYTES,
+    Contents,
+    Index,
+    read_index,
+    read_trailer,
+)
+from memories.backends.bucket.parallel_download import Transfer
+from memories.backends.bucket.retention import load_pins
+from memories.errors import CorruptDataError
+
+_TAIL_BYTES = 16 * 1024  # Holds the whole index of an object with few values.
+_ATTEMPTS = 4  # Readings of a bucket whose writer moves values meanwhile.
+_MANY = 1000  # New objects from which on reading everything, by manifests, is quicker.
+
+
+class Found(NamedTuple):
+    """An object of the bucket and what it says."""
+
+    token: bytes
+    epoch: int
+    sequence: int
+    size: int
+    contents: Contents
+    manifest: bytes | None
+
+
+class Looked(NamedTuple):
+    """An object, and its index or why there is none."""
+
+    stat: Stat
+    told: Index | None
+    what: str
+
+
+class _GoneError(Exception):
+    """An object went between the listing and its reading."""
+
+
+class Bucket(NamedTuple):
+    """What an account is read from, and where it is written down."""
+
+    transfer: Transfer
+    store: ObjectStore
+    state: State
+    ledger: Ledger
+
+
+def adopt(bucket: Bucket, begins: Mapping[int, int], now: float) -> list[str]:
+    """Replace the map by everything that the bucket holds; what is staged stays staged.
+
+    Damage is noted in the map (`damage.py`). Returned are the keys whose objects are missing.
+
+    Raises:
+        UnavailableError: the store did not answer.
+    """
+    for attempt in range(_ATTEMPTS):
+        try:
+            with bucket.state.transaction():
+                _forget(bucket.state)
+                missing = _take_in(bucket, begins, now, patient=attempt + 1 < _ATTEMPTS)
+                bucket.state.set("adopted", 1)
+            return missing
+        except _GoneError:
+            continue
+    raise AssertionError("the last attempt returns or raises")
+
+
+def catch_up(bucket: Bucket, begins: Mapping[int, int], now: float) -> bool:
+    """Take in what was added to the bucket since, and return whether the map has changed."""
+    sizes = {stat.name: stat.size for stat in bucket.store.list("objects/")}
+    known = {t for (t,) in bucket.state.rows("SELECT token FROM object WHERE status = 'there'")}
+    listed = {token: name for name in sizes if (token := token_of(name)) is not None}
+    fresh, gone = listed.keys() - known - unread(bucket.state), known - listed.keys()
+    if len(fresh) > _MANY:
+        adopt(bucket, begins, now)
+        return True
+    if not fresh and not gone:
+        return False
+    stats = [Stat(listed[token], sizes[listed[token]], 0.0) for token in fresh]
+    try:
+        looked = list(look_all(bucket, stats, patient=True))
+    except _GoneError:
+        adopt(bucket, begins, now)
+        return True
+    with bucket.state.transaction() as state:
+        _enter_objects(bucket, looked, begins, now)
+        bucket.ledger.settle(now)
+        for token in gone:
+            # What is still live there was not moved by the writer: it is missing, not gone.
+            if state.row("SELECT 1 FROM object WHERE token = ? AND live = 0", token):
+                state.run("DELETE FROM entry WHERE token = ?", token)
+                state.run("DELETE FROM object WHERE token = ?", token)
+        bucket.ledger.settle(now)
+    return True
+
+
+def _forget(state: State) -> None:
+    there = "SELECT token FROM object WHERE status IN ('there', 'leaving')"
+    state.run(f"DELETE FROM entry WHERE token IN ({there})")
+    state.run("DELETE FROM object WHERE status IN ('there', 'leaving')")
+    state.run("DELETE FROM pin")
+    state.run("DELETE FROM damage WHERE name NOT LIKE 'lock/%'")  # That one is not read here.
+
+
+def _take_in(bucket: Bucket, begins: Mapping[int, int], now: float, *, patient: bool) -> list[str]:
+    store, state = bucket.store, bucket.state
+    read_aside(store, state)
+    ignored = unread(state)
+    covered: set[bytes] = set()
+    sizes = {stat.name: stat.size for stat in store.list("objects/")}
+    passed = aside(state)
+    manifests = [stat for stat in store.list("manifests/") if stat.name not in passed]
+    for manifest, index, what in look_all(bucket, manifests, patient=patient):
+        name = bytes.fromhex(manifest.name.rpartition("/")[2])
+        if index is None:
+            note_damage(state, manifest.name, f"{what} Its objects were read one by one.")
+            continue
+        for token, (epoch, sequence, size, contents) in index.covers.items():
+            object_ = f"objects/{token.hex()}"
+            if object_ in sizes or index.exact:
+                covered.add(token)
+                found = Found(token, epoch, sequence, size, contents, name)
+                _enter(bucket, begins, now, found)
+    rest = [
+        Stat(name, size, 0.0)
+        for name, size in sizes.items()
+        if (ours := token_of(name)) is not None and ours not in covered and ours not in ignored
+    ]
+    _enter_objects(bucket, look_all(bucket, rest, patient=patient), begins, now)
+    load_pins(store, state)
+    bucket.ledger.settle(now)
+    missing = []
+    for token, live in state.rows("SELECT token, live FROM object WHERE status = 'there'"):
+        if f"objects/{token.hex()}" in sizes:
+            continue
+        missing += [item.record.key for item in bucket.ledger.contents(token).stored]
+        if live == 0:
+            state.run("DELETE FROM entry WHERE token = ?", token)
+            state.run("DELETE FROM object WHERE token = ?", token)
+    bucket.ledger.settle(now)
+    return sorted(missing)
+
+
+def _enter_objects(
+    bucket: Bucket, looked: Iterable[Looked], begins: Mapping[int, int], now: float
+) -> None:
+    for stat, index, what in looked:
+        if index is None:
+            note_damage(bucket.state, stat.name, what)
+            continue
+        token = bytes.fromhex(stat.name.rpartition("/")[2])
+        found = Found(token, index.epoch, index.sequence, stat.size, index.contents, None)
+        _enter(bucket, begins, now, found)
+
+
+def _enter(bucket: Bucket, begins: Mapping[int, int], now: float, found: Found) -> None:
+    if any(e > found.epoch and found.sequence >= first for e, first in begins.items()):
+        return  # Written by a store that was the writer no more.
+    for item in found.contents.stored:
+        if item.offset < 0 or item.length < 0 or item.offset + item.length > found.size:
+            what = f"It says that key {item.record.key!r} lies outside of it."
+            note_damage(bucket.state, f"objects/{found.token.hex()}", what)
+            return
+    state = bucket.state
+    state.run(
+        "INSERT OR IGNORE INTO object VALUES (?, ?, ?, ?, 0, 'there', ?, ?, ?)",
+        found.token, found.epoch, found.sequence, found.size, now, now, found.manifest,
+    )  # fmt: skip
+    state.set("sequence", max(found.sequence, state.number("sequence")))
+    bucket.ledger.load(found.token, found.contents)
+
+
+def look_all(bucket: Bucket, stats: Iterable[Stat], *, patient: bool) -> Iterable[Looked]:
+    """Read the index of each object; with `patient`, raise _GoneError if one is there no more."""
+
+    def look(stat: Stat) -> Looked:
+        try:
+            return Looked(stat, look_at(bucket.store, stat), "")
+        except CorruptDataError as error:
+            return Looked(stat, None, str(error))
+        except Absent:
+            if patient:
+                raise _GoneError from None
+            return Looked(stat, None, "It went while the archive was being read.")
+
+    return bucket.transfer.map(look, stats)
+
+
+def look_at(store: ObjectStore, stat: Stat) -> Index:
+    """Return the index of one object, by one ranged request, or two where it is long.
+
+    Raises:
+        CorruptDataError: it is damaged, or is not ours.
+    """
+    begin = max(0, stat.size - _TAIL_BYTES)
+    tail = bytes(store.get_range(stat.name, begin, stat.size - begin))
+    trailer = read_trailer(tail, stat.size, stat.name)
+    if trailer.offset >= begin:
+        stored = tail[trailer.offset - begin : -TRAILER_BYTES]
+    else:
+        stored = bytes(store.get_range(stat.name, trailer.offset, trailer.stored))
+    return read_index(stored, trailer, stat.name)

@@ -1,0 +1,105 @@
+"""Which objects must stay because someone else, a snapshot say, still refers to them.
+
+Not reference counting: a holder names itself, says what it holds, and takes it back as a whole.
+One small object per holder, so that the next machine knows of it too.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+
+import msgspec
+
+from memories.backends.bucket.damage import aside, note_damage
+from memories.backends.bucket.local_db import State
+from memories.backends.bucket.location import Place
+from memories.backends.bucket.objectstore import Absent, ObjectStore
+from memories.errors import ArchivedError, CorruptDataError
+
+
+class _Pins(msgspec.Struct, frozen=True):
+    holder: str
+    tokens: list[bytes]
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(_Pins).decode
+
+
+def pin(store: ObjectStore, state: State, holder: str, tokens: Iterable[bytes]) -> None:
+    """Hold objects for `holder`, besides those it holds already.
+
+    The caller serialises the changes of pins. The map is changed first, so that a failure of the
+    store leaves too much held rather than too little.
+    """
+    with state.transaction():
+        for token in tokens:
+            _check_held(state, holder, token)
+            state.run("INSERT OR IGNORE INTO pin VALUES (?, ?)", holder, token)
+    _write(store, state, holder)
+
+
+def unpin(store: ObjectStore, state: State, holder: str, tokens: Iterable[bytes]) -> None:
+    """Release objects that `holder` holds: all of them when `tokens` is empty."""
+    chosen = list(tokens)
+    with state.transaction():
+        if not chosen:
+            state.run("DELETE FROM pin WHERE holder = ?", holder)
+        for token in chosen:
+            state.run("DELETE FROM pin WHERE holder = ? AND token = ?", holder, token)
+    _write(store, state, holder)
+
+
+def holders(state: State) -> dict[str, int]:
+    """Return who holds objects, and how many."""
+    return dict(state.rows("SELECT holder, COUNT(*) FROM pin GROUP BY holder ORDER BY holder"))
+
+
+def require_there(store: ObjectStore, places: Iterable[Place]) -> None:
+    """Raise CorruptDataError unless the bucket holds every object that `places` lie in."""
+    for name in sorted({place.name for place in places}):
+        try:
+            store.get_range(name, 0, 1)
+        except ArchivedError:
+            continue  # It is there, and takes hours to come.
+        except Absent as error:
+            raise CorruptDataError(f"The archive {store.url} no longer holds {name}.") from error
+
+
+def load_pins(store: ObjectStore, state: State) -> None:
+    """Read every holder's object into the map, within a transaction."""
+    ignored = aside(state)
+    for stat in store.list("pins/"):
+        if stat.name in ignored:
+            continue
+        try:
+            pins = _decode(store.get(stat.name)[0])
+        except Absent:
+            continue  # Its holder has let go since the listing.
+        except msgspec.MsgspecError:
+            note_damage(
+                state,
+                stat.name,
+                "It says which objects a snapshot protects, and is malformed: nothing is unlinked.",
+            )
+            continue
+        for token in pins.tokens:
+            state.run("INSERT OR IGNORE INTO pin VALUES (?, ?)", pins.holder, token)
+
+
+def _check_held(state: State, holder: str, token: bytes) -> None:
+    found = state.row("SELECT status FROM object WHERE token = ?", token)
+    if found is None or found[0] == "leaving":
+        raise CorruptDataError(
+            f"{holder} refers to the archive object {token.hex()}, which has been unlinked."
+        )
+
+
+def _write(store: ObjectStore, state: State, holder: str) -> None:
+    name = f"pins/{hashlib.sha256(holder.encode()).hexdigest()}"
+    tokens = [token for (token,) in state.rows("SELECT token FROM pin WHERE holder = ?", holder)]
+    if tokens:
+        store.put(name, [_encode(_Pins(holder, tokens))])
+    else:
+        store.delete(name)

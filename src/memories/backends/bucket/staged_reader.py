@@ -1,0 +1,31 @@
+"""A look at what the writer of this machine has staged, by a process that only reads.
+
+Not a second writer: the file is opened read-only, for one query.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from urllib.parse import quote
+
+from memories.backends.bucket.location import Place
+from memories.errors import StorageError
+
+
+def peek_staged(directory: Path, place: Place) -> memoryview | None:
+    """Return a frame that the writer has staged, or None."""
+    path = directory / "glacier.sqlite"
+    if not path.exists():
+        return None
+    try:
+        uri = f"file:{quote(str(path.absolute()))}?mode=ro"
+        with closing(sqlite3.connect(uri, uri=True, timeout=5)) as database:
+            found = database.execute(
+                "SELECT frame FROM staged WHERE token = ? AND offset = ?",
+                (place.token, place.offset),
+            ).fetchone()
+    except sqlite3.Error as error:
+        raise StorageError(f"The archive's map {path} cannot be read: {error}.") from error
+    return None if found is None else memoryview(found[0])

@@ -1,0 +1,304 @@
+"""Takes files in that cannot be shared: lent at first, copied in the background, journaled last.
+
+Until its file is here and synced, nothing in the log names a record of it: a crash leaves the
+store as it was before. What the records replace is let go of after that, never earlier.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import partial
+from itertools import islice
+from pathlib import Path
+
+from memories.backends.disk.fd_cache import Handle
+from memories.backends.disk.import_file import Adopted, Adoption, copy_in, placed_in, share
+from memories.backends.disk.index import Index, Table, merged
+from memories.backends.disk.log_format import PACKED, Row
+from memories.backends.disk.maintenance import StoppedError
+from memories.backends.disk.network_fs import remote_kind
+from memories.backends.disk.os_errors import storage_error
+from memories.backends.disk.overlay_index import Lent
+from memories.backends.disk.reader import LentHandle
+from memories.backends.disk.writer import Writer
+from memories.errors import StorageError
+from memories.foundation.call_owner import Owner
+from memories.foundation.fork_lock import new_lock
+from memories.foundation.logging import logger
+from memories.foundation.periodic import Runner
+from memories.model.entry import Record
+
+PATIENCE_SECONDS = 60.0  # So long may a copy make no progress before who waits for it is told.
+_BATCH_ROWS = 512
+
+Replaced = Callable[[Record], AbstractContextManager[None]]
+Told = Callable[[BaseException | None], object]
+
+
+class Loan:
+    """One file that is lent, and how far it has come."""
+
+    def __init__(self, number: int, source: Handle, size: int, table: Table) -> None:
+        self.number, self.source, self.size, self.table = number, source, size, table
+        self.copied_bytes = 0
+        self.here = False  # Whether the store has a copy.
+        self.obsolete = False  # Whether nothing in it is seen any more.
+
+
+class Loans:
+    """The lent files of one store. `show` is told through what its readers are to look."""
+
+    def __init__(self, writer: Writer, show: Callable[[Index | Lent], None]) -> None:
+        self._writer, self._show = writer, show
+        self._lent = Lent(writer.index, writer.lock)
+        self._loans: list[Loan] = []  # Guarded by the writer's lock, like what is lent.
+        self._replaced: list[Replaced] = []
+        self._told: list[Told] = []
+        self._settling = new_lock()  # Taken before the writer's.
+        self._stopped = False
+        self._thread: Runner | None = None
+        self.failure: StorageError | None = None  # Of the latest attempt to settle.
+
+    @property
+    def lent(self) -> Lent | None:
+        """Return what is lent, or None."""
+        return self._writer.lent
+
+    # -- coming ----------------------------------------------------------------------------------
+
+    def adopt(
+        self, path: Path, batches: Iterable[Sequence[Adoption]], descriptor: int | None
+    ) -> Adopted:
+        """Take a file over; see `DiskBackend.adopt`."""
+        owner = Owner()
+        try:
+            return self._adopt(path, batches, descriptor, self._writer.new_file(owner))
+        finally:
+            self._writer.let_go(owner)
+
+    def _adopt(
+        self,
+        path: Path,
+        batches: Iterable[Sequence[Adoption]],
+        descriptor: int | None,
+        number: int,
+    ) -> Adopted:
+        writer = self._writer
+        pack = writer.layout.pack(number)
+        shared = share(path, pack, writer.files)
+        if not shared and descriptor is not None:
+            return Adopted(self._lend(number, path, os.dup(descriptor), batches), False, lent=True)
+        if not shared:
+            given = Handle(writer.files, writer.files.open(path))
+            copy_in(given.descriptor, pack, writer.files)
+        size = pack.stat().st_size
+        return Adopted(writer.adopt(number, size, placed_in(number, batches)), shared)
+
+    def _lend(
+        self, number: int, path: Path, descriptor: int, batches: Iterable[Sequence[Adoption]]
+    ) -> int:
+        """Let the frames of an open file be read where they lie; return how many."""
+        writer, count = self._writer, 0
+        writer.keep_draft(number)
+        source = LentHandle(writer.files, descriptor, mapped=remote_kind(path) is None)
+        size = writer.files.size(descriptor)
+        writer.reading.lend(writer.layout.pack(number), source)
+        with writer.lock:
+            lent = self._active()
+            loan = Loan(number, source, size, lent.lend())
+            lent.owed_bytes += size
+        try:
+            for records in placed_in(number, batches):
+                with writer.lock:
+                    lent.enter(loan.table, [Row(r, PACKED, 0, 0, 0, 0) for r in records])
+                count += len(records)
+        finally:
+            with writer.lock:
+                self._loans.append(loan)
+        return count
+
+    def hide(self, below: int, replaced: Replaced) -> None:
+        """Let every version below this one be seen no more, and remove it once all is settled.
+
+        `replaced` is entered with each record that goes then, for as long as that takes. Files lent
+        before this are obsolete now.
+        """
+        with self._writer.lock:
+            lent = self._active()
+            self._replaced.append(replaced)
+        lent.hide(below)
+        with self._writer.lock:
+            for loan in list(self._loans):
+                if all(row.record.version < below for row in loan.table.values()):
+                    loan.obsolete = True
+                    self._end(loan)
+
+    def _active(self) -> Lent:
+        """Let readers look through what is lent."""
+        if self._writer.lent is None:
+            self._lent = self._writer.lent = Lent(self._writer.index, self._writer.lock)
+            self._show(self._lent)
+        return self._lent
+
+    # -- settling --------------------------------------------------------------------------------
+
+    def settle_soon(self, told: Told) -> None:
+        """Settle in a thread of its own; `told` hears of the error, or that all is durable."""
+        self._told.append(told)
+        self._thread = Runner(self._run, "copy")
+        try:
+            self._thread.start()
+        except (RuntimeError, MemoryError) as error:
+            self._thread = None
+            self._give_up(error)
+
+    def settle(self) -> None:
+        """Return once everything lent lies in the store and is journaled.
+
+        Raises:
+            StorageError: it cannot be copied or written, or another thread has made no progress
+                with that for a minute; it can be read as before, and settled later.
+        """
+        if self._writer.lent is None:
+            return
+        with self._turn():
+            self.failure = self._settle_each() or self._attempt(self._finish)
+        if self.failure is not None:
+            raise self.failure
+        told, self._told = self._told, []
+        for tell in told:
+            tell(None)
+
+    def bury(self) -> None:
+        """Journal that the versions which are hidden are gone; whoever hid them is durable."""
+        writer, below = self._writer, self._lent.hidden_below
+        if writer.lent is None or not below:
+            return
+        for row in merged(writer.index.parts()):
+            if row.record.version < below:
+                with ExitStack() as stack:
+                    for replaced in self._replaced:
+                        stack.enter_context(replaced(row.record))
+                    writer.remove(row.record.key, below)
+
+    def stop(self) -> None:
+        """Give up what is not settled, for the store is being closed."""
+        self._stopped = True
+        if self._thread is not None and not self._thread.finish(PATIENCE_SECONDS):
+            raise StorageError(
+                f"the copy of a restored snapshot into {self._writer.layout.root} does not end, "
+                "for the disk does not answer; the store stays locked until this process ends"
+            )
+
+    def close(self) -> None:
+        """Let go of the files that are still lent, which nobody reads any more."""
+        self._loans.clear()
+        self._lent.close()
+
+    def _run(self) -> None:
+        try:
+            self.settle()
+        except StoppedError:
+            pass  # It was volatile, and who closes the store has not asked for more.
+        except BaseException as error:
+            self._give_up(error)
+
+    def _give_up(self, error: BaseException) -> None:
+        """Tell who waits that what is lent stays volatile for now."""
+        for tell in self._told:
+            tell(error)
+        logger.warning("%s; it is volatile until `flush` succeeds", error)
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        """Wait until nobody else settles, for as long as he gets on."""
+        copied = -1
+        try:
+            while not self._settling.acquire(timeout=PATIENCE_SECONDS):
+                if copied == self._lent.copied_bytes:
+                    raise StorageError(
+                        f"the copy of a restored snapshot into {self._writer.layout.root} has made "
+                        f"no progress for {PATIENCE_SECONDS:.0f} seconds; check the disk"
+                    )
+                copied = self._lent.copied_bytes
+            yield
+        finally:
+            # Whether it was taken is asked of the lock: an interrupt may strike right after that.
+            if self._settling._is_owned():  # type: ignore[attr-defined]
+                self._settling.release()
+
+    def _settle_each(self) -> StorageError | None:
+        """Settle what can be, and return the first failure."""
+        failure: StorageError | None = None
+        for loan in list(self._loans):
+            failure = self._attempt(partial(self._settle, loan)) or failure
+        return failure
+
+    def _attempt(self, step: Callable[[], None]) -> StorageError | None:
+        try:
+            step()
+        except OSError as error:
+            return storage_error("copy a restored snapshot", self._writer.layout.root, error)
+        return None
+
+    def _settle(self, loan: Loan) -> None:
+        writer = self._writer
+        if not loan.here and not self._copy(loan):
+            return
+        writer.write_packs(self._batches(loan))
+        writer.end_pack(loan.number)
+        with writer.lock:
+            if not loan.obsolete:
+                self._end(loan)
+
+    def _copy(self, loan: Loan) -> bool:
+        """Copy the file; False if nobody wants it any more."""
+        writer, path = self._writer, self._writer.layout.pack(loan.number)
+        try:
+            copy_in(loan.source.descriptor, path, writer.files, lambda n: self._copied(loan, n))
+        except BaseException:
+            self._lent.copied_bytes -= loan.copied_bytes
+            loan.copied_bytes = 0
+            if loan.obsolete and not self._stopped:
+                return False
+            raise
+        with writer.lock:
+            writer.begin_pack(loan.number, loan.size)
+            self._lent.copied_bytes -= loan.copied_bytes
+            self._lent.owed_bytes -= 0 if loan.obsolete else loan.size
+            loan.here = True
+        return True
+
+    def _copied(self, loan: Loan, count: int) -> None:
+        if self._stopped or loan.obsolete:
+            raise StoppedError
+        loan.copied_bytes += count
+        self._lent.copied_bytes += count
+
+    def _batches(self, loan: Loan) -> Iterator[list[Record]]:
+        """Yield the records of a loan; nobody changes their terms until they are journaled."""
+        keys = iter(list(loan.table))
+        while batch := list(islice(keys, _BATCH_ROWS)):
+            with self._writer.lock:
+                yield [loan.table[key].record for key in batch]
+
+    def _end(self, loan: Loan) -> None:
+        self._lent.leave(loan.table)
+        self._loans.remove(loan)
+        if not loan.here:
+            self._lent.owed_bytes -= loan.size
+
+    def _finish(self) -> None:
+        """Remove what is hidden and look at the log again, unless more was lent meanwhile."""
+        below = self._lent.hidden_below
+        if self._loans:
+            return
+        self.bury()
+        with self._writer.lock:
+            if self._lent.used or self._lent.hidden_below != below:
+                return
+            self._replaced.clear()
+            self._writer.lent = None
+            self._show(self._writer.index)

@@ -1,0 +1,88 @@
+"""Lets a commit in once there is room for it: whoever writes too fast gives dead bytes back first.
+
+So neither the capacity nor the bound on dead bytes depends on how fast the background is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+from memories.backends.disk.committer import NoRoomError
+from memories.backends.disk.compaction import make_head_room, room_for
+from memories.backends.disk.files import NO_SPACE
+from memories.backends.disk.os_errors import storage_error
+from memories.backends.disk.reader import AbsentError, GoneError
+from memories.backends.disk.writer import Writer
+from memories.errors import CorruptDataError, MemoriesError, StorageError, TierFullError
+from memories.foundation.call_owner import Owner
+from memories.foundation.units import format_size
+
+_HEAD_BYTES = 8 << 10  # More than the head of a record with the longest key.
+Done = TypeVar("Done")
+
+
+def admit(writer: Writer, action: str, commit: Callable[[Writer, int], Done]) -> Done:
+    """Return `commit(writer, granted)`, once there is room for what it writes.
+
+    It is tried with nothing granted, and again with what it asked for, once that was made.
+
+    Raises:
+        TierFullError: what somebody still reads takes the room.
+        StorageError: the disk failed; nothing has changed.
+    """
+    with ExitStack() as claim, reported(writer.layout.root, action):
+        granted = 0
+        while True:
+            try:
+                return commit(writer, granted)
+            except NoRoomError as wanted:
+                size = wanted.size  # More than was granted.
+            claim.close()
+            if not claim.enter_context(room_for(writer, size, Owner())):
+                raise TierFullError(_full(writer, action, size))
+            granted = size
+
+
+def admit_head(writer: Writer, action: str, commit: Callable[[Writer], Done]) -> Done:
+    """Return `commit(writer)`, which writes no more than a head: in any case, full or not.
+
+    It takes from the room that is kept for upkeep, and gives that back where upkeep can: not at
+    each of many heads in vain, and on a disk that others have filled perhaps not at all.
+    """
+    with reported(writer.layout.root, action):
+        if not writer.fits(_HEAD_BYTES) and writer.may_give_back():
+            try:
+                make_head_room(writer)
+            except OSError as error:
+                if error.errno not in NO_SPACE:
+                    raise
+            writer.gave_back()
+        return commit(writer)
+
+
+@contextmanager
+def reported(root: Path, action: str) -> Iterator[None]:
+    """Raise what the operating system says as StorageError, and what a read of ours finds out."""
+    try:
+        yield
+    except MemoriesError:
+        raise
+    except AbsentError as error:
+        raise StorageError(f"could not {action} in {root}: {error}; bring it back") from error
+    except GoneError as error:
+        raise CorruptDataError(f"could not {action} in {root}: {error}; store it again") from error
+    except OSError as error:
+        raise storage_error(action, root, error) from error
+
+
+def _full(writer: Writer, action: str, size: int) -> str:
+    held, live = writer.physical(), writer.ledger.live
+    return (
+        f"could not {action}: {writer.layout.root} takes {format_size(held)} of "
+        f"{format_size(writer.scale.capacity)}, {format_size(held - live)} of them besides its "
+        f"values, and {format_size(size)} more do not fit; let go of views of replaced values, end "
+        "snapshots that run, or make the cold tier larger"
+    )

@@ -1,0 +1,420 @@
+"""Gives dead space back: decides which file is worth it, copies what lives there, unlinks it.
+
+A file is unlinked only after a sync of the copies, and never changed. Also writes checkpoints and
+merges runs of the index, for the same thread does all of that.
+"""
+
+from __future__ import annotations
+
+import heapq
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Set
+from contextlib import ExitStack, contextmanager
+from operator import itemgetter
+
+from memories.backends.disk.blocks import ROW
+from memories.backends.disk.log_format import PACKED, TOMBSTONE, Head, Row, unpack_place
+from memories.backends.disk.reader import GoneError
+from memories.backends.disk.replay import Walk, look_at
+from memories.backends.disk.run import Run
+from memories.backends.disk.run_writer import write_run
+from memories.backends.disk.size_limits import SLACK_SHARE
+from memories.backends.disk.space_accounting import Ledger
+from memories.backends.disk.writer import Writer
+from memories.foundation.call_owner import Owner
+from memories.foundation.logging import logger
+from memories.foundation.units import MAX_BYTES
+
+Pace = Callable[[], None]
+
+RECENT_ROWS = 32_768  # A checkpoint is due when so many rows are in RAM only.
+BULK_ROWS = 250_000  # Likewise while many come at once; half a kilobyte each.
+MERGE_RUNS = 4
+MERGE_ALL_ROWS = 2_000_000
+SEALS = 3  # So often a writer that needs room lets the log begin anew, to empty the rest of it.
+SHRINK_BYTES = 64 << 10  # So much a caller must have removed to give it back at once.
+_BATCH_BYTES = 256 << 10
+
+
+def tidy(writer: Writer, pace: Pace, *, quiet: bool = False) -> None:
+    """Do what is due; when it is `quiet`, also what can wait.
+
+    While many records come at once only their number matters: they are written out without a
+    pause, and what merging and copying would cost is left to those who bring them.
+    """
+    writer.require_home()
+    writer.on_full_disk(lambda: _tidy(writer, pace, quiet=quiet))
+
+
+def _tidy(writer: Writer, pace: Pace, *, quiet: bool) -> None:
+    if writer.adopting:
+        if len(writer.index.recent) >= BULK_ROWS:
+            writer.checkpoint()
+        return
+    recent = len(writer.index.recent)
+    if recent >= RECENT_ROWS or (quiet and recent) or _behind(writer) > writer.scale.recent:
+        writer.checkpoint(pace)
+    merge_runs(writer, pace, quiet=quiet)
+    compact(writer, pace)
+    if quiet and writer.ledger.keys:
+        writer.reserve.take(writer.ledger.log_bytes, writer.guard.home.free_bytes())
+
+
+def _behind(writer: Writer) -> int:
+    end, covered = writer.log.end, writer.covered
+    log_bytes = (end.segment - covered.segment) * writer.scale.segment + end.offset - covered.offset
+    return max(log_bytes, 4 * writer.recent_heads)
+
+
+# -- segments and packs ----------------------------------------------------------------------------
+
+
+def compact(writer: Writer, pace: Pace) -> None:
+    """Empty the files with the most dead bytes until the dead bytes are within bounds."""
+    while True:
+        with writer.tidying:
+            bound = writer.scale.slack + int(SLACK_SHARE * writer.ledger.live)
+            if not (writer.graves.pins or writer.fits(2 * writer.scale.segment)):
+                bound = 0
+            if not _empty_one(writer, pace, bound=bound):
+                return
+
+
+def make_room(writer: Writer, size: int) -> bool:
+    """Give dead bytes back until `size` more may be written; return whether they may be."""
+    with room_for(writer, size, Owner()) as made:
+        return made
+
+
+@contextmanager
+def room_for(writer: Writer, size: int, owner: Owner) -> Iterator[bool]:
+    """Give dead bytes back until `size` more fit, and claim these for the length of the block.
+
+    `owner` is the call that opens it.
+
+    Yields whether they fit. That is the last word: whoever writes them in the block is granted
+    them and asks nothing else, so that nobody waits for what upkeep believes to be done. What is
+    dead under an open view or a mapping stays, and so does the room it takes.
+    """
+    with ExitStack() as claim, writer.hurried(owner):
+        if not writer.graves.pins:
+            writer.sync()
+        with writer.tidying:  # One at a time: two claims that fit one by one may not together.
+            claim.enter_context(writer.claimed(size, owner))
+            if not writer.graves.pins:
+                writer.on_full_disk(lambda: _give_back(writer, size))
+            made = writer.fits(0)
+            if not made:
+                claim.close()
+        yield made
+
+
+def shrink(writer: Writer, before: int) -> None:
+    """Give back what was removed since `before` bytes were dead, where that is cheap.
+
+    What is left, in files of which more than half lives, is for upkeep, which has more time. An
+    empty store takes hardly more room than a new one.
+    """
+    if writer.graves.pins or writer.ledger.dead - before < SHRINK_BYTES:
+        return
+    with writer.merging, writer.tidying:
+        writer.checkpoint(seal=True)
+        while _empty_one(writer, _at_once, mostly_dead=True):
+            pass
+        runs, rows = writer.index.runs, sum(run.count for run in writer.index.runs)
+        if MERGE_ALL_ROWS >= rows > 2 * writer.ledger.keys:  # Most are tombstones of nothing.
+            _merge(writer, runs, _at_once, last=True)
+        if not writer.ledger.keys:
+            writer.reserve.drop()
+
+
+def _at_once() -> None:
+    """Pause for nobody: a caller waits."""
+
+
+def make_head_room(writer: Writer) -> None:
+    """Give back what is worth it, for a head that is written in any case.
+
+    Heads are many and small: what is done for each of them may not take more than it gives, above
+    all on a disk that others have filled.
+    """
+    if writer.graves.pins:
+        return
+    writer.sync()
+    with writer.tidying:
+        writer.on_full_disk(lambda: _give_back_some(writer))
+
+
+def _give_back_some(writer: Writer) -> None:
+    sealed = writer.ledger.dead < writer.scale.segment  # What is dead does not pay for a new one.
+    while not writer.fits(0):
+        if _empty_one(writer, _at_once):
+            continue
+        if sealed:
+            return
+        sealed = True
+        writer.checkpoint(seal=True)
+
+
+def _give_back(writer: Writer, size: int) -> None:
+    """Do what upkeep can for `size` bytes that are claimed."""
+    sealed = 0
+    while not (writer.fits(0) and writer.lean(size)):
+        if _empty_one(writer, _at_once, last=not writer.fits(0)):
+            continue
+        if sealed and (writer.fits(0) or sealed == SEALS):
+            return
+        sealed += 1
+        writer.checkpoint(seal=True)
+
+
+def _empty_one(
+    writer: Writer, pace: Pace, *, bound: int = 0, last: bool = False, mostly_dead: bool = False
+) -> bool:
+    """Empty the file that is most worth it, if more than `bound` is dead; whether there was one."""
+    ledger = writer.ledger
+    with writer.lock:
+        skip = writer.unreadable
+        coming = writer.drafts() | {
+            n for n in writer.unreadable_packs if n in ledger.packs and ledger.packs[n].live
+        }
+        if mostly_dead:
+            skip = skip | {n for n, stats in ledger.segments.items() if 2 * stats.live > stats.size}
+            coming = coming | {
+                n for n, stats in ledger.packs.items() if 2 * stats.live > stats.size
+            }
+        room = writer.spare()
+        victim = choose(
+            ledger, writer.covered.segment, skip,
+            bound=bound, room=room, any_worth=last, coming=coming,
+        )  # fmt: skip
+    if victim is None:
+        return False
+    kind, number = victim
+    if kind == "pack":
+        if not _empty_pack(writer, number, pace):
+            writer.unreadable_packs.add(number)
+    elif not _empty_segment(writer, number, pace):
+        writer.unreadable.add(number)
+    return True
+
+
+def choose(
+    ledger: Ledger,
+    below: int,
+    skip: set[int],
+    *,
+    bound: int,
+    room: int = MAX_BYTES,
+    any_worth: bool = False,
+    coming: Set[int] = frozenset(),
+) -> tuple[str, int] | None:
+    """Return the file to empty next, or None while at most `bound` bytes are dead. Pure.
+
+    A file of which less than a tenth is dead is left alone, unless `any_worth`. What lives in it
+    must have `room` once more; of a segment it has, unless others have filled the disk.
+    """
+    dead_bytes, found = 0, list[tuple[int, str, int]]()
+    numbers = sorted(ledger.segments)
+    for number, stats in ledger.segments.items():
+        graves = stats.graves if needed(numbers, stats.lowest, number) else 0
+        dead = stats.size - stats.live - graves
+        dead_bytes += dead
+        if number < below and number not in skip and stats.live + graves <= room:
+            found.append((dead if stats.live + graves else stats.size << 8, "segment", number))
+    for number, stats in ledger.packs.items():
+        dead = stats.size - stats.live
+        dead_bytes += dead
+        # Records are still to come of a pack that is being adopted, so that it is not dead.
+        if stats.live <= room and number not in coming:
+            found.append((dead if stats.live else stats.size << 8, "pack", number))
+    if not found:
+        return None
+    worth, kind, number = max(found)
+    stats = ledger.packs[number] if kind == "pack" else ledger.segments[number]
+    empty = not stats.live and not stats.graves
+    if empty or (dead_bytes > bound and worth * (1000 if any_worth else 10) > stats.size):
+        return kind, number
+    return None
+
+
+def needed(numbers: list[int], lowest: int, number: int) -> bool:
+    """Return whether a tombstone in segment `number` still buries something: a segment exists
+    between `lowest`, the first that may hold an older record of its key, and its own.
+    """
+    at = bisect_left(numbers, lowest)
+    return at < len(numbers) and numbers[at] < number
+
+
+def _empty_segment(writer: Writer, number: int, pace: Pace) -> bool:
+    """Copy what lives in a segment, and unlink it; False if it cannot be walked, or has gone."""
+    stats = writer.ledger.segments.get(number)
+    if stats is None:
+        return True  # Somebody removed it, and what it held was written anew.
+    torn = _torn_before(writer, number)
+    if torn is not None:
+        if not _empty_segment(writer, torn, pace):
+            return False
+        writer.files.sync_directory(writer.layout.log)
+    if stats.live or stats.graves:
+        try:
+            handle = writer.handles.get(number)
+        except FileNotFoundError:
+            return False
+        walk = Walk(writer.files, handle, 0, stats.size)
+        batch: list[tuple[int, Head, bytes]] = []
+        size = 0
+        for offset, head in _readable(writer, walk, number):
+            pace()
+            if _live_row(writer, head, number, offset) is not None:
+                batch.append((offset, head, walk.bytes(offset, head.extent)))
+                size += head.extent
+            if size >= _BATCH_BYTES:
+                _copy(writer, number, batch)
+                batch, size = [], 0
+        _copy(writer, number, batch)
+        if walk.at < stats.size:
+            return False
+        writer.sync()
+    writer.doom_segment(number)
+    writer.release()
+    return True
+
+
+def _readable(writer: Writer, walk: Walk, number: int) -> Iterator[tuple[int, Head]]:
+    """Yield what can be read of a segment; a disk that fails to read one may write others."""
+    try:
+        yield from walk
+    except OSError as error:
+        path = writer.layout.segment(number)
+        logger.warning("%s cannot be read, and keeps its room: %s", path, error)
+
+
+def _torn_before(writer: Writer, number: int) -> int | None:
+    """Return the segment, if any, of which only the header of `number` says how much counts.
+
+    Without that its torn tail would pass for damage.
+    """
+    try:
+        _, before = look_at(writer.layout.segment(number), number, writer.files)
+        if before is None or before.segment not in writer.ledger.segments:
+            return None
+        size = writer.layout.segment(before.segment).stat().st_size
+    except FileNotFoundError:
+        return None
+    return before.segment if size > before.offset else None
+
+
+def _live_row(writer: Writer, head: Head, number: int, offset: int) -> Row | None:
+    """Return the index's row for a record of the log, or None if nobody needs the record."""
+    row = writer.row(head.record.key)
+    if row is None or (row.segment, row.offset) != (number, offset):
+        return None
+    if row.kind == TOMBSTONE and not needed(sorted(writer.ledger.segments), row.oldest, number):
+        return None
+    return row
+
+
+def _copy(writer: Writer, number: int, batch: list[tuple[int, Head, bytes]]) -> None:
+    with writer.lock:
+        found = [(_live_row(writer, head, number, at), data) for at, head, data in batch]
+        live = [(row, data) for row, data in found if row is not None]
+        if live:
+            writer.restate(live)
+
+
+def _empty_pack(writer: Writer, number: int, pace: Pace) -> bool:
+    """Write anew what lives in a pack, and unlink it; False if some of that cannot be read."""
+    whole = True
+    if writer.ledger.packs[number].live:
+        for row in list(_rows_in_pack(writer, number, pace)):
+            try:
+                writer.rewrite(row)
+            except GoneError as error:
+                whole = False
+                logger.warning("%r keeps a pack from being given back: %s", row.record.key, error)
+        writer.sync()
+    if whole:
+        writer.doom_pack(number)
+        writer.release()
+    return whole
+
+
+def _rows_in_pack(writer: Writer, number: int, pace: Pace) -> Iterator[Row]:
+    for row in writer.index.rows():
+        pace()
+        if row.kind == PACKED and unpack_place(row.record.place).file == number:
+            yield row
+
+
+# -- runs of the index -----------------------------------------------------------------------------
+
+
+def merge_runs(writer: Writer, pace: Pace, *, quiet: bool = False) -> None:
+    """Merge runs of similar size, so that a lookup asks few of them."""
+    with writer.merging:
+        while True:
+            runs = writer.index.runs
+            group = runs[: _group([run.count for run in runs])]
+            if quiet and len(runs) > 1 and sum(run.count for run in runs) <= MERGE_ALL_ROWS:
+                group = runs
+            if len(group) < 2:
+                return
+            _merge(writer, group, pace, last=len(group) == len(runs))
+
+
+def _group(counts: list[int]) -> int:
+    """Return how many of the newest runs to merge, 0 for none. Pure."""
+    total, size = 0, 0
+    for count in counts:
+        if size and count > 4 * total:
+            break
+        total += count
+        size += 1
+    return size if size >= MERGE_RUNS else 0
+
+
+def _merge(writer: Writer, group: tuple[Run, ...], pace: Pace, *, last: bool) -> None:
+    with writer.lock:
+        number = writer.ledger.file_number()
+        segments = sorted(writer.ledger.segments)
+    path = writer.layout.run(number)
+    rows = _merged(group, segments if last else None)
+    writer.sweep_runs()
+    count = write_run(path, writer.files, number, rows, pace, writer.require_home)
+    new = (Run(path, writer.files, mmap=writer.mmap),) if count else ()
+    with writer.tidying:
+        if any(run not in writer.index.runs for run in group):
+            # The index was built again meanwhile, from the log.
+            writer.discard(path)
+            return
+        assert writer.saved is not None
+        at = writer.index.runs.index(group[0])
+        runs = (*writer.index.runs[:at], *new, *writer.index.runs[at + len(group) :])
+        writer.saved.runs = [run.number for run in runs]
+        writer.saved.next_file = max(writer.saved.next_file, number + 1)
+        writer.save(writer.saved, number)
+        with writer.lock:
+            writer.index.replace(group, new)
+            writer.index_bytes += sum(run.bytes for run in new) - sum(run.bytes for run in group)
+    for run in group:
+        writer.discard(run.path)
+
+
+def _merged(
+    group: tuple[Run, ...], segments: list[int] | None
+) -> Iterator[tuple[bytes, bytes, float | None]]:
+    """Yield the newest row of each key; of the tombstones only those that bury something."""
+    latest = None
+    for item in heapq.merge(*(run.raw() for run in group), key=itemgetter(0)):
+        if item[0] == latest:
+            continue
+        latest = item[0]
+        if segments is not None and _useless(item[1], segments):
+            continue
+        yield item
+
+
+def _useless(row: bytes, segments: list[int]) -> bool:
+    _, segment, _, _, oldest, kind = ROW.unpack_from(row)
+    return kind == TOMBSTONE and not needed(segments, oldest, segment)

@@ -1,0 +1,75 @@
+"""Open descriptors of segments, a bounded number of them.
+
+A descriptor is closed when its last user lets go of it, never under a reader: a number that the
+kernel hands out again would name another file.
+"""
+
+from __future__ import annotations
+
+from memories.backends.disk.files import Files
+from memories.backends.disk.paths import Layout
+from memories.errors import ClosedError
+
+
+class Handle:
+    """One open descriptor; closed with the object."""
+
+    __slots__ = ("_files", "descriptor")
+
+    def __init__(self, files: Files, descriptor: int) -> None:
+        self._files = files
+        self.descriptor = descriptor
+
+    def __del__(self) -> None:
+        if hasattr(self, "descriptor"):  # Else an interrupt came before it was taken over.
+            self._files.close(self.descriptor)
+
+
+class Handles:
+    """The most recently opened segments, by number."""
+
+    def __init__(self, layout: Layout, files: Files, *, limit: int = 128) -> None:
+        self._layout = layout
+        self._files = files
+        self._limit = limit
+        self._closed = False
+        self._open: dict[int, Handle] = {}
+        self.known = self._open.get  # A handle that is open already, or None.
+
+    def get(self, number: int) -> Handle:
+        """Return a handle of a segment; FileNotFoundError if it is gone.
+
+        Raises:
+            ClosedError: the store was closed.
+        """
+        found = self._open.get(number)
+        if found is not None:
+            return found
+        if self._closed:
+            raise ClosedError(f"the store in {self._layout.root} was closed; open it again")
+        path = self._layout.segment(number)
+        return self.keep(number, Handle(self._files, self._files.open(path)))
+
+    def keep(self, number: int, handle: Handle) -> Handle:
+        """Remember a handle, and forget the oldest when there are too many."""
+        self._open[number] = handle
+        while len(self._open) > self._limit:
+            self._open.pop(next(iter(self._open)), None)
+        if self._closed:
+            self._open.clear()
+        return handle
+
+    def unnamed(self) -> list[int]:
+        """Return the segments that are open here, and at whose place another file lies or none."""
+        held = list(self._open.items())
+        segment, named = self._layout.segment, self._files.named
+        return [number for number, one in held if not named(one.descriptor, segment(number))]
+
+    def forget(self, number: int) -> None:
+        """Drop the handle of a segment that is being unlinked."""
+        self._open.pop(number, None)
+
+    def close(self) -> None:
+        """Close every descriptor, each when the last read through it ends, and open none again."""
+        self._closed = True  # Before: who opens one at this moment looks at it afterwards.
+        self._open.clear()

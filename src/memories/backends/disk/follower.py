@@ -1,0 +1,176 @@
+"""How a process that does not write sees a store: the index's checkpoint, and the log behind it.
+
+It takes no lock and writes nothing; also what a forked child reads through. The log is only ever
+appended to, so looking again is reading on.
+"""
+
+from __future__ import annotations
+
+import time
+
+from memories.backends.disk import manifest as manifests
+from memories.backends.disk import paths as layouts
+from memories.backends.disk.blocks import RunDamagedError
+from memories.backends.disk.fd_cache import Handle
+from memories.backends.disk.files import Files, read_exactly
+from memories.backends.disk.index import Index
+from memories.backends.disk.log_format import SEGMENT_HEADER_BYTES, Position, unpack_segment_header
+from memories.backends.disk.manifest import Manifest
+from memories.backends.disk.paths import Layout, numbers
+from memories.backends.disk.replay import START, Walk, apply, chain, row_of
+from memories.backends.disk.run import Run
+from memories.backends.disk.space_accounting import Ledger
+from memories.backends.disk.store_directory import Home
+from memories.errors import StorageError
+from memories.foundation.fork_lock import new_lock
+
+REFRESH_SECONDS = 0.1
+_TRY_SECONDS = 10.0
+
+
+class Follower:
+    """The index of a store somebody else may be writing."""
+
+    def __init__(self, home: Home, layout: Layout, files: Files, *, mmap: bool) -> None:
+        self._home = home
+        self._layout, self._files, self._mmap = layout, files, mmap
+        self._lock = new_lock()
+        self._looked_at = float("-inf")
+        self._manifest: bytes | None = None
+        self._ignore_runs = False
+        self._walk: Walk | None = None
+        self._segment = 0
+        self.index = Index()
+        self.ledger = Ledger()
+
+    def refresh(self, *, now: bool = False) -> None:
+        """Look for what was written since, unless that was done within the last 100 ms.
+
+        Raises:
+            StorageError: the directory is not there, or changes faster than it can be read.
+        """
+        if not now and time.monotonic() - self._looked_at < REFRESH_SECONDS:
+            return
+        with self._lock:
+            self._refresh()
+
+    def _refresh(self) -> None:
+        give_up = time.monotonic() + _TRY_SECONDS
+        while True:
+            # Else a store that has gone would pass for one that is empty.
+            self._home.require()
+            layouts.require(self._layout)
+            try:
+                if self._stamp() != self._manifest or self._segment == 0:
+                    self._load()
+                if self._follow():
+                    break
+            except FileNotFoundError:
+                # A file was unlinked between the manifest and us: the next manifest knows.
+                pass
+            self._manifest, self._segment = None, 0
+            if time.monotonic() > give_up:
+                raise StorageError(
+                    f"{self._layout.root} changed faster than it could be read for "
+                    f"{_TRY_SECONDS:.0f} seconds; open it again when the writer is less busy"
+                )
+            time.sleep(0.005)
+        self._looked_at = time.monotonic()
+
+    def close(self) -> None:
+        """Let go of every file."""
+        with self._lock:
+            self._walk = None
+            self.index.close()
+
+    def distrust_runs(self) -> None:
+        """Read the log from its start instead of the damaged runs."""
+        with self._lock:
+            self._ignore_runs, self._segment = True, 0
+        self.refresh(now=True)
+
+    def _stamp(self) -> bytes:
+        """Return what tells this manifest from any other: its checksum, not a time or an inode."""
+        try:
+            descriptor = self._files.open(self._layout.manifest)
+        except FileNotFoundError:
+            return b""
+        try:
+            return self._files.read(descriptor, 16, 0)
+        finally:
+            self._files.close(descriptor)
+
+    def _load(self) -> None:
+        self._manifest = self._stamp()
+        manifest = None if self._ignore_runs else read_manifest(self._layout, self._files)
+        start = START
+        self.index, self.ledger = Index(), Ledger()
+        if manifest is not None:
+            try:
+                runs = open_runs(self._layout, self._files, manifest, mmap=self._mmap)
+                self.index, self.ledger = Index(runs), Ledger.load(manifest)
+                start = Position(manifest.segment, manifest.offset)
+            except RunDamagedError:
+                start = START
+        self._segment, self._walk = -1, None
+        spans, _ = chain(self._layout, self._files, start.segment)
+        later = [span.number for span in spans]
+        if later:
+            first = start.offset if later[0] == start.segment else SEGMENT_HEADER_BYTES
+            self._open(later[0], first)
+
+    def _open(self, number: int, start: int) -> None:
+        handle = Handle(self._files, self._files.open(self._layout.segment(number)))
+        self._segment = number
+        self._walk = Walk(self._files, handle, start, start)
+
+    def _follow(self) -> bool:
+        """Read on; whether history still goes on from where this reader was."""
+        if self._walk is None:
+            return not numbers(self._layout.log, ".seg")
+        while True:
+            # The next segment is looked for first: what it says of this one is final.
+            later = self._later()
+            self._walk.extend()
+            for offset, head in self._walk:
+                row = row_of(self._segment, offset, head)
+                apply(self.index, self.ledger, self._layout, row)
+            if not later:
+                return True
+            before = self._before(later[0])
+            if before is None:
+                return len(later) == 1
+            if before != Position(self._segment, self._walk.at):
+                return False
+            self._open(later[0], SEGMENT_HEADER_BYTES)
+
+    def _later(self) -> list[int]:
+        if numbers(self._layout.log, ".seg")[-1:] <= [self._segment]:
+            return []
+        spans, _ = chain(self._layout, self._files, self._segment + 1)
+        return [span.number for span in spans]
+
+    def _before(self, number: int) -> Position | None:
+        descriptor = self._files.open(self._layout.segment(number))
+        try:
+            header = read_exactly(self._files, descriptor, SEGMENT_HEADER_BYTES, 0)
+        finally:
+            self._files.close(descriptor)
+        return unpack_segment_header(header, number)
+
+
+def read_manifest(layout: Layout, files: Files) -> Manifest | None:
+    """Return the checkpoint, or None if there is none or it is damaged."""
+    try:
+        descriptor = files.open(layout.manifest)
+    except FileNotFoundError:
+        return None
+    try:
+        return manifests.load(read_exactly(files, descriptor, files.size(descriptor), 0))
+    finally:
+        files.close(descriptor)
+
+
+def open_runs(layout: Layout, files: Files, manifest: Manifest, *, mmap: bool) -> tuple[Run, ...]:
+    """Open the runs that a checkpoint names, or raise `RunDamagedError`."""
+    return tuple(Run(layout.run(number), files, mmap=mmap) for number in manifest.runs)

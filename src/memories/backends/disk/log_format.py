@@ -1,0 +1,187 @@
+"""The bytes of one log record and of a segment's header (docs/format.md, "Cold log").
+
+Pure packing and unpacking, no I/O. A record carries the checksum of its own head and, where the
+frame lies in the log, one of the frame, so that a torn write is found without decoding anything.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import msgspec
+from xxhash import xxh3_64, xxh3_64_intdigest
+
+from memories.model.entry import Record
+
+ALIGN = 64
+# MARK concerns no key: it says how far the log is synced, where no other record follows to say so.
+INLINE, FILE, PACKED, NOTE, TOMBSTONE, MARK = 1, 2, 3, 4, 5, 6
+KINDS = frozenset((INLINE, FILE, PACKED, NOTE, TOMBSTONE, MARK))
+
+# magic, version, kind, reserved, record length, oldest, frame length, synced, frame sum, head sum
+_HEADER = struct.Struct("<4sBBHIIQQQQ")
+_UNSUMMED = struct.Struct("<4sBBHIIQQQ")
+HEADER_BYTES = _HEADER.size
+MAGIC = b"mRec"
+VERSION = 1
+MAX_RECORD_BYTES = 16 << 20
+
+# magic, version, number, number and length of the segment before it, sum
+_SEGMENT = struct.Struct("<4sIQQQQ")
+SEGMENT_MAGIC = b"mSeg"
+SEGMENT_HEADER_BYTES = 64
+
+# kind, file number, offset, length
+PLACE = struct.Struct("<BIQQ")
+
+encode_record = msgspec.msgpack.Encoder().encode
+decode_record = msgspec.msgpack.Decoder(Record).decode
+_PADDING = tuple(bytes(n) for n in range(ALIGN))
+
+
+class Position(NamedTuple):
+    """A point of the log's history: everything before `offset` of `segment`."""
+
+    segment: int
+    offset: int
+
+
+class Row(NamedTuple):
+    """What the index knows of a key: its newest record, and where the log says so."""
+
+    record: Record
+    kind: int
+    segment: int
+    offset: int
+    extent: int  # Bytes of the log record.
+    oldest: int  # No segment below this one holds an earlier record of the key.
+
+    @property
+    def head_bytes(self) -> int:
+        """Return the bytes of the log record without an inline frame."""
+        return self.extent - self.record.stored if self.kind == INLINE else self.extent
+
+
+class Place(NamedTuple):
+    """Where a frame lies: in segment, value file or pack `file`, at `offset`."""
+
+    kind: int
+    file: int
+    offset: int
+    length: int
+
+
+class Head(NamedTuple):
+    """What a record's head says."""
+
+    kind: int
+    record: Record
+    oldest: int
+    frame_at: int  # Where the inline frame would start, from the record's first byte.
+    frame_length: int
+    frame_sum: int
+    synced: Position  # How far the log was known to be synced when this was written.
+    extent: int  # Bytes of the whole record in the log, padding included.
+
+
+pack_place = PLACE.pack
+
+
+def unpack_place(place: bytes) -> Place:
+    """Return what a record's `place` says, or raise `struct.error`."""
+    return Place._make(PLACE.unpack(place))
+
+
+def placed(record: Record, stored: int, place: bytes) -> Record:
+    """Return `record` with the place of its frame."""
+    return msgspec.structs.replace(record, stored=stored, place=place)
+
+
+def padding(length: int) -> bytes:
+    """Return the zeros that bring `length` to the next multiple of 64."""
+    return _PADDING[-length % ALIGN]
+
+
+def pack_head(
+    kind: int,
+    body: bytes,
+    *,
+    oldest: int,
+    synced: Position,
+    frame_length: int = 0,
+    frame_sum: int = 0,
+) -> bytes:
+    """Return header, record and padding; an inline frame and its padding follow."""
+    mark = synced.segment << 32 | synced.offset
+    front = _UNSUMMED.pack(
+        MAGIC, VERSION, kind, 0, len(body), oldest, frame_length, mark, frame_sum
+    )
+    head_sum = xxh3_64_intdigest(front + body).to_bytes(8, "little")
+    return b"".join((front, head_sum, body, _PADDING[-(HEADER_BYTES + len(body)) % ALIGN]))
+
+
+def head_bytes(body: bytes) -> int:
+    """Return how far a record's frame lies from its first byte."""
+    length = HEADER_BYTES + len(body)
+    return length + -length % ALIGN
+
+
+def peek(header: bytes) -> int | None:
+    """Return how many bytes the head of a record takes, or None where none starts here."""
+    if len(header) < HEADER_BYTES or not header.startswith(MAGIC):
+        return None
+    length = int(_HEADER.unpack_from(header)[4])
+    return HEADER_BYTES + length if length <= MAX_RECORD_BYTES else None
+
+
+def unpack_head(data: bytes) -> Head | None:
+    """Return the head at the start of `data`, or None if it is torn, damaged or none."""
+    length = peek(data)
+    if length is None or len(data) < length:
+        return None
+    fields = _HEADER.unpack_from(data)
+    _, version, kind, _, _, oldest, frame_length, mark, frame_sum, head_sum = fields
+    body = data[HEADER_BYTES:length]
+    if xxh3_64_intdigest(data[: _UNSUMMED.size] + body) != head_sum:
+        return None
+    if version != VERSION or kind not in KINDS:
+        return None
+    try:
+        record = decode_record(body)
+    except msgspec.MsgspecError:
+        return None
+    frame_at = length + -length % ALIGN
+    inline = frame_length if kind == INLINE else 0
+    extent = frame_at + inline + -inline % ALIGN
+    synced = Position(mark >> 32, mark & 0xFFFFFFFF)
+    return Head(kind, record, oldest, frame_at, frame_length, frame_sum, synced, extent)
+
+
+def frame_sum(frame: Sequence[memoryview | bytes]) -> int:
+    """Return the checksum of a frame given as a gather list."""
+    if len(frame) == 1:
+        return xxh3_64_intdigest(frame[0])
+    digest = xxh3_64()
+    for buffer in frame:
+        digest.update(buffer)
+    return digest.intdigest()
+
+
+def pack_segment_header(number: int, before: Position) -> bytes:
+    """Return the 64 bytes a segment starts with; `before` is where the log goes on from."""
+    front = _SEGMENT.pack(SEGMENT_MAGIC, VERSION, number, *before, 0)[:-8]
+    digest = xxh3_64_intdigest(front).to_bytes(8, "little")
+    return (front + digest).ljust(SEGMENT_HEADER_BYTES, b"\0")
+
+
+def unpack_segment_header(data: bytes, number: int) -> Position | None:
+    """Return where the log went on from, or None if this is no header of segment `number`."""
+    if len(data) < SEGMENT_HEADER_BYTES:
+        return None
+    magic, version, found, segment, length, digest = _SEGMENT.unpack_from(data)
+    front = data[: _SEGMENT.size - 8]
+    if magic != SEGMENT_MAGIC or version != VERSION or xxh3_64_intdigest(front) != digest:
+        return None
+    return Position(segment, length) if found == number else None

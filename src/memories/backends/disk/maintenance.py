@@ -1,0 +1,97 @@
+"""The threads behind a store: one syncs within the second, one tidies up, one unlinks files.
+
+They start with the first commit and sleep while there is none. A failure is kept, tried again, and
+shown by `check`; one that could not be started, or died, is started with the next commit.
+"""
+
+from __future__ import annotations
+
+import time
+
+from memories.backends.disk.compaction import tidy
+from memories.backends.disk.writer import Writer
+from memories.errors import StorageError
+from memories.foundation.periodic import Ended, Periodic
+
+SYNC_SECONDS = 0.5
+TIDY_SECONDS = 0.25
+QUIET_SECONDS = 1.0
+STOP_SECONDS = 60.0
+
+
+class Upkeep:
+    """Runs `writer.sync` and `tidy` in the background until `stop`."""
+
+    def __init__(self, writer: Writer) -> None:
+        self._writer = writer
+        self._ended = Ended()
+        self._untidy = False
+        self._syncer = Periodic(self._sync, "sync", rest_seconds=SYNC_SECONDS, bell=writer.changed)
+        self._tidier = Periodic(self._tidy, "tidy", rest_seconds=TIDY_SECONDS)
+        self._unlinker = Periodic(writer.release, "unlink", bell=writer.graves.filled)
+        self.threads = (self._syncer, self._tidier, self._unlinker)
+
+    def start(self) -> None:
+        """Start the threads that do not run; many may ask at once."""
+        for thread in self.threads:
+            thread.start()
+
+    def problems(self) -> list[str]:
+        """Return what `check` should say of the background."""
+        failures = [one.failure for one in self.threads]
+        return [f"the last upkeep failed: {error}" for error in failures if error is not None]
+
+    def stop(self) -> None:
+        """End the threads and wait for them.
+
+        Raises:
+            StorageError: one does not end, for the disk does not answer.
+        """
+        self._ended.set()
+        for one in self.threads:
+            one.stop(0.0)
+        if not all(one.stop(STOP_SECONDS) for one in self.threads):
+            raise StorageError(
+                f"upkeep of {self._writer.layout.root} has not ended within {STOP_SECONDS:.0f} s, "
+                "for the disk does not answer; the store stays locked until this process ends"
+            )
+
+    def _sync(self) -> None:
+        self._untidy = True
+        self._tidier.wake()
+        self._writer.sync()
+
+    def _tidy(self) -> None:
+        """Tidy up after a sync, and once more, thoroughly, when it has been quiet for a while."""
+        busy, self._untidy = self._untidy, False
+        self._tidier.seconds = QUIET_SECONDS if busy else None
+        try:
+            tidy(self._writer, Pace(self._ended, self._writer), quiet=not busy)
+        except StoppedError:
+            pass  # `close` does what is left.
+
+
+class StoppedError(Exception):
+    """The store is being closed; it never leaves this package."""
+
+
+class Pace:
+    """Lets long work in Python give way: it holds the interpreter a quarter of the time.
+
+    Not while somebody waits for this very work.
+    """
+
+    def __init__(self, ended: Ended, writer: Writer) -> None:
+        self._ended = ended
+        self._writer = writer
+        self._since = time.perf_counter()
+
+    def __call__(self) -> None:
+        """Sleep if it is time to; raise `StoppedError` when the store is being closed."""
+        now = time.perf_counter()
+        if now - self._since > 200e-6:
+            if self._ended.is_set():
+                raise StoppedError
+            if not self._writer.waiting:
+                time.sleep(500e-6)
+            self._since = time.perf_counter()

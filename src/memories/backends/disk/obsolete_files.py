@@ -1,0 +1,105 @@
+"""Files that nothing refers to any more: when they are unlinked, and how long they still take room.
+
+Whoever dooms a file has synced what replaced it. While a view is open nothing is unlinked, and a
+file that somebody has mapped takes its room until he lets go of it.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections import deque
+from pathlib import Path
+
+from memories.backends.disk.fd_cache import Handles
+from memories.backends.disk.files import Files
+from memories.backends.disk.paths import Layout
+from memories.backends.disk.reader import Reading
+from memories.foundation.fork_lock import new_lock
+from memories.foundation.periodic import Bell
+
+
+class Graveyard:
+    """The doomed files of one store. The writer's lock guards it, but for `unlink` and `held`.
+
+    Every step may be done twice: whoever was interrupted dooms, or unlinks, the same file again.
+    """
+
+    def __init__(self, layout: Layout, files: Files, handles: Handles, reading: Reading) -> None:
+        self._layout, self._files = layout, files
+        self._handles, self._reading = handles, reading
+        self._doomed: dict[Path, int] = {}  # What is to be unlinked, and its bytes.
+        self._segments: dict[Path, int] = {}
+        self._taking: dict[
+            Path, int
+        ] = {}  # What takes room still: unlinked files under a mapping too.
+        self._held: int | None = 0  # Their sum; None when it must be added up again.
+        self._counting = new_lock()
+        self.filled = Bell()  # There may be something to unlink.
+        # A deque, for a mapping may end in any thread, under any lock, and in a forked child.
+        self._let_go: deque[Path] = deque()
+        self.values: dict[int, int] = {}  # Value files among them: number to bytes.
+        self.packs: set[int] = set()
+        self.pins: set[weakref.ref[object]] = set()  # The views that are open: nothing goes.
+
+    def value(self, number: int, size: int) -> None:
+        """Doom a value file."""
+        self.values[number] = size
+        self._doom(self._layout.value(number), size)
+
+    def segment(self, number: int, size: int) -> None:
+        """Doom a segment."""
+        path = self._layout.segment(number)
+        self._segments[path] = number
+        self._doom(path, size)
+
+    def pack(self, number: int, size: int) -> None:
+        """Doom a pack."""
+        self.packs.add(number)
+        self._doom(self._layout.pack(number), size)
+
+    def pin(self, view: object) -> None:
+        """Keep every file until `unpin`, or until `view` dies."""
+        self.pins.add(weakref.ref(view, self.pins.discard))
+
+    def unpin(self, view: object) -> None:
+        """Let go of what only `view` kept."""
+        self.pins.discard(weakref.ref(view))
+
+    def _doom(self, path: Path, size: int) -> None:
+        with self._counting:
+            self._held = None
+            self._taking[path] = size
+        self._doomed[path] = size
+        self.filled.set()
+
+    def held(self) -> int:
+        """Return the bytes that doomed files still take; any thread may ask."""
+        with self._counting:
+            if self._let_go:
+                self._held = None
+                while self._let_go:
+                    self._taking.pop(self._let_go.popleft(), None)
+            if self._held is None:
+                self._held = sum(self._taking.values())
+            return self._held
+
+    def doomed(self) -> list[Path]:
+        """Return what may be unlinked now."""
+        return [] if self.pins else list(self._doomed)
+
+    def unlink(self, path: Path) -> None:
+        """Unlink one file; its bytes are free now, or when its last mapping ends."""
+        mapped = self._reading.mapped(path)
+        self._files.unlink(path)
+        if path in self._segments:
+            self._handles.forget(self._segments[path])
+            self._segments.pop(path, None)
+        elif path.suffix == ".val":
+            self.values.pop(int(path.stem), None)
+        elif path.suffix == ".pack":
+            self.packs.discard(int(path.stem))
+        if mapped is None:
+            self._let_go.append(path)
+        else:
+            weakref.finalize(mapped, self._let_go.append, path)
+        self._doomed.pop(path, None)

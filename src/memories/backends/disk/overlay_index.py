@@ -1,0 +1,159 @@
+"""What readers see while files are lent to the store: their records, over what the log says.
+
+None of these records stands in the log until its file has been copied, so a crash leaves the store
+as it was before they came. They take RAM for that long. Nothing here copies or journals.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Iterator
+from itertools import groupby
+from operator import attrgetter
+from threading import RLock
+
+import msgspec
+
+from memories.backends.disk.index import Index, Table, merged
+from memories.backends.disk.log_format import TOMBSTONE, Row
+from memories.model.entry import Record
+
+Rows = Callable[[str, str], Iterator[Row]]
+
+_key_of = attrgetter("record.key")
+_version_of = attrgetter("record.version")
+
+
+class Lent:
+    """An index over another one: of a key's versions here and there, the highest counts.
+
+    Readers take no lock. Changes are made under the writer's.
+    """
+
+    def __init__(self, index: Index, lock: RLock) -> None:
+        self._index = index
+        self._lock = lock
+        self._tables: tuple[Table, ...] = ()  # Of one file each, newest first.
+        self.hidden_below = 0  # Versions below it are replaced, though the log does not say so yet.
+        self.extra = 0  # How many keys are seen beyond those of the log.
+        self.owed_bytes = 0  # What the files will take in the store,
+        self.copied_bytes = 0  # and what they take there by now.
+
+    def over(self, index: Index) -> Lent:
+        """Return the same records over another index, for a process that only reads."""
+        other = Lent(index, RLock())
+        other._tables, other.hidden_below = self._tables, self.hidden_below
+        return other
+
+    @property
+    def used(self) -> bool:
+        """Return whether a file is lent."""
+        return bool(self._tables)
+
+    # -- reading ---------------------------------------------------------------------------------
+
+    def row(self, key: str) -> Row | None:
+        """Return the newest row of `key`, a tombstone too."""
+        # This first: what leaves here stands in the log already.
+        return self._seen(self._lent(key), self._index.row(key))
+
+    def waits(self, key: str) -> bool:
+        """Return whether what is seen of `key` would not survive a crash."""
+        row = self._lent(key)
+        return row is not None and self.row(key) is row
+
+    def rows(self, prefix: str = "", after: str = "") -> Iterator[Row]:
+        """Yield the newest rows in key order, tombstones left out."""
+        return self.frozen()(prefix, after)
+
+    def frozen(self) -> Rows:
+        """Return `rows` as of now."""
+        tables, below = [dict(table) for table in self._tables], self.hidden_below
+        sources = [self._index.parts(), *(((table,), ()) for table in tables)]
+
+        def rows(prefix: str, after: str) -> Iterator[Row]:
+            streams = [merged(parts, prefix, after, tombstones=True) for parts in sources]
+            for _, same in groupby(heapq.merge(*streams, key=_key_of), key=_key_of):
+                row = max(same, key=_version_of)  # Of two alike, the log's.
+                if row.kind != TOMBSTONE and row.record.version >= below:
+                    yield row
+
+        return rows
+
+    def expired(self, now: float) -> Iterator[Row]:
+        """Yield those rows of the log whose time had ended at `now`."""
+        return (row for row in self._index.expired(now) if self.row(row.record.key) == row)
+
+    def soonest(self) -> float | None:
+        """Return a time before which no row of the log ends; None if none will."""
+        return self._index.soonest()
+
+    def _lent(self, key: str) -> Row | None:
+        for table in self._tables:
+            row = table.get(key)
+            if row is not None:
+                return row
+        return None
+
+    def _seen(self, lent: Row | None, logged: Row | None) -> Row | None:
+        row = logged
+        if lent is not None and (row is None or row.record.version < lent.record.version):
+            row = lent
+        return None if row is None or row.record.version < self.hidden_below else row
+
+    # -- changing, under the writer's lock -------------------------------------------------------
+
+    def lend(self) -> Table:
+        """Return an empty table for the records of one more file."""
+        table: Table = {}
+        self._tables = (table, *self._tables)
+        return table
+
+    def enter(self, table: Table, rows: list[Row]) -> None:
+        """Let `rows` be seen; they are newer than whatever stands for their keys."""
+        for row in rows:
+            self.extra += 1 - _counts(self.row(row.record.key))
+            table[row.record.key] = row
+
+    def leave(self, table: Table) -> None:
+        """Forget a table, all of which the log says by now, or something newer."""
+        self._tables = tuple(other for other in self._tables if other is not table)
+
+    def close(self) -> None:
+        """Forget every table, and the index below."""
+        self._tables, self._index = (), Index()
+
+    def amend(self, record: Record) -> bool:
+        """Give a version that is lent other terms; whether it is. The lock is taken here."""
+        with self._lock:
+            for table in self._tables:
+                row = table.get(record.key)
+                if row is not None and row.record.version == record.version:
+                    if not self.waits(record.key):
+                        break
+                    changed = msgspec.structs.replace(row.record, terms=record.terms)
+                    table[record.key] = row._replace(record=changed)
+                    return True
+            return False
+
+    def committed(self, old: Row | None, new: Row) -> None:
+        """Count what the log says now of a key of which it said `old`."""
+        lent = self._lent(new.record.key)
+        seen = _counts(self._seen(lent, new)) - _counts(self._seen(lent, old))
+        self.extra += seen - (_counts(new) - _counts(old))
+
+    def hide(self, below: int) -> None:
+        """Let no version below this one be seen any more; reads every row, to count them.
+
+        The lock is taken here, and not held while rows are read.
+        """
+        with self._lock:
+            before, self.hidden_below = self.frozen(), below
+        hidden = sum(row.record.version < below for row in before("", ""))
+        with self._lock:
+            self.extra -= hidden
+
+
+def _counts(row: Row | None) -> int:
+    """Return whether a row stands for a key, as a number."""
+    return int(row is not None and row.kind != TOMBSTONE)

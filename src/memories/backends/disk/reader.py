@@ -1,0 +1,153 @@
+"""Gets the bytes of a frame from the file its record names.
+
+It neither looks keys up nor checks what is inside a frame; it says `GoneError` where the file is
+too short, and `AbsentError` where there is none, and the store finds out what that means.
+"""
+
+from __future__ import annotations
+
+import struct
+import weakref
+from mmap import ALLOCATIONGRANULARITY, mmap
+from pathlib import Path
+
+from memories.backends.disk.fd_cache import Handle, Handles
+from memories.backends.disk.files import Files, read_exactly
+from memories.backends.disk.log_format import FILE, INLINE, PACKED, PLACE, Place
+from memories.backends.disk.paths import Layout
+from memories.model.entry import Record
+
+unpack = PLACE.unpack
+MAP_BYTES = 1 << 20  # Values from here on are mapped.
+
+
+class GoneError(Exception):
+    """What a place names is not there; it never leaves this package."""
+
+
+class AbsentError(GoneError):
+    """The file is not there, or refuses; so nobody knows whether what it holds is damaged."""
+
+
+class LentHandle(Handle):
+    """A file that lies elsewhere, open in the place of one that is still to come."""
+
+    __slots__ = ("__weakref__", "mapped")
+
+    def __init__(self, files: Files, descriptor: int, *, mapped: bool) -> None:
+        super().__init__(files, descriptor)
+        self.mapped = mapped  # Not on a network file system, where a mapping may fail.
+
+
+LentHandles = weakref.WeakValueDictionary[Path, LentHandle]
+
+
+class Reading:
+    """Reads frames by place; any thread, no lock."""
+
+    def __init__(
+        self,
+        layout: Layout,
+        files: Files,
+        handles: Handles,
+        *,
+        map_large: bool,
+        lent: LentHandles | None = None,
+    ) -> None:
+        self._layout = layout
+        self._files = files
+        self._handles = handles
+        self._known, self._read = handles.known, files.read
+        self._map_large = map_large
+        self._maps = weakref.WeakValueDictionary[tuple[Path, int], mmap]()
+        self.lent = LentHandles() if lent is None else lent
+        self._anchors = weakref.WeakValueDictionary[Path, _Anchor]()
+
+    def read(self, record: Record) -> memoryview:
+        """Return the frame of `record`, read-only; it stays valid whatever happens to the key."""
+        try:
+            kind, number, offset, length = unpack(record.place)
+        except struct.error:
+            raise GoneError(f"{record.key!r} has no place in this store") from None
+        try:
+            if kind == INLINE:
+                handle = self._known(number) or self._handles.get(number)
+                data = self._read(handle.descriptor, length, offset)
+                if len(data) != length:
+                    data = read_exactly(self._files, handle.descriptor, length, offset)
+                    if len(data) != length:
+                        raise GoneError(f"{self._layout.segment(number)} is cut short")
+                return memoryview(data)
+            return self._large(Place(kind, number, offset, length))
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise AbsentError(f"the file {error.filename} is not there") from error
+
+    def close(self) -> None:
+        """Open no file of the log any more; what is mapped stays so while somebody has a view."""
+        self._handles.close()
+
+    def lend(self, path: Path, handle: LentHandle) -> None:
+        """Read from `handle` what would lie at `path`, for as long as somebody holds it."""
+        self.lent[path] = handle
+
+    def open(self, path: Path) -> Handle:
+        """Return the file at `path`, open; FileNotFoundError if it is gone."""
+        return self.lent.get(path) or Handle(self._files, self._files.open(path))
+
+    def segment(self, number: int) -> Handle:
+        """Return a segment of the log, open; FileNotFoundError if it is gone."""
+        return self._handles.get(number)
+
+    def path(self, place: Place) -> Path:
+        """Return the file in which `place` lies."""
+        if place.kind == INLINE:
+            return self._layout.segment(place.file)
+        if place.kind == FILE:
+            return self._layout.value(place.file)
+        if place.kind == PACKED:
+            return self._layout.pack(place.file)
+        raise GoneError(f"a place of kind {place.kind} is none of this store")
+
+    def mapped(self, path: Path) -> object | None:
+        """Return what lives as long as any mapping of a file, if somebody holds one."""
+        return self._anchors.get(path)
+
+    def _large(self, place: Place) -> memoryview:
+        path = self.path(place)
+        end = place.offset + place.length
+        if self._map_large and place.length >= MAP_BYTES and self._mappable(path):
+            # A pack is mapped value by value: so each is let go of when nobody reads it any more.
+            start = place.offset // ALLOCATIONGRANULARITY * ALLOCATIONGRANULARITY
+            mapping = self._maps.get((path, start)) or self._map(path, start, end)
+            if len(mapping) < end - start:
+                raise GoneError(f"{path} is cut short")
+            return memoryview(mapping)[place.offset - start : end - start]
+        handle = self.open(path)
+        if self._files.size(handle.descriptor) < end:
+            raise GoneError(f"{path} is cut short")
+        return memoryview(read_exactly(self._files, handle.descriptor, place.length, place.offset))
+
+    def _mappable(self, path: Path) -> bool:
+        handle = self.lent.get(path)
+        return handle is None or handle.mapped
+
+    def _map(self, path: Path, start: int, end: int) -> mmap:
+        handle = self.open(path)
+        if self._files.size(handle.descriptor) < end:
+            raise GoneError(f"{path} is cut short")
+        mapping = self._files.map(handle.descriptor, end - start, start)
+        self._maps[path, start] = mapping
+        anchor = self._anchors.setdefault(path, _Anchor())
+        weakref.finalize(mapping, _let_go, anchor).atexit = False
+        return mapping
+
+
+class _Anchor:
+    """Held by every mapping of one file, and by nothing else."""
+
+    __slots__ = ("__weakref__",)
+
+
+def _let_go(anchor: _Anchor) -> None:
+    """Drop what the end of a mapping drops."""
+    del anchor

@@ -1,0 +1,293 @@
+"""Reads the log back: which segments count and how far, and what each record in them says.
+
+It decides where history ends after a crash: at the first record that is torn. A torn record that a
+later one proves to have been synced is no crash but damage, and refused unless repair is asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from xxhash import xxh3_64_intdigest
+
+from memories.backends.disk import log_format
+from memories.backends.disk.fd_cache import Handle
+from memories.backends.disk.files import Files, read_exactly
+from memories.backends.disk.index import Index
+from memories.backends.disk.log_format import (
+    ALIGN,
+    HEADER_BYTES,
+    INLINE,
+    MARK,
+    PACKED,
+    SEGMENT_HEADER_BYTES,
+    Head,
+    Position,
+    Row,
+    unpack_place,
+)
+from memories.backends.disk.paths import Layout, numbers
+from memories.backends.disk.space_accounting import Ledger
+from memories.errors import CorruptDataError
+
+_CHUNK = 1 << 20
+START = Position(0, 0)
+NOWHERE = 0xFFFFFFFF  # No segment: nothing is older.
+
+
+class Span(NamedTuple):
+    """A segment that counts, and how much of it."""
+
+    number: int
+    end: int
+    before: Position | None  # Where history goes on from; None if its header is not sound.
+
+
+class Replayed(NamedTuple):
+    """What a replay found: where history ends, what lies beyond, and what was damaged."""
+
+    end: Position
+    void: list[int]  # Segments that do not count and can be unlinked.
+    damage: list[str]
+
+
+class Walk:
+    """Yields the records of one segment in order, until its end or the first that is torn."""
+
+    def __init__(
+        self, files: Files, handle: Handle, start: int, end: int, *, verify: bool = True
+    ) -> None:
+        self._files = files
+        self._handle = handle
+        self._verify = verify
+        self._base, self._window = 0, b""
+        self.at = max(start, SEGMENT_HEADER_BYTES)
+        self.end = end
+
+    def __iter__(self) -> Iterator[tuple[int, Head]]:
+        """Yield offsets and heads; `at` says where it stopped."""
+        while self.at < self.end:
+            head = self.head(self.at)
+            if head is None:
+                return
+            offset = self.at
+            self.at += head.extent
+            yield offset, head
+
+    def extend(self) -> None:
+        """Look how long the segment is by now, and forget what was read before."""
+        self.end = self._files.size(self._handle.descriptor)
+        self._window = b""
+
+    def head(self, offset: int) -> Head | None:
+        """Return the sound record at `offset`, or None."""
+        length = log_format.peek(self.bytes(offset, HEADER_BYTES))
+        if length is None:
+            return None
+        head = log_format.unpack_head(self.bytes(offset, length))
+        if head is None or offset + head.extent > self.end:
+            return None
+        if self._verify and head.kind == INLINE:
+            frame = self.bytes(offset + head.frame_at, head.frame_length)
+            if xxh3_64_intdigest(frame) != head.frame_sum:
+                return None
+        return head
+
+    def search(self) -> bool:
+        """Move to the next sound record behind a torn one; whether there is any."""
+        for offset in range(self.at + ALIGN, self.end, ALIGN):
+            if self.head(offset) is not None:
+                self.at = offset
+                return True
+        return False
+
+    def bytes(self, offset: int, length: int) -> bytes:
+        """Return bytes of the segment, through a window that moves forward."""
+        start = offset - self._base
+        if start < 0 or start + length > len(self._window):
+            self._base = offset
+            want = max(length, _CHUNK)
+            self._window = read_exactly(self._files, self._handle.descriptor, want, offset)
+            start = 0
+        return self._window[start : start + length]
+
+
+def apply(index: Index, ledger: Ledger, layout: Layout, row: Row) -> None:
+    """Enter a row of the log in the index and the account, unless a newer one is known."""
+    ledger.grew(row.segment, row.offset + row.extent)
+    if row.kind == MARK:
+        return
+    old = index.row(row.record.key)
+    if old is not None and old.record.version > row.record.version:
+        return
+    if row.kind == PACKED:
+        pack = unpack_place(row.record.place).file
+        path = layout.pack(pack)
+        ledger.adopted(pack, path.stat().st_size if path.exists() else 0)
+    if old is not None:
+        row = row._replace(oldest=min(row.oldest, oldest_of(old)))
+    index.put(row)
+    ledger.replace(old, row)
+
+
+def oldest_of(old: Row | None) -> int:
+    """Return the lowest segment that may hold a record of the key `old` is the newest of."""
+    if old is None:
+        return NOWHERE
+    return old.oldest if old.oldest < old.segment else old.segment
+
+
+def row_of(number: int, offset: int, head: Head) -> Row:
+    """Return what the index says of a record of the log."""
+    record = head.record
+    if head.kind == INLINE:
+        place = log_format.pack_place(INLINE, number, offset + head.frame_at, head.frame_length)
+        record = log_format.placed(record, head.frame_length, place)
+    return Row(record, head.kind, number, offset, head.extent, head.oldest)
+
+
+def chain(layout: Layout, files: Files, since: int = 0) -> tuple[list[Span], list[int]]:
+    """Return the segments that count, oldest first, and the numbers of those that do not.
+
+    Those below `since` are not looked at: a writer may be unlinking them.
+    """
+    found = [number for number in numbers(layout.log, ".seg") if number >= since]
+    spans: list[Span] = []
+    void: list[int] = []
+    allowed: Position | None = None
+    for number in reversed(found):
+        if allowed is not None and number > allowed.segment:
+            void.append(number)
+            continue
+        size, before = look_at(layout.segment(number), number, files)
+        end = size
+        if allowed is not None and number == allowed.segment:
+            end = allowed.offset  # More than there is, where a power cut took the rest.
+        spans.append(Span(number, end, before))
+        allowed = before
+    return spans[::-1], void
+
+
+def follows(span: Span, end: Position, synced: Position) -> bool:
+    """Return whether an unsynced segment goes on where history ends: a power cut may have taken
+    its header, or the name of the segment before it.
+    """
+    if span.before is None:
+        return False
+    return span.before.segment == end.segment or span.before <= synced
+
+
+def look_at(path: Path, number: int, files: Files) -> tuple[int, Position | None]:
+    """Return how long a segment is, and where history goes on from before it."""
+    descriptor = files.open(path)
+    try:
+        header = read_exactly(files, descriptor, SEGMENT_HEADER_BYTES, 0)
+        return files.size(descriptor), log_format.unpack_segment_header(header, number)
+    finally:
+        files.close(descriptor)
+
+
+class Replay:
+    """Applies every record after `start`, in order, up to where history ends.
+
+    Each record says how far the log was synced when it was written. What lies before the last such
+    mark cannot be torn: if it is not sound, it is damaged. What lies behind may be in part, so
+    there `intact` is asked whether a value in a file of its own is whole.
+
+    Raises:
+        CorruptDataError: a record is damaged that had been synced, and `repair` is False.
+    """
+
+    def __init__(
+        self,
+        layout: Layout,
+        files: Files,
+        apply: Callable[[Row], None],
+        *,
+        repair: bool = False,
+        intact: Callable[[Row], bool] = lambda row: True,
+    ) -> None:
+        self._layout, self._files = layout, files
+        self._apply, self._intact, self._repair = apply, intact, repair
+        self._void: list[int] = []
+        self._damage: list[str] = []
+
+    def run(self, start: Position) -> Replayed:
+        """Replay the log and return where history ends."""
+        spans, self._void = chain(self._layout, self._files, start.segment)
+        synced = max(start, self._mark(spans, start))
+        limit = self._limit(spans, synced)
+        end = start
+        for span in spans:
+            if limit < (span.number, SEGMENT_HEADER_BYTES):
+                self._void.append(span.number)
+                continue
+            first = start.offset if span.number == start.segment else SEGMENT_HEADER_BYTES
+            last = limit.offset if span.number == limit.segment else span.end
+            walk = self._walk(span.number, first, last)
+            if span.before is None and first == SEGMENT_HEADER_BYTES:
+                self._report(span.number, 0)
+            while True:
+                for offset, head in walk:
+                    self._apply(row_of(span.number, offset, head))
+                if walk.at >= walk.end:
+                    break
+                self._bridge(walk, span.number)
+            end = Position(span.number, max(last, SEGMENT_HEADER_BYTES))
+        return Replayed(end, self._void, self._damage)
+
+    def _mark(self, spans: list[Span], start: Position) -> Position:
+        """Return how far the log is known to have been synced: its last sound record says so."""
+        for span in reversed(spans):
+            first = start.offset if span.number == start.segment else 0
+            walk = self._walk(span.number, first, span.end)
+            marks = [head.synced for _, head in walk]
+            while walk.at < walk.end and walk.search():
+                marks += [head.synced for _, head in walk]
+            if marks:
+                return max(marks)
+        return START
+
+    def _limit(self, spans: list[Span], synced: Position) -> Position:
+        """Return the end of the longest history that holds together."""
+        limit, rows = synced, list[tuple[Position, str, bool]]()
+        for span in spans:
+            if span.number < synced.segment:
+                continue
+            if span.number > synced.segment and not follows(span, limit, synced):
+                break
+            first = synced.offset if span.number == synced.segment else 0
+            walk = self._walk(span.number, first, span.end)
+            for offset, head in walk:
+                row = row_of(span.number, offset, head)
+                rows.append((Position(span.number, offset), row.record.key, self._intact(row)))
+            limit = max(limit, Position(span.number, walk.at))
+            if walk.at < span.end:
+                break
+        while True:
+            # The newest record of a key must have its value; those it replaced need none.
+            newest = {key: (at, whole) for at, key, whole in rows if at < limit}
+            hollow = [at for at, whole in newest.values() if not whole]
+            if not hollow:
+                return limit
+            limit = min(hollow)
+
+    def _bridge(self, walk: Walk, number: int) -> None:
+        self._report(number, walk.at)
+        if not walk.search():
+            walk.at = walk.end
+
+    def _report(self, number: int, offset: int) -> None:
+        where = f"{self._layout.segment(number)} is damaged at byte {offset}"
+        self._damage.append(where)
+        if not self._repair:
+            raise CorruptDataError(
+                f"{where}, and the index that would bridge it is missing or damaged too; "
+                "run `memories check --repair` on the store to keep what is readable"
+            )
+
+    def _walk(self, number: int, start: int, end: int) -> Walk:
+        handle = Handle(self._files, self._files.open(self._layout.segment(number)))
+        return Walk(self._files, handle, start, end)

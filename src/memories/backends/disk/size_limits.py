@@ -1,0 +1,56 @@
+"""The sizes inside a store, which follow from its capacity, and what its values are charged. Pure.
+
+A log gives room back by copying what lives in a segment. So it needs room to write the copies to,
+and dead bytes that make a copy worth its while. Small stores have small segments, so that this
+working room is a small part of any capacity.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from memories.foundation.units import MAX_BYTES
+
+SEGMENT_BYTES = 64 << 20
+LARGE_BYTES = 1 << 20  # Values from here on get a file of their own.
+RESERVE_BYTES = 1 << 20
+SLACK_BYTES = 96 << 20  # Dead bytes that are not worth a copy while there is room.
+SLACK_SHARE = 0.2  # Of the live bytes, likewise.
+CHURN_BYTES = 190 << 20  # Dead bytes that a writer may leave behind beyond the live ones.
+PACKED_SHARE = 1.25  # Of the bytes of packed values: a full store can always free a fifth of some.
+
+
+class Scale(NamedTuple):
+    """The sizes of one store."""
+
+    capacity: int
+    segment: int
+    large: int
+    reserve: int
+    slack: int
+
+    @classmethod
+    def of(cls, capacity: int | None, room: int) -> Scale:
+        """Return the sizes for a store that may take `capacity` bytes, and can take `room`."""
+        limit = MAX_BYTES if capacity is None else capacity
+        whole = min(limit, room)
+        return cls(
+            capacity=limit,
+            segment=min(SEGMENT_BYTES, max(whole // 64, 16 << 10)),
+            large=min(LARGE_BYTES, max(whole // 128, 8 << 10)),
+            reserve=min(RESERVE_BYTES, whole // 64),
+            slack=min(SLACK_BYTES, whole // 16),
+        )
+
+    @property
+    def recent(self) -> int:
+        """Return how much of the log may lie behind the last checkpoint."""
+        return 2 * self.segment
+
+    def working(self, index_bytes: int, recent_heads: int) -> int:
+        """Return the bytes that upkeep may need at once: for copies, a checkpoint and a merge.
+
+        `recent_heads` are the bytes of the heads in the log that no run holds yet; a row takes
+        less than twice its head, now and once more when its run is merged.
+        """
+        return 2 * (self.segment + self.large) + index_bytes + 4 * recent_heads

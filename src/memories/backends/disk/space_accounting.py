@@ -1,0 +1,261 @@
+"""What the store holds, in bytes: per segment and pack, live and dead, and in all.
+
+Pure counting. A checkpoint saves it; a replay of the log arrives at the same figures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from copy import copy
+from typing import Any, NamedTuple, TypeVar
+
+from memories.backends.disk.log_format import FILE, INLINE, PACKED, TOMBSTONE, Row, unpack_place
+from memories.backends.disk.manifest import FileStats, Manifest
+from memories.backends.disk.size_limits import PACKED_SHARE
+
+T = TypeVar("T")
+_HERE = frozenset((INLINE, FILE, PACKED))
+
+
+class Image(NamedTuple):
+    """The account before a commit: all totals, and those files' figures that it may change."""
+
+    totals: dict[str, Any]
+    highest: int  # No segment above it was there.
+    segments: dict[int, FileStats | None]
+    packs: dict[int, FileStats | None]
+    retired: dict[int, int | None]
+
+
+class Ledger:
+    """The account of one store; one thread at a time changes it."""
+
+    def __init__(self) -> None:
+        self.segments: dict[int, FileStats] = {}
+        self.packs: dict[int, FileStats] = {}
+        self.log_bytes = 0
+        self.pack_bytes = 0
+        self.log_live = 0  # Bytes of the log's records that count, tombstones left out.
+        self.value_live = 0
+        self.pack_live = 0
+        self.live = 0
+        self.keys = 0
+        self.elsewhere = 0  # Keys among them whose frame another backend keeps.
+        self.value_bytes = 0  # Bytes in value files, dead ones too until they are unlinked.
+        self.retired: dict[int, int] = {}  # Dead value files: number and bytes.
+        self.last_version = 0
+        self.next_file = 1
+
+    @classmethod
+    def load(cls, manifest: Manifest) -> Ledger:
+        """Return the account as a checkpoint left it."""
+        ledger = cls()
+        # Copies, for the manifest is saved again, as of its own position, when runs are merged.
+        ledger.segments = {number: copy(stats) for number, stats in manifest.segments.items()}
+        ledger.packs = {number: copy(stats) for number, stats in manifest.packs.items()}
+        ledger.log_bytes = sum(stats.size for stats in ledger.segments.values())
+        ledger.pack_bytes = sum(stats.size for stats in ledger.packs.values())
+        ledger.log_live = sum(stats.live for stats in ledger.segments.values())
+        ledger.pack_live = sum(stats.live for stats in ledger.packs.values())
+        ledger.live, ledger.keys = manifest.live, manifest.keys
+        ledger.elsewhere = manifest.elsewhere
+        ledger.value_bytes = manifest.value_bytes
+        ledger.last_version, ledger.next_file = manifest.last_version, manifest.next_file
+        ledger.retired = dict(manifest.retired)
+        ledger.value_live = ledger.value_bytes - sum(ledger.retired.values())
+        return ledger
+
+    def image(
+        self, active: int, highest: int, olds: Iterable[Row | None], packs: Iterable[int] = ()
+    ) -> Image:
+        """Return what `restore` needs to undo a commit that replaces `olds`.
+
+        The commit appends to the segment `active` or to ones above `highest`, and names frames in
+        `packs`.
+        """
+        totals = self.__dict__.copy()
+        segments = {active: _copied(self.segments.get(active))}
+        packed = {number: _copied(self.packs.get(number)) for number in packs}
+        retired: dict[int, int | None] = {}
+        for old in olds:
+            if old is None:
+                continue
+            segments.setdefault(old.segment, _copied(self.segments.get(old.segment)))
+            if old.kind in (FILE, PACKED):
+                number = unpack_place(old.record.place).file
+                if old.kind == FILE:
+                    retired[number] = self.retired.get(number)
+                else:
+                    packed.setdefault(number, _copied(self.packs.get(number)))
+        return Image(totals, highest, segments, packed, retired)
+
+    def restore(self, image: Image) -> None:
+        """Be again what `image` was taken of; may be called any number of times."""
+        next_file = self.next_file
+        self.__dict__.update(image.totals)  # The maps of that time among them; now their contents.
+        self.next_file = max(next_file, self.next_file)  # No number is given out twice.
+        for number in [number for number in self.segments if number > image.highest]:
+            del self.segments[number]
+        _put_back(self.segments, {n: _copied(stats) for n, stats in image.segments.items()})
+        _put_back(self.packs, {n: _copied(stats) for n, stats in image.packs.items()})
+        _put_back(self.retired, image.retired)
+
+    def file_number(self) -> int:
+        """Return a number that no value file, pack or run ever had."""
+        number = self.next_file
+        self.next_file += 1
+        return number
+
+    def grew(self, segment: int, end: int) -> None:
+        """Note how long a segment has become."""
+        stats = self.segments.get(segment)
+        if stats is None:
+            stats = self.segments[segment] = FileStats(0)
+        self.log_bytes += end - stats.size
+        stats.size = end
+
+    def recount(self, row: Row) -> None:
+        """Count a record in a segment that was not there when the others were counted."""
+        stats = self.segments[row.segment]
+        if row.kind == TOMBSTONE:
+            stats.lowest = min(stats.lowest, row.oldest) if stats.graves else row.oldest
+            stats.graves += row.extent
+        else:
+            stats.live += row.extent
+            self.log_live += row.extent
+
+    def adopted(self, pack: int, size: int) -> None:
+        """Note that there is a pack of `size` bytes."""
+        if pack not in self.packs:
+            self._step(
+                packs={**self.packs, pack: FileStats(size)},
+                pack_bytes=self.pack_bytes + size,
+                next_file=max(self.next_file, pack + 1),
+            )
+
+    def revive(self, row: Row) -> None:
+        """Count a value file as live again: what was to replace it has failed."""
+        if row.kind == FILE:
+            self.gave_up({unpack_place(row.record.place).file} & self.retired.keys())
+
+    def gave_up(self, dead: Iterable[int]) -> None:
+        """Stop counting dead value files."""
+        left = dict(self.retired)
+        freed = sum(left.pop(number) for number in dead)
+        self._step(retired=left, value_bytes=self.value_bytes - freed)
+
+    def dropped_segment(self, segment: int) -> None:
+        """Forget a segment."""
+        left = dict(self.segments)
+        stats = left.pop(segment)
+        self._step(
+            segments=left,
+            log_bytes=self.log_bytes - stats.size,
+            log_live=self.log_live - stats.live,
+        )
+
+    def dropped_pack(self, pack: int) -> None:
+        """Forget a pack."""
+        left = dict(self.packs)
+        stats = left.pop(pack)
+        self._step(
+            packs=left,
+            pack_bytes=self.pack_bytes - stats.size,
+            pack_live=self.pack_live - stats.live,
+        )
+
+    def _step(self, **figures: Any) -> None:
+        """Take on several figures in one step, in the middle of which nothing can interrupt."""
+        self.__dict__.update(figures)
+
+    @property
+    def dead(self) -> int:
+        """Return the bytes that upkeep can give back, needed tombstones among them."""
+        files = self.pack_bytes - self.pack_live + self.value_bytes - self.value_live
+        return self.log_bytes - self.log_live + files
+
+    @property
+    def charge(self) -> int:
+        """Return what the live values are charged, dead bytes that may lie among them included."""
+        packs = min(self.pack_bytes, int(PACKED_SHARE * self.pack_live))
+        return self.value_live + packs + int(PACKED_SHARE * self.log_live)
+
+    def replace(self, old: Row | None, new: Row) -> None:
+        """Count `new` in and `old` out."""
+        self._enter(new)
+        if old is not None:
+            self._leave(old, new)
+        if new.record.version > self.last_version:
+            self.last_version = new.record.version
+
+    def arrived(self, rows: Sequence[Row]) -> None:
+        """Count in rows of one segment and one pack, whose keys were nowhere before."""
+        if not rows:
+            return
+        stored, extents = sum([r.record.stored for r in rows]), sum([r.extent for r in rows])
+        self.segments[rows[0].segment].live += extents
+        self.log_live += extents
+        self.packs[unpack_place(rows[0].record.place).file].live += stored
+        self.pack_live += stored
+        self.keys += len(rows)
+        self.live += stored
+        self.last_version = max(self.last_version, *[row.record.version for row in rows])
+
+    def _enter(self, row: Row) -> None:
+        stats = self.segments[row.segment]
+        if row.kind == TOMBSTONE:
+            stats.lowest = min(stats.lowest, row.oldest) if stats.graves else row.oldest
+            stats.graves += row.extent
+            return
+        stats.live += row.extent
+        self.log_live += row.extent
+        self.keys += 1
+        if row.kind not in _HERE:
+            self.elsewhere += 1
+            return
+        self.live += row.record.stored
+        if row.kind == FILE:
+            self.value_bytes += row.record.stored
+            self.value_live += row.record.stored
+            self.next_file = max(self.next_file, unpack_place(row.record.place).file + 1)
+        elif row.kind == PACKED:
+            self.packs[unpack_place(row.record.place).file].live += row.record.stored
+            self.pack_live += row.record.stored
+
+    def _leave(self, old: Row, new: Row) -> None:
+        stats = self.segments.get(old.segment)
+        if old.kind == TOMBSTONE:
+            if stats is not None:
+                stats.graves -= old.extent
+            return
+        if stats is not None:
+            stats.live -= old.extent
+            self.log_live -= old.extent
+        self.keys -= 1
+        if old.kind not in _HERE:
+            self.elsewhere -= 1
+            return
+        self.live -= old.record.stored
+        if old.kind == FILE:
+            self.value_live -= old.record.stored
+            if old.record.place == new.record.place:
+                self.value_bytes -= old.record.stored
+            else:
+                self.retired[unpack_place(old.record.place).file] = old.record.stored
+        elif old.kind == PACKED:
+            pack = self.packs.get(unpack_place(old.record.place).file)
+            if pack is not None:
+                pack.live -= old.record.stored
+                self.pack_live -= old.record.stored
+
+
+def _copied(stats: FileStats | None) -> FileStats | None:
+    return None if stats is None else copy(stats)
+
+
+def _put_back(figures: dict[int, T], before: dict[int, T | None]) -> None:
+    for number, figure in before.items():
+        if figure is None:
+            figures.pop(number, None)
+        else:
+            figures[number] = figure

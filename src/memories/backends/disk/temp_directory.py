@@ -1,0 +1,156 @@
+"""Temporary directories for stores without a path: owned, locked while in use, and swept.
+
+A directory goes with its owner at exit, and with the last of them the one they lie in; after a
+crash the next start finds it unlocked and removes it. Never follows a link and never touches what
+another user owns.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import shutil
+import stat
+import tempfile
+import weakref
+from pathlib import Path
+
+from memories.errors import BusyError, StorageError
+from memories.foundation.fork_lock import lock_file
+
+_ALIVE, _LOCK = "ALIVE", "LOCK"
+_ATTEMPTS = 100
+
+
+class PrivateDirectory:
+    """A directory that only this process uses, and that is removed with it."""
+
+    def __init__(self, path: Path, descriptor: int) -> None:
+        self.path = path
+        self._remove = weakref.finalize(self, _remove, path, descriptor, os.getpid())
+
+    def remove(self) -> None:
+        """Remove the directory and everything in it. Idempotent, and no forked child's."""
+        self._remove()
+
+
+def private_directory(base: Path | None = None) -> PrivateDirectory:
+    """Make a new temporary directory, after sweeping those that dead processes left.
+
+    Raises:
+        StorageError: the place for it is another user's or a link, or cannot be written.
+    """
+    try:
+        base, guard = _enter(base)
+        try:
+            # Under the guard, for nobody may sweep a directory before it is locked.
+            _sweep(base)
+            path = Path(tempfile.mkdtemp(prefix=f"{os.getpid()}-", dir=base))
+            descriptor = _lock(path / _ALIVE, wait=True)
+        finally:
+            os.close(guard)
+    except OSError as error:
+        if isinstance(error, (StorageError, BusyError)):
+            raise
+        raise StorageError(
+            f"could not make a private directory: {error}; give storage_path=, or set TMPDIR"
+        ) from error
+    return PrivateDirectory(path, descriptor)
+
+
+def sweep(base: Path | None = None) -> int:
+    """Remove the directories of processes that are gone, and return how many there were."""
+    base, guard = _enter(base)
+    try:
+        return _sweep(base)
+    finally:
+        os.close(guard)
+
+
+def _enter(base: Path | None) -> tuple[Path, int]:
+    """Return the directory that holds them all, locked, by the descriptor that locks it."""
+    attempts = 0
+    while True:
+        try:
+            found = _base(base)
+            guard = _lock(found / _LOCK, wait=True)
+        except (FileNotFoundError, FileExistsError):
+            # The last one that left took the directory along, right now; or it cannot be made.
+            attempts += 1
+            if attempts == _ATTEMPTS:
+                raise
+            continue
+        if os.fstat(guard).st_nlink:
+            return found, guard
+        os.close(guard)
+
+
+def _leave(base: Path) -> None:
+    """Remove the directory that held them all, if nobody is in it or about to enter."""
+    try:
+        guard = _lock(base / _LOCK, wait=False)
+    except (BlockingIOError, FileNotFoundError):
+        return
+    try:
+        # A lock without a name was the lock of a directory that is gone.
+        if os.fstat(guard).st_nlink and [path.name for path in base.iterdir()] == [_LOCK]:
+            (base / _LOCK).unlink()
+            base.rmdir()
+    except OSError as error:
+        # Somebody entered after the lock was unlinked: he will remove it, or has done so.
+        if error.errno not in (errno.ENOTEMPTY, errno.ENOENT):
+            raise
+    finally:
+        os.close(guard)
+
+
+def _base(base: Path | None) -> Path:
+    found = base or Path(tempfile.gettempdir()) / f"memories-{os.getuid()}"
+    found.mkdir(mode=0o700, exist_ok=True)
+    status = found.lstat()
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid():
+        raise StorageError(
+            f"{found} is a link or belongs to another user; remove it, or set TMPDIR"
+        )
+    if stat.S_IMODE(status.st_mode) & 0o077:
+        found.chmod(0o700)
+    return found
+
+
+def _lock(path: Path, *, wait: bool) -> int:
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    descriptor = os.open(path, flags, 0o600)
+    try:
+        if wait:
+            lock_file(descriptor, path)
+        else:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _sweep(base: Path) -> int:
+    count = 0
+    for path in base.iterdir():
+        if path.is_symlink() or not path.is_dir():
+            continue
+        try:
+            descriptor = _lock(path / _ALIVE, wait=False)
+        except (BlockingIOError, FileNotFoundError):
+            continue  # In use, or just being removed by its owner.
+        shutil.rmtree(path, ignore_errors=True)
+        os.close(descriptor)
+        count += 1
+    return count
+
+
+def _remove(path: Path, descriptor: int, owner: int) -> None:
+    if os.getpid() != owner:
+        os.close(descriptor)  # A forked child: the directory, and its lock, are its parent's.
+        return
+    shutil.rmtree(path, ignore_errors=True)
+    os.close(descriptor)
+    _leave(path.parent)

@@ -1,0 +1,1 @@
+"""A client of Valkey and Redis nodes: protocol, connections, pools, and requests to many."""

@@ -1,0 +1,296 @@
+"""One connection to one node: log in, send commands, receive replies in their order.
+
+Not for two threads at a time (`Pool` lends them out), and no retries: what a fault means is for
+the caller to say. The one idea: after any fault of the way there the connection is closed, never
+resynchronised, so that a reply can never be taken for that of another command.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import time
+from collections.abc import Callable, Generator, Iterable, Sequence
+from typing import Self
+
+from memories.cluster.client.address import Address
+from memories.cluster.client.resp import (
+    Arg,
+    Buffer,
+    Command,
+    Decoder,
+    GarbledError,
+    Reply,
+    ReplyError,
+    encode,
+)
+from memories.cluster.client.transport import Transport
+from memories.errors import ForkedError, UnavailableError
+
+CONNECT_SECONDS = 1.0
+CALL_SECONDS = 1.0
+MAX_REPLY_BYTES = 64 << 20
+
+OnPush = Callable[[list[Reply]], None]
+
+
+class Connection:
+    """A connection that is logged in, speaking RESP3 where the node can.
+
+    Args:
+        address: The node.
+        connect_seconds: How long connecting, TLS and logging in may take, each.
+        call_seconds: How long a call may wait in silence; in all it may last as long, plus a second
+            for every 10 MB that it moves.
+        on_push: Is given every push message, in the thread that receives.
+        max_reply_bytes: The most that one reply may hold.
+        name: What the node's list of clients shows.
+
+    Raises:
+        UnavailableError: the node cannot be reached, or does not speak the protocol.
+        ReplyError: it refuses us; `code` is WRONGPASS, NOAUTH, NOPERM, LOADING or such.
+    """
+
+    def __init__(
+        self,
+        address: Address,
+        *,
+        connect_seconds: float = CONNECT_SECONDS,
+        call_seconds: float = CALL_SECONDS,
+        on_push: OnPush | None = None,
+        max_reply_bytes: int = MAX_REPLY_BYTES,
+        name: str = "memories",
+    ) -> None:
+        self.address = address
+        self.pending = 0  # Commands sent whose replies have not been received.
+        self.closed = False
+        self._pid = os.getpid()
+        self._seconds = call_seconds
+        self._on_push = on_push
+        self._transport = Transport(address, connect_seconds=connect_seconds)
+        self._decoder = Decoder(self._transport, address.name, max_reply_bytes)
+        try:
+            self._log_in(name, connect_seconds)
+        except BaseException:
+            self.close()
+            raise
+
+    def call(self, *args: Arg, seconds: float | None = None) -> Reply:
+        """Send one command and return its reply.
+
+        Raises:
+            ReplyError: the node refuses it.
+            UnavailableError: it did not answer in time, broke off, or answered nonsense. Whether it
+                has carried out the command is unknown.
+        """
+        self.send((args,), seconds=seconds)
+        return _raised(self.receive())
+
+    def read_into(
+        self, command: Command, *buffers: Buffer, seconds: float | None = None
+    ) -> int | None:
+        """Send a command and put the bytes it asks for into `buffers`, one after the other.
+
+        Returns:
+            How many bytes came, which may be fewer than there is room for, or more: then the rest
+            was dropped. None for a nil.
+
+        Raises:
+            ReplyError: the node refuses it.
+            UnavailableError: as `call`; what the buffers hold then is not defined.
+        """
+        self.send((command,), seconds=seconds)
+        reply = _raised(self.receive(buffers))
+        assert reply is None or isinstance(reply, int)
+        return reply
+
+    def pipeline(
+        self,
+        commands: Sequence[Command],
+        *,
+        into: Sequence[Sequence[Buffer] | None] | None = None,
+        seconds: float | None = None,
+    ) -> list[Reply]:
+        """Send all the commands and return all the replies, a `ReplyError` where one is refused.
+
+        Args:
+            commands: Any number of them; what they hold is sent from where it lies.
+            into: Where the bulk reply of each command is to be put, as `read_into` does.
+            seconds: Instead of `call_seconds`.
+
+        Raises:
+            UnavailableError: as `call`; then every one of the commands is in doubt.
+        """
+        self.send(commands, seconds=seconds)
+        targets: Iterable[Sequence[Buffer] | None] = into or (None,) * len(commands)
+        return [self.receive(target) for target in targets]
+
+    def stream(
+        self, commands: Sequence[Command], into: Sequence[Sequence[Buffer]], *, window: int
+    ) -> Generator[Reply, None, None]:
+        """Yield the replies like `pipeline`, never with more than `window` commands under way.
+
+        The node works on the next ones while the caller looks at a reply. Where he stops before the
+        last of them, the connection is not lent again.
+
+        Raises:
+            UnavailableError: as `call`, for each reply; those before it are good.
+        """
+        self.send(commands[:window])
+        for following, target in enumerate(into, window):
+            reply = self.receive(target)
+            if following < len(commands):
+                self.send(commands[following : following + 1])
+            yield reply
+
+    def send(self, commands: Sequence[Command], *, seconds: float | None = None) -> None:
+        """Send commands; as many calls of `receive` must follow before others use the connection.
+
+        With it begins the time that sending and receiving may take together.
+
+        Raises:
+            UnavailableError: they could not be sent in time.
+        """
+        self._begin(seconds)
+        try:
+            self.pending += len(commands)
+            self._transport.send(encode(commands))
+        except BaseException:
+            self.close()
+            raise
+
+    def receive(
+        self, into: Sequence[Buffer] | None = None, *, seconds: float | None = None
+    ) -> Reply:
+        """Return the reply of the oldest command that has none yet; a `ReplyError` is returned too.
+
+        Args:
+            into: Where a bulk reply is put, as `read_into` does.
+            seconds: Let the time begin anew, and be as long as this.
+
+        Raises:
+            UnavailableError: it did not come in time, or is no reply.
+        """
+        self._check()
+        if seconds is not None:
+            self._transport.allow(seconds)
+        try:
+            while True:
+                pushed, reply = self._read(into)
+                if not pushed:
+                    self.pending -= 1
+                    return reply
+                self._push(reply)
+        except GarbledError as error:
+            self.close()
+            raise self._transport.fault(f"cannot be understood: {error}") from None
+        except BaseException:
+            self.close()
+            raise
+
+    def listen(self, seconds: float) -> int:
+        """Wait for push messages, give them to `on_push`, and return how many there were.
+
+        It returns as soon as at least one has come and no more are at hand.
+
+        Raises:
+            UnavailableError: the connection has ended.
+        """
+        count = 0
+        end = time.monotonic() + seconds
+        while self.ready(0.0 if count else end - time.monotonic()):
+            self._begin(None)
+            try:
+                pushed, reply = self._decoder.read()
+                if not pushed:
+                    raise GarbledError("it sent a reply that nothing had asked for")
+            except GarbledError as error:
+                self.close()
+                raise self._transport.fault(f"cannot be understood: {error}") from None
+            except BaseException:
+                self.close()
+                raise
+            self._push(reply)
+            count += 1
+        return count
+
+    def ready(self, seconds: float = 0.0) -> bool:
+        """Return whether anything is there to receive, an end of the connection included."""
+        self._check()
+        return self._decoder.waiting or self._transport.readable(seconds)
+
+    def fileno(self) -> int:
+        """Return the descriptor of the socket."""
+        return self._transport.fileno()
+
+    def close(self) -> None:
+        """Close it; closing twice is fine, and in a forked child the parent's stays open."""
+        self.closed = True
+        self._transport.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<Connection to {self.address.name}{', closed' if self.closed else ''}>"
+
+    def _read(self, into: Sequence[Buffer] | None) -> tuple[bool, Reply]:
+        if into is None:
+            return self._decoder.read()
+        return self._decoder.read_into([memoryview(one).cast("B") for one in into])
+
+    def _push(self, message: list[Reply]) -> None:
+        if self._on_push is not None:
+            self._on_push(message)
+
+    def _begin(self, seconds: float | None) -> None:
+        self._check()
+        self._transport.allow(self._seconds if seconds is None else seconds)
+
+    def _check(self) -> None:
+        if self._pid != os.getpid():
+            raise ForkedError(
+                f"the connection to {self.address.name} belongs to the parent process; "
+                "open one of your own"
+            )
+        if self.closed:
+            raise UnavailableError(f"the connection to the node {self.address.name} is closed")
+
+    def _log_in(self, name: str, seconds: float) -> None:
+        address = self.address
+        login: tuple[Arg, ...] = ()
+        if address.password is not None:
+            login = ("AUTH", address.user or "default", address.password)
+        try:
+            self.call("HELLO", "3", *login, "SETNAME", name, seconds=seconds)
+        except ReplyError as error:
+            if error.code not in ("ERR", "NOPROTO"):
+                raise
+            if login:  # A server from before HELLO; it knows no users either, unless told one.
+                who = (address.user,) if address.user else ()
+                self.call("AUTH", *who, address.password or "", seconds=seconds)
+        if address.database:
+            self.call("SELECT", address.database, seconds=seconds)
+
+
+def ready(connections: Sequence[Connection], seconds: float) -> list[Connection]:
+    """Return those of the connections that have something to receive, waiting for the first.
+
+    An empty list says that none had within `seconds`.
+    """
+    if at_hand := [one for one in connections if one.ready()]:
+        return at_hand
+    poll = select.poll()
+    by_descriptor = {one.fileno(): one for one in connections}
+    for descriptor in by_descriptor:
+        poll.register(descriptor, select.POLLIN)
+    return [by_descriptor[one] for one, _ in poll.poll(max(0.0, seconds) * 1000)]
+
+
+def _raised(reply: Reply) -> Reply:
+    if isinstance(reply, ReplyError):
+        raise reply
+    return reply

@@ -1,0 +1,81 @@
+"""Opens the nodes that a manager was given, whatever they turn out to be."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from memories.cluster.client.address import Address
+from memories.cluster.client.connection import Connection
+from memories.cluster.client.node import CONNECT_SECONDS
+from memories.cluster.client.resp import ReplyError
+from memories.cluster.topology import Service
+from memories.errors import InvalidOptionError, UnavailableError
+from memories.foundation.clock import Clock
+
+
+def check_nodes(nodes: Any, options: Mapping[str, Any]) -> list[Address]:
+    """Return the addresses in `nodes`.
+
+    Raises:
+        InvalidOptionError: naming what is no address; never with a password in it.
+    """
+    if isinstance(nodes, (str, bytes)) or not isinstance(nodes, Sequence) or not nodes:
+        raise InvalidOptionError("nodes= must be a list of addresses, such as ['node1:6379']")
+    return [Address.parse(node, **options) for node in nodes]
+
+
+def check_factor(factor: Any) -> int:
+    """Return the replication factor, if it can be one."""
+    if isinstance(factor, bool) or not isinstance(factor, int) or factor < 1:
+        raise InvalidOptionError(f"replication_factor={factor!r} must be a whole number from 1 on")
+    return factor
+
+
+def open_service(
+    addresses: Sequence[Address], factor: int, *, clock: Clock, allow_eviction: bool
+) -> Service:
+    """Ask the nodes what they are, and return a running service over them.
+
+    Raises:
+        UnavailableError: too few of them answer.
+        InvalidOptionError: they cannot hold what is asked of them.
+    """
+    service: Service
+    if are_a_cluster(addresses):
+        from memories.cluster.valkey_cluster.service import SlotService
+
+        service = SlotService(addresses, factor, clock=clock, allow_eviction=allow_eviction)
+    else:
+        from memories.cluster.quorum.service import PlainService
+
+        if factor > len(addresses):
+            raise InvalidOptionError(
+                f"replication_factor={factor} needs at least as many nodes, and {len(addresses)} "
+                "are given"
+            )
+        service = PlainService(addresses, factor, clock=clock, allow_eviction=allow_eviction)
+    service.start()
+    return service
+
+
+def are_a_cluster(addresses: Sequence[Address]) -> bool:
+    """Ask all nodes, and return whether those that answer are a Valkey Cluster.
+
+    Raises:
+        InvalidOptionError: some are, and some are not.
+    """
+    said: dict[str, bool] = {}
+    for address in addresses:
+        try:
+            with Connection(address, connect_seconds=CONNECT_SECONDS) as connection:
+                said[address.name] = b"cluster_enabled:1" in connection.call("INFO", "cluster")
+        except (UnavailableError, ReplyError):
+            continue  # Whether enough answer is for the service to say, which asks again.
+    if len(set(said.values())) > 1:
+        members = ", ".join(name for name, clustered in said.items() if clustered)
+        others = ", ".join(name for name, clustered in said.items() if not clustered)
+        raise InvalidOptionError(
+            f"{members} belong to a Valkey Cluster, and {others} do not; give nodes of one kind"
+        )
+    return any(said.values())

@@ -1,0 +1,1 @@
+"""Registers on plain servers, each replicated over a quorum of nodes."""

@@ -1,0 +1,162 @@
+"""Gathers votes on many registers at once: one question per node, asked in parallel.
+
+Not the protocol's rules, which are `votes`. The one idea: the nodes that a register prefers are
+asked first, and when one is silent for longer than a hedge, the next in the list is asked besides.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+
+from memories.cluster.client.fanout import Ask, Round
+from memories.cluster.client.node import Node
+from memories.cluster.client.resp import Command, ReplyError
+from memories.cluster.deadlines import HEDGE_SECONDS, PATIENCE_SECONDS, allowance
+from memories.cluster.incarnation import MARK, UP, Mark, read_mark
+from memories.cluster.quorum.members import Members
+from memories.cluster.quorum.rules import Query
+from memories.cluster.register_format import PEEK_BYTES
+from memories.cluster.vote import read_vote
+from memories.errors import CorruptDataError
+
+EVERYONE = 1 << 30  # More than the nodes of any register.
+
+
+class Outdated(Exception):
+    """A node knows a newer list of members than we do."""
+
+
+class Poll:
+    """Asks nodes about registers until enough have spoken.
+
+    Args:
+        members: The nodes.
+        on_stranger: Is told of a node whose mark is missing or of another life.
+    """
+
+    def __init__(self, members: Members, on_stranger: Callable[[Node], None]) -> None:
+        self._members = members
+        self._on_stranger = on_stranger
+
+    def hold(self, queries: Sequence[Query], *, whole: int) -> None:
+        """Ask until each query has enough votes, or nobody is left to ask.
+
+        The first `whole` nodes of each are asked for all of the register.
+
+        Raises:
+            Outdated: a node knows a newer list of members.
+        """
+        patience = PATIENCE_SECONDS + allowance(len(queries))
+        with Round(self._members.monotonic) as round_:
+            open_ = list(queries)
+            self._ask(round_, open_, hedge=False, whole=whole)
+            end = self._members.monotonic() + patience
+            while open_ := [query for query in open_ if query.missing > 0]:
+                left = end - self._members.monotonic()
+                hedge = HEDGE_SECONDS + allowance(len(queries))
+                answers = round_.wait(min(hedge, max(0.0, left)))
+                for answer in answers:
+                    self.hear(answer)
+                asked = self._ask(round_, open_, hedge=not answers, whole=whole)
+                if not asked and (left <= 0 or not (round_.waiting or answers)):
+                    break
+        for query in open_:
+            self._explain(query)
+
+    def ask_rest(self, queries: Sequence[Query], *, whole: bool = False) -> None:
+        """Ask those nodes of each query that were not asked yet, as long as one hedge."""
+        with Round(self._members.monotonic) as round_:
+            wanted: dict[str, list[tuple[Query, bool]]] = defaultdict(list)
+            for query in queries:
+                for node in query.nodes:
+                    if node not in query.asked and self._members.nodes[node].usable:
+                        wanted[node].append((query, whole))
+            self._send(round_, wanted)
+            self._drain(round_, HEDGE_SECONDS + allowance(len(queries)))
+
+    def fetch(self, queries: Sequence[Query]) -> None:
+        """Ask a holder of the newest version of each query for all of it."""
+        with Round(self._members.monotonic) as round_:
+            wanted: dict[str, list[tuple[Query, bool]]] = defaultdict(list)
+            for query in queries:
+                wanted[query.holders[0]].append((query, True))
+            self._send(round_, wanted)
+            self._drain(round_, PATIENCE_SECONDS / 2 + allowance(len(queries)))
+
+    def hear(self, answer: Ask) -> None:
+        """File an answer with the queries it is about."""
+        name = answer.node.name
+        if answer.error is not None:
+            for query, _ in answer.tag:
+                query.hear_fault(name, str(answer.error))
+            return
+        *replies, mark = answer.replies
+        entitled = self._is_entitled(answer, mark)
+        for (query, whole), reply in zip(answer.tag, replies, strict=True):
+            if isinstance(reply, ReplyError):
+                query.hear_fault(name, str(reply))
+                continue
+            try:
+                vote = read_vote(query.name, reply, whole=whole)
+            except CorruptDataError:
+                query.hear_damage(name)
+            else:
+                query.hear(name, vote, entitled=entitled)
+
+    def _is_entitled(self, answer: Ask, reply: bytes | ReplyError | None) -> bool:
+        mark = None if isinstance(reply, ReplyError) else read_mark(reply)
+        if mark is not None and mark.epoch > self._members.epoch:
+            raise Outdated(f"the node {answer.node.name} knows newer members")
+        if self._members.lags(mark, answer.life):
+            raise Outdated(f"the node {answer.node.name} has not heard of the newest members yet")
+        answer.node.well = mark == Mark(UP, answer.life, self._members.epoch)
+        if not answer.node.well and not isinstance(reply, ReplyError):
+            self._on_stranger(answer.node)
+        return answer.node.well
+
+    def _ask(self, round_: Round, queries: Sequence[Query], *, hedge: bool, whole: int) -> bool:
+        wanted: dict[str, list[tuple[Query, bool]]] = defaultdict(list)
+        for query in queries:
+            chosen = query.to_ask(hedge=hedge, among=self._usable)
+            if not chosen and not hedge:
+                chosen = query.to_ask(hedge=False, among=self._due)
+            for node in chosen:
+                wanted[node].append((query, len(query.asked) < whole))
+                query.asked.add(node)
+        self._send(round_, wanted)
+        return bool(wanted)
+
+    def _send(self, round_: Round, wanted: dict[str, list[tuple[Query, bool]]]) -> None:
+        for node, about in wanted.items():
+            for query, _ in about:
+                query.asked.add(node)
+            commands = [*_questions(about), ("GET", MARK)]
+            round_.ask(self._members.nodes[node], lambda life, sent=commands: sent, about)  # type: ignore[misc]
+
+    def _drain(self, round_: Round, seconds: float) -> None:
+        end = self._members.monotonic() + seconds
+        while True:
+            answers = round_.wait(max(0.0, end - self._members.monotonic()))
+            for answer in answers:
+                self.hear(answer)
+            if not answers:
+                return
+
+    def _explain(self, query: Query) -> None:
+        """Say of the nodes that were not asked, or did not answer, why they are missing."""
+        for name in query.nodes:
+            node = self._members.nodes[name]
+            if name not in query.votes and name not in query.damaged:
+                query.faults.setdefault(name, node.last_error or "it did not answer in time")
+
+    def _usable(self, node: str) -> bool:
+        return self._members.nodes[node].usable
+
+    def _due(self, node: str) -> bool:
+        return self._members.nodes[node].due
+
+
+def _questions(about: Iterable[tuple[Query, bool]]) -> Iterable[Command]:
+    for query, whole in about:
+        yield ("GET", query.name) if whole else ("GETRANGE", query.name, 0, PEEK_BYTES - 1)

@@ -1,0 +1,71 @@
+"""Adds and removes members while everything stays answerable; moves only what changes its place.
+
+Not the repair of faults. The one idea: for the time of the move there are two lists of members and
+every read and write satisfies both, so that it does not matter how far the move has come.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from msgspec.structs import replace
+
+from memories.cluster.incarnation import UP
+from memories.cluster.quorum import discovery
+from memories.cluster.quorum.members import Members, Roster
+from memories.cluster.quorum.repair import Repair
+from memories.errors import InvalidOptionError, UnavailableError
+from memories.progress import Progress
+
+
+def change_members(
+    members: Members,
+    names: Sequence[str],
+    repair: Callable[[], Repair],
+    progress: Progress | None,
+) -> None:
+    """Make `names` the members, and return once they hold what is theirs.
+
+    An earlier change that was broken off must have been to the same members; it is finished.
+
+    Raises:
+        InvalidOptionError: another change is under way, or too few members would be left.
+        UnavailableError: a node that is needed does not answer. The change stays under way: call
+            again, or let `repair()` be followed by another call.
+    """
+    roster, target = members.roster, tuple(sorted(names))
+    if len(target) < roster.copies:
+        raise InvalidOptionError(
+            f"{len(target)} nodes cannot hold {roster.copies} copies; add another node first"
+        )
+    if roster.coming and roster.coming != target:
+        raise InvalidOptionError(
+            f"the members are being changed to {', '.join(roster.coming)}; finish that first"
+        )
+    if not roster.coming:
+        _announce(members, replace(roster, epoch=roster.epoch + 1, coming=target))
+    report = repair().run(progress)
+    if report.silent or report.unreadable:
+        said = "; ".join(f"{name}: {reason}" for name, reason in report.silent.items())
+        raise UnavailableError(
+            f"the move is not complete ({said or len(report.unreadable)}); nothing is lost. Call "
+            "again when all nodes answer"
+        )
+    roster = members.roster
+    _announce(members, Roster(roster.epoch + 1, roster.copies, target))
+    repair().run()  # Removes the copies that are nobody's now.
+
+
+def _announce(members: Members, roster: Roster) -> None:
+    """Let all members know of a new list, and take it.
+
+    Raises:
+        UnavailableError: so few know that others might still read and write by the old one.
+    """
+    before = members.roster
+    reasons = discovery.install(members, roster, everyone=before.everyone, newcomers=UP)
+    for nodes in (*before.lists, *roster.lists):
+        if len(reasons.keys() & set(nodes)) >= max(1, roster.copies):
+            said = "; ".join(f"{name}: {reason}" for name, reason in sorted(reasons.items()))
+            raise UnavailableError(f"too few nodes took the new list of members: {said}")
+    members.adopt(roster)

@@ -1,0 +1,139 @@
+"""The common case of many small questions: every node that is asked answers, and they agree.
+
+Not a protocol of its own: whatever is not as simple as that is left to `quorum`, which asks again.
+The one idea: where the replies of enough nodes are equal byte for byte, there is nothing to weigh.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+from memories.cluster.client.fanout import Ask, Round
+from memories.cluster.client.resp import Command
+from memories.cluster.deadlines import HEDGE_SECONDS, allowance
+from memories.cluster.incarnation import MARK, UP, Mark
+from memories.cluster.manifest import Upload, read_upload
+from memories.cluster.quorum.members import Members
+from memories.cluster.register_api import Found
+from memories.cluster.register_format import HEADER_BYTES, PEEK_BYTES, Kind, read_body, read_header
+from memories.cluster.rendezvous import Preference
+from memories.cluster.versions import ABSENT, Version
+from memories.errors import CorruptDataError
+
+_LAST = PEEK_BYTES - 1
+
+
+class Known(NamedTuple):
+    """What is newest of a register, as enough nodes say alike, and what it refers to."""
+
+    version: Version
+    upload: Upload | None
+
+
+class _Asked(NamedTuple):
+    """One register and the nodes that are asked about it, with the places of their replies."""
+
+    name: bytes
+    nodes: Sequence[str]
+    places: Sequence[int]
+
+
+_Lists = Mapping[bytes, Sequence[Preference]]
+_Replies = dict[str, list[bytes | None]]
+
+
+class Swift:
+    """Asks about registers whose nodes all seem well, and answers for those that agree."""
+
+    def __init__(self, members: Members) -> None:
+        self._members = members
+
+    def read(self, lists: _Lists) -> dict[bytes, Found | None]:
+        """Return what stands in registers; those that need more thought are left out."""
+        asked, replies = self._ask(lists, whole=1)
+        results: dict[bytes, Found | None] = {}
+        for one in asked:
+            try:
+                whole, *others = [
+                    replies[node][place] for node, place in zip(one.nodes, one.places, strict=True)
+                ]
+                if not whole:
+                    if not any(others):
+                        results[one.name] = None
+                    continue
+                head = whole[:HEADER_BYTES]
+                if all(other is not None and other.startswith(head) for other in others):
+                    header = read_header(one.name, whole)
+                    body = read_body(one.name, header, whole)
+                    results[one.name] = Found(header.version, header.kind, body)
+            except (KeyError, CorruptDataError):
+                continue  # A node is silent, or something is damaged.
+        return results
+
+    def learn(self, lists: _Lists) -> dict[bytes, Known]:
+        """Return the newest version of registers; those that need more thought are left out."""
+        asked, replies = self._ask(lists, whole=0)
+        results: dict[bytes, Known] = {}
+        for one in asked:
+            try:
+                said = [
+                    replies[node][place] for node, place in zip(one.nodes, one.places, strict=True)
+                ]
+                results[one.name] = _newest(one.name, said)
+            except (KeyError, CorruptDataError):
+                continue
+        return results
+
+    def _ask(self, lists: _Lists, *, whole: int) -> tuple[list[_Asked], _Replies]:
+        commands: dict[str, list[Command]] = defaultdict(list)
+        asked: list[_Asked] = []
+        usable = {name for name, node in self._members.nodes.items() if node.usable}
+        for name, (first, *more) in lists.items():
+            count = max(first.answers, first.copies)
+            nodes = first.nodes[:count]
+            if more or not usable.issuperset(nodes):
+                continue
+            places = []
+            for index, node in enumerate(nodes):
+                queue = commands[node]
+                places.append(len(queue))
+                queue.append(("GET", name) if index < whole else ("GETRANGE", name, 0, _LAST))
+            asked.append(_Asked(name, nodes, places))
+        return asked, self._exchange(commands)
+
+    def _exchange(self, commands: dict[str, list[Command]]) -> _Replies:
+        """Return the replies of every node that answers soon and has a say."""
+        replies: _Replies = {}
+        with Round(self._members.monotonic) as round_:
+            for node, queue in commands.items():
+                queue.append(("GET", MARK))
+                round_.ask(self._members.nodes[node], lambda life, sent=queue: sent)  # type: ignore[misc]
+            longest = max(map(len, commands.values()), default=0)
+            while answers := round_.wait(HEDGE_SECONDS + allowance(longest)):
+                replies.update(self._sound(answers))
+        return replies
+
+    def _sound(self, answers: Iterable[Ask]) -> Iterable[tuple[str, list[bytes | None]]]:
+        for answer in answers:
+            if answer.error is not None:
+                continue
+            *said, mark = answer.replies
+            if mark == Mark(UP, answer.life, self._members.epoch).text:
+                # A refusal among them is no bytes, and so not what any other node says.
+                yield (
+                    answer.node.name,
+                    [one if isinstance(one, bytes) else None for one in said],
+                )
+
+
+def _newest(name: bytes, said: Sequence[bytes | None]) -> Known:
+    newest = Known(ABSENT, None)
+    for reply in said:
+        if reply:
+            header = read_header(name, reply)
+            if header.version > newest.version:
+                upload = read_upload(reply[HEADER_BYTES:]) if header.kind is Kind.MANIFEST else None
+                newest = Known(header.version, upload)
+    return newest

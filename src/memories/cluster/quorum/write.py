@@ -1,0 +1,221 @@
+"""Lets nodes take registers: to those that a key prefers, and to the next where one does not.
+
+The second half of a write, and of a read that writes back. The one idea: a node that refuses
+because it has a newer version counts as having taken it, for the write it missed was overtaken.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+
+from memories.cluster.client import scripts
+from memories.cluster.client.fanout import Ask, Commands, Round
+from memories.cluster.client.node import Node
+from memories.cluster.client.resp import Command, ReplyError
+from memories.cluster.deadlines import HEDGE_SECONDS, PATIENCE_SECONDS, allowance
+from memories.cluster.incarnation import JOINING, MARK, Mark, read_mark
+from memories.cluster.quorum.members import Members
+from memories.cluster.quorum.read import Outdated
+from memories.cluster.quorum.rules import Query
+from memories.cluster.versions import Version
+from memories.errors import MemoriesError
+
+_CALL_BYTES = 1 << 20  # What one call of the script carries at most, unless one register is larger.
+_CALL_REGISTERS = 50
+
+
+class Job:
+    """A register on its way to enough nodes, or with `only` to each of these."""
+
+    def __init__(
+        self,
+        query: Query,
+        version: Version,
+        register: Sequence[memoryview],
+        *,
+        only: Sequence[str] = (),
+    ) -> None:
+        self.query = query
+        self.name = query.name
+        self.version = version
+        self.only = only
+        self.load(register)
+        self.taken: set[str] = set()
+        self.sent: set[str] = set()
+        self.refused: dict[str, str] = {}
+
+    def load(self, register: Sequence[memoryview]) -> None:
+        """Set the bytes that are to be taken."""
+        self.register = tuple(register)
+        self.nbytes = sum(segment.nbytes for segment in self.register)
+
+    @property
+    def short(self) -> int:
+        """Return how many more nodes must take it."""
+        if self.only:
+            return len(set(self.only) - self.taken)
+        if len(self.query.lists) == 1:
+            return self.query.lists[0].copies - len(self.taken)
+        return max(one.copies - len(self.taken.intersection(one.nodes)) for one in self.query.lists)
+
+    def to_send(self, *, hedge: bool, among: Callable[[str], bool]) -> list[str]:
+        """Return the nodes that are to take it next."""
+        if self.only:
+            return [node for node in self.only if node not in self.sent and among(node)]
+        chosen: list[str] = []
+        for one in self.query.lists:
+            need = one.copies - len(self.taken.intersection(one.nodes))
+            if hedge:
+                need = min(need, 1)
+            else:
+                need -= sum(node in chosen or self._expected(node) for node in one.nodes)
+            free = [
+                node
+                for node in one.nodes
+                if node not in self.sent
+                and node not in self.taken
+                and node not in chosen
+                and node not in self.query.damaged
+                and among(node)
+            ]
+            # Who did not answer the question before the write is the last to be tried.
+            free.sort(key=lambda node: node in self.query.asked and node not in self.query.votes)
+            chosen += free[: max(0, need)]
+        return chosen
+
+    def reasons(self) -> str:
+        """Return why the other nodes did not take it."""
+        reasons = dict(self.query.faults) | self.refused
+        for node in self.sent - self.taken - reasons.keys():
+            reasons[node] = "no answer in time"
+        for node in set(self.query.nodes) - self.taken - reasons.keys():
+            reasons[node] = "not asked, for it failed a moment ago"
+        return "; ".join(f"{node}: {reason}" for node, reason in sorted(reasons.items()))
+
+    def _expected(self, node: str) -> bool:
+        return node in self.sent and node not in self.taken and node not in self.refused
+
+
+class Taking:
+    """Sends registers to nodes until each is on enough of them."""
+
+    def __init__(self, members: Members) -> None:
+        self._members = members
+
+    def settle(self, jobs: Sequence[Job]) -> None:
+        """Send until no job is short, or no node is left to try.
+
+        Raises:
+            Outdated: a node knows a newer list of members.
+        """
+        total = sum(job.nbytes for job in jobs)
+        slack = allowance(len(jobs), total)
+        with Round(self._members.monotonic) as round_:
+            open_ = [job for job in jobs if job.short > 0]
+            self._send(round_, open_, hedge=False)
+            end = self._members.monotonic() + PATIENCE_SECONDS + slack
+            while open_ := [job for job in open_ if job.short > 0]:
+                left = end - self._members.monotonic()
+                answers = round_.wait(min(HEDGE_SECONDS + slack, max(0.0, left)))
+                troubles = sum(not self._hear(answer) for answer in answers)
+                if answers and not troubles and round_.waiting:
+                    continue  # Nothing is wrong, and others have yet to answer.
+                sent = self._send(round_, open_, hedge=not answers)
+                if not sent and (left <= 0 or not (round_.waiting or answers)):
+                    break
+
+    def _send(self, round_: Round, jobs: Sequence[Job], *, hedge: bool) -> bool:
+        wanted: dict[str, list[Job]] = defaultdict(list)
+        for job in jobs:
+            chosen = job.to_send(hedge=hedge, among=lambda n: self._members.nodes[n].usable)
+            if not chosen and not hedge:
+                chosen = job.to_send(hedge=False, among=lambda n: self._members.nodes[n].due)
+            for node in chosen:
+                wanted[node].append(job)
+                job.sent.add(node)
+                job.refused.pop(node, None)
+        for node, batch in wanted.items():
+            calls = list(_calls(batch))
+            round_.ask(self._members.nodes[node], self._commands(calls), calls)
+        return bool(wanted)
+
+    def _commands(self, calls: Sequence[Sequence[Job]]) -> Commands:
+        def build(life: str) -> list[Command]:
+            marks = Mark(JOINING, life, self._members.epoch).both
+            return [
+                scripts.STORE.call(
+                    [MARK, *(job.name for job in call)], *marks, *(job.register for job in call)
+                )
+                for call in calls
+            ]
+
+        return build
+
+    def _hear(self, answer: Ask) -> bool:
+        """File an answer with the jobs it is about; return whether all of them were taken."""
+        name, well = answer.node.name, True
+        if answer.error is not None:
+            for call in answer.tag:
+                for job in call:
+                    job.refused[name] = str(answer.error)
+            return False
+        for call, reply in zip(answer.tag, answer.replies, strict=True):
+            if isinstance(reply, ReplyError):
+                well = False
+                again = self._understand(answer, reply)
+                for job in call:
+                    job.refused[name] = str(reply)
+                    if again:
+                        job.sent.discard(name)
+                continue
+            for job, taken in zip(call, reply, strict=True):
+                if taken == 1 or _covers(taken, job.version):
+                    job.taken.add(name)
+        return well
+
+    def _understand(self, answer: Ask, error: ReplyError) -> bool:
+        """Return whether the same node is worth another try at once."""
+        if error.code == "NOSCRIPT" and answer.connection is not None:
+            answer.node.forget_scripts(answer.connection)
+            return True
+        if error.code != "MARK":
+            return False
+        seen = "" if error.text == "none" else error.text
+        return admit(answer.node, answer.life, seen, self._members)
+
+
+def admit(node: Node, life: str, seen: str, members: Members) -> bool:
+    """Let a node that lost its mark take writes again, and return whether it does now.
+
+    Raises:
+        Outdated: the mark is that of a newer list of members, or the node is about to hear of ours.
+    """
+    mark = read_mark(seen.encode())
+    if mark is not None and mark.epoch > members.epoch:
+        raise Outdated(f"the node {node.name} knows newer members")
+    if members.lags(mark, life):
+        raise Outdated(f"the node {node.name} has not heard of the newest members yet")
+    fitting = Mark(JOINING, life, members.epoch)
+    try:
+        return node.call(*scripts.SWAP.call([MARK], seen, fitting.text)) in (1, *fitting.both)
+    except MemoriesError as error:
+        node.last_error = str(error)
+        return False
+
+
+def _calls(jobs: Sequence[Job]) -> Iterator[list[Job]]:
+    call: list[Job] = []
+    nbytes = 0
+    for job in jobs:
+        if call and (nbytes + job.nbytes > _CALL_BYTES or len(call) == _CALL_REGISTERS):
+            yield call
+            call, nbytes = [], 0
+        call.append(job)
+        nbytes += job.nbytes
+    if call:
+        yield call
+
+
+def _covers(reply: bytes | int | None, version: Version) -> bool:
+    return isinstance(reply, bytes) and reply >= version.text

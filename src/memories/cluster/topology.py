@@ -1,0 +1,144 @@
+"""The nodes behind one manager, from the first question to the last, whatever their topology.
+
+It owns what has a life of its own: connections, worker threads, and the keeper that probes failing
+nodes and brings back those that restarted.
+"""
+
+from __future__ import annotations
+
+import os
+import weakref
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from typing import Any
+
+from memories.cluster.client.address import Address
+from memories.cluster.client.node import Node
+from memories.cluster.near_cache.freshness import Near
+from memories.cluster.near_cache.invalidation import Cover, Tracker
+from memories.cluster.repair_report import RepairReport
+from memories.cluster.store import FrameStore
+from memories.errors import ClosedError, ForkedError
+from memories.foundation.clock import Clock
+from memories.foundation.periodic import Ended, Periodic
+from memories.foundation.worker_pool import Workers
+from memories.progress import Progress
+
+WORKERS = 32
+_KEEPER_SECONDS = 0.25
+
+
+class Service(ABC):
+    """What a manager asks of its nodes."""
+
+    store: FrameStore
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+        self.workers = Workers(WORKERS, "nodes")
+        self.forked = False
+        self._ended = Ended()
+        self._keeper = Periodic(self.tend, "nodes-keeper", seconds=_KEEPER_SECONDS)
+        self._near: Near | None = None
+        self._tracker: Tracker | None = None
+        _services.add(self)
+
+    @property
+    def closed(self) -> bool:
+        """Return whether it was closed."""
+        return self._ended.is_set()
+
+    def start(self) -> None:
+        """Begin to look after the nodes, until the service is closed or forgotten."""
+        self._keeper.start()
+
+    def listen(self, near: Near) -> None:
+        """Keep `near` right, from what the nodes say of writes."""
+        self._near = near
+        self._tracker = Tracker(near, self.nodes, self.covers, self.clock.monotonic)
+        self._tracker.start()
+
+    def require_open(self, *, writing: bool = False) -> None:
+        """Raise unless the nodes may be used.
+
+        Raises:
+            ClosedError: the manager was cleaned up.
+            ForkedError: this is a forked child, which may only read.
+        """
+        if self.closed:
+            raise ClosedError("this manager was cleaned up; make a new DistributedMemoryManager")
+        if writing and self.forked:
+            raise ForkedError(
+                "this manager was opened before the fork; a child process may read from its "
+                "nodes, but to write it needs a DistributedMemoryManager of its own"
+            )
+
+    def pause(self, seconds: float) -> bool:
+        """Wait, and return whether the service was closed meanwhile."""
+        return self._ended.wait(seconds)
+
+    @abstractmethod
+    def tend(self) -> None:
+        """Look after the nodes once; called a few times a second."""
+
+    @abstractmethod
+    def nodes(self) -> Iterable[Node]:
+        """Return all nodes that take writes."""
+
+    @abstractmethod
+    def covers(self) -> Iterable[Cover]:
+        """Return which of them must be listened to for no acknowledged write to be missed."""
+
+    @abstractmethod
+    def status(self) -> dict[str, dict[str, Any]]:
+        """Return what is known of each node, by its name."""
+
+    @abstractmethod
+    def repair(self, progress: Progress | None, *, deep: bool) -> RepairReport:
+        """Make all copies whole again, sweep garbage, and return what was done."""
+
+    @abstractmethod
+    def add_node(self, address: Address, progress: Progress | None) -> None:
+        """Let a node be a member, and give it its share."""
+
+    @abstractmethod
+    def remove_node(self, name: str, progress: Progress | None) -> None:
+        """Let a node be a member no more, after others took over what it has."""
+
+    def close(self) -> None:
+        """End threads and connections. Idempotent."""
+        self._ended.set()
+        self._keeper.stop(0.0)
+        self.workers.close(0.0)
+        self.disconnect()  # Whoever waits for an answer is told at once.
+        self.workers.close()
+        self._keeper.stop()
+        if self._tracker is not None:
+            self._tracker.stop()
+        _services.discard(self)
+
+    @abstractmethod
+    def disconnect(self) -> None:
+        """Close all connections."""
+
+    def after_fork(self) -> None:
+        """In a forked child: leave the parent's threads and connections alone."""
+        self.forked = True
+        if self._near is not None:
+            self._near.end()
+        self.workers = Workers(WORKERS, "nodes")
+
+
+class _Services(weakref.WeakSet[Service]):
+    """Those that run."""
+
+
+_services = _Services()
+
+
+def _after_fork() -> None:
+    for service in list(_services):
+        service.after_fork()
+
+
+os.register_at_fork(after_in_child=_after_fork)

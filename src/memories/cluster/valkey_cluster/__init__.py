@@ -1,0 +1,1 @@
+"""Registers on a Valkey Cluster, which replicates them itself."""

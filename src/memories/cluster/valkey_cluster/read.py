@@ -1,0 +1,199 @@
+"""Reads registers of a Cluster: from the primary of their slot, or from its replicas when it fails.
+
+Not linearizable where a primary fails with a write under way; docs/distributed.md says what can be
+seen then. The one idea: what was acknowledged is on the primary and on `copies - 1` replicas, so
+that any so many replicas but `copies - 2` include one that has it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from memories.cluster.client.fanout import Ask, Round
+from memories.cluster.client.node import Node
+from memories.cluster.client.resp import Command, ReplyError
+from memories.cluster.deadlines import HEDGE_SECONDS, PATIENCE_SECONDS, allowance
+from memories.cluster.register_format import PEEK_BYTES, key_text
+from memories.cluster.valkey_cluster.shards import Shards
+from memories.cluster.valkey_cluster.slots import Shard, group_by_shard
+from memories.cluster.vote import Vote, read_vote
+from memories.errors import CorruptDataError, MemoriesError, UnavailableError
+
+READ_SECONDS = 5.0  # Longer than a failover takes with usual settings.
+_PAUSE_SECONDS = 0.05
+
+
+class _Group:
+    """Registers of one shard, and what its nodes say of them."""
+
+    def __init__(self, shard: Shard, names: Sequence[bytes], copies: int) -> None:
+        self.shard = shard
+        self.names = names
+        self.needed = len(shard.replicas) - (copies - 1) + 1
+        self.asked: set[str] = set()
+        self.votes: dict[bytes, dict[str, Vote]] = {name: {} for name in names}
+        self.damaged: dict[bytes, set[str]] = {name: set() for name in names}
+        self.reasons: dict[str, str] = {}
+
+    def hear(self, ask: Ask, whole: bool) -> list[tuple[bytes, ReplyError]]:
+        """Take in what a node answered, and return what it refused."""
+        node = ask.node.name
+        if ask.error is not None:
+            self.reasons[node] = str(ask.error)
+            return []
+        refused: list[tuple[bytes, ReplyError]] = []
+        for name, reply in zip(self.names, ask.replies, strict=True):
+            if isinstance(reply, ReplyError):
+                self.reasons[node] = str(reply)
+                refused.append((name, reply))
+            else:
+                self.take(name, node, reply, whole)
+        return refused
+
+    def take(self, name: bytes, node: str, reply: bytes | None, whole: bool) -> None:
+        """Take in one register of one node."""
+        try:
+            self.votes[name][node] = read_vote(name, reply, whole=whole)
+        except CorruptDataError:
+            self.damaged[name].add(node)
+
+    def verdict(self, name: bytes) -> Vote | None:
+        """Return what stands in a register; None while too few have said so."""
+        votes = self.votes[name]
+        if self.shard.primary in votes:
+            return votes[self.shard.primary]
+        if not votes or len(votes) < self.needed:
+            return None
+        return max(votes.values(), key=lambda vote: vote.version)
+
+    @property
+    def settled(self) -> bool:
+        """Return whether every register is known."""
+        return all(self.verdict(name) is not None for name in self.names)
+
+
+class SlotReading:
+    """Asks who serves a register, wherever that has moved to."""
+
+    def __init__(self, shards: Shards, pause: Callable[[float], bool]) -> None:
+        self._shards = shards
+        self._pause = pause
+
+    def read(self, names: Sequence[bytes], *, whole: bool) -> dict[bytes, Vote | MemoriesError]:
+        """Return the newest vote on each register, or why there is none.
+
+        With `whole` registers are fetched as a whole, else only their beginnings.
+        """
+        results: dict[bytes, Vote | MemoriesError] = {}
+        pending = list(dict.fromkeys(names))
+        end = self._shards.monotonic() + READ_SECONDS
+        while pending:
+            try:
+                groups = self._ask_all(pending, whole)
+            except UnavailableError as error:
+                failures: dict[bytes, MemoriesError] = dict.fromkeys(pending, error)
+            else:
+                failures = _settle(groups, results)
+            damaged = {n for n, error in failures.items() if isinstance(error, CorruptDataError)}
+            pending = [name for name in failures if name not in damaged]
+            late = self._shards.monotonic() >= end
+            results.update({n: failures[n] for n in failures if late or n in damaged})
+            if late or not pending or self._pause(_PAUSE_SECONDS):
+                results.update({name: failures[name] for name in pending})
+                break
+            self._shards.refresh()
+        return results
+
+    def _ask_all(self, names: Sequence[bytes], whole: bool) -> list[_Group]:
+        served = group_by_shard(self._shards.topology, names)
+        groups = [_Group(shard, some, self._shards.copies) for shard, some in served.items()]
+        patience = PATIENCE_SECONDS + allowance(len(names))
+        began = self._shards.monotonic()
+        with Round(self._shards.monotonic) as round_:
+            for group in groups:
+                if self._node(group.shard.primary).usable:
+                    self._ask(round_, group, [group.shard.primary], whole)
+                else:
+                    self._ask(round_, group, group.shard.everyone, whole)
+            while not all(group.settled for group in groups):
+                asks = round_.wait(HEDGE_SECONDS + allowance(len(names)))
+                for ask in asks:
+                    self._hear(ask, whole)
+                for group in groups:
+                    if not group.settled and (not asks or self._failed(group)):
+                        self._ask(round_, group, group.shard.everyone, whole)
+                late = self._shards.monotonic() - began > patience
+                if not asks and (late or not round_.waiting):
+                    break
+        return groups
+
+    def _failed(self, group: _Group) -> bool:
+        return group.shard.primary in group.reasons or any(group.damaged.values())
+
+    def _ask(self, round_: Round, group: _Group, nodes: Sequence[str], whole: bool) -> None:
+        commands = [_reading(name, whole) for name in group.names]
+        for name in nodes:
+            node = self._node(name)
+            if name not in group.asked and (node.usable or node.due):
+                group.asked.add(name)
+                round_.ask(node, lambda life: commands, group)
+
+    def _hear(self, ask: Ask, whole: bool) -> None:
+        group: _Group = ask.tag
+        for name, error in group.hear(ask, whole):
+            if ask.node.name != group.shard.primary:
+                continue
+            if error.code == "MOVED":
+                self._shards.moved(name, error)
+            elif error.code == "ASK":
+                self._ask_other(group, name, error, whole)
+
+    def _ask_other(self, group: _Group, name: bytes, error: ReplyError, whole: bool) -> None:
+        """Ask the node that a register is just moving to; it counts as the primary."""
+        reply = asking(self._node(error.text.split()[-1]), _reading(name, whole))
+        if isinstance(reply, Exception):
+            group.reasons[group.shard.primary] = str(reply)
+        else:
+            group.take(name, group.shard.primary, reply, whole)
+
+    def _node(self, name: str) -> Node:
+        return self._shards.node(name)
+
+
+def asking(node: Node, command: Command) -> Any:
+    """Run a command on the node that its slot is moving to; faults are returned, not raised."""
+    try:
+        return node.pipeline([("ASKING",), command])[1]
+    except (UnavailableError, ReplyError) as error:
+        return error
+
+
+def _reading(name: bytes, whole: bool) -> Command:
+    return ("GET", name) if whole else ("GETRANGE", name, 0, PEEK_BYTES - 1)
+
+
+def _settle(
+    groups: Sequence[_Group], results: dict[bytes, Vote | MemoriesError]
+) -> dict[bytes, MemoriesError]:
+    """Note what is known in `results`, and return why the rest is not."""
+    failures: dict[bytes, MemoriesError] = {}
+    for group in groups:
+        for name in group.names:
+            vote = group.verdict(name)
+            if vote is not None:
+                results[name] = vote
+            elif group.damaged[name]:
+                where = ", ".join(sorted(group.damaged[name]))
+                failures[name] = CorruptDataError(f"{key_text(name)} is damaged on {where}")
+            else:
+                failures[name] = UnavailableError(
+                    f"{key_text(name)} could not be found out: {say(group.reasons)}"
+                )
+    return failures
+
+
+def say(reasons: dict[str, str]) -> str:
+    """Return what went wrong with which node, as a message has it."""
+    told = (f"{node}: {reason}" for node, reason in sorted(reasons.items()))
+    return "; ".join(told) or "no node of its slot answers"

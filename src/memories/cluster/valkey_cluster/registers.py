@@ -1,0 +1,84 @@
+"""Registers on a Valkey Cluster: one script on the slot's primary, and WAIT for its replicas.
+
+It puts reading and writing together, and lists what there is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+from memories.cluster.client.resp import ReplyError
+from memories.cluster.client.scan import scan_node
+from memories.cluster.register_api import Body, Found, Registers, Written
+from memories.cluster.register_format import HEADER_BYTES, PREFIX
+from memories.cluster.valkey_cluster.read import SlotReading, say
+from memories.cluster.valkey_cluster.shards import Shards
+from memories.cluster.valkey_cluster.slots import Shard
+from memories.cluster.valkey_cluster.write import SlotWriting
+from memories.cluster.vote import Vote
+from memories.errors import UnavailableError
+from memories.foundation.clock import Clock
+
+BATCH = 1000
+
+
+class SlotRegisters(Registers):
+    """Registers that the Cluster replicates.
+
+    Args:
+        shards: Who serves what.
+        client: The id of this manager, which breaks ties between writers.
+        clock: Gives new versions a number that survives swept tombstones.
+        pause: Waits, and returns whether everything ends.
+    """
+
+    def __init__(
+        self, shards: Shards, client: int, clock: Clock, pause: Callable[[float], bool]
+    ) -> None:
+        self._shards = shards
+        self._reading = SlotReading(shards, pause)
+        self._writing = SlotWriting(shards, client, clock, pause)
+
+    def read(
+        self, names: Sequence[bytes], *, fetch: bool = True
+    ) -> dict[bytes, Found | Exception | None]:
+        """Return what stands in each register; see `Registers`."""
+        results: dict[bytes, Found | Exception | None] = {}
+        for start in range(0, len(names), BATCH):
+            votes = self._reading.read(names[start : start + BATCH], whole=fetch)
+            results.update({name: _found(vote) for name, vote in votes.items()})
+        return results
+
+    def write(
+        self, bodies: Mapping[bytes, Body], *, if_version: int | None = None
+    ) -> dict[bytes, Written | Exception]:
+        """Write each register; see `Registers`."""
+        return self._writing.write(bodies, if_version)
+
+    def scan(self, prefix: bytes) -> Iterator[list[bytes]]:
+        """Yield batches of names, of the primary of each shard or of a replica; see `Registers`."""
+        for shard in self._shards.topology.all_shards():
+            yield from self._scan_shard(shard, PREFIX + prefix)
+
+    def _scan_shard(self, shard: Shard, prefix: bytes) -> Iterator[list[bytes]]:
+        reasons: dict[str, str] = {}
+        for name in shard.everyone:
+            node = self._shards.node(name)
+            if not (node.usable or node.due):
+                reasons[name] = node.last_error
+                continue
+            try:
+                yield from scan_node(node, prefix)
+                return
+            except (UnavailableError, ReplyError) as error:
+                reasons[name] = str(error)
+        raise UnavailableError(f"the keys could not all be listed: {say(reasons)}")
+
+
+def _found(vote: Vote | Exception) -> Found | Exception | None:
+    if isinstance(vote, Exception):
+        return vote
+    if vote.header is None:
+        return None
+    body = None if vote.data is None else memoryview(vote.data)[HEADER_BYTES:]
+    return Found(vote.header.version, vote.header.kind, body)

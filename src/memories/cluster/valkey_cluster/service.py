@@ -1,0 +1,117 @@
+"""The service over a Valkey Cluster: who serves what, and who looks after that knowledge.
+
+Not the Cluster's own work: slots, replicas and failover are its business. The one idea: the view of
+the Cluster is renewed on a schedule and after every surprise, so that calls mostly find it right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from memories.cluster.client.address import Address
+from memories.cluster.client.node import Node
+from memories.cluster.client.resp import ReplyError
+from memories.cluster.near_cache.invalidation import Cover
+from memories.cluster.repair_report import RepairReport
+from memories.cluster.status import slot_node_status
+from memories.cluster.store import FrameStore
+from memories.cluster.topology import WORKERS, Service
+from memories.cluster.valkey_cluster.chunks import SlotChunks
+from memories.cluster.valkey_cluster.registers import SlotRegisters
+from memories.cluster.valkey_cluster.repair import SlotRepair
+from memories.cluster.valkey_cluster.shards import Shards
+from memories.cluster.versions import new_client
+from memories.errors import InvalidOptionError, UnavailableError
+from memories.foundation.clock import Clock
+from memories.progress import Progress
+
+_LOOK_SECONDS = 1.0
+_PROBE_SECONDS = 0.5
+_OWN_TOOL = (
+    "the nodes are a Valkey Cluster, which moves slots and takes in nodes by its own tool: "
+    "valkey-cli --cluster; the manager notices by itself"
+)
+
+
+class SlotService(Service):
+    """A Valkey or Redis Cluster.
+
+    Raises:
+        UnavailableError: too few nodes answer.
+        InvalidOptionError: a primary has too few replicas, or a node would lose data.
+    """
+
+    def __init__(
+        self, seeds: Sequence[Address], copies: int, *, clock: Clock, allow_eviction: bool
+    ) -> None:
+        super().__init__(clock)
+        self.shards = Shards(
+            seeds, copies, monotonic=clock.monotonic, allow_eviction=allow_eviction
+        )
+        self._looked_at = 0.0
+        self.registers = SlotRegisters(self.shards, new_client(), clock, self.pause)
+        self.chunks = SlotChunks(self.shards, self.workers.submit, self.pause)
+        self.store = FrameStore(self.registers, self.chunks, clock)
+        try:
+            self.shards.found()
+            for node in self.shards.everyone():
+                if node.usable:
+                    self._probe(node, strict=True)
+        except BaseException:
+            self.close()
+            raise
+
+    def tend(self) -> None:
+        """Probe nodes that failed, and renew the view of the Cluster."""
+        failing = [node for node in self.shards.everyone() if not node.usable]
+        for node in failing:
+            if node.due:
+                self.workers.submit(self._probe, node)
+        wait = _LOOK_SECONDS / 4 if failing else _LOOK_SECONDS
+        if self.clock.monotonic() >= self._looked_at + wait:
+            self._looked_at = self.clock.monotonic()
+            self.shards.refresh()
+
+    def nodes(self) -> Iterable[Node]:
+        """Return all primaries."""
+        return self.shards.primaries()
+
+    def covers(self) -> Iterable[Cover]:
+        """Return every primary by itself: no other one hears of the writes to its slots."""
+        return [Cover((node.name,), 1) for node in self.shards.primaries()]
+
+    def status(self) -> dict[str, dict[str, Any]]:
+        """Return what is known of each node, by its name."""
+        nodes = list(self.shards.everyone())
+        states = self.workers.map(
+            lambda one: slot_node_status(one, self.clock.monotonic), nodes, ahead=WORKERS
+        )
+        return {node.name: state for node, state in zip(nodes, states, strict=True)}
+
+    def repair(self, progress: Progress | None, *, deep: bool) -> RepairReport:
+        """Look at every value, mend what a replica has whole, and sweep garbage."""
+        self.shards.refresh()
+        return SlotRepair(
+            self.shards, self.registers, self.clock.wall, pause=self.pause, deep=deep
+        ).run(progress)
+
+    def add_node(self, address: Address, progress: Progress | None) -> None:
+        """Refuse: see the message."""
+        raise InvalidOptionError(_OWN_TOOL)
+
+    def remove_node(self, name: str, progress: Progress | None) -> None:
+        """Refuse: see the message."""
+        raise InvalidOptionError(_OWN_TOOL)
+
+    def disconnect(self) -> None:
+        """Close all connections."""
+        self.shards.close()
+
+    def _probe(self, node: Node, *, strict: bool = False) -> None:
+        try:
+            node.call("PING", seconds=_PROBE_SECONDS)
+        except (UnavailableError, ReplyError) as error:
+            node.last_error = str(error)
+            if strict and isinstance(error, InvalidOptionError):
+                raise

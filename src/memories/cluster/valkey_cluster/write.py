@@ -1,0 +1,265 @@
+"""Writes registers of a Cluster: the primary of the slot decides, and WAIT says who has it.
+
+Not a consensus: what the primary took and no replica has is lost with it, which is why it is not
+acknowledged. The one idea: a write keeps its version when it is sent again, so that a primary
+knows it as one that it has.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from memories.cluster.client import scripts
+from memories.cluster.client.fanout import Ask, Round
+from memories.cluster.client.resp import Command, ReplyError
+from memories.cluster.deadlines import PATIENCE_SECONDS, allowance
+from memories.cluster.register_api import Body, Written
+from memories.cluster.register_format import Kind, key_text, pack_register
+from memories.cluster.valkey_cluster.read import asking
+from memories.cluster.valkey_cluster.shards import Shards
+from memories.cluster.valkey_cluster.slots import Shard, group_by_shard
+from memories.cluster.versions import ABSENT, Version, successor
+from memories.cluster.vote import Vote, read_vote
+from memories.errors import ConflictError, CorruptDataError, ReplicationError, UnavailableError
+from memories.foundation.clock import Clock
+
+WRITE_SECONDS = 8.0  # A failover takes 3 s with usual settings, and the network some more.
+WAIT_SECONDS = 0.7  # How long replicas may take to say that they have it.
+_PAUSE_SECONDS = 0.1
+_WAVE_BYTES = 8 << 20  # What is sent to one node before its answer is awaited.
+_WAVE_WRITES = 500
+# The node has not done it, and soon it or another one may: ask again who serves the slot.
+_LATER = frozenset(
+    {"MOVED", "CLUSTERDOWN", "TRYAGAIN", "LOADING", "READONLY", "MASTERDOWN", "NOSCRIPT"}
+)
+
+
+class _Write:
+    """One register on its way."""
+
+    def __init__(self, name: bytes, body: Body, if_version: int | None) -> None:
+        self.name = name
+        self.body = body
+        self.condition = b"" if if_version is None else b"%016x" % if_version
+        self.if_version = if_version
+        self.in_doubt = False
+        self.reason = "no node of its slot answers"
+        self.nbytes = sum(segment.nbytes for segment in body.segments)
+
+    def set_version(self, version: Version) -> None:
+        """Draw the register anew, with this version."""
+        self.version = version
+        self.register = pack_register(self.name, version, self.body.kind, self.body.segments)
+
+    @property
+    def command(self) -> Command:
+        """Return the call of the script that stores it."""
+        return scripts.SLOT_STORE.call([self.name], self.register, self.condition)
+
+    def failure(self) -> UnavailableError:
+        """Return the error of a write that came to no end."""
+        if not self.in_doubt:
+            return UnavailableError(
+                f"{key_text(self.name)} was not stored: {self.reason}. What was there before is"
+            )
+        return ReplicationError(
+            f"{key_text(self.name)} may or may not be stored: {self.reason}. Read it, or store it "
+            "again"
+        )
+
+
+class SlotWriting:
+    """Stores registers on the primaries of their slots, and waits for their replicas."""
+
+    def __init__(
+        self, shards: Shards, client: int, clock: Clock, pause: Callable[[float], bool]
+    ) -> None:
+        self._shards = shards
+        self._client = client
+        self._clock = clock
+        self._pause = pause
+
+    def write(
+        self, bodies: Mapping[bytes, Body], if_version: int | None
+    ) -> dict[bytes, Written | Exception]:
+        """Write each register; see `Registers`."""
+        results: dict[bytes, Written | Exception] = {}
+        pending = {name: _Write(name, body, if_version) for name, body in bodies.items()}
+        for one in pending.values():
+            one.set_version(successor(ABSENT, self._client, self._clock.wall()))
+        end = self._shards.monotonic() + WRITE_SECONDS
+        while pending:
+            again = self._send_all(pending, results)
+            for name in results:
+                pending.pop(name, None)
+            if not pending or again:
+                continue
+            if self._shards.monotonic() >= end or self._pause(_PAUSE_SECONDS):
+                results.update({name: one.failure() for name, one in pending.items()})
+                break
+            self._shards.refresh()
+        return results
+
+    def _send_all(
+        self, pending: Mapping[bytes, _Write], results: dict[bytes, Written | Exception]
+    ) -> bool:
+        """Send all, note what became of them, and return whether it went on without a fault."""
+        try:
+            served = group_by_shard(self._shards.topology, list(pending))
+        except UnavailableError as error:
+            for one in pending.values():
+                one.reason = str(error)
+            return False
+        sound = True
+        queues = {shard: [pending[name] for name in names] for shard, names in served.items()}
+        while queues:
+            waves = {shard: _wave(queue) for shard, queue in queues.items()}
+            queues = {shard: queue for shard, queue in queues.items() if queue}
+            sound = self._send_waves(waves, results) and sound
+        return sound
+
+    def _send_waves(
+        self, waves: Mapping[Shard, list[_Write]], results: dict[bytes, Written | Exception]
+    ) -> bool:
+        count = max(map(len, waves.values()))
+        nbytes = sum(one.nbytes for wave in waves.values() for one in wave)
+        end = self._shards.monotonic() + PATIENCE_SECONDS + allowance(count, nbytes)
+        sound = True
+        with Round(self._shards.monotonic) as round_:
+            unheard = {id(wave): wave for wave in waves.values()}
+            for shard, wave in waves.items():
+                if not self._ask(round_, shard, wave):
+                    unheard.pop(id(wave))
+                    sound = False
+            while unheard and (asks := round_.wait(end - self._shards.monotonic())):
+                for ask in asks:
+                    unheard.pop(id(ask.tag))
+                    sound = self._hear(ask, results) and sound
+            for wave in unheard.values():
+                _doubt(wave, "the primary does not answer in time")
+        return sound and not unheard
+
+    def _ask(self, round_: Round, shard: Shard, wave: list[_Write]) -> bool:
+        node = self._shards.node(shard.primary)
+        if not (node.usable or node.due):
+            for one in wave:
+                one.reason = f"{node.name}: {node.last_error}"
+            return False
+        commands = [one.command for one in wave]
+        round_.ask(node, lambda life: [*commands, self._waiting()], wave)
+        return True
+
+    def _waiting(self) -> Command:
+        return ("WAIT", self._shards.copies - 1, int(WAIT_SECONDS * 1000))
+
+    def _hear(self, ask: Ask, results: dict[bytes, Written | Exception]) -> bool:
+        """Note what one primary answered, and return whether nothing need be asked anew."""
+        wave: list[_Write] = ask.tag
+        if ask.error is not None:
+            if ask.connection is None:
+                for one in wave:
+                    one.reason = str(ask.error)
+            else:
+                _doubt(wave, str(ask.error))
+            return False
+        *replies, copies = ask.replies
+        sound = True
+        for one, reply in zip(wave, replies, strict=True):
+            if isinstance(reply, ReplyError) and reply.code == "ASK":
+                node = self._shards.node(reply.text.split()[-1])
+                reply = asking(node, one.command)
+                copies = asking(node, self._waiting())
+            if isinstance(reply, ReplyError) and _passes(reply):
+                self._learn(ask, one, reply)
+                sound = False
+                continue
+            outcome = self._outcome(one, reply, copies)
+            if outcome is not None:
+                results[one.name] = outcome
+        return sound
+
+    def _learn(self, ask: Ask, one: _Write, error: ReplyError) -> None:
+        one.reason = str(error)
+        if error.code == "MOVED":
+            self._shards.moved(one.name, error)
+        elif error.code == "NOSCRIPT" and ask.connection is not None:
+            ask.node.forget_scripts(ask.connection)
+
+    def _outcome(self, one: _Write, reply: Any, copies: Any) -> Written | Exception | None:
+        """Return what became of a write; None if it is to be sent again with another version."""
+        if isinstance(reply, Exception):
+            one.reason = str(reply)
+            one.in_doubt = one.in_doubt or isinstance(reply, UnavailableError)
+            return one.failure()
+        became, known = reply
+        try:
+            before = read_vote(one.name, known, whole=False)
+        except CorruptDataError:
+            before = Vote(None, None, None)
+            if became != b"done":
+                became = self._replace_damaged(one)
+        if became == b"done":
+            return self._confirmed(one, before, copies)
+        if one.in_doubt:
+            one.reason = "another write came between, and the first answer was lost"
+            return one.failure()
+        if became == b"conflict":
+            absent = before.header is None or before.header.kind is Kind.TOMBSTONE
+            at = 0 if absent else before.version.counter
+            return ConflictError(
+                f"{key_text(one.name)} is at version {at}, not at {one.if_version}; nothing was "
+                "stored"
+            )
+        one.set_version(successor(before.version, self._client, self._clock.wall()))
+        return None
+
+    def _confirmed(self, one: _Write, before: Vote, copies: Any) -> Written | Exception:
+        needed = self._shards.copies - 1
+        if needed and (not isinstance(copies, int) or copies < needed):
+            has = copies if isinstance(copies, int) else 0
+            one.in_doubt = True
+            one.reason = (
+                f"the primary has it, and {has} of the {needed} replicas needed said so within "
+                f"{WAIT_SECONDS:g} s; should the primary fail now it is lost"
+            )
+            return one.failure()
+        replaced = before.upload if before.version != one.version else None
+        return Written(one.version, replaced)
+
+    def _replace_damaged(self, one: _Write) -> bytes:
+        """Put the register in the place of a damaged one, whose version says nothing."""
+        node = self._shards.node(self._shards.shard_of(one.name).primary)
+        try:
+            there = node.call("GET", one.name) or b""
+            digest = hashlib.sha1(there).hexdigest()
+            command = scripts.SLOT_REPLACE.call([one.name], digest, one.register)
+            replies = node.pipeline([command, self._waiting()], strict=True)
+        except (UnavailableError, ReplyError) as error:
+            one.reason = str(error)
+            one.in_doubt = True
+            return b"failed"
+        return b"done" if replies[0] == 1 else b"older"
+
+
+def _wave(queue: list[_Write]) -> list[_Write]:
+    """Take from a queue what may be sent at once."""
+    wave: list[_Write] = []
+    nbytes = 0
+    while queue and len(wave) < _WAVE_WRITES and (not wave or nbytes < _WAVE_BYTES):
+        wave.append(queue.pop(0))
+        nbytes += wave[-1].nbytes
+    return wave
+
+
+def _passes(error: ReplyError) -> bool:
+    """Return whether asking again who serves the slot may help; the node has changed nothing."""
+    # So a primary that came back as a replica refuses the write of a script it had let begin.
+    return error.code in _LATER or "non local key" in error.text
+
+
+def _doubt(wave: Iterable[_Write], reason: str) -> None:
+    for one in wave:
+        one.in_doubt = True
+        one.reason = reason

@@ -1,0 +1,666 @@
+"""The content of values as a short text: equal for equal values of equal types, in any process.
+
+Not a checksum of frames, and no proof against an adversary. The one idea: what a value is made of
+is hashed with the type of each part, so that `1`, `1.0`, `True` and `"1"` all differ; a function is
+made of its code and of what it refers to, an object of what pickle would build it from.
+"""
+
+from __future__ import annotations
+
+import copyreg
+import enum
+import functools
+import pickle
+import sys
+from collections import Counter, OrderedDict, defaultdict, deque
+from collections.abc import Callable, Mapping
+from collections.abc import Set as AbstractSet
+from functools import partial
+from types import (
+    BuiltinFunctionType,
+    CellType,
+    CodeType,
+    FunctionType,
+    MappingProxyType,
+    MethodType,
+    ModuleType,
+)
+from typing import Any, Final
+
+import msgspec
+import numpy as np
+import xxhash
+
+from memories.codecs import dtypes, registry, scalars, structures
+from memories.codecs.arrays import bytes_of, is_flat
+from memories.codecs.base import carries_code
+from memories.codecs.buffers import fetch
+from memories.codecs.containers import container_of
+from memories.codecs.function_code import (
+    code_digest,
+    hash_all,
+    is_installed,
+    names_fed,
+    names_read,
+    names_written,
+    place_of,
+)
+from memories.codecs.nested import StructureCodec, TreeCodec
+from memories.codecs.structures import field_values, name_of
+from memories.errors import MemoriesError, UnsupportedTypeError
+
+# They serve a function and hold nothing that it could return: told by their type alone.
+_TOOLS = frozenset(
+    {
+        "_thread.lock", "_thread.RLock", "threading.Barrier", "threading.BoundedSemaphore",
+        "threading.Condition", "threading.Event", "threading.Semaphore",
+        "asyncio.locks.Barrier", "asyncio.locks.BoundedSemaphore", "asyncio.locks.Condition",
+        "asyncio.locks.Event", "asyncio.locks.Lock", "asyncio.locks.Semaphore",
+        "multiprocessing.synchronize.BoundedSemaphore", "multiprocessing.synchronize.Condition",
+        "multiprocessing.synchronize.Event", "multiprocessing.synchronize.Lock",
+        "multiprocessing.synchronize.RLock", "multiprocessing.synchronize.Semaphore",
+        "concurrent.futures.thread.ThreadPoolExecutor",
+        "concurrent.futures.process.ProcessPoolExecutor", "logging.Logger", "logging.RootLogger",
+    }
+)  # fmt: skip
+_DEFINITIONS = (FunctionType, type)
+_CALLABLE = (MethodType, ModuleType, BuiltinFunctionType, partial)
+_ARRAYS = (np.ndarray, np.memmap)
+_ATOMS = frozenset({type(None), bool, int, float, str, bytes})
+_SORTED = ({int}, {str}, {bytes})  # Types of items that all can be compared.
+_MAX_CLASSES = 512
+_MANY = b"atoms"
+_LOGS = (list, set, dict, deque, Counter, defaultdict)
+_DEEP: Final = 0.6  # The share of the stack from which on it is the caller's that is deep.
+
+
+# Modules of the standard library whose objects do something rather than say something.
+_AT_WORK = frozenset(
+    {
+        "asyncio", "concurrent", "contextvars", "ctypes", "io", "_io", "logging", "mmap",
+        "multiprocessing", "queue", "_queue", "selectors", "socket", "_socket", "sqlite3", "ssl",
+        "_ssl", "subprocess", "tempfile", "threading", "_thread", "unittest", "weakref", "_weakref",
+    }
+)  # fmt: skip
+
+
+class _Absent:
+    """What an empty cell holds, and a global name that is not defined yet."""
+
+
+ABSENT: Final = _Absent()
+
+_stand_ins: set[CodeType] = set()
+_classes: dict[type, tuple[bytes, list[Variable]]] = {}  # Bounded, for it keeps them alive.
+
+
+class _HoldsItselfError(UnsupportedTypeError):
+    """A value was met inside of itself."""
+
+
+def content_hash(*values: Any, code: bool = True) -> str:
+    """Return 32 hexadecimal digits that depend on the types and contents of `values` only.
+
+    Mappings hash by their order, which shows, sets alike in any; arrays in any memory layout.
+    Tables, dataclasses and nested containers are hashed by their parts, functions by their code and
+    what it refers to, everything else by what pickle would build it from. Without `code` functions
+    and classes are told by their names and files, and functions by what they close over.
+
+    Raises:
+        UnsupportedTypeError: nothing tells a value from others of its type, or it is nested too
+            deeply.
+        RecursionError: the stack is nearly used up.
+    """
+    try:
+        try:
+            hasher = _Hasher(code)
+            digests = [hasher.digest(value) for value in values]
+        except _HoldsItselfError:
+            walk = Walk(code=code)
+            digests = [walk.finish(walk.digest(value)) for value in values]
+    except RecursionError as error:
+        if _depth() > _DEEP * sys.getrecursionlimit():
+            raise
+        raise UnsupportedTypeError("the arguments are nested too deeply to be hashed") from error
+    return hash_all(b"args", digests).hex()
+
+
+def stand_in(code: CodeType) -> None:
+    """Let functions of this code be hashed as what `memo`, over which they close, `stands_for`."""
+    _stand_ins.add(code)
+
+
+class _Hasher:
+    """Hashes values, equal ones alike whatever they share. Not for values that hold themselves."""
+
+    def __init__(self, code: bool) -> None:
+        self._code = code
+        self._open: set[int] = set()
+        self._seen: dict[int, bytes] = {}
+        self._alive: list[Any] = []  # An id means something only while its object lives.
+
+    def digest(self, value: Any) -> bytes:
+        """Return the hash of one value; an object that occurs twice is hashed once."""
+        identity = id(value)
+        if identity in self._seen:
+            return self._seen[identity]
+        if identity in self._open:
+            raise _HoldsItselfError(f"a {type(value).__name__} that holds itself cannot be hashed")
+        self._open.add(identity)
+        digest = self._compute(value)
+        self._open.remove(identity)
+        self._alive.append(value)
+        self._seen[identity] = digest
+        return digest
+
+    def _definition(self, value: Any) -> bytes:
+        """Return the hash of a function or a class, complete in itself."""
+        known = _classes.get(value) if self._code and isinstance(value, type) else None
+        if known is not None and not any(variable.has_changed() for variable in known[1]):
+            return known[0]
+        walk = Walk(code=self._code)
+        found = walk.finish(walk.digest(value))
+        if self._code and isinstance(value, type):
+            if len(_classes) >= _MAX_CLASSES:
+                _classes.clear()
+            _classes[value] = found, list(walk.variables.values())
+        return found
+
+    def _item(self, value: Any) -> bytes:
+        """Return the hash of an item of a set, which no other item may have a part in."""
+        return self.digest(value)
+
+    def _compute(self, value: Any) -> bytes:
+        if type(value) is np.ndarray and is_flat(value):
+            return _hash_array(value)
+        if isinstance(value, _DEFINITIONS):
+            return self._definition(value)
+        if isinstance(value, MethodType):
+            return hash_all(b"method", map(self.digest, (value.__func__, value.__self__)))
+        if isinstance(value, ModuleType):
+            return hash_all(b"module", [value.__name__.encode(), place_of(vars(value)).encode()])
+        if isinstance(value, MappingProxyType):
+            return hash_all(b"mappingproxy", [self.digest(value.copy())])
+        container = container_of(value)
+        if container is not None:
+            return self._hash_container(container, value)
+        return self._hash_coded(value)
+
+    def _hash_coded(self, value: Any) -> bytes:
+        """Return the hash of what is no container: by its codec, or as pickle takes it apart."""
+        if type(value) in _ARRAYS and value.dtype.char == "O" and value.dtype.metadata is None:
+            items = self._items(list(value.reshape(-1, order="C")))
+            return hash_all(b"objects", [self._type(value), repr(value.shape).encode(), *items])
+        codec = registry.find(value)
+        if isinstance(codec, StructureCodec):
+            structure = _apart(codec, value)
+            if structure is not ABSENT:
+                return hash_all(codec.name.encode(), [self.digest(structure)])
+        elif not carries_code(codec.name) and not isinstance(codec, TreeCodec):
+            parts = fetch(codec.encode(value))
+            if not carries_code(parts.codec):
+                buffers = [_sum(buffer) for buffer in parts.buffers]
+                meta = msgspec.msgpack.encode(parts.meta)
+                return hash_all(parts.codec.encode(), [meta, *buffers])
+        return self._hash_reduced(value)
+
+    def _hash_container(self, name: str, value: Any) -> bytes:
+        if name == "enum":
+            member = structures.enum_member(value)
+            return hash_all(b"enum", [self._type(value), repr(member).encode()])
+        if name == "dataclass":
+            return hash_all(b"dataclass", [self._type(value), self.digest(field_values(value))])
+        if name == "namespace":
+            return hash_all(b"namespace", [self.digest(vars(value))])
+        if isinstance(value, set | frozenset):
+            return hash_all(name.encode(), self._unordered(value))
+        if isinstance(value, dict):
+            items = [*self._items(list(value)), b"", *self._items(list(value.values()))]
+            return hash_all(name.encode(), [self._beside(value), *items])
+        return hash_all(name.encode(), [self._beside(value), *self._items(list(value))])
+
+    def _unordered(self, value: AbstractSet[Any]) -> list[bytes]:
+        """Return the hashes of the items of a set, in an order of their own."""
+        if set(map(type, value)) in _SORTED:
+            return self._items(sorted(value))
+        return sorted(map(self._item, value))
+
+    def _items(self, items: list[Any]) -> list[bytes]:
+        """Return the hashes of several values, as one where all are atoms."""
+        if set(map(type, items)) <= _ATOMS:
+            try:
+                return [_MANY, _sum(msgspec.msgpack.encode(items))]
+            except (OverflowError, ValueError):
+                pass  # Some number has more than 64 bits, some text is none, some bytes too many.
+        return list(map(self.digest, items))
+
+    def _beside(self, value: Any) -> bytes:
+        """Return the hash of what a container is beside its items."""
+        if isinstance(value, defaultdict):
+            return self.digest(value.default_factory)
+        if isinstance(value, deque):
+            return repr(value.maxlen).encode()
+        if isinstance(value, OrderedDict):
+            return self.digest(dict(vars(value)))
+        return b"" if type(value) in (list, tuple, dict, Counter) else self._type(value)
+
+    def _hash_reduced(self, value: Any) -> bytes:
+        kind = type(value)
+        if isinstance(value, set | frozenset):  # Of a class of its own; pickle keeps its order.
+            beside = self.digest(getattr(value, "__dict__", None))
+            return hash_all(b"set", [self._type(value), beside, *self._unordered(value)])
+        if kind is object:
+            raise UnsupportedTypeError(
+                "an object() has no content by which to tell it from another"
+            )
+        try:
+            hook = copyreg.dispatch_table.get(kind)
+            reduced = hook(value) if hook is not None else value.__reduce_ex__(4)
+        except (MemoriesError, RecursionError, MemoryError):
+            raise
+        except Exception as error:  # Any class may fail in its own way to be taken apart.
+            raise UnsupportedTypeError(
+                f"a {kind.__module__}.{kind.__qualname__} cannot be hashed: it has no codec and "
+                f"pickle refuses it ({error})"
+            ) from error
+        if isinstance(reduced, str):
+            return self._hash_global(value, reduced)
+        make, arguments, state, items, pairs = (*reduced, None, None, None)[:5]
+        lists = [list(items) if items is not None else None]
+        lists += [list(pairs) if pairs is not None else None]
+        return hash_all(b"object", map(self.digest, (make, arguments, state, *lists)))
+
+    def _hash_global(self, value: Any, name: str) -> bytes:
+        wrapped = getattr(value, "__wrapped__", None)
+        if wrapped is not None:  # A compiled wrapper, that of `functools.lru_cache` say.
+            return hash_all(b"wrapper", [self._type(value), self.digest(wrapped)])
+        module = pickle.whichmodule(value, name)  # type: ignore[attr-defined]
+        namespace = vars(sys.modules[module]) if module in sys.modules else {}
+        if not _is_at(value, namespace, name):
+            raise UnsupportedTypeError(
+                f"{module}.{name} cannot be hashed: only what stands at the top level of a module "
+                "is told from others by its name"
+            )
+        place = place_of(namespace)
+        told = module if is_installed(place) else place
+        return hash_all(b"global", [told.encode("utf-8", "surrogateescape"), name.encode()])
+
+    def _type(self, value: Any) -> bytes:
+        return self.digest(type(value))
+
+
+class Variable:
+    """A name that a function reads from outside of itself, and what it stood for when last seen."""
+
+    __slots__ = ("key", "mark", "name", "read", "steady", "told", "value")
+
+    def __init__(self, owner: Any, name: str, read: Callable[[], Any]) -> None:
+        self.key = (id(owner), name)
+        self.name = name
+        self.read = read
+        self.value = read()
+        self.steady = _is_steady(self.value)  # It changes only by standing for something else.
+        self.mark = b""
+        self.told = b""
+
+    def now(self) -> bytes:
+        """Return a hash of what the name stands for now, of no use in another process.
+
+        Raises:
+            UnsupportedTypeError: it has none.
+        """
+        return Walk(shallow=True).digest(self.read())
+
+    def has_changed(self) -> bool:
+        """Return whether the name stands for something else than when it was hashed."""
+        if self.steady:
+            return self.read() is not self.value
+        try:
+            return self.now() != self.mark
+        except UnsupportedTypeError:  # It became something that has no hash.
+            return True
+
+
+class Walk(_Hasher):
+    """Hashes a function with what it refers to: what it closes over, its defaults, what it reads.
+
+    Functions, classes and mutable objects are numbered as they are met, and told by their numbers
+    from then on, so that they may refer to each other. Functions and classes wait in a queue until
+    `finish`. A function of another module than the one that refers to it is told by its name.
+    """
+
+    def __init__(
+        self,
+        *,
+        code: bool = True,
+        shallow: bool = False,
+        ignore: frozenset[str] = frozenset(),
+        told: Mapping[tuple[int, str], tuple[bytes, bytes]] = MappingProxyType({}),
+    ) -> None:
+        super().__init__(code)
+        self.variables: dict[tuple[int, str], Variable] = {}
+        self._shallow = shallow  # Functions and classes are told by where they lie in memory.
+        self._ignore = ignore
+        self._known = told  # What variables are told by, as long as they are as they were.
+        self._numbers: dict[int, int] = {}
+        self._queue: deque[tuple[Any, bool]] = deque()
+        self._lenient = False
+        self._written: set[str] = set()  # By the function at hand.
+        self._fed: set[str] = set()
+        self._home: Any = None
+
+    def root(self, function: Any) -> bytes:
+        """Return the identity of anything that can be called.
+
+        Raises:
+            UnsupportedTypeError: something that it closes over cannot be hashed.
+        """
+        return self.finish(self._root(function))
+
+    def finish(self, digest: bytes) -> bytes:
+        """Return `digest` together with the hashes of all functions and classes met on the way."""
+        digests = [digest]
+        while self._queue:
+            value, self._lenient = self._queue.popleft()
+            digests.append(self._define(value))
+        return hash_all(b"walk", digests)
+
+    def _root(self, function: Any) -> bytes:
+        if isinstance(function, partial):
+            items = [self._fixed(function, name) for name in ("args", "keywords")]
+            return hash_all(b"partial", [self._root(function.func), *items])
+        owner = getattr(function, "__self__", None)
+        if isinstance(function, MethodType):
+            return hash_all(b"method", [self._root(function.__func__), self._fixed(function)])
+        if isinstance(function, BuiltinFunctionType) and not isinstance(owner, ModuleType | None):
+            return hash_all(b"method", [function.__name__.encode(), self._fixed(function)])
+        if isinstance(function, FunctionType):
+            self._home = function.__globals__
+        elif not isinstance(function, type) and not _is_named(function):
+            return hash_all(b"object", [self._type(function), self._fixed(function, "")])
+        return self.digest(function)
+
+    def digest(self, value: Any) -> bytes:
+        """Return the hash of one value; an object met before is told by its number."""
+        if value is ABSENT:
+            return hash_all(b"absent", [])
+        if isinstance(value, tuple | frozenset | enum.Enum) or type(value) in scalars.IMMUTABLE:
+            return self._compute(value)
+        number = self._numbers.get(id(value))
+        if number is not None:
+            return hash_all(b"again", [str(number).encode()])
+        number = self._numbers[id(value)] = len(self._numbers)
+        self._alive.append(value)
+        if _kind_name(type(value)) in _TOOLS:
+            return hash_all(b"tool", [_kind_name(type(value)).encode()])
+        return self._compute(value)
+
+    def _definition(self, value: Any) -> bytes:
+        if self._shallow:
+            return hash_all(b"place", [str(id(value)).encode()])
+        self._queue.append((value, self._lenient))
+        return hash_all(b"definition", [str(self._numbers[id(value)]).encode()])
+
+    def _item(self, value: Any) -> bytes:
+        walk = Walk(code=self._code, shallow=self._shallow, ignore=self._ignore)
+        walk._numbers, walk._lenient = dict(self._numbers), self._lenient
+        walk._alive = self._alive
+        return walk.finish(walk.digest(value))
+
+    def _define(self, value: Any) -> bytes:
+        return (
+            self._define_class(value) if isinstance(value, type) else self._define_function(value)
+        )
+
+    def _define_function(self, function: FunctionType) -> bytes:
+        code = function.__code__
+        if code in _stand_ins:
+            place = code.co_freevars.index("memo")
+            stands_for = (function.__closure__ or ())[place].cell_contents.stands_for()
+            return hash_all(b"stands for", map(self.digest, stands_for))
+        namespace, name = function.__globals__, function.__qualname__
+        file = place_of(namespace)
+        installed = is_installed(file) and namespace is not self._home
+        if installed and _is_at(function, namespace, name):
+            return hash_all(b"installed", [str(namespace.get("__name__")).encode(), name.encode()])
+        self._written, self._fed = names_written(code), names_fed(code)
+        parts = [file.encode("utf-8", "surrogateescape"), name.encode()]
+        if self._code or installed or function.__name__ == "<lambda>":
+            parts.append(code_digest(code))
+        # A decorator of a library keeps counters and locks of its own beside the function.
+        self._lenient = self._lenient or (installed and hasattr(function, "__wrapped__"))
+        for variable, cell in zip(code.co_freevars, function.__closure__ or (), strict=True):
+            if variable not in self._ignore and not self._is_log(variable, _content(cell)):
+                parts.append(self._closed_over(name, variable, cell))
+        if self._code:
+            parts += [self._tell(value) for value in function.__defaults__ or ()]
+            for variable, value in (function.__kwdefaults__ or {}).items():
+                parts += [variable.encode(), self._tell(value)]
+            parts += [self._global(namespace, read) for read in names_read(code)]
+        return hash_all(b"function", parts)
+
+    def _define_class(self, kind: type) -> bytes:
+        namespace, own = _home_of(kind)
+        name = f"{kind.__module__}:{kind.__qualname__}"
+        if not own and name_of(kind) is not None:
+            return hash_all(b"class", [name.encode()])
+        parts = [place_of(namespace).encode("utf-8", "surrogateescape"), kind.__qualname__.encode()]
+        if not self._code and name_of(kind) is not None:
+            return hash_all(b"own class", parts)
+        self._lenient, self._written, self._fed = True, set(), set()
+        parts += map(self.digest, (*kind.__bases__, type(kind)))
+        if isinstance(kind, enum.EnumMeta):
+            parts += [self._tell((item.name, item.value)) for item in list[enum.Enum](kind)]
+        for key, attribute in vars(kind).items():
+            inner = _functions_of(attribute)
+            if inner:
+                parts += [key.encode(), *map(self._tell, inner)]
+                self._member(kind, key).steady = True
+            elif not (key.startswith(("__", "_abc_")) or isinstance(attribute, kind)):
+                parts += [key.encode(), self._attribute(kind, key)]
+        return hash_all(b"own class", parts)
+
+    def _member(self, kind: type, name: str) -> Variable:
+        return self._variable(kind, name, lambda: vars(kind).get(name, ABSENT))
+
+    def _attribute(self, kind: type, name: str) -> bytes:
+        variable = self._member(kind, name)
+        variable.steady = False  # A method may give it another value, to count its calls say.
+        try:
+            return self._told(variable)
+        except UnsupportedTypeError:
+            return self._opaque(variable)
+
+    def _closed_over(self, function: str, name: str, cell: CellType) -> bytes:
+        variable = self._variable(cell, name, lambda: _content(cell))
+        try:
+            return self._told(variable)
+        except UnsupportedTypeError as error:
+            if self._lenient:
+                return self._opaque(variable)
+            raise UnsupportedTypeError(
+                f"{function} closes over {name!r}, on which its results may depend, and {error}. "
+                f"Hand it over as an argument, or say ignore=[{name!r}] if the results do not "
+                "depend on it"
+            ) from error
+
+    def _global(self, namespace: dict[str, Any], name: str) -> bytes:
+        if name in self._ignore or self._is_log(name, namespace.get(name)):
+            return b""
+        variable = self._variable(namespace, name, lambda: namespace.get(name, ABSENT))
+        value, lenient = variable.value, self._lenient
+        if isinstance(value, FunctionType | type) and not _belongs(value, namespace):
+            told = f"{value.__module__}:{value.__qualname__}"
+            if "<locals>" not in told and value.__name__ != "<lambda>":
+                variable.told = hash_all(b"elsewhere", [told.encode()])
+                return variable.told
+        if not _is_telling(value, namespace):
+            return self._opaque(variable)
+        self._lenient = True
+        try:
+            return self._told(variable)
+        except UnsupportedTypeError:
+            return self._opaque(variable)
+        finally:
+            self._lenient = lenient
+
+    def _fixed(self, owner: Any, name: str = "__self__") -> bytes:
+        """Return the hash of what a callable carries, which may change from call to call."""
+        if name in ("", "__self__") and "self" in self._ignore:
+            return b""
+        read = (lambda: getattr(owner, name)) if name else (lambda: owner)
+        try:
+            return self._told(self._variable(owner, name, read))
+        except UnsupportedTypeError as error:
+            raise UnsupportedTypeError(
+                f"the results of {owner!r} may depend on what it carries, and {error}. Cache a "
+                "function that takes it as an argument, or say ignore=['self']"
+            ) from error
+
+    def _is_log(self, name: str, value: Any) -> bool:
+        """Return whether the function at hand only feeds what the name stands for."""
+        counter = type(value) in _LOGS or type(value) in scalars.IMMUTABLE
+        return name in self._fed and counter
+
+    def _variable(self, owner: Any, name: str, read: Callable[[], Any]) -> Variable:
+        found = self.variables.get((id(owner), name))
+        if found is None:
+            found = self.variables[id(owner), name] = Variable(owner, name, read)
+        found.steady = found.steady and name not in self._written
+        return found
+
+    def _told(self, variable: Variable) -> bytes:
+        if not variable.told:
+            if not variable.steady:
+                variable.mark = variable.now()
+                known = self._known.get(variable.key)
+                if known is not None and known[0] == variable.mark:
+                    variable.told = known[1]
+                    return variable.told
+            variable.told = self.digest(variable.value)
+        return variable.told
+
+    def _opaque(self, variable: Variable) -> bytes:
+        variable.steady = True
+        variable.told = hash_all(b"opaque", [_kind_name(type(variable.value)).encode()])
+        return variable.told
+
+    def _tell(self, value: Any) -> bytes:
+        """Return the hash of a value, or of its type where nothing better is to be had."""
+        lenient, self._lenient = self._lenient, True
+        try:
+            return self.digest(value)
+        except UnsupportedTypeError:
+            return hash_all(b"opaque", [_kind_name(type(value)).encode()])
+        finally:
+            self._lenient = lenient
+
+
+def _content(cell: CellType) -> Any:
+    try:
+        return cell.cell_contents
+    except ValueError:  # Nothing was assigned yet.
+        return ABSENT
+
+
+def _apart(codec: StructureCodec, value: Any) -> Any:
+    """Return what `value` is made of, or `ABSENT` where it is not as its codec expects."""
+    try:
+        return codec.take_apart(value)
+    except (MemoriesError, RecursionError, MemoryError):
+        raise
+    except Exception:  # What a package makes of its own types may fail in any way.
+        return ABSENT
+
+
+def _is_steady(value: Any) -> bool:
+    """Return whether `value` can never be another than it is."""
+    if isinstance(value, tuple | frozenset):
+        return all(map(_is_steady, value))
+    if isinstance(value, BuiltinFunctionType):
+        return isinstance(value.__self__, ModuleType)
+    steady = value is ABSENT or type(value) in scalars.IMMUTABLE
+    return steady or isinstance(value, (*_DEFINITIONS, ModuleType, enum.Enum))
+
+
+def _is_at(value: Any, namespace: Mapping[str, Any], name: str) -> bool:
+    """Return whether a qualified name leads to `value`."""
+    first, *rest = name.split(".")
+    found = namespace.get(first, ABSENT)
+    for part in rest:
+        found = getattr(found, part, ABSENT)
+    return found is value
+
+
+def _is_named(function: Any) -> bool:
+    """Return whether a callable is one of those that are told by a name, as compiled ones are."""
+    try:
+        return isinstance(function.__reduce_ex__(4), str)
+    except Exception:  # It cannot be pickled, whatever the reason.
+        return False
+
+
+def _is_telling(value: Any, namespace: Mapping[str, Any]) -> bool:
+    """Return whether a global value is a constant, data, or of a class of the module."""
+    kind = type(value)
+    if value is ABSENT or isinstance(value, (*_DEFINITIONS, *_CALLABLE)):
+        return True
+    of_module = kind.__module__ == namespace.get("__name__")
+    if hasattr(value, "__wrapped__") or of_module or _home_of(kind)[1]:
+        return True
+    if getattr(kind, "__hash__", None) not in (None, object.__hash__):
+        return True
+    room = kind.__module__.partition(".")[0]
+    if room in sys.stdlib_module_names and room not in _AT_WORK:
+        return True  # It is taken apart as pickle does; one that cannot be counts by its type.
+    codec = registry.find(value)
+    data = not carries_code(codec.name) and not isinstance(codec, TreeCodec)
+    return data or container_of(value) is not None
+
+
+def _home_of(kind: type) -> tuple[Mapping[str, Any], bool]:
+    """Return the namespace of the module of a class, and whether it is one of the program's own."""
+    module = sys.modules.get(kind.__module__)
+    namespace = vars(module) if module is not None else {"__name__": kind.__module__}
+    own = "__file__" in namespace or kind.__module__ in ("__main__", "__mp_main__")
+    return namespace, own and not is_installed(place_of(namespace))
+
+
+def _belongs(value: Any, namespace: Mapping[str, Any]) -> bool:
+    """Return whether a function or class is one of the module with this namespace."""
+    if value.__module__ == namespace.get("__name__"):
+        return True
+    return isinstance(value, FunctionType) and (
+        value.__globals__ is namespace or value.__code__ in _stand_ins
+    )
+
+
+def _functions_of(attribute: Any) -> tuple[Any, ...]:
+    if isinstance(attribute, FunctionType):
+        return (attribute,)
+    if isinstance(attribute, staticmethod | classmethod):
+        return (type(attribute), attribute.__func__)
+    if isinstance(attribute, property):
+        return (attribute.fget, attribute.fset, attribute.fdel)
+    return (attribute.func,) if isinstance(attribute, functools.cached_property) else ()
+
+
+def _kind_name(kind: type) -> str:
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _depth() -> int:
+    """Return how many frames are on the stack."""
+    frame, count = sys._getframe(), 0
+    while frame.f_back is not None:
+        frame, count = frame.f_back, count + 1
+    return count
+
+
+def _hash_array(value: np.ndarray[Any, Any]) -> bytes:
+    meta = msgspec.msgpack.encode([dtypes.describe(value.dtype), list(value.shape)])
+    return hash_all(b"ndarray", [meta, _sum(bytes_of(np.ascontiguousarray(value)))])
+
+
+def _sum(buffer: Any) -> bytes:
+    return xxhash.xxh3_128_digest(buffer)

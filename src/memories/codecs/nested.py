@@ -1,0 +1,251 @@
+"""Nested values: a flat list of nodes over shared buffers.
+
+Not recursive on the way back, so that hostile depth costs nothing. The one idea: a child is either
+an atom, written in place, or `[n]`, the n-th node before it; what is shared stays shared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from memories.codecs import registry
+from memories.codecs.base import (
+    NOTHING_FAR,
+    SIGNED,
+    Codec,
+    DeviceBuffer,
+    Parts,
+    Sharing,
+    carries_code,
+)
+from memories.codecs.buffers import address, is_utf8, own_buffer
+from memories.codecs.containers import CONTAINERS, container_of
+from memories.codecs.pickled import PickleCodec
+from memories.codecs.scalars import INT_MAX, INT_MIN
+from memories.errors import CorruptDataError, UnsupportedTypeError
+
+_INLINE_TEXT = 1024
+_INLINE_BYTES = 256
+_FREE: frozenset[type] = frozenset({type(None), bool, float})
+ATOMS = frozenset({type(None), bool, int, float, str, bytes})
+
+
+class TreeCodec(Codec):
+    """Dicts, lists, tuples, sets, dataclasses, named tuples and enums of anything."""
+
+    name = "tree"
+
+    def encode(self, value: Any) -> Parts:
+        """Take the whole tree apart."""
+        return encode_as(self.name, value)
+
+    def decode(self, parts: Parts, *, writable: bool = False) -> Any:
+        """Build the tree from its leaves to its root."""
+        return decode_structure(parts, writable=writable)
+
+
+class StructureCodec(Codec):
+    """A codec whose values are made of other values: it only says of which.
+
+    `take_apart` returns containers, arrays and other values that have codecs; `put_together` gets
+    the same back.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        take_apart: Callable[[Any], Any],
+        put_together: Callable[[Any], Any],
+        sharing: Sharing = Sharing.FRESH,
+    ):
+        self.name = name  # type: ignore[misc]
+        self.sharing = sharing  # type: ignore[misc]
+        self.take_apart = take_apart
+        self.put_together = put_together
+
+    def encode(self, value: Any) -> Parts:
+        """Take the structure apart."""
+        return encode_as(self.name, self.take_apart(value))
+
+    def decode(self, parts: Parts, *, writable: bool = False) -> Any:
+        """Put the value together from its structure."""
+        return self.put_together(decode_structure(parts, writable=writable))
+
+
+def encode_as(name: str, structure: Any) -> Parts:
+    """Encode `structure` under the name of the codec that knows what it stands for.
+
+    Raises:
+        UnsupportedTypeError: it holds itself, is nested too deeply, or holds what has no codec.
+    """
+    encoder = Encoder()
+    try:
+        root = encoder.child(structure)
+    except RecursionError as error:
+        raise UnsupportedTypeError(
+            "the value is nested deeper than the recursion limit of the interpreter allows"
+        ) from error
+    return Parts(
+        name + SIGNED if encoder.code else name,
+        {"nodes": encoder.nodes, "root": root},
+        tuple(encoder.buffers),
+        frozenset(encoder.owned),
+        encoder.far,
+    )
+
+
+def decode_structure(parts: Parts, *, writable: bool = False) -> Any:
+    """Return the structure that `encode_as` encoded."""
+    return Decoder(parts, writable).root()
+
+
+class Encoder:
+    """Collects nodes and buffers, each object and each stretch of memory once."""
+
+    def __init__(self) -> None:
+        self.nodes: list[Any] = []
+        self.buffers: list[memoryview] = []
+        self.owned: set[int] = set()
+        self.far: dict[int, DeviceBuffer] = {}
+        self.code = False
+        self._seen: dict[int, int] = {}
+        self._open: set[int] = set()
+        self._places: dict[tuple[str, int, int], int] = {}
+        self._alive: list[Any] = []  # An id means something only while its object lives.
+
+    def child(self, value: Any) -> Any:
+        """Return `value` if it is an atom, else a reference to its node."""
+        if is_atom(value):
+            return value
+        identity = id(value)
+        seen = self._seen.get(identity)
+        if seen is not None:
+            return [seen]
+        if identity in self._open:
+            raise UnsupportedTypeError(
+                f"the value holds itself: a {type(value).__name__} is inside of itself. "
+                "Break the cycle, or register a codec for its type"
+            )
+        self._open.add(identity)
+        self.nodes.append(self._node(value))
+        self._open.remove(identity)
+        self._alive.append(value)
+        self._seen[identity] = len(self.nodes) - 1
+        return [len(self.nodes) - 1]
+
+    def children(self, values: Iterable[Any]) -> list[Any]:
+        """Return `values` with everything but atoms replaced by references."""
+        items = list(values)
+        kinds = set(map(type, items))
+        if kinds <= _FREE or (kinds == {str} and _all_short(items)):
+            return items
+        return [self.child(item) for item in items]
+
+    def _node(self, value: Any) -> list[Any]:
+        container = container_of(value)
+        if container is not None:
+            return [container, *CONTAINERS[container].encode(self, value)]
+        codec = registry.find(value)
+        # A container whose keys or attributes the format has no place for is pickled as a whole.
+        return self._leaf((codec if codec.name != TreeCodec.name else PickleCodec()).encode(value))
+
+    def _leaf(self, parts: Parts) -> list[Any]:
+        self.code = self.code or carries_code(parts.codec)
+        places = [self._place(parts, i) for i in range(len(parts.buffers))]
+        return [parts.codec, parts.meta, places]
+
+    def _place(self, parts: Parts, index: int) -> int:
+        buffer, far = parts.buffers[index], parts.far.get(index)
+        if far is None:
+            where = ("", address(buffer), buffer.nbytes)
+        else:
+            where = (far.device, far.address, far.nbytes)
+        place = self._places.setdefault(where, len(self.buffers))
+        if place == len(self.buffers):
+            self.buffers.append(buffer)
+            if far is not None:
+                self.far[place] = far
+            if index in parts.owned:
+                self.owned.add(place)
+        return place
+
+
+class Decoder:
+    """Builds the values of all nodes in their order."""
+
+    def __init__(self, parts: Parts, writable: bool) -> None:
+        self.values: list[Any] = []
+        self._parts = parts
+        self._writable = writable
+        self._copies: dict[int, memoryview] = {}
+        self._may_run = carries_code(parts.codec)
+
+    def root(self) -> Any:
+        """Return the outermost value."""
+        for node in self._parts.meta["nodes"]:
+            self.values.append(self._build(node))
+        return self.child(self._parts.meta["root"])
+
+    def child(self, reference: Any) -> Any:
+        """Return the value that an atom or a reference stands for."""
+        if type(reference) in ATOMS:
+            return reference
+        (index,) = reference
+        if type(index) is not int or not 0 <= index < len(self.values):
+            raise CorruptDataError("a node refers to a node that is not before it")
+        return self.values[index]
+
+    def children(self, references: list[Any]) -> list[Any]:
+        """Return the values of a list of atoms and references."""
+        if set(map(type, references)) <= ATOMS:
+            return list(references)
+        return [self.child(reference) for reference in references]
+
+    def _build(self, node: list[Any]) -> Any:
+        name = node[0]
+        container = CONTAINERS.get(name)
+        if container is not None:
+            return container.decode(self, *node[1:])
+        _, meta, places = node
+        if carries_code(name) and not self._may_run:
+            raise CorruptDataError("a value that carries no code holds one that does")
+        if not all(type(place) is int and place >= 0 for place in places):
+            raise CorruptDataError("a node refers to a buffer that is not there")
+        codec, far = registry.get(name), self._far(places)
+        if codec.private and not self._writable:
+            own = tuple(self._own(place) for place in places)
+            return codec.decode(Parts(name, meta, own, far=far), writable=True)
+        buffers = tuple(self._parts.buffers[place] for place in places)
+        given = frozenset(i for i, place in enumerate(places) if place in self._parts.given)
+        inner = Parts(name, meta, buffers, far=far, given=given)
+        return codec.decode(inner, writable=self._writable)
+
+    def _far(self, places: list[int]) -> Mapping[int, DeviceBuffer]:
+        if not self._parts.far:
+            return NOTHING_FAR
+        far = self._parts.far
+        return {i: far[place] for i, place in enumerate(places) if place in far}
+
+    def _own(self, place: int) -> memoryview:
+        if not self._parts.buffers[place].nbytes:  # It has none, or lies on a device.
+            return self._parts.buffers[place]
+        if place not in self._copies:
+            self._copies[place] = own_buffer(self._parts, place)
+        return self._copies[place]
+
+
+def is_atom(value: Any) -> bool:
+    """Return whether `value` is written in place."""
+    kind = type(value)
+    if kind is str:
+        return len(value) <= _INLINE_TEXT and is_utf8(value)
+    if kind is int:
+        return bool(INT_MIN <= value <= INT_MAX)
+    if kind is bytes:
+        return len(value) <= _INLINE_BYTES
+    return kind in _FREE
+
+
+def _all_short(texts: list[str]) -> bool:
+    return max(map(len, texts)) <= _INLINE_TEXT and is_utf8("".join(texts))

@@ -1,0 +1,48 @@
+"""`register_codec`: how a program teaches this package a type of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from memories.codecs.base import SIGNED, Codec
+from memories.codecs.nested import StructureCodec
+from memories.codecs.registry import FAMILIES, add, prepare
+from memories.errors import InvalidOptionError
+
+
+def register_codec(
+    kind: type,
+    codec: Codec | None = None,
+    *,
+    name: str | None = None,
+    encode: Callable[[Any], Any] | None = None,
+    decode: Callable[[Any], Any] | None = None,
+) -> None:
+    """Teach `memories` a type of your own.
+
+    Either give `name`, `encode` and `decode`: `encode(value)` returns anything that can be stored
+    (a dict of arrays, say), and `decode` gets the same back. Or give a whole `Codec`. The name is
+    written into every frame: choose it once, `"yourpackage.thing"`. Subclasses are not included.
+
+    Raises:
+        InvalidOptionError: the name is taken, or the arguments make no codec.
+    """
+    if codec is None:
+        if name is None or encode is None or decode is None:
+            raise InvalidOptionError(
+                f"register_codec({kind.__name__}) needs a codec, or all of name, encode and decode"
+            )
+        codec = StructureCodec(name, encode, decode)
+    _check_name(codec.name)
+    prepare()
+    add(codec, kind)
+
+
+def _check_name(name: str) -> None:
+    if not name or not name.isascii() or len(name) > 100 or name.endswith(SIGNED):
+        raise InvalidOptionError(f"{name!r} is no name for a codec: use 'yourpackage.thing'")
+    if "." not in name or name.partition(".")[0] in FAMILIES:
+        raise InvalidOptionError(
+            f"the codec name {name!r} belongs to memories: use 'yourpackage.thing'"
+        )

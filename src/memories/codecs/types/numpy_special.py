@@ -1,0 +1,190 @@
+"""Arrays that are more than bytes: of objects, of variable strings, masked, matrices, scalars.
+
+Not plain arrays, which have `arrays`. The one idea: each is a structure of plain arrays and lists.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from memories.codecs import dtypes
+from memories.codecs.arrays import Array, ArrayCodec, is_flat, order_of
+from memories.codecs.base import Codec, Parts, Sharing
+from memories.codecs.nested import ATOMS, StructureCodec
+from memories.codecs.pickled import PickleCodec
+from memories.codecs.registry import add
+from memories.errors import CorruptDataError, UnsupportedTypeError
+from memories.foundation.optional_imports import package
+
+
+class AnyArrayCodec(ArrayCodec):
+    """`np.ndarray` of any dtype: what is not flat goes to the codec of its kind."""
+
+    def encode(self, value: Array) -> Parts:
+        """Take an array apart."""
+        try:
+            return super().encode(value)
+        except UnsupportedTypeError:
+            kind = value.dtype.char
+        if kind == "O" and value.dtype.metadata is None:
+            return OBJECTS.encode(value)
+        if kind == "T":
+            return STRINGS.encode(value)
+        return PickleCodec().encode(value)
+
+
+class ScalarCodec(Codec):
+    """NumPy scalars of every dtype."""
+
+    name = "numpy.scalar"
+    sharing = Sharing.SHARED
+
+    def encode(self, value: Any) -> Parts:
+        """Describe the scalar."""
+        if isinstance(value, np.str_ | np.bytes_):
+            # An array item loses trailing NULs, the scalar itself has them.
+            text = value.encode("utf-8", "surrogatepass") if isinstance(value, str) else value
+            return Parts(self.name, {"dtype": value.dtype.kind, "data": bytes(text)})
+        array = np.asarray(value)
+        if not is_flat(array):
+            return PickleCodec().encode(value)
+        return Parts(self.name, {"dtype": dtypes.describe(array.dtype), "data": array.tobytes()})
+
+    def decode(self, parts: Parts, *, writable: bool = False) -> Any:
+        """Build the scalar; a record is a private copy."""
+        del writable
+        kind, data = parts.meta["dtype"], parts.meta["data"]
+        if type(data) is not bytes:  # A number would be taken for a length, and allocated.
+            raise CorruptDataError("a stored scalar has no bytes")
+        if kind == "U":
+            return np.str_(str(data, "utf-8", "surrogatepass"))
+        if kind == "S":
+            return np.bytes_(data)
+        dtype = dtypes.build(kind)
+        if len(data) != dtype.itemsize:
+            raise CorruptDataError(f"a {dtype} scalar takes {dtype.itemsize} bytes")
+        if not data:
+            return np.zeros((), dtype)[()]
+        return np.frombuffer(data, dtype).copy()[0]
+
+
+class DtypeCodec(Codec):
+    """Dtypes themselves; those with objects or metadata in them are pickled."""
+
+    name = "numpy.dtype"
+
+    def encode(self, value: np.dtype[Any]) -> Parts:
+        """Describe the dtype."""
+        try:
+            return Parts(self.name, dtypes.describe(value))
+        except UnsupportedTypeError:
+            return PickleCodec().encode(value)
+
+    def decode(self, parts: Parts, *, writable: bool = False) -> np.dtype[Any]:
+        """Build the dtype."""
+        del writable
+        return dtypes.build(parts.meta)
+
+
+def _objects_apart(value: Array) -> Any:
+    return [list(value.shape), order_of(value), list(value.reshape(-1, order="C"))]
+
+
+def _objects_together(structure: Any) -> Array:
+    shape, order, items = structure
+    flat: Array = np.empty(len(items), object)
+    if set(map(type, items)) <= ATOMS:
+        flat[:] = items
+    else:
+        for i, item in enumerate(items):  # An assignment would look into nested lists.
+            flat[i] = item
+    result = flat.reshape(shape)
+    return np.asfortranarray(result) if order == "F" else result
+
+
+def _strings_apart(value: Array) -> Any:
+    dtype: Any = value.dtype
+    has_na = hasattr(dtype, "na_object")
+    flat = value.reshape(-1)
+    items = [item if type(item) is str else None for item in flat.tolist()]
+    na = dtype.na_object if has_na else None
+    return [list(value.shape), has_na, na, dtype.coerce, items, order_of(value)]
+
+
+def _strings_together(structure: Any) -> Array:
+    shape, has_na, na, coerce, items, *order = structure
+    kind: Any = np.dtypes.StringDType
+    dtype = kind(na_object=na, coerce=coerce) if has_na else kind(coerce=coerce)
+    result: Array = np.empty(len(items), dtype)
+    for i, item in enumerate(items):
+        result[i] = na if item is None else item
+    result = result.reshape(shape)
+    return np.asfortranarray(result) if order == ["F"] else result
+
+
+def _masked_apart(value: Any) -> Any:
+    return {
+        "data": np.asarray(value.data),
+        "mask": None if value.mask is np.ma.nomask else np.asarray(value.mask),
+        "fill": None if value._fill_value is None else np.asarray(value._fill_value),
+        "hard": bool(value.hardmask),
+        "shared": bool(value.sharedmask),
+    }
+
+
+def _masked_together(structure: Any) -> Any:
+    data, mask = structure["data"], structure["mask"]
+    if type(data) is not np.ndarray or type(mask) not in (type(None), np.ndarray):
+        raise CorruptDataError("a masked array is stored as something else")
+    result: Any = np.ma.MaskedArray(data, mask=np.ma.nomask if mask is None else mask, copy=False)
+    if structure["fill"] is not None:
+        result._fill_value = np.array(structure["fill"])
+    result._hardmask = structure["hard"]
+    result._sharedmask = structure["shared"]
+    return result
+
+
+def _finfo(dtype: Any) -> Any:
+    library: Any = package("ml_dtypes") if dtype.type.__module__ == "ml_dtypes" else np
+    return library.finfo(dtype)
+
+
+OBJECTS = StructureCodec("numpy.objects", _objects_apart, _objects_together)
+STRINGS = StructureCodec("numpy.strings", _strings_apart, _strings_together)
+
+
+def register() -> None:
+    """Register the codecs of NumPy's other kinds."""
+    add(AnyArrayCodec(), np.ndarray, np.memmap)
+    for codec in (OBJECTS, STRINGS):
+        add(codec)
+    add(StructureCodec("numpy.masked", _masked_apart, _masked_together), np.ma.MaskedArray)
+    add(
+        StructureCodec("numpy.matrix", np.asarray, lambda data: data.view(np.matrix)),
+        np.matrix,
+    )
+    add(
+        StructureCodec(
+            "numpy.recarray", lambda v: v.view(np.ndarray), lambda data: data.view(np.recarray)
+        ),
+        np.recarray,
+    )
+    add(ScalarCodec(), *_kinds_of(np.generic, "numpy", "ml_dtypes"))
+    add(DtypeCodec(), *_kinds_of(np.dtype, "numpy", "numpy.dtypes"))
+    for name, kind, build in (("finfo", np.finfo, _finfo), ("iinfo", np.iinfo, np.iinfo)):
+        limits: Any = build
+        add(StructureCodec(f"numpy.{name}", lambda v: v.dtype, limits, Sharing.SHARED), kind)
+
+
+def _kinds_of(base: type, *modules: str) -> list[type]:
+    """Return `base` and what is made of it, as far as it belongs to these modules."""
+    found: list[type] = []
+    todo: list[type] = [base]
+    while todo:
+        kind = todo.pop()
+        todo.extend(kind.__subclasses__())
+        if kind.__module__ in modules:
+            found.append(kind)
+    return found

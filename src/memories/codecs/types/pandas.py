@@ -1,0 +1,194 @@
+"""pandas Series, DataFrame and Index.
+
+Not by pickle and not by Parquet: nothing is converted. The one idea: columns are arrays that have
+codecs already; a frame adds only which ones, in which order, under which index.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from memories.codecs import registry
+from memories.codecs.arrays import expect_array
+from memories.codecs.base import Parts, Sharing
+from memories.codecs.containers import CONTAINERS
+from memories.codecs.nested import StructureCodec
+from memories.codecs.registry import add
+from memories.codecs.types import pandas_arrays
+from memories.codecs.types.pandas_arrays import column_of, expect_column, freq_apart
+from memories.errors import CorruptDataError
+from memories.foundation.optional_imports import package
+
+# What readers may share below a shallow copy of their own, besides immutable objects.
+_SHAREABLE = frozenset(
+    {"list", "tuple", "dict", "ndarray", "pandas.index", "pandas.range", "pandas.text"}
+)
+
+
+class TableCodec(StructureCodec):
+    """Series and frames: decoded once, every reader gets a shallow copy, where that is safe.
+
+    It is since pandas copies on write, for columns and labels of plain arrays and of text, whose
+    memory is read-only. Before, and for whatever else (objects, categories with an index of their
+    own), a write would reach what all readers share: such a table is decoded anew for each.
+    """
+
+    def share(self, parts: Parts) -> Callable[[], Any]:
+        """Return what makes shallow copies of one table, itself decoded at the first call."""
+        if not _copies_on_write() or not _is_shareable(parts.meta["nodes"]):
+            return super().share(parts)
+        made: list[Any] = []
+
+        def open_shallow() -> Any:
+            if not made:
+                made.append(self.decode(parts))
+            return made[0].copy(deep=False)
+
+        return open_shallow
+
+
+def _copies_on_write() -> bool:
+    """Return whether pandas copies before it writes to what somebody else holds, whoever writes."""
+    return int(package("pandas").__version__.partition(".")[0]) >= 3
+
+
+def _is_shareable(nodes: list[Any]) -> bool:
+    for name, meta, *_ in nodes:
+        if name == "pandas.datetimes":
+            if len(meta["nodes"][-1][1]) != 2 or meta["nodes"][-1][1][1] is not None:
+                return False  # With a time zone it is made of memory that can be written to.
+        elif name not in _SHAREABLE and not (
+            name not in CONTAINERS and registry.get(name).sharing is Sharing.SHARED
+        ):
+            return False
+        if isinstance(meta, dict) and "nodes" in meta and not _is_shareable(meta["nodes"]):
+            return False
+    return True
+
+
+def _frame_apart(value: Any) -> Any:
+    return {
+        "index": value.index,
+        "columns": value.columns,
+        "data": _data_apart(value),
+        "attrs": value.attrs,
+        "duplicates": value.flags.allows_duplicate_labels,
+    }
+
+
+def _data_apart(value: Any) -> Any:
+    """Return the columns; those of one dtype as the one block that they are."""
+    dtypes = set(value.dtypes)
+    if value.shape[1] > 1 and len(dtypes) == 1:
+        (dtype,) = dtypes
+        if isinstance(dtype, np.dtype) and dtype.kind in "biufc":
+            return value.to_numpy()
+    return [column_of(value.iloc[:, i]) for i in range(value.shape[1])]
+
+
+def _frame_together(structure: Any) -> Any:
+    pandas = package("pandas")
+    index, data = structure["index"], structure["data"]
+    if isinstance(data, np.ndarray):
+        expect_array(data, "biufc", 2)
+        value = pandas.DataFrame(data, index=index, copy=False)
+    else:
+        columns = {i: _series(pandas, array, index) for i, array in enumerate(data)}
+        value = pandas.DataFrame(columns, index=index, copy=False)
+    if not isinstance(structure["columns"], pandas.Index):
+        raise CorruptDataError("the columns of a stored frame are damaged")
+    value.columns = structure["columns"]
+    return _finish(value, structure)
+
+
+def _series_apart(value: Any) -> Any:
+    return {
+        "index": value.index,
+        "name": value.name,
+        "data": column_of(value),
+        "attrs": value.attrs,
+        "duplicates": value.flags.allows_duplicate_labels,
+    }
+
+
+def _series_together(structure: Any) -> Any:
+    value = _series(package("pandas"), structure["data"], structure["index"])
+    value.name = structure["name"]
+    return _finish(value, structure)
+
+
+def _series(pandas: Any, data: Any, index: Any) -> Any:
+    expect_column(data)
+    # Without its dtype said, an array of objects would be looked at and might become text.
+    return pandas.Series(data, index=index, dtype=data.dtype, copy=False)
+
+
+def _finish(value: Any, structure: Any) -> Any:
+    value.attrs.update(structure["attrs"])
+    if _copies_on_write() and not _is_writable(structure["data"]):
+        # While somebody shares its blocks, pandas copies one before it writes to it; without that
+        # a first write would fail on read-only memory here, and succeed on a shallow copy.
+        object.__setattr__(value, "_memories_twin", value.copy(deep=False))
+    if not structure["duplicates"]:
+        value.flags.allows_duplicate_labels = False
+    return value
+
+
+def _is_writable(data: Any) -> bool:
+    arrays = data if isinstance(data, list) else [data]
+    return all(isinstance(array, np.ndarray) and array.flags.writeable for array in arrays)
+
+
+def _index_apart(value: Any) -> Any:
+    # The frequency of periods is in their dtype, that of dates and times only in their index.
+    dated = isinstance(value, package("pandas").DatetimeIndex | package("pandas").TimedeltaIndex)
+    return [column_of(value), value.name, freq_apart(value.freq) if dated else None]
+
+
+def _index_together(structure: Any) -> Any:
+    data, name, freq = structure
+    value = package("pandas").Index(expect_column(data), dtype=data.dtype, copy=False)
+    value.name = name
+    if freq is not None:
+        value.freq = freq
+    return value
+
+
+def _multi_apart(value: Any) -> Any:
+    codes = [np.asarray(codes) for codes in value.codes]
+    return [list(value.levels), codes, list(value.names), value.sortorder]
+
+
+def _multi_together(structure: Any) -> Any:
+    levels, codes, names, sortorder = structure
+    codes = [expect_array(code, "i") for code in codes]
+    return package("pandas").MultiIndex(levels, codes, sortorder=sortorder, names=names)
+
+
+def register() -> None:
+    """Register the codecs of pandas."""
+    pandas_arrays.register()
+    pandas = package("pandas")
+    add(TableCodec("pandas.frame", _frame_apart, _frame_together), pandas.DataFrame)
+    add(TableCodec("pandas.series", _series_apart, _series_together), pandas.Series)
+    add(
+        StructureCodec("pandas.index", _index_apart, _index_together),
+        pandas.Index,
+        pandas.DatetimeIndex,
+        pandas.TimedeltaIndex,
+        pandas.PeriodIndex,
+        pandas.CategoricalIndex,
+        pandas.IntervalIndex,
+    )
+    add(
+        StructureCodec(
+            "pandas.range",
+            lambda v: [range(v.start, v.stop, v.step), v.name],
+            lambda s: pandas.RangeIndex(s[0], name=s[1]),
+        ),
+        pandas.RangeIndex,
+    )
+    add(StructureCodec("pandas.multi", _multi_apart, _multi_together), pandas.MultiIndex)

@@ -1,0 +1,200 @@
+"""The arrays that pandas adds to NumPy's, and its scalars.
+
+Not frames and indexes. The one idea: each kind is a structure of NumPy arrays, and is put together
+by the public constructor of its kind, which checks what it is given.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from memories.codecs.arrays import expect_array
+from memories.codecs.base import Sharing
+from memories.codecs.nested import StructureCodec
+from memories.codecs.registry import add
+from memories.codecs.types import pandas_arrow
+from memories.errors import CorruptDataError
+from memories.foundation.optional_imports import package
+
+_ANY = "biufcmMSUVO"
+
+
+def column_of(values: Any) -> Any:
+    """Return the data of a Series or an Index: a NumPy array where it is one, else its own kind."""
+    if isinstance(values.dtype, np.dtype) and values.dtype.kind not in "mM":
+        return values.to_numpy()
+    array = values.array
+    if _frequency(array) is not None:
+        array = array.view()  # Its index has it, too.
+        array.freq = None
+    return array
+
+
+def _frequency(array: Any) -> Any:
+    """Return the frequency that dates and times have before pandas 3; periods have it elsewhere."""
+    return getattr(array, "freq", None) if hasattr(array, "unit") else None
+
+
+def expect_column(data: Any) -> Any:
+    """Return `data` if it is what `column_of` returns.
+
+    Raises:
+        CorruptDataError: it is anything else.
+    """
+    if isinstance(data, package("pandas").api.extensions.ExtensionArray):
+        return data
+    return expect_array(data, _ANY)
+
+
+def freq_apart(freq: Any) -> Any:
+    """Return the short text of an offset, or the offset itself when its text does not say all."""
+    if freq is None:
+        return None
+    try:
+        same = package("pandas").tseries.frequencies.to_offset(freq.freqstr) == freq
+    except ValueError:
+        same = False
+    return freq.freqstr if same else freq
+
+
+def _datetimes_apart(value: Any) -> Any:
+    # `asi8` is the count since 1970 in UTC, whatever the zone.
+    data = np.asarray(value.asi8).view(f"M8[{value.unit}]")
+    freq = _frequency(value)
+    tail = [] if freq is None else [freq_apart(freq)]
+    return [data, getattr(value.dtype, "tz", None), *tail]
+
+
+def _datetimes_together(structure: Any) -> Any:
+    data, zone, *freq = structure
+    index = package("pandas").DatetimeIndex(expect_array(data, "M"), copy=False)
+    if zone is not None:
+        index = index.tz_localize("UTC").tz_convert(zone)
+    if freq:
+        (index.freq,) = freq
+    return index.array
+
+
+def _timedeltas_apart(value: Any) -> Any:
+    data = np.asarray(value.asi8).view(f"m8[{value.unit}]")
+    freq = _frequency(value)
+    return data if freq is None else [data, freq_apart(freq)]
+
+
+def _timedeltas_together(structure: Any) -> Any:
+    data, *freq = structure if isinstance(structure, list) else [structure]
+    index = package("pandas").TimedeltaIndex(expect_array(data, "m"), copy=False)
+    if freq:
+        (index.freq,) = freq
+    return index.array
+
+
+def _periods_together(structure: Any) -> Any:
+    pandas = package("pandas")
+    ordinals, freq = structure
+    expect_array(ordinals, "i")
+    return pandas.arrays.PeriodArray(ordinals, dtype=pandas.PeriodDtype(freq))
+
+
+def _categorical_together(structure: Any) -> Any:
+    codes, categories, ordered = structure
+    expect_array(codes, "i")
+    return package("pandas").Categorical.from_codes(codes, categories=categories, ordered=ordered)
+
+
+def _intervals_together(structure: Any) -> Any:
+    left, right, closed = structure
+    return package("pandas").arrays.IntervalArray.from_arrays(left, right, closed=closed)
+
+
+def _masked_together(structure: Any) -> Any:
+    data, mask = structure
+    if expect_array(data, "biuf").shape != expect_array(mask, "b").shape:
+        raise CorruptDataError("a mask has another length than what it masks")
+    arrays = package("pandas").arrays
+    kinds = {"b": arrays.BooleanArray, "f": arrays.FloatingArray}
+    return kinds.get(data.dtype.kind, arrays.IntegerArray)(data, mask)
+
+
+def _strings_apart(value: Any) -> Any:
+    items = [item if isinstance(item, str) else None for item in value.to_numpy(dtype=object)]
+    return [items, pandas_arrow.is_nan(value.dtype.na_value)]
+
+
+def _strings_together(structure: Any) -> Any:
+    items, nan = structure
+    return package("pandas").array(items, dtype=pandas_arrow.text_dtype("python", nan))
+
+
+def register() -> None:
+    """Register the codecs of pandas' arrays and scalars."""
+    pandas = package("pandas")
+    arrays = pandas.arrays
+    structures = (
+        ("datetimes", _datetimes_apart, _datetimes_together, [arrays.DatetimeArray]),
+        ("timedeltas", _timedeltas_apart, _timedeltas_together, [arrays.TimedeltaArray]),
+        ("periods", _periods_apart, _periods_together, [arrays.PeriodArray]),
+        ("categorical", _categorical_apart, _categorical_together, [pandas.Categorical]),
+        ("intervals", _intervals_apart, _intervals_together, [arrays.IntervalArray]),
+        (
+            "masked",
+            lambda value: [value._data, value._mask],
+            _masked_together,
+            [arrays.IntegerArray, arrays.FloatingArray, arrays.BooleanArray],
+        ),
+        ("strings", _strings_apart, _strings_together, pandas_arrow.text_arrays("python")),
+        (
+            "numpy",
+            lambda value: value.to_numpy(),
+            lambda data: arrays.NumpyExtensionArray(expect_array(data, _ANY)),
+            [arrays.NumpyExtensionArray],
+        ),
+    )
+    for name, apart, together, kinds in structures:
+        add(StructureCodec(f"pandas.{name}", apart, together), *kinds)
+    pandas_arrow.register()
+    _register_scalars(pandas)
+
+
+def _periods_apart(value: Any) -> Any:
+    return [np.asarray(value.asi8), value.freqstr]
+
+
+def _categorical_apart(value: Any) -> Any:
+    return [np.asarray(value.codes), value.categories, bool(value.ordered)]
+
+
+def _intervals_apart(value: Any) -> Any:
+    return [value.left, value.right, value.closed]
+
+
+def _register_scalars(pandas: Any) -> None:
+    def timestamp(structure: Any) -> Any:
+        data, zone, fold = structure
+        value = pandas.Timestamp(data)
+        if zone is not None:
+            value = value.tz_localize("UTC").tz_convert(zone)
+        return value.replace(fold=fold) if fold != value.fold else value
+
+    scalars = (
+        ("timestamp", lambda v: [v.to_datetime64(), v.tzinfo, v.fold], timestamp, pandas.Timestamp),
+        ("timedelta", lambda v: v.to_timedelta64(), pandas.Timedelta, pandas.Timedelta),
+        (
+            "period",
+            lambda v: [v.ordinal, v.freqstr],
+            lambda s: pandas.Period(ordinal=s[0], freq=s[1]),
+            pandas.Period,
+        ),
+        (
+            "interval",
+            lambda v: [v.left, v.right, v.closed],
+            lambda s: pandas.Interval(*s),
+            pandas.Interval,
+        ),
+        ("nat", lambda _: None, lambda _: pandas.NaT, type(pandas.NaT)),
+        ("na", lambda _: None, lambda _: pandas.NA, type(pandas.NA)),
+    )
+    for name, apart, together, kind in scalars:
+        add(StructureCodec(f"pandas.{name}", apart, together, Sharing.SHARED), kind)

@@ -1,0 +1,172 @@
+"""The arrays of pandas whose memory is Arrow's: columns of text, and `ArrowDtype`.
+
+Not Arrow's own tables. The one idea: a column of text is its offsets and its bytes as they lie, so
+that neither way copies them; what Arrow keeps in any other shape goes as an IPC stream.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from memories.codecs.base import Codec, Parts
+from memories.codecs.buffers import EMPTY, as_array, view_bytes
+from memories.codecs.registry import add
+from memories.codecs.types import arrow
+from memories.errors import CorruptDataError
+from memories.foundation.optional_imports import package
+
+_WIDTHS = {"string": np.int32, "large_string": np.int64}
+_OFFSETS, _TEXT, _MASK = range(3)  # The buffers.
+_HIGH_BITS = 0x8080808080808080
+
+
+class TextCodec(Codec):
+    """Text whose memory is one plain Arrow array: offsets, UTF-8, and which items there are."""
+
+    name = "pandas.text"
+
+    def encode(self, value: Any) -> Parts:
+        """Show the buffers of the array; one in several pieces is put into one first."""
+        data = value.__arrow_array__()
+        kind = str(data.type)
+        if kind not in _WIDTHS:
+            return STREAMS.encode(value)
+        pieces = getattr(data, "chunks", [data])
+        array = pieces[0] if len(pieces) == 1 else package("pyarrow").concat_arrays(pieces)
+        offsets, text = _text_of(array, _WIDTHS[kind])
+        owned = {_MASK} if len(pieces) == 1 else {_OFFSETS, _TEXT, _MASK}
+        if offsets[0]:  # Cut out of a longer one.
+            text, offsets = text[offsets[0] :], offsets - offsets[0]
+            owned.add(_OFFSETS)
+        buffers = (view_bytes(offsets), text[: offsets[-1]], _mask_of(array))
+        meta = {"kind": kind, "count": len(array), "nan": is_nan(value.dtype.na_value)}
+        return Parts(self.name, meta, buffers, frozenset(owned))
+
+    def decode(self, parts: Parts, *, writable: bool = False) -> Any:
+        """Put an array around the buffers, once every offset and every text was checked."""
+        del writable
+        pa = package("pyarrow")
+        kind, count = parts.meta["kind"], parts.meta["count"]
+        offsets, text, mask = parts.buffers
+        if kind not in _WIDTHS or type(count) is not int or count < 0:
+            raise CorruptDataError("a stored column of text has a damaged description")
+        if mask.nbytes not in (0, -(-count // 8)):
+            raise CorruptDataError("a stored column of text has another length than its mask")
+        _check_offsets(offsets, text.nbytes, count, _WIDTHS[kind])
+        whole = [pa.py_buffer(mask) if mask.nbytes else None, pa.py_buffer(offsets)]
+        column = pa.Array.from_buffers(pa.type_for_alias(kind), count, [*whole, pa.py_buffer(text)])
+        if not _is_ascii(text):
+            _validate(pa, column)
+        return _text(pa.chunked_array([column]), parts.meta["nan"])
+
+
+class StreamCodec(Codec):
+    """Any of these arrays, as an Arrow IPC stream."""
+
+    name = "pandas.arrow"
+
+    def encode(self, value: Any) -> Parts:
+        """Write the Arrow array as an IPC stream."""
+        stream = arrow.write_stream(package("pyarrow").table({"": value.__arrow_array__()}))
+        text = None
+        if isinstance(value.dtype, package("pandas").StringDtype):
+            text = "nan" if is_nan(value.dtype.na_value) else "na"
+        return Parts(self.name, text, (stream,), frozenset({0}))
+
+    def decode(self, parts: Parts, *, writable: bool = False) -> Any:
+        """Put the extension array around the stream's memory."""
+        del writable
+        (buffer,) = parts.buffers
+        data = arrow.read_stream(view_bytes(buffer)).column(0)
+        if parts.meta is None:
+            return package("pandas").arrays.ArrowExtensionArray(data)
+        return _text(data, parts.meta == "nan")
+
+
+STREAMS = StreamCodec()
+
+
+def is_nan(value: Any) -> bool:
+    """Return whether what stands for a missing text is NaN, and not `pandas.NA`."""
+    return isinstance(value, float)
+
+
+def text_dtype(storage: str, nan: bool) -> Any:
+    """Return the dtype of a column of text, whose missing texts are NaN or `pandas.NA`."""
+    kind = package("pandas").StringDtype
+    if not nan:
+        return kind(storage)
+    try:
+        return kind(storage, na_value=np.nan)
+    except TypeError:  # pandas 2.2 calls it so.
+        return kind(f"{storage}_numpy")
+
+
+def text_arrays(storage: str) -> list[type]:
+    """Return the arrays that hold text this way; before pandas 3 there is one for each missing."""
+    pandas = package("pandas")
+    name = {"pyarrow": "ArrowStringArray", "python": "StringArray"}[storage]
+    found: list[type] = [getattr(pandas.arrays, name)]
+    try:
+        kind = text_dtype(storage, nan=True).construct_array_type()
+    except (ValueError, ImportError):
+        return found  # pandas 2.2 has no such dtype, or Arrow is not installed.
+    return found if kind in found else [*found, kind]
+
+
+def _text(data: Any, nan: bool) -> Any:
+    return text_dtype("pyarrow", nan).__from_arrow__(data)
+
+
+def _text_of(array: Any, kind: Any) -> tuple[Any, memoryview]:
+    """Return the offsets of a text array, and the memory that they point into."""
+    _, offsets, text = array.buffers()
+    if offsets is None or not offsets.size:
+        return np.zeros(1, kind), EMPTY
+    start = array.offset * np.dtype(kind).itemsize
+    lying = np.frombuffer(offsets, kind, len(array) + 1, start)
+    return lying, view_bytes(text) if text is not None else EMPTY
+
+
+def _mask_of(array: Any) -> memoryview:
+    """Return one bit for each item that is there; nothing where none is missing."""
+    if not array.null_count:
+        return EMPTY
+    there = array.is_valid().to_numpy(zero_copy_only=False)
+    return view_bytes(np.packbits(there, bitorder="little"))
+
+
+def _check_offsets(offsets: memoryview, nbytes: int, count: int, kind: Any) -> None:
+    """Refuse offsets that lead out of the text, or back.
+
+    Raises:
+        CorruptDataError: they are not `count` + 1 rising ones from 0 to `nbytes`.
+    """
+    if offsets.nbytes == (count + 1) * np.dtype(kind).itemsize:
+        lying = np.frombuffer(offsets, kind)
+        if lying[0] == 0 and lying[-1] == nbytes and bool((lying[1:] >= lying[:-1]).all()):
+            return
+    raise CorruptDataError("the offsets of a stored column of text are damaged")
+
+
+def _is_ascii(text: memoryview) -> bool:
+    """Return whether no byte is beyond ASCII, at the speed of memory."""
+    whole = text.nbytes // 8 * 8
+    words = np.frombuffer(text[:whole], np.uint64)
+    rest = bool((as_array(text[whole:]) < 0x80).all()) if text.nbytes > whole else True
+    return rest and not int(np.bitwise_or.reduce(words)) & _HIGH_BITS
+
+
+def _validate(pa: Any, column: Any) -> None:
+    try:
+        column.validate(full=True)
+    except pa.ArrowException as error:
+        raise CorruptDataError(f"a stored column of text is damaged: {error}") from error
+
+
+def register() -> None:
+    """Register the codecs of Arrow's memory in pandas."""
+    add(STREAMS, package("pandas").arrays.ArrowExtensionArray)
+    add(TextCodec(), *text_arrays("pyarrow"))

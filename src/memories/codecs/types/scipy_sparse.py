@@ -1,0 +1,143 @@
+"""scipy.sparse matrices and arrays, by the plain arrays they are made of.
+
+Not every attribute scipy may cache. The one idea: indices are checked in full, when stored and when
+read, because scipy's own code follows them without looking; and they are private, because scipy
+sorts in place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from memories.codecs.arrays import expect_array
+from memories.codecs.base import Parts
+from memories.codecs.nested import StructureCodec
+from memories.codecs.pickled import PickleCodec
+from memories.codecs.registry import add
+from memories.errors import CorruptDataError, UnsupportedTypeError
+from memories.foundation.optional_imports import package
+
+_NUMBERS = "biufc"
+_COMPRESSED = ("csr", "csc", "bsr")
+_FLAGS = ("_has_canonical_format", "_has_sorted_indices")
+
+
+class SparseCodec(StructureCodec):
+    """All formats of scipy.sparse, matrices and arrays."""
+
+    def encode(self, value: Any) -> Parts:
+        """List the arrays; what is no number goes by pickle.
+
+        Raises:
+            UnsupportedTypeError: its indices lead out of its arrays, or out of its shape.
+        """
+        if value.dtype.kind not in _NUMBERS:
+            return PickleCodec().encode(value)
+        return super().encode(value)
+
+
+def _apart(value: Any) -> dict[str, Any]:
+    layout = value.format
+    structure: dict[str, Any] = {
+        "format": layout,
+        "matrix": isinstance(value, package("scipy.sparse").spmatrix),
+        "shape": list(value.shape),
+    }
+    arrays: tuple[Any, ...]
+    if layout in _COMPRESSED:
+        arrays = (value.data, value.indices, value.indptr)
+    elif layout == "dia":
+        arrays = (value.data, value.offsets)
+    else:
+        coo = value if layout == "coo" else value.tocoo()
+        arrays = (coo.data, *_coords(coo))
+    kind = _kind(_lying(layout), structure["matrix"])
+    try:
+        _build(kind, _lying(layout), arrays, value.shape)
+    except (ValueError, IndexError, TypeError) as error:
+        raise UnsupportedTypeError(f"a broken sparse matrix cannot be stored: {error}") from error
+    flags = {name: bool(vars(value)[name]) for name in _FLAGS if name in vars(value)}
+    return {**structure, "arrays": list(arrays), "flags": flags}
+
+
+def _together(structure: Any) -> Any:
+    layout, shape = structure["format"], tuple(structure["shape"])
+    data, *indices = structure["arrays"]
+    arrays = [np.array(expect_array(data, _NUMBERS, None))]
+    arrays += [np.array(expect_array(index, "i")) for index in indices]
+    kind = _kind(_lying(layout), structure["matrix"])
+    try:
+        value = _build(kind, _lying(layout), arrays, shape)
+    except (ValueError, IndexError, TypeError) as error:
+        raise CorruptDataError(f"a stored sparse matrix is damaged: {error}") from error
+    if layout in ("lil", "dok"):
+        value = value.asformat(layout)
+    for name in _FLAGS:
+        if structure["flags"].get(name) is True and not _has_flag(value, name):
+            raise CorruptDataError("a stored sparse matrix is not sorted as it claims")
+    return value
+
+
+def _build(kind: Any, layout: str, arrays: Sequence[Any], shape: tuple[int, ...]) -> Any:
+    """Return the matrix over `arrays`, whose indices keep their dtype.
+
+    Raises:
+        ValueError: they lead out of the arrays, or out of the shape.
+    """
+    if layout in _COMPRESSED:
+        value = kind(tuple(arrays), shape=shape, copy=False)
+        value.check_format(full_check=True)
+        _, value.indices, value.indptr = arrays
+        return value
+    if layout == "dia":
+        # A diagonal beside the matrix is nothing; scipy adds these up in 32 bits, without looking.
+        if len(arrays[1]) and np.abs(arrays[1].astype("f8")).max() + max(shape) >= 2**31:
+            raise ValueError("diagonals lie further out than scipy can count")
+        value = kind(tuple(arrays), shape=shape, copy=False)
+        value.offsets = arrays[1]
+        return value
+    data, *coords = arrays
+    for extent, axis in zip(shape, coords, strict=True):
+        if len(axis) != len(data) or (len(axis) and not 0 <= axis.min() <= axis.max() < extent):
+            raise ValueError("indices lie outside of the shape")
+    value = kind((data, tuple(coords)), shape=shape, copy=False)
+    if hasattr(value, "coords"):
+        value.coords = tuple(coords)
+    else:  # scipy before 1.13, which knows two axes only.
+        value.row, value.col = coords
+    return value
+
+
+def _coords(coo: Any) -> Any:
+    return coo.coords if hasattr(coo, "coords") else (coo.row, coo.col)
+
+
+def _lying(layout: str) -> str:
+    """Return the format whose arrays a matrix of this one is stored as."""
+    return "coo" if layout in ("lil", "dok") else layout
+
+
+def _has_flag(value: Any, name: str) -> bool:
+    public = name.removeprefix("_")
+    return bool(getattr(value, public))
+
+
+def _kind(layout: str, matrix: bool) -> Any:
+    known = ("csr", "csc", "bsr", "coo", "dia", "lil", "dok")
+    if layout not in known:
+        raise CorruptDataError(f"no sparse matrix has the format {layout[:20]!r}")
+    return getattr(package("scipy.sparse"), f"{layout}_{'matrix' if matrix else 'array'}")
+
+
+def register() -> None:
+    """Register the codec of scipy.sparse."""
+    sparse = package("scipy.sparse")
+    kinds = [
+        getattr(sparse, f"{layout}_{kind}")
+        for layout in ("csr", "csc", "bsr", "coo", "dia", "lil", "dok")
+        for kind in ("matrix", "array")
+    ]
+    add(SparseCodec("scipy.sparse", _apart, _together), *kinds)

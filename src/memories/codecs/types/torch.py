@@ -1,0 +1,151 @@
+"""torch tensors and parameters, by the memory they lie in.
+
+Not autograd graphs and not modules: store a `state_dict`. The one idea: tensors over one memory
+refer to one buffer, and get one memory again when they are read together.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from memories.codecs.base import Codec, DeviceBuffer, Parts
+from memories.codecs.buffers import EMPTY
+from memories.codecs.pickled import PickleCodec
+from memories.codecs.registry import add
+from memories.errors import CorruptDataError
+from memories.foundation.optional_imports import package
+
+
+class TensorCodec(Codec):
+    """Strided tensors of every dtype on any device; what is sparse or quantised is pickled."""
+
+    name = "torch.tensor"
+    private = True
+
+    def encode(self, value: Any) -> Parts:
+        """Show the memory of a dense tensor, wherever it lies; any other is made dense first."""
+        torch = package("torch")
+        if not _is_plain(torch, value):
+            return PickleCodec().encode(value)
+        still = value.detach()
+        lying, strides = _dense(still)
+        lying = lying.resolve_conj().resolve_neg()
+        copied = lying.data_ptr() != still.data_ptr()
+        meta = {
+            "dtype": str(value.dtype).removeprefix("torch."),
+            "shape": list(value.shape),
+            "strides": strides,
+            "device": str(value.device),
+            "grad": bool(value.requires_grad),
+            "parameter": type(value) is torch.nn.Parameter,
+        }
+        owned = frozenset({0}) if copied else frozenset()
+        if lying.device.type == "cpu" or not lying.numel():
+            return Parts(self.name, meta, (_bytes(torch, lying),), owned)
+        return Parts(self.name, meta, (EMPTY,), owned, {0: _device_buffer(torch, lying)})
+
+    def decode(self, parts: Parts, *, writable: bool = False) -> Any:
+        """Return a tensor over private memory, on its own device if this machine has it."""
+        torch = package("torch")
+        if parts.far:
+            memory = parts.far[0].memory
+            own = memory if isinstance(memory, torch.Tensor) else torch.from_dlpack(memory)
+            return build(torch, own, parts.meta)
+        (buffer,) = parts.buffers
+        memory = np.frombuffer(buffer, np.uint8) if buffer.nbytes else np.empty(0, np.uint8)
+        # A tensor cannot be made read-only, so what others can see is copied.
+        return build(torch, torch.from_numpy(memory if writable else memory.copy()), parts.meta)
+
+    def home(self, meta: Any) -> str:
+        """Return the device of the tensor."""
+        return str(meta["device"])
+
+    def rehome(self, meta: Any, device: str) -> Any:
+        """Return the description of the tensor on another device."""
+        return {**meta, "device": device}
+
+
+def build(torch: Any, memory: Any, meta: Any) -> Any:
+    """Return the tensor that `meta` describes over `memory`, a tensor of bytes.
+
+    Raises:
+        CorruptDataError: it does not fit.
+    """
+    dtype = vars(torch).get(meta["dtype"])
+    if not isinstance(dtype, torch.dtype):
+        raise CorruptDataError(f"torch has no dtype {str(meta['dtype'])[:40]!r}")
+    shape, strides = tuple(meta["shape"]), tuple(meta["strides"])
+    count = _span(shape, strides)
+    if count * dtype.itemsize != memory.numel():
+        raise CorruptDataError(f"a tensor of shape {shape} does not fit its memory")
+    flat = memory.view(dtype) if memory.numel() else torch.empty(0, dtype=dtype)
+    tensor = flat.as_strided(shape, strides)
+    device = torch.device(meta["device"])
+    if device.type != "cpu" and _has(torch, device):
+        tensor = tensor.to(device)
+    if meta["parameter"]:
+        return torch.nn.Parameter(tensor, requires_grad=meta["grad"])
+    return tensor.requires_grad_() if meta["grad"] else tensor
+
+
+def _is_plain(torch: Any, value: Any) -> bool:
+    return (
+        type(value) in (torch.Tensor, torch.nn.Parameter)
+        and value.layout is torch.strided
+        and not value.is_quantized
+        and not value.is_meta
+    )
+
+
+def _dense(tensor: Any) -> tuple[Any, list[int]]:
+    """Return the tensor with its axes in the order they lie in, and its own strides."""
+    shape, strides = tuple(tensor.shape), tuple(tensor.stride())
+    if tensor.numel() and _span(shape, strides) == tensor.numel() and not tensor.is_conj():
+        axes = sorted(range(len(shape)), key=lambda i: (-strides[i], i))
+        return tensor.permute(axes), list(strides)
+    packed = tensor.contiguous()
+    return packed, list(packed.stride())
+
+
+def _span(shape: tuple[int, ...], strides: tuple[int, ...]) -> int:
+    if 0 in shape:
+        return 0
+    if min((*strides, 0)) < 0 or min((*shape, 1)) < 0:
+        raise CorruptDataError("a stored tensor has negative strides")
+    return 1 + sum((n - 1) * s for n, s in zip(shape, strides, strict=True))
+
+
+def _bytes(torch: Any, host: Any) -> memoryview:
+    return memoryview(_flat(torch, host).numpy()) if host.numel() else EMPTY
+
+
+def _flat(torch: Any, tensor: Any) -> Any:
+    """Return the bytes of a dense tensor, in the order in which they lie."""
+    # An axis of one item may have any stride; the bytes of all items lie together all the same.
+    return tensor.contiguous().as_strided((tensor.numel(),), (1,)).view(torch.uint8)
+
+
+def _device_buffer(torch: Any, tensor: Any) -> DeviceBuffer:
+    flat = _flat(torch, tensor)
+    return DeviceBuffer(
+        memory=flat,
+        nbytes=flat.numel(),
+        device=str(flat.device),
+        address=flat.data_ptr(),
+        fetch=lambda: memoryview(flat.cpu().numpy()),
+    )
+
+
+def _has(torch: Any, device: Any) -> bool:
+    module = getattr(torch, device.type, None)
+    if module is None or not getattr(module, "is_available", lambda: False)():
+        return False
+    return device.index is None or device.index < module.device_count()
+
+
+def register() -> None:
+    """Register the codec of torch."""
+    torch = package("torch")
+    add(TensorCodec(), torch.Tensor, torch.nn.Parameter)

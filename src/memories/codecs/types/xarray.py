@@ -1,0 +1,169 @@
+"""xarray DataArray, Dataset and Variable.
+
+Not lazy arrays: a dask graph is code, so it is pickled and signed. The one idea: a Dataset is its
+variables, and the indexes over them are kept as the pandas indexes that they are.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from memories.codecs.base import Parts
+from memories.codecs.nested import StructureCodec
+from memories.codecs.pickled import PickleCodec
+from memories.codecs.registry import add
+from memories.foundation.optional_imports import package
+
+_ARRAY = "\0array"  # The variable that a DataArray becomes; no name of a user's has a NUL.
+
+
+class _EagerCodec(StructureCodec):
+    """A codec for objects whose arrays are in memory and whose indexes are pandas'."""
+
+    def encode(self, value: Any) -> Parts:
+        """Take the object apart; a lazy one, or one with indexes of another kind, is pickled."""
+        if not _is_plain(value):
+            return PickleCodec().encode(value)
+        return super().encode(value)
+
+
+def _is_plain(value: Any) -> bool:
+    xarray, indexes = package("xarray"), package("xarray.indexes")
+    if isinstance(value, xarray.IndexVariable):
+        return not isinstance(value.to_index(), package("pandas").MultiIndex)
+    if isinstance(value, xarray.Variable):
+        return not _is_lazy(value)
+    known = (indexes.PandasIndex, indexes.PandasMultiIndex)
+    dataset = value.to_dataset(name=_ARRAY) if isinstance(value, xarray.DataArray) else value
+    return all(type(index) in known for index in dataset.xindexes.values()) and not any(
+        _is_lazy(variable) for variable in dataset.variables.values()
+    )
+
+
+def _is_lazy(variable: Any) -> bool:
+    return getattr(variable, "chunks", None) is not None
+
+
+def _variable_apart(value: Any) -> Any:
+    head, tail = list(value.dims), [dict(value.attrs), dict(value.encoding)]
+    if not isinstance(value, package("xarray").IndexVariable):
+        return [False, head, value.data, *tail]
+    index = value.to_index()
+    dtype = _told(_index(False, value.dims[0], index), value.dtype)
+    return [True, head, index, *tail, dtype]
+
+
+def _variable_together(structure: Any) -> Any:
+    index, dims, data, attrs, encoding, *dtype = structure
+    if not index:
+        return _variable(dims, data, attrs, encoding)
+    made = _index(False, dims[0], data, *dtype).create_variables()
+    (variable,) = made.values()
+    return _described(variable, attrs, encoding)
+
+
+def _dataset_apart(value: Any) -> Any:
+    indexes, derived = [], set()
+    for index, variables in value.xindexes.group_by_index():
+        multi = isinstance(index, package("xarray.indexes").PandasMultiIndex)
+        lying = index.to_pandas_index()
+        # What it is shown as is not always what pandas holds: text of a width, say, or float16.
+        plain = _index(multi, index.dim, lying)
+        dtypes = (
+            {name: _told(plain, dtype, name) for name, dtype in index.level_coords_dtype.items()}
+            if multi
+            else _told(plain, index.coord_dtype)
+        )
+        indexes.append([multi, index.dim, list(variables), lying, dtypes])
+        derived |= set(variables) & set(plain.create_variables())
+    return {
+        "variables": [
+            [name, name in value.coords, _plain_variable(variable, name in derived)]
+            for name, variable in value.variables.items()
+        ],
+        "indexes": indexes,
+        "attrs": dict(value.attrs),
+        "encoding": dict(value.encoding),
+    }
+
+
+def _plain_variable(variable: Any, derived: bool) -> Any:
+    """Return a variable's own description; the data of one under an index comes with that."""
+    data = None if derived else variable.data
+    return [list(variable.dims), data, dict(variable.attrs), dict(variable.encoding)]
+
+
+def _told(plain: Any, dtype: Any, level: Any = None) -> np.dtype[Any] | None:
+    """Return the dtype of a coordinate where its index would show another without being told."""
+    usual = plain.coord_dtype if level is None else plain.level_coords_dtype[level]
+    return dtype if isinstance(dtype, np.dtype) and dtype != usual else None
+
+
+def _dataset_together(structure: Any) -> Any:
+    xarray = package("xarray")
+    indexes: dict[Any, Any] = {}
+    made: dict[Any, Any] = {}
+    for multi, dim, names, pandas_index, *dtypes in structure["indexes"]:
+        index = _index(multi, dim, pandas_index, *dtypes)
+        made.update(index.create_variables())
+        indexes.update(dict.fromkeys(names, index))
+    data: dict[Any, Any] = {}
+    coords: dict[Any, Any] = {}
+    for name, is_coord, (dims, values, attrs, encoding) in structure["variables"]:
+        if name in made:
+            variable = _described(made[name], attrs, encoding)
+        else:
+            variable = _variable(dims, values, attrs, encoding)
+        (coords if is_coord else data)[name] = variable
+    value = xarray.Dataset(
+        data, coords=xarray.Coordinates(coords, indexes=indexes), attrs=structure["attrs"]
+    )
+    value.encoding.update(structure["encoding"])
+    return value
+
+
+def _variable(dims: Any, data: Any, attrs: Any, encoding: Any) -> Any:
+    """Return a variable over `data` as it is: xarray would make other dtypes of some."""
+    kept = type(data) is np.ndarray and len(dims) == data.ndim
+    return package("xarray").Variable(dims, data, attrs=attrs, encoding=encoding, fastpath=kept)
+
+
+def _described(variable: Any, attrs: Any, encoding: Any) -> Any:
+    variable.attrs.update(attrs)
+    variable.encoding.update(encoding)
+    return variable
+
+
+def _index(multi: bool, dim: Any, pandas_index: Any, dtypes: Any = None) -> Any:
+    """Return an index whose coordinates have `dtypes`, one or by level, where they are given."""
+    indexes = package("xarray.indexes")
+    if not multi:
+        return indexes.PandasIndex(pandas_index, dim, dtypes)
+    index = indexes.PandasMultiIndex(pandas_index, dim)
+    told = {name: dtype for name, dtype in (dtypes or {}).items() if dtype is not None}
+    if not told:
+        return index
+    return indexes.PandasMultiIndex(pandas_index, dim, {**index.level_coords_dtype, **told})
+
+
+def _array_apart(value: Any) -> Any:
+    return [value.name, _dataset_apart(value.to_dataset(name=_ARRAY))]
+
+
+def _array_together(structure: Any) -> Any:
+    name, dataset = structure
+    return _dataset_together(dataset)[_ARRAY].rename(name)
+
+
+def register() -> None:
+    """Register the codecs of xarray."""
+    xarray = package("xarray")
+    add(_EagerCodec("xarray.dataset", _dataset_apart, _dataset_together), xarray.Dataset)
+    add(_EagerCodec("xarray.array", _array_apart, _array_together), xarray.DataArray)
+    add(
+        _EagerCodec("xarray.variable", _variable_apart, _variable_together),
+        xarray.Variable,
+        xarray.IndexVariable,
+    )

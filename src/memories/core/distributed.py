@@ -1,0 +1,337 @@
+"""The manager with a second key space, on nodes: tiers here, replicas there.
+
+Not a tier: what is stored on the nodes stays there, whatever the tiers do. It turns values into
+frames and back; everything else about nodes is `cluster`.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from numpy import ndarray
+
+from memories import codecs
+from memories.cluster.connect import check_factor, check_nodes, open_service
+from memories.cluster.near_cache.freshness import PREFIX as NEAR_PREFIX
+from memories.cluster.near_cache.freshness import Near, Token
+from memories.cluster.repair_report import RepairReport
+from memories.cluster.store import Stored
+from memories.cluster.topology import Service
+from memories.codecs import main_classes
+from memories.core.manager import MemoryManager
+from memories.core.near_cache import MOST_DROPPED, NearCopies
+from memories.core.values import MISSING
+from memories.engine.front_cache import EXACT_HITS
+from memories.engine.payload import Parcel
+from memories.errors import UNREADABLE, InvalidOptionError, KeyNotFoundError, about_key
+from memories.foundation.keys import check_key
+from memories.frames.writer import Frame, pack
+from memories.model.events import Event
+from memories.options.decorator import configured
+
+
+class DistributedMemoryManager(MemoryManager):
+    """A `MemoryManager` that also stores values on several nodes, each on more than one.
+
+    The methods named `..._distributed` work on the nodes' own key space; all others are those of
+    `MemoryManager` and stay local. Any `replication_factor - 1` nodes may fail at a time.
+
+    Args:
+        sizes: As for `MemoryManager`: hot, warm and cold memory size, and whether there is glacier.
+        nodes: Servers that speak the protocol of Valkey and Redis: `"host:port"` or a `redis://`,
+            `rediss://`, `valkey://` or `unix://` URL. Either plain servers or members of a Cluster.
+        replication_factor: On how many nodes a value lies.
+        node_options: `user`, `password` and `tls` for all nodes that do not name their own.
+        allow_eviction: Accept nodes that drop values when they are full.
+        near_cache: Serve what was read once from local memory, kept right by the nodes.
+        options: All other options of `MemoryManager`.
+
+    Raises:
+        InvalidOptionError: an option means nothing, or the nodes cannot hold what is asked of them.
+        UnavailableError: too few nodes answer.
+    """
+
+    @configured
+    def __init__(
+        self,
+        *sizes: Any,
+        nodes: Sequence[str],
+        replication_factor: int = 2,
+        node_options: Mapping[str, Any] | None = None,
+        allow_eviction: bool = False,
+        near_cache: bool = True,
+        **options: Any,
+    ) -> None:
+        self._node_options = dict(node_options or {})
+        addresses = check_nodes(nodes, self._node_options)
+        factor = check_factor(replication_factor)
+        super().__init__(*sizes, **options)
+        try:
+            self._service: Service = open_service(
+                addresses, factor, clock=self._engine.clock, allow_eviction=allow_eviction
+            )
+        except BaseException:
+            super().cleanup(flush=False)
+            raise
+        self._copies = NearCopies(self._hierarchy)
+        self._monotonic = self._engine.clock.monotonic
+        # Of its own class, so that what refers to it keeps the manager from nothing.
+        self._near = Near(self._copies.drop)
+        self._hierarchy.events.subscribe(_weakly(self._near))
+        if near_cache:
+            self._service.listen(self._near)
+        self._engine.ends_before(self._service.close, "the connections to its nodes")
+
+    def store_distributed(self, key: str, data: Any, *, if_version: int | None = None) -> None:
+        """Store `data` under `key` on the nodes; once this returns, it is on enough of them.
+
+        Args:
+            key: A `str` of 1 to 4,096 bytes in UTF-8, without NUL.
+            data: Any value that has a codec or can be pickled. Do not change it meanwhile.
+            if_version: Store only if the key is at this version (0: absent). On a Cluster only.
+
+        Raises:
+            UnavailableError: too few nodes answer; nothing was stored.
+            ReplicationError: fewer nodes than asked for have it; the message says which.
+            ConflictError: the key is at another version than `if_version`.
+        """
+        key = check_key(key)
+        self._service.require_open(writing=True)
+        try:
+            self._service.store.put(key, self._pack(key, data).segments, if_version=if_version)
+        finally:
+            self._near.forget(key)
+
+    def retrieve_distributed(
+        self, key: str, default: Any = MISSING, *, copy: bool | None = None
+    ) -> Any:
+        """Return the newest value of `key` on the nodes.
+
+        What you get is as from `retrieve`: read-only arrays, or with `copy=True` a private one.
+        What was read before is served from local memory while it is known to be the newest; a
+        write by another manager may be missed for a second at most, one by this manager never.
+
+        Raises:
+            KeyNotFoundError: it is absent, and no default was given.
+            UnavailableError: too few nodes answer to know.
+            CorruptDataError: every copy that can be reached is damaged.
+            UntrustedDataError: it would run code, and no trusted key has signed it.
+        """
+        near = self._near
+        if copy is None and near.until > self._monotonic():
+            try:
+                value = self._at_front[near.fresh[key]]
+            except (KeyError, TypeError):
+                value = self._at_hand(check_key(key))
+                if value is not MISSING:
+                    return value
+            else:
+                self._front.hits += 1.0
+                return value.view() if type(value) is ndarray else value
+        key = check_key(key)
+        self._service.require_open()
+        try:
+            return self._read_nodes(key, copy=bool(copy))
+        except KeyNotFoundError:
+            if default is MISSING:
+                raise
+            return default
+
+    def version_distributed(self, key: str) -> int:
+        """Return the version of `key` on the nodes, for `if_version=`; 0 if it is absent.
+
+        Raises:
+            UnavailableError: too few nodes answer to know.
+        """
+        key = check_key(key)
+        self._service.require_open()
+        version = self._service.store.versions([key])[key]
+        if isinstance(version, Exception):
+            raise version
+        return 0 if version is None else version.counter
+
+    def delete_distributed(self, key: str) -> None:
+        """Remove `key` from the nodes.
+
+        Raises:
+            KeyNotFoundError: it is absent.
+            UnavailableError: too few nodes answer; nothing has changed.
+            ReplicationError: fewer nodes than asked for know of it.
+        """
+        key = check_key(key)
+        self._service.require_open(writing=True)
+        try:
+            self._service.store.delete(key)
+        finally:
+            self._near.forget(key)
+
+    def store_many_distributed(self, mapping: Mapping[str, Any]) -> None:
+        """Store every item of `mapping` on the nodes, in a few questions to each.
+
+        Raises:
+            ReplicationError: some are on too few nodes; the others are stored.
+            UnavailableError: for some too few nodes answer; the others are stored.
+        """
+        self._service.require_open(writing=True)
+        frames = {key: self._pack(check_key(key), data).segments for key, data in mapping.items()}
+        try:
+            results = self._service.store.put_many(frames)
+        finally:
+            for key in frames:
+                self._near.forget(key)
+        _raise_first(results)
+
+    def retrieve_many_distributed(self, keys: Iterable[str]) -> dict[str, Any]:
+        """Return the values of `keys` on the nodes; raises like `retrieve_distributed` for one."""
+        self._service.require_open()
+        wanted = [check_key(key) for key in keys]
+        values = {key: self._at_hand(key) for key in wanted}
+        missing = [key for key in wanted if values[key] is MISSING]
+        tokens = {key: self._near.token(key) for key in missing}
+        results = self._service.store.get_many(missing)
+        _raise_first(results)
+        for key, stored in results.items():
+            assert isinstance(stored, Stored)
+            values[key] = self._take_in(key, stored, tokens[key])
+        return values
+
+    def scan_distributed(self, prefix: str = "") -> Iterator[str]:
+        """Yield the keys on the nodes that start with `prefix`, ordered by their UTF-8 bytes."""
+        self._service.require_open()
+        if not isinstance(prefix, str):
+            raise InvalidOptionError(f"a prefix must be a str, not {type(prefix).__name__}")
+        return self._service.store.scan(prefix)
+
+    def get_node_status(self) -> dict[str, dict[str, Any]]:
+        """Return the state of every node, by its name; one that does not answer is not `online`."""
+        self._service.require_open()
+        return self._service.status()
+
+    def repair(
+        self, progress: Callable[[int, int], object] | None = None, *, deep: bool = True
+    ) -> RepairReport:
+        """Make every copy on the nodes whole again, sweep garbage, and return what was done.
+
+        Reads and writes go on meanwhile. Nothing that is stored changes.
+
+        Args:
+            progress: Called with the registers looked at so far, and about how many there are.
+            deep: Read and check every copy of large values too, instead of their presence only.
+        """
+        self._service.require_open(writing=True)
+        return self._service.repair(progress, deep=deep)
+
+    def add_node(self, node: str, progress: Callable[[int, int], object] | None = None) -> None:
+        """Let `node` be one of the nodes, and return once it holds its share of the keys.
+
+        Of n nodes, about one n-th of the keys moves; everything stays answerable meanwhile.
+
+        Raises:
+            InvalidOptionError: another change is under way, or the nodes are a Cluster.
+            UnavailableError: a node does not answer; call again to finish what was begun.
+        """
+        self._service.require_open(writing=True)
+        (address,) = check_nodes([node], self._node_options)
+        self._service.add_node(address, progress)
+
+    def remove_node(self, node: str, progress: Callable[[int, int], object] | None = None) -> None:
+        """Let `node` be none of the nodes any more, once the others hold what it had.
+
+        Raises:
+            InvalidOptionError: it is no member, too few would be left, or the nodes are a Cluster.
+            UnavailableError: a node does not answer; call again to finish what was begun.
+        """
+        self._service.require_open(writing=True)
+        (address,) = check_nodes([node], self._node_options)
+        self._service.remove_node(address.name, progress)
+
+    def cleanup(self, *, flush: bool = True) -> None:
+        """Close the manager and its connections. Idempotent; what is on the nodes stays there."""
+        super().cleanup(flush=flush)
+        self._service.close()  # In a forked child the engine leaves it alone.
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        raise InvalidOptionError(
+            "a DistributedMemoryManager cannot be pickled, for it holds credentials; make one "
+            "where it is needed"
+        )
+
+    def _pack(self, key: str, data: Any) -> Frame:
+        with main_classes.watched() as names:
+            parts = codecs.encode(data)
+        if names:
+            main_classes.warn(key, names)
+        stamp = int(self._engine.clock.wall() * 1_000_000)
+        return pack(parts, key=key, version=stamp, signer=self._hierarchy.trust)
+
+    def _at_hand(self, key: str) -> Any:
+        """Return the local copy of `key`, or MISSING if there is none that is known to be good."""
+        if self._near.until > self._monotonic():
+            try:
+                entry = self._entries[self._near.fresh[key]]
+            except KeyError:
+                return MISSING  # Not known to be good, or dropped for room.
+            value = entry.read()
+            if entry.hits > EXACT_HITS:
+                self._hierarchy.catalog.bring_forward(entry)
+            return value
+        return MISSING
+
+    def _read_nodes(self, key: str, *, copy: bool) -> Any:
+        token = self._near.token(key)
+        known = None if copy else self._near.version(key)
+        if known is not None and self._service.store.versions([key])[key] == known:
+            entry = self._entries.get(NEAR_PREFIX + key)
+            if self._near.confirm(key, known, token) and entry is not None:
+                return entry.read()
+        return self._take_in(key, self._service.store.get(key), token, copy=copy)
+
+    def _take_in(self, key: str, stored: Stored, token: Token, *, copy: bool = False) -> Any:
+        """Return the value in a frame whose bytes were verified as they came, and keep it near."""
+        trust = self._hierarchy.trust
+        try:
+            parcel = Parcel.of_frame(stored.frame, key=key)
+            if copy:
+                return parcel.private(trust, verify=False)
+            if not self._may_keep(parcel.size):
+                return parcel.value(trust, verify=False)
+            hosted = parcel.hosted(trust, verify=False, copy=False)
+            value = hosted.value(trust)
+        except UNREADABLE as error:
+            raise about_key(error, key) from error.__cause__
+        self._near.keep(key, stored.version, token, lambda name: self._copies.put(name, hosted))
+        return value
+
+    def _may_keep(self, size: int) -> bool:
+        """Return whether there is room for a local copy, letting older ones go for it."""
+        near = self._near
+        if near.until <= self._monotonic() or not self._copies.could_fit(size):
+            return False
+        for _ in range(MOST_DROPPED):
+            if self._copies.fits(size):
+                return True
+            oldest = near.oldest()
+            if oldest is None:
+                return False
+            near.forget(oldest)
+        return False
+
+
+def _weakly(near: Near) -> Callable[[Event], None]:
+    """Return an observer that does not keep `near` alive, which refers to what is observed."""
+    method = weakref.WeakMethod(near.observe)
+
+    def observe(event: Event) -> None:
+        found = method()
+        if found is not None:
+            found(event)
+
+    return observe
+
+
+def _raise_first(results: Mapping[str, Any]) -> None:
+    for result in results.values():
+        if isinstance(result, Exception):
+            raise result

@@ -1,0 +1,47 @@
+"""Local copies of what lies on the nodes, kept in the warm tier as long as nobody needs the room.
+
+Not their freshness, which is `cluster.near`. The one idea: a copy is an entry like any other, under
+a name that no caller can give, that may be dropped, is in no snapshot and displaces nothing of his.
+"""
+
+from __future__ import annotations
+
+from memories.engine.hierarchy import Hierarchy
+from memories.engine.payload import Parcel
+from memories.errors import BusyError, KeyNotFoundError, TierFullError
+from memories.model.entry import Terms, TierName
+
+SHARE = 0.25  # Of the warm tier that one copy may take at most.
+_TERMS = Terms(evictable=True, min_tier=TierName.WARM, max_tier=TierName.WARM)
+MOST_DROPPED = 64  # Older copies that make room for a new one.
+
+
+class NearCopies:
+    """Puts copies into the warm tier and takes them out again."""
+
+    def __init__(self, hierarchy: Hierarchy) -> None:
+        self._hierarchy = hierarchy
+
+    def fits(self, size: int) -> bool:
+        """Return whether there is room to spare for a copy of `size` bytes."""
+        ledger = self._hierarchy.tiers[TierName.WARM].ledger
+        return size <= min(ledger.headroom, SHARE * ledger.configured)
+
+    def could_fit(self, size: int) -> bool:
+        """Return whether a copy of `size` bytes may be kept at all."""
+        return size <= SHARE * self._hierarchy.tiers[TierName.WARM].ledger.configured
+
+    def put(self, name: str, parcel: Parcel) -> bool:
+        """Keep a copy, and return whether it is kept."""
+        try:
+            self._hierarchy.put(name, parcel, tier=TierName.WARM, terms=_TERMS)
+        except (TierFullError, BusyError):
+            return False
+        return True
+
+    def drop(self, name: str) -> None:
+        """Let go of a copy, if it is there."""
+        try:
+            self._hierarchy.remove(name)
+        except KeyNotFoundError:
+            pass  # The tier has dropped it for room.

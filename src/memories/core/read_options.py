@@ -1,0 +1,84 @@
+"""What a reader gets when he asks for something else than the usual: a part, a copy, a device.
+
+Not the hit path. The one idea: each wish is a function of the parcel that holds the value, so that
+it means the same in every tier.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from memories import codecs
+from memories.core.array_interop import hand_over, library_of
+from memories.devices import Device
+from memories.engine.payload import Parcel
+from memories.errors import InvalidOptionError
+from memories.frames.signing import Keyring
+from memories.model.entry import Form
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """How a reader wants a value."""
+
+    region: Any = None
+    copy: bool | None = None
+    device: str | None = None
+    like: Any = None
+
+    def __post_init__(self) -> None:
+        """Refuse what contradicts itself."""
+        if self.copy not in (None, True, False):
+            raise InvalidOptionError(f"copy={self.copy!r} must be True, False or None")
+        if self.region is not None and (self.device is not None or self.like is not None):
+            raise InvalidOptionError(
+                "region= is read on the host; give it without device= and like="
+            )
+        if self.device is not None and not isinstance(self.device, str):
+            raise InvalidOptionError(f"device={self.device!r:.60} must be 'cpu' or 'cuda:0'")
+
+    @property
+    def usual(self) -> bool:
+        """Return whether nothing out of the usual is wished for."""
+        return all(wish is None for wish in (self.region, self.copy, self.device, self.like))
+
+    @property
+    def whole(self) -> bool:
+        """Return whether all of the value is read, and so verified."""
+        return self.region is None
+
+    def granted(self, parcel: Parcel, verify: bool, trust: Keyring, device: Device | None) -> Any:
+        """Return what `parcel` holds, the way the reader wants it."""
+        if self.region is not None:
+            return _region(parcel, self.region, trust, copy=bool(self.copy))
+        if self.device is not None or self.like is not None:
+            return self._handed_over(parcel, verify, trust, device)
+        if self.copy:
+            return parcel.private(trust, verify=verify)
+        return parcel.lent(trust, verify=verify)
+
+    def _handed_over(
+        self, parcel: Parcel, verify: bool, trust: Keyring, device: Device | None
+    ) -> Any:
+        if self.device is None:
+            value = parcel.private(trust, verify=verify)
+        else:
+            value = parcel.on(self.device, trust, verify=verify)
+        like = self.like
+        if like is None and self.device != "cpu" and isinstance(value, np.ndarray):
+            like = library_of(device)
+        return value if like is None else hand_over(value, like, self.device)
+
+
+def _region(parcel: Parcel, region: Any, trust: Keyring, *, copy: bool) -> Any:
+    """Return a part of an array, touching no more of a frame than that part's chunks."""
+    if parcel.sharing is not codecs.Sharing.VIEW and parcel.form is not Form.ENCODED:
+        raise InvalidOptionError("region= needs a value that is a NumPy array")
+    if parcel.form is Form.ENCODED:
+        part = parcel.payload.region(region)
+    else:
+        part = parcel.value(trust)[region]
+    return np.array(part) if copy else part

@@ -1,0 +1,373 @@
+"""The one file that knows every concrete class, and puts a manager's works together."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from memories import policies
+from memories.backends.base import Backend
+from memories.backends.disk import DiskBackend
+from memories.backends.disk.temp_directory import private_directory
+from memories.codecs.registry import prepare
+from memories.core.ending import await_free
+from memories.core.lifecycle import Engine
+from memories.devices import Device, find_device
+from memories.engine.access_sampler import Watch
+from memories.engine.budget import BackendLedger, Ledger
+from memories.engine.catalog import Catalog
+from memories.engine.cold_victims import JournalVictims
+from memories.engine.device_storage import DeviceMedium
+from memories.engine.expiry import Expiry
+from memories.engine.fetch_costs import FetchCosts
+from memories.engine.hierarchy import Hierarchy
+from memories.engine.hit_clock import HitCounter, Timeline
+from memories.engine.host_limits import disk_room, host_room
+from memories.engine.recency import Touches
+from memories.engine.tier import Tier
+from memories.engine.tier_storage import ArchiveMedium, FrameMedium, HostMedium
+from memories.engine.victims import NoVictims, PolicyVictims, Victims
+from memories.errors import InvalidOptionError
+from memories.foundation.clock import Clock, SystemClock
+from memories.foundation.logging import logger
+from memories.foundation.units import MAX_BYTES
+from memories.frames import compression
+from memories.frames.reader import open_frame
+from memories.frames.signing import Keyring
+from memories.migration.migrator import Migrator
+from memories.migration.prefetching import Prefetching
+from memories.model.entry import Entry, Record, TierName
+from memories.model.events import EventBus
+from memories.model.rules import Rules
+from memories.observe.counters import Statistics
+from memories.observe.move_log import History
+from memories.options.migration import MigrationSettings
+from memories.options.settings import Settings
+from memories.policies.base import Policy
+from memories.policies.predictors import PREDICTORS, Prefetcher
+
+if TYPE_CHECKING:
+    from memories.core.archive import Archive
+
+STAND_IN = "host RAM, standing in for a GPU"
+
+
+def assemble(
+    settings: Settings,
+    migration: MigrationSettings | Literal[False] | None = None,
+    clock: Clock | None = None,
+) -> Engine:
+    """Return a running engine.
+
+    Raises:
+        InvalidOptionError: a policy, a compression or a device is unknown.
+        StorageError: the directory or the bucket cannot be used.
+        StoreLockedError: another manager is the writer of the store.
+    """
+    _check(settings)
+    prepare()
+    if migration is not None and migration is not False:
+        check_migration(migration)
+    return _Assembly(settings, clock or SystemClock(), find_device(settings.hot_device)).engine(
+        migration
+    )
+
+
+def check_migration(migration: object) -> None:
+    """Raise InvalidOptionError unless `migration` are settings."""
+    if not isinstance(migration, MigrationSettings):
+        raise InvalidOptionError(
+            f"migration must be MigrationSettings(...), False or None, not {migration!r:.60}"
+        )
+
+
+def _check(settings: Settings) -> None:
+    """Refuse what is wrong before a directory or a lock is touched."""
+    for name in settings.policies.values():
+        policies.require_known(name)
+    for name in settings.compression.values():
+        compression.parse(name)
+    if settings.glacier_url is not None and not settings.glacier_enabled:
+        raise InvalidOptionError("glacier_url is given but glacier_memory_enabled is False")
+    for rule in settings.rules:
+        tiers = (rule.tier, rule.min_tier, rule.max_tier, rule.move_to)
+        if TierName.GLACIER in tiers[:2] + tiers[3:] and not settings.glacier_enabled:
+            raise InvalidOptionError(
+                f"the rule for {rule.prefix!r} needs glacier; pass glacier_memory_enabled=True"
+            )
+    if settings.read_only and settings.storage_path is None and settings.glacier_url is None:
+        raise InvalidOptionError(
+            "read_only=True needs the storage_path of an existing store, or the glacier_url of an "
+            "archive"
+        )
+    if settings.read_only and settings.takeover:
+        raise InvalidOptionError("takeover=True makes a writer, and read_only=True is none")
+
+
+class _Assembly:
+    """The parts of one engine while they are put together."""
+
+    def __init__(self, settings: Settings, clock: Clock, device: Device | None) -> None:
+        self.settings = settings
+        self.clock = clock
+        self.device = device
+        self.trust = Keyring(trusted=settings.trusted_keys)
+        self.expiry = Expiry(clock.wall)
+        self.touches = Touches()
+        self.watch = Watch()
+        self.costs = FetchCosts()
+        self.media: dict[TierName, str] = {}
+        self.tiers: dict[TierName, Tier] = {}
+        self.backends: list[Backend] = []
+        self.catalog: Catalog | None = None
+        self.remove_private: Callable[[], None] | None = None
+        self.purge_archive: Callable[[int], None] | None = None
+        self.archive: Archive | None = None
+
+    def engine(self, migration: MigrationSettings | Literal[False] | None) -> Engine:
+        try:
+            return self._engine(migration)
+        except BaseException:
+            for backend in reversed(self.backends):
+                backend.close()
+            if self.remove_private is not None:
+                self.remove_private()
+            raise
+
+    def _engine(self, migration: MigrationSettings | Literal[False] | None) -> Engine:
+        settings = self.settings
+        path = self._directory()
+        journal = DiskBackend(
+            path / "cold",
+            durability=settings.durability,
+            read_only=settings.read_only and settings.storage_path is not None,
+            verify=_verify_frame,
+            capacity_bytes=settings.capacities[TierName.COLD],
+        )
+        self.backends.append(journal)
+        self._add_volatile_tiers()
+        self._add_cold(journal)
+        if settings.glacier_enabled:
+            self._add_glacier(path, journal)
+        events, statistics, history = EventBus(), Statistics(), History()
+        events.subscribe(statistics.observe)
+        events.subscribe(history.observe)
+        events.subscribe(self.watch.observe)
+        events.subscribe(self.costs.observe)
+        events.subscribe_reads(statistics.count_reads)
+        events.subscribe_reads(self.watch.observe_reads)
+        events.subscribe_reads(self.costs.observe_reads)
+        catalog = self.catalog = Catalog(journal, self._latest_version(), Rules(settings.rules))
+        hierarchy = Hierarchy(
+            self.tiers,
+            catalog,
+            clock=self.clock,
+            expiry=self.expiry,
+            events=events,
+            trust=self.trust,
+            drop_when_full=settings.drop_when_full,
+            write_through=settings.write_through,
+            read_only=settings.read_only,
+        )
+        if self.device is not None:
+            self.device.relieve = partial(hierarchy.relieve, TierName.HOT)
+        migrator = None
+        if migration is not False and not settings.read_only:
+            migrator = Migrator(
+                hierarchy, migration or MigrationSettings(), self.touches, self.watch
+            )
+            migrator.start()
+        engine = Engine(
+            settings=settings,
+            hierarchy=hierarchy,
+            migrator=migrator,
+            watch=self.watch,
+            prefetching=None if settings.read_only else self._prefetching(hierarchy),
+            statistics=statistics,
+            history=history,
+            clock=self.clock,
+            backends=self.backends,
+            media=self.media,
+            remove_private=self.remove_private,
+            purge_archive=self.purge_archive,
+            device=self.device,
+        )
+        if self.archive is not None:
+            engine.ends_before(self.archive.stop, "the archive's return")
+            self.archive.attach(hierarchy)
+        return engine
+
+    def _latest_version(self) -> int:
+        """Return the number after which the next version comes.
+
+        The highest one of an archive that is away is unknown. Milliseconds are more than any count
+        of stores, so that what is stored meanwhile is newer than whatever comes to light there.
+        """
+        latest = max(backend.last_version() for backend in self.backends)
+        if self.archive is not None and self.archive.bucket.away is not None:
+            return max(latest, int(1000 * self.clock.wall()))
+        return latest
+
+    def _prefetching(self, hierarchy: Hierarchy) -> Prefetching:
+        wanted = self.settings.prefetch
+        if wanted == "off":
+            return Prefetching(hierarchy, None)
+        kinds = PREDICTORS.values() if wanted == "auto" else [PREDICTORS[wanted]]
+        return Prefetching(hierarchy, Prefetcher([kind() for kind in kinds], budget_bytes=0))
+
+    def _directory(self) -> Path:
+        if self.settings.storage_path is not None:
+            if not self.settings.read_only:
+                await_free(self.settings.storage_path)  # Of a manager that was just forgotten.
+            return self.settings.storage_path
+        private = private_directory()
+        self.remove_private = private.remove
+        return private.path
+
+    def _add_volatile_tiers(self) -> None:
+        """Add hot and warm; without a GPU both draw on one account of the host's RAM."""
+        host = Ledger(MAX_BYTES, room=host_room, monotonic=self.clock.monotonic)
+        if self.device is None:
+            logger.info("no GPU in use: the hot tier is %s", STAND_IN)
+            self._add_volatile(TierName.HOT, STAND_IN, HostMedium, parent=host)
+        else:
+            device = self.device
+            logger.info("the hot tier is %s", device.title)
+            self._add_volatile(
+                TierName.HOT,
+                device.title,
+                partial(DeviceMedium, device=device),
+                room=device.room,
+            )
+        self._add_volatile(TierName.WARM, "host RAM", HostMedium, parent=host)
+
+    def _add_volatile(
+        self, name: TierName, words: str, medium: Callable[..., HostMedium], **account: Any
+    ) -> None:
+        capacity = self.settings.capacities[name]
+        ledger = Ledger(capacity, monotonic=self.clock.monotonic, **account)
+        counter = HitCounter()
+        victims = PolicyVictims(
+            partial(self._policy, name, capacity), self._may_leave, partial(self._entries, name)
+        )
+        watch = self.watch
+        made = medium(
+            name,
+            ledger=ledger,
+            counter=counter,
+            tick=lambda key, size, tick: watch.tick(key, size, victims.tick(key, size, tick)),
+            trust=self.trust,
+            over=self.expiry.over,
+        )
+        self._add(name, words, made, ledger, victims, counter)
+
+    def _policy(self, name: TierName, capacity: int) -> Policy:
+        policy = self.settings.policies[name]
+        if policies.takes(policy, "cost"):
+            return policies.make(policy, capacity, cost=self.costs.below(name))
+        return policies.make(policy, capacity)
+
+    def _entries(self, name: TierName) -> list[Entry]:
+        assert self.catalog is not None, "nothing is stored before it is there"
+        return [entry for entry in list(self.catalog.entries.values()) if entry.tier is name]
+
+    def _add_cold(self, journal: DiskBackend) -> None:
+        ledger = BackendLedger(
+            self.settings.capacities[TierName.COLD],
+            held=journal.charged,
+            room=journal.room,
+        )
+        victims = JournalVictims(journal, TierName.COLD, self._may_leave, self.touches)
+        medium = FrameMedium(
+            TierName.COLD,
+            backend=journal,
+            ledger=ledger,
+            compression=self.settings.compression[TierName.COLD],
+            trust=self.trust,
+        )
+        self._add(TierName.COLD, "local disk", medium, ledger, victims, HitCounter())
+
+    def _add_glacier(self, path: Path, journal: DiskBackend) -> None:
+        # Imported at use, like all that most managers never need.
+        from memories.backends.bucket import open_bucket
+        from memories.core.archive import AWAY_SECONDS, Archive
+
+        # A reader that has nothing but the bucket keeps what it says in a journal of its own.
+        bare = self.settings.read_only and self.settings.storage_path is None
+        url = self.settings.glacier_url
+        if url is None:
+            url = str(path / "glacier")
+            level = logging.WARNING if self.remove_private else logging.INFO
+            logger.log(level, "no glacier_url: %s stands in for object storage", url)
+        bucket = open_bucket(
+            url,
+            storage_options=self.settings.storage_options,
+            directory=None if bare else path / "archive",
+            read_only=self.settings.read_only,
+            takeover=self.settings.takeover,
+            away_seconds=AWAY_SECONDS,
+            lasting=self.remove_private is None,
+            full=self.settings.durability == "full",
+            version=journal.last_version,
+            wall=self.clock.wall,
+            verify=_verify_frame,
+        )
+        self.backends.append(bucket)
+        self.purge_archive = partial(bucket.clear, purge=True)
+        ledger = BackendLedger(
+            MAX_BYTES, held=lambda: bucket.usage().live, room=lambda: _glacier_room(path, url)
+        )
+        medium = "a local directory" if "://" not in url else "object storage"
+        archive = ArchiveMedium(
+            TierName.GLACIER,
+            on_code=_tell_of_code,
+            backend=bucket,
+            ledger=ledger,
+            compression=self.settings.compression[TierName.GLACIER],
+            trust=self.trust,
+        )
+        self._add(TierName.GLACIER, medium, archive, ledger, NoVictims(), HitCounter())
+        writes = not self.settings.read_only or bare
+        self.archive = Archive(bucket, journal if writes else None, self.media)
+        self.archive.adopt()
+
+    def _add(
+        self,
+        name: TierName,
+        words: str,
+        medium: HostMedium | FrameMedium,
+        ledger: Ledger | BackendLedger,
+        victims: Victims,
+        counter: HitCounter,
+    ) -> None:
+        timeline = Timeline(counter, self.clock.monotonic())
+        self.media[name] = words
+        self.tiers[name] = Tier(
+            name, medium=medium, ledger=ledger, victims=victims, counter=counter, timeline=timeline
+        )
+
+    def _may_leave(self, found: Entry | Record) -> bool:
+        """Return whether the terms of `found` allow that it leaves its tier for room."""
+        if found.terms.pinned:
+            return False
+        lower = any(name.rank > found.tier.rank and found.terms.admits(name) for name in self.tiers)
+        return lower or found.terms.evictable or self.settings.drop_when_full
+
+
+def _verify_frame(record: Record, frame: memoryview) -> None:
+    open_frame(frame, key=record.key).verify()
+
+
+def _tell_of_code(key: str) -> None:
+    logger.warning(
+        "%r is archived as a pickle, like others to come: another machine can read those only with "
+        "this user's signing key. Run `memories key export` and keep it apart from the bucket",
+        key[:200],
+    )
+
+
+def _glacier_room(path: Path, url: str) -> int:
+    return MAX_BYTES if "://" in url else disk_room(path)

@@ -1,0 +1,87 @@
+"""Many keys read at once, where a medium is so far away that they had better travel together.
+
+Not a transaction: each value is the one that its key had at some moment of the call. Whatever goes
+wrong with the batch is looked at again key by key, which knows about moves and names the fault.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from memories.engine.hierarchy import Hierarchy
+from memories.engine.quick import UNKNOWN
+from memories.errors import UNREADABLE, StorageError, about_key
+from memories.model.entry import Record, TierName
+from memories.model.events import Retrieved
+
+
+def read_together(hierarchy: Hierarchy, keys: Iterable[str]) -> dict[str, Any]:
+    """Return the values of `keys`, by key and in their order.
+
+    Raises:
+        KeyNotFoundError: one is in no tier.
+        ArchivedError: one must be restored from its archive class first.
+    """
+    values: dict[str, Any] = dict.fromkeys(keys)
+    far: dict[TierName, list[Record]] = {}
+    for key in values:
+        record = _far_record(hierarchy, key)
+        if record is None:
+            values[key] = _read_near(hierarchy, key)
+        else:
+            far.setdefault(record.tier, []).append(record)
+    for name, records in far.items():
+        values.update(_read_far(hierarchy, name, records))
+    return values
+
+
+def restore(hierarchy: Hierarchy, keys: Iterable[str], timeout: float) -> None:
+    """Make those of `keys` readable that lie in an archive class.
+
+    Raises:
+        ArchivedError: they were not all there after `timeout` seconds; the restore goes on.
+    """
+    asked: dict[TierName, list[Record]] = {}
+    for key in keys:
+        found = hierarchy.find(key)
+        if isinstance(found, Record):
+            asked.setdefault(found.tier, []).append(found)
+    for name, records in asked.items():
+        hierarchy.tier(name).medium.restore(records, timeout)
+
+
+def _far_record(hierarchy: Hierarchy, key: str) -> Record | None:
+    found = None if key in hierarchy.catalog.entries else hierarchy.find(key)
+    if isinstance(found, Record) and hierarchy.tier(found.tier).medium.remote:
+        return found
+    return None
+
+
+def _read_near(hierarchy: Hierarchy, key: str) -> Any:
+    try:
+        return hierarchy.catalog.entries[key].read()
+    except UNREADABLE as error:
+        raise about_key(error, key) from error.__cause__
+    except KeyError:
+        value = hierarchy.quick(key)
+        return hierarchy.get(key) if value is UNKNOWN else value
+
+
+def _read_far(hierarchy: Hierarchy, name: TierName, records: Sequence[Record]) -> dict[str, Any]:
+    started = hierarchy.clock.monotonic()
+    try:
+        parcels = hierarchy.tier(name).medium.take_many(records)
+        values = {
+            record.key: parcel.value(hierarchy.trust, verify=not hierarchy.verified.knows(record))
+            for record, parcel in zip(records, parcels, strict=True)
+        }
+    except (*UNREADABLE, StorageError):  # Asked for one by one, each says which it is.
+        return {record.key: hierarchy.get(record.key) for record in records}
+    now = hierarchy.clock.monotonic()
+    for record in records:
+        hierarchy.verified.add(record)
+        hierarchy.events.note_read(
+            Retrieved(record.key, now, name, record.size, now - started, record)
+        )
+    return values

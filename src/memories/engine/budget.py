@@ -1,0 +1,221 @@
+"""Bytes held in a tier, against what it may hold. A charge lasts as long as the memory does.
+
+When an entry leaves while a reader still holds a view of its buffer, the bytes stay charged until
+that view dies: a budget counts what is really taken.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from memories.foundation.fork_lock import new_lock
+from memories.foundation.units import MAX_BYTES
+
+HOST_SHARE = 0.9  # Of what the host could still give; the rest is the caller's and the kernel's.
+ROOM_SECONDS = 0.25  # How long a measurement of the host's room is believed.
+
+
+class _Held:
+    """Bytes that views hold: given back when the last of their owners has died."""
+
+    __slots__ = ("left", "size")
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.left = 0  # Owners alive.
+
+
+class _Reference(weakref.ref[Any]):
+    """A reference to an owner, which knows what ends with it."""
+
+    __slots__ = ("held",)
+
+    held: _Held
+
+
+class Ledger:
+    """Counts the bytes of one medium, of which several tiers may be parts.
+
+    `configured` is what the caller allowed. `room` measures what the medium could still give; the
+    effective capacity follows from it. `parent` is the ledger of a medium shared with other tiers.
+    """
+
+    def __init__(
+        self,
+        configured: int,
+        *,
+        room: Callable[[], int] | None = None,
+        monotonic: Callable[[], float],
+        parent: Ledger | None = None,
+    ) -> None:
+        self.configured = configured
+        self.parent = parent
+        self._children: list[Ledger] = []
+        if parent is not None:
+            parent._children.append(self)
+        self._room = room
+        self._monotonic = monotonic
+        self._limit = MAX_BYTES
+        self._measured_at = float("-inf")
+        self._used = 0
+        self._lock = new_lock()
+        # Filled by weakref callbacks, which may run anywhere and therefore take no lock.
+        self._freed: deque[int] = deque()
+        # Owners that have died. C appends them: in a callback of Python an interrupt would be lost.
+        self._died: deque[_Reference] = deque()
+        self._holds: dict[_Held, list[_Reference]] = {}
+
+    @property
+    def used(self) -> int:
+        """Return the bytes held now."""
+        with self._lock:
+            return self._settle()
+
+    @property
+    def effective(self) -> int:
+        """Return the bytes that may be held: those configured, or fewer if the medium is tight."""
+        with self._lock:
+            used = self._settle()
+            own = min(self.configured, self._measured(used))
+        return own if self.parent is None else min(own, used + self.parent.headroom)
+
+    @property
+    def headroom(self) -> int:
+        """Return the bytes that could be charged now."""
+        with self._lock:
+            used = self._settle()
+            own = max(0, min(self.configured, self._measured(used)) - used)
+        return own if self.parent is None else min(own, self.parent.headroom)
+
+    def reserve(self, size: int) -> bool:
+        """Charge `size` bytes if they fit, and return whether they did."""
+        if self.parent is not None and not self.parent.reserve(size):
+            return False
+        with self._lock:
+            used = self._settle()
+            if used + size <= min(self.configured, self._measured(used)):
+                self._used += size
+                return True
+        if self.parent is not None:
+            self.parent.release(size)
+        return False
+
+    def release(self, size: int) -> None:
+        """Give back `size` bytes that were charged."""
+        self._freed.append(size)
+        if self.parent is not None:
+            self.parent.release(size)
+
+    def release_with(self, owners: Iterable[Any], size: int) -> None:
+        """Give back `size` bytes once every one of `owners` has died.
+
+        The caller must drop its own references afterwards. Owners that cannot be referred to
+        weakly (`bytes`) belong to whoever holds them, and are not waited for.
+        """
+        held, references = _Held(size), list[_Reference]()
+        for owner in owners:
+            try:
+                references.append(_Reference(owner, self._died.append))
+            except TypeError:
+                continue
+            references[-1].held = held
+        held.left = len(references)
+        if references:
+            self._holds[held] = references
+        else:
+            self.release(size)
+
+    def recount(self, entries: int) -> None:
+        """Count anew, with `entries` bytes in entries, while nothing comes or goes."""
+        with self._lock:
+            self._settle()
+            for held, references in list(self._holds.items()):
+                if not any(reference() is not None for reference in references):
+                    self._holds.pop(held, None)
+            self._freed.clear()
+            self._used = entries + sum(held.size for held in self._holds)
+
+    def _settle(self) -> int:
+        for child in self._children:
+            child.bury()
+        self._count_died()
+        while self._freed:
+            # In two lines: a signal handler that reads comes after the call, not in the sum.
+            freed = self._freed.popleft()
+            self._used -= freed
+        return self._used
+
+    def bury(self) -> None:
+        """Give back what only owners held that have died."""
+        if self._died:
+            with self._lock:
+                self._count_died()
+
+    def _count_died(self) -> None:
+        while self._died:
+            held = self._died.popleft().held
+            held.left -= 1
+            if not held.left and self._holds.pop(held, None) is not None:
+                self.release(held.size)
+
+    def _measured(self, used: int) -> int:
+        if self._room is None:
+            return MAX_BYTES
+        now = self._monotonic()
+        if now - self._measured_at >= ROOM_SECONDS:
+            self._limit = used + int(HOST_SHARE * self._room())
+            self._measured_at = now
+        return self._limit
+
+
+class BackendLedger:
+    """The same account for a durable tier, where the backend itself knows what it holds.
+
+    `reserve` charges bytes that are about to be written, `release` takes them off again once the
+    backend counts them.
+    """
+
+    def __init__(
+        self, configured: int, *, held: Callable[[], int], room: Callable[[], int]
+    ) -> None:
+        self.configured = configured
+        self._held = held
+        self._room = room
+        self._coming = 0
+        self._lock = new_lock()
+
+    @property
+    def used(self) -> int:
+        """Return the bytes held, those on their way included."""
+        return self._held() + self._coming
+
+    @property
+    def effective(self) -> int:
+        """Return the bytes that may be held: the configured ones, or fewer on a full medium."""
+        return min(self.configured, self._held() + self._room())
+
+    @property
+    def headroom(self) -> int:
+        """Return the bytes that could be reserved now."""
+        return max(0, self.effective - self.used)
+
+    def reserve(self, size: int) -> bool:
+        """Charge `size` bytes if they fit, and return whether they did."""
+        with self._lock:
+            if self.used + size > self.effective:
+                return False
+            self._coming += size
+            return True
+
+    def release(self, size: int) -> None:
+        """Take `size` reserved bytes off again: they were written, or never will be."""
+        with self._lock:
+            self._coming -= size
+
+    def recount(self) -> None:
+        """Count anew, while nothing is on its way."""
+        with self._lock:
+            self._coming = 0

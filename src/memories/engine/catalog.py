@@ -1,0 +1,229 @@
+"""The one truth about residency: key -> entry or record.
+
+Versions in volatile tiers are entries in a dict; all others are records in the journal of the cold
+tier, on disk, so that a key at rest costs no RAM. An entry shadows the record of its key, and where
+both exist they are the same version: the record is the entry's backing copy.
+
+All changes of one key are serialised by the caller (`keylocks`); the lock here only orders changes
+of different keys against each other, so that an instant exists.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from heapq import merge
+from typing import NamedTuple
+
+from memories.backends.disk import DiskBackend
+from memories.backends.disk.view import View
+from memories.engine.front_cache import Front
+from memories.foundation.deadlines import Deadlines
+from memories.foundation.fork_lock import is_mine, new_lock
+from memories.foundation.keys import INTERNAL
+from memories.model.entry import Entry, Record, TierName
+from memories.model.rules import Rules
+
+
+class Instant(NamedTuple):
+    """Everything that was stored at one moment."""
+
+    version: int
+    entries: list[Entry]
+    records: View  # May repeat a key of `entries`, as its backing copy.
+
+
+class Catalog:
+    """Knows where every key is."""
+
+    def __init__(
+        self, journal: DiskBackend, latest_version: int, rules: Rules | None = None
+    ) -> None:
+        self.entries: dict[str, Entry] = {}
+        self.front = Front()
+        self.rules = rules or Rules()
+        self.journal = journal
+        self._version = latest_version
+        self.counts: Counter[TierName] = Counter()  # Entries, by their tier.
+        self.backing: Counter[TierName] = Counter()  # Entries, by the tier that backs them.
+        self._internal = 0  # Entries that are no caller's.
+        self.deadlines = Deadlines(self._ends)  # Of entries.
+        self._torn = False  # Whether something ended a change in the middle.
+        self._lock = new_lock()
+
+    def next_version(self) -> int:
+        """Return the sequence number of the next commit."""
+        with self._lock:
+            self._version += 1
+            return self._version
+
+    def raise_version(self, version: int) -> None:
+        """Give later commits higher numbers than `version`."""
+        with self._lock:
+            self._version = max(self._version, version)
+
+    def find(self, key: str) -> Entry | Record | None:
+        """Return where `key` is, or None if it is nowhere."""
+        return self.entries.get(key) or self.journal.find(key)
+
+    def record(self, key: str) -> Record | None:
+        """Return the record of `key`, whether or not an entry shadows it."""
+        return self.journal.find(key)
+
+    def put(self, entry: Entry) -> None:
+        """Let `entry` stand for its key."""
+        with self._lock:
+            self._change(lambda: self._swap(entry.key, entry))
+
+    def drop(self, entry: Entry) -> None:
+        """Let no entry stand for the key of `entry`; its record, if it has one, surfaces."""
+        with self._lock:
+            self._change(lambda: self._swap(entry.key, None))
+
+    def bring_forward(self, entry: Entry) -> None:
+        """Answer the next reads of `entry` from the front, unless it was replaced meanwhile."""
+        if is_mine(self._lock):
+            return  # A signal handler reads in the middle of a change, perhaps of this very key.
+        with self._lock:
+            if self.entries.get(entry.key) is entry:
+                self._change(lambda: self.front.bring(entry, self.entries))
+
+    def hide_from_front(self, hidden: Callable[[str], bool] | None) -> None:
+        """Mark every read of the keys for which `hidden` is true, from now on; None for no key."""
+        with self._lock:
+            self.front.hidden = hidden
+            self._change(lambda: self.front.settle(self.entries))
+
+    def credit(self) -> None:
+        """Bring the marks of entries up to date that were read at the front."""
+        with self._lock:
+            self._change(lambda: self.front.credit(self.entries))
+
+    def settle(self) -> None:
+        """Do the same and empty the front."""
+        with self._lock:
+            self._change(lambda: self.front.settle(self.entries))
+
+    def back(self, record: Record) -> None:
+        """Learn where the backing copy of a version lies, if an entry stands for it."""
+        with self._lock:
+            entry = self.entries.get(record.key)
+            if entry is not None and entry.version == record.version:
+                self._change(lambda: self._set_backed(entry, record.tier))
+
+    def lost_backing(self, entry: Entry) -> None:
+        """Learn that no durable tier holds a copy of an entry's version."""
+        with self._lock:
+            self._change(lambda: self._set_backed(entry, None))
+
+    def recount(self) -> None:
+        """Count the entries anew and empty the front."""
+        with self._lock:
+            self._recount()
+
+    def keys(self, prefix: str = "") -> Iterator[str]:
+        """Yield the keys that start with `prefix`, in the order of their UTF-8 bytes."""
+        volatile = sorted(
+            (key for key in list(self.entries) if key.startswith(prefix) and key[0] != INTERNAL),
+            key=str.encode,
+        )
+        durable = (record.key for record in self.journal.scan(prefix))
+        latest = None
+        for key in merge(volatile, durable, key=str.encode):
+            if key != latest:
+                yield key
+            latest = key
+
+    def __len__(self) -> int:
+        """Return the number of keys."""
+        with self._lock:
+            own = len(self.entries) - self._internal
+            return own - self.backing.total() + self.journal.usage().keys
+
+    @contextmanager
+    def instant(self) -> Iterator[Instant]:
+        """Hold one moment still: its entries, and its records for as long as the context lasts.
+
+        Commits wait while the moment is taken, not while it is held.
+        """
+        with self._lock:
+            entries = [entry for entry in self.entries.values() if entry.key[0] != INTERNAL]
+            view = self.journal.view()
+            records = view.__enter__()
+            version = self._version
+        try:
+            yield Instant(version, entries, records)
+        finally:
+            view.__exit__(None, None, None)
+
+    def clear(self) -> list[Entry]:
+        """Let no entry stand for any key, and return those that did."""
+        with self._lock:
+            entries = list(self.entries.values())
+            self._change(lambda: self.front.settle(self.entries))
+            self.entries.clear()
+            self._recount()
+            return entries
+
+    def _change(self, steps: Callable[[], None]) -> None:
+        """Do `steps`, after which counts and front follow from the entries again in any case."""
+        if self._torn:
+            self._recount()
+        try:
+            steps()
+        except BaseException:
+            self._torn = True
+            self._recount()
+            raise
+
+    def _recount(self) -> None:
+        self.front.forget()
+        self.counts.clear()
+        self.rules.clear()
+        self.backing.clear()
+        self._internal = 0
+        self.deadlines.restart(self._deadlines)
+        for entry in self.entries.values():
+            self._count(entry, 1)
+        self._torn = False
+
+    def _deadlines(self) -> Iterator[tuple[str, float]]:
+        for key, entry in self.entries.items():
+            if entry.terms.expires_at is not None:
+                yield key, entry.terms.expires_at
+
+    def _set_backed(self, entry: Entry, tier: TierName | None) -> None:
+        self._count(entry, -1)
+        entry.backed = tier
+        self._count(entry, 1)
+
+    def _swap(self, key: str, entry: Entry | None) -> None:
+        # The front goes first: nobody may find the old value there after somebody saw the new one.
+        self.front.drop(key, self.entries)
+        previous = self.entries.get(key)
+        if previous is not None:
+            self._count(previous, -1)
+            if previous.terms.expires_at is not None:
+                self.deadlines.leave()
+        if entry is None:
+            self.entries.pop(key, None)
+        else:
+            self.entries[key] = entry
+            self._count(entry, 1)
+            if entry.terms.expires_at is not None:
+                self.deadlines.add(key, entry.terms.expires_at)
+            self.front.arrived(self.entries)
+
+    def _ends(self, key: str) -> float | None:
+        entry = self.entries.get(key)
+        return None if entry is None else entry.terms.expires_at
+
+    def _count(self, entry: Entry, change: int) -> None:
+        if entry.key[0] == INTERNAL:
+            self._internal += change
+            return
+        self.counts[entry.tier] += change
+        self.rules.count(entry, change)
+        if entry.backed is not None:
+            self.backing[entry.backed] += change

@@ -1,0 +1,170 @@
+"""A value in the memory of a device: its description here, its bytes there.
+
+Not a tier and not a device. The one idea: whatever a value is made of lies in one stretch of device
+memory, a hundred thousand small tensors too, so that it comes, goes and is cloned in one piece.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from memories import codecs
+from memories.codecs.base import NOTHING_FAR, DeviceBuffer, Parts
+from memories.codecs.buffers import EMPTY, allocate, view_bytes
+from memories.devices.base import Device, Piece, laid_out
+
+
+class Resident:
+    """A value on a device that nobody else writes to.
+
+    `open` gives a reader what he stored: what lived on this device as a private clone, in the order
+    of his own stream, everything else as a copy in the host's memory.
+    """
+
+    def __init__(self, parts: Parts, device: Device, slab: Any, offsets: dict[int, int]) -> None:
+        self.parts = parts  # Every buffer that has bytes is in `far`.
+        self.device = device
+        self._slab = slab  # The one allocation in which buffers lie at `offsets`.
+        self._offsets = offsets
+        self._wait = device.mark()
+
+    @classmethod
+    def settle(cls, parts: Parts, device: Device) -> Resident:
+        """Bring every buffer of `parts` onto `device`, in the order of the caller's stream.
+
+        What already lies there and is `owned` is taken over without a copy.
+
+        Raises:
+            DeviceFullError: the device has no room for them.
+            DeviceLostError: it failed.
+        """
+        kept = {
+            index: buffer._replace(memory=device.adopt(buffer.memory))
+            for index, buffer in parts.far.items()
+            if index in parts.owned and buffer.device == device.name
+        }
+        moving = [i for i in range(len(parts.buffers)) if i not in kept and _nbytes(parts, i)]
+        places, nbytes = laid_out(_nbytes(parts, i) for i in moving)
+        offsets = dict(zip(moving, places, strict=True))
+        slab = device.allocate(nbytes) if nbytes else None
+        near = {i: buffer for i, buffer in parts.far.items() if buffer.device == device.name}
+        device.copy(
+            slab, [Piece(offsets[i], device.adopt(near[i].memory)) for i in moving if i in near]
+        )
+        device.upload(slab, [Piece(offsets[i], _host(parts, i)) for i in moving if i not in near])
+        far = kept | {
+            i: _buffer(device, device.part(slab, offset, _nbytes(parts, i)))
+            for i, offset in offsets.items()
+        }
+        settled = parts._replace(
+            buffers=(EMPTY,) * len(parts.buffers), owned=frozenset(far), far=far
+        )
+        return cls(settled, device, slab, offsets)
+
+    @staticmethod
+    def size(parts: Parts) -> int:
+        """Return the bytes that `parts` would take on a device."""
+        return laid_out(_nbytes(parts, i) for i in range(len(parts.buffers)))[1]
+
+    @property
+    def codec(self) -> str:
+        """Return the name of the codec of the value."""
+        return self.parts.codec
+
+    def open(self) -> Any:
+        """Return a reader's own value."""
+        return self.reread(self.parts, clone=True)
+
+    def lend(self) -> Any:
+        """Return the value over the resident memory itself, which the reader must not write to."""
+        return self.reread(self.parts, clone=False)
+
+    def on(self, device: str) -> Any:
+        """Return a reader's own value, with everything that can live on `device` living there."""
+        return self.reread(codecs.rehomed(self.parts, device), clone=True)
+
+    def reread(self, parts: Parts, *, clone: bool) -> Any:
+        """Return the value that `parts`, a description of this one, stands for."""
+        homes = codecs.homes(parts)
+        stay = [i for i in parts.far if homes[i] == self.device.name]
+        go = [i for i in parts.far if homes[i] != self.device.name]
+        self._wait()
+        far = self._cloned(stay) if clone else {i: parts.far[i] for i in stay}
+        return codecs.decode(parts._replace(buffers=self._downloaded(go), far=far))
+
+    def host(self) -> Parts:
+        """Return the value's parts in private read-only memory of the host."""
+        self._wait()
+        buffers = self._downloaded(list(self.parts.far))
+        return self.parts._replace(
+            buffers=buffers, owned=frozenset(range(len(buffers))), far=NOTHING_FAR
+        )
+
+    def owners(self) -> list[Any]:
+        """Return the objects that die when nobody uses the memory any more."""
+        found = {
+            id(owner): owner
+            for owner in (self.device.owner(b.memory) for b in self.parts.far.values())
+        }
+        return list(found.values())
+
+    def _cloned(self, indices: list[int]) -> dict[int, DeviceBuffer]:
+        places, nbytes = laid_out(self.parts.far[i].nbytes for i in indices)
+        if not nbytes:
+            return {}
+        slab = self.device.allocate(nbytes)
+        if indices == list(self._offsets) and places == list(self._offsets.values()):
+            self.device.copy(slab, [Piece(0, self._slab)])
+        else:
+            self.device.copy(
+                slab,
+                [
+                    Piece(at, self.parts.far[i].memory)
+                    for i, at in zip(indices, places, strict=True)
+                ],
+            )
+        return {
+            i: _buffer(self.device, self.device.part(slab, at, self.parts.far[i].nbytes))
+            for i, at in zip(indices, places, strict=True)
+        }
+
+    def _downloaded(self, indices: list[int]) -> tuple[memoryview, ...]:
+        """Return all buffers, those at `indices` filled and the others empty."""
+        buffers = [EMPTY] * len(self.parts.buffers)
+        places, nbytes = laid_out(self.parts.far[i].nbytes for i in indices)
+        arena = allocate(nbytes)
+        for i, at in zip(indices, places, strict=True):
+            buffers[i] = view_bytes(arena[at : at + self.parts.far[i].nbytes])
+        packed = sorted((i for i in indices if i in self._offsets), key=self._offsets.__getitem__)
+        if packed:
+            pieces = [Piece(self._offsets[i], buffers[i]) for i in packed]
+            self.device.download(self._slab, pieces)
+        for i in indices:
+            if i not in self._offsets:
+                self.device.download(self.parts.far[i].memory, [Piece(0, buffers[i])])
+        return tuple(buffer.toreadonly() for buffer in buffers)
+
+    def __repr__(self) -> str:
+        return f"<Resident {self.codec} on {self.device.name}, {self.parts.nbytes} B>"
+
+
+def _nbytes(parts: Parts, index: int) -> int:
+    return parts.far[index].nbytes if index in parts.far else parts.buffers[index].nbytes
+
+
+def _host(parts: Parts, index: int) -> memoryview:
+    """Return a buffer in the host's memory, fetched from another device if it lies on one."""
+    return parts.far[index].fetch() if index in parts.far else parts.buffers[index]
+
+
+def _buffer(device: Device, memory: Any) -> DeviceBuffer:
+    nbytes = device.nbytes(memory)
+    fetch = partial(_fetch, device, memory, nbytes)
+    return DeviceBuffer(memory, nbytes, device.name, id(memory), fetch)
+
+
+def _fetch(device: Device, memory: Any, nbytes: int) -> memoryview:
+    target = view_bytes(allocate(nbytes))
+    device.download(memory, [Piece(0, target)])
+    return target.toreadonly()

@@ -1,0 +1,88 @@
+"""One pass over a tier's victims, by one thread among several.
+
+A victim that is offered to one thread is in no other's sight, so a thread that sees none must know
+whether others are at work before it takes the tier for full.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import Enum
+
+from memories.engine.tier import Tier
+from memories.model.entry import Entry, Record
+
+MAX_KEPT = 64  # After so many that stay, the rest are taken to stay too: the work is bounded.
+
+
+Spare = Callable[[Entry | Record], bool]  # Whether a victim may go for what is coming.
+
+
+class Outcome(Enum):
+    """What became of a victim."""
+
+    GONE = "gone"
+    STAYS = "stays"  # No tier below takes it.
+    BUSY = "busy"  # Another thread works on its key.
+
+
+class Sweep:
+    """Displaces victims one by one; those that stay are victims again when the pass ends."""
+
+    def __init__(
+        self,
+        tier: Tier,
+        displace: Callable[[Tier, Entry | Record], Outcome],
+        current: Callable[[Entry | Record], bool],
+        spare: Spare | None = None,
+    ) -> None:
+        self._tier = tier
+        self._displace = displace
+        self._current = current
+        self._spare = spare
+        self._kept: list[Entry | Record] = []
+        self._seen: set[tuple[str, int]] = set()
+        self.busy = False  # Whether another thread kept a victim from leaving.
+
+    def make_room(self, size: int) -> bool:
+        """Displace victims until `size` bytes could be reserved, and return whether they were."""
+        while not self._tier.ledger.reserve(size):
+            if not self.step():
+                return False
+        return True
+
+    def step(self) -> bool:
+        """Displace the next victim; False when there is none that was not tried before."""
+        if len(self._kept) >= MAX_KEPT:
+            return False
+        victim = self._tier.victims.offer()
+        if victim is None or (victim.key, victim.version) in self._seen:
+            if victim is not None:
+                self._kept.append(victim)
+            self.busy = self.busy or self._tier.sweeps.shared
+            return False
+        if self._spare is not None and not self._spare(victim):
+            self._kept.append(victim)
+            return False
+        self._seen.add((victim.key, victim.version))
+        outcome = Outcome.STAYS
+        try:
+            outcome = self._displace(self._tier, victim)
+        finally:
+            if outcome is not Outcome.GONE:
+                self._kept.append(victim)
+        self.busy = self.busy or outcome is Outcome.BUSY
+        return True
+
+    def __enter__(self) -> Sweep:
+        self._tier.sweeps.begin()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        for victim in self._kept:
+            self._tier.victims.add(victim, accessed=False)
+            # Who held its key meanwhile may have let go of it, when there was nothing to discard:
+            # a victim that nobody names would stay charged. It is first unnamed, then discarded.
+            if not self._current(victim):
+                self._tier.victims.discard(victim)
+        self._tier.sweeps.end()

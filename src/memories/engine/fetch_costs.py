@@ -1,0 +1,95 @@
+"""What it costs to fetch a value from a tier, as measured here: seconds by source and size.
+
+Not a clock: it hears of durations that were measured anyway. The idea: one running mean for each
+power of two of sizes, rounded coarsely, so that what policies compare stands still unless the
+medium really has become slower or faster.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+
+from memories.model.entry import TierName
+from memories.model.events import Event, Moved, Retrieved
+
+CLASSES = 65  # One for each number of bits that a size may have.
+TRIALS = 4  # Fetches of a class before its mean is believed: the first ones pay for imports.
+WEIGHT = 0.1  # Of the latest fetch in the running mean.
+CHANGE = 1.5  # A mean is published anew when it is off by this factor.
+_LIFT = (TierName.WARM, TierName.HOT)
+
+# Latency and bytes per second of each source before anything was measured.
+_DEFAULTS = {
+    TierName.WARM: (1e-5, 10e9),
+    TierName.COLD: (2e-4, 1e9),
+    TierName.GLACIER: (5e-2, 1e8),
+}
+
+
+def default_seconds(source: TierName, size: int) -> float:
+    """Return what fetching `size` bytes from `source` is taken to cost before it was measured."""
+    latency, bandwidth = _DEFAULTS[source]
+    return latency + size / bandwidth
+
+
+class _Source:
+    """The means of one tier, and the table that was published from them."""
+
+    def __init__(self, name: TierName) -> None:
+        self._expected = [default_seconds(name, 3 << at >> 2) for at in range(CLASSES)]
+        self._counts = [0] * CLASSES
+        self._means = [0.0] * CLASSES
+        self.table = self._expected
+
+    def add(self, at: int, seconds: float, fetches: int = 1) -> None:
+        """Take in `fetches` of class `at` which took `seconds` together, as if one by one."""
+        self._counts[at] = count = self._counts[at] + fetches
+        mean = self._means[at]
+        weight = max(fetches / count, 1 - (1 - WEIGHT) ** fetches)
+        self._means[at] = mean = mean + weight * (seconds / fetches - mean)
+        if count >= TRIALS and not 1 / CHANGE < mean / self.table[at] < CHANGE:
+            self._publish()
+
+    def _publish(self) -> None:
+        """Make a new table: measured classes as they are, the others as the nearest of these."""
+        known = [at for at in range(CLASSES) if self._counts[at] >= TRIALS]
+        off = {at: self._means[at] / self._expected[at] for at in known}
+        nearest = [min(known, key=lambda one: abs(one - at)) for at in range(CLASSES)]
+        self.table = [
+            expected * off[near] for expected, near in zip(self._expected, nearest, strict=True)
+        ]
+
+
+class FetchCosts:
+    """Knows what fetches from each tier took.
+
+    Threads may observe at once and without a lock: a measurement lost to another changes little.
+    A fetch costs about a microsecond to hear of, a table of 65 numbers when a mean has changed.
+    """
+
+    def __init__(self) -> None:
+        self._sources = {name: _Source(name) for name in _DEFAULTS}
+
+    def observe(self, event: Event) -> None:
+        """Hear of a move from warm up to hot."""
+        if isinstance(event, Moved) and (event.source, event.target) == _LIFT and event.seconds > 0:
+            self._sources[TierName.WARM].add(event.size.bit_length(), event.seconds)
+
+    def observe_reads(self, reads: Sequence[Retrieved]) -> None:
+        """Hear of reads that durable tiers answered."""
+        taken: defaultdict[tuple[TierName, int], list[float]] = defaultdict(list)
+        for read in reads:
+            if read.seconds > 0:  # A clock that has not moved has measured nothing.
+                taken[read.tier, read.size.bit_length()].append(read.seconds)
+        for (tier, at), seconds in taken.items():
+            self._sources[tier].add(at, sum(seconds), len(seconds))
+
+    def below(self, tier: TierName) -> Callable[[int], float]:
+        """Return a function from a size to the seconds that a fetch from the next tier down takes.
+
+        It costs a look-up, and follows what is measured from then on.
+        """
+        name = TierName.WARM if tier is TierName.HOT else TierName.COLD
+        source = self._sources[name]
+        return lambda size: source.table[size.bit_length()]

@@ -1,0 +1,96 @@
+"""When an access happened, without a clock on the hit path.
+
+A hit draws the next number of its tier's counter; the migrator notes now and then which number the
+counter had reached at what time. A stamp is as old as the first note that is not below it.
+"""
+
+from __future__ import annotations
+
+import itertools
+from abc import ABC, abstractmethod
+from bisect import bisect_left
+from collections.abc import Callable
+
+from memories.foundation.fork_lock import new_lock
+
+MAX_NOTES = 4096
+
+
+class HitCounter:
+    """Counts hits exactly, from any number of threads, at the price of one C call per hit.
+
+    `tick` is `itertools.count().__next__`, atomic in CPython. Reading the counter draws a number
+    too, so those draws are counted and subtracted.
+    """
+
+    def __init__(self) -> None:
+        self.tick = itertools.count(1).__next__
+        self._draws = 0
+        self._lock = new_lock()
+
+    def stamp(self) -> int:
+        """Return a stamp later than every access so far, without counting a hit."""
+        with self._lock:
+            self._draws += 1
+            return self.tick()
+
+    @property
+    def hits(self) -> int:
+        """Return how many hits were counted."""
+        with self._lock:
+            self._draws += 1
+            return self.tick() - self._draws
+
+
+class SampledTick(ABC):
+    """Counts the hits of one sampled key and tells somebody of them."""
+
+    __slots__ = ("inner", "key", "size")
+
+    def __init__(self, key: str, size: int, inner: Callable[[], int]) -> None:
+        self.key = key
+        self.size = size
+        self.inner = inner
+
+    @abstractmethod
+    def __call__(self) -> int:
+        """Tell of a hit and count it."""
+
+    @abstractmethod
+    def wanted(self) -> bool:
+        """Return whether the key is in the sample still."""
+
+
+def settled(tick: Callable[[], int]) -> Callable[[], int]:
+    """Return `tick` without the parts that tell somebody who no longer wants to know.
+
+    Samples shrink as keys come, so that most keys that were sampled once are so no more.
+    """
+    if not isinstance(tick, SampledTick):
+        return tick
+    tick.inner = settled(tick.inner)
+    return tick if tick.wanted() else tick.inner
+
+
+class Timeline:
+    """Maps the stamps of one counter to seconds of the monotonic clock."""
+
+    def __init__(self, counter: HitCounter, now: float) -> None:
+        self._counter = counter
+        self._stamps = [counter.stamp()]
+        self._times = [now]
+
+    def note(self, now: float) -> None:
+        """Remember which stamp the counter has reached at `now`."""
+        self._stamps.append(self._counter.stamp())
+        self._times.append(now)
+        if len(self._times) > MAX_NOTES:
+            # The older half keeps every other note: old accesses are known more coarsely.
+            half = MAX_NOTES // 2
+            self._stamps[:half] = self._stamps[1:half:2]
+            self._times[:half] = self._times[1:half:2]
+
+    def time_of(self, stamp: int) -> float:
+        """Return the latest time at which the access with `stamp` can have happened."""
+        index = bisect_left(self._stamps, stamp)
+        return self._times[min(index, len(self._times) - 1)]

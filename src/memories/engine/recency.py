@@ -1,0 +1,39 @@
+"""The recent reads of durable keys: what may go up, and what should leave first."""
+
+from __future__ import annotations
+
+from memories.foundation.fork_lock import new_lock
+from memories.policies.promotion_gate import PromotionGate
+
+
+class Touches:
+    """A promotion gate that any thread may ask."""
+
+    def __init__(self) -> None:
+        self._gate = PromotionGate()
+        self._lock = new_lock()
+
+    def read(self, key: str, size: int, *, room: int) -> bool:
+        """Record a read of `key` and return whether it should be promoted."""
+        with self._lock:
+            return self._gate.touch(key, size, room=room)
+
+    def arrived(self, key: str, reads: int) -> None:
+        """Record that `key` came down to a durable tier, after so many reads above it."""
+        with self._lock:
+            self._gate.arrived(key, reads)
+
+    def coldness(self, key: str) -> float:
+        """Return how long ago `key` was read or came down, in touches; inf if that is forgotten."""
+        with self._lock:
+            return self._gate.coldness(key)
+
+    def count(self, key: str) -> int:
+        """Return how often `key` was read lately."""
+        with self._lock:
+            return self._gate.touches(key)
+
+    def forget(self, key: str) -> None:
+        """Start `key` anew: it was promoted."""
+        with self._lock:
+            self._gate.forget(key)

@@ -1,0 +1,35 @@
+"""Which large frames were verified in full since the store was opened.
+
+A map of a large value is verified at its first use only; small values are verified at every use,
+since that costs less than to remember them.
+"""
+
+from __future__ import annotations
+
+from memories.foundation.bounded_dict import Recent
+from memories.model.entry import Record
+from memories.model.events import Event, Removed
+
+LARGE_BYTES = 1_000_000
+MAX_REMEMBERED = 65_536
+
+
+class Verified:
+    """A bounded set of versions; what it has forgotten is simply verified again."""
+
+    def __init__(self) -> None:
+        self._known: Recent[str, tuple[int, bytes]] = Recent(MAX_REMEMBERED)
+
+    def knows(self, record: Record) -> bool:
+        """Return whether `add` was called for this version at this place."""
+        return self._known.get(record.key) == (record.version, record.place)
+
+    def add(self, record: Record) -> None:
+        """Remember a version that was read and verified."""
+        if record.stored >= LARGE_BYTES:
+            self._known.set(record.key, (record.version, record.place))
+
+    def observe(self, event: Event) -> None:
+        """Forget a key that is in no tier any more."""
+        if isinstance(event, Removed):
+            self._known.pop(event.key)

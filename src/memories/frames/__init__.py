@@ -1,0 +1,1 @@
+"""The byte format: parts to frames, and frames, or regions of them, back to parts."""

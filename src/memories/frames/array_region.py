@@ -1,0 +1,136 @@
+"""Which bytes of an array a region touches, and the region made of them.
+
+Not fancy indexing: ints, slices, `...` and `None` only, as those make views. The one idea: NumPy
+itself says where a view would lie, asked of an array that has strides but no memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from memories.codecs.arrays import Array
+from memories.codecs.buffers import allocate
+from memories.errors import InvalidOptionError
+
+
+class Window(NamedTuple):
+    """Where a view lies: from the first byte of the whole array on."""
+
+    offset: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    itemsize: int
+
+    @property
+    def bounds(self) -> tuple[int, int]:
+        """Return the first byte touched and the one after the last."""
+        if 0 in self.shape or not self.itemsize:
+            return 0, 0
+        steps = [(n - 1) * s for n, s in zip(self.shape, self.strides, strict=True)]
+        low = self.offset + sum(step for step in steps if step < 0)
+        high = self.offset + sum(step for step in steps if step > 0) + self.itemsize
+        return low, high
+
+
+def locate(shape: tuple[int, ...], dtype: np.dtype[Any], order: str, index: Any) -> Window:
+    """Return where `array[index]` lies in such an array.
+
+    Raises:
+        InvalidOptionError: the index is not made of ints, slices, `...` and `None`.
+        IndexError: it is out of bounds.
+    """
+    steps = index if isinstance(index, tuple) else (index,)
+    if not all(_is_basic(step) for step in steps):
+        raise InvalidOptionError(
+            f"region={index!r} must be made of ints, slices, ... and None, like numpy.s_[a:b, ...]"
+        )
+    strides = _strides(shape, dtype.itemsize, order)
+    anchor = np.empty(1, np.uint8)
+    whole = np.lib.stride_tricks.as_strided(anchor, shape, strides)
+    # With a trailing `...` even a full set of ints gives a view, and no memory is read.
+    view = whole[steps if ... in steps else (*steps, ...)]
+    return Window(view.ctypes.data - anchor.ctypes.data, view.shape, view.strides, dtype.itemsize)
+
+
+def touched(window: Window, grain: int) -> list[tuple[int, int]]:
+    """Return the byte ranges that the view touches; gaps shorter than `grain` are included."""
+    low, high = window.bounds
+    if low == high:
+        return []
+    axes = sorted(
+        ((abs(s), n) for n, s in zip(window.shape, window.strides, strict=True) if n > 1),
+        reverse=True,
+    )
+    starts, extent = [low], high - low
+    for stride, count in axes:
+        if stride < grain:
+            break
+        starts = [start + stride * i for start in starts for i in range(count)]
+        extent -= stride * (count - 1)
+    return [(start, start + extent) for start in sorted(starts)]
+
+
+def view(buffer: memoryview, window: Window, dtype: np.dtype[Any]) -> Array:
+    """Return the region as a read-only view of the whole array's buffer."""
+    if 0 in window.shape or not dtype.itemsize:
+        return _locked(np.empty(window.shape, dtype))
+    memory = np.frombuffer(buffer, np.uint8)
+    return np.ndarray(
+        window.shape, dtype, buffer=memory, offset=window.offset, strides=window.strides
+    )
+
+
+def gather(
+    window: Window,
+    dtype: np.dtype[Any],
+    chunk: int,
+    load: Callable[[int, Any], None],
+    nbytes: int,
+) -> Array:
+    """Return the region as a read-only array of its own, loading only the chunks it touches.
+
+    `load(i, target)` fills `target` with chunk `i`; all chunks but the last have `chunk` bytes.
+    """
+    low, high = window.bounds
+    first = low // chunk
+    # Pages that no chunk is loaded into are never touched, so they take no memory.
+    scratch = allocate(min(-(-high // chunk) * chunk, nbytes) - first * chunk)
+    for i in chunks_of(window, chunk):
+        load(i, scratch[(i - first) * chunk : (i - first + 1) * chunk])
+    if low == high:
+        return _locked(np.empty(window.shape, dtype))
+    offset = window.offset - first * chunk
+    lying: Array = np.ndarray(
+        window.shape, dtype, buffer=scratch, offset=offset, strides=window.strides
+    )
+    return _locked(lying.copy())
+
+
+def chunks_of(window: Window, chunk: int) -> list[int]:
+    """Return the numbers of the chunks that the view touches, in order."""
+    found: dict[int, None] = {}
+    for start, stop in touched(window, chunk):
+        found.update(dict.fromkeys(range(start // chunk, -(-stop // chunk))))
+    return list(found)
+
+
+def _locked(array: Array) -> Array:
+    array.setflags(write=False)
+    return array
+
+
+def _is_basic(step: Any) -> bool:
+    if isinstance(step, bool | np.bool_):
+        return False
+    return step is None or step is ... or isinstance(step, int | np.integer | slice)
+
+
+def _strides(shape: tuple[int, ...], itemsize: int, order: str) -> tuple[int, ...]:
+    strides, step = [], itemsize
+    for extent in shape if order == "F" else reversed(shape):
+        strides.append(step)
+        step *= extent
+    return tuple(strides if order == "F" else reversed(strides))

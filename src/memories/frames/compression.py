@@ -1,0 +1,255 @@
+"""Compression of buffers: which way, decided by sampling, and one chunk at a time.
+
+Not a choice per tier: tiers name a spec. The one idea: a few kilobytes from across the buffer tell
+which shuffle pays, whether differences do, and whether compressing pays at all.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import struct
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from memories.codecs.buffers import ByteArray, as_array
+from memories.errors import CorruptDataError, InvalidOptionError
+from memories.foundation.optional_imports import require
+from memories.frames.delta_filter import HEADER_NBYTES, MAX_DISTANCE, Delta, candidates, unpack
+
+RAW, BLOSC, DELTA = 0, 1, 2
+_HEADER = struct.Struct("<BBBBIII")  # What every Blosc chunk begins with.
+_SAMPLE = 1 << 16
+_SAMPLES = 3
+MIN_NBYTES = 512
+_MAX_NBYTES = 1 << 40  # Beyond it a chunk is more than Blosc takes.
+_MIN_GAIN = 1.2
+_MIN_GAIN_HIGH = 1.05
+_BLOCKS = {"zstd": 1 << 20}  # Longer blocks than Blosc's own choice pay for zstd, in time too.
+_NAMED_GAIN = 1.02
+_HIGH_LEVEL = 6
+# The first two show whether anything repeats, and whether any bit of eight bytes hardly changes:
+# where both leave a sample as large as it is, it is noise, and the others need no trial.
+_SIGNS = ((0, 1), (2, 8))
+_SHUFFLES = ((1, 2), (1, 4), (1, 8), (2, 2), (2, 4))
+_LEVELS = {"lz4": 5, "lz4hc": 9, "zstd": 3, "blosclz": 5, "zlib": 5}
+
+# What "auto" means for a tier: cold is read back soon, glacier is paid by the byte.
+AUTO = {"cold": "fast", "glacier": "high"}
+
+
+class Method(NamedTuple):
+    """How to compress one buffer."""
+
+    name: str
+    level: int
+    shuffle: int = 0  # 0 none, 1 bytes, 2 bits.
+    itemsize: int = 1
+    delta: Delta | None = None
+
+    @property
+    def code(self) -> int:
+        """Return what a frame calls it."""
+        return BLOSC if self.delta is None else DELTA
+
+
+class Spec(NamedTuple):
+    """What a caller asked for: one compressor, and the gain below which raw is better."""
+
+    name: str
+    level: int
+    min_gain: float
+    differences: bool = False  # Whether to look for a filter at length.
+
+
+def for_tier(spec: str, tier: str) -> str:
+    """Return `spec` with `"auto"` replaced by what it means in `tier`."""
+    return AUTO.get(tier, "none") if spec == "auto" else spec
+
+
+@functools.cache
+def parse(spec: str) -> Spec | None:
+    """Return what `spec` asks for, None for `"none"`.
+
+    `"fast"` (or `"auto"`) is lz4, `"high"` zstd, over differences where those are smaller; both
+    leave a value raw when little is gained.
+    A compressor by name (`"zstd:5"`, `"lz4"`, `"blosc-lz4hc:9"`) is used whenever anything is.
+
+    Raises:
+        InvalidOptionError: there is no such compressor or level.
+    """
+    if spec == "none":
+        return None
+    if spec in ("auto", "fast"):
+        return Spec("lz4", 5, _MIN_GAIN)
+    if spec == "high":
+        return Spec("zstd", _HIGH_LEVEL, _MIN_GAIN_HIGH, differences=True)
+    name, _, level = spec.removeprefix("blosc-").partition(":")
+    if name not in _LEVELS or not (level == "" or level in set("123456789")):
+        raise InvalidOptionError(
+            f"compression {spec!r} is unknown: use 'none', 'auto', 'fast', 'high', or one of "
+            f"{', '.join(sorted(_LEVELS))} with a level from 1 to 9, like 'zstd:5'"
+        )
+    return Spec(name, int(level) if level else _LEVELS[name], _NAMED_GAIN)
+
+
+def choose(buffer: memoryview, spec: Spec | None, distances: Sequence[int] = ()) -> Method | None:
+    """Return how to compress `buffer`, or None where raw is better.
+
+    Costs at most some 3 ms, however large the buffer; for `"high"` some 50 ms. `distances`
+    are those in bytes at which like things lie, that of neighbours first, where they are known.
+    """
+    if spec is None or not MIN_NBYTES <= buffer.nbytes <= _MAX_NBYTES:
+        return None
+    sample = _sample(buffer)
+    # Whether a shuffle pays hardly depends on the compressor, so the fastest one is asked.
+    trial = "lz4" if spec.name in ("lz4", "blosclz") else spec.name
+    level = 1 if trial == "lz4" else min(spec.level, 3)
+    nbytes = sum([piece.body.nbytes for piece in sample])
+    found = _tried(sample, Method(trial, level), _SIGNS, None)
+    if min(size for size, _ in found) < nbytes:
+        found += _tried(sample, Method(trial, level), _SHUFFLES, None)
+    if spec.differences and distances:
+        for delta in candidates(distances):
+            shuffles = ((0, 1), (1, delta.itemsize), (2, delta.itemsize))
+            found += _tried(sample, Method(trial, level), shuffles, delta)
+    size, best = min(found, key=lambda one: one[0])
+    gain = nbytes / max(1, size)
+    return best._replace(name=spec.name, level=spec.level) if gain >= spec.min_gain else None
+
+
+def compress(chunk: memoryview | ByteArray, method: Method) -> bytes:
+    """Return `chunk` compressed."""
+    if method.delta is not None:
+        body = method.delta.apply(chunk)
+        return method.delta.pack() + compress(body, method._replace(delta=None))
+    packed = np.empty(chunk.nbytes + _HEADER.size, np.uint8)
+    return packed[: _pack(method, _place(chunk), _place(packed))].tobytes()
+
+
+class _Place(NamedTuple):
+    """Memory, as C sees it; whoever holds it keeps the memory alive."""
+
+    address: int
+    nbytes: int
+
+
+def _place(memory: memoryview | ByteArray) -> _Place:
+    whole = as_array(memory) if isinstance(memory, memoryview) else memory
+    return _Place(whole.ctypes.data, whole.nbytes)
+
+
+def _pack(method: Method, source: _Place, target: _Place) -> int:
+    """Compress `source` into `target`, and return how long it is there."""
+    length: int = _blosc().blosc_compress_ctx(
+        method.level,
+        method.shuffle,
+        method.itemsize,
+        source.nbytes,
+        source.address,
+        target.address,
+        target.nbytes,
+        method.name.encode(),
+        _BLOCKS.get(method.name, 0),
+        1,
+    )
+    if length <= 0:
+        raise RuntimeError(f"{method.name} cannot compress {source.nbytes} bytes: error {length}")
+    return length
+
+
+def check_chunk(chunk: memoryview, nbytes: int, code: int = BLOSC) -> None:
+    """Refuse a chunk whose own header does not say `nbytes`, before anything is allocated.
+
+    Raises:
+        CorruptDataError: its header says something else, or is no header.
+    """
+    if code == DELTA:
+        unpack(chunk)
+        chunk = chunk[HEADER_NBYTES:]
+    if chunk.nbytes < _HEADER.size:
+        raise CorruptDataError(f"a compressed chunk of {chunk.nbytes} bytes is too short")
+    _, _, _, _, raw, _, stored = _HEADER.unpack_from(chunk)
+    if raw != nbytes or stored != chunk.nbytes:
+        raise CorruptDataError(
+            f"a compressed chunk claims {raw} bytes in {stored}, its frame says "
+            f"{nbytes} in {chunk.nbytes}"
+        )
+
+
+def decompress(chunk: memoryview, target: ByteArray, code: int = BLOSC) -> None:
+    """Fill `target` with the contents of `chunk`, exactly.
+
+    Raises:
+        CorruptDataError: the chunk is damaged or of another size.
+    """
+    if code == DELTA:
+        delta = unpack(chunk)
+        decompress(chunk[HEADER_NBYTES:], target)
+        delta.undo(target)
+        return
+    check_chunk(chunk, target.nbytes)
+    source, place = _place(chunk), _place(target)
+    length = _blosc().blosc_decompress_ctx(source.address, place.address, place.nbytes, 1)
+    if length != place.nbytes:
+        raise CorruptDataError("a compressed chunk cannot be decompressed")
+
+
+class _Piece(NamedTuple):
+    """A stretch of a buffer, and what lies before it."""
+
+    body: memoryview
+    lead: memoryview
+
+
+def _tried(
+    sample: list[_Piece], method: Method, shuffles: Sequence[tuple[int, int]], delta: Delta | None
+) -> list[tuple[int, Method]]:
+    """Return, for each shuffle, how small it makes the sample."""
+    bodies = [piece.body if delta is None else _differences(piece, delta) for piece in sample]
+    packed = np.empty(max(body.nbytes for body in bodies) + _HEADER.size, np.uint8)
+    target, places = _place(packed), [_place(body) for body in bodies]
+    found = []
+    for shuffle, itemsize in shuffles:
+        one = Method(method.name, method.level, shuffle, itemsize)
+        size = sum([_pack(one, place, target) for place in places])
+        found.append((size, one if delta is None else one._replace(delta=delta)))
+    return found
+
+
+def _differences(piece: _Piece, delta: Delta) -> ByteArray:
+    """Return what the piece becomes where the items before it are known, as within a chunk."""
+    reach = delta.itemsize * delta.step
+    lead = piece.lead[max(0, piece.lead.nbytes - reach) :]
+    joined = np.concatenate([as_array(lead), as_array(piece.body)]) if lead.nbytes else piece.body
+    return delta.apply(joined)[lead.nbytes :]
+
+
+def _sample(buffer: memoryview) -> list[_Piece]:
+    if buffer.nbytes <= _SAMPLE * _SAMPLES:
+        return [_Piece(buffer, buffer[:0])]
+    # Multiples of 64 keep whole items together for every item size that a shuffle knows.
+    last = (buffer.nbytes - _SAMPLE) // 64
+    starts = [last * i // (_SAMPLES - 1) * 64 for i in range(_SAMPLES)]
+    return [
+        _Piece(buffer[start : start + _SAMPLE], buffer[max(0, start - MAX_DISTANCE) : start])
+        for start in starts
+    ]
+
+
+@functools.cache
+def _blosc() -> ctypes.CDLL:
+    """Return the C library in `numcodecs`, whose functions with their own context need no lock.
+
+    What it offers to Python takes a lock for the main thread, in a way that a signal can leave it
+    taken for good, and hands the work to threads that a forked child does not have.
+    """
+    library = ctypes.CDLL(require("numcodecs.blosc", extra="all").__file__)
+    number, size, place = ctypes.c_int, ctypes.c_size_t, ctypes.c_void_p
+    library.blosc_compress_ctx.argtypes = [
+        number, number, size, size, place, place, size, ctypes.c_char_p, size, number,
+    ]  # fmt: skip
+    library.blosc_decompress_ctx.argtypes = [place, place, size, number]
+    return library

@@ -1,0 +1,93 @@
+"""Differences in place of values: rasters and fields change little from item to item or row to row.
+
+Not a compressor: it saves nothing by itself. Each chunk is taken by itself, so that a region can
+still be read alone; undoing is a running sum, at memory speed.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from memories.codecs.buffers import ByteArray, as_array
+from memories.errors import CorruptDataError
+
+_HEADER = struct.Struct("<BBHI")  # Item size, 1 for XOR, 0, and the distance in items.
+HEADER_NBYTES = _HEADER.size
+_ITEMS: dict[int, np.dtype[Any]] = {
+    1: np.dtype("<u1"),
+    2: np.dtype("<u2"),
+    4: np.dtype("<u4"),
+    8: np.dtype("<u8"),
+}
+MAX_DISTANCE = 1 << 18  # Of a chunk of 1 MiB too much would have nothing before it.
+_NARROW = 128
+
+
+class Delta(NamedTuple):
+    """Each item less the one `step` items before it; with `xor`, the bits that differ."""
+
+    itemsize: int
+    step: int
+    xor: bool
+
+    def pack(self) -> bytes:
+        """Return the bytes that a chunk begins with."""
+        return _HEADER.pack(self.itemsize, self.xor, 0, self.step)
+
+    def apply(self, chunk: memoryview | ByteArray) -> ByteArray:
+        """Return the differences of a chunk; the first `step` items stay."""
+        source = _items(chunk, self.itemsize)
+        result = np.frombuffer(chunk, np.uint8).copy()
+        target = _items(result, self.itemsize)
+        operation = np.bitwise_xor if self.xor else np.subtract
+        operation(source[self.step :], source[: -self.step], out=target[self.step :])
+        return result
+
+    def undo(self, chunk: ByteArray) -> None:
+        """Turn differences into items, in place."""
+        items = _items(chunk, self.itemsize)
+        rows = len(items) // self.step
+        operation = np.bitwise_xor if self.xor else np.add
+        whole = items[: rows * self.step].reshape(rows, self.step)
+        if self.step < _NARROW:
+            operation.accumulate(whole, axis=0, out=whole)
+        else:  # Row by row the processor adds many items at once.
+            for row in range(1, rows):
+                operation(whole[row], whole[row - 1], out=whole[row])
+        rest = items[rows * self.step :]
+        if rest.size and rows:
+            operation(rest, whole[rows - 1][: rest.size], out=rest)
+
+
+def unpack(chunk: memoryview) -> Delta:
+    """Return what a chunk says of its differences.
+
+    Raises:
+        CorruptDataError: it says nothing that means anything.
+    """
+    if chunk.nbytes < HEADER_NBYTES:
+        raise CorruptDataError(f"a chunk of differences cannot be {chunk.nbytes} bytes long")
+    itemsize, xor, zero, step = _HEADER.unpack_from(chunk)
+    if itemsize not in _ITEMS or xor > 1 or zero or not 1 <= step * itemsize <= MAX_DISTANCE:
+        raise CorruptDataError("a chunk of differences does not say of what they are")
+    return Delta(itemsize, step, bool(xor))
+
+
+def candidates(distances: Sequence[int]) -> Iterator[Delta]:
+    """Yield what may be worth trying for items that are `distances[0]` bytes apart, and so on."""
+    itemsize = next(size for size in (8, 4, 2, 1) if distances[0] % size == 0)
+    for distance in dict.fromkeys(distances):
+        if 0 < distance <= MAX_DISTANCE:
+            for xor in (False, True):
+                yield Delta(itemsize, distance // itemsize, xor)
+
+
+def _items(chunk: memoryview | ByteArray, itemsize: int) -> npt.NDArray[Any]:
+    whole = as_array(chunk) if isinstance(chunk, memoryview) else chunk
+    items: npt.NDArray[Any] = whole[: whole.nbytes // itemsize * itemsize]
+    return items.view(_ITEMS[itemsize])

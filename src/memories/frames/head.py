@@ -1,0 +1,242 @@
+"""The head of a frame, and the table of its pieces; `docs/format.md` has it to the byte.
+
+Not the body. The one idea: everything a reader must believe is in the head, which has a checksum of
+its own, and nothing it declares is used before it was checked against what is really there.
+"""
+
+from __future__ import annotations
+
+import itertools
+import struct
+from typing import Any
+
+import msgspec
+import xxhash
+
+from memories.codecs.buffers import align
+from memories.errors import CorruptDataError, InvalidKeyError, UnsupportedTypeError
+from memories.frames.compression import BLOSC, DELTA, RAW
+
+MAGIC = b"\x93MEMORY\n"
+FORMAT = 1
+MAX_HEAD = 60 * 1024
+MAX_INLINE = 24 * 1024
+MAX_KEY = 4096
+
+_PREFIX = struct.Struct("<8sHHIQIIQ")  # magic, format, flags, head, body, fields, zero, checksum
+_UNSUMMED = struct.Struct("<8sHHIQII")
+PREFIX_NBYTES = _PREFIX.size
+_SUMMED = PREFIX_NBYTES - 8
+_CHUNK = 1 << 20
+_MAX_CHUNKS = 1024
+
+
+class Piece(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True):
+    """A stretch of the body: where it lies, and the checksum of each of its chunks."""
+
+    offset: int
+    stored: int  # Bytes in the body.
+    raw: int  # Bytes once decompressed.
+    compressor: int  # RAW, BLOSC or DELTA.
+    sums: bytes  # One xxh3_64, little-endian, for each chunk as it is stored.
+    lengths: bytes = b""  # Compressed: the stored length of each chunk, 4 bytes little-endian.
+
+    def spans(self) -> list[tuple[int, int]]:
+        """Return where each chunk begins and ends in the body."""
+        ends = list(itertools.accumulate(self.chunk_lengths(), initial=self.offset))
+        return list(itertools.pairwise(ends))
+
+    def chunk_lengths(self) -> tuple[int, ...]:
+        """Return the stored length of each chunk."""
+        if self.compressor == RAW:
+            return tuple(chunk_sizes(self.stored))
+        return struct.unpack(f"<{len(self.lengths) // 4}I", self.lengths)
+
+    def chunk_sums(self) -> tuple[int, ...]:
+        """Return the checksum of each chunk."""
+        return struct.unpack(f"<{len(self.sums) // 8}Q", self.sums)
+
+
+class Content(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True):
+    """The description of the value, and its buffers."""
+
+    meta: msgspec.Raw
+    buffers: list[Piece]
+
+
+class Fields(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """The fields of a head, a msgpack map."""
+
+    key: str
+    version: int
+    codec: str
+    raw: int  # Bytes of all buffers once decompressed.
+    content: bytes = b""  # A packed `Content`, unless it is so large that it lies in the body.
+    spill: Piece | None = None  # Where it lies then.
+    prelude: Piece | None = None  # What makes the body a file of another kind.
+    key_id: str = ""  # Which key signed.
+    mac: bytes = b""
+
+
+class Head(msgspec.Struct, frozen=True):
+    """A head that was read: its fields, and the sizes of head and body."""
+
+    fields: Fields
+    nbytes: int
+    body: int
+
+
+_content = msgspec.msgpack.Decoder(Content).decode
+_fields = msgspec.msgpack.Decoder(Fields).decode
+
+
+def chunk_size(nbytes: int) -> int:
+    """Return how long each chunk of a piece of `nbytes` is: 1 MiB, doubled while over 1,024."""
+    size = _CHUNK
+    while nbytes > size * _MAX_CHUNKS:
+        size *= 2
+    return size
+
+
+def count_chunks(nbytes: int) -> int:
+    """Return into how many chunks a piece of `nbytes` is cut."""
+    return -(-nbytes // chunk_size(nbytes))
+
+
+def chunk_sizes(nbytes: int) -> list[int]:
+    """Return the length of each chunk of `nbytes`; all but the last are `chunk_size`."""
+    size = chunk_size(nbytes)
+    whole, rest = divmod(nbytes, size)
+    return [size] * whole + ([rest] if rest else [])
+
+
+def checksum(data: Any) -> int:
+    """Return the checksum that the format uses everywhere: xxh3_64, seed 0."""
+    return int(xxhash.xxh3_64_intdigest(data))
+
+
+def checksummer() -> xxhash.xxh3_64:
+    """Return what takes the same checksum of bytes that come piece by piece."""
+    return xxhash.xxh3_64()
+
+
+def pack_head(fields: Fields, body: int) -> bytes:
+    """Return the head, padded to a multiple of 64 bytes.
+
+    Raises:
+        InvalidKeyError: the key is no key.
+    """
+    check_key(fields.key)
+    return seal(msgspec.msgpack.encode(fields), body)
+
+
+def check_key(key: str) -> None:
+    """Raise InvalidKeyError unless `key` can be written into a head."""
+    try:
+        key_nbytes = len(key.encode())
+    except UnicodeEncodeError as error:
+        raise InvalidKeyError("a key must be encodable as UTF-8") from error
+    if not 1 <= key_nbytes <= MAX_KEY:
+        raise InvalidKeyError(f"a key takes 1 to {MAX_KEY} bytes in UTF-8, not {key_nbytes}")
+
+
+def seal(packed: bytes, body: int) -> bytes:
+    """Return the head around packed fields, padded to a multiple of 64 bytes."""
+    nbytes = align(PREFIX_NBYTES + len(packed))
+    assert nbytes <= MAX_HEAD, nbytes
+    front = _UNSUMMED.pack(MAGIC, FORMAT, 0, nbytes, body, len(packed), 0)
+    back = packed.ljust(nbytes - PREFIX_NBYTES, b"\0")
+    return front + checksum(front + back).to_bytes(8, "little") + back
+
+
+def read_head(buffer: memoryview) -> Head:
+    """Return the head at the start of `buffer`, whose rest may be missing.
+
+    Raises:
+        CorruptDataError: there is no whole and undamaged head.
+        UnsupportedTypeError: it is of a format version from the future.
+    """
+    if buffer.nbytes < PREFIX_NBYTES:
+        raise CorruptDataError(f"a frame cannot be {buffer.nbytes} bytes long")
+    magic, version, flags, nbytes, body, packed, zero, total = _PREFIX.unpack_from(buffer)
+    if magic != MAGIC:
+        raise CorruptDataError("these bytes are no frame: they do not begin with its mark")
+    if version != FORMAT:
+        raise UnsupportedTypeError(
+            f"the frame has format version {version}, this release reads {FORMAT}: "
+            "upgrade tiered-memories to read it"
+        )
+    if nbytes > MAX_HEAD or nbytes % 64 or PREFIX_NBYTES + packed > nbytes:
+        raise CorruptDataError(f"a frame cannot have a head of {nbytes} bytes")
+    if buffer.nbytes < nbytes:
+        raise CorruptDataError(f"a head of {nbytes} bytes ends after {buffer.nbytes}")
+    if flags or zero or _head_sum(buffer[:nbytes]) != total:
+        raise CorruptDataError("the head of a frame is damaged: its checksum does not match")
+    return Head(_read_fields(buffer[PREFIX_NBYTES : PREFIX_NBYTES + packed]), nbytes, body)
+
+
+def read_content(packed: bytes | memoryview) -> Content:
+    """Return the content of a frame.
+
+    Raises:
+        CorruptDataError: it is damaged.
+    """
+    try:
+        return _content(packed)
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
+        raise CorruptDataError(f"the description in a frame is damaged: {error}") from error
+
+
+def check_pieces(pieces: list[Piece], body: int) -> None:
+    """Check that the pieces lie in the body one after the other and add up.
+
+    Raises:
+        CorruptDataError: they do not.
+    """
+    end = 0
+    for piece in pieces:
+        if piece.offset < end or piece.offset % 64:
+            raise CorruptDataError("the pieces of a frame overlap")
+        end = piece.offset + piece.stored
+        _check_chunks(piece)
+    if align(end) != body:
+        raise CorruptDataError(f"the pieces of a frame end at {end}, its body at {body}")
+
+
+def check_last(piece: Piece, body: int) -> None:
+    """Check a piece that ends the body, before the others are known.
+
+    Raises:
+        CorruptDataError: it does not.
+    """
+    if piece.offset < 0 or align(piece.offset + piece.stored) != body:
+        raise CorruptDataError("the description of a frame does not end its body")
+    _check_chunks(piece)
+
+
+def _check_chunks(piece: Piece) -> None:
+    if min(piece.stored, piece.raw) < 0:
+        raise CorruptDataError("a piece of a frame has a negative length")
+    chunks = count_chunks(piece.raw)
+    raw = piece.compressor == RAW and piece.stored == piece.raw and not piece.lengths
+    packed = piece.compressor in (BLOSC, DELTA) and len(piece.lengths) == chunks * 4
+    if not (raw or packed) or len(piece.sums) != chunks * 8:
+        raise CorruptDataError("a piece of a frame has the wrong number of chunks")
+    if packed and sum(piece.chunk_lengths()) != piece.stored:
+        raise CorruptDataError("the chunks of a piece do not add up to its length")
+
+
+def _read_fields(packed: memoryview) -> Fields:
+    try:
+        fields = _fields(packed)
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
+        raise CorruptDataError(f"the head of a frame is damaged: {error}") from error
+    if bool(fields.content) == (fields.spill is not None):
+        raise CorruptDataError("a frame has its description in its head or in its body")
+    return fields
+
+
+def _head_sum(head: memoryview) -> int:
+    hasher = xxhash.xxh3_64(head[:_SUMMED])
+    hasher.update(head[PREFIX_NBYTES:])
+    return int(hasher.intdigest())

@@ -1,0 +1,238 @@
+"""Who may have written code that we run: keys, signatures, and which keys are trusted.
+
+Not encryption, and not needed for typed values. The one idea: the key lies outside of the data, so
+whoever can write to a disk or a bucket can still not make a reader run anything.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import os
+import secrets
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from memories.errors import InvalidOptionError, StorageError, UntrustedDataError
+from memories.foundation.fork_lock import new_lock
+from memories.foundation.user_directories import config_directory
+
+ENVIRONMENT = "MEMORIES_KEY_FILE"
+_DOMAIN = b"memories frame 1\0"
+_MARK = "memories-key-1"
+_SECRET_NBYTES = 32
+
+
+class Key(NamedTuple):
+    """A secret with which values are signed and checked."""
+
+    secret: bytes
+
+    @property
+    def id(self) -> str:
+        """Return the public name of the key; it says nothing of the secret."""
+        return hashlib.sha256(b"memories key id\0" + self.secret).hexdigest()[:16]
+
+    @property
+    def text(self) -> str:
+        """Return the key as one line of text; whoever has it can sign in your name."""
+        return f"{_MARK}:{base64.urlsafe_b64encode(self.secret).decode()}"
+
+    @classmethod
+    def parse(cls, text: str) -> Key:
+        """Return the key in a line of text.
+
+        Raises:
+            InvalidOptionError: it is no key; the message does not repeat it.
+        """
+        mark, _, body = text.strip().partition(":")
+        try:
+            secret = base64.urlsafe_b64decode(body.encode("ascii"))
+        except (ValueError, UnicodeEncodeError):
+            secret = b""
+        if mark != _MARK or len(secret) != _SECRET_NBYTES:
+            raise InvalidOptionError(
+                f"this is no key: a key is one line that begins with {_MARK}: "
+                "(run `memories key export` where the values were written)"
+            )
+        return cls(secret)
+
+    def __repr__(self) -> str:
+        return f"<Key {self.id}>"
+
+
+class Signature(NamedTuple):
+    """Which key signed, and its HMAC-SHA256."""
+
+    key_id: str
+    mac: bytes
+
+
+class Keyring:
+    """The keys of a user: the first signs, all are trusted. Safe to use from many threads.
+
+    Args:
+        path: The file with one key a line; by default `$MEMORIES_KEY_FILE`, else `keys` in the
+            user's configuration directory. It is created, readable by its owner only, when
+            something is first signed.
+        trusted: More keys to trust, as `Key` or as text. None of them signs.
+    """
+
+    def __init__(
+        self, path: str | os.PathLike[str] | None = None, *, trusted: Iterable[Key | str] = ()
+    ) -> None:
+        self.path = Path(path) if path is not None else default_path()  # None: there is no home.
+        self._extra = tuple(Key.parse(key) if isinstance(key, str) else key for key in trusted)
+        self._keys: tuple[Key, ...] | None = None
+        self._lock = new_lock()
+
+    def sign(self, message: bytes) -> Signature:
+        """Sign `message` with the user's own key, creating it first if there is none."""
+        key = self._own_key()
+        return Signature(key.id, _mac(key, message))
+
+    def verify(self, message: bytes, signature: Signature, what: str = "the value") -> None:
+        """Return if a trusted key has signed exactly this message; `what` names it in errors.
+
+        Raises:
+            UntrustedDataError: no trusted key has; the message says how to trust on purpose.
+        """
+        if not signature.key_id:
+            raise UntrustedDataError(
+                f"{what} would run code when read, and nobody has signed it. Read it only if you "
+                "know who wrote it: have it stored again by a manager, which signs it"
+            )
+        for key in (*self._read(), *self._extra):
+            if hmac.compare_digest(key.id, signature.key_id):
+                if hmac.compare_digest(_mac(key, message), signature.mac):
+                    return
+                raise UntrustedDataError(
+                    f"{what} would run code when read, and was altered after key {key.id} "
+                    "signed it. Do not trust it"
+                )
+        raise UntrustedDataError(
+            f"{what} would run code when read, and was signed by key "
+            f"{_printable(signature.key_id)}, which is not trusted here. If you trust whoever "
+            "wrote it, run `memories key export` there and `memories key import` here, or pass "
+            "the key in trusted_keys="
+        )
+
+    def export(self) -> str:
+        """Return the user's own key as text, creating it if there is none."""
+        return self._own_key().text
+
+    def trust(self, text: str) -> Key:
+        """Add a key to the file, as one that is trusted but does not sign. Idempotent."""
+        key = Key.parse(text)
+        own = self._own_key()
+        if key != own and key not in self._read():
+            _append(self._home(), key)
+            self._keys = None
+        return key
+
+    def keys(self) -> tuple[Key, ...]:
+        """Return all trusted keys; the first of the file is the one that signs."""
+        return (*self._read(), *self._extra)
+
+    def _own_key(self) -> Key:
+        with self._lock:
+            keys = self._read()
+            if not keys:
+                _create(self._home(), Key(secrets.token_bytes(_SECRET_NBYTES)))
+                self._keys = None
+                keys = self._read()
+            return keys[0]
+
+    def _home(self) -> Path:
+        if self.path is None:
+            raise StorageError(
+                "there is nowhere to keep the signing key: this process has no home directory "
+                f"(no HOME, and no entry for its user). Set {ENVIRONMENT} to a file of yours"
+            )
+        return self.path
+
+    def _read(self) -> tuple[Key, ...]:
+        if self.path is None:
+            return ()
+        if self._keys is None:
+            try:
+                text = self.path.read_text("ascii")
+            except FileNotFoundError:
+                return ()
+            except (OSError, UnicodeDecodeError) as error:
+                raise StorageError(f"the key file {self.path} cannot be read: {error}") from error
+            self._keys = tuple(Key.parse(line) for line in text.splitlines() if line.strip())
+        return self._keys
+
+
+def default_path() -> Path | None:
+    """Return where the user's keys lie; None for a process without a home."""
+    chosen = os.environ.get(ENVIRONMENT)
+    if chosen:
+        return Path(chosen)
+    directory = config_directory()
+    return None if directory is None else directory / "keys"
+
+
+_default: dict[Path | None, Keyring] = {}
+
+
+def default() -> Keyring:
+    """Return the keyring of the user, as the environment names it now."""
+    path = default_path()
+    return _default.setdefault(path, Keyring(path))
+
+
+def message(
+    key: str, version: int, codec: str, meta: bytes | memoryview, buffers: Sequence[memoryview]
+) -> bytes:
+    """Return what is signed: the identity of a value, and the digests of all it is made of."""
+    digests = [hashlib.sha256(piece).digest() for piece in (meta, *buffers)]
+    return _DOMAIN + msgspec.msgpack.encode([key, version, codec, digests])
+
+
+def _mac(key: Key, message: bytes) -> bytes:
+    return hmac.digest(key.secret, message, "sha256")
+
+
+def _create(path: Path, key: Key) -> None:
+    """Write a new key file unless another process was faster; never half of one."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        draft = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
+        _write(draft, key, os.O_CREAT | os.O_EXCL)
+        try:
+            os.link(draft, path)
+        except FileExistsError:
+            pass  # The other process has linked its own key: that one is the user's.
+        finally:
+            draft.unlink()
+    except OSError as error:
+        raise StorageError(
+            f"the signing key cannot be created at {path}: {error.strerror}. Set {ENVIRONMENT} to "
+            "a file in a directory of yours"
+        ) from error
+
+
+def _append(path: Path, key: Key) -> None:
+    try:
+        _write(path, key, os.O_APPEND)
+    except OSError as error:
+        raise StorageError(f"the key file {path} cannot be written: {error.strerror}") from error
+
+
+def _write(path: Path, key: Key, flags: int) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC | flags, 0o600)
+    try:
+        os.write(descriptor, f"{key.text}\n".encode())
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _printable(text: str) -> str:
+    return ascii(text[:32])

@@ -1,0 +1,178 @@
+"""What the engine tells its observers: typed records, handed to callables.
+
+The mechanisms neither log nor count for others; whoever wants a log, a metric or an explanation
+subscribes. A hit in a volatile tier emits nothing: it is counted where it happens. Reads that a
+durable tier answers come by the hundred thousand, so that they are told many at once, at most a few
+milliseconds late while there are more to come, and always before the next event of another kind.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, TypeVar
+
+from memories.foundation.logging import logger
+from memories.model.entry import Cause, Record, TierName
+
+T = TypeVar("T")
+READS_AT_ONCE = 256  # Reads are told when so many have gathered,
+READS_SECONDS = 0.002  # or when the next one comes so long after those before were told.
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One thing that happened to one key, at `at` seconds of the monotonic clock."""
+
+    key: str
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Stored(Event):
+    """A version was committed to `tier`."""
+
+    tier: TierName
+    size: int
+    seconds: float
+
+
+class Retrieved(NamedTuple):
+    """A value was read from a durable tier, `seconds` after it was asked for."""
+
+    key: str
+    at: float  # Seconds of the monotonic clock.
+    tier: TierName
+    size: int
+    seconds: float
+    record: Record  # What it was read by, for observers that would look it up.
+
+
+@dataclass(frozen=True, slots=True)
+class Missed(Event):
+    """A key was asked for that is in no tier."""
+
+
+@dataclass(frozen=True, slots=True)
+class Moved(Event):
+    """A version changed its tier."""
+
+    source: TierName
+    target: TierName
+    size: int
+    cause: Cause
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Prefetched(Event):
+    """A value fetched ahead to `tier` was used, came too late, or was wasted."""
+
+    tier: TierName
+    outcome: str  # "used", "late" or "wasted".
+
+
+@dataclass(frozen=True, slots=True)
+class Written(Event):
+    """A frame was written to a durable tier: for a store, a move, a flush or a backing copy."""
+
+    tier: TierName
+    size: int  # Of the value in RAM.
+    stored: int  # Of its frame on the medium.
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Removed(Event):
+    """A version left the system."""
+
+    tier: TierName
+    size: int
+    cause: Cause
+
+
+@dataclass(frozen=True, slots=True)
+class Failed(Event):
+    """A background action failed; what it worked on stays where it was."""
+
+    action: str
+    error: BaseException
+
+
+Observer = Callable[[Event], None]
+ReadObserver = Callable[[Sequence[Retrieved]], None]
+
+
+class EventBus:
+    """Hands each event to each observer, in the thread that caused it.
+
+    An observer that raises is reported once to the log and dropped: the engine owes its caller a
+    stored value, not a working observer.
+    """
+
+    def __init__(self) -> None:
+        self._observers: tuple[Observer, ...] = ()
+        self._readers: tuple[ReadObserver, ...] = ()
+        self._reads: deque[Retrieved] = deque()
+        self._due = 0.0
+        self.heard = 0  # Grows with every event and read; by how much is not exact.
+        self.reads_at_once = READS_AT_ONCE
+
+    def subscribe(self, observer: Observer) -> None:
+        """Call `observer` with every event from now on."""
+        self._observers = (*self._observers, observer)
+
+    def subscribe_reads(self, observer: ReadObserver) -> None:
+        """Call `observer` with the reads that durable tiers answer, oldest first."""
+        self._readers = (*self._readers, observer)
+
+    def unsubscribe(self, observer: Observer) -> None:
+        """Stop calling `observer`."""
+        self._observers = tuple(known for known in self._observers if known != observer)
+
+    def unsubscribe_reads(self, observer: ReadObserver) -> None:
+        """Stop calling `observer` with reads."""
+        self._readers = tuple(known for known in self._readers if known != observer)
+
+    def emit(self, event: Event) -> None:
+        """Hand `event` to every observer."""
+        self.heard += 1
+        if self._reads:
+            self.tell_reads()
+        _tell(self._observers, event, self.unsubscribe)
+
+    def note_read(self, read: Retrieved) -> None:
+        """Tell of `read` soon; at once if it is the first for a while."""
+        self._reads.append(read)
+        self.heard += 1
+        if read.at >= self._due or len(self._reads) >= self.reads_at_once:
+            self._due = read.at + READS_SECONDS
+            self.tell_reads()
+
+    def tell_reads(self) -> None:
+        """Tell of every read that was noted."""
+        reads = self._take_reads()
+        if reads:
+            _tell(self._readers, reads, self.unsubscribe_reads)
+
+    def _take_reads(self) -> Sequence[Retrieved]:
+        noted, reads = self._reads, []
+        try:
+            for _ in range(len(noted)):
+                reads.append(noted.popleft())
+        except IndexError:
+            pass  # Another thread is telling of the others.
+        return reads
+
+
+def _tell(
+    observers: tuple[Callable[[T], None], ...], what: T, drop: Callable[[Callable[[T], None]], None]
+) -> None:
+    """Hand `what` to each observer, and drop those that raise."""
+    for observer in observers:
+        try:
+            observer(what)
+        except Exception:
+            drop(observer)
+            logger.exception("observer %r failed and is no longer called", observer)

@@ -1,0 +1,149 @@
+"""A manager in HTML: the fragment that a notebook shows, and the tables that a report is made of.
+
+Every text that comes from a store is escaped. No script, no request, and colours that follow the
+page they stand in.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+from typing import Any
+
+from memories.foundation.units import format_size, limit_words
+from memories.observe.analytics.svg import COLOURS, sparkline
+
+LAST_MOVES = 5
+
+
+def fragment(document: Mapping[str, Any], series: Mapping[str, Sequence[float]] | None) -> str:
+    """Return what a notebook shows: a bar for each tier, the hit rate, the last moves."""
+    moves = move_rows(document["latest_moves"][-LAST_MOVES:])
+    line = ""
+    if series is not None:
+        line = sparkline(series["hit_rate"], title="hit rate over time")
+    rate = percent(document["hit_rate_percent"])
+    return (
+        '<div style="font: 13px system-ui, sans-serif">'
+        f"<strong>MemoryManager</strong> ({escape(document['state'])}) · {keys_of(document):,} keys"
+        f" · hit rate {rate} of {document['reads']:,} reads {line}"
+        f"{tier_table(document)}"
+        f"<details><summary>last moves and hot keys</summary>"
+        f"{table(MOVE_HEADS, moves)}{table(HOT_HEADS, hot_rows(document['hot_keys'][:10]))}"
+        "</details></div>"
+    )
+
+
+def tier_table(document: Mapping[str, Any]) -> str:
+    """Return a table of the tiers, with bars."""
+    rows = [
+        [
+            escape(name),
+            _bar(tier["usage_percent"], COLOURS[index % len(COLOURS)]),
+            format_size(tier["used_bytes"]),
+            limit_words(tier["configured_bytes"]),
+            f"{tier['keys']:,}",
+            f"{tier['hits']:,}",
+            escape(tier["medium"]),
+        ]
+        for index, (name, tier) in enumerate(document["tiers"].items())
+    ]
+    return table(("tier", "usage", "holds", "of", "keys", "hits", "medium"), rows)
+
+
+MOVE_HEADS = ("time (UTC)", "key", "move", "cause", "size")
+HOT_HEADS = ("hot key", "tier", "size", "hits", "reads/s")
+LATENCY_HEADS = ("operation", "tier", "count", "p50", "p90", "p99")
+
+
+def move_rows(moves: Iterable[Mapping[str, Any]]) -> list[list[str]]:
+    """Return rows for `MOVE_HEADS`, latest first."""
+    rows = [
+        [
+            time.strftime("%H:%M:%S", time.gmtime(move["at"])),
+            escape(printable(move["key"])),
+            f"{move['source']} → {move['target']}",
+            escape(move["cause"]),
+            format_size(move["size"]),
+        ]
+        for move in moves
+    ]
+    return rows[::-1]
+
+
+def hot_rows(keys: Iterable[Mapping[str, Any]]) -> list[list[str]]:
+    """Return rows for `HOT_HEADS`."""
+    return [
+        [
+            escape(printable(one["key"])),
+            escape(one["tier"]),
+            format_size(one["size"]),
+            f"{one['hits']:,}",
+            f"{one['rate']:.1f}",
+        ]
+        for one in keys
+    ]
+
+
+def latency_rows(latencies: Iterable[Mapping[str, Any]]) -> list[list[str]]:
+    """Return rows for `LATENCY_HEADS`."""
+    return [
+        [
+            escape(one["operation"]),
+            escape(one["tier"]),
+            f"{one['count']:,}",
+            *(seconds(one[name]) for name in ("p50", "p90", "p99")),
+        ]
+        for one in latencies
+    ]
+
+
+def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a table of cells that are HTML already; nothing where there are no rows."""
+    if not rows:
+        return ""
+    style = 'style="text-align: left; padding: 1px 12px 1px 0"'
+    head = "".join(f'<th scope="col" {style}>{one}</th>' for one in heads)
+    body = "".join(
+        "<tr>" + "".join(f"<td {style}>{cell}</td>" for cell in row) + "</tr>" for row in rows
+    )
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def keys_of(document: Mapping[str, Any]) -> int:
+    """Return the number of keys in all tiers."""
+    return sum(int(tier["keys"]) for tier in document["tiers"].values())
+
+
+def percent(value: float | None) -> str:
+    """Return a share in words, for one that there is not as well."""
+    return "n/a" if value is None or math.isnan(value) else f"{value:.1f} %"
+
+
+def seconds(value: float | None) -> str:
+    """Return a time in the unit that suits it."""
+    if value is None:
+        return "n/a"
+    for unit, factor in (("µs", 1e6), ("ms", 1e3)):
+        if value * factor < 1000:
+            return f"{value * factor:.3g} {unit}"
+    return f"{value:.3g} s"
+
+
+def printable(key: str, most: int = 60) -> str:
+    """Return a key that neither breaks a line nor drives a terminal, and is not long."""
+    text = "".join(
+        one if one.isprintable() else one.encode("unicode_escape").decode("ascii") for one in key
+    )
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
+def _bar(share: float, colour: str) -> str:
+    width = max(0.0, min(100.0, share))
+    return (
+        '<span style="display: inline-block; width: 120px; height: 10px; border: 1px solid '
+        f'currentColor"><span style="display: block; width: {width:.1f}%; height: 100%; '
+        f'background: {colour}"></span></span> {share:.1f} %'
+    )

@@ -1,0 +1,163 @@
+"""The picture of the series: how full the tiers were, and how well they answered.
+
+It never shows itself and never touches pyplot, so it works without a display and beside a user's
+own figures. Colours are Okabe and Ito's, and every line has a dash of its own besides.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from memories.errors import InvalidOptionError, StorageError
+from memories.foundation.optional_imports import require
+from memories.model.entry import TierName
+from memories.observe.analytics.plot_panels import panels_of
+
+Series = Mapping[str, Sequence[float]]
+
+STYLES: dict[TierName, dict[str, Any]] = {
+    TierName.HOT: {"color": "#D55E00", "linestyle": "-"},
+    TierName.WARM: {"color": "#E69F00", "linestyle": "--"},
+    TierName.COLD: {"color": "#0072B2", "linestyle": "-."},
+    TierName.GLACIER: {"color": "#56B4E9", "linestyle": ":"},
+}
+RATE_STYLE: dict[str, Any] = {"color": "#000000", "linestyle": "-"}
+INCHES = (9.0, 5.5)
+DOTS_PER_INCH = 120
+LEAST_PERCENT = 1e-6
+
+
+def plot(
+    series: Series,
+    path_or_ax: Any = None,
+    *,
+    heat: Mapping[str, int] | None = None,
+    curve: Any = None,
+) -> Any:
+    """Draw the series of `Analytics.series` and return the Axes that shows the usage.
+
+    A figure of its own shows moves, latencies, heat and the curve too, where there are any.
+
+    Args:
+        series: What `get_analytics()` gives.
+        path_or_ax: A file to write, whose suffix chooses the format; an Axes, which takes usage and
+            hit rate together; or None for a new figure, reached by `axes.figure`.
+        heat: Reads by key prefix.
+        curve: Miss ratio by capacity.
+
+    Raises:
+        MissingPackageError: matplotlib is not installed.
+        InvalidOptionError: the suffix is no format that matplotlib can write.
+        StorageError: the file cannot be written.
+    """
+    if path_or_ax is not None and not isinstance(path_or_ax, (str, os.PathLike)):
+        return _draw_together(series, path_or_ax)
+    more = panels_of(series, heat, curve)
+    columns = 1 + (len(more) + 1) // 2
+    figure = require("matplotlib.figure", extra="plot").Figure(
+        figsize=(INCHES[0] * (1 + 0.6 * (columns - 1)), INCHES[1]),
+        dpi=DOTS_PER_INCH,
+        layout="constrained",
+    )
+    grid = figure.subplots(2, columns, squeeze=False)
+    usage, rate = grid[:, 0]
+    draw_usage(series, usage)
+    draw_hit_rate(series, rate)
+    rate.set_xlabel("seconds since the analytics were enabled")
+    further = list(grid[:, 1:].T.flat)
+    for draw, axes in zip(more, further, strict=False):
+        draw(axes)
+    for unused in further[len(more) :]:
+        unused.remove()
+    if path_or_ax is not None:
+        _write(figure, Path(path_or_ax))
+    return usage
+
+
+def draw_usage(series: Series, axes: Any) -> None:
+    """Draw how full each tier was; a glacier that is off, or without a limit, is left out."""
+    for tier, style in STYLES.items():
+        usage = series.get(f"{tier}_usage", ())
+        if tier is not TierName.GLACIER or max(usage, default=0.0) > LEAST_PERCENT:
+            axes.plot(series["timestamps"], usage, label=str(tier), **style)
+    axes.set_ylabel("usage (% of configured)")
+    axes.set_ylim(bottom=0)
+    axes.grid(alpha=0.3)
+    axes.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=4, frameon=False)
+
+
+def draw_hit_rate(series: Series, axes: Any) -> None:
+    """Draw the share of reads answered by hot or warm; stretches without a read stay empty."""
+    axes.plot(series["timestamps"], series["hit_rate"], label="hit rate", **RATE_STYLE)
+    _mark_lonely(series["timestamps"], series["hit_rate"], axes)
+    axes.set_ylabel("hit rate (%)")
+    axes.set_ylim(-2, 102)
+    axes.grid(alpha=0.3)
+
+
+def plot_ratios(
+    lines: Mapping[str, Sequence[tuple[int, float]]], path: str | os.PathLike[str]
+) -> None:
+    """Draw one line of (capacity in bytes, miss ratio) for each policy into a file.
+
+    Raises:
+        MissingPackageError: matplotlib is not installed.
+        InvalidOptionError: the suffix is no format that matplotlib can write.
+        StorageError: the file cannot be written.
+    """
+    figure = require("matplotlib.figure", extra="plot").Figure(
+        figsize=INCHES, dpi=DOTS_PER_INCH, layout="constrained"
+    )
+    axes = figure.subplots()
+    for name, points in lines.items():
+        axes.plot(*zip(*points, strict=True), marker=".", label=name)
+    axes.set_xscale("log")
+    axes.set_xlabel("capacity (bytes)")
+    axes.set_ylabel("misses of repeated accesses")
+    axes.set_ylim(bottom=0)
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False)
+    _write(figure, Path(path))
+
+
+def _mark_lonely(times: Sequence[float], rates: Sequence[float], axes: Any) -> None:
+    """Mark the rates between two gaps, for a line of one point is invisible."""
+    padded = [math.nan, *rates, math.nan]
+    lonely = [
+        index
+        for index, rate in enumerate(rates)
+        if rate == rate and math.isnan(padded[index]) and math.isnan(padded[index + 2])
+    ]
+    axes.plot(
+        [times[index] for index in lonely],
+        [rates[index] for index in lonely],
+        marker=".",
+        linestyle="none",
+        color=RATE_STYLE["color"],
+    )
+
+
+def _draw_together(series: Series, axes: Any) -> Any:
+    draw_hit_rate(series, axes)
+    draw_usage(series, axes)
+    axes.set_ylabel("%")
+    axes.set_ylim(-2, 102)
+    axes.set_xlabel("seconds since the analytics were enabled")
+    return axes
+
+
+def _write(figure: Any, path: Path) -> None:
+    formats = figure.canvas.get_supported_filetypes()
+    suffix = path.suffix.removeprefix(".").lower()
+    if suffix not in formats:
+        raise InvalidOptionError(
+            f"{path.name!r} does not name a format; end it in one of {', '.join(sorted(formats))}"
+        )
+    try:
+        figure.savefig(path)
+    except OSError as error:
+        raise StorageError(f"the plot could not be written to {path}: {error}") from error

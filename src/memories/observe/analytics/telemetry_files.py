@@ -1,0 +1,99 @@
+"""The files beside a store that tell other processes what its writer does, and what it did.
+
+Small, replaced atomically and never synced: they are worth nothing after a power cut, and cost next
+to nothing before. A reader needs no lock, and no part of the engine.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from memories.errors import CorruptDataError, StorageError
+from memories.observe.analytics.series import Series
+
+TELEMETRY_FILE = "telemetry.json"
+SERIES_FILE = "analytics.json"
+SERIES_POINTS = 512
+MAX_BYTES = 64 << 20
+
+
+def write_document(directory: Path, document: Mapping[str, Any]) -> None:
+    """Replace what the writer tells of itself; OSError if the directory refuses."""
+    _replace(directory / TELEMETRY_FILE, msgspec.json.encode(document))
+
+
+def write_series(directory: Path, series: Series) -> None:
+    """Replace the series that other processes may read, at most `SERIES_POINTS` of them."""
+    # msgspec writes a number that is none as null.
+    _replace(directory / SERIES_FILE, msgspec.json.encode(series.thinned(SERIES_POINTS)))
+
+
+def read_document(directory: Path) -> dict[str, Any] | None:
+    """Return what the writer of the store told last, None if it never did.
+
+    Raises:
+        CorruptDataError: the file is no such document.
+        StorageError: it cannot be read.
+    """
+    document = _read(directory / TELEMETRY_FILE)
+    if document is not None and "tiers" not in document:
+        raise CorruptDataError(f"{directory / TELEMETRY_FILE} is no telemetry")
+    return document
+
+
+def read_series(directory: Path) -> Series | None:
+    """Return the series that the writer of the store kept last, None if there are none."""
+    columns = _read(directory / SERIES_FILE)
+    if columns is None:
+        return None
+    lists = {
+        str(name): [float("nan") if value is None else float(value) for value in column]
+        for name, column in columns.items()
+    }
+    if "timestamps" not in lists or len({len(column) for column in lists.values()}) != 1:
+        raise CorruptDataError(f"{directory / SERIES_FILE} holds no series of one length")
+    return Series(lists)
+
+
+def writer_lives(document: Mapping[str, Any]) -> bool:
+    """Return whether the process that wrote `document` is there still, on this machine."""
+    if document.get("state") != "open" or document.get("host") != os.uname().nodename:
+        return False
+    try:
+        os.kill(int(document["pid"]), 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True  # It is there, and somebody else's.
+    return True
+
+
+def _replace(path: Path, data: bytes) -> None:
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(data)
+    partial.replace(path)
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_BYTES)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise StorageError(f"{path} cannot be read: {error.strerror}") from error
+    try:
+        document = json.loads(data)
+    except ValueError as error:
+        raise CorruptDataError(f"{path} is not JSON: {error}") from error
+    if not isinstance(document, dict):
+        raise CorruptDataError(f"{path} is not a JSON object")
+    return document

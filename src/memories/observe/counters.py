@@ -1,0 +1,249 @@
+"""Counters of what the engine did, and the sizes of what it holds.
+
+Hits of the volatile tiers are counted where they happen; everything else is counted from the
+events. Rates are derived by whoever reads the counters, so that none can drift from the truth.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from memories.engine.catalog import Catalog
+from memories.engine.hierarchy import Hierarchy
+from memories.foundation.fork_lock import new_lock
+from memories.foundation.histogram import Histogram, Latency
+from memories.model.entry import Cause, TierName
+from memories.model.events import (
+    Event,
+    Failed,
+    Missed,
+    Moved,
+    Prefetched,
+    Removed,
+    Retrieved,
+    Stored,
+    Written,
+)
+from memories.policies.predictors import Counters
+
+Route = tuple[TierName, TierName, Cause]
+NO_PREFETCH = Counters(issued=0, used=0, late=0, wasted=0)
+Timed = tuple[str, TierName]  # An operation, and the tier that answered or took.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TierStats:
+    """One tier, as of now.
+
+    Attributes:
+        medium: What the tier really is: `"host RAM (stand-in)"` where there is no GPU.
+        configured_bytes: What the caller allowed.
+        effective_bytes: The same, or less where the medium has less to give.
+        used_bytes: What it holds, in bytes of the medium.
+        keys: Keys whose authoritative copy lies here.
+        hits: Retrieves answered from here.
+    """
+
+    medium: str
+    configured_bytes: int
+    effective_bytes: int
+    used_bytes: int
+    keys: int
+    hits: int
+
+    @property
+    def usage_percent(self) -> float:
+        """Return `used_bytes` in percent of `configured_bytes`."""
+        if self.configured_bytes == 0:
+            return 0.0
+        return 100.0 * self.used_bytes / self.configured_bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Volume:
+    """What was written to a durable tier.
+
+    Attributes:
+        frames: How many.
+        raw_bytes: What the values take in RAM.
+        stored_bytes: What their frames take on the medium.
+    """
+
+    frames: int
+    raw_bytes: int
+    stored_bytes: int
+
+    @property
+    def compression(self) -> float:
+        """Return how many times smaller the frames are than the values, NaN without any."""
+        return self.raw_bytes / self.stored_bytes if self.stored_bytes else float("nan")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stats:
+    """Everything that is counted, as of now.
+
+    Attributes:
+        tiers: The enabled tiers, fastest first.
+        misses: Retrieves of keys that were in no tier.
+        stored: Versions stored, and their bytes.
+        moves: Moves and their bytes, by source, target and cause.
+        removed: Versions that left, by cause, and their bytes.
+        prefetch: What became of the values fetched ahead.
+        failures: Background actions that failed.
+        written: What was written to each durable tier.
+        latencies: How long stores, moves and writes took by the tier that took the value, and
+            retrieves by the durable tier that answered. A hit in RAM takes no clock, and is not
+            among them.
+    """
+
+    tiers: dict[TierName, TierStats]
+    misses: int
+    stored: int
+    stored_bytes: int
+    moves: dict[Route, int]
+    moved_bytes: dict[Route, int]
+    removed: dict[Cause, int]
+    failures: int
+    latest_failure: str | None
+    removed_bytes: dict[Cause, int] = field(default_factory=dict)
+    written: dict[TierName, Volume] = field(default_factory=dict)
+    latencies: dict[Timed, Latency] = field(default_factory=dict)
+    prefetch: Counters = NO_PREFETCH
+
+    @property
+    def memory_hits(self) -> int:
+        """Return the retrieves answered from a memory tier: the hits of the hit rate."""
+        return sum(tier.hits for name, tier in self.tiers.items() if not name.durable)
+
+    @property
+    def reads(self) -> int:
+        """Return all retrieves."""
+        return sum(tier.hits for tier in self.tiers.values()) + self.misses
+
+    @property
+    def hit_rate_percent(self) -> float:
+        """Return the share of retrieves answered from memory, NaN when there was none."""
+        return 100.0 * self.memory_hits / self.reads if self.reads else float("nan")
+
+
+@dataclass(slots=True)
+class Statistics:
+    """Counts events; exact, since events are rare enough for a lock."""
+
+    misses: int = 0
+    stored: int = 0
+    stored_bytes: int = 0
+    failures: int = 0
+    latest_failure: str | None = None
+    hits: Counter[TierName] = field(default_factory=Counter)
+    moves: Counter[Route] = field(default_factory=Counter)
+    moved_bytes: Counter[Route] = field(default_factory=Counter)
+    removed: Counter[Cause] = field(default_factory=Counter)
+    removed_bytes: Counter[Cause] = field(default_factory=Counter)
+    frames: Counter[TierName] = field(default_factory=Counter)
+    raw_bytes: Counter[TierName] = field(default_factory=Counter)
+    frame_bytes: Counter[TierName] = field(default_factory=Counter)
+    latencies: defaultdict[Timed, Histogram] = field(default_factory=lambda: defaultdict(Histogram))
+    prefetched: Counter[str] = field(default_factory=Counter)
+    lock: threading.RLock = field(default_factory=new_lock)
+
+    def observe(self, event: Event) -> None:
+        """Count one event."""
+        with self.lock:
+            match event:
+                case Missed():
+                    self.misses += 1
+                case Stored():
+                    self.stored += 1
+                    self.stored_bytes += event.size
+                    self.latencies["store", event.tier].add(event.seconds)
+                case Moved():
+                    route = (event.source, event.target, event.cause)
+                    self.moves[route] += 1
+                    self.moved_bytes[route] += event.size
+                    self.latencies["move", event.target].add(event.seconds)
+                    self.prefetched["issued"] += event.cause is Cause.PREFETCH
+                case Prefetched():
+                    self.prefetched[event.outcome] += 1
+                case Written():
+                    self.frames[event.tier] += 1
+                    self.raw_bytes[event.tier] += event.size
+                    self.frame_bytes[event.tier] += event.stored
+                    self.latencies["write", event.tier].add(event.seconds)
+                case Removed():
+                    self.removed[event.cause] += 1
+                    self.removed_bytes[event.cause] += event.size
+                case Failed():
+                    self.failures += 1
+                    self.latest_failure = f"{event.action}: {event.error}"
+                case _:
+                    pass
+
+    def count_reads(self, reads: Sequence[Retrieved]) -> None:
+        """Count reads that durable tiers answered."""
+        seconds: defaultdict[TierName, list[float]] = defaultdict(list)
+        for read in reads:
+            seconds[read.tier].append(read.seconds)
+        with self.lock:
+            for tier, taken in seconds.items():
+                self.hits[tier] += len(taken)
+                self.latencies["retrieve", tier].extend(taken)
+
+    def read(self, hierarchy: Hierarchy, media: dict[TierName, str]) -> Stats:
+        """Return the counters and the sizes of `hierarchy`'s tiers; ClosedError if it is closed."""
+        hierarchy.require_readable()
+        hierarchy.catalog.credit()
+        hierarchy.events.tell_reads()
+        at_front = hierarchy.catalog.front.credits
+        keys = _count_keys(hierarchy.catalog)
+        with self.lock:
+            tiers = {
+                name: TierStats(
+                    medium=media[name],
+                    configured_bytes=tier.ledger.configured,
+                    effective_bytes=tier.ledger.effective,
+                    used_bytes=tier.ledger.used,
+                    keys=keys[name],
+                    hits=self.hits[name] if name.durable else tier.counter.hits + at_front[name],
+                )
+                for name, tier in hierarchy.tiers.items()
+            }
+            return Stats(
+                tiers=tiers,
+                misses=self.misses,
+                stored=self.stored,
+                stored_bytes=self.stored_bytes,
+                moves=dict(self.moves),
+                moved_bytes=dict(self.moved_bytes),
+                removed=dict(self.removed),
+                failures=self.failures,
+                latest_failure=self.latest_failure,
+                removed_bytes=dict(self.removed_bytes),
+                written={
+                    name: Volume(
+                        frames=self.frames[name],
+                        raw_bytes=self.raw_bytes[name],
+                        stored_bytes=self.frame_bytes[name],
+                    )
+                    for name in self.frames
+                },
+                latencies={timed: one.read() for timed, one in self.latencies.items()},
+                prefetch=Counters(*(self.prefetched[name] for name in Counters._fields)),
+            )
+
+
+def _count_keys(catalog: Catalog) -> Counter[TierName]:
+    """Count the keys of each tier; a key with an entry counts where the entry is."""
+    keys = Counter(catalog.counts)
+    elsewhere = catalog.journal.keys_elsewhere()
+    at_rest = {
+        TierName.COLD: catalog.journal.usage().keys - elsewhere,
+        TierName.GLACIER: elsewhere,
+    }
+    for name, count in at_rest.items():
+        keys[name] += count - catalog.backing[name]
+    return keys

@@ -1,0 +1,185 @@
+"""The pages and answers of a dashboard, as an ASGI application.
+
+It can be mounted under another application: the page names everything relative to itself. Answers
+are JSON of `Source`; `/metrics` is for Prometheus, and `/healthz` for whoever restarts things.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from importlib.resources import files
+from typing import Any
+
+import msgspec
+
+from memories.errors import ClosedError, KeyNotFoundError, MemoriesError
+from memories.foundation.optional_imports import require
+from memories.observe.dashboard.auth import Guard
+from memories.observe.dashboard.source import ACTIONS, Source
+from memories.observe.metrics.prometheus import CONTENT_TYPE, prometheus_text
+
+FASTEST_SECONDS = 0.1
+SLOWEST_SECONDS = 60.0
+DEFAULT_SECONDS = 0.5
+STATIC = {
+    "app.js": "text/javascript",
+    "style.css": "text/css",
+    "uPlot.iife.min.js": "text/javascript",
+    "uPlot.min.css": "text/css",
+}
+HEADERS = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
+    "connect-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'self'",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+
+Answer = Callable[[Any], Awaitable[Any]]
+
+
+def make_app(source: Source, guard: Guard, ending: Callable[[], bool] = lambda: False) -> Any:
+    """Return the application; its streams end once `ending` returns True.
+
+    Raises:
+        MissingPackageError: starlette is not installed.
+    """
+    return _Pages(source, guard, ending).app()
+
+
+class _Pages:
+    def __init__(self, source: Source, guard: Guard, ending: Callable[[], bool]) -> None:
+        self._source = source
+        self._ending = ending
+        self._guard = guard
+        self._responses = require("starlette.responses", extra="dashboard")
+
+    def app(self) -> Any:
+        routing = require("starlette.routing", extra="dashboard")
+        reads = {
+            "/events": self.events, "/series": self.series, "/explain": self.explain,
+            "/metrics": self.metrics,
+        }  # fmt: skip
+        routes = [
+            routing.Route("/", self._known(self.page)),
+            routing.Route("/static/{name}", self._known(self.static)),
+            routing.Route("/healthz", self.health),
+            *(routing.Route(path, self._known(self._shown(one))) for path, one in reads.items()),
+            routing.Route("/act", self._known(self.act), methods=["POST"]),
+        ]
+        applications = require("starlette.applications", extra="dashboard")
+        return applications.Starlette(routes=routes)
+
+    async def page(self, request: Any) -> Any:
+        del request
+        return self._file("index.html", "text/html; charset=utf-8")
+
+    async def static(self, request: Any) -> Any:
+        name = request.path_params["name"]
+        if name not in STATIC:
+            return self._json({"error": "there is no such file"}, 404)
+        return self._file(name, STATIC[name])
+
+    async def events(self, request: Any) -> Any:
+        seconds = _seconds(request.query_params.get("interval"))
+        return self._responses.StreamingResponse(
+            self._stream(request, seconds), media_type="text/event-stream", headers=HEADERS
+        )
+
+    async def _stream(self, request: Any, seconds: float) -> AsyncIterator[bytes]:
+        import asyncio
+
+        while not (self._ending() or await request.is_disconnected()):
+            try:
+                document = {**self._source.document(), "may_act": self._guard.may_act}
+            except ClosedError:
+                yield b'event: closed\ndata: {"state":"closed"}\n\n'
+                return
+            except MemoriesError as error:
+                document = {"error": str(error)}
+            yield b"data: " + msgspec.json.encode(document) + b"\n\n"
+            for _ in range(round(seconds / FASTEST_SECONDS)):
+                if not self._ending():
+                    await asyncio.sleep(FASTEST_SECONDS)
+
+    async def series(self, request: Any) -> Any:
+        del request
+        return self._json(self._source.series() or {})
+
+    async def explain(self, request: Any) -> Any:
+        key = request.query_params.get("key", "")
+        try:
+            return self._json(self._source.explain(key))
+        except MemoriesError as error:
+            return self._refused(error)
+
+    async def act(self, request: Any) -> Any:
+        if not self._guard.admits(request.headers, {}, act=True):
+            words = "wrong token" if self._guard.may_act else "started without a token: read-only"
+            return self._json({"error": words}, 403)
+        asked = await request.json()
+        if not isinstance(asked, dict) or asked.get("action") not in ACTIONS:
+            return self._json({"error": f"the action must be one of {', '.join(ACTIONS)}"}, 400)
+        try:
+            tier = self._source.act(asked["action"], str(asked.get("key", "")))
+        except MemoriesError as error:
+            return self._refused(error)
+        return self._json({"tier": tier})
+
+    async def metrics(self, request: Any) -> Any:
+        del request
+        try:
+            text = prometheus_text(self._source.document())
+        except MemoriesError as error:
+            return self._refused(error)
+        return self._responses.Response(text, headers={**HEADERS, "Content-Type": CONTENT_TYPE})
+
+    async def health(self, request: Any) -> Any:
+        del request
+        try:
+            state = self._source.document()["state"]
+        except MemoriesError as error:
+            return self._json({"state": "unavailable", "error": str(error)}, 503)
+        return self._json({"state": state})
+
+    def _known(self, answer: Answer) -> Answer:
+        async def known(request: Any) -> Any:
+            host = request.headers.get("host", "")
+            if self._guard.knows(host):
+                return await answer(request)
+            words = f"not addressed to a known name; start it with hosts=[{host!r}] if it is yours"
+            return self._json({"error": words}, 403)
+
+        return known
+
+    def _shown(self, answer: Answer) -> Answer:
+        async def shown(request: Any) -> Any:
+            if self._guard.admits(request.headers, request.query_params, act=False):
+                return await answer(request)
+            return self._json({"error": "show the token: ?token=... or Authorization: Bearer"}, 401)
+
+        return shown
+
+    def _refused(self, error: MemoriesError) -> Any:
+        absent = isinstance(error, KeyNotFoundError)
+        return self._json({"error": str(error)}, 404 if absent else 409)
+
+    def _json(self, document: Mapping[str, Any], status: int = 200) -> Any:
+        return self._responses.Response(
+            msgspec.json.encode(document),
+            status_code=status,
+            headers={**HEADERS, "Content-Type": "application/json"},
+        )
+
+    def _file(self, name: str, kind: str) -> Any:
+        data = files("memories.observe.dashboard").joinpath("static", name).read_bytes()
+        return self._responses.Response(data, headers={**HEADERS, "Content-Type": kind})
+
+
+def _seconds(text: str | None) -> float:
+    try:
+        seconds = float(text or DEFAULT_SECONDS)
+    except ValueError:
+        return DEFAULT_SECONDS
+    return min(SLOWEST_SECONDS, max(FASTEST_SECONDS, seconds))

@@ -1,0 +1,124 @@
+"""A dashboard that runs beside the program: a server in a thread, on a port of its own."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable, Collection
+from functools import partial
+from typing import Any
+from urllib.parse import quote
+
+from memories.errors import StorageError, UnavailableError
+from memories.foundation.optional_imports import require
+from memories.foundation.periodic import Runner
+from memories.observe.dashboard.app import make_app
+from memories.observe.dashboard.auth import Guard
+from memories.observe.dashboard.source import Source
+
+START_SECONDS = 10.0
+STOP_SECONDS = 5.0
+
+
+class Dashboard:
+    """A running dashboard; `url` is where it is, `stop` ends it.
+
+    Also a context manager. It ends with the manager that it shows.
+    """
+
+    def __init__(
+        self,
+        server: Any,
+        listener: socket.socket,
+        token: str | None,
+        ended: Callable[[], object],
+    ) -> None:
+        self._server = server
+        self._ended = ended
+        self._listener = listener
+        host, port = listener.getsockname()[:2]
+        self.port = int(port)
+        shown = f"[{host}]" if ":" in host else host
+        fragment = f"#token={quote(token)}" if token else ""
+        self.url = f"http://{shown}:{port}/{fragment}"
+        self._thread = Runner(partial(server.run, [listener]), "dashboard")
+
+    def start(self) -> None:
+        """Start serving and return once it answers."""
+        self._thread.start()
+        for _ in range(int(START_SECONDS / 0.01)):
+            if self._server.started or not self._thread.is_alive():
+                break
+            time.sleep(0.01)
+        if not self._server.started:
+            self.stop()
+            raise UnavailableError("the dashboard did not start; its log says why")
+
+    def stop(self) -> None:
+        """End the server. Idempotent."""
+        self._server.should_exit = True  # The streams see it, too, and end in order.
+        self._thread.finish(STOP_SECONDS)
+        self._listener.close()
+        self._ended()
+
+    def wait(self) -> None:
+        """Return once the server has ended."""
+        self._thread.join()
+
+    def __enter__(self) -> Dashboard:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.stop()
+
+    def __repr__(self) -> str:
+        return f"<Dashboard {self.url}>"
+
+    def _repr_html_(self) -> str:
+        return f'<a href="{self.url}" target="_blank" rel="noopener">{self.url}</a>'
+
+
+def serve(
+    source: Source,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    token: str | None = None,
+    hosts: Collection[str] = (),
+    ended: Callable[[], object] = lambda: None,
+) -> Dashboard:
+    """Start a dashboard about `source` and return it.
+
+    Args:
+        source: What it shows.
+        host: The address to listen on; anything but the loopback needs a token.
+        port: The port, 0 for any that is free.
+        token: What a request must show that changes something; None makes it read-only.
+        hosts: Names under which it is reached besides `localhost` and addresses.
+        ended: Called when it has ended.
+
+    Raises:
+        MissingPackageError: starlette or uvicorn is not installed.
+        InvalidOptionError: the address lets others in, and there is no token.
+        StorageError: the port is taken.
+    """
+    guard = Guard(host, token, hosts)
+    servers: list[Any] = []
+    app = make_app(source, guard, lambda: any(server.should_exit for server in servers))
+    uvicorn = require("uvicorn", extra="dashboard")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        raise StorageError(f"{host}:{port} cannot be listened on: {error.strerror}") from error
+    config = uvicorn.Config(
+        app, log_config=None, log_level="warning", access_log=False, lifespan="off", ws="none",
+        timeout_graceful_shutdown=1,
+    )  # fmt: skip
+    servers.append(uvicorn.Server(config))
+    dashboard = Dashboard(servers[0], listener, token, ended)
+    dashboard.start()
+    return dashboard

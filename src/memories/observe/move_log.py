@@ -1,0 +1,35 @@
+"""The latest moves of all, and of the keys that moved lately, for `explain` and for watchers."""
+
+from __future__ import annotations
+
+from collections import deque
+
+from memories.foundation.bounded_dict import Recent
+from memories.model.events import Event, Moved, Removed
+
+MAX_KEYS = 4096
+MOVES_PER_KEY = 8
+LATEST = 64
+
+
+class History:
+    """Remembers moves, for a bounded number of keys."""
+
+    def __init__(self) -> None:
+        self._moves: Recent[str, deque[Moved]] = Recent(MAX_KEYS)
+        self.latest: deque[Moved] = deque(maxlen=LATEST)  # Of whatever key, oldest first.
+
+    def observe(self, event: Event) -> None:
+        """Remember `event` if it is a move; forget the moves of a key that is removed."""
+        if isinstance(event, Removed):
+            self._moves.pop(event.key)
+        if not isinstance(event, Moved):
+            return
+        self.latest.append(event)
+        moves = self._moves.pop(event.key) or deque(maxlen=MOVES_PER_KEY)
+        moves.append(event)
+        self._moves.set(event.key, moves)
+
+    def moves(self, key: str) -> list[Moved]:
+        """Return the latest moves of `key`, oldest first."""
+        return list(self._moves.get(key) or ())

@@ -1,0 +1,1 @@
+"""What a caller may say to a manager, checked before anything is touched."""

@@ -1,0 +1,90 @@
+"""Fills in what the maker of a manager left out, from the environment and from files.
+
+Not a second place for defaults: those stand in the signature, and are what is left when nobody
+else has said anything. An argument that was given is never replaced, whatever its value.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from functools import wraps
+from typing import Any, NamedTuple, ParamSpec
+
+from memories.errors import InvalidOptionError
+from memories.options.migration import MigrationSettings
+from memories.options.sources import ARGUMENT_ONLY, Found, find_options, nearest
+
+Arguments = ParamSpec("Arguments")
+
+# Options of the distributed manager, which a project may set though it makes plain ones as well.
+DISTRIBUTED = frozenset({"nodes", "replication_factor", "allow_eviction", "near_cache"})
+
+_known = set(DISTRIBUTED)  # Grows with every manager that is decorated.
+
+
+class Option(NamedTuple):
+    """An option of a manager, its value where no argument gives one, and who says so."""
+
+    name: str
+    value: Any
+    origin: str
+
+
+def configured(make: Callable[Arguments, None]) -> Callable[Arguments, None]:
+    """Decorate an `__init__` so that options which its caller left out come from configuration.
+
+    Raises:
+        InvalidOptionError: a configured name or table means nothing.
+    """
+    signature = inspect.signature(make)
+    _known.update(_names(signature))
+
+    @wraps(make)
+    def initialise(*args: Arguments.args, **kwargs: Arguments.kwargs) -> None:
+        given = signature.bind_partial(*args, **kwargs).arguments
+        for name, found in found_for(signature).items():
+            if name in signature.parameters and name not in given:
+                kwargs[name] = found.value
+        make(*args, **kwargs)
+
+    return initialise
+
+
+def found_for(signature: inspect.Signature) -> dict[str, Found]:
+    """Return what is configured for the parameters of `signature`, ready to be passed."""
+    found = find_options(_known.union(_names(signature)))
+    migration = found.get("migration")
+    if migration is not None and isinstance(migration.value, Mapping):
+        settings = _migration(migration.value, migration.origin)
+        found["migration"] = Found(settings, migration.origin)
+    return found
+
+
+def options_of(make: Callable[..., Any]) -> list[Option]:
+    """Return every option of a manager as it would be without arguments, with its origin."""
+    signature = inspect.signature(make)
+    found = found_for(signature)
+    return [
+        Option(name, *found.get(name, Found(signature.parameters[name].default, "default")))
+        for name in _names(signature)
+    ]
+
+
+def _names(signature: inspect.Signature) -> list[str]:
+    """Return the parameters that configuration may set."""
+    parameters = signature.parameters.values()
+    named = (
+        one.name for one in parameters if one.kind not in (one.VAR_KEYWORD, one.VAR_POSITIONAL)
+    )
+    return [name for name in named if name != "self" and name not in ARGUMENT_ONLY]
+
+
+def _migration(table: Mapping[str, Any], origin: str) -> MigrationSettings:
+    known = inspect.signature(MigrationSettings).parameters
+    for name in table:
+        if name not in known:
+            raise InvalidOptionError(
+                f"{origin} sets migration.{name}, which is no setting{nearest(name, known)}"
+            )
+    return MigrationSettings(**table)

@@ -1,0 +1,192 @@
+"""What a manager is told at its making, checked before anything is touched."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Literal
+
+from memories.errors import InvalidOptionError
+from memories.foundation.units import parse_size
+from memories.model.entry import TierName
+from memories.model.rules import Rule, check_rules
+
+Durability = Literal["relaxed", "full"]
+OnFull = Literal["raise", "evict"]
+
+DEFAULT_POLICY = "auto"
+PREFETCH = ("auto", "off", "successor", "stride", "pattern")
+DEFAULT_COMPRESSION = {TierName.COLD: "fast", TierName.GLACIER: "high"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Every option of a manager, in bytes and names."""
+
+    capacities: dict[TierName, int]
+    glacier_enabled: bool
+    storage_path: Path | None
+    glacier_url: str | None
+    storage_options: Mapping[str, Any] = field(repr=False)  # May hold credentials.
+    hot_device: object  # "auto", "cpu", "cuda:0" or a `Device`; looked at in `devices`.
+    policies: dict[TierName, str]
+    compression: dict[TierName, str]
+    durability: Durability
+    exit_flush_seconds: float
+    write_through: bool
+    drop_when_full: bool
+    prefetch: str
+    rules: tuple[Rule, ...]
+    read_only: bool
+    takeover: bool
+    trusted_keys: tuple[str, ...] = field(repr=False)  # Secrets.
+
+
+def check_choice(name: str, value: Any, allowed: tuple[str, ...]) -> str:
+    """Return `value` if it is one of `allowed`, or raise naming the nearest of them."""
+    if isinstance(value, str) and value in allowed:
+        return str(value)
+    near = get_close_matches(str(value), allowed, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    raise InvalidOptionError(f"{name}={value!r} must be one of {', '.join(allowed)}{hint}")
+
+
+def check_tier(value: Any, name: str = "tier") -> TierName:
+    """Return the tier that `value` names."""
+    return TierName(check_choice(name, value, tuple(TierName)))
+
+
+def check_path(value: str | os.PathLike[str] | None) -> Path | None:
+    """Return `value` as an absolute path."""
+    if value is None:
+        return None
+    check_named("storage_path", value)
+    try:
+        return Path(value).expanduser().absolute()
+    except (TypeError, RuntimeError) as error:
+        raise InvalidOptionError(f"storage_path={value!r} is no path: {error}") from error
+
+
+def check_named(name: str, value: object) -> None:
+    """Raise InvalidOptionError for a path or URL of nothing: it would be the current directory."""
+    if isinstance(value, str | bytes) and not value.strip():
+        raise InvalidOptionError(
+            f"{name}={value!r} names no place; is a variable not set? Say '.' for the current "
+            "directory, or None to do without"
+        )
+
+
+def check_url(value: str | os.PathLike[str] | None) -> str | None:
+    """Return `value` as a string."""
+    if value is None:
+        return None
+    check_named("glacier_url", value)
+    return str(value)
+
+
+def check_mapping(name: str, value: Any) -> Mapping[str, Any]:
+    """Return `value` if it is a mapping, an empty one if it is None."""
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise InvalidOptionError(f"{name} must be a mapping, like a dict, not {value!r:.60}")
+    return value
+
+
+def check_flag(name: str, value: Any) -> bool:
+    """Return `value` if it is True or False."""
+    if not isinstance(value, bool):
+        raise InvalidOptionError(f"{name} must be True or False, not {value!r:.60}")
+    return value
+
+
+def check_seconds(name: str, value: float | None) -> float | None:
+    """Return `value` if it is a positive number of seconds, or None."""
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+        raise InvalidOptionError(f"{name}={value!r:.60} must be a positive number of seconds")
+    return float(value)
+
+
+def check_patience(name: str, value: float) -> float:
+    """Return `value` if it is a finite number of seconds, 0 or more."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not 0 <= value < math.inf:
+        raise InvalidOptionError(f"{name}={value!r:.60} must be a number of seconds, 0 or more")
+    return float(value)
+
+
+def check_policies(value: str | Mapping[str, str]) -> dict[TierName, str]:
+    """Return the name of each volatile tier's eviction policy."""
+    if isinstance(value, str):
+        return dict.fromkeys((TierName.HOT, TierName.WARM), value)
+    names = dict.fromkeys((TierName.HOT, TierName.WARM), DEFAULT_POLICY)
+    for tier, policy in check_mapping("eviction_policy", value).items():
+        name = check_tier(tier, "eviction_policy's tier")
+        if name.durable:
+            raise InvalidOptionError(
+                f"eviction_policy cannot be set for {name}: keys at rest are swept in key order, "
+                "so that they take no RAM"
+            )
+        names[name] = policy
+    return names
+
+
+def check_compression(value: Mapping[str, str] | None) -> dict[TierName, str]:
+    """Return the compression of each durable tier."""
+    names = dict(DEFAULT_COMPRESSION)
+    for tier, compression in check_mapping("compression", value).items():
+        name = check_tier(tier, "compression's tier")
+        if not name.durable:
+            raise InvalidOptionError(f"compression cannot be set for {name}: it holds live objects")
+        names[name] = compression
+    return names
+
+
+def _is_reader_of_archive(options: Mapping[str, Any]) -> bool:
+    """Return whether there is an archive to read and nothing else: no more need be said then."""
+    alone = options["read_only"] is True and options["storage_path"] is None
+    return alone and options["glacier_url"] is not None
+
+
+def make_settings(
+    hot_memory_size: float | str,
+    warm_memory_size: float | str,
+    cold_memory_size: float | str,
+    glacier_memory_enabled: bool,
+    **options: Any,
+) -> Settings:
+    """Check every option and return them as `Settings`.
+
+    Raises:
+        InvalidOptionError: naming the option that means nothing.
+    """
+    return Settings(
+        capacities={
+            TierName.HOT: parse_size(hot_memory_size, name="hot_memory_size"),
+            TierName.WARM: parse_size(warm_memory_size, name="warm_memory_size"),
+            TierName.COLD: parse_size(cold_memory_size, name="cold_memory_size"),
+        },
+        glacier_enabled=check_flag("glacier_memory_enabled", glacier_memory_enabled)
+        or _is_reader_of_archive(options),
+        storage_path=check_path(options["storage_path"]),
+        glacier_url=check_url(options["glacier_url"]),
+        storage_options=dict(check_mapping("storage_options", options["storage_options"])),
+        hot_device=options["hot_device"],
+        policies=check_policies(options["eviction_policy"]),
+        compression=check_compression(options["compression"]),
+        durability=check_choice("durability", options["durability"], ("relaxed", "full")),  # type: ignore[arg-type]
+        exit_flush_seconds=check_patience("exit_flush_seconds", options["exit_flush_seconds"]),
+        write_through=check_flag("write_through", options["write_through"]),
+        drop_when_full=check_choice("on_full", options["on_full"], ("raise", "evict")) == "evict",
+        prefetch=check_choice("prefetch", options["prefetch"], PREFETCH),
+        rules=check_rules(options["rules"]),
+        read_only=check_flag("read_only", options["read_only"]),
+        takeover=check_flag("takeover", options["takeover"]),
+        trusted_keys=tuple(options["trusted_keys"]),
+    )

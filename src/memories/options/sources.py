@@ -1,0 +1,194 @@
+"""Options that a caller left out, from the environment and from files, each with its origin.
+
+Not a store of settings: it reads, checks names, and hands on; what a value means is checked where
+every argument is. The nearest source wins: `MEMORIES_*` in the environment, then the project's
+file, then the user's. Secrets have no place here, and a file that somebody else owns is not read.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Iterator, Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from memories.errors import InvalidOptionError
+from memories.foundation.logging import logger
+from memories.foundation.user_directories import config_directory
+
+PREFIX = "MEMORIES_"
+PROJECT_FILE = "memories.toml"
+USER_FILE = "config.toml"
+
+# Variables of the same prefix that are no options of a manager.
+OTHER_VARIABLES = frozenset({"MEMORIES_DASHBOARD_TOKEN", "MEMORIES_KEY_FILE"})
+# They hold secrets, decide whom to trust, or are meant for one opening: no file may say them.
+ARGUMENT_ONLY = frozenset({"node_options", "storage_options", "takeover", "trusted_keys"})
+TABLES = frozenset({"compression", "eviction_policy", "migration"})
+TEXTS = frozenset({"storage_path", "glacier_url", "hot_device", "durability", "on_full"})
+
+
+class Found(NamedTuple):
+    """What a source says for an option, and which source that is."""
+
+    value: Any
+    origin: str
+
+
+def find_options(
+    known: Collection[str],
+    *,
+    environment: Mapping[str, str] | None = None,
+    directory: Path | None = None,
+    user_directory: Path | None = None,
+) -> dict[str, Found]:
+    """Return the options that the environment and the files set, of those that are `known`.
+
+    Args:
+        known: The names that mean something.
+        environment: The variables; the process's own if it is None.
+        directory: Where the search for the project's file begins, upwards; the current directory
+            if it is None.
+        user_directory: Where the user's file lies; the platform's place for it if it is None.
+
+    Raises:
+        InvalidOptionError: a name is unknown, or a file is not TOML.
+    """
+    environment = os.environ if environment is None else environment
+    found: dict[str, Found] = {}
+    files = (_user_file(user_directory), _project_file(directory))
+    for path, table in filter(None, files):
+        for name, value in table.items():
+            _check_name(name, known, f"{path} sets {name}")
+            _merge(found, name, _anchored(name, value, path.parent), str(path))
+    for variable, name, value in _variables(environment, known):
+        _merge(found, name, value, variable)
+    return found
+
+
+def nearest(name: str, known: Collection[str]) -> str:
+    """Return words that suggest the known name most like `name`, or none at all."""
+    near = get_close_matches(name, sorted(known), n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def project_file(directory: Path | None = None) -> Path | None:
+    """Return the project's configuration file, looking from `directory` upwards."""
+    found = _project_file(directory)
+    return found[0] if found else None
+
+
+def user_file(user_directory: Path | None = None) -> Path | None:
+    """Return where the user's configuration lies, whether or not it is there; None for no home."""
+    directory = config_directory() if user_directory is None else user_directory
+    return None if directory is None else directory / USER_FILE
+
+
+def _merge(found: dict[str, Found], name: str, value: Any, origin: str) -> None:
+    """Let `value` override what farther sources said; tables are joined item by item."""
+    before = found.get(name)
+    if isinstance(value, dict) and before is not None and isinstance(before.value, dict):
+        value = {**before.value, **value}
+        origin = f"{before.origin}, {origin}" if origin not in before.origin else before.origin
+    found[name] = Found(value, origin)
+
+
+def _anchored(name: str, value: Any, folder: Path) -> Any:
+    """Return a path that a file sets relative to itself, not to wherever the program runs."""
+    is_path = name == "storage_path" or (name == "glacier_url" and "://" not in str(value))
+    if not is_path or not isinstance(value, str) or value.startswith("~"):
+        return value
+    return str(folder / value)
+
+
+def _check_name(name: str, known: Collection[str], what: str) -> None:
+    if name in ARGUMENT_ONLY:
+        raise InvalidOptionError(
+            f"{what}, which only an argument may: credentials come from the environment of "
+            "their own tools (AWS_..., GOOGLE_..., AZURE_...), and trust and a takeover are given "
+            "in the program"
+        )
+    if name not in known:
+        raise InvalidOptionError(f"{what}, which is no option{nearest(name, known)}")
+
+
+def _variables(
+    environment: Mapping[str, str], known: Collection[str]
+) -> Iterator[tuple[str, str, Any]]:
+    """Yield variable, option and value; `MEMORIES_COMPRESSION__COLD` is one item of a table."""
+    for variable in sorted(environment):
+        if not variable.startswith(PREFIX) or variable in OTHER_VARIABLES:
+            continue
+        name, _, item = variable.removeprefix(PREFIX).lower().partition("__")
+        _check_name(name, known, f"the environment variable {variable} sets {name}")
+        if item and name not in TABLES:
+            raise InvalidOptionError(
+                f"the environment variable {variable} sets an item of {name}, which is no table"
+            )
+        text = environment[variable]
+        value = text if name in TEXTS else _parsed(text)
+        yield variable, name, {item: value} if item else value
+
+
+def _parsed(text: str) -> Any:
+    """Return the number, truth value, list or table that `text` is in TOML, or the text itself."""
+    import tomllib
+
+    try:
+        value = tomllib.loads(f"value = {text.strip()}")["value"]
+    except tomllib.TOMLDecodeError:
+        lowered = text.strip().lower()
+        return lowered == "true" if lowered in ("true", "false") else text
+    return value if isinstance(value, (bool, int, float, list, dict)) else text
+
+
+def _user_file(user_directory: Path | None) -> tuple[Path, dict[str, Any]] | None:
+    path = user_file(user_directory)
+    text = None if path is None else _read(path)
+    return None if path is None or text is None else (path, _table(path, text))
+
+
+def _project_file(directory: Path | None) -> tuple[Path, dict[str, Any]] | None:
+    """Return the nearest project file, from `directory` upwards, and what it sets."""
+    try:
+        start = Path.cwd() if directory is None else directory.absolute()
+    except FileNotFoundError:
+        return None  # The current directory was removed; nothing above it is known either.
+    for folder in (start, *start.parents):
+        path = folder / PROJECT_FILE
+        if (text := _read(path)) is not None:
+            return path, _table(path, text)
+        path = folder / "pyproject.toml"
+        text = _read(path)
+        # Most projects' files are not about us, and then need not be read at all.
+        if text is not None and b"memories" in text:
+            tool = _table(path, text).get("tool", {})
+            if isinstance(tool.get("memories"), dict):
+                return path, tool["memories"]
+    return None
+
+
+def _read(path: Path) -> bytes | None:
+    """Return the bytes of a file that may be read and is this user's (or root's), else None.
+
+    A file in a directory that many write to could otherwise send one user's data to another.
+    """
+    try:
+        with path.open("rb") as file:
+            owner = os.fstat(file.fileno()).st_uid
+            if owner in (0, os.geteuid()):
+                return file.read()
+    except OSError:
+        return None  # Absent, a directory, or not for this user: it configures nothing.
+    logger.warning("%s belongs to another user, and is not read", path)
+    return None
+
+
+def _table(path: Path, text: bytes) -> dict[str, Any]:
+    import tomllib
+
+    try:
+        return tomllib.loads(text.decode("utf-8"))
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise InvalidOptionError(f"{path} is not TOML: {error}") from error

@@ -1,0 +1,56 @@
+"""What a caller may ask for a key, checked."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from memories.errors import InvalidOptionError
+from memories.model.entry import DEFAULT_TERMS, Terms
+from memories.model.rules import Rule, parse_seconds
+from memories.options.metadata import pack
+from memories.options.settings import check_tier
+
+
+def make_terms(
+    *,
+    ttl: float | str | None,
+    metadata: Mapping[str, Any] | None,
+    pin: bool,
+    min_tier: str | None,
+    max_tier: str | None,
+    now: Callable[[], float],
+    rule: Rule | None = None,
+) -> Terms:
+    """Return the terms that these options mean; what they leave open, `rule` may fill in.
+
+    Raises:
+        InvalidOptionError: one of them means nothing.
+    """
+    if rule is not None:
+        ttl = rule.ttl if ttl is None else ttl
+        ttl = parse_seconds(ttl) if isinstance(ttl, str) else ttl
+        pin = pin or rule.pin
+        min_tier, max_tier = min_tier or rule.min_tier, max_tier or rule.max_tier
+    if ttl is None and metadata is None and not pin and min_tier is None and max_tier is None:
+        return DEFAULT_TERMS
+    fastest = None if min_tier is None else check_tier(min_tier, "min_tier")
+    slowest = None if max_tier is None else check_tier(max_tier, "max_tier")
+    if fastest is not None and slowest is not None and fastest.rank > slowest.rank:
+        raise InvalidOptionError(f"min_tier={fastest} is slower than max_tier={slowest}")
+    return Terms(
+        expires_at=None if ttl is None else now() + _check_ttl(ttl),
+        metadata={} if metadata is None else pack(metadata),
+        pinned=bool(pin),
+        min_tier=fastest,
+        max_tier=slowest,
+    )
+
+
+def _check_ttl(ttl: Any) -> float:
+    if isinstance(ttl, bool) or not isinstance(ttl, (int, float)):
+        raise InvalidOptionError(f"ttl={ttl!r} must be a number of seconds")
+    if not math.isfinite(ttl) or ttl <= 0:
+        raise InvalidOptionError(f"ttl={ttl!r} must be a number of seconds above 0")
+    return float(ttl)

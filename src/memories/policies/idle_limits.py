@@ -1,0 +1,107 @@
+"""How long a value may lie untouched before it moves down, learnt from the demotions regretted.
+
+Not the demotion itself, and no clock: the planner asks for a limit and compares it with the idle
+time. The idea: a regret pulls the limit towards the gap that it would have had to cover, a
+demotion lets it sink back to where it started, and hard bounds hold whatever was learnt.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from memories.foundation.bounded_dict import Recent
+
+
+class IdleRange(NamedTuple):
+    """The bounds of a limit, in seconds, and where it starts."""
+
+    floor_seconds: float
+    start_seconds: float
+    ceiling_seconds: float
+
+
+# By the number of reads: never, once, at least twice. A value that nobody read is gone from the
+# tier within five seconds, the move included; one that was read twice stays for thirty at least,
+# and for longer wherever it was missed, because room is better made by pressure than by a guess.
+RANGES = (
+    IdleRange(3.0, 3.0, 4.0),
+    IdleRange(5.0, 12.0, 30.0),
+    IdleRange(30.0, 60.0, 3600.0),
+)
+
+_PULL = 0.2  # Share of the missing seconds that one regret adds.
+_MARGIN = 1.25  # Aim beyond the gap seen, or the limit would approach it and never reach it.
+_RELAX = 0.01  # Share of the distance back to the start that one demotion covers.
+_WORST_FACTOR = 8.0  # No single key stretches the common limit by more than this.
+
+
+class IdleLimits:
+    """The idle limits of one tier, by the number of reads, and stretched for single keys.
+
+    Pure: the caller passes what happened and serialises the calls. Bounded: `remembered_keys`
+    keys at most have a factor of their own, the ones regretted longest ago are forgotten first.
+    """
+
+    def __init__(self, *, remembered_keys: int = 4096) -> None:
+        self._limits = [bounds.start_seconds for bounds in RANGES]
+        self._factors: Recent[str, float] = Recent(remembered_keys)
+        self.demotions = 0
+        self.regrets = 0
+
+    def limit(self, hits: int, key: str | None = None) -> float:
+        """Return the idle seconds after which a value read `hits` times should move down.
+
+        At most 5 for a value never read, at least 30 for one read twice or more, between for one
+        read once. With `key`, a key whose demotion was regretted before gets up to eight times the
+        limit, within the same bounds.
+        """
+        group = min(hits, 2)
+        seconds = self._limits[group]
+        if key is not None:
+            seconds *= self._factors.get(key) or 1.0
+        return min(seconds, RANGES[group].ceiling_seconds)
+
+    def demoted(self, hits: int, count: int = 1) -> None:
+        """Learn that `count` values read `hits` times were moved down for being idle."""
+        group = min(hits, 2)
+        start = RANGES[group].start_seconds
+        self._limits[group] = start + (self._limits[group] - start) * (1 - _RELAX) ** count
+        self.demotions += count
+
+    def regretted(self, hits: int, idle_seconds: float, key: str | None = None) -> bool:
+        """Learn that a value moved down for being idle was read again after all.
+
+        Args:
+            hits: How often it had been read when it moved down.
+            idle_seconds: From the access before the demotion to the read that regrets it.
+            key: Its key, to be kept for longer the next time.
+
+        Returns:
+            Whether it counts: a gap longer than any limit may become teaches nothing.
+        """
+        group = min(hits, 2)
+        bounds = RANGES[group]
+        if key is not None and idle_seconds <= RANGES[-1].ceiling_seconds:
+            self._stretch(key)
+        if idle_seconds > bounds.ceiling_seconds:
+            return False
+        self.regrets += 1
+        missing = max(0.0, _MARGIN * idle_seconds - self._limits[group])
+        self._limits[group] = min(self._limits[group] + _PULL * missing, bounds.ceiling_seconds)
+        return True
+
+    def _stretch(self, key: str) -> None:
+        factor = self._factors.get(key) or 1.0
+        self._factors.set(key, min(factor * 2, _WORST_FACTOR))
+
+    def forget(self, key: str) -> None:
+        """Learn that `key` is in no tier any more."""
+        self._factors.pop(key)
+
+    def check(self) -> None:
+        """Assert that every limit lies in its bounds and that the memory is bounded."""
+        for seconds, bounds in zip(self._limits, RANGES, strict=True):
+            assert bounds.floor_seconds <= seconds <= bounds.ceiling_seconds
+        self._factors.check()
+        factors = [self._factors.get(key) for key in self._factors]
+        assert all(factor and 1.0 < factor <= _WORST_FACTOR for factor in factors)

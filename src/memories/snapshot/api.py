@@ -1,0 +1,222 @@
+"""Snapshots of a hierarchy: everything as of one instant into a file, and back from it.
+
+The two verbs and their options; what is taken is decided in `capture`, how it comes back in
+`restoring`, and the bytes of the file are the container's.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from functools import partial
+from typing import TYPE_CHECKING, Literal
+
+from memories.engine.hierarchy import Hierarchy
+from memories.errors import InvalidOptionError
+from memories.model.entry import Record, TierName
+from memories.options.settings import check_choice, check_tier
+from memories.progress import Progress, counted
+from memories.snapshot.archive_references import bucket_of, holder_of
+from memories.snapshot.capture import Found, Selection, capture, same
+from memories.snapshot.incremental_chain import Chain, link_to, links_through
+from memories.snapshot.manifest import Base, Linked, Row
+from memories.snapshot.reader import open_snapshot
+from memories.snapshot.restore import Mode, Restoring
+from memories.snapshot.tier_restore import Homecoming
+from memories.snapshot.writer import Created, Item, create
+
+if TYPE_CHECKING:
+    from memories.backends.bucket import BucketBackend
+
+# What a verified restore brings home before it returns: large values are mapped, and cost nothing.
+RESIDENT_BYTES = 10**9
+RESIDENT_VALUES = 256
+
+Path = str | os.PathLike[str]
+
+
+def create_snapshot(
+    hierarchy: Hierarchy,
+    path: Path,
+    *,
+    tiers: Iterable[str] | None = None,
+    prefix: str = "",
+    base: Path | None = None,
+    include_glacier: bool | Literal["reference"] = True,
+    portable: bool = False,
+    progress: Progress | None = None,
+) -> Created:
+    """Write every key, as of one instant, into one file at `path`, while writers go on.
+
+    Args:
+        hierarchy: What is saved.
+        path: The file; what lies there is replaced at the very end, or not at all.
+        tiers: Take only what lies in these.
+        prefix: Take only keys that start with this.
+        base: An earlier snapshot; only what has changed since is written, the rest is linked to.
+        include_glacier: False leaves archived values out; "reference" refers to them, and keeps
+            them from being unlinked.
+        portable: Decompress everything, so that other tools can read all arrays.
+        progress: Called with the bytes written so far, and about how many there will be.
+
+    Raises:
+        StorageError: the file cannot be written; what was at `path` stays.
+        CorruptDataError: a value at rest is damaged; the message names its key.
+        InvalidOptionError: an option means nothing, or `base` is `path` itself.
+    """
+    selection = _selection(tiers, prefix, include_glacier, portable)
+    with ExitStack() as stack:
+        links, unchanged = list[Base](), _nothing
+        if base is not None:
+            _refuse_same_file(path, base)
+            earlier = stack.enter_context(open_snapshot(base))
+            links, unchanged = links_through(earlier, path), _Unchanged(earlier.rows()).find
+        identity, references = secrets.token_bytes(16), list[bytes]()
+        archive, refer = "", _no_reference
+        if selection.reference_glacier and TierName.GLACIER in hierarchy.tiers:
+            bucket = bucket_of(hierarchy, "")
+            stack.enter_context(bucket.still())
+            archive, refer = bucket.url, partial(_refer, bucket, references)
+        instant = stack.enter_context(hierarchy.catalog.instant())
+        total = sum(entry.size for entry in instant.entries if entry.backed is None)
+        total += hierarchy.catalog.journal.usage().live
+        items = capture(hierarchy, instant, selection, unchanged, refer)
+        return create(
+            path,
+            _then(items, lambda: _protect(hierarchy, archive, identity, references)),
+            sequence=instant.version,
+            bases=links,
+            archive=archive,
+            identity=identity,
+            created_at=hierarchy.clock.wall(),
+            progress=counted(progress, total),
+        )
+
+
+def restore_snapshot(
+    hierarchy: Hierarchy,
+    path: Path,
+    *,
+    mode: Literal["replace", "merge", "keep"] = "replace",
+    verify: Literal["full", "lazy"] = "full",
+    wait: bool = False,
+    bases: Sequence[Path] = (),
+    progress: Progress | None = None,
+) -> Homecoming:
+    """Take in what the file at `path` holds; no value is copied or decoded until it is used.
+
+    Values return to the tiers they had in the background, the first few hundred before this
+    returns if the file was verified. The caller may delete or replace the file right afterwards.
+
+    Args:
+        hierarchy: What is restored into.
+        path: The snapshot.
+        mode: "replace" removes every other key, "merge" only overwrites, "keep" only adds.
+        verify: "full" reads and checks the whole file before anything is changed; "lazy" checks
+            structure and manifest, and each value at its first use. What lies on another file
+            system is then copied in the background, and volatile until that ends.
+        wait: Return only when every value is in the tier it had.
+        bases: Where the earlier snapshots of an incremental one lie, if not where they lay.
+        progress: Called with the bytes verified so far, and how many there are.
+
+    Raises:
+        StorageError: there is no such file, or one that it builds on is missing.
+        CorruptDataError: a file is damaged or no snapshot; nothing has changed.
+        TierFullError: there is no room for it; nothing has changed.
+        InvalidOptionError: an option means nothing here.
+    """
+    check_choice("mode", mode, tuple(Mode))
+    check_choice("verify", verify, ("full", "lazy"))
+    with ExitStack() as stack:
+        chain = stack.enter_context(Chain(path, bases))
+        if verify == "full":
+            chain.verify(counted(progress, chain.file_bytes))
+        restoring = Restoring(hierarchy, chain, Mode(mode), lend=verify == "lazy" and not wait)
+        restoring.check()
+        restoring.run()
+        stack.pop_all()
+    full = verify == "full"
+    homecoming = Homecoming(
+        hierarchy, chain, restoring.since,
+        arrived=restoring.arrived, verified=full and restoring.shared,
+    )  # fmt: skip
+    come = full and homecoming.run(RESIDENT_BYTES, RESIDENT_VALUES)
+    if not come and not (wait and homecoming.run()):
+        homecoming.start()
+    return homecoming
+
+
+def _selection(
+    tiers: Iterable[str] | None,
+    prefix: str,
+    include_glacier: bool | Literal["reference"],
+    portable: bool,
+) -> Selection:
+    if not isinstance(include_glacier, bool):
+        check_choice("include_glacier", include_glacier, ("reference",))
+    chosen = frozenset(TierName if tiers is None else map(check_tier, tiers))
+    if include_glacier is False:
+        chosen -= {TierName.GLACIER}
+    return Selection(
+        prefix=prefix,
+        tiers=chosen,
+        reference_glacier=include_glacier == "reference",
+        portable=portable,
+    )
+
+
+class _Unchanged:
+    """Looks up versions in an earlier snapshot; asked in key order, like its rows."""
+
+    def __init__(self, rows: Iterator[Row]) -> None:
+        self._rows = rows
+        self._row = next(rows, None)
+
+    def find(self, found: Found) -> Linked | None:
+        """Return the link to where the earlier snapshot holds this very version, if it does."""
+        while self._row is not None and self._row.key < found.key:
+            self._row = next(self._rows, None)
+        row = self._row
+        if row is None or row.key != found.key or not same(row, found):
+            return None
+        return link_to(row)
+
+
+def _nothing(found: Found) -> Linked | None:
+    """Return no link, whatever is looked for."""
+    del found
+    return None
+
+
+def _refuse_same_file(path: Path, base: Path) -> None:
+    if os.path.realpath(path) == os.path.realpath(base):
+        raise InvalidOptionError(
+            f"base={os.fspath(base)!r} is the file that would be replaced; write the incremental "
+            "snapshot to another path."
+        )
+
+
+def _refer(bucket: BucketBackend, references: list[bytes], record: Record) -> bytes:
+    """Remember a reference to an archived frame and return where that lies."""
+    place = bucket.place_of(record)
+    references.append(place)
+    return place
+
+
+def _no_reference(record: Record) -> bytes:
+    raise AssertionError(f"{record.key!r} lies in an archive that there is not")
+
+
+def _protect(hierarchy: Hierarchy, archive: str, identity: bytes, references: list[bytes]) -> None:
+    if references:
+        bucket = bucket_of(hierarchy, archive)
+        bucket.sync()  # What is staged on this machine is no archive for another one.
+        bucket.protect(*references, holder=holder_of(identity))
+
+
+def _then(items: Iterator[Item], last: Callable[[], object]) -> Iterator[Item]:
+    """Yield `items`, and do something when they are used up."""
+    yield from items
+    last()

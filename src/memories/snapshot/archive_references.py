@@ -1,0 +1,62 @@
+"""What snapshots by reference keep in the archive, and how it is given up again.
+
+The archive knows each of them by its identity only, for the file itself may be anywhere, or gone.
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+from memories.backends.bucket import BucketBackend
+from memories.engine.hierarchy import Hierarchy
+from memories.engine.tier_storage import FrameMedium
+from memories.errors import InvalidOptionError
+from memories.model.entry import TierName
+
+_HOLDER = "snapshot "
+
+
+def bucket_of(hierarchy: Hierarchy, archive: str) -> BucketBackend:
+    """Return the archive of a hierarchy.
+
+    Raises:
+        InvalidOptionError: it has none.
+    """
+    tier = hierarchy.tiers.get(TierName.GLACIER)
+    if tier is None:
+        raise InvalidOptionError(
+            f"The snapshot refers to values in the archive {archive}, and the glacier tier is "
+            "disabled. Open the manager with glacier_memory_enabled=True and that glacier_url."
+        )
+    return cast(BucketBackend, cast(FrameMedium, tier.medium).backend)
+
+
+def holder_of(identity: bytes) -> str:
+    """Return the name under which a snapshot protects what it refers to."""
+    return f"{_HOLDER}{identity.hex()}"
+
+
+def referring(hierarchy: Hierarchy) -> dict[str, int]:
+    """Return the identities of the snapshots that refer to the archive, and to how many objects."""
+    if TierName.GLACIER not in hierarchy.tiers:
+        return {}
+    held = bucket_of(hierarchy, "").holders().items()
+    return {name.removeprefix(_HOLDER): n for name, n in held if name.startswith(_HOLDER)}
+
+
+def release(hierarchy: Hierarchy, identity: str) -> int:
+    """Let go of what a snapshot keeps in the archive and return how many objects that were.
+
+    Those that no key names either are unlinked after their grace time.
+
+    Raises:
+        InvalidOptionError: no snapshot of that identity keeps anything here.
+    """
+    held = referring(hierarchy)
+    if identity not in held:
+        known = ", ".join(held) or "none does"
+        raise InvalidOptionError(
+            f"No snapshot {identity!r:.80} keeps objects in this archive; those that do: {known}."
+        )
+    bucket_of(hierarchy, "").unprotect(holder=f"{_HOLDER}{identity}")
+    return held[identity]

@@ -1,0 +1,154 @@
+"""Values of a restored snapshot return to the tiers they had, one after the other.
+
+Until its turn comes each is read from the adopted file, so nothing waits for this: it may be
+stopped at any moment, and what cannot fit or cannot be read simply stays where it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+
+from memories.engine.hierarchy import Hierarchy
+from memories.engine.lifecycle_state import State
+from memories.engine.tier import Tier, version_of
+from memories.errors import ClosedError, MemoriesError, TierFullError
+from memories.foundation.logging import logger
+from memories.foundation.periodic import STOP_SECONDS, Ended, Runner
+from memories.foundation.units import MAX_BYTES, format_size
+from memories.model.entry import Cause, Form, Record, TierName
+from memories.model.events import Failed, Moved
+from memories.snapshot.incremental_chain import Chain
+from memories.snapshot.manifest import Row
+
+MAPPED_BYTES = 1 << 20  # Values from here on are mapped by the disk, smaller ones are read.
+_LOOK_SECONDS = 0.05  # So often it looks whether it is to stop, while it waits.
+
+
+class Homecoming:
+    """Brings home what a restore adopted: some at once, the rest in a thread of its own."""
+
+    def __init__(
+        self,
+        hierarchy: Hierarchy,
+        chain: Chain,
+        since: int,
+        *,
+        arrived: Ended,
+        verified: bool = False,
+    ) -> None:
+        self._hierarchy = hierarchy
+        self._chain = chain
+        self._steps = _steps(hierarchy, chain, since, verified)
+        self._arrived = arrived
+        self._thread: Runner | None = None
+        self._stopped = False
+
+    def run(self, most_bytes: int = MAX_BYTES, most_values: int = MAX_BYTES) -> bool:
+        """Bring home up to so many bytes and values; return whether all have come."""
+        while not self._stopped and most_bytes > 0 and most_values > 0:
+            step = next(self._steps, None)
+            if step is None:
+                return True
+            most_bytes -= step
+            most_values -= 1
+        return False
+
+    def start(self) -> None:
+        """Bring home the rest in the background; it ends by itself, or with the manager.
+
+        It begins once all that was lent lies in the store, where it can stay mapped.
+        """
+        self._thread = Runner(self._run, "restore")
+        try:
+            self._thread.start()
+        except (RuntimeError, MemoryError) as error:
+            logger.warning("what was restored stays in its file: %s", error)
+            self._thread = None
+
+    def _run(self) -> None:
+        while not (self._stopped or self._arrived.wait(_LOOK_SECONDS)):
+            pass
+        self.run()
+
+    def stop(self) -> None:
+        """Bring no more home, and let go of the file. Idempotent."""
+        self._stopped = True
+        if self._thread is None or self._thread.finish(STOP_SECONDS):
+            self._steps.close()
+            self._chain.close()  # Nobody else does where no step was begun.
+        else:
+            logger.warning("a restored value is still on its way after %.0f s", STOP_SECONDS)
+
+
+def _steps(
+    hierarchy: Hierarchy, chain: Chain, since: int, verified: bool
+) -> Generator[int, None, None]:
+    """Yield the bytes of each value that came home; closes the files at the end."""
+    with chain:
+        tiers = chain.top.tiers
+        if tiers.total() == tiers[TierName.COLD]:
+            return
+        for row in chain.rows():
+            if row.tier is TierName.COLD:
+                continue
+            try:
+                yield hierarchy.operations.run(_bring_home, hierarchy, row, since, verified)
+            except ClosedError:
+                return
+            except MemoriesError as error:
+                # It stays where it is, and whoever reads it is told what is wrong with it.
+                now = hierarchy.clock.monotonic()
+                hierarchy.events.emit(Failed(row.key, now, f"return to {row.tier}", error))
+            if hierarchy.state is not State.OPEN:
+                return
+
+
+def _bring_home(hierarchy: Hierarchy, row: Row, since: int, verified: bool) -> int:
+    with hierarchy.locks.attempt(row.key) as free:
+        found = hierarchy.catalog.find(row.key) if free else None
+        if not isinstance(found, Record) or not _is_restored(found, row, since):
+            return 0  # Read, replaced or removed meanwhile: it has a place already.
+        target = _home(hierarchy, row)
+        if target is None or target.name is found.tier:
+            return 0
+        try:
+            if target.medium.form is Form.HOST:
+                _take_in(hierarchy, found, target, verified)
+            else:
+                hierarchy.mover.relocate(found, target, Cause.RESTORED)
+        except TierFullError:
+            return 0  # Somebody else took the room.
+        return found.size
+
+
+def _take_in(hierarchy: Hierarchy, found: Record, target: Tier, verified: bool) -> None:
+    """Keep a value in RAM; a large one as the mapping that it is, so that nothing is copied.
+
+    Raises:
+        TierFullError: what its frame says it takes exceeds the room, whatever the manifest said.
+    """
+    started = hierarchy.clock.monotonic()
+    frame = hierarchy.tier(found.tier).load(found)
+    if frame.host_size > target.ledger.headroom:
+        raise TierFullError(f"{found.key!r} takes {format_size(frame.host_size)} in {target.name}")
+    copy = found.stored < MAPPED_BYTES
+    parcel = frame.hosted(hierarchy.trust, verify=not verified, copy=copy)
+    hierarchy.mover.keep(parcel, version_of(found), target, backed=found.tier)
+    now = hierarchy.clock.monotonic()
+    hierarchy.events.emit(
+        Moved(found.key, now, found.tier, target.name, found.size, Cause.RESTORED, now - started)
+    )
+
+
+def _is_restored(found: Record, row: Row, since: int) -> bool:
+    return found.version > since and found.stored_at == row.stored_at
+
+
+def _home(hierarchy: Hierarchy, row: Row) -> Tier | None:
+    """Return the tier the value had, or the first below it that has room."""
+    if row.tier is TierName.GLACIER:
+        return hierarchy.tiers.get(TierName.GLACIER)
+    for name, tier in hierarchy.tiers.items():
+        if row.tier.rank <= name.rank < TierName.COLD.rank and tier.ledger.headroom >= row.size:
+            return tier
+    return None
