@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -20,6 +21,7 @@ from tests.promises.values import identical
 from tests.wholeness import assert_whole
 
 from memories import BusyError, MemoriesError, MemoryManager
+from memories.backends.disk import compaction
 
 # What a destructor raises goes nowhere, an interrupt included; the interpreter says so.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -28,6 +30,7 @@ SIZES = ("60 kB", "90 kB", "20 MB")
 TIERS = ("hot", "warm", "cold", "glacier")
 ABSENT = "<absent>"
 SAMPLE = 131  # In `make test` every so many lines, another first one for each call.
+PARTS = 16  # So many interrupts, spread over a call, leave what a few would.
 REOPENED_AFTER = 60  # So many interrupts.
 
 
@@ -374,6 +377,33 @@ def test_an_interrupt_at_some_lines(bench: Bench, name: str) -> None:
     """The call is done or not done, nothing is left behind, and reopening agrees."""
     first = 1 + sum(name.encode()) % SAMPLE
     assert interrupt(bench, name, iter(range(first, 10**6, SAMPLE)), KeyboardInterrupt)
+
+
+LEAVING = [
+    "restore_snapshot, merging", "restore_snapshot, replacing", "create_snapshot", "flush",
+    "store a large value into cold over another", "migrate from cold to glacier",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LEAVING)
+def test_many_interrupts_leave_few_files(bench: Bench, name: str) -> None:
+    """Upkeep takes what they leave; nobody has to fill the disk, or to open the store again."""
+    interrupter, lines = Interrupter(), 0
+    for part in range(PARTS):
+        one = CASES[name](bench)
+        interrupter.run(one.call, part * lines // PARTS)
+        with after(f"part {part} of {name!r}", interrupter):
+            bench.settle(one)
+            bench.tidy()
+        lines = lines or interrupter.lines
+    writer = bench.manager._hierarchy.catalog.journal._writer
+    assert writer is not None
+    compaction.tidy(writer, lambda: None, quiet=True)
+    left = Counter(path.suffix for path in (bench.folder / "store").rglob("*.*"))
+    assert left[".seg"] <= 2
+    assert left[".pack"] <= 1
+    assert left[".val"] == left[".tmp"] == 0
+    bench.reopen()
 
 
 HANDLED = [

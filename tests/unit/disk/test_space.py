@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import shutil
+import time
 from pathlib import Path
 
 import pytest
@@ -200,4 +201,85 @@ def test_a_merge_that_was_overtaken_is_dropped(tmp_path: Path) -> None:
         assert 100 == sum(1 for _ in backend.scan())
         writer.checkpoint()
         compaction.merge_runs(writer, lambda: None, quiet=True)
+        assert [] == backend.check()
+
+
+def files(path: Path, suffix: str) -> set[str]:
+    return {found.name for found in path.rglob(f"*{suffix}")}
+
+
+def remove_and_adopt(backend: DiskBackend, path: Path, count: int) -> None:
+    """Leave a segment whose tombstones bury nothing, and packs of which no record is left."""
+    assert backend._writer is not None
+    for version in range(1, 101, 2):
+        backend.write(record_for(f"k{version}", version), frame_for(bytes(100)))
+        backend.remove(f"k{version}", version + 1)
+    backend._writer.checkpoint(seal=True)
+    for version in range(101, 101 + count):
+        file = path.with_suffix(f".{version}")
+        file.write_bytes(b"".join(frame_for(bytes(500))))
+        item = (record_for("adopted", version), 0, file.stat().st_size)
+        backend.adopt(file, [[item]])
+    assert count == len(files(path, ".pack"))
+    assert "00000001.seg" in files(path, ".seg")
+
+
+def test_what_counts_no_more_goes_behind_tombstones_that_bury_nothing(tmp_path: Path) -> None:
+    """Such a segment is the largest of what is dead, and once kept all the others from going."""
+    with opened(tmp_path / "s") as backend:
+        remove_and_adopt(backend, tmp_path / "s", 9)
+        settle(backend)
+        assert 1 == len(files(tmp_path / "s", ".pack"))
+        assert "00000001.seg" not in files(tmp_path / "s", ".seg")
+        assert ["adopted"] == [record.key for record in backend.scan()]
+        assert backend._writer is not None
+        backend._writer.rebuild()
+        assert ["adopted"] == [record.key for record in backend.scan()]
+        assert [] == backend.check()
+
+
+def test_an_opening_collects_what_an_end_left(tmp_path: Path) -> None:
+    """Nobody may ever write to it again; nothing waits for him who does."""
+    with opened(tmp_path / "s") as backend:
+        remove_and_adopt(backend, tmp_path / "s", 3)
+    with DiskBackend(tmp_path / "s") as backend:
+        deadline = time.monotonic() + 30
+        while len(files(tmp_path / "s", ".pack")) > 1:
+            assert time.monotonic() < deadline, "what is dead stays"
+            time.sleep(0.01)
+        assert ["adopted"] == [record.key for record in backend.scan()]
+
+
+def test_small_segments_are_few(tmp_path: Path) -> None:
+    """Each call that gives room back at once ends a segment; what lives in it is hardly dead."""
+    with opened(tmp_path / "s") as backend:
+        assert backend._writer is not None
+        for version in range(1, 61):
+            backend.write(record_for(f"k{version}", version), frame_for(bytes(version)))
+            backend._writer.checkpoint(seal=True)
+        assert len(files(tmp_path / "s", ".seg")) >= 60
+        settle(backend)
+        assert len(files(tmp_path / "s", ".seg")) <= compaction.CROWD + 2
+        backend._writer.rebuild()
+        assert 60 == len(list(backend.scan()))
+        assert [] == backend.check()
+
+
+def test_small_packs_of_which_most_is_dead_are_few(tmp_path: Path) -> None:
+    """What lives in them moves to the log."""
+    with opened(tmp_path / "s") as backend:
+        frame = b"".join(frame_for(bytes(500)))
+        for version in range(1, 121, 3):
+            file = tmp_path / f"snapshot{version}"
+            file.write_bytes(3 * frame)
+            keys = (f"k{version}", "a", "b")
+            items = [
+                (record_for(key, version + n), n * len(frame), len(frame))
+                for n, key in enumerate(keys)
+            ]
+            backend.adopt(file, [items])
+        assert 40 == len(files(tmp_path / "s", ".pack"))
+        settle(backend)
+        assert len(files(tmp_path / "s", ".pack")) <= compaction.CROWD + 1
+        assert 42 == len(list(backend.scan()))
         assert [] == backend.check()

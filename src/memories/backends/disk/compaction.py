@@ -10,10 +10,12 @@ import heapq
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Set
 from contextlib import ExitStack, contextmanager
-from operator import itemgetter
+from operator import attrgetter, itemgetter
+from typing import NamedTuple
 
 from memories.backends.disk.blocks import ROW
 from memories.backends.disk.log_format import PACKED, TOMBSTONE, Head, Row, unpack_place
+from memories.backends.disk.manifest import FileStats
 from memories.backends.disk.reader import GoneError
 from memories.backends.disk.replay import Walk, look_at
 from memories.backends.disk.run import Run
@@ -32,6 +34,7 @@ BULK_ROWS = 250_000  # Likewise while many come at once; half a kilobyte each.
 MERGE_RUNS = 4
 MERGE_ALL_ROWS = 2_000_000
 SEALS = 3  # So often a writer that needs room lets the log begin anew, to empty the rest of it.
+CROWD = 16  # So many files are put up with that are small for no good reason.
 SHRINK_BYTES = 64 << 10  # So much a caller must have removed to give it back at once.
 _BATCH_BYTES = 256 << 10
 
@@ -73,11 +76,21 @@ def compact(writer: Writer, pace: Pace) -> None:
     """Empty the files with the most dead bytes until the dead bytes are within bounds."""
     while True:
         with writer.tidying:
-            bound = writer.scale.slack + int(SLACK_SHARE * writer.ledger.live)
+            bound = _bound(writer)
             if not (writer.graves.pins or writer.fits(2 * writer.scale.segment)):
                 bound = 0
             if not _empty_one(writer, pace, bound=bound):
                 return
+
+
+def is_due(writer: Writer) -> bool:
+    """Return whether there is a file to empty, in a store where nobody has written yet."""
+    return _victim(writer, bound=_bound(writer)) is not None
+
+
+def _bound(writer: Writer) -> int:
+    """Return how many dead bytes are not worth a copy while there is room."""
+    return writer.scale.slack + int(SLACK_SHARE * writer.ledger.live)
 
 
 def make_room(writer: Writer, size: int) -> bool:
@@ -172,22 +185,7 @@ def _empty_one(
     writer: Writer, pace: Pace, *, bound: int = 0, last: bool = False, mostly_dead: bool = False
 ) -> bool:
     """Empty the file that is most worth it, if more than `bound` is dead; whether there was one."""
-    ledger = writer.ledger
-    with writer.lock:
-        skip = writer.unreadable
-        coming = writer.drafts() | {
-            n for n in writer.unreadable_packs if n in ledger.packs and ledger.packs[n].live
-        }
-        if mostly_dead:
-            skip = skip | {n for n, stats in ledger.segments.items() if 2 * stats.live > stats.size}
-            coming = coming | {
-                n for n, stats in ledger.packs.items() if 2 * stats.live > stats.size
-            }
-        room = writer.spare()
-        victim = choose(
-            ledger, writer.covered.segment, skip,
-            bound=bound, room=room, any_worth=last, coming=coming,
-        )  # fmt: skip
+    victim = _victim(writer, bound=bound, last=last, mostly_dead=mostly_dead)
     if victim is None:
         return False
     kind, number = victim
@@ -199,43 +197,90 @@ def _empty_one(
     return True
 
 
+def _victim(
+    writer: Writer, *, bound: int, last: bool = False, mostly_dead: bool = False
+) -> tuple[str, int] | None:
+    """Return the file to empty next; see `choose`."""
+    ledger = writer.ledger
+    with writer.lock:
+        skip = writer.unreadable
+        coming = writer.drafts() | {
+            n for n in writer.unreadable_packs if n in ledger.packs and ledger.packs[n].live
+        }
+        if mostly_dead:
+            skip = skip | {n for n, stats in ledger.segments.items() if 2 * stats.live > stats.size}
+            coming = coming | {
+                n for n, stats in ledger.packs.items() if 2 * stats.live > stats.size
+            }
+        return choose(
+            ledger, writer.covered.segment, skip, bound=bound, small=writer.scale.segment // 2,
+            room=writer.spare(), any_worth=last, coming=coming,
+        )  # fmt: skip
+
+
 def choose(
     ledger: Ledger,
     below: int,
     skip: set[int],
     *,
     bound: int,
+    small: int,
     room: int = MAX_BYTES,
     any_worth: bool = False,
     coming: Set[int] = frozenset(),
 ) -> tuple[str, int] | None:
-    """Return the file to empty next, or None while at most `bound` bytes are dead. Pure.
+    """Return the file to empty next, or None. Pure.
 
-    A file of which less than a tenth is dead is left alone, unless `any_worth`. What lives in it
-    must have `room` once more; of a segment it has, unless others have filled the disk.
+    That is one in which nothing counts; while more than `bound` bytes are dead the one with the
+    most of them, unless they are less than a tenth of it and not `any_worth`; or one of too many
+    `small` ones. What lives in it must have `room` once more; of a segment it has, unless others
+    have filled the disk.
     """
-    dead_bytes, found = 0, list[tuple[int, str, int]]()
+    dead_bytes, found, crowd = 0, list[_Candidate](), list[_Candidate]()
     numbers = sorted(ledger.segments)
     for number, stats in ledger.segments.items():
-        graves = stats.graves if needed(numbers, stats.lowest, number) else 0
-        dead = stats.size - stats.live - graves
-        dead_bytes += dead
-        if number < below and number not in skip and stats.live + graves <= room:
-            found.append((dead if stats.live + graves else stats.size << 8, "segment", number))
+        kept = kept_in(stats, numbers, number)
+        dead_bytes += stats.size - kept
+        if number < below and number not in skip and kept <= room:
+            found.append(_Candidate(not kept, stats.size - kept, kept, "segment", number))
+            if stats.size <= small:
+                crowd.append(found[-1])
     for number, stats in ledger.packs.items():
         dead = stats.size - stats.live
         dead_bytes += dead
         # Records are still to come of a pack that is being adopted, so that it is not dead.
         if stats.live <= room and number not in coming:
-            found.append((dead if stats.live else stats.size << 8, "pack", number))
+            found.append(_Candidate(not stats.live, dead, stats.live, "pack", number))
+            if stats.live < dead and stats.size <= small:
+                crowd.append(found[-1])
     if not found:
         return None
-    worth, kind, number = max(found)
-    stats = ledger.packs[number] if kind == "pack" else ledger.segments[number]
-    empty = not stats.live and not stats.graves
-    if empty or (dead_bytes > bound and worth * (1000 if any_worth else 10) > stats.size):
-        return kind, number
-    return None
+    best = max(found)
+    if not best.empty:
+        worth = best.dead * (1000 if any_worth else 10) > best.dead + best.kept
+        if not (dead_bytes > bound and worth):
+            if len(crowd) <= CROWD:
+                return None
+            best = min(crowd, key=attrgetter("kept"))
+    return best.kind, best.number
+
+
+class _Candidate(NamedTuple):
+    """A file that may be emptied; the greatest is the one most worth it."""
+
+    empty: bool  # Nothing in it counts, so that it costs nothing.
+    dead: int
+    kept: int  # The bytes to copy.
+    kind: str
+    number: int
+
+
+def kept_in(stats: FileStats, numbers: list[int], number: int) -> int:
+    """Return the bytes of segment `number` that count: live ones, and tombstones that are needed.
+
+    `numbers` are those of all segments, ascending.
+    """
+    return stats.live + (stats.graves if needed(numbers, stats.lowest, number) else 0)
 
 
 def needed(numbers: list[int], lowest: int, number: int) -> bool:
@@ -256,7 +301,7 @@ def _empty_segment(writer: Writer, number: int, pace: Pace) -> bool:
         if not _empty_segment(writer, torn, pace):
             return False
         writer.files.sync_directory(writer.layout.log)
-    if stats.live or stats.graves:
+    if kept_in(stats, sorted(writer.ledger.segments), number):
         try:
             handle = writer.handles.get(number)
         except FileNotFoundError:

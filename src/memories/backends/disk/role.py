@@ -14,6 +14,7 @@ from typing import Self
 from memories.backends.disk import paths as layouts
 from memories.backends.disk.adopting import AdoptingBackend
 from memories.backends.disk.background_import import Loans
+from memories.backends.disk.compaction import is_due
 from memories.backends.disk.fd_cache import Handles
 from memories.backends.disk.files import NO_SPACE, Files
 from memories.backends.disk.follower import Follower
@@ -97,6 +98,8 @@ class Role(AdoptingBackend):
         self._show(writer.index)
         self._upkeep = Upkeep(writer)
         self._loans = Loans(writer, self._show)
+        if is_due(writer):  # It was killed, say, before its upkeep came to that.
+            writer.changed.set()
         if writer.changed.is_set():
             self._upkeep.start()
 
