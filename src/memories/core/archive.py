@@ -49,7 +49,7 @@ class _Standing(Volatile):
             self._hierarchy.mover.let_go(entry)
 
 
-class Archive:
+class ArchiveService:
     """The archive of one manager.
 
     Args:

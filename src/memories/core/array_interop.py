@@ -16,7 +16,7 @@ from memories.foundation.optional_imports import require
 LIBRARIES = ("torch", "cupy", "jax", "numpy")
 
 
-def hand_over(value: Any, like: Any, device: str | None) -> Any:
+def convert_array(value: Any, like: Any, device: str | None) -> Any:
     """Return `value`, which is the reader's own, as an array of the library `like`, on `device`.
 
     Args:

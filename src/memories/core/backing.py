@@ -12,7 +12,7 @@ from memories.engine.hierarchy import Hierarchy
 from memories.foundation.periodic import Periodic
 
 
-class Backing:
+class WriteBehind:
     """Writes versions to a durable tier, one after the other, in a thread of its own."""
 
     def __init__(self, hierarchy: Hierarchy) -> None:

@@ -21,7 +21,7 @@ from memories.cluster.store import Stored
 from memories.cluster.topology import Service
 from memories.codecs import main_classes
 from memories.core.manager import MemoryManager
-from memories.core.near_cache import MOST_DROPPED, NearCopies
+from memories.core.near_cache import MOST_DROPPED, NearCacheStore
 from memories.core.values import MISSING
 from memories.engine.front_cache import EXACT_HITS
 from memories.engine.payload import Parcel
@@ -75,7 +75,7 @@ class DistributedMemoryManager(MemoryManager):
         except BaseException:
             super().cleanup(flush=False)
             raise
-        self._copies = NearCopies(self._hierarchy)
+        self._copies = NearCacheStore(self._hierarchy)
         self._monotonic = self._engine.clock.monotonic
         # Of its own class, so that what refers to it keeps the manager from nothing.
         self._near = Near(self._copies.drop)

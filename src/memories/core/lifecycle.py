@@ -20,11 +20,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from memories.backends.base import Backend, Problem
 from memories.core.advise import Advice, advise
-from memories.core.backing import Backing
+from memories.core.backing import WriteBehind
 from memories.core.ending import Ending
 from memories.core.oom import OomGuard
-from memories.core.read_options import Wish
-from memories.core.trace_recorder import Recording
+from memories.core.read_options import ReadOptions
+from memories.core.trace_recorder import TraceRecorder
 from memories.devices import Device
 from memories.engine.access_sampler import Watch
 from memories.engine.batch_read import restore
@@ -43,7 +43,7 @@ from memories.observe.analytics import plot
 from memories.observe.analytics.plot_panels import MOST_ENTRIES, heat_of
 from memories.observe.counters import Statistics, Stats
 from memories.observe.move_log import History
-from memories.observe.telemetry_service import Observatory
+from memories.observe.telemetry_service import TelemetryService
 from memories.options.settings import Settings
 from memories.progress import Progress, Step, counted
 
@@ -81,14 +81,14 @@ class Engine:
     remove_private: Callable[[], None] | None  # Removes the private directory, if there is one.
     purge_archive: Callable[[int], None] | None
     device: Device | None  # What the hot tier lies on; None where RAM stands in for it.
-    observatory: Observatory = field(init=False)
+    observatory: TelemetryService = field(init=False)
     ends_first: list[Part] = field(default_factory=list)  # What shows or uses this engine.
     ending: Ending = field(init=False)
-    backing: Backing = field(init=False)
+    backing: WriteBehind = field(init=False)
     parts: deque[Part] | None = field(default=None)  # What has still to end, once the end began.
     closing: threading.RLock = field(default_factory=threading.RLock)
     homecoming: Homecoming | None = field(default=None)  # Of the latest restore.
-    recording: Recording | None = field(default=None)  # The latest.
+    recording: TraceRecorder | None = field(default=None)  # The latest.
 
     def __post_init__(self) -> None:
         """Be told of forks and of the interpreter's exit."""
@@ -96,7 +96,7 @@ class Engine:
         if self.remove_private is not None or self.settings.read_only:
             directory = None
         # It holds what it reads, not the engine: its threads must not keep a manager alive.
-        self.observatory = Observatory(
+        self.observatory = TelemetryService(
             partial(self.statistics.read, self.hierarchy, self.media),
             self.hierarchy,
             self.history,
@@ -104,7 +104,7 @@ class Engine:
             directory,
         )
         _engines.add(self)
-        self.backing = Backing(self.hierarchy)
+        self.backing = WriteBehind(self.hierarchy)
         self.ending = Ending(self)
 
     @property
@@ -118,7 +118,7 @@ class Engine:
         """Return the calls that are under way."""
         return self.hierarchy.operations
 
-    def retrieve(self, key: str, wish: Wish) -> Any:
+    def retrieve(self, key: str, wish: ReadOptions) -> Any:
         """Return a value off the hit path, the way that the reader wants it."""
         if wish.usual:
             return self.hierarchy.get(key)
@@ -159,12 +159,12 @@ class Engine:
         curve = self.watch.curve(stats.reads - stats.misses)
         return advise(curve, stats, parse_size(more, name="more"))
 
-    def record_trace(self, path: str | os.PathLike[str], **options: Any) -> Recording:
+    def record_trace(self, path: str | os.PathLike[str], **options: Any) -> TraceRecorder:
         """Start to record accesses into the file at `path`."""
         self.hierarchy.require_readable()
         if self.recording is not None:
             self.recording.stop()
-        self.recording = Recording(self.hierarchy, self.watch, self.clock, path, **options)
+        self.recording = TraceRecorder(self.hierarchy, self.watch, self.clock, path, **options)
         return self.recording
 
     def usage_percent(self) -> dict[str, float]:

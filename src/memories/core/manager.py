@@ -16,7 +16,7 @@ from memories.core.explain import Explanation, explain
 from memories.core.faces import Faces
 from memories.core.lifecycle import Engine
 from memories.core.oom import OomGuard
-from memories.core.trace_recorder import Recording
+from memories.core.trace_recorder import TraceRecorder
 from memories.core.values import Values
 from memories.core.wiring import assemble
 from memories.devices import Device
@@ -194,7 +194,7 @@ class MemoryManager(Faces, Values):
         *,
         share: float = 1.0,
         max_bytes: float | str = 1,
-    ) -> Recording:
+    ) -> TraceRecorder:
         """Record what is stored and read from now on, as a trace for `memories simulate`.
 
         A line holds the time, the key and the size of an access. Recording ends with `stop()` of

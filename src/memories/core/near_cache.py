@@ -16,7 +16,7 @@ _TERMS = Terms(evictable=True, min_tier=TierName.WARM, max_tier=TierName.WARM)
 MOST_DROPPED = 64  # Older copies that make room for a new one.
 
 
-class NearCopies:
+class NearCacheStore:
     """Puts copies into the warm tier and takes them out again."""
 
     def __init__(self, hierarchy: Hierarchy) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from memories import codecs
-from memories.core.array_interop import hand_over, library_of
+from memories.core.array_interop import convert_array, library_of
 from memories.devices import Device
 from memories.engine.payload import Parcel
 from memories.errors import InvalidOptionError
@@ -21,7 +21,7 @@ from memories.model.entry import Form
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class ReadOptions:
     """How a reader wants a value."""
 
     region: Any = None
@@ -70,7 +70,7 @@ class Wish:
         like = self.like
         if like is None and self.device != "cpu" and isinstance(value, np.ndarray):
             like = library_of(device)
-        return value if like is None else hand_over(value, like, self.device)
+        return value if like is None else convert_array(value, like, self.device)
 
 
 def _region(parcel: Parcel, region: Any, trust: Keyring, *, copy: bool) -> Any:

@@ -28,7 +28,7 @@ WRITE_SECONDS = 0.2
 _FULL = 1 << 64
 
 
-class Recording:
+class TraceRecorder:
     """A trace while it is written; ends with `stop`, at the end of a `with`, or when it is full.
 
     While it goes on, reads of recorded keys take the long road, for the short one tells nobody.

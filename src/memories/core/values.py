@@ -25,8 +25,8 @@ from numpy import ndarray
 from memories.codecs import main_classes
 from memories.core.lifecycle import Engine
 from memories.core.memoize import memoize
-from memories.core.read_options import Wish
-from memories.core.views import Items, ItsValues, Keys
+from memories.core.read_options import ReadOptions
+from memories.core.views import ItemView, ValueView, KeyView
 from memories.engine.batch_read import read_together
 from memories.engine.front_cache import EXACT_HITS, Front
 from memories.engine.hierarchy import Hierarchy
@@ -335,15 +335,15 @@ class Values(MutableMapping[str, Any]):
 
     def keys(self) -> KeysView[str]:
         """Return a view of the keys."""
-        return Keys(self)
+        return KeyView(self)
 
     def items(self) -> ItemsView[str, Any]:
         """Return a view of keys and values; a key that goes before its turn is left out."""
-        return Items(self)
+        return ItemView(self)
 
     def values(self) -> ValuesView[Any]:
         """Return a view of the values; one whose key goes before its turn is left out."""
-        return ItsValues(self)
+        return ValueView(self)
 
     def update(self, other: Any = (), /, **kwds: Any) -> None:
         """Store every item of a mapping, or of an iterable of pairs, and those given by name."""
@@ -427,7 +427,7 @@ class Values(MutableMapping[str, Any]):
         like: Any = None,
         timeout: float | None = None,
     ) -> Any:
-        key, wish = check_key(key), Wish(region, copy, device, like)
+        key, wish = check_key(key), ReadOptions(region, copy, device, like)
         try:
             return self._engine.restored(
                 [key],

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from memories.core.values import Values
 
 
-class Keys(KeysView[str]):
+class KeyView(KeysView[str]):
     """The keys; `dict(manager)` begins with them."""
 
     _mapping: Values
@@ -26,7 +26,7 @@ class Keys(KeysView[str]):
         return self._mapping.scan()
 
 
-class Items(ItemsView[str, Any]):
+class ItemView(ItemsView[str, Any]):
     """Keys and values, without those that are gone when it is their turn."""
 
     _mapping: Values
@@ -40,13 +40,13 @@ class Items(ItemsView[str, Any]):
             yield item
 
 
-class ItsValues(ValuesView[Any]):
+class ValueView(ValuesView[Any]):
     """Values, without those that are gone when it is their turn."""
 
     _mapping: Values
 
     def __iter__(self) -> Iterator[Any]:
-        for _, value in Items(self._mapping):
+        for _, value in ItemView(self._mapping):
             yield value
 
     def __contains__(self, wanted: object) -> bool:

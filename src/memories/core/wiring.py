@@ -50,7 +50,7 @@ from memories.policies.base import Policy
 from memories.policies.predictors import PREDICTORS, Prefetcher
 
 if TYPE_CHECKING:
-    from memories.core.archive import Archive
+    from memories.core.archive import ArchiveService
 
 STAND_IN = "host RAM, standing in for a GPU"
 
@@ -125,7 +125,7 @@ class _Assembly:
         self.catalog: Catalog | None = None
         self.remove_private: Callable[[], None] | None = None
         self.purge_archive: Callable[[int], None] | None = None
-        self.archive: Archive | None = None
+        self.archive: ArchiveService | None = None
 
     def engine(self, migration: MigrationSettings | Literal[False] | None) -> Engine:
         try:
@@ -293,7 +293,7 @@ class _Assembly:
     def _add_glacier(self, path: Path, journal: DiskBackend) -> None:
         # Imported at use, like all that most managers never need.
         from memories.backends.bucket import open_bucket
-        from memories.core.archive import AWAY_SECONDS, Archive
+        from memories.core.archive import AWAY_SECONDS, ArchiveService
 
         # A reader that has nothing but the bucket keeps what it says in a journal of its own.
         bare = self.settings.read_only and self.settings.storage_path is None
@@ -331,7 +331,7 @@ class _Assembly:
         )
         self._add(TierName.GLACIER, medium, archive, ledger, NoVictims(), HitCounter())
         writes = not self.settings.read_only or bare
-        self.archive = Archive(bucket, journal if writes else None, self.media)
+        self.archive = ArchiveService(bucket, journal if writes else None, self.media)
         self.archive.adopt()
 
     def _add(

@@ -35,7 +35,7 @@ HOT_KEYS = 50
 NEWS = ("reads", "stored", "failures", "removed", "moves", "tiers")  # What is worth a new file.
 
 
-class Observatory:
+class TelemetryService:
     """Watches one engine. Safe to use from any number of threads.
 
     Args:

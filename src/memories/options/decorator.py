@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, ParamSpec
 
 from memories.errors import InvalidOptionError
 from memories.options.migration import MigrationSettings
-from memories.options.sources import ARGUMENT_ONLY, Found, find_options, nearest
+from memories.options.sources import ARGUMENT_ONLY, FoundOption, read_config, nearest
 
 Arguments = ParamSpec("Arguments")
 
@@ -23,7 +23,7 @@ DISTRIBUTED = frozenset({"nodes", "replication_factor", "allow_eviction", "near_
 _known = set(DISTRIBUTED)  # Grows with every manager that is decorated.
 
 
-class Option(NamedTuple):
+class EffectiveOption(NamedTuple):
     """An option of a manager, its value where no argument gives one, and who says so."""
 
     name: str
@@ -51,22 +51,22 @@ def configured(make: Callable[Arguments, None]) -> Callable[Arguments, None]:
     return initialise
 
 
-def found_for(signature: inspect.Signature) -> dict[str, Found]:
+def found_for(signature: inspect.Signature) -> dict[str, FoundOption]:
     """Return what is configured for the parameters of `signature`, ready to be passed."""
-    found = find_options(_known.union(_names(signature)))
+    found = read_config(_known.union(_names(signature)))
     migration = found.get("migration")
     if migration is not None and isinstance(migration.value, Mapping):
         settings = _migration(migration.value, migration.origin)
-        found["migration"] = Found(settings, migration.origin)
+        found["migration"] = FoundOption(settings, migration.origin)
     return found
 
 
-def options_of(make: Callable[..., Any]) -> list[Option]:
+def options_of(make: Callable[..., Any]) -> list[EffectiveOption]:
     """Return every option of a manager as it would be without arguments, with its origin."""
     signature = inspect.signature(make)
     found = found_for(signature)
     return [
-        Option(name, *found.get(name, Found(signature.parameters[name].default, "default")))
+        EffectiveOption(name, *found.get(name, FoundOption(signature.parameters[name].default, "default")))
         for name in _names(signature)
     ]
 

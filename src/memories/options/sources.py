@@ -29,20 +29,20 @@ TABLES = frozenset({"compression", "eviction_policy", "migration"})
 TEXTS = frozenset({"storage_path", "glacier_url", "hot_device", "durability", "on_full"})
 
 
-class Found(NamedTuple):
+class FoundOption(NamedTuple):
     """What a source says for an option, and which source that is."""
 
     value: Any
     origin: str
 
 
-def find_options(
+def read_config(
     known: Collection[str],
     *,
     environment: Mapping[str, str] | None = None,
     directory: Path | None = None,
     user_directory: Path | None = None,
-) -> dict[str, Found]:
+) -> dict[str, FoundOption]:
     """Return the options that the environment and the files set, of those that are `known`.
 
     Args:
@@ -56,7 +56,7 @@ def find_options(
         InvalidOptionError: a name is unknown, or a file is not TOML.
     """
     environment = os.environ if environment is None else environment
-    found: dict[str, Found] = {}
+    found: dict[str, FoundOption] = {}
     files = (_user_file(user_directory), _project_file(directory))
     for path, table in filter(None, files):
         for name, value in table.items():
@@ -85,13 +85,13 @@ def user_file(user_directory: Path | None = None) -> Path | None:
     return None if directory is None else directory / USER_FILE
 
 
-def _merge(found: dict[str, Found], name: str, value: Any, origin: str) -> None:
+def _merge(found: dict[str, FoundOption], name: str, value: Any, origin: str) -> None:
     """Let `value` override what farther sources said; tables are joined item by item."""
     before = found.get(name)
     if isinstance(value, dict) and before is not None and isinstance(before.value, dict):
         value = {**before.value, **value}
         origin = f"{before.origin}, {origin}" if origin not in before.origin else before.origin
-    found[name] = Found(value, origin)
+    found[name] = FoundOption(value, origin)
 
 
 def _anchored(name: str, value: Any, folder: Path) -> Any:

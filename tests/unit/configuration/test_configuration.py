@@ -11,7 +11,7 @@ from memories import MemoryManager, MigrationSettings
 from memories.errors import InvalidOptionError
 from memories.model.entry import TierName
 from memories.options.decorator import options_of
-from memories.options.sources import find_options
+from memories.options.sources import read_config
 
 KNOWN = {"hot_memory_size", "warm_memory_size", "compression", "storage_path", "write_through"}
 
@@ -82,7 +82,7 @@ def test_a_project_that_says_nothing_of_us_is_passed_by(project: Path) -> None:
     inner = project / "inner"
     inner.mkdir()
     (inner / "pyproject.toml").write_text("this is [not TOML")
-    found = find_options(KNOWN, environment={}, directory=inner, user_directory=project / "none")
+    found = read_config(KNOWN, environment={}, directory=inner, user_directory=project / "none")
     assert (1, str(project / "memories.toml")) == found["hot_memory_size"]
 
 
@@ -90,7 +90,7 @@ def test_tables_are_joined_item_by_item(project: Path) -> None:
     """One variable changes one tier's compression and leaves the other's alone."""
     (project / "memories.toml").write_text('[compression]\ncold = "none"\nglacier = "high"\n')
     variables = {"MEMORIES_COMPRESSION__COLD": "fast"}
-    found = find_options(KNOWN, environment=variables, user_directory=project / "none")
+    found = read_config(KNOWN, environment=variables, user_directory=project / "none")
     assert {"cold": "fast", "glacier": "high"} == found["compression"].value
     assert "MEMORIES_COMPRESSION__COLD" in found["compression"].origin
 
@@ -112,12 +112,12 @@ def test_what_means_nothing_is_refused_and_named(
     """A setting that is misspelt and ignored is found out when the disk is full."""
     (project / "memories.toml").write_text(text)
     with pytest.raises(InvalidOptionError, match=words):
-        find_options(KNOWN, environment=variables, user_directory=project / "none")
+        read_config(KNOWN, environment=variables, user_directory=project / "none")
 
 
 def test_the_key_file_is_a_variable_but_no_option(project: Path) -> None:
     """It was there before, and says where signing keys lie."""
-    assert {} == find_options(
+    assert {} == read_config(
         KNOWN, environment={"MEMORIES_KEY_FILE": "x"}, user_directory=project / "none"
     )
 
@@ -130,7 +130,7 @@ def test_a_file_of_another_user_is_not_read(
     path = project / "memories.toml"
     path.write_text('glacier_url = "s3://theirs"')
     os.chown(path, 12345, 12345)
-    assert {} == find_options(KNOWN, environment={}, user_directory=project / "none")
+    assert {} == read_config(KNOWN, environment={}, user_directory=project / "none")
     assert "belongs to another user" in caplog.text
 
 
