@@ -21,8 +21,8 @@ def config(as_json: bool) -> None:
     directory upwards), the user's file and the default.
     """
     from memories import MemoryManager
-    from memories.options.decorator import options_of
-    from memories.options.sources import project_file, user_file
+    from memories.options.config_sources import project_file, user_file
+    from memories.options.configured_constructor import options_of
 
     options = options_of(MemoryManager.__init__)
     if as_json:

@@ -71,7 +71,7 @@ def _glacier_of(store: Path, url: str | None) -> dict[str, Any]:
     """
     if url is None and not (store / "glacier").is_dir():
         from memories import MemoryManager
-        from memories.options.decorator import options_of
+        from memories.options.configured_constructor import options_of
 
         configured = {one.name: one.value for one in options_of(MemoryManager.__init__)}
         path = configured["storage_path"]

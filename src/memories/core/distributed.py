@@ -29,7 +29,7 @@ from memories.errors import UNREADABLE, InvalidOptionError, KeyNotFoundError, ab
 from memories.foundation.keys import check_key
 from memories.frames.writer import Frame, pack
 from memories.model.events import Event
-from memories.options.decorator import configured
+from memories.options.configured_constructor import configured
 
 
 class DistributedMemoryManager(MemoryManager):

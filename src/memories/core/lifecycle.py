@@ -20,11 +20,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from memories.backends.base import Backend, Problem
 from memories.core.advise import Advice, advise
-from memories.core.backing import WriteBehind
 from memories.core.ending import Ending
 from memories.core.oom import OomGuard
 from memories.core.read_options import ReadOptions
 from memories.core.trace_recorder import TraceRecorder
+from memories.core.write_behind import WriteBehind
 from memories.devices import Device
 from memories.engine.access_sampler import Watch
 from memories.engine.batch_read import restore

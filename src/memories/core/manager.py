@@ -26,7 +26,7 @@ from memories.foundation.units import parse_size
 from memories.model.entry import Cause
 from memories.model.rules import Rule
 from memories.observe.counters import Stats
-from memories.options.decorator import configured
+from memories.options.configured_constructor import configured
 from memories.options.migration import MigrationSettings
 from memories.options.settings import check_flag, check_tier, make_settings
 

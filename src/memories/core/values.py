@@ -26,7 +26,7 @@ from memories.codecs import main_classes
 from memories.core.lifecycle import Engine
 from memories.core.memoize import memoize
 from memories.core.read_options import ReadOptions
-from memories.core.views import ItemView, ValueView, KeyView
+from memories.core.views import ItemView, KeyView, ValueView
 from memories.engine.batch_read import read_together
 from memories.engine.front_cache import EXACT_HITS, Front
 from memories.engine.hierarchy import Hierarchy

@@ -10,8 +10,8 @@ import pytest
 from memories import MemoryManager, MigrationSettings
 from memories.errors import InvalidOptionError
 from memories.model.entry import TierName
-from memories.options.decorator import options_of
-from memories.options.sources import read_config
+from memories.options.config_sources import read_config
+from memories.options.configured_constructor import options_of
 
 KNOWN = {"hot_memory_size", "warm_memory_size", "compression", "storage_path", "write_through"}
 

@@ -64,7 +64,7 @@ def _version(name: str) -> str | None:
 
 def _configuration() -> Iterator[Finding]:
     from memories import MemoryManager
-    from memories.options.decorator import options_of
+    from memories.options.configured_constructor import options_of
 
     try:
         options = options_of(MemoryManager.__init__)
@@ -79,7 +79,7 @@ def _configuration() -> Iterator[Finding]:
 def _memory() -> Iterator[Finding]:
     from memories import MemoryManager
     from memories.engine.host_limits import host_room
-    from memories.options.decorator import options_of
+    from memories.options.configured_constructor import options_of
 
     try:
         options = {one.name: one.value for one in options_of(MemoryManager.__init__)}

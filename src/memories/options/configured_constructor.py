@@ -12,8 +12,8 @@ from functools import wraps
 from typing import Any, NamedTuple, ParamSpec
 
 from memories.errors import InvalidOptionError
+from memories.options.config_sources import ARGUMENT_ONLY, FoundOption, nearest, read_config
 from memories.options.migration import MigrationSettings
-from memories.options.sources import ARGUMENT_ONLY, FoundOption, read_config, nearest
 
 Arguments = ParamSpec("Arguments")
 
@@ -66,7 +66,9 @@ def options_of(make: Callable[..., Any]) -> list[EffectiveOption]:
     signature = inspect.signature(make)
     found = found_for(signature)
     return [
-        EffectiveOption(name, *found.get(name, FoundOption(signature.parameters[name].default, "default")))
+        EffectiveOption(
+            name, *found.get(name, FoundOption(signature.parameters[name].default, "default"))
+        )
         for name in _names(signature)
     ]
 
