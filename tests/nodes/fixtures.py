@@ -16,7 +16,7 @@ from tests.nodes import certificates
 from tests.nodes.proxy import NodeProxy, in_front_of
 
 from memories.cluster.local import LocalGroup, LocalServer
-from memories.cluster.local.group import whole
+from memories.cluster.local.group import is_formed
 from memories.errors import UnavailableError
 
 PRIMARIES = 3
@@ -62,7 +62,7 @@ class _SharedCluster:
 
     def _emptied(self, group: LocalGroup) -> bool:
         try:
-            if not whole(group.servers, PRIMARIES):
+            if not is_formed(group.servers, PRIMARIES):
                 return False
             for server in group.servers[:PRIMARIES]:
                 server.call("FLUSHALL")

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from memories.cluster.chunks import ChunkStore, Place
+from memories.cluster.chunks import ChunkPlacement, ChunkStore
 from memories.cluster.client.node import Node, parse_info
 from memories.cluster.local import LocalGroup, LocalServer
-from memories.cluster.manifest import Manifest, new_upload
+from memories.cluster.manifest import ChunkManifest, new_upload
 from memories.errors import UnavailableError
 from memories.foundation.worker_pool import Workers
 
@@ -32,18 +32,18 @@ def nodes(plain_nodes: LocalGroup) -> Iterator[dict[str, Node]]:
 def chunks(nodes: dict[str, Node]) -> Iterator[ChunkStore]:
     """A store where every chunk prefers the nodes in the same order, and lies on two."""
     workers = Workers(4, "test")
-    yield ChunkStore(lambda: Place(nodes, lambda name: list(nodes), 2), workers.submit)
+    yield ChunkStore(lambda: ChunkPlacement(nodes, lambda name: list(nodes), 2), workers.submit)
     workers.close()
 
 
-def written(chunks: ChunkStore, data: bytes) -> Manifest:
+def written(chunks: ChunkStore, data: bytes) -> ChunkManifest:
     """Write `data` as chunks, and return what a reader needs."""
     upload, chunk_bytes = new_upload(len(data), time.time())
     sums = chunks.write(upload, chunk_bytes, [memoryview(data)])
-    return Manifest(upload, len(data), chunk_bytes, sums)
+    return ChunkManifest(upload, len(data), chunk_bytes, sums)
 
 
-def read(chunks: ChunkStore, manifest: Manifest) -> bytes:
+def read(chunks: ChunkStore, manifest: ChunkManifest) -> bytes:
     """Return what the chunks hold."""
     frame = bytearray(manifest.nbytes)
     chunks.read(manifest, memoryview(frame))

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 import redis
 
-from memories.cluster.client.address import Address
+from memories.cluster.client.address import NodeAddress
 from memories.cluster.client.connection import Connection, ready
-from memories.cluster.client.pool import Pool
+from memories.cluster.client.pool import ConnectionPool
 from memories.cluster.client.resp import ReplyError
 from memories.cluster.local import LocalServer
 from memories.errors import ClosedError, ForkedError, UnavailableError
@@ -151,13 +151,13 @@ def test_a_password_lets_in_and_a_wrong_one_is_named_but_not_shown(tmp_path: Pat
         with Connection(server.address) as connection:
             assert b"PONG" == connection.call("PING")
         for given, code in (("s3cr3t-wrong", "WRONGPASS"), (None, "NOAUTH")):
-            address = Address("127.0.0.1", server.port, password=given)
+            address = NodeAddress("127.0.0.1", server.port, password=given)
             with pytest.raises(ReplyError) as caught, Connection(address) as connection:
                 connection.call("PING")
             assert code == caught.value.code
             assert "s3cr3t" not in repr(caught.value) + str(caught.value)
         server.call("ACL", "SETUSER", "reader", "on", ">pw", "~*", "-@all", "+get", "+hello")
-        address = Address.parse(f"redis://reader:pw@{server.name}")
+        address = NodeAddress.parse(f"redis://reader:pw@{server.name}")
         with Connection(address) as connection, pytest.raises(ReplyError, match="NOPERM"):
             connection.call("SET", "a", "b")
 
@@ -166,10 +166,10 @@ def test_a_unix_socket_and_a_database_are_reached(tmp_path: Path) -> None:
     """On one machine a socket in the file system is faster than the loopback."""
     path = f"/tmp/memories-{os.getpid()}.sock"
     with LocalServer(tmp_path, arguments=("--unixsocket", path)):
-        with Connection(Address.parse(f"unix://{path}?db=3")) as connection:
+        with Connection(NodeAddress.parse(f"unix://{path}?db=3")) as connection:
             connection.call("SET", "k", "v")
             assert b"db=3" in connection.call("CLIENT", "INFO")
-        with Connection(Address.parse(f"unix://{path}")) as connection:
+        with Connection(NodeAddress.parse(f"unix://{path}")) as connection:
             assert connection.call("GET", "k") is None
 
 
@@ -184,7 +184,7 @@ def test_a_pool_lends_each_thread_a_connection_of_its_own(node: LocalServer) -> 
             if got != [b"OK", value]:
                 wrong.append(got)
 
-    with Pool(node.address, size=4) as pool:
+    with ConnectionPool(node.address, size=4) as pool:
         threads = [threading.Thread(target=work, args=(number,)) for number in range(8)]
         for thread in threads:
             thread.start()
@@ -198,7 +198,7 @@ def test_a_pool_lends_each_thread_a_connection_of_its_own(node: LocalServer) -> 
 
 def test_a_pool_drops_what_is_broken_or_half_read(node: LocalServer) -> None:
     """A reply left unread would answer the next command of somebody else."""
-    pool = Pool(node.address)
+    pool = ConnectionPool(node.address)
     with pool.take() as lent:
         lent.send([("ECHO", "left unread")])
     assert lent.closed
@@ -217,7 +217,7 @@ def test_a_pool_drops_what_is_broken_or_half_read(node: LocalServer) -> None:
 
 def test_a_forked_child_never_uses_the_connection_of_its_parent(node: LocalServer) -> None:
     """Two processes on one socket read each other's replies."""
-    pool = Pool(node.address)
+    pool = ConnectionPool(node.address)
     assert b"parent" == pool.call("ECHO", "parent")
     with pool.take() as lent:
         reader, writer = os.pipe()

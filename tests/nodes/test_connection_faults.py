@@ -12,9 +12,9 @@ import pytest
 from tests.nodes.certificates import Certificates
 from tests.nodes.proxy import Faults, NodeProxy
 
-from memories.cluster.client.address import TLS, Address
+from memories.cluster.client.address import TLS, NodeAddress
 from memories.cluster.client.connection import Connection
-from memories.cluster.client.pool import Pool
+from memories.cluster.client.pool import ConnectionPool
 from memories.cluster.local import LocalServer
 from memories.errors import InvalidOptionError, UnavailableError
 
@@ -23,9 +23,9 @@ SECONDS = 0.3
 SLACK_SECONDS = 0.6
 
 
-def address_of(proxy: NodeProxy) -> Address:
+def address_of(proxy: NodeProxy) -> NodeAddress:
     """Return how a client reaches the proxy."""
-    return Address.parse(proxy.name)
+    return NodeAddress.parse(proxy.name)
 
 
 def fails_in_time(act: Callable[[], object], match: str = "the node") -> None:
@@ -129,7 +129,7 @@ def test_a_lost_answer_leaves_the_call_in_doubt_and_not_the_next_one(
     node_proxy: NodeProxy, node: LocalServer
 ) -> None:
     """The command was carried out; the pool must neither hide that nor repeat it."""
-    pool = Pool(address_of(node_proxy), call_seconds=SECONDS)
+    pool = ConnectionPool(address_of(node_proxy), call_seconds=SECONDS)
     pool.call("SET", "n", 1)
     node_proxy.faults = Faults(lose_answers=True)
     with pytest.raises(UnavailableError):
@@ -155,7 +155,7 @@ def test_something_else_at_the_port_is_no_node(says: bytes) -> None:
 
         thread = threading.Thread(target=serve, daemon=True)
         thread.start()
-        address = Address("127.0.0.1", listener.getsockname()[1])
+        address = NodeAddress("127.0.0.1", listener.getsockname()[1])
         fails_in_time(lambda: Connection(address, connect_seconds=SECONDS), address.name)
         thread.join(5)
 
@@ -165,7 +165,7 @@ def test_a_node_behind_tls_is_reached_and_verified(
 ) -> None:
     """The server of the wheel has no TLS; a proxy that ends it is what many deployments have."""
     url = f"rediss://{tls_node.name}?ssl_ca_certs={certs.file('ca.pem')}"
-    with Connection(Address.parse(url)) as connection:
+    with Connection(NodeAddress.parse(url)) as connection:
         body = bytes(range(256)) * 8000
         connection.call("SET", "k", (body[:7], body[7:]))
         room = bytearray(len(body))
@@ -179,17 +179,17 @@ def test_a_node_that_cannot_prove_who_it_is_gets_nothing(
 ) -> None:
     """Not even the password: the handshake comes first."""
     for options in ("", f"?ssl_ca_certs={certs.file('stranger.pem')}"):
-        address = Address.parse(f"rediss://:s3cr3t@{tls_node.name}{options}")
+        address = NodeAddress.parse(f"rediss://:s3cr3t@{tls_node.name}{options}")
         with pytest.raises(UnavailableError, match="TLS") as caught:
             Connection(address)
         assert "s3cr3t" not in repr(caught.value)
     elsewhere = in_front(tls_node.port, certs.server_context("elsewhere"))
     tls = TLS(ca_certs=certs.file("ca.pem"))
     with pytest.raises(UnavailableError, match="TLS"):
-        Connection(Address("127.0.0.1", elsewhere.own_port, tls=tls))
+        Connection(NodeAddress("127.0.0.1", elsewhere.own_port, tls=tls))
     careless = TLS(ca_certs=certs.file("ca.pem"), check_hostname=False)
-    Connection(Address("127.0.0.1", elsewhere.own_port, tls=careless)).close()
-    unverified = Address.parse(f"rediss://{tls_node.name}?ssl_cert_reqs=none")
+    Connection(NodeAddress("127.0.0.1", elsewhere.own_port, tls=careless)).close()
+    unverified = NodeAddress.parse(f"rediss://{tls_node.name}?ssl_cert_reqs=none")
     with Connection(unverified) as connection:
         assert b"PONG" == connection.call("PING")
 
@@ -199,9 +199,11 @@ def test_a_plain_port_and_a_missing_file_of_tls_are_said_clearly(
 ) -> None:
     """The two mistakes that everybody makes first."""
     with pytest.raises(UnavailableError, match="TLS"):
-        Connection(Address.parse(f"rediss://{node.name}"), connect_seconds=SECONDS)
+        Connection(NodeAddress.parse(f"rediss://{node.name}"), connect_seconds=SECONDS)
     with pytest.raises(InvalidOptionError, match=r"absent\.pem"):
-        Connection(Address.parse(f"rediss://{node.name}?ssl_ca_certs={certs.file('absent.pem')}"))
+        Connection(
+            NodeAddress.parse(f"rediss://{node.name}?ssl_ca_certs={certs.file('absent.pem')}")
+        )
 
 
 def test_a_node_that_asks_for_a_certificate_of_ours_gets_it(
@@ -211,7 +213,7 @@ def test_a_node_that_asks_for_a_certificate_of_ours_gets_it(
     proxy = in_front(node.port, certs.server_context(ask_client=True))
     trust = f"rediss://{proxy.name}?ssl_ca_certs={certs.file('ca.pem')}"
     ours = f"&ssl_certfile={certs.file('client.pem')}&ssl_keyfile={certs.file('client.key')}"
-    with Connection(Address.parse(trust + ours)) as connection:
+    with Connection(NodeAddress.parse(trust + ours)) as connection:
         assert b"PONG" == connection.call("PING")
     with pytest.raises(UnavailableError):
-        Connection(Address.parse(trust), connect_seconds=SECONDS)
+        Connection(NodeAddress.parse(trust), connect_seconds=SECONDS)

@@ -11,7 +11,7 @@ import pytest
 import redis
 
 from memories.cluster.local import LocalGroup, LocalServer, local_nodes
-from memories.cluster.local.process import Process
+from memories.cluster.local.process import ServerProcess
 from memories.cluster.local.server import free_port
 from memories.errors import UnavailableError
 
@@ -60,9 +60,9 @@ def test_only_the_process_that_was_started_is_ever_ended() -> None:
     """A number is given to another process sooner or later, perhaps to one that matters."""
     bystander = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     try:
-        Process(bystander.pid, "some other start").end()
+        ServerProcess(bystander.pid, "some other start").end()
         assert bystander.poll() is None
-        itself = Process.of(bystander.pid)
+        itself = ServerProcess.of(bystander.pid)
         assert itself.alive()
         itself.end(kindly=False)
         assert not itself.alive()

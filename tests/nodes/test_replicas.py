@@ -29,10 +29,10 @@ from memories import (
 )
 from memories.cluster.client import scripts
 from memories.cluster.client.connection import Connection
-from memories.cluster.incarnation import MARK, UP, Mark
+from memories.cluster.incarnation import INCARNATION_KEY, UP, Incarnation
 from memories.cluster.local import LocalGroup, LocalServer
-from memories.cluster.register_format import Kind, pack_register, register_name
-from memories.cluster.versions import Version
+from memories.cluster.register_format import RegisterKind, pack_register, register_name
+from memories.cluster.versions import RegisterVersion
 from memories.codecs.registry import encode
 from memories.frames.signing import Keyring
 from memories.frames.writer import pack
@@ -220,9 +220,9 @@ def test_a_value_in_doubt_that_was_read_once_is_read_ever_after(
     """A reader who saw the new value must not see the old one when the node that has it is gone."""
     manager.store_distributed("key", "old")
     name = register_name("key")
-    newer = Version(manager._service.store.versions(["key"])["key"].counter + 1, 1)  # type: ignore[union-attr]
+    newer = RegisterVersion(manager._service.store.versions(["key"])["key"].counter + 1, 1)  # type: ignore[union-attr]
     frame = pack(encode("new"), key="key", version=1)
-    register = b"".join(pack_register(name, newer, Kind.VALUE, frame.segments))
+    register = b"".join(pack_register(name, newer, RegisterKind.VALUE, frame.segments))
     for holder in plain_nodes.servers:
         if holder.call("EXISTS", name):
             break
@@ -239,11 +239,13 @@ def test_a_node_never_goes_back_to_an_older_version(
     manager.store_distributed("key", "new")
     name = register_name("key")
     frame = pack(encode("old"), key="key", version=1)
-    register = pack_register(name, Version(1, 1), Kind.VALUE, frame.segments)
+    register = pack_register(name, RegisterVersion(1, 1), RegisterKind.VALUE, frame.segments)
     for node in manager._service.nodes():
         with node.take() as connection:
-            marks = Mark(UP, node.life_of(connection), manager._service.members.epoch).both  # type: ignore[attr-defined]
-            connection.call(*scripts.STORE.call([MARK, name], *marks, b"".join(register)))
+            marks = Incarnation(UP, node.life_of(connection), manager._service.members.epoch).both  # type: ignore[attr-defined]
+            connection.call(
+                *scripts.STORE.call([INCARNATION_KEY, name], *marks, b"".join(register))
+            )
     assert "new" == manager.retrieve_distributed("key")
 
 
@@ -420,7 +422,7 @@ def test_a_payload_planted_on_the_nodes_does_not_run(
     parts = encode(Bomb())
     frame = pack(parts, key="key", version=1, signer=stranger)
     name = register_name("key")
-    register = pack_register(name, Version(1 << 62, 1), Kind.VALUE, frame.segments)
+    register = pack_register(name, RegisterVersion(1 << 62, 1), RegisterKind.VALUE, frame.segments)
     for node in plain_nodes.servers:
         node.call("SET", name, b"".join(register))
     with pytest.raises(UntrustedDataError):

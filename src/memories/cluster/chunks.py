@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from memories.cluster.client.node import Node
 from memories.cluster.client.resp import ReplyError
-from memories.cluster.manifest import Manifest, Upload, chunk_sum, cut
+from memories.cluster.manifest import ChunkManifest, ChunkUpload, chunk_sum, cut
 from memories.errors import (
     CorruptDataError,
     MemoriesError,
@@ -26,7 +26,7 @@ REPLACED_SECONDS = 20  # How long the chunks of a replaced value stay for those 
 WINDOW = 4  # Chunks under way on one connection.
 
 
-class Place(NamedTuple):
+class ChunkPlacement(NamedTuple):
     """Where chunks may lie: nodes by name, and the order in which a chunk prefers them."""
 
     nodes: Mapping[str, Node]
@@ -34,7 +34,7 @@ class Place(NamedTuple):
     copies: int
 
 
-class Sent(NamedTuple):
+class NodeTransfer(NamedTuple):
     """What came of sending to, or asking, one node: chunks that went well, and the fault if any."""
 
     node: str
@@ -46,12 +46,14 @@ class Sent(NamedTuple):
 class ChunkStore:
     """Writes, reads and sweeps chunks, each node served by a thread of its own."""
 
-    def __init__(self, place: Callable[[], Place], submit: Callable[..., Task[Any]]) -> None:
+    def __init__(
+        self, place: Callable[[], ChunkPlacement], submit: Callable[..., Task[Any]]
+    ) -> None:
         self._place = place
         self._submit = submit
 
     def write(
-        self, upload: Upload, chunk_bytes: int, segments: Sequence[memoryview]
+        self, upload: ChunkUpload, chunk_bytes: int, segments: Sequence[memoryview]
     ) -> tuple[int, ...]:
         """Write a frame as the chunks of `upload`, each to enough nodes, and return their sums.
 
@@ -63,7 +65,7 @@ class ChunkStore:
         sums = self._submit(lambda: tuple(map(chunk_sum, chunks)))
         spread = _Spread(place, names)
 
-        def send(node: str, indices: Sequence[int]) -> Sent:
+        def send(node: str, indices: Sequence[int]) -> NodeTransfer:
             commands = [("SET", names[i], tuple(chunks[i])) for i in indices]
             return _send(place.nodes[node], indices, commands)
 
@@ -77,7 +79,7 @@ class ChunkStore:
         total: tuple[int, ...] = sums.result()
         return total
 
-    def read(self, manifest: Manifest, frame: memoryview) -> None:
+    def read(self, manifest: ChunkManifest, frame: memoryview) -> None:
         """Fill `frame` with the chunks that the manifest names, each checked as it comes.
 
         Raises:
@@ -88,18 +90,18 @@ class ChunkStore:
         views = [frame[start:stop] for start, stop in manifest.spans()]
         search = _Search(place, names)
 
-        def receive(node: str, indices: Sequence[int]) -> Sent:
+        def receive(node: str, indices: Sequence[int]) -> NodeTransfer:
             return _receive(place.nodes[node], indices, names, views, manifest.sums)
 
         while targets := search.next_targets():
             for sent in self._each(receive, targets):
                 search.learn(sent)
 
-    def expire(self, upload: Upload) -> None:
+    def expire(self, upload: ChunkUpload) -> None:
         """Let the chunks of a replaced value vanish once those who read them had the time."""
         self._tell([("EXPIRE", name, REPLACED_SECONDS) for name in upload.names()])
 
-    def remove(self, upload: Upload) -> None:
+    def remove(self, upload: ChunkUpload) -> None:
         """Remove the chunks of an upload that nothing refers to."""
         self._tell([("UNLINK", name) for name in upload.names()])
 
@@ -127,7 +129,7 @@ class ChunkStore:
 class _Spread:
     """Which chunks still need a node, and which nodes each has left to try."""
 
-    def __init__(self, place: Place, names: Sequence[bytes]) -> None:
+    def __init__(self, place: ChunkPlacement, names: Sequence[bytes]) -> None:
         self._place = place
         self._left = [_usable_first(place, name) for name in names]
         self._lacking = dict.fromkeys(range(len(names)), place.copies)
@@ -153,7 +155,7 @@ class _Spread:
                 self._left[index].remove(node)
         return targets
 
-    def learn(self, sent: Sent) -> None:
+    def learn(self, sent: NodeTransfer) -> None:
         """Take in what came of sending to one node."""
         if sent.reason:
             self._reasons[sent.node] = sent.reason
@@ -166,7 +168,7 @@ class _Spread:
 class _Search:
     """Which chunks are still sought, and which nodes each may yet be found on."""
 
-    def __init__(self, place: Place, names: Sequence[bytes]) -> None:
+    def __init__(self, place: ChunkPlacement, names: Sequence[bytes]) -> None:
         self._left = [_usable_first(place, name, all_=True) for name in names]
         self._likely = [_likely(place, name) for name in names]
         self._sought = set(range(len(names)))
@@ -194,7 +196,7 @@ class _Search:
             targets[node].append(index)
         return targets
 
-    def learn(self, sent: Sent) -> None:
+    def learn(self, sent: NodeTransfer) -> None:
         """Take in what one node gave."""
         self._sought.difference_update(sent.done)
         self._damaged.update(sent.damaged)
@@ -210,19 +212,19 @@ class _Search:
         return CorruptDataError(f"chunk {index} of the value is {state} on every node")
 
 
-def _send(node: Node, indices: Sequence[int], commands: Sequence[Any]) -> Sent:
+def _send(node: Node, indices: Sequence[int], commands: Sequence[Any]) -> NodeTransfer:
     done: list[int] = []
     for start in range(0, len(indices), WINDOW):
         try:
             replies = node.pipeline(commands[start : start + WINDOW])
         except (UnavailableError, ReplyError) as error:
-            return Sent(node.name, done, [], str(error))
+            return NodeTransfer(node.name, done, [], str(error))
         refusals = [reply for reply in replies if isinstance(reply, ReplyError)]
         window = zip(indices[start : start + WINDOW], replies, strict=True)
         done += [index for index, reply in window if not isinstance(reply, ReplyError)]
         if refusals:
-            return Sent(node.name, done, [], str(refusals[0]))
-    return Sent(node.name, done, [], "")
+            return NodeTransfer(node.name, done, [], str(refusals[0]))
+    return NodeTransfer(node.name, done, [], "")
 
 
 def _receive(
@@ -231,7 +233,7 @@ def _receive(
     names: Sequence[bytes],
     views: Sequence[memoryview],
     sums: Sequence[int],
-) -> Sent:
+) -> NodeTransfer:
     done: list[int] = []
     damaged: list[int] = []
     commands = [("GET", names[index]) for index in indices]
@@ -240,14 +242,14 @@ def _receive(
         with closing(node.stream(commands, into, window=WINDOW)) as replies:
             for index, reply in zip(indices, replies, strict=True):
                 if isinstance(reply, ReplyError):
-                    return Sent(node.name, done, damaged, str(reply))
+                    return NodeTransfer(node.name, done, damaged, str(reply))
                 if reply == views[index].nbytes and chunk_sum([views[index]]) == sums[index]:
                     done.append(index)
                 elif reply is not None:
                     damaged.append(index)
     except (UnavailableError, ReplyError) as error:
-        return Sent(node.name, done, damaged, str(error))
-    return Sent(node.name, done, damaged, "")
+        return NodeTransfer(node.name, done, damaged, str(error))
+    return NodeTransfer(node.name, done, damaged, "")
 
 
 def _try(node: Node, commands: Sequence[Any]) -> None:
@@ -257,7 +259,7 @@ def _try(node: Node, commands: Sequence[Any]) -> None:
         node.last_error = str(error)
 
 
-def _usable_first(place: Place, name: bytes, *, all_: bool = False) -> list[str]:
+def _usable_first(place: ChunkPlacement, name: bytes, *, all_: bool = False) -> list[str]:
     """Return the nodes to try for a chunk; those that failed lately last, or only if `all_`."""
     ranked = place.rank(name)
     usable = [node for node in ranked if place.nodes[node].usable]
@@ -265,7 +267,7 @@ def _usable_first(place: Place, name: bytes, *, all_: bool = False) -> list[str]
     return usable + rest
 
 
-def _likely(place: Place, name: bytes) -> list[str]:
+def _likely(place: ChunkPlacement, name: bytes) -> list[str]:
     """Return the nodes that should have a chunk and did not fail lately."""
     return [node for node in place.rank(name)[: place.copies] if place.nodes[node].usable]
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from memories.cluster.client.address import Address
+from memories.cluster.client.address import NodeAddress
 from memories.cluster.client.connection import Connection
 from memories.cluster.client.node import CONNECT_SECONDS
 from memories.cluster.client.resp import ReplyError
-from memories.cluster.topology import Service
+from memories.cluster.topology import NodeService
 from memories.errors import InvalidOptionError, UnavailableError
 from memories.foundation.clock import Clock
 
 
-def check_nodes(nodes: Any, options: Mapping[str, Any]) -> list[Address]:
+def check_nodes(nodes: Any, options: Mapping[str, Any]) -> list[NodeAddress]:
     """Return the addresses in `nodes`.
 
     Raises:
@@ -22,7 +22,7 @@ def check_nodes(nodes: Any, options: Mapping[str, Any]) -> list[Address]:
     """
     if isinstance(nodes, (str, bytes)) or not isinstance(nodes, Sequence) or not nodes:
         raise InvalidOptionError("nodes= must be a list of addresses, such as ['node1:6379']")
-    return [Address.parse(node, **options) for node in nodes]
+    return [NodeAddress.parse(node, **options) for node in nodes]
 
 
 def check_factor(factor: Any) -> int:
@@ -33,33 +33,33 @@ def check_factor(factor: Any) -> int:
 
 
 def open_service(
-    addresses: Sequence[Address], factor: int, *, clock: Clock, allow_eviction: bool
-) -> Service:
+    addresses: Sequence[NodeAddress], factor: int, *, clock: Clock, allow_eviction: bool
+) -> NodeService:
     """Ask the nodes what they are, and return a running service over them.
 
     Raises:
         UnavailableError: too few of them answer.
         InvalidOptionError: they cannot hold what is asked of them.
     """
-    service: Service
+    service: NodeService
     if are_a_cluster(addresses):
-        from memories.cluster.valkey_cluster.service import SlotService
+        from memories.cluster.valkey_cluster.service import ClusterService
 
-        service = SlotService(addresses, factor, clock=clock, allow_eviction=allow_eviction)
+        service = ClusterService(addresses, factor, clock=clock, allow_eviction=allow_eviction)
     else:
-        from memories.cluster.quorum.service import PlainService
+        from memories.cluster.quorum.service import QuorumService
 
         if factor > len(addresses):
             raise InvalidOptionError(
                 f"replication_factor={factor} needs at least as many nodes, and {len(addresses)} "
                 "are given"
             )
-        service = PlainService(addresses, factor, clock=clock, allow_eviction=allow_eviction)
+        service = QuorumService(addresses, factor, clock=clock, allow_eviction=allow_eviction)
     service.start()
     return service
 
 
-def are_a_cluster(addresses: Sequence[Address]) -> bool:
+def are_a_cluster(addresses: Sequence[NodeAddress]) -> bool:
     """Ask all nodes, and return whether those that answer are a Valkey Cluster.
 
     Raises:

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-MARK = b"m:node"
+INCARNATION_KEY = b"m:node"
 UP = "up"  # Knows of every acknowledged write that was its to take.
 JOINING = "in"  # Takes writes, and is being brought up to date.
 
 
-class Mark(NamedTuple):
+class Incarnation(NamedTuple):
     """What stands in a node's mark."""
 
     state: str
@@ -32,9 +32,9 @@ class Mark(NamedTuple):
         return self._replace(state=UP).text, self._replace(state=JOINING).text
 
 
-def read_mark(text: bytes | None) -> Mark | None:
+def read_incarnation(text: bytes | None) -> Incarnation | None:
     """Return the mark in `text`; None if there is none."""
     parts = (text or b"").decode("utf-8", "replace").split(":")
     if len(parts) != 3 or parts[0] not in (UP, JOINING) or not parts[2].isdigit():
         return None
-    return Mark(parts[0], parts[1], int(parts[2]))
+    return Incarnation(parts[0], parts[1], int(parts[2]))

@@ -9,16 +9,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from memories.cluster.client.address import Address
+from memories.cluster.client.address import NodeAddress
 from memories.cluster.connect import are_a_cluster
-from memories.cluster.quorum.discovery import greet, newest_roster
+from memories.cluster.quorum.discovery import discover, newest_member_list
 from memories.cluster.quorum.members import Members
-from memories.cluster.status import node_status, slot_node_status
+from memories.cluster.status import cluster_node_status, node_status
 from memories.cluster.valkey_cluster.shards import Shards
 from memories.foundation.clock import Clock
 
 
-class Survey(NamedTuple):
+class NodeSurvey(NamedTuple):
     """What was found."""
 
     clustered: bool  # Whether they are a Valkey Cluster.
@@ -26,7 +26,7 @@ class Survey(NamedTuple):
     states: dict[str, dict[str, Any]]
 
 
-def survey(addresses: Sequence[Address], clock: Clock) -> Survey:
+def survey_nodes(addresses: Sequence[NodeAddress], clock: Clock) -> NodeSurvey:
     """Ask nodes, and those that belong to them; one that does not answer is not `online`.
 
     Raises:
@@ -37,11 +37,11 @@ def survey(addresses: Sequence[Address], clock: Clock) -> Survey:
     return _survey_plain(addresses, clock)
 
 
-def _survey_plain(addresses: Sequence[Address], clock: Clock) -> Survey:
+def _survey_plain(addresses: Sequence[NodeAddress], clock: Clock) -> NodeSurvey:
     members = Members(addresses, 1, monotonic=clock.monotonic, allow_eviction=True)
     try:
-        hellos, _ = greet(members, list(members.nodes.values()))
-        roster = newest_roster(hellos)
+        hellos, _ = discover(members, list(members.nodes.values()))
+        roster = newest_member_list(hellos)
         if roster is not None:
             members.adopt(roster)
         states = {
@@ -50,14 +50,16 @@ def _survey_plain(addresses: Sequence[Address], clock: Clock) -> Survey:
         }
     finally:
         members.close()
-    return Survey(False, roster.copies if roster else None, states)
+    return NodeSurvey(False, roster.copies if roster else None, states)
 
 
-def _survey_slots(addresses: Sequence[Address], clock: Clock) -> Survey:
+def _survey_slots(addresses: Sequence[NodeAddress], clock: Clock) -> NodeSurvey:
     shards = Shards(addresses, 1, monotonic=clock.monotonic, allow_eviction=True)
     try:
         shards.refresh()
-        states = {node.name: slot_node_status(node, clock.monotonic) for node in shards.everyone()}
+        states = {
+            node.name: cluster_node_status(node, clock.monotonic) for node in shards.everyone()
+        }
     finally:
         shards.close()
-    return Survey(True, None, states)
+    return NodeSurvey(True, None, states)

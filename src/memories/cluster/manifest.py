@@ -27,7 +27,7 @@ _COUNT_DIGITS = 8
 _FIXED = UPLOAD_DIGITS + _COUNT_DIGITS
 
 
-class Upload(NamedTuple):
+class ChunkUpload(NamedTuple):
     """The chunks of one write."""
 
     id: bytes
@@ -49,10 +49,10 @@ class _Fields(msgspec.Struct, array_like=True, frozen=True):
     sums: bytes  # One xxh3_64 for each chunk, 8 bytes little-endian.
 
 
-class Manifest(NamedTuple):
+class ChunkManifest(NamedTuple):
     """What a reader must know of a value in chunks."""
 
-    upload: Upload
+    upload: ChunkUpload
     nbytes: int
     chunk_bytes: int
     sums: tuple[int, ...]
@@ -69,7 +69,7 @@ class Manifest(NamedTuple):
             yield start, min(start + self.chunk_bytes, self.nbytes)
 
 
-def read_upload(body: bytes | memoryview) -> Upload:
+def read_upload(body: bytes | memoryview) -> ChunkUpload:
     """Return the upload that a manifest names; its fixed part is enough.
 
     Raises:
@@ -82,10 +82,10 @@ def read_upload(body: bytes | memoryview) -> Upload:
         raise CorruptDataError("a manifest on a node is damaged") from error
     if len(fixed) != _FIXED or len(upload) * 2 != UPLOAD_DIGITS:
         raise CorruptDataError("a manifest on a node is damaged")
-    return Upload(fixed[:UPLOAD_DIGITS], count)
+    return ChunkUpload(fixed[:UPLOAD_DIGITS], count)
 
 
-def read_manifest(body: bytes | memoryview) -> Manifest:
+def read_manifest(body: bytes | memoryview) -> ChunkManifest:
     """Return the manifest in `body`.
 
     Raises:
@@ -102,16 +102,16 @@ def read_manifest(body: bytes | memoryview) -> Manifest:
     if not fitting or len(fields.sums) != 8 * count:
         raise CorruptDataError("a manifest on a node contradicts itself")
     parts = (fields.sums[at : at + 8] for at in range(0, len(fields.sums), 8))
-    return Manifest(upload, *sizes, tuple(int.from_bytes(part, "little") for part in parts))
+    return ChunkManifest(upload, *sizes, tuple(int.from_bytes(part, "little") for part in parts))
 
 
-def new_upload(nbytes: int, wall_seconds: float) -> tuple[Upload, int]:
+def new_upload(nbytes: int, wall_seconds: float) -> tuple[ChunkUpload, int]:
     """Return a new upload for a frame of `nbytes`, and how long its chunks are."""
     size = _CHUNK_BYTES
     while nbytes > size * _MAX_CHUNKS:
         size *= 2
     name = b"%016x%016x" % (int(wall_seconds * 1_000_000), secrets.randbits(64))
-    return Upload(name, -(-nbytes // size)), size
+    return ChunkUpload(name, -(-nbytes // size)), size
 
 
 def upload_seconds(upload: bytes) -> float:

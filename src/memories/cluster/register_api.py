@@ -9,31 +9,31 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from memories.cluster.manifest import Upload
-from memories.cluster.register_format import Kind
-from memories.cluster.versions import Version
+from memories.cluster.manifest import ChunkUpload
+from memories.cluster.register_format import RegisterKind
+from memories.cluster.versions import RegisterVersion
 
 
-class Body(NamedTuple):
+class RegisterBody(NamedTuple):
     """What is to stand in a register."""
 
-    kind: Kind
+    kind: RegisterKind
     segments: Sequence[memoryview] = ()
 
 
-class Found(NamedTuple):
+class FoundRegister(NamedTuple):
     """What stands in a register. `body` is None where only the version was asked for."""
 
-    version: Version
-    kind: Kind
+    version: RegisterVersion
+    kind: RegisterKind
     body: memoryview | None
 
 
-class Written(NamedTuple):
+class WrittenRegister(NamedTuple):
     """A write that was acknowledged, and the chunks of the value that it replaced."""
 
-    version: Version
-    replaced: Upload | None
+    version: RegisterVersion
+    replaced: ChunkUpload | None
 
 
 class Registers(ABC):
@@ -42,7 +42,7 @@ class Registers(ABC):
     @abstractmethod
     def read(
         self, names: Sequence[bytes], *, fetch: bool = True
-    ) -> dict[bytes, Found | Exception | None]:
+    ) -> dict[bytes, FoundRegister | Exception | None]:
         """Return what stands in each register: None for never written or swept.
 
         With `fetch=False` the bodies of large values may be left out.
@@ -52,8 +52,8 @@ class Registers(ABC):
 
     @abstractmethod
     def write(
-        self, bodies: Mapping[bytes, Body], *, if_version: int | None = None
-    ) -> dict[bytes, Written | Exception]:
+        self, bodies: Mapping[bytes, RegisterBody], *, if_version: int | None = None
+    ) -> dict[bytes, WrittenRegister | Exception]:
         """Write each register, newer than all that was acknowledged before.
 
         The exceptions are `UnavailableError` (nothing was stored), `ReplicationError` (in doubt)

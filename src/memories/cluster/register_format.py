@@ -13,7 +13,7 @@ from typing import Any
 
 import xxhash
 
-from memories.cluster.versions import TEXT_BYTES, Version
+from memories.cluster.versions import TEXT_BYTES, RegisterVersion
 from memories.errors import CorruptDataError
 
 HEADER_BYTES = 64
@@ -27,7 +27,7 @@ _HEAD_SUM = slice(_KIND + 17, HEADER_BYTES)
 _HEAD_SUM_DIGITS = HEADER_BYTES - _KIND - 17
 
 
-class Kind(Enum):
+class RegisterKind(Enum):
     """What a register stands for."""
 
     VALUE = b"v"  # A frame follows.
@@ -36,11 +36,11 @@ class Kind(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Header:
+class RegisterHeader:
     """The first 64 bytes of a register."""
 
-    version: Version
-    kind: Kind
+    version: RegisterVersion
+    kind: RegisterKind
     body_sum: bytes
 
 
@@ -55,7 +55,7 @@ def key_of(name: bytes) -> str:
 
 
 def pack_register(
-    name: bytes, version: Version, kind: Kind, body: Sequence[memoryview] = ()
+    name: bytes, version: RegisterVersion, kind: RegisterKind, body: Sequence[memoryview] = ()
 ) -> tuple[memoryview, ...]:
     """Return the bytes of a register as a gather list; the body is not copied."""
     digest = xxhash.xxh3_64()
@@ -65,7 +65,7 @@ def pack_register(
     return (memoryview(lead + _head_sum(name, lead)), *body)
 
 
-def read_header(name: bytes, data: Any) -> Header:
+def read_header(name: bytes, data: Any) -> RegisterHeader:
     """Return the header at the start of `data`.
 
     Raises:
@@ -74,10 +74,14 @@ def read_header(name: bytes, data: Any) -> Header:
     head = bytes(data[:HEADER_BYTES])
     if len(head) < HEADER_BYTES or head[_HEAD_SUM] != _head_sum(name, head[: _HEAD_SUM.start]):
         raise CorruptDataError(f"the register of {key_text(name)} on a node is damaged")
-    return Header(Version.parse(head[:TEXT_BYTES]), Kind(head[_KIND : _KIND + 1]), head[_BODY_SUM])
+    return RegisterHeader(
+        RegisterVersion.parse(head[:TEXT_BYTES]),
+        RegisterKind(head[_KIND : _KIND + 1]),
+        head[_BODY_SUM],
+    )
 
 
-def read_body(name: bytes, header: Header, data: Any) -> memoryview:
+def read_body(name: bytes, header: RegisterHeader, data: Any) -> memoryview:
     """Return what follows the header, checked against it.
 
     Raises:

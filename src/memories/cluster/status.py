@@ -7,7 +7,7 @@ from typing import Any
 
 from memories.cluster.client.node import Node, parse_info
 from memories.cluster.client.resp import Command, ReplyError
-from memories.cluster.incarnation import MARK, UP, Mark, read_mark
+from memories.cluster.incarnation import INCARNATION_KEY, UP, Incarnation, read_incarnation
 from memories.errors import UnavailableError
 
 _SECONDS = 0.9
@@ -15,13 +15,15 @@ _SECONDS = 0.9
 
 def node_status(node: Node, monotonic: Callable[[], float], epoch: int) -> dict[str, Any]:
     """Return the state of one plain server; one that does not answer is not `online`."""
-    state, info, mark = _asked(node, monotonic, ("GET", MARK))
+    state, info, mark = _asked(node, monotonic, ("GET", INCARNATION_KEY))
     if state["online"]:
-        state["up_to_date"] = read_mark(mark) == Mark(UP, info.get("run_id", ""), epoch)
+        state["up_to_date"] = read_incarnation(mark) == Incarnation(
+            UP, info.get("run_id", ""), epoch
+        )
     return state
 
 
-def slot_node_status(node: Node, monotonic: Callable[[], float]) -> dict[str, Any]:
+def cluster_node_status(node: Node, monotonic: Callable[[], float]) -> dict[str, Any]:
     """Return the state of one node of a Cluster; a replica is up to date while it is linked."""
     state, info, _ = _asked(node, monotonic, ("PING",))
     if state["online"]:

@@ -13,13 +13,13 @@ from memories.cluster.chunks import ChunkStore
 from memories.cluster.manifest import (
     INLINE_BYTES,
     UPLOAD_SECONDS,
-    Manifest,
+    ChunkManifest,
     new_upload,
     read_manifest,
 )
-from memories.cluster.register_api import Body, Found, Registers, Written
-from memories.cluster.register_format import Kind, key_of, register_name
-from memories.cluster.versions import Version
+from memories.cluster.register_api import FoundRegister, RegisterBody, Registers, WrittenRegister
+from memories.cluster.register_format import RegisterKind, key_of, register_name
+from memories.cluster.versions import RegisterVersion
 from memories.codecs.buffers import allocate, view_bytes
 from memories.errors import (
     ConflictError,
@@ -33,10 +33,10 @@ from memories.foundation.clock import Clock
 _READ_ATTEMPTS = 5  # How often a read may be overtaken by writes before it gives up.
 
 
-class Stored(NamedTuple):
+class StoredFrame(NamedTuple):
     """A frame as it came from the nodes; its bytes were verified on the way."""
 
-    version: Version
+    version: RegisterVersion
     frame: memoryview
 
 
@@ -50,7 +50,7 @@ class FrameStore:
 
     def put(
         self, key: str, segments: Sequence[memoryview], *, if_version: int | None = None
-    ) -> Version:
+    ) -> RegisterVersion:
         """Store the frame that `segments` are in a row.
 
         Raises:
@@ -61,7 +61,7 @@ class FrameStore:
         name = register_name(key)
         nbytes = sum(segment.nbytes for segment in segments)
         if nbytes <= INLINE_BYTES:
-            body = Body(Kind.VALUE, segments)
+            body = RegisterBody(RegisterKind.VALUE, segments)
             return self._write_one(name, body, if_version)
         upload, chunk_bytes = new_upload(nbytes, self._clock.wall())
         began = self._clock.monotonic()
@@ -72,9 +72,11 @@ class FrameStore:
                 f"storing {key[:200]!r} took longer than {UPLOAD_SECONDS / 3600:.0f} hours, after "
                 "which its parts may be taken for garbage; nothing has changed"
             )
-        manifest = Manifest(upload, nbytes, chunk_bytes, sums).pack()
+        manifest = ChunkManifest(upload, nbytes, chunk_bytes, sums).pack()
         try:
-            return self._write_one(name, Body(Kind.MANIFEST, [memoryview(manifest)]), if_version)
+            return self._write_one(
+                name, RegisterBody(RegisterKind.MANIFEST, [memoryview(manifest)]), if_version
+            )
         except (UnavailableError, ConflictError) as error:
             if not isinstance(error, ReplicationError):  # In doubt: a node may name the chunks.
                 self._chunks.remove(upload)
@@ -82,11 +84,11 @@ class FrameStore:
 
     def put_many(
         self, frames: Mapping[str, Sequence[memoryview]]
-    ) -> dict[str, Version | Exception]:
+    ) -> dict[str, RegisterVersion | Exception]:
         """Store many frames, the small ones of them in a few questions to each node."""
-        results: dict[str, Version | Exception] = {}
+        results: dict[str, RegisterVersion | Exception] = {}
         small = {
-            key: Body(Kind.VALUE, segments)
+            key: RegisterBody(RegisterKind.VALUE, segments)
             for key, segments in frames.items()
             if sum(segment.nbytes for segment in segments) <= INLINE_BYTES
         }
@@ -101,7 +103,7 @@ class FrameStore:
                 results[key] = error
         return results
 
-    def get(self, key: str) -> Stored:
+    def get(self, key: str) -> StoredFrame:
         """Return the newest frame of `key`.
 
         Raises:
@@ -114,13 +116,13 @@ class FrameStore:
             raise result
         return result
 
-    def get_many(self, keys: Iterable[str]) -> dict[str, Stored | Exception]:
+    def get_many(self, keys: Iterable[str]) -> dict[str, StoredFrame | Exception]:
         """Return the newest frame of each key, or why it cannot be had."""
         names = {register_name(key): key for key in keys}
         found = self._registers.read(list(names))
         return {key: self._open(key, found[name]) for name, key in names.items()}
 
-    def delete(self, key: str) -> Version:
+    def delete(self, key: str) -> RegisterVersion:
         """Make `key` absent.
 
         Raises:
@@ -130,11 +132,11 @@ class FrameStore:
         """
         name = register_name(key)
         found = _raised(self._registers.read([name], fetch=False)[name])
-        if found is None or found.kind is Kind.TOMBSTONE:
-            raise absent(key)
-        return self._write_one(name, Body(Kind.TOMBSTONE), None)
+        if found is None or found.kind is RegisterKind.TOMBSTONE:
+            raise absent_error(key)
+        return self._write_one(name, RegisterBody(RegisterKind.TOMBSTONE), None)
 
-    def versions(self, keys: Iterable[str]) -> dict[str, Version | Exception | None]:
+    def versions(self, keys: Iterable[str]) -> dict[str, RegisterVersion | Exception | None]:
         """Return the newest version of each key, None where it is absent, without its value."""
         names = {register_name(key): key for key in keys}
         found = self._registers.read(list(names), fetch=False)
@@ -153,17 +155,19 @@ class FrameStore:
             found = self._registers.read(names[start : start + 500], fetch=False)
             for name, one in found.items():
                 present = _raised(one)
-                if present is not None and present.kind is not Kind.TOMBSTONE:
+                if present is not None and present.kind is not RegisterKind.TOMBSTONE:
                     yield key_of(name)
 
-    def _write_one(self, name: bytes, body: Body, if_version: int | None) -> Version:
+    def _write_one(
+        self, name: bytes, body: RegisterBody, if_version: int | None
+    ) -> RegisterVersion:
         outcome = self._registers.write({name: body}, if_version=if_version)[name]
         result = self._settle(outcome)
         if isinstance(result, Exception):
             raise result
         return result
 
-    def _settle(self, outcome: Written | Exception) -> Version | Exception:
+    def _settle(self, outcome: WrittenRegister | Exception) -> RegisterVersion | Exception:
         """Let go of what a write replaced."""
         if isinstance(outcome, Exception):
             return outcome
@@ -171,7 +175,7 @@ class FrameStore:
             self._chunks.expire(outcome.replaced)
         return outcome.version
 
-    def _open(self, key: str, found: Found | Exception | None) -> Stored | Exception:
+    def _open(self, key: str, found: FoundRegister | Exception | None) -> StoredFrame | Exception:
         name = register_name(key)
         error: Exception = UnavailableError(
             f"{key[:200]!r} is rewritten faster than it can be read"
@@ -179,18 +183,18 @@ class FrameStore:
         for _ in range(_READ_ATTEMPTS):
             if isinstance(found, Exception):
                 return found
-            if found is None or found.kind is Kind.TOMBSTONE:
-                return absent(key)
+            if found is None or found.kind is RegisterKind.TOMBSTONE:
+                return absent_error(key)
             assert found.body is not None
-            if found.kind is Kind.VALUE:
-                return Stored(found.version, found.body)
+            if found.kind is RegisterKind.VALUE:
+                return StoredFrame(found.version, found.body)
             try:
-                return Stored(found.version, self._gather(found.body))
+                return StoredFrame(found.version, self._gather(found.body))
             except (CorruptDataError, UnavailableError) as fault:
                 # A value that was replaced meanwhile loses its chunks: then there is a newer one.
                 error = type(fault)(f"{key[:200]!r} cannot be read: {fault}")
                 newer = self._registers.read([name])[name]
-                if isinstance(newer, Found) and newer.version == found.version:
+                if isinstance(newer, FoundRegister) and newer.version == found.version:
                     return error
                 found = newer
         return error
@@ -202,18 +206,18 @@ class FrameStore:
         return frame.toreadonly()
 
 
-def absent(key: str) -> KeyNotFoundError:
+def absent_error(key: str) -> KeyNotFoundError:
     """Return the error of a key that no node has, and enough nodes were asked."""
     return KeyNotFoundError(f"{key[:200]!r} is not on the nodes")
 
 
-def _raised(found: Found | Exception | None) -> Found | None:
+def _raised(found: FoundRegister | Exception | None) -> FoundRegister | None:
     if isinstance(found, Exception):
         raise found
     return found
 
 
-def _version(found: Found | Exception | None) -> Version | Exception | None:
+def _version(found: FoundRegister | Exception | None) -> RegisterVersion | Exception | None:
     if found is None or isinstance(found, Exception):
         return found
-    return None if found.kind is Kind.TOMBSTONE else found.version
+    return None if found.kind is RegisterKind.TOMBSTONE else found.version

@@ -12,10 +12,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from typing import Any
 
-from memories.cluster.client.address import Address
+from memories.cluster.client.address import NodeAddress
 from memories.cluster.client.node import Node
-from memories.cluster.near_cache.freshness import Near
-from memories.cluster.near_cache.invalidation import Cover, Tracker
+from memories.cluster.near_cache.freshness import Freshness
+from memories.cluster.near_cache.invalidation import InvalidationListener, ListenerQuorum
 from memories.cluster.repair_report import RepairReport
 from memories.cluster.store import FrameStore
 from memories.errors import ClosedError, ForkedError
@@ -28,7 +28,7 @@ WORKERS = 32
 _KEEPER_SECONDS = 0.25
 
 
-class Service(ABC):
+class NodeService(ABC):
     """What a manager asks of its nodes."""
 
     store: FrameStore
@@ -39,8 +39,8 @@ class Service(ABC):
         self.forked = False
         self._ended = Ended()
         self._keeper = Periodic(self.tend, "nodes-keeper", seconds=_KEEPER_SECONDS)
-        self._near: Near | None = None
-        self._tracker: Tracker | None = None
+        self._near: Freshness | None = None
+        self._tracker: InvalidationListener | None = None
         _services.add(self)
 
     @property
@@ -52,10 +52,10 @@ class Service(ABC):
         """Begin to look after the nodes, until the service is closed or forgotten."""
         self._keeper.start()
 
-    def listen(self, near: Near) -> None:
+    def listen(self, near: Freshness) -> None:
         """Keep `near` right, from what the nodes say of writes."""
         self._near = near
-        self._tracker = Tracker(near, self.nodes, self.covers, self.clock.monotonic)
+        self._tracker = InvalidationListener(near, self.nodes, self.covers, self.clock.monotonic)
         self._tracker.start()
 
     def require_open(self, *, writing: bool = False) -> None:
@@ -86,7 +86,7 @@ class Service(ABC):
         """Return all nodes that take writes."""
 
     @abstractmethod
-    def covers(self) -> Iterable[Cover]:
+    def covers(self) -> Iterable[ListenerQuorum]:
         """Return which of them must be listened to for no acknowledged write to be missed."""
 
     @abstractmethod
@@ -98,7 +98,7 @@ class Service(ABC):
         """Make all copies whole again, sweep garbage, and return what was done."""
 
     @abstractmethod
-    def add_node(self, address: Address, progress: Progress | None) -> None:
+    def add_node(self, address: NodeAddress, progress: Progress | None) -> None:
         """Let a node be a member, and give it its share."""
 
     @abstractmethod
@@ -129,7 +129,7 @@ class Service(ABC):
         self.workers = Workers(WORKERS, "nodes")
 
 
-class _Services(weakref.WeakSet[Service]):
+class _Services(weakref.WeakSet[NodeService]):
     """Those that run."""
 
 

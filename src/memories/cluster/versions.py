@@ -14,7 +14,7 @@ _MAX_COUNTER = (1 << 64) - 1
 _MICROSECONDS = 1_000_000
 
 
-class Version(NamedTuple):
+class RegisterVersion(NamedTuple):
     """A version of a key; the greater one is newer."""
 
     counter: int
@@ -41,7 +41,7 @@ class Version(NamedTuple):
         return self.text.decode()
 
 
-ABSENT = Version(0, 0)
+ABSENT = RegisterVersion(0, 0)
 
 
 def new_client() -> int:
@@ -49,7 +49,7 @@ def new_client() -> int:
     return secrets.randbits(64) or 1
 
 
-def successor(highest: Version, client: int, wall_seconds: float) -> Version:
+def successor(highest: RegisterVersion, client: int, wall_seconds: float) -> RegisterVersion:
     """Return the version of a write that has learnt of `highest`."""
     counter = max(highest.counter + 1, int(wall_seconds * _MICROSECONDS))
-    return Version(min(counter, _MAX_COUNTER), client)
+    return RegisterVersion(min(counter, _MAX_COUNTER), client)

@@ -15,10 +15,10 @@ from numpy import ndarray
 from memories import codecs
 from memories.cluster.connect import check_factor, check_nodes, open_service
 from memories.cluster.near_cache.freshness import PREFIX as NEAR_PREFIX
-from memories.cluster.near_cache.freshness import Near, Token
+from memories.cluster.near_cache.freshness import Freshness, FreshnessToken
 from memories.cluster.repair_report import RepairReport
-from memories.cluster.store import Stored
-from memories.cluster.topology import Service
+from memories.cluster.store import StoredFrame
+from memories.cluster.topology import NodeService
 from memories.codecs import main_classes
 from memories.core.manager import MemoryManager
 from memories.core.near_cache import MOST_DROPPED, NearCacheStore
@@ -69,7 +69,7 @@ class DistributedMemoryManager(MemoryManager):
         factor = check_factor(replication_factor)
         super().__init__(*sizes, **options)
         try:
-            self._service: Service = open_service(
+            self._service: NodeService = open_service(
                 addresses, factor, clock=self._engine.clock, allow_eviction=allow_eviction
             )
         except BaseException:
@@ -78,7 +78,7 @@ class DistributedMemoryManager(MemoryManager):
         self._copies = NearCacheStore(self._hierarchy)
         self._monotonic = self._engine.clock.monotonic
         # Of its own class, so that what refers to it keeps the manager from nothing.
-        self._near = Near(self._copies.drop)
+        self._near = Freshness(self._copies.drop)
         self._hierarchy.events.subscribe(_weakly(self._near))
         if near_cache:
             self._service.listen(self._near)
@@ -193,7 +193,7 @@ class DistributedMemoryManager(MemoryManager):
         results = self._service.store.get_many(missing)
         _raise_first(results)
         for key, stored in results.items():
-            assert isinstance(stored, Stored)
+            assert isinstance(stored, StoredFrame)
             values[key] = self._take_in(key, stored, tokens[key])
         return values
 
@@ -288,7 +288,9 @@ class DistributedMemoryManager(MemoryManager):
                 return entry.read()
         return self._take_in(key, self._service.store.get(key), token, copy=copy)
 
-    def _take_in(self, key: str, stored: Stored, token: Token, *, copy: bool = False) -> Any:
+    def _take_in(
+        self, key: str, stored: StoredFrame, token: FreshnessToken, *, copy: bool = False
+    ) -> Any:
         """Return the value in a frame whose bytes were verified as they came, and keep it near."""
         trust = self._hierarchy.trust
         try:
@@ -319,7 +321,7 @@ class DistributedMemoryManager(MemoryManager):
         return False
 
 
-def _weakly(near: Near) -> Callable[[Event], None]:
+def _weakly(near: Freshness) -> Callable[[Event], None]:
     """Return an observer that does not keep `near` alive, which refers to what is observed."""
     method = weakref.WeakMethod(near.observe)
 

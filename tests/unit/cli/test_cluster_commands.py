@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from memories import DistributedMemoryManager
-from memories.cluster.local.persistent import find, runtime_folder
+from memories.cluster.local.persistent import find_group, runtime_folder
 
 from .conftest import Run
 
@@ -77,7 +77,7 @@ def test_a_start_that_was_killed_leaves_nothing_that_down_cannot_remove(run: Run
     (runtime_folder() / "default").mkdir()
     assert 5 == run("cluster", "up").exit_code
     assert 0 == run("cluster", "down").exit_code
-    assert find("default") is None
+    assert find_group("default") is None
 
 
 def test_a_folder_that_others_may_write_to_is_refused(run: Run) -> None:

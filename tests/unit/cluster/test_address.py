@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from memories.cluster.client.address import TLS, Address
+from memories.cluster.client.address import TLS, NodeAddress
 from memories.errors import InvalidOptionError
 
 SECRET = "s3cr3t"
@@ -13,28 +13,28 @@ SECRET = "s3cr3t"
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("node1:6380", Address("node1", 6380)),
-        ("node1", Address("node1", 6379)),
-        ("10.0.0.7:7000", Address("10.0.0.7", 7000)),
-        ("[::1]:7000", Address("::1", 7000)),
-        ("::1", Address("::1", 6379)),
-        ("redis://node1", Address("node1")),
-        ("valkey://node1:7000/3", Address("node1", 7000, database=3)),
-        ("redis://:pw@node1", Address("node1", password="pw")),
-        ("redis://me:p%40%2F%3A@node1:1", Address("node1", 1, user="me", password="p@/:")),
-        ("rediss://node1", Address("node1", tls=TLS())),
+        ("node1:6380", NodeAddress("node1", 6380)),
+        ("node1", NodeAddress("node1", 6379)),
+        ("10.0.0.7:7000", NodeAddress("10.0.0.7", 7000)),
+        ("[::1]:7000", NodeAddress("::1", 7000)),
+        ("::1", NodeAddress("::1", 6379)),
+        ("redis://node1", NodeAddress("node1")),
+        ("valkey://node1:7000/3", NodeAddress("node1", 7000, database=3)),
+        ("redis://:pw@node1", NodeAddress("node1", password="pw")),
+        ("redis://me:p%40%2F%3A@node1:1", NodeAddress("node1", 1, user="me", password="p@/:")),
+        ("rediss://node1", NodeAddress("node1", tls=TLS())),
         (
             "valkeys://n:1?ssl_ca_certs=/ca.pem&ssl_check_hostname=false",
-            Address("n", 1, tls=TLS(ca_certs="/ca.pem", check_hostname=False)),
+            NodeAddress("n", 1, tls=TLS(ca_certs="/ca.pem", check_hostname=False)),
         ),
-        ("rediss://n?ssl_cert_reqs=none", Address("n", tls=TLS(verify=False))),
-        ("unix:///run/v.sock?db=2", Address(path="/run/v.sock", database=2)),
-        ("unix://me:pw@/run/v.sock", Address(path="/run/v.sock", user="me", password="pw")),
+        ("rediss://n?ssl_cert_reqs=none", NodeAddress("n", tls=TLS(verify=False))),
+        ("unix:///run/v.sock?db=2", NodeAddress(path="/run/v.sock", database=2)),
+        ("unix://me:pw@/run/v.sock", NodeAddress(path="/run/v.sock", user="me", password="pw")),
     ],
 )
-def test_every_usual_form_of_an_address_is_understood(text: str, expected: Address) -> None:
+def test_every_usual_form_of_an_address_is_understood(text: str, expected: NodeAddress) -> None:
     """Whoever has a URL in a configuration does not write it anew."""
-    assert expected == Address.parse(text)
+    assert expected == NodeAddress.parse(text)
 
 
 @pytest.mark.parametrize(
@@ -50,14 +50,14 @@ def test_every_usual_form_of_an_address_is_understood(text: str, expected: Addre
 def test_what_is_no_address_is_refused_without_showing_the_secret(text: str) -> None:
     """Errors end in logs that others read."""
     with pytest.raises(InvalidOptionError) as caught:
-        Address.parse(text)
+        NodeAddress.parse(text)
     assert SECRET not in f"{caught.value!r} {caught.value.__cause__!r}"
     assert caught.value.__context__ is None or caught.value.__suppress_context__
 
 
 def test_no_form_of_showing_an_address_has_its_password() -> None:
     """A node is named in errors, logs, states and repr; its password never is."""
-    address = Address.parse(f"rediss://me:{SECRET}@node1:7000/2")
+    address = NodeAddress.parse(f"rediss://me:{SECRET}@node1:7000/2")
     shown = f"{address} {address!r} {address.name} {[address]!r} {address.at('b', 1)!r}"
     assert SECRET not in shown
     assert "node1:7000" == address.name
@@ -65,13 +65,13 @@ def test_no_form_of_showing_an_address_has_its_password() -> None:
 
 def test_another_node_of_a_cluster_gets_the_same_credentials() -> None:
     """MOVED names a host and a port only."""
-    address = Address.parse("rediss://me:pw@node1:7000").at("node2", 7001)
+    address = NodeAddress.parse("rediss://me:pw@node1:7000").at("node2", 7001)
     assert ("node2", 7001, "me", "pw") == (address.host, address.port, address.user, "pw")
     assert address.tls == TLS()
 
 
 def test_options_hold_where_the_text_says_nothing() -> None:
     """One password for all nodes is given once."""
-    assert "pw" == Address.parse("node1", user="me", password="pw").password
-    assert "own" == Address.parse("redis://me:own@node1", user="x", password="pw").password
-    assert TLS() == Address.parse("node1:1", tls=TLS()).tls
+    assert "pw" == NodeAddress.parse("node1", user="me", password="pw").password
+    assert "own" == NodeAddress.parse("redis://me:own@node1", user="x", password="pw").password
+    assert TLS() == NodeAddress.parse("node1:1", tls=TLS()).tls

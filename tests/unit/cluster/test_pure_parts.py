@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from memories.cluster.client.scan import pattern
-from memories.cluster.incarnation import UP, Mark, read_mark
+from memories.cluster.incarnation import UP, Incarnation, read_incarnation
 from memories.cluster.manifest import (
-    Manifest,
+    ChunkManifest,
     chunk_sum,
     cut,
     new_upload,
@@ -20,9 +20,9 @@ from memories.cluster.manifest import (
     upload_of,
     upload_seconds,
 )
-from memories.cluster.quorum.rules import Query
+from memories.cluster.quorum.rules import RegisterQuery
 from memories.cluster.register_format import (
-    Kind,
+    RegisterKind,
     key_of,
     pack_register,
     read_body,
@@ -30,12 +30,12 @@ from memories.cluster.register_format import (
     register_name,
 )
 from memories.cluster.rendezvous import prefer, rank
-from memories.cluster.versions import ABSENT, Version, successor
-from memories.cluster.vote import read_vote
+from memories.cluster.versions import ABSENT, RegisterVersion, successor
+from memories.cluster.vote import read_copy
 from memories.errors import CorruptDataError, UnavailableError
 
 NODES = [f"node{number}:6379" for number in range(10)]
-VERSIONS = st.builds(Version, st.integers(0, 2**64 - 1), st.integers(0, 2**64 - 1))
+VERSIONS = st.builds(RegisterVersion, st.integers(0, 2**64 - 1), st.integers(0, 2**64 - 1))
 KEYS = st.text(min_size=1, max_size=20).filter(lambda key: "\0" not in key).map(str)
 
 
@@ -74,32 +74,34 @@ def test_any_answers_of_a_list_include_a_node_that_took_the_write(
 
 
 @given(VERSIONS, VERSIONS)
-def test_versions_sort_on_a_server_as_they_do_here(one: Version, other: Version) -> None:
+def test_versions_sort_on_a_server_as_they_do_here(
+    one: RegisterVersion, other: RegisterVersion
+) -> None:
     """A server compares their texts."""
     assert (one < other) == (one.text < other.text)
-    assert one == Version.parse(one.text)
+    assert one == RegisterVersion.parse(one.text)
 
 
 @given(VERSIONS.filter(lambda one: one.counter < 2**63), st.floats(0, 2e9))
-def test_a_write_is_newer_than_all_it_has_learnt_of(highest: Version, wall: float) -> None:
+def test_a_write_is_newer_than_all_it_has_learnt_of(highest: RegisterVersion, wall: float) -> None:
     """Whatever the clock says: a clock that was set back must not lose writes."""
     assert successor(highest, 7, wall) > highest
 
 
 @given(KEYS.filter(encodable), VERSIONS, st.binary(max_size=300), st.integers(0), st.integers(0, 7))
 def test_every_flipped_bit_of_a_register_is_found(
-    key: str, version: Version, body: bytes, place: int, bit: int
+    key: str, version: RegisterVersion, body: bytes, place: int, bit: int
 ) -> None:
     """A header that lies about its version would win or lose wrongly."""
     name = register_name(key)
     assert key == key_of(name)
-    data = bytearray(b"".join(pack_register(name, version, Kind.VALUE, [memoryview(body)])))
+    data = bytearray(b"".join(pack_register(name, version, RegisterKind.VALUE, [memoryview(body)])))
     header = read_header(name, data)
-    assert (version, Kind.VALUE) == (header.version, header.kind)
+    assert (version, RegisterKind.VALUE) == (header.version, header.kind)
     assert body == read_body(name, header, data)
     data[place % len(data)] ^= 1 << bit
     with pytest.raises(CorruptDataError):
-        read_vote(name, bytes(data), whole=True)
+        read_copy(name, bytes(data), whole=True)
     data[place % len(data)] ^= 1 << bit
     with pytest.raises(CorruptDataError):
         read_header(register_name(key + "x"), data)
@@ -122,7 +124,7 @@ def test_a_manifest_says_what_it_was_told(nbytes: int, wall: float) -> None:
     if upload.chunks > 2000:
         assert upload.chunks <= 8192 or chunk_bytes > 1 << 29
         return
-    manifest = Manifest(upload, nbytes, chunk_bytes, tuple(range(upload.chunks)))
+    manifest = ChunkManifest(upload, nbytes, chunk_bytes, tuple(range(upload.chunks)))
     spans = list(manifest.spans())
     assert nbytes == spans[-1][1] and len(spans) == upload.chunks
     assert manifest == read_manifest(manifest.pack())
@@ -142,14 +144,14 @@ def test_a_manifest_that_contradicts_itself_is_refused() -> None:
     upload, _ = new_upload(1, 0)
     for nbytes, chunk_bytes, sums in ((10**12, 10**12, (1,)), (9, 4, (1,)), (0, 4, ()), (4, 0, ())):
         with pytest.raises(CorruptDataError):
-            read_manifest(Manifest(upload, nbytes, chunk_bytes, sums).pack())
+            read_manifest(ChunkManifest(upload, nbytes, chunk_bytes, sums).pack())
 
 
 @pytest.mark.parametrize("text", [None, b"", b"up", b"up:life", b"xx:life:1", b"up:life:one"])
 def test_what_is_no_mark_gives_no_say(text: bytes | None) -> None:
     """A node with a damaged mark counts as one that restarted."""
-    assert read_mark(text) is None
-    assert Mark(UP, "life", 3) == read_mark(Mark(UP, "life", 3).text)
+    assert read_incarnation(text) is None
+    assert Incarnation(UP, "life", 3) == read_incarnation(Incarnation(UP, "life", 3).text)
 
 
 @given(st.binary(max_size=8))
@@ -168,14 +170,14 @@ def test_a_prefix_matches_only_itself(prefix: bytes) -> None:
     assert prefix == literal
 
 
-def query() -> Query:
+def query() -> RegisterQuery:
     """Return a query over three nodes, with two copies."""
-    return Query(b"m:r:key", [prefer(b"m:r:key", NODES[:3], 2)])
+    return RegisterQuery(b"m:r:key", [prefer(b"m:r:key", NODES[:3], 2)])
 
 
-def vote(version: Version, *, whole: bool = True) -> bytes:
+def vote(version: RegisterVersion, *, whole: bool = True) -> bytes:
     """Return what a node with that version replies."""
-    return b"".join(pack_register(b"m:r:key", version, Kind.VALUE, [memoryview(b"body")]))
+    return b"".join(pack_register(b"m:r:key", version, RegisterKind.VALUE, [memoryview(b"body")]))
 
 
 def test_nodes_without_a_say_do_not_make_a_key_absent() -> None:
@@ -183,7 +185,7 @@ def test_nodes_without_a_say_do_not_make_a_key_absent() -> None:
     one = query()
     first, second, third = one.nodes
     assert [first, second] == one.to_ask(hedge=False, among=lambda node: True)
-    nothing = read_vote(one.name, None, whole=True)
+    nothing = read_copy(one.name, None, whole=True)
     one.hear(first, nothing, entitled=True)
     one.hear(second, nothing, entitled=False)
     assert 1 == one.missing
@@ -196,11 +198,11 @@ def test_the_newest_version_is_short_of_copies_until_enough_have_it() -> None:
     """A value that one node has may be a write in doubt: it is written back before it is told."""
     one = query()
     first, second, third = one.nodes
-    newer, older = Version(2, 1), Version(1, 9)
-    one.hear(first, read_vote(one.name, vote(older), whole=True), entitled=True)
-    one.hear(second, read_vote(one.name, vote(newer), whole=True), entitled=True)
+    newer, older = RegisterVersion(2, 1), RegisterVersion(1, 9)
+    one.hear(first, read_copy(one.name, vote(older), whole=True), entitled=True)
+    one.hear(second, read_copy(one.name, vote(newer), whole=True), entitled=True)
     assert (newer, 1, [second], [first]) == (one.version, one.short, one.holders, one.behind)
-    one.hear(third, read_vote(one.name, vote(newer), whole=True), entitled=True)
+    one.hear(third, read_copy(one.name, vote(newer), whole=True), entitled=True)
     assert 0 == one.short
 
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from redis.crc import key_slot
 
-from memories.cluster.valkey_cluster.slots import Shard, Topology, group_by_shard, slot_of
+from memories.cluster.valkey_cluster.slots import Shard, SlotMap, group_by_shard, slot_of
 from memories.errors import UnavailableError
 
 REPLY = [
@@ -24,7 +24,7 @@ def test_a_name_falls_into_the_slot_that_the_servers_put_it_into(name: bytes) ->
 
 def test_a_view_says_who_serves_each_slot() -> None:
     """The primary comes first, and a node that names no host is the one that was asked."""
-    view = Topology.read(REPLY, 7, asked="10.0.0.9")
+    view = SlotMap.read(REPLY, 7, asked="10.0.0.9")
     assert view.whole
     assert [Shard("10.0.0.1:1", ("10.0.0.2:2",)), Shard("10.0.0.9:3")] == view.all_shards()
     names = [b"m:r:%d" % number for number in range(100)]
@@ -39,7 +39,7 @@ def test_a_view_says_who_serves_each_slot() -> None:
 
 def test_a_slot_that_nobody_serves_is_no_absence() -> None:
     """Nobody knows what is in it."""
-    view = Topology.read(REPLY[:1], 7, asked="x")
+    view = SlotMap.read(REPLY[:1], 7, asked="x")
     assert not view.whole
     with pytest.raises(UnavailableError, match="serves slot"):
         group_by_shard(view, [b"%d" % number for number in range(100)])
@@ -47,7 +47,7 @@ def test_a_slot_that_nobody_serves_is_no_absence() -> None:
 
 def test_news_of_a_moved_slot_changes_that_slot_only() -> None:
     """A failover is learnt of slot by slot, until the whole view is fetched."""
-    view = Topology.read(REPLY, 7, asked="10.0.0.9")
+    view = SlotMap.read(REPLY, 7, asked="10.0.0.9")
     after = view.moved(5, "10.0.0.2:2")
     assert Shard("10.0.0.2:2", ("10.0.0.1:1",)) == after.shards[5]
     assert view.shards[6] == after.shards[6]
@@ -58,4 +58,4 @@ def test_news_of_a_moved_slot_changes_that_slot_only() -> None:
 def test_a_view_that_makes_no_sense_is_refused(reply: object) -> None:
     """A node that talks nonsense must not decide where values go."""
     with pytest.raises(UnavailableError):
-        Topology.read(reply, 1, asked="x")
+        SlotMap.read(reply, 1, asked="x")

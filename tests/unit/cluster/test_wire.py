@@ -11,7 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from redis._parsers import _RESP3Parser
 
-from memories.cluster.client.resp import GATHERED_BYTES, Decoder, GarbledError, ReplyError, encode
+from memories.cluster.client.resp import (
+    GATHERED_BYTES,
+    GarbledError,
+    ReplyDecoder,
+    ReplyError,
+    encode,
+)
 
 LIMIT = 1 << 20
 
@@ -46,7 +52,7 @@ class Bytes:
 def decoded(data: bytes, piece: int = 1 << 20) -> object:
     """Return the one reply in `data`, which must be all of it."""
     source = Bytes(data, piece)
-    decoder = Decoder(source, "node", LIMIT)
+    decoder = ReplyDecoder(source, "node", LIMIT)
     pushed, reply = decoder.read()
     assert not pushed
     assert not decoder.waiting
@@ -177,7 +183,9 @@ def test_an_error_is_a_reply_with_a_code() -> None:
 
 def test_a_push_message_is_told_from_a_reply() -> None:
     """The news that a key has changed must never be taken for the answer to a GET."""
-    decoder = Decoder(Bytes(b">2\r\n+invalidate\r\n*1\r\n$1\r\nk\r\n+OK\r\n", 3), "node", LIMIT)
+    decoder = ReplyDecoder(
+        Bytes(b">2\r\n+invalidate\r\n*1\r\n$1\r\nk\r\n+OK\r\n", 3), "node", LIMIT
+    )
     assert (True, [b"invalidate", [b"k"]]) == decoder.read()
     assert (False, b"OK") == decoder.read()
 
@@ -187,7 +195,7 @@ def test_a_bulk_reply_is_scattered_over_the_callers_buffers(piece: int) -> None:
     """Header and body land where they belong; what is too long is dropped, not written beyond."""
     for body, expected in ((b"abcdefg", 7), (b"abc", 3), (b"abcdefghij", 10)):
         source = Bytes(b"$%d\r\n%b\r\n+next\r\n" % (len(body), body), piece)
-        decoder = Decoder(source, "node", LIMIT)
+        decoder = ReplyDecoder(source, "node", LIMIT)
         first, second = bytearray(3), bytearray(4)
         assert (False, expected) == decoder.read_into([memoryview(first), memoryview(second)])
         assert body[:7] == bytes(first + second)[: len(body)]
@@ -197,7 +205,7 @@ def test_a_bulk_reply_is_scattered_over_the_callers_buffers(piece: int) -> None:
 @pytest.mark.parametrize("reply", [b"$-1\r\n", b"_\r\n", b"*-1\r\n"])
 def test_a_nil_fills_no_buffer(reply: bytes) -> None:
     """A chunk that is not there is no chunk of length zero."""
-    decoder = Decoder(Bytes(reply, 9), "node", LIMIT)
+    decoder = ReplyDecoder(Bytes(reply, 9), "node", LIMIT)
     assert (False, None) == decoder.read_into([memoryview(bytearray(3))])
 
 
@@ -236,7 +244,7 @@ def test_a_hostile_reply_is_refused(name: str) -> None:
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_hostile_reply_is_refused_where_bytes_were_asked_for(name: str) -> None:
     """The path that receives in place checks the same."""
-    decoder = Decoder(Bytes(HOSTILE[name], 1 << 16), "node", LIMIT)
+    decoder = ReplyDecoder(Bytes(HOSTILE[name], 1 << 16), "node", LIMIT)
     with pytest.raises((GarbledError, EOFError)):
         decoder.read_into([memoryview(bytearray(3))])
 
@@ -244,7 +252,7 @@ def test_a_hostile_reply_is_refused_where_bytes_were_asked_for(name: str) -> Non
 @given(st.binary(max_size=300), st.integers(1, 50))
 def test_any_bytes_give_a_reply_or_an_error_of_ours(data: bytes, piece: int) -> None:
     """There is no third way out: no IndexError, no RecursionError, no ValueError."""
-    decoder = Decoder(Bytes(data, piece), "node", LIMIT)
+    decoder = ReplyDecoder(Bytes(data, piece), "node", LIMIT)
     try:
         while True:
             decoder.read()
@@ -254,7 +262,7 @@ def test_any_bytes_give_a_reply_or_an_error_of_ours(data: bytes, piece: int) -> 
 
 def test_what_is_announced_costs_nothing_before_it_comes() -> None:
     """A few bytes must not be able to take a gigabyte."""
-    decoder = Decoder(Bytes(b"*30000\r\n" + b"$1000000\r\n", 64), "node", LIMIT)
+    decoder = ReplyDecoder(Bytes(b"*30000\r\n" + b"$1000000\r\n", 64), "node", LIMIT)
     tracemalloc.start()
     with pytest.raises((GarbledError, EOFError)):
         decoder.read()

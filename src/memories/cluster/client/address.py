@@ -57,7 +57,7 @@ class TLS:
 
 
 @dataclass(frozen=True)
-class Address:
+class NodeAddress:
     """One node: a host and port or the path of a socket, with what its handshake needs."""
 
     host: str = "localhost"
@@ -76,7 +76,7 @@ class Address:
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{host}:{self.port}"
 
-    def at(self, host: str, port: int) -> Address:
+    def at(self, host: str, port: int) -> NodeAddress:
         """Return another node that lets us in by the same credentials, as one of a cluster does."""
         return replace(self, host=host, port=port, path=None)
 
@@ -86,12 +86,12 @@ class Address:
     @classmethod
     def parse(
         cls,
-        text: str | Address,
+        text: str | NodeAddress,
         *,
         user: str | None = None,
         password: str | None = None,
         tls: TLS | None = None,
-    ) -> Address:
+    ) -> NodeAddress:
         """Return the address that `text` says; the options hold where it says nothing.
 
         Args:
@@ -107,7 +107,7 @@ class Address:
             InvalidOptionError: it says nothing that could be an address. The message shows no
                 more than the scheme and the place.
         """
-        if isinstance(text, Address):
+        if isinstance(text, NodeAddress):
             return text
         if not isinstance(text, str) or not text.strip():
             raise InvalidOptionError("a node is a string like 'host:6379', and not empty")
@@ -131,7 +131,7 @@ class Address:
         return address
 
     @classmethod
-    def _of_place(cls, text: str, tls: TLS | None) -> Address:
+    def _of_place(cls, text: str, tls: TLS | None) -> NodeAddress:
         if "@" in text:
             raise InvalidOptionError(
                 "a node with a user or password is a URL: redis://user:password@host:port"
@@ -140,7 +140,7 @@ class Address:
         return cls(host, port, tls=tls)
 
     @classmethod
-    def _of_socket(cls, text: str) -> Address:
+    def _of_socket(cls, text: str) -> NodeAddress:
         place, _, query = text[len("unix://") :].partition("?")
         if "@" in query:
             raise _unescaped()
@@ -154,7 +154,7 @@ class Address:
         )
 
     @classmethod
-    def _of_url(cls, text: str, secure: bool, tls: TLS | None) -> Address:
+    def _of_url(cls, text: str, secure: bool, tls: TLS | None) -> NodeAddress:
         try:
             parts = urlsplit(text)
         except ValueError:

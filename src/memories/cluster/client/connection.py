@@ -13,14 +13,14 @@ import time
 from collections.abc import Callable, Generator, Iterable, Sequence
 from typing import Self
 
-from memories.cluster.client.address import Address
+from memories.cluster.client.address import NodeAddress
 from memories.cluster.client.resp import (
     Arg,
     Buffer,
     Command,
-    Decoder,
     GarbledError,
     Reply,
+    ReplyDecoder,
     ReplyError,
     encode,
 )
@@ -53,7 +53,7 @@ class Connection:
 
     def __init__(
         self,
-        address: Address,
+        address: NodeAddress,
         *,
         connect_seconds: float = CONNECT_SECONDS,
         call_seconds: float = CALL_SECONDS,
@@ -68,7 +68,7 @@ class Connection:
         self._seconds = call_seconds
         self._on_push = on_push
         self._transport = Transport(address, connect_seconds=connect_seconds)
-        self._decoder = Decoder(self._transport, address.name, max_reply_bytes)
+        self._decoder = ReplyDecoder(self._transport, address.name, max_reply_bytes)
         try:
             self._log_in(name, connect_seconds)
         except BaseException:

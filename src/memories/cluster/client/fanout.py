@@ -18,7 +18,7 @@ from memories.errors import UnavailableError
 Commands = Callable[[str], Sequence[Command]]  # From the life of the server that is asked.
 
 
-class Ask:
+class NodeRequest:
     """A question under way to one node, or its answer."""
 
     def __init__(self, node: Node, tag: Any, began: float) -> None:
@@ -37,14 +37,14 @@ class Ask:
         return self.error is not None or len(self.replies) == len(self.commands)
 
 
-class Round:
+class RequestRound:
     """Asks nodes and gathers their answers; a context manager that gives connections back."""
 
     def __init__(self, monotonic: Callable[[], float]) -> None:
         self._monotonic = monotonic
         self._stack = ExitStack()
-        self._open: dict[Connection, Ask] = {}
-        self._failed: list[Ask] = []
+        self._open: dict[Connection, NodeRequest] = {}
+        self._failed: list[NodeRequest] = []
 
     def __enter__(self) -> Self:
         return self
@@ -62,7 +62,7 @@ class Round:
 
     def ask(self, node: Node, commands: Commands, tag: Any = None) -> None:
         """Send commands to a node; a fault shows as an answer of `wait`."""
-        ask = Ask(node, tag, self._monotonic())
+        ask = NodeRequest(node, tag, self._monotonic())
         try:
             ask.connection = self._stack.enter_context(node.take())
             ask.life = node.life_of(ask.connection)
@@ -73,12 +73,12 @@ class Round:
         else:
             self._open[ask.connection] = ask
 
-    def wait(self, seconds: float) -> list[Ask]:
+    def wait(self, seconds: float) -> list[NodeRequest]:
         """Return what was answered, waiting for the first at most so long; empty if nothing was."""
         failed, self._failed = self._failed, []
         if failed:
             return failed
-        done: list[Ask] = []
+        done: list[NodeRequest] = []
         end = self._monotonic() + seconds
         while self._open and not done:
             found = ready(list(self._open), end - self._monotonic())
@@ -93,7 +93,7 @@ class Round:
         self._failed.clear()
         return done
 
-    def _receive(self, ask: Ask, connection: Connection) -> None:
+    def _receive(self, ask: NodeRequest, connection: Connection) -> None:
         try:
             while not ask.done and connection.ready():
                 ask.replies.append(connection.receive())
@@ -106,7 +106,7 @@ class Round:
                 if isinstance(reply, ReplyError):
                     ask.node.refused(reply)
 
-    def _fail(self, ask: Ask, error: BaseException) -> None:
+    def _fail(self, ask: NodeRequest, error: BaseException) -> None:
         ask.error = error
         if isinstance(error, ReplyError):
             ask.node.refused(error)

@@ -13,9 +13,9 @@ from contextlib import contextmanager
 from typing import Any
 
 from memories.cluster.client import scripts
-from memories.cluster.client.address import Address
+from memories.cluster.client.address import NodeAddress
 from memories.cluster.client.connection import Connection
-from memories.cluster.client.pool import Pool
+from memories.cluster.client.pool import ConnectionPool
 from memories.cluster.client.resp import Buffer, Command, ReplyError
 from memories.errors import InvalidOptionError, UnavailableError
 from memories.foundation.fork_lock import new_lock
@@ -38,7 +38,7 @@ class Node:
 
     def __init__(
         self,
-        address: Address,
+        address: NodeAddress,
         *,
         monotonic: Callable[[], float],
         allow_eviction: bool = False,
@@ -52,7 +52,9 @@ class Node:
         self._monotonic = monotonic
         self._allow_eviction = allow_eviction
         self._greeting = greeting  # What else every new connection says first.
-        self._pool = Pool(address, connect_seconds=CONNECT_SECONDS, call_seconds=CALL_SECONDS)
+        self._pool = ConnectionPool(
+            address, connect_seconds=CONNECT_SECONDS, call_seconds=CALL_SECONDS
+        )
         self._lives: weakref.WeakKeyDictionary[Connection, str] = weakref.WeakKeyDictionary()
         self._lock = new_lock()
         self._pause_seconds = 0.0

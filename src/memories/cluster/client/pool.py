@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Self
 
-from memories.cluster.client.address import Address
+from memories.cluster.client.address import NodeAddress
 from memories.cluster.client.connection import Connection
 from memories.cluster.client.resp import Arg, Buffer, Command, Reply
 from memories.errors import ClosedError
@@ -20,7 +20,7 @@ from memories.foundation.fork_lock import new_lock
 IDLE_CONNECTIONS = 8
 
 
-class Pool:
+class ConnectionPool:
     """Lends connections to one node to any number of threads, and keeps some that are idle.
 
     It makes as many as are lent at once. In a forked child it forgets those of its parent.
@@ -31,7 +31,9 @@ class Pool:
         options: Those of every `Connection`.
     """
 
-    def __init__(self, address: Address, *, size: int = IDLE_CONNECTIONS, **options: Any) -> None:
+    def __init__(
+        self, address: NodeAddress, *, size: int = IDLE_CONNECTIONS, **options: Any
+    ) -> None:
         self.address = address
         self._size = size
         self._options = options

@@ -45,7 +45,7 @@ class GarbledError(Exception):
     """What came is no reply, or one beyond the limits. The connection turns it into ours."""
 
 
-class Source(Protocol):
+class ByteSource(Protocol):
     """Where the bytes of replies come from."""
 
     def more(self) -> bytes:
@@ -96,7 +96,7 @@ def _gather(arg: Arg, head: bytearray, out: list[Buffer]) -> bytearray:
     return head
 
 
-class Decoder:
+class ReplyDecoder:
     """Turns the bytes of one connection into replies. For one thread at a time.
 
     Args:
@@ -105,7 +105,7 @@ class Decoder:
         max_reply_bytes: The most that one reply may hold in all.
     """
 
-    def __init__(self, source: Source, node: str, max_reply_bytes: int) -> None:
+    def __init__(self, source: ByteSource, node: str, max_reply_bytes: int) -> None:
         self._source = source
         self._node = node
         self._max_bytes = max_reply_bytes

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import overload
 
-from memories.cluster.client.address import Address
+from memories.cluster.client.address import NodeAddress
 from memories.cluster.client.resp import Buffer
 from memories.errors import InvalidOptionError, UnavailableError
 
@@ -32,7 +32,7 @@ class Transport:
         UnavailableError: nobody answered in `connect_seconds`, or not as TLS demands.
     """
 
-    def __init__(self, address: Address, *, connect_seconds: float) -> None:
+    def __init__(self, address: NodeAddress, *, connect_seconds: float) -> None:
         self._node = address.name
         self._silence = connect_seconds
         self._deadline = time.monotonic() + connect_seconds
@@ -52,7 +52,7 @@ class Transport:
         if not self._plain:
             self._secure(address)
 
-    def _secure(self, address: Address) -> None:
+    def _secure(self, address: NodeAddress) -> None:
         import ssl
 
         assert address.tls is not None
@@ -218,7 +218,7 @@ class Transport:
         return UnavailableError(f"the node {self._node} {what}")
 
 
-def _connected(address: Address, seconds: float) -> socket.socket:
+def _connected(address: NodeAddress, seconds: float) -> socket.socket:
     plain: socket.socket | None = None
     try:
         if address.path is not None:

@@ -64,7 +64,7 @@ class LocalGroup:
                 server.start()
                 noted()
             if self.clustered:
-                form(self.servers, self._primaries)
+                form_cluster(self.servers, self._primaries)
         except BaseException:
             self.stop()
             raise
@@ -102,7 +102,7 @@ def local_nodes(count: int = 3, *, clustered: bool = False) -> Iterator[list[str
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def form(servers: Sequence[LocalServer], primaries: int) -> None:
+def form_cluster(servers: Sequence[LocalServer], primaries: int) -> None:
     """Make a cluster of servers that know of none: the first are primaries, the rest replicas.
 
     Raises:
@@ -120,10 +120,10 @@ def form(servers: Sequence[LocalServer], primaries: int) -> None:
         primary = servers[number % primaries].call("CLUSTER", "MYID")
         assert isinstance(primary, bytes)
         server.call("CLUSTER", "REPLICATE", primary)
-    _until(lambda: whole(servers, primaries), "did not form a cluster")
+    _until(lambda: is_formed(servers, primaries), "did not form a cluster")
 
 
-def whole(servers: Sequence[LocalServer], primaries: int) -> bool:
+def is_formed(servers: Sequence[LocalServer], primaries: int) -> bool:
     """Return whether every slot is served, everybody knows, and every replica is in step."""
     for number, server in enumerate(servers):
         state = _text(server, "CLUSTER", "INFO")

@@ -18,14 +18,14 @@ from pathlib import Path
 import msgspec
 
 from memories.cluster.local.group import LocalGroup
-from memories.cluster.local.process import Process
+from memories.cluster.local.process import ServerProcess
 from memories.errors import InvalidOptionError, StorageError, StoreLockedError
 
 FILE = "servers.json"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
-class KeptServer(msgspec.Struct, frozen=True):
+class PersistentServer(msgspec.Struct, frozen=True):
     """One of them: where it listens, and which process it is."""
 
     name: str
@@ -33,24 +33,24 @@ class KeptServer(msgspec.Struct, frozen=True):
     started: str
 
     @property
-    def process(self) -> Process:
+    def process(self) -> ServerProcess:
         """Return its process."""
-        return Process(self.pid, self.started)
+        return ServerProcess(self.pid, self.started)
 
 
 class _Written(msgspec.Struct, frozen=True):
     clustered: bool
-    servers: list[KeptServer]
+    servers: list[PersistentServer]
 
 
 @dataclass(frozen=True)
-class KeptGroup:
+class PersistentGroup:
     """Servers under a name of the user's."""
 
     name: str
     folder: Path
     clustered: bool
-    servers: tuple[KeptServer, ...]
+    servers: tuple[PersistentServer, ...]
 
     @property
     def names(self) -> list[str]:
@@ -66,9 +66,9 @@ class KeptGroup:
         return len(running)
 
 
-def bring_up(
+def start_group(
     name: str, count: int, *, clustered: bool = False, arguments: Sequence[str] = ()
-) -> KeptGroup:
+) -> PersistentGroup:
     """Start servers that go on after this program.
 
     Raises:
@@ -89,12 +89,12 @@ def bring_up(
     except BaseException:
         shutil.rmtree(folder)
         raise
-    return KeptGroup(name, folder, clustered, _kept(group))
+    return PersistentGroup(name, folder, clustered, _kept(group))
 
 
-def _kept(group: LocalGroup) -> tuple[KeptServer, ...]:
+def _kept(group: LocalGroup) -> tuple[PersistentServer, ...]:
     started = (one for one in group.servers if one.pid)
-    return tuple(KeptServer(one.name, one.pid, one.process.started) for one in started)
+    return tuple(PersistentServer(one.name, one.pid, one.process.started) for one in started)
 
 
 def _write(folder: Path, group: LocalGroup) -> None:
@@ -103,7 +103,7 @@ def _write(folder: Path, group: LocalGroup) -> None:
     new.replace(folder / FILE)
 
 
-def find(name: str) -> KeptGroup | None:
+def find_group(name: str) -> PersistentGroup | None:
     """Return the servers of that name, running or not; None if there are none.
 
     Raises:
@@ -114,13 +114,13 @@ def find(name: str) -> KeptGroup | None:
         written = msgspec.json.decode((folder / FILE).read_bytes(), type=_Written)
     except FileNotFoundError:
         # The folder alone is what a program leaves that was killed before it had started any.
-        return KeptGroup(name, folder, False, ()) if folder.is_dir() else None
+        return PersistentGroup(name, folder, False, ()) if folder.is_dir() else None
     except msgspec.MsgspecError as error:
         raise StorageError(
             f"{str(folder / FILE)!r} does not say which servers were started: {error}; "
             "end them by hand and remove that folder"
         ) from error
-    return KeptGroup(name, folder, written.clustered, tuple(written.servers))
+    return PersistentGroup(name, folder, written.clustered, tuple(written.servers))
 
 
 def _place(name: str) -> Path:

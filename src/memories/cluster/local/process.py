@@ -20,14 +20,14 @@ _LOOK_SECONDS = 0.005
 
 
 @dataclass(frozen=True)
-class Process:
+class ServerProcess:
     """One process, for ever the same: `alive` is false once its number belongs to another."""
 
     pid: int
     started: str
 
     @classmethod
-    def of(cls, pid: int) -> Process:
+    def of(cls, pid: int) -> ServerProcess:
         """Return the process that has the number now."""
         return cls(pid, _start_of(pid) or "")
 

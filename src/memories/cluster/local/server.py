@@ -17,10 +17,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Self
 
-from memories.cluster.client.address import Address
+from memories.cluster.client.address import NodeAddress
 from memories.cluster.client.connection import Connection
 from memories.cluster.client.resp import ReplyError
-from memories.cluster.local.process import Process
+from memories.cluster.local.process import ServerProcess
 from memories.errors import StorageError, UnavailableError
 from memories.foundation.optional_imports import MissingPackageError
 
@@ -54,7 +54,7 @@ class LocalServer:
     ) -> None:
         self.folder = folder
         self.port = port or 0
-        self.process = Process(0, "")
+        self.process = ServerProcess(0, "")
         self._fixed = port is not None
         self._arguments = tuple(arguments)
         self._clustered = clustered
@@ -66,9 +66,9 @@ class LocalServer:
         return f"{_LOOPBACK}:{self.port}"
 
     @property
-    def address(self) -> Address:
+    def address(self) -> NodeAddress:
         """Return the address, with the password."""
-        return Address(_LOOPBACK, self.port, password=self._password)
+        return NodeAddress(_LOOPBACK, self.port, password=self._password)
 
     @property
     def pid(self) -> int:
@@ -147,7 +147,7 @@ class LocalServer:
             ],
             setpgroup=0,  # Ctrl-C at the terminal is for the program, not for its servers.
         )
-        self.process = Process.of(pid)
+        self.process = ServerProcess.of(pid)
 
     def _options(self) -> list[str]:
         options = {

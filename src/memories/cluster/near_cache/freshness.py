@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from memories.cluster.versions import Version
+from memories.cluster.versions import RegisterVersion
 from memories.foundation.fork_lock import new_lock
 from memories.foundation.keys import INTERNAL
 from memories.model.events import Event, Removed
@@ -20,7 +20,7 @@ _SLOTS = 1024
 _KEEPERS = 64
 
 
-class Token(NamedTuple):
+class FreshnessToken(NamedTuple):
     """A moment before a read; what was read may be kept if nothing was heard of it since."""
 
     slot: int
@@ -28,7 +28,7 @@ class Token(NamedTuple):
     era: int
 
 
-class Near:
+class Freshness:
     """The freshness of local copies by key. Safe to use from many threads.
 
     A hit reads `until` and `fresh` without a lock: a copy is in `fresh`, under the name of its
@@ -47,7 +47,7 @@ class Near:
         self.fresh: dict[str, str] = {}
         self.until = 0.0  # Seconds of the monotonic clock.
         self._drop = drop
-        self._versions: dict[str, Version] = {}
+        self._versions: dict[str, RegisterVersion] = {}
         self._changes = [0] * _SLOTS
         self._era = 0
         self._lock = new_lock()
@@ -57,16 +57,18 @@ class Near:
         """Return how many copies are known, fresh or not."""
         return len(self._versions)
 
-    def token(self, key: str) -> Token:
+    def token(self, key: str) -> FreshnessToken:
         """Return what `keep` needs; take it before the nodes are read."""
         slot = hash(key) % _SLOTS
-        return Token(slot, self._changes[slot], self._era)
+        return FreshnessToken(slot, self._changes[slot], self._era)
 
-    def version(self, key: str) -> Version | None:
+    def version(self, key: str) -> RegisterVersion | None:
         """Return the version of the local copy of `key`, fresh or not; None if there is none."""
         return self._versions.get(key)
 
-    def keep(self, key: str, version: Version, token: Token, put: Callable[[str], bool]) -> bool:
+    def keep(
+        self, key: str, version: RegisterVersion, token: FreshnessToken, put: Callable[[str], bool]
+    ) -> bool:
         """Put a copy of `key` at `version` with `put(name)`, and return whether it is served now.
 
         Not if it may be old already. Those who keep copies of one key wait for each other, so that
@@ -83,7 +85,7 @@ class Near:
             self._drop(PREFIX + key)
             return False
 
-    def confirm(self, key: str, version: Version, token: Token) -> bool:
+    def confirm(self, key: str, version: RegisterVersion, token: FreshnessToken) -> bool:
         """Say that `version` is still the newest; return whether the copy of it is served again."""
         with self._lock:
             if token != self.token(key) or self._versions.get(key) != version:

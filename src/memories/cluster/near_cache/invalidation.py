@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from memories.cluster.client.connection import Connection, ready
 from memories.cluster.client.node import CALL_SECONDS, CONNECT_SECONDS, Node
 from memories.cluster.client.resp import ReplyError
-from memories.cluster.near_cache.freshness import LEASE_SECONDS, Near
+from memories.cluster.near_cache.freshness import LEASE_SECONDS, Freshness
 from memories.cluster.register_format import PREFIX, key_of
 from memories.errors import ClosedError, UnavailableError
 from memories.foundation.periodic import Ended, Periodic
@@ -21,7 +21,7 @@ PING_SECONDS = 0.25
 _SILENCE_SECONDS = 1.0  # A node that leaves a ping unanswered for so long is not heard any more.
 
 
-class Cover(NamedTuple):
+class ListenerQuorum(NamedTuple):
     """Nodes of which so many must be heard for no acknowledged write to be missed."""
 
     nodes: tuple[str, ...]
@@ -37,7 +37,7 @@ class _Ear:
         self.good_until = 0.0
 
 
-class Tracker:
+class InvalidationListener:
     """Keeps one connection to every node, and the lease of `near`.
 
     Args:
@@ -48,9 +48,9 @@ class Tracker:
 
     def __init__(
         self,
-        near: Near,
+        near: Freshness,
         nodes: Callable[[], Iterable[Node]],
-        covers: Callable[[], Iterable[Cover]],
+        covers: Callable[[], Iterable[ListenerQuorum]],
         monotonic: Callable[[], float],
     ) -> None:
         self._near = near

@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from memories.cluster.chunks import Place
+from memories.cluster.chunks import ChunkPlacement
 from memories.cluster.client.node import Node
 from memories.cluster.client.resp import ReplyError
-from memories.cluster.manifest import Manifest, chunk_sum
+from memories.cluster.manifest import ChunkManifest, chunk_sum
 from memories.errors import CorruptDataError, UnavailableError
 
 
@@ -24,10 +24,10 @@ class _Chunk(NamedTuple):
 class ChunkRepair:
     """Copies chunks to the nodes that should have them, from those that have them."""
 
-    def __init__(self, place: Callable[[], Place]) -> None:
+    def __init__(self, place: Callable[[], ChunkPlacement]) -> None:
         self._place = place
 
-    def repair(self, manifest: Manifest, *, deep: bool) -> tuple[int, int, int]:
+    def repair(self, manifest: ChunkManifest, *, deep: bool) -> tuple[int, int, int]:
         """Return how many copies were made, how many were damaged, and how many removed.
 
         Raises:
@@ -59,14 +59,22 @@ class ChunkRepair:
         return copied, mended, strays
 
     def _sound(
-        self, place: Place, chunk: _Chunk, has: list[str], buffer: memoryview, *, all_: bool
+        self,
+        place: ChunkPlacement,
+        chunk: _Chunk,
+        has: list[str],
+        buffer: memoryview,
+        *,
+        all_: bool,
     ) -> set[str]:
         """Return which of those that have the chunk have it undamaged."""
         if not all_:
             return set(has)
         return {name for name in has if _read(place.nodes[name], chunk, buffer)}
 
-    def _fetch(self, place: Place, chunk: _Chunk, sources: list[str], buffer: memoryview) -> None:
+    def _fetch(
+        self, place: ChunkPlacement, chunk: _Chunk, sources: list[str], buffer: memoryview
+    ) -> None:
         for name in sources:
             if _read(place.nodes[name], chunk, buffer):
                 return

@@ -11,17 +11,17 @@ from collections.abc import Callable, Iterator, Sequence
 
 import msgspec
 
-from memories.cluster.client.address import Address
+from memories.cluster.client.address import NodeAddress
 from memories.cluster.client.node import Node
-from memories.cluster.incarnation import UP, Mark
+from memories.cluster.incarnation import UP, Incarnation
 from memories.cluster.rendezvous import Preference, prefer, rank
 from memories.errors import InvalidOptionError
 
-ROSTER = b"m:members"
-FLUX_SECONDS = 1.0  # How long others may take to hear of a new list.
+MEMBERS_KEY = b"m:members"
+PROPAGATION_SECONDS = 1.0  # How long others may take to hear of a new list.
 
 
-class Roster(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class MemberList(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The members as they stand on every node. Names are addresses without credentials."""
 
     epoch: int
@@ -45,7 +45,7 @@ class Members:
 
     def __init__(
         self,
-        addresses: Sequence[Address],
+        addresses: Sequence[NodeAddress],
         copies: int,
         *,
         monotonic: Callable[[], float],
@@ -59,7 +59,7 @@ class Members:
             self.nodes[address.name] = self._node(address)
         if len(self.nodes) < len(addresses):
             raise InvalidOptionError("nodes= names a node twice")
-        self.roster = Roster(0, copies, tuple(sorted(self.nodes)))
+        self.roster = MemberList(0, copies, tuple(sorted(self.nodes)))
         self._adopted_at = monotonic()
 
     @property
@@ -67,7 +67,7 @@ class Members:
         """Return the number of the list of members that is in force."""
         return self.roster.epoch
 
-    def adopt(self, roster: Roster) -> None:
+    def adopt(self, roster: MemberList) -> None:
         """Let `roster` be in force."""
         for name in roster.everyone:
             if name not in self.nodes:
@@ -76,16 +76,16 @@ class Members:
             self._adopted_at = self.monotonic()
         self.roster = roster
 
-    def lags(self, mark: Mark | None, life: str) -> bool:
+    def lags(self, mark: Incarnation | None, life: str) -> bool:
         """Return whether a sound node has merely not heard yet of the list that is in force.
 
         Nodes are told of a new list one after the other, and a client may hear of it in between.
         """
-        if self.monotonic() >= self._adopted_at + FLUX_SECONDS:
+        if self.monotonic() >= self._adopted_at + PROPAGATION_SECONDS:
             return False
-        return mark == Mark(UP, life, self.epoch - 1)
+        return mark == Incarnation(UP, life, self.epoch - 1)
 
-    def add(self, address: Address) -> Node:
+    def add(self, address: NodeAddress) -> Node:
         """Know a node, which is no member yet."""
         node = self.nodes.get(address.name)
         if node is None:
@@ -114,12 +114,12 @@ class Members:
         for node in list(self.nodes.values()):
             node.close()
 
-    def _node(self, address: Address) -> Node:
+    def _node(self, address: NodeAddress) -> Node:
         return Node(address, monotonic=self.monotonic, allow_eviction=self._allow_eviction)
 
-    def _address_of(self, name: str) -> Address:
+    def _address_of(self, name: str) -> NodeAddress:
         """Return the address of a member that somebody else added: with our credentials."""
         if name.startswith("unix://"):
-            return Address.parse(name)
+            return NodeAddress.parse(name)
         host, _, port = name.rpartition(":")
         return self._template.at(host.strip("[]"), int(port))

@@ -12,22 +12,22 @@ from memories.cluster.client import scripts
 from memories.cluster.client.node import Node
 from memories.cluster.client.resp import ReplyError
 from memories.cluster.client.scan import scan_node
-from memories.cluster.incarnation import JOINING, MARK, UP, Mark
+from memories.cluster.incarnation import INCARNATION_KEY, JOINING, UP, Incarnation
 from memories.cluster.quorum import discovery
 from memories.cluster.quorum.members import Members
-from memories.cluster.quorum.registers import PlainRegisters
+from memories.cluster.quorum.registers import QuorumRegisters
 from memories.cluster.register_format import PREFIX
 from memories.errors import UnavailableError
 
 # A write that had sent its register before the node lost it has given up by then, so that no copy
 # of it can count on the node after the listing of the others was read.
-SETTLE_SECONDS = 2.5
+DRAIN_SECONDS = 2.5
 
 
-class Rejoin:
+class NodeRecovery:
     """One node's way back."""
 
-    def __init__(self, members: Members, registers: PlainRegisters, node: Node) -> None:
+    def __init__(self, members: Members, registers: QuorumRegisters, node: Node) -> None:
         self._members = members
         self._registers = registers
         self._node = node
@@ -42,7 +42,7 @@ class Rejoin:
         life = self._admit()
         if life is None:
             return True
-        if pause(SETTLE_SECONDS):
+        if pause(DRAIN_SECONDS):
             return False
         for batch in self._names():
             if pause(0):
@@ -52,14 +52,14 @@ class Rejoin:
 
     def _admit(self) -> str | None:
         """Let the node take writes; return which life of it does, None if it is up already."""
-        hellos, reasons = discovery.greet(self._members, [self._node])
+        hellos, reasons = discovery.discover(self._members, [self._node])
         if not hellos:
             raise UnavailableError(reasons[self._node.name])
         hello = hellos[0]
         roster = self._members.roster
-        if hello.mark == Mark(UP, hello.life, roster.epoch):
+        if hello.mark == Incarnation(UP, hello.life, roster.epoch):
             return None
-        discovery.install_one(hello, roster, JOINING)
+        discovery.publish_to(hello, roster, JOINING)
         return hello.life
 
     def _names(self) -> Iterator[list[bytes]]:
@@ -90,11 +90,11 @@ class Rejoin:
 
     def _finish(self, life: str) -> bool:
         epoch = self._members.epoch
-        before, after = Mark(JOINING, life, epoch).text, Mark(UP, life, epoch).text
+        before, after = Incarnation(JOINING, life, epoch).text, Incarnation(UP, life, epoch).text
         with self._node.take() as connection:
             # The connection leads to one life of the server, so the mark cannot be another's.
             if self._node.life_of(connection) != life:
                 return False
-            connection.call(*scripts.SWAP.call([MARK], before, after))
-            self._node.well = connection.call("GET", MARK) == after
+            connection.call(*scripts.SWAP.call([INCARNATION_KEY], before, after))
+            self._node.well = connection.call("GET", INCARNATION_KEY) == after
         return self._node.well

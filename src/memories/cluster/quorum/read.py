@@ -9,25 +9,25 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 
-from memories.cluster.client.fanout import Ask, Round
+from memories.cluster.client.fanout import NodeRequest, RequestRound
 from memories.cluster.client.node import Node
 from memories.cluster.client.resp import Command, ReplyError
 from memories.cluster.deadlines import HEDGE_SECONDS, PATIENCE_SECONDS, allowance
-from memories.cluster.incarnation import MARK, UP, Mark, read_mark
+from memories.cluster.incarnation import INCARNATION_KEY, UP, Incarnation, read_incarnation
 from memories.cluster.quorum.members import Members
-from memories.cluster.quorum.rules import Query
+from memories.cluster.quorum.rules import RegisterQuery
 from memories.cluster.register_format import PEEK_BYTES
-from memories.cluster.vote import read_vote
+from memories.cluster.vote import read_copy
 from memories.errors import CorruptDataError
 
 EVERYONE = 1 << 30  # More than the nodes of any register.
 
 
-class Outdated(Exception):
+class OutdatedMembersError(Exception):
     """A node knows a newer list of members than we do."""
 
 
-class Poll:
+class QuorumRead:
     """Asks nodes about registers until enough have spoken.
 
     Args:
@@ -39,7 +39,7 @@ class Poll:
         self._members = members
         self._on_stranger = on_stranger
 
-    def hold(self, queries: Sequence[Query], *, whole: int) -> None:
+    def hold(self, queries: Sequence[RegisterQuery], *, whole: int) -> None:
         """Ask until each query has enough votes, or nobody is left to ask.
 
         The first `whole` nodes of each are asked for all of the register.
@@ -48,7 +48,7 @@ class Poll:
             Outdated: a node knows a newer list of members.
         """
         patience = PATIENCE_SECONDS + allowance(len(queries))
-        with Round(self._members.monotonic) as round_:
+        with RequestRound(self._members.monotonic) as round_:
             open_ = list(queries)
             self._ask(round_, open_, hedge=False, whole=whole)
             end = self._members.monotonic() + patience
@@ -64,10 +64,10 @@ class Poll:
         for query in open_:
             self._explain(query)
 
-    def ask_rest(self, queries: Sequence[Query], *, whole: bool = False) -> None:
+    def ask_rest(self, queries: Sequence[RegisterQuery], *, whole: bool = False) -> None:
         """Ask those nodes of each query that were not asked yet, as long as one hedge."""
-        with Round(self._members.monotonic) as round_:
-            wanted: dict[str, list[tuple[Query, bool]]] = defaultdict(list)
+        with RequestRound(self._members.monotonic) as round_:
+            wanted: dict[str, list[tuple[RegisterQuery, bool]]] = defaultdict(list)
             for query in queries:
                 for node in query.nodes:
                     if node not in query.asked and self._members.nodes[node].usable:
@@ -75,16 +75,16 @@ class Poll:
             self._send(round_, wanted)
             self._drain(round_, HEDGE_SECONDS + allowance(len(queries)))
 
-    def fetch(self, queries: Sequence[Query]) -> None:
+    def fetch(self, queries: Sequence[RegisterQuery]) -> None:
         """Ask a holder of the newest version of each query for all of it."""
-        with Round(self._members.monotonic) as round_:
-            wanted: dict[str, list[tuple[Query, bool]]] = defaultdict(list)
+        with RequestRound(self._members.monotonic) as round_:
+            wanted: dict[str, list[tuple[RegisterQuery, bool]]] = defaultdict(list)
             for query in queries:
                 wanted[query.holders[0]].append((query, True))
             self._send(round_, wanted)
             self._drain(round_, PATIENCE_SECONDS / 2 + allowance(len(queries)))
 
-    def hear(self, answer: Ask) -> None:
+    def hear(self, answer: NodeRequest) -> None:
         """File an answer with the queries it is about."""
         name = answer.node.name
         if answer.error is not None:
@@ -98,25 +98,29 @@ class Poll:
                 query.hear_fault(name, str(reply))
                 continue
             try:
-                vote = read_vote(query.name, reply, whole=whole)
+                vote = read_copy(query.name, reply, whole=whole)
             except CorruptDataError:
                 query.hear_damage(name)
             else:
                 query.hear(name, vote, entitled=entitled)
 
-    def _is_entitled(self, answer: Ask, reply: bytes | ReplyError | None) -> bool:
-        mark = None if isinstance(reply, ReplyError) else read_mark(reply)
+    def _is_entitled(self, answer: NodeRequest, reply: bytes | ReplyError | None) -> bool:
+        mark = None if isinstance(reply, ReplyError) else read_incarnation(reply)
         if mark is not None and mark.epoch > self._members.epoch:
-            raise Outdated(f"the node {answer.node.name} knows newer members")
+            raise OutdatedMembersError(f"the node {answer.node.name} knows newer members")
         if self._members.lags(mark, answer.life):
-            raise Outdated(f"the node {answer.node.name} has not heard of the newest members yet")
-        answer.node.well = mark == Mark(UP, answer.life, self._members.epoch)
+            raise OutdatedMembersError(
+                f"the node {answer.node.name} has not heard of the newest members yet"
+            )
+        answer.node.well = mark == Incarnation(UP, answer.life, self._members.epoch)
         if not answer.node.well and not isinstance(reply, ReplyError):
             self._on_stranger(answer.node)
         return answer.node.well
 
-    def _ask(self, round_: Round, queries: Sequence[Query], *, hedge: bool, whole: int) -> bool:
-        wanted: dict[str, list[tuple[Query, bool]]] = defaultdict(list)
+    def _ask(
+        self, round_: RequestRound, queries: Sequence[RegisterQuery], *, hedge: bool, whole: int
+    ) -> bool:
+        wanted: dict[str, list[tuple[RegisterQuery, bool]]] = defaultdict(list)
         for query in queries:
             chosen = query.to_ask(hedge=hedge, among=self._usable)
             if not chosen and not hedge:
@@ -127,14 +131,16 @@ class Poll:
         self._send(round_, wanted)
         return bool(wanted)
 
-    def _send(self, round_: Round, wanted: dict[str, list[tuple[Query, bool]]]) -> None:
+    def _send(
+        self, round_: RequestRound, wanted: dict[str, list[tuple[RegisterQuery, bool]]]
+    ) -> None:
         for node, about in wanted.items():
             for query, _ in about:
                 query.asked.add(node)
-            commands = [*_questions(about), ("GET", MARK)]
+            commands = [*_questions(about), ("GET", INCARNATION_KEY)]
             round_.ask(self._members.nodes[node], lambda life, sent=commands: sent, about)  # type: ignore[misc]
 
-    def _drain(self, round_: Round, seconds: float) -> None:
+    def _drain(self, round_: RequestRound, seconds: float) -> None:
         end = self._members.monotonic() + seconds
         while True:
             answers = round_.wait(max(0.0, end - self._members.monotonic()))
@@ -143,7 +149,7 @@ class Poll:
             if not answers:
                 return
 
-    def _explain(self, query: Query) -> None:
+    def _explain(self, query: RegisterQuery) -> None:
         """Say of the nodes that were not asked, or did not answer, why they are missing."""
         for name in query.nodes:
             node = self._members.nodes[name]
@@ -157,6 +163,6 @@ class Poll:
         return self._members.nodes[node].due
 
 
-def _questions(about: Iterable[tuple[Query, bool]]) -> Iterable[Command]:
+def _questions(about: Iterable[tuple[RegisterQuery, bool]]) -> Iterable[Command]:
     for query, whole in about:
         yield ("GET", query.name) if whole else ("GETRANGE", query.name, 0, PEEK_BYTES - 1)

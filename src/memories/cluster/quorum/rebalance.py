@@ -12,8 +12,8 @@ from msgspec.structs import replace
 
 from memories.cluster.incarnation import UP
 from memories.cluster.quorum import discovery
-from memories.cluster.quorum.members import Members, Roster
-from memories.cluster.quorum.repair import Repair
+from memories.cluster.quorum.members import MemberList, Members
+from memories.cluster.quorum.repair import QuorumRepair
 from memories.errors import InvalidOptionError, UnavailableError
 from memories.progress import Progress
 
@@ -21,7 +21,7 @@ from memories.progress import Progress
 def change_members(
     members: Members,
     names: Sequence[str],
-    repair: Callable[[], Repair],
+    repair: Callable[[], QuorumRepair],
     progress: Progress | None,
 ) -> None:
     """Make `names` the members, and return once they hold what is theirs.
@@ -52,18 +52,18 @@ def change_members(
             "again when all nodes answer"
         )
     roster = members.roster
-    _announce(members, Roster(roster.epoch + 1, roster.copies, target))
+    _announce(members, MemberList(roster.epoch + 1, roster.copies, target))
     repair().run()  # Removes the copies that are nobody's now.
 
 
-def _announce(members: Members, roster: Roster) -> None:
+def _announce(members: Members, roster: MemberList) -> None:
     """Let all members know of a new list, and take it.
 
     Raises:
         UnavailableError: so few know that others might still read and write by the old one.
     """
     before = members.roster
-    reasons = discovery.install(members, roster, everyone=before.everyone, newcomers=UP)
+    reasons = discovery.publish(members, roster, everyone=before.everyone, newcomers=UP)
     for nodes in (*before.lists, *roster.lists):
         if len(reasons.keys() & set(nodes)) >= max(1, roster.copies):
             said = "; ".join(f"{name}: {reason}" for name, reason in sorted(reasons.items()))

@@ -10,14 +10,14 @@ import hashlib
 
 from memories.cluster.client import scripts
 from memories.cluster.client.resp import ReplyError
-from memories.cluster.incarnation import JOINING, MARK, Mark
+from memories.cluster.incarnation import INCARNATION_KEY, JOINING, Incarnation
 from memories.cluster.quorum.members import Members
-from memories.cluster.quorum.rules import Query
-from memories.cluster.vote import read_vote
+from memories.cluster.quorum.rules import RegisterQuery
+from memories.cluster.vote import read_copy
 from memories.errors import CorruptDataError, UnavailableError
 
 
-def mend_register(members: Members, name: str, query: Query) -> bool:
+def repair_register(members: Members, name: str, query: RegisterQuery) -> bool:
     """Put the newest register of `query` in the place of a damaged one, and return whether it was.
 
     A node that does not answer keeps the damage, which the next reader or repair finds again.
@@ -30,9 +30,9 @@ def mend_register(members: Members, name: str, query: Query) -> bool:
             there = connection.call("GET", query.name)
             if _is_sound(query.name, there):
                 return False
-            marks = Mark(JOINING, node.life_of(connection), members.epoch).both
+            marks = Incarnation(JOINING, node.life_of(connection), members.epoch).both
             digest = hashlib.sha1(there).hexdigest()
-            command = scripts.REPLACE.call([MARK, query.name], *marks, digest, data)
+            command = scripts.REPLACE.call([INCARNATION_KEY, query.name], *marks, digest, data)
             replaced = bool(connection.call(*command) == 1)
     except (UnavailableError, ReplyError) as error:
         node.last_error = str(error)
@@ -44,7 +44,7 @@ def mend_register(members: Members, name: str, query: Query) -> bool:
 
 def _is_sound(name: bytes, there: bytes | None) -> bool:
     try:
-        read_vote(name, there, whole=True)
+        read_copy(name, there, whole=True)
     except CorruptDataError:
         return False
     return True

@@ -14,15 +14,15 @@ from functools import partial
 from typing import TypeVar
 
 from memories.cluster.client.node import Node
-from memories.cluster.manifest import Upload
+from memories.cluster.manifest import ChunkUpload
 from memories.cluster.quorum.members import Members
-from memories.cluster.quorum.read import EVERYONE, Outdated, Poll
-from memories.cluster.quorum.register_repair import mend_register
-from memories.cluster.quorum.rules import Query
+from memories.cluster.quorum.read import EVERYONE, OutdatedMembersError, QuorumRead
+from memories.cluster.quorum.register_repair import repair_register
+from memories.cluster.quorum.rules import RegisterQuery
 from memories.cluster.quorum.scan import scan_members
-from memories.cluster.quorum.unanimous_read import Known, Swift
-from memories.cluster.quorum.write import Job, Taking
-from memories.cluster.register_api import Body, Found, Registers, Written
+from memories.cluster.quorum.unanimous_read import NewestVersion, UnanimousRead
+from memories.cluster.quorum.write import QuorumWrite, WriteJob
+from memories.cluster.register_api import FoundRegister, RegisterBody, Registers, WrittenRegister
 from memories.cluster.register_format import HEADER_BYTES, key_text, pack_register
 from memories.cluster.versions import ABSENT, successor
 from memories.errors import InvalidOptionError, ReplicationError, UnavailableError
@@ -41,7 +41,7 @@ class _InFluxError(UnavailableError):
     """The list of members did not come to rest. Leaves as what it derives from."""
 
 
-class PlainRegisters(Registers):
+class QuorumRegisters(Registers):
     """Registers replicated by us, on servers that know nothing of each other.
 
     Args:
@@ -65,19 +65,19 @@ class PlainRegisters(Registers):
         self._client = client
         self._clock = clock
         self._refresh = refresh
-        self._poll = Poll(members, on_stranger)
-        self._taking = Taking(members)
-        self._swift = Swift(members)
+        self._poll = QuorumRead(members, on_stranger)
+        self._taking = QuorumWrite(members)
+        self._swift = UnanimousRead(members)
 
     def read(
         self, names: Sequence[bytes], *, fetch: bool = True
-    ) -> dict[bytes, Found | Exception | None]:
+    ) -> dict[bytes, FoundRegister | Exception | None]:
         """Return what stands in each register; see `Registers`."""
         return self._in_batches(names, lambda batch: self._read(batch, fetch))
 
     def write(
-        self, bodies: Mapping[bytes, Body], *, if_version: int | None = None
-    ) -> dict[bytes, Written | Exception]:
+        self, bodies: Mapping[bytes, RegisterBody], *, if_version: int | None = None
+    ) -> dict[bytes, WrittenRegister | Exception]:
         """Write each register; see `Registers`."""
         if if_version is not None:
             raise InvalidOptionError(
@@ -107,7 +107,7 @@ class PlainRegisters(Registers):
             self.mend(queries)
             self.bring(queries, to=to)
 
-    def bring(self, queries: Sequence[Query], *, to: str | None = None) -> int:
+    def bring(self, queries: Sequence[RegisterQuery], *, to: str | None = None) -> int:
         """Bring the newest registers to the nodes that should have them; return how many lacked.
 
         With `to` only that node is looked after, and registers that lie on too few nodes.
@@ -115,12 +115,12 @@ class PlainRegisters(Registers):
         Raises:
             UnavailableError: one of them could not be copied.
         """
-        jobs: list[Job] = []
+        jobs: list[WriteJob] = []
         for query in queries:
             due = [n for n in _wanting(query) if to in (None, n) or query.short > 0]
             due = [n for n in due if self._members.nodes[n].usable]
             if due:
-                jobs.append(Job(query, query.version, (), only=due))
+                jobs.append(WriteJob(query, query.version, (), only=due))
         self.complete([job.query for job in jobs])
         for job in jobs:
             if job.query.newest.data is None:
@@ -134,26 +134,26 @@ class PlainRegisters(Registers):
                 job.query.votes[node] = job.query.newest
         return len(jobs)
 
-    def mend(self, queries: Iterable[Query]) -> int:
+    def mend(self, queries: Iterable[RegisterQuery]) -> int:
         """Replace damaged registers by sound ones of other nodes; return how many were."""
         damaged = [query for query in queries if query.damaged and query.version != ABSENT]
         self.complete(damaged)
         return sum(
-            mend_register(self._members, node, query)
+            repair_register(self._members, node, query)
             for query in damaged
             if query.newest.data is not None
             for node in sorted(query.damaged)
         )
 
-    def ask(self, names: Sequence[bytes], *, deep: bool = False) -> list[Query]:
+    def ask(self, names: Sequence[bytes], *, deep: bool = False) -> list[RegisterQuery]:
         """Return queries on which every node that can answer has been heard.
 
         With `deep` every copy is fetched as a whole, and so found to be damaged if it is.
         """
         whole = EVERYONE if deep else 0
 
-        def hear_all() -> list[Query]:
-            queries = [Query(name, self._members.lists_of(name)) for name in names]
+        def hear_all() -> list[RegisterQuery]:
+            queries = [RegisterQuery(name, self._members.lists_of(name)) for name in names]
             self._poll.hold(queries, whole=whole)
             self._poll.ask_rest(queries, whole=deep)
             return queries
@@ -184,23 +184,25 @@ class PlainRegisters(Registers):
                 self._refresh()
             try:
                 return work()
-            except Outdated as error:
+            except OutdatedMembersError as error:
                 reason = str(error)
         raise _InFluxError(f"the members of the cluster keep changing: {reason}")
 
-    def _read(self, names: Sequence[bytes], fetch: bool) -> dict[bytes, Found | Exception | None]:
+    def _read(
+        self, names: Sequence[bytes], fetch: bool
+    ) -> dict[bytes, FoundRegister | Exception | None]:
         lists = {name: self._members.lists_of(name) for name in names}
-        results: dict[bytes, Found | Exception | None] = {}
+        results: dict[bytes, FoundRegister | Exception | None] = {}
         if fetch:
             results.update(self._swift.read(lists))
-        queries = [Query(name, lists[name]) for name in lists if name not in results]
+        queries = [RegisterQuery(name, lists[name]) for name in lists if name not in results]
         if queries:
             results.update(self._weigh(queries, fetch))
         return results
 
     def _weigh(
-        self, queries: Sequence[Query], fetch: bool
-    ) -> dict[bytes, Found | Exception | None]:
+        self, queries: Sequence[RegisterQuery], fetch: bool
+    ) -> dict[bytes, FoundRegister | Exception | None]:
         self._poll.hold(queries, whole=int(fetch))
         heard = [query for query in queries if query.missing <= 0]
         doubtful = [query for query in heard if query.short > 0]
@@ -210,12 +212,12 @@ class PlainRegisters(Registers):
         self.complete([query for query in heard if fetch] + doubtful)
         self.mend(heard)
         unconfirmed = self._write_back(doubtful)
-        results: dict[bytes, Found | Exception | None] = {}
+        results: dict[bytes, FoundRegister | Exception | None] = {}
         for query in queries:
             results[query.name] = unconfirmed.get(query.name) or _finding(query, fetch)
         return results
 
-    def complete(self, queries: Iterable[Query]) -> None:
+    def complete(self, queries: Iterable[RegisterQuery]) -> None:
         """Fetch the newest register of those queries where only its version was heard."""
         for _ in range(_FETCH_ATTEMPTS):
             lacking = [
@@ -227,7 +229,7 @@ class PlainRegisters(Registers):
                 return
             self._poll.fetch(lacking)
 
-    def _write_back(self, queries: Sequence[Query]) -> dict[bytes, Exception]:
+    def _write_back(self, queries: Sequence[RegisterQuery]) -> dict[bytes, Exception]:
         """Let enough nodes have what was found on too few, and return where that failed.
 
         With fewer than 2 rf - 1 nodes, those that answered may be too few to ever confirm it; then
@@ -245,30 +247,32 @@ class PlainRegisters(Registers):
                 )
         return failed
 
-    def _write(self, bodies: Mapping[bytes, Body]) -> dict[bytes, Written | Exception]:
-        queries = {name: Query(name, self._members.lists_of(name)) for name in bodies}
+    def _write(
+        self, bodies: Mapping[bytes, RegisterBody]
+    ) -> dict[bytes, WrittenRegister | Exception]:
+        queries = {name: RegisterQuery(name, self._members.lists_of(name)) for name in bodies}
         known = self._swift.learn({name: query.lists for name, query in queries.items()})
         rest = [query for name, query in queries.items() if name not in known]
         self._poll.hold(rest, whole=0)
-        results: dict[bytes, Written | Exception] = {}
+        results: dict[bytes, WrittenRegister | Exception] = {}
         for query in rest:
             if query.missing > 0:
                 results[query.name] = query.verdict()
             else:
                 known[query.name] = _known(query)
         wall = self._clock.wall()
-        jobs: list[Job] = []
+        jobs: list[WriteJob] = []
         for name, newest in known.items():
             version = successor(newest.version, self._client, wall)
             register = pack_register(name, version, *bodies[name])
-            jobs.append(Job(queries[name], version, register))
+            jobs.append(WriteJob(queries[name], version, register))
         self._taking.settle(jobs)
         for job in jobs:
             results[job.name] = _outcome(job, known[job.name].upload)
         return results
 
 
-def _wanting(query: Query) -> list[str]:
+def _wanting(query: RegisterQuery) -> list[str]:
     """Return the nodes that should have the newest version and lack it: the preferred ones."""
     if query.version == ABSENT:
         return []
@@ -276,19 +280,19 @@ def _wanting(query: Query) -> list[str]:
     return [node for node in query.behind if node in chosen]
 
 
-def _writing_back(query: Query) -> Job:
+def _writing_back(query: RegisterQuery) -> WriteJob:
     newest = query.newest
     assert newest.data is not None and newest.header is not None
-    job = Job(query, newest.header.version, (memoryview(newest.data),))
+    job = WriteJob(query, newest.header.version, (memoryview(newest.data),))
     job.taken.update(query.holders)
     return job
 
 
-def _too_few_nodes(query: Query) -> bool:
+def _too_few_nodes(query: RegisterQuery) -> bool:
     return any(len(one.nodes) < 2 * one.copies - 1 for one in query.lists)
 
 
-def _finding(query: Query, fetch: bool) -> Found | Exception | None:
+def _finding(query: RegisterQuery, fetch: bool) -> FoundRegister | Exception | None:
     if query.missing > 0:
         return query.verdict()
     if query.version == ABSENT:
@@ -297,19 +301,19 @@ def _finding(query: Query, fetch: bool) -> Found | Exception | None:
     if newest.header is None or (fetch and newest.data is None):
         return UnavailableError(f"{key_text(query.name)} is there, but no node that has it answers")
     body = None if newest.data is None else memoryview(newest.data)[HEADER_BYTES:]
-    return Found(newest.header.version, newest.header.kind, body)
+    return FoundRegister(newest.header.version, newest.header.kind, body)
 
 
-def _known(query: Query) -> Known:
+def _known(query: RegisterQuery) -> NewestVersion:
     if query.version == ABSENT:
-        return Known(ABSENT, None)
-    return Known(query.version, query.newest.upload)
+        return NewestVersion(ABSENT, None)
+    return NewestVersion(query.version, query.newest.upload)
 
 
-def _outcome(job: Job, replaced: Upload | None) -> Written | Exception:
+def _outcome(job: WriteJob, replaced: ChunkUpload | None) -> WrittenRegister | Exception:
     query = job.query
     if job.short <= 0:
-        return Written(job.version, replaced)
+        return WrittenRegister(job.version, replaced)
     copies = max(one.copies for one in query.lists)
     where = ", ".join(sorted(job.taken)) or "no node"
     return ReplicationError(

@@ -15,23 +15,29 @@ from memories.cluster.client.resp import ReplyError
 from memories.cluster.client.scan import scan_node
 from memories.cluster.deadlines import ORPHAN_SECONDS, TOMBSTONE_SECONDS
 from memories.cluster.manifest import (
-    Manifest,
+    ChunkManifest,
     read_manifest,
     upload_of,
     upload_seconds,
 )
 from memories.cluster.quorum.chunk_repair import ChunkRepair
 from memories.cluster.quorum.members import Members
-from memories.cluster.quorum.registers import REPAIR_BATCH, PlainRegisters
-from memories.cluster.quorum.rules import Query
-from memories.cluster.register_format import CHUNK_PREFIX, HEADER_BYTES, PREFIX, Kind, key_of
+from memories.cluster.quorum.registers import REPAIR_BATCH, QuorumRegisters
+from memories.cluster.quorum.rules import RegisterQuery
+from memories.cluster.register_format import (
+    CHUNK_PREFIX,
+    HEADER_BYTES,
+    PREFIX,
+    RegisterKind,
+    key_of,
+)
 from memories.cluster.repair_report import RepairReport
-from memories.cluster.versions import Version
+from memories.cluster.versions import RegisterVersion
 from memories.errors import CorruptDataError, MemoriesError, UnavailableError
 from memories.progress import Progress
 
 
-class Repair:
+class QuorumRepair:
     """One walk over everything.
 
     Args:
@@ -47,7 +53,7 @@ class Repair:
     def __init__(
         self,
         members: Members,
-        registers: PlainRegisters,
+        registers: QuorumRegisters,
         chunks: ChunkRepair,
         wall: Callable[[], float],
         *,
@@ -64,7 +70,7 @@ class Repair:
         self._began = wall()
         self._orphan_seconds = orphan_seconds
         self._live: set[bytes] = set()
-        self._tombstones: dict[bytes, Version] = {}
+        self._tombstones: dict[bytes, RegisterVersion] = {}
         self.report = RepairReport()
 
     def run(self, progress: Progress | None = None) -> RepairReport:
@@ -125,23 +131,23 @@ class Repair:
         for query in queries:
             self._drop_stray(node, query)
 
-    def _first(self, query: Query) -> str | None:
+    def _first(self, query: RegisterQuery) -> str | None:
         """Return the first member, in the order of the walk, that holds any version of a key."""
         has = {node for node, vote in query.votes.items() if vote.header is not None}
         has |= query.damaged
         return next((node.name for node in self._members.everyone() if node.name in has), None)
 
-    def _look_into(self, query: Query) -> None:
+    def _look_into(self, query: RegisterQuery) -> None:
         if not query.votes or query.newest.header is None:
             return
-        if query.newest.header.kind is Kind.TOMBSTONE:
+        if query.newest.header.kind is RegisterKind.TOMBSTONE:
             if query.version.at_seconds < self._began - TOMBSTONE_SECONDS:
                 self._tombstones[query.name] = query.version
         elif query.newest.upload is not None:
             self._live.add(query.newest.upload.id)
             self._repair_chunks(query)
 
-    def _repair_chunks(self, query: Query) -> None:
+    def _repair_chunks(self, query: RegisterQuery) -> None:
         try:
             manifest = self._manifest(query)
             copied, mended, strays = self._chunks.repair(manifest, deep=self._deep)
@@ -153,14 +159,14 @@ class Repair:
         self.report.mended += mended
         self.report.strays += strays
 
-    def _manifest(self, query: Query) -> Manifest:
+    def _manifest(self, query: RegisterQuery) -> ChunkManifest:
         self._registers.complete([query])
         data = query.newest.data
         if data is None:
             raise CorruptDataError("its manifest cannot be read")
         return read_manifest(memoryview(data)[HEADER_BYTES:])
 
-    def _drop_stray(self, node: Node, query: Query) -> None:
+    def _drop_stray(self, node: Node, query: RegisterQuery) -> None:
         """Remove a copy from a node that is not one of the key's any more, or only stood in."""
         preferred = {name for one in query.lists for name in one.nodes[: one.copies]}
         if node.name in preferred or query.missing > 0 or preferred - set(query.holders):

@@ -13,12 +13,12 @@ from memories.cluster.register_format import (
     key_text,
 )
 from memories.cluster.rendezvous import Preference
-from memories.cluster.versions import ABSENT, Version
-from memories.cluster.vote import Vote
+from memories.cluster.versions import ABSENT, RegisterVersion
+from memories.cluster.vote import RegisterCopy
 from memories.errors import CorruptDataError, MemoriesError, UnavailableError
 
 
-class Query:
+class RegisterQuery:
     """One register that is being asked about, and all that was heard of it so far.
 
     While nodes are added or removed there are two lists of nodes, and either must be satisfied.
@@ -27,7 +27,7 @@ class Query:
     def __init__(self, name: bytes, lists: Sequence[Preference]) -> None:
         self.name = name
         self.lists = lists
-        self.votes: dict[str, Vote] = {}
+        self.votes: dict[str, RegisterCopy] = {}
         self.entitled: set[str] = set()  # Nodes that have a say in what is absent.
         self.asked: set[str] = set()
         self.faults: dict[str, str] = {}
@@ -61,12 +61,12 @@ class Query:
         return chosen
 
     @property
-    def version(self) -> Version:
+    def version(self) -> RegisterVersion:
         """Return the newest version that any node names."""
         return max((vote.version for vote in self.votes.values()), default=ABSENT)
 
     @property
-    def newest(self) -> Vote:
+    def newest(self) -> RegisterCopy:
         """Return a vote for the newest version, with all of the register if anybody gave it."""
         held = [self.votes[node] for node in self.holders]
         return next((vote for vote in held if vote.data is not None), held[0])
@@ -99,7 +99,7 @@ class Query:
         known = node in self.votes or node in self.faults or node in self.damaged
         return node in self.asked and not known
 
-    def hear(self, node: str, vote: Vote, *, entitled: bool) -> None:
+    def hear(self, node: str, vote: RegisterCopy, *, entitled: bool) -> None:
         """Take in what a node says."""
         self.votes[node] = vote
         self.damaged.discard(node)

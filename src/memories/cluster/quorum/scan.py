@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from memories.cluster.client.node import Node
 from memories.cluster.client.resp import ReplyError
 from memories.cluster.client.scan import scan_node
-from memories.cluster.incarnation import MARK, UP, Mark, read_mark
+from memories.cluster.incarnation import INCARNATION_KEY, UP, Incarnation, read_incarnation
 from memories.cluster.quorum.members import Members
 from memories.cluster.register_format import PREFIX
 from memories.errors import UnavailableError
@@ -46,5 +46,5 @@ def scan_members(members: Members, prefix: bytes) -> Iterator[list[bytes]]:
 def is_up(node: Node, epoch: int) -> bool:
     """Return whether a node's mark says that it knows of all that was its to take."""
     with node.take() as connection:
-        mark = read_mark(connection.call("GET", MARK))
-        return mark == Mark(UP, node.life_of(connection), epoch)
+        mark = read_incarnation(connection.call("GET", INCARNATION_KEY))
+        return mark == Incarnation(UP, node.life_of(connection), epoch)

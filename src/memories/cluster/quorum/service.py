@@ -10,22 +10,22 @@ from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any
 
-from memories.cluster.chunks import ChunkStore, Place
-from memories.cluster.client.address import Address
+from memories.cluster.chunks import ChunkPlacement, ChunkStore
+from memories.cluster.client.address import NodeAddress
 from memories.cluster.client.node import Node
 from memories.cluster.client.resp import ReplyError
-from memories.cluster.near_cache.invalidation import Cover
+from memories.cluster.near_cache.invalidation import ListenerQuorum
 from memories.cluster.quorum import discovery
 from memories.cluster.quorum.chunk_repair import ChunkRepair
 from memories.cluster.quorum.members import Members
-from memories.cluster.quorum.node_recovery import Rejoin
+from memories.cluster.quorum.node_recovery import NodeRecovery
 from memories.cluster.quorum.rebalance import change_members
-from memories.cluster.quorum.registers import PlainRegisters
-from memories.cluster.quorum.repair import Repair
+from memories.cluster.quorum.registers import QuorumRegisters
+from memories.cluster.quorum.repair import QuorumRepair
 from memories.cluster.repair_report import RepairReport
 from memories.cluster.status import node_status
 from memories.cluster.store import FrameStore
-from memories.cluster.topology import WORKERS, Service
+from memories.cluster.topology import WORKERS, NodeService
 from memories.cluster.versions import new_client
 from memories.errors import InvalidOptionError, UnavailableError
 from memories.foundation.clock import Clock
@@ -37,7 +37,7 @@ _LOOK_SECONDS = 2.0  # How often the marks of all nodes are looked at, traffic o
 _PROBE_SECONDS = 0.5
 
 
-class PlainService(Service):
+class QuorumService(NodeService):
     """Plain servers, replicated by us.
 
     Raises:
@@ -46,7 +46,7 @@ class PlainService(Service):
     """
 
     def __init__(
-        self, addresses: Sequence[Address], copies: int, *, clock: Clock, allow_eviction: bool
+        self, addresses: Sequence[NodeAddress], copies: int, *, clock: Clock, allow_eviction: bool
     ) -> None:
         super().__init__(clock)
         self.members = Members(
@@ -55,7 +55,7 @@ class PlainService(Service):
         self._strangers: set[str] = set()
         self._rejoining: dict[str, Runner] = {}
         self._looked_at = 0.0
-        self.registers = PlainRegisters(
+        self.registers = QuorumRegisters(
             self.members,
             new_client(),
             clock,
@@ -65,7 +65,7 @@ class PlainService(Service):
         self.chunks = ChunkStore(self._place, self.workers.submit)
         self.store = FrameStore(self.registers, self.chunks, clock)
         try:
-            discovery.found(self.members)
+            discovery.bootstrap(self.members)
         except BaseException:
             self.close()
             raise
@@ -85,10 +85,10 @@ class PlainService(Service):
         """Return all members."""
         return list(self.members.everyone())
 
-    def covers(self) -> Iterable[Cover]:
+    def covers(self) -> Iterable[ListenerQuorum]:
         """Return all but `copies - 1` members: every acknowledged write is on one of them."""
         roster = self.members.roster
-        return [Cover(nodes, len(nodes) - roster.copies + 1) for nodes in roster.lists]
+        return [ListenerQuorum(nodes, len(nodes) - roster.copies + 1) for nodes in roster.lists]
 
     def status(self) -> dict[str, dict[str, Any]]:
         """Return what is known of each node, by its name."""
@@ -106,11 +106,11 @@ class PlainService(Service):
     def repair(self, progress: Progress | None, *, deep: bool) -> RepairReport:
         """Make all copies whole again, sweep garbage, and return what was done."""
         for name in list(self._strangers):
-            Rejoin(self.members, self.registers, self.members.nodes[name]).run(self.pause)
+            NodeRecovery(self.members, self.registers, self.members.nodes[name]).run(self.pause)
             self._strangers.discard(name)
         return self._repair(deep).run(progress)
 
-    def add_node(self, address: Address, progress: Progress | None) -> None:
+    def add_node(self, address: NodeAddress, progress: Progress | None) -> None:
         """Let a node be a member, and give it its share."""
         roster = self.members.roster
         node = self.members.add(address)
@@ -132,8 +132,8 @@ class PlainService(Service):
         """Close all connections."""
         self.members.close()
 
-    def _repair(self, deep: bool) -> Repair:
-        return Repair(
+    def _repair(self, deep: bool) -> QuorumRepair:
+        return QuorumRepair(
             self.members,
             self.registers,
             ChunkRepair(self._place),
@@ -142,9 +142,9 @@ class PlainService(Service):
             deep=deep,
         )
 
-    def _place(self) -> Place:
+    def _place(self) -> ChunkPlacement:
         nodes = {node.name: node for node in self.members.everyone()}
-        return Place(nodes, self.members.rank, self.members.roster.copies)
+        return ChunkPlacement(nodes, self.members.rank, self.members.roster.copies)
 
     def _notice(self, node: Node) -> None:
         if not self.forked:
@@ -159,7 +159,7 @@ class PlainService(Service):
     def _look(self) -> None:
         nodes = [node for node in self.members.everyone() if node.usable]
         try:
-            hellos, _ = discovery.greet(self.members, nodes)
+            hellos, _ = discovery.discover(self.members, nodes)
         except InvalidOptionError as error:
             logger.error("%s", error)
             return
@@ -182,7 +182,7 @@ class PlainService(Service):
 
     def _rejoin(self, node: Node) -> None:
         try:
-            done = Rejoin(self.members, self.registers, node).run(self.pause)
+            done = NodeRecovery(self.members, self.registers, node).run(self.pause)
             if done:
                 self._repair(False).run()  # For the chunks that it lost.
         except (UnavailableError, ReplyError) as error:

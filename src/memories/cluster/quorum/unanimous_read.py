@@ -10,26 +10,32 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from memories.cluster.client.fanout import Ask, Round
+from memories.cluster.client.fanout import NodeRequest, RequestRound
 from memories.cluster.client.resp import Command
 from memories.cluster.deadlines import HEDGE_SECONDS, allowance
-from memories.cluster.incarnation import MARK, UP, Mark
-from memories.cluster.manifest import Upload, read_upload
+from memories.cluster.incarnation import INCARNATION_KEY, UP, Incarnation
+from memories.cluster.manifest import ChunkUpload, read_upload
 from memories.cluster.quorum.members import Members
-from memories.cluster.register_api import Found
-from memories.cluster.register_format import HEADER_BYTES, PEEK_BYTES, Kind, read_body, read_header
+from memories.cluster.register_api import FoundRegister
+from memories.cluster.register_format import (
+    HEADER_BYTES,
+    PEEK_BYTES,
+    RegisterKind,
+    read_body,
+    read_header,
+)
 from memories.cluster.rendezvous import Preference
-from memories.cluster.versions import ABSENT, Version
+from memories.cluster.versions import ABSENT, RegisterVersion
 from memories.errors import CorruptDataError
 
 _LAST = PEEK_BYTES - 1
 
 
-class Known(NamedTuple):
+class NewestVersion(NamedTuple):
     """What is newest of a register, as enough nodes say alike, and what it refers to."""
 
-    version: Version
-    upload: Upload | None
+    version: RegisterVersion
+    upload: ChunkUpload | None
 
 
 class _Asked(NamedTuple):
@@ -44,16 +50,16 @@ _Lists = Mapping[bytes, Sequence[Preference]]
 _Replies = dict[str, list[bytes | None]]
 
 
-class Swift:
+class UnanimousRead:
     """Asks about registers whose nodes all seem well, and answers for those that agree."""
 
     def __init__(self, members: Members) -> None:
         self._members = members
 
-    def read(self, lists: _Lists) -> dict[bytes, Found | None]:
+    def read(self, lists: _Lists) -> dict[bytes, FoundRegister | None]:
         """Return what stands in registers; those that need more thought are left out."""
         asked, replies = self._ask(lists, whole=1)
-        results: dict[bytes, Found | None] = {}
+        results: dict[bytes, FoundRegister | None] = {}
         for one in asked:
             try:
                 whole, *others = [
@@ -67,15 +73,15 @@ class Swift:
                 if all(other is not None and other.startswith(head) for other in others):
                     header = read_header(one.name, whole)
                     body = read_body(one.name, header, whole)
-                    results[one.name] = Found(header.version, header.kind, body)
+                    results[one.name] = FoundRegister(header.version, header.kind, body)
             except (KeyError, CorruptDataError):
                 continue  # A node is silent, or something is damaged.
         return results
 
-    def learn(self, lists: _Lists) -> dict[bytes, Known]:
+    def learn(self, lists: _Lists) -> dict[bytes, NewestVersion]:
         """Return the newest version of registers; those that need more thought are left out."""
         asked, replies = self._ask(lists, whole=0)
-        results: dict[bytes, Known] = {}
+        results: dict[bytes, NewestVersion] = {}
         for one in asked:
             try:
                 said = [
@@ -106,21 +112,21 @@ class Swift:
     def _exchange(self, commands: dict[str, list[Command]]) -> _Replies:
         """Return the replies of every node that answers soon and has a say."""
         replies: _Replies = {}
-        with Round(self._members.monotonic) as round_:
+        with RequestRound(self._members.monotonic) as round_:
             for node, queue in commands.items():
-                queue.append(("GET", MARK))
+                queue.append(("GET", INCARNATION_KEY))
                 round_.ask(self._members.nodes[node], lambda life, sent=queue: sent)  # type: ignore[misc]
             longest = max(map(len, commands.values()), default=0)
             while answers := round_.wait(HEDGE_SECONDS + allowance(longest)):
                 replies.update(self._sound(answers))
         return replies
 
-    def _sound(self, answers: Iterable[Ask]) -> Iterable[tuple[str, list[bytes | None]]]:
+    def _sound(self, answers: Iterable[NodeRequest]) -> Iterable[tuple[str, list[bytes | None]]]:
         for answer in answers:
             if answer.error is not None:
                 continue
             *said, mark = answer.replies
-            if mark == Mark(UP, answer.life, self._members.epoch).text:
+            if mark == Incarnation(UP, answer.life, self._members.epoch).text:
                 # A refusal among them is no bytes, and so not what any other node says.
                 yield (
                     answer.node.name,
@@ -128,12 +134,16 @@ class Swift:
                 )
 
 
-def _newest(name: bytes, said: Sequence[bytes | None]) -> Known:
-    newest = Known(ABSENT, None)
+def _newest(name: bytes, said: Sequence[bytes | None]) -> NewestVersion:
+    newest = NewestVersion(ABSENT, None)
     for reply in said:
         if reply:
             header = read_header(name, reply)
             if header.version > newest.version:
-                upload = read_upload(reply[HEADER_BYTES:]) if header.kind is Kind.MANIFEST else None
-                newest = Known(header.version, upload)
+                upload = (
+                    read_upload(reply[HEADER_BYTES:])
+                    if header.kind is RegisterKind.MANIFEST
+                    else None
+                )
+                newest = NewestVersion(header.version, upload)
     return newest

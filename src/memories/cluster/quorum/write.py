@@ -10,28 +10,28 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 
 from memories.cluster.client import scripts
-from memories.cluster.client.fanout import Ask, Commands, Round
+from memories.cluster.client.fanout import Commands, NodeRequest, RequestRound
 from memories.cluster.client.node import Node
 from memories.cluster.client.resp import Command, ReplyError
 from memories.cluster.deadlines import HEDGE_SECONDS, PATIENCE_SECONDS, allowance
-from memories.cluster.incarnation import JOINING, MARK, Mark, read_mark
+from memories.cluster.incarnation import INCARNATION_KEY, JOINING, Incarnation, read_incarnation
 from memories.cluster.quorum.members import Members
-from memories.cluster.quorum.read import Outdated
-from memories.cluster.quorum.rules import Query
-from memories.cluster.versions import Version
+from memories.cluster.quorum.read import OutdatedMembersError
+from memories.cluster.quorum.rules import RegisterQuery
+from memories.cluster.versions import RegisterVersion
 from memories.errors import MemoriesError
 
 _CALL_BYTES = 1 << 20  # What one call of the script carries at most, unless one register is larger.
 _CALL_REGISTERS = 50
 
 
-class Job:
+class WriteJob:
     """A register on its way to enough nodes, or with `only` to each of these."""
 
     def __init__(
         self,
-        query: Query,
-        version: Version,
+        query: RegisterQuery,
+        version: RegisterVersion,
         register: Sequence[memoryview],
         *,
         only: Sequence[str] = (),
@@ -97,13 +97,13 @@ class Job:
         return node in self.sent and node not in self.taken and node not in self.refused
 
 
-class Taking:
+class QuorumWrite:
     """Sends registers to nodes until each is on enough of them."""
 
     def __init__(self, members: Members) -> None:
         self._members = members
 
-    def settle(self, jobs: Sequence[Job]) -> None:
+    def settle(self, jobs: Sequence[WriteJob]) -> None:
         """Send until no job is short, or no node is left to try.
 
         Raises:
@@ -111,7 +111,7 @@ class Taking:
         """
         total = sum(job.nbytes for job in jobs)
         slack = allowance(len(jobs), total)
-        with Round(self._members.monotonic) as round_:
+        with RequestRound(self._members.monotonic) as round_:
             open_ = [job for job in jobs if job.short > 0]
             self._send(round_, open_, hedge=False)
             end = self._members.monotonic() + PATIENCE_SECONDS + slack
@@ -125,8 +125,8 @@ class Taking:
                 if not sent and (left <= 0 or not (round_.waiting or answers)):
                     break
 
-    def _send(self, round_: Round, jobs: Sequence[Job], *, hedge: bool) -> bool:
-        wanted: dict[str, list[Job]] = defaultdict(list)
+    def _send(self, round_: RequestRound, jobs: Sequence[WriteJob], *, hedge: bool) -> bool:
+        wanted: dict[str, list[WriteJob]] = defaultdict(list)
         for job in jobs:
             chosen = job.to_send(hedge=hedge, among=lambda n: self._members.nodes[n].usable)
             if not chosen and not hedge:
@@ -140,19 +140,21 @@ class Taking:
             round_.ask(self._members.nodes[node], self._commands(calls), calls)
         return bool(wanted)
 
-    def _commands(self, calls: Sequence[Sequence[Job]]) -> Commands:
+    def _commands(self, calls: Sequence[Sequence[WriteJob]]) -> Commands:
         def build(life: str) -> list[Command]:
-            marks = Mark(JOINING, life, self._members.epoch).both
+            marks = Incarnation(JOINING, life, self._members.epoch).both
             return [
                 scripts.STORE.call(
-                    [MARK, *(job.name for job in call)], *marks, *(job.register for job in call)
+                    [INCARNATION_KEY, *(job.name for job in call)],
+                    *marks,
+                    *(job.register for job in call),
                 )
                 for call in calls
             ]
 
         return build
 
-    def _hear(self, answer: Ask) -> bool:
+    def _hear(self, answer: NodeRequest) -> bool:
         """File an answer with the jobs it is about; return whether all of them were taken."""
         name, well = answer.node.name, True
         if answer.error is not None:
@@ -174,7 +176,7 @@ class Taking:
                     job.taken.add(name)
         return well
 
-    def _understand(self, answer: Ask, error: ReplyError) -> bool:
+    def _understand(self, answer: NodeRequest, error: ReplyError) -> bool:
         """Return whether the same node is worth another try at once."""
         if error.code == "NOSCRIPT" and answer.connection is not None:
             answer.node.forget_scripts(answer.connection)
@@ -182,30 +184,33 @@ class Taking:
         if error.code != "MARK":
             return False
         seen = "" if error.text == "none" else error.text
-        return admit(answer.node, answer.life, seen, self._members)
+        return readmit(answer.node, answer.life, seen, self._members)
 
 
-def admit(node: Node, life: str, seen: str, members: Members) -> bool:
+def readmit(node: Node, life: str, seen: str, members: Members) -> bool:
     """Let a node that lost its mark take writes again, and return whether it does now.
 
     Raises:
         Outdated: the mark is that of a newer list of members, or the node is about to hear of ours.
     """
-    mark = read_mark(seen.encode())
+    mark = read_incarnation(seen.encode())
     if mark is not None and mark.epoch > members.epoch:
-        raise Outdated(f"the node {node.name} knows newer members")
+        raise OutdatedMembersError(f"the node {node.name} knows newer members")
     if members.lags(mark, life):
-        raise Outdated(f"the node {node.name} has not heard of the newest members yet")
-    fitting = Mark(JOINING, life, members.epoch)
+        raise OutdatedMembersError(f"the node {node.name} has not heard of the newest members yet")
+    fitting = Incarnation(JOINING, life, members.epoch)
     try:
-        return node.call(*scripts.SWAP.call([MARK], seen, fitting.text)) in (1, *fitting.both)
+        return node.call(*scripts.SWAP.call([INCARNATION_KEY], seen, fitting.text)) in (
+            1,
+            *fitting.both,
+        )
     except MemoriesError as error:
         node.last_error = str(error)
         return False
 
 
-def _calls(jobs: Sequence[Job]) -> Iterator[list[Job]]:
-    call: list[Job] = []
+def _calls(jobs: Sequence[WriteJob]) -> Iterator[list[WriteJob]]:
+    call: list[WriteJob] = []
     nbytes = 0
     for job in jobs:
         if call and (nbytes + job.nbytes > _CALL_BYTES or len(call) == _CALL_REGISTERS):
@@ -217,5 +222,5 @@ def _calls(jobs: Sequence[Job]) -> Iterator[list[Job]]:
         yield call
 
 
-def _covers(reply: bytes | int | None, version: Version) -> bool:
+def _covers(reply: bytes | int | None, version: RegisterVersion) -> bool:
     return isinstance(reply, bytes) and reply >= version.text

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from memories.cluster.chunks import WINDOW, ChunkStore, Place, Sent
+from memories.cluster.chunks import WINDOW, ChunkPlacement, ChunkStore, NodeTransfer
 from memories.cluster.client.node import Node
 from memories.cluster.client.resp import Command, ReplyError
-from memories.cluster.manifest import Manifest, Upload, chunk_sum, cut
+from memories.cluster.manifest import ChunkManifest, ChunkUpload, chunk_sum, cut
 from memories.cluster.valkey_cluster.shards import Shards
 from memories.cluster.valkey_cluster.write import WAIT_SECONDS, WRITE_SECONDS
 from memories.errors import ReplicationError, UnavailableError
@@ -22,7 +22,7 @@ _PAUSE_SECONDS = 0.1
 _READ_SECONDS = 5.0
 
 
-class SlotChunks(ChunkStore):
+class ClusterChunks(ChunkStore):
     """Writes, reads and sweeps chunks, each shard served by a thread of its own."""
 
     def __init__(
@@ -36,7 +36,7 @@ class SlotChunks(ChunkStore):
         self._pause = pause
 
     def write(
-        self, upload: Upload, chunk_bytes: int, segments: Sequence[memoryview]
+        self, upload: ChunkUpload, chunk_bytes: int, segments: Sequence[memoryview]
     ) -> tuple[int, ...]:
         """Write a frame as the chunks of `upload`, and return their sums.
 
@@ -46,7 +46,7 @@ class SlotChunks(ChunkStore):
         chunks, names = list(cut(segments, chunk_bytes)), upload.names()
         sums = self._submit(lambda: tuple(map(chunk_sum, chunks)))
 
-        def send(node: str, indices: Sequence[int]) -> Sent:
+        def send(node: str, indices: Sequence[int]) -> NodeTransfer:
             commands = [("SET", names[i], tuple(chunks[i])) for i in indices]
             return self._send(self._shards.node(node), indices, commands)
 
@@ -58,7 +58,7 @@ class SlotChunks(ChunkStore):
         total: tuple[int, ...] = sums.result()
         return total
 
-    def read(self, manifest: Manifest, frame: memoryview) -> None:
+    def read(self, manifest: ChunkManifest, frame: memoryview) -> None:
         """Fill `frame` with the chunks that the manifest names, each checked as it comes.
 
         Raises:
@@ -75,7 +75,7 @@ class SlotChunks(ChunkStore):
                 self._shards.refresh()
 
     def _send_until_done(
-        self, names: Sequence[bytes], send: Callable[[str, Sequence[int]], Sent]
+        self, names: Sequence[bytes], send: Callable[[str, Sequence[int]], NodeTransfer]
     ) -> None:
         left = set(range(len(names)))
         end = self._shards.monotonic() + WRITE_SECONDS
@@ -98,26 +98,28 @@ class SlotChunks(ChunkStore):
             if left:
                 self._shards.refresh()
 
-    def _send(self, node: Node, indices: Sequence[int], commands: Sequence[Command]) -> Sent:
+    def _send(
+        self, node: Node, indices: Sequence[int], commands: Sequence[Command]
+    ) -> NodeTransfer:
         done: list[int] = []
         needed = self._shards.copies - 1
         waiting = ("WAIT", needed, int(WAIT_SECONDS * 1000))
         if not (node.usable or node.due):
-            return Sent(node.name, done, [], node.last_error)
+            return NodeTransfer(node.name, done, [], node.last_error)
         for start in range(0, len(indices), WINDOW):
             window = indices[start : start + WINDOW]
             try:
                 *replies, copies = node.pipeline([*commands[start : start + WINDOW], waiting])
             except (UnavailableError, ReplyError) as error:
-                return Sent(node.name, done, [], str(error))
+                return NodeTransfer(node.name, done, [], str(error))
             refusals = [reply for reply in (*replies, copies) if isinstance(reply, ReplyError)]
             if refusals:
-                return Sent(node.name, done, [], str(refusals[0]))
+                return NodeTransfer(node.name, done, [], str(refusals[0]))
             if copies < needed:
                 reason = f"{copies} of the {needed} replicas needed have it"
-                return Sent(node.name, done, [], reason)
+                return NodeTransfer(node.name, done, [], reason)
             done += window
-        return Sent(node.name, done, [], "")
+        return NodeTransfer(node.name, done, [], "")
 
     def _tell(self, commands: Sequence[Any]) -> None:
         """Tell each chunk's primary something; where that fails, a later sweep finds the chunk."""
@@ -131,9 +133,9 @@ class SlotChunks(ChunkStore):
     def _primary_of(self, name: bytes) -> str:
         return self._shards.shard_of(name).primary
 
-    def _place_of_chunks(self) -> Place:
+    def _place_of_chunks(self) -> ChunkPlacement:
         nodes: Mapping[str, Node] = {node.name: node for node in self._shards.everyone()}
-        return Place(nodes, lambda name: list(self._shards.shard_of(name).everyone), 1)
+        return ChunkPlacement(nodes, lambda name: list(self._shards.shard_of(name).everyone), 1)
 
 
 def _try(node: Node, commands: Sequence[Any]) -> None:

@@ -10,14 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from memories.cluster.client.fanout import Ask, Round
+from memories.cluster.client.fanout import NodeRequest, RequestRound
 from memories.cluster.client.node import Node
 from memories.cluster.client.resp import Command, ReplyError
 from memories.cluster.deadlines import HEDGE_SECONDS, PATIENCE_SECONDS, allowance
 from memories.cluster.register_format import PEEK_BYTES, key_text
 from memories.cluster.valkey_cluster.shards import Shards
 from memories.cluster.valkey_cluster.slots import Shard, group_by_shard
-from memories.cluster.vote import Vote, read_vote
+from memories.cluster.vote import RegisterCopy, read_copy
 from memories.errors import CorruptDataError, MemoriesError, UnavailableError
 
 READ_SECONDS = 5.0  # Longer than a failover takes with usual settings.
@@ -32,11 +32,11 @@ class _Group:
         self.names = names
         self.needed = len(shard.replicas) - (copies - 1) + 1
         self.asked: set[str] = set()
-        self.votes: dict[bytes, dict[str, Vote]] = {name: {} for name in names}
+        self.votes: dict[bytes, dict[str, RegisterCopy]] = {name: {} for name in names}
         self.damaged: dict[bytes, set[str]] = {name: set() for name in names}
         self.reasons: dict[str, str] = {}
 
-    def hear(self, ask: Ask, whole: bool) -> list[tuple[bytes, ReplyError]]:
+    def hear(self, ask: NodeRequest, whole: bool) -> list[tuple[bytes, ReplyError]]:
         """Take in what a node answered, and return what it refused."""
         node = ask.node.name
         if ask.error is not None:
@@ -54,11 +54,11 @@ class _Group:
     def take(self, name: bytes, node: str, reply: bytes | None, whole: bool) -> None:
         """Take in one register of one node."""
         try:
-            self.votes[name][node] = read_vote(name, reply, whole=whole)
+            self.votes[name][node] = read_copy(name, reply, whole=whole)
         except CorruptDataError:
             self.damaged[name].add(node)
 
-    def verdict(self, name: bytes) -> Vote | None:
+    def verdict(self, name: bytes) -> RegisterCopy | None:
         """Return what stands in a register; None while too few have said so."""
         votes = self.votes[name]
         if self.shard.primary in votes:
@@ -73,19 +73,21 @@ class _Group:
         return all(self.verdict(name) is not None for name in self.names)
 
 
-class SlotReading:
+class ClusterRead:
     """Asks who serves a register, wherever that has moved to."""
 
     def __init__(self, shards: Shards, pause: Callable[[float], bool]) -> None:
         self._shards = shards
         self._pause = pause
 
-    def read(self, names: Sequence[bytes], *, whole: bool) -> dict[bytes, Vote | MemoriesError]:
+    def read(
+        self, names: Sequence[bytes], *, whole: bool
+    ) -> dict[bytes, RegisterCopy | MemoriesError]:
         """Return the newest vote on each register, or why there is none.
 
         With `whole` registers are fetched as a whole, else only their beginnings.
         """
-        results: dict[bytes, Vote | MemoriesError] = {}
+        results: dict[bytes, RegisterCopy | MemoriesError] = {}
         pending = list(dict.fromkeys(names))
         end = self._shards.monotonic() + READ_SECONDS
         while pending:
@@ -110,7 +112,7 @@ class SlotReading:
         groups = [_Group(shard, some, self._shards.copies) for shard, some in served.items()]
         patience = PATIENCE_SECONDS + allowance(len(names))
         began = self._shards.monotonic()
-        with Round(self._shards.monotonic) as round_:
+        with RequestRound(self._shards.monotonic) as round_:
             for group in groups:
                 if self._node(group.shard.primary).usable:
                     self._ask(round_, group, [group.shard.primary], whole)
@@ -131,7 +133,7 @@ class SlotReading:
     def _failed(self, group: _Group) -> bool:
         return group.shard.primary in group.reasons or any(group.damaged.values())
 
-    def _ask(self, round_: Round, group: _Group, nodes: Sequence[str], whole: bool) -> None:
+    def _ask(self, round_: RequestRound, group: _Group, nodes: Sequence[str], whole: bool) -> None:
         commands = [_reading(name, whole) for name in group.names]
         for name in nodes:
             node = self._node(name)
@@ -139,7 +141,7 @@ class SlotReading:
                 group.asked.add(name)
                 round_.ask(node, lambda life: commands, group)
 
-    def _hear(self, ask: Ask, whole: bool) -> None:
+    def _hear(self, ask: NodeRequest, whole: bool) -> None:
         group: _Group = ask.tag
         for name, error in group.hear(ask, whole):
             if ask.node.name != group.shard.primary:
@@ -151,7 +153,7 @@ class SlotReading:
 
     def _ask_other(self, group: _Group, name: bytes, error: ReplyError, whole: bool) -> None:
         """Ask the node that a register is just moving to; it counts as the primary."""
-        reply = asking(self._node(error.text.split()[-1]), _reading(name, whole))
+        reply = ask_redirected(self._node(error.text.split()[-1]), _reading(name, whole))
         if isinstance(reply, Exception):
             group.reasons[group.shard.primary] = str(reply)
         else:
@@ -161,7 +163,7 @@ class SlotReading:
         return self._shards.node(name)
 
 
-def asking(node: Node, command: Command) -> Any:
+def ask_redirected(node: Node, command: Command) -> Any:
     """Run a command on the node that its slot is moving to; faults are returned, not raised."""
     try:
         return node.pipeline([("ASKING",), command])[1]
@@ -174,7 +176,7 @@ def _reading(name: bytes, whole: bool) -> Command:
 
 
 def _settle(
-    groups: Sequence[_Group], results: dict[bytes, Vote | MemoriesError]
+    groups: Sequence[_Group], results: dict[bytes, RegisterCopy | MemoriesError]
 ) -> dict[bytes, MemoriesError]:
     """Note what is known in `results`, and return why the rest is not."""
     failures: dict[bytes, MemoriesError] = {}
@@ -188,12 +190,12 @@ def _settle(
                 failures[name] = CorruptDataError(f"{key_text(name)} is damaged on {where}")
             else:
                 failures[name] = UnavailableError(
-                    f"{key_text(name)} could not be found out: {say(group.reasons)}"
+                    f"{key_text(name)} could not be found out: {join_reasons(group.reasons)}"
                 )
     return failures
 
 
-def say(reasons: dict[str, str]) -> str:
+def join_reasons(reasons: dict[str, str]) -> str:
     """Return what went wrong with which node, as a message has it."""
     told = (f"{node}: {reason}" for node, reason in sorted(reasons.items()))
     return "; ".join(told) or "no node of its slot answers"

@@ -9,20 +9,20 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from memories.cluster.client.resp import ReplyError
 from memories.cluster.client.scan import scan_node
-from memories.cluster.register_api import Body, Found, Registers, Written
+from memories.cluster.register_api import FoundRegister, RegisterBody, Registers, WrittenRegister
 from memories.cluster.register_format import HEADER_BYTES, PREFIX
-from memories.cluster.valkey_cluster.read import SlotReading, say
+from memories.cluster.valkey_cluster.read import ClusterRead, join_reasons
 from memories.cluster.valkey_cluster.shards import Shards
 from memories.cluster.valkey_cluster.slots import Shard
-from memories.cluster.valkey_cluster.write import SlotWriting
-from memories.cluster.vote import Vote
+from memories.cluster.valkey_cluster.write import ClusterWrite
+from memories.cluster.vote import RegisterCopy
 from memories.errors import UnavailableError
 from memories.foundation.clock import Clock
 
 BATCH = 1000
 
 
-class SlotRegisters(Registers):
+class ClusterRegisters(Registers):
     """Registers that the Cluster replicates.
 
     Args:
@@ -36,22 +36,22 @@ class SlotRegisters(Registers):
         self, shards: Shards, client: int, clock: Clock, pause: Callable[[float], bool]
     ) -> None:
         self._shards = shards
-        self._reading = SlotReading(shards, pause)
-        self._writing = SlotWriting(shards, client, clock, pause)
+        self._reading = ClusterRead(shards, pause)
+        self._writing = ClusterWrite(shards, client, clock, pause)
 
     def read(
         self, names: Sequence[bytes], *, fetch: bool = True
-    ) -> dict[bytes, Found | Exception | None]:
+    ) -> dict[bytes, FoundRegister | Exception | None]:
         """Return what stands in each register; see `Registers`."""
-        results: dict[bytes, Found | Exception | None] = {}
+        results: dict[bytes, FoundRegister | Exception | None] = {}
         for start in range(0, len(names), BATCH):
             votes = self._reading.read(names[start : start + BATCH], whole=fetch)
             results.update({name: _found(vote) for name, vote in votes.items()})
         return results
 
     def write(
-        self, bodies: Mapping[bytes, Body], *, if_version: int | None = None
-    ) -> dict[bytes, Written | Exception]:
+        self, bodies: Mapping[bytes, RegisterBody], *, if_version: int | None = None
+    ) -> dict[bytes, WrittenRegister | Exception]:
         """Write each register; see `Registers`."""
         return self._writing.write(bodies, if_version)
 
@@ -72,13 +72,13 @@ class SlotRegisters(Registers):
                 return
             except (UnavailableError, ReplyError) as error:
                 reasons[name] = str(error)
-        raise UnavailableError(f"the keys could not all be listed: {say(reasons)}")
+        raise UnavailableError(f"the keys could not all be listed: {join_reasons(reasons)}")
 
 
-def _found(vote: Vote | Exception) -> Found | Exception | None:
+def _found(vote: RegisterCopy | Exception) -> FoundRegister | Exception | None:
     if isinstance(vote, Exception):
         return vote
     if vote.header is None:
         return None
     body = None if vote.data is None else memoryview(vote.data)[HEADER_BYTES:]
-    return Found(vote.header.version, vote.header.kind, body)
+    return FoundRegister(vote.header.version, vote.header.kind, body)

@@ -14,26 +14,38 @@ from memories.cluster.client.node import Node
 from memories.cluster.client.resp import ReplyError
 from memories.cluster.client.scan import scan_node
 from memories.cluster.deadlines import ORPHAN_SECONDS, TOMBSTONE_SECONDS
-from memories.cluster.manifest import Manifest, chunk_sum, read_manifest, upload_of, upload_seconds
-from memories.cluster.register_format import CHUNK_PREFIX, HEADER_BYTES, PREFIX, Kind, key_of
+from memories.cluster.manifest import (
+    ChunkManifest,
+    chunk_sum,
+    read_manifest,
+    upload_of,
+    upload_seconds,
+)
+from memories.cluster.register_format import (
+    CHUNK_PREFIX,
+    HEADER_BYTES,
+    PREFIX,
+    RegisterKind,
+    key_of,
+)
 from memories.cluster.repair_report import RepairReport
-from memories.cluster.valkey_cluster.registers import SlotRegisters
+from memories.cluster.valkey_cluster.registers import ClusterRegisters
 from memories.cluster.valkey_cluster.shards import Shards
 from memories.cluster.valkey_cluster.slots import Shard
-from memories.cluster.vote import Vote, read_vote
+from memories.cluster.vote import RegisterCopy, read_copy
 from memories.errors import CorruptDataError, MemoriesError, UnavailableError
 from memories.progress import Progress
 
 _BATCH = 64  # Registers whose values may be in memory at once.
 
 
-class SlotRepair:
+class ClusterRepair:
     """One walk over everything; the arguments are those of `repair.Repair`."""
 
     def __init__(
         self,
         shards: Shards,
-        registers: SlotRegisters,
+        registers: ClusterRegisters,
         wall: Callable[[], float],
         *,
         pause: Callable[[float], bool],
@@ -96,12 +108,12 @@ class SlotRepair:
                 self._mend(shard, name, newest.data)
             self._look_into(name, newest)
 
-    def _copies(self, shard: Shard, name: bytes) -> dict[str, Vote | None]:
+    def _copies(self, shard: Shard, name: bytes) -> dict[str, RegisterCopy | None]:
         """Return what each node has of a register, None where it is damaged."""
-        copies: dict[str, Vote | None] = {}
+        copies: dict[str, RegisterCopy | None] = {}
         for node in shard.everyone:
             try:
-                copies[node] = read_vote(
+                copies[node] = read_copy(
                     name, self._shards.node(node).call("GET", name), whole=True
                 )
             except CorruptDataError:
@@ -120,15 +132,15 @@ class SlotRepair:
         except (UnavailableError, ReplyError) as error:
             self.report.silent[shard.primary] = str(error)
 
-    def _look_into(self, name: bytes, vote: Vote) -> None:
+    def _look_into(self, name: bytes, vote: RegisterCopy) -> None:
         if vote.header is None:
             return
-        if vote.header.kind is Kind.TOMBSTONE:
+        if vote.header.kind is RegisterKind.TOMBSTONE:
             if vote.version.at_seconds < self._began - TOMBSTONE_SECONDS:
                 primary = self._primary(self._shards.shard_of(name))
                 dropped = primary.call(*scripts.DROP.call([name], vote.version.text))
                 self.report.tombstones += int(dropped)
-        elif vote.header.kind is Kind.MANIFEST and vote.data is not None:
+        elif vote.header.kind is RegisterKind.MANIFEST and vote.data is not None:
             try:
                 manifest = read_manifest(memoryview(vote.data)[HEADER_BYTES:])
                 self._live.add(manifest.upload.id)
@@ -137,7 +149,7 @@ class SlotRepair:
                 self.report.blame(key_of(name))
                 self.report.silent.setdefault(key_of(name), str(error))
 
-    def _look_at_chunks(self, manifest: Manifest) -> None:
+    def _look_at_chunks(self, manifest: ChunkManifest) -> None:
         buffer = memoryview(bytearray(manifest.chunk_bytes))
         spans = [stop - start for start, stop in manifest.spans()]
         for name, nbytes, total in zip(manifest.upload.names(), spans, manifest.sums, strict=True):

@@ -9,17 +9,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from memories.cluster.client.address import Address
+from memories.cluster.client.address import NodeAddress
 from memories.cluster.client.node import Node
 from memories.cluster.client.resp import ReplyError
-from memories.cluster.near_cache.invalidation import Cover
+from memories.cluster.near_cache.invalidation import ListenerQuorum
 from memories.cluster.repair_report import RepairReport
-from memories.cluster.status import slot_node_status
+from memories.cluster.status import cluster_node_status
 from memories.cluster.store import FrameStore
-from memories.cluster.topology import WORKERS, Service
-from memories.cluster.valkey_cluster.chunks import SlotChunks
-from memories.cluster.valkey_cluster.registers import SlotRegisters
-from memories.cluster.valkey_cluster.repair import SlotRepair
+from memories.cluster.topology import WORKERS, NodeService
+from memories.cluster.valkey_cluster.chunks import ClusterChunks
+from memories.cluster.valkey_cluster.registers import ClusterRegisters
+from memories.cluster.valkey_cluster.repair import ClusterRepair
 from memories.cluster.valkey_cluster.shards import Shards
 from memories.cluster.versions import new_client
 from memories.errors import InvalidOptionError, UnavailableError
@@ -34,7 +34,7 @@ _OWN_TOOL = (
 )
 
 
-class SlotService(Service):
+class ClusterService(NodeService):
     """A Valkey or Redis Cluster.
 
     Raises:
@@ -43,15 +43,15 @@ class SlotService(Service):
     """
 
     def __init__(
-        self, seeds: Sequence[Address], copies: int, *, clock: Clock, allow_eviction: bool
+        self, seeds: Sequence[NodeAddress], copies: int, *, clock: Clock, allow_eviction: bool
     ) -> None:
         super().__init__(clock)
         self.shards = Shards(
             seeds, copies, monotonic=clock.monotonic, allow_eviction=allow_eviction
         )
         self._looked_at = 0.0
-        self.registers = SlotRegisters(self.shards, new_client(), clock, self.pause)
-        self.chunks = SlotChunks(self.shards, self.workers.submit, self.pause)
+        self.registers = ClusterRegisters(self.shards, new_client(), clock, self.pause)
+        self.chunks = ClusterChunks(self.shards, self.workers.submit, self.pause)
         self.store = FrameStore(self.registers, self.chunks, clock)
         try:
             self.shards.found()
@@ -77,26 +77,26 @@ class SlotService(Service):
         """Return all primaries."""
         return self.shards.primaries()
 
-    def covers(self) -> Iterable[Cover]:
+    def covers(self) -> Iterable[ListenerQuorum]:
         """Return every primary by itself: no other one hears of the writes to its slots."""
-        return [Cover((node.name,), 1) for node in self.shards.primaries()]
+        return [ListenerQuorum((node.name,), 1) for node in self.shards.primaries()]
 
     def status(self) -> dict[str, dict[str, Any]]:
         """Return what is known of each node, by its name."""
         nodes = list(self.shards.everyone())
         states = self.workers.map(
-            lambda one: slot_node_status(one, self.clock.monotonic), nodes, ahead=WORKERS
+            lambda one: cluster_node_status(one, self.clock.monotonic), nodes, ahead=WORKERS
         )
         return {node.name: state for node, state in zip(nodes, states, strict=True)}
 
     def repair(self, progress: Progress | None, *, deep: bool) -> RepairReport:
         """Look at every value, mend what a replica has whole, and sweep garbage."""
         self.shards.refresh()
-        return SlotRepair(
+        return ClusterRepair(
             self.shards, self.registers, self.clock.wall, pause=self.pause, deep=deep
         ).run(progress)
 
-    def add_node(self, address: Address, progress: Progress | None) -> None:
+    def add_node(self, address: NodeAddress, progress: Progress | None) -> None:
         """Refuse: see the message."""
         raise InvalidOptionError(_OWN_TOOL)
 

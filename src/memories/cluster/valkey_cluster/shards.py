@@ -10,10 +10,10 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 
-from memories.cluster.client.address import Address
+from memories.cluster.client.address import NodeAddress
 from memories.cluster.client.node import EvictingNodeError, Node, parse_info
 from memories.cluster.client.resp import ReplyError
-from memories.cluster.valkey_cluster.slots import Shard, Topology, slot_of
+from memories.cluster.valkey_cluster.slots import Shard, SlotMap, slot_of
 from memories.errors import InvalidOptionError, UnavailableError
 
 _REFRESH_SECONDS = 0.1  # No two refreshes follow each other faster.
@@ -35,7 +35,7 @@ class Shards:
 
     def __init__(
         self,
-        seeds: Sequence[Address],
+        seeds: Sequence[NodeAddress],
         copies: int,
         *,
         monotonic: Callable[[], float],
@@ -43,7 +43,7 @@ class Shards:
     ) -> None:
         self.copies = copies
         self.monotonic = monotonic
-        self.topology = Topology()
+        self.topology = SlotMap()
         self._allow_eviction = allow_eviction
         self._template = seeds[0]
         self._nodes: dict[str, Node] = {}
@@ -138,20 +138,20 @@ class Shards:
         nodes = {node.name: node for node in (*self.everyone(), *self._seeds)}
         return [node for node in nodes.values() if node.usable or node.due]
 
-    def _view_of(self, node: Node) -> Topology | None:
+    def _view_of(self, node: Node) -> SlotMap | None:
         try:
             info, slots = node.pipeline(
                 [("CLUSTER", "INFO"), ("CLUSTER", "SLOTS")], seconds=_ASK_SECONDS, strict=True
             )
             epoch = int(parse_info(info).get("cluster_current_epoch", 0))
-            return Topology.read(slots, epoch, asked=node.address.host)
+            return SlotMap.read(slots, epoch, asked=node.address.host)
         except (UnavailableError, ReplyError) as error:
             node.last_error = str(error)
             if isinstance(error, EvictingNodeError) and not self.topology.whole:
                 raise  # At the first look it is refused; later on it is a node that fails.
             return None
 
-    def _make(self, address: Address) -> Node:
+    def _make(self, address: NodeAddress) -> Node:
         return Node(
             address,
             monotonic=self.monotonic,

@@ -39,7 +39,7 @@ class Shard:
 
 
 @dataclass(frozen=True)
-class Topology:
+class SlotMap:
     """Which shard serves each slot, as of one answer; the place of a slot is its number."""
 
     shards: tuple[Shard | None, ...] = (None,) * SLOTS
@@ -93,16 +93,16 @@ class Topology:
         """Return every shard once."""
         return list(dict.fromkeys(shard for shard in self.shards if shard is not None))
 
-    def moved(self, slot: int, primary: str) -> Topology:
+    def moved(self, slot: int, primary: str) -> SlotMap:
         """Return the view after a node has said that another one serves a slot."""
         known = next((one for one in self.all_shards() if primary in one.everyone), None)
         others = tuple(one for one in known.everyone if one != primary) if known else ()
         shards = list(self.shards)
         shards[slot] = Shard(primary, others)
-        return Topology(tuple(shards), self.epoch)
+        return SlotMap(tuple(shards), self.epoch)
 
 
-def group_by_shard(topology: Topology, names: Sequence[bytes]) -> Mapping[Shard, list[bytes]]:
+def group_by_shard(topology: SlotMap, names: Sequence[bytes]) -> Mapping[Shard, list[bytes]]:
     """Return the names that each shard serves.
 
     Raises:

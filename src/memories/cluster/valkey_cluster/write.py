@@ -12,16 +12,16 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from memories.cluster.client import scripts
-from memories.cluster.client.fanout import Ask, Round
+from memories.cluster.client.fanout import NodeRequest, RequestRound
 from memories.cluster.client.resp import Command, ReplyError
 from memories.cluster.deadlines import PATIENCE_SECONDS, allowance
-from memories.cluster.register_api import Body, Written
-from memories.cluster.register_format import Kind, key_text, pack_register
-from memories.cluster.valkey_cluster.read import asking
+from memories.cluster.register_api import RegisterBody, WrittenRegister
+from memories.cluster.register_format import RegisterKind, key_text, pack_register
+from memories.cluster.valkey_cluster.read import ask_redirected
 from memories.cluster.valkey_cluster.shards import Shards
 from memories.cluster.valkey_cluster.slots import Shard, group_by_shard
-from memories.cluster.versions import ABSENT, Version, successor
-from memories.cluster.vote import Vote, read_vote
+from memories.cluster.versions import ABSENT, RegisterVersion, successor
+from memories.cluster.vote import RegisterCopy, read_copy
 from memories.errors import ConflictError, CorruptDataError, ReplicationError, UnavailableError
 from memories.foundation.clock import Clock
 
@@ -39,7 +39,7 @@ _LATER = frozenset(
 class _Write:
     """One register on its way."""
 
-    def __init__(self, name: bytes, body: Body, if_version: int | None) -> None:
+    def __init__(self, name: bytes, body: RegisterBody, if_version: int | None) -> None:
         self.name = name
         self.body = body
         self.condition = b"" if if_version is None else b"%016x" % if_version
@@ -48,7 +48,7 @@ class _Write:
         self.reason = "no node of its slot answers"
         self.nbytes = sum(segment.nbytes for segment in body.segments)
 
-    def set_version(self, version: Version) -> None:
+    def set_version(self, version: RegisterVersion) -> None:
         """Draw the register anew, with this version."""
         self.version = version
         self.register = pack_register(self.name, version, self.body.kind, self.body.segments)
@@ -70,7 +70,7 @@ class _Write:
         )
 
 
-class SlotWriting:
+class ClusterWrite:
     """Stores registers on the primaries of their slots, and waits for their replicas."""
 
     def __init__(
@@ -82,10 +82,10 @@ class SlotWriting:
         self._pause = pause
 
     def write(
-        self, bodies: Mapping[bytes, Body], if_version: int | None
-    ) -> dict[bytes, Written | Exception]:
+        self, bodies: Mapping[bytes, RegisterBody], if_version: int | None
+    ) -> dict[bytes, WrittenRegister | Exception]:
         """Write each register; see `Registers`."""
-        results: dict[bytes, Written | Exception] = {}
+        results: dict[bytes, WrittenRegister | Exception] = {}
         pending = {name: _Write(name, body, if_version) for name, body in bodies.items()}
         for one in pending.values():
             one.set_version(successor(ABSENT, self._client, self._clock.wall()))
@@ -103,7 +103,7 @@ class SlotWriting:
         return results
 
     def _send_all(
-        self, pending: Mapping[bytes, _Write], results: dict[bytes, Written | Exception]
+        self, pending: Mapping[bytes, _Write], results: dict[bytes, WrittenRegister | Exception]
     ) -> bool:
         """Send all, note what became of them, and return whether it went on without a fault."""
         try:
@@ -121,13 +121,13 @@ class SlotWriting:
         return sound
 
     def _send_waves(
-        self, waves: Mapping[Shard, list[_Write]], results: dict[bytes, Written | Exception]
+        self, waves: Mapping[Shard, list[_Write]], results: dict[bytes, WrittenRegister | Exception]
     ) -> bool:
         count = max(map(len, waves.values()))
         nbytes = sum(one.nbytes for wave in waves.values() for one in wave)
         end = self._shards.monotonic() + PATIENCE_SECONDS + allowance(count, nbytes)
         sound = True
-        with Round(self._shards.monotonic) as round_:
+        with RequestRound(self._shards.monotonic) as round_:
             unheard = {id(wave): wave for wave in waves.values()}
             for shard, wave in waves.items():
                 if not self._ask(round_, shard, wave):
@@ -141,7 +141,7 @@ class SlotWriting:
                 _doubt(wave, "the primary does not answer in time")
         return sound and not unheard
 
-    def _ask(self, round_: Round, shard: Shard, wave: list[_Write]) -> bool:
+    def _ask(self, round_: RequestRound, shard: Shard, wave: list[_Write]) -> bool:
         node = self._shards.node(shard.primary)
         if not (node.usable or node.due):
             for one in wave:
@@ -154,7 +154,7 @@ class SlotWriting:
     def _waiting(self) -> Command:
         return ("WAIT", self._shards.copies - 1, int(WAIT_SECONDS * 1000))
 
-    def _hear(self, ask: Ask, results: dict[bytes, Written | Exception]) -> bool:
+    def _hear(self, ask: NodeRequest, results: dict[bytes, WrittenRegister | Exception]) -> bool:
         """Note what one primary answered, and return whether nothing need be asked anew."""
         wave: list[_Write] = ask.tag
         if ask.error is not None:
@@ -169,8 +169,8 @@ class SlotWriting:
         for one, reply in zip(wave, replies, strict=True):
             if isinstance(reply, ReplyError) and reply.code == "ASK":
                 node = self._shards.node(reply.text.split()[-1])
-                reply = asking(node, one.command)
-                copies = asking(node, self._waiting())
+                reply = ask_redirected(node, one.command)
+                copies = ask_redirected(node, self._waiting())
             if isinstance(reply, ReplyError) and _passes(reply):
                 self._learn(ask, one, reply)
                 sound = False
@@ -180,14 +180,14 @@ class SlotWriting:
                 results[one.name] = outcome
         return sound
 
-    def _learn(self, ask: Ask, one: _Write, error: ReplyError) -> None:
+    def _learn(self, ask: NodeRequest, one: _Write, error: ReplyError) -> None:
         one.reason = str(error)
         if error.code == "MOVED":
             self._shards.moved(one.name, error)
         elif error.code == "NOSCRIPT" and ask.connection is not None:
             ask.node.forget_scripts(ask.connection)
 
-    def _outcome(self, one: _Write, reply: Any, copies: Any) -> Written | Exception | None:
+    def _outcome(self, one: _Write, reply: Any, copies: Any) -> WrittenRegister | Exception | None:
         """Return what became of a write; None if it is to be sent again with another version."""
         if isinstance(reply, Exception):
             one.reason = str(reply)
@@ -195,9 +195,9 @@ class SlotWriting:
             return one.failure()
         became, known = reply
         try:
-            before = read_vote(one.name, known, whole=False)
+            before = read_copy(one.name, known, whole=False)
         except CorruptDataError:
-            before = Vote(None, None, None)
+            before = RegisterCopy(None, None, None)
             if became != b"done":
                 became = self._replace_damaged(one)
         if became == b"done":
@@ -206,7 +206,7 @@ class SlotWriting:
             one.reason = "another write came between, and the first answer was lost"
             return one.failure()
         if became == b"conflict":
-            absent = before.header is None or before.header.kind is Kind.TOMBSTONE
+            absent = before.header is None or before.header.kind is RegisterKind.TOMBSTONE
             at = 0 if absent else before.version.counter
             return ConflictError(
                 f"{key_text(one.name)} is at version {at}, not at {one.if_version}; nothing was "
@@ -215,7 +215,9 @@ class SlotWriting:
         one.set_version(successor(before.version, self._client, self._clock.wall()))
         return None
 
-    def _confirmed(self, one: _Write, before: Vote, copies: Any) -> Written | Exception:
+    def _confirmed(
+        self, one: _Write, before: RegisterCopy, copies: Any
+    ) -> WrittenRegister | Exception:
         needed = self._shards.copies - 1
         if needed and (not isinstance(copies, int) or copies < needed):
             has = copies if isinstance(copies, int) else 0
@@ -226,7 +228,7 @@ class SlotWriting:
             )
             return one.failure()
         replaced = before.upload if before.version != one.version else None
-        return Written(one.version, replaced)
+        return WrittenRegister(one.version, replaced)
 
     def _replace_damaged(self, one: _Write) -> bytes:
         """Put the register in the place of a damaged one, whose version says nothing."""
