@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from memories import policies
 from memories.backends.base import Backend
 from memories.backends.disk import DiskBackend
-from memories.backends.disk.temp_directory import private_directory
+from memories.backends.disk.temp_directory import new_temp_directory
 from memories.codecs.registry import prepare
 from memories.core.ending import await_free
 from memories.core.lifecycle import Engine
@@ -223,7 +223,7 @@ class _Assembly:
             if not self.settings.read_only:
                 await_free(self.settings.storage_path)  # Of a manager that was just forgotten.
             return self.settings.storage_path
-        private = private_directory()
+        private = new_temp_directory()
         self.remove_private = private.remove
         return private.path
 

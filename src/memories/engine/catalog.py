@@ -17,7 +17,7 @@ from heapq import merge
 from typing import NamedTuple
 
 from memories.backends.disk import DiskBackend
-from memories.backends.disk.view import View
+from memories.backends.disk.view import StoreView
 from memories.engine.front_cache import Front
 from memories.foundation.deadlines import Deadlines
 from memories.foundation.fork_lock import is_mine, new_lock
@@ -31,7 +31,7 @@ class Instant(NamedTuple):
 
     version: int
     entries: list[Entry]
-    records: View  # May repeat a key of `entries`, as its backing copy.
+    records: StoreView  # May repeat a key of `entries`, as its backing copy.
 
 
 class Catalog:

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from memories.backends.disk import private_directory, sweep
+from memories.backends.disk import new_temp_directory, sweep_temp_directories
 from memories.errors import StorageError
 
 CODE = """
 import os, sys, pathlib
-from memories.backends.disk.temp_directory import private_directory
-held = private_directory(pathlib.Path(sys.argv[1]))
+from memories.backends.disk.temp_directory import new_temp_directory
+held = new_temp_directory(pathlib.Path(sys.argv[1]))
 (held.path / "data").write_text("x")
 print(held.path, flush=True)
 """
@@ -44,13 +44,13 @@ def test_what_a_killed_process_left_is_swept(tmp_path: Path) -> None:
     child = started(tmp_path / "base", '__import__("time").sleep(60)')
     assert child.stdout is not None
     path = Path(child.stdout.readline().strip())
-    assert 0 == sweep(tmp_path / "base")
+    assert 0 == sweep_temp_directories(tmp_path / "base")
     assert (path / "data").exists()
     os.kill(child.pid, signal.SIGKILL)
     child.wait()
     child.stdout.close()
     assert (path / "data").exists()
-    mine = private_directory(tmp_path / "base")
+    mine = new_temp_directory(tmp_path / "base")
     assert not path.exists()
     assert mine.path.exists()
     mine.remove()
@@ -63,7 +63,7 @@ def test_a_link_in_its_place_is_refused(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "base").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(StorageError, match="link"):
-        private_directory(tmp_path / "base")
+        new_temp_directory(tmp_path / "base")
 
 
 def test_a_place_that_cannot_be_made_is_named(tmp_path: Path) -> None:
@@ -71,13 +71,13 @@ def test_a_place_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     for base in (tmp_path / "missing" / "base", tmp_path / "file"):
         with pytest.raises(StorageError, match="TMPDIR"):
-            private_directory(base)
+            new_temp_directory(base)
 
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_a_forked_child_leaves_it_alone(tmp_path: Path) -> None:
     """Its exit is not the owner's."""
-    mine = private_directory(tmp_path / "base")
+    mine = new_temp_directory(tmp_path / "base")
     pid = os.fork()
     if pid == 0:
         mine.remove()
@@ -94,7 +94,7 @@ def test_coming_and_going_at_once(tmp_path: Path) -> None:
     def come_and_go() -> None:
         try:
             for _ in range(100):
-                mine = private_directory(tmp_path / "base")
+                mine = new_temp_directory(tmp_path / "base")
                 (mine.path / "data").write_text("x")
                 mine.remove()
         except BaseException as error:
@@ -106,5 +106,5 @@ def test_coming_and_going_at_once(tmp_path: Path) -> None:
     for thread in threads:
         thread.join()
     assert [] == failures
-    private_directory(tmp_path / "base").remove()
+    new_temp_directory(tmp_path / "base").remove()
     assert not (tmp_path / "base").exists()

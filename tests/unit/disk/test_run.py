@@ -7,7 +7,7 @@ from pathlib import Path
 from xxhash import xxh3_64_intdigest
 
 from memories.backends.disk.files import Files
-from memories.backends.disk.log_format import INLINE, Row, encode_record
+from memories.backends.disk.log_format import INLINE, IndexRow, encode_record
 from memories.backends.disk.run import OFFSET_BITS, Run, pack_row
 from memories.backends.disk.run_writer import write_run
 from memories.model.entry import Terms
@@ -21,7 +21,7 @@ def build(path: Path, keys: list[str], expires: dict[str, float] | None = None) 
     for version, key in enumerate(sorted(keys, key=str.encode), start=1):
         ends = (expires or {}).get(key)
         record = record_for(key, version, terms=Terms(expires_at=ends))
-        row = Row(record, INLINE, 1, version * 64, 64, 1)
+        row = IndexRow(record, INLINE, 1, version * 64, 64, 1)
         rows.append((key.encode(), pack_row(row, encode_record), ends))
     assert len(keys) == write_run(path, Files(), 1, rows, lambda: None)
     return Run(path, Files())

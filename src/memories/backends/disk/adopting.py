@@ -10,11 +10,11 @@ from abc import abstractmethod
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from memories.backends.disk.background_import import Loans, Replaced, Told
+from memories.backends.disk.background_import import BackgroundImport, ImportDone, Replaced
 from memories.backends.disk.import_file import Adopted, Adoption
 from memories.backends.disk.index import Index
 from memories.backends.disk.os_errors import storage_error
-from memories.backends.disk.overlay_index import Lent
+from memories.backends.disk.overlay_index import OverlayIndex
 from memories.backends.disk.searching import SearchingBackend
 from memories.backends.disk.writer import Writer
 
@@ -22,8 +22,8 @@ from memories.backends.disk.writer import Writer
 class AdoptingBackend(SearchingBackend):
     """A store that takes over files as they lie."""
 
-    _loans: Loans | None = None  # Of the writer; in a forked child those of its parent.
-    _index: Index | Lent  # Through which a writer's readers look.
+    _loans: BackgroundImport | None = None  # Of the writer; in a forked child those of its parent.
+    _index: Index | OverlayIndex  # Through which a writer's readers look.
 
     @abstractmethod
     def _writing(self) -> Writer:
@@ -56,7 +56,7 @@ class AdoptingBackend(SearchingBackend):
         """
         self._lending().hide(below, replaced)
 
-    def settle_soon(self, told: Told) -> None:
+    def settle_soon(self, told: ImportDone) -> None:
         """Copy in the background what is lent; `told` hears None once it is durable, or why not."""
         self._lending().settle_soon(told)
 
@@ -69,13 +69,13 @@ class AdoptingBackend(SearchingBackend):
         lent = self._lent()
         return lent is not None and lent.waits(key)
 
-    def _lending(self) -> Loans:
+    def _lending(self) -> BackgroundImport:
         self._writing()
         assert self._loans is not None, "who writes has opened them"
         return self._loans
 
-    def _show(self, index: Index | Lent) -> None:
+    def _show(self, index: Index | OverlayIndex) -> None:
         self._index = index
 
-    def _lent(self) -> Lent | None:
+    def _lent(self) -> OverlayIndex | None:
         return None if self._loans is None else self._loans.lent

@@ -21,10 +21,10 @@ from memories.backends.disk.files import Files
 from memories.backends.disk.log_format import TOMBSTONE
 from memories.backends.disk.open import Verify
 from memories.backends.disk.os_errors import storage_error
-from memories.backends.disk.paths import Layout
+from memories.backends.disk.paths import StorePaths
 from memories.backends.disk.reader import AbsentError, GoneError
 from memories.backends.disk.role import Role
-from memories.backends.disk.view import View
+from memories.backends.disk.view import StoreView
 from memories.errors import (
     CorruptDataError,
     KeyNotFoundError,
@@ -72,7 +72,7 @@ class DiskBackend(Role):
         files: Files | None = None,
     ) -> None:
         super().__init__(
-            Layout(Path(path)), Files() if files is None else files, full=durability == "full",
+            StorePaths(Path(path)), Files() if files is None else files, full=durability == "full",
             read_only=read_only, mmap=mmap, verify=verify, repair=repair, capacity=capacity_bytes,
         )  # fmt: skip
 
@@ -208,16 +208,16 @@ class DiskBackend(Role):
         )
 
     @contextmanager
-    def view(self) -> Iterator[View]:
+    def view(self) -> Iterator[StoreView]:
         """Give all records as of now; what they name stays readable until the end of the block."""
         writer = self._writer
         if writer is None:
             follower = self._following()
             follower.refresh(now=True)
-            yield View(self._look().frozen(), follower.ledger)
+            yield StoreView(self._look().frozen(), follower.ledger)
             return
         with writer.lock:
-            view = View(self._index.frozen(), writer.ledger)
+            view = StoreView(self._index.frozen(), writer.ledger)
             writer.pin(view)
         try:
             yield view

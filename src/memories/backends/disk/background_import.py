@@ -16,12 +16,12 @@ from pathlib import Path
 from memories.backends.disk.fd_cache import Handle
 from memories.backends.disk.import_file import Adopted, Adoption, copy_in, placed_in, share
 from memories.backends.disk.index import Index, Table, merged
-from memories.backends.disk.log_format import PACKED, Row
+from memories.backends.disk.log_format import PACKED, IndexRow
 from memories.backends.disk.maintenance import StoppedError
 from memories.backends.disk.network_fs import remote_kind
 from memories.backends.disk.os_errors import storage_error
-from memories.backends.disk.overlay_index import Lent
-from memories.backends.disk.reader import LentHandle
+from memories.backends.disk.overlay_index import OverlayIndex
+from memories.backends.disk.reader import SourceHandle
 from memories.backends.disk.writer import Writer
 from memories.errors import StorageError
 from memories.foundation.call_owner import Owner
@@ -34,10 +34,10 @@ PATIENCE_SECONDS = 60.0  # So long may a copy make no progress before who waits 
 _BATCH_ROWS = 512
 
 Replaced = Callable[[Record], AbstractContextManager[None]]
-Told = Callable[[BaseException | None], object]
+ImportDone = Callable[[BaseException | None], object]
 
 
-class Loan:
+class PendingFile:
     """One file that is lent, and how far it has come."""
 
     def __init__(self, number: int, source: Handle, size: int, table: Table) -> None:
@@ -47,22 +47,22 @@ class Loan:
         self.obsolete = False  # Whether nothing in it is seen any more.
 
 
-class Loans:
+class BackgroundImport:
     """The lent files of one store. `show` is told through what its readers are to look."""
 
-    def __init__(self, writer: Writer, show: Callable[[Index | Lent], None]) -> None:
+    def __init__(self, writer: Writer, show: Callable[[Index | OverlayIndex], None]) -> None:
         self._writer, self._show = writer, show
-        self._lent = Lent(writer.index, writer.lock)
-        self._loans: list[Loan] = []  # Guarded by the writer's lock, like what is lent.
+        self._lent = OverlayIndex(writer.index, writer.lock)
+        self._loans: list[PendingFile] = []  # Guarded by the writer's lock, like what is lent.
         self._replaced: list[Replaced] = []
-        self._told: list[Told] = []
+        self._told: list[ImportDone] = []
         self._settling = new_lock()  # Taken before the writer's.
         self._stopped = False
         self._thread: Runner | None = None
         self.failure: StorageError | None = None  # Of the latest attempt to settle.
 
     @property
-    def lent(self) -> Lent | None:
+    def lent(self) -> OverlayIndex | None:
         """Return what is lent, or None."""
         return self._writer.lent
 
@@ -102,17 +102,17 @@ class Loans:
         """Let the frames of an open file be read where they lie; return how many."""
         writer, count = self._writer, 0
         writer.keep_draft(number)
-        source = LentHandle(writer.files, descriptor, mapped=remote_kind(path) is None)
+        source = SourceHandle(writer.files, descriptor, mapped=remote_kind(path) is None)
         size = writer.files.size(descriptor)
         writer.reading.lend(writer.layout.pack(number), source)
         with writer.lock:
             lent = self._active()
-            loan = Loan(number, source, size, lent.lend())
+            loan = PendingFile(number, source, size, lent.lend())
             lent.owed_bytes += size
         try:
             for records in placed_in(number, batches):
                 with writer.lock:
-                    lent.enter(loan.table, [Row(r, PACKED, 0, 0, 0, 0) for r in records])
+                    lent.enter(loan.table, [IndexRow(r, PACKED, 0, 0, 0, 0) for r in records])
                 count += len(records)
         finally:
             with writer.lock:
@@ -135,16 +135,16 @@ class Loans:
                     loan.obsolete = True
                     self._end(loan)
 
-    def _active(self) -> Lent:
+    def _active(self) -> OverlayIndex:
         """Let readers look through what is lent."""
         if self._writer.lent is None:
-            self._lent = self._writer.lent = Lent(self._writer.index, self._writer.lock)
+            self._lent = self._writer.lent = OverlayIndex(self._writer.index, self._writer.lock)
             self._show(self._lent)
         return self._lent
 
     # -- settling --------------------------------------------------------------------------------
 
-    def settle_soon(self, told: Told) -> None:
+    def settle_soon(self, told: ImportDone) -> None:
         """Settle in a thread of its own; `told` hears of the error, or that all is durable."""
         self._told.append(told)
         self._thread = Runner(self._run, "copy")
@@ -243,7 +243,7 @@ class Loans:
             return storage_error("copy a restored snapshot", self._writer.layout.root, error)
         return None
 
-    def _settle(self, loan: Loan) -> None:
+    def _settle(self, loan: PendingFile) -> None:
         writer = self._writer
         if not loan.here and not self._copy(loan):
             return
@@ -253,7 +253,7 @@ class Loans:
             if not loan.obsolete:
                 self._end(loan)
 
-    def _copy(self, loan: Loan) -> bool:
+    def _copy(self, loan: PendingFile) -> bool:
         """Copy the file; False if nobody wants it any more."""
         writer, path = self._writer, self._writer.layout.pack(loan.number)
         try:
@@ -271,20 +271,20 @@ class Loans:
             loan.here = True
         return True
 
-    def _copied(self, loan: Loan, count: int) -> None:
+    def _copied(self, loan: PendingFile, count: int) -> None:
         if self._stopped or loan.obsolete:
             raise StoppedError
         loan.copied_bytes += count
         self._lent.copied_bytes += count
 
-    def _batches(self, loan: Loan) -> Iterator[list[Record]]:
+    def _batches(self, loan: PendingFile) -> Iterator[list[Record]]:
         """Yield the records of a loan; nobody changes their terms until they are journaled."""
         keys = iter(list(loan.table))
         while batch := list(islice(keys, _BATCH_ROWS)):
             with self._writer.lock:
                 yield [loan.table[key].record for key in batch]
 
-    def _end(self, loan: Loan) -> None:
+    def _end(self, loan: PendingFile) -> None:
         self._lent.leave(loan.table)
         self._loans.remove(loan)
         if not loan.here:

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from memories.backends.disk.files import Files, read_exactly
-from memories.backends.disk.log_format import INLINE, PLACE, Place
-from memories.backends.disk.reader import GoneError, Reading
+from memories.backends.disk.log_format import INLINE, PLACE, FrameLocation
+from memories.backends.disk.reader import FrameReader, GoneError
 from memories.model.entry import Record
 
 SMALL_BYTES = 64 << 10
@@ -21,13 +21,15 @@ _WINDOW_BYTES = 1 << 20
 _Spot = tuple[int, int, int, int, int]  # Kind, file, offset and length of a frame; and whose.
 
 
-def gather(reading: Reading, files: Files, records: Sequence[Record]) -> list[memoryview | None]:
+def gather(
+    reading: FrameReader, files: Files, records: Sequence[Record]
+) -> list[memoryview | None]:
     """Return the frames of `records` in their order, None for each that must be read alone."""
     frames: list[memoryview | None] = [None] * len(records)
     for window in _windows(records):
         kind, file, start, _, _ = window[0]
         end = window[-1][2] + window[-1][3]
-        data = _read(reading, files, Place(kind, file, start, end - start))
+        data = _read(reading, files, FrameLocation(kind, file, start, end - start))
         for _, _, offset, length, index in window:
             if offset - start + length <= len(data):
                 frames[index] = data[offset - start : offset - start + length]
@@ -54,7 +56,7 @@ def _windows(records: Sequence[Record]) -> Iterator[list[_Spot]]:
         yield spots[first:]
 
 
-def _read(reading: Reading, files: Files, place: Place) -> memoryview:
+def _read(reading: FrameReader, files: Files, place: FrameLocation) -> memoryview:
     try:
         if place.kind == INLINE:
             handle = reading.segment(place.file)

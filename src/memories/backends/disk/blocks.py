@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 from xxhash import xxh3_64_intdigest
 
-from memories.backends.disk.log_format import Row, decode_record
+from memories.backends.disk.log_format import IndexRow, decode_record
 
 BLOCK_BITS = 12
 BLOCK = 1 << BLOCK_BITS
@@ -20,7 +20,7 @@ BLOCK = 1 << BLOCK_BITS
 ROW = struct.Struct("<IIQIIB")
 ROW_BYTES = ROW.size
 unpack_fields = ROW.unpack_from
-new_row = tuple.__new__  # What `Row(...)` does, without its argument parsing.
+new_row = tuple.__new__  # What `IndexRow(...)` does, without its argument parsing.
 
 
 class RunDamagedError(Exception):
@@ -47,7 +47,7 @@ class Blocks:
         self.touch(offset, length)
         return length
 
-    def row_at(self, offset: int) -> Row:
+    def row_at(self, offset: int) -> IndexRow:
         """Return the row at `offset`."""
         verified, data = self.verified, self._data
         if not (verified[offset >> BLOCK_BITS] and verified[(offset + 3) >> BLOCK_BITS]):
@@ -60,7 +60,7 @@ class Blocks:
             record = decode_record(data[offset + ROW_BYTES : end])
         except msgspec.MsgspecError as error:
             raise RunDamagedError(f"a row of {self._path} cannot be read: {error}") from error
-        return new_row(Row, (record, kind, segment, at, extent, oldest))
+        return new_row(IndexRow, (record, kind, segment, at, extent, oldest))
 
     def touch(self, offset: int, length: int) -> None:
         """Verify the blocks that some bytes lie in."""

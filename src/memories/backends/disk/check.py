@@ -18,13 +18,21 @@ from memories.backends.disk.blocks import RunDamagedError
 from memories.backends.disk.fd_cache import Handle
 from memories.backends.disk.files import Files
 from memories.backends.disk.index import Index, merged
-from memories.backends.disk.log_format import FILE, INLINE, NOTE, PACKED, PLACE, Row, unpack_place
-from memories.backends.disk.lost_and_found import Aside
+from memories.backends.disk.log_format import (
+    FILE,
+    INLINE,
+    NOTE,
+    PACKED,
+    PLACE,
+    IndexRow,
+    unpack_place,
+)
+from memories.backends.disk.lost_and_found import LostAndFound
 from memories.backends.disk.open import Verify
-from memories.backends.disk.paths import Layout, numbers
-from memories.backends.disk.reader import AbsentError, GoneError, Reading
-from memories.backends.disk.replay import Span, Walk, chain
-from memories.backends.disk.store_directory import Home
+from memories.backends.disk.paths import StorePaths, numbers
+from memories.backends.disk.reader import AbsentError, FrameReader, GoneError
+from memories.backends.disk.replay import SegmentSpan, SegmentWalk, chain
+from memories.backends.disk.store_directory import StoreDirectory
 from memories.backends.disk.writer import Writer
 from memories.errors import StorageError, UnsupportedTypeError
 from memories.progress import Step
@@ -36,7 +44,7 @@ EMPTIED = "what can be read of it is written anew, and the file is set aside in 
 MOVED_AWAY = "it is set aside in lost+found"
 
 
-class Found(NamedTuple):
+class CheckFinding(NamedTuple):
     """What is wrong with one frame."""
 
     what: str
@@ -44,10 +52,10 @@ class Found(NamedTuple):
 
 
 def run_check(
-    layout: Layout,
+    layout: StorePaths,
     files: Files,
-    home: Home,
-    reading: Reading,
+    home: StoreDirectory,
+    reading: FrameReader,
     look: Callable[[], Index],
     writer: Writer | None,
     *,
@@ -82,10 +90,10 @@ class Check:
 
     def __init__(
         self,
-        layout: Layout,
+        layout: StorePaths,
         files: Files,
-        home: Home,
-        reading: Reading,
+        home: StoreDirectory,
+        reading: FrameReader,
         look: Callable[[], Index],
         writer: Writer | None,
         mender: Writer | None,
@@ -94,7 +102,7 @@ class Check:
         self._layout, self._files, self._home, self._reading = layout, files, home, reading
         self._look, self._verify = look, verify
         self._writer, self._mender = writer, mender
-        self._aside = Aside(layout, files)
+        self._aside = LostAndFound(layout, files)
 
     def require(self) -> None:
         """Raise StorageError unless the store lies where it was opened."""
@@ -143,10 +151,10 @@ class Check:
             problems.append(Problem(key, found.what, self._mender is not None, remedy=DROPPED))
         return problems
 
-    def _frame(self, row: Row) -> Found | None:
+    def _frame(self, row: IndexRow) -> CheckFinding | None:
         if row.kind == NOTE:
             return None
-        current: Row | None = row
+        current: IndexRow | None = row
         while current is not None:
             found = self._faults(current)
             if found is None:
@@ -159,7 +167,7 @@ class Check:
             current = now if here else None
         return None
 
-    def _faults(self, row: Row) -> Found | None:
+    def _faults(self, row: IndexRow) -> CheckFinding | None:
         try:
             frame = self._reading.read(row.record)
             if self._verify is not None:
@@ -167,26 +175,26 @@ class Check:
             elif row.kind == INLINE:
                 return self._inline(row)
         except AbsentError as error:
-            return Found(f"{error}; bring it back, or delete the key if it is lost", False)
+            return CheckFinding(f"{error}; bring it back, or delete the key if it is lost", False)
         except UnsupportedTypeError as error:
-            return Found(f"it cannot be read here: {error}", False)
+            return CheckFinding(f"it cannot be read here: {error}", False)
         except (GoneError, ValueError) as error:
-            return Found(str(error), True)
+            return CheckFinding(str(error), True)
         except OSError as error:
             path = self._reading.path(unpack_place(row.record.place))
-            return Found(f"{path} cannot be read: {error.strerror or error}", False)
+            return CheckFinding(f"{path} cannot be read: {error.strerror or error}", False)
         return None
 
-    def _inline(self, row: Row) -> Found | None:
+    def _inline(self, row: IndexRow) -> CheckFinding | None:
         path = self._layout.segment(row.segment)
-        walk = Walk(
+        walk = SegmentWalk(
             self._files, self._reading.segment(row.segment), row.offset, row.offset + row.extent
         )
         if walk.head(row.offset) is None:
-            return Found(f"its record in {path} at byte {row.offset} is damaged", True)
+            return CheckFinding(f"its record in {path} at byte {row.offset} is damaged", True)
         return None
 
-    def _drop(self, mender: Writer, row: Row, what: str) -> None:
+    def _drop(self, mender: Writer, row: IndexRow, what: str) -> None:
         if len(row.record.place) == PLACE.size:
             place = unpack_place(row.record.place)
             path = self._reading.path(place)
@@ -220,7 +228,7 @@ class Check:
             problems.append(Problem(None, what, repaired, remedy=EMPTIED))
         return problems
 
-    def _spans(self) -> list[Span]:
+    def _spans(self) -> list[SegmentSpan]:
         """Return the segments that count; looked for again when upkeep took one meanwhile."""
         for _ in range(_LOOKS):
             try:
@@ -229,13 +237,13 @@ class Check:
                 self.require()
         return chain(self._layout, self._files)[0]
 
-    def _torn_at(self, span: Span) -> int | None:
+    def _torn_at(self, span: SegmentSpan) -> int | None:
         """Return where a segment cannot be read on, or None; one that has gone is whole."""
         try:
             descriptor = self._files.open(self._layout.segment(span.number))
         except FileNotFoundError:
             return None  # It was compacted away while we looked.
-        walk = Walk(self._files, Handle(self._files, descriptor), 0, span.end)
+        walk = SegmentWalk(self._files, Handle(self._files, descriptor), 0, span.end)
         for _ in walk:
             pass
         if span.before is None:

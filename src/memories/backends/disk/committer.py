@@ -14,7 +14,7 @@ from typing import NamedTuple, TypeVar
 
 from memories.backends.disk import log_format
 from memories.backends.disk.blocks import RunDamagedError
-from memories.backends.disk.fd_cache import Handle, Handles
+from memories.backends.disk.fd_cache import Handle, HandleCache
 from memories.backends.disk.files import Files, append, append_early
 from memories.backends.disk.free_space import FreeSpace
 from memories.backends.disk.index import Index
@@ -27,19 +27,19 @@ from memories.backends.disk.log_format import (
     NOTE,
     PACKED,
     TOMBSTONE,
+    IndexRow,
     Position,
-    Row,
     unpack_place,
 )
-from memories.backends.disk.manifest import Manifest
-from memories.backends.disk.obsolete_files import Graveyard
-from memories.backends.disk.overlay_index import Lent
-from memories.backends.disk.paths import Layout
-from memories.backends.disk.reader import Reading
+from memories.backends.disk.manifest import IndexManifest
+from memories.backends.disk.obsolete_files import ObsoleteFiles
+from memories.backends.disk.overlay_index import OverlayIndex
+from memories.backends.disk.paths import StorePaths
+from memories.backends.disk.reader import FrameReader
 from memories.backends.disk.replay import START, apply, oldest_of, row_of
 from memories.backends.disk.reserve import Reserve
-from memories.backends.disk.size_limits import CHURN_BYTES, Scale
-from memories.backends.disk.space_accounting import Image, Ledger
+from memories.backends.disk.size_limits import CHURN_BYTES, SizeLimits
+from memories.backends.disk.space_accounting import AccountImage, SpaceAccounting
 from memories.foundation.call_owner import Owner
 from memories.foundation.fork_lock import new_lock
 from memories.foundation.periodic import Bell
@@ -50,24 +50,24 @@ MARK_RECORD = Record(key="", version=0, tier=TierName.COLD, size=0, stored_at=0.
 Frame = Sequence[memoryview]
 
 
-def _file_of(row: Row) -> int:
+def _file_of(row: IndexRow) -> int:
     return unpack_place(row.record.place).file
 
 
-class Draft(NamedTuple):
+class Unnamed(NamedTuple):
     """Who writes a file, if that ends with his call, and the key it is for, if it is one value."""
 
     owner: Owner | None
     key: str
 
 
-class Before(NamedTuple):
+class CommitStart(NamedTuple):
     """What a commit started from, while it is under way."""
 
     end: Position  # Of the log,
     highest: int  # whose segments had numbers up to this one.
-    account: Image
-    recent: list[tuple[str, Row | None]]  # Keys it may enter, with what the table had of them.
+    account: AccountImage
+    recent: list[tuple[str, IndexRow | None]]  # Keys it may enter, with what the table had of them.
     heads: int
     extra: int
 
@@ -85,31 +85,33 @@ class Committer(ABC):
 
     def __init__(
         self,
-        layout: Layout,
+        layout: StorePaths,
         files: Files,
         guard: WriterLock,
         *,
         log: Log,
         index: Index,
-        ledger: Ledger,
-        reading: Reading,
-        handles: Handles,
-        scale: Scale,
+        ledger: SpaceAccounting,
+        reading: FrameReader,
+        handles: HandleCache,
+        scale: SizeLimits,
         full: bool,
         mmap: bool,
-        rebuild: Callable[[], tuple[Index, Ledger]],
+        rebuild: Callable[[], tuple[Index, SpaceAccounting]],
     ) -> None:
         self.layout, self.files, self.reading = layout, files, reading
         self.guard, self._away = guard, False
         self._free = FreeSpace(guard.home.free_bytes)
         self.handles = handles
-        self.graves = Graveyard(layout, files, handles, reading)
+        self.graves = ObsoleteFiles(layout, files, handles, reading)
         self._full = full
         self.mmap = mmap
         self.scale = scale
         self._left_dead = -scale.segment  # What was dead when upkeep had last given room back.
         self.reserve = Reserve(layout, files, scale.reserve, 2 * scale.segment)
-        self._before: Before | None = None  # Set while a commit is between its first step and last.
+        self._before: CommitStart | None = (
+            None  # Set while a commit is between its first step and last.
+        )
         # Bytes that somebody is writing to files of their own, or makes room for, and who that is.
         self._coming: dict[Owner, int] = {}
         self.recent_heads = 0  # Bytes of the heads that no run of the index holds yet.
@@ -120,11 +122,11 @@ class Committer(ABC):
         self._unsynced: dict[int, str] = {}  # Value files, and the keys they belong to.
         self._begun: Set[int] = frozenset()  # Those with which a sync has begun.
         self._owing = False  # Whether a killed writer left some of them.
-        self._drafts: dict[int, Draft] = {}  # Files that are written but not yet journaled.
+        self._drafts: dict[int, Unnamed] = {}  # Files that are written but not yet journaled.
         self._suspect: set[int] = set()  # Those of them whose sync failed.
         self._unnamed: set[int] = set()  # Runs whose manifest may not have been saved.
         self.covered = START  # How far the manifest covers the log.
-        self.saved: Manifest | None = None
+        self.saved: IndexManifest | None = None
         self._syncing = new_lock()
         self._releasing = new_lock()
         self.unreadable: set[int] = set()  # Segments that compaction cannot walk,
@@ -134,7 +136,7 @@ class Committer(ABC):
         self.index_bytes = sum(run.bytes for run in index.runs)
         self.changed = Bell()
         self.adopting: set[Owner] = set()  # Calls that take many records in at once.
-        self.lent: Lent | None = None  # What is seen besides the log, while there is any.
+        self.lent: OverlayIndex | None = None  # What is seen besides the log, while there is any.
 
     def keys(self) -> int:
         """Return how many keys are seen."""
@@ -337,7 +339,7 @@ class Committer(ABC):
         with self.lock:
             self._whole()
             number = self.ledger.file_number()
-            self._drafts[number] = Draft(owner, key)
+            self._drafts[number] = Unnamed(owner, key)
             return number
 
     def write_value(self, number: int, frame: Frame) -> None:
@@ -353,7 +355,7 @@ class Committer(ABC):
     def keep_draft(self, number: int) -> None:
         """Let a file that is to come outlive the call which was given its number."""
         with self.lock:
-            self._drafts[number] = Draft(None, "")
+            self._drafts[number] = Unnamed(None, "")
 
     def let_go(self, owner: Owner) -> None:
         """End what a call holds: room, and files that neither log nor account names."""
@@ -389,14 +391,16 @@ class Committer(ABC):
 
     # -- one record ------------------------------------------------------------------------------
 
-    def _enter_inline(self, old: Row | None, record: Record, frame: Frame, length: int) -> Row:
+    def _enter_inline(
+        self, old: IndexRow | None, record: Record, frame: Frame, length: int
+    ) -> IndexRow:
         """Append a record with its frame, in the place of `old`."""
         return self._commit(
             [(record.key, old)],
             lambda: self._enter(old, self._append_inline(record, frame, length, oldest_of(old))),
         )
 
-    def _enter_head(self, old: Row | None, kind: int, record: Record) -> Row:
+    def _enter_head(self, old: IndexRow | None, kind: int, record: Record) -> IndexRow:
         """Append a record without a frame, in the place of `old`."""
         return self._commit(
             [(record.key, old)],
@@ -405,7 +409,7 @@ class Committer(ABC):
 
     def _commit(
         self,
-        replaced: Sequence[tuple[str, Row | None]],
+        replaced: Sequence[tuple[str, IndexRow | None]],
         steps: Callable[[], T],
         packs: Iterable[int] = (),
     ) -> T:
@@ -416,7 +420,7 @@ class Committer(ABC):
         The caller holds the lock.
         """
         recent = self.index.recent
-        self._before = Before(
+        self._before = CommitStart(
             self.log.end,
             self.log.highest,
             self.ledger.image(
@@ -458,7 +462,7 @@ class Committer(ABC):
         self._before = None
         self.changed.set()
 
-    def _append_inline(self, record: Record, frame: Frame, length: int, oldest: int) -> Row:
+    def _append_inline(self, record: Record, frame: Frame, length: int, oldest: int) -> IndexRow:
         body = log_format.encode_record(record)
         data = frame[0] if len(frame) == 1 else b"".join(frame)
         head = log_format.pack_head(
@@ -474,18 +478,18 @@ class Committer(ABC):
         segment, offset = self.log.append((whole,), extent)
         place = log_format.pack_place(INLINE, segment, offset + len(head), length)
         self.ledger.grew(segment, offset + extent)
-        return Row(
+        return IndexRow(
             log_format.placed(record, length, place), INLINE, segment, offset, extent, oldest
         )
 
-    def _append_head(self, kind: int, record: Record, oldest: int) -> Row:
+    def _append_head(self, kind: int, record: Record, oldest: int) -> IndexRow:
         body = log_format.encode_record(record)
         head = log_format.pack_head(kind, body, oldest=oldest, synced=self.log.synced)
         segment, offset = self.log.append((head,), len(head))
         self.ledger.grew(segment, offset + len(head))
-        return Row(record, kind, segment, offset, len(head), oldest)
+        return IndexRow(record, kind, segment, offset, len(head), oldest)
 
-    def _enter(self, old: Row | None, row: Row) -> Row:
+    def _enter(self, old: IndexRow | None, row: IndexRow) -> IndexRow:
         self.index.put(row)
         self.ledger.replace(old, row)
         if self.lent is not None:
@@ -498,7 +502,7 @@ class Committer(ABC):
             self.changed.set()
         return row
 
-    def _owe(self, old: Row | None, row: Row) -> None:
+    def _owe(self, old: IndexRow | None, row: IndexRow) -> None:
         """Have the next sync include the file of a new value."""
         if (
             row.kind == FILE
@@ -507,7 +511,7 @@ class Committer(ABC):
         ):
             self._unsynced[unpack_place(row.record.place).file] = row.record.key
 
-    def _give_up(self, old: Row) -> None:
+    def _give_up(self, old: IndexRow) -> None:
         """Doom the file of a replaced value at once if no sync has begun with it.
 
         A power cut that takes its successor's record goes back to before this one's, which is no
@@ -528,7 +532,7 @@ class Committer(ABC):
             self.graves.value(number, retired[number])
         self.ledger.gave_up(gone)
 
-    def _enter_packed(self, records: Sequence[Record]) -> list[tuple[Row | None, Row]]:
+    def _enter_packed(self, records: Sequence[Record]) -> list[tuple[IndexRow | None, IndexRow]]:
         """Append and enter the records that are the newest of their keys; one write for all."""
         found = []
         for record in records:
@@ -542,8 +546,8 @@ class Committer(ABC):
         )
 
     def _append_packed(
-        self, found: Sequence[tuple[Record, Row | None]]
-    ) -> list[tuple[Row | None, Row]]:
+        self, found: Sequence[tuple[Record, IndexRow | None]]
+    ) -> list[tuple[IndexRow | None, IndexRow]]:
         synced, encode, pack_head = self.log.synced, log_format.encode_record, log_format.pack_head
         oldest = [oldest_of(old) for _, old in found]
         heads = [
@@ -556,7 +560,7 @@ class Committer(ABC):
         self.ledger.grew(segment, offset + len(data))
         entered = []
         for (record, old), lowest, head in zip(found, oldest, heads, strict=True):
-            entered.append((old, Row(record, PACKED, segment, offset, len(head), lowest)))
+            entered.append((old, IndexRow(record, PACKED, segment, offset, len(head), lowest)))
             offset += len(head)
         self.ledger.arrived([row for old, row in entered if old is None])
         for old, row in entered:
@@ -568,7 +572,7 @@ class Committer(ABC):
         self.changed.set()
         return entered
 
-    def _sync_or_undo(self, *entered: tuple[Row | None, Row]) -> None:
+    def _sync_or_undo(self, *entered: tuple[IndexRow | None, IndexRow]) -> None:
         try:
             if self._owing:
                 self.sync()  # The log may not claim to be whole while values are owed.
@@ -606,7 +610,7 @@ class Committer(ABC):
                 raise
         return action()
 
-    def row(self, key: str) -> Row | None:
+    def row(self, key: str) -> IndexRow | None:
         """Return the newest row of `key`; builds the index again if a run of it is damaged."""
         try:
             return self.index.row(key)

@@ -14,14 +14,14 @@ from operator import attrgetter, itemgetter
 from typing import NamedTuple
 
 from memories.backends.disk.blocks import ROW
-from memories.backends.disk.log_format import PACKED, TOMBSTONE, Head, Row, unpack_place
+from memories.backends.disk.log_format import PACKED, TOMBSTONE, IndexRow, RecordHead, unpack_place
 from memories.backends.disk.manifest import FileStats
 from memories.backends.disk.reader import GoneError
-from memories.backends.disk.replay import Walk, look_at
+from memories.backends.disk.replay import SegmentWalk, look_at
 from memories.backends.disk.run import Run
 from memories.backends.disk.run_writer import write_run
 from memories.backends.disk.size_limits import SLACK_SHARE
-from memories.backends.disk.space_accounting import Ledger
+from memories.backends.disk.space_accounting import SpaceAccounting
 from memories.backends.disk.writer import Writer
 from memories.foundation.call_owner import Owner
 from memories.foundation.logging import logger
@@ -219,7 +219,7 @@ def _victim(
 
 
 def choose(
-    ledger: Ledger,
+    ledger: SpaceAccounting,
     below: int,
     skip: set[int],
     *,
@@ -306,8 +306,8 @@ def _empty_segment(writer: Writer, number: int, pace: Pace) -> bool:
             handle = writer.handles.get(number)
         except FileNotFoundError:
             return False
-        walk = Walk(writer.files, handle, 0, stats.size)
-        batch: list[tuple[int, Head, bytes]] = []
+        walk = SegmentWalk(writer.files, handle, 0, stats.size)
+        batch: list[tuple[int, RecordHead, bytes]] = []
         size = 0
         for offset, head in _readable(writer, walk, number):
             pace()
@@ -326,7 +326,7 @@ def _empty_segment(writer: Writer, number: int, pace: Pace) -> bool:
     return True
 
 
-def _readable(writer: Writer, walk: Walk, number: int) -> Iterator[tuple[int, Head]]:
+def _readable(writer: Writer, walk: SegmentWalk, number: int) -> Iterator[tuple[int, RecordHead]]:
     """Yield what can be read of a segment; a disk that fails to read one may write others."""
     try:
         yield from walk
@@ -350,7 +350,7 @@ def _torn_before(writer: Writer, number: int) -> int | None:
     return before.segment if size > before.offset else None
 
 
-def _live_row(writer: Writer, head: Head, number: int, offset: int) -> Row | None:
+def _live_row(writer: Writer, head: RecordHead, number: int, offset: int) -> IndexRow | None:
     """Return the index's row for a record of the log, or None if nobody needs the record."""
     row = writer.row(head.record.key)
     if row is None or (row.segment, row.offset) != (number, offset):
@@ -360,7 +360,7 @@ def _live_row(writer: Writer, head: Head, number: int, offset: int) -> Row | Non
     return row
 
 
-def _copy(writer: Writer, number: int, batch: list[tuple[int, Head, bytes]]) -> None:
+def _copy(writer: Writer, number: int, batch: list[tuple[int, RecordHead, bytes]]) -> None:
     with writer.lock:
         found = [(_live_row(writer, head, number, at), data) for at, head, data in batch]
         live = [(row, data) for row, data in found if row is not None]
@@ -385,7 +385,7 @@ def _empty_pack(writer: Writer, number: int, pace: Pace) -> bool:
     return whole
 
 
-def _rows_in_pack(writer: Writer, number: int, pace: Pace) -> Iterator[Row]:
+def _rows_in_pack(writer: Writer, number: int, pace: Pace) -> Iterator[IndexRow]:
     for row in writer.index.rows():
         pace()
         if row.kind == PACKED and unpack_place(row.record.place).file == number:

@@ -7,7 +7,7 @@ kernel hands out again would name another file.
 from __future__ import annotations
 
 from memories.backends.disk.files import Files
-from memories.backends.disk.paths import Layout
+from memories.backends.disk.paths import StorePaths
 from memories.errors import ClosedError
 
 
@@ -25,10 +25,10 @@ class Handle:
             self._files.close(self.descriptor)
 
 
-class Handles:
+class HandleCache:
     """The most recently opened segments, by number."""
 
-    def __init__(self, layout: Layout, files: Files, *, limit: int = 128) -> None:
+    def __init__(self, layout: StorePaths, files: Files, *, limit: int = 128) -> None:
         self._layout = layout
         self._files = files
         self._limit = limit

@@ -15,12 +15,12 @@ from memories.backends.disk.fd_cache import Handle
 from memories.backends.disk.files import Files, read_exactly
 from memories.backends.disk.index import Index
 from memories.backends.disk.log_format import SEGMENT_HEADER_BYTES, Position, unpack_segment_header
-from memories.backends.disk.manifest import Manifest
-from memories.backends.disk.paths import Layout, numbers
-from memories.backends.disk.replay import START, Walk, apply, chain, row_of
+from memories.backends.disk.manifest import IndexManifest
+from memories.backends.disk.paths import StorePaths, numbers
+from memories.backends.disk.replay import START, SegmentWalk, apply, chain, row_of
 from memories.backends.disk.run import Run
-from memories.backends.disk.space_accounting import Ledger
-from memories.backends.disk.store_directory import Home
+from memories.backends.disk.space_accounting import SpaceAccounting
+from memories.backends.disk.store_directory import StoreDirectory
 from memories.errors import StorageError
 from memories.foundation.fork_lock import new_lock
 
@@ -31,17 +31,19 @@ _TRY_SECONDS = 10.0
 class Follower:
     """The index of a store somebody else may be writing."""
 
-    def __init__(self, home: Home, layout: Layout, files: Files, *, mmap: bool) -> None:
+    def __init__(
+        self, home: StoreDirectory, layout: StorePaths, files: Files, *, mmap: bool
+    ) -> None:
         self._home = home
         self._layout, self._files, self._mmap = layout, files, mmap
         self._lock = new_lock()
         self._looked_at = float("-inf")
         self._manifest: bytes | None = None
         self._ignore_runs = False
-        self._walk: Walk | None = None
+        self._walk: SegmentWalk | None = None
         self._segment = 0
         self.index = Index()
-        self.ledger = Ledger()
+        self.ledger = SpaceAccounting()
 
     def refresh(self, *, now: bool = False) -> None:
         """Look for what was written since, unless that was done within the last 100 ms.
@@ -104,11 +106,11 @@ class Follower:
         self._manifest = self._stamp()
         manifest = None if self._ignore_runs else read_manifest(self._layout, self._files)
         start = START
-        self.index, self.ledger = Index(), Ledger()
+        self.index, self.ledger = Index(), SpaceAccounting()
         if manifest is not None:
             try:
                 runs = open_runs(self._layout, self._files, manifest, mmap=self._mmap)
-                self.index, self.ledger = Index(runs), Ledger.load(manifest)
+                self.index, self.ledger = Index(runs), SpaceAccounting.load(manifest)
                 start = Position(manifest.segment, manifest.offset)
             except RunDamagedError:
                 start = START
@@ -122,7 +124,7 @@ class Follower:
     def _open(self, number: int, start: int) -> None:
         handle = Handle(self._files, self._files.open(self._layout.segment(number)))
         self._segment = number
-        self._walk = Walk(self._files, handle, start, start)
+        self._walk = SegmentWalk(self._files, handle, start, start)
 
     def _follow(self) -> bool:
         """Read on; whether history still goes on from where this reader was."""
@@ -159,7 +161,7 @@ class Follower:
         return unpack_segment_header(header, number)
 
 
-def read_manifest(layout: Layout, files: Files) -> Manifest | None:
+def read_manifest(layout: StorePaths, files: Files) -> IndexManifest | None:
     """Return the checkpoint, or None if there is none or it is damaged."""
     try:
         descriptor = files.open(layout.manifest)
@@ -171,6 +173,8 @@ def read_manifest(layout: Layout, files: Files) -> Manifest | None:
         files.close(descriptor)
 
 
-def open_runs(layout: Layout, files: Files, manifest: Manifest, *, mmap: bool) -> tuple[Run, ...]:
+def open_runs(
+    layout: StorePaths, files: Files, manifest: IndexManifest, *, mmap: bool
+) -> tuple[Run, ...]:
     """Open the runs that a checkpoint names, or raise `RunDamagedError`."""
     return tuple(Run(layout.run(number), files, mmap=mmap) for number in manifest.runs)

@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from operator import itemgetter
 
-from memories.backends.disk.log_format import TOMBSTONE, Row
+from memories.backends.disk.log_format import TOMBSTONE, IndexRow
 from memories.backends.disk.run import Run
 from memories.foundation.deadlines import Deadlines
 
-Table = dict[str, Row]
+Table = dict[str, IndexRow]
 _by_key = itemgetter(0)
 
 
@@ -44,7 +44,7 @@ class Index:
         """The runs on disk, newest first."""
         return self._parts[1]
 
-    def row(self, key: str) -> Row | None:
+    def row(self, key: str) -> IndexRow | None:
         """Return the newest row of `key`, a tombstone too."""
         tables, runs = self._parts
         for table in tables:
@@ -57,7 +57,7 @@ class Index:
                 return row
         return None
 
-    def put(self, row: Row) -> None:
+    def put(self, row: IndexRow) -> None:
         """Make `row` the newest of its key."""
         recent = self._parts[0][0]
         old = recent.get(row.record.key)
@@ -96,15 +96,15 @@ class Index:
         tables, runs = self._parts
         return tuple(dict(table) for table in tables), runs
 
-    def rows(self, prefix: str = "", after: str = "") -> Iterator[Row]:
+    def rows(self, prefix: str = "", after: str = "") -> Iterator[IndexRow]:
         """Yield the newest rows in key order, tombstones left out."""
         return merged(self.parts(), prefix, after)
 
-    def frozen(self) -> Callable[[str, str], Iterator[Row]]:
+    def frozen(self) -> Callable[[str, str], Iterator[IndexRow]]:
         """Return `rows` as of now."""
         return partial(merged, self.parts())
 
-    def expired(self, now: float) -> Iterator[Row]:
+    def expired(self, now: float) -> Iterator[IndexRow]:
         """Yield the rows whose time had ended at `now`; costs nothing for the others."""
         self._date()
         for key in self._deadlines.due(now):
@@ -121,7 +121,7 @@ class Index:
         known.append(self._deadlines.soonest())
         return min((ends for ends in known if ends is not None), default=None)
 
-    def _expired_in(self, run: Run, now: float) -> Iterator[Row]:
+    def _expired_in(self, run: Run, now: float) -> Iterator[IndexRow]:
         """Yield the rows of a run that have ended; those replaced by now are never read again."""
         at = handled = self._handled.get(run.number, 0)
         for row in run.expired(now, at):
@@ -167,11 +167,11 @@ def merged(
     after: str = "",
     *,
     tombstones: bool = False,
-) -> Iterator[Row]:
+) -> Iterator[IndexRow]:
     """Yield the newest row of each key that starts with `prefix` and comes after `after`."""
     tables, runs = parts
     low, beyond = prefix.encode(), after.encode()
-    sources: list[Iterator[tuple[bytes, Row]]] = [
+    sources: list[Iterator[tuple[bytes, IndexRow]]] = [
         _table_rows(table, prefix, beyond) for table in tables
     ]
     sources += [run.rows(low, beyond) for run in runs]
@@ -186,7 +186,7 @@ def merged(
             yield row
 
 
-def _table_rows(table: Table, prefix: str, beyond: bytes) -> Iterator[tuple[bytes, Row]]:
+def _table_rows(table: Table, prefix: str, beyond: bytes) -> Iterator[tuple[bytes, IndexRow]]:
     found = []
     for key, row in table.items():
         if key.startswith(prefix):

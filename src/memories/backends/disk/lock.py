@@ -14,7 +14,7 @@ import socket
 from pathlib import Path
 
 from memories.backends.disk.files import NO_SPACE
-from memories.backends.disk.store_directory import Home
+from memories.backends.disk.store_directory import StoreDirectory
 from memories.errors import StoreLockedError
 from memories.foundation.fork_lock import new_lock
 
@@ -22,7 +22,7 @@ from memories.foundation.fork_lock import new_lock
 class WriterLock:
     """An exclusive flock on a directory and on its `LOCK`, held until `release`."""
 
-    def __init__(self, home: Home, path: Path) -> None:
+    def __init__(self, home: StoreDirectory, path: Path) -> None:
         self.home, self._path = home, path
         self._descriptor = -1
         self._renewing = new_lock()  # Two threads that renew it would lock each other out.

@@ -8,17 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from memories.backends.disk.fd_cache import Handle, Handles
+from memories.backends.disk.fd_cache import Handle, HandleCache
 from memories.backends.disk.files import Files, append
 from memories.backends.disk.lock import WriterLock
 from memories.backends.disk.log_format import (
     SEGMENT_HEADER_BYTES,
-    Head,
     Position,
+    RecordHead,
     pack_segment_header,
 )
-from memories.backends.disk.paths import Layout, write_whole
-from memories.backends.disk.replay import Walk
+from memories.backends.disk.paths import StorePaths, write_whole
+from memories.backends.disk.replay import SegmentWalk
 from memories.foundation.fork_lock import new_lock
 
 
@@ -27,9 +27,9 @@ class Log:
 
     def __init__(
         self,
-        layout: Layout,
+        layout: StorePaths,
         files: Files,
-        handles: Handles,
+        handles: HandleCache,
         end: Position,
         *,
         segment_bytes: int,
@@ -76,7 +76,7 @@ class Log:
         self.end = Position(start.segment, start.offset + length)
         return start
 
-    def go_back(self, end: Position, highest: int) -> list[tuple[int, int, Head]]:
+    def go_back(self, end: Position, highest: int) -> list[tuple[int, int, RecordHead]]:
         """Return what was wholly appended since the log ended at `end`; it ends after that now.
 
         For an append that was interrupted, nobody knows where. `highest` was the highest segment
@@ -85,10 +85,10 @@ class Log:
         number, start = end
         if self.end.segment > end.segment:
             number, start = self.end.segment, SEGMENT_HEADER_BYTES
-        found: list[tuple[int, int, Head]] = []
+        found: list[tuple[int, int, RecordHead]] = []
         if self._layout.segment(number).exists():
             handle = self._handles.get(number)
-            walk = Walk(self._files, handle, start, self._files.size(handle.descriptor))
+            walk = SegmentWalk(self._files, handle, start, self._files.size(handle.descriptor))
             found = [(number, offset, head) for offset, head in walk]
             if walk.at < walk.end:
                 self._active = None

@@ -48,7 +48,7 @@ class Position(NamedTuple):
     offset: int
 
 
-class Row(NamedTuple):
+class IndexRow(NamedTuple):
     """What the index knows of a key: its newest record, and where the log says so."""
 
     record: Record
@@ -64,7 +64,7 @@ class Row(NamedTuple):
         return self.extent - self.record.stored if self.kind == INLINE else self.extent
 
 
-class Place(NamedTuple):
+class FrameLocation(NamedTuple):
     """Where a frame lies: in segment, value file or pack `file`, at `offset`."""
 
     kind: int
@@ -73,7 +73,7 @@ class Place(NamedTuple):
     length: int
 
 
-class Head(NamedTuple):
+class RecordHead(NamedTuple):
     """What a record's head says."""
 
     kind: int
@@ -89,9 +89,9 @@ class Head(NamedTuple):
 pack_place = PLACE.pack
 
 
-def unpack_place(place: bytes) -> Place:
+def unpack_place(place: bytes) -> FrameLocation:
     """Return what a record's `place` says, or raise `struct.error`."""
-    return Place._make(PLACE.unpack(place))
+    return FrameLocation._make(PLACE.unpack(place))
 
 
 def placed(record: Record, stored: int, place: bytes) -> Record:
@@ -136,7 +136,7 @@ def peek(header: bytes) -> int | None:
     return HEADER_BYTES + length if length <= MAX_RECORD_BYTES else None
 
 
-def unpack_head(data: bytes) -> Head | None:
+def unpack_head(data: bytes) -> RecordHead | None:
     """Return the head at the start of `data`, or None if it is torn, damaged or none."""
     length = peek(data)
     if length is None or len(data) < length:
@@ -156,7 +156,7 @@ def unpack_head(data: bytes) -> Head | None:
     inline = frame_length if kind == INLINE else 0
     extent = frame_at + inline + -inline % ALIGN
     synced = Position(mark >> 32, mark & 0xFFFFFFFF)
-    return Head(kind, record, oldest, frame_at, frame_length, frame_sum, synced, extent)
+    return RecordHead(kind, record, oldest, frame_at, frame_length, frame_sum, synced, extent)
 
 
 def frame_sum(frame: Sequence[memoryview | bytes]) -> int:

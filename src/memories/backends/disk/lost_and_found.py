@@ -14,14 +14,14 @@ from pathlib import Path
 import msgspec
 
 from memories.backends.disk.files import Files, append, read_exactly
-from memories.backends.disk.paths import Layout
+from memories.backends.disk.paths import StorePaths
 from memories.model.entry import Record
 
 REPORT = "report.jsonl"
 _COPY_BYTES = 8 << 20
 
 
-class Kept(msgspec.Struct, kw_only=True, omit_defaults=True):
+class ReportLine(msgspec.Struct, kw_only=True, omit_defaults=True):
     """One line of the report."""
 
     what: str  # Why it was taken out.
@@ -35,10 +35,10 @@ class Kept(msgspec.Struct, kw_only=True, omit_defaults=True):
     stored_at: float = 0.0
 
 
-class Aside:
+class LostAndFound:
     """One directory for one repair, made when the first thing is put into it."""
 
-    def __init__(self, layout: Layout, files: Files) -> None:
+    def __init__(self, layout: StorePaths, files: Files) -> None:
         self._layout, self._files = layout, files
         self._directory: Path | None = None
         self._count = 0
@@ -50,13 +50,13 @@ class Aside:
             self._files.link(path, kept)
         except OSError:  # Not every file system has hard links; what else is wrong, a copy tells.
             self._copy(path, kept, 0, None)
-        self._note(Kept(what=what, source=str(path), kept=kept.name), record)
+        self._note(ReportLine(what=what, source=str(path), kept=kept.name), record)
 
     def part(self, path: Path, offset: int, length: int, what: str, record: Record) -> None:
         """Keep some bytes of a file, or as many of them as there are."""
         kept = self._next(f"{path.name}-{offset}.frame")
         self._copy(path, kept, offset, length)
-        line = Kept(what=what, source=str(path), kept=kept.name, offset=offset, length=length)
+        line = ReportLine(what=what, source=str(path), kept=kept.name, offset=offset, length=length)
         self._note(line, record)
 
     def _next(self, name: str) -> Path:
@@ -100,7 +100,7 @@ class Aside:
         finally:
             self._files.close(given)
 
-    def _note(self, kept: Kept, record: Record | None) -> None:
+    def _note(self, kept: ReportLine, record: Record | None) -> None:
         assert self._directory is not None
         if record is not None:
             kept.key, kept.version = record.key, record.version

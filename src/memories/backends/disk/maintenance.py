@@ -19,7 +19,7 @@ QUIET_SECONDS = 1.0
 STOP_SECONDS = 60.0
 
 
-class Upkeep:
+class Maintenance:
     """Runs `writer.sync` and `tidy` in the background until `stop`."""
 
     def __init__(self, writer: Writer) -> None:

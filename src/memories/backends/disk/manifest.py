@@ -9,7 +9,7 @@ import msgspec
 from xxhash import xxh3_64_intdigest
 
 from memories.backends.disk.files import Files
-from memories.backends.disk.paths import Layout, write_whole
+from memories.backends.disk.paths import StorePaths, write_whole
 
 _MAGIC = b"mMan\1\0\0\0"
 
@@ -23,7 +23,7 @@ class FileStats(msgspec.Struct, array_like=True):
     lowest: int = 0  # The lowest segment that may hold something they bury.
 
 
-class Manifest(msgspec.Struct, kw_only=True):
+class IndexManifest(msgspec.Struct, kw_only=True):
     """A checkpoint of everything that a scan of the log would find out."""
 
     runs: list[int]  # Newest first.
@@ -40,14 +40,14 @@ class Manifest(msgspec.Struct, kw_only=True):
     retired: list[tuple[int, int]]  # Dead value files not yet unlinked: number and bytes.
 
 
-def save(manifest: Manifest, layout: Layout, files: Files) -> None:
+def save(manifest: IndexManifest, layout: StorePaths, files: Files) -> None:
     """Replace the manifest, atomically."""
     body = msgspec.msgpack.encode(manifest)
     digest = xxh3_64_intdigest(body).to_bytes(8, "little")
     write_whole(files, layout.manifest, _MAGIC + digest + body)
 
 
-def load(data: bytes) -> Manifest | None:
+def load(data: bytes) -> IndexManifest | None:
     """Return the manifest in `data`, or None if it is damaged."""
     if not data.startswith(_MAGIC) or len(data) < 16:
         return None
@@ -55,6 +55,6 @@ def load(data: bytes) -> Manifest | None:
     if xxh3_64_intdigest(body).to_bytes(8, "little") != data[8:16]:
         return None
     try:
-        return msgspec.msgpack.decode(body, type=Manifest)
+        return msgspec.msgpack.decode(body, type=IndexManifest)
     except msgspec.MsgspecError:
         return None

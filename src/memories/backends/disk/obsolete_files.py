@@ -10,21 +10,23 @@ import weakref
 from collections import deque
 from pathlib import Path
 
-from memories.backends.disk.fd_cache import Handles
+from memories.backends.disk.fd_cache import HandleCache
 from memories.backends.disk.files import Files
-from memories.backends.disk.paths import Layout
-from memories.backends.disk.reader import Reading
+from memories.backends.disk.paths import StorePaths
+from memories.backends.disk.reader import FrameReader
 from memories.foundation.fork_lock import new_lock
 from memories.foundation.periodic import Bell
 
 
-class Graveyard:
+class ObsoleteFiles:
     """The doomed files of one store. The writer's lock guards it, but for `unlink` and `held`.
 
     Every step may be done twice: whoever was interrupted dooms, or unlinks, the same file again.
     """
 
-    def __init__(self, layout: Layout, files: Files, handles: Handles, reading: Reading) -> None:
+    def __init__(
+        self, layout: StorePaths, files: Files, handles: HandleCache, reading: FrameReader
+    ) -> None:
         self._layout, self._files = layout, files
         self._handles, self._reading = handles, reading
         self._doomed: dict[Path, int] = {}  # What is to be unlinked, and its bytes.

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from functools import partial
 
 from memories.backends.disk.blocks import RunDamagedError
-from memories.backends.disk.fd_cache import Handles
+from memories.backends.disk.fd_cache import HandleCache
 from memories.backends.disk.files import Files, sync_file
 from memories.backends.disk.follower import open_runs, read_manifest
 from memories.backends.disk.index import Index
@@ -19,20 +19,20 @@ from memories.backends.disk.log_format import (
     FILE,
     PACKED,
     SEGMENT_HEADER_BYTES,
+    IndexRow,
     Position,
-    Row,
     unpack_place,
 )
-from memories.backends.disk.lost_and_found import Aside
-from memories.backends.disk.manifest import Manifest
-from memories.backends.disk.paths import Layout, numbers
-from memories.backends.disk.reader import GoneError, Reading
-from memories.backends.disk.replay import START, Replay, Replayed, apply
+from memories.backends.disk.lost_and_found import LostAndFound
+from memories.backends.disk.manifest import IndexManifest
+from memories.backends.disk.paths import StorePaths, numbers
+from memories.backends.disk.reader import FrameReader, GoneError
+from memories.backends.disk.replay import START, Replay, ReplayResult, apply
 from memories.backends.disk.rows import live_records, run_rows
 from memories.backends.disk.run import Run
 from memories.backends.disk.run_writer import write_run
-from memories.backends.disk.size_limits import Scale
-from memories.backends.disk.space_accounting import Ledger
+from memories.backends.disk.size_limits import SizeLimits
+from memories.backends.disk.space_accounting import SpaceAccounting
 from memories.backends.disk.writer import Writer
 from memories.model.entry import Record
 
@@ -40,12 +40,12 @@ Verify = Callable[[Record, memoryview], None]
 SPILL_ROWS = 200_000
 
 
-class Opening:
+class StoreOpening:
     """The steps of opening one store for writing."""
 
     def __init__(
         self,
-        layout: Layout,
+        layout: StorePaths,
         files: Files,
         *,
         mmap: bool,
@@ -59,13 +59,15 @@ class Opening:
         self._layout, self._files, self._guard = layout, files, guard
         self._mmap, self._full, self._repair = mmap, full, repair
         self._verify, self._capacity = verify, capacity
-        self._handles = Handles(layout, files)
-        self._reading = Reading(layout, files, self._handles, map_large=mmap)
+        self._handles = HandleCache(layout, files)
+        self._reading = FrameReader(layout, files, self._handles, map_large=mmap)
         self._seen: set[int] = set()
         self._tail: dict[int, str] = {}
         self._manifest, runs = (None, ()) if distrust_index else self._checkpoint()
         self.index = Index(runs)
-        self.ledger = Ledger() if self._manifest is None else Ledger.load(self._manifest)
+        self.ledger = (
+            SpaceAccounting() if self._manifest is None else SpaceAccounting.load(self._manifest)
+        )
 
         self.start = START
         if self._manifest is not None:
@@ -77,7 +79,7 @@ class Opening:
         start, first_new = self.start, self.ledger.next_file
         replayed = self.replay()
         self._sweep(replayed, first_new)
-        scale = Scale.of(self._capacity, self._held() + self._guard.home.free_bytes())
+        scale = SizeLimits.of(self._capacity, self._held() + self._guard.home.free_bytes())
         log = Log(
             self._layout, self._files, self._handles, replayed.end, segment_bytes=scale.segment,
             guard=self._guard,
@@ -106,13 +108,13 @@ class Opening:
         ledger = self.ledger
         return ledger.log_bytes + ledger.pack_bytes + ledger.value_bytes
 
-    def replay(self) -> Replayed:
+    def replay(self) -> ReplayResult:
         """Read what is behind the checkpoint into the index and the account."""
         return Replay(
             self._layout, self._files, self._enter, repair=self._repair, intact=self._intact
         ).run(self.start)
 
-    def _checkpoint(self) -> tuple[Manifest | None, tuple[Run, ...]]:
+    def _checkpoint(self) -> tuple[IndexManifest | None, tuple[Run, ...]]:
         manifest = read_manifest(self._layout, self._files)
         if manifest is None:
             return None, ()
@@ -121,7 +123,7 @@ class Opening:
         except (RunDamagedError, FileNotFoundError):
             return None, ()
 
-    def _enter(self, row: Row) -> None:
+    def _enter(self, row: IndexRow) -> None:
         if row.kind in (FILE, PACKED):
             number = unpack_place(row.record.place).file
             self._seen.add(number)
@@ -139,7 +141,7 @@ class Opening:
         write_run(path, self._files, number, run_rows(self.index.freeze()), lambda: None)
         self.index.settle(Run(path, self._files, mmap=self._mmap))
 
-    def _intact(self, row: Row) -> bool:
+    def _intact(self, row: IndexRow) -> bool:
         if row.kind not in (FILE, PACKED):
             return True
         place = unpack_place(row.record.place)
@@ -157,9 +159,9 @@ class Opening:
             return False
         return True
 
-    def _sweep(self, replayed: Replayed, first_new: int) -> None:
+    def _sweep(self, replayed: ReplayResult, first_new: int) -> None:
         layout, files = self._layout, self._files
-        aside = Aside(layout, files)
+        aside = LostAndFound(layout, files)
         for number in replayed.void:
             if self._repair:
                 aside.whole(layout.segment(number), "It lies behind the end of the history.")
@@ -206,9 +208,9 @@ class Opening:
         self._files.sync_directory(self._layout.log)
 
 
-def rebuild(layout: Layout, files: Files, mmap: bool) -> tuple[Index, Ledger]:
+def rebuild(layout: StorePaths, files: Files, mmap: bool) -> tuple[Index, SpaceAccounting]:
     """Return the index and the account as the whole log says them."""
-    opening = Opening(
+    opening = StoreOpening(
         layout, files, mmap=mmap, full=False, verify=None, repair=False, distrust_index=True
     )
     opening.replay()

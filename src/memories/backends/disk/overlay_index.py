@@ -15,16 +15,16 @@ from threading import RLock
 import msgspec
 
 from memories.backends.disk.index import Index, Table, merged
-from memories.backends.disk.log_format import TOMBSTONE, Row
+from memories.backends.disk.log_format import TOMBSTONE, IndexRow
 from memories.model.entry import Record
 
-Rows = Callable[[str, str], Iterator[Row]]
+Rows = Callable[[str, str], Iterator[IndexRow]]
 
 _key_of = attrgetter("record.key")
 _version_of = attrgetter("record.version")
 
 
-class Lent:
+class OverlayIndex:
     """An index over another one: of a key's versions here and there, the highest counts.
 
     Readers take no lock. Changes are made under the writer's.
@@ -39,9 +39,9 @@ class Lent:
         self.owed_bytes = 0  # What the files will take in the store,
         self.copied_bytes = 0  # and what they take there by now.
 
-    def over(self, index: Index) -> Lent:
+    def over(self, index: Index) -> OverlayIndex:
         """Return the same records over another index, for a process that only reads."""
-        other = Lent(index, RLock())
+        other = OverlayIndex(index, RLock())
         other._tables, other.hidden_below = self._tables, self.hidden_below
         return other
 
@@ -52,7 +52,7 @@ class Lent:
 
     # -- reading ---------------------------------------------------------------------------------
 
-    def row(self, key: str) -> Row | None:
+    def row(self, key: str) -> IndexRow | None:
         """Return the newest row of `key`, a tombstone too."""
         # This first: what leaves here stands in the log already.
         return self._seen(self._lent(key), self._index.row(key))
@@ -62,7 +62,7 @@ class Lent:
         row = self._lent(key)
         return row is not None and self.row(key) is row
 
-    def rows(self, prefix: str = "", after: str = "") -> Iterator[Row]:
+    def rows(self, prefix: str = "", after: str = "") -> Iterator[IndexRow]:
         """Yield the newest rows in key order, tombstones left out."""
         return self.frozen()(prefix, after)
 
@@ -71,7 +71,7 @@ class Lent:
         tables, below = [dict(table) for table in self._tables], self.hidden_below
         sources = [self._index.parts(), *(((table,), ()) for table in tables)]
 
-        def rows(prefix: str, after: str) -> Iterator[Row]:
+        def rows(prefix: str, after: str) -> Iterator[IndexRow]:
             streams = [merged(parts, prefix, after, tombstones=True) for parts in sources]
             for _, same in groupby(heapq.merge(*streams, key=_key_of), key=_key_of):
                 row = max(same, key=_version_of)  # Of two alike, the log's.
@@ -80,7 +80,7 @@ class Lent:
 
         return rows
 
-    def expired(self, now: float) -> Iterator[Row]:
+    def expired(self, now: float) -> Iterator[IndexRow]:
         """Yield those rows of the log whose time had ended at `now`."""
         return (row for row in self._index.expired(now) if self.row(row.record.key) == row)
 
@@ -88,14 +88,14 @@ class Lent:
         """Return a time before which no row of the log ends; None if none will."""
         return self._index.soonest()
 
-    def _lent(self, key: str) -> Row | None:
+    def _lent(self, key: str) -> IndexRow | None:
         for table in self._tables:
             row = table.get(key)
             if row is not None:
                 return row
         return None
 
-    def _seen(self, lent: Row | None, logged: Row | None) -> Row | None:
+    def _seen(self, lent: IndexRow | None, logged: IndexRow | None) -> IndexRow | None:
         row = logged
         if lent is not None and (row is None or row.record.version < lent.record.version):
             row = lent
@@ -109,7 +109,7 @@ class Lent:
         self._tables = (table, *self._tables)
         return table
 
-    def enter(self, table: Table, rows: list[Row]) -> None:
+    def enter(self, table: Table, rows: list[IndexRow]) -> None:
         """Let `rows` be seen; they are newer than whatever stands for their keys."""
         for row in rows:
             self.extra += 1 - _counts(self.row(row.record.key))
@@ -136,7 +136,7 @@ class Lent:
                     return True
             return False
 
-    def committed(self, old: Row | None, new: Row) -> None:
+    def committed(self, old: IndexRow | None, new: IndexRow) -> None:
         """Count what the log says now of a key of which it said `old`."""
         lent = self._lent(new.record.key)
         seen = _counts(self._seen(lent, new)) - _counts(self._seen(lent, old))
@@ -154,6 +154,6 @@ class Lent:
             self.extra -= hidden
 
 
-def _counts(row: Row | None) -> int:
+def _counts(row: IndexRow | None) -> int:
     """Return whether a row stands for a key, as a number."""
     return int(row is not None and row.kind != TOMBSTONE)

@@ -24,7 +24,7 @@ class Format(msgspec.Struct, kw_only=True):
     version: int
 
 
-class Layout:
+class StorePaths:
     """The paths of one store."""
 
     def __init__(self, root: Path) -> None:
@@ -63,7 +63,7 @@ def numbers(directory: Path, suffix: str) -> list[int]:
     return sorted(int(stem) for stem in stems if stem.isdecimal())
 
 
-def require(layout: Layout) -> None:
+def require(layout: StorePaths) -> None:
     """Raise StorageError unless the directories in which values lie are there."""
     for directory in (layout.log, layout.values):
         if not directory.is_dir():
@@ -73,7 +73,7 @@ def require(layout: Layout) -> None:
             )
 
 
-def create(layout: Layout, files: Files) -> None:
+def create(layout: StorePaths, files: Files) -> None:
     """Lay out an empty store, unless there is one already.
 
     Raises:
@@ -89,7 +89,7 @@ def create(layout: Layout, files: Files) -> None:
     files.sync_directory(layout.root)
 
 
-def verify(layout: Layout) -> None:
+def verify(layout: StorePaths) -> None:
     """Refuse a directory that is no store, or one of another format version."""
     try:
         found = msgspec.json.decode(layout.format.read_bytes(), type=Format)

@@ -11,10 +11,10 @@ import weakref
 from mmap import ALLOCATIONGRANULARITY, mmap
 from pathlib import Path
 
-from memories.backends.disk.fd_cache import Handle, Handles
+from memories.backends.disk.fd_cache import Handle, HandleCache
 from memories.backends.disk.files import Files, read_exactly
-from memories.backends.disk.log_format import FILE, INLINE, PACKED, PLACE, Place
-from memories.backends.disk.paths import Layout
+from memories.backends.disk.log_format import FILE, INLINE, PACKED, PLACE, FrameLocation
+from memories.backends.disk.paths import StorePaths
 from memories.model.entry import Record
 
 unpack = PLACE.unpack
@@ -29,7 +29,7 @@ class AbsentError(GoneError):
     """The file is not there, or refuses; so nobody knows whether what it holds is damaged."""
 
 
-class LentHandle(Handle):
+class SourceHandle(Handle):
     """A file that lies elsewhere, open in the place of one that is still to come."""
 
     __slots__ = ("__weakref__", "mapped")
@@ -39,20 +39,20 @@ class LentHandle(Handle):
         self.mapped = mapped  # Not on a network file system, where a mapping may fail.
 
 
-LentHandles = weakref.WeakValueDictionary[Path, LentHandle]
+SourceHandles = weakref.WeakValueDictionary[Path, SourceHandle]
 
 
-class Reading:
+class FrameReader:
     """Reads frames by place; any thread, no lock."""
 
     def __init__(
         self,
-        layout: Layout,
+        layout: StorePaths,
         files: Files,
-        handles: Handles,
+        handles: HandleCache,
         *,
         map_large: bool,
-        lent: LentHandles | None = None,
+        lent: SourceHandles | None = None,
     ) -> None:
         self._layout = layout
         self._files = files
@@ -60,7 +60,7 @@ class Reading:
         self._known, self._read = handles.known, files.read
         self._map_large = map_large
         self._maps = weakref.WeakValueDictionary[tuple[Path, int], mmap]()
-        self.lent = LentHandles() if lent is None else lent
+        self.lent = SourceHandles() if lent is None else lent
         self._anchors = weakref.WeakValueDictionary[Path, _Anchor]()
 
     def read(self, record: Record) -> memoryview:
@@ -78,7 +78,7 @@ class Reading:
                     if len(data) != length:
                         raise GoneError(f"{self._layout.segment(number)} is cut short")
                 return memoryview(data)
-            return self._large(Place(kind, number, offset, length))
+            return self._large(FrameLocation(kind, number, offset, length))
         except (FileNotFoundError, NotADirectoryError) as error:
             raise AbsentError(f"the file {error.filename} is not there") from error
 
@@ -86,7 +86,7 @@ class Reading:
         """Open no file of the log any more; what is mapped stays so while somebody has a view."""
         self._handles.close()
 
-    def lend(self, path: Path, handle: LentHandle) -> None:
+    def lend(self, path: Path, handle: SourceHandle) -> None:
         """Read from `handle` what would lie at `path`, for as long as somebody holds it."""
         self.lent[path] = handle
 
@@ -98,7 +98,7 @@ class Reading:
         """Return a segment of the log, open; FileNotFoundError if it is gone."""
         return self._handles.get(number)
 
-    def path(self, place: Place) -> Path:
+    def path(self, place: FrameLocation) -> Path:
         """Return the file in which `place` lies."""
         if place.kind == INLINE:
             return self._layout.segment(place.file)
@@ -112,7 +112,7 @@ class Reading:
         """Return what lives as long as any mapping of a file, if somebody holds one."""
         return self._anchors.get(path)
 
-    def _large(self, place: Place) -> memoryview:
+    def _large(self, place: FrameLocation) -> memoryview:
         path = self.path(place)
         end = place.offset + place.length
         if self._map_large and place.length >= MAP_BYTES and self._mappable(path):

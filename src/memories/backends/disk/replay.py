@@ -23,13 +23,13 @@ from memories.backends.disk.log_format import (
     MARK,
     PACKED,
     SEGMENT_HEADER_BYTES,
-    Head,
+    IndexRow,
     Position,
-    Row,
+    RecordHead,
     unpack_place,
 )
-from memories.backends.disk.paths import Layout, numbers
-from memories.backends.disk.space_accounting import Ledger
+from memories.backends.disk.paths import StorePaths, numbers
+from memories.backends.disk.space_accounting import SpaceAccounting
 from memories.errors import CorruptDataError
 
 _CHUNK = 1 << 20
@@ -37,7 +37,7 @@ START = Position(0, 0)
 NOWHERE = 0xFFFFFFFF  # No segment: nothing is older.
 
 
-class Span(NamedTuple):
+class SegmentSpan(NamedTuple):
     """A segment that counts, and how much of it."""
 
     number: int
@@ -45,7 +45,7 @@ class Span(NamedTuple):
     before: Position | None  # Where history goes on from; None if its header is not sound.
 
 
-class Replayed(NamedTuple):
+class ReplayResult(NamedTuple):
     """What a replay found: where history ends, what lies beyond, and what was damaged."""
 
     end: Position
@@ -53,7 +53,7 @@ class Replayed(NamedTuple):
     damage: list[str]
 
 
-class Walk:
+class SegmentWalk:
     """Yields the records of one segment in order, until its end or the first that is torn."""
 
     def __init__(
@@ -66,7 +66,7 @@ class Walk:
         self.at = max(start, SEGMENT_HEADER_BYTES)
         self.end = end
 
-    def __iter__(self) -> Iterator[tuple[int, Head]]:
+    def __iter__(self) -> Iterator[tuple[int, RecordHead]]:
         """Yield offsets and heads; `at` says where it stopped."""
         while self.at < self.end:
             head = self.head(self.at)
@@ -81,7 +81,7 @@ class Walk:
         self.end = self._files.size(self._handle.descriptor)
         self._window = b""
 
-    def head(self, offset: int) -> Head | None:
+    def head(self, offset: int) -> RecordHead | None:
         """Return the sound record at `offset`, or None."""
         length = log_format.peek(self.bytes(offset, HEADER_BYTES))
         if length is None:
@@ -114,7 +114,7 @@ class Walk:
         return self._window[start : start + length]
 
 
-def apply(index: Index, ledger: Ledger, layout: Layout, row: Row) -> None:
+def apply(index: Index, ledger: SpaceAccounting, layout: StorePaths, row: IndexRow) -> None:
     """Enter a row of the log in the index and the account, unless a newer one is known."""
     ledger.grew(row.segment, row.offset + row.extent)
     if row.kind == MARK:
@@ -132,29 +132,29 @@ def apply(index: Index, ledger: Ledger, layout: Layout, row: Row) -> None:
     ledger.replace(old, row)
 
 
-def oldest_of(old: Row | None) -> int:
+def oldest_of(old: IndexRow | None) -> int:
     """Return the lowest segment that may hold a record of the key `old` is the newest of."""
     if old is None:
         return NOWHERE
     return old.oldest if old.oldest < old.segment else old.segment
 
 
-def row_of(number: int, offset: int, head: Head) -> Row:
+def row_of(number: int, offset: int, head: RecordHead) -> IndexRow:
     """Return what the index says of a record of the log."""
     record = head.record
     if head.kind == INLINE:
         place = log_format.pack_place(INLINE, number, offset + head.frame_at, head.frame_length)
         record = log_format.placed(record, head.frame_length, place)
-    return Row(record, head.kind, number, offset, head.extent, head.oldest)
+    return IndexRow(record, head.kind, number, offset, head.extent, head.oldest)
 
 
-def chain(layout: Layout, files: Files, since: int = 0) -> tuple[list[Span], list[int]]:
+def chain(layout: StorePaths, files: Files, since: int = 0) -> tuple[list[SegmentSpan], list[int]]:
     """Return the segments that count, oldest first, and the numbers of those that do not.
 
     Those below `since` are not looked at: a writer may be unlinking them.
     """
     found = [number for number in numbers(layout.log, ".seg") if number >= since]
-    spans: list[Span] = []
+    spans: list[SegmentSpan] = []
     void: list[int] = []
     allowed: Position | None = None
     for number in reversed(found):
@@ -165,12 +165,12 @@ def chain(layout: Layout, files: Files, since: int = 0) -> tuple[list[Span], lis
         end = size
         if allowed is not None and number == allowed.segment:
             end = allowed.offset  # More than there is, where a power cut took the rest.
-        spans.append(Span(number, end, before))
+        spans.append(SegmentSpan(number, end, before))
         allowed = before
     return spans[::-1], void
 
 
-def follows(span: Span, end: Position, synced: Position) -> bool:
+def follows(span: SegmentSpan, end: Position, synced: Position) -> bool:
     """Return whether an unsynced segment goes on where history ends: a power cut may have taken
     its header, or the name of the segment before it.
     """
@@ -202,19 +202,19 @@ class Replay:
 
     def __init__(
         self,
-        layout: Layout,
+        layout: StorePaths,
         files: Files,
-        apply: Callable[[Row], None],
+        apply: Callable[[IndexRow], None],
         *,
         repair: bool = False,
-        intact: Callable[[Row], bool] = lambda row: True,
+        intact: Callable[[IndexRow], bool] = lambda row: True,
     ) -> None:
         self._layout, self._files = layout, files
         self._apply, self._intact, self._repair = apply, intact, repair
         self._void: list[int] = []
         self._damage: list[str] = []
 
-    def run(self, start: Position) -> Replayed:
+    def run(self, start: Position) -> ReplayResult:
         """Replay the log and return where history ends."""
         spans, self._void = chain(self._layout, self._files, start.segment)
         synced = max(start, self._mark(spans, start))
@@ -236,9 +236,9 @@ class Replay:
                     break
                 self._bridge(walk, span.number)
             end = Position(span.number, max(last, SEGMENT_HEADER_BYTES))
-        return Replayed(end, self._void, self._damage)
+        return ReplayResult(end, self._void, self._damage)
 
-    def _mark(self, spans: list[Span], start: Position) -> Position:
+    def _mark(self, spans: list[SegmentSpan], start: Position) -> Position:
         """Return how far the log is known to have been synced: its last sound record says so."""
         for span in reversed(spans):
             first = start.offset if span.number == start.segment else 0
@@ -250,7 +250,7 @@ class Replay:
                 return max(marks)
         return START
 
-    def _limit(self, spans: list[Span], synced: Position) -> Position:
+    def _limit(self, spans: list[SegmentSpan], synced: Position) -> Position:
         """Return the end of the longest history that holds together."""
         limit, rows = synced, list[tuple[Position, str, bool]]()
         for span in spans:
@@ -274,7 +274,7 @@ class Replay:
                 return limit
             limit = min(hollow)
 
-    def _bridge(self, walk: Walk, number: int) -> None:
+    def _bridge(self, walk: SegmentWalk, number: int) -> None:
         self._report(number, walk.at)
         if not walk.search():
             walk.at = walk.end
@@ -288,6 +288,6 @@ class Replay:
                 "run `memories check --repair` on the store to keep what is readable"
             )
 
-    def _walk(self, number: int, start: int, end: int) -> Walk:
+    def _walk(self, number: int, start: int, end: int) -> SegmentWalk:
         handle = Handle(self._files, self._files.open(self._layout.segment(number)))
-        return Walk(self._files, handle, start, end)
+        return SegmentWalk(self._files, handle, start, end)

@@ -8,7 +8,7 @@ suits the log, where there is plenty. It is given up at the first "no space left
 from __future__ import annotations
 
 from memories.backends.disk.files import NO_SPACE, Files
-from memories.backends.disk.paths import Layout
+from memories.backends.disk.paths import StorePaths
 
 PLENTY = 8  # A disk has that if it has room for so many of them.
 LOG_SHARE = 8  # The reserve of a small log is an eighth of it.
@@ -17,7 +17,7 @@ LOG_SHARE = 8  # The reserve of a small log is an eighth of it.
 class Reserve:
     """The file `RESERVE` of one store."""
 
-    def __init__(self, layout: Layout, files: Files, least: int, most: int) -> None:
+    def __init__(self, layout: StorePaths, files: Files, least: int, most: int) -> None:
         self._least, self._most = least, most
         self._path, self._layout, self._files = layout.reserve, layout, files
         self.bytes = layout.reserve.stat().st_size if layout.reserve.exists() else 0

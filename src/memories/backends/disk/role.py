@@ -13,22 +13,22 @@ from typing import Self
 
 from memories.backends.disk import paths as layouts
 from memories.backends.disk.adopting import AdoptingBackend
-from memories.backends.disk.background_import import Loans
+from memories.backends.disk.background_import import BackgroundImport
 from memories.backends.disk.compaction import is_due
-from memories.backends.disk.fd_cache import Handles
+from memories.backends.disk.fd_cache import HandleCache
 from memories.backends.disk.files import NO_SPACE, Files
 from memories.backends.disk.follower import Follower
 from memories.backends.disk.index import Index
 from memories.backends.disk.lock import WriterLock
-from memories.backends.disk.maintenance import Upkeep
+from memories.backends.disk.maintenance import Maintenance
 from memories.backends.disk.network_fs import warn_if_remote
-from memories.backends.disk.open import Opening, Verify
+from memories.backends.disk.open import StoreOpening, Verify
 from memories.backends.disk.os_errors import storage_error
-from memories.backends.disk.overlay_index import Lent
-from memories.backends.disk.paths import Layout
-from memories.backends.disk.reader import LentHandles, Reading
+from memories.backends.disk.overlay_index import OverlayIndex
+from memories.backends.disk.paths import StorePaths
+from memories.backends.disk.reader import FrameReader, SourceHandles
 from memories.backends.disk.reserve import Reserve
-from memories.backends.disk.store_directory import Home
+from memories.backends.disk.store_directory import StoreDirectory
 from memories.backends.disk.writer import Writer
 from memories.errors import ClosedError, ForkedError, MemoriesError, StorageError
 from memories.foundation.fork_lock import new_lock
@@ -40,7 +40,7 @@ class Role(AdoptingBackend):
 
     def __init__(
         self,
-        layout: Layout,
+        layout: StorePaths,
         files: Files,
         *,
         full: bool,
@@ -53,11 +53,11 @@ class Role(AdoptingBackend):
         self._layout, self._files = layout, files
         self._full, self._verify, self._capacity = full, verify, capacity
         self._closed, self._forked, self._read_only = False, False, read_only
-        self._home: Home
+        self._home: StoreDirectory
         self._follower: Follower | None = None
         self._writer: Writer | None = None
         self._ending: Writer | None = None  # Who wrote, while the store is being closed.
-        self._upkeep: Upkeep | None = None
+        self._upkeep: Maintenance | None = None
         self._lock: WriterLock | None = None
         self._damage: list[str] = []
         self._follow_lock = new_lock()
@@ -66,7 +66,7 @@ class Role(AdoptingBackend):
             self._reading = self._new_reading()
             if read_only:
                 layouts.verify(self._layout)
-                self._home = Home(self._layout.root)
+                self._home = StoreDirectory(self._layout.root)
                 self._follow()
             else:
                 self._open_writer(repair=repair)
@@ -78,7 +78,7 @@ class Role(AdoptingBackend):
 
     def _open_writer(self, *, repair: bool) -> None:
         self._layout.root.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._home = Home(self._layout.root)
+        self._home = StoreDirectory(self._layout.root)
         self._lock = WriterLock(self._home, self._layout.lock)
         try:
             layouts.create(self._layout, self._files)
@@ -96,15 +96,15 @@ class Role(AdoptingBackend):
             raise
         self._writer, self._reading = writer, writer.reading
         self._show(writer.index)
-        self._upkeep = Upkeep(writer)
-        self._loans = Loans(writer, self._show)
+        self._upkeep = Maintenance(writer)
+        self._loans = BackgroundImport(writer, self._show)
         if is_due(writer):  # It was killed, say, before its upkeep came to that.
             writer.changed.set()
         if writer.changed.is_set():
             self._upkeep.start()
 
-    def _opening(self, repair: bool) -> Opening:
-        return Opening(
+    def _opening(self, repair: bool) -> StoreOpening:
+        return StoreOpening(
             self._layout, self._files, guard=self._lock, mmap=self._mmap, full=self._full,
             verify=self._verify, repair=repair, distrust_index=False, capacity=self._capacity,
         )  # fmt: skip
@@ -169,7 +169,7 @@ class Role(AdoptingBackend):
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _look(self) -> Index | Lent:
+    def _look(self) -> Index | OverlayIndex:
         if self._writer is not None:
             return self._index
         lent, index = self._lent(), self._following().index
@@ -205,7 +205,7 @@ class Role(AdoptingBackend):
 
     def _follow(self) -> Follower:
         if self._home.descriptor < 0:  # The lock was on it, which a forked child has let go of.
-            self._home = Home(self._layout.root)
+            self._home = StoreDirectory(self._layout.root)
         self._read_anew()
         self._follower = Follower(self._home, self._layout, self._files, mmap=self._mmap)
         self._follower.refresh(now=True)
@@ -217,9 +217,9 @@ class Role(AdoptingBackend):
         self._reading.close()
         self._reading = self._new_reading(lent)
 
-    def _new_reading(self, lent: LentHandles | None = None) -> Reading:
-        handles = Handles(self._layout, self._files)
-        return Reading(self._layout, self._files, handles, map_large=self._mmap, lent=lent)
+    def _new_reading(self, lent: SourceHandles | None = None) -> FrameReader:
+        handles = HandleCache(self._layout, self._files)
+        return FrameReader(self._layout, self._files, handles, map_large=self._mmap, lent=lent)
 
     def _distrust_index(self) -> None:
         if self._writer is None:

@@ -25,7 +25,7 @@ from memories.backends.disk.blocks import (
     unpack_fields,
 )
 from memories.backends.disk.files import Files, read_exactly
-from memories.backends.disk.log_format import Row, decode_record
+from memories.backends.disk.log_format import IndexRow, decode_record
 from memories.model.entry import Record
 
 MAGIC = b"mRun\1\0\0\0"
@@ -66,7 +66,7 @@ class Run:
         self._blocks = Blocks(
             path, self._data, rows_end=self._offsets_at, end=self._sums_at, sums=self._sums
         )
-        self.row: Callable[[str], Row | None] = self._lookup()
+        self.row: Callable[[str], IndexRow | None] = self._lookup()
 
     def _parse(self, footer: bytes, footer_at: int) -> None:
         if len(footer) < FOOTER.size:
@@ -90,17 +90,17 @@ class Run:
         self._offsets_at, self._table_at = offsets_at, table_at
         self._expiry_at, self._sums_at = expiry_at, sums_at
 
-    def _lookup(self) -> Callable[[str], Row | None]:
+    def _lookup(self) -> Callable[[str], IndexRow | None]:
         """Return `row`: the row of a key, or None.
 
         A closure, for this is the hot path: its names are looked up faster than attributes.
         """
         blocks, table, first, mask = self._blocks, self._table, self._table_at, self._mask
         verified, verify, row_at = blocks.verified, blocks.verify, blocks.row_at
-        data, unpack, decode, new, cls = self._data, unpack_fields, decode_record, new_row, Row
+        data, unpack, decode, new, cls = self._data, unpack_fields, decode_record, new_row, IndexRow
         tag_bits, offset_mask, bits, head = OFFSET_BITS, OFFSET_MASK, BLOCK_BITS, ROW_BYTES
 
-        def row(key: str) -> Row | None:
+        def row(key: str) -> IndexRow | None:
             digest = xxh3_64_intdigest(key.encode())
             slot = digest & mask
             tag = digest >> tag_bits
@@ -115,7 +115,7 @@ class Run:
                     last = (offset + length - 1) >> bits
                     if last == offset >> bits and verified[last]:
                         record = decode(data[offset + head : offset + length])
-                        found: Row = new(cls, (record, kind, segment, at, extent, oldest))
+                        found: IndexRow = new(cls, (record, kind, segment, at, extent, oldest))
                     else:
                         found = row_at(offset)
                     if found[0].key == key:
@@ -126,7 +126,7 @@ class Run:
 
         return row
 
-    def rows(self, prefix: bytes = b"", beyond: bytes = b"") -> Iterator[tuple[bytes, Row]]:
+    def rows(self, prefix: bytes = b"", beyond: bytes = b"") -> Iterator[tuple[bytes, IndexRow]]:
         """Yield keys and rows that start with `prefix` and come after `beyond`, in order."""
         at = self._bisect(max(prefix, beyond))
         while at < self.count:
@@ -154,7 +154,7 @@ class Run:
         self._blocks.touch(self._expiry_at + 8 * at, 8)
         return self._expiry[at]
 
-    def expired(self, now: float, start: int = 0) -> Iterator[Row]:
+    def expired(self, now: float, start: int = 0) -> Iterator[IndexRow]:
         """Yield the rows whose time has ended, earliest first; they may have been replaced.
 
         `start` of them are left out.
@@ -188,7 +188,7 @@ class Run:
         return low
 
 
-def pack_row(row: Row, encode: Callable[[Record], bytes]) -> bytes:
+def pack_row(row: IndexRow, encode: Callable[[Record], bytes]) -> bytes:
     """Return a row as it lies in a run."""
     body = encode(row.record)
     length = ROW.size + len(body)

@@ -20,7 +20,7 @@ CHURN_BYTES = 190 << 20  # Dead bytes that a writer may leave behind beyond the 
 PACKED_SHARE = 1.25  # Of the bytes of packed values: a full store can always free a fifth of some.
 
 
-class Scale(NamedTuple):
+class SizeLimits(NamedTuple):
     """The sizes of one store."""
 
     capacity: int
@@ -30,7 +30,7 @@ class Scale(NamedTuple):
     slack: int
 
     @classmethod
-    def of(cls, capacity: int | None, room: int) -> Scale:
+    def of(cls, capacity: int | None, room: int) -> SizeLimits:
         """Return the sizes for a store that may take `capacity` bytes, and can take `room`."""
         limit = MAX_BYTES if capacity is None else capacity
         whole = min(limit, room)

@@ -9,15 +9,22 @@ from collections.abc import Iterable, Sequence
 from copy import copy
 from typing import Any, NamedTuple, TypeVar
 
-from memories.backends.disk.log_format import FILE, INLINE, PACKED, TOMBSTONE, Row, unpack_place
-from memories.backends.disk.manifest import FileStats, Manifest
+from memories.backends.disk.log_format import (
+    FILE,
+    INLINE,
+    PACKED,
+    TOMBSTONE,
+    IndexRow,
+    unpack_place,
+)
+from memories.backends.disk.manifest import FileStats, IndexManifest
 from memories.backends.disk.size_limits import PACKED_SHARE
 
 T = TypeVar("T")
 _HERE = frozenset((INLINE, FILE, PACKED))
 
 
-class Image(NamedTuple):
+class AccountImage(NamedTuple):
     """The account before a commit: all totals, and those files' figures that it may change."""
 
     totals: dict[str, Any]
@@ -27,7 +34,7 @@ class Image(NamedTuple):
     retired: dict[int, int | None]
 
 
-class Ledger:
+class SpaceAccounting:
     """The account of one store; one thread at a time changes it."""
 
     def __init__(self) -> None:
@@ -47,7 +54,7 @@ class Ledger:
         self.next_file = 1
 
     @classmethod
-    def load(cls, manifest: Manifest) -> Ledger:
+    def load(cls, manifest: IndexManifest) -> SpaceAccounting:
         """Return the account as a checkpoint left it."""
         ledger = cls()
         # Copies, for the manifest is saved again, as of its own position, when runs are merged.
@@ -66,8 +73,8 @@ class Ledger:
         return ledger
 
     def image(
-        self, active: int, highest: int, olds: Iterable[Row | None], packs: Iterable[int] = ()
-    ) -> Image:
+        self, active: int, highest: int, olds: Iterable[IndexRow | None], packs: Iterable[int] = ()
+    ) -> AccountImage:
         """Return what `restore` needs to undo a commit that replaces `olds`.
 
         The commit appends to the segment `active` or to ones above `highest`, and names frames in
@@ -87,9 +94,9 @@ class Ledger:
                     retired[number] = self.retired.get(number)
                 else:
                     packed.setdefault(number, _copied(self.packs.get(number)))
-        return Image(totals, highest, segments, packed, retired)
+        return AccountImage(totals, highest, segments, packed, retired)
 
-    def restore(self, image: Image) -> None:
+    def restore(self, image: AccountImage) -> None:
         """Be again what `image` was taken of; may be called any number of times."""
         next_file = self.next_file
         self.__dict__.update(image.totals)  # The maps of that time among them; now their contents.
@@ -114,7 +121,7 @@ class Ledger:
         self.log_bytes += end - stats.size
         stats.size = end
 
-    def recount(self, row: Row) -> None:
+    def recount(self, row: IndexRow) -> None:
         """Count a record in a segment that was not there when the others were counted."""
         stats = self.segments[row.segment]
         if row.kind == TOMBSTONE:
@@ -133,7 +140,7 @@ class Ledger:
                 next_file=max(self.next_file, pack + 1),
             )
 
-    def revive(self, row: Row) -> None:
+    def revive(self, row: IndexRow) -> None:
         """Count a value file as live again: what was to replace it has failed."""
         if row.kind == FILE:
             self.gave_up({unpack_place(row.record.place).file} & self.retired.keys())
@@ -180,7 +187,7 @@ class Ledger:
         packs = min(self.pack_bytes, int(PACKED_SHARE * self.pack_live))
         return self.value_live + packs + int(PACKED_SHARE * self.log_live)
 
-    def replace(self, old: Row | None, new: Row) -> None:
+    def replace(self, old: IndexRow | None, new: IndexRow) -> None:
         """Count `new` in and `old` out."""
         self._enter(new)
         if old is not None:
@@ -188,7 +195,7 @@ class Ledger:
         if new.record.version > self.last_version:
             self.last_version = new.record.version
 
-    def arrived(self, rows: Sequence[Row]) -> None:
+    def arrived(self, rows: Sequence[IndexRow]) -> None:
         """Count in rows of one segment and one pack, whose keys were nowhere before."""
         if not rows:
             return
@@ -201,7 +208,7 @@ class Ledger:
         self.live += stored
         self.last_version = max(self.last_version, *[row.record.version for row in rows])
 
-    def _enter(self, row: Row) -> None:
+    def _enter(self, row: IndexRow) -> None:
         stats = self.segments[row.segment]
         if row.kind == TOMBSTONE:
             stats.lowest = min(stats.lowest, row.oldest) if stats.graves else row.oldest
@@ -222,7 +229,7 @@ class Ledger:
             self.packs[unpack_place(row.record.place).file].live += row.record.stored
             self.pack_live += row.record.stored
 
-    def _leave(self, old: Row, new: Row) -> None:
+    def _leave(self, old: IndexRow, new: IndexRow) -> None:
         stats = self.segments.get(old.segment)
         if old.kind == TOMBSTONE:
             if stats is not None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from memories.errors import StorageError
 
 
-class Home:
+class StoreDirectory:
     """One directory, and whether it is still the one that lies at its path."""
 
     def __init__(self, root: Path) -> None:

@@ -23,7 +23,7 @@ _ALIVE, _LOCK = "ALIVE", "LOCK"
 _ATTEMPTS = 100
 
 
-class PrivateDirectory:
+class TempDirectory:
     """A directory that only this process uses, and that is removed with it."""
 
     def __init__(self, path: Path, descriptor: int) -> None:
@@ -35,7 +35,7 @@ class PrivateDirectory:
         self._remove()
 
 
-def private_directory(base: Path | None = None) -> PrivateDirectory:
+def new_temp_directory(base: Path | None = None) -> TempDirectory:
     """Make a new temporary directory, after sweeping those that dead processes left.
 
     Raises:
@@ -56,10 +56,10 @@ def private_directory(base: Path | None = None) -> PrivateDirectory:
         raise StorageError(
             f"could not make a private directory: {error}; give storage_path=, or set TMPDIR"
         ) from error
-    return PrivateDirectory(path, descriptor)
+    return TempDirectory(path, descriptor)
 
 
-def sweep(base: Path | None = None) -> int:
+def sweep_temp_directories(base: Path | None = None) -> int:
     """Remove the directories of processes that are gone, and return how many there were."""
     base, guard = _enter(base)
     try:

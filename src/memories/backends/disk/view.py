@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from memories.backends.disk.overlay_index import Rows
-from memories.backends.disk.space_accounting import Ledger
+from memories.backends.disk.space_accounting import SpaceAccounting
 from memories.model.entry import Record
 
 
-class View:
+class StoreView:
     """A point in time; what it names stays readable while it is open."""
 
-    def __init__(self, rows: Rows, ledger: Ledger) -> None:
+    def __init__(self, rows: Rows, ledger: SpaceAccounting) -> None:
         self._rows = rows
         self.last_version = ledger.last_version
         self.keys = ledger.keys

@@ -20,10 +20,10 @@ from memories.backends.disk.log_format import (
     MARK,
     PACKED,
     SEGMENT_HEADER_BYTES,
+    IndexRow,
     Position,
-    Row,
 )
-from memories.backends.disk.manifest import Manifest
+from memories.backends.disk.manifest import IndexManifest
 from memories.backends.disk.reader import AbsentError
 from memories.backends.disk.replay import NOWHERE, START
 from memories.backends.disk.rows import live_records, moved, run_rows, unsynced_rows
@@ -135,7 +135,7 @@ class Writer(Committer):
             [(row.record.key, row) for row, _ in rows], lambda: self._replace(rows, mark=mark)
         )
 
-    def _replace(self, rows: Sequence[tuple[Row, bytes]], *, mark: bool) -> None:
+    def _replace(self, rows: Sequence[tuple[IndexRow, bytes]], *, mark: bool) -> None:
         records = [data for _, data in rows]
         if mark:
             body, begin = log_format.encode_record(MARK_RECORD), self.log.next_segment
@@ -223,12 +223,12 @@ class Writer(Committer):
 
     # -- copies for compaction -------------------------------------------------------------------
 
-    def restate(self, records: Sequence[tuple[Row, bytes]]) -> None:
+    def restate(self, records: Sequence[tuple[IndexRow, bytes]]) -> None:
         """Append live records of the log once more, as they are. The caller holds the lock."""
         self._mend()
         self._commit([(row.record.key, row) for row, _ in records], lambda: self._restate(records))
 
-    def _restate(self, records: Sequence[tuple[Row, bytes]]) -> None:
+    def _restate(self, records: Sequence[tuple[IndexRow, bytes]]) -> None:
         segment, offset = self.log.append(
             [data for _, data in records], sum(len(data) for _, data in records)
         )
@@ -237,7 +237,7 @@ class Writer(Committer):
             self._enter(row, moved(row, segment, offset))
             offset += len(data)
 
-    def rewrite(self, row: Row) -> None:
+    def rewrite(self, row: IndexRow) -> None:
         """Write a record anew, its frame too unless that has a file of its own.
 
         Raises:
@@ -269,7 +269,7 @@ class Writer(Committer):
         finally:
             self.let_go(owner)
 
-    def _frame_of(self, row: Row) -> memoryview:
+    def _frame_of(self, row: IndexRow) -> memoryview:
         try:
             return self.reading.read(row.record)
         except OSError as error:
@@ -380,7 +380,7 @@ class Writer(Committer):
             self.recent_heads -= heads
             self.covered = Position(manifest.segment, manifest.offset)
 
-    def save(self, manifest: Manifest, run: int) -> None:
+    def save(self, manifest: IndexManifest, run: int) -> None:
         """Save a manifest that names `run`, which was written for it."""
         self._unnamed.add(run)
         self.require_home()
@@ -397,10 +397,10 @@ class Writer(Committer):
             self.discard(self.layout.run(number))
         self._unnamed &= named
 
-    def manifest(self) -> Manifest:
+    def manifest(self) -> IndexManifest:
         """Return a checkpoint of this moment; whoever saves it syncs the log first."""
         ledger, end = self.ledger, self.log.end
-        return Manifest(
+        return IndexManifest(
             runs=[run.number for run in self.index.runs],
             segment=end.segment,
             offset=end.offset,
