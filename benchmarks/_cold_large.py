@@ -20,7 +20,7 @@ from xxhash import xxh3_64_intdigest
 
 from memories import MemoryManager
 from memories.backends.disk import DiskBackend
-from memories.engine.verified_frames import Verified
+from memories.engine.verified_frames import VerifiedFrames
 from memories.model.entry import Record, TierName
 
 Race = Callable[..., dict[str, float]]
@@ -54,7 +54,7 @@ class Stored:
 
     def forget(self) -> None:
         """Make the next read the first one since the store was opened."""
-        self._manager._hierarchy.verified = Verified()
+        self._manager._hierarchy.verified = VerifiedFrames()
 
     def read(self, *, copy: bool | None = None) -> Any:
         return self._manager.retrieve(self.key, copy=copy)

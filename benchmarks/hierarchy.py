@@ -22,7 +22,7 @@ from placement import find_traces
 
 from memories import policies
 from memories.core.wiring import assemble
-from memories.engine.payload import Parcel
+from memories.engine.payload import Payload
 from memories.model.entry import DEFAULT_TERMS
 from memories.options.migration import MigrationSettings
 from memories.options.settings import make_settings
@@ -132,7 +132,7 @@ def run(trace: Trace, works: object, clock: ManualClock) -> Outcome:
             clock.advance(SECONDS[tier])  # The reader waits, and the migrator looks meanwhile.
         else:
             seen.add(key)
-            hierarchy.put(key, Parcel.of(noise(size)), terms=DEFAULT_TERMS)
+            hierarchy.put(key, Payload.of(noise(size)), terms=DEFAULT_TERMS)
         if clock.monotonic() - looked_at >= LOOK_SECONDS:
             looked_at = clock.monotonic()
             migrator.tick()

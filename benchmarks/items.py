@@ -95,8 +95,8 @@ def states(manager: MemoryManager) -> dict[TierName, TierState]:
     made = {}
     for name in (TierName.HOT, TierName.WARM):
         tier = manager._hierarchy.tiers[name]
-        room = tier.ledger.effective
-        made[name] = TierState(room, room, room // 16, tier.timeline.time_of)
+        room = tier.budget.effective
+        made[name] = TierState(room, room, room // 16, tier.hit_clock.time_of)
     return made
 
 

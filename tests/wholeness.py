@@ -7,7 +7,7 @@ from collections import Counter
 from typing import Any
 
 from memories import MemoryManager
-from memories.engine.budget import BackendLedger, Ledger
+from memories.engine.budget import BackendBudget, Budget
 from memories.engine.victims import PolicyVictims
 from memories.model.entry import Record, TierName
 
@@ -47,7 +47,7 @@ def _assert_no_call_is_under_way(hierarchy: Any) -> None:
         operations._gate,
         hierarchy.locks._mutex,
         hierarchy.catalog._lock,
-        *(tier.ledger._lock for tier in hierarchy.tiers.values()),
+        *(tier.budget._lock for tier in hierarchy.tiers.values()),
     ):
         assert _is_free(lock)
 
@@ -62,7 +62,7 @@ def _is_free(lock: threading.Lock) -> bool:
 def _assert_volatile_tiers(hierarchy: Any, entries: dict[str, Any]) -> None:
     counts, backing = Counter[TierName](), Counter[TierName]()
     held = Counter[TierName]()
-    hosts = Counter[Ledger]()
+    hosts = Counter[Budget]()
     for entry in entries.values():
         held[entry.tier] += entry.size
         if entry.key[0] == "\0":
@@ -74,13 +74,13 @@ def _assert_volatile_tiers(hierarchy: Any, entries: dict[str, Any]) -> None:
     assert backing == +hierarchy.catalog.backing
     for name, tier in hierarchy.tiers.items():
         assert not tier.sweeps._threads
-        if isinstance(tier.ledger, BackendLedger):
-            assert 0 == tier.ledger._coming, f"bytes are on their way to {name}"
+        if isinstance(tier.budget, BackendBudget):
+            assert 0 == tier.budget._coming, f"bytes are on their way to {name}"
             continue
-        used = tier.ledger.used
-        views = sum(view.size for view in tier.ledger._holds)
+        used = tier.budget.used
+        views = sum(view.size for view in tier.budget._holds)
         assert held[name] + views == used, f"{name} counts what it does not hold"
-        hosts[tier.ledger.parent] += tier.ledger.used
+        hosts[tier.budget.parent] += tier.budget.used
         if isinstance(tier.victims, PolicyVictims):
             tier.victims.policy.check()
             mine = [entry for entry in entries.values() if entry.tier is name]
@@ -113,7 +113,7 @@ def _assert_disk(hierarchy: Any) -> None:
 
 
 def _assert_archive(hierarchy: Any) -> None:
-    bucket = hierarchy.tiers[TierName.GLACIER].medium.backend
+    bucket = hierarchy.tiers[TierName.GLACIER].storage.backend
     for record in bucket.scan():
         known = hierarchy.catalog.record(record.key)
         assert isinstance(known, Record), f"the archive has {record.key!r}, and the journal not"

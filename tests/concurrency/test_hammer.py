@@ -119,7 +119,7 @@ def hammer(tmp_path: Path, seconds: float) -> None:
         tier = manager._hierarchy.tiers[TierName(name)]
         entries = [entry for entry in manager._entries.values() if entry.tier == name]
         held = sum(entry.size for entry in entries)
-        assert held == tier.ledger.used, f"{name} is charged for what nobody holds"
+        assert held == tier.budget.used, f"{name} is charged for what nobody holds"
         victims = tier.victims
         assert isinstance(victims, PolicyVictims)
         assert all(entry.link is not None for entry in entries), f"{name} hides a victim"

@@ -187,7 +187,7 @@ class Tiers:
             assert identical(value, self.manager.retrieve(key)), key
         assert sorted(self.held) == sorted(self.manager)
         for name, tier in self.manager._hierarchy.tiers.items():
-            assert tier.ledger.used <= tier.ledger.effective, name
+            assert tier.budget.used <= tier.budget.effective, name
 
 
 @pytest.fixture

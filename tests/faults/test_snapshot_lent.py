@@ -358,7 +358,7 @@ def test_capacity_counts_what_is_still_to_come(tmp_path: Path, snapshot: Path, g
     """The room of the copy is taken from the beginning, so that nothing else is stored there."""
     size = snapshot.stat().st_size
     with make(tmp_path / "store") as manager:
-        held = manager._hierarchy.tiers[TierName.COLD].ledger
+        held = manager._hierarchy.tiers[TierName.COLD].budget
         before = held.used
         manager.restore_snapshot(snapshot, verify="lazy")
         assert size <= held.used - before <= 2 * size

@@ -619,7 +619,7 @@ class ComposedMachine(RuleBasedStateMachine):
         """Empty a tier, or half of it, into those below."""
         hierarchy = self.world.manager._hierarchy
         name = TierName(tier)
-        hierarchy.drain(name, int(share * hierarchy.tiers[name].ledger.used))
+        hierarchy.drain(name, int(share * hierarchy.tiers[name].budget.used))
 
     @rule(at=numbers)
     def hover(self, at: int) -> None:

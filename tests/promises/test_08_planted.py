@@ -18,7 +18,7 @@ from tests.promises.conftest import Make
 from tests.unit.codecs.test_trust import forged
 
 from memories import MemoriesError, MemoryManager, UntrustedDataError, codecs
-from memories.engine.payload import Parcel
+from memories.engine.payload import Payload
 from memories.frames import writer
 from memories.frames.signing import Keyring
 from memories.model.entry import Terms, TierName
@@ -84,8 +84,8 @@ def planted(tmp_path: Path, make: Make) -> Callable[[str, str], MemoryManager]:
         manager = make()
         theirs = Keyring(tmp_path / "theirs")
         data = attacks(tmp_path / "exploded", manager._hierarchy.trust, theirs)[name]
-        parcel = Parcel.of_frame(memoryview(data), key=KEY)
-        manager._hierarchy.put(KEY, parcel, tier=TierName(tier), terms=Terms())
+        payload = Payload.of_frame(memoryview(data), key=KEY)
+        manager._hierarchy.put(KEY, payload, tier=TierName(tier), terms=Terms())
         return manager
 
     return plant

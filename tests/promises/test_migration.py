@@ -10,7 +10,7 @@ from tests.promises.conftest import Make
 
 from memories import MemoryManager, MigrationSettings, TierName
 from memories.core.wiring import assemble
-from memories.engine.payload import Parcel
+from memories.engine.payload import Payload
 from memories.model.entry import Terms
 from memories.testing.clock import ManualClock
 
@@ -49,7 +49,7 @@ def test_idle_values_leave_hot_and_read_ones_stay() -> None:
         migrator, hierarchy = engine.migrator, engine.hierarchy
         assert migrator is not None
         for key in "abcde":
-            hierarchy.put(key, Parcel.of(key), tier=TierName.HOT, terms=Terms())
+            hierarchy.put(key, Payload.of(key), tier=TierName.HOT, terms=Terms())
         for _ in range(10):
             for key in "ab":
                 hierarchy.catalog.entries[key].read()
@@ -78,7 +78,7 @@ def test_a_full_tier_is_worked_down_in_the_background(make: Make) -> None:
     manager = make("1 MB", "1 MB", migration=MigrationSettings(interval_seconds=0.01))
     for index in range(60):
         manager.store(f"{index:02}", np.random.default_rng(index).random(5000), "warm")
-    warm = manager._hierarchy.tiers[TierName.WARM].ledger
+    warm = manager._hierarchy.tiers[TierName.WARM].budget
     assert eventually(lambda: warm.used <= 0.95 * warm.effective, 5)
     assert manager.stats().failures == 0
     for index in range(60):

@@ -17,7 +17,7 @@ from tests.promises.conftest import Make
 
 from memories import KeyNotFoundError, MemoryManager, Rule, TierFullError
 from memories.core.wiring import assemble
-from memories.engine.payload import Parcel
+from memories.engine.payload import Payload
 from memories.model.entry import Terms, TierName
 from memories.options.migration import MigrationSettings
 from memories.testing.clock import ManualClock
@@ -76,7 +76,7 @@ def test_a_clock_set_back_for_good_keeps_nothing_alive() -> None:
     hierarchy = engine.hierarchy
     terms = Terms(expires_at=clock.wall() + 5)
     for tier in (TierName.HOT, TierName.COLD):
-        hierarchy.put(tier, Parcel.of(1), tier=tier, terms=terms)
+        hierarchy.put(tier, Payload.of(1), tier=tier, terms=terms)
     clock._wall -= DAYS
     assert [1, 1] == [hierarchy.get("hot"), hierarchy.get("cold")]
     clock.advance(5)

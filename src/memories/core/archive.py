@@ -13,9 +13,9 @@ import msgspec
 
 from memories.backends.bucket import BucketBackend
 from memories.backends.disk import DiskBackend
-from memories.engine.archive import Volatile, reconcile, settle
+from memories.engine.archive import VolatileVersions, reconcile, settle
 from memories.engine.hierarchy import Hierarchy
-from memories.engine.lifecycle_state import State
+from memories.engine.lifecycle_state import LifecycleState
 from memories.errors import CorruptDataError, UnavailableError
 from memories.foundation.logging import logger
 from memories.foundation.periodic import Periodic
@@ -26,7 +26,7 @@ FOLLOW_SECONDS = 10.0  # How often a reader with nothing but the bucket lists it
 _NAMED = 10  # Damaged objects that a warning names.
 
 
-class _Standing(Volatile):
+class _Standing(VolatileVersions):
     """What stands in RAM while others may be working; what was stored since is newer."""
 
     def __init__(self, hierarchy: Hierarchy) -> None:
@@ -72,13 +72,13 @@ class ArchiveService:
         if self._journal is not None:
             settle(self.bucket, self._journal)
             if self.bucket.adopted:
-                reconcile(self.bucket, self._journal, Volatile())
+                reconcile(self.bucket, self._journal, VolatileVersions())
         self._warn()
 
     def attach(self, hierarchy: Hierarchy) -> None:
         """Answer for keys that are nowhere, bring a bucket back that is away, follow its writer."""
         hierarchy.doubt = self._doubt
-        if self._journal is not None and hierarchy.state is State.READ_ONLY:
+        if self._journal is not None and hierarchy.state is LifecycleState.READ_ONLY:
             self._follower = Periodic(self._follow, "glacier-follow", seconds=FOLLOW_SECONDS)
             self._follower.start()
         if self.bucket.away is None:
@@ -97,7 +97,7 @@ class ArchiveService:
 
     def _returned(self, hierarchy: Hierarchy) -> None:
         hierarchy.catalog.raise_version(self.bucket.last_version())
-        if hierarchy.state is State.READ_ONLY:
+        if hierarchy.state is LifecycleState.READ_ONLY:
             self._mirror()
         elif self.bucket.adopted:
             reconcile(self.bucket, hierarchy.catalog.journal, _Standing(hierarchy))

@@ -24,7 +24,7 @@ from memories.core.manager import MemoryManager
 from memories.core.near_cache import MOST_DROPPED, NearCacheStore
 from memories.core.values import MISSING
 from memories.engine.front_cache import EXACT_HITS
-from memories.engine.payload import Parcel
+from memories.engine.payload import Payload
 from memories.errors import UNREADABLE, InvalidOptionError, KeyNotFoundError, about_key
 from memories.foundation.keys import check_key
 from memories.frames.writer import Frame, pack
@@ -294,12 +294,12 @@ class DistributedMemoryManager(MemoryManager):
         """Return the value in a frame whose bytes were verified as they came, and keep it near."""
         trust = self._hierarchy.trust
         try:
-            parcel = Parcel.of_frame(stored.frame, key=key)
+            payload = Payload.of_frame(stored.frame, key=key)
             if copy:
-                return parcel.private(trust, verify=False)
-            if not self._may_keep(parcel.size):
-                return parcel.value(trust, verify=False)
-            hosted = parcel.hosted(trust, verify=False, copy=False)
+                return payload.private(trust, verify=False)
+            if not self._may_keep(payload.size):
+                return payload.value(trust, verify=False)
+            hosted = payload.hosted(trust, verify=False, copy=False)
             value = hosted.value(trust)
         except UNREADABLE as error:
             raise about_key(error, key) from error.__cause__

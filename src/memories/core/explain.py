@@ -68,7 +68,7 @@ def explain(engine: Engine, key: str) -> Explanation:
     hits = idle_seconds = None
     heat = 0.0
     if isinstance(found, Entry):
-        accessed_at = engine.hierarchy.tiers[found.tier].timeline.time_of(found.stamp)
+        accessed_at = engine.hierarchy.tiers[found.tier].hit_clock.time_of(found.stamp)
         hits, idle_seconds = found.hits, max(0.0, engine.clock.monotonic() - accessed_at)
         heat = hits * 0.5 ** (idle_seconds / HALF_LIFE_SECONDS)
     lent = engine.hierarchy.catalog.journal.is_lent(key)

@@ -26,10 +26,10 @@ from memories.core.read_options import ReadOptions
 from memories.core.trace_recorder import TraceRecorder
 from memories.core.write_behind import WriteBehind
 from memories.devices import Device
-from memories.engine.access_sampler import Watch
+from memories.engine.access_sampler import AccessSampler
 from memories.engine.batch_read import restore
 from memories.engine.hierarchy import Hierarchy
-from memories.engine.lifecycle_state import State
+from memories.engine.lifecycle_state import LifecycleState
 from memories.engine.operations import Operations, operation
 from memories.errors import ArchivedError, StorageError, TierFullError, UnavailableError, as_one
 from memories.foundation.clock import Clock
@@ -72,7 +72,7 @@ class Engine:
     hierarchy: Hierarchy
     migrator: Migrator | None
     prefetching: Prefetching | None
-    watch: Watch
+    sampler: AccessSampler
     statistics: Statistics
     history: History
     clock: Clock
@@ -125,14 +125,14 @@ class Engine:
         trust, device = self.hierarchy.trust, self.device
         return self.hierarchy.open(
             key,
-            lambda parcel, verify: wish.granted(parcel, verify, trust, device),
+            lambda payload, verify: wish.granted(payload, verify, trust, device),
             whole=wish.whole,
         )
 
     def oom_guard(self, reserve_bytes: int) -> OomGuard:
         """Return what makes the hot tier give way to the caller's own allocations."""
         self.hierarchy.require_readable()
-        held = self.hierarchy.tiers[TierName.HOT].ledger
+        held = self.hierarchy.tiers[TierName.HOT].budget
         return OomGuard(self.device, lambda: held.used, reserve_bytes)
 
     def restored(self, keys: Iterable[str], timeout: float | None, read: Callable[[], T]) -> T:
@@ -156,7 +156,7 @@ class Engine:
     def advise(self, more: float | str) -> Advice:
         """Return what more room in each tier would buy."""
         stats = self.stats()
-        curve = self.watch.curve(stats.reads - stats.misses)
+        curve = self.sampler.curve(stats.reads - stats.misses)
         return advise(curve, stats, parse_size(more, name="more"))
 
     def record_trace(self, path: str | os.PathLike[str], **options: Any) -> TraceRecorder:
@@ -164,7 +164,7 @@ class Engine:
         self.hierarchy.require_readable()
         if self.recording is not None:
             self.recording.stop()
-        self.recording = TraceRecorder(self.hierarchy, self.watch, self.clock, path, **options)
+        self.recording = TraceRecorder(self.hierarchy, self.sampler, self.clock, path, **options)
         return self.recording
 
     def usage_percent(self) -> dict[str, float]:
@@ -172,8 +172,8 @@ class Engine:
         self.hierarchy.require_readable()
         percent = {str(name): 0.0 for name in TierName}
         for name, tier in self.hierarchy.tiers.items():
-            if tier.ledger.configured:
-                percent[name] = 100.0 * tier.ledger.used / tier.ledger.configured
+            if tier.budget.configured:
+                percent[name] = 100.0 * tier.budget.used / tier.budget.configured
         return percent
 
     @operation
@@ -304,19 +304,21 @@ class Engine:
             self.get_analytics(None),
             path_or_ax,
             heat=heat_of(entries),
-            curve=self.watch.curve(stats.reads - stats.misses),
+            curve=self.sampler.curve(stats.reads - stats.misses),
         )
 
     def describe(self) -> str:
         """Return the state of the manager in one line."""
-        if self.hierarchy.state is State.CLOSED:
+        if self.hierarchy.state is LifecycleState.CLOSED:
             return "<MemoryManager closed>"
         tiers = ", ".join(
-            f"{name} {format_size(tier.ledger.used)} of {limit_words(tier.ledger.configured)}"
+            f"{name} {format_size(tier.budget.used)} of {limit_words(tier.budget.configured)}"
             f" [{self.media[name]}]"
             for name, tier in self.hierarchy.tiers.items()
         )
-        state = "" if self.hierarchy.state is State.OPEN else f" {self.hierarchy.state.value}"
+        state = (
+            "" if self.hierarchy.state is LifecycleState.OPEN else f" {self.hierarchy.state.value}"
+        )
         stats, keys = self.stats(), len(self.hierarchy)
         rate = (
             f"hit rate {stats.hit_rate_percent:.0f} % of {stats.reads} reads"
@@ -362,7 +364,7 @@ class Engine:
     @property
     def kept(self) -> bool:
         """Return whether what is only in RAM is to stay, and can be written."""
-        return self.hierarchy.state is State.OPEN and self.remove_private is None
+        return self.hierarchy.state is LifecycleState.OPEN and self.remove_private is None
 
     # What ends unasked: a forgotten engine, and one that is there at the interpreter's exit.
 
@@ -408,7 +410,7 @@ class Engine:
     @property
     def closed(self) -> bool:
         """Return whether it has ended."""
-        return self.hierarchy.state is State.CLOSED
+        return self.hierarchy.state is LifecycleState.CLOSED
 
     def ends_before(self, end: Callable[[], object], title: str) -> None:
         """Call `end` before anything that it shows or uses ends."""
@@ -420,7 +422,7 @@ class Engine:
 
     def after_fork(self) -> None:
         """In a forked child: read on, touch no inherited lock or thread, change nothing."""
-        if self.hierarchy.state is not State.CLOSED:
+        if self.hierarchy.state is not LifecycleState.CLOSED:
             self.hierarchy.after_fork()
             self.observatory.forget()
             self.ending.forget()
@@ -445,7 +447,7 @@ class Engine:
 
     def _all_parts(self) -> Iterator[Part]:
         """Yield what is to end, in order; of an inherited engine only what is this process's."""
-        if self.hierarchy.state is not State.FORKED:
+        if self.hierarchy.state is not LifecycleState.FORKED:
             yield from self.ends_first
             for title, one in (
                 ("a restore", self.homecoming),
@@ -480,7 +482,7 @@ class Engine:
         )
 
     def _forget(self) -> None:
-        self.hierarchy.state = State.CLOSED
+        self.hierarchy.state = LifecycleState.CLOSED
         for entry in self.hierarchy.catalog.clear():
             self.hierarchy.mover.let_go(entry)
 
@@ -507,7 +509,7 @@ def _for_want_of_room(error: Exception) -> bool:
 
 def _forgotten(engine: Engine) -> None:
     """End an engine whose manager is garbage; in any thread, in the middle of anything."""
-    if engine.hierarchy.state in (State.OPEN, State.READ_ONLY):
+    if engine.hierarchy.state in (LifecycleState.OPEN, LifecycleState.READ_ONLY):
         engine.ending.ask()
         engine.ending.warn()
 

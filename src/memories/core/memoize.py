@@ -18,7 +18,7 @@ from memories.codecs.content_hash import content_hash, stand_in
 from memories.codecs.function_code import names_read
 from memories.core.identity import Identity, definition_of
 from memories.core.single_flight import LEFT, Flight, Flights, How, Outcome
-from memories.engine.payload import Parcel
+from memories.engine.payload import Payload
 from memories.errors import (
     CorruptDataError,
     ForkedError,
@@ -191,8 +191,8 @@ class Memo:
                 logger.debug("a result is too large, or dropped already: %s", error)
             except (StorageError, UnavailableError) as error:
                 logger.warning("a result of %s is not kept: %s", self._identity.label, error)
-        parcel = Parcel.of(result)
-        return self._opened(parcel), Outcome(How.RESULT, parcel)
+        payload = Payload.of(result)
+        return self._opened(payload), Outcome(How.RESULT, payload)
 
     def failed(self, error: BaseException, *, own: bool) -> Outcome:
         """Return what those who wait are told of an error; `own` means one of the function."""
@@ -221,8 +221,8 @@ class Memo:
             return False
         return True
 
-    def _opened(self, parcel: Parcel) -> Any:
-        return parcel.value(self.manager._hierarchy.trust)
+    def _opened(self, payload: Payload) -> Any:
+        return payload.value(self.manager._hierarchy.trust)
 
     def _prefix(self) -> str:
         text = self._identity.text()

@@ -7,7 +7,7 @@ a name that no caller can give, that may be dropped, is in no snapshot and displ
 from __future__ import annotations
 
 from memories.engine.hierarchy import Hierarchy
-from memories.engine.payload import Parcel
+from memories.engine.payload import Payload
 from memories.errors import BusyError, KeyNotFoundError, TierFullError
 from memories.model.entry import Terms, TierName
 
@@ -24,17 +24,17 @@ class NearCacheStore:
 
     def fits(self, size: int) -> bool:
         """Return whether there is room to spare for a copy of `size` bytes."""
-        ledger = self._hierarchy.tiers[TierName.WARM].ledger
+        ledger = self._hierarchy.tiers[TierName.WARM].budget
         return size <= min(ledger.headroom, SHARE * ledger.configured)
 
     def could_fit(self, size: int) -> bool:
         """Return whether a copy of `size` bytes may be kept at all."""
-        return size <= SHARE * self._hierarchy.tiers[TierName.WARM].ledger.configured
+        return size <= SHARE * self._hierarchy.tiers[TierName.WARM].budget.configured
 
-    def put(self, name: str, parcel: Parcel) -> bool:
+    def put(self, name: str, payload: Payload) -> bool:
         """Keep a copy, and return whether it is kept."""
         try:
-            self._hierarchy.put(name, parcel, tier=TierName.WARM, terms=_TERMS)
+            self._hierarchy.put(name, payload, tier=TierName.WARM, terms=_TERMS)
         except (TierFullError, BusyError):
             return False
         return True

@@ -1,6 +1,6 @@
 """What a reader gets when he asks for something else than the usual: a part, a copy, a device.
 
-Not the hit path. The one idea: each wish is a function of the parcel that holds the value, so that
+Not the hit path. The one idea: each wish is a function of the payload that holds the value, so that
 it means the same in every tier.
 """
 
@@ -14,7 +14,7 @@ import numpy as np
 from memories import codecs
 from memories.core.array_interop import convert_array, library_of
 from memories.devices import Device
-from memories.engine.payload import Parcel
+from memories.engine.payload import Payload
 from memories.errors import InvalidOptionError
 from memories.frames.signing import Keyring
 from memories.model.entry import Form
@@ -50,35 +50,35 @@ class ReadOptions:
         """Return whether all of the value is read, and so verified."""
         return self.region is None
 
-    def granted(self, parcel: Parcel, verify: bool, trust: Keyring, device: Device | None) -> Any:
-        """Return what `parcel` holds, the way the reader wants it."""
+    def granted(self, payload: Payload, verify: bool, trust: Keyring, device: Device | None) -> Any:
+        """Return what `payload` holds, the way the reader wants it."""
         if self.region is not None:
-            return _region(parcel, self.region, trust, copy=bool(self.copy))
+            return _region(payload, self.region, trust, copy=bool(self.copy))
         if self.device is not None or self.like is not None:
-            return self._handed_over(parcel, verify, trust, device)
+            return self._handed_over(payload, verify, trust, device)
         if self.copy:
-            return parcel.private(trust, verify=verify)
-        return parcel.lent(trust, verify=verify)
+            return payload.private(trust, verify=verify)
+        return payload.lent(trust, verify=verify)
 
     def _handed_over(
-        self, parcel: Parcel, verify: bool, trust: Keyring, device: Device | None
+        self, payload: Payload, verify: bool, trust: Keyring, device: Device | None
     ) -> Any:
         if self.device is None:
-            value = parcel.private(trust, verify=verify)
+            value = payload.private(trust, verify=verify)
         else:
-            value = parcel.on(self.device, trust, verify=verify)
+            value = payload.on(self.device, trust, verify=verify)
         like = self.like
         if like is None and self.device != "cpu" and isinstance(value, np.ndarray):
             like = library_of(device)
         return value if like is None else convert_array(value, like, self.device)
 
 
-def _region(parcel: Parcel, region: Any, trust: Keyring, *, copy: bool) -> Any:
+def _region(payload: Payload, region: Any, trust: Keyring, *, copy: bool) -> Any:
     """Return a part of an array, touching no more of a frame than that part's chunks."""
-    if parcel.sharing is not codecs.Sharing.VIEW and parcel.form is not Form.ENCODED:
+    if payload.sharing is not codecs.Sharing.VIEW and payload.form is not Form.ENCODED:
         raise InvalidOptionError("region= needs a value that is a NumPy array")
-    if parcel.form is Form.ENCODED:
-        part = parcel.payload.region(region)
+    if payload.form is Form.ENCODED:
+        part = payload.content.region(region)
     else:
-        part = parcel.value(trust)[region]
+        part = payload.value(trust)[region]
     return np.array(part) if copy else part

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from memories.engine.access_sampler import Watch
+from memories.engine.access_sampler import AccessSampler
 from memories.engine.hierarchy import Hierarchy
 from memories.errors import InvalidOptionError, StorageError
 from memories.foundation.clock import Clock
@@ -46,7 +46,7 @@ class TraceRecorder:
     def __init__(
         self,
         hierarchy: Hierarchy,
-        watch: Watch,
+        sampler: AccessSampler,
         clock: Clock,
         path: str | os.PathLike[str],
         *,
@@ -60,7 +60,7 @@ class TraceRecorder:
         self.written = self.lost = 0
         self._room = parse_size(max_bytes, name="max_bytes")
         self._below = int(share * _FULL)
-        self._clock, self._hierarchy, self._watch = clock, hierarchy, watch
+        self._clock, self._hierarchy, self._sampler = clock, hierarchy, sampler
         self._started_at = clock.monotonic()
         self._waiting: deque[Access] = deque()
         self._file = Path(path).open("w", encoding="utf-8")  # noqa: SIM115 - the thread closes it.
@@ -69,7 +69,7 @@ class TraceRecorder:
         self._thread = Periodic(self._look, "trace", seconds=WRITE_SECONDS)
         hierarchy.catalog.hide_from_front(self._records)
         hierarchy.events.reads_at_once = 1  # Or they would come after hits that they preceded.
-        watch.listen(self._note, list(hierarchy.catalog.entries.values()))
+        sampler.listen(self._note, list(hierarchy.catalog.entries.values()))
         self._thread.start()
 
     def stop(self) -> None:
@@ -106,7 +106,7 @@ class TraceRecorder:
         self._goes_on = False
         self._hierarchy.catalog.hide_from_front(None)
         self._hierarchy.events.reads_at_once = READS_AT_ONCE
-        self._watch.listen(None, ())
+        self._sampler.listen(None, ())
         try:
             with self._file:
                 self._write()

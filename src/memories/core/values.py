@@ -28,9 +28,9 @@ from memories.core.memoize import memoize
 from memories.core.read_options import ReadOptions
 from memories.core.views import ItemView, KeyView, ValueView
 from memories.engine.batch_read import read_together
-from memories.engine.front_cache import EXACT_HITS, Front
+from memories.engine.front_cache import EXACT_HITS, FrontCache
 from memories.engine.hierarchy import Hierarchy
-from memories.engine.payload import Parcel
+from memories.engine.payload import Payload
 from memories.engine.quick import UNKNOWN
 from memories.errors import UNREADABLE, InvalidOptionError, KeyNotFoundError, about_key
 from memories.foundation.keys import check_key
@@ -55,7 +55,7 @@ class Values(MutableMapping[str, Any]):
     _engine: Engine
     _hierarchy: Hierarchy
     _entries: dict[str, Entry]
-    _front: Front
+    _front: FrontCache
     _at_front: dict[str, Any]
 
     def store(
@@ -454,10 +454,12 @@ class Values(MutableMapping[str, Any]):
     def _put(self, key: str, value: Any, tier: TierName | None, terms: Terms) -> None:
         self._hierarchy.put(key, self._taken_in(key, value), tier=tier, terms=terms)
 
-    def _taken_in(self, key: str, data: Any, *, copy: bool = True, written: bool = False) -> Parcel:
-        """Return a caller's value as a parcel; warn if others will have to look for its classes."""
+    def _taken_in(
+        self, key: str, data: Any, *, copy: bool = True, written: bool = False
+    ) -> Payload:
+        """Return a caller's value as a payload; warn if readers may not know its classes."""
         with main_classes.watched() as names:
-            parcel = Parcel.borrowed(data) if written else Parcel.of(data, copy=copy)
+            payload = Payload.borrowed(data) if written else Payload.of(data, copy=copy)
         if names and self._engine.outlives:
             main_classes.warn(key, names)
-        return parcel
+        return payload

@@ -16,19 +16,19 @@ from memories.codecs.registry import prepare
 from memories.core.ending import await_free
 from memories.core.lifecycle import Engine
 from memories.devices import Device, find_device
-from memories.engine.access_sampler import Watch
-from memories.engine.budget import BackendLedger, Ledger
+from memories.engine.access_sampler import AccessSampler
+from memories.engine.budget import BackendBudget, Budget
 from memories.engine.catalog import Catalog
-from memories.engine.cold_victims import JournalVictims
-from memories.engine.device_storage import DeviceMedium
+from memories.engine.cold_victims import ColdVictims
+from memories.engine.device_storage import DeviceStorage
 from memories.engine.expiry import Expiry
 from memories.engine.fetch_costs import FetchCosts
 from memories.engine.hierarchy import Hierarchy
-from memories.engine.hit_clock import HitCounter, Timeline
+from memories.engine.hit_clock import HitClock, HitCounter
 from memories.engine.host_limits import disk_room, host_room
-from memories.engine.recency import Touches
+from memories.engine.recency import RecencyTracker
 from memories.engine.tier import Tier
-from memories.engine.tier_storage import ArchiveMedium, FrameMedium, HostMedium
+from memories.engine.tier_storage import ArchiveStorage, FrameStorage, HostStorage
 from memories.engine.victims import NoVictims, PolicyVictims, Victims
 from memories.errors import InvalidOptionError
 from memories.foundation.clock import Clock, SystemClock
@@ -116,8 +116,8 @@ class _Assembly:
         self.device = device
         self.trust = Keyring(trusted=settings.trusted_keys)
         self.expiry = Expiry(clock.wall)
-        self.touches = Touches()
-        self.watch = Watch()
+        self.recency = RecencyTracker()
+        self.sampler = AccessSampler()
         self.costs = FetchCosts()
         self.media: dict[TierName, str] = {}
         self.tiers: dict[TierName, Tier] = {}
@@ -155,10 +155,10 @@ class _Assembly:
         events, statistics, history = EventBus(), Statistics(), History()
         events.subscribe(statistics.observe)
         events.subscribe(history.observe)
-        events.subscribe(self.watch.observe)
+        events.subscribe(self.sampler.observe)
         events.subscribe(self.costs.observe)
         events.subscribe_reads(statistics.count_reads)
-        events.subscribe_reads(self.watch.observe_reads)
+        events.subscribe_reads(self.sampler.observe_reads)
         events.subscribe_reads(self.costs.observe_reads)
         catalog = self.catalog = Catalog(journal, self._latest_version(), Rules(settings.rules))
         hierarchy = Hierarchy(
@@ -177,14 +177,14 @@ class _Assembly:
         migrator = None
         if migration is not False and not settings.read_only:
             migrator = Migrator(
-                hierarchy, migration or MigrationSettings(), self.touches, self.watch
+                hierarchy, migration or MigrationSettings(), self.recency, self.sampler
             )
             migrator.start()
         engine = Engine(
             settings=settings,
             hierarchy=hierarchy,
             migrator=migrator,
-            watch=self.watch,
+            sampler=self.sampler,
             prefetching=None if settings.read_only else self._prefetching(hierarchy),
             statistics=statistics,
             history=history,
@@ -229,40 +229,40 @@ class _Assembly:
 
     def _add_volatile_tiers(self) -> None:
         """Add hot and warm; without a GPU both draw on one account of the host's RAM."""
-        host = Ledger(MAX_BYTES, room=host_room, monotonic=self.clock.monotonic)
+        host = Budget(MAX_BYTES, room=host_room, monotonic=self.clock.monotonic)
         if self.device is None:
             logger.info("no GPU in use: the hot tier is %s", STAND_IN)
-            self._add_volatile(TierName.HOT, STAND_IN, HostMedium, parent=host)
+            self._add_volatile(TierName.HOT, STAND_IN, HostStorage, parent=host)
         else:
             device = self.device
             logger.info("the hot tier is %s", device.title)
             self._add_volatile(
                 TierName.HOT,
                 device.title,
-                partial(DeviceMedium, device=device),
+                partial(DeviceStorage, device=device),
                 room=device.room,
             )
-        self._add_volatile(TierName.WARM, "host RAM", HostMedium, parent=host)
+        self._add_volatile(TierName.WARM, "host RAM", HostStorage, parent=host)
 
     def _add_volatile(
-        self, name: TierName, words: str, medium: Callable[..., HostMedium], **account: Any
+        self, name: TierName, words: str, storage: Callable[..., HostStorage], **account: Any
     ) -> None:
         capacity = self.settings.capacities[name]
-        ledger = Ledger(capacity, monotonic=self.clock.monotonic, **account)
+        budget = Budget(capacity, monotonic=self.clock.monotonic, **account)
         counter = HitCounter()
         victims = PolicyVictims(
             partial(self._policy, name, capacity), self._may_leave, partial(self._entries, name)
         )
-        watch = self.watch
-        made = medium(
+        sampler = self.sampler
+        made = storage(
             name,
-            ledger=ledger,
+            budget=budget,
             counter=counter,
-            tick=lambda key, size, tick: watch.tick(key, size, victims.tick(key, size, tick)),
+            tick=lambda key, size, tick: sampler.tick(key, size, victims.tick(key, size, tick)),
             trust=self.trust,
             over=self.expiry.over,
         )
-        self._add(name, words, made, ledger, victims, counter)
+        self._add(name, words, made, budget, victims, counter)
 
     def _policy(self, name: TierName, capacity: int) -> Policy:
         policy = self.settings.policies[name]
@@ -275,20 +275,20 @@ class _Assembly:
         return [entry for entry in list(self.catalog.entries.values()) if entry.tier is name]
 
     def _add_cold(self, journal: DiskBackend) -> None:
-        ledger = BackendLedger(
+        budget = BackendBudget(
             self.settings.capacities[TierName.COLD],
             held=journal.charged,
             room=journal.room,
         )
-        victims = JournalVictims(journal, TierName.COLD, self._may_leave, self.touches)
-        medium = FrameMedium(
+        victims = ColdVictims(journal, TierName.COLD, self._may_leave, self.recency)
+        storage = FrameStorage(
             TierName.COLD,
             backend=journal,
-            ledger=ledger,
+            budget=budget,
             compression=self.settings.compression[TierName.COLD],
             trust=self.trust,
         )
-        self._add(TierName.COLD, "local disk", medium, ledger, victims, HitCounter())
+        self._add(TierName.COLD, "local disk", storage, budget, victims, HitCounter())
 
     def _add_glacier(self, path: Path, journal: DiskBackend) -> None:
         # Imported at use, like all that most managers never need.
@@ -317,19 +317,19 @@ class _Assembly:
         )
         self.backends.append(bucket)
         self.purge_archive = partial(bucket.clear, purge=True)
-        ledger = BackendLedger(
+        budget = BackendBudget(
             MAX_BYTES, held=lambda: bucket.usage().live, room=lambda: _glacier_room(path, url)
         )
         medium = "a local directory" if "://" not in url else "object storage"
-        archive = ArchiveMedium(
+        archive = ArchiveStorage(
             TierName.GLACIER,
             on_code=_tell_of_code,
             backend=bucket,
-            ledger=ledger,
+            budget=budget,
             compression=self.settings.compression[TierName.GLACIER],
             trust=self.trust,
         )
-        self._add(TierName.GLACIER, medium, archive, ledger, NoVictims(), HitCounter())
+        self._add(TierName.GLACIER, medium, archive, budget, NoVictims(), HitCounter())
         writes = not self.settings.read_only or bare
         self.archive = ArchiveService(bucket, journal if writes else None, self.media)
         self.archive.adopt()
@@ -338,15 +338,20 @@ class _Assembly:
         self,
         name: TierName,
         words: str,
-        medium: HostMedium | FrameMedium,
-        ledger: Ledger | BackendLedger,
+        storage: HostStorage | FrameStorage,
+        budget: Budget | BackendBudget,
         victims: Victims,
         counter: HitCounter,
     ) -> None:
-        timeline = Timeline(counter, self.clock.monotonic())
+        hit_clock = HitClock(counter, self.clock.monotonic())
         self.media[name] = words
         self.tiers[name] = Tier(
-            name, medium=medium, ledger=ledger, victims=victims, counter=counter, timeline=timeline
+            name,
+            storage=storage,
+            budget=budget,
+            victims=victims,
+            counter=counter,
+            hit_clock=hit_clock,
         )
 
     def _may_leave(self, found: Entry | Record) -> bool:

@@ -24,24 +24,24 @@ Tick = Callable[[], int]
 Listener = Callable[[str, int, bool], None]  # Key, size, and whether it was read: not stored.
 
 
-class _WatchedTick(SampledTick):
+class _SampledTick(SampledTick):
     """Tells of a hit before it counts it."""
 
-    __slots__ = ("_watch",)
+    __slots__ = ("_sampler",)
 
-    def __init__(self, key: str, size: int, inner: Tick, watch: Watch) -> None:
+    def __init__(self, key: str, size: int, inner: Tick, sampler: AccessSampler) -> None:
         super().__init__(key, size, inner)
-        self._watch = watch
+        self._sampler = sampler
 
     def __call__(self) -> int:
-        self._watch.heard(self.key, self.size, read=True)
+        self._sampler.heard(self.key, self.size, read=True)
         return self.inner()
 
     def wanted(self) -> bool:
-        return self._watch.follows(self.key)
+        return self._sampler.follows(self.key)
 
 
-class Watch:
+class AccessSampler:
     """Knows the reuse distances of a sample, and lets one listener hear of single accesses."""
 
     def __init__(self) -> None:
@@ -52,9 +52,9 @@ class Watch:
 
     def tick(self, key: str, size: int, tick: Tick) -> Tick:
         """Return what an entry of `key` shall call at each hit in the place of `tick`."""
-        if isinstance(tick, _WatchedTick):
+        if isinstance(tick, _SampledTick):
             return tick
-        return _WatchedTick(key, size, tick, self) if self.follows(key) else tick
+        return _SampledTick(key, size, tick, self) if self.follows(key) else tick
 
     def follows(self, key: str) -> bool:
         """Return whether accesses to `key` are of use to anybody."""

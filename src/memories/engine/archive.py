@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from memories.backends.bucket import BucketBackend
     from memories.backends.bucket.uploader import Change
     from memories.engine.tier import Tier
-    from memories.engine.tier_storage import FrameMedium
+    from memories.engine.tier_storage import FrameStorage
 
 Failing = Callable[[str, BaseException], None]  # Told the key, and why the archive lags behind.
 
@@ -46,8 +46,8 @@ class Archive:
     @property
     def bucket(self) -> BucketBackend:
         """Return what keeps the frames."""
-        medium = cast("FrameMedium", self._tiers[TierName.GLACIER].medium)
-        return cast("BucketBackend", medium.backend)
+        storage = cast("FrameStorage", self._tiers[TierName.GLACIER].storage)
+        return cast("BucketBackend", storage.backend)
 
     def holds(self, record: Record) -> bool:
         """Return whether the archive holds the version of `record`."""
@@ -136,7 +136,7 @@ def settle(bucket: BucketBackend, journal: DiskBackend) -> None:
         _settle(bucket, journal, one.key, one.version, one.what)
 
 
-class Volatile:
+class VolatileVersions:
     """What stands over the journal while both histories are compared: nothing, at an opening."""
 
     def hold(self, key: str) -> AbstractContextManager[object]:
@@ -152,7 +152,7 @@ class Volatile:
         """Let nothing in RAM stand for `key` any more."""
 
 
-def reconcile(bucket: BucketBackend, journal: DiskBackend, volatile: Volatile) -> None:
+def reconcile(bucket: BucketBackend, journal: DiskBackend, volatile: VolatileVersions) -> None:
     """Journal what has changed in a bucket since this machine wrote there, or all that it holds.
 
     Of each key the highest version wins, removals included.
@@ -176,7 +176,7 @@ def reconcile(bucket: BucketBackend, journal: DiskBackend, volatile: Volatile) -
 
 
 def _take_in(
-    bucket: BucketBackend, journal: DiskBackend, volatile: Volatile, record: Record
+    bucket: BucketBackend, journal: DiskBackend, volatile: VolatileVersions, record: Record
 ) -> None:
     newest, known = journal.newest(record.key)
     newest = max(newest, volatile.version(record.key))
@@ -190,7 +190,7 @@ def _take_in(
 
 
 def _take_out(
-    bucket: BucketBackend, journal: DiskBackend, volatile: Volatile, record: Record
+    bucket: BucketBackend, journal: DiskBackend, volatile: VolatileVersions, record: Record
 ) -> bool:
     """Forget what another machine has removed; return False where nothing says that it has."""
     newest, known = journal.newest(record.key)

@@ -48,12 +48,12 @@ def restore(hierarchy: Hierarchy, keys: Iterable[str], timeout: float) -> None:
         if isinstance(found, Record):
             asked.setdefault(found.tier, []).append(found)
     for name, records in asked.items():
-        hierarchy.tier(name).medium.restore(records, timeout)
+        hierarchy.tier(name).storage.restore(records, timeout)
 
 
 def _far_record(hierarchy: Hierarchy, key: str) -> Record | None:
     found = None if key in hierarchy.catalog.entries else hierarchy.find(key)
-    if isinstance(found, Record) and hierarchy.tier(found.tier).medium.remote:
+    if isinstance(found, Record) and hierarchy.tier(found.tier).storage.remote:
         return found
     return None
 
@@ -71,10 +71,10 @@ def _read_near(hierarchy: Hierarchy, key: str) -> Any:
 def _read_far(hierarchy: Hierarchy, name: TierName, records: Sequence[Record]) -> dict[str, Any]:
     started = hierarchy.clock.monotonic()
     try:
-        parcels = hierarchy.tier(name).medium.take_many(records)
+        payloads = hierarchy.tier(name).storage.take_many(records)
         values = {
-            record.key: parcel.value(hierarchy.trust, verify=not hierarchy.verified.knows(record))
-            for record, parcel in zip(records, parcels, strict=True)
+            record.key: payload.value(hierarchy.trust, verify=not hierarchy.verified.knows(record))
+            for record, payload in zip(records, payloads, strict=True)
         }
     except (*UNREADABLE, StorageError):  # Asked for one by one, each says which it is.
         return {record.key: hierarchy.get(record.key) for record in records}

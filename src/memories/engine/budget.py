@@ -36,11 +36,11 @@ class _Reference(weakref.ref[Any]):
     held: _Held
 
 
-class Ledger:
+class Budget:
     """Counts the bytes of one medium, of which several tiers may be parts.
 
     `configured` is what the caller allowed. `room` measures what the medium could still give; the
-    effective capacity follows from it. `parent` is the ledger of a medium shared with other tiers.
+    effective capacity follows from it. `parent` is the budget of a medium shared with other tiers.
     """
 
     def __init__(
@@ -49,11 +49,11 @@ class Ledger:
         *,
         room: Callable[[], int] | None = None,
         monotonic: Callable[[], float],
-        parent: Ledger | None = None,
+        parent: Budget | None = None,
     ) -> None:
         self.configured = configured
         self.parent = parent
-        self._children: list[Ledger] = []
+        self._children: list[Budget] = []
         if parent is not None:
             parent._children.append(self)
         self._room = room
@@ -171,7 +171,7 @@ class Ledger:
         return self._limit
 
 
-class BackendLedger:
+class BackendBudget:
     """The same account for a durable tier, where the backend itself knows what it holds.
 
     `reserve` charges bytes that are about to be written, `release` takes them off again once the

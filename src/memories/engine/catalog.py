@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from memories.backends.disk import DiskBackend
 from memories.backends.disk.view import StoreView
-from memories.engine.front_cache import Front
+from memories.engine.front_cache import FrontCache
 from memories.foundation.deadlines import Deadlines
 from memories.foundation.fork_lock import is_mine, new_lock
 from memories.foundation.keys import INTERNAL
@@ -41,7 +41,7 @@ class Catalog:
         self, journal: DiskBackend, latest_version: int, rules: Rules | None = None
     ) -> None:
         self.entries: dict[str, Entry] = {}
-        self.front = Front()
+        self.front = FrontCache()
         self.rules = rules or Rules()
         self.journal = journal
         self._version = latest_version

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from memories.backends.disk import DiskBackend
-from memories.engine.recency import Touches
+from memories.engine.recency import RecencyTracker
 from memories.engine.victims import Victims
 from memories.foundation.fork_lock import new_lock
 from memories.model.entry import Record, TierName
@@ -21,7 +21,7 @@ POOL = 16  # The coldest of a sample and of those left of the one before.
 REST = 8  # When so many are left, the next sample is read.
 
 
-class JournalVictims(Victims):
+class ColdVictims(Victims):
     """The records of the cold tier. Reading a sample takes some milliseconds, for eight victims."""
 
     def __init__(
@@ -29,12 +29,12 @@ class JournalVictims(Victims):
         journal: DiskBackend,
         tier: TierName,
         may_leave: Callable[[Record], bool],
-        touches: Touches,
+        recency: RecencyTracker,
     ) -> None:
         self._journal = journal
         self._tier = tier
         self._may_leave = may_leave
-        self._touches = touches
+        self._recency = recency
         self._hand = ""
         self._pool: dict[str, int] = {}  # Keys, with the versions that were seen.
         self._offered: dict[str, int] = {}  # Likewise, those that a sweep has in hand.
@@ -55,11 +55,11 @@ class JournalVictims(Victims):
 
     def arrived(self, key: str, reads: int) -> None:
         """Let the memory of touches know."""
-        self._touches.arrived(key, reads)
+        self._recency.arrived(key, reads)
 
     def forget(self, key: str) -> None:
         """Forget when it was touched."""
-        self._touches.forget(key)
+        self._recency.forget(key)
 
     def offer(self) -> Record | None:
         """Take the coldest out of the pool, read anew when it runs low; None if nothing may go."""
@@ -94,7 +94,7 @@ class JournalVictims(Victims):
         self._pool = {key: self._pool[key] for key in coldest}
 
     def _rank(self, key: str) -> tuple[float, int]:
-        return -self._touches.coldness(key), self._pool[key]
+        return -self._recency.coldness(key), self._pool[key]
 
     def _leaves(self, record: Record) -> bool:
         return record.tier is self._tier and self._may_leave(record)

@@ -15,7 +15,7 @@ from memories.codecs.buffers import EMPTY, allocate, view_bytes
 from memories.devices.base import Device, Piece, laid_out
 
 
-class Resident:
+class DevicePayload:
     """A value on a device that nobody else writes to.
 
     `open` gives a reader what he stored: what lived on this device as a private clone, in the order
@@ -30,7 +30,7 @@ class Resident:
         self._wait = device.mark()
 
     @classmethod
-    def settle(cls, parts: Parts, device: Device) -> Resident:
+    def settle(cls, parts: Parts, device: Device) -> DevicePayload:
         """Bring every buffer of `parts` onto `device`, in the order of the caller's stream.
 
         What already lies there and is `owned` is taken over without a copy.

@@ -1,7 +1,7 @@
 """How the hot tier keeps a payload in the memory of an accelerator.
 
 Not the accelerator: that is a `Device`. The one idea: bytes cross over only after their room was
-reserved, so a converted parcel still lies where it lay, and `keep` is what moves it.
+reserved, so a converted payload still lies where it lay, and `keep` is what moves it.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ from typing import Any
 from memories import codecs
 from memories.codecs.base import carries_code
 from memories.devices.base import Device
-from memories.engine.device_payload import Resident
+from memories.engine.device_payload import DevicePayload
 from memories.engine.host_limits import ENTRY_BYTES
-from memories.engine.payload import Parcel
-from memories.engine.tier_storage import HostMedium
+from memories.engine.payload import Payload
+from memories.engine.tier_storage import HostStorage
 from memories.model.entry import Entry, Form, TierName, Version
 
 MIN_BYTES = 64 << 10  # A host value below this is answered faster from RAM than over a bus.
 
 
-class DeviceMedium(HostMedium):
+class DeviceStorage(HostStorage):
     """Device memory for values that live on the device, and for all that are large.
 
     Small values of the host, immutable objects and pickled ones stay live in RAM, on the account of
@@ -34,22 +34,22 @@ class DeviceMedium(HostMedium):
         super().__init__(tier, **works)
         self.device = device
 
-    def suits(self, parcel: Parcel) -> bool:
+    def suits(self, payload: Payload) -> bool:
         """Return whether some of the value lives on this very device, wherever it lies now."""
-        described = parcel.described()
+        described = payload.described()
         return described is not None and self.device.name in codecs.homes(described)
 
-    def convert(self, parcel: Parcel, version: Version) -> Parcel:
+    def convert(self, payload: Payload, version: Version) -> Payload:
         """Return what `keep` will bring over; nothing crosses to the device here."""
-        if not self._crosses(parcel):
-            return super().convert(parcel, version)
-        parts = parcel.lying(self._trust)
-        size = Resident.size(parts) + ENTRY_BYTES
-        return Parcel(Form.DEVICE, parcel.sharing, parts, size, parcel.codec)
+        if not self._crosses(payload):
+            return super().convert(payload, version)
+        parts = payload.lying(self._trust)
+        size = DevicePayload.size(parts) + ENTRY_BYTES
+        return Payload(Form.DEVICE, payload.sharing, parts, size, payload.codec)
 
     def keep(
         self,
-        parcel: Parcel,
+        payload: Payload,
         version: Version,
         *,
         hits: int,
@@ -62,11 +62,11 @@ class DeviceMedium(HostMedium):
             DeviceFullError: the device has no room, whatever leaves it.
             DeviceLostError: it failed.
         """
-        if isinstance(parcel.payload, codecs.Parts):
-            parcel = replace(parcel, payload=Resident.settle(parcel.payload, self.device))
-        return super().keep(parcel, version, hits=hits, backed=backed, archived=archived)
+        if isinstance(payload.content, codecs.Parts):
+            payload = replace(payload, content=DevicePayload.settle(payload.content, self.device))
+        return super().keep(payload, version, hits=hits, backed=backed, archived=archived)
 
-    def _crosses(self, parcel: Parcel) -> bool:
-        if parcel.sharing is codecs.Sharing.SHARED or carries_code(parcel.codec):
+    def _crosses(self, payload: Payload) -> bool:
+        if payload.sharing is codecs.Sharing.SHARED or carries_code(payload.codec):
             return False
-        return parcel.host_size >= MIN_BYTES or self.suits(parcel)
+        return payload.host_size >= MIN_BYTES or self.suits(payload)

@@ -18,7 +18,7 @@ MAX_KEPT = 64  # After so many that stay, the rest are taken to stay too: the wo
 Spare = Callable[[Entry | Record], bool]  # Whether a victim may go for what is coming.
 
 
-class Outcome(Enum):
+class EvictionOutcome(Enum):
     """What became of a victim."""
 
     GONE = "gone"
@@ -26,13 +26,13 @@ class Outcome(Enum):
     BUSY = "busy"  # Another thread works on its key.
 
 
-class Sweep:
+class EvictionPass:
     """Displaces victims one by one; those that stay are victims again when the pass ends."""
 
     def __init__(
         self,
         tier: Tier,
-        displace: Callable[[Tier, Entry | Record], Outcome],
+        displace: Callable[[Tier, Entry | Record], EvictionOutcome],
         current: Callable[[Entry | Record], bool],
         spare: Spare | None = None,
     ) -> None:
@@ -46,7 +46,7 @@ class Sweep:
 
     def make_room(self, size: int) -> bool:
         """Displace victims until `size` bytes could be reserved, and return whether they were."""
-        while not self._tier.ledger.reserve(size):
+        while not self._tier.budget.reserve(size):
             if not self.step():
                 return False
         return True
@@ -65,16 +65,16 @@ class Sweep:
             self._kept.append(victim)
             return False
         self._seen.add((victim.key, victim.version))
-        outcome = Outcome.STAYS
+        outcome = EvictionOutcome.STAYS
         try:
             outcome = self._displace(self._tier, victim)
         finally:
-            if outcome is not Outcome.GONE:
+            if outcome is not EvictionOutcome.GONE:
                 self._kept.append(victim)
-        self.busy = self.busy or outcome is Outcome.BUSY
+        self.busy = self.busy or outcome is EvictionOutcome.BUSY
         return True
 
-    def __enter__(self) -> Sweep:
+    def __enter__(self) -> EvictionPass:
         self._tier.sweeps.begin()
         return self
 

@@ -23,7 +23,7 @@ LONGEST_SECONDS = 60.0  # ... and in all, after which they are removed though so
 MANY_LISTINGS = 64  # From here on those that ended are forgotten before the next one.
 
 
-class Breath(NamedTuple):
+class CallSite(NamedTuple):
     """One instruction of one call: what a listing and the reads that belong to it have in common.
 
     Only what is written in C, such as `dict(manager)` and `{**manager}`, asks for the keys and then
@@ -34,7 +34,7 @@ class Breath(NamedTuple):
     instruction: int
 
     @classmethod
-    def of(cls, frame: FrameType) -> Breath:
+    def of(cls, frame: FrameType) -> CallSite:
         """Return the breath that `frame` is at."""
         return cls(id(frame), frame.f_lasti)
 
@@ -42,7 +42,7 @@ class Breath(NamedTuple):
 class Listing(NamedTuple):
     """What a thread has listed, for as long as it may still be reading it."""
 
-    breath: Breath
+    breath: CallSite
     moment: float  # When it was; seconds of the wall clock, as are the others.
     until: float
 
@@ -107,7 +107,9 @@ class Expiry:
         if len(self._listings) >= MANY_LISTINGS:
             self.horizon()
         now = self.now()
-        self._listings[threading.get_ident()] = Listing(Breath.of(frame), now, now + BREATH_SECONDS)
+        self._listings[threading.get_ident()] = Listing(
+            CallSite.of(frame), now, now + BREATH_SECONDS
+        )
 
     def ended(self) -> None:
         """Learn that this thread does something else than to read what it has listed."""
@@ -124,6 +126,6 @@ class Expiry:
     def moment(self, frame: FrameType) -> float | None:
         """Return when a caller at `frame` listed the keys that he reads; None if he did not."""
         listing = self._listings.get(threading.get_ident())
-        if listing is None or listing.breath != Breath.of(frame):
+        if listing is None or listing.breath != CallSite.of(frame):
             return None
         return listing.moment

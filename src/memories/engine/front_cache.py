@@ -21,7 +21,7 @@ MAX_KEYS = 16_384
 ARRIVALS_PER_SETTLING = 16  # The front is emptied when one part in so many of the entries is new.
 
 
-class Front:
+class FrontCache:
     """Payloads by key, and the number of reads that they answered.
 
     A reader looks into `values` and adds one to `hits`: no lock, and no call in between at which

@@ -17,18 +17,18 @@ from typing import Any, NamedTuple
 import msgspec
 
 from memories.engine.archive import is_archived
-from memories.engine.budget import BackendLedger, Ledger
+from memories.engine.budget import BackendBudget, Budget
 from memories.engine.catalog import Catalog
 from memories.engine.eviction_pass import Spare
 from memories.engine.expiry import Expiry
-from memories.engine.lifecycle_state import State, require_readable, require_writable
+from memories.engine.lifecycle_state import LifecycleState, require_readable, require_writable
 from memories.engine.mover import Mover
 from memories.engine.operations import Operations, operation
-from memories.engine.payload import Parcel
+from memories.engine.payload import Payload
 from memories.engine.placement import candidates
 from memories.engine.quick import QuickReads
 from memories.engine.tier import Tier, version_of
-from memories.engine.verified_frames import Verified
+from memories.engine.verified_frames import VerifiedFrames
 from memories.errors import (
     UNREADABLE,
     ConflictError,
@@ -54,7 +54,7 @@ READ_ATTEMPTS = 8  # A read is overtaken by a move at most this often before the
 class Order(NamedTuple):
     """What is to be put, and what it replaces."""
 
-    parcel: Parcel
+    payload: Payload
     version: Version
     previous: Entry | Record | None
     old_record: Record | None  # Of the durable version that `previous` is or stands over.
@@ -84,7 +84,7 @@ class Hierarchy:
         self.expiry = expiry
         self.events = events
         self.trust = trust
-        self.state = State.READ_ONLY if read_only else State.OPEN
+        self.state = LifecycleState.READ_ONLY if read_only else LifecycleState.OPEN
         self.operations = Operations(
             self._agree, self._derive, lambda: self.mover.rest(), clock.monotonic
         )
@@ -98,14 +98,14 @@ class Hierarchy:
         self._write_through = write_through
         self._latest_moment = clock.wall()
         self.quick = QuickReads(catalog, clock, events).get
-        self.verified = Verified()
+        self.verified = VerifiedFrames()
         events.subscribe(self.verified.observe)
 
     @operation
     def put(
         self,
         key: str,
-        parcel: Parcel,
+        payload: Payload,
         *,
         tier: TierName | None = None,
         terms: Terms,
@@ -129,13 +129,13 @@ class Hierarchy:
             self._compare(key, previous, if_version)
             # What replaces a value in RAM has its place there.
             sift = not volatile and not isinstance(previous, Entry)
-            targets = candidates(self.tiers, key, tier, parcel, terms, sift=sift)
+            targets = candidates(self.tiers, key, tier, payload, terms, sift=sift)
             old_record = self._record_under(previous)
             # A removal has a number of its own, below that of what is stored: with the same one
             # it would take away the new version, too, wherever that arrives later or earlier.
             gone = 0 if old_record is None else self.catalog.next_version()
             version = Version(key, self.catalog.next_version(), self._moment(), terms)
-            order = Order(parcel, version, previous, old_record, gone, volatile)
+            order = Order(payload, version, previous, old_record, gone, volatile)
             # In the archive a new version takes the place of the old one by itself.
             leaves = None if tier is TierName.GLACIER else old_record
             with self.mover.archive.leaving(leaves, gone):
@@ -161,13 +161,13 @@ class Hierarchy:
         self.require_readable()
         try:
             return self._read(
-                key, lambda parcel, verify: parcel.value(self.trust, verify=verify), moment=moment
+                key, lambda payload, verify: payload.value(self.trust, verify=verify), moment=moment
             )
         except UNREADABLE as error:
             raise about_key(error, key) from error.__cause__
 
-    def open(self, key: str, use: Callable[[Parcel, bool], Any], *, whole: bool = True) -> Any:
-        """Return `use(parcel, verify)` of what holds the value of `key`; counts as a read of it.
+    def open(self, key: str, use: Callable[[Payload, bool], Any], *, whole: bool = True) -> Any:
+        """Return `use(payload, verify)` of what holds the value of `key`; counts as a read of it.
 
         `whole` says that `use` verifies the whole of it when told to, not just a region.
         """
@@ -223,7 +223,7 @@ class Hierarchy:
         With `spare`, only victims for which it is true make room, and nobody is waited for.
         """
         with self.locks.attempt(found.key) as free:
-            if not free or self.state is not State.OPEN:
+            if not free or self.state is not LifecycleState.OPEN:
                 return False
             current = self.catalog.find(found.key)
             if current is None or current.version != found.version or current.tier != found.tier:
@@ -408,7 +408,7 @@ class Hierarchy:
 
     def after_fork(self) -> None:
         """Know, in a forked child, that nothing may be changed and that nobody else is here."""
-        self.state = State.FORKED
+        self.state = LifecycleState.FORKED
         self.operations.forget()
 
     def tier(self, name: TierName) -> Tier:
@@ -470,19 +470,19 @@ class Hierarchy:
         held: Counter[TierName] = Counter()
         for entry in list(self.catalog.entries.values()):
             held[entry.tier] += entry.size
-        hosts: Counter[Ledger] = Counter()
+        hosts: Counter[Budget] = Counter()
         for tier in self.tiers.values():
             tier.sweeps.reset()
             tier.victims.renew()
         # The former orders are circles of references, which would keep what has left them.
         gc.collect()
         for name, tier in self.tiers.items():
-            if isinstance(tier.ledger, BackendLedger):
-                tier.ledger.recount()
+            if isinstance(tier.budget, BackendBudget):
+                tier.budget.recount()
                 continue
-            tier.ledger.recount(held[name])
-            if tier.ledger.parent is not None:
-                hosts[tier.ledger.parent] += tier.ledger.used
+            tier.budget.recount(held[name])
+            if tier.budget.parent is not None:
+                hosts[tier.budget.parent] += tier.budget.used
         for host, used in hosts.items():
             host.recount(used)
         self.catalog.journal.take_back()
@@ -518,10 +518,10 @@ class Hierarchy:
     def _put_into(self, order: Order, target: Tier) -> Entry | Record:
         if target.name.durable:
             target.victims.arrived(order.version.key, 0)
-            return self.mover.write(order.parcel, order.version, target)
+            return self.mover.write(order.payload, order.version, target)
         durable = self._write_through or (order.old_record is not None and not order.volatile)
         backing = self._backing_tier(order.version) if durable else None
-        entry = self.mover.keep(order.parcel, order.version, target, backing=backing)
+        entry = self.mover.keep(order.payload, order.version, target, backing=backing)
         if order.old_record is not None and backing is None:
             self._bury(entry, order)
         return entry
@@ -555,9 +555,9 @@ class Hierarchy:
 
     def _back(self, entry: Entry) -> None:
         version = version_of(entry)
-        parcel = self.tiers[entry.tier].load(entry)
+        payload = self.tiers[entry.tier].load(entry)
         try:
-            self.catalog.back(self.mover.write(parcel, version, self._backing_tier(version)))
+            self.catalog.back(self.mover.write(payload, version, self._backing_tier(version)))
         except TierFullError:
             if not self.mover.droppable(entry):
                 raise
@@ -565,7 +565,7 @@ class Hierarchy:
     def _read(
         self,
         key: str,
-        use: Callable[[Parcel, bool], Any],
+        use: Callable[[Payload, bool], Any],
         *,
         whole: bool = True,
         moment: float | None = None,
@@ -581,8 +581,8 @@ class Hierarchy:
                 return use(self.tiers[found.tier].load(found), False)
             try:
                 tier = self.tier(found.tier)
-                parcel = tier.load(found) if whole else tier.load_part(found)
-                value = use(parcel, not self.verified.knows(found))
+                payload = tier.load(found) if whole else tier.load_part(found)
+                value = use(payload, not self.verified.knows(found))
             except (CorruptDataError, StorageError, KeyNotFoundError):
                 # It may have moved between the look-up and the read; then its record changed.
                 if attempt + 1 == READ_ATTEMPTS or self.catalog.find(key) == found:
@@ -596,7 +596,7 @@ class Hierarchy:
         raise AssertionError("the last attempt returns or raises")
 
     def _miss(self, key: str, found: Entry | Record | None) -> KeyNotFoundError:
-        if found is not None and self.state is State.OPEN:
+        if found is not None and self.state is LifecycleState.OPEN:
             self.expire(found)
         self.events.emit(Missed(key, self.clock.monotonic()))
         return self._absent(key, found)

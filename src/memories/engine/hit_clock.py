@@ -72,7 +72,7 @@ def settled(tick: Callable[[], int]) -> Callable[[], int]:
     return tick if tick.wanted() else tick.inner
 
 
-class Timeline:
+class HitClock:
     """Maps the stamps of one counter to seconds of the monotonic clock."""
 
     def __init__(self, counter: HitCounter, now: float) -> None:

@@ -1,6 +1,6 @@
 """What there is room for: bytes that the host's memory and a directory's disk can still give.
 
-Only measures; what share of it a tier may take is the ledger's business.
+Only measures; what share of it a tier may take is the budget's business.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from enum import Enum
 from memories.errors import ClosedError, ForkedError, StorageError
 
 
-class State(Enum):
+class LifecycleState(Enum):
     """What the manager may do."""
 
     OPEN = "open"
@@ -20,19 +20,19 @@ class State(Enum):
     CLOSED = "closed"
 
 
-def require_readable(state: State) -> None:
+def require_readable(state: LifecycleState) -> None:
     """Raise ClosedError unless something can be read."""
-    if state is State.CLOSED:
+    if state is LifecycleState.CLOSED:
         raise ClosedError("this manager was cleaned up; make a new MemoryManager")
 
 
-def require_writable(state: State) -> None:
+def require_writable(state: LifecycleState) -> None:
     """Raise unless the store may be changed."""
     require_readable(state)
-    if state is State.FORKED:
+    if state is LifecycleState.FORKED:
         raise ForkedError(
             "this manager was opened before the fork; a child process may read from it, but "
             "to write it needs a MemoryManager of its own"
         )
-    if state is State.READ_ONLY:
+    if state is LifecycleState.READ_ONLY:
         raise StorageError("this manager was opened with read_only=True and cannot be changed")

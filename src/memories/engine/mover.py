@@ -15,10 +15,10 @@ import msgspec
 
 from memories.engine.archive import Archive
 from memories.engine.catalog import Catalog
-from memories.engine.eviction_pass import Outcome, Spare, Sweep
+from memories.engine.eviction_pass import EvictionOutcome, EvictionPass, Spare
 from memories.engine.expiry import Expiry
 from memories.engine.keylocks import KeyLocks
-from memories.engine.payload import Parcel
+from memories.engine.payload import Payload
 from memories.engine.tier import Tier, version_of
 from memories.errors import StorageError, TierFullError, UnavailableError
 from memories.foundation.clock import Clock
@@ -90,19 +90,19 @@ class Mover:
         return moved
 
     def write(
-        self, parcel: Parcel, version: Version, target: Tier, *, archived: bytes = b""
+        self, payload: Payload, version: Version, target: Tier, *, archived: bytes = b""
     ) -> Record:
         """Write a frame into a durable tier, journaled when this returns."""
         started = self._clock.monotonic()
-        converted = parcel
-        if parcel.form is not Form.ENCODED or not self._nesting.depth:
+        converted = payload
+        if payload.form is not Form.ENCODED or not self._nesting.depth:
             # A frame that leaves for room goes as it is: somebody waits for that room.
-            converted = target.medium.convert(parcel, version)
+            converted = target.storage.convert(payload, version)
         self.make_room(target, converted.size, version.key)
         try:
             record = target.save(converted, version, archived=archived)
         except BaseException:
-            target.ledger.release(converted.size)
+            target.budget.release(converted.size)
             raise
         assert isinstance(record, Record)
         if target.name is TierName.GLACIER:
@@ -114,7 +114,7 @@ class Mover:
 
     def keep(
         self,
-        parcel: Parcel,
+        payload: Payload,
         version: Version,
         target: Tier,
         *,
@@ -129,7 +129,7 @@ class Mover:
         `backed` is the durable tier that holds this very version already; one given as `backing`
         is written to first.
         """
-        converted = target.medium.convert(parcel, version)
+        converted = target.storage.convert(payload, version)
         self._check_quota(version.key, target.name, converted.size)
         self.make_room(target, converted.size, version.key, spare)
         try:
@@ -139,7 +139,7 @@ class Mover:
             entry = target.save(converted, version, hits=hits, backed=backed)
             assert isinstance(entry, Entry)
         except BaseException:
-            target.ledger.release(converted.size)
+            target.budget.release(converted.size)
             raise
         self.catalog.put(entry)
         target.victims.add(entry, accessed=accessed)
@@ -149,7 +149,7 @@ class Mover:
         """Give up the payload of an entry that the catalog no longer names."""
         tier = self.tiers[entry.tier]
         tier.victims.discard(entry)
-        tier.medium.let_go(entry)
+        tier.storage.let_go(entry)
 
     def make_room(self, tier: Tier, size: int, key: str, spare: Spare | None = None) -> None:
         """Reserve `size` bytes in `tier`, moving others down as far as that takes.
@@ -159,14 +159,14 @@ class Mover:
         Raises:
             TierFullError: everything that may leave has left, or nowhere is room for it.
         """
-        if tier.ledger.reserve(size) or self._reserve_expired(tier, size):
+        if tier.budget.reserve(size) or self._reserve_expired(tier, size):
             return
         caught_up = tier.name is TierName.COLD and self.catalog.journal.catch_up()
-        if caught_up and tier.ledger.reserve(size):
+        if caught_up and tier.budget.reserve(size):
             return
         polls = 0
         while True:
-            with Sweep(tier, self._displace, self._current, spare) as sweep:
+            with EvictionPass(tier, self._displace, self._current, spare) as sweep:
                 if sweep.make_room(size):
                     return
             if spare is not None:
@@ -217,21 +217,21 @@ class Mover:
             gone += self.expire(found, shown=True)
             if tier.name is TierName.COLD and gone % CAUGHT_UP_AFTER == 0:
                 self.catalog.journal.catch_up()
-            if tier.ledger.reserve(size):
+            if tier.budget.reserve(size):
                 return True
         return False
 
     def drain(self, tier: Tier, used: int) -> None:
         """Move victims out of `tier` until it holds at most `used` bytes, or nothing may leave."""
-        with Sweep(tier, self._displace, self._current) as sweep:
-            while tier.ledger.used > used and sweep.step():
+        with EvictionPass(tier, self._displace, self._current) as sweep:
+            while tier.budget.used > used and sweep.step():
                 pass
 
     def relieve(self, tier: Tier, nbytes: int) -> bool:
         """Move victims of so many bytes out of `tier`, and return whether any left."""
-        held = tier.ledger.used
+        held = tier.budget.used
         self.drain(tier, max(0, held - nbytes))
-        return tier.ledger.used < held
+        return tier.budget.used < held
 
     def below(self, found: Entry | Record) -> Iterator[Tier]:
         """Yield the slower tiers that the terms of `found` admit, nearest first."""
@@ -243,15 +243,17 @@ class Mover:
         """Return whether `found` may be dropped for room: its caller can compute it again."""
         return self._drop_when_full or found.terms.evictable
 
-    def _displace(self, tier: Tier, victim: Entry | Record) -> Outcome:
+    def _displace(self, tier: Tier, victim: Entry | Record) -> EvictionOutcome:
         """Move a victim down, or drop it if that is allowed."""
         with self._locks.attempt(victim.key) as free:
             if not free:
                 # What this thread works on itself changes for no wait: the old version of the
                 # very key for which room is made, say.
-                return Outcome.STAYS if self._locks.mine(victim.key) else Outcome.BUSY
+                return (
+                    EvictionOutcome.STAYS if self._locks.mine(victim.key) else EvictionOutcome.BUSY
+                )
             if not self._current(victim):
-                return Outcome.GONE
+                return EvictionOutcome.GONE
             self._nesting.depth += 1
             try:
                 return self._sink(victim)
@@ -262,24 +264,24 @@ class Mover:
             finally:
                 self._nesting.depth -= 1
 
-    def _sink(self, victim: Entry | Record) -> Outcome:
-        outcome = Outcome.STAYS
+    def _sink(self, victim: Entry | Record) -> EvictionOutcome:
+        outcome = EvictionOutcome.STAYS
         if self._expiry.removable(victim):
             self.drop(victim, Cause.EXPIRED)
-            return Outcome.GONE
+            return EvictionOutcome.GONE
         for target in self.below(victim):
             try:
                 self.relocate(victim, target, Cause.CAPACITY)
             except _CrowdedError:
-                outcome = Outcome.BUSY
+                outcome = EvictionOutcome.BUSY
             except TierFullError:
                 continue
             else:
-                return Outcome.GONE
-        if outcome is Outcome.BUSY or not self.droppable(victim) or self._shadowed(victim):
+                return EvictionOutcome.GONE
+        if outcome is EvictionOutcome.BUSY or not self.droppable(victim) or self._shadowed(victim):
             return outcome
         self.drop(victim, Cause.CAPACITY)
-        return Outcome.GONE
+        return EvictionOutcome.GONE
 
     def drop(self, found: Entry | Record, cause: Cause) -> None:
         """Let a version leave the system, durably if it was durable."""
@@ -315,28 +317,34 @@ class Mover:
         return self.catalog.record(found.key) if found.backed else None
 
     def _move_up(self, found: Entry | Record, target: Tier, spare: Spare | None) -> Entry:
-        parcel = self.tiers[found.tier].load(found)
+        payload = self.tiers[found.tier].load(found)
         backed = found.backed if isinstance(found, Entry) else found.tier
         hits = found.hits if isinstance(found, Entry) else 0
         rises = target.name.rank < found.tier.rank
         entry = self.keep(
-            parcel, version_of(found), target, hits=hits, backed=backed, accessed=rises, spare=spare
+            payload,
+            version_of(found),
+            target,
+            hits=hits,
+            backed=backed,
+            accessed=rises,
+            spare=spare,
         )
         if isinstance(found, Entry):
             source = self.tiers[found.tier]
             source.victims.discard(found)
             if entry.payload is found.payload:
                 # Only the account changed: the memory is now the target's to count.
-                source.ledger.release(found.size)
+                source.budget.release(found.size)
             else:
-                source.medium.let_go(found)
+                source.storage.let_go(found)
         return entry
 
     def _move_down(self, found: Entry | Record, target: Tier) -> Record:
         record = self._record_of(found)
         if record is None:
-            parcel = self.tiers[found.tier].load(found)
-            record = self.write(parcel, version_of(found), target)
+            payload = self.tiers[found.tier].load(found)
+            record = self.write(payload, version_of(found), target)
         elif record.tier is not target.name:
             record = self._move_record(record, target, found)
             self.catalog.back(record)
@@ -356,9 +364,9 @@ class Mover:
                 record, tier=TierName.GLACIER, place=record.archived, archived=b""
             )
             return self.catalog.journal.note(lower)
-        parcel = self.tiers[found.tier].load(found)
+        payload = self.tiers[found.tier].load(found)
         archived = record.place if record.tier is TierName.GLACIER else b""
-        return self.write(parcel, version_of(record), target, archived=archived)
+        return self.write(payload, version_of(record), target, archived=archived)
 
     def _check_quota(self, key: str, tier: TierName, size: int) -> None:
         """Raise TierFullError if keys like `key` may take no more in a tier.
@@ -389,8 +397,8 @@ class Mover:
     def _full(self, tier: Tier, size: int, key: str) -> str:
         return (
             f"no room for {key[:60]!r} in {tier.name}: it needs {format_size(size)}, "
-            f"{tier.name} holds {format_size(tier.ledger.used)} of "
-            f"{format_size(tier.ledger.effective)}, and nothing more may leave it. Everything "
+            f"{tier.name} holds {format_size(tier.budget.used)} of "
+            f"{format_size(tier.budget.effective)}, and nothing more may leave it. Everything "
             f"stored before is still there. Delete or unpin keys, make a tier larger, "
             f"or say on_full='evict' to let it drop the least useful"
         )

@@ -15,7 +15,7 @@ import numpy as np
 
 from memories import codecs
 from memories.codecs.base import Sharing
-from memories.engine.device_payload import Resident
+from memories.engine.device_payload import DevicePayload
 from memories.engine.host_limits import ENTRY_BYTES
 from memories.frames.range_reader import Fetch, open_partial
 from memories.frames.reader import OpenFrame, open_frame
@@ -26,18 +26,18 @@ from memories.model.entry import ArrayEntry, Entry, ExpiringEntry, Form, PartsEn
 
 
 @dataclass(frozen=True, slots=True)
-class Parcel:
+class Payload:
     """One value in one form.
 
-    `payload` is, in HOST form, the object itself (`SHARED`), a read-only array (`VIEW`) or
-    `Held` parts (`FRESH`); in DEVICE form a `Resident`, or the `Parts` of what was not brought over
-    yet; in ENCODED form a `Frame` just packed or an `OpenFrame` just read, both of which list their
+    `content` is, in HOST form, the object itself (`SHARED`), a read-only array (`VIEW`) or
+    `Held` parts (`FRESH`); in DEVICE form a `DevicePayload`, or the `Parts` that lie elsewhere;
+    in ENCODED form a `Frame` just packed or an `OpenFrame` just read, both of which list their
     `segments`. `size` is what it takes in that form.
     """
 
     form: Form
     sharing: Sharing
-    payload: Any
+    content: Any
     size: int
     codec: str
 
@@ -92,7 +92,7 @@ class Parcel:
     def of_entry(cls, entry: Entry) -> Self:
         """Take up what a volatile entry holds, without a copy."""
         payload = entry.payload
-        if isinstance(payload, Resident):
+        if isinstance(payload, DevicePayload):
             sharing = codecs.get(payload.codec).sharing
             return cls(Form.DEVICE, sharing, payload, entry.size, payload.codec)
         kind = type(entry.inner if isinstance(entry, ExpiringEntry) else entry)
@@ -103,9 +103,9 @@ class Parcel:
         """Return the bytes it would take in HOST form."""
         if self.form is not Form.ENCODED:
             return self.size
-        return int(self.payload.raw_nbytes) + ENTRY_BYTES
+        return int(self.content.raw_nbytes) + ENTRY_BYTES
 
-    def hosted(self, trust: Keyring, *, verify: bool = True, copy: bool = True) -> Parcel:
+    def hosted(self, trust: Keyring, *, verify: bool = True, copy: bool = True) -> Payload:
         """Return it in HOST form, in memory of its own, or with `copy=False` in that of the frame.
 
         Raises:
@@ -115,59 +115,59 @@ class Parcel:
         if self.form is Form.HOST:
             return self
         sharing, payload, nbytes = codecs.keep(self.parts(trust, verify=verify), copy=copy)
-        return Parcel(Form.HOST, sharing, payload, nbytes + ENTRY_BYTES, self.codec)
+        return Payload(Form.HOST, sharing, payload, nbytes + ENTRY_BYTES, self.codec)
 
-    def framed(self, *, key: str, version: int, compression: str, trust: Keyring) -> Parcel:
+    def framed(self, *, key: str, version: int, compression: str, trust: Keyring) -> Payload:
         """Return it as a frame bound to `key` and `version`; a frame stays as it is."""
         if self.form is Form.ENCODED:
             return self
         parts = self.parts(trust)
         frame = pack(parts, key=key, version=version, compression=compression, signer=trust)
-        return Parcel(Form.ENCODED, self.sharing, frame, frame.nbytes, self.codec)
+        return Payload(Form.ENCODED, self.sharing, frame, frame.nbytes, self.codec)
 
-    def archived(self, compression: str) -> Parcel:
+    def archived(self, compression: str) -> Payload:
         """Return a frame that was just read in fewer bytes, or as it is where that saves little.
 
         Raises:
             CorruptDataError: the frame is damaged.
         """
-        frame = recode(self.payload, compression) if isinstance(self.payload, OpenFrame) else None
+        frame = recode(self.content, compression) if isinstance(self.content, OpenFrame) else None
         if frame is None:
             return self
-        return Parcel(Form.ENCODED, self.sharing, frame, frame.nbytes, self.codec)
+        return Payload(Form.ENCODED, self.sharing, frame, frame.nbytes, self.codec)
 
     def value(self, trust: Keyring, *, verify: bool = True) -> Any:
-        """Return what a reader gets, over the memory that the parcel lies in."""
+        """Return what a reader gets, over the memory that the payload lies in."""
         if self.form is Form.HOST:
-            return _OPENERS[self.sharing](self.payload)
-        if isinstance(self.payload, Resident):
-            return self.payload.open()
+            return _OPENERS[self.sharing](self.content)
+        if isinstance(self.content, DevicePayload):
+            return self.content.open()
         return codecs.decode(self.parts(trust, verify=verify))
 
     def lying(self, trust: Keyring) -> codecs.Parts:
         """Return it taken apart, with what a caller has on a device still lying there."""
-        return self.payload if isinstance(self.payload, codecs.Parts) else self.parts(trust)
+        return self.content if isinstance(self.content, codecs.Parts) else self.parts(trust)
 
     def described(self) -> codecs.Parts | None:
         """Return its description if that is at hand; None for live objects and frames."""
-        if isinstance(self.payload, codecs.Parts):
-            return self.payload
-        parts = getattr(self.payload, "parts", None)
+        if isinstance(self.content, codecs.Parts):
+            return self.content
+        parts = getattr(self.content, "parts", None)
         return parts if isinstance(parts, codecs.Parts) else None
 
     def on(self, device: str, trust: Keyring, *, verify: bool = True) -> Any:
         """Return a reader's own value, with everything that can live on `device` living there."""
         if self.sharing is not Sharing.FRESH:
             return self.private(trust, verify=verify)
-        if isinstance(self.payload, Resident):
-            return self.payload.on(device)
+        if isinstance(self.content, DevicePayload):
+            return self.content.on(device)
         parts = codecs.rehomed(self.parts(trust, verify=verify), device)
         return codecs.decode(codecs.thaw(parts), writable=True)
 
     def lent(self, trust: Keyring, *, verify: bool = True) -> Any:
         """Return what a reader gets who vouches not to write to it: nothing is cloned for him."""
-        if isinstance(self.payload, Resident | codecs.Held):
-            return self.payload.lend()
+        if isinstance(self.content, DevicePayload | codecs.Held):
+            return self.content.lend()
         return self.value(trust, verify=verify)
 
     def parts(self, trust: Keyring, *, verify: bool = True) -> codecs.Parts:
@@ -177,8 +177,8 @@ class Parcel:
             CorruptDataError: the frame is damaged.
             UntrustedDataError: it would run code and no trusted key has signed it.
         """
-        payload = self.payload
-        if isinstance(payload, Resident):
+        payload = self.content
+        if isinstance(payload, DevicePayload):
             return payload.host()
         if isinstance(payload, codecs.Parts):
             return codecs.fetch(payload)
@@ -192,11 +192,11 @@ class Parcel:
     def private(self, trust: Keyring, *, verify: bool = True) -> Any:
         """Return a copy that the reader may change."""
         if self.form is Form.HOST and self.sharing is Sharing.VIEW:
-            return self.payload.copy(order="K")
+            return self.content.copy(order="K")
         if self.form is Form.HOST and self.sharing is Sharing.SHARED:
-            return self.payload
+            return self.content
         if self.form is Form.DEVICE and self.sharing is Sharing.FRESH:
-            return self.payload.open()
+            return self.content.open()
         parts = self.parts(trust, verify=verify)
         return codecs.decode(codecs.thaw(parts), writable=True)
 
@@ -215,7 +215,7 @@ def _codec_of(payload: Any) -> str:
 
 def owners(payload: Any) -> Iterator[Any]:
     """Yield the objects whose death frees the memory of a HOST payload."""
-    if isinstance(payload, Resident):
+    if isinstance(payload, DevicePayload):
         yield from payload.owners()
     elif isinstance(payload, codecs.Held):
         seen = {id(buffer.obj): buffer.obj for buffer in payload.parts.buffers}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from memories.engine.payload import Parcel
+from memories.engine.payload import Payload
 from memories.engine.tier import Tier
 from memories.errors import InvalidOptionError, TierFullError
 from memories.foundation.units import format_size
@@ -15,7 +15,7 @@ def candidates(
     tiers: dict[TierName, Tier],
     key: str,
     wanted: TierName | None,
-    parcel: Parcel,
+    payload: Payload,
     terms: Terms,
     *,
     sift: bool = False,
@@ -35,8 +35,8 @@ def candidates(
     """
     if wanted is not None and not terms.admits(wanted):
         raise InvalidOptionError(f"tier={wanted.value!r} contradicts min_tier or max_tier")
-    size = parcel.host_size
-    rank, roomy = (wanted.rank, True) if wanted else _first_rank(tiers, parcel, terms)
+    size = payload.host_size
+    rank, roomy = (wanted.rank, True) if wanted else _first_rank(tiers, payload, terms)
     found, refused = False, None
     for name, tier in tiers.items():
         if name.rank < rank or not terms.admits(name) or not tier.holds(size):
@@ -52,13 +52,13 @@ def candidates(
         raise TierFullError(_too_large(tiers, key, size))
 
 
-def _first_rank(tiers: dict[TierName, Tier], parcel: Parcel, terms: Terms) -> tuple[int, bool]:
+def _first_rank(tiers: dict[TierName, Tier], payload: Payload, terms: Terms) -> tuple[int, bool]:
     """Return the rank of the first tier to try, and whether it is a fast one with free room."""
-    size = parcel.host_size
+    size = payload.host_size
     for name, tier in tiers.items():
-        if name.durable or not terms.admits(name) or tier.ledger.headroom < size:
+        if name.durable or not terms.admits(name) or tier.budget.headroom < size:
             continue
-        if tier.medium.suits(parcel):
+        if tier.storage.suits(payload):
             return name.rank, True
     lower = (
         name.rank
@@ -70,7 +70,7 @@ def _first_rank(tiers: dict[TierName, Tier], parcel: Parcel, terms: Terms) -> tu
 
 def _too_large(tiers: dict[TierName, Tier], key: str, size: int) -> str:
     sizes = ", ".join(
-        f"{name} {format_size(tier.ledger.effective)}" for name, tier in tiers.items()
+        f"{name} {format_size(tier.budget.effective)}" for name, tier in tiers.items()
     )
     return (
         f"{key[:60]!r} needs {format_size(size)}, more than any tier it may lie in can hold "

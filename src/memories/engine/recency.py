@@ -6,7 +6,7 @@ from memories.foundation.fork_lock import new_lock
 from memories.policies.promotion_gate import PromotionGate
 
 
-class Touches:
+class RecencyTracker:
     """A promotion gate that any thread may ask."""
 
     def __init__(self) -> None:

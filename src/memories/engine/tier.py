@@ -1,6 +1,6 @@
 """A tier: one class for all four, which differ by what they are given.
 
-Its medium keeps payloads, its ledger counts bytes, its victims say who leaves first. It decides
+Its medium keeps payloads, its budget counts bytes, its victims say who leaves first. It decides
 nothing and moves nothing: that is the hierarchy's work.
 """
 
@@ -9,15 +9,15 @@ from __future__ import annotations
 from threading import get_ident
 from typing import Any
 
-from memories.engine.budget import BackendLedger, Ledger
-from memories.engine.hit_clock import HitCounter, Timeline
-from memories.engine.payload import Parcel
-from memories.engine.tier_storage import Medium
+from memories.engine.budget import BackendBudget, Budget
+from memories.engine.hit_clock import HitClock, HitCounter
+from memories.engine.payload import Payload
+from memories.engine.tier_storage import TierStorage
 from memories.engine.victims import Arrival, Victims
 from memories.model.entry import Entry, Record, TierName, Version
 
 
-class Sweeps:
+class EvictionThreads:
     """How many threads are making room in a tier."""
 
     def __init__(self) -> None:
@@ -48,58 +48,58 @@ class Tier:
         self,
         name: TierName,
         *,
-        medium: Medium,
-        ledger: Ledger | BackendLedger,
+        storage: TierStorage,
+        budget: Budget | BackendBudget,
         victims: Victims,
         counter: HitCounter,
-        timeline: Timeline,
+        hit_clock: HitClock,
     ) -> None:
         self.name = name
-        self.medium = medium
-        self.ledger = ledger
+        self.storage = storage
+        self.budget = budget
         self.victims = victims
         self.counter = counter
-        self.timeline = timeline
-        self.sweeps = Sweeps()
+        self.hit_clock = hit_clock
+        self.sweeps = EvictionThreads()
 
     def save(
         self,
-        parcel: Parcel,
+        payload: Payload,
         version: Version,
         *,
         hits: int = 0,
         backed: TierName | None = None,
         archived: bytes = b"",
     ) -> Entry | Record:
-        """Keep a parcel in the home form, for which room was reserved."""
-        found: Entry | Record = self.medium.keep(
-            parcel, version, hits=hits, backed=backed, archived=archived
+        """Keep a payload in the home form, for which room was reserved."""
+        found: Entry | Record = self.storage.keep(
+            payload, version, hits=hits, backed=backed, archived=archived
         )
         return found
 
-    def load(self, found: Entry | Record) -> Parcel:
+    def load(self, found: Entry | Record) -> Payload:
         """Return what `found` stands for."""
-        return self.medium.take(found)
+        return self.storage.take(found)
 
-    def load_part(self, found: Entry | Record) -> Parcel:
+    def load_part(self, found: Entry | Record) -> Payload:
         """Return what `found` stands for, to read regions of it only."""
-        return self.medium.take_part(found)
+        return self.storage.take_part(found)
 
     def holds(self, size: int) -> bool:
         """Return whether a value of `size` bytes could ever lie here."""
-        return size <= self.ledger.effective
+        return size <= self.budget.effective
 
     def admits(self, key: str, size: int, *, hits: int) -> bool:
         """Return whether a value may come in on its merit: for free room, or in another's place.
 
         `hits` is how often it was read elsewhere. Advice: who has nowhere else to go comes in.
         """
-        if size <= self.ledger.headroom:
+        if size <= self.budget.headroom:
             return True
         return self.victims.admits(Arrival(key, size, hits=hits, stamp=self.counter.stamp()))
 
     def __repr__(self) -> str:
-        return f"<Tier {self.name} {self.ledger.used} of {self.ledger.effective} B>"
+        return f"<Tier {self.name} {self.budget.used} of {self.budget.effective} B>"
 
 
 def version_of(found: Entry | Record | Any) -> Version:

@@ -1,6 +1,6 @@
 """How a tier keeps a payload: as an entry in RAM, or as a frame behind a backend.
 
-Not a policy and not a map. A medium turns a parcel into its home form, keeps it, gives it back and
+Not a policy and not a map. A medium turns a payload into its home form, keeps it, gives it back and
 lets it go; those four verbs are all in which tiers differ.
 """
 
@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 from memories.backends.base import Backend
 from memories.codecs.base import carries_code
-from memories.engine.budget import BackendLedger, Ledger
+from memories.engine.budget import BackendBudget, Budget
 from memories.engine.hit_clock import HitCounter
-from memories.engine.payload import Parcel, owners
+from memories.engine.payload import Payload, owners
 from memories.frames.signing import Keyring
 from memories.model.entry import Entry, ExpiringEntry, Form, Record, TierName, Version
 
@@ -25,44 +25,44 @@ if TYPE_CHECKING:
 WHOLE_BYTES = 512 * 1024  # Up to here one request for all of it is as fast as two for a part.
 
 
-class Medium(ABC):
+class TierStorage(ABC):
     """Keeps payloads in one form."""
 
     form: Form
 
-    def suits(self, parcel: Parcel) -> bool:
+    def suits(self, payload: Payload) -> bool:
         """Return whether this is a place for the value when nobody asked for it by name."""
-        del parcel
+        del payload
         return True
 
     @abstractmethod
-    def convert(self, parcel: Parcel, version: Version) -> Parcel:
-        """Return `parcel` in the home form; its `size` is what keeping it will take."""
+    def convert(self, payload: Payload, version: Version) -> Payload:
+        """Return `payload` in the home form; its `size` is what keeping it will take."""
 
     @abstractmethod
     def keep(
         self,
-        parcel: Parcel,
+        payload: Payload,
         version: Version,
         *,
         hits: int,
         backed: TierName | None,
         archived: bytes,
     ) -> Any:
-        """Keep a converted parcel and return its entry or record.
+        """Keep a converted payload and return its entry or record.
 
-        The caller has reserved the parcel's size; on success the reservation is used up.
+        The caller has reserved the payload's size; on success the reservation is used up.
         """
 
     @abstractmethod
-    def take(self, found: Any) -> Parcel:
+    def take(self, found: Any) -> Payload:
         """Return what an entry or a record stands for, without a copy where the form allows."""
 
-    def take_part(self, found: Any) -> Parcel:
+    def take_part(self, found: Any) -> Payload:
         """Return what an entry or a record stands for, to read regions of it only."""
         return self.take(found)
 
-    def take_many(self, found: Sequence[Any]) -> list[Parcel]:
+    def take_many(self, found: Sequence[Any]) -> list[Payload]:
         """Return what many entries or records stand for, in their order."""
         return [self.take(one) for one in found]
 
@@ -80,7 +80,7 @@ class Medium(ABC):
         """Give up what an entry or a record stood for, which nothing names any more."""
 
 
-class HostMedium(Medium):
+class HostStorage(TierStorage):
     """RAM: the entry itself holds the payload, and its bytes stay charged until views of it die."""
 
     form = Form.HOST
@@ -89,27 +89,27 @@ class HostMedium(Medium):
         self,
         tier: TierName,
         *,
-        ledger: Ledger,
+        budget: Budget,
         counter: HitCounter,
         tick: Callable[[str, int, Callable[[], int]], Callable[[], int]],
         trust: Keyring,
         over: Callable[[Entry], bool],
     ) -> None:
         self._tier = tier
-        self._ledger = ledger
+        self._budget = budget
         self._counter = counter
         self._tick = tick
         self._trust = trust
         self._over = over
 
-    def convert(self, parcel: Parcel, version: Version) -> Parcel:
+    def convert(self, payload: Payload, version: Version) -> Payload:
         """Return live objects in memory of their own."""
         del version
-        return parcel.hosted(self._trust)
+        return payload.hosted(self._trust)
 
     def keep(
         self,
-        parcel: Parcel,
+        payload: Payload,
         version: Version,
         *,
         hits: int,
@@ -118,15 +118,15 @@ class HostMedium(Medium):
     ) -> Entry:
         """Return a new entry around the payload."""
         del archived
-        tick = self._tick(version.key, parcel.size, self._counter.tick)
+        tick = self._tick(version.key, payload.size, self._counter.tick)
 
         def make(kind: type[Entry]) -> Entry:
             return kind(
                 key=version.key,
                 version=version.number,
                 tier=self._tier,
-                payload=parcel.payload,
-                size=parcel.size,
+                payload=payload.content,
+                size=payload.size,
                 stored_at=version.stored_at,
                 terms=version.terms,
                 tick=tick,
@@ -135,7 +135,7 @@ class HostMedium(Medium):
                 backed=backed,
             )
 
-        entry = make(parcel.entry_type())
+        entry = make(payload.entry_type())
         if version.terms.expires_at is None:
             return entry
         expiring = make(ExpiringEntry)
@@ -144,16 +144,16 @@ class HostMedium(Medium):
         expiring.over = self._over
         return expiring
 
-    def take(self, found: Entry) -> Parcel:
+    def take(self, found: Entry) -> Payload:
         """Return the entry's own payload."""
-        return Parcel.of_entry(found)
+        return Payload.of_entry(found)
 
     def let_go(self, found: Entry) -> None:
         """Uncharge the payload when the last view of it dies."""
-        self._ledger.release_with(owners(found.payload), found.size)
+        self._budget.release_with(owners(found.payload), found.size)
 
 
-class FrameMedium(Medium):
+class FrameStorage(TierStorage):
     """A disk or a bucket: frames behind a backend."""
 
     form = Form.ENCODED
@@ -163,12 +163,12 @@ class FrameMedium(Medium):
         tier: TierName,
         *,
         backend: Backend,
-        ledger: BackendLedger,
+        budget: BackendBudget,
         compression: str,
         trust: Keyring,
     ) -> None:
         self._tier = tier
-        self._ledger = ledger
+        self._budget = budget
         self._backend = backend
         self.compression = compression
         self._trust = trust
@@ -178,9 +178,9 @@ class FrameMedium(Medium):
         """Return what keeps the frames."""
         return self._backend
 
-    def convert(self, parcel: Parcel, version: Version) -> Parcel:
+    def convert(self, payload: Payload, version: Version) -> Payload:
         """Return a frame bound to `version`; frames stay as they are, byte for byte."""
-        return parcel.framed(
+        return payload.framed(
             key=version.key,
             version=version.number,
             compression=self.compression,
@@ -189,7 +189,7 @@ class FrameMedium(Medium):
 
     def keep(
         self,
-        parcel: Parcel,
+        payload: Payload,
         version: Version,
         *,
         hits: int,
@@ -202,35 +202,35 @@ class FrameMedium(Medium):
             key=version.key,
             version=version.number,
             tier=self._tier,
-            size=parcel.host_size,
+            size=payload.host_size,
             stored_at=version.stored_at,
-            kind=parcel.codec,
+            kind=payload.codec,
             terms=version.terms,
             archived=archived,
         )
-        kept = self._write(record, parcel.payload.segments)
-        self._ledger.release(parcel.size)
+        kept = self._write(record, payload.content.segments)
+        self._budget.release(payload.size)
         return kept
 
     def _write(self, record: Record, frame: Sequence[memoryview]) -> Record:
         return self._backend.write(record, frame)
 
-    def take(self, found: Record) -> Parcel:
+    def take(self, found: Record) -> Payload:
         """Return the frame that the record names, unverified as yet."""
-        return Parcel.of_frame(self._backend.read(found), key=found.key)
+        return Payload.of_frame(self._backend.read(found), key=found.key)
 
-    def take_part(self, found: Record) -> Parcel:
+    def take_part(self, found: Record) -> Payload:
         """Return the frame, of which only what is asked for travels if it is large and far away."""
         if not self.remote or found.stored <= WHOLE_BYTES:
             return self.take(found)
         fetch = partial(self._backend.read_ranges, found)
-        return Parcel.of_parts(fetch, found.stored, key=found.key)
+        return Payload.of_parts(fetch, found.stored, key=found.key)
 
-    def take_many(self, found: Sequence[Record]) -> list[Parcel]:
+    def take_many(self, found: Sequence[Record]) -> list[Payload]:
         """Return the frames, asked for together."""
         frames = self._backend.read_many(found)
         return [
-            Parcel.of_frame(frame, key=record.key)
+            Payload.of_frame(frame, key=record.key)
             for record, frame in zip(found, frames, strict=True)
         ]
 
@@ -248,7 +248,7 @@ class FrameMedium(Medium):
         self._backend.remove(found.key, found.version)
 
 
-class ArchiveMedium(FrameMedium):
+class ArchiveStorage(FrameStorage):
     """An archive: what sinks there is compressed anew, for it is paid by the byte.
 
     What it keeps is only prepared there: it counts once it is journaled (see `engine/archive.py`).
@@ -259,15 +259,15 @@ class ArchiveMedium(FrameMedium):
         super().__init__(tier, **works)
         self._on_code: Callable[[str], None] | None = on_code
 
-    def convert(self, parcel: Parcel, version: Version) -> Parcel:
+    def convert(self, payload: Payload, version: Version) -> Payload:
         """Return a frame bound to `version`, compressed anew where that saves enough."""
-        if parcel.form is Form.ENCODED:
-            return parcel.archived(self.compression)
-        return super().convert(parcel, version)
+        if payload.form is Form.ENCODED:
+            return payload.archived(self.compression)
+        return super().convert(payload, version)
 
     def keep(
         self,
-        parcel: Parcel,
+        payload: Payload,
         version: Version,
         *,
         hits: int,
@@ -275,10 +275,10 @@ class ArchiveMedium(FrameMedium):
         archived: bytes,
     ) -> Record:
         """Write the frame and return its record."""
-        if carries_code(parcel.codec) and self._on_code is not None:
+        if carries_code(payload.codec) and self._on_code is not None:
             told, self._on_code = self._on_code, None
             told(version.key)
-        return super().keep(parcel, version, hits=hits, backed=backed, archived=archived)
+        return super().keep(payload, version, hits=hits, backed=backed, archived=archived)
 
     def _write(self, record: Record, frame: Sequence[memoryview]) -> Record:
         return cast("BucketBackend", self._backend).prepare(record, frame)

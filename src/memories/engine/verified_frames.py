@@ -14,7 +14,7 @@ LARGE_BYTES = 1_000_000
 MAX_REMEMBERED = 65_536
 
 
-class Verified:
+class VerifiedFrames:
     """A bounded set of versions; what it has forgotten is simply verified again."""
 
     def __init__(self) -> None:

@@ -11,7 +11,7 @@ MIN_SLICE = 2048
 CYCLE_LOOKS = 20  # A whole round takes at most this many looks.
 
 
-class Rotation:
+class KeyCursor:
     """Deals out the keys slice by slice, and knows when the round before began."""
 
     def __init__(self, keys: Callable[[], list[str]], now: float) -> None:

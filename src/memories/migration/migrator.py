@@ -14,15 +14,15 @@ from functools import partial
 from itertools import chain, islice
 
 from memories.engine import front_cache
-from memories.engine.access_sampler import Watch
+from memories.engine.access_sampler import AccessSampler
 from memories.engine.hierarchy import Hierarchy
 from memories.engine.hit_clock import SampledTick, settled
-from memories.engine.payload import Parcel
-from memories.engine.recency import Touches
+from memories.engine.payload import Payload
+from memories.engine.recency import RecencyTracker
 from memories.engine.tier import Tier
 from memories.errors import MemoriesError, TierFullError
 from memories.foundation.periodic import STOP_SECONDS, Periodic, doze_seconds
-from memories.migration.key_cursor import Rotation
+from memories.migration.key_cursor import KeyCursor
 from memories.migration.planner import Move, Planner, TierState
 from memories.model.entry import Cause, Entry, Record, TierName
 from memories.model.events import Event, Failed, Removed, Retrieved
@@ -47,18 +47,22 @@ class Migrator:
     """Moves values between the tiers of one hierarchy in the background."""
 
     def __init__(
-        self, hierarchy: Hierarchy, settings: MigrationSettings, touches: Touches, watch: Watch
+        self,
+        hierarchy: Hierarchy,
+        settings: MigrationSettings,
+        recency: RecencyTracker,
+        sampler: AccessSampler,
     ) -> None:
         self.settings = settings
         self.planner = Planner(promote=settings.promote, demote_idle=settings.demote_idle)
         self.failures = 0
-        self._touches = touches
-        self._watch = watch
+        self._recency = recency
+        self._sampler = sampler
         self._hierarchy = weakref.ref(hierarchy)
         self._clock = hierarchy.clock
         now = self._clock.monotonic()
         entries = hierarchy.catalog.entries
-        self._rotation = Rotation(lambda: list(entries), now)
+        self._cursor = KeyCursor(lambda: list(entries), now)
         self._promotions: deque[Record] = deque(maxlen=MAX_PROMOTIONS)
         self._paused_until = self._settled_at = now
         self._aging: Iterator[str] | None = None  # Keys of the present round still to be looked at.
@@ -86,7 +90,7 @@ class Migrator:
         if hierarchy is None or self._clock.monotonic() < self._paused_until:
             return
         hierarchy.events.tell_reads()
-        self._watch.learn()
+        self._sampler.learn()
         try:
             self._look(hierarchy)
             self._drain(hierarchy)
@@ -105,7 +109,7 @@ class Migrator:
             if not self._dozing:
                 self.tick()
             elif self._wakes(hierarchy):
-                self._quiet_from = self._rotation.rounds
+                self._quiet_from = self._cursor.rounds
                 self.tick()
             self._thread.seconds = self._pause_seconds(hierarchy)
         except BaseException as error:
@@ -127,13 +131,13 @@ class Migrator:
 
     def _holds_much(self, hierarchy: Hierarchy) -> bool:
         """Return whether it matters to other processes what lies in RAM."""
-        held = sum(hierarchy.tiers[name].ledger.used for name in (TierName.HOT, TierName.WARM))
+        held = sum(hierarchy.tiers[name].budget.used for name in (TierName.HOT, TierName.WARM))
         return held >= PRESSED_BYTES
 
     def _pressed(self, hierarchy: Hierarchy) -> bool:
         """Return whether a tier in RAM holds more than it may by now, which is dear to measure."""
-        ledgers = [hierarchy.tiers[name].ledger for name in (TierName.HOT, TierName.WARM)]
-        return any(one.used > self.settings.high_watermark * one.effective for one in ledgers)
+        budgets = [hierarchy.tiers[name].budget for name in (TierName.HOT, TierName.WARM)]
+        return any(one.used > self.settings.high_watermark * one.effective for one in budgets)
 
     def _pause_seconds(self, hierarchy: Hierarchy) -> float:
         """Return how long to sleep: when nothing happens, until something must, or is read.
@@ -142,17 +146,17 @@ class Migrator:
         looks for those while there is anything to hit.
         """
         now, interval = self._clock.monotonic(), self.settings.interval_seconds
-        looked_round = self._rotation.rounds >= self._quiet_from + 2  # All of it, since then.
+        looked_round = self._cursor.rounds >= self._quiet_from + 2  # All of it, since then.
         quiet = looked_round and now - self._quiet_at >= QUIET_SECONDS
         self._dozing = quiet and not (self._promotions or self._aging)
         # Asked after that: whatever happens from now on wakes it.
         activity = hierarchy.activity()
         if activity != self._activity:
-            self._activity, self._quiet_from, self._quiet_at = activity, self._rotation.rounds, now
+            self._activity, self._quiet_from, self._quiet_at = activity, self._cursor.rounds, now
             self._dozing = False
         if not self._dozing:
             return interval
-        self._rotation.rest()
+        self._cursor.rest()
         entries = hierarchy.catalog.entries
         due = [
             now + (doze_seconds(now - self._quiet_at) if entries else SLEEP_SECONDS),
@@ -175,17 +179,17 @@ class Migrator:
         states = {}
         for name in (TierName.HOT, TierName.WARM):
             tier = hierarchy.tiers[name]
-            tier.timeline.note(now)
+            tier.hit_clock.note(now)
             tier.victims.settle()
-            used, effective = tier.ledger.used, tier.ledger.effective
+            used, effective = tier.budget.used, tier.budget.effective
             headroom = int(self.settings.low_watermark * effective) - used
             exchange = effective // EXCHANGE_SHARE
             states[name] = TierState(
-                effective, headroom, exchange, tier.timeline.time_of, partial(_suits, tier)
+                effective, headroom, exchange, tier.hit_clock.time_of, partial(_suits, tier)
             )
-        rounds = self._rotation.rounds
-        keys, looked_at = self._rotation.next_slice(now)
-        if self._rotation.rounds != rounds:
+        rounds = self._cursor.rounds
+        keys, looked_at = self._cursor.next_slice(now)
+        if self._cursor.rounds != rounds:
             self.planner.next_idle_at = math.inf
         entries = self._unexpired(hierarchy, keys)
         for move in self.planner.plan(entries, states, now=now, looked_at=looked_at):
@@ -210,12 +214,12 @@ class Migrator:
         for name, tier in hierarchy.tiers.items():
             if name is TierName.GLACIER:
                 continue
-            effective = tier.ledger.effective
+            effective = tier.budget.effective
             high, low = self.settings.high_watermark, self.settings.low_watermark
             if name.durable:
                 # What leaves here is far away afterwards: no more than a little, and often.
                 low = max(low, high - DURABLE_BAND)
-            if tier.ledger.used > high * effective:
+            if tier.budget.used > high * effective:
                 hierarchy.drain(name, int(low * effective))
 
     def _promote(self, hierarchy: Hierarchy) -> None:
@@ -223,7 +227,7 @@ class Migrator:
         for _ in range(min(PROMOTIONS_PER_TICK, len(self._promotions))):
             record = self._promotions.popleft()
             target = hierarchy.tiers[_above(record)]
-            hits = max(self._touches.count(record.key) - 1, 0)
+            hits = max(self._recency.count(record.key) - 1, 0)
             if not target.admits(record.key, record.size, hits=hits):
                 continue
             try:
@@ -232,7 +236,7 @@ class Migrator:
                 # Pressure came up since the read; a value that stays hot is read again.
                 continue
             if moved:
-                self._touches.forget(record.key)
+                self._recency.forget(record.key)
 
     def _expire(self, hierarchy: Hierarchy) -> None:
         # Keys at rest need not be many to take long: each leaves a tombstone in the log.
@@ -297,8 +301,8 @@ class Migrator:
             if record.terms.pinned or (due is not None and above.rank < due.rank):
                 continue
             if above not in rooms:
-                ledger = hierarchy.tiers[above].ledger
-                rooms[above] = int(self.settings.high_watermark * ledger.effective) - ledger.used
+                budget = hierarchy.tiers[above].budget
+                rooms[above] = int(self.settings.high_watermark * budget.effective) - budget.used
             self._weigh(hierarchy, record, rooms[above])
 
     def _hear(self, event: Event) -> None:
@@ -311,7 +315,7 @@ class Migrator:
 
     def _weigh(self, hierarchy: Hierarchy, record: Record, room: int) -> None:
         """Queue a record that was read if the gate lets it pass."""
-        passed = self._touches.read(record.key, record.size, room=room)
+        passed = self._recency.read(record.key, record.size, room=room)
         queued = passed and len(self._promotions) < MAX_PROMOTIONS
         if queued:
             self._promotions.append(record)
@@ -327,7 +331,7 @@ class Migrator:
 
 
 def _suits(tier: Tier, entry: Entry) -> bool:
-    return tier.medium.suits(Parcel.of_entry(entry))
+    return tier.storage.suits(Payload.of_entry(entry))
 
 
 def _above(record: Record) -> TierName:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Sequence
 from enum import Enum
 
 from memories.engine.hierarchy import Hierarchy
-from memories.engine.lifecycle_state import State
+from memories.engine.lifecycle_state import LifecycleState
 from memories.errors import MemoriesError, TierFullError
 from memories.foundation.fork_lock import new_lock
 from memories.foundation.periodic import STOP_SECONDS, Bell, Ended, Periodic
@@ -103,7 +103,7 @@ class Prefetching:
             record = None if hierarchy is None else self._below(hierarchy, key)
             if record is None or hierarchy is None:
                 continue
-            limit = hierarchy.tiers[TierName.WARM].ledger.effective // ASKED_SHARE
+            limit = hierarchy.tiers[TierName.WARM].budget.effective // ASKED_SHARE
             with self._lock:
                 asked = sum(job.size for job in self._jobs.values() if not job.guessed)
                 if key in self._jobs or asked + record.size > limit:
@@ -153,7 +153,7 @@ class Prefetching:
         self._notes.extend(notes)
         if self._eager or not self._watched:
             hierarchy = self._hierarchy()
-            if hierarchy is not None and hierarchy.state is State.OPEN:
+            if hierarchy is not None and hierarchy.state is LifecycleState.OPEN:
                 self._rouse()
 
     def _rouse(self) -> None:
@@ -254,7 +254,7 @@ class Prefetching:
             return None if record is None or other in self._jobs else record.size
 
         self._prefetcher.budget_bytes = (
-            hierarchy.tiers[TierName.WARM].ledger.effective // UNREAD_SHARE
+            hierarchy.tiers[TierName.WARM].budget.effective // UNREAD_SHARE
         )
         self._prefetcher.observe(key, now)
         self._probed = (self._probed + 1) % PROBE
@@ -324,12 +324,12 @@ class Prefetching:
         What has lain idle for so long will, as far as anyone knows, lie idle for as long again;
         a guess is read within `_patience_seconds`.
         """
-        now, timeline = self._clock.monotonic(), hierarchy.tiers[TierName.WARM].timeline
+        now, hit_clock = self._clock.monotonic(), hierarchy.tiers[TierName.WARM].hit_clock
 
         def colder(victim: Entry | Record) -> bool:
             if not isinstance(victim, Entry) or victim.key in self._unread:
                 return False
-            return now - timeline.time_of(victim.stamp) > self._patience_seconds
+            return now - hit_clock.time_of(victim.stamp) > self._patience_seconds
 
         return colder
 

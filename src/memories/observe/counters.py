@@ -204,9 +204,9 @@ class Statistics:
             tiers = {
                 name: TierStats(
                     medium=media[name],
-                    configured_bytes=tier.ledger.configured,
-                    effective_bytes=tier.ledger.effective,
-                    used_bytes=tier.ledger.used,
+                    configured_bytes=tier.budget.configured,
+                    effective_bytes=tier.budget.effective,
+                    used_bytes=tier.budget.used,
                     keys=keys[name],
                     hits=self.hits[name] if name.durable else tier.counter.hits + at_front[name],
                 )

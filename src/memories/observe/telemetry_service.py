@@ -12,7 +12,7 @@ from itertools import islice
 from pathlib import Path
 
 from memories.engine.hierarchy import Hierarchy
-from memories.engine.lifecycle_state import State
+from memories.engine.lifecycle_state import LifecycleState
 from memories.errors import InvalidOptionError
 from memories.foundation.clock import Clock
 from memories.foundation.fork_lock import new_lock
@@ -158,7 +158,7 @@ class TelemetryService:
             write_series(directory, self.series())
 
     def _write_last(self, directory: Path) -> None:
-        write_document(directory, {**self.document(), "state": State.CLOSED.value})
+        write_document(directory, {**self.document(), "state": LifecycleState.CLOSED.value})
         if self._analytics is not None:
             write_series(directory, self.series())
 

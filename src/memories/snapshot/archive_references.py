@@ -9,7 +9,7 @@ from typing import cast
 
 from memories.backends.bucket import BucketBackend
 from memories.engine.hierarchy import Hierarchy
-from memories.engine.tier_storage import FrameMedium
+from memories.engine.tier_storage import FrameStorage
 from memories.errors import InvalidOptionError
 from memories.model.entry import TierName
 
@@ -28,7 +28,7 @@ def bucket_of(hierarchy: Hierarchy, archive: str) -> BucketBackend:
             f"The snapshot refers to values in the archive {archive}, and the glacier tier is "
             "disabled. Open the manager with glacier_memory_enabled=True and that glacier_url."
         )
-    return cast(BucketBackend, cast(FrameMedium, tier.medium).backend)
+    return cast(BucketBackend, cast(FrameStorage, tier.storage).backend)
 
 
 def holder_of(identity: bytes) -> str:

@@ -14,7 +14,7 @@ import msgspec
 
 from memories.engine.catalog import Instant
 from memories.engine.hierarchy import Hierarchy
-from memories.engine.payload import Parcel
+from memories.engine.payload import Payload
 from memories.frames.soundness import is_sound
 from memories.frames.writer import OpenFrame, pack
 from memories.model.entry import Entry, Record, TierName
@@ -95,7 +95,7 @@ def capture(
             elif selection.reference_glacier and found.tier is TierName.GLACIER:
                 yield Item(found, Reference(refer(found), found.stored))
             else:
-                frame = hierarchy.tier(found.tier).load(found).payload
+                frame = hierarchy.tier(found.tier).load(found).content
                 yield Item(found, _at_rest(hierarchy, frame, selection))
 
 
@@ -120,7 +120,7 @@ def same(row: Row, found: Found) -> bool:
 
 
 def _in_ram(hierarchy: Hierarchy, entry: Entry) -> Item:
-    parts = Parcel.of_entry(entry).parts(hierarchy.trust)
+    parts = Payload.of_entry(entry).parts(hierarchy.trust)
     frame = pack(parts, key=entry.key, version=entry.version, signer=hierarchy.trust)
     return Item(_record(entry, parts.codec), frame.segments)
 
@@ -137,7 +137,7 @@ def _at_rest(hierarchy: Hierarchy, frame: OpenFrame, selection: Selection) -> Se
 def _record_of(hierarchy: Hierarchy, found: Found) -> Record:
     if isinstance(found, Record):
         return found
-    return _record(found, Parcel.of_entry(found).codec)
+    return _record(found, Payload.of_entry(found).codec)
 
 
 def _record(entry: Entry, codec: str) -> Record:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from memories.engine.archive import is_archived
 from memories.engine.hierarchy import Hierarchy
-from memories.engine.payload import Parcel
+from memories.engine.payload import Payload
 from memories.errors import TierFullError
 from memories.foundation.keys import INTERNAL
 from memories.foundation.periodic import Ended
@@ -147,7 +147,7 @@ class Restoring:
         self.arrived.set()
 
     def _adoptable(self) -> bool:
-        size, cold = self._chain.file_bytes, self._hierarchy.tiers[TierName.COLD].ledger
+        size, cold = self._chain.file_bytes, self._hierarchy.tiers[TierName.COLD].budget
         return size <= cold.headroom and self._hierarchy.catalog.journal.make_room(size)
 
     def _replaces(self) -> bool:
@@ -167,7 +167,7 @@ class Restoring:
 
     def _room(self) -> int:
         tiers = self._hierarchy.tiers.values()
-        return sum(t.ledger.effective if self._replaces() else t.ledger.headroom for t in tiers)
+        return sum(t.budget.effective if self._replaces() else t.budget.headroom for t in tiers)
 
     def _wanted(self, row: Row) -> bool:
         ends = (row.terms or DEFAULT_TERMS).expires_at
@@ -250,10 +250,10 @@ class Restoring:
         for row in self._chain.rows():
             frame = self._chain.frame(row)
             if frame is not None and self._wanted(row):
-                parcel = Parcel.of_frame(frame, key=row.key)
+                payload = Payload.of_frame(frame, key=row.key)
                 terms = row.terms or DEFAULT_TERMS
                 tier = row.tier if row.tier in self._hierarchy.tiers else TierName.COLD
-                self._hierarchy.put(row.key, parcel, tier=tier, terms=terms)
+                self._hierarchy.put(row.key, payload, tier=tier, terms=terms)
 
     def _drop_old_entries(self) -> None:
         """Let go of what is in RAM and is to be seen no more; its records stay in the journal."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Generator
 
 from memories.engine.hierarchy import Hierarchy
-from memories.engine.lifecycle_state import State
+from memories.engine.lifecycle_state import LifecycleState
 from memories.engine.tier import Tier, version_of
 from memories.errors import ClosedError, MemoriesError, TierFullError
 from memories.foundation.logging import logger
@@ -99,7 +99,7 @@ def _steps(
                 # It stays where it is, and whoever reads it is told what is wrong with it.
                 now = hierarchy.clock.monotonic()
                 hierarchy.events.emit(Failed(row.key, now, f"return to {row.tier}", error))
-            if hierarchy.state is not State.OPEN:
+            if hierarchy.state is not LifecycleState.OPEN:
                 return
 
 
@@ -112,7 +112,7 @@ def _bring_home(hierarchy: Hierarchy, row: Row, since: int, verified: bool) -> i
         if target is None or target.name is found.tier:
             return 0
         try:
-            if target.medium.form is Form.HOST:
+            if target.storage.form is Form.HOST:
                 _take_in(hierarchy, found, target, verified)
             else:
                 hierarchy.mover.relocate(found, target, Cause.RESTORED)
@@ -129,11 +129,11 @@ def _take_in(hierarchy: Hierarchy, found: Record, target: Tier, verified: bool) 
     """
     started = hierarchy.clock.monotonic()
     frame = hierarchy.tier(found.tier).load(found)
-    if frame.host_size > target.ledger.headroom:
+    if frame.host_size > target.budget.headroom:
         raise TierFullError(f"{found.key!r} takes {format_size(frame.host_size)} in {target.name}")
     copy = found.stored < MAPPED_BYTES
-    parcel = frame.hosted(hierarchy.trust, verify=not verified, copy=copy)
-    hierarchy.mover.keep(parcel, version_of(found), target, backed=found.tier)
+    payload = frame.hosted(hierarchy.trust, verify=not verified, copy=copy)
+    hierarchy.mover.keep(payload, version_of(found), target, backed=found.tier)
     now = hierarchy.clock.monotonic()
     hierarchy.events.emit(
         Moved(found.key, now, found.tier, target.name, found.size, Cause.RESTORED, now - started)
@@ -149,6 +149,6 @@ def _home(hierarchy: Hierarchy, row: Row) -> Tier | None:
     if row.tier is TierName.GLACIER:
         return hierarchy.tiers.get(TierName.GLACIER)
     for name, tier in hierarchy.tiers.items():
-        if row.tier.rank <= name.rank < TierName.COLD.rank and tier.ledger.headroom >= row.size:
+        if row.tier.rank <= name.rank < TierName.COLD.rank and tier.budget.headroom >= row.size:
             return tier
     return None

@@ -10,8 +10,8 @@ import pytest
 
 from memories import MemoryManager, MigrationSettings
 from memories.backends.bucket import BucketBackend
-from memories.engine.cold_victims import POOL, SAMPLE, JournalVictims
-from memories.engine.recency import Touches
+from memories.engine.cold_victims import POOL, SAMPLE, ColdVictims
+from memories.engine.recency import RecencyTracker
 from memories.model.entry import Cause, Record, TierName
 
 KEYS = [f"k{number:03}" for number in range(100)]
@@ -31,17 +31,17 @@ def fill(manager: MemoryManager, keys: list[str] = KEYS) -> None:
         manager.store(key, os.urandom(1000), "cold")
 
 
-def victims(manager: MemoryManager, touches: Touches | None = None) -> JournalVictims:
+def victims(manager: MemoryManager, recency: RecencyTracker | None = None) -> ColdVictims:
     """Return those of the cold tier, or others over the same journal with a memory of their own."""
     tier = manager._hierarchy.tiers[TierName.COLD]
-    if touches is None:
-        assert isinstance(tier.victims, JournalVictims)
+    if recency is None:
+        assert isinstance(tier.victims, ColdVictims)
         return tier.victims
     journal = manager._hierarchy.catalog.journal
-    return JournalVictims(journal, TierName.COLD, lambda record: not record.terms.pinned, touches)
+    return ColdVictims(journal, TierName.COLD, lambda record: not record.terms.pinned, recency)
 
 
-def offered(source: JournalVictims, count: int) -> list[str]:
+def offered(source: ColdVictims, count: int) -> list[str]:
     found = [source.offer() for _ in range(count)]
     return [record.key for record in found if record is not None]
 
@@ -69,13 +69,13 @@ def test_a_scan_leaves_before_what_was_read(manager: MemoryManager) -> None:
 def test_among_the_forgotten_the_oldest_version_leaves_first(manager: MemoryManager) -> None:
     """Memory is bounded; what it does not reach still has an order that costs no RAM."""
     fill(manager, KEYS[::-1])
-    assert KEYS[::-1][:10] == offered(victims(manager, Touches()), 10)
+    assert KEYS[::-1][:10] == offered(victims(manager, RecencyTracker()), 10)
 
 
 def test_every_record_is_offered_in_the_end(manager: MemoryManager) -> None:
     """Who takes a tier for full while something could leave refuses a store for nothing."""
     fill(manager)
-    source = victims(manager, Touches())
+    source = victims(manager, RecencyTracker())
     assert KEYS == sorted(offered(source, 200)), "each once, while a sweep has it in hand"
     assert source.offer() is None
     record = manager._hierarchy.catalog.record(KEYS[7])
@@ -88,7 +88,7 @@ def test_more_records_than_a_sample_are_gone_through_in_turn(manager: MemoryMana
     """The hand goes on where it stood, and comes round again."""
     keys = [f"n{number:04}" for number in range(3 * (SAMPLE + POOL))]
     manager.store_many(dict.fromkeys(keys, b"value"), "cold")
-    source = victims(manager, Touches())
+    source = victims(manager, RecencyTracker())
     gone = set()
     for _ in keys:
         record = source.offer()
@@ -101,7 +101,7 @@ def test_more_records_than_a_sample_are_gone_through_in_turn(manager: MemoryMana
 def test_what_changed_since_it_was_seen_is_not_offered(manager: MemoryManager) -> None:
     """The pool is older than the moment: a key may be pinned, replaced, gone, or in the archive."""
     fill(manager, KEYS[:6])
-    source = victims(manager, Touches())
+    source = victims(manager, RecencyTracker())
     first = source.offer()
     assert first is not None
     manager.pin(KEYS[1])
@@ -114,7 +114,7 @@ def test_what_changed_since_it_was_seen_is_not_offered(manager: MemoryManager) -
 def test_an_archive_read_once_leaves_the_disk_as_it_is(manager: MemoryManager) -> None:
     """Who goes through all of it would pay for each byte twice, and lose what he uses."""
     fill(manager)
-    ledger = manager._hierarchy.tiers[TierName.COLD].ledger
+    ledger = manager._hierarchy.tiers[TierName.COLD].budget
     manager.migrate(KEYS[0], "glacier")
     manager.store("ballast", os.urandom(int(ledger.headroom * 0.97)), "cold")
     assert manager._engine.migrator is not None

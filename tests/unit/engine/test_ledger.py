@@ -6,7 +6,7 @@ import gc
 
 import numpy as np
 
-from memories.engine.budget import HOST_SHARE, BackendLedger, Ledger
+from memories.engine.budget import HOST_SHARE, BackendBudget, Budget
 from memories.foundation.units import MAX_BYTES
 from memories.testing.clock import ManualClock
 
@@ -14,9 +14,9 @@ from memories.testing.clock import ManualClock
 def test_two_tiers_on_one_medium_share_its_room() -> None:
     """Hot and warm of a machine without a GPU must not promise the same byte twice."""
     clock = ManualClock()
-    host = Ledger(MAX_BYTES, room=lambda: 1000, monotonic=clock.monotonic)
-    hot = Ledger(800, monotonic=clock.monotonic, parent=host)
-    warm = Ledger(800, monotonic=clock.monotonic, parent=host)
+    host = Budget(MAX_BYTES, room=lambda: 1000, monotonic=clock.monotonic)
+    hot = Budget(800, monotonic=clock.monotonic, parent=host)
+    warm = Budget(800, monotonic=clock.monotonic, parent=host)
     room = int(1000 * HOST_SHARE)
     assert hot.reserve(700)
     assert not warm.reserve(300)
@@ -31,8 +31,8 @@ def test_two_tiers_on_one_medium_share_its_room() -> None:
 def test_a_refused_charge_leaves_none_behind() -> None:
     """Not in the tier and not in the medium that it shares."""
     clock = ManualClock()
-    host = Ledger(MAX_BYTES, room=lambda: 10**6, monotonic=clock.monotonic)
-    hot = Ledger(100, monotonic=clock.monotonic, parent=host)
+    host = Budget(MAX_BYTES, room=lambda: 10**6, monotonic=clock.monotonic)
+    hot = Budget(100, monotonic=clock.monotonic, parent=host)
     assert not hot.reserve(101)
     assert (0, 0) == (hot.used, host.used)
 
@@ -41,7 +41,7 @@ def test_room_is_measured_again_after_a_while() -> None:
     """Another process took the memory; the tier must notice."""
     clock = ManualClock()
     rooms = [1000, 10]
-    ledger = Ledger(5000, room=lambda: rooms[0], monotonic=clock.monotonic)
+    ledger = Budget(5000, room=lambda: rooms[0], monotonic=clock.monotonic)
     assert 900 == ledger.effective
     rooms.pop(0)
     assert 900 == ledger.effective
@@ -52,7 +52,7 @@ def test_room_is_measured_again_after_a_while() -> None:
 def test_bytes_stay_charged_until_the_last_owner_dies() -> None:
     """Several owners of one value count as one charge."""
     clock = ManualClock()
-    ledger = Ledger(1000, monotonic=clock.monotonic)
+    ledger = Budget(1000, monotonic=clock.monotonic)
     assert ledger.reserve(300)
     first, second = np.zeros(1), np.zeros(2)
     ledger.release_with([first, second, b"nobody waits for bytes"], 300)
@@ -71,7 +71,7 @@ def test_bytes_stay_charged_until_the_last_owner_dies() -> None:
 
 def test_what_nobody_can_hold_is_uncharged_at_once() -> None:
     """bytes belong to whoever holds them."""
-    ledger = Ledger(1000, monotonic=ManualClock().monotonic)
+    ledger = Budget(1000, monotonic=ManualClock().monotonic)
     ledger.reserve(300)
     ledger.release_with([b"abc"], 300)
     assert 0 == ledger.used
@@ -80,11 +80,11 @@ def test_what_nobody_can_hold_is_uncharged_at_once() -> None:
 def test_a_durable_tier_counts_what_is_on_its_way() -> None:
     """Two writers must not both be promised the last bytes."""
     held = [600]
-    ledger = BackendLedger(1000, held=lambda: held[0], room=lambda: 10_000)
+    ledger = BackendBudget(1000, held=lambda: held[0], room=lambda: 10_000)
     assert ledger.reserve(300)
     assert not ledger.reserve(200)
     held[0] = 900
     ledger.release(300)
     assert (900, 100) == (ledger.used, ledger.headroom)
-    full = BackendLedger(1000, held=lambda: 600, room=lambda: 50)
+    full = BackendBudget(1000, held=lambda: 600, room=lambda: 50)
     assert 650 == full.effective

@@ -86,7 +86,7 @@ def test_a_guess_displaces_nothing_that_was_read_lately(manager: MemoryManager) 
     for key in KEYS[:60]:
         manager[key]
         for other in busy:
-            manager._hierarchy.tiers[TierName.WARM].timeline.note(time.monotonic())
+            manager._hierarchy.tiers[TierName.WARM].hit_clock.note(time.monotonic())
             manager[other]
         ahead.settle()
     kept = sum(manager.get_tier(key) == "warm" for key in busy)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from memories.engine.access_sampler import SAMPLED_KEYS, Watch
+from memories.engine.access_sampler import SAMPLED_KEYS, AccessSampler
 from memories.engine.hit_clock import HitCounter, SampledTick, settled
 from memories.engine.victims import PolicyVictims
 from memories.model.entry import DEFAULT_TERMS, SharedEntry, TierName
@@ -36,7 +36,7 @@ def test_a_key_that_left_the_policys_sample_is_only_counted() -> None:
 
 def test_one_sample_may_let_go_of_a_key_and_the_other_not() -> None:
     """The two lie one within the other, and either may shrink first."""
-    watch, counter = Watch(), HitCounter()
+    watch, counter = AccessSampler(), HitCounter()
     victims = PolicyVictims(lambda: AutoPolicy(10**6), lambda entry: True, list)
     keys = [str(index) for index in range(4 * SAMPLED_KEYS)]
     ticks = [watch.tick(key, 1, victims.tick(key, 1, counter.tick)) for key in keys]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from memories import MemoryManager
-from memories.engine.eviction_pass import Outcome, Sweep
+from memories.engine.eviction_pass import EvictionOutcome, EvictionPass
 from memories.engine.tier import Tier
 from memories.engine.victims import PolicyVictims
 from memories.model.entry import Entry, Record, TierName
@@ -26,11 +26,11 @@ def sweep_while(manager: MemoryManager, act: Callable[[str], None]) -> Tier:
     """Offer a victim whose key another holds, who acts on it before the sweep ends."""
     tier = manager._hierarchy.tiers[TierName.WARM]
 
-    def busy(tier: Tier, victim: Entry | Record) -> Outcome:
+    def busy(tier: Tier, victim: Entry | Record) -> EvictionOutcome:
         act(victim.key)
-        return Outcome.BUSY
+        return EvictionOutcome.BUSY
 
-    with Sweep(tier, busy, manager._hierarchy.mover._current) as sweep:
+    with EvictionPass(tier, busy, manager._hierarchy.mover._current) as sweep:
         assert sweep.step()
     gc.collect()
     return tier
@@ -47,7 +47,7 @@ def test_a_victim_deleted_while_it_was_offered_is_not_held(manager: MemoryManage
     tier = sweep_while(manager, manager.delete)
     assert 8 == policy_holds(tier) == len(manager)
     held = sum(entry.size for entry in manager._entries.values())
-    assert held == tier.ledger.used
+    assert held == tier.budget.used
 
 
 def test_a_victim_whose_terms_changed_while_it_was_offered_is_held_once(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 
-from memories.engine.hit_clock import MAX_NOTES, HitCounter, Timeline
+from memories.engine.hit_clock import MAX_NOTES, HitClock, HitCounter
 
 
 def test_hits_are_counted_exactly_by_many_threads() -> None:
@@ -28,7 +28,7 @@ def test_hits_are_counted_exactly_by_many_threads() -> None:
 def test_an_access_is_as_old_as_the_first_note_after_it() -> None:
     """Never older than it was: an idle value may stay a little longer, never leave too early."""
     counter = HitCounter()
-    timeline = Timeline(counter, 0.0)
+    timeline = HitClock(counter, 0.0)
     stamps = []
     for second in range(1, 10):
         stamps.append(counter.tick())
@@ -40,7 +40,7 @@ def test_an_access_is_as_old_as_the_first_note_after_it() -> None:
 def test_old_notes_thin_out_and_keep_their_order() -> None:
     """A week of notes takes no more memory than an hour."""
     counter = HitCounter()
-    timeline = Timeline(counter, 0.0)
+    timeline = HitClock(counter, 0.0)
     stamps = {}
     for second in range(1, 20_000):
         stamps[second] = counter.tick()

@@ -10,7 +10,7 @@ import pytest
 
 from memories import InvalidOptionError, MemoryManager, StorageError
 from memories.core.advise import advise
-from memories.engine.access_sampler import NOTES_PER_LOOK, Watch
+from memories.engine.access_sampler import NOTES_PER_LOOK, AccessSampler
 from memories.model.entry import TierName
 from memories.model.events import Stored
 from memories.policies.miss_ratio_curve import miss_ratio_curve
@@ -58,7 +58,7 @@ def test_reads_at_the_front_count_for_the_curve(manager: MemoryManager) -> None:
 
 def test_the_watch_keeps_up_by_watching_fewer(manager: MemoryManager) -> None:
     """It may take a bounded time at every look, whatever the load."""
-    watch = Watch()
+    watch = AccessSampler()
     for number in range(20 * NOTES_PER_LOOK):
         watch.observe(Stored(f"k{number}", 0.0, TierName.WARM, 1, 0.0))
         if number % (4 * NOTES_PER_LOOK) == 0:

@@ -534,7 +534,7 @@ def test_referenced_objects_are_kept_and_checked(manager: MemoryManager, tmp_pat
     manager.create_snapshot(tmp_path / "s", include_glacier="reference")
     assert (tmp_path / "s").stat().st_size < 2_000
     manager.clear(purge=True)
-    manager._hierarchy.tiers["glacier"].medium.backend.reclaim(grace_seconds=0)
+    manager._hierarchy.tiers["glacier"].storage.backend.reclaim(grace_seconds=0)
     manager.restore_snapshot(tmp_path / "s")
     assert "glacier" == manager.get_tier("k")
     np.testing.assert_array_equal(ARRAY, manager["k"])
@@ -580,7 +580,7 @@ def test_what_a_lost_snapshot_keeps_can_be_let_go(manager: MemoryManager, tmp_pa
     (tmp_path / "s").unlink()
     (kept,) = next((tmp_path / "archive").rglob("objects")).iterdir()
     manager.clear(purge=True)
-    bucket = manager._hierarchy.tiers[TierName.GLACIER].medium.backend
+    bucket = manager._hierarchy.tiers[TierName.GLACIER].storage.backend
     bucket.reclaim(grace_seconds=0)
     assert kept.exists()
     with pytest.raises(InvalidOptionError, match=identity):
@@ -726,16 +726,16 @@ def test_a_mapped_value_that_left_is_let_go_of_alone(
     manager.create_snapshot(tmp_path / "s")
     manager.restore_snapshot(tmp_path / "s", wait=True)
     view = manager["k0"]
-    before = manager._hierarchy.tiers[TierName.WARM].ledger.used
+    before = manager._hierarchy.tiers[TierName.WARM].budget.used
     for n in range(3):
         manager.delete(f"k{n}")
     gc.collect()
-    left = manager._hierarchy.tiers[TierName.WARM].ledger.used
+    left = manager._hierarchy.tiers[TierName.WARM].budget.used
     assert before - left >= 2 * ARRAY.nbytes
     assert left >= ARRAY.nbytes
     del view
     gc.collect()
-    assert manager._hierarchy.tiers[TierName.WARM].ledger.used < ARRAY.nbytes
+    assert manager._hierarchy.tiers[TierName.WARM].budget.used < ARRAY.nbytes
 
 
 def test_a_copy_of_a_verified_file_is_verified_again(
