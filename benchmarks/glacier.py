@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import numpy as np
 from _race import machine, race, show
-from tests.servers import seaweed
+from tests.support.buckets import seaweed
 
 from memories.backends.bucket import BucketBackend
 from memories.backends.bucket.throttle import BoundedStore
@@ -243,7 +243,7 @@ def compression() -> None:
 
 def reading(server: seaweed.SeaweedServer, home: Path, megabytes: int) -> None:
     """Show what a slice transfers, and how long 64 values take over a slow line."""
-    from tests.servers.proxy import Fault, in_front_of
+    from tests.support.buckets.proxy import Fault, in_front_of
 
     from memories import MemoryManager
 

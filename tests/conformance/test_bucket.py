@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from tests.servers.fixtures import s3, s3_url  # noqa: F401
+from tests.support.buckets.fixtures import s3, s3_url  # noqa: F401
 
 from memories.backends.base import Backend
 from memories.backends.bucket import BucketBackend

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.servers.fixtures import Make, every_warning, make, s3, s3_proxy, s3_url  # noqa: F401
-from tests.servers.proxy import Fault, MisbehavingProxy
+from tests.support.buckets.fixtures import Make, every_warning, make, s3, s3_proxy, s3_url  # noqa: F401
+from tests.support.buckets.proxy import Fault, MisbehavingProxy
 
 from memories import (
     InvalidOptionError,

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from tests.servers.fixtures import every_warning  # noqa: F401
+from tests.support.buckets.fixtures import every_warning  # noqa: F401
 
 from memories import CorruptDataError, KeyNotFoundError, MemoryManager
 from memories.cli.app import app

@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.interrupting import Interrupter, places
-from tests.promises.values import identical
+from tests.support.interrupting import Interrupter, places
+from tests.support.values import identical
 
 from memories import MemoryManager
 from memories.backends.bucket import BucketBackend

@@ -10,10 +10,10 @@ import importlib.util
 from pathlib import Path
 
 import pytest
-from tests.servers import seaweed
-from tests.servers.bucket_kit import frame, record
-from tests.servers.fixtures import s3, s3_proxy, s3_url  # noqa: F401
-from tests.servers.proxy import Fault, MisbehavingProxy, Request
+from tests.support.buckets import seaweed
+from tests.support.buckets.fixtures import s3, s3_proxy, s3_url  # noqa: F401
+from tests.support.buckets.kit import frame, record
+from tests.support.buckets.proxy import Fault, MisbehavingProxy, Request
 
 from memories.backends.bucket import BucketBackend, reader
 from memories.errors import ArchivedError

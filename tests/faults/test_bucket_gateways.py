@@ -17,9 +17,9 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from tests.servers import seaweed
-from tests.servers.fixtures import Make, every_warning, make, s3, s3_proxy, s3_url  # noqa: F401
-from tests.servers.proxy import Fault, MisbehavingProxy, Request
+from tests.support.buckets import seaweed
+from tests.support.buckets.fixtures import Make, every_warning, make, s3, s3_proxy, s3_url  # noqa: F401
+from tests.support.buckets.proxy import Fault, MisbehavingProxy, Request
 
 from memories import RefusedError, StoreLockedError
 from memories.backends.bucket import BucketBackend
@@ -206,7 +206,7 @@ def test_what_a_killed_writer_was_uploading_is_aborted_at_the_next_opening(
     options = s3.storage_options(s3_proxy.endpoint)
     code = (
         "from memories.backends.bucket import BucketBackend\n"
-        "from tests.servers.bucket_kit import frame, record\n"
+        "from tests.support.buckets.kit import frame, record\n"
         f"backend = BucketBackend({s3_url!r}, storage_options={options!r}, "
         f"directory=__import__('pathlib').Path({str(tmp_path / 'home')!r}))\n"
         "backend.write(record('k', 1), frame(bytes(50_000_000)))\n"

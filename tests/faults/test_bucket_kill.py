@@ -15,10 +15,10 @@ import sys
 import time
 from pathlib import Path
 
-import bucket_writer_child
 import pytest
-from tests.servers import seaweed
-from tests.servers.fixtures import s3, s3_url  # noqa: F401
+from tests.support.buckets import seaweed
+from tests.support.buckets.fixtures import s3, s3_url  # noqa: F401
+from tests.support.children import bucket_writer
 
 from memories.backends.bucket import BucketBackend
 
@@ -28,7 +28,7 @@ Told = dict[str, list[tuple[int, int]]]  # Per key: the version that counts, the
 def run_and_kill(url: str, options: str, home: Path, seed: int, seconds: float) -> list[str]:
     """Return the lines of a child that was killed `seconds` after its first."""
     command = [
-        sys.executable, bucket_writer_child.__file__, url, options, str(home), str(seed)
+        sys.executable, bucket_writer.__file__, url, options, str(home), str(seed)
     ]  # fmt: skip
     # Unbuffered: what a buffered stream has read ahead, `communicate` would not return.
     child = subprocess.Popen(command, bufsize=0, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
@@ -64,7 +64,7 @@ def check(backend: BucketBackend, told: Told) -> None:
             continue
         size = dict(candidates).get(found.version, -1)
         assert size != -1, (key, found.version, candidates)
-        assert bucket_writer_child.content(found.version, size) == bytes(backend.read(found))
+        assert bucket_writer.content(found.version, size) == bytes(backend.read(found))
         told[key] = [(found.version, size)]
     assert [] == [problem for problem in backend.check() if problem.key is not None]
 

@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from tests.servers import seaweed
-from tests.servers.bucket_kit import WatchedStore, frame, record
-from tests.servers.fixtures import s3, s3_proxy, s3_url  # noqa: F401
-from tests.servers.proxy import Fault, MisbehavingProxy
+from tests.support.buckets import seaweed
+from tests.support.buckets.fixtures import s3, s3_proxy, s3_url  # noqa: F401
+from tests.support.buckets.kit import WatchedStore, frame, record
+from tests.support.buckets.proxy import Fault, MisbehavingProxy
 
 from memories import ForkedError, MemoryManager, UnavailableError
 from memories.backends.bucket import BucketBackend

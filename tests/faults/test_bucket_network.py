@@ -13,10 +13,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from tests.servers import seaweed
-from tests.servers.bucket_kit import frame, record
-from tests.servers.fixtures import s3, s3_proxy, s3_url  # noqa: F401
-from tests.servers.proxy import Fault, MisbehavingProxy, Request
+from tests.support.buckets import seaweed
+from tests.support.buckets.fixtures import s3, s3_proxy, s3_url  # noqa: F401
+from tests.support.buckets.kit import frame, record
+from tests.support.buckets.proxy import Fault, MisbehavingProxy, Request
 
 from memories.backends.bucket import BucketBackend
 from memories.backends.bucket.retry import Patience

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.servers.bucket_kit import frame, record
+from tests.support.buckets.kit import frame, record
 
 from memories.backends.bucket import BucketBackend
 from memories.backends.bucket.directory import DirectoryStore

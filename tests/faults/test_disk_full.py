@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from tests.loop_mounts import mounted_in_ram, unmount
+from tests.support.loop_mounts import mounted_in_ram, unmount
 
 from memories import MemoryManager, StorageError, TierFullError
 from memories.backends.disk import compaction

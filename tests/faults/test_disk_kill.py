@@ -10,11 +10,12 @@ import sys
 import time
 from pathlib import Path
 
-from disk_writer_child import content
+from tests.support.children import disk_writer
+from tests.support.children.disk_writer import content
 
 from memories.backends.disk import DiskBackend
 
-CHILD = Path(__file__).with_name("disk_writer_child.py")
+CHILD = Path(disk_writer.__file__)
 
 
 def test_thirty_kills(tmp_path: Path) -> None:

@@ -16,9 +16,9 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pytest
-from tests.interrupting import Interrupter
-from tests.promises.values import identical
-from tests.wholeness import assert_whole
+from tests.support.interrupting import Interrupter
+from tests.support.values import identical
+from tests.support.wholeness import assert_whole
 
 from memories import BusyError, MemoriesError, MemoryManager
 from memories.backends.disk import compaction

@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from manager_writer_child import content
+from tests.support.children import manager_writer
+from tests.support.children.manager_writer import content
 
 from memories import MemoryManager
 
-CHILD = Path(__file__).with_name("manager_writer_child.py")
+CHILD = Path(manager_writer.__file__)
 
 
 class Version(NamedTuple):

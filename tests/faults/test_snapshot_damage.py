@@ -15,7 +15,7 @@ import pytest
 import xxhash
 from hypothesis import given
 from hypothesis import strategies as st
-from snapshot_files import HEAD, elsewhere, item, record
+from tests.support.snapshot_files import HEAD, elsewhere, item, record
 
 from memories import codecs
 from memories.errors import CorruptDataError, MemoriesError, StorageError

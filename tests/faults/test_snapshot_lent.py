@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.forking import in_child
+from tests.support.forking import in_child
 
 from memories import MemoryManager, StorageError
 from memories.backends.disk import import_file

@@ -36,7 +36,7 @@ def fill(manager: MemoryManager, generation: int) -> None:
 KILLED = """
 import sys
 sys.path.insert(0, sys.argv[1])
-from test_snapshot_restore_faults import *
+from tests.faults.test_snapshot_restore_faults import *
 with MemoryManager(storage_path=sys.argv[2], migration=False) as manager:
     print("ready", flush=True)
     while True:
@@ -70,7 +70,7 @@ def kill_restores(directory: Path, place: Path, runs: int, seed: int) -> None:
     seen = set()
     for _ in range(runs):
         child = subprocess.Popen(
-            [sys.executable, "-c", KILLED, str(Path(__file__).parent), str(store), str(file)],
+            [sys.executable, "-c", KILLED, str(Path(__file__).parents[2]), str(store), str(file)],
             stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
         assert child.stdout is not None

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from snapshot_files import item
+from tests.support.snapshot_files import item
 
 from memories.errors import MemoriesError, StorageError
 from memories.snapshot import Item, atomicfile, create, open_snapshot
@@ -218,7 +218,7 @@ KILLED = """
 import sys
 sys.path.insert(0, sys.argv[2])
 from pathlib import Path
-from test_snapshot_write_faults import write
+from tests.faults.test_snapshot_write_faults import write
 version = 1
 print(flush=True)
 while True:
@@ -232,12 +232,11 @@ def kill_writers(directory: Path, runs: int, seed: int) -> None:
     """Kill a process that writes snapshots over and over, at a random moment, `runs` times."""
     random_ = random.Random(seed)
     path = directory / "s"
-    helpers = f"{Path(__file__).parent}"
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)}
+    root = Path(__file__).parents[2]
     for _ in range(runs):
         child = subprocess.Popen(
-            [sys.executable, "-c", KILLED, str(path), helpers],
-            stdout=subprocess.PIPE, text=True, env=environment,
+            [sys.executable, "-c", KILLED, str(path), str(root)],
+            stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
         assert child.stdout is not None
         child.stdout.readline()

@@ -18,7 +18,7 @@ from typing import Literal
 
 import numpy as np
 import pytest
-from tests.forking import in_child
+from tests.support.forking import in_child
 
 from memories import (
     InvalidOptionError,

@@ -22,7 +22,7 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
-from tests.promises.values import identical
+from tests.support.values import identical
 
 from memories import KeyNotFoundError, MemoryManager, MigrationSettings, Rule, TierFullError
 from memories.backends.bucket import BucketBackend

@@ -1,6 +1,6 @@
 """Gives the tests of this folder their nodes."""
 
-from tests.nodes.fixtures import (
+from tests.support.nodes.fixtures import (
     _shared_cluster,
     certs,
     cluster_nodes,

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from tests.nodes.linearizability import Recorder
+from tests.support.nodes.linearizability import Recorder
 
 from memories import DistributedMemoryManager
 from memories.cluster.local import LocalGroup

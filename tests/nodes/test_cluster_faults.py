@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from tests.nodes.linearizability import Recorder
+from tests.support.nodes.linearizability import Recorder
 
 from memories import DistributedMemoryManager
 from memories.cluster.local import LocalGroup, LocalServer

@@ -9,8 +9,8 @@ import time
 from collections.abc import Callable, Iterator
 
 import pytest
-from tests.nodes.certificates import Certificates
-from tests.nodes.proxy import Faults, NodeProxy
+from tests.support.nodes.certificates import Certificates
+from tests.support.nodes.proxy import Faults, NodeProxy
 
 from memories.cluster.client.address import TLS, NodeAddress
 from memories.cluster.client.connection import Connection

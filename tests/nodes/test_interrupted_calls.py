@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import pytest
-from tests.interrupting import Interrupter, places
 from tests.nodes.test_replicas import manager_of, wait_until
+from tests.support.interrupting import Interrupter, places
 
 from memories import DistributedMemoryManager, MemoriesError
 from memories.cluster.client.node import Node

@@ -13,7 +13,7 @@ import threading
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.nodes.linearizability import (
+from tests.support.nodes.linearizability import (
     ABSENT,
     NotLinearizableError,
     Operation,

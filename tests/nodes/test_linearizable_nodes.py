@@ -8,8 +8,8 @@ import threading
 import time
 
 import pytest
-from tests.nodes.linearizability import Recorder
 from tests.nodes.test_replicas import manager_of, up_to_date, wait_until
+from tests.support.nodes.linearizability import Recorder
 
 from memories import DistributedMemoryManager, UnavailableError
 from memories.cluster.local import LocalGroup

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
-from tests.promises.values import identical
+from tests.support.values import identical
 
 from memories import DistributedMemoryManager
 from memories.cluster.local import LocalGroup

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.nodes.proxy import NodeProxy
+from tests.support.nodes.proxy import NodeProxy
 
 from memories import (
     ClosedError,

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from tests.promises.conftest import Make
-from tests.promises.values import everything, identical
+from tests.support.values import everything, identical
 
 from memories import MemoryManager
 

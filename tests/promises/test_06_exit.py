@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.servers import seaweed
-from tests.servers.fixtures import s3, s3_proxy, s3_url  # noqa: F401
-from tests.servers.proxy import Fault, MisbehavingProxy
+from tests.support.buckets import seaweed
+from tests.support.buckets.fixtures import s3, s3_proxy, s3_url  # noqa: F401
+from tests.support.buckets.proxy import Fault, MisbehavingProxy
 
 from memories import InvalidOptionError, MemoryManager
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from tests.promises.conftest import Make
-from tests.unit.codecs.test_trust import forged
+from tests.unit.frames.test_signing import forged
 
 from memories import MemoriesError, MemoryManager, UntrustedDataError, codecs
 from memories.engine.payload import Payload

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.forking import in_child
 from tests.promises.conftest import Make
+from tests.support.forking import in_child
 
 from memories import ClosedError, StoreLockedError
 

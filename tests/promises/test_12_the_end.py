@@ -15,11 +15,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.forking import in_child
-from tests.holdings import holdings, nothing_left
-from tests.nodes.fixtures import plain_nodes  # noqa: F401
-from tests.servers import seaweed
-from tests.servers.fixtures import s3, s3_url  # noqa: F401
+from tests.support.buckets import seaweed
+from tests.support.buckets.fixtures import s3, s3_url  # noqa: F401
+from tests.support.forking import in_child
+from tests.support.holdings import holdings, nothing_left
+from tests.support.nodes.fixtures import plain_nodes  # noqa: F401
 
 from memories import (
     DistributedMemoryManager,

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.nodes.fixtures import node as node
+from tests.support.nodes.fixtures import node as node
 from xxhash import xxh3_64_intdigest
 
 from memories import DistributedMemoryManager, MemoryManager, TierFullError

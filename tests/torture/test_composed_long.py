@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import run_state_machine_as_test
-from test_manager_kill import Version, follow, killed, verified
+from tests.faults.test_manager_kill import Version, follow, killed, verified
 from tests.model.composed import ComposedMachine, World, forget_writer
 
 from memories import MemoryManager

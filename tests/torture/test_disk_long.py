@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import importlib
 import os
 import random
 import resource
@@ -13,41 +12,30 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import NamedTuple
 
 import pytest
-from tests.loop_mounts import mounted, unmount
+from tests.faults import test_disk_kill, test_manager_kill
+from tests.support.children import disk_writer
+from tests.support.loop_mounts import mounted, unmount
 
 from memories.backends.disk import DiskBackend
 from memories.testing.backends import frame_for, record_for
 
 pytestmark = [pytest.mark.torture, pytest.mark.timeout(7200)]
 
-FAULTS = Path(__file__).parents[1] / "faults"
 SHUTDOWN = 0x8004587D  # FS_IOC_SHUTDOWN
 WITHOUT_FLUSHING = 2
 
 
-def fault_test(monkeypatch: pytest.MonkeyPatch, name: str) -> ModuleType:
-    """Return the module in tests/faults whose campaign is run here, many times longer."""
-    monkeypatch.syspath_prepend(str(FAULTS))
-    return importlib.import_module(name)
-
-
-@pytest.fixture
-def kills(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    return fault_test(monkeypatch, "test_disk_kill")
-
-
-def test_five_hundred_kills(tmp_path: Path, kills: ModuleType) -> None:
+def test_five_hundred_kills(tmp_path: Path) -> None:
     """Every acknowledged version is there after each of them."""
-    kills.campaign(tmp_path / "s", runs=500, seed=2)
+    test_disk_kill.campaign(tmp_path / "s", runs=500, seed=2)
 
 
-def test_five_hundred_kills_of_a_manager(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_five_hundred_kills_of_a_manager(tmp_path: Path) -> None:
     """The same with values that move between four tiers meanwhile."""
-    campaign = fault_test(monkeypatch, "test_manager_kill").campaign
+    campaign = test_manager_kill.campaign
     campaign(tmp_path / "s", runs=int(os.environ.get("TORTURE_KILLS", "500")), seed=2)
 
 
@@ -120,11 +108,11 @@ def image(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[tuple[Path
 
 
 @pytest.mark.parametrize("run", range(10))
-def test_a_real_power_cut(image: tuple[Path, Path], kills: ModuleType, run: int) -> None:
+def test_a_real_power_cut(image: tuple[Path, Path], run: int) -> None:
     """The file system is shut down without flushing its log; a second of history may be lost."""
     disk, mount = image
     child = subprocess.Popen(
-        [sys.executable, str(FAULTS / "disk_writer_child.py"), str(mount / "s"), str(run)],
+        [sys.executable, disk_writer.__file__, str(mount / "s"), str(run)],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
     )
@@ -145,7 +133,7 @@ def test_a_real_power_cut(image: tuple[Path, Path], kills: ModuleType, run: int)
         assert found in prefixes(history)
         for record in backend.scan():
             data = bytes(backend.read(record))
-            assert kills.content(record.version, len(data)) == data
+            assert disk_writer.content(record.version, len(data)) == data
 
 
 def prefixes(history: list[list[str]]) -> list[dict[str, int]]:

@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 
 import pytest
-
-_SOURCE = Path(__file__).parents[1] / "faults" / "test_disk_power_cut.py"
-_spec = importlib.util.spec_from_file_location("disk_power_cut", _SOURCE)
-assert _spec is not None
-assert _spec.loader is not None
-disk_power_cut = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(disk_power_cut)
+from tests.faults import test_disk_power_cut as disk_power_cut
 
 pytestmark = [pytest.mark.torture, pytest.mark.timeout(3600)]
 

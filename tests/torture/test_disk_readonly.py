@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.loop_mounts import mounted, unmount
+from tests.support.loop_mounts import mounted, unmount
 
 from memories import MemoryManager
 from memories.backends.disk import DiskBackend

@@ -9,8 +9,8 @@ import os
 from pathlib import Path
 
 import pytest
-from tests.nodes.fixtures import node as node
 from tests.promises.test_sizes import Sweep, roomy, through_nodes, tight
+from tests.support.nodes.fixtures import node as node
 
 from memories.cluster.local import LocalServer
 

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from textwrap import dedent
 
 import pytest
-from forking import in_child
+from tests.support.forking import in_child
 
 from memories.errors import ClosedError
 from memories.foundation.periodic import Bell, Ended, Periodic, Runner

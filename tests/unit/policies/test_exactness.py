@@ -5,7 +5,7 @@ import random
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.unit.policies.tiers import PlainTier, PolicyTier
+from tests.support.policy_tiers import PlainTier, PolicyTier
 
 from memories import policies
 from memories.testing.policies import PlainNode

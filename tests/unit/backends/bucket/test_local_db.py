@@ -1,0 +1,41 @@
+"""The map of the archive: a transaction is whole, and its lock is free afterwards."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+from tests.support.interrupting import Interrupter
+
+from memories.backends.bucket.local_db import State
+
+
+def test_an_interrupt_at_any_line_leaves_no_transaction_behind(tmp_path: Path) -> None:
+    """The threads that renew the lease and ship would wait for its lock for ever."""
+    state, interrupter, at = State(tmp_path / "map"), Interrupter(), 0
+    done = 0
+
+    def count() -> None:
+        with state.transaction():
+            state.set("count", done + 1)
+            with state.transaction():
+                state.set("inner", done + 1)
+
+    while True:
+        at += 1
+        ended = interrupter.run(count, at)
+        seen: list[tuple[int, int]] = []
+
+        def look(seen: list[tuple[int, int]] = seen) -> None:
+            with state.transaction():
+                seen.append((state.number("count"), state.number("inner")))
+
+        other = threading.Thread(target=look, daemon=True)
+        other.start()
+        other.join(10)
+        assert seen in ([(done, done)], [(done + 1, done + 1)]), interrupter.struck
+        done = seen[0][0]
+        if not ended:
+            break
+    assert at > 10 and done >= 1
+    state.close()

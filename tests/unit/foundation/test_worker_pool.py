@@ -1,0 +1,148 @@
+"""Tasks that are done by whoever comes first: a thread's help, and what happens without it."""
+
+from __future__ import annotations
+
+import threading
+import time
+import weakref
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from tests.support.forking import in_child
+
+from memories.errors import ClosedError
+from memories.foundation import worker_pool as module
+from memories.foundation.periodic import Runner
+from memories.foundation.worker_pool import Workers
+
+LONG = 20.0  # Only what hangs takes so long.
+
+
+@pytest.fixture
+def workers() -> Iterator[Workers]:
+    made = Workers(4, "test")
+    yield made
+    assert made.close(LONG)
+    assert [] == [one for one in threading.enumerate() if one.name == "memories-test"]
+
+
+def test_tasks_are_done_at_once(workers: Workers) -> None:
+    """Of four slow nodes none waits for another."""
+    together = threading.Barrier(4)
+    tasks = [workers.submit(together.wait, LONG) for _ in range(4)]
+    assert [0, 1, 2, 3] == sorted(task.result() for task in tasks)
+
+
+def test_threads_are_used_again_and_go_home(
+    workers: Workers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A program that asked its nodes once does not keep threads for it."""
+    monkeypatch.setattr(module, "IDLE_SECONDS", 0.05)
+    for number in range(50):
+        task = workers.submit(abs, -number)
+        assert number == task.result()
+    end = time.monotonic() + LONG
+    while workers._present:
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    assert 0 == workers._idle + workers._tasks.qsize()
+    assert 7 == workers.submit(abs, -7).result()
+
+
+def test_a_failure_is_raised_where_the_result_is_wanted(workers: Workers) -> None:
+    """And the thread goes on: the next task of another caller is not lost."""
+    task = workers.submit(int, "no number")
+    with pytest.raises(ValueError, match="no number"):
+        task.result()
+    assert 5 == workers.submit(int, "5").result()
+
+
+def test_without_any_thread_the_caller_does_it(
+    workers: Workers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A machine that is out of threads still asks its nodes, one after the other."""
+
+    def refuse(_: Runner) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(Runner, "start", refuse)
+    assert list(range(20)) == list(workers.map(abs, range(20), ahead=8))
+
+
+def test_a_task_may_wait_for_tasks_of_its_own(workers: Workers) -> None:
+    """More of them than there are threads would wait for each other for ever."""
+
+    def outer(number: int) -> int:
+        return sum(workers.submit(abs, -number).result() for _ in range(5))
+
+    assert [5 * n for n in range(16)] == list(workers.map(outer, range(16), ahead=16))
+
+
+def test_what_nobody_wants_any_more_is_not_begun(workers: Workers) -> None:
+    """The first that fails ends it, once those at work have ended."""
+    begun: list[int] = []
+
+    def work(number: int) -> None:
+        begun.append(number)
+        time.sleep(0.01)
+        if number == 2:
+            raise ValueError(number)
+
+    with pytest.raises(ValueError, match="2"):
+        list(workers.map(work, range(1000), ahead=8))
+    count = len(begun)
+    assert count < 20
+    time.sleep(0.05)
+    assert count == len(begun)
+
+
+def test_a_thread_that_dies_at_its_work_is_noticed(
+    workers: Workers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever waits for its result is told within seconds."""
+    monkeypatch.setattr(module, "LOOK_SECONDS", 0.05)
+    task = workers.submit(abs, -1)
+    task.result()
+    lost = module.Task(lambda: 1)
+    dead = threading.Thread(target=int)
+    dead.start()
+    dead.join()
+    lost._by[None] = dead  # As if it had died between taking the task and its end.
+    with pytest.raises(RuntimeError, match="died"):
+        lost.result()
+
+
+def test_an_interrupt_in_the_callers_own_work_reaches_him(workers: Workers) -> None:
+    """It is his: he pressed the keys."""
+
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        workers.submit(interrupted).result()
+
+
+def test_what_a_task_was_about_is_let_go_of(workers: Workers) -> None:
+    """The memory of a value must not live until the next call."""
+    array = np.zeros(10)
+    gone = weakref.ref(array)
+    workers.submit(len, array).result()
+    del array
+    end = time.monotonic() + LONG
+    while gone() is not None:
+        assert time.monotonic() < end
+        time.sleep(0.005)
+
+
+def test_after_the_end_there_are_no_tasks(workers: Workers) -> None:
+    """A caller that came late is told, and does not wait."""
+    assert workers.close(LONG)
+    with pytest.raises(ClosedError):
+        workers.submit(abs, 1)
+
+
+def test_a_forked_child_does_its_tasks_itself(workers: Workers) -> None:
+    """It has none of its parent's threads, and must not wait for them."""
+    workers.submit(abs, 1).result()
+    assert "[0, 1, 2]" == in_child(lambda: list(workers.map(abs, range(3), ahead=3)))
