@@ -21,7 +21,8 @@ from xxhash import xxh3_64_intdigest
 from memories import MemoryManager
 from memories.backends.disk import DiskBackend
 from memories.engine.verified_frames import VerifiedFrames
-from memories.model.entry import Record, TierName
+from memories.model.record import Record
+from memories.model.tiers import TierName
 
 Race = Callable[..., dict[str, float]]
 _OURS, _ALONE = "memories", "memories, the store alone"

@@ -26,7 +26,8 @@ from _race import race as race_by
 
 from memories import MemoryManager
 from memories.backends.disk import DiskBackend
-from memories.model.entry import Record, TierName
+from memories.model.record import Record
+from memories.model.tiers import TierName
 
 clock: Callable[[], float] = time.perf_counter
 

@@ -28,7 +28,8 @@ from tests.support.buckets import seaweed
 
 from memories.backends.bucket import BucketBackend
 from memories.backends.bucket.throttle import BoundedStore
-from memories.model.entry import Record, TierName
+from memories.model.record import Record
+from memories.model.tiers import TierName
 
 BUCKET = seaweed.BUCKET
 THREADS = 16

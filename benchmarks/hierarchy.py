@@ -23,7 +23,7 @@ from placement import find_traces
 from memories import policies
 from memories.core.wiring import assemble
 from memories.engine.payload import Payload
-from memories.model.entry import DEFAULT_TERMS
+from memories.model.record import DEFAULT_TERMS
 from memories.options.migration import MigrationSettings
 from memories.options.settings import make_settings
 from memories.simulate.simulator import replay

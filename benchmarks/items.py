@@ -18,7 +18,8 @@ from memories import MemoryManager
 from memories.engine.hit_clock import SampledTick, settled
 from memories.migration.key_cursor import MIN_SLICE
 from memories.migration.planner import Planner, TierState
-from memories.model.entry import Cause, Entry, TierName
+from memories.model.entry import Entry
+from memories.model.tiers import Cause, TierName
 from memories.policies.auto import AutoPolicy
 
 ITEMS = 200_000

@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from memories.codecs import Codec, Parts, register_codec
     from memories.core.distributed import DistributedMemoryManager
     from memories.core.manager import MemoryManager
-    from memories.model.entry import Cause, TierName
     from memories.model.rules import Rule
+    from memories.model.tiers import Cause, TierName
     from memories.options.migration import MigrationSettings
     from memories.policies import Policy, register_policy
 
@@ -73,8 +73,8 @@ __all__ = [
 ]
 
 _LAZY = {
-    "Cause": "memories.model.entry",
-    "TierName": "memories.model.entry",
+    "Cause": "memories.model.tiers",
+    "TierName": "memories.model.tiers",
     "Codec": "memories.codecs",
     "DistributedMemoryManager": "memories.core.distributed",
     "MemoryManager": "memories.core.manager",

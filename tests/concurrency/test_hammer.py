@@ -16,7 +16,7 @@ from xxhash import xxh3_64_intdigest
 
 from memories import MemoryManager, MigrationSettings, TierFullError
 from memories.engine.victims import PolicyVictims
-from memories.model.entry import TierName
+from memories.model.tiers import TierName
 
 SECONDS = 6.0
 LONG_SECONDS = 60.0

@@ -13,7 +13,8 @@ import pytest
 from memories import CorruptDataError, MemoryManager, StorageError
 from memories.engine.hierarchy import READ_ATTEMPTS
 from memories.errors import KeyNotFoundError
-from memories.model.entry import Record, TierName
+from memories.model.record import Record
+from memories.model.tiers import TierName
 
 VALUE = os.urandom(3_000_000)  # Large enough for a file of its own, which goes when the key moves.
 

@@ -10,7 +10,7 @@ import pytest
 
 from memories.backends.disk import DiskBackend, compaction, size_limits
 from memories.errors import CorruptDataError, StorageError
-from memories.model.entry import Record
+from memories.model.record import Record
 from memories.testing.backends import frame_for, record_for
 from memories.testing.faults import FailingFiles, flip, spread
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from memories.backends.disk import DiskBackend, compaction, size_limits
-from memories.model.entry import Record
+from memories.model.record import Record
 from memories.testing.backends import frame_for, record_for
 from memories.testing.faults import FailingFiles, PoweredFiles
 

@@ -20,7 +20,7 @@ from tests.support.snapshot_files import HEAD, elsewhere, item, record
 from memories import codecs
 from memories.errors import CorruptDataError, MemoriesError, StorageError
 from memories.frames.writer import pack
-from memories.model.entry import TierName
+from memories.model.tiers import TierName
 from memories.snapshot import (
     Base,
     Item,

@@ -23,7 +23,7 @@ from tests.support.forking import in_child
 
 from memories import MemoryManager, StorageError
 from memories.backends.disk import import_file
-from memories.model.entry import TierName
+from memories.model.tiers import TierName
 
 SHARED_MEMORY = Path("/dev/shm")
 LARGE = np.random.default_rng(0).integers(0, 256, 3_000_000, np.uint8)

@@ -31,7 +31,8 @@ from memories.backends.disk import DiskBackend
 from memories.backends.disk.compaction import _empty_segment, tidy
 from memories.backends.disk.log import Log
 from memories.core import wiring
-from memories.model.entry import Record, TierName
+from memories.model.record import Record
+from memories.model.tiers import TierName
 from memories.snapshot.reader import open_snapshot
 from memories.testing.clock import ManualClock
 

@@ -15,7 +15,7 @@ from tests.nodes.test_replicas import manager_of, wait_until
 from memories import DistributedMemoryManager
 from memories.cluster.local import LocalGroup
 from memories.cluster.near_cache.freshness import LEASE_SECONDS, PREFIX
-from memories.model.entry import Cause
+from memories.model.tiers import Cause
 
 pytestmark = pytest.mark.server
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from memories import MemoryManager, StorageError
-from memories.model.entry import Record
+from memories.model.record import Record
 
 
 def break_writes(manager: MemoryManager, monkeypatch: pytest.MonkeyPatch) -> None:

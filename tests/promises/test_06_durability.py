@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from memories import MemoryManager, MigrationSettings, TierFullError
-from memories.model.entry import Record
+from memories.model.record import Record
 
 START = """
 import os, signal, sys

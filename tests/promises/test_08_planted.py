@@ -21,7 +21,8 @@ from memories import MemoriesError, MemoryManager, UntrustedDataError, codecs
 from memories.engine.payload import Payload
 from memories.frames import writer
 from memories.frames.signing import Keyring
-from memories.model.entry import Terms, TierName
+from memories.model.record import Terms
+from memories.model.tiers import TierName
 
 KEY = "k"
 ROADS: dict[str, Callable[[MemoryManager], Any]] = {

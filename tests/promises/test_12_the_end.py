@@ -31,7 +31,7 @@ from memories import (
 )
 from memories.backends.disk import DiskBackend
 from memories.cluster.local import LocalGroup
-from memories.model.entry import Record
+from memories.model.record import Record
 
 LARGE = 300_000  # Numbers whose frame has a file of its own, and is mapped when it is read.
 TIERS = ("hot", "warm", "cold", "glacier")

@@ -15,8 +15,8 @@ from tests.promises.conftest import Make
 
 from memories import MemoryManager, MigrationSettings
 from memories.foundation.bounded_dict import BYTES_PER_KEY, Recent
-from memories.model.entry import TierName
 from memories.model.events import Moved
+from memories.model.tiers import TierName
 from memories.observe.move_log import LATEST
 
 TIERS = ("auto", "hot", "warm", "cold", "glacier")

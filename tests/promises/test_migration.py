@@ -11,7 +11,7 @@ from tests.promises.conftest import Make
 from memories import MemoryManager, MigrationSettings, TierName
 from memories.core.wiring import assemble
 from memories.engine.payload import Payload
-from memories.model.entry import Terms
+from memories.model.record import Terms
 from memories.testing.clock import ManualClock
 
 

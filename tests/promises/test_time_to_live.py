@@ -18,7 +18,8 @@ from tests.promises.conftest import Make
 from memories import KeyNotFoundError, MemoryManager, Rule, TierFullError
 from memories.core.wiring import assemble
 from memories.engine.payload import Payload
-from memories.model.entry import Terms, TierName
+from memories.model.record import Terms
+from memories.model.tiers import TierName
 from memories.options.migration import MigrationSettings
 from memories.testing.clock import ManualClock
 

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from memories.model.entry import Record, TierName
+from memories.model.record import Record
+from memories.model.tiers import TierName
 from memories.snapshot import Item
 from memories.snapshot.manifest import Linked, Reference
 

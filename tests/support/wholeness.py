@@ -9,7 +9,8 @@ from typing import Any
 from memories import MemoryManager
 from memories.engine.budget import BackendBudget, Budget
 from memories.engine.victims import PolicyVictims
-from memories.model.entry import Record, TierName
+from memories.model.record import Record
+from memories.model.tiers import TierName
 
 ACCOUNT = (
     "log_bytes", "pack_bytes", "log_live", "value_live", "pack_live", "live", "keys", "elsewhere",

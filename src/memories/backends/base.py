@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from typing import ClassVar, NamedTuple
 
 from memories.errors import CorruptDataError
-from memories.model.entry import Record
+from memories.model.record import Record
 from memories.progress import Step
 
 

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from memories.backends.base import Backend, Usage
 from memories.errors import ClosedError, CorruptDataError
 from memories.foundation.fork_lock import new_lock
-from memories.model.entry import Record
+from memories.model.record import Record
 
 
 class MemoryBackend(Backend):

@@ -25,7 +25,7 @@ def advise(trace: Path, hot: str, warm: str, cold: str, more: str, as_json: bool
     """
     from memories.core.advise import advise_on
     from memories.foundation.units import parse_size
-    from memories.model.entry import TierName
+    from memories.model.tiers import TierName
     from memories.simulate.traces import read_trace
 
     capacities = {

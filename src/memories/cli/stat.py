@@ -10,7 +10,7 @@ from memories.cli.ls import facts
 from memories.cli.output import escape, print_json, unescape
 from memories.cli.store import json_option, opened, store_argument
 from memories.foundation.units import format_size
-from memories.model.entry import TierName
+from memories.model.tiers import TierName
 
 
 @click.command()

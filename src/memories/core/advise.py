@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import accumulate, pairwise
 
 from memories.foundation.units import MAX_BYTES, format_size
-from memories.model.entry import TierName
+from memories.model.tiers import TierName
 from memories.observe.counters import Stats
 from memories.policies.miss_ratio_curve import Curve, miss_ratio_curve
 from memories.simulate.traces import Trace

@@ -19,7 +19,7 @@ from memories.engine.lifecycle_state import LifecycleState
 from memories.errors import CorruptDataError, UnavailableError
 from memories.foundation.logging import logger
 from memories.foundation.periodic import Periodic
-from memories.model.entry import TierName
+from memories.model.tiers import TierName
 
 AWAY_SECONDS = 10.0  # How long the making of a manager waits for the bucket.
 FOLLOW_SECONDS = 10.0  # How often a reader with nothing but the bucket lists it.

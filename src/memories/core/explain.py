@@ -7,8 +7,10 @@ from typing import Any
 
 from memories.core.lifecycle import Engine
 from memories.foundation.units import format_size
-from memories.model.entry import Entry, Record, TierName
+from memories.model.entry import Entry
 from memories.model.events import Moved
+from memories.model.record import Record
+from memories.model.tiers import TierName
 from memories.options.metadata import unpack
 
 HALF_LIFE_SECONDS = 60.0  # Of heat.

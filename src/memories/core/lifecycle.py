@@ -38,7 +38,7 @@ from memories.foundation.parallel import dismiss
 from memories.foundation.units import format_size, limit_words, parse_size
 from memories.migration.migrator import Migrator
 from memories.migration.prefetching import Prefetching
-from memories.model.entry import TierName
+from memories.model.tiers import TierName
 from memories.observe.analytics import plot
 from memories.observe.analytics.plot_panels import MOST_ENTRIES, heat_of
 from memories.observe.counters import Statistics, Stats

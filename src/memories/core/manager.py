@@ -23,8 +23,8 @@ from memories.devices import Device
 from memories.errors import InvalidOptionError
 from memories.foundation.keys import check_key
 from memories.foundation.units import parse_size
-from memories.model.entry import Cause
 from memories.model.rules import Rule
+from memories.model.tiers import Cause
 from memories.observe.counters import Stats
 from memories.options.configured_constructor import configured
 from memories.options.migration import MigrationSettings

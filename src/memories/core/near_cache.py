@@ -9,7 +9,8 @@ from __future__ import annotations
 from memories.engine.hierarchy import Hierarchy
 from memories.engine.payload import Payload
 from memories.errors import BusyError, KeyNotFoundError, TierFullError
-from memories.model.entry import Terms, TierName
+from memories.model.record import Terms
+from memories.model.tiers import TierName
 
 SHARE = 0.25  # Of the warm tier that one copy may take at most.
 _TERMS = Terms(evictable=True, min_tier=TierName.WARM, max_tier=TierName.WARM)

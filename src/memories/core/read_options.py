@@ -17,7 +17,7 @@ from memories.devices import Device
 from memories.engine.payload import Payload
 from memories.errors import InvalidOptionError
 from memories.frames.signing import Keyring
-from memories.model.entry import Form
+from memories.model.tiers import Form
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,7 +34,9 @@ from memories.engine.payload import Payload
 from memories.engine.quick import UNKNOWN
 from memories.errors import UNREADABLE, InvalidOptionError, KeyNotFoundError, about_key
 from memories.foundation.keys import check_key
-from memories.model.entry import Entry, Terms, TierName
+from memories.model.entry import Entry
+from memories.model.record import Terms
+from memories.model.tiers import TierName
 from memories.options.metadata import question
 from memories.options.settings import check_seconds, check_tier
 from memories.options.store_terms import make_terms

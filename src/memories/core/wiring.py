@@ -39,9 +39,11 @@ from memories.frames.reader import open_frame
 from memories.frames.signing import Keyring
 from memories.migration.migrator import Migrator
 from memories.migration.prefetching import Prefetching
-from memories.model.entry import Entry, Record, TierName
+from memories.model.entry import Entry
 from memories.model.events import EventBus
+from memories.model.record import Record
 from memories.model.rules import Rules
+from memories.model.tiers import TierName
 from memories.observe.counters import Statistics
 from memories.observe.move_log import History
 from memories.options.migration import MigrationSettings

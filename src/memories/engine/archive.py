@@ -16,7 +16,8 @@ import msgspec
 from memories.backends.disk import DiskBackend
 from memories.errors import StorageError, StoreLockedError, UnavailableError
 from memories.foundation.logging import logger
-from memories.model.entry import Record, TierName
+from memories.model.record import Record
+from memories.model.tiers import TierName
 
 if TYPE_CHECKING:
     from memories.backends.bucket import BucketBackend

@@ -12,8 +12,9 @@ from typing import Any
 from memories.engine.hierarchy import Hierarchy
 from memories.engine.quick import UNKNOWN
 from memories.errors import UNREADABLE, StorageError, about_key
-from memories.model.entry import Record, TierName
 from memories.model.events import Retrieved
+from memories.model.record import Record
+from memories.model.tiers import TierName
 
 
 def read_together(hierarchy: Hierarchy, keys: Iterable[str]) -> dict[str, Any]:

@@ -22,8 +22,10 @@ from memories.engine.front_cache import FrontCache
 from memories.foundation.deadlines import Deadlines
 from memories.foundation.fork_lock import is_mine, new_lock
 from memories.foundation.keys import INTERNAL
-from memories.model.entry import Entry, Record, TierName
+from memories.model.entry import Entry
+from memories.model.record import Record
 from memories.model.rules import Rules
+from memories.model.tiers import TierName
 
 
 class Instant(NamedTuple):

@@ -13,7 +13,8 @@ from memories.backends.disk import DiskBackend
 from memories.engine.recency import RecencyTracker
 from memories.engine.victims import Victims
 from memories.foundation.fork_lock import new_lock
-from memories.model.entry import Record, TierName
+from memories.model.record import Record
+from memories.model.tiers import TierName
 
 SAMPLE = 128  # Records that may leave, read at a time ...
 LOOKED_AT = 2048  # ... unless so many others lie among them, and one was found.

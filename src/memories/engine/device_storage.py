@@ -16,7 +16,9 @@ from memories.engine.device_payload import DevicePayload
 from memories.engine.host_limits import ENTRY_BYTES
 from memories.engine.payload import Payload
 from memories.engine.tier_storage import HostStorage
-from memories.model.entry import Entry, Form, TierName, Version
+from memories.model.entry import Entry
+from memories.model.record import Version
+from memories.model.tiers import Form, TierName
 
 MIN_BYTES = 64 << 10  # A host value below this is answered faster from RAM than over a bus.
 

@@ -10,7 +10,8 @@ from collections.abc import Callable
 from enum import Enum
 
 from memories.engine.tier import Tier
-from memories.model.entry import Entry, Record
+from memories.model.entry import Entry
+from memories.model.record import Record
 
 MAX_KEPT = 64  # After so many that stay, the rest are taken to stay too: the work is bounded.
 

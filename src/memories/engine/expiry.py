@@ -14,7 +14,8 @@ from types import FrameType
 from typing import NamedTuple
 
 from memories.foundation.clock import STEP_SECONDS
-from memories.model.entry import Entry, Record
+from memories.model.entry import Entry
+from memories.model.record import Record
 
 AHEAD_SECONDS = 60.0  # By less, clocks of two machines that share an archive may differ.
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 
-from memories.model.entry import TierName
 from memories.model.events import Event, Moved, Retrieved
+from memories.model.tiers import TierName
 
 CLASSES = 65  # One for each number of bits that a size may have.
 TRIALS = 4  # Fetches of a class before its mean is believed: the first ones pay for imports.

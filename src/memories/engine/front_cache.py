@@ -13,7 +13,8 @@ from typing import Any
 
 from numpy import ndarray
 
-from memories.model.entry import ArrayEntry, Entry, SharedEntry, TierName
+from memories.model.entry import ArrayEntry, Entry, SharedEntry
+from memories.model.tiers import TierName
 
 SECONDS = 5.0  # Between two times that the front is emptied, unless much is stored.
 EXACT_HITS = 3  # Reads of a new entry that are counted one by one before it may come forward.

@@ -43,8 +43,10 @@ from memories.errors import (
 from memories.foundation.clock import Clock
 from memories.foundation.keys import INTERNAL, some_of
 from memories.frames.signing import Keyring
-from memories.model.entry import Cause, Entry, Record, Terms, TierName, Version
+from memories.model.entry import Entry
 from memories.model.events import EventBus, Missed, Retrieved, Stored
+from memories.model.record import Record, Terms, Version
+from memories.model.tiers import Cause, TierName
 
 MOMENT_SECONDS = 0.01
 OVERDUE_PER_STORE = 4  # Entries that have expired and are removed by each store.

@@ -23,8 +23,10 @@ from memories.engine.tier import Tier, version_of
 from memories.errors import StorageError, TierFullError, UnavailableError
 from memories.foundation.clock import Clock
 from memories.foundation.units import format_size
-from memories.model.entry import Cause, Entry, Form, Record, TierName, Version
+from memories.model.entry import Entry
 from memories.model.events import EventBus, Failed, Moved, Removed, Written
+from memories.model.record import Record, Version
+from memories.model.tiers import Cause, Form, TierName
 
 POLL_SECONDS = 0.002
 BUSY_POLLS = 2500  # How often a store looks again at victims that others are working on.

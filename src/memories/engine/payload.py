@@ -22,7 +22,8 @@ from memories.frames.reader import OpenFrame, open_frame
 from memories.frames.recompress import recode
 from memories.frames.signing import Keyring
 from memories.frames.writer import pack
-from memories.model.entry import ArrayEntry, Entry, ExpiringEntry, Form, PartsEntry, SharedEntry
+from memories.model.entry import ArrayEntry, Entry, ExpiringEntry, PartsEntry, SharedEntry
+from memories.model.tiers import Form
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,8 @@ from memories.engine.payload import Payload
 from memories.engine.tier import Tier
 from memories.errors import InvalidOptionError, TierFullError
 from memories.foundation.units import format_size
-from memories.model.entry import Terms, TierName
+from memories.model.record import Terms
+from memories.model.tiers import TierName
 
 
 def candidates(

@@ -14,8 +14,8 @@ from memories.engine.catalog import Catalog
 from memories.foundation.clock import Clock
 from memories.foundation.keys import INTERNAL
 from memories.frames.fast_path import MAX_BYTES, read_small
-from memories.model.entry import TierName
 from memories.model.events import EventBus, Retrieved
+from memories.model.tiers import TierName
 
 
 class _Unknown:

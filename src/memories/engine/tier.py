@@ -14,7 +14,9 @@ from memories.engine.hit_clock import HitClock, HitCounter
 from memories.engine.payload import Payload
 from memories.engine.tier_storage import TierStorage
 from memories.engine.victims import Arrival, Victims
-from memories.model.entry import Entry, Record, TierName, Version
+from memories.model.entry import Entry
+from memories.model.record import Record, Version
+from memories.model.tiers import TierName
 
 
 class EvictionThreads:

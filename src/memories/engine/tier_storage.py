@@ -17,7 +17,9 @@ from memories.engine.budget import BackendBudget, Budget
 from memories.engine.hit_clock import HitCounter
 from memories.engine.payload import Payload, owners
 from memories.frames.signing import Keyring
-from memories.model.entry import Entry, ExpiringEntry, Form, Record, TierName, Version
+from memories.model.entry import Entry, ExpiringEntry
+from memories.model.record import Record, Version
+from memories.model.tiers import Form, TierName
 
 if TYPE_CHECKING:
     from memories.backends.bucket import BucketBackend

@@ -7,8 +7,8 @@ since that costs less than to remember them.
 from __future__ import annotations
 
 from memories.foundation.bounded_dict import Recent
-from memories.model.entry import Record
 from memories.model.events import Event, Removed
+from memories.model.record import Record
 
 LARGE_BYTES = 1_000_000
 MAX_REMEMBERED = 65_536

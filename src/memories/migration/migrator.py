@@ -24,8 +24,10 @@ from memories.errors import MemoriesError, TierFullError
 from memories.foundation.periodic import STOP_SECONDS, Periodic, doze_seconds
 from memories.migration.key_cursor import KeyCursor
 from memories.migration.planner import Move, Planner, TierState
-from memories.model.entry import Cause, Entry, Record, TierName
+from memories.model.entry import Entry
 from memories.model.events import Event, Failed, Removed, Retrieved
+from memories.model.record import Record
+from memories.model.tiers import Cause, TierName
 from memories.options.migration import MigrationSettings
 
 MAX_PROMOTIONS = 1024  # Durable keys waiting to be promoted; more are dropped, not queued.

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from memories.foundation.bounded_dict import Recent
-from memories.model.entry import Cause, Entry, TierName
+from memories.model.entry import Entry
+from memories.model.tiers import Cause, TierName
 from memories.policies.idle_limits import IdleLimits
 from memories.policies.promotion_gate import PromotionGate
 

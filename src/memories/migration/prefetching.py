@@ -20,8 +20,10 @@ from memories.engine.lifecycle_state import LifecycleState
 from memories.errors import MemoriesError, TierFullError
 from memories.foundation.fork_lock import new_lock
 from memories.foundation.periodic import STOP_SECONDS, Bell, Ended, Periodic
-from memories.model.entry import Cause, Entry, ExpiringEntry, Record, TierName
+from memories.model.entry import Entry, ExpiringEntry
 from memories.model.events import Event, Failed, Moved, Prefetched, Removed, Retrieved, Stored
+from memories.model.record import Record
+from memories.model.tiers import Cause, TierName
 from memories.policies.predictors import Prefetcher
 
 WORKERS = 4  # So that one slow fetch from far away does not hold up the others.

@@ -1,110 +1,18 @@
-"""The vocabulary of the engine: tiers, forms, causes, and what is known of one key.
+"""A version in a volatile tier: the payload and what each read of it marks.
 
-An `Entry` stands for a version that lies in a volatile tier, a `Record` for one that lies in a
-durable tier. Both are replaced, never rewritten: whoever holds one may read from it without a
-lock, and a move notices that it lost when the catalog no longer holds the object it started from.
+The payload, the version and the tier of an `Entry` never change: a move puts another entry into the
+catalog, and notices that it lost a race when the catalog no longer has the entry that it started
+from. Its hits, terms, backing copy and tick are written in place.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from enum import Enum, StrEnum
 from types import MethodWrapperType
-from typing import Any, NamedTuple
+from typing import Any
 
-import msgspec
-
-
-class TierName(StrEnum):
-    """The four tiers, fastest first; comparison by `rank`."""
-
-    HOT = "hot"
-    WARM = "warm"
-    COLD = "cold"
-    GLACIER = "glacier"
-
-    @property
-    def rank(self) -> int:
-        """Return 0 for the fastest tier, 3 for the slowest."""
-        return _RANKS[self]
-
-    @property
-    def durable(self) -> bool:
-        """Return whether what lies there survives the process."""
-        return self.rank >= _RANKS[TierName.COLD]
-
-
-_RANKS = {name: rank for rank, name in enumerate(TierName)}
-
-
-class Form(Enum):
-    """The three shapes of a payload: in device memory, live in RAM, or as frame bytes."""
-
-    DEVICE = "device"
-    HOST = "host"
-    ENCODED = "encoded"
-
-
-class Cause(StrEnum):
-    """Why an entry moved or left."""
-
-    EXPLICIT = "explicit"
-    REPLACED = "replaced"
-    CAPACITY = "capacity"
-    IDLE = "idle"
-    HIT = "hit"
-    PREFETCH = "prefetch"
-    RULE = "rule"
-    EXPIRED = "expired"
-    REMOVED = "removed"
-    RESTORED = "restored"
-
-
-class Terms(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What the caller asked for a key; travels with every version and survives a reopen."""
-
-    expires_at: float | None = None  # Seconds of the wall clock.
-    metadata: dict[str, Any] = {}  # The caller's own words, as `metadata` packs them.
-    pinned: bool = False
-    min_tier: TierName | None = None  # The fastest tier the value may lie in.
-    max_tier: TierName | None = None  # The slowest tier the value may lie in.
-    evictable: bool = False  # May be dropped for room: the caller can compute it again.
-
-    def admits(self, tier: TierName) -> bool:
-        """Return whether the value may lie in `tier`."""
-        if self.min_tier is not None and tier.rank < self.min_tier.rank:
-            return False
-        return self.max_tier is None or tier.rank <= self.max_tier.rank
-
-
-DEFAULT_TERMS = Terms()
-
-
-class Record(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
-    """What a durable tier knows of a key. `place` means something to its backend only.
-
-    Written as an array, for a store holds one per key: new fields go to the end.
-    """
-
-    key: str
-    version: int  # The store-wide sequence number of the commit that stored the value.
-    tier: TierName
-    size: int  # Bytes the value takes in RAM.
-    stored: int = 0  # Bytes its frame takes on the medium.
-    stored_at: float  # Seconds of the wall clock.
-    kind: str = ""  # The name of the codec that encoded it.
-    terms: Terms = DEFAULT_TERMS
-    place: bytes = b""
-    archived: bytes = b""  # Where glacier holds a copy of this very version, if it does.
-
-
-class Version(NamedTuple):
-    """What makes a stored value this one and no other, wherever it lies."""
-
-    key: str
-    number: int
-    stored_at: float  # Seconds of the wall clock.
-    terms: Terms = DEFAULT_TERMS
+from memories.model.record import DEFAULT_TERMS, Terms
+from memories.model.tiers import TierName
 
 
 class Common:

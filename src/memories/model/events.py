@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
 
 from memories.foundation.logging import logger
-from memories.model.entry import Cause, Record, TierName
+from memories.model.record import Record
+from memories.model.tiers import Cause, TierName
 
 T = TypeVar("T")
 READS_AT_ONCE = 256  # Reads are told when so many have gathered,

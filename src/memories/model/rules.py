@@ -14,7 +14,9 @@ from typing import Any
 
 from memories.errors import InvalidOptionError
 from memories.foundation.units import parse_size
-from memories.model.entry import Entry, Record, TierName
+from memories.model.entry import Entry
+from memories.model.record import Record
+from memories.model.tiers import TierName
 
 _UNITS = {"s": 1, "second": 1, "min": 60, "minute": 60, "h": 3600, "hour": 3600, "day": 86_400}
 _SPAN = re.compile(r"\s*([0-9]+(?:\.[0-9]*)?)\s*([a-z]*?)s?\s*")

@@ -15,7 +15,6 @@ from memories.engine.catalog import Catalog
 from memories.engine.hierarchy import Hierarchy
 from memories.foundation.fork_lock import new_lock
 from memories.foundation.histogram import Histogram, Latency
-from memories.model.entry import Cause, TierName
 from memories.model.events import (
     Event,
     Failed,
@@ -27,6 +26,7 @@ from memories.model.events import (
     Stored,
     Written,
 )
+from memories.model.tiers import Cause, TierName
 from memories.policies.predictors import Counters
 
 Route = tuple[TierName, TierName, Cause]

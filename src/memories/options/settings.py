@@ -12,8 +12,8 @@ from typing import Any, Literal
 
 from memories.errors import InvalidOptionError
 from memories.foundation.units import parse_size
-from memories.model.entry import TierName
 from memories.model.rules import Rule, check_rules
+from memories.model.tiers import TierName
 
 Durability = Literal["relaxed", "full"]
 OnFull = Literal["raise", "evict"]

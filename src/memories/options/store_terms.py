@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from memories.errors import InvalidOptionError
-from memories.model.entry import DEFAULT_TERMS, Terms
+from memories.model.record import DEFAULT_TERMS, Terms
 from memories.model.rules import Rule, parse_seconds
 from memories.options.metadata import pack
 from memories.options.settings import check_tier

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Literal
 
 from memories.engine.hierarchy import Hierarchy
 from memories.errors import InvalidOptionError
-from memories.model.entry import Record, TierName
+from memories.model.record import Record
+from memories.model.tiers import TierName
 from memories.options.settings import check_choice, check_tier
 from memories.progress import Progress, counted
 from memories.snapshot.archive_references import bucket_of, holder_of

@@ -11,7 +11,7 @@ from memories.backends.bucket import BucketBackend
 from memories.engine.hierarchy import Hierarchy
 from memories.engine.tier_storage import FrameStorage
 from memories.errors import InvalidOptionError
-from memories.model.entry import TierName
+from memories.model.tiers import TierName
 
 _HOLDER = "snapshot "
 

@@ -17,7 +17,9 @@ from memories.engine.hierarchy import Hierarchy
 from memories.engine.payload import Payload
 from memories.frames.soundness import is_sound
 from memories.frames.writer import OpenFrame, pack
-from memories.model.entry import Entry, Record, TierName
+from memories.model.entry import Entry
+from memories.model.record import Record
+from memories.model.tiers import TierName
 from memories.snapshot.manifest import Linked, Reference, Row
 from memories.snapshot.writer import SMALL_BYTES, Item, Segments
 

@@ -14,7 +14,8 @@ import msgspec
 import xxhash
 
 from memories.errors import CorruptDataError, InvalidOptionError
-from memories.model.entry import DEFAULT_TERMS, Record, Terms, TierName
+from memories.model.record import DEFAULT_TERMS, Record, Terms
+from memories.model.tiers import TierName
 
 FORMAT = 1
 PAGE_BYTES = 256 * 1024

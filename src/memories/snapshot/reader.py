@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 
 from memories.errors import CorruptDataError, InvalidOptionError, StorageError
-from memories.model.entry import Record
+from memories.model.record import Record
 from memories.snapshot import manifest, verification
 from memories.snapshot.manifest import Packed, Root, Row, Whole
 from memories.snapshot.pread_file import PositionedFile

@@ -19,8 +19,10 @@ from memories.errors import TierFullError
 from memories.foundation.keys import INTERNAL
 from memories.foundation.periodic import Ended
 from memories.foundation.units import format_size
-from memories.model.entry import DEFAULT_TERMS, Cause, Entry, Record, TierName
+from memories.model.entry import Entry
 from memories.model.events import Failed, Removed
+from memories.model.record import DEFAULT_TERMS, Record
+from memories.model.tiers import Cause, TierName
 from memories.snapshot.archive_references import bucket_of, holder_of
 from memories.snapshot.incremental_chain import Chain
 from memories.snapshot.manifest import Reference, Row

@@ -15,8 +15,9 @@ from memories.errors import ClosedError, MemoriesError, TierFullError
 from memories.foundation.logging import logger
 from memories.foundation.periodic import STOP_SECONDS, Ended, Runner
 from memories.foundation.units import MAX_BYTES, format_size
-from memories.model.entry import Cause, Form, Record, TierName
 from memories.model.events import Failed, Moved
+from memories.model.record import Record
+from memories.model.tiers import Cause, Form, TierName
 from memories.snapshot.incremental_chain import Chain
 from memories.snapshot.manifest import Row
 

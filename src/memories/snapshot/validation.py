@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from memories.errors import CorruptDataError, InvalidKeyError
 from memories.foundation.keys import MAX_KEY_BYTES, check_key
-from memories.model.entry import TierName
+from memories.model.tiers import TierName
 from memories.snapshot.manifest import Linked, Packed, Reference, Root, Row, Whole
 from memories.snapshot.member_names import MANIFEST, RESERVED, member_name, packed_name
 from memories.snapshot.pread_file import PositionedFile

@@ -19,7 +19,7 @@ import xxhash
 from memories._version import __version__
 from memories.errors import InvalidOptionError, MemoriesError, StorageError
 from memories.foundation.clock import SystemClock
-from memories.model.entry import Record
+from memories.model.record import Record
 from memories.snapshot import manifest
 from memories.snapshot.atomicfile import AtomicFile
 from memories.snapshot.checksum import crc32

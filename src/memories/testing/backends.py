@@ -17,7 +17,8 @@ import pytest
 from memories.backends.base import Backend
 from memories.backends.memory import MemoryBackend
 from memories.errors import ClosedError, MemoriesError
-from memories.model.entry import Record, Terms, TierName
+from memories.model.record import Record, Terms
+from memories.model.tiers import TierName
 
 LARGE = 3 << 20
 KEYS = ["a", "ä", "a/b", "../up", "CON", "%00", "a\nb", "😀", "x" * 4096, " ", "'; drop table", "Ä"]

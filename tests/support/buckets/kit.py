@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 
 from memories.backends.bucket.objectstore import Buffer, ObjectStore, Sending, Stat
-from memories.model.entry import Record, TierName
+from memories.model.record import Record
+from memories.model.tiers import TierName
 
 
 def record(key: str, version: int, size: int = 0) -> Record:

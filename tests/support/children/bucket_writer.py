@@ -13,7 +13,8 @@ import sys
 from pathlib import Path
 
 from memories.backends.bucket import BucketBackend
-from memories.model.entry import Record, TierName
+from memories.model.record import Record
+from memories.model.tiers import TierName
 
 SMALL_BYTES = 3000
 

@@ -11,7 +11,8 @@ import random
 import sys
 
 from memories.backends.disk import DiskBackend, compaction, maintenance, size_limits
-from memories.model.entry import Record, TierName
+from memories.model.record import Record
+from memories.model.tiers import TierName
 
 LARGE = 40_000
 

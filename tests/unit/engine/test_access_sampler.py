@@ -11,8 +11,8 @@ import pytest
 from memories import InvalidOptionError, MemoryManager, StorageError
 from memories.core.advise import advise
 from memories.engine.access_sampler import NOTES_PER_LOOK, AccessSampler
-from memories.model.entry import TierName
 from memories.model.events import Stored
+from memories.model.tiers import TierName
 from memories.policies.miss_ratio_curve import miss_ratio_curve
 from memories.simulate.traces import read_trace
 

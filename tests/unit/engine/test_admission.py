@@ -10,8 +10,9 @@ import pytest
 from memories import MemoryManager, MigrationSettings, policies
 from memories.engine.fetch_costs import TRIALS, FetchCosts, default_seconds
 from memories.engine.victims import PolicyVictims
-from memories.model.entry import Cause, Record, TierName
 from memories.model.events import Moved, Retrieved
+from memories.model.record import Record
+from memories.model.tiers import Cause, TierName
 from memories.policies import registry
 from memories.policies.base import Node
 from memories.policies.lru import LruPolicy

@@ -12,7 +12,8 @@ from memories import MemoryManager, MigrationSettings
 from memories.backends.bucket import BucketBackend
 from memories.engine.cold_victims import POOL, SAMPLE, ColdVictims
 from memories.engine.recency import RecencyTracker
-from memories.model.entry import Cause, Record, TierName
+from memories.model.record import Record
+from memories.model.tiers import Cause, TierName
 
 KEYS = [f"k{number:03}" for number in range(100)]
 

@@ -12,7 +12,9 @@ from memories import MemoryManager
 from memories.engine.eviction_pass import EvictionOutcome, EvictionPass
 from memories.engine.tier import Tier
 from memories.engine.victims import PolicyVictims
-from memories.model.entry import Entry, Record, TierName
+from memories.model.entry import Entry
+from memories.model.record import Record
+from memories.model.tiers import TierName
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from memories import ClosedError, KeyNotFoundError, MemoryManager
-from memories.model.entry import Cause, TierName
+from memories.model.tiers import Cause, TierName
 
 
 @pytest.fixture

@@ -5,8 +5,10 @@ from __future__ import annotations
 from memories.engine.access_sampler import SAMPLED_KEYS, AccessSampler
 from memories.engine.hit_clock import HitCounter, SampledTick, settled
 from memories.engine.victims import PolicyVictims
-from memories.model.entry import DEFAULT_TERMS, SharedEntry, TierName
+from memories.model.entry import SharedEntry
 from memories.model.events import Stored
+from memories.model.record import DEFAULT_TERMS
+from memories.model.tiers import TierName
 from memories.policies.auto import AutoPolicy
 
 

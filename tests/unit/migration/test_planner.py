@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from memories.migration.planner import Move, Planner, TierState
-from memories.model.entry import Cause, Entry, SharedEntry, Terms, TierName
+from memories.model.entry import Entry, SharedEntry
+from memories.model.record import Terms
+from memories.model.tiers import Cause, TierName
 
 NOW = 1000.0
 

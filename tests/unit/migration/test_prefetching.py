@@ -13,7 +13,7 @@ import pytest
 
 from memories import InvalidOptionError, MemoryManager, StorageError
 from memories.migration.prefetching import Prefetching
-from memories.model.entry import Cause, TierName
+from memories.model.tiers import Cause, TierName
 from memories.policies.predictors import PREDICTORS, Prefetcher
 
 KEYS = [f"frame/{number}" for number in range(200)]

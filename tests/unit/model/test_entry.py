@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 
-from memories.model.entry import DEFAULT_TERMS, SharedEntry, Terms, TierName
+from memories.model.entry import SharedEntry
+from memories.model.record import DEFAULT_TERMS, Terms
+from memories.model.tiers import TierName
 
 
 def entry(key: str, tick: Callable[[], int], **changes: Any) -> SharedEntry:

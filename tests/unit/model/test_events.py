@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from memories import ClosedError, InvalidKeyError, KeyNotFoundError, MemoryManager
-from memories.model.entry import Record, TierName
 from memories.model.events import READS_AT_ONCE, READS_SECONDS, Event, EventBus, Missed, Retrieved
+from memories.model.record import Record
+from memories.model.tiers import TierName
 
 
 def read(number: int, at: float) -> Retrieved:

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from memories import InvalidOptionError, MemoryManager, MigrationSettings, Rule
 from memories.core.wiring import assemble
-from memories.model.entry import Cause, TierName
 from memories.model.rules import Rules, parse_seconds
+from memories.model.tiers import Cause, TierName
 from memories.options.settings import make_settings
 from memories.testing.clock import ManualClock
 

@@ -9,7 +9,7 @@ import pytest
 
 from memories import MemoryManager, MigrationSettings
 from memories.errors import InvalidOptionError
-from memories.model.entry import TierName
+from memories.model.tiers import TierName
 from memories.options.config_sources import read_config
 from memories.options.configured_constructor import options_of
 

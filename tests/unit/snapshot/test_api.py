@@ -30,7 +30,8 @@ from memories import (
 from memories.backends.disk import import_file
 from memories.engine.payload import owners
 from memories.frames.writer import pack
-from memories.model.entry import Record, TierName
+from memories.model.record import Record
+from memories.model.tiers import TierName
 from memories.snapshot import Item, create, open_snapshot
 from memories.snapshot.capture import newest
 

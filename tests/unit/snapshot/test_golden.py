@@ -16,7 +16,8 @@ import pytest
 
 from memories import MemoryManager, codecs
 from memories.frames.writer import open_frame, pack
-from memories.model.entry import Record, Terms, TierName
+from memories.model.record import Record, Terms
+from memories.model.tiers import TierName
 from memories.snapshot import Base, Item, Linked, Packed, Whole, create, open_snapshot, writer
 from memories.snapshot.incremental_chain import Chain
 

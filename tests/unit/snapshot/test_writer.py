@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from tests.support.snapshot_files import HEAD, elsewhere, item, npy, record
 
 from memories.errors import InvalidOptionError
-from memories.model.entry import Terms, TierName
+from memories.model.record import Terms
+from memories.model.tiers import TierName
 from memories.snapshot import Base, Item, Linked, Reference, create, open_snapshot
 from memories.snapshot.checksum import combine, crc32
 from memories.snapshot.writer import SMALL_BYTES

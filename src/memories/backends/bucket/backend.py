@@ -49,7 +49,7 @@ from memories.foundation.fork_lock import new_lock
 from memories.foundation.keys import some_of
 from memories.foundation.periodic import Periodic
 from memories.foundation.units import format_size
-from memories.model.entry import Record
+from memories.model.record import Record
 from memories.progress import Step
 
 GRACE_SECONDS = 7 * 86400

@@ -19,7 +19,7 @@ from memories.backends.bucket.objectstore import Absent, Stat
 from memories.backends.bucket.rebuild import Bucket, look_all, look_at
 from memories.backends.bucket.uploader import Shipper
 from memories.errors import ArchivedError, CorruptDataError
-from memories.model.entry import Record
+from memories.model.record import Record
 from memories.progress import Step
 
 Verify = Callable[[Record, memoryview], None]

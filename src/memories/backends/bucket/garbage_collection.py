@@ -19,7 +19,7 @@ from memories.backends.bucket.object_index import EVERYTHING, NOWHERE, Ledger
 from memories.backends.bucket.objectstore import ObjectStore
 from memories.backends.bucket.pack import Contents, Index, finish
 from memories.backends.bucket.uploader import Shipper
-from memories.model.entry import Record
+from memories.model.record import Record
 
 LEAST_LIVE = 0.5  # An object whose live share is smaller is worth moving the rest of it.
 MANIFEST_OBJECTS = 256

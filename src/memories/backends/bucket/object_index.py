@@ -15,7 +15,7 @@ from memories.backends.base import Usage
 from memories.backends.bucket.local_db import DEAD, LINK, LIVE, TOMBSTONE, State
 from memories.backends.bucket.location import Place
 from memories.backends.bucket.pack import Contents, Stored
-from memories.model.entry import Record
+from memories.model.record import Record
 
 EVERYTHING = ""  # The key of a tombstone that is one for every key.
 

@@ -16,7 +16,7 @@ import xxhash
 
 from memories.backends.bucket.objectstore import Buffer
 from memories.errors import CorruptDataError
-from memories.model.entry import Record
+from memories.model.record import Record
 
 ALIGNMENT = 64
 TRAILER_BYTES = 64

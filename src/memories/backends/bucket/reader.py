@@ -19,7 +19,7 @@ from memories.backends.bucket.parallel_download import RANGE_BYTES, Transfer
 from memories.backends.bucket.staged_reader import peek_staged
 from memories.backends.bucket.uploader import Shipper
 from memories.errors import ArchivedError, CorruptDataError, UnavailableError
-from memories.model.entry import Record
+from memories.model.record import Record
 
 Progress = Callable[[str, int, int], None]  # The key, bytes done, bytes in all.
 # Names a key, its bytes, and what was not done with it, in the errors of a block.

@@ -21,7 +21,7 @@ from memories.backends.bucket.objectstore import Buffer, ObjectStore
 from memories.backends.bucket.pack import Contents, Index, Stored, finish, padding
 from memories.errors import UnavailableError
 from memories.foundation.fork_lock import new_lock
-from memories.model.entry import Record
+from memories.model.record import Record
 
 _PAD = bytes(64)
 _STAGED = "SELECT token FROM object WHERE status IN ('open', 'sealed')"

@@ -31,7 +31,7 @@ from memories.errors import (
     StorageError,
 )
 from memories.foundation.call_owner import Owner
-from memories.model.entry import Record
+from memories.model.record import Record
 from memories.progress import Step, skip
 
 Durability = Literal["relaxed", "full"]

@@ -28,7 +28,7 @@ from memories.foundation.call_owner import Owner
 from memories.foundation.fork_lock import new_lock
 from memories.foundation.logging import logger
 from memories.foundation.periodic import Runner
-from memories.model.entry import Record
+from memories.model.record import Record
 
 PATIENCE_SECONDS = 60.0  # So long may a copy make no progress before who waits for it is told.
 _BATCH_ROWS = 512

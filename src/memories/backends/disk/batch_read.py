@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from memories.backends.disk.files import Files, read_exactly
 from memories.backends.disk.log_format import INLINE, PLACE, FrameLocation
 from memories.backends.disk.reader import FrameReader, GoneError
-from memories.model.entry import Record
+from memories.model.record import Record
 
 SMALL_BYTES = 64 << 10
 _GAP_BYTES = 16 << 10  # So many bytes between two frames cost less than a second call.

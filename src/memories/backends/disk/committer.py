@@ -43,7 +43,8 @@ from memories.backends.disk.space_accounting import AccountImage, SpaceAccountin
 from memories.foundation.call_owner import Owner
 from memories.foundation.fork_lock import new_lock
 from memories.foundation.periodic import Bell
-from memories.model.entry import Record, TierName
+from memories.model.record import Record
+from memories.model.tiers import TierName
 
 T = TypeVar("T")
 MARK_RECORD = Record(key="", version=0, tier=TierName.COLD, size=0, stored_at=0.0)

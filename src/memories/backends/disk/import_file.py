@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from memories.backends.disk.files import Files, append, sync_file
 from memories.backends.disk.log_format import PACKED, pack_place, placed
-from memories.model.entry import Record
+from memories.model.record import Record
 
 Adoption = tuple[Record, int, int]  # With the offset and the length of its frame in the file.
 

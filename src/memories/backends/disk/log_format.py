@@ -13,7 +13,7 @@ from typing import NamedTuple
 import msgspec
 from xxhash import xxh3_64, xxh3_64_intdigest
 
-from memories.model.entry import Record
+from memories.model.record import Record
 
 ALIGN = 64
 # MARK concerns no key: it says how far the log is synced, where no other record follows to say so.

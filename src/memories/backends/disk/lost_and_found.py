@@ -15,7 +15,7 @@ import msgspec
 
 from memories.backends.disk.files import Files, append, read_exactly
 from memories.backends.disk.paths import StorePaths
-from memories.model.entry import Record
+from memories.model.record import Record
 
 REPORT = "report.jsonl"
 _COPY_BYTES = 8 << 20

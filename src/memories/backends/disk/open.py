@@ -34,7 +34,7 @@ from memories.backends.disk.run_writer import write_run
 from memories.backends.disk.size_limits import SizeLimits
 from memories.backends.disk.space_accounting import SpaceAccounting
 from memories.backends.disk.writer import Writer
-from memories.model.entry import Record
+from memories.model.record import Record
 
 Verify = Callable[[Record, memoryview], None]
 SPILL_ROWS = 200_000

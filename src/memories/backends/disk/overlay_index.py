@@ -16,7 +16,7 @@ import msgspec
 
 from memories.backends.disk.index import Index, Table, merged
 from memories.backends.disk.log_format import TOMBSTONE, IndexRow
-from memories.model.entry import Record
+from memories.model.record import Record
 
 Rows = Callable[[str, str], Iterator[IndexRow]]
 

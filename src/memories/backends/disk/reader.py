@@ -15,7 +15,7 @@ from memories.backends.disk.fd_cache import Handle, HandleCache
 from memories.backends.disk.files import Files, read_exactly
 from memories.backends.disk.log_format import FILE, INLINE, PACKED, PLACE, FrameLocation
 from memories.backends.disk.paths import StorePaths
-from memories.model.entry import Record
+from memories.model.record import Record
 
 unpack = PLACE.unpack
 MAP_BYTES = 1 << 20  # Values from here on are mapped.

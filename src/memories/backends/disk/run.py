@@ -26,7 +26,7 @@ from memories.backends.disk.blocks import (
 )
 from memories.backends.disk.files import Files, read_exactly
 from memories.backends.disk.log_format import IndexRow, decode_record
-from memories.model.entry import Record
+from memories.model.record import Record
 
 MAGIC = b"mRun\1\0\0\0"
 # magic, number, rows, slots, then where sections start: offsets, table, expiry, sums; and a sum

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from memories.backends.disk.overlay_index import Rows
 from memories.backends.disk.space_accounting import SpaceAccounting
-from memories.model.entry import Record
+from memories.model.record import Record
 
 
 class StoreView:

@@ -32,7 +32,7 @@ from memories.backends.disk.run_writer import write_run
 from memories.errors import StorageError
 from memories.foundation.call_owner import Owner
 from memories.foundation.logging import logger
-from memories.model.entry import Record
+from memories.model.record import Record
 
 
 class Writer(Committer):

@@ -9,7 +9,7 @@ from typing import Any
 
 from memories.cli.demo.baselines import Baseline
 from memories.cli.demo.watch import Pair
-from memories.model.entry import TierName
+from memories.model.tiers import TierName
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from memories.errors import StorageError
-from memories.model.entry import TierName
+from memories.model.tiers import TierName
 from memories.observe.analytics.plots import STYLES, Series, plot
 
 SHADES = ("#00000000", "#0000000d")

@@ -9,7 +9,7 @@ from memories.cli.demo.raster import TILE
 from memories.cli.demo.table import limit
 from memories.cli.demo.watch import NEIGHBOURS
 from memories.foundation.units import format_size
-from memories.model.entry import TierName
+from memories.model.tiers import TierName
 
 
 def report(outcome: Outcome) -> Iterator[str]:

@@ -6,8 +6,8 @@ from collections import Counter, defaultdict
 from time import perf_counter
 from typing import TYPE_CHECKING
 
-from memories.model.entry import TierName
 from memories.model.events import Event, Moved
+from memories.model.tiers import TierName
 
 if TYPE_CHECKING:
     from memories import MemoryManager

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping
 
 from memories.foundation.histogram import Latency
-from memories.model.entry import Cause, TierName
+from memories.model.tiers import Cause, TierName
 from memories.observe.analytics.sample import Sample
 from memories.observe.analytics.series import WINDOW_SECONDS
 from memories.observe.counters import Stats, Timed

@@ -11,7 +11,8 @@ from itertools import pairwise
 from typing import Any
 
 from memories.foundation.units import GB
-from memories.model.entry import Cause, Entry
+from memories.model.entry import Entry
+from memories.model.tiers import Cause
 
 Series = Mapping[str, Sequence[float]]
 

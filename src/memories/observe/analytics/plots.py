@@ -14,7 +14,7 @@ from typing import Any
 
 from memories.errors import InvalidOptionError, StorageError
 from memories.foundation.optional_imports import require
-from memories.model.entry import TierName
+from memories.model.tiers import TierName
 from memories.observe.analytics.plot_panels import panels_of
 
 Series = Mapping[str, Sequence[float]]

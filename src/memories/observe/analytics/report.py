@@ -12,7 +12,7 @@ from typing import Any
 from memories._version import __version__
 from memories.errors import StorageError
 from memories.foundation.units import format_size
-from memories.model.entry import TierName
+from memories.model.tiers import TierName
 from memories.observe.analytics.html import (
     HOT_HEADS,
     LATENCY_HEADS,

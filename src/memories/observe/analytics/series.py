@@ -17,7 +17,7 @@ from typing import Any
 
 from memories.errors import InvalidOptionError, StorageError
 from memories.foundation.optional_imports import require
-from memories.model.entry import TierName
+from memories.model.tiers import TierName
 from memories.observe.analytics.downsampled import Point
 
 WINDOW_SECONDS = 2.0

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from memories import MemoryManager
-from memories.model.entry import Record
+from memories.model.record import Record
 
 
 def field(seed: int) -> np.ndarray:

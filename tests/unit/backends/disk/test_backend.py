@@ -17,7 +17,8 @@ from memories.backends.base import Problem
 from memories.backends.disk import DiskBackend, compaction, size_limits
 from memories.backends.disk.import_file import Adopted
 from memories.errors import KeyNotFoundError, StorageError, StoreLockedError
-from memories.model.entry import Terms, TierName
+from memories.model.record import Terms
+from memories.model.tiers import TierName
 from memories.testing.backends import frame_for, record_for
 
 LARGE = 1 << 20

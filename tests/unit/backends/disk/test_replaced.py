@@ -11,7 +11,7 @@ import pytest
 from memories.backends.disk import DiskBackend
 from memories.backends.disk.files import Files
 from memories.backends.disk.log_format import unpack_place
-from memories.model.entry import Record
+from memories.model.record import Record
 from memories.testing.backends import frame_for, record_for
 
 LARGE = 1 << 20

@@ -10,7 +10,7 @@ from memories.backends.disk.files import Files
 from memories.backends.disk.log_format import INLINE, IndexRow, encode_record
 from memories.backends.disk.run import OFFSET_BITS, Run, pack_row
 from memories.backends.disk.run_writer import write_run
-from memories.model.entry import Terms
+from memories.model.record import Terms
 from memories.testing.backends import record_for
 
 TAGLESS = "k414650"  # The first 20 bits of its hash are zeros, as in an empty slot of the table.

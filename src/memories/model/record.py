@@ -1,0 +1,60 @@
+"""What is known of a stored version: its number, its terms, and its record in a durable tier.
+
+A `Record` is immutable: a change of its tier, place or terms makes another one. A thread may read
+by a record without a lock, and finds out afterwards whether the catalog still has the same one.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import msgspec
+
+from memories.model.tiers import TierName
+
+
+class Terms(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What the caller asked for a key; travels with every version and survives a reopen."""
+
+    expires_at: float | None = None  # Seconds of the wall clock.
+    metadata: dict[str, Any] = {}  # The caller's own words, as `metadata` packs them.
+    pinned: bool = False
+    min_tier: TierName | None = None  # The fastest tier the value may lie in.
+    max_tier: TierName | None = None  # The slowest tier the value may lie in.
+    evictable: bool = False  # May be dropped for room: the caller can compute it again.
+
+    def admits(self, tier: TierName) -> bool:
+        """Return whether the value may lie in `tier`."""
+        if self.min_tier is not None and tier.rank < self.min_tier.rank:
+            return False
+        return self.max_tier is None or tier.rank <= self.max_tier.rank
+
+
+DEFAULT_TERMS = Terms()
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
+    """What a durable tier knows of a key. `place` means something to its backend only.
+
+    Written as an array, for a store holds one per key: new fields go to the end.
+    """
+
+    key: str
+    version: int  # The store-wide sequence number of the commit that stored the value.
+    tier: TierName
+    size: int  # Bytes the value takes in RAM.
+    stored: int = 0  # Bytes its frame takes on the medium.
+    stored_at: float  # Seconds of the wall clock.
+    kind: str = ""  # The name of the codec that encoded it.
+    terms: Terms = DEFAULT_TERMS
+    place: bytes = b""
+    archived: bytes = b""  # Where glacier holds a copy of this very version, if it does.
+
+
+class Version(NamedTuple):
+    """What makes a stored value this one and no other, wherever it lies."""
+
+    key: str
+    number: int
+    stored_at: float  # Seconds of the wall clock.
+    terms: Terms = DEFAULT_TERMS

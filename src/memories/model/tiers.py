@@ -1,0 +1,50 @@
+"""The four tiers, the forms in which they hold a value, and the causes of a move."""
+
+from __future__ import annotations
+
+from enum import Enum, StrEnum
+
+
+class TierName(StrEnum):
+    """The four tiers, fastest first; comparison by `rank`."""
+
+    HOT = "hot"
+    WARM = "warm"
+    COLD = "cold"
+    GLACIER = "glacier"
+
+    @property
+    def rank(self) -> int:
+        """Return 0 for the fastest tier, 3 for the slowest."""
+        return _RANKS[self]
+
+    @property
+    def durable(self) -> bool:
+        """Return whether what lies there survives the process."""
+        return self.rank >= _RANKS[TierName.COLD]
+
+
+_RANKS = {name: rank for rank, name in enumerate(TierName)}
+
+
+class Form(Enum):
+    """The three shapes of a payload: in device memory, live in RAM, or as frame bytes."""
+
+    DEVICE = "device"
+    HOST = "host"
+    ENCODED = "encoded"
+
+
+class Cause(StrEnum):
+    """Why an entry moved or left."""
+
+    EXPLICIT = "explicit"
+    REPLACED = "replaced"
+    CAPACITY = "capacity"
+    IDLE = "idle"
+    HIT = "hit"
+    PREFETCH = "prefetch"
+    RULE = "rule"
+    EXPIRED = "expired"
+    REMOVED = "removed"
+    RESTORED = "restored"
