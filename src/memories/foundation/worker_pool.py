@@ -4,6 +4,10 @@ Not work in the background, which is `periodic`. The one idea: whoever wants a r
 has begun with does the task himself. So a thread that could not be started, or has gone home, costs
 its help and nothing else, and a task may wait for others without a thread of its own.
 
+Some tasks wait for the answer of another machine, in code that no signal reaches. Who is
+interrupted while he waits for those gives them up: their threads count as gone, and others take
+their places.
+
 `concurrent.futures` would do but for its locks, which an interrupt in the main thread can leave
 taken, so that the threads behind it wait for ever.
 """
@@ -32,10 +36,15 @@ R = TypeVar("R")
 class Task(Generic[R]):
     """Something to be done once, by whoever comes first."""
 
-    __slots__ = ("_by", "_done", "_error", "_value", "_work")
+    __slots__ = ("_by", "_done", "_error", "_given_up", "_leave", "_part_of", "_value", "_work")
 
-    def __init__(self, work: Callable[[], R]) -> None:
+    def __init__(
+        self, work: Callable[[], R], leave: Callable[[threading.Thread], None] | None = None
+    ) -> None:
         self._work: Callable[[], R] | None = work
+        self._leave = leave  # Told of a thread that is at work on it when it is given up.
+        self._part_of = _at_work()
+        self._given_up = False
         self._by: dict[None, threading.Thread] = {}  # Who does it: its `setdefault` is atomic.
         self._done = Ended()
         self._value: R | None = None
@@ -64,6 +73,22 @@ class Task(Generic[R]):
             self._work = None
             self._done.set()
 
+    @property
+    def given_up(self) -> bool:
+        """Return whether nobody wants its result any more, or that of what it is a part of."""
+        return self._given_up or (self._part_of is not None and self._part_of.given_up)
+
+    def give_up(self) -> None:
+        """Want its result no more: nobody begins with it, and who is at work on it is left behind.
+
+        He may see by `given_up` that he need not go on.
+        """
+        self.cancel()
+        if not self._done.is_set():
+            self._given_up = True
+            if self._leave is not None:
+                self._leave(self._by[None])
+
     def wait(self) -> None:
         """Return once nobody is at work on it."""
         while not self._done.wait(LOOK_SECONDS):
@@ -86,19 +111,41 @@ class Task(Generic[R]):
         return self._value  # type: ignore[return-value]
 
 
+class _Worker(Runner):
+    task: Task[Any] | None = None  # What it is at work on.
+
+
+def given_up() -> bool:
+    """Return whether nobody waits any more for what this thread is at work on."""
+    task = _at_work()
+    return task is not None and task.given_up
+
+
+def _at_work() -> Task[Any] | None:
+    me = threading.current_thread()
+    return me.task if isinstance(me, _Worker) else None
+
+
 class Workers:
     """Up to `count` threads, started as they are needed; they go home when there is nothing to do.
 
     Safe to use from any number of threads. A forked child has none of its parent's threads, and its
     tasks are done by whoever asks for their results.
+
+    Args:
+        count: How many, besides those that were left behind.
+        name: What they are called, `memories-` in front of it.
+        remote: Whether tasks wait for other machines and touch nothing that their caller closes:
+            an interrupted caller gives them up, and otherwise waits until nobody is at work.
     """
 
-    def __init__(self, count: int, name: str) -> None:
+    def __init__(self, count: int, name: str, *, remote: bool = False) -> None:
         self._count = count
         self._name = name
+        self._remote = remote
         self._tasks: SimpleQueue[Task[Any] | None] = SimpleQueue()
         self._lock = new_lock()
-        self._present: set[Runner] = set()
+        self._present: set[_Worker] = set()
         self._idle = 0  # Threads that wait for a task, less those that one was given to.
         self._closed = False
         self._pid = os.getpid()
@@ -111,7 +158,7 @@ class Workers:
         """
         if self._closed:
             raise ClosedError(f"the threads {self._name} were closed")
-        task = Task(lambda: work(*args))
+        task = Task(lambda: work(*args), self._leave)
         with self._lock:
             if self._pid == os.getpid():
                 self._idle -= 1
@@ -123,22 +170,43 @@ class Workers:
     def map(self, work: Callable[[T], R], items: Iterable[T], *, ahead: int) -> Iterator[R]:
         """Yield `work(item)` in order, at most `ahead` of them begun before they are asked for.
 
-        When one fails, or nobody wants the rest, those not begun are given up, and those at work
-        are waited for.
+        When one fails, those not begun are given up, and those at work are waited for. When the
+        caller is interrupted, or wants no more of them, remote ones are not.
         """
         waiting: deque[Task[R]] = deque()
         try:
             for item in items:
                 if len(waiting) >= ahead:
-                    yield waiting.popleft().result()
+                    yield self._first_of(waiting)
                 waiting.append(self.submit(work, item))
             while waiting:
-                yield waiting.popleft().result()
-        finally:
-            for task in waiting:
-                task.cancel()
-            for task in waiting:
+                yield self._first_of(waiting)
+        except BaseException as error:
+            self.drop(waiting, error)
+            raise
+
+    @staticmethod
+    def _first_of(waiting: deque[Task[R]]) -> R:
+        result = waiting[0].result()
+        del waiting[0]  # Not before: an interrupt would leave it at work, and nobody would know.
+        return result
+
+    def drop(self, tasks: Iterable[Task[Any]], error: BaseException) -> None:
+        """Want the results of `tasks` no more, because of `error`, and wait as `map` does."""
+        if self._remote and not isinstance(error, Exception):
+            for task in tasks:
+                task.give_up()
+            return
+        for task in tasks:
+            task.cancel()
+        try:
+            for task in tasks:
                 task.wait()
+        except BaseException:
+            if self._remote:
+                for task in tasks:
+                    task.give_up()
+            raise
 
     def close(self, seconds: float = STOP_SECONDS) -> bool:
         """Give up what nobody has begun, and end the threads; whether they did in `seconds` each.
@@ -161,7 +229,7 @@ class Workers:
         return all(ended)
 
     def _hire(self) -> None:
-        thread = Runner(self._serve, self._name)
+        thread = _Worker(self._serve, self._name)
         try:
             thread.start()
         except (RuntimeError, MemoryError) as error:
@@ -172,7 +240,7 @@ class Workers:
 
     def _serve(self) -> None:
         me = threading.current_thread()
-        assert isinstance(me, Runner)
+        assert isinstance(me, _Worker)
         with self._lock:
             self._present.add(me)
             self._idle += 1
@@ -180,9 +248,13 @@ class Workers:
         try:
             while (task := self._next(me)) is not None:
                 idle = False
+                me.task = task
                 task.run()
+                me.task = None
                 del task  # What it was about must not live until the next one.
                 with self._lock:
+                    if me not in self._present:
+                        return  # It was left behind meanwhile.
                     self._idle += 1
                 idle = True
         finally:
@@ -191,7 +263,12 @@ class Workers:
                     self._present.discard(me)
                     self._idle -= idle
 
-    def _next(self, me: Runner) -> Task[Any] | None:
+    def _leave(self, thread: threading.Thread) -> None:
+        """Count a thread as gone that is at work on what nobody waits for."""
+        with self._lock:
+            self._present.discard(thread)
+
+    def _next(self, me: _Worker) -> Task[Any] | None:
         while True:
             try:
                 return self._tasks.get(timeout=IDLE_SECONDS)

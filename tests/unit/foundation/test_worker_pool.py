@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 import time
 import weakref
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -14,7 +17,7 @@ from tests.support.forking import in_child
 from memories.errors import ClosedError
 from memories.foundation import worker_pool as module
 from memories.foundation.periodic import Runner
-from memories.foundation.worker_pool import Workers
+from memories.foundation.worker_pool import Workers, given_up
 
 LONG = 20.0  # Only what hangs takes so long.
 
@@ -121,6 +124,76 @@ def test_an_interrupt_in_the_callers_own_work_reaches_him(workers: Workers) -> N
 
     with pytest.raises(KeyboardInterrupt):
         workers.submit(interrupted).result()
+
+
+@contextmanager
+def interrupted_after(ready: threading.Event) -> Iterator[None]:
+    """Press Ctrl-C in the block, once it is ready for that."""
+
+    def press() -> None:
+        assert ready.wait(LONG)
+        time.sleep(0.05)  # So that it waits by then, which is no condition to be seen.
+        os.kill(os.getpid(), signal.SIGINT)
+
+    pressing = threading.Thread(target=press)
+    pressing.start()
+    with pytest.raises(KeyboardInterrupt):
+        yield
+    pressing.join()
+
+
+def test_an_interrupted_caller_leaves_behind_who_waits_for_another_machine() -> None:
+    """He goes on at once, others take their places, and they are told, as are their parts."""
+    workers = Workers(2, "test", remote=True)
+    answer, begun, told = threading.Event(), threading.Event(), []
+
+    def ask(number: int) -> int:
+        begun.set()
+        assert answer.wait(LONG)
+        told.append(given_up())
+        return number
+
+    def in_parts(number: int) -> int:
+        return sum(workers.map(ask, [number], ahead=1))
+
+    for work in (ask, in_parts):
+        begun.clear()
+        began = time.monotonic()
+        with interrupted_after(begun):
+            list(workers.map(work, range(8), ahead=8))
+        assert time.monotonic() - began < LONG / 2
+        together = threading.Barrier(2)
+        others = [workers.submit(together.wait, LONG) for _ in range(2)]
+        for one in others:
+            one.wait()
+        assert [0, 1] == sorted(task.result() for task in others)
+        assert not given_up()
+    answer.set()
+    end = time.monotonic() + LONG
+    while len(told) < 4:
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    assert all(told)
+    assert workers.close(LONG)
+    while any(one.name == "memories-test" for one in threading.enumerate()):
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    assert 0 == workers._tasks.qsize() and not workers._present
+
+
+def test_an_interrupted_caller_waits_for_who_uses_what_he_closes(workers: Workers) -> None:
+    """Threads that read a file must not go on after its descriptor has become another's."""
+    begun, at_work = threading.Event(), set[int]()
+
+    def read(number: int) -> None:
+        at_work.add(number)
+        begun.set()
+        time.sleep(0.3)
+        at_work.discard(number)
+
+    with interrupted_after(begun):
+        list(workers.map(read, range(8), ahead=8))
+    assert not at_work
 
 
 def test_what_a_task_was_about_is_let_go_of(workers: Workers) -> None:

@@ -2,10 +2,12 @@
 
 Not a protocol: signing, multipart and HTTP are obstore's; what its answers mean says `answers.py`.
 One request is sent once; patience is `retry.py`'s, so that it is the same for every store.
+No signal reaches obstore while it waits, so requests of the main thread are sent by another one.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -25,12 +27,14 @@ from memories.backends.bucket.restore_request import request_restore
 from memories.backends.bucket.url_parts import address_of
 from memories.errors import ClosedError, InvalidOptionError
 from memories.foundation.optional_imports import require
+from memories.foundation.worker_pool import Task, Workers, given_up
 
 T = TypeVar("T")
 
 _SINGLE_BYTES = 32 * 1024 * 1024  # Up to here one request, which needs one piece of memory.
 _PART_BYTES = 16 * 1024 * 1024
 _PARTS_AT_ONCE = 8
+_SENDERS = 4  # The main thread has one request under way, and signal handlers of its own may have.
 _PROBE = "lock/probe"
 _S3 = {"s3", "s3a"}
 
@@ -55,6 +59,8 @@ class CloudStore(ObjectStore):
         self._fixed_prefix = fixed_prefix
         self._address = address
         self._uploads = Uploads(address, config, client, provider)
+        self._senders = Workers(_SENDERS, "glacier-requests", remote=True)
+        self._left: dict[str, Task[Any]] = {}  # Writes by name that their callers have given up.
         path = address.path.rstrip("/").replace("#", "%23")  # obstore takes it for a fragment.
         target = f"{scheme}://{address.host}{path}/{fixed_prefix}"
         extra = {"credential_provider": provider} if provider else {}
@@ -75,15 +81,16 @@ class CloudStore(ObjectStore):
             data = views[0] if len(views) == 1 else b"".join(views)
             if sending is not None:
                 sending(len(data))
-            self._call(lambda: self._client.put(name, data, use_multipart=False))
+            self._write(name, lambda: self._client.put(name, data, use_multipart=False))
         else:
-            self._call(
+            self._write(
+                name,
                 lambda: self._client.put(
                     name,
                     _pieces(views, sending),
                     chunk_size=_PART_BYTES,
                     max_concurrency=_PARTS_AT_ONCE,
-                )
+                ),
             )
 
     def put_if(self, name: str, data: bytes, tag: str | None) -> str:
@@ -123,7 +130,7 @@ class CloudStore(ObjectStore):
     def delete(self, name: str) -> None:
         """Delete."""
         try:
-            self._call(lambda: self._client.delete(name))
+            self._write(name, lambda: self._client.delete(name))
         except Absent:
             return
 
@@ -150,10 +157,24 @@ class CloudStore(ObjectStore):
     def close(self) -> None:
         """Let go of the client, which closes the connections that it kept for later requests."""
         self._client = _Closed()
+        self._senders.close()
 
-    def _call(self, request: Callable[[], T], *, conditional: bool = False) -> T:
+    def _write(self, name: str, request: Callable[[], object]) -> None:
+        """Change an object, after the end of a change of it that an interrupt has cut short.
+
+        That one may still arrive: what is begun later must not be overtaken by it.
+        """
+        before = self._left.get(name)
+        if before is not None:
+            before.wait()
+            self._left.pop(name, None)
+        self._call(request, name=name)
+
+    def _call(
+        self, request: Callable[[], T], *, conditional: bool = False, name: str | None = None
+    ) -> T:
         try:
-            result = request()
+            result = self._send(request, name)
         except (self._obstore.exceptions.BaseError, OSError, ValueError) as error:
             failure = self._answers.meaning(error, conditional=conditional)
         except BaseException as error:
@@ -168,6 +189,20 @@ class CloudStore(ObjectStore):
         # a signed URL or a header.
         raise failure
 
+    def _send(self, request: Callable[[], T], name: str | None) -> T:
+        """Do a request so that Ctrl-C reaches who waits for it; `name` is what it writes."""
+        if threading.current_thread() is not threading.main_thread():
+            return request()
+        task = self._senders.submit(request)
+        try:
+            task.wait()
+        except BaseException:
+            if name is not None:
+                self._left[name] = task
+            task.give_up()
+            raise
+        return task.result()
+
 
 class _Closed:
     """What stands in the place of a client that was let go of."""
@@ -180,6 +215,8 @@ def _pieces(views: Sequence[memoryview], sending: Sending | None) -> Iterator[me
     for view in views:
         for start in range(0, len(view), _PART_BYTES):
             piece = view[start : start + _PART_BYTES]
+            if given_up():
+                raise InterruptedError("the caller was interrupted")
             if sending is not None:
                 sending(len(piece))
             yield piece

@@ -60,7 +60,8 @@ class Transfer:
         """Yield the result for each item, in order, at most `concurrency` at work.
 
         An action may use `map` again, through another pool. The first exception is raised, after
-        what was already at work has ended.
+        what was already at work has ended. Who is interrupted waits for nothing: what is at work
+        then may still read, and its results are lost.
         """
         return self._workers(pool).map(action, items, ahead=2 * self._concurrency)
 
@@ -74,5 +75,5 @@ class Transfer:
     def _workers(self, pool: str) -> Workers:
         with self._lock:
             if pool not in self._pools:
-                self._pools[pool] = Workers(self._concurrency, f"glacier-{pool}")
+                self._pools[pool] = Workers(self._concurrency, f"glacier-{pool}", remote=True)
             return self._pools[pool]

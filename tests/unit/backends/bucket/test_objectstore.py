@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.support.buckets.fixtures import s3  # noqa: F401
+from tests.support.buckets import seaweed
+from tests.support.buckets.fixtures import s3, s3_proxy, s3_url  # noqa: F401
+from tests.support.buckets.proxy import Fault, MisbehavingProxy, Request
 
 from memories.backends.bucket.directory import DirectoryStore
 from memories.backends.bucket.objectstore import Absent, Conflict, ObjectStore
@@ -126,3 +131,68 @@ def test_a_failed_write_leaves_no_file_behind(tmp_path: Path) -> None:
     with pytest.raises(TypeError):
         store.put("objects/b", [b"y", object()])  # type: ignore[list-item]
     assert ["a"] == [path.name for path in (tmp_path / "store" / "objects").iterdir()]
+
+
+@pytest.mark.server
+@pytest.mark.parametrize("then", ["put", "delete"])
+def test_a_write_that_was_interrupted_does_not_overtake_a_later_one(
+    s3: seaweed.SeaweedServer,  # noqa: F811
+    s3_proxy: MisbehavingProxy,  # noqa: F811
+    s3_url: str,  # noqa: F811
+    then: str,
+) -> None:
+    """It may still arrive: the old pack in the place of the new one, or what was deleted."""
+    from memories.backends.bucket.cloud import CloudStore
+
+    def late(request: Request) -> Fault | None:
+        if request.method != "PUT":
+            return None
+        s3_proxy.fault = lambda request: None
+        threading.Timer(0.2, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
+        return Fault(delay_seconds=1.5)
+
+    store = CloudStore(s3_url, "fixed", s3.storage_options(s3_proxy.endpoint))
+    s3_proxy.fault = late
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        store.put("objects/a", [b"old"])
+    assert time.monotonic() - began < 1.4  # It has not arrived yet.
+    if then == "put":
+        store.put("objects/a", [b"new"])
+    else:
+        store.delete("objects/a")
+    time.sleep(max(0.0, began + 2 - time.monotonic()))
+    if then == "put":
+        assert b"new" == store.get("objects/a")[0]
+    else:
+        with pytest.raises(Absent):
+            store.get("objects/a")
+    assert not store._left
+    store.close()
+
+
+@pytest.mark.server
+def test_an_interrupted_upload_in_parts_sends_no_more_of_them(
+    s3: seaweed.SeaweedServer,  # noqa: F811
+    s3_proxy: MisbehavingProxy,  # noqa: F811
+    s3_url: str,  # noqa: F811
+) -> None:
+    """The memory is its caller's again, who may write into it; no object comes of it."""
+    from memories.backends.bucket.cloud import CloudStore
+
+    sent: list[int] = []
+
+    def sending(count: int) -> None:
+        sent.append(count)
+        if len(sent) == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.3)
+
+    store = CloudStore(s3_url, "fixed", s3.storage_options(s3_proxy.endpoint))
+    with pytest.raises(KeyboardInterrupt):
+        store.put("objects/a", [bytes(16 << 20)] * 20, sending)
+    store.delete("objects/a")  # Which comes after its end.
+    assert 2 == len(sent)
+    with pytest.raises(Absent):
+        store.get("objects/a")
+    store.close()
