@@ -10,12 +10,14 @@ from __future__ import annotations
 import copyreg
 import enum
 import functools
+import os
 import pickle
 import sys
 from collections import Counter, OrderedDict, defaultdict, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from functools import partial
+from operator import attrgetter
 from types import (
     BuiltinFunctionType,
     CellType,
@@ -25,7 +27,7 @@ from types import (
     MethodType,
     ModuleType,
 )
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 import numpy as np
@@ -41,15 +43,19 @@ from memories.codecs.function_code import (
     hash_all,
     is_installed,
     names_fed,
+    names_in,
     names_read,
     names_written,
     place_of,
+    texts_in,
 )
 from memories.codecs.nested import StructureCodec, TreeCodec
 from memories.codecs.structures import field_values, name_of
 from memories.errors import MemoriesError, UnsupportedTypeError
 
-# They serve a function and hold nothing that it could return: told by their type alone.
+# They serve a function and hold nothing that it could return: where it refers to them, or something
+# that it refers to holds them, they are told by their type alone. So are bare objects, which only
+# mark, and the environment, of which the variables that a function names are looked at instead.
 _TOOLS = frozenset(
     {
         "_thread.lock", "_thread.RLock", "threading.Barrier", "threading.BoundedSemaphore",
@@ -60,28 +66,41 @@ _TOOLS = frozenset(
         "multiprocessing.synchronize.Event", "multiprocessing.synchronize.Lock",
         "multiprocessing.synchronize.RLock", "multiprocessing.synchronize.Semaphore",
         "concurrent.futures.thread.ThreadPoolExecutor",
-        "concurrent.futures.process.ProcessPoolExecutor", "logging.Logger", "logging.RootLogger",
+        "concurrent.futures.process.ProcessPoolExecutor", "multiprocessing.pool.Pool",
+        "multiprocessing.pool.ThreadPool", "joblib.parallel.Parallel", "rich.console.Console",
+        "builtins.object", "os._Environ",
     }
 )  # fmt: skip
+# Packages whose objects are told what happens, and give nothing back.
+_RECORDERS = frozenset({"logging", "loguru", "structlog", "opentelemetry", "prometheus_client"})
+# What pickle refuses, or keeps caches of, though a few attributes are all that it is made of.
+_MADE_OF: Final[Mapping[str, Callable[[Any], Any]]] = MappingProxyType(
+    {
+        "_struct.Struct": attrgetter("format"),
+        "builtins.dict_keys": list,
+        "builtins.dict_values": list,
+        "builtins.dict_items": list,
+        "ctypes.CDLL": attrgetter("_name"),
+        "numpy.vectorize": attrgetter("pyfunc", "otypes", "signature", "excluded"),
+        "numba.core.registry.CPUDispatcher": lambda it: (
+            it.py_func,
+            it.targetoptions,
+            None if it._can_compile else str(it.signatures),  # It grows where any type will do.
+        ),
+    }
+)
+_ENVIRONMENT = frozenset({"environ", "getenv"})
+_IGNORE: Final = "say ignore=[{!r}] and hand over as arguments what the results depend on"
+_VERSION: Final = "say version=1, so that code and globals do not count, and raise it with them"
 _DEFINITIONS = (FunctionType, type)
-_CALLABLE = (MethodType, ModuleType, BuiltinFunctionType, partial)
 _ARRAYS = (np.ndarray, np.memmap)
 _ATOMS = frozenset({type(None), bool, int, float, str, bytes})
 _SORTED = ({int}, {str}, {bytes})  # Types of items that all can be compared.
 _MAX_CLASSES = 512
 _MANY = b"atoms"
+_TRIES: Final = 4
 _LOGS = (list, set, dict, deque, Counter, defaultdict)
 _DEEP: Final = 0.6  # The share of the stack from which on it is the caller's that is deep.
-
-
-# Modules of the standard library whose objects do something rather than say something.
-_AT_WORK = frozenset(
-    {
-        "asyncio", "concurrent", "contextvars", "ctypes", "io", "_io", "logging", "mmap",
-        "multiprocessing", "queue", "_queue", "selectors", "socket", "_socket", "sqlite3", "ssl",
-        "_ssl", "subprocess", "tempfile", "threading", "_thread", "unittest", "weakref", "_weakref",
-    }
-)  # fmt: skip
 
 
 class _Absent:
@@ -96,6 +115,10 @@ _classes: dict[type, tuple[bytes, list[Variable]]] = {}  # Bounded, for it keeps
 
 class _HoldsItselfError(UnsupportedTypeError):
     """A value was met inside of itself."""
+
+
+class _RefusedError(UnsupportedTypeError):
+    """Something that a function refers to has no hash; the message says what to do."""
 
 
 def content_hash(*values: Any, code: bool = True) -> str:
@@ -119,7 +142,7 @@ def content_hash(*values: Any, code: bool = True) -> str:
             walk = Walk(code=code)
             digests = [walk.finish(walk.digest(value)) for value in values]
     except RecursionError as error:
-        if _depth() > _DEEP * sys.getrecursionlimit():
+        if _is_caller_deep():
             raise
         raise UnsupportedTypeError("the arguments are nested too deeply to be hashed") from error
     return hash_all(b"args", digests).hex()
@@ -253,6 +276,9 @@ class _Hasher:
             raise UnsupportedTypeError(
                 "an object() has no content by which to tell it from another"
             )
+        made_of = _MADE_OF.get(_kind_name(kind))
+        if made_of is not None:
+            return hash_all(b"made of", [self._type(value), self.digest(made_of(value))])
         try:
             hook = copyreg.dispatch_table.get(kind)
             reduced = hook(value) if hook is not None else value.__reduce_ex__(4)
@@ -321,12 +347,22 @@ class Variable:
             return True
 
 
+class _Origin(NamedTuple):
+    """How a function came to refer to what is at hand: by what it may leave out."""
+
+    what: str
+    name: str
+    by_code: bool  # With a version it does not count at all.
+
+
 class Walk(_Hasher):
     """Hashes a function with what it refers to: what it closes over, its defaults, what it reads.
 
     Functions, classes and mutable objects are numbered as they are met, and told by their numbers
     from then on, so that they may refer to each other. Functions and classes wait in a queue until
-    `finish`. A function of another module than the one that refers to it is told by its name.
+    `finish`. A function of another module than the one that refers to it is told by its name, and
+    so is an object that an installed module keeps. What else a function reads is told by content,
+    or refused: by its type alone only where the code that reads it is not the program's own.
     """
 
     def __init__(
@@ -335,25 +371,29 @@ class Walk(_Hasher):
         code: bool = True,
         shallow: bool = False,
         ignore: frozenset[str] = frozenset(),
+        unread: frozenset[str] = frozenset(),
         told: Mapping[tuple[int, str], tuple[bytes, bytes]] = MappingProxyType({}),
     ) -> None:
         super().__init__(code)
         self.variables: dict[tuple[int, str], Variable] = {}
         self._shallow = shallow  # Functions and classes are told by where they lie in memory.
         self._ignore = ignore
+        self._unread = unread  # Parameters of the root whose defaults do not count.
         self._known = told  # What variables are told by, as long as they are as they were.
         self._numbers: dict[int, int] = {}
-        self._queue: deque[tuple[Any, bool]] = deque()
+        self._queue: deque[tuple[Any, bool, _Origin]] = deque()
         self._lenient = False
         self._written: set[str] = set()  # By the function at hand.
         self._fed: set[str] = set()
         self._home: Any = None
+        self._rooted: Any = None
+        self._origin = _Origin("", "", by_code=False)
 
     def root(self, function: Any) -> bytes:
         """Return the identity of anything that can be called.
 
         Raises:
-            UnsupportedTypeError: something that it closes over cannot be hashed.
+            UnsupportedTypeError: something that it refers to cannot be hashed.
         """
         return self.finish(self._root(function))
 
@@ -361,7 +401,7 @@ class Walk(_Hasher):
         """Return `digest` together with the hashes of all functions and classes met on the way."""
         digests = [digest]
         while self._queue:
-            value, self._lenient = self._queue.popleft()
+            value, self._lenient, self._origin = self._queue.popleft()
             digests.append(self._define(value))
         return hash_all(b"walk", digests)
 
@@ -375,7 +415,7 @@ class Walk(_Hasher):
         if isinstance(function, BuiltinFunctionType) and not isinstance(owner, ModuleType | None):
             return hash_all(b"method", [function.__name__.encode(), self._fixed(function)])
         if isinstance(function, FunctionType):
-            self._home = function.__globals__
+            self._home, self._rooted = function.__globals__, function
         elif not isinstance(function, type) and not _is_named(function):
             return hash_all(b"object", [self._type(function), self._fixed(function, "")])
         return self.digest(function)
@@ -391,20 +431,23 @@ class Walk(_Hasher):
             return hash_all(b"again", [str(number).encode()])
         number = self._numbers[id(value)] = len(self._numbers)
         self._alive.append(value)
-        if _kind_name(type(value)) in _TOOLS:
+        if _serves(value):
             return hash_all(b"tool", [_kind_name(type(value)).encode()])
+        kept = _kept_as(value)
+        if kept:
+            return hash_all(b"kept", [kept.encode()])
         return self._compute(value)
 
     def _definition(self, value: Any) -> bytes:
         if self._shallow:
             return hash_all(b"place", [str(id(value)).encode()])
-        self._queue.append((value, self._lenient))
+        self._queue.append((value, self._lenient, self._origin))
         return hash_all(b"definition", [str(self._numbers[id(value)]).encode()])
 
     def _item(self, value: Any) -> bytes:
         walk = Walk(code=self._code, shallow=self._shallow, ignore=self._ignore)
         walk._numbers, walk._lenient = dict(self._numbers), self._lenient
-        walk._alive = self._alive
+        walk._alive, walk._origin = self._alive, self._origin
         return walk.finish(walk.digest(value))
 
     def _define(self, value: Any) -> bytes:
@@ -431,12 +474,13 @@ class Walk(_Hasher):
         self._lenient = self._lenient or (installed and hasattr(function, "__wrapped__"))
         for variable, cell in zip(code.co_freevars, function.__closure__ or (), strict=True):
             if variable not in self._ignore and not self._is_log(variable, _content(cell)):
-                parts.append(self._closed_over(name, variable, cell))
+                parts.append(self._closed_over(function, variable, cell))
         if self._code:
-            parts += [self._tell(value) for value in function.__defaults__ or ()]
-            for variable, value in (function.__kwdefaults__ or {}).items():
-                parts += [variable.encode(), self._tell(value)]
-            parts += [self._global(namespace, read) for read in names_read(code)]
+            parts += self._defaults(function)
+            self._lenient = self._lenient or is_installed(file)
+        if self._code and not installed:  # What an imported module does is not looked at.
+            parts += [self._global(function, read) for read in _reads(function)]
+            parts += [self._environment(name) for name in _asks(function)]
         return hash_all(b"function", parts)
 
     def _define_class(self, kind: type) -> bytes:
@@ -447,16 +491,17 @@ class Walk(_Hasher):
         parts = [place_of(namespace).encode("utf-8", "surrogateescape"), kind.__qualname__.encode()]
         if not self._code and name_of(kind) is not None:
             return hash_all(b"own class", parts)
-        self._lenient, self._written, self._fed = True, set(), set()
+        self._lenient = self._lenient or not (own or kind.__module__ not in sys.modules)
+        self._written, self._fed = set(), set()
         parts += map(self.digest, (*kind.__bases__, type(kind)))
         if isinstance(kind, enum.EnumMeta):
-            parts += [self._tell((item.name, item.value)) for item in list[enum.Enum](kind)]
+            parts += [self.digest((item.name, item.value)) for item in list[enum.Enum](kind)]
         for key, attribute in vars(kind).items():
             inner = _functions_of(attribute)
             if inner:
-                parts += [key.encode(), *map(self._tell, inner)]
+                parts += [key.encode(), *map(self.digest, inner)]
                 self._member(kind, key).steady = True
-            elif not (key.startswith(("__", "_abc_")) or isinstance(attribute, kind)):
+            elif not (key.startswith(("__", "_abc_")) or kind in type(attribute).__mro__):
                 parts += [key.encode(), self._attribute(kind, key)]
         return hash_all(b"own class", parts)
 
@@ -466,43 +511,45 @@ class Walk(_Hasher):
     def _attribute(self, kind: type, name: str) -> bytes:
         variable = self._member(kind, name)
         variable.steady = False  # A method may give it another value, to count its calls say.
-        try:
-            return self._told(variable)
-        except UnsupportedTypeError:
-            return self._opaque(variable)
+        return self._surely(variable, f"{kind.__qualname__} keeps {name!r}")
 
-    def _closed_over(self, function: str, name: str, cell: CellType) -> bytes:
+    def _closed_over(self, function: FunctionType, name: str, cell: CellType) -> bytes:
         variable = self._variable(cell, name, lambda: _content(cell))
-        try:
-            return self._told(variable)
-        except UnsupportedTypeError as error:
-            if self._lenient:
-                return self._opaque(variable)
-            raise UnsupportedTypeError(
-                f"{function} closes over {name!r}, on which its results may depend, and {error}. "
-                f"Hand it over as an argument, or say ignore=[{name!r}] if the results do not "
-                "depend on it"
-            ) from error
+        what = f"{function.__qualname__} closes over {name!r}"
+        return self._surely(variable, what, name if function is self._rooted else "", by_code=False)
 
-    def _global(self, namespace: dict[str, Any], name: str) -> bytes:
+    def _defaults(self, function: FunctionType) -> Iterator[bytes]:
+        """Yield the names and hashes of what parameters are where they are not given."""
+        code, defaults = function.__code__, function.__defaults__ or ()
+        names = code.co_varnames[code.co_argcount - len(defaults) : code.co_argcount]
+        rooted = function is self._rooted
+        positional = zip(reversed(names), reversed(defaults), strict=False)
+        for name, value in (*positional, *(function.__kwdefaults__ or {}).items()):
+            if not (rooted and name in self._unread):
+                variable = Variable(function, name, partial(_same, value))
+                what = f"{function.__qualname__} has a default for {name!r}"
+                yield name.encode()
+                yield self._surely(variable, what, name if rooted else "")
+
+    def _global(self, function: FunctionType, name: str) -> bytes:
+        namespace = function.__globals__
         if name in self._ignore or self._is_log(name, namespace.get(name)):
             return b""
         variable = self._variable(namespace, name, lambda: namespace.get(name, ABSENT))
-        value, lenient = variable.value, self._lenient
+        value = variable.value
         if isinstance(value, FunctionType | type) and not _belongs(value, namespace):
             told = f"{value.__module__}:{value.__qualname__}"
             if "<locals>" not in told and value.__name__ != "<lambda>":
                 variable.told = hash_all(b"elsewhere", [told.encode()])
                 return variable.told
-        if not _is_telling(value, namespace):
-            return self._opaque(variable)
-        self._lenient = True
-        try:
-            return self._told(variable)
-        except UnsupportedTypeError:
-            return self._opaque(variable)
-        finally:
-            self._lenient = lenient
+        what = f"{function.__qualname__} reads the global {name!r}"
+        return self._surely(variable, what, name if namespace is self._home else "")
+
+    def _environment(self, name: str) -> bytes:
+        """Return the hash of a variable of the environment, if there is one of this name."""
+        if name in self._ignore:
+            return b""
+        return self._told(self._variable(os.environ, name, partial(_asked_for, name)))
 
     def _fixed(self, owner: Any, name: str = "__self__") -> bytes:
         """Return the hash of what a callable carries, which may change from call to call."""
@@ -534,26 +581,70 @@ class Walk(_Hasher):
             if not variable.steady:
                 variable.mark = variable.now()
                 known = self._known.get(variable.key)
+                if known is None:
+                    _settle(variable)
                 if known is not None and known[0] == variable.mark:
                     variable.told = known[1]
                     return variable.told
             variable.told = self.digest(variable.value)
         return variable.told
 
-    def _opaque(self, variable: Variable) -> bytes:
-        variable.steady = True
-        variable.told = hash_all(b"opaque", [_kind_name(type(variable.value)).encode()])
-        return variable.told
+    def _surely(
+        self, variable: Variable, what: str, name: str = "", *, by_code: bool = True
+    ) -> bytes:
+        """Return the hash of a variable, or say what to do where there is none.
 
-    def _tell(self, value: Any) -> bytes:
-        """Return the hash of a value, or of its type where nothing better is to be had."""
-        lenient, self._lenient = self._lenient, True
+        Args:
+            variable: What something that is hashed refers to.
+            what: The same in words.
+            name: What it is to be called in `ignore`, if it can be ignored.
+            by_code: Whether only code refers to it.
+        """
+        origin = self._origin
+        self._origin = _Origin(what, name, by_code) if name else origin
         try:
-            return self.digest(value)
-        except UnsupportedTypeError:
-            return hash_all(b"opaque", [_kind_name(type(value)).encode()])
+            return self._told(variable)
+        except _RefusedError:
+            raise
+        except (UnsupportedTypeError, RecursionError) as error:
+            if isinstance(error, RecursionError) and _is_caller_deep():
+                raise
+            kind = _kind_name(type(variable.value))
+            if self._lenient:
+                variable.steady = True
+                variable.told = hash_all(b"opaque", [kind.encode()])
+                return variable.told
+            deep = f"a {kind} is nested too deeply to be hashed"
+            why = str(error) if isinstance(error, UnsupportedTypeError) else deep
+            what = what if kind in why else f"{what} (a {kind})"
+            raise self._refused(what, why, by_code) from error
         finally:
-            self._lenient = lenient
+            self._origin = origin
+
+    def _refused(self, what: str, why: str, by_code: bool) -> _RefusedError:
+        """Return the error that names what has no hash, what refers to it, and what to do."""
+        origin = self._origin
+        whence = "" if what.startswith(origin.what) else f"{origin.what}, and "
+        cures = [_IGNORE.format(origin.name)] if origin.name else []
+        cures += [_VERSION] if self._code and (by_code or origin.by_code) else []
+        todo = f". To cache it, {', or '.join(cures)}" if cures else ""
+        return _RefusedError(f"{whence}{what}, on which results may depend, but {why}{todo}")
+
+
+def _settle(variable: Variable) -> None:
+    """Hash a variable until its hash is the same twice: another thread may be at it.
+
+    Raises:
+        UnsupportedTypeError: it never is, for the hash of an address say.
+    """
+    for _ in range(_TRIES):
+        mark, variable.mark = variable.mark, variable.now()
+        if mark == variable.mark:
+            return
+    raise UnsupportedTypeError(
+        f"a {_kind_name(type(variable.value))} cannot be hashed: it is made of something else "
+        "each time that it is looked at"
+    )
 
 
 def _content(cell: CellType) -> Any:
@@ -579,7 +670,7 @@ def _is_steady(value: Any) -> bool:
         return all(map(_is_steady, value))
     if isinstance(value, BuiltinFunctionType):
         return isinstance(value.__self__, ModuleType)
-    steady = value is ABSENT or type(value) in scalars.IMMUTABLE
+    steady = value is ABSENT or type(value) in scalars.IMMUTABLE or _serves(value)
     return steady or isinstance(value, (*_DEFINITIONS, ModuleType, enum.Enum))
 
 
@@ -600,22 +691,62 @@ def _is_named(function: Any) -> bool:
         return False
 
 
-def _is_telling(value: Any, namespace: Mapping[str, Any]) -> bool:
-    """Return whether a global value is a constant, data, or of a class of the module."""
-    kind = type(value)
-    if value is ABSENT or isinstance(value, (*_DEFINITIONS, *_CALLABLE)):
-        return True
-    of_module = kind.__module__ == namespace.get("__name__")
-    if hasattr(value, "__wrapped__") or of_module or _home_of(kind)[1]:
-        return True
-    if getattr(kind, "__hash__", None) not in (None, object.__hash__):
-        return True
-    room = kind.__module__.partition(".")[0]
-    if room in sys.stdlib_module_names and room not in _AT_WORK:
-        return True  # It is taken apart as pickle does; one that cannot be counts by its type.
-    codec = registry.find(value)
-    data = not carries_code(codec.name) and not isinstance(codec, TreeCodec)
-    return data or container_of(value) is not None
+def _serves(value: Any) -> bool:
+    """Return whether an object holds nothing that a function could return."""
+    kind: Any = type(value)
+    return _is_tool(kind)
+
+
+@functools.lru_cache(4096)
+def _is_tool(kind: type) -> bool:
+    name = _kind_name(kind)
+    return name in _TOOLS or name.partition(".")[0] in _RECORDERS
+
+
+def _kept_as(value: Any) -> str:
+    """Return the name under which the installed module of its class keeps an object, if it does.
+
+    What compares by its content, as settings do, counts by that.
+    """
+    kind: Any = type(value)
+    if isinstance(value, _DEFINITIONS) or kind.__hash__ is not object.__hash__:
+        return ""
+    namespace = _home_of(kind)[0]
+    names = (name for name in _names_kept(kind) if namespace.get(name) is value)
+    return next((f"{kind.__module__}:{name}" for name in names), "")
+
+
+@functools.lru_cache(4096)
+def _names_kept(kind: type) -> tuple[str, ...]:
+    """Return what the module of an installed class calls the objects of this class that it has."""
+    namespace, own = _home_of(kind)
+    return () if own else tuple(n for n, value in dict(namespace).items() if type(value) is kind)
+
+
+def _reads(function: FunctionType) -> list[str]:
+    """Return the names of the globals that a function reads; those in `globals()["name"]`, too."""
+    names = names_read(function.__code__)
+    if "globals" in names:
+        names += [text for text in texts_in(function.__code__) if text.isidentifier()]
+    return list(dict.fromkeys(names))
+
+
+def _asks(function: FunctionType) -> list[str]:
+    """Return the names of the variables of the environment for which a function may ask."""
+    code = function.__code__
+    if _ENVIRONMENT.isdisjoint(names_in(code)):
+        return []
+    return [text for text in texts_in(code) if text.isascii()]
+
+
+def _asked_for(name: str) -> Any:
+    """Return a variable of the environment, as one object for as long as it does not change."""
+    value = os.environ.get(name)
+    return ABSENT if value is None else sys.intern(value)
+
+
+def _same(value: Any) -> Any:
+    return value
 
 
 def _home_of(kind: type) -> tuple[Mapping[str, Any], bool]:
@@ -649,12 +780,12 @@ def _kind_name(kind: type) -> str:
     return f"{kind.__module__}.{kind.__qualname__}"
 
 
-def _depth() -> int:
-    """Return how many frames are on the stack."""
+def _is_caller_deep() -> bool:
+    """Return whether the stack was deep already before anything was hashed."""
     frame, count = sys._getframe(), 0
     while frame.f_back is not None:
         frame, count = frame.f_back, count + 1
-    return count
+    return count > _DEEP * sys.getrecursionlimit()
 
 
 def _hash_array(value: np.ndarray[Any, Any]) -> bytes:

@@ -72,6 +72,17 @@ def names_read(code: CodeType) -> list[str]:
     return [name for name in found if isinstance(name, str)]
 
 
+def names_in(code: CodeType) -> set[str]:
+    """Return all names in `code`, of globals and of attributes."""
+    return {name for inner in _with_inner(code) for name in inner.co_names}
+
+
+def texts_in(code: CodeType) -> list[str]:
+    """Return the texts of one line in `code`: what may be a name by which it looks something up."""
+    found = [text for inner in _with_inner(code) for text in inner.co_consts]
+    return [text for text in found if isinstance(text, str) and text.isprintable() and text]
+
+
 def names_written(code: CodeType) -> set[str]:
     """Return the global names and outer variables that `code` itself gives other values."""
     return {

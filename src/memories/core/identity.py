@@ -31,11 +31,16 @@ class Identity:
     """
 
     def __init__(
-        self, function: Callable[..., Any], version: int | str | None, ignore: Iterable[str]
+        self,
+        function: Callable[..., Any],
+        version: int | str | None,
+        ignore: Iterable[str] = (),
+        unread: Iterable[str] = (),
     ) -> None:
         self._function = function
         self._version = version
-        self._ignore = frozenset(ignore)
+        self._ignore = frozenset(ignore)  # Variables that it reads.
+        self._unread = frozenset(unread)  # Parameters of its own.
         self._lock = new_lock()
         self._running: WeakSet[Flight] = WeakSet()  # The calls under way.
         self._told: dict[tuple[int, str], tuple[bytes, bytes]] = {}
@@ -84,7 +89,9 @@ class Identity:
                 self._told[variable.key] = (mark, variable.told)
 
     def _look(self) -> str:
-        walk = Walk(code=self._version is None, ignore=self._ignore, told=self._told)
+        walk = Walk(
+            code=self._version is None, ignore=self._ignore, unread=self._unread, told=self._told
+        )
         digest = walk.root(self._function).hex()
         text = digest if self._version is None else f"{self._version}-{digest}"
         variables = walk.variables.values()

@@ -82,9 +82,9 @@ class Memo:
         self._lock = new_lock()
         self._marks = _marks(self._signature)
         outer = self._check_ignored(frozenset([ignore] if isinstance(ignore, str) else ignore))
-        self._identity = Identity(function, version, outer)
+        self._identity = Identity(function, version, outer, self._ignored)
         self._key = key
-        self._key_identity = Identity(key, None, ()) if key and version is None else None
+        self._key_identity = Identity(key, None, outer) if key and version is None else None
         self._name = f"{PREFIX}{self._identity.label}/{self._identity.place}/"
 
     def stands_for(self) -> tuple[Any, ...]:
@@ -263,11 +263,12 @@ class Memo:
         for function in (self._function, definition_of(self._function)):
             code = getattr(function, "__code__", None)
             outer.update((*code.co_freevars, *names_read(code)) if code else ("self",))
+            outer.update(getattr(function, "__globals__", ()))  # What it calls may read those.
         unknown = ignored - parameters - outer
         if unknown:
             raise InvalidOptionError(
                 f"ignore names {sorted(unknown)}, which are neither parameters nor variables "
-                f"that {self._function!r} reads"
+                f"that {self._function!r} or its module knows"
             )
         return ignored - parameters
 

@@ -207,10 +207,11 @@ class Values(MutableMapping[str, Any]):
         Args:
             function: Anything that can be called and returns what can be stored: a function, a
                 method, a coroutine function, a `partial`, a compiled function.
-            version: Raise it when the function gives other results than before. Its code, and that
-                of what it calls, no longer counts then: results are kept across edits.
-            ignore: Names of parameters, or of variables that the function reads, that do not
-                change the result.
+            version: Raise it when the function gives other results than before. Its code, what it
+                calls and the globals that it reads no longer count then: results are kept across
+                edits.
+            ignore: Names of parameters, or of variables that the function or what it calls reads,
+                that do not change the result.
             key: A function of the arguments whose value is hashed in their place.
             ttl: Seconds for which a result holds.
             tier: Where results are stored first. `"auto"` is the fastest with room, and with a
@@ -219,7 +220,7 @@ class Values(MutableMapping[str, Any]):
         Raises:
             InvalidOptionError: an option means nothing.
             UnsupportedTypeError: this is no function, or a generator; from the calls, what the
-                function closes over or is given cannot be told from others of its kind.
+                function reads, closes over or is given cannot be told from others of its kind.
         """
         options = {
             "version": version, "ignore": ignore, "key": key, "ttl": ttl, "tier": tier

@@ -5,11 +5,15 @@ from __future__ import annotations
 import argparse
 import functools
 import inspect
+import io
+import itertools
+import logging
 import operator
 import os
 import random
 import runpy
 import string
+import struct
 import subprocess
 import sys
 import threading
@@ -196,10 +200,17 @@ class Gauge:
         (MappingProxyType({"rate": 1}), MappingProxyType({"rate": 2})),
         (random.Random(1), random.Random(2)),
         (string.Template("$a"), string.Template("$b")),
+        (struct.Struct("<I"), struct.Struct("<i")),
+        ({"a": 1}.keys(), {"b": 1}.keys()),
+        (io.StringIO("a"), io.StringIO("b")),
+        (np.poly1d([1, 2]), np.poly1d([1, 3])),
+        (np.vectorize(int), np.vectorize(float)),
+        (np.random.default_rng(1), np.random.default_rng(2)),
+        ({"filter": [np.poly1d([1, 2])]}, {"filter": [np.poly1d([1, 3])]}),
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_a_global_of_the_standard_library_counts_by_content(
+def test_a_global_of_an_installed_class_counts_by_content(
     manager: MemoryManager, tmp_path: Path, before: Any, after: Any
 ) -> None:
     """A settings object that was edited is another one, though its type is the same."""
@@ -210,6 +221,210 @@ def test_a_global_of_the_standard_library_counts_by_content(
         vars(module)["SETTINGS"] = value
         keys.add(cached.cache_key(1))
     assert 2 == len(keys)
+
+
+READERS = """
+import sqlite3, threading, typing
+DATABASE = sqlite3.connect(":memory:", check_same_thread=False)
+class Rows:
+    database = DATABASE
+def helper(x): return x, bool(DATABASE)
+def nested(x): return helper(x)
+def of_class(x): return x, Rows.__name__
+def default(x, database=DATABASE): return x
+def held(x): return x, HELD[0] is not None
+HELD = [DATABASE]
+"""
+
+
+def test_a_global_that_cannot_be_told_is_refused_with_what_to_do(
+    manager: MemoryManager, tmp_path: Path
+) -> None:
+    """Another connection of the same type is another database: it may not give the old result."""
+    module = loaded(tmp_path / "readers.py", READERS, manager)
+    for name, what, ignored in (
+        ("helper", "helper reads the global 'DATABASE'", "DATABASE"),
+        ("nested", "helper reads the global 'DATABASE'", "DATABASE"),
+        ("of_class", "of_class reads the global 'Rows', and Rows keeps 'database'", "Rows"),
+        ("default", "default has a default for 'database'", "database"),
+        ("held", r"held reads the global 'HELD' \(a builtins.list\)", "HELD"),
+    ):
+        function = getattr(module, name)
+        message = rf"{what}.*sqlite3.Connection.*say ignore=\['{ignored}'\].*version=1"
+        for _ in range(2):
+            with pytest.raises(UnsupportedTypeError, match=message):
+                manager.cache(function)(1)
+        expected = function(1)
+        assert expected == manager.cache(function, ignore=[ignored])(1)
+        assert expected == manager.cache(function, version=1)(1)
+    cached = manager.cache(lambda call: call(1))
+    with pytest.raises(UnsupportedTypeError, match=r"argument 'call'.*'DATABASE'.*version=1"):
+        cached(module.nested)
+    assert (1, True) == manager.cache(lambda call: call(1), version=1)(module.nested)
+
+
+def test_what_became_impossible_to_tell_is_refused(
+    manager: MemoryManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The function was told when it was first called; what it reads now decides."""
+    cached = manager.cache(plain)
+    assert 8 == cached(1)
+    with open(os.devnull) as file:  # noqa: PTH123 - any open file.
+        monkeypatch.setitem(OPTIONS, "log", file)  # type: ignore[arg-type]
+        with pytest.raises(UnsupportedTypeError, match=r"'OPTIONS'.*TextIOWrapper"):
+            cached(1)
+    monkeypatch.undo()
+    assert (8, 1) == (cached(1), cached.cache_info().misses)
+
+
+class Restless:
+    """Something that pickle takes apart in another way each time, as one that holds an address."""
+
+    count = itertools.count()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return int, (next(self.count),)
+
+
+def test_what_never_has_one_hash_twice_is_refused(manager: MemoryManager, tmp_path: Path) -> None:
+    """A cache that never finds anything again, without a word, is no cache."""
+    module = loaded(tmp_path / "settings.py", "def f(x):\n    return x, SETTINGS\n", manager)
+    vars(module)["SETTINGS"] = Restless()
+    with pytest.raises(UnsupportedTypeError, match=r"'SETTINGS'.*Restless.*each time.*ignore="):
+        manager.cache(module.f)(1)
+
+
+def test_what_serves_a_function_does_not_count(manager: MemoryManager, tmp_path: Path) -> None:
+    """A lock, a logger, a mark: nothing of it comes back, and every program has some."""
+    source = "def f(x):\n    return x if TOOL else -x\n"
+    module = loaded(tmp_path / "tools.py", source, manager)
+    cached = manager.cache(module.f)
+    for make in (
+        threading.Lock, threading.Event, object, lambda: logging.getLogger(str(random.random())),
+        lambda: logging.StreamHandler(io.StringIO()),
+    ):  # fmt: skip
+        tools = [make(), make()]
+        keys = set()
+        for tool in tools:
+            vars(module)["TOOL"] = tool
+            keys.add(cached.cache_key(1))
+        assert 1 == len(keys)
+    vars(module)["TOOL"] = manager
+    one = cached.cache_key(1)
+    manager.store("k", 1)
+    assert one == cached.cache_key(1), "which store it is counts, and not what lies in it"
+    with MemoryManager("10 MB", "10 MB", "100 MB", storage_path=tmp_path / "other") as other:
+        vars(module)["TOOL"] = other
+        assert one != cached.cache_key(1)
+
+
+def test_what_an_installed_module_keeps_is_told_by_name(
+    manager: MemoryManager, tmp_path: Path
+) -> None:
+    """`from random import random` is the same function as `random.random`: each call draws."""
+    source = "from random import random\ndef f(x):\n    return x + 0 * random()\n"
+    module = loaded(tmp_path / "draws.py", source, manager)
+    cached = manager.cache(module.f)
+    keys = set()
+    for _ in range(2):
+        random.random()
+        keys.add(cached.cache_key(1))
+    assert 1 == len(keys)
+    stats = pytest.importorskip("scipy.stats")
+    frozen = stats.norm(1, 2)
+    for distributions, count in (((stats.norm, stats.norm), 1), ((frozen, stats.norm(1, 3)), 2)):
+        keys = set()
+        for found in distributions:
+            vars(module)["random"] = found
+            keys.add(cached.cache_key(1))
+            np.random.random()
+        assert count == len(keys)
+
+
+DYNAMIC = """
+import os
+from os import environ
+def subscript(x): return x, os.environ["MEMORIES_A_SCALE"]
+def asked(x): return x, os.getenv("MEMORIES_A_SCALE", "1")
+def imported(x): return x, environ.get("MEMORIES_A_SCALE")
+def named(x): return x, globals()["SCALE"]
+"""
+
+
+def test_constant_names_are_looked_up(
+    manager: MemoryManager, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A variable of the environment, or a global in `globals()`, is read like any other."""
+    module = loaded(tmp_path / "dynamic.py", DYNAMIC, manager)
+    functions = [module.subscript, module.asked, module.imported, module.named]
+    cached = [manager.cache(function) for function in functions]
+    for scale in ("2", "3", "2"):
+        monkeypatch.setenv("MEMORIES_A_SCALE", scale)
+        vars(module)["SCALE"] = scale
+        assert [(1, scale)] * 4 == [function(1) for function in cached]
+    assert [(1, 2)] * 4 == [function.cache_info()[:2] for function in cached]
+    monkeypatch.delenv("MEMORIES_A_SCALE")
+    assert [(1, "1"), (1, None)] == [function(1) for function in cached[1:3]]
+    monkeypatch.setenv("MEMORIES_B_SCALE", "5")
+    misses = cached[1].cache_info().misses
+    assert (1, "1") == cached[1](1)
+    assert misses == cached[1].cache_info().misses, "what it does not ask for does not count"
+
+
+def test_objects_of_packages_are_found_by_another_process(tmp_path: Path) -> None:
+    """Neither an address nor a cache that such an object fills tells it from itself."""
+    script = tmp_path / "script.py"
+    source = (
+        "import ctypes, struct, sys\n"
+        "import numpy as np\n"
+        "from typing import Protocol\n"
+        "from memories import MemoryManager\n"
+        "class Shape(Protocol):\n"
+        "    def area(self) -> float: ...\n"
+        "MATHS, POLYNOMIAL, RECORD = ctypes.CDLL(None), np.poly1d([1, {}]), struct.Struct('<I')\n"
+        "DOUBLED = np.vectorize(lambda x: 2 * x, otypes=[float])\n"
+        "def f(x):\n"
+        "    return POLYNOMIAL(DOUBLED([x])), RECORD.size, MATHS is None, Shape.__name__\n"
+        "with MemoryManager(1, 1, 1, storage_path=sys.argv[1]) as m:\n"
+        "    f = m.cache(f, tier='cold')\n"
+        "    found = [float(f(1)[0][0]) for _ in range(2)]\n"
+        "    print(found, *f.cache_info()[:2])\n"
+    )
+    found = []
+    for constant in (2, 2, 3):
+        script.write_text(source.format(constant))
+        command = [sys.executable, script, tmp_path / "store"]
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+        found.append(done.stdout.strip())
+    assert ["[4.0, 4.0] 1 1", "[4.0, 4.0] 2 0", "[5.0, 5.0] 1 1"] == found
+
+
+def test_a_compiled_function_is_its_source(manager: MemoryManager, tmp_path: Path) -> None:
+    """What numba makes of a function has a random name in each process."""
+    numba = pytest.importorskip("numba")
+    module = loaded(tmp_path / "compiled.py", "def f(x):\n    return FAST(x)\n", manager)
+    cached = manager.cache(module.f)
+    keys = []
+    for compiled in (
+        numba.njit(identity), numba.njit(identity), numba.njit("i8(i8)")(identity),
+        numba.njit("f4(f4)")(identity), numba.njit(successor),
+    ):  # fmt: skip
+        vars(module)["FAST"] = compiled
+        keys.append(cached.cache_key(1))
+        assert compiled(1) == cached(1)
+        assert keys[-1] == cached.cache_key(1)
+    assert keys[0] == keys[1]
+    assert 4 == len(set(keys))
+
+
+def identity(x: int) -> int:
+    """Return what was given."""
+    return x
+
+
+def successor(x: int) -> int:
+    """Return one more."""
+    return x + 1
 
 
 def test_the_class_of_an_argument_counts_as_it_is_now(
