@@ -21,12 +21,13 @@ class Deadlines:
         current: Tells when a key ends.
     """
 
-    __slots__ = ("_current", "_heap", "_stale")
+    __slots__ = ("_asked", "_current", "_heap", "_stale")
 
     def __init__(self, current: Current) -> None:
         self._current = current
         self._heap: list[tuple[float, str]] = []
         self._stale = 0
+        self._asked: dict[int, list[tuple[float, str]]] = {}  # What each who asks has taken out.
 
     def add(self, key: str, ends: float) -> None:
         """Learn that `key` ends at `ends`."""
@@ -50,17 +51,27 @@ class Deadlines:
         return heap[0][0] if heap else None
 
     def due(self, now: float) -> Iterator[str]:
-        """Yield the keys that have ended at `now`; one that stays is yielded again next time."""
-        held = []
+        """Yield the keys that have ended at `now`; one that stays is yielded again next time.
+
+        Those that another thread is about to remove come last.
+        """
+        held: list[tuple[float, str]] = []
+        others = dict(self._asked)
         try:
+            self._asked[id(held)] = held
             while (item := self._pop(now)) is not None:
+                held.append(item)
                 if self._holds(item):
-                    held.append(item)
                     yield item[1]
+            others |= self._asked
+            del others[id(held)]
+            for taken in others.values():
+                yield from (item[1] for item in list(taken) if item[0] <= now and self._holds(item))
         finally:
             for item in held:
                 if self._holds(item):
                     heappush(self._heap, item)
+            self._asked.pop(id(held), None)
 
     def _pop(self, now: float) -> tuple[float, str] | None:
         heap = self._heap

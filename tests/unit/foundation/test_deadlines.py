@@ -46,3 +46,17 @@ def test_a_key_with_another_end_is_told_once() -> None:
     deadlines.leave()
     assert [] == list(deadlines.due(4.0))
     assert {"k"} == set(deadlines.due(6.0))
+
+
+def test_what_another_is_about_to_remove_has_ended_as_well() -> None:
+    """`len()` counted the key that the migrator was removing at that moment."""
+    ends = {"a": 1.0, "b": 2.0}
+    deadlines = Deadlines(ends.get)
+    for key, until in ends.items():
+        deadlines.add(key, until)
+    removing = deadlines.due(5.0)
+    assert "a" == next(removing)
+    assert ["b", "a"] == list(deadlines.due(5.0))
+    assert ["b"] == list(deadlines.due(5.0))[:1]
+    removing.close()
+    assert ["a", "b"] == list(deadlines.due(5.0))

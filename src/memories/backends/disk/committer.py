@@ -140,9 +140,7 @@ class Committer(ABC):
         self.lent: OverlayIndex | None = None  # What is seen besides the log, while there is any.
 
     def keys(self) -> int:
-        """Return how many keys are seen."""
-        if self.lent is None:
-            return self.ledger.keys
+        """Return how many keys are seen; it waits for a commit, which enters the index first."""
         with self.lock:
             return self.ledger.keys + (0 if self.lent is None else self.lent.extra)
 
