@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
-import random
+import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ import pytest
 
 from memories import MemoryManager, StorageError
 
+REPOSITORY = Path(__file__).parents[2]
 SHARED_MEMORY = Path("/dev/shm")
 KEYS = [f"k{n:03}" for n in range(300)]
 
@@ -34,17 +34,25 @@ def fill(manager: MemoryManager, generation: int) -> None:
 
 
 KILLED = """
-import sys
+import os, signal, sys
 sys.path.insert(0, sys.argv[1])
-from tests.faults.test_snapshot_restore_faults import *
+from tests.faults.test_snapshot_restore_faults import MemoryManager, fill
+from tests.support.interrupting import Interrupter
+
 with MemoryManager(storage_path=sys.argv[2], migration=False) as manager:
-    print("ready", flush=True)
-    while True:
+    def restore():
         manager.restore_snapshot(sys.argv[3], verify="lazy")
-        print("restored", flush=True)
-        fill(manager, 2)
-        manager.store("extra", 1, tier="cold")
-        print("filled", flush=True)
+        manager.flush()
+
+    def die():
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    interrupter = Interrupter(die)
+    interrupter.run(restore)
+    fill(manager, 2)
+    manager.store("extra", 1, tier="cold")
+    interrupter.run(restore, 1 + int(float(sys.argv[4]) * interrupter.lines))
+    die()
 """
 
 
@@ -60,50 +68,41 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
         yield Path(name)
 
 
-def kill_restores(directory: Path, place: Path, runs: int, seed: int) -> None:
-    """Kill a process that restores and overwrites over and over, at a random moment."""
-    random_ = random.Random(seed)
+def kill_restores(directory: Path, place: Path, runs: int) -> None:
+    """Kill a process that restores over what it has overwritten, sooner or later in that."""
     store, file = directory / "store", place / "s"
     with MemoryManager(storage_path=store, migration=False) as manager:
         fill(manager, 1)
         manager.create_snapshot(file)
-    seen = set()
-    for _ in range(runs):
-        child = subprocess.Popen(
-            [sys.executable, "-c", KILLED, str(Path(__file__).parents[2]), str(store), str(file)],
-            stdout=subprocess.PIPE, text=True,
-        )  # fmt: skip
-        assert child.stdout is not None
-        assert "ready\n" == child.stdout.readline()
-        # However slow the machine, some are killed in their first restore and some in a later one.
-        for _ in range(random_.randrange(4)):
-            child.stdout.readline()
-        time.sleep(random_.uniform(0, 0.4))
-        child.kill()
-        lines = child.stdout.read().split()
-        child.wait()
-        child.stdout.close()
+    for run in range(runs):
+        share = run / (runs - 1)
+        child = subprocess.run(
+            [sys.executable, "-c", KILLED, str(REPOSITORY), str(store), str(file), str(share)],
+            check=False,
+        )
+        assert -signal.SIGKILL == child.returncode
         with MemoryManager(storage_path=store, migration=False) as manager:
             generations = {key: int(manager[key].split()[1]) for key in KEYS}
             for key in KEYS:
                 assert value_of(key, generations[key]) == manager[key]
             assert {*KEYS} <= {*manager} <= {*KEYS, "extra"}
-            seen.add((min(generations.values()), max(generations.values()), bool(lines)))
+            if share in (0, 1):
+                assert {2 - share} == set(generations.values())
+                assert ("extra" in manager) is (share == 0)
             manager.restore_snapshot(file)
             assert {key: value_of(key, 1) for key in KEYS} == dict(manager)
-    assert len(seen) > 1  # Some were killed in the middle.
 
 
 def test_a_killed_restore_loses_no_key(tmp_path: Path, place: Path) -> None:
-    """kill -9 at any moment; the store opens, and restoring again completes it."""
-    kill_restores(tmp_path, place, runs=5, seed=3)
+    """kill -9 from its first line to its end; the store opens, and restoring again completes it."""
+    kill_restores(tmp_path, place, runs=4)
 
 
 @pytest.mark.torture
 @pytest.mark.timeout(3000)
 def test_a_killed_restore_loses_no_key_every_time(tmp_path: Path, place: Path) -> None:
     """The same, two hundred times."""
-    kill_restores(tmp_path, place, runs=200, seed=4)
+    kill_restores(tmp_path, place, runs=200)
 
 
 @pytest.mark.parametrize("call", ["link", "write", "fdatasync"])
