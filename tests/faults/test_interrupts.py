@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -29,6 +31,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptio
 SIZES = ("60 kB", "90 kB", "20 MB")
 TIERS = ("hot", "warm", "cold", "glacier")
 ABSENT = "<absent>"
+SHARED_MEMORY = Path("/dev/shm")
 SAMPLE = 131  # In `make test` every so many lines, another first one for each call.
 PARTS = 16  # So many interrupts, spread over a call, leave what a few would.
 REOPENED_AFTER = 60  # So many interrupts.
@@ -403,6 +406,56 @@ def test_many_interrupts_leave_few_files(bench: Bench, name: str) -> None:
     assert left[".seg"] <= 2
     assert left[".pack"] <= 1
     assert left[".val"] == left[".tmp"] == 0
+    bench.reopen()
+
+
+@pytest.mark.parametrize("mode", ["merge", "replace"])
+def test_an_interrupted_loan_is_settled(bench: Bench, mode: Literal["replace", "merge"]) -> None:
+    """What a torn restore had lent is copied, and the archive told; nothing is held for it."""
+    lend(bench, mode, iter(range(71, 10**6, 331)))
+
+
+@pytest.mark.torture
+@pytest.mark.parametrize("mode", ["merge", "replace"])
+def test_a_loan_interrupted_at_every_line(bench: Bench, mode: Literal["replace", "merge"]) -> None:
+    """The same at all of them."""
+    lend(bench, mode, iter(range(1, 10**6)))
+
+
+def lend(bench: Bench, mode: Literal["replace", "merge"], lines: Iterator[int]) -> None:
+    """End lazy restores from another file system at each of `lines`, as far as they have so many.
+
+    Interrupts come one after another, so that each finds what the one before it left.
+    """
+    if not SHARED_MEMORY.is_dir() or SHARED_MEMORY.stat().st_dev == bench.folder.stat().st_dev:
+        pytest.skip("there is no second file system here")
+    interrupter = Interrupter()
+    with tempfile.TemporaryDirectory(dir=SHARED_MEMORY) as name:
+        for line in lines:
+            key, old, new = bench.fresh()
+            names = {f"{key}/{tier}": tier for tier in TIERS}
+            for one, tier in names.items():
+                bench.store(one, old, tier)
+            path = Path(name) / key
+            bench.manager.create_snapshot(path)
+            for one, tier in names.items():
+                bench.store(one, new, tier)
+            restore = partial(bench.manager.restore_snapshot, path, mode=mode, verify="lazy")
+            ended = interrupter.run(restore, line)
+            with after(f"line {line}", interrupter):
+                case = Case(restore, {one: [old, new] for one in names})
+                bench.settle(case)
+                assert len(bench.held) == len(bench.manager)
+                bench.manager.flush()
+                loans = bench.manager._hierarchy.catalog.journal._loans
+                assert loans is not None
+                assert loans.lent is None
+                assert not loans._loans
+                assert not loans._told
+                bench.conclude(case)
+            if not ended and interrupter.lines < line:
+                break
+            path.unlink()
     bench.reopen()
 
 

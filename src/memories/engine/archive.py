@@ -82,11 +82,21 @@ class Archive:
         self.bucket.prepare_removal(record.key, version)
 
     def settle_removal(self, key: str, version: int) -> None:
-        """End a removal that was prepared: commit it if it was journaled, or else forget it."""
+        """End a removal that was prepared: commit it if it was journaled, or else forget it.
+
+        While the journal has the key only lent, nobody knows which: it stays prepared.
+        """
+        if self._journal.is_lent(key):
+            return
         _settle(self.bucket, self._journal, key, version, "removal")
 
     def settle(self, key: str) -> None:
-        """End what was prepared for `key` and what an interrupt kept from its end."""
+        """End what was prepared for `key` and what an interrupt kept from its end.
+
+        While the journal has the key only lent, nobody knows how: it stays prepared.
+        """
+        if self._journal.is_lent(key):
+            return
         for one in self.bucket.prepared():
             if one.key == key:
                 _settle(self.bucket, self._journal, key, one.version, one.what)

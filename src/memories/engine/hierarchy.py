@@ -487,7 +487,20 @@ class Hierarchy:
                 hosts[tier.budget.parent] += tier.budget.used
         for host, used in hosts.items():
             host.recount(used)
-        self.catalog.journal.take_back()
+        self.catalog.journal.take_back(self._settled)
+
+    def _settled(self, error: BaseException | None) -> None:
+        """Hear that what interrupted calls had lent to the journal is durable: so is what it says.
+
+        Then the archive may lose what that has replaced.
+        """
+        if error is None and TierName.GLACIER in self.tiers:
+            self.operations.run(self._settle_archive)
+
+    def _settle_archive(self) -> None:
+        for key in {one.key for one in self.mover.archive.bucket.prepared()}:
+            with self.locks.hold(key):
+                self.mover.archive.settle(key)
 
     def _moment(self) -> float:
         """Return the wall time to a hundredth of a second, one object for all stores within it."""

@@ -99,6 +99,8 @@ class Restoring:
             return self._adopt_files()
         except BaseException:
             self._let_outdated_go()
+            if self._lend:
+                self._hierarchy.catalog.journal.settle_soon(self._told)
             raise
 
     def _adopt_files(self) -> bool:
@@ -218,7 +220,9 @@ class Restoring:
 
     def _let_outdated_go(self) -> None:
         """Remove from the archive what was replaced; what was not, for it failed, stays there."""
-        outdated, self._outdated = self._outdated, []
+        is_lent = self._hierarchy.catalog.journal.is_lent
+        outdated = self._outdated
+        self._outdated = [(key, gone) for key, gone in outdated if is_lent(key)]
         for key, gone in outdated:
             self._hierarchy.mover.archive.settle_removal(key, gone)
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from memories.backends.base import Problem, Usage
+from memories.backends.disk.background_import import ImportDone
 from memories.backends.disk.backpressure import admit, admit_head, reported
 from memories.backends.disk.batch_read import gather
 from memories.backends.disk.blocks import RunDamagedError
@@ -185,10 +186,13 @@ class DiskBackend(Role):
 
     # -- beyond the contract ---------------------------------------------------------------------
 
-    def take_back(self) -> None:
-        """End what calls hold that were interrupted at an unlucky line."""
+    def take_back(self, told: ImportDone) -> None:
+        """End what calls hold that were interrupted at an unlucky line.
+
+        What they have lent is made durable soon; `told` hears None then, or why it is not.
+        """
         if self._writer is not None:
-            self._writer.take_back()
+            self._lending().take_back(told)
 
     def note(self, record: Record) -> Record:
         """Journal a record whose frame another backend keeps; `find` and `scan` return it."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -40,8 +40,9 @@ ImportDone = Callable[[BaseException | None], object]
 class PendingFile:
     """One file that is lent, and how far it has come."""
 
-    def __init__(self, number: int, source: Handle, size: int, table: Table) -> None:
+    def __init__(self, number: int, source: Handle, size: int, table: Table, owner: Owner) -> None:
         self.number, self.source, self.size, self.table = number, source, size, table
+        self.owner = owner  # The call that enters its records; nothing is settled before its end.
         self.copied_bytes = 0
         self.here = False  # Whether the store has a copy.
         self.obsolete = False  # Whether nothing in it is seen any more.
@@ -74,7 +75,7 @@ class BackgroundImport:
         """Take a file over; see `DiskBackend.adopt`."""
         owner = Owner()
         try:
-            return self._adopt(path, batches, descriptor, self._writer.new_file(owner))
+            return self._adopt(path, batches, descriptor, owner)
         finally:
             self._writer.let_go(owner)
 
@@ -83,13 +84,16 @@ class BackgroundImport:
         path: Path,
         batches: Iterable[Sequence[Adoption]],
         descriptor: int | None,
-        number: int,
+        owner: Owner,
     ) -> Adopted:
-        writer = self._writer
+        writer, number = self._writer, self._writer.new_file(owner)
         pack = writer.layout.pack(number)
         shared = share(path, pack, writer.files)
         if not shared and descriptor is not None:
-            return Adopted(self._lend(number, path, os.dup(descriptor), batches), False, lent=True)
+            source = SourceHandle(
+                writer.files, os.dup(descriptor), mapped=remote_kind(path) is None
+            )
+            return Adopted(self._lend(number, source, batches, owner), False, lent=True)
         if not shared:
             given = Handle(writer.files, writer.files.open(path))
             copy_in(given.descriptor, pack, writer.files)
@@ -97,26 +101,25 @@ class BackgroundImport:
         return Adopted(writer.adopt(number, size, placed_in(number, batches)), shared)
 
     def _lend(
-        self, number: int, path: Path, descriptor: int, batches: Iterable[Sequence[Adoption]]
+        self,
+        number: int,
+        source: SourceHandle,
+        batches: Iterable[Sequence[Adoption]],
+        owner: Owner,
     ) -> int:
         """Let the frames of an open file be read where they lie; return how many."""
         writer, count = self._writer, 0
-        writer.keep_draft(number)
-        source = SourceHandle(writer.files, descriptor, mapped=remote_kind(path) is None)
-        size = writer.files.size(descriptor)
+        size = writer.files.size(source.descriptor)
         writer.reading.lend(writer.layout.pack(number), source)
         with writer.lock:
             lent = self._active()
-            loan = PendingFile(number, source, size, lent.lend())
+            loan = PendingFile(number, source, size, lent.lend(), owner)
+            self._loans.append(loan)
             lent.owed_bytes += size
-        try:
-            for records in placed_in(number, batches):
-                with writer.lock:
-                    lent.enter(loan.table, [IndexRow(r, PACKED, 0, 0, 0, 0) for r in records])
-                count += len(records)
-        finally:
+        for records in placed_in(number, batches):
             with writer.lock:
-                self._loans.append(loan)
+                lent.enter(loan.table, [IndexRow(r, PACKED, 0, 0, 0, 0) for r in records])
+            count += len(records)
         return count
 
     def hide(self, below: int, replaced: Replaced) -> None:
@@ -131,7 +134,8 @@ class BackgroundImport:
         lent.hide(below)
         with self._writer.lock:
             for loan in list(self._loans):
-                if all(row.record.version < below for row in loan.table.values()):
+                rows = loan.table.values()
+                if not loan.owner.alive and all(row.record.version < below for row in rows):
                     loan.obsolete = True
                     self._end(loan)
 
@@ -161,15 +165,38 @@ class BackgroundImport:
             StorageError: it cannot be copied or written, or another thread has made no progress
                 with that for a minute; it can be read as before, and settled later.
         """
-        if self._writer.lent is None:
+        if self._writer.lent is None and not self._told:
             return
         with self._turn():
             self.failure = self._settle_each() or self._attempt(self._finish)
         if self.failure is not None:
             raise self.failure
-        told, self._told = self._told, []
-        for tell in told:
+        for tell in list(self._told):
             tell(None)
+            with suppress(ValueError):  # Another thread was quicker.
+                self._told.remove(tell)  # Afterwards: who is interrupted in it is told again.
+
+    def take_back(self, told: ImportDone) -> None:
+        """End what calls hold that an interrupt ended, and derive anew what follows from the loans.
+
+        What such a call has lent is settled soon, for it may have replaced something; `told` hears
+        of that.
+        """
+        writer = self._writer
+        with writer.lock:
+            writer.take_back()
+            self._loans = [loan for loan in self._loans if not loan.obsolete]
+            writer.keep_drafts({loan.number for loan in self._loans if loan.here})
+            lent = writer.lent
+            self._show(writer.index if lent is None else lent)
+            if lent is not None:
+                waiting = [loan for loan in self._loans if not loan.here]
+                lent.owed_bytes = sum(loan.size for loan in waiting)
+                lent.copied_bytes = sum(loan.copied_bytes for loan in waiting)
+                lent.recount([loan.table for loan in self._loans], writer.ledger.keys)
+            idle = self._thread is None or not self._thread.is_alive()
+        if idle and (lent is not None or self._told) and not self._stopped:
+            self.settle_soon(told)
 
     def bury(self) -> None:
         """Journal that the versions which are hidden are gone; whoever hid them is durable."""
@@ -233,7 +260,8 @@ class BackgroundImport:
         """Settle what can be, and return the first failure."""
         failure: StorageError | None = None
         for loan in list(self._loans):
-            failure = self._attempt(partial(self._settle, loan)) or failure
+            if not loan.owner.alive:
+                failure = self._attempt(partial(self._settle, loan)) or failure
         return failure
 
     def _attempt(self, step: Callable[[], None]) -> StorageError | None:
@@ -244,38 +272,52 @@ class BackgroundImport:
         return None
 
     def _settle(self, loan: PendingFile) -> None:
-        writer = self._writer
-        if not loan.here and not self._copy(loan):
-            return
-        writer.write_packs(self._batches(loan))
-        writer.end_pack(loan.number)
-        with writer.lock:
-            if not loan.obsolete:
-                self._end(loan)
+        writer, owner = self._writer, Owner()
+        writer.draft(loan.number, owner)
+        try:
+            if (loan.here or self._copy(loan)) and not loan.obsolete:
+                writer.write_packs(self._batches(loan))
+                with writer.lock:
+                    if not loan.obsolete:
+                        self._end(loan)
+        finally:
+            with writer.lock:
+                # What is here and not journaled yet is kept for the next attempt.
+                if loan.here and loan in self._loans:
+                    writer.draft(loan.number, None)
+                else:
+                    writer.end_pack(loan.number)
+            owner.end()
 
     def _copy(self, loan: PendingFile) -> bool:
         """Copy the file; False if nobody wants it any more."""
         writer, path = self._writer, self._writer.layout.pack(loan.number)
         try:
             copy_in(loan.source.descriptor, path, writer.files, lambda n: self._copied(loan, n))
+            with writer.lock:
+                writer.begin_pack(loan.number, loan.size)
+                self._lent.copied_bytes -= loan.copied_bytes
+                self._lent.owed_bytes -= 0 if loan.obsolete else loan.size
+                loan.here = True
         except BaseException:
-            self._lent.copied_bytes -= loan.copied_bytes
-            loan.copied_bytes = 0
+            with writer.lock:
+                if not loan.here:
+                    self._forget_copy(loan)
             if loan.obsolete and not self._stopped:
                 return False
             raise
-        with writer.lock:
-            writer.begin_pack(loan.number, loan.size)
-            self._lent.copied_bytes -= loan.copied_bytes
-            self._lent.owed_bytes -= 0 if loan.obsolete else loan.size
-            loan.here = True
         return True
 
     def _copied(self, loan: PendingFile, count: int) -> None:
-        if self._stopped or loan.obsolete:
-            raise StoppedError
-        loan.copied_bytes += count
-        self._lent.copied_bytes += count
+        with self._writer.lock:
+            if self._stopped or loan.obsolete:
+                raise StoppedError
+            loan.copied_bytes += count
+            self._lent.copied_bytes += count
+
+    def _forget_copy(self, loan: PendingFile) -> None:
+        self._lent.copied_bytes -= loan.copied_bytes
+        loan.copied_bytes = 0
 
     def _batches(self, loan: PendingFile) -> Iterator[list[Record]]:
         """Yield the records of a loan; nobody changes their terms until they are journaled."""
@@ -289,6 +331,7 @@ class BackgroundImport:
         self._loans.remove(loan)
         if not loan.here:
             self._lent.owed_bytes -= loan.size
+            self._forget_copy(loan)
 
     def _finish(self) -> None:
         """Remove what is hidden and look at the log again, unless more was lent meanwhile."""

@@ -351,10 +351,19 @@ class Committer(ABC):
         else:
             append(self.files, handle.descriptor, frame)
 
-    def keep_draft(self, number: int) -> None:
-        """Let a file that is to come outlive the call which was given its number."""
+    def draft(self, number: int, owner: Owner | None) -> None:
+        """Let a file that has a number be kept by `owner`, or by nobody's call."""
         with self.lock:
-            self._drafts[number] = Unnamed(None, "")
+            self._drafts[number] = Unnamed(owner, "")
+
+    def keep_drafts(self, numbers: Set[int]) -> None:
+        """Let these be the files that outlive the calls which were given their numbers."""
+        with self.lock:
+            for number, one in list(self._drafts.items()):
+                if one.owner is None and number not in numbers:
+                    del self._drafts[number]
+            for number in numbers:
+                self._drafts.setdefault(number, Unnamed(None, ""))
 
     def let_go(self, owner: Owner) -> None:
         """End what a call holds: room, and files that neither log nor account names."""

@@ -119,6 +119,11 @@ class OverlayIndex:
         """Forget a table, all of which the log says by now, or something newer."""
         self._tables = tuple(other for other in self._tables if other is not table)
 
+    def recount(self, tables: list[Table], logged: int) -> None:
+        """Have just these tables, and count anew what is seen beyond the `logged` keys."""
+        self._tables = tuple(reversed(tables))
+        self.extra = sum(1 for _ in self.frozen()("", "")) - logged
+
     def close(self) -> None:
         """Forget every table, and the index below."""
         self._tables, self._index = (), Index()
