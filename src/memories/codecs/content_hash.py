@@ -51,28 +51,9 @@ from memories.codecs.function_code import (
 )
 from memories.codecs.nested import StructureCodec, TreeCodec
 from memories.codecs.structures import field_values, name_of
+from memories.codecs.tools import serves
 from memories.errors import MemoriesError, UnsupportedTypeError
 
-# They serve a function and hold nothing that it could return: where it refers to them, or something
-# that it refers to holds them, they are told by their type alone. So are bare objects, which only
-# mark, and the environment, of which the variables that a function names are looked at instead.
-_TOOLS = frozenset(
-    {
-        "_thread.lock", "_thread.RLock", "threading.Barrier", "threading.BoundedSemaphore",
-        "threading.Condition", "threading.Event", "threading.Semaphore",
-        "asyncio.locks.Barrier", "asyncio.locks.BoundedSemaphore", "asyncio.locks.Condition",
-        "asyncio.locks.Event", "asyncio.locks.Lock", "asyncio.locks.Semaphore",
-        "multiprocessing.synchronize.BoundedSemaphore", "multiprocessing.synchronize.Condition",
-        "multiprocessing.synchronize.Event", "multiprocessing.synchronize.Lock",
-        "multiprocessing.synchronize.RLock", "multiprocessing.synchronize.Semaphore",
-        "concurrent.futures.thread.ThreadPoolExecutor",
-        "concurrent.futures.process.ProcessPoolExecutor", "multiprocessing.pool.Pool",
-        "multiprocessing.pool.ThreadPool", "joblib.parallel.Parallel", "rich.console.Console",
-        "builtins.object", "os._Environ",
-    }
-)  # fmt: skip
-# Packages whose objects are told what happens, and give nothing back.
-_RECORDERS = frozenset({"logging", "loguru", "structlog", "opentelemetry", "prometheus_client"})
 # What pickle refuses, or keeps caches of, though a few attributes are all that it is made of.
 _MADE_OF: Final[Mapping[str, Callable[[Any], Any]]] = MappingProxyType(
     {
@@ -118,7 +99,7 @@ class _HoldsItselfError(UnsupportedTypeError):
 
 
 class _RefusedError(UnsupportedTypeError):
-    """Something that a function refers to has no hash; the message says what to do."""
+    """Something that a function refers to has no hash; the message says what to do, once."""
 
 
 def content_hash(*values: Any, code: bool = True) -> str:
@@ -141,6 +122,8 @@ def content_hash(*values: Any, code: bool = True) -> str:
         except _HoldsItselfError:
             walk = Walk(code=code)
             digests = [walk.finish(walk.digest(value)) for value in values]
+    except _RefusedError as error:
+        raise UnsupportedTypeError(str(error)) from error.__cause__
     except RecursionError as error:
         if _is_caller_deep():
             raise
@@ -395,7 +378,10 @@ class Walk(_Hasher):
         Raises:
             UnsupportedTypeError: something that it refers to cannot be hashed.
         """
-        return self.finish(self._root(function))
+        try:
+            return self.finish(self._root(function))
+        except _RefusedError as error:
+            raise UnsupportedTypeError(str(error)) from error.__cause__
 
     def finish(self, digest: bytes) -> bytes:
         """Return `digest` together with the hashes of all functions and classes met on the way."""
@@ -431,7 +417,7 @@ class Walk(_Hasher):
             return hash_all(b"again", [str(number).encode()])
         number = self._numbers[id(value)] = len(self._numbers)
         self._alive.append(value)
-        if _serves(value):
+        if serves(value):
             return hash_all(b"tool", [_kind_name(type(value)).encode()])
         kept = _kept_as(value)
         if kept:
@@ -670,7 +656,7 @@ def _is_steady(value: Any) -> bool:
         return all(map(_is_steady, value))
     if isinstance(value, BuiltinFunctionType):
         return isinstance(value.__self__, ModuleType)
-    steady = value is ABSENT or type(value) in scalars.IMMUTABLE or _serves(value)
+    steady = value is ABSENT or type(value) in scalars.IMMUTABLE or serves(value)
     return steady or isinstance(value, (*_DEFINITIONS, ModuleType, enum.Enum))
 
 
@@ -689,18 +675,6 @@ def _is_named(function: Any) -> bool:
         return isinstance(function.__reduce_ex__(4), str)
     except Exception:  # It cannot be pickled, whatever the reason.
         return False
-
-
-def _serves(value: Any) -> bool:
-    """Return whether an object holds nothing that a function could return."""
-    kind: Any = type(value)
-    return _is_tool(kind)
-
-
-@functools.lru_cache(4096)
-def _is_tool(kind: type) -> bool:
-    name = _kind_name(kind)
-    return name in _TOOLS or name.partition(".")[0] in _RECORDERS
 
 
 def _kept_as(value: Any) -> str:

@@ -252,8 +252,9 @@ def test_a_global_that_cannot_be_told_is_refused_with_what_to_do(
         function = getattr(module, name)
         message = rf"{what}.*sqlite3.Connection.*say ignore=\['{ignored}'\].*version=1"
         for _ in range(2):
-            with pytest.raises(UnsupportedTypeError, match=message):
+            with pytest.raises(UnsupportedTypeError, match=message) as caught:
                 manager.cache(function)(1)
+            assert UnsupportedTypeError is caught.type
         expected = function(1)
         assert expected == manager.cache(function, ignore=[ignored])(1)
         assert expected == manager.cache(function, version=1)(1)
