@@ -3,6 +3,8 @@
 
 PYTHON ?=
 ARGS ?=
+# So many files of tests run at once; many wait for servers, disks and processes. 0 for a debugger.
+WORKERS ?= 2
 export PYTHON
 BIN := .venv/bin
 
@@ -18,7 +20,7 @@ demo: ## Run the main job on a real raster, with a live table of the tiers (a mi
 
 test: ## Run the tests.
 	@.ci/venv test
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
 
 check: lint ## Run lint, and the tests of layers, names and docs that need no running store.
 	@.ci/venv test
