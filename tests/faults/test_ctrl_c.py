@@ -43,7 +43,11 @@ medium = large[:1_000_000]
 NOTEBOOK = (
     OPENING
     + """
-manager = opened("store")
+def reopen():
+    global manager
+    manager = opened("store")
+
+reopen()
 manager.store("small", 1, "glacier")
 manager.store("medium", medium, "glacier")
 manager.store("large", large, "glacier")
@@ -60,25 +64,26 @@ calls = {
     "migrate": lambda: manager.migrate("cold", "glacier"),
     "promote": lambda: manager.promote("large"),
     "pack": lambda: (manager.store("staged", 2, "glacier"), manager.flush()),
-    "check": manager.check,
+    "check": lambda: manager.check(),
     "snapshot": lambda: manager.create_snapshot(sys.argv[1] + "/snapshot"),
     "reference": lambda: manager.create_snapshot(
         sys.argv[1] + "/snapshot", include_glacier="reference"
     ),
     "open": lambda: opened("other"),
     "read only": lambda: opened(None, read_only=True),
+    "cleanup": lambda: manager.cleanup(),
+    "reopen": reopen,
 }
 for number, line in enumerate(sys.stdin):
     name = line.strip()
     try:
         print("begun", flush=True)
-        if name == "cleanup":
-            manager.cleanup()
-            print("ended", flush=True)
-            break
         calls[name]()
         print("done", flush=True)
     except KeyboardInterrupt:
+        if name == "reopen":
+            print("interrupted", flush=True)
+            continue
         manager.store("hot", number)
         manager.store(f"cold {number}", number, "cold")
         assert number == manager["hot"] == manager[f"cold {number}"]
@@ -117,6 +122,10 @@ class Child:
         self.process.stdin.write(f"{name}\n")
         self.process.stdin.flush()
         assert "begun" == self.says(), self.end()
+
+    def does(self, name: str) -> str:
+        self.begin(name)
+        return self.says() or self.end()
 
     def interrupt(self, name: str) -> float:
         """Begin a call, press Ctrl-C once it waits for the bucket, and return when."""
@@ -178,16 +187,20 @@ def test_whoever_interrupts_a_call_on_a_bucket_that_hangs_goes_on(
         "overwrite", "migrate", "promote", "pack", "check", "snapshot", "reference",
         "open", "read only",
     ]  # fmt: skip
-    child.begin("one request")
-    assert "done" == child.says()
+    assert "done" == child.does("one request")
     with hanging(s3_proxy):
         for name in names:
             began = child.interrupt(name)
             assert (name, "interrupted") == (name, child.says())
             assert time.monotonic() - began < LONG, name
     for name in ("many ranges", "many values", "store in parts", "overwrite", "pack", "cleanup"):
-        child.begin(name)
-        assert (name, "ended" if name == "cleanup" else "done") == (name, child.says())
+        assert (name, "done") == (name, child.does(name))
+    s3_proxy.fault = lambda request: Fault(hang=True)
+    child.interrupt("reopen")
+    assert "interrupted" == child.says()
+    s3_proxy.fault = lambda request: None  # The request of that opening goes on hanging.
+    for name in ("reopen", "many ranges", "cleanup"):
+        assert (name, "done") == (name, child.does(name))
     assert "" == child.end()
     assert 0 == child.process.returncode
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from queue import Empty, SimpleQueue
@@ -89,6 +90,13 @@ class Task(Generic[R]):
             if self._leave is not None:
                 self._leave(self._by[None])
 
+    def fail(self, error: Exception) -> None:
+        """Give it up for everybody: whoever waits for its result is told `error` at once."""
+        self.give_up()
+        if not self._done.is_set():
+            self._error = error
+            self._done.set()
+
     def wait(self) -> None:
         """Return once nobody is at work on it."""
         while not self._done.wait(LOOK_SECONDS):
@@ -111,7 +119,9 @@ class Task(Generic[R]):
         return self._value  # type: ignore[return-value]
 
 
-class _Worker(Runner):
+class Worker(Runner):
+    """A thread of `Workers`."""
+
     task: Task[Any] | None = None  # What it is at work on.
 
 
@@ -123,7 +133,7 @@ def given_up() -> bool:
 
 def _at_work() -> Task[Any] | None:
     me = threading.current_thread()
-    return me.task if isinstance(me, _Worker) else None
+    return me.task if isinstance(me, Worker) else None
 
 
 class Workers:
@@ -145,7 +155,7 @@ class Workers:
         self._remote = remote
         self._tasks: SimpleQueue[Task[Any] | None] = SimpleQueue()
         self._lock = new_lock()
-        self._present: set[_Worker] = set()
+        self._present: set[Worker] = set()
         self._idle = 0  # Threads that wait for a task, less those that one was given to.
         self._closed = False
         self._pid = os.getpid()
@@ -208,8 +218,13 @@ class Workers:
                     task.give_up()
             raise
 
+    @property
+    def staffed(self) -> bool:
+        """Return whether there is any thread; one that ends, or is in a child, cannot get one."""
+        return bool(self._present) and self._pid == os.getpid()
+
     def close(self, seconds: float = STOP_SECONDS) -> bool:
-        """Give up what nobody has begun, and end the threads; whether they did in `seconds` each.
+        """Give up what nobody has begun, and end the threads; whether all did in `seconds`.
 
         Idempotent.
         """
@@ -225,11 +240,12 @@ class Workers:
                 task.cancel()
         for _ in present:
             self._tasks.put(None)
-        ended = [thread.finish(seconds) for thread in present]
+        end = time.monotonic() + seconds
+        ended = [thread.finish(max(0.0, end - time.monotonic())) for thread in present]
         return all(ended)
 
     def _hire(self) -> None:
-        thread = _Worker(self._serve, self._name)
+        thread = Worker(self._serve, self._name)
         try:
             thread.start()
         except (RuntimeError, MemoryError) as error:
@@ -240,7 +256,7 @@ class Workers:
 
     def _serve(self) -> None:
         me = threading.current_thread()
-        assert isinstance(me, _Worker)
+        assert isinstance(me, Worker)
         with self._lock:
             self._present.add(me)
             self._idle += 1
@@ -268,7 +284,7 @@ class Workers:
         with self._lock:
             self._present.discard(thread)
 
-    def _next(self, me: _Worker) -> Task[Any] | None:
+    def _next(self, me: Worker) -> Task[Any] | None:
         while True:
             try:
                 return self._tasks.get(timeout=IDLE_SECONDS)

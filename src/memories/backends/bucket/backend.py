@@ -178,7 +178,7 @@ class BucketBackend(Backend):
             self._link.open(away_seconds)
         except BaseException:
             self._closed = True
-            self._link.stop(self._let_go)
+            self._end()
             raise
 
     @property
@@ -530,6 +530,7 @@ class BucketBackend(Backend):
 
     def _end(self) -> None:
         self._shipped = True
+        self._store.close()  # So that whoever waits for an answer of the bucket waits no longer.
         self._link.stop(self._let_go)
         self._ended = True
 
@@ -553,9 +554,9 @@ class BucketBackend(Backend):
                 if self._closed:
                     raise ClosedError("The archive was closed before it was reached.")
                 self._keepers = keepers
-        except BaseException:
+        except Exception:
             self._writer.release()
-            raise
+            raise  # An interrupt tells the bucket nothing, which may be what it was waiting for.
         for keeper in keepers:
             keeper.start()
 

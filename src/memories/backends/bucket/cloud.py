@@ -2,7 +2,8 @@
 
 Not a protocol: signing, multipart and HTTP are obstore's; what its answers mean says `answers.py`.
 One request is sent once; patience is `retry.py`'s, so that it is the same for every store.
-No signal reaches obstore while it waits, so requests of the main thread are sent by another one.
+No signal reaches obstore while it waits, and nothing ends its wait. So whoever may be interrupted,
+and our threads in the background, wait for another thread that sends the request for them.
 """
 
 from __future__ import annotations
@@ -27,15 +28,17 @@ from memories.backends.bucket.restore_request import request_restore
 from memories.backends.bucket.url_parts import address_of
 from memories.errors import ClosedError, InvalidOptionError
 from memories.foundation.optional_imports import require
-from memories.foundation.worker_pool import Task, Workers, given_up
+from memories.foundation.periodic import Runner
+from memories.foundation.worker_pool import Task, Worker, Workers, given_up
 
 T = TypeVar("T")
 
 _SINGLE_BYTES = 32 * 1024 * 1024  # Up to here one request, which needs one piece of memory.
 _PART_BYTES = 16 * 1024 * 1024
 _PARTS_AT_ONCE = 8
-_SENDERS = 4  # The main thread has one request under way, and signal handlers of its own may have.
+_SENDERS = 16  # Of the main thread and ours in the background each has a request under way.
 _PROBE = "lock/probe"
+_CLOSED = "The archive is closed. Open it again."
 _S3 = {"s3", "s3a"}
 
 
@@ -60,6 +63,7 @@ class CloudStore(ObjectStore):
         self._address = address
         self._uploads = Uploads(address, config, client, provider)
         self._senders = Workers(_SENDERS, "glacier-requests", remote=True)
+        self._under_way: set[Task[Any]] = set()
         self._left: dict[str, Task[Any]] = {}  # Writes by name that their callers have given up.
         path = address.path.rstrip("/").replace("#", "%23")  # obstore takes it for a fragment.
         target = f"{scheme}://{address.host}{path}/{fixed_prefix}"
@@ -155,8 +159,13 @@ class CloudStore(ObjectStore):
         request_restore(self.url, self._fixed_prefix, self._options, name, days)
 
     def close(self) -> None:
-        """Let go of the client, which closes the connections that it kept for later requests."""
+        """Let go of the client, which closes the connections that it kept for later requests.
+
+        What waits for an answer, and is no worker, is told at once.
+        """
         self._client = _Closed()
+        for task in list(self._under_way):
+            task.fail(ClosedError(_CLOSED))
         self._senders.close()
 
     def _write(self, name: str, request: Callable[[], object]) -> None:
@@ -190,17 +199,22 @@ class CloudStore(ObjectStore):
         raise failure
 
     def _send(self, request: Callable[[], T], name: str | None) -> T:
-        """Do a request so that Ctrl-C reaches who waits for it; `name` is what it writes."""
-        if threading.current_thread() is not threading.main_thread():
+        """Do a request so that Ctrl-C and `close` reach who waits for it; it may write `name`."""
+        me = threading.current_thread()
+        if isinstance(me, Worker) or not (me is threading.main_thread() or isinstance(me, Runner)):
             return request()
         task = self._senders.submit(request)
         try:
-            task.wait()
+            self._under_way.add(task)
+            if self._senders.staffed:
+                task.wait()
         except BaseException:
             if name is not None:
                 self._left[name] = task
             task.give_up()
             raise
+        finally:
+            self._under_way.discard(task)
         return task.result()
 
 
@@ -208,7 +222,7 @@ class _Closed:
     """What stands in the place of a client that was let go of."""
 
     def __getattr__(self, name: str) -> Any:
-        raise ClosedError("The archive is closed. Open it again.")
+        raise ClosedError(_CLOSED)
 
 
 def _pieces(views: Sequence[memoryview], sending: Sending | None) -> Iterator[memoryview]:
