@@ -16,19 +16,21 @@ from __future__ import annotations
 
 import os
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from queue import Empty, SimpleQueue
 from typing import Any, Generic, TypeVar
 
 from memories.errors import ClosedError
+from memories.foundation.clock import SystemClock
 from memories.foundation.fork_lock import new_lock
 from memories.foundation.logging import logger
 from memories.foundation.periodic import STOP_SECONDS, Ended, Runner
 
 IDLE_SECONDS = 10.0
 LOOK_SECONDS = 1.0  # So often whoever waits looks whether somebody is still at work.
+
+_monotonic = SystemClock().monotonic
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -67,6 +69,7 @@ class Task(Generic[R]):
         finally:
             if self._by.get(None) is me:
                 self._done.set()
+            del self  # The error refers to this frame: only the collector would free it.
 
     def cancel(self) -> None:
         """Let nobody begin with it any more."""
@@ -113,7 +116,10 @@ class Task(Generic[R]):
         self.run()
         self.wait()
         if self._error is not None:
-            raise self._error
+            try:
+                raise self._error
+            finally:
+                del self  # As in `run`.
         if not self._done.is_set():
             raise RuntimeError("the thread that was at work died")
         return self._value  # type: ignore[return-value]
@@ -240,8 +246,8 @@ class Workers:
                 task.cancel()
         for _ in present:
             self._tasks.put(None)
-        end = time.monotonic() + seconds
-        ended = [thread.finish(max(0.0, end - time.monotonic())) for thread in present]
+        end = _monotonic() + seconds
+        ended = [thread.finish(max(0.0, end - _monotonic())) for thread in present]
         return all(ended)
 
     def _hire(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import threading
@@ -206,6 +207,46 @@ def test_what_a_task_was_about_is_let_go_of(workers: Workers) -> None:
     while gone() is not None:
         assert time.monotonic() < end
         time.sleep(0.005)
+
+
+def test_what_a_task_failed_with_needs_no_collector(workers: Workers) -> None:
+    """A connection that an error refers to is to be closed by the end, not some time later."""
+
+    def fail(array: np.ndarray) -> None:
+        raise ValueError(array.size)
+
+    array = np.zeros(10)
+    gone = weakref.ref(array)
+    gc.disable()
+    try:
+        for task in (workers.submit(fail, array), module.Task(lambda array=array: fail(array))):
+            with pytest.raises(ValueError, match="10"):
+                task.result()
+        del array, task
+        end = time.monotonic() + LONG
+        while gone() is not None:
+            assert time.monotonic() < end
+            time.sleep(0.005)
+    finally:
+        gc.enable()
+
+
+def test_whoever_waits_for_what_is_given_up_is_told() -> None:
+    """The end of an archive must not wait for an answer that may take a minute."""
+    workers = Workers(1, "test", remote=True)
+    answer, begun = threading.Event(), threading.Event()
+
+    def ask() -> None:
+        begun.set()
+        assert answer.wait(LONG)
+
+    task = workers.submit(ask)
+    assert begun.wait(LONG)
+    threading.Timer(0.05, task.fail, [ClosedError("closed")]).start()
+    with pytest.raises(ClosedError, match="closed"):
+        task.result()
+    assert workers.close(0.0)
+    answer.set()
 
 
 def test_after_the_end_there_are_no_tasks(workers: Workers) -> None:

@@ -215,7 +215,10 @@ class CloudStore(ObjectStore):
             raise
         finally:
             self._under_way.discard(task)
-        return task.result()
+        try:
+            return task.result()
+        finally:
+            del task  # Which refers to the error that refers to this frame.
 
 
 class _Closed:
