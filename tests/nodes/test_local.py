@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -69,3 +70,30 @@ def test_only_the_process_that_was_started_is_ever_ended() -> None:
     finally:
         bystander.kill()
         bystander.communicate()
+
+
+HELD_BY_A_THREAD = """
+import ctypes, platform, threading, time
+threading.Thread(target=time.sleep, args=(60,)).start()
+print("ready", flush=True)
+ctypes.CDLL(None).syscall(60 if platform.machine() == "x86_64" else 93, 0)  # The first one ends.
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="threads are not shown here")
+def test_a_process_has_ended_when_all_of_its_threads_have() -> None:
+    """A server that was killed on a busy machine had its port still, and could not be restarted."""
+    command = [sys.executable, "-c", HELD_BY_A_THREAD]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as child:
+        try:
+            assert child.stdout is not None
+            assert b"ready\n" == child.stdout.readline()
+            process, deadline = Process.of(child.pid), time.monotonic() + 30
+            while ") Z " not in Path(f"/proc/{child.pid}/stat").read_text():
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+            assert process.alive()
+            process.end(kindly=False)
+            assert not process.alive()
+        finally:
+            child.kill()

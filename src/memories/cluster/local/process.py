@@ -78,7 +78,8 @@ def _start_of(pid: int) -> str | None:
     except ProcessLookupError:
         return None
     fields = text.rpartition(")")[2].split()  # The name before may hold anything, blanks included.
-    return None if fields[0] in "ZX" else fields[19]
+    # The first of its threads may have ended while another still has its sockets.
+    return None if fields[0] in "ZX" and int(fields[17]) <= 1 else fields[19]
 
 
 def _start_by_ps(pid: int) -> str | None:
