@@ -199,10 +199,10 @@ def test_a_pool_lends_each_thread_a_connection_of_its_own(node: LocalServer) -> 
 def test_a_pool_drops_what_is_broken_or_half_read(node: LocalServer) -> None:
     """A reply left unread would answer the next command of somebody else."""
     pool = ConnectionPool(node.address)
-    with pool.take() as lent:
+    with pool.acquire() as lent:
         lent.send([("ECHO", "left unread")])
     assert lent.closed
-    with pool.take() as lent:
+    with pool.acquire() as lent:
         stream = lent.stream([("GET", "a"), ("GET", "b")], [[bytearray(1)]] * 2, window=2)
         assert next(stream) is None
         stream.close()
@@ -219,7 +219,7 @@ def test_a_forked_child_never_uses_the_connection_of_its_parent(node: LocalServe
     """Two processes on one socket read each other's replies."""
     pool = ConnectionPool(node.address)
     assert b"parent" == pool.call("ECHO", "parent")
-    with pool.take() as lent:
+    with pool.acquire() as lent:
         reader, writer = os.pipe()
         child = os.fork()
         if child == 0:

@@ -110,7 +110,7 @@ def test_a_node_that_is_killed_in_the_middle_breaks_the_call_at_once(
     connection: Connection, node: LocalServer
 ) -> None:
     """A reset is heard; nobody waits for the limit."""
-    threading.Timer(0.05, node.process.send, [signal.SIGKILL]).start()
+    threading.Timer(0.05, node.process.send_signal, [signal.SIGKILL]).start()
     started = time.monotonic()
     with pytest.raises(UnavailableError, match=r"closed the connection|broke off"):
         connection.call("BLPOP", "never", 5, seconds=5)

@@ -77,7 +77,7 @@ class Bench:
             assert is_free(node._lock) and is_free(node._pool._lock)
             assert node.usable, f"{node.name} counts as failing: {node.last_error}"
         near, workers = self.manager._near, self.manager._service.workers
-        for lock in (near._lock, *near._keepers, workers._lock):
+        for lock in (near._lock, *near._insert_locks, workers._lock):
             assert is_free(lock)
         wait_until(lambda: not workers._tasks.qsize())
         assert self.threads == self.others(), "a thread is left"
@@ -97,7 +97,9 @@ class Bench:
 
 def nodes_of(manager: DistributedMemoryManager) -> Iterable[Node]:
     service: Any = manager._service
-    return list((service.members if hasattr(service, "members") else service.shards).everyone())
+    return list(
+        service.members.all_members() if hasattr(service, "members") else service.shards.all_nodes()
+    )
 
 
 def is_free(lock: Any) -> bool:
@@ -198,7 +200,7 @@ def bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
         manager_of(group.names, near_cache=True) as manager,
         manager_of(group.names) as other,
     ):
-        wait_until(lambda: manager._near.until > time.monotonic())
+        wait_until(lambda: manager._near.fresh_until > time.monotonic())
         yield Bench(manager, other)
 
 
@@ -239,7 +241,7 @@ def test_interrupts_in_a_row_let_no_node_pass_for_a_slow_one(bench: Bench) -> No
     call = retrieving(bench).call
     for _ in range(4):
         interrupter.run(call, waits[-1])
-    assert all(node.usable and not node._slow for node in nodes_of(bench.manager))
+    assert all(node.usable and not node._timeouts for node in nodes_of(bench.manager))
     bench.check()
 
 
@@ -253,34 +255,34 @@ def test_an_interrupt_at_every_line(
     assert interrupt(bench, make, error, every=1)
 
 
-@pytest.mark.parametrize("chore", ["keeper", "tracker"])
+@pytest.mark.parametrize("chore", ["maintenance", "listener"])
 @pytest.mark.parametrize(
     "every", [0, pytest.param(1, marks=pytest.mark.torture)], ids=["some lines", "every line"]
 )
 def test_what_looks_after_the_nodes_fails_at_any_line(bench: Bench, chore: str, every: int) -> None:
     """The next turn makes it good: nodes are probed, and writes of others are heard of."""
     service: Any = bench.manager._service
-    tracker = service._tracker
-    service._keeper.stop()
-    tracker._thread.stop()
+    listener = service._listener
+    service._maintenance.stop()
+    listener._thread.stop()
     bench.threads = bench.others()
-    work = service.tend if chore == "keeper" else tracker._listen
+    work = service.maintain if chore == "maintenance" else listener._listen
     interrupter = Interrupter(MemoryError)
     interrupter.run(work)
     for line in places(interrupter.trail)[:: every or 2 * bench.sample]:
-        service._looked_at = 0.0  # So that it looks at all there is.
-        for ear in list(tracker._ears.values())[:1]:
-            ear.connection.close()  # So that it connects again, too.
+        service._checked_at = 0.0  # So that all of it is done.
+        for subscription in list(listener._subscriptions.values())[:1]:
+            subscription.connection.close()  # So that it connects again, too.
         interrupter.run(work, line)
         bench.number += 1
         bench.other.store_distributed("bystander0", bench.number)
         bench.held["bystander0"] = bench.number
         work()
         try:
-            tracker._listen()
-            tracker._listen()
+            listener._listen()
+            listener._listen()
             bench.check()
-            assert {node.name for node in service.nodes()} == set(tracker._ears)
+            assert {node.name for node in service.nodes()} == set(listener._subscriptions)
         except BaseException as fault:
             fault.add_note(f"after line {line} of {chore}: {interrupter.struck}")
             raise

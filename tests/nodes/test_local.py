@@ -61,11 +61,11 @@ def test_only_the_process_that_was_started_is_ever_ended() -> None:
     """A number is given to another process sooner or later, perhaps to one that matters."""
     bystander = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     try:
-        ServerProcess(bystander.pid, "some other start").end()
+        ServerProcess(bystander.pid, "some other start").stop()
         assert bystander.poll() is None
         itself = ServerProcess.of(bystander.pid)
         assert itself.alive()
-        itself.end(kindly=False)
+        itself.stop(gracefully=False)
         assert not itself.alive()
     finally:
         bystander.kill()
@@ -88,12 +88,12 @@ def test_a_process_has_ended_when_all_of_its_threads_have() -> None:
         try:
             assert child.stdout is not None
             assert b"ready\n" == child.stdout.readline()
-            process, deadline = Process.of(child.pid), time.monotonic() + 30
+            process, deadline = ServerProcess.of(child.pid), time.monotonic() + 30
             while ") Z " not in Path(f"/proc/{child.pid}/stat").read_text():
                 assert time.monotonic() < deadline
                 time.sleep(0.01)
             assert process.alive()
-            process.end(kindly=False)
+            process.stop(gracefully=False)
             assert not process.alive()
         finally:
             child.kill()

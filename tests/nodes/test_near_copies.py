@@ -22,7 +22,7 @@ pytestmark = pytest.mark.server
 
 def listening(manager: DistributedMemoryManager) -> bool:
     """Return whether the manager hears of writes on the nodes."""
-    return manager._near.until > time.monotonic()
+    return manager._near.fresh_until > time.monotonic()
 
 
 @pytest.fixture
@@ -119,7 +119,7 @@ def test_without_word_from_the_nodes_the_version_is_asked_for(
     writer, reader = pair
     writer.store_distributed("key", 1)
     assert 1 == reader.retrieve_distributed("key")
-    reader._service._tracker.stop()  # type: ignore[union-attr]
+    reader._service._listener.stop()  # type: ignore[union-attr]
     writer.store_distributed("key", 2)
     assert 2 == reader.retrieve_distributed("key")
     assert not listening(reader)

@@ -241,10 +241,12 @@ def test_a_node_never_goes_back_to_an_older_version(
     frame = pack(encode("old"), key="key", version=1)
     register = pack_register(name, RegisterVersion(1, 1), RegisterKind.VALUE, frame.segments)
     for node in manager._service.nodes():
-        with node.take() as connection:
-            marks = Incarnation(UP, node.life_of(connection), manager._service.members.epoch).both  # type: ignore[attr-defined]
+        with node.acquire() as connection:
+            accepted = Incarnation(
+                UP, node.run_id_of(connection), manager._service.members.epoch
+            ).accepted  # type: ignore[attr-defined]
             connection.call(
-                *scripts.STORE.call([INCARNATION_KEY, name], *marks, b"".join(register))
+                *scripts.STORE.call([INCARNATION_KEY, name], *accepted, b"".join(register))
             )
     assert "new" == manager.retrieve_distributed("key")
 

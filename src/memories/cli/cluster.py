@@ -74,7 +74,7 @@ def up(count: int, clustered: bool, memory: str | None, name: str, as_json: bool
 @json_option
 def down(name: str, as_json: bool) -> None:
     """End the local servers; what they hold is gone."""
-    ended = _local(name).take_down()
+    ended = _local(name).stop()
     if as_json:
         print_json({"name": name, "ended": ended})
     else:

@@ -47,9 +47,9 @@ class ChunkStore:
     """Writes, reads and sweeps chunks, each node served by a thread of its own."""
 
     def __init__(
-        self, place: Callable[[], ChunkPlacement], submit: Callable[..., Task[Any]]
+        self, placement: Callable[[], ChunkPlacement], submit: Callable[..., Task[Any]]
     ) -> None:
-        self._place = place
+        self._placement = placement
         self._submit = submit
 
     def write(
@@ -61,18 +61,18 @@ class ChunkStore:
             ReplicationError: a chunk is on too few nodes; nothing refers to those written.
         """
         chunks = list(cut(segments, chunk_bytes))
-        place, names = self._place(), upload.names()
+        placement, names = self._placement(), upload.names()
         sums = self._submit(lambda: tuple(map(chunk_sum, chunks)))
-        spread = _Spread(place, names)
+        plan = _WritePlan(placement, names)
 
         def send(node: str, indices: Sequence[int]) -> NodeTransfer:
             commands = [("SET", names[i], tuple(chunks[i])) for i in indices]
-            return _send(place.nodes[node], indices, commands)
+            return _send(placement.nodes[node], indices, commands)
 
         try:
-            while targets := spread.next_targets():
-                for sent in self._each(send, targets):
-                    spread.learn(sent)
+            while targets := plan.next_targets():
+                for sent in self._in_parallel(send, targets):
+                    plan.record(sent)
         except BaseException:
             self.remove(upload)
             raise
@@ -86,32 +86,36 @@ class ChunkStore:
             CorruptDataError: a chunk is damaged or gone on every node that may have it.
             UnavailableError: no sound copy of a chunk can be reached.
         """
-        place, names = self._place(), manifest.upload.names()
+        placement, names = self._placement(), manifest.upload.names()
         views = [frame[start:stop] for start, stop in manifest.spans()]
-        search = _Search(place, names)
+        plan = _ReadPlan(placement, names)
 
         def receive(node: str, indices: Sequence[int]) -> NodeTransfer:
-            return _receive(place.nodes[node], indices, names, views, manifest.sums)
+            return _receive(placement.nodes[node], indices, names, views, manifest.sums)
 
-        while targets := search.next_targets():
-            for sent in self._each(receive, targets):
-                search.learn(sent)
+        while targets := plan.next_targets():
+            for sent in self._in_parallel(receive, targets):
+                plan.record(sent)
 
     def expire(self, upload: ChunkUpload) -> None:
         """Let the chunks of a replaced value vanish once those who read them had the time."""
-        self._tell([("EXPIRE", name, REPLACED_SECONDS) for name in upload.names()])
+        self._send_commands([("EXPIRE", name, REPLACED_SECONDS) for name in upload.names()])
 
     def remove(self, upload: ChunkUpload) -> None:
         """Remove the chunks of an upload that nothing refers to."""
-        self._tell([("UNLINK", name) for name in upload.names()])
+        self._send_commands([("UNLINK", name) for name in upload.names()])
 
-    def _tell(self, commands: Sequence[Any]) -> None:
+    def _send_commands(self, commands: Sequence[Any]) -> None:
         """Tell all nodes something about chunks; where that fails, a later sweep finds them."""
-        everyone = {name: commands for name, node in self._place().nodes.items() if node.usable}
-        for _ in self._each(lambda node, told: _try(self._place().nodes[node], told), everyone):
+        everyone = {name: commands for name, node in self._placement().nodes.items() if node.usable}
+        for _ in self._in_parallel(
+            lambda node, told: _try(self._placement().nodes[node], told), everyone
+        ):
             pass
 
-    def _each(self, work: Callable[[str, Any], Any], targets: Mapping[str, Any]) -> Iterable[Any]:
+    def _in_parallel(
+        self, work: Callable[[str, Any], Any], targets: Mapping[str, Any]
+    ) -> Iterable[Any]:
         """Return `work` of every item, done at once; the caller does the last one himself."""
         *others, mine = targets.items()
         tasks: list[Task[Any]] = []
@@ -126,13 +130,13 @@ class ChunkStore:
                 task.wait()
 
 
-class _Spread:
+class _WritePlan:
     """Which chunks still need a node, and which nodes each has left to try."""
 
-    def __init__(self, place: ChunkPlacement, names: Sequence[bytes]) -> None:
-        self._place = place
-        self._left = [_usable_first(place, name) for name in names]
-        self._lacking = dict.fromkeys(range(len(names)), place.copies)
+    def __init__(self, placement: ChunkPlacement, names: Sequence[bytes]) -> None:
+        self._placement = placement
+        self._left = [_usable_first(placement, name) for name in names]
+        self._lacking = dict.fromkeys(range(len(names)), placement.copies)
         self._reasons: dict[str, str] = {}
 
     def next_targets(self) -> dict[str, list[int]]:
@@ -146,7 +150,7 @@ class _Spread:
             left = [node for node in self._left[index] if node not in self._reasons]
             if len(left) < lacking:
                 raise ReplicationError(
-                    f"the value could not be stored on {self._place.copies} nodes: "
+                    f"the value could not be stored on {self._placement.copies} nodes: "
                     f"{_say(self._reasons) or 'too few nodes answer'}. Nothing has changed: what "
                     "was stored before is still there, and the parts written are removed"
                 )
@@ -155,7 +159,7 @@ class _Spread:
                 self._left[index].remove(node)
         return targets
 
-    def learn(self, sent: NodeTransfer) -> None:
+    def record(self, sent: NodeTransfer) -> None:
         """Take in what came of sending to one node."""
         if sent.reason:
             self._reasons[sent.node] = sent.reason
@@ -165,12 +169,12 @@ class _Spread:
                 del self._lacking[index]
 
 
-class _Search:
+class _ReadPlan:
     """Which chunks are still sought, and which nodes each may yet be found on."""
 
-    def __init__(self, place: ChunkPlacement, names: Sequence[bytes]) -> None:
-        self._left = [_usable_first(place, name, all_=True) for name in names]
-        self._likely = [_likely(place, name) for name in names]
+    def __init__(self, placement: ChunkPlacement, names: Sequence[bytes]) -> None:
+        self._left = [_usable_first(placement, name, all_=True) for name in names]
+        self._likely = [_likely(placement, name) for name in names]
         self._sought = set(range(len(names)))
         self._damaged: set[int] = set()
         self._reasons: dict[str, str] = {}
@@ -189,21 +193,21 @@ class _Search:
         for index in sorted(self._sought):
             left = self._left[index]
             if not left:
-                raise self._verdict(index)
+                raise self._error(index)
             likely = [node for node in left if node in self._likely[index]] or left[:1]
             node = min(likely, key=lambda one: len(targets.get(one, ())))
             left.remove(node)
             targets[node].append(index)
         return targets
 
-    def learn(self, sent: NodeTransfer) -> None:
+    def record(self, sent: NodeTransfer) -> None:
         """Take in what one node gave."""
         self._sought.difference_update(sent.done)
         self._damaged.update(sent.damaged)
         if sent.reason:
             self._reasons[sent.node] = sent.reason
 
-    def _verdict(self, index: int) -> MemoriesError:
+    def _error(self, index: int) -> MemoriesError:
         if self._reasons:
             return UnavailableError(
                 f"chunk {index} of the value cannot be reached: {_say(self._reasons)}"
@@ -259,17 +263,19 @@ def _try(node: Node, commands: Sequence[Any]) -> None:
         node.last_error = str(error)
 
 
-def _usable_first(place: ChunkPlacement, name: bytes, *, all_: bool = False) -> list[str]:
+def _usable_first(placement: ChunkPlacement, name: bytes, *, all_: bool = False) -> list[str]:
     """Return the nodes to try for a chunk; those that failed lately last, or only if `all_`."""
-    ranked = place.rank(name)
-    usable = [node for node in ranked if place.nodes[node].usable]
-    rest = [node for node in ranked if node not in usable and (all_ or place.nodes[node].due)]
+    ranked = placement.rank(name)
+    usable = [node for node in ranked if placement.nodes[node].usable]
+    rest = [node for node in ranked if node not in usable and (all_ or placement.nodes[node].due)]
     return usable + rest
 
 
-def _likely(place: ChunkPlacement, name: bytes) -> list[str]:
+def _likely(placement: ChunkPlacement, name: bytes) -> list[str]:
     """Return the nodes that should have a chunk and did not fail lately."""
-    return [node for node in place.rank(name)[: place.copies] if place.nodes[node].usable]
+    return [
+        node for node in placement.rank(name)[: placement.copies] if placement.nodes[node].usable
+    ]
 
 
 def _say(reasons: Mapping[str, str]) -> str:

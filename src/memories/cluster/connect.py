@@ -9,7 +9,7 @@ from memories.cluster.client.address import NodeAddress
 from memories.cluster.client.connection import Connection
 from memories.cluster.client.node import CONNECT_SECONDS
 from memories.cluster.client.resp import ReplyError
-from memories.cluster.topology import NodeService
+from memories.cluster.node_service import NodeService
 from memories.errors import InvalidOptionError, UnavailableError
 from memories.foundation.clock import Clock
 
@@ -65,17 +65,17 @@ def are_a_cluster(addresses: Sequence[NodeAddress]) -> bool:
     Raises:
         InvalidOptionError: some are, and some are not.
     """
-    said: dict[str, bool] = {}
+    answers: dict[str, bool] = {}
     for address in addresses:
         try:
             with Connection(address, connect_seconds=CONNECT_SECONDS) as connection:
-                said[address.name] = b"cluster_enabled:1" in connection.call("INFO", "cluster")
+                answers[address.name] = b"cluster_enabled:1" in connection.call("INFO", "cluster")
         except (UnavailableError, ReplyError):
             continue  # Whether enough answer is for the service to say, which asks again.
-    if len(set(said.values())) > 1:
-        members = ", ".join(name for name, clustered in said.items() if clustered)
-        others = ", ".join(name for name, clustered in said.items() if not clustered)
+    if len(set(answers.values())) > 1:
+        members = ", ".join(name for name, clustered in answers.items() if clustered)
+        others = ", ".join(name for name, clustered in answers.items() if not clustered)
         raise InvalidOptionError(
             f"{members} belong to a Valkey Cluster, and {others} do not; give nodes of one kind"
         )
-    return any(said.values())
+    return any(answers.values())

@@ -18,16 +18,16 @@ class Incarnation(NamedTuple):
     """What stands in a node's mark."""
 
     state: str
-    life: str  # The run id of the server process that was marked.
+    run_id: str  # The run id of the server process that was marked.
     epoch: int  # Of the member list under which it takes writes.
 
     @property
     def text(self) -> bytes:
         """Return the mark as it lies on the node."""
-        return f"{self.state}:{self.life}:{self.epoch}".encode()
+        return f"{self.state}:{self.run_id}:{self.epoch}".encode()
 
     @property
-    def both(self) -> tuple[bytes, bytes]:
+    def accepted(self) -> tuple[bytes, bytes]:
         """Return the two marks under which the node takes writes."""
         return self._replace(state=UP).text, self._replace(state=JOINING).text
 

@@ -40,17 +40,17 @@ def survey_nodes(addresses: Sequence[NodeAddress], clock: Clock) -> NodeSurvey:
 def _survey_plain(addresses: Sequence[NodeAddress], clock: Clock) -> NodeSurvey:
     members = Members(addresses, 1, monotonic=clock.monotonic, allow_eviction=True)
     try:
-        hellos, _ = discover(members, list(members.nodes.values()))
-        roster = newest_member_list(hellos)
-        if roster is not None:
-            members.adopt(roster)
+        discovered, _ = discover(members, list(members.nodes.values()))
+        member_list = newest_member_list(discovered)
+        if member_list is not None:
+            members.apply(member_list)
         states = {
             node.name: node_status(node, clock.monotonic, members.epoch)
-            for node in members.everyone()
+            for node in members.all_members()
         }
     finally:
         members.close()
-    return NodeSurvey(False, roster.copies if roster else None, states)
+    return NodeSurvey(False, member_list.copies if member_list else None, states)
 
 
 def _survey_slots(addresses: Sequence[NodeAddress], clock: Clock) -> NodeSurvey:
@@ -58,7 +58,7 @@ def _survey_slots(addresses: Sequence[NodeAddress], clock: Clock) -> NodeSurvey:
     try:
         shards.refresh()
         states = {
-            node.name: cluster_node_status(node, clock.monotonic) for node in shards.everyone()
+            node.name: cluster_node_status(node, clock.monotonic) for node in shards.all_nodes()
         }
     finally:
         shards.close()

@@ -20,7 +20,7 @@ class RepairReport(msgspec.Struct, kw_only=True):
     unreadable: list[str] = []  # The first keys that could not be repaired.
     silent: dict[str, str] = {}  # Nodes that did not answer, and why.
 
-    def blame(self, key: str) -> None:
+    def add_unreadable(self, key: str) -> None:
         """Name a key that could not be repaired."""
         if len(self.unreadable) < _MOST_NAMED and key not in self.unreadable:
             self.unreadable.append(key)

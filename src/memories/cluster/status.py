@@ -15,9 +15,9 @@ _SECONDS = 0.9
 
 def node_status(node: Node, monotonic: Callable[[], float], epoch: int) -> dict[str, Any]:
     """Return the state of one plain server; one that does not answer is not `online`."""
-    state, info, mark = _asked(node, monotonic, ("GET", INCARNATION_KEY))
+    state, info, incarnation = _asked(node, monotonic, ("GET", INCARNATION_KEY))
     if state["online"]:
-        state["up_to_date"] = read_incarnation(mark) == Incarnation(
+        state["up_to_date"] = read_incarnation(incarnation) == Incarnation(
             UP, info.get("run_id", ""), epoch
         )
     return state

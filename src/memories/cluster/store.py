@@ -95,7 +95,7 @@ class FrameStore:
         outcomes = self._registers.write({register_name(key): small[key] for key in small})
         for key in frames:
             if key in small:
-                results[key] = self._settle(outcomes[register_name(key)])
+                results[key] = self._expire_replaced(outcomes[register_name(key)])
                 continue
             try:
                 results[key] = self.put(key, frames[key])
@@ -120,7 +120,7 @@ class FrameStore:
         """Return the newest frame of each key, or why it cannot be had."""
         names = {register_name(key): key for key in keys}
         found = self._registers.read(list(names))
-        return {key: self._open(key, found[name]) for name, key in names.items()}
+        return {key: self._to_frame(key, found[name]) for name, key in names.items()}
 
     def delete(self, key: str) -> RegisterVersion:
         """Make `key` absent.
@@ -131,7 +131,7 @@ class FrameStore:
             ReplicationError: fewer nodes than asked for know of it.
         """
         name = register_name(key)
-        found = _raised(self._registers.read([name], fetch=False)[name])
+        found = _raise_or_return(self._registers.read([name], fetch=False)[name])
         if found is None or found.kind is RegisterKind.TOMBSTONE:
             raise absent_error(key)
         return self._write_one(name, RegisterBody(RegisterKind.TOMBSTONE), None)
@@ -154,7 +154,7 @@ class FrameStore:
         for start in range(0, len(names), 500):
             found = self._registers.read(names[start : start + 500], fetch=False)
             for name, one in found.items():
-                present = _raised(one)
+                present = _raise_or_return(one)
                 if present is not None and present.kind is not RegisterKind.TOMBSTONE:
                     yield key_of(name)
 
@@ -162,12 +162,12 @@ class FrameStore:
         self, name: bytes, body: RegisterBody, if_version: int | None
     ) -> RegisterVersion:
         outcome = self._registers.write({name: body}, if_version=if_version)[name]
-        result = self._settle(outcome)
+        result = self._expire_replaced(outcome)
         if isinstance(result, Exception):
             raise result
         return result
 
-    def _settle(self, outcome: WrittenRegister | Exception) -> RegisterVersion | Exception:
+    def _expire_replaced(self, outcome: WrittenRegister | Exception) -> RegisterVersion | Exception:
         """Let go of what a write replaced."""
         if isinstance(outcome, Exception):
             return outcome
@@ -175,7 +175,9 @@ class FrameStore:
             self._chunks.expire(outcome.replaced)
         return outcome.version
 
-    def _open(self, key: str, found: FoundRegister | Exception | None) -> StoredFrame | Exception:
+    def _to_frame(
+        self, key: str, found: FoundRegister | Exception | None
+    ) -> StoredFrame | Exception:
         name = register_name(key)
         error: Exception = UnavailableError(
             f"{key[:200]!r} is rewritten faster than it can be read"
@@ -189,7 +191,7 @@ class FrameStore:
             if found.kind is RegisterKind.VALUE:
                 return StoredFrame(found.version, found.body)
             try:
-                return StoredFrame(found.version, self._gather(found.body))
+                return StoredFrame(found.version, self._read_chunks(found.body))
             except (CorruptDataError, UnavailableError) as fault:
                 # A value that was replaced meanwhile loses its chunks: then there is a newer one.
                 error = type(fault)(f"{key[:200]!r} cannot be read: {fault}")
@@ -199,7 +201,7 @@ class FrameStore:
                 found = newer
         return error
 
-    def _gather(self, body: memoryview) -> memoryview:
+    def _read_chunks(self, body: memoryview) -> memoryview:
         manifest = read_manifest(body)
         frame = view_bytes(allocate(manifest.nbytes))
         self._chunks.read(manifest, frame)
@@ -211,7 +213,7 @@ def absent_error(key: str) -> KeyNotFoundError:
     return KeyNotFoundError(f"{key[:200]!r} is not on the nodes")
 
 
-def _raised(found: FoundRegister | Exception | None) -> FoundRegister | None:
+def _raise_or_return(found: FoundRegister | Exception | None) -> FoundRegister | None:
     if isinstance(found, Exception):
         raise found
     return found

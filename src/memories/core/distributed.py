@@ -16,9 +16,9 @@ from memories import codecs
 from memories.cluster.connect import check_factor, check_nodes, open_service
 from memories.cluster.near_cache.freshness import PREFIX as NEAR_PREFIX
 from memories.cluster.near_cache.freshness import Freshness, FreshnessToken
+from memories.cluster.node_service import NodeService
 from memories.cluster.repair_report import RepairReport
 from memories.cluster.store import StoredFrame
-from memories.cluster.topology import NodeService
 from memories.codecs import main_classes
 from memories.core.manager import MemoryManager
 from memories.core.near_cache import MOST_DROPPED, NearCacheStore
@@ -81,7 +81,7 @@ class DistributedMemoryManager(MemoryManager):
         self._near = Freshness(self._copies.drop)
         self._hierarchy.events.subscribe(_weakly(self._near))
         if near_cache:
-            self._service.listen(self._near)
+            self._service.start_near_cache(self._near)
         self._engine.ends_before(self._service.close, "the connections to its nodes")
 
     def store_distributed(self, key: str, data: Any, *, if_version: int | None = None) -> None:
@@ -102,7 +102,7 @@ class DistributedMemoryManager(MemoryManager):
         try:
             self._service.store.put(key, self._pack(key, data).segments, if_version=if_version)
         finally:
-            self._near.forget(key)
+            self._near.invalidate(key)
 
     def retrieve_distributed(
         self, key: str, default: Any = MISSING, *, copy: bool | None = None
@@ -120,7 +120,7 @@ class DistributedMemoryManager(MemoryManager):
             UntrustedDataError: it would run code, and no trusted key has signed it.
         """
         near = self._near
-        if copy is None and near.until > self._monotonic():
+        if copy is None and near.fresh_until > self._monotonic():
             try:
                 value = self._at_front[near.fresh[key]]
             except (KeyError, TypeError):
@@ -165,7 +165,7 @@ class DistributedMemoryManager(MemoryManager):
         try:
             self._service.store.delete(key)
         finally:
-            self._near.forget(key)
+            self._near.invalidate(key)
 
     def store_many_distributed(self, mapping: Mapping[str, Any]) -> None:
         """Store every item of `mapping` on the nodes, in a few questions to each.
@@ -180,7 +180,7 @@ class DistributedMemoryManager(MemoryManager):
             results = self._service.store.put_many(frames)
         finally:
             for key in frames:
-                self._near.forget(key)
+                self._near.invalidate(key)
         _raise_first(results)
 
     def retrieve_many_distributed(self, keys: Iterable[str]) -> dict[str, Any]:
@@ -268,7 +268,7 @@ class DistributedMemoryManager(MemoryManager):
 
     def _at_hand(self, key: str) -> Any:
         """Return the local copy of `key`, or MISSING if there is none that is known to be good."""
-        if self._near.until > self._monotonic():
+        if self._near.fresh_until > self._monotonic():
             try:
                 entry = self._entries[self._near.fresh[key]]
             except KeyError:
@@ -284,7 +284,7 @@ class DistributedMemoryManager(MemoryManager):
         known = None if copy else self._near.version(key)
         if known is not None and self._service.store.versions([key])[key] == known:
             entry = self._entries.get(NEAR_PREFIX + key)
-            if self._near.confirm(key, known, token) and entry is not None:
+            if self._near.revalidate(key, known, token) and entry is not None:
                 return entry.read()
         return self._take_in(key, self._service.store.get(key), token, copy=copy)
 
@@ -303,13 +303,13 @@ class DistributedMemoryManager(MemoryManager):
             value = hosted.value(trust)
         except UNREADABLE as error:
             raise about_key(error, key) from error.__cause__
-        self._near.keep(key, stored.version, token, lambda name: self._copies.put(name, hosted))
+        self._near.insert(key, stored.version, token, lambda name: self._copies.put(name, hosted))
         return value
 
     def _may_keep(self, size: int) -> bool:
         """Return whether there is room for a local copy, letting older ones go for it."""
         near = self._near
-        if near.until <= self._monotonic() or not self._copies.could_fit(size):
+        if near.fresh_until <= self._monotonic() or not self._copies.could_fit(size):
             return False
         for _ in range(MOST_DROPPED):
             if self._copies.fits(size):
@@ -317,7 +317,7 @@ class DistributedMemoryManager(MemoryManager):
             oldest = near.oldest()
             if oldest is None:
                 return False
-            near.forget(oldest)
+            near.invalidate(oldest)
         return False
 
 

@@ -21,6 +21,7 @@ from memories.cluster.manifest import (
     upload_seconds,
 )
 from memories.cluster.quorum.rules import RegisterQuery
+from memories.cluster.register_copy import read_copy
 from memories.cluster.register_format import (
     RegisterKind,
     key_of,
@@ -31,7 +32,6 @@ from memories.cluster.register_format import (
 )
 from memories.cluster.rendezvous import prefer, rank
 from memories.cluster.versions import ABSENT, RegisterVersion, successor
-from memories.cluster.vote import read_copy
 from memories.errors import CorruptDataError, UnavailableError
 
 NODES = [f"node{number}:6379" for number in range(10)]
@@ -175,23 +175,23 @@ def query() -> RegisterQuery:
     return RegisterQuery(b"m:r:key", [prefer(b"m:r:key", NODES[:3], 2)])
 
 
-def vote(version: RegisterVersion, *, whole: bool = True) -> bytes:
+def reply(version: RegisterVersion, *, whole: bool = True) -> bytes:
     """Return what a node with that version replies."""
     return b"".join(pack_register(b"m:r:key", version, RegisterKind.VALUE, [memoryview(b"body")]))
 
 
-def test_nodes_without_a_say_do_not_make_a_key_absent() -> None:
+def test_nodes_that_do_not_vote_do_not_make_a_key_absent() -> None:
     """Two nils of which one is from a restarted node are one nil."""
     one = query()
     first, second, third = one.nodes
-    assert [first, second] == one.to_ask(hedge=False, among=lambda node: True)
+    assert [first, second] == one.next_nodes(hedge=False, among=lambda node: True)
     nothing = read_copy(one.name, None, whole=True)
-    one.hear(first, nothing, entitled=True)
-    one.hear(second, nothing, entitled=False)
-    assert 1 == one.missing
-    assert isinstance(one.verdict(), UnavailableError)
-    one.hear(third, nothing, entitled=True)
-    assert (0, ABSENT, 0) == (one.missing, one.version, one.short)
+    one.record(first, nothing, voting=True)
+    one.record(second, nothing, voting=False)
+    assert 1 == one.missing_answers
+    assert isinstance(one.error(), UnavailableError)
+    one.record(third, nothing, voting=True)
+    assert (0, ABSENT, 0) == (one.missing_answers, one.version, one.missing_copies)
 
 
 def test_the_newest_version_is_short_of_copies_until_enough_have_it() -> None:
@@ -199,19 +199,24 @@ def test_the_newest_version_is_short_of_copies_until_enough_have_it() -> None:
     one = query()
     first, second, third = one.nodes
     newer, older = RegisterVersion(2, 1), RegisterVersion(1, 9)
-    one.hear(first, read_copy(one.name, vote(older), whole=True), entitled=True)
-    one.hear(second, read_copy(one.name, vote(newer), whole=True), entitled=True)
-    assert (newer, 1, [second], [first]) == (one.version, one.short, one.holders, one.behind)
-    one.hear(third, read_copy(one.name, vote(newer), whole=True), entitled=True)
-    assert 0 == one.short
+    one.record(first, read_copy(one.name, reply(older), whole=True), voting=True)
+    one.record(second, read_copy(one.name, reply(newer), whole=True), voting=True)
+    assert (newer, 1, [second], [first]) == (
+        one.version,
+        one.missing_copies,
+        one.holders,
+        one.outdated_nodes,
+    )
+    one.record(third, read_copy(one.name, reply(newer), whole=True), voting=True)
+    assert 0 == one.missing_copies
 
 
 def test_damage_is_told_from_absence_and_from_silence() -> None:
     """Who must act depends on which it is."""
     one = query()
     first, second, _ = one.nodes
-    one.hear_damage(first)
-    one.hear_fault(second, "did not answer")
-    assert 2 == one.missing
-    one.hear_damage(second)
-    assert isinstance(one.verdict(), CorruptDataError)
+    one.record_damage(first)
+    one.record_fault(second, "did not answer")
+    assert 2 == one.missing_answers
+    one.record_damage(second)
+    assert isinstance(one.error(), CorruptDataError)

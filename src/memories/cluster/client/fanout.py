@@ -29,7 +29,7 @@ class NodeRequest:
         self.replies: list[Any] = []
         self.error: BaseException | None = None
         self.connection: Connection | None = None
-        self.life = ""  # The run id of the server that was asked.
+        self.run_id = ""  # The run id of the server that was asked.
 
     @property
     def done(self) -> bool:
@@ -51,8 +51,8 @@ class RequestRound:
 
     def __exit__(self, kind: type[BaseException] | None, *exc: object) -> None:
         if kind is None or issubclass(kind, Exception):  # Else the caller was interrupted.
-            for ask in self._open.values():
-                ask.node.lagged()
+            for request in self._open.values():
+                request.node.record_timeout()
         self._stack.close()
 
     @property
@@ -62,16 +62,16 @@ class RequestRound:
 
     def ask(self, node: Node, commands: Commands, tag: Any = None) -> None:
         """Send commands to a node; a fault shows as an answer of `wait`."""
-        ask = NodeRequest(node, tag, self._monotonic())
+        request = NodeRequest(node, tag, self._monotonic())
         try:
-            ask.connection = self._stack.enter_context(node.take())
-            ask.life = node.life_of(ask.connection)
-            ask.commands = commands(ask.life)
-            ask.connection.send(ask.commands)
+            request.connection = self._stack.enter_context(node.acquire())
+            request.run_id = node.run_id_of(request.connection)
+            request.commands = commands(request.run_id)
+            request.connection.send(request.commands)
         except (UnavailableError, ReplyError) as error:
-            self._fail(ask, error)
+            self._fail(request, error)
         else:
-            self._open[ask.connection] = ask
+            self._open[request.connection] = request
 
     def wait(self, seconds: float) -> list[NodeRequest]:
         """Return what was answered, waiting for the first at most so long; empty if nothing was."""
@@ -83,32 +83,32 @@ class RequestRound:
         while self._open and not done:
             found = ready(list(self._open), end - self._monotonic())
             for connection in found:
-                ask = self._open[connection]
-                self._receive(ask, connection)
-                if ask.done:
+                request = self._open[connection]
+                self._receive(request, connection)
+                if request.done:
                     self._open.pop(connection, None)
-                    done.append(ask)
+                    done.append(request)
             if not found and self._monotonic() >= end:
                 break
         self._failed.clear()
         return done
 
-    def _receive(self, ask: NodeRequest, connection: Connection) -> None:
+    def _receive(self, request: NodeRequest, connection: Connection) -> None:
         try:
-            while not ask.done and connection.ready():
-                ask.replies.append(connection.receive())
+            while not request.done and connection.ready():
+                request.replies.append(connection.receive())
         except UnavailableError as error:
-            self._fail(ask, error)
+            self._fail(request, error)
             return
-        if ask.done:
-            ask.node.answered((self._monotonic() - ask.began) / len(ask.commands))
-            for reply in ask.replies:
+        if request.done:
+            request.node.record_success((self._monotonic() - request.began) / len(request.commands))
+            for reply in request.replies:
                 if isinstance(reply, ReplyError):
-                    ask.node.refused(reply)
+                    request.node.record_refusal(reply)
 
-    def _fail(self, ask: NodeRequest, error: BaseException) -> None:
-        ask.error = error
+    def _fail(self, request: NodeRequest, error: BaseException) -> None:
+        request.error = error
         if isinstance(error, ReplyError):
-            ask.node.refused(error)
-        ask.node.failed(error)
-        self._failed.append(ask)
+            request.node.record_refusal(error)
+        request.node.record_failure(error)
+        self._failed.append(request)

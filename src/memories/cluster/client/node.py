@@ -24,9 +24,9 @@ CONNECT_SECONDS = 0.5
 CALL_SECONDS = 0.9
 _FIRST_PAUSE_SECONDS = 0.25
 _LONGEST_PAUSE_SECONDS = 4.0
-_SLOW_ASKS = 2  # So many in a row that came too late, and the node counts as hung.
+_MOST_TIMEOUTS = 2  # So many in a row that came too late, and the node counts as hung.
 # Refusals of the whole node, not of one command: asking again at once is of no use.
-REFUSING = frozenset({"NOAUTH", "WRONGPASS", "NOPERM", "LOADING", "BUSY", "DENIED"})
+REFUSING_CODES = frozenset({"NOAUTH", "WRONGPASS", "NOPERM", "LOADING", "BUSY", "DENIED"})
 
 
 class EvictingNodeError(UnavailableError, InvalidOptionError):
@@ -42,24 +42,24 @@ class Node:
         *,
         monotonic: Callable[[], float],
         allow_eviction: bool = False,
-        greeting: Sequence[Command] = (),
+        setup_commands: Sequence[Command] = (),
     ) -> None:
         self.address = address
         self.name = address.name
         self.last_error = ""
         self.latency_seconds = 0.0
-        self.well = False  # Whether its mark was right when it was last asked.
+        self.up_to_date = False  # Whether its mark was right when it was last asked.
         self._monotonic = monotonic
         self._allow_eviction = allow_eviction
-        self._greeting = greeting  # What else every new connection says first.
+        self._setup_commands = setup_commands  # What else every new connection says first.
         self._pool = ConnectionPool(
             address, connect_seconds=CONNECT_SECONDS, call_seconds=CALL_SECONDS
         )
-        self._lives: weakref.WeakKeyDictionary[Connection, str] = weakref.WeakKeyDictionary()
+        self._run_ids: weakref.WeakKeyDictionary[Connection, str] = weakref.WeakKeyDictionary()
         self._lock = new_lock()
         self._pause_seconds = 0.0
         self._paused_until = 0.0
-        self._slow = 0
+        self._timeouts = 0
 
     @property
     def usable(self) -> bool:
@@ -72,7 +72,7 @@ class Node:
         return bool(self._pause_seconds) and self._monotonic() >= self._paused_until
 
     @contextmanager
-    def take(self) -> Iterator[Connection]:
+    def acquire(self) -> Iterator[Connection]:
         """Lend a connection whose server's life is known.
 
         Raises:
@@ -80,47 +80,47 @@ class Node:
             ReplyError: it does not let us in.
             EvictingNodeError: it would drop values silently.
         """
-        with self._pool.take() as connection:
-            if connection not in self._lives:
-                self._greet(connection)
+        with self._pool.acquire() as connection:
+            if connection not in self._run_ids:
+                self._prepare(connection)
             yield connection
 
-    def life_of(self, connection: Connection) -> str:
+    def run_id_of(self, connection: Connection) -> str:
         """Return the run id of the server process behind a connection that was lent."""
-        return self._lives[connection]
+        return self._run_ids[connection]
 
     def forget_scripts(self, connection: Connection) -> None:
         """Load the scripts again when this connection is lent next."""
-        self._lives.pop(connection, None)
+        self._run_ids.pop(connection, None)
 
-    def answered(self, seconds: float) -> None:
+    def record_success(self, seconds: float) -> None:
         """Learn that it has answered in time."""
         self.latency_seconds += (seconds - self.latency_seconds) / 8
-        self._slow = 0
+        self._timeouts = 0
         if self._pause_seconds:
             with self._lock:
                 self._pause_seconds = self._paused_until = 0.0
 
-    def failed(self, error: BaseException) -> None:
+    def record_failure(self, error: BaseException) -> None:
         """Learn that it could not be asked; nobody asks it again until it is due."""
         with self._lock:
             self.last_error = str(error)
-            self.well = False
+            self.up_to_date = False
             longer = max(_FIRST_PAUSE_SECONDS, 2 * self._pause_seconds)
             self._pause_seconds = min(longer, _LONGEST_PAUSE_SECONDS)
             self._paused_until = self._monotonic() + self._pause_seconds
 
-    def refused(self, error: ReplyError) -> None:
+    def record_refusal(self, error: ReplyError) -> None:
         """Learn that it refused a command: it lives, unless it refuses everything."""
         self.last_error = str(error)
-        if error.code in REFUSING:
-            self.failed(error)
+        if error.code in REFUSING_CODES:
+            self.record_failure(error)
 
-    def lagged(self) -> None:
+    def record_timeout(self) -> None:
         """Learn that somebody stopped waiting for its answer."""
-        self._slow += 1
-        if self._slow >= _SLOW_ASKS:
-            self.failed(UnavailableError(f"the node {self.name} does not answer in time"))
+        self._timeouts += 1
+        if self._timeouts >= _MOST_TIMEOUTS:
+            self.record_failure(UnavailableError(f"the node {self.name} does not answer in time"))
 
     def call(self, *args: Any, seconds: float | None = None) -> Any:
         """Run one command, and remember how the node took it.
@@ -140,11 +140,11 @@ class Node:
         strict: bool = False,
     ) -> list[Any]:
         """Run commands, and remember how the node took them; with `strict` raise a refusal."""
-        with self._judged(len(commands)) as connection:
+        with self._tracked(len(commands)) as connection:
             replies = connection.pipeline(commands, into=into, seconds=seconds)
         refusals = [reply for reply in replies if isinstance(reply, ReplyError)]
         for refusal in refusals:
-            self.refused(refusal)
+            self.record_refusal(refusal)
         if strict and refusals:
             raise refusals[0]
         return replies
@@ -158,10 +158,10 @@ class Node:
             UnavailableError: it did not answer; the replies before are good.
             ReplyError: it does not let us in.
         """
-        with self._judged(len(commands)) as connection:
+        with self._tracked(len(commands)) as connection:
             for reply in connection.stream(commands, into, window=window):
                 if isinstance(reply, ReplyError):
-                    self.refused(reply)
+                    self.record_refusal(reply)
                 yield reply
 
     def close(self) -> None:
@@ -172,24 +172,24 @@ class Node:
         return f"<Node {self.name}{'' if self.usable else ', failing'}>"
 
     @contextmanager
-    def _judged(self, count: int) -> Iterator[Connection]:
+    def _tracked(self, count: int) -> Iterator[Connection]:
         """Lend a connection for `count` commands, and remember whether they came through."""
         began = self._monotonic()
         try:
-            with self.take() as connection:
+            with self.acquire() as connection:
                 yield connection
         except (UnavailableError, EvictingNodeError) as error:
-            self.failed(error)
+            self.record_failure(error)
             raise
         except ReplyError as error:
-            self.refused(error)
+            self.record_refusal(error)
             raise
-        self.answered((self._monotonic() - began) / max(1, count))
+        self.record_success((self._monotonic() - began) / max(1, count))
 
-    def _greet(self, connection: Connection) -> None:
+    def _prepare(self, connection: Connection) -> None:
         loads = [("SCRIPT", "LOAD", script.source) for script in scripts.ALL]
         info, memory, *loaded = connection.pipeline(
-            [("INFO", "server"), ("INFO", "memory"), *loads, *self._greeting]
+            [("INFO", "server"), ("INFO", "memory"), *loads, *self._setup_commands]
         )
         for reply in (info, memory, *loaded):
             if isinstance(reply, ReplyError):
@@ -201,7 +201,7 @@ class Node:
                 "silently when it is full. Set noeviction there, or pass allow_eviction=True if "
                 "what you store may be lost"
             )
-        self._lives[connection] = parse_info(info).get("run_id", "")
+        self._run_ids[connection] = parse_info(info).get("run_id", "")
 
 
 def parse_info(text: bytes) -> dict[str, str]:

@@ -43,7 +43,7 @@ class ConnectionPool:
         self._closed = False
 
     @contextmanager
-    def take(self) -> Iterator[Connection]:
+    def acquire(self) -> Iterator[Connection]:
         """Lend a connection for as long as the block lasts.
 
         Raises:
@@ -51,15 +51,15 @@ class ConnectionPool:
             ReplyError: the node does not let us in.
             ClosedError: the pool was closed.
         """
-        connection = self._found() or Connection(self.address, **self._options)
+        connection = self._idle_connection() or Connection(self.address, **self._options)
         try:
             yield connection
         finally:
-            self._give_back(connection)
+            self._release(connection)
 
     def call(self, *args: Arg, seconds: float | None = None) -> Reply:
         """Call as `Connection.call` does, on a connection of the pool."""
-        with self.take() as connection:
+        with self.acquire() as connection:
             return connection.call(*args, seconds=seconds)
 
     def pipeline(
@@ -70,14 +70,14 @@ class ConnectionPool:
         seconds: float | None = None,
     ) -> list[Reply]:
         """Send commands as `Connection.pipeline` does, on a connection of the pool."""
-        with self.take() as connection:
+        with self.acquire() as connection:
             return connection.pipeline(commands, into=into, seconds=seconds)
 
     def read_into(
         self, command: Command, *buffers: Buffer, seconds: float | None = None
     ) -> int | None:
         """Read as `Connection.read_into` does, on a connection of the pool."""
-        with self.take() as connection:
+        with self.acquire() as connection:
             return connection.read_into(command, *buffers, seconds=seconds)
 
     def close(self) -> None:
@@ -97,12 +97,12 @@ class ConnectionPool:
     def __repr__(self) -> str:
         return f"<Pool of {self.address.name}>"
 
-    def _found(self) -> Connection | None:
+    def _idle_connection(self) -> Connection | None:
         while True:
             with self._lock:
                 if self._closed:
                     raise ClosedError(f"the connections to {self.address.name} were closed")
-                self._forget_the_parents()
+                self._drop_parents_connections()
                 if not self._idle:
                     return None
                 connection = self._idle.pop()
@@ -111,7 +111,7 @@ class ConnectionPool:
                 return connection
             connection.close()
 
-    def _give_back(self, connection: Connection) -> None:
+    def _release(self, connection: Connection) -> None:
         if connection.closed:
             return
         with self._lock:
@@ -121,7 +121,7 @@ class ConnectionPool:
                 return
         connection.close()
 
-    def _forget_the_parents(self) -> None:
+    def _drop_parents_connections(self) -> None:
         if self._pid != os.getpid():
             self._pid = os.getpid()
             self._idle = []

@@ -152,11 +152,11 @@ class ReplyDecoder:
         self._source.expect(length)
         for view in views:
             part = view[: min(left, view.nbytes)]
-            self._take(part)
+            self._fill(part)
             left -= part.nbytes
         if left:
-            self._spend(left)
-            self._take(memoryview(bytearray(left)))
+            self._charge(left)
+            self._fill(memoryview(bytearray(left)))
         self._end_of_bulk()
         return False, length
 
@@ -173,10 +173,10 @@ class ReplyDecoder:
         if kind == b"_":
             return None
         if kind in b"*~>%" and kind:
-            return self._gathered(kind, line, depth)
-        return self._rarely(kind, line, depth)
+            return self._aggregate(kind, line, depth)
+        return self._rare_reply(kind, line, depth)
 
-    def _gathered(self, kind: bytes, line: bytes, depth: int) -> Reply:
+    def _aggregate(self, kind: bytes, line: bytes, depth: int) -> Reply:
         if line == b"*-1":
             return None
         if depth >= MAX_DEPTH:
@@ -190,7 +190,7 @@ class ReplyDecoder:
         except TypeError:
             raise GarbledError("its map has a key that can be none") from None
 
-    def _rarely(self, kind: bytes, line: bytes, depth: int) -> Reply:
+    def _rare_reply(self, kind: bytes, line: bytes, depth: int) -> Reply:
         if kind == b"#" and line in (b"#t", b"#f"):
             return line == b"#t"
         if kind == b",":
@@ -207,14 +207,14 @@ class ReplyDecoder:
         raise GarbledError(f"it sent {line[:40]!r}, which begins no reply")
 
     def _items(self, count: int, depth: int) -> list[Reply]:
-        self._spend(ITEM_BYTES * count)
+        self._charge(ITEM_BYTES * count)
         return [self._reply(self._line(), depth + 1) for _ in range(count)]
 
     def _bulk(self, line: bytes) -> bytes | None:
         if line == b"$-1":
             return None
         length = self._number(line)
-        self._spend(length)
+        self._charge(length)
         end = self._at + length
         if end + 2 <= len(self._data):  # The common case: all of it is here.
             body = self._data[self._at : end]
@@ -222,7 +222,7 @@ class ReplyDecoder:
         else:
             self._source.expect(length)
             room = bytearray(length)
-            self._take(memoryview(room))
+            self._fill(memoryview(room))
             body = bytes(room)
         self._end_of_bulk()
         return body
@@ -234,7 +234,7 @@ class ReplyDecoder:
             raise GarbledError("what it sent is longer than it had announced")
         self._at += 2
 
-    def _take(self, view: memoryview) -> None:
+    def _fill(self, view: memoryview) -> None:
         """Fill `view` with what is here already, and the rest straight from the source."""
         here = min(view.nbytes, len(self._data) - self._at)
         view[:here] = memoryview(self._data)[self._at : self._at + here]
@@ -251,7 +251,7 @@ class ReplyDecoder:
             end = self._data.find(b"\r\n", self._at)
         line = self._data[self._at : end]
         self._at = end + 2
-        self._spend(len(line) + 2)
+        self._charge(len(line) + 2)
         return line
 
     def _grow(self) -> None:
@@ -260,7 +260,7 @@ class ReplyDecoder:
         self._data = rest + more if rest else more
         self._at = 0
 
-    def _spend(self, count: int) -> None:
+    def _charge(self, count: int) -> None:
         self._left -= count
         if self._left < 0:
             raise GarbledError(f"its reply is larger than {self._max_bytes:,} bytes")

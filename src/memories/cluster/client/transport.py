@@ -37,9 +37,9 @@ class Transport:
         self._silence = connect_seconds
         self._deadline = time.monotonic() + connect_seconds
         try:
-            self._socket = _connected(address, connect_seconds)
+            self._socket = _connect(address, connect_seconds)
         except OSError as error:
-            raise self.fault(f"cannot be connected to: {_said(error)}") from error
+            raise self.fault(f"cannot be connected to: {_reason(error)}") from error
         self._retry_read: tuple[type[Exception], ...] = _OUT_OF_WORK
         self._wants_write: tuple[type[Exception], ...] = ()
         self._plain = address.tls is None
@@ -64,18 +64,18 @@ class Transport:
             )
             self._retry_read = (*_OUT_OF_WORK, ssl.SSLWantReadError)
             self._wants_write = (ssl.SSLWantWriteError,)
-            self._shake_hands(self._socket)
+            self._handshake(self._socket)
         except InvalidOptionError:
             self.close()
             raise
         except (OSError, ValueError) as error:
             self.close()
-            raise self.fault(f"did not agree on TLS: {_said(error)}") from error
+            raise self.fault(f"did not agree on TLS: {_reason(error)}") from error
         except BaseException:
             self.close()
             raise
 
-    def _shake_hands(self, secured: socket.socket) -> None:
+    def _handshake(self, secured: socket.socket) -> None:
         while True:
             try:
                 secured.do_handshake()  # type: ignore[attr-defined]
@@ -120,7 +120,7 @@ class Transport:
             except self._wants_write:
                 self._wait_to_send()
             except OSError as error:
-                raise self.fault(f"broke off: {_said(error)}") from error
+                raise self.fault(f"broke off: {_reason(error)}") from error
 
     def _wait_to_send(self) -> None:
         """Wait for room, taking in replies meanwhile: the node may wait for us to do so."""
@@ -136,7 +136,7 @@ class Transport:
     def more(self) -> bytes:
         """Return what has come, at least one byte."""
         if self._early:
-            return self._taken_early()
+            return self._pop_early()
         while (data := self._receive()) is None:
             self._wait(self._awaited)
         return data
@@ -144,7 +144,7 @@ class Transport:
     def fill(self, view: memoryview) -> None:
         """Fill all of `view` straight from the socket."""
         while self._early and view.nbytes:
-            data = self._taken_early()
+            data = self._pop_early()
             count = min(len(data), view.nbytes)
             view[:count] = data[:count]
             view = view[count:]
@@ -176,12 +176,12 @@ class Transport:
             self._awaited = select.POLLOUT
             return None
         except OSError as error:
-            raise self.fault(f"broke off: {_said(error)}") from error
+            raise self.fault(f"broke off: {_reason(error)}") from error
         if not data:
             raise self.fault("closed the connection")
         return data
 
-    def _taken_early(self) -> bytes:
+    def _pop_early(self) -> bytes:
         data = self._early.popleft()
         self._early_bytes -= len(data)
         return data
@@ -218,7 +218,7 @@ class Transport:
         return UnavailableError(f"the node {self._node} {what}")
 
 
-def _connected(address: NodeAddress, seconds: float) -> socket.socket:
+def _connect(address: NodeAddress, seconds: float) -> socket.socket:
     plain: socket.socket | None = None
     try:
         if address.path is not None:
@@ -236,7 +236,7 @@ def _connected(address: NodeAddress, seconds: float) -> socket.socket:
     return plain
 
 
-def _said(error: BaseException) -> str:
+def _reason(error: BaseException) -> str:
     if isinstance(error, TimeoutError):
         return "it did not answer in time"
     return getattr(error, "strerror", None) or str(error) or type(error).__name__

@@ -53,7 +53,7 @@ class LocalGroup:
         """Return `host:port` of every server, as a manager is told."""
         return [server.name for server in self.servers]
 
-    def start(self, noted: Callable[[], None] = lambda: None) -> None:
+    def start(self, on_started: Callable[[], None] = lambda: None) -> None:
         """Start all, and form the cluster if it is to be one; call `noted` after every start.
 
         Raises:
@@ -62,7 +62,7 @@ class LocalGroup:
         try:
             for server in self.servers:
                 server.start()
-                noted()
+                on_started()
             if self.clustered:
                 form_cluster(self.servers, self._primaries)
         except BaseException:
@@ -115,12 +115,14 @@ def form_cluster(servers: Sequence[LocalServer], primaries: int) -> None:
     for number, server in enumerate(servers[:primaries]):
         first, last = number * SLOTS // primaries, (number + 1) * SLOTS // primaries - 1
         server.call("CLUSTER", "ADDSLOTSRANGE", first, last)
-    _until(lambda: all(_links(server) == len(servers) for server in servers), "did not all meet")
+    _wait_until(
+        lambda: all(_links(server) == len(servers) for server in servers), "did not all meet"
+    )
     for number, server in enumerate(servers[primaries:]):
         primary = servers[number % primaries].call("CLUSTER", "MYID")
         assert isinstance(primary, bytes)
         server.call("CLUSTER", "REPLICATE", primary)
-    _until(lambda: is_formed(servers, primaries), "did not form a cluster")
+    _wait_until(lambda: is_formed(servers, primaries), "did not form a cluster")
 
 
 def is_formed(servers: Sequence[LocalServer], primaries: int) -> bool:
@@ -156,7 +158,7 @@ def _text(server: LocalServer, *command: str) -> str:
     return reply.decode()
 
 
-def _until(condition: Callable[[], bool], otherwise: str) -> None:
+def _wait_until(condition: Callable[[], bool], otherwise: str) -> None:
     end = time.monotonic() + FORM_SECONDS
     while not condition():
         if time.monotonic() > end:

@@ -38,7 +38,7 @@ class PersistentServer(msgspec.Struct, frozen=True):
         return ServerProcess(self.pid, self.started)
 
 
-class _Written(msgspec.Struct, frozen=True):
+class _GroupFile(msgspec.Struct, frozen=True):
     clustered: bool
     servers: list[PersistentServer]
 
@@ -57,11 +57,11 @@ class PersistentGroup:
         """Return `host:port` of every server, as a manager is told."""
         return [server.name for server in self.servers]
 
-    def take_down(self) -> int:
+    def stop(self) -> int:
         """End those that still run, forget all, and return how many ran."""
         running = [server.process for server in self.servers if server.process.alive()]
         for process in running:
-            process.end()
+            process.stop()
         shutil.rmtree(self.folder)
         return len(running)
 
@@ -75,7 +75,7 @@ def start_group(
         StoreLockedError: a group of this name is up.
         UnavailableError: a server did not come up; none is left running.
     """
-    folder = _place(name)
+    folder = _folder_of(name)
     try:
         folder.mkdir(mode=0o700)
     except FileExistsError:
@@ -85,21 +85,21 @@ def start_group(
     try:
         group = LocalGroup(folder, count, replicas=1 if clustered else None, arguments=arguments)
         # Written after every start, so that a program killed in between leaves none unknown.
-        group.start(noted=lambda: _write(folder, group))
+        group.start(on_started=lambda: _write(folder, group))
     except BaseException:
         shutil.rmtree(folder)
         raise
-    return PersistentGroup(name, folder, clustered, _kept(group))
+    return PersistentGroup(name, folder, clustered, _servers_of(group))
 
 
-def _kept(group: LocalGroup) -> tuple[PersistentServer, ...]:
+def _servers_of(group: LocalGroup) -> tuple[PersistentServer, ...]:
     started = (one for one in group.servers if one.pid)
     return tuple(PersistentServer(one.name, one.pid, one.process.started) for one in started)
 
 
 def _write(folder: Path, group: LocalGroup) -> None:
     new = folder / f"{FILE}.new"
-    new.write_bytes(msgspec.json.encode(_Written(group.clustered, list(_kept(group)))))
+    new.write_bytes(msgspec.json.encode(_GroupFile(group.clustered, list(_servers_of(group)))))
     new.replace(folder / FILE)
 
 
@@ -109,9 +109,9 @@ def find_group(name: str) -> PersistentGroup | None:
     Raises:
         StorageError: the file that names them cannot be understood.
     """
-    folder = _place(name)
+    folder = _folder_of(name)
     try:
-        written = msgspec.json.decode((folder / FILE).read_bytes(), type=_Written)
+        written = msgspec.json.decode((folder / FILE).read_bytes(), type=_GroupFile)
     except FileNotFoundError:
         # The folder alone is what a program leaves that was killed before it had started any.
         return PersistentGroup(name, folder, False, ()) if folder.is_dir() else None
@@ -123,7 +123,7 @@ def find_group(name: str) -> PersistentGroup | None:
     return PersistentGroup(name, folder, written.clustered, tuple(written.servers))
 
 
-def _place(name: str) -> Path:
+def _folder_of(name: str) -> Path:
     if not _NAME.fullmatch(name):
         raise InvalidOptionError(f"{name!r} is no name for servers: use letters, digits, . _ -")
     return runtime_folder() / name

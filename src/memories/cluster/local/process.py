@@ -39,7 +39,7 @@ class ServerProcess:
             pass  # Somebody else's child, or reaped before.
         return bool(self.started) and _start_of(self.pid) == self.started
 
-    def send(self, number: signal.Signals) -> bool:
+    def send_signal(self, number: signal.Signals) -> bool:
         """Send it a signal, and return whether it was there to get it."""
         if not self.alive():
             return False
@@ -49,18 +49,23 @@ class ServerProcess:
             return False
         return True
 
-    def end(self, *, kindly: bool = True) -> None:
+    def stop(self, *, gracefully: bool = True) -> None:
         """End it, by force if it does not go when asked; nothing happens where it is gone.
 
         Raises:
             StorageError: it is there still, which only a hung system call can bring about.
         """
-        if kindly and self.send(signal.SIGTERM) and self.send(signal.SIGCONT) and self._gone():
+        if (
+            gracefully
+            and self.send_signal(signal.SIGTERM)
+            and self.send_signal(signal.SIGCONT)
+            and self._wait_until_gone()
+        ):
             return
-        if self.send(signal.SIGKILL) and not self._gone():
+        if self.send_signal(signal.SIGKILL) and not self._wait_until_gone():
             raise StorageError(f"the process {self.pid} was killed and does not end")
 
-    def _gone(self) -> bool:
+    def _wait_until_gone(self) -> bool:
         end = time.monotonic() + _GONE_SECONDS
         while self.alive():
             if time.monotonic() > end:

@@ -100,15 +100,15 @@ class LocalServer:
 
     def kill(self) -> None:
         """End it as a power cut would."""
-        self.process.end(kindly=False)
+        self.process.stop(gracefully=False)
 
     def pause(self) -> None:
         """Let it hang: its connections stay open, and nothing answers."""
-        self.process.send(signal.SIGSTOP)
+        self.process.send_signal(signal.SIGSTOP)
 
     def resume(self) -> None:
         """Let it go on."""
-        self.process.send(signal.SIGCONT)
+        self.process.send_signal(signal.SIGCONT)
 
     def restart(self) -> None:
         """Kill it if it runs, and start it again on its port, empty."""
@@ -118,7 +118,7 @@ class LocalServer:
 
     def stop(self) -> None:
         """End it; nothing of what it held is kept."""
-        self.process.end()
+        self.process.stop()
 
     def log(self) -> str:
         """Return the end of what it wrote."""

@@ -17,7 +17,7 @@ from memories.model.events import Event, Removed
 LEASE_SECONDS = 1.0  # The longest that a read may miss another manager's acknowledged write.
 PREFIX = INTERNAL + "near/"
 _SLOTS = 1024
-_KEEPERS = 64
+_INSERT_LOCKS = 64
 
 
 class FreshnessToken(NamedTuple):
@@ -25,7 +25,7 @@ class FreshnessToken(NamedTuple):
 
     slot: int
     changes: int
-    era: int
+    generation: int
 
 
 class Freshness:
@@ -39,19 +39,26 @@ class Freshness:
     """
 
     __slots__ = (
-        "__weakref__", "_changes", "_drop", "_era", "_keepers", "_lock", "_versions", "fresh",
-        "until",
-    )  # fmt: skip
+        "__weakref__",
+        "_changes",
+        "_drop",
+        "_generation",
+        "_insert_locks",
+        "_lock",
+        "_versions",
+        "fresh",
+        "fresh_until",
+    )
 
     def __init__(self, drop: Callable[[str], None]) -> None:
         self.fresh: dict[str, str] = {}
-        self.until = 0.0  # Seconds of the monotonic clock.
+        self.fresh_until = 0.0  # Seconds of the monotonic clock.
         self._drop = drop
         self._versions: dict[str, RegisterVersion] = {}
         self._changes = [0] * _SLOTS
-        self._era = 0
+        self._generation = 0
         self._lock = new_lock()
-        self._keepers = [new_lock() for _ in range(_KEEPERS)]
+        self._insert_locks = [new_lock() for _ in range(_INSERT_LOCKS)]
 
     def __len__(self) -> int:
         """Return how many copies are known, fresh or not."""
@@ -60,13 +67,13 @@ class Freshness:
     def token(self, key: str) -> FreshnessToken:
         """Return what `keep` needs; take it before the nodes are read."""
         slot = hash(key) % _SLOTS
-        return FreshnessToken(slot, self._changes[slot], self._era)
+        return FreshnessToken(slot, self._changes[slot], self._generation)
 
     def version(self, key: str) -> RegisterVersion | None:
         """Return the version of the local copy of `key`, fresh or not; None if there is none."""
         return self._versions.get(key)
 
-    def keep(
+    def insert(
         self, key: str, version: RegisterVersion, token: FreshnessToken, put: Callable[[str], bool]
     ) -> bool:
         """Put a copy of `key` at `version` with `put(name)`, and return whether it is served now.
@@ -74,7 +81,7 @@ class Freshness:
         Not if it may be old already. Those who keep copies of one key wait for each other, so that
         none can put an old copy under the name that another has just called fresh.
         """
-        with self._keepers[token.slot % _KEEPERS]:
+        with self._insert_locks[token.slot % _INSERT_LOCKS]:
             if token != self.token(key) or not put(PREFIX + key):
                 return False
             with self._lock:
@@ -85,7 +92,7 @@ class Freshness:
             self._drop(PREFIX + key)
             return False
 
-    def confirm(self, key: str, version: RegisterVersion, token: FreshnessToken) -> bool:
+    def revalidate(self, key: str, version: RegisterVersion, token: FreshnessToken) -> bool:
         """Say that `version` is still the newest; return whether the copy of it is served again."""
         with self._lock:
             if token != self.token(key) or self._versions.get(key) != version:
@@ -93,13 +100,13 @@ class Freshness:
             self.fresh[key] = PREFIX + key
             return True
 
-    def forget(self, key: str) -> None:
+    def invalidate(self, key: str) -> None:
         """Learn of a write of `key`: no copy of before may be served."""
         with self._lock:
             self._changes[hash(key) % _SLOTS] += 1
-            known = self._versions.pop(key, None)
+            removed = self._versions.pop(key, None)
             self.fresh.pop(key, None)
-        if known is not None:
+        if removed is not None:
             self._drop(PREFIX + key)
 
     def observe(self, event: Event) -> None:
@@ -110,10 +117,10 @@ class Freshness:
                 self._versions.pop(key, None)
                 self.fresh.pop(key, None)
 
-    def doubt(self) -> None:
+    def require_revalidation(self) -> None:
         """Learn that writes may have been missed: every copy must be compared before its use."""
         with self._lock:
-            self._era += 1
+            self._generation += 1
             self.fresh = {}
 
     def oldest(self) -> str | None:
@@ -121,7 +128,7 @@ class Freshness:
         with self._lock:
             return next(iter(self._versions), None)
 
-    def end(self) -> None:
+    def close(self) -> None:
         """Serve nothing any more."""
-        self.until = float("-inf")
-        self.doubt()
+        self.fresh_until = float("-inf")
+        self.require_revalidation()

@@ -28,13 +28,13 @@ class ListenerQuorum(NamedTuple):
     needed: int
 
 
-class _Ear:
+class _Subscription:
     """One node that is listened to."""
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
         self.pinged_at = 0.0
-        self.good_until = 0.0
+        self.valid_until = 0.0
 
 
 class InvalidationListener:
@@ -48,16 +48,16 @@ class InvalidationListener:
 
     def __init__(
         self,
-        near: Freshness,
+        freshness: Freshness,
         nodes: Callable[[], Iterable[Node]],
-        covers: Callable[[], Iterable[ListenerQuorum]],
+        quorums: Callable[[], Iterable[ListenerQuorum]],
         monotonic: Callable[[], float],
     ) -> None:
-        self._near = near
+        self._freshness = freshness
         self._nodes = nodes
-        self._covers = covers
+        self._quorums = quorums
         self._monotonic = monotonic
-        self._ears: dict[str, _Ear] = {}
+        self._subscriptions: dict[str, _Subscription] = {}
         self._ended = Ended()
         self._thread = Periodic(self._listen, "nodes-tracker", seconds=0.0)
 
@@ -69,40 +69,40 @@ class InvalidationListener:
         """Stop listening; copies are not fresh any more."""
         self._ended.set()
         if self._thread.stop():
-            self._stop_listening()
-        self._near.end()
+            self._disconnect_all()
+        self._freshness.close()
 
     def _listen(self) -> None:
         try:
-            self._turn()
+            self._run_once()
         except BaseException:
             # Until it succeeds again nobody listens, and every read asks the nodes.
-            self._stop_listening()
+            self._disconnect_all()
             raise
 
-    def _stop_listening(self) -> None:
-        for name in list(self._ears):
-            self._lose(name)
+    def _disconnect_all(self) -> None:
+        for name in list(self._subscriptions):
+            self._disconnect(name)
 
-    def _turn(self) -> None:
+    def _run_once(self) -> None:
         """Ping everyone once, and hear what they say until the next time."""
         for node in self._nodes():
-            if node.name not in self._ears and node.usable:
-                self._listen_to(node)
+            if node.name not in self._subscriptions and node.usable:
+                self._subscribe(node)
         began = self._monotonic()
-        for name, ear in list(self._ears.items()):
-            self._ping(name, ear, began)
+        for name, subscription in list(self._subscriptions.items()):
+            self._ping(name, subscription, began)
         while (left := began + PING_SECONDS - self._monotonic()) > 0:
-            connections = [ear.connection for ear in self._ears.values()]
+            connections = [subscription.connection for subscription in self._subscriptions.values()]
             if not connections:
                 self._ended.wait(left)
                 return
             heard = ready(connections, left)
-            for name, ear in list(self._ears.items()):
-                if ear.connection in heard:
-                    self._hear(name, ear)
+            for name, subscription in list(self._subscriptions.items()):
+                if subscription.connection in heard:
+                    self._receive(name, subscription)
 
-    def _listen_to(self, node: Node) -> None:
+    def _subscribe(self, node: Node) -> None:
         try:
             connection = Connection(
                 node.address,
@@ -112,10 +112,10 @@ class InvalidationListener:
                 name="memories-tracker",
             )
         except UnavailableError as error:
-            node.failed(error)
+            node.record_failure(error)
             return
         except ReplyError as error:
-            node.refused(error)
+            node.record_refusal(error)
             return
         try:
             connection.call("CLIENT", "TRACKING", "ON", "BCAST", "PREFIX", PREFIX)
@@ -123,54 +123,57 @@ class InvalidationListener:
             node.last_error = str(error)
             connection.close()
             return
-        self._ears[node.name] = _Ear(connection)
-        self._near.doubt()  # It may have taken writes of which we did not hear.
+        self._subscriptions[node.name] = _Subscription(connection)
+        self._freshness.require_revalidation()  # It may have taken writes of which we did not hear.
 
-    def _ping(self, name: str, ear: _Ear, now: float) -> None:
-        if ear.connection.pending:
-            if now - ear.pinged_at > _SILENCE_SECONDS:
-                self._lose(name)
+    def _ping(self, name: str, subscription: _Subscription, now: float) -> None:
+        if subscription.connection.pending:
+            if now - subscription.pinged_at > _SILENCE_SECONDS:
+                self._disconnect(name)
             return
         try:
-            ear.connection.send([("PING",)])
+            subscription.connection.send([("PING",)])
         except (UnavailableError, ClosedError):
-            self._lose(name)
+            self._disconnect(name)
             return
-        ear.pinged_at = now
+        subscription.pinged_at = now
 
-    def _hear(self, name: str, ear: _Ear) -> None:
+    def _receive(self, name: str, subscription: _Subscription) -> None:
         try:
-            if ear.connection.pending:
-                answer = ear.connection.receive()
+            if subscription.connection.pending:
+                answer = subscription.connection.receive()
                 if not isinstance(answer, ReplyError):
-                    ear.good_until = ear.pinged_at + LEASE_SECONDS
-                    self._renew()
+                    subscription.valid_until = subscription.pinged_at + LEASE_SECONDS
+                    self._extend_lease()
             else:
-                ear.connection.listen(0)
+                subscription.connection.listen(0)
         except UnavailableError:
-            self._lose(name)
+            self._disconnect(name)
 
-    def _lose(self, name: str) -> None:
-        self._ears.pop(name).connection.close()
-        self._near.until = 0.0  # What it vouched for is not known any more.
-        self._near.doubt()
+    def _disconnect(self, name: str) -> None:
+        self._subscriptions.pop(name).connection.close()
+        self._freshness.fresh_until = 0.0  # What it vouched for is not known any more.
+        self._freshness.require_revalidation()
 
-    def _renew(self) -> None:
+    def _extend_lease(self) -> None:
         """Set the lease to the moment up to which enough nodes of every list vouch."""
         until = float("inf")
-        for cover in self._covers():
-            known = (self._ears.get(name) for name in cover.nodes)
-            ends = sorted((ear.good_until if ear else 0.0 for ear in known), reverse=True)
-            until = min(until, ends[cover.needed - 1])
+        for quorum in self._quorums():
+            known = (self._subscriptions.get(name) for name in quorum.nodes)
+            ends = sorted(
+                (subscription.valid_until if subscription else 0.0 for subscription in known),
+                reverse=True,
+            )
+            until = min(until, ends[quorum.needed - 1])
         if not self._ended.is_set():
-            self._near.until = until
+            self._freshness.fresh_until = until
 
     def _on_push(self, message: list[Any]) -> None:
         if message[0] != b"invalidate":
             return
         if message[1] is None:  # All keys of the node are gone.
-            self._near.doubt()
+            self._freshness.require_revalidation()
             return
         for name in message[1]:
             if name.startswith(PREFIX):
-                self._near.forget(key_of(name))
+                self._freshness.invalidate(key_of(name))

@@ -24,8 +24,8 @@ class _Chunk(NamedTuple):
 class ChunkRepair:
     """Copies chunks to the nodes that should have them, from those that have them."""
 
-    def __init__(self, place: Callable[[], ChunkPlacement]) -> None:
-        self._place = place
+    def __init__(self, placement: Callable[[], ChunkPlacement]) -> None:
+        self._placement = placement
 
     def repair(self, manifest: ChunkManifest, *, deep: bool) -> tuple[int, int, int]:
         """Return how many copies were made, how many were damaged, and how many removed.
@@ -34,33 +34,33 @@ class ChunkRepair:
             UnavailableError: a node that should have a copy cannot take it.
             CorruptDataError: no node has a sound copy of a chunk.
         """
-        place = self._place()
+        placement = self._placement()
         copied = mended = strays = 0
         buffer = memoryview(bytearray(manifest.chunk_bytes))
         spans = [stop - start for start, stop in manifest.spans()]
         chunks = map(_Chunk, manifest.upload.names(), spans, manifest.sums)
         for chunk in chunks:
-            held = {name: _held(node, chunk) for name, node in place.nodes.items()}
-            ranked = [name for name in place.rank(chunk.name) if held[name] is not None]
+            held = {name: _held(node, chunk) for name, node in placement.nodes.items()}
+            ranked = [name for name in placement.rank(chunk.name) if held[name] is not None]
             has = [name for name in ranked if held[name] == chunk.nbytes]
-            wanted = ranked[: place.copies]
-            if len(wanted) < place.copies:
+            wanted = ranked[: placement.copies]
+            if len(wanted) < placement.copies:
                 raise UnavailableError("too few nodes answer to hold all copies of a chunk")
-            sound = self._sound(place, chunk, has, buffer, all_=deep)
+            sound = self._sound(placement, chunk, has, buffer, all_=deep)
             for name in wanted:
                 if name in sound:
                     continue
-                self._fetch(place, chunk, [*sound, *(set(has) - sound)], buffer[: chunk.nbytes])
-                place.nodes[name].call("SET", chunk.name, buffer[: chunk.nbytes])
+                self._fetch(placement, chunk, [*sound, *(set(has) - sound)], buffer[: chunk.nbytes])
+                placement.nodes[name].call("SET", chunk.name, buffer[: chunk.nbytes])
                 sound.add(name)
                 copied, mended = copied + (not held[name]), mended + bool(held[name])
             for name in {other for other in ranked if held[other]} - set(wanted):
-                strays += int(place.nodes[name].call("UNLINK", chunk.name))
+                strays += int(placement.nodes[name].call("UNLINK", chunk.name))
         return copied, mended, strays
 
     def _sound(
         self,
-        place: ChunkPlacement,
+        placement: ChunkPlacement,
         chunk: _Chunk,
         has: list[str],
         buffer: memoryview,
@@ -70,13 +70,13 @@ class ChunkRepair:
         """Return which of those that have the chunk have it undamaged."""
         if not all_:
             return set(has)
-        return {name for name in has if _read(place.nodes[name], chunk, buffer)}
+        return {name for name in has if _read(placement.nodes[name], chunk, buffer)}
 
     def _fetch(
-        self, place: ChunkPlacement, chunk: _Chunk, sources: list[str], buffer: memoryview
+        self, placement: ChunkPlacement, chunk: _Chunk, sources: list[str], buffer: memoryview
     ) -> None:
         for name in sources:
-            if _read(place.nodes[name], chunk, buffer):
+            if _read(placement.nodes[name], chunk, buffer):
                 return
         raise CorruptDataError(f"no node has a sound copy of chunk {chunk.name.decode()}")
 

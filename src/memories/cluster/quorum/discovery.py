@@ -27,9 +27,9 @@ class DiscoveryReply(NamedTuple):
     """What a node says when it is first asked."""
 
     node: Node
-    life: str
-    roster: MemberList | None
-    mark: Incarnation | None
+    run_id: str
+    member_list: MemberList | None
+    incarnation: Incarnation | None
 
 
 def bootstrap(members: Members) -> None:
@@ -39,27 +39,27 @@ def bootstrap(members: Members) -> None:
         UnavailableError: too few nodes answer to know.
         InvalidOptionError: the nodes are members of a cluster of another kind, or would lose data.
     """
-    hellos, reasons = discover(members, list(members.nodes.values()))
-    roster = newest_member_list(hellos)
-    if roster is None:
-        _require_enough(members.roster, reasons)
-        roster = msgspec.structs.replace(members.roster, epoch=1)
-        for hello in hellos:
-            publish_to(hello, roster, UP)
-    _check(roster, members)
-    members.adopt(roster)
-    hellos, reasons = discover(members, list(members.everyone()))
-    _require_enough(roster, reasons)
-    for hello in hellos:
-        hello.node.well = is_up(hello, roster.epoch)
+    discovered, reasons = discover(members, list(members.nodes.values()))
+    member_list = newest_member_list(discovered)
+    if member_list is None:
+        _require_enough(members.current, reasons)
+        member_list = msgspec.structs.replace(members.current, epoch=1)
+        for reply in discovered:
+            publish_to(reply, member_list, UP)
+    _check(member_list, members)
+    members.apply(member_list)
+    discovered, reasons = discover(members, list(members.all_members()))
+    _require_enough(member_list, reasons)
+    for reply in discovered:
+        reply.node.up_to_date = is_up(reply, member_list.epoch)
 
 
 def refresh(members: Members) -> None:
     """Learn of a newer list of members from the nodes."""
-    hellos, _ = discover(members, list(members.everyone()))
-    roster = newest_member_list(hellos)
-    if roster is not None and roster.epoch > members.epoch:
-        members.adopt(roster)
+    discovered, _ = discover(members, list(members.all_members()))
+    member_list = newest_member_list(discovered)
+    if member_list is not None and member_list.epoch > members.epoch:
+        members.apply(member_list)
 
 
 def discover(
@@ -70,31 +70,31 @@ def discover(
     Raises:
         EvictingNodeError: one would drop values silently.
     """
-    hellos: list[DiscoveryReply] = []
+    discovered: list[DiscoveryReply] = []
     reasons = {node.name: "it did not answer in time" for node in nodes}
     with RequestRound(members.monotonic) as round_:
         for node in nodes:
-            round_.ask(node, lambda life: [("GET", MEMBERS_KEY), ("GET", INCARNATION_KEY)])
+            round_.ask(node, lambda run_id: [("GET", MEMBERS_KEY), ("GET", INCARNATION_KEY)])
         while answers := round_.wait(_GREETING_SECONDS):
             for answer in answers:
-                _hear(answer, hellos, reasons)
-    return hellos, reasons
+                _record(answer, discovered, reasons)
+    return discovered, reasons
 
 
-def is_up(hello: DiscoveryReply, epoch: int) -> bool:
+def is_up(reply: DiscoveryReply, epoch: int) -> bool:
     """Return whether a node says that it knows of all that was its to take."""
-    return hello.mark == Incarnation(UP, hello.life, epoch)
+    return reply.incarnation == Incarnation(UP, reply.run_id, epoch)
 
 
-def newest_member_list(hellos: Sequence[DiscoveryReply]) -> MemberList | None:
+def newest_member_list(discovered: Sequence[DiscoveryReply]) -> MemberList | None:
     """Return the newest list of members that any node has."""
-    known = [hello.roster for hello in hellos if hello.roster is not None]
-    return max(known, key=lambda roster: roster.epoch, default=None)
+    known = [reply.member_list for reply in discovered if reply.member_list is not None]
+    return max(known, key=lambda member_list: member_list.epoch, default=None)
 
 
-def pack_member_list(roster: MemberList) -> bytes:
+def pack_member_list(member_list: MemberList) -> bytes:
     """Return the list of members as it lies on a node."""
-    return msgspec.json.encode(roster)
+    return msgspec.json.encode(member_list)
 
 
 def read_member_list(text: bytes | None) -> MemberList | None:
@@ -106,79 +106,82 @@ def read_member_list(text: bytes | None) -> MemberList | None:
 
 
 def publish(
-    members: Members, roster: MemberList, *, everyone: Sequence[str], newcomers: str
+    members: Members, member_list: MemberList, *, before: Sequence[str], new_node_state: str
 ) -> dict[str, str]:
     """Tell nodes of a new list of members, and return why some could not be told.
 
     A node that was up to date under the list before stays so, and one that was in no list before
     gets the state of `newcomers`; any other must be brought up to date first.
     """
-    names = dict.fromkeys((*everyone, *roster.everyone))
-    hellos, reasons = discover(members, [members.nodes[name] for name in names])
-    for hello in hellos:
-        fresh = hello.roster is None and hello.node.name not in everyone
-        state = newcomers if fresh or is_up(hello, roster.epoch - 1) else JOINING
+    names = dict.fromkeys((*before, *member_list.all_names))
+    discovered, reasons = discover(members, [members.nodes[name] for name in names])
+    for reply in discovered:
+        fresh = reply.member_list is None and reply.node.name not in before
+        state = new_node_state if fresh or is_up(reply, member_list.epoch - 1) else JOINING
         try:
-            publish_to(hello, roster, state)
+            publish_to(reply, member_list, state)
         except (UnavailableError, ReplyError) as error:
-            reasons[hello.node.name] = str(error)
+            reasons[reply.node.name] = str(error)
     return reasons
 
 
-def publish_to(hello: DiscoveryReply, roster: MemberList, state: str) -> None:
+def publish_to(reply: DiscoveryReply, member_list: MemberList, state: str) -> None:
     """Give one node the list of members and its mark, unless somebody else has meanwhile.
 
     Raises:
         UnavailableError: it does not answer.
         ReplyError: it refuses.
     """
-    old_roster = b"" if hello.roster is None else pack_member_list(hello.roster)
-    old_mark = b"" if hello.mark is None else hello.mark.text
-    mark = Incarnation(state, hello.life, roster.epoch)
-    hello.node.call(*scripts.SWAP.call([MEMBERS_KEY], old_roster, pack_member_list(roster)))
-    hello.node.call(*scripts.SWAP.call([INCARNATION_KEY], old_mark, mark.text))
+    old_roster = b"" if reply.member_list is None else pack_member_list(reply.member_list)
+    old_incarnation = b"" if reply.incarnation is None else reply.incarnation.text
+    incarnation = Incarnation(state, reply.run_id, member_list.epoch)
+    reply.node.call(*scripts.SWAP.call([MEMBERS_KEY], old_roster, pack_member_list(member_list)))
+    reply.node.call(*scripts.SWAP.call([INCARNATION_KEY], old_incarnation, incarnation.text))
 
 
-def _hear(answer: NodeRequest, hellos: list[DiscoveryReply], reasons: dict[str, str]) -> None:
+def _record(answer: NodeRequest, discovered: list[DiscoveryReply], reasons: dict[str, str]) -> None:
     name = answer.node.name
     if isinstance(answer.error, EvictingNodeError):
         raise answer.error
     if answer.error is not None:
         reasons[name] = str(answer.error)
         return
-    roster, mark = answer.replies
+    member_list, incarnation = answer.replies
     for reply in answer.replies:
         if isinstance(reply, ReplyError):
             reasons[name] = str(reply)
             return
     del reasons[name]
-    hellos.append(
-        DiscoveryReply(answer.node, answer.life, read_member_list(roster), read_incarnation(mark))
+    discovered.append(
+        DiscoveryReply(
+            answer.node, answer.run_id, read_member_list(member_list), read_incarnation(incarnation)
+        )
     )
 
 
-def _require_enough(roster: MemberList, reasons: dict[str, str]) -> None:
-    for nodes in roster.lists:
+def _require_enough(member_list: MemberList, reasons: dict[str, str]) -> None:
+    for nodes in member_list.lists:
         missing = sorted(reasons.keys() & set(nodes))
-        if len(missing) >= max(1, roster.copies):
+        if len(missing) >= max(1, member_list.copies):
             said = "; ".join(f"{name}: {reasons[name]}" for name in missing)
             raise UnavailableError(
-                f"{len(missing)} of {len(nodes)} nodes do not answer, and with {roster.copies} "
-                f"copies at most {roster.copies - 1} may be missing: {said}"
+                f"{len(missing)} of {len(nodes)} nodes do not answer, and with "
+                f"{member_list.copies} copies at most {member_list.copies - 1} may be missing: "
+                + said
             )
 
 
-def _check(roster: MemberList, members: Members) -> None:
-    copies = members.roster.copies
-    if roster.copies != copies:
+def _check(member_list: MemberList, members: Members) -> None:
+    copies = members.current.copies
+    if member_list.copies != copies:
         raise InvalidOptionError(
-            f"replication_factor={copies}, but the values on these nodes have {roster.copies} "
+            f"replication_factor={copies}, but the values on these nodes have {member_list.copies} "
             "copies; open them with that number"
         )
-    strangers = sorted(members.nodes.keys() - set(roster.everyone))
-    if strangers:
+    non_members = sorted(members.nodes.keys() - set(member_list.all_names))
+    if non_members:
         logger.warning(
             "%s: no members of the cluster of %s, and not used; add_node() makes them so",
-            ", ".join(strangers),
-            ", ".join(roster.everyone),
+            ", ".join(non_members),
+            ", ".join(member_list.all_names),
         )

@@ -27,17 +27,18 @@ class MemberList(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     epoch: int
     copies: int
     nodes: tuple[str, ...]
-    coming: tuple[str, ...] = ()  # All members once the move under way is done.
+    # All members once the change that is in progress is done; stored under its older name.
+    target: tuple[str, ...] = msgspec.field(default=(), name="coming")
 
     @property
     def lists(self) -> tuple[tuple[str, ...], ...]:
         """Return the lists of members that must be satisfied now."""
-        return (self.nodes, self.coming) if self.coming else (self.nodes,)
+        return (self.nodes, self.target) if self.target else (self.nodes,)
 
     @property
-    def everyone(self) -> tuple[str, ...]:
+    def all_names(self) -> tuple[str, ...]:
         """Return all members, past and future ones included."""
-        return tuple(dict.fromkeys((*self.nodes, *self.coming)))
+        return tuple(dict.fromkeys((*self.nodes, *self.target)))
 
 
 class Members:
@@ -59,31 +60,31 @@ class Members:
             self.nodes[address.name] = self._node(address)
         if len(self.nodes) < len(addresses):
             raise InvalidOptionError("nodes= names a node twice")
-        self.roster = MemberList(0, copies, tuple(sorted(self.nodes)))
-        self._adopted_at = monotonic()
+        self.current = MemberList(0, copies, tuple(sorted(self.nodes)))
+        self._applied_at = monotonic()
 
     @property
     def epoch(self) -> int:
         """Return the number of the list of members that is in force."""
-        return self.roster.epoch
+        return self.current.epoch
 
-    def adopt(self, roster: MemberList) -> None:
+    def apply(self, member_list: MemberList) -> None:
         """Let `roster` be in force."""
-        for name in roster.everyone:
+        for name in member_list.all_names:
             if name not in self.nodes:
                 self.add(self._address_of(name))
-        if roster.epoch != self.epoch:
-            self._adopted_at = self.monotonic()
-        self.roster = roster
+        if member_list.epoch != self.epoch:
+            self._applied_at = self.monotonic()
+        self.current = member_list
 
-    def lags(self, mark: Incarnation | None, life: str) -> bool:
+    def lags(self, incarnation: Incarnation | None, run_id: str) -> bool:
         """Return whether a sound node has merely not heard yet of the list that is in force.
 
         Nodes are told of a new list one after the other, and a client may hear of it in between.
         """
-        if self.monotonic() >= self._adopted_at + PROPAGATION_SECONDS:
+        if self.monotonic() >= self._applied_at + PROPAGATION_SECONDS:
             return False
-        return mark == Incarnation(UP, life, self.epoch - 1)
+        return incarnation == Incarnation(UP, run_id, self.epoch - 1)
 
     def add(self, address: NodeAddress) -> Node:
         """Know a node, which is no member yet."""
@@ -92,21 +93,23 @@ class Members:
             node = self.nodes[address.name] = self._node(address)
         return node
 
-    def lists_of(self, name: bytes) -> list[Preference]:
+    def preference_lists(self, name: bytes) -> list[Preference]:
         """Return the preference lists of a register; two while members come or go."""
-        roster = self.roster
-        return [prefer(name, nodes, roster.copies) for nodes in roster.lists]
+        member_list = self.current
+        return [prefer(name, nodes, member_list.copies) for nodes in member_list.lists]
 
     def rank(self, name: bytes) -> list[str]:
         """Return all members in the order in which a chunk prefers them."""
-        roster = self.roster
+        member_list = self.current
         return list(
-            dict.fromkeys(node for nodes in reversed(roster.lists) for node in rank(name, nodes))
+            dict.fromkeys(
+                node for nodes in reversed(member_list.lists) for node in rank(name, nodes)
+            )
         )
 
-    def everyone(self) -> Iterator[Node]:
+    def all_members(self) -> Iterator[Node]:
         """Yield the nodes of all members."""
-        for name in self.roster.everyone:
+        for name in self.current.all_names:
             yield self.nodes[name]
 
     def close(self) -> None:

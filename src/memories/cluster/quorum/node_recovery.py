@@ -39,28 +39,28 @@ class NodeRecovery:
             UnavailableError: it, or a node that knows what it lost, does not answer.
             ReplyError: one of them refuses.
         """
-        life = self._admit()
-        if life is None:
+        run_id = self._start_joining()
+        if run_id is None:
             return True
         if pause(DRAIN_SECONDS):
             return False
         for batch in self._names():
             if pause(0):
                 return False
-            self._bring(batch)
-        return self._finish(life)
+            self._copy_batch(batch)
+        return self._mark_up_to_date(run_id)
 
-    def _admit(self) -> str | None:
+    def _start_joining(self) -> str | None:
         """Let the node take writes; return which life of it does, None if it is up already."""
-        hellos, reasons = discovery.discover(self._members, [self._node])
-        if not hellos:
+        discovered, reasons = discovery.discover(self._members, [self._node])
+        if not discovered:
             raise UnavailableError(reasons[self._node.name])
-        hello = hellos[0]
-        roster = self._members.roster
-        if hello.mark == Incarnation(UP, hello.life, roster.epoch):
+        reply = discovered[0]
+        member_list = self._members.current
+        if reply.incarnation == Incarnation(UP, reply.run_id, member_list.epoch):
             return None
-        discovery.publish_to(hello, roster, JOINING)
-        return hello.life
+        discovery.publish_to(reply, member_list, JOINING)
+        return reply.run_id
 
     def _names(self) -> Iterator[list[bytes]]:
         """Yield the registers on all other members.
@@ -68,33 +68,38 @@ class NodeRecovery:
         So many of them must answer that nothing can lie only on those which do not.
         """
         silent: dict[str, str] = {}
-        for node in self._members.everyone():
+        for node in self._members.all_members():
             if node is self._node:
                 continue
             try:
                 yield from scan_node(node, PREFIX)
             except (UnavailableError, ReplyError) as error:
                 silent[node.name] = str(error)
-        if len(silent) + 1 >= max(2, self._members.roster.copies):
+        if len(silent) + 1 >= max(2, self._members.current.copies):
             raise UnavailableError(
                 f"{self._node.name} cannot be brought up to date, for what it lost may lie on "
                 + "; ".join(f"{name}: {reason}" for name, reason in sorted(silent.items()))
             )
 
-    def _bring(self, names: list[bytes]) -> None:
+    def _copy_batch(self, names: list[bytes]) -> None:
         name = self._node.name
         concerned = [
-            one for one in names if any(name in p.nodes for p in self._members.lists_of(one))
+            one
+            for one in names
+            if any(name in p.nodes for p in self._members.preference_lists(one))
         ]
-        self._registers.spread(concerned, to=name)
+        self._registers.copy_to(concerned, to=name)
 
-    def _finish(self, life: str) -> bool:
+    def _mark_up_to_date(self, run_id: str) -> bool:
         epoch = self._members.epoch
-        before, after = Incarnation(JOINING, life, epoch).text, Incarnation(UP, life, epoch).text
-        with self._node.take() as connection:
+        before, after = (
+            Incarnation(JOINING, run_id, epoch).text,
+            Incarnation(UP, run_id, epoch).text,
+        )
+        with self._node.acquire() as connection:
             # The connection leads to one life of the server, so the mark cannot be another's.
-            if self._node.life_of(connection) != life:
+            if self._node.run_id_of(connection) != run_id:
                 return False
             connection.call(*scripts.SWAP.call([INCARNATION_KEY], before, after))
-            self._node.well = connection.call("GET", INCARNATION_KEY) == after
-        return self._node.well
+            self._node.up_to_date = connection.call("GET", INCARNATION_KEY) == after
+        return self._node.up_to_date

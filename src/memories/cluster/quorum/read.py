@@ -16,11 +16,11 @@ from memories.cluster.deadlines import HEDGE_SECONDS, PATIENCE_SECONDS, allowanc
 from memories.cluster.incarnation import INCARNATION_KEY, UP, Incarnation, read_incarnation
 from memories.cluster.quorum.members import Members
 from memories.cluster.quorum.rules import RegisterQuery
+from memories.cluster.register_copy import read_copy
 from memories.cluster.register_format import PEEK_BYTES
-from memories.cluster.vote import read_copy
 from memories.errors import CorruptDataError
 
-EVERYONE = 1 << 30  # More than the nodes of any register.
+ALL_NODES = 1 << 30  # More than the nodes of any register.
 
 
 class OutdatedMembersError(Exception):
@@ -35,11 +35,11 @@ class QuorumRead:
         on_stranger: Is told of a node whose mark is missing or of another life.
     """
 
-    def __init__(self, members: Members, on_stranger: Callable[[Node], None]) -> None:
+    def __init__(self, members: Members, on_stale_node: Callable[[Node], None]) -> None:
         self._members = members
-        self._on_stranger = on_stranger
+        self._on_stale_node = on_stale_node
 
-    def hold(self, queries: Sequence[RegisterQuery], *, whole: int) -> None:
+    def collect(self, queries: Sequence[RegisterQuery], *, whole: int) -> None:
         """Ask until each query has enough votes, or nobody is left to ask.
 
         The first `whole` nodes of each are asked for all of the register.
@@ -52,19 +52,19 @@ class QuorumRead:
             open_ = list(queries)
             self._ask(round_, open_, hedge=False, whole=whole)
             end = self._members.monotonic() + patience
-            while open_ := [query for query in open_ if query.missing > 0]:
+            while open_ := [query for query in open_ if query.missing_answers > 0]:
                 left = end - self._members.monotonic()
                 hedge = HEDGE_SECONDS + allowance(len(queries))
                 answers = round_.wait(min(hedge, max(0.0, left)))
                 for answer in answers:
-                    self.hear(answer)
+                    self.record(answer)
                 asked = self._ask(round_, open_, hedge=not answers, whole=whole)
                 if not asked and (left <= 0 or not (round_.waiting or answers)):
                     break
         for query in open_:
             self._explain(query)
 
-    def ask_rest(self, queries: Sequence[RegisterQuery], *, whole: bool = False) -> None:
+    def ask_remaining(self, queries: Sequence[RegisterQuery], *, whole: bool = False) -> None:
         """Ask those nodes of each query that were not asked yet, as long as one hedge."""
         with RequestRound(self._members.monotonic) as round_:
             wanted: dict[str, list[tuple[RegisterQuery, bool]]] = defaultdict(list)
@@ -84,47 +84,47 @@ class QuorumRead:
             self._send(round_, wanted)
             self._drain(round_, PATIENCE_SECONDS / 2 + allowance(len(queries)))
 
-    def hear(self, answer: NodeRequest) -> None:
+    def record(self, answer: NodeRequest) -> None:
         """File an answer with the queries it is about."""
         name = answer.node.name
         if answer.error is not None:
             for query, _ in answer.tag:
-                query.hear_fault(name, str(answer.error))
+                query.record_fault(name, str(answer.error))
             return
-        *replies, mark = answer.replies
-        entitled = self._is_entitled(answer, mark)
+        *replies, incarnation = answer.replies
+        voting = self._is_voting(answer, incarnation)
         for (query, whole), reply in zip(answer.tag, replies, strict=True):
             if isinstance(reply, ReplyError):
-                query.hear_fault(name, str(reply))
+                query.record_fault(name, str(reply))
                 continue
             try:
-                vote = read_copy(query.name, reply, whole=whole)
+                copy = read_copy(query.name, reply, whole=whole)
             except CorruptDataError:
-                query.hear_damage(name)
+                query.record_damage(name)
             else:
-                query.hear(name, vote, entitled=entitled)
+                query.record(name, copy, voting=voting)
 
-    def _is_entitled(self, answer: NodeRequest, reply: bytes | ReplyError | None) -> bool:
-        mark = None if isinstance(reply, ReplyError) else read_incarnation(reply)
-        if mark is not None and mark.epoch > self._members.epoch:
+    def _is_voting(self, answer: NodeRequest, reply: bytes | ReplyError | None) -> bool:
+        incarnation = None if isinstance(reply, ReplyError) else read_incarnation(reply)
+        if incarnation is not None and incarnation.epoch > self._members.epoch:
             raise OutdatedMembersError(f"the node {answer.node.name} knows newer members")
-        if self._members.lags(mark, answer.life):
+        if self._members.lags(incarnation, answer.run_id):
             raise OutdatedMembersError(
                 f"the node {answer.node.name} has not heard of the newest members yet"
             )
-        answer.node.well = mark == Incarnation(UP, answer.life, self._members.epoch)
-        if not answer.node.well and not isinstance(reply, ReplyError):
-            self._on_stranger(answer.node)
-        return answer.node.well
+        answer.node.up_to_date = incarnation == Incarnation(UP, answer.run_id, self._members.epoch)
+        if not answer.node.up_to_date and not isinstance(reply, ReplyError):
+            self._on_stale_node(answer.node)
+        return answer.node.up_to_date
 
     def _ask(
         self, round_: RequestRound, queries: Sequence[RegisterQuery], *, hedge: bool, whole: int
     ) -> bool:
         wanted: dict[str, list[tuple[RegisterQuery, bool]]] = defaultdict(list)
         for query in queries:
-            chosen = query.to_ask(hedge=hedge, among=self._usable)
+            chosen = query.next_nodes(hedge=hedge, among=self._usable)
             if not chosen and not hedge:
-                chosen = query.to_ask(hedge=False, among=self._due)
+                chosen = query.next_nodes(hedge=False, among=self._due)
             for node in chosen:
                 wanted[node].append((query, len(query.asked) < whole))
                 query.asked.add(node)
@@ -138,14 +138,14 @@ class QuorumRead:
             for query, _ in about:
                 query.asked.add(node)
             commands = [*_questions(about), ("GET", INCARNATION_KEY)]
-            round_.ask(self._members.nodes[node], lambda life, sent=commands: sent, about)  # type: ignore[misc]
+            round_.ask(self._members.nodes[node], lambda run_id, sent=commands: sent, about)  # type: ignore[misc]
 
     def _drain(self, round_: RequestRound, seconds: float) -> None:
         end = self._members.monotonic() + seconds
         while True:
             answers = round_.wait(max(0.0, end - self._members.monotonic()))
             for answer in answers:
-                self.hear(answer)
+                self.record(answer)
             if not answers:
                 return
 
@@ -153,7 +153,7 @@ class QuorumRead:
         """Say of the nodes that were not asked, or did not answer, why they are missing."""
         for name in query.nodes:
             node = self._members.nodes[name]
-            if name not in query.votes and name not in query.damaged:
+            if name not in query.replies and name not in query.damaged:
                 query.faults.setdefault(name, node.last_error or "it did not answer in time")
 
     def _usable(self, node: str) -> bool:

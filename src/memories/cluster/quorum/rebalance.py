@@ -33,17 +33,17 @@ def change_members(
         UnavailableError: a node that is needed does not answer. The change stays under way: call
             again, or let `repair()` be followed by another call.
     """
-    roster, target = members.roster, tuple(sorted(names))
-    if len(target) < roster.copies:
+    member_list, target = members.current, tuple(sorted(names))
+    if len(target) < member_list.copies:
         raise InvalidOptionError(
-            f"{len(target)} nodes cannot hold {roster.copies} copies; add another node first"
+            f"{len(target)} nodes cannot hold {member_list.copies} copies; add another node first"
         )
-    if roster.coming and roster.coming != target:
+    if member_list.target and member_list.target != target:
         raise InvalidOptionError(
-            f"the members are being changed to {', '.join(roster.coming)}; finish that first"
+            f"the members are being changed to {', '.join(member_list.target)}; finish that first"
         )
-    if not roster.coming:
-        _announce(members, replace(roster, epoch=roster.epoch + 1, coming=target))
+    if not member_list.target:
+        _publish(members, replace(member_list, epoch=member_list.epoch + 1, target=target))
     report = repair().run(progress)
     if report.silent or report.unreadable:
         said = "; ".join(f"{name}: {reason}" for name, reason in report.silent.items())
@@ -51,21 +51,21 @@ def change_members(
             f"the move is not complete ({said or len(report.unreadable)}); nothing is lost. Call "
             "again when all nodes answer"
         )
-    roster = members.roster
-    _announce(members, MemberList(roster.epoch + 1, roster.copies, target))
+    member_list = members.current
+    _publish(members, MemberList(member_list.epoch + 1, member_list.copies, target))
     repair().run()  # Removes the copies that are nobody's now.
 
 
-def _announce(members: Members, roster: MemberList) -> None:
+def _publish(members: Members, member_list: MemberList) -> None:
     """Let all members know of a new list, and take it.
 
     Raises:
         UnavailableError: so few know that others might still read and write by the old one.
     """
-    before = members.roster
-    reasons = discovery.publish(members, roster, everyone=before.everyone, newcomers=UP)
-    for nodes in (*before.lists, *roster.lists):
-        if len(reasons.keys() & set(nodes)) >= max(1, roster.copies):
+    before = members.current
+    reasons = discovery.publish(members, member_list, before=before.all_names, new_node_state=UP)
+    for nodes in (*before.lists, *member_list.lists):
+        if len(reasons.keys() & set(nodes)) >= max(1, member_list.copies):
             said = "; ".join(f"{name}: {reason}" for name, reason in sorted(reasons.items()))
             raise UnavailableError(f"too few nodes took the new list of members: {said}")
-    members.adopt(roster)
+    members.apply(member_list)

@@ -13,7 +13,7 @@ from memories.cluster.client.resp import ReplyError
 from memories.cluster.incarnation import INCARNATION_KEY, JOINING, Incarnation
 from memories.cluster.quorum.members import Members
 from memories.cluster.quorum.rules import RegisterQuery
-from memories.cluster.vote import read_copy
+from memories.cluster.register_copy import read_copy
 from memories.errors import CorruptDataError, UnavailableError
 
 
@@ -26,19 +26,19 @@ def repair_register(members: Members, name: str, query: RegisterQuery) -> bool:
     assert data is not None
     node = members.nodes[name]
     try:
-        with node.take() as connection:
+        with node.acquire() as connection:
             there = connection.call("GET", query.name)
             if _is_sound(query.name, there):
                 return False
-            marks = Incarnation(JOINING, node.life_of(connection), members.epoch).both
+            accepted = Incarnation(JOINING, node.run_id_of(connection), members.epoch).accepted
             digest = hashlib.sha1(there).hexdigest()
-            command = scripts.REPLACE.call([INCARNATION_KEY, query.name], *marks, digest, data)
+            command = scripts.REPLACE.call([INCARNATION_KEY, query.name], *accepted, digest, data)
             replaced = bool(connection.call(*command) == 1)
     except (UnavailableError, ReplyError) as error:
         node.last_error = str(error)
         return False
     if replaced:
-        query.hear(name, query.newest, entitled=name in query.entitled)
+        query.record(name, query.newest, voting=name in query.voters)
     return replaced
 
 

@@ -75,7 +75,7 @@ class QuorumRepair:
 
     def run(self, progress: Progress | None = None) -> RepairReport:
         """Walk over all registers, then over all chunks, and return what was done."""
-        nodes = list(self._members.everyone())
+        nodes = list(self._members.all_members())
         total, done = self._count(nodes), 0
         for node in nodes:
             for batch in self._names(node, PREFIX):
@@ -110,20 +110,20 @@ class QuorumRepair:
             self._look_at(node, names[start : start + REPAIR_BATCH])
 
     def _look_at(self, node: Node, names: Sequence[bytes]) -> None:
-        queries = self._registers.ask(names, deep=self._deep)
+        queries = self._registers.query(names, deep=self._deep)
         # A key is looked at where it is met first, which is on the first node that has it at all.
         mine = [query for query in queries if self._first(query) in (node.name, None)]
-        sure = [query for query in mine if query.missing <= 0]
+        sure = [query for query in mine if query.missing_answers <= 0]
         for query in mine:
             self.report.keys += 1
-            if query.missing > 0:
-                self.report.blame(key_of(query.name))
+            if query.missing_answers > 0:
+                self.report.add_unreadable(key_of(query.name))
         try:
-            self.report.mended += self._registers.mend(sure)
-            self.report.copied += self._registers.bring(sure)
+            self.report.mended += self._registers.repair_damaged(sure)
+            self.report.copied += self._registers.copy_newest(sure)
         except UnavailableError as error:
             for query in sure:
-                self.report.blame(key_of(query.name))
+                self.report.add_unreadable(key_of(query.name))
             self.report.silent.setdefault(node.name, str(error))
             return
         for query in sure:
@@ -133,12 +133,12 @@ class QuorumRepair:
 
     def _first(self, query: RegisterQuery) -> str | None:
         """Return the first member, in the order of the walk, that holds any version of a key."""
-        has = {node for node, vote in query.votes.items() if vote.header is not None}
+        has = {node for node, copy in query.replies.items() if copy.header is not None}
         has |= query.damaged
-        return next((node.name for node in self._members.everyone() if node.name in has), None)
+        return next((node.name for node in self._members.all_members() if node.name in has), None)
 
     def _look_into(self, query: RegisterQuery) -> None:
-        if not query.votes or query.newest.header is None:
+        if not query.replies or query.newest.header is None:
             return
         if query.newest.header.kind is RegisterKind.TOMBSTONE:
             if query.version.at_seconds < self._began - TOMBSTONE_SECONDS:
@@ -152,7 +152,7 @@ class QuorumRepair:
             manifest = self._manifest(query)
             copied, mended, strays = self._chunks.repair(manifest, deep=self._deep)
         except MemoriesError as error:
-            self.report.blame(key_of(query.name))
+            self.report.add_unreadable(key_of(query.name))
             self.report.silent.setdefault(key_of(query.name), str(error))
             return
         self.report.chunks_copied += copied
@@ -160,7 +160,7 @@ class QuorumRepair:
         self.report.strays += strays
 
     def _manifest(self, query: RegisterQuery) -> ChunkManifest:
-        self._registers.complete([query])
+        self._registers.fetch_missing([query])
         data = query.newest.data
         if data is None:
             raise CorruptDataError("its manifest cannot be read")
@@ -169,7 +169,7 @@ class QuorumRepair:
     def _drop_stray(self, node: Node, query: RegisterQuery) -> None:
         """Remove a copy from a node that is not one of the key's any more, or only stood in."""
         preferred = {name for one in query.lists for name in one.nodes[: one.copies]}
-        if node.name in preferred or query.missing > 0 or preferred - set(query.holders):
+        if node.name in preferred or query.missing_answers > 0 or preferred - set(query.holders):
             return
         there = node.call("GETRANGE", query.name, 0, 31)
         if there and there <= query.version.text:

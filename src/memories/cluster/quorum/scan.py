@@ -24,7 +24,7 @@ def scan_members(members: Members, prefix: bytes) -> Iterator[list[bytes]]:
         UnavailableError: so many nodes are missing that an acknowledged write may be on them only.
     """
     reasons: dict[str, str] = {}
-    for node in members.everyone():
+    for node in members.all_members():
         if not (node.usable or node.due):
             reasons[node.name] = node.last_error
             continue
@@ -34,9 +34,9 @@ def scan_members(members: Members, prefix: bytes) -> Iterator[list[bytes]]:
                 reasons[node.name] = "it restarted, and is not yet up to date"
         except (UnavailableError, ReplyError) as error:
             reasons[node.name] = str(error)
-    for nodes in members.roster.lists:
+    for nodes in members.current.lists:
         missing = reasons.keys() & set(nodes)
-        if len(missing) >= members.roster.copies:
+        if len(missing) >= members.current.copies:
             raise UnavailableError(
                 f"the keys could not all be listed, for {len(missing)} nodes are missing: "
                 + "; ".join(f"{name}: {reasons[name]}" for name in sorted(missing))
@@ -45,6 +45,6 @@ def scan_members(members: Members, prefix: bytes) -> Iterator[list[bytes]]:
 
 def is_up(node: Node, epoch: int) -> bool:
     """Return whether a node's mark says that it knows of all that was its to take."""
-    with node.take() as connection:
-        mark = read_incarnation(connection.call("GET", INCARNATION_KEY))
-        return mark == Incarnation(UP, node.life_of(connection), epoch)
+    with node.acquire() as connection:
+        incarnation = read_incarnation(connection.call("GET", INCARNATION_KEY))
+        return incarnation == Incarnation(UP, node.run_id_of(connection), epoch)

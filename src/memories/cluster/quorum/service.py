@@ -15,6 +15,7 @@ from memories.cluster.client.address import NodeAddress
 from memories.cluster.client.node import Node
 from memories.cluster.client.resp import ReplyError
 from memories.cluster.near_cache.invalidation import ListenerQuorum
+from memories.cluster.node_service import WORKERS, NodeService
 from memories.cluster.quorum import discovery
 from memories.cluster.quorum.chunk_repair import ChunkRepair
 from memories.cluster.quorum.members import Members
@@ -25,7 +26,6 @@ from memories.cluster.quorum.repair import QuorumRepair
 from memories.cluster.repair_report import RepairReport
 from memories.cluster.status import node_status
 from memories.cluster.store import FrameStore
-from memories.cluster.topology import WORKERS, NodeService
 from memories.cluster.versions import new_client
 from memories.errors import InvalidOptionError, UnavailableError
 from memories.foundation.clock import Clock
@@ -33,7 +33,7 @@ from memories.foundation.logging import logger
 from memories.foundation.periodic import Runner
 from memories.progress import Progress
 
-_LOOK_SECONDS = 2.0  # How often the marks of all nodes are looked at, traffic or not.
+_CHECK_SECONDS = 2.0  # How often the marks of all nodes are looked at, traffic or not.
 _PROBE_SECONDS = 0.5
 
 
@@ -52,17 +52,17 @@ class QuorumService(NodeService):
         self.members = Members(
             addresses, copies, monotonic=clock.monotonic, allow_eviction=allow_eviction
         )
-        self._strangers: set[str] = set()
-        self._rejoining: dict[str, Runner] = {}
-        self._looked_at = 0.0
+        self._stale_nodes: set[str] = set()
+        self._recoveries: dict[str, Runner] = {}
+        self._checked_at = 0.0
         self.registers = QuorumRegisters(
             self.members,
             new_client(),
             clock,
             refresh=lambda: discovery.refresh(self.members),
-            on_stranger=self._notice,
+            on_stale_node=self._mark_stale,
         )
-        self.chunks = ChunkStore(self._place, self.workers.submit)
+        self.chunks = ChunkStore(self._placement, self.workers.submit)
         self.store = FrameStore(self.registers, self.chunks, clock)
         try:
             discovery.bootstrap(self.members)
@@ -70,62 +70,65 @@ class QuorumService(NodeService):
             self.close()
             raise
 
-    def tend(self) -> None:
+    def maintain(self) -> None:
         """Probe nodes that failed, look at marks, and bring back who restarted."""
-        for node in self.members.everyone():
+        for node in self.members.all_members():
             if node.due:
                 self.workers.submit(self._probe, node)
-        if self.clock.monotonic() >= self._looked_at + _LOOK_SECONDS:
-            self._looked_at = self.clock.monotonic()
-            self._look()
-        for name in list(self._strangers):
-            self._bring_back(name)
+        if self.clock.monotonic() >= self._checked_at + _CHECK_SECONDS:
+            self._checked_at = self.clock.monotonic()
+            self._check_incarnations()
+        for name in list(self._stale_nodes):
+            self._start_recovery(name)
 
     def nodes(self) -> Iterable[Node]:
         """Return all members."""
-        return list(self.members.everyone())
+        return list(self.members.all_members())
 
-    def covers(self) -> Iterable[ListenerQuorum]:
+    def listener_quorums(self) -> Iterable[ListenerQuorum]:
         """Return all but `copies - 1` members: every acknowledged write is on one of them."""
-        roster = self.members.roster
-        return [ListenerQuorum(nodes, len(nodes) - roster.copies + 1) for nodes in roster.lists]
+        member_list = self.members.current
+        return [
+            ListenerQuorum(nodes, len(nodes) - member_list.copies + 1)
+            for nodes in member_list.lists
+        ]
 
     def status(self) -> dict[str, dict[str, Any]]:
         """Return what is known of each node, by its name."""
-        nodes = list(self.members.everyone())
+        nodes = list(self.members.all_members())
         states = self.workers.map(
             lambda node: node_status(node, self.clock.monotonic, self.members.epoch),
             nodes,
             ahead=WORKERS,
         )
         status = {node.name: state for node, state in zip(nodes, states, strict=True)}
-        for name in self._strangers & status.keys():
+        for name in self._stale_nodes & status.keys():
             status[name]["up_to_date"] = False
         return status
 
     def repair(self, progress: Progress | None, *, deep: bool) -> RepairReport:
         """Make all copies whole again, sweep garbage, and return what was done."""
-        for name in list(self._strangers):
+        for name in list(self._stale_nodes):
             NodeRecovery(self.members, self.registers, self.members.nodes[name]).run(self.pause)
-            self._strangers.discard(name)
+            self._stale_nodes.discard(name)
         return self._repair(deep).run(progress)
 
     def add_node(self, address: NodeAddress, progress: Progress | None) -> None:
         """Let a node be a member, and give it its share."""
-        roster = self.members.roster
+        member_list = self.members.current
         node = self.members.add(address)
         node.call("PING")
-        names = {*(roster.coming or roster.nodes), node.name}
+        names = {*(member_list.target or member_list.nodes), node.name}
         change_members(self.members, sorted(names), lambda: self._repair(False), progress)
 
     def remove_node(self, name: str, progress: Progress | None) -> None:
         """Let a node be a member no more, after others took over what it has."""
-        roster = self.members.roster
-        if name not in roster.everyone:
+        member_list = self.members.current
+        if name not in member_list.all_names:
             raise InvalidOptionError(
-                f"{name!r} is no member; the members are {', '.join(roster.everyone)}"
+                f"{name!r} is no member; the members are {', '.join(member_list.all_names)}"
             )
-        names = {*(roster.coming or roster.nodes)} - {name}
+        names = {*(member_list.target or member_list.nodes)} - {name}
         change_members(self.members, sorted(names), lambda: self._repair(False), progress)
 
     def disconnect(self) -> None:
@@ -136,19 +139,19 @@ class QuorumService(NodeService):
         return QuorumRepair(
             self.members,
             self.registers,
-            ChunkRepair(self._place),
+            ChunkRepair(self._placement),
             self.clock.wall,
             pause=self.pause,
             deep=deep,
         )
 
-    def _place(self) -> ChunkPlacement:
-        nodes = {node.name: node for node in self.members.everyone()}
-        return ChunkPlacement(nodes, self.members.rank, self.members.roster.copies)
+    def _placement(self) -> ChunkPlacement:
+        nodes = {node.name: node for node in self.members.all_members()}
+        return ChunkPlacement(nodes, self.members.rank, self.members.current.copies)
 
-    def _notice(self, node: Node) -> None:
+    def _mark_stale(self, node: Node) -> None:
         if not self.forked:
-            self._strangers.add(node.name)
+            self._stale_nodes.add(node.name)
 
     def _probe(self, node: Node) -> None:
         try:
@@ -156,31 +159,33 @@ class QuorumService(NodeService):
         except (UnavailableError, ReplyError) as error:
             node.last_error = str(error)
 
-    def _look(self) -> None:
-        nodes = [node for node in self.members.everyone() if node.usable]
+    def _check_incarnations(self) -> None:
+        nodes = [node for node in self.members.all_members() if node.usable]
         try:
-            hellos, _ = discovery.discover(self.members, nodes)
+            discovered, _ = discovery.discover(self.members, nodes)
         except InvalidOptionError as error:
             logger.error("%s", error)
             return
-        for hello in hellos:
-            mark, roster = hello.mark, hello.roster
-            if roster is not None and roster.epoch > self.members.epoch:
+        for reply in discovered:
+            incarnation, member_list = reply.incarnation, reply.member_list
+            if member_list is not None and member_list.epoch > self.members.epoch:
                 discovery.refresh(self.members)
-            hello.node.well = mark is not None and discovery.is_up(hello, self.members.epoch)
-            if not hello.node.well and not self.members.lags(mark, hello.life):
-                self._notice(hello.node)
+            reply.node.up_to_date = incarnation is not None and discovery.is_up(
+                reply, self.members.epoch
+            )
+            if not reply.node.up_to_date and not self.members.lags(incarnation, reply.run_id):
+                self._mark_stale(reply.node)
 
-    def _bring_back(self, name: str) -> None:
-        under_way = self._rejoining.get(name)
+    def _start_recovery(self, name: str) -> None:
+        under_way = self._recoveries.get(name)
         node = self.members.nodes[name]
         if node.usable and (under_way is None or not under_way.is_alive()):
             # Of its own and not a worker: an interpreter that ends waits for its workers.
-            thread = Runner(partial(self._rejoin, node), "nodes-rejoin")
-            self._rejoining[name] = thread
+            thread = Runner(partial(self._recover, node), "nodes-recovery")
+            self._recoveries[name] = thread
             thread.start()
 
-    def _rejoin(self, node: Node) -> None:
+    def _recover(self, node: Node) -> None:
         try:
             done = NodeRecovery(self.members, self.registers, node).run(self.pause)
             if done:
@@ -191,5 +196,5 @@ class QuorumService(NodeService):
             self.pause(1.0)
             return
         if done:
-            self._strangers.discard(node.name)
+            self._stale_nodes.discard(node.name)
             logger.info("%s is up to date", node.name)

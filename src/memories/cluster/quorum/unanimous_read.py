@@ -38,12 +38,12 @@ class NewestVersion(NamedTuple):
     upload: ChunkUpload | None
 
 
-class _Asked(NamedTuple):
+class _Request(NamedTuple):
     """One register and the nodes that are asked about it, with the places of their replies."""
 
     name: bytes
     nodes: Sequence[str]
-    places: Sequence[int]
+    positions: Sequence[int]
 
 
 _Lists = Mapping[bytes, Sequence[Preference]]
@@ -63,7 +63,8 @@ class UnanimousRead:
         for one in asked:
             try:
                 whole, *others = [
-                    replies[node][place] for node, place in zip(one.nodes, one.places, strict=True)
+                    replies[node][position]
+                    for node, position in zip(one.nodes, one.positions, strict=True)
                 ]
                 if not whole:
                     if not any(others):
@@ -78,35 +79,36 @@ class UnanimousRead:
                 continue  # A node is silent, or something is damaged.
         return results
 
-    def learn(self, lists: _Lists) -> dict[bytes, NewestVersion]:
+    def read_versions(self, lists: _Lists) -> dict[bytes, NewestVersion]:
         """Return the newest version of registers; those that need more thought are left out."""
         asked, replies = self._ask(lists, whole=0)
         results: dict[bytes, NewestVersion] = {}
         for one in asked:
             try:
-                said = [
-                    replies[node][place] for node, place in zip(one.nodes, one.places, strict=True)
+                heard = [
+                    replies[node][position]
+                    for node, position in zip(one.nodes, one.positions, strict=True)
                 ]
-                results[one.name] = _newest(one.name, said)
+                results[one.name] = _newest(one.name, heard)
             except (KeyError, CorruptDataError):
                 continue
         return results
 
-    def _ask(self, lists: _Lists, *, whole: int) -> tuple[list[_Asked], _Replies]:
+    def _ask(self, lists: _Lists, *, whole: int) -> tuple[list[_Request], _Replies]:
         commands: dict[str, list[Command]] = defaultdict(list)
-        asked: list[_Asked] = []
+        asked: list[_Request] = []
         usable = {name for name, node in self._members.nodes.items() if node.usable}
         for name, (first, *more) in lists.items():
             count = max(first.answers, first.copies)
             nodes = first.nodes[:count]
             if more or not usable.issuperset(nodes):
                 continue
-            places = []
+            positions = []
             for index, node in enumerate(nodes):
                 queue = commands[node]
-                places.append(len(queue))
+                positions.append(len(queue))
                 queue.append(("GET", name) if index < whole else ("GETRANGE", name, 0, _LAST))
-            asked.append(_Asked(name, nodes, places))
+            asked.append(_Request(name, nodes, positions))
         return asked, self._exchange(commands)
 
     def _exchange(self, commands: dict[str, list[Command]]) -> _Replies:
@@ -115,28 +117,30 @@ class UnanimousRead:
         with RequestRound(self._members.monotonic) as round_:
             for node, queue in commands.items():
                 queue.append(("GET", INCARNATION_KEY))
-                round_.ask(self._members.nodes[node], lambda life, sent=queue: sent)  # type: ignore[misc]
+                round_.ask(self._members.nodes[node], lambda run_id, sent=queue: sent)  # type: ignore[misc]
             longest = max(map(len, commands.values()), default=0)
             while answers := round_.wait(HEDGE_SECONDS + allowance(longest)):
-                replies.update(self._sound(answers))
+                replies.update(self._voting_replies(answers))
         return replies
 
-    def _sound(self, answers: Iterable[NodeRequest]) -> Iterable[tuple[str, list[bytes | None]]]:
+    def _voting_replies(
+        self, answers: Iterable[NodeRequest]
+    ) -> Iterable[tuple[str, list[bytes | None]]]:
         for answer in answers:
             if answer.error is not None:
                 continue
-            *said, mark = answer.replies
-            if mark == Incarnation(UP, answer.life, self._members.epoch).text:
+            *heard, incarnation = answer.replies
+            if incarnation == Incarnation(UP, answer.run_id, self._members.epoch).text:
                 # A refusal among them is no bytes, and so not what any other node says.
                 yield (
                     answer.node.name,
-                    [one if isinstance(one, bytes) else None for one in said],
+                    [one if isinstance(one, bytes) else None for one in heard],
                 )
 
 
-def _newest(name: bytes, said: Sequence[bytes | None]) -> NewestVersion:
+def _newest(name: bytes, heard: Sequence[bytes | None]) -> NewestVersion:
     newest = NewestVersion(ABSENT, None)
-    for reply in said:
+    for reply in heard:
         if reply:
             header = read_header(name, reply)
             if header.version > newest.version:

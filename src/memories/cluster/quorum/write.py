@@ -40,32 +40,34 @@ class WriteJob:
         self.name = query.name
         self.version = version
         self.only = only
-        self.load(register)
-        self.taken: set[str] = set()
+        self.set_register(register)
+        self.stored_on: set[str] = set()
         self.sent: set[str] = set()
         self.refused: dict[str, str] = {}
 
-    def load(self, register: Sequence[memoryview]) -> None:
+    def set_register(self, register: Sequence[memoryview]) -> None:
         """Set the bytes that are to be taken."""
         self.register = tuple(register)
         self.nbytes = sum(segment.nbytes for segment in self.register)
 
     @property
-    def short(self) -> int:
+    def missing_copies(self) -> int:
         """Return how many more nodes must take it."""
         if self.only:
-            return len(set(self.only) - self.taken)
+            return len(set(self.only) - self.stored_on)
         if len(self.query.lists) == 1:
-            return self.query.lists[0].copies - len(self.taken)
-        return max(one.copies - len(self.taken.intersection(one.nodes)) for one in self.query.lists)
+            return self.query.lists[0].copies - len(self.stored_on)
+        return max(
+            one.copies - len(self.stored_on.intersection(one.nodes)) for one in self.query.lists
+        )
 
-    def to_send(self, *, hedge: bool, among: Callable[[str], bool]) -> list[str]:
+    def next_nodes(self, *, hedge: bool, among: Callable[[str], bool]) -> list[str]:
         """Return the nodes that are to take it next."""
         if self.only:
             return [node for node in self.only if node not in self.sent and among(node)]
         chosen: list[str] = []
         for one in self.query.lists:
-            need = one.copies - len(self.taken.intersection(one.nodes))
+            need = one.copies - len(self.stored_on.intersection(one.nodes))
             if hedge:
                 need = min(need, 1)
             else:
@@ -74,27 +76,27 @@ class WriteJob:
                 node
                 for node in one.nodes
                 if node not in self.sent
-                and node not in self.taken
+                and node not in self.stored_on
                 and node not in chosen
                 and node not in self.query.damaged
                 and among(node)
             ]
             # Who did not answer the question before the write is the last to be tried.
-            free.sort(key=lambda node: node in self.query.asked and node not in self.query.votes)
+            free.sort(key=lambda node: node in self.query.asked and node not in self.query.replies)
             chosen += free[: max(0, need)]
         return chosen
 
     def reasons(self) -> str:
         """Return why the other nodes did not take it."""
         reasons = dict(self.query.faults) | self.refused
-        for node in self.sent - self.taken - reasons.keys():
+        for node in self.sent - self.stored_on - reasons.keys():
             reasons[node] = "no answer in time"
-        for node in set(self.query.nodes) - self.taken - reasons.keys():
+        for node in set(self.query.nodes) - self.stored_on - reasons.keys():
             reasons[node] = "not asked, for it failed a moment ago"
         return "; ".join(f"{node}: {reason}" for node, reason in sorted(reasons.items()))
 
     def _expected(self, node: str) -> bool:
-        return node in self.sent and node not in self.taken and node not in self.refused
+        return node in self.sent and node not in self.stored_on and node not in self.refused
 
 
 class QuorumWrite:
@@ -103,7 +105,7 @@ class QuorumWrite:
     def __init__(self, members: Members) -> None:
         self._members = members
 
-    def settle(self, jobs: Sequence[WriteJob]) -> None:
+    def store(self, jobs: Sequence[WriteJob]) -> None:
         """Send until no job is short, or no node is left to try.
 
         Raises:
@@ -112,13 +114,13 @@ class QuorumWrite:
         total = sum(job.nbytes for job in jobs)
         slack = allowance(len(jobs), total)
         with RequestRound(self._members.monotonic) as round_:
-            open_ = [job for job in jobs if job.short > 0]
+            open_ = [job for job in jobs if job.missing_copies > 0]
             self._send(round_, open_, hedge=False)
             end = self._members.monotonic() + PATIENCE_SECONDS + slack
-            while open_ := [job for job in open_ if job.short > 0]:
+            while open_ := [job for job in open_ if job.missing_copies > 0]:
                 left = end - self._members.monotonic()
                 answers = round_.wait(min(HEDGE_SECONDS + slack, max(0.0, left)))
-                troubles = sum(not self._hear(answer) for answer in answers)
+                troubles = sum(not self._record(answer) for answer in answers)
                 if answers and not troubles and round_.waiting:
                     continue  # Nothing is wrong, and others have yet to answer.
                 sent = self._send(round_, open_, hedge=not answers)
@@ -128,9 +130,9 @@ class QuorumWrite:
     def _send(self, round_: RequestRound, jobs: Sequence[WriteJob], *, hedge: bool) -> bool:
         wanted: dict[str, list[WriteJob]] = defaultdict(list)
         for job in jobs:
-            chosen = job.to_send(hedge=hedge, among=lambda n: self._members.nodes[n].usable)
+            chosen = job.next_nodes(hedge=hedge, among=lambda n: self._members.nodes[n].usable)
             if not chosen and not hedge:
-                chosen = job.to_send(hedge=False, among=lambda n: self._members.nodes[n].due)
+                chosen = job.next_nodes(hedge=False, among=lambda n: self._members.nodes[n].due)
             for node in chosen:
                 wanted[node].append(job)
                 job.sent.add(node)
@@ -141,12 +143,12 @@ class QuorumWrite:
         return bool(wanted)
 
     def _commands(self, calls: Sequence[Sequence[WriteJob]]) -> Commands:
-        def build(life: str) -> list[Command]:
-            marks = Incarnation(JOINING, life, self._members.epoch).both
+        def build(run_id: str) -> list[Command]:
+            accepted = Incarnation(JOINING, run_id, self._members.epoch).accepted
             return [
                 scripts.STORE.call(
                     [INCARNATION_KEY, *(job.name for job in call)],
-                    *marks,
+                    *accepted,
                     *(job.register for job in call),
                 )
                 for call in calls
@@ -154,9 +156,9 @@ class QuorumWrite:
 
         return build
 
-    def _hear(self, answer: NodeRequest) -> bool:
+    def _record(self, answer: NodeRequest) -> bool:
         """File an answer with the jobs it is about; return whether all of them were taken."""
-        name, well = answer.node.name, True
+        name, all_stored = answer.node.name, True
         if answer.error is not None:
             for call in answer.tag:
                 for job in call:
@@ -164,19 +166,19 @@ class QuorumWrite:
             return False
         for call, reply in zip(answer.tag, answer.replies, strict=True):
             if isinstance(reply, ReplyError):
-                well = False
-                again = self._understand(answer, reply)
+                all_stored = False
+                again = self._can_retry(answer, reply)
                 for job in call:
                     job.refused[name] = str(reply)
                     if again:
                         job.sent.discard(name)
                 continue
-            for job, taken in zip(call, reply, strict=True):
-                if taken == 1 or _covers(taken, job.version):
-                    job.taken.add(name)
-        return well
+            for job, stored in zip(call, reply, strict=True):
+                if stored == 1 or _is_at_least(stored, job.version):
+                    job.stored_on.add(name)
+        return all_stored
 
-    def _understand(self, answer: NodeRequest, error: ReplyError) -> bool:
+    def _can_retry(self, answer: NodeRequest, error: ReplyError) -> bool:
         """Return whether the same node is worth another try at once."""
         if error.code == "NOSCRIPT" and answer.connection is not None:
             answer.node.forget_scripts(answer.connection)
@@ -184,25 +186,25 @@ class QuorumWrite:
         if error.code != "MARK":
             return False
         seen = "" if error.text == "none" else error.text
-        return readmit(answer.node, answer.life, seen, self._members)
+        return readmit(answer.node, answer.run_id, seen, self._members)
 
 
-def readmit(node: Node, life: str, seen: str, members: Members) -> bool:
+def readmit(node: Node, run_id: str, seen: str, members: Members) -> bool:
     """Let a node that lost its mark take writes again, and return whether it does now.
 
     Raises:
         Outdated: the mark is that of a newer list of members, or the node is about to hear of ours.
     """
-    mark = read_incarnation(seen.encode())
-    if mark is not None and mark.epoch > members.epoch:
+    incarnation = read_incarnation(seen.encode())
+    if incarnation is not None and incarnation.epoch > members.epoch:
         raise OutdatedMembersError(f"the node {node.name} knows newer members")
-    if members.lags(mark, life):
+    if members.lags(incarnation, run_id):
         raise OutdatedMembersError(f"the node {node.name} has not heard of the newest members yet")
-    fitting = Incarnation(JOINING, life, members.epoch)
+    fitting = Incarnation(JOINING, run_id, members.epoch)
     try:
         return node.call(*scripts.SWAP.call([INCARNATION_KEY], seen, fitting.text)) in (
             1,
-            *fitting.both,
+            *fitting.accepted,
         )
     except MemoriesError as error:
         node.last_error = str(error)
@@ -222,5 +224,5 @@ def _calls(jobs: Sequence[WriteJob]) -> Iterator[list[WriteJob]]:
         yield call
 
 
-def _covers(reply: bytes | int | None, version: RegisterVersion) -> bool:
+def _is_at_least(reply: bytes | int | None, version: RegisterVersion) -> bool:
     return isinstance(reply, bytes) and reply >= version.text

@@ -31,7 +31,7 @@ class ClusterChunks(ChunkStore):
         submit: Callable[..., Task[Any]],
         pause: Callable[[float], bool],
     ) -> None:
-        super().__init__(self._place_of_chunks, submit)
+        super().__init__(self._chunk_placement, submit)
         self._shards = shards
         self._pause = pause
 
@@ -84,7 +84,7 @@ class ClusterChunks(ChunkStore):
             for index in sorted(left):
                 targets.setdefault(self._primary_of(names[index]), []).append(index)
             reasons: dict[str, str] = {}
-            for sent in self._each(send, targets):
+            for sent in self._in_parallel(send, targets):
                 left.difference_update(sent.done)
                 if sent.reason:
                     reasons[sent.node] = sent.reason
@@ -121,21 +121,21 @@ class ClusterChunks(ChunkStore):
             done += window
         return NodeTransfer(node.name, done, [], "")
 
-    def _tell(self, commands: Sequence[Any]) -> None:
+    def _send_commands(self, commands: Sequence[Any]) -> None:
         """Tell each chunk's primary something; where that fails, a later sweep finds the chunk."""
         told: dict[str, list[Any]] = {}
         for command in commands:
             told.setdefault(self._primary_of(command[1]), []).append(command)
         usable = {name: some for name, some in told.items() if self._shards.node(name).usable}
         if usable:
-            self._each(lambda node, some: _try(self._shards.node(node), some), usable)
+            self._in_parallel(lambda node, some: _try(self._shards.node(node), some), usable)
 
     def _primary_of(self, name: bytes) -> str:
         return self._shards.shard_of(name).primary
 
-    def _place_of_chunks(self) -> ChunkPlacement:
-        nodes: Mapping[str, Node] = {node.name: node for node in self._shards.everyone()}
-        return ChunkPlacement(nodes, lambda name: list(self._shards.shard_of(name).everyone), 1)
+    def _chunk_placement(self) -> ChunkPlacement:
+        nodes: Mapping[str, Node] = {node.name: node for node in self._shards.all_nodes()}
+        return ChunkPlacement(nodes, lambda name: list(self._shards.shard_of(name).nodes), 1)
 
 
 def _try(node: Node, commands: Sequence[Any]) -> None:

@@ -14,17 +14,17 @@ from memories.cluster.client.fanout import NodeRequest, RequestRound
 from memories.cluster.client.node import Node
 from memories.cluster.client.resp import Command, ReplyError
 from memories.cluster.deadlines import HEDGE_SECONDS, PATIENCE_SECONDS, allowance
+from memories.cluster.register_copy import RegisterCopy, read_copy
 from memories.cluster.register_format import PEEK_BYTES, key_text
 from memories.cluster.valkey_cluster.shards import Shards
 from memories.cluster.valkey_cluster.slots import Shard, group_by_shard
-from memories.cluster.vote import RegisterCopy, read_copy
 from memories.errors import CorruptDataError, MemoriesError, UnavailableError
 
 READ_SECONDS = 5.0  # Longer than a failover takes with usual settings.
 _PAUSE_SECONDS = 0.05
 
 
-class _Group:
+class _ShardRead:
     """Registers of one shard, and what its nodes say of them."""
 
     def __init__(self, shard: Shard, names: Sequence[bytes], copies: int) -> None:
@@ -32,45 +32,45 @@ class _Group:
         self.names = names
         self.needed = len(shard.replicas) - (copies - 1) + 1
         self.asked: set[str] = set()
-        self.votes: dict[bytes, dict[str, RegisterCopy]] = {name: {} for name in names}
+        self.replies: dict[bytes, dict[str, RegisterCopy]] = {name: {} for name in names}
         self.damaged: dict[bytes, set[str]] = {name: set() for name in names}
         self.reasons: dict[str, str] = {}
 
-    def hear(self, ask: NodeRequest, whole: bool) -> list[tuple[bytes, ReplyError]]:
+    def record(self, request: NodeRequest, whole: bool) -> list[tuple[bytes, ReplyError]]:
         """Take in what a node answered, and return what it refused."""
-        node = ask.node.name
-        if ask.error is not None:
-            self.reasons[node] = str(ask.error)
+        node = request.node.name
+        if request.error is not None:
+            self.reasons[node] = str(request.error)
             return []
         refused: list[tuple[bytes, ReplyError]] = []
-        for name, reply in zip(self.names, ask.replies, strict=True):
+        for name, reply in zip(self.names, request.replies, strict=True):
             if isinstance(reply, ReplyError):
                 self.reasons[node] = str(reply)
                 refused.append((name, reply))
             else:
-                self.take(name, node, reply, whole)
+                self.record_register(name, node, reply, whole)
         return refused
 
-    def take(self, name: bytes, node: str, reply: bytes | None, whole: bool) -> None:
+    def record_register(self, name: bytes, node: str, reply: bytes | None, whole: bool) -> None:
         """Take in one register of one node."""
         try:
-            self.votes[name][node] = read_copy(name, reply, whole=whole)
+            self.replies[name][node] = read_copy(name, reply, whole=whole)
         except CorruptDataError:
             self.damaged[name].add(node)
 
-    def verdict(self, name: bytes) -> RegisterCopy | None:
+    def newest(self, name: bytes) -> RegisterCopy | None:
         """Return what stands in a register; None while too few have said so."""
-        votes = self.votes[name]
-        if self.shard.primary in votes:
-            return votes[self.shard.primary]
-        if not votes or len(votes) < self.needed:
+        replies = self.replies[name]
+        if self.shard.primary in replies:
+            return replies[self.shard.primary]
+        if not replies or len(replies) < self.needed:
             return None
-        return max(votes.values(), key=lambda vote: vote.version)
+        return max(replies.values(), key=lambda copy: copy.version)
 
     @property
-    def settled(self) -> bool:
+    def complete(self) -> bool:
         """Return whether every register is known."""
-        return all(self.verdict(name) is not None for name in self.names)
+        return all(self.newest(name) is not None for name in self.names)
 
 
 class ClusterRead:
@@ -96,7 +96,7 @@ class ClusterRead:
             except UnavailableError as error:
                 failures: dict[bytes, MemoriesError] = dict.fromkeys(pending, error)
             else:
-                failures = _settle(groups, results)
+                failures = _collect_results(groups, results)
             damaged = {n for n, error in failures.items() if isinstance(error, CorruptDataError)}
             pending = [name for name in failures if name not in damaged]
             late = self._shards.monotonic() >= end
@@ -107,9 +107,9 @@ class ClusterRead:
             self._shards.refresh()
         return results
 
-    def _ask_all(self, names: Sequence[bytes], whole: bool) -> list[_Group]:
-        served = group_by_shard(self._shards.topology, names)
-        groups = [_Group(shard, some, self._shards.copies) for shard, some in served.items()]
+    def _ask_all(self, names: Sequence[bytes], whole: bool) -> list[_ShardRead]:
+        served = group_by_shard(self._shards.slot_map, names)
+        groups = [_ShardRead(shard, some, self._shards.copies) for shard, some in served.items()]
         patience = PATIENCE_SECONDS + allowance(len(names))
         began = self._shards.monotonic()
         with RequestRound(self._shards.monotonic) as round_:
@@ -117,47 +117,49 @@ class ClusterRead:
                 if self._node(group.shard.primary).usable:
                     self._ask(round_, group, [group.shard.primary], whole)
                 else:
-                    self._ask(round_, group, group.shard.everyone, whole)
-            while not all(group.settled for group in groups):
-                asks = round_.wait(HEDGE_SECONDS + allowance(len(names)))
-                for ask in asks:
-                    self._hear(ask, whole)
+                    self._ask(round_, group, group.shard.nodes, whole)
+            while not all(group.complete for group in groups):
+                requests = round_.wait(HEDGE_SECONDS + allowance(len(names)))
+                for request in requests:
+                    self._record(request, whole)
                 for group in groups:
-                    if not group.settled and (not asks or self._failed(group)):
-                        self._ask(round_, group, group.shard.everyone, whole)
+                    if not group.complete and (not requests or self._failed(group)):
+                        self._ask(round_, group, group.shard.nodes, whole)
                 late = self._shards.monotonic() - began > patience
-                if not asks and (late or not round_.waiting):
+                if not requests and (late or not round_.waiting):
                     break
         return groups
 
-    def _failed(self, group: _Group) -> bool:
+    def _failed(self, group: _ShardRead) -> bool:
         return group.shard.primary in group.reasons or any(group.damaged.values())
 
-    def _ask(self, round_: RequestRound, group: _Group, nodes: Sequence[str], whole: bool) -> None:
-        commands = [_reading(name, whole) for name in group.names]
+    def _ask(
+        self, round_: RequestRound, group: _ShardRead, nodes: Sequence[str], whole: bool
+    ) -> None:
+        commands = [_read_command(name, whole) for name in group.names]
         for name in nodes:
             node = self._node(name)
             if name not in group.asked and (node.usable or node.due):
                 group.asked.add(name)
-                round_.ask(node, lambda life: commands, group)
+                round_.ask(node, lambda run_id: commands, group)
 
-    def _hear(self, ask: NodeRequest, whole: bool) -> None:
-        group: _Group = ask.tag
-        for name, error in group.hear(ask, whole):
-            if ask.node.name != group.shard.primary:
+    def _record(self, request: NodeRequest, whole: bool) -> None:
+        group: _ShardRead = request.tag
+        for name, error in group.record(request, whole):
+            if request.node.name != group.shard.primary:
                 continue
             if error.code == "MOVED":
-                self._shards.moved(name, error)
+                self._shards.apply_moved(name, error)
             elif error.code == "ASK":
-                self._ask_other(group, name, error, whole)
+                self._follow_ask(group, name, error, whole)
 
-    def _ask_other(self, group: _Group, name: bytes, error: ReplyError, whole: bool) -> None:
+    def _follow_ask(self, group: _ShardRead, name: bytes, error: ReplyError, whole: bool) -> None:
         """Ask the node that a register is just moving to; it counts as the primary."""
-        reply = ask_redirected(self._node(error.text.split()[-1]), _reading(name, whole))
+        reply = ask_redirected(self._node(error.text.split()[-1]), _read_command(name, whole))
         if isinstance(reply, Exception):
             group.reasons[group.shard.primary] = str(reply)
         else:
-            group.take(name, group.shard.primary, reply, whole)
+            group.record_register(name, group.shard.primary, reply, whole)
 
     def _node(self, name: str) -> Node:
         return self._shards.node(name)
@@ -171,20 +173,20 @@ def ask_redirected(node: Node, command: Command) -> Any:
         return error
 
 
-def _reading(name: bytes, whole: bool) -> Command:
+def _read_command(name: bytes, whole: bool) -> Command:
     return ("GET", name) if whole else ("GETRANGE", name, 0, PEEK_BYTES - 1)
 
 
-def _settle(
-    groups: Sequence[_Group], results: dict[bytes, RegisterCopy | MemoriesError]
+def _collect_results(
+    groups: Sequence[_ShardRead], results: dict[bytes, RegisterCopy | MemoriesError]
 ) -> dict[bytes, MemoriesError]:
     """Note what is known in `results`, and return why the rest is not."""
     failures: dict[bytes, MemoriesError] = {}
     for group in groups:
         for name in group.names:
-            vote = group.verdict(name)
-            if vote is not None:
-                results[name] = vote
+            copy = group.newest(name)
+            if copy is not None:
+                results[name] = copy
             elif group.damaged[name]:
                 where = ", ".join(sorted(group.damaged[name]))
                 failures[name] = CorruptDataError(f"{key_text(name)} is damaged on {where}")

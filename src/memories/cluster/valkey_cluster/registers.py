@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from memories.cluster.client.resp import ReplyError
 from memories.cluster.client.scan import scan_node
 from memories.cluster.register_api import FoundRegister, RegisterBody, Registers, WrittenRegister
+from memories.cluster.register_copy import RegisterCopy
 from memories.cluster.register_format import HEADER_BYTES, PREFIX
 from memories.cluster.valkey_cluster.read import ClusterRead, join_reasons
 from memories.cluster.valkey_cluster.shards import Shards
 from memories.cluster.valkey_cluster.slots import Shard
 from memories.cluster.valkey_cluster.write import ClusterWrite
-from memories.cluster.vote import RegisterCopy
 from memories.errors import UnavailableError
 from memories.foundation.clock import Clock
 
@@ -36,8 +36,8 @@ class ClusterRegisters(Registers):
         self, shards: Shards, client: int, clock: Clock, pause: Callable[[float], bool]
     ) -> None:
         self._shards = shards
-        self._reading = ClusterRead(shards, pause)
-        self._writing = ClusterWrite(shards, client, clock, pause)
+        self._reader = ClusterRead(shards, pause)
+        self._writer = ClusterWrite(shards, client, clock, pause)
 
     def read(
         self, names: Sequence[bytes], *, fetch: bool = True
@@ -45,24 +45,24 @@ class ClusterRegisters(Registers):
         """Return what stands in each register; see `Registers`."""
         results: dict[bytes, FoundRegister | Exception | None] = {}
         for start in range(0, len(names), BATCH):
-            votes = self._reading.read(names[start : start + BATCH], whole=fetch)
-            results.update({name: _found(vote) for name, vote in votes.items()})
+            replies = self._reader.read(names[start : start + BATCH], whole=fetch)
+            results.update({name: _to_result(copy) for name, copy in replies.items()})
         return results
 
     def write(
         self, bodies: Mapping[bytes, RegisterBody], *, if_version: int | None = None
     ) -> dict[bytes, WrittenRegister | Exception]:
         """Write each register; see `Registers`."""
-        return self._writing.write(bodies, if_version)
+        return self._writer.write(bodies, if_version)
 
     def scan(self, prefix: bytes) -> Iterator[list[bytes]]:
         """Yield batches of names, of the primary of each shard or of a replica; see `Registers`."""
-        for shard in self._shards.topology.all_shards():
+        for shard in self._shards.slot_map.all_shards():
             yield from self._scan_shard(shard, PREFIX + prefix)
 
     def _scan_shard(self, shard: Shard, prefix: bytes) -> Iterator[list[bytes]]:
         reasons: dict[str, str] = {}
-        for name in shard.everyone:
+        for name in shard.nodes:
             node = self._shards.node(name)
             if not (node.usable or node.due):
                 reasons[name] = node.last_error
@@ -75,10 +75,10 @@ class ClusterRegisters(Registers):
         raise UnavailableError(f"the keys could not all be listed: {join_reasons(reasons)}")
 
 
-def _found(vote: RegisterCopy | Exception) -> FoundRegister | Exception | None:
-    if isinstance(vote, Exception):
-        return vote
-    if vote.header is None:
+def _to_result(copy: RegisterCopy | Exception) -> FoundRegister | Exception | None:
+    if isinstance(copy, Exception):
+        return copy
+    if copy.header is None:
         return None
-    body = None if vote.data is None else memoryview(vote.data)[HEADER_BYTES:]
-    return FoundRegister(vote.header.version, vote.header.kind, body)
+    body = None if copy.data is None else memoryview(copy.data)[HEADER_BYTES:]
+    return FoundRegister(copy.header.version, copy.header.kind, body)

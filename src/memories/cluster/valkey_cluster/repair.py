@@ -21,6 +21,7 @@ from memories.cluster.manifest import (
     upload_of,
     upload_seconds,
 )
+from memories.cluster.register_copy import RegisterCopy, read_copy
 from memories.cluster.register_format import (
     CHUNK_PREFIX,
     HEADER_BYTES,
@@ -32,7 +33,6 @@ from memories.cluster.repair_report import RepairReport
 from memories.cluster.valkey_cluster.registers import ClusterRegisters
 from memories.cluster.valkey_cluster.shards import Shards
 from memories.cluster.valkey_cluster.slots import Shard
-from memories.cluster.vote import RegisterCopy, read_copy
 from memories.errors import CorruptDataError, MemoriesError, UnavailableError
 from memories.progress import Progress
 
@@ -63,7 +63,7 @@ class ClusterRepair:
 
     def run(self, progress: Progress | None = None) -> RepairReport:
         """Walk over all registers, then over all chunks, and return what was done."""
-        shards = self._shards.topology.all_shards()
+        shards = self._shards.slot_map.all_shards()
         total, done = sum(self._count(shard) for shard in shards), 0
         for shard in shards:
             for batch in self._names(shard, PREFIX):
@@ -96,14 +96,14 @@ class ClusterRepair:
 
     def _look_at(self, shard: Shard, names: Sequence[bytes]) -> None:
         copies = {name: self._copies(shard, name) for name in names}
-        for name, votes in copies.items():
+        for name, replies in copies.items():
             self.report.keys += 1
-            sound = {node: vote for node, vote in votes.items() if vote is not None}
+            sound = {node: copy for node, copy in replies.items() if copy is not None}
             if not sound:
-                self.report.blame(key_of(name))
+                self.report.add_unreadable(key_of(name))
                 continue
-            newest = max(sound.values(), key=lambda vote: vote.version)
-            damaged = [node for node, vote in votes.items() if vote is None]
+            newest = max(sound.values(), key=lambda copy: copy.version)
+            damaged = [node for node, copy in replies.items() if copy is None]
             if damaged and newest.data is not None:
                 self._mend(shard, name, newest.data)
             self._look_into(name, newest)
@@ -111,7 +111,7 @@ class ClusterRepair:
     def _copies(self, shard: Shard, name: bytes) -> dict[str, RegisterCopy | None]:
         """Return what each node has of a register, None where it is damaged."""
         copies: dict[str, RegisterCopy | None] = {}
-        for node in shard.everyone:
+        for node in shard.nodes:
             try:
                 copies[node] = read_copy(
                     name, self._shards.node(node).call("GET", name), whole=True
@@ -132,21 +132,21 @@ class ClusterRepair:
         except (UnavailableError, ReplyError) as error:
             self.report.silent[shard.primary] = str(error)
 
-    def _look_into(self, name: bytes, vote: RegisterCopy) -> None:
-        if vote.header is None:
+    def _look_into(self, name: bytes, copy: RegisterCopy) -> None:
+        if copy.header is None:
             return
-        if vote.header.kind is RegisterKind.TOMBSTONE:
-            if vote.version.at_seconds < self._began - TOMBSTONE_SECONDS:
+        if copy.header.kind is RegisterKind.TOMBSTONE:
+            if copy.version.at_seconds < self._began - TOMBSTONE_SECONDS:
                 primary = self._primary(self._shards.shard_of(name))
-                dropped = primary.call(*scripts.DROP.call([name], vote.version.text))
+                dropped = primary.call(*scripts.DROP.call([name], copy.version.text))
                 self.report.tombstones += int(dropped)
-        elif vote.header.kind is RegisterKind.MANIFEST and vote.data is not None:
+        elif copy.header.kind is RegisterKind.MANIFEST and copy.data is not None:
             try:
-                manifest = read_manifest(memoryview(vote.data)[HEADER_BYTES:])
+                manifest = read_manifest(memoryview(copy.data)[HEADER_BYTES:])
                 self._live.add(manifest.upload.id)
                 self._look_at_chunks(manifest)
             except MemoriesError as error:
-                self.report.blame(key_of(name))
+                self.report.add_unreadable(key_of(name))
                 self.report.silent.setdefault(key_of(name), str(error))
 
     def _look_at_chunks(self, manifest: ChunkManifest) -> None:
@@ -156,10 +156,10 @@ class ClusterRepair:
             shard = self._shards.shard_of(name)
             room = buffer[:nbytes]
             if not self._deep:
-                sound = [n for n in shard.everyone if self._length(n, name) == nbytes]
+                sound = [n for n in shard.nodes if self._length(n, name) == nbytes]
             else:
-                sound = [n for n in shard.everyone if self._is_sound(n, name, room, total)]
-            if len(sound) == len(shard.everyone):
+                sound = [n for n in shard.nodes if self._is_sound(n, name, room, total)]
+            if len(sound) == len(shard.nodes):
                 continue
             if not sound or not self._is_sound(sound[0], name, room, total):
                 raise CorruptDataError(f"no node has a sound copy of chunk {name.decode()}")

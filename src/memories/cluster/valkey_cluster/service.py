@@ -13,10 +13,10 @@ from memories.cluster.client.address import NodeAddress
 from memories.cluster.client.node import Node
 from memories.cluster.client.resp import ReplyError
 from memories.cluster.near_cache.invalidation import ListenerQuorum
+from memories.cluster.node_service import WORKERS, NodeService
 from memories.cluster.repair_report import RepairReport
 from memories.cluster.status import cluster_node_status
 from memories.cluster.store import FrameStore
-from memories.cluster.topology import WORKERS, NodeService
 from memories.cluster.valkey_cluster.chunks import ClusterChunks
 from memories.cluster.valkey_cluster.registers import ClusterRegisters
 from memories.cluster.valkey_cluster.repair import ClusterRepair
@@ -26,7 +26,7 @@ from memories.errors import InvalidOptionError, UnavailableError
 from memories.foundation.clock import Clock
 from memories.progress import Progress
 
-_LOOK_SECONDS = 1.0
+_REFRESH_SECONDS = 1.0
 _PROBE_SECONDS = 0.5
 _OWN_TOOL = (
     "the nodes are a Valkey Cluster, which moves slots and takes in nodes by its own tool: "
@@ -49,41 +49,41 @@ class ClusterService(NodeService):
         self.shards = Shards(
             seeds, copies, monotonic=clock.monotonic, allow_eviction=allow_eviction
         )
-        self._looked_at = 0.0
+        self._refreshed_at = 0.0
         self.registers = ClusterRegisters(self.shards, new_client(), clock, self.pause)
         self.chunks = ClusterChunks(self.shards, self.workers.submit, self.pause)
         self.store = FrameStore(self.registers, self.chunks, clock)
         try:
-            self.shards.found()
-            for node in self.shards.everyone():
+            self.shards.bootstrap()
+            for node in self.shards.all_nodes():
                 if node.usable:
                     self._probe(node, strict=True)
         except BaseException:
             self.close()
             raise
 
-    def tend(self) -> None:
+    def maintain(self) -> None:
         """Probe nodes that failed, and renew the view of the Cluster."""
-        failing = [node for node in self.shards.everyone() if not node.usable]
+        failing = [node for node in self.shards.all_nodes() if not node.usable]
         for node in failing:
             if node.due:
                 self.workers.submit(self._probe, node)
-        wait = _LOOK_SECONDS / 4 if failing else _LOOK_SECONDS
-        if self.clock.monotonic() >= self._looked_at + wait:
-            self._looked_at = self.clock.monotonic()
+        wait = _REFRESH_SECONDS / 4 if failing else _REFRESH_SECONDS
+        if self.clock.monotonic() >= self._refreshed_at + wait:
+            self._refreshed_at = self.clock.monotonic()
             self.shards.refresh()
 
     def nodes(self) -> Iterable[Node]:
         """Return all primaries."""
         return self.shards.primaries()
 
-    def covers(self) -> Iterable[ListenerQuorum]:
+    def listener_quorums(self) -> Iterable[ListenerQuorum]:
         """Return every primary by itself: no other one hears of the writes to its slots."""
         return [ListenerQuorum((node.name,), 1) for node in self.shards.primaries()]
 
     def status(self) -> dict[str, dict[str, Any]]:
         """Return what is known of each node, by its name."""
-        nodes = list(self.shards.everyone())
+        nodes = list(self.shards.all_nodes())
         states = self.workers.map(
             lambda one: cluster_node_status(one, self.clock.monotonic), nodes, ahead=WORKERS
         )

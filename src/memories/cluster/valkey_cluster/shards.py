@@ -20,7 +20,7 @@ _REFRESH_SECONDS = 0.1  # No two refreshes follow each other faster.
 _ASK_SECONDS = 0.5
 _FOUND_SECONDS = 2.0
 # On a replica it lets us read, and on a primary it says nothing.
-GREETING = (("READONLY",),)
+SETUP_COMMANDS = (("READONLY",),)
 
 
 class Shards:
@@ -43,7 +43,7 @@ class Shards:
     ) -> None:
         self.copies = copies
         self.monotonic = monotonic
-        self.topology = SlotMap()
+        self.slot_map = SlotMap()
         self._allow_eviction = allow_eviction
         self._template = seeds[0]
         self._nodes: dict[str, Node] = {}
@@ -51,7 +51,7 @@ class Shards:
         self._refreshing = threading.Lock()
         self._refreshed_at = float("-inf")
 
-    def found(self) -> None:
+    def bootstrap(self) -> None:
         """Learn who is there for the first time.
 
         Raises:
@@ -60,19 +60,19 @@ class Shards:
                 drop values silently.
         """
         end = self.monotonic() + _FOUND_SECONDS
-        while (reason := self._refused()) and self.monotonic() < end:
+        while (reason := self._why_unusable()) and self.monotonic() < end:
             self.refresh()  # Nodes tell each other of a replica by and by.
         if reason:
             raise reason
 
-    def _refused(self) -> Exception | None:
+    def _why_unusable(self) -> Exception | None:
         """Return why the Cluster cannot be used as the view has it."""
-        if not self.topology.whole:
-            reasons = "; ".join(f"{node.name}: {node.last_error}" for node in self.everyone())
+        if not self.slot_map.whole:
+            reasons = "; ".join(f"{node.name}: {node.last_error}" for node in self.all_nodes())
             return UnavailableError(
                 f"the cluster does not serve all of its slots, as far as its nodes say ({reasons})"
             )
-        for shard in self.topology.all_shards():
+        for shard in self.slot_map.all_shards():
             if len(shard.replicas) < self.copies - 1:
                 return InvalidOptionError(
                     f"replication_factor={self.copies} needs {self.copies - 1} replicas of every "
@@ -89,17 +89,17 @@ class Shards:
             node = self._nodes.setdefault(name, self._make(address))
         return node
 
-    def everyone(self) -> Iterator[Node]:
+    def all_nodes(self) -> Iterator[Node]:
         """Yield every node of the view, or the seeds while there is none."""
-        shards = self.topology.all_shards()
+        shards = self.slot_map.all_shards()
         if not shards:
             yield from self._seeds
-        for name in dict.fromkeys(name for shard in shards for name in shard.everyone):
+        for name in dict.fromkeys(name for shard in shards for name in shard.nodes):
             yield self.node(name)
 
     def primaries(self) -> list[Node]:
         """Return the nodes that take writes."""
-        return [self.node(shard.primary) for shard in self.topology.all_shards()]
+        return [self.node(shard.primary) for shard in self.slot_map.all_shards()]
 
     def shard_of(self, name: bytes) -> Shard:
         """Return who serves a name.
@@ -107,12 +107,12 @@ class Shards:
         Raises:
             UnavailableError: nobody does.
         """
-        return self.topology.shard_of(name)
+        return self.slot_map.shard_of(name)
 
-    def moved(self, name: bytes, error: ReplyError) -> None:
+    def apply_moved(self, name: bytes, error: ReplyError) -> None:
         """Learn from the refusal of a node that another one serves the slot of `name`."""
         target = error.text.split()[-1]
-        self.topology = self.topology.moved(slot_of(name), target)
+        self.slot_map = self.slot_map.with_moved(slot_of(name), target)
 
     def refresh(self) -> None:
         """Ask the nodes for their views, unless that was just done; silence changes nothing."""
@@ -121,12 +121,12 @@ class Shards:
             if self._refreshed_at > asked_at:
                 return  # Somebody else did while we waited.
             time.sleep(max(0.0, self._refreshed_at + _REFRESH_SECONDS - self.monotonic()))
-            views = [view for node in self._asked() if (view := self._view_of(node))]
+            views = [view for node in self._nodes_to_ask() if (view := self._view_of(node))]
             if views:
                 # Of equals the one that knows most: a node that was cut off keeps its old view.
-                newest = max(views, key=lambda one: (one.epoch, one.whole, one.members))
-                if newest.epoch >= self.topology.epoch:
-                    self.topology = newest
+                newest = max(views, key=lambda one: (one.epoch, one.whole, one.node_count))
+                if newest.epoch >= self.slot_map.epoch:
+                    self.slot_map = newest
             self._refreshed_at = self.monotonic()
 
     def close(self) -> None:
@@ -134,8 +134,8 @@ class Shards:
         for node in (*self._seeds, *self._nodes.values()):
             node.close()
 
-    def _asked(self) -> list[Node]:
-        nodes = {node.name: node for node in (*self.everyone(), *self._seeds)}
+    def _nodes_to_ask(self) -> list[Node]:
+        nodes = {node.name: node for node in (*self.all_nodes(), *self._seeds)}
         return [node for node in nodes.values() if node.usable or node.due]
 
     def _view_of(self, node: Node) -> SlotMap | None:
@@ -147,7 +147,7 @@ class Shards:
             return SlotMap.read(slots, epoch, asked=node.address.host)
         except (UnavailableError, ReplyError) as error:
             node.last_error = str(error)
-            if isinstance(error, EvictingNodeError) and not self.topology.whole:
+            if isinstance(error, EvictingNodeError) and not self.slot_map.whole:
                 raise  # At the first look it is refused; later on it is a node that fails.
             return None
 
@@ -156,5 +156,5 @@ class Shards:
             address,
             monotonic=self.monotonic,
             allow_eviction=self._allow_eviction,
-            greeting=GREETING,
+            setup_commands=SETUP_COMMANDS,
         )

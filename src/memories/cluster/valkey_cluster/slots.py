@@ -33,7 +33,7 @@ class Shard:
     replicas: tuple[str, ...] = ()
 
     @property
-    def everyone(self) -> tuple[str, ...]:
+    def nodes(self) -> tuple[str, ...]:
         """Return the primary, then its replicas."""
         return (self.primary, *self.replicas)
 
@@ -74,9 +74,9 @@ class SlotMap:
         return None not in self.shards
 
     @property
-    def members(self) -> int:
+    def node_count(self) -> int:
         """Return how many nodes the view has."""
-        return len({name for shard in self.all_shards() for name in shard.everyone})
+        return len({name for shard in self.all_shards() for name in shard.nodes})
 
     def shard_of(self, name: bytes) -> Shard:
         """Return who serves a name.
@@ -93,16 +93,16 @@ class SlotMap:
         """Return every shard once."""
         return list(dict.fromkeys(shard for shard in self.shards if shard is not None))
 
-    def moved(self, slot: int, primary: str) -> SlotMap:
+    def with_moved(self, slot: int, primary: str) -> SlotMap:
         """Return the view after a node has said that another one serves a slot."""
-        known = next((one for one in self.all_shards() if primary in one.everyone), None)
-        others = tuple(one for one in known.everyone if one != primary) if known else ()
+        known = next((one for one in self.all_shards() if primary in one.nodes), None)
+        others = tuple(one for one in known.nodes if one != primary) if known else ()
         shards = list(self.shards)
         shards[slot] = Shard(primary, others)
         return SlotMap(tuple(shards), self.epoch)
 
 
-def group_by_shard(topology: SlotMap, names: Sequence[bytes]) -> Mapping[Shard, list[bytes]]:
+def group_by_shard(slot_map: SlotMap, names: Sequence[bytes]) -> Mapping[Shard, list[bytes]]:
     """Return the names that each shard serves.
 
     Raises:
@@ -110,7 +110,7 @@ def group_by_shard(topology: SlotMap, names: Sequence[bytes]) -> Mapping[Shard, 
     """
     groups: dict[Shard, list[bytes]] = {}
     for name in names:
-        groups.setdefault(topology.shard_of(name), []).append(name)
+        groups.setdefault(slot_map.shard_of(name), []).append(name)
     return groups
 
 

@@ -16,12 +16,12 @@ from memories.cluster.client.fanout import NodeRequest, RequestRound
 from memories.cluster.client.resp import Command, ReplyError
 from memories.cluster.deadlines import PATIENCE_SECONDS, allowance
 from memories.cluster.register_api import RegisterBody, WrittenRegister
+from memories.cluster.register_copy import RegisterCopy, read_copy
 from memories.cluster.register_format import RegisterKind, key_text, pack_register
 from memories.cluster.valkey_cluster.read import ask_redirected
 from memories.cluster.valkey_cluster.shards import Shards
 from memories.cluster.valkey_cluster.slots import Shard, group_by_shard
 from memories.cluster.versions import ABSENT, RegisterVersion, successor
-from memories.cluster.vote import RegisterCopy, read_copy
 from memories.errors import ConflictError, CorruptDataError, ReplicationError, UnavailableError
 from memories.foundation.clock import Clock
 
@@ -36,7 +36,7 @@ _LATER = frozenset(
 )
 
 
-class _Write:
+class _PendingWrite:
     """One register on its way."""
 
     def __init__(self, name: bytes, body: RegisterBody, if_version: int | None) -> None:
@@ -58,7 +58,7 @@ class _Write:
         """Return the call of the script that stores it."""
         return scripts.SLOT_STORE.call([self.name], self.register, self.condition)
 
-    def failure(self) -> UnavailableError:
+    def error(self) -> UnavailableError:
         """Return the error of a write that came to no end."""
         if not self.in_doubt:
             return UnavailableError(
@@ -86,7 +86,7 @@ class ClusterWrite:
     ) -> dict[bytes, WrittenRegister | Exception]:
         """Write each register; see `Registers`."""
         results: dict[bytes, WrittenRegister | Exception] = {}
-        pending = {name: _Write(name, body, if_version) for name, body in bodies.items()}
+        pending = {name: _PendingWrite(name, body, if_version) for name, body in bodies.items()}
         for one in pending.values():
             one.set_version(successor(ABSENT, self._client, self._clock.wall()))
         end = self._shards.monotonic() + WRITE_SECONDS
@@ -97,17 +97,19 @@ class ClusterWrite:
             if not pending or again:
                 continue
             if self._shards.monotonic() >= end or self._pause(_PAUSE_SECONDS):
-                results.update({name: one.failure() for name, one in pending.items()})
+                results.update({name: one.error() for name, one in pending.items()})
                 break
             self._shards.refresh()
         return results
 
     def _send_all(
-        self, pending: Mapping[bytes, _Write], results: dict[bytes, WrittenRegister | Exception]
+        self,
+        pending: Mapping[bytes, _PendingWrite],
+        results: dict[bytes, WrittenRegister | Exception],
     ) -> bool:
         """Send all, note what became of them, and return whether it went on without a fault."""
         try:
-            served = group_by_shard(self._shards.topology, list(pending))
+            served = group_by_shard(self._shards.slot_map, list(pending))
         except UnavailableError as error:
             for one in pending.values():
                 one.reason = str(error)
@@ -121,58 +123,62 @@ class ClusterWrite:
         return sound
 
     def _send_waves(
-        self, waves: Mapping[Shard, list[_Write]], results: dict[bytes, WrittenRegister | Exception]
+        self,
+        waves: Mapping[Shard, list[_PendingWrite]],
+        results: dict[bytes, WrittenRegister | Exception],
     ) -> bool:
         count = max(map(len, waves.values()))
         nbytes = sum(one.nbytes for wave in waves.values() for one in wave)
         end = self._shards.monotonic() + PATIENCE_SECONDS + allowance(count, nbytes)
         sound = True
         with RequestRound(self._shards.monotonic) as round_:
-            unheard = {id(wave): wave for wave in waves.values()}
+            unanswered = {id(wave): wave for wave in waves.values()}
             for shard, wave in waves.items():
                 if not self._ask(round_, shard, wave):
-                    unheard.pop(id(wave))
+                    unanswered.pop(id(wave))
                     sound = False
-            while unheard and (asks := round_.wait(end - self._shards.monotonic())):
-                for ask in asks:
-                    unheard.pop(id(ask.tag))
-                    sound = self._hear(ask, results) and sound
-            for wave in unheard.values():
-                _doubt(wave, "the primary does not answer in time")
-        return sound and not unheard
+            while unanswered and (requests := round_.wait(end - self._shards.monotonic())):
+                for request in requests:
+                    unanswered.pop(id(request.tag))
+                    sound = self._record(request, results) and sound
+            for wave in unanswered.values():
+                _mark_in_doubt(wave, "the primary does not answer in time")
+        return sound and not unanswered
 
-    def _ask(self, round_: RequestRound, shard: Shard, wave: list[_Write]) -> bool:
+    def _ask(self, round_: RequestRound, shard: Shard, wave: list[_PendingWrite]) -> bool:
         node = self._shards.node(shard.primary)
         if not (node.usable or node.due):
             for one in wave:
                 one.reason = f"{node.name}: {node.last_error}"
             return False
         commands = [one.command for one in wave]
-        round_.ask(node, lambda life: [*commands, self._waiting()], wave)
+        round_.ask(node, lambda run_id: [*commands, self._wait_command()], wave)
         return True
 
-    def _waiting(self) -> Command:
+    def _wait_command(self) -> Command:
         return ("WAIT", self._shards.copies - 1, int(WAIT_SECONDS * 1000))
 
-    def _hear(self, ask: NodeRequest, results: dict[bytes, WrittenRegister | Exception]) -> bool:
+    def _record(
+        self, request: NodeRequest, results: dict[bytes, WrittenRegister | Exception]
+    ) -> bool:
         """Note what one primary answered, and return whether nothing need be asked anew."""
-        wave: list[_Write] = ask.tag
-        if ask.error is not None:
-            if ask.connection is None:
+        wave: list[_PendingWrite] = request.tag
+        if request.error is not None:
+            if request.connection is None:
                 for one in wave:
-                    one.reason = str(ask.error)
+                    one.reason = str(request.error)
             else:
-                _doubt(wave, str(ask.error))
+                _mark_in_doubt(wave, str(request.error))
             return False
-        *replies, copies = ask.replies
+        *replies, copies = request.replies
         sound = True
         for one, reply in zip(wave, replies, strict=True):
             if isinstance(reply, ReplyError) and reply.code == "ASK":
                 node = self._shards.node(reply.text.split()[-1])
                 reply = ask_redirected(node, one.command)
-                copies = ask_redirected(node, self._waiting())
-            if isinstance(reply, ReplyError) and _passes(reply):
-                self._learn(ask, one, reply)
+                copies = ask_redirected(node, self._wait_command())
+            if isinstance(reply, ReplyError) and _is_retryable(reply):
+                self._record_retryable(request, one, reply)
                 sound = False
                 continue
             outcome = self._outcome(one, reply, copies)
@@ -180,19 +186,23 @@ class ClusterWrite:
                 results[one.name] = outcome
         return sound
 
-    def _learn(self, ask: NodeRequest, one: _Write, error: ReplyError) -> None:
+    def _record_retryable(
+        self, request: NodeRequest, one: _PendingWrite, error: ReplyError
+    ) -> None:
         one.reason = str(error)
         if error.code == "MOVED":
-            self._shards.moved(one.name, error)
-        elif error.code == "NOSCRIPT" and ask.connection is not None:
-            ask.node.forget_scripts(ask.connection)
+            self._shards.apply_moved(one.name, error)
+        elif error.code == "NOSCRIPT" and request.connection is not None:
+            request.node.forget_scripts(request.connection)
 
-    def _outcome(self, one: _Write, reply: Any, copies: Any) -> WrittenRegister | Exception | None:
+    def _outcome(
+        self, one: _PendingWrite, reply: Any, copies: Any
+    ) -> WrittenRegister | Exception | None:
         """Return what became of a write; None if it is to be sent again with another version."""
         if isinstance(reply, Exception):
             one.reason = str(reply)
             one.in_doubt = one.in_doubt or isinstance(reply, UnavailableError)
-            return one.failure()
+            return one.error()
         became, known = reply
         try:
             before = read_copy(one.name, known, whole=False)
@@ -204,7 +214,7 @@ class ClusterWrite:
             return self._confirmed(one, before, copies)
         if one.in_doubt:
             one.reason = "another write came between, and the first answer was lost"
-            return one.failure()
+            return one.error()
         if became == b"conflict":
             absent = before.header is None or before.header.kind is RegisterKind.TOMBSTONE
             at = 0 if absent else before.version.counter
@@ -216,7 +226,7 @@ class ClusterWrite:
         return None
 
     def _confirmed(
-        self, one: _Write, before: RegisterCopy, copies: Any
+        self, one: _PendingWrite, before: RegisterCopy, copies: Any
     ) -> WrittenRegister | Exception:
         needed = self._shards.copies - 1
         if needed and (not isinstance(copies, int) or copies < needed):
@@ -226,18 +236,18 @@ class ClusterWrite:
                 f"the primary has it, and {has} of the {needed} replicas needed said so within "
                 f"{WAIT_SECONDS:g} s; should the primary fail now it is lost"
             )
-            return one.failure()
+            return one.error()
         replaced = before.upload if before.version != one.version else None
         return WrittenRegister(one.version, replaced)
 
-    def _replace_damaged(self, one: _Write) -> bytes:
+    def _replace_damaged(self, one: _PendingWrite) -> bytes:
         """Put the register in the place of a damaged one, whose version says nothing."""
         node = self._shards.node(self._shards.shard_of(one.name).primary)
         try:
             there = node.call("GET", one.name) or b""
             digest = hashlib.sha1(there).hexdigest()
             command = scripts.SLOT_REPLACE.call([one.name], digest, one.register)
-            replies = node.pipeline([command, self._waiting()], strict=True)
+            replies = node.pipeline([command, self._wait_command()], strict=True)
         except (UnavailableError, ReplyError) as error:
             one.reason = str(error)
             one.in_doubt = True
@@ -245,9 +255,9 @@ class ClusterWrite:
         return b"done" if replies[0] == 1 else b"older"
 
 
-def _wave(queue: list[_Write]) -> list[_Write]:
+def _wave(queue: list[_PendingWrite]) -> list[_PendingWrite]:
     """Take from a queue what may be sent at once."""
-    wave: list[_Write] = []
+    wave: list[_PendingWrite] = []
     nbytes = 0
     while queue and len(wave) < _WAVE_WRITES and (not wave or nbytes < _WAVE_BYTES):
         wave.append(queue.pop(0))
@@ -255,13 +265,13 @@ def _wave(queue: list[_Write]) -> list[_Write]:
     return wave
 
 
-def _passes(error: ReplyError) -> bool:
+def _is_retryable(error: ReplyError) -> bool:
     """Return whether asking again who serves the slot may help; the node has changed nothing."""
     # So a primary that came back as a replica refuses the write of a script it had let begin.
     return error.code in _LATER or "non local key" in error.text
 
 
-def _doubt(wave: Iterable[_Write], reason: str) -> None:
+def _mark_in_doubt(wave: Iterable[_PendingWrite], reason: str) -> None:
     for one in wave:
         one.in_doubt = True
         one.reason = reason

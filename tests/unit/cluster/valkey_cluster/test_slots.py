@@ -48,10 +48,10 @@ def test_a_slot_that_nobody_serves_is_no_absence() -> None:
 def test_news_of_a_moved_slot_changes_that_slot_only() -> None:
     """A failover is learnt of slot by slot, until the whole view is fetched."""
     view = SlotMap.read(REPLY, 7, asked="10.0.0.9")
-    after = view.moved(5, "10.0.0.2:2")
+    after = view.with_moved(5, "10.0.0.2:2")
     assert Shard("10.0.0.2:2", ("10.0.0.1:1",)) == after.shards[5]
     assert view.shards[6] == after.shards[6]
-    assert Shard("10.0.0.7:9") == view.moved(5, "10.0.0.7:9").shards[5]
+    assert Shard("10.0.0.7:9") == view.with_moved(5, "10.0.0.7:9").shards[5]
 
 
 @pytest.mark.parametrize("reply", [None, 5, [[1]], [[0, 9, [b"a"]]], [[0, 99999, [b"a", 1]]]])

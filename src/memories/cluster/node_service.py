@@ -25,7 +25,7 @@ from memories.foundation.worker_pool import Workers
 from memories.progress import Progress
 
 WORKERS = 32
-_KEEPER_SECONDS = 0.25
+_MAINTENANCE_SECONDS = 0.25
 
 
 class NodeService(ABC):
@@ -38,9 +38,11 @@ class NodeService(ABC):
         self.workers = Workers(WORKERS, "nodes")
         self.forked = False
         self._ended = Ended()
-        self._keeper = Periodic(self.tend, "nodes-keeper", seconds=_KEEPER_SECONDS)
-        self._near: Freshness | None = None
-        self._tracker: InvalidationListener | None = None
+        self._maintenance = Periodic(
+            self.maintain, "nodes-maintenance", seconds=_MAINTENANCE_SECONDS
+        )
+        self._freshness: Freshness | None = None
+        self._listener: InvalidationListener | None = None
         _services.add(self)
 
     @property
@@ -50,13 +52,15 @@ class NodeService(ABC):
 
     def start(self) -> None:
         """Begin to look after the nodes, until the service is closed or forgotten."""
-        self._keeper.start()
+        self._maintenance.start()
 
-    def listen(self, near: Freshness) -> None:
+    def start_near_cache(self, freshness: Freshness) -> None:
         """Keep `near` right, from what the nodes say of writes."""
-        self._near = near
-        self._tracker = InvalidationListener(near, self.nodes, self.covers, self.clock.monotonic)
-        self._tracker.start()
+        self._freshness = freshness
+        self._listener = InvalidationListener(
+            freshness, self.nodes, self.listener_quorums, self.clock.monotonic
+        )
+        self._listener.start()
 
     def require_open(self, *, writing: bool = False) -> None:
         """Raise unless the nodes may be used.
@@ -78,7 +82,7 @@ class NodeService(ABC):
         return self._ended.wait(seconds)
 
     @abstractmethod
-    def tend(self) -> None:
+    def maintain(self) -> None:
         """Look after the nodes once; called a few times a second."""
 
     @abstractmethod
@@ -86,7 +90,7 @@ class NodeService(ABC):
         """Return all nodes that take writes."""
 
     @abstractmethod
-    def covers(self) -> Iterable[ListenerQuorum]:
+    def listener_quorums(self) -> Iterable[ListenerQuorum]:
         """Return which of them must be listened to for no acknowledged write to be missed."""
 
     @abstractmethod
@@ -108,13 +112,13 @@ class NodeService(ABC):
     def close(self) -> None:
         """End threads and connections. Idempotent."""
         self._ended.set()
-        self._keeper.stop(0.0)
+        self._maintenance.stop(0.0)
         self.workers.close(0.0)
         self.disconnect()  # Whoever waits for an answer is told at once.
         self.workers.close()
-        self._keeper.stop()
-        if self._tracker is not None:
-            self._tracker.stop()
+        self._maintenance.stop()
+        if self._listener is not None:
+            self._listener.stop()
         _services.discard(self)
 
     @abstractmethod
@@ -124,8 +128,8 @@ class NodeService(ABC):
     def after_fork(self) -> None:
         """In a forked child: leave the parent's threads and connections alone."""
         self.forked = True
-        if self._near is not None:
-            self._near.end()
+        if self._freshness is not None:
+            self._freshness.close()
         self.workers = Workers(WORKERS, "nodes")
 
 
