@@ -136,7 +136,7 @@ def test_real_damage_is_mended_beside_upkeep(tmp_path: Path) -> None:
             assert record is not None
             place = writer.row(record.key)
             assert place is not None
-            flip(writer.layout.segment(place.segment), place.offset + place.extent // 2)
+            flip(writer.paths.segment(place.segment), place.offset + place.extent // 2)
             with running(lambda: compaction.tidy(writer, lambda: None)):
                 problems = backend.check(repair=True)
                 assert [] == backend.check(repair=True)

@@ -137,7 +137,7 @@ CHORES: dict[str, Callable[[Writer], object]] = {
     "sync": Writer.sync,
     "tidy": lambda writer: compaction.tidy(writer, lambda: None),
     "tidy when quiet": lambda writer: compaction.tidy(writer, lambda: None, quiet=True),
-    "unlink": lambda writer: (writer.sync(), writer.release()),
+    "unlink": lambda writer: (writer.sync(), writer.unlink_obsolete()),
     "checkpoint": Writer.checkpoint,
 }
 

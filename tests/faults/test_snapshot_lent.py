@@ -142,7 +142,7 @@ def test_values_come_home_once_the_copy_is_there(tmp_path: Path, snapshot: Path)
         wait_until(lambda: manager.get_tier("array") == "warm")
         assert manager.explain("array").durable
         assert RESTORED == contents(manager)
-        assert manager._hierarchy.catalog.journal._writer.lent is None
+        assert manager._hierarchy.catalog.journal._writer.appender.overlay is None
 
 
 KILLED = """

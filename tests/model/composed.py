@@ -684,7 +684,11 @@ class ComposedMachine(RuleBasedStateMachine):
         assert writer is not None
         writer.checkpoint(seal=True)
         with writer.tidying:
-            segments = sorted(one for one in writer.ledger.segments if one < writer.covered.segment)
+            segments = sorted(
+                one
+                for one in writer.accounting.segments
+                if one < writer.index_files.covered.segment
+            )
             if segments:
                 assert _empty_segment(writer, segments[at % len(segments)], lambda: None)
         writer.rebuild()

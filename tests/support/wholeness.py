@@ -94,23 +94,23 @@ def _assert_volatile_tiers(hierarchy: Any, entries: dict[str, Any]) -> None:
 
 def _assert_disk(hierarchy: Any) -> None:
     writer = hierarchy.catalog.journal._writer
-    with writer.merging, writer.tidying, writer.lock:  # No upkeep meanwhile.
-        assert writer._before is None
-        assert {} == writer._coming
-        assert {} == writer._drafts
-        assert set() == writer.adopting == writer.waiting
-        assert not writer.graves.pins
+    with writer.index_files.merging, writer.tidying, writer.lock:  # No upkeep meanwhile.
+        assert writer.appender.started is None
+        assert {} == writer.space.claims
+        assert {} == writer.unnamed
+        assert set() == writer.importing == writer.waiting
+        assert not writer.obsolete.pins
         index, ledger = writer._rebuild()
         for name in ACCOUNT[2:]:
-            assert getattr(ledger, name) == getattr(writer.ledger, name), name
+            assert getattr(ledger, name) == getattr(writer.accounting, name), name
         for run in index.runs:
             writer.files.unlink(run.path)
-        values = {int(path.stem) for path in writer.layout.values.glob("*.val")}
+        values = {int(path.stem) for path in writer.paths.values.glob("*.val")}
         rows = list(writer.index.rows())
         live = {int.from_bytes(row.record.place[1:5], "little") for row in rows if row.kind == 2}
         assert live <= values, "the log names a file that is not there"
         assert values - live <= writer.files_in_use(), "a file is left behind"
-        assert not list(writer.layout.root.rglob("*.tmp"))
+        assert not list(writer.paths.root.rglob("*.tmp"))
 
 
 def _assert_archive(hierarchy: Any) -> None:

@@ -47,7 +47,7 @@ class AdoptingBackend(SearchingBackend):
         try:
             return self._lending().adopt(Path(path), batches, lent)
         except OSError as error:
-            raise storage_error(f"adopt {path}", writer.layout.root, error) from error
+            raise storage_error(f"adopt {path}", writer.paths.root, error) from error
 
     def hide(self, below: int, replaced: Replaced) -> None:
         """Let no version below this one be seen, and remove them when all that is lent is here.

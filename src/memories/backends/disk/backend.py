@@ -105,7 +105,7 @@ class DiskBackend(Role):
         except GoneError:
             return self._read_again(record)
         except OSError as error:
-            raise storage_error(f"read {record.key!r}", self._layout.root, error) from error
+            raise storage_error(f"read {record.key!r}", self._paths.root, error) from error
 
     def read_many(self, records: Sequence[Record]) -> list[memoryview]:
         """Return the frame of each record; small ones that lie close together in one read."""
@@ -158,22 +158,22 @@ class DiskBackend(Role):
         """Return what is held; physical bytes are everything in the directory."""
         writer = self._writer
         if writer is not None:
-            return Usage(writer.ledger.live, writer.physical(), writer.keys())
-        ledger = self._following().ledger
-        held = ledger.log_bytes + ledger.pack_bytes + ledger.value_bytes
-        keys = ledger.keys if self._lent() is None else sum(1 for _ in self.scan())
-        return Usage(ledger.live, held, keys)
+            return Usage(writer.accounting.live, writer.space.physical(), writer.keys())
+        accounting = self._following().accounting
+        held = accounting.log_bytes + accounting.pack_bytes + accounting.value_bytes
+        keys = accounting.keys if self._lent() is None else sum(1 for _ in self.scan())
+        return Usage(accounting.live, held, keys)
 
     def keys_elsewhere(self) -> int:
         """Return how many of the keys have their frame in another backend."""
         writer = self._writer
-        elsewhere = (self._following() if writer is None else writer).ledger.elsewhere
+        elsewhere = (self._following() if writer is None else writer).accounting.elsewhere
         return elsewhere if self._lent() is None else min(elsewhere, self.usage().keys)
 
     def last_version(self) -> int:
         """Return the highest version ever written, noted or removed here."""
         writer = self._writer
-        return (self._following() if writer is None else writer).ledger.last_version
+        return (self._following() if writer is None else writer).accounting.last_version
 
     def sync(self) -> None:
         """Return once everything committed survives a power cut."""
@@ -181,7 +181,7 @@ class DiskBackend(Role):
             return
         self._lending().settle()
         writer = self._writing()
-        with reported(self._layout.root, "sync"):
+        with reported(self._paths.root, "sync"):
             writer.sync()
 
     # -- beyond the contract ---------------------------------------------------------------------
@@ -197,13 +197,13 @@ class DiskBackend(Role):
     def note(self, record: Record) -> Record:
         """Journal a record whose frame another backend keeps; `find` and `scan` return it."""
         return admit_head(
-            self._writing(), f"note {record.key!r}", lambda writer: writer.note(record)
+            self._writing(), f"note {record.key!r}", lambda writer: writer.write_note(record)
         )
 
     def amend(self, record: Record) -> Record:
         """Journal other terms for the version of `record.key` that is here; the frame stays."""
         writer = self._writing()
-        if writer.lent is not None and writer.lent.amend(record):
+        if writer.appender.overlay is not None and writer.appender.overlay.amend(record):
             return record
         return admit(
             writer,
@@ -218,10 +218,10 @@ class DiskBackend(Role):
         if writer is None:
             follower = self._following()
             follower.refresh(now=True)
-            yield StoreView(self._look().frozen(), follower.ledger)
+            yield StoreView(self._look().frozen(), follower.accounting)
             return
         with writer.lock:
-            view = StoreView(self._index.frozen(), writer.ledger)
+            view = StoreView(self._index.frozen(), writer.accounting)
             writer.pin(view)
         try:
             yield view
@@ -239,24 +239,24 @@ class DiskBackend(Role):
     def charged(self) -> int:
         """Return what the capacity is charged: for packed values a quarter more than they take."""
         writer = self._writer
-        return self._following().ledger.charge if writer is None else writer.charged()
+        return self._following().accounting.charge if writer is None else writer.space.charged()
 
     def room(self) -> int:
         """Return the bytes that may still be charged, by the capacity and by the file system."""
         writer = self._writer
         if writer is None:
-            return self._home.free_bytes()
-        return writer.room()
+            return self._directory.free_bytes()
+        return writer.space.room()
 
     def make_room(self, size: int) -> bool:
         """Give dead bytes back until `size` more may lie here; return whether they may."""
         writer = self._writing()
-        with reported(self._layout.root, "make room"):
+        with reported(self._paths.root, "make room"):
             return make_room(writer, size)
 
     def dead(self) -> int:
         """Return the bytes that are held for what is removed or replaced by now."""
-        return self._writing().ledger.dead
+        return self._writing().accounting.dead
 
     def shrink(self, before: int = 0) -> None:
         """Give back what was removed since `before` bytes were dead, where most of a file was.
@@ -267,7 +267,7 @@ class DiskBackend(Role):
         try:
             shrink(writer, before)
         except OSError:
-            writer.changed.set()
+            writer.appender.changed.set()
 
     def catch_up(self) -> bool:
         """Do the upkeep that is behind, if that gives back much; return whether it was done.
@@ -276,9 +276,12 @@ class DiskBackend(Role):
         values that come and go could fill a small store with nothing else.
         """
         writer = self._writing()
-        if 4 * writer.recent_heads < writer.limit(writer.physical()) // WORTH_SHARE:
+        if (
+            4 * writer.space.recent_heads
+            < writer.space.limit(writer.space.physical()) // WORTH_SHARE
+        ):
             return False
-        with reported(self._layout.root, "tidy up"), writer.hurried(Owner()):
+        with reported(self._paths.root, "tidy up"), writer.hurried(Owner()):
             tidy(writer, lambda: None, quiet=True)
         return True
 
@@ -296,11 +299,11 @@ class DiskBackend(Role):
             known += [Problem(None, what, False) for what in self._upkeep.problems()]
         if self._loans is not None and self._loans.failure is not None:
             known.append(Problem(None, str(self._loans.failure), False))
-        with reported(self._layout.root, "check the store"):
+        with reported(self._paths.root, "check the store"):
             self._look()
             problems = run_check(
-                self._layout, self._files, self._home, self._reading, self._logged, self._writer,
-                repair=repair, dry_run=dry_run, verify=self._verify, known=known,
+                self._paths, self._files, self._directory, self._reading, self._logged,
+                self._writer, repair=repair, dry_run=dry_run, verify=self._verify, known=known,
                 progress=progress or skip,
             )  # fmt: skip
         if act:
@@ -319,7 +322,7 @@ class DiskBackend(Role):
         try:
             return self._reading.read(found)
         except AbsentError as error:
-            self._home.require()
+            self._directory.require()
             raise StorageError(
                 f"could not read {record.key!r}: {error}; bring it back, or delete the key or "
                 "store it again if the file is lost"
@@ -329,4 +332,4 @@ class DiskBackend(Role):
                 f"{record.key!r} is damaged: {error}; delete it or store it again"
             ) from error
         except OSError as error:
-            raise storage_error(f"read {record.key!r}", self._layout.root, error) from error
+            raise storage_error(f"read {record.key!r}", self._paths.root, error) from error

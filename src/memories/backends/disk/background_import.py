@@ -65,7 +65,7 @@ class BackgroundImport:
     @property
     def lent(self) -> OverlayIndex | None:
         """Return what is lent, or None."""
-        return self._writer.lent
+        return self._writer.appender.overlay
 
     # -- coming ----------------------------------------------------------------------------------
 
@@ -77,7 +77,7 @@ class BackgroundImport:
         try:
             return self._adopt(path, batches, descriptor, owner)
         finally:
-            self._writer.let_go(owner)
+            self._writer.release(owner)
 
     def _adopt(
         self,
@@ -87,7 +87,7 @@ class BackgroundImport:
         owner: Owner,
     ) -> Adopted:
         writer, number = self._writer, self._writer.new_file(owner)
-        pack = writer.layout.pack(number)
+        pack = writer.paths.pack(number)
         shared = share(path, pack, writer.files)
         if not shared and descriptor is not None:
             source = SourceHandle(
@@ -98,7 +98,12 @@ class BackgroundImport:
             given = Handle(writer.files, writer.files.open(path))
             copy_in(given.descriptor, pack, writer.files)
         size = pack.stat().st_size
-        return Adopted(writer.adopt(number, size, placed_in(number, batches)), shared)
+        writer.begin_pack(number, size)
+        try:
+            count = writer.write_packs(placed_in(number, batches))
+        finally:
+            writer.end_pack(number)
+        return Adopted(count, shared)
 
     def _lend(
         self,
@@ -110,12 +115,12 @@ class BackgroundImport:
         """Let the frames of an open file be read where they lie; return how many."""
         writer, count = self._writer, 0
         size = writer.files.size(source.descriptor)
-        writer.reading.lend(writer.layout.pack(number), source)
+        writer.reading.lend(writer.paths.pack(number), source)
         with writer.lock:
             lent = self._active()
             loan = PendingFile(number, source, size, lent.lend(), owner)
             self._loans.append(loan)
-            lent.owed_bytes += size
+            writer.space.import_bytes += size
         for records in placed_in(number, batches):
             with writer.lock:
                 lent.enter(loan.table, [IndexRow(r, PACKED, 0, 0, 0, 0) for r in records])
@@ -141,8 +146,12 @@ class BackgroundImport:
 
     def _active(self) -> OverlayIndex:
         """Let readers look through what is lent."""
-        if self._writer.lent is None:
-            self._lent = self._writer.lent = OverlayIndex(self._writer.index, self._writer.lock)
+        writer = self._writer
+        if writer.appender.overlay is None:
+            writer.space.import_bytes = writer.space.copied_bytes = 0
+            self._lent = self._writer.appender.overlay = OverlayIndex(
+                self._writer.index, self._writer.lock
+            )
             self._show(self._lent)
         return self._lent
 
@@ -165,7 +174,7 @@ class BackgroundImport:
             StorageError: it cannot be copied or written, or another thread has made no progress
                 with that for a minute; it can be read as before, and settled later.
         """
-        if self._writer.lent is None and not self._told:
+        if self._writer.appender.overlay is None and not self._told:
             return
         with self._turn():
             self.failure = self._settle_each() or self._attempt(self._finish)
@@ -184,16 +193,16 @@ class BackgroundImport:
         """
         writer = self._writer
         with writer.lock:
-            writer.take_back()
+            writer.release_ended()
             self._loans = [loan for loan in self._loans if not loan.obsolete]
-            writer.keep_drafts({loan.number for loan in self._loans if loan.here})
-            lent = writer.lent
+            writer.keep_files({loan.number for loan in self._loans if loan.here})
+            lent = writer.appender.overlay
             self._show(writer.index if lent is None else lent)
+            waiting = [loan for loan in self._loans if not loan.here]
+            writer.space.import_bytes = sum(loan.size for loan in waiting)
+            writer.space.copied_bytes = sum(loan.copied_bytes for loan in waiting)
             if lent is not None:
-                waiting = [loan for loan in self._loans if not loan.here]
-                lent.owed_bytes = sum(loan.size for loan in waiting)
-                lent.copied_bytes = sum(loan.copied_bytes for loan in waiting)
-                lent.recount([loan.table for loan in self._loans], writer.ledger.keys)
+                lent.recount([loan.table for loan in self._loans], writer.accounting.keys)
             idle = self._thread is None or not self._thread.is_alive()
         if idle and (lent is not None or self._told) and not self._stopped:
             self.settle_soon(told)
@@ -201,7 +210,7 @@ class BackgroundImport:
     def bury(self) -> None:
         """Journal that the versions which are hidden are gone; whoever hid them is durable."""
         writer, below = self._writer, self._lent.hidden_below
-        if writer.lent is None or not below:
+        if writer.appender.overlay is None or not below:
             return
         for row in merged(writer.index.parts()):
             if row.record.version < below:
@@ -215,7 +224,7 @@ class BackgroundImport:
         self._stopped = True
         if self._thread is not None and not self._thread.finish(PATIENCE_SECONDS):
             raise StorageError(
-                f"the copy of a restored snapshot into {self._writer.layout.root} does not end, "
+                f"the copy of a restored snapshot into {self._writer.paths.root} does not end, "
                 "for the disk does not answer; the store stays locked until this process ends"
             )
 
@@ -244,12 +253,12 @@ class BackgroundImport:
         copied = -1
         try:
             while not self._settling.acquire(timeout=PATIENCE_SECONDS):
-                if copied == self._lent.copied_bytes:
+                if copied == self._writer.space.copied_bytes:
                     raise StorageError(
-                        f"the copy of a restored snapshot into {self._writer.layout.root} has made "
+                        f"the copy of a restored snapshot into {self._writer.paths.root} has made "
                         f"no progress for {PATIENCE_SECONDS:.0f} seconds; check the disk"
                     )
-                copied = self._lent.copied_bytes
+                copied = self._writer.space.copied_bytes
             yield
         finally:
             # Whether it was taken is asked of the lock: an interrupt may strike right after that.
@@ -268,12 +277,12 @@ class BackgroundImport:
         try:
             step()
         except OSError as error:
-            return storage_error("copy a restored snapshot", self._writer.layout.root, error)
+            return storage_error("copy a restored snapshot", self._writer.paths.root, error)
         return None
 
     def _settle(self, loan: PendingFile) -> None:
         writer, owner = self._writer, Owner()
-        writer.draft(loan.number, owner)
+        writer.assign_file(loan.number, owner)
         try:
             if (loan.here or self._copy(loan)) and not loan.obsolete:
                 writer.write_packs(self._batches(loan))
@@ -284,20 +293,20 @@ class BackgroundImport:
             with writer.lock:
                 # What is here and not journaled yet is kept for the next attempt.
                 if loan.here and loan in self._loans:
-                    writer.draft(loan.number, None)
+                    writer.assign_file(loan.number, None)
                 else:
                     writer.end_pack(loan.number)
             owner.end()
 
     def _copy(self, loan: PendingFile) -> bool:
         """Copy the file; False if nobody wants it any more."""
-        writer, path = self._writer, self._writer.layout.pack(loan.number)
+        writer, path = self._writer, self._writer.paths.pack(loan.number)
         try:
             copy_in(loan.source.descriptor, path, writer.files, lambda n: self._copied(loan, n))
             with writer.lock:
                 writer.begin_pack(loan.number, loan.size)
-                self._lent.copied_bytes -= loan.copied_bytes
-                self._lent.owed_bytes -= 0 if loan.obsolete else loan.size
+                self._writer.space.copied_bytes -= loan.copied_bytes
+                self._writer.space.import_bytes -= 0 if loan.obsolete else loan.size
                 loan.here = True
         except BaseException:
             with writer.lock:
@@ -313,10 +322,10 @@ class BackgroundImport:
             if self._stopped or loan.obsolete:
                 raise StoppedError
             loan.copied_bytes += count
-            self._lent.copied_bytes += count
+            self._writer.space.copied_bytes += count
 
     def _forget_copy(self, loan: PendingFile) -> None:
-        self._lent.copied_bytes -= loan.copied_bytes
+        self._writer.space.copied_bytes -= loan.copied_bytes
         loan.copied_bytes = 0
 
     def _batches(self, loan: PendingFile) -> Iterator[list[Record]]:
@@ -330,7 +339,7 @@ class BackgroundImport:
         self._lent.leave(loan.table)
         self._loans.remove(loan)
         if not loan.here:
-            self._lent.owed_bytes -= loan.size
+            self._writer.space.import_bytes -= loan.size
             self._forget_copy(loan)
 
     def _finish(self) -> None:
@@ -343,5 +352,5 @@ class BackgroundImport:
             if self._lent.used or self._lent.hidden_below != below:
                 return
             self._replaced.clear()
-            self._writer.lent = None
+            self._writer.appender.overlay = None
             self._show(self._writer.index)

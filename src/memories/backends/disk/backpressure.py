@@ -10,11 +10,11 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from memories.backends.disk.committer import NoRoomError
 from memories.backends.disk.compaction import make_head_room, room_for
 from memories.backends.disk.files import NO_SPACE
 from memories.backends.disk.os_errors import storage_error
 from memories.backends.disk.reader import AbsentError, GoneError
+from memories.backends.disk.space import NoRoomError
 from memories.backends.disk.writer import Writer
 from memories.errors import CorruptDataError, MemoriesError, StorageError, TierFullError
 from memories.foundation.call_owner import Owner
@@ -33,7 +33,7 @@ def admit(writer: Writer, action: str, commit: Callable[[Writer, int], Done]) ->
         TierFullError: what somebody still reads takes the room.
         StorageError: the disk failed; nothing has changed.
     """
-    with ExitStack() as claim, reported(writer.layout.root, action):
+    with ExitStack() as claim, reported(writer.paths.root, action):
         granted = 0
         while True:
             try:
@@ -52,14 +52,14 @@ def admit_head(writer: Writer, action: str, commit: Callable[[Writer], Done]) ->
     It takes from the room that is kept for upkeep, and gives that back where upkeep can: not at
     each of many heads in vain, and on a disk that others have filled perhaps not at all.
     """
-    with reported(writer.layout.root, action):
-        if not writer.fits(_HEAD_BYTES) and writer.may_give_back():
+    with reported(writer.paths.root, action):
+        if not writer.space.fits(_HEAD_BYTES) and writer.space.may_give_back():
             try:
                 make_head_room(writer)
             except OSError as error:
                 if error.errno not in NO_SPACE:
                     raise
-            writer.gave_back()
+            writer.space.gave_back()
         return commit(writer)
 
 
@@ -79,10 +79,11 @@ def reported(root: Path, action: str) -> Iterator[None]:
 
 
 def _full(writer: Writer, action: str, size: int) -> str:
-    held, live = writer.physical(), writer.ledger.live
+    held, live = writer.space.physical(), writer.accounting.live
+    capacity = writer.space.limits.capacity
     return (
-        f"could not {action}: {writer.layout.root} takes {format_size(held)} of "
-        f"{format_size(writer.scale.capacity)}, {format_size(held - live)} of them besides its "
-        f"values, and {format_size(size)} more do not fit; let go of views of replaced values, end "
-        "snapshots that run, or make the cold tier larger"
+        f"could not {action}: {writer.paths.root} takes {format_size(held)} of "
+        f"{format_size(capacity)}, {format_size(held - live)} of them besides its values, and "
+        f"{format_size(size)} more do not fit; release views of replaced values, end snapshots "
+        "that run, or make the cold tier larger"
     )

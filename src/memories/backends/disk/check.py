@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from memories.backends.base import Problem
-from memories.backends.disk import paths as layouts
+from memories.backends.disk import paths as store_paths
 from memories.backends.disk.blocks import RunDamagedError
 from memories.backends.disk.fd_cache import Handle
 from memories.backends.disk.files import Files
@@ -52,9 +52,9 @@ class CheckFinding(NamedTuple):
 
 
 def run_check(
-    layout: StorePaths,
+    paths: StorePaths,
     files: Files,
-    home: StoreDirectory,
+    directory: StoreDirectory,
     reading: FrameReader,
     look: Callable[[], Index],
     writer: Writer | None,
@@ -72,9 +72,9 @@ def run_check(
             reading only.
     """
     if repair and writer is None and not dry_run:
-        raise StorageError(f"{layout.root} is open for reading only and cannot be repaired")
+        raise StorageError(f"{paths.root} is open for reading only and cannot be repaired")
     mender = writer if repair and not dry_run else None
-    check = Check(layout, files, home, reading, look, writer, mender, verify)
+    check = Check(paths, files, directory, reading, look, writer, mender, verify)
     check.require()
     return [
         *known,
@@ -90,24 +90,24 @@ class Check:
 
     def __init__(
         self,
-        layout: StorePaths,
+        paths: StorePaths,
         files: Files,
-        home: StoreDirectory,
+        directory: StoreDirectory,
         reading: FrameReader,
         look: Callable[[], Index],
         writer: Writer | None,
         mender: Writer | None,
         verify: Verify | None,
     ) -> None:
-        self._layout, self._files, self._home, self._reading = layout, files, home, reading
+        self._paths, self._files, self._directory, self._reading = paths, files, directory, reading
         self._look, self._verify = look, verify
         self._writer, self._mender = writer, mender
-        self._aside = LostAndFound(layout, files)
+        self._aside = LostAndFound(paths, files)
 
     def require(self) -> None:
         """Raise StorageError unless the store lies where it was opened."""
-        self._home.require()
-        layouts.require(self._layout)
+        self._directory.require()
+        store_paths.require(self._paths)
 
     def index(self) -> list[Problem]:
         """Verify every block of every run."""
@@ -186,7 +186,7 @@ class Check:
         return None
 
     def _inline(self, row: IndexRow) -> CheckFinding | None:
-        path = self._layout.segment(row.segment)
+        path = self._paths.segment(row.segment)
         walk = SegmentWalk(
             self._files, self._reading.segment(row.segment), row.offset, row.offset + row.extent
         )
@@ -211,7 +211,7 @@ class Check:
         end = None if self._writer is None else self._writer.log.end
         spans = self._spans()
         for span in spans[:-1] if self._writer is None else spans:
-            path = self._layout.segment(span.number)
+            path = self._paths.segment(span.number)
             try:
                 at = self._torn_at(span)
             except OSError as error:
@@ -232,15 +232,15 @@ class Check:
         """Return the segments that count; looked for again when upkeep took one meanwhile."""
         for _ in range(_LOOKS):
             try:
-                return chain(self._layout, self._files)[0]
+                return chain(self._paths, self._files)[0]
             except FileNotFoundError:
                 self.require()
-        return chain(self._layout, self._files)[0]
+        return chain(self._paths, self._files)[0]
 
     def _torn_at(self, span: SegmentSpan) -> int | None:
         """Return where a segment cannot be read on, or None; one that has gone is whole."""
         try:
-            descriptor = self._files.open(self._layout.segment(span.number))
+            descriptor = self._files.open(self._paths.segment(span.number))
         except FileNotFoundError:
             return None  # It was compacted away while we looked.
         walk = SegmentWalk(self._files, Handle(self._files, descriptor), 0, span.end)
@@ -253,12 +253,12 @@ class Check:
     def _evacuate(self, mender: Writer, number: int, what: str) -> bool:
         """Write anew what lives in a segment, and let it go; whether all of that could be read."""
         with mender.tidying:  # Or upkeep might be emptying the same segment.
-            if number not in mender.ledger.segments:
+            if number not in mender.accounting.segments:
                 return True
             with mender.lock:
                 if mender.log.end.segment == number:
                     mender.log.cut()
-            self._aside.whole(self._layout.segment(number), what)
+            self._aside.whole(self._paths.segment(number), what)
             for row in merged(self._look().parts(), tombstones=True):
                 if row.segment != number:
                     continue
@@ -270,8 +270,8 @@ class Check:
                     self._drop(mender, row, str(error))
             mender.sync()
             mender.checkpoint()
-            mender.doom_segment(number)
-            mender.release()
+            mender.drop_segment(number)
+            mender.unlink_obsolete()
         return True
 
     def orphans(self) -> list[Problem]:
@@ -294,9 +294,9 @@ class Check:
             for row in merged(self._look().parts()):
                 if row.kind in (FILE, PACKED):
                     named.add(unpack_place(row.record.place).file)
-            kinds = ((".val", self._layout.value), (".pack", self._layout.pack))
+            kinds = ((".val", self._paths.value), (".pack", self._paths.pack))
             return [
                 path(number)
                 for suffix, path in kinds
-                for number in sorted(set(numbers(self._layout.values, suffix)) - named)
+                for number in sorted(set(numbers(self._paths.values, suffix)) - named)
             ]

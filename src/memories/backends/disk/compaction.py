@@ -19,7 +19,6 @@ from memories.backends.disk.manifest import FileStats
 from memories.backends.disk.reader import GoneError
 from memories.backends.disk.replay import SegmentWalk, look_at
 from memories.backends.disk.run import Run
-from memories.backends.disk.run_writer import write_run
 from memories.backends.disk.size_limits import SLACK_SHARE
 from memories.backends.disk.space_accounting import SpaceAccounting
 from memories.backends.disk.writer import Writer
@@ -45,28 +44,32 @@ def tidy(writer: Writer, pace: Pace, *, quiet: bool = False) -> None:
     While many records come at once only their number matters: they are written out without a
     pause, and what merging and copying would cost is left to those who bring them.
     """
-    writer.require_home()
+    writer.writer_lock.require()
     writer.on_full_disk(lambda: _tidy(writer, pace, quiet=quiet))
 
 
 def _tidy(writer: Writer, pace: Pace, *, quiet: bool) -> None:
-    if writer.adopting:
+    if writer.importing:
         if len(writer.index.recent) >= BULK_ROWS:
             writer.checkpoint()
         return
     recent = len(writer.index.recent)
-    if recent >= RECENT_ROWS or (quiet and recent) or _behind(writer) > writer.scale.recent:
+    if recent >= RECENT_ROWS or (quiet and recent) or _behind(writer) > writer.space.limits.recent:
         writer.checkpoint(pace)
     merge_runs(writer, pace, quiet=quiet)
     compact(writer, pace)
-    if quiet and writer.ledger.keys:
-        writer.reserve.take(writer.ledger.log_bytes, writer.guard.home.free_bytes())
+    if quiet and writer.accounting.keys:
+        writer.space.reserve.take(
+            writer.accounting.log_bytes, writer.writer_lock.directory.free_bytes()
+        )
 
 
 def _behind(writer: Writer) -> int:
-    end, covered = writer.log.end, writer.covered
-    log_bytes = (end.segment - covered.segment) * writer.scale.segment + end.offset - covered.offset
-    return max(log_bytes, 4 * writer.recent_heads)
+    end, covered = writer.log.end, writer.index_files.covered
+    log_bytes = (
+        (end.segment - covered.segment) * writer.space.limits.segment + end.offset - covered.offset
+    )
+    return max(log_bytes, 4 * writer.space.recent_heads)
 
 
 # -- segments and packs ----------------------------------------------------------------------------
@@ -77,7 +80,7 @@ def compact(writer: Writer, pace: Pace) -> None:
     while True:
         with writer.tidying:
             bound = _bound(writer)
-            if not (writer.graves.pins or writer.fits(2 * writer.scale.segment)):
+            if not (writer.obsolete.pins or writer.space.fits(2 * writer.space.limits.segment)):
                 bound = 0
             if not _empty_one(writer, pace, bound=bound):
                 return
@@ -90,7 +93,7 @@ def is_due(writer: Writer) -> bool:
 
 def _bound(writer: Writer) -> int:
     """Return how many dead bytes are not worth a copy while there is room."""
-    return writer.scale.slack + int(SLACK_SHARE * writer.ledger.live)
+    return writer.space.limits.slack + int(SLACK_SHARE * writer.accounting.live)
 
 
 def make_room(writer: Writer, size: int) -> bool:
@@ -110,13 +113,13 @@ def room_for(writer: Writer, size: int, owner: Owner) -> Iterator[bool]:
     dead under an open view or a mapping stays, and so does the room it takes.
     """
     with ExitStack() as claim, writer.hurried(owner):
-        if not writer.graves.pins:
+        if not writer.obsolete.pins:
             writer.sync()
         with writer.tidying:  # One at a time: two claims that fit one by one may not together.
             claim.enter_context(writer.claimed(size, owner))
-            if not writer.graves.pins:
+            if not writer.obsolete.pins:
                 writer.on_full_disk(lambda: _give_back(writer, size))
-            made = writer.fits(0)
+            made = writer.space.fits(0)
             if not made:
                 claim.close()
         yield made
@@ -128,17 +131,17 @@ def shrink(writer: Writer, before: int) -> None:
     What is left, in files of which more than half lives, is for upkeep, which has more time. An
     empty store takes hardly more room than a new one.
     """
-    if writer.graves.pins or writer.ledger.dead - before < SHRINK_BYTES:
+    if writer.obsolete.pins or writer.accounting.dead - before < SHRINK_BYTES:
         return
-    with writer.merging, writer.tidying:
+    with writer.index_files.merging, writer.tidying:
         writer.checkpoint(seal=True)
         while _empty_one(writer, _at_once, mostly_dead=True):
             pass
         runs, rows = writer.index.runs, sum(run.count for run in writer.index.runs)
-        if MERGE_ALL_ROWS >= rows > 2 * writer.ledger.keys:  # Most are tombstones of nothing.
+        if MERGE_ALL_ROWS >= rows > 2 * writer.accounting.keys:  # Most are tombstones of nothing.
             _merge(writer, runs, _at_once, last=True)
-        if not writer.ledger.keys:
-            writer.reserve.drop()
+        if not writer.accounting.keys:
+            writer.space.reserve.drop()
 
 
 def _at_once() -> None:
@@ -151,7 +154,7 @@ def make_head_room(writer: Writer) -> None:
     Heads are many and small: what is done for each of them may not take more than it gives, above
     all on a disk that others have filled.
     """
-    if writer.graves.pins:
+    if writer.obsolete.pins:
         return
     writer.sync()
     with writer.tidying:
@@ -159,8 +162,10 @@ def make_head_room(writer: Writer) -> None:
 
 
 def _give_back_some(writer: Writer) -> None:
-    sealed = writer.ledger.dead < writer.scale.segment  # What is dead does not pay for a new one.
-    while not writer.fits(0):
+    sealed = (
+        writer.accounting.dead < writer.space.limits.segment
+    )  # What is dead does not pay for a new one.
+    while not writer.space.fits(0):
         if _empty_one(writer, _at_once):
             continue
         if sealed:
@@ -172,10 +177,10 @@ def _give_back_some(writer: Writer) -> None:
 def _give_back(writer: Writer, size: int) -> None:
     """Do what upkeep can for `size` bytes that are claimed."""
     sealed = 0
-    while not (writer.fits(0) and writer.lean(size)):
-        if _empty_one(writer, _at_once, last=not writer.fits(0)):
+    while not (writer.space.fits(0) and writer.space.lean(size)):
+        if _empty_one(writer, _at_once, last=not writer.space.fits(0)):
             continue
-        if sealed and (writer.fits(0) or sealed == SEALS):
+        if sealed and (writer.space.fits(0) or sealed == SEALS):
             return
         sealed += 1
         writer.checkpoint(seal=True)
@@ -191,9 +196,9 @@ def _empty_one(
     kind, number = victim
     if kind == "pack":
         if not _empty_pack(writer, number, pace):
-            writer.unreadable_packs.add(number)
+            writer.unreadable["pack"].add(number)
     elif not _empty_segment(writer, number, pace):
-        writer.unreadable.add(number)
+        writer.unreadable["segment"].add(number)
     return True
 
 
@@ -201,25 +206,30 @@ def _victim(
     writer: Writer, *, bound: int, last: bool = False, mostly_dead: bool = False
 ) -> tuple[str, int] | None:
     """Return the file to empty next; see `choose`."""
-    ledger = writer.ledger
+    accounting = writer.accounting
     with writer.lock:
-        skip = writer.unreadable
-        coming = writer.drafts() | {
-            n for n in writer.unreadable_packs if n in ledger.packs and ledger.packs[n].live
+        skip = writer.unreadable["segment"]
+        coming = writer.unnamed.keys() | {
+            n
+            for n in writer.unreadable["pack"]
+            if n in accounting.packs and accounting.packs[n].live
         }
         if mostly_dead:
-            skip = skip | {n for n, stats in ledger.segments.items() if 2 * stats.live > stats.size}
+            skip = skip | {
+                n for n, stats in accounting.segments.items() if 2 * stats.live > stats.size
+            }
             coming = coming | {
-                n for n, stats in ledger.packs.items() if 2 * stats.live > stats.size
+                n for n, stats in accounting.packs.items() if 2 * stats.live > stats.size
             }
         return choose(
-            ledger, writer.covered.segment, skip, bound=bound, small=writer.scale.segment // 2,
-            room=writer.spare(), any_worth=last, coming=coming,
+            accounting, writer.index_files.covered.segment, skip, bound=bound,
+            small=writer.space.limits.segment // 2, room=writer.space.spare(), any_worth=last,
+            coming=coming,
         )  # fmt: skip
 
 
 def choose(
-    ledger: SpaceAccounting,
+    accounting: SpaceAccounting,
     below: int,
     skip: set[int],
     *,
@@ -237,15 +247,15 @@ def choose(
     have filled the disk.
     """
     dead_bytes, found, crowd = 0, list[_Candidate](), list[_Candidate]()
-    numbers = sorted(ledger.segments)
-    for number, stats in ledger.segments.items():
+    numbers = sorted(accounting.segments)
+    for number, stats in accounting.segments.items():
         kept = kept_in(stats, numbers, number)
         dead_bytes += stats.size - kept
         if number < below and number not in skip and kept <= room:
             found.append(_Candidate(not kept, stats.size - kept, kept, "segment", number))
             if stats.size <= small:
                 crowd.append(found[-1])
-    for number, stats in ledger.packs.items():
+    for number, stats in accounting.packs.items():
         dead = stats.size - stats.live
         dead_bytes += dead
         # Records are still to come of a pack that is being adopted, so that it is not dead.
@@ -280,7 +290,7 @@ def kept_in(stats: FileStats, numbers: list[int], number: int) -> int:
 
     `numbers` are those of all segments, ascending.
     """
-    return stats.live + (stats.graves if needed(numbers, stats.lowest, number) else 0)
+    return stats.live + (stats.tombstones if needed(numbers, stats.lowest, number) else 0)
 
 
 def needed(numbers: list[int], lowest: int, number: int) -> bool:
@@ -293,17 +303,17 @@ def needed(numbers: list[int], lowest: int, number: int) -> bool:
 
 def _empty_segment(writer: Writer, number: int, pace: Pace) -> bool:
     """Copy what lives in a segment, and unlink it; False if it cannot be walked, or has gone."""
-    stats = writer.ledger.segments.get(number)
+    stats = writer.accounting.segments.get(number)
     if stats is None:
         return True  # Somebody removed it, and what it held was written anew.
     torn = _torn_before(writer, number)
     if torn is not None:
         if not _empty_segment(writer, torn, pace):
             return False
-        writer.files.sync_directory(writer.layout.log)
-    if kept_in(stats, sorted(writer.ledger.segments), number):
+        writer.files.sync_directory(writer.paths.log)
+    if kept_in(stats, sorted(writer.accounting.segments), number):
         try:
-            handle = writer.handles.get(number)
+            handle = writer.reading.segment(number)
         except FileNotFoundError:
             return False
         walk = SegmentWalk(writer.files, handle, 0, stats.size)
@@ -321,8 +331,8 @@ def _empty_segment(writer: Writer, number: int, pace: Pace) -> bool:
         if walk.at < stats.size:
             return False
         writer.sync()
-    writer.doom_segment(number)
-    writer.release()
+    writer.drop_segment(number)
+    writer.unlink_obsolete()
     return True
 
 
@@ -331,7 +341,7 @@ def _readable(writer: Writer, walk: SegmentWalk, number: int) -> Iterator[tuple[
     try:
         yield from walk
     except OSError as error:
-        path = writer.layout.segment(number)
+        path = writer.paths.segment(number)
         logger.warning("%s cannot be read, and keeps its room: %s", path, error)
 
 
@@ -341,10 +351,10 @@ def _torn_before(writer: Writer, number: int) -> int | None:
     Without that its torn tail would pass for damage.
     """
     try:
-        _, before = look_at(writer.layout.segment(number), number, writer.files)
-        if before is None or before.segment not in writer.ledger.segments:
+        _, before = look_at(writer.paths.segment(number), number, writer.files)
+        if before is None or before.segment not in writer.accounting.segments:
             return None
-        size = writer.layout.segment(before.segment).stat().st_size
+        size = writer.paths.segment(before.segment).stat().st_size
     except FileNotFoundError:
         return None
     return before.segment if size > before.offset else None
@@ -355,7 +365,7 @@ def _live_row(writer: Writer, head: RecordHead, number: int, offset: int) -> Ind
     row = writer.row(head.record.key)
     if row is None or (row.segment, row.offset) != (number, offset):
         return None
-    if row.kind == TOMBSTONE and not needed(sorted(writer.ledger.segments), row.oldest, number):
+    if row.kind == TOMBSTONE and not needed(sorted(writer.accounting.segments), row.oldest, number):
         return None
     return row
 
@@ -365,13 +375,13 @@ def _copy(writer: Writer, number: int, batch: list[tuple[int, RecordHead, bytes]
         found = [(_live_row(writer, head, number, at), data) for at, head, data in batch]
         live = [(row, data) for row, data in found if row is not None]
         if live:
-            writer.restate(live)
+            writer.copy_records(live)
 
 
 def _empty_pack(writer: Writer, number: int, pace: Pace) -> bool:
     """Write anew what lives in a pack, and unlink it; False if some of that cannot be read."""
     whole = True
-    if writer.ledger.packs[number].live:
+    if writer.accounting.packs[number].live:
         for row in list(_rows_in_pack(writer, number, pace)):
             try:
                 writer.rewrite(row)
@@ -380,8 +390,8 @@ def _empty_pack(writer: Writer, number: int, pace: Pace) -> bool:
                 logger.warning("%r keeps a pack from being given back: %s", row.record.key, error)
         writer.sync()
     if whole:
-        writer.doom_pack(number)
-        writer.release()
+        writer.drop_pack(number)
+        writer.unlink_obsolete()
     return whole
 
 
@@ -397,7 +407,7 @@ def _rows_in_pack(writer: Writer, number: int, pace: Pace) -> Iterator[IndexRow]
 
 def merge_runs(writer: Writer, pace: Pace, *, quiet: bool = False) -> None:
     """Merge runs of similar size, so that a lookup asks few of them."""
-    with writer.merging:
+    with writer.index_files.merging:
         while True:
             runs = writer.index.runs
             group = runs[: _group([run.count for run in runs])]
@@ -421,29 +431,30 @@ def _group(counts: list[int]) -> int:
 
 def _merge(writer: Writer, group: tuple[Run, ...], pace: Pace, *, last: bool) -> None:
     with writer.lock:
-        number = writer.ledger.file_number()
-        segments = sorted(writer.ledger.segments)
-    path = writer.layout.run(number)
-    rows = _merged(group, segments if last else None)
-    writer.sweep_runs()
-    count = write_run(path, writer.files, number, rows, pace, writer.require_home)
-    new = (Run(path, writer.files, mmap=writer.mmap),) if count else ()
+        number = writer.accounting.file_number()
+        segments = sorted(writer.accounting.segments)
+    index_files = writer.index_files
+    index_files.sweep()
+    run = index_files.write(number, _merged(group, segments if last else None), pace)
+    new = () if run is None else (run,)
     with writer.tidying:
         if any(run not in writer.index.runs for run in group):
             # The index was built again meanwhile, from the log.
-            writer.discard(path)
+            index_files.discard(number)
             return
-        assert writer.saved is not None
+        assert index_files.saved is not None
         at = writer.index.runs.index(group[0])
         runs = (*writer.index.runs[:at], *new, *writer.index.runs[at + len(group) :])
-        writer.saved.runs = [run.number for run in runs]
-        writer.saved.next_file = max(writer.saved.next_file, number + 1)
-        writer.save(writer.saved, number)
+        index_files.saved.runs = [run.number for run in runs]
+        index_files.saved.next_file = max(index_files.saved.next_file, number + 1)
+        index_files.save(index_files.saved, number)
         with writer.lock:
             writer.index.replace(group, new)
-            writer.index_bytes += sum(run.bytes for run in new) - sum(run.bytes for run in group)
-    for run in group:
-        writer.discard(run.path)
+            writer.space.index_bytes += sum(run.bytes for run in new) - sum(
+                run.bytes for run in group
+            )
+    for old in group:
+        index_files.discard(old.number)
 
 
 def _merged(

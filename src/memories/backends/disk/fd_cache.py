@@ -28,8 +28,8 @@ class Handle:
 class HandleCache:
     """The most recently opened segments, by number."""
 
-    def __init__(self, layout: StorePaths, files: Files, *, limit: int = 128) -> None:
-        self._layout = layout
+    def __init__(self, paths: StorePaths, files: Files, *, limit: int = 128) -> None:
+        self._paths = paths
         self._files = files
         self._limit = limit
         self._closed = False
@@ -46,11 +46,11 @@ class HandleCache:
         if found is not None:
             return found
         if self._closed:
-            raise ClosedError(f"the store in {self._layout.root} was closed; open it again")
-        path = self._layout.segment(number)
-        return self.keep(number, Handle(self._files, self._files.open(path)))
+            raise ClosedError(f"the store in {self._paths.root} was closed; open it again")
+        path = self._paths.segment(number)
+        return self.insert(number, Handle(self._files, self._files.open(path)))
 
-    def keep(self, number: int, handle: Handle) -> Handle:
+    def insert(self, number: int, handle: Handle) -> Handle:
         """Remember a handle, and forget the oldest when there are too many."""
         self._open[number] = handle
         while len(self._open) > self._limit:
@@ -62,10 +62,10 @@ class HandleCache:
     def unnamed(self) -> list[int]:
         """Return the segments that are open here, and at whose place another file lies or none."""
         held = list(self._open.items())
-        segment, named = self._layout.segment, self._files.named
+        segment, named = self._paths.segment, self._files.named
         return [number for number, one in held if not named(one.descriptor, segment(number))]
 
-    def forget(self, number: int) -> None:
+    def remove(self, number: int) -> None:
         """Drop the handle of a segment that is being unlinked."""
         self._open.pop(number, None)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 
 from memories.backends.disk import manifest as manifests
-from memories.backends.disk import paths as layouts
+from memories.backends.disk import paths as store_paths
 from memories.backends.disk.blocks import RunDamagedError
 from memories.backends.disk.fd_cache import Handle
 from memories.backends.disk.files import Files, read_exactly
@@ -32,10 +32,10 @@ class Follower:
     """The index of a store somebody else may be writing."""
 
     def __init__(
-        self, home: StoreDirectory, layout: StorePaths, files: Files, *, mmap: bool
+        self, directory: StoreDirectory, paths: StorePaths, files: Files, *, mmap: bool
     ) -> None:
-        self._home = home
-        self._layout, self._files, self._mmap = layout, files, mmap
+        self._directory = directory
+        self._paths, self._files, self._mmap = paths, files, mmap
         self._lock = new_lock()
         self._looked_at = float("-inf")
         self._manifest: bytes | None = None
@@ -43,7 +43,7 @@ class Follower:
         self._walk: SegmentWalk | None = None
         self._segment = 0
         self.index = Index()
-        self.ledger = SpaceAccounting()
+        self.accounting = SpaceAccounting()
 
     def refresh(self, *, now: bool = False) -> None:
         """Look for what was written since, unless that was done within the last 100 ms.
@@ -60,8 +60,8 @@ class Follower:
         give_up = time.monotonic() + _TRY_SECONDS
         while True:
             # Else a store that has gone would pass for one that is empty.
-            self._home.require()
-            layouts.require(self._layout)
+            self._directory.require()
+            store_paths.require(self._paths)
             try:
                 if self._stamp() != self._manifest or self._segment == 0:
                     self._load()
@@ -73,7 +73,7 @@ class Follower:
             self._manifest, self._segment = None, 0
             if time.monotonic() > give_up:
                 raise StorageError(
-                    f"{self._layout.root} changed faster than it could be read for "
+                    f"{self._paths.root} changed faster than it could be read for "
                     f"{_TRY_SECONDS:.0f} seconds; open it again when the writer is less busy"
                 )
             time.sleep(0.005)
@@ -94,7 +94,7 @@ class Follower:
     def _stamp(self) -> bytes:
         """Return what tells this manifest from any other: its checksum, not a time or an inode."""
         try:
-            descriptor = self._files.open(self._layout.manifest)
+            descriptor = self._files.open(self._paths.manifest)
         except FileNotFoundError:
             return b""
         try:
@@ -104,39 +104,39 @@ class Follower:
 
     def _load(self) -> None:
         self._manifest = self._stamp()
-        manifest = None if self._ignore_runs else read_manifest(self._layout, self._files)
+        manifest = None if self._ignore_runs else read_manifest(self._paths, self._files)
         start = START
-        self.index, self.ledger = Index(), SpaceAccounting()
+        self.index, self.accounting = Index(), SpaceAccounting()
         if manifest is not None:
             try:
-                runs = open_runs(self._layout, self._files, manifest, mmap=self._mmap)
-                self.index, self.ledger = Index(runs), SpaceAccounting.load(manifest)
+                runs = open_runs(self._paths, self._files, manifest, mmap=self._mmap)
+                self.index, self.accounting = Index(runs), SpaceAccounting.load(manifest)
                 start = Position(manifest.segment, manifest.offset)
             except RunDamagedError:
                 start = START
         self._segment, self._walk = -1, None
-        spans, _ = chain(self._layout, self._files, start.segment)
+        spans, _ = chain(self._paths, self._files, start.segment)
         later = [span.number for span in spans]
         if later:
             first = start.offset if later[0] == start.segment else SEGMENT_HEADER_BYTES
             self._open(later[0], first)
 
     def _open(self, number: int, start: int) -> None:
-        handle = Handle(self._files, self._files.open(self._layout.segment(number)))
+        handle = Handle(self._files, self._files.open(self._paths.segment(number)))
         self._segment = number
         self._walk = SegmentWalk(self._files, handle, start, start)
 
     def _follow(self) -> bool:
         """Read on; whether history still goes on from where this reader was."""
         if self._walk is None:
-            return not numbers(self._layout.log, ".seg")
+            return not numbers(self._paths.log, ".seg")
         while True:
             # The next segment is looked for first: what it says of this one is final.
             later = self._later()
             self._walk.extend()
             for offset, head in self._walk:
                 row = row_of(self._segment, offset, head)
-                apply(self.index, self.ledger, self._layout, row)
+                apply(self.index, self.accounting, self._paths, row)
             if not later:
                 return True
             before = self._before(later[0])
@@ -147,13 +147,13 @@ class Follower:
             self._open(later[0], SEGMENT_HEADER_BYTES)
 
     def _later(self) -> list[int]:
-        if numbers(self._layout.log, ".seg")[-1:] <= [self._segment]:
+        if numbers(self._paths.log, ".seg")[-1:] <= [self._segment]:
             return []
-        spans, _ = chain(self._layout, self._files, self._segment + 1)
+        spans, _ = chain(self._paths, self._files, self._segment + 1)
         return [span.number for span in spans]
 
     def _before(self, number: int) -> Position | None:
-        descriptor = self._files.open(self._layout.segment(number))
+        descriptor = self._files.open(self._paths.segment(number))
         try:
             header = read_exactly(self._files, descriptor, SEGMENT_HEADER_BYTES, 0)
         finally:
@@ -161,10 +161,10 @@ class Follower:
         return unpack_segment_header(header, number)
 
 
-def read_manifest(layout: StorePaths, files: Files) -> IndexManifest | None:
+def read_manifest(paths: StorePaths, files: Files) -> IndexManifest | None:
     """Return the checkpoint, or None if there is none or it is damaged."""
     try:
-        descriptor = files.open(layout.manifest)
+        descriptor = files.open(paths.manifest)
     except FileNotFoundError:
         return None
     try:
@@ -174,7 +174,7 @@ def read_manifest(layout: StorePaths, files: Files) -> IndexManifest | None:
 
 
 def open_runs(
-    layout: StorePaths, files: Files, manifest: IndexManifest, *, mmap: bool
+    paths: StorePaths, files: Files, manifest: IndexManifest, *, mmap: bool
 ) -> tuple[Run, ...]:
     """Open the runs that a checkpoint names, or raise `RunDamagedError`."""
-    return tuple(Run(layout.run(number), files, mmap=mmap) for number in manifest.runs)
+    return tuple(Run(paths.run(number), files, mmap=mmap) for number in manifest.runs)

@@ -80,7 +80,7 @@ class Index:
             merged.update(table)
         self._parts = ((merged,), self.runs)
 
-    def settle(self, run: Run | None) -> None:
+    def add_run(self, run: Run | None) -> None:
         """Put `run` in the place of the frozen rows."""
         runs = self.runs if run is None else (run, *self.runs)
         self._parts = ((self.recent,), runs)
@@ -152,7 +152,7 @@ class Index:
         row = self.row(key)
         return None if row is None or row.kind == TOMBSTONE else row.record.terms.expires_at
 
-    def take(self, other: Index) -> None:
+    def update_from(self, other: Index) -> None:
         """Become what `other` is."""
         self._parts = other._parts
 

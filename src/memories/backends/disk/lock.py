@@ -22,9 +22,10 @@ from memories.foundation.fork_lock import new_lock
 class WriterLock:
     """An exclusive flock on a directory and on its `LOCK`, held until `release`."""
 
-    def __init__(self, home: StoreDirectory, path: Path) -> None:
-        self.home, self._path = home, path
+    def __init__(self, directory: StoreDirectory, path: Path) -> None:
+        self.directory, self._path = directory, path
         self._descriptor = -1
+        self.doubted = False  # Set when `require` has failed, until it succeeds.
         self._renewing = new_lock()  # Two threads that renew it would lock each other out.
         try:
             self._whole = self._lock_directory()
@@ -42,9 +43,11 @@ class WriterLock:
             StorageError: the directory is not there.
             StoreLockedError: another writer may have come in meanwhile.
         """
-        self.home.require()
+        self.doubted = True
+        self.directory.require()
         with self._renewing:
             self._require_file()
+        self.doubted = False
 
     def _require_file(self) -> None:
         mine = os.fstat(self._descriptor)
@@ -65,7 +68,7 @@ class WriterLock:
 
     def release(self) -> None:
         """Let another writer in. Idempotent."""
-        for descriptor in (self._descriptor, self.home.descriptor):
+        for descriptor in (self._descriptor, self.directory.descriptor):
             if descriptor >= 0:
                 fcntl.flock(descriptor, fcntl.LOCK_UN)
         self.abandon()
@@ -75,12 +78,12 @@ class WriterLock:
         descriptor, self._descriptor = self._descriptor, -1
         if descriptor >= 0:
             os.close(descriptor)
-        self.home.close()
+        self.directory.close()
 
     def _lock_directory(self) -> bool:
         """Lock the directory; False where the file system cannot."""
         try:
-            fcntl.flock(self.home.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(self.directory.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise self._held(_read(self._path)) from error
         except OSError as error:

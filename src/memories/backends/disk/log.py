@@ -27,15 +27,15 @@ class Log:
 
     def __init__(
         self,
-        layout: StorePaths,
+        paths: StorePaths,
         files: Files,
         handles: HandleCache,
         end: Position,
         *,
         segment_bytes: int,
-        guard: WriterLock,
+        writer_lock: WriterLock,
     ) -> None:
-        self._layout, self._guard = layout, guard
+        self._paths, self._writer_lock = paths, writer_lock
         self._segment_bytes = segment_bytes
         self._files = files
         self._handles = handles
@@ -50,9 +50,9 @@ class Log:
 
     def resume(self, number: int) -> None:
         """Go on appending to the last segment, which ends at a whole, synced record."""
-        path = self._layout.segment(number)
+        path = self._paths.segment(number)
         self._active = Handle(self._files, self._files.reopen(path))
-        self._handles.keep(number, self._active)
+        self._handles.insert(number, self._active)
 
     def append(self, parts: Sequence[bytes | memoryview], length: int) -> Position:
         """Write one record of `length` bytes and return where it starts."""
@@ -86,7 +86,7 @@ class Log:
         if self.end.segment > end.segment:
             number, start = self.end.segment, SEGMENT_HEADER_BYTES
         found: list[tuple[int, int, RecordHead]] = []
-        if self._layout.segment(number).exists():
+        if self._paths.segment(number).exists():
             handle = self._handles.get(number)
             walk = SegmentWalk(self._files, handle, start, self._files.size(handle.descriptor))
             found = [(number, offset, head) for offset, head in walk]
@@ -97,7 +97,7 @@ class Log:
             (number, start), self._active = end, None
         for begun in range(highest + 1, self.highest + 1):
             if begun != number:
-                self._handles.forget(begun)
+                self._handles.remove(begun)
                 self._discard(begun)
         self.end = Position(number, start)
         return found
@@ -111,11 +111,11 @@ class Log:
         self._active, self._unsynced = None, []
 
     def _start_segment(self) -> None:
-        self._guard.require()
+        self._writer_lock.require()
         # Taken first: whatever happens now, no other file is ever made under this number.
         number = self.highest = self.highest + 1
         self._active = None
-        path = self._layout.segment(number)
+        path = self._paths.segment(number)
         handle = Handle(self._files, self._files.create(path))
         try:
             append(self._files, handle.descriptor, [pack_segment_header(number, self.end)])
@@ -125,11 +125,10 @@ class Log:
         self._unsynced.append((number, handle))
         self._new_names = True
         self.end = Position(number, SEGMENT_HEADER_BYTES)
-        self._active = self._handles.keep(number, handle)
+        self._active = self._handles.insert(number, handle)
 
     def _discard(self, number: int) -> None:
-        if self._guard.home.here():  # Else the name may be another store's.
-            self._files.unlink(self._layout.segment(number))
+        self._writer_lock.directory.discard(self._files, self._paths.segment(number))
 
     def sync(self, end: Position | None = None) -> None:
         """Return once everything before the present end survives a power cut.
@@ -151,7 +150,7 @@ class Log:
             if self._new_names:
                 # Before the call, for a name may come while it lasts.
                 self._new_names = False
-                self._files.sync_directory(self._layout.log)
+                self._files.sync_directory(self._paths.log)
         except BaseException as error:
             self._new_names = True
             self.suspect |= isinstance(error, OSError)
@@ -171,11 +170,11 @@ class Log:
 
         The segment appears complete and synced, or not at all.
         """
-        self._guard.require()
+        self._writer_lock.require()
         number = self.highest + 1
         self.highest = number
         data = pack_segment_header(number, self.synced) + b"".join(records)
-        path = self._layout.segment(number)
+        path = self._paths.segment(number)
         write_whole(self._files, path, data)
         self.suspect = False
         self._active, self._unsynced, self._new_names = None, [], False

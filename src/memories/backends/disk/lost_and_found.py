@@ -38,8 +38,8 @@ class ReportLine(msgspec.Struct, kw_only=True, omit_defaults=True):
 class LostAndFound:
     """One directory for one repair, made when the first thing is put into it."""
 
-    def __init__(self, layout: StorePaths, files: Files) -> None:
-        self._layout, self._files = layout, files
+    def __init__(self, paths: StorePaths, files: Files) -> None:
+        self._paths, self._files = paths, files
         self._directory: Path | None = None
         self._count = 0
 
@@ -67,7 +67,7 @@ class LostAndFound:
 
     def _make(self) -> Path:
         """Make `lost+found/NAME-TIME-...` beside the store."""
-        root = self._layout.root.absolute()
+        root = self._paths.root.absolute()
         prefix = f"{root.name}-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-"
         try:
             return self._made(root.parent / "lost+found", prefix)

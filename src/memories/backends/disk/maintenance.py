@@ -26,9 +26,11 @@ class Maintenance:
         self._writer = writer
         self._ended = Ended()
         self._untidy = False
-        self._syncer = Periodic(self._sync, "sync", rest_seconds=SYNC_SECONDS, bell=writer.changed)
+        self._syncer = Periodic(
+            self._sync, "sync", rest_seconds=SYNC_SECONDS, bell=writer.appender.changed
+        )
         self._tidier = Periodic(self._tidy, "tidy", rest_seconds=TIDY_SECONDS)
-        self._unlinker = Periodic(writer.release, "unlink", bell=writer.graves.filled)
+        self._unlinker = Periodic(writer.unlink_obsolete, "unlink", bell=writer.obsolete.added)
         self.threads = (self._syncer, self._tidier, self._unlinker)
 
     def start(self) -> None:
@@ -52,7 +54,7 @@ class Maintenance:
             one.stop(0.0)
         if not all(one.stop(STOP_SECONDS) for one in self.threads):
             raise StorageError(
-                f"upkeep of {self._writer.layout.root} has not ended within {STOP_SECONDS:.0f} s, "
+                f"upkeep of {self._writer.paths.root} has not ended within {STOP_SECONDS:.0f} s, "
                 "for the disk does not answer; the store stays locked until this process ends"
             )
 

@@ -19,7 +19,7 @@ class FileStats(msgspec.Struct, array_like=True):
 
     size: int
     live: int = 0
-    graves: int = 0  # Bytes of tombstones, which stay as long as `lowest` demands.
+    tombstones: int = 0  # Bytes of tombstones, which stay as long as `lowest` demands.
     lowest: int = 0  # The lowest segment that may hold something they bury.
 
 
@@ -40,11 +40,11 @@ class IndexManifest(msgspec.Struct, kw_only=True):
     retired: list[tuple[int, int]]  # Dead value files not yet unlinked: number and bytes.
 
 
-def save(manifest: IndexManifest, layout: StorePaths, files: Files) -> None:
+def save(manifest: IndexManifest, paths: StorePaths, files: Files) -> None:
     """Replace the manifest, atomically."""
     body = msgspec.msgpack.encode(manifest)
     digest = xxh3_64_intdigest(body).to_bytes(8, "little")
-    write_whole(files, layout.manifest, _MAGIC + digest + body)
+    write_whole(files, paths.manifest, _MAGIC + digest + body)
 
 
 def load(data: bytes) -> IndexManifest | None:

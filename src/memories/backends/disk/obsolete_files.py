@@ -10,7 +10,6 @@ import weakref
 from collections import deque
 from pathlib import Path
 
-from memories.backends.disk.fd_cache import HandleCache
 from memories.backends.disk.files import Files
 from memories.backends.disk.paths import StorePaths
 from memories.backends.disk.reader import FrameReader
@@ -24,11 +23,9 @@ class ObsoleteFiles:
     Every step may be done twice: whoever was interrupted dooms, or unlinks, the same file again.
     """
 
-    def __init__(
-        self, layout: StorePaths, files: Files, handles: HandleCache, reading: FrameReader
-    ) -> None:
-        self._layout, self._files = layout, files
-        self._handles, self._reading = handles, reading
+    def __init__(self, paths: StorePaths, files: Files, reading: FrameReader) -> None:
+        self._paths, self._files = paths, files
+        self._reading = reading
         self._doomed: dict[Path, int] = {}  # What is to be unlinked, and its bytes.
         self._segments: dict[Path, int] = {}
         self._taking: dict[
@@ -36,28 +33,29 @@ class ObsoleteFiles:
         ] = {}  # What takes room still: unlinked files under a mapping too.
         self._held: int | None = 0  # Their sum; None when it must be added up again.
         self._counting = new_lock()
-        self.filled = Bell()  # There may be something to unlink.
+        self.unlinking = new_lock()  # One thread unlinks; the others wait for it.
+        self.added = Bell()  # There may be something to unlink.
         # A deque, for a mapping may end in any thread, under any lock, and in a forked child.
-        self._let_go: deque[Path] = deque()
+        self._freed: deque[Path] = deque()
         self.values: dict[int, int] = {}  # Value files among them: number to bytes.
         self.packs: set[int] = set()
         self.pins: set[weakref.ref[object]] = set()  # The views that are open: nothing goes.
 
-    def value(self, number: int, size: int) -> None:
+    def add_value(self, number: int, size: int) -> None:
         """Doom a value file."""
         self.values[number] = size
-        self._doom(self._layout.value(number), size)
+        self._doom(self._paths.value(number), size)
 
-    def segment(self, number: int, size: int) -> None:
+    def add_segment(self, number: int, size: int) -> None:
         """Doom a segment."""
-        path = self._layout.segment(number)
+        path = self._paths.segment(number)
         self._segments[path] = number
         self._doom(path, size)
 
-    def pack(self, number: int, size: int) -> None:
+    def add_pack(self, number: int, size: int) -> None:
         """Doom a pack."""
         self.packs.add(number)
-        self._doom(self._layout.pack(number), size)
+        self._doom(self._paths.pack(number), size)
 
     def pin(self, view: object) -> None:
         """Keep every file until `unpin`, or until `view` dies."""
@@ -72,20 +70,20 @@ class ObsoleteFiles:
             self._held = None
             self._taking[path] = size
         self._doomed[path] = size
-        self.filled.set()
+        self.added.set()
 
     def held(self) -> int:
         """Return the bytes that doomed files still take; any thread may ask."""
         with self._counting:
-            if self._let_go:
+            if self._freed:
                 self._held = None
-                while self._let_go:
-                    self._taking.pop(self._let_go.popleft(), None)
+                while self._freed:
+                    self._taking.pop(self._freed.popleft(), None)
             if self._held is None:
                 self._held = sum(self._taking.values())
             return self._held
 
-    def doomed(self) -> list[Path]:
+    def unpinned(self) -> list[Path]:
         """Return what may be unlinked now."""
         return [] if self.pins else list(self._doomed)
 
@@ -94,14 +92,14 @@ class ObsoleteFiles:
         mapped = self._reading.mapped(path)
         self._files.unlink(path)
         if path in self._segments:
-            self._handles.forget(self._segments[path])
+            self._reading.handles.remove(self._segments[path])
             self._segments.pop(path, None)
         elif path.suffix == ".val":
             self.values.pop(int(path.stem), None)
         elif path.suffix == ".pack":
             self.packs.discard(int(path.stem))
         if mapped is None:
-            self._let_go.append(path)
+            self._freed.append(path)
         else:
-            weakref.finalize(mapped, self._let_go.append, path)
+            weakref.finalize(mapped, self._freed.append, path)
         self._doomed.pop(path, None)

@@ -27,10 +27,9 @@ from memories.backends.disk.lost_and_found import LostAndFound
 from memories.backends.disk.manifest import IndexManifest
 from memories.backends.disk.paths import StorePaths, numbers
 from memories.backends.disk.reader import FrameReader, GoneError
-from memories.backends.disk.replay import START, Replay, ReplayResult, apply
-from memories.backends.disk.rows import live_records, run_rows
+from memories.backends.disk.replay import START, Replay, ReplayResult, apply, live_records
 from memories.backends.disk.run import Run
-from memories.backends.disk.run_writer import write_run
+from memories.backends.disk.run_writer import run_rows, write_run
 from memories.backends.disk.size_limits import SizeLimits
 from memories.backends.disk.space_accounting import SpaceAccounting
 from memories.backends.disk.writer import Writer
@@ -45,7 +44,7 @@ class StoreOpening:
 
     def __init__(
         self,
-        layout: StorePaths,
+        paths: StorePaths,
         files: Files,
         *,
         mmap: bool,
@@ -54,18 +53,18 @@ class StoreOpening:
         repair: bool,
         distrust_index: bool,
         capacity: int | None = None,
-        guard: WriterLock | None = None,
+        writer_lock: WriterLock | None = None,
     ) -> None:
-        self._layout, self._files, self._guard = layout, files, guard
+        self._paths, self._files, self._writer_lock = paths, files, writer_lock
         self._mmap, self._full, self._repair = mmap, full, repair
         self._verify, self._capacity = verify, capacity
-        self._handles = HandleCache(layout, files)
-        self._reading = FrameReader(layout, files, self._handles, map_large=mmap)
+        self._handles = HandleCache(paths, files)
+        self._reading = FrameReader(paths, files, self._handles, map_large=mmap)
         self._seen: set[int] = set()
         self._tail: dict[int, str] = {}
         self._manifest, runs = (None, ()) if distrust_index else self._checkpoint()
         self.index = Index(runs)
-        self.ledger = (
+        self.accounting = (
             SpaceAccounting() if self._manifest is None else SpaceAccounting.load(self._manifest)
         )
 
@@ -75,51 +74,55 @@ class StoreOpening:
 
     def run(self) -> tuple[Writer, list[str]]:
         """Return the writer, and what was found damaged; it needs the lock that was taken."""
-        assert self._guard is not None
-        start, first_new = self.start, self.ledger.next_file
+        assert self._writer_lock is not None
+        start, first_new = self.start, self.accounting.next_file
         replayed = self.replay()
         self._sweep(replayed, first_new)
-        scale = SizeLimits.of(self._capacity, self._held() + self._guard.home.free_bytes())
+        limits = SizeLimits.of(
+            self._capacity, self._held() + self._writer_lock.directory.free_bytes()
+        )
         log = Log(
-            self._layout, self._files, self._handles, replayed.end, segment_bytes=scale.segment,
-            guard=self._guard,
+            self._paths, self._files, self._handles, replayed.end, segment_bytes=limits.segment,
+            writer_lock=self._writer_lock,
         )  # fmt: skip
-        log.highest = max([replayed.end.segment, *numbers(self._layout.log, ".seg")])
+        log.highest = max([replayed.end.segment, *numbers(self._paths.log, ".seg")])
         writer = Writer(
-            self._layout, self._files, self._guard, log=log, index=self.index, ledger=self.ledger,
-            reading=self._reading, handles=self._handles, scale=scale, full=self._full,
+            self._paths, self._files, self._writer_lock, log=log, index=self.index,
+            accounting=self.accounting, reading=self._reading, limits=limits, full=self._full,
             mmap=self._mmap,
-            rebuild=partial(rebuild, self._layout, self._files, self._mmap),
+            rebuild=partial(rebuild, self._paths, self._files, self._mmap),
         )  # fmt: skip
         if replayed.end == start and self._manifest is not None:
-            writer.covered, writer.saved = start, self._manifest
+            writer.index_files.covered, writer.index_files.saved = start, self._manifest
             self._resume(log)
         else:
             self._sync_tail(start)
             log.synced = start  # Its values are still owed, so nothing may claim that it is whole.
-            writer.recent_heads = sum(row.head_bytes for row in self.index.recent.values())
+            writer.space.recent_heads = sum(row.head_bytes for row in self.index.recent.values())
             # What is not there was so before: whoever reads or checks it is told, and it may be
             # brought back. It is not among those that somebody removes from an open store.
-            there = set(numbers(self._layout.values, ".val"))
-            writer.owe_sync({number: key for number, key in self._tail.items() if number in there})
+            there = set(numbers(self._paths.values, ".val"))
+            writer.inherit_unsynced(
+                {number: key for number, key in self._tail.items() if number in there}
+            )
         return writer, replayed.damage
 
     def _held(self) -> int:
-        ledger = self.ledger
-        return ledger.log_bytes + ledger.pack_bytes + ledger.value_bytes
+        accounting = self.accounting
+        return accounting.log_bytes + accounting.pack_bytes + accounting.value_bytes
 
     def replay(self) -> ReplayResult:
         """Read what is behind the checkpoint into the index and the account."""
         return Replay(
-            self._layout, self._files, self._enter, repair=self._repair, intact=self._intact
+            self._paths, self._files, self._enter, repair=self._repair, intact=self._intact
         ).run(self.start)
 
     def _checkpoint(self) -> tuple[IndexManifest | None, tuple[Run, ...]]:
-        manifest = read_manifest(self._layout, self._files)
+        manifest = read_manifest(self._paths, self._files)
         if manifest is None:
             return None, ()
         try:
-            return manifest, open_runs(self._layout, self._files, manifest, mmap=self._mmap)
+            return manifest, open_runs(self._paths, self._files, manifest, mmap=self._mmap)
         except (RunDamagedError, FileNotFoundError):
             return None, ()
 
@@ -129,17 +132,17 @@ class StoreOpening:
             self._seen.add(number)
             if row.kind == FILE:
                 self._tail[number] = row.record.key
-        apply(self.index, self.ledger, self._layout, row)
+        apply(self.index, self.accounting, self._paths, row)
         if len(self.index.recent) >= SPILL_ROWS:
             self._spill()
 
     def _spill(self) -> None:
         """Keep a rebuild of a large index from filling the RAM."""
-        number = self.ledger.file_number()
-        path = self._layout.run(number)
+        number = self.accounting.file_number()
+        path = self._paths.run(number)
         self._files.unlink(path)
         write_run(path, self._files, number, run_rows(self.index.freeze()), lambda: None)
-        self.index.settle(Run(path, self._files, mmap=self._mmap))
+        self.index.add_run(Run(path, self._files, mmap=self._mmap))
 
     def _intact(self, row: IndexRow) -> bool:
         if row.kind not in (FILE, PACKED):
@@ -160,58 +163,58 @@ class StoreOpening:
         return True
 
     def _sweep(self, replayed: ReplayResult, first_new: int) -> None:
-        layout, files = self._layout, self._files
-        aside = LostAndFound(layout, files)
+        paths, files = self._paths, self._files
+        aside = LostAndFound(paths, files)
         for number in replayed.void:
             if self._repair:
-                aside.whole(layout.segment(number), "It lies behind the end of the history.")
-            files.unlink(layout.segment(number))
-        existing = set(numbers(layout.log, ".seg"))
-        for number in set(self.ledger.segments) - existing:
-            self.ledger.dropped_segment(number)
+                aside.whole(paths.segment(number), "It lies behind the end of the history.")
+            files.unlink(paths.segment(number))
+        existing = set(numbers(paths.log, ".seg"))
+        for number in set(self.accounting.segments) - existing:
+            self.accounting.remove_segment(number)
         for number in existing:
-            if number not in self.ledger.segments:
+            if number not in self.accounting.segments:
                 self._count_again(number)
         kept = {run.number for run in self.index.runs}
-        for number in set(numbers(layout.index, ".run")) - kept:
-            files.unlink(layout.run(number))
-        for directory in (layout.root, layout.log, layout.values, layout.index):
+        for number in set(numbers(paths.index, ".run")) - kept:
+            files.unlink(paths.run(number))
+        for directory in (paths.root, paths.log, paths.values, paths.index):
             for draft in directory.glob("*.tmp"):
                 files.unlink(draft)
         if replayed.damage:
             return  # What no readable record names may belong to one that is not readable.
-        for number in numbers(layout.values, ".val"):
+        for number in numbers(paths.values, ".val"):
             if number >= first_new and number not in self._seen:
-                files.unlink(layout.value(number))
-        for number in set(numbers(layout.values, ".pack")) - set(self.ledger.packs):
-            files.unlink(layout.pack(number))
+                files.unlink(paths.value(number))
+        for number in set(numbers(paths.values, ".pack")) - set(self.accounting.packs):
+            files.unlink(paths.pack(number))
 
     def _count_again(self, number: int) -> None:
         """Count a segment that the account does not know: it was left torn, or away for a while."""
         handle = self._handles.get(number)
-        self.ledger.grew(number, self._files.size(handle.descriptor))
+        self.accounting.extend_segment(number, self._files.size(handle.descriptor))
         rows = live_records(self._files, handle, number, SEGMENT_HEADER_BYTES, self.index)
         for row, _ in rows:
-            self.ledger.recount(row)
+            self.accounting.recount(row)
 
     def _resume(self, log: Log) -> None:
-        path = self._layout.segment(log.end.segment)
+        path = self._paths.segment(log.end.segment)
         newest = log.highest == log.end.segment and path.exists()
         if newest and path.stat().st_size == log.end.offset:
             log.resume(log.end.segment)
 
     def _sync_tail(self, start: Position) -> None:
         """Sync what a killed writer had not: it counts as history from now on."""
-        for number in numbers(self._layout.log, ".seg"):
+        for number in numbers(self._paths.log, ".seg"):
             if number >= start.segment:
-                sync_file(self._files, self._layout.segment(number))
-        self._files.sync_directory(self._layout.log)
+                sync_file(self._files, self._paths.segment(number))
+        self._files.sync_directory(self._paths.log)
 
 
-def rebuild(layout: StorePaths, files: Files, mmap: bool) -> tuple[Index, SpaceAccounting]:
+def rebuild(paths: StorePaths, files: Files, mmap: bool) -> tuple[Index, SpaceAccounting]:
     """Return the index and the account as the whole log says them."""
     opening = StoreOpening(
-        layout, files, mmap=mmap, full=False, verify=None, repair=False, distrust_index=True
+        paths, files, mmap=mmap, full=False, verify=None, repair=False, distrust_index=True
     )
     opening.replay()
-    return opening.index, opening.ledger
+    return opening.index, opening.accounting

@@ -36,8 +36,6 @@ class OverlayIndex:
         self._tables: tuple[Table, ...] = ()  # Of one file each, newest first.
         self.hidden_below = 0  # Versions below it are replaced, though the log does not say so yet.
         self.extra = 0  # How many keys are seen beyond those of the log.
-        self.owed_bytes = 0  # What the files will take in the store,
-        self.copied_bytes = 0  # and what they take there by now.
 
     def over(self, index: Index) -> OverlayIndex:
         """Return the same records over another index, for a process that only reads."""

@@ -63,9 +63,9 @@ def numbers(directory: Path, suffix: str) -> list[int]:
     return sorted(int(stem) for stem in stems if stem.isdecimal())
 
 
-def require(layout: StorePaths) -> None:
+def require(paths: StorePaths) -> None:
     """Raise StorageError unless the directories in which values lie are there."""
-    for directory in (layout.log, layout.values):
+    for directory in (paths.log, paths.values):
         if not directory.is_dir():
             raise StorageError(
                 f"{directory} is not there, and the store had values in it; was it moved or "
@@ -73,37 +73,37 @@ def require(layout: StorePaths) -> None:
             )
 
 
-def create(layout: StorePaths, files: Files) -> None:
+def create(paths: StorePaths, files: Files) -> None:
     """Lay out an empty store, unless there is one already.
 
     Raises:
         StorageError: there is one, of which a part is not there.
     """
-    layout.root.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if layout.format.exists():
-        require(layout)  # They were made before it.
-    for directory in (layout.log, layout.values, layout.index):
+    paths.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if paths.format.exists():
+        require(paths)  # They were made before it.
+    for directory in (paths.log, paths.values, paths.index):
         files.mkdir(directory)
-    if not layout.format.exists():
-        write_whole(files, layout.format, _format_bytes())
-    files.sync_directory(layout.root)
+    if not paths.format.exists():
+        write_whole(files, paths.format, _format_bytes())
+    files.sync_directory(paths.root)
 
 
-def verify(layout: StorePaths) -> None:
+def verify(paths: StorePaths) -> None:
     """Refuse a directory that is no store, or one of another format version."""
     try:
-        found = msgspec.json.decode(layout.format.read_bytes(), type=Format)
+        found = msgspec.json.decode(paths.format.read_bytes(), type=Format)
     except FileNotFoundError as error:
         raise StorageError(
-            f"{layout.root} holds no store: it has no file FORMAT; check the path"
+            f"{paths.root} holds no store: it has no file FORMAT; check the path"
         ) from error
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise CorruptDataError(
-            f"{layout.format} is damaged: {error}; restore it from another store of this version"
+            f"{paths.format} is damaged: {error}; restore it from another store of this version"
         ) from error
     if found.format != FORMAT_NAME or found.version != FORMAT_VERSION:
         raise StorageError(
-            f"{layout.root} has format {found.format!r} version {found.version}, and this "
+            f"{paths.root} has format {found.format!r} version {found.version}, and this "
             f"package reads {FORMAT_NAME!r} version {FORMAT_VERSION}; use a version that reads it"
         )
 

@@ -47,16 +47,16 @@ class FrameReader:
 
     def __init__(
         self,
-        layout: StorePaths,
+        paths: StorePaths,
         files: Files,
         handles: HandleCache,
         *,
         map_large: bool,
         lent: SourceHandles | None = None,
     ) -> None:
-        self._layout = layout
+        self._paths = paths
         self._files = files
-        self._handles = handles
+        self.handles = handles
         self._known, self._read = handles.known, files.read
         self._map_large = map_large
         self._maps = weakref.WeakValueDictionary[tuple[Path, int], mmap]()
@@ -71,12 +71,12 @@ class FrameReader:
             raise GoneError(f"{record.key!r} has no place in this store") from None
         try:
             if kind == INLINE:
-                handle = self._known(number) or self._handles.get(number)
+                handle = self._known(number) or self.handles.get(number)
                 data = self._read(handle.descriptor, length, offset)
                 if len(data) != length:
                     data = read_exactly(self._files, handle.descriptor, length, offset)
                     if len(data) != length:
-                        raise GoneError(f"{self._layout.segment(number)} is cut short")
+                        raise GoneError(f"{self._paths.segment(number)} is cut short")
                 return memoryview(data)
             return self._large(FrameLocation(kind, number, offset, length))
         except (FileNotFoundError, NotADirectoryError) as error:
@@ -84,7 +84,7 @@ class FrameReader:
 
     def close(self) -> None:
         """Open no file of the log any more; what is mapped stays so while somebody has a view."""
-        self._handles.close()
+        self.handles.close()
 
     def lend(self, path: Path, handle: SourceHandle) -> None:
         """Read from `handle` what would lie at `path`, for as long as somebody holds it."""
@@ -96,16 +96,16 @@ class FrameReader:
 
     def segment(self, number: int) -> Handle:
         """Return a segment of the log, open; FileNotFoundError if it is gone."""
-        return self._handles.get(number)
+        return self.handles.get(number)
 
     def path(self, place: FrameLocation) -> Path:
         """Return the file in which `place` lies."""
         if place.kind == INLINE:
-            return self._layout.segment(place.file)
+            return self._paths.segment(place.file)
         if place.kind == FILE:
-            return self._layout.value(place.file)
+            return self._paths.value(place.file)
         if place.kind == PACKED:
-            return self._layout.pack(place.file)
+            return self._paths.pack(place.file)
         raise GoneError(f"a place of kind {place.kind} is none of this store")
 
     def mapped(self, path: Path) -> object | None:

@@ -114,9 +114,20 @@ class SegmentWalk:
         return self._window[start : start + length]
 
 
-def apply(index: Index, ledger: SpaceAccounting, layout: StorePaths, row: IndexRow) -> None:
+def live_records(
+    files: Files, handle: Handle, number: int, start: int, index: Index
+) -> Iterator[tuple[IndexRow, bytes]]:
+    """Yield the rows of one segment that count, from `start` on, with the bytes of its records."""
+    walk = SegmentWalk(files, handle, start, files.size(handle.descriptor))
+    for offset, head in walk:
+        row = index.row(head.record.key)
+        if row is not None and (row.segment, row.offset) == (number, offset):
+            yield row, walk.bytes(offset, head.extent)
+
+
+def apply(index: Index, accounting: SpaceAccounting, paths: StorePaths, row: IndexRow) -> None:
     """Enter a row of the log in the index and the account, unless a newer one is known."""
-    ledger.grew(row.segment, row.offset + row.extent)
+    accounting.extend_segment(row.segment, row.offset + row.extent)
     if row.kind == MARK:
         return
     old = index.row(row.record.key)
@@ -124,12 +135,12 @@ def apply(index: Index, ledger: SpaceAccounting, layout: StorePaths, row: IndexR
         return
     if row.kind == PACKED:
         pack = unpack_place(row.record.place).file
-        path = layout.pack(pack)
-        ledger.adopted(pack, path.stat().st_size if path.exists() else 0)
+        path = paths.pack(pack)
+        accounting.add_pack(pack, path.stat().st_size if path.exists() else 0)
     if old is not None:
         row = row._replace(oldest=min(row.oldest, oldest_of(old)))
     index.put(row)
-    ledger.replace(old, row)
+    accounting.replace(old, row)
 
 
 def oldest_of(old: IndexRow | None) -> int:
@@ -148,12 +159,12 @@ def row_of(number: int, offset: int, head: RecordHead) -> IndexRow:
     return IndexRow(record, head.kind, number, offset, head.extent, head.oldest)
 
 
-def chain(layout: StorePaths, files: Files, since: int = 0) -> tuple[list[SegmentSpan], list[int]]:
+def chain(paths: StorePaths, files: Files, since: int = 0) -> tuple[list[SegmentSpan], list[int]]:
     """Return the segments that count, oldest first, and the numbers of those that do not.
 
     Those below `since` are not looked at: a writer may be unlinking them.
     """
-    found = [number for number in numbers(layout.log, ".seg") if number >= since]
+    found = [number for number in numbers(paths.log, ".seg") if number >= since]
     spans: list[SegmentSpan] = []
     void: list[int] = []
     allowed: Position | None = None
@@ -161,7 +172,7 @@ def chain(layout: StorePaths, files: Files, since: int = 0) -> tuple[list[Segmen
         if allowed is not None and number > allowed.segment:
             void.append(number)
             continue
-        size, before = look_at(layout.segment(number), number, files)
+        size, before = look_at(paths.segment(number), number, files)
         end = size
         if allowed is not None and number == allowed.segment:
             end = allowed.offset  # More than there is, where a power cut took the rest.
@@ -202,21 +213,21 @@ class Replay:
 
     def __init__(
         self,
-        layout: StorePaths,
+        paths: StorePaths,
         files: Files,
         apply: Callable[[IndexRow], None],
         *,
         repair: bool = False,
         intact: Callable[[IndexRow], bool] = lambda row: True,
     ) -> None:
-        self._layout, self._files = layout, files
+        self._paths, self._files = paths, files
         self._apply, self._intact, self._repair = apply, intact, repair
         self._void: list[int] = []
         self._damage: list[str] = []
 
     def run(self, start: Position) -> ReplayResult:
         """Replay the log and return where history ends."""
-        spans, self._void = chain(self._layout, self._files, start.segment)
+        spans, self._void = chain(self._paths, self._files, start.segment)
         synced = max(start, self._mark(spans, start))
         limit = self._limit(spans, synced)
         end = start
@@ -280,7 +291,7 @@ class Replay:
             walk.at = walk.end
 
     def _report(self, number: int, offset: int) -> None:
-        where = f"{self._layout.segment(number)} is damaged at byte {offset}"
+        where = f"{self._paths.segment(number)} is damaged at byte {offset}"
         self._damage.append(where)
         if not self._repair:
             raise CorruptDataError(
@@ -289,5 +300,5 @@ class Replay:
             )
 
     def _walk(self, number: int, start: int, end: int) -> SegmentWalk:
-        handle = Handle(self._files, self._files.open(self._layout.segment(number)))
+        handle = Handle(self._files, self._files.open(self._paths.segment(number)))
         return SegmentWalk(self._files, handle, start, end)

@@ -11,7 +11,7 @@ import os
 import weakref
 from typing import Self
 
-from memories.backends.disk import paths as layouts
+from memories.backends.disk import paths as store_paths
 from memories.backends.disk.adopting import AdoptingBackend
 from memories.backends.disk.background_import import BackgroundImport
 from memories.backends.disk.compaction import is_due
@@ -27,7 +27,7 @@ from memories.backends.disk.os_errors import storage_error
 from memories.backends.disk.overlay_index import OverlayIndex
 from memories.backends.disk.paths import StorePaths
 from memories.backends.disk.reader import FrameReader, SourceHandles
-from memories.backends.disk.reserve import Reserve
+from memories.backends.disk.space import Reserve
 from memories.backends.disk.store_directory import StoreDirectory
 from memories.backends.disk.writer import Writer
 from memories.errors import ClosedError, ForkedError, MemoriesError, StorageError
@@ -40,7 +40,7 @@ class Role(AdoptingBackend):
 
     def __init__(
         self,
-        layout: StorePaths,
+        paths: StorePaths,
         files: Files,
         *,
         full: bool,
@@ -50,10 +50,10 @@ class Role(AdoptingBackend):
         repair: bool,
         capacity: int | None,
     ) -> None:
-        self._layout, self._files = layout, files
+        self._paths, self._files = paths, files
         self._full, self._verify, self._capacity = full, verify, capacity
         self._closed, self._forked, self._read_only = False, False, read_only
-        self._home: StoreDirectory
+        self._directory: StoreDirectory
         self._follower: Follower | None = None
         self._writer: Writer | None = None
         self._ending: Writer | None = None  # Who wrote, while the store is being closed.
@@ -62,32 +62,32 @@ class Role(AdoptingBackend):
         self._damage: list[str] = []
         self._follow_lock = new_lock()
         try:
-            self._mmap = mmap and not warn_if_remote(self._layout.root)
+            self._mmap = mmap and not warn_if_remote(self._paths.root)
             self._reading = self._new_reading()
             if read_only:
-                layouts.verify(self._layout)
-                self._home = StoreDirectory(self._layout.root)
+                store_paths.verify(self._paths)
+                self._directory = StoreDirectory(self._paths.root)
                 self._follow()
             else:
                 self._open_writer(repair=repair)
         except MemoriesError:
             raise
         except OSError as error:
-            raise storage_error("open a store", self._layout.root, error) from error
+            raise storage_error("open a store", self._paths.root, error) from error
         _handles.add(self)
 
     def _open_writer(self, *, repair: bool) -> None:
-        self._layout.root.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._home = StoreDirectory(self._layout.root)
-        self._lock = WriterLock(self._home, self._layout.lock)
+        self._paths.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._directory = StoreDirectory(self._paths.root)
+        self._lock = WriterLock(self._directory, self._paths.lock)
         try:
-            layouts.create(self._layout, self._files)
-            layouts.verify(self._layout)
+            store_paths.create(self._paths, self._files)
+            store_paths.verify(self._paths)
             try:
                 writer, self._damage = self._opening(repair).run()
             except OSError as error:
                 # What a crash left to be written takes room, and on a full disk that is kept.
-                if not Reserve(self._layout, self._files, 0, 0).give(error):
+                if not Reserve(self._paths, self._files, 0, 0).give(error):
                     raise
                 writer, self._damage = self._opening(repair).run()
         except BaseException:
@@ -99,13 +99,13 @@ class Role(AdoptingBackend):
         self._upkeep = Maintenance(writer)
         self._loans = BackgroundImport(writer, self._show)
         if is_due(writer):  # It was killed, say, before its upkeep came to that.
-            writer.changed.set()
-        if writer.changed.is_set():
+            writer.appender.changed.set()
+        if writer.appender.changed.is_set():
             self._upkeep.start()
 
     def _opening(self, repair: bool) -> StoreOpening:
         return StoreOpening(
-            self._layout, self._files, guard=self._lock, mmap=self._mmap, full=self._full,
+            self._paths, self._files, writer_lock=self._lock, mmap=self._mmap, full=self._full,
             verify=self._verify, repair=repair, distrust_index=False, capacity=self._capacity,
         )  # fmt: skip
 
@@ -123,7 +123,7 @@ class Role(AdoptingBackend):
         except Exception as error:
             self._let_go()
             if isinstance(error, OSError) and not isinstance(error, MemoriesError):
-                raise storage_error("sync", self._layout.root, error) from error
+                raise storage_error("sync", self._paths.root, error) from error
             raise
         self._let_go()
 
@@ -145,7 +145,7 @@ class Role(AdoptingBackend):
                 raise
             writer.sync()
             logger.warning(
-                "no room for a checkpoint of %s; opening it takes longer", writer.layout.root
+                "no room for a checkpoint of %s; opening it takes longer", writer.paths.root
             )
 
     def _let_go(self) -> None:
@@ -161,7 +161,7 @@ class Role(AdoptingBackend):
         if self._lock is not None:
             self._lock.release()
             self._lock = None
-        self._home.close()
+        self._directory.close()
 
     def __enter__(self) -> Self:
         return self
@@ -185,17 +185,17 @@ class Role(AdoptingBackend):
                 self._upkeep.start()
             return writer
         if self._closed:
-            raise ClosedError(f"the store in {self._layout.root} was closed; open it again")
+            raise ClosedError(f"the store in {self._paths.root} was closed; open it again")
         if self._forked:
             raise ForkedError(
-                f"the store in {self._layout.root} was opened by the parent process; "
+                f"the store in {self._paths.root} was opened by the parent process; "
                 "a forked child may only read"
             )
-        raise StorageError(f"the store in {self._layout.root} was opened with read_only=True")
+        raise StorageError(f"the store in {self._paths.root} was opened with read_only=True")
 
     def _following(self) -> Follower:
         if self._closed:
-            raise ClosedError(f"the store in {self._layout.root} was closed; open it again")
+            raise ClosedError(f"the store in {self._paths.root} was closed; open it again")
         follower = self._follower
         if follower is None:
             with self._follow_lock:
@@ -204,10 +204,12 @@ class Role(AdoptingBackend):
         return follower
 
     def _follow(self) -> Follower:
-        if self._home.descriptor < 0:  # The lock was on it, which a forked child has let go of.
-            self._home = StoreDirectory(self._layout.root)
+        if (
+            self._directory.descriptor < 0
+        ):  # The lock was on it, which a forked child has let go of.
+            self._directory = StoreDirectory(self._paths.root)
         self._read_anew()
-        self._follower = Follower(self._home, self._layout, self._files, mmap=self._mmap)
+        self._follower = Follower(self._directory, self._paths, self._files, mmap=self._mmap)
         self._follower.refresh(now=True)
         return self._follower
 
@@ -218,8 +220,8 @@ class Role(AdoptingBackend):
         self._reading = self._new_reading(lent)
 
     def _new_reading(self, lent: SourceHandles | None = None) -> FrameReader:
-        handles = HandleCache(self._layout, self._files)
-        return FrameReader(self._layout, self._files, handles, map_large=self._mmap, lent=lent)
+        handles = HandleCache(self._paths, self._files)
+        return FrameReader(self._paths, self._files, handles, map_large=self._mmap, lent=lent)
 
     def _distrust_index(self) -> None:
         if self._writer is None:

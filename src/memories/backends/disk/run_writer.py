@@ -6,7 +6,7 @@ What stays in RAM while it writes are 16 bytes per row: its offset and the hash 
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,9 @@ from xxhash import xxh3_64_intdigest
 
 from memories.backends.disk.blocks import BLOCK
 from memories.backends.disk.files import Files, append
-from memories.backends.disk.run import FIRST_ROW, FOOTER, MAGIC, OFFSET_BITS
+from memories.backends.disk.index import Table
+from memories.backends.disk.log_format import encode_record
+from memories.backends.disk.run import FIRST_ROW, FOOTER, MAGIC, OFFSET_BITS, pack_row
 
 if TYPE_CHECKING:
     import numpy as np
@@ -89,6 +91,12 @@ def _write(
     )
     out.finish(footer[:-8])
     return count
+
+
+def run_rows(table: Table) -> Iterator[tuple[bytes, bytes, float | None]]:
+    """Yield the rows of a table as `write_run` takes them."""
+    for key, row in sorted((key.encode(), row) for key, row in table.items()):
+        yield key, pack_row(row, encode_record), row.record.terms.expires_at
 
 
 def hash_table(hashes: array[int], offsets: array[int]) -> npt.NDArray[np.uint64]:

@@ -56,21 +56,21 @@ class SpaceAccounting:
     @classmethod
     def load(cls, manifest: IndexManifest) -> SpaceAccounting:
         """Return the account as a checkpoint left it."""
-        ledger = cls()
+        accounting = cls()
         # Copies, for the manifest is saved again, as of its own position, when runs are merged.
-        ledger.segments = {number: copy(stats) for number, stats in manifest.segments.items()}
-        ledger.packs = {number: copy(stats) for number, stats in manifest.packs.items()}
-        ledger.log_bytes = sum(stats.size for stats in ledger.segments.values())
-        ledger.pack_bytes = sum(stats.size for stats in ledger.packs.values())
-        ledger.log_live = sum(stats.live for stats in ledger.segments.values())
-        ledger.pack_live = sum(stats.live for stats in ledger.packs.values())
-        ledger.live, ledger.keys = manifest.live, manifest.keys
-        ledger.elsewhere = manifest.elsewhere
-        ledger.value_bytes = manifest.value_bytes
-        ledger.last_version, ledger.next_file = manifest.last_version, manifest.next_file
-        ledger.retired = dict(manifest.retired)
-        ledger.value_live = ledger.value_bytes - sum(ledger.retired.values())
-        return ledger
+        accounting.segments = {number: copy(stats) for number, stats in manifest.segments.items()}
+        accounting.packs = {number: copy(stats) for number, stats in manifest.packs.items()}
+        accounting.log_bytes = sum(stats.size for stats in accounting.segments.values())
+        accounting.pack_bytes = sum(stats.size for stats in accounting.packs.values())
+        accounting.log_live = sum(stats.live for stats in accounting.segments.values())
+        accounting.pack_live = sum(stats.live for stats in accounting.packs.values())
+        accounting.live, accounting.keys = manifest.live, manifest.keys
+        accounting.elsewhere = manifest.elsewhere
+        accounting.value_bytes = manifest.value_bytes
+        accounting.last_version, accounting.next_file = manifest.last_version, manifest.next_file
+        accounting.retired = dict(manifest.retired)
+        accounting.value_live = accounting.value_bytes - sum(accounting.retired.values())
+        return accounting
 
     def image(
         self, active: int, highest: int, olds: Iterable[IndexRow | None], packs: Iterable[int] = ()
@@ -107,13 +107,21 @@ class SpaceAccounting:
         _put_back(self.packs, {n: _copied(stats) for n, stats in image.packs.items()})
         _put_back(self.retired, image.retired)
 
+    def update_from(self, other: SpaceAccounting) -> None:
+        """Become what `other`, which was counted from the log, is; no number is given out twice."""
+        last_version = max(self.last_version, other.last_version)
+        next_file = max(self.next_file, other.next_file)
+        self.__dict__.update(
+            other.__dict__ | {"last_version": last_version, "next_file": next_file}
+        )
+
     def file_number(self) -> int:
         """Return a number that no value file, pack or run ever had."""
         number = self.next_file
         self.next_file += 1
         return number
 
-    def grew(self, segment: int, end: int) -> None:
+    def extend_segment(self, segment: int, end: int) -> None:
         """Note how long a segment has become."""
         stats = self.segments.get(segment)
         if stats is None:
@@ -125,16 +133,16 @@ class SpaceAccounting:
         """Count a record in a segment that was not there when the others were counted."""
         stats = self.segments[row.segment]
         if row.kind == TOMBSTONE:
-            stats.lowest = min(stats.lowest, row.oldest) if stats.graves else row.oldest
-            stats.graves += row.extent
+            stats.lowest = min(stats.lowest, row.oldest) if stats.tombstones else row.oldest
+            stats.tombstones += row.extent
         else:
             stats.live += row.extent
             self.log_live += row.extent
 
-    def adopted(self, pack: int, size: int) -> None:
+    def add_pack(self, pack: int, size: int) -> None:
         """Note that there is a pack of `size` bytes."""
         if pack not in self.packs:
-            self._step(
+            self._set(
                 packs={**self.packs, pack: FileStats(size)},
                 pack_bytes=self.pack_bytes + size,
                 next_file=max(self.next_file, pack + 1),
@@ -143,35 +151,35 @@ class SpaceAccounting:
     def revive(self, row: IndexRow) -> None:
         """Count a value file as live again: what was to replace it has failed."""
         if row.kind == FILE:
-            self.gave_up({unpack_place(row.record.place).file} & self.retired.keys())
+            self.remove_retired({unpack_place(row.record.place).file} & self.retired.keys())
 
-    def gave_up(self, dead: Iterable[int]) -> None:
+    def remove_retired(self, dead: Iterable[int]) -> None:
         """Stop counting dead value files."""
         left = dict(self.retired)
         freed = sum(left.pop(number) for number in dead)
-        self._step(retired=left, value_bytes=self.value_bytes - freed)
+        self._set(retired=left, value_bytes=self.value_bytes - freed)
 
-    def dropped_segment(self, segment: int) -> None:
+    def remove_segment(self, segment: int) -> None:
         """Forget a segment."""
         left = dict(self.segments)
         stats = left.pop(segment)
-        self._step(
+        self._set(
             segments=left,
             log_bytes=self.log_bytes - stats.size,
             log_live=self.log_live - stats.live,
         )
 
-    def dropped_pack(self, pack: int) -> None:
+    def remove_pack(self, pack: int) -> None:
         """Forget a pack."""
         left = dict(self.packs)
         stats = left.pop(pack)
-        self._step(
+        self._set(
             packs=left,
             pack_bytes=self.pack_bytes - stats.size,
             pack_live=self.pack_live - stats.live,
         )
 
-    def _step(self, **figures: Any) -> None:
+    def _set(self, **figures: Any) -> None:
         """Take on several figures in one step, in the middle of which nothing can interrupt."""
         self.__dict__.update(figures)
 
@@ -195,7 +203,7 @@ class SpaceAccounting:
         if new.record.version > self.last_version:
             self.last_version = new.record.version
 
-    def arrived(self, rows: Sequence[IndexRow]) -> None:
+    def add_packed(self, rows: Sequence[IndexRow]) -> None:
         """Count in rows of one segment and one pack, whose keys were nowhere before."""
         if not rows:
             return
@@ -211,8 +219,8 @@ class SpaceAccounting:
     def _enter(self, row: IndexRow) -> None:
         stats = self.segments[row.segment]
         if row.kind == TOMBSTONE:
-            stats.lowest = min(stats.lowest, row.oldest) if stats.graves else row.oldest
-            stats.graves += row.extent
+            stats.lowest = min(stats.lowest, row.oldest) if stats.tombstones else row.oldest
+            stats.tombstones += row.extent
             return
         stats.live += row.extent
         self.log_live += row.extent
@@ -233,7 +241,7 @@ class SpaceAccounting:
         stats = self.segments.get(old.segment)
         if old.kind == TOMBSTONE:
             if stats is not None:
-                stats.graves -= old.extent
+                stats.tombstones -= old.extent
             return
         if stats is not None:
             stats.live -= old.extent

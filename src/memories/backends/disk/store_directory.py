@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from memories.backends.disk.files import Files
 from memories.errors import StorageError
 
 
@@ -36,13 +37,16 @@ class StoreDirectory:
                 "one back, or close this store and open the new one"
             )
 
-    def here(self) -> bool:
-        """Return whether the directory is where it was: what lies there is this store's."""
+    def discard(self, files: Files, path: Path) -> None:
+        """Unlink a file that nothing names, unless another store lies here now, whose it would be.
+
+        What stays is removed at the next opening.
+        """
         try:
             self.require()
         except StorageError:
-            return False
-        return True
+            return
+        files.unlink(path)
 
     def free_bytes(self) -> int:
         """Return the bytes that this user may still write to the file system it is on."""

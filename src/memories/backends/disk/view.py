@@ -12,10 +12,10 @@ from memories.model.record import Record
 class StoreView:
     """A point in time; what it names stays readable while it is open."""
 
-    def __init__(self, rows: Rows, ledger: SpaceAccounting) -> None:
+    def __init__(self, rows: Rows, accounting: SpaceAccounting) -> None:
         self._rows = rows
-        self.last_version = ledger.last_version
-        self.keys = ledger.keys
+        self.last_version = accounting.last_version
+        self.keys = accounting.keys
 
     def __iter__(self) -> Iterator[Record]:
         return self.scan()

@@ -1,244 +1,492 @@
-"""The one who changes a store: syncs what was committed, mends, gives dead files up, checkpoints.
+"""Changes a store: commits records, syncs them, writes checkpoints, drops files that are dead.
 
-What is dead is unlinked only after a sync of everything that replaced it.
+A `Writer` puts its parts in order under one lock: `Space` says whether there is room, `Appender`
+makes a commit one step, `Unsynced` says what a sync still owes, `IndexFiles` keeps the runs. A dead
+file is unlinked only after a sync of everything that replaced it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence, Set
-from copy import copy
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
+from contextlib import contextmanager
+from typing import NamedTuple, TypeVar
 
 from memories.backends.disk import log_format
-from memories.backends.disk import manifest as manifests
-from memories.backends.disk import paths as layouts
-from memories.backends.disk.committer import MARK_RECORD, Committer
-from memories.backends.disk.files import sync_file
-from memories.backends.disk.follower import read_manifest
+from memories.backends.disk import paths as store_paths
+from memories.backends.disk.appender import Appender, Entered, Frame
+from memories.backends.disk.blocks import RunDamagedError
+from memories.backends.disk.fd_cache import Handle
+from memories.backends.disk.files import Files, append, append_early
+from memories.backends.disk.index import Index
+from memories.backends.disk.index_files import IndexFiles, manifest_of
+from memories.backends.disk.lock import WriterLock
+from memories.backends.disk.log import Log
 from memories.backends.disk.log_format import (
     FILE,
     INLINE,
-    MARK,
+    NOTE,
     PACKED,
     SEGMENT_HEADER_BYTES,
+    TOMBSTONE,
     IndexRow,
     Position,
+    unpack_place,
 )
-from memories.backends.disk.manifest import IndexManifest
-from memories.backends.disk.reader import AbsentError
-from memories.backends.disk.replay import NOWHERE, START
-from memories.backends.disk.rows import live_records, moved, run_rows, unsynced_rows
-from memories.backends.disk.run import Run
-from memories.backends.disk.run_writer import write_run
+from memories.backends.disk.obsolete_files import ObsoleteFiles
+from memories.backends.disk.paths import StorePaths
+from memories.backends.disk.reader import AbsentError, FrameReader
+from memories.backends.disk.replay import START, live_records
+from memories.backends.disk.run_writer import run_rows
+from memories.backends.disk.size_limits import SizeLimits
+from memories.backends.disk.space import FreeSpace, Reserve, Space
+from memories.backends.disk.space_accounting import SpaceAccounting
+from memories.backends.disk.unsynced import Unsynced
 from memories.errors import StorageError
 from memories.foundation.call_owner import Owner
+from memories.foundation.fork_lock import new_lock
 from memories.foundation.logging import logger
 from memories.model.record import Record
+from memories.model.tiers import TierName
+
+T = TypeVar("T")
 
 
-class Writer(Committer):
-    """Commits to one store, and keeps it in order."""
+class UnnamedFile(NamedTuple):
+    """A file that is written but not yet named by the log."""
+
+    owner: Owner | None  # The call that writes it, if the file ends with that call.
+    key: str  # The key it is for, if it holds one value.
+
+
+class Writer:
+    """Commits to one store, and keeps it in order. Any thread may call it.
+
+    Locks are taken in the order `index_files.merging`, `tidying`, `unsynced.syncing`, `lock`.
+    """
+
+    def __init__(
+        self,
+        paths: StorePaths,
+        files: Files,
+        writer_lock: WriterLock,
+        *,
+        log: Log,
+        index: Index,
+        accounting: SpaceAccounting,
+        reading: FrameReader,
+        limits: SizeLimits,
+        full: bool,
+        mmap: bool,
+        rebuild: Callable[[], tuple[Index, SpaceAccounting]],
+    ) -> None:
+        self.paths, self.files, self.reading = paths, files, reading
+        self.writer_lock = writer_lock
+        self.log, self.index, self.accounting = log, index, accounting
+        self._full = full
+        self._rebuild = rebuild
+        self.obsolete = ObsoleteFiles(paths, files, reading)
+        self.space = Space(
+            limits,
+            accounting,
+            self.obsolete,
+            reserve=Reserve(paths, files, limits.reserve, 2 * limits.segment),
+            free=FreeSpace(writer_lock.directory.free_bytes),
+            index_bytes=sum(run.bytes for run in index.runs),
+        )
+        self.unsynced = Unsynced(paths, files, full=full)
+        self.appender = Appender(
+            paths, log, index, accounting, space=self.space, unsynced=self.unsynced,
+            obsolete=self.obsolete, full=full,
+        )  # fmt: skip
+        self.index_files = IndexFiles(paths, files, writer_lock, mmap=mmap)
+        self.lock = new_lock()
+        self.tidying = new_lock()  # One compaction or checkpoint at a time.
+        self.unnamed: dict[int, UnnamedFile] = {}
+        self.waiting: set[Owner] = set()  # Calls that wait for upkeep, which then takes no rests.
+        self.importing: set[Owner] = set()  # Calls that write many records at once.
+        # What compaction cannot read: segments that it cannot walk, and packs.
+        self.unreadable: dict[str, set[int]] = {"segment": set(), "pack": set()}
+
+    def keys(self) -> int:
+        """Return how many keys are seen; it waits for a commit, which enters the index first."""
+        with self.lock:
+            overlay = self.appender.overlay
+            return self.accounting.keys + (0 if overlay is None else overlay.extra)
+
+    def row(self, key: str) -> IndexRow | None:
+        """Return the newest row of `key`; rebuilds the index if a run of it is damaged."""
+        try:
+            return self.index.row(key)
+        except RunDamagedError:
+            self.rebuild()
+            return self.index.row(key)
+
+    # -- commits ---------------------------------------------------------------------------------
+
+    def write(self, record: Record, frame: Frame, granted: int = 0) -> Record:
+        """Store a frame; see `Backend.write`. `granted` bytes are claimed for it already."""
+        length = sum([buffer.nbytes for buffer in frame])
+        if length >= self.space.limits.large:
+            return self._write_large(record, frame, length, granted)
+        with self.lock:
+            self._mend()
+            self.space.require(length, granted)
+            old = self.row(record.key)
+            if old is not None and old.record.version > record.version:
+                return record if old.kind == TOMBSTONE else old.record
+            row = self.appender.inline(old, record, frame, length)
+        if self._full:
+            self._sync_or_undo((old, row))
+        return row.record
+
+    def write_head(self, kind: int, record: Record) -> Record:
+        """Write a record whose frame lies elsewhere, or a tombstone."""
+        with self.lock:
+            self._mend()
+            old = self.row(record.key)
+            if old is not None and old.record.version > record.version:
+                return old.record
+            row = self.appender.head(old, kind, record)
+        if self._full:
+            self._sync_or_undo((old, row))
+        return row.record
+
+    def write_packed(self, records: Sequence[Record]) -> None:
+        """Write those records that are the newest of their keys, whose frames lie in packs."""
+        with self.lock:
+            self._mend()
+            found = []
+            for record in records:
+                old = self.row(record.key)
+                if old is None or old.record.version < record.version:
+                    found.append((record, old))
+            entered = self.appender.packed(found)
+        if self._full:
+            self._sync_or_undo(*entered)
+
+    def amend(self, record: Record, granted: int = 0) -> Record:
+        """Write `record` for the version that lies here already; its frame stays where it is."""
+        with self.lock:
+            self._mend()
+            old = self.row(record.key)
+            if old is None or old.record.version != record.version:
+                raise ValueError(f"{record.key!r} is not at version {record.version}")
+            if old.kind == INLINE:
+                frame = [self.reading.read(old.record)]
+                self.space.require(frame[0].nbytes, granted)
+                row = self.appender.inline(old, record, frame, frame[0].nbytes)
+            else:
+                row = self.appender.head(old, old.kind, record)
+        if self._full:
+            self._sync_or_undo((old, row))
+        return row.record
+
+    def remove(self, key: str, version: int) -> None:
+        """Make a key absent as of `version`."""
+        tomb = Record(key=key, version=version, tier=TierName.COLD, size=0, stored_at=0.0)
+        self.on_full_disk(lambda: self.write_head(TOMBSTONE, tomb))
+
+    def write_note(self, record: Record) -> Record:
+        """Write a record whose frame lies in another backend."""
+        return self.on_full_disk(lambda: self.write_head(NOTE, record))
+
+    def on_full_disk(self, action: Callable[[], T]) -> T:
+        """Return `action()`, which makes room in the end; it may use up the reserve."""
+        try:
+            return action()
+        except OSError as error:
+            if not self.space.reserve.give(error):
+                raise
+        return action()
+
+    def _write_large(self, record: Record, frame: Frame, length: int, granted: int) -> Record:
+        owner = Owner()
+        try:
+            with self.lock:
+                self.space.require(length, granted)
+                if length > granted:
+                    self.space.claims[owner] = length
+            number = self.new_file(owner, record.key)
+            self._write_value(number, frame)
+            place = log_format.pack_place(FILE, number, 0, length)
+            return self.write_head(FILE, log_format.placed(record, length, place))
+        finally:
+            self.release(owner)
+
+    # -- what a call holds -----------------------------------------------------------------------
+
+    @contextmanager
+    def claimed(self, size: int, owner: Owner) -> Iterator[None]:
+        """Claim `size` bytes for the length of the block, or until the call of `owner` ends."""
+        self.space.claims[owner] = size
+        try:
+            yield
+        finally:
+            self.release(owner)
+
+    @contextmanager
+    def hurried(self, owner: Owner) -> Iterator[None]:
+        """Have background upkeep take no rests meanwhile: the call of `owner` waits for it."""
+        self.waiting.add(owner)
+        try:
+            yield
+        finally:
+            self.release(owner)
+
+    def new_file(self, owner: Owner | None = None, key: str = "") -> int:
+        """Return a number for a file that is about to be written and then named by a record.
+
+        One for the value of `key` is unlinked by `release(owner)`, unless the log names it by then.
+        """
+        self.writer_lock.require()
+        with self.lock:
+            self.appender.finish()
+            number = self.accounting.file_number()
+            self.unnamed[number] = UnnamedFile(owner, key)
+            return number
+
+    def assign_file(self, number: int, owner: Owner | None) -> None:
+        """Have a file that is to come end with the call of `owner`, or with none."""
+        with self.lock:
+            self.unnamed[number] = UnnamedFile(owner, "")
+
+    def keep_files(self, numbers: Set[int]) -> None:
+        """Have just these files outlive the calls for which their numbers were made."""
+        with self.lock:
+            for number, one in list(self.unnamed.items()):
+                if one.owner is None and number not in numbers:
+                    del self.unnamed[number]
+            for number in numbers:
+                self.unnamed.setdefault(number, UnnamedFile(None, ""))
+
+    def release(self, owner: Owner) -> None:
+        """End what a call holds: room, and files that neither log nor accounting names."""
+        with self.lock:
+            self.appender.finish()
+            for number in [number for number, one in self.unnamed.items() if one.owner is owner]:
+                if not self._is_named(self.unnamed[number].key, number):
+                    self.unsynced.values.pop(number, None)
+                    self._discard(number)
+                del self.unnamed[number]
+            self.space.claims.pop(owner, None)
+            self.importing.discard(owner)
+            self.waiting.discard(owner)
+        owner.end()
+
+    def release_ended(self) -> None:
+        """End what those calls hold that were interrupted before they could release it."""
+        with self.lock:
+            self.appender.finish()
+            writing = [file.owner for file in self.unnamed.values()]
+            owners = {*self.space.claims, *self.importing, *self.waiting, *writing}
+        for owner in owners:
+            if owner is not None and not owner.alive:
+                self.release(owner)
+
+    def _is_named(self, key: str, number: int) -> bool:
+        """Return whether a file belongs to the store, as the value of `key` or as a pack."""
+        if not key:
+            return number in self.accounting.packs
+        row = self.row(key)
+        return row is not None and row.kind == FILE and _file_of(row) == number
+
+    def _discard(self, number: int) -> None:
+        directory = self.writer_lock.directory
+        directory.discard(self.files, self.paths.value(number))
+        directory.discard(self.files, self.paths.pack(number))
+
+    def _write_value(self, number: int, frame: Frame) -> None:
+        """Write a frame into the value file of that number, which no record names yet."""
+        handle = Handle(self.files, self.files.create(self.paths.value(number)))
+        if self._full:
+            append_early(self.files, handle.descriptor, frame)
+            self.files.sync(handle.descriptor)
+            self.files.sync_directory(self.paths.values)
+        else:
+            append(self.files, handle.descriptor, frame)
 
     # -- durability ------------------------------------------------------------------------------
 
     def sync(self) -> None:
         """Return once everything committed survives a power cut; then unlink what is dead."""
-        with self._syncing:
-            self.require_home()
+        with self.unsynced.syncing:
+            self.writer_lock.require()
             with self.lock:
                 self._mend()
                 self._rescue()
-                values = dict(self._unsynced)
-                self._begun = values.keys()
-                dead, end = list(self.ledger.retired), self.log.end
-            lost = self._sync_values(values)
+                values = dict(self.unsynced.values)
+                self.unsynced.started = values.keys()
+                dead, end = list(self.accounting.retired), self.log.end
+            missing = self.unsynced.sync(values)
+            with self.lock:
+                # The others were replaced meanwhile.
+                lost = [key for number, key in missing.items() if self._is_named(key, number)]
             self.log.sync(end)  # Behind it are records whose values are not synced yet.
             with self.lock:
                 for number in values:
-                    self._unsynced.pop(number, None)
-                self._owing = False
-                self._retire(dead)
-        self.release()
+                    self.unsynced.values.pop(number, None)
+                self.unsynced.inherited = False
+                self.appender.retire(dead)
+        self.unlink_obsolete()
         if lost:
             raise StorageError(
-                f"somebody removed the files of {', '.join(repr(key[:60]) for key in lost)} before "
+                f"the files of {', '.join(repr(key[:60]) for key in lost)} were removed before "
                 "they were synced; store them again. Everything else is durable"
             )
 
-    def _sync_values(self, values: dict[int, str]) -> list[str]:
-        """Sync value files; return the keys of those that are not there, though they should be."""
-        lost = []
-        for number, key in values.items():
-            try:
-                sync_file(self.files, self.layout.value(number))
-            except FileNotFoundError:
-                with self.lock:
-                    row = self.row(key)
-                if row is not None and row.kind == FILE:
-                    named = log_format.unpack_place(row.record.place).file == number
-                    lost += [key] if named else []  # Else it was replaced meanwhile.
-            except OSError:
-                self._suspect.add(number)
-                raise
+    def _sync_or_undo(self, *entered: Entered) -> None:
+        try:
+            if self.unsynced.inherited:
+                self.sync()  # The log may not claim to be whole while values are owed.
+            else:
+                self.log.sync()
+        except OSError:
+            # After any other interruption the log says that they are there, and so they are.
+            with self.lock:
+                for old, row in entered:
+                    if self.row(row.record.key) is row:
+                        self.appender.undo(old, row)
+            raise
+        with self.lock:
+            self.appender.retire(
+                _file_of(old) for old, _ in entered if old is not None and old.kind == FILE
+            )
+
+    def inherit_unsynced(self, values: dict[int, str]) -> None:
+        """Include these value files, which a killed writer had not synced, in the next sync."""
+        with self.lock:
+            self.unsynced.values.update(values)
+            self.unsynced.inherited = bool(values)
         if values:
-            self.files.sync_directory(self.layout.values)
-        return lost
-
-    def _rescue(self) -> None:
-        """Write anew what lies in segments that somebody removed while they were open here.
-
-        It can be read for as long as they are. What was not synced goes first, and to where a
-        replay looks for it.
-        """
-        gone = [number for number in self.handles.unnamed() if number in self.ledger.segments]
-        if not gone:
-            return
-        self.require_home()  # It may be the directory that has gone, since it was looked at.
-        layouts.require(self.layout)
-        self._sync_values(dict(self._unsynced))
-        self._write_again(mark=True)
-        # First in its segment, for the copies say how far the log was synced when they were new.
-        self._append_head(MARK, MARK_RECORD, NOWHERE)
-        for number in gone:
-            handle = self.handles.get(number)
-            rows = list(live_records(self.files, handle, number, SEGMENT_HEADER_BYTES, self.index))
-            if rows:
-                self.restate(rows)
-            self.doom_segment(number)
-            logger.warning(
-                "somebody removed %s while the store was open; %d records were written anew from "
-                "what could still be read of it", self.layout.segment(number), len(rows),
-            )  # fmt: skip
+            self.appender.changed.set()
 
     def _mend(self) -> None:
         """Finish what was interrupted; after a failed sync, write again what it may have lost.
 
-        For the kernel forgets a failure.
+        For the kernel reports a failed sync only once.
         """
-        if self._away:
-            self.require_home()
-        self._whole()
-        while self._suspect:
-            number = next(iter(self._suspect))
+        if self.writer_lock.doubted:
+            self.writer_lock.require()
+        self.appender.finish()
+        while self.unsynced.suspect:
+            number = next(iter(self.unsynced.suspect))
             self._rewrite_value(number)
-            self._suspect.discard(number)
-            self._unsynced.pop(number, None)
+            self.unsynced.suspect.discard(number)
+            self.unsynced.values.pop(number, None)
         if self.log.suspect:
-            self._write_again()
-
-    def _write_again(self, *, mark: bool = False) -> None:
-        """Let the log go on from where it is synced, with what came after that once more.
-
-        With `mark` it says that nothing before is owed, where what said so may not be there.
-        """
-        rows = unsynced_rows(self.files, self.handles, self.log, self.index)
-        self._commit(
-            [(row.record.key, row) for row, _ in rows], lambda: self._replace(rows, mark=mark)
-        )
-
-    def _replace(self, rows: Sequence[tuple[IndexRow, bytes]], *, mark: bool) -> None:
-        records = [data for _, data in rows]
-        if mark:
-            body, begin = log_format.encode_record(MARK_RECORD), self.log.next_segment
-            records.append(log_format.pack_head(MARK, body, oldest=NOWHERE, synced=begin))
-        positions = self.log.replace_unsynced(records)
-        for (row, _), (segment, offset) in zip(rows, positions, strict=False):
-            self.ledger.grew(segment, offset + row.extent)
-            self._enter(row, moved(row, segment, offset))
-        self.ledger.grew(self.log.end.segment, self.log.end.offset)
+            self.appender.replace_unsynced(self._unsynced_rows(), mark=False)
 
     def _rewrite_value(self, number: int) -> None:
-        row = self.row(self._unsynced.get(number, ""))
-        if (
-            row is None
-            or row.kind != FILE
-            or log_format.unpack_place(row.record.place).file != number
-        ):
+        row = self.row(self.unsynced.values.get(number, ""))
+        if row is None or row.kind != FILE or _file_of(row) != number:
             return
         frame, owner = self.reading.read(row.record), Owner()
         try:
-            copy = self.new_file(owner, row.record.key)
-            self.write_value(copy, [frame])
-            place = log_format.pack_place(FILE, copy, 0, frame.nbytes)
-            self._enter_head(row, FILE, log_format.placed(row.record, frame.nbytes, place))
+            copy_number = self.new_file(owner, row.record.key)
+            self._write_value(copy_number, [frame])
+            place = log_format.pack_place(FILE, copy_number, 0, frame.nbytes)
+            self.appender.head(row, FILE, log_format.placed(row.record, frame.nbytes, place))
         finally:
-            self.let_go(owner)
+            self.release(owner)
+
+    def _unsynced_rows(self) -> list[tuple[IndexRow, bytes]]:
+        """Return the live records behind the synced part of the log, with their bytes."""
+        found = list[tuple[IndexRow, bytes]]()
+        synced = self.log.synced
+        for number in range(synced.segment, self.log.end.segment + 1):
+            start = synced.offset if number == synced.segment else SEGMENT_HEADER_BYTES
+            try:
+                handle = self.reading.segment(number)
+            except FileNotFoundError:
+                continue
+            found += live_records(self.files, handle, number, start, self.index)
+        return found
+
+    def _rescue(self) -> None:
+        """Write again what lies in segments that were removed while they were open here.
+
+        They can be read as long as they are open. What was not synced goes first, to where a replay
+        looks for it.
+        """
+        unlinked = self.reading.handles.unnamed()
+        gone = [number for number in unlinked if number in self.accounting.segments]
+        if not gone:
+            return
+        self.writer_lock.require()  # The whole directory may have gone since it was checked.
+        store_paths.require(self.paths)
+        self.unsynced.sync(dict(self.unsynced.values))
+        self.appender.replace_unsynced(self._unsynced_rows(), mark=True)
+        # First in its segment, for the copies say how far the log was synced when they were new.
+        self.appender.mark()
+        for number in gone:
+            handle = self.reading.segment(number)
+            rows = list(live_records(self.files, handle, number, SEGMENT_HEADER_BYTES, self.index))
+            if rows:
+                self.copy_records(rows)
+            self.drop_segment(number)
+            logger.warning(
+                "%s was removed while the store was open; %d records were written again from "
+                "what could still be read of it", self.paths.segment(number), len(rows),
+            )  # fmt: skip
 
     def require_log(self) -> None:
         """Raise StorageError if a segment with records that count is not there."""
-        self.require_home()
+        self.writer_lock.require()
         with self.lock:
-            for number, stats in self.ledger.segments.items():
-                path = self.layout.segment(number)
-                if (stats.live or stats.graves) and not path.exists():
+            for number, stats in self.accounting.segments.items():
+                path = self.paths.segment(number)
+                if (stats.live or stats.tombstones) and not path.exists():
                     raise StorageError(
-                        f"{path} is not there, and without it the index cannot be built again: "
-                        "its keys would be absent. Bring it back"
+                        f"{path} is not there, and without it the index cannot be rebuilt: "
+                        "its keys would be absent; bring it back"
                     )
 
     def rebuild(self) -> None:
-        """Build index and account again from the log."""
+        """Rebuild index and accounting from the log."""
         with self.lock:
             self.require_log()
-            index, ledger = self._rebuild()
-            ledger.last_version = max(ledger.last_version, self.ledger.last_version)
-            ledger.next_file = max(ledger.next_file, self.ledger.next_file)
-            self.index.take(index)
-            self.ledger, self.covered, self.saved = ledger, START, None
-            self.index_bytes = sum(run.bytes for run in index.runs)
+            index, accounting = self._rebuild()
+            self.index.update_from(index)
+            self.accounting.update_from(accounting)
+            self.index_files.covered, self.index_files.saved = START, None
+            self.space.index_bytes = sum(run.bytes for run in index.runs)
 
-    # -- many at once ----------------------------------------------------------------------------
-
-    def adopt(self, pack: int, size: int, batches: Iterable[Sequence[Record]]) -> int:
-        """Journal the records of a pack that lies at its place already; return how many."""
-        self.begin_pack(pack, size)
-        try:
-            return self.write_packs(batches)
-        finally:
-            self.end_pack(pack)
+    # -- imports ---------------------------------------------------------------------------------
 
     def begin_pack(self, pack: int, size: int) -> None:
         """Count a pack that is here; it is kept until `end_pack`, though no record names it."""
         with self.lock:
-            self.ledger.adopted(pack, size)
+            self.accounting.add_pack(pack, size)
 
     def end_pack(self, pack: int) -> None:
         """Keep a pack only for the records that name it."""
         with self.lock:
-            self._drafts.pop(pack, None)
-        self.changed.set()
+            self.unnamed.pop(pack, None)
+        self.appender.changed.set()
 
     def write_packs(self, batches: Iterable[Sequence[Record]]) -> int:
-        """Journal many records whose frames lie in packs; return how many."""
+        """Write many records whose frames lie in packs; return how many."""
         owner = Owner()
         count = 0
         try:
-            self.adopting.add(owner)
+            self.importing.add(owner)
             for records in batches:
                 self.write_packed(records)
                 count += len(records)
         finally:
-            self.let_go(owner)
-            self.changed.set()
+            self.release(owner)
+            self.appender.changed.set()
         return count
 
     # -- copies for compaction -------------------------------------------------------------------
 
-    def restate(self, records: Sequence[tuple[IndexRow, bytes]]) -> None:
+    def copy_records(self, records: Sequence[tuple[IndexRow, bytes]]) -> None:
         """Append live records of the log once more, as they are. The caller holds the lock."""
         self._mend()
-        self._commit([(row.record.key, row) for row, _ in records], lambda: self._restate(records))
-
-    def _restate(self, records: Sequence[tuple[IndexRow, bytes]]) -> None:
-        segment, offset = self.log.append(
-            [data for _, data in records], sum(len(data) for _, data in records)
-        )
-        for row, data in records:
-            self.ledger.grew(segment, offset + len(data))
-            self._enter(row, moved(row, segment, offset))
-            offset += len(data)
+        self.appender.copy(records)
 
     def rewrite(self, row: IndexRow) -> None:
-        """Write a record anew, its frame too unless that has a file of its own.
+        """Write a record again, its frame too unless that has a file of its own.
 
         Raises:
             AbsentError: the frame is not there, or cannot be read.
@@ -248,26 +496,27 @@ class Writer(Committer):
             with self.lock:
                 if self.row(row.record.key) == row:
                     self._mend()
-                    self._enter_head(row, row.kind, row.record)
+                    self.appender.head(row, row.kind, row.record)
             return
         frame, key = self._frame_of(row), row.record.key
-        if frame.nbytes < self.scale.large:
+        if frame.nbytes < self.space.limits.large:
             with self.lock:
                 if self.row(key) == row:
                     self._mend()
-                    self._enter_inline(row, row.record, [frame], frame.nbytes)
+                    self.appender.inline(row, row.record, [frame], frame.nbytes)
             return
         owner = Owner()
         try:
             number = self.new_file(owner, key)
-            self.write_value(number, [frame])
+            self._write_value(number, [frame])
             place = log_format.pack_place(FILE, number, 0, frame.nbytes)
             with self.lock:
                 if self.row(key) == row:
                     self._mend()
-                    self._enter_head(row, FILE, log_format.placed(row.record, frame.nbytes, place))
+                    placed = log_format.placed(row.record, frame.nbytes, place)
+                    self.appender.head(row, FILE, placed)
         finally:
-            self.let_go(owner)
+            self.release(owner)
 
     def _frame_of(self, row: IndexRow) -> memoryview:
         try:
@@ -275,60 +524,48 @@ class Writer(Committer):
         except OSError as error:
             raise AbsentError(f"it cannot be read: {error.strerror or error}") from error
 
-    def drafts(self) -> Set[int]:
-        """Return the files whose records are still to come."""
-        return self._drafts.keys()
+    # -- obsolete files --------------------------------------------------------------------------
 
     def files_in_use(self) -> set[int]:
         """Return the value files and packs that are no orphans though no key names them."""
-        dead = set(self.ledger.retired) | set(self.graves.values) | self.graves.packs
-        return dead.union(self._drafts, self.ledger.packs, self._unsynced)
+        dead = set(self.accounting.retired) | set(self.obsolete.values) | self.obsolete.packs
+        return dead.union(self.unnamed, self.accounting.packs, self.unsynced.values)
 
-    def owe_sync(self, values: dict[int, str]) -> None:
-        """Sync these value files with the next sync: a killed writer had not."""
-        with self.lock:
-            self._unsynced.update(values)
-            self._owing = bool(values)
-        if values:
-            self.changed.set()
-
-    # -- what is dead ----------------------------------------------------------------------------
-
-    def doom_segment(self, number: int) -> None:
+    def drop_segment(self, number: int) -> None:
         """Unlink a segment that nothing refers to any more, as soon as no view is open."""
         with self.lock:
-            if number in self.ledger.segments:  # Else it was rescued meanwhile.
-                self.graves.segment(number, self.ledger.segments[number].size)
-                self.ledger.dropped_segment(number)
+            if number in self.accounting.segments:  # Else it was rescued meanwhile.
+                self.obsolete.add_segment(number, self.accounting.segments[number].size)
+                self.accounting.remove_segment(number)
 
-    def doom_pack(self, number: int) -> None:
+    def drop_pack(self, number: int) -> None:
         """Unlink a pack that nothing refers to any more, as soon as no view is open."""
         with self.lock:
-            self.graves.pack(number, self.ledger.packs[number].size)
-            self.ledger.dropped_pack(number)
+            self.obsolete.add_pack(number, self.accounting.packs[number].size)
+            self.accounting.remove_pack(number)
 
-    def release(self) -> None:
-        """Unlink what is doomed, unless a view is open; whoever returns has waited for others."""
-        with self._releasing:
-            self.require_home()  # The names that are unlinked may be another store's.
+    def unlink_obsolete(self) -> None:
+        """Unlink obsolete files, unless a view is open; returns after a call in another thread."""
+        with self.obsolete.unlinking:
+            self.writer_lock.require()  # The names that are unlinked may be another store's.
             with self.lock:
-                doomed = self.graves.doomed()
-            for path in doomed:
-                self.graves.unlink(path)
+                paths = self.obsolete.unpinned()
+            for path in paths:
+                self.obsolete.unlink(path)
 
     def pin(self, view: object) -> None:
         """Keep every file until `unpin`, or until `view` dies."""
         with self.lock:
-            self.graves.pin(view)
+            self.obsolete.pin(view)
 
     def unpin(self, view: object) -> None:
-        """Let files go again, with the next sync."""
+        """Have the next sync unlink what only `view` kept."""
         with self.lock:
-            self.graves.unpin(view)
-            self.changed.set()
+            self.obsolete.unpin(view)
+            self.appender.changed.set()
 
     def close(self) -> None:
-        """Let go of every file; whoever calls has ended the threads."""
+        """Close every file. The caller has ended the threads."""
         self.log.close()
         self.index.close()
 
@@ -337,9 +574,9 @@ class Writer(Committer):
     def checkpoint(self, pace: Callable[[], None] = lambda: None, *, seal: bool = False) -> None:
         """Write the recent rows as a run of the index, and a manifest that covers the log.
 
-        With `seal` the log goes on in a new segment, so that all others can be compacted.
+        With `seal` the log continues in a new segment, so that all others can be compacted.
         """
-        if self.log.end == self.covered and not seal:
+        if self.log.end == self.index_files.covered and not seal:
             return
         with self.tidying:
             self._checkpoint(pace, seal=seal)
@@ -352,65 +589,31 @@ class Writer(Committer):
                 self.index.thaw()  # The checkpoint before was interrupted.
             if seal:
                 self.log.cut()
-            self._commit([], lambda: self._append_head(MARK, MARK_RECORD, NOWHERE))
-            frozen, heads = self.index.freeze(), self.recent_heads
-            number = self.ledger.file_number()
-            manifest = self.manifest()
-        path = self.layout.run(number)
-        self.sweep_runs()
+            self.appender.mark()
+            frozen, heads = self.index.freeze(), self.space.recent_heads
+            number = self.accounting.file_number()
+            manifest = manifest_of(self.index, self.accounting, self.obsolete, self.log.end)
+        self.index_files.sweep()
         try:
             self.sync()
-            rows = run_rows(frozen)
-            count = write_run(path, self.files, number, rows, pace, self.require_home)
-            run = Run(path, self.files, mmap=self.mmap) if count else None
+            run = self.index_files.write(number, run_rows(frozen), pace)
         except BaseException:
             with self.lock:
                 self.index.thaw()
-            self.discard(path)
+            self.index_files.discard(number)
             raise
         manifest.runs = [run.number for run in self.index.runs]
         if run is not None:
             manifest.runs.insert(0, number)
         # From here on the manifest may name the run; if that fails, the next checkpoint thaws.
-        self.save(manifest, number)
+        self.index_files.save(manifest, number)
         with self.lock:
-            self.saved = manifest
-            self.index.settle(run)
-            self.index_bytes = sum(run.bytes for run in self.index.runs)
-            self.recent_heads -= heads
-            self.covered = Position(manifest.segment, manifest.offset)
+            self.index_files.saved = manifest
+            self.index.add_run(run)
+            self.space.index_bytes = sum(run.bytes for run in self.index.runs)
+            self.space.recent_heads -= heads
+            self.index_files.covered = Position(manifest.segment, manifest.offset)
 
-    def save(self, manifest: IndexManifest, run: int) -> None:
-        """Save a manifest that names `run`, which was written for it."""
-        self._unnamed.add(run)
-        self.require_home()
-        manifests.save(manifest, self.layout, self.files)
-        self._unnamed.discard(run)
 
-    def sweep_runs(self) -> None:
-        """Unlink the runs whose manifest could not be saved: on a full disk each try leaves one."""
-        if not self._unnamed:
-            return
-        manifest = read_manifest(self.layout, self.files)
-        named = set() if manifest is None else set(manifest.runs)
-        for number in self._unnamed - named:  # It may have been saved, and failed after that.
-            self.discard(self.layout.run(number))
-        self._unnamed &= named
-
-    def manifest(self) -> IndexManifest:
-        """Return a checkpoint of this moment; whoever saves it syncs the log first."""
-        ledger, end = self.ledger, self.log.end
-        return IndexManifest(
-            runs=[run.number for run in self.index.runs],
-            segment=end.segment,
-            offset=end.offset,
-            segments={number: copy(stats) for number, stats in ledger.segments.items()},
-            packs={number: copy(stats) for number, stats in ledger.packs.items()},
-            next_file=ledger.next_file,
-            last_version=ledger.last_version,
-            keys=ledger.keys,
-            elsewhere=ledger.elsewhere,
-            live=ledger.live,
-            value_bytes=ledger.value_bytes + sum(self.graves.values.values()),
-            retired=[*self.graves.values.items(), *ledger.retired.items()],
-        )
+def _file_of(row: IndexRow) -> int:
+    return unpack_place(row.record.place).file

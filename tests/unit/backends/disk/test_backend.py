@@ -99,7 +99,7 @@ def test_an_adopted_file_is_shared_and_given_back(tmp_path: Path) -> None:
         for version in range(100, 109):
             backend.remove(f"k{version - 100}", version)
         assert backend._writer is not None
-        (number,) = backend._writer.ledger.packs
+        (number,) = backend._writer.accounting.packs
         compaction._empty_pack(backend._writer, number, lambda: None)
         backend.sync()
         assert [] == list((tmp_path / "s" / "values").glob("*.pack"))

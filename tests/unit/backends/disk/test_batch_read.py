@@ -56,8 +56,8 @@ def test_a_frame_that_moved_meanwhile_is_found_where_it_is_now(tmp_path: Path) -
             assert row is not None
             writer.rewrite(row)
         writer.sync()
-        writer.doom_segment(1)
-        writer.release()
+        writer.drop_segment(1)
+        writer.unlink_obsolete()
         assert [bytes([n]) * 100 for n in range(1, 6)] == backend.read_many(records)
 
 
@@ -73,6 +73,6 @@ def test_what_was_adopted_is_counted_as_a_replay_counts_it(tmp_path: Path) -> No
         backend.remove("k50", 900)
         writer = backend._writer
         assert writer is not None
-        counted = dict(vars(writer.ledger))
+        counted = dict(vars(writer.accounting))
         writer.rebuild()
-        assert counted == dict(vars(writer.ledger)) | {"retired": counted["retired"]}
+        assert counted == dict(vars(writer.accounting)) | {"retired": counted["retired"]}

@@ -148,7 +148,7 @@ def test_a_writer_that_outruns_upkeep_waits_for_it(
 ) -> None:
     """Dead bytes are bounded during churn too, whatever the background gets done."""
     monkeypatch.setattr(size_limits, "SEGMENT_BYTES", 200_000)
-    monkeypatch.setattr("memories.backends.disk.committer.CHURN_BYTES", 1_000_000)
+    monkeypatch.setattr("memories.backends.disk.space.CHURN_BYTES", 1_000_000)
     with DiskBackend(tmp_path / "s") as backend:
         assert backend._upkeep is not None
         backend._upkeep.stop()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from memories.backends.disk import free_space
+from memories.backends.disk import space as spaces
 
 
 class Disk:
@@ -21,13 +21,13 @@ class Disk:
 @pytest.fixture
 def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
     disk = Disk()
-    monkeypatch.setattr(free_space, "ASK_SECONDS", 60.0)
+    monkeypatch.setattr(spaces, "ASK_SECONDS", 60.0)
     return disk
 
 
 def test_plenty_is_asked_once_and_what_we_wrote_is_taken_off(disk: Disk) -> None:
     """A store of small values must not pay for the question at each of them."""
-    space, disk.free = free_space.FreeSpace(disk), 100 << 30
+    space, disk.free = spaces.FreeSpace(disk), 100 << 30
     assert 100 << 30 == space(5 << 30)
     assert 99 << 30 == space(6 << 30)
     assert 100 << 30 == space(1 << 30)
@@ -36,7 +36,7 @@ def test_plenty_is_asked_once_and_what_we_wrote_is_taken_off(disk: Disk) -> None
 
 def test_little_is_asked_every_time(disk: Disk) -> None:
     """What was freed counts from the next write on, and what others took too."""
-    space, disk.free = free_space.FreeSpace(disk), 1_000
+    space, disk.free = spaces.FreeSpace(disk), 1_000
     assert 1_000 == space(0)
     disk.free = 2_000
     assert 2_000 == space(50)

@@ -114,7 +114,7 @@ def test_a_synced_value_stays_until_its_successor_is_synced(tmp_path: Path) -> N
         backend.write(record_for("k", 2), frame_for(b"\2" * LARGE))
         backend.write(record_for("k", 3), frame_for(b"\3" * LARGE))
         assert backend._writer is not None
-        backend._writer.release()
+        backend._writer.unlink_obsolete()
         assert 2 == len(values(tmp_path / "s"))
         assert b"\1" * LARGE == bytes(backend._reading.read(first))
         backend.sync()

@@ -145,9 +145,9 @@ def copy_one(backend: DiskBackend, key: str) -> None:
     assert writer is not None
     row = writer.row(key)
     assert row is not None
-    data = writer.layout.segment(row.segment).read_bytes()
+    data = writer.paths.segment(row.segment).read_bytes()
     with writer.lock:
-        writer.restate([(row, data[row.offset : row.offset + row.extent])])
+        writer.copy_records([(row, data[row.offset : row.offset + row.extent])])
     writer.sync()
 
 
@@ -172,9 +172,9 @@ def test_the_account_after_a_crash_is_that_of_the_log(tmp_path: Path) -> None:
     with opened(tmp_path / "crashed") as backend:
         writer = backend._writer
         assert writer is not None
-        account = {number: stats.live for number, stats in writer.ledger.segments.items()}
+        account = {number: stats.live for number, stats in writer.accounting.segments.items()}
         writer.rebuild()
-        counted = {number: stats.live for number, stats in writer.ledger.segments.items()}
+        counted = {number: stats.live for number, stats in writer.accounting.segments.items()}
         assert counted == account
         assert 26 * 768 <= sum(account.values())
 

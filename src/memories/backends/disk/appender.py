@@ -1,0 +1,294 @@
+"""Appends records to the log, and enters them in the index and the accounting, as one step.
+
+A commit that is interrupted at any line is finished from what the log certainly holds, by the code
+that replays it after a kill. What makes a commit durable is the writer's business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple, TypeVar
+
+from memories.backends.disk import log_format
+from memories.backends.disk.index import Index
+from memories.backends.disk.log import Log
+from memories.backends.disk.log_format import (
+    FILE,
+    INLINE,
+    MARK,
+    PACKED,
+    TOMBSTONE,
+    IndexRow,
+    Position,
+    unpack_place,
+)
+from memories.backends.disk.obsolete_files import ObsoleteFiles
+from memories.backends.disk.overlay_index import OverlayIndex
+from memories.backends.disk.paths import StorePaths
+from memories.backends.disk.replay import NOWHERE, apply, oldest_of, row_of
+from memories.backends.disk.space import Space
+from memories.backends.disk.space_accounting import AccountImage, SpaceAccounting
+from memories.backends.disk.unsynced import Unsynced
+from memories.foundation.periodic import Bell
+from memories.model.record import Record
+from memories.model.tiers import TierName
+
+T = TypeVar("T")
+Frame = Sequence[memoryview]
+Entered = tuple[IndexRow | None, IndexRow]  # The row that was replaced, and the new one.
+MARK_RECORD = Record(key="", version=0, tier=TierName.COLD, size=0, stored_at=0.0)
+
+
+class CommitStart(NamedTuple):
+    """What a commit started from, while it is under way."""
+
+    end: Position  # Of the log,
+    highest: int  # whose segments had numbers up to this one.
+    account: AccountImage
+    recent: list[tuple[str, IndexRow | None]]  # Keys it may enter, and their rows in the table.
+    heads: int
+    extra: int
+
+
+class Appender:
+    """Commits to one store. The caller of every method holds the writer's lock."""
+
+    def __init__(
+        self,
+        paths: StorePaths,
+        log: Log,
+        index: Index,
+        accounting: SpaceAccounting,
+        *,
+        space: Space,
+        unsynced: Unsynced,
+        obsolete: ObsoleteFiles,
+        full: bool,
+    ) -> None:
+        self._paths, self._log, self._index = paths, log, index
+        self._accounting, self._space = accounting, space
+        self._unsynced, self._obsolete, self._full = unsynced, obsolete, full
+        self.overlay: OverlayIndex | None = None  # What is seen besides the log, if anything is.
+        self.changed = Bell()
+        self.started: CommitStart | None = None  # Set while a commit is under way.
+
+    # -- commits ---------------------------------------------------------------------------------
+
+    def inline(self, old: IndexRow | None, record: Record, frame: Frame, length: int) -> IndexRow:
+        """Append a record with its frame, in the place of `old`."""
+        return self._commit(
+            [(record.key, old)],
+            lambda: self._enter(old, self._append_inline(record, frame, length, oldest_of(old))),
+        )
+
+    def head(self, old: IndexRow | None, kind: int, record: Record) -> IndexRow:
+        """Append a record without a frame, in the place of `old`."""
+        return self._commit(
+            [(record.key, old)],
+            lambda: self._enter(old, self._append_head(kind, record, oldest_of(old))),
+        )
+
+    def packed(self, found: Sequence[tuple[Record, IndexRow | None]]) -> list[Entered]:
+        """Append records whose frames lie in packs, each in the place of its row, in one write."""
+        return self._commit(
+            [(record.key, old) for record, old in found],
+            lambda: self._append_packed(found),
+            {unpack_place(record.place).file for record, _ in found},
+        )
+
+    def copy(self, records: Sequence[tuple[IndexRow, bytes]]) -> None:
+        """Append records of the log once more, as they are."""
+        self._commit([(row.record.key, row) for row, _ in records], lambda: self._copy(records))
+
+    def replace_unsynced(self, rows: Sequence[tuple[IndexRow, bytes]], *, mark: bool) -> None:
+        """Continue the log from where it is synced, with `rows`, which lie behind that, once more.
+
+        With `mark` it says that nothing before is owed, where the record that said so may be lost.
+        """
+        self._commit(
+            [(row.record.key, row) for row, _ in rows],
+            lambda: self._replace_unsynced(rows, mark=mark),
+        )
+
+    def mark(self) -> None:
+        """Append a record that says how far the log is synced."""
+        self._commit([], lambda: self._append_head(MARK, MARK_RECORD, NOWHERE))
+
+    def undo(self, old: IndexRow | None, row: IndexRow) -> None:
+        """Make `old` the newest row again: the sync of `row`, which replaced it, has failed."""
+        back = old if old is not None else row._replace(kind=TOMBSTONE)
+        self._enter(row, back)
+        self._accounting.revive(back)
+
+    def retire(self, dead: Iterable[int]) -> None:
+        """Delete the files of replaced values, but for those whose replacement has failed."""
+        retired = self._accounting.retired
+        gone = [number for number in dead if number in retired]
+        # Added first: a file that is added twice is unlinked, one that is in neither never is.
+        for number in gone:
+            self._obsolete.add_value(number, retired[number])
+        self._accounting.remove_retired(gone)
+
+    def finish(self) -> None:
+        """Finish the commit that was interrupted, if one was."""
+        start = self.started
+        if start is None:
+            return
+        for key, row in start.recent:
+            if row is None:
+                self._index.recent.pop(key, None)
+            else:
+                self._index.recent[key] = row
+        self._accounting.restore(start.account)
+        self._space.recent_heads = start.heads
+        if self.overlay is not None:
+            self.overlay.extra = start.extra
+        for number, offset, head in self._log.go_back(start.end, start.highest):
+            row, old = row_of(number, offset, head), self._index.row(head.record.key)
+            apply(self._index, self._accounting, self._paths, row)
+            self._unsynced.add(old, row)
+            if row.kind != MARK and self.overlay is not None:
+                self.overlay.committed(old, row)
+            self._space.recent_heads += row.head_bytes
+        self.started = None
+        self.changed.set()
+
+    def _commit(
+        self,
+        replaced: Sequence[tuple[str, IndexRow | None]],
+        steps: Callable[[], T],
+        packs: Iterable[int] = (),
+    ) -> T:
+        """Return `steps()`, which append to the log and enter that in index and accounting.
+
+        If they end in the middle, by an interrupt at any line say, log, index and accounting agree
+        again before anything else looks. What was wholly appended counts, as after a kill.
+        """
+        recent = self._index.recent
+        self.started = CommitStart(
+            self._log.end,
+            self._log.highest,
+            self._accounting.image(
+                self._log.end.segment, self._log.highest, [old for _, old in replaced], packs
+            ),
+            [(key, recent.get(key)) for key, _ in replaced],
+            self._space.recent_heads,
+            0 if self.overlay is None else self.overlay.extra,
+        )
+        try:
+            done = steps()
+            self.started = None
+        except BaseException:
+            self.finish()
+            raise
+        return done
+
+    # -- the steps of a commit -------------------------------------------------------------------
+
+    def _append_inline(self, record: Record, frame: Frame, length: int, oldest: int) -> IndexRow:
+        body = log_format.encode_record(record)
+        data = frame[0] if len(frame) == 1 else b"".join(frame)
+        head = log_format.pack_head(
+            INLINE,
+            body,
+            oldest=oldest,
+            synced=self._log.synced,
+            frame_length=length,
+            frame_sum=log_format.frame_sum((data,)),
+        )
+        whole = b"".join((head, data, log_format.padding(length)))
+        extent = len(whole)
+        segment, offset = self._log.append((whole,), extent)
+        place = log_format.pack_place(INLINE, segment, offset + len(head), length)
+        self._accounting.extend_segment(segment, offset + extent)
+        return IndexRow(
+            log_format.placed(record, length, place), INLINE, segment, offset, extent, oldest
+        )
+
+    def _append_head(self, kind: int, record: Record, oldest: int) -> IndexRow:
+        body = log_format.encode_record(record)
+        head = log_format.pack_head(kind, body, oldest=oldest, synced=self._log.synced)
+        segment, offset = self._log.append((head,), len(head))
+        self._accounting.extend_segment(segment, offset + len(head))
+        return IndexRow(record, kind, segment, offset, len(head), oldest)
+
+    def _append_packed(self, found: Sequence[tuple[Record, IndexRow | None]]) -> list[Entered]:
+        synced, encode, pack_head = self._log.synced, log_format.encode_record, log_format.pack_head
+        oldest = [oldest_of(old) for _, old in found]
+        heads = [
+            pack_head(PACKED, encode(record), oldest=lowest, synced=synced)
+            for (record, _), lowest in zip(found, oldest, strict=True)
+        ]
+        data = b"".join(heads)
+        self._space.recent_heads += len(data)
+        segment, offset = self._log.append((data,), len(data))
+        self._accounting.extend_segment(segment, offset + len(data))
+        entered = []
+        for (record, old), lowest, head in zip(found, oldest, heads, strict=True):
+            entered.append((old, IndexRow(record, PACKED, segment, offset, len(head), lowest)))
+            offset += len(head)
+        self._accounting.add_packed([row for old, row in entered if old is None])
+        for old, row in entered:
+            self._index.put(row)
+            if old is not None:
+                self._accounting.replace(old, row)
+            if self.overlay is not None:
+                self.overlay.committed(old, row)
+        self.changed.set()
+        return entered
+
+    def _copy(self, records: Sequence[tuple[IndexRow, bytes]]) -> None:
+        segment, offset = self._log.append(
+            [data for _, data in records], sum(len(data) for _, data in records)
+        )
+        for row, data in records:
+            self._accounting.extend_segment(segment, offset + len(data))
+            self._enter(row, _moved(row, segment, offset))
+            offset += len(data)
+
+    def _replace_unsynced(self, rows: Sequence[tuple[IndexRow, bytes]], *, mark: bool) -> None:
+        records = [data for _, data in rows]
+        if mark:
+            body, begin = log_format.encode_record(MARK_RECORD), self._log.next_segment
+            records.append(log_format.pack_head(MARK, body, oldest=NOWHERE, synced=begin))
+        positions = self._log.replace_unsynced(records)
+        for (row, _), (segment, offset) in zip(rows, positions, strict=False):
+            self._accounting.extend_segment(segment, offset + row.extent)
+            self._enter(row, _moved(row, segment, offset))
+        self._accounting.extend_segment(self._log.end.segment, self._log.end.offset)
+
+    def _enter(self, old: IndexRow | None, row: IndexRow) -> IndexRow:
+        self._index.put(row)
+        self._accounting.replace(old, row)
+        if self.overlay is not None:
+            self.overlay.committed(old, row)
+        self._space.recent_heads += row.head_bytes
+        self._unsynced.add(old, row)
+        if old is not None and old.kind == FILE and not self._full:
+            self._retire_unsynced(old)
+        if not self.changed.is_set():
+            self.changed.set()
+        return row
+
+    def _retire_unsynced(self, old: IndexRow) -> None:
+        """Delete the file of a replaced value at once if no sync of it has begun.
+
+        A power cut that loses the successor's record goes back to before this one's, which is no
+        further than what the next sync would have saved. So the disk never has to write it.
+        """
+        number = unpack_place(old.record.place).file
+        waits = number in self._unsynced.values and number not in self._unsynced.started
+        if waits and number in self._accounting.retired:
+            self.retire([number])
+            del self._unsynced.values[number]
+
+
+def _moved(row: IndexRow, segment: int, offset: int) -> IndexRow:
+    """Return `row` after its log record was copied to another place."""
+    if row.kind != INLINE:
+        return row._replace(segment=segment, offset=offset, oldest=oldest_of(row))
+    place = log_format.unpack_place(row.record.place)
+    inside = place.offset - row.offset
+    packed = log_format.pack_place(INLINE, segment, offset + inside, place.length)
+    record = log_format.placed(row.record, row.record.stored, packed)
+    return IndexRow(record, INLINE, segment, offset, row.extent, oldest_of(row))

@@ -1,0 +1,188 @@
+"""How many bytes a store takes on the disk, and how many more it may take.
+
+`Space` answers every question about capacity from three sources: the accounting, what the file
+system still has free, and the reserve that is kept for removals and upkeep.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from memories.backends.disk.files import NO_SPACE, Files
+from memories.backends.disk.obsolete_files import ObsoleteFiles
+from memories.backends.disk.paths import StorePaths
+from memories.backends.disk.size_limits import CHURN_BYTES, SizeLimits
+from memories.backends.disk.space_accounting import SpaceAccounting
+from memories.foundation.call_owner import Owner
+
+ASK_SECONDS = 0.1
+PLENTY_BYTES = 4 << 30
+PLENTY = 8  # The reserve is taken only where the disk has room for so many of them.
+LOG_SHARE = 8  # The reserve of a small log is an eighth of it.
+
+
+class NoRoomError(Exception):
+    """Dead bytes must be given back before so much is written; it never leaves this package."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__(size)
+        self.size = size
+
+
+class FreeSpace:
+    """The free bytes of one file system, as `ask` says; any thread may ask.
+
+    `ask` is called rarely, for it costs as much as a small write. What this store has written since
+    is subtracted; what other programs wrote is noticed `ASK_SECONDS` later, and a write that no
+    longer fits fails as on any full disk. Where little is free, `ask` is called every time.
+    """
+
+    def __init__(self, ask: Callable[[], int]) -> None:
+        self._ask = ask
+        self._known = (float("-inf"), 0, 0)  # When it was asked, what was free and what was held.
+
+    def __call__(self, held: int) -> int:
+        """Return the free bytes, given that this store holds `held` bytes now."""
+        asked, free, then = self._known
+        now = time.monotonic()
+        if now - asked >= ASK_SECONDS or free - (held - then) < PLENTY_BYTES:
+            then, free = held, self._ask()
+            self._known = (now, free, then)
+        return max(0, free - max(0, held - then))
+
+
+class Reserve:
+    """The file `RESERVE`: room on the disk that other programs cannot take.
+
+    Removals and upkeep need room even when other programs have filled the disk: without it nothing
+    could be removed, and nothing given back. The file is deleted at the first "no space left".
+    """
+
+    def __init__(self, paths: StorePaths, files: Files, least: int, most: int) -> None:
+        self._least, self._most = least, most
+        self._path, self._files = paths.reserve, files
+        self.bytes = paths.reserve.stat().st_size if paths.reserve.exists() else 0
+
+    def take(self, log_bytes: int, free: int) -> None:
+        """Allocate what suits a log of that length, unless it is held or there is little room."""
+        wanted = min(self._most, max(self._least, log_bytes // LOG_SHARE))
+        if self.bytes >= wanted // 2 or free < PLENTY * wanted:
+            return
+        self.drop()
+        descriptor = self._files.create(self._path)
+        try:
+            self._files.allocate(descriptor, wanted)
+            self.bytes = wanted
+        except BaseException:
+            self.drop()
+            raise
+        finally:
+            self._files.close(descriptor)
+
+    def give(self, error: OSError) -> bool:
+        """Delete the reserve if `error` says that the disk is full; return whether it was there."""
+        if error.errno not in NO_SPACE or not self.bytes:
+            return False
+        self.drop()
+        return True
+
+    def drop(self) -> None:
+        """Delete the reserve: it is replaced, or nothing is left that could be removed."""
+        self._files.unlink(self._path)
+        self.bytes = 0
+
+
+class Space:
+    """The bytes of one store, against its capacity and its disk. Any thread may ask."""
+
+    def __init__(
+        self,
+        limits: SizeLimits,
+        accounting: SpaceAccounting,
+        obsolete: ObsoleteFiles,
+        *,
+        reserve: Reserve,
+        free: FreeSpace,
+        index_bytes: int,
+    ) -> None:
+        self.limits, self.reserve = limits, reserve
+        self._accounting, self._obsolete, self._free = accounting, obsolete, free
+        self.index_bytes = index_bytes
+        self.recent_heads = 0  # Bytes of the heads that no run of the index holds yet.
+        # Bytes that calls are writing to files of their own, or for which they make room.
+        self.claims: dict[Owner, int] = {}
+        self.import_bytes = 0  # What the files of unfinished imports will take in the store,
+        self.copied_bytes = 0  # and what they take there by now.
+        self._left_dead = -limits.segment  # What was dead when upkeep last gave bytes back.
+
+    def physical(self) -> int:
+        """Return the bytes taken on the medium."""
+        accounting = self._accounting
+        files = accounting.log_bytes + accounting.pack_bytes + accounting.value_bytes
+        own = self.index_bytes + self._obsolete.held() + self.reserve.bytes
+        return files + self.copied_bytes + own
+
+    def charged(self) -> int:
+        """Return what the live values are charged, and what no upkeep gives back."""
+        pending = self.import_bytes + self.index_bytes + self._obsolete.held()
+        return self._accounting.charge + pending
+
+    def limit(self, held: int) -> int:
+        """Return the bytes that may lie here, where `held` do: the capacity, or what the file
+        system can take.
+        """
+        return min(self.limits.capacity, held + self._free(held))
+
+    def room(self) -> int:
+        """Return the bytes that may still be charged.
+
+        What is charged falls as soon as a value goes, though its bytes lie dead for a while: those
+        are given back before the disk holds more than it may, so nothing is evicted for them.
+        """
+        return max(0, self.limit(self.physical()) - self.working() - self.charged())
+
+    def spare(self) -> int:
+        """Return the bytes that upkeep may take for what it copies."""
+        held = self.physical()
+        return self.limit(held) - held
+
+    def working(self) -> int:
+        """Return the bytes that stay free for upkeep, or are held for it by the reserve."""
+        return max(self.reserve.bytes, self.limits.working(self.index_bytes, self.recent_heads))
+
+    def fits(self, size: int) -> bool:
+        """Return whether `size` bytes more may lie here while upkeep keeps its room."""
+        coming = sum(self.claims.values()) + self.import_bytes - self.copied_bytes
+        held = self.physical()
+        kept = self.working() - self.reserve.bytes
+        return held + coming + kept + size <= self.limit(held)
+
+    def lean(self, size: int) -> bool:
+        """Return whether so few bytes are dead that `size` more may be written before upkeep.
+
+        What is written may replace as much, but not more than there is alive. So a store in which
+        upkeep has nothing left to do is lean for any size.
+        """
+        accounting = self._accounting
+        replaced = min(size, accounting.live)
+        bound = accounting.live + CHURN_BYTES
+        return accounting.dead + replaced <= bound or bool(self._obsolete.pins)
+
+    def require(self, size: int, granted: int) -> None:
+        """Raise NoRoomError unless `size` bytes may be written now.
+
+        `granted` bytes are claimed for the caller already.
+        """
+        if size > granted and not (self.fits(size) and self.lean(size)):
+            raise NoRoomError(size)
+
+    def may_give_back(self) -> bool:
+        """Return whether enough has died since upkeep last gave bytes back to try it again."""
+        dead = self._accounting.dead
+        self._left_dead = min(self._left_dead, dead)
+        return dead >= self._left_dead + self.limits.segment // 8
+
+    def gave_back(self) -> None:
+        """Record how many dead bytes upkeep could not give back."""
+        self._left_dead = self._accounting.dead
