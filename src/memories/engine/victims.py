@@ -154,11 +154,15 @@ class PolicyVictims(Victims):
             else:
                 policy.adopt(found)
 
-        self._changing(enter, after_notes=accessed)
+        with self._lock:
+            if not self._unlinked(found):
+                self._change(enter, after_notes=accessed)
 
     def discard(self, found: Entry) -> None:
         """Take the entry out of the policy, if it is there."""
-        self._changing(lambda policy: policy.remove(found) if found.link is not None else None)
+        with self._lock:
+            if not self._unlinked(found) and found.link is not None:
+                self._change(lambda policy: policy.remove(found), after_notes=False)
 
     def offer(self) -> Entry | None:
         """Take out the policy's next victim."""
@@ -186,6 +190,16 @@ class PolicyVictims(Victims):
         except BaseException:
             self._torn = True
             raise
+
+    def _unlinked(self, found: Entry) -> bool:
+        """Return whether the policy is torn; then `found` loses the link into it.
+
+        The policy is replaced when it is next asked for a decision. An entry that the catalog no
+        longer names then is not found by `_renew`, and its link must not lead into the new policy.
+        """
+        if self._torn:
+            found.link = None
+        return self._torn
 
     def _renew(self) -> None:
         policy, entries = self._make(), self._entries()
