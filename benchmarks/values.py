@@ -24,6 +24,7 @@ from numcodecs import blosc
 
 from memories import MemoryManager, codecs
 from memories.frames import writer
+from memories.frames.reader import open_frame
 
 MB = 10**6
 
@@ -73,7 +74,7 @@ def arrays() -> None:
         data = writer.pack(codecs.encode(np.zeros(nbytes // 8)), key="k", version=1).join()
 
         def decode(data: bytes = data) -> Any:
-            return codecs.decode(writer.open_frame(data).parts(verify=False))
+            return codecs.decode(open_frame(data).parts(verify=False))
 
         micros = best({"decode": decode}, 100)["decode"] * 1e6
         print(f"decode {nbytes / 1e6:8.2f} MB for a view {micros:34.1f} us {'':>23} under 100 us")
@@ -157,7 +158,7 @@ def table(folder: Path) -> None:
     def get() -> Any:
         with (folder / "ours").open("rb") as file:
             mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        return codecs.decode(writer.open_frame(mapped).parts())
+        return codecs.decode(open_frame(mapped).parts())
 
     def both() -> None:
         (folder / "ours").unlink(missing_ok=True)

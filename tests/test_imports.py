@@ -15,7 +15,6 @@ LATER = {
     "h5py",
     "isal",
     "jax",
-    "lmdb",
     "matplotlib",
     "multiprocessing",
     "numcodecs",

@@ -42,7 +42,7 @@ RANK = {room: rank for rank, row in enumerate(LAYERS) for room in row}
 
 # Loaded at their first use, for each of them costs tens of milliseconds or may be missing.
 HEAVY = {
-    "asyncio", "boto3", "click", "cupy", "h5py", "isal", "jax", "lmdb", "matplotlib",
+    "asyncio", "boto3", "click", "cupy", "h5py", "isal", "jax", "matplotlib",
     "multiprocessing", "numcodecs", "obstore", "pandas", "platformdirs", "polars", "pyarrow",
     "opentelemetry", "redis", "rich", "scipy", "starlette", "torch", "uvicorn", "xarray", "zarr",
 }  # fmt: skip
@@ -117,6 +117,14 @@ def test_the_two_kinds_of_replication_do_not_know_each_other() -> None:
     for wing, other in (wings, reversed(wings)):
         used = {name for path in wing.rglob("*.py") for name, _ in imported_by(path)}
         assert not [name for name in used if name.startswith(module_of(other))]
+
+
+def test_frames_know_four_modules_of_the_codecs() -> None:
+    """The byte format must be readable without a look at any family of types."""
+    allowed = {f"memories.codecs.{name}" for name in ("arrays", "base", "buffers", "registry")}
+    used = {name for path in (PACKAGE / "frames").rglob("*.py") for name, _ in imported_by(path)}
+    codecs = {name for name in used if name.startswith("memories.codecs")}
+    assert not [name for name in codecs if not {name, name.rpartition(".")[0]} & allowed]
 
 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)

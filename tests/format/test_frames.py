@@ -13,6 +13,7 @@ from tests.format import foreign_reader, make_golden
 
 from memories import codecs
 from memories.frames import compression, head, writer
+from memories.frames.reader import open_frame
 from memories.frames.signing import Keyring
 from memories.testing.codecs import identical
 
@@ -33,7 +34,7 @@ def golden(version: int, name: str) -> Iterator[bytes]:
 def test_golden_frames_stay_readable(version: int, name: str) -> None:
     """What was stored by any release is read by every later one."""
     for data in golden(version, name):
-        got = codecs.decode(writer.open_frame(data, key="golden").parts())
+        got = codecs.decode(open_frame(data, key="golden").parts())
         assert identical(make_golden.values()[name], got)
 
 
@@ -41,7 +42,7 @@ def test_golden_frames_stay_readable(version: int, name: str) -> None:
 def test_golden_differences_stay_readable(name: str) -> None:
     """And they are differences: a frame without any would prove nothing."""
     for data in golden(1, name):
-        opened = writer.open_frame(data, key="golden")
+        opened = open_frame(data, key="golden")
         assert [compression.DELTA] == [piece.compressor for piece in opened.pieces]
         assert identical(make_golden.differences()[name], codecs.decode(opened.parts()))
 
@@ -68,7 +69,7 @@ def test_golden_tables_stay_readable(version: int, name: str) -> None:
         pytest.importorskip(package)
     expected = make_golden.tables()[name]
     for data in golden(version, name):
-        got = codecs.decode(writer.open_frame(data, key="golden").parts())
+        got = codecs.decode(open_frame(data, key="golden").parts())
         assert type(expected) is type(got)
         assert TABLES[name](expected, got)
 
@@ -78,7 +79,7 @@ def test_golden_signatures_stay_valid(version: int, tmp_path: pathlib.Path) -> N
     """A signature is over bytes that the document names, in every release the same."""
     ring = Keyring(tmp_path / "none", trusted=[make_golden.KEY])
     for data in golden(version, "signed"):
-        assert complex is codecs.decode(writer.open_frame(data).parts(verifier=ring))
+        assert complex is codecs.decode(open_frame(data).parts(verifier=ring))
 
 
 @pytest.mark.parametrize("name", ["array", "array-fortran", "array-big-endian"])
@@ -115,5 +116,5 @@ def test_the_document_has_the_numbers_of_the_code() -> None:
     assert repr(head.MAGIC)[2:-1] in text
     for number in (head.PREFIX_NBYTES, head.MAX_HEAD, head.MAX_INLINE, head.MAX_KEY):
         assert f"{number:,}" in text
-    for name in head.Fields.__struct_fields__ + head.Piece.__struct_fields__:
+    for name in head.Fields.__struct_fields__ + head.FramePiece.__struct_fields__:
         assert f"`{name}`" in text

@@ -20,6 +20,7 @@ from tests.unit.frames.test_signing import forged
 from memories import MemoriesError, MemoryManager, UntrustedDataError, codecs
 from memories.engine.payload import Payload
 from memories.frames import writer
+from memories.frames.reader import open_frame
 from memories.frames.signing import Keyring
 from memories.model.record import Terms
 from memories.model.tiers import TierName
@@ -57,7 +58,7 @@ def attacks(target: Path, mine: Keyring, theirs: Keyring) -> dict[str, bytes]:
     def signed(ring: Keyring, key: str) -> bytes:
         return writer.pack(codecs.encode(Bomb(target)), key=key, version=1, signer=ring).join()
 
-    moved = writer.open_frame(signed(mine, "another"))
+    moved = open_frame(signed(mine, "another"))
     return {
         "unsigned": forged("pickle", {"writable": []}, bomb),
         "unsigned in a list": forged("tree+pickle", tree, bomb),

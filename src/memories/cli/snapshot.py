@@ -216,7 +216,7 @@ def extract(
     """Write the value of KEY, verified, as `memories get` does."""
     check_describing(as_json, output)
     from memories import codecs
-    from memories.frames.writer import open_frame
+    from memories.frames.reader import open_frame
     from memories.snapshot.incremental_chain import Chain
 
     key = unescape(key) if escaped else key

@@ -91,7 +91,7 @@ def _check(settings: Settings) -> None:
     for name in settings.policies.values():
         policies.require_known(name)
     for name in settings.compression.values():
-        compression.parse(name)
+        compression.parse_spec(name)
     if settings.glacier_url is not None and not settings.glacier_enabled:
         raise InvalidOptionError("glacier_url is given but glacier_memory_enabled is False")
     for rule in settings.rules:

@@ -19,7 +19,7 @@ from memories.engine.device_payload import DevicePayload
 from memories.engine.host_limits import ENTRY_BYTES
 from memories.frames.range_reader import Fetch, open_partial
 from memories.frames.reader import OpenFrame, open_frame
-from memories.frames.recompress import recode
+from memories.frames.recompress import recompress
 from memories.frames.signing import Keyring
 from memories.frames.writer import pack
 from memories.model.entry import ArrayEntry, Entry, ExpiringEntry, PartsEntry, SharedEntry
@@ -132,7 +132,9 @@ class Payload:
         Raises:
             CorruptDataError: the frame is damaged.
         """
-        frame = recode(self.content, compression) if isinstance(self.content, OpenFrame) else None
+        if not isinstance(self.content, OpenFrame):
+            return self
+        frame = recompress(self.content, compression)
         if frame is None:
             return self
         return Payload(Form.ENCODED, self.sharing, frame, frame.nbytes, self.codec)

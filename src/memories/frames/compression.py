@@ -36,9 +36,6 @@ _SIGNS = ((0, 1), (2, 8))
 _SHUFFLES = ((1, 2), (1, 4), (1, 8), (2, 2), (2, 4))
 _LEVELS = {"lz4": 5, "lz4hc": 9, "zstd": 3, "blosclz": 5, "zlib": 5}
 
-# What "auto" means for a tier: cold is read back soon, glacier is paid by the byte.
-AUTO = {"cold": "fast", "glacier": "high"}
-
 
 class Method(NamedTuple):
     """How to compress one buffer."""
@@ -64,13 +61,8 @@ class Spec(NamedTuple):
     differences: bool = False  # Whether to look for a filter at length.
 
 
-def for_tier(spec: str, tier: str) -> str:
-    """Return `spec` with `"auto"` replaced by what it means in `tier`."""
-    return AUTO.get(tier, "none") if spec == "auto" else spec
-
-
 @functools.cache
-def parse(spec: str) -> Spec | None:
+def parse_spec(spec: str) -> Spec | None:
     """Return what `spec` asks for, None for `"none"`.
 
     `"fast"` (or `"auto"`) is lz4, `"high"` zstd, over differences where those are smaller; both
@@ -95,7 +87,9 @@ def parse(spec: str) -> Spec | None:
     return Spec(name, int(level) if level else _LEVELS[name], _NAMED_GAIN)
 
 
-def choose(buffer: memoryview, spec: Spec | None, distances: Sequence[int] = ()) -> Method | None:
+def choose_method(
+    buffer: memoryview, spec: Spec | None, distances: Sequence[int] = ()
+) -> Method | None:
     """Return how to compress `buffer`, or None where raw is better.
 
     Costs at most some 3 ms, however large the buffer; for `"high"` some 50 ms. `distances`

@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from memories.codecs.arrays import ArrayCodec, read_meta
+from memories.codecs.base import Parts
 from memories.codecs.buffers import ByteArray, as_array
 from memories.errors import CorruptDataError
 
@@ -26,6 +28,8 @@ _ITEMS: dict[int, np.dtype[Any]] = {
 }
 MAX_DISTANCE = 1 << 18  # Of a chunk of 1 MiB too much would have nothing before it.
 _NARROW = 128
+
+Distances = tuple[int, ...]  # Bytes from a thing to its neighbour, to the next row, and so on.
 
 
 class Delta(NamedTuple):
@@ -85,6 +89,26 @@ def candidates(distances: Sequence[int]) -> Iterator[Delta]:
         if 0 < distance <= MAX_DISTANCE:
             for xor in (False, True):
                 yield Delta(itemsize, distance // itemsize, xor)
+
+
+def distances_of(parts: Parts) -> dict[int, Distances]:
+    """Return the distances in those buffers of `parts` that are arrays, by their index."""
+    if parts.codec == ArrayCodec.name:
+        return {0: _distances(parts.meta)}
+    nodes = parts.meta.get("nodes", ()) if isinstance(parts.meta, dict) else ()
+    return {
+        node[2][0]: _distances(node[1])
+        for node in nodes
+        if node[0] == ArrayCodec.name and len(node[2]) == 1
+    }
+
+
+def _distances(meta: Any) -> Distances:
+    dtype, shape, order = read_meta(Parts(ArrayCodec.name, meta))
+    distances = [dtype.itemsize]
+    for extent in shape[:-1] if order == "F" else shape[:0:-1]:
+        distances.append(distances[-1] * extent)
+    return tuple(distances) if dtype.itemsize else ()
 
 
 def _items(chunk: memoryview | ByteArray, itemsize: int) -> npt.NDArray[Any]:

@@ -1,8 +1,8 @@
-"""Packs and reads a small, plain frame in one go: most frames in a log are such.
+"""Pack, read and check small, plain frames in one pass; most frames in a log are such.
 
-Not a second format: it packs what `frame.pack` would, byte for byte; it takes what `OpenFrame`
-would take and checks what it would check. Frames that are large, compressed, signed or damaged are
-left to those.
+`pack_small` makes what `writer.pack` would make, byte for byte, and `read_small` accepts only what
+`OpenFrame` would accept. Both return None for frames that are large, compressed, signed or damaged;
+the caller then uses `writer` or `reader`. `is_intact` is for copying many frames unread.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from xxhash import xxh3_64_intdigest
 from memories.codecs.base import NOTHING_FAR, Parts, carries_code
 from memories.frames import head
 from memories.frames.compression import RAW
+from memories.frames.head import CHUNK_NBYTES, PADDING, PREFIX_NBYTES, SUMMED_NBYTES, FramePiece
 
 MAX_BYTES = 256 << 10
 MAX_PACKED_BYTES = 4096  # Of all buffers; what is copied costs more than it saves from there on.
-_ZEROS = bytes(64)
 _encode = msgspec.msgpack.Encoder().encode
-_PREFIX_NBYTES, _SUMMED = head.PREFIX_NBYTES, head.PREFIX_NBYTES - 8
-_unpack_prefix = struct.Struct("<12sIQIIQ").unpack_from  # The mark, then as in `layout`.
+_unpack_prefix = struct.Struct("<12sIQIIQ").unpack_from  # The mark, then as in `head`.
 _decode_fields = msgspec.msgpack.Decoder(head.Fields).decode
 _decode_content = msgspec.msgpack.Decoder(head.Content).decode
 _decode_meta = msgspec.msgpack.Decoder().decode
 _MARK = struct.pack("<8sHH", head.MAGIC, head.FORMAT, 0)  # And no flags.
 _NOTHING: frozenset[int] = frozenset()
 _new_parts = tuple.__new__  # What `Parts(...)` does, without its argument parsing.
+_DAMAGED = (struct.error, msgspec.MsgspecError, RecursionError, UnicodeDecodeError)
 
 
 def pack_small(
@@ -46,8 +46,8 @@ def pack_small(
     for buffer in (*lead, *parts.buffers):
         size = len(buffer)
         total = xxh3_64_intdigest(buffer).to_bytes(8, "little") if size else b""
-        table.append((offset, size, size, RAW, total, b""))  # A `Piece`.
-        body += (buffer, _ZEROS[: -size & 63])
+        table.append((offset, size, size, RAW, total, b""))  # A `FramePiece`.
+        body += (buffer, PADDING[: -size & 63])
         offset += size + (-size & 63)
     first = table.pop(0) if prelude else None
     content = _encode((msgspec.Raw(meta), table))
@@ -62,58 +62,92 @@ def pack_small(
 
 def read_small(frame: memoryview, key: str) -> Parts | None:
     """Return the parts of a frame, every byte of it verified; None where `OpenFrame` must look."""
+    if frame.nbytes > MAX_BYTES:
+        return None
     whole = frame.obj
     if type(whole) is not bytes or len(whole) != frame.nbytes:
-        if frame.nbytes > MAX_BYTES:
-            return None
         whole = bytes(frame)
     try:
-        return _read(whole, key)
-    except (struct.error, msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
+        read = _read_head(whole, key)
+        if read is None:
+            return None
+        fields, start = read
+        codec, prelude = fields.codec, fields.prelude
+        if carries_code(codec):
+            return None
+        content = _decode_content(fields.content)
+        pieces = content.buffers
+        buffers = _verified(whole, start, pieces if prelude is None else [prelude, *pieces], True)
+        if buffers is None or sum([piece.raw for piece in pieces]) != fields.raw:
+            return None
+        if prelude is not None:
+            del buffers[0]
+        meta = _decode_meta(content.meta)
+    except _DAMAGED:
         return None
+    return _new_parts(Parts, (codec, meta, tuple(buffers), _NOTHING, NOTHING_FAR, _NOTHING))
 
 
-def _read(frame: bytes, key: str) -> Parts | None:
+def is_intact(frame: memoryview, key: str) -> bool:
+    """Return whether `frame` is certainly the undamaged frame of `key`; copies it.
+
+    It compares the checksums without decompressing anything. False means that `OpenFrame` must
+    decide: the frame may be damaged, or have pieces of more than one chunk.
+    """
+    whole = bytes(frame)
+    try:
+        read = _read_head(whole, key)
+        if read is None:
+            return False
+        fields, start = read
+        pieces = _decode_content(fields.content).buffers
+    except _DAMAGED:
+        return False
+    if fields.prelude is not None:
+        pieces = [fields.prelude, *pieces]
+    return _verified(whole, start, pieces, False) is not None
+
+
+def _read_head(frame: bytes, key: str) -> tuple[head.Fields, int] | None:
+    """Return the fields of an undamaged head of `key`, and where the body begins; else None."""
     mark, nbytes, body, packed, zero, total = _unpack_prefix(frame)
     if (
         mark != _MARK
         or zero
-        or not nbytes + body == len(frame) <= MAX_BYTES
-        or not _PREFIX_NBYTES + packed <= nbytes <= head.MAX_HEAD
+        or nbytes + body != len(frame)
+        or not PREFIX_NBYTES + packed <= nbytes <= head.MAX_HEAD
         or nbytes & 63
-        or xxh3_64_intdigest(frame[:_SUMMED] + frame[_PREFIX_NBYTES:nbytes]) != total
+        or xxh3_64_intdigest(frame[:SUMMED_NBYTES] + frame[PREFIX_NBYTES:nbytes]) != total
     ):
         return None
-    fields = _decode_fields(frame[_PREFIX_NBYTES : _PREFIX_NBYTES + packed])
-    codec, prelude = fields.codec, fields.prelude
-    if fields.key != key or fields.spill is not None or carries_code(codec):
+    fields = _decode_fields(frame[PREFIX_NBYTES : PREFIX_NBYTES + packed])
+    if fields.key != key or fields.spill is not None:
         return None
-    content = _decode_content(fields.content)
-    pieces = content.buffers
-    buffers = _buffers(frame, nbytes, pieces if prelude is None else [prelude, *pieces])
-    if buffers is None or sum([piece.raw for piece in pieces]) != fields.raw:
-        return None
-    if prelude is not None:
-        del buffers[0]
-    meta = _decode_meta(content.meta)
-    return _new_parts(Parts, (codec, meta, tuple(buffers), _NOTHING, NOTHING_FAR, _NOTHING))
+    return fields, nbytes
 
 
-def _buffers(frame: bytes, start: int, pieces: list[head.Piece]) -> list[memoryview] | None:
-    """Return the verified bytes of raw pieces, between which there is nothing but padding."""
+def _verified(
+    frame: bytes, start: int, pieces: list[FramePiece], raw_only: bool
+) -> list[memoryview] | None:
+    """Return the stored bytes of pieces of one chunk each, checked to the last byte; else None.
+
+    Between the pieces, and behind the last, there is nothing but padding.
+    """
     view, end, found = memoryview(frame), start, []
     for piece in pieces:
-        begin, raw = start + piece.offset, piece.raw
-        data = view[begin : begin + raw]
+        begin, nbytes = start + piece.offset, piece.stored
+        data = view[begin : begin + nbytes]
+        if raw_only:
+            suits = piece.compressor == RAW and 0 < nbytes == piece.raw and not piece.lengths
+        else:
+            suits = nbytes >= 0 and piece.raw <= CHUNK_NBYTES
         if (
-            piece.compressor != RAW
-            or not 0 < piece.stored == raw
+            not suits
             or begin != end + 63 & -64
-            or piece.lengths
-            or xxh3_64_intdigest(data).to_bytes(8, "little") != piece.sums
+            or (xxh3_64_intdigest(data).to_bytes(8, "little") if nbytes else b"") != piece.sums
             or (begin != end and any(frame[end:begin]))
         ):
             return None
-        end = begin + raw
+        end = begin + nbytes
         found.append(data)
     return found if end + 63 & -64 == len(frame) and not any(frame[end:]) else None

@@ -1,7 +1,7 @@
-"""The head of a frame, and the table of its pieces; `docs/format.md` has it to the byte.
+"""The head of a frame and the table of its pieces; `docs/format.md` describes both to the byte.
 
-Not the body. The one idea: everything a reader must believe is in the head, which has a checksum of
-its own, and nothing it declares is used before it was checked against what is really there.
+The head has a checksum of its own. No size or offset that it declares is used before it was checked
+against the bytes that are there.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 import xxhash
 
-from memories.codecs.buffers import align
+from memories.codecs.buffers import ALIGNMENT, align
 from memories.errors import CorruptDataError, InvalidKeyError, UnsupportedTypeError
 from memories.frames.compression import BLOSC, DELTA, RAW
 
@@ -26,12 +26,13 @@ MAX_KEY = 4096
 _PREFIX = struct.Struct("<8sHHIQIIQ")  # magic, format, flags, head, body, fields, zero, checksum
 _UNSUMMED = struct.Struct("<8sHHIQII")
 PREFIX_NBYTES = _PREFIX.size
-_SUMMED = PREFIX_NBYTES - 8
-_CHUNK = 1 << 20
+SUMMED_NBYTES = PREFIX_NBYTES - 8
+CHUNK_NBYTES = 1 << 20
 _MAX_CHUNKS = 1024
+PADDING = bytes(ALIGNMENT)  # What lies between two pieces, and behind the last, is cut from this.
 
 
-class Piece(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True):
+class FramePiece(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True):
     """A stretch of the body: where it lies, and the checksum of each of its chunks."""
 
     offset: int
@@ -61,7 +62,7 @@ class Content(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_field
     """The description of the value, and its buffers."""
 
     meta: msgspec.Raw
-    buffers: list[Piece]
+    buffers: list[FramePiece]
 
 
 class Fields(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -72,13 +73,13 @@ class Fields(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
     codec: str
     raw: int  # Bytes of all buffers once decompressed.
     content: bytes = b""  # A packed `Content`, unless it is so large that it lies in the body.
-    spill: Piece | None = None  # Where it lies then.
-    prelude: Piece | None = None  # What makes the body a file of another kind.
+    spill: FramePiece | None = None  # Where it lies then.
+    prelude: FramePiece | None = None  # What makes the body a file of another kind.
     key_id: str = ""  # Which key signed.
     mac: bytes = b""
 
 
-class Head(msgspec.Struct, frozen=True):
+class FrameHead(msgspec.Struct, frozen=True):
     """A head that was read: its fields, and the sizes of head and body."""
 
     fields: Fields
@@ -92,7 +93,7 @@ _fields = msgspec.msgpack.Decoder(Fields).decode
 
 def chunk_size(nbytes: int) -> int:
     """Return how long each chunk of a piece of `nbytes` is: 1 MiB, doubled while over 1,024."""
-    size = _CHUNK
+    size = CHUNK_NBYTES
     while nbytes > size * _MAX_CHUNKS:
         size *= 2
     return size
@@ -149,7 +150,7 @@ def seal(packed: bytes, body: int) -> bytes:
     return front + checksum(front + back).to_bytes(8, "little") + back
 
 
-def read_head(buffer: memoryview) -> Head:
+def read_head(buffer: memoryview) -> FrameHead:
     """Return the head at the start of `buffer`, whose rest may be missing.
 
     Raises:
@@ -172,7 +173,7 @@ def read_head(buffer: memoryview) -> Head:
         raise CorruptDataError(f"a head of {nbytes} bytes ends after {buffer.nbytes}")
     if flags or zero or _head_sum(buffer[:nbytes]) != total:
         raise CorruptDataError("the head of a frame is damaged: its checksum does not match")
-    return Head(_read_fields(buffer[PREFIX_NBYTES : PREFIX_NBYTES + packed]), nbytes, body)
+    return FrameHead(_read_fields(buffer[PREFIX_NBYTES : PREFIX_NBYTES + packed]), nbytes, body)
 
 
 def read_content(packed: bytes | memoryview) -> Content:
@@ -187,7 +188,7 @@ def read_content(packed: bytes | memoryview) -> Content:
         raise CorruptDataError(f"the description in a frame is damaged: {error}") from error
 
 
-def check_pieces(pieces: list[Piece], body: int) -> None:
+def check_pieces(pieces: list[FramePiece], body: int) -> None:
     """Check that the pieces lie in the body one after the other and add up.
 
     Raises:
@@ -203,7 +204,7 @@ def check_pieces(pieces: list[Piece], body: int) -> None:
         raise CorruptDataError(f"the pieces of a frame end at {end}, its body at {body}")
 
 
-def check_last(piece: Piece, body: int) -> None:
+def check_spill(piece: FramePiece, body: int) -> None:
     """Check a piece that ends the body, before the others are known.
 
     Raises:
@@ -214,7 +215,7 @@ def check_last(piece: Piece, body: int) -> None:
     _check_chunks(piece)
 
 
-def _check_chunks(piece: Piece) -> None:
+def _check_chunks(piece: FramePiece) -> None:
     if min(piece.stored, piece.raw) < 0:
         raise CorruptDataError("a piece of a frame has a negative length")
     chunks = count_chunks(piece.raw)
@@ -237,6 +238,6 @@ def _read_fields(packed: memoryview) -> Fields:
 
 
 def _head_sum(head: memoryview) -> int:
-    hasher = xxhash.xxh3_64(head[:_SUMMED])
+    hasher = xxhash.xxh3_64(head[:SUMMED_NBYTES])
     hasher.update(head[PREFIX_NBYTES:])
     return int(hasher.intdigest())

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from memories.frames import head as frame_head
-from memories.frames.described import DescribedFrame, Span
-from memories.frames.head import Head
+from memories.frames.head import MAX_HEAD, FrameHead, read_head
+from memories.frames.reader import DescribedFrame, Span
 
 # Returns the bytes of a frame from each start to each stop, counted from its first byte.
 Fetch = Callable[[Sequence[Span]], Sequence[memoryview]]
@@ -23,14 +22,14 @@ def open_partial(fetch: Fetch, nbytes: int, *, key: str) -> PartialFrame:
         CorruptDataError: these are not the bytes of a frame of that key.
         UnsupportedTypeError: the frame is of a format version from the future.
     """
-    (start,) = fetch([(0, min(nbytes, frame_head.MAX_HEAD))])
-    return PartialFrame(fetch, frame_head.read_head(start), nbytes, key)
+    (start,) = fetch([(0, min(nbytes, MAX_HEAD))])
+    return PartialFrame(fetch, read_head(start), nbytes, key)
 
 
 class PartialFrame(DescribedFrame):
     """A frame whose head was read, and whose body is fetched in parts. For one thread."""
 
-    def __init__(self, fetch: Fetch, head: Head, nbytes: int, key: str) -> None:
+    def __init__(self, fetch: Fetch, head: FrameHead, nbytes: int, key: str) -> None:
         self._fetch = fetch
         self._here: dict[Span, memoryview] = {}
         super().__init__(head, nbytes, key)

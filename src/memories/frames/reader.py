@@ -1,28 +1,43 @@
-"""A frame being read: everything it says is checked before it is believed.
+"""Read a frame: the head is checked first, each chunk when it is first used.
 
-Not the writer, which is `frame`. The one idea: the head is checked at once, a chunk when it is
-first needed, the signature before anything that could run.
+`DescribedFrame` is what every frame can do once its head is read, wherever the bytes of its body
+are; `OpenFrame` is a frame whose bytes are all in memory (`range_reader` has the other kind).
+A signature is checked before anything is decoded that could run code.
 """
 
 from __future__ import annotations
 
+import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 import msgspec
 
+from memories.codecs.arrays import Array, ArrayCodec, read_meta
 from memories.codecs.base import Parts, carries_code
-from memories.codecs.buffers import ByteArray, align, allocate, view_bytes
-from memories.errors import CorruptDataError
+from memories.codecs.buffers import ByteArray, align, allocate, as_array, view_bytes
+from memories.errors import CorruptDataError, UnsupportedTypeError
 from memories.foundation import parallel
-from memories.frames import compression, signing
-from memories.frames import head as frame_head
-from memories.frames.compression import RAW
-from memories.frames.described import DescribedFrame, Span, unfold
-from memories.frames.head import Fields, Head, Piece
+from memories.frames import array_region, signing
+from memories.frames.compression import RAW, check_chunk, decompress
+from memories.frames.head import (
+    PADDING,
+    Content,
+    Fields,
+    FrameHead,
+    FramePiece,
+    check_pieces,
+    check_spill,
+    checksum,
+    chunk_size,
+    chunk_sizes,
+    read_content,
+    read_head,
+)
 from memories.frames.signing import Signature
 
-_ZEROS = memoryview(bytes(64))
+Span = tuple[int, int]  # The first byte, counted from the body's, and the one after the last.
 
 
 class Verifier(Protocol):
@@ -44,7 +59,163 @@ def open_frame(buffer: Any, *, key: str | None = None) -> OpenFrame:
         UnsupportedTypeError: the frame is of a format version from the future.
     """
     view = view_bytes(buffer).toreadonly()
-    return OpenFrame(view, frame_head.read_head(view), key)
+    return OpenFrame(view, read_head(view), key)
+
+
+class DescribedFrame(ABC):
+    """A frame whose head was read and checked."""
+
+    def __init__(self, head: FrameHead, nbytes: int, key: str | None) -> None:
+        if head.nbytes + head.body != nbytes:
+            raise CorruptDataError(
+                f"the frame of {head.fields.key!r} takes {head.nbytes + head.body} bytes, "
+                f"{nbytes} are there"
+            )
+        if key is not None and head.fields.key != key:
+            raise CorruptDataError(f"the frame found for {key!r} belongs to {head.fields.key!r}")
+        self._head = head
+        self._fields = head.fields
+        self._content = self._read_content()
+
+    @property
+    def key(self) -> str:
+        """Return the key it was stored under."""
+        return self._fields.key
+
+    @property
+    def version(self) -> int:
+        """Return the number of the commit that stored it."""
+        return self._fields.version
+
+    @property
+    def codec(self) -> str:
+        """Return the name of the codec."""
+        return self._fields.codec
+
+    @property
+    def nbytes(self) -> int:
+        """Return the bytes of the frame."""
+        return self._head.nbytes + self._head.body
+
+    @property
+    def raw_nbytes(self) -> int:
+        """Return the bytes of all buffers once decompressed."""
+        return self._fields.raw
+
+    @property
+    def signed_by(self) -> str:
+        """Return the id of the key that claims to have signed it, empty when none does."""
+        return self._fields.key_id
+
+    def __repr__(self) -> str:
+        name = type(self).__name__
+        return f"<{name} {self.key!r} v{self.version} {self.codec} {self.nbytes} B>"
+
+    def region(self, index: Any) -> Array:
+        """Return `array[index]` of a stored array, touching only the chunks it lies in.
+
+        Each of them is verified. Of a raw frame in memory the result is a read-only view, of any
+        other a read-only array of its own.
+
+        Raises:
+            CorruptDataError: one of these chunks is damaged.
+            InvalidOptionError: the index is not made of ints, slices, `...` and `None`.
+            UnsupportedTypeError: the value is no plain array.
+        """
+        if self.codec != ArrayCodec.name:
+            raise UnsupportedTypeError(
+                f"only a region of a plain NumPy array can be read; {self.key!r} is a {self.codec}"
+            )
+        dtype, shape, order = read_meta(Parts(self.codec, self.description()))
+        piece = self._only_piece(dtype.itemsize * math.prod(shape))
+        window = array_region.locate(shape, dtype, order, index)
+        chunk = chunk_size(piece.raw)
+        spans, sums = piece.spans(), piece.chunk_sums()
+        touched = array_region.chunks_of(window, chunk)
+        self._bring([spans[i] for i in touched])
+        for i in touched:
+            self._verify_span(spans[i], sums[i])
+        whole = self._whole(piece)
+        if whole is not None:
+            return array_region.view(whole, window, dtype)
+
+        def load(i: int, target: Any) -> None:
+            unfold(self.stored_chunk(spans[i]), target, piece.compressor)
+
+        return array_region.gather(window, dtype, chunk, load, piece.raw)
+
+    def description(self) -> Any:
+        """Return the codec's own description of the value, the `meta` of its parts."""
+        try:
+            return msgspec.msgpack.decode(self._content.meta)
+        except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
+            raise CorruptDataError(f"the description of {self.key!r} is damaged") from error
+
+    @abstractmethod
+    def _bring(self, spans: Sequence[Span]) -> None:
+        """Make sure that these stretches of the body are at hand."""
+
+    @abstractmethod
+    def stored_chunk(self, span: Span) -> memoryview:
+        """Return a stretch of the body that is at hand."""
+
+    def _whole(self, piece: FramePiece) -> memoryview | None:
+        """Return the memory of a piece that lies here as it was, or None."""
+        del piece
+        return None
+
+    def _only_piece(self, nbytes: int) -> FramePiece:
+        pieces = self._content.buffers
+        if len(pieces) != 1 or pieces[0].raw != nbytes:
+            raise CorruptDataError(f"the array of {self.key!r} does not fit its description")
+        return pieces[0]
+
+    def _read_content(self) -> Content:
+        fields = self._fields
+        lead = [fields.prelude] if fields.prelude is not None else []
+        if fields.spill is None:
+            content = read_content(fields.content)
+            check_pieces([*lead, *content.buffers], self._head.body)
+        else:
+            check_spill(fields.spill, self._head.body)
+            content = self._read_spill(fields.spill)
+            check_pieces([*lead, *content.buffers, fields.spill], self._head.body)
+        if sum(piece.raw for piece in content.buffers) != fields.raw:
+            raise CorruptDataError(f"the buffers of {self.key!r} do not add up to its size")
+        return content
+
+    def _read_spill(self, spill: FramePiece) -> Content:
+        spans = spill.spans()
+        self._bring(spans)
+        for span, total in zip(spans, spill.chunk_sums(), strict=True):
+            self._verify_span(span, total)
+        if spill.compressor != RAW:
+            self._check_chunks(spill)
+        target = allocate(spill.raw)
+        for chunk in self._chunks(spill, target):
+            unfold(*chunk)
+        return read_content(memoryview(target))  # type: ignore[arg-type]
+
+    def _verify_span(self, span: Span, total: int) -> None:
+        if checksum(self.stored_chunk(span)) != total:
+            first = self._head.nbytes + span[0]
+            raise CorruptDataError(
+                f"the stored value of {self.key!r} is damaged: the {span[1] - span[0]} bytes from "
+                f"byte {first} of its frame on do not match their checksum"
+            )
+
+    def _check_chunks(self, piece: FramePiece) -> None:
+        """Refuse a compressed piece whose chunks claim other sizes, before memory is taken."""
+        for span, size in zip(piece.spans(), chunk_sizes(piece.raw), strict=True):
+            check_chunk(self.stored_chunk(span), size, piece.compressor)
+
+    def _chunks(self, piece: FramePiece, target: Any) -> list[tuple[memoryview, Any, int]]:
+        """Return each stored chunk of a piece, where in `target` its contents go, and how."""
+        size = chunk_size(piece.raw)
+        return [
+            (self.stored_chunk(span), target[i * size : (i + 1) * size], piece.compressor)
+            for i, span in enumerate(piece.spans())
+        ]
 
 
 class OpenFrame(DescribedFrame):
@@ -53,7 +224,7 @@ class OpenFrame(DescribedFrame):
     The buffer is kept for as long as the frame, or a raw buffer out of it, lives.
     """
 
-    def __init__(self, buffer: memoryview, head: Head, key: str | None) -> None:
+    def __init__(self, buffer: memoryview, head: FrameHead, key: str | None) -> None:
         self._buffer = buffer
         self._body = buffer[head.nbytes :]
         super().__init__(head, buffer.nbytes, key)
@@ -74,25 +245,25 @@ class OpenFrame(DescribedFrame):
         return self._content.meta
 
     @property
-    def pieces(self) -> list[Piece]:
+    def pieces(self) -> list[FramePiece]:
         """Return where the buffers of the value lie."""
         return self._content.buffers
 
-    def chunk(self, piece: Piece, index: int) -> ByteArray:
+    def chunk(self, piece: FramePiece, index: int) -> ByteArray:
         """Return one chunk of a piece, verified and decompressed, in memory of its own.
 
         Raises:
             CorruptDataError: it is damaged.
         """
-        span, size = piece.spans()[index], frame_head.chunk_sizes(piece.raw)[index]
+        span, size = piece.spans()[index], chunk_sizes(piece.raw)[index]
         self._verify_span(span, piece.chunk_sums()[index])
         if piece.compressor != RAW:
-            compression.check_chunk(self.stored_chunk(span), size, piece.compressor)
+            check_chunk(self.stored_chunk(span), size, piece.compressor)
         target = allocate(size)
         unfold(self.stored_chunk(span), target, piece.compressor)
         return target
 
-    def verify_piece(self, piece: Piece) -> None:
+    def verify_piece(self, piece: FramePiece) -> None:
         """Check every byte of a piece against its checksum."""
         for span, total in zip(piece.spans(), piece.chunk_sums(), strict=True):
             self._verify_span(span, total)
@@ -139,25 +310,25 @@ class OpenFrame(DescribedFrame):
         """Return a stretch of the body."""
         return self._body[slice(*span)]
 
-    def _whole(self, piece: Piece) -> memoryview | None:
+    def _whole(self, piece: FramePiece) -> memoryview | None:
         return self.stored(piece) if piece.compressor == RAW else None
 
-    def _pieces(self) -> Iterator[Piece]:
+    def _pieces(self) -> Iterator[FramePiece]:
         if self._fields.prelude is not None:
             yield self._fields.prelude
         yield from self._content.buffers
         if self._fields.spill is not None:
             yield self._fields.spill
 
-    def stored(self, piece: Piece) -> memoryview:
+    def stored(self, piece: FramePiece) -> memoryview:
         """Return the bytes of a piece as they are stored."""
         return self._body[piece.offset : piece.offset + piece.stored]
 
     def _verify_zeros(self, start: int, stop: int) -> None:
-        if self._body[start:stop] != _ZEROS[: stop - start]:
+        if self._body[start:stop] != PADDING[: stop - start]:
             raise CorruptDataError(f"the padding in the frame of {self.key!r} is damaged")
 
-    def _load(self, pieces: Sequence[Piece]) -> tuple[memoryview, ...]:
+    def _load(self, pieces: Sequence[FramePiece]) -> tuple[memoryview, ...]:
         """Return the contents of `pieces`; all that are compressed go into one arena."""
         packed = [piece for piece in pieces if piece.compressor != RAW]
         for piece in packed:
@@ -172,7 +343,7 @@ class OpenFrame(DescribedFrame):
             offset += align(piece.raw)
             chunks += self._chunks(piece, target)
             loaded.append(view_bytes(target).toreadonly())
-        parallel.each(lambda chunk: compression.decompress(*chunk), chunks, offset)
+        parallel.each(lambda chunk: decompress(*chunk), chunks, offset)
         return tuple(loaded)
 
     def _check_trust(self, parts: Parts, verifier: Verifier | None) -> None:
@@ -182,3 +353,11 @@ class OpenFrame(DescribedFrame):
             signature = Signature(self._fields.key_id, self._fields.mac)
             what = f"the value of {self.key[:200]!r}"
             (verifier or signing.default()).verify(message, signature, what)
+
+
+def unfold(chunk: memoryview, target: Any, compressor: int) -> None:
+    """Fill `target` with the contents of a stored chunk."""
+    if compressor == RAW:
+        target[:] = as_array(chunk)
+    else:
+        decompress(chunk, target, compressor)

@@ -14,14 +14,19 @@ from memories.codecs.base import Parts
 from memories.codecs.buffers import ByteArray, allocate, view_bytes
 from memories.errors import CorruptDataError
 from memories.foundation import parallel
-from memories.frames import compression as frame_compression
-from memories.frames import head as frame_head
-from memories.frames.body import Body, store_apart
-from memories.frames.compression import RAW, Method, Spec
-from memories.frames.distances import Distances, distances_of
-from memories.frames.head import Piece
+from memories.frames.compression import (
+    RAW,
+    Method,
+    Spec,
+    choose_method,
+    compress,
+    decompress,
+    parse_spec,
+)
+from memories.frames.delta_filter import Distances, distances_of
+from memories.frames.head import FramePiece, checksum
 from memories.frames.reader import OpenFrame
-from memories.frames.writer import Frame, describe
+from memories.frames.writer import Frame, FrameBody, describe, store_apart
 
 _MIN_GAIN = 1.05  # What saves less is copied as it is.
 
@@ -29,25 +34,25 @@ _MIN_GAIN = 1.05  # What saves less is copied as it is.
 class _Plan(NamedTuple):
     """What becomes of a piece."""
 
-    piece: Piece
+    piece: FramePiece
     method: Method | None  # None: it is copied.
     saves: int  # Bytes, as far as the chunks that were tried tell.
 
 
-def recode(frame: OpenFrame, compression: str) -> Frame | None:
+def recompress(frame: OpenFrame, compression: str) -> Frame | None:
     """Return the frame compressed anew, or None where three chunks say that it saves too little.
 
     Raises:
         CorruptDataError: the frame is damaged.
     """
-    spec = frame_compression.parse(compression)
+    spec = parse_spec(compression)
     if spec is None or not frame.raw_nbytes:
         return None
     known = distances_of(Parts(frame.codec, frame.description()))
     plans = [_plan(frame, i, spec, known.get(i, ())) for i in range(len(frame.pieces))]
     if sum(plan.saves for plan in plans) < frame.nbytes * (1 - 1 / _MIN_GAIN):
         return None
-    body = Body(lambda chunks, nbytes: parallel.each(store_apart, chunks, nbytes))
+    body = FrameBody(lambda chunks, nbytes: parallel.each(store_apart, chunks, nbytes))
     table = [_write(frame, body, plan) for plan in plans]
     fields = replace(frame.fields, prelude=None, content=b"", spill=None)
     head = memoryview(describe(fields, frame.meta, table, body, spec))
@@ -60,16 +65,16 @@ def _plan(frame: OpenFrame, index: int, spec: Spec, distances: Distances) -> _Pl
     tried = sorted({0, len(spans) // 2, len(spans) - 1}) if spans else []
     before = sum(spans[i][1] - spans[i][0] for i in tried)
     raw = [frame.chunk(piece, i) for i in tried]
-    method = frame_compression.choose(view_bytes(_joined(raw)), spec, distances) if raw else None
+    method = choose_method(view_bytes(_joined(raw)), spec, distances) if raw else None
     if method is None:
         return _Plan(piece, None, 0)
-    gain = before / sum(len(frame_compression.compress(chunk, method)) for chunk in raw)
+    gain = before / sum(len(compress(chunk, method)) for chunk in raw)
     if gain < _MIN_GAIN:
         return _Plan(piece, None, 0)
     return _Plan(piece, method, piece.stored - int(piece.stored / gain))
 
 
-def _write(frame: OpenFrame, body: Body, plan: _Plan) -> Piece:
+def _write(frame: OpenFrame, body: FrameBody, plan: _Plan) -> FramePiece:
     piece, method = plan.piece, plan.method
     if method is not None:
         packed = parallel.each(
@@ -83,12 +88,12 @@ def _write(frame: OpenFrame, body: Body, plan: _Plan) -> Piece:
     return body.add_packed(chunks, piece.raw, piece.compressor)
 
 
-def _packed(frame: OpenFrame, piece: Piece, index: int, method: Method) -> memoryview:
+def _packed(frame: OpenFrame, piece: FramePiece, index: int, method: Method) -> memoryview:
     chunk = frame.chunk(piece, index)
-    packed = memoryview(frame_compression.compress(chunk, method))
+    packed = memoryview(compress(chunk, method))
     again = allocate(chunk.nbytes)
-    frame_compression.decompress(packed, again, method.code)
-    if frame_head.checksum(again) != frame_head.checksum(chunk):
+    decompress(packed, again, method.code)
+    if checksum(again) != checksum(chunk):
         raise CorruptDataError(f"{frame.key!r} did not survive being compressed anew")
     return packed
 

@@ -15,8 +15,9 @@ import msgspec
 from memories.engine.catalog import Instant
 from memories.engine.hierarchy import Hierarchy
 from memories.engine.payload import Payload
-from memories.frames.soundness import is_sound
-from memories.frames.writer import OpenFrame, pack
+from memories.frames.fast_path import is_intact
+from memories.frames.reader import OpenFrame
+from memories.frames.writer import pack
 from memories.model.entry import Entry
 from memories.model.record import Record
 from memories.model.tiers import TierName
@@ -109,7 +110,7 @@ def _small_frames(hierarchy: Hierarchy, batch: list[Found]) -> dict[str, memoryv
         if isinstance(found, Record) and found.tier is TierName.COLD and found.stored < SMALL_BYTES
     ]
     frames = zip(records, hierarchy.catalog.journal.read_many(records), strict=True)
-    return {record.key: frame for record, frame in frames if is_sound(frame, record.key)}
+    return {record.key: frame for record, frame in frames if is_intact(frame, record.key)}
 
 
 def same(row: Row, found: Found) -> bool:

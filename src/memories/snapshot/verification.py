@@ -179,7 +179,7 @@ def _chunks(member: Member, head: bytes, digest: int) -> list[_Chunk] | None:
     return chunks
 
 
-def _gaps(pieces: list[frame_head.Piece], body_bytes: int) -> list[int]:
+def _gaps(pieces: list[frame_head.FramePiece], body_bytes: int) -> list[int]:
     """Return how many bytes lie before, between and behind the pieces."""
     starts = [piece.offset for piece in pieces]
     ends = [piece.offset + piece.stored for piece in pieces]

@@ -23,6 +23,7 @@ from memories import codecs
 from memories.codecs.base import Parts, Sharing
 from memories.errors import MemoriesError
 from memories.frames import writer
+from memories.frames.reader import open_frame
 
 COMPRESSIONS = ("none", "fast", "high", "zstd:1")
 
@@ -113,7 +114,7 @@ _SAME: tuple[tuple[Any, Any], ...] = (
 def through_frame(value: Any, compression: str = "none", key: str = "key") -> Any:
     """Return `value` after a trip through the bytes of a frame."""
     packed = writer.pack(codecs.encode(value), key=key, version=1, compression=compression)
-    return codecs.decode(writer.open_frame(packed.join(), key=key).parts())
+    return codecs.decode(open_frame(packed.join(), key=key).parts())
 
 
 class CodecTests:

@@ -270,7 +270,7 @@ def test_hashes_are_the_same_in_every_process() -> None:
     """A hash of the interpreter, an address or an order of its own would find nothing again."""
     script = (
         "import sys; sys.path[:0] = [sys.argv[1]]\n"
-        "from test_hashing import content_hash, different, scaled\n"
+        "from test_content_hash import content_hash, different, scaled\n"
         "for value in [*different(), {'a', 'bb', 'ccc'}, scaled(7)]: print(content_hash(value))\n"
     )
     here = str(pathlib.Path(__file__).parent)

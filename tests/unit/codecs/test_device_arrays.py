@@ -9,6 +9,7 @@ import pytest
 
 from memories import codecs
 from memories.frames import writer
+from memories.frames.reader import open_frame
 from memories.testing.codecs import through_frame
 
 
@@ -73,7 +74,7 @@ def test_a_decompressed_tensor_is_not_copied_again() -> None:
     torch = pytest.importorskip("torch")
     for value in (torch.zeros(100_000), {"a": torch.zeros(100_000)}):
         packed = writer.pack(codecs.encode(value), key="k", version=1, compression="lz4")
-        parts = writer.open_frame(packed.join()).parts()
+        parts = open_frame(packed.join()).parts()
         got = codecs.decode(parts)
         tensor = got["a"] if isinstance(got, dict) else got
         place = np.frombuffer(parts.buffers[0], np.uint8).ctypes.data
@@ -85,7 +86,7 @@ def test_a_raw_frame_is_never_written_to() -> None:
     """It may be a map of a file, where a write ends the process."""
     torch = pytest.importorskip("torch")
     data = writer.pack(codecs.encode(torch.zeros(100)), key="k", version=1).join()
-    parts = writer.open_frame(data).parts()
+    parts = open_frame(data).parts()
     codecs.decode(parts._replace(given=frozenset({0})))[:] = 1
     assert bytes(data) == writer.pack(codecs.encode(torch.zeros(100)), key="k", version=1).join()
 

@@ -18,6 +18,7 @@ from memories.codecs import Sharing
 from memories.codecs.buffers import address
 from memories.errors import InvalidOptionError, MemoriesError, UnsupportedTypeError
 from memories.frames import writer
+from memories.frames.reader import open_frame
 from memories.testing.codecs import identical
 
 MB = 10**6
@@ -305,7 +306,7 @@ def test_what_comes_back_to_ram_is_copied_once(compression: str) -> None:
     array = np.zeros(MB)
     for value in (array, {"a": array}):
         data = writer.pack(codecs.encode(value), key="k", version=1, compression=compression).join()
-        parts = writer.open_frame(data).parts()
+        parts = open_frame(data).parts()
         _, kept, nbytes = codecs.keep(parts)
         array = kept.open()["a"] if isinstance(value, dict) else kept
         assert np.shares_memory(np.frombuffer(parts.buffers[0], np.uint8), array) is (
@@ -322,7 +323,7 @@ def test_what_comes_back_to_ram_is_copied_once(compression: str) -> None:
 def test_what_comes_back_to_ram_is_what_was_stored(value: Any) -> None:
     """With the size that it had when it was stored, or a ledger would drift with every move."""
     stored, how = codecs.hold(value)[2], codecs.find(value).sharing
-    parts = writer.open_frame(writer.pack(codecs.encode(value), key="k", version=1).join()).parts()
+    parts = open_frame(writer.pack(codecs.encode(value), key="k", version=1).join()).parts()
     shared, kept, nbytes = codecs.keep(parts)
     got = kept.open() if shared is Sharing.FRESH else kept
     assert identical(value, got)

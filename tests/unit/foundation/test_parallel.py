@@ -15,6 +15,7 @@ import pytest
 from memories import codecs
 from memories.foundation import parallel
 from memories.frames import writer
+from memories.frames.reader import open_frame
 from memories.testing.codecs import identical
 
 LARGE = 64 << 20
@@ -148,7 +149,7 @@ def test_large_values_survive_threads_of_threads(compression: str) -> None:
         for _ in range(3):
             parts = codecs.encode(value)
             data = writer.pack(parts, key="k", version=1, compression=compression).join()
-            got = codecs.decode(writer.open_frame(data).parts())
+            got = codecs.decode(open_frame(data).parts())
             wrong.extend([] if identical(value, got) else [value])
 
     threads = [threading.Thread(target=work, args=(value,)) for value in values]

@@ -9,7 +9,7 @@ import pytest
 
 from memories import codecs
 from memories.frames import writer
-from memories.frames.fast_path import read_small
+from memories.frames.fast_path import is_intact, read_small
 from memories.frames.reader import open_frame
 from memories.frames.signing import Keyring
 from memories.frames.writer import pack
@@ -80,3 +80,31 @@ def test_what_is_not_plain_is_left_alone() -> None:
     assert open_frame(signed).signed_by
     assert read_small(squeezed, "k") is None
     assert read_small(signed, "k") is None
+
+
+VALUES = ["a text", np.arange(50.0), np.zeros(3000, "u1"), b"", {"a": [1, np.arange(3)]}, None]
+
+
+@pytest.mark.parametrize("value", VALUES, ids=str)
+@pytest.mark.parametrize("compression", ["none", "auto"])
+def test_a_sound_frame_is_known_as_one(value: Any, compression: str) -> None:
+    """Otherwise each would be opened one by one, which is what this is there to spare."""
+    assert is_intact(memoryview(bytearray(framed(value, compression=compression))), "k")
+
+
+@pytest.mark.parametrize("value", VALUES[:3], ids=str)
+def test_no_flipped_bit_passes(value: Any) -> None:
+    """A damaged value must not be saved as a sound one."""
+    frame = bytearray(framed(value))
+    for at in range(len(frame)):
+        frame[at] ^= 1 << at % 8
+        assert not is_intact(memoryview(frame), "k"), at
+        frame[at] ^= 1 << at % 8
+
+
+def test_another_key_and_another_length_do_not_pass() -> None:
+    """Bytes of another value, or only a part of them, are not this value."""
+    frame = memoryview(framed("a text"))
+    assert not is_intact(frame, "other")
+    assert not any(is_intact(frame[:end], "k") for end in range(len(frame)))
+    assert not is_intact(memoryview(bytes(frame) + bytes(64)), "k")

@@ -12,7 +12,8 @@ import pytest
 from memories import codecs
 from memories.errors import CorruptDataError
 from memories.frames import writer
-from memories.frames.recompress import recode
+from memories.frames.reader import open_frame
+from memories.frames.recompress import recompress
 from memories.frames.signing import Keyring
 from memories.testing.codecs import identical
 
@@ -40,10 +41,10 @@ VALUES = {
 def test_it_is_the_same_value_in_fewer_bytes(name: str, before: str) -> None:
     """Key, version and value stay; only the bytes at rest change."""
     data = packed(VALUES[name], before)
-    anew = recode(writer.open_frame(data), "high")
+    anew = recompress(open_frame(data), "high")
     assert anew is not None
     assert anew.nbytes == len(anew.join()) < len(data)
-    opened = writer.open_frame(anew.join(), key="k")
+    opened = open_frame(anew.join(), key="k")
     opened.verify()
     assert 7 == opened.version
     assert identical(VALUES[name], codecs.decode(opened.parts()))
@@ -52,13 +53,13 @@ def test_it_is_the_same_value_in_fewer_bytes(name: str, before: str) -> None:
 @pytest.mark.parametrize("value", [os.urandom(3_000_000), b"", 1.5, b"short"])
 def test_what_would_not_get_smaller_stays(value: Any) -> None:
     """A byte copy is the cheaper move."""
-    assert recode(writer.open_frame(packed(value, "fast")), "high") is None
+    assert recompress(open_frame(packed(value, "fast")), "high") is None
 
 
 def test_what_is_small_already_stays() -> None:
     """A second archiving of the same value costs three chunks, not all of them."""
     data = packed(VALUES["array"], "high")
-    assert recode(writer.open_frame(data), "high") is None
+    assert recompress(open_frame(data), "high") is None
 
 
 def test_a_signature_stays_valid(tmp_path: Path) -> None:
@@ -66,9 +67,9 @@ def test_a_signature_stays_valid(tmp_path: Path) -> None:
     ring = Keyring(tmp_path / "keys")
     value = complex  # Has no codec of its own, so it is pickled and signed.
     tree = {"kind": value, "data": smooth(300)}
-    anew = recode(writer.open_frame(packed(tree, "none", ring)), "high")
+    anew = recompress(open_frame(packed(tree, "none", ring)), "high")
     assert anew is not None
-    got = codecs.decode(writer.open_frame(anew.join()).parts(verifier=ring))
+    got = codecs.decode(open_frame(anew.join()).parts(verifier=ring))
     assert identical(tree["data"], got["data"])
     assert value is got["kind"]
 
@@ -77,9 +78,9 @@ def test_damage_is_found_and_not_carried_on() -> None:
     """A new checksum over damaged bytes would make the damage valid."""
     data = bytearray(packed(VALUES["array"], "none"))
     data[2_000_000] ^= 1
-    opened = writer.open_frame(bytes(data))
+    opened = open_frame(bytes(data))
     with pytest.raises(CorruptDataError, match="do not match their checksum"):
-        recode(opened, "high")
+        recompress(opened, "high")
 
 
 def test_damage_in_what_is_only_copied_is_found_too() -> None:
@@ -87,4 +88,4 @@ def test_damage_in_what_is_only_copied_is_found_too() -> None:
     data = bytearray(packed({"a": smooth(500), "b": os.urandom(2_000_000)}, "none"))
     data[-100_000] ^= 1
     with pytest.raises(CorruptDataError, match="do not match their checksum"):
-        recode(writer.open_frame(bytes(data)), "high")
+        recompress(open_frame(bytes(data)), "high")

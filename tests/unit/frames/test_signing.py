@@ -25,9 +25,10 @@ from memories.errors import (
     UntrustedDataError,
 )
 from memories.frames import head, signing, writer
-from memories.frames.body import Body, store_apart
 from memories.frames.head import Content, Fields
+from memories.frames.reader import open_frame
 from memories.frames.signing import Key, Keyring
+from memories.frames.writer import FrameBody, store_apart
 
 FIRED: list[str] = []
 
@@ -68,7 +69,7 @@ def signed(value: Any, ring: Keyring, key: str = "k", version: int = 1, **option
 
 def forged(codec: str, meta: Any, *buffers: bytes, key_id: str = "", mac: bytes = b"") -> bytes:
     """Return a frame as an adversary would build it, every checksum valid."""
-    body = Body(lambda chunks, _: [store_apart(chunk) for chunk in chunks])
+    body = FrameBody(lambda chunks, _: [store_apart(chunk) for chunk in chunks])
     pieces = body.add([*map(memoryview, buffers)], [None] * len(buffers))
     content = msgspec.msgpack.encode(Content(msgspec.Raw(msgspec.msgpack.encode(meta)), pieces))
     fields = Fields(
@@ -81,7 +82,7 @@ def forged(codec: str, meta: Any, *buffers: bytes, key_id: str = "", mac: bytes 
 def test_a_key_is_made_at_the_first_signature_only(ring: Keyring) -> None:
     """Whoever stores typed values never needs a key, so none lies about."""
     assert not ring.path.exists()
-    writer.open_frame(signed({"a": np.arange(3)}, ring)).parts(verifier=ring)
+    open_frame(signed({"a": np.arange(3)}, ring)).parts(verifier=ring)
     assert not ring.path.exists()
     signed(Thing(1), ring)
     assert 0o600 == stat.S_IMODE(ring.path.stat().st_mode)
@@ -92,7 +93,7 @@ def test_what_i_signed_i_can_read(ring: Keyring, tmp_path: Path) -> None:
     """The same user, in another process, tomorrow."""
     data = signed(Thing(np.arange(1000)), ring, compression="high")
     again = Keyring(ring.path)
-    got = codecs.decode(writer.open_frame(data).parts(verifier=again))
+    got = codecs.decode(open_frame(data).parts(verifier=again))
     assert list(range(1000)) == got.array.tolist()
     got.array[0] = 5  # An object works as it did, so its arrays can be written to.
 
@@ -102,7 +103,7 @@ def test_a_stranger_cannot_read_it_and_learns_how_to(ring: Keyring, tmp_path: Pa
     data = signed(Thing(1), ring)
     stranger = Keyring(tmp_path / "two" / "keys")
     with pytest.raises(UntrustedDataError, match=r"memories key export.*trusted_keys=") as caught:
-        writer.open_frame(data).parts(verifier=stranger)
+        open_frame(data).parts(verifier=stranger)
     assert ring.keys()[0].id in str(caught.value)
 
 
@@ -111,12 +112,12 @@ def test_trust_can_be_given_on_purpose(ring: Keyring, tmp_path: Path) -> None:
     data = signed(Thing(1), ring)
     text = ring.export()
     passing = Keyring(tmp_path / "two" / "keys", trusted=[text])
-    assert 1 == codecs.decode(writer.open_frame(data).parts(verifier=passing)).array
+    assert 1 == codecs.decode(open_frame(data).parts(verifier=passing)).array
     lasting = Keyring(tmp_path / "three" / "keys")
     own = lasting.export()
     assert lasting.trust(text) == lasting.trust(text) == Key.parse(text)
     again = Keyring(lasting.path)
-    assert 1 == codecs.decode(writer.open_frame(data).parts(verifier=again)).array
+    assert 1 == codecs.decode(open_frame(data).parts(verifier=again)).array
     assert own == again.export()
     assert 2 == len(again.keys())
 
@@ -124,14 +125,14 @@ def test_trust_can_be_given_on_purpose(ring: Keyring, tmp_path: Path) -> None:
 def test_a_signature_is_for_one_key_version_and_codec(ring: Keyring) -> None:
     """A value that was moved to another name is not what its owner signed."""
     data = signed(Thing(1), ring)
-    opened = writer.open_frame(data)
+    opened = open_frame(data)
     mac, stream = opened._fields.mac, bytes(opened.parts(verifier=ring).buffers[0])
     meta = opened.description()
     good = {"key_id": ring.keys()[0].id, "mac": mac}
     assert (
         1
         == codecs.decode(
-            writer.open_frame(forged("pickle", meta, stream, **good)).parts(verifier=ring)
+            open_frame(forged("pickle", meta, stream, **good)).parts(verifier=ring)
         ).array
     )
     for bad in (
@@ -143,20 +144,20 @@ def test_a_signature_is_for_one_key_version_and_codec(ring: Keyring) -> None:
         forged("pickle", meta, stream, key_id=good["key_id"]),
     ):
         with pytest.raises(UntrustedDataError):
-            writer.open_frame(bad).parts(verifier=ring)
+            open_frame(bad).parts(verifier=ring)
     for other in (signed(Thing(1), ring, key="other"), signed(Thing(1), ring, version=2)):
-        assert writer.open_frame(other)._fields.mac != mac
+        assert open_frame(other)._fields.mac != mac
 
 
 def test_buffers_beside_the_stream_are_signed_too(ring: Keyring) -> None:
     """Weights that were swapped are an attack as well."""
-    opened = writer.open_frame(signed(Thing(np.arange(10)), ring))
+    opened = open_frame(signed(Thing(np.arange(10)), ring))
     parts = opened.parts(verifier=ring)
     fields = opened._fields
     swapped = [bytes(parts.buffers[0]), bytes(80)]
     data = forged("pickle", opened.description(), *swapped, key_id=fields.key_id, mac=fields.mac)
     with pytest.raises(UntrustedDataError, match="altered"):
-        writer.open_frame(data).parts(verifier=ring)
+        open_frame(data).parts(verifier=ring)
 
 
 @pytest.mark.parametrize("verify", [True, False])
@@ -183,7 +184,7 @@ def test_unsigned_pickles_never_run(ring: Keyring, verify: bool) -> None:
     ]
     for data in attacks:
         try:
-            codecs.decode(writer.open_frame(data).parts(verify=verify, verifier=ring))
+            codecs.decode(open_frame(data).parts(verify=verify, verifier=ring))
         except MemoriesError:
             continue
 

@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 
 from memories import MemoryManager, codecs
-from memories.frames.writer import open_frame, pack
+from memories.frames.reader import open_frame
+from memories.frames.writer import pack
 from memories.model.record import Record, Terms
 from memories.model.tiers import TierName
 from memories.snapshot import Base, Item, Linked, Packed, Whole, create, open_snapshot, writer
