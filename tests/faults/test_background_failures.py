@@ -85,8 +85,8 @@ class Churned:
 
     def open(self) -> DiskBackend:
         backend = DiskBackend(self.path)
-        assert backend._upkeep is not None
-        backend._upkeep.stop()
+        assert backend._maintenance is not None
+        backend._maintenance.stop()
         return backend
 
     @property

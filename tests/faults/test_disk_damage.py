@@ -38,8 +38,8 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Cont
         path = tmp_path_factory.mktemp("damage") / "s"
         held: Content = {}
         with DiskBackend(path, files=FailingFiles()) as backend:
-            assert backend._upkeep is not None
-            backend._upkeep.stop()
+            assert backend._maintenance is not None
+            backend._maintenance.stop()
             for version in range(1, 60):
                 key = f"k{version % 25}"
                 if version % 9 == 0:

@@ -54,8 +54,8 @@ def present(held: dict[str, bytes | None]) -> dict[str, bytes]:
 
 def quiet(backend: DiskBackend) -> DiskBackend:
     """Stop the background threads, so that the N-th call is the same one in every run."""
-    assert backend._upkeep is not None
-    backend._upkeep.stop()
+    assert backend._maintenance is not None
+    backend._maintenance.stop()
     return backend
 
 

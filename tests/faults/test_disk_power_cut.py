@@ -51,8 +51,8 @@ class Machine:
     def __init__(
         self, backend: DiskBackend, files: BusyFiles, chance: random.Random, *, full: bool
     ) -> None:
-        assert backend._upkeep is not None
-        backend._upkeep.stop()
+        assert backend._maintenance is not None
+        backend._maintenance.stop()
         self.backend, self.files, self.chance, self.full = backend, files, chance, full
         self.history: list[State] = [{}]
         self.synced = 0

@@ -447,7 +447,7 @@ def lend(bench: Bench, mode: Literal["replace", "merge"], lines: Iterator[int]) 
                 bench.settle(case)
                 assert len(bench.held) == len(bench.manager)
                 bench.manager.flush()
-                loans = bench.manager._hierarchy.catalog.journal._loans
+                loans = bench.manager._hierarchy.catalog.journal._imports
                 assert loans is not None
                 assert loans.lent is None
                 assert not loans._loans

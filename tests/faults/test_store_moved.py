@@ -201,8 +201,8 @@ def test_a_segment_that_somebody_removed_is_written_anew(
 def test_a_value_that_was_removed_before_it_was_synced_is_said(tmp_path: Path) -> None:
     """`flush` may not say that all is durable; and it says so once, not for ever."""
     with DiskBackend(tmp_path / "s") as backend:
-        assert backend._upkeep is not None
-        backend._upkeep.stop()
+        assert backend._maintenance is not None
+        backend._maintenance.stop()
         backend.write(record_for("victim", 1), frame_for(bytes(2 << 20)))
         backend.write(record_for("other", 2), frame_for(b"other"))
         for file in (tmp_path / "s" / "values").iterdir():

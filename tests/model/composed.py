@@ -385,9 +385,9 @@ class World:
             if part is not None:
                 part.stop()
         journal = self.journal(self.manager)
-        assert journal._loans is not None and journal._upkeep is not None
-        journal._loans.stop()
-        journal._upkeep.stop()
+        assert journal._imports is not None and journal._maintenance is not None
+        journal._imports.stop()
+        journal._maintenance.stop()
         for keeper in self.archive(self.manager)._keepers:
             keeper.stop()
 

@@ -375,7 +375,7 @@ def test_an_interrupted_cleanup_goes_on_when_it_is_called_again(tmp_path: Path) 
 
 def interrupted_at(line: int, action: Callable[[], object]) -> None:
     """Do something, with an interrupt at the `line`-th line that it executes in these modules."""
-    modules = ("core/lifecycle.py", "core/ending.py", "disk/role.py", "bucket/backend.py")
+    modules = ("core/lifecycle.py", "core/ending.py", "disk/backend.py", "bucket/backend.py")
     left = count(line - 1, -1)
 
     def trace(frame: FrameType, event: str, argument: Any) -> Any:

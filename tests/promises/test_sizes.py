@@ -204,7 +204,7 @@ def test_what_is_written_over_and_over_waits_for_nobody(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each write is larger than all that is alive besides, and kills the one before it."""
-    monkeypatch.setattr("memories.backends.disk.committer.CHURN_BYTES", 1_000_000)
+    monkeypatch.setattr("memories.backends.disk.space.CHURN_BYTES", 1_000_000)
     with DiskBackend(tmp_path / "s", capacity_bytes=60_000_000) as backend, soon(0, "churn"):
         for version, size in enumerate([3_000_000, 5_000_000, 20, 9_000_000, 4, 15_000_000] * 3):
             backend.write(record_for("k", version + 1), frame_for(bytes(size)))

@@ -39,7 +39,7 @@ def script(path: str) -> dict[str, Any]:
         backend = DiskBackend(path, durability="full")
     except MemoriesError as error:
         return {"open": str(error), "steps": [], "found": {}, "close": ""}
-    writer, upkeep = backend._writer, backend._upkeep
+    writer, upkeep = backend._writer, backend._maintenance
     assert writer is not None
     assert upkeep is not None
     upkeep.stop()

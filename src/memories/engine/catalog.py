@@ -17,7 +17,7 @@ from heapq import merge
 from typing import NamedTuple
 
 from memories.backends.disk import DiskBackend
-from memories.backends.disk.view import StoreView
+from memories.backends.disk.backend import StoreView
 from memories.engine.front_cache import FrontCache
 from memories.foundation.deadlines import Deadlines
 from memories.foundation.fork_lock import is_mine, new_lock

@@ -1,37 +1,58 @@
-"""The cold tier's store and the journal of all durable truths: a log, and an index over it.
+"""The cold tier's store, which is also the journal of all durable versions: a log and its index.
 
-It decides nothing about who stays; who may read and write through it is its `Role`.
+One process writes a directory; any number may read it, and a forked child becomes a reader. So each
+method first asks for what it needs: `_writing` returns the writer, or raises what keeps this
+process from writing; `_following` returns the reader's index, read on to now.
+
+Above 600 lines, for this is the whole face of the store: what each method does is in its parts.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+import weakref
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from memories.backends.base import Problem, Usage
-from memories.backends.disk.background_import import ImportDone
+from memories.backends.base import Backend, Problem, Usage
+from memories.backends.disk import paths as store_paths
+from memories.backends.disk.background_import import BackgroundImport, ImportDone, Replaced
 from memories.backends.disk.backpressure import admit, admit_head, reported
 from memories.backends.disk.batch_read import gather
 from memories.backends.disk.blocks import RunDamagedError
 from memories.backends.disk.check import run_check
-from memories.backends.disk.compaction import make_room, shrink, tidy
-from memories.backends.disk.files import Files
+from memories.backends.disk.compaction import is_due, make_room, shrink, tidy
+from memories.backends.disk.fd_cache import HandleCache
+from memories.backends.disk.files import NO_SPACE, Files
+from memories.backends.disk.follower import Follower
+from memories.backends.disk.import_file import Adopted, Adoption
+from memories.backends.disk.index import Index
+from memories.backends.disk.lock import WriterLock
 from memories.backends.disk.log_format import TOMBSTONE
-from memories.backends.disk.open import Verify
+from memories.backends.disk.maintenance import Maintenance
+from memories.backends.disk.network_fs import warn_if_remote
+from memories.backends.disk.open import StoreOpening, Verify
 from memories.backends.disk.os_errors import storage_error
+from memories.backends.disk.overlay_index import OverlayIndex, Rows
 from memories.backends.disk.paths import StorePaths
-from memories.backends.disk.reader import AbsentError, GoneError
-from memories.backends.disk.role import Role
-from memories.backends.disk.view import StoreView
+from memories.backends.disk.reader import AbsentError, FrameReader, GoneError, SourceHandles
+from memories.backends.disk.space import Reserve
+from memories.backends.disk.space_accounting import SpaceAccounting
+from memories.backends.disk.store_directory import StoreDirectory
+from memories.backends.disk.writer import Writer
 from memories.errors import (
+    ClosedError,
     CorruptDataError,
+    ForkedError,
     KeyNotFoundError,
+    MemoriesError,
     StorageError,
 )
 from memories.foundation.call_owner import Owner
+from memories.foundation.fork_lock import new_lock
+from memories.foundation.logging import logger
 from memories.model.record import Record
 from memories.progress import Step, skip
 
@@ -40,7 +61,27 @@ Durability = Literal["relaxed", "full"]
 WORTH_SHARE = 64  # One part in so many of the capacity is worth some upkeep before its time.
 
 
-class DiskBackend(Role):
+class StoreView:
+    """All records as of one moment, while the store goes on changing.
+
+    What it names stays readable while it is open.
+    """
+
+    def __init__(self, rows: Rows, accounting: SpaceAccounting) -> None:
+        self._rows = rows
+        self.last_version = accounting.last_version
+        self.keys = accounting.keys
+
+    def __iter__(self) -> Iterator[Record]:
+        return self.scan()
+
+    def scan(self, prefix: str = "", after: str = "") -> Iterator[Record]:
+        """Yield the records in key order."""
+        for row in self._rows(prefix, after):
+            yield row.record
+
+
+class DiskBackend(Backend):
     """Keeps frames in a directory.
 
     Args:
@@ -72,12 +113,35 @@ class DiskBackend(Role):
         capacity_bytes: int | None = None,
         files: Files | None = None,
     ) -> None:
-        super().__init__(
-            StorePaths(Path(path)), Files() if files is None else files, full=durability == "full",
-            read_only=read_only, mmap=mmap, verify=verify, repair=repair, capacity=capacity_bytes,
-        )  # fmt: skip
+        self._paths, self._files = StorePaths(Path(path)), Files() if files is None else files
+        self._full, self._verify, self._capacity = durability == "full", verify, capacity_bytes
+        self._closed, self._forked, self._read_only = False, False, read_only
+        self._directory: StoreDirectory
+        self._index: Index | OverlayIndex  # Through which a writer's readers look.
+        self._follower: Follower | None = None
+        self._writer: Writer | None = None
+        self._ending: Writer | None = None  # The writer, while the store is being closed.
+        self._maintenance: Maintenance | None = None
+        self._imports: BackgroundImport | None = None  # In a forked child those of its parent.
+        self._lock: WriterLock | None = None
+        self._damage: list[str] = []
+        self._follow_lock = new_lock()
+        try:
+            self._mmap = mmap and not warn_if_remote(self._paths.root)
+            self._reading = self._new_reading()
+            if read_only:
+                store_paths.verify(self._paths)
+                self._directory = StoreDirectory(self._paths.root)
+                self._follow()
+            else:
+                self._open_writer(repair=repair)
+        except MemoriesError:
+            raise
+        except OSError as error:
+            raise storage_error("open a store", self._paths.root, error) from error
+        _opened.add(self)
 
-    # -- the contract ----------------------------------------------------------------------------
+    # -- the contract of backends ---------------------------------------------------------------
 
     def write(self, record: Record, frame: Sequence[memoryview]) -> Record:
         """Keep `frame`; one append to the log, or one file of its own from 1 MB on.
@@ -276,10 +340,8 @@ class DiskBackend(Role):
         values that come and go could fill a small store with nothing else.
         """
         writer = self._writing()
-        if (
-            4 * writer.space.recent_heads
-            < writer.space.limit(writer.space.physical()) // WORTH_SHARE
-        ):
+        space = writer.space
+        if 4 * space.recent_heads < space.limit(space.physical()) // WORTH_SHARE:
             return False
         with reported(self._paths.root, "tidy up"), writer.hurried(Owner()):
             tidy(writer, lambda: None, quiet=True)
@@ -295,10 +357,10 @@ class DiskBackend(Role):
         """
         act = repair and not dry_run
         known = [Problem(None, what, act) for what in self._damage]
-        if self._upkeep is not None:
-            known += [Problem(None, what, False) for what in self._upkeep.problems()]
-        if self._loans is not None and self._loans.failure is not None:
-            known.append(Problem(None, str(self._loans.failure), False))
+        if self._maintenance is not None:
+            known += [Problem(None, what, False) for what in self._maintenance.problems()]
+        if self._imports is not None and self._imports.failure is not None:
+            known.append(Problem(None, str(self._imports.failure), False))
         with reported(self._paths.root, "check the store"):
             self._look()
             problems = run_check(
@@ -309,6 +371,229 @@ class DiskBackend(Role):
         if act:
             self._damage = []
         return problems
+
+    # -- imports ---------------------------------------------------------------------------------
+
+    def adopt(
+        self,
+        path: str | os.PathLike[str],
+        batches: Iterable[Sequence[Adoption]],
+        *,
+        lent: int | None = None,
+    ) -> Adopted:
+        """Take over a file of frames as it lies: each item is a record, its offset and length.
+
+        Shares the file's blocks where the file system can (see `adopt`); nobody may change it
+        afterwards. Each batch, of different keys, is journaled in one append before the next one
+        is asked for, so that the caller can hold their locks. `lent` is a descriptor of the file:
+        what cannot be shared is read through it until `settle_soon` or `sync` has copied it.
+        """
+        writer = self._writing()
+        try:
+            return self._lending().adopt(Path(path), batches, lent)
+        except OSError as error:
+            raise storage_error(f"adopt {path}", writer.paths.root, error) from error
+
+    def hide(self, below: int, replaced: Replaced) -> None:
+        """Let no version below this one be seen, and remove them when all that is lent is here.
+
+        `replaced` is entered with each record that goes then, for as long as that takes.
+        """
+        self._lending().hide(below, replaced)
+
+    def settle_soon(self, told: ImportDone) -> None:
+        """Copy in the background what is lent; `told` hears None once it is durable, or why not."""
+        self._lending().settle_soon(told)
+
+    def bury(self) -> None:
+        """Remove what is hidden now, for what replaced it is durable already or gone itself."""
+        self._lending().bury()
+
+    def is_lent(self, key: str) -> bool:
+        """Return whether a crash would lose what `find` gives for `key`, for it is only lent."""
+        lent = self._lent()
+        return lent is not None and lent.waits(key)
+
+    def _lending(self) -> BackgroundImport:
+        self._writing()
+        assert self._imports is not None, "who writes has opened them"
+        return self._imports
+
+    def _show(self, index: Index | OverlayIndex) -> None:
+        self._index = index
+
+    def _lent(self) -> OverlayIndex | None:
+        return None if self._imports is None else self._imports.lent
+
+    # -- opening, closing, forking ---------------------------------------------------------------
+
+    def _open_writer(self, *, repair: bool) -> None:
+        self._paths.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._directory = StoreDirectory(self._paths.root)
+        self._lock = WriterLock(self._directory, self._paths.lock)
+        try:
+            store_paths.create(self._paths, self._files)
+            store_paths.verify(self._paths)
+            try:
+                writer, self._damage = self._opening(repair).run()
+            except OSError as error:
+                # What a crash left to be written takes room, and on a full disk that is kept.
+                if not Reserve(self._paths, self._files, 0, 0).give(error):
+                    raise
+                writer, self._damage = self._opening(repair).run()
+        except BaseException:
+            self._lock.release()
+            self._lock = None
+            raise
+        self._writer, self._reading = writer, writer.reading
+        self._show(writer.index)
+        self._maintenance = Maintenance(writer)
+        self._imports = BackgroundImport(writer, self._show)
+        if is_due(writer):  # It was killed, say, before its upkeep came to that.
+            writer.appender.changed.set()
+        if writer.appender.changed.is_set():
+            self._maintenance.start()
+
+    def _opening(self, repair: bool) -> StoreOpening:
+        return StoreOpening(
+            self._paths, self._files, writer_lock=self._lock, mmap=self._mmap, full=self._full,
+            verify=self._verify, repair=repair, distrust_index=False, capacity=self._capacity,
+        )  # fmt: skip
+
+    def close(self) -> None:
+        """Sync what is not just lent, write a checkpoint, let another writer in. Idempotent.
+
+        Every file is closed when this returns, and also when it raises; a mapping lives as long as
+        the last view of it. After an interrupt, a second call goes on.
+        """
+        self._closed = True
+        _opened.discard(self)
+        self._ending, self._writer = self._writer or self._ending, None
+        try:
+            self._settle()
+        except Exception as error:
+            self._let_go()
+            if isinstance(error, OSError) and not isinstance(error, MemoriesError):
+                raise storage_error("sync", self._paths.root, error) from error
+            raise
+        self._let_go()
+
+    def _settle(self) -> None:
+        """End the threads, and bring the store into order."""
+        if self._imports is not None and not self._forked:
+            self._imports.stop()
+        if self._ending is not None:
+            if self._maintenance is not None:
+                self._maintenance.stop()
+            self._checkpoint(self._ending)
+
+    def _checkpoint(self, writer: Writer) -> None:
+        """Write a checkpoint; without room for one, the next opening reads the log instead."""
+        try:
+            writer.on_full_disk(writer.checkpoint)
+        except OSError as error:
+            if error.errno not in NO_SPACE:
+                raise
+            writer.sync()
+            logger.warning(
+                "no room for a checkpoint of %s; opening it takes longer", writer.paths.root
+            )
+
+    def _let_go(self) -> None:
+        """Close every file, and the lock at last: who opens the store then finds it at rest."""
+        if self._imports is not None:
+            self._imports.close()
+        if self._ending is not None:
+            self._ending.close()
+            self._ending = self._maintenance = None
+        if self._follower is not None:
+            self._follower.close()
+        self._reading.close()
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+        self._directory.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def reopened_after_fork(self) -> None:
+        """Become a reader: called in a forked child, where the writer is the parent."""
+        self._follow_lock = new_lock()
+        if self._read_only:
+            self._read_anew()
+            self._follower = None
+        elif self._writer is not None:
+            self._forked = True
+            self._read_anew()
+            self._writer.close()
+            self._writer = self._maintenance = None
+            if self._lock is not None:
+                self._lock.abandon()
+                self._lock = None
+
+    # -- roles -----------------------------------------------------------------------------------
+
+    def _look(self) -> Index | OverlayIndex:
+        if self._writer is not None:
+            return self._index
+        lent, index = self._lent(), self._following().index
+        return index if lent is None else lent.over(index)
+
+    def _logged(self) -> Index:
+        return self._following().index if self._writer is None else self._writer.index
+
+    def _writing(self) -> Writer:
+        writer = self._writer
+        if writer is not None:
+            if self._maintenance is not None:
+                self._maintenance.start()
+            return writer
+        if self._closed:
+            raise ClosedError(f"the store in {self._paths.root} was closed; open it again")
+        if self._forked:
+            raise ForkedError(
+                f"the store in {self._paths.root} was opened by the parent process; "
+                "a forked child may only read"
+            )
+        raise StorageError(f"the store in {self._paths.root} was opened with read_only=True")
+
+    def _following(self) -> Follower:
+        if self._closed:
+            raise ClosedError(f"the store in {self._paths.root} was closed; open it again")
+        follower = self._follower
+        if follower is None:
+            with self._follow_lock:
+                follower = self._follow()
+        follower.refresh()
+        return follower
+
+    def _follow(self) -> Follower:
+        if self._directory.descriptor < 0:  # A forked child has closed it, with the lock on it.
+            self._directory = StoreDirectory(self._paths.root)
+        self._read_anew()
+        self._follower = Follower(self._directory, self._paths, self._files, mmap=self._mmap)
+        self._follower.refresh(now=True)
+        return self._follower
+
+    def _read_anew(self) -> None:
+        """Read through descriptors of one's own, and files that are lent to the parent process."""
+        lent = None if self._imports is None else self._reading.lent
+        self._reading.close()
+        self._reading = self._new_reading(lent)
+
+    def _new_reading(self, lent: SourceHandles | None = None) -> FrameReader:
+        handles = HandleCache(self._paths, self._files)
+        return FrameReader(self._paths, self._files, handles, map_large=self._mmap, lent=lent)
+
+    def _distrust_index(self) -> None:
+        if self._writer is None:
+            self._following().distrust_runs()
+        else:
+            self._writer.rebuild()
 
     # -- reading ---------------------------------------------------------------------------------
 
@@ -333,3 +618,14 @@ class DiskBackend(Role):
             ) from error
         except OSError as error:
             raise storage_error(f"read {record.key!r}", self._paths.root, error) from error
+
+
+_opened: weakref.WeakSet[DiskBackend] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for backend in list(_opened):
+        backend.reopened_after_fork()
+
+
+os.register_at_fork(after_in_child=_after_fork)

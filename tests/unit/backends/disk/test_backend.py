@@ -25,8 +25,8 @@ LARGE = 1 << 20
 
 
 def quiet(backend: DiskBackend) -> DiskBackend:
-    assert backend._upkeep is not None
-    backend._upkeep.stop()
+    assert backend._maintenance is not None
+    backend._maintenance.stop()
     return backend
 
 
@@ -47,8 +47,8 @@ def test_a_forgotten_store_is_unlocked_and_ends_its_threads(tmp_path: Path) -> N
     """Nobody calls `close` on an object that went with its last reference."""
     backend = DiskBackend(tmp_path / "s")
     backend.write(record_for("k", 1), frame_for(b"value"))
-    assert backend._upkeep is not None
-    threads = [one.thread for one in backend._upkeep.threads]
+    assert backend._maintenance is not None
+    threads = [one.thread for one in backend._maintenance.threads]
     time.sleep(0.3)
     del backend
     gc.collect()
@@ -157,25 +157,6 @@ def test_expired_keys_are_found_without_a_scan(tmp_path: Path) -> None:
         assert {"k5", "k7", "k9", "k3"} == {record.key for record in backend.expired(9.0)}
 
 
-def test_find_where_and_delete_prefix(tmp_path: Path) -> None:
-    """By the caller's words, by size, by tier and by time."""
-    with DiskBackend(tmp_path / "s") as backend:
-        for n in range(10):
-            terms = Terms(metadata={"sensor": "S2A" if n % 2 else "S1", "n": n})
-            record = record_for(f"a/{n}", n + 1, terms=terms, size=n * 10)
-            backend.write(record, frame_for(b"v"))
-        backend.note(record_for("b", 20, tier=TierName.GLACIER, size=5))
-        found = backend.find_where(metadata={"sensor": "S2A"}, min_size=30, max_size=70)
-        assert ["a/3", "a/5", "a/7"] == [record.key for record in found]
-        assert ["b"] == [record.key for record in backend.find_where(tier=TierName.GLACIER)]
-        late = backend.find_where(prefix="a/", stored_after=1_700_000_009.0)
-        assert ["a/8", "a/9"] == [record.key for record in late]
-        versions = iter(range(100, 200))
-        assert 10 == backend.delete_prefix("a/", lambda: next(versions))
-        assert ["b"] == [record.key for record in backend.scan()]
-        assert 109 == backend.last_version()
-
-
 def test_small_values_share_files(tmp_path: Path) -> None:
     """A thousand small values are no thousand files, and cost little more than themselves."""
     with DiskBackend(tmp_path / "s") as backend:
@@ -189,8 +170,8 @@ def test_small_values_share_files(tmp_path: Path) -> None:
 def test_an_upkeep_that_fails_is_shown(tmp_path: Path) -> None:
     """Nobody has to find it in a log."""
     with DiskBackend(tmp_path / "s") as backend:
-        assert backend._upkeep is not None
-        backend._upkeep.threads[0].failure = OSError("disk is tired")
+        assert backend._maintenance is not None
+        backend._maintenance.threads[0].failure = OSError("disk is tired")
         assert [Problem(None, "the last upkeep failed: disk is tired", False)] == backend.check()
 
 

@@ -150,8 +150,8 @@ def test_a_writer_that_outruns_upkeep_waits_for_it(
     monkeypatch.setattr(size_limits, "SEGMENT_BYTES", 200_000)
     monkeypatch.setattr("memories.backends.disk.space.CHURN_BYTES", 1_000_000)
     with DiskBackend(tmp_path / "s") as backend:
-        assert backend._upkeep is not None
-        backend._upkeep.stop()
+        assert backend._maintenance is not None
+        backend._maintenance.stop()
         for version in range(1, 2000):
             backend.write(record_for(f"k{version % 40}", version), frame_for(bytes(5_000)))
             usage = backend.usage()

@@ -67,8 +67,8 @@ def test_a_reader_follows_rotation_checkpoints_and_compaction(
     monkeypatch.setattr(size_limits, "LARGE_BYTES", 5_000)
     monkeypatch.setattr(follower, "REFRESH_SECONDS", 0.0)
     backend = DiskBackend(tmp_path / "s", files=FailingFiles())
-    assert backend._upkeep is not None
-    backend._upkeep.stop()
+    assert backend._maintenance is not None
+    backend._maintenance.stop()
     backend.write(record_for("clock", 1), frame_for(b"1"))
     readers = [DiskBackend(tmp_path / "s", read_only=True) for _ in range(2)]
     for version in range(2, 3000):

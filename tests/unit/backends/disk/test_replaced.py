@@ -31,8 +31,8 @@ class CountingFiles(Files):
 
 
 def quiet(backend: DiskBackend) -> DiskBackend:
-    assert backend._upkeep is not None
-    backend._upkeep.stop()
+    assert backend._maintenance is not None
+    backend._maintenance.stop()
     return backend
 
 

@@ -34,8 +34,8 @@ def on_disk(path: Path) -> int:
 
 def opened(path: Path) -> DiskBackend:
     backend = DiskBackend(path, files=FailingFiles())
-    assert backend._upkeep is not None
-    backend._upkeep.stop()
+    assert backend._maintenance is not None
+    backend._maintenance.stop()
     return backend
 
 

@@ -21,8 +21,8 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     files = FailingFiles(torn=True, code=errno.EIO, kinds=frozenset({"write", "writev"}))
     path = tmp_path / "s"
     with DiskBackend(path, files=files) as backend:
-        assert backend._upkeep is not None
-        backend._upkeep.stop()
+        assert backend._maintenance is not None
+        backend._maintenance.stop()
         for number in range(10):
             backend.write(record_for(f"first{number}", number + 1), frame_for(b"a" * 1_500))
         files.arm(1)
