@@ -220,7 +220,7 @@ ENDLESS = re.compile(
 )
 # File and what it may use; what is said in docs/decisions/048 tells why.
 BOUNDED = {
-    "foundation/periodic.py": {"threading.Thread"},  # `Runner` is one.
+    "foundation/periodic.py": {"threading.Thread"},  # `BackgroundThread` is one.
     "testing/backends.py": {"threading.Thread"},  # Of the program that proves a backend.
     "testing/codecs.py": {"threading.Thread"},
     "snapshot/atomicfile.py": {"LOCK_EX"},  # Of a file that nobody else has a name for.

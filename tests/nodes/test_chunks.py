@@ -13,7 +13,7 @@ from memories.cluster.client.node import Node, parse_info
 from memories.cluster.local import LocalGroup, LocalServer
 from memories.cluster.manifest import ChunkManifest, new_upload
 from memories.errors import UnavailableError
-from memories.foundation.worker_pool import Workers
+from memories.foundation.worker_pool import WorkerPool
 
 pytestmark = pytest.mark.server
 COUNT = 6
@@ -31,7 +31,7 @@ def nodes(plain_nodes: LocalGroup) -> Iterator[dict[str, Node]]:
 @pytest.fixture
 def chunks(nodes: dict[str, Node]) -> Iterator[ChunkStore]:
     """A store where every chunk prefers the nodes in the same order, and lies on two."""
-    workers = Workers(4, "test")
+    workers = WorkerPool(4, "test")
     yield ChunkStore(lambda: ChunkPlacement(nodes, lambda name: list(nodes), 2), workers.submit)
     workers.close()
 

@@ -86,7 +86,7 @@ class Bench:
     def others(self) -> list[str]:
         """Return the threads that do not go home by themselves."""
         names = [thread.name for thread in threading.enumerate()]
-        return sorted(one for one in names if one not in ("memories-nodes", "memories-crew"))
+        return sorted(one for one in names if one not in ("memories-nodes", "memories-helper"))
 
     def tidy(self) -> None:
         """Forget the keys of the case, so that the nodes stay small."""

@@ -14,7 +14,7 @@ import pytest
 from tests.promises.conftest import Make
 
 from memories import MemoryManager, MigrationSettings
-from memories.foundation.bounded_dict import BYTES_PER_KEY, Recent
+from memories.foundation.bounded_dict import BYTES_PER_KEY, BoundedDict
 from memories.model.events import Moved
 from memories.model.tiers import TierName
 from memories.observe.move_log import LATEST
@@ -131,7 +131,7 @@ def test_objects_of_the_collector_stay_as_many(tmp_path: Path) -> None:
 
 def test_what_is_remembered_is_bounded_in_bytes() -> None:
     """A bound on the number of keys allows for gigabytes, as soon as keys are long."""
-    recent: Recent[str, int] = Recent(1000)
+    recent: BoundedDict[str, int] = BoundedDict(1000)
     for number in range(1000):
         recent.set(f"short/{number}", number)
     assert 1000 == len(recent)

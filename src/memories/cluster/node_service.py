@@ -20,8 +20,8 @@ from memories.cluster.repair_report import RepairReport
 from memories.cluster.store import FrameStore
 from memories.errors import ClosedError, ForkedError
 from memories.foundation.clock import Clock
-from memories.foundation.periodic import Ended, Periodic
-from memories.foundation.worker_pool import Workers
+from memories.foundation.periodic import Latch, Periodic
+from memories.foundation.worker_pool import WorkerPool
 from memories.progress import Progress
 
 WORKERS = 32
@@ -35,9 +35,9 @@ class NodeService(ABC):
 
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
-        self.workers = Workers(WORKERS, "nodes")
+        self.workers = WorkerPool(WORKERS, "nodes")
         self.forked = False
-        self._ended = Ended()
+        self._ended = Latch()
         self._maintenance = Periodic(
             self.maintain, "nodes-maintenance", seconds=_MAINTENANCE_SECONDS
         )
@@ -130,7 +130,7 @@ class NodeService(ABC):
         self.forked = True
         if self._freshness is not None:
             self._freshness.close()
-        self.workers = Workers(WORKERS, "nodes")
+        self.workers = WorkerPool(WORKERS, "nodes")
 
 
 class _Services(weakref.WeakSet[NodeService]):

@@ -77,7 +77,7 @@ def copy_bytes(target: ByteArray, source: memoryview) -> None:
     def copy(start: int) -> None:
         np.copyto(target[start : start + _STRETCH], whole[start : start + _STRETCH])
 
-    parallel.each(copy, range(0, source.nbytes, _STRETCH), source.nbytes)
+    parallel.map_items(copy, range(0, source.nbytes, _STRETCH), source.nbytes)
 
 
 def writable_copy(buffer: memoryview) -> memoryview:

@@ -23,7 +23,7 @@ from typing import Protocol
 from memories.foundation.clock import SystemClock
 from memories.foundation.keys import some_of
 from memories.foundation.logging import logger
-from memories.foundation.periodic import STOP_SECONDS, Ended, Runner
+from memories.foundation.periodic import STOP_SECONDS, BackgroundThread, Latch
 
 END_SECONDS = 8.0  # At the exit, for everything but writing values down: ten with what is around.
 LAST_WRITE_SECONDS = 2.0  # Longer than that nobody waits for a write that time has overtaken.
@@ -71,7 +71,7 @@ class Ending:
         self._kept = False  # As it was when the end was asked for, which changes it.
         self._seconds = 0.0
         self._asked = self._warned = self._named = False
-        self._written, self._ended = Ended(), Ended()
+        self._written, self._ended = Latch(), Latch()
         # Finalizers run youngest first, so this one comes before that of a private directory.
         self._at_exit = weakref.finalize(_alive, _end_all)
         _alive.add(self)
@@ -179,7 +179,7 @@ class _Attendant:
     def come(self) -> None:
         """Be there; whoever needs it is alive before that."""
         if self._thread is None or not self._thread.is_alive():
-            thread = Runner(self._attend, "attendant")
+            thread = BackgroundThread(self._attend, "attendant")
             thread.start()
             self._thread = thread
 
@@ -195,7 +195,7 @@ class _Attendant:
             ending = self.asked.get()
             if ending is not None:
                 try:
-                    Runner(ending.run, "end").start()
+                    BackgroundThread(ending.run, "end").start()
                 except (RuntimeError, MemoryError):  # There can be none at the exit.
                     ending.run()
                 del ending

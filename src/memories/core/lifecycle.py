@@ -34,7 +34,7 @@ from memories.engine.operations import Operations, operation
 from memories.errors import ArchivedError, StorageError, TierFullError, UnavailableError, as_one
 from memories.foundation.clock import Clock
 from memories.foundation.fork_lock import new_lock
-from memories.foundation.parallel import dismiss
+from memories.foundation.parallel import stop_helpers
 from memories.foundation.units import format_size, limit_words, parse_size
 from memories.migration.migrator import Migrator
 from memories.migration.prefetching import Prefetching
@@ -464,7 +464,7 @@ class Engine:
             yield Part("the archive" if backend.remote else "the disk", backend.close)
         if self.remove_private is not None:
             yield Part("its directory", self.remove_private)
-        yield Part("its helpers", dismiss)
+        yield Part("its helpers", stop_helpers)
         yield Part("the rest", self._be_over)
 
     def _be_over(self) -> None:

@@ -18,9 +18,9 @@ from contextvars import ContextVar
 from enum import Enum
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from memories.foundation.call_owner import stacks
+from memories.foundation.call_owner import thread_frames
 from memories.foundation.fork_lock import new_lock
-from memories.foundation.periodic import Bell
+from memories.foundation.periodic import AutoResetEvent
 
 if TYPE_CHECKING:
     import asyncio
@@ -121,9 +121,9 @@ class Flight:
         if mine or not _begin_to_wait(passenger, self):
             return None
         try:
-            bell = Bell()
-            seat = self._take_seat(bell.set)
-            while not bell.wait(LOOK_SECONDS):
+            wake_event = AutoResetEvent()
+            seat = self._take_seat(wake_event.set)
+            while not wake_event.wait(LOOK_SECONDS):
                 self._look()
             return seat.outcome
         finally:
@@ -173,7 +173,7 @@ class Flight:
 def _stack_of(thread: threading.Thread) -> set[int]:
     """Return where the frames lie that a thread is in."""
     mine = thread.ident == threading.get_ident()
-    frame: FrameType | None = sys._getframe() if mine else stacks().get(thread.ident or 0)
+    frame: FrameType | None = sys._getframe() if mine else thread_frames().get(thread.ident or 0)
     found = set[int]()
     while frame is not None:
         found.add(id(frame))

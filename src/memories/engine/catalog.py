@@ -20,7 +20,7 @@ from memories.backends.disk import DiskBackend
 from memories.backends.disk.backend import StoreView
 from memories.engine.front_cache import FrontCache
 from memories.foundation.deadlines import Deadlines
-from memories.foundation.fork_lock import is_mine, new_lock
+from memories.foundation.fork_lock import is_held_here, new_lock
 from memories.foundation.keys import INTERNAL
 from memories.model.entry import Entry
 from memories.model.record import Record
@@ -85,7 +85,7 @@ class Catalog:
 
     def bring_forward(self, entry: Entry) -> None:
         """Answer the next reads of `entry` from the front, unless it was replaced meanwhile."""
-        if is_mine(self._lock):
+        if is_held_here(self._lock):
             return  # A signal handler reads in the middle of a change, perhaps of this very key.
         with self._lock:
             if self.entries.get(entry.key) is entry:
@@ -185,7 +185,7 @@ class Catalog:
         self.rules.clear()
         self.backing.clear()
         self._internal = 0
-        self.deadlines.restart(self._deadlines)
+        self.deadlines.rebuild(self._deadlines)
         for entry in self.entries.values():
             self._count(entry, 1)
         self._torn = False
@@ -207,7 +207,7 @@ class Catalog:
         if previous is not None:
             self._count(previous, -1)
             if previous.terms.expires_at is not None:
-                self.deadlines.leave()
+                self.deadlines.mark_stale()
         if entry is None:
             self.entries.pop(key, None)
         else:

@@ -16,9 +16,9 @@ from threading import get_ident
 from typing import Protocol
 
 from memories.errors import BusyError
-from memories.foundation.call_owner import stacks
+from memories.foundation.call_owner import thread_frames
 from memories.foundation.fork_lock import new_lock
-from memories.foundation.periodic import Ended
+from memories.foundation.periodic import Latch
 
 WAIT_SECONDS = 120.0  # Longer than writing the largest value takes; nobody waits for ever.
 LOOK_SECONDS = 0.1  # How often a thread that waits looks whether the holder's call goes on.
@@ -43,12 +43,12 @@ class _Held:
         self.thread = thread
         self.call = call
         self.depth = 1
-        self.free: Ended | None = None  # Set when it is released; made by who waits.
+        self.free: Latch | None = None  # Set when it is released; made by who waits.
 
     @property
     def stale(self) -> bool:
         if self.call is None:
-            return self.thread not in stacks()
+            return self.thread not in thread_frames()
         return not self.call.alive
 
     def released(self) -> None:
@@ -133,7 +133,7 @@ class KeyLocks:
                         "one; do not store other keys from within modify()"
                     )
                 self._waits[me] = held
-                free = held.free = held.free or Ended()
+                free = held.free = held.free or Latch()
             began = began or self._monotonic()
             try:
                 released = free.wait(min(LOOK_SECONDS, self._wait_seconds))

@@ -20,7 +20,7 @@ from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 from memories.engine.keylocks import KeyLocks
 from memories.errors import BusyError, MemoriesError
-from memories.foundation.call_owner import Owner
+from memories.foundation.call_owner import CallOwner
 from memories.foundation.logging import logger
 
 STACK_FRAMES = 150  # A call goes less deep than that; data nested deeper is encoded before it.
@@ -34,7 +34,7 @@ T = TypeVar("T")
 P = ParamSpec("P")
 
 
-class Operation(Owner):
+class Operation(CallOwner):
     """One call that changes the store."""
 
     __slots__ = ("callers_error", "calling", "keys", "torn")

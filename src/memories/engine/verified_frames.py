@@ -6,7 +6,7 @@ since that costs less than to remember them.
 
 from __future__ import annotations
 
-from memories.foundation.bounded_dict import Recent
+from memories.foundation.bounded_dict import BoundedDict
 from memories.model.events import Event, Removed
 from memories.model.record import Record
 
@@ -18,7 +18,7 @@ class VerifiedFrames:
     """A bounded set of versions; what it has forgotten is simply verified again."""
 
     def __init__(self) -> None:
-        self._known: Recent[str, tuple[int, bytes]] = Recent(MAX_REMEMBERED)
+        self._known: BoundedDict[str, tuple[int, bytes]] = BoundedDict(MAX_REMEMBERED)
 
     def knows(self, record: Record) -> bool:
         """Return whether `add` was called for this version at this place."""

@@ -18,7 +18,7 @@ K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
 
-class Recent(Generic[K, V]):
+class BoundedDict(Generic[K, V]):
     """Keys with what is remembered of each; the one set the longest ago is forgotten first.
 
     Safe to use from any number of threads, and cheap to ask: only changes take a lock.

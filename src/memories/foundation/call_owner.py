@@ -15,7 +15,7 @@ from types import FrameType
 LOOKS = 3
 
 
-def stacks() -> dict[int, FrameType]:
+def thread_frames() -> dict[int, FrameType]:
     """Return the innermost frame of every thread, by its number.
 
     Before Python 3.13 this holds a lock of the interpreter, and a finalizer that the collector runs
@@ -25,7 +25,7 @@ def stacks() -> dict[int, FrameType]:
     return sys._current_frames()
 
 
-class Owner:
+class CallOwner:
     """A call that is under way in some thread."""
 
     __slots__ = ("_frame", "thread")
@@ -44,7 +44,7 @@ class Owner:
 
     def _is_on_stack(self) -> bool:
         mine = self.thread == get_ident()
-        frame = sys._getframe(1) if mine else stacks().get(self.thread)
+        frame = sys._getframe(1) if mine else thread_frames().get(self.thread)
         while frame is not None and self._frame is not None:
             if frame is self._frame:
                 return True

@@ -25,7 +25,7 @@ class Clock(Protocol):
         """Return seconds since the epoch; they run backwards only to follow a clock set back."""
 
 
-class Wall:
+class WallClock:
     """The wall clock, as far as it is to be believed. Safe to use from any number of threads.
 
     Args:
@@ -67,7 +67,7 @@ if hasattr(time, "CLOCK_BOOTTIME"):
 else:
     _steady = time.monotonic
 
-_wall = Wall(lambda: time.time(), _steady)  # Looked up at each call: a test may set it.
+_wall = WallClock(lambda: time.time(), _steady)  # Looked up at each call: a test may set it.
 
 
 class SystemClock:

@@ -33,13 +33,13 @@ class Deadlines:
         """Learn that `key` ends at `ends`."""
         heappush(self._heap, (ends, key))
 
-    def leave(self) -> None:
+    def mark_stale(self) -> None:
         """Learn that one of the keys has gone, or ends at another time."""
         self._stale += 1
         if 2 * self._stale > len(self._heap) + SPARE:
             self._sift()
 
-    def restart(self, keys: Callable[[], Iterable[tuple[str, float]]]) -> None:
+    def rebuild(self, keys: Callable[[], Iterable[tuple[str, float]]]) -> None:
         """Begin anew with `keys`, which are asked for when another thread may add already."""
         self._heap, self._stale = [], 0
         for key, ends in keys():

@@ -30,7 +30,7 @@ def new_lock() -> threading.RLock:
     return lock
 
 
-def is_mine(lock: threading.RLock) -> bool:
+def is_held_here(lock: threading.RLock) -> bool:
     """Return whether this thread holds `lock`."""
     mine: bool = lock._is_owned()  # type: ignore[attr-defined]
     return mine

@@ -1,8 +1,8 @@
-"""Long work on many chunks, shared with a few helping threads.
+"""Shares long work on many chunks of memory with a few helper threads.
 
-Not a pool for tasks: nothing is ever queued behind anything. The one idea: whoever asks works
-himself, and helpers that happen to be free take chunks from the same heap, so that a helper who is
-busy, gone or lost in a fork costs nothing but its help.
+The calling thread works, too. It and the helpers take chunks from one shared counter, so a helper
+that is busy, has ended, or does not exist in a forked child only makes the call slower. Nothing is
+queued: for tasks that wait for something else there is `worker_pool`.
 """
 
 from __future__ import annotations
@@ -15,141 +15,142 @@ from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
 from memories.foundation.fork_lock import new_lock
-from memories.foundation.periodic import STOP_SECONDS, Ended, Runner
+from memories.foundation.periodic import STOP_SECONDS, BackgroundThread, Latch
 
 T = TypeVar("T")
 R = TypeVar("R")
 
-_MIN_NBYTES = 3 << 20  # Below it, waking a helper takes longer than what it would save.
-_MAX_HELPERS = 3  # Memory is busy with that many; the rest of the cores is the program's own.
+_MIN_NBYTES = 3 << 20  # Below this size, waking a helper takes longer than it saves.
+_MAX_HELPERS = 3  # This many saturate the memory bus; the other cores belong to the program.
 _IDLE_SECONDS = 2.0
-_LOOK_SECONDS = 1.0  # So often whoever waits looks whether his helpers live.
+_LOOK_SECONDS = 1.0  # How often a waiting caller checks that its helpers are alive.
 
 
-def each(work: Callable[[T], R], items: Sequence[T], nbytes: int) -> list[R]:
+def map_items(work: Callable[[T], R], items: Sequence[T], nbytes: int) -> list[R]:
     """Return `[work(item) for item in items]`, where the items are `nbytes` of memory in all.
 
-    `work` must be mostly compiled code that lets go of the interpreter, and safe to call from many
-    threads, which may finish in any order. What it raises is raised here, once nobody works.
+    `work` must be mostly compiled code that releases the GIL, and safe to call from many threads,
+    which may finish in any order. An exception of `work` is raised here, after all threads have
+    stopped working on `items`.
     """
     helpers = min(_count(), len(items) - 1) if nbytes >= _MIN_NBYTES else 0
     if helpers < 1:
         return [work(item) for item in items]
-    heap = _Heap(work, items)
-    _crew().call(heap, helpers)
-    return heap.finish()
+    shared = _SharedWork(work, items)
+    _helpers().call(shared, helpers)
+    return shared.results()
 
 
-def dismiss() -> None:
-    """Send the helpers home and wait for them; the next long work calls others."""
-    crew = _current
-    if crew is not None and crew.pid == os.getpid():
-        crew.dismiss()
+def stop_helpers() -> None:
+    """End the helper threads and wait for them; the next long work starts new ones."""
+    helpers = _current
+    if helpers is not None and helpers.pid == os.getpid():
+        helpers.stop()
 
 
-class _Heap:
-    """Items to work on, and what became of them. Each is taken once, by whoever comes first."""
+class _SharedWork:
+    """The items of one call and their results; each item is processed once, by any thread."""
 
     def __init__(self, work: Callable[[Any], Any], items: Sequence[Any]) -> None:
         self._work = work
         self._items = items
         self._results: list[Any] = [None] * len(items)
         self._error: BaseException | None = None
-        # `next` of a counter is atomic, so that no lock is taken for an item.
-        self._take = itertools.count().__next__
-        self._done = itertools.count(1).__next__
-        self._finished = Ended()
+        # `next` of a counter is atomic, so no lock is needed for an item.
+        self._next_index = itertools.count().__next__
+        self._count_done = itertools.count(1).__next__
+        self._finished = Latch()
         self._helpers: list[threading.Thread] = []
 
     def help(self) -> None:
-        """Work on what another has asked for."""
+        """Process items in a helper thread."""
         self._helpers.append(threading.current_thread())
         self.work()
 
     def work(self) -> None:
-        """Take items until there are none left."""
-        while (index := self._take()) < len(self._items):
+        """Process items until none is left."""
+        while (index := self._next_index()) < len(self._items):
             try:
                 if self._error is None:
                     self._results[index] = self._work(self._items[index])
             except BaseException as error:
-                self._error = error  # Raised by `finish`, in the thread that asked.
-            if self._done() == len(self._items):
+                self._error = error  # Raised by `results`, in the calling thread.
+            if self._count_done() == len(self._items):
                 self._finished.set()
 
-    def finish(self) -> list[Any]:
-        """Work too, wait for items that helpers have begun, and return all results."""
+    def results(self) -> list[Any]:
+        """Process items, wait for those that helpers have begun, and return all results."""
         self.work()
         while not self._finished.wait(_LOOK_SECONDS):
             if not any(helper.is_alive() for helper in list(self._helpers)):
-                raise MemoryError("the threads that helped have died, for want of memory")
+                raise MemoryError("the helper threads have died, probably for lack of memory")
         if self._error is not None:
             raise self._error
         return self._results
 
 
-class _Crew:
-    """The helping threads of this process; they go home when nobody has called them for a while."""
+class _Helpers:
+    """The helper threads of this process; each ends after it was idle for a while."""
 
     def __init__(self) -> None:
         self.pid = os.getpid()
-        self._calls: SimpleQueue[_Heap | None] = SimpleQueue()  # None sends one helper home.
-        self._present: set[threading.Thread] = set()
+        self._calls: SimpleQueue[_SharedWork | None] = SimpleQueue()  # None ends one helper.
+        self._threads: set[threading.Thread] = set()
         self._lock = new_lock()
 
-    def call(self, heap: _Heap, helpers: int) -> None:
-        """Let up to `helpers` threads help with `heap`, when they can."""
+    def call(self, shared: _SharedWork, helpers: int) -> None:
+        """Have up to `helpers` threads help with `shared`, as soon as they are free."""
         with self._lock:
-            while len(self._present) < helpers and self._hire():
+            while len(self._threads) < helpers and self._start_helper():
                 pass
-            for _ in range(min(helpers, len(self._present))):
-                self._calls.put(heap)
+            for _ in range(min(helpers, len(self._threads))):
+                self._calls.put(shared)
 
-    def _hire(self) -> bool:
-        helper = Runner(self._help, "crew")
+    def _start_helper(self) -> bool:
+        helper = BackgroundThread(self._help, "helper")
         try:
             helper.start()
-        except (RuntimeError, MemoryError):  # No more threads, or the end: then without help.
+        except (RuntimeError, MemoryError):  # No more threads, or the interpreter ends.
             return False
-        self._present.add(helper)
+        self._threads.add(helper)
         return True
 
-    def dismiss(self) -> None:
-        """End every helper, after what he is at."""
+    def stop(self) -> None:
+        """End every helper after its current call."""
         with self._lock:
-            present, self._present = self._present, set()
-            for _ in present:
+            threads, self._threads = self._threads, set()
+            for _ in threads:
                 self._calls.put(None)
-        for helper in present:
+        for helper in threads:
             helper.join(STOP_SECONDS)
 
     def _help(self) -> None:
         while True:
             try:
-                heap = self._calls.get(timeout=_IDLE_SECONDS)
+                shared = self._calls.get(timeout=_IDLE_SECONDS)
             except Empty:
                 with self._lock:
-                    # A call that came in between would keep alive what it is about.
+                    # A call that was queued in between must be processed: it refers to memory.
                     if not self._calls.empty():
                         continue
-                    self._present.discard(threading.current_thread())
+                    self._threads.discard(threading.current_thread())
                 return
-            if heap is None:
+            if shared is None:
                 return
-            heap.help()
-            del heap  # What it worked on must not live until the next call.
+            shared.help()
+            del shared  # The memory of this call must not live until the next one.
 
 
-_current: _Crew | None = None
+_current: _Helpers | None = None
 
 
-def _crew() -> _Crew:
-    """Return the crew of this process; a forked child has none of its parent's threads."""
+def _helpers() -> _Helpers:
+    """Return the helpers of this process; a forked child has none of its parent's threads."""
     global _current
-    crew = _current
-    if crew is None or crew.pid != os.getpid():
-        crew = _current = _Crew()
-    return crew
+    helpers = _current
+    if helpers is None or helpers.pid != os.getpid():
+        helpers = _current = _Helpers()
+    return helpers
 
 
 def _count() -> int:

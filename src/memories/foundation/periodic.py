@@ -1,12 +1,13 @@
-"""Work in the background: a method that a thread of its own runs now and then, or once it is woken.
+"""Background threads: each calls one method at an interval, or when it is woken.
 
-Not a pool, and nothing whose result a caller waits for. The one idea: a thread is expendable. It
-holds its owner weakly and ends with it; it outlives whatever the method raises; and where it could
-not be started, or died all the same, it is started again: by whoever asks for it next, or by the
-next turn of any other one.
+A thread refers to its owner weakly and ends when the owner is garbage. It survives every exception
+of the method. A thread that could not be started, or that died, is started again: by the next call
+of `start`, or after the next call of any other periodic thread. Tasks whose result a caller waits
+for belong in `worker_pool`.
 
-Nothing here takes a lock that an interrupt could leave taken. `threading.Event` and `Condition` do:
-they enter their lock in Python, where a signal strikes between the lock and its `with`.
+This module has its own events because an interrupt can leave the lock of `threading.Event` or
+`threading.Condition` locked: they acquire it in Python code, and a signal handler may raise between
+the acquisition and the `with` block.
 """
 
 from __future__ import annotations
@@ -22,133 +23,139 @@ from memories.errors import ClosedError, MemoriesError
 from memories.foundation.fork_lock import new_lock
 from memories.foundation.logging import logger
 
-BIRTH_SECONDS = 5.0  # A thread that does not run after so long died at birth, for want of memory.
+START_SECONDS = 5.0  # A thread that does not run by then died at its start, for lack of memory.
 STOP_SECONDS = 30.0
 RETRY_SECONDS = 1.0
-MIN_DOZE_SECONDS, MAX_DOZE_SECONDS = 1.0, 8.0
+MIN_IDLE_SECONDS, MAX_IDLE_SECONDS = 1.0, 8.0
 
 
-def doze_seconds(quiet_seconds: float) -> float:
-    """Return how long to sleep before the next look whether anything happens, if nothing has.
+def idle_poll_seconds(quiet_seconds: float) -> float:
+    """Return how long to sleep before the next poll, after `quiet_seconds` without activity.
 
-    Not for what can wake a sleeper: a hit in RAM wakes nobody, for that would cost more than it.
+    For activity that cannot wake a thread, such as hits in RAM: waking one costs more than the hit.
     """
-    return min(max(quiet_seconds / 8, MIN_DOZE_SECONDS), MAX_DOZE_SECONDS)
+    return min(max(quiet_seconds / 8, MIN_IDLE_SECONDS), MAX_IDLE_SECONDS)
 
 
-class Bell:
-    """Wakes a thread that waits for it; rung by any, from destructors and signals as well."""
+class AutoResetEvent:
+    """An event that each successful `wait` resets.
 
-    __slots__ = ("_rings",)
+    Safe to set from any thread, from a destructor and from a signal handler.
+    """
+
+    __slots__ = ("_tokens",)
 
     def __init__(self) -> None:
-        self._rings: SimpleQueue[None] = SimpleQueue()
+        self._tokens: SimpleQueue[None] = SimpleQueue()
 
     def set(self) -> None:
-        """Ring, unless it rings."""
-        if self._rings.empty():
-            self._rings.put(None)
+        """Set the event, unless it is set."""
+        if self._tokens.empty():
+            self._tokens.put(None)
 
     def add(self) -> None:
-        """Ring once more, for one more of those who wait."""
-        self._rings.put(None)
+        """Set the event once more, so that one more waiting thread is woken."""
+        self._tokens.put(None)
 
     def is_set(self) -> bool:
-        """Return whether it rings."""
-        return not self._rings.empty()
+        """Return whether the event is set."""
+        return not self._tokens.empty()
 
     def wait(self, seconds: float | None = None) -> bool:
-        """Wait until it rings, and silence it; return whether it rang within `seconds`."""
+        """Wait up to `seconds` for the event and reset it; return whether it was set."""
         try:
-            self._rings.get(timeout=seconds)
+            self._tokens.get(timeout=seconds)
         except Empty:
             return False
         return True
 
 
-class Ended:
-    """Whether something has ended: set once, and seen by all who wait for it."""
+class Latch:
+    """An event that is set once, for ever, and wakes every waiting thread."""
 
-    __slots__ = ("_bell", "_set")
+    __slots__ = ("_event", "_set")
 
     def __init__(self) -> None:
-        self._bell = Bell()
+        self._event = AutoResetEvent()
         self._set = False
 
     def set(self) -> None:
-        """Let it have ended."""
+        """Set the latch and wake every thread that waits."""
         self._set = True
-        self._bell.set()
+        self._event.set()
 
     def is_set(self) -> bool:
-        """Return whether it has ended."""
+        """Return whether the latch is set."""
         return self._set
 
     def wait(self, seconds: float) -> bool:
-        """Wait up to `seconds`, and return whether it has ended."""
-        if not self._set and self._bell.wait(seconds):
-            self._bell.set()  # For the next who waits.
+        """Wait up to `seconds`, and return whether the latch is set."""
+        if not self._set and self._event.wait(seconds):
+            self._event.set()  # For the next thread that waits.
         return self._set
 
 
-class Runner(threading.Thread):
-    """A thread whose birth nobody awaits for ever.
+class BackgroundThread(threading.Thread):
+    """A thread whose `start` returns in bounded time.
 
-    `Thread.start` waits until the new thread runs. One that finds no memory for its first call
-    never does.
+    `Thread.start` waits until the new thread runs, and a thread that has no memory for its first
+    call never does.
     """
 
     def __init__(self, target: Callable[[], object], name: str, *, daemon: bool = True) -> None:
         super().__init__(target=target, name=f"memories-{name}", daemon=daemon)
-        self._started = _Birth()
+        self._started = _StartedLatch()
 
     def start(self) -> None:
         """Start the thread.
 
         Raises:
-            RuntimeError: there can be no more threads, or it died at birth.
+            RuntimeError: no more threads can be started, or this one died at its start.
         """
         super().start()
         if not self._started.is_set():
-            raise RuntimeError("can't start new thread: it found no memory to begin with")
+            raise RuntimeError("can't start new thread: it had no memory for its first call")
 
-    def finish(self, seconds: float = STOP_SECONDS) -> bool:
-        """Wait for its end; return whether it came within `seconds`. A thread itself: at once."""
+    def join_within(self, seconds: float = STOP_SECONDS) -> bool:
+        """Wait up to `seconds` for the end of the thread and return whether it ended.
+
+        Called from the thread itself, it returns True at once.
+        """
         if self is threading.current_thread() or not self.is_alive():
             return True
         self.join(seconds)
         return not self.is_alive()
 
 
-class _Birth(Ended):
-    """What a thread says when it runs, in the place of the event for which `start` would wait."""
+class _StartedLatch(Latch):
+    """Replaces the event for which `Thread.start` waits, with a limit to the wait."""
 
     __slots__ = ()
 
     def wait(self, seconds: float | None = None) -> bool:
-        return super().wait(BIRTH_SECONDS if seconds is None else seconds)
+        return super().wait(START_SECONDS if seconds is None else seconds)
 
     def _at_fork_reinit(self) -> None:
-        """Do nothing: there is no lock that a child could find taken."""
+        """Do nothing: the latch has no lock that a forked child could find locked."""
 
 
 class Periodic:
     """Calls `work` in a thread, every `seconds` and whenever it is woken, until stopped.
 
-    Everything may be called from any thread, from a destructor and again. In a forked child it
-    does nothing. What `work` raises is logged, kept as `failure` and followed by another try;
-    `ClosedError` says that the owner has ended.
+    Every method may be called from any thread, from a destructor, and repeatedly. In a forked child
+    the methods do nothing. An exception of `work` is logged, stored as `failure`, and followed by
+    another try; `ClosedError` means that the owner is closed, and ends the thread.
 
     Args:
-        work: A bound method, whose object is not kept alive.
-        name: What the thread is called, `memories-` in front of it.
-        seconds: Between two calls; None for when it is woken only. `work` may change it.
-        rest_seconds: At least so long between two calls, woken or not.
-        retry_seconds: Until the next call after one that raised.
-        bell: What wakes it besides `wake`.
+        work: A bound method; its object is referred to weakly.
+        name: The name of the thread, after `memories-`.
+        seconds: The time between two calls; None to call only when woken. `work` may change it.
+        rest_seconds: The minimum pause between two calls, even if woken.
+        retry_seconds: The pause after a call that raised.
+        wake_event: An event that wakes the thread, besides `wake`.
 
     Attributes:
-        failure: What the latest call raised, None once one succeeds.
+        failure: The exception of the latest call, None after a call that succeeded.
     """
 
     def __init__(
@@ -159,97 +166,97 @@ class Periodic:
         seconds: float | None = None,
         rest_seconds: float = 0.0,
         retry_seconds: float = RETRY_SECONDS,
-        bell: Bell | None = None,
+        wake_event: AutoResetEvent | None = None,
     ) -> None:
         self.seconds = seconds
         self.failure: BaseException | None = None
         self._rest_seconds, self._retry_seconds = rest_seconds, retry_seconds
         self._name = name
-        self._bell = Bell() if bell is None else bell
-        self._ended = Ended()
-        self._work = weakref.WeakMethod(work, _ringing(self._bell))
+        self._wake_event = AutoResetEvent() if wake_event is None else wake_event
+        self._ended = Latch()
+        self._work = weakref.WeakMethod(work, _waker(self._wake_event))
         self._lock = new_lock()
-        self._thread: Runner | None = None
+        self._thread: BackgroundThread | None = None
         self._runs = False
         with _lock:
             _all.add(self)
 
     @property
     def stopped(self) -> bool:
-        """Return whether it was told to end."""
+        """Return whether `stop` was called, or the owner is gone."""
         return self._ended.is_set()
 
     @property
-    def thread(self) -> Runner | None:
-        """Return the thread, None before there is one."""
+    def thread(self) -> BackgroundThread | None:
+        """Return the thread, None before the first start."""
         return self._thread
 
     def start(self) -> None:
-        """Have the thread run, unless it does; where that fails, it is tried again later."""
+        """Start the thread unless it runs; a start that fails is tried again later."""
         if not (self._runs or self.stopped):
             with self._lock:
-                self._begin()
+                self._start_thread()
 
-    def _begin(self) -> None:
+    def _start_thread(self) -> None:
         if self._runs or self.stopped:
-            return  # Another was quicker.
-        self._thread = Runner(self._run, self._name)
+            return  # Another thread has started it.
+        self._thread = BackgroundThread(self._run, self._name)
         self._runs = True
         try:
             self._thread.start()
         except (RuntimeError, MemoryError) as error:
             self._runs, self._thread = False, None
             self.failure = error
-            _want(self)
+            _request_start(self)
             logger.warning("memories-%s is started later: %s", self._name, error)
         except BaseException:
-            self._runs = False  # Interrupted: the thread, if there is one, says that it runs.
+            self._runs = False  # Interrupted: if the thread started, it sets `_runs` itself.
             raise
 
     def wake(self) -> None:
-        """Have `work` called soon; starts the thread if it does not run."""
-        self._bell.set()
+        """Have `work` called soon; start the thread if it does not run."""
+        self._wake_event.set()
         self.start()
 
     def stop(self, seconds: float = STOP_SECONDS) -> bool:
-        """End the thread after the call it is at; return whether it ended within `seconds`."""
+        """End the thread after its current call; return whether it ended within `seconds`."""
         self._ended.set()
-        self._bell.set()
+        self._wake_event.set()
         thread = self._thread
-        return thread is None or thread.finish(seconds)
+        return thread is None or thread.join_within(seconds)
 
-    def leave(self) -> None:
-        """In a forked child: the thread is the parent's."""
-        self._runs, self._thread = True, None  # As if it ran: nobody starts one.
+    def disable_in_child(self) -> None:
+        """Start no thread in a forked child: the owner belongs to the parent."""
+        self._runs, self._thread = True, None  # As if it ran, so that `start` does nothing.
 
     def _run(self) -> None:
         me = threading.current_thread()
         with self._lock:
             if self._thread is not me:
-                return  # It came too late, and another was started.
+                return  # This thread started too late, and another one has replaced it.
             self._runs, self.failure = True, None
         try:
             while not self.stopped:
                 try:
-                    self._bell.wait(self.seconds)
-                    if self.stopped or not self._turn():
+                    self._wake_event.wait(self.seconds)
+                    if self.stopped or not self._call_work():
                         return
                     if self._rest_seconds:
                         self._ended.wait(self._rest_seconds)
-                    _start_wanted()
+                    _start_requested()
                 except BaseException as error:
-                    # There was no memory to say what had failed; the next turn is another chance.
+                    # There was no memory even to log the failure; try again after a pause.
                     self.failure = error
                     time.sleep(self._retry_seconds)
         finally:
             self._runs = False
             if self.stopped:
-                self._bell.set()  # For others who share it and end, too.
+                self._wake_event.set()  # For other threads that share the event and must end, too.
             elif self._work() is not None:
-                _want(self)
+                _request_start(self)
 
-    def _turn(self) -> bool:
-        """Call `work` once; return whether there is to be another turn."""
+    def _call_work(self) -> bool:
+        """Call `work` once; return whether to go on."""
         work = self._work()
         if work is None:
             self._ended.set()
@@ -260,64 +267,64 @@ class Periodic:
             self._ended.set()
         except BaseException as error:
             del work
-            if not self.stopped:  # Else it was closed under our hands.
-                self._keep(error)
+            if not self.stopped:  # Otherwise the failure may come from the owner's end.
+                self._record_failure(error)
                 self._ended.wait(self._retry_seconds)
                 if self.seconds is None:
-                    self._bell.set()
+                    self._wake_event.set()
         else:
             self.failure = None
         return not self.stopped
 
-    def _keep(self, error: BaseException) -> None:
+    def _record_failure(self, error: BaseException) -> None:
         before, self.failure = self.failure, error
         if before is None and isinstance(error, (MemoriesError, OSError)):
             logger.warning("memories-%s failed and tries again: %s", self._name, error)
         elif before is None:
             logger.exception("memories-%s failed and tries again", self._name)
-        _forget_frames(error)
+        _clear_tracebacks(error)
 
 
 _lock = new_lock()
 _all: weakref.WeakSet[Periodic] = weakref.WeakSet()
-_wanted: weakref.WeakSet[Periodic] = weakref.WeakSet()  # Those that should run and do not.
+_requested: weakref.WeakSet[Periodic] = weakref.WeakSet()  # Threads that should run but do not.
 
 
-def _want(one: Periodic) -> None:
+def _request_start(one: Periodic) -> None:
     with _lock:
-        _wanted.add(one)
+        _requested.add(one)
 
 
-def _start_wanted() -> None:
-    if not _wanted:
+def _start_requested() -> None:
+    if not _requested:
         return
     with _lock:
-        wanted = list(_wanted)
-        _wanted.clear()
-    for one in wanted:
+        requested = list(_requested)
+        _requested.clear()
+    for one in requested:
         one.start()
 
 
-def _ringing(bell: Bell) -> Callable[[object], None]:
-    """Return what rings when an owner is gone."""
+def _waker(event: AutoResetEvent) -> Callable[[object], None]:
+    """Return the callback of a weak reference that wakes the thread when its owner is gone."""
 
-    def ring(_: object) -> None:
-        bell.add()
+    def wake(_: object) -> None:
+        event.add()
 
-    return ring
+    return wake
 
 
-def _forget_frames(error: BaseException | None) -> None:
-    """Cut the frames off, which would keep alive what they worked on."""
+def _clear_tracebacks(error: BaseException | None) -> None:
+    """Remove the tracebacks, whose frames would keep values alive."""
     if error is not None and error.__traceback__ is not None:
         error.__traceback__ = None
-        _forget_frames(error.__cause__)
-        _forget_frames(error.__context__)
+        _clear_tracebacks(error.__cause__)
+        _clear_tracebacks(error.__context__)
 
 
 def _after_fork() -> None:
     for one in list(_all):
-        one.leave()
+        one.disable_in_child()
 
 
 os.register_at_fork(after_in_child=_after_fork)

@@ -25,7 +25,7 @@ from memories.errors import ClosedError
 from memories.foundation.clock import SystemClock
 from memories.foundation.fork_lock import new_lock
 from memories.foundation.logging import logger
-from memories.foundation.periodic import STOP_SECONDS, Ended, Runner
+from memories.foundation.periodic import STOP_SECONDS, BackgroundThread, Latch
 
 IDLE_SECONDS = 10.0
 LOOK_SECONDS = 1.0  # So often whoever waits looks whether somebody is still at work.
@@ -39,17 +39,26 @@ R = TypeVar("R")
 class Task(Generic[R]):
     """Something to be done once, by whoever comes first."""
 
-    __slots__ = ("_by", "_done", "_error", "_given_up", "_leave", "_part_of", "_value", "_work")
+    __slots__ = (
+        "_abandoned",
+        "_by",
+        "_done",
+        "_error",
+        "_on_abandon",
+        "_part_of",
+        "_value",
+        "_work",
+    )
 
     def __init__(
-        self, work: Callable[[], R], leave: Callable[[threading.Thread], None] | None = None
+        self, work: Callable[[], R], on_abandon: Callable[[threading.Thread], None] | None = None
     ) -> None:
         self._work: Callable[[], R] | None = work
-        self._leave = leave  # Told of a thread that is at work on it when it is given up.
+        self._on_abandon = on_abandon  # Told of a thread that is at work on it when it is given up.
         self._part_of = _at_work()
-        self._given_up = False
+        self._abandoned = False
         self._by: dict[None, threading.Thread] = {}  # Who does it: its `setdefault` is atomic.
-        self._done = Ended()
+        self._done = Latch()
         self._value: R | None = None
         self._error: BaseException | None = None
 
@@ -78,24 +87,24 @@ class Task(Generic[R]):
             self._done.set()
 
     @property
-    def given_up(self) -> bool:
+    def abandoned(self) -> bool:
         """Return whether nobody wants its result any more, or that of what it is a part of."""
-        return self._given_up or (self._part_of is not None and self._part_of.given_up)
+        return self._abandoned or (self._part_of is not None and self._part_of.abandoned)
 
-    def give_up(self) -> None:
+    def abandon(self) -> None:
         """Want its result no more: nobody begins with it, and who is at work on it is left behind.
 
-        He may see by `given_up` that he need not go on.
+        He may see by `abandoned` that he need not go on.
         """
         self.cancel()
         if not self._done.is_set():
-            self._given_up = True
-            if self._leave is not None:
-                self._leave(self._by[None])
+            self._abandoned = True
+            if self._on_abandon is not None:
+                self._on_abandon(self._by[None])
 
     def fail(self, error: Exception) -> None:
         """Give it up for everybody: whoever waits for its result is told `error` at once."""
-        self.give_up()
+        self.abandon()
         if not self._done.is_set():
             self._error = error
             self._done.set()
@@ -125,16 +134,16 @@ class Task(Generic[R]):
         return self._value  # type: ignore[return-value]
 
 
-class Worker(Runner):
-    """A thread of `Workers`."""
+class Worker(BackgroundThread):
+    """A thread of `WorkerPool`."""
 
     task: Task[Any] | None = None  # What it is at work on.
 
 
-def given_up() -> bool:
+def is_abandoned() -> bool:
     """Return whether nobody waits any more for what this thread is at work on."""
     task = _at_work()
-    return task is not None and task.given_up
+    return task is not None and task.abandoned
 
 
 def _at_work() -> Task[Any] | None:
@@ -142,7 +151,7 @@ def _at_work() -> Task[Any] | None:
     return me.task if isinstance(me, Worker) else None
 
 
-class Workers:
+class WorkerPool:
     """Up to `count` threads, started as they are needed; they go home when there is nothing to do.
 
     Safe to use from any number of threads. A forked child has none of its parent's threads, and its
@@ -174,12 +183,12 @@ class Workers:
         """
         if self._closed:
             raise ClosedError(f"the threads {self._name} were closed")
-        task = Task(lambda: work(*args), self._leave)
+        task = Task(lambda: work(*args), self._on_abandon)
         with self._lock:
             if self._pid == os.getpid():
                 self._idle -= 1
                 if self._idle < 0 and len(self._present) < self._count:
-                    self._hire()
+                    self._start_worker()
                 self._tasks.put(task)
         return task
 
@@ -198,7 +207,7 @@ class Workers:
             while waiting:
                 yield self._first_of(waiting)
         except BaseException as error:
-            self.drop(waiting, error)
+            self.cancel_all(waiting, error)
             raise
 
     @staticmethod
@@ -207,11 +216,11 @@ class Workers:
         del waiting[0]  # Not before: an interrupt would leave it at work, and nobody would know.
         return result
 
-    def drop(self, tasks: Iterable[Task[Any]], error: BaseException) -> None:
+    def cancel_all(self, tasks: Iterable[Task[Any]], error: BaseException) -> None:
         """Want the results of `tasks` no more, because of `error`, and wait as `map` does."""
         if self._remote and not isinstance(error, Exception):
             for task in tasks:
-                task.give_up()
+                task.abandon()
             return
         for task in tasks:
             task.cancel()
@@ -221,11 +230,11 @@ class Workers:
         except BaseException:
             if self._remote:
                 for task in tasks:
-                    task.give_up()
+                    task.abandon()
             raise
 
     @property
-    def staffed(self) -> bool:
+    def has_threads(self) -> bool:
         """Return whether there is any thread; one that ends, or is in a child, cannot get one."""
         return bool(self._present) and self._pid == os.getpid()
 
@@ -247,10 +256,10 @@ class Workers:
         for _ in present:
             self._tasks.put(None)
         end = _monotonic() + seconds
-        ended = [thread.finish(max(0.0, end - _monotonic())) for thread in present]
+        ended = [thread.join_within(max(0.0, end - _monotonic())) for thread in present]
         return all(ended)
 
-    def _hire(self) -> None:
+    def _start_worker(self) -> None:
         thread = Worker(self._serve, self._name)
         try:
             thread.start()
@@ -285,7 +294,7 @@ class Workers:
                     self._present.discard(me)
                     self._idle -= idle
 
-    def _leave(self, thread: threading.Thread) -> None:
+    def _on_abandon(self, thread: threading.Thread) -> None:
         """Count a thread as gone that is at work on what nobody waits for."""
         with self._lock:
             self._present.discard(thread)

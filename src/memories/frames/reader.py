@@ -281,7 +281,7 @@ class OpenFrame(DescribedFrame):
             self._verify_zeros(end, piece.offset)
             end = piece.offset + piece.stored
         self._verify_zeros(end, self._body.nbytes)
-        parallel.each(lambda summed: self._verify_span(*summed), sums, end)
+        parallel.map_items(lambda summed: self._verify_span(*summed), sums, end)
 
     def parts(self, *, verify: bool = True, verifier: Verifier | None = None) -> Parts:
         """Return the parts: views of the frame where it is raw, new memory where compressed.
@@ -343,7 +343,7 @@ class OpenFrame(DescribedFrame):
             offset += align(piece.raw)
             chunks += self._chunks(piece, target)
             loaded.append(view_bytes(target).toreadonly())
-        parallel.each(lambda chunk: decompress(*chunk), chunks, offset)
+        parallel.map_items(lambda chunk: decompress(*chunk), chunks, offset)
         return tuple(loaded)
 
     def _check_trust(self, parts: Parts, verifier: Verifier | None) -> None:

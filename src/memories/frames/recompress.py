@@ -52,7 +52,7 @@ def recompress(frame: OpenFrame, compression: str) -> Frame | None:
     plans = [_plan(frame, i, spec, known.get(i, ())) for i in range(len(frame.pieces))]
     if sum(plan.saves for plan in plans) < frame.nbytes * (1 - 1 / _MIN_GAIN):
         return None
-    body = FrameBody(lambda chunks, nbytes: parallel.each(store_apart, chunks, nbytes))
+    body = FrameBody(lambda chunks, nbytes: parallel.map_items(store_apart, chunks, nbytes))
     table = [_write(frame, body, plan) for plan in plans]
     fields = replace(frame.fields, prelude=None, content=b"", spill=None)
     head = memoryview(describe(fields, frame.meta, table, body, spec))
@@ -77,7 +77,7 @@ def _plan(frame: OpenFrame, index: int, spec: Spec, distances: Distances) -> _Pl
 def _write(frame: OpenFrame, body: FrameBody, plan: _Plan) -> FramePiece:
     piece, method = plan.piece, plan.method
     if method is not None:
-        packed = parallel.each(
+        packed = parallel.map_items(
             lambda i: _packed(frame, piece, i, method), range(len(piece.spans())), piece.raw
         )
         return body.add_packed(packed, piece.raw, method.code)

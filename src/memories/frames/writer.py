@@ -93,7 +93,7 @@ def pack(
             nbytes = sum([segment.nbytes for segment in segments])
             return Frame(segments[0], segments, nbytes, parts.nbytes)
     draft = _draft(parts, key, version, signer, spec)
-    body = FrameBody(partial(parallel.each, store_apart))
+    body = FrameBody(partial(parallel.map_items, store_apart))
     head = memoryview(draft.assemble(body))
     return Frame(head, [head, *body.segments], head.nbytes + body.nbytes, parts.nbytes)
 
@@ -119,7 +119,7 @@ def pack_into(
         raise InvalidOptionError(
             f"the frame of {key!r} takes {nbytes} bytes, the buffer has {room.nbytes}"
         )
-    body = FrameBody(partial(parallel.each, store_in(room[head_nbytes:nbytes])))
+    body = FrameBody(partial(parallel.map_items, store_in(room[head_nbytes:nbytes])))
     room[:head_nbytes] = draft.assemble(body)
     return nbytes
 
@@ -178,7 +178,7 @@ def _draft(
     methods: list[Method | None] = [None] * len(parts.buffers)
     if spec is not None:
         known = distances_of(parts) if spec.differences else {}
-        methods = parallel.each(
+        methods = parallel.map_items(
             lambda one: choose_method(one[1], spec, known.get(one[0], ())),
             list(enumerate(parts.buffers)),
             parts.nbytes,

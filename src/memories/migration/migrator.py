@@ -21,7 +21,7 @@ from memories.engine.payload import Payload
 from memories.engine.recency import RecencyTracker
 from memories.engine.tier import Tier
 from memories.errors import MemoriesError, TierFullError
-from memories.foundation.periodic import STOP_SECONDS, Periodic, doze_seconds
+from memories.foundation.periodic import STOP_SECONDS, Periodic, idle_poll_seconds
 from memories.migration.key_cursor import KeyCursor
 from memories.migration.planner import Move, Planner, TierState
 from memories.model.entry import Entry
@@ -161,7 +161,7 @@ class Migrator:
         self._cursor.rest()
         entries = hierarchy.catalog.entries
         due = [
-            now + (doze_seconds(now - self._quiet_at) if entries else SLEEP_SECONDS),
+            now + (idle_poll_seconds(now - self._quiet_at) if entries else SLEEP_SECONDS),
             self.planner.next_idle_at,
         ]
         if hierarchy.catalog.rules.aging:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from memories.foundation.bounded_dict import Recent
+from memories.foundation.bounded_dict import BoundedDict
 from memories.model.entry import Entry
 from memories.model.tiers import Cause, TierName
 from memories.policies.idle_limits import IdleLimits
@@ -59,7 +59,7 @@ class Planner:
         self.next_idle_at = math.inf  # When the first of those seen will have been idle too long.
         self._promote = promote
         self._demote_idle = demote_idle
-        self._demoted: Recent[str, Regret] = Recent(remembered_keys)
+        self._demoted: BoundedDict[str, Regret] = BoundedDict(remembered_keys)
 
     def plan(
         self,

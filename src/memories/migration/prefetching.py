@@ -19,7 +19,7 @@ from memories.engine.hierarchy import Hierarchy
 from memories.engine.lifecycle_state import LifecycleState
 from memories.errors import MemoriesError, TierFullError
 from memories.foundation.fork_lock import new_lock
-from memories.foundation.periodic import STOP_SECONDS, Bell, Ended, Periodic
+from memories.foundation.periodic import STOP_SECONDS, AutoResetEvent, Latch, Periodic
 from memories.model.entry import Entry, ExpiringEntry
 from memories.model.events import Event, Failed, Moved, Prefetched, Removed, Retrieved, Stored
 from memories.model.record import Record
@@ -81,11 +81,12 @@ class Prefetching:
         self._clock = hierarchy.clock
         self._prefetcher = prefetcher
         self._notes: deque[tuple[_What, str]] = deque(maxlen=MAX_NOTES)
-        self._bell = Bell()  # Every ring is for one thread, whichever is free.
+        self._wake_event = AutoResetEvent()  # Every ring is for one thread, whichever is free.
         self._lock = new_lock()
-        self._ended = Ended()
+        self._ended = Latch()
         self._threads = [
-            Periodic(self._watch, f"prefetch-{at}", bell=self._bell) for at in range(workers)
+            Periodic(self._watch, f"prefetch-{at}", wake_event=self._wake_event)
+            for at in range(workers)
         ]
         self._watched = False  # Whether a thread will look at the notes without being woken.
         self._eager = 0  # Notes for which it is still worth being woken at once.
@@ -163,7 +164,7 @@ class Prefetching:
         self._watched = True
         for thread in self._threads:
             thread.start()
-        self._bell.set()
+        self._wake_event.set()
 
     def _watch(self) -> None:
         """Learn in batches until there is nothing more; with evidence, until the next note."""
@@ -267,7 +268,7 @@ class Prefetching:
         for guess in self._prefetcher.propose(key, size_of):
             self._eager = EAGER_NOTES
             self._jobs[guess.key] = _Job(size_of(guess.key) or 0, guessed=True)
-            self._bell.add()
+            self._wake_event.add()
 
     def _below(self, hierarchy: Hierarchy, key: str) -> Record | None:
         """Return the record of a key that may be brought up to warm, None for any other."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 
-from memories.foundation.bounded_dict import Recent
+from memories.foundation.bounded_dict import BoundedDict
 from memories.model.events import Event, Moved, Removed
 
 MAX_KEYS = 4096
@@ -16,7 +16,7 @@ class History:
     """Remembers moves, for a bounded number of keys."""
 
     def __init__(self) -> None:
-        self._moves: Recent[str, deque[Moved]] = Recent(MAX_KEYS)
+        self._moves: BoundedDict[str, deque[Moved]] = BoundedDict(MAX_KEYS)
         self.latest: deque[Moved] = deque(maxlen=LATEST)  # Of whatever key, oldest first.
 
     def observe(self, event: Event) -> None:

@@ -17,7 +17,7 @@ from memories.errors import InvalidOptionError
 from memories.foundation.clock import Clock
 from memories.foundation.fork_lock import new_lock
 from memories.foundation.logging import logger
-from memories.foundation.periodic import Periodic, doze_seconds
+from memories.foundation.periodic import Periodic, idle_poll_seconds
 from memories.observe.analytics import Analytics, Sample
 from memories.observe.analytics.derived import Figures
 from memories.observe.analytics.hotkeys import HotKeys
@@ -140,7 +140,7 @@ class TelemetryService:
             self._activity, self._quiet_at = activity, now
             self._attempt(self._write_news)
         elif now - self._quiet_at > QUIET_SECONDS:
-            self._thread.seconds = doze_seconds(now - self._quiet_at)
+            self._thread.seconds = idle_poll_seconds(now - self._quiet_at)
         else:
             self._attempt(self._write_news)
         if self._directory is None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from memories.foundation.bounded_dict import Recent
+from memories.foundation.bounded_dict import BoundedDict
 
 
 class IdleRange(NamedTuple):
@@ -44,7 +44,7 @@ class IdleLimits:
 
     def __init__(self, *, remembered_keys: int = 4096) -> None:
         self._limits = [bounds.start_seconds for bounds in RANGES]
-        self._factors: Recent[str, float] = Recent(remembered_keys)
+        self._factors: BoundedDict[str, float] = BoundedDict(remembered_keys)
         self.demotions = 0
         self.regrets = 0
 

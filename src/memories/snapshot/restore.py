@@ -17,7 +17,7 @@ from memories.engine.hierarchy import Hierarchy
 from memories.engine.payload import Payload
 from memories.errors import TierFullError
 from memories.foundation.keys import INTERNAL
-from memories.foundation.periodic import Ended
+from memories.foundation.periodic import Latch
 from memories.foundation.units import format_size
 from memories.model.entry import Entry
 from memories.model.events import Failed, Removed
@@ -59,7 +59,7 @@ class Restoring:
         self._chain = chain
         self._mode = mode
         self._lend = lend  # Whether files that cannot be shared may be copied later.
-        self.arrived = Ended()  # Whether all that was lent is durable, or failed to be.
+        self.arrived = Latch()  # Whether all that was lent is durable, or failed to be.
         self.arrived.set()
         # What is about to be replaced in the archive, and as of which number it is gone there.
         self._outdated: list[tuple[str, int]] = []
@@ -123,7 +123,7 @@ class Restoring:
                 self._drop_old_entries()
                 journal.hide(self.since, self._hidden_gone)
         finally:
-            self.arrived = Ended()
+            self.arrived = Latch()
             journal.settle_soon(self._told)
 
     @contextmanager

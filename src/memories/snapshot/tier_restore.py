@@ -13,7 +13,7 @@ from memories.engine.lifecycle_state import LifecycleState
 from memories.engine.tier import Tier, version_of
 from memories.errors import ClosedError, MemoriesError, TierFullError
 from memories.foundation.logging import logger
-from memories.foundation.periodic import STOP_SECONDS, Ended, Runner
+from memories.foundation.periodic import STOP_SECONDS, BackgroundThread, Latch
 from memories.foundation.units import MAX_BYTES, format_size
 from memories.model.events import Failed, Moved
 from memories.model.record import Record
@@ -34,14 +34,14 @@ class Homecoming:
         chain: Chain,
         since: int,
         *,
-        arrived: Ended,
+        arrived: Latch,
         verified: bool = False,
     ) -> None:
         self._hierarchy = hierarchy
         self._chain = chain
         self._steps = _steps(hierarchy, chain, since, verified)
         self._arrived = arrived
-        self._thread: Runner | None = None
+        self._thread: BackgroundThread | None = None
         self._stopped = False
 
     def run(self, most_bytes: int = MAX_BYTES, most_values: int = MAX_BYTES) -> bool:
@@ -59,7 +59,7 @@ class Homecoming:
 
         It begins once all that was lent lies in the store, where it can stay mapped.
         """
-        self._thread = Runner(self._run, "restore")
+        self._thread = BackgroundThread(self._run, "restore")
         try:
             self._thread.start()
         except (RuntimeError, MemoryError) as error:
@@ -74,7 +74,7 @@ class Homecoming:
     def stop(self) -> None:
         """Bring no more home, and let go of the file. Idempotent."""
         self._stopped = True
-        if self._thread is None or self._thread.finish(STOP_SECONDS):
+        if self._thread is None or self._thread.join_within(STOP_SECONDS):
             self._steps.close()
             self._chain.close()  # Nobody else does where no step was begun.
         else:

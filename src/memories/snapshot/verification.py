@@ -16,7 +16,7 @@ from typing import NamedTuple
 import xxhash
 
 from memories.errors import CorruptDataError, UnsupportedTypeError
-from memories.foundation.worker_pool import Workers
+from memories.foundation.worker_pool import WorkerPool
 from memories.frames import head as frame_head
 from memories.snapshot.checksum import combine, crc32
 from memories.snapshot.validation import U64, Directory
@@ -83,7 +83,7 @@ def verify(fd: int, directory: Directory, digests: U64, progress: Progress | Non
     os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_SEQUENTIAL)
     advance = progress or (lambda count: None)
     threads = min(_MOST_THREADS, os.cpu_count() or 1)
-    workers, windows, crc = Workers(threads, "verify"), _Windows(), 0
+    workers, windows, crc = WorkerPool(threads, "verify"), _Windows(), 0
 
     def check(stretch: _Stretch) -> tuple[int, list[_Sum]]:
         return stretch.length, _check(fd, stretch, windows)

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from memories.foundation.clock import BELIEF_SECONDS, STEP_SECONDS, SystemClock, Wall
+from memories.foundation.clock import BELIEF_SECONDS, STEP_SECONDS, SystemClock, WallClock
 
 DAY = 86_400.0
 
@@ -34,7 +34,7 @@ def machine() -> Machine:
 @pytest.mark.parametrize("jump", [10 * DAY, -10 * DAY, 60.0, -60.0])
 def test_a_clock_that_was_wrong_for_a_moment_changes_nothing(machine: Machine, jump: float) -> None:
     """A key with ttl=1 lived for ten days after the clock had been ten days ahead."""
-    wall = Wall(machine.system, machine.steady)
+    wall = WallClock(machine.system, machine.steady)
     began = wall.read()
     machine.offset += jump
     for _ in range(int(BELIEF_SECONDS) - 5):
@@ -48,7 +48,7 @@ def test_a_clock_that_was_wrong_for_a_moment_changes_nothing(machine: Machine, j
 @pytest.mark.parametrize("jump", [10 * DAY, -10 * DAY, 60.0, -60.0])
 def test_a_clock_that_was_set_is_followed_in_the_end(machine: Machine, jump: float) -> None:
     """A machine that starts with a wrong clock is told the right one a minute later."""
-    wall = Wall(machine.system, machine.steady)
+    wall = WallClock(machine.system, machine.steady)
     machine.offset += jump
     for _ in range(int(BELIEF_SECONDS) + 2):
         machine.uptime += 1
@@ -58,7 +58,7 @@ def test_a_clock_that_was_set_is_followed_in_the_end(machine: Machine, jump: flo
 
 def test_a_clock_set_by_little_is_followed_at_once_or_waited_for(machine: Machine) -> None:
     """What servers of time correct every day must not make an age negative."""
-    wall = Wall(machine.system, machine.steady)
+    wall = WallClock(machine.system, machine.steady)
     began = wall.read()
     machine.offset += 0.5
     assert 0.5 == pytest.approx(wall.read() - began)
@@ -74,7 +74,7 @@ def test_a_clock_set_by_little_is_followed_at_once_or_waited_for(machine: Machin
 def test_time_never_runs_backwards_but_to_follow(machine: Machine) -> None:
     """Whatever is done to the clock, an age is right to the time that it takes to believe it."""
     source = random.Random(5)
-    wall = Wall(machine.system, machine.steady)
+    wall = WallClock(machine.system, machine.steady)
     latest, agreed, followed = wall.read(), machine.uptime, 0
     for _ in range(5000):
         machine.uptime += source.choice((0.0, 0.01, 1.0))

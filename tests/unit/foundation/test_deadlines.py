@@ -17,7 +17,7 @@ def test_those_that_have_ended_are_told_soonest_first() -> None:
     assert [f"k{number}" for number in range(10)] == list(deadlines.due(9.5))
     for key in deadlines.due(4.0):
         del ends[key]
-        deadlines.leave()
+        deadlines.mark_stale()
     assert [f"k{number}" for number in range(5, 10)] == list(deadlines.due(9.5))
     assert ["k5"] == [next(deadlines.due(9.5))]
     assert 5.0 == deadlines.soonest()
@@ -32,7 +32,7 @@ def test_keys_that_come_and_go_leave_nothing() -> None:
         deadlines.add(f"k{number}", 1e9)
         if number >= 50:
             del ends[f"k{number - 50}"]
-            deadlines.leave()
+            deadlines.mark_stale()
         assert len(deadlines) <= 2 * len(ends) + SPARE + 1
     assert set(ends) == set(deadlines.due(2e9))
 
@@ -43,7 +43,7 @@ def test_a_key_with_another_end_is_told_once() -> None:
     deadlines = Deadlines(ends.get)
     for until in (3.0, 5.0, 5.0):
         deadlines.add("k", until)
-    deadlines.leave()
+    deadlines.mark_stale()
     assert [] == list(deadlines.due(4.0))
     assert {"k"} == set(deadlines.due(6.0))
 

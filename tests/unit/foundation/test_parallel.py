@@ -1,4 +1,4 @@
-"""The crew: work on many chunks is done once, in order, with help or without."""
+"""Parallel work on many chunks is done once, in order, with help or without."""
 
 from __future__ import annotations
 
@@ -23,25 +23,25 @@ LARGE = 64 << 20
 
 @pytest.fixture(autouse=True)
 def two_helpers(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Let there be helpers on a machine of one core too."""
+    """Use helpers on a machine of one core too."""
     monkeypatch.setattr(parallel, "_count", lambda: 2)
     yield
 
 
 def slowly(item: int) -> int:
-    """Work as compiled code does: without the interpreter."""
+    """Work as compiled code does: without the GIL."""
     time.sleep(0.002)
     return item * item
 
 
 def test_results_come_in_order_whoever_made_them() -> None:
     """A checksum in the wrong place is damage."""
-    assert [i * i for i in range(40)] == parallel.each(slowly, range(40), LARGE)
+    assert [i * i for i in range(40)] == parallel.map_items(slowly, range(40), LARGE)
 
 
 def test_helpers_help() -> None:
     """Otherwise all of it is for nothing."""
-    workers = parallel.each(
+    workers = parallel.map_items(
         lambda _: (time.sleep(0.002), threading.get_ident())[1], range(60), LARGE
     )
     assert 1 < len(set(workers)) <= 3
@@ -49,7 +49,7 @@ def test_helpers_help() -> None:
 
 def test_small_work_wakes_nobody() -> None:
     """A small value must not pay for a thread."""
-    workers = parallel.each(lambda _: threading.get_ident(), range(60), 1000)
+    workers = parallel.map_items(lambda _: threading.get_ident(), range(60), 1000)
     assert {threading.get_ident()} == set(workers)
 
 
@@ -65,7 +65,7 @@ def test_a_fault_is_raised_where_it_was_asked_once_all_is_quiet() -> None:
             raise ValueError("seven")
 
     with pytest.raises(ValueError, match="seven"):
-        parallel.each(fail, range(30), LARGE)
+        parallel.map_items(fail, range(30), LARGE)
     assert [] == working
 
 
@@ -73,47 +73,47 @@ def test_nothing_is_kept_alive() -> None:
     """The buffers of a value are gone when it is, not at the next call."""
     array = np.zeros(10)
     gone = weakref.ref(array)
-    parallel.each(lambda item: (item, time.sleep(0.001)), [array] * 9, LARGE)
+    parallel.map_items(lambda item: (item, time.sleep(0.001)), [array] * 9, LARGE)
     del array
     deadline = time.monotonic() + 5
     while gone() is not None and time.monotonic() < deadline:
-        time.sleep(0.005)  # A helper that came too late looks at an empty heap and lets go.
+        time.sleep(0.005)  # A helper that came too late looks at an empty shared and lets go.
     assert gone() is None
 
 
 def test_helpers_go_home() -> None:
     """A program that stores once does not keep threads for it: forks with threads are warned of."""
-    parallel.each(slowly, range(9), LARGE)
+    parallel.map_items(slowly, range(9), LARGE)
     deadline = time.monotonic() + parallel._IDLE_SECONDS + 10
     while helpers() and time.monotonic() < deadline:
         time.sleep(0.05)
     assert [] == helpers()
-    assert [0, 1, 4] == parallel.each(slowly, range(3), LARGE)
+    assert [0, 1, 4] == parallel.map_items(slowly, range(3), LARGE)
 
 
 def test_without_any_helper_the_work_is_done_all_the_same() -> None:
     """Where no thread can be started, at the interpreter's end say."""
 
-    class Alone(parallel._Crew):
-        def _hire(self) -> bool:
+    class Alone(parallel._Helpers):
+        def _start_helper(self) -> bool:
             return False
 
-    heap = parallel._Heap(slowly, range(5))
-    Alone().call(heap, 2)
-    assert [0, 1, 4, 9, 16] == heap.finish()
+    shared = parallel._SharedWork(slowly, range(5))
+    Alone().call(shared, 2)
+    assert [0, 1, 4, 9, 16] == shared.results()
 
 
 def test_a_helper_that_dies_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever waits for what it had begun would wait for ever."""
+    """A caller that waits for its item would wait for ever."""
     monkeypatch.setattr(threading, "excepthook", lambda _: None)
     monkeypatch.setattr(parallel, "_LOOK_SECONDS", 0.05)
-    heap = parallel._Heap(slowly, range(5))
-    heap._done = Deadly(heap._done)  # type: ignore[assignment]
-    helper = threading.Thread(target=heap.help)
+    shared = parallel._SharedWork(slowly, range(5))
+    shared._count_done = Deadly(shared._count_done)  # type: ignore[assignment]
+    helper = threading.Thread(target=shared.help)
     helper.start()
     helper.join()
     with pytest.raises(MemoryError, match="have died"):
-        heap.finish()
+        shared.results()
 
 
 class Deadly:
@@ -129,19 +129,19 @@ class Deadly:
         raise MemoryError
 
 
-def test_a_forked_child_has_a_crew_of_its_own() -> None:
+def test_a_forked_child_has_helpers_of_its_own() -> None:
     """It inherits neither the threads nor the locks of its parent."""
-    parallel.each(slowly, range(9), LARGE)
+    parallel.map_items(slowly, range(9), LARGE)
     child = os.fork()
     if child == 0:
-        right = parallel.each(slowly, range(9), LARGE) == [i * i for i in range(9)]
+        right = parallel.map_items(slowly, range(9), LARGE) == [i * i for i in range(9)]
         os._exit(0 if right else 1)
     assert 0 == os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 @pytest.mark.parametrize("compression", ["none", "fast", "high"])
 def test_large_values_survive_threads_of_threads(compression: str) -> None:
-    """Many callers share the crew, and nobody gets a chunk of another's."""
+    """Many callers share the helpers, and none gets a chunk of another's."""
     values = [np.arange(i, i + 700_000, dtype="i8") for i in range(4)]
     wrong: list[Any] = []
 
@@ -162,4 +162,4 @@ def test_large_values_survive_threads_of_threads(compression: str) -> None:
 
 def helpers() -> list[threading.Thread]:
     """Return the helping threads there are."""
-    return [thread for thread in threading.enumerate() if thread.name == "memories-crew"]
+    return [thread for thread in threading.enumerate() if thread.name == "memories-helper"]

@@ -16,7 +16,7 @@ import pytest
 from tests.support.forking import in_child
 
 from memories.errors import ClosedError
-from memories.foundation.periodic import Bell, Ended, Periodic, Runner
+from memories.foundation.periodic import AutoResetEvent, BackgroundThread, Latch, Periodic
 
 LONG = 20.0  # Only what hangs takes so long.
 
@@ -107,17 +107,17 @@ def test_it_ends_when_its_owner_is_closed_or_forgotten() -> None:
     runner = thread.thread
     del owner
     gc.collect()
-    assert runner is not None and runner.finish(LONG)
+    assert runner is not None and runner.join_within(LONG)
 
 
-def test_threads_that_share_a_bell_all_end() -> None:
+def test_threads_that_share_an_event_all_end() -> None:
     """One may take the ring that was meant for another."""
-    bell = Bell()
+    event = AutoResetEvent()
     owners = [Owner() for _ in range(4)]
-    threads = [Periodic(owner.work, "shared", bell=bell) for owner in owners]
+    threads = [Periodic(owner.work, "shared", wake_event=event) for owner in owners]
     for thread in threads:
         thread.start()
-    bell.add()
+    event.add()
     for thread in threads:
         thread.stop(0.0)
     assert [True] * 4 == [thread.stop(LONG) for thread in threads]
@@ -128,7 +128,7 @@ def test_one_that_could_not_be_started_is_started_later(monkeypatch: pytest.Monk
     running, late = Owner(seconds=0.01), Owner()
     running.thread.start()
     with monkeypatch.context() as patch:
-        patch.setattr(Runner, "start", _refuse)
+        patch.setattr(BackgroundThread, "start", _refuse)
         late.thread.wake()
         assert isinstance(late.thread.failure, RuntimeError)
     until(lambda: late.calls == 1)
@@ -136,7 +136,7 @@ def test_one_that_could_not_be_started_is_started_later(monkeypatch: pytest.Monk
     late.thread.stop()
 
 
-def _refuse(_: Runner) -> None:
+def _refuse(_: BackgroundThread) -> None:
     raise RuntimeError("can't start new thread")
 
 
@@ -147,12 +147,12 @@ def test_one_that_died_is_started_again(monkeypatch: pytest.MonkeyPatch) -> None
     running.thread.start()
     owner.thread.wake()
     until(lambda: owner.calls == 1)
-    first, whole = owner.thread.thread, owner.thread._bell
-    owner.thread._bell = Broken()
+    first, whole = owner.thread.thread, owner.thread._wake_event
+    owner.thread._wake_event = Broken()
     owner.thread._retry_seconds = -1.0  # So that what keeps it alive fails, too.
     whole.set()
     until(lambda: deaths and owner.thread.thread is not first)
-    owner.thread._bell, owner.thread._retry_seconds = whole, 0.01
+    owner.thread._wake_event, owner.thread._retry_seconds = whole, 0.01
     calls = owner.calls
     owner.thread.wake()
     until(lambda: owner.calls > calls)
@@ -160,30 +160,30 @@ def test_one_that_died_is_started_again(monkeypatch: pytest.MonkeyPatch) -> None
     owner.thread.stop()
 
 
-class Broken(Bell):
+class Broken(AutoResetEvent):
     """Fails whoever waits for it."""
 
     def wait(self, seconds: float | None = None) -> bool:
         raise MemoryError
 
 
-def test_a_thread_that_finds_no_memory_at_its_birth_is_not_awaited_for_ever() -> None:
+def test_a_thread_that_has_no_memory_at_its_start_is_not_awaited_for_ever() -> None:
     """`Thread.start` waits until the new one runs, which it never does: a store hung in it."""
     code = """
         import _thread, threading
         from memories.foundation import periodic
 
-        periodic.BIRTH_SECONDS = 0.2
+        periodic.START_SECONDS = 0.2
         threading._start_new_thread = lambda *_: _thread.start_new_thread(int, ("0",))
         try:
-            periodic.Runner(print, "stillborn").start()
+            periodic.BackgroundThread(print, "stillborn").start()
         except RuntimeError as error:
             print(error)
     """
     done = subprocess.run(
         [sys.executable, "-c", dedent(code)], capture_output=True, text=True, timeout=LONG
     )
-    assert "can't start new thread: it found no memory" in done.stdout, done.stderr
+    assert "can't start new thread: it had no memory" in done.stdout, done.stderr
 
 
 def test_no_thread_is_started_in_a_forked_child() -> None:
@@ -202,9 +202,9 @@ def test_no_thread_is_started_in_a_forked_child() -> None:
     owner.thread.stop()
 
 
-def test_a_signal_never_leaves_a_bell_silent() -> None:
+def test_a_signal_never_loses_a_set_event() -> None:
     """An Event keeps its lock taken when a signal strikes in `set`; the next one hangs for good."""
-    bell, ended, armed, rung = Bell(), Ended(), [], 0
+    event, ended, armed, rung = AutoResetEvent(), Latch(), [], 0
 
     def interrupt(*_: object) -> None:
         if armed:
@@ -218,15 +218,15 @@ def test_a_signal_never_leaves_a_bell_silent() -> None:
             try:
                 armed.append(True)
                 while True:
-                    bell.set()
-                    bell.wait(0.0)
+                    event.set()
+                    event.wait(0.0)
                     ended.wait(0.0)
             except KeyboardInterrupt:
                 rung += 1
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
-    bell.set()
-    assert bell.wait(0.0)
+    event.set()
+    assert event.wait(0.0)
     ended.set()
     assert ended.wait(0.0) and ended.wait(0.0)

@@ -17,21 +17,21 @@ from tests.support.forking import in_child
 
 from memories.errors import ClosedError
 from memories.foundation import worker_pool as module
-from memories.foundation.periodic import Runner
-from memories.foundation.worker_pool import Workers, given_up
+from memories.foundation.periodic import BackgroundThread
+from memories.foundation.worker_pool import WorkerPool, is_abandoned
 
 LONG = 20.0  # Only what hangs takes so long.
 
 
 @pytest.fixture
-def workers() -> Iterator[Workers]:
-    made = Workers(4, "test")
+def workers() -> Iterator[WorkerPool]:
+    made = WorkerPool(4, "test")
     yield made
     assert made.close(LONG)
     assert [] == [one for one in threading.enumerate() if one.name == "memories-test"]
 
 
-def test_tasks_are_done_at_once(workers: Workers) -> None:
+def test_tasks_are_done_at_once(workers: WorkerPool) -> None:
     """Of four slow nodes none waits for another."""
     together = threading.Barrier(4)
     tasks = [workers.submit(together.wait, LONG) for _ in range(4)]
@@ -39,7 +39,7 @@ def test_tasks_are_done_at_once(workers: Workers) -> None:
 
 
 def test_threads_are_used_again_and_go_home(
-    workers: Workers, monkeypatch: pytest.MonkeyPatch
+    workers: WorkerPool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A program that asked its nodes once does not keep threads for it."""
     monkeypatch.setattr(module, "IDLE_SECONDS", 0.05)
@@ -54,7 +54,7 @@ def test_threads_are_used_again_and_go_home(
     assert 7 == workers.submit(abs, -7).result()
 
 
-def test_a_failure_is_raised_where_the_result_is_wanted(workers: Workers) -> None:
+def test_a_failure_is_raised_where_the_result_is_wanted(workers: WorkerPool) -> None:
     """And the thread goes on: the next task of another caller is not lost."""
     task = workers.submit(int, "no number")
     with pytest.raises(ValueError, match="no number"):
@@ -63,18 +63,18 @@ def test_a_failure_is_raised_where_the_result_is_wanted(workers: Workers) -> Non
 
 
 def test_without_any_thread_the_caller_does_it(
-    workers: Workers, monkeypatch: pytest.MonkeyPatch
+    workers: WorkerPool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A machine that is out of threads still asks its nodes, one after the other."""
 
-    def refuse(_: Runner) -> None:
+    def refuse(_: BackgroundThread) -> None:
         raise RuntimeError("can't start new thread")
 
-    monkeypatch.setattr(Runner, "start", refuse)
+    monkeypatch.setattr(BackgroundThread, "start", refuse)
     assert list(range(20)) == list(workers.map(abs, range(20), ahead=8))
 
 
-def test_a_task_may_wait_for_tasks_of_its_own(workers: Workers) -> None:
+def test_a_task_may_wait_for_tasks_of_its_own(workers: WorkerPool) -> None:
     """More of them than there are threads would wait for each other for ever."""
 
     def outer(number: int) -> int:
@@ -83,7 +83,7 @@ def test_a_task_may_wait_for_tasks_of_its_own(workers: Workers) -> None:
     assert [5 * n for n in range(16)] == list(workers.map(outer, range(16), ahead=16))
 
 
-def test_what_nobody_wants_any_more_is_not_begun(workers: Workers) -> None:
+def test_what_nobody_wants_any_more_is_not_begun(workers: WorkerPool) -> None:
     """The first that fails ends it, once those at work have ended."""
     begun: list[int] = []
 
@@ -102,7 +102,7 @@ def test_what_nobody_wants_any_more_is_not_begun(workers: Workers) -> None:
 
 
 def test_a_thread_that_dies_at_its_work_is_noticed(
-    workers: Workers, monkeypatch: pytest.MonkeyPatch
+    workers: WorkerPool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whoever waits for its result is told within seconds."""
     monkeypatch.setattr(module, "LOOK_SECONDS", 0.05)
@@ -117,7 +117,7 @@ def test_a_thread_that_dies_at_its_work_is_noticed(
         lost.result()
 
 
-def test_an_interrupt_in_the_callers_own_work_reaches_him(workers: Workers) -> None:
+def test_an_interrupt_in_the_callers_own_work_reaches_him(workers: WorkerPool) -> None:
     """It is his: he pressed the keys."""
 
     def interrupted() -> None:
@@ -145,13 +145,13 @@ def interrupted_after(ready: threading.Event) -> Iterator[None]:
 
 def test_an_interrupted_caller_leaves_behind_who_waits_for_another_machine() -> None:
     """He goes on at once, others take their places, and they are told, as are their parts."""
-    workers = Workers(2, "test", remote=True)
+    workers = WorkerPool(2, "test", remote=True)
     answer, begun, told = threading.Event(), threading.Event(), []
 
     def ask(number: int) -> int:
         begun.set()
         assert answer.wait(LONG)
-        told.append(given_up())
+        told.append(is_abandoned())
         return number
 
     def in_parts(number: int) -> int:
@@ -168,7 +168,7 @@ def test_an_interrupted_caller_leaves_behind_who_waits_for_another_machine() -> 
         for one in others:
             one.wait()
         assert [0, 1] == sorted(task.result() for task in others)
-        assert not given_up()
+        assert not is_abandoned()
     answer.set()
     end = time.monotonic() + LONG
     while len(told) < 4:
@@ -182,7 +182,7 @@ def test_an_interrupted_caller_leaves_behind_who_waits_for_another_machine() -> 
     assert 0 == workers._tasks.qsize() and not workers._present
 
 
-def test_an_interrupted_caller_waits_for_who_uses_what_he_closes(workers: Workers) -> None:
+def test_an_interrupted_caller_waits_for_who_uses_what_he_closes(workers: WorkerPool) -> None:
     """Threads that read a file must not go on after its descriptor has become another's."""
     begun, at_work = threading.Event(), set[int]()
 
@@ -197,7 +197,7 @@ def test_an_interrupted_caller_waits_for_who_uses_what_he_closes(workers: Worker
     assert not at_work
 
 
-def test_what_a_task_was_about_is_let_go_of(workers: Workers) -> None:
+def test_what_a_task_was_about_is_let_go_of(workers: WorkerPool) -> None:
     """The memory of a value must not live until the next call."""
     array = np.zeros(10)
     gone = weakref.ref(array)
@@ -209,7 +209,7 @@ def test_what_a_task_was_about_is_let_go_of(workers: Workers) -> None:
         time.sleep(0.005)
 
 
-def test_what_a_task_failed_with_needs_no_collector(workers: Workers) -> None:
+def test_what_a_task_failed_with_needs_no_collector(workers: WorkerPool) -> None:
     """A connection that an error refers to is to be closed by the end, not some time later."""
 
     def fail(array: np.ndarray) -> None:
@@ -233,7 +233,7 @@ def test_what_a_task_failed_with_needs_no_collector(workers: Workers) -> None:
 
 def test_whoever_waits_for_what_is_given_up_is_told() -> None:
     """The end of an archive must not wait for an answer that may take a minute."""
-    workers = Workers(1, "test", remote=True)
+    workers = WorkerPool(1, "test", remote=True)
     answer, begun = threading.Event(), threading.Event()
 
     def ask() -> None:
@@ -249,14 +249,14 @@ def test_whoever_waits_for_what_is_given_up_is_told() -> None:
     answer.set()
 
 
-def test_after_the_end_there_are_no_tasks(workers: Workers) -> None:
+def test_after_the_end_there_are_no_tasks(workers: WorkerPool) -> None:
     """A caller that came late is told, and does not wait."""
     assert workers.close(LONG)
     with pytest.raises(ClosedError):
         workers.submit(abs, 1)
 
 
-def test_a_forked_child_does_its_tasks_itself(workers: Workers) -> None:
+def test_a_forked_child_does_its_tasks_itself(workers: WorkerPool) -> None:
     """It has none of its parent's threads, and must not wait for them."""
     workers.submit(abs, 1).result()
     assert "[0, 1, 2]" == in_child(lambda: list(workers.map(abs, range(3), ahead=3)))

@@ -16,7 +16,7 @@ from memories.errors import (
     UnavailableError,
 )
 from memories.foundation.fork_lock import new_lock
-from memories.foundation.periodic import Ended, Periodic, Runner
+from memories.foundation.periodic import BackgroundThread, Latch, Periodic
 
 _FIRST_PAUSE_SECONDS = 1.0
 _LONGEST_PAUSE_SECONDS = 30.0
@@ -48,7 +48,7 @@ class Link:
         if seconds is None:
             self._try()
             return
-        ended = Ended()
+        ended = Latch()
         failures: list[BaseException] = []
 
         def first() -> None:
@@ -60,7 +60,7 @@ class Link:
                 ended.set()
 
         self.away = UnavailableError(f"The archive {self._url} has not answered so far.")
-        Runner(first, "glacier-first").start()
+        BackgroundThread(first, "glacier-first").start()
         ended.wait(seconds)
         if not ended.is_set():
             return

@@ -28,8 +28,8 @@ from memories.backends.bucket.restore_request import request_restore
 from memories.backends.bucket.url_parts import address_of
 from memories.errors import ClosedError, InvalidOptionError
 from memories.foundation.optional_imports import require
-from memories.foundation.periodic import Runner
-from memories.foundation.worker_pool import Task, Worker, Workers, given_up
+from memories.foundation.periodic import BackgroundThread
+from memories.foundation.worker_pool import Task, Worker, WorkerPool, is_abandoned
 
 T = TypeVar("T")
 
@@ -62,7 +62,7 @@ class CloudStore(ObjectStore):
         self._fixed_prefix = fixed_prefix
         self._address = address
         self._uploads = Uploads(address, config, client, provider)
-        self._senders = Workers(_SENDERS, "glacier-requests", remote=True)
+        self._senders = WorkerPool(_SENDERS, "glacier-requests", remote=True)
         self._under_way: set[Task[Any]] = set()
         self._left: dict[str, Task[Any]] = {}  # Writes by name that their callers have given up.
         path = address.path.rstrip("/").replace("#", "%23")  # obstore takes it for a fragment.
@@ -201,17 +201,19 @@ class CloudStore(ObjectStore):
     def _send(self, request: Callable[[], T], name: str | None) -> T:
         """Do a request so that Ctrl-C and `close` reach who waits for it; it may write `name`."""
         me = threading.current_thread()
-        if isinstance(me, Worker) or not (me is threading.main_thread() or isinstance(me, Runner)):
+        if isinstance(me, Worker) or not (
+            me is threading.main_thread() or isinstance(me, BackgroundThread)
+        ):
             return request()
         task = self._senders.submit(request)
         try:
             self._under_way.add(task)
-            if self._senders.staffed:
+            if self._senders.has_threads:
                 task.wait()
         except BaseException:
             if name is not None:
                 self._left[name] = task
-            task.give_up()
+            task.abandon()
             raise
         finally:
             self._under_way.discard(task)
@@ -232,7 +234,7 @@ def _pieces(views: Sequence[memoryview], sending: Sending | None) -> Iterator[me
     for view in views:
         for start in range(0, len(view), _PART_BYTES):
             piece = view[start : start + _PART_BYTES]
-            if given_up():
+            if is_abandoned():
                 raise InterruptedError("the caller was interrupted")
             if sending is not None:
                 sending(len(piece))

@@ -13,7 +13,7 @@ import numpy as np
 
 from memories.backends.bucket.objectstore import ObjectStore
 from memories.foundation.fork_lock import new_lock
-from memories.foundation.worker_pool import Workers
+from memories.foundation.worker_pool import WorkerPool
 from memories.progress import Progress
 
 RANGE_BYTES = 8 * 1024 * 1024
@@ -29,7 +29,7 @@ class Transfer:
         self._store = store
         self._concurrency = concurrency
         self._lock = new_lock()
-        self._pools: dict[str, Workers] = {}
+        self._pools: dict[str, WorkerPool] = {}
 
     def fetch(
         self, name: str, offset: int, length: int, progress: Progress | None = None
@@ -72,8 +72,8 @@ class Transfer:
         for pool in pools.values():
             pool.close()
 
-    def _workers(self, pool: str) -> Workers:
+    def _workers(self, pool: str) -> WorkerPool:
         with self._lock:
             if pool not in self._pools:
-                self._pools[pool] = Workers(self._concurrency, f"glacier-{pool}", remote=True)
+                self._pools[pool] = WorkerPool(self._concurrency, f"glacier-{pool}", remote=True)
             return self._pools[pool]

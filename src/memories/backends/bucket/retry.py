@@ -13,7 +13,7 @@ from typing import NamedTuple, TypeVar
 
 from memories.backends.bucket.objectstore import Buffer, ObjectStore, Sending, Stat, Transient
 from memories.errors import UnavailableError
-from memories.foundation.worker_pool import given_up
+from memories.foundation.worker_pool import is_abandoned
 
 T = TypeVar("T")
 
@@ -91,7 +91,7 @@ class RetryingStore(ObjectStore):
                 if (
                     attempt >= self._patience.attempts
                     or spent + pause > self._patience.total_seconds
-                    or given_up()
+                    or is_abandoned()
                 ):
                     raise UnavailableError(
                         f"The archive {self.url} did not {action} an object: {error} "

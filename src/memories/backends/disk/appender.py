@@ -29,7 +29,7 @@ from memories.backends.disk.replay import NOWHERE, apply, oldest_of, row_of
 from memories.backends.disk.space import Space
 from memories.backends.disk.space_accounting import AccountImage, SpaceAccounting
 from memories.backends.disk.unsynced import Unsynced
-from memories.foundation.periodic import Bell
+from memories.foundation.periodic import AutoResetEvent
 from memories.model.record import Record
 from memories.model.tiers import TierName
 
@@ -69,7 +69,7 @@ class Appender:
         self._accounting, self._space = accounting, space
         self._unsynced, self._obsolete, self._full = unsynced, obsolete, full
         self.overlay: OverlayIndex | None = None  # What is seen besides the log, if anything is.
-        self.changed = Bell()
+        self.changed = AutoResetEvent()
         self.started: CommitStart | None = None  # Set while a commit is under way.
 
     # -- commits ---------------------------------------------------------------------------------

@@ -50,7 +50,7 @@ from memories.errors import (
     MemoriesError,
     StorageError,
 )
-from memories.foundation.call_owner import Owner
+from memories.foundation.call_owner import CallOwner
 from memories.foundation.fork_lock import new_lock
 from memories.foundation.logging import logger
 from memories.model.record import Record
@@ -343,7 +343,7 @@ class DiskBackend(Backend):
         space = writer.space
         if 4 * space.recent_heads < space.limit(space.physical()) // WORTH_SHARE:
             return False
-        with reported(self._paths.root, "tidy up"), writer.hurried(Owner()):
+        with reported(self._paths.root, "tidy up"), writer.hurried(CallOwner()):
             tidy(writer, lambda: None, quiet=True)
         return True
 

@@ -24,10 +24,10 @@ from memories.backends.disk.overlay_index import OverlayIndex
 from memories.backends.disk.reader import SourceHandle
 from memories.backends.disk.writer import Writer
 from memories.errors import StorageError
-from memories.foundation.call_owner import Owner
+from memories.foundation.call_owner import CallOwner
 from memories.foundation.fork_lock import new_lock
 from memories.foundation.logging import logger
-from memories.foundation.periodic import Runner
+from memories.foundation.periodic import BackgroundThread
 from memories.model.record import Record
 
 PATIENCE_SECONDS = 60.0  # So long may a copy make no progress before who waits for it is told.
@@ -40,7 +40,9 @@ ImportDone = Callable[[BaseException | None], object]
 class PendingFile:
     """One file that is lent, and how far it has come."""
 
-    def __init__(self, number: int, source: Handle, size: int, table: Table, owner: Owner) -> None:
+    def __init__(
+        self, number: int, source: Handle, size: int, table: Table, owner: CallOwner
+    ) -> None:
         self.number, self.source, self.size, self.table = number, source, size, table
         self.owner = owner  # The call that enters its records; nothing is settled before its end.
         self.copied_bytes = 0
@@ -59,7 +61,7 @@ class BackgroundImport:
         self._told: list[ImportDone] = []
         self._settling = new_lock()  # Taken before the writer's.
         self._stopped = False
-        self._thread: Runner | None = None
+        self._thread: BackgroundThread | None = None
         self.failure: StorageError | None = None  # Of the latest attempt to settle.
 
     @property
@@ -73,7 +75,7 @@ class BackgroundImport:
         self, path: Path, batches: Iterable[Sequence[Adoption]], descriptor: int | None
     ) -> Adopted:
         """Take a file over; see `DiskBackend.adopt`."""
-        owner = Owner()
+        owner = CallOwner()
         try:
             return self._adopt(path, batches, descriptor, owner)
         finally:
@@ -84,7 +86,7 @@ class BackgroundImport:
         path: Path,
         batches: Iterable[Sequence[Adoption]],
         descriptor: int | None,
-        owner: Owner,
+        owner: CallOwner,
     ) -> Adopted:
         writer, number = self._writer, self._writer.new_file(owner)
         pack = writer.paths.pack(number)
@@ -110,7 +112,7 @@ class BackgroundImport:
         number: int,
         source: SourceHandle,
         batches: Iterable[Sequence[Adoption]],
-        owner: Owner,
+        owner: CallOwner,
     ) -> int:
         """Let the frames of an open file be read where they lie; return how many."""
         writer, count = self._writer, 0
@@ -160,7 +162,7 @@ class BackgroundImport:
     def settle_soon(self, told: ImportDone) -> None:
         """Settle in a thread of its own; `told` hears of the error, or that all is durable."""
         self._told.append(told)
-        self._thread = Runner(self._run, "copy")
+        self._thread = BackgroundThread(self._run, "copy")
         try:
             self._thread.start()
         except (RuntimeError, MemoryError) as error:
@@ -222,7 +224,7 @@ class BackgroundImport:
     def stop(self) -> None:
         """Give up what is not settled, for the store is being closed."""
         self._stopped = True
-        if self._thread is not None and not self._thread.finish(PATIENCE_SECONDS):
+        if self._thread is not None and not self._thread.join_within(PATIENCE_SECONDS):
             raise StorageError(
                 f"the copy of a restored snapshot into {self._writer.paths.root} does not end, "
                 "for the disk does not answer; the store stays locked until this process ends"
@@ -281,7 +283,7 @@ class BackgroundImport:
         return None
 
     def _settle(self, loan: PendingFile) -> None:
-        writer, owner = self._writer, Owner()
+        writer, owner = self._writer, CallOwner()
         writer.assign_file(loan.number, owner)
         try:
             if (loan.here or self._copy(loan)) and not loan.obsolete:

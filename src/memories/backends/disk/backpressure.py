@@ -17,7 +17,7 @@ from memories.backends.disk.reader import AbsentError, GoneError
 from memories.backends.disk.space import NoRoomError
 from memories.backends.disk.writer import Writer
 from memories.errors import CorruptDataError, MemoriesError, StorageError, TierFullError
-from memories.foundation.call_owner import Owner
+from memories.foundation.call_owner import CallOwner
 from memories.foundation.units import format_size
 
 _HEAD_BYTES = 8 << 10  # More than the head of a record with the longest key.
@@ -41,7 +41,7 @@ def admit(writer: Writer, action: str, commit: Callable[[Writer, int], Done]) ->
             except NoRoomError as wanted:
                 size = wanted.size  # More than was granted.
             claim.close()
-            if not claim.enter_context(room_for(writer, size, Owner())):
+            if not claim.enter_context(room_for(writer, size, CallOwner())):
                 raise TierFullError(_full(writer, action, size))
             granted = size
 

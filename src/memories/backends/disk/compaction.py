@@ -22,7 +22,7 @@ from memories.backends.disk.run import Run
 from memories.backends.disk.size_limits import SLACK_SHARE
 from memories.backends.disk.space_accounting import SpaceAccounting
 from memories.backends.disk.writer import Writer
-from memories.foundation.call_owner import Owner
+from memories.foundation.call_owner import CallOwner
 from memories.foundation.logging import logger
 from memories.foundation.units import MAX_BYTES
 
@@ -98,12 +98,12 @@ def _bound(writer: Writer) -> int:
 
 def make_room(writer: Writer, size: int) -> bool:
     """Give dead bytes back until `size` more may be written; return whether they may be."""
-    with room_for(writer, size, Owner()) as made:
+    with room_for(writer, size, CallOwner()) as made:
         return made
 
 
 @contextmanager
-def room_for(writer: Writer, size: int, owner: Owner) -> Iterator[bool]:
+def room_for(writer: Writer, size: int, owner: CallOwner) -> Iterator[bool]:
     """Give dead bytes back until `size` more fit, and claim these for the length of the block.
 
     `owner` is the call that opens it.

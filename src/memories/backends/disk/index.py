@@ -63,7 +63,7 @@ class Index:
         old = recent.get(row.record.key)
         recent[row.record.key] = row
         if old is not None and old.record.terms.expires_at is not None:
-            self._deadlines.leave()
+            self._deadlines.mark_stale()
         if row.record.terms.expires_at is not None:
             self._deadlines.add(row.record.key, row.record.terms.expires_at)
 
@@ -136,7 +136,7 @@ class Index:
         tables = self.tables
         if tables is self._dated:
             return
-        self._deadlines.restart(
+        self._deadlines.rebuild(
             lambda: (
                 (row.record.key, row.record.terms.expires_at)
                 for table in tables

@@ -11,7 +11,7 @@ import time
 from memories.backends.disk.compaction import tidy
 from memories.backends.disk.writer import Writer
 from memories.errors import StorageError
-from memories.foundation.periodic import Ended, Periodic
+from memories.foundation.periodic import Latch, Periodic
 
 SYNC_SECONDS = 0.5
 TIDY_SECONDS = 0.25
@@ -24,13 +24,15 @@ class Maintenance:
 
     def __init__(self, writer: Writer) -> None:
         self._writer = writer
-        self._ended = Ended()
+        self._ended = Latch()
         self._untidy = False
         self._syncer = Periodic(
-            self._sync, "sync", rest_seconds=SYNC_SECONDS, bell=writer.appender.changed
+            self._sync, "sync", rest_seconds=SYNC_SECONDS, wake_event=writer.appender.changed
         )
         self._tidier = Periodic(self._tidy, "tidy", rest_seconds=TIDY_SECONDS)
-        self._unlinker = Periodic(writer.unlink_obsolete, "unlink", bell=writer.obsolete.added)
+        self._unlinker = Periodic(
+            writer.unlink_obsolete, "unlink", wake_event=writer.obsolete.added
+        )
         self.threads = (self._syncer, self._tidier, self._unlinker)
 
     def start(self) -> None:
@@ -83,7 +85,7 @@ class Pace:
     Not while somebody waits for this very work.
     """
 
-    def __init__(self, ended: Ended, writer: Writer) -> None:
+    def __init__(self, ended: Latch, writer: Writer) -> None:
         self._ended = ended
         self._writer = writer
         self._since = time.perf_counter()

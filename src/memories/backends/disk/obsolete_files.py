@@ -14,7 +14,7 @@ from memories.backends.disk.files import Files
 from memories.backends.disk.paths import StorePaths
 from memories.backends.disk.reader import FrameReader
 from memories.foundation.fork_lock import new_lock
-from memories.foundation.periodic import Bell
+from memories.foundation.periodic import AutoResetEvent
 
 
 class ObsoleteFiles:
@@ -34,7 +34,7 @@ class ObsoleteFiles:
         self._held: int | None = 0  # Their sum; None when it must be added up again.
         self._counting = new_lock()
         self.unlinking = new_lock()  # One thread unlinks; the others wait for it.
-        self.added = Bell()  # There may be something to unlink.
+        self.added = AutoResetEvent()  # There may be something to unlink.
         # A deque, for a mapping may end in any thread, under any lock, and in a forked child.
         self._freed: deque[Path] = deque()
         self.values: dict[int, int] = {}  # Value files among them: number to bytes.

@@ -14,7 +14,7 @@ from memories.backends.disk.obsolete_files import ObsoleteFiles
 from memories.backends.disk.paths import StorePaths
 from memories.backends.disk.size_limits import CHURN_BYTES, SizeLimits
 from memories.backends.disk.space_accounting import SpaceAccounting
-from memories.foundation.call_owner import Owner
+from memories.foundation.call_owner import CallOwner
 
 ASK_SECONDS = 0.1
 PLENTY_BYTES = 4 << 30
@@ -111,7 +111,7 @@ class Space:
         self.index_bytes = index_bytes
         self.recent_heads = 0  # Bytes of the heads that no run of the index holds yet.
         # Bytes that calls are writing to files of their own, or for which they make room.
-        self.claims: dict[Owner, int] = {}
+        self.claims: dict[CallOwner, int] = {}
         self.import_bytes = 0  # What the files of unfinished imports will take in the store,
         self.copied_bytes = 0  # and what they take there by now.
         self._left_dead = -limits.segment  # What was dead when upkeep last gave bytes back.

@@ -42,7 +42,7 @@ from memories.backends.disk.space import FreeSpace, Reserve, Space
 from memories.backends.disk.space_accounting import SpaceAccounting
 from memories.backends.disk.unsynced import Unsynced
 from memories.errors import StorageError
-from memories.foundation.call_owner import Owner
+from memories.foundation.call_owner import CallOwner
 from memories.foundation.fork_lock import new_lock
 from memories.foundation.logging import logger
 from memories.model.record import Record
@@ -54,7 +54,7 @@ T = TypeVar("T")
 class UnnamedFile(NamedTuple):
     """A file that is written but not yet named by the log."""
 
-    owner: Owner | None  # The call that writes it, if the file ends with that call.
+    owner: CallOwner | None  # The call that writes it, if the file ends with that call.
     key: str  # The key it is for, if it holds one value.
 
 
@@ -102,8 +102,10 @@ class Writer:
         self.lock = new_lock()
         self.tidying = new_lock()  # One compaction or checkpoint at a time.
         self.unnamed: dict[int, UnnamedFile] = {}
-        self.waiting: set[Owner] = set()  # Calls that wait for upkeep, which then takes no rests.
-        self.importing: set[Owner] = set()  # Calls that write many records at once.
+        self.waiting: set[CallOwner] = (
+            set()
+        )  # Calls that wait for upkeep, which then takes no rests.
+        self.importing: set[CallOwner] = set()  # Calls that write many records at once.
         # What compaction cannot read: segments that it cannot walk, and packs.
         self.unreadable: dict[str, set[int]] = {"segment": set(), "pack": set()}
 
@@ -200,7 +202,7 @@ class Writer:
         return action()
 
     def _write_large(self, record: Record, frame: Frame, length: int, granted: int) -> Record:
-        owner = Owner()
+        owner = CallOwner()
         try:
             with self.lock:
                 self.space.require(length, granted)
@@ -216,7 +218,7 @@ class Writer:
     # -- what a call holds -----------------------------------------------------------------------
 
     @contextmanager
-    def claimed(self, size: int, owner: Owner) -> Iterator[None]:
+    def claimed(self, size: int, owner: CallOwner) -> Iterator[None]:
         """Claim `size` bytes for the length of the block, or until the call of `owner` ends."""
         self.space.claims[owner] = size
         try:
@@ -225,7 +227,7 @@ class Writer:
             self.release(owner)
 
     @contextmanager
-    def hurried(self, owner: Owner) -> Iterator[None]:
+    def hurried(self, owner: CallOwner) -> Iterator[None]:
         """Have background upkeep take no rests meanwhile: the call of `owner` waits for it."""
         self.waiting.add(owner)
         try:
@@ -233,7 +235,7 @@ class Writer:
         finally:
             self.release(owner)
 
-    def new_file(self, owner: Owner | None = None, key: str = "") -> int:
+    def new_file(self, owner: CallOwner | None = None, key: str = "") -> int:
         """Return a number for a file that is about to be written and then named by a record.
 
         One for the value of `key` is unlinked by `release(owner)`, unless the log names it by then.
@@ -245,7 +247,7 @@ class Writer:
             self.unnamed[number] = UnnamedFile(owner, key)
             return number
 
-    def assign_file(self, number: int, owner: Owner | None) -> None:
+    def assign_file(self, number: int, owner: CallOwner | None) -> None:
         """Have a file that is to come end with the call of `owner`, or with none."""
         with self.lock:
             self.unnamed[number] = UnnamedFile(owner, "")
@@ -259,7 +261,7 @@ class Writer:
             for number in numbers:
                 self.unnamed.setdefault(number, UnnamedFile(None, ""))
 
-    def release(self, owner: Owner) -> None:
+    def release(self, owner: CallOwner) -> None:
         """End what a call holds: room, and files that neither log nor accounting names."""
         with self.lock:
             self.appender.finish()
@@ -380,7 +382,7 @@ class Writer:
         row = self.row(self.unsynced.values.get(number, ""))
         if row is None or row.kind != FILE or _file_of(row) != number:
             return
-        frame, owner = self.reading.read(row.record), Owner()
+        frame, owner = self.reading.read(row.record), CallOwner()
         try:
             copy_number = self.new_file(owner, row.record.key)
             self._write_value(copy_number, [frame])
@@ -466,7 +468,7 @@ class Writer:
 
     def write_packs(self, batches: Iterable[Sequence[Record]]) -> int:
         """Write many records whose frames lie in packs; return how many."""
-        owner = Owner()
+        owner = CallOwner()
         count = 0
         try:
             self.importing.add(owner)
@@ -505,7 +507,7 @@ class Writer:
                     self._mend()
                     self.appender.inline(row, row.record, [frame], frame.nbytes)
             return
-        owner = Owner()
+        owner = CallOwner()
         try:
             number = self.new_file(owner, key)
             self._write_value(number, [frame])

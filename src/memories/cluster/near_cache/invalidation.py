@@ -15,7 +15,7 @@ from memories.cluster.client.resp import ReplyError
 from memories.cluster.near_cache.freshness import LEASE_SECONDS, Freshness
 from memories.cluster.register_format import PREFIX, key_of
 from memories.errors import ClosedError, UnavailableError
-from memories.foundation.periodic import Ended, Periodic
+from memories.foundation.periodic import Latch, Periodic
 
 PING_SECONDS = 0.25
 _SILENCE_SECONDS = 1.0  # A node that leaves a ping unanswered for so long is not heard any more.
@@ -58,7 +58,7 @@ class InvalidationListener:
         self._quorums = quorums
         self._monotonic = monotonic
         self._subscriptions: dict[str, _Subscription] = {}
-        self._ended = Ended()
+        self._ended = Latch()
         self._thread = Periodic(self._listen, "nodes-tracker", seconds=0.0)
 
     def start(self) -> None:

@@ -30,7 +30,7 @@ from memories.cluster.versions import new_client
 from memories.errors import InvalidOptionError, UnavailableError
 from memories.foundation.clock import Clock
 from memories.foundation.logging import logger
-from memories.foundation.periodic import Runner
+from memories.foundation.periodic import BackgroundThread
 from memories.progress import Progress
 
 _CHECK_SECONDS = 2.0  # How often the marks of all nodes are looked at, traffic or not.
@@ -53,7 +53,7 @@ class QuorumService(NodeService):
             addresses, copies, monotonic=clock.monotonic, allow_eviction=allow_eviction
         )
         self._stale_nodes: set[str] = set()
-        self._recoveries: dict[str, Runner] = {}
+        self._recoveries: dict[str, BackgroundThread] = {}
         self._checked_at = 0.0
         self.registers = QuorumRegisters(
             self.members,
@@ -181,7 +181,7 @@ class QuorumService(NodeService):
         node = self.members.nodes[name]
         if node.usable and (under_way is None or not under_way.is_alive()):
             # Of its own and not a worker: an interpreter that ends waits for its workers.
-            thread = Runner(partial(self._recover, node), "nodes-recovery")
+            thread = BackgroundThread(partial(self._recover, node), "nodes-recovery")
             self._recoveries[name] = thread
             thread.start()
 

@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 from memories.errors import StorageError, UnavailableError
 from memories.foundation.optional_imports import require
-from memories.foundation.periodic import Runner
+from memories.foundation.periodic import BackgroundThread
 from memories.observe.dashboard.app import make_app
 from memories.observe.dashboard.auth import Guard
 from memories.observe.dashboard.source import Source
@@ -41,7 +41,7 @@ class Dashboard:
         shown = f"[{host}]" if ":" in host else host
         fragment = f"#token={quote(token)}" if token else ""
         self.url = f"http://{shown}:{port}/{fragment}"
-        self._thread = Runner(partial(server.run, [listener]), "dashboard")
+        self._thread = BackgroundThread(partial(server.run, [listener]), "dashboard")
 
     def start(self) -> None:
         """Start serving and return once it answers."""
@@ -57,7 +57,7 @@ class Dashboard:
     def stop(self) -> None:
         """End the server. Idempotent."""
         self._server.should_exit = True  # The streams see it, too, and end in order.
-        self._thread.finish(STOP_SECONDS)
+        self._thread.join_within(STOP_SECONDS)
         self._listener.close()
         self._ended()
 

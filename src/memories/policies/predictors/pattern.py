@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Hashable
 from typing import ClassVar
 
-from memories.foundation.bounded_dict import Recent
+from memories.foundation.bounded_dict import BoundedDict
 from memories.policies.predictors.base import Predictor
 from memories.policies.predictors.key_numbers import take_apart
 
@@ -22,7 +22,7 @@ class PatternPredictor(Predictor):
 
     def __init__(self, *, remembered_keys: int = 1024) -> None:
         super().__init__()
-        self._recent: Recent[str, bool] = Recent(remembered_keys)
+        self._recent: BoundedDict[str, bool] = BoundedDict(remembered_keys)
 
     def observe(self, key: str, now: float) -> None:
         """Learn that `key` was seen."""

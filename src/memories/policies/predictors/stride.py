@@ -10,7 +10,7 @@ from collections.abc import Hashable
 from sys import getsizeof
 from typing import ClassVar
 
-from memories.foundation.bounded_dict import Recent
+from memories.foundation.bounded_dict import BoundedDict
 from memories.policies.predictors.base import Predictor
 from memories.policies.predictors.key_numbers import Numbers, take_apart
 
@@ -41,7 +41,7 @@ class StridePredictor(Predictor):
 
     def __init__(self, *, remembered_families: int = 4096) -> None:
         super().__init__()
-        self._families: Recent[tuple[str, ...], list[_Run]] = Recent(
+        self._families: BoundedDict[tuple[str, ...], list[_Run]] = BoundedDict(
             remembered_families, _family_bytes
         )
 

@@ -10,7 +10,7 @@ from collections.abc import Hashable
 from sys import getsizeof
 from typing import ClassVar
 
-from memories.foundation.bounded_dict import Recent
+from memories.foundation.bounded_dict import BoundedDict
 from memories.policies.predictors.base import Predictor
 
 _SURE = 3
@@ -23,7 +23,9 @@ class SuccessorPredictor(Predictor):
 
     def __init__(self, *, remembered_keys: int = 65_536) -> None:
         super().__init__()
-        self._successors: Recent[str, tuple[str, int]] = Recent(remembered_keys, _pair_bytes)
+        self._successors: BoundedDict[str, tuple[str, int]] = BoundedDict(
+            remembered_keys, _pair_bytes
+        )
         self._latest: str | None = None
 
     def observe(self, key: str, now: float) -> None:

@@ -17,7 +17,7 @@ from tests.support.buckets.proxy import Fault, MisbehavingProxy, Request
 from memories.backends.bucket.directory import DirectoryStore
 from memories.backends.bucket.objectstore import Absent, Conflict, ObjectStore
 from memories.errors import StorageError
-from memories.foundation.worker_pool import given_up
+from memories.foundation.worker_pool import is_abandoned
 
 
 @pytest.fixture(params=["directory", pytest.param("s3", marks=pytest.mark.server)])
@@ -190,7 +190,7 @@ def test_an_interrupted_upload_in_parts_sends_no_more_of_them(
         if len(sent) == 2:
             os.kill(os.getpid(), signal.SIGINT)
             give_up = time.monotonic() + 10
-            while not given_up() and time.monotonic() < give_up:
+            while not is_abandoned() and time.monotonic() < give_up:
                 time.sleep(0.01)
 
     store = CloudStore(s3_url, "fixed", s3.storage_options(s3_proxy.endpoint))
