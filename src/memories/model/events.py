@@ -109,7 +109,7 @@ class EventBus:
     """Hands each event to each observer, in the thread that caused it.
 
     An observer that raises is reported once to the log and dropped: the engine owes its caller a
-    stored value, not a working observer.
+    stored value, not a working observer. `MemoryError` and `RecursionError` are reported only.
     """
 
     def __init__(self) -> None:
@@ -170,10 +170,15 @@ class EventBus:
 def _tell(
     observers: tuple[Callable[[T], None], ...], what: T, drop: Callable[[Callable[[T], None]], None]
 ) -> None:
-    """Hand `what` to each observer, and drop those that raise."""
+    """Hand `what` to each observer, and drop those that raise.
+
+    Where there was no memory or no stack left, the observer misses this event and stays.
+    """
     for observer in observers:
         try:
             observer(what)
+        except (MemoryError, RecursionError):
+            logger.exception("observer %r missed an event", observer)
         except Exception:
             drop(observer)
             logger.exception("observer %r failed and is no longer called", observer)

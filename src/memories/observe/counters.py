@@ -10,6 +10,7 @@ import threading
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from memories.engine.catalog import Catalog
 from memories.engine.hierarchy import Hierarchy
@@ -130,23 +131,33 @@ class Stats:
         return 100.0 * self.memory_hits / self.reads if self.reads else float("nan")
 
 
+class Tally(NamedTuple):
+    """How many, and how many bytes; replaced as a whole, so an exception leaves both or neither."""
+
+    times: int = 0
+    nbytes: int = 0
+
+    def plus(self, nbytes: int) -> Tally:
+        """Return the tally with one more, of `nbytes`."""
+        return Tally(self.times + 1, self.nbytes + nbytes)
+
+
+NOTHING = Tally()
+NO_VOLUME = Volume(frames=0, raw_bytes=0, stored_bytes=0)
+
+
 @dataclass(slots=True)
 class Statistics:
     """Counts events; exact, since events are rare enough for a lock."""
 
     misses: int = 0
-    stored: int = 0
-    stored_bytes: int = 0
+    stored: Tally = NOTHING
     failures: int = 0
     latest_failure: str | None = None
     hits: Counter[TierName] = field(default_factory=Counter)
-    moves: Counter[Route] = field(default_factory=Counter)
-    moved_bytes: Counter[Route] = field(default_factory=Counter)
-    removed: Counter[Cause] = field(default_factory=Counter)
-    removed_bytes: Counter[Cause] = field(default_factory=Counter)
-    frames: Counter[TierName] = field(default_factory=Counter)
-    raw_bytes: Counter[TierName] = field(default_factory=Counter)
-    frame_bytes: Counter[TierName] = field(default_factory=Counter)
+    moves: dict[Route, Tally] = field(default_factory=dict)
+    removed: dict[Cause, Tally] = field(default_factory=dict)
+    written: dict[TierName, Volume] = field(default_factory=dict)
     latencies: defaultdict[Timed, Histogram] = field(default_factory=lambda: defaultdict(Histogram))
     prefetched: Counter[str] = field(default_factory=Counter)
     lock: threading.RLock = field(default_factory=new_lock)
@@ -158,25 +169,26 @@ class Statistics:
                 case Missed():
                     self.misses += 1
                 case Stored():
-                    self.stored += 1
-                    self.stored_bytes += event.size
+                    self.stored = self.stored.plus(event.size)
                     self.latencies["store", event.tier].add(event.seconds)
                 case Moved():
                     route = (event.source, event.target, event.cause)
-                    self.moves[route] += 1
-                    self.moved_bytes[route] += event.size
+                    self.moves[route] = self.moves.get(route, NOTHING).plus(event.size)
                     self.latencies["move", event.target].add(event.seconds)
                     self.prefetched["issued"] += event.cause is Cause.PREFETCH
                 case Prefetched():
                     self.prefetched[event.outcome] += 1
                 case Written():
-                    self.frames[event.tier] += 1
-                    self.raw_bytes[event.tier] += event.size
-                    self.frame_bytes[event.tier] += event.stored
+                    before = self.written.get(event.tier, NO_VOLUME)
+                    self.written[event.tier] = Volume(
+                        frames=before.frames + 1,
+                        raw_bytes=before.raw_bytes + event.size,
+                        stored_bytes=before.stored_bytes + event.stored,
+                    )
                     self.latencies["write", event.tier].add(event.seconds)
                 case Removed():
-                    self.removed[event.cause] += 1
-                    self.removed_bytes[event.cause] += event.size
+                    left = self.removed.get(event.cause, NOTHING)
+                    self.removed[event.cause] = left.plus(event.size)
                 case Failed():
                     self.failures += 1
                     self.latest_failure = f"{event.action}: {event.error}"
@@ -215,22 +227,15 @@ class Statistics:
             return Stats(
                 tiers=tiers,
                 misses=self.misses,
-                stored=self.stored,
-                stored_bytes=self.stored_bytes,
-                moves=dict(self.moves),
-                moved_bytes=dict(self.moved_bytes),
-                removed=dict(self.removed),
+                stored=self.stored.times,
+                stored_bytes=self.stored.nbytes,
+                moves={route: tally.times for route, tally in self.moves.items()},
+                moved_bytes={route: tally.nbytes for route, tally in self.moves.items()},
+                removed={cause: tally.times for cause, tally in self.removed.items()},
                 failures=self.failures,
                 latest_failure=self.latest_failure,
-                removed_bytes=dict(self.removed_bytes),
-                written={
-                    name: Volume(
-                        frames=self.frames[name],
-                        raw_bytes=self.raw_bytes[name],
-                        stored_bytes=self.frame_bytes[name],
-                    )
-                    for name in self.frames
-                },
+                removed_bytes={cause: tally.nbytes for cause, tally in self.removed.items()},
+                written=dict(self.written),
                 latencies={timed: one.read() for timed, one in self.latencies.items()},
                 prefetch=Counters(*(self.prefetched[name] for name in Counters._fields)),
             )

@@ -84,6 +84,26 @@ def test_an_observer_that_raises_is_dropped_and_the_others_hear_on(
     assert 2 == len(caplog.records)
 
 
+def test_an_observer_that_finds_no_memory_goes_on_observing(
+    bus: EventBus, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The counters would stand still for the rest of the program after one moment of want."""
+    heard: list[Event] = []
+    wants = iter([MemoryError("short"), RecursionError("deep")])
+
+    def observe(event: Event) -> None:
+        if (error := next(wants, None)) is not None:
+            raise error
+        heard.append(event)
+
+    bus.subscribe(observe)
+    with caplog.at_level(logging.ERROR):
+        for _ in range(3):
+            bus.emit(Missed("absent", 1.0))
+    assert [Missed("absent", 1.0)] == heard
+    assert 2 == len(caplog.records)
+
+
 def test_no_read_is_lost_or_told_twice_by_many_threads(
     bus: EventBus, told: list[list[str]]
 ) -> None:
