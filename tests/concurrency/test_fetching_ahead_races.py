@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
+from tests.support.waiting import until
 
 from memories import MemoryManager
 from memories.migration import prefetching
@@ -23,14 +24,6 @@ def manager() -> Iterator[MemoryManager]:
         for number, key in enumerate(KEYS):
             made.store(key, np.full(100, number), "cold")
         yield made
-
-
-def until(true: Callable[[], bool]) -> None:
-    """Wait for at most ten seconds."""
-    deadline = time.monotonic() + 10
-    while not true() and time.monotonic() < deadline:
-        time.sleep(0.002)
-    assert true()
 
 
 class WatchedFlag:

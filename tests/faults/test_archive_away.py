@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from tests.support.buckets.fixtures import Make, every_warning, make, s3, s3_proxy, s3_url  # noqa: F401
 from tests.support.buckets.proxy import Fault, MisbehavingProxy
+from tests.support.waiting import until
 
 from memories import (
     InvalidOptionError,
@@ -29,7 +29,6 @@ from memories.backends.bucket import BucketBackend
 from memories.core import archive
 
 LARGE = np.random.default_rng(1).random(60_000)
-SOON = 20.0  # Seconds within which a bucket that is there again is found.
 
 
 @pytest.fixture
@@ -40,13 +39,6 @@ def filled(make: Make) -> None:  # noqa: F811
         for _ in range(20):  # Its numbers are beyond those that a machine begins with.
             writer.store("cold", "near", "cold")
         writer.store("small", "archived", "glacier")
-
-
-def until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + SOON
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def is_back(manager: MemoryManager) -> bool:

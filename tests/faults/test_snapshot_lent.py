@@ -12,7 +12,6 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from typing import Any
 import numpy as np
 import pytest
 from tests.support.forking import in_child
+from tests.support.waiting import until
 
 from memories import MemoryManager, StorageError
 from memories.backends.disk import import_file
@@ -103,13 +103,6 @@ def plain(value: Any) -> Any:
 RESTORED = {key: plain(value) for key, value in NEW.items()}
 
 
-def wait_until(true: Callable[[], bool]) -> None:
-    give_up = time.monotonic() + 30
-    while not true():
-        assert time.monotonic() < give_up
-        time.sleep(0.01)
-
-
 def packs(store: Path) -> list[Path]:
     return sorted((store / "cold" / "values").glob("*.pack"))
 
@@ -139,7 +132,7 @@ def test_values_come_home_once_the_copy_is_there(tmp_path: Path, snapshot: Path)
     """In the background, without anybody asking; nothing is lent any more."""
     with make(tmp_path / "store") as manager:
         manager.restore_snapshot(snapshot, verify="lazy")
-        wait_until(lambda: manager.get_tier("array") == "warm")
+        until(lambda: manager.get_tier("array") == "warm")
         assert manager.explain("array").durable
         assert RESTORED == contents(manager)
         assert manager._hierarchy.catalog.journal._writer.appender.overlay is None
@@ -203,7 +196,7 @@ def test_a_copy_that_fails_is_said_and_tried_again(
         gate.open.set()
         manager.restore_snapshot(snapshot, verify="lazy")
         snapshot.unlink()
-        wait_until(lambda: any("copy into the store" == getattr(e, "action", "") for e in seen))
+        until(lambda: any("copy into the store" == getattr(e, "action", "") for e in seen))
         assert RESTORED == contents(manager)
         with pytest.raises(StorageError, match=r"restored snapshot.*disk is full"):
             manager.flush()
@@ -306,7 +299,7 @@ def test_several_restores_at_once(tmp_path: Path, snapshot: Path, far: Path, gat
         gate.open.set()
         manager.flush()
         assert {"second": 2} == dict(manager)
-        wait_until(lambda: len(packs(tmp_path / "store")) <= 1)
+        until(lambda: len(packs(tmp_path / "store")) <= 1)
     with make(tmp_path / "store") as manager:
         assert {"second": 2} == dict(manager)
 
@@ -350,7 +343,7 @@ def test_another_process_sees_the_store_as_it_was(
             assert OLD == contents(reader)
             gate.open.set()
             manager.flush()
-            wait_until(lambda: set(reader) == set(RESTORED))
+            until(lambda: set(reader) == set(RESTORED))
             assert RESTORED == contents(reader)
 
 

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
 import pytest
 from tests.support.nodes.linearizability import Recorder
+from tests.support.waiting import until
 
 from memories import DistributedMemoryManager
 from memories.cluster.local import LocalGroup, LocalServer
@@ -53,14 +54,6 @@ def key_of_shard(number: int) -> str:
     raise AssertionError("no key falls there")
 
 
-def eventually(condition: Callable[[], bool], seconds: float = FAILOVER_SECONDS) -> None:
-    """Wait for a condition."""
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it never came to be"
-        time.sleep(0.05)
-
-
 def role_of(server: LocalServer) -> bytes:
     """Return what a server says it is."""
     role = server.call("ROLE")
@@ -94,7 +87,7 @@ def test_values_outlive_their_primary(
             longest = max(longest, time.monotonic() - began)
         assert longest < 6.0
         assert bytes(9_000_000) == manager.retrieve_distributed("large")
-        eventually(lambda: role_of(heir) == b"master")
+        until(lambda: role_of(heir) == b"master")
         for key in values:
             assert values[key] == manager.retrieve_distributed(key)
         other_shard = key_of_shard(1)
@@ -104,7 +97,7 @@ def test_values_outlive_their_primary(
             manager.store_distributed(key_of_shard(0), "alone")
     finally:
         victim.resume() if fault == "pause" else victim.restart()
-    eventually(lambda: in_step(victim))
+    until(lambda: in_step(victim))
     manager.store_distributed(key_of_shard(0), "in two places again")
     assert "in two places again" == manager.retrieve_distributed(key_of_shard(0))
 
@@ -131,9 +124,9 @@ def test_a_history_with_a_failover_in_it_is_that_of_one_register(
         for turn in range(30):
             if turn == 15:
                 victim.kill()
-                eventually(lambda: role_of(heir) == b"master")
+                until(lambda: role_of(heir) == b"master")
                 victim.restart()
-                eventually(lambda: in_step(victim))
+                until(lambda: in_step(victim))
             acknowledged += recorder.write(turn, partial(manager.store_distributed, key, turn), "w")
     finally:
         ended.set()
@@ -160,7 +153,7 @@ def test_a_replica_that_lags_makes_a_write_doubtful_and_not_wrong(
         assert manager.retrieve_distributed(key) in ("before", "doubtful")
     finally:
         replica.resume()
-    eventually(lambda: in_step(replica))
+    until(lambda: in_step(replica))
     manager.store_distributed(key, "after")
     assert "after" == manager.retrieve_distributed(key)
 
@@ -233,7 +226,7 @@ def test_damage_is_found_by_repair_and_ended_by_a_new_value(
         there = primary.call("GETRANGE", name, place, place)
         assert isinstance(there, bytes)
         primary.call("SETRANGE", name, place, bytes([there[0] ^ 1]))
-        eventually(lambda: [key] == manager.repair().unreadable, 5)
+        until(lambda: [key] == manager.repair().unreadable, 5)
         with pytest.raises(CorruptDataError, match=key):
             manager.retrieve_distributed(key)
         manager.store_distributed(key, b"y" * 500)

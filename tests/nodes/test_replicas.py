@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 from tests.support.nodes.proxy import NodeProxy
+from tests.support.waiting import until
 
 from memories import (
     ClosedError,
@@ -67,14 +68,6 @@ def timed(act: Callable[[], Any]) -> Any:
         return act()
     finally:
         assert time.monotonic() - began < LONGEST_SECONDS
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
-    """Wait for a condition that must come true."""
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not come true in time"
-        time.sleep(0.02)
 
 
 def up_to_date(manager: DistributedMemoryManager) -> bool:
@@ -179,7 +172,7 @@ def test_a_node_that_restarted_empty_has_no_say_until_it_is_up_to_date(
     plain_nodes.servers[0].restart()
     check_service(manager, dict(values))
     assert np.array_equal(large, manager.retrieve_distributed("large"))
-    wait_until(lambda: up_to_date(manager))
+    until(lambda: up_to_date(manager))
     plain_nodes.servers[1].kill()
     for key in list(values)[10:]:
         assert values[key] == timed(lambda key=key: manager.retrieve_distributed(key))
@@ -208,7 +201,7 @@ def test_what_one_node_missed_and_another_lost_is_still_found(
         values = fill(manager)
     finally:
         missed.resume()
-    wait_until(lambda: up_to_date(manager))
+    until(lambda: up_to_date(manager))
     lost.restart()
     for key, value in values.items():
         assert value == timed(lambda key=key: manager.retrieve_distributed(key))

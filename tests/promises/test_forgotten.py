@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import gc
-import time
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from types import FrameType, FunctionType, ModuleType
 
 import numpy as np
 import pytest
 from tests.promises.conftest import Make
+from tests.support.waiting import until
 
 from memories import MemoryManager, MigrationSettings
 from memories.foundation.bounded_dict import BYTES_PER_KEY, BoundedDict
@@ -33,14 +32,6 @@ def holders(prefix: str) -> Counter[str]:
                 if type(held) is str and held.startswith(prefix) and held != prefix:
                     found[type(holder).__qualname__] += 1
     return found
-
-
-def until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
-    """Return once `condition` holds; a limit against hanging."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def use(manager: MemoryManager, keys: list[str]) -> None:

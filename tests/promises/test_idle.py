@@ -5,11 +5,10 @@ from __future__ import annotations
 import subprocess
 import sys
 import textwrap
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 from tests.promises.conftest import Make
+from tests.support.waiting import until
 
 from memories import MemoryManager
 
@@ -38,14 +37,6 @@ def asleep(manager: MemoryManager) -> bool:
     """Return whether the migrator sleeps until something happens."""
     migrator = manager._engine.migrator
     return migrator is not None and migrator._dozing
-
-
-def until(condition: Callable[[], bool], seconds: float = 30.0) -> None:
-    """Return once `condition` holds; a limit against hanging."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def test_idle_managers_take_no_processor_time(tmp_path: Path) -> None:

@@ -2,27 +2,15 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
-
 import numpy as np
 from tests.promises.conftest import Make
+from tests.support.waiting import comes_true
 
 from memories import MemoryManager, MigrationSettings, TierName
 from memories.core.wiring import assemble
 from memories.engine.payload import Payload
 from memories.model.record import Terms
 from memories.testing.clock import ManualClock
-
-
-def eventually(condition: Callable[[], bool], seconds: float) -> bool:
-    """Return whether `condition` comes true in time."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if condition():
-            return True
-        time.sleep(0.05)
-    return condition()
 
 
 def test_a_cold_value_that_is_read_is_promoted_and_keeps_its_copy(make: Make) -> None:
@@ -34,8 +22,8 @@ def test_a_cold_value_that_is_read_is_promoted_and_keeps_its_copy(make: Make) ->
     for _ in range(10):
         assert np.array_equal(value, manager.retrieve("cold"))
         assert np.array_equal(value, manager.retrieve("archived"))
-    assert eventually(lambda: manager.get_tier("cold") in ("warm", "hot"), 10)
-    assert eventually(lambda: manager.get_tier("archived") != "glacier", 10)
+    assert comes_true(lambda: manager.get_tier("cold") in ("warm", "hot"), 10)
+    assert comes_true(lambda: manager.get_tier("archived") != "glacier", 10)
     assert manager.explain("cold").durable
     assert manager.stats().tiers[TierName.COLD].used_bytes >= value.nbytes
     assert np.array_equal(value, manager.retrieve("cold"))
@@ -79,7 +67,7 @@ def test_a_full_tier_is_worked_down_in_the_background(make: Make) -> None:
     for index in range(60):
         manager.store(f"{index:02}", np.random.default_rng(index).random(5000), "warm")
     warm = manager._hierarchy.tiers[TierName.WARM].budget
-    assert eventually(lambda: warm.used <= 0.95 * warm.effective, 5)
+    assert comes_true(lambda: warm.used <= 0.95 * warm.effective, 5)
     assert manager.stats().failures == 0
     for index in range(60):
         expected = np.random.default_rng(index).random(5000)
@@ -96,6 +84,6 @@ def test_a_forgotten_manager_ends_its_threads() -> None:
     manager.store("a", np.zeros(1000), "cold")
     del manager
     gc.collect()
-    assert eventually(
+    assert comes_true(
         lambda: not {t.ident for t in threading.enumerate() if t.is_alive()} - before, 10
     )

@@ -9,24 +9,16 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from textwrap import dedent
 
 import pytest
 from tests.support.forking import in_child
+from tests.support.waiting import until
 
 from memories.errors import ClosedError
 from memories.foundation.periodic import AutoResetEvent, BackgroundThread, Latch, Periodic
 
 LONG = 20.0  # Only what hangs takes so long.
-
-
-def until(condition: Callable[[], object]) -> None:
-    """Return once `condition` holds."""
-    end = time.monotonic() + LONG
-    while not condition():
-        assert time.monotonic() < end, "it never came true"
-        time.sleep(0.002)
 
 
 class Owner:

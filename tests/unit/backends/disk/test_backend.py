@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
+from tests.support.disk_stores import without_upkeep
 
 from memories.backends.base import Problem
 from memories.backends.disk import DiskBackend, compaction, size_limits
@@ -22,12 +23,6 @@ from memories.model.tiers import TierName
 from memories.testing.backends import frame_for, record_for
 
 LARGE = 1 << 20
-
-
-def quiet(backend: DiskBackend) -> DiskBackend:
-    assert backend._maintenance is not None
-    backend._maintenance.stop()
-    return backend
 
 
 def test_a_second_writer_is_told_who_the_first_is(tmp_path: Path) -> None:
@@ -85,7 +80,7 @@ def test_an_adopted_file_is_shared_and_given_back(tmp_path: Path) -> None:
         for version, (key, body) in enumerate(bodies.items(), start=1):
             items.append((record_for(key, version), offset, len(body)))
             offset += file.write(body)
-    with quiet(DiskBackend(tmp_path / "s")) as backend:
+    with without_upkeep(DiskBackend(tmp_path / "s")) as backend:
         before = backend.usage().physical
         assert Adopted(11, shared=True) == backend.adopt(source, [items[:4], items[4:]])
         kept = list(backend.scan())
@@ -118,7 +113,7 @@ def test_a_view_is_one_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(size_limits, "SEGMENT_BYTES", 20_000)
     monkeypatch.setattr(size_limits, "SLACK_BYTES", 0)
     monkeypatch.setattr(size_limits, "LARGE_BYTES", 40_000)
-    with quiet(DiskBackend(tmp_path / "s")) as backend:
+    with without_upkeep(DiskBackend(tmp_path / "s")) as backend:
         bodies = {f"k{n:02}": os.urandom(41_000 if n % 5 == 0 else 900) for n in range(40)}
         for version, (key, body) in enumerate(bodies.items(), start=1):
             backend.write(record_for(key, version), frame_for(body))
@@ -143,7 +138,7 @@ def test_a_view_is_one_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 def test_expired_keys_are_found_without_a_scan(tmp_path: Path) -> None:
     """In the recent rows and in a run; not those that were replaced or removed."""
-    with quiet(DiskBackend(tmp_path / "s")) as backend:
+    with without_upkeep(DiskBackend(tmp_path / "s")) as backend:
         for n in range(20):
             terms = Terms(expires_at=float(n)) if n % 2 else Terms()
             backend.write(record_for(f"k{n}", n + 1, terms=terms), frame_for(b"v"))

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tests.support.disk_stores import without_upkeep
+from tests.support.waiting import until
 
 from memories.backends.disk import DiskBackend
 from memories.backends.disk.files import Files
@@ -30,27 +30,14 @@ class CountingFiles(Files):
         super().sync(descriptor)
 
 
-def quiet(backend: DiskBackend) -> DiskBackend:
-    assert backend._maintenance is not None
-    backend._maintenance.stop()
-    return backend
-
-
 def values(path: Path) -> list[Path]:
     return list((path / "values").iterdir())
-
-
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
 
 
 def test_a_value_replaced_before_a_sync_never_reaches_the_disk(tmp_path: Path) -> None:
     """Whoever overwrites in a loop pays for the last version only, in writes and in space."""
     files = CountingFiles()
-    with quiet(DiskBackend(tmp_path / "s", files=files)) as backend:
+    with without_upkeep(DiskBackend(tmp_path / "s", files=files)) as backend:
         for version in range(1, 21):
             backend.write(record_for("k", version), frame_for(bytes([version]) * LARGE))
         backend.remove("gone", 21)
@@ -70,7 +57,7 @@ def test_a_value_replaced_before_a_sync_never_reaches_the_disk(tmp_path: Path) -
 
 def test_a_view_of_a_value_outlives_its_early_end(tmp_path: Path) -> None:
     """A mapping keeps the bytes, and they stay counted until it is let go of."""
-    with quiet(DiskBackend(tmp_path / "s")) as backend:
+    with without_upkeep(DiskBackend(tmp_path / "s")) as backend:
         first = backend.write(record_for("k", 1), frame_for(b"\1" * LARGE))
         view = backend.read(first)
         backend.write(record_for("k", 2), frame_for(b"\2" * LARGE))
@@ -83,7 +70,7 @@ def test_a_view_of_a_value_outlives_its_early_end(tmp_path: Path) -> None:
 
 def test_an_open_view_of_the_store_keeps_a_value_that_was_never_synced(tmp_path: Path) -> None:
     """A snapshot reads what was there when it began."""
-    with quiet(DiskBackend(tmp_path / "s")) as backend:
+    with without_upkeep(DiskBackend(tmp_path / "s")) as backend:
         backend.write(record_for("k", 1), frame_for(b"\1" * LARGE))
         with backend.view() as view:
             backend.write(record_for("k", 2), frame_for(b"\2" * LARGE))
@@ -108,7 +95,7 @@ def test_what_was_replaced_is_unlinked_at_once_in_the_background(
 
 def test_a_synced_value_stays_until_its_successor_is_synced(tmp_path: Path) -> None:
     """Between the two a power cut would leave neither."""
-    with quiet(DiskBackend(tmp_path / "s")) as backend:
+    with without_upkeep(DiskBackend(tmp_path / "s")) as backend:
         first = backend.write(record_for("k", 1), frame_for(b"\1" * LARGE))
         backend.sync()
         backend.write(record_for("k", 2), frame_for(b"\2" * LARGE))
@@ -129,7 +116,7 @@ def test_a_torn_value_of_a_store_without_a_checkpoint_ends_its_history(tmp_path:
         if frame[0] == 0:
             raise ValueError(f"{record.key!r} is torn")
 
-    backend = quiet(DiskBackend(path))
+    backend = without_upkeep(DiskBackend(path))
     backend.write(record_for("k", 1), frame_for(b"\1" * LARGE))
     backend.sync()
     torn = backend.write(record_for("k", 2), frame_for(b"\2" * LARGE))

@@ -9,10 +9,10 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import pytest
+from tests.support.waiting import until
 
 from memories.errors import ClosedError, InvalidOptionError
 from memories.observe.analytics import Analytics, Sample
@@ -48,14 +48,6 @@ class Source:
         return Sample(usage={"hot": float(self.asked)}, hits=self.hits, reads=self.reads)
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
-    """Return once `condition` holds."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it never came true"
-        time.sleep(0.002)
-
-
 def sampling_threads() -> list[threading.Thread]:
     """Return the sampling threads that are alive."""
     return [one for one in threading.enumerate() if one.name == "memories-analytics"]
@@ -88,7 +80,7 @@ def test_the_thread_samples_by_itself_until_it_is_stopped() -> None:
     source = Source()
     analytics = Analytics(source.sample, time.monotonic, 0.002)
     analytics.start()
-    wait_until(lambda: source.asked > 3)
+    until(lambda: source.asked > 3)
     analytics.stop()
     analytics.stop()
     assert [] == sampling_threads()
@@ -104,8 +96,8 @@ def test_forgetting_the_source_ends_the_thread() -> None:
     analytics.start()
     gone = weakref.ref(source)
     del source
-    wait_until(lambda: gone() is None)
-    wait_until(lambda: not sampling_threads())
+    until(lambda: gone() is None)
+    until(lambda: not sampling_threads())
     assert len(analytics.series()["timestamps"]) >= 1
 
 
@@ -116,7 +108,7 @@ def test_forgetting_the_analytics_ends_the_thread() -> None:
     analytics.start()
     del analytics
     gc.collect()
-    wait_until(lambda: not sampling_threads())
+    until(lambda: not sampling_threads())
 
 
 def test_a_closed_source_ends_the_thread_in_silence(caplog: pytest.LogCaptureFixture) -> None:
@@ -125,7 +117,7 @@ def test_a_closed_source_ends_the_thread_in_silence(caplog: pytest.LogCaptureFix
     analytics = Analytics(source.sample, time.monotonic, 0.002)
     source.error = ClosedError("closed")
     analytics.start()
-    wait_until(lambda: not sampling_threads())
+    until(lambda: not sampling_threads())
     assert [] == caplog.records
 
 
@@ -139,9 +131,9 @@ def test_a_failing_source_is_reported_once_and_asked_again(
     with caplog.at_level(logging.ERROR, logger="memories"):
         analytics.start()
         asked = source.asked
-        wait_until(lambda: source.asked >= asked + 2)
+        until(lambda: source.asked >= asked + 2)
         source.error = None
-        wait_until(lambda: source.asked >= asked + 4)
+        until(lambda: source.asked >= asked + 4)
     assert 1 == len(caplog.records)
     analytics.stop()
 

@@ -9,12 +9,11 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
+from tests.support.waiting import until
 
 from memories import CorruptDataError, MemoryManager
 from memories.observe.analytics.telemetry_files import (
@@ -35,19 +34,11 @@ print(writer_lives(document), document["tiers"]["hot"]["keys"], document["pid"])
 """
 
 
-def wait_until(condition: Callable[[], Any], seconds: float = 10.0) -> None:
-    """Return once `condition` holds."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it never came true"
-        time.sleep(0.01)
-
-
 def test_another_process_reads_what_only_lives_in_ram(tmp_path: Path) -> None:
     """`memories top` sees hot and warm, which are in no file."""
     with MemoryManager(0.001, 0.001, 1, storage_path=tmp_path) as manager:
         manager.store("a", 1, tier="hot")
-        wait_until(lambda: (read_document(tmp_path) or {})["tiers"]["hot"]["keys"])
+        until(lambda: (read_document(tmp_path) or {})["tiers"]["hot"]["keys"])
         command = [sys.executable, "-c", READER, str(tmp_path)]
         run = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
         assert f"True 1 {os.getpid()}\n" == run.stdout
