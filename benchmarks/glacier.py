@@ -27,7 +27,7 @@ from _race import machine, race, show
 from tests.support.buckets import seaweed
 
 from memories.backends.bucket import BucketBackend
-from memories.backends.bucket.throttle import BoundedStore
+from memories.backends.bucket.throttle import ThrottledStore
 from memories.model.record import Record
 from memories.model.tiers import TierName
 
@@ -163,7 +163,7 @@ def transfers(clients: dict[str, tuple[Put, Get]], rounds: int, large: int) -> N
         show(title, seconds, base="obstore", unit=1e3, label="ms")
 
 
-class Counting(BoundedStore):
+class Counting(ThrottledStore):
     """Counts the requests that pass."""
 
     requests = 0

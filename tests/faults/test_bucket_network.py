@@ -19,12 +19,14 @@ from tests.support.buckets.kit import frame, record
 from tests.support.buckets.proxy import Fault, MisbehavingProxy, Request
 
 from memories.backends.bucket import BucketBackend
-from memories.backends.bucket.retry import Patience
+from memories.backends.bucket.retry import RetryPolicy
 from memories.errors import ArchivedError, CorruptDataError, UnavailableError
 
 pytestmark = pytest.mark.server
 
-QUICK = Patience(attempts=4, total_seconds=2.0, first_wait_seconds=0.01, longest_wait_seconds=0.1)
+QUICK = RetryPolicy(
+    attempts=4, total_seconds=2.0, first_wait_seconds=0.01, longest_wait_seconds=0.1
+)
 SECRET = "T0psecretT0psecret"
 DATA = os.urandom(9_000_000)
 
@@ -48,7 +50,7 @@ def opened(
                 s3_url,
                 storage_options=settings | dict(options.pop("storage_options", {})),  # type: ignore[call-overload]
                 directory=tmp_path / home,
-                patience=QUICK,
+                retry=QUICK,
                 **options,  # type: ignore[arg-type]
             )
         )
@@ -240,7 +242,7 @@ def test_opening_an_unreachable_archive_fails_in_bounded_time(tmp_path: Path) ->
             "s3://nowhere/x",
             storage_options={"endpoint": "http://127.0.0.1:9", "region": "x", "anon": True},
             directory=tmp_path / "home",
-            patience=QUICK,
+            retry=QUICK,
         )
     assert time.monotonic() - begun < 8
 

@@ -15,7 +15,7 @@ from tests.support.buckets.kit import frame, record
 from memories.backends.bucket import BucketBackend
 from memories.backends.bucket.directory import DirectoryStore
 from memories.backends.bucket.location import new_token, object_name
-from memories.backends.bucket.pack import Contents, Index, Stored, finish
+from memories.backends.bucket.pack import PackContents, PackEntry, PackIndex, finish
 from memories.errors import CorruptDataError, StoreLockedError
 
 
@@ -116,8 +116,8 @@ def test_an_index_cannot_name_a_place_outside_of_its_object(
     store: DirectoryStore, offset: int, length: int
 ) -> None:
     """A declared petabyte would be allocated by whoever reads it."""
-    contents = Contents([Stored(offset, length, record("evil", 9999))])
-    store.put(object_name(new_token()), [finish(Index("s", 1, 99, 0.0, contents), 0)])
+    contents = PackContents([PackEntry(offset, length, record("evil", 9999))])
+    store.put(object_name(new_token()), [finish(PackIndex("s", 1, 99, 0.0, contents), 0)])
     reader = opened(store)
     [damage] = reader.damage
     assert "key 'evil' lies outside of it" in damage.what
@@ -131,7 +131,7 @@ def test_an_index_of_another_shape_is_refused(store: DirectoryStore) -> None:
 
     import xxhash
 
-    honest = finish(Index("s", 1, 99, 0.0), 0)
+    honest = finish(PackIndex("s", 1, 99, 0.0), 0)
     raw = b"\x93\x01\x02\x03"
     body = zlib.compress(raw)
     trailer = bytearray(honest[-64:])

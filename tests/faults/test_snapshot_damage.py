@@ -27,7 +27,7 @@ from memories.snapshot import (
     Linked,
     Packed,
     Reference,
-    Row,
+    SnapshotRow,
     Whole,
     create,
     manifest,
@@ -203,12 +203,12 @@ def test_a_newer_format_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         open_snapshot(tmp_path / "s")
 
 
-def forge(path: Path, change: Callable[[list[Row]], list[Row]]) -> None:
+def forge(path: Path, change: Callable[[list[SnapshotRow]], list[SnapshotRow]]) -> None:
     """Write a snapshot whose checksums are all right and whose manifest says what `change` says."""
 
     class Builder(manifest.PageBuilder):
         def flush(self) -> bytes:
-            rows = [msgspec.msgpack.decode(row, type=Row) for row in self._rows]
+            rows = [msgspec.msgpack.decode(row, type=SnapshotRow) for row in self._rows]
             changed = change(rows)
             page = msgspec.msgpack.encode(changed)
             self.pages.append((len(page), xxhash.xxh3_64_intdigest(page)))
@@ -221,17 +221,19 @@ def forge(path: Path, change: Callable[[list[Row]], list[Row]]) -> None:
         create(path, items, sequence=5)
 
 
-def moved(which: str, /, **fields: object) -> Callable[[list[Row]], list[Row]]:
+def moved(which: str, /, **fields: object) -> Callable[[list[SnapshotRow]], list[SnapshotRow]]:
     """Return a change of one row."""
     return lambda rows: [
         msgspec.structs.replace(row, **fields) if row.key == which else row for row in rows
     ]
 
 
-def at(key: str, offset: int = 0, length: int = 0) -> Callable[[list[Row]], list[Row]]:
+def at(
+    key: str, offset: int = 0, length: int = 0
+) -> Callable[[list[SnapshotRow]], list[SnapshotRow]]:
     """Return a change that shifts and lengthens one extent."""
 
-    def change(rows: list[Row]) -> list[Row]:
+    def change(rows: list[SnapshotRow]) -> list[SnapshotRow]:
         where = next(row.where for row in rows if row.key == key)
         assert isinstance(where, (Whole, Packed))
         fields = {"offset": where.offset + offset, "length": where.length + length}
@@ -240,7 +242,7 @@ def at(key: str, offset: int = 0, length: int = 0) -> Callable[[list[Row]], list
     return change
 
 
-LIES: dict[str, Callable[[list[Row]], list[Row]]] = {
+LIES: dict[str, Callable[[list[SnapshotRow]], list[SnapshotRow]]] = {
     "a key twice": lambda rows: [rows[0], *rows],
     "keys out of order": lambda rows: [rows[1], rows[0], rows[2]],
     "two keys, one value": lambda rows: [*rows, msgspec.structs.replace(rows[1], key="z")],

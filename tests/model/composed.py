@@ -26,7 +26,7 @@ from tests.support.values import identical
 
 from memories import KeyNotFoundError, MemoryManager, MigrationSettings, Rule, TierFullError
 from memories.backends.bucket import BucketBackend
-from memories.backends.bucket.local_db import State
+from memories.backends.bucket.local_db import LocalDb
 from memories.backends.disk import DiskBackend
 from memories.backends.disk.compaction import _empty_segment, tidy
 from memories.backends.disk.log import Log
@@ -134,7 +134,7 @@ class World:
             assert loans is not None
             loans.settle_soon = lambda told: loans._told.append(told)  # type: ignore[method-assign]
         archive = self.archive(manager)
-        archive._small_bytes, archive._shipper._pack_bytes = SMALL_BYTES, PACK_BYTES
+        archive._small_bytes, archive._uploader._pack_bytes = SMALL_BYTES, PACK_BYTES
         return manager
 
     @staticmethod
@@ -303,7 +303,7 @@ class World:
 
     def come_home(self) -> None:
         """Wait for what a restore brings home in the background, unless that waits itself."""
-        home = self.manager._engine.homecoming
+        home = self.manager._engine.tier_restore
         if home is not None and home._thread is not None and home._arrived.is_set():
             home._thread.join()
 
@@ -331,9 +331,9 @@ class World:
             if len(taken) < MOST_STEPS:
                 taken.append(self.files())
 
-        execute, append = State._execute, Log.append
+        execute, append = LocalDb._execute, Log.append
 
-        def executed(state: State, statement: str, values: Any = ()) -> Any:
+        def executed(state: LocalDb, statement: str, values: Any = ()) -> Any:
             result = execute(state, statement, values)
             if statement == "COMMIT" and state.path.is_relative_to(self.store):
                 step()
@@ -344,7 +344,7 @@ class World:
             step()
             return result
 
-        with patch.object(State, "_execute", executed), patch.object(Log, "append", appended):
+        with patch.object(LocalDb, "_execute", executed), patch.object(Log, "append", appended):
             action()
         taken.append(self.files())
         chosen = taken.pop(steps % len(taken))
@@ -379,8 +379,8 @@ class World:
     def halt(self) -> None:
         """End the threads of the manager."""
         engine = self.manager._engine
-        if engine.homecoming is not None:
-            engine.homecoming.stop()
+        if engine.tier_restore is not None:
+            engine.tier_restore.stop()
         for part in (engine.migrator, engine.prefetching):
             if part is not None:
                 part.stop()
@@ -667,7 +667,7 @@ class ComposedMachine(RuleBasedStateMachine):
     def sum_up(self) -> None:
         """Have the archive write what it holds into a manifest."""
         archive = self.world.archive(self.world.manager)
-        archive._reclaimer.write_manifests(least=1)
+        archive._collector.write_manifests(least=1)
 
     @rule()
     def compact(self) -> None:

@@ -23,7 +23,7 @@ from memories.foundation.units import format_size
 from memories.progress import bar, counted
 
 if TYPE_CHECKING:
-    from memories.snapshot import Row, SnapshotFile
+    from memories.snapshot import SnapshotFile, SnapshotRow
 
 file_argument = click.argument("file", type=click.Path(path_type=Path))
 base_option = click.option(
@@ -104,9 +104,9 @@ def inspect(file: Path, keys: bool, as_json: bool) -> None:
 @json_option
 def verify(file: Path, bases: tuple[Path, ...], as_json: bool) -> None:
     """Read every byte of FILE, and of what it builds on. Exits with 4 if one is wrong."""
-    from memories.snapshot.incremental_chain import Chain
+    from memories.snapshot.incremental_chain import IncrementalChain
 
-    with Chain(file, bases) as chain:
+    with IncrementalChain(file, bases) as chain:
         with bar("verified") as show:
             chain.verify(counted(show, chain.file_bytes))
         files, keys = [str(one.path) for one in chain.files], chain.top.keys
@@ -217,10 +217,10 @@ def extract(
     check_describing(as_json, output)
     from memories import codecs
     from memories.frames.reader import open_frame
-    from memories.snapshot.incremental_chain import Chain
+    from memories.snapshot.incremental_chain import IncrementalChain
 
     key = unescape(key) if escaped else key
-    with Chain(file, bases) as chain:
+    with IncrementalChain(file, bases) as chain:
         row = next((row for row in chain.rows() if row.key == key), None)
         if row is None:
             raise KeyNotFoundError(f"{key!r} is not in {file}")
@@ -235,7 +235,9 @@ def extract(
 CHANGES = {"+": "added", "-": "removed", "~": "stored"}
 
 
-def _changes(before: Iterator[Row], after: Iterator[Row]) -> Iterator[tuple[str, str]]:
+def _changes(
+    before: Iterator[SnapshotRow], after: Iterator[SnapshotRow]
+) -> Iterator[tuple[str, str]]:
     """Merge two lists in key order, in bounded memory."""
     old, new = next(before, None), next(after, None)
     while old is not None or new is not None:
@@ -273,7 +275,7 @@ def _summary(found: SnapshotFile) -> dict[str, Any]:
     }
 
 
-def _described(row: Row) -> dict[str, Any]:
+def _described(row: SnapshotRow) -> dict[str, Any]:
     from memories.options.metadata import unpack
 
     return {

@@ -49,7 +49,7 @@ from memories.progress import Progress, Step, counted
 
 if TYPE_CHECKING:
     from memories.observe.analytics import Series
-    from memories.snapshot.tier_restore import Homecoming
+    from memories.snapshot.tier_restore import TierRestore
 
 T = TypeVar("T")
 
@@ -87,7 +87,7 @@ class Engine:
     backing: WriteBehind = field(init=False)
     parts: deque[Part] | None = field(default=None)  # What has still to end, once the end began.
     closing: threading.RLock = field(default_factory=threading.RLock)
-    homecoming: Homecoming | None = field(default=None)  # Of the latest restore.
+    tier_restore: TierRestore | None = field(default=None)  # Of the latest restore.
     recording: TraceRecorder | None = field(default=None)  # The latest.
 
     def __post_init__(self) -> None:
@@ -243,12 +243,12 @@ class Engine:
     def restore_snapshot(self, path: str | os.PathLike[str], **options: Any) -> None:
         """Take in what the file at `path` holds."""
         self.hierarchy.require_writable()
-        if self.homecoming is not None:
-            self.homecoming.stop()
+        if self.tier_restore is not None:
+            self.tier_restore.stop()
         from memories.snapshot.api import restore_snapshot
 
         run = self.operations.run
-        self.homecoming = run(restore_snapshot, self.hierarchy, path, **options)
+        self.tier_restore = run(restore_snapshot, self.hierarchy, path, **options)
 
     def snapshots_in_archive(self) -> dict[str, int]:
         """Return which snapshots refer to the archive, and to how many objects."""
@@ -428,7 +428,7 @@ class Engine:
             self.ending.forget()
             self.closing = new_lock()
             self.ends_first.clear()
-            self.homecoming = self.recording = None
+            self.tier_restore = self.recording = None
 
     def _end(self, failures: list[Exception]) -> None:
         """End one part after the other, and raise then what kept any of them from it."""
@@ -450,7 +450,7 @@ class Engine:
         if self.hierarchy.state is not LifecycleState.FORKED:
             yield from self.ends_first
             for title, one in (
-                ("a restore", self.homecoming),
+                ("a restore", self.tier_restore),
                 ("a recording", self.recording),
                 ("fetching ahead", self.prefetching),
                 ("migration", self.migrator),

@@ -6,7 +6,7 @@ Nothing here decides when to take one, and the container knows only bytes: `crea
 
 from __future__ import annotations
 
-from memories.snapshot.manifest import Base, Linked, Packed, Reference, Row, Whole
+from memories.snapshot.manifest import Base, Linked, Packed, Reference, SnapshotRow, Whole
 from memories.snapshot.reader import SnapshotFile, open_snapshot
 from memories.snapshot.writer import Created, Item, create
 
@@ -17,8 +17,8 @@ __all__ = [
     "Linked",
     "Packed",
     "Reference",
-    "Row",
     "SnapshotFile",
+    "SnapshotRow",
     "Whole",
     "create",
     "open_snapshot",

@@ -1,7 +1,7 @@
 """Snapshots of a hierarchy: everything as of one instant into a file, and back from it.
 
 The two verbs and their options; what is taken is decided in `capture`, how it comes back in
-`restoring`, and the bytes of the file are the container's.
+`restore`, and the bytes of the file are the container's.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from memories.model.tiers import TierName
 from memories.options.settings import check_choice, check_tier
 from memories.progress import Progress, counted
 from memories.snapshot.archive_references import bucket_of, holder_of
-from memories.snapshot.capture import Found, Selection, capture, same
-from memories.snapshot.incremental_chain import Chain, link_to, links_through
-from memories.snapshot.manifest import Base, Linked, Row
+from memories.snapshot.capture import EntryOrRecord, Selection, capture, same
+from memories.snapshot.incremental_chain import IncrementalChain, link_to, links_through
+from memories.snapshot.manifest import Base, Linked, SnapshotRow
 from memories.snapshot.reader import open_snapshot
-from memories.snapshot.restore import Mode, Restoring
-from memories.snapshot.tier_restore import Homecoming
+from memories.snapshot.restore import Mode, Restore
+from memories.snapshot.tier_restore import TierRestore
 from memories.snapshot.writer import Created, Item, create
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ def restore_snapshot(
     wait: bool = False,
     bases: Sequence[Path] = (),
     progress: Progress | None = None,
-) -> Homecoming:
+) -> TierRestore:
     """Take in what the file at `path` holds; no value is copied or decoded until it is used.
 
     Values return to the tiers they had in the background, the first few hundred before this
@@ -131,22 +131,22 @@ def restore_snapshot(
     check_choice("mode", mode, tuple(Mode))
     check_choice("verify", verify, ("full", "lazy"))
     with ExitStack() as stack:
-        chain = stack.enter_context(Chain(path, bases))
+        chain = stack.enter_context(IncrementalChain(path, bases))
         if verify == "full":
             chain.verify(counted(progress, chain.file_bytes))
-        restoring = Restoring(hierarchy, chain, Mode(mode), lend=verify == "lazy" and not wait)
-        restoring.check()
-        restoring.run()
+        restore = Restore(hierarchy, chain, Mode(mode), lend=verify == "lazy" and not wait)
+        restore.check()
+        restore.run()
         stack.pop_all()
     full = verify == "full"
-    homecoming = Homecoming(
-        hierarchy, chain, restoring.since,
-        arrived=restoring.arrived, verified=full and restoring.shared,
+    tier_restore = TierRestore(
+        hierarchy, chain, restore.since,
+        arrived=restore.arrived, verified=full and restore.shared,
     )  # fmt: skip
-    come = full and homecoming.run(RESIDENT_BYTES, RESIDENT_VALUES)
-    if not come and not (wait and homecoming.run()):
-        homecoming.start()
-    return homecoming
+    come = full and tier_restore.run(RESIDENT_BYTES, RESIDENT_VALUES)
+    if not come and not (wait and tier_restore.run()):
+        tier_restore.start()
+    return tier_restore
 
 
 def _selection(
@@ -171,11 +171,11 @@ def _selection(
 class _Unchanged:
     """Looks up versions in an earlier snapshot; asked in key order, like its rows."""
 
-    def __init__(self, rows: Iterator[Row]) -> None:
+    def __init__(self, rows: Iterator[SnapshotRow]) -> None:
         self._rows = rows
         self._row = next(rows, None)
 
-    def find(self, found: Found) -> Linked | None:
+    def find(self, found: EntryOrRecord) -> Linked | None:
         """Return the link to where the earlier snapshot holds this very version, if it does."""
         while self._row is not None and self._row.key < found.key:
             self._row = next(self._rows, None)
@@ -185,7 +185,7 @@ class _Unchanged:
         return link_to(row)
 
 
-def _nothing(found: Found) -> Linked | None:
+def _nothing(found: EntryOrRecord) -> Linked | None:
     """Return no link, whatever is looked for."""
     del found
     return None

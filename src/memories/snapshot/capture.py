@@ -21,10 +21,10 @@ from memories.frames.writer import pack
 from memories.model.entry import Entry
 from memories.model.record import Record
 from memories.model.tiers import TierName
-from memories.snapshot.manifest import Linked, Reference, Row
+from memories.snapshot.manifest import Linked, Reference, SnapshotRow
 from memories.snapshot.writer import SMALL_BYTES, Item, Segments
 
-Found = Entry | Record
+EntryOrRecord = Entry | Record
 _key_of = attrgetter("key")
 _BATCH = 1024  # So many keys are looked up and read together.
 
@@ -37,13 +37,13 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
     reference_glacier: bool = False
     portable: bool = False
 
-    def takes(self, found: Found, now: float) -> bool:
+    def takes(self, found: EntryOrRecord, now: float) -> bool:
         """Return whether `found` belongs into the snapshot."""
         ends = found.terms.expires_at
         return found.tier in self.tiers and (ends is None or ends > now)
 
 
-def newest(instant: Instant, prefix: str) -> Iterator[Found]:
+def newest(instant: Instant, prefix: str) -> Iterator[EntryOrRecord]:
     """Yield what stood for each key, in key order.
 
     While a key moves or is overwritten it has both an entry and a record; the newest one counts,
@@ -71,7 +71,7 @@ def capture(
     hierarchy: Hierarchy,
     instant: Instant,
     selection: Selection,
-    unchanged: Callable[[Found], Linked | None],
+    unchanged: Callable[[EntryOrRecord], Linked | None],
     refer: Callable[[Record], bytes],
 ) -> Iterator[Item]:
     """Yield the items of a snapshot.
@@ -102,7 +102,7 @@ def capture(
                 yield Item(found, _at_rest(hierarchy, frame, selection))
 
 
-def _small_frames(hierarchy: Hierarchy, batch: list[Found]) -> dict[str, memoryview]:
+def _small_frames(hierarchy: Hierarchy, batch: list[EntryOrRecord]) -> dict[str, memoryview]:
     """Return the frames of small values at rest in cold, by key: read together, and all sound."""
     records = [
         found
@@ -113,7 +113,7 @@ def _small_frames(hierarchy: Hierarchy, batch: list[Found]) -> dict[str, memoryv
     return {record.key: frame for record, frame in frames if is_intact(frame, record.key)}
 
 
-def same(row: Row, found: Found) -> bool:
+def same(row: SnapshotRow, found: EntryOrRecord) -> bool:
     """Return whether `row` holds the very version that `found` stands for.
 
     Versions alone do not tell: two stores number independently, and numbers that never became
@@ -137,7 +137,7 @@ def _at_rest(hierarchy: Hierarchy, frame: OpenFrame, selection: Selection) -> Se
     return pack(parts, key=frame.key, version=frame.version).segments
 
 
-def _record_of(hierarchy: Hierarchy, found: Found) -> Record:
+def _record_of(hierarchy: Hierarchy, found: EntryOrRecord) -> Record:
     if isinstance(found, Record):
         return found
     return _record(found, Payload.of_entry(found).codec)

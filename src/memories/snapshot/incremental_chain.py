@@ -12,11 +12,11 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from memories.errors import CorruptDataError, MemoriesError, StorageError
-from memories.snapshot.manifest import Base, Linked, Packed, Row, Whole
+from memories.snapshot.manifest import Base, Linked, Packed, SnapshotRow, Whole
 from memories.snapshot.reader import SnapshotFile, open_snapshot
 
 
-class Chain:
+class IncrementalChain:
     """A snapshot with every base that it links to; files[0] is the snapshot itself.
 
     Raises:
@@ -42,17 +42,17 @@ class Chain:
         """Return the snapshot itself."""
         return self.files[0]
 
-    def rows(self) -> Iterator[Row]:
+    def rows(self) -> Iterator[SnapshotRow]:
         """Yield the rows of the snapshot, links included."""
         return self.top.rows()
 
-    def batches(self, most: int) -> Iterator[list[Row]]:
+    def batches(self, most: int) -> Iterator[list[SnapshotRow]]:
         """Yield the rows of the snapshot, up to `most` at a time."""
         for rows in self.top.pages():
             for start in range(0, len(rows), most):
                 yield rows[start : start + most]
 
-    def locate(self, row: Row) -> tuple[int, int, int] | None:
+    def locate(self, row: SnapshotRow) -> tuple[int, int, int] | None:
         """Return the file (by number), offset and length of a frame; None for a reference."""
         where = row.where
         if isinstance(where, (Whole, Packed)):
@@ -61,7 +61,7 @@ class Chain:
             return where.base + 1, where.offset, where.length
         return None
 
-    def frame(self, row: Row) -> memoryview | None:
+    def frame(self, row: SnapshotRow) -> memoryview | None:
         """Return the frame of a row, unverified; None for a reference."""
         place = self.locate(row)
         return None if place is None else self.files[place[0]].frame(*place[1:])
@@ -92,7 +92,7 @@ class Chain:
                         f"{self.top.path} links to values that {file.path} does not hold."
                     )
 
-    def __enter__(self) -> Chain:
+    def __enter__(self) -> IncrementalChain:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -126,7 +126,7 @@ def links_through(base: SnapshotFile, path: str | os.PathLike[str]) -> list[Base
     return named
 
 
-def link_to(row: Row) -> Linked | None:
+def link_to(row: SnapshotRow) -> Linked | None:
     """Return the link to what `row` of the base holds; None if that is no frame."""
     where = row.where
     if isinstance(where, (Whole, Packed)):

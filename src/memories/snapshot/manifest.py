@@ -64,7 +64,7 @@ class Reference(msgspec.Struct, frozen=True, array_like=True, tag=3):
 Where = Whole | Packed | Linked | Reference
 
 
-class Row(msgspec.Struct, frozen=True, array_like=True):
+class SnapshotRow(msgspec.Struct, frozen=True, array_like=True):
     """One key of a snapshot."""
 
     key: str
@@ -91,11 +91,11 @@ class Row(msgspec.Struct, frozen=True, array_like=True):
         )
 
 
-def row_of(record: Record, where: Where) -> Row:
+def snapshot_row(record: Record, where: Where) -> SnapshotRow:
     """Return the row that says `record` lies at `where`."""
     terms = record.terms
     plain = terms is DEFAULT_TERMS or terms == DEFAULT_TERMS
-    return Row(
+    return SnapshotRow(
         record.key, record.version, record.tier, record.size, record.stored_at, record.kind,
         None if plain else terms, where,
     )  # fmt: skip
@@ -121,7 +121,7 @@ class Root(msgspec.Struct, frozen=True, kw_only=True):
     pages: list[tuple[Natural, Digest]] = []  # The bytes and the xxh3 of each page.
 
 
-class Head(NamedTuple):
+class ManifestHead(NamedTuple):
     """What the head of the manifest member says of its root."""
 
     root_bytes: int
@@ -130,7 +130,7 @@ class Head(NamedTuple):
 
 _DECODING_ERRORS = (msgspec.MsgspecError, RecursionError, ValueError)
 _encoder = msgspec.msgpack.Encoder()
-_rows = msgspec.msgpack.Decoder(list[Row])
+_rows = msgspec.msgpack.Decoder(list[SnapshotRow])
 _root = msgspec.msgpack.Decoder(Root)
 
 
@@ -143,7 +143,7 @@ class PageBuilder:
         self._rows: list[bytes] = []
         self._bytes = 0
 
-    def add(self, row: Row) -> bytes | None:
+    def add(self, row: SnapshotRow) -> bytes | None:
         """Add a row and return the page that it completes, if it does."""
         encoded = _encoder.encode(row)
         if len(encoded) > MAX_PAGE_BYTES // 2:
@@ -173,7 +173,7 @@ def encode_root(root: Root) -> tuple[bytes, bytes]:
     return head + _CHECK.pack(xxhash.xxh3_64_intdigest(head)), encoded
 
 
-def decode_head(head: bytes) -> Head:
+def decode_head(head: bytes) -> ManifestHead:
     """Return what `head` says of the root.
 
     Raises:
@@ -187,14 +187,14 @@ def decode_head(head: bytes) -> Head:
             f"It has snapshot format {version}, and this version of memories reads format "
             f"{FORMAT}: upgrade memories."
         )
-    return Head(root_bytes, digest)
+    return ManifestHead(root_bytes, digest)
 
 
 def _checksum(head: bytes) -> int:
     return xxhash.xxh3_64_intdigest(head[: _HEAD.size])
 
 
-def decode_root(encoded: bytes, head: Head, manifest_bytes: int) -> Root:
+def decode_root(encoded: bytes, head: ManifestHead, manifest_bytes: int) -> Root:
     """Return the root, which ends a manifest of `manifest_bytes`; its pages fill the rest.
 
     Raises:
@@ -216,7 +216,7 @@ def decode_root(encoded: bytes, head: Head, manifest_bytes: int) -> Root:
 
 def decode_pages(
     read: Callable[[int, int], bytes], at: int, pages: Iterable[tuple[int, int]]
-) -> Iterator[list[Row]]:
+) -> Iterator[list[SnapshotRow]]:
     """Yield the rows of each page; `read` gives bytes by offset and length, the first at `at`.
 
     Raises:

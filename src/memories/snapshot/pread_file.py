@@ -13,7 +13,7 @@ from pathlib import Path
 from memories.errors import CorruptDataError, StorageError
 
 
-class PositionedFile:
+class PreadFile:
     """A regular file, open for reading. Safe to use from many threads.
 
     Raises:

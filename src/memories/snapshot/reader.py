@@ -15,9 +15,9 @@ from types import TracebackType
 from memories.errors import CorruptDataError, InvalidOptionError, StorageError
 from memories.model.record import Record
 from memories.snapshot import manifest, verification
-from memories.snapshot.manifest import Packed, Root, Row, Whole
-from memories.snapshot.pread_file import PositionedFile
-from memories.snapshot.validation import Directory, RowCheck
+from memories.snapshot.manifest import Packed, Root, SnapshotRow, Whole
+from memories.snapshot.pread_file import PreadFile
+from memories.snapshot.validation import CentralDirectory, RowCheck
 from memories.snapshot.zipformat import TAIL_BYTES, parse_tail
 
 
@@ -40,7 +40,7 @@ class SnapshotFile:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
-        self._file = PositionedFile(self.path)
+        self._file = PreadFile(self.path)
         self._mapped: memoryview | None = None
         try:
             self._load()
@@ -55,7 +55,7 @@ class SnapshotFile:
         size = self.file_bytes
         tail_at = max(0, size - TAIL_BYTES)
         members, directory_at = parse_tail(self._file.read(tail_at, size - tail_at), size)
-        self._directory = Directory(self._file, members, directory_at, tail_at)
+        self._directory = CentralDirectory(self._file, members, directory_at, tail_at)
         self.root = self._load_root()
         check = RowCheck(self.root, self._directory)
         for rows in self.pages():
@@ -90,12 +90,12 @@ class SnapshotFile:
         """Return the number of keys."""
         return self.root.keys
 
-    def pages(self) -> Iterator[list[Row]]:
+    def pages(self) -> Iterator[list[SnapshotRow]]:
         """Yield what the manifest says of each key, in key order, some thousand at a time."""
         at = self._directory.manifest.body_at
         return manifest.decode_pages(self._file.read, at, self.root.pages)
 
-    def rows(self) -> Iterator[Row]:
+    def rows(self) -> Iterator[SnapshotRow]:
         """Yield what the manifest says of each key, in key order, in bounded memory."""
         for rows in self.pages():
             yield from rows

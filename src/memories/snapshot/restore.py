@@ -24,8 +24,8 @@ from memories.model.events import Failed, Removed
 from memories.model.record import DEFAULT_TERMS, Record
 from memories.model.tiers import Cause, TierName
 from memories.snapshot.archive_references import bucket_of, holder_of
-from memories.snapshot.incremental_chain import Chain
-from memories.snapshot.manifest import Reference, Row
+from memories.snapshot.incremental_chain import IncrementalChain
+from memories.snapshot.manifest import Reference, SnapshotRow
 
 _BATCH_ROWS = 512  # So many keys are locked, journaled and let go at once.
 
@@ -36,7 +36,7 @@ Advance = Callable[[int], object]
 class Located(NamedTuple):
     """A row, and where its frame lies in its file."""
 
-    row: Row
+    row: SnapshotRow
     offset: int
     length: int
 
@@ -49,11 +49,11 @@ class Mode(StrEnum):
     KEEP = "keep"  # Keys that are there win.
 
 
-class Restoring:
+class Restore:
     """One restore of one chain into one hierarchy."""
 
     def __init__(
-        self, hierarchy: Hierarchy, chain: Chain, mode: Mode, *, lend: bool = False
+        self, hierarchy: Hierarchy, chain: IncrementalChain, mode: Mode, *, lend: bool = False
     ) -> None:
         self._hierarchy = hierarchy
         self._chain = chain
@@ -173,7 +173,7 @@ class Restoring:
         tiers = self._hierarchy.tiers.values()
         return sum(t.budget.effective if self._replaces() else t.budget.headroom for t in tiers)
 
-    def _wanted(self, row: Row) -> bool:
+    def _wanted(self, row: SnapshotRow) -> bool:
         ends = (row.terms or DEFAULT_TERMS).expires_at
         if ends is not None and ends <= self._now:
             return False
@@ -226,7 +226,7 @@ class Restoring:
         for key, gone in outdated:
             self._hierarchy.mover.archive.settle_removal(key, gone)
 
-    def _record(self, row: Row, tier: TierName, place: bytes = b"") -> Record:
+    def _record(self, row: SnapshotRow, tier: TierName, place: bytes = b"") -> Record:
         """Return what the journal is to say of `row`: a new version of its key."""
         return Record(
             key=row.key,
@@ -288,7 +288,7 @@ class Restoring:
                     hierarchy.mover.drop(found, Cause.REPLACED)
         journal.shrink()
 
-    def _references(self) -> Iterator[tuple[Row, Reference]]:
+    def _references(self) -> Iterator[tuple[SnapshotRow, Reference]]:
         if not self._chain.top.references:
             return
         for row in self._chain.rows():

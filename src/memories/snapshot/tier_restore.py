@@ -18,20 +18,20 @@ from memories.foundation.units import MAX_BYTES, format_size
 from memories.model.events import Failed, Moved
 from memories.model.record import Record
 from memories.model.tiers import Cause, Form, TierName
-from memories.snapshot.incremental_chain import Chain
-from memories.snapshot.manifest import Row
+from memories.snapshot.incremental_chain import IncrementalChain
+from memories.snapshot.manifest import SnapshotRow
 
 MAPPED_BYTES = 1 << 20  # Values from here on are mapped by the disk, smaller ones are read.
 _LOOK_SECONDS = 0.05  # So often it looks whether it is to stop, while it waits.
 
 
-class Homecoming:
+class TierRestore:
     """Brings home what a restore adopted: some at once, the rest in a thread of its own."""
 
     def __init__(
         self,
         hierarchy: Hierarchy,
-        chain: Chain,
+        chain: IncrementalChain,
         since: int,
         *,
         arrived: Latch,
@@ -82,7 +82,7 @@ class Homecoming:
 
 
 def _steps(
-    hierarchy: Hierarchy, chain: Chain, since: int, verified: bool
+    hierarchy: Hierarchy, chain: IncrementalChain, since: int, verified: bool
 ) -> Generator[int, None, None]:
     """Yield the bytes of each value that came home; closes the files at the end."""
     with chain:
@@ -104,7 +104,7 @@ def _steps(
                 return
 
 
-def _bring_home(hierarchy: Hierarchy, row: Row, since: int, verified: bool) -> int:
+def _bring_home(hierarchy: Hierarchy, row: SnapshotRow, since: int, verified: bool) -> int:
     with hierarchy.locks.attempt(row.key) as free:
         found = hierarchy.catalog.find(row.key) if free else None
         if not isinstance(found, Record) or not _is_restored(found, row, since):
@@ -141,11 +141,11 @@ def _take_in(hierarchy: Hierarchy, found: Record, target: Tier, verified: bool) 
     )
 
 
-def _is_restored(found: Record, row: Row, since: int) -> bool:
+def _is_restored(found: Record, row: SnapshotRow, since: int) -> bool:
     return found.version > since and found.stored_at == row.stored_at
 
 
-def _home(hierarchy: Hierarchy, row: Row) -> Tier | None:
+def _home(hierarchy: Hierarchy, row: SnapshotRow) -> Tier | None:
     """Return the tier the value had, or the first below it that has room."""
     if row.tier is TierName.GLACIER:
         return hierarchy.tiers.get(TierName.GLACIER)

@@ -17,9 +17,9 @@ import numpy.typing as npt
 from memories.errors import CorruptDataError, InvalidKeyError
 from memories.foundation.keys import MAX_KEY_BYTES, check_key
 from memories.model.tiers import TierName
-from memories.snapshot.manifest import Linked, Packed, Reference, Root, Row, Whole
+from memories.snapshot.manifest import Linked, Packed, Reference, Root, SnapshotRow, Whole
 from memories.snapshot.member_names import MANIFEST, RESERVED, member_name, packed_name
-from memories.snapshot.pread_file import PositionedFile
+from memories.snapshot.pread_file import PreadFile
 from memories.snapshot.zipformat import ALIGNMENT, MAX_CENTRAL_BYTES, Member, parse_central
 
 _WINDOW_BYTES = 1 << 20
@@ -27,14 +27,14 @@ _WINDOW_BYTES = 1 << 20
 U64 = npt.NDArray[np.uint64]
 
 
-class Directory:
+class CentralDirectory:
     """The members of a snapshot, in 25 bytes each; the central directory itself stays on disk.
 
     Raises:
         CorruptDataError: the directory is not that of a whole snapshot.
     """
 
-    def __init__(self, file: PositionedFile, members: int, at: int, end: int) -> None:
+    def __init__(self, file: PreadFile, members: int, at: int, end: int) -> None:
         self._file = file
         self._end = end
         self._entries = array("Q")
@@ -109,7 +109,7 @@ class RowCheck:
 
     extents: Extents
 
-    def __init__(self, root: Root, directory: Directory) -> None:
+    def __init__(self, root: Root, directory: CentralDirectory) -> None:
         self._root = root
         self._directory = directory
         self._last_key = ""
@@ -121,7 +121,7 @@ class RowCheck:
         self.references = 0
         self.digests: U64 = np.zeros(len(directory), np.uint64)  # Of each member's head.
 
-    def add(self, rows: list[Row]) -> None:
+    def add(self, rows: list[SnapshotRow]) -> None:
         """Check one page, and remember the extents in it."""
         self._check_keys([row.key for row in rows])
         self._check_versions(rows)
@@ -144,7 +144,7 @@ class RowCheck:
             for key in keys:
                 _check_stored_key(key)
 
-    def _check_versions(self, rows: list[Row]) -> None:
+    def _check_versions(self, rows: list[SnapshotRow]) -> None:
         versions = [row.version for row in rows]
         if rows and not 0 < min(versions) <= max(versions) <= self._root.sequence:
             row = next(row for row in rows if not 0 < row.version <= self._root.sequence)
@@ -153,14 +153,14 @@ class RowCheck:
                 f"{self._root.sequence}."
             )
 
-    def _check_linked(self, rows: list[Row]) -> None:
+    def _check_linked(self, rows: list[SnapshotRow]) -> None:
         for row in rows:
             if isinstance(row.where, Linked) and row.where.base >= len(self._root.bases):
                 raise CorruptDataError(
                     f"{row.key!r} lies in a base that the snapshot does not name."
                 )
 
-    def _check_whole(self, rows: list[Row]) -> None:
+    def _check_whole(self, rows: list[SnapshotRow]) -> None:
         wheres = [row.where for row in rows if isinstance(row.where, Whole)]
         offsets, ends = _extents(wheres)
         found = self._find(offsets)

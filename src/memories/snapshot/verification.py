@@ -19,7 +19,7 @@ from memories.errors import CorruptDataError, UnsupportedTypeError
 from memories.foundation.worker_pool import WorkerPool
 from memories.frames import head as frame_head
 from memories.snapshot.checksum import combine, crc32
-from memories.snapshot.validation import U64, Directory
+from memories.snapshot.validation import U64, CentralDirectory
 from memories.snapshot.zipformat import ALIGNMENT, Member, local_header
 
 _STRETCH_BYTES = 16 << 20
@@ -74,7 +74,7 @@ class _Windows(threading.local):
         self.memory = memoryview(bytearray(_WINDOW_BYTES))
 
 
-def verify(fd: int, directory: Directory, digests: U64, progress: Progress | None) -> None:
+def verify(fd: int, directory: CentralDirectory, digests: U64, progress: Progress | None) -> None:
     """Check every member of the file behind `fd`.
 
     Raises:
@@ -129,7 +129,7 @@ def _length(part: _Part) -> int:
     return part.length
 
 
-def _parts(fd: int, directory: Directory, digests: U64) -> Iterator[_Part]:
+def _parts(fd: int, directory: CentralDirectory, digests: U64) -> Iterator[_Part]:
     """Yield the parts of the members, in the order of the file."""
     for index in range(len(directory)):
         member = directory[index]

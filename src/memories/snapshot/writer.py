@@ -30,10 +30,10 @@ from memories.snapshot.manifest import (
     PageBuilder,
     Reference,
     Root,
-    Row,
+    SnapshotRow,
     Where,
     Whole,
-    row_of,
+    snapshot_row,
 )  # fmt: skip
 from memories.snapshot.member_names import MANIFEST, member_name, packed_name
 from memories.snapshot.zipformat import (
@@ -139,7 +139,7 @@ class _Writer:
         self._packs = 0
         self._pack = bytearray()
         # Rows in their order, and with their places in the pack those whose pack has none yet.
-        self._waiting: list[Row | tuple[Record, int, int]] = []
+        self._waiting: list[SnapshotRow | tuple[Record, int, int]] = []
         self._last_key = ""
 
     def add(self, item: Item) -> None:
@@ -175,11 +175,11 @@ class _Writer:
         waiting, self._waiting = self._waiting, []
         body_at = member.body_at
         for item in waiting:
-            if isinstance(item, Row):
+            if isinstance(item, SnapshotRow):
                 self._put_row(item)
             else:
                 record, offset, length = item
-                self._put_row(row_of(record, Packed(body_at + offset, length)))
+                self._put_row(snapshot_row(record, Packed(body_at + offset, length)))
         self._packs += 1
         self._pack = bytearray()
 
@@ -225,7 +225,7 @@ class _Writer:
         self._directory_file.write(central_entry(member))
 
     def _add_row(self, record: Record, where: Where) -> None:
-        row = row_of(record, where)
+        row = snapshot_row(record, where)
         if not self._waiting:
             self._put_row(row)
             return
@@ -233,7 +233,7 @@ class _Writer:
         if len(self._waiting) >= _WAITING_ROWS:
             self._flush_pack()
 
-    def _put_row(self, row: Row) -> None:
+    def _put_row(self, row: SnapshotRow) -> None:
         if page := self._pages.add(row):
             self._page_file.write(page)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 
-from memories.backends.bucket.objectstore import Buffer, ObjectStore, Sending, Stat
+from memories.backends.bucket.objectstore import BeforeSend, Buffer, ObjectStore, Stat
 from memories.model.record import Record
 from memories.model.tiers import TierName
 
@@ -38,7 +38,7 @@ class WatchedStore(ObjectStore):
     def requests(self) -> int:
         return sum(self.count.values())
 
-    def put(self, name: str, buffers: Sequence[Buffer], sending: Sending | None = None) -> None:
+    def put(self, name: str, buffers: Sequence[Buffer], sending: BeforeSend | None = None) -> None:
         self._note("put", name, sum(memoryview(b).nbytes for b in buffers))
         self.inner.put(name, buffers, sending)
         self.after(name)

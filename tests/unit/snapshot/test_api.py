@@ -511,7 +511,7 @@ def test_a_link_that_leads_to_no_value_is_refused(
         patch.setattr("memories.snapshot.api.link_to", lambda row: Linked(0, 128, 4096))
         manager.create_snapshot(tmp_path / "s", base=tmp_path / "base")
     with pytest.raises(CorruptDataError, match="does not hold"):
-        incremental_chain.Chain(tmp_path / "s")
+        incremental_chain.IncrementalChain(tmp_path / "s")
 
 
 def test_numbers_given_twice_do_not_look_unchanged(tmp_path: Path) -> None:

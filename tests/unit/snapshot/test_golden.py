@@ -20,7 +20,7 @@ from memories.frames.writer import pack
 from memories.model.record import Record, Terms
 from memories.model.tiers import TierName
 from memories.snapshot import Base, Item, Linked, Packed, Whole, create, open_snapshot, writer
-from memories.snapshot.incremental_chain import Chain
+from memories.snapshot.incremental_chain import IncrementalChain
 
 GOLDEN = Path(__file__).parent / "golden"
 VALUES: dict[str, Any] = {
@@ -75,7 +75,7 @@ def write(directory: Path) -> None:
 )
 def test_golden_files_open_as_they_did(name: str, values: dict[str, Any], tmp_path: Path) -> None:
     """What was written by any release is read by every later one."""
-    with Chain(GOLDEN / name) as chain:
+    with IncrementalChain(GOLDEN / name) as chain:
         chain.verify()
         rows = {row.key: row for row in chain.rows()}
         assert sorted(values) == list(rows)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from memories.backends.bucket.backend import BucketBackend
-from memories.backends.bucket.options import own_options
+from memories.backends.bucket.options import archive_options
 
 __all__ = ["BucketBackend", "open_bucket"]
 
@@ -19,5 +19,5 @@ def open_bucket(
 
     Among the `storage_options` may be our own: `concurrency`, `bytes_per_second` and `progress`.
     """
-    theirs, ours = own_options(storage_options or {})
+    theirs, ours = archive_options(storage_options or {})
     return BucketBackend(url, storage_options=theirs, **ours, **options)

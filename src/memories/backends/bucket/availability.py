@@ -23,7 +23,7 @@ _LONGEST_PAUSE_SECONDS = 30.0
 _STOP_SECONDS = 5.0
 
 
-class Link:
+class Availability:
     """The connection to a bucket, made by `connect`, which may be called again and again."""
 
     def __init__(self, url: str, connect: Callable[[], None]) -> None:

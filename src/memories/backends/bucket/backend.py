@@ -17,23 +17,23 @@ from typing import Any
 
 from memories.backends.base import Backend, Problem, Usage
 from memories.backends.bucket import retention
-from memories.backends.bucket.availability import Link
-from memories.backends.bucket.check import Audit, Verify
+from memories.backends.bucket.availability import Availability
+from memories.backends.bucket.check import BucketCheck, Verify
 from memories.backends.bucket.damage import Damage, found_damage, note_damage
-from memories.backends.bucket.directory_lock import Exclusive
-from memories.backends.bucket.garbage_collection import Reclaimed, Reclaimer
-from memories.backends.bucket.lease import LEASE_SECONDS, LOCK_NAME, Lease, Writer
-from memories.backends.bucket.local_db import State
-from memories.backends.bucket.location import Place
-from memories.backends.bucket.object_index import Ledger
+from memories.backends.bucket.directory_lock import DirectoryLock
+from memories.backends.bucket.garbage_collection import GarbageCollector, Reclaimed
+from memories.backends.bucket.lease import LEASE_SECONDS, LOCK_NAME, Lease, WriterLease
+from memories.backends.bucket.local_db import LocalDb
+from memories.backends.bucket.location import ObjectLocation
+from memories.backends.bucket.object_index import ObjectIndex
 from memories.backends.bucket.objectstore import ObjectStore
 from memories.backends.bucket.pack import body_bytes
-from memories.backends.bucket.parallel_download import Transfer
+from memories.backends.bucket.parallel_download import ParallelDownload
 from memories.backends.bucket.reader import Progress, Reader
 from memories.backends.bucket.rebuild import Bucket, adopt, catch_up
-from memories.backends.bucket.retry import Patience
-from memories.backends.bucket.throttle import BoundedStore
-from memories.backends.bucket.uploader import Prepared, Shipper
+from memories.backends.bucket.retry import RetryPolicy
+from memories.backends.bucket.throttle import ThrottledStore
+from memories.backends.bucket.uploader import Prepared, Uploader
 from memories.backends.bucket.url import open_store
 from memories.errors import (
     ClosedError,
@@ -116,7 +116,7 @@ class BucketBackend(Backend):
         lease_seconds: float = LEASE_SECONDS,
         concurrency: int = 32,
         bytes_per_second: float | None = None,
-        patience: Patience | None = None,
+        retry: RetryPolicy | None = None,
         progress: Progress | None = None,
         full: bool = False,
         version: Callable[[], int] = lambda: 0,
@@ -143,39 +143,41 @@ class BucketBackend(Backend):
         self.missing: list[str] = []  # Keys whose objects the bucket did not hold then.
         self.damage: list[Damage] = []  # Objects that could not be read then, or in a check since.
         self._durable = directory is not None and not read_only
-        plain = url if isinstance(url, ObjectStore) else open_store(url, storage_options, patience)
-        self._store = BoundedStore(plain, 2 * concurrency, bytes_per_second)
+        plain = url if isinstance(url, ObjectStore) else open_store(url, storage_options, retry)
+        self._store = ThrottledStore(plain, 2 * concurrency, bytes_per_second)
         self._private = None if self._durable else Path(tempfile.mkdtemp(prefix="memories-"))
         home = self._private or directory
         assert home is not None
-        self._exclusive = Exclusive(home)
+        self._directory_lock = DirectoryLock(home)
         try:
-            self._state = State(home / "glacier.sqlite", full=full, disposable=not self._durable)
-            self._ledger = Ledger(self._state)
-            self._transfer = Transfer(self._store, concurrency)
-            self._shipper = Shipper(
-                self._store, self._state, self._ledger, pack_bytes=pack_bytes, wall=self._wall
+            self._db = LocalDb(home / "glacier.sqlite", full=full, disposable=not self._durable)
+            self._index = ObjectIndex(self._db)
+            self._downloads = ParallelDownload(self._store, concurrency)
+            self._uploader = Uploader(
+                self._store, self._db, self._index, pack_bytes=pack_bytes, wall=self._wall
             )
             self._reader = Reader(
-                self._store, self._transfer, self._ledger, self._shipper,
+                self._store, self._downloads, self._index, self._uploader,
                 directory if read_only else None, progress,
             )  # fmt: skip
-            self._reclaimer = Reclaimer(
-                self._store, self._state, self._ledger, self._shipper,
+            self._collector = GarbageCollector(
+                self._store, self._db, self._index, self._uploader,
                 self._reader.read, self._rewrite, self._wall,
             )  # fmt: skip
-            self._bucket = Bucket(self._transfer, self._store, self._state, self._ledger)
-            self._writer = Writer(
-                self._store, self._state.identity(), lease_seconds,
-                lambda: max(version(), self._state.number("last_version")),
+            self._bucket = Bucket(self._downloads, self._store, self._db, self._index)
+            self._writer = WriterLease(
+                self._store, self._db.identity(), lease_seconds,
+                lambda: max(version(), self._db.number("last_version")),
             )  # fmt: skip
             self._keepers: list[Periodic] = []
-            self._link = Link(self._store.url, partial(self._connect, takeover, lease_seconds))
+            self._availability = Availability(
+                self._store.url, partial(self._connect, takeover, lease_seconds)
+            )
         except BaseException:
             self._let_go()
             raise
         try:
-            self._link.open(away_seconds)
+            self._availability.open(away_seconds)
         except BaseException:
             self._closed = True
             self._end()
@@ -189,19 +191,19 @@ class BucketBackend(Backend):
     @property
     def away(self) -> MemoriesError | None:
         """Return why the bucket cannot be used, None while it can."""
-        return self._link.away
+        return self._availability.away
 
     @property
     def known(self) -> bool:
         """Return whether the map on this machine was ever read from the bucket."""
-        return bool(self._state.number("adopted"))
+        return bool(self._db.number("adopted"))
 
     def resume(self, returned: Callable[[], None], told: Callable[[], None]) -> None:
         """Try in the background to reach a bucket that is away; then call `returned`.
 
         It is away until that has succeeded; `told` is called when it is not away any more.
         """
-        self._link.resume(returned, told)
+        self._availability.resume(returned, told)
 
     def holder(self) -> Lease | None:
         """Return who writes here, or wrote last; None where nobody ever did."""
@@ -214,7 +216,7 @@ class BucketBackend(Backend):
         self.commit(kept.key, kept.version)
         if not self._durable and kept.stored <= self._small_bytes:
             with self._naming(record.key, kept.stored, "archived"):
-                self._shipper.flush_through(Place.decode(kept.place).token)
+                self._uploader.flush_through(ObjectLocation.decode(kept.place).token)
         return kept
 
     def prepare(self, record: Record, frame: Sequence[memoryview]) -> Record:
@@ -227,53 +229,53 @@ class BucketBackend(Backend):
         length = body_bytes(frame)
         with self._naming(record.key, length, "archived"):
             if length > self._small_bytes or not self._stages:
-                self._link.require()
+                self._availability.require()
                 self._writer.ensure()
             if length > self._small_bytes:
-                return self._shipper.upload(record, frame, length, self._report(record.key))
+                return self._uploader.upload(record, frame, length, self._report(record.key))
             if self._durable:
                 self._ship_full()
-            return self._shipper.stage(record, frame, length, prepared=True)
+            return self._uploader.stage(record, frame, length, prepared=True)
 
     def prepare_link(self, record: Record) -> None:
         """Prepare a version whose frame lies in the bucket already, at the place of `record`."""
         self._guard_write()
-        self._shipper.prepare_link(record)
+        self._uploader.prepare_link(record)
 
     def prepare_removal(self, key: str, version: int) -> None:
         """Prepare that `key` is absent as of `version`."""
         self._guard_write()
         with self._naming(key, 0, "removed from the archive"):
             if not self._stages:
-                self._link.require()
-            self._shipper.prepare_removal(key, version)
+                self._availability.require()
+            self._uploader.prepare_removal(key, version)
 
     def prepare_terms(self, record: Record) -> None:
         """Prepare other terms for the version of `record`."""
         self._guard_write()
-        self._shipper.prepare_terms(record)
+        self._uploader.prepare_terms(record)
 
     def commit(self, key: str, version: int) -> None:
         """Let what was prepared under this number count. Idempotent."""
         self._guard_write()
-        self._shipper.commit(key, version)
+        self._uploader.commit(key, version)
         if self._durable:
             self._ship_full()
 
     def abort(self, key: str, version: int) -> None:
         """Forget what was prepared under this number. Idempotent."""
         self._guard_write()
-        self._shipper.abort(key, version)
+        self._uploader.abort(key, version)
 
     def prepared(self) -> list[Prepared]:
         """Return what was neither committed nor aborted."""
         self._guard()
-        return self._shipper.prepared()
+        return self._uploader.prepared()
 
     def amend(self, record: Record) -> None:
         """Give the version of `record`, if it is the newest of its key, other terms."""
         self._guard_write()
-        self._shipper.amend(record)
+        self._uploader.amend(record)
 
     def read(self, record: Record) -> memoryview:
         """Return a frame; a large one comes by parallel ranged requests into one buffer."""
@@ -319,7 +321,7 @@ class BucketBackend(Backend):
     def find(self, key: str) -> Record | None:
         """Return the newest record of `key`, from the map on this machine."""
         self._guard()
-        return self._ledger.find(key)
+        return self._index.find(key)
 
     def holds(self, record: Record) -> bool:
         """Return whether the version of `record` is here, if only prepared, or replaced by another.
@@ -331,28 +333,28 @@ class BucketBackend(Backend):
             return True
         if not self._read_only:
             mine = Prepared(record.key, record.version, "value")
-            return mine in self._shipper.prepared()
-        place = Place.decode(record.place)
+            return mine in self._uploader.prepared()
+        place = ObjectLocation.decode(record.place)
         if self._reader.staged(place) is not None:
             return True
         self.refresh()  # Afterwards: what is staged no more has reached the bucket.
-        return self._knows(record) or self._reclaimer.holds(place.token)
+        return self._knows(record) or self._collector.holds(place.token)
 
     def remove(self, key: str, version: int) -> None:
         """Make `key` absent; the bucket learns it as it learns of a small value."""
         self._guard_write()
         with self._naming(key, 0, "removed from the archive"):
             if not self._stages:
-                self._link.require()
-            needed = self._shipper.bury(key, version)
+                self._availability.require()
+            needed = self._uploader.bury(key, version)
             if needed and not self._durable:
                 self.sync()
 
     def clear(self, version: int, *, purge: bool = False) -> None:
         """Make every version up to `version` absent; with `purge` unlink their objects at once."""
         self._guard_write()
-        self._link.require()
-        self._shipper.bury_all(version)
+        self._availability.require()
+        self._uploader.bury_all(version)
         self.sync()
         if purge:
             self.reclaim(grace_seconds=0)
@@ -360,12 +362,12 @@ class BucketBackend(Backend):
     def removed(self, key: str) -> int:
         """Return as of which version `key` is known to be absent, 0 where nothing says so."""
         self._guard()
-        return self._ledger.removed(key)
+        return self._index.removed(key)
 
     def scan(self, prefix: str = "", after: str = "") -> Iterator[Record]:
         """Yield records in key order, from the map on this machine."""
         self._guard()
-        return self._ledger.scan(prefix, after)
+        return self._index.scan(prefix, after)
 
     def records(self) -> Iterator[Record]:
         """Yield the record of every key in the archive."""
@@ -374,42 +376,48 @@ class BucketBackend(Backend):
     def usage(self) -> Usage:
         """Return what is held, staged values included."""
         self._guard()
-        return self._ledger.usage()
+        return self._index.usage()
 
     def last_version(self) -> int:
         """Return the highest version the archive ever heard of."""
         self._guard()
-        return max(self._writer.lease.version, self._state.number("last_version"))
+        return max(self._writer.lease.version, self._db.number("last_version"))
 
     def sync(self) -> None:
         """Upload what is staged."""
         self._guard()
-        if not self._read_only and (self.away is None or self._shipper.staged_since() is not None):
-            self._link.require()
+        if not self._read_only and (self.away is None or self._uploader.staged_since() is not None):
+            self._availability.require()
             self._writer.ensure()
-            self._shipper.flush()
+            self._uploader.flush()
 
     def protect(self, *places: bytes, holder: str = "snapshot") -> None:
         """Keep the objects at `places` from being unlinked until `holder` releases them."""
         self._guard_write()
-        self._link.require()
+        self._availability.require()
         with self._maintaining:
             retention.pin(
-                self._store, self._state, holder, [Place.decode(place).token for place in places]
+                self._store,
+                self._db,
+                holder,
+                [ObjectLocation.decode(place).token for place in places],
             )
 
     def unprotect(self, *places: bytes, holder: str = "snapshot") -> None:
         """Release the objects at `places`, or all that `holder` protects when none is given."""
         self._guard_write()
-        self._link.require()
+        self._availability.require()
         with self._maintaining:
             retention.unpin(
-                self._store, self._state, holder, [Place.decode(place).token for place in places]
+                self._store,
+                self._db,
+                holder,
+                [ObjectLocation.decode(place).token for place in places],
             )
 
     def holders(self) -> dict[str, int]:
         """Return who keeps objects from being unlinked, and how many."""
-        return retention.holders(self._state)
+        return retention.holders(self._db)
 
     @contextmanager
     def still(self) -> Iterator[None]:
@@ -419,14 +427,14 @@ class BucketBackend(Backend):
 
     def place_of(self, record: Record) -> bytes:
         """Return where the frame of a record lies now: reclamation may have moved it."""
-        known = self._ledger.find(record.key)
+        known = self._index.find(record.key)
         same = known is not None and known.version == record.version
         return known.place if known is not None and same else record.place
 
     def require_there(self, *places: bytes) -> None:
         """Raise CorruptDataError unless the objects at `places` lie in the bucket."""
         self._reach()
-        retention.require_there(self._store, [Place.decode(place) for place in places])
+        retention.require_there(self._store, [ObjectLocation.decode(place) for place in places])
 
     def reclaim(self, grace_seconds: float | None = None) -> Reclaimed:
         """Move live frames out of sparse packs and unlink objects that were dead for long enough.
@@ -434,26 +442,26 @@ class BucketBackend(Backend):
         A record whose frame was moved stays readable: its place is looked up anew.
         """
         self._guard_write()
-        self._link.require()
+        self._availability.require()
         grace = self._grace_seconds if grace_seconds is None else grace_seconds
         with self._maintaining:
             self._writer.ensure()
-            return self._reclaimer.reclaim(grace)
+            return self._collector.reclaim(grace)
 
     def maintain(self) -> None:
         """Do what is due: renew the lease, upload what was staged for long, sum up, reclaim."""
         self._guard_write()
         self._writer.ensure()
-        oldest = self._shipper.staged_since()
+        oldest = self._uploader.staged_since()
         if oldest is not None and self._wall() - oldest >= self._flush_seconds:
-            self._shipper.flush()
+            self._uploader.flush()
         self._recover()
         # Who holds the archive still may take long, and what is staged must not wait for him.
-        if self._reclaimer.is_due() and self._maintaining.acquire(blocking=False):
+        if self._collector.is_due() and self._maintaining.acquire(blocking=False):
             try:
-                self._reclaimer.write_manifests(replace=_MAY_NOT_DELETE not in self.notes)
+                self._collector.write_manifests(replace=_MAY_NOT_DELETE not in self.notes)
                 if _MAY_NOT_DELETE not in self.notes:
-                    self._reclaimer.reclaim(self._grace_seconds)
+                    self._collector.reclaim(self._grace_seconds)
             finally:
                 self._maintaining.release()
 
@@ -461,7 +469,7 @@ class BucketBackend(Backend):
         """Read what was added to the bucket, for a read-only backend; return whether there was."""
         self._reach()
         changed = catch_up(self._bucket, self._begins(), self._wall())
-        self.damage = found_damage(self._state)
+        self.damage = found_damage(self._db)
         return changed
 
     def check(
@@ -477,11 +485,11 @@ class BucketBackend(Backend):
             self._writer.renew()  # A directory that is not mounted any more holds no lease.
         if self._read_only:
             self.refresh()  # What its map does not know is no problem of the bucket.
-        problems = Audit(
-            self._bucket, self._reader.read, self._verify, self._shipper, self._reclaimer,
+        problems = BucketCheck(
+            self._bucket, self._reader.read, self._verify, self._uploader, self._collector,
             self._maintaining, self._wall(),
         ).run(repair and not dry_run, progress)  # fmt: skip
-        self.damage, self.missing = found_damage(self._state), []
+        self.damage, self.missing = found_damage(self._db), []
         return problems
 
     def close(self) -> None:
@@ -509,13 +517,13 @@ class BucketBackend(Backend):
         try:
             if self.away is None:
                 self._writer.ensure()
-                self._shipper.flush()
-                self._reclaimer.write_manifests(replace=_MAY_NOT_DELETE not in self.notes)
+                self._uploader.flush()
+                self._collector.write_manifests(replace=_MAY_NOT_DELETE not in self.notes)
                 self._writer.release()
-            elif self._shipper.staged_since() is not None:
-                self._link.require()
+            elif self._uploader.staged_since() is not None:
+                self._availability.require()
         except OSError as error:
-            staged = self._shipper.waiting()
+            staged = self._uploader.waiting()
             if not staged:
                 raise
             what = (
@@ -525,13 +533,13 @@ class BucketBackend(Backend):
             )
             raise type(error)(
                 f"{len(staged)} small values of the archive ({some_of(staged)}) are staged in "
-                f"{self._state.path.parent} and did not reach the bucket; {what}. {error}"
+                f"{self._db.path.parent} and did not reach the bucket; {what}. {error}"
             ) from error.__cause__
 
     def _end(self) -> None:
         self._shipped = True
         self._store.close()  # So that whoever waits for an answer of the bucket waits no longer.
-        self._link.stop(self._let_go)
+        self._availability.stop(self._let_go)
         self._ended = True
 
     def _connect(self, takeover: bool, lease_seconds: float) -> None:
@@ -541,7 +549,7 @@ class BucketBackend(Backend):
             self._adopt()
             return
         self._probe()
-        wrote = self._state.number("epoch") > 0 and self._state.number("physical") > 0
+        wrote = self._db.number("epoch") > 0 and self._db.number("physical") > 0
         before = self._writer.acquire(takeover=takeover, wrote=wrote)
         try:
             self._begin(before)
@@ -561,19 +569,19 @@ class BucketBackend(Backend):
             keeper.start()
 
     def _begin(self, before: Lease | None) -> None:
-        lease, number = self._writer.lease, self._state.number
+        lease, number = self._writer.lease, self._db.number
         if not number("adopted") or number("epoch") != lease.epoch:
             self._adopt()
             self.adopted = True
-            with self._state.transaction() as state:
-                state.set("epoch", lease.epoch)
+            with self._db.transaction() as db:
+                db.set("epoch", lease.epoch)
             if before is not None and before.epoch != lease.epoch:
                 self._writer.begin_epoch(number("sequence") + 1)
-        began = self._shipper.disown()
+        began = self._uploader.disown()
         if self.adopted or began:
             self._abort_uploads(None if self.adopted else began)
         self._recover()
-        self.damage = found_damage(self._state)
+        self.damage = found_damage(self._db)
 
     def _require_archive(self) -> None:
         """Raise where nobody has ever written: a typing mistake, or a share that is not mounted."""
@@ -589,7 +597,7 @@ class BucketBackend(Backend):
 
     def _adopt(self) -> None:
         self.missing = adopt(self._bucket, self._begins(), self._wall())
-        self.damage = found_damage(self._state)
+        self.damage = found_damage(self._db)
 
     def _begins(self) -> dict[int, int]:
         """Return where each epoch begins; a reader goes on without, if the lock is damaged."""
@@ -598,12 +606,12 @@ class BucketBackend(Backend):
         except StoreLockedError as error:
             if not self._read_only:
                 raise
-            note_damage(self._state, LOCK_NAME, str(error))
+            note_damage(self._db, LOCK_NAME, str(error))
             return {}
 
     def _probe(self) -> None:
         """Find out, once for a store, whether the bucket keeps two writers apart."""
-        found, undeletable = self._state.number("conditions"), self._state.number("undeletable")
+        found, undeletable = self._db.number("conditions"), self._db.number("undeletable")
         if found == _UNTRIED or undeletable:
             if found == _UNTRIED:
                 found = _HONOURED if self._store.honours_conditions() else _IGNORED
@@ -613,9 +621,9 @@ class BucketBackend(Backend):
             except RefusedError:
                 self._note(_MAY_NOT_DELETE)
                 undeletable = True
-            with self._state.transaction() as state:
-                state.set("conditions", found)
-                state.set("undeletable", undeletable)
+            with self._db.transaction() as db:
+                db.set("conditions", found)
+                db.set("undeletable", undeletable)
         if found == _IGNORED:
             self._writer.unconditional = True
             self._note(_TWO_WRITERS)
@@ -623,7 +631,7 @@ class BucketBackend(Backend):
     def _recover(self) -> None:
         """Delete what failed uploads have left, if that is allowed."""
         try:
-            self._shipper.recover()
+            self._uploader.recover()
         except RefusedError:
             self._note(_MAY_NOT_DELETE)
 
@@ -640,13 +648,13 @@ class BucketBackend(Backend):
 
     def _ship_full(self) -> None:
         try:
-            self._shipper.flush_full(self._writer.ensure)
+            self._uploader.flush_full(self._writer.ensure)
         except UnavailableError:
             # The value is durable here; the pack stays staged, and a full stage is refused.
             return
 
     def _rewrite(self, record: Record, frame: memoryview) -> Record:
-        return self._shipper.stage(record, [frame], len(frame), prepared=False)
+        return self._uploader.stage(record, [frame], len(frame), prepared=False)
 
     @property
     def _stages(self) -> bool:
@@ -654,21 +662,21 @@ class BucketBackend(Backend):
         return self._durable and self.known
 
     def _knows(self, record: Record) -> bool:
-        known = self._ledger.find(record.key)
+        known = self._index.find(record.key)
         return known is not None and known.version >= record.version
 
     def _reach(self) -> None:
         self._guard()
-        self._link.require()
+        self._availability.require()
 
     def _reach_for(self, *records: Record) -> None:
         """Raise where the bucket is away and one of `records` is not staged on this machine."""
         self._guard()
         if self.away is not None:
             for record in records:
-                if self._reader.staged(Place.decode(record.place)) is None:
+                if self._reader.staged(ObjectLocation.decode(record.place)) is None:
                     with self._naming(record.key, record.stored, "read back"):
-                        self._link.require()
+                        self._availability.require()
 
     def _guard_write(self) -> None:
         self._guard()
@@ -688,7 +696,7 @@ class BucketBackend(Backend):
         for name in ("_transfer", "_state", "_store"):
             if name in self.__dict__:
                 getattr(self, name).close()
-        self._exclusive.release()
+        self._directory_lock.release()
         if self._private is not None:
             shutil.rmtree(self._private, ignore_errors=True)
 

@@ -13,11 +13,11 @@ from typing import NamedTuple
 
 from memories.backends.base import Problem
 from memories.backends.bucket.damage import Damage, aside, found_damage, set_aside, unread
-from memories.backends.bucket.garbage_collection import Reclaimer
-from memories.backends.bucket.location import Place, object_name, token_of
+from memories.backends.bucket.garbage_collection import GarbageCollector
+from memories.backends.bucket.location import ObjectLocation, object_name, token_of
 from memories.backends.bucket.objectstore import Absent, Stat
 from memories.backends.bucket.rebuild import Bucket, look_all, look_at
-from memories.backends.bucket.uploader import Shipper
+from memories.backends.bucket.uploader import Uploader
 from memories.errors import ArchivedError, CorruptDataError
 from memories.model.record import Record
 from memories.progress import Step
@@ -27,7 +27,7 @@ Verify = Callable[[Record, memoryview], None]
 _TOGETHER_BYTES = 16 * 1024 * 1024  # Objects up to here are read many at once.
 
 
-class Look(NamedTuple):
+class CheckedObject(NamedTuple):
     """What was found in an object."""
 
     token: bytes
@@ -37,14 +37,14 @@ class Look(NamedTuple):
     unchecked: bool  # Whether it must be restored from an archive class before anybody can look.
 
 
-class Audit(NamedTuple):
+class BucketCheck(NamedTuple):
     """What a check looks at, and what mends it."""
 
     bucket: Bucket
     read: Callable[[Record], memoryview]
     verify: Verify | None
-    shipper: Shipper
-    reclaimer: Reclaimer
+    uploader: Uploader
+    collector: GarbageCollector
     maintaining: AbstractContextManager[object]  # Held while objects are moved and unlinked.
     now: float
 
@@ -53,7 +53,7 @@ class Audit(NamedTuple):
         problems = self._unreadable(repair)
         there: list[tuple[Stat, str]] = []
         with self.maintaining:
-            known = self.bucket.state.rows("SELECT token, size FROM object WHERE status = 'there'")
+            known = self.bucket.db.rows("SELECT token, size FROM object WHERE status = 'there'")
             # Listed afterwards: what was uploaded meanwhile is not missing.
             sizes = {stat.name: stat.size for stat in self.bucket.store.list("objects/")}
             for token, size in known:
@@ -67,28 +67,28 @@ class Audit(NamedTuple):
             problems += self._manifests(repair)
         problems += self._contents(there, repair, progress)
         if repair:
-            self.shipper.flush()
+            self.uploader.flush()
         return problems
 
     def _unreadable(self, repair: bool) -> list[Problem]:
         """Return what could not be read when the bucket was; with `repair`, set it aside."""
         problems = []
-        for damage in found_damage(self.bucket.state):
+        for damage in found_damage(self.bucket.db):
             if repair:
-                set_aside(self.bucket.store, self.bucket.state, damage)
+                set_aside(self.bucket.store, self.bucket.db, damage)
             what = f"the archive object {damage.name} cannot be read: {damage.what}"
             problems.append(Problem(None, what, repair))
         return problems
 
     def _manifests(self, repair: bool) -> list[Problem]:
         """Return which manifests are damaged or missing; with `repair`, write others."""
-        state = self.bucket.state
+        db = self.bucket.db
         known = {
             f"manifests/{name.hex()}": name
-            for (name,) in state.rows("SELECT DISTINCT manifest FROM object")
+            for (name,) in db.rows("SELECT DISTINCT manifest FROM object")
             if name is not None
         }
-        passed = aside(state)
+        passed = aside(db)
         listed = [one for one in self.bucket.store.list("manifests/") if one.name not in passed]
         there = {one.name for one in listed}
         wrong = dict.fromkeys(known.keys() - there, "it is missing")
@@ -97,11 +97,11 @@ class Audit(NamedTuple):
                 wrong[stat.name] = what
         for name, what in wrong.items() if repair else ():
             if name in there:
-                set_aside(self.bucket.store, state, Damage(name, what))
-            state.run("UPDATE object SET manifest = NULL WHERE manifest = ?", known.get(name))
+                set_aside(self.bucket.store, db, Damage(name, what))
+            db.run("UPDATE object SET manifest = NULL WHERE manifest = ?", known.get(name))
         if wrong and repair:
-            self.reclaimer.write_manifests(replace=False)
-        noted = {one.name for one in found_damage(state)}
+            self.collector.write_manifests(replace=False)
+        noted = {one.name for one in found_damage(db)}
         return [
             Problem(None, f"{name}, which sums up what objects hold, is damaged: {what}", repair)
             for name, what in wrong.items()
@@ -109,8 +109,8 @@ class Audit(NamedTuple):
         ]
 
     def _unknown(self, sizes: dict[str, int]) -> Iterator[Problem]:
-        known = {token for (token,) in self.bucket.state.rows("SELECT token FROM object")}
-        known |= unread(self.bucket.state)
+        known = {token for (token,) in self.bucket.db.rows("SELECT token FROM object")}
+        known |= unread(self.bucket.db)
         for name, size in sizes.items():
             token = token_of(name)
             if token is not None and token not in known:
@@ -131,16 +131,16 @@ class Audit(NamedTuple):
     ) -> Iterator[Problem]:
         """Yield what is wrong within objects, the small ones of which are read together."""
         query = "SELECT token FROM object WHERE status IN ('open', 'sealed')"
-        for (token,) in self.bucket.state.rows(query):
+        for (token,) in self.bucket.db.rows(query):
             yield from self._judge(self._look(token, "", archived=False), repair, progress)
         small = [one for one in there if one[0].size <= _TOGETHER_BYTES]
-        for found in self.bucket.transfer.map(self._look_at, small):
+        for found in self.bucket.downloads.map(self._look_at, small):
             yield from self._judge(found, repair, progress)
         for one in there:
             if one[0].size > _TOGETHER_BYTES:
                 yield from self._judge(self._look_at(one), repair, progress)
 
-    def _look_at(self, one: tuple[Stat, str]) -> Look:
+    def _look_at(self, one: tuple[Stat, str]) -> CheckedObject:
         stat, what = one
         token = bytes.fromhex(stat.name.rpartition("/")[2])
         archived = False
@@ -154,7 +154,7 @@ class Audit(NamedTuple):
             what = ""  # Unlinked meanwhile, or reported by the next check.
         return self._look(token, what, archived=archived)
 
-    def _look(self, token: bytes, what: str, *, archived: bool) -> Look:
+    def _look(self, token: bytes, what: str, *, archived: bool) -> CheckedObject:
         records = self._records(token)
         live = sum(record.stored for record in records)
         damaged = []
@@ -162,9 +162,9 @@ class Audit(NamedTuple):
             reason = self._fault(record)
             if reason:
                 damaged.append((record, reason))
-        return Look(token, live, what, damaged, archived)
+        return CheckedObject(token, live, what, damaged, archived)
 
-    def _judge(self, look: Look, repair: bool, progress: Step | None) -> Iterator[Problem]:
+    def _judge(self, look: CheckedObject, repair: bool, progress: Step | None) -> Iterator[Problem]:
         name = object_name(look.token)
         for record, reason in look.damaged:
             yield Problem(record.key, f"its archived copy is damaged: {reason}", repair)
@@ -179,34 +179,34 @@ class Audit(NamedTuple):
         if progress is not None:
             progress(look.live)
 
-    def _set_aside(self, look: Look, name: str) -> None:
+    def _set_aside(self, look: CheckedObject, name: str) -> None:
         """Write the readable frames of an object anew, and let nobody look at it again."""
         lost = [record for record, _ in look.damaged]
         with self.maintaining:
-            self.reclaimer.move_frames(look.token, but={record.key for record in lost})
-            self.shipper.flush()
-            if self.reclaimer.holds(look.token):
+            self.collector.move_frames(look.token, but={record.key for record in lost})
+            self.uploader.flush()
+            if self.collector.holds(look.token):
                 reason = look.what or "Frames in it are damaged."
-                set_aside(self.bucket.store, self.bucket.state, Damage(name, reason))
+                set_aside(self.bucket.store, self.bucket.db, Damage(name, reason))
                 self._give_up(look.token, lost)
 
     def _give_up(self, token: bytes, lost: list[Record]) -> None:
         """Let the map, the manifests and other machines forget an object and what was in it."""
-        self.reclaimer.move_tombstones(token)
-        self.reclaimer.retract([token])
-        with self.bucket.state.transaction():
-            self.bucket.ledger.forget(token, self.now)
+        self.collector.move_tombstones(token)
+        self.collector.retract([token])
+        with self.bucket.db.transaction():
+            self.bucket.index.forget(token, self.now)
             for record in lost:
                 # What is older stays hidden; the same version may come back from another tier.
-                self.shipper.bury(record.key, record.version - 1)
-        self.shipper.flush()
+                self.uploader.bury(record.key, record.version - 1)
+        self.uploader.flush()
 
     def _records(self, token: bytes) -> list[Record]:
         """Return the records of the live frames in an object."""
         records = []
-        for item in self.bucket.ledger.contents(token).stored:
-            place = Place(token, item.offset, item.length).encode()
-            found = self.bucket.ledger.find(item.record.key)
+        for item in self.bucket.index.contents(token).stored:
+            place = ObjectLocation(token, item.offset, item.length).encode()
+            found = self.bucket.index.find(item.record.key)
             if found is not None and found.place == place:
                 records.append(found)
         return records
@@ -218,5 +218,5 @@ class Audit(NamedTuple):
             if self.verify is not None:
                 self.verify(record, frame)
         except CorruptDataError as error:
-            return str(error) if self.bucket.ledger.find(record.key) == record else ""
+            return str(error) if self.bucket.index.find(record.key) == record else ""
         return ""

@@ -13,19 +13,19 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, TypeVar
 
-from memories.backends.bucket.multipart_cleanup import Uploads
+from memories.backends.bucket.multipart_cleanup import MultipartUploads
 from memories.backends.bucket.objectstore import (
     Absent,
+    BeforeSend,
     Buffer,
     Conflict,
     ObjectStore,
-    Sending,
     Stat,
 )
 from memories.backends.bucket.options import client_options, split_options
-from memories.backends.bucket.provider_errors import Answers, is_panic
+from memories.backends.bucket.provider_errors import ProviderErrors, is_panic
 from memories.backends.bucket.restore_request import request_restore
-from memories.backends.bucket.url_parts import address_of
+from memories.backends.bucket.url_parts import parse_url
 from memories.errors import ClosedError, InvalidOptionError
 from memories.foundation.optional_imports import require
 from memories.foundation.periodic import BackgroundThread
@@ -48,7 +48,7 @@ class CloudStore(ObjectStore):
     def __init__(self, url: str, fixed_prefix: str, storage_options: Mapping[str, Any]) -> None:
         obstore = require("obstore", extra="glacier")
         require("obstore.store", extra="glacier")
-        address = address_of(url)
+        address = parse_url(url)
         if address.private:
             raise InvalidOptionError(
                 "glacier_url holds credentials or a query: give them by storage_options instead."
@@ -56,19 +56,19 @@ class CloudStore(ObjectStore):
         scheme = {"gcs": "gs"}.get(address.scheme, address.scheme)
         self.url = str(address)
         config, client, provider = split_options(scheme, storage_options)
-        self._answers = Answers(self.url, [*config.values(), *client.values()])
+        self._errors = ProviderErrors(self.url, [*config.values(), *client.values()])
         self._obstore = obstore
         self._options = dict(storage_options)
         self._fixed_prefix = fixed_prefix
         self._address = address
-        self._uploads = Uploads(address, config, client, provider)
+        self._uploads = MultipartUploads(address, config, client, provider)
         self._senders = WorkerPool(_SENDERS, "glacier-requests", remote=True)
         self._under_way: set[Task[Any]] = set()
         self._left: dict[str, Task[Any]] = {}  # Writes by name that their callers have given up.
         path = address.path.rstrip("/").replace("#", "%23")  # obstore takes it for a fragment.
         target = f"{scheme}://{address.host}{path}/{fixed_prefix}"
         extra = {"credential_provider": provider} if provider else {}
-        self._client: Any = self._answers.opening(
+        self._client: Any = self._errors.opening(
             lambda: obstore.store.from_url(
                 target,
                 config=config or None,
@@ -78,7 +78,7 @@ class CloudStore(ObjectStore):
             )
         )
 
-    def put(self, name: str, buffers: Sequence[Buffer], sending: Sending | None = None) -> None:
+    def put(self, name: str, buffers: Sequence[Buffer], sending: BeforeSend | None = None) -> None:
         """Put: by one request, or by a multipart upload that is aborted if it fails."""
         views = [memoryview(buffer).cast("B") for buffer in buffers if len(buffer)]
         if sum(map(len, views)) <= _SINGLE_BYTES:
@@ -127,7 +127,7 @@ class CloudStore(ObjectStore):
         """Get a range; an offset beyond the end gives nothing."""
         try:
             data = self._call(lambda: self._client.get_range(name, start=offset, length=length))
-        except self._answers.BeyondEnd:
+        except self._errors.BeyondEnd:
             return b""
         return memoryview(data)
 
@@ -185,14 +185,14 @@ class CloudStore(ObjectStore):
         try:
             result = self._send(request, name)
         except (self._obstore.exceptions.BaseError, OSError, ValueError) as error:
-            failure = self._answers.meaning(error, conditional=conditional)
+            failure = self._errors.meaning(error, conditional=conditional)
         except BaseException as error:
             # A panic of the library is no Exception, and would end whatever it runs in.
             if not is_panic(error):
                 raise
-            failure = self._answers.meaning(error)
+            failure = self._errors.meaning(error)
         else:
-            self._answers.reached = True
+            self._errors.reached = True
             return result
         # Outside of the handler, so that the foreign error is not kept as the context: it may hold
         # a signed URL or a header.
@@ -230,7 +230,7 @@ class _Closed:
         raise ClosedError(_CLOSED)
 
 
-def _pieces(views: Sequence[memoryview], sending: Sending | None) -> Iterator[memoryview]:
+def _pieces(views: Sequence[memoryview], sending: BeforeSend | None) -> Iterator[memoryview]:
     for view in views:
         for start in range(0, len(view), _PART_BYTES):
             piece = view[start : start + _PART_BYTES]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from memories.backends.bucket.local_db import State
+from memories.backends.bucket.local_db import LocalDb
 from memories.backends.bucket.location import token_of
 from memories.backends.bucket.objectstore import ObjectStore
 
@@ -22,42 +22,42 @@ class Damage(NamedTuple):
     what: str
 
 
-def note_damage(state: State, name: str, what: str) -> None:
+def note_damage(db: LocalDb, name: str, what: str) -> None:
     """Write down that an object could not be read."""
-    state.run("INSERT OR IGNORE INTO damage VALUES (?, ?, 0)", name, what)
+    db.run("INSERT OR IGNORE INTO damage VALUES (?, ?, 0)", name, what)
 
 
-def found_damage(state: State) -> list[Damage]:
+def found_damage(db: LocalDb) -> list[Damage]:
     """Return what could not be read and was not set aside."""
-    rows = state.rows("SELECT name, what FROM damage WHERE aside = 0 ORDER BY name")
+    rows = db.rows("SELECT name, what FROM damage WHERE aside = 0 ORDER BY name")
     return [Damage(*row) for row in rows]
 
 
-def hides_values(state: State) -> bool:
+def hides_values(db: LocalDb) -> bool:
     """Return whether something is unread that may name values, or protect objects."""
     query = "SELECT 1 FROM damage WHERE aside = 0 AND name NOT LIKE 'manifests/%'"
-    return state.row(query) is not None
+    return db.row(query) is not None
 
 
-def set_aside(store: ObjectStore, state: State, damage: Damage) -> None:
+def set_aside(store: ObjectStore, db: LocalDb, damage: Damage) -> None:
     """Let no machine look at a damaged object again."""
     store.put(_MARKS + damage.name.replace("/", "-"), [damage.what.encode()])
-    state.run("INSERT OR REPLACE INTO damage VALUES (?, ?, 1)", *damage)
+    db.run("INSERT OR REPLACE INTO damage VALUES (?, ?, 1)", *damage)
 
 
-def read_aside(store: ObjectStore, state: State) -> None:
+def read_aside(store: ObjectStore, db: LocalDb) -> None:
     """Learn what was set aside."""
     for stat in store.list(_MARKS):
         name = stat.name.removeprefix(_MARKS).replace("-", "/", 1)
-        state.run("INSERT OR REPLACE INTO damage VALUES (?, 'set aside', 1)", name)
+        db.run("INSERT OR REPLACE INTO damage VALUES (?, 'set aside', 1)", name)
 
 
-def aside(state: State) -> set[str]:
+def aside(db: LocalDb) -> set[str]:
     """Return the names of what was set aside."""
-    return {name for (name,) in state.rows("SELECT name FROM damage WHERE aside = 1")}
+    return {name for (name,) in db.rows("SELECT name FROM damage WHERE aside = 1")}
 
 
-def unread(state: State) -> set[bytes]:
+def unread(db: LocalDb) -> set[bytes]:
     """Return the tokens of the objects that nothing is known of, set aside or not."""
-    names = state.rows("SELECT name FROM damage")
+    names = db.rows("SELECT name FROM damage")
     return {token for (name,) in names if (token := token_of(name)) is not None}

@@ -17,10 +17,10 @@ import xxhash
 
 from memories.backends.bucket.objectstore import (
     Absent,
+    BeforeSend,
     Buffer,
     Conflict,
     ObjectStore,
-    Sending,
     Stat,
     Transient,
 )
@@ -41,7 +41,7 @@ class DirectoryStore(ObjectStore):
         )
         self.url = str(self._root)
 
-    def put(self, name: str, buffers: Sequence[Buffer], sending: Sending | None = None) -> None:
+    def put(self, name: str, buffers: Sequence[Buffer], sending: BeforeSend | None = None) -> None:
         """Write a temporary file, sync it, and rename it."""
         if sending is not None:
             sending(sum(memoryview(buffer).nbytes for buffer in buffers))

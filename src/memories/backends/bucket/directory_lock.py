@@ -13,7 +13,7 @@ from pathlib import Path
 from memories.errors import StoreLockedError
 
 
-class Exclusive:
+class DirectoryLock:
     """A lock on a file of `directory`, which ends with the process or by `release`."""
 
     def __init__(self, directory: Path) -> None:
@@ -37,7 +37,7 @@ class Exclusive:
             os.close(fd)
 
 
-_held: weakref.WeakSet[Exclusive] = weakref.WeakSet()
+_held: weakref.WeakSet[DirectoryLock] = weakref.WeakSet()
 
 
 def _after_fork() -> None:

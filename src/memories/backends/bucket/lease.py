@@ -48,7 +48,7 @@ _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(Lease).decode
 
 
-class Writer:
+class WriterLease:
     """The right to write under a prefix. Every method may be called from any thread."""
 
     def __init__(

@@ -77,7 +77,7 @@ CREATE TABLE IF NOT EXISTS damage (
 _inherited: list[sqlite3.Connection] = []
 
 
-class State:
+class LocalDb:
     """A SQLite file, used by one process through one connection and one lock.
 
     `numbers` are few and always in RAM; changes to them are part of the transaction.
@@ -103,7 +103,7 @@ class State:
         _open.add(self)
 
     @contextmanager
-    def transaction(self) -> Iterator[State]:
+    def transaction(self) -> Iterator[LocalDb]:
         """Hold the lock for a `with` block, and commit everything at its end.
 
         Nothing is committed if an exception leaves; a block within a block is a part of it.
@@ -114,7 +114,7 @@ class State:
             else:
                 yield from self._whole()
 
-    def _whole(self) -> Iterator[State]:
+    def _whole(self) -> Iterator[LocalDb]:
         try:
             self._within = True
             self._execute("BEGIN IMMEDIATE")
@@ -208,11 +208,11 @@ class State:
         )
 
 
-_open: weakref.WeakSet[State] = weakref.WeakSet()
+_open: weakref.WeakSet[LocalDb] = weakref.WeakSet()
 
 
 def _after_fork() -> None:
-    _inherited.extend(state._db for state in list(_open))
+    _inherited.extend(database._db for database in list(_open))
 
 
 os.register_at_fork(after_in_child=_after_fork)

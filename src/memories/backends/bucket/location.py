@@ -15,7 +15,7 @@ from memories.errors import CorruptDataError
 _LAYOUT = struct.Struct("<16sQQ")
 
 
-class Place(NamedTuple):
+class ObjectLocation(NamedTuple):
     """An extent of an object."""
 
     token: bytes
@@ -32,7 +32,7 @@ class Place(NamedTuple):
         return _LAYOUT.pack(self.token, self.offset, self.length)
 
     @classmethod
-    def decode(cls, raw: bytes) -> Place:
+    def decode(cls, raw: bytes) -> ObjectLocation:
         """Read `Record.place`.
 
         Raises:

@@ -20,7 +20,7 @@ from urllib.parse import quote, urlencode, urlsplit
 from xml.etree import ElementTree
 
 from memories.backends.bucket.objectstore import Transient
-from memories.backends.bucket.url_parts import Address
+from memories.backends.bucket.url_parts import BucketUrl
 from memories.foundation.clock import SystemClock
 from memories.foundation.optional_imports import require
 
@@ -30,7 +30,7 @@ _SAFE = "-._~"
 _NOTHING = hashlib.sha256(b"").hexdigest()
 
 
-class Keys(NamedTuple):
+class SigningKeys(NamedTuple):
     """What a request is signed with."""
 
     identity: str
@@ -38,12 +38,12 @@ class Keys(NamedTuple):
     token: str | None
 
 
-class Uploads:
+class MultipartUploads:
     """The uploads under a prefix that are under way, or were left so."""
 
     def __init__(
         self,
-        address: Address,
+        address: BucketUrl,
         config: Mapping[str, Any],
         client: Mapping[str, Any],
         provider: Callable[[], Mapping[str, Any]] | None,
@@ -169,20 +169,20 @@ class Uploads:
 
 def _keys(
     plain: Mapping[str, Any], provider: Callable[[], Mapping[str, Any]] | None
-) -> Keys | None:
+) -> SigningKeys | None:
     if provider is not None:
         given = provider()
-        return Keys(given["access_key_id"], given["secret_access_key"], given.get("token"))
+        return SigningKeys(given["access_key_id"], given["secret_access_key"], given.get("token"))
     if "access_key_id" in plain and "secret_access_key" in plain:
         token = plain.get("session_token") or plain.get("token")
-        return Keys(str(plain["access_key_id"]), str(plain["secret_access_key"]), token)
+        return SigningKeys(str(plain["access_key_id"]), str(plain["secret_access_key"]), token)
     if os.environ.get("AWS_ACCESS_KEY_ID") and os.environ.get("AWS_SECRET_ACCESS_KEY"):
         identity, secret = os.environ["AWS_ACCESS_KEY_ID"], os.environ["AWS_SECRET_ACCESS_KEY"]
-        return Keys(identity, secret, os.environ.get("AWS_SESSION_TOKEN"))
+        return SigningKeys(identity, secret, os.environ.get("AWS_SESSION_TOKEN"))
     if importlib.util.find_spec("boto3") is None:
         return None
     found = require("boto3", extra="restore").Session().get_credentials()
-    return None if found is None else Keys(found.access_key, found.secret_key, found.token)
+    return None if found is None else SigningKeys(found.access_key, found.secret_key, found.token)
 
 
 def _is_true(value: object) -> bool:

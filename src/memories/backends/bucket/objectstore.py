@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import NamedTuple, TypeAlias
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
-Sending: TypeAlias = Callable[[int], None]
+BeforeSend: TypeAlias = Callable[[int], None]
 
 
 class Stat(NamedTuple):
@@ -46,7 +46,7 @@ class ObjectStore(ABC):
     url: str  # What messages call the store; without credentials.
 
     @abstractmethod
-    def put(self, name: str, buffers: Sequence[Buffer], sending: Sending | None = None) -> None:
+    def put(self, name: str, buffers: Sequence[Buffer], sending: BeforeSend | None = None) -> None:
         """Keep `buffers`, one after the other, as `name`: all of it or nothing.
 
         `sending` is called with a number of bytes before that many more leave; it may block.

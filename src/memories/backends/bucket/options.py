@@ -34,7 +34,7 @@ _OURS = {"bytes_per_second", "concurrency", "progress"}
 _MOST_AT_ONCE = 1000
 
 
-def own_options(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+def archive_options(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return what is for the store, and what is for the archive above it.
 
     Raises:

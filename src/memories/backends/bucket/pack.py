@@ -26,7 +26,7 @@ _MAGIC = b"MEMGLAC\x01"
 _TRAILER = struct.Struct("<8sQQQ16s8xQ")
 
 
-class Stored(msgspec.Struct, frozen=True, array_like=True):
+class PackEntry(msgspec.Struct, frozen=True, array_like=True):
     """A frame of an object: its extent there, and the record, whose `place` is left empty."""
 
     offset: int
@@ -34,27 +34,27 @@ class Stored(msgspec.Struct, frozen=True, array_like=True):
     record: Record
 
 
-class Contents(msgspec.Struct, frozen=True, array_like=True):
+class PackContents(msgspec.Struct, frozen=True, array_like=True):
     """What an object says: the versions in it, and the keys that are gone as of a version.
 
     The empty key, which no value can have, stands for all keys. A link is a record whose `place`
     says in which other object its frame lies: it is as if it had been stored there.
     """
 
-    stored: list[Stored] = []
+    stored: list[PackEntry] = []
     removed: list[tuple[str, int]] = []
     linked: list[Record] = []
 
 
-class Index(msgspec.Struct, frozen=True, array_like=True):
+class PackIndex(msgspec.Struct, frozen=True, array_like=True):
     """The self-description of an object, or of the many that a manifest sums up."""
 
     store: str  # The id of the store that wrote it.
     epoch: int  # Counts the writers of the prefix, one after the other.
     sequence: int  # Counts the objects of all writers, in order.
     created_at: float
-    contents: Contents = Contents()
-    covers: dict[bytes, tuple[int, int, int, Contents]] = {}
+    contents: PackContents = PackContents()
+    covers: dict[bytes, tuple[int, int, int, PackContents]] = {}
     # Of a manifest: token of the object, its epoch, sequence, size, and contents.
     exact: bool = (
         False  # Whether all of them exist: a manifest is rewritten before one is unlinked.
@@ -71,10 +71,10 @@ class Trailer(NamedTuple):
 
 
 _encoder = msgspec.msgpack.Encoder()
-_decoder = msgspec.msgpack.Decoder(Index)
+_decoder = msgspec.msgpack.Decoder(PackIndex)
 
 
-def finish(index: Index, body_bytes: int) -> bytes:
+def finish(index: PackIndex, body_bytes: int) -> bytes:
     """Return what follows a body of `body_bytes` bytes (a multiple of 64): index and trailer."""
     raw = _encoder.encode(index)
     stored = zlib.compress(raw, 3)
@@ -110,7 +110,7 @@ def read_trailer(tail: Buffer, size: int, name: str) -> Trailer:
     return Trailer(offset, stored, length, digest)
 
 
-def read_index(stored: Buffer, trailer: Trailer, name: str) -> Index:
+def read_index(stored: Buffer, trailer: Trailer, name: str) -> PackIndex:
     """Check and decode the index of an object.
 
     Raises:

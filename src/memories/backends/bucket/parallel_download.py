@@ -22,7 +22,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-class Transfer:
+class ParallelDownload:
     """Reads ranges of objects through pools of `concurrency` threads, made at first need."""
 
     def __init__(self, store: ObjectStore, concurrency: int) -> None:

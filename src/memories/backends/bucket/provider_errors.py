@@ -67,7 +67,7 @@ class _BeyondEnd(Exception):
     """A range was asked for that starts after the end of the object."""
 
 
-class Answers:
+class ProviderErrors:
     """Translates the errors of one store."""
 
     BeyondEnd = _BeyondEnd

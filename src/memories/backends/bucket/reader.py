@@ -12,12 +12,12 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from memories.backends.bucket.lease import LOCK_NAME
-from memories.backends.bucket.location import Place
-from memories.backends.bucket.object_index import Ledger
+from memories.backends.bucket.location import ObjectLocation
+from memories.backends.bucket.object_index import ObjectIndex
 from memories.backends.bucket.objectstore import Absent, ObjectStore
-from memories.backends.bucket.parallel_download import RANGE_BYTES, Transfer
-from memories.backends.bucket.staged_reader import peek_staged
-from memories.backends.bucket.uploader import Shipper
+from memories.backends.bucket.parallel_download import RANGE_BYTES, ParallelDownload
+from memories.backends.bucket.staged_reader import read_staged
+from memories.backends.bucket.uploader import Uploader
 from memories.errors import ArchivedError, CorruptDataError, UnavailableError
 from memories.model.record import Record
 
@@ -36,26 +36,26 @@ class Reader:
     def __init__(
         self,
         store: ObjectStore,
-        transfer: Transfer,
-        ledger: Ledger,
-        shipper: Shipper,
+        downloads: ParallelDownload,
+        index: ObjectIndex,
+        uploader: Uploader,
         writers_directory: Path | None,
         progress: Progress | None,
     ) -> None:
         self._store = store
-        self._transfer = transfer
-        self._ledger = ledger
-        self._shipper = shipper
+        self._downloads = downloads
+        self._index = index
+        self._uploader = uploader
         self._writers_directory = writers_directory
         self._progress = progress
 
     def read(self, record: Record) -> memoryview:
         """Return the whole frame of a record."""
-        return self.read_range(record, 0, Place.decode(record.place).length)
+        return self.read_range(record, 0, ObjectLocation.decode(record.place).length)
 
     def read_range(self, record: Record, offset: int, length: int) -> memoryview:
         """Return a part of the frame of a record."""
-        place = Place.decode(record.place)
+        place = ObjectLocation.decode(record.place)
         if offset < 0 or length < 0 or offset + length > place.length:
             raise CorruptDataError(
                 f"Key {record.key!r} has {place.length} bytes in the archive; bytes {offset} to "
@@ -77,7 +77,7 @@ class Reader:
             with naming(members[0].key, sum(one.stored for one in members), "read back"):
                 return self._read_group(members)
 
-        places = [Place.decode(record.place) for record in records]
+        places = [ObjectLocation.decode(record.place) for record in records]
         spans = [(place.offset, place.offset + place.length, place.token) for place in places]
         return self._gather(read, _neighbours(spans))
 
@@ -98,11 +98,11 @@ class Reader:
         waiting = list(records)
         while waiting:
             refused = []
-            for record, error in self._transfer.map(self._refusal, waiting):
+            for record, error in self._downloads.map(self._refusal, waiting):
                 if error is None:
                     continue
                 refused.append((record, error))
-                name = Place.decode(record.place).name
+                name = ObjectLocation.decode(record.place).name
                 if name not in asked:
                     self._store.restore(name, days)
                     asked.add(name)
@@ -116,7 +116,7 @@ class Reader:
     def _refusal(self, record: Record) -> tuple[Record, ArchivedError | None]:
         """Read a byte; return the error of the archive class, if it is still there."""
         try:
-            self.read_range(record, 0, min(1, Place.decode(record.place).length))
+            self.read_range(record, 0, min(1, ObjectLocation.decode(record.place).length))
         except ArchivedError as error:
             return record, error
         return record, None
@@ -126,17 +126,17 @@ class Reader:
     ) -> list[memoryview]:
         """Return what `read` returns for groups of positions, by position."""
         found: dict[int, memoryview] = {}
-        for group, parts in self._transfer.map(lambda group: (group, read(group)), groups):
+        for group, parts in self._downloads.map(lambda group: (group, read(group)), groups):
             found.update(zip(group, parts, strict=True))
         return [found[at] for at in range(len(found))]
 
     def _read_group(self, records: list[Record]) -> list[memoryview]:
         if len(records) == 1:
             return [self.read(records[0])]
-        places = [Place.decode(record.place) for record in records]
+        places = [ObjectLocation.decode(record.place) for record in records]
         begin, last = places[0].offset, places[-1]
         try:
-            data = self._transfer.fetch(last.name, begin, last.offset + last.length - begin)
+            data = self._downloads.fetch(last.name, begin, last.offset + last.length - begin)
         except Absent:
             return [self.read(record) for record in records]
         parts = [data[p.offset - begin : p.offset - begin + p.length] for p in places]
@@ -145,16 +145,16 @@ class Reader:
             for part, place, record in zip(parts, places, records, strict=True)
         ]
 
-    def staged(self, place: Place) -> memoryview | None:
+    def staged(self, place: ObjectLocation) -> memoryview | None:
         """Return a frame that lies on this machine only, as yet, or None."""
         if self._writers_directory is not None:
-            return peek_staged(self._writers_directory, place)
-        return self._shipper.staged(place)
+            return read_staged(self._writers_directory, place)
+        return self._uploader.staged(place)
 
     def _read_elsewhere(
-        self, record: Record, place: Place, offset: int, length: int, error: Absent
+        self, record: Record, place: ObjectLocation, offset: int, length: int, error: Absent
     ) -> memoryview:
-        known = self._ledger.find(record.key)
+        known = self._index.find(record.key)
         if known is not None and known.version == record.version and known.place != record.place:
             return self.read_range(known, offset, length)
         if self._is_empty():
@@ -174,10 +174,10 @@ class Reader:
             return not any(True for _ in self._store.list("objects/"))
         return False
 
-    def _fetch(self, key: str, place: Place, offset: int, length: int) -> memoryview:
+    def _fetch(self, key: str, place: ObjectLocation, offset: int, length: int) -> memoryview:
         progress = self._progress
         report = None if progress is None else lambda done, total: progress(key, done, total)
-        data = self._transfer.fetch(place.name, place.offset + offset, length, report)
+        data = self._downloads.fetch(place.name, place.offset + offset, length, report)
         if len(data) != length:
             raise CorruptDataError(
                 f"Key {key!r} lies in the archive object {place.name} of {self._store.url}, which "

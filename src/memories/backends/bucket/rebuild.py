@@ -9,21 +9,22 @@ pack.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from memories.backends.bucket.damage import aside, note_damage, read_aside, unread
-from memories.backends.bucket.local_db import State
+from memories.backends.bucket.local_db import LocalDb
 from memories.backends.bucket.location import token_of
-from memories.backends.bucket.object_index import Ledger
+from memories.backends.bucket.object_index import ObjectIndex
 from memories.backends.bucket.objectstore import Absent, ObjectStore, Stat
 from memories.backends.bucket.pack import (
     TRAILER_BYTES,
-    Contents,
-    Index,
+    PackContents,
+    PackIndex,
     read_index,
     read_trailer,
 )
-from memories.backends.bucket.parallel_download import Transfer
+from memories.backends.bucket.parallel_download import ParallelDownload
 from memories.backends.bucket.retention import load_pins
 from memories.errors import CorruptDataError
 
@@ -32,22 +33,22 @@ _ATTEMPTS = 4  # Readings of a bucket whose writer moves values meanwhile.
 _MANY = 1000  # New objects from which on reading everything, by manifests, is quicker.
 
 
-class Found(NamedTuple):
+class FoundObject(NamedTuple):
     """An object of the bucket and what it says."""
 
     token: bytes
     epoch: int
     sequence: int
     size: int
-    contents: Contents
+    contents: PackContents
     manifest: bytes | None
 
 
-class Looked(NamedTuple):
+class IndexResult(NamedTuple):
     """An object, and its index or why there is none."""
 
     stat: Stat
-    told: Index | None
+    told: PackIndex | None
     what: str
 
 
@@ -55,13 +56,14 @@ class _GoneError(Exception):
     """An object went between the listing and its reading."""
 
 
-class Bucket(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Bucket:
     """What an account is read from, and where it is written down."""
 
-    transfer: Transfer
+    downloads: ParallelDownload
     store: ObjectStore
-    state: State
-    ledger: Ledger
+    db: LocalDb
+    index: ObjectIndex
 
 
 def adopt(bucket: Bucket, begins: Mapping[int, int], now: float) -> list[str]:
@@ -74,10 +76,10 @@ def adopt(bucket: Bucket, begins: Mapping[int, int], now: float) -> list[str]:
     """
     for attempt in range(_ATTEMPTS):
         try:
-            with bucket.state.transaction():
-                _forget(bucket.state)
+            with bucket.db.transaction():
+                _forget(bucket.db)
                 missing = _take_in(bucket, begins, now, patient=attempt + 1 < _ATTEMPTS)
-                bucket.state.set("adopted", 1)
+                bucket.db.set("adopted", 1)
             return missing
         except _GoneError:
             continue
@@ -87,9 +89,9 @@ def adopt(bucket: Bucket, begins: Mapping[int, int], now: float) -> list[str]:
 def catch_up(bucket: Bucket, begins: Mapping[int, int], now: float) -> bool:
     """Take in what was added to the bucket since, and return whether the map has changed."""
     sizes = {stat.name: stat.size for stat in bucket.store.list("objects/")}
-    known = {t for (t,) in bucket.state.rows("SELECT token FROM object WHERE status = 'there'")}
+    known = {t for (t,) in bucket.db.rows("SELECT token FROM object WHERE status = 'there'")}
     listed = {token: name for name in sizes if (token := token_of(name)) is not None}
-    fresh, gone = listed.keys() - known - unread(bucket.state), known - listed.keys()
+    fresh, gone = listed.keys() - known - unread(bucket.db), known - listed.keys()
     if len(fresh) > _MANY:
         adopt(bucket, begins, now)
         return True
@@ -101,44 +103,44 @@ def catch_up(bucket: Bucket, begins: Mapping[int, int], now: float) -> bool:
     except _GoneError:
         adopt(bucket, begins, now)
         return True
-    with bucket.state.transaction() as state:
+    with bucket.db.transaction() as db:
         _enter_objects(bucket, looked, begins, now)
-        bucket.ledger.settle(now)
+        bucket.index.settle(now)
         for token in gone:
             # What is still live there was not moved by the writer: it is missing, not gone.
-            if state.row("SELECT 1 FROM object WHERE token = ? AND live = 0", token):
-                state.run("DELETE FROM entry WHERE token = ?", token)
-                state.run("DELETE FROM object WHERE token = ?", token)
-        bucket.ledger.settle(now)
+            if db.row("SELECT 1 FROM object WHERE token = ? AND live = 0", token):
+                db.run("DELETE FROM entry WHERE token = ?", token)
+                db.run("DELETE FROM object WHERE token = ?", token)
+        bucket.index.settle(now)
     return True
 
 
-def _forget(state: State) -> None:
+def _forget(db: LocalDb) -> None:
     there = "SELECT token FROM object WHERE status IN ('there', 'leaving')"
-    state.run(f"DELETE FROM entry WHERE token IN ({there})")
-    state.run("DELETE FROM object WHERE status IN ('there', 'leaving')")
-    state.run("DELETE FROM pin")
-    state.run("DELETE FROM damage WHERE name NOT LIKE 'lock/%'")  # That one is not read here.
+    db.run(f"DELETE FROM entry WHERE token IN ({there})")
+    db.run("DELETE FROM object WHERE status IN ('there', 'leaving')")
+    db.run("DELETE FROM pin")
+    db.run("DELETE FROM damage WHERE name NOT LIKE 'lock/%'")  # That one is not read here.
 
 
 def _take_in(bucket: Bucket, begins: Mapping[int, int], now: float, *, patient: bool) -> list[str]:
-    store, state = bucket.store, bucket.state
-    read_aside(store, state)
-    ignored = unread(state)
+    store, db = bucket.store, bucket.db
+    read_aside(store, db)
+    ignored = unread(db)
     covered: set[bytes] = set()
     sizes = {stat.name: stat.size for stat in store.list("objects/")}
-    passed = aside(state)
+    passed = aside(db)
     manifests = [stat for stat in store.list("manifests/") if stat.name not in passed]
     for manifest, index, what in look_all(bucket, manifests, patient=patient):
         name = bytes.fromhex(manifest.name.rpartition("/")[2])
         if index is None:
-            note_damage(state, manifest.name, f"{what} Its objects were read one by one.")
+            note_damage(db, manifest.name, f"{what} Its objects were read one by one.")
             continue
         for token, (epoch, sequence, size, contents) in index.covers.items():
             object_ = f"objects/{token.hex()}"
             if object_ in sizes or index.exact:
                 covered.add(token)
-                found = Found(token, epoch, sequence, size, contents, name)
+                found = FoundObject(token, epoch, sequence, size, contents, name)
                 _enter(bucket, begins, now, found)
     rest = [
         Stat(name, size, 0.0)
@@ -146,66 +148,66 @@ def _take_in(bucket: Bucket, begins: Mapping[int, int], now: float, *, patient: 
         if (ours := token_of(name)) is not None and ours not in covered and ours not in ignored
     ]
     _enter_objects(bucket, look_all(bucket, rest, patient=patient), begins, now)
-    load_pins(store, state)
-    bucket.ledger.settle(now)
+    load_pins(store, db)
+    bucket.index.settle(now)
     missing = []
-    for token, live in state.rows("SELECT token, live FROM object WHERE status = 'there'"):
+    for token, live in db.rows("SELECT token, live FROM object WHERE status = 'there'"):
         if f"objects/{token.hex()}" in sizes:
             continue
-        missing += [item.record.key for item in bucket.ledger.contents(token).stored]
+        missing += [item.record.key for item in bucket.index.contents(token).stored]
         if live == 0:
-            state.run("DELETE FROM entry WHERE token = ?", token)
-            state.run("DELETE FROM object WHERE token = ?", token)
-    bucket.ledger.settle(now)
+            db.run("DELETE FROM entry WHERE token = ?", token)
+            db.run("DELETE FROM object WHERE token = ?", token)
+    bucket.index.settle(now)
     return sorted(missing)
 
 
 def _enter_objects(
-    bucket: Bucket, looked: Iterable[Looked], begins: Mapping[int, int], now: float
+    bucket: Bucket, looked: Iterable[IndexResult], begins: Mapping[int, int], now: float
 ) -> None:
     for stat, index, what in looked:
         if index is None:
-            note_damage(bucket.state, stat.name, what)
+            note_damage(bucket.db, stat.name, what)
             continue
         token = bytes.fromhex(stat.name.rpartition("/")[2])
-        found = Found(token, index.epoch, index.sequence, stat.size, index.contents, None)
+        found = FoundObject(token, index.epoch, index.sequence, stat.size, index.contents, None)
         _enter(bucket, begins, now, found)
 
 
-def _enter(bucket: Bucket, begins: Mapping[int, int], now: float, found: Found) -> None:
+def _enter(bucket: Bucket, begins: Mapping[int, int], now: float, found: FoundObject) -> None:
     if any(e > found.epoch and found.sequence >= first for e, first in begins.items()):
         return  # Written by a store that was the writer no more.
     for item in found.contents.stored:
         if item.offset < 0 or item.length < 0 or item.offset + item.length > found.size:
             what = f"It says that key {item.record.key!r} lies outside of it."
-            note_damage(bucket.state, f"objects/{found.token.hex()}", what)
+            note_damage(bucket.db, f"objects/{found.token.hex()}", what)
             return
-    state = bucket.state
-    state.run(
+    db = bucket.db
+    db.run(
         "INSERT OR IGNORE INTO object VALUES (?, ?, ?, ?, 0, 'there', ?, ?, ?)",
         found.token, found.epoch, found.sequence, found.size, now, now, found.manifest,
     )  # fmt: skip
-    state.set("sequence", max(found.sequence, state.number("sequence")))
-    bucket.ledger.load(found.token, found.contents)
+    db.set("sequence", max(found.sequence, db.number("sequence")))
+    bucket.index.load(found.token, found.contents)
 
 
-def look_all(bucket: Bucket, stats: Iterable[Stat], *, patient: bool) -> Iterable[Looked]:
+def look_all(bucket: Bucket, stats: Iterable[Stat], *, patient: bool) -> Iterable[IndexResult]:
     """Read the index of each object; with `patient`, raise _GoneError if one is there no more."""
 
-    def look(stat: Stat) -> Looked:
+    def look(stat: Stat) -> IndexResult:
         try:
-            return Looked(stat, look_at(bucket.store, stat), "")
+            return IndexResult(stat, look_at(bucket.store, stat), "")
         except CorruptDataError as error:
-            return Looked(stat, None, str(error))
+            return IndexResult(stat, None, str(error))
         except Absent:
             if patient:
                 raise _GoneError from None
-            return Looked(stat, None, "It went while the archive was being read.")
+            return IndexResult(stat, None, "It went while the archive was being read.")
 
-    return bucket.transfer.map(look, stats)
+    return bucket.downloads.map(look, stats)
 
 
-def look_at(store: ObjectStore, stat: Stat) -> Index:
+def look_at(store: ObjectStore, stat: Stat) -> PackIndex:
     """Return the index of one object, by one ranged request, or two where it is long.
 
     Raises:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from memories.backends.bucket.options import split_options
-from memories.backends.bucket.url_parts import address_of
+from memories.backends.bucket.url_parts import parse_url
 from memories.errors import ArchivedError, UnavailableError
 from memories.foundation.optional_imports import require
 
@@ -37,7 +37,7 @@ def request_restore(
         UnavailableError: the request was refused.
         MissingPackageError: boto3 is not installed.
     """
-    address = address_of(url)
+    address = parse_url(url)
     if address.scheme not in ("s3", "s3a"):
         raise ArchivedError(
             f"An object of {url} must be restored from its archive class by the provider's tools; "

@@ -12,8 +12,8 @@ from collections.abc import Iterable
 import msgspec
 
 from memories.backends.bucket.damage import aside, note_damage
-from memories.backends.bucket.local_db import State
-from memories.backends.bucket.location import Place
+from memories.backends.bucket.local_db import LocalDb
+from memories.backends.bucket.location import ObjectLocation
 from memories.backends.bucket.objectstore import Absent, ObjectStore
 from memories.errors import ArchivedError, CorruptDataError
 
@@ -27,36 +27,36 @@ _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(_Pins).decode
 
 
-def pin(store: ObjectStore, state: State, holder: str, tokens: Iterable[bytes]) -> None:
+def pin(store: ObjectStore, db: LocalDb, holder: str, tokens: Iterable[bytes]) -> None:
     """Hold objects for `holder`, besides those it holds already.
 
     The caller serialises the changes of pins. The map is changed first, so that a failure of the
     store leaves too much held rather than too little.
     """
-    with state.transaction():
+    with db.transaction():
         for token in tokens:
-            _check_held(state, holder, token)
-            state.run("INSERT OR IGNORE INTO pin VALUES (?, ?)", holder, token)
-    _write(store, state, holder)
+            _check_held(db, holder, token)
+            db.run("INSERT OR IGNORE INTO pin VALUES (?, ?)", holder, token)
+    _write(store, db, holder)
 
 
-def unpin(store: ObjectStore, state: State, holder: str, tokens: Iterable[bytes]) -> None:
+def unpin(store: ObjectStore, db: LocalDb, holder: str, tokens: Iterable[bytes]) -> None:
     """Release objects that `holder` holds: all of them when `tokens` is empty."""
     chosen = list(tokens)
-    with state.transaction():
+    with db.transaction():
         if not chosen:
-            state.run("DELETE FROM pin WHERE holder = ?", holder)
+            db.run("DELETE FROM pin WHERE holder = ?", holder)
         for token in chosen:
-            state.run("DELETE FROM pin WHERE holder = ? AND token = ?", holder, token)
-    _write(store, state, holder)
+            db.run("DELETE FROM pin WHERE holder = ? AND token = ?", holder, token)
+    _write(store, db, holder)
 
 
-def holders(state: State) -> dict[str, int]:
+def holders(db: LocalDb) -> dict[str, int]:
     """Return who holds objects, and how many."""
-    return dict(state.rows("SELECT holder, COUNT(*) FROM pin GROUP BY holder ORDER BY holder"))
+    return dict(db.rows("SELECT holder, COUNT(*) FROM pin GROUP BY holder ORDER BY holder"))
 
 
-def require_there(store: ObjectStore, places: Iterable[Place]) -> None:
+def require_there(store: ObjectStore, places: Iterable[ObjectLocation]) -> None:
     """Raise CorruptDataError unless the bucket holds every object that `places` lie in."""
     for name in sorted({place.name for place in places}):
         try:
@@ -67,9 +67,9 @@ def require_there(store: ObjectStore, places: Iterable[Place]) -> None:
             raise CorruptDataError(f"The archive {store.url} no longer holds {name}.") from error
 
 
-def load_pins(store: ObjectStore, state: State) -> None:
+def load_pins(store: ObjectStore, db: LocalDb) -> None:
     """Read every holder's object into the map, within a transaction."""
-    ignored = aside(state)
+    ignored = aside(db)
     for stat in store.list("pins/"):
         if stat.name in ignored:
             continue
@@ -79,26 +79,26 @@ def load_pins(store: ObjectStore, state: State) -> None:
             continue  # Its holder has let go since the listing.
         except msgspec.MsgspecError:
             note_damage(
-                state,
+                db,
                 stat.name,
                 "It says which objects a snapshot protects, and is malformed: nothing is unlinked.",
             )
             continue
         for token in pins.tokens:
-            state.run("INSERT OR IGNORE INTO pin VALUES (?, ?)", pins.holder, token)
+            db.run("INSERT OR IGNORE INTO pin VALUES (?, ?)", pins.holder, token)
 
 
-def _check_held(state: State, holder: str, token: bytes) -> None:
-    found = state.row("SELECT status FROM object WHERE token = ?", token)
+def _check_held(db: LocalDb, holder: str, token: bytes) -> None:
+    found = db.row("SELECT status FROM object WHERE token = ?", token)
     if found is None or found[0] == "leaving":
         raise CorruptDataError(
             f"{holder} refers to the archive object {token.hex()}, which has been unlinked."
         )
 
 
-def _write(store: ObjectStore, state: State, holder: str) -> None:
+def _write(store: ObjectStore, db: LocalDb, holder: str) -> None:
     name = f"pins/{hashlib.sha256(holder.encode()).hexdigest()}"
-    tokens = [token for (token,) in state.rows("SELECT token FROM pin WHERE holder = ?", holder)]
+    tokens = [token for (token,) in db.rows("SELECT token FROM pin WHERE holder = ?", holder)]
     if tokens:
         store.put(name, [_encode(_Pins(holder, tokens))])
     else:

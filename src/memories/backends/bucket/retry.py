@@ -11,14 +11,14 @@ import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import NamedTuple, TypeVar
 
-from memories.backends.bucket.objectstore import Buffer, ObjectStore, Sending, Stat, Transient
+from memories.backends.bucket.objectstore import BeforeSend, Buffer, ObjectStore, Stat, Transient
 from memories.errors import UnavailableError
 from memories.foundation.worker_pool import is_abandoned
 
 T = TypeVar("T")
 
 
-class Patience(NamedTuple):
+class RetryPolicy(NamedTuple):
     """How often and how long a request is tried."""
 
     attempts: int = 5
@@ -30,12 +30,12 @@ class Patience(NamedTuple):
 class RetryingStore(ObjectStore):
     """Another object store, with patience."""
 
-    def __init__(self, inner: ObjectStore, patience: Patience) -> None:
+    def __init__(self, inner: ObjectStore, policy: RetryPolicy) -> None:
         self._inner = inner
-        self._patience = patience
+        self._policy = policy
         self.url = inner.url
 
-    def put(self, name: str, buffers: Sequence[Buffer], sending: Sending | None = None) -> None:
+    def put(self, name: str, buffers: Sequence[Buffer], sending: BeforeSend | None = None) -> None:
         """Put, with patience; what is sent again is announced again."""
         self._attempt("write", lambda: self._inner.put(name, buffers, sending))
 
@@ -80,7 +80,7 @@ class RetryingStore(ObjectStore):
         self._inner.close()
 
     def _attempt(self, action: str, request: Callable[[], T]) -> T:
-        begun, wait = time.monotonic(), self._patience.first_wait_seconds
+        begun, wait = time.monotonic(), self._policy.first_wait_seconds
         attempt = 1
         while True:
             try:
@@ -89,8 +89,8 @@ class RetryingStore(ObjectStore):
                 pause = wait * random.uniform(0.5, 1.0)
                 spent = time.monotonic() - begun
                 if (
-                    attempt >= self._patience.attempts
-                    or spent + pause > self._patience.total_seconds
+                    attempt >= self._policy.attempts
+                    or spent + pause > self._policy.total_seconds
                     or is_abandoned()
                 ):
                     raise UnavailableError(
@@ -98,5 +98,5 @@ class RetryingStore(ObjectStore):
                         f"({attempt} tries in {spent:.1f} s). Check the network and the service."
                     ) from error.__cause__
             time.sleep(pause)
-            wait = min(2 * wait, self._patience.longest_wait_seconds)
+            wait = min(2 * wait, self._policy.longest_wait_seconds)
             attempt += 1

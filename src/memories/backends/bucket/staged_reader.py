@@ -10,11 +10,11 @@ from contextlib import closing
 from pathlib import Path
 from urllib.parse import quote
 
-from memories.backends.bucket.location import Place
+from memories.backends.bucket.location import ObjectLocation
 from memories.errors import StorageError
 
 
-def peek_staged(directory: Path, place: Place) -> memoryview | None:
+def read_staged(directory: Path, place: ObjectLocation) -> memoryview | None:
     """Return a frame that the writer has staged, or None."""
     path = directory / "glacier.sqlite"
     if not path.exists():

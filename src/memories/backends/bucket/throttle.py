@@ -12,11 +12,11 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from queue import SimpleQueue
 
-from memories.backends.bucket.objectstore import Buffer, ObjectStore, Sending, Stat
+from memories.backends.bucket.objectstore import BeforeSend, Buffer, ObjectStore, Stat
 from memories.foundation.fork_lock import new_lock
 
 
-class BoundedStore(ObjectStore):
+class ThrottledStore(ObjectStore):
     """Another object store, with at most `requests` at once and `bytes_per_second` over time."""
 
     def __init__(
@@ -31,7 +31,7 @@ class BoundedStore(ObjectStore):
         self._free_at = 0.0  # When the line has carried all that was let through so far.
         self.url = inner.url
 
-    def put(self, name: str, buffers: Sequence[Buffer], sending: Sending | None = None) -> None:
+    def put(self, name: str, buffers: Sequence[Buffer], sending: BeforeSend | None = None) -> None:
         """Put, each piece of it once there is room on the line."""
 
         def pace(count: int) -> None:
@@ -114,7 +114,7 @@ class _Slot:
 
     __slots__ = ("_store",)
 
-    def __init__(self, store: weakref.ref[BoundedStore]) -> None:
+    def __init__(self, store: weakref.ref[ThrottledStore]) -> None:
         self._store = store
 
     def __del__(self) -> None:

@@ -1,6 +1,6 @@
 """What is on its way to the bucket: large frames alone, small ones and tombstones in packs.
 
-Not a queue in RAM: what is staged lies in `State`, durable, readable, with its final place.
+Not a queue in RAM: what is staged lies in `LocalDb`, durable, readable, with its final place.
 One pack is open for additions; a sealed one is uploaded, and only then leaves the stage.
 
 A change may be prepared, and become part of the history when it is committed: so two histories, of
@@ -14,11 +14,11 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
-from memories.backends.bucket.local_db import LIVE, State
-from memories.backends.bucket.location import Place, new_token, object_name
-from memories.backends.bucket.object_index import NOWHERE, Ledger
+from memories.backends.bucket.local_db import LIVE, LocalDb
+from memories.backends.bucket.location import ObjectLocation, new_token, object_name
+from memories.backends.bucket.object_index import NOWHERE, ObjectIndex
 from memories.backends.bucket.objectstore import Buffer, ObjectStore
-from memories.backends.bucket.pack import Contents, Index, Stored, finish, padding
+from memories.backends.bucket.pack import PackContents, PackEntry, PackIndex, finish, padding
 from memories.errors import UnavailableError
 from memories.foundation.fork_lock import new_lock
 from memories.model.record import Record
@@ -45,27 +45,27 @@ class Prepared(NamedTuple):
     what: Change
 
 
-class Shipper:
+class Uploader:
     """Stages, packs and uploads. Every method may be called from any thread."""
 
     def __init__(
         self,
         store: ObjectStore,
-        state: State,
-        ledger: Ledger,
+        db: LocalDb,
+        index: ObjectIndex,
         *,
         pack_bytes: int,
         wall: Callable[[], float],
     ) -> None:
         self._store = store
-        self._state = state
-        self._ledger = ledger
+        self._db = db
+        self._index = index
         self._pack_bytes = pack_bytes
         self._wall = wall
         self._uploading = new_lock()
         # The packs that are still here, so that a read of what is not asks no database.
-        self._sealed = state.row(_SEALED) is not None
-        self._here = {token for (token,) in state.rows(_STAGED)}
+        self._sealed = db.row(_SEALED) is not None
+        self._here = {token for (token,) in db.rows(_STAGED)}
         self._told: set[bytes] = set()  # Packs whose index is made, and says no more than it says.
 
     def upload(
@@ -79,22 +79,22 @@ class Shipper:
 
         `progress` is called with the bytes that are on their way or there, and all of them.
         """
-        place = Place(new_token(), 0, length)
-        with self._state.transaction():
+        place = ObjectLocation(new_token(), 0, length)
+        with self._db.transaction():
             sequence = self._add_object(place.token, "intended")
-        contents = Contents([Stored(0, length, _bare(record, length))])
+        contents = PackContents([PackEntry(0, length, _bare(record, length))])
         gap = padding(length)
-        end = finish(self._index(sequence, contents), length + gap)
+        end = finish(self._pack_index(sequence, contents), length + gap)
         try:
             self._store.put(
                 place.name, [*frame, _PAD[:gap], end], _counted(progress, length + gap + len(end))
             )
         except BaseException:
             # It may have arrived all the same: `recover` deletes it, once the store answers.
-            self._state.run("UPDATE object SET status = 'failed' WHERE token = ?", place.token)
+            self._db.run("UPDATE object SET status = 'failed' WHERE token = ?", place.token)
             raise
         kept = msgspec.structs.replace(record, place=place.encode(), stored=length)
-        with self._state.transaction():
+        with self._db.transaction():
             self._arrived(place.token, length + gap + len(end))
             self._prepare(kept, _ALONE)
         return kept
@@ -107,18 +107,18 @@ class Shipper:
         Raises:
             UnavailableError: so much is staged already that the bucket must take some first.
         """
-        with self._state.transaction() as state:
+        with self._db.transaction() as db:
             token, offset = self.open_pack()
-            place = Place(token, offset, length)
-            state.run("INSERT INTO staged VALUES (?, ?, ?)", token, offset, b"".join(frame))
+            place = ObjectLocation(token, offset, length)
+            db.run("INSERT INTO staged VALUES (?, ?, ?)", token, offset, b"".join(frame))
             taken = length + padding(length)
-            state.run("UPDATE object SET size = size + ? WHERE token = ?", taken, token)
-            state.add("physical", taken)
+            db.run("UPDATE object SET size = size + ? WHERE token = ?", taken, token)
+            db.add("physical", taken)
             kept = msgspec.structs.replace(record, place=place.encode(), stored=length)
             if prepared:
                 self._prepare(kept, _PACKED)
             else:
-                self._ledger.add(kept, place, self._wall())
+                self._index.add(kept, place, self._wall())
             if offset + taken >= self._pack_bytes:
                 self._seal()
         return kept
@@ -133,9 +133,9 @@ class Shipper:
         Raises:
             UnavailableError: so much is staged already that the bucket must take some first.
         """
-        with self._state.transaction() as state:
+        with self._db.transaction() as db:
             self.open_pack()
-            state.run(
+            db.run(
                 "INSERT OR REPLACE INTO prepared VALUES (?, ?, ?, ?, NULL)",
                 key.encode(), version, _REMOVED, NOWHERE,
             )  # fmt: skip
@@ -146,7 +146,7 @@ class Shipper:
 
     def prepared(self) -> list[Prepared]:
         """Return what was neither committed nor aborted."""
-        rows = self._state.rows("SELECT key, version, what FROM prepared")
+        rows = self._db.rows("SELECT key, version, what FROM prepared")
         return [
             Prepared(key.decode(), version, _CHANGES.get(what, "value"))
             for key, version, what in rows
@@ -154,66 +154,66 @@ class Shipper:
 
     def commit(self, key: str, version: int) -> None:
         """Let what was prepared be a part of the history; nothing happens a second time."""
-        with self._state.transaction():
+        with self._db.transaction():
             found = self._take(key, version)
             if found is None:
                 return
             what, token, record = found
             if what == _REMOVED:
-                self._ledger.remove(key, version, self.open_pack()[0], self._wall())
+                self._index.remove(key, version, self.open_pack()[0], self._wall())
                 return
             known = _decode(record)
             if what == _AMENDED:
                 self.amend(known)
                 return
-            live = self._ledger.add(known, Place.decode(known.place), self._wall())
+            live = self._index.add(known, ObjectLocation.decode(known.place), self._wall())
             if live and (what == _LINKED or (what == _PACKED and self._is_told(token))):
-                self._ledger.say(known, self.open_pack()[0])
+                self._index.say(known, self.open_pack()[0])
 
     def abort(self, key: str, version: int) -> None:
         """Forget what was prepared; a frame in a pack travels with the others, and is nobody's."""
-        with self._state.transaction() as state:
+        with self._db.transaction() as db:
             found = self._take(key, version)
             if found is not None and found[0] == _ALONE:
-                size = state.row("SELECT size FROM object WHERE token = ?", found[1])
-                state.add("physical", -size[0] if size else 0)
-                state.run("UPDATE object SET status = 'failed' WHERE token = ?", found[1])
+                size = db.row("SELECT size FROM object WHERE token = ?", found[1])
+                db.add("physical", -size[0] if size else 0)
+                db.run("UPDATE object SET status = 'failed' WHERE token = ?", found[1])
 
     def amend(self, record: Record) -> None:
         """Give the live version of `record` its terms, here and in the bucket."""
-        with self._state.transaction():
-            known = self._ledger.amend(record)
+        with self._db.transaction():
+            known = self._index.amend(record)
             if known is None:
                 return
-            token = Place.decode(known.place).token
+            token = ObjectLocation.decode(known.place).token
             if self._is_told(token):
-                self._ledger.say(known, self.open_pack()[0])
+                self._index.say(known, self.open_pack()[0])
 
     def bury(self, key: str, version: int) -> bool:
         """Keep a tombstone in the open pack; return whether one was needed."""
-        with self._state.transaction():
-            return self._ledger.remove(key, version, self.open_pack()[0], self._wall())
+        with self._db.transaction():
+            return self._index.remove(key, version, self.open_pack()[0], self._wall())
 
     def bury_all(self, version: int) -> None:
         """Keep a tombstone of everything up to `version` in the open pack."""
-        with self._state.transaction():
-            self._ledger.clear(version, self.open_pack()[0], self._wall())
+        with self._db.transaction():
+            self._index.clear(version, self.open_pack()[0], self._wall())
 
-    def staged(self, place: Place) -> memoryview | None:
+    def staged(self, place: ObjectLocation) -> memoryview | None:
         """Return a frame that is still staged, or None."""
         if place.token not in self._here:
             return None
-        found = self._state.row(
+        found = self._db.row(
             "SELECT frame FROM staged WHERE token = ? AND offset = ?", place.token, place.offset
         )
         return None if found is None else memoryview(found[0])
 
     def open_pack(self) -> tuple[bytes, int]:
         """Return the pack that takes additions and its bytes so far, within a transaction."""
-        found = self._state.row("SELECT token, size FROM object WHERE status = 'open'")
+        found = self._db.row("SELECT token, size FROM object WHERE status = 'open'")
         if found is not None:
             return found[0], found[1]
-        waiting = self._state.row("SELECT count(*) FROM object WHERE status = 'sealed'")
+        waiting = self._db.row("SELECT count(*) FROM object WHERE status = 'sealed'")
         if waiting is not None and waiting[0] >= _MOST_PACKS:
             raise UnavailableError(
                 f"{waiting[0]} packs of small values are staged and {self._store.url} has taken "
@@ -246,7 +246,7 @@ class Shipper:
 
     def staged_since(self) -> float | None:
         """Return when the oldest staged pack was begun, None if nothing is staged."""
-        found = self._state.row(
+        found = self._db.row(
             "SELECT min(created_at) FROM object WHERE status IN ('open', 'sealed')"
         )
         return None if found is None else found[0]
@@ -255,7 +255,7 @@ class Shipper:
         """Return the keys of the values that are staged."""
         return [
             bytes(key).decode()
-            for (key,) in self._state.rows(
+            for (key,) in self._db.rows(
                 "SELECT DISTINCT entry.key FROM entry JOIN object USING (token) "
                 f"WHERE object.status IN ('open', 'sealed') AND entry.state = {LIVE} ORDER BY 1"
             )
@@ -263,32 +263,32 @@ class Shipper:
 
     def disown(self) -> list[str]:
         """Mark what an earlier process began to upload and never noted, and return its names."""
-        began = self._state.rows("SELECT token FROM object WHERE status IN ('intended', 'sealed')")
-        self._state.run("UPDATE object SET status = 'failed' WHERE status = 'intended'")
+        began = self._db.rows("SELECT token FROM object WHERE status IN ('intended', 'sealed')")
+        self._db.run("UPDATE object SET status = 'failed' WHERE status = 'intended'")
         return [object_name(token) for (token,) in began]
 
     def recover(self) -> None:
         """Delete the objects of uploads that failed."""
-        for (token,) in self._state.rows("SELECT token FROM object WHERE status = 'failed'"):
+        for (token,) in self._db.rows("SELECT token FROM object WHERE status = 'failed'"):
             self._store.delete(object_name(token))
-            self._state.run("DELETE FROM object WHERE token = ?", token)
+            self._db.run("DELETE FROM object WHERE token = ?", token)
 
     def _is_staged(self, token: bytes) -> bool:
         query = "SELECT 1 FROM object WHERE token = ? AND status IN ('open', 'sealed')"
-        return self._state.row(query, token) is not None
+        return self._db.row(query, token) is not None
 
     def _seal(self) -> None:
-        if self._state.run("UPDATE object SET status = 'sealed' WHERE status = 'open'"):
+        if self._db.run("UPDATE object SET status = 'sealed' WHERE status = 'open'"):
             self._sealed = True
 
     def _upload_sealed(self) -> None:
-        for token, sequence, size in self._state.rows(
+        for token, sequence, size in self._db.rows(
             "SELECT token, sequence, size FROM object WHERE status = 'sealed' ORDER BY sequence"
         ):
-            with self._state.transaction() as state:
+            with self._db.transaction() as db:
                 self._told.add(token)
-                contents = self._ledger.contents(token)
-                awaited = state.row(
+                contents = self._index.contents(token)
+                awaited = db.row(
                     "SELECT 1 FROM pin WHERE token = ?1 UNION ALL "
                     "SELECT 1 FROM prepared WHERE token = ?1", token,
                 )  # fmt: skip
@@ -297,35 +297,35 @@ class Shipper:
             else:
                 self._drop_pack(token, size)
         # A pack that is sealed at this very moment may be missed; the next flush takes it.
-        self._sealed = self._state.row(_SEALED) is not None
+        self._sealed = self._db.row(_SEALED) is not None
 
-    def _upload_pack(self, token: bytes, sequence: int, size: int, contents: Contents) -> None:
+    def _upload_pack(self, token: bytes, sequence: int, size: int, contents: PackContents) -> None:
         body: list[Buffer] = []
-        for (frame,) in self._state.rows(
+        for (frame,) in self._db.rows(
             "SELECT frame FROM staged WHERE token = ? ORDER BY offset", token
         ):
             body += [frame, _PAD[: padding(len(frame))]]
-        end = finish(self._index(sequence, contents), size)
+        end = finish(self._pack_index(sequence, contents), size)
         self._store.put(object_name(token), [*body, end])
-        with self._state.transaction() as state:
-            state.add("physical", -size)
+        with self._db.transaction() as db:
+            db.add("physical", -size)
             self._arrived(token, size + len(end))
-            state.run("DELETE FROM staged WHERE token = ?", token)
+            db.run("DELETE FROM staged WHERE token = ?", token)
         self._here.discard(token)
         self._told.discard(token)
 
     def _drop_pack(self, token: bytes, size: int) -> None:
-        with self._state.transaction() as state:
+        with self._db.transaction() as db:
             for table in ("object", "staged", "entry"):
-                state.run(f"DELETE FROM {table} WHERE token = ?", token)
-            state.add("physical", -size)
+                db.run(f"DELETE FROM {table} WHERE token = ?", token)
+            db.add("physical", -size)
         self._here.discard(token)
         self._told.discard(token)
 
     def _prepare(self, record: Record, what: str) -> None:
         # Of new terms the record may be that of another copy, which lies elsewhere.
-        token = NOWHERE if what == _AMENDED else Place.decode(record.place).token
-        self._state.run(
+        token = NOWHERE if what == _AMENDED else ObjectLocation.decode(record.place).token
+        self._db.run(
             "INSERT OR REPLACE INTO prepared VALUES (?, ?, ?, ?, ?)",
             record.key.encode(), record.version, what, token, _encode(record),
         )  # fmt: skip
@@ -333,10 +333,10 @@ class Shipper:
     def _take(self, key: str, version: int) -> tuple[str, bytes, bytes] | None:
         """Take what was prepared out, within a transaction."""
         name = key.encode(), version
-        found = self._state.row(
+        found = self._db.row(
             "SELECT what, token, record FROM prepared WHERE key = ? AND version = ?", *name
         )
-        self._state.run("DELETE FROM prepared WHERE key = ? AND version = ?", *name)
+        self._db.run("DELETE FROM prepared WHERE key = ? AND version = ?", *name)
         return None if found is None else (found[0], found[1], found[2])
 
     def _is_told(self, token: bytes) -> bool:
@@ -344,21 +344,21 @@ class Shipper:
         return token in self._told or not self._is_staged(token)
 
     def _add_object(self, token: bytes, status: str) -> int:
-        sequence = self._state.add("sequence", 1)
+        sequence = self._db.add("sequence", 1)
         now = self._wall()
-        self._state.run(
+        self._db.run(
             "INSERT INTO object VALUES (?, ?, ?, 0, 0, ?, ?, ?, NULL)",
-            token, self._state.number("epoch"), sequence, status, now, now,
+            token, self._db.number("epoch"), sequence, status, now, now,
         )  # fmt: skip
         return sequence
 
     def _arrived(self, token: bytes, size: int) -> None:
-        self._state.run("UPDATE object SET status = 'there', size = ? WHERE token = ?", size, token)
-        self._state.add("physical", size)
+        self._db.run("UPDATE object SET status = 'there', size = ? WHERE token = ?", size, token)
+        self._db.add("physical", size)
 
-    def _index(self, sequence: int, contents: Contents) -> Index:
-        return Index(
-            self._state.identity(), self._state.number("epoch"), sequence, self._wall(), contents
+    def _pack_index(self, sequence: int, contents: PackContents) -> PackIndex:
+        return PackIndex(
+            self._db.identity(), self._db.number("epoch"), sequence, self._wall(), contents
         )
 
 

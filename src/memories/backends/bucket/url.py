@@ -13,8 +13,8 @@ from urllib.parse import unquote
 
 from memories.backends.bucket.directory import DirectoryStore
 from memories.backends.bucket.objectstore import ObjectStore
-from memories.backends.bucket.retry import Patience, RetryingStore
-from memories.backends.bucket.url_parts import address_of
+from memories.backends.bucket.retry import RetryingStore, RetryPolicy
+from memories.backends.bucket.url_parts import parse_url
 from memories.errors import InvalidOptionError
 
 _FIXED_PREFIX = "memories-1"  # Under the user's prefix, so that nothing of his is ever ours.
@@ -24,17 +24,17 @@ _CLOUD = {"s3", "s3a", "gs", "gcs", "az", "azure", "abfs", "abfss", "adl", "http
 def open_store(
     url: str | Path,
     storage_options: Mapping[str, Any] | None = None,
-    patience: Patience | None = None,
+    retry: RetryPolicy | None = None,
 ) -> ObjectStore:
-    """Return the object store at `url`, with patience.
+    """Return the object store at `url`, retried as `retry` says.
 
     Raises:
         InvalidOptionError: the scheme is unknown, or an option is.
         MissingPackageError: obstore is needed and not installed.
     """
-    patience = patience or Patience()
+    retry = retry or RetryPolicy()
     text = str(url)
-    address = address_of(text)
+    address = parse_url(text)
     scheme = address.scheme
     if scheme == "file":
         path = Path(unquote(address.path) if "://" in text else text)
@@ -42,7 +42,7 @@ def open_store(
             directory = path.expanduser() / _FIXED_PREFIX
         except RuntimeError as error:  # There is no home.
             raise InvalidOptionError(f"glacier_url={text!r} leads nowhere: {error}") from error
-        return RetryingStore(DirectoryStore(directory), patience)
+        return RetryingStore(DirectoryStore(directory), retry)
     if scheme not in _CLOUD:
         raise InvalidOptionError(
             f"glacier_url begins with {scheme!r}, which no object store answers to: give a path, "
@@ -50,4 +50,4 @@ def open_store(
         )
     from memories.backends.bucket.cloud import CloudStore
 
-    return RetryingStore(CloudStore(text, _FIXED_PREFIX, storage_options or {}), patience)
+    return RetryingStore(CloudStore(text, _FIXED_PREFIX, storage_options or {}), retry)

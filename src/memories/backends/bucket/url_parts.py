@@ -11,7 +11,7 @@ from urllib.parse import unquote
 _WITH_CONTAINER = {"abfs", "abfss"}  # Their URLs are abfss://container@account.host/prefix.
 
 
-class Address(NamedTuple):
+class BucketUrl(NamedTuple):
     """Where an archive lies."""
 
     scheme: str
@@ -35,10 +35,10 @@ class Address(NamedTuple):
         return f"{self.scheme}://{self.host}{self.path}".rstrip("/")
 
 
-def address_of(url: str) -> Address:
+def parse_url(url: str) -> BucketUrl:
     """Return the parts of a URL; a path is one of the scheme `file`."""
     scheme, mark, rest = url.partition("://")
     if not mark:
-        return Address("file", "", url)
+        return BucketUrl("file", "", url)
     host, slash, path = rest.partition("/")
-    return Address(scheme.lower(), host, slash + path)
+    return BucketUrl(scheme.lower(), host, slash + path)

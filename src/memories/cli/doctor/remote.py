@@ -58,11 +58,11 @@ def _in_home(file: str) -> bool:
 
 
 def _archive(url: str) -> Finding:
-    from memories.backends.bucket.retry import Patience
+    from memories.backends.bucket.retry import RetryPolicy
     from memories.backends.bucket.url import open_store
 
     try:
-        store = open_store(url, patience=Patience(attempts=2, total_seconds=WAIT_SECONDS))
+        store = open_store(url, retry=RetryPolicy(attempts=2, total_seconds=WAIT_SECONDS))
         try:
             listed = len(list(islice(store.list(""), 10)))
         finally:

@@ -132,7 +132,7 @@ def test_a_manifest_does_not_hide_what_has_moved(bench: Bench) -> None:
     for n in range(80):
         bench.backend.remove(f"k{n}", 100 + n)
     bench.backend.reclaim()
-    bench.backend._reclaimer.write_manifests(least=1)
+    bench.backend._collector.write_manifests(least=1)
     assert {f"k{n}" for n in range(80, 90)} == set(bench.elsewhere())
 
 

@@ -94,7 +94,7 @@ class History(RuleBasedStateMachine):
 
     @rule()
     def sum_up(self) -> None:
-        self.backend._reclaimer.write_manifests(least=1)
+        self.backend._collector.write_manifests(least=1)
 
     @rule(key=KEYS)
     def protect(self, key: str) -> None:

@@ -16,7 +16,7 @@ from tests.support.buckets.kit import WatchedStore, frame, record
 
 from memories.backends.bucket import BucketBackend
 from memories.backends.bucket.directory import DirectoryStore
-from memories.backends.bucket.lease import Writer
+from memories.backends.bucket.lease import WriterLease
 from memories.errors import StoreLockedError
 
 
@@ -25,7 +25,7 @@ def store(tmp_path: Path) -> WatchedStore:
     return WatchedStore(DirectoryStore(tmp_path / "bucket"))
 
 
-def forget_host(writer: Writer) -> None:
+def forget_host(writer: WriterLease) -> None:
     """Make a writer look as if it ran on another machine."""
     writer.lease = msgspec.structs.replace(writer.lease, boot="another")
 
@@ -64,10 +64,10 @@ def test_the_same_directory_cannot_be_opened_twice(store: WatchedStore, tmp_path
 
 def test_the_same_store_takes_over_after_a_crash(store: WatchedStore) -> None:
     """A restart must not wait for its own dead lease."""
-    crashed = Writer(store, "me")
+    crashed = WriterLease(store, "me")
     forget_host(crashed)
     crashed.acquire()
-    again = Writer(store, "me")
+    again = WriterLease(store, "me")
     again.acquire()
     again.renew()
     assert crashed.lease.epoch == again.lease.epoch
@@ -77,10 +77,10 @@ def test_the_same_store_takes_over_after_a_crash(store: WatchedStore) -> None:
 
 def test_another_store_waits_until_the_lease_has_run_out(store: WatchedStore) -> None:
     """By the store's own times: no machine's clock need be right."""
-    gone = Writer(store, "gone", seconds=1000)
+    gone = WriterLease(store, "gone", seconds=1000)
     forget_host(gone)
     gone.acquire()
-    heir = Writer(store, "heir")
+    heir = WriterLease(store, "heir")
     with pytest.raises(StoreLockedError, match="forgotten after 1000 s"):
         heir.acquire()
     lock = Path(store.url) / "lock" / "writer"
@@ -94,15 +94,15 @@ def test_another_store_waits_until_the_lease_has_run_out(store: WatchedStore) ->
 
 def test_takeover_needs_no_wait(store: WatchedStore) -> None:
     """Whoever knows that the other machine is lost says so."""
-    gone = Writer(store, "gone")
+    gone = WriterLease(store, "gone")
     forget_host(gone)
     gone.acquire()
-    Writer(store, "heir").acquire(takeover=True)
+    WriterLease(store, "heir").acquire(takeover=True)
 
 
 def test_a_lost_conditional_answer_is_not_a_lost_lease(store: WatchedStore) -> None:
     """A write that timed out may have succeeded: the conflict is then with oneself."""
-    writer = Writer(store, "me")
+    writer = WriterLease(store, "me")
     writer.acquire()
     real = store.inner.put_if
 
@@ -115,7 +115,7 @@ def test_a_lost_conditional_answer_is_not_a_lost_lease(store: WatchedStore) -> N
     store.inner.put_if = real  # type: ignore[method-assign]
     writer.renew()
     writer.release()
-    Writer(store, "next").acquire()
+    WriterLease(store, "next").acquire()
 
 
 def test_what_a_lost_writer_still_uploads_does_not_count(

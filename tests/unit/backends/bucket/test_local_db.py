@@ -7,12 +7,12 @@ from pathlib import Path
 
 from tests.support.interrupting import Interrupter
 
-from memories.backends.bucket.local_db import State
+from memories.backends.bucket.local_db import LocalDb
 
 
 def test_an_interrupt_at_any_line_leaves_no_transaction_behind(tmp_path: Path) -> None:
     """The threads that renew the lease and ship would wait for its lock for ever."""
-    state, interrupter, at = State(tmp_path / "map"), Interrupter(), 0
+    state, interrupter, at = LocalDb(tmp_path / "map"), Interrupter(), 0
     done = 0
 
     def count() -> None:

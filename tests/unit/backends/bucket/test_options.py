@@ -17,8 +17,8 @@ from memories.backends.bucket import open_bucket
 from memories.backends.bucket.directory import DirectoryStore
 from memories.backends.bucket.objectstore import Absent, Transient
 from memories.backends.bucket.options import client_options, split_options
-from memories.backends.bucket.retry import Patience, RetryingStore
-from memories.backends.bucket.throttle import BoundedStore
+from memories.backends.bucket.retry import RetryingStore, RetryPolicy
+from memories.backends.bucket.throttle import ThrottledStore
 from memories.backends.bucket.url import open_store
 from memories.errors import InvalidOptionError, UnavailableError
 
@@ -96,14 +96,14 @@ def test_the_stand_in_needs_no_package(tmp_path: Path) -> None:
     assert "pip install 'tiered-memories[glacier]'" in run.stdout
 
 
-def retrying(tmp_path: Path, patience: Patience) -> tuple[WatchedStore, RetryingStore]:
+def retrying(tmp_path: Path, policy: RetryPolicy) -> tuple[WatchedStore, RetryingStore]:
     watched = WatchedStore(DirectoryStore(tmp_path))
-    return watched, RetryingStore(watched, patience)
+    return watched, RetryingStore(watched, policy)
 
 
 def test_a_request_is_tried_so_often_and_no_more(tmp_path: Path) -> None:
     """Retries without end are an outage of one's own making."""
-    watched, store = retrying(tmp_path, Patience(attempts=3, first_wait_seconds=0.001))
+    watched, store = retrying(tmp_path, RetryPolicy(attempts=3, first_wait_seconds=0.001))
     tries = []
 
     def fail(action: str, name: str) -> None:
@@ -118,7 +118,7 @@ def test_a_request_is_tried_so_often_and_no_more(tmp_path: Path) -> None:
 
 def test_no_try_begins_after_the_total_time(tmp_path: Path) -> None:
     """Five tries of a minute each are five minutes."""
-    watched, store = retrying(tmp_path, Patience(attempts=100, total_seconds=0.3))
+    watched, store = retrying(tmp_path, RetryPolicy(attempts=100, total_seconds=0.3))
 
     def fail(action: str, name: str) -> None:
         time.sleep(0.1)
@@ -133,7 +133,7 @@ def test_no_try_begins_after_the_total_time(tmp_path: Path) -> None:
 
 def test_an_answer_is_not_asked_for_again(tmp_path: Path) -> None:
     """Absent is absent."""
-    watched, store = retrying(tmp_path, Patience())
+    watched, store = retrying(tmp_path, RetryPolicy())
     with pytest.raises(Absent):
         store.get("objects/a")
     assert 1 == watched.requests
@@ -142,7 +142,7 @@ def test_an_answer_is_not_asked_for_again(tmp_path: Path) -> None:
 def test_no_more_requests_at_once_than_allowed(tmp_path: Path) -> None:
     """A hundred threads must not open a hundred connections."""
     watched = WatchedStore(DirectoryStore(tmp_path))
-    store = BoundedStore(watched, requests=3)
+    store = ThrottledStore(watched, requests=3)
     store.put("objects/a", [b"x"])
     at_work, most, lock = 0, 0, threading.Lock()
 
@@ -166,7 +166,7 @@ def test_no_more_requests_at_once_than_allowed(tmp_path: Path) -> None:
 
 def test_bandwidth_is_kept_over_time(tmp_path: Path) -> None:
     """An archive at night must leave some of the line to others."""
-    store = BoundedStore(DirectoryStore(tmp_path), 4, bytes_per_second=1_000_000)
+    store = ThrottledStore(DirectoryStore(tmp_path), 4, bytes_per_second=1_000_000)
     begun = time.monotonic()
     for n in range(4):
         store.put(f"objects/{n}", [bytes(100_000)])

@@ -7,12 +7,12 @@ import zlib
 import pytest
 from tests.support.buckets.kit import record
 
-from memories.backends.bucket.location import Place, new_token, object_name, token_of
+from memories.backends.bucket.location import ObjectLocation, new_token, object_name, token_of
 from memories.backends.bucket.pack import (
     TRAILER_BYTES,
-    Contents,
-    Index,
-    Stored,
+    PackContents,
+    PackEntry,
+    PackIndex,
     finish,
     padding,
     read_index,
@@ -20,14 +20,16 @@ from memories.backends.bucket.pack import (
 )
 from memories.errors import CorruptDataError
 
-INDEX = Index(
+INDEX = PackIndex(
     "store", 3, 17, 5.0,
-    Contents([Stored(0, 100, record("a", 1)), Stored(128, 7, record("ü", 2))], [("gone", 9)]),
-    {b"t" * 16: (1, 2, 3, Contents([], [("x", 1)]))},
+    PackContents(
+        [PackEntry(0, 100, record("a", 1)), PackEntry(128, 7, record("ü", 2))], [("gone", 9)]
+    ),
+    {b"t" * 16: (1, 2, 3, PackContents([], [("x", 1)]))},
 )  # fmt: skip
 
 
-def read(data: bytes, size: int | None = None) -> Index:
+def read(data: bytes, size: int | None = None) -> PackIndex:
     size = len(data) if size is None else size
     trailer = read_trailer(data, size, "objects/x")
     return read_index(data[trailer.offset : -TRAILER_BYTES], trailer, "objects/x")
@@ -85,10 +87,10 @@ def test_frames_in_a_pack_are_aligned() -> None:
 
 def test_a_place_comes_back_and_garbage_is_refused() -> None:
     """Records are read from a disk that may be damaged."""
-    place = Place(new_token(), 2**40, 2**35)
-    assert place == Place.decode(place.encode())
+    place = ObjectLocation(new_token(), 2**40, 2**35)
+    assert place == ObjectLocation.decode(place.encode())
     with pytest.raises(CorruptDataError, match="place of 3 bytes"):
-        Place.decode(b"abc")
+        ObjectLocation.decode(b"abc")
 
 
 def test_object_names_hold_no_key_and_only_ours_are_recognised() -> None:

@@ -9,12 +9,12 @@ from pathlib import Path
 from tests.support.interrupting import Interrupter
 
 from memories.backends.bucket.directory import DirectoryStore
-from memories.backends.bucket.throttle import BoundedStore
+from memories.backends.bucket.throttle import ThrottledStore
 
 
 def test_an_interrupt_at_any_line_uses_up_no_request(tmp_path: Path) -> None:
     """After as many as may be under way, every later one would wait for ever."""
-    store, interrupter, at = BoundedStore(DirectoryStore(tmp_path / "b"), 1), Interrupter(), 0
+    store, interrupter, at = ThrottledStore(DirectoryStore(tmp_path / "b"), 1), Interrupter(), 0
     store.put("name", [memoryview(b"data")])
     ended = True
     while ended:
@@ -30,7 +30,7 @@ def test_an_interrupt_at_any_line_uses_up_no_request(tmp_path: Path) -> None:
 
 def test_a_request_that_was_lost_comes_back_once(tmp_path: Path) -> None:
     """Neither fewer nor more may be under way afterwards."""
-    store = BoundedStore(DirectoryStore(tmp_path / "b"), 3)
+    store = ThrottledStore(DirectoryStore(tmp_path / "b"), 3)
     slot = store._free.get()
     del slot
     gc.collect()

@@ -17,12 +17,12 @@ from tests.support.buckets.proxy import MisbehavingProxy
 
 from memories import InvalidOptionError, MemoryManager, RefusedError
 from memories.backends.bucket.options import split_options
-from memories.backends.bucket.retry import Patience
+from memories.backends.bucket.retry import RetryPolicy
 from memories.backends.bucket.url import open_store
-from memories.backends.bucket.url_parts import address_of
+from memories.backends.bucket.url_parts import parse_url
 from memories.foundation.optional_imports import MissingPackageError
 
-ONCE = Patience(attempts=1)
+ONCE = RetryPolicy(attempts=1)
 
 
 @pytest.fixture(autouse=True)
@@ -70,8 +70,8 @@ def works(options: dict[str, object], where: str | None = None) -> bool:
 )
 def test_a_prefix_is_everything_after_the_bucket(text: str, prefix: str) -> None:
     """A `#` began a fragment, and two archives shared one prefix."""
-    assert prefix == address_of(text).prefix
-    assert not address_of(text).private
+    assert prefix == parse_url(text).prefix
+    assert not parse_url(text).private
 
 
 @pytest.mark.server
