@@ -6,7 +6,6 @@ nodes and brings back those that restarted.
 
 from __future__ import annotations
 
-import os
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
@@ -20,6 +19,7 @@ from memories.cluster.repair_report import RepairReport
 from memories.cluster.store import FrameStore
 from memories.errors import ClosedError, ForkedError
 from memories.foundation.clock import Clock
+from memories.foundation.forks import after_fork
 from memories.foundation.periodic import Latch, Periodic
 from memories.foundation.worker_pool import WorkerPool
 from memories.progress import Progress
@@ -133,16 +133,5 @@ class NodeService(ABC):
         self.workers = WorkerPool(WORKERS, "nodes")
 
 
-class _Services(weakref.WeakSet[NodeService]):
-    """Those that run."""
-
-
-_services = _Services()
-
-
-def _after_fork() -> None:
-    for service in list(_services):
-        service.after_fork()
-
-
-os.register_at_fork(after_in_child=_after_fork)
+_services: weakref.WeakSet[NodeService] = weakref.WeakSet()
+after_fork(_services, NodeService.after_fork)

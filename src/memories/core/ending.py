@@ -10,7 +10,6 @@ as long as any manager is open, and begins or does what is asked of it.
 
 from __future__ import annotations
 
-import os
 import sys
 import threading
 import warnings
@@ -21,6 +20,7 @@ from queue import SimpleQueue
 from typing import Protocol
 
 from memories.foundation.clock import SystemClock
+from memories.foundation.forks import after_fork
 from memories.foundation.keys import some_of
 from memories.foundation.logging import logger
 from memories.foundation.periodic import STOP_SECONDS, BackgroundThread, Latch
@@ -173,6 +173,10 @@ class _Attendant:
     """
 
     def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """Have no thread and nothing asked: also in a forked child, which ends no manager."""
         self.asked: SimpleQueue[Ending | None] = SimpleQueue()  # None: look whether to go.
         self._thread: threading.Thread | None = None
 
@@ -221,6 +225,7 @@ _TOO_LONG = "writing them takes longer than exit_flush_seconds"
 _monotonic = SystemClock().monotonic
 _alive = _Alive()
 _attendant = _Attendant()
+after_fork([_attendant], _Attendant.reset)
 
 
 def await_free(directory: Path) -> None:
@@ -251,12 +256,6 @@ def _end_all() -> None:
         ending.warn()
 
 
-def _after_fork() -> None:
-    """In a forked child, where no manager ends: those that there are belong to the parent."""
-    global _attendant
-    _attendant = _Attendant()
-
-
 def _say(line: str) -> None:
     """Write a line to where errors go: nobody is left to catch one."""
     if sys.stderr is not None:
@@ -266,6 +265,3 @@ def _say(line: str) -> None:
 
 def _count(keys: Sequence[str]) -> str:
     return "1 value" if len(keys) == 1 else f"{len(keys)} values"
-
-
-os.register_at_fork(after_in_child=_after_fork)

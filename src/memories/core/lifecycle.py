@@ -34,6 +34,7 @@ from memories.engine.operations import Operations, operation
 from memories.errors import ArchivedError, StorageError, TierFullError, UnavailableError, as_one
 from memories.foundation.clock import Clock
 from memories.foundation.fork_lock import new_lock
+from memories.foundation.forks import after_fork
 from memories.foundation.parallel import stop_helpers
 from memories.foundation.units import format_size, limit_words, parse_size
 from memories.migration.migrator import Migrator
@@ -514,9 +515,4 @@ def _forgotten(engine: Engine) -> None:
         engine.ending.warn()
 
 
-def _after_fork() -> None:
-    for engine in list(_engines):
-        engine.after_fork()
-
-
-os.register_at_fork(after_in_child=_after_fork)
+after_fork(_engines, Engine.after_fork)

@@ -10,11 +10,13 @@ import weakref
 from typing import Any
 
 from memories.errors import BusyError
+from memories.foundation.forks import after_fork
 
 FILE_SECONDS = 30.0  # Longer than whoever holds the lock of a file is at work on it.
 _LOOK_SECONDS = 0.01
 
 _locks: weakref.WeakSet[Any] = weakref.WeakSet()
+after_fork(_locks, lambda lock: lock._at_fork_reinit())
 
 
 def new_lock() -> threading.RLock:
@@ -75,11 +77,3 @@ def lock_file(descriptor: int, path: str | os.PathLike[str]) -> None:
         f"another process has held the lock of {os.fspath(path)} for {FILE_SECONDS:.0f} s; it was "
         "stopped, or its disk does not answer: let it go on, or end it"
     )
-
-
-def _free_all() -> None:
-    for lock in list(_locks):
-        lock._at_fork_reinit()
-
-
-os.register_at_fork(after_in_child=_free_all)

@@ -12,7 +12,6 @@ the acquisition and the `with` block.
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 import weakref
@@ -21,6 +20,7 @@ from queue import Empty, SimpleQueue
 
 from memories.errors import ClosedError, MemoriesError
 from memories.foundation.fork_lock import new_lock
+from memories.foundation.forks import after_fork
 from memories.foundation.logging import logger
 
 START_SECONDS = 5.0  # A thread that does not run by then died at its start, for lack of memory.
@@ -287,6 +287,7 @@ class Periodic:
 
 _lock = new_lock()
 _all: weakref.WeakSet[Periodic] = weakref.WeakSet()
+after_fork(_all, Periodic.disable_in_child)
 _requested: weakref.WeakSet[Periodic] = weakref.WeakSet()  # Threads that should run but do not.
 
 
@@ -320,11 +321,3 @@ def _clear_tracebacks(error: BaseException | None) -> None:
         error.__traceback__ = None
         _clear_tracebacks(error.__cause__)
         _clear_tracebacks(error.__context__)
-
-
-def _after_fork() -> None:
-    for one in list(_all):
-        one.disable_in_child()
-
-
-os.register_at_fork(after_in_child=_after_fork)

@@ -11,6 +11,7 @@ import weakref
 from pathlib import Path
 
 from memories.errors import StoreLockedError
+from memories.foundation.forks import after_fork
 
 
 class DirectoryLock:
@@ -39,11 +40,5 @@ class DirectoryLock:
 
 _held: weakref.WeakSet[DirectoryLock] = weakref.WeakSet()
 
-
-def _after_fork() -> None:
-    # A forked child shares the lock; it must let go of it, or the lock outlives the parent.
-    for lock in list(_held):
-        lock.release()
-
-
-os.register_at_fork(after_in_child=_after_fork)
+# A forked child shares the lock, and the lock would outlive the parent if the child kept it.
+after_fork(_held, DirectoryLock.release)

@@ -6,7 +6,6 @@ One transaction moves everything that changes together, so a killed process leav
 
 from __future__ import annotations
 
-import os
 import secrets
 import sqlite3
 import weakref
@@ -17,6 +16,7 @@ from typing import Any
 
 from memories.errors import StorageError
 from memories.foundation.fork_lock import new_lock
+from memories.foundation.forks import after_fork
 
 DEAD, LIVE, TOMBSTONE, LINK = 0, 1, 2, 3
 
@@ -209,10 +209,4 @@ class LocalDb:
 
 
 _open: weakref.WeakSet[LocalDb] = weakref.WeakSet()
-
-
-def _after_fork() -> None:
-    _inherited.extend(database._db for database in list(_open))
-
-
-os.register_at_fork(after_in_child=_after_fork)
+after_fork(_open, lambda database: _inherited.append(database._db))

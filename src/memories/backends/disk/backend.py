@@ -52,6 +52,7 @@ from memories.errors import (
 )
 from memories.foundation.call_owner import CallOwner
 from memories.foundation.fork_lock import new_lock
+from memories.foundation.forks import after_fork
 from memories.foundation.logging import logger
 from memories.model.record import Record
 from memories.progress import Step, skip
@@ -621,11 +622,4 @@ class DiskBackend(Backend):
 
 
 _opened: weakref.WeakSet[DiskBackend] = weakref.WeakSet()
-
-
-def _after_fork() -> None:
-    for backend in list(_opened):
-        backend.reopened_after_fork()
-
-
-os.register_at_fork(after_in_child=_after_fork)
+after_fork(_opened, DiskBackend.reopened_after_fork)
