@@ -142,6 +142,41 @@ def test_every_room_is_in_the_picture() -> None:
     assert set() == {room for room in rooms if room[0] != "_" and f"`{room}`" not in text}
 
 
+def numbered_promises(text: str) -> dict[int, str]:
+    """Return the bold titles of the promises in a list or a table, by number."""
+    found = re.findall(r"^(?:\| )?(\d+)(?:\.| \|) \*\*(.+?)\.?\*\*", text, re.MULTILINE)
+    return {int(number): title for number, title in found}
+
+
+def test_the_promises_have_the_same_numbers_everywhere() -> None:
+    """The README, the table of the tests and the names of the files must not drift apart."""
+    readme = numbered_promises((ROOT / "README.md").read_text("utf-8"))
+    table = (ROOT / "docs" / "testing.md").read_text("utf-8")
+    files = {path.name for path in (ROOT / "tests" / "promises").glob("test_*.py")}
+    proved = {
+        int(number)
+        for name in files
+        for number in re.findall(r"(?<=_)\d\d(?=_)", name.removesuffix(".py"))
+    }
+    assert list(range(1, len(readme) + 1)) == list(readme)
+    assert readme == numbered_promises(table)
+    assert set(readme) == proved
+    for number in readme:
+        (row,) = re.findall(rf"^\| {number} \|.*$", table, re.MULTILINE)
+        own = {name for name in files if f"_{number:02}_" in name}
+        assert own == {name for name in files if f"`{name}`" in row}
+    assert set() == {name for name in files if f"`{name}`" not in table}
+
+
+def test_every_folder_of_tests_is_described() -> None:
+    """A newcomer looks up in docs/testing.md where a test belongs."""
+    text = (ROOT / "docs" / "testing.md").read_text("utf-8")
+    tests = ROOT / "tests"
+    folders = {f"tests/{path.name}/" for path in tests.iterdir() if any(path.glob("*.py"))}
+    files = {f"tests/{path.name}" for path in tests.glob("test_*.py")}
+    assert set() == {name for name in folders | files if f"`{name}`" not in text}
+
+
 def test_every_make_target_is_described() -> None:
     """`make help` and CONTRIBUTING.md are where a newcomer looks first."""
     makefile = (ROOT / "Makefile").read_text("utf-8")
