@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.support.disk_stores import without_upkeep
+from tests.support.disk_stores import without_maintenance
 
 from memories.backends.disk import DiskBackend, size_limits
 from memories.errors import MemoriesError, StorageError
@@ -63,7 +63,7 @@ def test_any_one_call_may_fail(tmp_path: Path, durability: str, code: int, torn:
     for at in range(1, 200):
         files = FailingFiles(code=code, torn=torn)
         path = tmp_path / f"{at}"
-        backend = without_upkeep(DiskBackend(path, durability=durability, files=files))
+        backend = without_maintenance(DiskBackend(path, durability=durability, files=files))
         files.arm(at)
         held: dict[str, bytes | None] = {}
         for _ in script(backend, held):
@@ -83,7 +83,7 @@ def test_any_one_call_may_fail(tmp_path: Path, durability: str, code: int, torn:
 def test_a_full_disk_recovers_without_reopening(tmp_path: Path) -> None:
     """Fill, fail, free: then 100 of 100 operations succeed, and nothing was lost."""
     files = FailingFiles(code=errno.ENOSPC, kinds=frozenset(["create", "write", "writev"]))
-    backend = without_upkeep(DiskBackend(tmp_path / "s", files=files))
+    backend = without_maintenance(DiskBackend(tmp_path / "s", files=files))
     kept = backend.write(record_for("before", 1), frame_for(b"value"))
     files.arm(1, count=10**9)
     for version in range(2, 30):
@@ -117,7 +117,7 @@ def test_a_removal_works_on_a_full_disk(tmp_path: Path) -> None:
                 self.arm(0)
 
     files = Full(code=errno.ENOSPC, kinds=frozenset(["create", "write", "writev"]))
-    backend = without_upkeep(DiskBackend(tmp_path / "s", files=files))
+    backend = without_maintenance(DiskBackend(tmp_path / "s", files=files))
     backend.write(record_for("k", 1), frame_for(b"value"))
     assert backend._writer is not None
     backend._writer.space.reserve.take(0, 10**9)

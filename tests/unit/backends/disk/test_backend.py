@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
-from tests.support.disk_stores import without_upkeep
+from tests.support.disk_stores import without_maintenance
 
 from memories.backends.base import Problem
 from memories.backends.disk import DiskBackend, compaction, size_limits
@@ -80,7 +80,7 @@ def test_an_adopted_file_is_shared_and_given_back(tmp_path: Path) -> None:
         for version, (key, body) in enumerate(bodies.items(), start=1):
             items.append((record_for(key, version), offset, len(body)))
             offset += file.write(body)
-    with without_upkeep(DiskBackend(tmp_path / "s")) as backend:
+    with without_maintenance(DiskBackend(tmp_path / "s")) as backend:
         before = backend.usage().physical
         assert Adopted(11, shared=True) == backend.adopt(source, [items[:4], items[4:]])
         kept = list(backend.scan())
@@ -113,7 +113,7 @@ def test_a_view_is_one_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(size_limits, "SEGMENT_BYTES", 20_000)
     monkeypatch.setattr(size_limits, "SLACK_BYTES", 0)
     monkeypatch.setattr(size_limits, "LARGE_BYTES", 40_000)
-    with without_upkeep(DiskBackend(tmp_path / "s")) as backend:
+    with without_maintenance(DiskBackend(tmp_path / "s")) as backend:
         bodies = {f"k{n:02}": os.urandom(41_000 if n % 5 == 0 else 900) for n in range(40)}
         for version, (key, body) in enumerate(bodies.items(), start=1):
             backend.write(record_for(key, version), frame_for(body))
@@ -138,7 +138,7 @@ def test_a_view_is_one_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 def test_expired_keys_are_found_without_a_scan(tmp_path: Path) -> None:
     """In the recent rows and in a run; not those that were replaced or removed."""
-    with without_upkeep(DiskBackend(tmp_path / "s")) as backend:
+    with without_maintenance(DiskBackend(tmp_path / "s")) as backend:
         for n in range(20):
             terms = Terms(expires_at=float(n)) if n % 2 else Terms()
             backend.write(record_for(f"k{n}", n + 1, terms=terms), frame_for(b"v"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tests.support.disk_stores import without_upkeep
+from tests.support.disk_stores import without_maintenance
 from tests.support.waiting import until
 
 from memories.backends.disk import DiskBackend
@@ -37,7 +37,7 @@ def values(path: Path) -> list[Path]:
 def test_a_value_replaced_before_a_sync_never_reaches_the_disk(tmp_path: Path) -> None:
     """Whoever overwrites in a loop pays for the last version only, in writes and in space."""
     files = CountingFiles()
-    with without_upkeep(DiskBackend(tmp_path / "s", files=files)) as backend:
+    with without_maintenance(DiskBackend(tmp_path / "s", files=files)) as backend:
         for version in range(1, 21):
             backend.write(record_for("k", version), frame_for(bytes([version]) * LARGE))
         backend.remove("gone", 21)
@@ -57,7 +57,7 @@ def test_a_value_replaced_before_a_sync_never_reaches_the_disk(tmp_path: Path) -
 
 def test_a_view_of_a_value_outlives_its_early_end(tmp_path: Path) -> None:
     """A mapping keeps the bytes, and they stay counted until it is let go of."""
-    with without_upkeep(DiskBackend(tmp_path / "s")) as backend:
+    with without_maintenance(DiskBackend(tmp_path / "s")) as backend:
         first = backend.write(record_for("k", 1), frame_for(b"\1" * LARGE))
         view = backend.read(first)
         backend.write(record_for("k", 2), frame_for(b"\2" * LARGE))
@@ -70,7 +70,7 @@ def test_a_view_of_a_value_outlives_its_early_end(tmp_path: Path) -> None:
 
 def test_an_open_view_of_the_store_keeps_a_value_that_was_never_synced(tmp_path: Path) -> None:
     """A snapshot reads what was there when it began."""
-    with without_upkeep(DiskBackend(tmp_path / "s")) as backend:
+    with without_maintenance(DiskBackend(tmp_path / "s")) as backend:
         backend.write(record_for("k", 1), frame_for(b"\1" * LARGE))
         with backend.view() as view:
             backend.write(record_for("k", 2), frame_for(b"\2" * LARGE))
@@ -95,7 +95,7 @@ def test_what_was_replaced_is_unlinked_at_once_in_the_background(
 
 def test_a_synced_value_stays_until_its_successor_is_synced(tmp_path: Path) -> None:
     """Between the two a power cut would leave neither."""
-    with without_upkeep(DiskBackend(tmp_path / "s")) as backend:
+    with without_maintenance(DiskBackend(tmp_path / "s")) as backend:
         first = backend.write(record_for("k", 1), frame_for(b"\1" * LARGE))
         backend.sync()
         backend.write(record_for("k", 2), frame_for(b"\2" * LARGE))
@@ -116,7 +116,7 @@ def test_a_torn_value_of_a_store_without_a_checkpoint_ends_its_history(tmp_path:
         if frame[0] == 0:
             raise ValueError(f"{record.key!r} is torn")
 
-    backend = without_upkeep(DiskBackend(path))
+    backend = without_maintenance(DiskBackend(path))
     backend.write(record_for("k", 1), frame_for(b"\1" * LARGE))
     backend.sync()
     torn = backend.write(record_for("k", 2), frame_for(b"\2" * LARGE))
