@@ -23,6 +23,7 @@ from tests.support.buckets.proxy import Fault, MisbehavingProxy, Request
 
 from memories import RefusedError, StoreLockedError
 from memories.backends.bucket import BucketBackend
+from memories.backends.bucket.url import parse_url
 
 pytestmark = [pytest.mark.server, pytest.mark.usefixtures("every_warning")]
 
@@ -241,7 +242,7 @@ def test_uploads_are_aborted_where_requests_are_signed(
     server = seaweed.shared_with_keys()
     s3_proxy.port = server.port
     store = CloudStore(
-        f"s3://{seaweed.BUCKET}/a b#ü", "memories-1",
+        parse_url(f"s3://{seaweed.BUCKET}/a b#ü"), "memories-1",
         {
             "endpoint": s3_proxy.endpoint, "timeout": "1s",
             "access_key_id": seaweed.KEYS[0], "secret_access_key": seaweed.KEYS[1],

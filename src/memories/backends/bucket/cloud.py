@@ -22,10 +22,10 @@ from memories.backends.bucket.objectstore import (
     ObjectStore,
     Stat,
 )
-from memories.backends.bucket.options import client_options, split_options
+from memories.backends.bucket.options import S3_SCHEMES, client_options, split_options
 from memories.backends.bucket.provider_errors import ProviderErrors, is_panic
 from memories.backends.bucket.restore_request import request_restore
-from memories.backends.bucket.url_parts import parse_url
+from memories.backends.bucket.url import BucketUrl
 from memories.errors import ClosedError, InvalidOptionError
 from memories.foundation.optional_imports import require
 from memories.foundation.periodic import BackgroundThread
@@ -39,34 +39,34 @@ _PARTS_AT_ONCE = 8
 _SENDERS = 16  # Of the main thread and ours in the background each has a request under way.
 _PROBE = "lock/probe"
 _CLOSED = "The archive is closed. Open it again."
-_S3 = {"s3", "s3a"}
 
 
 class CloudStore(ObjectStore):
     """Objects under `url` and a fixed prefix below it."""
 
-    def __init__(self, url: str, fixed_prefix: str, storage_options: Mapping[str, Any]) -> None:
+    def __init__(
+        self, url: BucketUrl, fixed_prefix: str, storage_options: Mapping[str, Any]
+    ) -> None:
         obstore = require("obstore", extra="glacier")
         require("obstore.store", extra="glacier")
-        address = parse_url(url)
-        if address.private:
+        if url.private:
             raise InvalidOptionError(
                 "glacier_url holds credentials or a query: give them by storage_options instead."
             )
-        scheme = {"gcs": "gs"}.get(address.scheme, address.scheme)
-        self.url = str(address)
+        scheme = {"gcs": "gs"}.get(url.scheme, url.scheme)
+        self.url = str(url)
         config, client, provider = split_options(scheme, storage_options)
         self._errors = ProviderErrors(self.url, [*config.values(), *client.values()])
         self._obstore = obstore
         self._options = dict(storage_options)
         self._fixed_prefix = fixed_prefix
-        self._address = address
-        self._uploads = MultipartUploads(address, config, client, provider)
+        self._location = url
+        self._uploads = MultipartUploads(url, config, client, provider)
         self._senders = WorkerPool(_SENDERS, "glacier-requests", remote=True)
         self._under_way: set[Task[Any]] = set()
         self._left: dict[str, Task[Any]] = {}  # Writes by name that their callers have given up.
-        path = address.path.rstrip("/").replace("#", "%23")  # obstore takes it for a fragment.
-        target = f"{scheme}://{address.host}{path}/{fixed_prefix}"
+        path = url.path.rstrip("/").replace("#", "%23")  # obstore takes it for a fragment.
+        target = f"{scheme}://{url.host}{path}/{fixed_prefix}"
         extra = {"credential_provider": provider} if provider else {}
         self._client: Any = self._errors.opening(
             lambda: obstore.store.from_url(
@@ -150,13 +150,13 @@ class CloudStore(ObjectStore):
 
     def abandoned_uploads(self, names: Collection[str] | None) -> Sequence[str] | None:
         """Abort them on S3. Azure forgets them itself within a week."""
-        if self._address.scheme in _S3:
+        if self._location.scheme in S3_SCHEMES:
             return self._uploads.abort(f"{self._fixed_prefix}/", names)
-        return None if self._address.scheme in ("gs", "gcs") else []
+        return None if self._location.scheme in ("gs", "gcs") else []
 
     def restore(self, name: str, days: int) -> None:
         """Ask S3, through boto3."""
-        request_restore(self.url, self._fixed_prefix, self._options, name, days)
+        request_restore(self._location, self._fixed_prefix, self._options, name, days)
 
     def close(self) -> None:
         """Let go of the client, which closes the connections that it kept for later requests.

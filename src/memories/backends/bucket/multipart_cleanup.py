@@ -20,7 +20,7 @@ from urllib.parse import quote, urlencode, urlsplit
 from xml.etree import ElementTree
 
 from memories.backends.bucket.objectstore import Transient
-from memories.backends.bucket.url_parts import BucketUrl
+from memories.backends.bucket.url import BucketUrl
 from memories.foundation.clock import SystemClock
 from memories.foundation.optional_imports import require
 
@@ -43,7 +43,7 @@ class MultipartUploads:
 
     def __init__(
         self,
-        address: BucketUrl,
+        url: BucketUrl,
         config: Mapping[str, Any],
         client: Mapping[str, Any],
         provider: Callable[[], Mapping[str, Any]] | None,
@@ -53,13 +53,13 @@ class MultipartUploads:
         self._unsigned = _is_true(plain.get("skip_signature"))
         self._keys = None if self._unsigned else _keys(plain, provider)
         self._client = client
-        self._prefix = f"{address.prefix}/" if address.prefix else ""
+        self._prefix = f"{url.prefix}/" if url.prefix else ""
         host = f"https://s3.{self._region}.amazonaws.com"
         self._base = str(plain.get("endpoint", host)).rstrip("/")
         if not _is_true(plain.get("virtual_hosted_style_request")):
-            self._base += f"/{address.host}"
+            self._base += f"/{url.host}"
         elif "endpoint" not in plain:
-            self._base = f"https://{address.host}.s3.{self._region}.amazonaws.com"
+            self._base = f"https://{url.host}.s3.{self._region}.amazonaws.com"
 
     def abort(self, below: str, names: Collection[str] | None) -> list[str] | None:
         """Abort the uploads of `names` (None: of all) below `below`, and return whose those were.

@@ -29,7 +29,7 @@ _CLIENT_OPTIONS = {
     "proxy_url", "proxy_ca_certificate", "proxy_excludes", "root_certificate",
     "randomize_addresses", "read_timeout", "timeout", "user_agent",
 }  # fmt: skip
-_S3 = {"s3", "s3a"}
+S3_SCHEMES = {"s3", "s3a"}
 _OURS = {"bytes_per_second", "concurrency", "progress"}
 _MOST_AT_ONCE = 1000
 
@@ -67,9 +67,9 @@ def split_options(
     config: dict[str, Any] = {}
     client: dict[str, Any] = {}
     for name, value in _flat(options).items():
-        name = _FSSPEC_NAMES.get(name, name) if scheme in _S3 else name
+        name = _FSSPEC_NAMES.get(name, name) if scheme in S3_SCHEMES else name
         (client if name in _CLIENT_OPTIONS else config)[name] = value
-    if scheme in _S3:
+    if scheme in S3_SCHEMES:
         return config, client, aws_profile.complete(config, client, frozenset(_CLIENT_OPTIONS))
     if str(config.get("endpoint", "")).startswith("http://"):
         client.setdefault("allow_http", True)

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from memories.backends.bucket.options import split_options
-from memories.backends.bucket.url_parts import parse_url
+from memories.backends.bucket.options import S3_SCHEMES, split_options
+from memories.backends.bucket.url import BucketUrl
 from memories.errors import ArchivedError, UnavailableError
 from memories.foundation.optional_imports import require
 
@@ -28,7 +28,7 @@ _BOTO_NAMES = {
 
 
 def request_restore(
-    url: str, fixed_prefix: str, storage_options: Mapping[str, Any], name: str, days: int
+    url: BucketUrl, fixed_prefix: str, storage_options: Mapping[str, Any], name: str, days: int
 ) -> None:
     """Ask for a readable copy of an object, for `days` days.
 
@@ -37,16 +37,15 @@ def request_restore(
         UnavailableError: the request was refused.
         MissingPackageError: boto3 is not installed.
     """
-    address = parse_url(url)
-    if address.scheme not in ("s3", "s3a"):
+    if url.scheme not in S3_SCHEMES:
         raise ArchivedError(
             f"An object of {url} must be restored from its archive class by the provider's tools; "
             "only S3 can be asked from here."
         )
-    key = "/".join(filter(None, [address.prefix, fixed_prefix, name]))
-    client, errors = _client(address.scheme, storage_options)
+    key = "/".join(filter(None, [url.prefix, fixed_prefix, name]))
+    client, errors = _client(url.scheme, storage_options)
     try:
-        client.restore_object(Bucket=address.host, Key=key, RestoreRequest={"Days": days})
+        client.restore_object(Bucket=url.host, Key=key, RestoreRequest={"Days": days})
     except errors.ClientError as error:
         code = str(error.response.get("Error", {}).get("Code", ""))
         if code == "RestoreAlreadyInProgress":

@@ -16,6 +16,7 @@ from tests.support.buckets.proxy import Fault, MisbehavingProxy, Request
 
 from memories.backends.bucket.directory import DirectoryStore
 from memories.backends.bucket.objectstore import Absent, Conflict, ObjectStore
+from memories.backends.bucket.url import parse_url
 from memories.errors import StorageError
 from memories.foundation.worker_pool import is_abandoned
 
@@ -28,7 +29,9 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ObjectStor
     from memories.backends.bucket.cloud import CloudStore
 
     server = request.getfixturevalue("s3")
-    yield CloudStore(f"s3://test-bucket/{tmp_path.name}", "fixed", server.storage_options())
+    yield CloudStore(
+        parse_url(f"s3://test-bucket/{tmp_path.name}"), "fixed", server.storage_options()
+    )
 
 
 def test_what_was_put_is_what_one_gets_whole_and_in_ranges(store: ObjectStore) -> None:
@@ -155,7 +158,7 @@ def test_a_write_that_was_interrupted_does_not_overtake_a_later_one(
         assert interrupted.wait(10)
         return Fault(delay_seconds=1.0)
 
-    store = CloudStore(s3_url, "fixed", s3.storage_options(s3_proxy.endpoint))
+    store = CloudStore(parse_url(s3_url), "fixed", s3.storage_options(s3_proxy.endpoint))
     s3_proxy.fault = late
     with pytest.raises(KeyboardInterrupt):
         store.put("objects/a", [b"old"])
@@ -193,7 +196,7 @@ def test_an_interrupted_upload_in_parts_sends_no_more_of_them(
             while not is_abandoned() and time.monotonic() < give_up:
                 time.sleep(0.01)
 
-    store = CloudStore(s3_url, "fixed", s3.storage_options(s3_proxy.endpoint))
+    store = CloudStore(parse_url(s3_url), "fixed", s3.storage_options(s3_proxy.endpoint))
     with pytest.raises(KeyboardInterrupt):
         store.put("objects/a", [bytes(16 << 20)] * 20, sending)
     store.delete("objects/a")  # Which comes after its end.
