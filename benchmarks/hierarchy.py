@@ -21,6 +21,7 @@ from typing import NamedTuple
 from placement import find_traces
 
 from memories import policies
+from memories.core.services import Services
 from memories.core.wiring import assemble
 from memories.engine.payload import Payload
 from memories.model.record import DEFAULT_TERMS
@@ -98,16 +99,17 @@ def engine(trace: Trace, prefetch: str) -> Outcome:
         options = {
             "storage_path": folder, "glacier_url": None, "storage_options": None,
             "hot_device": "cpu", "eviction_policy": "auto", "compression": None,
-            "durability": "relaxed", "write_through": False, "on_full": "raise", "rules": (),
-            "prefetch": prefetch, "read_only": False, "trusted_keys": (),
+            "durability": "relaxed", "exit_flush_seconds": 0.0, "write_through": False,
+            "on_full": "raise", "rules": (), "prefetch": prefetch, "read_only": False,
+            "takeover": False, "trusted_keys": (),
         }  # fmt: skip
         texts = [f"{size} B" for size in sizes.values()]
         settings = make_settings(*texts, True, **options)
-        works = assemble(settings, MigrationSettings(interval_seconds=3600), clock)
+        lifecycle = assemble(settings, MigrationSettings(interval_seconds=3600), clock)
         try:
-            return run(trace, works, clock)
+            return run(trace, lifecycle.services, clock)
         finally:
-            works.abandon()
+            lifecycle.abandon()
 
 
 def noise(size: int) -> bytes:
@@ -115,8 +117,8 @@ def noise(size: int) -> bytes:
     return random.randbytes(size)
 
 
-def run(trace: Trace, works: object, clock: ManualClock) -> Outcome:
-    hierarchy, migrator = works.hierarchy, works.migrator  # type: ignore[attr-defined]
+def run(trace: Trace, services: Services, clock: ManualClock) -> Outcome:
+    hierarchy, migrator = services.hierarchy, services.migrator
     seen: set[str] = set()
     seconds, reads, fast, asked = 0.0, 0, 0, 0
     looked_at = clock.monotonic()
@@ -136,7 +138,7 @@ def run(trace: Trace, works: object, clock: ManualClock) -> Outcome:
         if clock.monotonic() - looked_at >= LOOK_SECONDS:
             looked_at = clock.monotonic()
             migrator.tick()
-    stats = works.stats()  # type: ignore[attr-defined]
+    stats = services.telemetry.stats()
     moved = sum(stats.moved_bytes.values())
     records = list(hierarchy.catalog.journal.scan())
     cold = sum(record.size + 256 for record in records if record.tier == "cold")

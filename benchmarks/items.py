@@ -104,7 +104,7 @@ def states(manager: MemoryManager) -> dict[TierName, TierState]:
 def planning(manager: MemoryManager) -> None:
     """Print how long the planner takes for a slice in which nothing, or everything, is to move."""
     entries = list(manager._hierarchy.catalog.entries.values())[:MIN_SLICE]
-    now = manager._engine.clock.monotonic()
+    now = manager._services.clock.monotonic()
 
     def plan(chosen: list[Entry], looked_at: float) -> Iterator[float]:
         for _ in range(9):

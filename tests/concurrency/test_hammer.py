@@ -110,14 +110,16 @@ def hammer(tmp_path: Path, seconds: float) -> None:
     for thread in threads:
         thread.join(60)
         assert not thread.is_alive(), "a thread hangs"
-    assert manager._engine.migrator is not None
-    manager._engine.migrator.stop()
-    assert manager._engine.prefetching is not None
-    manager._engine.prefetching.stop()  # What is being fetched is charged before it is there.
+    assert manager._services.migrator is not None
+    manager._services.migrator.stop()
+    assert manager._services.prefetching is not None
+    manager._services.prefetching.stop()  # What is being fetched is charged before it is there.
     gc.collect()
     for name in ("hot", "warm"):
         tier = manager._hierarchy.tiers[TierName(name)]
-        entries = [entry for entry in manager._entries.values() if entry.tier == name]
+        entries = [
+            entry for entry in manager._hierarchy.catalog.entries.values() if entry.tier == name
+        ]
         held = sum(entry.size for entry in entries)
         assert held == tier.budget.used, f"{name} is charged for what nobody holds"
         victims = tier.victims

@@ -152,7 +152,7 @@ def test_a_writer_that_took_over_meanwhile_is_said_so(
     manager = make("home")
     other = make("other", direct=True, takeover=True)
     s3_proxy.fault = lambda request: None
-    bucket = manager._engine.backends[-1]
+    bucket = manager._services.backends[-1]
     until(lambda: isinstance(bucket.away, StoreLockedError))  # type: ignore[attr-defined]
     with pytest.raises(StoreLockedError, match="is being written by process"):
         manager.retrieve("large")

@@ -39,7 +39,7 @@ def work(root: Path, chance: random.Random, truth: Truth) -> None:
                     writer.delete(key)
                     del truth[key]
                 elif action < 0.25:
-                    writer._engine.backends[-1].reclaim(grace_seconds=0)  # type: ignore[attr-defined]
+                    writer._services.backends[-1].reclaim(grace_seconds=0)  # type: ignore[attr-defined]
                 elif action < 0.35:
                     writer.flush()
                 else:

@@ -206,7 +206,7 @@ def test_reclaiming_leaves_nothing_that_looks_lost(root: Path) -> None:
         for key in KEYS[:3]:
             writer.delete(key)
         writer.store("k4", value("k3"), "glacier")
-        bucket = writer._engine.backends[-1]
+        bucket = writer._services.backends[-1]
         for _ in range(3):
             bucket.reclaim(grace_seconds=0)  # type: ignore[attr-defined]
             with as_of_now(root) as reader:

@@ -158,13 +158,13 @@ class Tiers:
             "60 kB", "90 kB", "20 MB", storage_path=folder / "store", glacier_memory_enabled=True,
             glacier_url=str(folder / "bucket"), prefetch="auto",
         )  # fmt: skip
-        engine = self.manager._engine
-        assert engine.migrator is not None and engine.prefetching is not None
-        self.migrator, self.prefetching = engine.migrator, engine.prefetching
+        services = self.manager._services
+        assert services.migrator is not None and services.prefetching is not None
+        self.migrator, self.prefetching = services.migrator, services.prefetching
         self.migrator.stop()
         self.prefetching.stop()
         self.prefetching._ended._set = False
-        engine.observatory._thread.stop()
+        services.telemetry._thread.stop()
 
     def store(self) -> None:
         """Store what a look has something to do with, in each tier."""
@@ -209,9 +209,9 @@ def test_fetching_ahead(failing: Failing, tiers: Tiers) -> None:
 
 def test_telemetry(failing: Failing, tiers: Tiers) -> None:
     """Nobody who looks on may be told nonsense, and no store suffers from it."""
-    keep = tiers.manager._engine.observatory._keep
+    keep = tiers.manager._services.telemetry._keep
     failing.at_each_line(tiers.store, keep, tiers.check)
-    assert [] == list((tiers.manager._engine.observatory._directory or Path()).glob("*.partial"))
+    assert [] == list((tiers.manager._services.telemetry._directory or Path()).glob("*.partial"))
 
 
 class Archive:

@@ -85,8 +85,8 @@ def test_a_writer_on_such_a_gateway_still_notices_another(
         make("second", takeover=True),
         pytest.raises(StoreLockedError, match="Another store has become the writer"),
     ):
-        first._engine.backends[-1]._writer.renew()  # type: ignore[attr-defined]
-    first._engine.backends[-1]._writer._lost = False  # type: ignore[attr-defined]
+        first._services.backends[-1]._writer.renew()  # type: ignore[attr-defined]
+    first._services.backends[-1]._writer._lost = False  # type: ignore[attr-defined]
 
 
 def test_an_honest_gateway_is_asked_once(
@@ -155,7 +155,7 @@ def test_a_writer_that_may_not_delete_opens_and_says_so(
     manager.store("k", LARGE[::-1], "glacier")
     manager.delete("k")
     manager.store("k", LARGE, "glacier")
-    manager._engine.backends[-1].maintain()  # type: ignore[attr-defined]
+    manager._services.backends[-1].maintain()  # type: ignore[attr-defined]
     manager.cleanup()
     for n in range(3):
         with make("home") as again:

@@ -126,7 +126,7 @@ def test_a_disk_that_others_filled_lets_values_go(disk: Path) -> None:
     for number in range(2000):
         store.manager.store(f"old {number}", content(f"old {number}", 800), "cold")
         store.held.add(f"old {number}")
-    writer = store.manager._engine.hierarchy.catalog.journal._writer
+    writer = store.manager._services.hierarchy.catalog.journal._writer
     assert writer is not None
     compaction.tidy(writer, lambda: None, quiet=True)
     assert (disk / "store" / "cold" / "RESERVE").stat().st_size > 0

@@ -146,7 +146,7 @@ def test_a_file_that_comes_back_is_not_taken_for_dead(tmp_path: Path) -> None:
         manager.store("new", 1, "cold")
     (tmp_path / "kept").rename(missing)
     with opened(path) as manager:
-        writer = manager._engine.hierarchy.catalog.journal._writer
+        writer = manager._services.hierarchy.catalog.journal._writer
         assert writer is not None
         assert writer.accounting.segments[int(missing.stem)].live > 0
         manager.store("dead", content(8), "cold")

@@ -140,12 +140,12 @@ class World:
     @staticmethod
     def journal(manager: MemoryManager) -> DiskBackend:
         """Return the cold tier's store."""
-        return cast(DiskBackend, manager._engine.backends[0])
+        return cast(DiskBackend, manager._services.backends[0])
 
     @staticmethod
     def archive(manager: MemoryManager) -> BucketBackend:
         """Return the glacier tier's store."""
-        return cast(BucketBackend, manager._engine.backends[1])
+        return cast(BucketBackend, manager._services.backends[1])
 
     def close(self) -> None:
         """Remove everything."""
@@ -240,7 +240,7 @@ class World:
     def undisturbed(self) -> Iterator[None]:
         """Let reads leave no trace that migration would follow."""
         yield
-        migrator = self.manager._engine.migrator
+        migrator = self.manager._services.migrator
         assert migrator is not None
         self.manager._hierarchy.events.tell_reads()
         migrator._promotions.clear()
@@ -303,7 +303,7 @@ class World:
 
     def come_home(self) -> None:
         """Wait for what a restore brings home in the background, unless that waits itself."""
-        home = self.manager._engine.tier_restore
+        home = self.manager._lifecycle.tier_restore
         if home is not None and home._thread is not None and home._arrived.is_set():
             home._thread.join()
 
@@ -378,10 +378,11 @@ class World:
 
     def halt(self) -> None:
         """End the threads of the manager."""
-        engine = self.manager._engine
-        if engine.tier_restore is not None:
-            engine.tier_restore.stop()
-        for part in (engine.migrator, engine.prefetching):
+        restore = self.manager._lifecycle.tier_restore
+        if restore is not None:
+            restore.stop()
+        services = self.manager._services
+        for part in (services.migrator, services.prefetching):
             if part is not None:
                 part.stop()
         journal = self.journal(self.manager)
@@ -445,7 +446,7 @@ class ComposedMachine(RuleBasedStateMachine):
         """Look at everything once more, and after a reopening."""
         world = self.world
         try:
-            if world.manager._engine.closed:
+            if world.manager._lifecycle.closed:
                 return  # A step has failed in the middle of a kill.
             world.look_everywhere()
             world.manager.cleanup()
@@ -637,7 +638,7 @@ class ComposedMachine(RuleBasedStateMachine):
         world = self.world
         world.clock.advance(seconds)
         world.expire()
-        migrator = world.manager._engine.migrator
+        migrator = world.manager._services.migrator
         assert migrator is not None
         migrator.tick()
         migrator.tick()

@@ -124,7 +124,7 @@ def test_garbage_is_swept_and_what_is_new_is_not(plain_nodes: LocalGroup, tmp_pa
     from memories.cluster.manifest import new_upload
 
     with manager_of(plain_nodes.names) as manager:
-        wall = manager._engine.clock.wall()
+        wall = manager._services.clock.wall()
         old, _ = new_upload(1, wall - 7 * 3600)
         young, _ = new_upload(1, wall)
         for upload in (old, young):

@@ -256,7 +256,7 @@ def test_a_forgotten_manager_whose_directory_is_gone_ends_in_one_line(
 
 def _wait_for_ends() -> None:
     give_up = time.monotonic() + 30
-    while any(thread.name == "memories-attendant" for thread in threading.enumerate()):
+    while any(thread.name == "memories-finalizer" for thread in threading.enumerate()):
         assert time.monotonic() < give_up
         time.sleep(0.01)
 

@@ -36,7 +36,7 @@ def test_a_flipped_bit_is_reported_by_key_and_spares_the_others(make: Make, tier
     manager.store("bad", marked, tier)
     manager.store("good", np.arange(10), tier)
     manager.cleanup()
-    assert flip(Path(manager._engine.settings.storage_path or ""), b"a needle that nothing") >= 1
+    assert flip(Path(manager._services.settings.storage_path or ""), b"a needle that nothing") >= 1
     again = make()
     with pytest.raises(CorruptDataError, match="bad") as caught:
         again.retrieve("bad")

@@ -109,7 +109,7 @@ def test_a_pickle_is_never_written_for_a_typed_value(make: Make) -> None:
     manager = make()
     manager.store("a", {"x": [np.arange(3), "text", None, 1.5, (1, 2)]}, "cold")
     manager.flush()
-    folder = Path(manager._engine.settings.storage_path or "")
+    folder = Path(manager._services.settings.storage_path or "")
     data = b"".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())
     assert pickle.dumps(np.dtype("int64"))[2:] not in data
     assert b"numpy.core" not in data

@@ -345,7 +345,7 @@ def test_what_several_parts_could_not_save_is_said_in_one_error(tmp_path: Path) 
     """Whatever failed, in the order of the end."""
     manager = MemoryManager(1, 1, 1, storage_path=tmp_path)
     for number in range(3):
-        manager._engine.ends_before(partial(_fail, f"part {number}"), "a part")
+        manager._lifecycle.ends_before(partial(_fail, f"part {number}"), "a part")
     with nothing_left(), pytest.raises(StorageError, match="part 0; part 1; part 2"):
         manager.cleanup()
     manager.cleanup()
@@ -375,7 +375,7 @@ def test_an_interrupted_cleanup_goes_on_when_it_is_called_again(tmp_path: Path) 
 
 def interrupted_at(line: int, action: Callable[[], object]) -> None:
     """Do something, with an interrupt at the `line`-th line that it executes in these modules."""
-    modules = ("core/lifecycle.py", "core/ending.py", "disk/backend.py", "bucket/backend.py")
+    modules = ("core/lifecycle.py", "core/finalizer.py", "disk/backend.py", "bucket/backend.py")
     left = count(line - 1, -1)
 
     def trace(frame: FrameType, event: str, argument: Any) -> Any:

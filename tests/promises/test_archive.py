@@ -57,7 +57,7 @@ def test_an_archived_key_can_be_overwritten(tmp_path: Path, way: str, value: np.
         OVERWRITES[way](own, tmp_path, value)
         assert "glacier" == own.get_tier("k")
         own.flush()
-        bucket = own._engine.backends[1]
+        bucket = own._services.backends[1]
         bucket.reclaim(0)  # type: ignore[attr-defined]
         assert [] == own.check()
         assert np.array_equal(value, own.retrieve("k"))
@@ -152,7 +152,7 @@ def test_a_repair_leaves_what_was_archived_again(tmp_path: Path) -> None:
     """Between what a check finds and what it mends the key may have been stored anew."""
     with MemoryManager(1, 1, 1, True, storage_path=tmp_path) as manager:
         manager.store("k", NEW, "glacier")
-        assert manager._engine.hierarchy.forget_archived("k")
+        assert manager._services.hierarchy.forget_archived("k")
         assert np.array_equal(NEW, manager.retrieve("k"))
 
 

@@ -48,7 +48,7 @@ def use(manager: MemoryManager, keys: list[str]) -> None:
     manager.prefetch(keys[::5])
     assert len(keys) == len(list(manager.scan()))
     manager.explain(keys[0])
-    manager._engine.observatory.document()
+    manager._services.telemetry.document()
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")  # Of objects of torch that are looked at.
@@ -103,7 +103,7 @@ def test_one_removal_is_not_heard_after_the_next_store(make: Make) -> None:
 def test_objects_of_the_collector_stay_as_many(tmp_path: Path) -> None:
     """Whatever is kept for a removed key, somewhere nobody has thought of, is an object more."""
     with MemoryManager("5 MB", "5 MB", "50 MB", storage_path=tmp_path / "store") as manager:
-        migrator = manager._engine.migrator
+        migrator = manager._services.migrator
         assert migrator is not None
         counts = []
         for turn in range(4):

@@ -35,7 +35,7 @@ IDLE = """
 
 def asleep(manager: MemoryManager) -> bool:
     """Return whether the migrator sleeps until something happens."""
-    migrator = manager._engine.migrator
+    migrator = manager._services.migrator
     return migrator is not None and migrator._dozing
 
 

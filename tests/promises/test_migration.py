@@ -33,8 +33,9 @@ def test_idle_values_leave_hot_and_read_ones_stay() -> None:
     """The rule of the migration example, on a clock of our own."""
     clock = ManualClock()
     with MemoryManager(1, 1, 1, migration=False) as manager:
-        engine = assemble(manager._engine.settings, MigrationSettings(interval_seconds=3600), clock)
-        migrator, hierarchy = engine.migrator, engine.hierarchy
+        settings = MigrationSettings(interval_seconds=3600)
+        lifecycle = assemble(manager._services.settings, settings, clock)
+        migrator, hierarchy = lifecycle.services.migrator, lifecycle.services.hierarchy
         assert migrator is not None
         for key in "abcde":
             hierarchy.put(key, Payload.of(key), tier=TierName.HOT, terms=Terms())
@@ -58,7 +59,7 @@ def test_idle_values_leave_hot_and_read_ones_stay() -> None:
             migrator.tick()
         assert {"warm"} == {str(hierarchy.find(key).tier) for key in "abcde"}
         assert 0 == migrator.failures
-        engine.close()
+        lifecycle.close()
 
 
 def test_a_full_tier_is_worked_down_in_the_background(make: Make) -> None:

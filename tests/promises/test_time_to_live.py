@@ -73,8 +73,8 @@ def test_a_clock_set_back_for_good_keeps_nothing_alive() -> None:
     """The manager was made while the clock was ten days ahead, and lives on after it was mended."""
     clock = ManualClock()
     with MemoryManager("5 MB", "5 MB", "20 MB", migration=False) as plain:
-        engine = assemble(plain._engine.settings, False, clock)
-    hierarchy = engine.hierarchy
+        lifecycle = assemble(plain._services.settings, False, clock)
+    hierarchy = lifecycle.services.hierarchy
     terms = Terms(expires_at=clock.wall() + 5)
     for tier in (TierName.HOT, TierName.COLD):
         hierarchy.put(tier, Payload.of(1), tier=tier, terms=terms)
@@ -84,7 +84,7 @@ def test_a_clock_set_back_for_good_keeps_nothing_alive() -> None:
     for key in ("hot", "cold"):
         with pytest.raises(KeyNotFoundError):
             hierarchy.get(key)
-    engine.close()
+    lifecycle.close()
 
 
 def named(**items: Any) -> dict[str, Any]:

@@ -45,7 +45,7 @@ class FileSource:
 
     def explain(self, key: str) -> Mapping[str, Any]:
         """Return what is known of a key on disk."""
-        from memories.core.faces import explanation_document
+        from memories.core.explain import explanation_document
 
         with opened(self._store, self._glacier) as manager:
             return explanation_document(manager.explain(key))

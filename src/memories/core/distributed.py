@@ -22,7 +22,7 @@ from memories.cluster.store import StoredFrame
 from memories.codecs import main_classes
 from memories.core.manager import MemoryManager
 from memories.core.near_cache import MOST_DROPPED, NearCacheStore
-from memories.core.values import MISSING
+from memories.core.value_reader import MISSING
 from memories.engine.front_cache import EXACT_HITS
 from memories.engine.payload import Payload
 from memories.errors import UNREADABLE, InvalidOptionError, KeyNotFoundError, about_key
@@ -70,19 +70,20 @@ class DistributedMemoryManager(MemoryManager):
         super().__init__(*sizes, **options)
         try:
             self._service: NodeService = open_service(
-                addresses, factor, clock=self._engine.clock, allow_eviction=allow_eviction
+                addresses, factor, clock=self._services.clock, allow_eviction=allow_eviction
             )
         except BaseException:
             super().cleanup(flush=False)
             raise
         self._copies = NearCacheStore(self._hierarchy)
-        self._monotonic = self._engine.clock.monotonic
+        self._entries = self._hierarchy.catalog.entries
+        self._monotonic = self._services.clock.monotonic
         # Of its own class, so that what refers to it keeps the manager from nothing.
         self._near = Freshness(self._copies.drop)
         self._hierarchy.events.subscribe(_weakly(self._near))
         if near_cache:
             self._service.start_near_cache(self._near)
-        self._engine.ends_before(self._service.close, "the connections to its nodes")
+        self._lifecycle.ends_before(self._service.close, "the connections to its nodes")
 
     def store_distributed(self, key: str, data: Any, *, if_version: int | None = None) -> None:
         """Store `data` under `key` on the nodes; once this returns, it is on enough of them.
@@ -263,7 +264,7 @@ class DistributedMemoryManager(MemoryManager):
             parts = codecs.encode(data)
         if names:
             main_classes.warn(key, names)
-        stamp = int(self._engine.clock.wall() * 1_000_000)
+        stamp = int(self._services.clock.wall() * 1_000_000)
         return pack(parts, key=key, version=stamp, signer=self._hierarchy.trust)
 
     def _at_hand(self, key: str) -> Any:

@@ -1,12 +1,14 @@
-"""Why a key is where it is, in facts and in a sentence."""
+"""Describes, in facts and in sentences, where a key is and why, and the state of a manager."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
-from memories.core.lifecycle import Engine
-from memories.foundation.units import format_size
+from memories.core.services import Services
+from memories.engine.hierarchy import Hierarchy
+from memories.engine.lifecycle_state import LifecycleState
+from memories.foundation.units import format_size, limit_words
 from memories.model.entry import Entry
 from memories.model.events import Moved
 from memories.model.record import Record
@@ -14,7 +16,7 @@ from memories.model.tiers import TierName
 from memories.options.metadata import unpack
 
 HALF_LIFE_SECONDS = 60.0  # Of heat.
-_LENT = "It is volatile until the snapshot that it came from is copied into the store. "
+_BORROWED = "It is volatile until the snapshot it came from has been copied into the store. "
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,9 +29,10 @@ class Explanation:
         idle_seconds: Since the latest read; None for a key at rest.
         heat: Its reads, counting half for every minute since the latest; 0 for a key at rest.
         durable: Whether this version survives the process.
-        metadata: What was said of it, as it was said; `Unknown` where a class is not imported.
+        metadata: The metadata it was stored with; `Unknown` for a value whose class is not
+            imported.
         moves: Its latest moves, oldest first.
-        next: What will move it next.
+        next: What will move it next, in words.
     """
 
     key: str
@@ -63,17 +66,53 @@ class Explanation:
         )
 
 
-def explain(engine: Engine, key: str) -> Explanation:
+def explanation_document(found: Explanation) -> dict[str, Any]:
+    """Return an explanation as plain data, its sentence as `text`."""
+    return {**asdict(found), "text": str(found)}
+
+
+def describe(services: Services) -> str:
+    """Return the state of a manager in one line."""
+    hierarchy = services.hierarchy
+    if hierarchy.state is LifecycleState.CLOSED:
+        return "<MemoryManager closed>"
+    tiers = ", ".join(
+        f"{name} {format_size(tier.budget.used)} of {limit_words(tier.budget.configured)}"
+        f" [{services.media[name]}]"
+        for name, tier in hierarchy.tiers.items()
+    )
+    state = "" if hierarchy.state is LifecycleState.OPEN else f" {hierarchy.state.value}"
+    stats, keys = services.telemetry.stats(), len(hierarchy)
+    rate = (
+        f"hit rate {stats.hit_rate_percent:.0f} % of {stats.reads} reads"
+        if stats.reads
+        else "no reads"
+    )
+    latest = services.move_log.latest
+    move = f"; last move {latest[-1].key[:60]!r} to {latest[-1].target}" if latest else ""
+    return f"<MemoryManager{state}: {keys} keys; {tiers}; {rate}{move}>"
+
+
+def usage_percent(hierarchy: Hierarchy) -> dict[str, float]:
+    """Return how full each tier is, in percent of its configured size; 0 for a disabled one."""
+    percent = {str(name): 0.0 for name in TierName}
+    for name, tier in hierarchy.tiers.items():
+        if tier.budget.configured:
+            percent[name] = 100.0 * tier.budget.used / tier.budget.configured
+    return percent
+
+
+def explain(services: Services, key: str) -> Explanation:
     """Return what is known of `key`; KeyNotFoundError if it is in no tier."""
-    engine.hierarchy.catalog.credit()
-    found = engine.hierarchy.find(key)
+    services.hierarchy.catalog.credit()
+    found = services.hierarchy.find(key)
     hits = idle_seconds = None
     heat = 0.0
     if isinstance(found, Entry):
-        accessed_at = engine.hierarchy.tiers[found.tier].hit_clock.time_of(found.stamp)
-        hits, idle_seconds = found.hits, max(0.0, engine.clock.monotonic() - accessed_at)
+        accessed_at = services.hierarchy.tiers[found.tier].hit_clock.time_of(found.stamp)
+        hits, idle_seconds = found.hits, max(0.0, services.clock.monotonic() - accessed_at)
         heat = hits * 0.5 ** (idle_seconds / HALF_LIFE_SECONDS)
-    lent = engine.hierarchy.catalog.journal.is_lent(key)
+    borrowed = services.hierarchy.catalog.journal.is_lent(key)
     return Explanation(
         key=key,
         tier=found.tier,
@@ -82,29 +121,29 @@ def explain(engine: Engine, key: str) -> Explanation:
         hits=hits,
         idle_seconds=idle_seconds,
         heat=heat,
-        durable=not lent and (not isinstance(found, Entry) or found.backed is not None),
+        durable=not borrowed and (not isinstance(found, Entry) or found.backed is not None),
         pinned=found.terms.pinned,
         metadata=unpack(found.terms.metadata),
-        moves=engine.history.moves(key),
-        next=(_LENT if lent else "") + _next_move(engine, found),
+        moves=services.move_log.moves(key),
+        next=(_BORROWED if borrowed else "") + _next_move(services, found),
     )
 
 
-def _next_move(engine: Engine, found: Entry | Record) -> str:
+def _next_move(services: Services, found: Entry | Record) -> str:
     ends = found.terms.expires_at
     expiry = ""
     if ends is not None:
-        expiry = f" It expires in {max(0.0, ends - engine.clock.wall()):.0f} s."
-    return _next_tier(engine, found) + expiry
+        expiry = f" It expires in {max(0.0, ends - services.clock.wall()):.0f} s."
+    return _next_tier(services, found) + expiry
 
 
-def _next_tier(engine: Engine, found: Entry | Record) -> str:
+def _next_tier(services: Services, found: Entry | Record) -> str:
     if found.terms.pinned:
-        return "It is pinned: nothing moves it but you."
-    if engine.migrator is None:
+        return "It is pinned: only you can move it."
+    if services.migrator is None:
         return "Migration is off: it moves when its tier needs room, or when you say so."
     if found.tier is TierName.HOT and isinstance(found, Entry):
-        limit = engine.migrator.planner.limits.limit(found.hits, found.key)
+        limit = services.migrator.planner.limits.limit(found.hits, found.key)
         return f"It moves to warm after {limit:.0f} s without a read, or when hot needs room."
     if found.tier is TierName.WARM:
         return "A read moves it to hot if there is room; it moves to cold when warm needs room."

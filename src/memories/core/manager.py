@@ -1,80 +1,108 @@
-"""The manager: the face of the library, and nothing behind it.
+"""The public class `MemoryManager`: checks arguments and calls the service that does the work.
 
-It checks what it is given, asks the hierarchy, and hands on. A hit is one look into the catalog's
-dict and the entry's own `read`; everything else takes the slow road.
+A read first looks into the dict of the front cache, here and without a further call: this path
+takes less than a microsecond, and must stay so. Longer than other modules, because the class is the
+public interface: most of its lines are the signatures and docstrings of 60 methods.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Literal, Self
+import sys
+from collections.abc import (
+    Callable,
+    Collection,
+    ItemsView,
+    Iterable,
+    Iterator,
+    KeysView,
+    Mapping,
+    MutableMapping,
+    Sequence,
+    ValuesView,
+)
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+from numpy import ndarray
 
 from memories.backends.base import Problem
-from memories.core.advise import Advice
-from memories.core.explain import Explanation, explain
-from memories.core.faces import Faces
-from memories.core.lifecycle import Engine
+from memories.core.advise import Advice, advise
+from memories.core.explain import Explanation, describe, explain, usage_percent
+from memories.core.lifecycle import Lifecycle
+from memories.core.memoize import memoize
 from memories.core.oom import OomGuard
+from memories.core.read_options import ReadOptions
+from memories.core.reports import Reports
+from memories.core.result_store import TierResultStore
+from memories.core.store_check import check_store
 from memories.core.trace_recorder import TraceRecorder
-from memories.core.values import Values
+from memories.core.value_reader import MISSING, ValueReader
+from memories.core.value_writer import ValueWriter
+from memories.core.views import ItemView, KeyView, ValueView
 from memories.core.wiring import assemble
 from memories.devices import Device
-from memories.errors import InvalidOptionError
+from memories.errors import InvalidOptionError, KeyNotFoundError
 from memories.foundation.keys import check_key
 from memories.foundation.units import parse_size
 from memories.model.rules import Rule
-from memories.model.tiers import Cause
+from memories.model.tiers import Cause, TierName
+from memories.observe.analytics import Series
+from memories.observe.analytics.state_document import Document
 from memories.observe.counters import Stats
 from memories.options.configured_constructor import configured
+from memories.options.metadata import question
 from memories.options.migration import MigrationSettings
-from memories.options.settings import check_flag, check_tier, make_settings
+from memories.options.settings import check_flag, check_seconds, check_tier, make_settings
+
+if TYPE_CHECKING:
+    from memories.observe.dashboard import Dashboard
 
 
-class MemoryManager(Faces, Values):
+class MemoryManager(MutableMapping[str, Any]):
     """Keeps Python data in four tiers behind one `store` and one `retrieve`.
 
-    It is a `MutableMapping[str, Any]` besides, a context manager, and safe to use from any number
-    of threads. Several managers live side by side in a process. What an argument does not say,
-    `MEMORIES_*` variables, the project's `memories.toml` and the user's `config.toml` may.
+    It is also a `MutableMapping[str, Any]` and a context manager, and may be used from any number
+    of threads. A process may have several managers. `MEMORIES_*` variables, the project's
+    `memories.toml` and the user's `config.toml` set the arguments that a call leaves out.
 
     Args:
         hot_memory_size: Capacity of the hot tier, in GB (10**9 bytes) or a string like `"512MiB"`.
         warm_memory_size: Capacity of the warm tier (RAM).
         cold_memory_size: Capacity of the cold tier (local disk).
-        glacier_memory_enabled: Whether there is a fourth tier, off the device.
+        glacier_memory_enabled: Whether there is a fourth tier, off the machine.
         storage_path: Directory of the cold tier and the catalog. None is a private temporary
             directory, removed by `cleanup()`.
-        glacier_url: Where glacier lies: `"s3://bucket/prefix"`, `"gs://"`, `"az://"`,
+        glacier_url: The location of glacier: `"s3://bucket/prefix"`, `"gs://"`, `"az://"`,
             `"file:///..."` or a path. None is a directory beside the cold tier.
         storage_options: Credentials, endpoint and so on, under the names that fsspec and obstore
             use. Never logged.
-        hot_device: `"auto"` for the GPU of torch or CuPy where one of them is loaded and finds one,
-            `"cuda:0"`, or `"cpu"`. Without a GPU the hot tier is host RAM of the same
-            capacity, and `repr`, `stats()` and one INFO log line say so.
-        eviction_policy: One policy's name, or one each for `{"hot": ..., "warm": ...}`.
+        hot_device: `"auto"` for the GPU if torch or CuPy is loaded and finds one, `"cuda:0"`, or
+            `"cpu"`. Without a GPU the hot tier is host RAM of the same capacity, and `repr`,
+            `stats()` and one INFO log line say so.
+        eviction_policy: The name of a policy, or one each for `{"hot": ..., "warm": ...}`.
         compression: `{"cold": ..., "glacier": ...}`: a codec's name and level, `"auto"` or
             `"none"`.
-        durability: `"relaxed"` (after a power cut the store is a prefix of its history, at most
-            a second short) or `"full"` (nothing acknowledged is ever lost).
-        exit_flush_seconds: With a `storage_path`, for how long what is only in RAM is written down
-            where nobody has called `cleanup()`: at a normal exit of the interpreter, or when the
-            manager is garbage. 0 for not at all; SIGTERM, `os._exit` and kill never do it.
+        durability: `"relaxed"` (a power cut loses at most the last second of stores) or `"full"`
+            (a store that has returned is never lost).
+        exit_flush_seconds: With a `storage_path`, how long values that are only in RAM may take to
+            be written where `cleanup()` was not called: at a normal exit of the interpreter, or
+            when the manager is garbage-collected. SIGTERM, `os._exit` and kill write nothing.
         write_through: Whether every store also writes a durable copy before it returns.
         on_full: `"raise"` a `TierFullError` when the last tier is full, or `"evict"`.
         migration: `MigrationSettings`, `False` for none, None for the defaults.
-        prefetch: `"auto"` fetches ahead what three predictors expect, `"successor"`, `"stride"` or
-            `"pattern"` what this one does, `"off"` only what `prefetch(keys)` names.
-        rules: What holds for the keys with a prefix: `Rule(prefix="archive/", move_to="glacier",
+        prefetch: `"auto"` reads ahead what three predictors expect, `"successor"`, `"stride"` or
+            `"pattern"` what this predictor expects, `"off"` only what `prefetch(keys)` names.
+        rules: Options for all keys with a prefix: `Rule(prefix="archive/", move_to="glacier",
             after="30 days")`.
         read_only: Open an existing store beside its writer, or the archive at `glacier_url` from
             any machine, and change nothing.
-        takeover: Become the writer of the archive although another store seems to be it, or
-            although the archive was emptied. Whoever was the writer is refused from then on.
+        takeover: Become the writer of the archive although another store seems to be its writer, or
+            although the archive was emptied. The previous writer can write no more.
         trusted_keys: Keys of others (`memories key export`) whose pickled objects may be read here.
 
     Raises:
-        InvalidOptionError: An option means nothing.
+        InvalidOptionError: An option is invalid.
         StorageError: The directory cannot be used.
         StoreLockedError: Another manager is the writer of this store.
     """
@@ -125,68 +153,359 @@ class MemoryManager(Faces, Values):
             takeover=takeover,
             trusted_keys=trusted_keys,
         )
-        self._engine: Engine = assemble(settings, migration)
-        self._engine.end_with(self)
-        self._hierarchy = self._engine.hierarchy
-        self._entries = self._hierarchy.catalog.entries
-        self._front = self._hierarchy.catalog.front
-        self._at_front = self._front.values
+        self._attach(assemble(settings, migration))
+        self._lifecycle.end_with(self)
 
-    # Where things are
+    def _attach(self, lifecycle: Lifecycle) -> None:
+        """Use the services of `lifecycle`."""
+        self._lifecycle = lifecycle
+        self._services = services = lifecycle.services
+        self._hierarchy = hierarchy = services.hierarchy
+        self._front = hierarchy.catalog.front
+        self._at_front = self._front.values
+        self._reader = ValueReader(hierarchy, services.device)
+        self._writer = ValueWriter(services, self._reader)
+        self._reports = Reports(lifecycle)
+        self._read = self._reader.read
+
+    def store(
+        self,
+        key: str,
+        data: Any,
+        tier: str = "auto",
+        *,
+        ttl: float | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        pin: bool = False,
+        min_tier: str | None = None,
+        max_tier: str | None = None,
+        volatile: bool = False,
+        copy: bool = True,
+        if_version: int | None = None,
+    ) -> None:
+        """Store `data` under `key`, replacing what was there.
+
+        Args:
+            key: A `str` of 1 to 4,096 bytes in UTF-8, without NUL.
+            data: Any value that has a codec or can be pickled. No other thread may change it before
+                this returns.
+            tier: The tier that holds it when this returns: `"hot"`, `"warm"`, `"cold"`,
+                `"glacier"`, or `"auto"` for the fastest with room. A value larger than the tier
+                goes to the next slower one that can hold it.
+            ttl: Seconds to live.
+            metadata: Data about the value: names with numbers, texts, dates, UUIDs, enums and
+                the like, and lists, tuples, sets and dicts of them; `find` searches it.
+            pin: Forbid moving and evicting it.
+            min_tier: The fastest tier that may hold it.
+            max_tier: The slowest tier that may hold it.
+            volatile: Allow that a crash loses an overwrite of a durable key: the key is then
+                absent, never old.
+            copy: False gives the memory of `data` away; do not write to it afterwards.
+            if_version: Store only if the key is at this version (0: absent).
+
+        Raises:
+            InvalidKeyError: `key` cannot be a key.
+            InvalidOptionError: an option is invalid, or contradicts another.
+            UnsupportedTypeError: `data` cannot be serialised.
+            TierFullError: there is no room for it; nothing has changed.
+            ConflictError: the key is at another version than `if_version`.
+        """
+        self._writer.store(
+            check_key(key),
+            data,
+            tier,
+            ttl=ttl,
+            metadata=metadata,
+            pin=pin,
+            min_tier=min_tier,
+            max_tier=max_tier,
+            volatile=volatile,
+            copy=copy,
+            if_version=if_version,
+        )
+
+    def retrieve(
+        self,
+        key: str,
+        default: Any = MISSING,
+        region: Any = None,
+        copy: bool | None = None,
+        device: str | None = None,
+        like: Any = None,
+        timeout: float | None = None,
+    ) -> Any:
+        """Return the value of `key`, from whichever tier holds it.
+
+        NumPy arrays are returned as read-only views, mutable objects freshly decoded, immutable
+        ones as they are: changing a returned value never changes what is stored.
+
+        Args:
+            key: The key it was stored under.
+            default: Returned when the key is absent, instead of raising.
+            region: An index (`np.s_[a:b, ...]`) of an array; only the chunks in it are read.
+            copy: True for a private, writable copy; False for the stored memory itself where the
+                default is a private clone (tensors on a device): do not write to it.
+            device: `"cpu"` or `"cuda:0"`: where the value, or the tensors in it, are placed.
+            like: `"torch"`, `"cupy"`, `"jax"` or `"numpy"`, or the module: the array's library.
+            timeout: Seconds to wait for a value in an archive class of the bucket, whose restore
+                is started. Without it such a value raises at once.
+
+        Raises:
+            InvalidOptionError: the options contradict each other, or the value is not an array.
+            KeyNotFoundError: `key` is in no tier and no default was given.
+            ArchivedError: it is in an archive class; the message says how to restore it, and
+                how long that takes.
+            UnavailableError: the bucket that holds it did not answer.
+            CorruptDataError: its bytes are damaged.
+            UntrustedDataError: it would run code, and no trusted key has signed it.
+        """
+        # All parameters are positional, and each is compared separately: keyword-only parameters,
+        # or one test of all of them, make the plain call slower.
+        if (
+            region is not None
+            or copy is not None
+            or device is not None
+            or like is not None
+            or timeout is not None
+        ):
+            options = ReadOptions(region, copy, device, like)
+            return self._reader.read_as(key, default, options, check_seconds("timeout", timeout))
+        try:
+            value = self._at_front[key]
+            self._front.hits += 1.0
+            return value.view() if type(value) is ndarray else value
+        except (KeyError, TypeError):
+            return self._read(key, default)
+
+    def cache(
+        self,
+        function: Callable[..., Any] | None = None,
+        *,
+        version: int | str | None = None,
+        ignore: Iterable[str] = (),
+        key: Callable[..., Any] | None = None,
+        ttl: float | None = None,
+        tier: str = "auto",
+    ) -> Any:
+        """Decorate a function so that its results are kept in the tiers; bare or with options.
+
+        Results are evictable: under memory pressure they may be dropped, and are computed again.
+        The first call returns the same as later ones: a read-only array, for example. Exceptions
+        are not kept. Threads or tasks that ask for the same result share one computation; if the
+        computing one is interrupted, another continues. The decorated function has `cache_info()`,
+        `cache_clear()` and `cache_key(...)`.
+
+        A result belongs to one function and its arguments. A function is identified by its file,
+        qualified name and code, by its defaults and closure, and by what it reads and calls in its
+        own module; an argument by type and content. Raise `version` when something else changes,
+        for example in an imported module.
+
+        Args:
+            function: Anything that can be called and returns what can be stored: a function, a
+                method, a coroutine function, a `partial`, a compiled function.
+            version: Raise it when the function gives other results than before. Its code, what it
+                calls and the globals that it reads are then ignored: results survive edits.
+            ignore: Names of parameters, or of variables that the function or what it calls reads,
+                that do not change the result.
+            key: A function of the arguments whose value is hashed in their place.
+            ttl: Seconds for which a result is valid.
+            tier: Where results are stored first. `"auto"` is the fastest with room, and with a
+                `storage_path` a durable copy as well, written in the background.
+
+        Raises:
+            InvalidOptionError: an option is invalid.
+            UnsupportedTypeError: this is not a function, or a generator. Calls raise it where
+                an argument, or a value that the function reads or closes over, has no hash.
+        """
+        store = TierResultStore(self, self._writer, self._hierarchy)
+        decorate = partial(
+            memoize, store, version=version, ignore=ignore, key=key, ttl=ttl, tier=tier
+        )
+        return decorate if function is None else decorate(function)
+
+    def store_many(self, mapping: Mapping[str, Any], tier: str = "auto") -> None:
+        """Store every item of `mapping`; those before one that fails are stored."""
+        for key, data in mapping.items():
+            self.store(key, data, tier)
+
+    def retrieve_many(self, keys: Iterable[str], *, timeout: float | None = None) -> dict[str, Any]:
+        """Return the values of `keys`, by key; raises like `retrieve` if one is absent.
+
+        Values in a bucket are requested together: many take about as long as one.
+        """
+        wanted = [check_key(key) for key in keys]
+        return self._reader.read_many(wanted, check_seconds("timeout", timeout))
+
+    def delete(self, key: str) -> None:
+        """Remove `key` from every tier; KeyNotFoundError if it is in none."""
+        self._hierarchy.remove(check_key(key))
+
+    def delete_prefix(self, prefix: str) -> int:
+        """Remove every key that starts with `prefix`, and return how many there were.
+
+        Their space on the disk is free then, except where it lies between other values.
+        """
+        return self._hierarchy.remove_prefix(prefix)
+
+    def exists(self, key: str) -> bool:
+        """Return whether `key` is in any tier; does not count as a read."""
+        try:
+            self._hierarchy.find(check_key(key))
+        except KeyNotFoundError:
+            return False
+        return True
+
+    def get_tier(self, key: str) -> str:
+        """Return the name of the tier that answers for `key`; KeyNotFoundError if none does."""
+        return str(self._hierarchy.find(check_key(key)).tier)
+
+    def modify(self, key: str, fn: Callable[[Any], Any]) -> Any:
+        """Replace the value of `key` by `fn(value)`, atomically for this key, and return it.
+
+        `fn` gets a private writable copy. The new version stays in the tier of the old one.
+        """
+        return self._writer.modify(check_key(key), fn)
+
+    def scan(self, prefix: str = "") -> Iterator[str]:
+        """Yield the keys that start with `prefix`, ordered by their UTF-8 bytes."""
+        self._hierarchy.require_readable()
+        for key in self._hierarchy.catalog.keys(prefix):
+            if self.exists(key):
+                yield key
+
+    def find(self, **metadata: Any) -> Iterator[str]:
+        """Yield the keys whose metadata has every one of these items, in key order.
+
+        Raises:
+            InvalidOptionError: an item is of a type that metadata cannot hold.
+        """
+        return self._reader.find(self.scan(), question(metadata))
+
+    def __getitem__(self, key: str) -> Any:
+        try:
+            value = self._at_front[key]
+            self._front.hits += 1.0
+            return value.view() if type(value) is ndarray else value
+        except (KeyError, TypeError):
+            pass
+        try:
+            return self._read(key)
+        except KeyNotFoundError:
+            # `dict(manager)` lists the keys first: a key that expires meanwhile is still read.
+            moment = self._hierarchy.expiry.moment(sys._getframe(1))
+            if moment is None:
+                raise
+            return self._hierarchy.get(key, moment)
+
+    def __setitem__(self, key: str, data: Any) -> None:
+        self.store(key, data)
+
+    def __delitem__(self, key: str) -> None:
+        self.delete(key)
+
+    def __contains__(self, key: object) -> bool:
+        return isinstance(key, str) and self.exists(key)
+
+    def __iter__(self) -> Iterator[str]:
+        return self.scan()
+
+    def __len__(self) -> int:
+        self._hierarchy.require_readable()
+        return len(self._hierarchy)
+
+    def keys(self) -> KeysView[str]:
+        """Return a view of the keys."""
+        return KeyView(self, self._hierarchy.expiry.listed)
+
+    def items(self) -> ItemsView[str, Any]:
+        """Return a view of keys and values; a key that is removed meanwhile is left out."""
+        return ItemView(self)
+
+    def values(self) -> ValuesView[Any]:
+        """Return a view of the values; one whose key is removed meanwhile is left out."""
+        return ValueView(self)
+
+    def update(self, other: Any = (), /, **kwds: Any) -> None:
+        """Store every item of a mapping or of an iterable of pairs, and every named argument."""
+        super().update(other.items() if isinstance(other, MemoryManager) else other, **kwds)
+
+    def popitem(self) -> tuple[str, Any]:
+        """Remove the first key and return it with its value; KeyNotFoundError if there is none."""
+        for key in self.scan():
+            try:
+                return key, self.pop(key)
+            except KeyNotFoundError:
+                continue  # Removed since it was listed.
+        raise KeyNotFoundError("nothing is stored")
+
+    def pop(self, key: str, default: Any = MISSING) -> Any:
+        """Remove `key` and return its value, atomically for this key."""
+        return self._writer.pop(check_key(key), default)
+
+    def setdefault(self, key: str, default: Any = None) -> Any:
+        """Return the value of `key`, storing `default` first if it is absent, atomically."""
+        return self._writer.setdefault(check_key(key), default)
+
+    __hash__ = object.__hash__
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
 
     def migrate(self, key: str, tier: str) -> None:
         """Move `key` to `tier`.
 
         Raises:
             KeyNotFoundError: it is in no tier.
-            InvalidOptionError: the tier is unknown or disabled, or the key's terms forbid it.
+            InvalidOptionError: the tier is unknown or disabled, or the key's options forbid it.
             TierFullError: the tier cannot make room; the value stays where it was.
         """
         self._hierarchy.move(check_key(key), check_tier(tier), Cause.EXPLICIT)
 
     def promote(self, key: str) -> str:
-        """Move `key` one tier up and return where it is now; the fastest tier is a no-op."""
-        return self._step(key, -1)
+        """Move `key` one tier up, if there is one, and return its tier."""
+        return str(self._writer.move_by(check_key(key), -1))
 
     def demote(self, key: str) -> str:
-        """Move `key` one tier down and return where it is now; the slowest tier is a no-op."""
-        return self._step(key, 1)
+        """Move `key` one tier down, if there is one, and return its tier."""
+        return str(self._writer.move_by(check_key(key), 1))
 
     def prefetch(self, keys: Iterable[str]) -> int:
-        """Bring `keys` up to warm in the background, and return how many will be.
+        """Move `keys` to warm in the background, and return how many will be moved.
 
-        Left out are those that are in RAM already, are absent, or must stay below, and what
-        exceeds half of warm: ask again when some were read.
+        Keys that are in RAM already, are absent, or may not be in warm are left out, and so is
+        what exceeds half of warm: call again after some were read.
         """
         self._hierarchy.require_writable()
-        return self._engine.prefetch([check_key(key) for key in keys])
+        wanted = [check_key(key) for key in keys]
+        prefetching = self._services.prefetching
+        return 0 if prefetching is None else prefetching.ask(wanted)
 
     def pin(self, key: str) -> None:
         """Forbid moving and evicting `key`."""
-        self._set_pinned(key, True)
+        self._writer.set_pinned(check_key(key), True)
 
     def unpin(self, key: str) -> None:
-        """Let `key` move again."""
-        self._set_pinned(key, False)
+        """Allow moving and evicting `key` again."""
+        self._writer.set_pinned(check_key(key), False)
 
     def get_memory_usage(self) -> dict[str, float]:
-        """Return what each tier holds, in percent of its configured size (0 when disabled)."""
-        return self._engine.usage_percent()
+        """Return how full each tier is, in percent of its configured size (0 when disabled)."""
+        self._hierarchy.require_readable()
+        return usage_percent(self._hierarchy)
 
     def stats(self) -> Stats:
         """Return counters and sizes of every tier, as of now."""
-        return self._engine.stats()
+        return self._services.telemetry.stats()
 
     def explain(self, key: str) -> Explanation:
         """Return where `key` is, why, and its latest moves."""
-        return explain(self._engine, check_key(key))
+        return explain(self._services, check_key(key))
 
     def advise(self, more: float | str = 1) -> Advice:
-        """Return what `more` room (in GB, or `"512MiB"`) in each tier would buy.
-
-        In hit rate and in time, from the reads of a sample of the keys so far.
-        """
-        return self._engine.advise(more)
+        """Return the estimated gain, in hit rate and time, of `more` room (in GB) in each tier."""
+        stats = self.stats()
+        curve = self._services.access_sampler.curve(stats.reads - stats.misses)
+        return advise(curve, stats, parse_size(more, name="more"))
 
     def record_trace(
         self,
@@ -195,19 +514,20 @@ class MemoryManager(Faces, Values):
         share: float = 1.0,
         max_bytes: float | str = 1,
     ) -> TraceRecorder:
-        """Record what is stored and read from now on, as a trace for `memories simulate`.
+        """Record all stores and reads from now on, as a trace for `memories simulate`.
 
         A line holds the time, the key and the size of an access. Recording ends with `stop()` of
-        what is returned, or at the end of a `with` statement around it.
+        the returned object, or at the end of a `with` statement around it.
 
         Args:
-            path: A file whose name ends in `.jsonl`; what lies there is replaced.
+            path: A file whose name ends in `.jsonl`; an existing one is replaced.
             share: The share of the keys that is recorded, each with all of its accesses.
-            max_bytes: At which size, in GB or like `"10 MB"`, the file ends.
+            max_bytes: The size of the file, in GB or like `"10 MB"`, at which recording ends.
         """
-        return self._engine.record_trace(path, share=share, max_bytes=max_bytes)
-
-    # The whole of it
+        self._hierarchy.require_readable()
+        recorder = TraceRecorder(self._services, path, share=share, max_bytes=max_bytes)
+        self._lifecycle.start_recording(recorder)
+        return recorder
 
     def create_snapshot(
         self,
@@ -220,25 +540,31 @@ class MemoryManager(Faces, Values):
         portable: bool = False,
         progress: Callable[[int, int], object] | None = None,
     ) -> None:
-        """Write every key, as of this instant, into one file at `path`, while writers go on.
+        """Write every key, as of this instant, into one file at `path`; writers may continue.
 
-        Other tools open the file: `numpy.load(path)["key"]` gives every array that is held raw.
+        Other tools open the file: `numpy.load(path)["key"]` gives every uncompressed array.
 
         Args:
-            path: The file; what lies there is replaced at the very end, or not at all.
-            tiers: Take only what lies in these.
-            prefix: Take only keys that start with this.
-            base: An earlier snapshot: only what has changed since is written, the rest is linked.
+            path: The file; an existing one is replaced at the very end, or not at all.
+            tiers: Write only values in these tiers.
+            prefix: Write only keys that start with this.
+            base: An earlier snapshot: only changes since then are written, the rest is linked.
             include_glacier: False leaves archived values out; `"reference"` refers to them, and
-                keeps them from being unlinked.
+                prevents that they are unlinked.
             portable: Decompress everything, so that other tools can read all arrays.
-            progress: Called with the bytes written so far, and about how many there will be.
+            progress: Called with the bytes written so far, and the approximate total.
 
         Raises:
-            StorageError: the file cannot be written; what was at `path` stays.
+            StorageError: the file cannot be written; an existing file at `path` stays.
             CorruptDataError: a value at rest is damaged; the message names its key.
         """
-        self._engine.create_snapshot(
+        self._hierarchy.require_readable()
+        # Imported at its first use, like every service that most programs do not use.
+        from memories.snapshot.api import create_snapshot
+
+        self._hierarchy.operations.run(
+            create_snapshot,
+            self._hierarchy,
             path,
             tiers=tiers,
             prefix=prefix,
@@ -258,69 +584,90 @@ class MemoryManager(Faces, Values):
         bases: Sequence[str | os.PathLike[str]] = (),
         progress: Callable[[int, int], object] | None = None,
     ) -> None:
-        """Take in what the snapshot at `path` holds.
+        """Restore the values of the snapshot at `path`.
 
         Values return to the tiers they had: a few hundred before this returns if the file was
-        verified, the rest in the background, and whatever is read meanwhile is read from the file.
-        Those of 1 MB and more are not copied even then, but mapped.
-        The caller may delete or replace the file right afterwards, but nobody may write into it.
+        verified, the others in the background; until then they are read from the file. Values of
+        1 MB and more are mapped instead of copied. The file may be deleted or replaced at once,
+        but no program may write into it.
 
         Args:
             path: The snapshot.
             mode: `"replace"` removes all other keys, `"merge"` only overwrites, `"keep"` only adds.
             verify: `"full"` reads and checks the whole file before anything is changed; `"lazy"`
-                checks structure and manifest, and each value at its first use. From another file
-                system it is then copied in the background, and volatile until that ends.
+                checks structure and manifest, and each value at its first use. A file on another
+                file system is then copied in the background, and volatile until that ends.
             wait: Return only when every value is in the tier it had.
-            bases: Where the earlier snapshots of an incremental one lie, if not where they lay.
-            progress: Called with the bytes verified so far, and how many there are.
+            bases: The paths of the earlier snapshots of an incremental one, if they were moved.
+            progress: Called with the bytes verified so far, and the total.
 
         Raises:
-            StorageError: there is no such file, or one that it builds on is missing.
-            CorruptDataError: a file is damaged or no snapshot; nothing has changed.
-            TierFullError: there is no room for it; nothing has changed.
+            StorageError: the file, or an earlier snapshot that it needs, is missing.
+            CorruptDataError: a file is damaged or not a snapshot; nothing has changed.
+            TierFullError: there is no room for the values; nothing has changed.
         """
-        self._engine.restore_snapshot(
-            path, mode=mode, verify=verify, wait=wait, bases=bases, progress=progress
+        self._hierarchy.require_writable()
+        if self._lifecycle.tier_restore is not None:
+            self._lifecycle.tier_restore.stop()
+        from memories.snapshot.api import restore_snapshot
+
+        self._lifecycle.tier_restore = self._hierarchy.operations.run(
+            restore_snapshot,
+            self._hierarchy,
+            path,
+            mode=mode,
+            verify=verify,
+            wait=wait,
+            bases=bases,
+            progress=progress,
         )
 
     def snapshots_in_archive(self) -> dict[str, int]:
-        """Return which snapshots keep archived objects by reference, by id, and how many each."""
-        return self._engine.snapshots_in_archive()
+        """Return the ids of snapshots that refer to archived objects, and how many objects."""
+        self._hierarchy.require_readable()
+        from memories.snapshot.archive_references import referring
+
+        return referring(self._hierarchy)
 
     def release_snapshot(self, identity: str) -> int:
-        """Let go of the archived objects that a snapshot keeps, for its file is gone for good.
+        """Release the archived objects of a snapshot whose file was deleted; return their number.
 
-        Returns how many those are. What no key names either is unlinked after its grace time.
+        Objects that no key refers to either are unlinked after their grace time.
 
         Raises:
-            InvalidOptionError: no snapshot of that id keeps anything here.
+            InvalidOptionError: no snapshot of that id refers to objects here.
         """
-        return self._engine.release_snapshot(identity)
+        self._hierarchy.require_writable()
+        from memories.snapshot.archive_references import release
+
+        return self._hierarchy.operations.run(release, self._hierarchy, identity)
 
     def oom_guard(self, reserve: float | int | str = 0) -> OomGuard:
-        """Let the hot tier give way when your own work runs out of the device's memory.
+        """Move values out of the hot tier when your own work runs out of device memory.
 
-        As a decorator (`@manager.oom_guard()`) it runs the function again after room was made. As a
-        context it makes `reserve` of room first; an out-of-memory error in it comes through, with a
-        note that the same will fit now (CuPy's allocations are tried again by themselves). Without
-        a device it does nothing.
+        As a decorator (`@manager.oom_guard()`) it makes room and runs the function again. As a
+        context it makes `reserve` of room first; an out-of-memory error passes through, with a
+        note that the same work will fit now (CuPy's allocations are retried automatically).
+        Without a device it does nothing.
 
         Args:
             reserve: Room to make beforehand: gigabytes, or a string such as `"512MiB"`.
         """
-        return self._engine.oom_guard(parse_size(reserve, name="reserve"))
+        reserve_bytes = parse_size(reserve, name="reserve")
+        self._hierarchy.require_readable()
+        budget = self._hierarchy.tiers[TierName.HOT].budget
+        return OomGuard(self._services.device, lambda: budget.used, reserve_bytes)
 
     def clear(self, *, purge: bool = False) -> None:
         """Remove every key.
 
         Archived objects are unlinked after their grace time (7 days), or at once with `purge`.
         """
-        self._engine.clear(purge=purge)
+        self._writer.clear(purge=purge)
 
     def flush(self) -> None:
-        """Give every value a durable copy and return once it is on the disk."""
-        self._engine.flush()
+        """Write a durable copy of every value, and return once all are on the disk."""
+        self._lifecycle.flush()
 
     def check(
         self,
@@ -329,42 +676,40 @@ class MemoryManager(Faces, Values):
         dry_run: bool = False,
         progress: Callable[[int, int], object] | None = None,
     ) -> list[Problem]:
-        """Verify everything that lies in durable tiers and return what is wrong with it.
+        """Verify all values in durable tiers, and return the problems found.
 
-        Archived values are read as well, which is a download of all of them; what could not be
-        looked at is `unchecked`. With `repair`, damaged values are dropped, the index is rebuilt,
-        and each problem says whether a value was lost. What repair takes out of a store lies in
-        `lost+found` beside it afterwards, with a report. What is not there or cannot be read is
-        named and stays as it is: only what was read is known to be damaged.
+        Archived values are read as well: all of them are downloaded. Values that could not be
+        read are `unchecked`. With `repair`, damaged values are dropped, the index is rebuilt, and
+        each problem says whether a value was lost. Removed data is moved to `lost+found` beside
+        the store, with a report. Missing and unreadable files are reported and left as they are.
 
         Args:
-            repair: Mend what can be mended.
-            dry_run: With `repair`, only say what would be done, as the `remedy` of each problem.
-            progress: Called with the bytes verified so far, and how many there are.
+            repair: Repair what can be repaired.
+            dry_run: With `repair`, only describe the repair, as the `remedy` of each problem.
+            progress: Called with the bytes verified so far, and the total.
 
         Raises:
-            StorageError: the directory of the store is not there.
+            StorageError: the directory of the store is missing.
         """
-        return self._engine.check(repair=repair, dry_run=dry_run, progress=progress)
+        return check_store(self._services, repair=repair, dry_run=dry_run, progress=progress)
 
     def cleanup(self, *, flush: bool = True) -> None:
         """Close the manager. Idempotent.
 
-        With a `storage_path`, hot and warm values are written to cold first, so that opening it
-        again gives everything back; a private directory is removed. When this returns or raises,
-        every file, thread and connection has ended, unless it says that the manager stays open.
-        A `with` statement whose body raises keeps that exception, with a note of what went wrong
-        here.
+        With a `storage_path`, hot and warm values are written to cold first, and are there when
+        it is opened again; a private directory is removed. When this returns or raises, every
+        file, thread and connection is closed, unless the error says that the manager stays open.
+        Where the body of a `with` statement raises, a failure here becomes a note of that error.
 
         Args:
-            flush: False gives up what is only in RAM.
+            flush: False discards values that are only in RAM.
 
         Raises:
-            TierFullError: what is only in RAM does not fit on disk; the manager stays open. Make
-                room and call again, or give up with `flush=False`.
-            MemoriesError: something could not be saved; all has ended, and the message names it.
+            TierFullError: the values in RAM do not fit on the disk; the manager stays open. Make
+                room and call again, or discard them with `flush=False`.
+            MemoriesError: the values that it names could not be saved; everything is closed.
         """
-        self._engine.close(flush=check_flag("flush", flush))
+        self._lifecycle.close(flush=check_flag("flush", flush))
 
     def __enter__(self) -> Self:
         return self
@@ -381,27 +726,73 @@ class MemoryManager(Faces, Values):
             error.add_note(f"cleanup() after it: {type(failure).__name__}: {failure}")
 
     def __repr__(self) -> str:
-        return self._engine.describe()
+        return describe(self._services)
 
     def __reduce__(self) -> tuple[Callable[..., MemoryManager], tuple[Any, ...]]:
-        return _reader, self._engine.reader_arguments()
+        self._hierarchy.require_readable()
+        return _open_reader, self._services.reader_arguments()
 
-    def _step(self, key: str, direction: int) -> str:
-        key = check_key(key)
-        names = list(self._hierarchy.tiers)
-        index = names.index(self._hierarchy.find(key).tier) + direction
-        if 0 <= index < len(names):
-            self._hierarchy.move(key, names[index], Cause.EXPLICIT)
-        return self.get_tier(key)
+    def enable_analytics(self, interval: float = 0.25, history: int = 4096) -> None:
+        """Start sampling every `interval` seconds, keeping at most `history` points.
 
-    def _set_pinned(self, key: str, pinned: bool) -> None:
-        from msgspec.structs import replace
+        With a `storage_path` the series are also written beside the store, for other processes.
+        """
+        self._hierarchy.require_readable()
+        self._services.telemetry.enable(interval, history)
 
-        self._hierarchy.set_terms(check_key(key), lambda terms: replace(terms, pinned=pinned))
+    def get_analytics(self, window: float | None = None) -> Series:
+        """Return equal-length series: timestamps (s), hot/warm/cold usage (%), hit rate (%), more.
+
+        It is a dict of lists, with `to_pandas`, `to_arrow`, `to_csv`. `window` is in seconds.
+        """
+        self._hierarchy.require_readable()
+        return self._services.telemetry.series(window)
+
+    def plot_analytics(self, path_or_ax: Any = None) -> Any:
+        """Plot the analytics with matplotlib into a file or an Axes, and return the Axes."""
+        return self._reports.plot(path_or_ax)
+
+    def telemetry(self) -> Document:
+        """Return the present state as plain data: tiers, moves, latencies, hot keys.
+
+        `memories top`, the dashboard and the metrics show it; docs/analytics.md has its fields.
+        """
+        self._hierarchy.require_readable()
+        return self._services.telemetry.document()
+
+    def report(self, path: str | os.PathLike[str]) -> None:
+        """Write one self-contained HTML file about the manager; StorageError if that fails."""
+        self._reports.write(path)
+
+    def dashboard(
+        self,
+        port: int = 0,
+        *,
+        host: str = "127.0.0.1",
+        token: str | None = None,
+        hosts: Collection[str] = (),
+    ) -> Dashboard:
+        """Serve a live page about the manager; the result has its `url`, and `stop()` ends it.
+
+        Args:
+            port: The port, 0 for any that is free.
+            host: The address to listen on; anything but the loopback needs a token.
+            token: The secret that a request must show to change something; None: read-only.
+            hosts: Names under which it is reached besides `localhost` and addresses.
+
+        Raises:
+            MissingPackageError: starlette or uvicorn is not installed.
+            InvalidOptionError: the address is not the loopback, and there is no token.
+            StorageError: the port is in use.
+        """
+        return self._reports.serve(self, host=host, port=port, token=token, hosts=hosts)
+
+    def _repr_html_(self) -> str:
+        return self._reports.fragment()
 
 
-def _reader(*arguments: Any) -> MemoryManager:
-    """Open the read-only manager that a pickled one stands for."""
+def _open_reader(*arguments: Any) -> MemoryManager:
+    """Open a read-only manager of the store of a pickled one."""
     hot, warm, cold, glacier, options = arguments
     if options["storage_path"] is None:
         raise InvalidOptionError("a pickled manager needs the store of the one it was made from")

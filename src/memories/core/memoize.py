@@ -1,8 +1,8 @@
-"""A function whose results live in the tiers: the decorator `manager.cache`.
+"""The decorator `manager.cache`: a function whose results are kept in the tiers.
 
-The key of a result says which function computed it and from what. The one idea: a result that is
-not the function's is worse than none, so whatever cannot be told from others is refused; functions
-are told by `identity`, arguments by a typed hash of their contents.
+The key of a result names the function and its arguments. A result of another function must never
+be returned, so a call whose function or arguments cannot be identified is refused. `identity`
+identifies functions; a hash of types and contents identifies arguments.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from __future__ import annotations
 import functools
 import inspect
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Protocol
 
 from memories.codecs.content_hash import content_hash, stand_in
 from memories.codecs.function_code import names_read
@@ -33,10 +33,7 @@ from memories.errors import (
 )
 from memories.foundation.fork_lock import new_lock
 from memories.foundation.logging import logger
-from memories.options.settings import check_seconds, check_tier
-
-if TYPE_CHECKING:
-    from memories.core.values import Values
+from memories.options.settings import check_seconds
 
 PREFIX = "cache/"
 _NONE: Final = object()  # Where a result would be.
@@ -44,8 +41,36 @@ _NONE: Final = object()  # Where a result would be.
 _PERSONAL = (TimeoutError, RecursionError, MemoryError)
 
 
+class ResultStore(Protocol):
+    """Keeps results by key."""
+
+    def retrieve(self, key: str, default: Any = ..., /) -> Any:
+        """Return the result of `key`, or `default`; without one raise KeyNotFoundError."""
+
+    def scan(self, prefix: str) -> Iterator[str]:
+        """Yield the keys that start with `prefix`."""
+
+    def get_tier(self, key: str) -> str:
+        """Return the tier that holds the result of `key`; KeyNotFoundError if none does."""
+
+    def delete_prefix(self, prefix: str) -> int:
+        """Remove every key that starts with `prefix`."""
+
+    def store(self, key: str, result: Any, *, tier: str, ttl: float | None) -> None:
+        """Store a result, which may be dropped for room."""
+
+    def require_writable(self) -> None:
+        """Raise unless results can be stored."""
+
+    def require_tier(self, tier: str) -> None:
+        """Raise InvalidOptionError unless there is a tier of that name."""
+
+    def open(self, payload: Payload) -> Any:
+        """Return the value of a payload, as a read of it would."""
+
+
 class CacheInfo(NamedTuple):
-    """What became of the calls so far."""
+    """The calls so far, and the results that are stored now."""
 
     hits: int
     misses: int
@@ -54,11 +79,11 @@ class CacheInfo(NamedTuple):
 
 
 class Memo:
-    """What a decorated function remembers. One computation per key at a time."""
+    """Keeps the results of one decorated function; each key is computed once at a time."""
 
     def __init__(
         self,
-        manager: Values,
+        results: ResultStore,
         function: Callable[..., Any],
         *,
         version: int | str | None,
@@ -69,7 +94,7 @@ class Memo:
     ) -> None:
         if not isinstance(version, int | str | None):
             raise InvalidOptionError(f"version={version!r} must be a number or a text")
-        self.manager = manager
+        self.results = results
         self.flights = Flights()
         self._function = function
         self._signature = _signature_of(function)
@@ -77,7 +102,7 @@ class Memo:
         self._ttl = check_seconds("ttl", ttl)
         self._tier = tier
         if tier != "auto":
-            manager._hierarchy.tier(check_tier(tier))  # Raises where there is no such tier.
+            results.require_tier(tier)
         self._counts: Counter[str] = Counter()
         self._lock = new_lock()
         self._marks = _marks(self._signature)
@@ -109,9 +134,9 @@ class Memo:
     def cache_info(self) -> CacheInfo:
         """Return hits and misses of this process, and where the results lie."""
         tiers: Counter[str] = Counter()
-        for key in self.manager.scan(self._prefix()):
+        for key in self.results.scan(self._prefix()):
             try:
-                tiers[self.manager.get_tier(key)] += 1
+                tiers[self.results.get_tier(key)] += 1
             except KeyNotFoundError:
                 continue  # Evicted since it was listed.
         hits, misses = self._counts["hits"], self._counts["misses"]
@@ -119,14 +144,14 @@ class Memo:
 
     def cache_clear(self) -> None:
         """Forget every result of this function, those of other versions and of older code too."""
-        self.manager.delete_prefix(self._name)
+        self.results.delete_prefix(self._name)
         with self._lock:
             self._counts.clear()
 
     def look(self, key: str) -> Any:
         """Return what is stored under `key`; `_NONE` where there is nothing that can be read."""
         try:
-            value = self.manager.retrieve(key, _NONE)
+            value = self.results.retrieve(key, _NONE)
         except (
             CorruptDataError, UnavailableError, UntrustedDataError, UnsupportedTypeError
         ) as error:  # fmt: skip
@@ -185,8 +210,8 @@ class Memo:
             )
         if self._may_store():
             try:
-                self.manager._store_result(key, result, tier=self._tier, ttl=self._ttl)
-                return self.manager.retrieve(key), Outcome(How.RESULT)
+                self.results.store(key, result, tier=self._tier, ttl=self._ttl)
+                return self.results.retrieve(key), Outcome(How.RESULT)
             except (TierFullError, KeyNotFoundError) as error:
                 logger.debug("a result is too large, or dropped already: %s", error)
             except (StorageError, UnavailableError) as error:
@@ -216,13 +241,13 @@ class Memo:
 
     def _may_store(self) -> bool:
         try:
-            self.manager._hierarchy.require_writable()
+            self.results.require_writable()
         except (ForkedError, StorageError):  # A child of the owner, or a reader.
             return False
         return True
 
     def _opened(self, payload: Payload) -> Any:
-        return payload.value(self.manager._hierarchy.trust)
+        return self.results.open(payload)
 
     def _prefix(self) -> str:
         text = self._identity.text()
@@ -277,15 +302,27 @@ class Memo:
             self._counts[what] += 1
 
 
-def memoize(manager: Values, function: Any, **options: Any) -> Any:
-    """Return `function` with its results in the tiers of `manager`.
+def memoize(
+    results: ResultStore,
+    function: Any,
+    *,
+    version: int | str | None = None,
+    ignore: Iterable[str] = (),
+    key: Callable[..., Any] | None = None,
+    ttl: float | None = None,
+    tier: str = "auto",
+) -> Any:
+    """Return `function` with its results kept in `results`; `MemoryManager.cache` has the options.
 
     Raises:
         UnsupportedTypeError: this is no function, or one whose results cannot be kept.
         InvalidOptionError: an option means nothing.
     """
     if isinstance(function, staticmethod | classmethod):
-        return type(function)(memoize(manager, function.__func__, **options))
+        inner = memoize(
+            results, function.__func__, version=version, ignore=ignore, key=key, ttl=ttl, tier=tier
+        )
+        return type(function)(inner)
     if isinstance(function, property | cached_property) or not callable(function):
         raise UnsupportedTypeError(
             f"{function!r} cannot be cached, for it is no function: put `cache` below whatever "
@@ -296,7 +333,7 @@ def memoize(manager: Values, function: Any, **options: Any) -> Any:
         raise UnsupportedTypeError(
             f"{function!r} is a generator, whose results can be read once: return a list"
         )
-    memo = Memo(manager, function, **options)
+    memo = Memo(results, function, version=version, ignore=ignore, key=key, ttl=ttl, tier=tier)
     wrap = _wrap_async if inspect.iscoroutinefunction(called) else _wrap
     wrapper = wrap(memo, function)
     stand_in(wrapper.__code__)

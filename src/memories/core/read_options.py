@@ -1,7 +1,6 @@
-"""What a reader gets when he asks for something else than the usual: a part, a copy, a device.
+"""The options of `retrieve`: a part of an array, a private copy, a device, another library.
 
-Not the hit path. The one idea: each wish is a function of the payload that holds the value, so that
-it means the same in every tier.
+Each option is applied to the payload that holds the value, so it means the same in every tier.
 """
 
 from __future__ import annotations
@@ -22,7 +21,14 @@ from memories.model.tiers import Form
 
 @dataclass(frozen=True, slots=True)
 class ReadOptions:
-    """How a reader wants a value."""
+    """How a value is returned.
+
+    Attributes:
+        region: An index of an array: only this part is read.
+        copy: True for a private copy, False for the stored memory itself, None for the default.
+        device: `"cpu"` or `"cuda:0"`: where the value lies.
+        like: The array library, or its name.
+    """
 
     region: Any = None
     copy: bool | None = None
@@ -30,7 +36,7 @@ class ReadOptions:
     like: Any = None
 
     def __post_init__(self) -> None:
-        """Refuse what contradicts itself."""
+        """Raise InvalidOptionError where options contradict each other."""
         if self.copy not in (None, True, False):
             raise InvalidOptionError(f"copy={self.copy!r} must be True, False or None")
         if self.region is not None and (self.device is not None or self.like is not None):
@@ -41,26 +47,26 @@ class ReadOptions:
             raise InvalidOptionError(f"device={self.device!r:.60} must be 'cpu' or 'cuda:0'")
 
     @property
-    def usual(self) -> bool:
-        """Return whether nothing out of the usual is wished for."""
-        return all(wish is None for wish in (self.region, self.copy, self.device, self.like))
+    def are_defaults(self) -> bool:
+        """Return whether no option is given."""
+        return all(one is None for one in (self.region, self.copy, self.device, self.like))
 
     @property
     def whole(self) -> bool:
-        """Return whether all of the value is read, and so verified."""
+        """Return whether the whole value is read, and therefore verified."""
         return self.region is None
 
-    def granted(self, payload: Payload, verify: bool, trust: Keyring, device: Device | None) -> Any:
-        """Return what `payload` holds, the way the reader wants it."""
+    def apply(self, payload: Payload, verify: bool, trust: Keyring, device: Device | None) -> Any:
+        """Return the value of `payload` as these options ask for it."""
         if self.region is not None:
             return _region(payload, self.region, trust, copy=bool(self.copy))
         if self.device is not None or self.like is not None:
-            return self._handed_over(payload, verify, trust, device)
+            return self._converted(payload, verify, trust, device)
         if self.copy:
             return payload.private(trust, verify=verify)
         return payload.lent(trust, verify=verify)
 
-    def _handed_over(
+    def _converted(
         self, payload: Payload, verify: bool, trust: Keyring, device: Device | None
     ) -> Any:
         if self.device is None:
@@ -74,7 +80,7 @@ class ReadOptions:
 
 
 def _region(payload: Payload, region: Any, trust: Keyring, *, copy: bool) -> Any:
-    """Return a part of an array, touching no more of a frame than that part's chunks."""
+    """Return a part of an array; of a frame only the chunks of that part are read."""
     if payload.sharing is not codecs.Sharing.VIEW and payload.form is not Form.ENCODED:
         raise InvalidOptionError("region= needs a value that is a NumPy array")
     if payload.form is Form.ENCODED:

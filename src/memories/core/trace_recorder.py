@@ -1,7 +1,7 @@
-"""Records what a manager is asked for, as a trace that `memories simulate` replays.
+"""Records the accesses to a manager, as a trace that `memories simulate` replays.
 
-Not a log of values: a line holds a time, a key and a size. Bounded in bytes, sampled by key, and
-written by a thread of its own; what comes too fast for it is counted as lost.
+A line holds a time, a key and a size, but no value. The file is limited in size and may hold a
+sample of the keys. A thread writes it; accesses that come too fast for it are counted as lost.
 """
 
 from __future__ import annotations
@@ -10,12 +10,10 @@ import os
 from collections import deque
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Self, TextIO
 
-from memories.engine.access_sampler import AccessSampler
-from memories.engine.hierarchy import Hierarchy
+from memories.core.services import Services
 from memories.errors import InvalidOptionError, StorageError
-from memories.foundation.clock import Clock
 from memories.foundation.logging import logger
 from memories.foundation.periodic import Periodic
 from memories.foundation.units import parse_size
@@ -29,25 +27,24 @@ _FULL = 1 << 64
 
 
 class TraceRecorder:
-    """A trace while it is written; ends with `stop`, at the end of a `with`, or when it is full.
+    """Writes a trace until `stop`, the end of a `with` statement, or the limit of its size.
 
-    While it goes on, reads of recorded keys take the long road, for the short one tells nobody.
+    Meanwhile, reads of recorded keys do not use the front cache, which records no single access.
 
     Args:
+        services: The services of the manager.
         path: A `.jsonl` file, replaced.
-        share: The share of the keys that is recorded; all accesses to these are.
-        max_bytes: The size at which the file ends.
+        share: The share of the keys that is recorded, each with all of its accesses.
+        max_bytes: The size at which recording ends.
 
     Attributes:
         written: Accesses in the file.
-        lost: Accesses that came too fast to be written.
+        lost: Accesses that are missing, because they came too fast.
     """
 
     def __init__(
         self,
-        hierarchy: Hierarchy,
-        sampler: AccessSampler,
-        clock: Clock,
+        services: Services,
         path: str | os.PathLike[str],
         *,
         share: float = 1.0,
@@ -60,16 +57,23 @@ class TraceRecorder:
         self.written = self.lost = 0
         self._room = parse_size(max_bytes, name="max_bytes")
         self._below = int(share * _FULL)
-        self._clock, self._hierarchy, self._sampler = clock, hierarchy, sampler
-        self._started_at = clock.monotonic()
+        self._clock, self._hierarchy = services.clock, services.hierarchy
+        self._sampler = services.access_sampler
+        self._started_at = 0.0
         self._waiting: deque[Access] = deque()
-        self._file = Path(path).open("w", encoding="utf-8")  # noqa: SIM115 - the thread closes it.
+        self._path = Path(path)
+        self._file: TextIO
         self._failure: OSError | None = None
-        self._goes_on = True
-        self._thread = Periodic(self._look, "trace", seconds=WRITE_SECONDS)
-        hierarchy.catalog.hide_from_front(self._records)
-        hierarchy.events.reads_at_once = 1  # Or they would come after hits that they preceded.
-        sampler.listen(self._note, list(hierarchy.catalog.entries.values()))
+        self._active = True
+        self._thread = Periodic(self._write_waiting, "trace", seconds=WRITE_SECONDS)
+
+    def start(self) -> None:
+        """Start recording. OSError if the file cannot be opened."""
+        self._started_at = self._clock.monotonic()
+        self._file = self._path.open("w", encoding="utf-8")
+        self._hierarchy.catalog.hide_from_front(self._records)
+        self._hierarchy.events.reads_at_once = 1  # Batched reads would follow hits that came later.
+        self._sampler.listen(self._record, list(self._hierarchy.catalog.entries.values()))
         self._thread.start()
 
     def stop(self) -> None:
@@ -79,20 +83,20 @@ class TraceRecorder:
             StorageError: the trace could not be written, and ended before this.
         """
         if not self._thread.stop():
-            raise StorageError(f"the disk does not answer; {self._file.name} lacks its end")
+            raise StorageError(f"the disk does not answer: the end of {self._path} is missing")
         self._end()
         failure, self._failure = self._failure, None
         if failure is not None:
             raise StorageError(
-                f"the trace {self._file.name} ended after {self.written} accesses: {failure}"
+                f"the trace {self._path} ended after {self.written} accesses: {failure}"
             ) from failure
 
     def _records(self, key: str) -> bool:
         return digest(key) < self._below
 
-    def _note(self, key: str, size: int, read: bool) -> None:
+    def _record(self, key: str, size: int, read: bool) -> None:
         del read
-        if not self._records(key) or not self._goes_on:
+        if not self._records(key) or not self._active:
             return
         if len(self._waiting) >= MAX_WAITING:
             self.lost += 1
@@ -100,10 +104,10 @@ class TraceRecorder:
             self._waiting.append(Access(self._clock.monotonic() - self._started_at, key, size))
 
     def _end(self) -> None:
-        """Listen no more, write what is left and close the file."""
-        if not self._goes_on:
+        """Stop recording, write what is left and close the file."""
+        if not self._active:
             return
-        self._goes_on = False
+        self._active = False
         self._hierarchy.catalog.hide_from_front(None)
         self._hierarchy.events.reads_at_once = READS_AT_ONCE
         self._sampler.listen(None, ())
@@ -113,7 +117,7 @@ class TraceRecorder:
         except OSError as error:
             self._fail(error)
 
-    def _look(self) -> None:
+    def _write_waiting(self) -> None:
         try:
             if self._write():
                 return
@@ -126,7 +130,7 @@ class TraceRecorder:
         self._waiting.clear()
         if self._failure is None:
             self._failure = error
-            logger.warning("the trace %s ends here: %s", self._file.name, error)
+            logger.warning("the trace %s ends here: %s", self._path, error)
 
     def _write(self) -> bool:
         """Write what waits; False once the file is full."""

@@ -1,35 +1,46 @@
-"""The keys, values and items of a manager, to be walked along while keys come and go.
+"""The keys, values and items of a manager, which can be iterated while other threads change it.
 
-Not snapshots, and no lists: each key is looked up when it is its turn, and one that has gone since
-it was listed is left out.
+Each key is looked up when its turn comes; a key that was removed since it was listed is left out.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import ItemsView, Iterator, KeysView, ValuesView
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, ItemsView, Iterator, KeysView, Mapping, ValuesView
+from types import FrameType
+from typing import Any, Protocol
 
 from memories.errors import KeyNotFoundError
 
-if TYPE_CHECKING:
-    from memories.core.values import Values
+
+class Scannable(Protocol):
+    """What a view reads: a manager."""
+
+    def scan(self) -> Iterator[str]:
+        """Yield the keys, in order."""
+
+    def retrieve(self, key: str) -> Any:
+        """Return the value of `key`."""
 
 
 class KeyView(KeysView[str]):
-    """The keys; `dict(manager)` begins with them."""
+    """The keys; `dict(manager)` begins with them. `on_list` gets the frame that lists them."""
 
-    _mapping: Values
+    _mapping: Scannable
+
+    def __init__(self, mapping: Mapping[str, Any], on_list: Callable[[FrameType], None]) -> None:
+        super().__init__(mapping)
+        self._on_list = on_list
 
     def __iter__(self) -> Iterator[str]:
-        self._mapping._hierarchy.expiry.listed(sys._getframe(1))
+        self._on_list(sys._getframe(1))
         return self._mapping.scan()
 
 
 class ItemView(ItemsView[str, Any]):
-    """Keys and values, without those that are gone when it is their turn."""
+    """Keys and values, without the keys that are gone when their turn comes."""
 
-    _mapping: Values
+    _mapping: Scannable
 
     def __iter__(self) -> Iterator[tuple[str, Any]]:
         for key in self._mapping.scan():
@@ -41,12 +52,14 @@ class ItemView(ItemsView[str, Any]):
 
 
 class ValueView(ValuesView[Any]):
-    """Values, without those that are gone when it is their turn."""
+    """Values, without those whose key is gone when its turn comes."""
 
-    _mapping: Values
+    def __init__(self, mapping: Mapping[str, Any]) -> None:
+        super().__init__(mapping)
+        self._items = ItemView(mapping)
 
     def __iter__(self) -> Iterator[Any]:
-        for _, value in ItemView(self._mapping):
+        for _, value in self._items:
             yield value
 
     def __contains__(self, wanted: object) -> bool:

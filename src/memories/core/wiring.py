@@ -1,4 +1,4 @@
-"""The one file that knows every concrete class, and puts a manager's works together."""
+"""Makes the services of a manager and connects them; the only module that knows every class."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ from memories.backends.base import Backend
 from memories.backends.disk import DiskBackend
 from memories.backends.disk.temp_directory import new_temp_directory
 from memories.codecs.registry import prepare
-from memories.core.ending import await_free
-from memories.core.lifecycle import Engine
+from memories.core.finalizer import wait_for_directory
+from memories.core.lifecycle import Lifecycle
+from memories.core.services import Services
+from memories.core.write_behind import WriteBehind
 from memories.devices import Device, find_device
 from memories.engine.access_sampler import AccessSampler
 from memories.engine.budget import BackendBudget, Budget
@@ -46,6 +48,7 @@ from memories.model.rules import Rules
 from memories.model.tiers import TierName
 from memories.observe.counters import Statistics
 from memories.observe.move_log import History
+from memories.observe.telemetry_service import TelemetryService
 from memories.options.migration import MigrationSettings
 from memories.options.settings import Settings
 from memories.policies.base import Policy
@@ -61,8 +64,8 @@ def assemble(
     settings: Settings,
     migration: MigrationSettings | Literal[False] | None = None,
     clock: Clock | None = None,
-) -> Engine:
-    """Return a running engine.
+) -> Lifecycle:
+    """Return the running services of a manager, in their lifecycle.
 
     Raises:
         InvalidOptionError: a policy, a compression or a device is unknown.
@@ -73,13 +76,12 @@ def assemble(
     prepare()
     if migration is not None and migration is not False:
         check_migration(migration)
-    return _Assembly(settings, clock or SystemClock(), find_device(settings.hot_device)).engine(
-        migration
-    )
+    wiring = _Wiring(settings, clock or SystemClock(), find_device(settings.hot_device))
+    return wiring.start(migration)
 
 
 def check_migration(migration: object) -> None:
-    """Raise InvalidOptionError unless `migration` are settings."""
+    """Raise InvalidOptionError unless `migration` is a `MigrationSettings`."""
     if not isinstance(migration, MigrationSettings):
         raise InvalidOptionError(
             f"migration must be MigrationSettings(...), False or None, not {migration!r:.60}"
@@ -87,7 +89,7 @@ def check_migration(migration: object) -> None:
 
 
 def _check(settings: Settings) -> None:
-    """Refuse what is wrong before a directory or a lock is touched."""
+    """Raise InvalidOptionError before a directory or a lock is touched."""
     for name in settings.policies.values():
         policies.require_known(name)
     for name in settings.compression.values():
@@ -106,11 +108,11 @@ def _check(settings: Settings) -> None:
             "archive"
         )
     if settings.read_only and settings.takeover:
-        raise InvalidOptionError("takeover=True makes a writer, and read_only=True is none")
+        raise InvalidOptionError("takeover=True is for a writer: give it without read_only=True")
 
 
-class _Assembly:
-    """The parts of one engine while they are put together."""
+class _Wiring:
+    """The parts of one manager while they are made."""
 
     def __init__(self, settings: Settings, clock: Clock, device: Device | None) -> None:
         self.settings = settings
@@ -129,9 +131,10 @@ class _Assembly:
         self.purge_archive: Callable[[int], None] | None = None
         self.archive: ArchiveService | None = None
 
-    def engine(self, migration: MigrationSettings | Literal[False] | None) -> Engine:
+    def start(self, migration: MigrationSettings | Literal[False] | None) -> Lifecycle:
+        """Make and start every part; where one fails, close the others."""
         try:
-            return self._engine(migration)
+            return self._start(migration)
         except BaseException:
             for backend in reversed(self.backends):
                 backend.close()
@@ -139,7 +142,7 @@ class _Assembly:
                 self.remove_private()
             raise
 
-    def _engine(self, migration: MigrationSettings | Literal[False] | None) -> Engine:
+    def _start(self, migration: MigrationSettings | Literal[False] | None) -> Lifecycle:
         settings = self.settings
         path = self._directory()
         journal = DiskBackend(
@@ -182,31 +185,47 @@ class _Assembly:
                 hierarchy, migration or MigrationSettings(), self.recency, self.sampler
             )
             migrator.start()
-        engine = Engine(
+        services = Services(
             settings=settings,
-            hierarchy=hierarchy,
-            migrator=migrator,
-            sampler=self.sampler,
-            prefetching=None if settings.read_only else self._prefetching(hierarchy),
-            statistics=statistics,
-            history=history,
             clock=self.clock,
+            hierarchy=hierarchy,
             backends=self.backends,
             media=self.media,
+            device=self.device,
+            migrator=migrator,
+            prefetching=None if settings.read_only else self._prefetching(hierarchy),
+            write_behind=WriteBehind(hierarchy),
+            access_sampler=self.sampler,
+            move_log=history,
+            telemetry=self._telemetry(hierarchy, statistics, history),
             remove_private=self.remove_private,
             purge_archive=self.purge_archive,
-            device=self.device,
         )
+        lifecycle = Lifecycle(services)
         if self.archive is not None:
-            engine.ends_before(self.archive.stop, "the archive's return")
+            lifecycle.ends_before(self.archive.stop, "the archive's return")
             self.archive.attach(hierarchy)
-        return engine
+        return lifecycle
+
+    def _telemetry(
+        self, hierarchy: Hierarchy, statistics: Statistics, history: History
+    ) -> TelemetryService:
+        keeps_files = self.remove_private is None and not self.settings.read_only
+        # It refers to what it reads, not to the manager: its thread must not keep that alive.
+        return TelemetryService(
+            partial(statistics.read, hierarchy, self.media),
+            hierarchy,
+            history,
+            self.clock,
+            self.settings.storage_path if keeps_files else None,
+        )
 
     def _latest_version(self) -> int:
-        """Return the number after which the next version comes.
+        """Return the highest version so far.
 
-        The highest one of an archive that is away is unknown. Milliseconds are more than any count
-        of stores, so that what is stored meanwhile is newer than whatever comes to light there.
+        The highest version of an archive that does not answer is unknown. Then the present time in
+        milliseconds is taken, which exceeds any count of stores: values stored meanwhile are newer
+        than any value found in the archive later.
         """
         latest = max(backend.last_version() for backend in self.backends)
         if self.archive is not None and self.archive.bucket.away is not None:
@@ -223,14 +242,14 @@ class _Assembly:
     def _directory(self) -> Path:
         if self.settings.storage_path is not None:
             if not self.settings.read_only:
-                await_free(self.settings.storage_path)  # Of a manager that was just forgotten.
+                wait_for_directory(self.settings.storage_path)
             return self.settings.storage_path
         private = new_temp_directory()
         self.remove_private = private.remove
         return private.path
 
     def _add_volatile_tiers(self) -> None:
-        """Add hot and warm; without a GPU both draw on one account of the host's RAM."""
+        """Add hot and warm; without a GPU both share one budget of the host's RAM."""
         host = Budget(MAX_BYTES, room=host_room, monotonic=self.clock.monotonic)
         if self.device is None:
             logger.info("no GPU in use: the hot tier is %s", STAND_IN)
@@ -273,7 +292,7 @@ class _Assembly:
         return policies.make(policy, capacity)
 
     def _entries(self, name: TierName) -> list[Entry]:
-        assert self.catalog is not None, "nothing is stored before it is there"
+        assert self.catalog is not None, "nothing is stored before the catalog is made"
         return [entry for entry in list(self.catalog.entries.values()) if entry.tier is name]
 
     def _add_cold(self, journal: DiskBackend) -> None:
@@ -293,11 +312,11 @@ class _Assembly:
         self._add(TierName.COLD, "local disk", storage, budget, victims, HitCounter())
 
     def _add_glacier(self, path: Path, journal: DiskBackend) -> None:
-        # Imported at use, like all that most managers never need.
+        # Imported at use: most managers have no archive.
         from memories.backends.bucket import open_bucket
         from memories.core.archive import AWAY_SECONDS, ArchiveService
 
-        # A reader that has nothing but the bucket keeps what it says in a journal of its own.
+        # A reader without a storage_path copies the records of the bucket to its own journal.
         bare = self.settings.read_only and self.settings.storage_path is None
         url = self.settings.glacier_url
         if url is None:
@@ -325,7 +344,7 @@ class _Assembly:
         medium = "a local directory" if "://" not in url else "object storage"
         archive = ArchiveStorage(
             TierName.GLACIER,
-            on_code=_tell_of_code,
+            on_code=_warn_of_code,
             backend=bucket,
             budget=budget,
             compression=self.settings.compression[TierName.GLACIER],
@@ -368,7 +387,7 @@ def _verify_frame(record: Record, frame: memoryview) -> None:
     open_frame(frame, key=record.key).verify()
 
 
-def _tell_of_code(key: str) -> None:
+def _warn_of_code(key: str) -> None:
     logger.warning(
         "%r is archived as a pickle, like others to come: another machine can read those only with "
         "this user's signing key. Run `memories key export` and keep it apart from the bucket",

@@ -1,7 +1,7 @@
-"""Durable copies of results, written behind the back of who computed them.
+"""Writes durable copies of cached results in the background.
 
-Not a promise: a result can be computed again, so nobody waits for its copy, and one that finds no
-room goes without. What is still to be written when the manager ends is written then.
+A result can be computed again, so nothing waits for its copy, and a result that finds no room has
+none. Copies that are not written when the manager ends are written then.
 """
 
 from __future__ import annotations
@@ -13,20 +13,20 @@ from memories.foundation.periodic import Periodic
 
 
 class WriteBehind:
-    """Writes versions to a durable tier, one after the other, in a thread of its own."""
+    """Writes values to a durable tier, one after the other, in a thread of its own."""
 
     def __init__(self, hierarchy: Hierarchy) -> None:
         self._hierarchy = hierarchy
         self._keys: SimpleQueue[str] = SimpleQueue()
-        self._thread = Periodic(self._write, "backing")
+        self._thread = Periodic(self._write, "write-behind")
 
-    def ask(self, key: str) -> None:
-        """Have a durable copy of `key` soon."""
+    def request(self, key: str) -> None:
+        """Write a durable copy of `key` soon."""
         self._keys.put(key)
         self._thread.wake()
 
     def stop(self) -> None:
-        """Write no more, after the one that is being written."""
+        """Stop, after the value that is being written."""
         self._thread.stop()
 
     def _write(self) -> None:
@@ -38,5 +38,5 @@ class WriteBehind:
             try:
                 self._hierarchy.back(key)
             except OSError:
-                self._keys.put(key)  # The thread says what failed, and tries again in a second.
+                self._keys.put(key)  # `Periodic` logs the error and calls again in a second.
                 raise

@@ -92,7 +92,7 @@ class Operations:
         self._retry_at = 0.0
         self.locks = KeyLocks(self._running.get, monotonic=monotonic)
 
-    def run(self, work: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+    def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Return `work(...)`; if something ends it in the middle, mend what that left."""
         me = get_ident()
         outer = self._running.get(me)
@@ -129,7 +129,9 @@ class Operations:
         self._running.clear()
         self.locks.forget()
 
-    def _run_within(self, outer: Operation, work: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+    def _run_within(
+        self, outer: Operation, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
         """Run a call within a call.
 
         Raises:

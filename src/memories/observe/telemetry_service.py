@@ -54,7 +54,7 @@ class TelemetryService:
         clock: Clock,
         directory: Path | None,
     ) -> None:
-        self._stats = stats
+        self.stats = stats
         self._hierarchy = hierarchy
         self._history = history
         self._clock = clock
@@ -77,7 +77,7 @@ class TelemetryService:
         """Start sampling, from the beginning if it was on already."""
         if self._analytics is not None:
             self._analytics.stop()
-        self._figures = Figures(self._stats())
+        self._figures = Figures(self.stats())
         self._analytics = Analytics(
             self._sample, self._clock.monotonic, interval_seconds=interval, history=history
         )
@@ -99,7 +99,7 @@ class TelemetryService:
 
     def document(self, hot_keys: int = HOT_KEYS) -> Document:
         """Return what is known now, as plain data."""
-        stats = self._stats()
+        stats = self.stats()
         with self._lock:
             now = self._clock.monotonic()
             if now - self._looked_at >= LOOK_SECONDS or not self._hot:
@@ -130,7 +130,7 @@ class TelemetryService:
 
     def _sample(self) -> Sample:
         assert self._figures is not None, "it is made before the first sample"
-        return self._figures.sample(self._stats(), self._clock.monotonic())
+        return self._figures.sample(self.stats(), self._clock.monotonic())
 
     def _keep(self) -> None:
         """Write the files if there is something new, for as long as there is a place for them."""

@@ -31,7 +31,7 @@ def noise(nbytes: int, seed: int = 0) -> Any:
 
 def payload(manager: MemoryManager, key: str) -> Any:
     """Return what the tier really holds."""
-    return manager._engine.hierarchy.catalog.entries[key].payload
+    return manager._services.hierarchy.catalog.entries[key].payload
 
 
 def test_a_tensor_comes_back_as_a_tensor_of_its_own(

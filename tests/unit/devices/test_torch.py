@@ -45,7 +45,7 @@ def test_tensors_live_in_the_tier_and_come_back(managed: MemoryManager) -> None:
     """Every kind, as a private clone, ties included."""
     state = tensors()
     managed.store("state", state, tier="hot")
-    entry = managed._engine.hierarchy.catalog.entries["state"]
+    entry = managed._services.hierarchy.catalog.entries["state"]
     assert "DevicePayload" in type(entry.payload).__name__
     got = managed["state"]
     for name, tensor in state.items():

@@ -101,7 +101,7 @@ def test_a_promotion_that_is_refused_stays_below(manager: MemoryManager) -> None
     """Two touches open the gate; what would have to leave decides whether that is enough."""
     fill(manager)
     manager.store("low", os.urandom(SIZE), tier="cold")
-    migrator = manager._engine.migrator
+    migrator = manager._services.migrator
     assert migrator is not None
     for _ in range(3):
         manager["low"]

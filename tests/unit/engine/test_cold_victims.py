@@ -118,10 +118,10 @@ def test_an_archive_read_once_leaves_the_disk_as_it_is(manager: MemoryManager) -
     ledger = manager._hierarchy.tiers[TierName.COLD].budget
     manager.migrate(KEYS[0], "glacier")
     manager.store("ballast", os.urandom(int(ledger.headroom * 0.97)), "cold")
-    assert manager._engine.migrator is not None
+    assert manager._services.migrator is not None
     for expected in ("glacier", "cold"):
         manager[KEYS[0]]
-        manager._engine.migrator.tick()
+        manager._services.migrator.tick()
         assert expected == manager.get_tier(KEYS[0])
 
 

@@ -48,7 +48,7 @@ def test_a_victim_deleted_while_it_was_offered_is_not_held(manager: MemoryManage
     """Its policy would keep the payload alive, and charged, until its turn came again."""
     tier = sweep_while(manager, manager.delete)
     assert 8 == policy_holds(tier) == len(manager)
-    held = sum(entry.size for entry in manager._entries.values())
+    held = sum(entry.size for entry in manager._hierarchy.catalog.entries.values())
     assert held == tier.budget.used
 
 

@@ -63,7 +63,7 @@ def test_no_change_leaves_an_old_value_at_the_front(manager: MemoryManager, chan
 def test_a_reader_that_was_overtaken_brings_nothing_forward(manager: MemoryManager) -> None:
     """It found the entry, a writer replaced it, and only then did it go on: the value is old."""
     manager["key"] = b"old"
-    overtaken = manager._entries["key"]
+    overtaken = manager._hierarchy.catalog.entries["key"]
     manager["key"] = b"new"
     manager._hierarchy.catalog.bring_forward(overtaken)
     assert "key" not in manager._at_front
@@ -94,7 +94,7 @@ def test_a_moved_payload_is_not_kept_alive(manager: MemoryManager) -> None:
     """The memory of what left a tier is charged until it is free, so it must become free."""
     manager["key"] = np.arange(1000)
     bring(manager, "key")
-    died = weakref.ref(manager._entries["key"].payload)
+    died = weakref.ref(manager._hierarchy.catalog.entries["key"].payload)
     manager.migrate("key", "cold")
     gc.collect()
     assert died() is None

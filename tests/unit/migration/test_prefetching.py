@@ -151,7 +151,7 @@ def test_a_value_fetched_ahead_is_not_kept_alive_by_its_note(manager: MemoryMana
     gc.collect()
     gc.disable()
     try:
-        died = weakref.ref(manager._entries[KEYS[0]].payload)
+        died = weakref.ref(manager._hierarchy.catalog.entries[KEYS[0]].payload)
         manager.delete(KEYS[0])
         assert died() is None
     finally:

@@ -29,17 +29,14 @@ def test_archive_goes_to_glacier_after_thirty_days(tmp_path: Path) -> None:
     del options["migration"]
     rule = Rule(prefix="archive/", move_to="glacier", after="30 days")
     given_options = options | {"storage_path": tmp_path, "rules": [rule]}
-    engine = assemble(
+    lifecycle = assemble(
         make_settings("1 MB", "1 MB", "10 MB", True, **given_options),
         MigrationSettings(interval_seconds=3600),
         clock,
     )
     manager = object.__new__(MemoryManager)
-    manager._engine, manager._hierarchy = engine, engine.hierarchy
-    manager._entries = engine.hierarchy.catalog.entries
-    manager._front = engine.hierarchy.catalog.front
-    manager._at_front = manager._front.values
-    migrator = engine.migrator
+    manager._attach(lifecycle)
+    migrator = lifecycle.services.migrator
     assert migrator is not None
     try:
         manager.store("archive/old", np.arange(10), "cold")
@@ -61,7 +58,7 @@ def test_archive_goes_to_glacier_after_thirty_days(tmp_path: Path) -> None:
         moves = manager.stats().moves
         assert 1 == moves[TierName.COLD, TierName.GLACIER, Cause.RULE]
     finally:
-        engine.close()
+        lifecycle.close()
 
 
 def test_models_never_leave_hot() -> None:
@@ -86,7 +83,9 @@ def test_a_quota_bounds_what_a_prefix_takes() -> None:
         tiers = [manager.get_tier(f"log/{number}") for number in range(40)]
         held = {
             name: sum(
-                e.size for e in manager._entries.values() if e.tier == name and "log" in e.key
+                e.size
+                for e in manager._hierarchy.catalog.entries.values()
+                if e.tier == name and "log" in e.key
             )
             for name in ("hot", "warm")
         }
@@ -185,7 +184,7 @@ def test_rules_hold_whatever_happens(steps: list[tuple[str, int, str]]) -> None:
                 manager._hierarchy.try_move(manager._hierarchy.find(key), TierName.COLD, Cause.IDLE)
             elif act == "rm":
                 del manager[key]
-            entries = list(manager._entries.values())
+            entries = list(manager._hierarchy.catalog.entries.values())
             for name in (TierName.HOT, TierName.WARM):
                 held = sum(e.size for e in entries if e.key < "b" and e.tier is name)
                 assert held <= 4000

@@ -31,7 +31,7 @@ class Watch:
         self.peak_bytes: Counter[TierName] = Counter()
         self.glacier: list[tuple[float, int]] = []  # Seconds, and the bytes it held then.
         self._started_at = perf_counter()
-        manager._engine.hierarchy.events.subscribe(self._observe)
+        manager._services.hierarchy.events.subscribe(self._observe)
 
     def look(self) -> Stats:
         """Return the figures of now, and remember how full each tier is."""

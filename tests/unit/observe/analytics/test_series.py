@@ -62,7 +62,7 @@ def test_compression_is_what_the_files_say() -> None:
         manager.enable_analytics(interval=3600)
         manager.store("zeros", np.zeros(1_000_000), tier="cold")
         ratio = manager.get_analytics()["cold_compression"][-1]
-        held = manager._engine.hierarchy.catalog.journal.usage().live
+        held = manager._services.hierarchy.catalog.journal.usage().live
     assert ratio > 10
     assert 8_000_256 / held == pytest.approx(ratio, rel=0.1)
 

@@ -51,7 +51,7 @@ def test_the_file_is_written_only_when_something_happened(tmp_path: Path) -> Non
     """An idle program must not keep a disk awake."""
     with MemoryManager(0.001, 0.001, 1, storage_path=tmp_path, migration=False) as manager:
         manager.store("a", 1)
-        keep = manager._engine.observatory._keep
+        keep = manager._services.telemetry._keep
         keep()
         before = (tmp_path / TELEMETRY_FILE).stat().st_mtime_ns
         keep()
@@ -117,7 +117,7 @@ def test_hot_keys_are_those_read_most(tmp_path: Path) -> None:
             manager.retrieve(f"cool/{number}")
         for name in ("b", "a"):
             manager.store(name, 1, tier="warm")
-        hot = manager._engine.observatory._hot
+        hot = manager._services.telemetry._hot
         now = 0.0
         for _ in range(20):
             for _ in range(10):
@@ -143,7 +143,7 @@ def test_the_document_is_json_and_names_no_value(tmp_path: Path) -> None:
             manager.store(tier, np.arange(3), tier=tier)
             manager.retrieve(tier)
         manager.migrate("cold", "glacier")
-        document = manager._engine.observatory.document()
+        document = manager._services.telemetry.document()
     assert document == json.loads(json.dumps(document, allow_nan=False))
     assert {"hot", "warm", "cold", "glacier"} == set(document["tiers"])
     assert ("cold", "cold", "glacier", "explicit") == tuple(
@@ -158,7 +158,7 @@ def test_a_forked_child_writes_no_telemetry(tmp_path: Path) -> None:
     """The file is the parent's to keep."""
     with MemoryManager(0.001, 0.001, 1, storage_path=tmp_path, migration=False) as manager:
         manager.store("a", 1)
-        manager._engine.observatory._keep()
+        manager._services.telemetry._keep()
         before = (tmp_path / TELEMETRY_FILE).read_bytes()
         child = os.fork()
         if child == 0:
@@ -177,6 +177,6 @@ def test_a_directory_that_went_away_is_not_made_again(tmp_path: Path) -> None:
     manager = MemoryManager(0.001, 0.001, 1, storage_path=path, migration=False)
     manager.store("a", 1)
     shutil.rmtree(path)
-    assert not manager._engine.observatory._keep()
+    assert not manager._services.telemetry._keep()
     assert not path.exists()
     manager.cleanup(flush=False)

@@ -1,0 +1,106 @@
+"""The parts that work for one manager: what `wiring` makes, and the manager calls."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from memories.backends.base import Backend
+from memories.codecs import main_classes
+from memories.core.write_behind import WriteBehind
+from memories.devices import Device
+from memories.engine.access_sampler import AccessSampler
+from memories.engine.hierarchy import Hierarchy
+from memories.engine.lifecycle_state import LifecycleState
+from memories.engine.payload import Payload
+from memories.foundation.clock import Clock
+from memories.migration.migrator import Migrator
+from memories.migration.prefetching import Prefetching
+from memories.model.tiers import TierName
+from memories.observe.move_log import History
+from memories.observe.telemetry_service import TelemetryService
+from memories.options.settings import Settings
+
+
+@dataclass(frozen=True, eq=False, slots=True, kw_only=True)
+class Services:
+    """The parts of one manager.
+
+    Attributes:
+        settings: The checked options of the manager.
+        clock: The source of time for all parts.
+        hierarchy: The tiers.
+        backends: The durable stores: the disk first, then the bucket if there is one.
+        media: A description of the medium of each tier.
+        device: The GPU that holds the hot tier; None where the hot tier is host RAM.
+        migrator: Moves values between tiers; None where migration is off.
+        prefetching: Reads values ahead; None for a reader.
+        write_behind: Writes durable copies of cached results in the background.
+        access_sampler: Samples accesses for the miss-ratio curve.
+        move_log: The latest moves between tiers.
+        telemetry: Counters, series and the state document.
+        remove_private: Removes the private temporary directory; None where the caller named one.
+        purge_archive: Unlinks the archived objects up to a version; None without an archive.
+    """
+
+    settings: Settings
+    clock: Clock
+    hierarchy: Hierarchy
+    backends: list[Backend]
+    media: dict[TierName, str]
+    device: Device | None
+    migrator: Migrator | None
+    prefetching: Prefetching | None
+    write_behind: WriteBehind
+    access_sampler: AccessSampler
+    move_log: History
+    telemetry: TelemetryService
+    remove_private: Callable[[], None] | None
+    purge_archive: Callable[[int], None] | None
+
+    @property
+    def is_private(self) -> bool:
+        """Return whether the store lies in a temporary directory that ends with the manager."""
+        return self.remove_private is not None
+
+    @property
+    def saves_at_end(self) -> bool:
+        """Return whether values that are only in RAM must be written before the end."""
+        return self.hierarchy.state is LifecycleState.OPEN and not self.is_private
+
+    @property
+    def outlives_process(self) -> bool:
+        """Return whether stored values can be read after this process has ended."""
+        archived = self.settings.glacier_enabled and self.settings.glacier_url is not None
+        return not self.is_private or archived
+
+    def payload_of(
+        self, key: str, data: Any, *, copy: bool = True, borrow: bool = False
+    ) -> Payload:
+        """Return the value of a caller as a payload.
+
+        Warns where other processes will read the value and it needs classes of `__main__`.
+
+        Args:
+            key: The key, for the warning.
+            data: The value.
+            copy: False shares the memory of `data`, which the caller gives up.
+            borrow: True shares the memory of `data` for the duration of the call.
+        """
+        with main_classes.watched() as names:
+            payload = Payload.borrowed(data) if borrow else Payload.of(data, copy=copy)
+        if names and self.outlives_process:
+            main_classes.warn(key, names)
+        return payload
+
+    def reader_arguments(self) -> tuple[Any, ...]:
+        """Return the sizes, and the options, of a read-only manager of the same store."""
+        capacities = self.settings.capacities
+        sizes = [f"{capacities[name]} B" for name in (TierName.HOT, TierName.WARM, TierName.COLD)]
+        options = {
+            "storage_path": None if self.is_private else self.settings.storage_path,
+            "glacier_url": self.settings.glacier_url,
+            "storage_options": dict(self.settings.storage_options),
+        }
+        return (*sizes, self.settings.glacier_enabled, options)

@@ -1,0 +1,107 @@
+"""Reads values that are not in the front cache: from RAM, from a durable tier, or with options."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, Final, TypeVar
+
+from memories.core.read_options import ReadOptions
+from memories.devices import Device
+from memories.engine.batch_read import read_together, restore
+from memories.engine.front_cache import EXACT_HITS
+from memories.engine.hierarchy import Hierarchy
+from memories.engine.quick import UNKNOWN
+from memories.errors import UNREADABLE, ArchivedError, KeyNotFoundError, about_key
+from memories.foundation.keys import check_key
+
+T = TypeVar("T")
+
+
+class _Missing:
+    def __repr__(self) -> str:
+        return "<raise KeyError>"
+
+
+MISSING: Final = _Missing()
+
+
+class ValueReader:
+    """Reads values of one hierarchy; `device` is the GPU of its hot tier, if it has one."""
+
+    def __init__(self, hierarchy: Hierarchy, device: Device | None) -> None:
+        self._hierarchy = hierarchy
+        self._entries = hierarchy.catalog.entries
+        self._device = device
+
+    def read(self, key: str, default: Any = MISSING) -> Any:
+        """Return a value; one that is read often answers from the front cache from then on."""
+        try:
+            entry = self._entries.get(key)
+        except TypeError:
+            return self._read_through(key, default)  # An unhashable object, which is not a key.
+        if entry is None:
+            value = self._hierarchy.quick(key)
+            return self._read_through(key, default) if value is UNKNOWN else value
+        try:
+            value = entry.read()
+        except UNREADABLE as error:
+            raise about_key(error, key) from error.__cause__
+        except KeyError:
+            return self._read_through(key, default)  # It has expired.
+        if entry.hits > EXACT_HITS:
+            self._hierarchy.catalog.bring_forward(entry)
+        return value
+
+    def read_as(self, key: str, default: Any, options: ReadOptions, timeout: float | None) -> Any:
+        """Return a value as `options` ask for it; wait `timeout` seconds for an archived one."""
+        key = check_key(key)
+        try:
+            return self._restored([key], timeout, lambda: self._read(key, options))
+        except KeyNotFoundError:
+            if default is MISSING:
+                raise
+            return default
+
+    def read_many(self, keys: list[str], timeout: float | None) -> dict[str, Any]:
+        """Return the values of `keys`; wait `timeout` seconds for archived ones."""
+        return self._restored(keys, timeout, lambda: read_together(self._hierarchy, keys))
+
+    def find(
+        self, keys: Iterable[str], matches: Callable[[Mapping[str, Any]], bool]
+    ) -> Iterator[str]:
+        """Yield those of `keys` whose metadata matches."""
+        for key in keys:
+            try:
+                metadata = self._hierarchy.find(key).terms.metadata
+            except KeyNotFoundError:
+                continue  # Removed since it was listed.
+            if matches(metadata):
+                yield key
+
+    def _read_through(self, key: str, default: Any) -> Any:
+        try:
+            return self._hierarchy.get(check_key(key))
+        except KeyNotFoundError:
+            if default is MISSING:
+                raise
+            return default
+
+    def _read(self, key: str, options: ReadOptions) -> Any:
+        if options.are_defaults:
+            return self._hierarchy.get(key)
+        trust, device = self._hierarchy.trust, self._device
+        return self._hierarchy.open(
+            key,
+            lambda payload, verify: options.apply(payload, verify, trust, device),
+            whole=options.whole,
+        )
+
+    def _restored(self, keys: Iterable[str], timeout: float | None, read: Callable[[], T]) -> T:
+        """Return `read()`; where values are archived, restore them first if there is a timeout."""
+        try:
+            return read()
+        except ArchivedError:
+            if timeout is None:
+                raise
+        restore(self._hierarchy, keys, timeout)
+        return read()

@@ -1,0 +1,153 @@
+"""Stores, moves, replaces and removes values; changes of a value hold the lock of its key."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+
+from memories.core.read_options import ReadOptions
+from memories.core.services import Services
+from memories.core.value_reader import MISSING, ValueReader
+from memories.errors import InvalidOptionError, KeyNotFoundError
+from memories.model.tiers import Cause, TierName
+from memories.options.settings import check_tier
+from memories.options.store_terms import make_terms
+
+_PRIVATE_COPY = ReadOptions(copy=True)
+
+
+class ValueWriter:
+    """Changes values in the tiers of one manager; every key was checked before."""
+
+    def __init__(self, services: Services, reader: ValueReader) -> None:
+        self._services = services
+        self._hierarchy = services.hierarchy
+        self._reader = reader
+
+    def store(
+        self,
+        key: str,
+        data: Any,
+        tier: str = "auto",
+        *,
+        ttl: float | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        pin: bool = False,
+        min_tier: str | None = None,
+        max_tier: str | None = None,
+        volatile: bool = False,
+        copy: bool = True,
+        if_version: int | None = None,
+    ) -> None:
+        """Store a value; `MemoryManager.store` describes the options."""
+        rule = self._hierarchy.catalog.rules.find(key)
+        if rule is not None and tier == "auto":
+            tier = rule.tier or tier
+        target = self._target(tier)
+        terms = make_terms(
+            ttl=ttl, metadata=metadata, pin=pin, min_tier=min_tier, max_tier=max_tier,
+            now=self._services.clock.wall, rule=rule,
+        )  # fmt: skip
+        if if_version is not None and (type(if_version) is not int or if_version < 0):
+            raise InvalidOptionError(
+                f"if_version={if_version!r} must be a version, or 0 for absent"
+            )
+        self._hierarchy.require_writable()
+        # A durable tier has written the value before this returns, so it needs no copy in RAM.
+        borrow = copy and target is not None and target.durable
+        self._hierarchy.put(
+            key,
+            self._services.payload_of(key, data, copy=copy, borrow=borrow),
+            tier=target,
+            terms=terms,
+            volatile=volatile,
+            if_version=if_version,
+        )
+
+    def store_result(self, key: str, result: Any, *, tier: str, ttl: float | None) -> None:
+        """Store what can be computed again: it may be dropped for room, whatever `on_full` says."""
+        terms = make_terms(
+            ttl=ttl, metadata=None, pin=False, min_tier=None, max_tier=None,
+            now=self._services.clock.wall,
+        )  # fmt: skip
+        target = self._target(tier)
+        self._hierarchy.require_writable()
+        self._hierarchy.put(
+            key,
+            self._services.payload_of(key, result),
+            tier=target,
+            terms=msgspec.structs.replace(terms, evictable=True),
+        )
+        if target is None and self._services.saves_at_end:
+            self._services.write_behind.request(key)
+
+    def clear(self, *, purge: bool) -> None:
+        """Remove every key; with `purge` unlink the archived objects at once."""
+        self._hierarchy.operations.run(self._clear, purge)
+
+    def move_by(self, key: str, step: int) -> TierName:
+        """Move a key by `step` tiers, if there is such a tier, and return its tier."""
+        names = list(self._hierarchy.tiers)
+        index = names.index(self._hierarchy.find(key).tier) + step
+        if 0 <= index < len(names):
+            self._hierarchy.move(key, names[index], Cause.EXPLICIT)
+        return self._hierarchy.find(key).tier
+
+    def set_pinned(self, key: str, pinned: bool) -> None:
+        """Forbid, or allow, moving and evicting a key."""
+        self._hierarchy.set_terms(key, lambda terms: msgspec.structs.replace(terms, pinned=pinned))
+
+    def modify(self, key: str, fn: Callable[[Any], Any]) -> Any:
+        """Replace a value by `fn(value)`, and return it."""
+        return self._hierarchy.operations.run(self._modify, key, fn)
+
+    def pop(self, key: str, default: Any) -> Any:
+        """Remove a key, and return its value."""
+        return self._hierarchy.operations.run(self._pop, key, default)
+
+    def setdefault(self, key: str, default: Any) -> Any:
+        """Return the value of a key; store `default` first if it is absent."""
+        return self._hierarchy.operations.run(self._setdefault, key, default)
+
+    def _target(self, tier: str) -> TierName | None:
+        return None if tier == "auto" else self._hierarchy.tier(check_tier(tier)).name
+
+    def _clear(self, purge: bool) -> None:
+        version = self._hierarchy.clear()
+        if purge and self._services.purge_archive is not None:
+            self._services.purge_archive(version)
+
+    def _modify(self, key: str, fn: Callable[[Any], Any]) -> Any:
+        with self._hierarchy.locks.hold(key):
+            found = self._hierarchy.find(key)
+            value = self._hierarchy.operations.callers(fn, self._private_copy(key))
+            payload = self._services.payload_of(key, value)
+            self._hierarchy.put(key, payload, tier=found.tier, terms=found.terms)
+        return value
+
+    def _pop(self, key: str, default: Any) -> Any:
+        with self._hierarchy.locks.hold(key):
+            try:
+                value = self._private_copy(key)
+            except KeyNotFoundError:
+                if default is MISSING:
+                    raise
+                return default
+            try:
+                self._hierarchy.remove(key)
+            except KeyNotFoundError:
+                pass  # It has expired since it was read.
+        return value
+
+    def _setdefault(self, key: str, default: Any) -> Any:
+        with self._hierarchy.locks.hold(key):
+            try:
+                self._hierarchy.find(key)
+            except KeyNotFoundError:
+                self.store(key, default)
+            return self._reader.read(key, default)
+
+    def _private_copy(self, key: str) -> Any:
+        return self._reader.read_as(key, MISSING, _PRIVATE_COPY, None)
