@@ -18,7 +18,7 @@ START = """
 import os, signal, sys
 import numpy as np
 from memories import MemoryManager, MigrationSettings
-from memories.model.entry import Record
+from memories.model.record import Record
 manager = MemoryManager(1, 1, 1, True, storage_path=sys.argv[1], migration=False)
 """
 KILL = "\nos.kill(os.getpid(), signal.SIGKILL)\n"
@@ -112,7 +112,7 @@ def test_a_private_store_leaves_nothing_behind(tmp_path: Path, end: str) -> None
 import os, signal, sys, tempfile
 tempfile.tempdir = sys.argv[1]
 from memories import MemoryManager, MigrationSettings
-from memories.model.entry import Record
+from memories.model.record import Record
 MemoryManager(1, 1, 1).store("a", b"x" * 3_000_000, "cold")
 {end}
 """
