@@ -12,6 +12,7 @@ from memories.cluster.chunks import ChunkPlacement, ChunkStore
 from memories.cluster.client.node import Node, parse_info
 from memories.cluster.local import LocalGroup, LocalServer
 from memories.cluster.manifest import ChunkManifest, new_upload
+from memories.cluster.quorum.chunks import QuorumChunks
 from memories.errors import UnavailableError
 from memories.foundation.worker_pool import WorkerPool
 
@@ -32,7 +33,7 @@ def nodes(plain_nodes: LocalGroup) -> Iterator[dict[str, Node]]:
 def chunks(nodes: dict[str, Node]) -> Iterator[ChunkStore]:
     """A store where every chunk prefers the nodes in the same order, and lies on two."""
     workers = WorkerPool(4, "test")
-    yield ChunkStore(lambda: ChunkPlacement(nodes, lambda name: list(nodes), 2), workers.submit)
+    yield QuorumChunks(lambda: ChunkPlacement(nodes, lambda name: list(nodes), 2), workers.submit)
     workers.close()
 
 

@@ -282,7 +282,7 @@ def test_a_large_value_without_room_changes_nothing(
     manager.store_distributed("large", old)
     for node in plain_nodes.servers[:2]:
         node.call("CONFIG", "SET", "maxmemory", "1")
-    with pytest.raises(ReplicationError, match="Nothing has changed"):
+    with pytest.raises(ReplicationError, match="nothing has changed"):
         manager.store_distributed("large", np.zeros(1_000_000))
     assert np.array_equal(old, manager.retrieve_distributed("large"))
 

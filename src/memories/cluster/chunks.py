@@ -1,56 +1,95 @@
-"""Chunks of large values: written to the nodes in parallel, and read from whoever has them.
+"""Chunks of large values: written to many nodes in parallel, and read from those that have them.
 
-Not registers: a chunk never changes, so that any copy of it that matches its checksum will do. The
-one idea: bytes go from the value's own memory to the socket, and from it to where they stay.
+A chunk never changes, so any copy that matches its checksum can be used. The bytes go from the
+value's own memory to the socket, and from the socket to the memory of the new value, without a copy
+in between.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from memories.cluster.client.node import Node
-from memories.cluster.client.resp import ReplyError
+from memories.cluster.client.resp import Command, ReplyError
 from memories.cluster.manifest import ChunkManifest, ChunkUpload, chunk_sum, cut
-from memories.errors import (
-    CorruptDataError,
-    MemoriesError,
-    ReplicationError,
-    UnavailableError,
-)
+from memories.cluster.reasons import join_reasons
+from memories.errors import CorruptDataError, MemoriesError, UnavailableError
 from memories.foundation.worker_pool import Task
 
-REPLACED_SECONDS = 20  # How long the chunks of a replaced value stay for those who read it.
-WINDOW = 4  # Chunks under way on one connection.
+REPLACED_SECONDS = 20  # How long the chunks of a replaced value stay, for reads in progress.
+WINDOW = 4  # Chunks in flight on one connection.
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 class ChunkPlacement(NamedTuple):
-    """Where chunks may lie: nodes by name, and the order in which a chunk prefers them."""
+    """Where chunks may be: nodes by name, and the order in which a chunk prefers them."""
 
     nodes: Mapping[str, Node]
     rank: Callable[[bytes], list[str]]
     copies: int
 
+    def usable_first(self, name: bytes) -> list[Node]:
+        """Return all nodes in the order in which `name` prefers them, the failing ones last."""
+        return sorted(
+            (self.nodes[one] for one in self.rank(name)), key=lambda node: not node.usable
+        )
+
 
 class NodeTransfer(NamedTuple):
-    """What came of sending to, or asking, one node: chunks that went well, and the fault if any."""
+    """The result of sending chunks to, or requesting them from, one node."""
 
-    node: str
+    node: Node
     done: list[int]
     damaged: list[int]
-    reason: str
+    reason: str  # Why the transfer ended early; empty if it did not.
 
 
-class ChunkStore:
-    """Writes, reads and sweeps chunks, each node served by a thread of its own."""
+class WritePlan(Protocol):
+    """Decides which chunks are sent to which nodes next."""
 
-    def __init__(
-        self, placement: Callable[[], ChunkPlacement], submit: Callable[..., Task[Any]]
-    ) -> None:
-        self._placement = placement
+    def next_targets(self) -> Mapping[Node, Sequence[int]]:
+        """Return the chunks to send to each node; an empty mapping once all are on enough nodes.
+
+        Raises:
+            ReplicationError: a chunk cannot be put on enough nodes.
+        """
+
+    def record(self, transfer: NodeTransfer) -> None:
+        """Record the result of sending to one node."""
+
+
+class ChunkStore(ABC):
+    """Writes, reads and removes chunks; each node is served by a thread of its own.
+
+    Each kind of replication says where chunks belong, and when a node has stored one.
+
+    Args:
+        submit: Runs a function with its arguments in another thread.
+    """
+
+    def __init__(self, submit: Callable[..., Task[Any]]) -> None:
         self._submit = submit
+
+    @abstractmethod
+    def placement(self) -> ChunkPlacement:
+        """Return where chunks may be, as of now."""
+
+    @abstractmethod
+    def plan_write(self, names: Sequence[bytes]) -> WritePlan:
+        """Return the plan of a write of chunks that have these names."""
+
+    @abstractmethod
+    def send(self, node: Node, indices: Sequence[int], commands: Sequence[Command]) -> NodeTransfer:
+        """Store the chunks of these indices on a node, by one command for each."""
+
+    @abstractmethod
+    def nodes_of(self, names: Sequence[bytes]) -> Sequence[Sequence[Node]]:
+        """Return for each chunk the nodes that must run a command which expires or removes it."""
 
     def write(
         self, upload: ChunkUpload, chunk_bytes: int, segments: Sequence[memoryview]
@@ -58,21 +97,19 @@ class ChunkStore:
         """Write a frame as the chunks of `upload`, each to enough nodes, and return their sums.
 
         Raises:
-            ReplicationError: a chunk is on too few nodes; nothing refers to those written.
+            ReplicationError: a chunk is on too few nodes; the chunks already written are removed.
         """
-        chunks = list(cut(segments, chunk_bytes))
-        placement, names = self._placement(), upload.names()
+        chunks, names = list(cut(segments, chunk_bytes)), upload.names()
         sums = self._submit(lambda: tuple(map(chunk_sum, chunks)))
-        plan = _WritePlan(placement, names)
+        plan = self.plan_write(names)
 
-        def send(node: str, indices: Sequence[int]) -> NodeTransfer:
-            commands = [("SET", names[i], tuple(chunks[i])) for i in indices]
-            return _send(placement.nodes[node], indices, commands)
+        def send(node: Node, indices: Sequence[int]) -> NodeTransfer:
+            return self.send(node, indices, [("SET", names[i], tuple(chunks[i])) for i in indices])
 
         try:
             while targets := plan.next_targets():
-                for sent in self._in_parallel(send, targets):
-                    plan.record(sent)
+                for transfer in self._in_parallel(send, targets):
+                    plan.record(transfer)
         except BaseException:
             self.remove(upload)
             raise
@@ -80,45 +117,48 @@ class ChunkStore:
         return total
 
     def read(self, manifest: ChunkManifest, frame: memoryview) -> None:
-        """Fill `frame` with the chunks that the manifest names, each checked as it comes.
+        """Fill `frame` with the chunks that the manifest names; each is checked as it comes.
 
         Raises:
-            CorruptDataError: a chunk is damaged or gone on every node that may have it.
+            CorruptDataError: a chunk is damaged or missing on every node that may have it.
             UnavailableError: no sound copy of a chunk can be reached.
         """
-        placement, names = self._placement(), manifest.upload.names()
+        names = manifest.upload.names()
         views = [frame[start:stop] for start, stop in manifest.spans()]
-        plan = _ReadPlan(placement, names)
+        plan = _ReadPlan(self.placement(), names)
 
-        def receive(node: str, indices: Sequence[int]) -> NodeTransfer:
-            return _receive(placement.nodes[node], indices, names, views, manifest.sums)
+        def receive(node: Node, indices: Sequence[int]) -> NodeTransfer:
+            return _receive(node, indices, names, views, manifest.sums)
 
         while targets := plan.next_targets():
-            for sent in self._in_parallel(receive, targets):
-                plan.record(sent)
+            for transfer in self._in_parallel(receive, targets):
+                plan.record(transfer)
 
     def expire(self, upload: ChunkUpload) -> None:
-        """Let the chunks of a replaced value vanish once those who read them had the time."""
-        self._send_commands([("EXPIRE", name, REPLACED_SECONDS) for name in upload.names()])
+        """Remove the chunks of a replaced value after a delay, which lets reads of them finish."""
+        self._run_on_nodes(upload.names(), lambda name: ("EXPIRE", name, REPLACED_SECONDS))
 
     def remove(self, upload: ChunkUpload) -> None:
-        """Remove the chunks of an upload that nothing refers to."""
-        self._send_commands([("UNLINK", name) for name in upload.names()])
+        """Remove the chunks of an upload that no manifest names."""
+        self._run_on_nodes(upload.names(), lambda name: ("UNLINK", name))
 
-    def _send_commands(self, commands: Sequence[Any]) -> None:
-        """Tell all nodes something about chunks; where that fails, a later sweep finds them."""
-        everyone = {name: commands for name, node in self._placement().nodes.items() if node.usable}
-        for _ in self._in_parallel(
-            lambda node, told: _try(self._placement().nodes[node], told), everyone
-        ):
-            pass
+    def _run_on_nodes(self, names: Sequence[bytes], command: Callable[[bytes], Command]) -> None:
+        """Run a command for each chunk on the nodes of that chunk.
 
-    def _in_parallel(
-        self, work: Callable[[str, Any], Any], targets: Mapping[str, Any]
-    ) -> Iterable[Any]:
-        """Return `work` of every item, done at once; the caller does the last one himself."""
+        Failures are only noted on the node: a later repair removes chunks that are left behind.
+        """
+        by_node: dict[Node, list[Command]] = defaultdict(list)
+        for name, nodes in zip(names, self.nodes_of(names), strict=True):
+            for node in nodes:
+                if node.usable:
+                    by_node[node].append(command(name))
+        if by_node:
+            self._in_parallel(_run_or_note, by_node)
+
+    def _in_parallel(self, work: Callable[[Node, T], R], targets: Mapping[Node, T]) -> list[R]:
+        """Return `work` of every item, done in parallel; the calling thread does the last one."""
         *others, mine = targets.items()
-        tasks: list[Task[Any]] = []
+        tasks: list[Task[R]] = []
         try:
             for item in others:
                 tasks.append(self._submit(work, *item))
@@ -130,105 +170,51 @@ class ChunkStore:
                 task.wait()
 
 
-class _WritePlan:
-    """Which chunks still need a node, and which nodes each has left to try."""
-
-    def __init__(self, placement: ChunkPlacement, names: Sequence[bytes]) -> None:
-        self._placement = placement
-        self._left = [_usable_first(placement, name) for name in names]
-        self._lacking = dict.fromkeys(range(len(names)), placement.copies)
-        self._reasons: dict[str, str] = {}
-
-    def next_targets(self) -> dict[str, list[int]]:
-        """Return the chunks to send to each node; nothing once all are on enough.
-
-        Raises:
-            ReplicationError: no node is left that a chunk could go to.
-        """
-        targets: dict[str, list[int]] = defaultdict(list)
-        for index, lacking in self._lacking.items():
-            left = [node for node in self._left[index] if node not in self._reasons]
-            if len(left) < lacking:
-                raise ReplicationError(
-                    f"the value could not be stored on {self._placement.copies} nodes: "
-                    f"{_say(self._reasons) or 'too few nodes answer'}. Nothing has changed: what "
-                    "was stored before is still there, and the parts written are removed"
-                )
-            for node in left[:lacking]:
-                targets[node].append(index)
-                self._left[index].remove(node)
-        return targets
-
-    def record(self, sent: NodeTransfer) -> None:
-        """Take in what came of sending to one node."""
-        if sent.reason:
-            self._reasons[sent.node] = sent.reason
-        for index in sent.done:
-            self._lacking[index] -= 1
-            if not self._lacking[index]:
-                del self._lacking[index]
-
-
 class _ReadPlan:
-    """Which chunks are still sought, and which nodes each may yet be found on."""
+    """Decides which chunks are requested from which nodes next."""
 
     def __init__(self, placement: ChunkPlacement, names: Sequence[bytes]) -> None:
-        self._left = [_usable_first(placement, name, all_=True) for name in names]
+        self._untried = [placement.usable_first(name) for name in names]
         self._likely = [_likely(placement, name) for name in names]
-        self._sought = set(range(len(names)))
+        self._wanted = set(range(len(names)))
         self._damaged: set[int] = set()
         self._reasons: dict[str, str] = {}
 
-    def next_targets(self) -> dict[str, list[int]]:
-        """Return the chunks to ask of each node; nothing once all are there.
+    def next_targets(self) -> dict[Node, list[int]]:
+        """Return the chunks to request from each node; an empty dict once all have come.
 
-        Of the nodes that should have a chunk the one with the least to do so far is asked, for the
-        call lasts as long as the busiest of them.
+        Among the nodes that should have a chunk, the one with the fewest requests so far is chosen,
+        because the call lasts as long as its busiest node.
 
         Raises:
             CorruptDataError: every node was asked for a chunk, and none has a sound copy.
             UnavailableError: some node that may have it could not be asked.
         """
-        targets: dict[str, list[int]] = defaultdict(list)
-        for index in sorted(self._sought):
-            left = self._left[index]
-            if not left:
+        targets: dict[Node, list[int]] = defaultdict(list)
+        for index in sorted(self._wanted):
+            untried = self._untried[index]
+            if not untried:
                 raise self._error(index)
-            likely = [node for node in left if node in self._likely[index]] or left[:1]
+            likely = [node for node in untried if node in self._likely[index]] or untried[:1]
             node = min(likely, key=lambda one: len(targets.get(one, ())))
-            left.remove(node)
+            untried.remove(node)
             targets[node].append(index)
         return targets
 
-    def record(self, sent: NodeTransfer) -> None:
-        """Take in what one node gave."""
-        self._sought.difference_update(sent.done)
-        self._damaged.update(sent.damaged)
-        if sent.reason:
-            self._reasons[sent.node] = sent.reason
+    def record(self, transfer: NodeTransfer) -> None:
+        """Record what one node has sent."""
+        self._wanted.difference_update(transfer.done)
+        self._damaged.update(transfer.damaged)
+        if transfer.reason:
+            self._reasons[transfer.node.name] = transfer.reason
 
     def _error(self, index: int) -> MemoriesError:
         if self._reasons:
             return UnavailableError(
-                f"chunk {index} of the value cannot be reached: {_say(self._reasons)}"
+                f"chunk {index} of the value cannot be reached: {join_reasons(self._reasons)}"
             )
-        state = "damaged" if index in self._damaged else "gone"
+        state = "damaged" if index in self._damaged else "missing"
         return CorruptDataError(f"chunk {index} of the value is {state} on every node")
-
-
-def _send(node: Node, indices: Sequence[int], commands: Sequence[Any]) -> NodeTransfer:
-    done: list[int] = []
-    for start in range(0, len(indices), WINDOW):
-        try:
-            replies = node.pipeline(commands[start : start + WINDOW])
-        except (UnavailableError, ReplyError) as error:
-            return NodeTransfer(node.name, done, [], str(error))
-        refusals = [reply for reply in replies if isinstance(reply, ReplyError)]
-        window = zip(indices[start : start + WINDOW], replies, strict=True)
-        done += [index for index, reply in window if not isinstance(reply, ReplyError)]
-        if refusals:
-            return NodeTransfer(node.name, done, [], str(refusals[0]))
-    return NodeTransfer(node.name, done, [], "")
 
 
 def _receive(
@@ -246,37 +232,24 @@ def _receive(
         with closing(node.stream(commands, into, window=WINDOW)) as replies:
             for index, reply in zip(indices, replies, strict=True):
                 if isinstance(reply, ReplyError):
-                    return NodeTransfer(node.name, done, damaged, str(reply))
+                    return NodeTransfer(node, done, damaged, str(reply))
                 if reply == views[index].nbytes and chunk_sum([views[index]]) == sums[index]:
                     done.append(index)
                 elif reply is not None:
                     damaged.append(index)
     except (UnavailableError, ReplyError) as error:
-        return NodeTransfer(node.name, done, damaged, str(error))
-    return NodeTransfer(node.name, done, damaged, "")
+        return NodeTransfer(node, done, damaged, str(error))
+    return NodeTransfer(node, done, damaged, "")
 
 
-def _try(node: Node, commands: Sequence[Any]) -> None:
+def _run_or_note(node: Node, commands: Sequence[Command]) -> None:
     try:
         node.pipeline(commands)
     except (UnavailableError, ReplyError) as error:
         node.last_error = str(error)
 
 
-def _usable_first(placement: ChunkPlacement, name: bytes, *, all_: bool = False) -> list[str]:
-    """Return the nodes to try for a chunk; those that failed lately last, or only if `all_`."""
-    ranked = placement.rank(name)
-    usable = [node for node in ranked if placement.nodes[node].usable]
-    rest = [node for node in ranked if node not in usable and (all_ or placement.nodes[node].due)]
-    return usable + rest
-
-
-def _likely(placement: ChunkPlacement, name: bytes) -> list[str]:
-    """Return the nodes that should have a chunk and did not fail lately."""
-    return [
-        node for node in placement.rank(name)[: placement.copies] if placement.nodes[node].usable
-    ]
-
-
-def _say(reasons: Mapping[str, str]) -> str:
-    return "; ".join(f"{node}: {reason}" for node, reason in sorted(reasons.items()))
+def _likely(placement: ChunkPlacement, name: bytes) -> list[Node]:
+    """Return the nodes that should have a chunk and have not failed lately."""
+    preferred = (placement.nodes[one] for one in placement.rank(name)[: placement.copies])
+    return [node for node in preferred if node.usable]

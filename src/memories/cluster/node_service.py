@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from memories.cluster.client.address import NodeAddress
-from memories.cluster.client.node import Node
+from memories.cluster.client.node import EvictingNodeError, Node
+from memories.cluster.client.resp import ReplyError
 from memories.cluster.near_cache.freshness import Freshness
 from memories.cluster.near_cache.invalidation import InvalidationListener, ListenerQuorum
 from memories.cluster.repair_report import RepairReport
 from memories.cluster.store import FrameStore
-from memories.errors import ClosedError, ForkedError
+from memories.errors import ClosedError, ForkedError, UnavailableError
 from memories.foundation.clock import Clock
 from memories.foundation.forks import after_fork
 from memories.foundation.periodic import Latch, Periodic
@@ -26,6 +27,7 @@ from memories.progress import Progress
 
 WORKERS = 32
 _MAINTENANCE_SECONDS = 0.25
+_PROBE_SECONDS = 0.5
 
 
 class NodeService(ABC):
@@ -124,6 +126,27 @@ class NodeService(ABC):
     @abstractmethod
     def disconnect(self) -> None:
         """Close all connections."""
+
+    def _probe(self, node: Node, *, refuse_evicting: bool = False) -> None:
+        """Ask a node whether it answers, and note on it why it does not.
+
+        Raises:
+            EvictingNodeError: with `refuse_evicting`, it would drop values silently.
+        """
+        try:
+            node.call("PING", seconds=_PROBE_SECONDS)
+        except (UnavailableError, ReplyError) as error:
+            node.last_error = str(error)
+            if refuse_evicting and isinstance(error, EvictingNodeError):
+                raise
+
+    def _ask_status(
+        self, nodes: Iterable[Node], ask: Callable[[Node], dict[str, Any]]
+    ) -> dict[str, dict[str, Any]]:
+        """Return what `ask` returns for each node, by its name; all are asked in parallel."""
+        asked = list(nodes)
+        states = self.workers.map(ask, asked, ahead=WORKERS)
+        return {node.name: state for node, state in zip(asked, states, strict=True)}
 
     def after_fork(self) -> None:
         """In a forked child: leave the parent's threads and connections alone."""

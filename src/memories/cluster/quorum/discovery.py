@@ -31,6 +31,10 @@ class DiscoveryReply(NamedTuple):
     member_list: MemberList | None
     incarnation: Incarnation | None
 
+    def is_up_to_date(self, epoch: int) -> bool:
+        """Return whether the node has all that it should have under that member list."""
+        return self.incarnation == Incarnation(UP, self.run_id, epoch)
+
 
 def bootstrap(members: Members) -> None:
     """Learn who the members are, or make the nodes that were given a cluster.
@@ -51,7 +55,7 @@ def bootstrap(members: Members) -> None:
     discovered, reasons = discover(members, list(members.all_members()))
     _require_enough(member_list, reasons)
     for reply in discovered:
-        reply.node.up_to_date = is_up(reply, member_list.epoch)
+        reply.node.up_to_date = reply.is_up_to_date(member_list.epoch)
 
 
 def refresh(members: Members) -> None:
@@ -79,11 +83,6 @@ def discover(
             for answer in answers:
                 _record(answer, discovered, reasons)
     return discovered, reasons
-
-
-def is_up(reply: DiscoveryReply, epoch: int) -> bool:
-    """Return whether a node says that it knows of all that was its to take."""
-    return reply.incarnation == Incarnation(UP, reply.run_id, epoch)
 
 
 def newest_member_list(discovered: Sequence[DiscoveryReply]) -> MemberList | None:
@@ -117,7 +116,7 @@ def publish(
     discovered, reasons = discover(members, [members.nodes[name] for name in names])
     for reply in discovered:
         fresh = reply.member_list is None and reply.node.name not in before
-        state = new_node_state if fresh or is_up(reply, member_list.epoch - 1) else JOINING
+        state = new_node_state if fresh or reply.is_up_to_date(member_list.epoch - 1) else JOINING
         try:
             publish_to(reply, member_list, state)
         except (UnavailableError, ReplyError) as error:

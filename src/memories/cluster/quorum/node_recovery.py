@@ -57,7 +57,7 @@ class NodeRecovery:
             raise UnavailableError(reasons[self._node.name])
         reply = discovered[0]
         member_list = self._members.current
-        if reply.incarnation == Incarnation(UP, reply.run_id, member_list.epoch):
+        if reply.is_up_to_date(member_list.epoch):
             return None
         discovery.publish_to(reply, member_list, JOINING)
         return reply.run_id

@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterable, Sequence
 from memories.cluster.client.fanout import NodeRequest, RequestRound
 from memories.cluster.client.node import Node
 from memories.cluster.client.resp import Command, ReplyError
-from memories.cluster.deadlines import HEDGE_SECONDS, PATIENCE_SECONDS, allowance
 from memories.cluster.incarnation import INCARNATION_KEY, UP, Incarnation, read_incarnation
+from memories.cluster.limits import HEDGE_SECONDS, PATIENCE_SECONDS, allowance
 from memories.cluster.quorum.members import Members
 from memories.cluster.quorum.rules import RegisterQuery
 from memories.cluster.register_copy import read_copy

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from memories.cluster.incarnation import UP
 from memories.cluster.quorum import discovery
 from memories.cluster.quorum.members import MemberList, Members
-from memories.cluster.quorum.repair import QuorumRepair
+from memories.cluster.repair_walk import RepairWalk
 from memories.errors import InvalidOptionError, UnavailableError
 from memories.progress import Progress
 
@@ -21,7 +21,7 @@ from memories.progress import Progress
 def change_members(
     members: Members,
     names: Sequence[str],
-    repair: Callable[[], QuorumRepair],
+    repair: Callable[[], RepairWalk],
     progress: Progress | None,
 ) -> None:
     """Make `names` the members, and return once they hold what is theirs.

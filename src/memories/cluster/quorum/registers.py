@@ -1,55 +1,64 @@
-"""Registers on plain servers: each is an atomic register over a quorum of its nodes.
+"""Registers on plain servers: each is an atomic register, replicated over a quorum of its nodes.
 
-Not the gathering of votes, which is `quorum`. It is the multi-writer protocol of Lynch and
-Shvartsman (1997, after Attiya, Bar-Noy and Dolev): a writer learns the newest version from enough
-nodes and writes a newer one to enough; a reader takes the newest and, unless enough have it, writes
-it back before he returns it.
+This is the multi-writer form of the ABD protocol (Attiya, Bar-Noy and Dolev 1995; Lynch and
+Shvartsman 1997). It has two phases. A write reads the newest version from a quorum, and stores a
+newer one on a quorum. A read takes the newest version from a quorum and, unless enough nodes have
+it, writes it back before it returns it.
 """
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TypeVar
 
+from memories.cluster.client import scripts
 from memories.cluster.client.node import Node
+from memories.cluster.client.resp import ReplyError
+from memories.cluster.client.scan import scan_node
+from memories.cluster.incarnation import INCARNATION_KEY, JOINING, UP, Incarnation, read_incarnation
+from memories.cluster.limits import BATCH, REPAIR_BATCH
 from memories.cluster.manifest import ChunkUpload
 from memories.cluster.quorum.members import Members
 from memories.cluster.quorum.read import ALL_NODES, OutdatedMembersError, QuorumRead
-from memories.cluster.quorum.register_repair import repair_register
 from memories.cluster.quorum.rules import RegisterQuery
-from memories.cluster.quorum.scan import scan_members
 from memories.cluster.quorum.unanimous_read import NewestVersion, UnanimousRead
 from memories.cluster.quorum.write import QuorumWrite, WriteJob
+from memories.cluster.reasons import join_reasons
 from memories.cluster.register_api import FoundRegister, RegisterBody, Registers, WrittenRegister
-from memories.cluster.register_format import HEADER_BYTES, key_text, pack_register
+from memories.cluster.register_copy import read_copy
+from memories.cluster.register_format import HEADER_BYTES, PREFIX, key_text, pack_register
 from memories.cluster.versions import ABSENT, successor
-from memories.errors import InvalidOptionError, ReplicationError, UnavailableError
+from memories.errors import (
+    CorruptDataError,
+    InvalidOptionError,
+    ReplicationError,
+    UnavailableError,
+)
 from memories.foundation.clock import Clock
 
-_REFRESH_ATTEMPTS = 9  # The rests between them add up to more than members may be in flux.
+_REFRESH_ATTEMPTS = 9  # The pauses between them add up to more than a list takes to spread.
 _REFRESH_PAUSE_SECONDS = 0.005
 _FETCH_ATTEMPTS = 4
 T = TypeVar("T")
 R = TypeVar("R")
-REPAIR_BATCH = 64  # Registers whose values may be in memory at once.
-BATCH = 1000  # Registers that are asked about in one round.
 
 
 class _ChangingMembersError(UnavailableError):
-    """The list of members did not come to rest. Leaves as what it derives from."""
+    """The member list kept changing. Callers see it as an `UnavailableError`."""
 
 
 class QuorumRegisters(Registers):
-    """Registers replicated by us, on servers that know nothing of each other.
+    """Registers that the manager itself replicates, on servers that do not know each other.
 
     Args:
         members: The nodes.
         client: The id of this manager, which breaks ties between writers.
-        clock: Gives new versions a number that survives swept tombstones.
-        refresh: Reads the list of members anew when a node knows a newer one.
-        on_stranger: Is told of a node that restarted and must be brought up to date.
+        clock: Its wall time makes new versions greater than those of removed tombstones.
+        refresh: Reads the member list again when a node knows a newer one.
+        on_stale_node: Called with a node that has restarted and must be brought up to date.
     """
 
     def __init__(
@@ -72,7 +81,7 @@ class QuorumRegisters(Registers):
     def read(
         self, names: Sequence[bytes], *, fetch: bool = True
     ) -> dict[bytes, FoundRegister | Exception | None]:
-        """Return what stands in each register; see `Registers`."""
+        """Return the content of each register; see `Registers`."""
         return self._in_batches(names, lambda batch: self._read(batch, fetch))
 
     def write(
@@ -81,23 +90,44 @@ class QuorumRegisters(Registers):
         """Write each register; see `Registers`."""
         if if_version is not None:
             raise InvalidOptionError(
-                "if_version= needs a Valkey or Redis Cluster: plain servers know nothing of each "
-                "other, so no single one could decide between two writers. Store without it, or "
-                "use a Cluster"
+                "if_version= needs a Valkey or Redis Cluster: plain servers do not know each "
+                "other, so none of them can decide between two writers; store without it, or use "
+                "a Cluster"
             )
         return self._in_batches(
             list(bodies), lambda batch: self._write({name: bodies[name] for name in batch})
         )
 
     def scan(self, prefix: bytes) -> Iterator[list[bytes]]:
-        """Yield batches of names; see `Registers`."""
-        return scan_members(self._members, prefix)
+        """Yield batches of names, each name once per copy; see `Registers`.
+
+        An acknowledged write is on as many nodes as there are copies. So the answers of all members
+        but one fewer than that include every acknowledged write.
+        """
+        reasons: dict[str, str] = {}
+        for node in self._members.all_members():
+            if not (node.usable or node.due):
+                reasons[node.name] = node.last_error
+                continue
+            try:
+                yield from scan_node(node, PREFIX + prefix)
+                if not _ask_up_to_date(node, self._members.epoch):
+                    reasons[node.name] = "it restarted and is not up to date yet"
+            except (UnavailableError, ReplyError) as error:
+                reasons[node.name] = str(error)
+        for nodes in self._members.current.lists:
+            missing = {name: reasons[name] for name in reasons.keys() & set(nodes)}
+            if len(missing) >= self._members.current.copies:
+                raise UnavailableError(
+                    f"the keys could not all be listed, because {len(missing)} nodes are missing: "
+                    + join_reasons(missing)
+                )
 
     def copy_to(self, names: Sequence[bytes], *, to: str) -> None:
-        """Bring the newest versions of registers to a node that should have them.
+        """Copy the newest versions of registers to a node that should have them.
 
         Raises:
-            UnavailableError: for one of them it could not be found out what is newest.
+            UnavailableError: the newest version of one of them cannot be determined.
         """
         for start in range(0, len(names), REPAIR_BATCH):
             queries = self.query(names[start : start + REPAIR_BATCH])
@@ -108,9 +138,9 @@ class QuorumRegisters(Registers):
             self.copy_newest(queries, to=to)
 
     def copy_newest(self, queries: Sequence[RegisterQuery], *, to: str | None = None) -> int:
-        """Bring the newest registers to the nodes that should have them; return how many lacked.
+        """Copy the newest registers to the nodes that should have them; return how many lacked one.
 
-        With `to` only that node is looked after, and registers that lie on too few nodes.
+        With `to` only that node gets copies, except of registers that are on too few nodes.
 
         Raises:
             UnavailableError: one of them could not be copied.
@@ -128,7 +158,7 @@ class QuorumRegisters(Registers):
         self.fetch_missing([job.query for job in jobs])
         for job in jobs:
             if job.query.newest.data is None:
-                raise UnavailableError(f"{key_text(job.name)} cannot be read to be copied")
+                raise UnavailableError(f"{key_text(job.name)} cannot be read for copying")
             job.set_register((memoryview(job.query.newest.data),))
         self._writer.store(jobs)
         for job in jobs:
@@ -139,20 +169,20 @@ class QuorumRegisters(Registers):
         return len(jobs)
 
     def repair_damaged(self, queries: Iterable[RegisterQuery]) -> int:
-        """Replace damaged registers by sound ones of other nodes; return how many were."""
+        """Replace damaged copies by sound ones of other nodes; return how many were replaced."""
         damaged = [query for query in queries if query.damaged and query.version != ABSENT]
         self.fetch_missing(damaged)
         return sum(
-            repair_register(self._members, node, query)
+            self._replace_damaged(node, query)
             for query in damaged
             if query.newest.data is not None
             for node in sorted(query.damaged)
         )
 
     def query(self, names: Sequence[bytes], *, deep: bool = False) -> list[RegisterQuery]:
-        """Return queries on which every node that can answer has been heard.
+        """Return queries with the replies of all nodes that answer.
 
-        With `deep` every copy is fetched as a whole, and so found to be damaged if it is.
+        With `deep` every copy is fetched as a whole, so that its checksum can be compared.
         """
         whole = ALL_NODES if deep else 0
 
@@ -177,10 +207,10 @@ class QuorumRegisters(Registers):
         return results
 
     def _with_current_members(self, work: Callable[[], R]) -> R:
-        """Return `work()`, done again with the list of members read anew while that is in flux.
+        """Return `work()`; while the member list changes, read the list and run `work()` again.
 
         Raises:
-            _InFluxError: it stays so for longer than members take to hear of a new list.
+            _ChangingMembersError: the list changes for longer than it takes to spread.
         """
         for attempt in range(_REFRESH_ATTEMPTS):
             if attempt:
@@ -208,21 +238,23 @@ class QuorumRegisters(Registers):
         self, queries: Sequence[RegisterQuery], fetch: bool
     ) -> dict[bytes, FoundRegister | Exception | None]:
         self._reader.collect(queries, whole=int(fetch))
-        heard = [query for query in queries if query.missing_answers <= 0]
-        doubtful = [query for query in heard if query.missing_copies > 0]
-        if doubtful:
-            self._reader.ask_remaining(doubtful)
-            doubtful = [query for query in doubtful if query.missing_copies > 0]
-        self.fetch_missing([query for query in heard if fetch] + doubtful)
-        self.repair_damaged(heard)
-        unconfirmed = self._write_back(doubtful)
+        answered = [query for query in queries if query.missing_answers <= 0]
+        # Too few nodes have named the newest version: other nodes may have it too, else it is
+        # written back, so that every later reader finds it.
+        unconfirmed = [query for query in answered if query.missing_copies > 0]
+        if unconfirmed:
+            self._reader.ask_remaining(unconfirmed)
+            unconfirmed = [query for query in unconfirmed if query.missing_copies > 0]
+        self.fetch_missing([query for query in answered if fetch] + unconfirmed)
+        self.repair_damaged(answered)
+        errors = self._write_back(unconfirmed)
         results: dict[bytes, FoundRegister | Exception | None] = {}
         for query in queries:
-            results[query.name] = unconfirmed.get(query.name) or _read_result(query, fetch)
+            results[query.name] = errors.get(query.name) or _read_result(query, fetch)
         return results
 
     def fetch_missing(self, queries: Iterable[RegisterQuery]) -> None:
-        """Fetch the newest register of those queries where only its version was heard."""
+        """Fetch the newest register of those queries that only know its version so far."""
         for _ in range(_FETCH_ATTEMPTS):
             lacking = [
                 query
@@ -236,10 +268,10 @@ class QuorumRegisters(Registers):
             self._reader.fetch(lacking)
 
     def _write_back(self, queries: Sequence[RegisterQuery]) -> dict[bytes, Exception]:
-        """Let enough nodes have what was found on too few, and return where that failed.
+        """Copy registers that are on too few nodes to more, and return the errors by name.
 
-        With fewer than 2 rf - 1 nodes, those that answered may be too few to ever confirm it; then
-        the reader is given what there is.
+        With fewer than 2 rf - 1 nodes, the nodes that answer may be too few to ever confirm a
+        version; then the unconfirmed value is returned all the same.
         """
         ready = [q for q in queries if q.missing_answers <= 0 and q.newest.data is not None]
         jobs = [_write_back_job(query) for query in ready]
@@ -281,13 +313,56 @@ class QuorumRegisters(Registers):
             results[job.name] = _write_result(job, known[job.name].upload)
         return results
 
+    def _replace_damaged(self, name: str, query: RegisterQuery) -> bool:
+        """Replace a damaged copy on a node by the newest one; return whether it was replaced.
+
+        A damaged version cannot be compared, so the script compares the digest of the damaged bytes
+        instead: a write that came in between stays. A node that does not answer keeps the damage,
+        and the next read or repair finds it again.
+        """
+        data = query.newest.data
+        assert data is not None
+        node = self._members.nodes[name]
+        try:
+            with node.acquire() as connection:
+                there = connection.call("GET", query.name)
+                if _is_sound(query.name, there):
+                    return False
+                run_id = node.run_id_of(connection)
+                accepted = Incarnation(JOINING, run_id, self._members.epoch).accepted
+                digest = hashlib.sha1(there).hexdigest()
+                keys = [INCARNATION_KEY, query.name]
+                command = scripts.REPLACE.call(keys, *accepted, digest, data)
+                replaced = bool(connection.call(*command) == 1)
+        except (UnavailableError, ReplyError) as error:
+            node.last_error = str(error)
+            return False
+        if replaced:
+            query.record(name, query.newest, voting=name in query.voters)
+        return replaced
+
+
+def _ask_up_to_date(node: Node, epoch: int) -> bool:
+    """Ask a node for its incarnation, and return whether the node has all that it should have."""
+    with node.acquire() as connection:
+        incarnation = read_incarnation(connection.call("GET", INCARNATION_KEY))
+        return incarnation == Incarnation(UP, node.run_id_of(connection), epoch)
+
+
+def _is_sound(name: bytes, data: bytes | None) -> bool:
+    try:
+        read_copy(name, data, whole=True)
+    except CorruptDataError:
+        return False
+    return True
+
 
 def _nodes_lacking_newest(query: RegisterQuery) -> list[str]:
-    """Return the nodes that should have the newest version and lack it: the preferred ones."""
+    """Return the preferred nodes that do not have the newest version."""
     if query.version == ABSENT:
         return []
-    chosen = {node for one in query.lists for node in one.nodes[: one.copies]}
-    return [node for node in query.outdated_nodes if node in chosen]
+    preferred = {node for one in query.lists for node in one.nodes[: one.copies]}
+    return [node for node in query.outdated_nodes if node in preferred]
 
 
 def _write_back_job(query: RegisterQuery) -> WriteJob:
@@ -309,7 +384,9 @@ def _read_result(query: RegisterQuery, fetch: bool) -> FoundRegister | Exception
         return None
     newest = query.newest
     if newest.header is None or (fetch and newest.data is None):
-        return UnavailableError(f"{key_text(query.name)} is there, but no node that has it answers")
+        return UnavailableError(
+            f"{key_text(query.name)} is stored, but no node that has it answers"
+        )
     body = None if newest.data is None else memoryview(newest.data)[HEADER_BYTES:]
     return FoundRegister(newest.header.version, newest.header.kind, body)
 
@@ -328,6 +405,6 @@ def _write_result(job: WriteJob, replaced: ChunkUpload | None) -> WrittenRegiste
     where = ", ".join(sorted(job.stored_on)) or "no node"
     return ReplicationError(
         f"{key_text(query.name)} was stored on {len(job.stored_on)} of the {copies} nodes needed "
-        f"({where}); {job.reasons()}. The write is in doubt: a later read may give the old or the "
-        "new value. Store it again once enough nodes answer"
+        f"({where}); {job.reasons()}; the write is in doubt: a later read may return the old or "
+        "the new value; store it again once enough nodes answer"
     )

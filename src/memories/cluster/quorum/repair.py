@@ -1,197 +1,167 @@
-"""Makes what lies on the nodes whole again: missing, damaged and stray copies, garbage, tombstones.
-
-Not needed for correctness, which reads see to, but for the next fault to find enough copies. The
-one idea: it walks over every node's registers, looks at each key once, and leaves alone what it is
-not certain of.
-"""
+"""Repairs the copies on plain servers: missing, old, damaged, or on a node of other keys."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
+from memories.cluster.chunks import ChunkPlacement
 from memories.cluster.client import scripts
 from memories.cluster.client.node import Node
 from memories.cluster.client.resp import ReplyError
-from memories.cluster.client.scan import scan_node
-from memories.cluster.deadlines import ORPHAN_SECONDS, TOMBSTONE_SECONDS
-from memories.cluster.manifest import (
-    ChunkManifest,
-    read_manifest,
-    upload_of,
-    upload_seconds,
-)
-from memories.cluster.quorum.chunk_repair import ChunkRepair
+from memories.cluster.manifest import ChunkManifest, chunk_sum
 from memories.cluster.quorum.members import Members
-from memories.cluster.quorum.registers import REPAIR_BATCH, QuorumRegisters
+from memories.cluster.quorum.registers import QuorumRegisters
 from memories.cluster.quorum.rules import RegisterQuery
-from memories.cluster.register_format import (
-    CHUNK_PREFIX,
-    HEADER_BYTES,
-    PREFIX,
-    RegisterKind,
-    key_of,
-)
+from memories.cluster.register_copy import RegisterCopy
+from memories.cluster.register_format import key_of
 from memories.cluster.repair_report import RepairReport
+from memories.cluster.repair_walk import ChunkRepairs
 from memories.cluster.versions import RegisterVersion
-from memories.errors import CorruptDataError, MemoriesError, UnavailableError
-from memories.progress import Progress
+from memories.errors import CorruptDataError, UnavailableError
 
 
 class QuorumRepair:
-    """One walk over everything.
+    """The part of a repair that is particular to plain servers.
 
     Args:
         members: The nodes.
-        registers: Asks and tells them.
-        chunks: Looks after the chunks of a value.
-        wall: Seconds since the epoch.
-        pause: Returns True when the walk is to end early.
-        deep: Read every copy of every chunk and check it, instead of asking for its length.
-        orphan_seconds: How old a chunk that nothing names must be to be swept.
+        registers: Queries and copies registers.
+        placement: Returns where chunks may be, as of now.
     """
 
     def __init__(
         self,
         members: Members,
         registers: QuorumRegisters,
-        chunks: ChunkRepair,
-        wall: Callable[[], float],
-        *,
-        pause: Callable[[float], bool],
-        deep: bool = True,
-        orphan_seconds: float = ORPHAN_SECONDS,
+        placement: Callable[[], ChunkPlacement],
     ) -> None:
         self._members = members
         self._registers = registers
-        self._chunks = chunks
-        self._pause = pause
-        self._deep = deep
-        self._wall = wall
-        self._began = wall()
-        self._orphan_seconds = orphan_seconds
-        self._live: set[bytes] = set()
-        self._tombstones: dict[bytes, RegisterVersion] = {}
-        self.report = RepairReport()
+        self._placement = placement
 
-    def run(self, progress: Progress | None = None) -> RepairReport:
-        """Walk over all registers, then over all chunks, and return what was done."""
-        nodes = list(self._members.all_members())
-        total, done = self._count(nodes), 0
-        for node in nodes:
-            for batch in self._names(node, PREFIX):
-                self._look_after(node, batch)
-                done += len(batch)
-                if progress is not None:
-                    progress(min(done, total), total)
-                if self._pause(0):
-                    return self.report
-        self._sweep(nodes)
-        if progress is not None:
-            progress(total, total)
-        return self.report
+    def nodes(self) -> Sequence[Node]:
+        """Return all members."""
+        return list(self._members.all_members())
 
-    def _names(self, node: Node, prefix: bytes) -> Iterable[list[bytes]]:
-        try:
-            yield from scan_node(node, prefix)
-        except (UnavailableError, ReplyError) as error:
-            self.report.silent[node.name] = str(error)
-
-    def _count(self, nodes: Sequence[Node]) -> int:
-        total = 0
-        for node in nodes:
-            try:
-                total += int(node.call("DBSIZE"))
-            except (UnavailableError, ReplyError) as error:
-                self.report.silent[node.name] = str(error)
-        return total
-
-    def _look_after(self, node: Node, names: Sequence[bytes]) -> None:
-        for start in range(0, len(names), REPAIR_BATCH):
-            self._look_at(node, names[start : start + REPAIR_BATCH])
-
-    def _look_at(self, node: Node, names: Sequence[bytes]) -> None:
-        queries = self._registers.query(names, deep=self._deep)
-        # A key is looked at where it is met first, which is on the first node that has it at all.
-        mine = [query for query in queries if self._first(query) in (node.name, None)]
+    def repair_registers(
+        self, node: Node, names: Sequence[bytes], report: RepairReport, *, deep: bool
+    ) -> Iterator[tuple[bytes, RegisterCopy]]:
+        """Repair the copies of registers found on a node; see `ReplicaRepair`."""
+        queries = self._registers.query(names, deep=deep)
+        # Each register is repaired during the visit to the first node that has any version of it.
+        mine = [query for query in queries if self._first_holder(query) in (node.name, None)]
         sure = [query for query in mine if query.missing_answers <= 0]
         for query in mine:
-            self.report.keys += 1
+            report.keys += 1
             if query.missing_answers > 0:
-                self.report.add_unreadable(key_of(query.name))
+                report.add_unreadable(key_of(query.name))
         try:
-            self.report.mended += self._registers.repair_damaged(sure)
-            self.report.copied += self._registers.copy_newest(sure)
+            report.mended += self._registers.repair_damaged(sure)
+            report.copied += self._registers.copy_newest(sure)
         except UnavailableError as error:
             for query in sure:
-                self.report.add_unreadable(key_of(query.name))
-            self.report.silent.setdefault(node.name, str(error))
+                report.add_unreadable(key_of(query.name))
+            report.silent.setdefault(node.name, str(error))
             return
-        for query in sure:
-            self._look_into(query)
+        present = [query for query in sure if query.replies]
+        self._registers.fetch_missing(
+            [query for query in present if query.newest.upload is not None]
+        )
+        for query in present:
+            yield query.name, query.newest
         for query in queries:
-            self._drop_stray(node, query)
+            report.strays += self._drop_stray(node, query)
 
-    def _first(self, query: RegisterQuery) -> str | None:
+    def repair_chunks(self, manifest: ChunkManifest, *, deep: bool) -> ChunkRepairs:
+        """Copy chunks to the nodes that should have them; see `ReplicaRepair`.
+
+        One chunk is in memory at a time.
+        """
+        placement = self._placement()
+        copied = mended = strays = 0
+        buffer = memoryview(bytearray(manifest.chunk_bytes))
+        lengths = [stop - start for start, stop in manifest.spans()]
+        for chunk in map(_Chunk, manifest.upload.names(), lengths, manifest.sums):
+            held = {name: _held_bytes(node, chunk) for name, node in placement.nodes.items()}
+            ranked = [name for name in placement.rank(chunk.name) if held[name] is not None]
+            complete = [name for name in ranked if held[name] == chunk.nbytes]
+            wanted = ranked[: placement.copies]
+            if len(wanted) < placement.copies:
+                raise UnavailableError("too few nodes answer to hold all copies of a chunk")
+            sound = set(complete)
+            if deep:
+                sound = {one for one in complete if _read(placement.nodes[one], chunk, buffer)}
+            for name in wanted:
+                if name in sound:
+                    continue
+                sources = [*sound, *(set(complete) - sound)]
+                _fetch(placement, chunk, sources, buffer)
+                placement.nodes[name].call("SET", chunk.name, buffer[: chunk.nbytes])
+                sound.add(name)
+                copied, mended = copied + (not held[name]), mended + bool(held[name])
+            for name in {other for other in ranked if held[other]} - set(wanted):
+                strays += int(placement.nodes[name].call("UNLINK", chunk.name))
+        return ChunkRepairs(copied, mended, strays)
+
+    def drop_tombstone(self, name: bytes, version: RegisterVersion) -> bool:
+        """Remove a tombstone from all members."""
+        drop = scripts.DROP.call([name], version.text)
+        dropped = [node.call(*drop) for node in self._members.all_members()]
+        return any(dropped)
+
+    def _first_holder(self, query: RegisterQuery) -> str | None:
         """Return the first member, in the order of the walk, that holds any version of a key."""
         has = {node for node, copy in query.replies.items() if copy.header is not None}
         has |= query.damaged
         return next((node.name for node in self._members.all_members() if node.name in has), None)
 
-    def _look_into(self, query: RegisterQuery) -> None:
-        if not query.replies or query.newest.header is None:
-            return
-        if query.newest.header.kind is RegisterKind.TOMBSTONE:
-            if query.version.at_seconds < self._began - TOMBSTONE_SECONDS:
-                self._tombstones[query.name] = query.version
-        elif query.newest.upload is not None:
-            self._live.add(query.newest.upload.id)
-            self._repair_chunks(query)
+    def _drop_stray(self, node: Node, query: RegisterQuery) -> int:
+        """Remove a copy from a node that the key does not prefer, once the preferred ones have it.
 
-    def _repair_chunks(self, query: RegisterQuery) -> None:
-        try:
-            manifest = self._manifest(query)
-            copied, mended, strays = self._chunks.repair(manifest, deep=self._deep)
-        except MemoriesError as error:
-            self.report.add_unreadable(key_of(query.name))
-            self.report.silent.setdefault(key_of(query.name), str(error))
-            return
-        self.report.chunks_copied += copied
-        self.report.mended += mended
-        self.report.strays += strays
-
-    def _manifest(self, query: RegisterQuery) -> ChunkManifest:
-        self._registers.fetch_missing([query])
-        data = query.newest.data
-        if data is None:
-            raise CorruptDataError("its manifest cannot be read")
-        return read_manifest(memoryview(data)[HEADER_BYTES:])
-
-    def _drop_stray(self, node: Node, query: RegisterQuery) -> None:
-        """Remove a copy from a node that is not one of the key's any more, or only stood in."""
+        Such a copy stems from a write that a preferred node missed, or from an older member list.
+        """
         preferred = {name for one in query.lists for name in one.nodes[: one.copies]}
-        if node.name in preferred or query.missing_answers > 0 or preferred - set(query.holders):
-            return
+        unsafe = query.missing_answers > 0 or preferred - set(query.holders)
+        if node.name in preferred or unsafe:
+            return 0
         there = node.call("GETRANGE", query.name, 0, 31)
         if there and there <= query.version.text:
-            self.report.strays += int(node.call(*scripts.DROP.call([query.name], there)))
+            return int(node.call(*scripts.DROP.call([query.name], there)))
+        return 0
 
-    def _sweep(self, nodes: Sequence[Node]) -> None:
-        """Remove garbage, which is certain only if every node was heard."""
-        if self.report.silent or self.report.unreadable:
+
+class _Chunk(NamedTuple):
+    name: bytes
+    nbytes: int
+    total: int
+
+
+def _fetch(
+    placement: ChunkPlacement, chunk: _Chunk, sources: Sequence[str], buffer: memoryview
+) -> None:
+    """Read a chunk into `buffer` from the first of the nodes that has a sound copy."""
+    for name in sources:
+        if _read(placement.nodes[name], chunk, buffer):
             return
-        for name, version in self._tombstones.items():
-            dropped = [node.call(*scripts.DROP.call([name], version.text)) for node in nodes]
-            self.report.tombstones += any(dropped)
-        for node in nodes:
-            for batch in self._names(node, CHUNK_PREFIX):
-                orphans = [name for name in batch if self._is_orphan(name)]
-                if orphans:
-                    self.report.orphans += int(node.call("UNLINK", *orphans))
+    raise CorruptDataError(f"no node has a sound copy of chunk {chunk.name.decode()}")
 
-    def _is_orphan(self, name: bytes) -> bool:
-        upload = upload_of(name)
-        try:
-            age = self._began - upload_seconds(upload)
-        except ValueError:
-            return False  # Not a name of ours.
-        return upload not in self._live and age > self._orphan_seconds
+
+def _held_bytes(node: Node, chunk: _Chunk) -> int | None:
+    """Return how many bytes of the chunk a node has; None if it does not answer."""
+    if not node.usable:
+        return None
+    try:
+        return int(node.call("STRLEN", chunk.name))
+    except (UnavailableError, ReplyError):
+        return None
+
+
+def _read(node: Node, chunk: _Chunk, buffer: memoryview) -> bool:
+    """Read a node's copy into `buffer` and return whether it is sound."""
+    view = buffer[: chunk.nbytes]
+    try:
+        (reply,) = node.pipeline([("GET", chunk.name)], into=[[view]], strict=True)
+    except (UnavailableError, ReplyError):
+        return False
+    return bool(reply == chunk.nbytes) and chunk_sum([view]) == chunk.total

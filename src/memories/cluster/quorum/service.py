@@ -10,20 +10,21 @@ from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any
 
-from memories.cluster.chunks import ChunkPlacement, ChunkStore
+from memories.cluster.chunks import ChunkPlacement
 from memories.cluster.client.address import NodeAddress
 from memories.cluster.client.node import Node
 from memories.cluster.client.resp import ReplyError
 from memories.cluster.near_cache.invalidation import ListenerQuorum
-from memories.cluster.node_service import WORKERS, NodeService
+from memories.cluster.node_service import NodeService
 from memories.cluster.quorum import discovery
-from memories.cluster.quorum.chunk_repair import ChunkRepair
+from memories.cluster.quorum.chunks import QuorumChunks
 from memories.cluster.quorum.members import Members
 from memories.cluster.quorum.node_recovery import NodeRecovery
 from memories.cluster.quorum.rebalance import change_members
 from memories.cluster.quorum.registers import QuorumRegisters
 from memories.cluster.quorum.repair import QuorumRepair
 from memories.cluster.repair_report import RepairReport
+from memories.cluster.repair_walk import RepairWalk
 from memories.cluster.status import node_status
 from memories.cluster.store import FrameStore
 from memories.cluster.versions import new_client
@@ -34,7 +35,6 @@ from memories.foundation.periodic import BackgroundThread
 from memories.progress import Progress
 
 _CHECK_SECONDS = 2.0  # How often the marks of all nodes are looked at, traffic or not.
-_PROBE_SECONDS = 0.5
 
 
 class QuorumService(NodeService):
@@ -62,7 +62,7 @@ class QuorumService(NodeService):
             refresh=lambda: discovery.refresh(self.members),
             on_stale_node=self._mark_stale,
         )
-        self.chunks = ChunkStore(self._placement, self.workers.submit)
+        self.chunks = QuorumChunks(self._placement, self.workers.submit)
         self.store = FrameStore(self.registers, self.chunks, clock)
         try:
             discovery.bootstrap(self.members)
@@ -95,13 +95,10 @@ class QuorumService(NodeService):
 
     def status(self) -> dict[str, dict[str, Any]]:
         """Return what is known of each node, by its name."""
-        nodes = list(self.members.all_members())
-        states = self.workers.map(
+        status = self._ask_status(
+            self.members.all_members(),
             lambda node: node_status(node, self.clock.monotonic, self.members.epoch),
-            nodes,
-            ahead=WORKERS,
         )
-        status = {node.name: state for node, state in zip(nodes, states, strict=True)}
         for name in self._stale_nodes & status.keys():
             status[name]["up_to_date"] = False
         return status
@@ -111,7 +108,7 @@ class QuorumService(NodeService):
         for name in list(self._stale_nodes):
             NodeRecovery(self.members, self.registers, self.members.nodes[name]).run(self.pause)
             self._stale_nodes.discard(name)
-        return self._repair(deep).run(progress)
+        return self._repair_walk(deep).run(progress)
 
     def add_node(self, address: NodeAddress, progress: Progress | None) -> None:
         """Let a node be a member, and give it its share."""
@@ -119,7 +116,7 @@ class QuorumService(NodeService):
         node = self.members.add(address)
         node.call("PING")
         names = {*(member_list.target or member_list.nodes), node.name}
-        change_members(self.members, sorted(names), lambda: self._repair(False), progress)
+        change_members(self.members, sorted(names), lambda: self._repair_walk(False), progress)
 
     def remove_node(self, name: str, progress: Progress | None) -> None:
         """Let a node be a member no more, after others took over what it has."""
@@ -129,21 +126,15 @@ class QuorumService(NodeService):
                 f"{name!r} is no member; the members are {', '.join(member_list.all_names)}"
             )
         names = {*(member_list.target or member_list.nodes)} - {name}
-        change_members(self.members, sorted(names), lambda: self._repair(False), progress)
+        change_members(self.members, sorted(names), lambda: self._repair_walk(False), progress)
 
     def disconnect(self) -> None:
         """Close all connections."""
         self.members.close()
 
-    def _repair(self, deep: bool) -> QuorumRepair:
-        return QuorumRepair(
-            self.members,
-            self.registers,
-            ChunkRepair(self._placement),
-            self.clock.wall,
-            pause=self.pause,
-            deep=deep,
-        )
+    def _repair_walk(self, deep: bool) -> RepairWalk:
+        replicas = QuorumRepair(self.members, self.registers, self._placement)
+        return RepairWalk(replicas, self.clock.wall, pause=self.pause, deep=deep)
 
     def _placement(self) -> ChunkPlacement:
         nodes = {node.name: node for node in self.members.all_members()}
@@ -152,12 +143,6 @@ class QuorumService(NodeService):
     def _mark_stale(self, node: Node) -> None:
         if not self.forked:
             self._stale_nodes.add(node.name)
-
-    def _probe(self, node: Node) -> None:
-        try:
-            node.call("PING", seconds=_PROBE_SECONDS)
-        except (UnavailableError, ReplyError) as error:
-            node.last_error = str(error)
 
     def _check_incarnations(self) -> None:
         nodes = [node for node in self.members.all_members() if node.usable]
@@ -170,9 +155,7 @@ class QuorumService(NodeService):
             incarnation, member_list = reply.incarnation, reply.member_list
             if member_list is not None and member_list.epoch > self.members.epoch:
                 discovery.refresh(self.members)
-            reply.node.up_to_date = incarnation is not None and discovery.is_up(
-                reply, self.members.epoch
-            )
+            reply.node.up_to_date = reply.is_up_to_date(self.members.epoch)
             if not reply.node.up_to_date and not self.members.lags(incarnation, reply.run_id):
                 self._mark_stale(reply.node)
 
@@ -189,7 +172,7 @@ class QuorumService(NodeService):
         try:
             done = NodeRecovery(self.members, self.registers, node).run(self.pause)
             if done:
-                self._repair(False).run()  # For the chunks that it lost.
+                self._repair_walk(False).run()  # For the chunks that it lost.
         except (UnavailableError, ReplyError) as error:
             node.last_error = str(error)
             logger.info("%s is not up to date yet: %s", node.name, error)

@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 from memories.cluster.client.fanout import NodeRequest, RequestRound
 from memories.cluster.client.resp import Command
-from memories.cluster.deadlines import HEDGE_SECONDS, allowance
 from memories.cluster.incarnation import INCARNATION_KEY, UP, Incarnation
+from memories.cluster.limits import HEDGE_SECONDS, allowance
 from memories.cluster.manifest import ChunkUpload, read_upload
 from memories.cluster.quorum.members import Members
 from memories.cluster.register_api import FoundRegister

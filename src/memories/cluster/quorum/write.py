@@ -13,8 +13,8 @@ from memories.cluster.client import scripts
 from memories.cluster.client.fanout import Commands, NodeRequest, RequestRound
 from memories.cluster.client.node import Node
 from memories.cluster.client.resp import Command, ReplyError
-from memories.cluster.deadlines import HEDGE_SECONDS, PATIENCE_SECONDS, allowance
 from memories.cluster.incarnation import INCARNATION_KEY, JOINING, Incarnation, read_incarnation
+from memories.cluster.limits import HEDGE_SECONDS, PATIENCE_SECONDS, allowance
 from memories.cluster.quorum.members import Members
 from memories.cluster.quorum.read import OutdatedMembersError
 from memories.cluster.quorum.rules import RegisterQuery

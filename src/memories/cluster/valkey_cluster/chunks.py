@@ -1,7 +1,7 @@
-"""Chunks of large values on a Cluster: spread over its slots, and replicated by it.
+"""Chunks on a Valkey Cluster: spread over its slots, and replicated by the Cluster.
 
-Not registers. The one idea: every few chunks are followed by WAIT on the same connection, which
-tells that the replicas have them, and keeps the primary from being ahead of them by much.
+Every window of chunks is followed by WAIT on the same connection. Its reply says how many replicas
+have the chunks, and waiting for it keeps the primary from getting far ahead of its replicas.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from typing import Any
 from memories.cluster.chunks import WINDOW, ChunkPlacement, ChunkStore, NodeTransfer
 from memories.cluster.client.node import Node
 from memories.cluster.client.resp import Command, ReplyError
-from memories.cluster.manifest import ChunkManifest, ChunkUpload, chunk_sum, cut
+from memories.cluster.manifest import ChunkManifest
+from memories.cluster.reasons import join_reasons
 from memories.cluster.valkey_cluster.shards import Shards
 from memories.cluster.valkey_cluster.write import WAIT_SECONDS, WRITE_SECONDS
 from memories.errors import ReplicationError, UnavailableError
@@ -23,7 +24,13 @@ _READ_SECONDS = 5.0
 
 
 class ClusterChunks(ChunkStore):
-    """Writes, reads and sweeps chunks, each shard served by a thread of its own."""
+    """Writes each chunk to the primary of its slot, and waits for the replicas.
+
+    Args:
+        shards: The nodes, and which of them serves which slot.
+        submit: Runs a function with its arguments in another thread.
+        pause: Waits for some seconds, and returns True once the service is being closed.
+    """
 
     def __init__(
         self,
@@ -31,38 +38,50 @@ class ClusterChunks(ChunkStore):
         submit: Callable[..., Task[Any]],
         pause: Callable[[float], bool],
     ) -> None:
-        super().__init__(self._chunk_placement, submit)
+        super().__init__(submit)
         self._shards = shards
         self._pause = pause
 
-    def write(
-        self, upload: ChunkUpload, chunk_bytes: int, segments: Sequence[memoryview]
-    ) -> tuple[int, ...]:
-        """Write a frame as the chunks of `upload`, and return their sums.
+    def placement(self) -> ChunkPlacement:
+        """Return where chunks may be: on the primary of their slot, and on its replicas."""
+        nodes: Mapping[str, Node] = {node.name: node for node in self._shards.all_nodes()}
+        return ChunkPlacement(nodes, lambda name: list(self._shards.shard_of(name).nodes), 1)
 
-        Raises:
-            ReplicationError: a chunk is not on enough nodes; nothing refers to those written.
-        """
-        chunks, names = list(cut(segments, chunk_bytes)), upload.names()
-        sums = self._submit(lambda: tuple(map(chunk_sum, chunks)))
+    def plan_write(self, names: Sequence[bytes]) -> _WritePlan:
+        """Return the plan of a write of chunks that have these names."""
+        return _WritePlan(self._shards, names, self._pause)
 
-        def send(node: str, indices: Sequence[int]) -> NodeTransfer:
-            commands = [("SET", names[i], tuple(chunks[i])) for i in indices]
-            return self._send(self._shards.node(node), indices, commands)
+    def send(self, node: Node, indices: Sequence[int], commands: Sequence[Command]) -> NodeTransfer:
+        """Store the chunks of these indices on a primary, and wait until its replicas have them."""
+        done: list[int] = []
+        needed = self._shards.copies - 1
+        wait = ("WAIT", needed, int(WAIT_SECONDS * 1000))
+        if not (node.usable or node.due):
+            return NodeTransfer(node, done, [], node.last_error)
+        for start in range(0, len(indices), WINDOW):
+            window = indices[start : start + WINDOW]
+            try:
+                *replies, copies = node.pipeline([*commands[start : start + WINDOW], wait])
+            except (UnavailableError, ReplyError) as error:
+                return NodeTransfer(node, done, [], str(error))
+            refusals = [reply for reply in (*replies, copies) if isinstance(reply, ReplyError)]
+            if refusals:
+                return NodeTransfer(node, done, [], str(refusals[0]))
+            if copies < needed:
+                reason = f"{copies} of the {needed} replicas needed have it"
+                return NodeTransfer(node, done, [], reason)
+            done += window
+        return NodeTransfer(node, done, [], "")
 
-        try:
-            self._send_until_done(names, send)
-        except BaseException:
-            self.remove(upload)
-            raise
-        total: tuple[int, ...] = sums.result()
-        return total
+    def nodes_of(self, names: Sequence[bytes]) -> Sequence[Sequence[Node]]:
+        """Return the primary of each chunk, which passes commands on to its replicas."""
+        return [[self._shards.node(self._shards.shard_of(name).primary)] for name in names]
 
     def read(self, manifest: ChunkManifest, frame: memoryview) -> None:
-        """Fill `frame` with the chunks that the manifest names, each checked as it comes.
+        """Read as `ChunkStore.read` does, and retry for some seconds while nodes fail over.
 
         Raises:
-            CorruptDataError: a chunk is damaged or gone on every node that may have it.
+            CorruptDataError: a chunk is damaged or missing on every node that may have it.
             UnavailableError: no sound copy of a chunk can be reached.
         """
         end = self._shards.monotonic() + _READ_SECONDS
@@ -74,72 +93,45 @@ class ClusterChunks(ChunkStore):
                     raise
                 self._shards.refresh()
 
-    def _send_until_done(
-        self, names: Sequence[bytes], send: Callable[[str, Sequence[int]], NodeTransfer]
+
+class _WritePlan:
+    """Sends each chunk to the primary of its slot, again after a failure until time is up."""
+
+    def __init__(
+        self, shards: Shards, names: Sequence[bytes], pause: Callable[[float], bool]
     ) -> None:
-        left = set(range(len(names)))
-        end = self._shards.monotonic() + WRITE_SECONDS
-        while left:
-            targets: dict[str, list[int]] = {}
-            for index in sorted(left):
-                targets.setdefault(self._primary_of(names[index]), []).append(index)
-            reasons: dict[str, str] = {}
-            for sent in self._in_parallel(send, targets):
-                left.difference_update(sent.done)
-                if sent.reason:
-                    reasons[sent.node] = sent.reason
-            if left and (self._shards.monotonic() >= end or self._pause(_PAUSE_SECONDS)):
-                told = "; ".join(f"{node}: {reason}" for node, reason in sorted(reasons.items()))
+        self._shards = shards
+        self._names = names
+        self._pause = pause
+        self._end = shards.monotonic() + WRITE_SECONDS
+        self._left = set(range(len(names)))
+        self._first = True
+        self._reasons: dict[str, str] = {}
+
+    def next_targets(self) -> dict[Node, list[int]]:
+        """Return the chunks to send to each primary; an empty dict once all are stored.
+
+        Raises:
+            ReplicationError: time is up, or the service is being closed.
+        """
+        if self._left and not self._first:
+            if self._shards.monotonic() >= self._end or self._pause(_PAUSE_SECONDS):
                 raise ReplicationError(
-                    f"the value could not be stored on {self._shards.copies} nodes: {told}. "
-                    "Nothing has changed: what was stored before is still there, and the parts "
-                    "written are removed"
+                    f"the value could not be stored on {self._shards.copies} nodes: "
+                    f"{join_reasons(self._reasons)}; nothing has changed: what was stored before "
+                    "is still there, and the parts written are removed"
                 )
-            if left:
-                self._shards.refresh()
+            self._shards.refresh()
+        self._first = False
+        self._reasons = {}
+        targets: dict[Node, list[int]] = {}
+        for index in sorted(self._left):
+            primary = self._shards.shard_of(self._names[index]).primary
+            targets.setdefault(self._shards.node(primary), []).append(index)
+        return targets
 
-    def _send(
-        self, node: Node, indices: Sequence[int], commands: Sequence[Command]
-    ) -> NodeTransfer:
-        done: list[int] = []
-        needed = self._shards.copies - 1
-        waiting = ("WAIT", needed, int(WAIT_SECONDS * 1000))
-        if not (node.usable or node.due):
-            return NodeTransfer(node.name, done, [], node.last_error)
-        for start in range(0, len(indices), WINDOW):
-            window = indices[start : start + WINDOW]
-            try:
-                *replies, copies = node.pipeline([*commands[start : start + WINDOW], waiting])
-            except (UnavailableError, ReplyError) as error:
-                return NodeTransfer(node.name, done, [], str(error))
-            refusals = [reply for reply in (*replies, copies) if isinstance(reply, ReplyError)]
-            if refusals:
-                return NodeTransfer(node.name, done, [], str(refusals[0]))
-            if copies < needed:
-                reason = f"{copies} of the {needed} replicas needed have it"
-                return NodeTransfer(node.name, done, [], reason)
-            done += window
-        return NodeTransfer(node.name, done, [], "")
-
-    def _send_commands(self, commands: Sequence[Any]) -> None:
-        """Tell each chunk's primary something; where that fails, a later sweep finds the chunk."""
-        told: dict[str, list[Any]] = {}
-        for command in commands:
-            told.setdefault(self._primary_of(command[1]), []).append(command)
-        usable = {name: some for name, some in told.items() if self._shards.node(name).usable}
-        if usable:
-            self._in_parallel(lambda node, some: _try(self._shards.node(node), some), usable)
-
-    def _primary_of(self, name: bytes) -> str:
-        return self._shards.shard_of(name).primary
-
-    def _chunk_placement(self) -> ChunkPlacement:
-        nodes: Mapping[str, Node] = {node.name: node for node in self._shards.all_nodes()}
-        return ChunkPlacement(nodes, lambda name: list(self._shards.shard_of(name).nodes), 1)
-
-
-def _try(node: Node, commands: Sequence[Any]) -> None:
-    try:
-        node.pipeline(commands)
-    except (UnavailableError, ReplyError) as error:
-        node.last_error = str(error)
+    def record(self, transfer: NodeTransfer) -> None:
+        """Record the result of sending to one primary."""
+        self._left.difference_update(transfer.done)
+        if transfer.reason:
+            self._reasons[transfer.node.name] = transfer.reason

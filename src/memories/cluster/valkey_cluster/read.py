@@ -13,7 +13,8 @@ from typing import Any
 from memories.cluster.client.fanout import NodeRequest, RequestRound
 from memories.cluster.client.node import Node
 from memories.cluster.client.resp import Command, ReplyError
-from memories.cluster.deadlines import HEDGE_SECONDS, PATIENCE_SECONDS, allowance
+from memories.cluster.limits import HEDGE_SECONDS, PATIENCE_SECONDS, allowance
+from memories.cluster.reasons import join_reasons
 from memories.cluster.register_copy import RegisterCopy, read_copy
 from memories.cluster.register_format import PEEK_BYTES, key_text
 from memories.cluster.valkey_cluster.shards import Shards
@@ -22,6 +23,7 @@ from memories.errors import CorruptDataError, MemoriesError, UnavailableError
 
 READ_SECONDS = 5.0  # Longer than a failover takes with usual settings.
 _PAUSE_SECONDS = 0.05
+NOT_ANSWERED = "no node of its slot answers"
 
 
 class _ShardRead:
@@ -191,13 +193,6 @@ def _collect_results(
                 where = ", ".join(sorted(group.damaged[name]))
                 failures[name] = CorruptDataError(f"{key_text(name)} is damaged on {where}")
             else:
-                failures[name] = UnavailableError(
-                    f"{key_text(name)} could not be found out: {join_reasons(group.reasons)}"
-                )
+                reasons = join_reasons(group.reasons, otherwise=NOT_ANSWERED)
+                failures[name] = UnavailableError(f"{key_text(name)} cannot be read: {reasons}")
     return failures
-
-
-def join_reasons(reasons: dict[str, str]) -> str:
-    """Return what went wrong with which node, as a message has it."""
-    told = (f"{node}: {reason}" for node, reason in sorted(reasons.items()))
-    return "; ".join(told) or "no node of its slot answers"

@@ -9,17 +9,17 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from memories.cluster.client.resp import ReplyError
 from memories.cluster.client.scan import scan_node
+from memories.cluster.limits import BATCH
+from memories.cluster.reasons import join_reasons
 from memories.cluster.register_api import FoundRegister, RegisterBody, Registers, WrittenRegister
 from memories.cluster.register_copy import RegisterCopy
 from memories.cluster.register_format import HEADER_BYTES, PREFIX
-from memories.cluster.valkey_cluster.read import ClusterRead, join_reasons
+from memories.cluster.valkey_cluster.read import NOT_ANSWERED, ClusterRead
 from memories.cluster.valkey_cluster.shards import Shards
 from memories.cluster.valkey_cluster.slots import Shard
 from memories.cluster.valkey_cluster.write import ClusterWrite
 from memories.errors import UnavailableError
 from memories.foundation.clock import Clock
-
-BATCH = 1000
 
 
 class ClusterRegisters(Registers):
@@ -72,7 +72,9 @@ class ClusterRegisters(Registers):
                 return
             except (UnavailableError, ReplyError) as error:
                 reasons[name] = str(error)
-        raise UnavailableError(f"the keys could not all be listed: {join_reasons(reasons)}")
+        raise UnavailableError(
+            f"the keys could not all be listed: {join_reasons(reasons, otherwise=NOT_ANSWERED)}"
+        )
 
 
 def _to_result(copy: RegisterCopy | Exception) -> FoundRegister | Exception | None:

@@ -11,10 +11,10 @@ from typing import Any
 
 from memories.cluster.client.address import NodeAddress
 from memories.cluster.client.node import Node
-from memories.cluster.client.resp import ReplyError
 from memories.cluster.near_cache.invalidation import ListenerQuorum
-from memories.cluster.node_service import WORKERS, NodeService
+from memories.cluster.node_service import NodeService
 from memories.cluster.repair_report import RepairReport
+from memories.cluster.repair_walk import RepairWalk
 from memories.cluster.status import cluster_node_status
 from memories.cluster.store import FrameStore
 from memories.cluster.valkey_cluster.chunks import ClusterChunks
@@ -22,12 +22,11 @@ from memories.cluster.valkey_cluster.registers import ClusterRegisters
 from memories.cluster.valkey_cluster.repair import ClusterRepair
 from memories.cluster.valkey_cluster.shards import Shards
 from memories.cluster.versions import new_client
-from memories.errors import InvalidOptionError, UnavailableError
+from memories.errors import InvalidOptionError
 from memories.foundation.clock import Clock
 from memories.progress import Progress
 
 _REFRESH_SECONDS = 1.0
-_PROBE_SECONDS = 0.5
 _OWN_TOOL = (
     "the nodes are a Valkey Cluster, which moves slots and takes in nodes by its own tool: "
     "valkey-cli --cluster; the manager notices by itself"
@@ -57,7 +56,7 @@ class ClusterService(NodeService):
             self.shards.bootstrap()
             for node in self.shards.all_nodes():
                 if node.usable:
-                    self._probe(node, strict=True)
+                    self._probe(node, refuse_evicting=True)
         except BaseException:
             self.close()
             raise
@@ -83,18 +82,15 @@ class ClusterService(NodeService):
 
     def status(self) -> dict[str, dict[str, Any]]:
         """Return what is known of each node, by its name."""
-        nodes = list(self.shards.all_nodes())
-        states = self.workers.map(
-            lambda one: cluster_node_status(one, self.clock.monotonic), nodes, ahead=WORKERS
+        return self._ask_status(
+            self.shards.all_nodes(), lambda node: cluster_node_status(node, self.clock.monotonic)
         )
-        return {node.name: state for node, state in zip(nodes, states, strict=True)}
 
     def repair(self, progress: Progress | None, *, deep: bool) -> RepairReport:
         """Look at every value, mend what a replica has whole, and sweep garbage."""
         self.shards.refresh()
-        return ClusterRepair(
-            self.shards, self.registers, self.clock.wall, pause=self.pause, deep=deep
-        ).run(progress)
+        walk = RepairWalk(ClusterRepair(self.shards), self.clock.wall, pause=self.pause, deep=deep)
+        return walk.run(progress)
 
     def add_node(self, address: NodeAddress, progress: Progress | None) -> None:
         """Refuse: see the message."""
@@ -107,11 +103,3 @@ class ClusterService(NodeService):
     def disconnect(self) -> None:
         """Close all connections."""
         self.shards.close()
-
-    def _probe(self, node: Node, *, strict: bool = False) -> None:
-        try:
-            node.call("PING", seconds=_PROBE_SECONDS)
-        except (UnavailableError, ReplyError) as error:
-            node.last_error = str(error)
-            if strict and isinstance(error, InvalidOptionError):
-                raise

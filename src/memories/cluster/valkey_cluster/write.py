@@ -14,11 +14,11 @@ from typing import Any
 from memories.cluster.client import scripts
 from memories.cluster.client.fanout import NodeRequest, RequestRound
 from memories.cluster.client.resp import Command, ReplyError
-from memories.cluster.deadlines import PATIENCE_SECONDS, allowance
+from memories.cluster.limits import PATIENCE_SECONDS, allowance
 from memories.cluster.register_api import RegisterBody, WrittenRegister
 from memories.cluster.register_copy import RegisterCopy, read_copy
 from memories.cluster.register_format import RegisterKind, key_text, pack_register
-from memories.cluster.valkey_cluster.read import ask_redirected
+from memories.cluster.valkey_cluster.read import NOT_ANSWERED, ask_redirected
 from memories.cluster.valkey_cluster.shards import Shards
 from memories.cluster.valkey_cluster.slots import Shard, group_by_shard
 from memories.cluster.versions import ABSENT, RegisterVersion, successor
@@ -45,7 +45,7 @@ class _PendingWrite:
         self.condition = b"" if if_version is None else b"%016x" % if_version
         self.if_version = if_version
         self.in_doubt = False
-        self.reason = "no node of its slot answers"
+        self.reason = NOT_ANSWERED
         self.nbytes = sum(segment.nbytes for segment in body.segments)
 
     def set_version(self, version: RegisterVersion) -> None:

@@ -1,0 +1,99 @@
+"""Chunks on plain servers: the manager itself writes each chunk to enough nodes."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from memories.cluster.chunks import WINDOW, ChunkPlacement, ChunkStore, NodeTransfer
+from memories.cluster.client.node import Node
+from memories.cluster.client.resp import Command, ReplyError
+from memories.cluster.reasons import join_reasons
+from memories.errors import ReplicationError, UnavailableError
+from memories.foundation.worker_pool import Task
+
+
+class QuorumChunks(ChunkStore):
+    """Writes `copies` copies of each chunk, in the order in which the chunk prefers the nodes.
+
+    Args:
+        placement: Returns where chunks may be, as of now.
+        submit: Runs a function with its arguments in another thread.
+    """
+
+    def __init__(
+        self, placement: Callable[[], ChunkPlacement], submit: Callable[..., Task[Any]]
+    ) -> None:
+        super().__init__(submit)
+        self._current_placement = placement
+
+    def placement(self) -> ChunkPlacement:
+        """Return where chunks may be, as of now."""
+        return self._current_placement()
+
+    def plan_write(self, names: Sequence[bytes]) -> _WritePlan:
+        """Return the plan of a write of chunks that have these names."""
+        return _WritePlan(self.placement(), names)
+
+    def send(self, node: Node, indices: Sequence[int], commands: Sequence[Command]) -> NodeTransfer:
+        """Store the chunks of these indices on a node, a window of commands at a time."""
+        done: list[int] = []
+        for start in range(0, len(indices), WINDOW):
+            try:
+                replies = node.pipeline(commands[start : start + WINDOW])
+            except (UnavailableError, ReplyError) as error:
+                return NodeTransfer(node, done, [], str(error))
+            refusals = [reply for reply in replies if isinstance(reply, ReplyError)]
+            window = zip(indices[start : start + WINDOW], replies, strict=True)
+            done += [index for index, reply in window if not isinstance(reply, ReplyError)]
+            if refusals:
+                return NodeTransfer(node, done, [], str(refusals[0]))
+        return NodeTransfer(node, done, [], "")
+
+    def nodes_of(self, names: Sequence[bytes]) -> Sequence[Sequence[Node]]:
+        """Return all nodes for each chunk, because a copy may be on any of them."""
+        return [list(self.placement().nodes.values())] * len(names)
+
+
+class _WritePlan:
+    """Sends each chunk to the nodes that it prefers, and to the next ones where a node fails."""
+
+    def __init__(self, placement: ChunkPlacement, names: Sequence[bytes]) -> None:
+        self._copies = placement.copies
+        self._untried = [
+            [node for node in placement.usable_first(name) if node.usable or node.due]
+            for name in names
+        ]
+        self._missing = dict.fromkeys(range(len(names)), placement.copies)  # Copies, by chunk.
+        self._reasons: dict[str, str] = {}
+
+    def next_targets(self) -> dict[Node, list[int]]:
+        """Return the chunks to send to each node; an empty dict once all are on enough nodes.
+
+        Raises:
+            ReplicationError: for one of them too few nodes are left to try.
+        """
+        targets: dict[Node, list[int]] = defaultdict(list)
+        for index, missing in self._missing.items():
+            left = [node for node in self._untried[index] if node.name not in self._reasons]
+            if len(left) < missing:
+                reasons = join_reasons(self._reasons, otherwise="too few nodes answer")
+                raise ReplicationError(
+                    f"the value could not be stored on {self._copies} nodes: {reasons}; nothing "
+                    "has changed: what was stored before is still there, and the parts written "
+                    "are removed"
+                )
+            for node in left[:missing]:
+                targets[node].append(index)
+                self._untried[index].remove(node)
+        return targets
+
+    def record(self, transfer: NodeTransfer) -> None:
+        """Record the result of sending to one node."""
+        if transfer.reason:
+            self._reasons[transfer.node.name] = transfer.reason
+        for index in transfer.done:
+            self._missing[index] -= 1
+            if not self._missing[index]:
+                del self._missing[index]
