@@ -1,1 +1,1 @@
-"""Values on several machines: nodes, their placement, and the replicated store over them."""
+"""Values on several machines: connections to nodes, placement, and the replicated store."""

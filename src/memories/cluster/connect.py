@@ -1,4 +1,4 @@
-"""Opens the nodes that a manager was given, whatever they turn out to be."""
+"""Finds out whether the nodes of a manager are plain servers or a Cluster, and opens them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def check_nodes(nodes: Any, options: Mapping[str, Any]) -> list[NodeAddress]:
     """Return the addresses in `nodes`.
 
     Raises:
-        InvalidOptionError: naming what is no address; never with a password in it.
+        InvalidOptionError: one of them is not an address; the message never shows a password.
     """
     if isinstance(nodes, (str, bytes)) or not isinstance(nodes, Sequence) or not nodes:
         raise InvalidOptionError("nodes= must be a list of addresses, such as ['node1:6379']")
@@ -26,7 +26,11 @@ def check_nodes(nodes: Any, options: Mapping[str, Any]) -> list[NodeAddress]:
 
 
 def check_factor(factor: Any) -> int:
-    """Return the replication factor, if it can be one."""
+    """Return the replication factor.
+
+    Raises:
+        InvalidOptionError: it is not a whole number from 1 on.
+    """
     if isinstance(factor, bool) or not isinstance(factor, int) or factor < 1:
         raise InvalidOptionError(f"replication_factor={factor!r} must be a whole number from 1 on")
     return factor
@@ -35,11 +39,11 @@ def check_factor(factor: Any) -> int:
 def open_service(
     addresses: Sequence[NodeAddress], factor: int, *, clock: Clock, allow_eviction: bool
 ) -> NodeService:
-    """Ask the nodes what they are, and return a running service over them.
+    """Return a running service over the nodes, of the kind that they are.
 
     Raises:
         UnavailableError: too few of them answer.
-        InvalidOptionError: they cannot hold what is asked of them.
+        InvalidOptionError: there are too few of them for `factor`, or one may evict values.
     """
     service: NodeService
     if are_a_cluster(addresses):
@@ -71,7 +75,7 @@ def are_a_cluster(addresses: Sequence[NodeAddress]) -> bool:
             with Connection(address, connect_seconds=CONNECT_SECONDS) as connection:
                 answers[address.name] = b"cluster_enabled:1" in connection.call("INFO", "cluster")
         except (UnavailableError, ReplyError):
-            continue  # Whether enough answer is for the service to say, which asks again.
+            continue  # The service asks again, and raises if too few nodes answer.
     if len(set(answers.values())) > 1:
         members = ", ".join(name for name, clustered in answers.items() if clustered)
         others = ", ".join(name for name, clustered in answers.items() if not clustered)

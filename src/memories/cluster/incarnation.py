@@ -1,8 +1,8 @@
-"""A node's mark: whether what it does not have was never written, or merely lost.
+"""The incarnation of a node: tells a node that never had a register from one that lost it.
 
-The one idea: a server that restarted empty, or from an old dump, answers as if nothing were wrong.
-So every node carries a mark with the run id of its server process, which is lost or wrong after a
-restart, and only a node whose mark is right has a say in what is absent.
+A server that restarted empty, or from an old dump, answers as if nothing were wrong. So each node
+stores the run id of its server process. After a restart the stored id is missing or belongs to the
+process before, and the node does not vote on what is absent until it is up to date again.
 """
 
 from __future__ import annotations
@@ -10,30 +10,30 @@ from __future__ import annotations
 from typing import NamedTuple
 
 INCARNATION_KEY = b"m:node"
-UP = "up"  # Knows of every acknowledged write that was its to take.
-JOINING = "in"  # Takes writes, and is being brought up to date.
+UP = "up"  # The node has every acknowledged write that it should have.
+JOINING = "in"  # The node accepts writes, and older ones are being copied to it.
 
 
 class Incarnation(NamedTuple):
-    """What stands in a node's mark."""
+    """The state of one server process, as a node stores it."""
 
     state: str
-    run_id: str  # The run id of the server process that was marked.
-    epoch: int  # Of the member list under which it takes writes.
+    run_id: str  # Of the server process that stored it.
+    epoch: int  # Of the member list under which the node accepts writes.
 
     @property
     def text(self) -> bytes:
-        """Return the mark as it lies on the node."""
+        """Return the bytes that the node stores."""
         return f"{self.state}:{self.run_id}:{self.epoch}".encode()
 
     @property
     def accepted(self) -> tuple[bytes, bytes]:
-        """Return the two marks under which the node takes writes."""
+        """Return the two stored forms under which the node accepts writes."""
         return self._replace(state=UP).text, self._replace(state=JOINING).text
 
 
 def read_incarnation(text: bytes | None) -> Incarnation | None:
-    """Return the mark in `text`; None if there is none."""
+    """Return the incarnation that `text` stores; None if it is missing or damaged."""
     parts = (text or b"").decode("utf-8", "replace").split(":")
     if len(parts) != 3 or parts[0] not in (UP, JOINING) or not parts[2].isdigit():
         return None

@@ -1,7 +1,6 @@
-"""A look at any nodes, from outside: what they are, who belongs to them and how they are.
+"""Inspects any nodes read-only: their kind, the other members, and the state of each.
 
-Not a service: it changes nothing on a node, and in particular makes no cluster of nodes that are
-none yet.
+It changes nothing on a node; in particular, it does not write a member list to new servers.
 """
 
 from __future__ import annotations
@@ -19,15 +18,15 @@ from memories.foundation.clock import Clock
 
 
 class NodeSurvey(NamedTuple):
-    """What was found."""
+    """The kind and the states of some nodes."""
 
     clustered: bool  # Whether they are a Valkey Cluster.
-    copies: int | None  # Of what is stored on plain servers; None where that is for others to say.
+    copies: int | None  # Of each value; None on a Cluster, and on servers without a member list.
     states: dict[str, dict[str, Any]]
 
 
 def survey_nodes(addresses: Sequence[NodeAddress], clock: Clock) -> NodeSurvey:
-    """Ask nodes, and those that belong to them; one that does not answer is not `online`.
+    """Return the state of nodes and of all other members; `online` is false without an answer.
 
     Raises:
         InvalidOptionError: some are members of a Valkey Cluster, and some are not.

@@ -1,8 +1,8 @@
-"""A value that is too large for a register: which chunks it lies in, and their checksums.
+"""The manifest of a value that is too large for a register: its chunks and their checksums.
 
-Not where they lie: that follows from their names. The one idea: chunks are written once, under the
-name of one upload, and the manifest that names the upload is written last; so there is no moment at
-which a reader could mix two values.
+Chunks are written once, under the id of one upload, and the manifest that names the upload is
+written last. So a reader cannot mix the chunks of two values. The nodes of a chunk follow from its
+name, and are not in the manifest.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from memories.cluster.register_format import CHUNK_PREFIX
 from memories.errors import CorruptDataError
 
 UPLOAD_SECONDS = 3 * 3600.0  # The longest that an upload may take from its id to its manifest.
-INLINE_BYTES = 1 << 20  # A larger frame lies in chunks.
+INLINE_BYTES = 1 << 20  # Larger frames are stored as chunks.
 UPLOAD_DIGITS = 32
 _CHUNK_BYTES = 4 << 20
 _MAX_CHUNKS = 8192
-_MAX_CHUNK_BYTES = 512 << 20  # A string of the server is no longer.
+_MAX_CHUNK_BYTES = 512 << 20  # The longest string of a server.
 _COUNT_DIGITS = 8
 _FIXED = UPLOAD_DIGITS + _COUNT_DIGITS
 
@@ -50,7 +50,7 @@ class _Fields(msgspec.Struct, array_like=True, frozen=True):
 
 
 class ChunkManifest(NamedTuple):
-    """What a reader must know of a value in chunks."""
+    """What a reader needs to fetch a value in chunks."""
 
     upload: ChunkUpload
     nbytes: int
@@ -58,7 +58,7 @@ class ChunkManifest(NamedTuple):
     sums: tuple[int, ...]
 
     def pack(self) -> bytes:
-        """Return the manifest as bytes; its first 40 say what is to be swept once it is old."""
+        """Return the manifest as bytes; the first 40 identify its chunks, to remove them."""
         sums = b"".join(total.to_bytes(8, "little") for total in self.sums)
         fields = msgspec.msgpack.encode(_Fields(self.nbytes, self.chunk_bytes, sums))
         return self.upload.id + b"%08x" % self.upload.chunks + fields
@@ -73,7 +73,7 @@ def read_upload(body: bytes | memoryview) -> ChunkUpload:
     """Return the upload that a manifest names; its fixed part is enough.
 
     Raises:
-        CorruptDataError: these bytes are no manifest.
+        CorruptDataError: these bytes are not a manifest.
     """
     fixed = bytes(body[:_FIXED])
     try:
@@ -100,7 +100,7 @@ def read_manifest(body: bytes | memoryview) -> ChunkManifest:
     count = -(-fields.nbytes // fields.chunk_bytes) if min(sizes) > 0 else -1
     fitting = fields.chunk_bytes <= _MAX_CHUNK_BYTES and count == upload.chunks
     if not fitting or len(fields.sums) != 8 * count:
-        raise CorruptDataError("a manifest on a node contradicts itself")
+        raise CorruptDataError("the sizes in a manifest on a node contradict each other")
     parts = (fields.sums[at : at + 8] for at in range(0, len(fields.sums), 8))
     return ChunkManifest(upload, *sizes, tuple(int.from_bytes(part, "little") for part in parts))
 

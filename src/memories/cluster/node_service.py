@@ -1,7 +1,7 @@
-"""The nodes behind one manager, from the first question to the last, whatever their topology.
+"""The service over all nodes of one manager, for both kinds of replication.
 
-It owns what has a life of its own: connections, worker threads, and the keeper that probes failing
-nodes and brings back those that restarted.
+It owns the connections, the worker threads, and the maintenance thread that probes failing nodes
+and brings restarted ones up to date.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _PROBE_SECONDS = 0.5
 
 
 class NodeService(ABC):
-    """What a manager asks of its nodes."""
+    """What a manager needs from its nodes."""
 
     store: FrameStore
 
@@ -53,11 +53,11 @@ class NodeService(ABC):
         return self._ended.is_set()
 
     def start(self) -> None:
-        """Begin to look after the nodes, until the service is closed or forgotten."""
+        """Start the maintenance thread, which ends with the service."""
         self._maintenance.start()
 
     def start_near_cache(self, freshness: Freshness) -> None:
-        """Keep `near` right, from what the nodes say of writes."""
+        """Invalidate local copies from now on, as the nodes report writes."""
         self._freshness = freshness
         self._listener = InvalidationListener(
             freshness, self.nodes, self.listener_quorums, self.clock.monotonic
@@ -80,43 +80,43 @@ class NodeService(ABC):
             )
 
     def pause(self, seconds: float) -> bool:
-        """Wait, and return whether the service was closed meanwhile."""
+        """Wait for `seconds`, and return whether the service has been closed."""
         return self._ended.wait(seconds)
 
     @abstractmethod
     def maintain(self) -> None:
-        """Look after the nodes once; called a few times a second."""
+        """Do what is due for the nodes; called a few times a second."""
 
     @abstractmethod
     def nodes(self) -> Iterable[Node]:
-        """Return all nodes that take writes."""
+        """Return all nodes that accept writes."""
 
     @abstractmethod
     def listener_quorums(self) -> Iterable[ListenerQuorum]:
-        """Return which of them must be listened to for no acknowledged write to be missed."""
+        """Return the sets of nodes to listen to, so that no acknowledged write is missed."""
 
     @abstractmethod
     def status(self) -> dict[str, dict[str, Any]]:
-        """Return what is known of each node, by its name."""
+        """Return the state of each node, by its name."""
 
     @abstractmethod
     def repair(self, progress: Progress | None, *, deep: bool) -> RepairReport:
-        """Make all copies whole again, sweep garbage, and return what was done."""
+        """Repair all copies, remove garbage, and return what was done."""
 
     @abstractmethod
     def add_node(self, address: NodeAddress, progress: Progress | None) -> None:
-        """Let a node be a member, and give it its share."""
+        """Add a node to the members, and copy its share to it."""
 
     @abstractmethod
     def remove_node(self, name: str, progress: Progress | None) -> None:
-        """Let a node be a member no more, after others took over what it has."""
+        """Remove a node from the members, after its share was copied to others."""
 
     def close(self) -> None:
         """End threads and connections. Idempotent."""
         self._ended.set()
         self._maintenance.stop(0.0)
         self.workers.close(0.0)
-        self.disconnect()  # Whoever waits for an answer is told at once.
+        self.disconnect()  # Threads that wait for an answer fail at once.
         self.workers.close()
         self._maintenance.stop()
         if self._listener is not None:
@@ -149,7 +149,7 @@ class NodeService(ABC):
         return {node.name: state for node, state in zip(asked, states, strict=True)}
 
     def after_fork(self) -> None:
-        """In a forked child: leave the parent's threads and connections alone."""
+        """In a forked child: stop using the threads and connections of the parent."""
         self.forked = True
         if self._freshness is not None:
             self._freshness.close()

@@ -1,7 +1,4 @@
-"""What the store asks of registers, whichever way they are replicated.
-
-A vocabulary of four records and one interface; `plain` and `slots` implement it.
-"""
+"""The interface of replicated registers; `quorum` and `valkey_cluster` implement it."""
 
 from __future__ import annotations
 
@@ -15,14 +12,14 @@ from memories.cluster.versions import RegisterVersion
 
 
 class RegisterBody(NamedTuple):
-    """What is to stand in a register."""
+    """The new content of a register."""
 
     kind: RegisterKind
     segments: Sequence[memoryview] = ()
 
 
 class FoundRegister(NamedTuple):
-    """What stands in a register. `body` is None where only the version was asked for."""
+    """The content of a register. `body` is None where only the version was requested."""
 
     version: RegisterVersion
     kind: RegisterKind
@@ -30,40 +27,40 @@ class FoundRegister(NamedTuple):
 
 
 class WrittenRegister(NamedTuple):
-    """A write that was acknowledged, and the chunks of the value that it replaced."""
+    """An acknowledged write, and the chunks of the value that it replaced."""
 
     version: RegisterVersion
     replaced: ChunkUpload | None
 
 
 class Registers(ABC):
-    """Reads and writes registers, each linearizable by itself; many at a time for their cost."""
+    """Reads and writes registers; a call for many of them needs few requests to each node."""
 
     @abstractmethod
     def read(
         self, names: Sequence[bytes], *, fetch: bool = True
     ) -> dict[bytes, FoundRegister | Exception | None]:
-        """Return what stands in each register: None for never written or swept.
+        """Return the content of each register: None if it was never written.
 
-        With `fetch=False` the bodies of large values may be left out.
+        With `fetch=False` the bodies may be left out.
 
-        The exceptions are `UnavailableError` (could not find out) and `CorruptDataError`.
+        The exceptions are `UnavailableError` (too few nodes answer) and `CorruptDataError`.
         """
 
     @abstractmethod
     def write(
         self, bodies: Mapping[bytes, RegisterBody], *, if_version: int | None = None
     ) -> dict[bytes, WrittenRegister | Exception]:
-        """Write each register, newer than all that was acknowledged before.
+        """Write each register, with a version above all that were acknowledged before.
 
         The exceptions are `UnavailableError` (nothing was stored), `ReplicationError` (in doubt)
-        and `ConflictError` (it is not at `if_version`).
+        and `ConflictError` (the register is not at `if_version`).
         """
 
     @abstractmethod
     def scan(self, prefix: bytes) -> Iterator[list[bytes]]:
-        """Yield batches of the names of all registers that start with `prefix`, maybe repeatedly.
+        """Yield batches of the names of all registers that start with `prefix`; names may repeat.
 
         Raises:
-            UnavailableError: too few nodes answer to know of all.
+            UnavailableError: too few nodes answer to list all of them.
         """

@@ -1,4 +1,4 @@
-"""What one node says of one register."""
+"""The copy of a register on one node, as the node's reply shows it."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from memories.cluster.versions import ABSENT, RegisterVersion
 
 
 class RegisterCopy(NamedTuple):
-    """What one node says: a header and, where it was fetched, all of the register."""
+    """One node's copy: its header and, where it was fetched as a whole, its bytes."""
 
-    header: RegisterHeader | None
-    data: bytes | None  # All of it, or None where only its beginning was asked for.
+    header: RegisterHeader | None  # None if the node has no such register.
+    data: bytes | None  # All bytes, or None where only the beginning was requested.
     upload: ChunkUpload | None
 
     @property
     def version(self) -> RegisterVersion:
-        """Return the version it names."""
+        """Return the version of the copy; `ABSENT` if the node has none."""
         return ABSENT if self.header is None else self.header.version
 
 
 def read_copy(name: bytes, reply: bytes | None, *, whole: bool) -> RegisterCopy:
-    """Return the vote in a node's reply.
+    """Return the copy in a node's reply, which has all of the register if it is `whole`.
 
     Raises:
-        CorruptDataError: what it holds is damaged.
+        CorruptDataError: the copy is damaged.
     """
     if not reply:
         return RegisterCopy(None, None, None)

@@ -1,7 +1,7 @@
-"""The register of a key, as it lies on a node: a header of 64 bytes, and what it stands for.
+"""The byte format of a register on a node: a header of 64 bytes, then the body.
 
-Not the protocol. The one idea: the header has a fixed length and checks itself, so that a server's
-script can compare versions, and a reader learns of a version without fetching a value.
+The header has a fixed length and a checksum of its own. So a script on the server can compare
+versions, and a client can read a version without fetching the value.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ _HEAD_SUM_DIGITS = HEADER_BYTES - _KIND - 17
 
 
 class RegisterKind(Enum):
-    """What a register stands for."""
+    """What the body of a register is."""
 
     VALUE = b"v"  # A frame follows.
-    MANIFEST = b"m"  # A manifest follows; the frame lies in chunks.
+    MANIFEST = b"m"  # A manifest follows; the frame is stored as chunks.
     TOMBSTONE = b"t"  # The key was deleted.
 
 
@@ -69,7 +69,7 @@ def read_header(name: bytes, data: Any) -> RegisterHeader:
     """Return the header at the start of `data`.
 
     Raises:
-        CorruptDataError: it is damaged, or that of another register.
+        CorruptDataError: it is damaged, or belongs to another register.
     """
     head = bytes(data[:HEADER_BYTES])
     if len(head) < HEADER_BYTES or head[_HEAD_SUM] != _head_sum(name, head[: _HEAD_SUM.start]):
@@ -82,7 +82,7 @@ def read_header(name: bytes, data: Any) -> RegisterHeader:
 
 
 def read_body(name: bytes, header: RegisterHeader, data: Any) -> memoryview:
-    """Return what follows the header, checked against it.
+    """Return the body after the header; its checksum is compared.
 
     Raises:
         CorruptDataError: it is damaged.

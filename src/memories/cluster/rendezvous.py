@@ -1,7 +1,8 @@
-"""Which nodes a key or a chunk belongs on: rendezvous hashing, and nothing else.
+"""Rendezvous hashing (Thaler and Ravishankar 1998): the nodes on which a key or chunk belongs.
 
-No I/O, no state, no knowledge of who is alive. The one idea: every node gets a score for every
-name, and the highest scores win; so a node that comes or goes moves only what it wins or held.
+Each node gets a score for each name, and the nodes with the highest scores hold it. A node that is
+added or removed therefore moves only the names for which it has one of the highest scores. The
+functions are pure, and do not know which nodes are alive.
 """
 
 from __future__ import annotations
@@ -13,10 +14,10 @@ import xxhash
 
 
 class Preference(NamedTuple):
-    """The nodes that may hold a key, best first, and how many of them each step needs.
+    """The nodes that may hold a key, best first, and the sizes of its write and read quorum.
 
     With n nodes and a replication factor of rf, a key has `min(n, 2 rf - 1)` nodes. A write is
-    acknowledged at `copies` of them; any `answers` of them include one that took it.
+    acknowledged once `copies` of them have it; any `answers` of them include one that has it.
     """
 
     nodes: tuple[str, ...]
@@ -25,16 +26,16 @@ class Preference(NamedTuple):
 
 
 def rank(name: bytes, nodes: Sequence[str]) -> list[str]:
-    """Return `nodes` in the order in which `name` prefers them (rendezvous, Thaler 1998).
+    """Return `nodes` in the order in which `name` prefers them.
 
-    Costs one hash per node. The order of any two nodes does not depend on the others.
+    This takes one hash per node. The order of any two nodes does not depend on the others.
     """
     seed = xxhash.xxh3_64_intdigest(name)
     return sorted(nodes, key=lambda node: (_score(seed, node), node), reverse=True)
 
 
 def prefer(name: bytes, nodes: Sequence[str], copies: int) -> Preference:
-    """Return where the register of `name` may lie, for `copies` copies of it."""
+    """Return the nodes that may hold the register of `name`, for `copies` copies of it."""
     chosen = rank(name, nodes)[: list_length(len(nodes), copies)]
     return Preference(tuple(chosen), copies, len(chosen) - copies + 1)
 

@@ -1,4 +1,4 @@
-"""What a node says of itself, as `get_node_status` gives it. Reads INFO, decides nothing."""
+"""The state of one node for `get_node_status`, read from its INFO."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _SECONDS = 0.9
 
 
 def node_status(node: Node, monotonic: Callable[[], float], epoch: int) -> dict[str, Any]:
-    """Return the state of one plain server; one that does not answer is not `online`."""
+    """Return the state of one plain server; `online` is false if it does not answer."""
     state, info, incarnation = _asked(node, monotonic, ("GET", INCARNATION_KEY))
     if state["online"]:
         state["up_to_date"] = read_incarnation(incarnation) == Incarnation(

@@ -1,7 +1,6 @@
 """Frames by key on many nodes: small ones in registers, large ones in chunks that a register names.
 
-Not a manager and not a cache, and it knows nothing of values. The one idea: a register decides, so
-that a large value appears and disappears as a whole, like a small one.
+A large value becomes visible when its register is written, and so as a whole, like a small one.
 """
 
 from __future__ import annotations
@@ -30,11 +29,11 @@ from memories.errors import (
 )
 from memories.foundation.clock import Clock
 
-_READ_ATTEMPTS = 5  # How often a read may be overtaken by writes before it gives up.
+_READ_ATTEMPTS = 5  # Reads of a value that is replaced during each of them.
 
 
 class StoredFrame(NamedTuple):
-    """A frame as it came from the nodes; its bytes were verified on the way."""
+    """A frame that was read from the nodes; its checksums have been compared."""
 
     version: RegisterVersion
     frame: memoryview
@@ -51,11 +50,11 @@ class FrameStore:
     def put(
         self, key: str, segments: Sequence[memoryview], *, if_version: int | None = None
     ) -> RegisterVersion:
-        """Store the frame that `segments` are in a row.
+        """Store the frame that `segments` form one after the other.
 
         Raises:
             UnavailableError: too few nodes answer; nothing was stored.
-            ReplicationError: it is on fewer nodes than asked for.
+            ReplicationError: it is on fewer nodes than required.
             ConflictError: the key is not at `if_version`.
         """
         name = register_name(key)
@@ -70,7 +69,7 @@ class FrameStore:
             self._chunks.remove(upload)
             raise UnavailableError(
                 f"storing {key[:200]!r} took longer than {UPLOAD_SECONDS / 3600:.0f} hours, after "
-                "which its parts may be taken for garbage; nothing has changed"
+                "which a repair may remove its parts as garbage; nothing has changed"
             )
         manifest = ChunkManifest(upload, nbytes, chunk_bytes, sums).pack()
         try:
@@ -78,14 +77,15 @@ class FrameStore:
                 name, RegisterBody(RegisterKind.MANIFEST, [memoryview(manifest)]), if_version
             )
         except (UnavailableError, ConflictError) as error:
-            if not isinstance(error, ReplicationError):  # In doubt: a node may name the chunks.
+            # After a ReplicationError the write is in doubt: a node may have the manifest.
+            if not isinstance(error, ReplicationError):
                 self._chunks.remove(upload)
             raise
 
     def put_many(
         self, frames: Mapping[str, Sequence[memoryview]]
     ) -> dict[str, RegisterVersion | Exception]:
-        """Store many frames, the small ones of them in a few questions to each node."""
+        """Store many frames; the small ones take few requests to each node."""
         results: dict[str, RegisterVersion | Exception] = {}
         small = {
             key: RegisterBody(RegisterKind.VALUE, segments)
@@ -108,8 +108,8 @@ class FrameStore:
 
         Raises:
             KeyNotFoundError: it is absent.
-            UnavailableError: too few nodes answer to know.
-            CorruptDataError: what the nodes hold is damaged beyond repair.
+            UnavailableError: too few nodes answer to know the newest version.
+            CorruptDataError: the copies are damaged on all nodes.
         """
         (result,) = self.get_many([key]).values()
         if isinstance(result, Exception):
@@ -117,18 +117,18 @@ class FrameStore:
         return result
 
     def get_many(self, keys: Iterable[str]) -> dict[str, StoredFrame | Exception]:
-        """Return the newest frame of each key, or why it cannot be had."""
+        """Return the newest frame of each key, or the error that explains why there is none."""
         names = {register_name(key): key for key in keys}
         found = self._registers.read(list(names))
         return {key: self._to_frame(key, found[name]) for name, key in names.items()}
 
     def delete(self, key: str) -> RegisterVersion:
-        """Make `key` absent.
+        """Delete `key`, by a tombstone in its register.
 
         Raises:
             KeyNotFoundError: it is absent already.
             UnavailableError: too few nodes answer; nothing has changed.
-            ReplicationError: fewer nodes than asked for know of it.
+            ReplicationError: the tombstone is on fewer nodes than required.
         """
         name = register_name(key)
         found = _raise_or_return(self._registers.read([name], fetch=False)[name])
@@ -145,10 +145,10 @@ class FrameStore:
     def scan(self, prefix: str) -> Iterator[str]:
         """Yield the keys that start with `prefix`, ordered by their UTF-8 bytes.
 
-        Costs the memory of their names. A key that comes or goes meanwhile may be missed or shown.
+        Their names are held in memory. A key that is stored or deleted meanwhile may be missing.
 
         Raises:
-            UnavailableError: too few nodes answer to know of all.
+            UnavailableError: too few nodes answer to list all of them.
         """
         names = sorted({n for batch in self._registers.scan(prefix.encode()) for n in batch})
         for start in range(0, len(names), 500):
@@ -168,7 +168,7 @@ class FrameStore:
         return result
 
     def _expire_replaced(self, outcome: WrittenRegister | Exception) -> RegisterVersion | Exception:
-        """Let go of what a write replaced."""
+        """Expire the chunks that a write replaced; return its version, or its error."""
         if isinstance(outcome, Exception):
             return outcome
         if outcome.replaced is not None:
@@ -179,9 +179,7 @@ class FrameStore:
         self, key: str, found: FoundRegister | Exception | None
     ) -> StoredFrame | Exception:
         name = register_name(key)
-        error: Exception = UnavailableError(
-            f"{key[:200]!r} is rewritten faster than it can be read"
-        )
+        error: Exception = UnavailableError(f"{key[:200]!r} is replaced faster than it can be read")
         for _ in range(_READ_ATTEMPTS):
             if isinstance(found, Exception):
                 return found
@@ -193,7 +191,8 @@ class FrameStore:
             try:
                 return StoredFrame(found.version, self._read_chunks(found.body))
             except (CorruptDataError, UnavailableError) as fault:
-                # A value that was replaced meanwhile loses its chunks: then there is a newer one.
+                # Thread 1 has read the manifest. Thread 2 replaces the value, and its chunks
+                # expire. Thread 1 reads the register again, and finds a newer version.
                 error = type(fault)(f"{key[:200]!r} cannot be read: {fault}")
                 newer = self._registers.read([name])[name]
                 if isinstance(newer, FoundRegister) and newer.version == found.version:
@@ -209,7 +208,7 @@ class FrameStore:
 
 
 def absent_error(key: str) -> KeyNotFoundError:
-    """Return the error of a key that no node has, and enough nodes were asked."""
+    """Return the error for a key that is absent, as enough nodes have confirmed."""
     return KeyNotFoundError(f"{key[:200]!r} is not on the nodes")
 
 

@@ -1,7 +1,8 @@
-"""What orders the writes of one key: a counter, and the writer's id where two drew the same.
+"""The version that orders the writes of one key: a counter, then the id of the writer.
 
-Not a clock that must be right. The counter is at least one more than any a writer has learnt of;
-that it also follows the wall clock only makes it survive tombstones that were swept.
+The counter is greater than any that the writer has read. It is also at least the wall time in
+microseconds, so that it exceeds the counters of tombstones that were removed. Correctness does not
+depend on that clock.
 """
 
 from __future__ import annotations
@@ -27,12 +28,16 @@ class RegisterVersion(NamedTuple):
 
     @property
     def at_seconds(self) -> float:
-        """Return about when it was written, by the writer's wall clock."""
+        """Return approximately when it was written, by the writer's wall clock."""
         return self.counter / _MICROSECONDS
 
     @classmethod
     def parse(cls, text: bytes) -> Self:
-        """Return the version in 32 hexadecimal digits; ValueError if it is none."""
+        """Return the version in 32 hexadecimal digits.
+
+        Raises:
+            ValueError: the text is not a version.
+        """
         if len(text) != TEXT_BYTES:
             raise ValueError(f"a version has {TEXT_BYTES} digits, not {len(text)}")
         return cls(int(text[:16], 16), int(text[16:], 16))
@@ -45,11 +50,11 @@ ABSENT = RegisterVersion(0, 0)
 
 
 def new_client() -> int:
-    """Return an id for one manager, unlike any other's."""
+    """Return a random id for one manager."""
     return secrets.randbits(64) or 1
 
 
 def successor(highest: RegisterVersion, client: int, wall_seconds: float) -> RegisterVersion:
-    """Return the version of a write that has learnt of `highest`."""
+    """Return the version of a write whose client has read `highest`."""
     counter = max(highest.counter + 1, int(wall_seconds * _MICROSECONDS))
     return RegisterVersion(min(counter, _MAX_COUNTER), client)

@@ -1,7 +1,7 @@
-"""Where a node is and how to be let in: `host:port` or a URL, and never its secrets again.
+"""The address and credentials of a node, parsed from `host:port` or a URL.
 
-Pure: nothing is looked up or connected. The one idea: the password goes in and only the handshake
-takes it out; no repr, name or error of an address shows it.
+No repr, name or error of an address shows the password; only the handshake reads it. Parsing does
+not look up names or open connections.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import ssl
 
 DEFAULT_PORT = 6379
-# Scheme to (whether it is TLS). The names are those that redis-py and valkey-py take.
+# Whether each scheme uses TLS. redis-py and valkey-py have the same schemes.
 _SCHEMES = {"redis": False, "valkey": False, "rediss": True, "valkeys": True}
 _FALSE = {"0", "no", "none", "false", "off"}
 _TRUE = {"1", "yes", "true", "on", "required"}
@@ -26,7 +26,7 @@ _HOST = re.compile(r"[A-Za-z0-9_.:%-]+")
 
 @dataclass(frozen=True)
 class TLS:
-    """How a node proves who it is, and we to it; the default trusts the system's authorities."""
+    """Certificates and checks of TLS; the default trusts the authorities of the system."""
 
     ca_certs: str | None = None
     certfile: str | None = None
@@ -38,7 +38,7 @@ class TLS:
         """Return a fresh client context.
 
         Raises:
-            InvalidOptionError: a file named here cannot be read, or is no certificate or key.
+            InvalidOptionError: a file cannot be read, or is not a certificate or key.
         """
         import ssl
 
@@ -58,7 +58,7 @@ class TLS:
 
 @dataclass(frozen=True)
 class NodeAddress:
-    """One node: a host and port or the path of a socket, with what its handshake needs."""
+    """One node: a host and port or the path of a socket, with credentials and TLS options."""
 
     host: str = "localhost"
     port: int = DEFAULT_PORT
@@ -70,14 +70,14 @@ class NodeAddress:
 
     @property
     def name(self) -> str:
-        """Return what errors, logs and states call the node; it holds no secret."""
+        """Return the name of the node in errors, logs and states; it contains no secret."""
         if self.path is not None:
             return f"unix://{self.path}"
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{host}:{self.port}"
 
     def at(self, host: str, port: int) -> NodeAddress:
-        """Return another node that lets us in by the same credentials, as one of a cluster does."""
+        """Return the address of another node of the cluster, with the same credentials."""
         return replace(self, host=host, port=port, path=None)
 
     def __str__(self) -> str:
@@ -92,25 +92,25 @@ class NodeAddress:
         password: str | None = None,
         tls: TLS | None = None,
     ) -> NodeAddress:
-        """Return the address that `text` says; the options hold where it says nothing.
+        """Return the address in `text`; the options apply where `text` leaves them out.
 
         Args:
             text: `host`, `host:port`, `[v6]:port`, or a URL with the scheme `redis`, `rediss`,
                 `valkey`, `valkeys` or `unix`, such as `rediss://user:password@host:6380/0` with
                 `?ssl_ca_certs=`, `ssl_certfile=`, `ssl_keyfile=`, `ssl_cert_reqs=none` and
                 `ssl_check_hostname=false`, or `unix:///run/valkey.sock?db=1`.
-            user: The name to log in by.
-            password: The secret to log in by.
-            tls: Makes `host:port` TLS, too.
+            user: The user name for the login.
+            password: The password for the login.
+            tls: Use TLS for `host:port`, too.
 
         Raises:
-            InvalidOptionError: it says nothing that could be an address. The message shows no
-                more than the scheme and the place.
+            InvalidOptionError: the text is not an address. The message shows at most its scheme,
+                host and port.
         """
         if isinstance(text, NodeAddress):
             return text
         if not isinstance(text, str) or not text.strip():
-            raise InvalidOptionError("a node is a string like 'host:6379', and not empty")
+            raise InvalidOptionError("a node must be a string such as 'host:6379', and not empty")
         text = text.strip()
         scheme, separator, _ = text.partition("://")
         if not separator:
@@ -121,20 +121,20 @@ class NodeAddress:
             address = cls._of_url(text, _SCHEMES[scheme.lower()], tls)
         else:
             raise InvalidOptionError(
-                f"nodes are reached by redis://, rediss://, valkey://, valkeys:// or unix://, "
-                f"not by {_shown(scheme)}://"
+                f"the URL of a node must begin with redis://, rediss://, valkey://, valkeys:// or "
+                f"unix://, not with {_shown(scheme)}://"
             )
         if address.user is None and address.password is None:
             address = replace(address, user=user, password=password)
         if address.user is not None and address.password is None:
-            raise InvalidOptionError(f"{address.name} has a user, but no password")
+            raise InvalidOptionError(f"{address.name} has a user but no password")
         return address
 
     @classmethod
     def _of_place(cls, text: str, tls: TLS | None) -> NodeAddress:
         if "@" in text:
             raise InvalidOptionError(
-                "a node with a user or password is a URL: redis://user:password@host:port"
+                "a node with a user or password must be a URL: redis://user:password@host:port"
             )
         host, port = _host_and_port(text)
         return cls(host, port, tls=tls)
@@ -192,7 +192,7 @@ def _tls(options: dict[str, str], given: TLS | None) -> TLS:
 def _flag(name: str, options: dict[str, str], default: bool) -> bool:
     said = options.get(name, "").lower()
     if said and said not in _FALSE | _TRUE:
-        raise InvalidOptionError(f"{name}={_shown(said)} is neither yes nor no")
+        raise InvalidOptionError(f"{name}={_shown(said)} must be yes or no")
     return said in _TRUE if said else default
 
 
@@ -200,8 +200,8 @@ def _options(query: str, known: set[str], name: str) -> dict[str, str]:
     options = dict(parse_qsl(query, keep_blank_values=True))
     if strange := sorted(options.keys() - known):
         raise InvalidOptionError(
-            f"the URL of {name} has the options {[_shown(one) for one in strange]}, "
-            f"of which nothing is known here; known are {sorted(known)}"
+            f"the URL of {name} has unknown options {[_shown(one) for one in strange]}; "
+            f"known are {sorted(known)}"
         )
     return options
 
@@ -215,7 +215,7 @@ def _database(text: str | None) -> int:
     if text is None:
         return 0
     if not (text.isascii() and text.isdigit()):
-        raise InvalidOptionError(f"the database {_shown(text)} of a node is no number")
+        raise InvalidOptionError(f"the database {_shown(text)} of a node must be a number")
     return int(text)
 
 
@@ -228,9 +228,9 @@ def _host_and_port(text: str) -> tuple[str, int]:
     else:
         host, _, port = text.partition(":")
     if not _HOST.fullmatch(host):
-        raise InvalidOptionError(f"{_shown(host)!r} is no host; a node is given as 'host:6379'")
+        raise InvalidOptionError(f"{_shown(host)!r} is not a host; write a node as 'host:6379'")
     if port and not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
-        raise InvalidOptionError(f"{_shown(port)!r} is no port of the node {host}")
+        raise InvalidOptionError(f"{_shown(port)!r} is not a port for the node {host}")
     return host, int(port or DEFAULT_PORT)
 
 

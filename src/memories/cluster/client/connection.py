@@ -1,8 +1,8 @@
-"""One connection to one node: log in, send commands, receive replies in their order.
+"""One connection to one node: log in, send commands, receive replies in order.
 
-Not for two threads at a time (`Pool` lends them out), and no retries: what a fault means is for
-the caller to say. The one idea: after any fault of the way there the connection is closed, never
-resynchronised, so that a reply can never be taken for that of another command.
+Only one thread may use a connection at a time; `ConnectionPool` sees to that. After any failure of
+the transport the connection is closed instead of resynchronised, so that a reply is never returned
+for another command. There are no retries here.
 """
 
 from __future__ import annotations
@@ -35,20 +35,20 @@ OnPush = Callable[[list[Reply]], None]
 
 
 class Connection:
-    """A connection that is logged in, speaking RESP3 where the node can.
+    """A connection after login; it uses RESP3 where the node supports it.
 
     Args:
         address: The node.
         connect_seconds: How long connecting, TLS and logging in may take, each.
-        call_seconds: How long a call may wait in silence; in all it may last as long, plus a second
-            for every 10 MB that it moves.
-        on_push: Is given every push message, in the thread that receives.
-        max_reply_bytes: The most that one reply may hold.
-        name: What the node's list of clients shows.
+        call_seconds: How long a call may wait without receiving anything; it may last as long in
+            total, plus one second for every 10 MB that it moves.
+        on_push: Called with every push message, in the thread that receives.
+        max_reply_bytes: The largest reply that is accepted.
+        name: The name of the connection in the node's list of clients.
 
     Raises:
-        UnavailableError: the node cannot be reached, or does not speak the protocol.
-        ReplyError: it refuses us; `code` is WRONGPASS, NOAUTH, NOPERM, LOADING or such.
+        UnavailableError: the node cannot be reached, or does not use the protocol.
+        ReplyError: it refuses the login; `code` is WRONGPASS, NOAUTH, NOPERM, LOADING or similar.
     """
 
     def __init__(
@@ -80,8 +80,8 @@ class Connection:
 
         Raises:
             ReplyError: the node refuses it.
-            UnavailableError: it did not answer in time, broke off, or answered nonsense. Whether it
-                has carried out the command is unknown.
+            UnavailableError: the node did not answer in time, closed the connection, or broke the
+                protocol. Whether it has run the command is unknown.
         """
         self.send((args,), seconds=seconds)
         return _raised(self.receive())
@@ -89,15 +89,15 @@ class Connection:
     def read_into(
         self, command: Command, *buffers: Buffer, seconds: float | None = None
     ) -> int | None:
-        """Send a command and put the bytes it asks for into `buffers`, one after the other.
+        """Send a command and receive its bulk reply into `buffers`, one after the other.
 
         Returns:
-            How many bytes came, which may be fewer than there is room for, or more: then the rest
-            was dropped. None for a nil.
+            The length of the reply in bytes. It may be less than the buffers hold, or more: then
+            the rest was dropped. None for a nil.
 
         Raises:
             ReplyError: the node refuses it.
-            UnavailableError: as `call`; what the buffers hold then is not defined.
+            UnavailableError: as for `call`; the content of the buffers is undefined then.
         """
         self.send((command,), seconds=seconds)
         reply = _raised(self.receive(buffers))
@@ -114,12 +114,12 @@ class Connection:
         """Send all the commands and return all the replies, a `ReplyError` where one is refused.
 
         Args:
-            commands: Any number of them; what they hold is sent from where it lies.
-            into: Where the bulk reply of each command is to be put, as `read_into` does.
-            seconds: Instead of `call_seconds`.
+            commands: Any number of them; large arguments are sent without a copy.
+            into: The buffers for the bulk reply of each command, as for `read_into`.
+            seconds: Replaces `call_seconds`.
 
         Raises:
-            UnavailableError: as `call`; then every one of the commands is in doubt.
+            UnavailableError: as for `call`; then each of the commands is in doubt.
         """
         self.send(commands, seconds=seconds)
         targets: Iterable[Sequence[Buffer] | None] = into or (None,) * len(commands)
@@ -128,13 +128,13 @@ class Connection:
     def stream(
         self, commands: Sequence[Command], into: Sequence[Sequence[Buffer]], *, window: int
     ) -> Generator[Reply, None, None]:
-        """Yield the replies like `pipeline`, never with more than `window` commands under way.
+        """Yield the replies like `pipeline`, with at most `window` commands in flight.
 
-        The node works on the next ones while the caller looks at a reply. Where he stops before the
-        last of them, the connection is not lent again.
+        The node works on the next commands while the caller processes a reply. If the caller stops
+        before the last reply, the connection is not reused.
 
         Raises:
-            UnavailableError: as `call`, for each reply; those before it are good.
+            UnavailableError: as for `call`; the replies before it are valid.
         """
         self.send(commands[:window])
         for following, target in enumerate(into, window):
@@ -144,9 +144,9 @@ class Connection:
             yield reply
 
     def send(self, commands: Sequence[Command], *, seconds: float | None = None) -> None:
-        """Send commands; as many calls of `receive` must follow before others use the connection.
+        """Send commands; as many calls of `receive` must follow before the connection is reused.
 
-        With it begins the time that sending and receiving may take together.
+        The time limit for sending and receiving together starts here.
 
         Raises:
             UnavailableError: they could not be sent in time.
@@ -162,14 +162,14 @@ class Connection:
     def receive(
         self, into: Sequence[Buffer] | None = None, *, seconds: float | None = None
     ) -> Reply:
-        """Return the reply of the oldest command that has none yet; a `ReplyError` is returned too.
+        """Return the reply to the oldest command that has none yet; a `ReplyError` is returned too.
 
         Args:
-            into: Where a bulk reply is put, as `read_into` does.
-            seconds: Let the time begin anew, and be as long as this.
+            into: The buffers for a bulk reply, as for `read_into`.
+            seconds: Restart the time limit, with this length.
 
         Raises:
-            UnavailableError: it did not come in time, or is no reply.
+            UnavailableError: the reply did not come in time, or breaks the protocol.
         """
         self._check()
         if seconds is not None:
@@ -189,12 +189,12 @@ class Connection:
             raise
 
     def listen(self, seconds: float) -> int:
-        """Wait for push messages, give them to `on_push`, and return how many there were.
+        """Wait for push messages, pass them to `on_push`, and return how many there were.
 
-        It returns as soon as at least one has come and no more are at hand.
+        It returns once at least one has come and no more have been received.
 
         Raises:
-            UnavailableError: the connection has ended.
+            UnavailableError: the connection was closed.
         """
         count = 0
         end = time.monotonic() + seconds
@@ -215,7 +215,7 @@ class Connection:
         return count
 
     def ready(self, seconds: float = 0.0) -> bool:
-        """Return whether anything is there to receive, an end of the connection included."""
+        """Return whether `receive` would not wait: data has come, or the end of the connection."""
         self._check()
         return self._decoder.waiting or self._transport.readable(seconds)
 
@@ -224,7 +224,7 @@ class Connection:
         return self._transport.fileno()
 
     def close(self) -> None:
-        """Close it; closing twice is fine, and in a forked child the parent's stays open."""
+        """Close the connection. Idempotent; in a forked child, the parent's stays open."""
         self.closed = True
         self._transport.close()
 
@@ -254,7 +254,7 @@ class Connection:
         if self._pid != os.getpid():
             raise ForkedError(
                 f"the connection to {self.address.name} belongs to the parent process; "
-                "open one of your own"
+                "open another one in this process"
             )
         if self.closed:
             raise UnavailableError(f"the connection to the node {self.address.name} is closed")
@@ -269,17 +269,17 @@ class Connection:
         except ReplyError as error:
             if error.code not in ("ERR", "NOPROTO"):
                 raise
-            if login:  # A server from before HELLO; it knows no users either, unless told one.
-                who = (address.user,) if address.user else ()
-                self.call("AUTH", *who, address.password or "", seconds=seconds)
+            if login:  # A server older than HELLO; it has no users either, unless one is given.
+                user = (address.user,) if address.user else ()
+                self.call("AUTH", *user, address.password or "", seconds=seconds)
         if address.database:
             self.call("SELECT", address.database, seconds=seconds)
 
 
 def ready(connections: Sequence[Connection], seconds: float) -> list[Connection]:
-    """Return those of the connections that have something to receive, waiting for the first.
+    """Return the connections that have something to receive; wait until at least one has.
 
-    An empty list says that none had within `seconds`.
+    The list is empty if none has within `seconds`.
     """
     if at_hand := [one for one in connections if one.ready()]:
         return at_hand

@@ -1,7 +1,7 @@
-"""One question to several nodes at once, by one thread: send to all, then receive from each.
+"""Requests to several nodes at once from one thread: send to all, then receive from each.
 
-Not a quorum: who asks says when it has heard enough. The one idea: whoever is not heard in time is
-left behind with its connection, so that one slow node costs nobody more than the wait he chose.
+The caller decides when it has enough answers. The connection to a node that has not answered by
+then is closed, so that a slow node delays a call by no more than the chosen wait.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from memories.cluster.client.node import Node
 from memories.cluster.client.resp import Command, ReplyError
 from memories.errors import UnavailableError
 
-Commands = Callable[[str], Sequence[Command]]  # From the life of the server that is asked.
+Commands = Callable[[str], Sequence[Command]]  # Made from the run id of the server.
 
 
 class NodeRequest:
-    """A question under way to one node, or its answer."""
+    """Commands sent to one node, and the replies received so far."""
 
     def __init__(self, node: Node, tag: Any, began: float) -> None:
         self.node = node
@@ -29,16 +29,16 @@ class NodeRequest:
         self.replies: list[Any] = []
         self.error: BaseException | None = None
         self.connection: Connection | None = None
-        self.run_id = ""  # The run id of the server that was asked.
+        self.run_id = ""  # Of the server process that got the commands.
 
     @property
     def done(self) -> bool:
-        """Return whether all replies are there, or will never come."""
+        """Return whether all replies have come, or the request has failed."""
         return self.error is not None or len(self.replies) == len(self.commands)
 
 
 class RequestRound:
-    """Asks nodes and gathers their answers; a context manager that gives connections back."""
+    """Sends requests and collects answers; as a context manager it releases the connections."""
 
     def __init__(self, monotonic: Callable[[], float]) -> None:
         self._monotonic = monotonic
@@ -61,7 +61,7 @@ class RequestRound:
         return len(self._open)
 
     def ask(self, node: Node, commands: Commands, tag: Any = None) -> None:
-        """Send commands to a node; a fault shows as an answer of `wait`."""
+        """Send commands to a node; if that fails, `wait` returns the request with the error."""
         request = NodeRequest(node, tag, self._monotonic())
         try:
             request.connection = self._stack.enter_context(node.acquire())
@@ -74,7 +74,7 @@ class RequestRound:
             self._open[request.connection] = request
 
     def wait(self, seconds: float) -> list[NodeRequest]:
-        """Return what was answered, waiting for the first at most so long; empty if nothing was."""
+        """Return the requests that are done; wait at most `seconds` for the first of them."""
         failed, self._failed = self._failed, []
         if failed:
             return failed

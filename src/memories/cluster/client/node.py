@@ -1,8 +1,7 @@
-"""One node as the store sees it: its connections, which life of the server they lead to, and
-whether it is worth asking at all.
+"""One node: its connections, the run id of its server process, and whether it is failing.
 
-Not the protocol. The one idea: a fault is paid for once; until a probe has found the node well
-again, whoever would ask it is told at once.
+Only one call waits for a node that fails. Until a probe has got an answer, later calls skip the
+node at once.
 """
 
 from __future__ import annotations
@@ -24,8 +23,8 @@ CONNECT_SECONDS = 0.5
 CALL_SECONDS = 0.9
 _FIRST_PAUSE_SECONDS = 0.25
 _LONGEST_PAUSE_SECONDS = 4.0
-_MOST_TIMEOUTS = 2  # So many in a row that came too late, and the node counts as hung.
-# Refusals of the whole node, not of one command: asking again at once is of no use.
+_MOST_TIMEOUTS = 2  # After so many timeouts in a row a node counts as hung.
+# Errors that concern the whole node, not one command: an immediate retry would fail, too.
 REFUSING_CODES = frozenset({"NOAUTH", "WRONGPASS", "NOPERM", "LOADING", "BUSY", "DENIED"})
 
 
@@ -34,7 +33,7 @@ class EvictingNodeError(UnavailableError, InvalidOptionError):
 
 
 class Node:
-    """A node: lends connections, and remembers faults. Safe to use from many threads."""
+    """A node: its connection pool and its latest failures. Safe to use from many threads."""
 
     def __init__(
         self,
@@ -48,10 +47,10 @@ class Node:
         self.name = address.name
         self.last_error = ""
         self.latency_seconds = 0.0
-        self.up_to_date = False  # Whether its mark was right when it was last asked.
+        self.up_to_date = False  # As its latest reply with an incarnation has shown.
         self._monotonic = monotonic
         self._allow_eviction = allow_eviction
-        self._setup_commands = setup_commands  # What else every new connection says first.
+        self._setup_commands = setup_commands  # Sent first on every new connection.
         self._pool = ConnectionPool(
             address, connect_seconds=CONNECT_SECONDS, call_seconds=CALL_SECONDS
         )
@@ -63,21 +62,21 @@ class Node:
 
     @property
     def usable(self) -> bool:
-        """Return whether it may be asked: it has not failed lately."""
+        """Return whether requests may be sent to it: it is not failing."""
         return not self._pause_seconds
 
     @property
     def due(self) -> bool:
-        """Return whether it failed, and it is time to try it again."""
+        """Return whether it is failing, and the next attempt is due."""
         return bool(self._pause_seconds) and self._monotonic() >= self._paused_until
 
     @contextmanager
     def acquire(self) -> Iterator[Connection]:
-        """Lend a connection whose server's life is known.
+        """Lend a connection whose server's run id is known.
 
         Raises:
             UnavailableError: the node cannot be reached.
-            ReplyError: it does not let us in.
+            ReplyError: it refuses the login.
             EvictingNodeError: it would drop values silently.
         """
         with self._pool.acquire() as connection:
@@ -86,15 +85,15 @@ class Node:
             yield connection
 
     def run_id_of(self, connection: Connection) -> str:
-        """Return the run id of the server process behind a connection that was lent."""
+        """Return the run id of the server process at the other end of an acquired connection."""
         return self._run_ids[connection]
 
     def forget_scripts(self, connection: Connection) -> None:
-        """Load the scripts again when this connection is lent next."""
+        """Load the scripts again when this connection is acquired next."""
         self._run_ids.pop(connection, None)
 
     def record_success(self, seconds: float) -> None:
-        """Learn that it has answered in time."""
+        """Record an answer in time: the node is usable."""
         self.latency_seconds += (seconds - self.latency_seconds) / 8
         self._timeouts = 0
         if self._pause_seconds:
@@ -102,7 +101,7 @@ class Node:
                 self._pause_seconds = self._paused_until = 0.0
 
     def record_failure(self, error: BaseException) -> None:
-        """Learn that it could not be asked; nobody asks it again until it is due."""
+        """Record a failed request: the node is not usable until a later one succeeds."""
         with self._lock:
             self.last_error = str(error)
             self.up_to_date = False
@@ -111,23 +110,23 @@ class Node:
             self._paused_until = self._monotonic() + self._pause_seconds
 
     def record_refusal(self, error: ReplyError) -> None:
-        """Learn that it refused a command: it lives, unless it refuses everything."""
+        """Record an error reply; the node stays usable, unless it refuses all commands."""
         self.last_error = str(error)
         if error.code in REFUSING_CODES:
             self.record_failure(error)
 
     def record_timeout(self) -> None:
-        """Learn that somebody stopped waiting for its answer."""
+        """Record that a caller stopped waiting for an answer."""
         self._timeouts += 1
         if self._timeouts >= _MOST_TIMEOUTS:
             self.record_failure(UnavailableError(f"the node {self.name} does not answer in time"))
 
     def call(self, *args: Any, seconds: float | None = None) -> Any:
-        """Run one command, and remember how the node took it.
+        """Run one command, and record its success or failure.
 
         Raises:
-            UnavailableError: it did not answer.
-            ReplyError: it refused.
+            UnavailableError: the node did not answer.
+            ReplyError: it refused the command.
         """
         return self.pipeline([args], seconds=seconds, strict=True)[0]
 
@@ -139,7 +138,7 @@ class Node:
         seconds: float | None = None,
         strict: bool = False,
     ) -> list[Any]:
-        """Run commands, and remember how the node took them; with `strict` raise a refusal."""
+        """Run commands, and record their success or failure; with `strict` raise error replies."""
         with self._tracked(len(commands)) as connection:
             replies = connection.pipeline(commands, into=into, seconds=seconds)
         refusals = [reply for reply in replies if isinstance(reply, ReplyError)]
@@ -152,11 +151,11 @@ class Node:
     def stream(
         self, commands: Sequence[Command], into: Sequence[Sequence[Buffer]], *, window: int
     ) -> Generator[Any, None, None]:
-        """Yield replies as `Connection.stream` does, and remember how the node took it.
+        """Yield replies as `Connection.stream` does, and record success or failure.
 
         Raises:
-            UnavailableError: it did not answer; the replies before are good.
-            ReplyError: it does not let us in.
+            UnavailableError: the node did not answer; the replies before are valid.
+            ReplyError: it refuses the login.
         """
         with self._tracked(len(commands)) as connection:
             for reply in connection.stream(commands, into, window=window):
@@ -173,7 +172,7 @@ class Node:
 
     @contextmanager
     def _tracked(self, count: int) -> Iterator[Connection]:
-        """Lend a connection for `count` commands, and remember whether they came through."""
+        """Lend a connection for `count` commands, and record their success or failure."""
         began = self._monotonic()
         try:
             with self.acquire() as connection:
@@ -198,8 +197,8 @@ class Node:
         if policy.startswith("allkeys-") and not self._allow_eviction:
             raise EvictingNodeError(
                 f"the node {self.name} has maxmemory-policy {policy}: it would drop values "
-                "silently when it is full. Set noeviction there, or pass allow_eviction=True if "
-                "what you store may be lost"
+                "silently when it is full; set noeviction there, or pass allow_eviction=True if "
+                "stored values may be lost"
             )
         self._run_ids[connection] = parse_info(info).get("run_id", "")
 

@@ -1,7 +1,7 @@
-"""Connections to one node, lent to one thread at a time and used again.
+"""A pool of connections to one node; each connection is used by one thread at a time.
 
-Not a circuit breaker and no retries. The one idea: a connection comes back only if every reply was
-received, and what lies idle is looked at before it is lent again.
+A connection returns to the pool only if every reply was received, and an idle one is checked before
+it is used again. There are no retries, and no circuit breaker: `Node` has that.
 """
 
 from __future__ import annotations
@@ -21,14 +21,15 @@ IDLE_CONNECTIONS = 8
 
 
 class ConnectionPool:
-    """Lends connections to one node to any number of threads, and keeps some that are idle.
+    """Lends connections to any number of threads, and keeps some that are idle.
 
-    It makes as many as are lent at once. In a forked child it forgets those of its parent.
+    There is no limit on how many are in use at once. A forked child does not use the connections of
+    its parent.
 
     Args:
         address: The node.
         size: How many idle connections are kept.
-        options: Those of every `Connection`.
+        options: The options of every `Connection`.
     """
 
     def __init__(
@@ -48,7 +49,7 @@ class ConnectionPool:
 
         Raises:
             UnavailableError: a new one was needed, and the node cannot be reached.
-            ReplyError: the node does not let us in.
+            ReplyError: the node refuses the login.
             ClosedError: the pool was closed.
         """
         connection = self._idle_connection() or Connection(self.address, **self._options)
@@ -81,7 +82,7 @@ class ConnectionPool:
             return connection.read_into(command, *buffers, seconds=seconds)
 
     def close(self) -> None:
-        """Close what is idle, and what is lent once it comes back; closing twice is fine."""
+        """Close idle connections now, and those in use once they are released. Idempotent."""
         with self._lock:
             self._closed = True
             idle, self._idle = self._idle, []
@@ -106,7 +107,7 @@ class ConnectionPool:
                 if not self._idle:
                     return None
                 connection = self._idle.pop()
-            # Bytes that nobody asked for, or the end: either way it is of no use any more.
+            # Bytes without a request, or the end of the connection: it cannot be used again.
             if not connection.ready():
                 return connection
             connection.close()

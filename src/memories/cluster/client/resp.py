@@ -1,7 +1,7 @@
-"""The protocol that Valkey and Redis speak: commands to buffers, and bytes to replies.
+"""RESP3, the protocol of Valkey and Redis: encodes commands to buffers, decodes bytes to replies.
 
-Not a connection: bytes come from a `Source` and commands leave as a list of buffers. The one idea:
-nothing that a node says is believed before it is checked, and no large thing is ever copied.
+Every length and count from a node is checked against limits before it is used. Large arguments and
+replies are not copied.
 """
 
 from __future__ import annotations
@@ -13,22 +13,22 @@ from typing import Any, Protocol, TypeAlias
 from memories.errors import MemoriesError
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
-# A tuple or list of buffers is one argument, gathered from where its parts lie.
+# A tuple or list of buffers is one argument; the buffers are sent one after the other.
 Arg: TypeAlias = Buffer | str | int | float | tuple[Buffer, ...] | list[Buffer]
 Command: TypeAlias = Sequence[Arg]
 Reply: TypeAlias = Any  # bytes, int, float, bool, None, list, dict, or a ReplyError inside others.
 
-# Below this a copy into the head costs less than one more buffer in the system call.
+# A smaller argument is copied into the head: that costs less than one more buffer to send.
 GATHERED_BYTES = 16 << 10
 MAX_LINE_BYTES = 64 << 10
 MAX_DEPTH = 16
-ITEM_BYTES = 32  # What an item costs in RAM beyond its bytes, at the least.
+ITEM_BYTES = 32  # The least RAM that an item takes beyond its bytes.
 
 
 class ReplyError(MemoriesError, RuntimeError):
-    """A node refused a command. It is alive: this is an answer, and no fault of the way there.
+    """A node replied to a command with an error. The node and the connection work.
 
-    `code` is the first word of it, such as `MOVED`, `OOM` or `READONLY`; `text` the rest.
+    `code` is the first word of the error, such as `MOVED`, `OOM` or `READONLY`; `text` the rest.
     """
 
     def __init__(self, code: str, text: str, node: str = "") -> None:
@@ -42,20 +42,20 @@ class ReplyError(MemoriesError, RuntimeError):
 
 
 class GarbledError(Exception):
-    """What came is no reply, or one beyond the limits. The connection turns it into ours."""
+    """Received bytes are not a valid reply, or exceed a limit. `Connection` converts it."""
 
 
 class ByteSource(Protocol):
     """Where the bytes of replies come from."""
 
     def more(self) -> bytes:
-        """Return at least one byte more; raises when there is none in time."""
+        """Return at least one more byte; raises if none comes in time."""
 
     def fill(self, view: memoryview) -> None:
-        """Fill all of `view`; raises when it cannot in time."""
+        """Fill all of `view`; raises if that takes too long."""
 
     def expect(self, count: int) -> None:
-        """Be told that so many bytes are coming, which may take their time."""
+        """Extend the time limit, because so many bytes are about to come."""
 
 
 def encode(commands: Iterable[Command]) -> list[Buffer]:
@@ -64,7 +64,7 @@ def encode(commands: Iterable[Command]) -> list[Buffer]:
     head = bytearray()
     for command in commands:
         head += b"*%d\r\n" % len(command)
-        arg: Any  # Its type is looked at once, not by isinstance: this loop is the hot one.
+        arg: Any  # One look at its type instead of several isinstance calls: this loop is hot.
         for arg in command:
             kind = type(arg)
             if kind is str:
@@ -97,12 +97,12 @@ def _gather(arg: Arg, head: bytearray, out: list[Buffer]) -> bytearray:
 
 
 class ReplyDecoder:
-    """Turns the bytes of one connection into replies. For one thread at a time.
+    """Decodes the bytes of one connection into replies. For one thread at a time.
 
     Args:
-        source: Where the bytes come from.
-        node: The name that errors carry.
-        max_reply_bytes: The most that one reply may hold in all.
+        source: Supplies the bytes.
+        node: The name of the node, for errors.
+        max_reply_bytes: The largest reply that is accepted, all its items together.
     """
 
     def __init__(self, source: ByteSource, node: str, max_reply_bytes: int) -> None:
@@ -111,18 +111,18 @@ class ReplyDecoder:
         self._max_bytes = max_reply_bytes
         self._data = b""
         self._at = 0
-        self._left = 0  # What the reply being read may still hold.
+        self._left = 0  # Bytes that the current reply may still have.
 
     @property
     def waiting(self) -> bool:
-        """Return whether bytes are here that no reply has used."""
+        """Return whether received bytes are left to decode."""
         return self._at < len(self._data)
 
     def read(self) -> tuple[bool, Reply]:
-        """Return whether the next thing is a push message, and the thing.
+        """Return whether the next message is a push message, and its content.
 
         Raises:
-            GarbledError: it is no reply, or larger than allowed.
+            GarbledError: it is not a reply, or larger than allowed.
         """
         self._left = self._max_bytes
         line = self._line()
@@ -131,12 +131,12 @@ class ReplyDecoder:
         return False, self._reply(line, 0)
 
     def read_into(self, views: Sequence[memoryview]) -> tuple[bool, Reply]:
-        """Read like `read`, but put a bulk string into `views`, and return its length for it.
+        """Read like `read`, but store a bulk string into `views`, and return its length instead.
 
-        One that is longer than all views together is read and dropped beyond their end.
+        If the string is longer than all views together, the rest is dropped.
 
         Raises:
-            GarbledError: it is no reply, or no bulk string, or larger than a reply may be.
+            GarbledError: it is not a reply, not a bulk string, or larger than allowed.
         """
         self._left = self._max_bytes
         line = self._line()
@@ -146,7 +146,7 @@ class ReplyDecoder:
             reply = self._reply(line, 0)
             if reply is None or isinstance(reply, ReplyError):
                 return False, reply
-            raise GarbledError("it answered something else than the bytes that were asked for")
+            raise GarbledError("its reply is not the bulk string that was requested")
         length = self._number(line)
         left = length
         self._source.expect(length)
@@ -188,7 +188,7 @@ class ReplyDecoder:
         try:
             return dict(zip(items[::2], items[1::2], strict=True))
         except TypeError:
-            raise GarbledError("its map has a key that can be none") from None
+            raise GarbledError("its map has a key that is a collection") from None
 
     def _rare_reply(self, kind: bytes, line: bytes, depth: int) -> Reply:
         if kind == b"#" and line in (b"#t", b"#f"):
@@ -200,11 +200,11 @@ class ReplyDecoder:
         if kind == b"!":
             return self._error(self._bulk(line) or b"")
         if kind == b"=":
-            return (self._bulk(line) or b"")[4:]  # After the kind of text, such as `txt:`.
+            return (self._bulk(line) or b"")[4:]  # The first 4 bytes name the format: `txt:`.
         if kind == b"|" and depth < MAX_DEPTH:
             self._items(2 * self._number(line), depth)  # Attributes of the reply that follows.
             return self._reply(self._line(), depth + 1)
-        raise GarbledError(f"it sent {line[:40]!r}, which begins no reply")
+        raise GarbledError(f"it sent {line[:40]!r}, which is not the start of a reply")
 
     def _items(self, count: int, depth: int) -> list[Reply]:
         self._charge(ITEM_BYTES * count)
@@ -216,7 +216,7 @@ class ReplyDecoder:
         length = self._number(line)
         self._charge(length)
         end = self._at + length
-        if end + 2 <= len(self._data):  # The common case: all of it is here.
+        if end + 2 <= len(self._data):  # The common case: all of it has been received.
             body = self._data[self._at : end]
             self._at = end
         else:
@@ -231,11 +231,11 @@ class ReplyDecoder:
         while len(self._data) - self._at < 2:
             self._grow()
         if self._data[self._at : self._at + 2] != b"\r\n":
-            raise GarbledError("what it sent is longer than it had announced")
+            raise GarbledError("a bulk string that it sent is longer than announced")
         self._at += 2
 
     def _fill(self, view: memoryview) -> None:
-        """Fill `view` with what is here already, and the rest straight from the source."""
+        """Fill `view` with bytes already received, and the rest directly from the source."""
         here = min(view.nbytes, len(self._data) - self._at)
         view[:here] = memoryview(self._data)[self._at : self._at + here]
         self._at += here
@@ -269,14 +269,14 @@ class ReplyDecoder:
         digits = line[1:]
         plain = digits[1:] if digits[:1] == b"-" and line[:1] in b":(" else digits
         if not plain.isdigit() or len(plain) > 40:
-            raise GarbledError(f"it sent {line[:40]!r} where a number belongs")
+            raise GarbledError(f"it sent {line[:40]!r} instead of a number")
         return int(digits)
 
     def _double(self, line: bytes) -> float:
         try:
             return float(line[1:]) if len(line) < 64 else math.nan
         except ValueError:
-            raise GarbledError(f"it sent {line[:40]!r} where a number belongs") from None
+            raise GarbledError(f"it sent {line[:40]!r} instead of a number") from None
 
     def _error(self, text: bytes) -> ReplyError:
         code, _, rest = text.decode("utf-8", "replace").partition(" ")

@@ -1,4 +1,4 @@
-"""Lists the names on one node, in the order of its hash table."""
+"""Lists the names that are stored on one node, by SCAN."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def pattern(prefix: bytes) -> bytes:
 
 
 def scan_node(node: Node, prefix: bytes) -> Iterator[list[bytes]]:
-    """Yield batches of the names on one node; a name may come twice.
+    """Yield batches of the names on one node; a name may be repeated.
 
     Raises:
         UnavailableError: the node does not answer.

@@ -1,7 +1,7 @@
-"""What a node does in one step: the few lines of Lua that make a register out of a string.
+"""Lua scripts that a node runs atomically: compare versions, then store.
 
-Not the protocol, which lives in the clients. The one idea: a node never goes back to an older
-version, and takes nothing from a client that has an outdated idea of the cluster.
+By these scripts a node never returns to an older version, and refuses writes of clients whose
+member list is outdated.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from memories.cluster.client.resp import Arg, Command
 
 
 class Script(NamedTuple):
-    """A script and the name under which a node keeps it."""
+    """A script and its digest, by which a node looks it up."""
 
     source: str
     sha: str
@@ -27,8 +27,8 @@ def _script(source: str) -> Script:
     return Script(source, hashlib.sha1(source.encode()).hexdigest())
 
 
-# KEYS: the node's mark, registers. ARGV: two marks that will do, then one value per register.
-# Replies 1 for each register that was set, else the version that is there already.
+# KEYS: the incarnation, registers. ARGV: two accepted incarnations, then a value per register.
+# Replies 1 for each register that was set, else the version that the node already has.
 STORE = _script("""
 local mark = redis.call('GET', KEYS[1])
 if mark ~= ARGV[1] and mark ~= ARGV[2] then
@@ -49,7 +49,8 @@ end
 return done
 """)
 
-# KEYS: the mark, a register. ARGV: two marks, the digest of what is there, the value instead.
+# KEYS: the incarnation, a register. ARGV: two accepted incarnations, the digest of the present
+# value, the new value.
 REPLACE = _script("""
 local mark = redis.call('GET', KEYS[1])
 if mark ~= ARGV[1] and mark ~= ARGV[2] then
@@ -63,7 +64,7 @@ end
 return 0
 """)
 
-# KEYS: a register. ARGV: the version that may go.
+# KEYS: a register. ARGV: the version that may be removed.
 DROP = _script("""
 if redis.call('GETRANGE', KEYS[1], 0, 31) == ARGV[1] then
   return redis.call('UNLINK', KEYS[1])
@@ -71,7 +72,7 @@ end
 return 0
 """)
 
-# KEYS: a string. ARGV: what it must be ('' for absent), what it becomes.
+# KEYS: a string. ARGV: its expected value ('' for absent), its new value.
 SWAP = _script("""
 local there = redis.call('GET', KEYS[1]) or ''
 if there == ARGV[1] then
@@ -81,9 +82,9 @@ end
 return there
 """)
 
-# For a Cluster, where the slot's primary decides alone.
-# KEYS: a register. ARGV: the value, the counter it must be at ('' for any, 0 for absent).
-# Replies what became of it and the first bytes of what was there before.
+# For a Cluster, where the primary of the slot decides alone.
+# KEYS: a register. ARGV: the value, the expected counter ('' for any, 0 for absent).
+# Replies the result and the first bytes of the value before.
 SLOT_STORE = _script("""
 local known = redis.call('GETRANGE', KEYS[1], 0, 127)
 local version = string.sub(ARGV[1], 1, 32)
@@ -107,7 +108,7 @@ redis.call('SET', KEYS[1], ARGV[1])
 return {'done', known}
 """)
 
-# KEYS: a string. ARGV: the digest of what is there, the value instead.
+# KEYS: a string. ARGV: the digest of the present value, the new value.
 SLOT_REPLACE = _script("""
 local there = redis.call('GET', KEYS[1])
 if there and redis.sha1hex(there) == ARGV[1] then

@@ -1,7 +1,7 @@
-"""A socket to one node whose every wait has an end: TCP, unix or TLS, and nothing of what it says.
+"""A non-blocking socket to one node (TCP, unix or TLS) in which every wait has a time limit.
 
-Not for two threads at a time. The one idea: the socket never blocks; all waiting is done in one
-place, which knows how long silence and how long the whole call may last.
+All waiting is done in `_wait`, which knows how long a wait without data and how long the whole call
+may last. Only one thread may use it at a time.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from memories.cluster.client.address import NodeAddress
 from memories.cluster.client.resp import Buffer
 from memories.errors import InvalidOptionError, UnavailableError
 
-# How much longer a call may last for every byte: 10 MB/s is the slowest network we wait for.
+# How much longer a call may last for every byte: networks below 10 MB/s are not supported.
 SECONDS_PER_BYTE = 1e-7
 _RECEIVE_BYTES = 128 << 10
 _BUFFERS_AT_ONCE = 512  # Below the IOV_MAX of every system.
@@ -29,7 +29,7 @@ class Transport:
     """One connected socket.
 
     Raises:
-        UnavailableError: nobody answered in `connect_seconds`, or not as TLS demands.
+        UnavailableError: no answer came in `connect_seconds`, or TLS failed.
     """
 
     def __init__(self, address: NodeAddress, *, connect_seconds: float) -> None:
@@ -47,7 +47,7 @@ class Transport:
         self._socket.setblocking(False)
         self._poll = select.poll()
         self._poll.register(self._socket, select.POLLIN)
-        self._early: deque[bytes] = deque()  # Replies that came while we were still sending.
+        self._early: deque[bytes] = deque()  # Replies that came before all was sent.
         self._early_bytes = 0
         if not self._plain:
             self._secure(address)
@@ -86,16 +86,16 @@ class Transport:
                 self._wait(select.POLLOUT)
 
     def allow(self, seconds: float) -> None:
-        """Begin a call: silence may last `seconds`, and all of it as long, plus what bytes take."""
+        """Start the time limit of a call: `seconds` per wait, and in total, plus time per byte."""
         self._silence = seconds
         self._deadline = time.monotonic() + seconds
 
     def expect(self, count: int) -> None:
-        """Let the call last longer, for so many bytes are under way."""
+        """Extend the time limit of the call by the time that so many bytes take."""
         self._deadline += count * SECONDS_PER_BYTE
 
     def send(self, buffers: Sequence[Buffer]) -> None:
-        """Send all of the buffers, gathered where the socket can."""
+        """Send all buffers, several per system call where the socket supports that."""
         views = [memoryview(one).cast("B") for one in buffers]
         self.expect(sum(view.nbytes for view in views))
         start = 0
@@ -123,7 +123,11 @@ class Transport:
                 raise self.fault(f"broke off: {_reason(error)}") from error
 
     def _wait_to_send(self) -> None:
-        """Wait for room, taking in replies meanwhile: the node may wait for us to do so."""
+        """Wait until bytes can be sent, and receive replies meanwhile.
+
+        The node may stop reading commands until its replies are read: without this, both sides
+        would wait for each other.
+        """
         if self._early_bytes > _EARLY_BYTES:
             self._wait(select.POLLOUT)
             return
@@ -134,7 +138,7 @@ class Transport:
                 self._early_bytes += len(data)
 
     def more(self) -> bytes:
-        """Return what has come, at least one byte."""
+        """Return received bytes, at least one."""
         if self._early:
             return self._pop_early()
         while (data := self._receive()) is None:
@@ -142,7 +146,7 @@ class Transport:
         return data
 
     def fill(self, view: memoryview) -> None:
-        """Fill all of `view` straight from the socket."""
+        """Fill all of `view`, directly from the socket."""
         while self._early and view.nbytes:
             data = self._pop_early()
             count = min(len(data), view.nbytes)
@@ -163,7 +167,7 @@ class Transport:
     @overload
     def _receive(self, view: memoryview) -> int | None: ...
     def _receive(self, view: memoryview | None = None) -> bytes | int | None:
-        """Receive without waiting; None says that `_awaited` must come first."""
+        """Receive without waiting; None means that the event `_awaited` must come first."""
         try:
             if view is None:
                 data: bytes | int = self._socket.recv(_RECEIVE_BYTES)
@@ -198,11 +202,11 @@ class Transport:
         return self._socket.fileno()
 
     def close(self) -> None:
-        """Close the socket, without a word to the other side."""
+        """Close the socket, without a TLS shutdown."""
         self._socket.close()
 
     def __del__(self) -> None:
-        # An interrupt may strike before anybody has it whose duty it is to close it.
+        # An interrupt may come before the constructor has returned the object to its owner.
         if hasattr(self, "_socket"):
             self._socket.close()
 

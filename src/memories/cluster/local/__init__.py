@@ -1,7 +1,7 @@
-"""Real servers on this machine, for trying things out, for examples and for tests.
+"""Real servers on this machine, for experiments, examples and tests.
 
-Not for production: nothing is saved, and one machine is no replica of itself. `local_nodes` is what
-a program uses; `memories cluster up` keeps servers between programs.
+They are not for production: they save nothing, and all copies are on one machine. A program uses
+`local_nodes`; `memories cluster up` starts servers that outlive a program.
 """
 
 from memories.cluster.local.group import LocalGroup, local_nodes

@@ -1,7 +1,7 @@
 """Several local servers at once: plain ones, or a Valkey Cluster of primaries and replicas.
 
-Not an operator of clusters: it forms one, once, on this machine. The one idea: every step waits for
-what the servers themselves say, so that a group that was returned is whole.
+Each step of forming a Cluster waits until the servers report it as done, so that a started group
+is complete.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class LocalGroup:
     """Servers in a folder, started together.
 
     Args:
-        folder: Where each gets a folder of its own.
+        folder: Each server gets a folder of its own in it.
         count: How many plain servers, or how many primaries.
         replicas: None for plain servers; in a cluster, how many replicas each primary has.
         arguments: More of every server's command line.
@@ -50,14 +50,14 @@ class LocalGroup:
 
     @property
     def names(self) -> list[str]:
-        """Return `host:port` of every server, as a manager is told."""
+        """Return `host:port` of every server, for the `nodes` of a manager."""
         return [server.name for server in self.servers]
 
     def start(self, on_started: Callable[[], None] = lambda: None) -> None:
-        """Start all, and form the cluster if it is to be one; call `noted` after every start.
+        """Start all servers and form the Cluster, if any; call `on_started` after every start.
 
         Raises:
-            UnavailableError: one of them did not come up; those that did are stopped again.
+            UnavailableError: one of them did not start; the others are stopped again.
         """
         try:
             for server in self.servers:
@@ -70,7 +70,7 @@ class LocalGroup:
             raise
 
     def stop(self) -> None:
-        """End all of them."""
+        """Stop all of them."""
         for server in self.servers:
             server.stop()
 
@@ -84,15 +84,15 @@ class LocalGroup:
 
 @contextmanager
 def local_nodes(count: int = 3, *, clustered: bool = False) -> Iterator[list[str]]:
-    """Run real servers for as long as the block lasts, and give their addresses.
+    """Run real servers for as long as the block lasts, and yield their addresses.
 
     Args:
-        count: How many; of a cluster, how many primaries, each of which gets a replica.
+        count: How many servers; of a Cluster, how many primaries, each with one replica.
         clustered: Whether they form a Valkey Cluster.
 
     Raises:
         MissingPackageError: no server is installed.
-        UnavailableError: one did not come up.
+        UnavailableError: one did not start.
     """
     folder = Path(tempfile.mkdtemp(prefix="memories-nodes-"))
     try:
@@ -103,10 +103,10 @@ def local_nodes(count: int = 3, *, clustered: bool = False) -> Iterator[list[str
 
 
 def form_cluster(servers: Sequence[LocalServer], primaries: int) -> None:
-    """Make a cluster of servers that know of none: the first are primaries, the rest replicas.
+    """Form a Cluster of new servers: the first are primaries, the rest replicas.
 
     Raises:
-        UnavailableError: they did not agree in time.
+        UnavailableError: that took too long.
     """
     for epoch, server in enumerate(servers, 1):
         server.call("CLUSTER", "SET-CONFIG-EPOCH", epoch)
@@ -126,7 +126,7 @@ def form_cluster(servers: Sequence[LocalServer], primaries: int) -> None:
 
 
 def is_formed(servers: Sequence[LocalServer], primaries: int) -> bool:
-    """Return whether every slot is served, everybody knows, and every replica is in step."""
+    """Return whether all servers know that every slot is served, and all replicas are linked."""
     for number, server in enumerate(servers):
         state = _text(server, "CLUSTER", "INFO")
         if "cluster_state:ok" not in state or f"cluster_slots_ok:{SLOTS}" not in state:
@@ -142,7 +142,7 @@ def is_formed(servers: Sequence[LocalServer], primaries: int) -> bool:
 
 
 def _known(server: LocalServer) -> int:
-    """Return how many servers a server knows to serve slots, as primary or replica."""
+    """Return how many primaries and replicas of slots a server knows."""
     reply = server.call("CLUSTER", "SLOTS")
     assert isinstance(reply, list)
     return sum(len(served[2:]) for served in reply)

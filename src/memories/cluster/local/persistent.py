@@ -1,7 +1,7 @@
-"""Local servers that outlive the program which started them, and the file that names them.
+"""Local servers that outlive the program which started them, and the file that lists them.
 
-Not a supervisor: a server that ends stays ended. The one idea: the file holds numbers and starts of
-processes, so that whoever takes the servers down ends those and no others.
+The file has the process id and the start time of each server, so that a later program stops these
+processes and no others. A server that ends is not restarted.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
 class PersistentServer(msgspec.Struct, frozen=True):
-    """One of them: where it listens, and which process it is."""
+    """One server: its address and its process."""
 
     name: str
     pid: int
@@ -45,7 +45,7 @@ class _GroupFile(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True)
 class PersistentGroup:
-    """Servers under a name of the user's."""
+    """Servers with a name that the user has chosen."""
 
     name: str
     folder: Path
@@ -54,11 +54,11 @@ class PersistentGroup:
 
     @property
     def names(self) -> list[str]:
-        """Return `host:port` of every server, as a manager is told."""
+        """Return `host:port` of every server, for the `nodes` of a manager."""
         return [server.name for server in self.servers]
 
     def stop(self) -> int:
-        """End those that still run, forget all, and return how many ran."""
+        """Stop the servers that still run, delete their folder, and return how many ran."""
         running = [server.process for server in self.servers if server.process.alive()]
         for process in running:
             process.stop()
@@ -69,22 +69,22 @@ class PersistentGroup:
 def start_group(
     name: str, count: int, *, clustered: bool = False, arguments: Sequence[str] = ()
 ) -> PersistentGroup:
-    """Start servers that go on after this program.
+    """Start servers that continue after this program.
 
     Raises:
-        StoreLockedError: a group of this name is up.
-        UnavailableError: a server did not come up; none is left running.
+        StoreLockedError: a group of this name is running.
+        UnavailableError: a server did not start; none is left running.
     """
     folder = _folder_of(name)
     try:
         folder.mkdir(mode=0o700)
     except FileExistsError:
         raise StoreLockedError(
-            f"the local servers {name!r} are up, or were not taken down: memories cluster down"
+            f"the local servers {name!r} are running, or were not stopped: memories cluster down"
         ) from None
     try:
         group = LocalGroup(folder, count, replicas=1 if clustered else None, arguments=arguments)
-        # Written after every start, so that a program killed in between leaves none unknown.
+        # Written after every start, so that a program that is killed leaves no unlisted server.
         group.start(on_started=lambda: _write(folder, group))
     except BaseException:
         shutil.rmtree(folder)
@@ -107,33 +107,33 @@ def find_group(name: str) -> PersistentGroup | None:
     """Return the servers of that name, running or not; None if there are none.
 
     Raises:
-        StorageError: the file that names them cannot be understood.
+        StorageError: the file that lists them is damaged.
     """
     folder = _folder_of(name)
     try:
         written = msgspec.json.decode((folder / FILE).read_bytes(), type=_GroupFile)
     except FileNotFoundError:
-        # The folder alone is what a program leaves that was killed before it had started any.
+        # A program that is killed before it has started any server leaves only the folder.
         return PersistentGroup(name, folder, False, ()) if folder.is_dir() else None
     except msgspec.MsgspecError as error:
         raise StorageError(
-            f"{str(folder / FILE)!r} does not say which servers were started: {error}; "
-            "end them by hand and remove that folder"
+            f"{str(folder / FILE)!r} does not list the servers that were started: {error}; "
+            "stop them by hand and remove that folder"
         ) from error
     return PersistentGroup(name, folder, written.clustered, tuple(written.servers))
 
 
 def _folder_of(name: str) -> Path:
     if not _NAME.fullmatch(name):
-        raise InvalidOptionError(f"{name!r} is no name for servers: use letters, digits, . _ -")
+        raise InvalidOptionError(f"the name {name!r} of servers may have letters, digits, . _ -")
     return runtime_folder() / name
 
 
 def runtime_folder() -> Path:
-    """Return the folder of this user's running servers, which nobody else can write to.
+    """Return the folder of this user's running servers, which no other user can write to.
 
     Raises:
-        StorageError: somebody else made it, or may change it.
+        StorageError: another user owns it, or can write to it.
     """
     given = os.environ.get("XDG_RUNTIME_DIR")
     folder = (
@@ -146,6 +146,7 @@ def runtime_folder() -> Path:
     private = stat.S_ISDIR(status.st_mode) and not status.st_mode & 0o077
     if status.st_uid != os.getuid() or not private:
         raise StorageError(
-            f"{str(folder)!r} is not a folder of yours alone; remove it, or set XDG_RUNTIME_DIR"
+            f"other users own {str(folder)!r} or have access to it; remove it, or set "
+            "XDG_RUNTIME_DIR"
         )
     return folder

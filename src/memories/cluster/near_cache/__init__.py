@@ -1,1 +1,1 @@
-"""Local copies of what lies on nodes: whether they are fresh, and how they are invalidated."""
+"""A cache of values on nodes in local memory: freshness of copies, and their invalidation."""

@@ -1,7 +1,8 @@
-"""Which local copies of what lies on the nodes may be served without asking: versions and a lease.
+"""Freshness of local copies: which may be returned without a request to the nodes.
 
-Not the copies, which lie in the warm tier of whoever owns them. The one idea: a copy is fresh while
-nodes that would have told us of any newer write are known to have been listening to a moment ago.
+A copy is fresh while a lease lasts and no newer write was reported. The lease is extended while
+enough nodes answer on the connections by which they report writes. The copies themselves are in
+the warm tier of the manager.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ _INSERT_LOCKS = 64
 
 
 class FreshnessToken(NamedTuple):
-    """A moment before a read; what was read may be kept if nothing was heard of it since."""
+    """A point in time before a read; the value may be cached if no write was reported since."""
 
     slot: int
     changes: int
@@ -31,11 +32,11 @@ class FreshnessToken(NamedTuple):
 class Freshness:
     """The freshness of local copies by key. Safe to use from many threads.
 
-    A hit reads `until` and `fresh` without a lock: a copy is in `fresh`, under the name of its
-    entry, only while no newer write was heard of, and all of it counts only until `until`.
+    A hit reads `fresh_until` and `fresh` without a lock: `fresh` has the entry name of each copy
+    for which no newer write was reported, and is valid until `fresh_until`.
 
     Args:
-        drop: Lets go of the local copy of that name; told after it is not fresh any more.
+        drop: Removes the local copy of that name; called after the copy is no longer fresh.
     """
 
     __slots__ = (
@@ -61,11 +62,11 @@ class Freshness:
         self._insert_locks = [new_lock() for _ in range(_INSERT_LOCKS)]
 
     def __len__(self) -> int:
-        """Return how many copies are known, fresh or not."""
+        """Return how many copies there are, fresh or not."""
         return len(self._versions)
 
     def token(self, key: str) -> FreshnessToken:
-        """Return what `keep` needs; take it before the nodes are read."""
+        """Return the token that `insert` needs; call this before the nodes are read."""
         slot = hash(key) % _SLOTS
         return FreshnessToken(slot, self._changes[slot], self._generation)
 
@@ -76,10 +77,11 @@ class Freshness:
     def insert(
         self, key: str, version: RegisterVersion, token: FreshnessToken, put: Callable[[str], bool]
     ) -> bool:
-        """Put a copy of `key` at `version` with `put(name)`, and return whether it is served now.
+        """Store a copy of `key` at `version` by `put(name)`, and return whether it is fresh.
 
-        Not if it may be old already. Those who keep copies of one key wait for each other, so that
-        none can put an old copy under the name that another has just called fresh.
+        It is not, if a write was reported since the token was made. Inserts of one key wait for
+        each other: without that, thread 1 could replace the copy that thread 2 has just declared
+        fresh by an older one.
         """
         with self._insert_locks[token.slot % _INSERT_LOCKS]:
             if token != self.token(key) or not put(PREFIX + key):
@@ -93,7 +95,10 @@ class Freshness:
             return False
 
     def revalidate(self, key: str, version: RegisterVersion, token: FreshnessToken) -> bool:
-        """Say that `version` is still the newest; return whether the copy of it is served again."""
+        """Declare the copy fresh after `version` was compared with the nodes; return whether it is.
+
+        It is not, if a write was reported since the token was made.
+        """
         with self._lock:
             if token != self.token(key) or self._versions.get(key) != version:
                 return False
@@ -101,7 +106,7 @@ class Freshness:
             return True
 
     def invalidate(self, key: str) -> None:
-        """Learn of a write of `key`: no copy of before may be served."""
+        """Remove the copy of `key`, because of a write; reads in progress will not be cached."""
         with self._lock:
             self._changes[hash(key) % _SLOTS] += 1
             removed = self._versions.pop(key, None)
@@ -110,7 +115,7 @@ class Freshness:
             self._drop(PREFIX + key)
 
     def observe(self, event: Event) -> None:
-        """Forget a copy that has left its tier for room, or when all was removed there."""
+        """Forget a copy that was evicted from its tier, or removed with all other entries."""
         if isinstance(event, Removed) and event.key.startswith(PREFIX):
             key = event.key[len(PREFIX) :]
             with self._lock:
@@ -118,17 +123,20 @@ class Freshness:
                 self.fresh.pop(key, None)
 
     def require_revalidation(self) -> None:
-        """Learn that writes may have been missed: every copy must be compared before its use."""
+        """Require the version of every copy to be compared before its use.
+
+        This is called after writes may have been missed.
+        """
         with self._lock:
             self._generation += 1
             self.fresh = {}
 
     def oldest(self) -> str | None:
-        """Return the key whose copy was made the longest ago."""
+        """Return the key of the oldest copy; None if there are none."""
         with self._lock:
             return next(iter(self._versions), None)
 
     def close(self) -> None:
-        """Serve nothing any more."""
+        """Declare no copy fresh any more."""
         self.fresh_until = float("-inf")
         self.require_revalidation()

@@ -1,7 +1,8 @@
-"""Listens to the nodes for writes, so that local copies are known to be good.
+"""Invalidates local copies by CLIENT TRACKING in broadcast mode, with one connection per node.
 
-Not the copies' book, which is `near`. The one idea: a node says what was written before it answers
-a ping that came later, so an answered ping vouches for everything up to the moment it was sent.
+A node sends its reports of writes before it answers a later PING on the same connection. So an
+answered PING proves that all writes up to the sending of the PING have been reported, and extends
+the lease of the copies.
 """
 
 from __future__ import annotations
@@ -18,18 +19,18 @@ from memories.errors import ClosedError, UnavailableError
 from memories.foundation.periodic import Latch, Periodic
 
 PING_SECONDS = 0.25
-_SILENCE_SECONDS = 1.0  # A node that leaves a ping unanswered for so long is not heard any more.
+_SILENCE_SECONDS = 1.0  # A connection without an answer to a PING for so long is closed.
 
 
 class ListenerQuorum(NamedTuple):
-    """Nodes of which so many must be heard for no acknowledged write to be missed."""
+    """Nodes of which `needed` must report writes, so that no acknowledged one is missed."""
 
     nodes: tuple[str, ...]
     needed: int
 
 
 class _Subscription:
-    """One node that is listened to."""
+    """The connection to one node, and the time until which its reports are complete."""
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
@@ -38,12 +39,12 @@ class _Subscription:
 
 
 class InvalidationListener:
-    """Keeps one connection to every node, and the lease of `near`.
+    """Keeps one connection to every node, and extends the lease of the copies.
 
     Args:
-        near: What is told of writes, and of gaps in what is heard.
+        freshness: Is updated on writes, and on gaps in the reports.
         nodes: Returns the nodes to listen to, as of now.
-        covers: Returns which of them must be heard.
+        quorums: Returns the sets of nodes, and how many of each must report.
     """
 
     def __init__(
@@ -62,11 +63,11 @@ class InvalidationListener:
         self._thread = Periodic(self._listen, "nodes-tracker", seconds=0.0)
 
     def start(self) -> None:
-        """Begin to listen."""
+        """Start the thread that listens."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Stop listening; copies are not fresh any more."""
+        """Stop listening; no copy is fresh any more."""
         self._ended.set()
         if self._thread.stop():
             self._disconnect_all()
@@ -76,7 +77,7 @@ class InvalidationListener:
         try:
             self._run_once()
         except BaseException:
-            # Until it succeeds again nobody listens, and every read asks the nodes.
+            # Until a later turn succeeds, no copy is fresh, and every read asks the nodes.
             self._disconnect_all()
             raise
 
@@ -85,7 +86,7 @@ class InvalidationListener:
             self._disconnect(name)
 
     def _run_once(self) -> None:
-        """Ping everyone once, and hear what they say until the next time."""
+        """Send a PING to every node, and process messages until the next PING is due."""
         for node in self._nodes():
             if node.name not in self._subscriptions and node.usable:
                 self._subscribe(node)
@@ -124,7 +125,7 @@ class InvalidationListener:
             connection.close()
             return
         self._subscriptions[node.name] = _Subscription(connection)
-        self._freshness.require_revalidation()  # It may have taken writes of which we did not hear.
+        self._freshness.require_revalidation()  # The node may have accepted writes before.
 
     def _ping(self, name: str, subscription: _Subscription, now: float) -> None:
         if subscription.connection.pending:
@@ -152,11 +153,11 @@ class InvalidationListener:
 
     def _disconnect(self, name: str) -> None:
         self._subscriptions.pop(name).connection.close()
-        self._freshness.fresh_until = 0.0  # What it vouched for is not known any more.
+        self._freshness.fresh_until = 0.0  # The lease was based on this node, too.
         self._freshness.require_revalidation()
 
     def _extend_lease(self) -> None:
-        """Set the lease to the moment up to which enough nodes of every list vouch."""
+        """Set the lease to the time until which enough nodes of every set have reported."""
         until = float("inf")
         for quorum in self._quorums():
             known = (self._subscriptions.get(name) for name in quorum.nodes)
@@ -171,7 +172,7 @@ class InvalidationListener:
     def _on_push(self, message: list[Any]) -> None:
         if message[0] != b"invalidate":
             return
-        if message[1] is None:  # All keys of the node are gone.
+        if message[1] is None:  # The node was flushed: it has no keys any more.
             self._freshness.require_revalidation()
             return
         for name in message[1]:

@@ -1,7 +1,7 @@
-"""How a cluster of plain servers begins, and how a manager finds out who its members are.
+"""Bootstrap and discovery on plain servers: finds the member list, or creates the first one.
 
-Not the protocol of reads and writes. The one idea: the list of members lies on the nodes; what a
-manager is given are places to ask for it, and only a cluster that has none takes the given list.
+The member list is stored on the nodes. The nodes that a manager is given are only asked for it; if
+none of them has a list, they become the members.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _GREETING_SECONDS = 1.5
 
 
 class DiscoveryReply(NamedTuple):
-    """What a node says when it is first asked."""
+    """The reply of a node to discovery."""
 
     node: Node
     run_id: str
@@ -37,11 +37,12 @@ class DiscoveryReply(NamedTuple):
 
 
 def bootstrap(members: Members) -> None:
-    """Learn who the members are, or make the nodes that were given a cluster.
+    """Find the member list on the given nodes; if there is none, make these nodes the members.
 
     Raises:
-        UnavailableError: too few nodes answer to know.
-        InvalidOptionError: the nodes are members of a cluster of another kind, or would lose data.
+        UnavailableError: too few nodes answer.
+        InvalidOptionError: the values on these nodes have another number of copies, or a node may
+            evict values.
     """
     discovered, reasons = discover(members, list(members.nodes.values()))
     member_list = newest_member_list(discovered)
@@ -59,7 +60,7 @@ def bootstrap(members: Members) -> None:
 
 
 def refresh(members: Members) -> None:
-    """Learn of a newer list of members from the nodes."""
+    """Apply a newer member list, if a node has one."""
     discovered, _ = discover(members, list(members.all_members()))
     member_list = newest_member_list(discovered)
     if member_list is not None and member_list.epoch > members.epoch:
@@ -69,10 +70,10 @@ def refresh(members: Members) -> None:
 def discover(
     members: Members, nodes: Sequence[Node]
 ) -> tuple[list[DiscoveryReply], dict[str, str]]:
-    """Ask nodes for what they know, and return it, and why others do not answer.
+    """Ask nodes for their member list and incarnation; return the replies, and errors by name.
 
     Raises:
-        EvictingNodeError: one would drop values silently.
+        EvictingNodeError: a node would drop values silently.
     """
     discovered: list[DiscoveryReply] = []
     reasons = {node.name: "it did not answer in time" for node in nodes}
@@ -86,18 +87,18 @@ def discover(
 
 
 def newest_member_list(discovered: Sequence[DiscoveryReply]) -> MemberList | None:
-    """Return the newest list of members that any node has."""
+    """Return the newest member list among the replies; None if no node has one."""
     known = [reply.member_list for reply in discovered if reply.member_list is not None]
     return max(known, key=lambda member_list: member_list.epoch, default=None)
 
 
 def pack_member_list(member_list: MemberList) -> bytes:
-    """Return the list of members as it lies on a node."""
+    """Return the bytes of a member list, as nodes store it."""
     return msgspec.json.encode(member_list)
 
 
 def read_member_list(text: bytes | None) -> MemberList | None:
-    """Return the list of members in `text`; None if it is none."""
+    """Return the member list that `text` stores; None if it is missing or damaged."""
     try:
         return msgspec.json.decode(text or b"", type=MemberList)
     except (msgspec.MsgspecError, UnicodeDecodeError):
@@ -107,10 +108,10 @@ def read_member_list(text: bytes | None) -> MemberList | None:
 def publish(
     members: Members, member_list: MemberList, *, before: Sequence[str], new_node_state: str
 ) -> dict[str, str]:
-    """Tell nodes of a new list of members, and return why some could not be told.
+    """Store a new member list on nodes, and return the errors by name.
 
-    A node that was up to date under the list before stays so, and one that was in no list before
-    gets the state of `newcomers`; any other must be brought up to date first.
+    A node that was up to date under the list before stays up to date, and one that was in no list
+    before gets `new_node_state`; any other must be brought up to date first.
     """
     names = dict.fromkeys((*before, *member_list.all_names))
     discovered, reasons = discover(members, [members.nodes[name] for name in names])
@@ -125,11 +126,11 @@ def publish(
 
 
 def publish_to(reply: DiscoveryReply, member_list: MemberList, state: str) -> None:
-    """Give one node the list of members and its mark, unless somebody else has meanwhile.
+    """Store the member list and the incarnation on one node, unless they have changed meanwhile.
 
     Raises:
-        UnavailableError: it does not answer.
-        ReplyError: it refuses.
+        UnavailableError: the node does not answer.
+        ReplyError: it refuses the command.
     """
     old_roster = b"" if reply.member_list is None else pack_member_list(reply.member_list)
     old_incarnation = b"" if reply.incarnation is None else reply.incarnation.text
@@ -180,7 +181,7 @@ def _check(member_list: MemberList, members: Members) -> None:
     non_members = sorted(members.nodes.keys() - set(member_list.all_names))
     if non_members:
         logger.warning(
-            "%s: no members of the cluster of %s, and not used; add_node() makes them so",
+            "%s: not used, because they are not members of the cluster of %s; call add_node()",
             ", ".join(non_members),
             ", ".join(member_list.all_names),
         )

@@ -1,8 +1,7 @@
-"""Who is in the cluster, as the nodes themselves say, and which nodes a register belongs on.
+"""The members of a cluster of plain servers, and the nodes on which a register belongs.
 
-Not who is alive. The one idea: the list of members has a number, every node's mark carries it, and
-a node takes writes only from clients that know its number; so two clients never write by different
-lists.
+The member list has an epoch, and the incarnation of every node contains that epoch. A node accepts
+writes only from clients with the same epoch, so two clients never write by different lists.
 """
 
 from __future__ import annotations
@@ -18,11 +17,11 @@ from memories.cluster.rendezvous import Preference, prefer, rank
 from memories.errors import InvalidOptionError
 
 MEMBERS_KEY = b"m:members"
-PROPAGATION_SECONDS = 1.0  # How long others may take to hear of a new list.
+PROPAGATION_SECONDS = 1.0  # How long a new list may take to reach all nodes.
 
 
 class MemberList(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The members as they stand on every node. Names are addresses without credentials."""
+    """The members, as every node stores them. Names are addresses without credentials."""
 
     epoch: int
     copies: int
@@ -32,12 +31,12 @@ class MemberList(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def lists(self) -> tuple[tuple[str, ...], ...]:
-        """Return the lists of members that must be satisfied now."""
+        """Return the lists whose quorums are required now: two during a change of members."""
         return (self.nodes, self.target) if self.target else (self.nodes,)
 
     @property
     def all_names(self) -> tuple[str, ...]:
-        """Return all members, past and future ones included."""
+        """Return the members of both lists."""
         return tuple(dict.fromkeys((*self.nodes, *self.target)))
 
 
@@ -59,17 +58,17 @@ class Members:
         for address in addresses:
             self.nodes[address.name] = self._node(address)
         if len(self.nodes) < len(addresses):
-            raise InvalidOptionError("nodes= names a node twice")
+            raise InvalidOptionError("nodes= lists a node twice")
         self.current = MemberList(0, copies, tuple(sorted(self.nodes)))
         self._applied_at = monotonic()
 
     @property
     def epoch(self) -> int:
-        """Return the number of the list of members that is in force."""
+        """Return the epoch of the current member list."""
         return self.current.epoch
 
     def apply(self, member_list: MemberList) -> None:
-        """Let `roster` be in force."""
+        """Make a member list the current one."""
         for name in member_list.all_names:
             if name not in self.nodes:
                 self.add(self._address_of(name))
@@ -78,23 +77,23 @@ class Members:
         self.current = member_list
 
     def lags(self, incarnation: Incarnation | None, run_id: str) -> bool:
-        """Return whether a sound node has merely not heard yet of the list that is in force.
+        """Return whether an up-to-date node has merely not received the current list yet.
 
-        Nodes are told of a new list one after the other, and a client may hear of it in between.
+        A new list is stored on one node after the other, and a client may read it in between.
         """
         if self.monotonic() >= self._applied_at + PROPAGATION_SECONDS:
             return False
         return incarnation == Incarnation(UP, run_id, self.epoch - 1)
 
     def add(self, address: NodeAddress) -> Node:
-        """Know a node, which is no member yet."""
+        """Return the node of an address, which need not be a member."""
         node = self.nodes.get(address.name)
         if node is None:
             node = self.nodes[address.name] = self._node(address)
         return node
 
     def preference_lists(self, name: bytes) -> list[Preference]:
-        """Return the preference lists of a register; two while members come or go."""
+        """Return the preference lists of a register; two during a change of members."""
         member_list = self.current
         return [prefer(name, nodes, member_list.copies) for nodes in member_list.lists]
 
@@ -121,7 +120,7 @@ class Members:
         return Node(address, monotonic=self.monotonic, allow_eviction=self._allow_eviction)
 
     def _address_of(self, name: str) -> NodeAddress:
-        """Return the address of a member that somebody else added: with our credentials."""
+        """Return the address of a member that another manager added, with our credentials."""
         if name.startswith("unix://"):
             return NodeAddress.parse(name)
         host, _, port = name.rpartition(":")

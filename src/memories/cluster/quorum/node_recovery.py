@@ -1,7 +1,7 @@
-"""Brings a node up to date that restarted empty, came back old, or is new, while all else goes on.
+"""Recovery of a node that restarted, or is new: brings it up to date while reads and writes go on.
 
-Not the repair of damage, which is `repair`. The one idea: the node takes new writes from the first
-moment, has no say until it holds a copy of every older one that was its to take.
+The node accepts new writes from the start. It does not vote until it has a copy of every older
+write that it should have.
 """
 
 from __future__ import annotations
@@ -19,13 +19,14 @@ from memories.cluster.quorum.registers import QuorumRegisters
 from memories.cluster.register_format import PREFIX
 from memories.errors import UnavailableError
 
-# A write that had sent its register before the node lost it has given up by then, so that no copy
-# of it can count on the node after the listing of the others was read.
+# Longer than a write waits for its nodes. Without this pause, a write could count a copy that the
+# node lost by its restart, and end after the names on the other nodes were listed: nobody would
+# copy it to the node again.
 DRAIN_SECONDS = 2.5
 
 
 class NodeRecovery:
-    """One node's way back."""
+    """The recovery of one node."""
 
     def __init__(self, members: Members, registers: QuorumRegisters, node: Node) -> None:
         self._members = members
@@ -33,11 +34,14 @@ class NodeRecovery:
         self._node = node
 
     def run(self, pause: Callable[[float], bool]) -> bool:
-        """Bring the node up to date and return whether it is; `pause` returns True to give up.
+        """Bring the node up to date and return whether it is.
+
+        Args:
+            pause: Waits for some seconds, and returns True when the recovery must end.
 
         Raises:
-            UnavailableError: it, or a node that knows what it lost, does not answer.
-            ReplyError: one of them refuses.
+            UnavailableError: the node, or one that has copies of its registers, does not answer.
+            ReplyError: one of them refuses a command.
         """
         run_id = self._start_joining()
         if run_id is None:
@@ -51,7 +55,7 @@ class NodeRecovery:
         return self._mark_up_to_date(run_id)
 
     def _start_joining(self) -> str | None:
-        """Let the node take writes; return which life of it does, None if it is up already."""
+        """Make the node accept writes; return its run id, or None if it is up to date already."""
         discovered, reasons = discovery.discover(self._members, [self._node])
         if not discovered:
             raise UnavailableError(reasons[self._node.name])
@@ -63,9 +67,9 @@ class NodeRecovery:
         return reply.run_id
 
     def _names(self) -> Iterator[list[bytes]]:
-        """Yield the registers on all other members.
+        """Yield the names of registers on all other members.
 
-        So many of them must answer that nothing can lie only on those which do not.
+        So many of them must answer that no register can be only on those which do not.
         """
         silent: dict[str, str] = {}
         for node in self._members.all_members():
@@ -97,7 +101,7 @@ class NodeRecovery:
             Incarnation(UP, run_id, epoch).text,
         )
         with self._node.acquire() as connection:
-            # The connection leads to one life of the server, so the mark cannot be another's.
+            # A connection belongs to one server process, so the incarnation is of this process.
             if self._node.run_id_of(connection) != run_id:
                 return False
             connection.call(*scripts.SWAP.call([INCARNATION_KEY], before, after))

@@ -1,7 +1,7 @@
-"""Gathers votes on many registers at once: one question per node, asked in parallel.
+"""Phase one of a quorum read or write: collects replies for many registers, in parallel.
 
-Not the protocol's rules, which are `votes`. The one idea: the nodes that a register prefers are
-asked first, and when one is silent for longer than a hedge, the next in the list is asked besides.
+The nodes that a register prefers are asked first. When one does not answer for `HEDGE_SECONDS`, the
+next node in the list is asked as well (a hedged request).
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ ALL_NODES = 1 << 30  # More than the nodes of any register.
 
 
 class OutdatedMembersError(Exception):
-    """A node knows a newer list of members than we do."""
+    """A node has a newer member list than this client, or has not received the current one."""
 
 
 class QuorumRead:
-    """Asks nodes about registers until enough have spoken.
+    """Asks nodes for registers until a quorum has answered.
 
     Args:
         members: The nodes.
@@ -40,12 +40,12 @@ class QuorumRead:
         self._on_stale_node = on_stale_node
 
     def collect(self, queries: Sequence[RegisterQuery], *, whole: int) -> None:
-        """Ask until each query has enough votes, or nobody is left to ask.
+        """Ask until each query has a quorum of answers, or no node is left to ask.
 
-        The first `whole` nodes of each are asked for all of the register.
+        The first `whole` nodes of each query are asked for the whole register.
 
         Raises:
-            Outdated: a node knows a newer list of members.
+            OutdatedMembersError: a node has a newer member list.
         """
         patience = PATIENCE_SECONDS + allowance(len(queries))
         with RequestRound(self._members.monotonic) as round_:
@@ -65,7 +65,7 @@ class QuorumRead:
             self._explain(query)
 
     def ask_remaining(self, queries: Sequence[RegisterQuery], *, whole: bool = False) -> None:
-        """Ask those nodes of each query that were not asked yet, as long as one hedge."""
+        """Ask those nodes of each query that were not asked yet, and wait for one hedge delay."""
         with RequestRound(self._members.monotonic) as round_:
             wanted: dict[str, list[tuple[RegisterQuery, bool]]] = defaultdict(list)
             for query in queries:
@@ -76,7 +76,7 @@ class QuorumRead:
             self._drain(round_, HEDGE_SECONDS + allowance(len(queries)))
 
     def fetch(self, queries: Sequence[RegisterQuery]) -> None:
-        """Ask a holder of the newest version of each query for all of it."""
+        """Ask a holder of the newest version of each query for the whole register."""
         with RequestRound(self._members.monotonic) as round_:
             wanted: dict[str, list[tuple[RegisterQuery, bool]]] = defaultdict(list)
             for query in queries:
@@ -85,7 +85,7 @@ class QuorumRead:
             self._drain(round_, PATIENCE_SECONDS / 2 + allowance(len(queries)))
 
     def record(self, answer: NodeRequest) -> None:
-        """File an answer with the queries it is about."""
+        """Record an answer in the queries that it belongs to."""
         name = answer.node.name
         if answer.error is not None:
             for query, _ in answer.tag:
@@ -107,7 +107,7 @@ class QuorumRead:
     def _is_voting(self, answer: NodeRequest, reply: bytes | ReplyError | None) -> bool:
         incarnation = None if isinstance(reply, ReplyError) else read_incarnation(reply)
         if incarnation is not None and incarnation.epoch > self._members.epoch:
-            raise OutdatedMembersError(f"the node {answer.node.name} knows newer members")
+            raise OutdatedMembersError(f"the node {answer.node.name} has a newer member list")
         if self._members.lags(incarnation, answer.run_id):
             raise OutdatedMembersError(
                 f"the node {answer.node.name} has not heard of the newest members yet"
@@ -150,7 +150,7 @@ class QuorumRead:
                 return
 
     def _explain(self, query: RegisterQuery) -> None:
-        """Say of the nodes that were not asked, or did not answer, why they are missing."""
+        """Record for the nodes without an answer why there is none."""
         for name in query.nodes:
             node = self._members.nodes[name]
             if name not in query.replies and name not in query.damaged:

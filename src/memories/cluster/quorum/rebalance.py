@@ -1,7 +1,7 @@
-"""Adds and removes members while everything stays answerable; moves only what changes its place.
+"""Adds and removes members while reads and writes go on; moves only keys whose nodes change.
 
-Not the repair of faults. The one idea: for the time of the move there are two lists of members and
-every read and write satisfies both, so that it does not matter how far the move has come.
+During the move there are two member lists, and every read and write needs a quorum of both. So it
+does not matter which keys have been moved already.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ def change_members(
     repair: Callable[[], RepairWalk],
     progress: Progress | None,
 ) -> None:
-    """Make `names` the members, and return once they hold what is theirs.
+    """Make `names` the members, and return once they have all of their registers and chunks.
 
-    An earlier change that was broken off must have been to the same members; it is finished.
+    If an earlier change was interrupted, it must have been to the same members; it is finished.
 
     Raises:
-        InvalidOptionError: another change is under way, or too few members would be left.
-        UnavailableError: a node that is needed does not answer. The change stays under way: call
-            again, or let `repair()` be followed by another call.
+        InvalidOptionError: another change is in progress, or too few members would be left.
+        UnavailableError: a node that is needed does not answer. The change stays in progress: call
+            again to finish it.
     """
     member_list, target = members.current, tuple(sorted(names))
     if len(target) < member_list.copies:
@@ -40,7 +40,8 @@ def change_members(
         )
     if member_list.target and member_list.target != target:
         raise InvalidOptionError(
-            f"the members are being changed to {', '.join(member_list.target)}; finish that first"
+            f"the members are being changed to {', '.join(member_list.target)}; finish that "
+            "change first"
         )
     if not member_list.target:
         _publish(members, replace(member_list, epoch=member_list.epoch + 1, target=target))
@@ -53,14 +54,14 @@ def change_members(
         )
     member_list = members.current
     _publish(members, MemberList(member_list.epoch + 1, member_list.copies, target))
-    repair().run()  # Removes the copies that are nobody's now.
+    repair().run()  # Removes copies from nodes where they no longer belong.
 
 
 def _publish(members: Members, member_list: MemberList) -> None:
-    """Let all members know of a new list, and take it.
+    """Store a new list on all members, and apply it.
 
     Raises:
-        UnavailableError: so few know that others might still read and write by the old one.
+        UnavailableError: so few stored it that other clients might still use the old one.
     """
     before = members.current
     reasons = discovery.publish(members, member_list, before=before.all_names, new_node_state=UP)

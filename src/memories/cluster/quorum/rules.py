@@ -1,7 +1,7 @@
-"""What the nodes say of one register, and what follows from it. Decides, and asks nobody.
+"""The quorum rules for one register: what its replies so far prove, and which nodes to ask next.
 
-The one idea: a version is the newest if enough nodes with a say have spoken, since any so many of
-them include one that took the latest acknowledged write.
+The newest version is known once enough voting nodes have answered, because any so many of them
+include one that has the latest acknowledged write. The rules are pure: requests are sent elsewhere.
 """
 
 from __future__ import annotations
@@ -19,32 +19,32 @@ from memories.errors import CorruptDataError, MemoriesError, UnavailableError
 
 
 class RegisterQuery:
-    """One register that is being asked about, and all that was heard of it so far.
+    """A query for one register, and all replies to it so far.
 
-    While nodes are added or removed there are two lists of nodes, and either must be satisfied.
+    During a change of members there are two lists of nodes, and both need a quorum.
     """
 
     def __init__(self, name: bytes, lists: Sequence[Preference]) -> None:
         self.name = name
         self.lists = lists
         self.replies: dict[str, RegisterCopy] = {}
-        self.voters: set[str] = set()  # Nodes that have a say in what is absent.
+        self.voters: set[str] = set()  # Nodes that are up to date: they prove what is absent.
         self.asked: set[str] = set()
         self.faults: dict[str, str] = {}
         self.damaged: set[str] = set()
 
     @property
     def nodes(self) -> list[str]:
-        """Return all nodes that may hold it, the preferred ones first."""
+        """Return all nodes that may hold the register, the preferred ones first."""
         return list(dict.fromkeys(node for one in self.lists for node in one.nodes))
 
     @property
     def missing_answers(self) -> int:
-        """Return how many more nodes with a say must answer, in the list that needs most."""
+        """Return how many more voting nodes must answer, in the list that needs most."""
         return max(one.answers - len(self.voters.intersection(one.nodes)) for one in self.lists)
 
     def next_nodes(self, *, hedge: bool, among: Callable[[str], bool]) -> list[str]:
-        """Return which nodes to ask next; with `hedge` one more than those still expected."""
+        """Return the nodes to ask next; with `hedge` one more than those that are yet to answer."""
         chosen: list[str] = []
         for one in self.lists:
             need = one.answers - len(self.voters.intersection(one.nodes))
@@ -62,12 +62,12 @@ class RegisterQuery:
 
     @property
     def version(self) -> RegisterVersion:
-        """Return the newest version that any node names."""
+        """Return the newest version in any reply."""
         return max((copy.version for copy in self.replies.values()), default=ABSENT)
 
     @property
     def newest(self) -> RegisterCopy:
-        """Return a vote for the newest version, with all of the register if anybody gave it."""
+        """Return a copy of the newest version, with all of its bytes if any reply has them."""
         held = [self.replies[node] for node in self.holders]
         return next((copy for copy in held if copy.data is not None), held[0])
 
@@ -89,7 +89,7 @@ class RegisterQuery:
 
     @property
     def missing_copies(self) -> int:
-        """Return how many more copies must be known for every later reader to find the newest."""
+        """Return how many more copies are needed so that every later read finds the newest."""
         if self.version == ABSENT:
             return 0
         held = set(self.holders)
@@ -100,26 +100,26 @@ class RegisterQuery:
         return node in self.asked and not known
 
     def record(self, node: str, copy: RegisterCopy, *, voting: bool) -> None:
-        """Take in what a node says."""
+        """Record the copy on a node; `voting` if the node is up to date."""
         self.replies[node] = copy
         self.damaged.discard(node)
         if voting:
             self.voters.add(node)
 
     def record_fault(self, node: str, reason: str) -> None:
-        """Learn that a node cannot say anything."""
+        """Record that a node did not answer, or replied with an error."""
         self.faults[node] = reason
         self.replies.pop(node, None)
         self.voters.discard(node)
 
     def record_damage(self, node: str) -> None:
-        """Learn that what a node has is damaged."""
+        """Record that the copy on a node is damaged."""
         self.damaged.add(node)
         self.replies.pop(node, None)
         self.voters.discard(node)
 
     def error(self) -> MemoriesError:
-        """Return the error that says why it could not be found out."""
+        """Return the error that explains why the newest version is unknown."""
         needed = len(self.voters) + self.missing_answers
         heard = f"{len(self.voters)} of the {needed} nodes needed answered"
         if self.damaged and self.missing_answers <= len(self.damaged):
@@ -128,11 +128,11 @@ class RegisterQuery:
             )
         reasons = [f"{node}: {reason}" for node, reason in sorted(self.faults.items())]
         reasons += [
-            f"{node}: restarted, and is not yet up to date"
+            f"{node}: restarted, and is not up to date yet"
             for node in sorted(self.replies.keys() - self.voters)
         ]
         why = "; ".join(reasons) or "no other node is left to ask"
-        return UnavailableError(f"{key_text(self.name)} could not be found out: {heard} ({why})")
+        return UnavailableError(f"{key_text(self.name)} cannot be read: {heard} ({why})")
 
 
 def _names(nodes: Iterable[str]) -> str:

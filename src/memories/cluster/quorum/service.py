@@ -1,7 +1,7 @@
-"""The service over plain servers: members, registers, chunks, and who looks after the nodes.
+"""The service over plain servers: members, registers, chunks, and maintenance of the nodes.
 
-Not the protocol, which is `plain`. The one idea: a node that failed is probed, and one that lost
-its mark is brought back, by a thread of ours, so that no caller waits for either.
+A background thread probes nodes that failed, and brings nodes up to date that have restarted, so
+that no call waits for either.
 """
 
 from __future__ import annotations
@@ -34,15 +34,16 @@ from memories.foundation.logging import logger
 from memories.foundation.periodic import BackgroundThread
 from memories.progress import Progress
 
-_CHECK_SECONDS = 2.0  # How often the marks of all nodes are looked at, traffic or not.
+_CHECK_SECONDS = 2.0  # Between two checks of the incarnations of all nodes.
 
 
 class QuorumService(NodeService):
-    """Plain servers, replicated by us.
+    """Plain servers, replicated by the manager itself.
 
     Raises:
         UnavailableError: too few nodes answer.
-        InvalidOptionError: they are of another kind, or would lose data.
+        InvalidOptionError: the values on the nodes have another number of copies, or a node may
+            evict values.
     """
 
     def __init__(
@@ -71,7 +72,7 @@ class QuorumService(NodeService):
             raise
 
     def maintain(self) -> None:
-        """Probe nodes that failed, look at marks, and bring back who restarted."""
+        """Probe failing nodes, check incarnations, and start the recovery of restarted nodes."""
         for node in self.members.all_members():
             if node.due:
                 self.workers.submit(self._probe, node)
@@ -94,7 +95,7 @@ class QuorumService(NodeService):
         ]
 
     def status(self) -> dict[str, dict[str, Any]]:
-        """Return what is known of each node, by its name."""
+        """Return the state of each node, by its name."""
         status = self._ask_status(
             self.members.all_members(),
             lambda node: node_status(node, self.clock.monotonic, self.members.epoch),
@@ -104,14 +105,14 @@ class QuorumService(NodeService):
         return status
 
     def repair(self, progress: Progress | None, *, deep: bool) -> RepairReport:
-        """Make all copies whole again, sweep garbage, and return what was done."""
+        """Repair all copies, remove garbage, and return what was done."""
         for name in list(self._stale_nodes):
             NodeRecovery(self.members, self.registers, self.members.nodes[name]).run(self.pause)
             self._stale_nodes.discard(name)
         return self._repair_walk(deep).run(progress)
 
     def add_node(self, address: NodeAddress, progress: Progress | None) -> None:
-        """Let a node be a member, and give it its share."""
+        """Add a node to the members, and copy its share to it."""
         member_list = self.members.current
         node = self.members.add(address)
         node.call("PING")
@@ -119,11 +120,11 @@ class QuorumService(NodeService):
         change_members(self.members, sorted(names), lambda: self._repair_walk(False), progress)
 
     def remove_node(self, name: str, progress: Progress | None) -> None:
-        """Let a node be a member no more, after others took over what it has."""
+        """Remove a node from the members, after its share was copied to others."""
         member_list = self.members.current
         if name not in member_list.all_names:
             raise InvalidOptionError(
-                f"{name!r} is no member; the members are {', '.join(member_list.all_names)}"
+                f"{name!r} is not a member; the members are {', '.join(member_list.all_names)}"
             )
         names = {*(member_list.target or member_list.nodes)} - {name}
         change_members(self.members, sorted(names), lambda: self._repair_walk(False), progress)
@@ -163,7 +164,7 @@ class QuorumService(NodeService):
         under_way = self._recoveries.get(name)
         node = self.members.nodes[name]
         if node.usable and (under_way is None or not under_way.is_alive()):
-            # Of its own and not a worker: an interpreter that ends waits for its workers.
+            # A thread of its own, not a worker: a closing interpreter waits for its workers.
             thread = BackgroundThread(partial(self._recover, node), "nodes-recovery")
             self._recoveries[name] = thread
             thread.start()

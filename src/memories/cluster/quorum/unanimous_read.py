@@ -1,7 +1,7 @@
-"""The common case of many small questions: every node that is asked answers, and they agree.
+"""The fast path of a quorum read: all nodes that are asked answer, and their headers are equal.
 
-Not a protocol of its own: whatever is not as simple as that is left to `quorum`, which asks again.
-The one idea: where the replies of enough nodes are equal byte for byte, there is nothing to weigh.
+If the headers from a quorum are equal byte for byte, the result is known without further rules.
+Registers with any other replies are left to `QuorumRead`, which asks again.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ _LAST = PEEK_BYTES - 1
 
 
 class NewestVersion(NamedTuple):
-    """What is newest of a register, as enough nodes say alike, and what it refers to."""
+    """The newest version of a register, and the chunks that it refers to."""
 
     version: RegisterVersion
     upload: ChunkUpload | None
 
 
 class _Request(NamedTuple):
-    """One register and the nodes that are asked about it, with the places of their replies."""
+    """One register, the nodes that are asked for it, and the positions of their replies."""
 
     name: bytes
     nodes: Sequence[str]
@@ -51,13 +51,13 @@ _Replies = dict[str, list[bytes | None]]
 
 
 class UnanimousRead:
-    """Asks about registers whose nodes all seem well, and answers for those that agree."""
+    """Asks for registers whose nodes are all usable, and returns those with equal replies."""
 
     def __init__(self, members: Members) -> None:
         self._members = members
 
     def read(self, lists: _Lists) -> dict[bytes, FoundRegister | None]:
-        """Return what stands in registers; those that need more thought are left out."""
+        """Return the content of registers; those without equal replies are left out."""
         asked, replies = self._ask(lists, whole=1)
         results: dict[bytes, FoundRegister | None] = {}
         for one in asked:
@@ -76,11 +76,11 @@ class UnanimousRead:
                     body = read_body(one.name, header, whole)
                     results[one.name] = FoundRegister(header.version, header.kind, body)
             except (KeyError, CorruptDataError):
-                continue  # A node is silent, or something is damaged.
+                continue  # A node did not answer, or a copy is damaged.
         return results
 
     def read_versions(self, lists: _Lists) -> dict[bytes, NewestVersion]:
-        """Return the newest version of registers; those that need more thought are left out."""
+        """Return the newest version of registers; those with a missing reply are left out."""
         asked, replies = self._ask(lists, whole=0)
         results: dict[bytes, NewestVersion] = {}
         for one in asked:
@@ -112,7 +112,7 @@ class UnanimousRead:
         return asked, self._exchange(commands)
 
     def _exchange(self, commands: dict[str, list[Command]]) -> _Replies:
-        """Return the replies of every node that answers soon and has a say."""
+        """Return the replies of every voting node that answers before the hedge delay ends."""
         replies: _Replies = {}
         with RequestRound(self._members.monotonic) as round_:
             for node, queue in commands.items():
@@ -131,7 +131,7 @@ class UnanimousRead:
                 continue
             *heard, incarnation = answer.replies
             if incarnation == Incarnation(UP, answer.run_id, self._members.epoch).text:
-                # A refusal among them is no bytes, and so not what any other node says.
+                # An error reply becomes None, which differs from the reply of any other node.
                 yield (
                     answer.node.name,
                     [one if isinstance(one, bytes) else None for one in heard],

@@ -1,7 +1,8 @@
-"""Lets nodes take registers: to those that a key prefers, and to the next where one does not.
+"""Phase two of a quorum write: sends the new version to the preferred nodes of each key.
 
-The second half of a write, and of a read that writes back. The one idea: a node that refuses
-because it has a newer version counts as having taken it, for the write it missed was overtaken.
+Where a node fails, the next one in the key's list gets it. A read that writes back uses this phase,
+too. A node that already has a newer version counts as a success, because that version has replaced
+the one being written.
 """
 
 from __future__ import annotations
@@ -21,12 +22,12 @@ from memories.cluster.quorum.rules import RegisterQuery
 from memories.cluster.versions import RegisterVersion
 from memories.errors import MemoriesError
 
-_CALL_BYTES = 1 << 20  # What one call of the script carries at most, unless one register is larger.
+_CALL_BYTES = 1 << 20  # The most that one script call carries, unless one register is larger.
 _CALL_REGISTERS = 50
 
 
 class WriteJob:
-    """A register on its way to enough nodes, or with `only` to each of these."""
+    """A register that is being written to enough nodes, or with `only` to each of these nodes."""
 
     def __init__(
         self,
@@ -46,13 +47,13 @@ class WriteJob:
         self.refused: dict[str, str] = {}
 
     def set_register(self, register: Sequence[memoryview]) -> None:
-        """Set the bytes that are to be taken."""
+        """Set the bytes to store."""
         self.register = tuple(register)
         self.nbytes = sum(segment.nbytes for segment in self.register)
 
     @property
     def missing_copies(self) -> int:
-        """Return how many more nodes must take it."""
+        """Return how many more nodes must store it."""
         if self.only:
             return len(set(self.only) - self.stored_on)
         if len(self.query.lists) == 1:
@@ -62,7 +63,7 @@ class WriteJob:
         )
 
     def next_nodes(self, *, hedge: bool, among: Callable[[str], bool]) -> list[str]:
-        """Return the nodes that are to take it next."""
+        """Return the nodes to send it to next."""
         if self.only:
             return [node for node in self.only if node not in self.sent and among(node)]
         chosen: list[str] = []
@@ -81,18 +82,18 @@ class WriteJob:
                 and node not in self.query.damaged
                 and among(node)
             ]
-            # Who did not answer the question before the write is the last to be tried.
+            # Nodes that did not answer in phase one are tried last.
             free.sort(key=lambda node: node in self.query.asked and node not in self.query.replies)
             chosen += free[: max(0, need)]
         return chosen
 
     def reasons(self) -> str:
-        """Return why the other nodes did not take it."""
+        """Return why the other nodes have not stored it."""
         reasons = dict(self.query.faults) | self.refused
         for node in self.sent - self.stored_on - reasons.keys():
             reasons[node] = "no answer in time"
         for node in set(self.query.nodes) - self.stored_on - reasons.keys():
-            reasons[node] = "not asked, for it failed a moment ago"
+            reasons[node] = "not asked, because it failed a moment ago"
         return "; ".join(f"{node}: {reason}" for node, reason in sorted(reasons.items()))
 
     def _expected(self, node: str) -> bool:
@@ -100,16 +101,16 @@ class WriteJob:
 
 
 class QuorumWrite:
-    """Sends registers to nodes until each is on enough of them."""
+    """Sends registers to nodes until each is stored on enough of them."""
 
     def __init__(self, members: Members) -> None:
         self._members = members
 
     def store(self, jobs: Sequence[WriteJob]) -> None:
-        """Send until no job is short, or no node is left to try.
+        """Send until no job misses a copy, or no node is left to try.
 
         Raises:
-            Outdated: a node knows a newer list of members.
+            OutdatedMembersError: a node has a newer member list.
         """
         total = sum(job.nbytes for job in jobs)
         slack = allowance(len(jobs), total)
@@ -122,7 +123,7 @@ class QuorumWrite:
                 answers = round_.wait(min(HEDGE_SECONDS + slack, max(0.0, left)))
                 troubles = sum(not self._record(answer) for answer in answers)
                 if answers and not troubles and round_.waiting:
-                    continue  # Nothing is wrong, and others have yet to answer.
+                    continue  # No failure so far, and other nodes are yet to answer.
                 sent = self._send(round_, open_, hedge=not answers)
                 if not sent and (left <= 0 or not (round_.waiting or answers)):
                     break
@@ -157,7 +158,7 @@ class QuorumWrite:
         return build
 
     def _record(self, answer: NodeRequest) -> bool:
-        """File an answer with the jobs it is about; return whether all of them were taken."""
+        """Record an answer in its jobs; return whether the node stored all of them."""
         name, all_stored = answer.node.name, True
         if answer.error is not None:
             for call in answer.tag:
@@ -179,7 +180,7 @@ class QuorumWrite:
         return all_stored
 
     def _can_retry(self, answer: NodeRequest, error: ReplyError) -> bool:
-        """Return whether the same node is worth another try at once."""
+        """Return whether the request can be sent to the same node again at once."""
         if error.code == "NOSCRIPT" and answer.connection is not None:
             answer.node.forget_scripts(answer.connection)
             return True
@@ -190,14 +191,14 @@ class QuorumWrite:
 
 
 def readmit(node: Node, run_id: str, seen: str, members: Members) -> bool:
-    """Let a node that lost its mark take writes again, and return whether it does now.
+    """Make a node that restarted accept writes again, and return whether it does.
 
     Raises:
-        Outdated: the mark is that of a newer list of members, or the node is about to hear of ours.
+        OutdatedMembersError: the node has a newer member list, or has not received ours yet.
     """
     incarnation = read_incarnation(seen.encode())
     if incarnation is not None and incarnation.epoch > members.epoch:
-        raise OutdatedMembersError(f"the node {node.name} knows newer members")
+        raise OutdatedMembersError(f"the node {node.name} has a newer member list")
     if members.lags(incarnation, run_id):
         raise OutdatedMembersError(f"the node {node.name} has not heard of the newest members yet")
     fitting = Incarnation(JOINING, run_id, members.epoch)

@@ -1,8 +1,8 @@
-"""Reads registers of a Cluster: from the primary of their slot, or from its replicas when it fails.
+"""Reads registers of a Cluster: from the primary of their slot, or its replicas when it fails.
 
-Not linearizable where a primary fails with a write under way; docs/distributed.md says what can be
-seen then. The one idea: what was acknowledged is on the primary and on `copies - 1` replicas, so
-that any so many replicas but `copies - 2` include one that has it.
+An acknowledged write is on the primary and on at least `copies - 1` replicas. So any set of all
+replicas but `copies - 2` includes one that has it. Reads are not linearizable while a primary fails
+during a write; docs/distributed.md describes the effects.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ NOT_ANSWERED = "no node of its slot answers"
 
 
 class _ShardRead:
-    """Registers of one shard, and what its nodes say of them."""
+    """A read of registers of one shard, and the replies of its nodes."""
 
     def __init__(self, shard: Shard, names: Sequence[bytes], copies: int) -> None:
         self.shard = shard
@@ -39,7 +39,7 @@ class _ShardRead:
         self.reasons: dict[str, str] = {}
 
     def record(self, request: NodeRequest, whole: bool) -> list[tuple[bytes, ReplyError]]:
-        """Take in what a node answered, and return what it refused."""
+        """Record the answer of a node, and return the names that it refused, with the errors."""
         node = request.node.name
         if request.error is not None:
             self.reasons[node] = str(request.error)
@@ -54,14 +54,14 @@ class _ShardRead:
         return refused
 
     def record_register(self, name: bytes, node: str, reply: bytes | None, whole: bool) -> None:
-        """Take in one register of one node."""
+        """Record the copy of one register on one node."""
         try:
             self.replies[name][node] = read_copy(name, reply, whole=whole)
         except CorruptDataError:
             self.damaged[name].add(node)
 
     def newest(self, name: bytes) -> RegisterCopy | None:
-        """Return what stands in a register; None while too few have said so."""
+        """Return the newest copy of a register; None while too few nodes have answered."""
         replies = self.replies[name]
         if self.shard.primary in replies:
             return replies[self.shard.primary]
@@ -71,12 +71,12 @@ class _ShardRead:
 
     @property
     def complete(self) -> bool:
-        """Return whether every register is known."""
+        """Return whether the newest copy of every register is known."""
         return all(self.newest(name) is not None for name in self.names)
 
 
 class ClusterRead:
-    """Asks who serves a register, wherever that has moved to."""
+    """Reads registers from the nodes that serve them, and follows redirections."""
 
     def __init__(self, shards: Shards, pause: Callable[[float], bool]) -> None:
         self._shards = shards
@@ -85,7 +85,7 @@ class ClusterRead:
     def read(
         self, names: Sequence[bytes], *, whole: bool
     ) -> dict[bytes, RegisterCopy | MemoriesError]:
-        """Return the newest vote on each register, or why there is none.
+        """Return the newest copy of each register, or the error that explains why there is none.
 
         With `whole` registers are fetched as a whole, else only their beginnings.
         """
@@ -156,7 +156,7 @@ class ClusterRead:
                 self._follow_ask(group, name, error, whole)
 
     def _follow_ask(self, group: _ShardRead, name: bytes, error: ReplyError, whole: bool) -> None:
-        """Ask the node that a register is just moving to; it counts as the primary."""
+        """Ask the node to which a register is being moved; its reply counts as the primary's."""
         reply = ask_redirected(self._node(error.text.split()[-1]), _read_command(name, whole))
         if isinstance(reply, Exception):
             group.reasons[group.shard.primary] = str(reply)
@@ -168,7 +168,7 @@ class ClusterRead:
 
 
 def ask_redirected(node: Node, command: Command) -> Any:
-    """Run a command on the node that its slot is moving to; faults are returned, not raised."""
+    """Run a command on the node to which its slot is being moved; return errors as results."""
     try:
         return node.pipeline([("ASKING",), command])[1]
     except (UnavailableError, ReplyError) as error:
@@ -182,7 +182,7 @@ def _read_command(name: bytes, whole: bool) -> Command:
 def _collect_results(
     groups: Sequence[_ShardRead], results: dict[bytes, RegisterCopy | MemoriesError]
 ) -> dict[bytes, MemoriesError]:
-    """Note what is known in `results`, and return why the rest is not."""
+    """Add the known copies to `results`, and return the errors of the other registers."""
     failures: dict[bytes, MemoriesError] = {}
     for group in groups:
         for name in group.names:

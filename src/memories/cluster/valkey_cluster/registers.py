@@ -1,7 +1,4 @@
-"""Registers on a Valkey Cluster: one script on the slot's primary, and WAIT for its replicas.
-
-It puts reading and writing together, and lists what there is.
-"""
+"""Registers on a Valkey Cluster: one script on the slot's primary, then WAIT for its replicas."""
 
 from __future__ import annotations
 
@@ -26,10 +23,10 @@ class ClusterRegisters(Registers):
     """Registers that the Cluster replicates.
 
     Args:
-        shards: Who serves what.
+        shards: The nodes, and which of them serves which slot.
         client: The id of this manager, which breaks ties between writers.
-        clock: Gives new versions a number that survives swept tombstones.
-        pause: Waits, and returns whether everything ends.
+        clock: Its wall time makes new versions greater than those of removed tombstones.
+        pause: Waits for some seconds, and returns True once the service is being closed.
     """
 
     def __init__(
@@ -42,7 +39,7 @@ class ClusterRegisters(Registers):
     def read(
         self, names: Sequence[bytes], *, fetch: bool = True
     ) -> dict[bytes, FoundRegister | Exception | None]:
-        """Return what stands in each register; see `Registers`."""
+        """Return the content of each register; see `Registers`."""
         results: dict[bytes, FoundRegister | Exception | None] = {}
         for start in range(0, len(names), BATCH):
             replies = self._reader.read(names[start : start + BATCH], whole=fetch)
@@ -56,7 +53,7 @@ class ClusterRegisters(Registers):
         return self._writer.write(bodies, if_version)
 
     def scan(self, prefix: bytes) -> Iterator[list[bytes]]:
-        """Yield batches of names, of the primary of each shard or of a replica; see `Registers`."""
+        """Yield batches of names from the primary of each shard, or a replica; see `Registers`."""
         for shard in self._shards.slot_map.all_shards():
             yield from self._scan_shard(shard, PREFIX + prefix)
 

@@ -1,7 +1,7 @@
-"""The service over a Valkey Cluster: who serves what, and who looks after that knowledge.
+"""The service over a Valkey Cluster: slot map, registers, chunks, and maintenance.
 
-Not the Cluster's own work: slots, replicas and failover are its business. The one idea: the view of
-the Cluster is renewed on a schedule and after every surprise, so that calls mostly find it right.
+The Cluster itself does replication and failover. The slot map is refreshed on a schedule and after
+every redirection or failure, so that most calls reach the right node at once.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from memories.progress import Progress
 
 _REFRESH_SECONDS = 1.0
 _OWN_TOOL = (
-    "the nodes are a Valkey Cluster, which moves slots and takes in nodes by its own tool: "
-    "valkey-cli --cluster; the manager notices by itself"
+    "the nodes are a Valkey Cluster, whose nodes are added and removed by valkey-cli --cluster; "
+    "the manager notices the change by itself"
 )
 
 
@@ -38,7 +38,7 @@ class ClusterService(NodeService):
 
     Raises:
         UnavailableError: too few nodes answer.
-        InvalidOptionError: a primary has too few replicas, or a node would lose data.
+        InvalidOptionError: a primary has too few replicas, or a node may evict values.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class ClusterService(NodeService):
             raise
 
     def maintain(self) -> None:
-        """Probe nodes that failed, and renew the view of the Cluster."""
+        """Probe failing nodes, and refresh the slot map."""
         failing = [node for node in self.shards.all_nodes() if not node.usable]
         for node in failing:
             if node.due:
@@ -77,17 +77,17 @@ class ClusterService(NodeService):
         return self.shards.primaries()
 
     def listener_quorums(self) -> Iterable[ListenerQuorum]:
-        """Return every primary by itself: no other one hears of the writes to its slots."""
+        """Return a set for every primary, because only it reports the writes to its slots."""
         return [ListenerQuorum((node.name,), 1) for node in self.shards.primaries()]
 
     def status(self) -> dict[str, dict[str, Any]]:
-        """Return what is known of each node, by its name."""
+        """Return the state of each node, by its name."""
         return self._ask_status(
             self.shards.all_nodes(), lambda node: cluster_node_status(node, self.clock.monotonic)
         )
 
     def repair(self, progress: Progress | None, *, deep: bool) -> RepairReport:
-        """Look at every value, mend what a replica has whole, and sweep garbage."""
+        """Repair damage that another node has undamaged, remove garbage, and return the report."""
         self.shards.refresh()
         walk = RepairWalk(ClusterRepair(self.shards), self.clock.wall, pause=self.pause, deep=deep)
         return walk.run(progress)

@@ -1,7 +1,6 @@
-"""The nodes of a Valkey Cluster and the newest view of who serves what. Safe for many threads.
+"""The nodes of a Valkey Cluster, and the newest map of slots to nodes.
 
-Not a router: who is asked what, and what an answer means, is for others. The one idea: every node
-that answers is asked for its view, and the one with the highest number holds.
+A refresh asks all nodes for their map, and uses the one with the highest epoch.
 """
 
 from __future__ import annotations
@@ -19,17 +18,17 @@ from memories.errors import InvalidOptionError, UnavailableError
 _REFRESH_SECONDS = 0.1  # No two refreshes follow each other faster.
 _ASK_SECONDS = 0.5
 _FOUND_SECONDS = 2.0
-# On a replica it lets us read, and on a primary it says nothing.
+# It allows reads from a replica, and has no effect on a primary.
 SETUP_COMMANDS = (("READONLY",),)
 
 
 class Shards:
-    """Everyone in a Cluster.
+    """All nodes of a Cluster. Safe to use from many threads.
 
     Args:
         seeds: Some of its nodes.
-        copies: How many nodes must have what was acknowledged.
-        monotonic: Seconds that never run backwards.
+        copies: How many nodes must have an acknowledged write.
+        monotonic: Returns seconds that never run backwards.
         allow_eviction: Accept nodes that drop values when they are full.
     """
 
@@ -52,25 +51,26 @@ class Shards:
         self._refreshed_at = float("-inf")
 
     def bootstrap(self) -> None:
-        """Learn who is there for the first time.
+        """Read the slot map for the first time.
 
         Raises:
-            UnavailableError: nobody answers, or not every slot is served.
+            UnavailableError: no node answers, or not every slot is served.
             InvalidOptionError: a primary has fewer replicas than the copies need, or a node would
                 drop values silently.
         """
         end = self.monotonic() + _FOUND_SECONDS
         while (reason := self._why_unusable()) and self.monotonic() < end:
-            self.refresh()  # Nodes tell each other of a replica by and by.
+            self.refresh()  # News of a replica takes a while to spread among the nodes.
         if reason:
             raise reason
 
     def _why_unusable(self) -> Exception | None:
-        """Return why the Cluster cannot be used as the view has it."""
+        """Return why the Cluster cannot be used; None if it can."""
         if not self.slot_map.whole:
             reasons = "; ".join(f"{node.name}: {node.last_error}" for node in self.all_nodes())
             return UnavailableError(
-                f"the cluster does not serve all of its slots, as far as its nodes say ({reasons})"
+                f"the cluster does not serve all of its slots, by the reports of its nodes "
+                f"({reasons})"
             )
         for shard in self.slot_map.all_shards():
             if len(shard.replicas) < self.copies - 1:
@@ -81,7 +81,7 @@ class Shards:
         return None
 
     def node(self, name: str) -> Node:
-        """Return the node of that name, known before or not."""
+        """Return the node of that name; it is created if it is new."""
         node = self._nodes.get(name)
         if node is None:
             host, _, port = name.rpartition(":")
@@ -90,7 +90,7 @@ class Shards:
         return node
 
     def all_nodes(self) -> Iterator[Node]:
-        """Yield every node of the view, or the seeds while there is none."""
+        """Yield every node of the slot map, or the seeds while the map is empty."""
         shards = self.slot_map.all_shards()
         if not shards:
             yield from self._seeds
@@ -98,32 +98,36 @@ class Shards:
             yield self.node(name)
 
     def primaries(self) -> list[Node]:
-        """Return the nodes that take writes."""
+        """Return the nodes that accept writes."""
         return [self.node(shard.primary) for shard in self.slot_map.all_shards()]
 
     def shard_of(self, name: bytes) -> Shard:
-        """Return who serves a name.
+        """Return the shard that serves a name.
 
         Raises:
-            UnavailableError: nobody does.
+            UnavailableError: no shard does.
         """
         return self.slot_map.shard_of(name)
 
     def apply_moved(self, name: bytes, error: ReplyError) -> None:
-        """Learn from the refusal of a node that another one serves the slot of `name`."""
+        """Apply a MOVED reply: another node serves the slot of `name`."""
         target = error.text.split()[-1]
         self.slot_map = self.slot_map.with_moved(slot_of(name), target)
 
     def refresh(self) -> None:
-        """Ask the nodes for their views, unless that was just done; silence changes nothing."""
+        """Ask the nodes for their slot maps, unless another thread has just done so.
+
+        Without an answer the map stays as it is.
+        """
         asked_at = self.monotonic()
         with self._refreshing:
             if self._refreshed_at > asked_at:
-                return  # Somebody else did while we waited.
+                return  # Another thread refreshed it while this one waited for the lock.
             time.sleep(max(0.0, self._refreshed_at + _REFRESH_SECONDS - self.monotonic()))
             views = [view for node in self._nodes_to_ask() if (view := self._view_of(node))]
             if views:
-                # Of equals the one that knows most: a node that was cut off keeps its old view.
+                # A node that was cut off keeps its old map: with equal epochs, prefer the map that
+                # has more slots and nodes.
                 newest = max(views, key=lambda one: (one.epoch, one.whole, one.node_count))
                 if newest.epoch >= self.slot_map.epoch:
                     self.slot_map = newest
@@ -148,7 +152,7 @@ class Shards:
         except (UnavailableError, ReplyError) as error:
             node.last_error = str(error)
             if isinstance(error, EvictingNodeError) and not self.slot_map.whole:
-                raise  # At the first look it is refused; later on it is a node that fails.
+                raise  # Refused at the start; later it counts as a failing node.
             return None
 
     def _make(self, address: NodeAddress) -> Node:

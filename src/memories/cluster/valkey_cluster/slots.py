@@ -1,7 +1,4 @@
-"""Which of a Cluster's 16,384 slots a name falls into, and which nodes serve each: no I/O.
-
-The one idea: a view of the Cluster is immutable; who learns more makes a new one.
-"""
+"""The slots of a Valkey Cluster: the slot of a name, and an immutable map of slots to nodes."""
 
 from __future__ import annotations
 
@@ -16,7 +13,7 @@ SLOTS = 16_384
 
 
 def slot_of(name: bytes) -> int:
-    """Return the slot of a name: of what stands in its first braces, if anything does."""
+    """Return the slot of a name: of the text in its first braces, if there is any."""
     start = name.find(b"{")
     if start >= 0:
         end = name.find(b"}", start + 1)
@@ -27,7 +24,7 @@ def slot_of(name: bytes) -> int:
 
 @dataclass(frozen=True)
 class Shard:
-    """The nodes of some slots: one takes writes, the others follow it."""
+    """The nodes of some slots: a primary, which accepts writes, and its replicas."""
 
     primary: str
     replicas: tuple[str, ...] = ()
@@ -40,22 +37,22 @@ class Shard:
 
 @dataclass(frozen=True)
 class SlotMap:
-    """Which shard serves each slot, as of one answer; the place of a slot is its number."""
+    """Which shard serves each slot; the index of a slot in `shards` is its number."""
 
     shards: tuple[Shard | None, ...] = (None,) * SLOTS
     epoch: int = -1
 
     @classmethod
     def read(cls, reply: Any, epoch: int, *, asked: str) -> Self:
-        """Return what a reply to CLUSTER SLOTS says.
+        """Return the map in a reply to CLUSTER SLOTS.
 
         Args:
             reply: It lists ranges of slots, each with its primary and its replicas.
-            epoch: The number of the view, which grows with every change.
-            asked: The host that was asked, which is meant where a node names none.
+            epoch: The epoch of the map, which grows with every change.
+            asked: The host that was asked; it replaces a missing host in the reply.
 
         Raises:
-            UnavailableError: it cannot be understood.
+            UnavailableError: the reply is not valid.
         """
         shards: list[Shard | None] = [None] * SLOTS
         try:
@@ -65,7 +62,7 @@ class SlotMap:
                 for slot in range(first, last + 1):
                     shards[slot] = shard
         except (TypeError, ValueError, IndexError, AttributeError) as error:
-            raise UnavailableError(f"{asked} does not say who serves which slots") from error
+            raise UnavailableError(f"{asked} sent an invalid reply to CLUSTER SLOTS") from error
         return cls(tuple(shards), epoch)
 
     @property
@@ -75,14 +72,14 @@ class SlotMap:
 
     @property
     def node_count(self) -> int:
-        """Return how many nodes the view has."""
+        """Return how many nodes the map has."""
         return len({name for shard in self.all_shards() for name in shard.nodes})
 
     def shard_of(self, name: bytes) -> Shard:
-        """Return who serves a name.
+        """Return the shard that serves a name.
 
         Raises:
-            UnavailableError: nobody does.
+            UnavailableError: no shard does.
         """
         shard = self.shards[slot_of(name)]
         if shard is None:
@@ -94,7 +91,7 @@ class SlotMap:
         return list(dict.fromkeys(shard for shard in self.shards if shard is not None))
 
     def with_moved(self, slot: int, primary: str) -> SlotMap:
-        """Return the view after a node has said that another one serves a slot."""
+        """Return the map with another primary for one slot, after a MOVED reply."""
         known = next((one for one in self.all_shards() if primary in one.nodes), None)
         others = tuple(one for one in known.nodes if one != primary) if known else ()
         shards = list(self.shards)
@@ -106,7 +103,7 @@ def group_by_shard(slot_map: SlotMap, names: Sequence[bytes]) -> Mapping[Shard, 
     """Return the names that each shard serves.
 
     Raises:
-        UnavailableError: nobody serves one of them.
+        UnavailableError: no shard serves one of them.
     """
     groups: dict[Shard, list[bytes]] = {}
     for name in names:

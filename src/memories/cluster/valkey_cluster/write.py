@@ -1,8 +1,8 @@
-"""Writes registers of a Cluster: the primary of the slot decides, and WAIT says who has it.
+"""Writes registers of a Cluster: a script on the slot's primary, then WAIT for its replicas.
 
-Not a consensus: what the primary took and no replica has is lost with it, which is why it is not
-acknowledged. The one idea: a write keeps its version when it is sent again, so that a primary
-knows it as one that it has.
+This is not consensus: a write that only the primary has is lost if the primary fails, and therefore
+is not acknowledged. A write keeps its version when it is sent again, so that a primary that has it
+already recognises it.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ from memories.cluster.versions import ABSENT, RegisterVersion, successor
 from memories.errors import ConflictError, CorruptDataError, ReplicationError, UnavailableError
 from memories.foundation.clock import Clock
 
-WRITE_SECONDS = 8.0  # A failover takes 3 s with usual settings, and the network some more.
-WAIT_SECONDS = 0.7  # How long replicas may take to say that they have it.
+WRITE_SECONDS = 8.0  # A failover takes about 3 s with usual settings.
+WAIT_SECONDS = 0.7  # How long replicas may take to confirm a write.
 _PAUSE_SECONDS = 0.1
-_WAVE_BYTES = 8 << 20  # What is sent to one node before its answer is awaited.
+_WAVE_BYTES = 8 << 20  # Sent to one node before its answer is awaited.
 _WAVE_WRITES = 500
-# The node has not done it, and soon it or another one may: ask again who serves the slot.
+# The node has not stored it, but it or another one may soon: refresh the slot map and try again.
 _LATER = frozenset(
     {"MOVED", "CLUSTERDOWN", "TRYAGAIN", "LOADING", "READONLY", "MASTERDOWN", "NOSCRIPT"}
 )
 
 
 class _PendingWrite:
-    """One register on its way."""
+    """One register that is being written."""
 
     def __init__(self, name: bytes, body: RegisterBody, if_version: int | None) -> None:
         self.name = name
@@ -49,7 +49,7 @@ class _PendingWrite:
         self.nbytes = sum(segment.nbytes for segment in body.segments)
 
     def set_version(self, version: RegisterVersion) -> None:
-        """Draw the register anew, with this version."""
+        """Pack the register again, with this version."""
         self.version = version
         self.register = pack_register(self.name, version, self.body.kind, self.body.segments)
 
@@ -59,13 +59,14 @@ class _PendingWrite:
         return scripts.SLOT_STORE.call([self.name], self.register, self.condition)
 
     def error(self) -> UnavailableError:
-        """Return the error of a write that came to no end."""
+        """Return the error of a write that was not acknowledged."""
         if not self.in_doubt:
             return UnavailableError(
-                f"{key_text(self.name)} was not stored: {self.reason}. What was there before is"
+                f"{key_text(self.name)} was not stored: {self.reason}; the value before is "
+                "unchanged"
             )
         return ReplicationError(
-            f"{key_text(self.name)} may or may not be stored: {self.reason}. Read it, or store it "
+            f"{key_text(self.name)} may or may not be stored: {self.reason}; read it, or store it "
             "again"
         )
 
@@ -107,7 +108,7 @@ class ClusterWrite:
         pending: Mapping[bytes, _PendingWrite],
         results: dict[bytes, WrittenRegister | Exception],
     ) -> bool:
-        """Send all, note what became of them, and return whether it went on without a fault."""
+        """Send all writes, add the outcomes to `results`, and return whether none failed."""
         try:
             served = group_by_shard(self._shards.slot_map, list(pending))
         except UnavailableError as error:
@@ -161,7 +162,7 @@ class ClusterWrite:
     def _record(
         self, request: NodeRequest, results: dict[bytes, WrittenRegister | Exception]
     ) -> bool:
-        """Note what one primary answered, and return whether nothing need be asked anew."""
+        """Record the answer of one primary, and return whether no write must be sent again."""
         wave: list[_PendingWrite] = request.tag
         if request.error is not None:
             if request.connection is None:
@@ -198,7 +199,7 @@ class ClusterWrite:
     def _outcome(
         self, one: _PendingWrite, reply: Any, copies: Any
     ) -> WrittenRegister | Exception | None:
-        """Return what became of a write; None if it is to be sent again with another version."""
+        """Return the outcome of a write; None if it must be sent again with a newer version."""
         if isinstance(reply, Exception):
             one.reason = str(reply)
             one.in_doubt = one.in_doubt or isinstance(reply, UnavailableError)
@@ -213,7 +214,7 @@ class ClusterWrite:
         if became == b"done":
             return self._confirmed(one, before, copies)
         if one.in_doubt:
-            one.reason = "another write came between, and the first answer was lost"
+            one.reason = "another write came in between, and the first answer was lost"
             return one.error()
         if became == b"conflict":
             absent = before.header is None or before.header.kind is RegisterKind.TOMBSTONE
@@ -233,15 +234,15 @@ class ClusterWrite:
             has = copies if isinstance(copies, int) else 0
             one.in_doubt = True
             one.reason = (
-                f"the primary has it, and {has} of the {needed} replicas needed said so within "
-                f"{WAIT_SECONDS:g} s; should the primary fail now it is lost"
+                f"the primary has it, and {has} of the {needed} replicas needed confirmed it "
+                f"within {WAIT_SECONDS:g} s; if the primary fails now, it is lost"
             )
             return one.error()
         replaced = before.upload if before.version != one.version else None
         return WrittenRegister(one.version, replaced)
 
     def _replace_damaged(self, one: _PendingWrite) -> bytes:
-        """Put the register in the place of a damaged one, whose version says nothing."""
+        """Replace a damaged register, whose version cannot be compared; return the outcome."""
         node = self._shards.node(self._shards.shard_of(one.name).primary)
         try:
             there = node.call("GET", one.name) or b""
@@ -256,7 +257,7 @@ class ClusterWrite:
 
 
 def _wave(queue: list[_PendingWrite]) -> list[_PendingWrite]:
-    """Take from a queue what may be sent at once."""
+    """Remove from a queue, and return, the writes that are sent at once."""
     wave: list[_PendingWrite] = []
     nbytes = 0
     while queue and len(wave) < _WAVE_WRITES and (not wave or nbytes < _WAVE_BYTES):
@@ -266,8 +267,8 @@ def _wave(queue: list[_PendingWrite]) -> list[_PendingWrite]:
 
 
 def _is_retryable(error: ReplyError) -> bool:
-    """Return whether asking again who serves the slot may help; the node has changed nothing."""
-    # So a primary that came back as a replica refuses the write of a script it had let begin.
+    """Return whether the write may succeed after a refresh; the node has changed nothing."""
+    # The second condition: a primary that came back as a replica refuses the write in a script.
     return error.code in _LATER or "non local key" in error.text
 
 
