@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 
 from memories import policies
 from memories.policies.predictors import Prefetcher
-from memories.simulate.simulator import UNREAD_SHARE, Outcome, Simulator
+from memories.simulate.simulator import UNREAD_SHARE, SimulationResult, Simulator
 from memories.simulate.traces import Trace, read_trace
 
 CAPACITIES = ("0.01", "0.03", "0.1", "0.2")
@@ -43,7 +43,7 @@ class Cell(NamedTuple):
 
 class Result(NamedTuple):
     cell: Cell
-    outcome: Outcome | None  # None when time was up before its turn.
+    outcome: SimulationResult | None  # None when time was up before its turn.
     seconds: float
 
 
@@ -75,7 +75,7 @@ def find_traces(given: str | None) -> Path | None:
 
 
 def show_policies(
-    results: dict[Cell, Outcome], reference: dict[str, Any], policy: str
+    results: dict[Cell, SimulationResult], reference: dict[str, Any], policy: str
 ) -> list[float]:
     """Print one line per trace and capacity and return how far `policy` is from the best peer."""
     print(f"\n## Object miss ratio: {policy} against the reference\n")
@@ -119,7 +119,7 @@ def varies(facts: dict[str, Any]) -> bool:
     return bool(smallest != largest)
 
 
-def show_prefetch(results: dict[Cell, Outcome], traces: list[str], policy: str) -> None:
+def show_prefetch(results: dict[Cell, SimulationResult], traces: list[str], policy: str) -> None:
     print(f"\n## Misses of repeated accesses at 3 %, {policy}, without and with prefetching\n")
     print("| trace | without | with | bar | issued | used | wasted | accuracy |")
     print("|---|--:|--:|--:|--:|--:|--:|--:|")

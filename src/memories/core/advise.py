@@ -12,7 +12,7 @@ from itertools import accumulate, pairwise
 from memories.foundation.units import MAX_BYTES, format_size
 from memories.model.tiers import TierName
 from memories.observe.counters import Stats
-from memories.policies.miss_ratio_curve import Curve, miss_ratio_curve
+from memories.policies.miss_ratio_curve import MissRatioCurve, miss_ratio_curve
 from memories.simulate.traces import Trace
 
 ENOUGH_READS = 100
@@ -58,7 +58,7 @@ class Advice:
     reads: int
     more_bytes: int
     tiers: dict[TierName, TierAdvice]
-    curve: Curve
+    curve: MissRatioCurve
 
     @property
     def best(self) -> TierName | None:
@@ -83,7 +83,7 @@ class Advice:
         return "\n".join(lines)
 
 
-def advise(curve: Curve, stats: Stats, more_bytes: int) -> Advice:
+def advise(curve: MissRatioCurve, stats: Stats, more_bytes: int) -> Advice:
     """Return what `more_bytes` in each tier would buy for what was read so far."""
     capacities = {name: tier.effective_bytes for name, tier in stats.tiers.items()}
     seconds = {name: _seconds(stats, name) for name in capacities}
@@ -98,7 +98,7 @@ def advise_on(trace: Trace, capacities: dict[TierName, int], more_bytes: int) ->
 
 
 def _advice(
-    curve: Curve,
+    curve: MissRatioCurve,
     reads: int,
     capacities: dict[TierName, int],
     seconds: dict[TierName, float],

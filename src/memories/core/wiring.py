@@ -287,7 +287,7 @@ class _Wiring:
 
     def _policy(self, name: TierName, capacity: int) -> Policy:
         policy = self.settings.policies[name]
-        if policies.takes(policy, "cost"):
+        if policies.accepts_option(policy, "cost"):
             return policies.make(policy, capacity, cost=self.costs.below(name))
         return policies.make(policy, capacity)
 

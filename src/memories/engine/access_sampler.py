@@ -14,7 +14,7 @@ from memories.foundation.fork_lock import new_lock
 from memories.model.entry import Entry, ExpiringEntry
 from memories.model.events import Event, Retrieved, Stored
 from memories.policies.hashing import digest
-from memories.policies.miss_ratio_curve import Curve, ReuseDistances
+from memories.policies.miss_ratio_curve import MissRatioCurve, ReuseDistanceSampler
 
 SAMPLED_KEYS = 2048
 NOTES_PER_LOOK = 256
@@ -45,7 +45,7 @@ class AccessSampler:
     """Knows the reuse distances of a sample, and lets one listener hear of single accesses."""
 
     def __init__(self) -> None:
-        self._reuse = ReuseDistances(sampled_keys=SAMPLED_KEYS)
+        self._reuse = ReuseDistanceSampler(sampled_keys=SAMPLED_KEYS)
         self._notes: deque[tuple[int, int, bool]] = deque(maxlen=MAX_NOTES)
         self._lock = new_lock()
         self._listener: Listener | None = None
@@ -85,18 +85,18 @@ class AccessSampler:
                 self._learn()
             except BaseException:
                 # Its sums may disagree for good; another sample is soon as good as this one was.
-                self._reuse = ReuseDistances(sampled_keys=SAMPLED_KEYS)
+                self._reuse = ReuseDistanceSampler(sampled_keys=SAMPLED_KEYS)
                 raise
 
     def _learn(self) -> None:
         for _ in range(min(len(self._notes), NOTES_PER_LOOK)):
             bits, size, read = self._notes.popleft()
-            self._reuse.heard(bits, size, counts=read)
+            self._reuse.observe_digest(bits, size, counts=read)
         if len(self._notes) > MAX_NOTES // 2:
             self._notes.clear()
             self._reuse.halve()
 
-    def curve(self, reads: int) -> Curve:
+    def curve(self, reads: int) -> MissRatioCurve:
         """Return the miss-ratio curve of everything read so far, `reads` in all."""
         while self._notes:
             self.learn()
@@ -106,7 +106,7 @@ class AccessSampler:
     def heard(self, key: str, size: int, *, read: bool) -> None:
         """Take a note of an access, and tell the listener."""
         bits = digest(key)
-        if self._reuse.takes(bits):
+        if self._reuse.samples_digest(bits):
             self._notes.append((bits, size, read))
         listener = self._listener
         if listener is not None:

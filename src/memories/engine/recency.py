@@ -21,7 +21,7 @@ class RecencyTracker:
     def arrived(self, key: str, reads: int) -> None:
         """Record that `key` came down to a durable tier, after so many reads above it."""
         with self._lock:
-            self._gate.arrived(key, reads)
+            self._gate.record_demotion(key, reads)
 
     def coldness(self, key: str) -> float:
         """Return how long ago `key` was read or came down, in touches; inf if that is forgotten."""

@@ -139,7 +139,7 @@ class PolicyVictims(Victims):
         """Let the policy learn from the notes, giving up the lock every now and then."""
         more = self._changing(lambda policy: True, after_notes=True)
         while more:
-            more = self._changing(lambda policy: policy.learn())
+            more = self._changing(lambda policy: policy.process_observed())
 
     def add(self, found: Entry, *, accessed: bool = True) -> None:
         """Hand the entry to the policy, unless it must stay."""
@@ -152,7 +152,7 @@ class PolicyVictims(Victims):
             if accessed:
                 policy.insert(found)
             else:
-                policy.adopt(found)
+                policy.insert_without_access(found)
 
         with self._lock:
             if not self._unlinked(found):
@@ -206,7 +206,7 @@ class PolicyVictims(Victims):
         for entry in sorted(entries, key=lambda entry: entry.stamp):
             entry.link = None
             if self._may_leave(entry):
-                policy.adopt(entry)
+                policy.insert_without_access(entry)
         self.policy, self._torn = policy, False
 
     def _read_notes(self) -> None:

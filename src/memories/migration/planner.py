@@ -94,7 +94,7 @@ class Planner:
 
     def demoted(self, entry: Entry, accessed_at: float) -> None:
         """Learn that an idle demotion was carried out."""
-        self.limits.demoted(entry.hits)
+        self.limits.record_demotion(entry.hits)
         self._demoted.set(entry.key, Regret(entry.hits, accessed_at))
 
     def forget(self, key: str) -> None:
@@ -124,7 +124,7 @@ class Planner:
             return None
         regret = self._demoted.pop(entry.key)
         if regret is not None:
-            self.limits.regretted(regret.hits, accessed_at - regret.accessed_at, entry.key)
+            self.limits.record_regret(regret.hits, accessed_at - regret.accessed_at, entry.key)
         hot = tiers[TierName.HOT]
         room = max(hot.headroom, 0)
         pressure = entry.size > max(room, hot.exchange)

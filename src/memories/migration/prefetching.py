@@ -279,7 +279,7 @@ class Prefetching:
 
     def _settled(self, key: str, outcome: str) -> None:
         if self._prefetcher is not None:
-            self._prefetcher.settle(key, outcome)
+            self._prefetcher.record_outcome(key, outcome)
         self._outcomes.append(Prefetched(key, self._clock.monotonic(), TierName.WARM, outcome))
 
     def _next(self) -> tuple[str, _Job] | None:

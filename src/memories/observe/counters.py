@@ -28,10 +28,10 @@ from memories.model.events import (
     Written,
 )
 from memories.model.tiers import Cause, TierName
-from memories.policies.predictors import Counters
+from memories.policies.predictors import PrefetchCounters
 
 Route = tuple[TierName, TierName, Cause]
-NO_PREFETCH = Counters(issued=0, used=0, late=0, wasted=0)
+NO_PREFETCH = PrefetchCounters(issued=0, used=0, late=0, wasted=0)
 Timed = tuple[str, TierName]  # An operation, and the tier that answered or took.
 
 
@@ -113,7 +113,7 @@ class Stats:
     removed_bytes: dict[Cause, int] = field(default_factory=dict)
     written: dict[TierName, Volume] = field(default_factory=dict)
     latencies: dict[Timed, Latency] = field(default_factory=dict)
-    prefetch: Counters = NO_PREFETCH
+    prefetch: PrefetchCounters = NO_PREFETCH
 
     @property
     def memory_hits(self) -> int:
@@ -237,7 +237,9 @@ class Statistics:
                 removed_bytes={cause: tally.nbytes for cause, tally in self.removed.items()},
                 written=dict(self.written),
                 latencies={timed: one.read() for timed, one in self.latencies.items()},
-                prefetch=Counters(*(self.prefetched[name] for name in Counters._fields)),
+                prefetch=PrefetchCounters(
+                    *(self.prefetched[name] for name in PrefetchCounters._fields)
+                ),
             )
 
 

@@ -1,8 +1,16 @@
-"""Who stays: eviction policies and the other opinions on placement, all of them pure."""
+"""Eviction policies and the other rules of placement: plain data structures without I/O."""
 
 from __future__ import annotations
 
-from memories.policies.base import Node, Policy
-from memories.policies.registry import make, names, register_policy, require_known, takes
+from memories.policies.base import Policy, PolicyNode
+from memories.policies.registry import accepts_option, make, names, register_policy, require_known
 
-__all__ = ["Node", "Policy", "make", "names", "register_policy", "require_known", "takes"]
+__all__ = [
+    "Policy",
+    "PolicyNode",
+    "accepts_option",
+    "make",
+    "names",
+    "register_policy",
+    "require_known",
+]

@@ -1,8 +1,8 @@
-"""What an eviction policy is: an opinion on who leaves first, and nothing else.
+"""The interface of an eviction policy, which decides in what order entries leave a tier.
 
-Policies are plain data structures: no lock, no clock, no I/O. A hit costs them nothing: the engine
-marks `hits` and `stamp` on the node itself, and a policy compares them with what it saw last when
-it is asked for a victim. The simulator replays traces through the same objects.
+Policies are plain data structures: no lock, no clock, no I/O. A hit calls no method: the engine
+updates `hits` and `stamp` of the node itself, and a policy compares them with the values it saw
+before when it is asked for a victim. The simulator replays traces through the same objects.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from typing import Any, ClassVar, Protocol
 
 
-class Node(Protocol):
+class PolicyNode(Protocol):
     """What a policy may know of an entry. `link` belongs to the policy, the rest is read-only."""
 
     key: str
@@ -26,9 +26,9 @@ class Policy(ABC):
     """Orders the nodes of one tier for eviction.
 
     The caller serialises all calls. A node is inserted at most once before it is removed or
-    evicted. Nodes that must stay (pinned) are simply not in the policy. A node's `link` MUST be
-    None exactly while it is outside, and the policy MUST NOT hold a node that has left. Stamps come
-    from the tier's own counter: whoever enters, or comes back, has a new one before `insert`.
+    evicted. Nodes that must stay (pinned) are not in the policy. A node's `link` MUST be None
+    exactly while it is outside, and the policy MUST NOT hold a node that has left. Stamps come from
+    the tier's own counter: a node that enters, or returns, has a new stamp before `insert`.
     """
 
     name: ClassVar[str]
@@ -38,22 +38,22 @@ class Policy(ABC):
         self.capacity = capacity
 
     @abstractmethod
-    def insert(self, node: Node) -> None:
+    def insert(self, node: PolicyNode) -> None:
         """Add a node that has just entered the tier."""
 
     @abstractmethod
-    def remove(self, node: Node) -> None:
+    def remove(self, node: PolicyNode) -> None:
         """Forget a node that left for a reason other than eviction."""
 
     @abstractmethod
-    def evict(self) -> Node | None:
+    def evict(self) -> PolicyNode | None:
         """Take out and return the node that should leave next, or None when empty."""
 
     @abstractmethod
     def __len__(self) -> int:
         """Return how many nodes are inside."""
 
-    def admit(self, node: Node) -> bool:
+    def admit(self, node: PolicyNode) -> bool:
         """Decide whether `node` should enter although others would have to leave for it.
 
         Asked before room is made, at most once per arrival; the node is not inside. A refusal is
@@ -63,42 +63,46 @@ class Policy(ABC):
         return True
 
     def forget(self, key: str) -> None:
-        """Learn that `key` is in no tier any more, removed and not moved; no node of it is inside.
+        """Delete everything remembered of `key`, which was removed from all tiers.
 
-        Whatever is remembered of its past MUST go: keys may come and go for ever.
+        No node of the key is inside. The history MUST be deleted, or memory would grow with every
+        new key.
         """
         del key
 
     def samples(self, key: str) -> bool:
-        """Return whether the policy wants to hear of the hits of `key` through `observe`.
+        """Return whether hits of `key` should be reported through `observe`.
 
-        Asked when an entry is made. A key sampled once may be reported for ever after.
+        Asked when an entry is made. A key sampled once may be reported from then on.
         """
         del key
         return False
 
     def observe(self, accesses: Iterable[tuple[str, int]]) -> None:
-        """Hear of past accesses, (key, size) in their order; those not sampled are ignored.
+        """Queue past accesses, (key, size) in their order; those not sampled are ignored.
 
-        Hits within the tier, and reads answered by a lower tier that did not bring the value up:
-        an insert is an access by itself. Losing some under load is allowed. What it costs to learn
-        from them is left to `learn`.
+        They are hits within the tier, and reads answered by a lower tier that did not promote the
+        value; an insert counts as an access by itself. The caller may lose some under load. The
+        work that they cause is done by `process_observed`.
         """
         del accesses
 
-    def learn(self) -> bool:
-        """Learn from some of what was heard; return whether more is left.
+    def process_observed(self) -> bool:
+        """Process some of the queued accesses; return whether more are left.
 
-        Called now and then while nobody waits, with the caller's lock given up between two calls.
+        Called in the background; the caller releases its lock between two calls.
         """
         return False
 
-    def adopt(self, node: Node) -> None:
-        """Add a node that was in the tier before this policy was; the least worthy come first."""
+    def insert_without_access(self, node: PolicyNode) -> None:
+        """Add a node whose arrival is not an access, such as a demotion from the tier above.
+
+        A policy that replaces another one gets all its nodes in this way, the first victims first.
+        """
         self.insert(node)
 
     def resize(self, capacity: int) -> None:
-        """Learn that the tier's capacity is now `capacity` bytes."""
+        """Set the capacity of the tier to `capacity` bytes."""
         self.capacity = capacity
 
     def check(self) -> None:

@@ -1,14 +1,14 @@
-"""FIFO: the node that came first leaves first.
+"""FIFO: the node that was inserted first is evicted first, whether it was hit or not.
 
-No notion of use at all. The plainest policy, and the right one for data read once in order.
+It suits data that are read once and in order.
 """
 
 from __future__ import annotations
 
 from typing import ClassVar
 
-from memories.policies.base import Node, Policy
-from memories.policies.paged_queue import PageQueue
+from memories.policies.base import Policy, PolicyNode
+from memories.policies.paged_queue import PagedQueue
 
 
 class FifoPolicy(Policy):
@@ -18,18 +18,18 @@ class FifoPolicy(Policy):
 
     def __init__(self, capacity: int) -> None:
         super().__init__(capacity)
-        self._queue = PageQueue()
+        self._queue = PagedQueue()
 
-    def insert(self, node: Node) -> None:
+    def insert(self, node: PolicyNode) -> None:
         """Add a node as the newest."""
         self._queue.append(node, 0)
 
-    def remove(self, node: Node) -> None:
-        """Forget a node."""
+    def remove(self, node: PolicyNode) -> None:
+        """Remove a node."""
         self._queue.remove(node)
 
-    def evict(self) -> Node | None:
-        """Take out the oldest node."""
+    def evict(self) -> PolicyNode | None:
+        """Remove and return the oldest node."""
         return self._queue.popleft()[0] if self._queue.count else None
 
     def __len__(self) -> int:

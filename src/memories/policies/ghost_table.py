@@ -1,7 +1,7 @@
-"""The keys that left lately, by their digests, in a fixed table of numbers.
+"""Ghosts: the hashes of keys that were evicted recently, in a table of 13 bytes per slot.
 
-Not a set: a key may be lost when two others claim its slots, and is then merely not a ghost. The
-idea: thirteen bytes a slot, and a ghost is too old as soon as enough others came after it.
+A ghost expires when `span` others were added after it. A hash has two possible slots; when later
+ghosts need both of them, it is overwritten, and the policy treats its key as a new one.
 """
 
 from __future__ import annotations
@@ -14,27 +14,27 @@ _MASK64 = (1 << 64) - 1
 _MASK32 = (1 << 32) - 1
 
 
-class Ghosts:
+class GhostTable:
     """Remembers about the latest `span` digests added, each with a small number.
 
-    `span` is given at every call, since it follows the number of nodes. A table that has become too
-    small, or far too large, is kept beside a new one until its ghosts are too old, so that no call
-    rebuilds it.
+    `span` is an argument of every call, since it follows the number of nodes. A table that has
+    become too small, or far too large, is kept beside a new one until its ghosts have expired, so
+    that no call rebuilds it.
     """
 
     __slots__ = ("_added", "_older", "_older_until", "_table")
 
     def __init__(self) -> None:
         self._added = 0
-        self._table = _Table(_LEAST)
-        self._older: _Table | None = None
+        self._table = _SlotTable(_LEAST)
+        self._older: _SlotTable | None = None
         self._older_until = 0
 
     def add(self, digest: int, span: int, note: int = 0) -> None:
         """Remember `digest`, with a `note` of 0 to 255, for the next `span` additions."""
         if 2 * span > self._table.size or self._oversized(span):
             self._older, self._older_until = self._table, self._added + span
-            self._table = _Table(max(_LEAST, 1 << (2 * span).bit_length()))
+            self._table = _SlotTable(max(_LEAST, 1 << (2 * span).bit_length()))
         elif self._added > self._older_until:
             self._older = None
         self._added += 1
@@ -45,14 +45,14 @@ class Ghosts:
         return self._look(digest, span, forget=False) is not None
 
     def take(self, digest: int, span: int) -> int | None:
-        """Forget `digest` and return its note, or None if it is no ghost."""
+        """Remove `digest` and return its note, or None if it is not a ghost."""
         return self._look(digest, span, forget=True)
 
     def drop(self, digest: int, span: int) -> None:
-        """Forget `digest`, whose key is gone for good; give room back that few ghosts need."""
+        """Remove `digest`, whose key was deleted; shrink a table that is far too large."""
         self._look(digest, span, forget=True)
         if self._oversized(span):
-            self._table, self._older = _Table(max(_LEAST, 1 << (2 * span).bit_length())), None
+            self._table, self._older = _SlotTable(max(_LEAST, 1 << (2 * span).bit_length())), None
 
     def _oversized(self, span: int) -> bool:
         return self._table.size > max(_LEAST, 32 * span)
@@ -76,7 +76,7 @@ class Ghosts:
                 table.check()
 
 
-class _Table:
+class _SlotTable:
     """Slots, a power of two; a digest lies in one of its two, or in none."""
 
     __slots__ = ("_shift", "digests", "notes", "size", "times")
@@ -95,7 +95,7 @@ class _Table:
         return None
 
     def place(self, digest: int, added: int, note: int) -> None:
-        """Put a ghost where it lies already, or into the freer or older one of its two slots."""
+        """Put a ghost into its present slot, or into the free or older one of its two slots."""
         slot = self.find(digest)
         if slot is None:
             one, two = self._slots(digest)

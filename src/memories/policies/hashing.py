@@ -1,7 +1,7 @@
-"""Sixty-four well-mixed bits of a key, the same in every process.
+"""A 64-bit hash of a key that is the same in every process; it is not cryptographic.
 
-Not for security. Ghosts and samples remember keys by these bits, so that no key is kept alive for
-having been seen, and a replay of the same trace decides the same.
+Ghosts and samples store this hash instead of the key: it takes 8 bytes at any length of the key,
+and a replay of the same trace makes the same decisions.
 """
 
 from __future__ import annotations
@@ -16,6 +16,6 @@ def digest(key: str) -> int:
     return xxh3_64_intdigest(key.encode("utf-8", "surrogatepass"))
 
 
-def name_of(key: str, bits: int) -> str:
+def short_name(key: str, bits: int) -> str:
     """Return a short name for the key whose digest is `bits`: the key itself unless it is long."""
     return key if len(key) <= LONGEST_NAME else f"{bits:016x}"

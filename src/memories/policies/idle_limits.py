@@ -1,8 +1,8 @@
-"""How long a value may lie untouched before it moves down, learnt from the demotions regretted.
+"""Adaptive limits of the idle time after which a value moves down a tier.
 
-Not the demotion itself, and no clock: the planner asks for a limit and compares it with the idle
-time. The idea: a regret pulls the limit towards the gap that it would have had to cover, a
-demotion lets it sink back to where it started, and hard bounds hold whatever was learnt.
+A regret, which is a read of a value that was moved down for being idle, pulls the limit towards the
+gap that it would have had to cover. Every demotion lets the limit fall back towards its start, and
+fixed bounds hold in all cases. The planner compares the limit with the idle time of a value.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ class IdleRange(NamedTuple):
     ceiling_seconds: float
 
 
-# By the number of reads: never, once, at least twice. A value that nobody read is gone from the
-# tier within five seconds, the move included; one that was read twice stays for thirty at least,
-# and for longer wherever it was missed, because room is better made by pressure than by a guess.
+# By the number of reads: never, once, at least twice. A value that was never read leaves the tier
+# within five seconds, the move included. A value that was read twice stays for at least thirty
+# seconds, and longer after regrets: a full tier is a better reason to evict it than a guess.
 RANGES = (
     IdleRange(3.0, 3.0, 4.0),
     IdleRange(5.0, 12.0, 30.0),
@@ -30,7 +30,7 @@ RANGES = (
 )
 
 _PULL = 0.2  # Share of the missing seconds that one regret adds.
-_MARGIN = 1.25  # Aim beyond the gap seen, or the limit would approach it and never reach it.
+_MARGIN = 1.25  # Aims beyond the gap seen, or the limit would approach it and never reach it.
 _RELAX = 0.01  # Share of the distance back to the start that one demotion covers.
 _WORST_FACTOR = 8.0  # No single key stretches the common limit by more than this.
 
@@ -38,8 +38,8 @@ _WORST_FACTOR = 8.0  # No single key stretches the common limit by more than thi
 class IdleLimits:
     """The idle limits of one tier, by the number of reads, and stretched for single keys.
 
-    Pure: the caller passes what happened and serialises the calls. Bounded: `remembered_keys`
-    keys at most have a factor of their own, the ones regretted longest ago are forgotten first.
+    The caller serialises the calls. At most `remembered_keys` keys have a factor of their own;
+    those with the oldest regret are dropped first.
     """
 
     def __init__(self, *, remembered_keys: int = 4096) -> None:
@@ -51,9 +51,9 @@ class IdleLimits:
     def limit(self, hits: int, key: str | None = None) -> float:
         """Return the idle seconds after which a value read `hits` times should move down.
 
-        At most 5 for a value never read, at least 30 for one read twice or more, between for one
-        read once. With `key`, a key whose demotion was regretted before gets up to eight times the
-        limit, within the same bounds.
+        It is at most 5 for a value that was never read, at least 30 for one that was read twice or
+        more, and between the two for one that was read once. With `key`, a key with earlier regrets
+        gets up to eight times the limit, within the same bounds.
         """
         group = min(hits, 2)
         seconds = self._limits[group]
@@ -61,23 +61,23 @@ class IdleLimits:
             seconds *= self._factors.get(key) or 1.0
         return min(seconds, RANGES[group].ceiling_seconds)
 
-    def demoted(self, hits: int, count: int = 1) -> None:
-        """Learn that `count` values read `hits` times were moved down for being idle."""
+    def record_demotion(self, hits: int, count: int = 1) -> None:
+        """Record that `count` values read `hits` times were moved down for being idle."""
         group = min(hits, 2)
         start = RANGES[group].start_seconds
         self._limits[group] = start + (self._limits[group] - start) * (1 - _RELAX) ** count
         self.demotions += count
 
-    def regretted(self, hits: int, idle_seconds: float, key: str | None = None) -> bool:
-        """Learn that a value moved down for being idle was read again after all.
+    def record_regret(self, hits: int, idle_seconds: float, key: str | None = None) -> bool:
+        """Record that a value which was moved down for being idle was read again.
 
         Args:
             hits: How often it had been read when it moved down.
-            idle_seconds: From the access before the demotion to the read that regrets it.
-            key: Its key, to be kept for longer the next time.
+            idle_seconds: From the last access before the demotion to this read.
+            key: Its key, whose own limit rises.
 
         Returns:
-            Whether it counts: a gap longer than any limit may become teaches nothing.
+            Whether the limit of the group changed: a gap beyond the upper bound is ignored.
         """
         group = min(hits, 2)
         bounds = RANGES[group]
@@ -95,7 +95,7 @@ class IdleLimits:
         self._factors.set(key, min(factor * 2, _WORST_FACTOR))
 
     def forget(self, key: str) -> None:
-        """Learn that `key` is in no tier any more."""
+        """Delete the factor of `key`, which was removed from all tiers."""
         self._factors.pop(key)
 
     def check(self) -> None:

@@ -1,13 +1,13 @@
-"""LFU: the node with the fewest hits leaves first, of equals the one unused for longest.
+"""LFU: the node with the fewest hits is evicted first; among equals, the least recently used.
 
-Its past weighs as much as its present: what was popular once stays for long.
+Hits never age, so a node that was popular once stays for long.
 """
 
 from __future__ import annotations
 
 from typing import ClassVar
 
-from memories.policies.base import Node
+from memories.policies.base import PolicyNode
 from memories.policies.ranked_policy import RankedPolicy
 
 _STAMP_BITS = 48
@@ -18,6 +18,6 @@ class LfuPolicy(RankedPolicy):
 
     name: ClassVar[str] = "lfu"
 
-    def rank(self, node: Node) -> float:
+    def rank(self, node: PolicyNode) -> float:
         """Return hits and stamp in one number."""
         return (node.hits << _STAMP_BITS) + node.stamp

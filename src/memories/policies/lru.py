@@ -1,13 +1,13 @@
-"""LRU: the node whose latest access lies furthest back leaves first.
+"""LRU: the node with the oldest latest access is evicted first.
 
-No scan resistance: one pass over more data than the tier holds empties it of all else.
+It does not resist scans: one pass over more data than the tier holds evicts everything else.
 """
 
 from __future__ import annotations
 
 from typing import ClassVar
 
-from memories.policies.base import Node
+from memories.policies.base import PolicyNode
 from memories.policies.ranked_policy import RankedPolicy
 
 
@@ -16,6 +16,6 @@ class LruPolicy(RankedPolicy):
 
     name: ClassVar[str] = "lru"
 
-    def rank(self, node: Node) -> float:
+    def rank(self, node: PolicyNode) -> float:
         """Return the stamp of the latest access."""
         return node.stamp

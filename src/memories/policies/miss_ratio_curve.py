@@ -1,7 +1,11 @@
 """Miss-ratio curves from a sample of the accesses (SHARDS: Waldspurger et al., FAST 2015).
 
-Not a simulation. The reuse distance of an access is the bytes of all other keys touched since the
-last one to its key: it hits in any LRU larger than that. A sample of the keys shows them all.
+https://www.usenix.org/conference/fast15/technical-sessions/presentation/waldspurger
+
+The reuse distance of an access is the number of bytes of all other keys that were accessed since
+the previous access to its key: the access hits in any LRU cache that is larger. The paper's names:
+a key is sampled if hash(key) mod P < T, where T is `_below` here; R = T / P is `rate`; with a fixed
+size of the sample (`s_max`, here `sampled_keys`), T falls to the highest hash in the sample.
 """
 
 from __future__ import annotations
@@ -19,7 +23,7 @@ _FULL = 1 << 64
 _STEPS = 16  # Buckets in every doubling of the distance.
 
 
-class Curve(NamedTuple):
+class MissRatioCurve(NamedTuple):
     """Miss ratio by capacity; between two points the smaller capacity's holds."""
 
     capacities: tuple[float, ...]  # Bytes, rising, from 0.
@@ -34,11 +38,11 @@ class Curve(NamedTuple):
         return self.miss_ratio(capacity_bytes) - self.miss_ratio(capacity_bytes + more_bytes)
 
 
-class ReuseDistances:
-    """Measures reuse distances of a bounded sample of keys. Pure; the caller serialises calls.
+class ReuseDistanceSampler:
+    """Measures reuse distances of a bounded sample of keys; the caller serialises the calls.
 
     A sampled access costs tens of microseconds, any other one a hash. Memory: about 300 bytes for
-    each of `sampled_keys` keys. First accesses are not misses here, for they are stores.
+    each of `sampled_keys` keys. First accesses are not counted as misses, since they are stores.
     """
 
     def __init__(self, *, sampled_keys: int = 4096) -> None:
@@ -57,29 +61,29 @@ class ReuseDistances:
         return self._below / _FULL
 
     def samples(self, key: str) -> bool:
-        """Return whether accesses to `key` are of use."""
-        return self.takes(digest(key))
+        """Return whether `key` is in the sample."""
+        return self.samples_digest(digest(key))
 
-    def takes(self, bits: int) -> bool:
-        """Return the same of the key whose digest is `bits`."""
+    def samples_digest(self, bits: int) -> bool:
+        """Return whether the key with the digest `bits` is in the sample."""
         return bits < self._below
 
     def halve(self) -> None:
-        """Go on with half of the sample: accesses come faster than there is time for."""
+        """Halve the sample, for accesses that come faster than they can be processed."""
         for _ in range(len(self._latest) // 2):
             self._drop_highest()
 
     def observe(self, key: str, size: int, *, counts: bool = True) -> None:
-        """Learn that `key`, of `size` bytes, was accessed.
+        """Record an access to `key`, of `size` bytes.
 
-        With `counts=False` it was stored: whatever is read next has it between, but its own
-        distance is nobody's wait.
+        With `counts=False` the access was a store: it adds to the distances of later reads, but its
+        own distance is not counted.
         """
-        self.heard(digest(key), size, counts=counts)
+        self.observe_digest(digest(key), size, counts=counts)
 
-    def heard(self, bits: int, size: int, *, counts: bool) -> None:
-        """Learn the same of the key whose digest is `bits`, so that nobody need hold on to keys."""
-        if not self.takes(bits):
+    def observe_digest(self, bits: int, size: int, *, counts: bool) -> None:
+        """Record an access to the key with the digest `bits`."""
+        if not self.samples_digest(bits):
             return
         if self._next_slot == self._sums.slots:
             self._compact()
@@ -119,22 +123,22 @@ class ReuseDistances:
             self._sums.add(slot, size)
         self._next_slot = len(self._latest)
 
-    def curve(self, accesses: float = 0.0) -> Curve:
+    def curve(self, accesses: float = 0.0) -> MissRatioCurve:
         """Return the miss ratio of repeated accesses for every capacity.
 
-        Where `accesses` says how many there really were, and that is more than the sample stands
-        for, the rest are taken to have been repeated at once (SHARDS-adj, the same paper): a few
-        keys that are read all the time are seldom in a sample, and are seldom reported.
+        If `accesses`, the real number of accesses, exceeds the number that the sample stands for,
+        the difference is counted at distance 0 (SHARDS-adj in the paper): the few busiest keys are
+        seldom in a sample, and their accesses are seldom reported.
         """
         missing = max(0.0, accesses - self._accesses)
         total = self._accesses + missing
         if not total:
-            return Curve((0.0,), (1.0,))
+            return MissRatioCurve((0.0,), (1.0,))
         buckets = sorted(self._weights)
         hits = accumulate((self._weights[bucket] for bucket in buckets), initial=missing)
         capacities = [2.0 ** (bucket / _STEPS) for bucket in buckets]
         _, *ratios = [max(0.0, 1 - hit / total) for hit in hits]
-        return Curve((0.0, *capacities), (1.0, *ratios))
+        return MissRatioCurve((0.0, *capacities), (1.0, *ratios))
 
     def check(self) -> None:
         """Assert that the sample, its slots and its sums agree."""
@@ -173,9 +177,9 @@ class _SlotSums:
 
 def miss_ratio_curve(
     keys: Sequence[str], sizes: Sequence[int], *, sampled_keys: int = 4096
-) -> Curve:
+) -> MissRatioCurve:
     """Return the curve of a whole trace."""
-    distances = ReuseDistances(sampled_keys=sampled_keys)
+    distances = ReuseDistanceSampler(sampled_keys=sampled_keys)
     for key, size in zip(keys, sizes, strict=True):
         distances.observe(key, size)
     return distances.curve()

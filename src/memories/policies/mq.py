@@ -1,17 +1,20 @@
-"""MQ (Zhou et al., USENIX 2001): a ladder of LRU queues, one for every doubling of the hits.
+"""MQ (Zhou, Philbin and Li, USENIX 2001): LRU queues Q0 to Q7, one for each doubling of the hits.
 
-No fixed frequency: what is not hit for a lifetime comes down a step. Hits are remembered in ghosts
-after a node has left, so that a value read rarely but for ever climbs at last.
+https://www.usenix.org/legacy/event/usenix01/full_papers/zhou/zhou.pdf
+
+The paper's names: `m` queues (`_STEPS`), QueueNum(f) = log2(f), `lifeTime` (`_LIFETIME` accesses
+per node) after which a node without a hit moves down one queue, and `Qout`, the history of evicted
+keys with their hit counts (a ghost table here).
 """
 
 from __future__ import annotations
 
 from typing import ClassVar
 
-from memories.policies.base import Node, Policy
-from memories.policies.ghost_table import Ghosts
+from memories.policies.base import Policy, PolicyNode
+from memories.policies.ghost_table import GhostTable
 from memories.policies.hashing import digest
-from memories.policies.lazy_heap import LOOKS, Ranking
+from memories.policies.lazy_priority_queue import LOOKS, LazyPriorityQueue
 
 _STEPS = 8
 _LIFETIME = 4  # Accesses without a hit before a step down, per node.
@@ -19,20 +22,20 @@ _GHOST_SPAN = 4  # Ghosts per node.
 
 
 class MqPolicy(Policy):
-    """Evicts the least recent node of the lowest step."""
+    """Evicts the least recently used node of the lowest queue that is not empty."""
 
     name: ClassVar[str] = "mq"
 
     def __init__(self, capacity: int) -> None:
         super().__init__(capacity)
-        self._steps = [Ranking() for _ in range(_STEPS)]
-        self._past: dict[Node, int] = {}  # Hits of earlier stays, of nodes that had any.
-        self._ghosts = Ghosts()
+        self._steps = [LazyPriorityQueue() for _ in range(_STEPS)]
+        self._past: dict[PolicyNode, int] = {}  # Hits of earlier stays, of nodes that had any.
+        self._ghosts = GhostTable()
         self._now = 0
         self._count = 0
 
-    def insert(self, node: Node) -> None:
-        """Add a node at the step that its hits, former ones included, deserve."""
+    def insert(self, node: PolicyNode) -> None:
+        """Add a node to the queue for its hits, those of earlier stays included."""
         past = self._ghosts.take(digest(node.key), _GHOST_SPAN * (self._count + 1))
         if past is not None:
             self._past[node] = past + 1
@@ -40,26 +43,26 @@ class MqPolicy(Policy):
         self._count += 1
         self._place(node)
 
-    def remove(self, node: Node) -> None:
-        """Forget a node."""
+    def remove(self, node: PolicyNode) -> None:
+        """Remove a node."""
         self._past.pop(node, None)
-        rung = node.link
-        rung.owner.remove(node)
+        sublist = node.link
+        sublist.owner.remove(node)
         self._count -= 1
 
     def forget(self, key: str) -> None:
-        """Forget the hits of a key that left."""
+        """Delete the ghost of a key, and the hits counted with it."""
         self._ghosts.drop(digest(key), _GHOST_SPAN * (self._count + 1))
 
-    def _hits(self, node: Node) -> int:
+    def _hits(self, node: PolicyNode) -> int:
         return node.hits + self._past.get(node, 0)
 
-    def _place(self, node: Node) -> None:
+    def _place(self, node: PolicyNode) -> None:
         step = min((self._hits(node) + 1).bit_length() - 1, _STEPS - 1)
         self._steps[step].add(node, node.stamp)
 
-    def evict(self) -> Node | None:
-        """Let one node of each step come down if its time is over, then evict from the lowest."""
+    def evict(self) -> PolicyNode | None:
+        """Move expired nodes down, at most one of each queue, then evict from the lowest queue."""
         self._age()
         for _ in range(LOOKS):
             step = next((step for step in self._steps if step.count), None)
@@ -91,7 +94,7 @@ class MqPolicy(Policy):
         return self._count
 
     def check(self) -> None:
-        """Assert that the steps and the ghosts are sound."""
+        """Assert that the queues and the ghosts are sound."""
         for step in self._steps:
             step.check()
         assert self._count == sum(step.count for step in self._steps)

@@ -1,32 +1,33 @@
-"""A queue of nodes in pages: the order of arrival at about twenty bytes a node.
+"""A FIFO queue of nodes in pages, at about twenty bytes per node.
 
-Not a policy. A node's `link` is the page it lies in, shared by its neighbours, so that it is found
-and removed without a ticket of its own. Beside each node lies a number, what was last seen of it.
+A node's `link` is its page, which it shares with its neighbours, so that the node is found and
+removed without a list element of its own. A number is stored with each node: the hits that the
+policy saw last.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from memories.policies.base import Node
+from memories.policies.base import PolicyNode
 
 PAGE = 64
 
 
-class Page:
+class QueuePage:
     """Up to `PAGE` neighbours in a queue."""
 
     __slots__ = ("next", "nodes", "prev", "queue", "seen")
 
-    def __init__(self, queue: PageQueue) -> None:
+    def __init__(self, queue: PagedQueue) -> None:
         self.queue = queue
-        self.nodes: list[Node] = []
+        self.nodes: list[PolicyNode] = []
         self.seen: list[int] = []
-        self.prev: Page = self
-        self.next: Page = self
+        self.prev: QueuePage = self
+        self.next: QueuePage = self
 
 
-class PageQueue:
+class PagedQueue:
     """Nodes in order of arrival, with one hand that may rest anywhere between them.
 
     Counts its bytes. `append`, `popleft` and `remove` cost a microsecond, whatever its length.
@@ -35,13 +36,13 @@ class PageQueue:
     __slots__ = ("_end", "bytes", "count", "hand", "index")
 
     def __init__(self) -> None:
-        self._end = Page(self)  # The ring's empty page: before the first and after the last.
+        self._end = QueuePage(self)  # The ring's empty page: before the first and after the last.
         self.hand = self._end
         self.index = 0
         self.count = 0
         self.bytes = 0
 
-    def append(self, node: Node, seen: int) -> None:
+    def append(self, node: PolicyNode, seen: int) -> None:
         """Add `node` as the newest, remembering `seen` with it."""
         page = self._end.prev
         if page is self._end or len(page.nodes) >= PAGE:
@@ -52,19 +53,19 @@ class PageQueue:
         self.count += 1
         self.bytes += node.size
 
-    def popleft(self) -> tuple[Node, int]:
-        """Take out the oldest node and return it with its number; IndexError if there is none."""
+    def popleft(self) -> tuple[PolicyNode, int]:
+        """Remove the oldest node and return it with its number; IndexError if there is none."""
         if not self.count:
             raise IndexError("the queue is empty")
         return self.take(self._end.next, 0)
 
-    def remove(self, node: Node) -> int:
-        """Take out `node`, which must be inside, and return its number."""
-        page: Page = node.link
+    def remove(self, node: PolicyNode) -> int:
+        """Remove `node`, which must be inside, and return its number."""
+        page: QueuePage = node.link
         return self.take(page, page.nodes.index(node))[1]
 
-    def take(self, page: Page, index: int) -> tuple[Node, int]:
-        """Take out the node at `index` of `page`; the hand stays before the node it was before."""
+    def take(self, page: QueuePage, index: int) -> tuple[PolicyNode, int]:
+        """Remove the node at `index` of `page`; the hand stays before the node it was before."""
         node, seen = page.nodes.pop(index), page.seen.pop(index)
         node.link = None
         self.count -= 1
@@ -83,19 +84,19 @@ class PageQueue:
             self.hand = self.hand.next
             self.index = 0
 
-    def _link_after(self, page: Page) -> Page:
-        new = Page(self)
+    def _link_after(self, page: QueuePage) -> QueuePage:
+        new = QueuePage(self)
         new.prev, new.next = page, page.next
         page.next.prev = new
         page.next = new
         return new
 
-    def _unlink(self, page: Page) -> None:
+    def _unlink(self, page: QueuePage) -> None:
         if self.hand is page:
             self.hand, self.index = page.next, 0
         page.prev.next, page.next.prev = page.next, page.prev
 
-    def _merge(self, page: Page, other: Page) -> None:
+    def _merge(self, page: QueuePage, other: QueuePage) -> None:
         """Move all of `other` to the end of `page` if they fit, so that pages never get sparse."""
         if other is self._end or len(page.nodes) + len(other.nodes) > PAGE:
             return
@@ -107,7 +108,7 @@ class PageQueue:
         page.seen += other.seen
         self._unlink(other)
 
-    def __iter__(self) -> Iterator[tuple[Node, int]]:
+    def __iter__(self) -> Iterator[tuple[PolicyNode, int]]:
         page = self._end.next
         while page is not self._end:
             yield from zip(page.nodes, page.seen, strict=True)

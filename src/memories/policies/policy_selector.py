@@ -1,7 +1,8 @@
-"""Which of several candidates misses least, and whether that is more than chance.
+"""Compare the misses of several policies, and select another one if its lead is significant.
 
-Not the candidates themselves. Only an access on which two differ says anything about the two, so
-every pair is compared by these alone; the past fades, and a small lead changes nothing.
+Every pair is compared by the accesses on which only one of the two missed, as in McNemar's test for
+paired samples; the counts decay exponentially. A lead below three standard deviations, or below
+0.5 % of all accesses, changes nothing.
 """
 
 from __future__ import annotations
@@ -16,10 +17,10 @@ _DEVIATIONS = 3.0  # By how many standard deviations the leader must lead.
 _WORTHWHILE = 0.005  # And by at least this share of all accesses.
 
 
-class Contest:
+class PolicySelector:
     """Compares candidates pair by pair.
 
-    `followed` is the candidate that the caller follows, `leader` the one that he should.
+    `followed` is the candidate that the caller uses now, `leader` the one that it should use.
     """
 
     __slots__ = ("_accesses", "_leads", "_noise", "_until_review", "followed", "leader")
@@ -33,8 +34,8 @@ class Contest:
         self._leads = [[0.0] * candidates for _ in range(candidates)]
         self._noise = [[0.0] * candidates for _ in range(candidates)]
 
-    def judge(self, missed: Sequence[bool]) -> bool:
-        """Count one access, missed by some; return whether another should be followed from now."""
+    def record(self, missed: Sequence[bool]) -> bool:
+        """Count one access, missed by some; return whether another candidate should be used now."""
         self._accesses += 1
         if True in missed and False in missed:
             self._compare(missed)

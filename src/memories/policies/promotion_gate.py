@@ -1,8 +1,8 @@
-"""Whether a value that was read in a durable tier deserves a place in a faster one.
+"""Decide whether a value that was read in a durable tier is promoted to a faster one.
 
-Not the move itself, and no clock. The idea: a second touch within the recent touches is evidence,
-free room costs nothing, and under pressure nothing goes up at all. The same memory of touches says
-how cold a key is, for the tier that must choose whom to send further down.
+It is promoted if the faster tier has free room, or at its second read within the recent reads;
+while the faster tier is evicting, nothing is promoted. The same record of reads tells how cold a
+key is, for a durable tier that must choose what to move down.
 """
 
 from __future__ import annotations
@@ -14,15 +14,16 @@ _MOST_READS = 3  # Beyond these, more reads keep a key no longer.
 
 
 class _Touched(NamedTuple):
-    reads: int  # Touches, as far back as the key was remembered without a gap.
-    at: int  # The number of the latest.
+    reads: int  # Touches since the key was last unknown here.
+    at: int  # The number of the latest touch.
 
 
 class PromotionGate:
     """Remembers the recent touches of durable keys and decides on promotions.
 
-    Pure; the caller serialises the calls. Time is counted in touches: of the keys touched, the
-    `remembered_keys` latest are known, so that two touches far apart are not taken for heat.
+    A touch is a read or a demotion; time is counted in touches. Only the `remembered_keys` keys
+    with the latest touches are known, so two reads that are far apart count as one. The caller
+    serialises the calls.
     """
 
     def __init__(self, *, remembered_keys: int = 16_384, touches: int = 2) -> None:
@@ -45,19 +46,20 @@ class PromotionGate:
             return False
         return size <= room or count >= self._touches
 
-    def arrived(self, key: str, reads: int) -> None:
-        """Learn that `key` came down to a durable tier, after so many reads above it."""
+    def record_demotion(self, key: str, reads: int) -> None:
+        """Record that `key` was moved down to a durable tier, after so many reads above it."""
         self._remember(key, reads)
 
     def touches(self, key: str) -> int:
-        """Return how often `key` was touched, as far as is remembered."""
+        """Return how many touches of `key` are remembered."""
         known = self._recent.get(hash(key))
         return 0 if known is None else known.reads
 
     def coldness(self, key: str) -> float:
-        """Return how long ago `key` was touched or came down, in touches; inf if forgotten.
+        """Return how many touches ago `key` was touched last, or inf if that is unknown.
 
-        Keys that were read count as a fraction of their age: a scan leaves before what is in use.
+        The age is divided by one more than the reads, so that the keys of a scan, read once, are
+        colder than those in use.
         """
         known = self._recent.get(hash(key))
         if known is None:
@@ -75,7 +77,7 @@ class PromotionGate:
         return count
 
     def forget(self, key: str) -> None:
-        """Start `key` anew: it was promoted, overwritten or removed."""
+        """Delete the touches of `key`, which was promoted, overwritten or removed."""
         self._recent.pop(hash(key), None)
 
     def __len__(self) -> int:

@@ -1,7 +1,7 @@
-"""What LRU, LFU and GDSF share: the node of the lowest rank leaves, ranks being read when asked.
+"""The base of LRU, LFU and GDSF: the node with the lowest rank is evicted.
 
-Not a policy by itself. A rank may only rise by a hit, so the rank known is a lower bound, and the
-node at the bottom is brought up to date before it is believed.
+A hit may only raise a rank, so a rank that was stored earlier is a lower bound. It is computed
+again when its node comes to the front of the queue, and not at each hit.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from __future__ import annotations
 from abc import abstractmethod
 from typing import ClassVar
 
-from memories.policies.base import Node, Policy
-from memories.policies.lazy_heap import Ranking
+from memories.policies.base import Policy, PolicyNode
+from memories.policies.lazy_priority_queue import LazyPriorityQueue
 
 
 class RankedPolicy(Policy):
@@ -20,29 +20,29 @@ class RankedPolicy(Policy):
 
     def __init__(self, capacity: int) -> None:
         super().__init__(capacity)
-        self._ranking = Ranking(floats=self.floats)
+        self._queue = LazyPriorityQueue(floats=self.floats)
 
     @abstractmethod
-    def rank(self, node: Node) -> float:
-        """Return how much `node` is worth as of now; MUST NOT fall while it is inside."""
+    def rank(self, node: PolicyNode) -> float:
+        """Return the present rank of `node`; it MUST NOT fall while the node is inside."""
 
-    def insert(self, node: Node) -> None:
+    def insert(self, node: PolicyNode) -> None:
         """Add a node at its rank."""
-        self._ranking.add(node, self.rank(node))
+        self._queue.add(node, self.rank(node))
 
-    def remove(self, node: Node) -> None:
-        """Forget a node."""
-        self._ranking.remove(node)
+    def remove(self, node: PolicyNode) -> None:
+        """Remove a node."""
+        self._queue.remove(node)
 
-    def evict(self) -> Node | None:
-        """Take out the node of the lowest rank."""
-        found = self._ranking.pop_settled(self.rank)
+    def evict(self) -> PolicyNode | None:
+        """Remove and return the node with the lowest rank."""
+        found = self._queue.pop_lowest(self.rank)
         return None if found is None else found[0]
 
     def __len__(self) -> int:
-        return self._ranking.count
+        return self._queue.count
 
     def check(self) -> None:
-        """Assert that the ranking is sound and that no rank has fallen."""
-        self._ranking.check()
-        assert all(rank <= self.rank(node) for node, rank in self._ranking)
+        """Assert that the queue is sound and that no rank has fallen."""
+        self._queue.check()
+        assert all(rank <= self.rank(node) for node, rank in self._queue)

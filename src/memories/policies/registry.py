@@ -1,8 +1,4 @@
-"""Policies by name, those of this package and those that users add.
-
-Not the configuration: whoever parses settings asks here. A name maps to a way of making a policy,
-so that a user's own is as good as ours.
-"""
+"""The table of policies by name: those of this package, and those that users register."""
 
 from __future__ import annotations
 
@@ -41,7 +37,8 @@ def register_policy(name: str, factory: PolicyFactory, *, replace: bool = False)
     """Make `factory(capacity, **options)` known as the policy `name`.
 
     Raises:
-        InvalidOptionError: the name is no plain word, or taken and `replace` was not said.
+        InvalidOptionError: the name is not an identifier in lower case, or it exists already and
+            `replace` is False.
     """
     if not name.isidentifier() or name != name.lower():
         raise InvalidOptionError(
@@ -55,7 +52,7 @@ def register_policy(name: str, factory: PolicyFactory, *, replace: bool = False)
 
 
 def names() -> tuple[str, ...]:
-    """Return the names of all policies, in order of the alphabet."""
+    """Return the names of all policies, in alphabetical order."""
     return tuple(sorted(_factories))
 
 
@@ -70,8 +67,8 @@ def require_known(name: str) -> None:
     )
 
 
-def takes(name: str, option: str) -> bool:
-    """Return whether the policy `name` names `option` among what it is made with.
+def accepts_option(name: str, option: str) -> bool:
+    """Return whether the policy `name` has a parameter `option`.
 
     Raises:
         InvalidOptionError: the name is unknown.
@@ -84,7 +81,7 @@ def make(name: str, capacity: int, **options: Any) -> Policy:
     """Return a new policy `name` for a tier of `capacity` bytes.
 
     Raises:
-        InvalidOptionError: the name is unknown, or the policy does not take these options.
+        InvalidOptionError: the name is unknown, or the policy does not accept these options.
     """
     require_known(name)
     try:

@@ -1,18 +1,23 @@
-"""S3-FIFO (Yang et al., SOSP 2023): a small queue sifts newcomers, a large one keeps the rest.
+"""S3-FIFO (Yang et al., SOSP 2023): a small FIFO queue S, a main FIFO queue M and a ghost queue G.
 
-No recency order. What is hit twice in the small queue, or comes back soon after it left, moves on
-to the main queue, where hits buy further rounds; all else leaves quickly.
+https://dl.acm.org/doi/10.1145/3600006.3613147
+
+The paper's steps: (1) a new object goes into S, or into M if its key is in G; (2) an object at the
+end of S moves to M if it was accessed more than once, else it is evicted and its key goes into G;
+(3) an object at the end of M is reinserted with its frequency reduced by one, or evicted at zero.
+Frequencies are capped at 3 (`_MAX_ROUNDS`). One step is ours: `admit`, and the first filling in
+`insert`.
 """
 
 from __future__ import annotations
 
 from typing import ClassVar
 
-from memories.policies.base import Node, Policy
-from memories.policies.ghost_table import Ghosts
+from memories.policies.base import Policy, PolicyNode
+from memories.policies.ghost_table import GhostTable
 from memories.policies.hashing import digest
-from memories.policies.lazy_heap import LOOKS
-from memories.policies.paged_queue import PageQueue
+from memories.policies.lazy_priority_queue import LOOKS
+from memories.policies.paged_queue import PagedQueue
 
 _SMALL_SHARE = 0.1
 _HITS_TO_PASS = 2
@@ -20,56 +25,56 @@ _MAX_ROUNDS = 3
 
 
 class S3FifoPolicy(Policy):
-    """Evicts one-hit wonders from a small queue and the rest from a main queue."""
+    """Evicts one-hit wonders from the small queue and the rest from the main queue."""
 
     name: ClassVar[str] = "s3fifo"
 
     def __init__(self, capacity: int) -> None:
         super().__init__(capacity)
-        self._small = PageQueue()
-        self._main = PageQueue()
-        self._ghosts = Ghosts()
+        self._small = PagedQueue()
+        self._main = PagedQueue()
+        self._ghosts = GhostTable()
         self._full = False
 
-    def admit(self, node: Node) -> bool:
-        """Refuse, the first time, what would sweep the small queue by its size alone."""
+    def admit(self, node: PolicyNode) -> bool:
+        """Refuse, at its first arrival, a node as large as the whole small queue."""
         key = digest(node.key)
         if node.size < self.capacity * _SMALL_SHARE or self._ghosts.has(key, len(self) + 1):
             return True
         self._ghosts.add(key, len(self) + 1)
         return False
 
-    def insert(self, node: Node) -> None:
-        """Add a node: to the main queue if it left lately, to the small one otherwise.
+    def insert(self, node: PolicyNode) -> None:
+        """Add a node: to the main queue if its key is a ghost, else to the small one.
 
-        Until the tier was full once nobody has been sifted, so the small queue fills to its share
-        and the main queue takes the rest.
+        Before the first eviction the small queue is filled to its share, and the main queue gets
+        the nodes that come after.
         """
-        sifted = self._small.bytes + node.size > self.capacity * _SMALL_SHARE and not self._full
+        filled = self._small.bytes + node.size > self.capacity * _SMALL_SHARE and not self._full
         returned = self._ghosts.take(digest(node.key), len(self) + 1) is not None
-        (self._main if returned or sifted else self._small).append(node, node.hits)
+        (self._main if returned or filled else self._small).append(node, node.hits)
 
-    def adopt(self, node: Node) -> None:
-        """Add a node that has been in the tier for a while: to the main queue."""
+    def insert_without_access(self, node: PolicyNode) -> None:
+        """Add a node whose arrival is not an access to the main queue."""
         self._main.append(node, node.hits)
 
-    def remove(self, node: Node) -> None:
-        """Forget a node."""
+    def remove(self, node: PolicyNode) -> None:
+        """Remove a node."""
         node.link.queue.remove(node)
 
     def forget(self, key: str) -> None:
-        """Forget that a key left lately."""
+        """Delete the ghost of a key."""
         self._ghosts.drop(digest(key), len(self) + 1)
 
-    def evict(self) -> Node | None:
-        """Take out the oldest unused node of the queue that is above its share."""
+    def evict(self) -> PolicyNode | None:
+        """Remove and return the oldest unused node of the queue that is above its share."""
         self._full = True
         main_share = self.capacity * (1 - _SMALL_SHARE)
         if self._main.bytes > main_share or not self._small.count:
             return self._evict_main()
         return self._evict_small() or self._evict_main()
 
-    def _evict_small(self) -> Node | None:
+    def _evict_small(self) -> PolicyNode | None:
         for _ in range(min(self._small.count, LOOKS)):
             node, seen = self._small.popleft()
             if node.hits - seen < _HITS_TO_PASS:
@@ -78,7 +83,7 @@ class S3FifoPolicy(Policy):
             self._main.append(node, node.hits)
         return None
 
-    def _evict_main(self) -> Node | None:
+    def _evict_main(self) -> PolicyNode | None:
         main = self._main
         for _ in range(4 * LOOKS):
             if not main.count:

@@ -1,7 +1,8 @@
-"""A cache in miniature: a policy and the keys it would hold, without any values.
+"""A miniature simulation of one policy: it holds keys and sizes, but no values.
 
-Not a tier. It sees a sample of the accesses and has the same share of the capacity, so that what
-it misses is what the policy would miss in full size.
+It gets a sample of the accesses and the same share of the capacity, so that its miss ratio
+estimates that of the policy at full size (Waldspurger et al., "Cache Modeling and Optimization
+using Miniature Simulations", USENIX ATC 2017).
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ class ShadowCache:
         self._bytes = 0
 
     def access(self, key: str, digest: int, size: int, stamp: int) -> bool:
-        """Return whether this is a hit; a miss brings the key in, if it is admitted."""
+        """Return whether this is a hit; a miss inserts the key, if it is admitted."""
         node = self._nodes.get(digest)
         if node is not None:
             node.hits += 1
@@ -58,7 +59,7 @@ class ShadowCache:
         self.policy.insert(node)
 
     def forget(self, key: str, digest: int) -> None:
-        """Forget a key that is in no tier any more."""
+        """Delete a key that was removed from all tiers."""
         node = self._nodes.pop(digest, None)
         if node is not None:
             self._bytes -= node.size
@@ -72,7 +73,7 @@ class ShadowCache:
             del self._nodes[victim.digest]
 
     def resize(self, capacity: int, below: int) -> None:
-        """Go on with `capacity` bytes, and only with the digests below `below`."""
+        """Change the capacity, and drop the keys whose digest is not below `below`."""
         for node in [node for digest, node in self._nodes.items() if digest >= below]:
             self.policy.remove(node)
             del self._nodes[node.digest]

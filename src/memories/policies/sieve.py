@@ -1,16 +1,18 @@
-"""SIEVE (Zhang et al., NSDI 2024): a hand sweeps a queue and evicts what was not hit since.
+"""SIEVE (Zhang et al., NSDI 2024): a hand sweeps a FIFO queue and evicts the first unvisited node.
 
-Not a second-chance queue: survivors keep their place, so that newcomers are judged soon while old
-favourites are passed over.
+https://www.usenix.org/conference/nsdi24/presentation/zhang-yazhuo
+
+A visited node keeps its position in the queue when the hand passes it, unlike in CLOCK, where it is
+reinserted at the head. The paper's `visited` bit of an object is `node.hits != seen` here.
 """
 
 from __future__ import annotations
 
 from typing import ClassVar
 
-from memories.policies.base import Node, Policy
-from memories.policies.lazy_heap import LOOKS
-from memories.policies.paged_queue import PageQueue
+from memories.policies.base import Policy, PolicyNode
+from memories.policies.lazy_priority_queue import LOOKS
+from memories.policies.paged_queue import PagedQueue
 
 
 class SievePolicy(Policy):
@@ -20,28 +22,28 @@ class SievePolicy(Policy):
 
     def __init__(self, capacity: int) -> None:
         super().__init__(capacity)
-        self._queue = PageQueue()
+        self._queue = PagedQueue()
 
-    def insert(self, node: Node) -> None:
+    def insert(self, node: PolicyNode) -> None:
         """Add a node as the newest."""
         self._queue.append(node, node.hits)
 
-    def remove(self, node: Node) -> None:
-        """Forget a node."""
+    def remove(self, node: PolicyNode) -> None:
+        """Remove a node."""
         self._queue.remove(node)
 
-    def evict(self) -> Node | None:
-        """Sweep, forgetting the hits passed over, and take out the first node without one."""
+    def evict(self) -> PolicyNode | None:
+        """Sweep from the hand on, clearing `visited`, and evict the first unvisited node."""
         queue = self._queue
         if not queue.count:
             return None
         for _ in range(4 * LOOKS):
-            queue.advance()
+            queue.advance()  # At the head of the queue the hand returns to the tail.
             page, index = queue.hand, queue.index
             node = page.nodes[index]
-            if node.hits == page.seen[index]:
+            if node.hits == page.seen[index]:  # Not visited: this is the victim.
                 break
-            page.seen[index] = node.hits
+            page.seen[index] = node.hits  # Clear `visited`, and move the hand on.
             queue.index += 1
         queue.advance()
         return queue.take(queue.hand, queue.index)[0]

@@ -1,1 +1,1 @@
-"""Recorded accesses, and their replay through the very policies that the tiers use."""
+"""Recorded accesses, and their replay through the same policies that the tiers use."""

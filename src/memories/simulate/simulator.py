@@ -1,7 +1,6 @@
-"""Replays recorded accesses through the very policies and predictors that the tiers use.
+"""Replay recorded accesses through the same policies and predictors that the tiers use.
 
-Not the engine: one tier, no values, no time but the order of the trace. What it says about a
-policy is what the policy would do, since it is the same object.
+One tier is simulated: keys and sizes without values, in the order of the trace and without a clock.
 """
 
 from __future__ import annotations
@@ -14,12 +13,12 @@ from memories.policies.base import Policy
 from memories.policies.predictors import Prefetcher
 from memories.simulate.traces import Trace
 
-UNREAD_SHARE = 10  # At most a tenth of the tier holds values fetched ahead and not yet read.
+UNREAD_SHARE = 10  # Prefetched values that were not yet read fill at most a tenth of the tier.
 
 
 @dataclass(slots=True)
-class Outcome:
-    """What a replay counted. A first access is a store in practice, so it is kept apart."""
+class SimulationResult:
+    """The counts of a replay. First accesses, which are stores in practice, are counted apart."""
 
     requests: int = 0
     first_accesses: int = 0
@@ -42,7 +41,7 @@ class Outcome:
 
     @property
     def re_access_miss_ratio(self) -> float:
-        """The share of misses among the requests for keys that had been seen before."""
+        """The share of misses among the requests for keys that were requested before."""
         repeated = self.requests - self.first_accesses
         return (self.misses - self.first_accesses) / repeated if repeated else 0.0
 
@@ -58,8 +57,8 @@ class SimulatedEntry:
         self.stamp = stamp
         self.hits = 0
         self.link: Any = None
-        self.sampled = sampled  # The policy wants to hear of its hits.
-        self.unread = unread  # It was fetched ahead, and nobody has asked for it yet.
+        self.sampled = sampled  # Its hits are reported to the policy.
+        self.unread = unread  # It was prefetched and not requested since.
 
 
 class Simulator:
@@ -67,15 +66,15 @@ class Simulator:
 
     def __init__(self, policy: Policy, prefetcher: Prefetcher | None = None) -> None:
         self.policy = policy
-        self.outcome = Outcome()
+        self.outcome = SimulationResult()
         self._prefetcher = prefetcher
-        self._inside: dict[str, SimulatedEntry] = {}
+        self._entries: dict[str, SimulatedEntry] = {}
         self._used = 0
         self._now = 0
         self._sizes: dict[str, int] = {}
-        self._trail: list[tuple[str, int]] = []
+        self._hits: list[tuple[str, int]] = []
 
-    def replay(self, trace: Trace) -> Outcome:
+    def replay(self, trace: Trace) -> SimulationResult:
         """Run every access of `trace` and return the counts so far."""
         for key, size in zip(trace.keys, trace.sizes, strict=True):
             self.access(key, size)
@@ -89,20 +88,20 @@ class Simulator:
         outcome = self.outcome
         outcome.requests += 1
         outcome.bytes_requested += size
-        entry = self._inside.get(key)
+        entry = self._entries.get(key)
         if entry is None:
             self._miss(key, size)
-            self._fetch_ahead(key)
+            self._prefetch(key)
             return False
         entry.hits += 1
         entry.stamp = self._now
         if entry.sampled:
-            self._trail.append((key, entry.size))
+            self._hits.append((key, entry.size))
         if entry.unread:
             entry.unread = False
             assert self._prefetcher is not None
-            self._prefetcher.settle(key, "used")
-            self._fetch_ahead(key)
+            self._prefetcher.record_outcome(key, "used")
+            self._prefetch(key)
         return True
 
     def _miss(self, key: str, size: int) -> None:
@@ -111,17 +110,17 @@ class Simulator:
         outcome.bytes_missed += size
         outcome.first_accesses += key not in self._sizes
         self._sizes[key] = size
-        self._report_trail()
+        self._report_hits()
         if size <= self.policy.capacity:
             entry = self._entry(key, size, unread=False)
             if self._has_room(size) or self.policy.admit(entry):
-                self._take_in(entry, self.policy.insert)
+                self._insert(entry, self.policy.insert)
 
-    def _report_trail(self) -> None:
-        if self._trail:
-            self.policy.observe(self._trail)
-            self._trail = []
-        while self.policy.learn():
+    def _report_hits(self) -> None:
+        if self._hits:
+            self.policy.observe(self._hits)
+            self._hits = []
+        while self.policy.process_observed():
             pass
 
     def _has_room(self, size: int) -> bool:
@@ -131,46 +130,48 @@ class Simulator:
         sampled = self.policy.samples(key)
         return SimulatedEntry(key, size, self._now, sampled=sampled, unread=unread)
 
-    def _take_in(self, entry: SimulatedEntry, enter: Callable[[SimulatedEntry], None]) -> None:
+    def _insert(self, entry: SimulatedEntry, enter: Callable[[SimulatedEntry], None]) -> None:
         while not self._has_room(entry.size):
             self._evict()
-        self._inside[entry.key] = entry
+        self._entries[entry.key] = entry
         self._used += entry.size
         enter(entry)
 
     def _evict(self) -> None:
         victim = self.policy.evict()
         assert isinstance(victim, SimulatedEntry), "a tier with bytes in use has a victim"
-        del self._inside[victim.key]
+        del self._entries[victim.key]
         self._used -= victim.size
         self.outcome.evictions += 1
         if victim.unread:
             assert self._prefetcher is not None
-            self._prefetcher.settle(victim.key, "wasted")
+            self._prefetcher.record_outcome(victim.key, "wasted")
 
-    def _fetch_ahead(self, key: str) -> None:
+    def _prefetch(self, key: str) -> None:
         if self._prefetcher is None:
             return
         self._prefetcher.observe(key, self._now)
         for guess in self._prefetcher.propose(key, self._size_if_outside):
             size = self._sizes[guess.key]
             self.outcome.bytes_fetched_ahead += size
-            self._report_trail()
-            self._take_in(self._entry(guess.key, size, unread=True), self.policy.adopt)
+            self._report_hits()
+            self._insert(
+                self._entry(guess.key, size, unread=True), self.policy.insert_without_access
+            )
 
     def _size_if_outside(self, key: str) -> int | None:
-        return None if key in self._inside else self._sizes.get(key)
+        return None if key in self._entries else self._sizes.get(key)
 
     def check(self) -> None:
         """Assert that policy, entries and bytes agree, and that the capacity is kept."""
         self.policy.check()
-        assert len(self.policy) == len(self._inside)
-        assert self._used == sum(entry.size for entry in self._inside.values())
+        assert len(self.policy) == len(self._entries)
+        assert self._used == sum(entry.size for entry in self._entries.values())
         assert self._used <= self.policy.capacity
         if self._prefetcher is not None:
             self._prefetcher.check()
 
 
-def replay(trace: Trace, policy: Policy, prefetcher: Prefetcher | None = None) -> Outcome:
+def replay(trace: Trace, policy: Policy, prefetcher: Prefetcher | None = None) -> SimulationResult:
     """Run `trace` through an empty tier of the policy's capacity and return what was counted."""
     return Simulator(policy, prefetcher).replay(trace)

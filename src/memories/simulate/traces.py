@@ -1,8 +1,8 @@
-"""Recorded accesses: read from files, and written to them.
+"""Read recorded accesses from files, and write them.
 
-Not a recorder: who watches an engine hands the rows over. Two forms are read: `.npz` with arrays
-`time`, `key`, `size`, and `.jsonl` with one `{"time":, "key":, "size":}` a line, which can be
-appended to while a program runs and is readable up to its last whole line.
+There are two file formats: `.npz` with the arrays `time`, `key` and `size`, and `.jsonl` with one
+`{"time":, "key":, "size":}` per line. A program can append to the latter while it runs; the file is
+readable up to its last complete line.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def read_trace(path: str | Path) -> Trace:
         return _read_npz(path)
     if path.suffix == ".jsonl":
         return _read_jsonl(path)
-    raise InvalidOptionError(f"{path.name!r} is no trace: its name must end in .npz or .jsonl")
+    raise InvalidOptionError(f"{path.name!r} has the wrong suffix: a trace ends in .npz or .jsonl")
 
 
 def _read_npz(path: Path) -> Trace:
@@ -81,10 +81,10 @@ def _read_npz(path: Path) -> Trace:
                 times, keys, sizes = (arrays[name].tolist() for name in ("time", "key", "size"))
         except (KeyError, TypeError, ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
             raise CorruptDataError(
-                f"{path.name!r} is no trace: it needs the arrays time, key and size ({error})"
+                f"{path.name!r} is not a trace with the arrays time, key, size ({error})"
             ) from error
     if not len(times) == len(keys) == len(sizes):
-        raise CorruptDataError(f"{path.name!r} is no trace: its arrays differ in length")
+        raise CorruptDataError(f"{path.name!r} is damaged: its arrays differ in length")
     return trace_of(map(Access, times, map(str, keys), sizes))
 
 
@@ -96,13 +96,13 @@ def _read_jsonl(path: Path) -> Trace:
 def _rows(path: Path, lines: TextIO) -> Iterable[Access]:
     for number, line in enumerate(lines, 1):
         if not line.endswith("\n"):
-            return  # Whoever writes it was cut off here; what came before is whole.
+            return  # The last line is incomplete: the writer is still running, or was killed.
         try:
             row = json.loads(line)
             yield Access(float(row["time"]), str(row["key"]), int(row["size"]))
         except (ValueError, KeyError, TypeError) as error:
             raise CorruptDataError(
-                f"line {number} of {path.name!r} is no access: it needs time, key and size"
+                f"line {number} of {path.name!r} is not a valid access: it needs time, key and size"
             ) from error
 
 
@@ -126,7 +126,9 @@ def write_trace(path: str | Path, rows: Iterable[Access]) -> None:
                 size=np.array(sizes, np.uint64),
             )
     else:
-        raise InvalidOptionError(f"{path.name!r} is no trace: its name must end in .npz or .jsonl")
+        raise InvalidOptionError(
+            f"{path.name!r} has the wrong suffix: a trace ends in .npz or .jsonl"
+        )
 
 
 def jsonl_line(row: Access) -> str:

@@ -141,7 +141,7 @@ class PolicyTests(ABC):
         """When policies change, the new one takes over what the old one had."""
         policy = self.make_policy(10)
         node = PlainNode("key", stamp=5, hits=3)
-        policy.adopt(node)
+        policy.insert_without_access(node)
         policy.check()
         assert policy.evict() is node
 

@@ -14,7 +14,7 @@ from memories.model.events import Moved, Retrieved
 from memories.model.record import Record
 from memories.model.tiers import Cause, TierName
 from memories.policies import registry
-from memories.policies.base import Node
+from memories.policies.base import PolicyNode
 from memories.policies.lru import LruPolicy
 
 SIZE = 10_000
@@ -29,7 +29,7 @@ class Doorkeeper(LruPolicy):
         super().__init__(capacity)
         self.asked: list[tuple[str, int]] = []
 
-    def admit(self, node: Node) -> bool:
+    def admit(self, node: PolicyNode) -> bool:
         assert node.link is None
         self.asked.append((node.key, node.hits))
         return False

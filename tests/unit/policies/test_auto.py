@@ -8,7 +8,7 @@ from memories.policies.auto import AutoPolicy
 from memories.policies.fifo import FifoPolicy
 from memories.policies.gdsf import GdsfPolicy
 from memories.policies.lru import LruPolicy
-from memories.policies.policy_selector import Contest
+from memories.policies.policy_selector import PolicySelector
 from memories.policies.s3fifo import S3FifoPolicy
 from memories.simulate.simulator import Simulator, replay
 from memories.simulate.traces import Access, trace_of
@@ -79,7 +79,7 @@ def test_no_node_is_lost_while_policies_change():
     for node in nodes:
         policy.insert(node)
     policy._follow(1)
-    assert policy._former is not None
+    assert policy._previous is not None
     out = set()
     stamp = 5001
     for number, node in enumerate(nodes[::-7]):
@@ -118,7 +118,7 @@ def test_hits_of_sampled_keys_teach_it():
     policy = AutoPolicy(10)
     policy.insert(PlainNode("key", 1, stamp=1))
     policy.observe([("key", 1)] * 5)
-    policy.learn()
+    policy.process_observed()
     assert all(
         shadow._nodes and next(iter(shadow._nodes.values())).hits == 5 for shadow in policy._shadows
     )
@@ -127,7 +127,7 @@ def test_hits_of_sampled_keys_teach_it():
 def test_an_adopted_node_was_not_asked_for():
     """A demotion from above and a value fetched ahead are no evidence for anyone."""
     policy = AutoPolicy(10)
-    policy.adopt(PlainNode("key", 1, stamp=1))
+    policy.insert_without_access(PlainNode("key", 1, stamp=1))
     assert [0] * 4 == [len(shadow) for shadow in policy._shadows]
 
 
@@ -137,22 +137,22 @@ def test_an_admitted_arrival_counts_once():
     node = PlainNode("key", 1, stamp=1)
     policy.admit(node)
     policy.insert(node)
-    policy.learn()
+    policy.process_observed()
     assert [0] * 4 == [next(iter(s._nodes.values())).hits for s in policy._shadows]
 
 
-def test_a_contest_is_not_decided_by_chance():
+def test_a_chance_difference_selects_no_other_policy():
     """Two candidates that toss coins must not replace each other."""
     source = random.Random(5)
-    contest = Contest(2)
+    selector = PolicySelector(2)
     for _ in range(20_000):
-        assert not contest.judge([source.random() < 0.5, source.random() < 0.5])
-    assert 0 == contest.leader
+        assert not selector.record([source.random() < 0.5, source.random() < 0.5])
+    assert 0 == selector.leader
 
 
-def test_a_contest_is_decided_by_misses():
+def test_fewer_misses_select_another_policy():
     """Whoever misses less for long enough is followed, and nobody before that."""
-    contest = Contest(2)
-    changed = [contest.judge([number % 10 != 0, number % 10 == 0]) for number in range(2000)]
-    assert 1 == contest.leader
+    selector = PolicySelector(2)
+    changed = [selector.record([number % 10 != 0, number % 10 == 0]) for number in range(2000)]
+    assert 1 == selector.leader
     assert True not in changed[:63]

@@ -7,7 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from memories.policies.lru import LruPolicy
-from memories.policies.miss_ratio_curve import Curve, ReuseDistances, miss_ratio_curve
+from memories.policies.miss_ratio_curve import (
+    MissRatioCurve,
+    ReuseDistanceSampler,
+    miss_ratio_curve,
+)
 from memories.simulate.simulator import replay
 from memories.simulate.traces import Access, trace_of
 
@@ -27,7 +31,7 @@ def lru(keys, sizes, capacity):
 def test_unsampled_distances_are_exact(numbers):
     """Without a sample the curve is LRU itself, up to the width of its buckets."""
     keys = [str(number) for number in numbers]
-    distances = ReuseDistances(sampled_keys=64)
+    distances = ReuseDistanceSampler(sampled_keys=64)
     for key in keys:
         distances.observe(key, 1)
         distances.check()
@@ -59,7 +63,7 @@ def test_sizes_count():
 
 def test_the_sample_is_bounded():
     """It runs for ever beside a store with a billion keys."""
-    distances = ReuseDistances(sampled_keys=100)
+    distances = ReuseDistanceSampler(sampled_keys=100)
     for number in range(20_000):
         distances.observe(f"key/{number}", 1)
         distances.observe(f"key/{number // 2}", 1)
@@ -71,7 +75,7 @@ def test_the_sample_is_bounded():
 
 def test_what_one_more_gigabyte_would_buy():
     """This is the answer that `advise` gives."""
-    curve = Curve((0.0, 100.0, 200.0), (1.0, 0.6, 0.5))
+    curve = MissRatioCurve((0.0, 100.0, 200.0), (1.0, 0.6, 0.5))
     assert curve.gain(50, 50) == pytest.approx(0.4)
     assert curve.gain(100, 100) == pytest.approx(0.1)
     assert 0 == curve.gain(300, 100)
@@ -79,4 +83,4 @@ def test_what_one_more_gigabyte_would_buy():
 
 def test_no_accesses_tell_nothing():
     """Before anything was read twice, no capacity is known to help."""
-    assert 1.0 == ReuseDistances().curve().miss_ratio(10**12)
+    assert 1.0 == ReuseDistanceSampler().curve().miss_ratio(10**12)

@@ -7,10 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from memories.policies.ghost_table import Ghosts
+from memories.policies.ghost_table import GhostTable
 from memories.policies.hashing import digest
-from memories.policies.lazy_heap import Ranking
-from memories.policies.paged_queue import PageQueue
+from memories.policies.lazy_priority_queue import LazyPriorityQueue
+from memories.policies.paged_queue import PagedQueue
 from memories.testing.policies import PlainNode
 
 
@@ -19,7 +19,7 @@ class QueueMachine(RuleBasedStateMachine):
 
     def __init__(self):
         super().__init__()
-        self.queue = PageQueue()
+        self.queue = PagedQueue()
         self.list = []
         self.number = 0
 
@@ -68,7 +68,7 @@ TestQueue.settings = settings(max_examples=30, stateful_step_count=30, deadline=
 @pytest.mark.parametrize("seed", range(10))
 def test_the_hand_does_not_move_when_others_leave(seed):
     """SIEVE would spare or judge nodes twice if the hand slipped over them, or pages merged."""
-    queue = PageQueue()
+    queue = PagedQueue()
     nodes = [PlainNode(str(number)) for number in range(200)]
     for node in nodes:
         queue.append(node, 0)
@@ -90,7 +90,7 @@ class RankingMachine(RuleBasedStateMachine):
 
     def __init__(self):
         super().__init__()
-        self.ranking = Ranking()
+        self.ranking = LazyPriorityQueue()
         self.list = []
         self.number = 0
 
@@ -128,15 +128,15 @@ TestRanking = RankingMachine.TestCase
 TestRanking.settings = settings(max_examples=30, stateful_step_count=30, deadline=None)
 
 
-@pytest.mark.parametrize("structure", [PageQueue, Ranking])
+@pytest.mark.parametrize("structure", [PagedQueue, LazyPriorityQueue])
 def test_an_empty_structure_says_so(structure):
     """Returning something else would be taken for a node."""
     empty = structure()
     with pytest.raises(IndexError):
-        empty.popleft() if structure is PageQueue else empty.pop()
+        empty.popleft() if structure is PagedQueue else empty.pop()
 
 
-@pytest.mark.parametrize("structure", [PageQueue, Ranking])
+@pytest.mark.parametrize("structure", [PagedQueue, LazyPriorityQueue])
 def test_a_node_takes_less_than_thirty_bytes(structure):
     """A million small items are allowed 250 bytes each, for everything."""
     import tracemalloc
@@ -146,7 +146,7 @@ def test_a_node_takes_less_than_thirty_bytes(structure):
     tracemalloc.start()
     try:
         queue = structure()
-        add = queue.append if structure is PageQueue else queue.add
+        add = queue.append if structure is PagedQueue else queue.add
         for node, stamp in zip(nodes, stamps, strict=True):
             add(node, stamp)
         assert tracemalloc.get_traced_memory()[0] / len(nodes) < 30
@@ -157,7 +157,7 @@ def test_a_node_takes_less_than_thirty_bytes(structure):
 @given(st.lists(st.integers(0, 30), max_size=200), st.integers(1, 20))
 def test_ghosts_are_never_invented_and_grow_too_old(added, span):
     """A false ghost would let a stranger into the main queue; an immortal one likewise."""
-    ghosts = Ghosts()
+    ghosts = GhostTable()
     for note, number in enumerate(added):
         ghosts.add(digest(str(number)), span, note)
         ghosts.check()
@@ -173,7 +173,7 @@ def test_ghosts_are_never_invented_and_grow_too_old(added, span):
 
 def test_a_ghost_that_was_taken_is_gone_from_older_tables_too():
     """The table grows by keeping the old one beside it; a key may lie in both."""
-    ghosts = Ghosts()
+    ghosts = GhostTable()
     ghosts.add(digest("key"), 20)
     ghosts.add(digest("other"), 1000)
     ghosts.add(digest("key"), 1000, 7)
@@ -184,7 +184,7 @@ def test_a_ghost_that_was_taken_is_gone_from_older_tables_too():
 
 def test_ghosts_survive_the_growth_of_their_table():
     """A tier that fills up must not forget at every doubling what has just left it."""
-    ghosts = Ghosts()
+    ghosts = GhostTable()
     ghosts.add(digest("key"), 20)
     ghosts.add(digest("other"), 1000)
     assert ghosts.has(digest("key"), 1000)
@@ -193,7 +193,7 @@ def test_ghosts_survive_the_growth_of_their_table():
 @pytest.mark.parametrize("span", [50, 5_000])
 def test_nearly_all_ghosts_are_found(span):
     """The table may lose a few to collisions, not so many that the policy suffers."""
-    ghosts = Ghosts()
+    ghosts = GhostTable()
     for number in range(3 * span):
         ghosts.add(digest(str(number)), span)
     found = sum(ghosts.has(digest(str(number)), span) for number in range(2 * span, 3 * span))
@@ -212,7 +212,7 @@ def test_any_text_has_a_digest():
 
 def test_a_table_of_ghosts_shrinks_when_few_nodes_are_left():
     """A tier that held a million values once kept 27 MB for the ghosts of them, for ever."""
-    ghosts = Ghosts()
+    ghosts = GhostTable()
     for number in range(4000):
         ghosts.add(digest(f"many/{number}"), 4000)
     assert ghosts._table.size >= 8000
@@ -226,7 +226,7 @@ def test_a_table_of_ghosts_shrinks_when_few_nodes_are_left():
 
 def test_a_ghost_that_is_dropped_takes_its_room_along():
     """Nothing may be added for long after a tier was emptied."""
-    ghosts = Ghosts()
+    ghosts = GhostTable()
     for number in range(4000):
         ghosts.add(digest(f"key/{number}"), 4000)
     ghosts.drop(digest("key/3999"), 4000)

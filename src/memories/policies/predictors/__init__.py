@@ -1,10 +1,10 @@
-"""What will be asked for next: guesses from the order and the names of keys, all of them pure."""
+"""Predictors of the next reads, from the order and the names of keys."""
 
 from __future__ import annotations
 
 from memories.policies.predictors.base import Guess, Predictor
 from memories.policies.predictors.pattern import PatternPredictor
-from memories.policies.predictors.prefetcher import Counters, Prefetcher
+from memories.policies.predictors.prefetcher import PrefetchCounters, Prefetcher
 from memories.policies.predictors.stride import StridePredictor
 from memories.policies.predictors.successor import SuccessorPredictor
 
@@ -14,10 +14,10 @@ PREDICTORS: dict[str, type[Predictor]] = {
 
 __all__ = [
     "PREDICTORS",
-    "Counters",
     "Guess",
     "PatternPredictor",
     "Predictor",
+    "PrefetchCounters",
     "Prefetcher",
     "StridePredictor",
     "SuccessorPredictor",

@@ -1,7 +1,7 @@
-"""What a predictor is: it has seen keys go by, and names those it expects next.
+"""The interface of a predictor, which observes reads of keys and guesses the next ones.
 
-Not a judge of itself. It sorts its guesses into grounds ("seen once", "confirmed thrice"), and how
-often guesses on such grounds come true is measured while the program runs.
+A predictor gives each guess its grounds ("seen once", "confirmed three times"). How often guesses
+on the same grounds come true is measured while the program runs, and is their confidence.
 """
 
 from __future__ import annotations
@@ -10,20 +10,20 @@ from abc import ABC, abstractmethod
 from collections.abc import Hashable
 from typing import ClassVar, NamedTuple
 
-_PRIOR = 2.0  # Guesses that a ground is credited with before any was settled ...
+_PRIOR = 2.0  # Guesses that are assumed for new grounds, before any outcome is known ...
 _PRIOR_SHARE = 0.5  # ... and the share of them that came true.
-_MEMORY = 512.0  # Settled guesses after which the older half counts half.
+_MEMORY = 512.0  # Outcomes after which all earlier ones count half.
 
 
 class Guess(NamedTuple):
-    """A key expected soon, and how likely that is by experience."""
+    """A key that is expected soon, and the share of such guesses that came true so far."""
 
     key: str
     confidence: float
     grounds: Hashable
 
 
-class Score:
+class GuessScore:
     """How many guesses came true, the recent ones counting more."""
 
     __slots__ = ("settled", "true")
@@ -32,7 +32,7 @@ class Score:
         self.settled = 0.0
         self.true = 0.0
 
-    def settle(self, *, came_true: bool) -> None:
+    def record_outcome(self, *, came_true: bool) -> None:
         """Count one guess."""
         self.settled += 1
         self.true += came_true
@@ -42,22 +42,22 @@ class Score:
 
     @property
     def accuracy(self) -> float:
-        """The share that came true, starting from a cautious assumption."""
+        """The share that came true, the assumed guesses included."""
         return (self.true + _PRIOR * _PRIOR_SHARE) / (self.settled + _PRIOR)
 
 
 class Predictor(ABC):
-    """Learns from keys in order of access. Pure, bounded in memory; the caller serialises calls."""
+    """Learns from reads in their order, in bounded memory. The caller serialises the calls."""
 
     name: ClassVar[str]
     max_grounds = 64
 
     def __init__(self) -> None:
-        self._scores: dict[Hashable, Score] = {}
+        self._scores: dict[Hashable, GuessScore] = {}
 
     @abstractmethod
     def observe(self, key: str, now: float) -> None:
-        """Learn that `key` was asked for at `now` (seconds of any clock that does not go back)."""
+        """Record a read of `key` at `now` (seconds of any clock that does not go back)."""
 
     def knows(self, key: str) -> bool:
         """Return whether anything is remembered under `key`; from any thread."""
@@ -65,7 +65,7 @@ class Predictor(ABC):
         return False
 
     def forget(self, key: str) -> None:
-        """Learn that `key` is in no tier any more."""
+        """Delete what is remembered of `key`, which was removed from all tiers."""
         del key
 
     @abstractmethod
@@ -84,11 +84,11 @@ class Predictor(ABC):
         score = self._scores.get(grounds)
         return _PRIOR_SHARE if score is None else score.accuracy
 
-    def settle(self, grounds: Hashable, *, came_true: bool) -> None:
-        """Learn what became of a guess."""
+    def record_outcome(self, grounds: Hashable, *, came_true: bool) -> None:
+        """Record whether a guess on these grounds came true."""
         score = self._scores.get(grounds)
         if score is None:
             if len(self._scores) >= self.max_grounds:
                 del self._scores[next(iter(self._scores))]
-            score = self._scores[grounds] = Score()
-        score.settle(came_true=came_true)
+            score = self._scores[grounds] = GuessScore()
+        score.record_outcome(came_true=came_true)

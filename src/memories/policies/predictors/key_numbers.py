@@ -1,7 +1,7 @@
 """The numbers in a key: `tile/12/34` is `tile/*/*` with 12 and 34.
 
-Not a parser of anyone's naming scheme. Runs of digits are numbers, their width is kept, and a key
-with one number changed is a neighbour.
+Every run of digits is a number. A key with one number changed is a neighbour; leading zeros are
+kept.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ _DIGITS = re.compile(r"\d{1,18}", re.ASCII)
 _MAX_NUMBERS = 4
 
 
-class Numbers(NamedTuple):
-    """A key taken apart: the text around its last numbers, and these as they were written."""
+class KeyNumbers(NamedTuple):
+    """A key as the text around its last numbers, and these numbers as they were written."""
 
     texts: tuple[str, ...]  # One more than there are numbers.
     digits: tuple[str, ...]
@@ -34,10 +34,10 @@ class Numbers(NamedTuple):
         return "".join(pieces)
 
 
-def take_apart(key: str) -> Numbers:
+def split_key(key: str) -> KeyNumbers:
     """Return the last few numbers in `key` and the text around them."""
     spans = [match.span() for match in _DIGITS.finditer(key)][-_MAX_NUMBERS:]
     starts = [0, *(end for _, end in spans)]
     ends = [*(start for start, _ in spans), len(key)]
     texts = tuple(key[start:end] for start, end in zip(starts, ends, strict=True))
-    return Numbers(texts, tuple(key[start:end] for start, end in spans))
+    return KeyNumbers(texts, tuple(key[start:end] for start, end in spans))

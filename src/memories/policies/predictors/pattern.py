@@ -1,7 +1,7 @@
-"""Pattern: who walks along `tile/12/33`, `tile/12/34` will want `tile/12/35`.
+"""Pattern: after `tile/12/33` and `tile/12/34` comes `tile/12/35`.
 
-Every number of a key has two neighbours. The one ahead is guessed, on grounds of the shape of the
-key, the number that moves, the direction, and whether the key behind was seen lately.
+A key has two neighbours for each of its numbers. If one of the two was seen recently, the opposite
+one is guessed; its grounds are the text of the key, the position of the number and the direction.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import ClassVar
 
 from memories.foundation.bounded_dict import BoundedDict
 from memories.policies.predictors.base import Predictor
-from memories.policies.predictors.key_numbers import take_apart
+from memories.policies.predictors.key_numbers import split_key
 
 
 class PatternPredictor(Predictor):
@@ -25,21 +25,21 @@ class PatternPredictor(Predictor):
         self._recent: BoundedDict[str, bool] = BoundedDict(remembered_keys)
 
     def observe(self, key: str, now: float) -> None:
-        """Learn that `key` was seen."""
+        """Record a read of `key`."""
         del now
         self._recent.set(key, True)
 
     def knows(self, key: str) -> bool:
-        """Return whether `key` was seen lately."""
+        """Return whether `key` was seen recently."""
         return key in self._recent
 
     def forget(self, key: str) -> None:
-        """Learn that `key` is in no tier any more."""
+        """Delete `key`, which was removed from all tiers."""
         self._recent.pop(key)
 
     def candidates(self, key: str) -> list[tuple[str, Hashable]]:
-        """Return the neighbours ahead of those that were seen lately, those of others after."""
-        numbers = take_apart(key)
+        """Return the neighbours opposite those that were seen recently, the last number first."""
+        numbers = split_key(key)
         found: list[tuple[str, Hashable]] = []
         for at in reversed(range(len(numbers.digits))):
             for step in (1, -1):

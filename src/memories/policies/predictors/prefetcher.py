@@ -1,7 +1,7 @@
-"""Which guesses are worth fetching: those whose kind came true often enough, within a budget.
+"""Propose keys to prefetch: guesses on grounds that were right often enough, within a budget.
 
-Not the fetching. Guesses that are not trusted are kept and settled in silence, so that a predictor
-which switched itself off finds out when it may come back.
+Guesses below the threshold are not proposed, but it is recorded whether they came true ("silent"
+guesses), so that a predictor that was switched off can be switched on again.
 """
 
 from __future__ import annotations
@@ -10,25 +10,25 @@ from collections import deque
 from collections.abc import Callable, Hashable, Sequence
 from typing import NamedTuple
 
-from memories.policies.predictors.base import Guess, Predictor, Score
+from memories.policies.predictors.base import Guess, GuessScore, Predictor
 from memories.policies.predictors.pattern import PatternPredictor
 from memories.policies.predictors.stride import StridePredictor
 from memories.policies.predictors.successor import SuccessorPredictor
 
-_TRIAL = 16  # Settled guesses before a predictor is judged.
+_TRIAL = 16  # Guesses with a known outcome before a predictor may be switched off.
 
 
-class Counters(NamedTuple):
+class PrefetchCounters(NamedTuple):
     """What became of the values fetched ahead."""
 
     issued: int
     used: int  # Read while they were there.
-    late: int  # Asked for before they had arrived: the guess was right, the fetch too slow.
+    late: int  # Read before the fetch had finished: the guess was right, the fetch too slow.
     wasted: int  # Left unread.
 
     @property
     def accuracy(self) -> float:
-        """The share of settled guesses that were right; 1 before any was settled."""
+        """The share of guesses with a known outcome that were right; 1 before there is any."""
         settled = self.used + self.late + self.wasted
         return (self.used + self.late) / settled if settled else 1.0
 
@@ -42,14 +42,14 @@ class _Issued(NamedTuple):
 
 
 class Prefetcher:
-    """Trains predictors and proposes what to fetch. Pure; the caller serialises the calls.
+    """Trains predictors and proposes what to fetch. The caller serialises the calls.
 
-    It wants to see the reads that missed the fast tier and the first reads of values fetched ahead;
-    hits need not be reported. Whoever fetches a proposal says later what became of it, by one
-    call of `settle` or `withdraw`.
+    The caller reports the reads that missed the fast tier, and the first reads of prefetched
+    values; other hits need not be reported. For each proposal it later calls `record_outcome` or
+    `withdraw` once.
 
     Args:
-        predictors: Those to listen to; successor, stride and pattern unless given.
+        predictors: The predictors to use; successor, stride and pattern unless given.
         budget_bytes: The most that may be fetched ahead and not yet read at any time.
         threshold: The confidence from which a guess is proposed.
         floor: The live accuracy below which a predictor proposes nothing.
@@ -67,37 +67,37 @@ class Prefetcher:
     ) -> None:
         own = (SuccessorPredictor(), StridePredictor(), PatternPredictor())
         self._predictors = own if predictors is None else tuple(predictors)
-        self._live = [Score() for _ in self._predictors]
+        self._live = [GuessScore() for _ in self._predictors]
         self._silent: list[dict[str, tuple[Hashable, int]]] = [{} for _ in self._predictors]
         self._issued: dict[str, _Issued] = {}
         self._issued_bytes = 0
         self._deadlines: deque[tuple[int, str]] = deque()
         self._observed = 0
-        self._counts = dict.fromkeys(Counters._fields, 0)
+        self._counts = dict.fromkeys(PrefetchCounters._fields, 0)
         self.budget_bytes = budget_bytes
         self._threshold = threshold
         self._floor = floor
         self._window = window
 
     def observe(self, key: str, now: float) -> None:
-        """Learn that `key` was read, and not simply found where it had been before."""
+        """Train the predictors with a read of `key` that was not a plain hit in the fast tier."""
         self._observed += 1
-        self._doubt()
+        self._expire_proposals()
         for at, predictor in enumerate(self._predictors):
-            self._settle_silent(at, key)
+            self._record_silent(at, key)
             predictor.observe(key, now)
 
-    def _doubt(self) -> None:
-        """Hold it against its grounds that a proposal was not read within the window.
+    def _expire_proposals(self) -> None:
+        """Count proposals that were not read within the window as wrong guesses.
 
-        It may lie there unread for as long as there is room, and would teach nothing till then.
+        Their values may stay unread for as long as there is room; the outcome is recorded before.
         """
         while self._deadlines and self._deadlines[0][0] <= self._observed:
             _, key = self._deadlines.popleft()
             issued = self._issued.get(key)
             if issued is not None and issued.deadline <= self._observed:
                 self._issued[key] = issued._replace(sources=())
-                self._settle_all(issued, came_true=False)
+                self._record_all(issued, came_true=False)
 
     def propose(
         self, key: str, size_of: Callable[[str], int | None], *, limit: int = 4
@@ -106,7 +106,7 @@ class Prefetcher:
 
         Args:
             key: The key observed last.
-            size_of: Bytes of a key that exists and lies too low, None for every other.
+            size_of: Returns the bytes of a key that exists in a slower tier, None for every other.
             limit: The most keys to return.
         """
         guesses: dict[str, Guess] = {}
@@ -155,23 +155,23 @@ class Prefetcher:
                 chosen.append(guess)
         return chosen
 
-    def settle(self, key: str, outcome: str) -> None:
-        """Learn what became of a proposal; other keys are ignored.
+    def record_outcome(self, key: str, outcome: str) -> None:
+        """Record what became of a proposal; other keys are ignored.
 
         Args:
             key: Its key.
-            outcome: `"used"`, read where it had been brought; `"late"`, asked for while it was
-                being fetched; or `"wasted"`, left unread.
+            outcome: `"used"`, read after the fetch; `"late"`, read during the fetch; or `"wasted"`,
+                never read.
         """
         issued = self._issued.pop(key, None)
         if issued is None:
             return
         self._issued_bytes -= issued.size
         self._counts[outcome] += 1
-        self._settle_all(issued, came_true=outcome != "wasted")
+        self._record_all(issued, came_true=outcome != "wasted")
 
     def withdraw(self, key: str) -> None:
-        """Learn that a proposal was not carried out; whether it was right is seen in silence."""
+        """Cancel a proposal that was not fetched; it is kept as a silent guess."""
         issued = self._issued.pop(key, None)
         if issued is not None:
             self._issued_bytes -= issued.size
@@ -179,9 +179,9 @@ class Prefetcher:
             self._keep_silent(key, list(issued.sources))
 
     def start_over(self) -> None:
-        """Forget all that was learnt and issued; what was counted stays."""
+        """Replace the predictors by new ones and drop all proposals; the counters stay."""
         self._predictors = tuple(type(one)() for one in self._predictors)
-        self._live = [Score() for _ in self._predictors]
+        self._live = [GuessScore() for _ in self._predictors]
         self._silent = [{} for _ in self._predictors]
         self._issued, self._issued_bytes = {}, 0
         self._deadlines.clear()
@@ -193,7 +193,7 @@ class Prefetcher:
         )
 
     def forget(self, key: str) -> None:
-        """Learn that `key` is in no tier any more; what was issued of it is settled as ever."""
+        """Delete what is remembered of `key`, which was removed; a proposal of it stays open."""
         for predictor, silent in zip(self._predictors, self._silent, strict=True):
             predictor.forget(key)
             silent.pop(key, None)
@@ -202,37 +202,33 @@ class Prefetcher:
         for at, grounds in sources:
             self._silent[at].setdefault(key, (grounds, self._observed + self._window))
 
-    def _settle_silent(self, at: int, key: str) -> None:
+    def _record_silent(self, at: int, key: str) -> None:
         silent = self._silent[at]
         found = silent.pop(key, None)
         if found is not None:
-            self._settle(at, found[0], came_true=True)
+            self._record(at, found[0], came_true=True)
         while silent:
             oldest = next(iter(silent))
             grounds, deadline = silent[oldest]
             if deadline > self._observed:
                 break
             del silent[oldest]
-            self._settle(at, grounds, came_true=False)
+            self._record(at, grounds, came_true=False)
 
-    def _settle_all(self, issued: _Issued, *, came_true: bool) -> None:
+    def _record_all(self, issued: _Issued, *, came_true: bool) -> None:
         for at, grounds in issued.sources:
-            self._settle(at, grounds, came_true=came_true)
+            self._record(at, grounds, came_true=came_true)
 
-    def _settle(self, at: int, grounds: Hashable, *, came_true: bool) -> None:
+    def _record(self, at: int, grounds: Hashable, *, came_true: bool) -> None:
         predictor = self._predictors[at]
         if predictor.confidence(grounds) >= self._threshold:
-            self._live[at].settle(came_true=came_true)
-        predictor.settle(grounds, came_true=came_true)
+            self._live[at].record_outcome(came_true=came_true)
+        predictor.record_outcome(grounds, came_true=came_true)
 
     @property
-    def counters(self) -> Counters:
+    def counters(self) -> PrefetchCounters:
         """What became of the proposals so far."""
-        return Counters(**self._counts)
-
-    def accuracies(self) -> dict[str, float]:
-        """Return each predictor's live accuracy on the guesses it was sure of."""
-        return {p.name: s.accuracy for p, s in zip(self._predictors, self._live, strict=True)}
+        return PrefetchCounters(**self._counts)
 
     def check(self) -> None:
         """Assert that bytes, counts and memory stay in their bounds."""

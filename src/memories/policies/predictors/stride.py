@@ -1,7 +1,7 @@
 """Stride: after `frame/10` and `frame/12` comes `frame/14`.
 
-Only the last number of a key is looked at, apart for each family of keys that differ in nothing
-else; a few interleaved runs within a family are told apart by where they stand.
+Only the last number of a key counts. Keys that differ in nothing else are a family; a family has up
+to eight interleaved runs, and a key belongs to the run whose last number is nearest.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import ClassVar
 
 from memories.foundation.bounded_dict import BoundedDict
 from memories.policies.predictors.base import Predictor
-from memories.policies.predictors.key_numbers import Numbers, take_apart
+from memories.policies.predictors.key_numbers import KeyNumbers, split_key
 
 _SURE = 3
 _RUNS = 8  # Runs remembered in each family.
@@ -27,8 +27,8 @@ class _Run:
         self.step = 0
         self.count = 0
 
-    def go_on(self, value: int) -> None:
-        """Take `value` as the next of this run."""
+    def extend(self, value: int) -> None:
+        """Append `value` to this run."""
         step = value - self.last
         self.count = min(self.count + 1, _SURE) if step == self.step else 0
         self.last, self.step = value, step
@@ -46,9 +46,9 @@ class StridePredictor(Predictor):
         )
 
     def observe(self, key: str, now: float) -> None:
-        """Learn that `key` continues one of the runs of its family, or starts one."""
+        """Extend the nearest run of the key's family, or start a new run."""
         del now
-        numbers = take_apart(key)
+        numbers = split_key(key)
         if not numbers.digits:
             return
         family = _family(numbers)
@@ -62,12 +62,12 @@ class StridePredictor(Predictor):
         else:
             runs.remove(run)
             if value != run.last:
-                run.go_on(value)
+                run.extend(value)
         runs.append(run)
 
     def candidates(self, key: str) -> list[tuple[str, Hashable]]:
-        """Return the next key of the run that `key` is the last of."""
-        numbers = take_apart(key)
+        """Return the next key of the run that ends with `key`."""
+        numbers = split_key(key)
         if not numbers.digits:
             return []
         value = int(numbers.digits[-1])
@@ -78,7 +78,7 @@ class StridePredictor(Predictor):
         return []
 
 
-def _family(numbers: Numbers) -> tuple[str, ...]:
+def _family(numbers: KeyNumbers) -> tuple[str, ...]:
     return (*numbers.texts, *numbers.digits[:-1])
 
 
@@ -88,7 +88,7 @@ def _family_bytes(family: tuple[str, ...], runs: list[_Run]) -> int:
 
 
 def _nearest(runs: list[_Run], value: int) -> _Run | None:
-    """Return the run that expects `value`, or else the one that stands nearest to it."""
+    """Return the run that expects `value`, else the one whose last number is nearest to it."""
     near = [run for run in runs if abs(value - run.last) <= _REACH]
     if not near:
         return None

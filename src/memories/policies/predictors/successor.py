@@ -1,7 +1,7 @@
-"""Successor: what followed a key last time follows it again.
+"""Successor: the key that followed a key the last time is expected to follow it again.
 
-Not a model of longer histories. One successor for each key, with a count of how often it held; a
-successor that failed is given up as soon as its count is used up.
+One successor is stored for each key, with a count of how often it was right in a row, at most 3.
+A wrong guess lowers the count by 2; at 0 the successor is replaced.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class SuccessorPredictor(Predictor):
         self._latest: str | None = None
 
     def observe(self, key: str, now: float) -> None:
-        """Learn that `key` came after the one observed before."""
+        """Record that `key` followed the key that was observed before."""
         del now
         latest, self._latest = self._latest, key
         if latest is None or latest == key:
@@ -48,7 +48,7 @@ class SuccessorPredictor(Predictor):
         return key in self._successors or key == self._latest
 
     def forget(self, key: str) -> None:
-        """Learn that `key` is in no tier any more; whom it follows finds out when he guesses."""
+        """Delete the successor of `key`, which was removed; keys that it follows keep it."""
         self._successors.pop(key)
         if self._latest == key:
             self._latest = None
