@@ -27,6 +27,7 @@ from memories.backends.bucket.local_db import LocalDb
 from memories.backends.bucket.location import ObjectLocation
 from memories.backends.bucket.object_index import ObjectIndex
 from memories.backends.bucket.objectstore import ObjectStore
+from memories.backends.bucket.open_store import open_store
 from memories.backends.bucket.pack import body_bytes
 from memories.backends.bucket.parallel_download import ParallelDownload
 from memories.backends.bucket.reader import Progress, Reader
@@ -34,7 +35,6 @@ from memories.backends.bucket.rebuild import Bucket, adopt, catch_up
 from memories.backends.bucket.retry import RetryPolicy
 from memories.backends.bucket.throttle import ThrottledStore
 from memories.backends.bucket.uploader import Prepared, Uploader
-from memories.backends.bucket.url import open_store
 from memories.errors import (
     ClosedError,
     ForkedError,

@@ -58,8 +58,8 @@ def _in_home(file: str) -> bool:
 
 
 def _archive(url: str) -> Finding:
+    from memories.backends.bucket.open_store import open_store
     from memories.backends.bucket.retry import RetryPolicy
-    from memories.backends.bucket.url import open_store
 
     try:
         store = open_store(url, retry=RetryPolicy(attempts=2, total_seconds=WAIT_SECONDS))

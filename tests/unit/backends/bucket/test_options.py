@@ -16,10 +16,10 @@ from memories import MemoryManager
 from memories.backends.bucket import open_bucket
 from memories.backends.bucket.directory import DirectoryStore
 from memories.backends.bucket.objectstore import Absent, Transient
+from memories.backends.bucket.open_store import open_store
 from memories.backends.bucket.options import client_options, split_options
 from memories.backends.bucket.retry import RetryingStore, RetryPolicy
 from memories.backends.bucket.throttle import ThrottledStore
-from memories.backends.bucket.url import open_store
 from memories.errors import InvalidOptionError, UnavailableError
 
 SECRET = "T0psecretT0psecret"

@@ -16,9 +16,10 @@ from tests.support.buckets.fixtures import s3, s3_proxy  # noqa: F401
 from tests.support.buckets.proxy import MisbehavingProxy
 
 from memories import InvalidOptionError, MemoryManager, RefusedError
+from memories.backends.bucket.open_store import open_store
 from memories.backends.bucket.options import split_options
 from memories.backends.bucket.retry import RetryPolicy
-from memories.backends.bucket.url import open_store, parse_url
+from memories.backends.bucket.url import parse_url
 from memories.foundation.optional_imports import MissingPackageError
 
 ONCE = RetryPolicy(attempts=1)
