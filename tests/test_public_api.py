@@ -96,10 +96,12 @@ def test_every_error_is_given_out() -> None:
 
 
 def test_the_original_import_path_works() -> None:
-    """Programs written for the predecessor import the manager from here."""
-    from memories.core.manager import MemoryManager as original
+    """Programs written for the predecessor import both managers from here."""
+    from memories.core.memory_manager import DistributedMemoryManager as distributed
+    from memories.core.memory_manager import MemoryManager as original
 
     assert MemoryManager is original
+    assert memories.DistributedMemoryManager is distributed
 
 
 def test_the_constructor_takes_these_arguments() -> None:

@@ -111,6 +111,29 @@ def test_every_room_has_its_layer() -> None:
     assert set() == rooms - set(RANK)
 
 
+def circle_in(arrows: dict[str, set[str]]) -> list[str]:
+    """Return the nodes of a graph that lead back to themselves."""
+    while leaves := [one for one, targets in arrows.items() if not targets & arrows.keys()]:
+        for leaf in leaves:
+            del arrows[leaf]
+    return sorted(arrows)
+
+
+@pytest.mark.parametrize("depth", [3, 4, 5])
+def test_modules_of_a_room_import_in_no_circle(depth: int) -> None:
+    """Of two modules that need each other, neither can be read first; nor of two packages."""
+    known = {module_of(path) for path in MODULES}
+    arrows: dict[str, set[str]] = {}
+    for path in MODULES:
+        here = ".".join(module_of(path).split(".")[:depth])
+        for name, _ in imported_by(path):
+            module = name if name in known else name.rpartition(".")[0]
+            there = ".".join(module.split(".")[:depth])
+            if there != here and there.count(".") >= 2 <= here.count("."):
+                arrows.setdefault(here, set()).add(there)
+    assert [] == circle_in(arrows)
+
+
 def test_the_two_kinds_of_replication_do_not_know_each_other() -> None:
     """What both need lies in `cluster` itself."""
     wings = [PACKAGE / "cluster" / name for name in ("quorum", "valkey_cluster")]

@@ -1,4 +1,4 @@
-"""The import path that the classes of managers had before; `memories` itself gives them out."""
+"""The import path of both managers in the predecessor; new programs import from `memories`."""
 
 from memories.core.distributed import DistributedMemoryManager
 from memories.core.manager import MemoryManager
