@@ -85,7 +85,7 @@ class Cold(Format):
         return self._manager.retrieve("field")
 
     def stored(self) -> int:
-        record = self._manager._hierarchy.catalog.journal.find("field")
+        record = self._manager._hierarchy.catalog.journal.lookup("field")
         assert record is not None
         return record.stored
 

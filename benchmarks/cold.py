@@ -71,7 +71,7 @@ def small(root: Path, count: int) -> None:
 
     def get_ours() -> None:
         for key in keys:
-            backend.read(backend.find(key))
+            backend.read(backend.lookup(key))
 
     def get_through_the_manager() -> None:
         for key in keys:
@@ -189,12 +189,12 @@ def many(root: Path, counts: list[int]) -> None:
 
 def find_all(backend: DiskBackend, keys: list[str]) -> None:
     for key in keys:
-        backend.find(key)
+        backend.lookup(key)
 
 
 def get_all(backend: DiskBackend, keys: list[str]) -> None:
     for key in keys:
-        found = backend.find(key)
+        found = backend.lookup(key)
         assert found is not None
         backend.read(found)
 

@@ -50,7 +50,7 @@ def ours(server: seaweed.SeaweedServer, home: Path) -> tuple[Put, Get, BucketBac
         return backend.write(record(key, len(data)), [data[:4096], data[4096:]])
 
     def get(key: str, size: int) -> object:
-        found = backend.find(key)
+        found = backend.lookup(key)
         assert found is not None
         return backend.read(found)
 

@@ -86,7 +86,7 @@ class Churn:
     def holds(self) -> None:
         assert sorted(self.kept) == [record.key for record in self.backend.scan()]
         for key, (fill, size) in self.kept.items():
-            found = self.backend.find(key)
+            found = self.backend.lookup(key)
             assert found is not None
             assert bytes([fill]) * size == bytes(self.backend.read(found)), key
 
@@ -132,7 +132,7 @@ def test_real_damage_is_mended_beside_upkeep(tmp_path: Path) -> None:
                 version += 1
                 backend.write(record_for(f"k{number}", version), frame_for(os.urandom(500)))
             bodies = {r.key: bytes(backend.read(r)) for r in backend.scan()}
-            record = backend.find(f"k{version % 60}")
+            record = backend.lookup(f"k{version % 60}")
             assert record is not None
             place = writer.row(record.key)
             assert place is not None

@@ -57,7 +57,7 @@ def learn(told: Told, lines: list[str]) -> None:
 def check(backend: BucketBackend, told: Told) -> None:
     """Hold the archive against what is known, and learn which of the unknown things happened."""
     for key, candidates in told.items():
-        found = backend.find(key)
+        found = backend.lookup(key)
         if found is None:
             assert any(size == -1 for _, size in candidates), (key, candidates)
             told[key] = [one for one in candidates if one[1] == -1][-1:]

@@ -148,7 +148,7 @@ def test_a_listing_that_lags_hides_nothing_from_the_store_that_wrote(tmp_path: P
     backend.write(record("k", 2), frame(DATA[::-1]))
     backend.close()
     again = BucketBackend(store, directory=tmp_path / "home")
-    found = again.find("k")
+    found = again.lookup("k")
     assert found is not None
     assert DATA[::-1] == bytes(again.read(found))
     again.close()
@@ -179,7 +179,7 @@ def test_a_clock_that_is_wrong_costs_nothing(tmp_path: Path, days: int) -> None:
     wrong.close()
     again = BucketBackend(store, directory=tmp_path / "third")
     again.reclaim()
-    found = again.find("k")
+    found = again.lookup("k")
     assert found is not None
     assert b"new" == bytes(again.read(found))
     again.close()

@@ -160,7 +160,7 @@ def test_an_upload_that_never_succeeds_leaves_the_old_version_readable(
     with pytest.raises(UnavailableError, match=r"Key 'k' \(1.0 MB\) was not archived"):
         backend.write(record("k", 2), frame(DATA[:1_000_000]))
     s3_proxy.fault = lambda request: None
-    found = backend.find("k")
+    found = backend.lookup("k")
     assert found is not None
     assert DATA[:400_000] == bytes(backend.read(found))
     backend.maintain()

@@ -93,7 +93,7 @@ def test_a_damaged_manifest_is_named_and_its_objects_are_read_one_by_one(
 def test_a_damaged_list_of_pins_keeps_everything(store: DirectoryStore, tmp_path: Path) -> None:
     """Which objects a snapshot protects is unknown then, so that none may be unlinked."""
     backend = BucketBackend(store, directory=tmp_path / "home")
-    found = backend.find("large")
+    found = backend.lookup("large")
     assert found is not None
     backend.protect(found.place, holder="snapshot")
     backend.close()
@@ -121,7 +121,7 @@ def test_an_index_cannot_name_a_place_outside_of_its_object(
     reader = opened(store)
     [damage] = reader.damage
     assert "key 'evil' lies outside of it" in damage.what
-    assert (501, None) == (reader.usage().keys, reader.find("evil"))
+    assert (501, None) == (reader.usage().keys, reader.lookup("evil"))
     reader.close()
 
 

@@ -74,7 +74,7 @@ def looked_at(path: Path, held: Content, *, gone: bool = False) -> list[str]:
         assert set(held) == {record.key for record in backend.scan()}
         for key, data in held.items():
             try:
-                record = backend.find(key)
+                record = backend.lookup(key)
                 assert record is not None
                 frame = backend.read(record)
                 verify(record, frame)
@@ -204,7 +204,7 @@ def test_check_names_the_damaged_key_and_repair_drops_it(
         (problem,) = backend.check(repair=True)
         assert problem.repaired
         assert problem.key is not None
-        assert backend.find(problem.key) is None
+        assert backend.lookup(problem.key) is None
         assert [] == backend.check()
         assert set(held) - {problem.key} == {record.key for record in backend.scan()}
         backend.write(record_for(problem.key, 500, size=5), frame_for(content(problem.key, 500, 5)))

@@ -100,7 +100,7 @@ def test_a_full_disk_recovers_without_reopening(tmp_path: Path) -> None:
     backend.close()
     with DiskBackend(tmp_path / "s") as again:
         assert 101 == again.usage().keys
-        assert b"value" == again.read(again.find("before"))
+        assert b"value" == again.read(again.lookup("before"))
         assert [] == again.check()
         assert not list((tmp_path / "s" / "values").iterdir())
 
@@ -125,7 +125,7 @@ def test_a_removal_works_on_a_full_disk(tmp_path: Path) -> None:
     with pytest.raises(StorageError):
         backend.write(record_for("other", 2), frame_for(b"value"))
     backend.remove("k", 3)
-    assert backend.find("k") is None
+    assert backend.lookup("k") is None
     assert not (tmp_path / "s" / "RESERVE").exists()
     backend.close()
 
@@ -142,7 +142,7 @@ def test_a_store_that_cannot_be_opened_says_why(tmp_path: Path, kind: str) -> No
         except MemoriesError as error:
             assert "permission" in str(error)
         with DiskBackend(tmp_path / "s") as again:
-            assert b"value" == again.read(again.find("k"))
+            assert b"value" == again.read(again.lookup("k"))
 
 
 def test_reading_on_while_the_disk_refuses(tmp_path: Path) -> None:

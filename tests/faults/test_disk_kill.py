@@ -69,7 +69,7 @@ def verify(
 ) -> None:
     if pending is not None:
         _, key, version, size = pending
-        found = backend.find(key)
+        found = backend.lookup(key)
         if found is not None and found.version == int(version):
             held[key] = (int(version), int(size))
         elif found is None and size == "-1":

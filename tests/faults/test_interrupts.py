@@ -449,9 +449,9 @@ def lend(bench: Bench, mode: Literal["replace", "merge"], lines: Iterator[int]) 
                 bench.manager.flush()
                 loans = bench.manager._hierarchy.catalog.journal._imports
                 assert loans is not None
-                assert loans.lent is None
-                assert not loans._loans
-                assert not loans._told
+                assert loans.overlay is None
+                assert not loans._pending
+                assert not loans._callbacks
                 bench.conclude(case)
             if not ended and interrupter.lines < line:
                 break

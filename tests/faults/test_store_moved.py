@@ -187,7 +187,7 @@ def test_a_segment_that_somebody_removed_is_written_anew(
         backend.sync()
         shutil.copytree(tmp_path / "s", tmp_path / "killed")
         for key, body in held.items():
-            found = backend.find(key)
+            found = backend.lookup(key)
             assert found is not None
             assert body == backend.read(found)
         assert [] == backend.check()
@@ -241,12 +241,12 @@ def test_a_file_that_upkeep_cannot_read_is_in_nobodys_way(
         for version in range(1_000, 1_600):
             body = os.urandom(30_000)
             backend.write(record_for(f"new {version % 50}", version), frame_for(body))
-        assert body == backend.read(backend.find(f"new {version % 50}"))
+        assert body == backend.read(backend.lookup(f"new {version % 50}"))
         lost = {problem.key for problem in backend.check(repair=True)}
         assert {"p3"} == lost if kind == "pack" else "old 1" in lost
         if kind == "segment":
             with pytest.raises(StorageError, match="is not there"):
-                backend.amend(backend.find(min(key for key in lost if key)))
+                backend.amend(backend.lookup(min(key for key in lost if key)))
     if kind == "pack":
         assert any("'p3' keeps a pack" in line for line in caplog.messages)
 

@@ -130,9 +130,9 @@ class World:
             )
         if not options.get("read_only"):
             # Files that are lent are copied when a step says so, not when a thread comes to it.
-            loans = self.journal(manager)._loans
+            loans = self.journal(manager)._imports
             assert loans is not None
-            loans.settle_soon = lambda told: loans._told.append(told)  # type: ignore[method-assign]
+            loans.start = lambda done: loans._callbacks.append(done)  # type: ignore[method-assign]
         archive = self.archive(manager)
         archive._small_bytes, archive._uploader._pack_bytes = SMALL_BYTES, PACK_BYTES
         return manager
@@ -216,7 +216,7 @@ class World:
         """Compare catalog, journal and archive with each other."""
         journal, catalog = World.journal(manager), manager._hierarchy.catalog
         for entry in list(catalog.entries.values()):
-            record = journal.find(entry.key)
+            record = journal.lookup(entry.key)
             if entry.backed is None:
                 assert record is None, (entry, record)
             else:
@@ -565,7 +565,7 @@ class ComposedMachine(RuleBasedStateMachine):
     def moved(self, key: str, tier: str) -> None:
         """Learn that a key has come to a tier."""
         journal = self.world.journal(self.world.manager)
-        if tier in ("cold", "glacier") and not journal.is_lent(key):
+        if tier in ("cold", "glacier") and not journal.is_pending(key):
             self.world.perhaps.pop(key, None)
 
     def there(self, at: int) -> str | None:
@@ -654,7 +654,7 @@ class ComposedMachine(RuleBasedStateMachine):
     def settle(self) -> None:
         """Copy what is lent, and nothing else."""
         world = self.world
-        world.journal(world.manager)._lending().settle()
+        world.journal(world.manager)._importing().finish()
         world.come_home()
 
     # -- upkeep ----------------------------------------------------------------------------------
@@ -747,13 +747,13 @@ class ComposedMachine(RuleBasedStateMachine):
         journal, entries = world.journal(world.manager), world.manager._hierarchy.catalog.entries
         for key in [*items, *gone]:
             before = [world.model.get(key), *world.perhaps.pop(key, [])]
-            record = journal.find(key)
+            record = journal.lookup(key)
             if key in gone:
                 del world.model[key]
-                settled = journal._lent() is None
+                settled = journal._overlay() is None
             else:
                 world.model[key] = items[key]
-                settled = record is not None and not journal.is_lent(key)
+                settled = record is not None and not journal.is_pending(key)
                 if settled and key in entries:
                     settled = entries[key].version == record.version  # type: ignore[union-attr]
             if not settled:

@@ -59,7 +59,7 @@ def script(path: str) -> dict[str, Any]:
     for number in range(4):
         for _ in range(2):  # A read may meet the fault, too; the next one must not.
             try:
-                record = backend.find(f"k{number}")
+                record = backend.lookup(f"k{number}")
                 if record is not None:
                     whole = body(record.version) == bytes(backend.read(record))
                     found[record.key] = record.version if whole else -1

@@ -87,7 +87,7 @@ class Backend(ABC):
         del records, timeout
 
     @abstractmethod
-    def find(self, key: str) -> Record | None:
+    def lookup(self, key: str) -> Record | None:
         """Return the newest record of `key`, or None if the key is absent."""
 
     @abstractmethod

@@ -53,7 +53,7 @@ class MemoryBackend(Backend):
             raise CorruptDataError(f"{record.key!r} version {record.version} is not held here")
         return memoryview(data)
 
-    def find(self, key: str) -> Record | None:
+    def lookup(self, key: str) -> Record | None:
         """Return the newest record of `key`, or None."""
         self._open()
         return self._records.get(key)

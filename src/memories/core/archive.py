@@ -117,13 +117,13 @@ class ArchiveService:
         if self._journal is None:
             return
         for record in self.bucket.records():
-            known = self._journal.find(record.key)
+            known = self._journal.lookup(record.key)
             if known is None or known.version < record.version:
-                self._journal.note(record)
+                self._journal.write_note(record)
             elif known.terms != record.terms:
                 self._journal.amend(msgspec.structs.replace(known, terms=record.terms))
         for known in self._journal.scan():
-            if self.bucket.find(known.key) is None:
+            if self.bucket.lookup(known.key) is None:
                 # No value has the number after that of another: its removal does.
                 self._journal.remove(known.key, known.version + 1)
 

@@ -112,7 +112,7 @@ def explain(services: Services, key: str) -> Explanation:
         accessed_at = services.hierarchy.tiers[found.tier].hit_clock.time_of(found.stamp)
         hits, idle_seconds = found.hits, max(0.0, services.clock.monotonic() - accessed_at)
         heat = hits * 0.5 ** (idle_seconds / HALF_LIFE_SECONDS)
-    borrowed = services.hierarchy.catalog.journal.is_lent(key)
+    borrowed = services.hierarchy.catalog.journal.is_pending(key)
     return Explanation(
         key=key,
         tier=found.tier,

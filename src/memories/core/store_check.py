@@ -67,7 +67,7 @@ def _check_archive(
     for record in hierarchy.catalog.journal.scan():
         if record.tier is not TierName.GLACIER or record.key in known:
             continue
-        archived = archive.find(record.key)
+        archived = archive.lookup(record.key)
         if archived is not None and archived.version >= record.version:
             continue
         if not hierarchy.is_kept(record):

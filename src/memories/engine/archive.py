@@ -57,7 +57,7 @@ class Archive:
     def note(self, record: Record) -> Record:
         """Journal a version whose frame is prepared in the archive."""
         with self._step(record.key, record.version, "value"):
-            return self._journal.note(record)
+            return self._journal.write_note(record)
 
     def link(self, record: Record) -> Record:
         """Journal a version whose frame the archive holds already, for another one."""
@@ -86,7 +86,7 @@ class Archive:
 
         While the journal has the key only lent, nobody knows which: it stays prepared.
         """
-        if self._journal.is_lent(key):
+        if self._journal.is_pending(key):
             return
         _settle(self.bucket, self._journal, key, version, "removal")
 
@@ -95,7 +95,7 @@ class Archive:
 
         While the journal has the key only lent, nobody knows how: it stays prepared.
         """
-        if self._journal.is_lent(key):
+        if self._journal.is_pending(key):
             return
         for one in self.bucket.prepared():
             if one.key == key:
@@ -176,7 +176,7 @@ def reconcile(bucket: BucketBackend, journal: DiskBackend, volatile: VolatileVer
         return
     lost = 0
     for record in journal.scan():
-        if is_archived(record) and bucket.find(record.key) is None:
+        if is_archived(record) and bucket.lookup(record.key) is None:
             with volatile.hold(record.key):
                 lost += not _take_out(bucket, journal, volatile, record)
     if lost:
@@ -192,7 +192,7 @@ def _take_in(
     newest, known = journal.newest(record.key)
     newest = max(newest, volatile.version(record.key))
     if newest < record.version:
-        journal.note(record)
+        journal.write_note(record)
         volatile.drop(record.key)
     elif newest > record.version or known is None or not is_archived(known):
         bucket.remove(record.key, record.version)
@@ -205,7 +205,7 @@ def _take_out(
 ) -> bool:
     """Forget what another machine has removed; return False where nothing says that it has."""
     newest, known = journal.newest(record.key)
-    if known is None or newest != record.version or bucket.find(record.key) is not None:
+    if known is None or newest != record.version or bucket.lookup(record.key) is not None:
         return True
     removed = bucket.removed(record.key)
     if removed > record.version:

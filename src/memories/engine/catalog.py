@@ -67,11 +67,11 @@ class Catalog:
 
     def find(self, key: str) -> Entry | Record | None:
         """Return where `key` is, or None if it is nowhere."""
-        return self.entries.get(key) or self.journal.find(key)
+        return self.entries.get(key) or self.journal.lookup(key)
 
     def record(self, key: str) -> Record | None:
         """Return the record of `key`, whether or not an entry shadows it."""
-        return self.journal.find(key)
+        return self.journal.lookup(key)
 
     def put(self, entry: Entry) -> None:
         """Let `entry` stand for its key."""

@@ -77,7 +77,7 @@ class ColdVictims(Victims):
 
     def _current(self, key: str, version: int) -> Record | None:
         """Return the record of a key that was seen before, if it is here and may leave still."""
-        record = self._journal.find(key)
+        record = self._journal.lookup(key)
         found = record is not None and record.version == version and self._leaves(record)
         return record if found else None
 

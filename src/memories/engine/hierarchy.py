@@ -381,7 +381,7 @@ class Hierarchy:
             self._clear_key(key, limit)
         for record in self.catalog.journal.scan():
             self._clear_key(record.key, limit)
-        self.catalog.journal.bury()
+        self.catalog.journal.remove_hidden()
         self.catalog.journal.shrink()
         return limit
 
@@ -487,7 +487,7 @@ class Hierarchy:
                 hosts[tier.budget.parent] += tier.budget.used
         for host, used in hosts.items():
             host.recount(used)
-        self.catalog.journal.take_back(self._settled)
+        self.catalog.journal.release_ended(self._settled)
 
     def _settled(self, error: BaseException | None) -> None:
         """Hear that what interrupted calls had lent to the journal is durable: so is what it says.

@@ -365,7 +365,7 @@ class Mover:
             lower = msgspec.structs.replace(
                 record, tier=TierName.GLACIER, place=record.archived, archived=b""
             )
-            return self.catalog.journal.note(lower)
+            return self.catalog.journal.write_note(lower)
         payload = self.tiers[found.tier].load(found)
         archived = record.place if record.tier is TierName.GLACIER else b""
         return self.write(payload, version_of(record), target, archived=archived)

@@ -37,7 +37,7 @@ class QuickReads:
         """Return the value of `key`, or UNKNOWN where the long way must find out."""
         started = self._monotonic()
         try:
-            record = self._journal.find(key)
+            record = self._journal.lookup(key)
             if (
                 record is None
                 or record.tier is not TierName.COLD

@@ -100,16 +100,16 @@ class Restore:
         except BaseException:
             self._let_outdated_go()
             if self._lend:
-                self._hierarchy.catalog.journal.settle_soon(self._told)
+                self._hierarchy.catalog.journal.import_soon(self._told)
             raise
 
     def _adopt_files(self) -> bool:
         journal, lent = self._hierarchy.catalog.journal, False
         for number, file in enumerate(self._chain.files):
             descriptor = file.fileno() if self._lend else None
-            adopted = journal.adopt(file.path, self._adoptions(number), lent=descriptor)
+            adopted = journal.adopt(file.path, self._adoptions(number), descriptor=descriptor)
             self.shared &= adopted.shared
-            lent |= adopted.lent
+            lent |= adopted.pending
             if not lent:
                 self._let_outdated_go()
         return lent
@@ -121,10 +121,10 @@ class Restore:
             self._note_references()
             if self._replaces():
                 self._drop_old_entries()
-                journal.hide(self.since, self._hidden_gone)
+                journal.hide_older(self.since, self._hidden_gone)
         finally:
             self.arrived = Latch()
-            journal.settle_soon(self._told)
+            journal.import_soon(self._told)
 
     @contextmanager
     def _hidden_gone(self, record: Record) -> Iterator[None]:
@@ -220,7 +220,7 @@ class Restore:
 
     def _let_outdated_go(self) -> None:
         """Remove from the archive what was replaced; what was not, for it failed, stays there."""
-        is_lent = self._hierarchy.catalog.journal.is_lent
+        is_lent = self._hierarchy.catalog.journal.is_pending
         outdated = self._outdated
         self._outdated = [(key, gone) for key, gone in outdated if is_lent(key)]
         for key, gone in outdated:
@@ -275,7 +275,7 @@ class Restore:
     def _remove_others(self) -> None:
         hierarchy = self._hierarchy
         journal = hierarchy.catalog.journal
-        journal.bury()
+        journal.remove_hidden()
         if not self._had_keys:
             return
         for key in hierarchy.catalog.keys(""):

@@ -63,7 +63,7 @@ class BackendTests:
             for pieces in (1, 3, 700):
                 kept = backend.write(record_for("k", version), frame_for(data, pieces=pieces))
                 assert size == kept.stored
-                found = backend.find("k")
+                found = backend.lookup("k")
                 assert kept == found
                 frame = backend.read(kept)
                 assert frame.readonly
@@ -74,7 +74,7 @@ class BackendTests:
         """A key is no path, no pattern and no query."""
         for version, other in enumerate(KEYS, start=1):
             backend.write(record_for(other, version), frame_for(other.encode()))
-        found = backend.find(key)
+        found = backend.lookup(key)
         assert found is not None
         assert key.encode() == backend.read(found)
         backend.remove(key, 100)
@@ -92,33 +92,33 @@ class BackendTests:
         )
         kept = backend.write(record_for("k", 7, terms=terms, kind="ndarray"), frame_for(b"v"))
         assert terms == kept.terms
-        assert kept == backend.find("k")
+        assert kept == backend.lookup("k")
 
     def test_an_absent_key_is_none(self, backend: Backend) -> None:
         """None means absent; a backend never raises KeyError for it."""
-        assert backend.find("absent") is None
+        assert backend.lookup("absent") is None
         backend.remove("absent", 3)
-        assert backend.find("absent") is None
+        assert backend.lookup("absent") is None
 
     def test_the_higher_version_wins_whatever_the_order(self, backend: Backend) -> None:
         """A late demotion must not bring an old value back."""
         backend.write(record_for("k", 5), frame_for(b"new"))
         backend.write(record_for("k", 4), frame_for(b"old"))
-        found = backend.find("k")
+        found = backend.lookup("k")
         assert found is not None
         assert (5, b"new") == (found.version, bytes(backend.read(found)))
         backend.remove("k", 4)
-        assert backend.find("k") is not None
+        assert backend.lookup("k") is not None
 
     def test_a_removed_key_does_not_come_back(self, backend: Backend) -> None:
         """A write that is older than the removal is too late."""
         backend.write(record_for("k", 5), frame_for(b"v"))
         backend.remove("k", 6)
-        assert backend.find("k") is None
+        assert backend.lookup("k") is None
         backend.write(record_for("k", 5), frame_for(b"v"))
-        assert backend.find("k") is None
+        assert backend.lookup("k") is None
         backend.write(record_for("k", 7), frame_for(b"w"))
-        assert backend.find("k") is not None
+        assert backend.lookup("k") is not None
 
     def test_a_frame_outlives_its_key(self, backend: Backend) -> None:
         """The bytes stay valid for as long as somebody holds them."""
@@ -180,7 +180,7 @@ class BackendTests:
         with pytest.raises(ClosedError):
             backend.remove("a", 2)
         with pytest.raises(ClosedError):
-            backend.find("a")
+            backend.lookup("a")
         assert kept.key == "a"
 
     def test_check_finds_nothing_wrong(self, backend: Backend) -> None:
@@ -230,7 +230,7 @@ class BackendTests:
 
     def read_any(self, backend: Backend, seed: int) -> None:
         """Read a key that another thread may be replacing: old, new or gone, never wrong."""
-        found = backend.find(f"{seed % 6}/{seed % 5}")
+        found = backend.lookup(f"{seed % 6}/{seed % 5}")
         if found is None:
             return
         try:
@@ -263,7 +263,7 @@ class BackendTests:
         wanted = [(record.key, record.version) for record in expected.scan()]
         assert wanted == [(record.key, record.version) for record in actual.scan()]
         for record in actual.scan():
-            oracle = expected.find(record.key)
+            oracle = expected.lookup(record.key)
             assert oracle is not None
             assert bytes(expected.read(oracle)) == bytes(actual.read(record))
         assert expected.usage().live == actual.usage().live

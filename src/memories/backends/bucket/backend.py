@@ -318,7 +318,7 @@ class BucketBackend(Backend):
         with self._naming(records[0].key, size, "restored in time"):
             self._reader.restore(records, timeout, days)
 
-    def find(self, key: str) -> Record | None:
+    def lookup(self, key: str) -> Record | None:
         """Return the newest record of `key`, from the map on this machine."""
         self._guard()
         return self._index.find(key)

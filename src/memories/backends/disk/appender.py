@@ -148,7 +148,7 @@ class Appender:
             apply(self._index, self._accounting, self._paths, row)
             self._unsynced.add(old, row)
             if row.kind != MARK and self.overlay is not None:
-                self.overlay.committed(old, row)
+                self.overlay.count_commit(old, row)
             self._space.recent_heads += row.head_bytes
         self.started = None
         self.changed.set()
@@ -233,7 +233,7 @@ class Appender:
             if old is not None:
                 self._accounting.replace(old, row)
             if self.overlay is not None:
-                self.overlay.committed(old, row)
+                self.overlay.count_commit(old, row)
         self.changed.set()
         return entered
 
@@ -261,7 +261,7 @@ class Appender:
         self._index.put(row)
         self._accounting.replace(old, row)
         if self.overlay is not None:
-            self.overlay.committed(old, row)
+            self.overlay.count_commit(old, row)
         self._space.recent_heads += row.head_bytes
         self._unsynced.add(old, row)
         if old is not None and old.kind == FILE and not self._full:

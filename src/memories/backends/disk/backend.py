@@ -83,7 +83,7 @@ class StoreView:
 
 
 class DiskBackend(Backend):
-    """Keeps frames in a directory.
+    """Stores frames in a directory.
 
     Args:
         path: The directory; made if it does not exist and the store is to be written.
@@ -98,7 +98,7 @@ class DiskBackend(Backend):
         files: The operating system; a test gives one that fails.
 
     Raises:
-        StoreLockedError: somebody else is writing it.
+        StoreLockedError: another process, or another backend in this one, is writing it.
         CorruptDataError: the index is lost, and a synced part of the log is damaged.
     """
 
@@ -145,12 +145,12 @@ class DiskBackend(Backend):
     # -- the contract of backends ---------------------------------------------------------------
 
     def write(self, record: Record, frame: Sequence[memoryview]) -> Record:
-        """Keep `frame`; one append to the log, or one file of its own from 1 MB on.
+        """Store `frame`: one append to the log, or one file of its own from 1 MB on.
 
         Where too much is dead it waits for upkeep, so that the disk never holds more than it may.
 
         Raises:
-            TierFullError: dead bytes that somebody still reads take what it needs.
+            TierFullError: dead bytes that are still read take the room.
         """
         return admit(
             self._writing(),
@@ -177,7 +177,7 @@ class DiskBackend(Backend):
         frames = gather(self._reading, self._files, records)
         return [frame or self.read(one) for frame, one in zip(frames, records, strict=True)]
 
-    def find(self, key: str) -> Record | None:
+    def lookup(self, key: str) -> Record | None:
         """Return the newest record of `key`, or None."""
         try:
             row = (self._index if self._writer is not None else self._look()).row(key)
@@ -191,7 +191,7 @@ class DiskBackend(Backend):
     def newest(self, key: str) -> tuple[int, Record | None]:
         """Return the highest version of `key` in the log, and its record unless it is a removal.
 
-        The version is 0 where the log says nothing. What is only lent does not count.
+        The version is 0 where the log says nothing. A pending record does not count.
         """
         try:
             row = self._logged().row(key)
@@ -203,7 +203,7 @@ class DiskBackend(Backend):
         return row.record.version, None if row.kind == TOMBSTONE else row.record
 
     def remove(self, key: str, version: int) -> None:
-        """Append a tombstone to the log; nothing but a failing disk keeps it from that."""
+        """Append a tombstone to the log; only a failing disk prevents that."""
         admit_head(self._writing(), f"remove {key!r}", lambda writer: writer.remove(key, version))
 
     def scan(self, prefix: str = "", after: str = "") -> Iterator[Record]:
@@ -226,14 +226,14 @@ class DiskBackend(Backend):
             return Usage(writer.accounting.live, writer.space.physical(), writer.keys())
         accounting = self._following().accounting
         held = accounting.log_bytes + accounting.pack_bytes + accounting.value_bytes
-        keys = accounting.keys if self._lent() is None else sum(1 for _ in self.scan())
+        keys = accounting.keys if self._overlay() is None else sum(1 for _ in self.scan())
         return Usage(accounting.live, held, keys)
 
     def keys_elsewhere(self) -> int:
         """Return how many of the keys have their frame in another backend."""
         writer = self._writer
         elsewhere = (self._following() if writer is None else writer).accounting.elsewhere
-        return elsewhere if self._lent() is None else min(elsewhere, self.usage().keys)
+        return elsewhere if self._overlay() is None else min(elsewhere, self.usage().keys)
 
     def last_version(self) -> int:
         """Return the highest version ever written, noted or removed here."""
@@ -244,29 +244,29 @@ class DiskBackend(Backend):
         """Return once everything committed survives a power cut."""
         if self._read_only or self._forked:
             return
-        self._lending().settle()
+        self._importing().finish()
         writer = self._writing()
         with reported(self._paths.root, "sync"):
             writer.sync()
 
     # -- beyond the contract ---------------------------------------------------------------------
 
-    def take_back(self, told: ImportDone) -> None:
-        """End what calls hold that were interrupted at an unlucky line.
+    def release_ended(self, done: ImportDone) -> None:
+        """End what those calls hold that were interrupted before they could release it.
 
-        What they have lent is made durable soon; `told` hears None then, or why it is not.
+        Files that they left pending are imported soon; `done` is called as by `import_soon`.
         """
         if self._writer is not None:
-            self._lending().take_back(told)
+            self._importing().release_ended(done)
 
-    def note(self, record: Record) -> Record:
-        """Journal a record whose frame another backend keeps; `find` and `scan` return it."""
+    def write_note(self, record: Record) -> Record:
+        """Write a record whose frame lies in another backend; `lookup` and `scan` return it."""
         return admit_head(
             self._writing(), f"note {record.key!r}", lambda writer: writer.write_note(record)
         )
 
     def amend(self, record: Record) -> Record:
-        """Journal other terms for the version of `record.key` that is here; the frame stays."""
+        """Write other terms for the version of `record.key` that is here; the frame stays."""
         writer = self._writing()
         if writer.appender.overlay is not None and writer.appender.overlay.amend(record):
             return record
@@ -278,7 +278,7 @@ class DiskBackend(Backend):
 
     @contextmanager
     def view(self) -> Iterator[StoreView]:
-        """Give all records as of now; what they name stays readable until the end of the block."""
+        """Yield all records as of now; what they name stays readable until the block ends."""
         writer = self._writer
         if writer is None:
             follower = self._following()
@@ -326,7 +326,7 @@ class DiskBackend(Backend):
     def shrink(self, before: int = 0) -> None:
         """Give back what was removed since `before` bytes were dead, where most of a file was.
 
-        What the disk refuses now, upkeep tries again, and `check` tells of.
+        What the disk refuses now, upkeep tries again, and `check` reports.
         """
         writer = self._writing()
         try:
@@ -335,7 +335,7 @@ class DiskBackend(Backend):
             writer.appender.changed.set()
 
     def catch_up(self) -> bool:
-        """Do the upkeep that is behind, if that gives back much; return whether it was done.
+        """Do upkeep that is behind, if that gives back much; return whether it was done.
 
         Room is kept for what upkeep writes about the records since the latest checkpoint: small
         values that come and go could fill a small store with nothing else.
@@ -380,51 +380,54 @@ class DiskBackend(Backend):
         path: str | os.PathLike[str],
         batches: Iterable[Sequence[Adoption]],
         *,
-        lent: int | None = None,
+        descriptor: int | None = None,
     ) -> Adopted:
         """Take over a file of frames as it lies: each item is a record, its offset and length.
 
-        Shares the file's blocks where the file system can (see `adopt`); nobody may change it
-        afterwards. Each batch, of different keys, is journaled in one append before the next one
-        is asked for, so that the caller can hold their locks. `lent` is a descriptor of the file:
-        what cannot be shared is read through it until `settle_soon` or `sync` has copied it.
+        Shares the file's blocks where the file system can (see `import_file`); the file must not
+        change afterwards. Each batch, of different keys, is written in one append before the next
+        one is asked for, so that the caller can hold their locks. With a `descriptor` of the file,
+        what cannot be shared is read through it until `import_soon` or `sync` has copied it.
         """
         writer = self._writing()
         try:
-            return self._lending().adopt(Path(path), batches, lent)
+            return self._importing().adopt(Path(path), batches, descriptor)
         except OSError as error:
             raise storage_error(f"adopt {path}", writer.paths.root, error) from error
 
-    def hide(self, below: int, replaced: Replaced) -> None:
-        """Let no version below this one be seen, and remove them when all that is lent is here.
+    def hide_older(self, below: int, replaced: Replaced) -> None:
+        """Hide every version below this one, and remove it once no file is pending.
 
-        `replaced` is entered with each record that goes then, for as long as that takes.
+        `replaced` is entered with each record that is removed, for as long as that takes.
         """
-        self._lending().hide(below, replaced)
+        self._importing().hide_older(below, replaced)
 
-    def settle_soon(self, told: ImportDone) -> None:
-        """Copy in the background what is lent; `told` hears None once it is durable, or why not."""
-        self._lending().settle_soon(told)
+    def import_soon(self, done: ImportDone) -> None:
+        """Copy pending files in the background; call `done` with None when all is durable.
 
-    def bury(self) -> None:
-        """Remove what is hidden now, for what replaced it is durable already or gone itself."""
-        self._lending().bury()
+        Where that fails, `done` is called with the error.
+        """
+        self._importing().start(done)
 
-    def is_lent(self, key: str) -> bool:
-        """Return whether a crash would lose what `find` gives for `key`, for it is only lent."""
-        lent = self._lent()
-        return lent is not None and lent.waits(key)
+    def remove_hidden(self) -> None:
+        """Remove hidden versions now: what replaced them is durable already, or removed itself."""
+        self._importing().remove_hidden()
 
-    def _lending(self) -> BackgroundImport:
+    def is_pending(self, key: str) -> bool:
+        """Return whether a crash would lose what `lookup` returns for `key`: it is not copied."""
+        overlay = self._overlay()
+        return overlay is not None and overlay.is_pending(key)
+
+    def _importing(self) -> BackgroundImport:
         self._writing()
-        assert self._imports is not None, "who writes has opened them"
+        assert self._imports is not None, "it is made with the writer"
         return self._imports
 
     def _show(self, index: Index | OverlayIndex) -> None:
         self._index = index
 
-    def _lent(self) -> OverlayIndex | None:
-        return None if self._imports is None else self._imports.lent
+    def _overlay(self) -> OverlayIndex | None:
+        return None if self._imports is None else self._imports.overlay
 
     # -- opening, closing, forking ---------------------------------------------------------------
 
@@ -438,7 +441,7 @@ class DiskBackend(Backend):
             try:
                 writer, self._damage = self._opening(repair).run()
             except OSError as error:
-                # What a crash left to be written takes room, and on a full disk that is kept.
+                # Recovery may have to write; on a full disk the reserve is for that.
                 if not Reserve(self._paths, self._files, 0, 0).give(error):
                     raise
                 writer, self._damage = self._opening(repair).run()
@@ -450,7 +453,7 @@ class DiskBackend(Backend):
         self._show(writer.index)
         self._maintenance = Maintenance(writer)
         self._imports = BackgroundImport(writer, self._show)
-        if is_due(writer):  # It was killed, say, before its upkeep came to that.
+        if is_due(writer):  # Its last writer may have been killed before upkeep.
             writer.appender.changed.set()
         if writer.appender.changed.is_set():
             self._maintenance.start()
@@ -462,25 +465,25 @@ class DiskBackend(Backend):
         )  # fmt: skip
 
     def close(self) -> None:
-        """Sync what is not just lent, write a checkpoint, let another writer in. Idempotent.
+        """Sync what is not pending, write a checkpoint, release the lock. Idempotent.
 
         Every file is closed when this returns, and also when it raises; a mapping lives as long as
-        the last view of it. After an interrupt, a second call goes on.
+        the last view of it. After an interrupt, a second call continues.
         """
         self._closed = True
         _opened.discard(self)
         self._ending, self._writer = self._writer or self._ending, None
         try:
-            self._settle()
+            self._stop()
         except Exception as error:
-            self._let_go()
+            self._close_files()
             if isinstance(error, OSError) and not isinstance(error, MemoriesError):
                 raise storage_error("sync", self._paths.root, error) from error
             raise
-        self._let_go()
+        self._close_files()
 
-    def _settle(self) -> None:
-        """End the threads, and bring the store into order."""
+    def _stop(self) -> None:
+        """End the threads, and write a checkpoint."""
         if self._imports is not None and not self._forked:
             self._imports.stop()
         if self._ending is not None:
@@ -500,8 +503,8 @@ class DiskBackend(Backend):
                 "no room for a checkpoint of %s; opening it takes longer", writer.paths.root
             )
 
-    def _let_go(self) -> None:
-        """Close every file, and the lock at last: who opens the store then finds it at rest."""
+    def _close_files(self) -> None:
+        """Close every file, and release the lock last: the next writer finds the store at rest."""
         if self._imports is not None:
             self._imports.close()
         if self._ending is not None:
@@ -541,8 +544,8 @@ class DiskBackend(Backend):
     def _look(self) -> Index | OverlayIndex:
         if self._writer is not None:
             return self._index
-        lent, index = self._lent(), self._following().index
-        return index if lent is None else lent.over(index)
+        overlay, index = self._overlay(), self._following().index
+        return index if overlay is None else overlay.over(index)
 
     def _logged(self) -> Index:
         return self._following().index if self._writer is None else self._writer.index
@@ -581,14 +584,14 @@ class DiskBackend(Backend):
         return self._follower
 
     def _read_anew(self) -> None:
-        """Read through descriptors of one's own, and files that are lent to the parent process."""
-        lent = None if self._imports is None else self._reading.lent
+        """Read through new descriptors, and through those of files that the parent imports."""
+        sources = None if self._imports is None else self._reading.sources
         self._reading.close()
-        self._reading = self._new_reading(lent)
+        self._reading = self._new_reading(sources)
 
-    def _new_reading(self, lent: SourceHandles | None = None) -> FrameReader:
+    def _new_reading(self, sources: SourceHandles | None = None) -> FrameReader:
         handles = HandleCache(self._paths, self._files)
-        return FrameReader(self._paths, self._files, handles, map_large=self._mmap, lent=lent)
+        return FrameReader(self._paths, self._files, handles, map_large=self._mmap, sources=sources)
 
     def _distrust_index(self) -> None:
         if self._writer is None:
@@ -599,10 +602,10 @@ class DiskBackend(Backend):
     # -- reading ---------------------------------------------------------------------------------
 
     def _read_again(self, record: Record) -> memoryview:
-        """Its file is gone: it was compacted away, or replaced, or lost."""
+        """Read a frame whose file is gone: it was compacted, or replaced, or lost."""
         if self._writer is None:
             self._following().refresh(now=True)
-        found = self.find(record.key)
+        found = self.lookup(record.key)
         if found is None or found.version != record.version:
             raise KeyNotFoundError(f"version {record.version} of {record.key!r} was replaced")
         try:

@@ -1,7 +1,8 @@
-"""Takes files in that cannot be shared: lent at first, copied in the background, journaled last.
+"""Imports files of frames, in the background where their bytes must be copied.
 
-Until its file is here and synced, nothing in the log names a record of it: a crash leaves the
-store as it was before. What the records replace is let go of after that, never earlier.
+A file that cannot be shared is pending at first: its frames are read where they lie, through an
+open descriptor. It is copied in the background, and the log names its records last. Until then a
+crash leaves the store as it was before the import, and what the records replace is kept.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from memories.foundation.logging import logger
 from memories.foundation.periodic import BackgroundThread
 from memories.model.record import Record
 
-PATIENCE_SECONDS = 60.0  # So long may a copy make no progress before who waits for it is told.
+PATIENCE_SECONDS = 60.0  # How long a caller waits for a copy that makes no progress.
 _BATCH_ROWS = 512
 
 Replaced = Callable[[Record], AbstractContextManager[None]]
@@ -38,38 +39,38 @@ ImportDone = Callable[[BaseException | None], object]
 
 
 class PendingFile:
-    """One file that is lent, and how far it has come."""
+    """One file whose frames are read where they lie, and how much of it is copied."""
 
     def __init__(
         self, number: int, source: Handle, size: int, table: Table, owner: CallOwner
     ) -> None:
         self.number, self.source, self.size, self.table = number, source, size, table
-        self.owner = owner  # The call that enters its records; nothing is settled before its end.
+        self.owner = owner  # The call that enters its records; the copy begins after its end.
         self.copied_bytes = 0
         self.here = False  # Whether the store has a copy.
-        self.obsolete = False  # Whether nothing in it is seen any more.
+        self.obsolete = False  # Whether every record of it is hidden.
 
 
 class BackgroundImport:
-    """The lent files of one store. `show` is told through what its readers are to look."""
+    """The imports of one store. `show` sets the index through which its readers look."""
 
     def __init__(self, writer: Writer, show: Callable[[Index | OverlayIndex], None]) -> None:
         self._writer, self._show = writer, show
-        self._lent = OverlayIndex(writer.index, writer.lock)
-        self._loans: list[PendingFile] = []  # Guarded by the writer's lock, like what is lent.
+        self._overlay = OverlayIndex(writer.index, writer.lock)
+        self._pending: list[PendingFile] = []  # Guarded by the writer's lock.
         self._replaced: list[Replaced] = []
-        self._told: list[ImportDone] = []
-        self._settling = new_lock()  # Taken before the writer's.
+        self._callbacks: list[ImportDone] = []
+        self._importing = new_lock()  # Taken before the writer's lock.
         self._stopped = False
         self._thread: BackgroundThread | None = None
-        self.failure: StorageError | None = None  # Of the latest attempt to settle.
+        self.failure: StorageError | None = None  # Of the latest attempt.
 
     @property
-    def lent(self) -> OverlayIndex | None:
-        """Return what is lent, or None."""
+    def overlay(self) -> OverlayIndex | None:
+        """Return the index of pending records, or None where there are none."""
         return self._writer.appender.overlay
 
-    # -- coming ----------------------------------------------------------------------------------
+    # -- files -----------------------------------------------------------------------------------
 
     def adopt(
         self, path: Path, batches: Iterable[Sequence[Adoption]], descriptor: int | None
@@ -95,7 +96,7 @@ class BackgroundImport:
             source = SourceHandle(
                 writer.files, os.dup(descriptor), mapped=remote_kind(path) is None
             )
-            return Adopted(self._lend(number, source, batches, owner), False, lent=True)
+            return Adopted(self._add_pending(number, source, batches, owner), False, pending=True)
         if not shared:
             given = Handle(writer.files, writer.files.open(path))
             copy_in(given.descriptor, pack, writer.files)
@@ -107,111 +108,109 @@ class BackgroundImport:
             writer.end_pack(number)
         return Adopted(count, shared)
 
-    def _lend(
+    def _add_pending(
         self,
         number: int,
         source: SourceHandle,
         batches: Iterable[Sequence[Adoption]],
         owner: CallOwner,
     ) -> int:
-        """Let the frames of an open file be read where they lie; return how many."""
+        """Have the frames of an open file read where they lie; return how many there are."""
         writer, count = self._writer, 0
         size = writer.files.size(source.descriptor)
-        writer.reading.lend(writer.paths.pack(number), source)
+        writer.reading.read_from(writer.paths.pack(number), source)
         with writer.lock:
-            lent = self._active()
-            loan = PendingFile(number, source, size, lent.lend(), owner)
-            self._loans.append(loan)
+            overlay = self._shown_overlay()
+            file = PendingFile(number, source, size, overlay.add_table(), owner)
+            self._pending.append(file)
             writer.space.import_bytes += size
         for records in placed_in(number, batches):
             with writer.lock:
-                lent.enter(loan.table, [IndexRow(r, PACKED, 0, 0, 0, 0) for r in records])
+                overlay.insert(file.table, [IndexRow(r, PACKED, 0, 0, 0, 0) for r in records])
             count += len(records)
         return count
 
-    def hide(self, below: int, replaced: Replaced) -> None:
-        """Let every version below this one be seen no more, and remove it once all is settled.
+    def hide_older(self, below: int, replaced: Replaced) -> None:
+        """Hide every version below this one, and remove it once no file is pending.
 
-        `replaced` is entered with each record that goes then, for as long as that takes. Files lent
-        before this are obsolete now.
+        `replaced` is entered with each record that is removed, for as long as that takes. Files
+        that were pending before this call become obsolete.
         """
         with self._writer.lock:
-            lent = self._active()
+            overlay = self._shown_overlay()
             self._replaced.append(replaced)
-        lent.hide(below)
+        overlay.hide_older(below)
         with self._writer.lock:
-            for loan in list(self._loans):
-                rows = loan.table.values()
-                if not loan.owner.alive and all(row.record.version < below for row in rows):
-                    loan.obsolete = True
-                    self._end(loan)
+            for file in list(self._pending):
+                rows = file.table.values()
+                if not file.owner.alive and all(row.record.version < below for row in rows):
+                    file.obsolete = True
+                    self._remove(file)
 
-    def _active(self) -> OverlayIndex:
-        """Let readers look through what is lent."""
+    def _shown_overlay(self) -> OverlayIndex:
+        """Return the overlay, through which readers look from now on."""
         writer = self._writer
         if writer.appender.overlay is None:
             writer.space.import_bytes = writer.space.copied_bytes = 0
-            self._lent = self._writer.appender.overlay = OverlayIndex(
-                self._writer.index, self._writer.lock
-            )
-            self._show(self._lent)
-        return self._lent
+            self._overlay = writer.appender.overlay = OverlayIndex(writer.index, writer.lock)
+            self._show(self._overlay)
+        return self._overlay
 
-    # -- settling --------------------------------------------------------------------------------
+    # -- copies ----------------------------------------------------------------------------------
 
-    def settle_soon(self, told: ImportDone) -> None:
-        """Settle in a thread of its own; `told` hears of the error, or that all is durable."""
-        self._told.append(told)
+    def start(self, done: ImportDone) -> None:
+        """Finish in the background; call `done` with None when all is durable, else the error."""
+        self._callbacks.append(done)
         self._thread = BackgroundThread(self._run, "copy")
         try:
             self._thread.start()
         except (RuntimeError, MemoryError) as error:
             self._thread = None
-            self._give_up(error)
+            self._report_failure(error)
 
-    def settle(self) -> None:
-        """Return once everything lent lies in the store and is journaled.
+    def finish(self) -> None:
+        """Return once every pending file lies in the store and the log names its records.
 
         Raises:
-            StorageError: it cannot be copied or written, or another thread has made no progress
-                with that for a minute; it can be read as before, and settled later.
+            StorageError: one cannot be copied or written, or another thread has made no progress
+                with that for a minute; it can be read as before, and imported later.
         """
-        if self._writer.appender.overlay is None and not self._told:
+        if self._writer.appender.overlay is None and not self._callbacks:
             return
         with self._turn():
-            self.failure = self._settle_each() or self._attempt(self._finish)
+            self.failure = self._import_each() or self._attempt(self._finish_all)
         if self.failure is not None:
             raise self.failure
-        for tell in list(self._told):
-            tell(None)
-            with suppress(ValueError):  # Another thread was quicker.
-                self._told.remove(tell)  # Afterwards: who is interrupted in it is told again.
+        for callback in list(self._callbacks):
+            callback(None)
+            with suppress(ValueError):  # Another thread has removed it.
+                self._callbacks.remove(callback)  # Last: an interrupted callback is called again.
 
-    def take_back(self, told: ImportDone) -> None:
-        """End what calls hold that an interrupt ended, and derive anew what follows from the loans.
+    def release_ended(self, done: ImportDone) -> None:
+        """End what interrupted calls hold, and derive every figure from the pending files again.
 
-        What such a call has lent is settled soon, for it may have replaced something; `told` hears
-        of that.
+        Files that such a call has left pending are imported soon, for they may have replaced
+        something; `done` is called as by `start`.
         """
         writer = self._writer
         with writer.lock:
             writer.release_ended()
-            self._loans = [loan for loan in self._loans if not loan.obsolete]
-            writer.keep_files({loan.number for loan in self._loans if loan.here})
-            lent = writer.appender.overlay
-            self._show(writer.index if lent is None else lent)
-            waiting = [loan for loan in self._loans if not loan.here]
-            writer.space.import_bytes = sum(loan.size for loan in waiting)
-            writer.space.copied_bytes = sum(loan.copied_bytes for loan in waiting)
-            if lent is not None:
-                lent.recount([loan.table for loan in self._loans], writer.accounting.keys)
+            self._pending = [file for file in self._pending if not file.obsolete]
+            writer.keep_files({file.number for file in self._pending if file.here})
+            overlay = writer.appender.overlay
+            self._show(writer.index if overlay is None else overlay)
+            waiting = [file for file in self._pending if not file.here]
+            writer.space.import_bytes = sum(file.size for file in waiting)
+            writer.space.copied_bytes = sum(file.copied_bytes for file in waiting)
+            if overlay is not None:
+                overlay.recount([file.table for file in self._pending], writer.accounting.keys)
             idle = self._thread is None or not self._thread.is_alive()
-        if idle and (lent is not None or self._told) and not self._stopped:
-            self.settle_soon(told)
+        if idle and (overlay is not None or self._callbacks) and not self._stopped:
+            self.start(done)
 
-    def bury(self) -> None:
-        """Journal that the versions which are hidden are gone; whoever hid them is durable."""
-        writer, below = self._writer, self._lent.hidden_below
+    def remove_hidden(self) -> None:
+        """Remove the hidden versions; what replaced them is durable."""
+        writer, below = self._writer, self._overlay.hidden_below
         if writer.appender.overlay is None or not below:
             return
         for row in merged(writer.index.parts()):
@@ -222,7 +221,7 @@ class BackgroundImport:
                     writer.remove(row.record.key, below)
 
     def stop(self) -> None:
-        """Give up what is not settled, for the store is being closed."""
+        """End the copies, for the store is being closed; pending records are lost."""
         self._stopped = True
         if self._thread is not None and not self._thread.join_within(PATIENCE_SECONDS):
             raise StorageError(
@@ -231,30 +230,30 @@ class BackgroundImport:
             )
 
     def close(self) -> None:
-        """Let go of the files that are still lent, which nobody reads any more."""
-        self._loans.clear()
-        self._lent.close()
+        """Close the files that are still pending, which are read no more."""
+        self._pending.clear()
+        self._overlay.close()
 
     def _run(self) -> None:
         try:
-            self.settle()
+            self.finish()
         except StoppedError:
-            pass  # It was volatile, and who closes the store has not asked for more.
+            pass  # The records were volatile, and the store is being closed without `flush`.
         except BaseException as error:
-            self._give_up(error)
+            self._report_failure(error)
 
-    def _give_up(self, error: BaseException) -> None:
-        """Tell who waits that what is lent stays volatile for now."""
-        for tell in self._told:
-            tell(error)
+    def _report_failure(self, error: BaseException) -> None:
+        """Call every callback with an error: pending records stay volatile for now."""
+        for callback in self._callbacks:
+            callback(error)
         logger.warning("%s; it is volatile until `flush` succeeds", error)
 
     @contextmanager
     def _turn(self) -> Iterator[None]:
-        """Wait until nobody else settles, for as long as he gets on."""
+        """Wait until no other thread imports, as long as that thread makes progress."""
         copied = -1
         try:
-            while not self._settling.acquire(timeout=PATIENCE_SECONDS):
+            while not self._importing.acquire(timeout=PATIENCE_SECONDS):
                 if copied == self._writer.space.copied_bytes:
                     raise StorageError(
                         f"the copy of a restored snapshot into {self._writer.paths.root} has made "
@@ -263,16 +262,16 @@ class BackgroundImport:
                 copied = self._writer.space.copied_bytes
             yield
         finally:
-            # Whether it was taken is asked of the lock: an interrupt may strike right after that.
-            if self._settling._is_owned():  # type: ignore[attr-defined]
-                self._settling.release()
+            # Ask the lock whether it was taken: an interrupt may strike right after that.
+            if self._importing._is_owned():  # type: ignore[attr-defined]
+                self._importing.release()
 
-    def _settle_each(self) -> StorageError | None:
-        """Settle what can be, and return the first failure."""
+    def _import_each(self) -> StorageError | None:
+        """Import every file that can be imported; return the first failure."""
         failure: StorageError | None = None
-        for loan in list(self._loans):
-            if not loan.owner.alive:
-                failure = self._attempt(partial(self._settle, loan)) or failure
+        for file in list(self._pending):
+            if not file.owner.alive:
+                failure = self._attempt(partial(self._import, file)) or failure
         return failure
 
     def _attempt(self, step: Callable[[], None]) -> StorageError | None:
@@ -282,76 +281,76 @@ class BackgroundImport:
             return storage_error("copy a restored snapshot", self._writer.paths.root, error)
         return None
 
-    def _settle(self, loan: PendingFile) -> None:
+    def _import(self, file: PendingFile) -> None:
         writer, owner = self._writer, CallOwner()
-        writer.assign_file(loan.number, owner)
+        writer.assign_file(file.number, owner)
         try:
-            if (loan.here or self._copy(loan)) and not loan.obsolete:
-                writer.write_packs(self._batches(loan))
+            if (file.here or self._copy(file)) and not file.obsolete:
+                writer.write_packs(self._batches(file))
                 with writer.lock:
-                    if not loan.obsolete:
-                        self._end(loan)
+                    if not file.obsolete:
+                        self._remove(file)
         finally:
             with writer.lock:
-                # What is here and not journaled yet is kept for the next attempt.
-                if loan.here and loan in self._loans:
-                    writer.assign_file(loan.number, None)
+                # A copy that the log does not name yet is kept for the next attempt.
+                if file.here and file in self._pending:
+                    writer.assign_file(file.number, None)
                 else:
-                    writer.end_pack(loan.number)
+                    writer.end_pack(file.number)
             owner.end()
 
-    def _copy(self, loan: PendingFile) -> bool:
-        """Copy the file; False if nobody wants it any more."""
-        writer, path = self._writer, self._writer.paths.pack(loan.number)
+    def _copy(self, file: PendingFile) -> bool:
+        """Copy the file; return False if it became obsolete meanwhile."""
+        writer, path = self._writer, self._writer.paths.pack(file.number)
         try:
-            copy_in(loan.source.descriptor, path, writer.files, lambda n: self._copied(loan, n))
+            copy_in(file.source.descriptor, path, writer.files, lambda n: self._copied(file, n))
             with writer.lock:
-                writer.begin_pack(loan.number, loan.size)
-                self._writer.space.copied_bytes -= loan.copied_bytes
-                self._writer.space.import_bytes -= 0 if loan.obsolete else loan.size
-                loan.here = True
+                writer.begin_pack(file.number, file.size)
+                writer.space.copied_bytes -= file.copied_bytes
+                writer.space.import_bytes -= 0 if file.obsolete else file.size
+                file.here = True
         except BaseException:
             with writer.lock:
-                if not loan.here:
-                    self._forget_copy(loan)
-            if loan.obsolete and not self._stopped:
+                if not file.here:
+                    self._forget_copy(file)
+            if file.obsolete and not self._stopped:
                 return False
             raise
         return True
 
-    def _copied(self, loan: PendingFile, count: int) -> None:
+    def _copied(self, file: PendingFile, count: int) -> None:
         with self._writer.lock:
-            if self._stopped or loan.obsolete:
+            if self._stopped or file.obsolete:
                 raise StoppedError
-            loan.copied_bytes += count
+            file.copied_bytes += count
             self._writer.space.copied_bytes += count
 
-    def _forget_copy(self, loan: PendingFile) -> None:
-        self._writer.space.copied_bytes -= loan.copied_bytes
-        loan.copied_bytes = 0
+    def _forget_copy(self, file: PendingFile) -> None:
+        self._writer.space.copied_bytes -= file.copied_bytes
+        file.copied_bytes = 0
 
-    def _batches(self, loan: PendingFile) -> Iterator[list[Record]]:
-        """Yield the records of a loan; nobody changes their terms until they are journaled."""
-        keys = iter(list(loan.table))
+    def _batches(self, file: PendingFile) -> Iterator[list[Record]]:
+        """Yield the records of a file; the lock keeps their terms until they are written."""
+        keys = iter(list(file.table))
         while batch := list(islice(keys, _BATCH_ROWS)):
             with self._writer.lock:
-                yield [loan.table[key].record for key in batch]
+                yield [file.table[key].record for key in batch]
 
-    def _end(self, loan: PendingFile) -> None:
-        self._lent.leave(loan.table)
-        self._loans.remove(loan)
-        if not loan.here:
-            self._writer.space.import_bytes -= loan.size
-            self._forget_copy(loan)
+    def _remove(self, file: PendingFile) -> None:
+        self._overlay.remove_table(file.table)
+        self._pending.remove(file)
+        if not file.here:
+            self._writer.space.import_bytes -= file.size
+            self._forget_copy(file)
 
-    def _finish(self) -> None:
-        """Remove what is hidden and look at the log again, unless more was lent meanwhile."""
-        below = self._lent.hidden_below
-        if self._loans:
+    def _finish_all(self) -> None:
+        """Remove hidden versions and drop the overlay, unless a file was added meanwhile."""
+        below = self._overlay.hidden_below
+        if self._pending:
             return
-        self.bury()
+        self.remove_hidden()
         with self._writer.lock:
-            if self._lent.used or self._lent.hidden_below != below:
+            if self._overlay.has_tables or self._overlay.hidden_below != below:
                 return
             self._replaced.clear()
             self._writer.appender.overlay = None

@@ -1,7 +1,7 @@
-"""Brings a file of frames into the store, without copying its bytes where that can be.
+"""Brings a file of frames into the store, without copying its bytes where that is possible.
 
-A reflink shares the blocks until one side changes; a hard link shares the file, so whoever holds
-the other name must never write to it; a copy is the last resort.
+A reflink shares the blocks until one side changes; a hard link shares the file, so that nothing may
+be written to it under its other name; a copy is the last resort.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ _COPY_BYTES = 8 << 20
 
 
 class Adopted(NamedTuple):
-    """What became of a file."""
+    """How a file was taken over."""
 
     items: int
     shared: bool  # Its bytes are those that lay there; otherwise they were written anew.
-    lent: bool = False  # It is read where it lay, and not durable here before `sync`.
+    pending: bool = False  # It is read where it lay, and not durable here before `sync`.
 
 
 def share(source: Path, target: Path, files: Files) -> bool:
-    """Make `target` hold the bytes of `source`, synced, if that takes no copy; whether it does."""
+    """Have `target` share the bytes of `source`, synced; return whether that was possible."""
     try:
         shared = _reflink(source, target, files) or _link(source, target, files)
         if shared:
@@ -48,7 +48,7 @@ def copy_in(
 ) -> None:
     """Make `target` hold the bytes of an open file, synced, or not exist.
 
-    `step` is told of each piece how long it is, and may raise to end the copy.
+    `step` is called with the length of each piece, and may raise to end the copy.
     """
     try:
         taken = files.create(target)

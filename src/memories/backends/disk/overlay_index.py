@@ -1,7 +1,7 @@
-"""What readers see while files are lent to the store: their records, over what the log says.
+"""What readers see while files are imported: the records of those files, over what the log says.
 
-None of these records stands in the log until its file has been copied, so a crash leaves the store
-as it was before they came. They take RAM for that long. Nothing here copies or journals.
+Such a record is pending: the log does not name it until its file has been copied, so a crash leaves
+the store as it was before the import. Until then the records take RAM.
 """
 
 from __future__ import annotations
@@ -44,20 +44,20 @@ class OverlayIndex:
         return other
 
     @property
-    def used(self) -> bool:
-        """Return whether a file is lent."""
+    def has_tables(self) -> bool:
+        """Return whether a file is pending."""
         return bool(self._tables)
 
     # -- reading ---------------------------------------------------------------------------------
 
     def row(self, key: str) -> IndexRow | None:
         """Return the newest row of `key`, a tombstone too."""
-        # This first: what leaves here stands in the log already.
-        return self._seen(self._lent(key), self._index.row(key))
+        # The tables first: what is removed from them stands in the log already.
+        return self._seen(self._pending(key), self._index.row(key))
 
-    def waits(self, key: str) -> bool:
+    def is_pending(self, key: str) -> bool:
         """Return whether what is seen of `key` would not survive a crash."""
-        row = self._lent(key)
+        row = self._pending(key)
         return row is not None and self.row(key) is row
 
     def rows(self, prefix: str = "", after: str = "") -> Iterator[IndexRow]:
@@ -86,69 +86,69 @@ class OverlayIndex:
         """Return a time before which no row of the log ends; None if none will."""
         return self._index.soonest()
 
-    def _lent(self, key: str) -> IndexRow | None:
+    def _pending(self, key: str) -> IndexRow | None:
         for table in self._tables:
             row = table.get(key)
             if row is not None:
                 return row
         return None
 
-    def _seen(self, lent: IndexRow | None, logged: IndexRow | None) -> IndexRow | None:
+    def _seen(self, pending: IndexRow | None, logged: IndexRow | None) -> IndexRow | None:
         row = logged
-        if lent is not None and (row is None or row.record.version < lent.record.version):
-            row = lent
+        if pending is not None and (row is None or row.record.version < pending.record.version):
+            row = pending
         return None if row is None or row.record.version < self.hidden_below else row
 
     # -- changing, under the writer's lock -------------------------------------------------------
 
-    def lend(self) -> Table:
+    def add_table(self) -> Table:
         """Return an empty table for the records of one more file."""
         table: Table = {}
         self._tables = (table, *self._tables)
         return table
 
-    def enter(self, table: Table, rows: list[IndexRow]) -> None:
-        """Let `rows` be seen; they are newer than whatever stands for their keys."""
+    def insert(self, table: Table, rows: list[IndexRow]) -> None:
+        """Add `rows`, which are newer than any other row of their keys."""
         for row in rows:
             self.extra += 1 - _counts(self.row(row.record.key))
             table[row.record.key] = row
 
-    def leave(self, table: Table) -> None:
-        """Forget a table, all of which the log says by now, or something newer."""
+    def remove_table(self, table: Table) -> None:
+        """Remove a table: the log holds all of its records by now, or newer ones."""
         self._tables = tuple(other for other in self._tables if other is not table)
 
     def recount(self, tables: list[Table], logged: int) -> None:
-        """Have just these tables, and count anew what is seen beyond the `logged` keys."""
+        """Replace the tables, and count again what is seen beyond the `logged` keys."""
         self._tables = tuple(reversed(tables))
         self.extra = sum(1 for _ in self.frozen()("", "")) - logged
 
     def close(self) -> None:
-        """Forget every table, and the index below."""
+        """Drop every table, and the index below."""
         self._tables, self._index = (), Index()
 
     def amend(self, record: Record) -> bool:
-        """Give a version that is lent other terms; whether it is. The lock is taken here."""
+        """Replace the terms of a pending version; return whether it is one. Takes the lock."""
         with self._lock:
             for table in self._tables:
                 row = table.get(record.key)
                 if row is not None and row.record.version == record.version:
-                    if not self.waits(record.key):
+                    if not self.is_pending(record.key):
                         break
                     changed = msgspec.structs.replace(row.record, terms=record.terms)
                     table[record.key] = row._replace(record=changed)
                     return True
             return False
 
-    def committed(self, old: IndexRow | None, new: IndexRow) -> None:
-        """Count what the log says now of a key of which it said `old`."""
-        lent = self._lent(new.record.key)
-        seen = _counts(self._seen(lent, new)) - _counts(self._seen(lent, old))
+    def count_commit(self, old: IndexRow | None, new: IndexRow) -> None:
+        """Count a commit: the log has `new` for a key for which it had `old`."""
+        pending = self._pending(new.record.key)
+        seen = _counts(self._seen(pending, new)) - _counts(self._seen(pending, old))
         self.extra += seen - (_counts(new) - _counts(old))
 
-    def hide(self, below: int) -> None:
-        """Let no version below this one be seen any more; reads every row, to count them.
+    def hide_older(self, below: int) -> None:
+        """Hide every version below this one; reads every row, to count those that are hidden.
 
-        The lock is taken here, and not held while rows are read.
+        Takes the lock, but does not hold it while rows are read.
         """
         with self._lock:
             before, self.hidden_below = self.frozen(), below

@@ -1,7 +1,7 @@
-"""Gets the bytes of a frame from the file its record names.
+"""Reads the bytes of a frame from the file that its record names.
 
-It neither looks keys up nor checks what is inside a frame; it says `GoneError` where the file is
-too short, and `AbsentError` where there is none, and the store finds out what that means.
+What is inside a frame is checked elsewhere. `GoneError` says that the file is too short,
+`AbsentError` that there is none; the backend finds out what that means.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ class GoneError(Exception):
 
 
 class AbsentError(GoneError):
-    """The file is not there, or refuses; so nobody knows whether what it holds is damaged."""
+    """The file is not there or cannot be read, so that it may be undamaged."""
 
 
 class SourceHandle(Handle):
-    """A file that lies elsewhere, open in the place of one that is still to come."""
+    """A file that is being imported, open where it lies."""
 
     __slots__ = ("__weakref__", "mapped")
 
@@ -52,7 +52,7 @@ class FrameReader:
         handles: HandleCache,
         *,
         map_large: bool,
-        lent: SourceHandles | None = None,
+        sources: SourceHandles | None = None,
     ) -> None:
         self._paths = paths
         self._files = files
@@ -60,7 +60,7 @@ class FrameReader:
         self._known, self._read = handles.known, files.read
         self._map_large = map_large
         self._maps = weakref.WeakValueDictionary[tuple[Path, int], mmap]()
-        self.lent = SourceHandles() if lent is None else lent
+        self.sources = SourceHandles() if sources is None else sources
         self._anchors = weakref.WeakValueDictionary[Path, _Anchor]()
 
     def read(self, record: Record) -> memoryview:
@@ -83,16 +83,16 @@ class FrameReader:
             raise AbsentError(f"the file {error.filename} is not there") from error
 
     def close(self) -> None:
-        """Open no file of the log any more; what is mapped stays so while somebody has a view."""
+        """Close the files of the log; a mapping lives as long as the last view of it."""
         self.handles.close()
 
-    def lend(self, path: Path, handle: SourceHandle) -> None:
-        """Read from `handle` what would lie at `path`, for as long as somebody holds it."""
-        self.lent[path] = handle
+    def read_from(self, path: Path, handle: SourceHandle) -> None:
+        """Read from `handle` what will lie at `path`, for as long as `handle` is referenced."""
+        self.sources[path] = handle
 
     def open(self, path: Path) -> Handle:
         """Return the file at `path`, open; FileNotFoundError if it is gone."""
-        return self.lent.get(path) or Handle(self._files, self._files.open(path))
+        return self.sources.get(path) or Handle(self._files, self._files.open(path))
 
     def segment(self, number: int) -> Handle:
         """Return a segment of the log, open; FileNotFoundError if it is gone."""
@@ -106,17 +106,17 @@ class FrameReader:
             return self._paths.value(place.file)
         if place.kind == PACKED:
             return self._paths.pack(place.file)
-        raise GoneError(f"a place of kind {place.kind} is none of this store")
+        raise GoneError(f"this store has no place of kind {place.kind}")
 
     def mapped(self, path: Path) -> object | None:
-        """Return what lives as long as any mapping of a file, if somebody holds one."""
+        """Return an object that lives as long as any mapping of a file, or None if none is left."""
         return self._anchors.get(path)
 
     def _large(self, place: FrameLocation) -> memoryview:
         path = self.path(place)
         end = place.offset + place.length
         if self._map_large and place.length >= MAP_BYTES and self._mappable(path):
-            # A pack is mapped value by value: so each is let go of when nobody reads it any more.
+            # A pack is mapped value by value, so that each is unmapped when its last view ends.
             start = place.offset // ALLOCATIONGRANULARITY * ALLOCATIONGRANULARITY
             mapping = self._maps.get((path, start)) or self._map(path, start, end)
             if len(mapping) < end - start:
@@ -128,7 +128,7 @@ class FrameReader:
         return memoryview(read_exactly(self._files, handle.descriptor, place.length, place.offset))
 
     def _mappable(self, path: Path) -> bool:
-        handle = self.lent.get(path)
+        handle = self.sources.get(path)
         return handle is None or handle.mapped
 
     def _map(self, path: Path, start: int, end: int) -> mmap:
@@ -138,7 +138,7 @@ class FrameReader:
         mapping = self._files.map(handle.descriptor, end - start, start)
         self._maps[path, start] = mapping
         anchor = self._anchors.setdefault(path, _Anchor())
-        weakref.finalize(mapping, _let_go, anchor).atexit = False
+        weakref.finalize(mapping, _drop, anchor).atexit = False
         return mapping
 
 
@@ -148,6 +148,6 @@ class _Anchor:
     __slots__ = ("__weakref__",)
 
 
-def _let_go(anchor: _Anchor) -> None:
-    """Drop what the end of a mapping drops."""
+def _drop(anchor: _Anchor) -> None:
+    """Drop the reference that a mapping held."""
     del anchor

@@ -58,7 +58,7 @@ def test_a_frame_comes_back_from_the_stage_the_bucket_and_a_fresh_machine(
     assert data == bytes(backend.read(kept))
     backend.close()
     fresh = opened("another home")
-    assert fresh.find("k") == kept
+    assert fresh.lookup("k") == kept
     assert data == bytes(fresh.read(kept))
 
 
@@ -180,7 +180,7 @@ def test_an_object_deleted_by_someone_else_is_corrupt_data_not_absence(
         backend.read(kept)
     problems = backend.check(repair=True)
     assert [("k", True)] == [(problem.key, problem.repaired) for problem in problems]
-    assert None is backend.find("k")
+    assert None is backend.lookup("k")
     assert [] == backend.check()
 
 
@@ -210,7 +210,7 @@ def test_a_failed_upload_leaves_the_old_version_and_no_orphan(
     with pytest.raises(UnavailableError, match=r"Key 'k' \(300.0 KB\) was not archived"):
         backend.write(record("k", 2), frame(b"n" * 300_000))
     store.fault = lambda action, name: None
-    assert b"o" * 300_000 == bytes(backend.read(backend.find("k") or old))
+    assert b"o" * 300_000 == bytes(backend.read(backend.lookup("k") or old))
     backend.maintain()
     assert 1 == len(list(store.inner.list("objects/")))
 

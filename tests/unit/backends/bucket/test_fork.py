@@ -48,7 +48,7 @@ def test_every_use_in_a_forked_child_is_refused_at_once(s3_url: str, s3, tmp_pat
     for action in (
         lambda: backend.read(kept),
         lambda: backend.write(record("k", 2), frame(b"x")),
-        lambda: backend.find("k"),
+        lambda: backend.lookup("k"),
         lambda: backend.remove("k", 3),
         backend.sync,
         backend.usage,

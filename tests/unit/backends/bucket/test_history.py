@@ -98,7 +98,7 @@ class History(RuleBasedStateMachine):
 
     @rule(key=KEYS)
     def protect(self, key: str) -> None:
-        found = self.backend.find(key)
+        found = self.backend.lookup(key)
         if found is not None and key not in self.pinned:
             self.backend.protect(found.place, holder=key)
             self.pinned[key] = (found.place, bytes(self.backend.read(found)))

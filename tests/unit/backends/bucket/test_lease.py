@@ -128,7 +128,7 @@ def test_what_a_lost_writer_still_uploads_does_not_count(
     heir.write(record("k", 2), frame(b"2" * 300_000))
     sleeper.write(record("k", 9), frame(b"9" * 300_000))
     reader = BucketBackend(store, read_only=True)
-    assert 2 == (reader.find("k") or record("none", 0)).version
+    assert 2 == (reader.lookup("k") or record("none", 0)).version
     sleeper._writer._renewed = 0.0
     with pytest.raises(StoreLockedError):
         sleeper.write(record("k", 10), frame(b"x" * 300_000))
@@ -189,5 +189,5 @@ def test_a_dead_process_of_this_machine_is_known_to_be_dead(tmp_path: Path) -> N
         [sys.executable, "-c", code, url, str(tmp_path / "lost")], capture_output=True, check=False
     )
     fresh = BucketBackend(url, directory=tmp_path / "fresh")
-    assert 10 == (fresh.find("k10") or record("none", 0)).version
+    assert 10 == (fresh.lookup("k10") or record("none", 0)).version
     fresh.close()

@@ -50,7 +50,7 @@ def test_a_forgotten_store_is_unlocked_and_ends_its_threads(tmp_path: Path) -> N
     for thread in threads:
         assert thread is not None and thread.join_within(5.0)
     with DiskBackend(tmp_path / "s") as again:
-        assert b"value" == again.read(again.find("k"))
+        assert b"value" == again.read(again.lookup("k"))
 
 
 def test_a_noted_record_is_journaled_without_a_frame(tmp_path: Path) -> None:
@@ -58,13 +58,13 @@ def test_a_noted_record_is_journaled_without_a_frame(tmp_path: Path) -> None:
     away = record_for("k", 7, tier=TierName.GLACIER, place=b"bucket/object", stored=5)
     with DiskBackend(tmp_path / "s") as backend:
         backend.write(record_for("k", 7), frame_for(bytes(LARGE)))
-        assert away == backend.note(away)
-        assert away == backend.find("k")
+        assert away == backend.write_note(away)
+        assert away == backend.lookup("k")
         assert (0, 1) == (backend.usage().live, backend.usage().keys)
     with DiskBackend(tmp_path / "s") as backend:
-        assert away == backend.find("k")
+        assert away == backend.lookup("k")
         backend.write(record_for("k", 7), frame_for(b"back"))
-        assert b"back" == backend.read(backend.find("k"))
+        assert b"back" == backend.read(backend.lookup("k"))
         backend.remove("k", 8)
         assert [] == list(backend.scan())
         backend.sync()
@@ -89,8 +89,8 @@ def test_an_adopted_file_is_shared_and_given_back(tmp_path: Path) -> None:
         assert before + offset + 10_000 > backend.usage().physical
         for record in kept:
             assert bodies[record.key] == backend.read(record)
-            assert record == backend.find(record.key)
-        view = backend.read(backend.find("big"))
+            assert record == backend.lookup(record.key)
+        view = backend.read(backend.lookup("big"))
         for version in range(100, 109):
             backend.remove(f"k{version - 100}", version)
         assert backend._writer is not None
@@ -98,8 +98,8 @@ def test_an_adopted_file_is_shared_and_given_back(tmp_path: Path) -> None:
         compaction._empty_pack(backend._writer, number, lambda: None)
         backend.sync()
         assert [] == list((tmp_path / "s" / "values").glob("*.pack"))
-        assert bodies["k9"] == backend.read(backend.find("k9"))
-        assert bodies["big"] == view == backend.read(backend.find("big"))
+        assert bodies["k9"] == backend.read(backend.lookup("k9"))
+        assert bodies["big"] == view == backend.read(backend.lookup("big"))
         assert backend.usage().physical >= 2 * 3 * LARGE, "the mapped pack is still held"
         del view, kept
         assert backend.usage().physical < 4 * LARGE + 400_000

@@ -72,5 +72,5 @@ def test_a_piece_that_cannot_be_written_leaves_nothing(
         with pytest.raises(StorageError):
             backend.write(record_for("k", 1), frame_for(bytes(4 << 20)))
         assert ["writev"] == failing.failed
-        assert backend.find("k") is None
+        assert backend.lookup("k") is None
         assert not list((tmp_path / "s" / "values").iterdir())

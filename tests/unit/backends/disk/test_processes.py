@@ -37,12 +37,12 @@ def test_a_reader_sees_the_writer_within_100_ms_and_writes_nothing(tmp_path: Pat
             backend.write(record_for("a", 2), frame_for(b"2"))
             backend.write(record_for("b", 3), frame_for(bytes(2 << 20)))
             time.sleep(follower.REFRESH_SECONDS)
-            assert b"2" == reader.read(reader.find("a"))
-            assert bytes(2 << 20) == reader.read(reader.find("b"))
+            assert b"2" == reader.read(reader.lookup("a"))
+            assert bytes(2 << 20) == reader.read(reader.lookup("b"))
             assert (3, 2) == (reader.last_version(), reader.usage().keys)
             backend.remove("a", 4)
             time.sleep(follower.REFRESH_SECONDS)
-            assert reader.find("a") is None
+            assert reader.lookup("a") is None
             with pytest.raises(StorageError, match="read_only"):
                 reader.write(record_for("c", 5), frame_for(b"c"))
             with pytest.raises(StorageError, match="read_only"):
@@ -108,7 +108,7 @@ def test_readers_while_a_writer_works(tmp_path: Path, monkeypatch: pytest.Monkey
                 with DiskBackend(tmp_path / "s", read_only=True) as reader:
                     while not stop.is_set():
                         for key in [f"k{n}" for n in range(20)]:
-                            found = reader.find(key)
+                            found = reader.lookup(key)
                             if found is not None:
                                 assert found.version >= newest.get(key, 0)
                                 newest[key] = found.version
@@ -136,8 +136,8 @@ def test_a_forked_child_reads_and_may_not_write(tmp_path: Path) -> None:
         backend.write(record_for("big", 2), frame_for(bytes(2 << 20)))
 
         def reads() -> None:
-            assert b"value" == backend.read(backend.find("k"))
-            assert bytes(2 << 20) == backend.read(backend.find("big"))
+            assert b"value" == backend.read(backend.lookup("k"))
+            assert bytes(2 << 20) == backend.read(backend.lookup("big"))
             assert ["big", "k"] == [record.key for record in backend.scan()]
             assert 2 == backend.last_version()
             with backend.view() as view:
@@ -154,7 +154,7 @@ def test_a_forked_child_reads_and_may_not_write(tmp_path: Path) -> None:
         with pytest.raises(StoreLockedError):
             DiskBackend(tmp_path / "s")
         backend.write(record_for("k", 3), frame_for(b"parent"))
-        assert b"parent" == backend.read(backend.find("k"))
+        assert b"parent" == backend.read(backend.lookup("k"))
 
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
@@ -184,7 +184,7 @@ def test_a_read_only_directory_can_be_read(tmp_path: Path) -> None:
 
     files = Refusing(1, count=10**9)
     with DiskBackend(tmp_path / "s", read_only=True, files=files) as reader:
-        assert b"value" == reader.read(reader.find("k"))
+        assert b"value" == reader.read(reader.lookup("k"))
         assert [] == reader.check()
     assert [] == files.failed
 

@@ -47,7 +47,7 @@ def test_a_value_replaced_before_a_sync_never_reaches_the_disk(tmp_path: Path) -
         assert [LARGE] == files.synced
         assert 1 == len(values(tmp_path / "s"))
         assert backend.usage().physical < LARGE + 200_000 + (1 << 20)
-        found = backend.find("k")
+        found = backend.lookup("k")
         assert found is not None
         assert bytes([20]) * LARGE == bytes(backend.read(found))
         assert [] == backend.check()
@@ -131,6 +131,6 @@ def test_a_torn_value_of_a_store_without_a_checkpoint_ends_its_history(tmp_path:
     (copy / value.relative_to(path)).write_bytes(bytes(LARGE))
     backend.close()
     with DiskBackend(copy, verify=verify) as survivor:
-        found = survivor.find("k")
+        found = survivor.lookup("k")
         assert found is not None
         assert b"\1" * LARGE == bytes(survivor.read(found))

@@ -135,7 +135,7 @@ def test_a_tombstone_outlives_every_copy_of_what_it_buries(tmp_path: Path) -> No
         assert copied_to.name not in names
         assert backend._writer is not None
         backend._writer.rebuild()
-        assert backend.find("a") is None
+        assert backend.lookup("a") is None
         assert 1 + 28 == backend.usage().keys
 
 
