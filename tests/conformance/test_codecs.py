@@ -98,8 +98,8 @@ class TestTrees(CodecTests):
         strategies.Pair(1, [2]),
         strategies.Box(np.arange(3), "label", [strategies.FrozenBox({"x": 1})]),
         strategies.Colour.RED,
-        strategies.Access.READ | strategies.Access.WRITE,
-        [strategies.Access(0), strategies.Colour.BLUE],
+        strategies.ArrayAccess.READ | strategies.ArrayAccess.WRITE,
+        [strategies.ArrayAccess(0), strategies.Colour.BLUE],
     )
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from memories.cli.exit_codes import DAMAGED, Failure
+from memories.cli.exit_codes import DAMAGED, CliFailure
 from memories.cli.output import escape, print_json
 from memories.cli.store import json_option
 from memories.foundation.units import format_size
@@ -88,7 +88,7 @@ def _look(url: str, settings: dict[str, str]) -> dict[str, Any]:
     from memories.backends.bucket import open_bucket
 
     if "://" not in url and not (Path(url).expanduser() / "memories-1").is_dir():
-        raise Failure(f"there is no archive in {url!r}")
+        raise CliFailure(f"there is no archive in {url!r}")
     archive = open_bucket(url, storage_options=settings, read_only=True)
     try:
         return _describe(archive)

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import click
 
 from memories._version import __version__
-from memories.cli.exit_codes import Failure, failure_of
+from memories.cli.exit_codes import CliFailure, failure_of
 from memories.errors import MemoriesError
 
 
@@ -84,7 +84,7 @@ class LazyGroup(click.Group):
         except MemoriesError as error:
             raise failure_of(error) from error
         except KeyboardInterrupt:
-            raise Failure("interrupted", exit_code=130) from None
+            raise CliFailure("interrupted", exit_code=130) from None
 
 
 @click.group(

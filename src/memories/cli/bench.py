@@ -21,7 +21,7 @@ from memories.cli.store import json_option
 ROUNDS = 7
 
 
-class Figure(NamedTuple):
+class BenchResult(NamedTuple):
     """One thing measured: how much in which unit."""
 
     name: str
@@ -53,7 +53,7 @@ def bench(at: Path | None, megabytes: int, as_json: bool) -> None:
         click.echo(f"{one.name:<32}{one.value:>12,.1f} {one.unit}")
 
 
-def measure(directory: Path, megabytes: int) -> list[Figure]:
+def measure(directory: Path, megabytes: int) -> list[BenchResult]:
     """Return the figures of the disk that `directory` is on."""
     import numpy as np
 
@@ -67,29 +67,29 @@ def measure(directory: Path, megabytes: int) -> list[Figure]:
     with MemoryManager(room, room, 100, storage_path=directory / "store") as manager:
         manager.store("small", small, tier="warm", pin=True)
         figures = [
-            Figure("hit of 1 KB in warm", 1e6 * _each(lambda: manager["small"], 20_000), "us"),
-            Figure("dict, then a view", 1e6 * _each(lambda: small.view(), 20_000), "us"),
-            Figure(
+            BenchResult("hit of 1 KB in warm", 1e6 * _each(lambda: manager["small"], 20_000), "us"),
+            BenchResult("dict, then a view", 1e6 * _each(lambda: small.view(), 20_000), "us"),
+            BenchResult(
                 f"store {megabytes} MB, warm",
                 size / _median(lambda: manager.store("large", large, tier="warm")),
                 "MB/s",
             ),
-            Figure("copy of the same array", size / _median(large.copy), "MB/s"),
+            BenchResult("copy of the same array", size / _median(large.copy), "MB/s"),
         ]
         manager.delete("large")
         figures += [
-            Figure(
+            BenchResult(
                 f"store {megabytes} MB, cold",
                 size / _median(lambda: manager.store("large", large, tier="cold")),
                 "MB/s",
             ),
-            Figure("numpy.save of it", size / _median(lambda: np.save(path, large)), "MB/s"),
-            Figure(
+            BenchResult("numpy.save of it", size / _median(lambda: np.save(path, large)), "MB/s"),
+            BenchResult(
                 f"retrieve {megabytes} MB, cold",
                 size / _median(lambda: manager.retrieve("large", copy=True)),
                 "MB/s",
             ),
-            Figure("numpy.load of it", size / _median(lambda: np.load(path)), "MB/s"),
+            BenchResult("numpy.load of it", size / _median(lambda: np.load(path)), "MB/s"),
         ]
     return figures
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
-from memories.cli.exit_codes import DAMAGED, UNAVAILABLE, Failure
+from memories.cli.exit_codes import DAMAGED, UNAVAILABLE, CliFailure
 from memories.cli.output import escape, print_json
 from memories.cli.store import json_option
 from memories.foundation.units import format_size, parse_size
@@ -96,7 +96,7 @@ def status(nodes: tuple[str, ...], name: str, as_json: bool) -> None:
     else:
         _print_table(states)
     if not all(state["online"] for state in states.values()):
-        raise Failure("not every node is online", exit_code=UNAVAILABLE)
+        raise CliFailure("not every node is online", exit_code=UNAVAILABLE)
 
 
 @cluster.command()
@@ -115,7 +115,7 @@ def repair(nodes: tuple[str, ...], shallow: bool, name: str, as_json: bool) -> N
     addresses = _nodes(nodes, name)
     seen = _look(addresses)
     if not seen.clustered and seen.copies is None:
-        raise Failure("nothing has been stored on these nodes yet")
+        raise CliFailure("nothing has been stored on these nodes yet")
     # On plain servers what was stored says how many copies it has; a Cluster knows by itself.
     copies = seen.copies or 1
     with (
@@ -132,7 +132,7 @@ def repair(nodes: tuple[str, ...], shallow: bool, name: str, as_json: bool) -> N
         for what, count in report.items():
             click.echo(f"{what.replace('_', ' '):<16}{_told(count)}")
     if report["unreadable"]:
-        raise Failure("some values could not be repaired", exit_code=DAMAGED)
+        raise CliFailure("some values could not be repaired", exit_code=DAMAGED)
 
 
 def _look(nodes: list[str]) -> NodeSurvey:
@@ -172,7 +172,7 @@ def _local(name: str) -> PersistentGroup:
 
     group = find_group(name)
     if group is None:
-        raise Failure(
+        raise CliFailure(
             f"no local servers {name!r} are up; start some with: memories cluster up, "
             "or name nodes as host:port"
         )

@@ -30,7 +30,7 @@ EXIT_CODES: dict[type[MemoriesError], int] = {
 }
 
 
-class Failure(click.ClickException):
+class CliFailure(click.ClickException):
     """Ends the command with `exit_code`, after saying why."""
 
     def __init__(self, message: str, *, exit_code: int = FAILED) -> None:
@@ -42,7 +42,7 @@ class Failure(click.ClickException):
         click.echo(f"memories: {self.format_message()}", file=file, err=True)
 
 
-def failure_of(error: MemoriesError) -> Failure:
+def failure_of(error: MemoriesError) -> CliFailure:
     """Return how the command line says `error`."""
     codes = (code for kind, code in EXIT_CODES.items() if isinstance(error, kind))
-    return Failure(str(error), exit_code=next(codes, FAILED))
+    return CliFailure(str(error), exit_code=next(codes, FAILED))

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from memories.cli.exit_codes import USAGE, Failure
+from memories.cli.exit_codes import USAGE, CliFailure
 from memories.cli.ls import facts
 from memories.cli.output import print_json, unescape
 from memories.cli.store import opened, store_argument
@@ -69,7 +69,7 @@ def put_out(value: Any, form: str, output: Path | None) -> None:
     if output is not None:
         _write(output, data)
     elif form != "repr" and not isinstance(value, str) and sys.stdout.isatty():
-        raise Failure(f"the value is binary ({form}); say where to: -o FILE", exit_code=USAGE)
+        raise CliFailure(f"the value is binary ({form}); say where to: -o FILE", exit_code=USAGE)
     else:
         click.echo(data, nl=False)
 
@@ -88,7 +88,7 @@ def _npy(value: Any) -> bytes:
     import numpy as np
 
     if not hasattr(value, "__array__") or _has_objects(np.asarray(value)):
-        raise Failure(
+        raise CliFailure(
             f"a {type(value).__name__} cannot be written as npy; try --format repr",
             exit_code=USAGE,
         )
@@ -103,7 +103,7 @@ def _bytes(value: Any) -> bytes:
     try:
         return memoryview(value).tobytes()
     except TypeError:
-        raise Failure(
+        raise CliFailure(
             f"a {type(value).__name__} has no bytes of its own; try --format repr",
             exit_code=USAGE,
         ) from None

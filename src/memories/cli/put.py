@@ -10,7 +10,7 @@ from typing import IO, Any
 
 import click
 
-from memories.cli.exit_codes import USAGE, Failure
+from memories.cli.exit_codes import USAGE, CliFailure
 from memories.cli.ls import facts
 from memories.cli.output import escape, print_json, unescape
 from memories.cli.store import json_option, opened, store_argument
@@ -78,7 +78,7 @@ def _form_of(data: bytes) -> str:
 def _pair(text: str) -> tuple[str, str]:
     name, equals, value = text.partition("=")
     if not name or not equals:
-        raise Failure(f"--metadata {text!r} must be NAME=VALUE", exit_code=USAGE)
+        raise CliFailure(f"--metadata {text!r} must be NAME=VALUE", exit_code=USAGE)
     return name, value
 
 
@@ -88,21 +88,21 @@ def _npy(data: bytes) -> Any:
     try:
         return np.load(io.BytesIO(data), allow_pickle=False)
     except (ValueError, EOFError, OSError) as error:
-        raise Failure(f"the source is no array in npy: {error}", exit_code=USAGE) from error
+        raise CliFailure(f"the source is no array in npy: {error}", exit_code=USAGE) from error
 
 
 def _text(data: bytes) -> str:
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise Failure(f"the source is no text in UTF-8: {error}", exit_code=USAGE) from error
+        raise CliFailure(f"the source is no text in UTF-8: {error}", exit_code=USAGE) from error
 
 
 def _json(data: bytes) -> Any:
     try:
         return json.loads(data)
     except ValueError as error:
-        raise Failure(f"the source is no JSON: {error}", exit_code=USAGE) from error
+        raise CliFailure(f"the source is no JSON: {error}", exit_code=USAGE) from error
 
 
 FORMS: dict[str, Callable[[bytes], Any]] = {

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from memories.cli.exit_codes import USAGE, Failure
+from memories.cli.exit_codes import USAGE, CliFailure
 from memories.cli.output import escape, print_json, unescape
 from memories.cli.store import json_option, opened, store_argument
 
@@ -33,7 +33,7 @@ def rm(
     grace time.
     """
     if bool(keys) == (prefix is not None):
-        raise Failure("say which keys, or which --prefix", exit_code=USAGE)
+        raise CliFailure("say which keys, or which --prefix", exit_code=USAGE)
     with opened(store, glacier, read_only=False) as manager:
         if prefix is None:
             chosen = [unescape(key) if escaped else key for key in keys]

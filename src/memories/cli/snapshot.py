@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from memories.cli.exit_codes import FAILED, USAGE, Failure
+from memories.cli.exit_codes import FAILED, USAGE, CliFailure
 from memories.cli.get import check_describing, describing_option, put_out
 from memories.cli.output import escape, jsonable, print_json, unescape
 from memories.cli.store import json_option, opened, store_argument
@@ -226,7 +226,7 @@ def extract(
             raise KeyNotFoundError(f"{key!r} is not in {file}")
         frame = chain.frame(row)
         if frame is None:
-            raise Failure(f"{key!r} lies in the archive; restore the snapshot", exit_code=USAGE)
+            raise CliFailure(f"{key!r} lies in the archive; restore the snapshot", exit_code=USAGE)
         put_out(codecs.decode(open_frame(frame, key=key).parts()), form, output)
         if as_json:
             print_json(_described(row) | {"output": str(output)})

@@ -18,7 +18,7 @@ from memories.foundation.clock import Clock
 from memories.migration.migrator import Migrator
 from memories.migration.prefetching import Prefetching
 from memories.model.tiers import TierName
-from memories.observe.move_log import History
+from memories.observe.move_log import MoveLog
 from memories.observe.telemetry_service import TelemetryService
 from memories.options.settings import Settings
 
@@ -54,7 +54,7 @@ class Services:
     prefetching: Prefetching | None
     write_behind: WriteBehind
     access_sampler: AccessSampler
-    move_log: History
+    move_log: MoveLog
     telemetry: TelemetryService
     remove_private: Callable[[], None] | None
     purge_archive: Callable[[int], None] | None

@@ -46,8 +46,8 @@ from memories.model.events import EventBus
 from memories.model.record import Record
 from memories.model.rules import Rules
 from memories.model.tiers import TierName
-from memories.observe.counters import Statistics
-from memories.observe.move_log import History
+from memories.observe.counters import EventCounters
+from memories.observe.move_log import MoveLog
 from memories.observe.telemetry_service import TelemetryService
 from memories.options.migration import MigrationSettings
 from memories.options.settings import Settings
@@ -157,7 +157,7 @@ class _Wiring:
         self._add_cold(journal)
         if settings.glacier_enabled:
             self._add_glacier(path, journal)
-        events, statistics, history = EventBus(), Statistics(), History()
+        events, statistics, history = EventBus(), EventCounters(), MoveLog()
         events.subscribe(statistics.observe)
         events.subscribe(history.observe)
         events.subscribe(self.sampler.observe)
@@ -208,7 +208,7 @@ class _Wiring:
         return lifecycle
 
     def _telemetry(
-        self, hierarchy: Hierarchy, statistics: Statistics, history: History
+        self, hierarchy: Hierarchy, statistics: EventCounters, history: MoveLog
     ) -> TelemetryService:
         keeps_files = self.remove_private is None and not self.settings.read_only
         # It refers to what it reads, not to the manager: its thread must not keep that alive.

@@ -147,7 +147,7 @@ NO_VOLUME = Volume(frames=0, raw_bytes=0, stored_bytes=0)
 
 
 @dataclass(slots=True)
-class Statistics:
+class EventCounters:
     """Counts events; exact, since events are rare enough for a lock."""
 
     misses: int = 0

@@ -12,7 +12,7 @@ MOVES_PER_KEY = 8
 LATEST = 64
 
 
-class History:
+class MoveLog:
     """Remembers moves, for a bounded number of keys."""
 
     def __init__(self) -> None:

@@ -18,14 +18,14 @@ from memories.foundation.clock import Clock
 from memories.foundation.fork_lock import new_lock
 from memories.foundation.logging import logger
 from memories.foundation.periodic import Periodic, idle_poll_seconds
-from memories.observe.analytics import Analytics, Sample
-from memories.observe.analytics.derived import Figures
+from memories.observe.analytics import Sample, Sampler
+from memories.observe.analytics.derived import DerivedMetrics
 from memories.observe.analytics.hotkeys import HotKeys
 from memories.observe.analytics.series import Series
 from memories.observe.analytics.state_document import Document, document_of
 from memories.observe.analytics.telemetry_files import write_document, write_series
 from memories.observe.counters import Stats
-from memories.observe.move_log import History
+from memories.observe.move_log import MoveLog
 
 TELEMETRY_SECONDS = 1.0
 QUIET_SECONDS = 10.0  # Without any activity, after which nothing new is to be expected.
@@ -50,7 +50,7 @@ class TelemetryService:
         self,
         stats: Callable[[], Stats],
         hierarchy: Hierarchy,
-        history: History,
+        history: MoveLog,
         clock: Clock,
         directory: Path | None,
     ) -> None:
@@ -66,8 +66,8 @@ class TelemetryService:
         self._news: tuple[object, ...] = ()
         self._activity: tuple[float, ...] = ()
         self._quiet_at = float("-inf")
-        self._analytics: Analytics | None = None
-        self._figures: Figures | None = None
+        self._analytics: Sampler | None = None
+        self._figures: DerivedMetrics | None = None
         self._thread = Periodic(self._keep, "telemetry", seconds=TELEMETRY_SECONDS)
         if directory is not None:
             self._keep()
@@ -77,8 +77,8 @@ class TelemetryService:
         """Start sampling, from the beginning if it was on already."""
         if self._analytics is not None:
             self._analytics.stop()
-        self._figures = Figures(self.stats())
-        self._analytics = Analytics(
+        self._figures = DerivedMetrics(self.stats())
+        self._analytics = Sampler(
             self._sample, self._clock.monotonic, interval_seconds=interval, history=history
         )
         self._analytics.start()

@@ -62,7 +62,7 @@ class FakeDevice(Device):
         if self.used_bytes + nbytes > self.capacity_bytes:
             raise DeviceFullError(f"{self.name} has {self.used_bytes} of {self.capacity_bytes} B")
         self.used_bytes += nbytes
-        block = Block(nbytes)
+        block = FakeBlock(nbytes)
         weakref.finalize(block, self._free, nbytes).atexit = False
         return FakeMemory(self, block, 0, nbytes)
 
@@ -104,9 +104,9 @@ class FakeDevice(Device):
         assert isinstance(foreign, FakeMemory)
         return foreign
 
-    def owner(self, memory: Any) -> Block:
+    def owner(self, memory: Any) -> FakeBlock:
         """Return the allocation."""
-        block: Block = memory.block
+        block: FakeBlock = memory.block
         return block
 
     def mark(self) -> Callable[[], None]:
@@ -122,7 +122,7 @@ class FakeDevice(Device):
         self.trims += 1
 
 
-class Block:
+class FakeBlock:
     """One allocation."""
 
     def __init__(self, nbytes: int) -> None:
@@ -132,7 +132,7 @@ class Block:
 class FakeMemory:
     """A stretch of an allocation."""
 
-    def __init__(self, device: FakeDevice, block: Block, start: int, nbytes: int) -> None:
+    def __init__(self, device: FakeDevice, block: FakeBlock, start: int, nbytes: int) -> None:
         self.device = device
         self.block = block
         self.start = start

@@ -26,7 +26,7 @@ class Colour(enum.Enum):
     BLUE = "b"
 
 
-class Access(enum.Flag):
+class ArrayAccess(enum.Flag):
     """Flags, which combine."""
 
     READ = 1
@@ -98,7 +98,9 @@ def leaves() -> st.SearchStrategy[Any]:
         numbers(),
         texts,
         st.binary(max_size=40),
-        st.sampled_from([Colour.RED, Colour.BLUE, Access.READ, Access.READ | Access.WRITE]),
+        st.sampled_from(
+            [Colour.RED, Colour.BLUE, ArrayAccess.READ, ArrayAccess.READ | ArrayAccess.WRITE]
+        ),
         st.uuids(),
         moments(),
         texts.filter(lambda s: "\0" not in s).map(pathlib.PurePosixPath),

@@ -17,7 +17,7 @@ from urllib.request import urlopen
 import pytest
 
 from memories import MemoryManager
-from memories.cli.top.keys import View
+from memories.cli.top.keys import TopView
 from memories.observe.analytics.telemetry_files import TELEMETRY_FILE
 
 from .conftest import Run
@@ -123,7 +123,7 @@ def test_top_is_live_and_obeys_keys(live: Path) -> None:
 
 def test_keys_choose_what_is_shown() -> None:
     """s walks through the columns; / types a filter that letters do not leave."""
-    view = View()
+    view = TopView()
     assert ["a/x", "a/y", "b"] == [one["key"] for one in view.choose(KEYS)]
     view.press("s")
     assert ["b", "a/y", "a/x"] == [one["key"] for one in view.choose(KEYS)]

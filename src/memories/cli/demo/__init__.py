@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from memories.cli.exit_codes import Failure
+from memories.cli.exit_codes import CliFailure
 from memories.cli.output import print_json
 from memories.cli.store import json_option
 
@@ -40,12 +40,12 @@ def demo(picture: Path, seed: int, regions: int, as_json: bool) -> None:
     """
     from memories.cli.demo.raster import find_raster
     from memories.cli.demo.report import report
-    from memories.cli.demo.session import Plan, run
+    from memories.cli.demo.session import DemoPlan, run
 
-    outcome = run(Plan(seed=seed, regions=regions), find_raster(), picture.absolute())
+    outcome = run(DemoPlan(seed=seed, regions=regions), find_raster(), picture.absolute())
     if as_json:
         print_json(outcome.as_json())
     else:
         click.echo("\n".join(report(outcome)))
     if outcome.different:
-        raise Failure(f"{outcome.different} answers differ from the file: this is a defect")
+        raise CliFailure(f"{outcome.different} answers differ from the file: this is a defect")

@@ -13,7 +13,7 @@ from memories.model.tiers import TierName
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TierOutcome:
+class DemoTierResult:
     """One tier, at the end of the session."""
 
     answered: int
@@ -24,7 +24,7 @@ class TierOutcome:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PairOutcome:
+class DemoPairResult:
     """The moves from one tier to another, and the different keys that made them."""
 
     moves: int
@@ -32,7 +32,7 @@ class PairOutcome:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
+class DemoResult:
     """The figures of one run.
 
     Attributes:
@@ -48,8 +48,8 @@ class Outcome:
     shape: tuple[int, int, int]
     raw_bytes: int
     raster_tiles: int
-    tiers: dict[TierName, TierOutcome]
-    moves: dict[Pair, PairOutcome]
+    tiers: dict[TierName, DemoTierResult]
+    moves: dict[Pair, DemoPairResult]
     reads: int
     absent: int
     different: int

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from memories.cli.demo.outcome import Outcome, PairOutcome
+from memories.cli.demo.outcome import DemoPairResult, DemoResult
 from memories.cli.demo.raster import TILE
 from memories.cli.demo.table import limit
 from memories.cli.demo.watch import NEIGHBOURS
@@ -12,7 +12,7 @@ from memories.foundation.units import format_size
 from memories.model.tiers import TierName
 
 
-def report(outcome: Outcome) -> Iterator[str]:
+def report(outcome: DemoResult) -> Iterator[str]:
     """Yield the lines of the report."""
     rows, columns, months = outcome.shape
     yield (
@@ -30,7 +30,7 @@ def report(outcome: Outcome) -> Iterator[str]:
     yield from _verdict(outcome)
 
 
-def _tiers(outcome: Outcome) -> Iterator[str]:
+def _tiers(outcome: DemoResult) -> Iterator[str]:
     headings = f"{'answered':>10}{'of reads':>10}{'keys':>7}{'holds':>11}{'at most':>11}{'of':>10}"
     yield f"{'tier':<9}{headings}"
     for name, tier in outcome.tiers.items():
@@ -47,14 +47,14 @@ def _tiers(outcome: Outcome) -> Iterator[str]:
     )
 
 
-def _moves(outcome: Outcome) -> Iterator[str]:
+def _moves(outcome: DemoResult) -> Iterator[str]:
     yield f"{'moves, by the manager itself':<30}{'down':>22}{'up':>22}"
     for upper, lower in NEIGHBOURS:
         down, up = outcome.moves[upper, lower], outcome.moves[lower, upper]
         yield f"{f'{upper} <-> {lower}':<30}{_pair(down):>22}{_pair(up):>22}"
 
 
-def _times(outcome: Outcome) -> Iterator[str]:
+def _times(outcome: DemoResult) -> Iterator[str]:
     file, ram = outcome.from_file, outcome.from_ram
     memory = sum(outcome.tiers[name].peak_bytes for name in (TierName.HOT, TierName.WARM))
     yield f"waiting for the same {outcome.reads:,} reads"
@@ -76,7 +76,7 @@ def _times(outcome: Outcome) -> Iterator[str]:
     )
 
 
-def _verdict(outcome: Outcome) -> Iterator[str]:
+def _verdict(outcome: DemoResult) -> Iterator[str]:
     equal = outcome.reads - outcome.different
     yield f"{equal:,} of {outcome.reads:,} answers were bit for bit what the file gives"
     yield (
@@ -87,7 +87,7 @@ def _verdict(outcome: Outcome) -> Iterator[str]:
         yield f"picture of usage and hit rate over time: {outcome.picture}"
 
 
-def _pair(moves: PairOutcome) -> str:
+def _pair(moves: DemoPairResult) -> str:
     return f"{moves.moves:,} of {moves.keys:,} keys"
 
 

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 
 from memories.cli.demo.baselines import from_file, from_ram
 from memories.cli.demo.memory import peak_rss_bytes
-from memories.cli.demo.outcome import Outcome, PairOutcome, TierOutcome
+from memories.cli.demo.outcome import DemoPairResult, DemoResult, DemoTierResult
 from memories.cli.demo.picture import draw
 from memories.cli.demo.raster import Raster
 from memories.cli.demo.table import shown
 from memories.cli.demo.viewer import Viewer
-from memories.cli.demo.watch import NEIGHBOURS, Watch
-from memories.cli.demo.workload import Frame, script
+from memories.cli.demo.watch import NEIGHBOURS, DemoWatch
+from memories.cli.demo.workload import ViewFrame, script
 
 if TYPE_CHECKING:
     from memories import MemoryManager
@@ -24,7 +24,7 @@ ANALYTICS_SECONDS = 0.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class DemoPlan:
     """How large the tiers are, and how long the session is."""
 
     hot: str = "8MB"
@@ -35,7 +35,7 @@ class Plan:
     seed: int = 7
 
 
-class Scenes:
+class DemoScenes:
     """When each scene began."""
 
     def __init__(self) -> None:
@@ -48,7 +48,7 @@ class Scenes:
             self.began.append((scene, perf_counter() - self._started_at))
 
 
-def run(plan: Plan, raster_path: Path, picture: Path | None) -> Outcome:
+def run(plan: DemoPlan, raster_path: Path, picture: Path | None) -> DemoResult:
     """Play the session, ask the baselines, and return the figures.
 
     Raises:
@@ -61,7 +61,7 @@ def run(plan: Plan, raster_path: Path, picture: Path | None) -> Outcome:
         Raster(raster_path) as raster,
         MemoryManager(plan.hot, plan.warm, plan.cold, True) as manager,
     ):
-        watch, viewer, scenes = Watch(manager), Viewer(manager, raster), Scenes()
+        watch, viewer, scenes = DemoWatch(manager), Viewer(manager, raster), DemoScenes()
         manager.enable_analytics(interval=ANALYTICS_SECONDS)
         _play(plan, raster, viewer, watch, scenes)
         session_seconds = perf_counter() - started
@@ -70,11 +70,13 @@ def run(plan: Plan, raster_path: Path, picture: Path | None) -> Outcome:
         return _measure(manager, raster, viewer, watch, started, session_seconds, picture)
 
 
-def _play(plan: Plan, raster: Raster, viewer: Viewer, watch: Watch, scenes: Scenes) -> None:
+def _play(
+    plan: DemoPlan, raster: Raster, viewer: Viewer, watch: DemoWatch, scenes: DemoScenes
+) -> None:
     frames = script(raster.rows, raster.columns, regions=plan.regions, seed=plan.seed)
     with shown(watch) as show:
 
-        def drawn(frame: Frame) -> None:
+        def drawn(frame: ViewFrame) -> None:
             scenes.note(frame.scene)
             show(frame.scene)
 
@@ -85,20 +87,20 @@ def _measure(
     manager: MemoryManager,
     raster: Raster,
     viewer: Viewer,
-    watch: Watch,
+    watch: DemoWatch,
     started: float,
     session_seconds: float,
     picture: Path | None,
-) -> Outcome:
+) -> DemoResult:
     stats = watch.look()
     file = from_file(raster, viewer.requests, viewer.digests)
     ram = from_ram(raster, viewer.requests, viewer.digests)
-    return Outcome(
+    return DemoResult(
         shape=raster.shape,
         raw_bytes=raster.nbytes,
         raster_tiles=raster.rows * raster.columns,
         tiers={
-            name: TierOutcome(
+            name: DemoTierResult(
                 answered=tier.hits,
                 keys=tier.keys,
                 configured_bytes=tier.configured_bytes,
@@ -108,7 +110,7 @@ def _measure(
             for name, tier in stats.tiers.items()
         },
         moves={
-            pair: PairOutcome(moves=watch.moves[pair], keys=len(watch.moved_keys[pair]))
+            pair: DemoPairResult(moves=watch.moves[pair], keys=len(watch.moved_keys[pair]))
             for upper, lower in NEIGHBOURS
             for pair in ((upper, lower), (lower, upper))
         },

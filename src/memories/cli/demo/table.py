@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import click
 
-from memories.cli.demo.watch import NEIGHBOURS, Pair, Watch
+from memories.cli.demo.watch import NEIGHBOURS, DemoWatch, Pair
 from memories.foundation.optional_imports import MissingPackageError, require
 from memories.foundation.units import format_size
 
@@ -22,7 +22,7 @@ LINE_SECONDS = 4.0
 BAR_CELLS = 24
 
 
-class Show(Protocol):
+class DemoDisplay(Protocol):
     """Shows the state of the tiers; called after every frame, and paces itself."""
 
     def __call__(self, scene: str) -> None:
@@ -30,7 +30,7 @@ class Show(Protocol):
 
 
 @contextmanager
-def shown(watch: Watch) -> Iterator[Show]:
+def shown(watch: DemoWatch) -> Iterator[DemoDisplay]:
     """Choose the way that the standard error can show it."""
     if sys.stderr.isatty():
         try:
@@ -48,7 +48,7 @@ def shown(watch: Watch) -> Iterator[Show]:
 class _Lines:
     """One line every few seconds."""
 
-    def __init__(self, watch: Watch) -> None:
+    def __init__(self, watch: DemoWatch) -> None:
         self._watch = watch
         self._started_at = monotonic()
         self._next_at = 0.0
@@ -69,7 +69,7 @@ class _Lines:
 class _Table:
     """A table that is drawn anew in place."""
 
-    def __init__(self, watch: Watch, live: Any) -> None:
+    def __init__(self, watch: DemoWatch, live: Any) -> None:
         self._watch = watch
         self._live = live
         self._started_at = monotonic()

@@ -15,7 +15,7 @@ import numpy as np
 from xxhash import xxh3_64_intdigest
 
 from memories.cli.demo.raster import Raster, Tile
-from memories.cli.demo.workload import Frame, Request
+from memories.cli.demo.workload import Request, ViewFrame
 
 if TYPE_CHECKING:
     from memories import MemoryManager
@@ -33,7 +33,7 @@ class Viewer:
         self.storing_seconds = 0.0
 
     def play(
-        self, frames: Iterable[Frame], frame_seconds: float, show: Callable[[Frame], None]
+        self, frames: Iterable[ViewFrame], frame_seconds: float, show: Callable[[ViewFrame], None]
     ) -> None:
         """Draw the frames one after the other, none sooner than `frame_seconds` after another."""
         for frame in frames:

@@ -21,7 +21,7 @@ NEIGHBOURS: list[Pair] = [
 ]
 
 
-class Watch:
+class DemoWatch:
     """Counts moves by pair of tiers, and the different keys that made them."""
 
     def __init__(self, manager: MemoryManager) -> None:

@@ -31,7 +31,7 @@ class Click(NamedTuple):
 Request = Tile | Click
 
 
-class Frame(NamedTuple):
+class ViewFrame(NamedTuple):
     """What one refresh of the screen needs."""
 
     scene: str
@@ -45,7 +45,7 @@ class Corner(NamedTuple):
     column: int
 
 
-def script(rows: int, columns: int, *, regions: int, seed: int) -> Iterator[Frame]:
+def script(rows: int, columns: int, *, regions: int, seed: int) -> Iterator[ViewFrame]:
     """Yield the frames of a session over a raster of so many tiles."""
     random_ = random.Random(seed)
     yield from _around_the_world(rows, columns)
@@ -55,28 +55,28 @@ def script(rows: int, columns: int, *, regions: int, seed: int) -> Iterator[Fram
         yield from _explore(scene, corner, rows, columns, random_)
 
 
-def _around_the_world(rows: int, columns: int) -> Iterator[Frame]:
+def _around_the_world(rows: int, columns: int) -> Iterator[ViewFrame]:
     """Pan east over each band of the Earth, and west over the next."""
     for band, top in enumerate(range(0, rows, WIDE[0])):
         steps = range(0, columns - WIDE[1] + 1, WIDE_STEP)
         for left in steps if band % 2 == 0 else reversed(steps):
-            yield Frame("around the world", _view(Corner(top, left), WIDE))
+            yield ViewFrame("around the world", _view(Corner(top, left), WIDE))
 
 
 def _explore(
     scene: str, corner: Corner, rows: int, columns: int, random_: random.Random
-) -> Iterator[Frame]:
+) -> Iterator[ViewFrame]:
     """Wander off in one direction, turning back at the edges only, then click on pixels."""
     drift = Corner(random_.choice([-1, 1]), random_.choice([-1, 1]))
     for pan in range(PANS):
         if pan:
             corner, drift = _panned(corner, drift, rows, columns, down=random_.random() < 0.5)
         for _ in range(FRAMES_PER_PAN):
-            yield Frame(scene, _view(corner, CLOSE))
+            yield ViewFrame(scene, _view(corner, CLOSE))
     view = _view(corner, CLOSE)
     for _ in range(CLICKS):
         click = Click(random_.choice(view), random_.randrange(TILE), random_.randrange(TILE))
-        yield Frame(scene, [click])
+        yield ViewFrame(scene, [click])
 
 
 def _panned(

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import click
 
-from memories.cli.doctor.result import Finding, Level
+from memories.cli.doctor.result import DoctorResult, Level
 from memories.cli.exit_codes import FAILED
 from memories.cli.output import escape, print_json
 from memories.cli.store import json_option
@@ -49,7 +49,7 @@ def doctor(
     context.exit(FAILED if any(one.level is Level.BAD for one in findings) else 0)
 
 
-def look(store: Path | None, glacier: str | None, nodes: tuple[str, ...]) -> Iterator[Finding]:
+def look(store: Path | None, glacier: str | None, nodes: tuple[str, ...]) -> Iterator[DoctorResult]:
     """Yield what is found, the cheap looks first."""
     from memories.cli.doctor import disk, machine, remote
 

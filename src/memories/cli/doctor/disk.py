@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from memories.cli.doctor.result import Finding, Level, fine, judged
+from memories.cli.doctor.result import DoctorResult, Level, fine, judged
 from memories.errors import MemoriesError
 from memories.foundation.units import format_size
 
@@ -19,11 +19,13 @@ SLOW_SYNC_SECONDS = 0.1
 CLOCK_SECONDS = 2.0
 
 
-def look(store: Path | None) -> Iterator[Finding]:
+def look(store: Path | None) -> Iterator[DoctorResult]:
     """Yield what is found of the store, or of the directory for temporary files."""
     place = Path(tempfile.gettempdir()) if store is None else store
     if not place.is_dir():
-        yield Finding("store", Level.BAD, f"{place} is no directory", "name a manager's directory")
+        yield DoctorResult(
+            "store", Level.BAD, f"{place} is no directory", "name a manager's directory"
+        )
         return
     if store is not None:
         yield from _store(store)
@@ -33,10 +35,12 @@ def look(store: Path | None) -> Iterator[Finding]:
         yield from _speed(place)
     except OSError as error:
         advice = "no store can be written there; mend its rights or choose another directory"
-        yield Finding("disk", Level.BAD, f"{place} cannot be written: {error.strerror}", advice)
+        yield DoctorResult(
+            "disk", Level.BAD, f"{place} cannot be written: {error.strerror}", advice
+        )
 
 
-def _store(store: Path) -> Iterator[Finding]:
+def _store(store: Path) -> Iterator[DoctorResult]:
     from memories.cli.store import opened
     from memories.observe.analytics.telemetry_files import read_document, writer_lives
 
@@ -49,7 +53,7 @@ def _store(store: Path) -> Iterator[Finding]:
         yield fine("store", words)
         document = read_document(store)
     except MemoriesError as error:
-        yield Finding("store", Level.BAD, str(error), f"memories check {store}")
+        yield DoctorResult("store", Level.BAD, str(error), f"memories check {store}")
         return
     if document is None:
         yield fine("writer", "none has been here since telemetry is kept")
@@ -66,7 +70,7 @@ def _store(store: Path) -> Iterator[Finding]:
     )  # fmt: skip
 
 
-def _space(place: Path) -> Iterator[Finding]:
+def _space(place: Path) -> Iterator[DoctorResult]:
     status = os.statvfs(place)
     free = status.f_bavail * status.f_frsize
     yield judged(
@@ -80,7 +84,7 @@ def _space(place: Path) -> Iterator[Finding]:
         yield judged("inodes", share > 0.02, f"{100 * share:.0f} % free", "remove small files")
 
 
-def _kind(place: Path) -> Finding:
+def _kind(place: Path) -> DoctorResult:
     from memories.backends.disk.network_fs import remote_kind
 
     kind = remote_kind(place)
@@ -92,7 +96,7 @@ def _kind(place: Path) -> Finding:
     )
 
 
-def _speed(place: Path) -> Iterator[Finding]:
+def _speed(place: Path) -> Iterator[DoctorResult]:
     """Write, sync and read one file, and compare its time with the clock."""
     block = os.urandom(1_000_000)
     with tempfile.NamedTemporaryFile(prefix=".memories-doctor-", dir=place) as file:

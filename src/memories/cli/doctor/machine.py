@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from memories._version import __version__
-from memories.cli.doctor.result import Finding, Level, fine, judged
+from memories.cli.doctor.result import DoctorResult, Level, fine, judged
 from memories.errors import MemoriesError
 from memories.foundation.units import format_size, parse_size
 
@@ -27,7 +27,7 @@ ENOUGH_MAPS = 65_530
 EARLIEST = 1_735_689_600  # The first of January 2025: no clock is older than this program.
 
 
-def look() -> Iterator[Finding]:
+def look() -> Iterator[DoctorResult]:
     """Yield what is found."""
     yield from _packages()
     yield from _configuration()
@@ -38,7 +38,7 @@ def look() -> Iterator[Finding]:
     yield _key_file()
 
 
-def _packages() -> Iterator[Finding]:
+def _packages() -> Iterator[DoctorResult]:
     yield fine("versions", f"memories {__version__}, Python {platform.python_version()}")
     versions = {name: _version(name) for name in NEEDED}
     missing = [name for name, found in versions.items() if found is None]
@@ -62,21 +62,23 @@ def _version(name: str) -> str | None:
         return None
 
 
-def _configuration() -> Iterator[Finding]:
+def _configuration() -> Iterator[DoctorResult]:
     from memories import MemoryManager
     from memories.options.configured_constructor import options_of
 
     try:
         options = options_of(MemoryManager.__init__)
     except MemoriesError as error:
-        yield Finding("configuration", Level.BAD, str(error), "mend it; `memories config` shows it")
+        yield DoctorResult(
+            "configuration", Level.BAD, str(error), "mend it; `memories config` shows it"
+        )
         return
     said = [one for one in options if one.origin != "default"]
     words = ", ".join(f"{one.name} from {one.origin}" for one in said) or "all defaults"
     yield fine("configuration", words)
 
 
-def _memory() -> Iterator[Finding]:
+def _memory() -> Iterator[DoctorResult]:
     from memories import MemoryManager
     from memories.engine.host_limits import host_room
     from memories.options.configured_constructor import options_of
@@ -96,7 +98,7 @@ def _memory() -> Iterator[Finding]:
     )
 
 
-def _gpu() -> Finding:
+def _gpu() -> DoctorResult:
     if not Path("/dev/nvidia0").exists():
         return fine("gpu", "none: the hot tier stands in RAM")
     modules = [name for name in ("torch", "cupy", "jax") if find_spec(name)]
@@ -108,7 +110,7 @@ def _gpu() -> Finding:
     )
 
 
-def _limits() -> Iterator[Finding]:
+def _limits() -> Iterator[DoctorResult]:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     yield judged(
         "open files",
@@ -127,7 +129,7 @@ def _limits() -> Iterator[Finding]:
         )
 
 
-def _clock() -> Finding:
+def _clock() -> DoctorResult:
     now = time.time()
     return judged(
         "clock",
@@ -138,7 +140,7 @@ def _clock() -> Finding:
     )
 
 
-def _key_file() -> Finding:
+def _key_file() -> DoctorResult:
     from memories.frames.signing import ENVIRONMENT, default_path
 
     path = default_path()

@@ -9,7 +9,7 @@ from itertools import islice
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from memories.cli.doctor.result import Finding, Level, fine, judged
+from memories.cli.doctor.result import DoctorResult, Level, fine, judged
 from memories.errors import MemoriesError
 
 # Where the usual chain of each cloud finds credentials: variables, or a file of its own tool.
@@ -24,7 +24,7 @@ OLDEST = (6, 0)
 MAX_REPLY_BYTES = 1 << 20
 
 
-def look(glacier: str | None, nodes: tuple[str, ...]) -> Iterator[Finding]:
+def look(glacier: str | None, nodes: tuple[str, ...]) -> Iterator[DoctorResult]:
     """Yield what is found of the archive and of each node that was named."""
     if glacier is not None:
         yield _credentials(glacier)
@@ -33,7 +33,7 @@ def look(glacier: str | None, nodes: tuple[str, ...]) -> Iterator[Finding]:
         yield _node(node)
 
 
-def _credentials(url: str) -> Finding:
+def _credentials(url: str) -> DoctorResult:
     scheme = urlsplit(url).scheme
     chain = CHAINS.get(SAME.get(scheme, scheme))
     if chain is None:
@@ -57,7 +57,7 @@ def _in_home(file: str) -> bool:
         return False  # There is no home.
 
 
-def _archive(url: str) -> Finding:
+def _archive(url: str) -> DoctorResult:
     from memories.backends.bucket.open_store import open_store
     from memories.backends.bucket.retry import RetryPolicy
 
@@ -69,21 +69,23 @@ def _archive(url: str) -> Finding:
             store.close()
     except MemoriesError as error:
         advice = "check the address, the credentials and the network"
-        return Finding("archive", Level.BAD, str(error), advice)
+        return DoctorResult("archive", Level.BAD, str(error), advice)
     return fine("archive", "answers, " + ("holds objects" if listed else "is empty"))
 
 
-def _node(node: str) -> Finding:
+def _node(node: str) -> DoctorResult:
     host, _, port = node.rpartition(":")
     try:
         text = _info(host or node, int(port) if port.isdigit() else 6379)
     except OSError as error:
-        return Finding("node", Level.BAD, f"{node}: {error}", "start it, or mend the address")
+        return DoctorResult("node", Level.BAD, f"{node}: {error}", "start it, or mend the address")
     facts = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
     version = facts.get("valkey_version") or facts.get("redis_version")
     if version is None:
         first = text.strip().splitlines()[0] if text.strip() else "nothing"
-        return Finding("node", Level.BAD, f"{node} answers {first!r:.80}", "is it a Valkey server?")
+        return DoctorResult(
+            "node", Level.BAD, f"{node} answers {first!r:.80}", "is it a Valkey server?"
+        )
     number = tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
     return judged("node", number >= OLDEST, f"{node}: version {version}", "use 6.0 or newer")
 

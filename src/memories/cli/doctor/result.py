@@ -14,7 +14,7 @@ class Level(StrEnum):
     BAD = "bad"
 
 
-class Finding(NamedTuple):
+class DoctorResult(NamedTuple):
     """One fact, and what to do about it where something is to be done."""
 
     name: str
@@ -27,11 +27,13 @@ class Finding(NamedTuple):
         return {**self._asdict(), "level": str(self.level)}
 
 
-def fine(name: str, what: str) -> Finding:
+def fine(name: str, what: str) -> DoctorResult:
     """Return a finding that asks for nothing."""
-    return Finding(name, Level.FINE, what)
+    return DoctorResult(name, Level.FINE, what)
 
 
-def judged(name: str, good: bool, what: str, advice: str, *, level: Level = Level.WARN) -> Finding:
+def judged(
+    name: str, good: bool, what: str, advice: str, *, level: Level = Level.WARN
+) -> DoctorResult:
     """Return `what` as fine if it is good, and with advice at `level` if not."""
-    return fine(name, what) if good else Finding(name, level, what, advice)
+    return fine(name, what) if good else DoctorResult(name, level, what, advice)

@@ -10,11 +10,11 @@ from typing import Any
 
 import click
 
-from memories.cli.exit_codes import Failure
+from memories.cli.exit_codes import CliFailure
 from memories.cli.output import print_json
 from memories.cli.store import json_option, store_argument
 from memories.cli.telemetry_source import FileSource
-from memories.cli.top.keys import SORTS, View
+from memories.cli.top.keys import SORTS, TopView
 
 
 @click.command()
@@ -41,7 +41,7 @@ def top(
     an interval, or with --once just one.
     """
     source = FileSource(store, glacier)
-    view = View(sort=sort, pattern=pattern)
+    view = TopView(sort=sort, pattern=pattern)
     if as_json:
         _print_json(source, once, interval)
     elif once:
@@ -61,11 +61,11 @@ def _print_json(source: FileSource, once: bool, interval: float) -> None:
         print_json(dict(source.document()))
 
 
-def _live(source: FileSource, view: View, interval: float) -> Any:
+def _live(source: FileSource, view: TopView, interval: float) -> Any:
     import sys
 
     if not sys.stdout.isatty():
-        raise Failure("the output is no terminal; say --once or --json", exit_code=2)
+        raise CliFailure("the output is no terminal; say --once or --json", exit_code=2)
     from memories.cli.top.screen import show_live
 
     show_live(source, view, interval)

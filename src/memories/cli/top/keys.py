@@ -17,7 +17,7 @@ HELP = "s sort · / filter · Esc clear · p pause · ? help · q quit"
 
 
 @dataclass(slots=True)
-class View:
+class TopView:
     """What is shown of the keys."""
 
     sort: str = "rate"

@@ -9,7 +9,7 @@ from typing import Any
 
 from memories.cli.output import escape
 from memories.cli.telemetry_source import FileSource
-from memories.cli.top.keys import HELP, Keyboard, View
+from memories.cli.top.keys import HELP, Keyboard, TopView
 from memories.foundation.optional_imports import require
 from memories.foundation.units import format_size, limit_words
 
@@ -22,7 +22,7 @@ KEY_SECONDS = 0.1
 STYLES = {"hot": "red", "warm": "yellow", "cold": "blue", "glacier": "cyan"}
 
 
-class History:
+class RecentBars:
     """Usage and hit rate of late, as far as this watcher has seen them."""
 
     def __init__(self) -> None:
@@ -43,19 +43,19 @@ class History:
         self._before = (hits, reads)
 
 
-def show_once(source: FileSource, view: View) -> None:
+def show_once(source: FileSource, view: TopView) -> None:
     """Print one screen, of any height."""
-    document, history = source.document(), History()
+    document, history = source.document(), RecentBars()
     history.add(document)
     console = require("rich.console", extra="terminal").Console()
     console.print(screen(document, history, view, rows=20, wide=console.width >= WIDE_COLUMNS))
 
 
-def show_live(source: FileSource, view: View, interval: float) -> None:
+def show_live(source: FileSource, view: TopView, interval: float) -> None:
     """Draw until the user ends it; the terminal is left as it was."""
     console = require("rich.console", extra="terminal").Console()
     live_class = require("rich.live", extra="terminal").Live
-    history, document, due = History(), source.document(), 0.0
+    history, document, due = RecentBars(), source.document(), 0.0
     with (
         Keyboard() as keyboard,
         live_class(console=console, screen=True, auto_refresh=False) as live,
@@ -73,7 +73,7 @@ def show_live(source: FileSource, view: View, interval: float) -> None:
 
 
 def screen(
-    document: Mapping[str, Any], history: History, view: View, *, rows: int, wide: bool
+    document: Mapping[str, Any], history: RecentBars, view: TopView, *, rows: int, wide: bool
 ) -> Any:
     """Return everything that is shown, for rich to draw."""
     group = require("rich.console", extra="terminal").Group
@@ -90,7 +90,7 @@ def screen(
     )
 
 
-def head(document: Mapping[str, Any], history: History) -> str:
+def head(document: Mapping[str, Any], history: RecentBars) -> str:
     """Return the line above the tables."""
     rate = document["hit_rate_percent"]
     words = "no reads" if rate is None else f"hit rate {rate:.1f} % of {document['reads']:,} reads"
@@ -101,7 +101,7 @@ def head(document: Mapping[str, Any], history: History) -> str:
     return f"{when}  {state}  {words} {line}  {document['misses']:,} misses{failures}"
 
 
-def tier_table(document: Mapping[str, Any], history: History, *, wide: bool) -> Any:
+def tier_table(document: Mapping[str, Any], history: RecentBars, *, wide: bool) -> Any:
     """Return the tiers with their bars."""
     more = ("history", "medium") if wide else ()
     table = _table("tier", "usage", ">holds", ">of", ">keys", ">hits", *more)
@@ -119,7 +119,7 @@ def tier_table(document: Mapping[str, Any], history: History, *, wide: bool) -> 
     return table
 
 
-def hot_table(document: Mapping[str, Any], view: View, rows: int) -> Any:
+def hot_table(document: Mapping[str, Any], view: TopView, rows: int) -> Any:
     """Return the hottest keys, in the order that was asked for."""
     marks = {name: f"{name} v" if name == view.sort else name for name in ("rate", "hits", "size")}
     table = _table("hot key", "tier", *(f">{marks[name]}" for name in ("size", "hits", "rate")))
@@ -131,7 +131,7 @@ def hot_table(document: Mapping[str, Any], view: View, rows: int) -> Any:
     return table
 
 
-def move_table(document: Mapping[str, Any], view: View, rows: int) -> Any:
+def move_table(document: Mapping[str, Any], view: TopView, rows: int) -> Any:
     """Return the latest moves, latest first."""
     table = _table("moved", "key", "from", "to", "cause", ">size")
     moves = [move for move in document["latest_moves"] if view.pattern in move["key"]]

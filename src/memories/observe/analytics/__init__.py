@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from memories.observe.analytics.plots import plot
 from memories.observe.analytics.sample import Sample
-from memories.observe.analytics.sampler import Analytics
+from memories.observe.analytics.sampler import Sampler
 from memories.observe.analytics.series import Series
 
-__all__ = ["Analytics", "Sample", "Series", "plot"]
+__all__ = ["Sample", "Sampler", "Series", "plot"]

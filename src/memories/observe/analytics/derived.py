@@ -20,7 +20,7 @@ QUANTILES = {"p50": 0.5, "p99": 0.99}
 PREFETCH = ("issued", "used", "wasted", "late")
 
 
-class Figures:
+class DerivedMetrics:
     """Turns counters into samples; remembers where they began, and the latencies of late."""
 
     def __init__(self, stats: Stats) -> None:

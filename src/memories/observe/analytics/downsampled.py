@@ -20,7 +20,7 @@ class Point(NamedTuple):
     sample: Sample
 
 
-class History:
+class DownsampledSeries:
     """At most `max_points` points, at least `spacing_seconds` apart but for the latest."""
 
     def __init__(self, max_points: int, spacing_seconds: float) -> None:

@@ -14,14 +14,14 @@ from types import MethodType
 from memories.errors import InvalidOptionError
 from memories.foundation.fork_lock import new_lock
 from memories.foundation.periodic import Periodic
-from memories.observe.analytics.downsampled import MIN_POINTS, History, Point
+from memories.observe.analytics.downsampled import MIN_POINTS, DownsampledSeries, Point
 from memories.observe.analytics.sample import Sample
 from memories.observe.analytics.series import Series, series_of
 
 MIN_INTERVAL_SECONDS = 0.001
 
 
-class Analytics:
+class Sampler:
     """Samples usage and reads, once when it is made, and from `start` until `stop`.
 
     Safe to use from any number of threads, and in a forked child, where only `series` samples.
@@ -46,7 +46,7 @@ class Analytics:
         _check(interval_seconds, history)
         self._sample = _weakly(sample)
         self._monotonic = monotonic
-        self._history = History(history, interval_seconds)
+        self._history = DownsampledSeries(history, interval_seconds)
         self._lock = new_lock()
         self._started_at = monotonic()
         self._thread = Periodic(self.look, "analytics", seconds=interval_seconds)

@@ -7,6 +7,6 @@ token. It asks its source for plain data and knows no engine.
 from __future__ import annotations
 
 from memories.observe.dashboard.server import Dashboard, serve
-from memories.observe.dashboard.source import Source
+from memories.observe.dashboard.source import DashboardSource
 
-__all__ = ["Dashboard", "Source", "serve"]
+__all__ = ["Dashboard", "DashboardSource", "serve"]

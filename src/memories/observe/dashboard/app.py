@@ -14,8 +14,8 @@ import msgspec
 
 from memories.errors import ClosedError, KeyNotFoundError, MemoriesError
 from memories.foundation.optional_imports import require
-from memories.observe.dashboard.auth import Guard
-from memories.observe.dashboard.source import ACTIONS, Source
+from memories.observe.dashboard.auth import Auth
+from memories.observe.dashboard.source import ACTIONS, DashboardSource
 from memories.observe.metrics.prometheus import CONTENT_TYPE, prometheus_text
 
 FASTEST_SECONDS = 0.1
@@ -39,7 +39,9 @@ HEADERS = {
 Answer = Callable[[Any], Awaitable[Any]]
 
 
-def make_app(source: Source, guard: Guard, ending: Callable[[], bool] = lambda: False) -> Any:
+def make_app(
+    source: DashboardSource, guard: Auth, ending: Callable[[], bool] = lambda: False
+) -> Any:
     """Return the application; its streams end once `ending` returns True.
 
     Raises:
@@ -49,7 +51,7 @@ def make_app(source: Source, guard: Guard, ending: Callable[[], bool] = lambda: 
 
 
 class _Pages:
-    def __init__(self, source: Source, guard: Guard, ending: Callable[[], bool]) -> None:
+    def __init__(self, source: DashboardSource, guard: Auth, ending: Callable[[], bool]) -> None:
         self._source = source
         self._ending = ending
         self._guard = guard

@@ -14,7 +14,7 @@ from ipaddress import ip_address
 from memories.errors import InvalidOptionError
 
 
-class Guard:
+class Auth:
     """Judges requests by their headers.
 
     Args:

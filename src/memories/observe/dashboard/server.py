@@ -13,8 +13,8 @@ from memories.errors import StorageError, UnavailableError
 from memories.foundation.optional_imports import require
 from memories.foundation.periodic import BackgroundThread
 from memories.observe.dashboard.app import make_app
-from memories.observe.dashboard.auth import Guard
-from memories.observe.dashboard.source import Source
+from memories.observe.dashboard.auth import Auth
+from memories.observe.dashboard.source import DashboardSource
 
 START_SECONDS = 10.0
 STOP_SECONDS = 5.0
@@ -79,7 +79,7 @@ class Dashboard:
 
 
 def serve(
-    source: Source,
+    source: DashboardSource,
     *,
     host: str = "127.0.0.1",
     port: int = 0,
@@ -102,7 +102,7 @@ def serve(
         InvalidOptionError: the address lets others in, and there is no token.
         StorageError: the port is taken.
     """
-    guard = Guard(host, token, hosts)
+    guard = Auth(host, token, hosts)
     servers: list[Any] = []
     app = make_app(source, guard, lambda: any(server.should_exit for server in servers))
     uvicorn = require("uvicorn", extra="dashboard")

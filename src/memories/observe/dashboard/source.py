@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 
-class Source(Protocol):
+class DashboardSource(Protocol):
     """Answers a dashboard. Every method may be called from any thread, and MUST NOT take long."""
 
     def document(self) -> Mapping[str, Any]:

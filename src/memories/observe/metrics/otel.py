@@ -13,7 +13,7 @@ from typing import Any
 from memories._version import __version__
 from memories.errors import ClosedError
 from memories.foundation.optional_imports import require
-from memories.observe.metrics.prometheus import FAMILIES, Family
+from memories.observe.metrics.prometheus import FAMILIES, Metric
 
 UNITS = {"bytes": "By", "keys": "{key}", "info": "1"}
 
@@ -54,7 +54,7 @@ def otel_name(name: str) -> str:
 
 def _observer(
     reference: weakref.ref[Any],
-    family: Family,
+    family: Metric,
     extra: Mapping[str, str],
     observation: Callable[..., Any],
 ) -> Callable[[Any], Iterable[Any]]:
@@ -75,7 +75,3 @@ def _observer(
         ]
 
     return observe
-
-
-def _dotted(labels: Mapping[str, str]) -> dict[str, str]:
-    return {f"memories.{label}": text for label, text in labels.items()}

@@ -14,7 +14,7 @@ Labels = Mapping[str, str]
 Samples = Iterable[tuple[Labels, float]]
 
 
-class Family(NamedTuple):
+class Metric(NamedTuple):
     """One metric: what it is, and its samples in a document."""
 
     name: str
@@ -64,28 +64,28 @@ def _total(field: str) -> Callable[[Mapping[str, Any]], Samples]:
 
 
 FAMILIES = (
-    Family("memories_build_info", "gauge", "The version, as a label.",
+    Metric("memories_build_info", "gauge", "The version, as a label.",
            lambda document: [({"version": __version__}, 1)]),
-    Family("memories_requests_total", "counter",
+    Metric("memories_requests_total", "counter",
            "Retrieves by the tier that answered; a miss was answered by none.", _requests),
-    Family("memories_tier_used_bytes", "gauge", "Bytes held.", _tier("used_bytes")),
-    Family("memories_tier_capacity_bytes", "gauge", "Bytes configured.", _tier("configured_bytes")),
-    Family("memories_tier_effective_bytes", "gauge",
+    Metric("memories_tier_used_bytes", "gauge", "Bytes held.", _tier("used_bytes")),
+    Metric("memories_tier_capacity_bytes", "gauge", "Bytes configured.", _tier("configured_bytes")),
+    Metric("memories_tier_effective_bytes", "gauge",
            "Bytes that the medium allows, at most those configured.", _tier("effective_bytes")),
-    Family("memories_tier_keys", "gauge", "Keys that lie here.", _tier("keys")),
-    Family("memories_stored_total", "counter", "Versions stored.", _total("stored")),
-    Family("memories_stored_bytes_total", "counter", "Bytes stored.", _total("stored_bytes")),
-    Family("memories_moves_total", "counter", "Moves between tiers.", _moves("count")),
-    Family("memories_moved_bytes_total", "counter", "Bytes moved between tiers.", _moves("bytes")),
-    Family("memories_removed_total", "counter", "Versions that left.", _removed("count")),
-    Family("memories_removed_bytes_total", "counter", "Bytes that left.", _removed("bytes")),
-    Family("memories_written_bytes_total", "counter",
+    Metric("memories_tier_keys", "gauge", "Keys that lie here.", _tier("keys")),
+    Metric("memories_stored_total", "counter", "Versions stored.", _total("stored")),
+    Metric("memories_stored_bytes_total", "counter", "Bytes stored.", _total("stored_bytes")),
+    Metric("memories_moves_total", "counter", "Moves between tiers.", _moves("count")),
+    Metric("memories_moved_bytes_total", "counter", "Bytes moved between tiers.", _moves("bytes")),
+    Metric("memories_removed_total", "counter", "Versions that left.", _removed("count")),
+    Metric("memories_removed_bytes_total", "counter", "Bytes that left.", _removed("bytes")),
+    Metric("memories_written_bytes_total", "counter",
            "Bytes of frames written to durable tiers.", _written("stored_bytes")),
-    Family("memories_written_raw_bytes_total", "counter",
+    Metric("memories_written_raw_bytes_total", "counter",
            "Bytes of the values in those frames.", _written("raw_bytes")),
-    Family("memories_prefetch_total", "counter",
+    Metric("memories_prefetch_total", "counter",
            "Values fetched ahead, by what became of them.", _prefetch),
-    Family("memories_failures_total", "counter",
+    Metric("memories_failures_total", "counter",
            "Background actions that failed.", _total("failures")),
 )  # fmt: skip
 

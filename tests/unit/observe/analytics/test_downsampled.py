@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import pytest
 
-from memories.observe.analytics.downsampled import History, Point
+from memories.observe.analytics.downsampled import DownsampledSeries, Point
 from memories.observe.analytics.sample import Sample
 from memories.observe.analytics.series import hit_rates, series_of
 
@@ -17,7 +17,7 @@ def point(at: float, hits: int = 0, reads: int = 0, **usage: float) -> Point:
     return Point(at, Sample(usage=usage, hits=hits, reads=reads))
 
 
-def fill(history: History, count: int, spacing: float = 1.0) -> None:
+def fill(history: DownsampledSeries, count: int, spacing: float = 1.0) -> None:
     """Add points that count one hit and two reads each."""
     for index in range(count):
         history.add(point(index * spacing, hits=index, reads=2 * index))
@@ -26,7 +26,7 @@ def fill(history: History, count: int, spacing: float = 1.0) -> None:
 @pytest.mark.parametrize("max_points", [4, 5, 16, 100])
 def test_a_history_never_holds_more_than_it_may(max_points: int) -> None:
     """Analytics that were left on for a month must not eat the memory they watch."""
-    history = History(max_points, 1.0)
+    history = DownsampledSeries(max_points, 1.0)
     for index in range(1000):
         history.add(point(float(index)))
         assert len(history.points()) <= max_points
@@ -34,7 +34,7 @@ def test_a_history_never_holds_more_than_it_may(max_points: int) -> None:
 
 def test_a_thinned_history_spans_the_whole_time_evenly() -> None:
     """A history that forgot the beginning could not show how things got where they are."""
-    history = History(16, 1.0)
+    history = DownsampledSeries(16, 1.0)
     fill(history, 1000)
     times = [one.at for one in history.points()]
     gaps = [after - before for before, after in pairwise(times[:-1])]
@@ -45,7 +45,7 @@ def test_a_thinned_history_spans_the_whole_time_evenly() -> None:
 
 def test_the_latest_point_is_always_there() -> None:
     """Who asks wants to know how it is now, not how it was at the latest full interval."""
-    history = History(16, 1.0)
+    history = DownsampledSeries(16, 1.0)
     for at in (0.0, 0.1, 0.2, 1.0, 1.3):
         history.add(point(at))
         assert at == history.points()[-1].at
@@ -54,7 +54,7 @@ def test_the_latest_point_is_always_there() -> None:
 
 def test_the_latest_point_outlives_a_thinning() -> None:
     """It must not vanish at the one moment when the history makes room."""
-    history = History(8, 1.0)
+    history = DownsampledSeries(8, 1.0)
     for index in range(100):
         history.add(point(float(index)))
         assert float(index) == history.points()[-1].at
@@ -62,7 +62,7 @@ def test_the_latest_point_outlives_a_thinning() -> None:
 
 def test_thinning_loses_no_count() -> None:
     """The rate of a long stretch must be that of all its reads, not of a sample of them."""
-    history = History(8, 1.0)
+    history = DownsampledSeries(8, 1.0)
     fill(history, 500)
     assert [50.0] * (len(history.points()) - 1) == hit_rates(history.points(), 1.0)[1:]
 

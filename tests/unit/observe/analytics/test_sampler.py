@@ -15,7 +15,7 @@ import pytest
 from tests.support.waiting import until
 
 from memories.errors import ClosedError, InvalidOptionError
-from memories.observe.analytics import Analytics, Sample
+from memories.observe.analytics import Sample, Sampler
 
 NEVER = 3600.0
 
@@ -56,7 +56,7 @@ def sampling_threads() -> list[threading.Thread]:
 def test_the_first_sample_is_taken_at_once_and_one_at_every_look() -> None:
     """A run shorter than an interval has a beginning and an end to show."""
     clock, source = ManualClock(), Source()
-    analytics = Analytics(source.sample, clock.monotonic, NEVER)
+    analytics = Sampler(source.sample, clock.monotonic, NEVER)
     clock.now += 3.0
     source.hits, source.reads = 3, 4
     series = analytics.series()
@@ -69,7 +69,7 @@ def test_reads_before_the_analytics_were_enabled_do_not_count() -> None:
     """What is asked is how it went since, not how it went on average for ever."""
     clock, source = ManualClock(), Source()
     source.hits, source.reads = 0, 1000
-    analytics = Analytics(source.sample, clock.monotonic, NEVER)
+    analytics = Sampler(source.sample, clock.monotonic, NEVER)
     clock.now += 1.0
     source.hits, source.reads = 10, 1010
     assert 100.0 == analytics.series()["hit_rate"][-1]
@@ -78,7 +78,7 @@ def test_reads_before_the_analytics_were_enabled_do_not_count() -> None:
 def test_the_thread_samples_by_itself_until_it_is_stopped() -> None:
     """Nobody polls a program to have it plotted later."""
     source = Source()
-    analytics = Analytics(source.sample, time.monotonic, 0.002)
+    analytics = Sampler(source.sample, time.monotonic, 0.002)
     analytics.start()
     until(lambda: source.asked > 3)
     analytics.stop()
@@ -92,7 +92,7 @@ def test_the_thread_samples_by_itself_until_it_is_stopped() -> None:
 def test_forgetting_the_source_ends_the_thread() -> None:
     """A manager that went out of scope must not live on as the thread that watches it."""
     source = Source()
-    analytics = Analytics(source.sample, time.monotonic, 0.002)
+    analytics = Sampler(source.sample, time.monotonic, 0.002)
     analytics.start()
     gone = weakref.ref(source)
     del source
@@ -104,7 +104,7 @@ def test_forgetting_the_source_ends_the_thread() -> None:
 def test_forgetting_the_analytics_ends_the_thread() -> None:
     """The same for the watcher itself, whatever it watched."""
     source = Source()
-    analytics = Analytics(source.sample, time.monotonic, 0.002)
+    analytics = Sampler(source.sample, time.monotonic, 0.002)
     analytics.start()
     del analytics
     gc.collect()
@@ -114,7 +114,7 @@ def test_forgetting_the_analytics_ends_the_thread() -> None:
 def test_a_closed_source_ends_the_thread_in_silence(caplog: pytest.LogCaptureFixture) -> None:
     """Closing a manager is no fault of the watcher's."""
     source = Source()
-    analytics = Analytics(source.sample, time.monotonic, 0.002)
+    analytics = Sampler(source.sample, time.monotonic, 0.002)
     source.error = ClosedError("closed")
     analytics.start()
     until(lambda: not sampling_threads())
@@ -126,7 +126,7 @@ def test_a_failing_source_is_reported_once_and_asked_again(
 ) -> None:
     """A traceback each quarter of a second would bury the first one; a plot that ends is a loss."""
     source = Source()
-    analytics = Analytics(source.sample, time.monotonic, 0.002)
+    analytics = Sampler(source.sample, time.monotonic, 0.002)
     source.error = ZeroDivisionError("broken")
     with caplog.at_level(logging.ERROR, logger="memories"):
         analytics.start()
@@ -141,7 +141,7 @@ def test_a_failing_source_is_reported_once_and_asked_again(
 def test_whoever_asks_is_told_of_the_failure() -> None:
     """A caller of `series` is there to hear it."""
     source = Source()
-    analytics = Analytics(source.sample, time.monotonic, NEVER)
+    analytics = Sampler(source.sample, time.monotonic, NEVER)
     source.error = ClosedError("closed")
     with pytest.raises(ClosedError):
         analytics.series()
@@ -155,7 +155,7 @@ def test_intervals_and_histories_that_mean_nothing_are_refused(
 ) -> None:
     """A busy loop, or a plot of nothing, is not what anybody meant."""
     with pytest.raises(InvalidOptionError):
-        Analytics(Source().sample, time.monotonic, interval, history)
+        Sampler(Source().sample, time.monotonic, interval, history)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
@@ -163,7 +163,7 @@ def test_intervals_and_histories_that_mean_nothing_are_refused(
 def test_a_forked_child_can_still_read_the_series() -> None:
     """The child has no sampling thread, and must not wait for a lock that one held."""
     source = Source()
-    analytics = Analytics(source.sample, time.monotonic, 0.001)
+    analytics = Sampler(source.sample, time.monotonic, 0.001)
     analytics.start()
     child = os.fork()
     if child == 0:

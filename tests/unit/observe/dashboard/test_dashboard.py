@@ -15,7 +15,7 @@ import pytest
 
 from memories import InvalidOptionError, MemoryManager, StorageError
 from memories.observe.dashboard import Dashboard
-from memories.observe.dashboard.auth import Guard
+from memories.observe.dashboard.auth import Auth
 
 pytest.importorskip("starlette")
 pytest.importorskip("uvicorn")
@@ -144,14 +144,14 @@ def test_a_request_to_a_name_that_nobody_knows_is_refused(manager: MemoryManager
 )  # fmt: skip
 def test_addresses_and_localhost_are_known(name: str, known: bool) -> None:
     """No name can be made up for an address."""
-    assert known == Guard("127.0.0.1", None).knows(name)
+    assert known == Auth("127.0.0.1", None).knows(name)
 
 
 def test_beyond_the_loopback_a_token_is_asked_of_readers_too() -> None:
     """Other machines are other people."""
     with pytest.raises(InvalidOptionError, match="token"):
-        Guard("0.0.0.0", None)
-    guard = Guard("0.0.0.0", "secret")
+        Auth("0.0.0.0", None)
+    guard = Auth("0.0.0.0", "secret")
     assert not guard.admits({}, {}, act=False)
     assert guard.admits({}, {"token": "secret"}, act=False)
     assert guard.admits({"authorization": "Bearer secret"}, {}, act=True)
