@@ -34,7 +34,7 @@ class Sync:
 
     def __init__(self, manager: MemoryManager, patch: pytest.MonkeyPatch, meanwhile: Any) -> None:
         tier = manager._hierarchy.tiers[TierName.COLD]
-        load, self.reads = tier.load, 0
+        read, self.reads = tier.read, 0
 
         def held(found: Record) -> Any:
             self.reads += 1
@@ -43,9 +43,9 @@ class Sync:
                 other.start()
                 other.join(30)
                 assert not other.is_alive(), "nothing that changes a key waits for its readers"
-            return load(found)
+            return read(found)
 
-        patch.setattr(tier, "load", held)
+        patch.setattr(tier, "read", held)
 
 
 def test_a_read_that_a_move_overtook_finds_where_the_value_went(
@@ -92,12 +92,12 @@ def test_a_fault_of_a_value_that_did_not_move_is_raised_at_once(
     """Looking again is for what was overtaken, and must not hide or delay a real fault."""
     reads = 0
 
-    def load(found: Record) -> Any:
+    def read(found: Record) -> Any:
         nonlocal reads
         reads += 1
         raise fault("the medium failed")
 
-    monkeypatch.setattr(manager._hierarchy.tiers[TierName.COLD], "load", load)
+    monkeypatch.setattr(manager._hierarchy.tiers[TierName.COLD], "read", read)
     with pytest.raises(fault):
         manager["key"]
     assert 1 == reads
@@ -109,13 +109,13 @@ def test_a_read_is_overtaken_so_often_and_no_more(
     """A reader that looked again for ever would hang behind a medium that fails."""
     reads = 0
 
-    def load(found: Record) -> Any:
+    def read(found: Record) -> Any:
         nonlocal reads
         reads += 1
         manager.store("key", os.urandom(10_000), "cold")
         raise StorageError("gone")
 
-    monkeypatch.setattr(manager._hierarchy.tiers[TierName.COLD], "load", load)
+    monkeypatch.setattr(manager._hierarchy.tiers[TierName.COLD], "read", read)
     with pytest.raises(StorageError):
         manager["key"]
     assert READ_ATTEMPTS == reads

@@ -74,7 +74,7 @@ def _assert_volatile_tiers(hierarchy: Any, entries: dict[str, Any]) -> None:
     assert counts == +hierarchy.catalog.counts
     assert backing == +hierarchy.catalog.backing
     for name, tier in hierarchy.tiers.items():
-        assert not tier.sweeps._threads
+        assert not tier.eviction_threads._threads
         if isinstance(tier.budget, BackendBudget):
             assert 0 == tier.budget._coming, f"bytes are on their way to {name}"
             continue
@@ -114,7 +114,7 @@ def _assert_disk(hierarchy: Any) -> None:
 
 
 def _assert_archive(hierarchy: Any) -> None:
-    bucket = hierarchy.tiers[TierName.GLACIER].storage.backend
+    bucket = hierarchy.tiers[TierName.GLACIER].backend
     for record in bucket.scan():
         known = hierarchy.catalog.record(record.key)
         assert isinstance(known, Record), f"the archive has {record.key!r}, and the journal not"

@@ -46,7 +46,7 @@ class _Standing(VolatileVersions):
         entry = self._hierarchy.catalog.entries.get(key)
         if entry is not None:
             self._hierarchy.catalog.drop(entry)
-            self._hierarchy.mover.let_go(entry)
+            self._hierarchy.mover.release(entry)
 
 
 class ArchiveService:

@@ -297,11 +297,11 @@ class DistributedMemoryManager(MemoryManager):
         try:
             payload = Payload.of_frame(stored.frame, key=key)
             if copy:
-                return payload.private(trust, verify=False)
+                return payload.open_copy(trust, verify=False)
             if not self._may_keep(payload.size):
-                return payload.value(trust, verify=False)
-            hosted = payload.hosted(trust, verify=False, copy=False)
-            value = hosted.value(trust)
+                return payload.open(trust, verify=False)
+            hosted = payload.to_host(trust, verify=False, copy=False)
+            value = hosted.open(trust)
         except UNREADABLE as error:
             raise about_key(error, key) from error.__cause__
         self._near.insert(key, stored.version, token, lambda name: self._copies.put(name, hosted))

@@ -209,7 +209,7 @@ class Lifecycle:
     def _discard_values(self) -> None:
         self._hierarchy.state = LifecycleState.CLOSED
         for entry in self._hierarchy.catalog.clear():
-            self._hierarchy.mover.let_go(entry)
+            self._hierarchy.mover.release(entry)
 
     def _ended(self) -> None:
         _running.discard(self)

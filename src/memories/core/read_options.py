@@ -10,13 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from memories import codecs
 from memories.core.array_interop import convert_array, library_of
 from memories.devices import Device
 from memories.engine.payload import Payload
 from memories.errors import InvalidOptionError
 from memories.frames.signing import Keyring
-from memories.model.tiers import Form
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,16 +61,16 @@ class ReadOptions:
         if self.device is not None or self.like is not None:
             return self._converted(payload, verify, trust, device)
         if self.copy:
-            return payload.private(trust, verify=verify)
-        return payload.lent(trust, verify=verify)
+            return payload.open_copy(trust, verify=verify)
+        return payload.lend(trust, verify=verify)
 
     def _converted(
         self, payload: Payload, verify: bool, trust: Keyring, device: Device | None
     ) -> Any:
         if self.device is None:
-            value = payload.private(trust, verify=verify)
+            value = payload.open_copy(trust, verify=verify)
         else:
-            value = payload.on(self.device, trust, verify=verify)
+            value = payload.open_on(self.device, trust, verify=verify)
         like = self.like
         if like is None and self.device != "cpu" and isinstance(value, np.ndarray):
             like = library_of(device)
@@ -81,10 +79,5 @@ class ReadOptions:
 
 def _region(payload: Payload, region: Any, trust: Keyring, *, copy: bool) -> Any:
     """Return a part of an array; of a frame only the chunks of that part are read."""
-    if payload.sharing is not codecs.Sharing.VIEW and payload.form is not Form.ENCODED:
-        raise InvalidOptionError("region= needs a value that is a NumPy array")
-    if payload.form is Form.ENCODED:
-        part = payload.content.region(region)
-    else:
-        part = payload.value(trust)[region]
+    part = payload.region(region, trust)
     return np.array(part) if copy else part

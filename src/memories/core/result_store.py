@@ -49,4 +49,4 @@ class TierResultStore:
 
     def open(self, payload: Payload) -> Any:
         """Return the value of a payload, as a read of it would."""
-        return payload.value(self._hierarchy.trust)
+        return payload.open(self._hierarchy.trust)

@@ -22,16 +22,14 @@ from memories.engine.access_sampler import AccessSampler
 from memories.engine.budget import BackendBudget, Budget
 from memories.engine.catalog import Catalog
 from memories.engine.cold_victims import ColdVictims
-from memories.engine.device_storage import DeviceStorage
 from memories.engine.expiry import Expiry
 from memories.engine.fetch_costs import FetchCosts
 from memories.engine.hierarchy import Hierarchy
 from memories.engine.hit_clock import HitClock, HitCounter
 from memories.engine.host_limits import disk_room, host_room
 from memories.engine.recency import RecencyTracker
-from memories.engine.tier import Tier
-from memories.engine.tier_storage import ArchiveStorage, FrameStorage, HostStorage
-from memories.engine.victims import NoVictims, PolicyVictims, Victims
+from memories.engine.tier import AnyTier, DurableTier, Tiers, VolatileTier
+from memories.engine.victims import NoVictims, PolicyVictims
 from memories.errors import InvalidOptionError
 from memories.foundation.clock import Clock, SystemClock
 from memories.foundation.logging import logger
@@ -124,7 +122,7 @@ class _Wiring:
         self.sampler = AccessSampler()
         self.costs = FetchCosts()
         self.media: dict[TierName, str] = {}
-        self.tiers: dict[TierName, Tier] = {}
+        self.tiers = Tiers()
         self.backends: list[Backend] = []
         self.catalog: Catalog | None = None
         self.remove_private: Callable[[], None] | None = None
@@ -253,20 +251,15 @@ class _Wiring:
         host = Budget(MAX_BYTES, room=host_room, monotonic=self.clock.monotonic)
         if self.device is None:
             logger.info("no GPU in use: the hot tier is %s", STAND_IN)
-            self._add_volatile(TierName.HOT, STAND_IN, HostStorage, parent=host)
+            self._add_volatile(TierName.HOT, STAND_IN, parent=host)
         else:
             device = self.device
             logger.info("the hot tier is %s", device.title)
-            self._add_volatile(
-                TierName.HOT,
-                device.title,
-                partial(DeviceStorage, device=device),
-                room=device.room,
-            )
-        self._add_volatile(TierName.WARM, "host RAM", HostStorage, parent=host)
+            self._add_volatile(TierName.HOT, device.title, device=device, room=device.room)
+        self._add_volatile(TierName.WARM, "host RAM", parent=host)
 
     def _add_volatile(
-        self, name: TierName, words: str, storage: Callable[..., HostStorage], **account: Any
+        self, name: TierName, medium: str, *, device: Device | None = None, **account: Any
     ) -> None:
         capacity = self.settings.capacities[name]
         budget = Budget(capacity, monotonic=self.clock.monotonic, **account)
@@ -275,15 +268,18 @@ class _Wiring:
             partial(self._policy, name, capacity), self._may_leave, partial(self._entries, name)
         )
         sampler = self.sampler
-        made = storage(
+        tier = VolatileTier(
             name,
             budget=budget,
+            victims=victims,
             counter=counter,
+            hit_clock=self._hit_clock(counter),
             tick=lambda key, size, tick: sampler.tick(key, size, victims.tick(key, size, tick)),
             trust=self.trust,
             over=self.expiry.over,
+            device=device,
         )
-        self._add(name, words, made, budget, victims, counter)
+        self._add(tier, medium)
 
     def _policy(self, name: TierName, capacity: int) -> Policy:
         policy = self.settings.policies[name]
@@ -302,14 +298,18 @@ class _Wiring:
             room=journal.room,
         )
         victims = ColdVictims(journal, TierName.COLD, self._may_leave, self.recency)
-        storage = FrameStorage(
+        counter = HitCounter()
+        tier = DurableTier(
             TierName.COLD,
             backend=journal,
             budget=budget,
+            victims=victims,
+            counter=counter,
+            hit_clock=self._hit_clock(counter),
             compression=self.settings.compression[TierName.COLD],
             trust=self.trust,
         )
-        self._add(TierName.COLD, "local disk", storage, budget, victims, HitCounter())
+        self._add(tier, "local disk")
 
     def _add_glacier(self, path: Path, journal: DiskBackend) -> None:
         # Imported at use: most managers have no archive.
@@ -342,38 +342,30 @@ class _Wiring:
             MAX_BYTES, held=lambda: bucket.usage().live, room=lambda: _glacier_room(path, url)
         )
         medium = "a local directory" if "://" not in url else "object storage"
-        archive = ArchiveStorage(
+        counter = HitCounter()
+        tier = DurableTier(
             TierName.GLACIER,
-            on_code=_warn_of_code,
             backend=bucket,
             budget=budget,
+            victims=NoVictims(),
+            counter=counter,
+            hit_clock=self._hit_clock(counter),
+            archive=True,
+            on_code=_warn_of_code,
             compression=self.settings.compression[TierName.GLACIER],
             trust=self.trust,
         )
-        self._add(TierName.GLACIER, medium, archive, budget, NoVictims(), HitCounter())
+        self._add(tier, medium)
         writes = not self.settings.read_only or bare
         self.archive = ArchiveService(bucket, journal if writes else None, self.media)
         self.archive.adopt()
 
-    def _add(
-        self,
-        name: TierName,
-        words: str,
-        storage: HostStorage | FrameStorage,
-        budget: Budget | BackendBudget,
-        victims: Victims,
-        counter: HitCounter,
-    ) -> None:
-        hit_clock = HitClock(counter, self.clock.monotonic())
-        self.media[name] = words
-        self.tiers[name] = Tier(
-            name,
-            storage=storage,
-            budget=budget,
-            victims=victims,
-            counter=counter,
-            hit_clock=hit_clock,
-        )
+    def _hit_clock(self, counter: HitCounter) -> HitClock:
+        return HitClock(counter, self.clock.monotonic())
+
+    def _add(self, tier: AnyTier, medium: str) -> None:
+        self.media[tier.name] = medium
+        self.tiers.add(tier)
 
     def _may_leave(self, found: Entry | Record) -> bool:
         """Return whether the terms of `found` allow that it leaves its tier for room."""

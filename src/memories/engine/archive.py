@@ -22,8 +22,7 @@ from memories.model.tiers import TierName
 if TYPE_CHECKING:
     from memories.backends.bucket import BucketBackend
     from memories.backends.bucket.uploader import Change
-    from memories.engine.tier import Tier
-    from memories.engine.tier_storage import FrameStorage
+    from memories.engine.tier import Tiers
 
 Failing = Callable[[str, BaseException], None]  # Told the key, and why the archive lags behind.
 
@@ -39,7 +38,7 @@ class Archive:
     Every method is called with the key's lock held. Without a glacier tier nothing is archived.
     """
 
-    def __init__(self, tiers: dict[TierName, Tier], journal: DiskBackend, failing: Failing) -> None:
+    def __init__(self, tiers: Tiers, journal: DiskBackend, failing: Failing) -> None:
         self._tiers = tiers
         self._journal = journal
         self._failing = failing
@@ -47,8 +46,7 @@ class Archive:
     @property
     def bucket(self) -> BucketBackend:
         """Return what keeps the frames."""
-        storage = cast("FrameStorage", self._tiers[TierName.GLACIER].storage)
-        return cast("BucketBackend", storage.backend)
+        return cast("BucketBackend", self._tiers.durable[TierName.GLACIER].backend)
 
     def holds(self, record: Record) -> bool:
         """Return whether the archive holds the version of `record`."""

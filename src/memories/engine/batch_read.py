@@ -49,12 +49,12 @@ def restore(hierarchy: Hierarchy, keys: Iterable[str], timeout: float) -> None:
         if isinstance(found, Record):
             asked.setdefault(found.tier, []).append(found)
     for name, records in asked.items():
-        hierarchy.tier(name).storage.restore(records, timeout)
+        hierarchy.durable(name).backend.restore(records, timeout=timeout)
 
 
 def _far_record(hierarchy: Hierarchy, key: str) -> Record | None:
     found = None if key in hierarchy.catalog.entries else hierarchy.find(key)
-    if isinstance(found, Record) and hierarchy.tier(found.tier).storage.remote:
+    if isinstance(found, Record) and hierarchy.durable(found.tier).remote:
         return found
     return None
 
@@ -72,9 +72,9 @@ def _read_near(hierarchy: Hierarchy, key: str) -> Any:
 def _read_far(hierarchy: Hierarchy, name: TierName, records: Sequence[Record]) -> dict[str, Any]:
     started = hierarchy.clock.monotonic()
     try:
-        payloads = hierarchy.tier(name).storage.take_many(records)
+        payloads = hierarchy.durable(name).read_many(records)
         values = {
-            record.key: payload.value(hierarchy.trust, verify=not hierarchy.verified.knows(record))
+            record.key: payload.open(hierarchy.trust, verify=not hierarchy.verified.knows(record))
             for record, payload in zip(records, payloads, strict=True)
         }
     except (*UNREADABLE, StorageError):  # Asked for one by one, each says which it is.

@@ -22,7 +22,7 @@ POOL = 16  # The coldest of a sample and of those left of the one before.
 REST = 8  # When so many are left, the next sample is read.
 
 
-class ColdVictims(Victims):
+class ColdVictims(Victims[Record]):
     """The records of the cold tier. Reading a sample takes some milliseconds, for eight victims."""
 
     def __init__(

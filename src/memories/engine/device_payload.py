@@ -1,39 +1,54 @@
-"""A value in the memory of a device: its description here, its bytes there.
+"""A value in the memory of a device: its description in RAM, its bytes on the device.
 
-Not a tier and not a device. The one idea: whatever a value is made of lies in one stretch of device
-memory, a hundred thousand small tensors too, so that it comes, goes and is cloned in one piece.
+All bytes that are brought to the device for one value lie in one allocation, even for a hundred
+thousand small tensors, so that the value is uploaded, downloaded and cloned in one piece.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import partial
 from typing import Any
 
 from memories import codecs
-from memories.codecs.base import NOTHING_FAR, DeviceBuffer, Parts
+from memories.codecs.base import NOTHING_FAR, DeviceBuffer, Parts, Sharing
 from memories.codecs.buffers import EMPTY, allocate, view_bytes
 from memories.devices.base import Device, Piece, laid_out
+from memories.engine.host_limits import ENTRY_BYTES
+from memories.engine.payload import Payload
+from memories.frames.signing import Keyring
+from memories.model.entry import PartsEntry
+from memories.model.tiers import Form
 
 
-class DevicePayload:
-    """A value on a device that nobody else writes to.
+class DevicePayload(Payload):
+    """A value on a device that nobody else writes to; an entry holds the payload itself.
 
-    `open` gives a reader what he stored: what lived on this device as a private clone, in the order
-    of his own stream, everything else as a copy in the host's memory.
+    A reader gets a value of its own: what lived on this device as a private clone, in the order of
+    the reader's stream, everything else as a copy in the host's memory.
     """
 
-    def __init__(self, parts: Parts, device: Device, slab: Any, offsets: dict[int, int]) -> None:
-        self.parts = parts  # Every buffer that has bytes is in `far`.
+    __slots__ = ("_description", "_offsets", "_slab", "_wait", "device")
+
+    form = Form.DEVICE
+    entry_type = PartsEntry
+
+    def __init__(
+        self, parts: Parts, size: int, device: Device, slab: Any, offsets: dict[int, int]
+    ) -> None:
+        super().__init__(size)
+        self._description = parts  # Every buffer that has bytes is in `far`.
         self.device = device
         self._slab = slab  # The one allocation in which buffers lie at `offsets`.
         self._offsets = offsets
         self._wait = device.mark()
 
     @classmethod
-    def settle(cls, parts: Parts, device: Device) -> DevicePayload:
+    def upload(cls, parts: Parts, size: int, device: Device) -> DevicePayload:
         """Bring every buffer of `parts` onto `device`, in the order of the caller's stream.
 
-        What already lies there and is `owned` is taken over without a copy.
+        `size` is what `size_on_device` says of them. A buffer that lies there already and is
+        `owned` is taken over without a copy.
 
         Raises:
             DeviceFullError: the device has no room for them.
@@ -57,34 +72,56 @@ class DevicePayload:
             i: _buffer(device, device.part(slab, offset, _nbytes(parts, i)))
             for i, offset in offsets.items()
         }
-        settled = parts._replace(
-            buffers=(EMPTY,) * len(parts.buffers), owned=frozenset(far), far=far
-        )
-        return cls(settled, device, slab, offsets)
-
-    @staticmethod
-    def size(parts: Parts) -> int:
-        """Return the bytes that `parts` would take on a device."""
-        return laid_out(_nbytes(parts, i) for i in range(len(parts.buffers)))[1]
+        moved = parts._replace(buffers=(EMPTY,) * len(parts.buffers), owned=frozenset(far), far=far)
+        return cls(moved, size, device, slab, offsets)
 
     @property
     def codec(self) -> str:
         """Return the name of the codec of the value."""
-        return self.parts.codec
+        return self._description.codec
 
-    def open(self) -> Any:
+    def open(self, trust: Keyring | None = None, *, verify: bool = True) -> Any:
         """Return a reader's own value."""
-        return self.reread(self.parts, clone=True)
+        del trust, verify
+        return self._read(self._description, clone=True)
 
-    def lend(self) -> Any:
-        """Return the value over the resident memory itself, which the reader must not write to."""
-        return self.reread(self.parts, clone=False)
+    def lend(self, trust: Keyring | None = None, *, verify: bool = True) -> Any:
+        """Return the value over the device memory itself, which the reader must not write to."""
+        del trust, verify
+        return self._read(self._description, clone=False)
 
-    def on(self, device: str) -> Any:
+    def open_copy(self, trust: Keyring, *, verify: bool = True) -> Any:
+        """Return a copy that the reader may change."""
+        if self.sharing is Sharing.FRESH:
+            return self.open()
+        return super().open_copy(trust, verify=verify)
+
+    def open_on(self, device: str, trust: Keyring, *, verify: bool = True) -> Any:
         """Return a reader's own value, with everything that can live on `device` living there."""
-        return self.reread(codecs.rehomed(self.parts, device), clone=True)
+        if self.sharing is Sharing.FRESH:
+            return self._read(codecs.rehomed(self._description, device), clone=True)
+        return self.open_copy(trust, verify=verify)
 
-    def reread(self, parts: Parts, *, clone: bool) -> Any:
+    def parts(self, trust: Keyring | None = None, *, verify: bool = True) -> Parts:
+        """Return the value's parts in private read-only memory of the host."""
+        del trust, verify
+        self._wait()
+        buffers = self._downloaded(list(self._description.far))
+        return self._description._replace(
+            buffers=buffers, owned=frozenset(range(len(buffers))), far=NOTHING_FAR
+        )
+
+    def description(self) -> Parts:
+        """Return the value taken apart, with its buffers on the device."""
+        return self._description
+
+    def owners(self) -> Iterable[Any]:
+        """Return the allocations, which die when nobody uses the memory any more."""
+        buffers = self._description.far.values()
+        owners = [self.device.owner(buffer.memory) for buffer in buffers]
+        return {id(owner): owner for owner in owners}.values()
+
+    def _read(self, parts: Parts, *, clone: bool) -> Any:
         """Return the value that `parts`, a description of this one, stands for."""
         homes = codecs.homes(parts)
         stay = [i for i in parts.far if homes[i] == self.device.name]
@@ -93,24 +130,8 @@ class DevicePayload:
         far = self._cloned(stay) if clone else {i: parts.far[i] for i in stay}
         return codecs.decode(parts._replace(buffers=self._downloaded(go), far=far))
 
-    def host(self) -> Parts:
-        """Return the value's parts in private read-only memory of the host."""
-        self._wait()
-        buffers = self._downloaded(list(self.parts.far))
-        return self.parts._replace(
-            buffers=buffers, owned=frozenset(range(len(buffers))), far=NOTHING_FAR
-        )
-
-    def owners(self) -> list[Any]:
-        """Return the objects that die when nobody uses the memory any more."""
-        found = {
-            id(owner): owner
-            for owner in (self.device.owner(b.memory) for b in self.parts.far.values())
-        }
-        return list(found.values())
-
     def _cloned(self, indices: list[int]) -> dict[int, DeviceBuffer]:
-        places, nbytes = laid_out(self.parts.far[i].nbytes for i in indices)
+        places, nbytes = laid_out(self._description.far[i].nbytes for i in indices)
         if not nbytes:
             return {}
         slab = self.device.allocate(nbytes)
@@ -120,33 +141,38 @@ class DevicePayload:
             self.device.copy(
                 slab,
                 [
-                    Piece(at, self.parts.far[i].memory)
+                    Piece(at, self._description.far[i].memory)
                     for i, at in zip(indices, places, strict=True)
                 ],
             )
         return {
-            i: _buffer(self.device, self.device.part(slab, at, self.parts.far[i].nbytes))
+            i: _buffer(self.device, self.device.part(slab, at, self._description.far[i].nbytes))
             for i, at in zip(indices, places, strict=True)
         }
 
     def _downloaded(self, indices: list[int]) -> tuple[memoryview, ...]:
         """Return all buffers, those at `indices` filled and the others empty."""
-        buffers = [EMPTY] * len(self.parts.buffers)
-        places, nbytes = laid_out(self.parts.far[i].nbytes for i in indices)
+        buffers = [EMPTY] * len(self._description.buffers)
+        places, nbytes = laid_out(self._description.far[i].nbytes for i in indices)
         arena = allocate(nbytes)
         for i, at in zip(indices, places, strict=True):
-            buffers[i] = view_bytes(arena[at : at + self.parts.far[i].nbytes])
+            buffers[i] = view_bytes(arena[at : at + self._description.far[i].nbytes])
         packed = sorted((i for i in indices if i in self._offsets), key=self._offsets.__getitem__)
         if packed:
             pieces = [Piece(self._offsets[i], buffers[i]) for i in packed]
             self.device.download(self._slab, pieces)
         for i in indices:
             if i not in self._offsets:
-                self.device.download(self.parts.far[i].memory, [Piece(0, buffers[i])])
+                self.device.download(self._description.far[i].memory, [Piece(0, buffers[i])])
         return tuple(buffer.toreadonly() for buffer in buffers)
 
     def __repr__(self) -> str:
-        return f"<Resident {self.codec} on {self.device.name}, {self.parts.nbytes} B>"
+        return f"<Resident {self.codec} on {self.device.name}, {self._description.nbytes} B>"
+
+
+def size_on_device(parts: Parts) -> int:
+    """Return the bytes that `parts` take on a device, the entry included."""
+    return laid_out(_nbytes(parts, i) for i in range(len(parts.buffers)))[1] + ENTRY_BYTES
 
 
 def _nbytes(parts: Parts, index: int) -> int:

@@ -60,7 +60,7 @@ class EvictionPass:
         if victim is None or (victim.key, victim.version) in self._seen:
             if victim is not None:
                 self._kept.append(victim)
-            self.busy = self.busy or self._tier.sweeps.shared
+            self.busy = self.busy or self._tier.eviction_threads.several
             return False
         if self._spare is not None and not self._spare(victim):
             self._kept.append(victim)
@@ -76,7 +76,7 @@ class EvictionPass:
         return True
 
     def __enter__(self) -> EvictionPass:
-        self._tier.sweeps.begin()
+        self._tier.eviction_threads.add()
         return self
 
     def __exit__(self, *exc_info: object) -> None:
@@ -86,4 +86,4 @@ class EvictionPass:
             # a victim that nobody names would stay charged. It is first unnamed, then discarded.
             if not self._current(victim):
                 self._tier.victims.discard(victim)
-        self._tier.sweeps.end()
+        self._tier.eviction_threads.remove()

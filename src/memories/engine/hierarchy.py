@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from memories.engine.archive import is_archived
-from memories.engine.budget import BackendBudget, Budget
+from memories.engine.budget import Budget
 from memories.engine.catalog import Catalog
 from memories.engine.eviction_pass import Spare
 from memories.engine.expiry import Expiry
@@ -27,7 +27,7 @@ from memories.engine.operations import Operations, operation
 from memories.engine.payload import Payload
 from memories.engine.placement import candidates
 from memories.engine.quick import QuickReads
-from memories.engine.tier import Tier, version_of
+from memories.engine.tier import AnyTier, DurableTier, Tiers, version_of
 from memories.engine.verified_frames import VerifiedFrames
 from memories.errors import (
     UNREADABLE,
@@ -69,7 +69,7 @@ class Hierarchy:
 
     def __init__(
         self,
-        tiers: dict[TierName, Tier],
+        tiers: Tiers,
         catalog: Catalog,
         *,
         clock: Clock,
@@ -145,7 +145,7 @@ class Hierarchy:
             if isinstance(previous, Entry) and isinstance(found, Record):
                 self.catalog.drop(previous)
             if isinstance(previous, Entry):
-                self.mover.let_go(previous)
+                self.mover.release(previous)
         now = self.clock.monotonic()
         self.events.emit(Stored(key, now, found.tier, found.size, now - started))
         return found
@@ -163,7 +163,7 @@ class Hierarchy:
         self.require_readable()
         try:
             return self._read(
-                key, lambda payload, verify: payload.value(self.trust, verify=verify), moment=moment
+                key, lambda payload, verify: payload.open(self.trust, verify=verify), moment=moment
             )
         except UNREADABLE as error:
             raise about_key(error, key) from error.__cause__
@@ -177,7 +177,7 @@ class Hierarchy:
         try:
             if entry is not None and not self._expired(entry):
                 entry.mark()
-                return use(self.tiers[entry.tier].load(entry), False)
+                return use(Payload.of_entry(entry), False)
             return self._read(key, use, whole=whole)
         except UNREADABLE as error:
             raise about_key(error, key) from error.__cause__
@@ -275,7 +275,7 @@ class Hierarchy:
                 record = msgspec.structs.replace(record, terms=terms)
                 self.mover.archive.amend(record)
             if isinstance(found, Entry):
-                tier = self.tiers[found.tier]
+                tier = self.tiers.volatile[found.tier]
                 tier.victims.discard(found)
                 found.terms = terms
                 tier.victims.add(found, accessed=False)
@@ -400,7 +400,7 @@ class Hierarchy:
 
     def activity(self) -> tuple[float, ...]:
         """Return what differs as soon as anything was read, stored, moved or removed; cheap."""
-        hits = [tier.counter.hits for tier in self.tiers.values() if not tier.name.durable]
+        hits = [tier.counter.hits for tier in self.tiers.volatile.values()]
         return (self.events.heard, self.catalog.front.hits, *hits)
 
     def next_expiry(self) -> float | None:
@@ -413,7 +413,7 @@ class Hierarchy:
         self.state = LifecycleState.FORKED
         self.operations.forget()
 
-    def tier(self, name: TierName) -> Tier:
+    def tier(self, name: TierName) -> AnyTier:
         """Return the tier of that name.
 
         Raises:
@@ -425,6 +425,16 @@ class Hierarchy:
             raise InvalidOptionError(
                 f"the {name} tier is disabled; pass {name}_memory_enabled=True to use it"
             ) from None
+
+    def durable(self, name: TierName) -> DurableTier:
+        """Return the durable tier of that name.
+
+        Raises:
+            InvalidOptionError: it is disabled.
+        """
+        tier = self.tier(name)
+        assert isinstance(tier, DurableTier)
+        return tier
 
     def require_readable(self) -> None:
         """Raise ClosedError unless something can be read."""
@@ -474,17 +484,16 @@ class Hierarchy:
             held[entry.tier] += entry.size
         hosts: Counter[Budget] = Counter()
         for tier in self.tiers.values():
-            tier.sweeps.reset()
+            tier.eviction_threads.reset()
             tier.victims.renew()
         # The former orders are circles of references, which would keep what has left them.
         gc.collect()
-        for name, tier in self.tiers.items():
-            if isinstance(tier.budget, BackendBudget):
-                tier.budget.recount()
-                continue
-            tier.budget.recount(held[name])
-            if tier.budget.parent is not None:
-                hosts[tier.budget.parent] += tier.budget.used
+        for durable in self.tiers.durable.values():
+            durable.budget.recount()
+        for name, volatile in self.tiers.volatile.items():
+            volatile.budget.recount(held[name])
+            if volatile.budget.parent is not None:
+                hosts[volatile.budget.parent] += volatile.budget.used
         for host, used in hosts.items():
             host.recount(used)
         self.catalog.journal.release_ended(self._settled)
@@ -516,7 +525,7 @@ class Hierarchy:
             if found is not None and found.version < limit:
                 self.mover.drop(found, Cause.REMOVED)
 
-    def _put_first(self, order: Order, targets: Iterable[Tier]) -> Entry | Record:
+    def _put_first(self, order: Order, targets: Iterable[AnyTier]) -> Entry | Record:
         """Put into the first of `targets` that makes room: rather down than nowhere."""
         full = None
         try:
@@ -530,13 +539,13 @@ class Hierarchy:
         finally:
             full = None  # An error and a frame that hold each other would keep the value as well.
 
-    def _put_into(self, order: Order, target: Tier) -> Entry | Record:
-        if target.name.durable:
+    def _put_into(self, order: Order, target: AnyTier) -> Entry | Record:
+        if isinstance(target, DurableTier):
             target.victims.arrived(order.version.key, 0)
             return self.mover.write(order.payload, order.version, target)
         durable = self._write_through or (order.old_record is not None and not order.volatile)
         backing = self._backing_tier(order.version) if durable else None
-        entry = self.mover.keep(order.payload, order.version, target, backing=backing)
+        entry = self.mover.put(order.payload, order.version, target, backing=backing)
         if order.old_record is not None and backing is None:
             self._bury(entry, order)
         return entry
@@ -554,14 +563,14 @@ class Hierarchy:
                 self.catalog.put(order.previous)
             else:
                 self.catalog.drop(entry)
-            self.mover.let_go(entry)
+            self.mover.release(entry)
             raise
 
-    def _backing_tier(self, version: Version) -> Tier:
-        for name in (TierName.COLD, TierName.GLACIER):
-            if name in self.tiers and version.terms.admits(name):
-                return self.tiers[name]
-        return self.tiers[TierName.COLD]
+    def _backing_tier(self, version: Version) -> DurableTier:
+        for name, tier in self.tiers.durable.items():
+            if version.terms.admits(name):
+                return tier
+        return self.tiers.durable[TierName.COLD]
 
     def _should_stay(self, entry: Entry) -> bool:
         """Return whether a version is only in RAM, and neither ours nor one that may be dropped."""
@@ -570,7 +579,7 @@ class Hierarchy:
 
     def _back(self, entry: Entry) -> None:
         version = version_of(entry)
-        payload = self.tiers[entry.tier].load(entry)
+        payload = Payload.of_entry(entry)
         try:
             self.catalog.back(self.mover.write(payload, version, self._backing_tier(version)))
         except TierFullError:
@@ -593,10 +602,10 @@ class Hierarchy:
                 raise self._miss(key, found)
             if isinstance(found, Entry):
                 found.mark()
-                return use(self.tiers[found.tier].load(found), False)
+                return use(Payload.of_entry(found), False)
             try:
-                tier = self.tier(found.tier)
-                payload = tier.load(found) if whole else tier.load_part(found)
+                tier = self.durable(found.tier)
+                payload = tier.read(found) if whole else tier.read_part(found)
                 value = use(payload, not self.verified.knows(found))
             except (CorruptDataError, StorageError, KeyNotFoundError):
                 # It may have moved between the look-up and the read; then its record changed.

@@ -19,14 +19,14 @@ from memories.engine.eviction_pass import EvictionOutcome, EvictionPass, Spare
 from memories.engine.expiry import Expiry
 from memories.engine.keylocks import KeyLocks
 from memories.engine.payload import Payload
-from memories.engine.tier import Tier, version_of
+from memories.engine.tier import AnyTier, DurableTier, Tier, Tiers, VolatileTier, version_of
 from memories.errors import StorageError, TierFullError, UnavailableError
 from memories.foundation.clock import Clock
 from memories.foundation.units import format_size
 from memories.model.entry import Entry
 from memories.model.events import EventBus, Failed, Moved, Removed, Written
 from memories.model.record import Record, Version
-from memories.model.tiers import Cause, Form, TierName
+from memories.model.tiers import Cause, TierName
 
 POLL_SECONDS = 0.002
 BUSY_POLLS = 2500  # How often a store looks again at victims that others are working on.
@@ -49,7 +49,7 @@ class Mover:
 
     def __init__(
         self,
-        tiers: dict[TierName, Tier],
+        tiers: Tiers,
         catalog: Catalog,
         *,
         locks: KeyLocks,
@@ -73,7 +73,12 @@ class Mover:
         self._nesting.depth = 0
 
     def relocate(
-        self, found: Entry | Record, target: Tier, cause: Cause, *, spare: Spare | None = None
+        self,
+        found: Entry | Record,
+        target: AnyTier,
+        cause: Cause,
+        *,
+        spare: Spare | None = None,
     ) -> Entry | Record:
         """Move what `found` stands for into `target` and return what stands for it there.
 
@@ -82,31 +87,27 @@ class Mover:
         """
         started = self._clock.monotonic()
         source = found.tier
-        if target.name.durable:
-            moved: Entry | Record = self._move_down(found, target)
+        if isinstance(target, DurableTier):
+            moved: Entry | Record = self._move_to_durable(found, target)
         else:
-            moved = self._move_up(found, target, spare)
+            moved = self._move_to_volatile(found, target, spare)
         now = self._clock.monotonic()
         event = Moved(found.key, now, source, target.name, moved.size, cause, now - started)
         self._events.emit(event)
         return moved
 
     def write(
-        self, payload: Payload, version: Version, target: Tier, *, archived: bytes = b""
+        self, payload: Payload, version: Version, target: DurableTier, *, archived: bytes = b""
     ) -> Record:
         """Write a frame into a durable tier, journaled when this returns."""
         started = self._clock.monotonic()
-        converted = payload
-        if payload.form is not Form.ENCODED or not self._nesting.depth:
-            # A frame that leaves for room goes as it is: somebody waits for that room.
-            converted = target.storage.convert(payload, version)
-        self.make_room(target, converted.size, version.key)
+        frame = target.convert(payload, version, evicted=self._nesting.depth > 0)
+        self.make_room(target, frame.size, version.key)
         try:
-            record = target.save(converted, version, archived=archived)
+            record = target.write(frame, version, archived=archived)
         except BaseException:
-            target.budget.release(converted.size)
+            target.budget.release(frame.size)
             raise
-        assert isinstance(record, Record)
         if target.name is TierName.GLACIER:
             record = self.archive.note(record)
         now = self._clock.monotonic()
@@ -114,15 +115,15 @@ class Mover:
         self._events.emit(written)
         return record
 
-    def keep(
+    def put(
         self,
         payload: Payload,
         version: Version,
-        target: Tier,
+        target: VolatileTier,
         *,
         hits: int = 0,
         backed: TierName | None = None,
-        backing: Tier | None = None,
+        backing: DurableTier | None = None,
         accessed: bool = True,
         spare: Spare | None = None,
     ) -> Entry:
@@ -131,15 +132,14 @@ class Mover:
         `backed` is the durable tier that holds this very version already; one given as `backing`
         is written to first.
         """
-        converted = target.storage.convert(payload, version)
+        converted = target.convert(payload)
         self._check_quota(version.key, target.name, converted.size)
         self.make_room(target, converted.size, version.key, spare)
         try:
             if backing is not None:
                 self.write(converted, version, backing)
                 backed = backing.name
-            entry = target.save(converted, version, hits=hits, backed=backed)
-            assert isinstance(entry, Entry)
+            entry = target.put(converted, version, hits=hits, backed=backed)
         except BaseException:
             target.budget.release(converted.size)
             raise
@@ -147,11 +147,11 @@ class Mover:
         target.victims.add(entry, accessed=accessed)
         return entry
 
-    def let_go(self, entry: Entry) -> None:
-        """Give up the payload of an entry that the catalog no longer names."""
-        tier = self.tiers[entry.tier]
+    def release(self, entry: Entry) -> None:
+        """Release the payload of an entry that the catalog no longer names."""
+        tier = self.tiers.volatile[entry.tier]
         tier.victims.discard(entry)
-        tier.storage.let_go(entry)
+        tier.release(entry)
 
     def make_room(self, tier: Tier, size: int, key: str, spare: Spare | None = None) -> None:
         """Reserve `size` bytes in `tier`, moving others down as far as that takes.
@@ -235,7 +235,7 @@ class Mover:
         self.drain(tier, max(0, held - nbytes))
         return tier.budget.used < held
 
-    def below(self, found: Entry | Record) -> Iterator[Tier]:
+    def below(self, found: Entry | Record) -> Iterator[AnyTier]:
         """Yield the slower tiers that the terms of `found` admit, nearest first."""
         for name, tier in self.tiers.items():
             if name.rank > found.tier.rank and found.terms.admits(name):
@@ -294,7 +294,7 @@ class Mover:
                 self.catalog.journal.remove(found.key, version)
         if isinstance(found, Entry):
             self.catalog.drop(found)
-            self.let_go(found)
+            self.release(found)
         now = self._clock.monotonic()
         self._events.emit(Removed(found.key, now, found.tier, found.size, cause))
         if cause is not Cause.CAPACITY:
@@ -318,12 +318,14 @@ class Mover:
             return found
         return self.catalog.record(found.key) if found.backed else None
 
-    def _move_up(self, found: Entry | Record, target: Tier, spare: Spare | None) -> Entry:
-        payload = self.tiers[found.tier].load(found)
+    def _move_to_volatile(
+        self, found: Entry | Record, target: VolatileTier, spare: Spare | None
+    ) -> Entry:
+        payload = self.tiers.load(found)
         backed = found.backed if isinstance(found, Entry) else found.tier
         hits = found.hits if isinstance(found, Entry) else 0
         rises = target.name.rank < found.tier.rank
-        entry = self.keep(
+        entry = self.put(
             payload,
             version_of(found),
             target,
@@ -333,30 +335,30 @@ class Mover:
             spare=spare,
         )
         if isinstance(found, Entry):
-            source = self.tiers[found.tier]
+            source = self.tiers.volatile[found.tier]
             source.victims.discard(found)
             if entry.payload is found.payload:
                 # Only the account changed: the memory is now the target's to count.
                 source.budget.release(found.size)
             else:
-                source.storage.let_go(found)
+                source.release(found)
         return entry
 
-    def _move_down(self, found: Entry | Record, target: Tier) -> Record:
+    def _move_to_durable(self, found: Entry | Record, target: DurableTier) -> Record:
         record = self._record_of(found)
         if record is None:
-            payload = self.tiers[found.tier].load(found)
+            payload = self.tiers.load(found)
             record = self.write(payload, version_of(found), target)
         elif record.tier is not target.name:
             record = self._move_record(record, target, found)
             self.catalog.back(record)
         if isinstance(found, Entry):
             self.catalog.drop(found)
-            self.let_go(found)
+            self.release(found)
             target.victims.arrived(found.key, found.hits)
         return record
 
-    def _move_record(self, record: Record, target: Tier, found: Entry | Record) -> Record:
+    def _move_record(self, record: Record, target: DurableTier, found: Entry | Record) -> Record:
         """Move between cold and glacier; what glacier held already, it holds still.
 
         What lies in RAM as well, as `found` says, is not fetched from where its record is.
@@ -366,7 +368,7 @@ class Mover:
                 record, tier=TierName.GLACIER, place=record.archived, archived=b""
             )
             return self.catalog.journal.write_note(lower)
-        payload = self.tiers[found.tier].load(found)
+        payload = self.tiers.load(found)
         archived = record.place if record.tier is TierName.GLACIER else b""
         return self.write(payload, version_of(record), target, archived=archived)
 

@@ -1,233 +1,454 @@
-"""A payload and its form, in motion between tiers: the only converter.
+"""A value in one of the forms in which tiers hold it, and the conversions between these forms.
 
-Not a place: it holds what it carries for as long as the move takes. A tier asks it for its own home
-form, so that a move costs just what it must: nothing between tiers of one form, an encode on
-the way down, a decode on the way up, a byte copy between tiers of frames.
+A move costs only what the two tiers call for: nothing between tiers of one form, an encoding on the
+way down, a decoding on the way up, a copy of bytes between tiers of frames.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any, Self
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
 from memories import codecs
 from memories.codecs.base import Sharing
-from memories.engine.device_payload import DevicePayload
 from memories.engine.host_limits import ENTRY_BYTES
-from memories.frames.range_reader import Fetch, open_partial
+from memories.errors import InvalidOptionError
+from memories.frames.range_reader import Fetch, PartialFrame, open_partial
 from memories.frames.reader import OpenFrame, open_frame
-from memories.frames.recompress import recompress
+from memories.frames.recompress import recompress as recompress_frame
 from memories.frames.signing import Keyring
 from memories.frames.writer import pack
 from memories.model.entry import ArrayEntry, Entry, ExpiringEntry, PartsEntry, SharedEntry
 from memories.model.tiers import Form
 
 
-@dataclass(frozen=True, slots=True)
-class Payload:
-    """One value in one form.
+class PackedFrame(NamedTuple):
+    """A frame that is ready to be written, and what its record says of the value."""
 
-    `content` is, in HOST form, the object itself (`SHARED`), a read-only array (`VIEW`) or
-    `Held` parts (`FRESH`); in DEVICE form a `DevicePayload`, or the `Parts` that lie elsewhere;
-    in ENCODED form a `Frame` just packed or an `OpenFrame` just read, both of which list their
-    `segments`. `size` is what it takes in that form.
+    codec: str
+    segments: Sequence[memoryview]
+    size: int  # Bytes of the frame.
+    host_size: int  # Bytes that the value takes in RAM.
+
+
+class Payload(ABC):
+    """One value in one form. `size` is what it takes there, the entry included in RAM.
+
+    Wherever a method takes `verify`, True checks the bytes of a frame before they are used; a
+    payload in RAM or on a device has been checked. All of them may raise:
+
+        CorruptDataError: the frame is damaged.
+        UntrustedDataError: it would run code, and no trusted key has signed it.
     """
 
-    form: Form
-    sharing: Sharing
-    content: Any
-    size: int
-    codec: str
+    __slots__ = ("size",)
 
-    @classmethod
-    def of(cls, value: Any, *, copy: bool = True) -> Self:
-        """Take in a caller's value, in HOST form, in memory of its own.
+    form: ClassVar[Form]
+    entry_type: ClassVar[type[Entry]]  # Of the entry that holds it, if one can.
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+    @staticmethod
+    def of(value: Any, *, copy: bool = True) -> Payload:
+        """Return a caller's value in memory of its own, in RAM or still on the caller's device.
 
         With `copy=False` the caller's buffers are taken over as they are.
 
         Raises:
             UnsupportedTypeError: the value cannot be serialised.
         """
-        return cls._around(*codecs.hold(value, copy=copy))
+        return _payload(*codecs.hold(value, copy=copy))
 
-    @classmethod
-    def borrowed(cls, value: Any) -> Self:
-        """Take in a caller's value as it lies, for a tier of frames: to be written at once.
+    @staticmethod
+    def borrowed(value: Any) -> Payload:
+        """Return a caller's value over the caller's memory, for a tier that writes it at once.
 
         Raises:
             UnsupportedTypeError: the value cannot be serialised.
         """
-        return cls._around(*codecs.borrow(value))
+        return _payload(*codecs.borrow(value))
 
-    @classmethod
-    def _around(cls, sharing: Sharing, payload: Any, nbytes: int) -> Self:
-        form = Form.DEVICE if isinstance(payload, codecs.Parts) else Form.HOST
-        return cls(form, sharing, payload, nbytes + ENTRY_BYTES, _codec_of(payload))
-
-    @classmethod
-    def of_frame(cls, buffer: memoryview, *, key: str) -> Self:
-        """Take in frame bytes, unverified as yet.
-
-        Raises:
-            CorruptDataError: the head is damaged or names another key.
-        """
-        frame = open_frame(buffer, key=key)
-        sharing = codecs.get(frame.codec).sharing
-        return cls(Form.ENCODED, sharing, frame, frame.nbytes, frame.codec)
-
-    @classmethod
-    def of_parts(cls, fetch: Fetch, nbytes: int, *, key: str) -> Self:
-        """Take up a frame that stays where it is; only regions can be read of it.
-
-        Raises:
-            CorruptDataError: the head is damaged or names another key.
-        """
-        frame = open_partial(fetch, nbytes, key=key)
-        sharing = codecs.get(frame.codec).sharing
-        return cls(Form.ENCODED, sharing, frame, frame.nbytes, frame.codec)
-
-    @classmethod
-    def of_entry(cls, entry: Entry) -> Self:
-        """Take up what a volatile entry holds, without a copy."""
-        payload = entry.payload
-        if isinstance(payload, DevicePayload):
-            sharing = codecs.get(payload.codec).sharing
-            return cls(Form.DEVICE, sharing, payload, entry.size, payload.codec)
+    @staticmethod
+    def of_entry(entry: Entry) -> Payload:
+        """Return what an entry holds, without a copy."""
+        content = entry.payload
+        if isinstance(content, Payload):
+            return content  # A value on a device is held as its payload.
         kind = type(entry.inner if isinstance(entry, ExpiringEntry) else entry)
-        return cls(Form.HOST, _SHARING[kind], payload, entry.size, _codec_of(payload))
+        return _BY_ENTRY[kind](content, entry.size)
+
+    @staticmethod
+    def of_frame(buffer: memoryview, *, key: str) -> FramePayload:
+        """Return the value of a frame, whose body is not verified yet.
+
+        Raises:
+            CorruptDataError: the head is damaged or names another key.
+        """
+        return FramePayload(open_frame(buffer, key=key))
+
+    @staticmethod
+    def of_ranges(fetch: Fetch, nbytes: int, *, key: str) -> FramePayload:
+        """Return the value of a frame that stays where it is: only regions can be read of it.
+
+        Raises:
+            CorruptDataError: the head is damaged or names another key.
+        """
+        return FramePayload(open_partial(fetch, nbytes, key=key))
+
+    @property
+    @abstractmethod
+    def codec(self) -> str:
+        """Return the name of the codec of the value."""
+
+    @property
+    def sharing(self) -> Sharing:
+        """Return what readers of the value may share."""
+        return codecs.get(self.codec).sharing
 
     @property
     def host_size(self) -> int:
-        """Return the bytes it would take in HOST form."""
-        if self.form is not Form.ENCODED:
-            return self.size
-        return int(self.content.raw_nbytes) + ENTRY_BYTES
+        """Return the bytes that it would take in RAM."""
+        return self.size
 
-    def hosted(self, trust: Keyring, *, verify: bool = True, copy: bool = True) -> Payload:
-        """Return it in HOST form, in memory of its own, or with `copy=False` in that of the frame.
+    @property
+    def content(self) -> Any:
+        """Return what an entry holds of it."""
+        return self
 
-        Raises:
-            CorruptDataError: the frame is damaged.
-            UntrustedDataError: it would run code and no trusted key has signed it.
-        """
-        if self.form is Form.HOST:
-            return self
-        sharing, payload, nbytes = codecs.keep(self.parts(trust, verify=verify), copy=copy)
-        return Payload(Form.HOST, sharing, payload, nbytes + ENTRY_BYTES, self.codec)
+    @abstractmethod
+    def open(self, trust: Keyring, *, verify: bool = True) -> Any:
+        """Return what a reader gets, over the memory of the payload where readers may share it."""
 
-    def framed(self, *, key: str, version: int, compression: str, trust: Keyring) -> Payload:
-        """Return it as a frame bound to `key` and `version`; a frame stays as it is."""
-        if self.form is Form.ENCODED:
-            return self
-        parts = self.parts(trust)
-        frame = pack(parts, key=key, version=version, compression=compression, signer=trust)
-        return Payload(Form.ENCODED, self.sharing, frame, frame.nbytes, self.codec)
+    @abstractmethod
+    def parts(self, trust: Keyring, *, verify: bool = True) -> codecs.Parts:
+        """Return the value taken apart, in the host's memory."""
 
-    def archived(self, compression: str) -> Payload:
-        """Return a frame that was just read in fewer bytes, or as it is where that saves little.
+    def lend(self, trust: Keyring, *, verify: bool = True) -> Any:
+        """Return what a reader gets who promises not to write to it: nothing is cloned."""
+        return self.open(trust, verify=verify)
 
-        Raises:
-            CorruptDataError: the frame is damaged.
-        """
-        if not isinstance(self.content, OpenFrame):
-            return self
-        frame = recompress(self.content, compression)
-        if frame is None:
-            return self
-        return Payload(Form.ENCODED, self.sharing, frame, frame.nbytes, self.codec)
+    def open_copy(self, trust: Keyring, *, verify: bool = True) -> Any:
+        """Return a copy that the reader may change."""
+        return codecs.decode(codecs.thaw(self.parts(trust, verify=verify)), writable=True)
 
-    def value(self, trust: Keyring, *, verify: bool = True) -> Any:
-        """Return what a reader gets, over the memory that the payload lies in."""
-        if self.form is Form.HOST:
-            return _OPENERS[self.sharing](self.content)
-        if isinstance(self.content, DevicePayload):
-            return self.content.open()
-        return codecs.decode(self.parts(trust, verify=verify))
-
-    def lying(self, trust: Keyring) -> codecs.Parts:
-        """Return it taken apart, with what a caller has on a device still lying there."""
-        return self.content if isinstance(self.content, codecs.Parts) else self.parts(trust)
-
-    def described(self) -> codecs.Parts | None:
-        """Return its description if that is at hand; None for live objects and frames."""
-        if isinstance(self.content, codecs.Parts):
-            return self.content
-        parts = getattr(self.content, "parts", None)
-        return parts if isinstance(parts, codecs.Parts) else None
-
-    def on(self, device: str, trust: Keyring, *, verify: bool = True) -> Any:
+    def open_on(self, device: str, trust: Keyring, *, verify: bool = True) -> Any:
         """Return a reader's own value, with everything that can live on `device` living there."""
         if self.sharing is not Sharing.FRESH:
-            return self.private(trust, verify=verify)
-        if isinstance(self.content, DevicePayload):
-            return self.content.on(device)
+            return self.open_copy(trust, verify=verify)
         parts = codecs.rehomed(self.parts(trust, verify=verify), device)
         return codecs.decode(codecs.thaw(parts), writable=True)
 
-    def lent(self, trust: Keyring, *, verify: bool = True) -> Any:
-        """Return what a reader gets who vouches not to write to it: nothing is cloned for him."""
-        if isinstance(self.content, DevicePayload | codecs.Held):
-            return self.content.lend()
-        return self.value(trust, verify=verify)
-
-    def parts(self, trust: Keyring, *, verify: bool = True) -> codecs.Parts:
-        """Return it taken apart, in the host's memory; a frame's buffers lie where the frame does.
+    def region(self, index: Any, trust: Keyring) -> Any:
+        """Return `array[index]` of a value that is a NumPy array.
 
         Raises:
-            CorruptDataError: the frame is damaged.
-            UntrustedDataError: it would run code and no trusted key has signed it.
+            InvalidOptionError: it is something else.
         """
-        payload = self.content
-        if isinstance(payload, DevicePayload):
-            return payload.host()
-        if isinstance(payload, codecs.Parts):
-            return codecs.fetch(payload)
-        if isinstance(payload, codecs.Held):
-            return payload.parts
-        if self.form is Form.ENCODED:
-            opened: codecs.Parts = payload.parts(verify=verify, verifier=trust)
-            return opened
-        return codecs.encode(payload)
+        if self.sharing is not Sharing.VIEW:
+            raise InvalidOptionError("region= needs a value that is a NumPy array")
+        return self.open(trust)[index]
 
-    def private(self, trust: Keyring, *, verify: bool = True) -> Any:
-        """Return a copy that the reader may change."""
-        if self.form is Form.HOST and self.sharing is Sharing.VIEW:
-            return self.content.copy(order="K")
-        if self.form is Form.HOST and self.sharing is Sharing.SHARED:
-            return self.content
-        if self.form is Form.DEVICE and self.sharing is Sharing.FRESH:
-            return self.content.open()
-        parts = self.parts(trust, verify=verify)
-        return codecs.decode(codecs.thaw(parts), writable=True)
+    def owners(self) -> Iterable[Any]:
+        """Return the objects whose death frees the memory of the payload."""
+        return ()
 
-    def entry_type(self) -> type[Entry]:
-        """Return the kind of entry that hands out this payload."""
-        return PartsEntry if self.form is Form.DEVICE else _ENTRIES[self.sharing]
+    def description(self) -> codecs.Parts | None:
+        """Return the value taken apart if that costs nothing; None for live objects and frames."""
+        return None
 
+    def unmoved_parts(self, trust: Keyring) -> codecs.Parts:
+        """Return the value taken apart, with what lies on a caller's device still lying there."""
+        return self.parts(trust)
 
-def _codec_of(payload: Any) -> str:
-    if isinstance(payload, codecs.Held):
-        return payload.parts.codec
-    if isinstance(payload, codecs.Parts):
-        return payload.codec
-    return codecs.find(payload).name
+    def to_host(self, trust: Keyring, *, verify: bool = True, copy: bool = True) -> Payload:
+        """Return it in RAM, in memory of its own, or with `copy=False` in that of the frame."""
+        return _payload(*codecs.keep(self.parts(trust, verify=verify), copy=copy))
+
+    def to_frame(
+        self, *, key: str, version: int, compression: str, trust: Keyring, recompress: bool = False
+    ) -> PackedFrame:
+        """Return it as a frame bound to `key` and `version`.
+
+        A frame stays as it is; with `recompress` it is compressed anew where that saves enough.
+        """
+        del recompress
+        frame = pack(
+            self.parts(trust), key=key, version=version, compression=compression, signer=trust
+        )
+        return PackedFrame(self.codec, frame.segments, frame.nbytes, frame.raw_nbytes + ENTRY_BYTES)
 
 
-def owners(payload: Any) -> Iterator[Any]:
-    """Yield the objects whose death frees the memory of a HOST payload."""
-    if isinstance(payload, DevicePayload):
-        yield from payload.owners()
-    elif isinstance(payload, codecs.Held):
-        seen = {id(buffer.obj): buffer.obj for buffer in payload.parts.buffers}
-        yield from seen.values()
-    elif isinstance(payload, np.ndarray):
-        yield _root(payload)
+class ObjectPayload(Payload):
+    """An immutable object in RAM: every reader gets the object itself."""
+
+    __slots__ = ("_object",)
+
+    form = Form.HOST
+    entry_type = SharedEntry
+
+    def __init__(self, content: Any, size: int) -> None:
+        super().__init__(size)
+        self._object = content
+
+    @property
+    def codec(self) -> str:
+        """Return the name of the codec of the object."""
+        return codecs.find(self._object).name
+
+    @property
+    def sharing(self) -> Sharing:
+        """Return that the object is shared."""
+        return Sharing.SHARED
+
+    @property
+    def content(self) -> Any:
+        """Return the object."""
+        return self._object
+
+    def open(self, trust: Keyring, *, verify: bool = True) -> Any:
+        """Return the object."""
+        del trust, verify
+        return self._object
+
+    def open_copy(self, trust: Keyring, *, verify: bool = True) -> Any:
+        """Return the object, which nobody can change."""
+        del trust, verify
+        return self._object
+
+    def parts(self, trust: Keyring, *, verify: bool = True) -> codecs.Parts:
+        """Return the object encoded."""
+        del trust, verify
+        return codecs.encode(self._object)
+
+    def to_host(self, trust: Keyring, *, verify: bool = True, copy: bool = True) -> Payload:
+        """Return this payload."""
+        del trust, verify, copy
+        return self
 
 
-def _root(array: Any) -> Any:
+class ArrayPayload(Payload):
+    """A read-only NumPy array in RAM: every reader gets a view of it."""
+
+    __slots__ = ("_array",)
+
+    form = Form.HOST
+    entry_type = ArrayEntry
+
+    def __init__(self, content: Any, size: int) -> None:
+        super().__init__(size)
+        self._array = content
+
+    @property
+    def codec(self) -> str:
+        """Return the name of the codec of the array."""
+        return codecs.find(self._array).name
+
+    @property
+    def sharing(self) -> Sharing:
+        """Return that readers share the memory."""
+        return Sharing.VIEW
+
+    @property
+    def content(self) -> Any:
+        """Return the array."""
+        return self._array
+
+    def open(self, trust: Keyring, *, verify: bool = True) -> Any:
+        """Return a view."""
+        del trust, verify
+        return self._array.view()
+
+    def open_copy(self, trust: Keyring, *, verify: bool = True) -> Any:
+        """Return a copy in the array's own memory layout."""
+        del trust, verify
+        return self._array.copy(order="K")
+
+    def parts(self, trust: Keyring, *, verify: bool = True) -> codecs.Parts:
+        """Return the array encoded; its buffers are those of the array."""
+        del trust, verify
+        return codecs.encode(self._array)
+
+    def to_host(self, trust: Keyring, *, verify: bool = True, copy: bool = True) -> Payload:
+        """Return this payload."""
+        del trust, verify, copy
+        return self
+
+    def owners(self) -> Iterable[Any]:
+        """Return the object that owns the memory of the array."""
+        return (_memory_owner(self._array),) if isinstance(self._array, np.ndarray) else ()
+
+
+class HeldPayload(Payload):
+    """A mutable value in RAM, held as private parts: every reader gets a newly built one."""
+
+    __slots__ = ("_held",)
+
+    form = Form.HOST
+    entry_type = PartsEntry
+
+    def __init__(self, content: codecs.Held, size: int) -> None:
+        super().__init__(size)
+        self._held = content
+
+    @property
+    def codec(self) -> str:
+        """Return the name of the codec of the value."""
+        return self._held.parts.codec
+
+    @property
+    def sharing(self) -> Sharing:
+        """Return that each reader has a value of its own."""
+        return Sharing.FRESH
+
+    @property
+    def content(self) -> Any:
+        """Return the held parts, which build values."""
+        return self._held
+
+    def open(self, trust: Keyring, *, verify: bool = True) -> Any:
+        """Return a new object."""
+        del trust, verify
+        return self._held.open()
+
+    def lend(self, trust: Keyring, *, verify: bool = True) -> Any:
+        """Return a new object over the held memory itself."""
+        del trust, verify
+        return self._held.lend()
+
+    def parts(self, trust: Keyring, *, verify: bool = True) -> codecs.Parts:
+        """Return the held parts."""
+        del trust, verify
+        return self._held.parts
+
+    def description(self) -> codecs.Parts | None:
+        """Return the held parts."""
+        return self._held.parts
+
+    def to_host(self, trust: Keyring, *, verify: bool = True, copy: bool = True) -> Payload:
+        """Return this payload."""
+        del trust, verify, copy
+        return self
+
+    def owners(self) -> Iterable[Any]:
+        """Return the objects behind the buffers."""
+        return {id(buffer.obj): buffer.obj for buffer in self._held.parts.buffers}.values()
+
+
+class PartsPayload(Payload):
+    """A value of which buffers lie on a device, as the caller gave it or as a hot tier wants it."""
+
+    __slots__ = ("_parts", "_sharing")
+
+    form = Form.DEVICE
+
+    def __init__(self, parts: codecs.Parts, size: int, sharing: Sharing) -> None:
+        super().__init__(size)
+        self._parts = parts
+        self._sharing = sharing
+
+    @property
+    def codec(self) -> str:
+        """Return the name of the codec of the value."""
+        return self._parts.codec
+
+    @property
+    def sharing(self) -> Sharing:
+        """Return what readers of the value may share."""
+        return self._sharing
+
+    def open(self, trust: Keyring, *, verify: bool = True) -> Any:
+        """Return the value, in the host's memory."""
+        return codecs.decode(self.parts(trust, verify=verify))
+
+    def parts(self, trust: Keyring, *, verify: bool = True) -> codecs.Parts:
+        """Return the parts, fetched from the device."""
+        del trust, verify
+        return codecs.fetch(self._parts)
+
+    def description(self) -> codecs.Parts | None:
+        """Return the parts as they lie."""
+        return self._parts
+
+    def unmoved_parts(self, trust: Keyring) -> codecs.Parts:
+        """Return the parts as they lie."""
+        del trust
+        return self._parts
+
+
+class FramePayload(Payload):
+    """A frame that was read from a durable tier or from another node."""
+
+    __slots__ = ("frame",)
+
+    form = Form.ENCODED
+
+    def __init__(self, frame: OpenFrame | PartialFrame) -> None:
+        super().__init__(frame.nbytes)
+        self.frame = frame
+
+    @property
+    def codec(self) -> str:
+        """Return the name of the codec that the frame names."""
+        return self.frame.codec
+
+    @property
+    def host_size(self) -> int:
+        """Return the bytes that the value would take in RAM."""
+        return self.frame.raw_nbytes + ENTRY_BYTES
+
+    def open(self, trust: Keyring, *, verify: bool = True) -> Any:
+        """Return the value, over the memory of the frame where readers may share it."""
+        return codecs.decode(self.parts(trust, verify=verify))
+
+    def parts(self, trust: Keyring, *, verify: bool = True) -> codecs.Parts:
+        """Return the parts; raw buffers lie where the frame does."""
+        return self.whole.parts(verify=verify, verifier=trust)
+
+    def region(self, index: Any, trust: Keyring) -> Any:
+        """Return `array[index]`, read from the chunks that it touches."""
+        del trust
+        return self.frame.region(index)
+
+    def to_frame(
+        self, *, key: str, version: int, compression: str, trust: Keyring, recompress: bool = False
+    ) -> PackedFrame:
+        """Return the bytes of the frame, or fewer with `recompress` where that saves enough."""
+        del key, version, trust
+        frame = recompress_frame(self.whole, compression) if recompress else None
+        if frame is None:
+            return PackedFrame(self.codec, self.whole.segments, self.size, self.host_size)
+        host_size = frame.raw_nbytes + ENTRY_BYTES
+        return PackedFrame(self.codec, frame.segments, frame.nbytes, host_size)
+
+    @property
+    def whole(self) -> OpenFrame:
+        """Return the frame, all of whose bytes are here."""
+        assert isinstance(self.frame, OpenFrame), "only regions are read of a distant frame"
+        return self.frame
+
+
+_BY_SHARING: dict[Sharing, type[ObjectPayload | ArrayPayload | HeldPayload]] = {
+    Sharing.SHARED: ObjectPayload,
+    Sharing.VIEW: ArrayPayload,
+    Sharing.FRESH: HeldPayload,
+}
+_BY_ENTRY: dict[type[Entry], type[ObjectPayload | ArrayPayload | HeldPayload]] = {
+    kind.entry_type: kind for kind in _BY_SHARING.values()
+}
+
+
+def _payload(sharing: Sharing, content: Any, nbytes: int) -> Payload:
+    """Return the payload of what `codecs.hold`, `borrow` or `keep` returned."""
+    if isinstance(content, codecs.Parts):
+        return PartsPayload(content, nbytes + ENTRY_BYTES, sharing)
+    return _BY_SHARING[sharing](content, nbytes + ENTRY_BYTES)
+
+
+def _memory_owner(array: Any) -> Any:
     """Return the object that owns an array's memory: views of a view refer to it directly.
 
     Over `bytes`, which no weak reference can watch, it is the array: its views refer to that one.
@@ -237,16 +458,3 @@ def _root(array: Any) -> Any:
         if base is None or type(base) is bytes:
             return array
         array = base
-
-
-_ENTRIES: dict[Sharing, type[Entry]] = {
-    Sharing.SHARED: SharedEntry,
-    Sharing.VIEW: ArrayEntry,
-    Sharing.FRESH: PartsEntry,
-}
-_SHARING = {entry: sharing for sharing, entry in _ENTRIES.items()}
-_OPENERS = {
-    Sharing.SHARED: lambda payload: payload,
-    Sharing.VIEW: lambda payload: payload.view(),
-    Sharing.FRESH: lambda payload: payload.open(),
-}

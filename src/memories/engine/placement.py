@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from memories.engine.payload import Payload
-from memories.engine.tier import Tier
+from memories.engine.tier import AnyTier, Tiers
 from memories.errors import InvalidOptionError, TierFullError
 from memories.foundation.units import format_size
 from memories.model.record import Terms
@@ -13,14 +13,14 @@ from memories.model.tiers import TierName
 
 
 def candidates(
-    tiers: dict[TierName, Tier],
+    tiers: Tiers,
     key: str,
     wanted: TierName | None,
     payload: Payload,
     terms: Terms,
     *,
     sift: bool = False,
-) -> Iterator[Tier]:
+) -> Iterator[AnyTier]:
     """Yield the tiers to try for a new value, the best one first.
 
     A named tier is taken at its word. Otherwise it is the fastest volatile one that suits the value
@@ -53,13 +53,13 @@ def candidates(
         raise TierFullError(_too_large(tiers, key, size))
 
 
-def _first_rank(tiers: dict[TierName, Tier], payload: Payload, terms: Terms) -> tuple[int, bool]:
+def _first_rank(tiers: Tiers, payload: Payload, terms: Terms) -> tuple[int, bool]:
     """Return the rank of the first tier to try, and whether it is a fast one with free room."""
     size = payload.host_size
-    for name, tier in tiers.items():
-        if name.durable or not terms.admits(name) or tier.budget.headroom < size:
+    for name, tier in tiers.volatile.items():
+        if not terms.admits(name) or tier.budget.headroom < size:
             continue
-        if tier.storage.suits(payload):
+        if tier.suits(payload):
             return name.rank, True
     lower = (
         name.rank
@@ -69,7 +69,7 @@ def _first_rank(tiers: dict[TierName, Tier], payload: Payload, terms: Terms) -> 
     return next(lower, TierName.HOT.rank), False
 
 
-def _too_large(tiers: dict[TierName, Tier], key: str, size: int) -> str:
+def _too_large(tiers: Tiers, key: str, size: int) -> str:
     sizes = ", ".join(
         f"{name} {format_size(tier.budget.effective)}" for name, tier in tiers.items()
     )

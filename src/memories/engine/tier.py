@@ -1,91 +1,75 @@
-"""A tier: one class for all four, which differ by what they are given.
+"""The tiers: volatile ones hold entries in RAM or on a device, durable ones frames in a backend.
 
-Its medium keeps payloads, its budget counts bytes, its victims say who leaves first. It decides
-nothing and moves nothing: that is the hierarchy's work.
+A tier has a budget of bytes, keeps payloads in its own form, and knows which of them should leave
+first. It moves nothing and names no key in the catalog: the mover does.
 """
 
 from __future__ import annotations
 
+from abc import ABC
+from collections.abc import Callable, Sequence
+from functools import partial
 from threading import get_ident
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
+from memories import codecs
+from memories.backends.base import Backend
+from memories.codecs.base import carries_code
+from memories.devices.base import Device
 from memories.engine.budget import BackendBudget, Budget
+from memories.engine.device_payload import DevicePayload, size_on_device
 from memories.engine.hit_clock import HitClock, HitCounter
-from memories.engine.payload import Payload
-from memories.engine.tier_storage import TierStorage
+from memories.engine.payload import FramePayload, PackedFrame, PartsPayload, Payload
 from memories.engine.victims import Arrival, Victims
-from memories.model.entry import Entry
+from memories.frames.signing import Keyring
+from memories.model.entry import Entry, ExpiringEntry
 from memories.model.record import Record, Version
 from memories.model.tiers import TierName
 
+if TYPE_CHECKING:
+    from memories.backends.bucket import BucketBackend
+
+MIN_DEVICE_BYTES = 64 << 10  # A smaller value is read faster from RAM than over a bus.
+WHOLE_BYTES = 512 * 1024  # Up to here one request for all of it is as fast as two for a part.
+
 
 class EvictionThreads:
-    """How many threads are making room in a tier."""
+    """The threads that are making room in a tier."""
 
     def __init__(self) -> None:
         self._threads: set[int] = set()
 
-    def begin(self) -> None:
+    def add(self) -> None:
         """Count this thread."""
         self._threads.add(get_ident())
 
-    def end(self) -> None:
-        """Count it no more."""
+    def remove(self) -> None:
+        """Count this thread no more."""
         self._threads.discard(get_ident())
 
     def reset(self) -> None:
-        """Count nobody, while nobody is at it."""
+        """Count no thread, while no call is under way."""
         self._threads.clear()
 
     @property
-    def shared(self) -> bool:
+    def several(self) -> bool:
         """Return whether there is more than one."""
         return len(self._threads) > 1
 
 
-class Tier:
+class Tier(ABC):
     """One level of the hierarchy."""
 
+    budget: Budget | BackendBudget
+
     def __init__(
-        self,
-        name: TierName,
-        *,
-        storage: TierStorage,
-        budget: Budget | BackendBudget,
-        victims: Victims,
-        counter: HitCounter,
-        hit_clock: HitClock,
+        self, name: TierName, *, victims: Victims[Any], counter: HitCounter, hit_clock: HitClock
     ) -> None:
         self.name = name
-        self.storage = storage
-        self.budget = budget
         self.victims = victims
         self.counter = counter
         self.hit_clock = hit_clock
-        self.sweeps = EvictionThreads()
-
-    def save(
-        self,
-        payload: Payload,
-        version: Version,
-        *,
-        hits: int = 0,
-        backed: TierName | None = None,
-        archived: bytes = b"",
-    ) -> Entry | Record:
-        """Keep a payload in the home form, for which room was reserved."""
-        found: Entry | Record = self.storage.keep(
-            payload, version, hits=hits, backed=backed, archived=archived
-        )
-        return found
-
-    def load(self, found: Entry | Record) -> Payload:
-        """Return what `found` stands for."""
-        return self.storage.take(found)
-
-    def load_part(self, found: Entry | Record) -> Payload:
-        """Return what `found` stands for, to read regions of it only."""
-        return self.storage.take_part(found)
+        self.eviction_threads = EvictionThreads()
 
     def holds(self, size: int) -> bool:
         """Return whether a value of `size` bytes could ever lie here."""
@@ -94,16 +78,245 @@ class Tier:
     def admits(self, key: str, size: int, *, hits: int) -> bool:
         """Return whether a value may come in on its merit: for free room, or in another's place.
 
-        `hits` is how often it was read elsewhere. Advice: who has nowhere else to go comes in.
+        `hits` is how often it was read elsewhere. A value that has no other tier to go to comes in
+        whatever this returns.
         """
         if size <= self.budget.headroom:
             return True
         return self.victims.admits(Arrival(key, size, hits=hits, stamp=self.counter.stamp()))
 
     def __repr__(self) -> str:
-        return f"<Tier {self.name} {self.budget.used} of {self.budget.effective} B>"
+        return (
+            f"<{type(self).__name__} {self.name} {self.budget.used} of {self.budget.effective} B>"
+        )
 
 
-def version_of(found: Entry | Record | Any) -> Version:
+class VolatileTier(Tier):
+    """A tier in RAM, or in the memory of `device`: an entry holds the payload of each version.
+
+    The bytes of an entry that has left stay charged until the last view of them dies. With a
+    device, small values of the host, immutable objects and pickles stay live in RAM, on the budget
+    of the tier, since no device could do anything with them.
+    """
+
+    def __init__(
+        self,
+        name: TierName,
+        *,
+        budget: Budget,
+        victims: Victims[Entry],
+        counter: HitCounter,
+        hit_clock: HitClock,
+        tick: Callable[[str, int, Callable[[], int]], Callable[[], int]],
+        trust: Keyring,
+        over: Callable[[Entry], bool],
+        device: Device | None = None,
+    ) -> None:
+        super().__init__(name, victims=victims, counter=counter, hit_clock=hit_clock)
+        self.budget: Budget = budget
+        self.device = device
+        self._tick = tick
+        self._trust = trust
+        self._over = over
+
+    def suits(self, payload: Payload) -> bool:
+        """Return whether an unnamed tier may be this one: some of the value belongs on the device.
+
+        RAM suits every value.
+        """
+        if self.device is None:
+            return True
+        parts = payload.description()
+        return parts is not None and self.device.name in codecs.homes(parts)
+
+    def convert(self, payload: Payload) -> Payload:
+        """Return `payload` in the form of this tier; its `size` is what storing it will take.
+
+        No bytes cross to a device before that is reserved: `put` brings them over.
+        """
+        if not self._crosses(payload):
+            return payload.to_host(self._trust)
+        parts = payload.unmoved_parts(self._trust)
+        return PartsPayload(parts, size_on_device(parts), payload.sharing)
+
+    def put(
+        self, payload: Payload, version: Version, *, hits: int = 0, backed: TierName | None = None
+    ) -> Entry:
+        """Return a new entry around a converted payload, whose size the caller has reserved.
+
+        `backed` is the durable tier that holds this version too.
+
+        Raises:
+            DeviceFullError: the device has no room, whatever leaves it.
+            DeviceLostError: the device failed.
+        """
+        if self.device is not None and isinstance(payload, PartsPayload):
+            payload = DevicePayload.upload(
+                payload.unmoved_parts(self._trust), payload.size, self.device
+            )
+        tick = self._tick(version.key, payload.size, self.counter.tick)
+
+        def make(kind: type[Entry]) -> Entry:
+            return kind(
+                key=version.key,
+                version=version.number,
+                tier=self.name,
+                payload=payload.content,
+                size=payload.size,
+                stored_at=version.stored_at,
+                terms=version.terms,
+                tick=tick,
+                stamp=self.counter.stamp(),
+                hits=hits,
+                backed=backed,
+            )
+
+        entry = make(payload.entry_type)
+        if version.terms.expires_at is None:
+            return entry
+        expiring = make(ExpiringEntry)
+        assert isinstance(expiring, ExpiringEntry)
+        expiring.inner = entry
+        expiring.over = self._over
+        return expiring
+
+    def release(self, entry: Entry) -> None:
+        """Uncharge an entry that has left as soon as the last view of its payload dies."""
+        self.budget.release_with(Payload.of_entry(entry).owners(), entry.size)
+
+    def _crosses(self, payload: Payload) -> bool:
+        """Return whether a value goes to the memory of the device."""
+        if self.device is None:
+            return False
+        if payload.sharing is codecs.Sharing.SHARED or carries_code(payload.codec):
+            return False
+        return payload.host_size >= MIN_DEVICE_BYTES or self.suits(payload)
+
+
+class DurableTier(Tier):
+    """A tier on a disk or in a bucket: frames in a backend.
+
+    An `archive` is paid by the byte, so a frame that comes down to it is compressed anew; and its
+    backend only prepares what is written, which counts once the journal has it (see
+    `engine/archive.py`). `on_code` is called once, with the first key whose value is a pickle,
+    which readers on other machines may not be able to open.
+    """
+
+    def __init__(
+        self,
+        name: TierName,
+        *,
+        backend: Backend,
+        budget: BackendBudget,
+        victims: Victims[Record],
+        counter: HitCounter,
+        hit_clock: HitClock,
+        compression: str,
+        trust: Keyring,
+        archive: bool = False,
+        on_code: Callable[[str], None] | None = None,
+    ) -> None:
+        super().__init__(name, victims=victims, counter=counter, hit_clock=hit_clock)
+        self.budget: BackendBudget = budget
+        self.backend = backend
+        self.compression = compression
+        self._is_archive = archive
+        self._trust = trust
+        self._on_code = on_code
+
+    def convert(self, payload: Payload, version: Version, *, evicted: bool = False) -> PackedFrame:
+        """Return `payload` as a frame bound to `version`; a frame that is not recompressed stays.
+
+        An evicted frame is copied unchanged: recompressing it would delay the store that waits for
+        the space.
+        """
+        return payload.to_frame(
+            key=version.key,
+            version=version.number,
+            compression=self.compression,
+            trust=self._trust,
+            recompress=self._is_archive and not evicted,
+        )
+
+    def write(self, frame: PackedFrame, version: Version, *, archived: bytes = b"") -> Record:
+        """Write a converted frame, whose size the caller has reserved, and return its record.
+
+        `archived` is where glacier holds a copy of this version, if it does.
+        """
+        if self._on_code is not None and carries_code(frame.codec):
+            on_code, self._on_code = self._on_code, None
+            on_code(version.key)
+        record = Record(
+            key=version.key,
+            version=version.number,
+            tier=self.name,
+            size=frame.host_size,
+            stored_at=version.stored_at,
+            kind=frame.codec,
+            terms=version.terms,
+            archived=archived,
+        )
+        if self._is_archive:
+            written = cast("BucketBackend", self.backend).prepare(record, frame.segments)
+        else:
+            written = self.backend.write(record, frame.segments)
+        self.budget.release(frame.size)
+        return written
+
+    def read(self, record: Record) -> FramePayload:
+        """Return the frame that a record names, unverified as yet."""
+        return Payload.of_frame(self.backend.read(record), key=record.key)
+
+    def read_part(self, record: Record) -> FramePayload:
+        """Return the frame, of which only regions are read.
+
+        If it is large and far away, only the bytes of those regions travel.
+        """
+        if not self.remote or record.stored <= WHOLE_BYTES:
+            return self.read(record)
+        fetch = partial(self.backend.read_ranges, record)
+        return Payload.of_ranges(fetch, record.stored, key=record.key)
+
+    def read_many(self, records: Sequence[Record]) -> list[FramePayload]:
+        """Return the frames, requested together, in the order of `records`."""
+        frames = self.backend.read_many(records)
+        return [
+            Payload.of_frame(frame, key=record.key)
+            for record, frame in zip(records, frames, strict=True)
+        ]
+
+    @property
+    def remote(self) -> bool:
+        """Return whether the backend is so far away that many reads should be one request."""
+        return self.backend.remote
+
+
+AnyTier = VolatileTier | DurableTier
+
+
+class Tiers(dict[TierName, AnyTier]):
+    """The tiers by name, fastest first; also by kind."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.volatile: dict[TierName, VolatileTier] = {}
+        self.durable: dict[TierName, DurableTier] = {}
+
+    def add(self, tier: AnyTier) -> None:
+        """Add the next slower tier."""
+        self[tier.name] = tier
+        if isinstance(tier, VolatileTier):
+            self.volatile[tier.name] = tier
+        else:
+            self.durable[tier.name] = tier
+
+    def load(self, found: Entry | Record) -> Payload:
+        """Return the payload that an entry holds or a record names."""
+        if isinstance(found, Entry):
+            return Payload.of_entry(found)
+        return self.durable[found.tier].read(found)
+
+
+def version_of(found: Entry | Record) -> Version:
     """Return the version that an entry or a record stands for."""
     return Version(found.key, found.version, found.stored_at, found.terms)

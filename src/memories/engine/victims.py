@@ -9,14 +9,16 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 from memories.engine.hit_clock import SampledTick
 from memories.foundation.fork_lock import new_lock
 from memories.model.entry import Entry
+from memories.model.record import Record
 from memories.policies.base import Policy
 
 T = TypeVar("T")
+F = TypeVar("F", Entry, Record)
 MAX_NOTES = 1024  # Hits that wait to be told to the policy; ten looks a second bound its work.
 
 
@@ -33,19 +35,19 @@ class Arrival:
         self.link: Any = None
 
 
-class Victims(ABC):
+class Victims(ABC, Generic[F]):
     """Offers what may leave, one at a time."""
 
     @abstractmethod
-    def add(self, found: Any, *, accessed: bool = True) -> None:
+    def add(self, found: F, *, accessed: bool = True) -> None:
         """Learn that `found` is in the tier; `accessed` unless it only came down, or stays."""
 
     @abstractmethod
-    def discard(self, found: Any) -> None:
+    def discard(self, found: F) -> None:
         """Learn that `found` has left the tier."""
 
     @abstractmethod
-    def offer(self) -> Any | None:
+    def offer(self) -> F | None:
         """Take out what should leave next; None if nothing may."""
 
     def admits(self, arrival: Arrival) -> bool:
@@ -91,7 +93,7 @@ class _NotingTick(SampledTick):
         return self._victims.follows(self.key)
 
 
-class PolicyVictims(Victims):
+class PolicyVictims(Victims[Entry]):
     """The entries of a volatile tier, ordered by an eviction policy.
 
     A policy that learns from hits (`auto`) hears of those of a sample of the keys only: their
@@ -216,13 +218,13 @@ class PolicyVictims(Victims):
             self.policy.observe(read)
 
 
-class NoVictims(Victims):
+class NoVictims(Victims[Record]):
     """The last tier: nothing leaves it for room."""
 
-    def add(self, found: Any, *, accessed: bool = True) -> None:
+    def add(self, found: F, *, accessed: bool = True) -> None:
         """Nothing to remember."""
 
-    def discard(self, found: Any) -> None:
+    def discard(self, found: F) -> None:
         """Nothing to forget."""
 
     def offer(self) -> None:

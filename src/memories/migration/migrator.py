@@ -19,7 +19,7 @@ from memories.engine.hierarchy import Hierarchy
 from memories.engine.hit_clock import SampledTick, settled
 from memories.engine.payload import Payload
 from memories.engine.recency import RecencyTracker
-from memories.engine.tier import Tier
+from memories.engine.tier import VolatileTier
 from memories.errors import MemoriesError, TierFullError
 from memories.foundation.periodic import STOP_SECONDS, Periodic, idle_poll_seconds
 from memories.migration.key_cursor import KeyCursor
@@ -180,7 +180,7 @@ class Migrator:
             hierarchy.catalog.settle()
         states = {}
         for name in (TierName.HOT, TierName.WARM):
-            tier = hierarchy.tiers[name]
+            tier = hierarchy.tiers.volatile[name]
             tier.hit_clock.note(now)
             tier.victims.settle()
             used, effective = tier.budget.used, tier.budget.effective
@@ -332,8 +332,8 @@ class Migrator:
         hierarchy.events.emit(Failed("", now, "migration", error))
 
 
-def _suits(tier: Tier, entry: Entry) -> bool:
-    return tier.storage.suits(Payload.of_entry(entry))
+def _suits(tier: VolatileTier, entry: Entry) -> bool:
+    return tier.suits(Payload.of_entry(entry))
 
 
 def _above(record: Record) -> TierName:

@@ -9,7 +9,6 @@ from typing import cast
 
 from memories.backends.bucket import BucketBackend
 from memories.engine.hierarchy import Hierarchy
-from memories.engine.tier_storage import FrameStorage
 from memories.errors import InvalidOptionError
 from memories.model.tiers import TierName
 
@@ -22,13 +21,13 @@ def bucket_of(hierarchy: Hierarchy, archive: str) -> BucketBackend:
     Raises:
         InvalidOptionError: it has none.
     """
-    tier = hierarchy.tiers.get(TierName.GLACIER)
+    tier = hierarchy.tiers.durable.get(TierName.GLACIER)
     if tier is None:
         raise InvalidOptionError(
             f"The snapshot refers to values in the archive {archive}, and the glacier tier is "
             "disabled. Open the manager with glacier_memory_enabled=True and that glacier_url."
         )
-    return cast(BucketBackend, cast(FrameStorage, tier.storage).backend)
+    return cast(BucketBackend, tier.backend)
 
 
 def holder_of(identity: bytes) -> str:

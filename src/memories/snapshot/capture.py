@@ -98,7 +98,7 @@ def capture(
             elif selection.reference_glacier and found.tier is TierName.GLACIER:
                 yield Item(found, Reference(refer(found), found.stored))
             else:
-                frame = hierarchy.tier(found.tier).load(found).content
+                frame = hierarchy.durable(found.tier).read(found).whole
                 yield Item(found, _at_rest(hierarchy, frame, selection))
 
 

@@ -244,7 +244,7 @@ class Restore:
         """Give up the payload that stood for a key until its restored version was journaled."""
         if shadow is not None:
             self._hierarchy.catalog.drop(shadow)
-            self._hierarchy.mover.let_go(shadow)
+            self._hierarchy.mover.release(shadow)
 
     def _store_each(self) -> None:
         """Where cold has no room for the file: store value by value, each as far down as it must.

@@ -10,14 +10,14 @@ from collections.abc import Generator
 
 from memories.engine.hierarchy import Hierarchy
 from memories.engine.lifecycle_state import LifecycleState
-from memories.engine.tier import Tier, version_of
+from memories.engine.tier import AnyTier, VolatileTier, version_of
 from memories.errors import ClosedError, MemoriesError, TierFullError
 from memories.foundation.logging import logger
 from memories.foundation.periodic import STOP_SECONDS, BackgroundThread, Latch
 from memories.foundation.units import MAX_BYTES, format_size
 from memories.model.events import Failed, Moved
 from memories.model.record import Record
-from memories.model.tiers import Cause, Form, TierName
+from memories.model.tiers import Cause, TierName
 from memories.snapshot.incremental_chain import IncrementalChain
 from memories.snapshot.manifest import SnapshotRow
 
@@ -113,7 +113,7 @@ def _bring_home(hierarchy: Hierarchy, row: SnapshotRow, since: int, verified: bo
         if target is None or target.name is found.tier:
             return 0
         try:
-            if target.storage.form is Form.HOST:
+            if isinstance(target, VolatileTier) and target.device is None:
                 _take_in(hierarchy, found, target, verified)
             else:
                 hierarchy.mover.relocate(found, target, Cause.RESTORED)
@@ -122,19 +122,19 @@ def _bring_home(hierarchy: Hierarchy, row: SnapshotRow, since: int, verified: bo
         return found.size
 
 
-def _take_in(hierarchy: Hierarchy, found: Record, target: Tier, verified: bool) -> None:
+def _take_in(hierarchy: Hierarchy, found: Record, target: VolatileTier, verified: bool) -> None:
     """Keep a value in RAM; a large one as the mapping that it is, so that nothing is copied.
 
     Raises:
         TierFullError: what its frame says it takes exceeds the room, whatever the manifest said.
     """
     started = hierarchy.clock.monotonic()
-    frame = hierarchy.tier(found.tier).load(found)
+    frame = hierarchy.durable(found.tier).read(found)
     if frame.host_size > target.budget.headroom:
         raise TierFullError(f"{found.key!r} takes {format_size(frame.host_size)} in {target.name}")
     copy = found.stored < MAPPED_BYTES
-    payload = frame.hosted(hierarchy.trust, verify=not verified, copy=copy)
-    hierarchy.mover.keep(payload, version_of(found), target, backed=found.tier)
+    payload = frame.to_host(hierarchy.trust, verify=not verified, copy=copy)
+    hierarchy.mover.put(payload, version_of(found), target, backed=found.tier)
     now = hierarchy.clock.monotonic()
     hierarchy.events.emit(
         Moved(found.key, now, found.tier, target.name, found.size, Cause.RESTORED, now - started)
@@ -145,7 +145,7 @@ def _is_restored(found: Record, row: SnapshotRow, since: int) -> bool:
     return found.version > since and found.stored_at == row.stored_at
 
 
-def _home(hierarchy: Hierarchy, row: SnapshotRow) -> Tier | None:
+def _home(hierarchy: Hierarchy, row: SnapshotRow) -> AnyTier | None:
     """Return the tier the value had, or the first below it that has room."""
     if row.tier is TierName.GLACIER:
         return hierarchy.tiers.get(TierName.GLACIER)

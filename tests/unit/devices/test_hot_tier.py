@@ -57,7 +57,7 @@ def test_without_a_copy_it_is_the_resident_memory(
     held = device.used_bytes
     lent = manager.retrieve("t", copy=False)
     assert held == device.used_bytes
-    assert lent.memory.block is payload(manager, "t").parts.far[0].memory.block
+    assert lent.memory.block is payload(manager, "t").description().far[0].memory.block
     usage = manager.stats().tiers["hot"].used_bytes
     manager.delete("t")
     assert usage == manager.stats().tiers["hot"].used_bytes

@@ -28,7 +28,7 @@ from memories import (
     codecs,
 )
 from memories.backends.disk import import_file
-from memories.engine.payload import owners
+from memories.engine.payload import Payload
 from memories.frames.writer import pack
 from memories.model.record import Record
 from memories.model.tiers import TierName
@@ -535,7 +535,7 @@ def test_referenced_objects_are_kept_and_checked(manager: MemoryManager, tmp_pat
     manager.create_snapshot(tmp_path / "s", include_glacier="reference")
     assert (tmp_path / "s").stat().st_size < 2_000
     manager.clear(purge=True)
-    manager._hierarchy.tiers["glacier"].storage.backend.reclaim(grace_seconds=0)
+    manager._hierarchy.tiers["glacier"].backend.reclaim(grace_seconds=0)
     manager.restore_snapshot(tmp_path / "s")
     assert "glacier" == manager.get_tier("k")
     np.testing.assert_array_equal(ARRAY, manager["k"])
@@ -581,7 +581,7 @@ def test_what_a_lost_snapshot_keeps_can_be_let_go(manager: MemoryManager, tmp_pa
     (tmp_path / "s").unlink()
     (kept,) = next((tmp_path / "archive").rglob("objects")).iterdir()
     manager.clear(purge=True)
-    bucket = manager._hierarchy.tiers[TierName.GLACIER].storage.backend
+    bucket = manager._hierarchy.tiers[TierName.GLACIER].backend
     bucket.reclaim(grace_seconds=0)
     assert kept.exists()
     with pytest.raises(InvalidOptionError, match=identity):
@@ -708,7 +708,9 @@ def test_a_large_value_comes_home_as_the_mapping_that_it_is(
     manager.restore_snapshot(tmp_path / "s", wait=True)
     assert {"large": "warm", "small": "warm"} == tiers_of(manager)
     entries = manager._hierarchy.catalog.entries
-    kinds = {key: type(next(owners(entry.payload))) for key, entry in entries.items()}
+    kinds = {
+        key: type(next(iter(Payload.of_entry(entry).owners()))) for key, entry in entries.items()
+    }
     assert mmap.mmap is kinds["large"]
     assert mmap.mmap is not kinds["small"]
     view = manager["large"]
