@@ -9,8 +9,10 @@ import memories
 from memories import MemoryManager, errors
 
 NAMES = {
-    "Cause", "Codec", "DistributedMemoryManager", "MemoryManager", "MigrationSettings", "Parts",
-    "Policy", "Rule", "TierName", "__version__", "register_codec", "register_policy",
+    "Cause", "Codec", "Dashboard", "DistributedMemoryManager", "Explanation", "Latency",
+    "MemoryManager", "MigrationSettings", "Parts", "Policy", "Rule", "Series", "Stats", "TierName",
+    "TierStats", "Volume", "__version__", "instrument", "prometheus_text", "register_codec",
+    "register_policy",
 }  # fmt: skip
 
 CONSTRUCTOR = {

@@ -1,7 +1,7 @@
 """Writes the reference from the docstrings: `python docs/reference/generate.py`.
 
-Not a documentation system: one file a topic, each name with its signature and its docstring as they
-stand in the source. A test fails when the files are behind the source.
+Each topic has one file, with the signature and the docstring of each name as in the source. A test
+fails when a file differs from the source.
 """
 
 from __future__ import annotations
@@ -19,11 +19,9 @@ TOPICS = {
     "observing": (
         "What a manager shows",
         [
-            "memories.observe.counters:Stats", "memories.observe.counters:TierStats",
-            "memories.observe.counters:Volume", "memories.foundation.histogram:Latency",
-            "memories.observe.analytics:Series", "memories.core.explain:Explanation",
-            "memories.observe.dashboard:Dashboard", "memories.observe.metrics:prometheus_text",
-            "memories.observe.metrics:instrument", "memories.progress:bar",
+            "memories:Stats", "memories:TierStats", "memories:Volume", "memories:Latency",
+            "memories:Series", "memories:Explanation", "memories:Dashboard",
+            "memories:prometheus_text", "memories:instrument", "memories.progress:bar",
         ],
     ),
     "extending": (
@@ -37,7 +35,7 @@ TOPICS = {
 
 
 def pages() -> Iterator[tuple[Path, str]]:
-    """Yield each file of the reference and what it must say."""
+    """Yield each file of the reference and its text."""
     for name, (title, things) in TOPICS.items():
         parts = [
             f"# {title}",
@@ -48,7 +46,7 @@ def pages() -> Iterator[tuple[Path, str]]:
 
 
 def describe(thing: str) -> Iterator[str]:
-    """Yield what is said of a class or a function, and of the public members of a class."""
+    """Yield the description of a function, or of a class and its public members."""
     module, _, name = thing.partition(":")
     found = getattr(import_module(module), name)
     yield f"## `{name}`"

@@ -1,7 +1,7 @@
-"""Tiered memory for Python data: GPU memory, RAM, disk and object storage behind one face.
+"""Tiered memory for Python data: GPU memory, RAM, disk and object storage behind one interface.
 
-It is a manager of values by key, with migration between four tiers, snapshots and analytics. It is
-not a database (no queries, no transactions over several keys) and not a task scheduler.
+A manager keeps values by key in four tiers, moves them between tiers, and offers snapshots and
+analytics. It has no queries, no transactions over several keys and no scheduler.
 """
 
 from __future__ import annotations
@@ -33,9 +33,15 @@ from memories.errors import (
 if TYPE_CHECKING:
     from memories.codecs import Codec, Parts, register_codec
     from memories.core.distributed import DistributedMemoryManager
+    from memories.core.explain import Explanation
     from memories.core.manager import MemoryManager
+    from memories.foundation.histogram import Latency
     from memories.model.rules import Rule
     from memories.model.tiers import Cause, TierName
+    from memories.observe.analytics import Series
+    from memories.observe.counters import Stats, TierStats, Volume
+    from memories.observe.dashboard import Dashboard
+    from memories.observe.metrics import instrument, prometheus_text
     from memories.options.migration import MigrationSettings
     from memories.policies import Policy, register_policy
 
@@ -47,11 +53,14 @@ __all__ = [
     "Codec",
     "ConflictError",
     "CorruptDataError",
+    "Dashboard",
     "DistributedMemoryManager",
+    "Explanation",
     "ForkedError",
     "InvalidKeyError",
     "InvalidOptionError",
     "KeyNotFoundError",
+    "Latency",
     "MemoriesError",
     "MemoryManager",
     "MigrationSettings",
@@ -60,35 +69,50 @@ __all__ = [
     "RefusedError",
     "ReplicationError",
     "Rule",
+    "Series",
+    "Stats",
     "StorageError",
     "StoreLockedError",
     "TierFullError",
     "TierName",
+    "TierStats",
     "UnavailableError",
     "UnsupportedTypeError",
     "UntrustedDataError",
+    "Volume",
     "__version__",
+    "instrument",
+    "prometheus_text",
     "register_codec",
     "register_policy",
 ]
 
 _LAZY = {
     "Cause": "memories.model.tiers",
-    "TierName": "memories.model.tiers",
     "Codec": "memories.codecs",
+    "Dashboard": "memories.observe.dashboard",
     "DistributedMemoryManager": "memories.core.distributed",
+    "Explanation": "memories.core.explain",
+    "Latency": "memories.foundation.histogram",
     "MemoryManager": "memories.core.manager",
     "MigrationSettings": "memories.options.migration",
     "Parts": "memories.codecs",
     "Policy": "memories.policies",
     "Rule": "memories.model.rules",
+    "Series": "memories.observe.analytics",
+    "Stats": "memories.observe.counters",
+    "TierName": "memories.model.tiers",
+    "TierStats": "memories.observe.counters",
+    "Volume": "memories.observe.counters",
+    "instrument": "memories.observe.metrics",
+    "prometheus_text": "memories.observe.metrics",
     "register_codec": "memories.codecs",
     "register_policy": "memories.policies",
 }
 
 
 def __getattr__(name: str) -> Any:
-    """Import what is heavier than an error class when it is first asked for."""
+    """Import a name at its first use, so that `import memories` stays fast."""
     import importlib
 
     if name not in _LAZY:
