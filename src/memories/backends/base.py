@@ -14,6 +14,10 @@ from memories.errors import CorruptDataError
 from memories.model.record import Record
 from memories.progress import Step
 
+# A frame of this size or more is large: it lies in a file of its own on a local disk, and is mapped
+# instead of read. What was verified is remembered for large frames only.
+LARGE_BYTES = 1 << 20
+
 
 class Usage(NamedTuple):
     """What a backend holds, in bytes and keys."""

@@ -6,11 +6,11 @@ since that costs less than to remember them.
 
 from __future__ import annotations
 
+from memories.backends.base import LARGE_BYTES
 from memories.foundation.bounded_dict import BoundedDict
 from memories.model.events import Event, Removed
 from memories.model.record import Record
 
-LARGE_BYTES = 1_000_000
 MAX_REMEMBERED = 65_536
 
 

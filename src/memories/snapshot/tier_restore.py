@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Generator
 
+from memories.backends.base import LARGE_BYTES
 from memories.engine.hierarchy import Hierarchy
 from memories.engine.lifecycle_state import LifecycleState
 from memories.engine.tier import AnyTier, VolatileTier, version_of
@@ -21,7 +22,6 @@ from memories.model.tiers import Cause, TierName
 from memories.snapshot.incremental_chain import IncrementalChain
 from memories.snapshot.manifest import SnapshotRow
 
-MAPPED_BYTES = 1 << 20  # Values from here on are mapped by the disk, smaller ones are read.
 _LOOK_SECONDS = 0.05  # So often it looks whether it is to stop, while it waits.
 
 
@@ -132,7 +132,7 @@ def _take_in(hierarchy: Hierarchy, found: Record, target: VolatileTier, verified
     frame = hierarchy.durable(found.tier).read(found)
     if frame.host_size > target.budget.headroom:
         raise TierFullError(f"{found.key!r} takes {format_size(frame.host_size)} in {target.name}")
-    copy = found.stored < MAPPED_BYTES
+    copy = found.stored < LARGE_BYTES  # Larger ones are mapped.
     payload = frame.to_host(hierarchy.trust, verify=not verified, copy=copy)
     hierarchy.mover.put(payload, version_of(found), target, backed=found.tier)
     now = hierarchy.clock.monotonic()

@@ -20,12 +20,10 @@ from memories.backends.base import Backend, Problem, Usage
 from memories.backends.disk import paths as store_paths
 from memories.backends.disk.background_import import BackgroundImport, ImportDone, Replaced
 from memories.backends.disk.backpressure import admit, admit_head, reported
-from memories.backends.disk.batch_read import gather
-from memories.backends.disk.blocks import RunDamagedError
 from memories.backends.disk.check import run_check
 from memories.backends.disk.compaction import is_due, make_room, shrink, tidy
 from memories.backends.disk.fd_cache import HandleCache
-from memories.backends.disk.files import NO_SPACE, Files
+from memories.backends.disk.files import NO_SPACE, Files, storage_error
 from memories.backends.disk.follower import Follower
 from memories.backends.disk.import_file import Adopted, Adoption
 from memories.backends.disk.index import Index
@@ -34,10 +32,16 @@ from memories.backends.disk.log_format import TOMBSTONE
 from memories.backends.disk.maintenance import Maintenance
 from memories.backends.disk.network_fs import warn_if_remote
 from memories.backends.disk.open import StoreOpening, Verify
-from memories.backends.disk.os_errors import storage_error
 from memories.backends.disk.overlay_index import OverlayIndex, Rows
 from memories.backends.disk.paths import StorePaths
-from memories.backends.disk.reader import AbsentError, FrameReader, GoneError, SourceHandles
+from memories.backends.disk.reader import (
+    AbsentError,
+    FrameReader,
+    GoneError,
+    SourceHandles,
+    read_batch,
+)
+from memories.backends.disk.run import RunDamagedError
 from memories.backends.disk.space import Reserve
 from memories.backends.disk.space_accounting import SpaceAccounting
 from memories.backends.disk.store_directory import StoreDirectory
@@ -174,7 +178,7 @@ class DiskBackend(Backend):
 
     def read_many(self, records: Sequence[Record]) -> list[memoryview]:
         """Return the frame of each record; small ones that lie close together in one read."""
-        frames = gather(self._reading, self._files, records)
+        frames = read_batch(self._reading, self._files, records)
         return [frame or self.read(one) for frame, one in zip(frames, records, strict=True)]
 
     def lookup(self, key: str) -> Record | None:

@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from memories.backends.disk.compaction import make_head_room, room_for
-from memories.backends.disk.files import NO_SPACE
-from memories.backends.disk.os_errors import storage_error
+from memories.backends.disk.files import NO_SPACE, storage_error
 from memories.backends.disk.reader import AbsentError, GoneError
 from memories.backends.disk.space import NoRoomError
 from memories.backends.disk.writer import Writer

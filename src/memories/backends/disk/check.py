@@ -14,7 +14,6 @@ from typing import NamedTuple
 
 from memories.backends.base import Problem
 from memories.backends.disk import paths as store_paths
-from memories.backends.disk.blocks import RunDamagedError
 from memories.backends.disk.fd_cache import Handle
 from memories.backends.disk.files import Files
 from memories.backends.disk.index import Index, merged
@@ -32,6 +31,7 @@ from memories.backends.disk.open import Verify
 from memories.backends.disk.paths import StorePaths, numbers
 from memories.backends.disk.reader import AbsentError, FrameReader, GoneError
 from memories.backends.disk.replay import SegmentSpan, SegmentWalk, chain
+from memories.backends.disk.run import RunDamagedError
 from memories.backends.disk.store_directory import StoreDirectory
 from memories.backends.disk.writer import Writer
 from memories.errors import StorageError, UnsupportedTypeError

@@ -13,12 +13,11 @@ from contextlib import ExitStack, contextmanager
 from operator import attrgetter, itemgetter
 from typing import NamedTuple
 
-from memories.backends.disk.blocks import ROW
 from memories.backends.disk.log_format import PACKED, TOMBSTONE, IndexRow, RecordHead, unpack_place
 from memories.backends.disk.manifest import FileStats
 from memories.backends.disk.reader import GoneError
 from memories.backends.disk.replay import SegmentWalk, look_at
-from memories.backends.disk.run import Run
+from memories.backends.disk.run import ROW, Run
 from memories.backends.disk.size_limits import SLACK_SHARE
 from memories.backends.disk.space_accounting import SpaceAccounting
 from memories.backends.disk.writer import Writer

@@ -10,7 +10,6 @@ import time
 
 from memories.backends.disk import manifest as manifests
 from memories.backends.disk import paths as store_paths
-from memories.backends.disk.blocks import RunDamagedError
 from memories.backends.disk.fd_cache import Handle
 from memories.backends.disk.files import Files, read_exactly
 from memories.backends.disk.index import Index
@@ -18,7 +17,7 @@ from memories.backends.disk.log_format import SEGMENT_HEADER_BYTES, Position, un
 from memories.backends.disk.manifest import IndexManifest
 from memories.backends.disk.paths import StorePaths, numbers
 from memories.backends.disk.replay import START, SegmentWalk, apply, chain, row_of
-from memories.backends.disk.run import Run
+from memories.backends.disk.run import Run, RunDamagedError
 from memories.backends.disk.space_accounting import SpaceAccounting
 from memories.backends.disk.store_directory import StoreDirectory
 from memories.errors import StorageError

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from memories.backends.disk.blocks import RunDamagedError
 from memories.backends.disk.fd_cache import HandleCache
 from memories.backends.disk.files import Files, sync_file
 from memories.backends.disk.follower import open_runs, read_manifest
@@ -28,7 +27,7 @@ from memories.backends.disk.manifest import IndexManifest
 from memories.backends.disk.paths import StorePaths, numbers
 from memories.backends.disk.reader import FrameReader, GoneError
 from memories.backends.disk.replay import START, Replay, ReplayResult, apply, live_records
-from memories.backends.disk.run import Run
+from memories.backends.disk.run import Run, RunDamagedError
 from memories.backends.disk.run_writer import run_rows, write_run
 from memories.backends.disk.size_limits import SizeLimits
 from memories.backends.disk.space_accounting import SpaceAccounting

@@ -10,23 +10,22 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import msgspec
 from xxhash import xxh3_64_intdigest
 
-from memories.backends.disk.blocks import (
-    BLOCK,
-    BLOCK_BITS,
-    ROW,
-    ROW_BYTES,
-    Blocks,
-    RunDamagedError,
-    new_row,
-    unpack_fields,
-)
 from memories.backends.disk.files import Files, read_exactly
 from memories.backends.disk.log_format import IndexRow, decode_record
 from memories.model.record import Record
+
+BLOCK_BITS = 12
+BLOCK = 1 << BLOCK_BITS
+# row length, segment, offset, extent, oldest, kind
+ROW = struct.Struct("<IIQIIB")
+ROW_BYTES = ROW.size
+unpack_fields = ROW.unpack_from
+new_row = tuple.__new__  # What `IndexRow(...)` does, without its argument parsing.
 
 MAGIC = b"mRun\1\0\0\0"
 # magic, number, rows, slots, then where sections start: offsets, table, expiry, sums; and a sum
@@ -35,6 +34,93 @@ FOOTER = struct.Struct("<8sQQQQQQQQ")
 OFFSET_BITS = 44
 OFFSET_MASK = (1 << OFFSET_BITS) - 1
 FIRST_ROW = 64  # No row starts at 0, so that no word of the table is 0.
+
+
+class RunDamagedError(Exception):
+    """A run of the index is not what was written; it never leaves this package."""
+
+
+class Blocks:
+    """The rows and tables of a run, without the sums and the footer."""
+
+    def __init__(self, path: Path, data: Any, *, rows_end: int, end: int, sums: memoryview) -> None:
+        self._path = path
+        self._data = data
+        self._rows_end = rows_end
+        self._end = end
+        self._sums = sums
+        self.verified = bytearray(len(sums))
+
+    def length(self, offset: int) -> int:
+        """Verify the row at `offset` and return its length."""
+        self.touch(offset, 4)
+        length = int.from_bytes(self._data[offset : offset + 4], "little")
+        if length < ROW.size or offset + length > self._rows_end:
+            raise RunDamagedError(f"{self._path} has a row of {length} bytes at {offset}")
+        self.touch(offset, length)
+        return length
+
+    def row_at(self, offset: int) -> IndexRow:
+        """Return the row at `offset`."""
+        verified, data = self.verified, self._data
+        if not (verified[offset >> BLOCK_BITS] and verified[(offset + 3) >> BLOCK_BITS]):
+            self.length(offset)
+        length, segment, at, extent, oldest, kind = unpack_fields(data, offset)
+        end = offset + length
+        if length > BLOCK or not verified[(end - 1) >> BLOCK_BITS]:
+            end = offset + self.length(offset)
+        try:
+            record = decode_record(data[offset + ROW_BYTES : end])
+        except msgspec.MsgspecError as error:
+            raise RunDamagedError(f"a row of {self._path} cannot be read: {error}") from error
+        return new_row(IndexRow, (record, kind, segment, at, extent, oldest))
+
+    def touch(self, offset: int, length: int) -> None:
+        """Verify the blocks that some bytes lie in."""
+        for block in range(offset // BLOCK, (offset + length - 1) // BLOCK + 1):
+            if not self.verified[block]:
+                self.verify(block)
+
+    def verify(self, block: int) -> None:
+        """Verify one block."""
+        start = block * BLOCK
+        data = self._data[start : min(start + BLOCK, self._end)]
+        if xxh3_64_intdigest(data, block) != self._sums[block]:
+            raise RunDamagedError(f"{self._path} is damaged in its block {block}")
+        self.verified[block] = 1
+
+
+class RunFooter(NamedTuple):
+    """The end of a run: how many rows it has, and where its sections start."""
+
+    number: int
+    rows: int
+    slots: int  # Of the hash table: a power of two.
+    offsets_at: int
+    table_at: int
+    expiry_at: int
+    sums_at: int
+    digest: int  # Of the sums and the rest of the footer.
+
+    @classmethod
+    def parse(cls, data: bytes, footer_at: int, path: Path) -> RunFooter:
+        """Return the footer that starts at `footer_at`, or raise `RunDamagedError`."""
+        if len(data) < FOOTER.size:
+            raise RunDamagedError(f"{path} is cut short")
+        magic, *fields = FOOTER.unpack(data)
+        found = cls(*fields)
+        _, rows, slots, offsets_at, table_at, expiry_at, sums_at, _ = found
+        sound = (
+            magic == MAGIC
+            and FIRST_ROW <= offsets_at <= table_at <= expiry_at <= sums_at <= footer_at
+            and offsets_at + 8 * rows <= table_at
+            and table_at + 8 * slots == expiry_at
+            and footer_at - sums_at == 8 * -(-sums_at // BLOCK)
+            and slots & (slots - 1) == 0
+        )
+        if not sound:
+            raise RunDamagedError(f"{path} is damaged or cut short")
+        return found
 
 
 class Run:
@@ -46,56 +132,36 @@ class Run:
         try:
             size = files.size(descriptor)
             footer_at = size - FOOTER.size
-            self._parse(read_exactly(files, descriptor, FOOTER.size, max(0, footer_at)), footer_at)
+            tail = read_exactly(files, descriptor, FOOTER.size, max(0, footer_at))
+            footer = RunFooter.parse(tail, footer_at, path)
             self._data: Any = (
                 files.map(descriptor, size) if mmap else read_exactly(files, descriptor, size, 0)
             )
         finally:
             files.close(descriptor)
-        self.bytes = size
+        self.number, self.count, self.bytes = footer.number, footer.rows, size
+        self._footer = footer
         view = memoryview(self._data)
-        self._offsets = view[self._offsets_at : self._offsets_at + 8 * self.count].cast("Q")
-        self._table = view[self._table_at : self._table_at + 8 * self._slots].cast("Q")
-        expiries = (self._sums_at - self._expiry_at) // 16
-        self._expiry = view[self._expiry_at : self._expiry_at + 8 * expiries].cast("d")
-        self._expiring = view[self._expiry_at + 8 * expiries : self._sums_at].cast("Q")
-        self._sums = view[self._sums_at : footer_at].cast("Q")
+        offsets_at, table_at, expiry_at, sums_at = footer[3:7]
+        self._offsets = view[offsets_at : offsets_at + 8 * footer.rows].cast("Q")
+        self._table = view[table_at : table_at + 8 * footer.slots].cast("Q")
+        expiries = (sums_at - expiry_at) // 16
+        self._expiry = view[expiry_at : expiry_at + 8 * expiries].cast("d")
+        self._expiring = view[expiry_at + 8 * expiries : sums_at].cast("Q")
+        self._sums = view[sums_at:footer_at].cast("Q")
         front = view[footer_at : size - 8]
-        if xxh3_64_intdigest(bytes(self._sums) + front) != self._digest:
+        if xxh3_64_intdigest(bytes(self._sums) + front) != footer.digest:
             raise RunDamagedError(f"the sums of {path} are damaged")
-        self._blocks = Blocks(
-            path, self._data, rows_end=self._offsets_at, end=self._sums_at, sums=self._sums
-        )
+        self._blocks = Blocks(path, self._data, rows_end=offsets_at, end=sums_at, sums=self._sums)
         self.row: Callable[[str], IndexRow | None] = self._lookup()
-
-    def _parse(self, footer: bytes, footer_at: int) -> None:
-        if len(footer) < FOOTER.size:
-            raise RunDamagedError(f"{self.path} is cut short")
-        magic, number, count, slots, *sections, self._digest = FOOTER.unpack(footer)
-        offsets_at, table_at, expiry_at, sums_at = sections
-        sound = (
-            magic == MAGIC
-            and FIRST_ROW <= offsets_at <= table_at <= expiry_at <= sums_at <= footer_at
-            and offsets_at + 8 * count <= table_at
-            and table_at + 8 * slots == expiry_at
-            and footer_at - sums_at == 8 * -(-sums_at // BLOCK)
-            and slots & (slots - 1) == 0
-        )
-        if not sound:
-            raise RunDamagedError(f"{self.path} is damaged or cut short")
-        self.number: int = number
-        self.count: int = count
-        self._slots: int = slots
-        self._mask = slots - 1
-        self._offsets_at, self._table_at = offsets_at, table_at
-        self._expiry_at, self._sums_at = expiry_at, sums_at
 
     def _lookup(self) -> Callable[[str], IndexRow | None]:
         """Return `row`: the row of a key, or None.
 
         A closure, for this is the hot path: its names are looked up faster than attributes.
         """
-        blocks, table, first, mask = self._blocks, self._table, self._table_at, self._mask
+        blocks, table, footer = self._blocks, self._table, self._footer
+        first, mask = footer.table_at, footer.slots - 1
         verified, verify, row_at = blocks.verified, blocks.verify, blocks.row_at
         data, unpack, decode, new, cls = self._data, unpack_fields, decode_record, new_row, IndexRow
         tag_bits, offset_mask, bits, head = OFFSET_BITS, OFFSET_MASK, BLOCK_BITS, ROW_BYTES
@@ -151,7 +217,7 @@ class Run:
         """Return when the row ends that ends after so many others; None if there is none."""
         if at >= len(self._expiry):
             return None
-        self._blocks.touch(self._expiry_at + 8 * at, 8)
+        self._blocks.touch(self._footer.expiry_at + 8 * at, 8)
         return self._expiry[at]
 
     def expired(self, now: float, start: int = 0) -> Iterator[IndexRow]:
@@ -160,8 +226,8 @@ class Run:
         `start` of them are left out.
         """
         for at in range(start, len(self._expiry)):
-            self._blocks.touch(self._expiry_at + 8 * at, 8)
-            self._blocks.touch(self._expiry_at + 8 * (len(self._expiry) + at), 8)
+            self._blocks.touch(self._footer.expiry_at + 8 * at, 8)
+            self._blocks.touch(self._footer.expiry_at + 8 * (len(self._expiry) + at), 8)
             if self._expiry[at] > now:
                 return
             yield self._blocks.row_at(self._expiring[at])
@@ -172,7 +238,7 @@ class Run:
             self._blocks.verify(block)
 
     def _offset(self, at: int) -> int:
-        self._blocks.touch(self._offsets_at + 8 * at, 8)
+        self._blocks.touch(self._footer.offsets_at + 8 * at, 8)
         return self._offsets[at]
 
     def _bisect(self, key: bytes) -> int:

@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING
 
 from xxhash import xxh3_64_intdigest
 
-from memories.backends.disk.blocks import BLOCK
 from memories.backends.disk.files import Files, append
 from memories.backends.disk.index import Table
 from memories.backends.disk.log_format import encode_record
-from memories.backends.disk.run import FIRST_ROW, FOOTER, MAGIC, OFFSET_BITS, pack_row
+from memories.backends.disk.run import BLOCK, FIRST_ROW, FOOTER, MAGIC, OFFSET_BITS, pack_row
 
 if TYPE_CHECKING:
     import numpy as np

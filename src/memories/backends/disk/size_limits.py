@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from memories.backends.base import LARGE_BYTES
 from memories.foundation.units import MAX_BYTES
 
 SEGMENT_BYTES = 64 << 20
-LARGE_BYTES = 1 << 20  # Values from here on get a file of their own.
 RESERVE_BYTES = 1 << 20
 SLACK_BYTES = 96 << 20  # Dead bytes that are not worth a copy while there is room.
 SLACK_SHARE = 0.2  # Of the live bytes, likewise.

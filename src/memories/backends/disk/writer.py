@@ -14,7 +14,6 @@ from typing import NamedTuple, TypeVar
 from memories.backends.disk import log_format
 from memories.backends.disk import paths as store_paths
 from memories.backends.disk.appender import Appender, Entered, Frame
-from memories.backends.disk.blocks import RunDamagedError
 from memories.backends.disk.fd_cache import Handle
 from memories.backends.disk.files import Files, append, append_early
 from memories.backends.disk.index import Index
@@ -36,6 +35,7 @@ from memories.backends.disk.obsolete_files import ObsoleteFiles
 from memories.backends.disk.paths import StorePaths
 from memories.backends.disk.reader import AbsentError, FrameReader
 from memories.backends.disk.replay import START, live_records
+from memories.backends.disk.run import RunDamagedError
 from memories.backends.disk.run_writer import run_rows
 from memories.backends.disk.size_limits import SizeLimits
 from memories.backends.disk.space import FreeSpace, Reserve, Space
