@@ -15,7 +15,7 @@ import torch
 from _race import machine, race, show
 
 from memories import MemoryManager
-from memories.devices.base import Piece
+from memories.devices.base import DevicePiece
 from memories.devices.torch_device import TorchDevice
 from memories.torch import park, restore
 
@@ -65,7 +65,7 @@ def transfers(device: TorchDevice, megabytes: int) -> None:
     pinned = torch.empty(nbytes, dtype=torch.uint8, pin_memory=cuda).random_(0, 255)
     there = torch.empty(nbytes, dtype=torch.uint8, device=device.name)
     pageable = np.empty(nbytes, np.uint8)
-    piece = [Piece(0, memoryview(pageable))]
+    piece = [DevicePiece(0, memoryview(pageable))]
     up = {
         "torch, pinned": lambda: there.copy_(pinned, non_blocking=True),
         "torch, pageable": lambda: there.copy_(torch.from_numpy(pageable)),

@@ -37,7 +37,7 @@ class OomGuard:
     def __enter__(self) -> OomGuard:
         if self._device is not None:
             self._reserve(self._device)
-            self._undo = self._device.hook()
+            self._undo = self._device.hook_allocator()
         return self
 
     def __exit__(
@@ -73,7 +73,7 @@ class OomGuard:
     def _reserve(self, device: Device) -> None:
         for _ in range(ATTEMPTS):
             missing = self._reserve_bytes - device.room()
-            if missing <= 0 or not device.relieve(missing):
+            if missing <= 0 or not device.make_room(missing):
                 return
             device.trim()
 
@@ -82,7 +82,7 @@ class OomGuard:
         device = self._device
         if device is None or not device.is_full(error):
             return False
-        eased = device.relieve(int(self._held() * share))
+        eased = device.make_room(int(self._held() * share))
         device.trim()
         return eased
 

@@ -176,7 +176,7 @@ class _Wiring:
             read_only=settings.read_only,
         )
         if self.device is not None:
-            self.device.relieve = partial(hierarchy.relieve, TierName.HOT)
+            self.device.make_room = partial(hierarchy.relieve, TierName.HOT)
         migrator = None
         if migration is not False and not settings.read_only:
             migrator = Migrator(

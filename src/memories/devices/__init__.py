@@ -1,7 +1,6 @@
-"""Memory of accelerators: filled, copied and read back, through whichever library is there.
+"""Memory of accelerators: allocate, fill, copy and read it, through torch or CuPy.
 
-Nothing here knows of values, keys or tiers. The one idea: a device hands out flat stretches of
-bytes, and all that is asked of a library is five ways to move them.
+Device memory is a flat array of bytes of the library. Values, keys and tiers are unknown here.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
-"""What a device is: memory of its own, and five ways to move bytes into, within and out of it.
+"""The interface of a device: allocate its memory, and copy bytes into, within and out of it.
 
-Not an allocator: the library behind it has one. The one idea: whoever is refused memory asks the
-tier above to make room, once, here, so that a store, a read and a caller's own work are relieved
-alike.
+The library behind it has the allocator. When an allocation fails, the device asks the hot tier to
+make room and tries again, for stores, reads and allocations of the program alike.
 """
 
 from __future__ import annotations
@@ -16,20 +15,20 @@ from typing import Any, NamedTuple
 from memories.errors import ForkedError, StorageError, TierFullError
 from memories.foundation.units import format_size
 
-ALIGNMENT = 256  # What a CUDA allocation starts at, and so what any dtype may be laid over.
-RELIEFS = 4  # How often room is made for one allocation before it fails.
+ALIGNMENT = 256  # Of CUDA allocations; any dtype may start at a multiple of it.
+RETRIES = 4  # How often room is made for one allocation before it fails.
 
 
 class DeviceFullError(TierFullError):
-    """The device has no memory left for what was asked of it, and nothing more could leave it."""
+    """An allocation on the device failed, and no more values could leave it."""
 
 
 class DeviceLostError(StorageError):
-    """The device failed. What lies only there is lost; copies in lower tiers are untouched."""
+    """The device failed. Values that were only there are lost; copies in lower tiers are not."""
 
 
-class Piece(NamedTuple):
-    """A stretch of bytes to be put at an offset of device memory, from the host or a device."""
+class DevicePiece(NamedTuple):
+    """Bytes in the memory of the host or a device, and an offset in a block of device memory."""
 
     offset: int
     memory: Any
@@ -38,49 +37,49 @@ class Piece(NamedTuple):
 class Device(ABC):
     """One accelerator, through one library.
 
-    Memory is whatever the library lays over flat bytes: it is passed around, never looked into. A
-    subclass MUST raise `DeviceFullError` where memory is refused and `DeviceLostError` where the
-    device fails, and MUST be safe to use from many threads.
+    Memory is a flat array of bytes of the library, and opaque to the callers. A subclass MUST raise
+    `DeviceFullError` where an allocation fails and `DeviceLostError` where the device fails, and
+    MUST be safe to use from many threads.
     """
 
     name: str  # "cuda:0", as torch writes it.
-    title: str  # In words, for `repr` and the log.
-    library: str  # Whose arrays lie over its memory: "torch", "cupy".
+    title: str  # For `repr` and the log.
+    library: str  # The library of its arrays: "torch", "cupy".
 
     def __init__(self) -> None:
         self._pid = os.getpid()
         # Makes room for so many bytes and returns whether it made any; set by the tier.
-        self.relieve: Callable[[int], bool] = lambda nbytes: False
+        self.make_room: Callable[[int], bool] = lambda nbytes: False
 
     def allocate(self, nbytes: int) -> Any:
-        """Return `nbytes` of memory; others are moved out of the way where that helps.
+        """Return `nbytes` of memory; values are moved off the device where that is needed.
 
         Raises:
-            DeviceFullError: there is none, and nothing more could leave.
+            DeviceFullError: the memory is full, and no more values could leave.
         """
         self.require_own()
-        return self.relieved(self._allocate, nbytes)
+        return self.with_room(self._allocate, nbytes)
 
-    def relieved(self, allocate: Callable[[int], Any], nbytes: int) -> Any:
-        """Return `allocate(nbytes)`, with others moved out of the way as often as that helps."""
-        for _ in range(RELIEFS):
+    def with_room(self, allocate: Callable[[int], Any], nbytes: int) -> Any:
+        """Return `allocate(nbytes)`, making room and trying again as often as that helps."""
+        for _ in range(RETRIES):
             try:
                 return allocate(nbytes)
             except Exception as error:
-                if not self.is_full(error) or not self.relieve(nbytes):
+                if not self.is_full(error) or not self.make_room(nbytes):
                     raise
                 self.trim()
         return allocate(nbytes)
 
-    def hook(self) -> Callable[[], None]:
-        """Relieve the library's own allocations too, where it can ask; return the undoing."""
+    def hook_allocator(self) -> Callable[[], None]:
+        """Make room for the library's own allocations too, if it has a hook; return the undo."""
         return _nothing
 
     def require_own(self) -> None:
         """Raise ForkedError in a forked child, which must touch no device of its parent."""
         if os.getpid() != self._pid:
             raise ForkedError(
-                f"the value lies in the memory of {self.name}, which a forked child cannot touch; "
+                f"the value is in the memory of {self.name}, which a forked child cannot touch; "
                 "open the store in the child with a MemoryManager of its own, or fork before"
             )
 
@@ -89,49 +88,49 @@ class Device(ABC):
         """Return `nbytes` of memory, or raise DeviceFullError."""
 
     @abstractmethod
-    def upload(self, target: Any, pieces: Iterable[Piece]) -> None:
+    def upload(self, target: Any, pieces: Iterable[DevicePiece]) -> None:
         """Copy buffers of the host into `target`, in ascending order of their offsets.
 
         When this returns, the buffers may change.
         """
 
     @abstractmethod
-    def download(self, source: Any, pieces: Iterable[Piece]) -> None:
-        """Copy stretches of `source` into writable buffers of the host, which then are complete."""
+    def download(self, source: Any, pieces: Iterable[DevicePiece]) -> None:
+        """Copy parts of `source` into writable buffers of the host, complete on return."""
 
     @abstractmethod
-    def copy(self, target: Any, pieces: Iterable[Piece]) -> None:
+    def copy(self, target: Any, pieces: Iterable[DevicePiece]) -> None:
         """Copy memory of this device into `target`, in the order of the caller's own stream."""
 
     @abstractmethod
-    def part(self, memory: Any, offset: int, nbytes: int) -> Any:
-        """Return a stretch of `memory`, without a copy."""
+    def view(self, memory: Any, offset: int, nbytes: int) -> Any:
+        """Return a part of `memory`, without a copy."""
 
     @abstractmethod
     def nbytes(self, memory: Any) -> int:
         """Return how many bytes `memory` is."""
 
     @abstractmethod
-    def adopt(self, foreign: Any) -> Any:
-        """Return an array of any library that lies on this device as flat bytes, by DLPack."""
+    def wrap(self, foreign: Any) -> Any:
+        """Return the memory of an array of any library on this device as flat bytes, by DLPack."""
 
     @abstractmethod
     def owner(self, memory: Any) -> Any:
         """Return the object that dies when the last array over `memory` does."""
 
     @abstractmethod
-    def mark(self) -> Callable[[], None]:
-        """Return what makes the caller's stream wait for all that was asked of it until now."""
+    def record_event(self) -> Callable[[], None]:
+        """Return a function that makes the calling stream wait for the work queued until now."""
 
     @abstractmethod
     def room(self) -> int:
-        """Return the bytes that could be allocated now, those that the library keeps included."""
+        """Return the bytes that could be allocated now, the library's cache included."""
 
     def trim(self) -> None:
-        """Give what the library keeps for later back to the device."""
+        """Give the library's cache back to the device."""
 
     def is_full(self, error: BaseException) -> bool:
-        """Return whether `error`, raised anywhere, says that the device had no memory left."""
+        """Return whether `error` means that the device had no memory left."""
         return isinstance(error, DeviceFullError)
 
     def __repr__(self) -> str:
@@ -139,7 +138,7 @@ class Device(ABC):
 
     @contextmanager
     def _translated(self, nbytes: int = 0) -> Iterator[None]:
-        """Raise the library's faults as ours."""
+        """Raise the library's errors as errors of this package."""
         try:
             yield
         except (DeviceFullError, DeviceLostError):
@@ -158,11 +157,11 @@ class Device(ABC):
 
 
 def _nothing() -> None:
-    """Undo nothing: most libraries ask nobody when they run out."""
+    """Undo nothing: this library has no hook."""
 
 
-def laid_out(sizes: Iterable[int]) -> tuple[list[int], int]:
-    """Return where stretches of these sizes lie in one allocation, and how long that is."""
+def layout(sizes: Iterable[int]) -> tuple[list[int], int]:
+    """Return the offsets of buffers of these sizes in one allocation, and its size."""
     offsets, end = [], 0
     for size in sizes:
         offsets.append(end)

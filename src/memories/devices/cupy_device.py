@@ -1,7 +1,4 @@
-"""A device through CuPy: its memory pool, its streams, its events.
-
-For processes that have CuPy and no torch. The one idea is that of torch's: flat arrays of bytes.
-"""
+"""A device through CuPy, for processes without torch: its memory pool, its streams, its events."""
 
 from __future__ import annotations
 
@@ -11,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from memories.devices.base import Device, Piece
-from memories.devices.staging import ByteArray, Fence, Lane, Staging
+from memories.devices.base import Device, DevicePiece
+from memories.devices.staging import ByteArray, CopyStream, Fence, Staging
 from memories.foundation.optional_imports import require
 
 
 class CupyDevice(Device):
-    """The memory of one CUDA device; every stretch is a flat array of bytes."""
+    """The memory of one CUDA device; every block is a flat array of bytes."""
 
     library = "cupy"
 
@@ -32,25 +29,25 @@ class CupyDevice(Device):
     @cached_property
     def _staging(self) -> Staging:
         with self._device:
-            return Staging(_CupyLane(self._cupy, self._device))
+            return Staging(_CupyStream(self._cupy, self._device))
 
     def _allocate(self, nbytes: int) -> Any:
         with self._translated(nbytes), self._device:
             return self._cupy.empty(nbytes, "u1")
 
-    def upload(self, target: Any, pieces: Iterable[Piece]) -> None:
+    def upload(self, target: Any, pieces: Iterable[DevicePiece]) -> None:
         """Copy by way of pinned chunks, on a stream of their own."""
         self.require_own()
         with self._translated(), self._device:
             self._staging.upload(target, pieces)
 
-    def download(self, source: Any, pieces: Iterable[Piece]) -> None:
+    def download(self, source: Any, pieces: Iterable[DevicePiece]) -> None:
         """Copy by way of pinned chunks, on a stream of their own."""
         self.require_own()
         with self._translated(), self._device:
             self._staging.download(source, pieces)
 
-    def copy(self, target: Any, pieces: Iterable[Piece]) -> None:
+    def copy(self, target: Any, pieces: Iterable[DevicePiece]) -> None:
         """Copy each piece on the current stream."""
         self.require_own()
         with self._translated(), self._device:
@@ -58,10 +55,10 @@ class CupyDevice(Device):
             for offset, memory in pieces:
                 place = target.data + offset
                 place.copy_from_device_async(memory.data, memory.nbytes, stream)
-            # The pool hands memory out again without regard to streams, so this one is waited for.
+            # The pool reuses memory without regard to streams, so this stream must be complete.
             stream.synchronize()
 
-    def part(self, memory: Any, offset: int, nbytes: int) -> Any:
+    def view(self, memory: Any, offset: int, nbytes: int) -> Any:
         """Return a view."""
         return memory[offset : offset + nbytes]
 
@@ -69,8 +66,8 @@ class CupyDevice(Device):
         """Return its number of items, which are bytes."""
         return int(memory.size)
 
-    def adopt(self, foreign: Any) -> Any:
-        """Return the bytes of a contiguous array, in the order in which they lie."""
+    def wrap(self, foreign: Any) -> Any:
+        """Return the bytes of a contiguous array, in the order of its memory."""
         cupy = self._cupy
         array = foreign if isinstance(foreign, cupy.ndarray) else cupy.from_dlpack(foreign)
         return array.reshape(-1).view("u1")
@@ -79,7 +76,7 @@ class CupyDevice(Device):
         """Return the array at the root, which its views refer to."""
         return memory if memory.base is None else memory.base
 
-    def mark(self) -> Callable[[], None]:
+    def record_event(self) -> Callable[[], None]:
         """Return nothing to wait for: every copy here is complete when it returns."""
         return _nothing
 
@@ -94,11 +91,11 @@ class CupyDevice(Device):
         with self._translated():
             self._cupy.get_default_memory_pool().free_all_blocks()
 
-    def hook(self) -> Callable[[], None]:
+    def hook_allocator(self) -> Callable[[], None]:
         """Allocate through a function that makes room when the pool finds none."""
         cuda = self._cupy.cuda
         before = cuda.get_allocator()
-        cuda.set_allocator(partial(self.relieved, before))
+        cuda.set_allocator(partial(self.with_room, before))
         return partial(cuda.set_allocator, before)
 
     def is_full(self, error: BaseException) -> bool:
@@ -107,7 +104,7 @@ class CupyDevice(Device):
         return super().is_full(error) or isinstance(error, full)
 
 
-class _CupyLane(Lane):
+class _CupyStream(CopyStream):
     """Copies on a stream of their own."""
 
     def __init__(self, cupy: Any, device: Any) -> None:
@@ -115,24 +112,24 @@ class _CupyLane(Lane):
         self._device = device
         self._stream = cupy.cuda.Stream(non_blocking=True)
 
-    def pin(self, nbytes: int) -> ByteArray:
+    def allocate_pinned(self, nbytes: int) -> ByteArray:
         memory = self._cupy.cuda.alloc_pinned_memory(nbytes)
         return np.frombuffer(memory, np.uint8, nbytes)
 
-    def push(self, chunk: ByteArray, target: Any, offset: int) -> Fence:
+    def start_upload(self, chunk: ByteArray, target: Any, offset: int) -> Fence:
         self._after_caller()
         place = target.data + offset
         place.copy_from_host_async(chunk.ctypes.data, chunk.nbytes, self._stream)
         return self._fence()
 
-    def pull(self, source: Any, offset: int, chunk: ByteArray) -> Fence:
+    def start_download(self, source: Any, offset: int, chunk: ByteArray) -> Fence:
         self._after_caller()
         place = source.data + offset
         place.copy_to_host_async(chunk.ctypes.data, chunk.nbytes, self._stream)
         return self._fence()
 
     def _after_caller(self) -> None:
-        """Let the copies wait for what the caller's stream was asked to do with the memory."""
+        """Make the copies wait for the work that the caller's stream has on the memory."""
         event = self._cupy.cuda.Event(disable_timing=True)
         event.record(self._cupy.cuda.get_current_stream())
         self._stream.wait_event(event)

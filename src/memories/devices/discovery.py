@@ -1,7 +1,7 @@
-"""Which device there is, through which library. None of them is imported before its user did.
+"""Find the device for the hot tier, and the library through which it is used.
 
-Not a choice between libraries by merit: whichever the process has loaded already is used, torch
-first, for its allocator is the one that a training job shares.
+A library that the process has imported already is preferred, torch before CuPy: the hot tier then
+shares the allocator of the program. With `"auto"` nothing is imported.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _CUDA = re.compile(r"cuda(?::\d+)?")
 
 
 def find_device(wanted: object) -> Device | None:
-    """Return the device that `hot_device` stands for; None where RAM shall stand in for it.
+    """Return the device that `hot_device` names; None where the hot tier is in RAM.
 
     Args:
         wanted: `"cpu"` for none, `"auto"` for the current one of a library that is loaded already,
@@ -37,7 +37,7 @@ def find_device(wanted: object) -> Device | None:
         return _loaded_device()
     if not isinstance(wanted, str) or not _CUDA.fullmatch(wanted):
         raise InvalidOptionError(
-            f"hot_device={wanted!r:.60} is no device: use 'auto', 'cpu' or 'cuda:0'"
+            f"hot_device={wanted!r:.60} is unknown: use 'auto', 'cpu' or 'cuda:0'"
         )
     return _named_device(wanted if ":" in wanted else f"{wanted}:0")
 
@@ -84,7 +84,7 @@ def _cupy_count(cupy: Any) -> int:
     try:
         return int(cupy.cuda.runtime.getDeviceCount())
     except cupy.cuda.runtime.CUDARuntimeError:
-        return 0  # CuPy says by an error that there is no driver, or no device.
+        return 0  # CuPy raises this where there is no driver, or no device.
 
 
 def _through_torch(name: str) -> Device:

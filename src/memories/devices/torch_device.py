@@ -1,7 +1,7 @@
 """A device through torch: its allocator, its streams, its events.
 
-Runs on the CPU too, where streams and pinning mean nothing, so that every line but those few can
-be tried on any machine. Not for more than one device: a tier has one.
+It also runs on torch's CPU device, without streams and pinned memory, so that nearly all of it can
+be tested on any machine.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from memories.devices.base import Device, Piece
-from memories.devices.staging import ByteArray, Fence, Lane, Staging
+from memories.devices.base import Device, DevicePiece
+from memories.devices.staging import ByteArray, CopyStream, Fence, Staging
 from memories.foundation.optional_imports import require
 from memories.foundation.units import MAX_BYTES
 
 
 class TorchDevice(Device):
-    """The memory of one torch device; every stretch is a flat tensor of bytes."""
+    """The memory of one torch device; every block is a flat tensor of bytes."""
 
     library = "torch"
 
@@ -35,25 +35,25 @@ class TorchDevice(Device):
     def _staging(self) -> Staging:
         """Made at the first transfer: a manager that moves nothing makes no CUDA context."""
         cuda = self._cuda
-        return Staging(_CudaLane(self._torch, self._device) if cuda else _HostLane(self._torch))
+        return Staging(_CudaStream(self._torch, self._device) if cuda else _HostStream(self._torch))
 
     def _allocate(self, nbytes: int) -> Any:
         with self._translated(nbytes):
             return self._torch.empty(nbytes, dtype=self._torch.uint8, device=self._device)
 
-    def upload(self, target: Any, pieces: Iterable[Piece]) -> None:
+    def upload(self, target: Any, pieces: Iterable[DevicePiece]) -> None:
         """Copy by way of pinned chunks, on a stream of their own."""
         self.require_own()
         with self._translated():
             self._staging.upload(target, pieces)
 
-    def download(self, source: Any, pieces: Iterable[Piece]) -> None:
+    def download(self, source: Any, pieces: Iterable[DevicePiece]) -> None:
         """Copy by way of pinned chunks, on a stream of their own."""
         self.require_own()
         with self._translated():
             self._staging.download(source, pieces)
 
-    def copy(self, target: Any, pieces: Iterable[Piece]) -> None:
+    def copy(self, target: Any, pieces: Iterable[DevicePiece]) -> None:
         """Copy all pieces with one call, so that a hundred thousand small ones cost no more."""
         self.require_own()
         targets, sources = [], []
@@ -65,12 +65,12 @@ class TorchDevice(Device):
         with self._translated(), self._torch.no_grad():
             self._torch._foreach_copy_(targets, sources)
             if self._cuda:
-                # The allocator must not hand a source out again before this stream is through.
+                # The allocator must not reuse a source before this stream has copied it.
                 stream = self._torch.cuda.current_stream(self._device)
                 for source in sources:
                     source.record_stream(stream)
 
-    def part(self, memory: Any, offset: int, nbytes: int) -> Any:
+    def view(self, memory: Any, offset: int, nbytes: int) -> Any:
         """Return a view."""
         return memory[offset : offset + nbytes]
 
@@ -78,8 +78,8 @@ class TorchDevice(Device):
         """Return its number of items, which are bytes."""
         return int(memory.numel())
 
-    def adopt(self, foreign: Any) -> Any:
-        """Return the bytes of a contiguous array, in the order in which they lie."""
+    def wrap(self, foreign: Any) -> Any:
+        """Return the bytes of a contiguous array, in the order of its memory."""
         torch = self._torch
         tensor = foreign if isinstance(foreign, torch.Tensor) else torch.from_dlpack(foreign)
         return tensor.reshape(-1).view(torch.uint8)
@@ -88,7 +88,7 @@ class TorchDevice(Device):
         """Return the storage, which all views of the tensor share, its own object included."""
         return memory.untyped_storage()
 
-    def mark(self) -> Callable[[], None]:
+    def record_event(self) -> Callable[[], None]:
         """Record an event on the current stream."""
         if not self._cuda:
             return _nothing
@@ -118,24 +118,24 @@ class TorchDevice(Device):
         return super().is_full(error) or isinstance(error, kinds)
 
 
-class _CudaLane(Lane):
-    """Copies on a stream of their own, ordered after what the caller's stream has been asked."""
+class _CudaStream(CopyStream):
+    """Copies on a stream of their own, ordered after the work that the caller's stream has."""
 
     def __init__(self, torch: Any, device: Any) -> None:
         self._torch = torch
         self._stream = torch.cuda.Stream(device)
 
-    def pin(self, nbytes: int) -> ByteArray:
+    def allocate_pinned(self, nbytes: int) -> ByteArray:
         pinned: ByteArray = self._torch.empty(
             nbytes, dtype=self._torch.uint8, pin_memory=True
         ).numpy()
         return pinned
 
-    def push(self, chunk: ByteArray, target: Any, offset: int) -> Fence:
+    def start_upload(self, chunk: ByteArray, target: Any, offset: int) -> Fence:
         part = target[offset : offset + chunk.nbytes]
         return self._run(part, self._torch.from_numpy(chunk), part)
 
-    def pull(self, source: Any, offset: int, chunk: ByteArray) -> Fence:
+    def start_download(self, source: Any, offset: int, chunk: ByteArray) -> Fence:
         part = source[offset : offset + chunk.nbytes]
         return self._run(self._torch.from_numpy(chunk), part, part)
 
@@ -152,23 +152,23 @@ class _CudaLane(Lane):
         return fence
 
 
-class _HostLane(Lane):
+class _HostStream(CopyStream):
     """The same copies on the CPU, done at once."""
 
     def __init__(self, torch: Any) -> None:
         self._torch = torch
 
-    def pin(self, nbytes: int) -> ByteArray:
+    def allocate_pinned(self, nbytes: int) -> ByteArray:
         return np.empty(nbytes, np.uint8)
 
-    def push(self, chunk: ByteArray, target: Any, offset: int) -> Fence:
+    def start_upload(self, chunk: ByteArray, target: Any, offset: int) -> Fence:
         target[offset : offset + chunk.nbytes].copy_(self._torch.from_numpy(chunk))
         return _nothing
 
-    def pull(self, source: Any, offset: int, chunk: ByteArray) -> Fence:
+    def start_download(self, source: Any, offset: int, chunk: ByteArray) -> Fence:
         self._torch.from_numpy(chunk).copy_(source[offset : offset + chunk.nbytes])
         return _nothing
 
 
 def _nothing() -> None:
-    """Wait for nothing: the CPU does what it is told before it says so."""
+    """Wait for nothing: a copy on the CPU is complete when it returns."""

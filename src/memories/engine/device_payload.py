@@ -13,7 +13,7 @@ from typing import Any
 from memories import codecs
 from memories.codecs.base import NOTHING_FAR, DeviceBuffer, Parts, Sharing
 from memories.codecs.buffers import EMPTY, allocate, view_bytes
-from memories.devices.base import Device, Piece, laid_out
+from memories.devices.base import Device, DevicePiece, layout
 from memories.engine.host_limits import ENTRY_BYTES
 from memories.engine.payload import Payload
 from memories.frames.signing import Keyring
@@ -41,7 +41,7 @@ class DevicePayload(Payload):
         self.device = device
         self._slab = slab  # The one allocation in which buffers lie at `offsets`.
         self._offsets = offsets
-        self._wait = device.mark()
+        self._wait = device.record_event()
 
     @classmethod
     def upload(cls, parts: Parts, size: int, device: Device) -> DevicePayload:
@@ -55,21 +55,24 @@ class DevicePayload(Payload):
             DeviceLostError: it failed.
         """
         kept = {
-            index: buffer._replace(memory=device.adopt(buffer.memory))
+            index: buffer._replace(memory=device.wrap(buffer.memory))
             for index, buffer in parts.far.items()
             if index in parts.owned and buffer.device == device.name
         }
         moving = [i for i in range(len(parts.buffers)) if i not in kept and _nbytes(parts, i)]
-        places, nbytes = laid_out(_nbytes(parts, i) for i in moving)
+        places, nbytes = layout(_nbytes(parts, i) for i in moving)
         offsets = dict(zip(moving, places, strict=True))
         slab = device.allocate(nbytes) if nbytes else None
         near = {i: buffer for i, buffer in parts.far.items() if buffer.device == device.name}
         device.copy(
-            slab, [Piece(offsets[i], device.adopt(near[i].memory)) for i in moving if i in near]
+            slab,
+            [DevicePiece(offsets[i], device.wrap(near[i].memory)) for i in moving if i in near],
         )
-        device.upload(slab, [Piece(offsets[i], _host(parts, i)) for i in moving if i not in near])
+        device.upload(
+            slab, [DevicePiece(offsets[i], _host(parts, i)) for i in moving if i not in near]
+        )
         far = kept | {
-            i: _buffer(device, device.part(slab, offset, _nbytes(parts, i)))
+            i: _buffer(device, device.view(slab, offset, _nbytes(parts, i)))
             for i, offset in offsets.items()
         }
         moved = parts._replace(buffers=(EMPTY,) * len(parts.buffers), owned=frozenset(far), far=far)
@@ -131,39 +134,39 @@ class DevicePayload(Payload):
         return codecs.decode(parts._replace(buffers=self._downloaded(go), far=far))
 
     def _cloned(self, indices: list[int]) -> dict[int, DeviceBuffer]:
-        places, nbytes = laid_out(self._description.far[i].nbytes for i in indices)
+        places, nbytes = layout(self._description.far[i].nbytes for i in indices)
         if not nbytes:
             return {}
         slab = self.device.allocate(nbytes)
         if indices == list(self._offsets) and places == list(self._offsets.values()):
-            self.device.copy(slab, [Piece(0, self._slab)])
+            self.device.copy(slab, [DevicePiece(0, self._slab)])
         else:
             self.device.copy(
                 slab,
                 [
-                    Piece(at, self._description.far[i].memory)
+                    DevicePiece(at, self._description.far[i].memory)
                     for i, at in zip(indices, places, strict=True)
                 ],
             )
         return {
-            i: _buffer(self.device, self.device.part(slab, at, self._description.far[i].nbytes))
+            i: _buffer(self.device, self.device.view(slab, at, self._description.far[i].nbytes))
             for i, at in zip(indices, places, strict=True)
         }
 
     def _downloaded(self, indices: list[int]) -> tuple[memoryview, ...]:
         """Return all buffers, those at `indices` filled and the others empty."""
         buffers = [EMPTY] * len(self._description.buffers)
-        places, nbytes = laid_out(self._description.far[i].nbytes for i in indices)
+        places, nbytes = layout(self._description.far[i].nbytes for i in indices)
         arena = allocate(nbytes)
         for i, at in zip(indices, places, strict=True):
             buffers[i] = view_bytes(arena[at : at + self._description.far[i].nbytes])
         packed = sorted((i for i in indices if i in self._offsets), key=self._offsets.__getitem__)
         if packed:
-            pieces = [Piece(self._offsets[i], buffers[i]) for i in packed]
+            pieces = [DevicePiece(self._offsets[i], buffers[i]) for i in packed]
             self.device.download(self._slab, pieces)
         for i in indices:
             if i not in self._offsets:
-                self.device.download(self._description.far[i].memory, [Piece(0, buffers[i])])
+                self.device.download(self._description.far[i].memory, [DevicePiece(0, buffers[i])])
         return tuple(buffer.toreadonly() for buffer in buffers)
 
     def __repr__(self) -> str:
@@ -172,7 +175,7 @@ class DevicePayload(Payload):
 
 def size_on_device(parts: Parts) -> int:
     """Return the bytes that `parts` take on a device, the entry included."""
-    return laid_out(_nbytes(parts, i) for i in range(len(parts.buffers)))[1] + ENTRY_BYTES
+    return layout(_nbytes(parts, i) for i in range(len(parts.buffers)))[1] + ENTRY_BYTES
 
 
 def _nbytes(parts: Parts, index: int) -> int:
@@ -192,5 +195,5 @@ def _buffer(device: Device, memory: Any) -> DeviceBuffer:
 
 def _fetch(device: Device, memory: Any, nbytes: int) -> memoryview:
     target = view_bytes(allocate(nbytes))
-    device.download(memory, [Piece(0, target)])
+    device.download(memory, [DevicePiece(0, target)])
     return target.toreadonly()

@@ -18,8 +18,8 @@ from memories.codecs import Codec, Parts
 from memories.codecs.base import DeviceBuffer
 from memories.codecs.buffers import EMPTY, view_bytes
 from memories.codecs.registry import add
-from memories.devices.base import Device, DeviceFullError, DeviceLostError, Piece
-from memories.devices.staging import ByteArray, Fence, Lane, Staging
+from memories.devices.base import Device, DeviceFullError, DeviceLostError, DevicePiece
+from memories.devices.staging import ByteArray, CopyStream, Fence, Staging
 
 
 class FakeDevice(Device):
@@ -48,7 +48,9 @@ class FakeDevice(Device):
         self.used_bytes = 0
         self.lost = False
         self.trims = 0
-        self._staging = Staging(_FakeLane(self, latency_seconds), chunk_bytes=chunk_bytes, chunks=2)
+        self._staging = Staging(
+            _FakeStream(self, latency_seconds), chunk_bytes=chunk_bytes, chunks=2
+        )
 
     def tensor(self, array: npt.ArrayLike) -> FakeTensor:
         """Return a caller's own tensor on this device, allocated past all budgets."""
@@ -74,24 +76,24 @@ class FakeDevice(Device):
         if self.lost:
             raise DeviceLostError(f"{self.name} failed: it fell off the bus")
 
-    def upload(self, target: Any, pieces: Iterable[Piece]) -> None:
+    def upload(self, target: Any, pieces: Iterable[DevicePiece]) -> None:
         """Copy from the host, by chunks."""
         self.require_own()
         self._staging.upload(target, pieces)
 
-    def download(self, source: Any, pieces: Iterable[Piece]) -> None:
+    def download(self, source: Any, pieces: Iterable[DevicePiece]) -> None:
         """Copy to the host, by chunks."""
         self.require_own()
         self._staging.download(source, pieces)
 
-    def copy(self, target: Any, pieces: Iterable[Piece]) -> None:
+    def copy(self, target: Any, pieces: Iterable[DevicePiece]) -> None:
         """Copy within the device."""
         self.require_own()
         self.require_alive()
         for offset, memory in pieces:
             target.cells[offset : offset + memory.nbytes] = memory.cells
 
-    def part(self, memory: Any, offset: int, nbytes: int) -> FakeMemory:
+    def view(self, memory: Any, offset: int, nbytes: int) -> FakeMemory:
         """Return a view."""
         return FakeMemory(self, memory.block, memory.start + offset, nbytes)
 
@@ -99,7 +101,7 @@ class FakeDevice(Device):
         """Return its size."""
         return int(memory.nbytes)
 
-    def adopt(self, foreign: Any) -> FakeMemory:
+    def wrap(self, foreign: Any) -> FakeMemory:
         """Return the memory itself, for there is one library only."""
         assert isinstance(foreign, FakeMemory)
         return foreign
@@ -109,7 +111,7 @@ class FakeDevice(Device):
         block: FakeBlock = memory.block
         return block
 
-    def mark(self) -> Callable[[], None]:
+    def record_event(self) -> Callable[[], None]:
         """Return nothing to wait for: copies within the device are done at once."""
         return self.require_alive
 
@@ -201,24 +203,24 @@ class FakeTensorCodec(Codec):
         return {**meta, "device": device}
 
 
-class _FakeLane(Lane):
+class _FakeStream(CopyStream):
     """Copies that happen when they are waited for, and not before."""
 
     def __init__(self, device: FakeDevice, latency_seconds: float) -> None:
         self._device = device
         self._latency_seconds = latency_seconds
 
-    def pin(self, nbytes: int) -> ByteArray:
+    def allocate_pinned(self, nbytes: int) -> ByteArray:
         return np.zeros(nbytes, np.uint8)
 
-    def push(self, chunk: ByteArray, target: Any, offset: int) -> Fence:
+    def start_upload(self, chunk: ByteArray, target: Any, offset: int) -> Fence:
         def land() -> None:
             self._travel()
             target.cells[offset : offset + chunk.nbytes] = chunk
 
         return land
 
-    def pull(self, source: Any, offset: int, chunk: ByteArray) -> Fence:
+    def start_download(self, source: Any, offset: int, chunk: ByteArray) -> Fence:
         def land() -> None:
             self._travel()
             chunk[:] = source.cells[offset : offset + chunk.nbytes]

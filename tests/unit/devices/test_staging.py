@@ -6,8 +6,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memories.devices.base import Piece, laid_out
-from memories.devices.staging import loads
+from memories.devices.base import DevicePiece, layout
+from memories.devices.staging import chunk_loads
 from memories.testing.fake_device import FakeDevice
 
 SIZES = st.lists(st.integers(0, 5000), max_size=40)
@@ -18,21 +18,21 @@ def test_what_goes_over_comes_back(sizes: list[int], chunk_bytes: int) -> None:
     """Copies land late on this device, so a chunk reused too early would show."""
     device = FakeDevice(chunk_bytes=chunk_bytes)
     buffers = [np.random.default_rng(n).bytes(n) for n in sizes]
-    offsets, nbytes = laid_out(sizes)
+    offsets, nbytes = layout(sizes)
     memory = device.allocate(nbytes)
-    pieces = [Piece(at, memoryview(b)) for at, b in zip(offsets, buffers, strict=True)]
+    pieces = [DevicePiece(at, memoryview(b)) for at, b in zip(offsets, buffers, strict=True)]
     device.upload(memory, pieces)
     targets = [bytearray(n) for n in sizes]
-    wanted = [Piece(at, memoryview(t)) for at, t in zip(offsets, targets, strict=True)]
+    wanted = [DevicePiece(at, memoryview(t)) for at, t in zip(offsets, targets, strict=True)]
     device.download(memory, wanted)
     assert buffers == [bytes(target) for target in targets]
 
 
 def test_small_buffers_share_a_chunk() -> None:
     """A hundred thousand small tensors cost as many transfers as their bytes need."""
-    offsets, _ = laid_out([100] * 1000)
+    offsets, _ = layout([100] * 1000)
     pieces = [(at, memoryview(bytes(100))) for at in offsets]
-    assert 4 == len(list(loads(pieces, 64_000)))
+    assert 4 == len(list(chunk_loads(pieces, 64_000)))
 
 
 def test_a_device_that_is_gone_says_what_is_lost_and_what_is_not() -> None:
@@ -41,7 +41,7 @@ def test_a_device_that_is_gone_says_what_is_lost_and_what_is_not() -> None:
     memory = device.allocate(10)
     device.lost = True
     try:
-        device.download(memory, [Piece(0, memoryview(bytearray(10)))])
+        device.download(memory, [DevicePiece(0, memoryview(bytearray(10)))])
     except OSError as error:
         assert "fake:0 failed" in str(error)
     else:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from memories import InvalidOptionError, KeyNotFoundError, MemoryManager
-from memories.devices.base import Piece
+from memories.devices.base import DevicePiece
 
 torch = pytest.importorskip("torch", reason="torch is not installed")
 
@@ -90,9 +90,9 @@ def test_large_transfers_go_by_chunks() -> None:
     device = TorchDevice("cpu")
     source = np.random.default_rng(0).integers(0, 255, 100_000_000, np.uint8)
     memory = device.allocate(source.nbytes)
-    device.upload(memory, [Piece(0, memoryview(source))])
+    device.upload(memory, [DevicePiece(0, memoryview(source))])
     target = np.empty_like(source)
-    device.download(memory, [Piece(0, memoryview(target))])
+    device.download(memory, [DevicePiece(0, memoryview(target))])
     assert np.array_equal(source, target)
 
 
@@ -121,13 +121,13 @@ def test_it_knows_running_out_of_memory_from_other_faults() -> None:
         with device._translated(nbytes):
             raise torch.OutOfMemoryError("CUDA out of memory")
 
-    def relieve(nbytes: int) -> bool:
+    def make_room(nbytes: int) -> bool:
         asked.append(nbytes)
         return len(asked) < 3
 
-    device.relieve = relieve
+    device.make_room = make_room
     with pytest.raises(DeviceFullError, match="has no memory for"):
-        device.relieved(refuse, 5)
+        device.with_room(refuse, 5)
     assert [5, 5, 5] == asked
     with pytest.raises(DeviceLostError, match="failed"), device._translated():
         raise RuntimeError("CUDA error: an illegal memory access was encountered")
