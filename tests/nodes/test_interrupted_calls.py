@@ -13,8 +13,9 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import pytest
-from tests.nodes.test_replicas import manager_of, wait_until
+from tests.nodes.test_replicas import manager_of
 from tests.support.interrupting import Interrupter, places
+from tests.support.waiting import until
 
 from memories import DistributedMemoryManager, MemoriesError
 from memories.cluster.client.node import Node
@@ -60,7 +61,7 @@ class Bench:
         for key, allowed in case.may_hold.items():
             found = self.other.retrieve_distributed(key, ABSENT)
             assert found in allowed, f"{key} holds {found!r:.80}"
-            wait_until(lambda key=key, found=found: self.seen(key) == found)  # type: ignore[misc]
+            until(lambda key=key, found=found: self.seen(key) == found)  # type: ignore[misc]
             self.held[key] = found
         self.held = {key: value for key, value in self.held.items() if value != ABSENT}
 
@@ -79,7 +80,7 @@ class Bench:
         near, workers = self.manager._near, self.manager._service.workers
         for lock in (near._lock, *near._insert_locks, workers._lock):
             assert is_free(lock)
-        wait_until(lambda: not workers._tasks.qsize())
+        until(lambda: not workers._tasks.qsize())
         assert self.threads == self.others(), "a thread is left"
         self.store("after", self.number)
 
@@ -200,7 +201,7 @@ def bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
         manager_of(group.names, near_cache=True) as manager,
         manager_of(group.names) as other,
     ):
-        wait_until(lambda: manager._near.fresh_until > time.monotonic())
+        until(lambda: manager._near.fresh_until > time.monotonic())
         yield Bench(manager, other)
 
 

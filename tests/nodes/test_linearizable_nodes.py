@@ -8,8 +8,9 @@ import threading
 import time
 
 import pytest
-from tests.nodes.test_replicas import manager_of, up_to_date, wait_until
+from tests.nodes.test_replicas import manager_of, up_to_date
 from tests.support.nodes.linearizability import Recorder
+from tests.support.waiting import until
 
 from memories import DistributedMemoryManager, UnavailableError
 from memories.cluster.local import LocalGroup
@@ -57,7 +58,7 @@ def campaign(group: LocalGroup, seconds: float, seed: int) -> Recorder:
                 server.resume()
             else:
                 server.call("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
-            wait_until(lambda: up_to_date(one) and up_to_date(two), 30)
+            until(lambda: up_to_date(one) and up_to_date(two), 30)
         stop.set()
         for client in clients:
             client.join()

@@ -1,7 +1,8 @@
-"""The fast path of a quorum read: all nodes that are asked answer, and their headers are equal.
+"""The fast path of phase one: all nodes that are asked answer, and for a read they agree.
 
-If the headers from a quorum are equal byte for byte, the result is known without further rules.
-Registers with any other replies are left to `QuorumRead`, which asks again.
+If all nodes of a quorum answer, the newest of their versions is the newest version. A read returns
+it only if their headers are equal byte for byte, since otherwise a write-back may be needed. The
+other registers are left to `QuorumRead`, which asks again.
 """
 
 from __future__ import annotations
