@@ -46,6 +46,8 @@ class Bench:
         for number in range(3):
             self.store(f"bystander{number}", {"number": number})
         self.store("bystander/large", os.urandom(LARGE // 4))
+        # An interrupted call may start the threads of the disk store: they run from here on.
+        manager.store("local", 1, "cold")
         self.threads = self.others()
 
     def store(self, key: str, value: Any) -> None:
@@ -85,7 +87,7 @@ class Bench:
         self.store("after", self.number)
 
     def others(self) -> list[str]:
-        """Return the threads that do not go home by themselves."""
+        """Return the threads that do not end by themselves."""
         names = [thread.name for thread in threading.enumerate()]
         return sorted(one for one in names if one not in ("memories-nodes", "memories-helper"))
 
