@@ -1,8 +1,8 @@
-"""Which function this is, at this moment: what tells its results from those of any other.
+"""Identifies a function by its code and by what it refers to, for the keys of its results.
 
-Not the arguments of a call. The one idea: what a function refers to is looked at again before each
-call, for a constant may have been replaced and a list have grown; what changes while the function
-runs is taken for its own doing, a counter say, and does not make it another function.
+What a function refers to is checked again before each call: a constant may have been replaced, or a
+list have grown. Changes while the function runs, of a counter for example, are attributed to the
+function itself and do not change its identity.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from weakref import WeakSet
 
 from memories.codecs.content_hash import Variable, Walk
 from memories.codecs.function_code import hash_all, place_of
-from memories.core.single_flight import Flight, dead_among
+from memories.core.single_flight import Computation, dead_among
 from memories.errors import UnsupportedTypeError
 from memories.foundation.fork_lock import new_lock
 
@@ -26,7 +26,7 @@ class Identity:
     """The identity of one callable; with a version its code is left out.
 
     Attributes:
-        label: Module and qualified name, as far as there are any; for people.
+        label: Module and qualified name, for messages and keys.
         place: A hash of the file and the qualified name.
     """
 
@@ -39,10 +39,10 @@ class Identity:
     ) -> None:
         self._function = function
         self._version = version
-        self._ignore = frozenset(ignore)  # Variables that it reads.
-        self._unread = frozenset(unread)  # Parameters of its own.
+        self._ignore = frozenset(ignore)  # Variables that the function reads.
+        self._unread = frozenset(unread)  # Parameters of the function.
         self._lock = new_lock()
-        self._running: WeakSet[Flight] = WeakSet()  # The calls under way.
+        self._running: WeakSet[Computation] = WeakSet()  # The calls in progress.
         self._told: dict[tuple[int, str], tuple[bytes, bytes]] = {}
         self._known: tuple[str, list[Variable], list[Variable]] | None = None
         defined = definition_of(function)
@@ -54,10 +54,10 @@ class Identity:
         self.place = hash_all(b"place", place).hex()[:16]
 
     def text(self) -> str:
-        """Return what tells this function from others of its name, as of now.
+        """Return a text that identifies the present version of the function.
 
         Raises:
-            UnsupportedTypeError: nothing does; the message says what to do.
+            UnsupportedTypeError: something that it refers to has no hash.
         """
         known = self._known
         if known is not None:
@@ -65,21 +65,21 @@ class Identity:
             looked_at = steady if self._running else [*steady, *moving]
             if not any(variable.has_changed() for variable in looked_at):
                 return text
-        return self._look()
+        return self._compute()
 
-    def enter(self, flight: Flight) -> None:
-        """Learn that the function begins to run."""
+    def enter(self, computation: Computation) -> None:
+        """Record that a call of the function starts."""
         with self._lock:
             for other in dead_among(self._running):
                 self._running.discard(other)
-            self._running.add(flight)
+            self._running.add(computation)
 
-    def leave(self, flight: Flight) -> None:
-        """Learn that a call has ended; what changed meanwhile was its own doing. Idempotent."""
+    def leave(self, computation: Computation) -> None:
+        """Record that a call has ended, and accept what changed during it. Idempotent."""
         with self._lock:
-            if flight not in self._running:
+            if computation not in self._running:
                 return
-            self._running.discard(flight)
+            self._running.discard(computation)
             if self._running or self._known is None:
                 return
         for variable in self._known[2]:
@@ -88,7 +88,7 @@ class Identity:
                 variable.mark = mark
                 self._told[variable.key] = (mark, variable.told)
 
-    def _look(self) -> str:
+    def _compute(self) -> str:
         walk = Walk(
             code=self._version is None, ignore=self._ignore, unread=self._unread, told=self._told
         )
@@ -98,7 +98,7 @@ class Identity:
         steady = [variable for variable in variables if variable.steady]
         moving = [variable for variable in variables if not variable.steady]
         for variable in moving:
-            variable.value = None  # Only its hash matters from here on, and it may be large.
+            variable.value = None  # Only its hash is needed from here on, and it may be large.
         self._known = text, steady, moving
         return text
 
@@ -117,4 +117,4 @@ def _mark_of(variable: Variable) -> bytes:
     try:
         return variable.now()
     except UnsupportedTypeError:
-        return b""  # It became something that has no hash: the next look will say so.
+        return b""  # It has no hash any more: the next call of `text` raises.

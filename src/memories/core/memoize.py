@@ -17,7 +17,13 @@ from typing import Any, Final, NamedTuple, Protocol
 from memories.codecs.content_hash import content_hash, stand_in
 from memories.codecs.function_code import names_read
 from memories.core.identity import Identity, definition_of
-from memories.core.single_flight import LEFT, Flight, Flights, How, Outcome
+from memories.core.single_flight import (
+    ABANDONED,
+    Computation,
+    FlightOutcome,
+    OutcomeKind,
+    SingleFlight,
+)
 from memories.engine.payload import Payload
 from memories.errors import (
     CorruptDataError,
@@ -36,9 +42,9 @@ from memories.foundation.logging import logger
 from memories.options.settings import check_seconds
 
 PREFIX = "cache/"
-_NONE: Final = object()  # Where a result would be.
-# What ends one caller's attempt and says nothing about that of another.
-_PERSONAL = (TimeoutError, RecursionError, MemoryError)
+_NOTHING: Final = object()  # Stands for an absent result.
+# Errors that concern one call: another call of the function may succeed.
+_OF_ONE_CALL = (TimeoutError, RecursionError, MemoryError)
 
 
 class ResultStore(Protocol):
@@ -74,8 +80,8 @@ class CacheInfo(NamedTuple):
 
     hits: int
     misses: int
-    results: int  # Results in the tiers now, of the function as it is.
-    tiers: dict[str, int]  # How many of them lie where.
+    results: int  # Results of the present version of the function in the tiers.
+    tiers: dict[str, int]  # The number of results in each tier.
 
 
 class Memo:
@@ -95,7 +101,7 @@ class Memo:
         if not isinstance(version, int | str | None):
             raise InvalidOptionError(f"version={version!r} must be a number or a text")
         self.results = results
-        self.flights = Flights()
+        self.single_flight = SingleFlight()
         self._function = function
         self._signature = _signature_of(function)
         self._version = version
@@ -105,34 +111,34 @@ class Memo:
             results.require_tier(tier)
         self._counts: Counter[str] = Counter()
         self._lock = new_lock()
-        self._marks = _marks(self._signature)
-        outer = self._check_ignored(frozenset([ignore] if isinstance(ignore, str) else ignore))
+        self._no_hash = _no_hash(self._signature)
+        outer = self._split_ignored(frozenset([ignore] if isinstance(ignore, str) else ignore))
         self._identity = Identity(function, version, outer, self._ignored)
         self._key = key
         self._key_identity = Identity(key, None, outer) if key and version is None else None
         self._name = f"{PREFIX}{self._identity.label}/{self._identity.place}/"
 
     def stands_for(self) -> tuple[Any, ...]:
-        """Return what the decorated function is to be hashed as."""
+        """Return what the hash of the decorated function covers."""
         return (self._function, self._version)
 
     def cache_key(self, *args: Any, **kwargs: Any) -> str:
         """Return the key under which the result for these arguments is stored.
 
         Raises:
-            UnsupportedTypeError: the function, or an argument, cannot be told from others.
+            UnsupportedTypeError: the function, or an argument, has no hash.
         """
-        prefix, told = self._prefix(), self._told(args, kwargs)
+        prefix, arguments = self._prefix(), self._hashed_arguments(args, kwargs)
         try:
-            return prefix + content_hash(told, code=self._version is None)
+            return prefix + content_hash(arguments, code=self._version is None)
         except UnsupportedTypeError as error:
             raise UnsupportedTypeError(
-                f"{self._culprit(told)} of {self._identity.label}: {error}. Say which parameters "
-                "do not change the result with ignore=, or what counts with key="
+                f"{self._unhashable(arguments)} of {self._identity.label}: {error}; name "
+                "parameters that do not change the result with ignore=, or give key="
             ) from error
 
     def cache_info(self) -> CacheInfo:
-        """Return hits and misses of this process, and where the results lie."""
+        """Return the hits and misses of this process, and the tiers of the results."""
         tiers: Counter[str] = Counter()
         for key in self.results.scan(self._prefix()):
             try:
@@ -143,61 +149,61 @@ class Memo:
         return CacheInfo(hits, misses, tiers.total(), dict(tiers))
 
     def cache_clear(self) -> None:
-        """Forget every result of this function, those of other versions and of older code too."""
+        """Remove every result of this function, also those of other versions and older code."""
         self.results.delete_prefix(self._name)
         with self._lock:
             self._counts.clear()
 
-    def look(self, key: str) -> Any:
-        """Return what is stored under `key`; `_NONE` where there is nothing that can be read."""
+    def lookup(self, key: str) -> Any:
+        """Return the result of `key`; `_NOTHING` if it is absent or cannot be read."""
         try:
-            value = self.results.retrieve(key, _NONE)
+            value = self.results.retrieve(key, _NOTHING)
         except (
             CorruptDataError, UnavailableError, UntrustedDataError, UnsupportedTypeError
         ) as error:  # fmt: skip
-            logger.warning("a result cannot be read and is computed anew: %s", error)
-            return _NONE
-        if value is not _NONE:
+            logger.warning("a result cannot be read and is computed again: %s", error)
+            return _NOTHING
+        if value is not _NOTHING:
             self._count("hits")
         return value
 
-    def begin(self, flight: Flight) -> None:
-        """Note that the function is called now, during `flight`."""
+    def start(self, computation: Computation) -> None:
+        """Record that the function is called in `computation`."""
         self._count("misses")
-        flight.take_off()
-        self._identity.enter(flight)
+        computation.enter()
+        self._identity.enter(computation)
 
-    def board(self, key: str, flight: Flight) -> Any:
-        """Return a result as soon as there is one; `_NONE` where the caller is to compute it."""
+    def join(self, key: str, computation: Computation) -> Any:
+        """Return the result of a computation in progress; `_NOTHING` if this call must compute."""
         while True:
-            other = self.flights.board(key, flight)
-            outcome = None if other is None else other.wait(flight)
-            found = self.look(key) if outcome is None else self._shared(key, outcome)
-            if found is not _NONE:
+            other = self.single_flight.register(key, computation)
+            outcome = None if other is None else other.wait(computation)
+            found = self.lookup(key) if outcome is None else self._value_of(key, outcome)
+            if found is not _NOTHING:
                 return found
             if outcome is None:
-                self.begin(flight)
-                return _NONE
+                self.start(computation)
+                return _NOTHING
 
-    async def board_async(self, key: str, flight: Flight) -> Any:
-        """Do the same without keeping the event loop waiting."""
+    async def join_async(self, key: str, computation: Computation) -> Any:
+        """Like `join`, without blocking the event loop."""
         from asyncio import to_thread
 
         while True:
-            other = self.flights.board(key, flight)
-            outcome = None if other is None else await other.wait_async(flight)
+            other = self.single_flight.register(key, computation)
+            outcome = None if other is None else await other.wait_async(computation)
             if outcome is None:
-                found = await to_thread(self.look, key)
+                found = await to_thread(self.lookup, key)
             else:
-                found = await to_thread(self._shared, key, outcome)
-            if found is not _NONE:
+                found = await to_thread(self._value_of, key, outcome)
+            if found is not _NOTHING:
                 return found
             if outcome is None:
-                self.begin(flight)
-                return _NONE
+                self.start(computation)
+                return _NOTHING
 
-    def keep(self, key: str, result: Any) -> tuple[Any, Outcome]:
-        """Store a result; return it as every later call will, and what to tell those who wait.
+    def store(self, key: str, result: Any) -> tuple[Any, FlightOutcome]:
+        """Store a result; return it as later calls will, and the outcome for waiting calls.
 
         Raises:
             UnsupportedTypeError: it cannot be serialised.
@@ -211,42 +217,42 @@ class Memo:
         if self._may_store():
             try:
                 self.results.store(key, result, tier=self._tier, ttl=self._ttl)
-                return self.results.retrieve(key), Outcome(How.RESULT)
+                return self.results.retrieve(key), FlightOutcome(OutcomeKind.RESULT)
             except (TierFullError, KeyNotFoundError) as error:
-                logger.debug("a result is too large, or dropped already: %s", error)
+                logger.debug("a result is too large, or was dropped at once: %s", error)
             except (StorageError, UnavailableError) as error:
-                logger.warning("a result of %s is not kept: %s", self._identity.label, error)
+                logger.warning("a result of %s is not stored: %s", self._identity.label, error)
         payload = Payload.of(result)
-        return self._opened(payload), Outcome(How.RESULT, payload)
+        return self._open(payload), FlightOutcome(OutcomeKind.RESULT, payload)
 
-    def failed(self, error: BaseException, *, own: bool) -> Outcome:
-        """Return what those who wait are told of an error; `own` means one of the function."""
-        common = isinstance(error, Exception) and not isinstance(error, _PERSONAL)
-        told = common and (own or isinstance(error, MemoriesError))
-        return Outcome(How.ERROR, error) if told else LEFT
+    def outcome_of(self, error: BaseException, *, own: bool) -> FlightOutcome:
+        """Return the outcome for waiting calls; `own` says that the function raised the error."""
+        common = isinstance(error, Exception) and not isinstance(error, _OF_ONE_CALL)
+        is_shared = common and (own or isinstance(error, MemoriesError))
+        return FlightOutcome(OutcomeKind.ERROR, error) if is_shared else ABANDONED
 
-    def land(self, key: str, flight: Flight, outcome: Outcome) -> None:
-        """End a flight, however it went. Idempotent."""
-        self.flights.land(key, flight, outcome)
-        self._identity.leave(flight)
+    def finish(self, key: str, computation: Computation, outcome: FlightOutcome) -> None:
+        """End a computation. Idempotent."""
+        self.single_flight.finish(key, computation, outcome)
+        self._identity.leave(computation)
 
-    def _shared(self, key: str, outcome: Outcome) -> Any:
-        """Return what another caller computed, as a value of one's own."""
-        if outcome.how is How.ERROR:
+    def _value_of(self, key: str, outcome: FlightOutcome) -> Any:
+        """Return the result of another call, as a value of this call."""
+        if outcome.kind is OutcomeKind.ERROR:
             raise outcome.content
-        if outcome.how is How.RESULT and outcome.content is not None:
+        if outcome.kind is OutcomeKind.RESULT and outcome.content is not None:
             self._count("hits")
-            return self._opened(outcome.content)
-        return _NONE if outcome.how is How.LEFT else self.look(key)
+            return self._open(outcome.content)
+        return _NOTHING if outcome.kind is OutcomeKind.ABANDONED else self.lookup(key)
 
     def _may_store(self) -> bool:
         try:
             self.results.require_writable()
-        except (ForkedError, StorageError):  # A child of the owner, or a reader.
+        except (ForkedError, StorageError):  # In a forked child, or in a reader.
             return False
         return True
 
-    def _opened(self, payload: Payload) -> Any:
+    def _open(self, payload: Payload) -> Any:
         return self.results.open(payload)
 
     def _prefix(self) -> str:
@@ -255,8 +261,8 @@ class Memo:
             text += f".{self._key_identity.text()}"
         return f"{self._name}{text}/"
 
-    def _told(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Return what is hashed for a call: the arguments by name, with defaults if they tell."""
+    def _hashed_arguments(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Return what is hashed for a call: the arguments by name, including hashable defaults."""
         if self._key is not None:
             return self._key(*args, **kwargs)
         if self._signature is None:
@@ -266,22 +272,22 @@ class Memo:
         return {
             name: value
             for name, value in bound.arguments.items()
-            if name not in self._ignored and self._marks.get(name, _NONE) is not value
+            if name not in self._ignored and self._no_hash.get(name, _NOTHING) is not value
         }
 
-    def _culprit(self, told: Any) -> str:
-        """Return in words which argument has no hash."""
+    def _unhashable(self, arguments: Any) -> str:
+        """Return a description of the argument that has no hash."""
         if self._key is not None:
             return "the key"
-        for name, value in told.items() if self._signature else ():
+        for name, value in arguments.items() if self._signature else ():
             try:
                 content_hash(value)
             except UnsupportedTypeError:
                 return f"the argument {name!r}"
         return "an argument"
 
-    def _check_ignored(self, ignored: frozenset[str]) -> frozenset[str]:
-        """Note which parameters are ignored, and return what else is."""
+    def _split_ignored(self, ignored: frozenset[str]) -> frozenset[str]:
+        """Set the parameters that are ignored, and return the other ignored names."""
         parameters = frozenset(self._signature.parameters if self._signature else ())
         self._ignored = ignored & parameters
         outer = set[str]()
@@ -315,8 +321,8 @@ def memoize(
     """Return `function` with its results kept in `results`; `MemoryManager.cache` has the options.
 
     Raises:
-        UnsupportedTypeError: this is no function, or one whose results cannot be kept.
-        InvalidOptionError: an option means nothing.
+        UnsupportedTypeError: this is not a function, or its results cannot be stored.
+        InvalidOptionError: an option is invalid.
     """
     if isinstance(function, staticmethod | classmethod):
         inner = memoize(
@@ -325,8 +331,8 @@ def memoize(
         return type(function)(inner)
     if isinstance(function, property | cached_property) or not callable(function):
         raise UnsupportedTypeError(
-            f"{function!r} cannot be cached, for it is no function: put `cache` below whatever "
-            "made it of one"
+            f"{function!r} cannot be cached because it is not a function: put `cache` below the "
+            "decorator that made it"
         )
     called = function.__call__ if _is_object(function) else function
     if inspect.isgeneratorfunction(called) or inspect.isasyncgenfunction(called):
@@ -337,7 +343,7 @@ def memoize(
     wrap = _wrap_async if inspect.iscoroutinefunction(called) else _wrap
     wrapper = wrap(memo, function)
     stand_in(wrapper.__code__)
-    if _is_object(function):  # It has attributes, but they are its own state.
+    if _is_object(function):  # Its attributes are state, so they are not copied.
         wrapper.__qualname__ = wrapper.__name__ = _name_of(function)
         wrapper.__doc__ = function.__doc__
         wrapper.__wrapped__ = function
@@ -350,32 +356,32 @@ def memoize(
 
 
 def _wrap(memo: Memo, function: Callable[..., Any]) -> Any:
-    # No call stands between this one and the function's: a recursion that is as deep as it can be
-    # without a cache is half as deep with it.
+    # The wrapper calls the function directly: each further frame would reduce the possible depth of
+    # a recursion, which is half of that without a cache.
     def wrapper(*args: Any, **kwargs: Any) -> Any:
         key = memo.cache_key(*args, **kwargs)
-        found = memo.look(key)
-        if found is not _NONE:
+        found = memo.lookup(key)
+        if found is not _NOTHING:
             return found
-        flight, own, outcome = Flight(), False, LEFT
+        computation, own, outcome = Computation(), False, ABANDONED
         try:
-            found = memo.board(key, flight)
-            if found is _NONE:
+            found = memo.join(key, computation)
+            if found is _NOTHING:
                 own = True
                 result = function(*args, **kwargs)
                 own = False
-                found, outcome = memo.keep(key, result)
+                found, outcome = memo.store(key, result)
             return found
         except BaseException as error:
-            outcome = memo.failed(error, own=own)
+            outcome = memo.outcome_of(error, own=own)
             raise
         finally:
             try:
-                memo.land(key, flight, outcome)
-            except BaseException:  # An interrupt must not leave the others waiting.
-                memo.land(key, flight, outcome)
+                memo.finish(key, computation, outcome)
+            except BaseException:  # An interrupt must not leave waiting calls behind.
+                memo.finish(key, computation, outcome)
                 raise
-            del outcome  # An error leads to this frame: they would keep each other.
+            del outcome  # An error refers to this frame: a reference cycle.
 
     return wrapper
 
@@ -385,31 +391,31 @@ def _wrap_async(memo: Memo, function: Callable[..., Any]) -> Any:
 
     async def wrapper(*args: Any, **kwargs: Any) -> Any:
         key = memo.cache_key(*args, **kwargs)
-        flight, own, outcome = Flight(current_task()), False, LEFT
+        computation, own, outcome = Computation(current_task()), False, ABANDONED
         try:
-            found = await memo.board_async(key, flight)
-            if found is _NONE:
+            found = await memo.join_async(key, computation)
+            if found is _NOTHING:
                 own = True
                 result = await function(*args, **kwargs)
                 own = False
-                found, outcome = await to_thread(memo.keep, key, result)
+                found, outcome = await to_thread(memo.store, key, result)
             return found
         except BaseException as error:
-            outcome = memo.failed(error, own=own)
+            outcome = memo.outcome_of(error, own=own)
             raise
         finally:
             try:
-                memo.land(key, flight, outcome)
-            except BaseException:  # An interrupt must not leave the others waiting.
-                memo.land(key, flight, outcome)
+                memo.finish(key, computation, outcome)
+            except BaseException:  # An interrupt must not leave waiting calls behind.
+                memo.finish(key, computation, outcome)
                 raise
-            del outcome  # An error leads to this frame: they would keep each other.
+            del outcome  # An error refers to this frame: a reference cycle.
 
     return wrapper
 
 
 def _is_object(function: Any) -> bool:
-    """Return whether `function` is an instance of a class that says how to call it."""
+    """Return whether `function` is an instance of a class with a `__call__`."""
     call = inspect.getattr_static(type(function), "__call__", None)
     return inspect.isfunction(call) and not isinstance(function, type)
 
@@ -421,12 +427,12 @@ def _name_of(function: Any) -> str:
 def _signature_of(function: Callable[..., Any]) -> inspect.Signature | None:
     try:
         return inspect.signature(function)
-    except ValueError:  # Some compiled functions have none; their arguments count as given.
+    except ValueError:  # Some compiled functions have no signature.
         return None
 
 
-def _marks(signature: inspect.Signature | None) -> dict[str, Any]:
-    """Return the defaults that have no hash, and mean that nothing was given."""
+def _no_hash(signature: inspect.Signature | None) -> dict[str, Any]:
+    """Return the defaults that have no hash: such sentinels mean that nothing was given."""
     found = {}
     for name, parameter in signature.parameters.items() if signature else ():
         if parameter.default is not parameter.empty:

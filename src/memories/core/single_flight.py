@@ -1,9 +1,9 @@
-"""Single flight: whoever asks for what is being computed waits for it, once per key.
+"""Single flight: callers that need the same result at the same time share one computation per key.
 
-Not a cache: a flight is forgotten when it lands. What happens to the one who computes is his own
-affair: if he is interrupted, or his thread or event loop is gone, one of those who wait computes in
-his place. A wait that could never end, because the one waited for waits in turn (two functions that
-call each other from two threads), is not begun: its caller computes for himself.
+Nothing is cached: a computation is forgotten when it has finished. If the computing call is
+interrupted, or its thread or event loop has ended, one of the waiting callers computes instead.
+Two functions that call each other from two threads could wait for each other for ever; a wait that
+would close such a circle is refused, and its caller computes the result itself.
 """
 
 from __future__ import annotations
@@ -27,58 +27,67 @@ if TYPE_CHECKING:
     from types import FrameType
 
 StackOf = Callable[[threading.Thread], set[int]]
-LOOK_SECONDS = 0.25  # Between two looks at whether the one who computes is still there.
+POLL_SECONDS = 0.25  # Between two checks whether the computing call is still there.
 
 
-class How(Enum):
-    """How a flight ended."""
+class OutcomeKind(Enum):
+    """The ways in which a computation ends."""
 
-    RESULT = "result"  # With what was computed, or a way to get at it.
-    ERROR = "error"  # The function raised, and would raise for the others as well.
-    LEFT = "left"  # Whoever computed was stopped: somebody else has to.
+    RESULT = "result"  # The function returned; the result is stored, or in `content`.
+    ERROR = "error"  # The function raised, and would raise for the waiting callers, too.
+    ABANDONED = "abandoned"  # The computing call was stopped: another one must compute.
 
 
-class Outcome(NamedTuple):
-    """What those who wait are told."""
+class FlightOutcome(NamedTuple):
+    """The end of a computation, as the waiting callers get it."""
 
-    how: How
+    kind: OutcomeKind
     content: Any = None
 
 
-LEFT = Outcome(How.LEFT)
-_innermost: ContextVar[Flight | None] = ContextVar("memories_flight", default=None)
-_waits = new_lock()  # Guards what flights wait for, across all functions.
+ABANDONED = FlightOutcome(OutcomeKind.ABANDONED)
+_innermost: ContextVar[Computation | None] = ContextVar("memories_computation", default=None)
+_waits = new_lock()  # Guards `waits_for` and `_waiters` of all computations.
 
 
-class Seat:
-    """One who waits for a flight, and what he is told."""
+class Waiter:
+    """A call that waits for a computation, and the outcome it gets."""
 
-    __slots__ = ("_ring", "outcome")
+    __slots__ = ("_wake", "outcome")
 
-    def __init__(self, ring: Callable[[], Any]) -> None:
-        self.outcome = LEFT
-        self._ring = ring
+    def __init__(self, wake: Callable[[], Any]) -> None:
+        self.outcome = ABANDONED
+        self._wake = wake
 
-    def tell(self, outcome: Outcome) -> None:
-        """Wake him up with how the flight ended."""
+    def notify(self, outcome: FlightOutcome) -> None:
+        """Wake the waiting call with the outcome."""
         self.outcome = outcome
-        self._ring()
+        self._wake()
 
 
-class Flight:
-    """One computation under way, or about to be; made in the frame of the call that computes."""
+class Computation:
+    """A computation in progress, or about to start; made in the frame of the computing call."""
 
     __slots__ = (
-        "__weakref__", "_frame", "_loop", "_outcome", "_pid", "_seats", "_task", "_thread",
-        "landed", "outer", "waits_for",
+        "__weakref__",
+        "_frame",
+        "_loop",
+        "_outcome",
+        "_pid",
+        "_task",
+        "_thread",
+        "_waiters",
+        "finished",
+        "outer",
+        "waits_for",
     )  # fmt: skip
 
     def __init__(self, task: asyncio.Task[Any] | None = None) -> None:
-        self.outer = _innermost.get()  # The flight during which this one was begun.
-        self.waits_for: list[Flight] = []  # For which somebody aboard waits.
-        self.landed = False
-        self._outcome = LEFT
-        self._seats: list[Seat] = []
+        self.outer = _innermost.get()  # The computation that called this one.
+        self.waits_for: list[Computation] = []  # Those that a call within it waits for.
+        self.finished = False
+        self._outcome = ABANDONED
+        self._waiters: list[Waiter] = []
         self._task = None if task is None else weakref.ref(task)
         self._loop = None if task is None else task.get_loop()
         self._frame = id(sys._getframe(1))
@@ -86,94 +95,94 @@ class Flight:
         self._pid = os.getpid()
 
     def is_alive(self, stack_of: StackOf | None = None) -> bool:
-        """Return whether somebody can still bring it to an end.
+        """Return whether the computing call can still finish it.
 
-        `stack_of` says where the frames lie that a thread is in, if somebody knows.
+        `stack_of` returns the addresses of the frames of a thread; a caller may pass a cached one.
         """
         if self._loop is not None and self._task is not None:
             task = self._task()
             running = self._pid == os.getpid() and self._loop.is_running()
             return running and task is not None and not task.done()
-        # In a forked child all threads but one have ended; and an interrupt in `finally` may have
-        # kept a call from landing.
+        # In a forked child all threads but one have ended, and an interrupt in `finally` may have
+        # prevented `finish`.
         return self._thread.is_alive() and self._frame in (stack_of or _stack_of)(self._thread)
 
-    def take_off(self) -> None:
-        """Take what is called from here on as called during this flight."""
+    def enter(self) -> None:
+        """Make this the outer computation of those that are called from here on."""
         _innermost.set(self)
 
-    def land(self, outcome: Outcome) -> None:
-        """Tell everybody how it ended; only the first to say so is heard. Idempotent."""
+    def finish(self, outcome: FlightOutcome) -> None:
+        """Give the outcome to all waiting calls; later calls of this have no effect."""
         if _innermost.get() is self:
             _innermost.set(self.outer)
         with _waits:
-            if not self.landed:
-                self.landed, self._outcome = True, outcome
-            while self._seats:  # An interrupt may have come in between.
-                self._seats[-1].tell(self._outcome)
-                self._seats.pop()
-            self._outcome = LEFT  # An error leads to the frame that holds the flight.
+            if not self.finished:
+                self.finished, self._outcome = True, outcome
+            while self._waiters:  # A loop, because an interrupt may come in between.
+                self._waiters[-1].notify(self._outcome)
+                self._waiters.pop()
+            self._outcome = ABANDONED  # An error would refer to a frame that refers to this.
 
-    def wait(self, passenger: Flight) -> Outcome | None:
-        """Return how the flight ended; None where `passenger` must not wait for it."""
-        # What the same thread computes does not go on while it waits, in a signal handler say.
-        mine = self._task is None and self._thread is threading.current_thread()
-        if mine or not _begin_to_wait(passenger, self):
+    def wait(self, caller: Computation) -> FlightOutcome | None:
+        """Return the outcome; None where `caller` must not wait for it."""
+        # The computation of this thread stops while it waits: in a signal handler, for example.
+        is_own = self._task is None and self._thread is threading.current_thread()
+        if is_own or not _begin_to_wait(caller, self):
             return None
         try:
             wake_event = AutoResetEvent()
-            seat = self._take_seat(wake_event.set)
-            while not wake_event.wait(LOOK_SECONDS):
-                self._look()
-            return seat.outcome
+            waiter = self._add_waiter(wake_event.set)
+            while not wake_event.wait(POLL_SECONDS):
+                self._check_alive()
+            return waiter.outcome
         finally:
-            _end_wait(passenger, self)
+            _end_wait(caller, self)
 
-    async def wait_async(self, passenger: Flight) -> Outcome | None:
-        """Do the same for a task of any event loop."""
+    async def wait_async(self, caller: Computation) -> FlightOutcome | None:
+        """Like `wait`, for a task of any event loop."""
         import asyncio
 
-        if not _begin_to_wait(passenger, self):
+        if not _begin_to_wait(caller, self):
             return None
         try:
             loop = asyncio.get_running_loop()
-            told: asyncio.Future[None] = loop.create_future()
+            notified: asyncio.Future[None] = loop.create_future()
 
             def wake() -> None:
-                if not told.done():
-                    told.set_result(None)
+                if not notified.done():
+                    notified.set_result(None)
 
-            def ring() -> None:
+            def wake_loop() -> None:
                 try:
                     loop.call_soon_threadsafe(wake)
-                except RuntimeError:  # The loop has been closed: he waits no longer.
+                except RuntimeError:  # The loop is closed, and with it the waiting task.
                     return
 
-            seat = self._take_seat(ring)
+            waiter = self._add_waiter(wake_loop)
             # Unlike `wait_for` it leaves the future alone when this task is cancelled.
-            while not (await asyncio.wait({told}, timeout=LOOK_SECONDS))[0]:
-                self._look()
-            return seat.outcome
+            while not (await asyncio.wait({notified}, timeout=POLL_SECONDS))[0]:
+                self._check_alive()
+            return waiter.outcome
         finally:
-            _end_wait(passenger, self)
+            _end_wait(caller, self)
 
-    def _take_seat(self, ring: Callable[[], Any]) -> Seat:
-        seat = Seat(ring)
+    def _add_waiter(self, wake: Callable[[], Any]) -> Waiter:
+        waiter = Waiter(wake)
         with _waits:
-            self._seats.append(seat)
-        if self.landed:  # Just now, perhaps before it was known who waits.
-            self.land(LEFT)
-        return seat
+            self._waiters.append(waiter)
+        if self.finished:  # It may have finished before the waiter was added.
+            self.finish(ABANDONED)
+        return waiter
 
-    def _look(self) -> None:
+    def _check_alive(self) -> None:
         if not self.is_alive():
-            self.land(LEFT)
+            self.finish(ABANDONED)
 
 
 def _stack_of(thread: threading.Thread) -> set[int]:
-    """Return where the frames lie that a thread is in."""
-    mine = thread.ident == threading.get_ident()
-    frame: FrameType | None = sys._getframe() if mine else thread_frames().get(thread.ident or 0)
+    """Return the addresses of the frames of a thread."""
+    is_own = thread.ident == threading.get_ident()
+    frame: FrameType | None = sys._getframe() if is_own else thread_frames().get(thread.ident or 0)
     found = set[int]()
     while frame is not None:
         found.add(id(frame))
@@ -181,68 +190,68 @@ def _stack_of(thread: threading.Thread) -> set[int]:
     return found
 
 
-def dead_among(flights: Iterable[Flight]) -> list[Flight]:
-    """Return those that nobody can bring to an end; each thread's stack is walked once.
+def dead_among(computations: Iterable[Computation]) -> list[Computation]:
+    """Return the computations that cannot finish any more; each stack is walked once.
 
-    A recursion has as many flights as frames, and looks each time it goes deeper.
+    A recursion has as many computations as frames, and calls this at every level.
     """
     stack_of = functools.cache(_stack_of)
-    return [flight for flight in flights if not flight.is_alive(stack_of)]
+    return [computation for computation in computations if not computation.is_alive(stack_of)]
 
 
-class Flights:
-    """The computations under way, by key."""
+class SingleFlight:
+    """The computations in progress, by key."""
 
     def __init__(self) -> None:
-        self._flights: dict[str, Flight] = {}
+        self._running: dict[str, Computation] = {}
         self._lock = new_lock()
 
-    def board(self, key: str, flight: Flight) -> Flight | None:
-        """Make `flight` the one of `key`; or return the one that is under way already."""
+    def register(self, key: str, computation: Computation) -> Computation | None:
+        """Register `computation` for `key`; if another one is in progress, return that instead."""
         with self._lock:
-            other = self._flights.get(key)
-            if other is None or other.landed or not other.is_alive():
-                self._flights[key] = flight
+            other = self._running.get(key)
+            if other is None or other.finished or not other.is_alive():
+                self._running[key] = computation
                 return None
             return other
 
-    def land(self, key: str, flight: Flight, outcome: Outcome) -> None:
-        """Forget a flight and tell its passengers; nothing happens if there are none."""
+    def finish(self, key: str, computation: Computation, outcome: FlightOutcome) -> None:
+        """Remove a computation, and give its outcome to the waiting calls."""
         with self._lock:
-            if self._flights.get(key) is flight:
-                del self._flights[key]
-        flight.land(outcome)
+            if self._running.get(key) is computation:
+                del self._running[key]
+        computation.finish(outcome)
 
 
-def _begin_to_wait(passenger: Flight, flight: Flight) -> bool:
-    """Note that those aboard which `passenger` comes from wait for `flight`, unless it for them."""
-    chain = _chain(passenger)
+def _begin_to_wait(caller: Computation, computation: Computation) -> bool:
+    """Record that `caller` waits for `computation`; False if that would close a circle of waits."""
+    chain = _chain(caller)
     with _waits:
-        if _leads_to(flight, chain):
+        if _leads_to(computation, chain):
             return False
         for waiting in chain:
-            waiting.waits_for.append(flight)
+            waiting.waits_for.append(computation)
         return True
 
 
-def _end_wait(passenger: Flight, flight: Flight) -> None:
+def _end_wait(caller: Computation, computation: Computation) -> None:
     with _waits:
-        for waiting in _chain(passenger):
-            waiting.waits_for.remove(flight)
+        for waiting in _chain(caller):
+            waiting.waits_for.remove(computation)
 
 
-def _chain(flight: Flight) -> list[Flight]:
+def _chain(computation: Computation) -> list[Computation]:
     chain = []
-    outer: Flight | None = flight
+    outer: Computation | None = computation
     while outer is not None:
         chain.append(outer)
         outer = outer.outer
     return chain
 
 
-def _leads_to(flight: Flight, chain: list[Flight]) -> bool:
-    """Return whether `flight` waits for one of `chain`, directly or through others."""
-    targets, seen, todo = set(map(id, chain)), set[int](), [flight]
+def _leads_to(computation: Computation, chain: list[Computation]) -> bool:
+    """Return whether `computation` waits for one of `chain`, directly or through others."""
+    targets, seen, todo = set(map(id, chain)), set[int](), [computation]
     while todo:
         current = todo.pop()
         if id(current) in targets:

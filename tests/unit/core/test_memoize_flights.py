@@ -129,7 +129,7 @@ def test_an_event_loop_that_stops_takes_nobody_with_it(manager: MemoryManager) -
     with pytest.raises(asyncio.CancelledError):
         dying.run_until_complete(task)
     dying.close()
-    assert {} == memo_of(slow).flights._flights
+    assert {} == memo_of(slow).single_flight._running
 
 
 @pytest.mark.parametrize("stop", [KeyboardInterrupt, SystemExit, TimeoutError, RecursionError])
@@ -172,7 +172,7 @@ def test_an_alarm_reaches_the_one_who_waits(manager: MemoryManager) -> None:
 
     with ThreadPoolExecutor(2) as pool:
         others = [pool.submit(slow, 1) for _ in range(2)]
-        soon(lambda: memo_of(slow).flights._flights)
+        soon(lambda: memo_of(slow).single_flight._running)
         before = signal.signal(signal.SIGALRM, ring)
         signal.setitimer(signal.ITIMER_REAL, 0.1)
         try:
@@ -269,7 +269,7 @@ def test_two_functions_that_call_each_other_do_not_wait_for_ever(manager: Memory
 
     found = threads(lambda: ping(0), lambda: pong(0))
     assert all(isinstance(result, int) for result in found)
-    assert {} == memo_of(ping).flights._flights == memo_of(pong).flights._flights
+    assert {} == memo_of(ping).single_flight._running == memo_of(pong).single_flight._running
 
 
 def test_a_flight_is_told_by_who_called_not_by_the_thread(manager: MemoryManager) -> None:
@@ -305,7 +305,7 @@ def test_a_recursion_may_be_nearly_as_deep_as_without(manager: MemoryManager) ->
     with pytest.raises(RecursionError, match="maximum recursion depth"):
         factorial(limit)
     assert 120 == factorial(5)
-    assert {} == memo_of(factorial).flights._flights
+    assert {} == memo_of(factorial).single_flight._running
 
 
 def test_what_cannot_be_kept_is_returned_all_the_same(tmp_path: Path) -> None:
@@ -434,7 +434,7 @@ def test_a_signal_handler_may_ask_for_the_same_at_any_line(manager: MemoryManage
             break
         assert step * 2 == inner
     assert step > 80, "so many lines were reached"
-    assert {} == memo_of(double).flights._flights
+    assert {} == memo_of(double).single_flight._running
 
 
 @pytest.mark.parametrize("kind", ["computed", "stored", "failing"])

@@ -689,7 +689,7 @@ def test_whatever_can_be_called_works_or_is_refused(manager: MemoryManager) -> N
 
     for refused, message in (
         (generator, "read once: return a list"), (asynchronous, "read once"),
-        (functools.partial(generator), "read once"), (3, "no function"),
+        (functools.partial(generator), "read once"), (3, "not a function"),
         (property(lambda self: 1), "put `cache` below"), (functools.cached_property(len), "below"),
     ):  # fmt: skip
         with pytest.raises(UnsupportedTypeError, match=message):
