@@ -10,7 +10,6 @@ import mmap
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import TracebackType
 
 from memories.errors import CorruptDataError, InvalidOptionError, StorageError
 from memories.model.record import Record
@@ -161,10 +160,5 @@ class SnapshotFile:
     def __enter__(self) -> SnapshotFile:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exc_info: object) -> None:
         self.close()

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 from pathlib import Path
-from types import TracebackType
 from typing import Any, NamedTuple
 
 from memories.foundation.optional_imports import MissingPackageError, require
@@ -68,10 +67,5 @@ class Raster:
     def __enter__(self) -> Raster:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exc_info: object) -> None:
         self._file.close()
