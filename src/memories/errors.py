@@ -1,7 +1,8 @@
-"""Every error this package raises, one line each.
+"""The exceptions that this package raises.
 
-Each is a `MemoriesError` and the builtin a caller would already be catching. The message comes
-first, in one sentence, followed by what to do; `__cause__` keeps the foreign error.
+Each is a `MemoriesError` and also the builtin exception that a caller may already catch. Messages
+begin with a small letter and end without a full stop; they name what failed, with keys, tiers and
+sizes, and then what to do. `__cause__` is the exception of the operating system or of a library.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ class KeyNotFoundError(MemoriesError, KeyError):
     """The key is in no tier. Never raised for "could not find out"."""
 
     def __str__(self) -> str:
-        # KeyError would show the repr of a whole sentence.
+        # KeyError would show the repr of the message.
         return str(self.args[0]) if self.args else ""
 
 
@@ -26,11 +27,11 @@ class InvalidKeyError(MemoriesError, ValueError):
 
 
 class InvalidKeyTypeError(InvalidKeyError, TypeError):
-    """Something that is no `str` was given as a key."""
+    """An object that is not a `str` was given as a key."""
 
 
 class InvalidOptionError(MemoriesError, ValueError):
-    """An argument or a setting has a value that means nothing here."""
+    """An argument or a setting has an invalid value."""
 
 
 class UnsupportedTypeError(MemoriesError, TypeError):
@@ -50,7 +51,7 @@ class UntrustedDataError(MemoriesError, ValueError):
 
 
 class StorageError(MemoriesError, OSError):
-    """A disk or a directory refused what was asked of it."""
+    """A disk or a directory refused an operation."""
 
 
 class StoreLockedError(MemoriesError, OSError):
@@ -66,7 +67,7 @@ class ForkedError(MemoriesError, RuntimeError):
 
 
 class ArchivedError(MemoriesError, OSError):
-    """The object lies in an archive class and must be restored before it can be read."""
+    """The object is in an archive storage class and must be restored before it can be read."""
 
 
 class UnavailableError(MemoriesError, ConnectionError):
@@ -74,23 +75,23 @@ class UnavailableError(MemoriesError, ConnectionError):
 
 
 class RefusedError(UnavailableError):
-    """A bucket answered, and refused: permissions, credentials, region, or what it cannot do."""
+    """A bucket refused the request: permissions, credentials, region, or a missing feature."""
 
 
 class ReplicationError(UnavailableError):
-    """Fewer nodes than the replication factor took the write."""
+    """Fewer nodes than the replication factor stored the value."""
 
 
 class ConflictError(MemoriesError, RuntimeError):
     """`if_version=` named a version that is no longer the newest; nothing was stored."""
 
 
-# What a value that is there, and cannot be given to whoever asks, is reported by.
+# The errors of a value that exists but cannot be decoded.
 UNREADABLE = (CorruptDataError, UnsupportedTypeError, ImportError)
 
 
 def about_key(error: Exception, key: str) -> Exception:
-    """Return `error` with the key in its message: where a value is decoded nobody knows the key."""
+    """Return `error` with the key in its message: codecs do not know the key."""
     name = repr(key[:200])
     if not isinstance(error, MemoriesError) or name in str(error):
         return error
@@ -100,14 +101,14 @@ def about_key(error: Exception, key: str) -> Exception:
 
 
 class BusyError(MemoriesError, TimeoutError):
-    """Somebody else works on the key and does not come to an end; nothing was changed.
+    """Another call works on the key and does not end; nothing was changed.
 
-    Another thread, or the very call that a signal handler interrupts.
+    It runs in another thread or process, or is the call that a signal handler interrupts.
     """
 
 
 def as_one(errors: Sequence[Exception]) -> Exception:
-    """Return one error that says what each of `errors` does: of their kind, or a StorageError."""
+    """Return one error with the messages of all: of their common type, or a StorageError."""
     first, kinds = errors[0], {type(error) for error in errors}
     if len(errors) == 1:
         return first

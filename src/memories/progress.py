@@ -1,7 +1,7 @@
-"""A bar for what takes long: on a terminal or in a notebook, and nowhere else.
+"""Progress bars for long operations, on a terminal or in a notebook.
 
-Whatever takes `progress=` calls it with what is done and about how much there is, mostly in bytes;
-this makes such a callable. A program may pass any other, tqdm's or its own.
+A function with a `progress=` argument calls it with the amount done and the estimated total, mostly
+in bytes. `bar()` makes such a callable; a program may pass any other, tqdm's or its own.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ PATIENCE_SECONDS = 1.0
 CELLS = 24
 LABEL_LENGTH = 30
 
-Progress = Callable[[int, int], object]  # What is done, and about how much there is.
-Step = Callable[[int], object]  # How much was done since the last call.
+Progress = Callable[[int, int], object]  # The amount done, and the estimated total.
+Step = Callable[[int], object]  # The amount done since the last call.
 
 
 class Bar:
-    """Knows what to say and when; how it is shown is the subclasses'. This one shows nothing.
+    """Decides when to show progress, and with which text. This class itself draws nothing.
 
-    As a context manager it ends the line that it drew, also where the work ends in an error.
+    Used as a context manager, it ends the line that it has drawn, also after an error.
     """
 
     def __init__(
@@ -41,11 +41,11 @@ class Bar:
         self._started_at = self._monotonic()
         self._due_at = self._started_at + patience_seconds
         self._shown_at = float("-inf")
-        self._drawn = False  # Whether a line is there that has not ended.
+        self._drawn = False  # Whether there is an unfinished line.
         self._ended = False
 
     def __call__(self, done: int, total: int) -> None:
-        """Show how far it is; the last call is always shown, and ends the bar."""
+        """Show the progress; the last call is always shown, and ends the bar."""
         now = self._monotonic()
         ends = done >= total
         waits = now < self._due_at or (not ends and now - self._shown_at < REFRESH_SECONDS)
@@ -64,17 +64,17 @@ class Bar:
         )
 
     def show(self, done: int, total: int, words: str, ends: bool) -> None:
-        """Draw it."""
+        """Draw the bar."""
 
-    def leave(self) -> None:
-        """Leave what is drawn as it is, for something else is printed next."""
+    def end_line(self) -> None:
+        """End an unfinished line, before something else is printed."""
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:
         if self._drawn:
-            self.leave()
+            self.end_line()
         self._ended, self._drawn = True, False
 
 
@@ -85,13 +85,13 @@ def bar(
     patience_seconds: float = 0.0,
     written: Callable[[float], str] | None = None,
 ) -> Bar:
-    """Return a progress callable that draws a bar, or nothing where nobody would see one.
+    """Return a progress callable that draws a bar, or draws nothing without a terminal.
 
     Args:
-        label: What is being done.
+        label: The name of the operation.
         stream: The terminal; the standard error if it is None.
-        patience_seconds: What takes no longer than this is not shown.
-        written: How an amount is written; as bytes unless told otherwise.
+        patience_seconds: An operation that takes no longer than this shows no bar.
+        written: Formats an amount; by default as bytes.
     """
     written = written or format_size
     shell = sys.modules.get("IPython")
@@ -105,7 +105,7 @@ def bar(
 
 
 class Bars:
-    """A bar for each of several transfers, by key. For any number of threads.
+    """A bar for each of several transfers, by key. Safe to use from any number of threads.
 
     A transfer that takes less than a second is not shown.
     """
@@ -116,7 +116,7 @@ class Bars:
         self._bars: dict[str, Bar] = {}
 
     def __call__(self, key: str, done: int, total: int) -> None:
-        """Learn that `done` of `total` bytes of `key` have been transferred."""
+        """Show that `done` of `total` bytes of `key` have been transferred."""
         with self._lock:
             one = self._bars.pop(key, None) or bar(
                 _short(key), self._stream, patience_seconds=PATIENCE_SECONDS
@@ -127,7 +127,7 @@ class Bars:
 
 
 def counted(progress: Progress | None, total: int) -> Step | None:
-    """Return what adds up steps, and tells `progress` the sum."""
+    """Return a callable that adds up steps and calls `progress` with the sum."""
     if progress is None:
         return None
     done = 0
@@ -141,7 +141,7 @@ def counted(progress: Progress | None, total: int) -> Step | None:
 
 
 def skip(step: int) -> None:
-    """Take a step that nobody counts."""
+    """Ignore a step, for callers without progress."""
 
 
 class _Terminal(Bar):
@@ -155,7 +155,7 @@ class _Terminal(Bar):
         self._stream.write(f"\r\x1b[K{self._label}  {drawn}  {words}" + ("\n" if ends else ""))
         self._stream.flush()
 
-    def leave(self) -> None:
+    def end_line(self) -> None:
         self._stream.write("\n")
         self._stream.flush()
 

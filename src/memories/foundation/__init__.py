@@ -1,1 +1,1 @@
-"""What every room stands on: locks, threads, clocks, keys and units. It knows nothing of tiers."""
+"""What all packages use: locks, threads, clocks, keys and units. It does not know tiers."""

@@ -1,7 +1,7 @@
-"""What came last, by key: a dict that is bounded in number and in bytes.
+"""A dict that forgets its oldest keys: bounded in their number and in their bytes.
 
-Not a cache of values. Whoever remembers keys forgets the oldest ones, however many come and however
-long they are, and forgets a key at once when it is gone for good.
+For bookkeeping by key in a process that runs for months: without a bound, keys that come and go
+would fill the memory, however little is stored for each.
 """
 
 from __future__ import annotations
@@ -12,20 +12,20 @@ from typing import Generic, TypeVar
 
 from memories.foundation.fork_lock import new_lock
 
-BYTES_PER_KEY = 256  # On average: plenty for the usual key, little for one of 4,096 bytes.
+BYTES_PER_KEY = 256  # On average: more than a usual key takes, less than one of 4,096 bytes.
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
 
 class BoundedDict(Generic[K, V]):
-    """Keys with what is remembered of each; the one set the longest ago is forgotten first.
+    """A dict whose least recently set keys are removed when it exceeds a bound.
 
-    Safe to use from any number of threads, and cheap to ask: only changes take a lock.
+    Safe to use from any number of threads; only changes take a lock.
 
     Args:
-        most: Keys that are remembered at most.
-        weigh: Bytes that a key and what is remembered of it take; those of the key unless given.
+        most: The maximum number of keys.
+        weigh: Returns the bytes of a key and its value; by default those of the key alone.
     """
 
     __slots__ = ("_bytes", "_items", "_lock", "_most", "_weigh")
@@ -38,7 +38,7 @@ class BoundedDict(Generic[K, V]):
         self._lock = new_lock()
 
     def set(self, key: K, value: V) -> None:
-        """Remember `value`, and `key` as the latest."""
+        """Set the value of `key`, and make it the most recently set key."""
         weight = self._weigh(key, value)
         with self._lock:
             self._drop(key)
@@ -48,11 +48,11 @@ class BoundedDict(Generic[K, V]):
                 self._drop(next(iter(self._items)))
 
     def get(self, key: K) -> V | None:
-        """Return what is remembered of `key`, None if nothing is."""
+        """Return the value of `key`, None if it is absent."""
         return self._items.get(key)
 
     def pop(self, key: K) -> V | None:
-        """Forget `key`, and return what was remembered of it."""
+        """Remove `key` and return its value, None if it is absent."""
         if key not in self._items:
             return None
         with self._lock:
@@ -75,7 +75,7 @@ class BoundedDict(Generic[K, V]):
         return len(self._items)
 
     def check(self) -> None:
-        """Assert that the bounds are kept, and that the bytes are those of what is there."""
+        """Assert that the bounds hold, and that the bytes are those of the items."""
         assert len(self._items) <= self._most
         assert self._bytes == sum(self._weigh(*item) for item in self._items.items())
         assert self._bytes <= BYTES_PER_KEY * self._most

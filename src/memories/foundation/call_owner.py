@@ -1,8 +1,8 @@
-"""Who holds something, and whether that work is still under way.
+"""The call that owns a lock, a reservation or a file, and whether that call is still running.
 
-An interrupt can strike at any line, that of the `finally` which would have given the thing up
-included. So what is held for the length of a call says for which call: when its frame is no longer
-on the stack of its thread, the call is over, and what it held may be taken back.
+An interrupt can come at any line, also inside the `finally` that would release the resource. So a
+resource that is owned for the length of a call names its call: when the frame of the call is no
+longer on the stack of its thread, the call is over, and another thread may take the resource.
 """
 
 from __future__ import annotations
@@ -16,30 +16,31 @@ LOOKS = 3
 
 
 def thread_frames() -> dict[int, FrameType]:
-    """Return the innermost frame of every thread, by its number.
+    """Return the innermost frame of every thread, by its identifier.
 
-    Before Python 3.13 this holds a lock of the interpreter, and a finalizer that the collector runs
-    meanwhile may wait for it for ever. So the collector runs just before, and is not due again.
+    Before Python 3.13 `sys._current_frames` holds a lock of the interpreter, and a finalizer that
+    the garbage collector runs during the call could wait for that lock for ever. A collection just
+    before the call makes another one during it unlikely to be due.
     """
     gc.collect(0)
     return sys._current_frames()
 
 
 class CallOwner:
-    """A call that is under way in some thread."""
+    """A call that runs in some thread."""
 
     __slots__ = ("_frame", "thread")
 
     def __init__(self, depth: int = 1) -> None:
-        """Stand for the call that makes this object, or for one of its callers."""
+        """Name the call that makes this object, or with a larger `depth` one of its callers."""
         self.thread = get_ident()
         self._frame: FrameType | None = sys._getframe(depth)
 
     @property
     def alive(self) -> bool:
-        """Return whether the call has not ended, in one way or another."""
-        # Another thread goes on while its frames are walked: a generator that stops meanwhile, and
-        # leads nowhere then, is no proof that the call has ended. Two more looks are.
+        """Return whether the call is still running."""
+        # Another thread goes on while its frames are walked. A generator that suspends in between
+        # ends the walk early, so a call counts as over only after several walks did not find it.
         return any(self._is_on_stack() for _ in range(LOOKS))
 
     def _is_on_stack(self) -> bool:
@@ -52,5 +53,5 @@ class CallOwner:
         return False
 
     def end(self) -> None:
-        """Say that the call is over; its frame and what that refers to are let go of."""
+        """Mark the call as over and release its frame, with everything that it refers to."""
         self._frame = None

@@ -1,8 +1,8 @@
-"""Time, injected: recency reads the monotonic clock, ages that persist read the wall clock.
+"""The clocks: monotonic for recency, wall clock for times that are stored.
 
-The wall clock of a machine can be set: by hand, by mistake, by a server of time that was wrong. The
-one idea: within a process it goes on as the monotonic clock does, and only where the two disagree
-for long is the wall clock followed. A clock that was ten days ahead for a moment changes nothing.
+The wall clock of a machine can jump: set by hand, by mistake, or by a wrong time server. Within a
+process it therefore advances with the monotonic clock, and follows a jump only if the jump lasts. A
+clock that is ten days ahead for a moment changes nothing.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-STEP_SECONDS = 1.0  # What is set by less is followed at once, or stood still for.
-BELIEF_SECONDS = 30.0  # A clock that jumped further is believed after so long.
+STEP_SECONDS = 1.0  # A smaller jump forward is followed at once; after one back, time stands still.
+BELIEF_SECONDS = 30.0  # A larger jump is followed after it has lasted this long.
 
 
 class Clock(Protocol):
-    """What the engine may ask about time."""
+    """The clocks that the engine reads."""
 
     def monotonic(self) -> float:
         """Return seconds that never run backwards within this process."""
@@ -26,19 +26,19 @@ class Clock(Protocol):
 
 
 class WallClock:
-    """The wall clock, as far as it is to be believed. Safe to use from any number of threads.
+    """The wall clock without short jumps. Safe to use from any number of threads.
 
     Args:
-        system: Seconds since the epoch, as the machine has them.
-        steady: Seconds that nobody sets; they should count those that the machine sleeps.
+        system: Returns seconds since the epoch by the machine's clock.
+        steady: Returns seconds of a clock that cannot be set, preferably including sleep.
     """
 
     def __init__(self, system: Callable[[], float], steady: Callable[[], float]) -> None:
         self._system = system
         self._steady = steady
-        # The latest answer, when that was by a clock that nobody sets, and since when the system's
-        # has said something else. One object that is replaced: no lock, for a fork or an interrupt
-        # may come at any moment.
+        # The latest result, the steady time of it, and the steady time since which the system's
+        # clock has disagreed. One tuple that is replaced in one assignment, so that no lock is
+        # needed and a fork or an interrupt can come at any moment.
         self._latest: tuple[float, float, float | None] = (system(), steady(), None)
 
     def read(self) -> float:
@@ -61,7 +61,7 @@ class WallClock:
 if hasattr(time, "CLOCK_BOOTTIME"):
 
     def _steady() -> float:
-        """Return seconds that count those the machine sleeps, too."""
+        """Return seconds that include the time for which the machine sleeps."""
         return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 else:
@@ -71,8 +71,8 @@ _wall = WallClock(lambda: time.time(), _steady)  # Looked up at each call: a tes
 
 
 class SystemClock:
-    """The machine's clocks; all of a process share one idea of what time it is."""
+    """The machine's clocks; the whole process shares one wall clock."""
 
-    # The functions themselves: they are asked at every hit of what expires, or of a local copy.
+    # The functions themselves: they are called at every hit of a value that expires.
     monotonic = staticmethod(time.monotonic)
     wall = staticmethod(_wall.read)

@@ -1,7 +1,7 @@
-"""When keys end, soonest first, so that nobody looks at all of them to find those that have.
+"""Keys ordered by their expiry time, so that expired keys are found without a scan.
 
-Not the truth, which a caller is asked for: what was said of a key before it changed is dropped when
-it is its turn, or as soon as half of all is of that kind.
+The heap may hold outdated times: each item is compared with the caller's current expiry time when
+it is due, and all outdated items are removed as soon as they are half of the heap.
 """
 
 from __future__ import annotations
@@ -9,16 +9,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from heapq import heappop, heappush
 
-SPARE = 32  # So many that are out of date are nothing to tidy up for.
+SPARE = 32  # This many outdated items are not worth a rebuild of the heap.
 
-Current = Callable[[str], float | None]  # When a key ends; None if never, or if it is absent.
+Current = Callable[
+    [str], float | None
+]  # The expiry time of a key; None without one, or if it is absent.
 
 
 class Deadlines:
-    """Keys by the time at which they end. One thread at a time changes it; any number may ask.
+    """Keys by their expiry time. One thread at a time changes it; any number may read.
 
     Args:
-        current: Tells when a key ends.
+        current: Returns the expiry time of a key.
     """
 
     __slots__ = ("_asked", "_current", "_heap", "_stale")
@@ -27,33 +29,35 @@ class Deadlines:
         self._current = current
         self._heap: list[tuple[float, str]] = []
         self._stale = 0
-        self._asked: dict[int, list[tuple[float, str]]] = {}  # What each who asks has taken out.
+        self._asked: dict[
+            int, list[tuple[float, str]]
+        ] = {}  # Items that each running `due` has popped.
 
     def add(self, key: str, ends: float) -> None:
-        """Learn that `key` ends at `ends`."""
+        """Add the expiry time of `key`."""
         heappush(self._heap, (ends, key))
 
     def mark_stale(self) -> None:
-        """Learn that one of the keys has gone, or ends at another time."""
+        """Count one item as outdated: its key was removed, or expires at another time."""
         self._stale += 1
         if 2 * self._stale > len(self._heap) + SPARE:
             self._sift()
 
     def rebuild(self, keys: Callable[[], Iterable[tuple[str, float]]]) -> None:
-        """Begin anew with `keys`, which are asked for when another thread may add already."""
+        """Replace all items by `keys()`, called after other threads can add to the new heap."""
         self._heap, self._stale = [], 0
         for key, ends in keys():
             self.add(key, ends)
 
     def soonest(self) -> float | None:
-        """Return a time before which no key ends; None if none will."""
+        """Return a time before which no key expires; None if no key has an expiry time."""
         heap = self._heap
         return heap[0][0] if heap else None
 
     def due(self, now: float) -> Iterator[str]:
-        """Yield the keys that have ended at `now`; one that stays is yielded again next time.
+        """Yield the keys that have expired at `now`; one that is not removed is yielded again.
 
-        Those that another thread is about to remove come last.
+        Keys that another thread is about to remove come last.
         """
         held: list[tuple[float, str]] = []
         others = dict(self._asked)
@@ -78,10 +82,10 @@ class Deadlines:
         try:
             return heappop(heap) if heap[0][0] <= now else None
         except IndexError:
-            return None  # There are no more, or another thread has taken the last one.
+            return None  # The heap is empty, or another thread has popped the last item.
 
     def _sift(self) -> None:
-        # Whoever asks meanwhile finds less; nobody changes what is looked through here.
+        # A thread that reads during this finds fewer items; `known` itself does not change.
         known, self._heap, self._stale = self._heap, [], 0
         for item in set(known):
             if self._holds(item):

@@ -1,4 +1,4 @@
-"""Locks that a forked child finds free, and locks on files for which nobody waits for ever."""
+"""Locks that are free in a forked child, and file locks that are waited for with a limit."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 from memories.errors import BusyError
 from memories.foundation.forks import after_fork
 
-FILE_SECONDS = 30.0  # Longer than whoever holds the lock of a file is at work on it.
+FILE_SECONDS = 30.0  # Longer than any holder of a file lock works on the file.
 _LOOK_SECONDS = 0.01
 
 _locks: weakref.WeakSet[Any] = weakref.WeakSet()
@@ -20,12 +20,12 @@ after_fork(_locks, lambda lock: lock._at_fork_reinit())
 
 
 def new_lock() -> threading.RLock:
-    """Return a lock that a forked child finds free, and that its own thread may take again.
+    """Return a reentrant lock that is free in a forked child.
 
-    The child has one thread, which did not hold it: there is nothing to wait for, and what the
-    lock guards is at worst one short update behind. A signal handler, or a destructor, may read
-    while its thread holds the lock: it would wait for ever, so it gets in. It may not change
-    anything then (`engine.operations`).
+    The only thread of the child did not hold it, and the guarded state is at worst in the middle of
+    one short update. The lock is reentrant because a signal handler or a destructor may run while
+    its own thread holds it, and would wait for ever. It may then read, but must not change anything
+    (`engine.operations`).
     """
     lock = threading.RLock()
     _locks.add(lock)
@@ -39,9 +39,9 @@ def is_held_here(lock: threading.RLock) -> bool:
 
 
 class OpenDirectory:
-    """A descriptor of a directory, which ends with `close` or with whoever holds it.
+    """A descriptor of a directory, closed by `close` or when this object is garbage.
 
-    A failure in the middle of letting go must not leave the lock behind that hangs on it.
+    A failure during the release must not leave a lock on the descriptor behind.
     """
 
     descriptor = -1
@@ -61,10 +61,10 @@ class OpenDirectory:
 
 
 def lock_file(descriptor: int, path: str | os.PathLike[str]) -> None:
-    """Lock an open file for this process, as soon as no other one has it; `path` names it.
+    """Lock an open file for this process, waiting for other processes; `path` names the file.
 
     Raises:
-        BusyError: another process has held it for too long: it was stopped, or hangs.
+        BusyError: another process has held the lock for too long: it was stopped, or hangs.
     """
     for _ in range(int(FILE_SECONDS / _LOOK_SECONDS)):
         try:
@@ -75,5 +75,5 @@ def lock_file(descriptor: int, path: str | os.PathLike[str]) -> None:
             return
     raise BusyError(
         f"another process has held the lock of {os.fspath(path)} for {FILE_SECONDS:.0f} s; it was "
-        "stopped, or its disk does not answer: let it go on, or end it"
+        "stopped, or its disk does not respond: resume it, or end it"
     )

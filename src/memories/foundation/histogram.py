@@ -1,7 +1,7 @@
-"""How long things took: counts in fixed logarithmic buckets, and quantiles of them.
+"""Latency histograms: counts in fixed logarithmic buckets, and quantiles of them.
 
-Not exact and not growing: a quantile is known to within a tenth, whatever the number of samples,
-and two counts of the same histogram give the exact histogram of the time between them.
+The size is fixed, whatever the number of samples. A quantile is exact to within a tenth, and the
+difference of two readings of a histogram is the exact histogram of the time between them.
 """
 
 from __future__ import annotations
@@ -22,14 +22,16 @@ def bound(index: int) -> float:
     return float(LEAST_SECONDS * 2.0 ** (index / PER_OCTAVE))
 
 
-_INNER_BOUNDS = tuple(bound(index) for index in range(BUCKETS - 1))  # The last has none.
+_INNER_BOUNDS = tuple(
+    bound(index) for index in range(BUCKETS - 1)
+)  # The last bucket has no upper bound.
 
 
 class Latency(NamedTuple):
-    """What a histogram held at one moment."""
+    """The counts of a histogram at one moment."""
 
     counts: tuple[int, ...]
-    seconds: float  # Of all samples together.
+    seconds: float  # The sum of all samples.
 
     @property
     def samples(self) -> int:
@@ -37,7 +39,7 @@ class Latency(NamedTuple):
         return sum(self.counts)
 
     def quantile(self, share: float) -> float:
-        """Return the seconds within which `share` of the samples stayed, NaN without samples."""
+        """Return the seconds that `share` of the samples did not exceed, NaN without samples."""
         wanted = share * self.samples
         seen = 0
         for index, count in enumerate(self.counts):
@@ -47,7 +49,7 @@ class Latency(NamedTuple):
         return math.nan
 
     def since(self, earlier: Latency | None) -> Latency:
-        """Return what came after `earlier`, an older count of the same histogram."""
+        """Return the samples after `earlier`, an older reading of the same histogram."""
         if earlier is None:
             return self
         pairs = zip(self.counts, earlier.counts, strict=True)
@@ -73,7 +75,7 @@ class Histogram:
         self.seconds = 0.0
 
     def add(self, seconds: float) -> None:
-        """Count one sample; anything beyond the last bucket counts there."""
+        """Count one sample; one beyond the last bucket counts in it."""
         self.counts[bisect_left(_INNER_BOUNDS, seconds)] += 1
         self.seconds += seconds
 
@@ -83,5 +85,5 @@ class Histogram:
             self.add(seconds)
 
     def read(self) -> Latency:
-        """Return what was counted so far."""
+        """Return the counts so far."""
         return Latency(tuple(self.counts), self.seconds)

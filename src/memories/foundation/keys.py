@@ -1,6 +1,6 @@
-"""What a key may be: a `str`, encodable as UTF-8, of 1 to 4,096 bytes, without NUL.
+"""Checks keys: a key is a `str` of 1 to 4,096 bytes in UTF-8, without NUL.
 
-And how a message names many.
+Also shortens lists of keys for messages.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ from typing import Any
 from memories.errors import InvalidKeyError, InvalidKeyTypeError
 
 MAX_KEY_BYTES = 4096
-NAMED_KEYS = 10  # In a message about many.
-INTERNAL = "\0"  # What the library keeps for itself begins with this, and no caller's key does.
+NAMED_KEYS = 10  # How many a message about many keys names.
+INTERNAL = "\0"  # The first character of internal keys; a caller's key never contains it.
 
 
 def check_key(key: Any) -> str:
-    """Return `key` if it can be one.
+    """Return `key` if it is valid.
 
     Raises:
-        InvalidKeyTypeError: `key` is no `str`.
+        InvalidKeyTypeError: `key` is not a `str`.
         InvalidKeyError: it is empty, too long, holds NUL, or is not encodable as UTF-8.
     """
     if not isinstance(key, str):

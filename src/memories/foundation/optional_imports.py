@@ -1,4 +1,4 @@
-"""Optional packages, in one idiom: import at use, and say which extra brings what is missing."""
+"""Imports optional packages at their first use, with an error that names the extra to install."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from memories.errors import MemoriesError
 
 
 class MissingPackageError(MemoriesError, ImportError):
-    """A feature was asked for whose optional package is not installed."""
+    """A feature needs an optional package that is not installed."""
 
 
 class BrokenPackageError(MemoriesError, ImportError):
@@ -17,11 +17,11 @@ class BrokenPackageError(MemoriesError, ImportError):
 
 
 def require(module: str, *, extra: str) -> ModuleType:
-    """Import `module`, or raise `MissingPackageError` naming the extra that brings it.
+    """Import `module`, which the extra `extra` of this package installs.
 
     Raises:
         MissingPackageError: it is not installed.
-        BrokenPackageError: it is, and failed to be imported.
+        BrokenPackageError: it is installed, but its import failed.
     """
     return load(module, f"{module} is not installed; run: pip install 'tiered-memories[{extra}]'")
 
@@ -31,7 +31,7 @@ def package(name: str) -> ModuleType:
 
     Raises:
         MissingPackageError: it is not installed here.
-        BrokenPackageError: it is, and failed to be imported.
+        BrokenPackageError: it is installed, but its import failed.
     """
     root = name.partition(".")[0]
     missing = f"the stored value needs {root}, which is not installed here; run: pip install {root}"
@@ -43,26 +43,26 @@ def load(module: str, missing: str) -> ModuleType:
 
     Raises:
         MissingPackageError: it is not installed.
-        BrokenPackageError: it is, and failed to be imported.
+        BrokenPackageError: it is installed, but its import failed.
     """
     try:
         return importlib.import_module(module)
     except MemoryError:
         raise
-    except Exception as error:  # A `SystemError`, say, where an extension found no memory.
+    except Exception as error:  # For example a `SystemError` of an extension that had no memory.
         if isinstance(error, ImportError) and is_missing(error, module):
             raise MissingPackageError(missing) from error
         raise BrokenPackageError(
-            f"{module} is installed and cannot be imported: {error}. If memory was short, try "
-            "again when there is more; else reinstall it"
+            f"{module} is installed but cannot be imported: {error}; if memory was short, try "
+            "again when there is more, otherwise reinstall it"
         ) from error
 
 
 def is_missing(error: ImportError, module: str) -> bool:
     """Return whether an import of `module` failed because it, or a package around it, is absent.
 
-    Nothing else says so: a library that found no memory to be mapped into is an `ImportError`, and
-    what a package that is there cannot find within itself is a `ModuleNotFoundError`.
+    The type of the error is not enough: a library that had no memory to be mapped raises
+    `ImportError`, and a package that lacks one of its own modules raises `ModuleNotFoundError`.
     """
     name = error.name if isinstance(error, ModuleNotFoundError) else None
     return name is not None and f"{module}.".startswith(f"{name}.")

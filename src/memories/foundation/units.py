@@ -1,4 +1,4 @@
-"""Sizes as people write them, and back. A GB is 10**9 bytes, a GiB 2**30."""
+"""Parses and formats sizes. A GB is 10**9 bytes, a GiB 2**30."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ def parse_size(size: float | int | str, *, name: str = "size") -> int:
         name: What the size is for, named in the error.
 
     Raises:
-        InvalidOptionError: `size` is negative, not finite, no number, or beyond 2**63 - 1 bytes.
+        InvalidOptionError: `size` is negative, not finite, not a number, or beyond 2**63 - 1 bytes.
     """
     if isinstance(size, bool) or not isinstance(size, (int, float, str)):
         raise InvalidOptionError(
-            f"{name}={size!r} is no size: give gigabytes as a number, or a string like '512MiB'"
+            f"{name}={size!r} is not a size: give gigabytes as a number, or a string like '512MiB'"
         )
     if isinstance(size, str):
         match = _SIZE.fullmatch(size)
         unit = _UNITS.get(match[2].lower()) if match else None
         if match is None or unit is None:
             raise InvalidOptionError(
-                f"{name}={size!r} is no size: write a number and a unit, like '512MiB' or '2GB'"
+                f"{name}={size!r} is not a size: write a number and a unit, like '512MiB' or '2GB'"
             )
         count = float(match[1]) * unit
     else:
@@ -49,12 +49,12 @@ def parse_size(size: float | int | str, *, name: str = "size") -> int:
 
 
 def limit_words(count: int) -> str:
-    """Return the size of a tier in words, for one that has none as well."""
+    """Return the size of a tier as text, also for a tier without a limit."""
     return "no limit" if count > MAX_BYTES // 2 else format_size(count)
 
 
 def format_size(count: int | float) -> str:
-    """Return a byte count as a person would say it, in powers of ten."""
+    """Return a byte count as text with a unit, in powers of ten."""
     size = float(count)
     for unit in ("B", "KB", "MB", "GB", "TB"):
         if abs(size) < 999.5:

@@ -1,7 +1,7 @@
-"""The user's own directory for configuration and keys; a process may have none.
+"""The user's configuration directory, for settings and keys; a process may have none.
 
-Not created here. A container's process often has neither `HOME` nor a line in the list of users:
-then nothing is looked for, and nothing is written beside the working directory instead.
+It is not created here. A process in a container often has neither `HOME` nor an entry in the user
+database: then no such directory is read, and nothing is written to the working directory instead.
 """
 
 from __future__ import annotations
@@ -17,4 +17,4 @@ def config_directory() -> Path | None:
         path = Path(platformdirs.user_config_dir("memories"))
     except RuntimeError:
         return None
-    return path if path.is_absolute() else None  # Older ones return "~/.config" as it is.
+    return path if path.is_absolute() else None  # Older versions return "~/.config" unexpanded.

@@ -1,15 +1,14 @@
-"""Threads that do tasks at once which their caller waits for: requests to many nodes, many ranges.
+"""A pool of threads for tasks whose callers wait for the results, such as requests to many nodes.
 
-Not work in the background, which is `periodic`. The one idea: whoever wants a result that nobody
-has begun with does the task himself. So a thread that could not be started, or has gone home, costs
-its help and nothing else, and a task may wait for others without a thread of its own.
+A thread that asks for the result of a task that has not begun runs the task itself. So a pool that
+could start no thread only makes the calls slower, and a task may wait for other tasks of the same
+pool without a deadlock. Periodic background work belongs in `periodic`.
 
-Some tasks wait for the answer of another machine, in code that no signal reaches. Who is
-interrupted while he waits for those gives them up: their threads count as gone, and others take
-their places.
+Some tasks wait for another machine in code that a signal does not interrupt. When their caller is
+interrupted it abandons them: their threads no longer count, and new ones take their places.
 
-`concurrent.futures` would do but for its locks, which an interrupt in the main thread can leave
-taken, so that the threads behind it wait for ever.
+`concurrent.futures` is not used because of its locks: an interrupt in the main thread can leave one
+locked, and then the pool's threads wait for ever.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ from memories.foundation.logging import logger
 from memories.foundation.periodic import STOP_SECONDS, BackgroundThread, Latch
 
 IDLE_SECONDS = 10.0
-LOOK_SECONDS = 1.0  # So often whoever waits looks whether somebody is still at work.
+LOOK_SECONDS = 1.0  # How often a waiting thread checks that the task's thread is alive.
 
 _monotonic = SystemClock().monotonic
 
@@ -37,7 +36,7 @@ R = TypeVar("R")
 
 
 class Task(Generic[R]):
-    """Something to be done once, by whoever comes first."""
+    """A call that is made once, by the first thread that gets to it."""
 
     __slots__ = (
         "_abandoned",
@@ -54,47 +53,49 @@ class Task(Generic[R]):
         self, work: Callable[[], R], on_abandon: Callable[[threading.Thread], None] | None = None
     ) -> None:
         self._work: Callable[[], R] | None = work
-        self._on_abandon = on_abandon  # Told of a thread that is at work on it when it is given up.
-        self._part_of = _at_work()
+        self._on_abandon = on_abandon  # Called with the thread that runs it when it is abandoned.
+        self._part_of = _current_task()
         self._abandoned = False
-        self._by: dict[None, threading.Thread] = {}  # Who does it: its `setdefault` is atomic.
+        self._by: dict[
+            None, threading.Thread
+        ] = {}  # The thread that runs it: `setdefault` is atomic.
         self._done = Latch()
         self._value: R | None = None
         self._error: BaseException | None = None
 
     def run(self) -> None:
-        """Do it, unless somebody has begun."""
+        """Run it, unless another thread has begun."""
         me = threading.current_thread()
         try:
             if self._by.setdefault(None, me) is not me or self._done.is_set():
                 return
             work, self._work = self._work, None
-            assert work is not None, "it is done once"
+            assert work is not None, "a task runs once"
             self._value = work()
         except BaseException as error:
             if self._by.get(None) is not me:
                 raise
-            self._error = error  # Raised by `result`, in the thread that asks.
+            self._error = error  # Raised by `result`, in the thread that calls it.
         finally:
             if self._by.get(None) is me:
                 self._done.set()
             del self  # The error refers to this frame: only the collector would free it.
 
     def cancel(self) -> None:
-        """Let nobody begin with it any more."""
+        """Prevent it from beginning; a task that has begun goes on."""
         if self._by.setdefault(None, threading.current_thread()) is threading.current_thread():
             self._work = None
             self._done.set()
 
     @property
     def abandoned(self) -> bool:
-        """Return whether nobody wants its result any more, or that of what it is a part of."""
+        """Return whether it was abandoned, or the task was that submitted it."""
         return self._abandoned or (self._part_of is not None and self._part_of.abandoned)
 
     def abandon(self) -> None:
-        """Want its result no more: nobody begins with it, and who is at work on it is left behind.
+        """Cancel it, and stop waiting for it if it has begun.
 
-        He may see by `abandoned` that he need not go on.
+        The thread that runs it can check `abandoned` to end early.
         """
         self.cancel()
         if not self._done.is_set():
@@ -103,24 +104,24 @@ class Task(Generic[R]):
                 self._on_abandon(self._by[None])
 
     def fail(self, error: Exception) -> None:
-        """Give it up for everybody: whoever waits for its result is told `error` at once."""
+        """Abandon it and raise `error` in every thread that waits for its result."""
         self.abandon()
         if not self._done.is_set():
             self._error = error
             self._done.set()
 
     def wait(self) -> None:
-        """Return once nobody is at work on it."""
+        """Return once no thread runs it."""
         while not self._done.wait(LOOK_SECONDS):
             by = self._by.get(None)
             if by is None or by is threading.current_thread() or not by.is_alive():
                 return
 
     def result(self) -> R:
-        """Return what came of it, done here if nobody has begun; raises what it raised.
+        """Return its result, or raise its exception; run it here if it has not begun.
 
         Raises:
-            RuntimeError: the thread that was at work died, for want of memory.
+            RuntimeError: the thread that ran it died, for lack of memory.
         """
         self.run()
         self.wait()
@@ -130,38 +131,38 @@ class Task(Generic[R]):
             finally:
                 del self  # As in `run`.
         if not self._done.is_set():
-            raise RuntimeError("the thread that was at work died")
+            raise RuntimeError("the thread that ran the task died")
         return self._value  # type: ignore[return-value]
 
 
 class Worker(BackgroundThread):
     """A thread of `WorkerPool`."""
 
-    task: Task[Any] | None = None  # What it is at work on.
+    task: Task[Any] | None = None  # The task that it runs.
 
 
 def is_abandoned() -> bool:
-    """Return whether nobody waits any more for what this thread is at work on."""
-    task = _at_work()
+    """Return whether the task that this thread runs was abandoned."""
+    task = _current_task()
     return task is not None and task.abandoned
 
 
-def _at_work() -> Task[Any] | None:
+def _current_task() -> Task[Any] | None:
     me = threading.current_thread()
     return me.task if isinstance(me, Worker) else None
 
 
 class WorkerPool:
-    """Up to `count` threads, started as they are needed; they go home when there is nothing to do.
+    """Up to `count` threads, started when they are needed and ended when they are idle.
 
-    Safe to use from any number of threads. A forked child has none of its parent's threads, and its
-    tasks are done by whoever asks for their results.
+    Safe to use from any number of threads. In a forked child the pool has no threads, and each task
+    runs in the thread that asks for its result.
 
     Args:
-        count: How many, besides those that were left behind.
-        name: What they are called, `memories-` in front of it.
-        remote: Whether tasks wait for other machines and touch nothing that their caller closes:
-            an interrupted caller gives them up, and otherwise waits until nobody is at work.
+        count: The maximum number of threads, not counting those of abandoned tasks.
+        name: The name of the threads, after `memories-`.
+        remote: Whether tasks wait for other machines and use nothing that their caller closes: an
+            interrupted caller then abandons them, instead of waiting until they have ended.
     """
 
     def __init__(self, count: int, name: str, *, remote: bool = False) -> None:
@@ -170,33 +171,33 @@ class WorkerPool:
         self._remote = remote
         self._tasks: SimpleQueue[Task[Any] | None] = SimpleQueue()
         self._lock = new_lock()
-        self._present: set[Worker] = set()
-        self._idle = 0  # Threads that wait for a task, less those that one was given to.
+        self._threads: set[Worker] = set()
+        self._idle = 0  # Threads that wait for a task, minus tasks in the queue.
         self._closed = False
         self._pid = os.getpid()
 
     def submit(self, work: Callable[..., R], *args: Any) -> Task[R]:
-        """Have `work(*args)` done soon.
+        """Return a task that calls `work(*args)`, soon and in some thread.
 
         Raises:
-            ClosedError: they were closed.
+            ClosedError: the pool is closed.
         """
         if self._closed:
-            raise ClosedError(f"the threads {self._name} were closed")
+            raise ClosedError(f"the thread pool {self._name} is closed")
         task = Task(lambda: work(*args), self._on_abandon)
         with self._lock:
             if self._pid == os.getpid():
                 self._idle -= 1
-                if self._idle < 0 and len(self._present) < self._count:
+                if self._idle < 0 and len(self._threads) < self._count:
                     self._start_worker()
                 self._tasks.put(task)
         return task
 
     def map(self, work: Callable[[T], R], items: Iterable[T], *, ahead: int) -> Iterator[R]:
-        """Yield `work(item)` in order, at most `ahead` of them begun before they are asked for.
+        """Yield `work(item)` in order, with at most `ahead` tasks submitted in advance.
 
-        When one fails, those not begun are given up, and those at work are waited for. When the
-        caller is interrupted, or wants no more of them, remote ones are not.
+        When one fails, tasks that have not begun are cancelled and running ones are waited for.
+        When the caller is interrupted, or closes the generator, running remote ones are abandoned.
         """
         waiting: deque[Task[R]] = deque()
         try:
@@ -213,11 +214,11 @@ class WorkerPool:
     @staticmethod
     def _first_of(waiting: deque[Task[R]]) -> R:
         result = waiting[0].result()
-        del waiting[0]  # Not before: an interrupt would leave it at work, and nobody would know.
+        del waiting[0]  # Only now: an interrupt before would leave a running task unknown.
         return result
 
     def cancel_all(self, tasks: Iterable[Task[Any]], error: BaseException) -> None:
-        """Want the results of `tasks` no more, because of `error`, and wait as `map` does."""
+        """Cancel `tasks` because of `error`, and wait for running ones as `map` does."""
         if self._remote and not isinstance(error, Exception):
             for task in tasks:
                 task.abandon()
@@ -235,17 +236,17 @@ class WorkerPool:
 
     @property
     def has_threads(self) -> bool:
-        """Return whether there is any thread; one that ends, or is in a child, cannot get one."""
-        return bool(self._present) and self._pid == os.getpid()
+        """Return whether the pool has a thread; at the exit and in a child none can be started."""
+        return bool(self._threads) and self._pid == os.getpid()
 
     def close(self, seconds: float = STOP_SECONDS) -> bool:
-        """Give up what nobody has begun, and end the threads; whether all did in `seconds`.
+        """Cancel tasks that have not begun and end the threads.
 
-        Idempotent.
+        Idempotent. Returns whether all threads ended within `seconds`.
         """
         self._closed = True
         with self._lock:
-            present = list(self._present)
+            present = list(self._threads)
         while True:
             try:
                 task = self._tasks.get_nowait()
@@ -264,16 +265,16 @@ class WorkerPool:
         try:
             thread.start()
         except (RuntimeError, MemoryError) as error:
-            # Then the others do it, or the caller himself.
-            logger.debug("memories-%s helps no more: %s", self._name, error)
+            # The other threads, or the caller, run the task.
+            logger.debug("memories-%s could not be started: %s", self._name, error)
         else:
-            self._present.add(thread)
+            self._threads.add(thread)
 
     def _serve(self) -> None:
         me = threading.current_thread()
         assert isinstance(me, Worker)
         with self._lock:
-            self._present.add(me)
+            self._threads.add(me)
             self._idle += 1
         idle = True
         try:
@@ -282,22 +283,22 @@ class WorkerPool:
                 me.task = task
                 task.run()
                 me.task = None
-                del task  # What it was about must not live until the next one.
+                del task  # Its arguments must not live until the next task.
                 with self._lock:
-                    if me not in self._present:
-                        return  # It was left behind meanwhile.
+                    if me not in self._threads:
+                        return  # The task was abandoned, and this thread with it.
                     self._idle += 1
                 idle = True
         finally:
             with self._lock:
-                if me in self._present:
-                    self._present.discard(me)
+                if me in self._threads:
+                    self._threads.discard(me)
                     self._idle -= idle
 
     def _on_abandon(self, thread: threading.Thread) -> None:
-        """Count a thread as gone that is at work on what nobody waits for."""
+        """Stop counting a thread whose task was abandoned."""
         with self._lock:
-            self._present.discard(thread)
+            self._threads.discard(thread)
 
     def _next(self, me: Worker) -> Task[Any] | None:
         while True:
@@ -305,7 +306,7 @@ class WorkerPool:
                 return self._tasks.get(timeout=IDLE_SECONDS)
             except Empty:
                 with self._lock:
-                    if self._tasks.empty():  # Else one came in between.
-                        self._present.discard(me)
+                    if self._tasks.empty():  # Otherwise one was submitted in between.
+                        self._threads.discard(me)
                         self._idle -= 1
                         return None

@@ -1,7 +1,7 @@
 """Early write-back: the disk begins to write a file before the file is complete.
 
-Not a sync, and no promise: it keeps the sync that must follow short, and does nothing where the
-system has no such call.
+It guarantees nothing, but makes the sync that must follow shorter; on a system without such a call
+it does nothing.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ import ctypes
 from collections.abc import Callable
 from functools import cache
 
-WRITEBACK_BYTES = 8 << 20  # The disk is kept busy with pieces of this length.
-_SYNC_FILE_RANGE_WRITE = 2  # Begin, and wait for nothing.
+WRITEBACK_BYTES = 8 << 20  # The length of the pieces that are handed to the disk.
+_SYNC_FILE_RANGE_WRITE = 2  # Begin to write, without waiting.
 
 
 def begin_writeback(descriptor: int, offset: int, length: int) -> None:
-    """Let the disk begin with these bytes of a file, where the system can.
+    """Have the disk begin to write these bytes of a file, where the system supports it.
 
-    What fails is reported by the sync that follows: only a call that waits takes an error away.
+    A failure is reported by the sync that follows: this call does not clear the error.
     """
     if begin := _sync_file_range():
         begin(descriptor, offset, length)

@@ -1,4 +1,4 @@
-"""What time it is, however the machine's clock is set."""
+"""The wall clock, however the machine's clock is set."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ DAY = 86_400.0
 
 
 class Machine:
-    """A machine whose clock anybody may set."""
+    """A machine whose clock can be set."""
 
     def __init__(self) -> None:
         self.uptime = 100.0
@@ -46,8 +46,8 @@ def test_a_clock_that_was_wrong_for_a_moment_changes_nothing(machine: Machine, j
 
 
 @pytest.mark.parametrize("jump", [10 * DAY, -10 * DAY, 60.0, -60.0])
-def test_a_clock_that_was_set_is_followed_in_the_end(machine: Machine, jump: float) -> None:
-    """A machine that starts with a wrong clock is told the right one a minute later."""
+def test_a_clock_that_stays_set_is_followed(machine: Machine, jump: float) -> None:
+    """A machine that starts with a wrong clock gets the right time a minute later."""
     wall = WallClock(machine.system, machine.steady)
     machine.offset += jump
     for _ in range(int(BELIEF_SECONDS) + 2):
@@ -57,7 +57,7 @@ def test_a_clock_that_was_set_is_followed_in_the_end(machine: Machine, jump: flo
 
 
 def test_a_clock_set_by_little_is_followed_at_once_or_waited_for(machine: Machine) -> None:
-    """What servers of time correct every day must not make an age negative."""
+    """The daily corrections of a time server must not make an age negative."""
     wall = WallClock(machine.system, machine.steady)
     began = wall.read()
     machine.offset += 0.5
@@ -72,7 +72,7 @@ def test_a_clock_set_by_little_is_followed_at_once_or_waited_for(machine: Machin
 
 
 def test_time_never_runs_backwards_but_to_follow(machine: Machine) -> None:
-    """Whatever is done to the clock, an age is right to the time that it takes to believe it."""
+    """However the clock is set, the error of an age is limited to `BELIEF_SECONDS`."""
     source = random.Random(5)
     wall = WallClock(machine.system, machine.steady)
     latest, agreed, followed = wall.read(), machine.uptime, 0

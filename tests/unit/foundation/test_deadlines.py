@@ -1,4 +1,4 @@
-"""Keys by the time at which they end."""
+"""Keys ordered by their expiry time."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import random
 from memories.foundation.deadlines import SPARE, Deadlines
 
 
-def test_those_that_have_ended_are_told_soonest_first() -> None:
-    """Whoever looks for them does not look at the others."""
+def test_expired_keys_are_yielded_soonest_first() -> None:
+    """Finding them does not visit the other keys."""
     ends = {f"k{number}": float(number) for number in range(100)}
     deadlines = Deadlines(ends.get)
     for key in random.Random(1).sample(sorted(ends), 100):
@@ -37,8 +37,8 @@ def test_keys_that_come_and_go_leave_nothing() -> None:
     assert set(ends) == set(deadlines.due(2e9))
 
 
-def test_a_key_with_another_end_is_told_once() -> None:
-    """It was stored anew, or moved, and stands for itself several times."""
+def test_a_key_with_another_expiry_time_is_yielded_once() -> None:
+    """It was stored again, or moved, and has several items in the heap."""
     ends = {"k": 5.0}
     deadlines = Deadlines(ends.get)
     for until in (3.0, 5.0, 5.0):
@@ -48,7 +48,7 @@ def test_a_key_with_another_end_is_told_once() -> None:
     assert {"k"} == set(deadlines.due(6.0))
 
 
-def test_what_another_is_about_to_remove_has_ended_as_well() -> None:
+def test_keys_that_another_thread_is_removing_are_yielded_too() -> None:
     """`len()` counted the key that the migrator was removing at that moment."""
     ends = {"a": 1.0, "b": 2.0}
     deadlines = Deadlines(ends.get)

@@ -1,4 +1,4 @@
-"""Locks on files: taken in turn by processes, and never awaited for ever."""
+"""File locks: acquired by one process after another, with a limit to each wait."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def stopped(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
 def test_a_lock_is_taken_as_soon_as_its_holder_ends(
     tmp_path: Path, stopped: subprocess.Popen[str]
 ) -> None:
-    """Two writers of one place take turns."""
+    """Two writers of one directory take turns."""
     descriptor = os.open(tmp_path, os.O_RDONLY)
     stopped.kill()
     lock_file(descriptor, tmp_path)
@@ -53,7 +53,7 @@ def test_a_lock_is_taken_as_soon_as_its_holder_ends(
     os.close(descriptor)
 
 
-def test_nobody_waits_for_ever_for_a_process_that_was_stopped(
+def test_a_wait_for_a_stopped_process_ends(
     tmp_path: Path, stopped: subprocess.Popen[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One Ctrl-Z elsewhere held up every write into the archive."""

@@ -1,4 +1,4 @@
-"""Threads in the background: they outlive what they call, end with their owner, and come back."""
+"""Background threads: they survive exceptions, end with their owner, and are started again."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LONG = 20.0  # Only what hangs takes so long.
 
 
 class Owner:
-    """Counts how often it was called, and raises what it is told to."""
+    """Counts calls, and raises the given errors in turn."""
 
     def __init__(self, *errors: BaseException, **options: float | None) -> None:
         self.calls = 0
@@ -35,8 +35,8 @@ class Owner:
             raise self.errors.pop(0)
 
 
-def test_it_calls_when_woken_and_now_and_then() -> None:
-    """An idle one costs nothing; a periodic one needs nobody."""
+def test_it_calls_when_woken_and_at_its_interval() -> None:
+    """A thread without an interval sleeps until it is woken."""
     sleepy, busy = Owner(), Owner(seconds=0.01)
     busy.thread.start()
     until(lambda: busy.calls > 3)
@@ -46,8 +46,8 @@ def test_it_calls_when_woken_and_now_and_then() -> None:
     assert sleepy.thread.stop() and busy.thread.stop()
 
 
-def test_it_rests_between_two_calls_however_often_it_is_woken() -> None:
-    """A disk that is synced after every write does nothing else; one ring is never lost."""
+def test_it_pauses_between_two_calls_however_often_it_is_woken() -> None:
+    """A disk that is synced after every write does nothing else; no wake-up is lost."""
     owner = Owner(rest_seconds=LONG)
     owner.thread.wake()
     until(lambda: owner.calls == 1)
@@ -63,10 +63,10 @@ def test_it_rests_between_two_calls_however_often_it_is_woken() -> None:
     [ValueError("a fault of ours"), MemoryError(), SystemExit(), KeyboardInterrupt(), OSError(5)],
     ids=repr,
 )
-def test_it_outlives_whatever_is_raised(
+def test_it_survives_every_exception(
     error: BaseException, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A thread that dies of one failure leaves everybody waiting who counts on it."""
+    """Callers that depend on the thread would wait for ever if one failure ended it."""
     owner = Owner(error)
     with caplog.at_level(logging.WARNING, "memories"):
         owner.thread.wake()
@@ -76,7 +76,7 @@ def test_it_outlives_whatever_is_raised(
 
 
 def test_a_failure_is_kept_until_a_call_succeeds_and_keeps_nothing_alive() -> None:
-    """Whoever asks hears of it; frames would hold the store that the program has forgotten."""
+    """Frames of the traceback would keep alive a store that the program has released."""
     owner = Owner(*[OSError("again")] * 1000)
     thread = owner.thread
     thread.wake()
@@ -87,8 +87,8 @@ def test_a_failure_is_kept_until_a_call_succeeds_and_keeps_nothing_alive() -> No
     assert thread.stop()
 
 
-def test_it_ends_when_its_owner_is_closed_or_forgotten() -> None:
-    """Nobody calls `stop` on an object that went with its last reference."""
+def test_it_ends_when_its_owner_is_closed_or_garbage() -> None:
+    """An object without references can no longer call `stop`."""
     closed = Owner(ClosedError("it was cleaned up"))
     closed.thread.wake()
     until(lambda: closed.thread.stopped)
@@ -103,7 +103,7 @@ def test_it_ends_when_its_owner_is_closed_or_forgotten() -> None:
 
 
 def test_threads_that_share_an_event_all_end() -> None:
-    """One may take the ring that was meant for another."""
+    """One thread may consume the wake-up that was meant for another."""
     event = AutoResetEvent()
     owners = [Owner() for _ in range(4)]
     threads = [Periodic(owner.work, "shared", wake_event=event) for owner in owners]
@@ -116,7 +116,7 @@ def test_threads_that_share_an_event_all_end() -> None:
 
 
 def test_one_that_could_not_be_started_is_started_later(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A machine that has no room for a thread has it a moment later; by whoever has a turn."""
+    """A machine without memory for a thread may have it a moment later."""
     running, late = Owner(seconds=0.01), Owner()
     running.thread.start()
     with monkeypatch.context() as patch:
@@ -133,7 +133,7 @@ def _refuse(_: BackgroundThread) -> None:
 
 
 def test_one_that_died_is_started_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Even what no handler can catch must not leave a store without its background."""
+    """Even an exception that no handler catches must not end a store's background work."""
     running, owner, deaths = Owner(seconds=0.01), Owner(), list[object]()
     monkeypatch.setattr(threading, "excepthook", deaths.append)
     running.thread.start()
@@ -153,7 +153,7 @@ def test_one_that_died_is_started_again(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 class Broken(AutoResetEvent):
-    """Fails whoever waits for it."""
+    """Raises in every thread that waits for it."""
 
     def wait(self, seconds: float | None = None) -> bool:
         raise MemoryError
@@ -179,7 +179,7 @@ def test_a_thread_that_has_no_memory_at_its_start_is_not_awaited_for_ever() -> N
 
 
 def test_no_thread_is_started_in_a_forked_child() -> None:
-    """The child may not write, and what the parent's thread does is the parent's business."""
+    """The child may not write, and the thread's work belongs to the parent."""
     owner = Owner(seconds=0.01)
     owner.thread.start()
     until(lambda: owner.calls)
@@ -195,7 +195,7 @@ def test_no_thread_is_started_in_a_forked_child() -> None:
 
 
 def test_a_signal_never_loses_a_set_event() -> None:
-    """An Event keeps its lock taken when a signal strikes in `set`; the next one hangs for good."""
+    """`threading.Event` can stay locked when a signal handler raises in `set`."""
     event, ended, armed, rung = AutoResetEvent(), Latch(), [], 0
 
     def interrupt(*_: object) -> None:

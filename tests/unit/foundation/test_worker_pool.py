@@ -1,4 +1,4 @@
-"""Tasks that are done by whoever comes first: a thread's help, and what happens without it."""
+"""Tasks run once, in a thread of the pool or in the thread that asks for the result."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_tasks_are_done_at_once(workers: WorkerPool) -> None:
     assert [0, 1, 2, 3] == sorted(task.result() for task in tasks)
 
 
-def test_threads_are_used_again_and_go_home(
+def test_threads_are_reused_and_end_when_idle(
     workers: WorkerPool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A program that asked its nodes once does not keep threads for it."""
@@ -47,7 +47,7 @@ def test_threads_are_used_again_and_go_home(
         task = workers.submit(abs, -number)
         assert number == task.result()
     end = time.monotonic() + LONG
-    while workers._present:
+    while workers._threads:
         assert time.monotonic() < end
         time.sleep(0.01)
     assert 0 == workers._idle + workers._tasks.qsize()
@@ -83,7 +83,7 @@ def test_a_task_may_wait_for_tasks_of_its_own(workers: WorkerPool) -> None:
     assert [5 * n for n in range(16)] == list(workers.map(outer, range(16), ahead=16))
 
 
-def test_what_nobody_wants_any_more_is_not_begun(workers: WorkerPool) -> None:
+def test_tasks_whose_results_are_not_wanted_do_not_begin(workers: WorkerPool) -> None:
     """The first that fails ends it, once those at work have ended."""
     begun: list[int] = []
 
@@ -104,7 +104,7 @@ def test_what_nobody_wants_any_more_is_not_begun(workers: WorkerPool) -> None:
 def test_a_thread_that_dies_at_its_work_is_noticed(
     workers: WorkerPool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whoever waits for its result is told within seconds."""
+    """A thread that waits for its result gets an error within seconds."""
     monkeypatch.setattr(module, "LOOK_SECONDS", 0.05)
     task = workers.submit(abs, -1)
     task.result()
@@ -118,7 +118,7 @@ def test_a_thread_that_dies_at_its_work_is_noticed(
 
 
 def test_an_interrupt_in_the_callers_own_work_reaches_him(workers: WorkerPool) -> None:
-    """It is his: he pressed the keys."""
+    """The caller raises it, as if it had run the task outside a pool."""
 
     def interrupted() -> None:
         raise KeyboardInterrupt
@@ -143,8 +143,8 @@ def interrupted_after(ready: threading.Event) -> Iterator[None]:
     pressing.join()
 
 
-def test_an_interrupted_caller_leaves_behind_who_waits_for_another_machine() -> None:
-    """He goes on at once, others take their places, and they are told, as are their parts."""
+def test_an_interrupted_caller_abandons_tasks_that_wait_for_another_machine() -> None:
+    """It goes on at once, new threads replace theirs, and the tasks and their parts can tell."""
     workers = WorkerPool(2, "test", remote=True)
     answer, begun, told = threading.Event(), threading.Event(), []
 
@@ -179,10 +179,10 @@ def test_an_interrupted_caller_leaves_behind_who_waits_for_another_machine() -> 
     while any(one.name == "memories-test" for one in threading.enumerate()):
         assert time.monotonic() < end
         time.sleep(0.01)
-    assert 0 == workers._tasks.qsize() and not workers._present
+    assert 0 == workers._tasks.qsize() and not workers._threads
 
 
-def test_an_interrupted_caller_waits_for_who_uses_what_he_closes(workers: WorkerPool) -> None:
+def test_an_interrupted_caller_waits_for_tasks_that_use_what_it_closes(workers: WorkerPool) -> None:
     """Threads that read a file must not go on after its descriptor has become another's."""
     begun, at_work = threading.Event(), set[int]()
 
@@ -197,7 +197,7 @@ def test_an_interrupted_caller_waits_for_who_uses_what_he_closes(workers: Worker
     assert not at_work
 
 
-def test_what_a_task_was_about_is_let_go_of(workers: WorkerPool) -> None:
+def test_the_arguments_of_a_task_are_released(workers: WorkerPool) -> None:
     """The memory of a value must not live until the next call."""
     array = np.zeros(10)
     gone = weakref.ref(array)
@@ -231,7 +231,7 @@ def test_what_a_task_failed_with_needs_no_collector(workers: WorkerPool) -> None
         gc.enable()
 
 
-def test_whoever_waits_for_what_is_given_up_is_told() -> None:
+def test_a_thread_that_waits_for_an_abandoned_task_gets_the_error() -> None:
     """The end of an archive must not wait for an answer that may take a minute."""
     workers = WorkerPool(1, "test", remote=True)
     answer, begun = threading.Event(), threading.Event()
