@@ -78,7 +78,7 @@ def test_a_store_opens_while_its_bucket_is_away(
     for key in ("large", "small"):
         assert key in manager
         assert "glacier" == manager.get_tier(key)
-        with pytest.raises(UnavailableError, match=f"Key '{key}' .* tried again by itself"):
+        with pytest.raises(UnavailableError, match=f"key '{key}' .* tried again by itself"):
             manager.retrieve(key)
     with pytest.raises(UnavailableError, match=r"'more' .* was not archived"):
         manager.store("more", LARGE, "glacier")
@@ -239,7 +239,7 @@ def test_a_second_writer_takes_over_when_told_to(tmp_path: Path) -> None:
     second.cleanup()
     with pytest.raises(StoreLockedError, match="Another store has become the writer"):
         first.maintain()
-        first._writer.renew()
+        first._session.lease.renew()
     with pytest.raises(StoreLockedError):
         first.close()
     with pytest.raises(InvalidOptionError, match="takeover=True makes a writer"):
@@ -248,7 +248,7 @@ def test_a_second_writer_takes_over_when_told_to(tmp_path: Path) -> None:
 
 def test_a_reader_of_nothing_is_told_so(tmp_path: Path) -> None:
     """A URL with a typing mistake is no archive without keys."""
-    with pytest.raises(RefusedError, match="nobody has written there"):
+    with pytest.raises(RefusedError, match="nothing was ever written there"):
         MemoryManager(
             glacier_memory_enabled=True, glacier_url=str(tmp_path / "typo"), read_only=True
         )

@@ -20,7 +20,7 @@ from tests.support.interrupting import Interrupter, places
 from tests.support.values import identical
 
 from memories import MemoryManager
-from memories.backends.bucket import BucketBackend
+from memories.backends.bucket import BucketBackend, BucketLimits
 from memories.backends.disk import DiskBackend, compaction, size_limits
 from memories.backends.disk.writer import Writer
 from memories.testing.backends import frame_for, record_for
@@ -86,7 +86,8 @@ class Churned:
     def open(self) -> DiskBackend:
         backend = DiskBackend(self.path)
         assert backend._maintenance is not None
-        backend._maintenance.stop()
+        for thread in backend._maintenance._threads:
+            thread.stop()
         return backend
 
     @property
@@ -225,11 +226,13 @@ class Archive:
 
     def open(self) -> BucketBackend:
         backend = BucketBackend(
-            str(self.folder / "bucket"), directory=self.folder / "local", small_bytes=1000,
-            pack_bytes=8000, flush_seconds=1e6, grace_seconds=0.0,
+            str(self.folder / "bucket"), directory=self.folder / "local",
+            limits=BucketLimits(
+                small_bytes=1000, pack_bytes=8000, flush_seconds=1e6, grace_seconds=0.0
+            ),
         )  # fmt: skip
-        for keeper in backend._keepers:
-            keeper.stop()
+        for thread in backend._maintenance._threads:
+            thread.stop()
         return backend
 
     def store(self) -> None:
@@ -245,7 +248,7 @@ class Archive:
                 self.backend.write(record, frame_for(self.held[key]))
 
     def keep(self) -> None:
-        self.backend._writer.renew()
+        self.backend._session.lease.renew()
         self.backend.sync()
         self.backend.maintain()
         self.backend.reclaim(0.0)

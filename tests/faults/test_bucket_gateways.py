@@ -85,8 +85,8 @@ def test_a_writer_on_such_a_gateway_still_notices_another(
         make("second", takeover=True),
         pytest.raises(StoreLockedError, match="Another store has become the writer"),
     ):
-        first._services.backends[-1]._writer.renew()  # type: ignore[attr-defined]
-    first._services.backends[-1]._writer._lost = False  # type: ignore[attr-defined]
+        first._services.backends[-1]._session.lease.renew()  # type: ignore[attr-defined]
+    first._services.backends[-1]._session.lease._lost = False  # type: ignore[attr-defined]
 
 
 def test_an_honest_gateway_is_asked_once(

@@ -18,7 +18,7 @@ from tests.support.buckets.kit import WatchedStore, frame, record
 from tests.support.buckets.proxy import Fault, MisbehavingProxy
 
 from memories import ForkedError, MemoryManager, UnavailableError
-from memories.backends.bucket import BucketBackend
+from memories.backends.bucket import BucketBackend, BucketLimits
 from memories.backends.bucket.directory import DirectoryStore
 from memories.backends.bucket.objectstore import Stat
 
@@ -57,7 +57,7 @@ def test_a_demotion_that_fails_keeps_the_cold_copy_and_other_tiers_serve(
     manager.store("k", DATA, "cold")
     manager.store("hot", "here", "hot")
     s3_proxy.fault = lambda request: Fault(status=503, code="SlowDown")
-    with pytest.raises(UnavailableError, match=r"Key 'k' .* was not archived") as caught:
+    with pytest.raises(UnavailableError, match=r"key 'k' .* was not archived") as caught:
         manager.migrate("k", "glacier")
     assert "cold" == manager.get_tier("k")
     assert DATA == manager.retrieve("k")
@@ -157,7 +157,9 @@ def test_a_listing_that_lags_hides_nothing_from_the_store_that_wrote(tmp_path: P
 def test_a_wrong_tag_is_not_taken_for_a_lost_lease(tmp_path: Path) -> None:
     """What the lease itself says counts, and values are checked by their own sums, not by tags."""
     store = MistakenStore(DirectoryStore(tmp_path / "bucket"))
-    backend = BucketBackend(store, directory=tmp_path / "home", lease_seconds=0.3)
+    backend = BucketBackend(
+        store, directory=tmp_path / "home", limits=BucketLimits(lease_seconds=0.3)
+    )
     for version in range(1, 6):
         kept = backend.write(record("k", version), frame(DATA))
         time.sleep(0.1)

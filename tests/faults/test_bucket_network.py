@@ -142,7 +142,7 @@ def test_a_lasting_fault_ends_in_one_clear_error_in_bounded_time(
     fault, reason = LASTING[name]
     s3_proxy.fault = on(fault, method="GET")
     begun = time.monotonic()
-    with pytest.raises(UnavailableError, match=r"Key 'k' .* was not read back") as caught:
+    with pytest.raises(UnavailableError, match=r"key 'k' .* was not read back") as caught:
         backend.read(kept)
     assert time.monotonic() - begun < 8
     assert reason in str(caught.value)
@@ -157,7 +157,7 @@ def test_an_upload_that_never_succeeds_leaves_the_old_version_readable(
     backend = opened()
     backend.write(record("k", 1), frame(DATA[:400_000]))
     s3_proxy.fault = on(Fault(lose_answer=True), method="PUT")
-    with pytest.raises(UnavailableError, match=r"Key 'k' \(1.0 MB\) was not archived"):
+    with pytest.raises(UnavailableError, match=r"key 'k' \(1.0 MB\) was not archived"):
         backend.write(record("k", 2), frame(DATA[:1_000_000]))
     s3_proxy.fault = lambda request: None
     found = backend.lookup("k")
@@ -191,7 +191,7 @@ def test_an_object_in_an_archive_class_says_what_to_do(
     backend = opened()
     kept = backend.write(record("k", 1), frame(DATA[:400_000]))
     s3_proxy.fault = on(Fault(status=403, code="InvalidObjectState"), method="GET")
-    with pytest.raises(ArchivedError, match=r"Key 'k' .* restored first"):
+    with pytest.raises(ArchivedError, match=r"key 'k' .* restored first"):
         backend.read(kept)
 
 
@@ -231,7 +231,7 @@ def test_no_credential_is_in_any_message_or_traceback(
         told = "".join(traceback.format_exception(caught.value)) + repr(caught.value.__context__)
         assert SECRET not in told
         assert "AKIA0123456789ABCDEF" not in told
-        assert SECRET not in repr(backend) + repr(vars(backend._store))
+        assert SECRET not in repr(backend) + repr(vars(backend._bucket.store))
 
 
 def test_opening_an_unreachable_archive_fails_in_bounded_time(tmp_path: Path) -> None:

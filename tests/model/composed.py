@@ -14,6 +14,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 from unittest.mock import patch
@@ -134,7 +135,8 @@ class World:
             assert loans is not None
             loans.start = lambda done: loans._callbacks.append(done)  # type: ignore[method-assign]
         archive = self.archive(manager)
-        archive._small_bytes, archive._uploader._pack_bytes = SMALL_BYTES, PACK_BYTES
+        archive._limits = replace(archive._limits, small_bytes=SMALL_BYTES)
+        archive._packs._pack_bytes = PACK_BYTES
         return manager
 
     @staticmethod
@@ -389,7 +391,7 @@ class World:
         assert journal._imports is not None and journal._maintenance is not None
         journal._imports.stop()
         journal._maintenance.stop()
-        for keeper in self.archive(self.manager)._keepers:
+        for keeper in self.archive(self.manager)._maintenance._threads:
             keeper.stop()
 
     def recover(self, before: Mapping[str, list[Item | None]] | None = None) -> None:
@@ -668,7 +670,7 @@ class ComposedMachine(RuleBasedStateMachine):
     def sum_up(self) -> None:
         """Have the archive write what it holds into a manifest."""
         archive = self.world.archive(self.world.manager)
-        archive._collector.write_manifests(least=1)
+        archive._maintenance.collector.write_manifests(least=1)
 
     @rule()
     def compact(self) -> None:

@@ -85,11 +85,11 @@ def _take_over(url: str, store: Path, settings: dict[str, str], takeover: bool) 
 
 
 def _look(url: str, settings: dict[str, str]) -> dict[str, Any]:
-    from memories.backends.bucket import open_bucket
+    from memories.backends.bucket import BucketBackend
 
     if "://" not in url and not (Path(url).expanduser() / "memories-1").is_dir():
         raise CliFailure(f"there is no archive in {url!r}")
-    archive = open_bucket(url, storage_options=settings, read_only=True)
+    archive = BucketBackend(url, storage_options=settings, read_only=True)
     try:
         return _describe(archive)
     finally:

@@ -313,7 +313,7 @@ class _Wiring:
 
     def _add_glacier(self, path: Path, journal: DiskBackend) -> None:
         # Imported at use: most managers have no archive.
-        from memories.backends.bucket import open_bucket
+        from memories.backends.bucket import BucketBackend
         from memories.core.archive import AWAY_SECONDS, ArchiveService
 
         # A reader without a storage_path copies the records of the bucket to its own journal.
@@ -323,7 +323,7 @@ class _Wiring:
             url = str(path / "glacier")
             level = logging.WARNING if self.remove_private else logging.INFO
             logger.log(level, "no glacier_url: %s stands in for object storage", url)
-        bucket = open_bucket(
+        bucket = BucketBackend(
             url,
             storage_options=self.settings.storage_options,
             directory=None if bare else path / "archive",

@@ -21,7 +21,7 @@ from memories.model.tiers import TierName
 
 if TYPE_CHECKING:
     from memories.backends.bucket import BucketBackend
-    from memories.backends.bucket.uploader import Change
+    from memories.backends.bucket.changes import Change
     from memories.engine.tier import Tiers
 
 Failing = Callable[[str, BaseException], None]  # Told the key, and why the archive lags behind.

@@ -78,7 +78,7 @@ def create_snapshot(
         archive, refer = "", _no_reference
         if selection.reference_glacier and TierName.GLACIER in hierarchy.tiers:
             bucket = bucket_of(hierarchy, "")
-            stack.enter_context(bucket.still())
+            stack.enter_context(bucket.paused())
             archive, refer = bucket.url, partial(_refer, bucket, references)
         instant = stack.enter_context(hierarchy.catalog.instant())
         total = sum(entry.size for entry in instant.entries if entry.backed is None)

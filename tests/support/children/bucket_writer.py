@@ -12,7 +12,7 @@ import random
 import sys
 from pathlib import Path
 
-from memories.backends.bucket import BucketBackend
+from memories.backends.bucket import BucketBackend, BucketLimits
 from memories.model.record import Record
 from memories.model.tiers import TierName
 
@@ -26,8 +26,10 @@ def content(version: int, size: int) -> bytes:
 def main(url: str, options: str, home: str, seed: int) -> None:
     chance = random.Random(seed)
     backend = BucketBackend(
-        url, storage_options=json.loads(options), directory=Path(home), grace_seconds=0.05,
-        small_bytes=SMALL_BYTES, pack_bytes=20_000, flush_seconds=0.05,
+        url, storage_options=json.loads(options), directory=Path(home),
+        limits=BucketLimits(
+            grace_seconds=0.05, small_bytes=SMALL_BYTES, pack_bytes=20_000, flush_seconds=0.05
+        ),
     )  # fmt: skip
     version = backend.last_version()
     while True:

@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager
 from typing import NamedTuple
 
 from memories.backends.base import Problem
+from memories.backends.bucket.changes import Changes
 from memories.backends.bucket.damage import Damage, aside, found_damage, set_aside, unread
 from memories.backends.bucket.garbage_collection import GarbageCollector
 from memories.backends.bucket.location import ObjectLocation, object_name, token_of
@@ -44,6 +45,7 @@ class BucketCheck(NamedTuple):
     read: Callable[[Record], memoryview]
     verify: Verify | None
     uploader: Uploader
+    changes: Changes
     collector: GarbageCollector
     maintaining: AbstractContextManager[object]  # Held while objects are moved and unlinked.
     now: float
@@ -198,7 +200,7 @@ class BucketCheck(NamedTuple):
             self.bucket.index.forget(token, self.now)
             for record in lost:
                 # What is older stays hidden; the same version may come back from another tier.
-                self.uploader.bury(record.key, record.version - 1)
+                self.changes.remove(record.key, record.version - 1)
         self.uploader.flush()
 
     def _records(self, token: bytes) -> list[Record]:

@@ -13,11 +13,11 @@ from typing import NamedTuple
 import msgspec
 
 from memories.backends.bucket.damage import hides_values
-from memories.backends.bucket.local_db import LocalDb
 from memories.backends.bucket.location import ObjectLocation, new_token, object_name
-from memories.backends.bucket.object_index import EVERYTHING, NOWHERE, ObjectIndex
-from memories.backends.bucket.objectstore import ObjectStore
+from memories.backends.bucket.object_index import EVERYTHING, NOWHERE
 from memories.backends.bucket.pack import PackContents, PackIndex, finish
+from memories.backends.bucket.rebuild import Bucket
+from memories.backends.bucket.staging import StagedPacks
 from memories.backends.bucket.uploader import Uploader
 from memories.model.record import Record
 
@@ -60,17 +60,17 @@ class GarbageCollector:
 
     def __init__(
         self,
-        store: ObjectStore,
-        db: LocalDb,
-        index: ObjectIndex,
+        bucket: Bucket,
+        packs: StagedPacks,
         uploader: Uploader,
         read: Callable[[Record], memoryview],
         rewrite: Callable[[Record, memoryview], Record],
         wall: Callable[[], float],
     ) -> None:
-        self._store = store
-        self._db = db
-        self._index = index
+        self._store = bucket.store
+        self._db = bucket.db
+        self._index = bucket.index
+        self._packs = packs
         self._uploader = uploader
         self._read = read
         self._rewrite = rewrite
@@ -202,7 +202,7 @@ class GarbageCollector:
         """Let the open pack say which keys are gone, instead of an object that is to go."""
         with self._db.transaction() as db:
             if self._has_tombstones(token):
-                fresh, _ = self._uploader.open_pack()
+                fresh, _ = self._packs.open_pack()
                 # A link stays behind where the frame itself lies in the fresh pack by now.
                 db.run(
                     "UPDATE OR IGNORE entry SET token = ? WHERE token = ? AND state IN (2, 3)",

@@ -1,7 +1,7 @@
-"""Which versions are live, in which objects, and how many bytes that is.
+"""Which versions are live, in which objects they are, and how many bytes that is.
 
-Not storage: it decides and writes down, inside transactions of `LocalDb`, and does no request.
-For a key at most one row is not dead: its newest version, or the tombstone of that.
+Everything happens in transactions of `LocalDb`, without a request to the bucket. At most one row of
+a key is not dead: its newest version, or a tombstone.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ UPDATE entry SET state = 0, record = NULL WHERE (key, version, token) IN (
 
 
 class CurrentEntry(NamedTuple):
-    """The row of a key that is not dead."""
+    """The one row of a key that is not dead."""
 
     version: int
     token: bytes
@@ -56,35 +56,52 @@ class ObjectIndex:
     def __init__(self, db: LocalDb) -> None:
         self._db = db
 
-    def add(self, record: Record, place: ObjectLocation, now: float) -> bool:
-        """Note that `place` holds `record`; return whether it is the newest version of its key."""
+    def add_object(self, token: bytes, status: str, now: float) -> int:
+        """Add an object that is not in the bucket yet, within a transaction.
+
+        Returns its sequence.
+        """
+        sequence = self._db.add("sequence", 1)
+        self._db.run(
+            "INSERT INTO object VALUES (?, ?, ?, 0, 0, ?, ?, ?, NULL)",
+            token, self._db.number("epoch"), sequence, status, now, now,
+        )  # fmt: skip
+        return sequence
+
+    def mark_uploaded(self, token: bytes, size: int) -> None:
+        """Record that an object of `size` bytes is in the bucket, within a transaction."""
+        self._db.run("UPDATE object SET status = 'there', size = ? WHERE token = ?", size, token)
+        self._db.add("physical", size)
+
+    def add(self, record: Record, location: ObjectLocation, now: float) -> bool:
+        """Add a version at `location`; return whether it is the newest one of its key."""
         with self._db.transaction() as db:
-            head = self.head(record.key)
-            self._note_version(record.version)
+            current = self.current(record.key)
+            self._raise_last_version(record.version)
             live = record.version > db.number("cleared") and (
-                head is None or _supersedes(record.version, head)
+                current is None or _supersedes(record.version, current)
             )
-            if live and head is not None:
-                self._kill(record.key, head, now)
+            if live and current is not None:
+                self._mark_dead(record.key, current, now)
             db.run(
                 "INSERT OR REPLACE INTO entry VALUES (?, ?, ?, ?, ?, ?)",
-                record.key.encode(), record.version, place.token, LIVE if live else DEAD,
-                place.length, _encode(record) if live else None,
+                record.key.encode(), record.version, location.token, LIVE if live else DEAD,
+                location.length, _encode(record) if live else None,
             )  # fmt: skip
             if live:
                 db.add("keys", 1)
-                self._charge(place.token, place.length, now)
+                self._add_live(location.token, location.length, now)
             return live
 
-    def say(self, record: Record, token: bytes) -> None:
-        """Let the object `token` say where the frame of a live record lies, and its terms."""
+    def add_link(self, record: Record, token: bytes) -> None:
+        """Have the object `token` name the location and the terms of a live version."""
         self._db.run(
             "INSERT OR REPLACE INTO entry VALUES (?, ?, ?, ?, ?, ?)",
             record.key.encode(), record.version, token, LINK, _ELSEWHERE, _encode(record),
         )  # fmt: skip
 
     def amend(self, record: Record) -> Record | None:
-        """Give the live version of `record` its terms; return what is known of it then."""
+        """Give the live version of `record` its terms; return its changed record, or None."""
         with self._db.transaction() as db:
             known = self.find(record.key)
             if known is None or known.version != record.version:
@@ -97,35 +114,35 @@ class ObjectIndex:
             return known
 
     def remove(self, key: str, version: int, token: bytes, now: float) -> bool:
-        """Make `key` absent as of `version`; return whether the object `token` must say so."""
+        """Make `key` absent as of `version`; return whether the object `token` must name that."""
         with self._db.transaction() as db:
-            self._note_version(version)
-            head = self.head(key)
-            if head is not None and head.version > version:
+            self._raise_last_version(version)
+            current = self.current(key)
+            if current is not None and current.version > version:
                 return False
-            if head is not None:
-                self._kill(key, head, now)
+            if current is not None:
+                self._mark_dead(key, current, now)
             elif db.row("SELECT 1 FROM entry WHERE key = ?", key.encode()) is None:
-                # The bucket never heard of it; only a late write may still ask.
-                self._bury(key, version, NOWHERE)
+                # No object names the key. The tombstone only stops a write that comes too late.
+                self._add_tombstone(key, version, NOWHERE)
                 return False
-            self._bury(key, version, token)
+            self._add_tombstone(key, version, token)
             return True
 
     def clear(self, version: int, token: bytes, now: float) -> None:
-        """Make every version up to `version` absent; the object `token` must say so."""
+        """Make every version up to `version` absent; the object `token` must name that."""
         with self._db.transaction() as db:
-            self._note_version(version)
+            self._raise_last_version(version)
             db.set("cleared", max(version, db.number("cleared")))
             db.run(
                 "UPDATE entry SET state = 0, record = NULL WHERE state != 0 AND version <= ?",
                 version,
             )
             self._recount(now)
-            self._bury(EVERYTHING, version, token)
+            self._add_tombstone(EVERYTHING, version, token)
 
-    def head(self, key: str) -> CurrentEntry | None:
-        """Return the row of `key` that is not dead."""
+    def current(self, key: str) -> CurrentEntry | None:
+        """Return the row of `key` that is not dead, or None."""
         found = self._db.row(
             "SELECT version, token, state, length FROM entry WHERE key = ? AND state IN (1, 2)",
             key.encode(),
@@ -138,10 +155,10 @@ class ObjectIndex:
         return None if found is None else _decode(found[0])
 
     def removed(self, key: str) -> int:
-        """Return the version as of which `key` is removed; 0 where it is not, or nobody knows."""
-        head = self.head(key)
-        if head is not None:
-            return head.version if head.state == TOMBSTONE else 0
+        """Return the version as of which `key` is removed; 0 if no row says that it is."""
+        current = self.current(key)
+        if current is not None:
+            return current.version if current.state == TOMBSTONE else 0
         return self._db.number("cleared")
 
     def scan(self, prefix: str, after: str) -> Iterator[Record]:
@@ -161,10 +178,10 @@ class ObjectIndex:
             last = page[-1][0]
 
     def contents(self, token: bytes) -> PackContents:
-        """Return what an object has to say of itself: its live frames, and what else is gone.
+        """Return the content of an object's index: its live frames, removed keys, and links.
 
-        A dead version still says that all before it are gone: whatever made it dead may not have
-        reached the bucket when the bucket is all that is left.
+        A dead version is listed as the removal of all versions before it. The object that made it
+        dead may not be in the bucket yet; if this machine is lost then, they must not come back.
         """
         stored, removed, linked = [], [], []
         for key, version, state, length, record in self._db.rows(
@@ -188,27 +205,27 @@ class ObjectIndex:
         number = self._db.number
         return Usage(number("live"), number("physical"), number("keys"))
 
-    def load(self, place_of: bytes, contents: PackContents) -> None:
-        """Enter what an object says of itself, unjudged: `settle` must follow."""
+    def load(self, token: bytes, contents: PackContents) -> None:
+        """Add the rows of an object as its index lists them; `recompute` must follow."""
         rows: list[tuple[object, ...]] = []
         for item in contents.stored:
-            place = ObjectLocation(place_of, item.offset, item.length).encode()
+            place = ObjectLocation(token, item.offset, item.length).encode()
             record = msgspec.structs.replace(item.record, place=place)
             rows.append(
-                (record.key.encode(), record.version, place_of, LIVE, item.length, _encode(record))
+                (record.key.encode(), record.version, token, LIVE, item.length, _encode(record))
             )
         rows += [
-            (key.encode(), version, place_of, TOMBSTONE, _NO_FRAME, None)
+            (key.encode(), version, token, TOMBSTONE, _NO_FRAME, None)
             for key, version in contents.removed
         ]
         rows += [
-            (one.key.encode(), one.version, place_of, LINK, _ELSEWHERE, _encode(one))
+            (one.key.encode(), one.version, token, LINK, _ELSEWHERE, _encode(one))
             for one in contents.linked
         ]
         self._db.run_many("INSERT OR REPLACE INTO entry VALUES (?, ?, ?, ?, ?, ?)", rows)
 
-    def settle(self, now: float) -> None:
-        """Judge all rows anew: per key the highest version wins, then the latest object."""
+    def recompute(self, now: float) -> None:
+        """Decide anew which rows are live: per key the highest version, then the latest object."""
         with self._db.transaction() as db:
             self._follow_links()
             found = db.row("SELECT max(version) FROM entry WHERE key = ?", EVERYTHING.encode())
@@ -220,18 +237,18 @@ class ObjectIndex:
             )  # fmt: skip
             db.run(_LOSERS)
             found = db.row("SELECT max(version) FROM entry")
-            self._note_version((found and found[0]) or 0)
+            self._raise_last_version((found and found[0]) or 0)
             self._recount(now)
 
     def forget(self, token: bytes, now: float) -> None:
-        """Drop an object that is lost, and every row about it."""
+        """Delete an object that is lost, and every row in it."""
         with self._db.transaction() as db:
             db.run("DELETE FROM entry WHERE token = ?", token)
             db.run("DELETE FROM object WHERE token = ?", token)
             self._recount(now)
 
     def _follow_links(self) -> None:
-        """Enter what objects say of others, the latest last, where those are there still."""
+        """Add the versions that links name, the latest link last, if their objects still exist."""
         for key, version, record in self._db.rows(
             "SELECT key, version, record FROM entry JOIN object USING (token) WHERE state = 3 "
             "ORDER BY object.epoch, object.sequence"
@@ -244,22 +261,22 @@ class ObjectIndex:
                     key, version, place.token, LIVE, place.length, record,
                 )  # fmt: skip
 
-    def _bury(self, key: str, version: int, token: bytes) -> None:
+    def _add_tombstone(self, key: str, version: int, token: bytes) -> None:
         self._db.run(
             "INSERT OR REPLACE INTO entry VALUES (?, ?, ?, ?, ?, NULL)",
             key.encode(), version, token, TOMBSTONE, _NO_FRAME,
         )  # fmt: skip
 
-    def _kill(self, key: str, head: CurrentEntry, now: float) -> None:
+    def _mark_dead(self, key: str, current: CurrentEntry, now: float) -> None:
         self._db.run(
             "UPDATE entry SET state = 0, record = NULL WHERE key = ? AND version = ? AND token = ?",
-            key.encode(), head.version, head.token,
+            key.encode(), current.version, current.token,
         )  # fmt: skip
-        if head.state == LIVE:
+        if current.state == LIVE:
             self._db.add("keys", -1)
-            self._charge(head.token, -head.length, now)
+            self._add_live(current.token, -current.length, now)
 
-    def _charge(self, token: bytes, length: int, now: float) -> None:
+    def _add_live(self, token: bytes, length: int, now: float) -> None:
         self._db.add("live", length)
         self._db.run(
             "UPDATE object SET live = live + ?1, "
@@ -281,11 +298,11 @@ class ObjectIndex:
         for name, value in zip(("live", "physical", "keys"), (*found, *keys), strict=True):
             db.set(name, value)
 
-    def _note_version(self, version: int) -> None:
+    def _raise_last_version(self, version: int) -> None:
         if version > self._db.number("last_version"):
             self._db.set("last_version", version)
 
 
-def _supersedes(version: int, head: CurrentEntry) -> bool:
+def _supersedes(version: int, current: CurrentEntry) -> bool:
     # An equal version is the same frame at a new place, unless it was removed since.
-    return version > head.version or (version == head.version and head.state == LIVE)
+    return version > current.version or (version == current.version and current.state == LIVE)

@@ -6,12 +6,16 @@ The names of fsspec (s3fs, gcsfs, adlfs) are accepted for the common ones.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from memories.backends.bucket import aws_profile
+from memories.backends.bucket.lease import LEASE_SECONDS
 from memories.errors import InvalidOptionError
 from memories.progress import Bars
+
+Progress = Callable[[str, int, int], None]  # The key, bytes done, bytes in all.
 
 _FSSPEC_NAMES = {
     "key": "access_key_id",
@@ -31,33 +35,61 @@ _CLIENT_OPTIONS = {
 }  # fmt: skip
 S3_SCHEMES = {"s3", "s3a"}
 _OURS = {"bytes_per_second", "concurrency", "progress"}
-_MOST_AT_ONCE = 1000
+_MAX_CONCURRENCY = 1000
 
 
-def archive_options(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return what is for the store, and what is for the archive above it.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BucketLimits:
+    """Sizes, times and rates of an archive.
+
+    Attributes:
+        small_bytes: Frames up to this size are uploaded in packs.
+        pack_bytes: A pack of this size is full.
+        flush_seconds: How long a staged value waits for its upload at most.
+        grace_seconds: How long a dead object stays.
+        lease_seconds: How long a lease that is not renewed keeps other writers away.
+        concurrency: Parallel requests of one read.
+        bytes_per_second: The highest rate of transfers, or None.
+    """
+
+    small_bytes: int = 256 * 1024
+    pack_bytes: int = 8 * 1024 * 1024
+    flush_seconds: float = 30.0
+    grace_seconds: float = 7 * 86400
+    lease_seconds: float = LEASE_SECONDS
+    concurrency: int = 32
+    bytes_per_second: float | None = None
+
+
+def archive_options(
+    options: Mapping[str, Any], limits: BucketLimits, progress: Progress | None
+) -> tuple[dict[str, Any], BucketLimits, Progress | None]:
+    """Return the options of the store, and `limits` and `progress` with those of the archive.
 
     Raises:
-        InvalidOptionError: one of the latter means nothing.
+        InvalidOptionError: an option of the archive has an impossible value.
     """
     theirs = {name: value for name, value in options.items() if name not in _OURS}
     ours = {name: value for name, value in options.items() if name in _OURS and value is not None}
-    concurrency = ours.get("concurrency", 1)
-    if type(concurrency) is not int or not 1 <= concurrency <= _MOST_AT_ONCE:
+    concurrency = ours.get("concurrency", limits.concurrency)
+    if type(concurrency) is not int or not 1 <= concurrency <= _MAX_CONCURRENCY:
         raise InvalidOptionError(
             f"concurrency={concurrency!r:.40} must be how many requests may run at once, 1 to "
-            f"{_MOST_AT_ONCE}"
+            f"{_MAX_CONCURRENCY}"
         )
-    rate = ours.get("bytes_per_second", 1)
-    if isinstance(rate, bool) or not isinstance(rate, int | float) or not rate > 0:
+    rate = ours.get("bytes_per_second", limits.bytes_per_second)
+    if rate is not None and (
+        isinstance(rate, bool) or not isinstance(rate, int | float) or not rate > 0
+    ):
         raise InvalidOptionError(f"bytes_per_second={rate!r:.40} must be a positive number")
-    if ours.get("progress") is True:
-        ours["progress"] = Bars()
-    elif ours.get("progress") is False:
-        del ours["progress"]
-    elif "progress" in ours and not callable(ours["progress"]):
+    report = ours.get("progress", progress)
+    if report is True:
+        report = Bars()
+    elif report is False:
+        report = None
+    elif report is not None and not callable(report):
         raise InvalidOptionError("progress must be True or a function of key, done and all bytes")
-    return theirs, ours
+    return theirs, replace(limits, concurrency=concurrency, bytes_per_second=rate), report
 
 
 def split_options(

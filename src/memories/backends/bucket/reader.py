@@ -7,23 +7,21 @@ A place is a hint: when reclamation has moved a frame since, the map knows the n
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from memories.backends.bucket.lease import LOCK_NAME
 from memories.backends.bucket.location import ObjectLocation
-from memories.backends.bucket.object_index import ObjectIndex
-from memories.backends.bucket.objectstore import Absent, ObjectStore
-from memories.backends.bucket.parallel_download import RANGE_BYTES, ParallelDownload
+from memories.backends.bucket.objectstore import Absent
+from memories.backends.bucket.options import Progress
+from memories.backends.bucket.parallel_download import RANGE_BYTES
+from memories.backends.bucket.rebuild import Bucket
 from memories.backends.bucket.staged_reader import read_staged
-from memories.backends.bucket.uploader import Uploader
-from memories.errors import ArchivedError, CorruptDataError, UnavailableError
+from memories.backends.bucket.staging import StagedPacks
+from memories.errors import ArchivedError, CorruptDataError, StoreLockedError, UnavailableError
+from memories.foundation.units import format_size
 from memories.model.record import Record
-
-Progress = Callable[[str, int, int], None]  # The key, bytes done, bytes in all.
-# Names a key, its bytes, and what was not done with it, in the errors of a block.
-Naming = Callable[[str, int, str], AbstractContextManager[None]]
 
 _FIRST_PAUSE_SECONDS = 1.0
 _LONGEST_PAUSE_SECONDS = 60.0
@@ -35,17 +33,15 @@ class Reader:
 
     def __init__(
         self,
-        store: ObjectStore,
-        downloads: ParallelDownload,
-        index: ObjectIndex,
-        uploader: Uploader,
+        bucket: Bucket,
+        packs: StagedPacks,
         writers_directory: Path | None,
         progress: Progress | None,
     ) -> None:
-        self._store = store
-        self._downloads = downloads
-        self._index = index
-        self._uploader = uploader
+        self._store = bucket.store
+        self._downloads = bucket.downloads
+        self._index = bucket.index
+        self._packs = packs
         self._writers_directory = writers_directory
         self._progress = progress
 
@@ -69,7 +65,7 @@ class Reader:
         except Absent as error:
             return self._read_elsewhere(record, place, offset, length, error)
 
-    def read_many(self, records: Sequence[Record], naming: Naming) -> list[memoryview]:
+    def read_many(self, records: Sequence[Record]) -> list[memoryview]:
         """Return the frames of records, in their order, by as few requests as make sense."""
 
         def read(group: list[int]) -> list[memoryview]:
@@ -149,7 +145,7 @@ class Reader:
         """Return a frame that lies on this machine only, as yet, or None."""
         if self._writers_directory is not None:
             return read_staged(self._writers_directory, place)
-        return self._uploader.staged(place)
+        return self._packs.read(place)
 
     def _read_elsewhere(
         self, record: Record, place: ObjectLocation, offset: int, length: int, error: Absent
@@ -184,6 +180,19 @@ class Reader:
                 f"is {length - len(data)} bytes too short."
             )
         return data
+
+
+@contextmanager
+def naming(key: str, length: int, done: str) -> Iterator[None]:
+    """Name a key, its size and what was not `done` with it in the errors of the block."""
+    try:
+        yield
+    except StoreLockedError:
+        raise
+    except OSError as error:
+        raise type(error)(
+            f"key {key!r} ({format_size(length)}) was not {done}: {error}"
+        ) from error.__cause__
 
 
 def _neighbours(spans: Sequence[tuple[int, int, bytes]]) -> list[list[int]]:

@@ -105,13 +105,13 @@ def catch_up(bucket: Bucket, begins: Mapping[int, int], now: float) -> bool:
         return True
     with bucket.db.transaction() as db:
         _enter_objects(bucket, looked, begins, now)
-        bucket.index.settle(now)
+        bucket.index.recompute(now)
         for token in gone:
             # What is still live there was not moved by the writer: it is missing, not gone.
             if db.row("SELECT 1 FROM object WHERE token = ? AND live = 0", token):
                 db.run("DELETE FROM entry WHERE token = ?", token)
                 db.run("DELETE FROM object WHERE token = ?", token)
-        bucket.index.settle(now)
+        bucket.index.recompute(now)
     return True
 
 
@@ -149,7 +149,7 @@ def _take_in(bucket: Bucket, begins: Mapping[int, int], now: float, *, patient: 
     ]
     _enter_objects(bucket, look_all(bucket, rest, patient=patient), begins, now)
     load_pins(store, db)
-    bucket.index.settle(now)
+    bucket.index.recompute(now)
     missing = []
     for token, live in db.rows("SELECT token, live FROM object WHERE status = 'there'"):
         if f"objects/{token.hex()}" in sizes:
@@ -158,7 +158,7 @@ def _take_in(bucket: Bucket, begins: Mapping[int, int], now: float, *, patient: 
         if live == 0:
             db.run("DELETE FROM entry WHERE token = ?", token)
             db.run("DELETE FROM object WHERE token = ?", token)
-    bucket.index.settle(now)
+    bucket.index.recompute(now)
     return sorted(missing)
 
 

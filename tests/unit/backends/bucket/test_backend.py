@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from tests.support.buckets.kit import WatchedStore, frame, record
 
-from memories.backends.bucket import BucketBackend
+from memories.backends.bucket import BucketBackend, BucketLimits
 from memories.backends.bucket.directory import DirectoryStore
 from memories.errors import (
     ClosedError,
@@ -83,7 +83,7 @@ def test_a_region_is_read_by_transferring_only_that(opened: Open, store: Watched
 
 def test_small_values_travel_together(opened: Open, store: WatchedStore) -> None:
     """Object stores bill and delay per request."""
-    backend = opened(pack_bytes=100_000)
+    backend = opened(limits=BucketLimits(pack_bytes=100_000))
     store.count.clear()
     for n in range(1000):
         backend.write(record(f"k{n}", n + 1), frame(os.urandom(1000)))
@@ -207,7 +207,7 @@ def test_a_failed_upload_leaves_the_old_version_and_no_orphan(
             raise UnavailableError("The archive did not answer.")
 
     store.fault = fail
-    with pytest.raises(UnavailableError, match=r"Key 'k' \(300.0 KB\) was not archived"):
+    with pytest.raises(UnavailableError, match=r"key 'k' \(300.0 KB\) was not archived"):
         backend.write(record("k", 2), frame(b"n" * 300_000))
     store.fault = lambda action, name: None
     assert b"o" * 300_000 == bytes(backend.read(backend.lookup("k") or old))
@@ -224,7 +224,7 @@ def test_what_cannot_be_shipped_stays_staged_and_goes_later(
         if action == "put":
             raise UnavailableError("The archive did not answer.")
 
-    backend = opened(pack_bytes=10_000)
+    backend = opened(limits=BucketLimits(pack_bytes=10_000))
     store.fault = fail
     for n in range(50):
         backend.write(record(f"k{n}", n + 1), frame(b"x" * 1000))
@@ -244,7 +244,7 @@ def test_a_stage_that_nobody_empties_refuses_more(opened: Open, store: WatchedSt
         if action == "put":
             raise UnavailableError("The archive did not answer.")
 
-    backend = opened(pack_bytes=2_000)
+    backend = opened(limits=BucketLimits(pack_bytes=2_000))
     store.fault = fail
     with pytest.raises(UnavailableError, match="packs of small values are staged"):
         for n in range(100):

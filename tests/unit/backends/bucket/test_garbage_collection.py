@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from tests.support.buckets.kit import WatchedStore, frame, record
 
-from memories.backends.bucket import BucketBackend
+from memories.backends.bucket import BucketBackend, BucketLimits
 from memories.backends.bucket.directory import DirectoryStore
 from memories.errors import CorruptDataError
 
@@ -25,10 +25,12 @@ class Bench:
         self.store = WatchedStore(DirectoryStore(root / "bucket"))
         self.backend = self.open("home")
 
-    def open(self, home: str, **options: object) -> BucketBackend:
+    def open(self, home: str, small_bytes: int = 256 * 1024) -> BucketBackend:
         return BucketBackend(
             self.store, directory=self.root / home, wall=lambda: self.now,
-            pack_bytes=100_000, flush_seconds=10_000, **options,  # type: ignore[arg-type]
+            limits=BucketLimits(
+                pack_bytes=100_000, flush_seconds=10_000, small_bytes=small_bytes
+            ),
         )  # fmt: skip
 
     def objects(self) -> list[str]:
@@ -132,7 +134,7 @@ def test_a_manifest_does_not_hide_what_has_moved(bench: Bench) -> None:
     for n in range(80):
         bench.backend.remove(f"k{n}", 100 + n)
     bench.backend.reclaim()
-    bench.backend._collector.write_manifests(least=1)
+    bench.backend._maintenance.collector.write_manifests(least=1)
     assert {f"k{n}" for n in range(80, 90)} == set(bench.elsewhere())
 
 

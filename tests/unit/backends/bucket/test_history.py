@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from tests.support.buckets.kit import WatchedStore, frame, record
 
-from memories.backends.bucket import BucketBackend
+from memories.backends.bucket import BucketBackend, BucketLimits
 from memories.backends.bucket.directory import DirectoryStore
 
 KEYS = st.sampled_from(["a", "b", "c/1", "c/2", "é"])
@@ -43,12 +43,17 @@ class History(RuleBasedStateMachine):
         self.pinned: dict[str, tuple[bytes, bytes]] = {}
         self.backend: BucketBackend = self.opened("home")
 
-    def opened(self, home: str, **options: object) -> BucketBackend:
+    def opened(self, home: str, *, takeover: bool = False) -> BucketBackend:
+        limits = BucketLimits(
+            small_bytes=1000, pack_bytes=2500, grace_seconds=7 * DAY, flush_seconds=3600
+        )
         return BucketBackend(
-            self.store, directory=self.root / home, wall=lambda: self.now,
-            small_bytes=1000, pack_bytes=2500, grace_seconds=7 * DAY, flush_seconds=3600,
-            **options,  # type: ignore[arg-type]
-        )  # fmt: skip
+            self.store,
+            directory=self.root / home,
+            takeover=takeover,
+            limits=limits,
+            wall=lambda: self.now,
+        )
 
     @rule(key=KEYS, size=SIZES)
     def write(self, key: str, size: int) -> None:
@@ -94,7 +99,7 @@ class History(RuleBasedStateMachine):
 
     @rule()
     def sum_up(self) -> None:
-        self.backend._collector.write_manifests(least=1)
+        self.backend._maintenance.collector.write_manifests(least=1)
 
     @rule(key=KEYS)
     def protect(self, key: str) -> None:
@@ -201,10 +206,9 @@ def everything(backend: BucketBackend) -> dict[str, tuple[int, bytes]]:
 
 def abandon(backend: BucketBackend) -> None:
     """Stop a backend as a kill would: it says goodbye to nobody."""
-    for keeper in backend._keepers:
-        keeper.stop()
+    backend._maintenance.stop()
     backend._closed = True
-    backend._let_go()
+    backend._release()
 
 
 def replace_place(one, place: bytes):  # type: ignore[no-untyped-def]

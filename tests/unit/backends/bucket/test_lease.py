@@ -14,7 +14,7 @@ import pytest
 from tests.support.buckets.fixtures import s3, s3_url  # noqa: F401
 from tests.support.buckets.kit import WatchedStore, frame, record
 
-from memories.backends.bucket import BucketBackend
+from memories.backends.bucket import BucketBackend, BucketLimits
 from memories.backends.bucket.directory import DirectoryStore
 from memories.backends.bucket.lease import WriterLease
 from memories.errors import StoreLockedError
@@ -122,14 +122,16 @@ def test_what_a_lost_writer_still_uploads_does_not_count(
     store: WatchedStore, tmp_path: Path
 ) -> None:
     """A laptop that wakes up after a week must not undo a week of work."""
-    sleeper = BucketBackend(store, directory=tmp_path / "one", lease_seconds=1000)
+    sleeper = BucketBackend(
+        store, directory=tmp_path / "one", limits=BucketLimits(lease_seconds=1000)
+    )
     sleeper.write(record("k", 1), frame(b"1" * 300_000))
     heir = BucketBackend(store, directory=tmp_path / "two", takeover=True)
     heir.write(record("k", 2), frame(b"2" * 300_000))
     sleeper.write(record("k", 9), frame(b"9" * 300_000))
     reader = BucketBackend(store, read_only=True)
     assert 2 == (reader.lookup("k") or record("none", 0)).version
-    sleeper._writer._renewed = 0.0
+    sleeper._session.lease._renewed = 0.0
     with pytest.raises(StoreLockedError):
         sleeper.write(record("k", 10), frame(b"x" * 300_000))
     with pytest.raises(StoreLockedError):
@@ -173,12 +175,11 @@ def test_what_was_acknowledged_survives_kill_9_and_a_fresh_store_may_follow(
     assert expected <= set(found) | {min(expected)}, "the next write may have replaced the oldest"
     assert all(data.startswith(str(version).encode()) for version, data in found.items())
     again.sync()
-    for keeper in again._keepers:
-        keeper.stop()
+    again._maintenance.stop()
     again._closed = True  # It never gives its lease back; but its process lives.
     with pytest.raises(StoreLockedError):
         BucketBackend(url, directory=tmp_path / "fresh")
-    again._let_go()
+    again._release()
 
 
 def test_a_dead_process_of_this_machine_is_known_to_be_dead(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 from tests.support.buckets.kit import WatchedStore
 
 from memories import MemoryManager
-from memories.backends.bucket import open_bucket
+from memories.backends.bucket import BucketBackend
 from memories.backends.bucket.directory import DirectoryStore
 from memories.backends.bucket.objectstore import Absent, Transient
 from memories.backends.bucket.open_store import open_store
@@ -87,9 +87,9 @@ def test_the_stand_in_needs_no_package(tmp_path: Path) -> None:
     code = (
         "import sys; sys.modules['obstore'] = None\n"
         "from pathlib import Path\n"
-        "from memories.backends.bucket import open_bucket\n"
-        f"open_bucket({str(tmp_path)!r}).close()\n"
-        "try: open_bucket('s3://bucket/x')\n"
+        "from memories.backends.bucket import BucketBackend\n"
+        f"BucketBackend({str(tmp_path)!r}).close()\n"
+        "try: BucketBackend('s3://bucket/x')\n"
         "except ImportError as error: print(error)\n"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -187,7 +187,7 @@ def test_bandwidth_is_kept_over_time(tmp_path: Path) -> None:
 def test_our_own_options_are_checked(tmp_path: Path, options: dict[str, object]) -> None:
     """A typing mistake must not turn a bound off."""
     with pytest.raises(InvalidOptionError, match=next(iter(options))):
-        open_bucket(tmp_path / "bucket", storage_options=options)
+        BucketBackend(tmp_path / "bucket", storage_options=options)
 
 
 def test_the_manager_hands_our_own_options_on(tmp_path: Path) -> None:
