@@ -13,8 +13,8 @@ from functools import partial
 from typing import Any
 from weakref import WeakSet
 
-from memories.codecs.content_hash import Variable, Walk
 from memories.codecs.function_code import hash_all, place_of
+from memories.codecs.function_hash import HashWalk, Variable
 from memories.core.single_flight import Computation, dead_among
 from memories.errors import UnsupportedTypeError
 from memories.foundation.fork_lock import new_lock
@@ -89,7 +89,7 @@ class Identity:
                 self._told[variable.key] = (mark, variable.told)
 
     def _compute(self) -> str:
-        walk = Walk(
+        walk = HashWalk(
             code=self._version is None, ignore=self._ignore, unread=self._unread, told=self._told
         )
         digest = walk.root(self._function).hex()

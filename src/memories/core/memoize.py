@@ -14,8 +14,9 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
 from typing import Any, Final, NamedTuple, Protocol
 
-from memories.codecs.content_hash import content_hash, stand_in
+from memories.codecs.content_hash import content_hash
 from memories.codecs.function_code import names_read
+from memories.codecs.function_hash import stand_in
 from memories.core.identity import Identity, definition_of
 from memories.core.single_flight import (
     ABANDONED,

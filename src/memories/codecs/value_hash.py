@@ -1,0 +1,238 @@
+"""Hash values of any type, as a combination of the hashes of their parts.
+
+`hash_value` decides what the parts of a value are; a `PartHasher` hashes each part, and decides
+what becomes of parts that occur twice. The type of each part counts, so that `1`, `1.0`, `True` and
+`"1"` all differ.
+"""
+
+from __future__ import annotations
+
+import copyreg
+import pickle
+import sys
+from collections import Counter, OrderedDict, defaultdict, deque
+from collections.abc import Callable, Mapping
+from collections.abc import Set as AbstractSet
+from operator import attrgetter
+from types import FunctionType, MappingProxyType, MethodType, ModuleType
+from typing import Any, Final, Protocol
+
+import msgspec
+import numpy as np
+import xxhash
+
+from memories.codecs import dtypes, registry, structures
+from memories.codecs.arrays import bytes_of, is_flat
+from memories.codecs.base import carries_code
+from memories.codecs.buffers import fetch
+from memories.codecs.containers import container_of
+from memories.codecs.function_code import hash_all, is_installed, place_of
+from memories.codecs.nested import StructureCodec, TreeCodec
+from memories.codecs.structures import field_values
+from memories.errors import MemoriesError, UnsupportedTypeError
+
+# What pickle refuses, or keeps caches of, though a few attributes are all that it is made of.
+_MADE_OF: Final[Mapping[str, Callable[[Any], Any]]] = MappingProxyType(
+    {
+        "_struct.Struct": attrgetter("format"),
+        "builtins.dict_keys": list,
+        "builtins.dict_values": list,
+        "builtins.dict_items": list,
+        "ctypes.CDLL": attrgetter("_name"),
+        "numpy.vectorize": attrgetter("pyfunc", "otypes", "signature", "excluded"),
+        "numba.core.registry.CPUDispatcher": lambda it: (
+            it.py_func,
+            it.targetoptions,
+            None if it._can_compile else str(it.signatures),  # It grows where any type will do.
+        ),
+    }
+)
+DEFINITIONS = (FunctionType, type)
+_ARRAYS = (np.ndarray, np.memmap)
+_ATOMS = frozenset({type(None), bool, int, float, str, bytes})
+_SORTED = ({int}, {str}, {bytes})  # Types of items that all can be compared.
+_MANY = b"atoms"
+
+
+class _Absent:
+    """What an empty cell holds, and a global name that is not defined yet."""
+
+
+ABSENT: Final = _Absent()
+
+
+class PartHasher(Protocol):
+    """Hashes the parts of a value."""
+
+    def digest(self, value: Any) -> bytes:
+        """Return the hash of one part."""
+
+    def digest_definition(self, value: Any) -> bytes:
+        """Return the hash of a function or a class."""
+
+    def digest_set_item(self, value: Any) -> bytes:
+        """Return the hash of an item of a set, which must not depend on the other items."""
+
+
+def hash_value(hasher: PartHasher, value: Any) -> bytes:
+    """Return the hash of one value, made of the hashes of its parts by `hasher`."""
+    if type(value) is np.ndarray and is_flat(value):
+        return _hash_array(value)
+    if isinstance(value, DEFINITIONS):
+        return hasher.digest_definition(value)
+    if isinstance(value, MethodType):
+        return hash_all(b"method", map(hasher.digest, (value.__func__, value.__self__)))
+    if isinstance(value, ModuleType):
+        return hash_all(b"module", [value.__name__.encode(), place_of(vars(value)).encode()])
+    if isinstance(value, MappingProxyType):
+        return hash_all(b"mappingproxy", [hasher.digest(value.copy())])
+    container = container_of(value)
+    if container is not None:
+        return _hash_container(hasher, container, value)
+    return _hash_coded(hasher, value)
+
+
+def _hash_coded(hasher: PartHasher, value: Any) -> bytes:
+    """Return the hash of what is no container: by its codec, or as pickle takes it apart."""
+    if type(value) in _ARRAYS and value.dtype.char == "O" and value.dtype.metadata is None:
+        items = _hash_items(hasher, list(value.reshape(-1, order="C")))
+        return hash_all(
+            b"objects", [hasher.digest(type(value)), repr(value.shape).encode(), *items]
+        )
+    codec = registry.find(value)
+    if isinstance(codec, StructureCodec):
+        structure = _structure_of(codec, value)
+        if structure is not ABSENT:
+            return hash_all(codec.name.encode(), [hasher.digest(structure)])
+    elif not carries_code(codec.name) and not isinstance(codec, TreeCodec):
+        parts = fetch(codec.encode(value))
+        if not carries_code(parts.codec):
+            buffers = [_sum(buffer) for buffer in parts.buffers]
+            meta = msgspec.msgpack.encode(parts.meta)
+            return hash_all(parts.codec.encode(), [meta, *buffers])
+    return _hash_reduced(hasher, value)
+
+
+def _hash_container(hasher: PartHasher, name: str, value: Any) -> bytes:
+    if name == "enum":
+        member = structures.enum_member(value)
+        return hash_all(b"enum", [hasher.digest(type(value)), repr(member).encode()])
+    if name == "dataclass":
+        return hash_all(
+            b"dataclass", [hasher.digest(type(value)), hasher.digest(field_values(value))]
+        )
+    if name == "namespace":
+        return hash_all(b"namespace", [hasher.digest(vars(value))])
+    if isinstance(value, set | frozenset):
+        return hash_all(name.encode(), _hash_unordered(hasher, value))
+    if isinstance(value, dict):
+        items = [*_hash_items(hasher, list(value)), b"", *_hash_items(hasher, list(value.values()))]
+        return hash_all(name.encode(), [_hash_rest(hasher, value), *items])
+    return hash_all(name.encode(), [_hash_rest(hasher, value), *_hash_items(hasher, list(value))])
+
+
+def _hash_unordered(hasher: PartHasher, value: AbstractSet[Any]) -> list[bytes]:
+    """Return the hashes of the items of a set, in an order of their own."""
+    if set(map(type, value)) in _SORTED:
+        return _hash_items(hasher, sorted(value))
+    return sorted(map(hasher.digest_set_item, value))
+
+
+def _hash_items(hasher: PartHasher, items: list[Any]) -> list[bytes]:
+    """Return the hashes of several values, as one where all are atoms."""
+    if set(map(type, items)) <= _ATOMS:
+        try:
+            return [_MANY, _sum(msgspec.msgpack.encode(items))]
+        except (OverflowError, ValueError):
+            pass  # Some number has more than 64 bits, some text is none, some bytes too many.
+    return list(map(hasher.digest, items))
+
+
+def _hash_rest(hasher: PartHasher, value: Any) -> bytes:
+    """Return the hash of what a container is beside its items."""
+    if isinstance(value, defaultdict):
+        return hasher.digest(value.default_factory)
+    if isinstance(value, deque):
+        return repr(value.maxlen).encode()
+    if isinstance(value, OrderedDict):
+        return hasher.digest(dict(vars(value)))
+    return b"" if type(value) in (list, tuple, dict, Counter) else hasher.digest(type(value))
+
+
+def _hash_reduced(hasher: PartHasher, value: Any) -> bytes:
+    kind = type(value)
+    if isinstance(value, set | frozenset):  # Of a class of its own; pickle keeps its order.
+        beside = hasher.digest(getattr(value, "__dict__", None))
+        return hash_all(
+            b"set", [hasher.digest(type(value)), beside, *_hash_unordered(hasher, value)]
+        )
+    if kind is object:
+        raise UnsupportedTypeError("an object() has no content by which to tell it from another")
+    made_of = _MADE_OF.get(kind_name(kind))
+    if made_of is not None:
+        return hash_all(b"made of", [hasher.digest(type(value)), hasher.digest(made_of(value))])
+    try:
+        hook = copyreg.dispatch_table.get(kind)
+        reduced = hook(value) if hook is not None else value.__reduce_ex__(4)
+    except (MemoriesError, RecursionError, MemoryError):
+        raise
+    except Exception as error:  # Any class may fail in its own way to be taken apart.
+        raise UnsupportedTypeError(
+            f"a {kind.__module__}.{kind.__qualname__} cannot be hashed: it has no codec and "
+            f"pickle refuses it ({error})"
+        ) from error
+    if isinstance(reduced, str):
+        return _hash_global(hasher, value, reduced)
+    make, arguments, state, items, pairs = (*reduced, None, None, None)[:5]
+    lists = [list(items) if items is not None else None]
+    lists += [list(pairs) if pairs is not None else None]
+    return hash_all(b"object", map(hasher.digest, (make, arguments, state, *lists)))
+
+
+def _hash_global(hasher: PartHasher, value: Any, name: str) -> bytes:
+    wrapped = getattr(value, "__wrapped__", None)
+    if wrapped is not None:  # A compiled wrapper, that of `functools.lru_cache` say.
+        return hash_all(b"wrapper", [hasher.digest(type(value)), hasher.digest(wrapped)])
+    module = pickle.whichmodule(value, name)  # type: ignore[attr-defined]
+    namespace = vars(sys.modules[module]) if module in sys.modules else {}
+    if not is_at(value, namespace, name):
+        raise UnsupportedTypeError(
+            f"{module}.{name} cannot be hashed: only what stands at the top level of a module "
+            "is told from others by its name"
+        )
+    place = place_of(namespace)
+    told = module if is_installed(place) else place
+    return hash_all(b"global", [told.encode("utf-8", "surrogateescape"), name.encode()])
+
+
+def _structure_of(codec: StructureCodec, value: Any) -> Any:
+    """Return what `value` is made of, or `ABSENT` where it is not as its codec expects."""
+    try:
+        return codec.take_apart(value)
+    except (MemoriesError, RecursionError, MemoryError):
+        raise
+    except Exception:  # What a package makes of its own types may fail in any way.
+        return ABSENT
+
+
+def is_at(value: Any, namespace: Mapping[str, Any], name: str) -> bool:
+    """Return whether a qualified name leads to `value`."""
+    first, *rest = name.split(".")
+    found = namespace.get(first, ABSENT)
+    for part in rest:
+        found = getattr(found, part, ABSENT)
+    return found is value
+
+
+def kind_name(kind: type) -> str:
+    """Return module and qualified name of a type."""
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _hash_array(value: np.ndarray[Any, Any]) -> bytes:
+    meta = msgspec.msgpack.encode([dtypes.describe(value.dtype), list(value.shape)])
+    return hash_all(b"ndarray", [meta, _sum(bytes_of(np.ascontiguousarray(value)))])
+
+
+def _sum(buffer: Any) -> bytes:
+    return xxhash.xxh3_128_digest(buffer)
