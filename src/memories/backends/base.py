@@ -1,7 +1,7 @@
-"""What a backend is: it keeps frames by key on one medium, and knows no policy.
+"""The contract of a backend: it stores frames by key on one medium. Policies are elsewhere.
 
-A frame comes as a gather list of buffers, so that a backend writes it from the memory it lies in.
-Everything a backend reads may be damaged or hostile: whoever decodes it checks it.
+A frame is given as a list of buffers, so that a backend writes it from the memory it lies in. What
+a backend reads may be damaged or hostile: its caller must check it.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ class Problem(NamedTuple):
     key: str | None  # None where it concerns no single key.
     what: str
     repaired: bool
-    unchecked: bool = False  # Whether it is not damage, but something that nobody looked at.
-    remedy: str = ""  # What repair does about it, or did; "" where there is nothing it may do.
+    unchecked: bool = False  # Whether something could not be verified, rather than is damaged.
+    remedy: str = ""  # What repair does about it, or did; "" if it can do nothing.
 
 
 class Backend(ABC):
-    """Keeps frames by key on one medium.
+    """Stores frames by key on one medium.
 
     Every method may be called from any thread. For one key the caller serialises `write` and
     `remove`; it does not serialise them with `read`. Every failure of the medium MUST be raised as
@@ -46,12 +46,12 @@ class Backend(ABC):
     cause, and MUST leave the previous version of the key readable.
     """
 
-    # Whether a request takes so long that it is worth asking for several things at once.
+    # Whether a request takes so long that several should be sent at once.
     remote: ClassVar[bool] = False
 
     @abstractmethod
     def write(self, record: Record, frame: Sequence[memoryview]) -> Record:
-        """Keep `frame` as the value of `record.key`; return the record, `place` and `stored` set.
+        """Store `frame` as the value of `record.key`; return the record with `place` and `stored`.
 
         Once it returns the version survives a kill of the process. It MUST NOT hold on to the
         buffers, and a version older than the one it already holds MUST NOT replace it.
@@ -83,7 +83,7 @@ class Backend(ABC):
         return [frame[start:stop] for start, stop in spans]
 
     def restore(self, records: Sequence[Record], *, timeout: float) -> None:
-        """Bring frames back from where they cannot be read at once, if this medium has such places.
+        """Restore frames that the medium has archived and cannot read at once, if there are any.
 
         Raises:
             ArchivedError: they were not all there after `timeout` seconds.
@@ -98,7 +98,7 @@ class Backend(ABC):
     def remove(self, key: str, version: int) -> None:
         """Make `key` absent as of `version`, durably. Removing an absent key is allowed.
 
-        `version` is a number that no value to come has: what is written with it is gone already.
+        `version` is a number that no later value has.
         """
 
     @abstractmethod
@@ -110,23 +110,23 @@ class Backend(ABC):
 
     @abstractmethod
     def usage(self) -> Usage:
-        """Return what is held; cheap enough to be asked at every store."""
+        """Return what is held; cheap enough for every store."""
 
     @abstractmethod
     def last_version(self) -> int:
         """Return the highest version ever written or removed here, 0 when there is none."""
 
     def sync(self) -> None:
-        """Return once everything written survives a power cut, as far as the medium knows one."""
+        """Return once everything written survives a power cut, if the medium can lose power."""
 
     def check(
         self, *, repair: bool = False, dry_run: bool = False, progress: Step | None = None
     ) -> list[Problem]:
-        """Verify every frame and the index; with `repair`, drop what is damaged, mend the rest.
+        """Verify every frame and the index; with `repair`, remove what is damaged, mend the rest.
 
-        What is not there or cannot be read MUST be left as it is: only of what was read can anybody
-        know that it is damaged. With `dry_run` nothing is changed. `progress` is called with the
-        number of live bytes verified since its last call.
+        What is missing or unreadable MUST be left as it is: only what was read can be known to be
+        damaged. With `dry_run` nothing is changed. `progress` is called with the number of live
+        bytes verified since its last call.
         """
         del repair, dry_run, progress
         return []

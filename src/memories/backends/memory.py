@@ -1,6 +1,6 @@
-"""A backend in plain RAM: the oracle that the others are tested against, and a stand-in in tests.
+"""A backend in plain RAM: the model that other backends are tested against.
 
-It survives nothing. It copies every frame, so what it returns is what it was given.
+It copies every frame, so that it returns exactly what it was given. Nothing survives `close`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from memories.model.record import Record
 
 
 class MemoryBackend(Backend):
-    """Keeps frames in a dictionary."""
+    """Stores frames in a dictionary."""
 
     def __init__(self) -> None:
         self._lock = new_lock()
@@ -27,7 +27,7 @@ class MemoryBackend(Backend):
         self._closed = False
 
     def write(self, record: Record, frame: Sequence[memoryview]) -> Record:
-        """Keep a copy of `frame`."""
+        """Store a copy of `frame`."""
         data = b"".join(frame)
         with self._lock:
             self._open()
@@ -92,7 +92,7 @@ class MemoryBackend(Backend):
         return self._last_version
 
     def close(self) -> None:
-        """Forget everything."""
+        """Drop everything."""
         with self._lock:
             self._closed = True
             self._records, self._frames = {}, {}

@@ -184,10 +184,10 @@ class DiskBackend(Backend):
     def lookup(self, key: str) -> Record | None:
         """Return the newest record of `key`, or None."""
         try:
-            row = (self._index if self._writer is not None else self._look()).row(key)
+            row = (self._index if self._writer is not None else self._visible_index()).row(key)
         except RunDamagedError:
             self._distrust_index()
-            row = self._look().row(key)
+            row = self._visible_index().row(key)
         if row is None and self._closed:
             self._following()  # It found nothing because the files were closed meanwhile.
         return None if row is None or row.kind == TOMBSTONE else row.record
@@ -198,10 +198,10 @@ class DiskBackend(Backend):
         The version is 0 where the log says nothing. A pending record does not count.
         """
         try:
-            row = self._logged().row(key)
+            row = self._log_index().row(key)
         except RunDamagedError:
             self._distrust_index()
-            row = self._logged().row(key)
+            row = self._log_index().row(key)
         if row is None:
             return 0, None
         return row.record.version, None if row.kind == TOMBSTONE else row.record
@@ -214,7 +214,7 @@ class DiskBackend(Backend):
         """Yield records in key order, as of one moment."""
         while True:
             try:
-                for row in self._look().rows(prefix, after):
+                for row in self._visible_index().rows(prefix, after):
                     yield row.record
                     after = row.record.key
                 if self._closed:
@@ -287,7 +287,7 @@ class DiskBackend(Backend):
         if writer is None:
             follower = self._following()
             follower.refresh(now=True)
-            yield StoreView(self._look().frozen(), follower.accounting)
+            yield StoreView(self._visible_index().frozen(), follower.accounting)
             return
         with writer.lock:
             view = StoreView(self._index.frozen(), writer.accounting)
@@ -299,11 +299,11 @@ class DiskBackend(Backend):
 
     def soonest(self) -> float | None:
         """Return a time before which no record's ends; None if none will."""
-        return self._look().soonest()
+        return self._visible_index().soonest()
 
     def expired(self, now: float) -> Iterator[Record]:
         """Yield the records whose time had ended at `now`; costs nothing for the others."""
-        return (row.record for row in self._look().expired(now))
+        return (row.record for row in self._visible_index().expired(now))
 
     def charged(self) -> int:
         """Return what the capacity is charged: for packed values a quarter more than they take."""
@@ -367,9 +367,9 @@ class DiskBackend(Backend):
         if self._imports is not None and self._imports.failure is not None:
             known.append(Problem(None, str(self._imports.failure), False))
         with reported(self._paths.root, "check the store"):
-            self._look()
+            self._visible_index()
             problems = run_check(
-                self._paths, self._files, self._directory, self._reading, self._logged,
+                self._paths, self._files, self._directory, self._reading, self._log_index,
                 self._writer, repair=repair, dry_run=dry_run, verify=self._verify, known=known,
                 progress=progress or skip,
             )  # fmt: skip
@@ -446,7 +446,7 @@ class DiskBackend(Backend):
                 writer, self._damage = self._opening(repair).run()
             except OSError as error:
                 # Recovery may have to write; on a full disk the reserve is for that.
-                if not Reserve(self._paths, self._files, 0, 0).give(error):
+                if not Reserve(self._paths, self._files, 0, 0).release_if_full(error):
                     raise
                 writer, self._damage = self._opening(repair).run()
         except BaseException:
@@ -545,13 +545,13 @@ class DiskBackend(Backend):
 
     # -- roles -----------------------------------------------------------------------------------
 
-    def _look(self) -> Index | OverlayIndex:
+    def _visible_index(self) -> Index | OverlayIndex:
         if self._writer is not None:
             return self._index
         overlay, index = self._overlay(), self._following().index
         return index if overlay is None else overlay.over(index)
 
-    def _logged(self) -> Index:
+    def _log_index(self) -> Index:
         return self._following().index if self._writer is None else self._writer.index
 
     def _writing(self) -> Writer:

@@ -1,6 +1,6 @@
-"""Lets a commit in once there is room for it: whoever writes too fast gives dead bytes back first.
+"""Backpressure: a commit that finds no room gives dead bytes back itself before it is tried again.
 
-So neither the capacity nor the bound on dead bytes depends on how fast the background is.
+So neither the capacity nor the bound on dead bytes depends on the speed of the background threads.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ Done = TypeVar("Done")
 def admit(writer: Writer, action: str, commit: Callable[[Writer, int], Done]) -> Done:
     """Return `commit(writer, granted)`, once there is room for what it writes.
 
-    It is tried with nothing granted, and again with what it asked for, once that was made.
+    It is tried with nothing granted, and again with what it asked for once there is room.
 
     Raises:
-        TierFullError: what somebody still reads takes the room.
+        TierFullError: dead bytes that are still read take the room.
         StorageError: the disk failed; nothing has changed.
     """
     with ExitStack() as claim, reported(writer.paths.root, action):
@@ -46,10 +46,10 @@ def admit(writer: Writer, action: str, commit: Callable[[Writer, int], Done]) ->
 
 
 def admit_head(writer: Writer, action: str, commit: Callable[[Writer], Done]) -> Done:
-    """Return `commit(writer)`, which writes no more than a head: in any case, full or not.
+    """Return `commit(writer)`, which writes only a head: also where the store is full.
 
-    It takes from the room that is kept for upkeep, and gives that back where upkeep can: not at
-    each of many heads in vain, and on a disk that others have filled perhaps not at all.
+    A head may take room that is kept for upkeep. Where enough has died since the last attempt,
+    dead bytes are given back first; on a disk that other programs have filled this may fail.
     """
     with reported(writer.paths.root, action):
         if not writer.space.fits(_HEAD_BYTES) and writer.space.may_give_back():
@@ -64,7 +64,7 @@ def admit_head(writer: Writer, action: str, commit: Callable[[Writer], Done]) ->
 
 @contextmanager
 def reported(root: Path, action: str) -> Iterator[None]:
-    """Raise what the operating system says as StorageError, and what a read of ours finds out."""
+    """Raise errors of the system and of reads as StorageError or CorruptDataError."""
     try:
         yield
     except MemoriesError:

@@ -1,9 +1,9 @@
-"""Looks at every byte of a store, says what is damaged, and on request mends what can be mended.
+"""Verifies every byte of a store, reports what is damaged, and on request repairs it.
 
-A damaged index is built again from the log. A damaged value is dropped: its key becomes absent,
-and says so. A segment that cannot be walked is emptied through the index and unlinked. Only what
-was *read* as damaged is taken for it: what is not there, or cannot be read, may come back and stays
-as it is. And whatever goes is set aside first.
+A damaged index is rebuilt from the log. A damaged value is removed, and its key becomes absent. A
+segment that cannot be walked is emptied through the index and unlinked. Only what was *read* and is
+wrong counts as damaged: what is missing or unreadable may come back, and stays as it is. All that
+is removed is copied to lost+found first.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ from memories.backends.disk.writer import Writer
 from memories.errors import StorageError, UnsupportedTypeError
 from memories.progress import Step
 
-_LOOKS = 100  # As often a list of segments may be overtaken before the fault is real.
+_ATTEMPTS = 100  # A list of segments may be outdated so often before the fault is real.
 DROPPED = "it is set aside in lost+found, and its key becomes absent"
-BUILT_AGAIN = "the index is built again from the log"
-EMPTIED = "what can be read of it is written anew, and the file is set aside in lost+found"
+REBUILT = "the index is built again from the log"
+EMPTIED = "what can be read of it is written again, and the file is set aside in lost+found"
 MOVED_AWAY = "it is set aside in lost+found"
 
 
@@ -48,7 +48,7 @@ class CheckFinding(NamedTuple):
     """What is wrong with one frame."""
 
     what: str
-    damaged: bool  # It was read, and is not what was written; otherwise it could not be read.
+    damaged: bool  # It was read, and is not what was written; False if it could not be read.
 
 
 def run_check(
@@ -56,7 +56,7 @@ def run_check(
     files: Files,
     directory: StoreDirectory,
     reading: FrameReader,
-    look: Callable[[], Index],
+    current_index: Callable[[], Index],
     writer: Writer | None,
     *,
     repair: bool,
@@ -73,8 +73,8 @@ def run_check(
     """
     if repair and writer is None and not dry_run:
         raise StorageError(f"{paths.root} is open for reading only and cannot be repaired")
-    mender = writer if repair and not dry_run else None
-    check = Check(paths, files, directory, reading, look, writer, mender, verify)
+    repairer = writer if repair and not dry_run else None
+    check = Check(paths, files, directory, reading, current_index, writer, repairer, verify)
     check.require()
     return [
         *known,
@@ -86,7 +86,7 @@ def run_check(
 
 
 class Check:
-    """The four parts of a check; `mender` is the writer, if anything may be mended."""
+    """The four parts of a check; `repairer` is the writer, if anything may be repaired."""
 
     def __init__(
         self,
@@ -94,15 +94,15 @@ class Check:
         files: Files,
         directory: StoreDirectory,
         reading: FrameReader,
-        look: Callable[[], Index],
+        current_index: Callable[[], Index],
         writer: Writer | None,
-        mender: Writer | None,
+        repairer: Writer | None,
         verify: Verify | None,
     ) -> None:
         self._paths, self._files, self._directory, self._reading = paths, files, directory, reading
-        self._look, self._verify = look, verify
-        self._writer, self._mender = writer, mender
-        self._aside = LostAndFound(paths, files)
+        self._current_index, self._verify = current_index, verify
+        self._writer, self._repairer = writer, repairer
+        self._lost_and_found = LostAndFound(paths, files)
 
     def require(self) -> None:
         """Raise StorageError unless the store lies where it was opened."""
@@ -112,43 +112,43 @@ class Check:
     def index(self) -> list[Problem]:
         """Verify every block of every run."""
         problems, damaged = [], []
-        for run in self._look().runs:
+        for run in self._current_index().runs:
             try:
                 run.verify()
             except RunDamagedError as error:
                 problems.append(str(error))
                 damaged.append(run.path)
         repaired, without = False, ""
-        if problems and self._mender is not None:
-            with self._mender.tidying:  # Upkeep may be merging the very runs that are given up.
+        if problems and self._repairer is not None:
+            with self._repairer.tidying:  # Upkeep may be merging these runs.
                 try:
-                    self._mender.require_log()
+                    self._repairer.require_log()
                 except StorageError as error:
                     without = f"; it cannot be built again now: {error}"
                 else:
                     for path, what in zip(damaged, problems, strict=True):
-                        if path.exists():  # Upkeep may have merged it while we looked.
-                            self._aside.whole(path, what)
-                    self._mender.rebuild()
+                        if path.exists():  # Upkeep may have merged it meanwhile.
+                            self._lost_and_found.add_file(path, what)
+                    self._repairer.rebuild()
                     repaired = True
-        return [Problem(None, what + without, repaired, remedy=BUILT_AGAIN) for what in problems]
+        return [Problem(None, what + without, repaired, remedy=REBUILT) for what in problems]
 
     def frames(self, progress: Step) -> list[Problem]:
-        """Read and verify the frame of every key; `progress` is told the bytes of each."""
+        """Read and verify the frame of every key; call `progress` with the bytes of each."""
         problems = []
-        for row in merged(self._look().parts()):
+        for row in merged(self._current_index().parts()):
             found = self._frame(row)
             progress(0 if row.kind == NOTE else row.record.stored)  # A note's value lies elsewhere.
             if found is None:
                 continue
-            self.require()  # Else all of them would be missing, one by one.
+            self.require()  # Otherwise each of them would be reported as missing.
             key = row.record.key
             if not found.damaged:
                 problems.append(Problem(key, found.what, False))
                 continue
-            if self._mender is not None:
-                self._drop(self._mender, row, found.what)
-            problems.append(Problem(key, found.what, self._mender is not None, remedy=DROPPED))
+            if self._repairer is not None:
+                self._drop(self._repairer, row, found.what)
+            problems.append(Problem(key, found.what, self._repairer is not None, remedy=DROPPED))
         return problems
 
     def _frame(self, row: IndexRow) -> CheckFinding | None:
@@ -159,10 +159,10 @@ class Check:
             found = self._faults(current)
             if found is None:
                 return None
-            now = self._look().row(row.record.key)
+            now = self._current_index().row(row.record.key)
             if now == current:
                 return found
-            # It was replaced, removed or compacted while we looked.
+            # It was replaced, removed or compacted meanwhile.
             here = now is not None and now.kind in (INLINE, FILE, PACKED)
             current = now if here else None
         return None
@@ -194,20 +194,20 @@ class Check:
             return CheckFinding(f"its record in {path} at byte {row.offset} is damaged", True)
         return None
 
-    def _drop(self, mender: Writer, row: IndexRow, what: str) -> None:
+    def _drop(self, repairer: Writer, row: IndexRow, what: str) -> None:
         if len(row.record.place) == PLACE.size:
             place = unpack_place(row.record.place)
             path = self._reading.path(place)
             if place.kind == FILE:
-                self._aside.whole(path, what, row.record)
+                self._lost_and_found.add_file(path, what, row.record)
             else:
-                self._aside.part(path, place.offset, place.length, what, row.record)
-        mender.remove(row.record.key, row.record.version)
+                self._lost_and_found.add_part(path, place.offset, place.length, what, row.record)
+        repairer.remove(row.record.key, row.record.version)
 
     def segments(self) -> list[Problem]:
         """Walk every segment from its first record to its last."""
         problems = []
-        # What lies behind it is being written, or was left torn by a kill.
+        # Behind the end of the log a record is being written, or was left torn by a kill.
         end = None if self._writer is None else self._writer.log.end
         spans = self._spans()
         for span in spans[:-1] if self._writer is None else spans:
@@ -222,15 +222,15 @@ class Check:
             if at is None or (end is not None and (span.number, at) >= end):
                 continue
             what, repaired = f"{path} is damaged at byte {at}", False
-            if self._mender is not None:
+            if self._repairer is not None:
                 self.require()
-                repaired = self._evacuate(self._mender, span.number, what)
+                repaired = self._empty_segment(self._repairer, span.number, what)
             problems.append(Problem(None, what, repaired, remedy=EMPTIED))
         return problems
 
     def _spans(self) -> list[SegmentSpan]:
-        """Return the segments that count; looked for again when upkeep took one meanwhile."""
-        for _ in range(_LOOKS):
+        """Return the valid segments; lists them again if upkeep has unlinked one meanwhile."""
+        for _ in range(_ATTEMPTS):
             try:
                 return chain(self._paths, self._files)[0]
             except FileNotFoundError:
@@ -238,11 +238,11 @@ class Check:
         return chain(self._paths, self._files)[0]
 
     def _torn_at(self, span: SegmentSpan) -> int | None:
-        """Return where a segment cannot be read on, or None; one that has gone is whole."""
+        """Return where a segment is torn, or None; one that has been unlinked is whole."""
         try:
             descriptor = self._files.open(self._paths.segment(span.number))
         except FileNotFoundError:
-            return None  # It was compacted away while we looked.
+            return None  # It was compacted meanwhile.
         walk = SegmentWalk(self._files, Handle(self._files, descriptor), 0, span.end)
         for _ in walk:
             pass
@@ -250,48 +250,48 @@ class Check:
             return 0
         return None if walk.at == span.end else walk.at
 
-    def _evacuate(self, mender: Writer, number: int, what: str) -> bool:
-        """Write anew what lives in a segment, and let it go; whether all of that could be read."""
-        with mender.tidying:  # Or upkeep might be emptying the same segment.
-            if number not in mender.accounting.segments:
+    def _empty_segment(self, repairer: Writer, number: int, what: str) -> bool:
+        """Write again what lives in a segment, and unlink it; return whether all could be read."""
+        with repairer.tidying:  # Or upkeep might be emptying the same segment.
+            if number not in repairer.accounting.segments:
                 return True
-            with mender.lock:
-                if mender.log.end.segment == number:
-                    mender.log.cut()
-            self._aside.whole(self._paths.segment(number), what)
-            for row in merged(self._look().parts(), tombstones=True):
+            with repairer.lock:
+                if repairer.log.end.segment == number:
+                    repairer.log.cut()
+            self._lost_and_found.add_file(self._paths.segment(number), what)
+            for row in merged(self._current_index().parts(), tombstones=True):
                 if row.segment != number:
                     continue
                 try:
-                    mender.rewrite(row)
+                    repairer.rewrite(row)
                 except AbsentError:
                     return False
                 except GoneError as error:
-                    self._drop(mender, row, str(error))
-            mender.sync()
-            mender.checkpoint()
-            mender.drop_segment(number)
-            mender.unlink_obsolete()
+                    self._drop(repairer, row, str(error))
+            repairer.sync()
+            repairer.checkpoint()
+            repairer.drop_segment(number)
+            repairer.unlink_obsolete()
         return True
 
     def orphans(self) -> list[Problem]:
-        """Find value files and packs that no record names; only a writer can tell."""
+        """Find value files and packs that no record names; only the writer knows them."""
         if self._writer is None:
             return []
         problems = []
         for path in self._unnamed(self._writer):
             what = f"{path} belonged to no key"
-            if self._mender is not None:
+            if self._repairer is not None:
                 self.require()
-                self._aside.whole(path, what)
+                self._lost_and_found.add_file(path, what)
                 self._files.unlink(path)
-            problems.append(Problem(None, what, self._mender is not None, remedy=MOVED_AWAY))
+            problems.append(Problem(None, what, self._repairer is not None, remedy=MOVED_AWAY))
         return problems
 
     def _unnamed(self, writer: Writer) -> list[Path]:
         with writer.lock:
             named = writer.files_in_use()
-            for row in merged(self._look().parts()):
+            for row in merged(self._current_index().parts()):
                 if row.kind in (FILE, PACKED):
                     named.add(unpack_place(row.record.place).file)
             kinds = ((".val", self._paths.value), (".pack", self._paths.pack))

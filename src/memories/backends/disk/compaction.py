@@ -1,7 +1,7 @@
-"""Gives dead space back: decides which file is worth it, copies what lives there, unlinks it.
+"""Compaction: chooses the file with the most dead bytes, copies what lives there, unlinks it.
 
-A file is unlinked only after a sync of the copies, and never changed. Also writes checkpoints and
-merges runs of the index, for the same thread does all of that.
+A file is unlinked only after a sync of the copies, and never changed. The same background thread
+also decides when a checkpoint is due, and merges runs of the index.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ RECENT_ROWS = 32_768  # A checkpoint is due when so many rows are in RAM only.
 BULK_ROWS = 250_000  # Likewise while many come at once; half a kilobyte each.
 MERGE_RUNS = 4
 MERGE_ALL_ROWS = 2_000_000
-SEALS = 3  # So often a writer that needs room lets the log begin anew, to empty the rest of it.
-CROWD = 16  # So many files are put up with that are small for no good reason.
-SHRINK_BYTES = 64 << 10  # So much a caller must have removed to give it back at once.
+SEALS = 3  # How often one call begins a new segment, so that the one before can be emptied.
+CROWD = 16  # Above so many small files the smallest is emptied too.
+SHRINK_BYTES = 64 << 10  # What is removed is given back at once from so many bytes on.
 _BATCH_BYTES = 256 << 10
 
 
 def tidy(writer: Writer, pace: Pace, *, quiet: bool = False) -> None:
-    """Do what is due; when it is `quiet`, also what can wait.
+    """Do the upkeep that is due; when the store is `quiet`, also what can wait.
 
-    While many records come at once only their number matters: they are written out without a
-    pause, and what merging and copying would cost is left to those who bring them.
+    While an import writes many records only their number matters: they are written out without a
+    pause, and merges and copies wait for its end.
     """
     writer.writer_lock.require()
     writer.on_full_disk(lambda: _tidy(writer, pace, quiet=quiet))
@@ -58,7 +58,7 @@ def _tidy(writer: Writer, pace: Pace, *, quiet: bool) -> None:
     merge_runs(writer, pace, quiet=quiet)
     compact(writer, pace)
     if quiet and writer.accounting.keys:
-        writer.space.reserve.take(
+        writer.space.reserve.allocate(
             writer.accounting.log_bytes, writer.writer_lock.directory.free_bytes()
         )
 
@@ -86,7 +86,7 @@ def compact(writer: Writer, pace: Pace) -> None:
 
 
 def is_due(writer: Writer) -> bool:
-    """Return whether there is a file to empty, in a store where nobody has written yet."""
+    """Return whether there is a file to empty in a store that was just opened."""
     return _victim(writer, bound=_bound(writer)) is not None
 
 
@@ -105,11 +105,9 @@ def make_room(writer: Writer, size: int) -> bool:
 def room_for(writer: Writer, size: int, owner: CallOwner) -> Iterator[bool]:
     """Give dead bytes back until `size` more fit, and claim these for the length of the block.
 
-    `owner` is the call that opens it.
-
-    Yields whether they fit. That is the last word: whoever writes them in the block is granted
-    them and asks nothing else, so that nobody waits for what upkeep believes to be done. What is
-    dead under an open view or a mapping stays, and so does the room it takes.
+    `owner` is the call that opens the block. Yields whether the bytes fit. If so, they are granted
+    to what is written in the block without another question; otherwise a writer could wait for
+    upkeep that believes its work to be done. Dead bytes under an open view or a mapping stay.
     """
     with ExitStack() as claim, writer.hurried(owner):
         if not writer.obsolete.pins:
@@ -127,8 +125,8 @@ def room_for(writer: Writer, size: int, owner: CallOwner) -> Iterator[bool]:
 def shrink(writer: Writer, before: int) -> None:
     """Give back what was removed since `before` bytes were dead, where that is cheap.
 
-    What is left, in files of which more than half lives, is for upkeep, which has more time. An
-    empty store takes hardly more room than a new one.
+    Files of which more than half lives are left to upkeep, which has more time. An empty store
+    takes hardly more room than a new one.
     """
     if writer.obsolete.pins or writer.accounting.dead - before < SHRINK_BYTES:
         return
@@ -140,18 +138,18 @@ def shrink(writer: Writer, before: int) -> None:
         if MERGE_ALL_ROWS >= rows > 2 * writer.accounting.keys:  # Most are tombstones of nothing.
             _merge(writer, runs, _at_once, last=True)
         if not writer.accounting.keys:
-            writer.space.reserve.drop()
+            writer.space.reserve.delete()
 
 
 def _at_once() -> None:
-    """Pause for nobody: a caller waits."""
+    """Do not pause: a caller waits."""
 
 
 def make_head_room(writer: Writer) -> None:
-    """Give back what is worth it, for a head that is written in any case.
+    """Give back what is worth a copy, for a head that is written in any case.
 
-    Heads are many and small: what is done for each of them may not take more than it gives, above
-    all on a disk that others have filled.
+    Heads are many and small: the work for each must not take more room than it gives back, above
+    all on a disk that other programs have filled.
     """
     if writer.obsolete.pins:
         return
@@ -163,7 +161,7 @@ def make_head_room(writer: Writer) -> None:
 def _give_back_some(writer: Writer) -> None:
     sealed = (
         writer.accounting.dead < writer.space.limits.segment
-    )  # What is dead does not pay for a new one.
+    )  # Too little is dead to begin a new one.
     while not writer.space.fits(0):
         if _empty_one(writer, _at_once):
             continue
@@ -240,10 +238,14 @@ def choose(
 ) -> tuple[str, int] | None:
     """Return the file to empty next, or None. Pure.
 
-    That is one in which nothing counts; while more than `bound` bytes are dead the one with the
-    most of them, unless they are less than a tenth of it and not `any_worth`; or one of too many
-    `small` ones. What lives in it must have `room` once more; of a segment it has, unless others
-    have filled the disk.
+    In this order:
+
+    1. a file in which nothing counts;
+    2. while more than `bound` bytes are dead, the file with the most of them, unless they are less
+       than a tenth of it (with `any_worth`: a thousandth);
+    3. the smallest of the `small` files, where there are too many of those.
+
+    What lives in it must fit into `room` once more.
     """
     dead_bytes, found, crowd = 0, list[_Candidate](), list[_Candidate]()
     numbers = sorted(accounting.segments)
@@ -257,7 +259,7 @@ def choose(
     for number, stats in accounting.packs.items():
         dead = stats.size - stats.live
         dead_bytes += dead
-        # Records are still to come of a pack that is being adopted, so that it is not dead.
+        # A pack that is being imported is not dead: its records are still to come.
         if stats.live <= room and number not in coming:
             found.append(_Candidate(not stats.live, dead, stats.live, "pack", number))
             if stats.live < dead and stats.size <= small:
@@ -275,9 +277,9 @@ def choose(
 
 
 class _Candidate(NamedTuple):
-    """A file that may be emptied; the greatest is the one most worth it."""
+    """A file that may be emptied; the greatest is emptied first."""
 
-    empty: bool  # Nothing in it counts, so that it costs nothing.
+    empty: bool  # Nothing in it counts, so that there is nothing to copy.
     dead: int
     kept: int  # The bytes to copy.
     kind: str
@@ -301,10 +303,10 @@ def needed(numbers: list[int], lowest: int, number: int) -> bool:
 
 
 def _empty_segment(writer: Writer, number: int, pace: Pace) -> bool:
-    """Copy what lives in a segment, and unlink it; False if it cannot be walked, or has gone."""
+    """Copy what lives in a segment, and unlink it; return False if it cannot be read."""
     stats = writer.accounting.segments.get(number)
     if stats is None:
-        return True  # Somebody removed it, and what it held was written anew.
+        return True  # It was removed, and what it held was written again.
     torn = _torn_before(writer, number)
     if torn is not None:
         if not _empty_segment(writer, torn, pace):
@@ -336,7 +338,7 @@ def _empty_segment(writer: Writer, number: int, pace: Pace) -> bool:
 
 
 def _readable(writer: Writer, walk: SegmentWalk, number: int) -> Iterator[tuple[int, RecordHead]]:
-    """Yield what can be read of a segment; a disk that fails to read one may write others."""
+    """Yield what can be read of a segment: a disk that cannot read one may still write others."""
     try:
         yield from walk
     except OSError as error:
@@ -345,9 +347,9 @@ def _readable(writer: Writer, walk: SegmentWalk, number: int) -> Iterator[tuple[
 
 
 def _torn_before(writer: Writer, number: int) -> int | None:
-    """Return the segment, if any, of which only the header of `number` says how much counts.
+    """Return the segment, if any, whose valid length only the header of `number` records.
 
-    Without that its torn tail would pass for damage.
+    Without that header its torn tail would look like damage.
     """
     try:
         _, before = look_at(writer.paths.segment(number), number, writer.files)
@@ -360,7 +362,7 @@ def _torn_before(writer: Writer, number: int) -> int | None:
 
 
 def _live_row(writer: Writer, head: RecordHead, number: int, offset: int) -> IndexRow | None:
-    """Return the index's row for a record of the log, or None if nobody needs the record."""
+    """Return the index's row for a record of the log, or None if the record is not needed."""
     row = writer.row(head.record.key)
     if row is None or (row.segment, row.offset) != (number, offset):
         return None
@@ -378,7 +380,7 @@ def _copy(writer: Writer, number: int, batch: list[tuple[int, RecordHead, bytes]
 
 
 def _empty_pack(writer: Writer, number: int, pace: Pace) -> bool:
-    """Write anew what lives in a pack, and unlink it; False if some of that cannot be read."""
+    """Write again what lives in a pack, and unlink it; return False if part is unreadable."""
     whole = True
     if writer.accounting.packs[number].live:
         for row in list(_rows_in_pack(writer, number, pace)):
@@ -438,7 +440,7 @@ def _merge(writer: Writer, group: tuple[Run, ...], pace: Pace, *, last: bool) ->
     new = () if run is None else (run,)
     with writer.tidying:
         if any(run not in writer.index.runs for run in group):
-            # The index was built again meanwhile, from the log.
+            # Another thread has rebuilt the index from the log.
             index_files.discard(number)
             return
         assert index_files.saved is not None

@@ -1,7 +1,7 @@
-"""Open descriptors of segments, a bounded number of them.
+"""A cache of open segment descriptors.
 
-A descriptor is closed when its last user lets go of it, never under a reader: a number that the
-kernel hands out again would name another file.
+A descriptor is closed with its last reference, never while a reader uses it: the kernel would give
+its number to another file.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class Handle:
         self.descriptor = descriptor
 
     def __del__(self) -> None:
-        if hasattr(self, "descriptor"):  # Else an interrupt came before it was taken over.
+        if hasattr(self, "descriptor"):  # Otherwise an interrupt came before it was set.
             self._files.close(self.descriptor)
 
 
@@ -51,7 +51,7 @@ class HandleCache:
         return self.insert(number, Handle(self._files, self._files.open(path)))
 
     def insert(self, number: int, handle: Handle) -> Handle:
-        """Remember a handle, and forget the oldest when there are too many."""
+        """Add a handle, and drop the oldest one when there are too many."""
         self._open[number] = handle
         while len(self._open) > self._limit:
             self._open.pop(next(iter(self._open)), None)
@@ -60,7 +60,7 @@ class HandleCache:
         return handle
 
     def unnamed(self) -> list[int]:
-        """Return the segments that are open here, and at whose place another file lies or none."""
+        """Return the open segments whose path names another file now, or none."""
         held = list(self._open.items())
         segment, named = self._paths.segment, self._files.named
         return [number for number, one in held if not named(one.descriptor, segment(number))]
@@ -70,6 +70,6 @@ class HandleCache:
         self._open.pop(number, None)
 
     def close(self) -> None:
-        """Close every descriptor, each when the last read through it ends, and open none again."""
-        self._closed = True  # Before: who opens one at this moment looks at it afterwards.
+        """Close every descriptor, each when its last read ends, and open none again."""
+        self._closed = True  # First: a thread that opens one at this moment checks it afterwards.
         self._open.clear()

@@ -1,7 +1,7 @@
-"""The calls this backend makes to the operating system, in one small class.
+"""The calls that this backend makes to the operating system, in one small class.
 
-Not an abstraction over file systems: it is the seam where a test fails the N-th call or forgets
-what was not synced. Data files are written once: nothing here truncates or overwrites.
+A test replaces `Files` to fail the N-th call, or to lose what was not synced. Data files are
+written once: no call truncates or overwrites.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _ADVICE = {
     errno.ENOSPC: "the disk is full; free some space, nothing stored before is lost",
     errno.EDQUOT: "the quota is used up; free some space, nothing stored before is lost",
     errno.EROFS: "the file system is read-only; open the store with read_only=True",
-    errno.EACCES: "permission was denied; check who owns the directory",
+    errno.EACCES: "permission was denied; check the owner of the directory",
     errno.EMFILE: "this process has too many open files; raise `ulimit -n`",
     errno.ENFILE: "the system has too many open files",
     errno.EIO: "the disk reported an input/output error; check its health",
@@ -78,7 +78,7 @@ class Files:
         os.fdatasync(descriptor)
 
     def begin_sync(self, descriptor: int, offset: int, length: int) -> None:
-        """Let the disk begin with these bytes; what fails, the `sync` that follows reports."""
+        """Begin to write these bytes to the disk; the `sync` that follows reports failures."""
         begin_writeback(descriptor, offset, length)
 
     def close(self, descriptor: int) -> None:
@@ -94,7 +94,7 @@ class Files:
         os.link(source, target)
 
     def unlink(self, path: Path) -> None:
-        """Remove a name; whoever has the file open or mapped keeps it."""
+        """Remove a name; open descriptors and mappings keep the file."""
         path.unlink(missing_ok=True)
 
     def mkdir(self, path: Path) -> None:
@@ -131,7 +131,7 @@ def append(files: Files, descriptor: int, buffers: Sequence[bytes | memoryview])
 
 
 def append_early(files: Files, descriptor: int, buffers: Sequence[bytes | memoryview]) -> int:
-    """Append as `append` does to an empty file that is synced next: the disk begins meanwhile."""
+    """Append as `append` does, to an empty file that is synced next, and begin that meanwhile."""
     total = 0
     for piece in _pieces(buffers):
         written = append(files, descriptor, piece)
@@ -180,7 +180,7 @@ def sync_file(files: Files, path: Path) -> None:
 
 
 def storage_error(action: str, root: Path, error: OSError) -> StorageError:
-    """Return a `StorageError` that says what failed where, why, and what to do."""
+    """Return a `StorageError` that says what failed, where, why, and what to do."""
     advice = _ADVICE.get(error.errno or 0, "check the disk and the directory")
     refused = StorageError(f"could not {action} in {root}: {error.strerror or error}; {advice}")
     refused.errno = error.errno

@@ -1,7 +1,7 @@
-"""How a process that does not write sees a store: the index's checkpoint, and the log behind it.
+"""How a reader sees a store that another process may write: the checkpoint, and the log behind it.
 
-It takes no lock and writes nothing; also what a forked child reads through. The log is only ever
-appended to, so looking again is reading on.
+It takes no lock and writes nothing; a forked child reads through it too. The log is only appended
+to, so that a refresh reads on from where the last one ended.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _TRY_SECONDS = 10.0
 
 
 class Follower:
-    """The index of a store somebody else may be writing."""
+    """The index of a store that another process may be writing."""
 
     def __init__(
         self, directory: StoreDirectory, paths: StorePaths, files: Files, *, mmap: bool
@@ -36,7 +36,7 @@ class Follower:
         self._directory = directory
         self._paths, self._files, self._mmap = paths, files, mmap
         self._lock = new_lock()
-        self._looked_at = float("-inf")
+        self._refreshed_at = float("-inf")
         self._manifest: bytes | None = None
         self._ignore_runs = False
         self._walk: SegmentWalk | None = None
@@ -45,12 +45,12 @@ class Follower:
         self.accounting = SpaceAccounting()
 
     def refresh(self, *, now: bool = False) -> None:
-        """Look for what was written since, unless that was done within the last 100 ms.
+        """Read what was written since, unless that was done within the last 100 ms.
 
         Raises:
             StorageError: the directory is not there, or changes faster than it can be read.
         """
-        if not now and time.monotonic() - self._looked_at < REFRESH_SECONDS:
+        if not now and time.monotonic() - self._refreshed_at < REFRESH_SECONDS:
             return
         with self._lock:
             self._refresh()
@@ -58,16 +58,16 @@ class Follower:
     def _refresh(self) -> None:
         give_up = time.monotonic() + _TRY_SECONDS
         while True:
-            # Else a store that has gone would pass for one that is empty.
+            # Otherwise a store that has gone would look empty.
             self._directory.require()
             store_paths.require(self._paths)
             try:
-                if self._stamp() != self._manifest or self._segment == 0:
+                if self._checksum() != self._manifest or self._segment == 0:
                     self._load()
                 if self._follow():
                     break
             except FileNotFoundError:
-                # A file was unlinked between the manifest and us: the next manifest knows.
+                # A file was unlinked after the manifest was read: the next manifest is newer.
                 pass
             self._manifest, self._segment = None, 0
             if time.monotonic() > give_up:
@@ -76,10 +76,10 @@ class Follower:
                     f"{_TRY_SECONDS:.0f} seconds; open it again when the writer is less busy"
                 )
             time.sleep(0.005)
-        self._looked_at = time.monotonic()
+        self._refreshed_at = time.monotonic()
 
     def close(self) -> None:
-        """Let go of every file."""
+        """Close every file."""
         with self._lock:
             self._walk = None
             self.index.close()
@@ -90,8 +90,8 @@ class Follower:
             self._ignore_runs, self._segment = True, 0
         self.refresh(now=True)
 
-    def _stamp(self) -> bytes:
-        """Return what tells this manifest from any other: its checksum, not a time or an inode."""
+    def _checksum(self) -> bytes:
+        """Return the checksum of the manifest, which tells it from any other."""
         try:
             descriptor = self._files.open(self._paths.manifest)
         except FileNotFoundError:
@@ -102,7 +102,7 @@ class Follower:
             self._files.close(descriptor)
 
     def _load(self) -> None:
-        self._manifest = self._stamp()
+        self._manifest = self._checksum()
         manifest = None if self._ignore_runs else read_manifest(self._paths, self._files)
         start = START
         self.index, self.accounting = Index(), SpaceAccounting()
@@ -126,11 +126,11 @@ class Follower:
         self._walk = SegmentWalk(self._files, handle, start, start)
 
     def _follow(self) -> bool:
-        """Read on; whether history still goes on from where this reader was."""
+        """Read on; return whether the log still continues from where this reader was."""
         if self._walk is None:
             return not numbers(self._paths.log, ".seg")
         while True:
-            # The next segment is looked for first: what it says of this one is final.
+            # Look for the next segment first: what its header says of this one is final.
             later = self._later()
             self._walk.extend()
             for offset, head in self._walk:

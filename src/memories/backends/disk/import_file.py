@@ -26,7 +26,7 @@ class Adopted(NamedTuple):
     """How a file was taken over."""
 
     items: int
-    shared: bool  # Its bytes are those that lay there; otherwise they were written anew.
+    shared: bool  # Its bytes are those that lay there; otherwise they were copied.
     pending: bool = False  # It is read where it lay, and not durable here before `sync`.
 
 

@@ -1,7 +1,7 @@
 """The index: key to row, as a small table in RAM over sorted runs on disk.
 
-It holds nothing worth losing: the log says it all again. Readers take no lock: they work on one
-tuple of parts that a change replaces.
+The index can always be rebuilt from the log. Readers take no lock: they work on one tuple of parts,
+which a change replaces.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ _by_key = itemgetter(0)
 
 
 class Index:
-    """What the log says, by key. One thread at a time changes it."""
+    """The newest row of each key. One thread at a time changes it."""
 
     def __init__(self, runs: tuple[Run, ...] = ()) -> None:
         # All of the state, newest first, so that every change of it is one assignment.
         self._parts: tuple[tuple[Table, ...], tuple[Run, ...]] = (({},), runs)
         self._deadlines = Deadlines(self._ends)  # Of the rows in RAM ...
         self._dated: tuple[Table, ...] = self._parts[0]  # ... which were those of these tables.
-        self._handled: dict[int, int] = {}  # Of runs: so many have ended and are replaced.
+        self._handled: dict[int, int] = {}  # Per run: how many rows have expired and are replaced.
 
     @property
     def recent(self) -> Table:
@@ -68,13 +68,13 @@ class Index:
             self._deadlines.add(row.record.key, row.record.terms.expires_at)
 
     def freeze(self) -> Table:
-        """Set the recent rows aside, to be written as a run, and return them."""
+        """Begin a new table, and return the one before, to be written as a run."""
         frozen = self.recent
         self._parts = (({}, *self.tables), self.runs)
         return frozen
 
     def thaw(self) -> None:
-        """Take the frozen rows back: they could not be written."""
+        """Merge the frozen rows back: they could not be written."""
         merged: Table = {}
         for table in reversed(self.tables):
             merged.update(table)
@@ -92,7 +92,7 @@ class Index:
         self._parts = (self.tables, runs)
 
     def parts(self) -> tuple[tuple[Table, ...], tuple[Run, ...]]:
-        """Return what a point-in-time iteration works on: the table in RAM copied."""
+        """Return the parts for an iteration as of now: the tables in RAM are copied."""
         tables, runs = self._parts
         return tuple(dict(table) for table in tables), runs
 
@@ -106,7 +106,7 @@ class Index:
 
     def expired(self, now: float) -> Iterator[IndexRow]:
         """Yield the rows whose time had ended at `now`; costs nothing for the others."""
-        self._date()
+        self._update_deadlines()
         for key in self._deadlines.due(now):
             row = self.row(key)
             if row is not None:
@@ -116,13 +116,13 @@ class Index:
 
     def soonest(self) -> float | None:
         """Return a time before which no row ends; None if none will."""
-        self._date()
+        self._update_deadlines()
         known = [run.ends(self._handled.get(run.number, 0)) for run in self.runs]
         known.append(self._deadlines.soonest())
         return min((ends for ends in known if ends is not None), default=None)
 
     def _expired_in(self, run: Run, now: float) -> Iterator[IndexRow]:
-        """Yield the rows of a run that have ended; those replaced by now are never read again."""
+        """Yield the rows of a run that have expired; replaced ones are not read again."""
         at = handled = self._handled.get(run.number, 0)
         for row in run.expired(now, at):
             at += 1
@@ -131,8 +131,8 @@ class Index:
             elif handled == at - 1:
                 self._handled[run.number] = handled = at
 
-    def _date(self) -> None:
-        """Know when the rows in RAM end, after tables have come or gone."""
+    def _update_deadlines(self) -> None:
+        """Update the deadlines of the rows in RAM after tables were added or removed."""
         tables = self.tables
         if tables is self._dated:
             return
@@ -153,11 +153,11 @@ class Index:
         return None if row is None or row.kind == TOMBSTONE else row.record.terms.expires_at
 
     def update_from(self, other: Index) -> None:
-        """Become what `other` is."""
+        """Take over the parts of `other`."""
         self._parts = other._parts
 
     def close(self) -> None:
-        """Let go of the runs, each unmapped when the last look at it ends; no key is known then."""
+        """Drop every row; each run is unmapped when its last reader ends."""
         self._parts = (({},), ())
 
 

@@ -1,8 +1,8 @@
-"""The lock that makes one process (and one manager in it) the writer of a directory.
+"""The lock that makes one process, and one manager in it, the writer of a directory.
 
-Not a pid file: the kernel holds the lock and drops it with the process. It is on the directory
-itself, which nobody takes for a leftover, and on `LOCK` in it, for file systems that lock no
-directories; the pid and host inside are for the error message only.
+The kernel holds the lock and drops it with the process. It is taken twice: on the directory itself,
+and on the file `LOCK` in it, because some file systems cannot lock a directory. The pid and host in
+`LOCK` are for the error message only.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class WriterLock:
         self.directory, self._path = directory, path
         self._descriptor = -1
         self.doubted = False  # Set when `require` has failed, until it succeeds.
-        self._renewing = new_lock()  # Two threads that renew it would lock each other out.
+        self._renewing = new_lock()  # Two threads that renew the lock would lock each other out.
         try:
             self._whole = self._lock_directory()
             self._descriptor = self._lock_file()
@@ -35,13 +35,13 @@ class WriterLock:
             raise
 
     def require(self) -> None:
-        """Make sure that no other writer could have come in; costs two system calls.
+        """Check that no other writer could have opened the store; costs two system calls.
 
-        A `LOCK` that somebody removed is made anew: nobody came in past the directory's own lock.
+        A `LOCK` that was removed is made again: the lock on the directory kept others out.
 
         Raises:
             StorageError: the directory is not there.
-            StoreLockedError: another writer may have come in meanwhile.
+            StoreLockedError: another writer may have opened it meanwhile.
         """
         self.doubted = True
         self.directory.require()
@@ -59,15 +59,15 @@ class WriterLock:
             return
         if not self._whole:
             raise StoreLockedError(
-                f"{self._path} was removed, and this file system locks nothing else: another "
-                "writer may have come in. Close this store, make sure that nobody else writes it, "
-                "and open it again"
+                f"{self._path} was removed, and this file system cannot lock a directory: another "
+                "process may have opened the store; close it here, make sure that no other process "
+                "writes it, and open it again"
             )
         descriptor, self._descriptor = self._descriptor, self._lock_file()
         os.close(descriptor)
 
     def release(self) -> None:
-        """Let another writer in. Idempotent."""
+        """Release the lock. Idempotent."""
         for descriptor in (self._descriptor, self.directory.descriptor):
             if descriptor >= 0:
                 fcntl.flock(descriptor, fcntl.LOCK_UN)
@@ -81,13 +81,13 @@ class WriterLock:
         self.directory.close()
 
     def _lock_directory(self) -> bool:
-        """Lock the directory; False where the file system cannot."""
+        """Lock the directory; return False where the file system cannot."""
         try:
             fcntl.flock(self.directory.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise self._held(_read(self._path)) from error
         except OSError as error:
-            # NFS makes of it a lock of bytes, for which the file must be open for writing.
+            # NFS uses a byte-range lock instead, for which the file must be open for writing.
             if error.errno not in (errno.EBADF, errno.EINVAL, errno.ENOTSUP, errno.ENOLCK):
                 raise
             return False
@@ -115,7 +115,7 @@ class WriterLock:
         )
 
     def __del__(self) -> None:
-        # A store that is dropped without `close` does not stay locked.
+        # A store that is garbage-collected without `close` does not stay locked.
         if hasattr(self, "_descriptor"):
             self.abandon()
 
@@ -132,6 +132,6 @@ def _sign(descriptor: int) -> None:
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"pid {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
     except OSError as error:
-        # On a full disk nobody reads who holds it; that it is held the kernel knows.
+        # On a full disk the text is missing; the kernel holds the lock all the same.
         if error.errno not in NO_SPACE:
             raise

@@ -1,7 +1,7 @@
-"""The log: segments that are only appended to, and how far of it is synced.
+"""The log: segments that are only appended to, and how far they are synced.
 
-It knows bytes and positions, neither keys nor which record is live. A failed append ends the
-segment: the next one says in its header how much of this one counts.
+The log deals in bytes and positions; keys and live records are the index's. A failed append ends
+the segment: the header of the next one records how many bytes of this one are valid.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Log:
         self.suspect = False  # A sync failed: the kernel may have dropped what was not synced.
 
     def resume(self, number: int) -> None:
-        """Go on appending to the last segment, which ends at a whole, synced record."""
+        """Continue the last segment, which ends at a whole, synced record."""
         path = self._paths.segment(number)
         self._active = Handle(self._files, self._files.reopen(path))
         self._handles.insert(number, self._active)
@@ -77,10 +77,10 @@ class Log:
         return start
 
     def go_back(self, end: Position, highest: int) -> list[tuple[int, int, RecordHead]]:
-        """Return what was wholly appended since the log ended at `end`; it ends after that now.
+        """Return what was wholly appended since the log ended at `end`, and make it end there.
 
-        For an append that was interrupted, nobody knows where. `highest` was the highest segment
-        number before it. What is torn is left behind, as by a failed append.
+        For an append that was interrupted at an unknown line. `highest` was the highest segment
+        number before it. Torn bytes stay behind, as after a failed append.
         """
         number, start = end
         if self.end.segment > end.segment:
@@ -103,16 +103,16 @@ class Log:
         return found
 
     def cut(self) -> None:
-        """End the segment: what follows goes to a new one."""
+        """End the segment: the next record begins a new one."""
         self._active = None
 
     def close(self) -> None:
-        """Let go of every segment."""
+        """Close every segment."""
         self._active, self._unsynced = None, []
 
     def _start_segment(self) -> None:
         self._writer_lock.require()
-        # Taken first: whatever happens now, no other file is ever made under this number.
+        # Reserved first: whatever happens now, no other file is ever made under this number.
         number = self.highest = self.highest + 1
         self._active = None
         path = self._paths.segment(number)
@@ -133,10 +133,10 @@ class Log:
     def sync(self, end: Position | None = None) -> None:
         """Return once everything before the present end survives a power cut.
 
-        Says so of what lies before `end` only, where what the later records name is not synced.
+        With `end`, `synced` moves only to there: the values that later records name are not synced.
 
         Threads that wait here share one sync. After a failure `suspect` is set, and what was not
-        synced must be written again elsewhere (`replace_unsynced`): the kernel forgets a failure.
+        synced must be written again elsewhere (`replace_unsynced`): the kernel reports it once.
         """
         wanted = end or self.end
         with self._syncing:
@@ -148,7 +148,7 @@ class Log:
             for _, handle in batch:
                 self._files.sync(handle.descriptor)
             if self._new_names:
-                # Before the call, for a name may come while it lasts.
+                # Before the call: a name may be added while it runs.
                 self._new_names = False
                 self._files.sync_directory(self._paths.log)
         except BaseException as error:
@@ -156,7 +156,7 @@ class Log:
             self.suspect |= isinstance(error, OSError)
             raise
         self.synced = end
-        # The last one may have grown since the end was read: it stays. Others may come meanwhile.
+        # The last one may have grown since the end was read: it stays. New ones may be added.
         for item in batch[:-1]:
             self._unsynced.remove(item)
 

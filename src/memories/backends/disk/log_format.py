@@ -16,7 +16,7 @@ from xxhash import xxh3_64, xxh3_64_intdigest
 from memories.model.record import Record
 
 ALIGN = 64
-# MARK concerns no key: it says how far the log is synced, where no other record follows to say so.
+# A MARK belongs to no key: it says how far the log is synced where no other record follows.
 INLINE, FILE, PACKED, NOTE, TOMBSTONE, MARK = 1, 2, 3, 4, 5, 6
 KINDS = frozenset((INLINE, FILE, PACKED, NOTE, TOMBSTONE, MARK))
 
@@ -49,7 +49,7 @@ class Position(NamedTuple):
 
 
 class IndexRow(NamedTuple):
-    """What the index knows of a key: its newest record, and where the log says so."""
+    """What the index holds for a key: its newest record, and where that lies in the log."""
 
     record: Record
     kind: int
@@ -129,7 +129,7 @@ def head_bytes(body: bytes) -> int:
 
 
 def peek(header: bytes) -> int | None:
-    """Return how many bytes the head of a record takes, or None where none starts here."""
+    """Return how many bytes the head of a record takes, or None if no record starts here."""
     if len(header) < HEADER_BYTES or not header.startswith(MAGIC):
         return None
     length = int(_HEADER.unpack_from(header)[4])
@@ -137,7 +137,7 @@ def peek(header: bytes) -> int | None:
 
 
 def unpack_head(data: bytes) -> RecordHead | None:
-    """Return the head at the start of `data`, or None if it is torn, damaged or none."""
+    """Return the head at the start of `data`, or None if it is torn, damaged or missing."""
     length = peek(data)
     if length is None or len(data) < length:
         return None
@@ -170,14 +170,14 @@ def frame_sum(frame: Sequence[memoryview | bytes]) -> int:
 
 
 def pack_segment_header(number: int, before: Position) -> bytes:
-    """Return the 64 bytes a segment starts with; `before` is where the log goes on from."""
+    """Return the 64 bytes a segment starts with; `before` is where the log continues from."""
     front = _SEGMENT.pack(SEGMENT_MAGIC, VERSION, number, *before, 0)[:-8]
     digest = xxh3_64_intdigest(front).to_bytes(8, "little")
     return (front + digest).ljust(SEGMENT_HEADER_BYTES, b"\0")
 
 
 def unpack_segment_header(data: bytes, number: int) -> Position | None:
-    """Return where the log went on from, or None if this is no header of segment `number`."""
+    """Return where the log continued from, or None if this is not a header of `number`."""
     if len(data) < SEGMENT_HEADER_BYTES:
         return None
     magic, version, found, segment, length, digest = _SEGMENT.unpack_from(data)

@@ -1,7 +1,7 @@
-"""Where repair puts what it takes out of a store: a directory beside it, with a report.
+"""Where repair puts what it removes from a store: a directory beside it, with a report.
 
-Nothing is removed by repair that does not lie here first, synced. Nobody but a person looks here or
-cleans up: what repair took for damage may be all that is left of a value.
+Repair removes nothing that does not lie here first, synced. The directory is for people: it is
+never read or cleaned up here, for it may hold all that is left of a value.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class ReportLine(msgspec.Struct, kw_only=True, omit_defaults=True):
     kept: str  # and the one in which it lies now.
     offset: int = 0
     length: int | None = None  # None for the whole file.
-    key: str | None = None  # Whose value it is; None where that is nobody's.
+    key: str | None = None  # The key of the value; None if it belongs to no key.
     version: int = 0
     kind: str = ""
     stored_at: float = 0.0
@@ -43,21 +43,21 @@ class LostAndFound:
         self._directory: Path | None = None
         self._count = 0
 
-    def whole(self, path: Path, what: str, record: Record | None = None) -> None:
-        """Keep a file under a second name, which costs no room."""
+    def add_file(self, path: Path, what: str, record: Record | None = None) -> None:
+        """Add a file under a second name, which takes no room."""
         kept = self._next(path.name)
         try:
             self._files.link(path, kept)
-        except OSError:  # Not every file system has hard links; what else is wrong, a copy tells.
+        except OSError:  # Not every file system has hard links; the copy raises any other error.
             self._copy(path, kept, 0, None)
-        self._note(ReportLine(what=what, source=str(path), kept=kept.name), record)
+        self._report(ReportLine(what=what, source=str(path), kept=kept.name), record)
 
-    def part(self, path: Path, offset: int, length: int, what: str, record: Record) -> None:
-        """Keep some bytes of a file, or as many of them as there are."""
+    def add_part(self, path: Path, offset: int, length: int, what: str, record: Record) -> None:
+        """Add some bytes of a file, or as many of them as there are."""
         kept = self._next(f"{path.name}-{offset}.frame")
         self._copy(path, kept, offset, length)
         line = ReportLine(what=what, source=str(path), kept=kept.name, offset=offset, length=length)
-        self._note(line, record)
+        self._report(line, record)
 
     def _next(self, name: str) -> Path:
         if self._directory is None:
@@ -72,7 +72,7 @@ class LostAndFound:
         try:
             return self._made(root.parent / "lost+found", prefix)
         except PermissionError:
-            # At the root of a file system it is the system's own; or only the store is ours.
+            # At the root of a file system lost+found is the system's; or only the store is ours.
             return self._made(root / "lost+found", prefix)
 
     def _made(self, outer: Path, prefix: str) -> Path:
@@ -100,7 +100,7 @@ class LostAndFound:
         finally:
             self._files.close(given)
 
-    def _note(self, kept: ReportLine, record: Record | None) -> None:
+    def _report(self, kept: ReportLine, record: Record | None) -> None:
         assert self._directory is not None
         if record is not None:
             kept.key, kept.version = record.key, record.version

@@ -1,7 +1,7 @@
-"""The threads behind a store: one syncs within the second, one tidies up, one unlinks files.
+"""The background threads of a store: one syncs within a second, one compacts, one unlinks files.
 
-They start with the first commit and sleep while there is none. A failure is kept, tried again, and
-shown by `check`; one that could not be started, or died, is started with the next commit.
+They start with the first commit and sleep while there is none. Work that fails is tried again, and
+`check` shows the failure; a thread that could not start, or died, starts with the next commit.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ class Maintenance:
         self.threads = (self._syncer, self._tidier, self._unlinker)
 
     def start(self) -> None:
-        """Start the threads that do not run; many may ask at once."""
+        """Start the threads that do not run; may be called from many threads at once."""
         for thread in self.threads:
             thread.start()
 
     def problems(self) -> list[str]:
-        """Return what `check` should say of the background."""
+        """Return the failures of the background threads, for `check`."""
         failures = [one.failure for one in self.threads]
         return [f"the last upkeep failed: {error}" for error in failures if error is not None]
 
@@ -66,13 +66,13 @@ class Maintenance:
         self._writer.sync()
 
     def _tidy(self) -> None:
-        """Tidy up after a sync, and once more, thoroughly, when it has been quiet for a while."""
+        """Compact after a sync, and once more, thoroughly, when nothing was written for a while."""
         busy, self._untidy = self._untidy, False
         self._tidier.seconds = QUIET_SECONDS if busy else None
         try:
             tidy(self._writer, Pace(self._ended, self._writer), quiet=not busy)
         except StoppedError:
-            pass  # `close` does what is left.
+            pass  # `close` does the rest.
 
 
 class StoppedError(Exception):
@@ -80,9 +80,9 @@ class StoppedError(Exception):
 
 
 class Pace:
-    """Lets long work in Python give way: it holds the interpreter a quarter of the time.
+    """Pauses long work in Python, so that it holds the interpreter a quarter of the time.
 
-    Not while somebody waits for this very work.
+    It does not pause while a caller waits for this work.
     """
 
     def __init__(self, ended: Latch, writer: Writer) -> None:
@@ -91,7 +91,7 @@ class Pace:
         self._since = time.perf_counter()
 
     def __call__(self) -> None:
-        """Sleep if it is time to; raise `StoppedError` when the store is being closed."""
+        """Sleep if it is time; raise `StoppedError` when the store is being closed."""
         now = time.perf_counter()
         if now - self._since > 200e-6:
             if self._ended.is_set():

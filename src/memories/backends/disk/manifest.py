@@ -1,6 +1,6 @@
-"""The index's table of contents: which runs there are, and how far of the log they cover.
+"""The manifest of the index: which runs there are, and how far they cover the log.
 
-As disposable as the runs: where it is missing or damaged the log is read from its start.
+Where it is missing or damaged, the log is read from its start.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ class FileStats(msgspec.Struct, array_like=True):
 
     size: int
     live: int = 0
-    tombstones: int = 0  # Bytes of tombstones, which stay as long as `lowest` demands.
-    lowest: int = 0  # The lowest segment that may hold something they bury.
+    tombstones: int = 0  # Bytes of tombstones; needed while a segment from `lowest` on is older.
+    lowest: int = 0  # The lowest segment that may hold a record they remove.
 
 
 class IndexManifest(msgspec.Struct, kw_only=True):
-    """A checkpoint of everything that a scan of the log would find out."""
+    """A checkpoint of everything that a scan of the log yields."""
 
     runs: list[int]  # Newest first.
     segment: int  # The log is covered up to here, and synced.

@@ -1,4 +1,4 @@
-"""Tells a network file system, on which the store's assumptions do not hold, from a local one."""
+"""Detects network file systems, on which the guarantees of the store do not hold."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Files that nothing refers to any more: when they are unlinked, and how long they still take room.
+"""Files that nothing refers to any more: when they are unlinked, and how long they take room.
 
-Whoever dooms a file has synced what replaced it. While a view is open nothing is unlinked, and a
-file that somebody has mapped takes its room until he lets go of it.
+A file is added after a sync of what replaced it. While a view is open nothing is unlinked, and the
+bytes of a mapped file are free only when its last mapping ends.
 """
 
 from __future__ import annotations
@@ -18,19 +18,17 @@ from memories.foundation.periodic import AutoResetEvent
 
 
 class ObsoleteFiles:
-    """The doomed files of one store. The writer's lock guards it, but for `unlink` and `held`.
+    """The obsolete files of one store. The writer's lock guards all but `unlink` and `held`.
 
-    Every step may be done twice: whoever was interrupted dooms, or unlinks, the same file again.
+    Every step may be done twice: after an interrupt the same file is added or unlinked again.
     """
 
     def __init__(self, paths: StorePaths, files: Files, reading: FrameReader) -> None:
         self._paths, self._files = paths, files
         self._reading = reading
-        self._doomed: dict[Path, int] = {}  # What is to be unlinked, and its bytes.
+        self._files_left: dict[Path, int] = {}  # What is to be unlinked, and its bytes.
         self._segments: dict[Path, int] = {}
-        self._taking: dict[
-            Path, int
-        ] = {}  # What takes room still: unlinked files under a mapping too.
+        self._sizes: dict[Path, int] = {}  # What takes room: also unlinked files that are mapped.
         self._held: int | None = 0  # Their sum; None when it must be added up again.
         self._counting = new_lock()
         self.unlinking = new_lock()  # One thread unlinks; the others wait for it.
@@ -39,53 +37,53 @@ class ObsoleteFiles:
         self._freed: deque[Path] = deque()
         self.values: dict[int, int] = {}  # Value files among them: number to bytes.
         self.packs: set[int] = set()
-        self.pins: set[weakref.ref[object]] = set()  # The views that are open: nothing goes.
+        self.pins: set[weakref.ref[object]] = set()  # Open views: nothing is unlinked.
 
     def add_value(self, number: int, size: int) -> None:
-        """Doom a value file."""
+        """Add a value file."""
         self.values[number] = size
-        self._doom(self._paths.value(number), size)
+        self._add(self._paths.value(number), size)
 
     def add_segment(self, number: int, size: int) -> None:
-        """Doom a segment."""
+        """Add a segment."""
         path = self._paths.segment(number)
         self._segments[path] = number
-        self._doom(path, size)
+        self._add(path, size)
 
     def add_pack(self, number: int, size: int) -> None:
-        """Doom a pack."""
+        """Add a pack."""
         self.packs.add(number)
-        self._doom(self._paths.pack(number), size)
+        self._add(self._paths.pack(number), size)
 
     def pin(self, view: object) -> None:
         """Keep every file until `unpin`, or until `view` dies."""
         self.pins.add(weakref.ref(view, self.pins.discard))
 
     def unpin(self, view: object) -> None:
-        """Let go of what only `view` kept."""
+        """Allow what only `view` kept to be unlinked."""
         self.pins.discard(weakref.ref(view))
 
-    def _doom(self, path: Path, size: int) -> None:
+    def _add(self, path: Path, size: int) -> None:
         with self._counting:
             self._held = None
-            self._taking[path] = size
-        self._doomed[path] = size
+            self._sizes[path] = size
+        self._files_left[path] = size
         self.added.set()
 
     def held(self) -> int:
-        """Return the bytes that doomed files still take; any thread may ask."""
+        """Return the bytes that obsolete files still take; any thread may ask."""
         with self._counting:
             if self._freed:
                 self._held = None
                 while self._freed:
-                    self._taking.pop(self._freed.popleft(), None)
+                    self._sizes.pop(self._freed.popleft(), None)
             if self._held is None:
-                self._held = sum(self._taking.values())
+                self._held = sum(self._sizes.values())
             return self._held
 
     def unpinned(self) -> list[Path]:
-        """Return what may be unlinked now."""
-        return [] if self.pins else list(self._doomed)
+        """Return the files that may be unlinked now."""
+        return [] if self.pins else list(self._files_left)
 
     def unlink(self, path: Path) -> None:
         """Unlink one file; its bytes are free now, or when its last mapping ends."""
@@ -102,4 +100,4 @@ class ObsoleteFiles:
             self._freed.append(path)
         else:
             weakref.finalize(mapped, self._freed.append, path)
-        self._doomed.pop(path, None)
+        self._files_left.pop(path, None)

@@ -1,6 +1,6 @@
-"""Opens a store for writing: checkpoint, replay of what is behind it, sweep of what is left over.
+"""Opens a store for writing: reads the checkpoint, replays the log behind it, removes leftovers.
 
-After a clean end there is nothing to replay and opening costs the same for any number of keys.
+After a clean end there is nothing to replay, and opening costs the same for any number of keys.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class StoreOpening:
             self.start = Position(self._manifest.segment, self._manifest.offset)
 
     def run(self) -> tuple[Writer, list[str]]:
-        """Return the writer, and what was found damaged; it needs the lock that was taken."""
+        """Return the writer, and what was found damaged. The caller holds the writer lock."""
         assert self._writer_lock is not None
         start, first_new = self.start, self.accounting.next_file
         replayed = self.replay()
@@ -96,10 +96,12 @@ class StoreOpening:
             self._resume(log)
         else:
             self._sync_tail(start)
-            log.synced = start  # Its values are still owed, so nothing may claim that it is whole.
+            log.synced = (
+                start  # Its values are not synced yet, so that no record may say that it is.
+            )
             writer.space.recent_heads = sum(row.head_bytes for row in self.index.recent.values())
-            # What is not there was so before: whoever reads or checks it is told, and it may be
-            # brought back. It is not among those that somebody removes from an open store.
+            # A file that is missing now was missing before: a read or a check reports it, and it
+            # may be brought back. Only files removed while the store is open count as lost.
             there = set(numbers(self._paths.values, ".val"))
             writer.inherit_unsynced(
                 {number: key for number, key in self._tail.items() if number in there}
@@ -111,7 +113,7 @@ class StoreOpening:
         return accounting.log_bytes + accounting.pack_bytes + accounting.value_bytes
 
     def replay(self) -> ReplayResult:
-        """Read what is behind the checkpoint into the index and the account."""
+        """Read what is behind the checkpoint into the index and the accounting."""
         return Replay(
             self._paths, self._files, self._enter, repair=self._repair, intact=self._intact
         ).run(self.start)
@@ -136,7 +138,7 @@ class StoreOpening:
             self._spill()
 
     def _spill(self) -> None:
-        """Keep a rebuild of a large index from filling the RAM."""
+        """Write the rows in RAM as a run, so that a rebuild of a large index does not fill it."""
         number = self.accounting.file_number()
         path = self._paths.run(number)
         self._files.unlink(path)
@@ -163,10 +165,12 @@ class StoreOpening:
 
     def _sweep(self, replayed: ReplayResult, first_new: int) -> None:
         paths, files = self._paths, self._files
-        aside = LostAndFound(paths, files)
+        lost_and_found = LostAndFound(paths, files)
         for number in replayed.void:
             if self._repair:
-                aside.whole(paths.segment(number), "It lies behind the end of the history.")
+                lost_and_found.add_file(
+                    paths.segment(number), "it lies behind the end of the history"
+                )
             files.unlink(paths.segment(number))
         existing = set(numbers(paths.log, ".seg"))
         for number in set(self.accounting.segments) - existing:
@@ -181,7 +185,7 @@ class StoreOpening:
             for draft in directory.glob("*.tmp"):
                 files.unlink(draft)
         if replayed.damage:
-            return  # What no readable record names may belong to one that is not readable.
+            return  # A file that no readable record names may belong to an unreadable one.
         for number in numbers(paths.values, ".val"):
             if number >= first_new and number not in self._seen:
                 files.unlink(paths.value(number))
@@ -189,7 +193,7 @@ class StoreOpening:
             files.unlink(paths.pack(number))
 
     def _count_again(self, number: int) -> None:
-        """Count a segment that the account does not know: it was left torn, or away for a while."""
+        """Count a segment that the accounting lacks: it was left torn, or was away for a while."""
         handle = self._handles.get(number)
         self.accounting.extend_segment(number, self._files.size(handle.descriptor))
         rows = live_records(self._files, handle, number, SEGMENT_HEADER_BYTES, self.index)
@@ -203,7 +207,7 @@ class StoreOpening:
             log.resume(log.end.segment)
 
     def _sync_tail(self, start: Position) -> None:
-        """Sync what a killed writer had not: it counts as history from now on."""
+        """Sync what a killed writer had not: it is part of the history from now on."""
         for number in numbers(self._paths.log, ".seg"):
             if number >= start.segment:
                 sync_file(self._files, self._paths.segment(number))
@@ -211,7 +215,7 @@ class StoreOpening:
 
 
 def rebuild(paths: StorePaths, files: Files, mmap: bool) -> tuple[Index, SpaceAccounting]:
-    """Return the index and the account as the whole log says them."""
+    """Return the index and the accounting that the whole log yields."""
     opening = StoreOpening(
         paths, files, mmap=mmap, full=False, verify=None, repair=False, distrust_index=True
     )

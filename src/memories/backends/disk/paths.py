@@ -1,6 +1,6 @@
-"""The names inside a store's directory, and the file that says what format it has.
+"""The file names in a store's directory, and the file `FORMAT` with the version of the format.
 
-It knows where things lie, not what is in them. Every number is used for one file only, ever.
+A number is used for one file only, ever.
 """
 
 from __future__ import annotations
@@ -69,15 +69,15 @@ def require(paths: StorePaths) -> None:
         if not directory.is_dir():
             raise StorageError(
                 f"{directory} is not there, and the store had values in it; was it moved or "
-                "unmounted? Bring it back: nothing is given up meanwhile"
+                "unmounted? bring it back: nothing is given up meanwhile"
             )
 
 
 def create(paths: StorePaths, files: Files) -> None:
-    """Lay out an empty store, unless there is one already.
+    """Create an empty store, unless there is one already.
 
     Raises:
-        StorageError: there is one, of which a part is not there.
+        StorageError: a part of the store is missing.
     """
     paths.root.mkdir(mode=0o700, parents=True, exist_ok=True)
     if paths.format.exists():
@@ -90,7 +90,7 @@ def create(paths: StorePaths, files: Files) -> None:
 
 
 def verify(paths: StorePaths) -> None:
-    """Refuse a directory that is no store, or one of another format version."""
+    """Raise StorageError unless the directory holds a store of this format version."""
     try:
         found = msgspec.json.decode(paths.format.read_bytes(), type=Format)
     except FileNotFoundError as error:
@@ -109,7 +109,7 @@ def verify(paths: StorePaths) -> None:
 
 
 def write_whole(files: Files, path: Path, data: bytes) -> None:
-    """Write a small file so that it appears complete or not at all, power cuts included."""
+    """Write a small file so that it appears complete or not at all, also after a power cut."""
     draft = path.with_name(path.name + ".tmp")
     files.unlink(draft)
     try:

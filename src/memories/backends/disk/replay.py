@@ -1,7 +1,7 @@
-"""Reads the log back: which segments count and how far, and what each record in them says.
+"""Replays the log: which segments are valid, how far, and what each record in them says.
 
-It decides where history ends after a crash: at the first record that is torn. A torn record that a
-later one proves to have been synced is no crash but damage, and refused unless repair is asked.
+After a crash the history ends at the first torn record. A torn record that a later one proves to
+have been synced is damage, and refused unless repair is asked for.
 """
 
 from __future__ import annotations
@@ -34,22 +34,22 @@ from memories.errors import CorruptDataError
 
 _CHUNK = 1 << 20
 START = Position(0, 0)
-NOWHERE = 0xFFFFFFFF  # No segment: nothing is older.
+NOWHERE = 0xFFFFFFFF  # No segment number: nothing is older.
 
 
 class SegmentSpan(NamedTuple):
-    """A segment that counts, and how much of it."""
+    """A valid segment, and how many bytes of it are valid."""
 
     number: int
     end: int
-    before: Position | None  # Where history goes on from; None if its header is not sound.
+    before: Position | None  # Where its history continues from; None if its header is damaged.
 
 
 class ReplayResult(NamedTuple):
     """What a replay found: where history ends, what lies beyond, and what was damaged."""
 
     end: Position
-    void: list[int]  # Segments that do not count and can be unlinked.
+    void: list[int]  # Segments that are not part of the history and can be unlinked.
     damage: list[str]
 
 
@@ -77,12 +77,12 @@ class SegmentWalk:
             yield offset, head
 
     def extend(self) -> None:
-        """Look how long the segment is by now, and forget what was read before."""
+        """Read the length of the segment again, and drop what was read before."""
         self.end = self._files.size(self._handle.descriptor)
         self._window = b""
 
     def head(self, offset: int) -> RecordHead | None:
-        """Return the sound record at `offset`, or None."""
+        """Return the undamaged record at `offset`, or None."""
         length = log_format.peek(self.bytes(offset, HEADER_BYTES))
         if length is None:
             return None
@@ -96,7 +96,7 @@ class SegmentWalk:
         return head
 
     def search(self) -> bool:
-        """Move to the next sound record behind a torn one; whether there is any."""
+        """Move to the next undamaged record behind a torn one; return whether there is any."""
         for offset in range(self.at + ALIGN, self.end, ALIGN):
             if self.head(offset) is not None:
                 self.at = offset
@@ -117,7 +117,7 @@ class SegmentWalk:
 def live_records(
     files: Files, handle: Handle, number: int, start: int, index: Index
 ) -> Iterator[tuple[IndexRow, bytes]]:
-    """Yield the rows of one segment that count, from `start` on, with the bytes of its records."""
+    """Yield the live rows of one segment, from `start` on, with the bytes of their records."""
     walk = SegmentWalk(files, handle, start, files.size(handle.descriptor))
     for offset, head in walk:
         row = index.row(head.record.key)
@@ -126,7 +126,7 @@ def live_records(
 
 
 def apply(index: Index, accounting: SpaceAccounting, paths: StorePaths, row: IndexRow) -> None:
-    """Enter a row of the log in the index and the account, unless a newer one is known."""
+    """Enter a row of the log in the index and the accounting, unless a newer one is known."""
     accounting.extend_segment(row.segment, row.offset + row.extent)
     if row.kind == MARK:
         return
@@ -160,9 +160,9 @@ def row_of(number: int, offset: int, head: RecordHead) -> IndexRow:
 
 
 def chain(paths: StorePaths, files: Files, since: int = 0) -> tuple[list[SegmentSpan], list[int]]:
-    """Return the segments that count, oldest first, and the numbers of those that do not.
+    """Return the valid segments, oldest first, and the numbers of the others.
 
-    Those below `since` are not looked at: a writer may be unlinking them.
+    Those below `since` are skipped: a writer may be unlinking them.
     """
     found = [number for number in numbers(paths.log, ".seg") if number >= since]
     spans: list[SegmentSpan] = []
@@ -182,7 +182,7 @@ def chain(paths: StorePaths, files: Files, since: int = 0) -> tuple[list[Segment
 
 
 def follows(span: SegmentSpan, end: Position, synced: Position) -> bool:
-    """Return whether an unsynced segment goes on where history ends: a power cut may have taken
+    """Return whether an unsynced segment continues where history ends: a power cut may have lost
     its header, or the name of the segment before it.
     """
     if span.before is None:
@@ -191,7 +191,7 @@ def follows(span: SegmentSpan, end: Position, synced: Position) -> bool:
 
 
 def look_at(path: Path, number: int, files: Files) -> tuple[int, Position | None]:
-    """Return how long a segment is, and where history goes on from before it."""
+    """Return how long a segment is, and where its history continues from."""
     descriptor = files.open(path)
     try:
         header = read_exactly(files, descriptor, SEGMENT_HEADER_BYTES, 0)
@@ -204,8 +204,8 @@ class Replay:
     """Applies every record after `start`, in order, up to where history ends.
 
     Each record says how far the log was synced when it was written. What lies before the last such
-    mark cannot be torn: if it is not sound, it is damaged. What lies behind may be in part, so
-    there `intact` is asked whether a value in a file of its own is whole.
+    mark cannot be torn: if it is not whole, it is damaged. What lies behind may be partly there, so
+    that `intact` must say whether a value in a file of its own is whole.
 
     Raises:
         CorruptDataError: a record is damaged that had been synced, and `repair` is False.

@@ -2,7 +2,7 @@
 
 A file is written once and only ever unlinked, so a reader needs no lock and survives both a merge
 and a fork. Each block is verified when it is first touched; damage raises `RunDamagedError`, and
-the index is built again from the log.
+the index is rebuilt from the log.
 """
 
 from __future__ import annotations
@@ -176,7 +176,7 @@ class Run:
                 word = table[slot]
                 if word >> tag_bits == tag and word:
                     offset = word & offset_mask
-                    # A row within one verified block is decoded here, any other with more care.
+                    # Fast path: the row lies within one verified block. Others are checked first.
                     length, segment, at, extent, oldest, kind = unpack(data, offset)
                     last = (offset + length - 1) >> bits
                     if last == offset >> bits and verified[last]:

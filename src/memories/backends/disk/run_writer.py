@@ -1,6 +1,6 @@
 """Writes a run of the index from rows in key order, in one pass and with bounded buffers.
 
-What stays in RAM while it writes are 16 bytes per row: its offset and the hash of its key.
+Meanwhile 16 bytes per row stay in RAM: its offset and the hash of its key.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def write_run(
     """Write `rows` (key, packed row, expiry) and return how many there were; 0 writes no file.
 
     The file is synced before it gets its name. `pace` is called now and then: it may sleep.
-    `ready` raises if no file may get a name there any more.
+    `ready` raises if the file must not get its name any more.
     """
     draft = path.with_name(path.name + ".tmp")
     files.unlink(draft)
@@ -100,7 +100,7 @@ def run_rows(table: Table) -> Iterator[tuple[bytes, bytes, float | None]]:
 
 def hash_table(hashes: array[int], offsets: array[int]) -> npt.NDArray[np.uint64]:
     """Return an open-addressed table of words: 20 bits of the hash, 44 bits of the offset."""
-    import numpy as np  # Here, for whoever only reads a store needs none.
+    import numpy as np  # Imported here: a reader needs no NumPy.
 
     slots = 8
     while slots * 2 < len(hashes) * 3:
@@ -114,7 +114,7 @@ def hash_table(hashes: array[int], offsets: array[int]) -> npt.NDArray[np.uint64
     while pending.size:
         free = table[wanted] == 0
         table[wanted[free]] = pending[free]
-        # Of those that wanted one slot the last got it; the others look one further.
+        # Of all that wanted one slot the last got it; the others try the next slot.
         left = table[wanted] != pending
         pending, wanted = pending[left], (wanted[left] + 1) & (slots - 1)
     return table

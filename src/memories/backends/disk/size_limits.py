@@ -1,8 +1,8 @@
 """The sizes inside a store, which follow from its capacity, and what its values are charged. Pure.
 
-A log gives room back by copying what lives in a segment. So it needs room to write the copies to,
-and dead bytes that make a copy worth its while. Small stores have small segments, so that this
-working room is a small part of any capacity.
+A log gives room back by copying what lives in a segment. So it needs room for the copies, and
+enough dead bytes to be worth a copy. Small stores have small segments, so that this working room is
+a small part of any capacity.
 """
 
 from __future__ import annotations

@@ -64,30 +64,30 @@ class Reserve:
         self._path, self._files = paths.reserve, files
         self.bytes = paths.reserve.stat().st_size if paths.reserve.exists() else 0
 
-    def take(self, log_bytes: int, free: int) -> None:
+    def allocate(self, log_bytes: int, free: int) -> None:
         """Allocate what suits a log of that length, unless it is held or there is little room."""
         wanted = min(self._most, max(self._least, log_bytes // LOG_SHARE))
         if self.bytes >= wanted // 2 or free < PLENTY * wanted:
             return
-        self.drop()
+        self.delete()
         descriptor = self._files.create(self._path)
         try:
             self._files.allocate(descriptor, wanted)
             self.bytes = wanted
         except BaseException:
-            self.drop()
+            self.delete()
             raise
         finally:
             self._files.close(descriptor)
 
-    def give(self, error: OSError) -> bool:
+    def release_if_full(self, error: OSError) -> bool:
         """Delete the reserve if `error` says that the disk is full; return whether it was there."""
         if error.errno not in NO_SPACE or not self.bytes:
             return False
-        self.drop()
+        self.delete()
         return True
 
-    def drop(self) -> None:
+    def delete(self) -> None:
         """Delete the reserve: it is replaced, or nothing is left that could be removed."""
         self._files.unlink(self._path)
         self.bytes = 0

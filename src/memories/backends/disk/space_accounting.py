@@ -1,6 +1,6 @@
-"""What the store holds, in bytes: per segment and pack, live and dead, and in all.
+"""Counts what the store holds, in bytes: live and dead, per segment and pack, and in total.
 
-Pure counting. A checkpoint saves it; a replay of the log arrives at the same figures.
+Pure counting, without I/O. A checkpoint saves the figures; a replay of the log arrives at the same.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _HERE = frozenset((INLINE, FILE, PACKED))
 
 
 class AccountImage(NamedTuple):
-    """The account before a commit: all totals, and those files' figures that it may change."""
+    """The figures before a commit: all totals, and those of the files that it may change."""
 
     totals: dict[str, Any]
     highest: int  # No segment above it was there.
@@ -35,7 +35,7 @@ class AccountImage(NamedTuple):
 
 
 class SpaceAccounting:
-    """The account of one store; one thread at a time changes it."""
+    """The figures of one store; one thread at a time changes them."""
 
     def __init__(self) -> None:
         self.segments: dict[int, FileStats] = {}
@@ -55,9 +55,9 @@ class SpaceAccounting:
 
     @classmethod
     def load(cls, manifest: IndexManifest) -> SpaceAccounting:
-        """Return the account as a checkpoint left it."""
+        """Return the figures of a checkpoint."""
         accounting = cls()
-        # Copies, for the manifest is saved again, as of its own position, when runs are merged.
+        # Copies: when runs are merged, the manifest is saved again, as of its own position.
         accounting.segments = {number: copy(stats) for number, stats in manifest.segments.items()}
         accounting.packs = {number: copy(stats) for number, stats in manifest.packs.items()}
         accounting.log_bytes = sum(stats.size for stats in accounting.segments.values())
@@ -97,9 +97,11 @@ class SpaceAccounting:
         return AccountImage(totals, highest, segments, packed, retired)
 
     def restore(self, image: AccountImage) -> None:
-        """Be again what `image` was taken of; may be called any number of times."""
+        """Restore the figures of `image`; may be called any number of times."""
         next_file = self.next_file
-        self.__dict__.update(image.totals)  # The maps of that time among them; now their contents.
+        self.__dict__.update(
+            image.totals
+        )  # The dicts of that time among them; next their contents.
         self.next_file = max(next_file, self.next_file)  # No number is given out twice.
         for number in [number for number in self.segments if number > image.highest]:
             del self.segments[number]
@@ -116,13 +118,13 @@ class SpaceAccounting:
         )
 
     def file_number(self) -> int:
-        """Return a number that no value file, pack or run ever had."""
+        """Return a number that no value file, pack or run has ever had."""
         number = self.next_file
         self.next_file += 1
         return number
 
     def extend_segment(self, segment: int, end: int) -> None:
-        """Note how long a segment has become."""
+        """Record that a segment is `end` bytes long now."""
         stats = self.segments.get(segment)
         if stats is None:
             stats = self.segments[segment] = FileStats(0)
@@ -140,7 +142,7 @@ class SpaceAccounting:
             self.log_live += row.extent
 
     def add_pack(self, pack: int, size: int) -> None:
-        """Note that there is a pack of `size` bytes."""
+        """Count a pack of `size` bytes."""
         if pack not in self.packs:
             self._set(
                 packs={**self.packs, pack: FileStats(size)},
@@ -149,7 +151,7 @@ class SpaceAccounting:
             )
 
     def revive(self, row: IndexRow) -> None:
-        """Count a value file as live again: what was to replace it has failed."""
+        """Count a value file as live again: its replacement has failed."""
         if row.kind == FILE:
             self.remove_retired({unpack_place(row.record.place).file} & self.retired.keys())
 
@@ -160,7 +162,7 @@ class SpaceAccounting:
         self._set(retired=left, value_bytes=self.value_bytes - freed)
 
     def remove_segment(self, segment: int) -> None:
-        """Forget a segment."""
+        """Stop counting a segment."""
         left = dict(self.segments)
         stats = left.pop(segment)
         self._set(
@@ -170,7 +172,7 @@ class SpaceAccounting:
         )
 
     def remove_pack(self, pack: int) -> None:
-        """Forget a pack."""
+        """Stop counting a pack."""
         left = dict(self.packs)
         stats = left.pop(pack)
         self._set(
@@ -180,7 +182,7 @@ class SpaceAccounting:
         )
 
     def _set(self, **figures: Any) -> None:
-        """Take on several figures in one step, in the middle of which nothing can interrupt."""
+        """Set several figures in one step, which an interrupt cannot divide."""
         self.__dict__.update(figures)
 
     @property
@@ -196,7 +198,7 @@ class SpaceAccounting:
         return self.value_live + packs + int(PACKED_SHARE * self.log_live)
 
     def replace(self, old: IndexRow | None, new: IndexRow) -> None:
-        """Count `new` in and `old` out."""
+        """Add `new` to the figures and subtract `old`."""
         self._enter(new)
         if old is not None:
             self._leave(old, new)
@@ -204,7 +206,7 @@ class SpaceAccounting:
             self.last_version = new.record.version
 
     def add_packed(self, rows: Sequence[IndexRow]) -> None:
-        """Count in rows of one segment and one pack, whose keys were nowhere before."""
+        """Count rows of one segment and one pack, whose keys are new."""
         if not rows:
             return
         stored, extents = sum([r.record.stored for r in rows]), sum([r.extent for r in rows])

@@ -1,7 +1,7 @@
-"""The directory of a store, held open: one that is moved, unmounted or replaced is noticed.
+"""The directory of a store, held open, so that a move, an unmount or a replacement is noticed.
 
-Every path of a store begins with it. So whoever finds a file missing asks here first whether it is
-the file that has gone, or all of them.
+Every path of a store begins with it. Where a file is missing, `require` says whether only that file
+has gone, or the whole directory.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from memories.errors import StorageError
 
 
 class StoreDirectory:
-    """One directory, and whether it is still the one that lies at its path."""
+    """One directory, and whether it still lies at its path."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
         self.descriptor = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        status = os.fstat(self.descriptor)  # Open, so that its number is given to no other one.
+        status = os.fstat(self.descriptor)  # While it is open, its inode number is not reused.
         self._identity = status.st_dev, status.st_ino
 
     def require(self) -> None:
@@ -29,7 +29,7 @@ class StoreDirectory:
         except OSError as error:
             raise StorageError(
                 f"the store in {self._root} cannot be reached: {error.strerror}; was it moved, "
-                "removed or unmounted? Nothing that lay in it is given up: bring it back"
+                "removed or unmounted? bring it back: nothing that lay in it is given up"
             ) from error
         if (status.st_dev, status.st_ino) != self._identity:
             raise StorageError(
@@ -54,12 +54,12 @@ class StoreDirectory:
         return status.f_bavail * status.f_frsize
 
     def close(self) -> None:
-        """Let go of the directory."""
+        """Close the directory."""
         descriptor, self.descriptor = self.descriptor, -1
         if descriptor >= 0:
             os.close(descriptor)
 
     def __del__(self) -> None:
-        # A store that is dropped without `close`, or could not be opened, keeps nothing mounted.
+        # A store without `close`, or one that could not be opened, must not keep a disk mounted.
         if hasattr(self, "descriptor"):
             self.close()

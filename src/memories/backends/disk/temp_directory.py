@@ -1,8 +1,8 @@
-"""Temporary directories for stores without a path: owned, locked while in use, and swept.
+"""Temporary directories for stores without a path: private, locked while in use, and swept.
 
-A directory goes with its owner at exit, and with the last of them the one they lie in; after a
-crash the next start finds it unlocked and removes it. Never follows a link and never touches what
-another user owns.
+A directory is removed with its owner, at exit at the latest, and the last one removes the parent
+directory. After a crash the next start finds it unlocked and removes it. Links are never followed,
+and files of other users never touched.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class TempDirectory:
         self._remove = weakref.finalize(self, _remove, path, descriptor, os.getpid())
 
     def remove(self) -> None:
-        """Remove the directory and everything in it. Idempotent, and no forked child's."""
+        """Remove the directory and everything in it. Idempotent; does nothing in a forked child."""
         self._remove()
 
 
@@ -39,12 +39,12 @@ def new_temp_directory(base: Path | None = None) -> TempDirectory:
     """Make a new temporary directory, after sweeping those that dead processes left.
 
     Raises:
-        StorageError: the place for it is another user's or a link, or cannot be written.
+        StorageError: the parent directory is a link, belongs to another user, or is read-only.
     """
     try:
         base, guard = _enter(base)
         try:
-            # Under the guard, for nobody may sweep a directory before it is locked.
+            # Under the guard: otherwise another process could sweep it before it is locked.
             _sweep(base)
             path = Path(tempfile.mkdtemp(prefix=f"{os.getpid()}-", dir=base))
             descriptor = _lock(path / _ALIVE, wait=True)
@@ -69,14 +69,14 @@ def sweep_temp_directories(base: Path | None = None) -> int:
 
 
 def _enter(base: Path | None) -> tuple[Path, int]:
-    """Return the directory that holds them all, locked, by the descriptor that locks it."""
+    """Return the parent directory, and the descriptor of the lock that is held on it."""
     attempts = 0
     while True:
         try:
             found = _base(base)
             guard = _lock(found / _LOCK, wait=True)
         except (FileNotFoundError, FileExistsError):
-            # The last one that left took the directory along, right now; or it cannot be made.
+            # Another process has just removed the parent directory; or it cannot be made.
             attempts += 1
             if attempts == _ATTEMPTS:
                 raise
@@ -87,18 +87,18 @@ def _enter(base: Path | None) -> tuple[Path, int]:
 
 
 def _leave(base: Path) -> None:
-    """Remove the directory that held them all, if nobody is in it or about to enter."""
+    """Remove the parent directory, if no process uses it or is about to."""
     try:
         guard = _lock(base / _LOCK, wait=False)
     except (BlockingIOError, FileNotFoundError):
         return
     try:
-        # A lock without a name was the lock of a directory that is gone.
+        # A lock file without a name belonged to a directory that was removed.
         if os.fstat(guard).st_nlink and [path.name for path in base.iterdir()] == [_LOCK]:
             (base / _LOCK).unlink()
             base.rmdir()
     except OSError as error:
-        # Somebody entered after the lock was unlinked: he will remove it, or has done so.
+        # Another process entered after the lock was unlinked, and removes it in its turn.
         if error.errno not in (errno.ENOTEMPTY, errno.ENOENT):
             raise
     finally:
@@ -140,7 +140,7 @@ def _sweep(base: Path) -> int:
         try:
             descriptor = _lock(path / _ALIVE, wait=False)
         except (BlockingIOError, FileNotFoundError):
-            continue  # In use, or just being removed by its owner.
+            continue  # It is in use, or its owner is removing it.
         shutil.rmtree(path, ignore_errors=True)
         os.close(descriptor)
         count += 1
@@ -149,7 +149,7 @@ def _sweep(base: Path) -> int:
 
 def _remove(path: Path, descriptor: int, owner: int) -> None:
     if os.getpid() != owner:
-        os.close(descriptor)  # A forked child: the directory, and its lock, are its parent's.
+        os.close(descriptor)  # In a forked child: the directory and its lock belong to the parent.
         return
     shutil.rmtree(path, ignore_errors=True)
     os.close(descriptor)

@@ -197,7 +197,7 @@ class Writer:
         try:
             return action()
         except OSError as error:
-            if not self.space.reserve.give(error):
+            if not self.space.reserve.release_if_full(error):
                 raise
         return action()
 
