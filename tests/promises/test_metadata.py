@@ -26,7 +26,7 @@ from tests.promises.conftest import Make
 
 from memories import InvalidOptionError, MemoryManager
 from memories.cli.app import app
-from memories.options.metadata import MAX_METADATA_BYTES, Unknown, pack, question, unpack
+from memories.options.metadata import MAX_METADATA_BYTES, Unknown, matcher, pack, unpack
 from memories.testing.codecs import identical
 
 
@@ -253,5 +253,5 @@ def test_whatever_is_said_comes_back_and_is_found(words: dict[str, Any]) -> None
     """Type for type, whatever hypothesis says."""
     packed = pack(words)
     assert identical(words, unpack(packed))
-    assert question(words)(packed)
+    assert matcher(words)(packed)
     assert packed == pack(unpack(packed)) or "nan" in repr(words).lower()

@@ -22,9 +22,9 @@ def config(as_json: bool) -> None:
     """
     from memories import MemoryManager
     from memories.options.config_sources import project_file, user_file
-    from memories.options.configured_constructor import options_of
+    from memories.options.configured_constructor import effective_options
 
-    options = options_of(MemoryManager.__init__)
+    options = effective_options(MemoryManager.__init__)
     if as_json:
         rows = {one.name: {"value": _plain(one.value), "origin": one.origin} for one in options}
         print_json({"options": rows, "project": _text(project_file()), "user": _text(user_file())})

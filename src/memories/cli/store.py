@@ -71,9 +71,9 @@ def _glacier_of(store: Path, url: str | None) -> dict[str, Any]:
     """
     if url is None and not (store / "glacier").is_dir():
         from memories import MemoryManager
-        from memories.options.configured_constructor import options_of
+        from memories.options.configured_constructor import effective_options
 
-        configured = {one.name: one.value for one in options_of(MemoryManager.__init__)}
+        configured = {one.name: one.value for one in effective_options(MemoryManager.__init__)}
         path = configured["storage_path"]
         if path is not None and Path(path).expanduser().resolve() == store.resolve():
             return {}

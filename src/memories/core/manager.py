@@ -51,7 +51,7 @@ from memories.observe.analytics import Series
 from memories.observe.analytics.state_document import Document
 from memories.observe.counters import Stats
 from memories.options.configured_constructor import configured
-from memories.options.metadata import question
+from memories.options.metadata import matcher
 from memories.options.migration import MigrationSettings
 from memories.options.settings import check_flag, check_seconds, check_tier, make_settings
 
@@ -379,7 +379,7 @@ class MemoryManager(MutableMapping[str, Any]):
         Raises:
             InvalidOptionError: an item is of a type that metadata cannot hold.
         """
-        return self._reader.find(self.scan(), question(metadata))
+        return self._reader.find(self.scan(), matcher(metadata))
 
     def __getitem__(self, key: str) -> Any:
         try:

@@ -1,1 +1,1 @@
-"""What a caller may say to a manager, checked before anything is touched."""
+"""The options of a manager and of its methods, and their checks."""

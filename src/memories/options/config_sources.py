@@ -1,8 +1,8 @@
-"""Options that a caller left out, from the environment and from files, each with its origin.
+"""Reads options from the environment and from configuration files, each with its origin.
 
-Not a store of settings: it reads, checks names, and hands on; what a value means is checked where
-every argument is. The nearest source wins: `MEMORIES_*` in the environment, then the project's
-file, then the user's. Secrets have no place here, and a file that somebody else owns is not read.
+Only names are checked here; values are checked where arguments are. The nearest source wins:
+`MEMORIES_*` in the environment, then the file of the project, then the file of the user. Files may
+not contain secrets, and a file that belongs to another user is not read.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ PREFIX = "MEMORIES_"
 PROJECT_FILE = "memories.toml"
 USER_FILE = "config.toml"
 
-# Variables of the same prefix that are no options of a manager.
+# Variables with this prefix that are not options of a manager.
 OTHER_VARIABLES = frozenset({"MEMORIES_DASHBOARD_TOKEN", "MEMORIES_KEY_FILE"})
-# They hold secrets, decide whom to trust, or are meant for one opening: no file may say them.
+# They hold secrets, decide what is trusted, or are for one opening only: no file may set them.
 ARGUMENT_ONLY = frozenset({"node_options", "storage_options", "takeover", "trusted_keys"})
 TABLES = frozenset({"compression", "eviction_policy", "migration"})
 TEXTS = frozenset({"storage_path", "glacier_url", "hot_device", "durability", "on_full"})
 
 
 class FoundOption(NamedTuple):
-    """What a source says for an option, and which source that is."""
+    """The value of an option, and the source that sets it."""
 
     value: Any
     origin: str
@@ -43,14 +43,14 @@ def read_config(
     directory: Path | None = None,
     user_directory: Path | None = None,
 ) -> dict[str, FoundOption]:
-    """Return the options that the environment and the files set, of those that are `known`.
+    """Return the options that the environment and the files set.
 
     Args:
-        known: The names that mean something.
-        environment: The variables; the process's own if it is None.
-        directory: Where the search for the project's file begins, upwards; the current directory
-            if it is None.
-        user_directory: Where the user's file lies; the platform's place for it if it is None.
+        known: The valid names.
+        environment: The variables; None for those of the process.
+        directory: Where the upward search for the file of the project begins; None for the current
+            directory.
+        user_directory: The directory of the user's file; None for that of the platform.
 
     Raises:
         InvalidOptionError: a name is unknown, or a file is not TOML.
@@ -68,7 +68,7 @@ def read_config(
 
 
 def nearest(name: str, known: Collection[str]) -> str:
-    """Return words that suggest the known name most like `name`, or none at all."""
+    """Return a suggestion of the known name that is most similar to `name`, or an empty text."""
     near = get_close_matches(name, sorted(known), n=1)
     return f"; did you mean {near[0]!r}?" if near else ""
 
@@ -80,13 +80,13 @@ def project_file(directory: Path | None = None) -> Path | None:
 
 
 def user_file(user_directory: Path | None = None) -> Path | None:
-    """Return where the user's configuration lies, whether or not it is there; None for no home."""
+    """Return the path of the user's file, which may not exist; None where there is no home."""
     directory = config_directory() if user_directory is None else user_directory
     return None if directory is None else directory / USER_FILE
 
 
 def _merge(found: dict[str, FoundOption], name: str, value: Any, origin: str) -> None:
-    """Let `value` override what farther sources said; tables are joined item by item."""
+    """Override the value of farther sources by `value`; tables are merged item by item."""
     before = found.get(name)
     if isinstance(value, dict) and before is not None and isinstance(before.value, dict):
         value = {**before.value, **value}
@@ -95,7 +95,7 @@ def _merge(found: dict[str, FoundOption], name: str, value: Any, origin: str) ->
 
 
 def _anchored(name: str, value: Any, folder: Path) -> Any:
-    """Return a path that a file sets relative to itself, not to wherever the program runs."""
+    """Return a path relative to the file that sets it, not to the current directory."""
     is_path = name == "storage_path" or (name == "glacier_url" and "://" not in str(value))
     if not is_path or not isinstance(value, str) or value.startswith("~"):
         return value
@@ -105,12 +105,12 @@ def _anchored(name: str, value: Any, folder: Path) -> Any:
 def _check_name(name: str, known: Collection[str], what: str) -> None:
     if name in ARGUMENT_ONLY:
         raise InvalidOptionError(
-            f"{what}, which only an argument may: credentials come from the environment of "
+            f"{what}, which only an argument may set: credentials come from the environment of "
             "their own tools (AWS_..., GOOGLE_..., AZURE_...), and trust and a takeover are given "
             "in the program"
         )
     if name not in known:
-        raise InvalidOptionError(f"{what}, which is no option{nearest(name, known)}")
+        raise InvalidOptionError(f"{what}, which is not an option{nearest(name, known)}")
 
 
 def _variables(
@@ -124,7 +124,7 @@ def _variables(
         _check_name(name, known, f"the environment variable {variable} sets {name}")
         if item and name not in TABLES:
             raise InvalidOptionError(
-                f"the environment variable {variable} sets an item of {name}, which is no table"
+                f"the environment variable {variable} sets an item of {name}, which is not a table"
             )
         text = environment[variable]
         value = text if name in TEXTS else _parsed(text)
@@ -132,7 +132,7 @@ def _variables(
 
 
 def _parsed(text: str) -> Any:
-    """Return the number, truth value, list or table that `text` is in TOML, or the text itself."""
+    """Return the TOML number, boolean, list or table in `text`, or the text itself."""
     import tomllib
 
     try:
@@ -154,14 +154,14 @@ def _project_file(directory: Path | None) -> tuple[Path, dict[str, Any]] | None:
     try:
         start = Path.cwd() if directory is None else directory.absolute()
     except FileNotFoundError:
-        return None  # The current directory was removed; nothing above it is known either.
+        return None  # The current directory was removed, so its parents are unknown.
     for folder in (start, *start.parents):
         path = folder / PROJECT_FILE
         if (text := _read(path)) is not None:
             return path, _table(path, text)
         path = folder / "pyproject.toml"
         text = _read(path)
-        # Most projects' files are not about us, and then need not be read at all.
+        # Most projects do not configure this package: their files need not be parsed.
         if text is not None and b"memories" in text:
             tool = _table(path, text).get("tool", {})
             if isinstance(tool.get("memories"), dict):
@@ -170,9 +170,9 @@ def _project_file(directory: Path | None) -> tuple[Path, dict[str, Any]] | None:
 
 
 def _read(path: Path) -> bytes | None:
-    """Return the bytes of a file that may be read and is this user's (or root's), else None.
+    """Return the bytes of a file, None if it cannot be read or belongs to another user (not root).
 
-    A file in a directory that many write to could otherwise send one user's data to another.
+    In a directory that many users can write to, one user could redirect the data of another.
     """
     try:
         with path.open("rb") as file:
@@ -180,8 +180,8 @@ def _read(path: Path) -> bytes | None:
             if owner in (0, os.geteuid()):
                 return file.read()
     except OSError:
-        return None  # Absent, a directory, or not for this user: it configures nothing.
-    logger.warning("%s belongs to another user, and is not read", path)
+        return None  # It is absent, a directory, or not readable by this user.
+    logger.warning("%s belongs to another user and is not read", path)
     return None
 
 

@@ -1,7 +1,7 @@
-"""Fills in what the maker of a manager left out, from the environment and from files.
+"""A decorator for constructors: options that a call leaves out come from the configuration.
 
-Not a second place for defaults: those stand in the signature, and are what is left when nobody
-else has said anything. An argument that was given is never replaced, whatever its value.
+The defaults remain in the signature of the constructor; they apply where no source sets an option.
+An argument that was given is never replaced, whatever its value.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from memories.options.migration import MigrationSettings
 
 Arguments = ParamSpec("Arguments")
 
-# Options of the distributed manager, which a project may set though it makes plain ones as well.
+# Options of the distributed manager: a project may set them although it also has plain managers.
 DISTRIBUTED = frozenset({"nodes", "replication_factor", "allow_eviction", "near_cache"})
 
-_known = set(DISTRIBUTED)  # Grows with every manager that is decorated.
+_known = set(DISTRIBUTED)  # Grows with every constructor that is decorated.
 
 
 class EffectiveOption(NamedTuple):
-    """An option of a manager, its value where no argument gives one, and who says so."""
+    """An option of a manager, its value if no argument is given, and the origin of this value."""
 
     name: str
     value: Any
@@ -32,10 +32,10 @@ class EffectiveOption(NamedTuple):
 
 
 def configured(make: Callable[Arguments, None]) -> Callable[Arguments, None]:
-    """Decorate an `__init__` so that options which its caller left out come from configuration.
+    """Decorate an `__init__` so that options that a call leaves out come from the configuration.
 
     Raises:
-        InvalidOptionError: a configured name or table means nothing.
+        InvalidOptionError: a configured name or table is invalid.
     """
     signature = inspect.signature(make)
     _known.update(_names(signature))
@@ -43,7 +43,7 @@ def configured(make: Callable[Arguments, None]) -> Callable[Arguments, None]:
     @wraps(make)
     def initialise(*args: Arguments.args, **kwargs: Arguments.kwargs) -> None:
         given = signature.bind_partial(*args, **kwargs).arguments
-        for name, found in found_for(signature).items():
+        for name, found in configured_options(signature).items():
             if name in signature.parameters and name not in given:
                 kwargs[name] = found.value
         make(*args, **kwargs)
@@ -51,8 +51,8 @@ def configured(make: Callable[Arguments, None]) -> Callable[Arguments, None]:
     return initialise
 
 
-def found_for(signature: inspect.Signature) -> dict[str, FoundOption]:
-    """Return what is configured for the parameters of `signature`, ready to be passed."""
+def configured_options(signature: inspect.Signature) -> dict[str, FoundOption]:
+    """Return the configured values of the parameters of `signature`, by name."""
     found = read_config(_known.union(_names(signature)))
     migration = found.get("migration")
     if migration is not None and isinstance(migration.value, Mapping):
@@ -61,10 +61,10 @@ def found_for(signature: inspect.Signature) -> dict[str, FoundOption]:
     return found
 
 
-def options_of(make: Callable[..., Any]) -> list[EffectiveOption]:
-    """Return every option of a manager as it would be without arguments, with its origin."""
+def effective_options(make: Callable[..., Any]) -> list[EffectiveOption]:
+    """Return every option of a manager made without arguments, with its origin."""
     signature = inspect.signature(make)
-    found = found_for(signature)
+    found = configured_options(signature)
     return [
         EffectiveOption(
             name, *found.get(name, FoundOption(signature.parameters[name].default, "default"))
@@ -87,6 +87,6 @@ def _migration(table: Mapping[str, Any], origin: str) -> MigrationSettings:
     for name in table:
         if name not in known:
             raise InvalidOptionError(
-                f"{origin} sets migration.{name}, which is no setting{nearest(name, known)}"
+                f"{origin} sets migration.{name}, which is not a setting{nearest(name, known)}"
             )
     return MigrationSettings(**table)

@@ -1,7 +1,7 @@
-"""What a caller says about a value: taken as it is, found by the same words, and given back.
+"""Packs, unpacks and searches the metadata of values.
 
-Not values: no arrays and nothing that runs code, and small. The one idea: what msgpack knows is
-written as it is; of anything else its codec's description is, as one extension of msgpack.
+Metadata is small and contains no arrays and nothing that runs code. Types that msgpack knows are
+packed as they are; any other value is packed as an extension, which its codec describes.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from memories.errors import (
 from memories.foundation.optional_imports import MissingPackageError
 
 MAX_METADATA_BYTES = 65_536
-TYPED = 1  # The code of the extension: a list of a type's name and what it is made of.
+TYPED = 1  # The code of the extension: a list of the name of a type and its parts.
 _KINDS = "None, bool, numbers, str, bytes, dates, times, UUIDs, Decimals, enums, NumPy scalars and "
 _KINDS += "lists, tuples, sets and dicts of such"
 _PLAIN = frozenset({type(None), bool, float, bytes})
@@ -37,16 +37,16 @@ _decode = msgspec.msgpack.Decoder().decode
 
 @dataclass(frozen=True, slots=True)
 class Unknown:
-    """A word of a type that is not there, in place of the word; find it by what it was."""
+    """Stands for a value whose type is not available; `find` still finds the value."""
 
     reason: str
 
 
 def pack(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a private copy of `metadata`, as the journal writes it.
+    """Return a private copy of `metadata`, in the form in which it is stored.
 
     Raises:
-        InvalidOptionError: it is too large, or something in it is no word; the message says what.
+        InvalidOptionError: it is too large, or holds a value of a type that cannot be packed.
     """
     try:
         packed = _pack(dict(metadata), "metadata")
@@ -68,98 +68,100 @@ def pack(metadata: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def unpack(packed: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what was packed, in objects of its own.
+    """Return packed metadata as new objects.
 
-    A word whose type cannot be had, for its class is not imported here, is an `Unknown`.
+    A value whose class is not imported becomes an `Unknown`.
 
     Raises:
-        CorruptDataError: it was never packed.
+        CorruptDataError: it is not packed metadata.
     """
-    return {name: _unpack(word) for name, word in packed.items()}
+    return {name: _unpack(item) for name, item in packed.items()}
 
 
-def question(metadata: Mapping[str, Any]) -> Callable[[Mapping[str, Any]], bool]:
-    """Return what tells whether packed metadata has every one of these items.
+def matcher(metadata: Mapping[str, Any]) -> Callable[[Mapping[str, Any]], bool]:
+    """Return a function that tells whether packed metadata has all of these items.
 
-    Words are the same if they are equal in Python, or were packed alike: NaN finds NaN.
+    Values match if they are equal in Python or have the same packed form: NaN matches NaN.
 
     Raises:
-        InvalidOptionError: some word can be in no metadata.
+        InvalidOptionError: a value is of a type that cannot be packed.
     """
     packed = pack(metadata)
-    wanted = [(name, word, metadata[name], _encode(word)) for name, word in packed.items()]
+    wanted = [(name, item, metadata[name], _encode(item)) for name, item in packed.items()]
 
-    def answers(known: Mapping[str, Any]) -> bool:
-        for name, word, value, encoded in wanted:
+    def matches(known: Mapping[str, Any]) -> bool:
+        for name, item, value, encoded in wanted:
             if name not in known:
                 return False
             other = known[name]
-            if other != word and _encode(other) != encoded and not _equal(_unpack(other), value):
+            if other != item and _encode(other) != encoded and not _equal(_unpack(other), value):
                 return False
         return True
 
-    return answers
+    return matches
 
 
 def _equal(left: Any, right: Any) -> bool:
     try:
         return bool(left == right)
     except (ArithmeticError, TypeError, ValueError):
-        return False  # A signalling NaN, say, which equals nothing.
+        return False  # A signalling NaN, for example, which cannot be compared.
 
 
-def _pack(word: Any, where: str) -> Any:
-    kind = type(word)
-    if kind in _PLAIN or (kind is int and INT_MIN <= word <= INT_MAX):
-        return word
+def _pack(value: Any, where: str) -> Any:
+    kind = type(value)
+    if kind in _PLAIN or (kind is int and INT_MIN <= value <= INT_MAX):
+        return value
     if kind is str:
-        if not is_utf8(word):
-            raise InvalidOptionError(f"{where} holds a str that is no Unicode: {word!r:.60}")
-        return word
+        if not is_utf8(value):
+            raise InvalidOptionError(
+                f"{where} holds a str that is not valid Unicode: {value!r:.60}"
+            )
+        return value
     if kind is list:
-        return [_pack(item, f"{where}[{at}]") for at, item in enumerate(word)]
-    if kind is dict and all(type(name) is str and is_utf8(name) for name in word):
-        return {name: _pack(item, f"{where}[{name!r}]") for name, item in word.items()}
-    return msgspec.msgpack.Ext(TYPED, _encode(_typed(word, kind, where)))
+        return [_pack(item, f"{where}[{at}]") for at, item in enumerate(value)]
+    if kind is dict and all(type(name) is str and is_utf8(name) for name in value):
+        return {name: _pack(item, f"{where}[{name!r}]") for name, item in value.items()}
+    return msgspec.msgpack.Ext(TYPED, _encode(_typed(value, kind, where)))
 
 
-def _typed(word: Any, kind: type, where: str) -> list[Any]:
-    """Return the name of a type, and what the word is made of."""
+def _typed(value: Any, kind: type, where: str) -> list[Any]:
+    """Return the name of a type, and the parts of a value."""
     if kind is dict:
-        pairs = [(_pack(name, where), _pack(item, where)) for name, item in word.items()]
+        pairs = [(_pack(name, where), _pack(item, where)) for name, item in value.items()]
         return ["dict", pairs]
     if kind is tuple:
-        return ["tuple", [_pack(item, f"{where}[{at}]") for at, item in enumerate(word)]]
+        return ["tuple", [_pack(item, f"{where}[{at}]") for at, item in enumerate(value)]]
     if kind in (set, frozenset):
-        # Equal sets are packed alike, whatever order they have.
-        return [kind.__name__, sorted((_pack(item, where) for item in word), key=_encode)]
+        # Sorted, so that equal sets have the same packed form.
+        return [kind.__name__, sorted((_pack(item, where) for item in value), key=_encode)]
     try:
-        parts = codecs.encode(word)
-        immutable = codecs.sharing(word) is codecs.Sharing.SHARED
+        parts = codecs.encode(value)
+        immutable = codecs.sharing(value) is codecs.Sharing.SHARED
     except UnsupportedTypeError:
         immutable = False
     if not immutable or codecs.carries_code(parts.codec):
         raise InvalidOptionError(
-            f"{where} is a {kind.__module__}.{kind.__qualname__}, and can be {_KINDS}: say it in "
-            "these, or store it under a key of its own"
+            f"{where} is a {kind.__module__}.{kind.__qualname__}, and can be {_KINDS}: use one "
+            "of these, or store it under a key of its own"
         )
     return [parts.codec, parts.meta, [bytes(buffer) for buffer in parts.buffers]]
 
 
-def _unpack(word: Any) -> Any:
-    kind = type(word)
+def _unpack(packed: Any) -> Any:
+    kind = type(packed)
     if kind is list:
-        return [_unpack(item) for item in word]
+        return [_unpack(item) for item in packed]
     if kind is dict:
-        return {name: _unpack(item) for name, item in word.items()}
-    return _read(word) if kind is msgspec.msgpack.Ext else word
+        return {name: _unpack(item) for name, item in packed.items()}
+    return _read(packed) if kind is msgspec.msgpack.Ext else packed
 
 
-def _read(word: msgspec.msgpack.Ext) -> Any:
+def _read(extension: msgspec.msgpack.Ext) -> Any:
     try:
-        if word.code != TYPED:
-            raise ValueError(f"extension {word.code}")
-        name, content, *buffers = _decode(word.data)
+        if extension.code != TYPED:
+            raise ValueError(f"extension {extension.code}")
+        name, content, *buffers = _decode(extension.data)
         build = _BUILD.get(name)
         if build is not None:
             return build(content)
@@ -175,10 +177,10 @@ def _read(word: msgspec.msgpack.Ext) -> Any:
 
 
 def _hashable(content: list[Any]) -> list[Any]:
-    words = [_unpack(item) for item in content]
-    if not all(hashes_safely(item) or isinstance(item, Unknown) for item in words):
-        raise CorruptDataError("what stored metadata holds cannot be hashed safely")
-    return words
+    values = [_unpack(item) for item in content]
+    if not all(hashes_safely(item) or isinstance(item, Unknown) for item in values):
+        raise CorruptDataError("stored metadata holds values that cannot be hashed safely")
+    return values
 
 
 _BUILD: Mapping[str, Callable[[Any], Any]] = MappingProxyType(

@@ -1,4 +1,4 @@
-"""The few numbers that migration goes by; the defaults suit most."""
+"""The settings of migration; the defaults suit most programs."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from memories.errors import InvalidOptionError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MigrationSettings:
-    """How often migration looks, and how full a tier may be.
+    """How often migration runs, and how full a tier may be.
 
     Attributes:
-        interval_seconds: Between two looks.
-        high_watermark: Share of a tier's effective capacity at which it is worked down.
-        low_watermark: Share down to which it is worked.
+        interval_seconds: Between two runs.
+        high_watermark: Share of a tier's effective capacity above which values are moved down.
+        low_watermark: Share at which this stops.
         promote: Whether values that are read move to faster tiers.
-        demote_idle: Whether values that nobody reads leave the hot tier.
+        demote_idle: Whether values that are not read leave the hot tier.
     """
 
     interval_seconds: float = 0.1
@@ -26,7 +26,7 @@ class MigrationSettings:
     demote_idle: bool = True
 
     def __post_init__(self) -> None:
-        """Refuse numbers that mean nothing."""
+        """Raise InvalidOptionError for invalid numbers."""
         if not 0 < self.low_watermark <= self.high_watermark <= 1:
             raise InvalidOptionError(
                 f"watermarks must satisfy 0 < low <= high <= 1, not low={self.low_watermark}, "

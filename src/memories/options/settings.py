@@ -1,10 +1,10 @@
-"""What a manager is told at its making, checked before anything is touched."""
+"""The checked options of a manager, and the checks of single options."""
 
 from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
@@ -32,7 +32,7 @@ class Settings:
     storage_path: Path | None
     glacier_url: str | None
     storage_options: Mapping[str, Any] = field(repr=False)  # May hold credentials.
-    hot_device: object  # "auto", "cpu", "cuda:0" or a `Device`; looked at in `devices`.
+    hot_device: object  # "auto", "cpu", "cuda:0" or a `Device`; `devices` checks it.
     policies: dict[TierName, str]
     compression: dict[TierName, str]
     durability: Durability
@@ -68,15 +68,15 @@ def check_path(value: str | os.PathLike[str] | None) -> Path | None:
     try:
         return Path(value).expanduser().absolute()
     except (TypeError, RuntimeError) as error:
-        raise InvalidOptionError(f"storage_path={value!r} is no path: {error}") from error
+        raise InvalidOptionError(f"storage_path={value!r} is not a path: {error}") from error
 
 
 def check_named(name: str, value: object) -> None:
-    """Raise InvalidOptionError for a path or URL of nothing: it would be the current directory."""
+    """Raise InvalidOptionError for an empty path or URL, which would be the current directory."""
     if isinstance(value, str | bytes) and not value.strip():
         raise InvalidOptionError(
-            f"{name}={value!r} names no place; is a variable not set? Say '.' for the current "
-            "directory, or None to do without"
+            f"{name}={value!r} is empty: is a variable not set? give '.' for the current "
+            "directory, or None for no directory"
         )
 
 
@@ -113,7 +113,7 @@ def check_seconds(name: str, value: float | None) -> float | None:
     return float(value)
 
 
-def check_patience(name: str, value: float) -> float:
+def check_duration(name: str, value: float) -> float:
     """Return `value` if it is a finite number of seconds, 0 or more."""
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if not number or not 0 <= value < math.inf:
@@ -130,8 +130,8 @@ def check_policies(value: str | Mapping[str, str]) -> dict[TierName, str]:
         name = check_tier(tier, "eviction_policy's tier")
         if name.durable:
             raise InvalidOptionError(
-                f"eviction_policy cannot be set for {name}: keys at rest are swept in key order, "
-                "so that they take no RAM"
+                f"eviction_policy cannot be set for {name}: keys in durable tiers are evicted in "
+                "key order, which takes no RAM"
             )
         names[name] = policy
     return names
@@ -148,10 +148,9 @@ def check_compression(value: Mapping[str, str] | None) -> dict[TierName, str]:
     return names
 
 
-def _is_reader_of_archive(options: Mapping[str, Any]) -> bool:
-    """Return whether there is an archive to read and nothing else: no more need be said then."""
-    alone = options["read_only"] is True and options["storage_path"] is None
-    return alone and options["glacier_url"] is not None
+def _is_archive_reader(read_only: object, storage_path: object, glacier_url: object) -> bool:
+    """Return whether only an archive is read: `glacier_memory_enabled` is implied then."""
+    return read_only is True and storage_path is None and glacier_url is not None
 
 
 def make_settings(
@@ -159,12 +158,27 @@ def make_settings(
     warm_memory_size: float | str,
     cold_memory_size: float | str,
     glacier_memory_enabled: bool,
-    **options: Any,
+    *,
+    storage_path: str | os.PathLike[str] | None,
+    glacier_url: str | os.PathLike[str] | None,
+    storage_options: Mapping[str, Any] | None,
+    hot_device: object,
+    eviction_policy: str | Mapping[str, str],
+    compression: Mapping[str, str] | None,
+    durability: Durability,
+    exit_flush_seconds: float,
+    write_through: bool,
+    on_full: OnFull,
+    prefetch: str,
+    rules: Iterable[Rule],
+    read_only: bool,
+    takeover: bool,
+    trusted_keys: Iterable[str],
 ) -> Settings:
     """Check every option and return them as `Settings`.
 
     Raises:
-        InvalidOptionError: naming the option that means nothing.
+        InvalidOptionError: an option is invalid; the message names it.
     """
     return Settings(
         capacities={
@@ -173,20 +187,20 @@ def make_settings(
             TierName.COLD: parse_size(cold_memory_size, name="cold_memory_size"),
         },
         glacier_enabled=check_flag("glacier_memory_enabled", glacier_memory_enabled)
-        or _is_reader_of_archive(options),
-        storage_path=check_path(options["storage_path"]),
-        glacier_url=check_url(options["glacier_url"]),
-        storage_options=dict(check_mapping("storage_options", options["storage_options"])),
-        hot_device=options["hot_device"],
-        policies=check_policies(options["eviction_policy"]),
-        compression=check_compression(options["compression"]),
-        durability=check_choice("durability", options["durability"], ("relaxed", "full")),  # type: ignore[arg-type]
-        exit_flush_seconds=check_patience("exit_flush_seconds", options["exit_flush_seconds"]),
-        write_through=check_flag("write_through", options["write_through"]),
-        drop_when_full=check_choice("on_full", options["on_full"], ("raise", "evict")) == "evict",
-        prefetch=check_choice("prefetch", options["prefetch"], PREFETCH),
-        rules=check_rules(options["rules"]),
-        read_only=check_flag("read_only", options["read_only"]),
-        takeover=check_flag("takeover", options["takeover"]),
-        trusted_keys=tuple(options["trusted_keys"]),
+        or _is_archive_reader(read_only, storage_path, glacier_url),
+        storage_path=check_path(storage_path),
+        glacier_url=check_url(glacier_url),
+        storage_options=dict(check_mapping("storage_options", storage_options)),
+        hot_device=hot_device,
+        policies=check_policies(eviction_policy),
+        compression=check_compression(compression),
+        durability=check_choice("durability", durability, ("relaxed", "full")),  # type: ignore[arg-type]
+        exit_flush_seconds=check_duration("exit_flush_seconds", exit_flush_seconds),
+        write_through=check_flag("write_through", write_through),
+        drop_when_full=check_choice("on_full", on_full, ("raise", "evict")) == "evict",
+        prefetch=check_choice("prefetch", prefetch, PREFETCH),
+        rules=check_rules(rules),
+        read_only=check_flag("read_only", read_only),
+        takeover=check_flag("takeover", takeover),
+        trusted_keys=tuple(trusted_keys),
     )

@@ -1,4 +1,4 @@
-"""What a caller may ask for a key, checked."""
+"""Checks the options of `store`, and returns them as the terms of a key."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ def make_terms(
     now: Callable[[], float],
     rule: Rule | None = None,
 ) -> Terms:
-    """Return the terms that these options mean; what they leave open, `rule` may fill in.
+    """Return the terms of these options; `rule` sets those that are left out.
 
     Raises:
-        InvalidOptionError: one of them means nothing.
+        InvalidOptionError: an option is invalid.
     """
     if rule is not None:
         ttl = rule.ttl if ttl is None else ttl

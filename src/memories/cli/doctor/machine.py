@@ -64,10 +64,10 @@ def _version(name: str) -> str | None:
 
 def _configuration() -> Iterator[DoctorResult]:
     from memories import MemoryManager
-    from memories.options.configured_constructor import options_of
+    from memories.options.configured_constructor import effective_options
 
     try:
-        options = options_of(MemoryManager.__init__)
+        options = effective_options(MemoryManager.__init__)
     except MemoriesError as error:
         yield DoctorResult(
             "configuration", Level.BAD, str(error), "mend it; `memories config` shows it"
@@ -81,10 +81,10 @@ def _configuration() -> Iterator[DoctorResult]:
 def _memory() -> Iterator[DoctorResult]:
     from memories import MemoryManager
     from memories.engine.host_limits import host_room
-    from memories.options.configured_constructor import options_of
+    from memories.options.configured_constructor import effective_options
 
     try:
-        options = {one.name: one.value for one in options_of(MemoryManager.__init__)}
+        options = {one.name: one.value for one in effective_options(MemoryManager.__init__)}
     except MemoriesError:
         return  # Said above.
     wanted = sum(parse_size(options[name]) for name in ("hot_memory_size", "warm_memory_size"))

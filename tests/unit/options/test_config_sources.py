@@ -11,7 +11,7 @@ from memories import MemoryManager, MigrationSettings
 from memories.errors import InvalidOptionError
 from memories.model.tiers import TierName
 from memories.options.config_sources import read_config
-from memories.options.configured_constructor import options_of
+from memories.options.configured_constructor import effective_options
 
 KNOWN = {"hot_memory_size", "warm_memory_size", "compression", "storage_path", "write_through"}
 
@@ -99,7 +99,7 @@ def test_tables_are_joined_item_by_item(project: Path) -> None:
     ("variables", "text", "words"),
     [
         ({"MEMORIES_WARM_MEMORY_SIZ": "1"}, "", "did you mean 'warm_memory_size'"),
-        ({"MEMORIES_HOT_MEMORY_SIZE__X": "1"}, "", "no table"),
+        ({"MEMORIES_HOT_MEMORY_SIZE__X": "1"}, "", "not a table"),
         ({}, "hot_memory = 1", "did you mean 'hot_memory_size'"),
         ({}, "trusted_keys = ['x']", "only an argument"),
         ({"MEMORIES_STORAGE_OPTIONS": "{}"}, "", "only an argument"),
@@ -138,7 +138,7 @@ def test_migration_is_a_table_with_names_of_its_own(project: Path) -> None:
     """It becomes the settings that the argument takes, or false."""
     path = project / "memories.toml"
     path.write_text("[migration]\nhigh_watermark = 0.5\nlow_watermark = 0.4\n")
-    options = {option.name: option for option in options_of(MemoryManager.__init__)}
+    options = {option.name: option for option in effective_options(MemoryManager.__init__)}
     assert MigrationSettings(high_watermark=0.5, low_watermark=0.4) == options["migration"].value
     path.write_text("[migration]\nhigh_watermrk = 0.5\n")
     with pytest.raises(InvalidOptionError, match="high_watermark"):
@@ -148,7 +148,7 @@ def test_migration_is_a_table_with_names_of_its_own(project: Path) -> None:
 def test_every_option_has_an_origin(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And secrets are not among them."""
     monkeypatch.setenv("MEMORIES_DURABILITY", "full")
-    options = {option.name: option for option in options_of(MemoryManager.__init__)}
+    options = {option.name: option for option in effective_options(MemoryManager.__init__)}
     assert ("full", "MEMORIES_DURABILITY") == options["durability"][1:]
     assert (8, "default") == options["hot_memory_size"][1:]
     assert not {"storage_options", "trusted_keys"} & set(options)
