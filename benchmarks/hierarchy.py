@@ -130,7 +130,7 @@ def run(trace: Trace, services: Services, clock: ManualClock) -> Outcome:
             tier = hierarchy.find(key).tier
             reads, seconds = reads + 1, seconds + SECONDS[tier]
             fast += not tier.durable
-            hierarchy.get(key)
+            hierarchy.read(key)
             clock.advance(SECONDS[tier])  # The reader waits, and the migrator looks meanwhile.
         else:
             seen.add(key)

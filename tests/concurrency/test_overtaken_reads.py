@@ -14,7 +14,6 @@ from memories import CorruptDataError, MemoryManager, StorageError
 from memories.engine.hierarchy import READ_ATTEMPTS
 from memories.errors import KeyNotFoundError
 from memories.model.record import Record
-from memories.model.tiers import TierName
 
 VALUE = os.urandom(3_000_000)  # Large enough for a file of its own, which goes when the key moves.
 
@@ -33,8 +32,8 @@ class Sync:
     """Holds a reader in front of its read of cold until another thread has done `meanwhile`."""
 
     def __init__(self, manager: MemoryManager, patch: pytest.MonkeyPatch, meanwhile: Any) -> None:
-        tier = manager._hierarchy.tiers[TierName.COLD]
-        read, self.reads = tier.read, 0
+        journal = manager._hierarchy.catalog.journal
+        read, self.reads = journal.read, 0
 
         def held(found: Record) -> Any:
             self.reads += 1
@@ -45,7 +44,7 @@ class Sync:
                 assert not other.is_alive(), "nothing that changes a key waits for its readers"
             return read(found)
 
-        patch.setattr(tier, "read", held)
+        patch.setattr(journal, "read", held)
 
 
 def test_a_read_that_a_move_overtook_finds_where_the_value_went(
@@ -97,7 +96,7 @@ def test_a_fault_of_a_value_that_did_not_move_is_raised_at_once(
         reads += 1
         raise fault("the medium failed")
 
-    monkeypatch.setattr(manager._hierarchy.tiers[TierName.COLD], "read", read)
+    monkeypatch.setattr(manager._hierarchy.catalog.journal, "read", read)
     with pytest.raises(fault):
         manager["key"]
     assert 1 == reads
@@ -115,7 +114,7 @@ def test_a_read_is_overtaken_so_often_and_no_more(
         manager.store("key", os.urandom(10_000), "cold")
         raise StorageError("gone")
 
-    monkeypatch.setattr(manager._hierarchy.tiers[TierName.COLD], "read", read)
+    monkeypatch.setattr(manager._hierarchy.catalog.journal, "read", read)
     with pytest.raises(StorageError):
         manager["key"]
     assert READ_ATTEMPTS == reads

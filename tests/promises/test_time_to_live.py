@@ -79,11 +79,11 @@ def test_a_clock_set_back_for_good_keeps_nothing_alive() -> None:
     for tier in (TierName.HOT, TierName.COLD):
         hierarchy.put(tier, Payload.of(1), tier=tier, terms=terms)
     clock._wall -= DAYS
-    assert [1, 1] == [hierarchy.get("hot"), hierarchy.get("cold")]
+    assert [1, 1] == [hierarchy.read("hot"), hierarchy.read("cold")]
     clock.advance(5)
     for key in ("hot", "cold"):
         with pytest.raises(KeyNotFoundError):
-            hierarchy.get(key)
+            hierarchy.read(key)
     lifecycle.close()
 
 

@@ -113,6 +113,11 @@ def decode(parts: Parts, *, writable: bool = False) -> Any:
     return guard(parts.codec, lambda: codec.decode(parts, writable=writable))
 
 
+def damaged(name: str, error: Exception) -> CorruptDataError:
+    """Return the error for parts with which the codec `name` failed."""
+    return CorruptDataError(f"a stored {name} cannot be put together again: {error}")
+
+
 def guard(name: str, build: Callable[[], Any]) -> Any:
     """Return `build()`, with whatever damaged parts make of it as an error of ours.
 
@@ -124,7 +129,7 @@ def guard(name: str, build: Callable[[], Any]) -> Any:
     except (MemoriesError, MemoryError):
         raise
     except Exception as error:  # Damaged parts can fail anywhere in NumPy, Arrow or pandas.
-        raise CorruptDataError(f"a stored {name} cannot be put together again: {error}") from error
+        raise damaged(name, error) from error
 
 
 def _search(kind: type) -> Codec:

@@ -395,7 +395,7 @@ class MemoryManager(MutableMapping[str, Any]):
             moment = self._hierarchy.expiry.moment(sys._getframe(1))
             if moment is None:
                 raise
-            return self._hierarchy.get(key, moment)
+            return self._hierarchy.read(key, moment=moment)
 
     def __setitem__(self, key: str, data: Any) -> None:
         self.store(key, data)

@@ -10,7 +10,6 @@ from memories.devices import Device
 from memories.engine.batch_read import read_together, restore
 from memories.engine.front_cache import EXACT_HITS
 from memories.engine.hierarchy import Hierarchy
-from memories.engine.quick import UNKNOWN
 from memories.errors import UNREADABLE, ArchivedError, KeyNotFoundError, about_key
 from memories.foundation.keys import check_key
 
@@ -38,19 +37,24 @@ class ValueReader:
         try:
             entry = self._entries.get(key)
         except TypeError:
-            return self._read_through(key, default)  # An unhashable object, which is not a key.
-        if entry is None:
-            value = self._hierarchy.quick(key)
-            return self._read_through(key, default) if value is UNKNOWN else value
+            entry = None  # An unhashable object, which `check_key` refuses.
+        if entry is not None:
+            try:
+                value = entry.read()
+            except UNREADABLE as error:
+                raise about_key(error, key) from error.__cause__
+            except KeyError:
+                pass  # It has expired, and `Hierarchy.read` removes it.
+            else:
+                if entry.hits > EXACT_HITS:
+                    self._hierarchy.catalog.bring_forward(entry)
+                return value
         try:
-            value = entry.read()
-        except UNREADABLE as error:
-            raise about_key(error, key) from error.__cause__
-        except KeyError:
-            return self._read_through(key, default)  # It has expired.
-        if entry.hits > EXACT_HITS:
-            self._hierarchy.catalog.bring_forward(entry)
-        return value
+            return self._hierarchy.read(check_key(key))
+        except KeyNotFoundError:
+            if default is MISSING:
+                raise
+            return default
 
     def read_as(self, key: str, default: Any, options: ReadOptions, timeout: float | None) -> Any:
         """Return a value as `options` ask for it; wait `timeout` seconds for an archived one."""
@@ -78,19 +82,11 @@ class ValueReader:
             if matches(metadata):
                 yield key
 
-    def _read_through(self, key: str, default: Any) -> Any:
-        try:
-            return self._hierarchy.get(check_key(key))
-        except KeyNotFoundError:
-            if default is MISSING:
-                raise
-            return default
-
     def _read(self, key: str, options: ReadOptions) -> Any:
         if options.are_defaults:
-            return self._hierarchy.get(key)
+            return self._hierarchy.read(key)
         trust, device = self._hierarchy.trust, self._device
-        return self._hierarchy.open(
+        return self._hierarchy.read(
             key,
             lambda payload, verify: options.apply(payload, verify, trust, device),
             whole=options.whole,

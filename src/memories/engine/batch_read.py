@@ -10,7 +10,6 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from memories.engine.hierarchy import Hierarchy
-from memories.engine.quick import UNKNOWN
 from memories.errors import UNREADABLE, StorageError, about_key
 from memories.model.events import Retrieved
 from memories.model.record import Record
@@ -65,8 +64,7 @@ def _read_near(hierarchy: Hierarchy, key: str) -> Any:
     except UNREADABLE as error:
         raise about_key(error, key) from error.__cause__
     except KeyError:
-        value = hierarchy.quick(key)
-        return hierarchy.get(key) if value is UNKNOWN else value
+        return hierarchy.read(key)
 
 
 def _read_far(hierarchy: Hierarchy, name: TierName, records: Sequence[Record]) -> dict[str, Any]:
@@ -78,7 +76,7 @@ def _read_far(hierarchy: Hierarchy, name: TierName, records: Sequence[Record]) -
             for record, payload in zip(records, payloads, strict=True)
         }
     except (*UNREADABLE, StorageError):  # Asked for one by one, each says which it is.
-        return {record.key: hierarchy.get(record.key) for record in records}
+        return {record.key: hierarchy.read(record.key) for record in records}
     now = hierarchy.clock.monotonic()
     for record in records:
         hierarchy.verified.add(record)

@@ -16,6 +16,8 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from memories import codecs
+from memories.codecs.registry import damaged, loaded
 from memories.engine.archive import is_archived
 from memories.engine.budget import Budget
 from memories.engine.catalog import Catalog
@@ -26,7 +28,6 @@ from memories.engine.mover import Mover
 from memories.engine.operations import Operations, operation
 from memories.engine.payload import Payload
 from memories.engine.placement import candidates
-from memories.engine.quick import QuickReads
 from memories.engine.tier import AnyTier, DurableTier, Tiers, version_of
 from memories.engine.verified_frames import VerifiedFrames
 from memories.errors import (
@@ -42,6 +43,7 @@ from memories.errors import (
 )
 from memories.foundation.clock import Clock
 from memories.foundation.keys import INTERNAL, some_of
+from memories.frames.fast_path import MAX_BYTES, read_small
 from memories.frames.signing import Keyring
 from memories.model.entry import Entry
 from memories.model.events import EventBus, Missed, Retrieved, Stored
@@ -99,7 +101,6 @@ class Hierarchy:
         )  # fmt: skip
         self._write_through = write_through
         self._latest_moment = clock.wall()
-        self.quick = QuickReads(catalog, clock, events).get
         self.verified = VerifiedFrames()
         events.subscribe(self.verified.observe)
 
@@ -150,37 +151,82 @@ class Hierarchy:
         self.events.emit(Stored(key, now, found.tier, found.size, now - started))
         return found
 
-    def get(self, key: str, moment: float | None = None) -> Any:
-        """Return the value of `key` when the hit path did not: it is durable, expired or absent.
+    def read(
+        self,
+        key: str,
+        use: Callable[[Payload, bool], Any] | None = None,
+        *,
+        whole: bool = True,
+        moment: float | None = None,
+    ) -> Any:
+        """Return the value of `key`, or what `use(payload, verify)` makes of its payload.
 
-        With a `moment` of the wall clock, also if its time has come since then.
+        `whole` says that `use` verifies all of the payload when `verify` is true, and not just a
+        region. With a `moment` of the wall clock, a value that has expired since then is read too.
 
         Raises:
             KeyNotFoundError: it is in no tier.
             CorruptDataError: its bytes are damaged.
             UntrustedDataError: it would run code, and no trusted key has signed it.
         """
-        self.require_readable()
+        catalog, journal = self.catalog, self.catalog.journal
+        started = self.clock.monotonic()
         try:
-            return self._read(
-                key, lambda payload, verify: payload.open(self.trust, verify=verify), moment=moment
-            )
+            for attempt in range(READ_ATTEMPTS):
+                if self.state is LifecycleState.CLOSED:
+                    self.require_readable()
+                found = catalog.entries.get(key) or journal.lookup(key)
+                if found is None or (
+                    found.terms.expires_at is not None and self._expired(found, moment)
+                ):
+                    raise self._miss(key, found)
+                # There are three cases.
+                # 1. The value is in RAM or on a device: its entry has the payload.
+                if isinstance(found, Entry):
+                    found.mark()
+                    payload = Payload.of_entry(found)
+                    return payload.open(self.trust) if use is None else use(payload, False)
+                try:
+                    if use is None and found.tier is TierName.COLD and found.stored <= MAX_BYTES:
+                        # 2. A small frame on the disk: verified in one pass over its bytes. If it
+                        #    is compressed or signed, the general reader takes the same bytes.
+                        frame = journal.read(found)
+                        parts = read_small(frame, key)
+                        if parts is not None:
+                            codec = loaded(parts.codec) or codecs.get(parts.codec)
+                            try:
+                                value = codec.decode(parts)
+                            except (MemoriesError, MemoryError):
+                                raise
+                            except Exception as error:  # Damaged parts can fail in any way.
+                                raise damaged(parts.codec, error) from error
+                        else:
+                            value = Payload.of_frame(frame, key=key).open(self.trust)
+                    else:
+                        # 3. Any other frame: verified at its first use if it is large.
+                        tier = self.durable(found.tier)
+                        payload = tier.read(found) if whole else tier.read_part(found)
+                        verify = not self.verified.knows(found)
+                        if use is None:
+                            value = payload.open(self.trust, verify=verify)
+                        else:
+                            value = use(payload, verify)
+                        if whole:
+                            self.verified.add(found)
+                except (CorruptDataError, StorageError, KeyNotFoundError):
+                    # Thread 1 has looked up this record. Thread 2 moves or replaces the value, and
+                    # its bytes are given back. Thread 1 cannot read them: it looks up the new one.
+                    if attempt + 1 == READ_ATTEMPTS or catalog.find(key) == found:
+                        raise
+                    continue
+                now = self.clock.monotonic()
+                self.events.note_read(
+                    Retrieved(key, now, found.tier, found.size, now - started, found)
+                )
+                return value
         except UNREADABLE as error:
             raise about_key(error, key) from error.__cause__
-
-    def open(self, key: str, use: Callable[[Payload, bool], Any], *, whole: bool = True) -> Any:
-        """Return `use(payload, verify)` of what holds the value of `key`; counts as a read of it.
-
-        `whole` says that `use` verifies the whole of it when told to, not just a region.
-        """
-        entry = self.catalog.entries.get(key)
-        try:
-            if entry is not None and not self._expired(entry):
-                entry.mark()
-                return use(Payload.of_entry(entry), False)
-            return self._read(key, use, whole=whole)
-        except UNREADABLE as error:
-            raise about_key(error, key) from error.__cause__
+        raise AssertionError("the last attempt returns or raises")
 
     def find(self, key: str) -> Entry | Record:
         """Return where `key` is, without counting a read.
@@ -585,39 +631,6 @@ class Hierarchy:
         except TierFullError:
             if not self.mover.droppable(entry):
                 raise
-
-    def _read(
-        self,
-        key: str,
-        use: Callable[[Payload, bool], Any],
-        *,
-        whole: bool = True,
-        moment: float | None = None,
-    ) -> Any:
-        started = self.clock.monotonic()
-        for attempt in range(READ_ATTEMPTS):
-            self.require_readable()
-            found = self.catalog.find(key)
-            if found is None or self._expired(found, moment):
-                raise self._miss(key, found)
-            if isinstance(found, Entry):
-                found.mark()
-                return use(Payload.of_entry(found), False)
-            try:
-                tier = self.durable(found.tier)
-                payload = tier.read(found) if whole else tier.read_part(found)
-                value = use(payload, not self.verified.knows(found))
-            except (CorruptDataError, StorageError, KeyNotFoundError):
-                # It may have moved between the look-up and the read; then its record changed.
-                if attempt + 1 == READ_ATTEMPTS or self.catalog.find(key) == found:
-                    raise
-                continue
-            if whole:
-                self.verified.add(found)
-            now = self.clock.monotonic()
-            self.events.note_read(Retrieved(key, now, found.tier, found.size, now - started, found))
-            return value
-        raise AssertionError("the last attempt returns or raises")
 
     def _miss(self, key: str, found: Entry | Record | None) -> KeyNotFoundError:
         if found is not None and self.state is LifecycleState.OPEN:

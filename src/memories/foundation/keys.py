@@ -27,6 +27,8 @@ def check_key(key: Any) -> str:
         raise InvalidKeyTypeError(
             f"a key must be a str, not {type(key).__name__}; use str(key) or a format of your own"
         )
+    if type(key) is str and key.isascii() and 0 < len(key) <= MAX_KEY_BYTES and "\0" not in key:
+        return key  # Most keys, in one call.
     return _check_text(str.__str__(key))
 
 
