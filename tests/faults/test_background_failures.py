@@ -86,7 +86,7 @@ class Churned:
     def open(self) -> DiskBackend:
         backend = DiskBackend(self.path)
         assert backend._maintenance is not None
-        for thread in backend._maintenance._threads:
+        for thread in backend._maintenance.threads:
             thread.stop()
         return backend
 
@@ -210,7 +210,7 @@ def test_fetching_ahead(failing: Failing, tiers: Tiers) -> None:
 
 def test_telemetry(failing: Failing, tiers: Tiers) -> None:
     """Nobody who looks on may be told nonsense, and no store suffers from it."""
-    keep = tiers.manager._services.telemetry._keep
+    keep = tiers.manager._services.telemetry._refresh_files
     failing.at_each_line(tiers.store, keep, tiers.check)
     assert [] == list((tiers.manager._services.telemetry._directory or Path()).glob("*.partial"))
 

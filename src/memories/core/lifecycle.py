@@ -162,7 +162,7 @@ class Lifecycle:
         """In a forked child: keep reading, use no inherited lock or thread, change nothing."""
         if self._hierarchy.state is not LifecycleState.CLOSED:
             self._hierarchy.after_fork()
-            self.services.telemetry.forget()
+            self.services.telemetry.disable_in_child()
             self._finalizer.forget()
             self._closing = new_lock()
             self._ends_first.clear()

@@ -1,1 +1,1 @@
-"""What a manager shows of itself: counters, moves, series, metrics and pages."""
+"""What a manager reports: counters, moves, time series, metrics, reports and the dashboard."""

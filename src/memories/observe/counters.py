@@ -1,7 +1,7 @@
-"""Counters of what the engine did, and the sizes of what it holds.
+"""Counters of the engine's operations, and the sizes of its tiers.
 
-Hits of the volatile tiers are counted where they happen; everything else is counted from the
-events. Rates are derived by whoever reads the counters, so that none can drift from the truth.
+Hits in RAM are counted by the tiers themselves; everything else is counted from events. Readers
+derive rates from the counters, so that no rate can disagree with them.
 """
 
 from __future__ import annotations
@@ -32,20 +32,20 @@ from memories.policies.predictors import PrefetchCounters
 
 Route = tuple[TierName, TierName, Cause]
 NO_PREFETCH = PrefetchCounters(issued=0, used=0, late=0, wasted=0)
-Timed = tuple[str, TierName]  # An operation, and the tier that answered or took.
+Timed = tuple[str, TierName]  # An operation, and the tier that answered it or took the value.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TierStats:
-    """One tier, as of now.
+    """One tier at one moment.
 
     Attributes:
-        medium: What the tier really is: `"host RAM (stand-in)"` where there is no GPU.
-        configured_bytes: What the caller allowed.
-        effective_bytes: The same, or less where the medium has less to give.
-        used_bytes: What it holds, in bytes of the medium.
-        keys: Keys whose authoritative copy lies here.
-        hits: Retrieves answered from here.
+        medium: Where the tier keeps values: `"host RAM (stand-in)"` for hot without a GPU.
+        configured_bytes: The size that the caller configured.
+        effective_bytes: The same, or less where the medium has less space.
+        used_bytes: The bytes in use on the medium.
+        keys: Keys whose authoritative copy is in this tier.
+        hits: Retrieves that this tier answered.
     """
 
     medium: str
@@ -65,12 +65,12 @@ class TierStats:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Volume:
-    """What was written to a durable tier.
+    """The frames that were written to a durable tier.
 
     Attributes:
-        frames: How many.
-        raw_bytes: What the values take in RAM.
-        stored_bytes: What their frames take on the medium.
+        frames: Their number.
+        raw_bytes: The bytes of their values in RAM.
+        stored_bytes: The bytes of the frames on the medium.
     """
 
     frames: int
@@ -79,26 +79,25 @@ class Volume:
 
     @property
     def compression(self) -> float:
-        """Return how many times smaller the frames are than the values, NaN without any."""
+        """Return the size of the values divided by that of their frames, NaN without frames."""
         return self.raw_bytes / self.stored_bytes if self.stored_bytes else float("nan")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stats:
-    """Everything that is counted, as of now.
+    """All counters at one moment.
 
     Attributes:
         tiers: The enabled tiers, fastest first.
-        misses: Retrieves of keys that were in no tier.
+        misses: Retrieves of keys that were absent.
         stored: Versions stored, and their bytes.
         moves: Moves and their bytes, by source, target and cause.
-        removed: Versions that left, by cause, and their bytes.
-        prefetch: What became of the values fetched ahead.
+        removed: Versions removed, by cause, and their bytes.
+        prefetch: The outcomes of prefetched values.
         failures: Background actions that failed.
-        written: What was written to each durable tier.
-        latencies: How long stores, moves and writes took by the tier that took the value, and
-            retrieves by the durable tier that answered. A hit in RAM takes no clock, and is not
-            among them.
+        written: The frames written to each durable tier.
+        latencies: Of stores, moves and writes by the tier that took the value, and of retrieves by
+            the durable tier that answered. A hit in RAM reads no clock and is not included.
     """
 
     tiers: dict[TierName, TierStats]
@@ -117,7 +116,7 @@ class Stats:
 
     @property
     def memory_hits(self) -> int:
-        """Return the retrieves answered from a memory tier: the hits of the hit rate."""
+        """Return the retrieves answered by hot or warm: the hits of the hit rate."""
         return sum(tier.hits for name, tier in self.tiers.items() if not name.durable)
 
     @property
@@ -127,7 +126,7 @@ class Stats:
 
     @property
     def hit_rate_percent(self) -> float:
-        """Return the share of retrieves answered from memory, NaN when there was none."""
+        """Return the share of retrieves answered by hot or warm, NaN without retrieves."""
         return 100.0 * self.memory_hits / self.reads if self.reads else float("nan")
 
 
@@ -148,7 +147,7 @@ NO_VOLUME = Volume(frames=0, raw_bytes=0, stored_bytes=0)
 
 @dataclass(slots=True)
 class EventCounters:
-    """Counts events; exact, since events are rare enough for a lock."""
+    """Counts events exactly: they are rare enough for a lock."""
 
     misses: int = 0
     stored: Tally = NOTHING

@@ -1,4 +1,4 @@
-"""The latest moves of all, and of the keys that moved lately, for `explain` and for watchers."""
+"""Remembers the latest moves, in total and for each recently moved key."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ LATEST = 64
 
 
 class MoveLog:
-    """Remembers moves, for a bounded number of keys."""
+    """The latest moves, for a bounded number of keys."""
 
     def __init__(self) -> None:
         self._moves: BoundedDict[str, deque[Moved]] = BoundedDict(MAX_KEYS)
-        self.latest: deque[Moved] = deque(maxlen=LATEST)  # Of whatever key, oldest first.
+        self.latest: deque[Moved] = deque(maxlen=LATEST)  # Of all keys, oldest first.
 
     def observe(self, event: Event) -> None:
-        """Remember `event` if it is a move; forget the moves of a key that is removed."""
+        """Add `event` if it is a move; remove the moves of a key that is removed."""
         if isinstance(event, Removed):
             self._moves.pop(event.key)
         if not isinstance(event, Moved):

@@ -41,7 +41,7 @@ def live(tmp_path: Path) -> Iterator[Path]:
         for _ in range(10):
             manager.retrieve("warm/key \x1b[31m")
         manager.migrate("cold/key", "warm")
-        manager._services.telemetry._keep()
+        manager._services.telemetry._refresh_files()
         yield tmp_path / "s"
 
 

@@ -1,7 +1,6 @@
-"""What the tiers did over time: samples of counters, series for a plot, and the plot.
+"""Analytics: samples of the counters over time, time series of them, plots and reports.
 
-Not a part of the engine: it asks for numbers and knows nothing of how they come about.
-Counters are the truth, rates are derived from them, and nothing over nothing is no rate.
+Rates are derived from the counters; where nothing happened a rate is NaN.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""From the counters of now to the figures of one sample: counts, bytes, latencies, ratios.
+"""Derives the metrics of one sample from the counters: counts, bytes, latencies, ratios.
 
-Counts begin where the analytics did; latencies are quantiles over the last two seconds, NaN when
-nothing happened; names are stable, and documented in docs/analytics.md.
+Counts begin at zero when the analytics are enabled. Latencies are quantiles over the last two
+seconds, NaN when nothing happened. The names are stable and documented in docs/analytics.md.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ PREFETCH = ("issued", "used", "wasted", "late")
 
 
 class DerivedMetrics:
-    """Turns counters into samples; remembers where they began, and the latencies of late."""
+    """Turns counters into samples; keeps the counters at the start, and recent latencies."""
 
     def __init__(self, stats: Stats) -> None:
         self._began = dict(_counters(stats))
@@ -29,7 +29,7 @@ class DerivedMetrics:
         self._names: tuple[str, ...] = ()
 
     def sample(self, stats: Stats, now: float) -> Sample:
-        """Return the sample that `stats` make at `now`, in seconds of any steady clock."""
+        """Return the sample of `stats` at `now`, in seconds of a monotonic clock."""
         figures = {name: value - self._began.get(name, 0.0) for name, value in _counters(stats)}
         figures.update(_ratios(stats))
         figures.update(self._quantiles(stats, now))
@@ -56,7 +56,7 @@ class DerivedMetrics:
 
 
 def _counters(stats: Stats) -> Iterator[tuple[str, float]]:
-    """Yield what only grows."""
+    """Yield the metrics that only grow."""
     for name in TierName:
         yield f"{name}_hits", stats.tiers[name].hits if name in stats.tiers else 0
     yield "misses", stats.misses
@@ -72,13 +72,13 @@ def _counters(stats: Stats) -> Iterator[tuple[str, float]]:
 
 
 def _ratios(stats: Stats) -> Iterator[tuple[str, float]]:
-    """Yield how many times smaller frames are than values, over all that was written."""
+    """Yield the compression ratio of each durable tier, over all written frames."""
     for tier, volume in sorted(stats.written.items()):
         yield f"{tier}_compression", volume.compression
 
 
 def prefetch_of(stats: Stats) -> Mapping[str, float]:
-    """Return what became of what was fetched ahead; empty where nothing is."""
+    """Return the outcomes of prefetched values; empty without any."""
     if not any(stats.prefetch):
         return {}
     return {name: getattr(stats.prefetch, name) for name in PREFETCH}

@@ -1,7 +1,7 @@
-"""The samples kept: bounded in number, and thinned evenly as time goes on.
+"""A bounded series of samples over the whole time of sampling.
 
-Not a thread and no clock. When the history is full every other point goes and the spacing doubles,
-so that it always spans the whole time; the latest point is there besides, whatever its distance.
+When the series is full every other point is removed and the minimum distance of points doubles. The
+latest point is kept in addition, whatever its distance.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ MIN_POINTS = 4
 
 
 class Point(NamedTuple):
-    """A sample and when it was taken, in seconds since the first one."""
+    """A sample and its time, in seconds since the start."""
 
     at: float
     sample: Sample
 
 
 class DownsampledSeries:
-    """At most `max_points` points, at least `spacing_seconds` apart but for the latest."""
+    """At most `max_points` points, at least `spacing_seconds` apart except the latest."""
 
     def __init__(self, max_points: int, spacing_seconds: float) -> None:
         self.spacing_seconds = spacing_seconds
@@ -30,7 +30,7 @@ class DownsampledSeries:
         self._latest: Point | None = None
 
     def add(self, point: Point) -> None:
-        """Take in a point later than all before it."""
+        """Add a point that is later than all others."""
         if self._is_due(point):
             self._kept.append(point)
             self._latest = None
@@ -40,15 +40,15 @@ class DownsampledSeries:
             self._thin()
 
     def points(self) -> list[Point]:
-        """Return the points in the order of time."""
+        """Return the points, earliest first."""
         return self._kept + ([] if self._latest is None else [self._latest])
 
     def _is_due(self, point: Point) -> bool:
-        # A sampler that wakes a little early must not lose every other of its samples.
+        # A sampler that wakes up slightly early must not lose every other sample.
         return not self._kept or point.at - self._kept[-1].at >= 0.75 * self.spacing_seconds
 
     def _thin(self) -> None:
-        """Keep the first, the third, the fifth point and so on, and the last as the latest."""
+        """Remove every other point, but keep the last one as the latest."""
         last = self._kept[-1]
         self._kept = self._kept[::2]
         self.spacing_seconds *= 2

@@ -1,8 +1,8 @@
-"""Which keys are read most, found by looking at a few entries at a time.
+"""Finds the keys that are read most, by sampling a few entries at a time.
 
-Not a sketch of all accesses: entries count their own hits, and a look compares these with the look
-before. It costs the same however many keys there are, so a key that becomes hot is found within
-one round over the entries, not at once.
+Entries count their own hits, and a sample compares the counts with those of the sample before. The
+cost does not depend on the number of keys, so a key that becomes hot is found within one round over
+all entries, not at once.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import NamedTuple
 from memories.foundation.keys import INTERNAL
 from memories.model.entry import Entry
 
-PER_LOOK = 512
-AHEAD = 8 * PER_LOOK  # To get there takes time in proportion to the position.
+PER_SAMPLE = 512
+AHEAD = 8 * PER_SAMPLE  # Skipping to a position costs time in proportion to it.
 CANDIDATES = 128
 DECAY_SECONDS = 5.0
 
@@ -24,8 +24,8 @@ class HotKey(NamedTuple):
     """A key that is read often.
 
     Attributes:
-        rate: Reads a second, lately.
-        hits: Reads since it came into RAM.
+        rate: Recent reads per second.
+        hits: Reads since the value came into RAM.
     """
 
     key: str
@@ -41,8 +41,8 @@ class _Candidate:
     def __init__(self, entry: Entry, now: float) -> None:
         self.version, self.hits, self.at, self.rate = entry.version, entry.hits, now, 0.0
 
-    def look(self, entry: Entry, now: float) -> None:
-        """Take in the hits since the last look, older ones counting less and less."""
+    def update(self, entry: Entry, now: float) -> None:
+        """Update the rate with the hits since the last sample; older hits decay."""
         seconds = now - self.at
         if seconds <= 0:
             return
@@ -53,12 +53,12 @@ class _Candidate:
 
 
 class HotKeys:
-    """Keeps the keys that are read most; one thread at a time.
+    """The keys that are read most; used by one thread at a time.
 
     Args:
-        keys: Returns keys in RAM from one position up to another. Not entries, for holding on to
-            one would keep its memory charged after it left; and not all of them, for the same.
-        find: Returns the entry that stands for a key now, or None.
+        keys: Returns the keys in RAM between two positions. A reference to an entry would keep its
+            memory charged after the entry left RAM, so the keys are queued, and only some of them.
+        find: Returns the current entry of a key, or None.
     """
 
     def __init__(
@@ -66,18 +66,18 @@ class HotKeys:
     ) -> None:
         self._keys = keys
         self._find = find
-        self._ahead: list[str] = []
+        self._queue: list[str] = []
         self._position = 0
         self._known: dict[str, _Candidate] = {}
 
-    def look(self, now: float) -> None:
-        """Look at the candidates, and at some entries more."""
-        if not self._ahead:
-            self._ahead = self._keys(self._position, self._position + AHEAD)
-            # Fewer than asked for: the round is over, and the next one begins in front.
-            self._position = self._position + AHEAD if len(self._ahead) == AHEAD else 0
-        fresh = self._ahead[-PER_LOOK:]
-        del self._ahead[-PER_LOOK:]
+    def sample(self, now: float) -> None:
+        """Update the rates of the candidates, and add new candidates from some more entries."""
+        if not self._queue:
+            self._queue = self._keys(self._position, self._position + AHEAD)
+            # Fewer keys than asked for: the round is over, and the next one begins at 0.
+            self._position = self._position + AHEAD if len(self._queue) == AHEAD else 0
+        fresh = self._queue[-PER_SAMPLE:]
+        del self._queue[-PER_SAMPLE:]
         for entry in filter(None, map(self._find, fresh)):
             if entry.hits and entry.key not in self._known and entry.key[0] != INTERNAL:
                 self._known[entry.key] = _Candidate(entry, now)
@@ -86,16 +86,16 @@ class HotKeys:
             if current is None:
                 del self._known[key]
             else:
-                self._known[key].look(current, now)
-        self._drop_the_coolest()
+                self._known[key].update(current, now)
+        self._drop_coldest()
 
     def __len__(self) -> int:
-        """Return how many keys are watched closely."""
+        """Return the number of candidates."""
         return len(self._known)
 
     def top(self, count: int) -> list[HotKey]:
-        """Return the hottest keys that the last look knew, hottest first."""
-        ranked = nlargest(count, self._known.items(), key=lambda one: _heat(one[1]))
+        """Return the hottest keys as of the last sample, hottest first."""
+        ranked = nlargest(count, self._known.items(), key=lambda one: _rank(one[1]))
         found = ((self._find(key), known.rate) for key, known in ranked)
         return [
             HotKey(entry.key, str(entry.tier), entry.size, entry.hits, rate)
@@ -103,11 +103,11 @@ class HotKeys:
             if entry is not None
         ]
 
-    def _drop_the_coolest(self) -> None:
+    def _drop_coldest(self) -> None:
         if len(self._known) > CANDIDATES:
-            ranked = nlargest(CANDIDATES // 2, self._known.items(), key=lambda one: _heat(one[1]))
+            ranked = nlargest(CANDIDATES // 2, self._known.items(), key=lambda one: _rank(one[1]))
             self._known = dict(ranked)
 
 
-def _heat(known: _Candidate) -> tuple[float, int]:
+def _rank(known: _Candidate) -> tuple[float, int]:
     return known.rate, known.hits

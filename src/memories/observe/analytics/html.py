@@ -1,7 +1,7 @@
-"""A manager in HTML: the fragment that a notebook shows, and the tables that a report is made of.
+"""HTML of a manager: the fragment that a notebook shows, and the tables of a report.
 
-Every text that comes from a store is escaped. No script, no request, and colours that follow the
-page they stand in.
+Every text that comes from a store is escaped. The HTML has no scripts, loads nothing, and takes the
+colours of the page around it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ LAST_MOVES = 5
 
 
 def fragment(document: Mapping[str, Any], series: Mapping[str, Sequence[float]] | None) -> str:
-    """Return what a notebook shows: a bar for each tier, the hit rate, the last moves."""
+    """Return the fragment for a notebook: a bar for each tier, the hit rate, the last moves."""
     moves = move_rows(document["latest_moves"][-LAST_MOVES:])
     line = ""
     if series is not None:
@@ -101,7 +101,7 @@ def latency_rows(latencies: Iterable[Mapping[str, Any]]) -> list[list[str]]:
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a table of cells that are HTML already; nothing where there are no rows."""
+    """Return a table of cells that are HTML already; an empty string without rows."""
     if not rows:
         return ""
     style = 'style="text-align: left; padding: 1px 12px 1px 0"'
@@ -118,12 +118,12 @@ def keys_of(document: Mapping[str, Any]) -> int:
 
 
 def percent(value: float | None) -> str:
-    """Return a share in words, for one that there is not as well."""
+    """Return a percentage as text, "n/a" for None or NaN."""
     return "n/a" if value is None or math.isnan(value) else f"{value:.1f} %"
 
 
 def seconds(value: float | None) -> str:
-    """Return a time in the unit that suits it."""
+    """Return a time as text in a suitable unit."""
     if value is None:
         return "n/a"
     for unit, factor in (("µs", 1e6), ("ms", 1e3)):
@@ -133,7 +133,7 @@ def seconds(value: float | None) -> str:
 
 
 def printable(key: str, most: int = 60) -> str:
-    """Return a key that neither breaks a line nor drives a terminal, and is not long."""
+    """Return a key for display: shortened, without line breaks and control characters."""
     text = "".join(
         one if one.isprintable() else one.encode("unicode_escape").decode("ascii") for one in key
     )

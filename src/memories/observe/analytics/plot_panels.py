@@ -1,6 +1,6 @@
-"""The further panels of the picture: moves, latency, heat by prefix, and what more room would buy.
+"""Further panels of the plot: moves, latencies, reads by prefix, and the miss-ratio curve.
 
-Each draws into an Axes that it is given, and is left out where there is nothing to draw.
+Each draws into a given Axes, and is left out if there is nothing to draw.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from memories.model.tiers import Cause
 
 Series = Mapping[str, Sequence[float]]
 
-# Okabe and Ito's again, and a marker besides, for lines that are many.
+# The colours of Okabe and Ito, with a marker for each, because there may be many lines.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKS = ("o", "s", "^", "D", "v", "P", "X")
 MOST_PREFIXES = 12
@@ -26,7 +26,7 @@ MOST_ENTRIES = 50_000
 def panels_of(
     series: Series, heat: Mapping[str, int] | None, curve: Any
 ) -> list[Callable[[Any], None]]:
-    """Return what draws each further panel for which there is something to draw."""
+    """Return the drawing functions of the panels that have something to draw."""
     found: list[Callable[[Any], None]] = []
     if any(_last(series, f"moved_bytes_{cause}") for cause in Cause):
         found.append(lambda axes: draw_moves(series, axes))
@@ -40,7 +40,7 @@ def panels_of(
 
 
 def draw_moves(series: Series, axes: Any) -> None:
-    """Draw the bytes moved a second, for each cause that moved any."""
+    """Draw the bytes moved per second, for each cause with moves."""
     times = series["timestamps"]
     causes = [cause for cause in Cause if _last(series, f"moved_bytes_{cause}")]
     for index, cause in enumerate(causes):
@@ -56,7 +56,7 @@ def draw_moves(series: Series, axes: Any) -> None:
 
 
 def draw_latency(series: Series, axes: Any) -> None:
-    """Draw the median and the 99th percentile of what takes time, on a logarithmic axis."""
+    """Draw the median and the 99th percentile of the latencies, on a logarithmic axis."""
     for index, name in enumerate(_latencies(series)):
         style = _style(index, len(series["timestamps"]))
         words = name.replace("_", " ")
@@ -70,7 +70,7 @@ def draw_latency(series: Series, axes: Any) -> None:
 
 
 def draw_heat(heat: Mapping[str, int], axes: Any) -> None:
-    """Draw the reads of the prefixes that are read most."""
+    """Draw the reads of the most read prefixes."""
     ranked = sorted(heat.items(), key=lambda one: one[1])[-MOST_PREFIXES:]
     axes.barh([prefix for prefix, _ in ranked], [hits for _, hits in ranked], color=COLOURS[0])
     axes.set_xlabel("reads of keys in RAM, by prefix")
@@ -78,7 +78,7 @@ def draw_heat(heat: Mapping[str, int], axes: Any) -> None:
 
 
 def draw_curve(curve: Any, axes: Any) -> None:
-    """Draw the share of repeated reads that would miss, by the room there is."""
+    """Draw the share of repeated reads that would miss, by capacity."""
     room = [capacity / GB for capacity in curve.capacities]
     ratios = [100 * ratio for ratio in curve.ratios]
     axes.step(room, ratios, where="post", color=COLOURS[0])
@@ -89,7 +89,7 @@ def draw_curve(curve: Any, axes: Any) -> None:
 
 
 def heat_of(entries: Iterable[Entry]) -> dict[str, int]:
-    """Return the hits of `entries` by what their keys begin with, up to the last slash."""
+    """Return the hits of `entries` by the prefix of their keys, up to the last slash."""
     heat: Counter[str] = Counter()
     for entry in entries:
         if entry.hits:

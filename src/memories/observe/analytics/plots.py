@@ -1,7 +1,7 @@
-"""The picture of the series: how full the tiers were, and how well they answered.
+"""Plots of the time series: the usage of the tiers and the hit rate.
 
-It never shows itself and never touches pyplot, so it works without a display and beside a user's
-own figures. Colours are Okabe and Ito's, and every line has a dash of its own besides.
+A plot is never shown and never uses pyplot, so it works without a display and does not interfere
+with a program's own figures. The colours are those of Okabe and Ito; each line has its own dashes.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ def plot(
     heat: Mapping[str, int] | None = None,
     curve: Any = None,
 ) -> Any:
-    """Draw the series of `Analytics.series` and return the Axes that shows the usage.
+    """Draw `series` and return the Axes that shows the usage.
 
-    A figure of its own shows moves, latencies, heat and the curve too, where there are any.
+    A new figure also shows moves, latencies, reads by prefix and the curve, if there are any.
 
     Args:
-        series: What `get_analytics()` gives.
+        series: The result of `get_analytics()`.
         path_or_ax: A file to write, whose suffix chooses the format; an Axes, which takes usage and
             hit rate together; or None for a new figure, reached by `axes.figure`.
         heat: Reads by key prefix.
@@ -51,7 +51,7 @@ def plot(
 
     Raises:
         MissingPackageError: matplotlib is not installed.
-        InvalidOptionError: the suffix is no format that matplotlib can write.
+        InvalidOptionError: the suffix is not a format that matplotlib can write.
         StorageError: the file cannot be written.
     """
     if path_or_ax is not None and not isinstance(path_or_ax, (str, os.PathLike)):
@@ -79,7 +79,7 @@ def plot(
 
 
 def draw_usage(series: Series, axes: Any) -> None:
-    """Draw how full each tier was; a glacier that is off, or without a limit, is left out."""
+    """Draw the usage of each tier; a glacier that is off or unlimited is left out."""
     for tier, style in STYLES.items():
         usage = series.get(f"{tier}_usage", ())
         if tier is not TierName.GLACIER or max(usage, default=0.0) > LEAST_PERCENT:
@@ -91,9 +91,9 @@ def draw_usage(series: Series, axes: Any) -> None:
 
 
 def draw_hit_rate(series: Series, axes: Any) -> None:
-    """Draw the share of reads answered by hot or warm; stretches without a read stay empty."""
+    """Draw the share of reads answered by hot or warm, with gaps where nothing was read."""
     axes.plot(series["timestamps"], series["hit_rate"], label="hit rate", **RATE_STYLE)
-    _mark_lonely(series["timestamps"], series["hit_rate"], axes)
+    _mark_single_points(series["timestamps"], series["hit_rate"], axes)
     axes.set_ylabel("hit rate (%)")
     axes.set_ylim(-2, 102)
     axes.grid(alpha=0.3)
@@ -106,7 +106,7 @@ def plot_ratios(
 
     Raises:
         MissingPackageError: matplotlib is not installed.
-        InvalidOptionError: the suffix is no format that matplotlib can write.
+        InvalidOptionError: the suffix is not a format that matplotlib can write.
         StorageError: the file cannot be written.
     """
     figure = require("matplotlib.figure", extra="plot").Figure(
@@ -124,17 +124,17 @@ def plot_ratios(
     _write(figure, Path(path))
 
 
-def _mark_lonely(times: Sequence[float], rates: Sequence[float], axes: Any) -> None:
-    """Mark the rates between two gaps, for a line of one point is invisible."""
+def _mark_single_points(times: Sequence[float], rates: Sequence[float], axes: Any) -> None:
+    """Mark each rate between two gaps, since a line of one point is invisible."""
     padded = [math.nan, *rates, math.nan]
-    lonely = [
+    single = [
         index
         for index, rate in enumerate(rates)
         if rate == rate and math.isnan(padded[index]) and math.isnan(padded[index + 2])
     ]
     axes.plot(
-        [times[index] for index in lonely],
-        [rates[index] for index in lonely],
+        [times[index] for index in single],
+        [rates[index] for index in single],
         marker=".",
         linestyle="none",
         color=RATE_STYLE["color"],

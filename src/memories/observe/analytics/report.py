@@ -1,4 +1,4 @@
-"""One HTML file about a manager, to be kept, sent and read anywhere: no script, no request."""
+"""Writes a report of a manager as one HTML file, without scripts and external resources."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def write_report(
     document: Mapping[str, Any],
     series: Mapping[str, Sequence[float]] | None,
 ) -> None:
-    """Write the report of `document`, with charts where there are series.
+    """Write the report of `document`, with charts if there are series.
 
     Raises:
         StorageError: the file cannot be written.

@@ -1,7 +1,7 @@
-"""What one look at the tiers finds.
+"""One sample of the counters.
 
-Not a rate and not a history. The counters count from the beginning, so that any two samples give
-the exact figures of the time between them, however many samples in between were thrown away.
+The counters are totals, so that any two samples give the exact numbers of the time between them,
+however many samples in between were removed.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ NO_FIGURES = array("d")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
-    """How full the tiers are, and what became of the reads so far.
+    """The usage of the tiers, and the totals of the reads.
 
     Attributes:
-        usage: What each tier holds, by its name, in percent of its configured size.
+        usage: The usage of each tier, by its name, in percent of its configured size.
         hits: Reads answered from memory (hot or warm) since the manager was made.
-        reads: All reads since then: hits, and those answered by cold, by glacier or by nobody.
-        names: What `figures` are, shared by all samples alike: thousands of samples are kept.
-        figures: Whatever else goes into the series, one number for each name.
+        reads: All reads since then: hits, reads answered by cold or glacier, and misses.
+        names: The names of `figures`; all samples share one tuple, to save memory.
+        figures: Further metrics of the series, one number for each name.
     """
 
     usage: Mapping[str, float]

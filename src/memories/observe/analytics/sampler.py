@@ -1,8 +1,7 @@
-"""Takes samples on a thread of its own, and gives out the series.
+"""Takes samples in a background thread and returns them as time series.
 
-Not the source of the figures: that is a function, asked and never held on to. The thread holds the
-recorder weakly and the recorder holds the owner of a bound method weakly, so that whoever is
-forgotten by the program takes the thread with him.
+The thread refers to the sampler weakly, and the sampler refers weakly to the object whose method
+returns the samples. So the thread ends when either of them is garbage.
 """
 
 from __future__ import annotations
@@ -22,15 +21,15 @@ MIN_INTERVAL_SECONDS = 0.001
 
 
 class Sampler:
-    """Samples usage and reads, once when it is made, and from `start` until `stop`.
+    """Samples usage and reads: once when it is made, and from `start` until `stop`.
 
-    Safe to use from any number of threads, and in a forked child, where only `series` samples.
+    Safe to use from any number of threads. In a forked child only `series` takes samples.
 
     Args:
-        sample: Returns the figures of now. A bound method does not keep its object alive.
+        sample: Returns the current sample. The object of a bound method is referred to weakly.
         monotonic: The clock.
         interval_seconds: Between two samples of the thread.
-        history: The most points that are kept; more are thinned evenly.
+        history: The maximum number of points; further points replace every other one.
 
     Raises:
         InvalidOptionError: the interval or the history is too small.
@@ -46,23 +45,23 @@ class Sampler:
         _check(interval_seconds, history)
         self._sample = _weakly(sample)
         self._monotonic = monotonic
-        self._history = DownsampledSeries(history, interval_seconds)
+        self._points = DownsampledSeries(history, interval_seconds)
         self._lock = new_lock()
         self._started_at = monotonic()
-        self._thread = Periodic(self.look, "analytics", seconds=interval_seconds)
-        self.look()
+        self._thread = Periodic(self.take_sample, "analytics", seconds=interval_seconds)
+        self.take_sample()
 
     def start(self) -> None:
         """Start the thread."""
         self._thread.start()
 
-    def look(self) -> None:
-        """Take a sample now; when its source is gone that was the last."""
+    def take_sample(self) -> None:
+        """Take a sample now; end the thread if the source of the samples is garbage."""
         with self._lock:
             sample = self._sample()
             if sample is not None:
                 at = self._monotonic() - self._started_at
-                self._history.add(Point(at, sample))
+                self._points.add(Point(at, sample))
         if sample is None:
             self._thread.stop()
 
@@ -72,21 +71,21 @@ class Sampler:
         `timestamps` are seconds since the beginning, `hot_usage`, `warm_usage`, `cold_usage` and
         `glacier_usage` percent of the configured sizes, `hit_rate` percent of the reads of the
         latest two seconds that hot or warm answered, NaN where there were none. With `window`
-        only the latest so many seconds.
+        the lists cover only the last `window` seconds.
         """
         if not self._thread.stopped:
-            self.look()
+            self.take_sample()
         with self._lock:
-            points = self._history.points()
+            points = self._points.points()
         return series_of(points).window(window)
 
     def stop(self) -> None:
-        """End the thread; what was sampled can still be read. Idempotent."""
+        """End the thread; the series can still be read. Idempotent."""
         self._thread.stop()
 
 
 def _weakly(sample: Callable[[], Sample]) -> Callable[[], Sample | None]:
-    """Return `sample`; if it is a bound method, a call that gives None once its object died."""
+    """Return `sample`; for a bound method, a call that returns None once its object is garbage."""
     if not isinstance(sample, MethodType):
         return sample
     method = weakref.WeakMethod(sample)

@@ -1,7 +1,7 @@
-"""From points to the equal-length lists that a plot wants.
+"""Time series as lists of equal length, computed from sampled points.
 
-Pure. A hit rate belongs to a stretch of time, not to a moment: each one looks back over a window,
-and where nobody read during the window there is no rate, which is NaN and not 100 %.
+A hit rate is that of the window of time before a point. It is NaN, not 100 %, if there was no read
+during the window.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ WINDOW_SECONDS = 2.0
 
 
 class Series(dict[str, list[float]]):
-    """Equal-length lists by name: a dict, with ways out of it."""
+    """Lists of equal length by name: a dict with conversions to pandas, Arrow and CSV."""
 
     def window(self, seconds: float | None) -> Series:
-        """Return what happened in the last `seconds`, everything if it is None.
+        """Return the points of the last `seconds`, all points if it is None.
 
         Raises:
             InvalidOptionError: `seconds` is not above 0.
@@ -41,22 +41,22 @@ class Series(dict[str, list[float]]):
         return Series({name: column[start:] for name, column in self.items()})
 
     def thinned(self, points: int) -> Series:
-        """Return at most `points` of the points, evenly, the last among them."""
+        """Return at most `points` of the points, evenly spaced and including the last."""
         length = len(self["timestamps"])
         step = max(1, math.ceil(length / points))
         first = (length - 1) % step if length else 0
         return Series({name: column[first::step] for name, column in self.items()})
 
     def to_pandas(self) -> Any:
-        """Return a pandas DataFrame with one row a point, indexed by `timestamps`."""
+        """Return a pandas DataFrame with one row for each point, indexed by `timestamps`."""
         return require("pandas", extra="tables").DataFrame(self).set_index("timestamps")
 
     def to_arrow(self) -> Any:
-        """Return a pyarrow Table with one column a name."""
+        """Return a pyarrow Table with one column for each name."""
         return require("pyarrow", extra="tables").table(dict(self))
 
     def to_csv(self, path: str | os.PathLike[str] | None = None) -> str:
-        """Return the series as CSV, a header and one line a point, and write it if told where.
+        """Return the series as CSV with a header, and write it to `path` if that is given.
 
         Raises:
             StorageError: the file cannot be written.
@@ -86,7 +86,7 @@ def series_of(points: Sequence[Point]) -> Series:
             names = point.sample.names
             places = {name: place for place, name in enumerate(names)}
             for name in names:
-                # Before it first appeared, like the latency of a first retrieve, it was none.
+                # NaN before its first value, as for latencies before the first retrieve.
                 series.setdefault(name, [math.nan] * len(points))
         for name, place in places.items():
             series[name][index] = point.sample.figures[place]
@@ -97,7 +97,7 @@ def hit_rates(points: Sequence[Point], window_seconds: float = WINDOW_SECONDS) -
     """Return, for each point, the percentage of hits among the reads of the window before it.
 
     The window reaches back to the nearest point that is at least `window_seconds` away, or to the
-    first one: thinned points lie further apart, and the figures between two of them stay exact.
+    first point. It may be longer, because removed points leave larger distances.
     """
     rates = []
     start = 0

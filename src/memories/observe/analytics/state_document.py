@@ -1,6 +1,6 @@
-"""What is known of a manager, as plain data: the one form that files, pages and metrics share.
+"""The state of a manager as plain data, shared by telemetry files, dashboard, reports and metrics.
 
-A version number stands in it. Fields may be added; none changes its meaning.
+The document has a version number. Fields may be added; no field changes its meaning.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from memories.observe.counters import Stats
 VERSION = 1
 Document = dict[str, Any]
 
-# Upper bounds of the histograms in the document, in seconds: a microsecond, then times four.
+# Upper bounds of the document's histograms, in seconds: each is four times the one before.
 BOUNDS = tuple(1e-6 * 4.0**power for power in range(15))
 
 
@@ -73,7 +73,7 @@ def document_of(
 
 
 def none_for_nan(value: float) -> float | None:
-    """Return `value`, None if it is no number, for JSON has no word for that."""
+    """Return `value`, None if it is NaN: JSON has no NaN."""
     return None if math.isnan(value) else value
 
 

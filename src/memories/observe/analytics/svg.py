@@ -1,6 +1,6 @@
-"""Small line charts as SVG text, for pages that must need nothing else to be read.
+"""Small line charts as SVG text, for pages that load no other resources.
 
-Not a plotting library: fixed axes from zero, a line a series, gaps where there is no number.
+The axes begin at zero, each series is one line, and NaN makes a gap.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from html import escape
 
-# Okabe and Ito's, which those see apart who do not see all colours; and a dash for each besides.
+# The colours of Okabe and Ito, which colour-blind people can tell apart, with dashes for each.
 COLOURS = ("#b84500", "#8a6100", "#0063a0", "#2b6f8f", "#1a1d21")
 DASHES = ("", "6 4", "8 3 2 3", "2 3", "")
 MOST_POINTS = 400
@@ -24,7 +24,7 @@ def line_chart(
     title: str,
     top: float | None = None,
 ) -> str:
-    """Return a chart of `lines` over `times`; `top` is the end of its axis, the largest if None."""
+    """Return a chart of `lines` over `times`; `top` ends the axis, by default the largest value."""
     values = [one for line in lines.values() for one in line if not math.isnan(one)]
     limit = top or max(values, default=0.0) * 1.1 or 1.0
     left, right, under, above = 46, 8, 22, 22
@@ -85,7 +85,7 @@ def sparkline(values: Sequence[float], *, title: str, width: int = 160, height: 
 
 
 def _stretches(points: Sequence[tuple[float, float]]) -> list[list[tuple[float, float]]]:
-    """Return the runs of points between those that are no number."""
+    """Return the runs of points between NaNs."""
     found: list[list[tuple[float, float]]] = [[]]
     for point in points:
         if math.isnan(point[1]):

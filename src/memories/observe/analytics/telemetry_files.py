@@ -1,7 +1,7 @@
-"""The files beside a store that tell other processes what its writer does, and what it did.
+"""Files in the directory of a store that report the writer's state to other processes.
 
-Small, replaced atomically and never synced: they are worth nothing after a power cut, and cost next
-to nothing before. A reader needs no lock, and no part of the engine.
+They are small, replaced atomically and never synced, since they are useless after a power cut. A
+reader needs no lock and no part of the engine.
 """
 
 from __future__ import annotations
@@ -24,31 +24,31 @@ MAX_BYTES = 64 << 20
 
 
 def write_document(directory: Path, document: Mapping[str, Any]) -> None:
-    """Replace what the writer tells of itself; OSError if the directory refuses."""
+    """Replace the document; OSError if the directory cannot be written to."""
     _replace(directory / TELEMETRY_FILE, msgspec.json.encode(document))
 
 
 def write_series(directory: Path, series: Series) -> None:
-    """Replace the series that other processes may read, at most `SERIES_POINTS` of them."""
-    # msgspec writes a number that is none as null.
+    """Replace the series, reduced to at most `SERIES_POINTS` points."""
+    # msgspec writes NaN as null.
     _replace(directory / SERIES_FILE, msgspec.json.encode(series.thinned(SERIES_POINTS)))
 
 
 def read_document(directory: Path) -> dict[str, Any] | None:
-    """Return what the writer of the store told last, None if it never did.
+    """Return the latest document of the writer, None without one.
 
     Raises:
-        CorruptDataError: the file is no such document.
+        CorruptDataError: the file is not such a document.
         StorageError: it cannot be read.
     """
     document = _read(directory / TELEMETRY_FILE)
     if document is not None and "tiers" not in document:
-        raise CorruptDataError(f"{directory / TELEMETRY_FILE} is no telemetry")
+        raise CorruptDataError(f"{directory / TELEMETRY_FILE} is not a telemetry document")
     return document
 
 
 def read_series(directory: Path) -> Series | None:
-    """Return the series that the writer of the store kept last, None if there are none."""
+    """Return the latest series of the writer, None without any."""
     columns = _read(directory / SERIES_FILE)
     if columns is None:
         return None
@@ -57,12 +57,12 @@ def read_series(directory: Path) -> Series | None:
         for name, column in columns.items()
     }
     if "timestamps" not in lists or len({len(column) for column in lists.values()}) != 1:
-        raise CorruptDataError(f"{directory / SERIES_FILE} holds no series of one length")
+        raise CorruptDataError(f"{directory / SERIES_FILE} does not hold series of equal length")
     return Series(lists)
 
 
 def writer_lives(document: Mapping[str, Any]) -> bool:
-    """Return whether the process that wrote `document` is there still, on this machine."""
+    """Return whether the process that wrote `document` still runs on this machine."""
     if document.get("state") != "open" or document.get("host") != os.uname().nodename:
         return False
     try:
@@ -70,7 +70,7 @@ def writer_lives(document: Mapping[str, Any]) -> bool:
     except ProcessLookupError:
         return False
     except PermissionError:
-        return True  # It is there, and somebody else's.
+        return True  # It runs, as another user.
     return True
 
 

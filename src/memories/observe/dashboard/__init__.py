@@ -1,7 +1,7 @@
-"""A live page about one manager: tiers, hit rate, moves, hot keys, and the story of a key.
+"""The dashboard: a live page about one manager, with tiers, hit rate, moves, hot keys and keys.
 
-One page, no build step and nothing from anywhere else; read-only unless it was started with a
-token. It asks its source for plain data and knows no engine.
+It is one page without a build step and without external resources, read-only unless it was started
+with a token. It gets plain data from its source and does not know the engine.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The pages and answers of a dashboard, as an ASGI application.
+"""The dashboard as an ASGI application.
 
-It can be mounted under another application: the page names everything relative to itself. Answers
-are JSON of `Source`; `/metrics` is for Prometheus, and `/healthz` for whoever restarts things.
+It can be mounted under another application, because the page uses relative URLs. Answers are JSON
+of a `DashboardSource`; `/metrics` is for Prometheus, and `/healthz` for a supervisor.
 """
 
 from __future__ import annotations
@@ -40,21 +40,21 @@ Answer = Callable[[Any], Awaitable[Any]]
 
 
 def make_app(
-    source: DashboardSource, guard: Auth, ending: Callable[[], bool] = lambda: False
+    source: DashboardSource, auth: Auth, ending: Callable[[], bool] = lambda: False
 ) -> Any:
     """Return the application; its streams end once `ending` returns True.
 
     Raises:
         MissingPackageError: starlette is not installed.
     """
-    return _Pages(source, guard, ending).app()
+    return _Pages(source, auth, ending).app()
 
 
 class _Pages:
-    def __init__(self, source: DashboardSource, guard: Auth, ending: Callable[[], bool]) -> None:
+    def __init__(self, source: DashboardSource, auth: Auth, ending: Callable[[], bool]) -> None:
         self._source = source
         self._ending = ending
-        self._guard = guard
+        self._auth = auth
         self._responses = require("starlette.responses", extra="dashboard")
 
     def app(self) -> Any:
@@ -64,11 +64,14 @@ class _Pages:
             "/metrics": self.metrics,
         }  # fmt: skip
         routes = [
-            routing.Route("/", self._known(self.page)),
-            routing.Route("/static/{name}", self._known(self.static)),
+            routing.Route("/", self._addressed(self.page)),
+            routing.Route("/static/{name}", self._addressed(self.static)),
             routing.Route("/healthz", self.health),
-            *(routing.Route(path, self._known(self._shown(one))) for path, one in reads.items()),
-            routing.Route("/act", self._known(self.act), methods=["POST"]),
+            *(
+                routing.Route(path, self._addressed(self._authorized(one)))
+                for path, one in reads.items()
+            ),
+            routing.Route("/act", self._addressed(self.act), methods=["POST"]),
         ]
         applications = require("starlette.applications", extra="dashboard")
         return applications.Starlette(routes=routes)
@@ -80,7 +83,7 @@ class _Pages:
     async def static(self, request: Any) -> Any:
         name = request.path_params["name"]
         if name not in STATIC:
-            return self._json({"error": "there is no such file"}, 404)
+            return self._json({"error": "file not found"}, 404)
         return self._file(name, STATIC[name])
 
     async def events(self, request: Any) -> Any:
@@ -94,7 +97,7 @@ class _Pages:
 
         while not (self._ending() or await request.is_disconnected()):
             try:
-                document = {**self._source.document(), "may_act": self._guard.may_act}
+                document = {**self._source.document(), "may_act": self._auth.may_act}
             except ClosedError:
                 yield b'event: closed\ndata: {"state":"closed"}\n\n'
                 return
@@ -117,8 +120,8 @@ class _Pages:
             return self._refused(error)
 
     async def act(self, request: Any) -> Any:
-        if not self._guard.admits(request.headers, {}, act=True):
-            words = "wrong token" if self._guard.may_act else "started without a token: read-only"
+        if not self._auth.admits(request.headers, {}, act=True):
+            words = "wrong token" if self._auth.may_act else "started without a token: read-only"
             return self._json({"error": words}, 403)
         asked = await request.json()
         if not isinstance(asked, dict) or asked.get("action") not in ACTIONS:
@@ -145,23 +148,23 @@ class _Pages:
             return self._json({"state": "unavailable", "error": str(error)}, 503)
         return self._json({"state": state})
 
-    def _known(self, answer: Answer) -> Answer:
-        async def known(request: Any) -> Any:
+    def _addressed(self, answer: Answer) -> Answer:
+        async def addressed(request: Any) -> Any:
             host = request.headers.get("host", "")
-            if self._guard.knows(host):
+            if self._auth.knows(host):
                 return await answer(request)
             words = f"not addressed to a known name; start it with hosts=[{host!r}] if it is yours"
             return self._json({"error": words}, 403)
 
-        return known
+        return addressed
 
-    def _shown(self, answer: Answer) -> Answer:
-        async def shown(request: Any) -> Any:
-            if self._guard.admits(request.headers, request.query_params, act=False):
+    def _authorized(self, answer: Answer) -> Answer:
+        async def authorized(request: Any) -> Any:
+            if self._auth.admits(request.headers, request.query_params, act=False):
                 return await answer(request)
             return self._json({"error": "show the token: ?token=... or Authorization: Bearer"}, 401)
 
-        return shown
+        return authorized
 
     def _refused(self, error: MemoriesError) -> Any:
         absent = isinstance(error, KeyNotFoundError)

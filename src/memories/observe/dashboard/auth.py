@@ -1,8 +1,8 @@
-"""Who may see the page and who may change something.
+"""Decides which requests may read the dashboard and which may change something.
 
-A page on the loopback can be reached by every site that the user's browser shows, by a name that
-resolves to 127.0.0.1: so a request must be addressed to a name that is known here. What changes
-something, and what is served beyond the loopback, needs the token besides.
+Any website in the user's browser can send requests to the loopback address, through a host name
+that resolves to 127.0.0.1 (DNS rebinding). So a request must be addressed to a known host name. A
+request that changes something, or that comes from another machine, needs the token as well.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from memories.errors import InvalidOptionError
 
 
 class Auth:
-    """Judges requests by their headers.
+    """Checks requests by their headers.
 
     Args:
-        host: The address that is listened on.
-        token: What a request that changes something must show; None forbids all of them.
-        hosts: Names that a request may be addressed to, besides addresses and `localhost`.
+        host: The address that the server listens on.
+        token: The token of requests that change something; None refuses all of them.
+        hosts: Allowed host names besides addresses and `localhost`.
 
     Raises:
-        InvalidOptionError: the address is not the loopback's, and there is no token.
+        InvalidOptionError: the address is not the loopback's, and no token was given.
     """
 
     def __init__(self, host: str, token: str | None, hosts: Collection[str] = ()) -> None:
@@ -32,17 +32,17 @@ class Auth:
         self._open = is_loopback(host)
         if not self._open and not token:
             raise InvalidOptionError(
-                f"host={host!r} lets other machines see the keys; give a token=, which they will "
-                "need, or stay on 127.0.0.1"
+                f"host={host!r} lets other machines see the keys: give a token=, which they then "
+                "need, or listen on 127.0.0.1"
             )
 
     @property
     def may_act(self) -> bool:
-        """Return whether anybody may change anything."""
+        """Return whether there is a token, so that requests can change something."""
         return self._token is not None
 
     def knows(self, host_header: str) -> bool:
-        """Return whether a request is addressed to a name that nobody else could have made up."""
+        """Return whether the host name of a request is allowed."""
         name = host_header.lower()
         if name.startswith("["):
             name, closed, _ = name[1:].partition("]")
@@ -51,7 +51,7 @@ class Auth:
         return "*" in self._hosts or name in self._hosts or name == "localhost" or _is_address(name)
 
     def admits(self, headers: Mapping[str, str], query: Mapping[str, str], *, act: bool) -> bool:
-        """Return whether a request may see what it asks for, or with `act` change it."""
+        """Return whether a request may read, or with `act` change something."""
         if self._open and not act:
             return True
         shown = headers.get("authorization", "").removeprefix("Bearer ") or query.get("token", "")
@@ -59,7 +59,7 @@ class Auth:
 
 
 def is_loopback(host: str) -> bool:
-    """Return whether only this machine reaches `host`."""
+    """Return whether only this machine can reach `host`."""
     return host == "localhost" or (_is_address(host) and ip_address(host).is_loopback)
 
 

@@ -1,4 +1,4 @@
-"""A dashboard that runs beside the program: a server in a thread, on a port of its own."""
+"""Runs the dashboard in a thread of the program, with a server on its own port."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ STOP_SECONDS = 5.0
 
 
 class Dashboard:
-    """A running dashboard; `url` is where it is, `stop` ends it.
+    """A running dashboard: `url` is its address, `stop` ends it.
 
-    Also a context manager. It ends with the manager that it shows.
+    It is a context manager. It ends with the manager that it shows.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class Dashboard:
         self._thread = BackgroundThread(partial(server.run, [listener]), "dashboard")
 
     def start(self) -> None:
-        """Start serving and return once it answers."""
+        """Start the server and return once it answers."""
         self._thread.start()
         for _ in range(int(START_SECONDS / 0.01)):
             if self._server.started or not self._thread.is_alive():
@@ -52,11 +52,11 @@ class Dashboard:
             time.sleep(0.01)
         if not self._server.started:
             self.stop()
-            raise UnavailableError("the dashboard did not start; its log says why")
+            raise UnavailableError("the dashboard did not start: see its log")
 
     def stop(self) -> None:
         """End the server. Idempotent."""
-        self._server.should_exit = True  # The streams see it, too, and end in order.
+        self._server.should_exit = True  # The event streams check it, too, and end.
         self._thread.join_within(STOP_SECONDS)
         self._listener.close()
         self._ended()
@@ -90,21 +90,21 @@ def serve(
     """Start a dashboard about `source` and return it.
 
     Args:
-        source: What it shows.
+        source: The data to show.
         host: The address to listen on; anything but the loopback needs a token.
         port: The port, 0 for any that is free.
-        token: What a request must show that changes something; None makes it read-only.
-        hosts: Names under which it is reached besides `localhost` and addresses.
-        ended: Called when it has ended.
+        token: The token of requests that change something; None makes it read-only.
+        hosts: Allowed host names besides `localhost` and addresses.
+        ended: Called after its end.
 
     Raises:
         MissingPackageError: starlette or uvicorn is not installed.
-        InvalidOptionError: the address lets others in, and there is no token.
-        StorageError: the port is taken.
+        InvalidOptionError: other machines can reach the address, and no token was given.
+        StorageError: the port is in use.
     """
-    guard = Auth(host, token, hosts)
+    auth = Auth(host, token, hosts)
     servers: list[Any] = []
-    app = make_app(source, guard, lambda: any(server.should_exit for server in servers))
+    app = make_app(source, auth, lambda: any(server.should_exit for server in servers))
     uvicorn = require("uvicorn", extra="dashboard")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)

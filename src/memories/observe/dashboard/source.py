@@ -1,4 +1,4 @@
-"""What a dashboard asks, and nothing else."""
+"""The interface through which a dashboard gets its data."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from typing import Any, Protocol
 
 
 class DashboardSource(Protocol):
-    """Answers a dashboard. Every method may be called from any thread, and MUST NOT take long."""
+    """The data of a dashboard. Methods are called from any thread and MUST NOT take long."""
 
     def document(self) -> Mapping[str, Any]:
-        """Return what is known now, as the document of `MemoryManager.telemetry()`."""
+        """Return the current state, as `MemoryManager.telemetry()` does."""
 
     def series(self) -> Mapping[str, list[float]] | None:
-        """Return the series so far, None if nobody samples."""
+        """Return the series so far, None while the analytics are off."""
 
     def explain(self, key: str) -> Mapping[str, Any]:
-        """Return what is known of `key`, `text` among it; KeyNotFoundError if it is absent."""
+        """Return an explanation of `key` with a `text`; KeyNotFoundError if it is absent."""
 
     def act(self, action: str, key: str) -> str:
-        """Do one of `ACTIONS` to `key` and return the tier it is in then."""
+        """Apply one of `ACTIONS` to `key` and return its tier afterwards."""
 
 
 ACTIONS = ("promote", "demote", "pin", "unpin")

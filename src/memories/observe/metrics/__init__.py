@@ -1,7 +1,7 @@
 """The counters of a manager for monitoring: Prometheus text, and OpenTelemetry instruments.
 
-Not a second set of counters: both read the manager's own when they are asked, so nothing is
-counted twice and nothing costs anything between two readings. No key is ever a label.
+Both read the manager's counters when they are called, so nothing is counted twice and nothing costs
+time in between. A key is never a label.
 """
 
 from __future__ import annotations

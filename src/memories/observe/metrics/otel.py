@@ -1,7 +1,7 @@
-"""Instruments of OpenTelemetry that observe a manager; its API only, the SDK is the program's.
+"""OpenTelemetry instruments that observe a manager; they use the API only, not the SDK.
 
-Observable instruments: nothing is recorded, the SDK asks when it exports. The manager is held
-weakly, and once it is closed or gone there is nothing to observe.
+The instruments are observable: nothing is recorded, and the SDK calls back when it exports. The
+manager is referred to weakly; once it is closed or garbage there are no observations.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ UNITS = {"bytes": "By", "keys": "{key}", "info": "1"}
 
 
 def instrument(manager: Any, meter_provider: Any = None, *, name: str = "") -> None:
-    """Let OpenTelemetry observe `manager` from now on.
+    """Register instruments that observe `manager`.
 
     Args:
-        manager: What is observed, for as long as it is open.
+        manager: The manager, observed as long as it is open.
         meter_provider: The SDK's provider; the global one if it is None.
-        name: Put on every measurement as `memories.manager`, to tell several managers apart.
+        name: An attribute `memories.manager` of every measurement, to distinguish managers.
 
     Raises:
         MissingPackageError: opentelemetry-api is not installed.
@@ -48,7 +48,7 @@ def instrument(manager: Any, meter_provider: Any = None, *, name: str = "") -> N
 
 
 def otel_name(name: str) -> str:
-    """Return the name that OpenTelemetry expects for one of Prometheus: no `_total`, with a dot."""
+    """Return the OpenTelemetry name of a Prometheus name: with a dot, without `_total`."""
     return "memories." + name.removeprefix("memories_").removesuffix("_total")
 
 

@@ -1,4 +1,4 @@
-"""The text format of Prometheus: counters in base units, rates left to whoever reads them."""
+"""The text format of Prometheus, with counters in base units; Prometheus derives the rates."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Samples = Iterable[tuple[Labels, float]]
 
 
 class Metric(NamedTuple):
-    """One metric: what it is, and its samples in a document."""
+    """One metric, and how its samples are read from a document."""
 
     name: str
     kind: str
@@ -94,9 +94,9 @@ def prometheus_text(source: Any) -> str:
     """Return the metrics of a manager, or of a document of one, in the text format 0.0.4.
 
     Args:
-        source: A `MemoryManager`, or what its `telemetry()` gave.
+        source: A `MemoryManager`, or the result of its `telemetry()`.
     """
-    # A manager is a mapping, too.
+    # A manager is a mapping, too: so look for the method.
     document = source.telemetry() if hasattr(source, "telemetry") else source
     lines: list[str] = []
     for family in FAMILIES:
