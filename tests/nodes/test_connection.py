@@ -54,10 +54,10 @@ def test_bulk_replies_land_in_the_buffers_that_were_given(connection: Connection
     body = os.urandom(5_000_000)
     connection.call("SET", "k", body)
     head, rest = bytearray(64), bytearray(len(body) - 64)
-    assert len(body) == connection.read_into(("GET", "k"), head, rest)
+    assert len(body) == connection.pipeline([("GET", "k")], into=[[head, rest]])[0]
     assert body == bytes(head + rest)
-    assert connection.read_into(("GET", "absent"), head) is None
-    assert len(body) == connection.read_into(("GET", "k"), head)
+    assert connection.pipeline([("GET", "absent")], into=[[head]])[0] is None
+    assert len(body) == connection.pipeline([("GET", "k")], into=[[head]])[0]
     assert b"PONG" == connection.call("PING")
 
 
@@ -173,6 +173,14 @@ def test_a_unix_socket_and_a_database_are_reached(tmp_path: Path) -> None:
             assert connection.call("GET", "k") is None
 
 
+def call(pool: ConnectionPool, *args: str) -> bytes:
+    """Run a command on a connection of the pool."""
+    with pool.acquire() as connection:
+        reply = connection.call(*args)
+    assert isinstance(reply, bytes)
+    return reply
+
+
 def test_a_pool_lends_each_thread_a_connection_of_its_own(node: LocalServer) -> None:
     """Replies of two threads on one socket would be each other's."""
     wrong: list[object] = []
@@ -180,7 +188,8 @@ def test_a_pool_lends_each_thread_a_connection_of_its_own(node: LocalServer) -> 
     def work(number: int) -> None:
         for turn in range(200):
             value = b"%d-%d" % (number, turn)
-            got = pool.pipeline([("SET", f"t{number}", value), ("GET", f"t{number}")])
+            with pool.acquire() as connection:
+                got = connection.pipeline([("SET", f"t{number}", value), ("GET", f"t{number}")])
             if got != [b"OK", value]:
                 wrong.append(got)
 
@@ -207,18 +216,18 @@ def test_a_pool_drops_what_is_broken_or_half_read(node: LocalServer) -> None:
         assert next(stream) is None
         stream.close()
     assert lent.closed
-    assert b"mine" == pool.call("ECHO", "mine")
+    assert b"mine" == call(pool, "ECHO", "mine")
     node.call("CLIENT", "KILL", "TYPE", "normal")
-    assert b"again" == pool.call("ECHO", "again")
+    assert b"again" == call(pool, "ECHO", "again")
     pool.close()
     with pytest.raises(ClosedError):
-        pool.call("PING")
+        call(pool, "PING")
 
 
 def test_a_forked_child_never_uses_the_connection_of_its_parent(node: LocalServer) -> None:
     """Two processes on one socket read each other's replies."""
     pool = ConnectionPool(node.address)
-    assert b"parent" == pool.call("ECHO", "parent")
+    assert b"parent" == call(pool, "ECHO", "parent")
     with pool.acquire() as lent:
         reader, writer = os.pipe()
         child = os.fork()
@@ -227,7 +236,7 @@ def test_a_forked_child_never_uses_the_connection_of_its_parent(node: LocalServe
                 lent.call("PING")
                 said = b"used the parent's"
             except ForkedError:
-                said = pool.call("ECHO", "child of its own")
+                said = call(pool, "ECHO", "child of its own")
             os.write(writer, said)
             os._exit(0)
         os.waitpid(child, 0)

@@ -102,7 +102,7 @@ def test_an_answer_that_is_cut_short_is_an_error(
         assert 1 == already
         node_proxy.faults = Faults(cut_answers_after=place)
         room = bytearray(100_000)
-        fails_in_time(lambda: fresh.read_into(("GET", "k"), room))
+        fails_in_time(lambda: fresh.pipeline([("GET", "k")], into=[[room]]))
         assert fresh.closed
 
 
@@ -130,12 +130,14 @@ def test_a_lost_answer_leaves_the_call_in_doubt_and_not_the_next_one(
 ) -> None:
     """The command was carried out; the pool must neither hide that nor repeat it."""
     pool = ConnectionPool(address_of(node_proxy), call_seconds=SECONDS)
-    pool.call("SET", "n", 1)
+    with pool.acquire() as connection:
+        connection.call("SET", "n", 1)
     node_proxy.faults = Faults(lose_answers=True)
-    with pytest.raises(UnavailableError):
-        pool.call("INCR", "n")
+    with pytest.raises(UnavailableError), pool.acquire() as connection:
+        connection.call("INCR", "n")
     node_proxy.heal()
-    assert b"2" == pool.call("GET", "n")
+    with pool.acquire() as connection:
+        assert b"2" == connection.call("GET", "n")
     pool.close()
 
 
@@ -169,7 +171,7 @@ def test_a_node_behind_tls_is_reached_and_verified(
         body = bytes(range(256)) * 8000
         connection.call("SET", "k", (body[:7], body[7:]))
         room = bytearray(len(body))
-        assert len(body) == connection.read_into(("GET", "k"), room)
+        assert len(body) == connection.pipeline([("GET", "k")], into=[[room]])[0]
         assert body == room
         assert [b"PONG"] * 50 == connection.pipeline([("PING",)] * 50)
 

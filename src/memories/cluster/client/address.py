@@ -190,10 +190,10 @@ def _tls(options: dict[str, str], given: TLS | None) -> TLS:
 
 
 def _flag(name: str, options: dict[str, str], default: bool) -> bool:
-    said = options.get(name, "").lower()
-    if said and said not in _FALSE | _TRUE:
-        raise InvalidOptionError(f"{name}={_shown(said)} must be yes or no")
-    return said in _TRUE if said else default
+    value = options.get(name, "").lower()
+    if value and value not in _FALSE | _TRUE:
+        raise InvalidOptionError(f"{name}={_shown(value)} must be yes or no")
+    return value in _TRUE if value else default
 
 
 def _options(query: str, known: set[str], name: str) -> dict[str, str]:

@@ -86,24 +86,6 @@ class Connection:
         self.send((args,), seconds=seconds)
         return _raised(self.receive())
 
-    def read_into(
-        self, command: Command, *buffers: Buffer, seconds: float | None = None
-    ) -> int | None:
-        """Send a command and receive its bulk reply into `buffers`, one after the other.
-
-        Returns:
-            The length of the reply in bytes. It may be less than the buffers hold, or more: then
-            the rest was dropped. None for a nil.
-
-        Raises:
-            ReplyError: the node refuses it.
-            UnavailableError: as for `call`; the content of the buffers is undefined then.
-        """
-        self.send((command,), seconds=seconds)
-        reply = _raised(self.receive(buffers))
-        assert reply is None or isinstance(reply, int)
-        return reply
-
     def pipeline(
         self,
         commands: Sequence[Command],
@@ -115,11 +97,14 @@ class Connection:
 
         Args:
             commands: Any number of them; large arguments are sent without a copy.
-            into: The buffers for the bulk reply of each command, as for `read_into`.
+            into: The buffers into which the bulk reply of each command is received, one after the
+                other. The reply in the result is then its length in bytes, which may be less than
+                the buffers hold, or more: then the rest was dropped. None for a nil.
             seconds: Replaces `call_seconds`.
 
         Raises:
-            UnavailableError: as for `call`; then each of the commands is in doubt.
+            UnavailableError: as for `call`; then each of the commands is in doubt, and the content
+                of the buffers is undefined.
         """
         self.send(commands, seconds=seconds)
         targets: Iterable[Sequence[Buffer] | None] = into or (None,) * len(commands)
@@ -165,7 +150,7 @@ class Connection:
         """Return the reply to the oldest command that has none yet; a `ReplyError` is returned too.
 
         Args:
-            into: The buffers for a bulk reply, as for `read_into`.
+            into: The buffers for a bulk reply, as for `pipeline`.
             seconds: Restart the time limit, with this length.
 
         Raises:

@@ -7,13 +7,12 @@ it is used again. There are no retries, and no circuit breaker: `Node` has that.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Self
 
 from memories.cluster.client.address import NodeAddress
 from memories.cluster.client.connection import Connection
-from memories.cluster.client.resp import Arg, Buffer, Command, Reply
 from memories.errors import ClosedError
 from memories.foundation.fork_lock import new_lock
 
@@ -57,29 +56,6 @@ class ConnectionPool:
             yield connection
         finally:
             self._release(connection)
-
-    def call(self, *args: Arg, seconds: float | None = None) -> Reply:
-        """Call as `Connection.call` does, on a connection of the pool."""
-        with self.acquire() as connection:
-            return connection.call(*args, seconds=seconds)
-
-    def pipeline(
-        self,
-        commands: Sequence[Command],
-        *,
-        into: Sequence[Sequence[Buffer] | None] | None = None,
-        seconds: float | None = None,
-    ) -> list[Reply]:
-        """Send commands as `Connection.pipeline` does, on a connection of the pool."""
-        with self.acquire() as connection:
-            return connection.pipeline(commands, into=into, seconds=seconds)
-
-    def read_into(
-        self, command: Command, *buffers: Buffer, seconds: float | None = None
-    ) -> int | None:
-        """Read as `Connection.read_into` does, on a connection of the pool."""
-        with self.acquire() as connection:
-            return connection.read_into(command, *buffers, seconds=seconds)
 
     def close(self) -> None:
         """Close idle connections now, and those in use once they are released. Idempotent."""

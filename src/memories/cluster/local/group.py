@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Self
 
 from memories.cluster.local.server import LocalServer
+from memories.cluster.valkey_cluster.slots import SLOTS
 from memories.errors import UnavailableError
 
-SLOTS = 16_384
 FORM_SECONDS = 30.0
 _LOOK_SECONDS = 0.02
 

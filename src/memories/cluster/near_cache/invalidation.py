@@ -98,9 +98,9 @@ class InvalidationListener:
             if not connections:
                 self._ended.wait(left)
                 return
-            heard = ready(connections, left)
+            readable = ready(connections, left)
             for name, subscription in list(self._subscriptions.items()):
-                if subscription.connection in heard:
+                if subscription.connection in readable:
                     self._receive(name, subscription)
 
     def _subscribe(self, node: Node) -> None:

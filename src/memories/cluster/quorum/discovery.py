@@ -17,6 +17,7 @@ from memories.cluster.client.node import EvictingNodeError, Node
 from memories.cluster.client.resp import ReplyError
 from memories.cluster.incarnation import INCARNATION_KEY, JOINING, UP, Incarnation, read_incarnation
 from memories.cluster.quorum.members import MEMBERS_KEY, MemberList, Members
+from memories.cluster.reasons import join_reasons
 from memories.errors import InvalidOptionError, UnavailableError
 from memories.foundation.logging import logger
 
@@ -163,11 +164,11 @@ def _require_enough(member_list: MemberList, reasons: dict[str, str]) -> None:
     for nodes in member_list.lists:
         missing = sorted(reasons.keys() & set(nodes))
         if len(missing) >= max(1, member_list.copies):
-            said = "; ".join(f"{name}: {reasons[name]}" for name in missing)
+            listed = join_reasons({name: reasons[name] for name in missing})
             raise UnavailableError(
                 f"{len(missing)} of {len(nodes)} nodes do not answer, and with "
                 f"{member_list.copies} copies at most {member_list.copies - 1} may be missing: "
-                + said
+                + listed
             )
 
 

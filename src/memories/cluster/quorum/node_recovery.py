@@ -16,12 +16,13 @@ from memories.cluster.incarnation import INCARNATION_KEY, JOINING, UP, Incarnati
 from memories.cluster.quorum import discovery
 from memories.cluster.quorum.members import Members
 from memories.cluster.quorum.registers import QuorumRegisters
+from memories.cluster.reasons import join_reasons
 from memories.cluster.register_format import PREFIX
 from memories.errors import UnavailableError
 
 # Longer than a write waits for its nodes. Without this pause, a write could count a copy that the
-# node lost by its restart, and end after the names on the other nodes were listed: nobody would
-# copy it to the node again.
+# node lost by its restart, and end after the names on the other nodes were listed: the recovery
+# would not copy it to the node again.
 DRAIN_SECONDS = 2.5
 
 
@@ -81,8 +82,8 @@ class NodeRecovery:
                 silent[node.name] = str(error)
         if len(silent) + 1 >= max(2, self._members.current.copies):
             raise UnavailableError(
-                f"{self._node.name} cannot be brought up to date, for what it lost may lie on "
-                + "; ".join(f"{name}: {reason}" for name, reason in sorted(silent.items()))
+                f"{self._node.name} cannot be brought up to date, because its values may be only "
+                f"on nodes that do not answer: {join_reasons(silent)}"
             )
 
     def _copy_batch(self, names: list[bytes]) -> None:

@@ -32,7 +32,7 @@ class QuorumRead:
 
     Args:
         members: The nodes.
-        on_stranger: Is told of a node whose mark is missing or of another life.
+        on_stale_node: Called with a node whose incarnation is missing or of another process.
     """
 
     def __init__(self, members: Members, on_stale_node: Callable[[Node], None]) -> None:
@@ -110,7 +110,7 @@ class QuorumRead:
             raise OutdatedMembersError(f"the node {answer.node.name} has a newer member list")
         if self._members.lags(incarnation, answer.run_id):
             raise OutdatedMembersError(
-                f"the node {answer.node.name} has not heard of the newest members yet"
+                f"the node {answer.node.name} has not received the newest member list yet"
             )
         answer.node.up_to_date = incarnation == Incarnation(UP, answer.run_id, self._members.epoch)
         if not answer.node.up_to_date and not isinstance(reply, ReplyError):

@@ -13,6 +13,7 @@ from msgspec.structs import replace
 from memories.cluster.incarnation import UP
 from memories.cluster.quorum import discovery
 from memories.cluster.quorum.members import MemberList, Members
+from memories.cluster.reasons import join_reasons
 from memories.cluster.repair_walk import RepairWalk
 from memories.errors import InvalidOptionError, UnavailableError
 from memories.progress import Progress
@@ -47,10 +48,10 @@ def change_members(
         _publish(members, replace(member_list, epoch=member_list.epoch + 1, target=target))
     report = repair().run(progress)
     if report.silent or report.unreadable:
-        said = "; ".join(f"{name}: {reason}" for name, reason in report.silent.items())
+        reasons = join_reasons(report.silent, otherwise=str(len(report.unreadable)))
         raise UnavailableError(
-            f"the move is not complete ({said or len(report.unreadable)}); nothing is lost. Call "
-            "again when all nodes answer"
+            f"the move is not complete ({reasons}); nothing is lost; call again when all nodes "
+            "answer"
         )
     member_list = members.current
     _publish(members, MemberList(member_list.epoch + 1, member_list.copies, target))
@@ -67,6 +68,7 @@ def _publish(members: Members, member_list: MemberList) -> None:
     reasons = discovery.publish(members, member_list, before=before.all_names, new_node_state=UP)
     for nodes in (*before.lists, *member_list.lists):
         if len(reasons.keys() & set(nodes)) >= max(1, member_list.copies):
-            said = "; ".join(f"{name}: {reason}" for name, reason in sorted(reasons.items()))
-            raise UnavailableError(f"too few nodes took the new list of members: {said}")
+            raise UnavailableError(
+                f"too few nodes have stored the new member list: {join_reasons(reasons)}"
+            )
     members.apply(member_list)

@@ -121,10 +121,11 @@ class RegisterQuery:
     def error(self) -> MemoriesError:
         """Return the error that explains why the newest version is unknown."""
         needed = len(self.voters) + self.missing_answers
-        heard = f"{len(self.voters)} of the {needed} nodes needed answered"
+        answered = f"{len(self.voters)} of the {needed} nodes needed answered"
         if self.damaged and self.missing_answers <= len(self.damaged):
             return CorruptDataError(
-                f"{key_text(self.name)} is damaged on {_names(self.damaged)}, and {heard} otherwise"
+                f"{key_text(self.name)} is damaged on {_names(self.damaged)}, and otherwise "
+                + answered
             )
         reasons = [f"{node}: {reason}" for node, reason in sorted(self.faults.items())]
         reasons += [
@@ -132,7 +133,7 @@ class RegisterQuery:
             for node in sorted(self.replies.keys() - self.voters)
         ]
         why = "; ".join(reasons) or "no other node is left to ask"
-        return UnavailableError(f"{key_text(self.name)} cannot be read: {heard} ({why})")
+        return UnavailableError(f"{key_text(self.name)} cannot be read: {answered} ({why})")
 
 
 def _names(nodes: Iterable[str]) -> str:

@@ -86,11 +86,11 @@ class UnanimousRead:
         results: dict[bytes, NewestVersion] = {}
         for one in asked:
             try:
-                heard = [
+                copies = [
                     replies[node][position]
                     for node, position in zip(one.nodes, one.positions, strict=True)
                 ]
-                results[one.name] = _newest(one.name, heard)
+                results[one.name] = _newest(one.name, copies)
             except (KeyError, CorruptDataError):
                 continue
         return results
@@ -130,18 +130,18 @@ class UnanimousRead:
         for answer in answers:
             if answer.error is not None:
                 continue
-            *heard, incarnation = answer.replies
+            *copies, incarnation = answer.replies
             if incarnation == Incarnation(UP, answer.run_id, self._members.epoch).text:
                 # An error reply becomes None, which differs from the reply of any other node.
                 yield (
                     answer.node.name,
-                    [one if isinstance(one, bytes) else None for one in heard],
+                    [one if isinstance(one, bytes) else None for one in copies],
                 )
 
 
-def _newest(name: bytes, heard: Sequence[bytes | None]) -> NewestVersion:
+def _newest(name: bytes, copies: Sequence[bytes | None]) -> NewestVersion:
     newest = NewestVersion(ABSENT, None)
-    for reply in heard:
+    for reply in copies:
         if reply:
             header = read_header(name, reply)
             if header.version > newest.version:

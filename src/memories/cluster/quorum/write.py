@@ -19,6 +19,7 @@ from memories.cluster.limits import HEDGE_SECONDS, PATIENCE_SECONDS, allowance
 from memories.cluster.quorum.members import Members
 from memories.cluster.quorum.read import OutdatedMembersError
 from memories.cluster.quorum.rules import RegisterQuery
+from memories.cluster.reasons import join_reasons
 from memories.cluster.versions import RegisterVersion
 from memories.errors import MemoriesError
 
@@ -94,7 +95,7 @@ class WriteJob:
             reasons[node] = "no answer in time"
         for node in set(self.query.nodes) - self.stored_on - reasons.keys():
             reasons[node] = "not asked, because it failed a moment ago"
-        return "; ".join(f"{node}: {reason}" for node, reason in sorted(reasons.items()))
+        return join_reasons(reasons)
 
     def _expected(self, node: str) -> bool:
         return node in self.sent and node not in self.stored_on and node not in self.refused
@@ -200,7 +201,9 @@ def readmit(node: Node, run_id: str, seen: str, members: Members) -> bool:
     if incarnation is not None and incarnation.epoch > members.epoch:
         raise OutdatedMembersError(f"the node {node.name} has a newer member list")
     if members.lags(incarnation, run_id):
-        raise OutdatedMembersError(f"the node {node.name} has not heard of the newest members yet")
+        raise OutdatedMembersError(
+            f"the node {node.name} has not received the newest member list yet"
+        )
     fitting = Incarnation(JOINING, run_id, members.epoch)
     try:
         return node.call(*scripts.SWAP.call([INCARNATION_KEY], seen, fitting.text)) in (
