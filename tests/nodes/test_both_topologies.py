@@ -1,6 +1,6 @@
-"""What the distributed manager promises, against plain servers and against a Valkey Cluster alike.
+"""The promises of the distributed manager, on plain servers and on a Valkey Cluster.
 
-Whoever grows from one into the other changes the list of nodes, and no program.
+A user who moves from one to the other changes the list of nodes, and no program.
 """
 
 from __future__ import annotations
@@ -134,7 +134,7 @@ def test_many_go_in_few_questions(
 def test_managers_that_write_one_key_at_once_leave_one_order_of_writes(
     group: LocalGroup, other: DistributedMemoryManager
 ) -> None:
-    """Linearizable per key: what one reader has seen, no later reader misses."""
+    """Linearizable per key: a value that one read returned is not missed by any later read."""
     recorder = Recorder((UnavailableError,))
 
     def work(name: str, own: DistributedMemoryManager) -> None:
@@ -179,7 +179,7 @@ def test_a_bit_flip_in_every_copy_is_an_error_that_names_the_key(
 def test_the_state_of_every_node_is_told(
     manager: DistributedMemoryManager, group: LocalGroup
 ) -> None:
-    """What an operator asks first; and a node that is gone is named as gone."""
+    """An operator asks for it first; a node that does not answer is listed as offline."""
     manager.store_distributed("k", 1)
     status = manager.get_node_status()
     assert sorted(group.names) == sorted(status)
@@ -212,7 +212,7 @@ def test_a_condition_on_the_version_is_kept_or_refused(
 def test_the_local_tiers_and_the_nodes_are_two_key_spaces(
     manager: DistributedMemoryManager,
 ) -> None:
-    """`store`, `clear` and snapshots stay what they are."""
+    """`store`, `clear` and snapshots do not affect the nodes."""
     manager.store("k", "here")
     manager.store_distributed("k", "there")
     manager.clear()

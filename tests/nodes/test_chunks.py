@@ -1,4 +1,4 @@
-"""Chunks of large values on three real servers: who is asked for which of them."""
+"""Chunks of large values on three real servers: which node is asked for which chunk."""
 
 from __future__ import annotations
 
@@ -31,21 +31,21 @@ def nodes(plain_nodes: LocalGroup) -> Iterator[dict[str, Node]]:
 
 @pytest.fixture
 def chunks(nodes: dict[str, Node]) -> Iterator[ChunkStore]:
-    """A store where every chunk prefers the nodes in the same order, and lies on two."""
+    """A store where every chunk prefers the nodes in the same order, and has two copies."""
     workers = WorkerPool(4, "test")
     yield QuorumChunks(lambda: ChunkPlacement(nodes, lambda name: list(nodes), 2), workers.submit)
     workers.close()
 
 
 def written(chunks: ChunkStore, data: bytes) -> ChunkManifest:
-    """Write `data` as chunks, and return what a reader needs."""
+    """Write `data` as chunks, and return its manifest."""
     upload, chunk_bytes = new_upload(len(data), time.time())
     sums = chunks.write(upload, chunk_bytes, [memoryview(data)])
     return ChunkManifest(upload, len(data), chunk_bytes, sums)
 
 
 def read(chunks: ChunkStore, manifest: ChunkManifest) -> bytes:
-    """Return what the chunks hold."""
+    """Return the bytes of the chunks."""
     frame = bytearray(manifest.nbytes)
     chunks.read(manifest, memoryview(frame))
     return bytes(frame)
@@ -55,8 +55,8 @@ def gets(server: LocalServer) -> int:
     """Return how often a server was asked for a string since its figures were reset."""
     text = server.call("INFO", "commandstats")
     assert isinstance(text, bytes)
-    told = parse_info(text).get("cmdstat_get", "calls=0,")
-    return int(told.removeprefix("calls=").partition(",")[0])
+    counts = parse_info(text).get("cmdstat_get", "calls=0,")
+    return int(counts.removeprefix("calls=").partition(",")[0])
 
 
 def test_all_nodes_that_have_the_chunks_send_their_share(

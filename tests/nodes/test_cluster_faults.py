@@ -1,6 +1,6 @@
-"""A Valkey Cluster whose nodes die, hang, fill up and fall behind: what holds, and what is said.
+"""A Valkey Cluster whose nodes fail, hang, fill up and lag: promises that hold, and error messages.
 
-What is acknowledged is on the primary and on `replication_factor - 1` of its replicas.
+An acknowledged write is on the primary and on `replication_factor - 1` of its replicas.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def key_of_shard(number: int) -> str:
 
 
 def role_of(server: LocalServer) -> bytes:
-    """Return what a server says it is."""
+    """Return the role that a server reports."""
     role = server.call("ROLE")
     assert isinstance(role, list)
     word: bytes = role[0]
@@ -92,7 +92,7 @@ def test_values_outlive_their_primary(
             assert values[key] == manager.retrieve_distributed(key)
         other_shard = key_of_shard(1)
         manager.store_distributed(other_shard, "served by others")
-        # Nobody is left to hold a second copy of what this primary takes.
+        # No node is left for a second copy of the writes to this primary.
         with pytest.raises(ReplicationError, match="0 of the 1 replicas"):
             manager.store_distributed(key_of_shard(0), "alone")
     finally:
@@ -140,7 +140,7 @@ def test_a_history_with_a_failover_in_it_is_that_of_one_register(
 def test_a_replica_that_lags_makes_a_write_doubtful_and_not_wrong(
     manager: DistributedMemoryManager, cluster_nodes: LocalGroup
 ) -> None:
-    """WAIT tells; the error says what the primary has and who has not."""
+    """WAIT counts the replicas; the error says that the primary has it, and how many lack it."""
     key = key_of_shard(1)
     manager.store_distributed(key, "before")
     replica = cluster_nodes.servers[4]
@@ -161,7 +161,7 @@ def test_a_replica_that_lags_makes_a_write_doubtful_and_not_wrong(
 def test_a_full_primary_refuses_and_keeps_what_it_has(
     manager: DistributedMemoryManager, cluster_nodes: LocalGroup
 ) -> None:
-    """An error reply is no dead node: it is not asked less for it."""
+    """A node that replies with an error works: it is asked as before."""
     full = cluster_nodes.servers[0]
     key = key_of_shard(0)
     manager.store_distributed(key, "kept")
@@ -180,7 +180,7 @@ def test_a_full_primary_refuses_and_keeps_what_it_has(
 def test_connections_that_the_server_kills_are_replaced(
     manager: DistributedMemoryManager, cluster_nodes: LocalGroup
 ) -> None:
-    """CLIENT KILL, a restarted load balancer: nobody hears of it."""
+    """CLIENT KILL, a restarted load balancer: callers do not notice."""
     for turn in range(10):
         manager.store_distributed(f"k{turn}", turn)
         for server in cluster_nodes.servers[:3]:
@@ -218,7 +218,7 @@ def test_a_slot_on_the_move_is_followed(
 def test_damage_is_found_by_repair_and_ended_by_a_new_value(
     manager: DistributedMemoryManager, cluster_nodes: LocalGroup
 ) -> None:
-    """What is damaged in every copy can only be named; it must not stand in anybody's way."""
+    """If all copies are damaged, repair only reports the key; a new value is still accepted."""
     key = key_of_shard(0)
     manager.store_distributed(key, b"x" * 500)
     primary, name = cluster_nodes.servers[0], register_name(key)

@@ -1,4 +1,4 @@
-"""The client against a real server, with redis-py as the judge of what arrived there."""
+"""The client against a real server; redis-py checks the result."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ def connection(node: LocalServer) -> Iterator[Connection]:
 
 
 @pytest.fixture
-def judge(node: LocalServer) -> Iterator[redis.Redis]:
+def reference(node: LocalServer) -> Iterator[redis.Redis]:
     """An independent client of the same server."""
     with redis.Redis(port=node.port) as client:
         yield client
 
 
 def test_what_is_set_is_what_another_client_gets(
-    connection: Connection, judge: redis.Redis
+    connection: Connection, reference: redis.Redis
 ) -> None:
-    """Both directions are judged by somebody else's code."""
+    """Both directions are checked by another client."""
     body = os.urandom(3_000_000)
     assert b"OK" == connection.call("SET", b"k\r\n\x00", (body[:100], memoryview(body)[100:]))
-    assert body == judge.get(b"k\r\n\x00")
-    judge.set("n", 5)
+    assert body == reference.get(b"k\r\n\x00")
+    reference.set("n", 5)
     assert [b"5", 6, None] == connection.pipeline([("GET", "n"), ("INCR", "n"), ("GET", "no")])
     assert {b"a": b"1"} == (connection.call("HSET", "h", "a", 1), connection.call("HGETALL", "h"))[
         1
@@ -90,7 +90,7 @@ def test_a_stream_keeps_the_node_busy_while_a_reply_is_looked_at(connection: Con
 
 
 def test_an_error_in_a_pipeline_is_in_its_place(connection: Connection) -> None:
-    """One refused command says nothing about its neighbours."""
+    """An error reply to one command does not affect the others."""
     replies = connection.pipeline([("SET", "a", "x"), ("INCR", "a"), ("GET", "a")])
     assert [b"OK", b"x"] == replies[::2]
     assert isinstance(replies[1], ReplyError)
@@ -111,7 +111,7 @@ def test_a_long_pipeline_whose_replies_nobody_reads_yet_does_not_lock_up(
 
 
 def test_replies_are_taken_from_the_fastest_node_first(plain_nodes) -> None:  # type: ignore[no-untyped-def]
-    """Hedging waits for whoever is first, in one thread."""
+    """Hedging waits for the first answer, in one thread."""
     with (
         Connection(plain_nodes.servers[0].address) as first,
         Connection(plain_nodes.servers[1].address) as second,
@@ -128,7 +128,7 @@ def test_replies_are_taken_from_the_fastest_node_first(plain_nodes) -> None:  # 
 
 
 def test_invalidations_come_before_the_reply_that_follows_them(node: LocalServer) -> None:
-    """A heartbeat that is answered says that all earlier news has been heard."""
+    """An answered PING proves that all earlier messages were received."""
     news: list[object] = []
     with Connection(node.address, on_push=news.append) as tracking:
         tracking.call("CLIENT", "TRACKING", "ON", "BCAST", "PREFIX", "m:")
@@ -206,16 +206,16 @@ def test_a_pool_lends_each_thread_a_connection_of_its_own(node: LocalServer) -> 
 
 
 def test_a_pool_drops_what_is_broken_or_half_read(node: LocalServer) -> None:
-    """A reply left unread would answer the next command of somebody else."""
+    """An unread reply would be returned for the next command of another caller."""
     pool = ConnectionPool(node.address)
-    with pool.acquire() as lent:
-        lent.send([("ECHO", "left unread")])
-    assert lent.closed
-    with pool.acquire() as lent:
-        stream = lent.stream([("GET", "a"), ("GET", "b")], [[bytearray(1)]] * 2, window=2)
+    with pool.acquire() as connection:
+        connection.send([("ECHO", "left unread")])
+    assert connection.closed
+    with pool.acquire() as connection:
+        stream = connection.stream([("GET", "a"), ("GET", "b")], [[bytearray(1)]] * 2, window=2)
         assert next(stream) is None
         stream.close()
-    assert lent.closed
+    assert connection.closed
     assert b"mine" == call(pool, "ECHO", "mine")
     node.call("CLIENT", "KILL", "TYPE", "normal")
     assert b"again" == call(pool, "ECHO", "again")
@@ -228,22 +228,22 @@ def test_a_forked_child_never_uses_the_connection_of_its_parent(node: LocalServe
     """Two processes on one socket read each other's replies."""
     pool = ConnectionPool(node.address)
     assert b"parent" == call(pool, "ECHO", "parent")
-    with pool.acquire() as lent:
+    with pool.acquire() as connection:
         reader, writer = os.pipe()
         child = os.fork()
         if child == 0:
             try:
-                lent.call("PING")
-                said = b"used the parent's"
+                connection.call("PING")
+                answer = b"used the parent's"
             except ForkedError:
-                said = call(pool, "ECHO", "child of its own")
-            os.write(writer, said)
+                answer = call(pool, "ECHO", "child of its own")
+            os.write(writer, answer)
             os._exit(0)
         os.waitpid(child, 0)
         os.close(writer)
         assert b"child of its own" == os.read(reader, 100)
         os.close(reader)
-        assert b"still mine" == lent.call("ECHO", "still mine")
+        assert b"still mine" == connection.call("ECHO", "still mine")
     pool.close()
 
 

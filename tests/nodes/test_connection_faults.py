@@ -1,4 +1,4 @@
-"""The client when the way there fails: every wait ends, and no reply is taken for another."""
+"""The client when the network fails: waits end, and no reply goes to another command."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def connection(node_proxy: NodeProxy) -> Iterator[Connection]:
 def test_a_node_that_hangs_is_waited_for_no_longer_than_said(
     connection: Connection, node: LocalServer
 ) -> None:
-    """A stopped process keeps its connections open; only a limit tells that it is gone."""
+    """A stopped process keeps its connections open; only a time limit detects it."""
     node.pause()
     try:
         fails_in_time(lambda: connection.call("PING"), "did not answer within 0.3 s")
@@ -94,7 +94,7 @@ def test_a_large_value_may_take_longer_than_a_small_one(
 def test_an_answer_that_is_cut_short_is_an_error(
     connection: Connection, node_proxy: NodeProxy, place: int
 ) -> None:
-    """Wherever it is cut, half a value is no value."""
+    """A part of a value is never returned, wherever the reply is cut."""
     connection.call("SET", "k", b"x" * 100_000)
     node_proxy.cut()
     with Connection(address_of(node_proxy), call_seconds=SECONDS) as fresh:
@@ -109,7 +109,7 @@ def test_an_answer_that_is_cut_short_is_an_error(
 def test_a_node_that_is_killed_in_the_middle_breaks_the_call_at_once(
     connection: Connection, node: LocalServer
 ) -> None:
-    """A reset is heard; nobody waits for the limit."""
+    """The connection is reset; the call does not wait for its limit."""
     threading.Timer(0.05, node.process.send_signal, [signal.SIGKILL]).start()
     started = time.monotonic()
     with pytest.raises(UnavailableError, match=r"closed the connection|broke off"):
@@ -118,9 +118,9 @@ def test_a_node_that_is_killed_in_the_middle_breaks_the_call_at_once(
 
 
 def test_a_node_that_is_not_there_is_named(node: LocalServer) -> None:
-    """The error says which of the nodes it is."""
+    """The error names the node."""
     node.kill()
-    # Its socket may take a connection for a moment more, and break it off.
+    # Its socket may accept a connection for a moment more, and close it.
     with pytest.raises(UnavailableError, match=f"{node.name}.*(refused|broke off)"):
         Connection(node.address)
 
@@ -128,7 +128,7 @@ def test_a_node_that_is_not_there_is_named(node: LocalServer) -> None:
 def test_a_lost_answer_leaves_the_call_in_doubt_and_not_the_next_one(
     node_proxy: NodeProxy, node: LocalServer
 ) -> None:
-    """The command was carried out; the pool must neither hide that nor repeat it."""
+    """The command was run; the pool must neither hide that nor repeat it."""
     pool = ConnectionPool(address_of(node_proxy), call_seconds=SECONDS)
     with pool.acquire() as connection:
         connection.call("SET", "n", 1)
@@ -142,9 +142,9 @@ def test_a_lost_answer_leaves_the_call_in_doubt_and_not_the_next_one(
 
 
 @pytest.mark.parametrize(
-    "says", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"\x15\x03\x01\x00\x02", b""]
+    "data", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"\x15\x03\x01\x00\x02", b""]
 )
-def test_something_else_at_the_port_is_no_node(says: bytes) -> None:
+def test_something_else_at_the_port_is_no_node(data: bytes) -> None:
     """A web server, a TLS port or a black hole: an error that names it, in time."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
@@ -152,7 +152,7 @@ def test_something_else_at_the_port_is_no_node(says: bytes) -> None:
             client, _ = listener.accept()
             with client:
                 client.recv(1000)
-                client.sendall(says)
+                client.sendall(data)
                 client.recv(1000)
 
         thread = threading.Thread(target=serve, daemon=True)
@@ -165,7 +165,7 @@ def test_something_else_at_the_port_is_no_node(says: bytes) -> None:
 def test_a_node_behind_tls_is_reached_and_verified(
     tls_node: NodeProxy, certs: Certificates
 ) -> None:
-    """The server of the wheel has no TLS; a proxy that ends it is what many deployments have."""
+    """The server of the wheel has no TLS; many deployments use a proxy that terminates it."""
     url = f"rediss://{tls_node.name}?ssl_ca_certs={certs.file('ca.pem')}"
     with Connection(NodeAddress.parse(url)) as connection:
         body = bytes(range(256)) * 8000
@@ -199,7 +199,7 @@ def test_a_node_that_cannot_prove_who_it_is_gets_nothing(
 def test_a_plain_port_and_a_missing_file_of_tls_are_said_clearly(
     node: LocalServer, certs: Certificates
 ) -> None:
-    """The two mistakes that everybody makes first."""
+    """The two most common mistakes."""
     with pytest.raises(UnavailableError, match="TLS"):
         Connection(NodeAddress.parse(f"rediss://{node.name}"), connect_seconds=SECONDS)
     with pytest.raises(InvalidOptionError, match=r"absent\.pem"):

@@ -29,14 +29,14 @@ LARGE = 5_000_000  # In two chunks.
 
 
 class Case(NamedTuple):
-    """A call, and what its keys may hold when it was interrupted."""
+    """A call, and the values that its keys may have after an interrupt."""
 
     call: Callable[[], object]
     may_hold: dict[str, list[Any]]
 
 
 class Bench:
-    """A manager whose calls are interrupted, one that looks on, and what the nodes must hold."""
+    """A manager whose calls are interrupted, a second one, and the expected values."""
 
     def __init__(self, manager: DistributedMemoryManager, other: DistributedMemoryManager) -> None:
         self.manager, self.other = manager, other
@@ -59,7 +59,7 @@ class Bench:
         return f"key{self.number}", f"old {self.number}", [f"new {self.number}"]
 
     def settle(self, case: Case) -> None:
-        """Learn what became of an interrupted call; all must agree on one of what may be."""
+        """Check the outcome of an interrupted call: both managers see the same allowed value."""
         for key, allowed in case.may_hold.items():
             found = self.other.retrieve_distributed(key, ABSENT)
             assert found in allowed, f"{key} holds {found!r:.80}"
@@ -237,7 +237,7 @@ def test_an_interrupt_at_some_lines(bench: Bench, make: Callable[[Bench], Case])
 
 
 def test_interrupts_in_a_row_let_no_node_pass_for_a_slow_one(bench: Bench) -> None:
-    """Whoever presses Ctrl-C three times must not be told that all of his nodes have failed."""
+    """After three interrupts no node may count as failing."""
     interrupter = Interrupter()
     interrupter.run(retrieving(bench).call)
     waits = [at for at, line in enumerate(interrupter.trail, 1) if "connection.py" in line]
@@ -254,7 +254,7 @@ def test_interrupts_in_a_row_let_no_node_pass_for_a_slow_one(bench: Bench) -> No
 def test_an_interrupt_at_every_line(
     bench: Bench, make: Callable[[Bench], Case], error: type[BaseException]
 ) -> None:
-    """The same at all of them, and for what else may end a call anywhere."""
+    """The same at all lines, and for other errors that may occur at any line."""
     assert interrupt(bench, make, error, every=1)
 
 
@@ -263,7 +263,7 @@ def test_an_interrupt_at_every_line(
     "every", [0, pytest.param(1, marks=pytest.mark.torture)], ids=["some lines", "every line"]
 )
 def test_what_looks_after_the_nodes_fails_at_any_line(bench: Bench, chore: str, every: int) -> None:
-    """The next turn makes it good: nodes are probed, and writes of others are heard of."""
+    """The next turn repairs it: nodes are probed, and writes of other managers are reported."""
     service: Any = bench.manager._service
     listener = service._listener
     service._maintenance.stop()

@@ -1,6 +1,6 @@
-"""The judge is judged: it must let right histories pass, and no wrong one.
+"""The linearizability checker itself: it must accept valid histories and refuse all others.
 
-A checker that never says no would make every test that uses it pass.
+A checker that accepts everything would make every test that uses it pass.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ WRONG = {
 
 @pytest.mark.parametrize("name", RIGHT)
 def test_a_right_history_passes(name: str) -> None:
-    """A judge who condemns the innocent is ignored soon."""
+    """A checker that refuses valid histories would soon be ignored."""
     check(RIGHT[name])
 
 
@@ -159,7 +159,7 @@ class Register:
 
 
 def recorded(register: Register, threads: int = 4, turns: int = 300) -> Recorder:
-    """Return what several threads did to the register."""
+    """Return the operations of several threads on the register."""
     recorder = Recorder((ConnectionError,))
 
     def work(name: int) -> None:
@@ -192,7 +192,7 @@ def test_a_register_that_answers_from_the_past_now_and_then_is_found_out() -> No
 
 
 def test_the_recorder_keeps_what_is_in_doubt() -> None:
-    """An error of a write says that it may have happened, and a KeyError that nothing is there."""
+    """A failed write may have happened, and a KeyError means that the key is absent."""
     recorder = Recorder((ConnectionError,))
 
     def fail() -> None:

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.server
 
 
 def campaign(group: LocalGroup, seconds: float, seed: int) -> Recorder:
-    """Let clients read and write one key while one node after the other fails."""
+    """Run clients that read and write one key while one node after the other fails."""
     recorder = Recorder((UnavailableError,))
     numbers = itertools.count(1)
     stop = threading.Event()
@@ -67,7 +67,7 @@ def campaign(group: LocalGroup, seconds: float, seed: int) -> Recorder:
 
 
 def test_the_history_of_a_key_under_faults_is_that_of_one_register(plain_nodes: LocalGroup) -> None:
-    """Linearizable per key: what was acknowledged is seen by every later read, whoever reads."""
+    """Linearizable per key: every later read, by any client, returns an acknowledged write."""
     recorder = campaign(plain_nodes, 5.0, 1)
     recorder.check()
     answered = len(recorder.history)

@@ -1,4 +1,4 @@
-"""The local servers are real, whole when they are given, and gone when they are let go."""
+"""The local servers are real, complete once they are started, and stopped at the end."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.server
 
 
 def test_nodes_answer_as_soon_as_they_are_given_and_are_gone_afterwards() -> None:
-    """An example that starts servers must not leave them behind."""
+    """An example that starts servers must not leave any running."""
     with local_nodes(2) as names:
         ports = [int(name.split(":")[1]) for name in names]
         for port in ports:
@@ -50,7 +50,7 @@ def test_a_server_that_restarts_is_empty_and_the_same_port(node: LocalServer) ->
 
 
 def test_a_port_that_is_taken_is_an_error_and_not_somebody_elses_server(tmp_path: Path) -> None:
-    """Whoever answers there is not the process that we started."""
+    """The process that answers there is not the one that was started."""
     with socket.create_server(("127.0.0.1", free_port())) as other:
         server = LocalServer(tmp_path, port=other.getsockname()[1])
         with pytest.raises(UnavailableError, match="in use"):
@@ -82,7 +82,7 @@ ctypes.CDLL(None).syscall(60 if platform.machine() == "x86_64" else 93, 0)  # Th
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="threads are not shown here")
 def test_a_process_has_ended_when_all_of_its_threads_have() -> None:
-    """A server that was killed on a busy machine had its port still, and could not be restarted."""
+    """A server killed on a busy machine still held its port, and could not be restarted."""
     command = [sys.executable, "-c", HELD_BY_A_THREAD]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as child:
         try:

@@ -18,14 +18,14 @@ KEYS = 600
 
 
 def registers_on(node: LocalServer) -> int:
-    """Return how many registers lie on a node."""
+    """Return how many registers a node has."""
     return len(node.call("KEYS", "m:r:*"))  # type: ignore[arg-type]
 
 
 def test_a_node_that_is_added_takes_its_share_while_all_stays_answerable(
     plain_nodes: LocalGroup, node: LocalServer
 ) -> None:
-    """Of four nodes' keys about a quarter moves, and nobody waits for it or reads old values."""
+    """With four nodes about a quarter of the keys moves; no call waits or reads an old value."""
     names = plain_nodes.names
     with manager_of(names) as manager, manager_of(names) as other:
         values = {f"key {number}": number for number in range(KEYS)}
@@ -94,7 +94,7 @@ def test_fewer_nodes_than_copies_are_refused(plain_nodes: LocalGroup) -> None:
 def test_a_change_that_was_broken_off_is_finished_by_the_next_call(
     plain_nodes: LocalGroup, node: LocalServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whoever moves keys may die; the two lists of members stay in force until another ends it."""
+    """The process that moves keys may end; both lists stay in force until another finishes."""
     names = plain_nodes.names
     with manager_of(names) as manager:
         values = {f"key {number}": number for number in range(KEYS)}

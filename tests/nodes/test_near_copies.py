@@ -1,4 +1,4 @@
-"""Local copies of what lies on the nodes: served without asking, and never old beyond the bound."""
+"""Local copies of values on nodes: returned without a request, and never older than the lease."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def test_a_write_here_is_seen_here_at_once(pair: tuple[DistributedMemoryManager,
 def test_a_write_elsewhere_is_seen_within_the_lease(
     plain_nodes: LocalGroup, pair: tuple[DistributedMemoryManager, ...]
 ) -> None:
-    """The bound holds while a node hangs too, for the others say what was written."""
+    """The bound also holds while a node hangs, because the others report writes."""
     writer, reader = pair
     for number, fault in enumerate((None, plain_nodes.servers[0].pause)):
         if fault is not None:
@@ -116,7 +116,7 @@ def test_a_write_elsewhere_is_seen_within_the_lease(
 def test_without_word_from_the_nodes_the_version_is_asked_for(
     plain_nodes: LocalGroup, pair: tuple[DistributedMemoryManager, ...]
 ) -> None:
-    """A connection that broke has said nothing of what was written meanwhile."""
+    """A broken connection has not reported the writes since."""
     writer, reader = pair
     writer.store_distributed("key", 1)
     assert 1 == reader.retrieve_distributed("key")
@@ -129,13 +129,13 @@ def test_without_word_from_the_nodes_the_version_is_asked_for(
 def test_local_copies_are_nobodys_keys(
     plain_nodes: LocalGroup, pair: tuple[DistributedMemoryManager, ...], tmp_path: Path
 ) -> None:
-    """They are in no scan, no count and no snapshot, and are dropped when room is needed."""
+    """They are not in scans, counts or snapshots, and are evicted when room is needed."""
     manager, _ = pair
     manager.store_distributed("far", np.ones(1_000_000))
     manager.store("own", 1)
     until = time.monotonic() + 10
     while not len(manager._near) and time.monotonic() < until:
-        # What is heard of its own write comes when it comes, and takes a copy made before with it.
+        # The report of the manager's own write may come late, and removes a copy made before.
         manager.retrieve_distributed("far")
     assert 1 == len(manager._near)
     assert ["own"] == list(manager) and 1 == len(manager)
@@ -153,7 +153,7 @@ def test_local_copies_are_nobodys_keys(
 def test_what_is_served_cannot_be_changed_by_its_reader(
     pair: tuple[DistributedMemoryManager, ...],
 ) -> None:
-    """A local copy is as safe from its readers as a stored value."""
+    """Readers cannot change a local copy, as they cannot change a stored value."""
     manager, _ = pair
     manager.store_distributed("key", {"a": [1]})
     manager.retrieve_distributed("key")["a"].append(2)
@@ -168,7 +168,7 @@ def test_what_is_served_cannot_be_changed_by_its_reader(
 def test_a_copy_that_left_for_room_is_forgotten(
     plain_nodes: LocalGroup, pair: tuple[DistributedMemoryManager, ...]
 ) -> None:
-    """Of every key that was ever read, its version was kept for as long as there was room."""
+    """The versions of all keys ever read must not accumulate."""
     manager, _ = pair
     keys = [f"k{number}" for number in range(30)]
     manager.store_many_distributed(dict.fromkeys(keys, "text"))

@@ -135,7 +135,7 @@ def run(examples: int, steps: int) -> None:
 
 
 def test_nodes_that_fail_and_return_are_never_seen() -> None:
-    """The one property that users rely on, over histories nobody would think of."""
+    """The one property that users rely on, over random histories."""
     run(examples=3, steps=20)
 
 

@@ -62,7 +62,7 @@ def manager(plain_nodes: LocalGroup) -> Iterator[DistributedMemoryManager]:
 
 
 def timed(act: Callable[[], Any]) -> Any:
-    """Return what `act` returns, and check that it did not take too long."""
+    """Return the result of `act`, and check that it did not take too long."""
     began = time.monotonic()
     try:
         return act()
@@ -121,7 +121,7 @@ def make_replica(node: LocalServer) -> None:
 def test_any_one_node_may_fail(
     plain_nodes: LocalGroup, manager: DistributedMemoryManager, fail: Callable[[LocalServer], None]
 ) -> None:
-    """With two copies one fault is no fault: nothing is missing, and nothing takes long."""
+    """With two copies one failure has no effect: all values are there, and no call takes long."""
     values = fill(manager)
     victim = plain_nodes.servers[1]
     fail(victim)
@@ -140,7 +140,7 @@ def test_any_one_node_may_fail(
 def test_a_partitioned_node_costs_a_hedge_and_no_more(
     plain_nodes: LocalGroup, in_front: Callable[..., NodeProxy]
 ) -> None:
-    """A black hole neither answers nor refuses: only a limit of ours tells that it is one."""
+    """A partitioned node neither answers nor refuses: only a time limit detects it."""
     proxy = in_front(plain_nodes.servers[0].port)
     with manager_of([proxy.name, *plain_nodes.names[1:]]) as manager:
         values = fill(manager)
@@ -182,7 +182,7 @@ def test_a_node_that_restarted_empty_has_no_say_until_it_is_up_to_date(
 def test_a_manager_opened_beside_an_empty_node_takes_its_nil_for_nothing(
     plain_nodes: LocalGroup, manager: DistributedMemoryManager
 ) -> None:
-    """Who was not there before the restart must know of it as well."""
+    """A manager that was opened after the restart must detect it as well."""
     values = fill(manager)
     manager.cleanup()
     plain_nodes.servers[2].restart()
@@ -194,7 +194,7 @@ def test_a_manager_opened_beside_an_empty_node_takes_its_nil_for_nothing(
 def test_what_one_node_missed_and_another_lost_is_still_found(
     plain_nodes: LocalGroup, manager: DistributedMemoryManager
 ) -> None:
-    """Two that answer nil, one because it hung and one because it is empty, are no majority."""
+    """Two nils, one of a node that hung and one of an empty node, prove nothing."""
     missed, lost, _ = plain_nodes.servers
     missed.pause()
     try:
@@ -210,7 +210,7 @@ def test_what_one_node_missed_and_another_lost_is_still_found(
 def test_a_value_in_doubt_that_was_read_once_is_read_ever_after(
     plain_nodes: LocalGroup, manager: DistributedMemoryManager
 ) -> None:
-    """A reader who saw the new value must not see the old one when the node that has it is gone."""
+    """A reader that got the new value must not get the old one when the node that has it fails."""
     manager.store_distributed("key", "old")
     name = register_name("key")
     newer = RegisterVersion(manager._service.store.versions(["key"])["key"].counter + 1, 1)  # type: ignore[union-attr]
@@ -219,7 +219,7 @@ def test_a_value_in_doubt_that_was_read_once_is_read_ever_after(
     for holder in plain_nodes.servers:
         if holder.call("EXISTS", name):
             break
-    holder.call("SET", name, register)  # What a writer leaves who dies after the first node.
+    holder.call("SET", name, register)  # A writer has ended after the first node.
     assert "new" == manager.retrieve_distributed("key")
     holder.kill()
     assert "new" == timed(lambda: manager.retrieve_distributed("key"))
@@ -277,7 +277,7 @@ def test_a_write_that_too_few_nodes_took_says_that_it_is_in_doubt(
 def test_a_large_value_without_room_changes_nothing(
     plain_nodes: LocalGroup, manager: DistributedMemoryManager
 ) -> None:
-    """The old value stays whole until the new one is."""
+    """The old value stays complete until the new one is."""
     old = np.arange(1_000_000)
     manager.store_distributed("large", old)
     for node in plain_nodes.servers[:2]:
@@ -307,7 +307,7 @@ def test_a_wrong_password_is_said_at_once_and_not_repeated() -> None:
 
 
 def test_if_version_is_refused_with_its_reason(manager: DistributedMemoryManager) -> None:
-    """A compare that two writers could both win would be worse than none."""
+    """A comparison that two writers could both win would be worse than none."""
     with pytest.raises(InvalidOptionError, match="Cluster"):
         manager.store_distributed("key", 1, if_version=0)
 
@@ -355,7 +355,7 @@ def test_a_reader_sees_the_old_or_the_new_large_value_and_no_mixture(
 def test_flipped_bits_are_found_and_mended(
     plain_nodes: LocalGroup, manager: DistributedMemoryManager
 ) -> None:
-    """A node's memory, disk or cable may lie; every byte is checked before it is believed."""
+    """Memory, disk or network of a node may flip bits; every byte is checked before it is used."""
     values = fill(manager)
     large = np.arange(900_000)
     manager.store_distributed("large", large)
@@ -366,7 +366,7 @@ def test_flipped_bits_are_found_and_mended(
     report = manager.repair()
     assert [] == report.unreadable
     assert 0 == manager.repair().mended
-    plain_nodes.servers[1].kill()  # What was mended must carry now.
+    plain_nodes.servers[1].kill()  # The repaired copy must be sufficient now.
     assert np.array_equal(large, manager.retrieve_distributed("large"))
     for key, value in values.items():
         assert value == manager.retrieve_distributed(key)
@@ -411,7 +411,7 @@ def test_a_payload_planted_on_the_nodes_does_not_run(
     tmp_path: Any,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Whoever can write to a node must not be able to run anything here."""
+    """Write access to a node must not allow to run code here."""
     monkeypatch.chdir(tmp_path)
     stranger = Keyring(tmp_path / "stranger")
     parts = encode(Bomb())

@@ -16,7 +16,7 @@ from cryptography.x509.oid import NameOID
 
 @dataclass(frozen=True)
 class Certificates:
-    """Where the files lie."""
+    """The paths of the files."""
 
     folder: Path
 
@@ -25,7 +25,7 @@ class Certificates:
         return str(self.folder / name)
 
     def server_context(self, name: str = "server", *, ask_client: bool = False) -> ssl.SSLContext:
-        """Return what a server needs to be trusted by whoever trusts `ca.pem`."""
+        """Return the TLS context of a server that clients with `ca.pem` trust."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(self.file(f"{name}.pem"), self.file(f"{name}.key"))
         if ask_client:

@@ -1,6 +1,6 @@
 """Real nodes for tests: plain servers, a Valkey Cluster, and proxies that misbehave.
 
-`tests/nodes/conftest.py` gives these to the tests beside it; others import them by name.
+`tests/nodes/conftest.py` imports these for the tests beside it; others import them by name.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def cluster_nodes(_shared_cluster: _SharedCluster) -> LocalGroup:
 
 @pytest.fixture
 def in_front() -> Iterator[Callable[..., NodeProxy]]:
-    """A function that puts a proxy in front of a port, well-behaved until told otherwise."""
+    """A function that puts a proxy in front of a port; it has no faults at first."""
     with contextlib.ExitStack() as stack:
         yield lambda port, context=None: stack.enter_context(in_front_of(port, context))
 
@@ -109,6 +109,6 @@ def certs(tmp_path_factory: pytest.TempPathFactory) -> certificates.Certificates
 
 @pytest.fixture
 def tls_node(node: LocalServer, certs: certificates.Certificates) -> Iterator[NodeProxy]:
-    """A server behind TLS, which trusts anybody; `certs.file("ca.pem")` is its authority."""
+    """A server behind TLS that accepts any client; `certs.file("ca.pem")` is its authority."""
     with in_front_of(node.port, certs.server_context()) as proxy:
         yield proxy

@@ -1,10 +1,10 @@
-"""Is a history of one key's reads and writes what a single register could have answered?
+"""Checks whether a single register could have given a history of reads and writes of one key.
 
 The search of Wing and Gong ("Testing and verifying concurrent objects", 1993) with the memory of
 Lowe ("Testing for linearizability", 2017): try every operation that began before any other had
 ended as the next one, and never twice from the same set of done operations and the same value.
 
-An operation that never answered, or answered that it does not know, may have happened at any time
+An operation without an answer, or whose error leaves it in doubt, may have happened at any time
 after it began, or never: it ends at infinity and may be left out.
 """
 
@@ -27,7 +27,7 @@ class Operation:
     """One call on the key, by one client: a write of `value`, or a read that gave `value`.
 
     A deletion writes ABSENT, a read that finds nothing gives ABSENT. `ended` is infinite where the
-    outcome is unknown; a read of unknown outcome says nothing and need not be recorded.
+    outcome is unknown; a read of unknown outcome proves nothing and need not be recorded.
     """
 
     kind: Literal["write", "read"]
@@ -152,8 +152,8 @@ class Recorder:
 
     Args:
         doubtful: The errors after which a write may or may not have happened. A read that ends in
-            one of them has said nothing. Every other error goes on to the caller.
-        absent: The errors by which a read says that nothing is there.
+            one of them proves nothing. Every other error is raised to the caller.
+        absent: The errors of a read that mean the key is absent.
     """
 
     def __init__(
@@ -180,7 +180,7 @@ class Recorder:
         return True
 
     def read(self, act: Callable[[], Any], client: str = "") -> bool:
-        """Carry out a read, and return whether it said anything."""
+        """Run a read, and return whether it had an outcome."""
         began = time.monotonic()
         try:
             value = act()

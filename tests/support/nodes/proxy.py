@@ -20,7 +20,7 @@ _BLOCK = 1 << 16
 
 @dataclass
 class Faults:
-    """What happens to the bytes that pass; the ordinary case is the default."""
+    """The faults of a proxy; by default there are none."""
 
     delay_seconds: float = 0.0  # Before every block of an answer.
     slow_bytes_per_second: float = 0.0  # Answers trickle.
@@ -34,7 +34,7 @@ class Faults:
 
 @dataclass
 class NodeProxy:
-    """Stands in front of `port` on the loopback; `name` is what clients are told."""
+    """A proxy in front of `port` on the loopback; clients use the address `name`."""
 
     port: int
     context: ssl.SSLContext | None = None

@@ -1,4 +1,4 @@
-"""Placement, versions, registers, manifests and votes: what decides, without a node."""
+"""The pure parts of cluster: placement, versions, registers, manifests and quorum rules."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_a_node_that_comes_or_goes_moves_only_its_share() -> None:
 def test_any_answers_of_a_list_include_a_node_that_took_the_write(
     name: bytes, count: int, copies: int
 ) -> None:
-    """The one inequality on which everything else rests."""
+    """The inequality on which the protocol is based."""
     if copies > count:
         return
     one = prefer(name, NODES[:count], copies)
@@ -84,7 +84,7 @@ def test_versions_sort_on_a_server_as_they_do_here(
 
 @given(VERSIONS.filter(lambda one: one.counter < 2**63), st.floats(0, 2e9))
 def test_a_write_is_newer_than_all_it_has_learnt_of(highest: RegisterVersion, wall: float) -> None:
-    """Whatever the clock says: a clock that was set back must not lose writes."""
+    """A clock that was set back must not lose writes."""
     assert successor(highest, 7, wall) > highest
 
 
@@ -92,7 +92,7 @@ def test_a_write_is_newer_than_all_it_has_learnt_of(highest: RegisterVersion, wa
 def test_every_flipped_bit_of_a_register_is_found(
     key: str, version: RegisterVersion, body: bytes, place: int, bit: int
 ) -> None:
-    """A header that lies about its version would win or lose wrongly."""
+    """A header with a wrong version would replace newer values, or be replaced by older ones."""
     name = register_name(key)
     assert key == key_of(name)
     data = bytearray(b"".join(pack_register(name, version, RegisterKind.VALUE, [memoryview(body)])))
@@ -134,7 +134,7 @@ def test_a_manifest_says_what_it_was_told(nbytes: int, wall: float) -> None:
 
 @given(st.binary(max_size=200))
 def test_garbage_is_no_manifest(garbage: bytes) -> None:
-    """What it declares is allocated, so it must be checked first."""
+    """Memory is allocated by its sizes, so they must be checked first."""
     with pytest.raises(CorruptDataError):
         read_manifest(garbage)
 
@@ -176,12 +176,12 @@ def query() -> RegisterQuery:
 
 
 def reply(version: RegisterVersion, *, whole: bool = True) -> bytes:
-    """Return what a node with that version replies."""
+    """Return the reply of a node with that version."""
     return b"".join(pack_register(b"m:r:key", version, RegisterKind.VALUE, [memoryview(b"body")]))
 
 
 def test_nodes_that_do_not_vote_do_not_make_a_key_absent() -> None:
-    """Two nils of which one is from a restarted node are one nil."""
+    """Two nils of which one is from a restarted node count as one."""
     one = query()
     first, second, third = one.nodes
     assert [first, second] == one.next_nodes(hedge=False, among=lambda node: True)
@@ -195,7 +195,7 @@ def test_nodes_that_do_not_vote_do_not_make_a_key_absent() -> None:
 
 
 def test_the_newest_version_is_short_of_copies_until_enough_have_it() -> None:
-    """A value that one node has may be a write in doubt: it is written back before it is told."""
+    """A value on one node may be a write in doubt: it is written back before it is returned."""
     one = query()
     first, second, third = one.nodes
     newer, older = RegisterVersion(2, 1), RegisterVersion(1, 9)
@@ -212,7 +212,7 @@ def test_the_newest_version_is_short_of_copies_until_enough_have_it() -> None:
 
 
 def test_damage_is_told_from_absence_and_from_silence() -> None:
-    """Who must act depends on which it is."""
+    """The three need different actions."""
     one = query()
     first, second, _ = one.nodes
     one.record_damage(first)

@@ -33,7 +33,7 @@ SECRET = "s3cr3t"
     ],
 )
 def test_every_usual_form_of_an_address_is_understood(text: str, expected: NodeAddress) -> None:
-    """Whoever has a URL in a configuration does not write it anew."""
+    """A URL from a configuration can be used as it is."""
     assert expected == NodeAddress.parse(text)
 
 

@@ -1,4 +1,4 @@
-"""The protocol against bytes written by hand, and against what hostile nodes would send."""
+"""The protocol with bytes written by hand, and with bytes that hostile nodes would send."""
 
 from __future__ import annotations
 
@@ -147,7 +147,7 @@ NESTED = st.recursive(
 
 
 class _RedisStream:
-    """What the parser of redis-py reads from."""
+    """The stream from which the parser of redis-py reads."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data
@@ -172,7 +172,7 @@ def test_replies_mean_what_they_mean_to_redis_py(data: bytes, piece: int) -> Non
 
 
 def test_an_error_is_a_reply_with_a_code() -> None:
-    """A full node answers; only what it answers differs."""
+    """A full node answers, with an error."""
     error = decoded(b"-OOM command not allowed\r\n")
     assert isinstance(error, ReplyError)
     assert ("OOM", "command not allowed", "node") == (error.code, error.text, error.node)
@@ -182,7 +182,7 @@ def test_an_error_is_a_reply_with_a_code() -> None:
 
 
 def test_a_push_message_is_told_from_a_reply() -> None:
-    """The news that a key has changed must never be taken for the answer to a GET."""
+    """A report that a key has changed must never be returned as the reply to a GET."""
     decoder = ReplyDecoder(
         Bytes(b">2\r\n+invalidate\r\n*1\r\n$1\r\nk\r\n+OK\r\n", 3), "node", LIMIT
     )
@@ -192,7 +192,7 @@ def test_a_push_message_is_told_from_a_reply() -> None:
 
 @pytest.mark.parametrize("piece", [1, 5, 1 << 20])
 def test_a_bulk_reply_is_scattered_over_the_callers_buffers(piece: int) -> None:
-    """Header and body land where they belong; what is too long is dropped, not written beyond."""
+    """Header and body go into their buffers; the rest of a longer reply is dropped."""
     for body, expected in ((b"abcdefg", 7), (b"abc", 3), (b"abcdefghij", 10)):
         source = Bytes(b"$%d\r\n%b\r\n+next\r\n" % (len(body), body), piece)
         decoder = ReplyDecoder(source, "node", LIMIT)
@@ -204,7 +204,7 @@ def test_a_bulk_reply_is_scattered_over_the_callers_buffers(piece: int) -> None:
 
 @pytest.mark.parametrize("reply", [b"$-1\r\n", b"_\r\n", b"*-1\r\n"])
 def test_a_nil_fills_no_buffer(reply: bytes) -> None:
-    """A chunk that is not there is no chunk of length zero."""
+    """A missing chunk is not a chunk of length zero."""
     decoder = ReplyDecoder(Bytes(reply, 9), "node", LIMIT)
     assert (False, None) == decoder.read_into([memoryview(bytearray(3))])
 
@@ -236,7 +236,7 @@ HOSTILE = {
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_hostile_reply_is_refused(name: str) -> None:
-    """What listens at a port may be anything, and must not get our memory, time or trust."""
+    """Any program may listen at a port: it must not cost memory or time."""
     with pytest.raises(GarbledError):
         decoded(HOSTILE[name], 1 << 16)
 
@@ -251,7 +251,7 @@ def test_a_hostile_reply_is_refused_where_bytes_were_asked_for(name: str) -> Non
 
 @given(st.binary(max_size=300), st.integers(1, 50))
 def test_any_bytes_give_a_reply_or_an_error_of_ours(data: bytes, piece: int) -> None:
-    """There is no third way out: no IndexError, no RecursionError, no ValueError."""
+    """There is no other outcome: no IndexError, no RecursionError, no ValueError."""
     decoder = ReplyDecoder(Bytes(data, piece), "node", LIMIT)
     try:
         while True:

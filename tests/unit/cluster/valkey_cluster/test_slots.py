@@ -38,7 +38,7 @@ def test_a_view_says_who_serves_each_slot() -> None:
 
 
 def test_a_slot_that_nobody_serves_is_no_absence() -> None:
-    """Nobody knows what is in it."""
+    """Its keys are unknown."""
     view = SlotMap.read(REPLY[:1], 7, asked="x")
     assert not view.whole
     with pytest.raises(UnavailableError, match="serves slot"):
@@ -46,7 +46,7 @@ def test_a_slot_that_nobody_serves_is_no_absence() -> None:
 
 
 def test_news_of_a_moved_slot_changes_that_slot_only() -> None:
-    """A failover is learnt of slot by slot, until the whole view is fetched."""
+    """MOVED replies report a failover slot by slot, until the whole map is fetched."""
     view = SlotMap.read(REPLY, 7, asked="10.0.0.9")
     after = view.with_moved(5, "10.0.0.2:2")
     assert Shard("10.0.0.2:2", ("10.0.0.1:1",)) == after.shards[5]
