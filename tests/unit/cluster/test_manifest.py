@@ -1,0 +1,58 @@
+"""Manifests and chunks of large values."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from memories.cluster.manifest import (
+    ChunkManifest,
+    chunk_sum,
+    cut,
+    new_upload,
+    read_manifest,
+    upload_of,
+    upload_seconds,
+)
+from memories.errors import CorruptDataError
+
+
+@given(st.lists(st.binary(max_size=50)), st.integers(1, 40))
+def test_chunks_are_the_bytes_of_the_segments_in_order(parts: list[bytes], size: int) -> None:
+    """Chunks cut across segments, without a copy."""
+    chunks = [b"".join(chunk) for chunk in cut([memoryview(part) for part in parts], size)]
+    assert b"".join(parts) == b"".join(chunks)
+    assert all(len(chunk) == size for chunk in chunks[:-1])
+    for chunk in cut([memoryview(part) for part in parts], size):
+        assert chunk_sum([memoryview(b"".join(chunk))]) == chunk_sum(chunk)
+
+
+@given(st.integers(1, 10**13), st.floats(0, 2e9))
+def test_a_manifest_is_read_as_it_was_packed(nbytes: int, wall: float) -> None:
+    """Whatever the size, the number of chunks stays bounded, and so does the manifest."""
+    upload, chunk_bytes = new_upload(nbytes, wall)
+    if upload.chunks > 2000:
+        assert upload.chunks <= 8192 or chunk_bytes > 1 << 29
+        return
+    manifest = ChunkManifest(upload, nbytes, chunk_bytes, tuple(range(upload.chunks)))
+    spans = list(manifest.spans())
+    assert nbytes == spans[-1][1] and len(spans) == upload.chunks
+    assert manifest == read_manifest(manifest.pack())
+    assert abs(wall - upload_seconds(upload.id)) < 0.01
+    assert {upload.id} == {upload_of(name) for name in upload.names()}
+
+
+@given(st.binary(max_size=200))
+def test_garbage_is_refused_as_a_manifest(garbage: bytes) -> None:
+    """Memory is allocated by its sizes, so they must be checked first."""
+    with pytest.raises(CorruptDataError):
+        read_manifest(garbage)
+
+
+def test_a_manifest_that_contradicts_itself_is_refused() -> None:
+    """A declared size of a terabyte behind one chunk would take all memory."""
+    upload, _ = new_upload(1, 0)
+    for nbytes, chunk_bytes, sums in ((10**12, 10**12, (1,)), (9, 4, (1,)), (0, 4, ()), (4, 0, ())):
+        with pytest.raises(CorruptDataError):
+            read_manifest(ChunkManifest(upload, nbytes, chunk_bytes, sums).pack())
