@@ -1,0 +1,43 @@
+"""A run whose manifest could not be saved is unlinked, unless the manifest names it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.support.disk_stores import without_maintenance
+
+from memories.backends.disk import DiskBackend, manifest
+from memories.testing.backends import frame_for, record_for
+
+SAVE = manifest.save
+
+
+@pytest.mark.parametrize("saved", [False, True])
+def test_a_run_without_a_manifest_is_swept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, saved: bool
+) -> None:
+    """On a full disk each attempt would leave one; a failure may also come after the rename."""
+
+    def save(*arguments: Any) -> None:
+        if saved:
+            SAVE(*arguments)
+        raise OSError("the disk is full")
+
+    with without_maintenance(DiskBackend(tmp_path / "s")) as backend:
+        backend.write(record_for("k", 1), frame_for(b"value"))
+        writer = backend._writer
+        assert writer is not None
+        monkeypatch.setattr(manifest, "save", save)
+        with pytest.raises(OSError, match="full"):
+            writer.checkpoint()
+        monkeypatch.setattr(manifest, "save", SAVE)
+        runs = tmp_path / "s" / "index"
+        assert 1 == len(list(runs.glob("*.run")))
+        writer.index_files.sweep()
+        assert saved == bool(list(runs.glob("*.run")))
+        writer.checkpoint()
+        assert [] == [one.key for one in backend.scan() if one.version != 1]
+    with DiskBackend(tmp_path / "s", read_only=True) as reader:
+        assert ["k"] == [record.key for record in reader.scan()]
