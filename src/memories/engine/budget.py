@@ -200,12 +200,12 @@ class BackendBudget:
     @property
     def headroom(self) -> int:
         """Return the bytes that could be reserved now."""
-        return max(0, self.effective - self.used)
+        return max(0, self._left())
 
     def reserve(self, size: int) -> bool:
         """Charge `size` bytes if they fit, and return whether they did."""
         with self._lock:
-            if self.used + size > self.effective:
+            if size > self._left():
                 return False
             self._coming += size
             return True
@@ -214,6 +214,11 @@ class BackendBudget:
         """Take `size` reserved bytes off again: they were written, or never will be."""
         with self._lock:
             self._coming -= size
+
+    def _left(self) -> int:
+        """Return `effective - used`, with one question for the bytes held; it may be negative."""
+        held = self._held()
+        return min(self.configured, held + self._room()) - held - self._coming
 
     def recount(self) -> None:
         """Count anew, while nothing is on its way."""
