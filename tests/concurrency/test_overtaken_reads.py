@@ -62,6 +62,28 @@ def test_a_read_that_a_move_overtook_finds_where_the_value_went(
     assert "glacier" == manager.get_tier("key")
 
 
+def test_a_read_that_a_volatile_store_overtook_finds_the_key(
+    manager: MemoryManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The new version is named before the old one is buried, so the key is never absent."""
+    journal, looked = manager._hierarchy.catalog.journal, 0
+    lookup = journal.lookup
+
+    def held(key: str) -> Record | None:
+        nonlocal looked
+        looked += 1
+        if looked == 1:
+            other = threading.Thread(
+                target=lambda: manager.store("key", b"newer", "warm", volatile=True)
+            )
+            other.start()
+            other.join(30)
+        return lookup(key)
+
+    monkeypatch.setattr(journal, "lookup", held)
+    assert b"newer" == manager["key"]
+
+
 def test_a_read_that_a_delete_overtook_gives_the_old_value_or_says_absent(
     manager: MemoryManager, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -67,7 +67,10 @@ class Catalog:
 
     def find(self, key: str) -> Entry | Record | None:
         """Return where `key` is, or None if it is nowhere."""
-        return self.entries.get(key) or self.journal.lookup(key)
+        # Thread 1 finds no entry. Thread 2 stores a volatile version: it puts the entry into the
+        # catalog, then buries the record. Thread 1 finds no record either, and looks once more.
+        entries = self.entries
+        return entries.get(key) or self.journal.lookup(key) or entries.get(key)
 
     def record(self, key: str) -> Record | None:
         """Return the record of `key`, whether or not an entry shadows it."""

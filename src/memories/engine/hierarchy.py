@@ -176,6 +176,8 @@ class Hierarchy:
                 if self.state is LifecycleState.CLOSED:
                     self.require_readable()
                 found = catalog.entries.get(key) or journal.lookup(key)
+                if found is None:
+                    found = catalog.find(key)  # It may have come up between the two look-ups.
                 if found is None or (
                     found.terms.expires_at is not None and self._expired(found, moment)
                 ):
