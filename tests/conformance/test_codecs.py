@@ -341,7 +341,7 @@ class DemandingTuple(tuple):
 def test_what_pickle_could_not_make_again_is_refused(value: Any) -> None:
     """Before it is stored, and not when it is read and the original is gone."""
     with pytest.raises(UnsupportedTypeError, match="__getnewargs__"):
-        codecs.hold(value)
+        codecs.own_value(value)
 
 
 class Undescribed(codecs.Codec):
@@ -367,7 +367,7 @@ def test_what_no_frame_can_describe_is_refused_at_once() -> None:
     codecs.register_codec(Odd, Undescribed())
     for value in (Odd(), [Odd()], (1, Odd())):
         with pytest.raises(UnsupportedTypeError, match="no data"):
-            codecs.hold(value)
+            codecs.own_value(value)
 
 
 @pytest.mark.parametrize(
@@ -388,7 +388,7 @@ def test_whatever_is_stored_comes_back(value: Any) -> None:
     assert identical(value, codecs.decode(codecs.freeze(parts)))
     for compression in COMPRESSIONS[:2]:
         assert identical(value, through_frame(value, compression))
-    how, payload, _ = codecs.hold(value)
+    how, payload, _ = codecs.own_value(value)
     got = payload.open() if how is codecs.Sharing.FRESH else payload
     assert identical(value, got)
 

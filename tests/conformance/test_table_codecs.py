@@ -450,7 +450,7 @@ def _broken() -> dict[str, Any]:
 def test_a_sparse_matrix_that_leads_astray_is_refused_when_stored(name: str) -> None:
     """Found out when it is read, it would be called damaged, and the original would be gone."""
     with pytest.raises(UnsupportedTypeError, match="broken"):
-        codecs.hold(_broken()[name])
+        codecs.own_value(_broken()[name])
 
 
 @pytest.mark.parametrize("name", ["frame", "series", "index", "polars", "arrow", "xarray", "csr"])
@@ -471,7 +471,7 @@ def test_tables_are_no_pickles(name: str) -> None:
 def test_a_reader_cannot_change_what_is_held() -> None:
     """One frame serves all readers, so each must have its own columns, names and cells."""
     frame = FRAME.copy()
-    _, held, _ = codecs.hold(frame)
+    _, held, _ = codecs.own_value(frame)
     frame.loc[0, "int"] = 77
     first = held.open()
     if OLD_PANDAS:
@@ -493,14 +493,14 @@ def test_a_reader_cannot_change_what_is_held() -> None:
 
 def test_objects_in_a_column_are_each_readers_own() -> None:
     """A list in a cell is mutable, whatever pandas does about blocks."""
-    _, held, _ = codecs.hold(pd.DataFrame({"a": pd.Series([[1], [2]], dtype=object)}))
+    _, held, _ = codecs.own_value(pd.DataFrame({"a": pd.Series([[1], [2]], dtype=object)}))
     held.open()["a"][0].append(5)
     assert [1] == held.open()["a"][0]
 
 
 def test_polars_readers_do_not_see_each_other() -> None:
     """A polars frame can be changed in place, its memory cannot."""
-    _, held, _ = codecs.hold(TestPolars.frame)
+    _, held, _ = codecs.own_value(TestPolars.frame)
     first = held.open()
     first[0, "int"] = 99
     first.columns = list("abcdef")
@@ -510,7 +510,7 @@ def test_polars_readers_do_not_see_each_other() -> None:
 def test_an_arrow_table_over_my_array_becomes_private() -> None:
     """Arrow calls it immutable, but NumPy still writes to it."""
     array = np.arange(1000)
-    how, table, nbytes = codecs.hold(pa.table({"a": array}))
+    how, table, nbytes = codecs.own_value(pa.table({"a": array}))
     array[0] = 99
     assert codecs.Sharing.SHARED is how
     assert 0 == table["a"][0].as_py()

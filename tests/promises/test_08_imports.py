@@ -19,10 +19,10 @@ sys.path.insert(0, sys.argv[1])
 from memories import UnsupportedTypeError
 from memories.codecs import registry
 try:
-    registry.get("planted_module.codec")
+    registry.codec_named("planted_module.codec")
 except UnsupportedTypeError:
     print("unknown", "planted_module" in sys.modules)
-print(registry.get("outside.thing").name)
+print(registry.codec_named("outside.thing").name)
 """
 OUTSIDE = """
 from memories import register_codec

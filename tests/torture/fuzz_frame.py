@@ -81,7 +81,7 @@ def read_frame(data: bytes) -> None:
 def read_parts(parts: Parts) -> None:
     """Put a value together, for a reader and for a tier."""
     codecs.size_of(codecs.decode(parts))
-    codecs.keep(parts)
+    codecs.own_parts(parts)
 
 
 def pack_parts(parts: Parts) -> bytes:

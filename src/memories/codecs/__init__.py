@@ -10,32 +10,32 @@ from memories.codecs.arrays import freeze_array
 from memories.codecs.base import Codec, Parts, Sharing, carries_code
 from memories.codecs.buffers import fetch, freeze, thaw
 from memories.codecs.content_hash import content_hash
-from memories.codecs.device_placement import homes, rehomed
+from memories.codecs.device_placement import home_devices, move_home
 from memories.codecs.memory_size import size_of
-from memories.codecs.ownership import Held, borrow, hold, keep, sharing
+from memories.codecs.ownership import PrivateParts, borrow_value, own_parts, own_value, sharing
 from memories.codecs.registration import register_codec
-from memories.codecs.registry import decode, encode, find, get
+from memories.codecs.registry import codec_for, codec_named, decode, encode
 
 __all__ = [
     "Codec",
-    "Held",
     "Parts",
+    "PrivateParts",
     "Sharing",
-    "borrow",
+    "borrow_value",
     "carries_code",
+    "codec_for",
+    "codec_named",
     "content_hash",
     "decode",
     "encode",
     "fetch",
-    "find",
     "freeze",
     "freeze_array",
-    "get",
-    "hold",
-    "homes",
-    "keep",
+    "home_devices",
+    "move_home",
+    "own_parts",
+    "own_value",
     "register_codec",
-    "rehomed",
     "sharing",
     "size_of",
     "thaw",

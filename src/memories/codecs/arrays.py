@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import io
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -72,16 +73,28 @@ def over(buffer: memoryview, dtype: np.dtype[Any], shape: tuple[int, ...], order
 
 
 class ArrayCodec(Codec):
-    """Plain `np.ndarray` of every dtype without objects."""
+    """Plain `np.ndarray` of every dtype without objects.
+
+    `encode_other` encodes arrays of all other dtypes; without it they are refused.
+    """
 
     name = "ndarray"
     sharing = Sharing.VIEW
 
+    def __init__(self, encode_other: Callable[[Array], Parts] | None = None) -> None:
+        self._encode_other = encode_other
+
     def encode(self, value: Array) -> Parts:
-        """Take an array apart; only a strided one is copied."""
+        """Describe an array and its memory; only a strided array is copied."""
+        try:
+            dtype = dtypes.describe(value.dtype)
+        except UnsupportedTypeError:
+            if self._encode_other is None:
+                raise
+            return self._encode_other(value)
         contiguous = value.flags.c_contiguous or value.flags.f_contiguous
         order = order_of(value)
-        meta = {"dtype": dtypes.describe(value.dtype), "shape": list(value.shape), "order": order}
+        meta = {"dtype": dtype, "shape": list(value.shape), "order": order}
         if contiguous:
             return Parts(self.name, meta, (bytes_of(value),))
         return Parts(self.name, meta, (_private_copy(value),), frozenset({0}))

@@ -129,7 +129,7 @@ def thaw(parts: Parts) -> Parts:
     return parts._replace(buffers=tuple(arenas), owned=frozenset(range(len(arenas))))
 
 
-def own(parts: Parts) -> Parts:
+def declare_owned(parts: Parts) -> Parts:
     """Return `parts` as belonging to nobody else, on the word of the caller."""
     return parts._replace(owned=frozenset(range(len(parts.buffers))))
 

@@ -23,7 +23,7 @@ _FACTORIES = MappingProxyType(
 )
 
 
-class Down(Protocol):
+class ChildEncoder(Protocol):
     """The part of the encoder that a container sees."""
 
     def child(self, value: Any) -> Any:
@@ -33,7 +33,7 @@ class Down(Protocol):
         """Encode several values."""
 
 
-class Up(Protocol):
+class ChildDecoder(Protocol):
     """The part of the decoder that a container sees."""
 
     def child(self, reference: Any) -> Any:
@@ -46,7 +46,7 @@ class Up(Protocol):
 class Container(NamedTuple):
     """A container of the format: its arguments in a node, and the way back."""
 
-    encode: Callable[[Down, Any], tuple[Any, ...]]
+    encode: Callable[[ChildEncoder, Any], tuple[Any, ...]]
     decode: Callable[..., Any]
 
 
@@ -136,59 +136,59 @@ def _compiled_scalar(item: Any) -> bool:
     return isinstance(item, np.generic) and kind.__module__ == "numpy"
 
 
-def _keys(up: Up, references: list[Any]) -> list[Any]:
+def _keys(up: ChildDecoder, references: list[Any]) -> list[Any]:
     keys = up.children(references)
     if not _all_hash_safely(keys):
         raise CorruptDataError("the keys of a stored mapping or set cannot be hashed safely")
     return keys
 
 
-def _mapping(down: Down, value: Any) -> tuple[Any, ...]:
+def _mapping(down: ChildEncoder, value: Any) -> tuple[Any, ...]:
     return down.children(value.keys()), down.children(value.values())
 
 
-def _pairs(up: Up, keys: Any, values: Any) -> Any:
+def _pairs(up: ChildDecoder, keys: Any, values: Any) -> Any:
     return zip(_keys(up, keys), up.children(values), strict=True)
 
 
-def _encode_ordered(down: Down, value: Any) -> tuple[Any, ...]:
+def _encode_ordered(down: ChildEncoder, value: Any) -> tuple[Any, ...]:
     return (*_mapping(down, value), down.child(dict(vars(value))))
 
 
-def _decode_ordered(up: Up, keys: Any, values: Any, attributes: Any) -> Any:
+def _decode_ordered(up: ChildDecoder, keys: Any, values: Any, attributes: Any) -> Any:
     result: OrderedDict[Any, Any] = OrderedDict(_pairs(up, keys, values))
     vars(result).update(_str_dict(up.child(attributes)))
     return result
 
 
-def _decode_counter(up: Up, keys: Any, values: Any) -> Any:
+def _decode_counter(up: ChildDecoder, keys: Any, values: Any) -> Any:
     result: Counter[Any] = Counter()
     dict.update(result, _pairs(up, keys, values))
     return result
 
 
-def _encode_default(down: Down, value: Any) -> tuple[Any, ...]:
+def _encode_default(down: ChildEncoder, value: Any) -> tuple[Any, ...]:
     factory = value.default_factory
     return (*_mapping(down, value), None if factory is None else factory.__name__)
 
 
-def _decode_default(up: Up, keys: Any, values: Any, factory: Any) -> Any:
+def _decode_default(up: ChildDecoder, keys: Any, values: Any, factory: Any) -> Any:
     made = None if factory is None else _FACTORIES[factory]
     return defaultdict(made, _pairs(up, keys, values))
 
 
-def _encode_enum(_: Down, value: Any) -> tuple[Any, ...]:
+def _encode_enum(_: ChildEncoder, value: Any) -> tuple[Any, ...]:
     return structures.name_of(type(value)), structures.enum_member(value)
 
 
-def _encode_dataclass(down: Down, value: Any) -> tuple[Any, ...]:
+def _encode_dataclass(down: ChildEncoder, value: Any) -> tuple[Any, ...]:
     state = structures.field_values(value)
     if state is None:
         raise UnsupportedTypeError(f"{type(value).__qualname__} changed while it was encoded")
     return structures.name_of(type(value)), list(state), down.children(state.values())
 
 
-def _decode_dataclass(up: Up, name: Any, names: Any, values: Any) -> Any:
+def _decode_dataclass(up: ChildDecoder, name: Any, names: Any, values: Any) -> Any:
     state = dict(zip(names, up.children(values), strict=True))
     return structures.build_dataclass(structures.find_type(name), state)
 

@@ -18,20 +18,19 @@ _classes: dict[type, tuple[bytes, list[Variable]]] = {}  # Bounded, for it keeps
 
 
 class _HoldsItselfError(UnsupportedTypeError):
-    """A value was met inside of itself."""
+    """A value contains itself."""
 
 
 def content_hash(*values: Any, code: bool = True) -> str:
     """Return 32 hexadecimal digits that depend on the types and contents of `values` only.
 
-    Mappings hash by their order, which shows, sets alike in any; arrays in any memory layout.
+    The order of a mapping counts, the order of a set and the memory layout of an array do not.
     Tables, dataclasses and nested containers are hashed by their parts, functions by their code and
-    what it refers to, everything else by what pickle would build it from. Without `code` functions
-    and classes are told by their names and files, and functions by what they close over.
+    what it refers to, everything else by what pickle would store of it. Without `code` functions
+    and classes count by their names and files, and functions by the values they close over, too.
 
     Raises:
-        UnsupportedTypeError: nothing tells a value from others of its type, or it is nested too
-            deeply.
+        UnsupportedTypeError: a value has no content to hash, or is nested too deeply.
         RecursionError: the stack is nearly used up.
     """
     try:

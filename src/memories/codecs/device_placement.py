@@ -14,7 +14,7 @@ from memories.codecs.base import Codec, Parts
 from memories.codecs.containers import CONTAINERS
 
 
-def homes(parts: Parts) -> list[str | None]:
+def home_devices(parts: Parts) -> list[str | None]:
     """Return the device of each buffer; None where it must be in the host's memory to be read."""
     found: list[str | None] = [None] * len(parts.buffers)
     for codec, meta, places in _leaves(parts):
@@ -23,13 +23,13 @@ def homes(parts: Parts) -> list[str | None]:
     return found
 
 
-def rehomed(parts: Parts, device: str) -> Parts:
+def move_home(parts: Parts, device: str) -> Parts:
     """Return `parts` with everything that can live on `device` described as living there."""
     if not _is_tree(parts.meta):
-        return parts._replace(meta=registry.get(parts.codec).rehome(parts.meta, device))
+        return parts._replace(meta=registry.codec_named(parts.codec).rehome(parts.meta, device))
     nodes = [
         node if node[0] in CONTAINERS else [
-            node[0], registry.get(node[0]).rehome(node[1], device), node[2]
+            node[0], registry.codec_named(node[0]).rehome(node[1], device), node[2]
         ]
         for node in parts.meta["nodes"]
     ]  # fmt: skip
@@ -38,11 +38,11 @@ def rehomed(parts: Parts, device: str) -> Parts:
 
 def _leaves(parts: Parts) -> Iterator[tuple[Codec, Any, Any]]:
     if not _is_tree(parts.meta):
-        yield registry.get(parts.codec), parts.meta, range(len(parts.buffers))
+        yield registry.codec_named(parts.codec), parts.meta, range(len(parts.buffers))
         return
     for node in parts.meta["nodes"]:
         if node[0] not in CONTAINERS:
-            yield registry.get(node[0]), node[1], node[2]
+            yield registry.codec_named(node[0]), node[1], node[2]
 
 
 def _is_tree(meta: Any) -> bool:

@@ -15,7 +15,7 @@ _HELD_BY_ALL = ("__cause__", "__context__", "__suppress_context__", "__notes__")
 _UNTOLD = ("name",)  # What some builtins hold and do not give to pickle.
 
 
-def apart(error: BaseException) -> Any:
+def reduce_exception(error: BaseException) -> Any:
     """Return what pickle needs to make `error` again, its notes, cause and context included."""
     made: Any = error.__reduce_ex__(5)
     if not isinstance(made, tuple) or len(made) > 3:
@@ -31,6 +31,9 @@ def apart(error: BaseException) -> Any:
     if plain:
         maker, args = together, (maker, args)
     return maker, args, state, None, None, finish
+
+
+# The names of this module and of the two functions below are written into pickles: keep them.
 
 
 def together(kind: type[BaseException], args: tuple[Any, ...]) -> BaseException:

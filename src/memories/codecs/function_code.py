@@ -1,8 +1,7 @@
-"""What a function is made of: the file it stands in, its instructions, the names it reads.
+"""The code of a function: its file, its instructions, and the names that it reads and writes.
 
-Not what those names stand for, which `hashing` looks up. The one idea: instructions are hashed
-together with the constants they load, so that comments, line numbers and docstrings say nothing,
-and no source has to be there.
+Instructions are hashed together with the constants that they load. Comments, line numbers and
+docstrings do not count, and no source is needed. `function_hash` looks up the values of the names.
 """
 
 from __future__ import annotations
@@ -21,13 +20,13 @@ from typing import Any
 
 import xxhash
 
-_SESSION = ("__vsc_ipynb_file__",)  # What names the notebook in VS Code; others tell the kernel.
+_SESSION = ("__vsc_ipynb_file__",)  # The path of the notebook in VS Code.
 _SESSION_VARIABLE = "JPY_SESSION_NAME"
 _READS = frozenset({"LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS"})
 _WRITES = frozenset({"STORE_GLOBAL", "DELETE_GLOBAL", "STORE_DEREF", "DELETE_DEREF"})
 _OUTER = _READS | {"LOAD_DEREF", "LOAD_CLASSDEREF", "LOAD_FROM_DICT_OR_DEREF"}
-# Methods of builtin containers that return None: through them nothing comes back.
-_FEEDS = frozenset(
+# Methods of builtin containers that return None.
+_WRITING_METHODS = frozenset(
     {"add", "append", "appendleft", "clear", "extend", "extendleft", "insert", "update"}
 )
 # What follows the load of `x`, in `x[a] = ...`, `x[a] += b` and `x += b`, with a name or a constant
@@ -37,7 +36,7 @@ _ITEM = re.compile(r"LOAD( COPY COPY BINARY_\w+ LOAD BINARY_OP SWAP SWAP)? STORE
 _COUNTED = re.compile(r"LOAD BINARY_OP STORE_(DEREF|GLOBAL|NAME)")
 _INSTALLED = frozenset({"site-packages", "dist-packages"})
 _CONSTANT = frozenset(dis.hasconst)
-_HAS_DOCSTRING = 0x4000000  # A flag of Python 3.13 that says nothing about what the code does.
+_HAS_DOCSTRING = 0x4000000  # A flag of Python 3.13 that does not change what the code does.
 
 _PACKAGE = str(Path(__file__).parent.parent)
 
@@ -45,7 +44,7 @@ _digests: weakref.WeakKeyDictionary[CodeType, bytes] = weakref.WeakKeyDictionary
 
 
 def hash_all(mark: bytes, digests: Iterable[bytes]) -> bytes:
-    """Return one digest of several, each with its length, under a mark that says what they are."""
+    """Return one digest of several, each with its length, and of a mark that names their kind."""
     hasher = xxhash.xxh3_128(struct.pack("<I", len(mark)) + mark)
     for digest in digests:
         hasher.update(struct.pack("<Q", len(digest)))
@@ -78,13 +77,13 @@ def names_in(code: CodeType) -> set[str]:
 
 
 def texts_in(code: CodeType) -> list[str]:
-    """Return the texts of one line in `code`: what may be a name by which it looks something up."""
+    """Return the strings of one line in `code`, which may be names that it looks up."""
     found = [text for inner in _with_inner(code) for text in inner.co_consts]
     return [text for text in found if isinstance(text, str) and text.isprintable() and text]
 
 
 def names_written(code: CodeType) -> set[str]:
-    """Return the global names and outer variables that `code` itself gives other values."""
+    """Return the global names and outer variables that `code` assigns."""
     return {
         str(step.argval)
         for inner in _with_inner(code)
@@ -93,25 +92,25 @@ def names_written(code: CodeType) -> set[str]:
     }
 
 
-def names_fed(code: CodeType) -> set[str]:
-    """Return the outer names that `code` only writes through, and never learns anything from.
+def write_only_names(code: CodeType) -> set[str]:
+    """Return the outer names that `code` only writes to, and never reads a value from.
 
-    A log that is appended to, a dict that items are put into, a number that is counted up.
+    Examples are a list that is appended to, a dict that gets items, a number that is increased.
     """
-    fed, used = set[str](), set[str]()
+    written, used = set[str](), set[str]()
     for inner in _with_inner(code):
         steps = list(dis.get_instructions(inner))
         for place, step in enumerate(steps):
             if step.opname in _OUTER:
-                (fed if _only_feeds(steps[place:]) else used).add(str(step.argval))
-    return fed - used
+                (written if _only_writes(steps[place:]) else used).add(str(step.argval))
+    return written - used
 
 
-def _only_feeds(steps: list[dis.Instruction]) -> bool:
-    """Return whether the object that the first of `steps` loads is fed by those that follow."""
+def _only_writes(steps: list[dis.Instruction]) -> bool:
+    """Return whether the steps after the first only write to the object that the first loads."""
     loaded, after = steps[0], steps[1:]
     if after[0].opname in ("LOAD_METHOD", "LOAD_ATTR"):
-        return after[0].argval in _FEEDS
+        return after[0].argval in _WRITING_METHODS
     names = " ".join(_SHORT.sub("LOAD", step.opname) for step in after[:9])
     if _ITEM.match(names):
         return True
@@ -120,9 +119,9 @@ def _only_feeds(steps: list[dis.Instruction]) -> bool:
 
 
 def place_of(namespace: Mapping[str, Any]) -> str:
-    """Return what tells the module with this namespace from others of its name: its file.
+    """Return the file of the module with this namespace, which identifies it.
 
-    A session without a file is told by the name of the notebook, or by the directory it runs in.
+    A session without a file is identified by its notebook, or by its working directory.
     """
     file = namespace.get("__file__")
     if isinstance(file, str):
@@ -130,8 +129,8 @@ def place_of(namespace: Mapping[str, Any]) -> str:
     name = str(namespace.get("__name__"))
     if name not in ("__main__", "__mp_main__"):
         return name
-    told = next((namespace[key] for key in _SESSION if isinstance(namespace.get(key), str)), None)
-    return f"session:{told or os.environ.get(_SESSION_VARIABLE) or Path.cwd()}"
+    book = next((namespace[key] for key in _SESSION if isinstance(namespace.get(key), str)), None)
+    return f"session:{book or os.environ.get(_SESSION_VARIABLE) or Path.cwd()}"
 
 
 @functools.lru_cache(4096)
@@ -164,7 +163,7 @@ def _content(code: CodeType) -> Iterator[bytes]:
     for step in dis.get_instructions(code):
         if step.opcode in _CONSTANT:
             yield step.opname.encode() + _constant(step.argval)
-        elif step.opname != "NOP":  # A `pass`, say: kept for those who step through.
+        elif step.opname != "NOP":  # For example of a `pass`.
             yield f"{step.opname}:{step.arg}".encode()
 
 

@@ -29,15 +29,15 @@ from memories.codecs.function_code import (
     code_digest,
     hash_all,
     is_installed,
-    names_fed,
     names_in,
     names_read,
     names_written,
     place_of,
     texts_in,
+    write_only_names,
 )
+from memories.codecs.opaque_types import is_opaque
 from memories.codecs.structures import name_of
-from memories.codecs.tools import serves
 from memories.codecs.value_hash import ABSENT, DEFINITIONS, hash_value, is_at, kind_name
 from memories.errors import UnsupportedTypeError
 
@@ -48,7 +48,7 @@ _TRIES: Final = 4
 _LOGS = (list, set, dict, deque, Counter, defaultdict)
 _DEEP: Final = 0.6  # The share of the recursion limit that the caller may use before it is deep.
 
-_stand_ins: set[CodeType] = set()
+_substituted: set[CodeType] = set()
 
 
 class RefusedError(UnsupportedTypeError):
@@ -56,26 +56,26 @@ class RefusedError(UnsupportedTypeError):
 
 
 def stand_in(code: CodeType) -> None:
-    """Let functions of this code be hashed as what `memo`, over which they close, `stands_for`."""
-    _stand_ins.add(code)
+    """Hash functions with this code as `memo.stands_for()`, where they close over `memo`."""
+    _substituted.add(code)
 
 
 class Variable:
-    """A name that a function reads from outside of itself, and what it stood for when last seen."""
+    """A variable from outside of a function that the function reads, and its latest value."""
 
-    __slots__ = ("key", "mark", "name", "read", "steady", "told", "value")
+    __slots__ = ("digest", "key", "mark", "name", "read", "steady", "value")
 
     def __init__(self, owner: Any, name: str, read: Callable[[], Any]) -> None:
         self.key = (id(owner), name)
         self.name = name
         self.read = read
         self.value = read()
-        self.steady = _is_steady(self.value)  # It changes only by standing for something else.
+        self.steady = _is_steady(self.value)  # It changes only by assignment of another object.
         self.mark = b""
-        self.told = b""
+        self.digest = b""
 
-    def now(self) -> bytes:
-        """Return a hash of what the name stands for now, of no use in another process.
+    def current_mark(self) -> bytes:
+        """Return a hash of its present value, which is valid in this process only.
 
         Raises:
             UnsupportedTypeError: it has none.
@@ -83,31 +83,32 @@ class Variable:
         return HashWalk(shallow=True).digest(self.read())
 
     def has_changed(self) -> bool:
-        """Return whether the name stands for something else than when it was hashed."""
+        """Return whether its value differs from the one that was hashed."""
         if self.steady:
             return self.read() is not self.value
         try:
-            return self.now() != self.mark
-        except UnsupportedTypeError:  # It became something that has no hash.
+            return self.current_mark() != self.mark
+        except UnsupportedTypeError:  # The new value has no hash.
             return True
 
 
 class _Origin(NamedTuple):
-    """How a function came to refer to what is at hand: by what it may leave out."""
+    """The reference of the root function through which the present value was reached."""
 
     what: str
     name: str
-    by_code: bool  # With a version it does not count at all.
+    by_code: bool  # Only code refers to it, so it does not count with `version=`.
 
 
 class HashWalk:
     """Hashes a function with what it refers to: what it closes over, its defaults, what it reads.
 
-    Functions, classes and mutable objects are numbered as they are met, and told by their numbers
-    from then on, so that they may refer to each other. Functions and classes wait in a queue until
-    `finish`. A function of another module than the one that refers to it is told by its name, and
-    so is an object that an installed module keeps. What else a function reads is told by content,
-    or refused: by its type alone only where the code that reads it is not the program's own.
+    Functions, classes and mutable objects get numbers in the order in which they are met. When one
+    is met again, its number is hashed, so that they may refer to each other. Functions and classes
+    wait in a queue until `finish`. A function of another module than the one that refers to it
+    counts by its name, and so does an object that is a global of an installed module. Everything
+    else that a function reads counts by its content. If it has no content hash, it is refused, or
+    counts by its type alone if the code that reads it belongs to an installed package.
     """
 
     def __init__(
@@ -117,20 +118,20 @@ class HashWalk:
         shallow: bool = False,
         ignore: frozenset[str] = frozenset(),
         unread: frozenset[str] = frozenset(),
-        told: Mapping[tuple[int, str], tuple[bytes, bytes]] = MappingProxyType({}),
+        known: Mapping[tuple[int, str], tuple[bytes, bytes]] = MappingProxyType({}),
     ) -> None:
         self._code = code
         self._alive: list[Any] = []  # An id is unique only while its object lives.
         self.variables: dict[tuple[int, str], Variable] = {}
-        self._shallow = shallow  # Functions and classes are told by where they lie in memory.
+        self._shallow = shallow  # Functions and classes count by their addresses in memory.
         self._ignore = ignore
         self._unread = unread  # Parameters of the root whose defaults do not count.
-        self._known = told  # What variables are told by, as long as they are as they were.
+        self._known = known  # Marks and digests of variables from an earlier walk.
         self._numbers: dict[int, int] = {}
         self._queue: deque[tuple[Any, bool, _Origin]] = deque()
         self._lenient = False
         self._written: set[str] = set()  # By the function at hand.
-        self._fed: set[str] = set()
+        self._write_only: set[str] = set()
         self._home: Any = None
         self._rooted: Any = None
         self._origin = _Origin("", "", by_code=False)
@@ -170,7 +171,7 @@ class HashWalk:
         return self.digest(function)
 
     def digest(self, value: Any) -> bytes:
-        """Return the hash of one value; an object met before is told by its number."""
+        """Return the hash of one value; of an object that was met before, that of its number."""
         if value is ABSENT:
             return hash_all(b"absent", [])
         if isinstance(value, tuple | frozenset | enum.Enum) or type(value) in scalars.IMMUTABLE:
@@ -180,7 +181,7 @@ class HashWalk:
             return hash_all(b"again", [str(number).encode()])
         number = self._numbers[id(value)] = len(self._numbers)
         self._alive.append(value)
-        if serves(value):
+        if is_opaque(value):
             return hash_all(b"tool", [kind_name(type(value)).encode()])
         kept = _kept_as(value)
         if kept:
@@ -208,7 +209,7 @@ class HashWalk:
 
     def _define_function(self, function: FunctionType) -> bytes:
         code = function.__code__
-        if code in _stand_ins:
+        if code in _substituted:
             place = code.co_freevars.index("memo")
             stands_for = (function.__closure__ or ())[place].cell_contents.stands_for()
             return hash_all(b"stands for", map(self.digest, stands_for))
@@ -217,11 +218,11 @@ class HashWalk:
         installed = is_installed(file) and namespace is not self._home
         if installed and is_at(function, namespace, name):
             return hash_all(b"installed", [str(namespace.get("__name__")).encode(), name.encode()])
-        self._written, self._fed = names_written(code), names_fed(code)
+        self._written, self._write_only = names_written(code), write_only_names(code)
         parts = [file.encode("utf-8", "surrogateescape"), name.encode()]
         if self._code or installed or function.__name__ == "<lambda>":
             parts.append(code_digest(code))
-        # A decorator of a library keeps counters and locks of its own beside the function.
+        # A decorator of a library has counters and locks of its own beside the function.
         self._lenient = self._lenient or (installed and hasattr(function, "__wrapped__"))
         for variable, cell in zip(code.co_freevars, function.__closure__ or (), strict=True):
             if variable not in self._ignore and not self._is_log(variable, _content(cell)):
@@ -229,9 +230,9 @@ class HashWalk:
         if self._code:
             parts += self._defaults(function)
             self._lenient = self._lenient or is_installed(file)
-        if self._code and not installed:  # What an imported module does is not looked at.
+        if self._code and not installed:  # The globals of an installed module are not hashed.
             parts += [self._global(function, read) for read in _reads(function)]
-            parts += [self._environment(name) for name in _asks(function)]
+            parts += [self._environment(name) for name in _environment_names(function)]
         return hash_all(b"function", parts)
 
     def _define_class(self, kind: type) -> bytes:
@@ -243,7 +244,7 @@ class HashWalk:
         if not self._code and name_of(kind) is not None:
             return hash_all(b"own class", parts)
         self._lenient = self._lenient or not (own or kind.__module__ not in sys.modules)
-        self._written, self._fed = set(), set()
+        self._written, self._write_only = set(), set()
         parts += map(self.digest, (*kind.__bases__, type(kind)))
         if isinstance(kind, enum.EnumMeta):
             parts += [self.digest((item.name, item.value)) for item in list[enum.Enum](kind)]
@@ -262,12 +263,14 @@ class HashWalk:
     def _attribute(self, kind: type, name: str) -> bytes:
         variable = self._member(kind, name)
         variable.steady = False  # A method may give it another value, to count its calls say.
-        return self._surely(variable, f"{kind.__qualname__} keeps {name!r}")
+        return self._require_digest(variable, f"{kind.__qualname__} keeps {name!r}")
 
     def _closed_over(self, function: FunctionType, name: str, cell: CellType) -> bytes:
         variable = self._variable(cell, name, lambda: _content(cell))
         what = f"{function.__qualname__} closes over {name!r}"
-        return self._surely(variable, what, name if function is self._rooted else "", by_code=False)
+        return self._require_digest(
+            variable, what, name if function is self._rooted else "", by_code=False
+        )
 
     def _defaults(self, function: FunctionType) -> Iterator[bytes]:
         """Yield the names and hashes of what parameters are where they are not given."""
@@ -280,7 +283,7 @@ class HashWalk:
                 variable = Variable(function, name, partial(_same, value))
                 what = f"{function.__qualname__} has a default for {name!r}"
                 yield name.encode()
-                yield self._surely(variable, what, name if rooted else "")
+                yield self._require_digest(variable, what, name if rooted else "")
 
     def _global(self, function: FunctionType, name: str) -> bytes:
         namespace = function.__globals__
@@ -289,18 +292,20 @@ class HashWalk:
         variable = self._variable(namespace, name, lambda: namespace.get(name, ABSENT))
         value = variable.value
         if isinstance(value, FunctionType | type) and not _belongs(value, namespace):
-            told = f"{value.__module__}:{value.__qualname__}"
-            if "<locals>" not in told and value.__name__ != "<lambda>":
-                variable.told = hash_all(b"elsewhere", [told.encode()])
-                return variable.told
+            path = f"{value.__module__}:{value.__qualname__}"
+            if "<locals>" not in path and value.__name__ != "<lambda>":
+                variable.digest = hash_all(b"elsewhere", [path.encode()])
+                return variable.digest
         what = f"{function.__qualname__} reads the global {name!r}"
-        return self._surely(variable, what, name if namespace is self._home else "")
+        return self._require_digest(variable, what, name if namespace is self._home else "")
 
     def _environment(self, name: str) -> bytes:
         """Return the hash of a variable of the environment, if there is one of this name."""
         if name in self._ignore:
             return b""
-        return self._told(self._variable(os.environ, name, partial(_asked_for, name)))
+        return self._digest_of(
+            self._variable(os.environ, name, partial(_environment_variable, name))
+        )
 
     def _fixed(self, owner: Any, name: str = "__self__") -> bytes:
         """Return the hash of what a callable carries, which may change from call to call."""
@@ -308,7 +313,7 @@ class HashWalk:
             return b""
         read = (lambda: getattr(owner, name)) if name else (lambda: owner)
         try:
-            return self._told(self._variable(owner, name, read))
+            return self._digest_of(self._variable(owner, name, read))
         except UnsupportedTypeError as error:
             raise UnsupportedTypeError(
                 f"the results of {owner!r} may depend on what it carries, and {error}. Cache a "
@@ -316,9 +321,9 @@ class HashWalk:
             ) from error
 
     def _is_log(self, name: str, value: Any) -> bool:
-        """Return whether the function at hand only feeds what the name stands for."""
+        """Return whether the present function only writes to a variable, as to a log."""
         counter = type(value) in _LOGS or type(value) in scalars.IMMUTABLE
-        return name in self._fed and counter
+        return name in self._write_only and counter
 
     def _variable(self, owner: Any, name: str, read: Callable[[], Any]) -> Variable:
         found = self.variables.get((id(owner), name))
@@ -327,34 +332,34 @@ class HashWalk:
         found.steady = found.steady and name not in self._written
         return found
 
-    def _told(self, variable: Variable) -> bytes:
-        if not variable.told:
+    def _digest_of(self, variable: Variable) -> bytes:
+        if not variable.digest:
             if not variable.steady:
-                variable.mark = variable.now()
+                variable.mark = variable.current_mark()
                 known = self._known.get(variable.key)
                 if known is None:
-                    _settle(variable)
+                    _mark_twice(variable)
                 if known is not None and known[0] == variable.mark:
-                    variable.told = known[1]
-                    return variable.told
-            variable.told = self.digest(variable.value)
-        return variable.told
+                    variable.digest = known[1]
+                    return variable.digest
+            variable.digest = self.digest(variable.value)
+        return variable.digest
 
-    def _surely(
+    def _require_digest(
         self, variable: Variable, what: str, name: str = "", *, by_code: bool = True
     ) -> bytes:
-        """Return the hash of a variable, or say what to do where there is none.
+        """Return the hash of a variable, or raise an error that says what to do.
 
         Args:
-            variable: What something that is hashed refers to.
-            what: The same in words.
-            name: What it is to be called in `ignore`, if it can be ignored.
+            variable: The variable.
+            what: Its description, for the message.
+            name: Its name in `ignore`, if it can be ignored.
             by_code: Whether only code refers to it.
         """
         origin = self._origin
         self._origin = _Origin(what, name, by_code) if name else origin
         try:
-            return self._told(variable)
+            return self._digest_of(variable)
         except RefusedError:
             raise
         except (UnsupportedTypeError, RecursionError) as error:
@@ -363,8 +368,8 @@ class HashWalk:
             kind = kind_name(type(variable.value))
             if self._lenient:
                 variable.steady = True
-                variable.told = hash_all(b"opaque", [kind.encode()])
-                return variable.told
+                variable.digest = hash_all(b"opaque", [kind.encode()])
+                return variable.digest
             deep = f"a {kind} is nested too deeply to be hashed"
             why = str(error) if isinstance(error, UnsupportedTypeError) else deep
             what = what if kind in why else f"{what} (a {kind})"
@@ -382,19 +387,19 @@ class HashWalk:
         return RefusedError(f"{whence}{what}, on which results may depend, but {why}{todo}")
 
 
-def _settle(variable: Variable) -> None:
-    """Hash a variable until its hash is the same twice: another thread may be at it.
+def _mark_twice(variable: Variable) -> None:
+    """Hash a variable until two hashes agree: another thread may be changing it.
 
     Raises:
-        UnsupportedTypeError: it never is, for the hash of an address say.
+        UnsupportedTypeError: the hashes never agree, since they depend on an address, for example.
     """
     for _ in range(_TRIES):
-        mark, variable.mark = variable.mark, variable.now()
+        mark, variable.mark = variable.mark, variable.current_mark()
         if mark == variable.mark:
             return
     raise UnsupportedTypeError(
-        f"a {kind_name(type(variable.value))} cannot be hashed: it is made of something else "
-        "each time that it is looked at"
+        f"a {kind_name(type(variable.value))} cannot be hashed: it has another content each time "
+        "that it is pickled"
     )
 
 
@@ -406,17 +411,17 @@ def _content(cell: CellType) -> Any:
 
 
 def _is_steady(value: Any) -> bool:
-    """Return whether `value` can never be another than it is."""
+    """Return whether `value` is immutable, or counts as such."""
     if isinstance(value, tuple | frozenset):
         return all(map(_is_steady, value))
     if isinstance(value, BuiltinFunctionType):
         return isinstance(value.__self__, ModuleType)
-    steady = value is ABSENT or type(value) in scalars.IMMUTABLE or serves(value)
+    steady = value is ABSENT or type(value) in scalars.IMMUTABLE or is_opaque(value)
     return steady or isinstance(value, (*DEFINITIONS, ModuleType, enum.Enum))
 
 
 def _is_named(function: Any) -> bool:
-    """Return whether a callable is one of those that are told by a name, as compiled ones are."""
+    """Return whether pickle stores a callable by its name, as it does compiled functions."""
     try:
         return isinstance(function.__reduce_ex__(4), str)
     except Exception:  # It cannot be pickled, whatever the reason.
@@ -424,9 +429,9 @@ def _is_named(function: Any) -> bool:
 
 
 def _kept_as(value: Any) -> str:
-    """Return the name under which the installed module of its class keeps an object, if it does.
+    """Return the name of an object that is a global of the installed module of its class, or "".
 
-    What compares by its content, as settings do, counts by that.
+    An object that compares by its content, such as settings, counts by its content.
     """
     kind: Any = type(value)
     if isinstance(value, DEFINITIONS) or kind.__hash__ is not object.__hash__:
@@ -438,7 +443,7 @@ def _kept_as(value: Any) -> str:
 
 @functools.lru_cache(4096)
 def _names_kept(kind: type) -> tuple[str, ...]:
-    """Return what the module of an installed class calls the objects of this class that it has."""
+    """Return the names of the globals of an installed module that are of this class of its own."""
     namespace, own = _home_of(kind)
     return () if own else tuple(n for n, value in dict(namespace).items() if type(value) is kind)
 
@@ -451,16 +456,16 @@ def _reads(function: FunctionType) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def _asks(function: FunctionType) -> list[str]:
-    """Return the names of the variables of the environment for which a function may ask."""
+def _environment_names(function: FunctionType) -> list[str]:
+    """Return the names of the environment variables that a function may read."""
     code = function.__code__
     if _ENVIRONMENT.isdisjoint(names_in(code)):
         return []
     return [text for text in texts_in(code) if text.isascii()]
 
 
-def _asked_for(name: str) -> Any:
-    """Return a variable of the environment, as one object for as long as it does not change."""
+def _environment_variable(name: str) -> Any:
+    """Return an environment variable, as the same object for as long as it does not change."""
     value = os.environ.get(name)
     return ABSENT if value is None else sys.intern(value)
 
@@ -482,7 +487,7 @@ def _belongs(value: Any, namespace: Mapping[str, Any]) -> bool:
     if value.__module__ == namespace.get("__name__"):
         return True
     return isinstance(value, FunctionType) and (
-        value.__globals__ is namespace or value.__code__ in _stand_ins
+        value.__globals__ is namespace or value.__code__ in _substituted
     )
 
 

@@ -14,26 +14,26 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 SCRIPTS = ("__main__", "__mp_main__")  # The other one is its name in a spawned process.
-_told: set[str] = set()
+_warned: set[str] = set()
 _PACKAGE = os.path.dirname(os.path.dirname(__file__))  # noqa: PTH120 - compared with file names.
 
 
-def of_script(kind: type) -> bool:
+def is_main_class(kind: type) -> bool:
     """Return whether a class was defined by the script that runs."""
     return kind.__module__ in SCRIPTS
 
 
-class _Named(threading.local):
+class _Collector(threading.local):
     """What the thread that is asking has seen named; None while nobody asks."""
 
     names: set[str] | None = None
 
 
-_named = _Named()
+_named = _Collector()
 
 
 @contextmanager
-def watched() -> Iterator[set[str]]:
+def collect_names() -> Iterator[set[str]]:
     """Collect the names of the classes of the script that this thread encodes meanwhile."""
     names: set[str] = set()
     outer, _named.names = _named.names, names
@@ -43,18 +43,18 @@ def watched() -> Iterator[set[str]]:
         _named.names = outer
 
 
-def note(names: Iterable[str]) -> None:
+def record_names(names: Iterable[str]) -> None:
     """Tell whoever watches that a value that is encoded needs these classes of the script."""
     if _named.names is not None:
         _named.names.update(names)
 
 
-def warn(key: str, names: Iterable[str]) -> None:
+def warn_about(key: str, names: Iterable[str]) -> None:
     """Warn that a value in a store that outlives the process needs classes of the script.
 
     Once for each class: a script that stores many such values need not be told again.
     """
-    new = sorted(set(names) - _told)
+    new = sorted(set(names) - _warned)
     if not new:
         return
     warnings.warn(
@@ -62,10 +62,10 @@ def warn(key: str, names: Iterable[str]) -> None:
         "(__main__): no other program will be able to read it. Move what it needs to a module",
         stacklevel=_frames_within(),
     )
-    _told.update(new)
+    _warned.update(new)
 
 
-def explain(module: str, name: str, error: Exception | None = None) -> str:
+def explain_missing(module: str, name: str, error: Exception | None = None) -> str:
     """Return why a value that needs a class cannot be read, and what to do."""
     what = f"the stored value needs {module}.{name}, which is not there"
     if module in SCRIPTS:

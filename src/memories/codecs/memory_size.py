@@ -15,11 +15,6 @@ _BUDGET = 100_000
 _CONTAINERS = (list, tuple, set, frozenset)
 
 
-def meta_size(meta: Any) -> int:
-    """Return about how many bytes the description in some parts takes."""
-    return size_of(meta)
-
-
 def size_of(value: Any, budget: int = _BUDGET) -> int:
     """Return the bytes that `value` holds; each object and each buffer counts once.
 

@@ -79,7 +79,7 @@ def encode_as(name: str, structure: Any) -> Parts:
     Raises:
         UnsupportedTypeError: it holds itself, is nested too deeply, or holds what has no codec.
     """
-    encoder = Encoder()
+    encoder = NodeEncoder()
     try:
         root = encoder.child(structure)
     except RecursionError as error:
@@ -97,10 +97,10 @@ def encode_as(name: str, structure: Any) -> Parts:
 
 def decode_structure(parts: Parts, *, writable: bool = False) -> Any:
     """Return the structure that `encode_as` encoded."""
-    return Decoder(parts, writable).root()
+    return NodeDecoder(parts, writable).root()
 
 
-class Encoder:
+class NodeEncoder:
     """Collects nodes and buffers, each object and each stretch of memory once."""
 
     def __init__(self) -> None:
@@ -146,7 +146,7 @@ class Encoder:
         container = container_of(value)
         if container is not None:
             return [container, *CONTAINERS[container].encode(self, value)]
-        codec = registry.find(value)
+        codec = registry.codec_for(value)
         # A container whose keys or attributes the format has no place for is pickled as a whole.
         return self._leaf((codec if codec.name != TreeCodec.name else PickleCodec()).encode(value))
 
@@ -171,7 +171,7 @@ class Encoder:
         return place
 
 
-class Decoder:
+class NodeDecoder:
     """Builds the values of all nodes in their order."""
 
     def __init__(self, parts: Parts, writable: bool) -> None:
@@ -212,7 +212,7 @@ class Decoder:
             raise CorruptDataError("a value that carries no code holds one that does")
         if not all(type(place) is int and place >= 0 for place in places):
             raise CorruptDataError("a node refers to a buffer that is not there")
-        codec, far = registry.get(name), self._far(places)
+        codec, far = registry.codec_named(name), self._far(places)
         if codec.private and not self._writable:
             own = tuple(self._own(place) for place in places)
             return codec.decode(Parts(name, meta, own, far=far), writable=True)

@@ -15,21 +15,21 @@ import numpy as np
 
 from memories.codecs import arrays, registry, scalars, structures
 from memories.codecs.base import Codec, Parts, Sharing, pack_meta
-from memories.codecs.buffers import freeze, own
-from memories.codecs.memory_size import meta_size, size_of
+from memories.codecs.buffers import declare_owned, freeze
+from memories.codecs.memory_size import size_of
 
 _BUDGET = 10_000
 _ALWAYS = frozenset({type(None), bool, int, float, complex, str, bytes})
 
 
-class Held:
+class PrivateParts:
     """A mutable value held as private parts: each `open` gives a reader his own object."""
 
     __slots__ = ("_build", "parts")
 
     def __init__(self, parts: Parts) -> None:
         self.parts = parts
-        self._build: Callable[[], Any] = registry.get(parts.codec).share(parts)
+        self._build: Callable[[], Any] = registry.codec_named(parts.codec).share(parts)
 
     def open(self) -> Any:
         """Return a reader's own object.
@@ -37,7 +37,7 @@ class Held:
         Raises:
             CorruptDataError: the parts came out of a frame that its writer had damaged.
         """
-        return registry.guard(self.parts.codec, self._build)
+        return registry.as_corrupt(self.parts.codec, self._build)
 
     def lend(self) -> Any:
         """Return the value over the held memory itself, where others get a copy of it.
@@ -45,7 +45,7 @@ class Held:
         Raises:
             CorruptDataError: the parts came out of a frame that its writer had damaged.
         """
-        if type(registry.get(self.parts.codec)).share is not Codec.share:
+        if type(registry.codec_named(self.parts.codec)).share is not Codec.share:
             return self.open()  # What is cheaper to clone than to decode is not lent.
         return registry.decode(self.parts._replace(given=self.parts.owned))
 
@@ -60,7 +60,7 @@ class Held:
 
 def sharing(value: Any) -> Sharing:
     """Return what readers of `value` may share; immutability is looked for to any depth."""
-    codec = registry.find(value)
+    codec = registry.codec_for(value)
     if codec.sharing is Sharing.VIEW:
         return Sharing.VIEW if arrays.is_flat(value) else Sharing.FRESH
     if codec.sharing is Sharing.SHARED:
@@ -71,7 +71,7 @@ def sharing(value: Any) -> Sharing:
     return Sharing.SHARED if _is_enum(value, codec.name) else Sharing.FRESH
 
 
-def hold(value: Any, *, copy: bool = True) -> tuple[Sharing, Any, int]:
+def own_value(value: Any, *, copy: bool = True) -> tuple[Sharing, Any, int]:
     """Return how readers share `value`, what a volatile tier keeps of it, and its bytes.
 
     The payload is the object itself, a read-only master array, or a `Held`; of a value on a device,
@@ -86,12 +86,12 @@ def hold(value: Any, *, copy: bool = True) -> tuple[Sharing, Any, int]:
     if shared is Sharing.VIEW:
         master = arrays.freeze_array(np.asarray(value), copy=copy)
         return shared, master, master.nbytes
-    parts = registry.encode_far(value)
+    parts = registry.encode_in_place(value)
     pack_meta(parts.meta)  # Else it would fail only when it is written, in the background.
     if parts.far:
-        return shared, parts if copy else own(parts), _whole(parts)
+        return shared, parts if copy else declare_owned(parts), _whole(parts)
     if shared is Sharing.FRESH:
-        held = Held(freeze(parts, copy=copy))
+        held = PrivateParts(freeze(parts, copy=copy))
         return shared, held, held.nbytes
     if parts.buffers and copy and type(value) not in scalars.IMMUTABLE and parts.codec != "tree":
         frozen = freeze(parts)
@@ -99,7 +99,7 @@ def hold(value: Any, *, copy: bool = True) -> tuple[Sharing, Any, int]:
     return shared, value, size_of(value)
 
 
-def borrow(value: Any) -> tuple[Sharing, Any, int]:
+def borrow_value(value: Any) -> tuple[Sharing, Any, int]:
     """Return what `hold` returns, over the caller's own memory.
 
     Good for as long as nobody writes to `value`, and only to be encoded: nothing is copied, and
@@ -114,15 +114,15 @@ def borrow(value: Any) -> tuple[Sharing, Any, int]:
     if shared is Sharing.VIEW:
         array = np.asarray(value)
         return shared, array, array.nbytes
-    parts = registry.encode_far(value)
+    parts = registry.encode_in_place(value)
     if parts.far:
         return shared, parts, _whole(parts)
     if shared is Sharing.FRESH:
-        return shared, Held(parts), _whole(parts)
+        return shared, PrivateParts(parts), _whole(parts)
     return shared, value, _whole(parts) if parts.buffers else size_of(value)
 
 
-def keep(parts: Parts, *, copy: bool = True) -> tuple[Sharing, Any, int]:
+def own_parts(parts: Parts, *, copy: bool = True) -> tuple[Sharing, Any, int]:
     """Return what `hold` returns, of a value that came out of a frame.
 
     Buffers that nobody else holds are kept as they are: what was decompressed is not copied again.
@@ -131,20 +131,20 @@ def keep(parts: Parts, *, copy: bool = True) -> tuple[Sharing, Any, int]:
     Raises:
         CorruptDataError: the parts are damaged.
     """
-    shared = registry.get(parts.codec).sharing
+    shared = registry.codec_named(parts.codec).sharing
     if shared is Sharing.SHARED and (parts.codec in scalars.NAMES or not parts.buffers):
         value = registry.decode(parts)  # It is a copy of what it is made of.
         return shared, value, size_of(value)
     frozen = freeze(parts, copy=copy)
     if shared is Sharing.FRESH:
-        held = Held(frozen)
+        held = PrivateParts(frozen)
         return shared, held, held.nbytes
     value = registry.decode(frozen)
     return shared, value, frozen.nbytes if shared is Sharing.VIEW else _whole(frozen)
 
 
 def _whole(parts: Parts) -> int:
-    return parts.nbytes + meta_size(parts.meta)
+    return parts.nbytes + size_of(parts.meta)
 
 
 def _is_immutable(value: Any) -> bool:

@@ -40,7 +40,7 @@ class PickleCodec(Codec):
             raise
         except Exception as error:  # Any class may fail in its own way to be pickled.
             raise UnsupportedTypeError(_refusal(value, error)) from error
-        main_classes.note(_names_of_script(stream))
+        main_classes.record_names(_names_of_script(stream))
         writable = [not view.readonly for view in raw]
         return Parts(self.name, {"writable": writable}, (memoryview(stream), *raw))
 
@@ -81,12 +81,12 @@ class _Reducers(dict[type, Callable[[Any], Any]]):
             if issubclass(kind, type):
                 raise KeyError(kind)  # A class itself: pickle writes its name.
             if issubclass(kind, BaseException):
-                found = exceptions.apart
+                found = exceptions.reduce_exception
             else:
                 _require_makeable(kind)
                 found = _plainly
-            if main_classes.of_script(kind):
-                main_classes.note([kind.__qualname__])
+            if main_classes.is_main_class(kind):
+                main_classes.record_names([kind.__qualname__])
         self[kind] = found
         return found
 
@@ -101,7 +101,7 @@ class _Unpickler(pickle.Unpickler):
         except (MemoriesError, MemoryError):
             raise
         except Exception as error:  # Importing runs whatever code the module has.
-            raise UnsupportedTypeError(main_classes.explain(module, name, error)) from error
+            raise UnsupportedTypeError(main_classes.explain_missing(module, name, error)) from error
 
 
 def _dumps(value: Any, callback: Callable[[pickle.PickleBuffer], Any] | None) -> bytes:

@@ -7,7 +7,7 @@ from typing import Any
 
 from memories.codecs.base import SIGNED, Codec
 from memories.codecs.nested import StructureCodec
-from memories.codecs.registry import FAMILIES, add, prepare
+from memories.codecs.registry import FAMILIES, add, load_builtin
 from memories.errors import InvalidOptionError
 
 
@@ -35,7 +35,7 @@ def register_codec(
             )
         codec = StructureCodec(name, encode, decode)
     _check_name(codec.name)
-    prepare()
+    load_builtin()
     add(codec, kind)
 
 

@@ -47,7 +47,7 @@ def add(codec: Codec, *kinds: type) -> None:
             _by_type[kind] = codec
 
 
-def find(value: Any) -> Codec:
+def codec_for(value: Any) -> Codec:
     """Return the codec that takes `value`.
 
     Whether it takes all that is inside of it shows only when it encodes.
@@ -57,7 +57,7 @@ def find(value: Any) -> Codec:
     return codec if codec is not None else _search(kind)
 
 
-def get(name: str) -> Codec:
+def codec_named(name: str) -> Codec:
     """Return the codec that wrote frames of this name.
 
     Raises:
@@ -66,7 +66,7 @@ def get(name: str) -> Codec:
     base = name.removesuffix(SIGNED)
     codec = _by_name.get(base)
     if codec is None:
-        prepare()
+        load_builtin()
         _load_family(base.partition(".")[0])
         if base not in _by_name:
             _load_entry_points()
@@ -87,12 +87,12 @@ def encode(value: Any) -> Parts:
     """
     from memories.codecs.buffers import fetch
 
-    return fetch(encode_far(value))
+    return fetch(encode_in_place(value))
 
 
-def encode_far(value: Any) -> Parts:
+def encode_in_place(value: Any) -> Parts:
     """Take `value` apart and leave on its device what lies there."""
-    return find(value).encode(value)
+    return codec_for(value).encode(value)
 
 
 def decode(parts: Parts, *, writable: bool = False) -> Any:
@@ -104,13 +104,13 @@ def decode(parts: Parts, *, writable: bool = False) -> Any:
     """
     from memories.codecs.buffers import own_buffer, thaw
 
-    codec = get(parts.codec)
+    codec = codec_named(parts.codec)
     if codec.private and not writable and not parts.far:
         own = [own_buffer(parts, index) for index in range(len(parts.buffers))]
         parts, writable = parts._replace(buffers=tuple(own)), True
     if writable and any(buffer.readonly for buffer in parts.buffers):
         parts = thaw(parts)
-    return guard(parts.codec, lambda: codec.decode(parts, writable=writable))
+    return as_corrupt(parts.codec, lambda: codec.decode(parts, writable=writable))
 
 
 def damaged(name: str, error: Exception) -> CorruptDataError:
@@ -118,7 +118,7 @@ def damaged(name: str, error: Exception) -> CorruptDataError:
     return CorruptDataError(f"a stored {name} cannot be put together again: {error}")
 
 
-def guard(name: str, build: Callable[[], Any]) -> Any:
+def as_corrupt(name: str, build: Callable[[], Any]) -> Any:
     """Return `build()`, with whatever damaged parts make of it as an error of ours.
 
     Raises:
@@ -133,7 +133,7 @@ def guard(name: str, build: Callable[[], Any]) -> Any:
 
 
 def _search(kind: type) -> Codec:
-    prepare()
+    load_builtin()
     for base in kind.__mro__[:-1]:
         _load_family(base.__module__.partition(".")[0])
     if kind not in _by_type and not kind.__module__.startswith("memories."):
@@ -154,7 +154,7 @@ def _is_structure(kind: type) -> bool:
     return named and structures.name_of(kind) is not None
 
 
-def prepare() -> None:
+def load_builtin() -> None:
     """Load the codecs of Python's own types, whose first use a signal handler may interrupt."""
     _load("builtin")
 

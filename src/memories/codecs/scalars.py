@@ -131,7 +131,7 @@ class MemoryviewCodec(Codec):
         return view.cast(meta["format"], meta["shape"])
 
 
-class Row(NamedTuple):
+class ScalarRow(NamedTuple):
     """A scalar type, its name in the format, and the way there and back."""
 
     kind: type
@@ -247,35 +247,39 @@ def _path(kind: type[pathlib.PurePath]) -> Callable[[Any], Any]:
     return lambda meta: kind(_expect(str)(meta))
 
 
-_NO_ZONE = Row(dt.date, "date", lambda d: [d.year, d.month, d.day], lambda meta: dt.date(*meta))
+_NO_ZONE = ScalarRow(
+    dt.date, "date", lambda d: [d.year, d.month, d.day], lambda meta: dt.date(*meta)
+)
 
-ROWS: tuple[Row, ...] = (
-    Row(type(None), "none", _same, _expect(type(None))),
-    Row(bool, "bool", _same, _expect(bool)),
-    Row(int, "int", _int_to_meta, _int_from_meta),
-    Row(float, "float", _same, _expect(float)),
-    Row(complex, "complex", lambda z: [z.real, z.imag], lambda meta: complex(*meta)),
-    Row(type(...), "ellipsis", lambda _: None, lambda _: ...),
-    Row(type(NotImplemented), "notimplemented", lambda _: None, lambda _: NotImplemented),
-    Row(decimal.Decimal, "decimal", str, lambda meta: decimal.Decimal(_expect(str)(meta))),
-    Row(
+ROWS: tuple[ScalarRow, ...] = (
+    ScalarRow(type(None), "none", _same, _expect(type(None))),
+    ScalarRow(bool, "bool", _same, _expect(bool)),
+    ScalarRow(int, "int", _int_to_meta, _int_from_meta),
+    ScalarRow(float, "float", _same, _expect(float)),
+    ScalarRow(complex, "complex", lambda z: [z.real, z.imag], lambda meta: complex(*meta)),
+    ScalarRow(type(...), "ellipsis", lambda _: None, lambda _: ...),
+    ScalarRow(type(NotImplemented), "notimplemented", lambda _: None, lambda _: NotImplemented),
+    ScalarRow(decimal.Decimal, "decimal", str, lambda meta: decimal.Decimal(_expect(str)(meta))),
+    ScalarRow(
         fractions.Fraction,
         "fraction",
         lambda f: _big([f.numerator, f.denominator]),
         lambda meta: fractions.Fraction(*map(_int_from_meta, meta)),
     ),
-    Row(dt.datetime, "datetime", _datetime_to_meta, _datetime_from_meta),
+    ScalarRow(dt.datetime, "datetime", _datetime_to_meta, _datetime_from_meta),
     _NO_ZONE,
-    Row(dt.time, "time", _clock, _time_from_meta),
-    Row(dt.timedelta, "timedelta", _delta_to_meta, _delta_from_meta),
-    Row(dt.timezone, "timezone", _zone_to_meta, _zone_from_meta),
-    Row(zoneinfo.ZoneInfo, "zoneinfo", _zone_to_meta, _zone_from_meta),
-    Row(uuid.UUID, "uuid", lambda u: u.bytes, lambda meta: uuid.UUID(bytes=meta)),
-    Row(range, "range", lambda r: _big([r.start, r.stop, r.step]), _range_from_meta),
-    Row(slice, "slice", _slice_to_meta, _slice_from_meta),
-    Row(pathlib.PosixPath, "path.posix", _text_to_meta, _path(pathlib.Path)),
-    Row(pathlib.PurePosixPath, "path.pure-posix", _text_to_meta, _path(pathlib.PurePosixPath)),
-    Row(
+    ScalarRow(dt.time, "time", _clock, _time_from_meta),
+    ScalarRow(dt.timedelta, "timedelta", _delta_to_meta, _delta_from_meta),
+    ScalarRow(dt.timezone, "timezone", _zone_to_meta, _zone_from_meta),
+    ScalarRow(zoneinfo.ZoneInfo, "zoneinfo", _zone_to_meta, _zone_from_meta),
+    ScalarRow(uuid.UUID, "uuid", lambda u: u.bytes, lambda meta: uuid.UUID(bytes=meta)),
+    ScalarRow(range, "range", lambda r: _big([r.start, r.stop, r.step]), _range_from_meta),
+    ScalarRow(slice, "slice", _slice_to_meta, _slice_from_meta),
+    ScalarRow(pathlib.PosixPath, "path.posix", _text_to_meta, _path(pathlib.Path)),
+    ScalarRow(
+        pathlib.PurePosixPath, "path.pure-posix", _text_to_meta, _path(pathlib.PurePosixPath)
+    ),
+    ScalarRow(
         pathlib.PureWindowsPath, "path.pure-windows", _text_to_meta, _path(pathlib.PureWindowsPath)
     ),
 )

@@ -29,8 +29,8 @@ def name_of(kind: type) -> list[str] | None:
     """Return module and qualified name of `kind`, or None if they do not lead back to it."""
     if _find(kind.__module__, kind.__qualname__) is not kind:
         return None
-    if main_classes.of_script(kind):
-        main_classes.note([kind.__qualname__])
+    if main_classes.is_main_class(kind):
+        main_classes.record_names([kind.__qualname__])
     return [kind.__module__, kind.__qualname__]
 
 
@@ -45,7 +45,7 @@ def find_type(name: Any) -> type:
         raise CorruptDataError("the name of a type is damaged")
     found = _find(*name)
     if not isinstance(found, type):
-        raise UnsupportedTypeError(main_classes.explain(*name))
+        raise UnsupportedTypeError(main_classes.explain_missing(*name))
     return found
 
 

@@ -31,7 +31,7 @@ from memories.codecs.nested import StructureCodec, TreeCodec
 from memories.codecs.structures import field_values
 from memories.errors import MemoriesError, UnsupportedTypeError
 
-# What pickle refuses, or keeps caches of, though a few attributes are all that it is made of.
+# Types that pickle refuses, or pickles with caches, although a few attributes are their content.
 _MADE_OF: Final[Mapping[str, Callable[[Any], Any]]] = MappingProxyType(
     {
         "_struct.Struct": attrgetter("format"),
@@ -55,7 +55,7 @@ _MANY = b"atoms"
 
 
 class _Absent:
-    """What an empty cell holds, and a global name that is not defined yet."""
+    """The value of an empty cell, and of a global name that is not defined yet."""
 
 
 ABSENT: Final = _Absent()
@@ -99,7 +99,7 @@ def _hash_coded(hasher: PartHasher, value: Any) -> bytes:
         return hash_all(
             b"objects", [hasher.digest(type(value)), repr(value.shape).encode(), *items]
         )
-    codec = registry.find(value)
+    codec = registry.codec_for(value)
     if isinstance(codec, StructureCodec):
         structure = _structure_of(codec, value)
         if structure is not ABSENT:

@@ -260,10 +260,10 @@ class DistributedMemoryManager(MemoryManager):
         )
 
     def _pack(self, key: str, data: Any) -> Frame:
-        with main_classes.watched() as names:
+        with main_classes.collect_names() as names:
             parts = codecs.encode(data)
         if names:
-            main_classes.warn(key, names)
+            main_classes.warn_about(key, names)
         stamp = int(self._services.clock.wall() * 1_000_000)
         return pack(parts, key=key, version=stamp, signer=self._hierarchy.trust)
 

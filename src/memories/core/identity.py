@@ -43,7 +43,7 @@ class Identity:
         self._unread = frozenset(unread)  # Parameters of the function.
         self._lock = new_lock()
         self._running: WeakSet[Computation] = WeakSet()  # The calls in progress.
-        self._told: dict[tuple[int, str], tuple[bytes, bytes]] = {}
+        self._known_digests: dict[tuple[int, str], tuple[bytes, bytes]] = {}
         self._known: tuple[str, list[Variable], list[Variable]] | None = None
         defined = definition_of(function)
         module = getattr(defined, "__module__", None)
@@ -86,11 +86,14 @@ class Identity:
             mark = _mark_of(variable)
             if mark != variable.mark:
                 variable.mark = mark
-                self._told[variable.key] = (mark, variable.told)
+                self._known_digests[variable.key] = (mark, variable.digest)
 
     def _compute(self) -> str:
         walk = HashWalk(
-            code=self._version is None, ignore=self._ignore, unread=self._unread, told=self._told
+            code=self._version is None,
+            ignore=self._ignore,
+            unread=self._unread,
+            known=self._known_digests,
         )
         digest = walk.root(self._function).hex()
         text = digest if self._version is None else f"{self._version}-{digest}"
@@ -115,6 +118,6 @@ def definition_of(function: Any) -> Any:
 
 def _mark_of(variable: Variable) -> bytes:
     try:
-        return variable.now()
+        return variable.current_mark()
     except UnsupportedTypeError:
         return b""  # It has no hash any more: the next call of `text` raises.

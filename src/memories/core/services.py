@@ -88,10 +88,10 @@ class Services:
             copy: False shares the memory of `data`, which the caller gives up.
             borrow: True shares the memory of `data` for the duration of the call.
         """
-        with main_classes.watched() as names:
+        with main_classes.collect_names() as names:
             payload = Payload.borrowed(data) if borrow else Payload.of(data, copy=copy)
         if names and self.outlives_process:
-            main_classes.warn(key, names)
+            main_classes.warn_about(key, names)
         return payload
 
     def reader_arguments(self) -> tuple[Any, ...]:

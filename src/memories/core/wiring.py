@@ -12,7 +12,7 @@ from memories import policies
 from memories.backends.base import Backend
 from memories.backends.disk import DiskBackend
 from memories.backends.disk.temp_directory import new_temp_directory
-from memories.codecs.registry import prepare
+from memories.codecs.registry import load_builtin
 from memories.core.finalizer import wait_for_directory
 from memories.core.lifecycle import Lifecycle
 from memories.core.services import Services
@@ -71,7 +71,7 @@ def assemble(
         StoreLockedError: another manager is the writer of the store.
     """
     _check(settings)
-    prepare()
+    load_builtin()
     if migration is not None and migration is not False:
         check_migration(migration)
     wiring = _Wiring(settings, clock or SystemClock(), find_device(settings.hot_device))

@@ -102,7 +102,7 @@ class DevicePayload(Payload):
     def open_on(self, device: str, trust: Keyring, *, verify: bool = True) -> Any:
         """Return a reader's own value, with everything that can live on `device` living there."""
         if self.sharing is Sharing.FRESH:
-            return self._read(codecs.rehomed(self._description, device), clone=True)
+            return self._read(codecs.move_home(self._description, device), clone=True)
         return self.open_copy(trust, verify=verify)
 
     def parts(self, trust: Keyring | None = None, *, verify: bool = True) -> Parts:
@@ -126,7 +126,7 @@ class DevicePayload(Payload):
 
     def _read(self, parts: Parts, *, clone: bool) -> Any:
         """Return the value that `parts`, a description of this one, stands for."""
-        homes = codecs.homes(parts)
+        homes = codecs.home_devices(parts)
         stay = [i for i in parts.far if homes[i] == self.device.name]
         go = [i for i in parts.far if homes[i] != self.device.name]
         self._wait()

@@ -195,7 +195,7 @@ class Hierarchy:
                         frame = journal.read(found)
                         parts = read_small(frame, key)
                         if parts is not None:
-                            codec = loaded(parts.codec) or codecs.get(parts.codec)
+                            codec = loaded(parts.codec) or codecs.codec_named(parts.codec)
                             try:
                                 value = codec.decode(parts)
                             except (MemoriesError, MemoryError):

@@ -61,7 +61,7 @@ class Payload(ABC):
         Raises:
             UnsupportedTypeError: the value cannot be serialised.
         """
-        return _payload(*codecs.hold(value, copy=copy))
+        return _payload(*codecs.own_value(value, copy=copy))
 
     @staticmethod
     def borrowed(value: Any) -> Payload:
@@ -70,7 +70,7 @@ class Payload(ABC):
         Raises:
             UnsupportedTypeError: the value cannot be serialised.
         """
-        return _payload(*codecs.borrow(value))
+        return _payload(*codecs.borrow_value(value))
 
     @staticmethod
     def of_entry(entry: Entry) -> Payload:
@@ -107,7 +107,7 @@ class Payload(ABC):
     @property
     def sharing(self) -> Sharing:
         """Return what readers of the value may share."""
-        return codecs.get(self.codec).sharing
+        return codecs.codec_named(self.codec).sharing
 
     @property
     def host_size(self) -> int:
@@ -139,7 +139,7 @@ class Payload(ABC):
         """Return a reader's own value, with everything that can live on `device` living there."""
         if self.sharing is not Sharing.FRESH:
             return self.open_copy(trust, verify=verify)
-        parts = codecs.rehomed(self.parts(trust, verify=verify), device)
+        parts = codecs.move_home(self.parts(trust, verify=verify), device)
         return codecs.decode(codecs.thaw(parts), writable=True)
 
     def region(self, index: Any, trust: Keyring) -> Any:
@@ -166,7 +166,7 @@ class Payload(ABC):
 
     def to_host(self, trust: Keyring, *, verify: bool = True, copy: bool = True) -> Payload:
         """Return it in RAM, in memory of its own, or with `copy=False` in that of the frame."""
-        return _payload(*codecs.keep(self.parts(trust, verify=verify), copy=copy))
+        return _payload(*codecs.own_parts(self.parts(trust, verify=verify), copy=copy))
 
     def to_frame(
         self, *, key: str, version: int, compression: str, trust: Keyring, recompress: bool = False
@@ -197,7 +197,7 @@ class ObjectPayload(Payload):
     @property
     def codec(self) -> str:
         """Return the name of the codec of the object."""
-        return codecs.find(self._object).name
+        return codecs.codec_for(self._object).name
 
     @property
     def sharing(self) -> Sharing:
@@ -245,7 +245,7 @@ class ArrayPayload(Payload):
     @property
     def codec(self) -> str:
         """Return the name of the codec of the array."""
-        return codecs.find(self._array).name
+        return codecs.codec_for(self._array).name
 
     @property
     def sharing(self) -> Sharing:
@@ -290,7 +290,7 @@ class HeldPayload(Payload):
     form = Form.HOST
     entry_type = PartsEntry
 
-    def __init__(self, content: codecs.Held, size: int) -> None:
+    def __init__(self, content: codecs.PrivateParts, size: int) -> None:
         super().__init__(size)
         self._held = content
 
@@ -442,7 +442,7 @@ _BY_ENTRY: dict[type[Entry], type[ObjectPayload | ArrayPayload | HeldPayload]] =
 
 
 def _payload(sharing: Sharing, content: Any, nbytes: int) -> Payload:
-    """Return the payload of what `codecs.hold`, `borrow` or `keep` returned."""
+    """Return the payload of what `codecs.own_value`, `borrow_value` or `own_parts` returned."""
     if isinstance(content, codecs.Parts):
         return PartsPayload(content, nbytes + ENTRY_BYTES, sharing)
     return _BY_SHARING[sharing](content, nbytes + ENTRY_BYTES)

@@ -127,7 +127,7 @@ class VolatileTier(Tier):
         if self.device is None:
             return True
         parts = payload.description()
-        return parts is not None and self.device.name in codecs.homes(parts)
+        return parts is not None and self.device.name in codecs.home_devices(parts)
 
     def convert(self, payload: Payload) -> Payload:
         """Return `payload` in the form of this tier; its `size` is what storing it will take.

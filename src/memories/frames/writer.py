@@ -189,7 +189,7 @@ def _draft(
 
 def _prelude(parts: Parts) -> bytes:
     """Return what makes a body that is one raw buffer a file of another kind."""
-    return registry.get(parts.codec).prelude(parts) if len(parts.buffers) == 1 else b""
+    return registry.codec_named(parts.codec).prelude(parts) if len(parts.buffers) == 1 else b""
 
 
 class RawChunk(NamedTuple):

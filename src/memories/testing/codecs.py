@@ -146,7 +146,7 @@ class CodecTests:
     def test_a_value_survives_being_held(self) -> None:
         """What a volatile tier keeps gives every reader the value, again and again."""
         for value in self.values:
-            how, payload, nbytes = codecs.hold(value)
+            how, payload, nbytes = codecs.own_value(value)
             assert nbytes >= 0
             for _ in range(2):
                 got = payload.open() if how is Sharing.FRESH else payload

@@ -49,7 +49,7 @@ def test_a_tensor_is_each_readers_own() -> None:
     """torch cannot make it read-only, so it is cloned."""
     torch = pytest.importorskip("torch")
     value = torch.zeros(3)
-    _, held, _ = codecs.hold(value)
+    _, held, _ = codecs.own_value(value)
     value[0] = 1
     held.open()[1] = 1
     assert [0, 0, 0] == held.open().tolist()
@@ -60,7 +60,7 @@ def test_a_lent_tensor_lies_in_the_stored_memory() -> None:
     torch = pytest.importorskip("torch")
     weight = torch.zeros(100)
     for value in (weight, {"a": weight, "tied": weight.view(10, 10)}):
-        _, held, _ = codecs.hold(value)
+        _, held, _ = codecs.own_value(value)
         first, second, own = held.lend(), held.lend(), held.open()
         if isinstance(value, dict):
             assert first["a"].data_ptr() == first["tied"].data_ptr()
@@ -95,7 +95,7 @@ def test_a_lent_jax_array_lies_in_the_stored_memory() -> None:
     """JAX arrays cannot be written to, so nothing but a promise speaks against it."""
     jax = pytest.importorskip("jax")
     for value in (jax.numpy.arange(1000), jax.numpy.ones(64, bool)):
-        _, held, _ = codecs.hold([value])
+        _, held, _ = codecs.own_value([value])
         first, second, own = held.lend()[0], held.lend()[0], held.open()[0]
         places = [array.unsafe_buffer_pointer() for array in (first, second, own)]
         assert places[0] == places[1] != places[2]

@@ -76,7 +76,7 @@ MUTABLE = [
 @pytest.mark.parametrize("value", IMMUTABLE, ids=repr)
 def test_immutable_values_are_shared(value: Any) -> None:
     """A hit on them is one look-up: every reader gets the object itself."""
-    how, payload, nbytes = codecs.hold(value)
+    how, payload, nbytes = codecs.own_value(value)
     assert Sharing.SHARED is how is codecs.sharing(value)
     assert payload is value
     assert nbytes > 0
@@ -85,7 +85,7 @@ def test_immutable_values_are_shared(value: Any) -> None:
 @pytest.mark.parametrize("value", MUTABLE, ids=repr)
 def test_mutable_values_are_each_readers_own(value: Any) -> None:
     """However deep the mutable thing lies."""
-    how, payload, _ = codecs.hold(value)
+    how, payload, _ = codecs.own_value(value)
     assert Sharing.FRESH is how is codecs.sharing(value)
     first, second = payload.open(), payload.open()
     assert first is not second
@@ -96,7 +96,7 @@ def test_changing_what_was_stored_changes_nothing() -> None:
     """Nor does changing what was retrieved."""
     array, inner = np.zeros(5), [1]
     value = {"array": array, "inner": inner, "raw": bytearray(b"abc")}
-    _, held, _ = codecs.hold(value)
+    _, held, _ = codecs.own_value(value)
     array[0], value["new"] = 9, 1
     inner.append(2)
     got = held.open()
@@ -142,7 +142,7 @@ def test_a_buffer_counts_once() -> None:
     array = np.zeros(MB)
     tied = [array, array, array.view(), array.reshape(1000, 1000)]
     assert 8 * MB == codecs.encode(tied).nbytes
-    _, held, nbytes = codecs.hold(tied)
+    _, held, nbytes = codecs.own_value(tied)
     assert 8 * MB <= nbytes < 8.1 * MB
     assert 8 * MB <= codecs.size_of(tied) < 8.1 * MB
     got = held.open()
@@ -152,7 +152,7 @@ def test_a_buffer_counts_once() -> None:
 
 def test_a_slice_of_a_large_array_weighs_what_it_shows() -> None:
     """The rest of its base is not kept."""
-    _, master, nbytes = codecs.hold(np.zeros(MB)[::1000])
+    _, master, nbytes = codecs.own_value(np.zeros(MB)[::1000])
     assert 8000 == nbytes == master.nbytes
     assert 8000 == codecs.encode({"a": np.zeros(MB)[:1000]}).nbytes
 
@@ -166,7 +166,7 @@ def test_the_size_is_what_is_really_held(make: Any) -> None:
     tracemalloc.start()
     try:
         before = tracemalloc.get_traced_memory()[0]
-        kept = codecs.hold(value)
+        kept = codecs.own_value(value)
         held = tracemalloc.get_traced_memory()[0] - before
     finally:
         tracemalloc.stop()
@@ -263,7 +263,11 @@ def test_a_codec_of_ones_own_takes_ten_lines() -> None:
     parts = codecs.encode([Point(1.0, 2.0)])
     assert not codecs.carries_code(parts.codec)
     assert [Point(1.0, 2.0)] == codecs.decode(parts)
-    assert "tests.point" == codecs.find(Point(0.0, 0.0)).name == codecs.get("tests.point").name
+    assert (
+        "tests.point"
+        == codecs.codec_for(Point(0.0, 0.0)).name
+        == codecs.codec_named("tests.point").name
+    )
 
 
 @pytest.mark.parametrize("name", ["", "point", "numpy.point", "a" * 101 + ".b", "a.b+pickle"])
@@ -276,7 +280,7 @@ def test_a_codec_needs_a_name_of_its_own(name: str) -> None:
 def test_an_unknown_codec_is_named() -> None:
     """The error says what to do."""
     with pytest.raises(UnsupportedTypeError, match=r"'other\.thing'.*register_codec"):
-        codecs.get("other.thing")
+        codecs.codec_named("other.thing")
 
 
 def test_hashes_tell_types_apart() -> None:
@@ -307,7 +311,7 @@ def test_what_comes_back_to_ram_is_copied_once(compression: str) -> None:
     for value in (array, {"a": array}):
         data = writer.pack(codecs.encode(value), key="k", version=1, compression=compression).join()
         parts = open_frame(data).parts()
-        _, kept, nbytes = codecs.keep(parts)
+        _, kept, nbytes = codecs.own_parts(parts)
         array = kept.open()["a"] if isinstance(value, dict) else kept
         assert np.shares_memory(np.frombuffer(parts.buffers[0], np.uint8), array) is (
             compression != "none"
@@ -322,9 +326,9 @@ def test_what_comes_back_to_ram_is_copied_once(compression: str) -> None:
 )
 def test_what_comes_back_to_ram_is_what_was_stored(value: Any) -> None:
     """With the size that it had when it was stored, or a ledger would drift with every move."""
-    stored, how = codecs.hold(value)[2], codecs.find(value).sharing
+    stored, how = codecs.own_value(value)[2], codecs.codec_for(value).sharing
     parts = open_frame(writer.pack(codecs.encode(value), key="k", version=1).join()).parts()
-    shared, kept, nbytes = codecs.keep(parts)
+    shared, kept, nbytes = codecs.own_parts(parts)
     got = kept.open() if shared is Sharing.FRESH else kept
     assert identical(value, got)
     if shared is codecs.sharing(value):

@@ -19,23 +19,7 @@ from memories.errors import CorruptDataError, UnsupportedTypeError
 from memories.foundation.optional_imports import package
 
 
-class AnyArrayCodec(ArrayCodec):
-    """`np.ndarray` of any dtype: what is not flat goes to the codec of its kind."""
-
-    def encode(self, value: Array) -> Parts:
-        """Take an array apart."""
-        try:
-            return super().encode(value)
-        except UnsupportedTypeError:
-            kind = value.dtype.char
-        if kind == "O" and value.dtype.metadata is None:
-            return OBJECTS.encode(value)
-        if kind == "T":
-            return STRINGS.encode(value)
-        return PickleCodec().encode(value)
-
-
-class ScalarCodec(Codec):
+class NumpyScalarCodec(Codec):
     """NumPy scalars of every dtype."""
 
     name = "numpy.scalar"
@@ -70,7 +54,7 @@ class ScalarCodec(Codec):
         return np.frombuffer(data, dtype).copy()[0]
 
 
-class DtypeCodec(Codec):
+class NumpyDtypeCodec(Codec):
     """Dtypes themselves; those with objects or metadata in them are pickled."""
 
     name = "numpy.dtype"
@@ -86,6 +70,16 @@ class DtypeCodec(Codec):
         """Build the dtype."""
         del writable
         return dtypes.build(parts.meta)
+
+
+def _encode_other(value: Array) -> Parts:
+    """Encode an array whose dtype has no plain description."""
+    kind = value.dtype.char
+    if kind == "O" and value.dtype.metadata is None:
+        return OBJECTS.encode(value)
+    if kind == "T":
+        return STRINGS.encode(value)
+    return PickleCodec().encode(value)
 
 
 def _objects_apart(value: Array) -> Any:
@@ -157,7 +151,7 @@ STRINGS = StructureCodec("numpy.strings", _strings_apart, _strings_together)
 
 def register() -> None:
     """Register the codecs of NumPy's other kinds."""
-    add(AnyArrayCodec(), np.ndarray, np.memmap)
+    add(ArrayCodec(_encode_other), np.ndarray, np.memmap)
     for codec in (OBJECTS, STRINGS):
         add(codec)
     add(StructureCodec("numpy.masked", _masked_apart, _masked_together), np.ma.MaskedArray)
@@ -171,8 +165,8 @@ def register() -> None:
         ),
         np.recarray,
     )
-    add(ScalarCodec(), *_kinds_of(np.generic, "numpy", "ml_dtypes"))
-    add(DtypeCodec(), *_kinds_of(np.dtype, "numpy", "numpy.dtypes"))
+    add(NumpyScalarCodec(), *_kinds_of(np.generic, "numpy", "ml_dtypes"))
+    add(NumpyDtypeCodec(), *_kinds_of(np.dtype, "numpy", "numpy.dtypes"))
     for name, kind, build in (("finfo", np.finfo, _finfo), ("iinfo", np.iinfo, np.iinfo)):
         limits: Any = build
         add(StructureCodec(f"numpy.{name}", lambda v: v.dtype, limits, Sharing.SHARED), kind)

@@ -28,7 +28,7 @@ _SHAREABLE = frozenset(
 )
 
 
-class TableCodec(StructureCodec):
+class PandasTableCodec(StructureCodec):
     """Series and frames: decoded once, every reader gets a shallow copy, where that is safe.
 
     It is since pandas copies on write, for columns and labels of plain arrays and of text, whose
@@ -61,7 +61,7 @@ def _is_shareable(nodes: list[Any]) -> bool:
             if len(meta["nodes"][-1][1]) != 2 or meta["nodes"][-1][1][1] is not None:
                 return False  # With a time zone it is made of memory that can be written to.
         elif name not in _SHAREABLE and not (
-            name not in CONTAINERS and registry.get(name).sharing is Sharing.SHARED
+            name not in CONTAINERS and registry.codec_named(name).sharing is Sharing.SHARED
         ):
             return False
         if isinstance(meta, dict) and "nodes" in meta and not _is_shareable(meta["nodes"]):
@@ -172,8 +172,8 @@ def register() -> None:
     """Register the codecs of pandas."""
     pandas_arrays.register()
     pandas = package("pandas")
-    add(TableCodec("pandas.frame", _frame_apart, _frame_together), pandas.DataFrame)
-    add(TableCodec("pandas.series", _series_apart, _series_together), pandas.Series)
+    add(PandasTableCodec("pandas.frame", _frame_apart, _frame_together), pandas.DataFrame)
+    add(PandasTableCodec("pandas.series", _series_apart, _series_together), pandas.Series)
     add(
         StructureCodec("pandas.index", _index_apart, _index_together),
         pandas.Index,

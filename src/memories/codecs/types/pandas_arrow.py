@@ -22,7 +22,7 @@ _OFFSETS, _TEXT, _MASK = range(3)  # The buffers.
 _HIGH_BITS = 0x8080808080808080
 
 
-class TextCodec(Codec):
+class PandasTextCodec(Codec):
     """Text whose memory is one plain Arrow array: offsets, UTF-8, and which items there are."""
 
     name = "pandas.text"
@@ -62,7 +62,7 @@ class TextCodec(Codec):
         return _text(pa.chunked_array([column]), parts.meta["nan"])
 
 
-class StreamCodec(Codec):
+class PandasArrowCodec(Codec):
     """Any of these arrays, as an Arrow IPC stream."""
 
     name = "pandas.arrow"
@@ -85,7 +85,7 @@ class StreamCodec(Codec):
         return _text(data, parts.meta == "nan")
 
 
-STREAMS = StreamCodec()
+STREAMS = PandasArrowCodec()
 
 
 def is_nan(value: Any) -> bool:
@@ -169,4 +169,4 @@ def _validate(pa: Any, column: Any) -> None:
 def register() -> None:
     """Register the codecs of Arrow's memory in pandas."""
     add(STREAMS, package("pandas").arrays.ArrowExtensionArray)
-    add(TextCodec(), *text_arrays("pyarrow"))
+    add(PandasTextCodec(), *text_arrays("pyarrow"))

@@ -25,7 +25,7 @@ _COMPRESSED = ("csr", "csc", "bsr")
 _FLAGS = ("_has_canonical_format", "_has_sorted_indices")
 
 
-class SparseCodec(StructureCodec):
+class ScipySparseCodec(StructureCodec):
     """All formats of scipy.sparse, matrices and arrays."""
 
     def encode(self, value: Any) -> Parts:
@@ -140,4 +140,4 @@ def register() -> None:
         for layout in ("csr", "csc", "bsr", "coo", "dia", "lil", "dok")
         for kind in ("matrix", "array")
     ]
-    add(SparseCodec("scipy.sparse", _apart, _together), *kinds)
+    add(ScipySparseCodec("scipy.sparse", _apart, _together), *kinds)

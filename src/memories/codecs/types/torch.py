@@ -18,7 +18,7 @@ from memories.errors import CorruptDataError
 from memories.foundation.optional_imports import package
 
 
-class TensorCodec(Codec):
+class TorchCodec(Codec):
     """Strided tensors of every dtype on any device; what is sparse or quantised is pickled."""
 
     name = "torch.tensor"
@@ -148,4 +148,4 @@ def _has(torch: Any, device: Any) -> bool:
 def register() -> None:
     """Register the codec of torch."""
     torch = package("torch")
-    add(TensorCodec(), torch.Tensor, torch.nn.Parameter)
+    add(TorchCodec(), torch.Tensor, torch.nn.Parameter)

@@ -19,7 +19,7 @@ from memories.foundation.optional_imports import package
 _ARRAY = "\0array"  # The variable that a DataArray becomes; no name of a user's has a NUL.
 
 
-class _EagerCodec(StructureCodec):
+class XarrayCodec(StructureCodec):
     """A codec for objects whose arrays are in memory and whose indexes are pandas'."""
 
     def encode(self, value: Any) -> Parts:
@@ -160,10 +160,10 @@ def _array_together(structure: Any) -> Any:
 def register() -> None:
     """Register the codecs of xarray."""
     xarray = package("xarray")
-    add(_EagerCodec("xarray.dataset", _dataset_apart, _dataset_together), xarray.Dataset)
-    add(_EagerCodec("xarray.array", _array_apart, _array_together), xarray.DataArray)
+    add(XarrayCodec("xarray.dataset", _dataset_apart, _dataset_together), xarray.Dataset)
+    add(XarrayCodec("xarray.array", _array_apart, _array_together), xarray.DataArray)
     add(
-        _EagerCodec("xarray.variable", _variable_apart, _variable_together),
+        XarrayCodec("xarray.variable", _variable_apart, _variable_together),
         xarray.Variable,
         xarray.IndexVariable,
     )

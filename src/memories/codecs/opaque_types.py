@@ -1,8 +1,7 @@
-"""What serves a function and holds nothing that it could return: a lock, a logger, a pool.
+"""Types whose objects have no content that a function could return: locks, loggers, pools.
 
-Not connections, files and clients, which hand something over. The one idea: where a function refers
-to one of these, or something that it refers to holds one, it is told by its type alone, so that two
-locks do not make two functions.
+In the hash of a function such an object counts by its type alone, so that two functions that differ
+only in their locks are equal. Connections, files and clients return data and are not among them.
 """
 
 from __future__ import annotations
@@ -10,9 +9,9 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-# Bare objects are among them, which only mark, and the environment, of which `hashing` looks at the
-# variables that a function names instead.
-_TOOLS = frozenset(
+# A bare `object` is a marker only. Of the environment, `function_hash` hashes the variables that a
+# function names.
+_OPAQUE = frozenset(
     {
         "_thread.lock", "_thread.RLock", "threading.Barrier", "threading.BoundedSemaphore",
         "threading.Condition", "threading.Event", "threading.Semaphore",
@@ -27,17 +26,17 @@ _TOOLS = frozenset(
         "builtins.object", "os._Environ",
     }
 )  # fmt: skip
-# Packages whose objects are told what happens, and give nothing back.
+# Packages whose objects record events and return nothing.
 _RECORDERS = frozenset({"logging", "loguru", "structlog", "opentelemetry", "prometheus_client"})
 
 
-def serves(value: Any) -> bool:
-    """Return whether an object holds nothing that a function could return."""
+def is_opaque(value: Any) -> bool:
+    """Return whether an object has no content that a function could return."""
     kind: Any = type(value)
-    return _is_tool(kind)
+    return _is_opaque_type(kind)
 
 
 @functools.lru_cache(4096)
-def _is_tool(kind: type) -> bool:
+def _is_opaque_type(kind: type) -> bool:
     name = f"{kind.__module__}.{kind.__qualname__}"
-    return name in _TOOLS or name.partition(".")[0] in _RECORDERS
+    return name in _OPAQUE or name.partition(".")[0] in _RECORDERS
