@@ -1,8 +1,8 @@
-"""Models that take turns on a device: parked in the tiers, and brought back bit for bit.
+"""Moves the parameters of torch modules into the tiers and back, so that models share a device.
 
-Not a checkpoint format: `store(key, module.state_dict())` is one. The one idea: parking hands a
-module's memory over and restoring takes it back, so that a model parked in hot costs no copy, and
-one that was displaced meanwhile comes back from wherever its leaves lie.
+Parking gives the memory of a module to the manager, and restoring takes it back: a model parked in
+hot is not copied, and a model that was moved to slower tiers returns from there, bit for bit. For
+checkpoints use `store(key, module.state_dict())`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from memories.core.manager import MemoryManager
 from memories.errors import InvalidOptionError
 
-LARGE_BYTES = 1 << 20  # From here on a leaf is a value of its own, and finds its own tier.
+LARGE_BYTES = 1 << 20  # From this size on a leaf is a value of its own, with a tier of its own.
 
 
 class Leaf(NamedTuple):
@@ -27,12 +27,12 @@ def park(module: Any, manager: MemoryManager, key: str, *, tier: str = "hot") ->
     """Move every parameter, buffer and gradient of `module` into `manager`, under `key/...`.
 
     The module keeps its parameter objects, which optimizers refer to, but they are empty until
-    `restore`; what shares memory shares it again then. Large leaves are values of their own and may
-    come to lie in different tiers. If anything fails, nothing of the module has changed.
+    `restore`; tensors that share memory share it again then. Large leaves are stored separately and
+    may be in different tiers. If anything fails, the module has not changed.
 
     Raises:
-        InvalidOptionError: something is parked under `key` already.
-        TierFullError: no tier has room for all of it.
+        InvalidOptionError: a module is parked under `key` already.
+        TierFullError: no tier has room for the module.
     """
     if manager.exists(f"{key}/index"):
         raise InvalidOptionError(f"a module is parked under {key!r}; restore it first")
@@ -53,26 +53,26 @@ def park(module: Any, manager: MemoryManager, key: str, *, tier: str = "hot") ->
 
 
 def restore(module: Any, manager: MemoryManager, key: str) -> None:
-    """Give `module` back what `park` moved to `key`, and remove it from `manager`.
+    """Restore what `park` moved from `module` to `key`, and remove it from `manager`.
 
-    Tensors come back on the device that they were on. Nothing is removed before all are back.
+    Tensors return to the device that they were on. Nothing is removed before all have returned.
 
     Raises:
-        KeyNotFoundError: nothing is parked under `key`.
+        KeyNotFoundError: no module is parked under `key`.
         InvalidOptionError: `module` has other parameters than the one that was parked.
     """
     names = list(manager.retrieve(f"{key}/index"))
     leaves = dict(_leaves(module))
     parked: dict[str, Any] = {}
     for name in names:
-        parked.update(_taken(manager, name))
+        parked.update(_load_group(manager, name))
     odd = [name for name in parked.keys() ^ leaves.keys() if not name.endswith(".grad")]
     if odd:
         raise InvalidOptionError(
-            f"the module parked under {key!r} is another one: {sorted(odd)[:3]} differ"
+            f"the module parked under {key!r} is a different one: {sorted(odd)[:3]} differ"
         )
     for name, leaf in leaves.items():
-        if name in parked:  # A gradient that was made meanwhile stays.
+        if name in parked:  # A gradient that was created meanwhile stays.
             leaf.data = parked[name]
     for name in [f"{key}/index", *names]:
         manager.delete(name)
@@ -82,15 +82,15 @@ def _data(group: list[Leaf]) -> dict[str, Any]:
     return {leaf.name: leaf.tensor.data for leaf in group}
 
 
-def _taken(manager: MemoryManager, name: str) -> dict[str, Any]:
-    """Return a group in memory that is the module's alone once its key is deleted."""
+def _load_group(manager: MemoryManager, name: str) -> dict[str, Any]:
+    """Return a group whose memory belongs to the module alone once its key is deleted."""
     resident = manager.get_tier(name) == "hot"
     group: dict[str, Any] = manager.retrieve(name, copy=False if resident else None)
     return group
 
 
 def _leaves(module: Any) -> Iterator[tuple[str, Any]]:
-    """Yield every parameter, buffer and gradient once, by the first of its names."""
+    """Yield every parameter, buffer and gradient once, with the first of its names."""
     yield from module.named_parameters()
     yield from module.named_buffers()
     for name, parameter in module.named_parameters():
@@ -99,7 +99,7 @@ def _leaves(module: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _grouped(leaves: list[tuple[str, Any]]) -> Iterator[list[Leaf]]:
-    """Yield what makes one value: tensors over one memory together, small ones all together."""
+    """Yield groups that are one value each: tensors that share memory, and all small ones."""
     by_memory: dict[Any, list[Leaf]] = {}
     for name, tensor in leaves:
         data = tensor.data

@@ -68,7 +68,7 @@ def test_a_store_opens_while_its_bucket_is_away(
     begun = time.monotonic()
     manager = make("home")
     assert time.monotonic() - begun < 10
-    assert "the archive is away" in every_warning.text
+    assert "the archive does not answer" in every_warning.text
     assert "object storage, away" in repr(manager)
     assert "near" == manager.retrieve("cold")
     manager.store("hot", 1)
@@ -242,7 +242,7 @@ def test_a_second_writer_takes_over_when_told_to(tmp_path: Path) -> None:
         first._session.lease.renew()
     with pytest.raises(StoreLockedError):
         first.close()
-    with pytest.raises(InvalidOptionError, match="takeover=True makes a writer"):
+    with pytest.raises(InvalidOptionError, match="takeover=True is for a writer"):
         MemoryManager(glacier_memory_enabled=True, read_only=True, takeover=True, **where)  # type: ignore[arg-type]
 
 

@@ -1,7 +1,7 @@
-"""What more room in each tier would buy, from the accesses of a sample of the keys.
+"""Estimates the gain of more room in each tier, from the accesses of a sample of the keys.
 
-Not a promise: it takes the tiers for one LRU cut in slices, which the curve of reuse distances
-describes for every size at once (SHARDS, Waldspurger et al., FAST 2015).
+The estimate treats all tiers as one LRU list that is cut into slices. The curve of reuse distances
+describes such a list for every size (SHARDS, Waldspurger et al., FAST 2015).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from memories.policies.miss_ratio_curve import MissRatioCurve, miss_ratio_curve
 from memories.simulate.traces import Trace
 
 ENOUGH_READS = 100
-# What a read takes where none was measured: a hit in RAM, a small value from a disk, a request.
+# Seconds of a read where none was measured: a hit in RAM, a small value on disk, a request.
 TYPICAL_SECONDS = {
     TierName.HOT: 1e-6,
     TierName.WARM: 1e-6,
@@ -27,14 +27,14 @@ TYPICAL_SECONDS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TierAdvice:
-    """What one tier is worth.
+    """The estimate for one tier.
 
     Attributes:
-        capacity_bytes: What it may hold.
-        read_seconds: What a read takes there: measured, or typical where none was.
-        answered_percent: Reads that are answered there or above.
-        gain_percent: How many more would be, with `more_bytes` on top.
-        saved_seconds: What that saves of every thousand reads.
+        capacity_bytes: The capacity of the tier.
+        read_seconds: Seconds of a read: measured, or typical where none was measured.
+        answered_percent: Reads that this tier or a faster one answers.
+        gain_percent: How many more it would answer with `more_bytes` more room.
+        saved_seconds: Seconds that this saves per thousand reads.
     """
 
     capacity_bytes: int
@@ -46,11 +46,11 @@ class TierAdvice:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Advice:
-    """What more room in each tier would buy; `str()` of it is a paragraph.
+    """The gain of more room in each tier; `str()` of it is a paragraph.
 
     Attributes:
-        reads: How many reads it rests on; the curve says little while they are few.
-        more_bytes: The room in question.
+        reads: The number of reads so far; the estimate is poor while they are few.
+        more_bytes: The additional room.
         tiers: By tier, fastest first.
         curve: Miss ratio of repeated reads by capacity.
     """
@@ -62,7 +62,7 @@ class Advice:
 
     @property
     def best(self) -> TierName | None:
-        """Return the tier where more room saves most time; None where it saves none."""
+        """Return the tier where more room saves most time; None if no tier saves any."""
         name = max(self.tiers, key=lambda tier: self.tiers[tier].saved_seconds)
         return name if self.tiers[name].saved_seconds > 0 else None
 
@@ -84,14 +84,14 @@ class Advice:
 
 
 def advise(curve: MissRatioCurve, stats: Stats, more_bytes: int) -> Advice:
-    """Return what `more_bytes` in each tier would buy for what was read so far."""
+    """Return the gain of `more_bytes` in each tier for the reads so far."""
     capacities = {name: tier.effective_bytes for name, tier in stats.tiers.items()}
     seconds = {name: _seconds(stats, name) for name in capacities}
     return _advice(curve, stats.reads, capacities, seconds, more_bytes)
 
 
 def advise_on(trace: Trace, capacities: dict[TierName, int], more_bytes: int) -> Advice:
-    """Return the same for a recorded trace, tiers of these sizes, and a glacier below them."""
+    """Return the gain for a recorded trace, with tiers of these sizes and glacier below them."""
     curve = miss_ratio_curve(trace.keys, trace.sizes)
     tiers = {**capacities, TierName.GLACIER: MAX_BYTES}
     return _advice(curve, len(trace.keys), tiers, TYPICAL_SECONDS, more_bytes)
@@ -104,7 +104,7 @@ def _advice(
     seconds: dict[TierName, float],
     more_bytes: int,
 ) -> Advice:
-    """More room in a tier moves every boundary from there on: what it takes over makes room."""
+    """Return the estimate; more room in a tier also moves the boundaries of all slower tiers."""
     names = list(capacities)
     boundaries = list(accumulate(capacities[name] for name in names))
     gains = [curve.gain(boundary, more_bytes) for boundary in boundaries]

@@ -1,8 +1,8 @@
-"""What a manager makes of its archive: records for its journal, warnings, and doubt.
+"""Connects a manager with its archive: copies its records to the journal, and logs its state.
 
-Not the archive itself, which is `backends.bucket`. An archive that is away, or that nobody could
-read whole, may hold a key that is nowhere else, so that whoever asks for it is told so, and not
-that it is absent.
+The archive itself is `backends.bucket`. An archive that does not answer, or that is damaged, may
+hold a key that is in no other tier: a read of such a key then raises an error that says so, instead
+of reporting the key as absent.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from memories.foundation.logging import logger
 from memories.foundation.periodic import Periodic
 from memories.model.tiers import TierName
 
-AWAY_SECONDS = 10.0  # How long the making of a manager waits for the bucket.
-FOLLOW_SECONDS = 10.0  # How often a reader with nothing but the bucket lists it.
-_NAMED = 10  # Damaged objects that a warning names.
+AWAY_SECONDS = 10.0  # How long a new manager waits for the bucket.
+FOLLOW_SECONDS = 10.0  # How often a reader without a storage_path lists the bucket.
+_NAMED = 10  # The most damaged objects that a warning names.
 
 
-class _Standing(VolatileVersions):
-    """What stands in RAM while others may be working; what was stored since is newer."""
+class _LiveVersions(VolatileVersions):
+    """The versions in RAM while other threads may change them; versions stored since are newer."""
 
     def __init__(self, hierarchy: Hierarchy) -> None:
         self._hierarchy = hierarchy
@@ -50,12 +50,12 @@ class _Standing(VolatileVersions):
 
 
 class ArchiveService:
-    """The archive of one manager.
+    """Keeps the journal of one manager in step with its archive.
 
     Args:
-        bucket: Where it lies.
-        journal: What the bucket knows is noted here; None where another process keeps it.
-        media: What each tier is, in words.
+        bucket: The archive.
+        journal: Gets the records of the bucket; None where another process writes it.
+        media: A description of the medium of each tier.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class ArchiveService:
         self._follower: Periodic | None = None
 
     def adopt(self) -> None:
-        """Journal what the bucket knows and this machine does not: another one has archived it."""
+        """Write records to the journal that other machines have archived."""
         if self._journal is not None:
             settle(self.bucket, self._journal)
             if self.bucket.adopted:
@@ -76,8 +76,8 @@ class ArchiveService:
         self._warn()
 
     def attach(self, hierarchy: Hierarchy) -> None:
-        """Answer for keys that are nowhere, bring a bucket back that is away, follow its writer."""
-        hierarchy.doubt = self._doubt
+        """Report keys that may be in the archive, retry an absent bucket, follow its writer."""
+        hierarchy.doubt = self._raise_if_unknown
         if self._journal is not None and hierarchy.state is LifecycleState.READ_ONLY:
             self._follower = Periodic(self._follow, "glacier-follow", seconds=FOLLOW_SECONDS)
             self._follower.start()
@@ -85,13 +85,13 @@ class ArchiveService:
             return
         self._media[TierName.GLACIER] = f"{self._words}, away"
         logger.warning(
-            "the archive is away, everything else goes on, and it is tried again: %s",
+            "the archive does not answer; everything else works, and it is tried again: %s",
             self.bucket.away,
         )
-        self.bucket.resume(lambda: self._returned(hierarchy), self._told)
+        self.bucket.resume(lambda: self._returned(hierarchy), self._report_return)
 
     def stop(self) -> None:
-        """Follow no more."""
+        """Stop following the writer."""
         if self._follower is not None:
             self._follower.stop()
 
@@ -100,20 +100,20 @@ class ArchiveService:
         if hierarchy.state is LifecycleState.READ_ONLY:
             self._mirror()
         elif self.bucket.adopted:
-            reconcile(self.bucket, hierarchy.catalog.journal, _Standing(hierarchy))
+            reconcile(self.bucket, hierarchy.catalog.journal, _LiveVersions(hierarchy))
         self._warn()
 
-    def _told(self) -> None:
+    def _report_return(self) -> None:
         self._media[TierName.GLACIER] = self._words
         logger.warning("the archive %s is back", self.bucket.url)
 
     def _follow(self) -> None:
-        """Learn what the writer of the bucket has changed."""
+        """Apply the changes of the writer of the bucket."""
         if self.bucket.away is None and self.bucket.refresh():
             self._mirror()
 
     def _mirror(self) -> None:
-        """Make a journal that is a reader's own say what the bucket says."""
+        """Make the journal of a reader equal to the records of the bucket."""
         if self._journal is None:
             return
         for record in self.bucket.records():
@@ -124,7 +124,7 @@ class ArchiveService:
                 self._journal.amend(msgspec.structs.replace(known, terms=record.terms))
         for known in self._journal.scan():
             if self.bucket.lookup(known.key) is None:
-                # No value has the number after that of another: its removal does.
+                # The version after that of a value is always free for its removal.
                 self._journal.remove(known.key, known.version + 1)
 
     def _warn(self) -> None:
@@ -141,24 +141,25 @@ class ArchiveService:
         if missing:
             named = ", ".join(repr(key[:60]) for key in missing[:_NAMED])
             logger.warning(
-                "%d values are missing from the archive %s, for somebody deleted their objects: "
+                "%d values are missing from the archive %s, because their objects were deleted: "
                 "%s%s. check(repair=True) forgets them",
                 len(missing), self.bucket.url, named, ", ..." if len(missing) > _NAMED else "",
             )  # fmt: skip
 
-    def _doubt(self, key: str) -> None:
-        """Raise if `key`, which is nowhere, may be in what cannot be read."""
+    def _raise_if_unknown(self, key: str) -> None:
+        """Raise if `key`, which is in no tier, may be in an archive that cannot be read."""
         away = self.bucket.away
         if away is not None and not self.bucket.known:
             raise UnavailableError(
-                f"{key[:200]!r} is in no tier on this machine, and whether it is in the archive "
-                f"cannot be told: {away}"
+                f"{key[:200]!r} is in no tier on this machine, and whether it is in the archive is "
+                f"unknown: {away}"
             )
         for one in self.bucket.damage:
             if not one.name.startswith("objects/"):
                 continue
             raise CorruptDataError(
                 f"{key[:200]!r} is in no tier that can be read, and may have been in the archive "
-                f"object {one.name} of {self.bucket.url}, which is damaged. If a backup has "
-                "it, bring it back and open the archive anew; check(repair=True) gives it up"
+                f"object {one.name} of {self.bucket.url}, which is damaged: if a "
+                "backup has it, bring it back and open the archive anew; check(repair=True) gives "
+                "it up"
             )

@@ -1,6 +1,6 @@
-"""From one array library to another, without a copy where DLPack allows.
+"""Converts an array of one library to one of another, without a copy where DLPack allows it.
 
-Not a conversion of dtypes or of containers: one dense array becomes one dense array over there.
+One dense array becomes one dense array; dtypes and containers are not converted.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ LIBRARIES = ("torch", "cupy", "jax", "numpy")
 
 
 def convert_array(value: Any, like: Any, device: str | None) -> Any:
-    """Return `value`, which is the reader's own, as an array of the library `like`, on `device`.
+    """Return `value`, a private copy, as an array of the library `like` on `device`.
 
     Args:
         value: An array of NumPy, torch, CuPy or JAX.
         like: The library, or its name.
-        device: `"cpu"`, `"cuda:0"`, or None for where it lies, as far as the library can.
+        device: `"cpu"`, `"cuda:0"`, or None for its present device, if the library supports it.
 
     Raises:
-        InvalidOptionError: there is no such library or device, or `value` is no array.
+        InvalidOptionError: the library or device is unknown, or `value` is not an array.
         MissingPackageError: the library is not installed.
     """
     name = str(getattr(like, "__name__", like)).partition(".")[0]
@@ -37,30 +37,30 @@ def convert_array(value: Any, like: Any, device: str | None) -> Any:
         )
     library = np if name == "numpy" else require(name, extra="gpu")
     try:
-        return _ARRIVALS[name](library, value, device)
+        return _CONVERTERS[name](library, value, device)
     except (RuntimeError, ValueError, AssertionError) as error:
         raise InvalidOptionError(
-            f"the value cannot be handed to {name} on {device or 'its own device'}: {error}"
+            f"the value cannot be given to {name} on {device or 'its own device'}: {error}"
         ) from error
 
 
 def library_of(device: Device | None) -> str:
-    """Return the library that an array on the hot tier's device is given as.
+    """Return the library of arrays on the device of the hot tier.
 
     Raises:
         InvalidOptionError: there is no device.
     """
     if device is None:
         raise InvalidOptionError(
-            "a NumPy array cannot lie on a device, and this manager has none; say which library's "
-            "array you want: like='torch'"
+            "a NumPy array cannot be on a device, and this manager has none: name the library of "
+            "the array, like='torch' for example"
         )
     return device.library
 
 
 def _to_numpy(numpy: Any, value: Any, device: str | None) -> Any:
     if device not in (None, "cpu"):
-        raise ValueError("NumPy knows no device but the CPU")
+        raise ValueError("NumPy has no device but the CPU")
     if hasattr(value, "detach"):
         return value.detach().resolve_conj().resolve_neg().cpu().numpy()
     return value.get() if hasattr(value, "get") else numpy.array(value)
@@ -75,10 +75,10 @@ def _to_torch(torch: Any, value: Any, device: str | None) -> Any:
 
 def _to_cupy(cupy: Any, value: Any, device: str | None) -> Any:
     if device == "cpu":
-        raise ValueError("CuPy's arrays lie on a GPU")
+        raise ValueError("arrays of CuPy are on a GPU")
     with cupy.cuda.Device(int((device or "").partition(":")[2] or 0)):
-        near = isinstance(value, np.ndarray) or not hasattr(value, "__dlpack__")
-        return cupy.asarray(value) if near else cupy.from_dlpack(value)
+        copies = isinstance(value, np.ndarray) or not hasattr(value, "__dlpack__")
+        return cupy.asarray(value) if copies else cupy.from_dlpack(value)
 
 
 def _to_jax(jax: Any, value: Any, device: str | None) -> Any:
@@ -93,4 +93,4 @@ def _to_jax(jax: Any, value: Any, device: str | None) -> Any:
     return jax.device_put(array, jax.devices("cpu" if kind == "cpu" else "gpu")[int(index or 0)])
 
 
-_ARRIVALS = {"numpy": _to_numpy, "torch": _to_torch, "cupy": _to_cupy, "jax": _to_jax}
+_CONVERTERS = {"numpy": _to_numpy, "torch": _to_torch, "cupy": _to_cupy, "jax": _to_jax}

@@ -1,7 +1,7 @@
-"""The manager with a second key space, on nodes: tiers here, replicas there.
+"""A manager with a second key space, replicated on nodes.
 
-Not a tier: what is stored on the nodes stays there, whatever the tiers do. It turns values into
-frames and back; everything else about nodes is `cluster`.
+Values on the nodes are independent of the tiers. This module turns values into frames and back;
+`cluster` does everything else about nodes.
 """
 
 from __future__ import annotations
@@ -35,21 +35,21 @@ from memories.options.configured_constructor import configured
 class DistributedMemoryManager(MemoryManager):
     """A `MemoryManager` that also stores values on several nodes, each on more than one.
 
-    The methods named `..._distributed` work on the nodes' own key space; all others are those of
+    The methods named `..._distributed` use the key space of the nodes; all others are those of
     `MemoryManager` and stay local. Any `replication_factor - 1` nodes may fail at a time.
 
     Args:
-        sizes: As for `MemoryManager`: hot, warm and cold memory size, and whether there is glacier.
+        sizes: As for `MemoryManager`: hot, warm and cold memory size, and whether glacier is used.
         nodes: Servers that speak the protocol of Valkey and Redis: `"host:port"` or a `redis://`,
             `rediss://`, `valkey://` or `unix://` URL. Either plain servers or members of a Cluster.
-        replication_factor: On how many nodes a value lies.
-        node_options: `user`, `password` and `tls` for all nodes that do not name their own.
-        allow_eviction: Accept nodes that drop values when they are full.
-        near_cache: Serve what was read once from local memory, kept right by the nodes.
+        replication_factor: The number of nodes that store each value.
+        node_options: `user`, `password` and `tls` of all nodes whose URLs have none.
+        allow_eviction: Accept nodes that are configured to drop values when they are full.
+        near_cache: Answer repeated reads from local memory; the nodes report changes.
         options: All other options of `MemoryManager`.
 
     Raises:
-        InvalidOptionError: an option means nothing, or the nodes cannot hold what is asked of them.
+        InvalidOptionError: an option is invalid, or does not suit the nodes.
         UnavailableError: too few nodes answer.
     """
 
@@ -75,27 +75,27 @@ class DistributedMemoryManager(MemoryManager):
         except BaseException:
             super().cleanup(flush=False)
             raise
-        self._copies = NearCacheStore(self._hierarchy)
+        self._near_copies = NearCacheStore(self._hierarchy)
         self._entries = self._hierarchy.catalog.entries
         self._monotonic = self._services.clock.monotonic
-        # Of its own class, so that what refers to it keeps the manager from nothing.
-        self._near = Freshness(self._copies.drop)
-        self._hierarchy.events.subscribe(_weakly(self._near))
+        # A separate object: references to it do not keep the manager alive.
+        self._near = Freshness(self._near_copies.drop)
+        self._hierarchy.events.subscribe(_weak_observer(self._near))
         if near_cache:
             self._service.start_near_cache(self._near)
         self._lifecycle.ends_before(self._service.close, "the connections to its nodes")
 
     def store_distributed(self, key: str, data: Any, *, if_version: int | None = None) -> None:
-        """Store `data` under `key` on the nodes; once this returns, it is on enough of them.
+        """Store `data` under `key` on the nodes; when this returns, it is on enough of them.
 
         Args:
             key: A `str` of 1 to 4,096 bytes in UTF-8, without NUL.
-            data: Any value that has a codec or can be pickled. Do not change it meanwhile.
+            data: Any value that has a codec or can be pickled. Do not change it during the call.
             if_version: Store only if the key is at this version (0: absent). On a Cluster only.
 
         Raises:
             UnavailableError: too few nodes answer; nothing was stored.
-            ReplicationError: fewer nodes than asked for have it; the message says which.
+            ReplicationError: fewer nodes than required have it; the message names them.
             ConflictError: the key is at another version than `if_version`.
         """
         key = check_key(key)
@@ -110,14 +110,14 @@ class DistributedMemoryManager(MemoryManager):
     ) -> Any:
         """Return the newest value of `key` on the nodes.
 
-        What you get is as from `retrieve`: read-only arrays, or with `copy=True` a private one.
-        What was read before is served from local memory while it is known to be the newest; a
-        write by another manager may be missed for a second at most, one by this manager never.
+        Values are returned as from `retrieve`: read-only arrays, or with `copy=True` a private one.
+        Repeated reads are answered from local memory while the value is known to be the newest; a
+        write by another manager may be seen up to a second late, one by this manager at once.
 
         Raises:
             KeyNotFoundError: it is absent, and no default was given.
-            UnavailableError: too few nodes answer to know.
-            CorruptDataError: every copy that can be reached is damaged.
+            UnavailableError: too few nodes answer.
+            CorruptDataError: every reachable copy is damaged.
             UntrustedDataError: it would run code, and no trusted key has signed it.
         """
         near = self._near
@@ -125,7 +125,7 @@ class DistributedMemoryManager(MemoryManager):
             try:
                 value = self._at_front[near.fresh[key]]
             except (KeyError, TypeError):
-                value = self._at_hand(check_key(key))
+                value = self._fresh_copy(check_key(key))
                 if value is not MISSING:
                     return value
             else:
@@ -144,7 +144,7 @@ class DistributedMemoryManager(MemoryManager):
         """Return the version of `key` on the nodes, for `if_version=`; 0 if it is absent.
 
         Raises:
-            UnavailableError: too few nodes answer to know.
+            UnavailableError: too few nodes answer.
         """
         key = check_key(key)
         self._service.require_open()
@@ -159,7 +159,7 @@ class DistributedMemoryManager(MemoryManager):
         Raises:
             KeyNotFoundError: it is absent.
             UnavailableError: too few nodes answer; nothing has changed.
-            ReplicationError: fewer nodes than asked for know of it.
+            ReplicationError: fewer nodes than required have removed it.
         """
         key = check_key(key)
         self._service.require_open(writing=True)
@@ -169,11 +169,11 @@ class DistributedMemoryManager(MemoryManager):
             self._near.invalidate(key)
 
     def store_many_distributed(self, mapping: Mapping[str, Any]) -> None:
-        """Store every item of `mapping` on the nodes, in a few questions to each.
+        """Store every item of `mapping` on the nodes, with a few requests to each.
 
         Raises:
-            ReplicationError: some are on too few nodes; the others are stored.
-            UnavailableError: for some too few nodes answer; the others are stored.
+            ReplicationError: some items are on too few nodes; the others are stored.
+            UnavailableError: too few nodes answer for some items; the others are stored.
         """
         self._service.require_open(writing=True)
         frames = {key: self._pack(check_key(key), data).segments for key, data in mapping.items()}
@@ -188,14 +188,14 @@ class DistributedMemoryManager(MemoryManager):
         """Return the values of `keys` on the nodes; raises like `retrieve_distributed` for one."""
         self._service.require_open()
         wanted = [check_key(key) for key in keys]
-        values = {key: self._at_hand(key) for key in wanted}
+        values = {key: self._fresh_copy(key) for key in wanted}
         missing = [key for key in wanted if values[key] is MISSING]
         tokens = {key: self._near.token(key) for key in missing}
         results = self._service.store.get_many(missing)
         _raise_first(results)
         for key, stored in results.items():
             assert isinstance(stored, StoredFrame)
-            values[key] = self._take_in(key, stored, tokens[key])
+            values[key] = self._open_frame(key, stored, tokens[key])
         return values
 
     def scan_distributed(self, prefix: str = "") -> Iterator[str]:
@@ -206,56 +206,56 @@ class DistributedMemoryManager(MemoryManager):
         return self._service.store.scan(prefix)
 
     def get_node_status(self) -> dict[str, dict[str, Any]]:
-        """Return the state of every node, by its name; one that does not answer is not `online`."""
+        """Return the state of every node by name; a node that does not answer is not `online`."""
         self._service.require_open()
         return self._service.status()
 
     def repair(
         self, progress: Callable[[int, int], object] | None = None, *, deep: bool = True
     ) -> RepairReport:
-        """Make every copy on the nodes whole again, sweep garbage, and return what was done.
+        """Repair every copy on the nodes, remove garbage, and return what was done.
 
-        Reads and writes go on meanwhile. Nothing that is stored changes.
+        Reads and writes continue meanwhile. No stored value changes.
 
         Args:
-            progress: Called with the registers looked at so far, and about how many there are.
-            deep: Read and check every copy of large values too, instead of their presence only.
+            progress: Called with the number of registers checked so far, and the approximate total.
+            deep: Read and verify every copy of large values, instead of checking its presence.
         """
         self._service.require_open(writing=True)
         return self._service.repair(progress, deep=deep)
 
     def add_node(self, node: str, progress: Callable[[int, int], object] | None = None) -> None:
-        """Let `node` be one of the nodes, and return once it holds its share of the keys.
+        """Add a node, and return when it holds its share of the keys.
 
-        Of n nodes, about one n-th of the keys moves; everything stays answerable meanwhile.
+        With n nodes, about one n-th of the keys moves; all keys can be read and written meanwhile.
 
         Raises:
-            InvalidOptionError: another change is under way, or the nodes are a Cluster.
-            UnavailableError: a node does not answer; call again to finish what was begun.
+            InvalidOptionError: another change is in progress, or the nodes are a Cluster.
+            UnavailableError: a node does not answer; call again to finish.
         """
         self._service.require_open(writing=True)
         (address,) = check_nodes([node], self._node_options)
         self._service.add_node(address, progress)
 
     def remove_node(self, node: str, progress: Callable[[int, int], object] | None = None) -> None:
-        """Let `node` be none of the nodes any more, once the others hold what it had.
+        """Remove a node, after its keys were copied to the others.
 
         Raises:
-            InvalidOptionError: it is no member, too few would be left, or the nodes are a Cluster.
-            UnavailableError: a node does not answer; call again to finish what was begun.
+            InvalidOptionError: it is not a member, too few are left, or the nodes are a Cluster.
+            UnavailableError: a node does not answer; call again to finish.
         """
         self._service.require_open(writing=True)
         (address,) = check_nodes([node], self._node_options)
         self._service.remove_node(address.name, progress)
 
     def cleanup(self, *, flush: bool = True) -> None:
-        """Close the manager and its connections. Idempotent; what is on the nodes stays there."""
+        """Close the manager and its connections. Idempotent; values on the nodes stay there."""
         super().cleanup(flush=flush)
-        self._service.close()  # In a forked child the engine leaves it alone.
+        self._service.close()  # In a forked child `super` does not close it.
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
         raise InvalidOptionError(
-            "a DistributedMemoryManager cannot be pickled, for it holds credentials; make one "
+            "a DistributedMemoryManager cannot be pickled, because it holds credentials: make one "
             "where it is needed"
         )
 
@@ -267,13 +267,13 @@ class DistributedMemoryManager(MemoryManager):
         stamp = int(self._services.clock.wall() * 1_000_000)
         return pack(parts, key=key, version=stamp, signer=self._hierarchy.trust)
 
-    def _at_hand(self, key: str) -> Any:
-        """Return the local copy of `key`, or MISSING if there is none that is known to be good."""
+    def _fresh_copy(self, key: str) -> Any:
+        """Return the local copy of `key`, or MISSING if none is known to be fresh."""
         if self._near.fresh_until > self._monotonic():
             try:
                 entry = self._entries[self._near.fresh[key]]
             except KeyError:
-                return MISSING  # Not known to be good, or dropped for room.
+                return MISSING  # Not known to be fresh, or evicted.
             value = entry.read()
             if entry.hits > EXACT_HITS:
                 self._hierarchy.catalog.bring_forward(entry)
@@ -287,33 +287,35 @@ class DistributedMemoryManager(MemoryManager):
             entry = self._entries.get(NEAR_PREFIX + key)
             if self._near.revalidate(key, known, token) and entry is not None:
                 return entry.read()
-        return self._take_in(key, self._service.store.get(key), token, copy=copy)
+        return self._open_frame(key, self._service.store.get(key), token, copy=copy)
 
-    def _take_in(
+    def _open_frame(
         self, key: str, stored: StoredFrame, token: FreshnessToken, *, copy: bool = False
     ) -> Any:
-        """Return the value in a frame whose bytes were verified as they came, and keep it near."""
+        """Return the value of a frame from the nodes, already verified, and store a local copy."""
         trust = self._hierarchy.trust
         try:
             payload = Payload.of_frame(stored.frame, key=key)
             if copy:
                 return payload.open_copy(trust, verify=False)
-            if not self._may_keep(payload.size):
+            if not self._make_room_for(payload.size):
                 return payload.open(trust, verify=False)
             hosted = payload.to_host(trust, verify=False, copy=False)
             value = hosted.open(trust)
         except UNREADABLE as error:
             raise about_key(error, key) from error.__cause__
-        self._near.insert(key, stored.version, token, lambda name: self._copies.put(name, hosted))
+        self._near.insert(
+            key, stored.version, token, lambda name: self._near_copies.put(name, hosted)
+        )
         return value
 
-    def _may_keep(self, size: int) -> bool:
-        """Return whether there is room for a local copy, letting older ones go for it."""
+    def _make_room_for(self, size: int) -> bool:
+        """Return whether a local copy fits, after dropping older copies for it."""
         near = self._near
-        if near.fresh_until <= self._monotonic() or not self._copies.could_fit(size):
+        if near.fresh_until <= self._monotonic() or not self._near_copies.could_fit(size):
             return False
         for _ in range(MOST_DROPPED):
-            if self._copies.fits(size):
+            if self._near_copies.fits(size):
                 return True
             oldest = near.oldest()
             if oldest is None:
@@ -322,8 +324,8 @@ class DistributedMemoryManager(MemoryManager):
         return False
 
 
-def _weakly(near: Freshness) -> Callable[[Event], None]:
-    """Return an observer that does not keep `near` alive, which refers to what is observed."""
+def _weak_observer(near: Freshness) -> Callable[[Event], None]:
+    """Return an observer that does not keep `near` alive: `near` refers to the observed events."""
     method = weakref.WeakMethod(near.observe)
 
     def observe(event: Event) -> None:

@@ -1,7 +1,7 @@
-"""Local copies of what lies on the nodes, kept in the warm tier as long as nobody needs the room.
+"""Keeps local copies of values of the nodes in the warm tier, while nothing else needs the room.
 
-Not their freshness, which is `cluster.near`. The one idea: a copy is an entry like any other, under
-a name that no caller can give, that may be dropped, is in no snapshot and displaces nothing of his.
+A copy is stored under an internal key: it is evictable, excluded from snapshots, and never evicts
+values of the user. `cluster.near_cache` decides how long a copy is fresh.
 """
 
 from __future__ import annotations
@@ -12,28 +12,28 @@ from memories.errors import BusyError, KeyNotFoundError, TierFullError
 from memories.model.record import Terms
 from memories.model.tiers import TierName
 
-SHARE = 0.25  # Of the warm tier that one copy may take at most.
+SHARE = 0.25  # The largest share of the warm tier for one copy.
 _TERMS = Terms(evictable=True, min_tier=TierName.WARM, max_tier=TierName.WARM)
-MOST_DROPPED = 64  # Older copies that make room for a new one.
+MOST_DROPPED = 64  # Older copies that may be dropped for a new one.
 
 
 class NearCacheStore:
-    """Puts copies into the warm tier and takes them out again."""
+    """Stores and removes the copies of one manager."""
 
     def __init__(self, hierarchy: Hierarchy) -> None:
         self._hierarchy = hierarchy
 
     def fits(self, size: int) -> bool:
-        """Return whether there is room to spare for a copy of `size` bytes."""
-        ledger = self._hierarchy.tiers[TierName.WARM].budget
-        return size <= min(ledger.headroom, SHARE * ledger.configured)
+        """Return whether a copy of `size` bytes fits into the free room of the tier."""
+        budget = self._hierarchy.tiers[TierName.WARM].budget
+        return size <= min(budget.headroom, SHARE * budget.configured)
 
     def could_fit(self, size: int) -> bool:
-        """Return whether a copy of `size` bytes may be kept at all."""
+        """Return whether a copy of `size` bytes is small enough to be stored."""
         return size <= SHARE * self._hierarchy.tiers[TierName.WARM].budget.configured
 
     def put(self, name: str, payload: Payload) -> bool:
-        """Keep a copy, and return whether it is kept."""
+        """Store a copy, and return whether it was stored."""
         try:
             self._hierarchy.put(name, payload, tier=TierName.WARM, terms=_TERMS)
         except (TierFullError, BusyError):
@@ -41,8 +41,8 @@ class NearCacheStore:
         return True
 
     def drop(self, name: str) -> None:
-        """Let go of a copy, if it is there."""
+        """Remove a copy, if there is one."""
         try:
             self._hierarchy.remove(name)
         except KeyNotFoundError:
-            pass  # The tier has dropped it for room.
+            pass  # It was evicted.

@@ -1,7 +1,7 @@
-"""Room for the caller's own allocations on the device that the hot tier lies on.
+"""Makes room on the device of the hot tier for allocations of the user's own program.
 
-Not an allocator: it cannot make one that has failed succeed after all. It makes room, and runs a
-function again. (CuPy asks for memory through a function of ours meanwhile, so there it can.)
+An allocation of torch that has failed cannot be repeated by itself, so the guard makes room and
+runs the function again. CuPy allocates through a hook while a guard is active, which retries.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ R = TypeVar("R")
 
 
 class OomGuard:
-    """Makes the hot tier give way when what it guards runs out of the device's memory.
+    """Moves values out of the hot tier when the guarded code runs out of device memory.
 
-    As a context it makes `reserve_bytes` of room first; CuPy's allocations in it are relieved and
-    tried again, and after an error of any library all that could leave has left, so that the same
-    work will fit when it is run again. As a decorator it runs the function again by itself.
+    As a context it makes `reserve_bytes` of room first; failed allocations of CuPy are retried
+    after room was made, and after an out-of-memory error of any library all values that can leave
+    are moved, so that the same work fits the next time. As a decorator it runs the function again.
     """
 
     def __init__(self, device: Device | None, held: Callable[[], int], reserve_bytes: int) -> None:
@@ -49,14 +49,14 @@ class OomGuard:
         if self._undo is not None:
             self._undo()
             self._undo = None
-        if error is not None and self._relieved(error, 1.0):
+        if error is not None and self._make_room(error, 1.0):
             error.add_note(
-                "memories has moved what it could out of the device's memory: run the same again, "
+                "memories has moved values out of device memory: run the same again, "
                 "or decorate a function with oom_guard(), which does so by itself"
             )
 
     def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
-        """Return `function`, run again after each out-of-memory error that room can be made for."""
+        """Return `function`, run again after each out-of-memory error if room could be made."""
 
         @wraps(function)
         def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -64,7 +64,7 @@ class OomGuard:
                 try:
                     return function(*args, **kwargs)
                 except Exception as error:
-                    if not self._relieved(error, attempt / (ATTEMPTS - 1)):
+                    if not self._make_room(error, attempt / (ATTEMPTS - 1)):
                         raise
             return function(*args, **kwargs)
 
@@ -77,14 +77,14 @@ class OomGuard:
                 return
             device.trim()
 
-    def _relieved(self, error: BaseException, share: float) -> bool:
-        """Make a share of the tier leave, and return whether that may help against `error`."""
+    def _make_room(self, error: BaseException, share: float) -> bool:
+        """Move a share of the tier out; return whether this may prevent `error` the next time."""
         device = self._device
         if device is None or not device.is_full(error):
             return False
-        eased = device.make_room(int(self._held() * share))
+        made_room = device.make_room(int(self._held() * share))
         device.trim()
-        return eased
+        return made_room
 
     def __repr__(self) -> str:
         name = None if self._device is None else self._device.name
