@@ -410,19 +410,23 @@ def test_many_interrupts_leave_few_files(bench: Bench, name: str) -> None:
 
 
 @pytest.mark.parametrize("mode", ["merge", "replace"])
-def test_an_interrupted_loan_is_settled(bench: Bench, mode: Literal["replace", "merge"]) -> None:
-    """What a torn restore had lent is copied, and the archive told; nothing is held for it."""
-    lend(bench, mode, iter(range(71, 10**6, 331)))
+def test_an_interrupted_import_is_finished(bench: Bench, mode: Literal["replace", "merge"]) -> None:
+    """What a torn restore left pending is copied, and nothing is held for it."""
+    restore_interrupted(bench, mode, iter(range(71, 10**6, 331)))
 
 
 @pytest.mark.torture
 @pytest.mark.parametrize("mode", ["merge", "replace"])
-def test_a_loan_interrupted_at_every_line(bench: Bench, mode: Literal["replace", "merge"]) -> None:
+def test_an_import_interrupted_at_every_line(
+    bench: Bench, mode: Literal["replace", "merge"]
+) -> None:
     """The same at all of them."""
-    lend(bench, mode, iter(range(1, 10**6)))
+    restore_interrupted(bench, mode, iter(range(1, 10**6)))
 
 
-def lend(bench: Bench, mode: Literal["replace", "merge"], lines: Iterator[int]) -> None:
+def restore_interrupted(
+    bench: Bench, mode: Literal["replace", "merge"], lines: Iterator[int]
+) -> None:
     """End lazy restores from another file system at each of `lines`, as far as they have so many.
 
     Interrupts come one after another, so that each finds what the one before it left.
@@ -447,11 +451,11 @@ def lend(bench: Bench, mode: Literal["replace", "merge"], lines: Iterator[int]) 
                 bench.settle(case)
                 assert len(bench.held) == len(bench.manager)
                 bench.manager.flush()
-                loans = bench.manager._hierarchy.catalog.journal._imports
-                assert loans is not None
-                assert loans.overlay is None
-                assert not loans._pending
-                assert not loans._callbacks
+                imports = bench.manager._hierarchy.catalog.journal._imports
+                assert imports is not None
+                assert imports.overlay is None
+                assert not imports._pending
+                assert not imports._callbacks
                 bench.conclude(case)
             if not ended and interrupter.lines < line:
                 break

@@ -130,10 +130,10 @@ class World:
                 **options,
             )
         if not options.get("read_only"):
-            # Files that are lent are copied when a step says so, not when a thread comes to it.
-            loans = self.journal(manager)._imports
-            assert loans is not None
-            loans.start = lambda done: loans._callbacks.append(done)  # type: ignore[method-assign]
+            # Pending files are copied when a step says so, not when a thread gets to it.
+            imports = self.journal(manager)._imports
+            assert imports is not None
+            imports.start = lambda done: imports._callbacks.append(done)  # type: ignore[method-assign]
         archive = self.archive(manager)
         archive._limits = replace(archive._limits, small_bytes=SMALL_BYTES)
         archive._packs._pack_bytes = PACK_BYTES
@@ -654,7 +654,7 @@ class ComposedMachine(RuleBasedStateMachine):
 
     @rule()
     def settle(self) -> None:
-        """Copy what is lent, and nothing else."""
+        """Copy pending files, and nothing else."""
         world = self.world
         world.journal(world.manager)._importing().finish()
         world.come_home()

@@ -101,7 +101,7 @@ def readers(home: Path) -> None:
 
 
 def snapshots(home: Path) -> None:
-    """Create and restore, whole and lazily, lent from another directory, and incrementally."""
+    """Create and restore, whole and lazily, read from another directory, and incrementally."""
     with opened(home / "store") as manager:
         manager.create_snapshot(home / "full")
         manager.store("more", np.arange(LARGE), "cold")
@@ -115,8 +115,8 @@ def snapshots(home: Path) -> None:
         read_all(manager)
 
 
-def lent_files(home: Path) -> None:
-    """End while the files of a snapshot are lent, and nothing of them was read or copied yet."""
+def pending_files(home: Path) -> None:
+    """End while the files of a snapshot are pending, and nothing of them was read or copied yet."""
     with opened(home / "store") as manager:
         manager.create_snapshot(home / "full")
         manager.clear()
@@ -149,7 +149,7 @@ def refused(home: Path) -> None:
         MemoryManager(1, 1, 1, storage_path=home / "none", read_only=True)
 
 
-KINDS = [tiers, reopened, private, readers, snapshots, lent_files, watched, refused]
+KINDS = [tiers, reopened, private, readers, snapshots, pending_files, watched, refused]
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)

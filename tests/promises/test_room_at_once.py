@@ -48,8 +48,8 @@ def restore(manager: MemoryManager, snapshot: Path) -> None:
     manager.restore_snapshot(snapshot)
 
 
-def restore_lent(manager: MemoryManager, snapshot: Path) -> None:
-    """Do the same by a file that is lent until it is copied."""
+def restore_pending(manager: MemoryManager, snapshot: Path) -> None:
+    """Do the same with a file that is pending until it is copied."""
     manager.restore_snapshot(snapshot, verify="lazy")
     manager.flush()
 
@@ -57,7 +57,7 @@ def restore_lent(manager: MemoryManager, snapshot: Path) -> None:
 @pytest.mark.parametrize(
     ("remove", "capacity"),
     [(clear, "100 MB"), (clear, "500 GB"), (delete, "100 MB"), (delete, "500 GB"),
-     (restore, "500 GB"), (restore_lent, "500 GB")],
+     (restore, "500 GB"), (restore_pending, "500 GB")],
 )  # fmt: skip
 def test_an_emptied_store_takes_hardly_more_than_a_new_one(
     tmp_path: Path, remove: Callable[[MemoryManager, Path], None], capacity: str

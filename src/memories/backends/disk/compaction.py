@@ -32,7 +32,7 @@ BULK_ROWS = 250_000  # Likewise while many come at once; half a kilobyte each.
 MERGE_RUNS = 4
 MERGE_ALL_ROWS = 2_000_000
 SEALS = 3  # How often one call begins a new segment, so that the one before can be emptied.
-CROWD = 16  # Above so many small files the smallest is emptied too.
+MAX_SMALL_FILES = 16  # Where there are more, the smallest is emptied too.
 SHRINK_BYTES = 64 << 10  # What is removed is given back at once from so many bytes on.
 _BATCH_BYTES = 256 << 10
 
@@ -247,7 +247,7 @@ def choose(
 
     What lives in it must fit into `room` once more.
     """
-    dead_bytes, found, crowd = 0, list[_Candidate](), list[_Candidate]()
+    dead_bytes, found, small_files = 0, list[_Candidate](), list[_Candidate]()
     numbers = sorted(accounting.segments)
     for number, stats in accounting.segments.items():
         kept = kept_in(stats, numbers, number)
@@ -255,7 +255,7 @@ def choose(
         if number < below and number not in skip and kept <= room:
             found.append(_Candidate(not kept, stats.size - kept, kept, "segment", number))
             if stats.size <= small:
-                crowd.append(found[-1])
+                small_files.append(found[-1])
     for number, stats in accounting.packs.items():
         dead = stats.size - stats.live
         dead_bytes += dead
@@ -263,16 +263,16 @@ def choose(
         if stats.live <= room and number not in coming:
             found.append(_Candidate(not stats.live, dead, stats.live, "pack", number))
             if stats.live < dead and stats.size <= small:
-                crowd.append(found[-1])
+                small_files.append(found[-1])
     if not found:
         return None
     best = max(found)
     if not best.empty:
         worth = best.dead * (1000 if any_worth else 10) > best.dead + best.kept
         if not (dead_bytes > bound and worth):
-            if len(crowd) <= CROWD:
+            if len(small_files) <= MAX_SMALL_FILES:
                 return None
-            best = min(crowd, key=attrgetter("kept"))
+            best = min(small_files, key=attrgetter("kept"))
     return best.kind, best.number
 
 
@@ -295,7 +295,7 @@ def kept_in(stats: FileStats, numbers: list[int], number: int) -> int:
 
 
 def needed(numbers: list[int], lowest: int, number: int) -> bool:
-    """Return whether a tombstone in segment `number` still buries something: a segment exists
+    """Return whether a tombstone in segment `number` still hides an older record: a segment exists
     between `lowest`, the first that may hold an older record of its key, and its own.
     """
     at = bisect_left(numbers, lowest)
@@ -461,17 +461,17 @@ def _merge(writer: Writer, group: tuple[Run, ...], pace: Pace, *, last: bool) ->
 def _merged(
     group: tuple[Run, ...], segments: list[int] | None
 ) -> Iterator[tuple[bytes, bytes, float | None]]:
-    """Yield the newest row of each key; of the tombstones only those that bury something."""
+    """Yield the newest row of each key; tombstones only where they hide an older record."""
     latest = None
     for item in heapq.merge(*(run.raw() for run in group), key=itemgetter(0)):
         if item[0] == latest:
             continue
         latest = item[0]
-        if segments is not None and _useless(item[1], segments):
+        if segments is not None and _is_useless(item[1], segments):
             continue
         yield item
 
 
-def _useless(row: bytes, segments: list[int]) -> bool:
+def _is_useless(row: bytes, segments: list[int]) -> bool:
     _, segment, _, _, oldest, kind = ROW.unpack_from(row)
     return kind == TOMBSTONE and not needed(segments, oldest, segment)

@@ -259,7 +259,7 @@ def test_small_segments_are_few(tmp_path: Path) -> None:
             backend._writer.checkpoint(seal=True)
         assert len(files(tmp_path / "s", ".seg")) >= 60
         settle(backend)
-        assert len(files(tmp_path / "s", ".seg")) <= compaction.CROWD + 2
+        assert len(files(tmp_path / "s", ".seg")) <= compaction.MAX_SMALL_FILES + 2
         backend._writer.rebuild()
         assert 60 == len(list(backend.scan()))
         assert [] == backend.check()
@@ -280,6 +280,6 @@ def test_small_packs_of_which_most_is_dead_are_few(tmp_path: Path) -> None:
             backend.adopt(file, [items])
         assert 40 == len(files(tmp_path / "s", ".pack"))
         settle(backend)
-        assert len(files(tmp_path / "s", ".pack")) <= compaction.CROWD + 1
+        assert len(files(tmp_path / "s", ".pack")) <= compaction.MAX_SMALL_FILES + 1
         assert 42 == len(list(backend.scan()))
         assert [] == backend.check()

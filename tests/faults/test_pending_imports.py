@@ -129,7 +129,7 @@ def test_it_is_readable_before_a_byte_is_copied(tmp_path: Path, snapshot: Path, 
 
 
 def test_values_come_home_once_the_copy_is_there(tmp_path: Path, snapshot: Path) -> None:
-    """In the background, without anybody asking; nothing is lent any more."""
+    """In the background, without anybody asking; nothing is pending any more."""
     with make(tmp_path / "store") as manager:
         manager.restore_snapshot(snapshot, verify="lazy")
         until(lambda: manager.get_tier("array") == "warm")
@@ -141,7 +141,7 @@ def test_values_come_home_once_the_copy_is_there(tmp_path: Path, snapshot: Path)
 KILLED = """
 import sys, time
 sys.path.insert(0, sys.argv[1])
-from tests.faults.test_snapshot_lent import *
+from tests.faults.test_pending_imports import *
 gate = Gate(pytest.MonkeyPatch())
 manager = make(Path(sys.argv[2]))
 fill(manager)
@@ -238,7 +238,7 @@ def test_a_store_that_is_given_up_does_not_copy_to_the_end(
 def test_what_happens_during_the_copy_outlives_it(
     tmp_path: Path, snapshot: Path, gate: Gate
 ) -> None:
-    """Stores, deletions, moves, terms and a snapshot, all upon keys that are only lent."""
+    """Stores, deletions, moves, terms and a snapshot, all on keys that are only pending."""
     expected = {**RESTORED, "n1": "again", "extra": 2, "n7": 7}
     del expected["n2"]
     with make(tmp_path / "store") as manager:
@@ -308,7 +308,7 @@ def test_several_restores_at_once(tmp_path: Path, snapshot: Path, far: Path, gat
 def test_what_clears_the_store_for_good_clears_what_is_hidden_too(
     tmp_path: Path, snapshot: Path, how: str
 ) -> None:
-    """The durable values under a lent snapshot must not come back after a crash."""
+    """The durable values under a pending snapshot must not come back after a crash."""
     with make(tmp_path / "empty") as manager:
         manager.create_snapshot(tmp_path / "nothing")
     action = "manager.clear()" if how == "clear" else "manager.restore_snapshot(sys.argv[4])"
@@ -320,7 +320,7 @@ def test_what_clears_the_store_for_good_clears_what_is_hidden_too(
         assert {} == contents(manager)
 
 
-def test_a_forked_child_reads_what_is_lent(tmp_path: Path, snapshot: Path, gate: Gate) -> None:
+def test_a_forked_child_reads_pending_files(tmp_path: Path, snapshot: Path, gate: Gate) -> None:
     """It inherits the open file, and takes none of the parent's locks."""
     with make(tmp_path / "store") as manager:
         fill(manager)
@@ -361,7 +361,7 @@ def test_capacity_counts_what_is_still_to_come(tmp_path: Path, snapshot: Path, g
 
 
 def test_a_mass_of_readers_and_writers_during_the_copy(tmp_path: Path, snapshot: Path) -> None:
-    """While records pass from what is lent into the log, no key is ever absent or old."""
+    """While records pass from pending files into the log, no key is ever absent or old."""
     wrong: list[Any] = []
     with make(tmp_path / "store") as manager:
         fill(manager)
