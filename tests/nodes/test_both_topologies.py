@@ -70,7 +70,7 @@ def damaged(group: LocalGroup, prefix: bytes, offset: int) -> int:
     return count
 
 
-def test_what_is_stored_is_read_everywhere(
+def test_a_stored_value_is_read_by_every_manager(
     manager: DistributedMemoryManager, other: DistributedMemoryManager
 ) -> None:
     """Any value, by any manager, bit for bit and type for type."""
@@ -88,7 +88,7 @@ def test_what_is_stored_is_read_everywhere(
     assert ["d d"] == list(other.scan_distributed("d"))
 
 
-def test_a_large_array_is_spread_and_comes_back_whole(
+def test_a_large_array_is_spread_and_read_back_complete(
     manager: DistributedMemoryManager, other: DistributedMemoryManager, group: LocalGroup
 ) -> None:
     """A Redis string ends at 512 MB, and one node's memory sooner."""
@@ -121,7 +121,7 @@ def test_an_absent_key_is_a_key_error_and_a_deleted_one_too(
     assert 2 == other.retrieve_distributed("k")
 
 
-def test_many_go_in_few_questions(
+def test_many_keys_take_few_requests(
     manager: DistributedMemoryManager, other: DistributedMemoryManager
 ) -> None:
     """A thousand small values must not cost a thousand round trips."""
@@ -131,7 +131,7 @@ def test_many_go_in_few_questions(
     assert values == other.retrieve_many_distributed(values)
 
 
-def test_managers_that_write_one_key_at_once_leave_one_order_of_writes(
+def test_concurrent_writes_of_one_key_have_one_order(
     group: LocalGroup, other: DistributedMemoryManager
 ) -> None:
     """Linearizable per key: a value that one read returned is not missed by any later read."""
@@ -176,7 +176,7 @@ def test_a_bit_flip_in_every_copy_is_an_error_that_names_the_key(
     assert 1 == other.retrieve_distributed("sound")
 
 
-def test_the_state_of_every_node_is_told(
+def test_the_state_of_every_node_is_returned(
     manager: DistributedMemoryManager, group: LocalGroup
 ) -> None:
     """An operator asks for it first; a node that does not answer is listed as offline."""
@@ -192,7 +192,7 @@ def test_the_state_of_every_node_is_told(
         assert 0 < state["latency_seconds"] < 5
 
 
-def test_a_condition_on_the_version_is_kept_or_refused(
+def test_if_version_is_applied_or_refused(
     manager: DistributedMemoryManager, group: LocalGroup
 ) -> None:
     """On a Cluster one node decides between two writers; plain servers have no such node."""

@@ -70,7 +70,7 @@ def in_step(server: LocalServer) -> bool:
 
 
 @pytest.mark.parametrize("fault", ["kill", "pause"])
-def test_values_outlive_their_primary(
+def test_values_survive_the_failure_of_their_primary(
     manager: DistributedMemoryManager, cluster_nodes: LocalGroup, fault: str
 ) -> None:
     """Reads go to the replica at once, and writes go on as soon as it has taken over."""
@@ -102,7 +102,7 @@ def test_values_outlive_their_primary(
     assert "in two places again" == manager.retrieve_distributed(key_of_shard(0))
 
 
-def test_a_history_with_a_failover_in_it_is_that_of_one_register(
+def test_a_history_with_a_failover_is_linearizable(
     manager: DistributedMemoryManager, cluster_nodes: LocalGroup
 ) -> None:
     """Nothing acknowledged is lost with its primary, and nothing old comes back."""
@@ -137,7 +137,7 @@ def test_a_history_with_a_failover_in_it_is_that_of_one_register(
     recorder.check()
 
 
-def test_a_replica_that_lags_makes_a_write_doubtful_and_not_wrong(
+def test_a_write_that_a_replica_lacks_is_in_doubt(
     manager: DistributedMemoryManager, cluster_nodes: LocalGroup
 ) -> None:
     """WAIT counts the replicas; the error says that the primary has it, and how many lack it."""
@@ -188,7 +188,7 @@ def test_connections_that_the_server_kills_are_replaced(
         assert turn == manager.retrieve_distributed(f"k{turn}")
 
 
-def test_a_slot_on_the_move_is_followed(
+def test_a_slot_that_is_being_moved_is_followed(
     manager: DistributedMemoryManager, cluster_nodes: LocalGroup
 ) -> None:
     """ASK while it moves and MOVED afterwards, and the value is there all the time."""
@@ -215,7 +215,7 @@ def test_a_slot_on_the_move_is_followed(
     cluster_nodes.servers[0].kill()  # The next test gets a cluster with every slot at home.
 
 
-def test_damage_is_found_by_repair_and_ended_by_a_new_value(
+def test_repair_reports_damage_and_a_new_value_replaces_it(
     manager: DistributedMemoryManager, cluster_nodes: LocalGroup
 ) -> None:
     """If all copies are damaged, repair only reports the key; a new value is still accepted."""
@@ -234,7 +234,7 @@ def test_damage_is_found_by_repair_and_ended_by_a_new_value(
         assert [] == manager.repair().unreadable
 
 
-def test_a_cluster_without_the_replicas_asked_for_is_refused(
+def test_a_cluster_with_too_few_replicas_is_refused(
     cluster_nodes: LocalGroup, plain_nodes: LocalGroup
 ) -> None:
     """At once and by name, not at the first write."""

@@ -35,9 +35,7 @@ def reference(node: LocalServer) -> Iterator[redis.Redis]:
         yield client
 
 
-def test_what_is_set_is_what_another_client_gets(
-    connection: Connection, reference: redis.Redis
-) -> None:
+def test_another_client_reads_what_was_set(connection: Connection, reference: redis.Redis) -> None:
     """Both directions are checked by another client."""
     body = os.urandom(3_000_000)
     assert b"OK" == connection.call("SET", b"k\r\n\x00", (body[:100], memoryview(body)[100:]))
@@ -49,7 +47,7 @@ def test_what_is_set_is_what_another_client_gets(
     ]
 
 
-def test_bulk_replies_land_in_the_buffers_that_were_given(connection: Connection) -> None:
+def test_bulk_replies_are_received_into_given_buffers(connection: Connection) -> None:
     """A chunk is its header and its body, and the body belongs into the array."""
     body = os.urandom(5_000_000)
     connection.call("SET", "k", body)
@@ -73,7 +71,7 @@ def test_a_pipeline_of_reads_fills_many_buffers(connection: Connection) -> None:
     assert chunks == [bytes(one) for one in room]
 
 
-def test_a_stream_keeps_the_node_busy_while_a_reply_is_looked_at(connection: Connection) -> None:
+def test_a_stream_keeps_the_node_busy_while_a_reply_is_processed(connection: Connection) -> None:
     """Neither side waits for the other, and the node never has to hold more than a few replies."""
     chunks = [os.urandom(300_000) for _ in range(8)]
     connection.pipeline([("SET", f"c{number}", one) for number, one in enumerate(chunks)])
@@ -100,7 +98,7 @@ def test_an_error_in_a_pipeline_is_in_its_place(connection: Connection) -> None:
     assert b"PONG" == connection.call("PING")
 
 
-def test_a_long_pipeline_whose_replies_nobody_reads_yet_does_not_lock_up(
+def test_a_long_pipeline_with_unread_replies_does_not_deadlock(
     connection: Connection,
 ) -> None:
     """Both sides could otherwise wait for the other to read first."""
@@ -145,7 +143,7 @@ def test_invalidations_come_before_the_reply_that_follows_them(node: LocalServer
         assert [b"invalidate", None] == news[-1]
 
 
-def test_a_password_lets_in_and_a_wrong_one_is_named_but_not_shown(tmp_path: Path) -> None:
+def test_a_wrong_password_is_refused_and_never_shown(tmp_path: Path) -> None:
     """Row 33: a clear error at once, and no secret in it."""
     with LocalServer(tmp_path, password="open sesame") as server:
         with Connection(server.address) as connection:
@@ -247,7 +245,7 @@ def test_a_forked_child_never_uses_the_connection_of_its_parent(node: LocalServe
     pool.close()
 
 
-def test_a_closed_connection_says_so(connection: Connection) -> None:
+def test_a_closed_connection_raises_a_clear_error(connection: Connection) -> None:
     """And not `Bad file descriptor`."""
     connection.close()
     with pytest.raises(UnavailableError, match="closed"):

@@ -45,9 +45,7 @@ def connection(node_proxy: NodeProxy) -> Iterator[Connection]:
         yield connection
 
 
-def test_a_node_that_hangs_is_waited_for_no_longer_than_said(
-    connection: Connection, node: LocalServer
-) -> None:
+def test_a_call_to_a_hung_node_ends_in_time(connection: Connection, node: LocalServer) -> None:
     """A stopped process keeps its connections open; only a time limit detects it."""
     node.pause()
     try:
@@ -59,7 +57,7 @@ def test_a_node_that_hangs_is_waited_for_no_longer_than_said(
         node.resume()
 
 
-def test_sending_much_to_a_node_that_hangs_ends_in_time(
+def test_sending_much_to_a_hung_node_ends_in_time(
     connection: Connection, node: LocalServer
 ) -> None:
     """A large value fills the buffers of the system, and then sending waits as reading does."""
@@ -70,9 +68,7 @@ def test_sending_much_to_a_node_that_hangs_ends_in_time(
         node.resume()
 
 
-def test_an_answer_that_trickles_does_not_last_for_ever(
-    connection: Connection, node_proxy: NodeProxy
-) -> None:
+def test_a_very_slow_reply_ends_in_time(connection: Connection, node_proxy: NodeProxy) -> None:
     """There is a byte before every silence is over, and no end."""
     connection.call("SET", "k", "x" * 5000)
     node_proxy.faults = Faults(slow_bytes_per_second=50)
@@ -106,13 +102,13 @@ def test_an_answer_that_is_cut_short_is_an_error(
         assert fresh.closed
 
 
-def test_a_node_that_is_killed_in_the_middle_breaks_the_call_at_once(
+def test_a_node_killed_during_a_call_ends_the_call_at_once(
     connection: Connection, node: LocalServer
 ) -> None:
     """The connection is reset; the call does not wait for its limit."""
     threading.Timer(0.05, node.process.send_signal, [signal.SIGKILL]).start()
     started = time.monotonic()
-    with pytest.raises(UnavailableError, match=r"closed the connection|broke off"):
+    with pytest.raises(UnavailableError, match=r"closed the connection|broke the connection"):
         connection.call("BLPOP", "never", 5, seconds=5)
     assert time.monotonic() - started < 2
 
@@ -121,11 +117,11 @@ def test_a_node_that_is_not_there_is_named(node: LocalServer) -> None:
     """The error names the node."""
     node.kill()
     # Its socket may accept a connection for a moment more, and close it.
-    with pytest.raises(UnavailableError, match=f"{node.name}.*(refused|broke off)"):
+    with pytest.raises(UnavailableError, match=f"{node.name}.*(refused|broke the connection)"):
         Connection(node.address)
 
 
-def test_a_lost_answer_leaves_the_call_in_doubt_and_not_the_next_one(
+def test_a_lost_reply_leaves_only_its_own_call_in_doubt(
     node_proxy: NodeProxy, node: LocalServer
 ) -> None:
     """The command was run; the pool must neither hide that nor repeat it."""
@@ -144,7 +140,7 @@ def test_a_lost_answer_leaves_the_call_in_doubt_and_not_the_next_one(
 @pytest.mark.parametrize(
     "data", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"\x15\x03\x01\x00\x02", b""]
 )
-def test_something_else_at_the_port_is_no_node(data: bytes) -> None:
+def test_another_program_at_the_port_is_an_error(data: bytes) -> None:
     """A web server, a TLS port or a black hole: an error that names it, in time."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
@@ -176,7 +172,7 @@ def test_a_node_behind_tls_is_reached_and_verified(
         assert [b"PONG"] * 50 == connection.pipeline([("PING",)] * 50)
 
 
-def test_a_node_that_cannot_prove_who_it_is_gets_nothing(
+def test_a_node_with_an_untrusted_certificate_is_refused(
     tls_node: NodeProxy, certs: Certificates, in_front: Callable[..., NodeProxy]
 ) -> None:
     """Not even the password: the handshake comes first."""
@@ -196,7 +192,7 @@ def test_a_node_that_cannot_prove_who_it_is_gets_nothing(
         assert b"PONG" == connection.call("PING")
 
 
-def test_a_plain_port_and_a_missing_file_of_tls_are_said_clearly(
+def test_tls_to_a_plain_port_or_without_its_file_is_a_clear_error(
     node: LocalServer, certs: Certificates
 ) -> None:
     """The two most common mistakes."""
@@ -208,7 +204,7 @@ def test_a_plain_port_and_a_missing_file_of_tls_are_said_clearly(
         )
 
 
-def test_a_node_that_asks_for_a_certificate_of_ours_gets_it(
+def test_a_client_certificate_is_sent_on_request(
     node: LocalServer, certs: Certificates, in_front: Callable[..., NodeProxy]
 ) -> None:
     """Mutual TLS, as many operators demand."""

@@ -236,7 +236,7 @@ def test_an_interrupt_at_some_lines(bench: Bench, make: Callable[[Bench], Case])
     assert interrupt(bench, make, KeyboardInterrupt, every=bench.sample)
 
 
-def test_interrupts_in_a_row_let_no_node_pass_for_a_slow_one(bench: Bench) -> None:
+def test_repeated_interrupts_do_not_make_a_node_count_as_slow(bench: Bench) -> None:
     """After three interrupts no node may count as failing."""
     interrupter = Interrupter()
     interrupter.run(retrieving(bench).call)
@@ -262,7 +262,7 @@ def test_an_interrupt_at_every_line(
 @pytest.mark.parametrize(
     "every", [0, pytest.param(1, marks=pytest.mark.torture)], ids=["some lines", "every line"]
 )
-def test_what_looks_after_the_nodes_fails_at_any_line(bench: Bench, chore: str, every: int) -> None:
+def test_maintenance_recovers_at_any_line(bench: Bench, chore: str, every: int) -> None:
     """The next turn repairs it: nodes are probed, and writes of other managers are reported."""
     service: Any = bench.manager._service
     listener = service._listener

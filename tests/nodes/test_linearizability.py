@@ -128,7 +128,7 @@ def operation() -> st.SearchStrategy[Operation]:
 
 
 @given(st.lists(operation(), max_size=6))
-def test_it_judges_as_trying_every_order_does(history: list[Operation]) -> None:
+def test_the_checker_agrees_with_trying_every_order(history: list[Operation]) -> None:
     """The clever search is right exactly where the stupid one is."""
     try:
         check(history)
@@ -178,14 +178,14 @@ def recorded(register: Register, threads: int = 4, turns: int = 300) -> Recorder
     return recorder
 
 
-def test_a_long_history_of_threads_is_judged() -> None:
+def test_a_long_history_of_threads_is_checked() -> None:
     """The real ones have thousands of operations."""
     recorder = recorded(Register())
     assert 1200 == len(recorder.history)
     recorder.check()
 
 
-def test_a_register_that_answers_from_the_past_now_and_then_is_found_out() -> None:
+def test_a_register_with_occasional_stale_reads_is_detected() -> None:
     """One stale read among hundreds is enough."""
     with pytest.raises(NotLinearizableError):
         recorded(Register(stale_share=0.02)).check()
@@ -209,7 +209,7 @@ def test_the_recorder_keeps_what_is_in_doubt() -> None:
         recorder.write("b", lambda: int("other"))
 
 
-def test_what_cannot_be_judged_is_not_passed() -> None:
+def test_a_history_that_is_too_hard_is_not_accepted() -> None:
     """No verdict is not an acquittal."""
     crowd = [w(number, 0, 10) for number in range(25)]
     with pytest.raises(TooHardError):

@@ -66,7 +66,7 @@ def campaign(group: LocalGroup, seconds: float, seed: int) -> Recorder:
     return recorder
 
 
-def test_the_history_of_a_key_under_faults_is_that_of_one_register(plain_nodes: LocalGroup) -> None:
+def test_the_history_of_a_key_under_faults_is_linearizable(plain_nodes: LocalGroup) -> None:
     """Linearizable per key: every later read, by any client, returns an acknowledged write."""
     recorder = campaign(plain_nodes, 5.0, 1)
     recorder.check()
@@ -78,8 +78,6 @@ def test_the_history_of_a_key_under_faults_is_that_of_one_register(plain_nodes: 
 
 @pytest.mark.torture
 @pytest.mark.parametrize("seed", range(20))
-def test_histories_under_faults_are_those_of_one_register(
-    plain_nodes: LocalGroup, seed: int
-) -> None:
+def test_histories_under_faults_are_linearizable(plain_nodes: LocalGroup, seed: int) -> None:
     """The same for minutes, with other faults each time."""
     campaign(plain_nodes, 30.0, seed).check()

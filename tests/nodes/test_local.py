@@ -19,7 +19,7 @@ from memories.errors import UnavailableError
 pytestmark = pytest.mark.server
 
 
-def test_nodes_answer_as_soon_as_they_are_given_and_are_gone_afterwards() -> None:
+def test_nodes_answer_inside_the_block_and_are_stopped_after_it() -> None:
     """An example that starts servers must not leave any running."""
     with local_nodes(2) as names:
         ports = [int(name.split(":")[1]) for name in names]
@@ -31,7 +31,7 @@ def test_nodes_answer_as_soon_as_they_are_given_and_are_gone_afterwards() -> Non
             socket.create_connection(("127.0.0.1", port), 1)
 
 
-def test_a_cluster_is_whole_when_it_is_given(cluster_nodes: LocalGroup) -> None:
+def test_a_cluster_is_complete_once_it_is_started(cluster_nodes: LocalGroup) -> None:
     """Every slot is served, and every primary has a replica that is in step."""
     first = cluster_nodes.servers[0]
     with redis.RedisCluster(host="127.0.0.1", port=first.port) as client:
@@ -49,7 +49,7 @@ def test_a_server_that_restarts_is_empty_and_the_same_port(node: LocalServer) ->
     assert pid != node.pid
 
 
-def test_a_port_that_is_taken_is_an_error_and_not_somebody_elses_server(tmp_path: Path) -> None:
+def test_a_port_in_use_is_an_error_and_not_another_server(tmp_path: Path) -> None:
     """The process that answers there is not the one that was started."""
     with socket.create_server(("127.0.0.1", free_port())) as other:
         server = LocalServer(tmp_path, port=other.getsockname()[1])
@@ -57,7 +57,7 @@ def test_a_port_that_is_taken_is_an_error_and_not_somebody_elses_server(tmp_path
             server.start()
 
 
-def test_only_the_process_that_was_started_is_ever_ended() -> None:
+def test_only_the_process_that_was_started_is_stopped() -> None:
     """A number is given to another process sooner or later, perhaps to one that matters."""
     bystander = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     try:

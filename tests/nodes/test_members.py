@@ -22,7 +22,7 @@ def registers_on(node: LocalServer) -> int:
     return len(node.call("KEYS", "m:r:*"))  # type: ignore[arg-type]
 
 
-def test_a_node_that_is_added_takes_its_share_while_all_stays_answerable(
+def test_an_added_node_gets_its_share_while_reads_and_writes_go_on(
     plain_nodes: LocalGroup, node: LocalServer
 ) -> None:
     """With four nodes about a quarter of the keys moves; no call waits or reads an old value."""
@@ -64,7 +64,7 @@ def test_a_node_that_is_added_takes_its_share_while_all_stays_answerable(
         assert 2 * (KEYS + 1) <= copies < 2.2 * (KEYS + 1)
 
 
-def test_a_node_that_is_removed_leaves_nothing_behind_that_is_needed(
+def test_a_removed_node_holds_nothing_that_is_needed(
     plain_nodes: LocalGroup, node: LocalServer
 ) -> None:
     """After it is gone the others have two copies of everything."""
@@ -91,7 +91,7 @@ def test_fewer_nodes_than_copies_are_refused(plain_nodes: LocalGroup) -> None:
             manager_of(plain_nodes.names[:2], replication_factor=1).__enter__()
 
 
-def test_a_change_that_was_broken_off_is_finished_by_the_next_call(
+def test_an_interrupted_change_is_finished_by_the_next_call(
     plain_nodes: LocalGroup, node: LocalServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The process that moves keys may end; both lists stay in force until another finishes."""
@@ -119,7 +119,7 @@ def test_a_change_that_was_broken_off_is_finished_by_the_next_call(
         assert values == second.retrieve_many_distributed(values)
 
 
-def test_garbage_is_swept_and_what_is_new_is_not(plain_nodes: LocalGroup, tmp_path: Path) -> None:
+def test_old_garbage_is_removed_but_not_new(plain_nodes: LocalGroup, tmp_path: Path) -> None:
     """A writer that dies leaves chunks that nothing names."""
     from memories.cluster.manifest import new_upload
 

@@ -20,7 +20,7 @@ KEYS = 100
 @pytest.mark.parametrize(
     ("fault", "stores", "reads"), [("kill", 1000, 10_000), ("pause", 200, 2000)]
 )
-def test_nothing_is_lost_or_wrong_when_a_node_fails_in_the_middle(
+def test_nothing_is_lost_or_wrong_when_a_node_fails_during_a_call(
     plain_nodes: LocalGroup, fault: str, stores: int, reads: int
 ) -> None:
     """0 lost, 0 wrong, and no single call longer than two seconds."""

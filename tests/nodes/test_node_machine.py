@@ -134,12 +134,12 @@ def run(examples: int, steps: int) -> None:
         run_state_machine_as_test(NodesMachine, settings=limits)
 
 
-def test_nodes_that_fail_and_return_are_never_seen() -> None:
+def test_failures_and_returns_of_nodes_have_no_visible_effect() -> None:
     """The one property that users rely on, over random histories."""
     run(examples=3, steps=20)
 
 
 @pytest.mark.torture
-def test_nodes_that_fail_and_return_are_never_seen_for_long() -> None:
+def test_failures_and_returns_have_no_visible_effect_for_long() -> None:
     """The same, many times."""
     run(examples=100, steps=40)

@@ -137,7 +137,7 @@ def test_any_one_node_may_fail(
             victim.resume()
 
 
-def test_a_partitioned_node_costs_a_hedge_and_no_more(
+def test_a_partitioned_node_costs_one_hedge_delay(
     plain_nodes: LocalGroup, in_front: Callable[..., NodeProxy]
 ) -> None:
     """A partitioned node neither answers nor refuses: only a time limit detects it."""
@@ -148,9 +148,7 @@ def test_a_partitioned_node_costs_a_hedge_and_no_more(
         check_service(manager, values)
 
 
-def test_a_slow_node_is_hedged_and_not_waited_for(
-    plain_nodes: LocalGroup, in_front: Callable[..., NodeProxy]
-) -> None:
+def test_a_slow_node_is_hedged(plain_nodes: LocalGroup, in_front: Callable[..., NodeProxy]) -> None:
     """One slow replica must not make a third of all reads slow."""
     proxy = in_front(plain_nodes.servers[0].port)
     with manager_of([proxy.name, *plain_nodes.names[1:]]) as manager:
@@ -162,7 +160,7 @@ def test_a_slow_node_is_hedged_and_not_waited_for(
         assert time.monotonic() - began < 0.7 * 5
 
 
-def test_a_node_that_restarted_empty_has_no_say_until_it_is_up_to_date(
+def test_a_node_that_restarted_empty_does_not_vote_until_it_is_up_to_date(
     plain_nodes: LocalGroup, manager: DistributedMemoryManager
 ) -> None:
     """Its nil is not absence; and when it is back, the next fault may hit another node."""
@@ -179,7 +177,7 @@ def test_a_node_that_restarted_empty_has_no_say_until_it_is_up_to_date(
     assert np.array_equal(large, manager.retrieve_distributed("large"))
 
 
-def test_a_manager_opened_beside_an_empty_node_takes_its_nil_for_nothing(
+def test_a_new_manager_does_not_count_the_nil_of_a_restarted_node(
     plain_nodes: LocalGroup, manager: DistributedMemoryManager
 ) -> None:
     """A manager that was opened after the restart must detect it as well."""
@@ -191,7 +189,7 @@ def test_a_manager_opened_beside_an_empty_node_takes_its_nil_for_nothing(
             assert value == second.retrieve_distributed(key)
 
 
-def test_what_one_node_missed_and_another_lost_is_still_found(
+def test_a_value_that_one_node_missed_and_another_lost_is_found(
     plain_nodes: LocalGroup, manager: DistributedMemoryManager
 ) -> None:
     """Two nils, one of a node that hung and one of an empty node, prove nothing."""
@@ -207,7 +205,7 @@ def test_what_one_node_missed_and_another_lost_is_still_found(
         assert value == timed(lambda key=key: manager.retrieve_distributed(key))
 
 
-def test_a_value_in_doubt_that_was_read_once_is_read_ever_after(
+def test_a_value_in_doubt_that_was_read_once_stays_readable(
     plain_nodes: LocalGroup, manager: DistributedMemoryManager
 ) -> None:
     """A reader that got the new value must not get the old one when the node that has it fails."""
@@ -225,7 +223,7 @@ def test_a_value_in_doubt_that_was_read_once_is_read_ever_after(
     assert "new" == timed(lambda: manager.retrieve_distributed("key"))
 
 
-def test_a_node_never_goes_back_to_an_older_version(
+def test_a_node_never_returns_to_an_older_version(
     plain_nodes: LocalGroup, manager: DistributedMemoryManager
 ) -> None:
     """A write that was delayed on its way must not undo a later one."""
@@ -244,7 +242,7 @@ def test_a_node_never_goes_back_to_an_older_version(
     assert "new" == manager.retrieve_distributed("key")
 
 
-def test_with_too_few_nodes_nothing_is_taken_for_absent(
+def test_with_too_few_nodes_no_key_counts_as_absent(
     plain_nodes: LocalGroup, manager: DistributedMemoryManager
 ) -> None:
     """KeyError means absent, never "could not find out"; and nothing is acknowledged."""
@@ -262,7 +260,7 @@ def test_with_too_few_nodes_nothing_is_taken_for_absent(
             timed(act)
 
 
-def test_a_write_that_too_few_nodes_took_says_that_it_is_in_doubt(
+def test_a_write_on_too_few_nodes_is_reported_as_in_doubt(
     plain_nodes: LocalGroup, manager: DistributedMemoryManager
 ) -> None:
     """The caller must know that neither the old nor the new value is promised."""
@@ -299,7 +297,7 @@ def test_an_evicting_node_is_refused(plain_nodes: LocalGroup) -> None:
         fill(manager)
 
 
-def test_a_wrong_password_is_said_at_once_and_not_repeated() -> None:
+def test_a_wrong_password_is_reported_at_once_and_never_shown() -> None:
     """An error that shows a secret spreads it into logs."""
     with pytest.raises(InvalidOptionError) as caught:
         DistributedMemoryManager(nodes=["redis://me:hunter2@host:99999"])
@@ -316,13 +314,13 @@ def test_if_version_is_refused_with_its_reason(manager: DistributedMemoryManager
     ("nodes", "factor", "reason"),
     [([], 2, "nodes="), ("node:1", 2, "list"), (["node:1"], 2, "at least"), (["a:1"], 0, "factor")],
 )
-def test_options_that_mean_nothing_are_refused(nodes: Any, factor: int, reason: str) -> None:
+def test_invalid_options_are_refused(nodes: Any, factor: int, reason: str) -> None:
     """A wrong option must not become a wrong number of copies."""
     with pytest.raises(InvalidOptionError, match=reason):
         DistributedMemoryManager(nodes=nodes, replication_factor=factor)
 
 
-def test_a_reader_sees_the_old_or_the_new_large_value_and_no_mixture(
+def test_a_reader_gets_the_old_or_the_new_large_value_and_no_mixture(
     plain_nodes: LocalGroup, manager: DistributedMemoryManager
 ) -> None:
     """Chunks are named by their upload, and the manifest is written last."""
@@ -352,7 +350,7 @@ def test_a_reader_sees_the_old_or_the_new_large_value_and_no_mixture(
     assert len(seen) > 2
 
 
-def test_flipped_bits_are_found_and_mended(
+def test_flipped_bits_are_found_and_repaired(
     plain_nodes: LocalGroup, manager: DistributedMemoryManager
 ) -> None:
     """Memory, disk or network of a node may flip bits; every byte is checked before it is used."""
@@ -372,7 +370,7 @@ def test_flipped_bits_are_found_and_mended(
         assert value == manager.retrieve_distributed(key)
 
 
-def test_damage_on_every_node_is_said_and_never_given_out(
+def test_damage_on_every_node_is_reported_and_never_returned(
     plain_nodes: LocalGroup, manager: DistributedMemoryManager
 ) -> None:
     """Wrong data is worse than none."""
@@ -405,7 +403,7 @@ class Bomb:
         return os.mkdir, ("exploded",)
 
 
-def test_a_payload_planted_on_the_nodes_does_not_run(
+def test_a_pickle_planted_on_the_nodes_does_not_run(
     plain_nodes: LocalGroup,
     manager: DistributedMemoryManager,
     tmp_path: Any,
@@ -425,7 +423,7 @@ def test_a_payload_planted_on_the_nodes_does_not_run(
     assert not (tmp_path / "exploded").exists()
 
 
-def test_a_forked_child_reads_over_connections_of_its_own_and_does_not_write(
+def test_a_forked_child_reads_by_its_own_connections_and_cannot_write(
     manager: DistributedMemoryManager,
 ) -> None:
     """Two processes on one connection would take each other's replies."""
@@ -446,7 +444,7 @@ def test_a_forked_child_reads_over_connections_of_its_own_and_does_not_write(
     assert 0 == os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
-def test_a_closed_manager_says_so(manager: DistributedMemoryManager) -> None:
+def test_a_closed_manager_raises_a_clear_error(manager: DistributedMemoryManager) -> None:
     """Use after the end is a mistake of the caller, and must not hang."""
     manager.cleanup()
     manager.cleanup()

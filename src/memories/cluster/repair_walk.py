@@ -29,7 +29,7 @@ from memories.errors import CorruptDataError, MemoriesError, UnavailableError
 from memories.progress import Progress
 
 
-class ChunkRepairs(NamedTuple):
+class ChunkRepairCounts(NamedTuple):
     """What was done to the chunks of one value."""
 
     copied: int = 0
@@ -52,7 +52,7 @@ class ReplicaRepair(Protocol):
         The copy of a manifest has all of its bytes, if any node could give them.
         """
 
-    def repair_chunks(self, manifest: ChunkManifest, *, deep: bool) -> ChunkRepairs:
+    def repair_chunks(self, manifest: ChunkManifest, *, deep: bool) -> ChunkRepairCounts:
         """Repair the copies of the chunks of one value.
 
         Raises:

@@ -11,7 +11,7 @@ from memories.cluster.manifest import ChunkManifest, chunk_sum, new_upload
 from memories.cluster.register_copy import RegisterCopy, read_copy
 from memories.cluster.register_format import RegisterKind, pack_register, register_name
 from memories.cluster.repair_report import RepairReport
-from memories.cluster.repair_walk import ChunkRepairs, RepairWalk
+from memories.cluster.repair_walk import ChunkRepairCounts, RepairWalk
 from memories.cluster.versions import RegisterVersion
 from memories.errors import UnavailableError
 
@@ -64,10 +64,10 @@ class Replicas:
                 strings = cast("MemoryNode", node).strings
                 yield name, read_copy(name, strings[name], whole=True)
 
-    def repair_chunks(self, manifest: ChunkManifest, *, deep: bool) -> ChunkRepairs:
+    def repair_chunks(self, manifest: ChunkManifest, *, deep: bool) -> ChunkRepairCounts:
         if self.chunk_error is not None:
             raise self.chunk_error
-        return ChunkRepairs(copied=1)
+        return ChunkRepairCounts(copied=1)
 
     def drop_tombstone(self, name: bytes, version: RegisterVersion) -> bool:
         removed = [node.strings.pop(name, None) for node in self.all]

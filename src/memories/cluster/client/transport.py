@@ -120,7 +120,7 @@ class Transport:
             except self._wants_write:
                 self._wait_to_send()
             except OSError as error:
-                raise self.fault(f"broke off: {_reason(error)}") from error
+                raise self.fault(f"broke the connection: {_reason(error)}") from error
 
     def _wait_to_send(self) -> None:
         """Wait until bytes can be sent, and receive replies meanwhile.
@@ -180,7 +180,7 @@ class Transport:
             self._awaited = select.POLLOUT
             return None
         except OSError as error:
-            raise self.fault(f"broke off: {_reason(error)}") from error
+            raise self.fault(f"broke the connection: {_reason(error)}") from error
         if not data:
             raise self.fault("closed the connection")
         return data

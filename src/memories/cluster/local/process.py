@@ -36,7 +36,7 @@ class ServerProcess:
         try:
             os.waitpid(self.pid, os.WNOHANG)
         except ChildProcessError:
-            pass  # Somebody else's child, or reaped before.
+            pass  # Not a child of this process, or reaped before.
         return bool(self.started) and _start_of(self.pid) == self.started
 
     def send_signal(self, number: signal.Signals) -> bool:
@@ -50,10 +50,10 @@ class ServerProcess:
         return True
 
     def stop(self, *, gracefully: bool = True) -> None:
-        """End it, by force if it does not go when asked; nothing happens where it is gone.
+        """Stop it, by SIGKILL if SIGTERM has no effect; do nothing if it has ended.
 
         Raises:
-            StorageError: it is there still, which only a hung system call can bring about.
+            StorageError: it still runs, which only a hung system call can cause.
         """
         if (
             gracefully
@@ -75,7 +75,7 @@ class ServerProcess:
 
 
 def _start_of(pid: int) -> str | None:
-    """Return when a process was started, as the system writes it; None for one that has ended."""
+    """Return the start time of a process, in the form of the system; None if it has ended."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text("utf-8", "replace")
     except FileNotFoundError:
@@ -83,7 +83,7 @@ def _start_of(pid: int) -> str | None:
     except ProcessLookupError:
         return None
     fields = text.rpartition(")")[2].split()  # The name before may hold anything, blanks included.
-    # The first of its threads may have ended while another still has its sockets.
+    # Its main thread may have ended while another thread still has its sockets open.
     return None if fields[0] in "ZX" and int(fields[17]) <= 1 else fields[19]
 
 

@@ -16,7 +16,7 @@ from memories.cluster.quorum.rules import RegisterQuery
 from memories.cluster.register_copy import RegisterCopy
 from memories.cluster.register_format import key_of
 from memories.cluster.repair_report import RepairReport
-from memories.cluster.repair_walk import ChunkRepairs
+from memories.cluster.repair_walk import ChunkRepairCounts
 from memories.cluster.versions import RegisterVersion
 from memories.errors import CorruptDataError, UnavailableError
 
@@ -73,7 +73,7 @@ class QuorumRepair:
         for query in queries:
             report.strays += self._drop_stray(node, query)
 
-    def repair_chunks(self, manifest: ChunkManifest, *, deep: bool) -> ChunkRepairs:
+    def repair_chunks(self, manifest: ChunkManifest, *, deep: bool) -> ChunkRepairCounts:
         """Copy chunks to the nodes that should have them; see `ReplicaRepair`.
 
         One chunk is in memory at a time.
@@ -102,7 +102,7 @@ class QuorumRepair:
                 copied, mended = copied + (not held[name]), mended + bool(held[name])
             for name in {other for other in ranked if held[other]} - set(wanted):
                 strays += int(placement.nodes[name].call("UNLINK", chunk.name))
-        return ChunkRepairs(copied, mended, strays)
+        return ChunkRepairCounts(copied, mended, strays)
 
     def drop_tombstone(self, name: bytes, version: RegisterVersion) -> bool:
         """Remove a tombstone from all members."""

@@ -16,7 +16,7 @@ from memories.cluster.manifest import ChunkManifest, chunk_sum
 from memories.cluster.register_copy import RegisterCopy, read_copy
 from memories.cluster.register_format import key_of
 from memories.cluster.repair_report import RepairReport
-from memories.cluster.repair_walk import ChunkRepairs
+from memories.cluster.repair_walk import ChunkRepairCounts
 from memories.cluster.valkey_cluster.shards import Shards
 from memories.cluster.valkey_cluster.slots import Shard
 from memories.cluster.versions import RegisterVersion
@@ -51,7 +51,7 @@ class ClusterRepair:
                 self._rewrite(node, name, newest.data, report)
             yield name, newest
 
-    def repair_chunks(self, manifest: ChunkManifest, *, deep: bool) -> ChunkRepairs:
+    def repair_chunks(self, manifest: ChunkManifest, *, deep: bool) -> ChunkRepairCounts:
         """Write chunks that are damaged or missing on a node again; see `ReplicaRepair`."""
         mended = 0
         buffer = memoryview(bytearray(manifest.chunk_bytes))
@@ -71,7 +71,7 @@ class ClusterRepair:
                 raise CorruptDataError(f"no node has a sound copy of chunk {name.decode()}")
             self._shards.node(shard.primary).call("SET", name, view)
             mended += 1
-        return ChunkRepairs(mended=mended)
+        return ChunkRepairCounts(mended=mended)
 
     def drop_tombstone(self, name: bytes, version: RegisterVersion) -> bool:
         """Remove a tombstone from its primary, and so from the replicas."""

@@ -46,7 +46,7 @@ def reads_of(nodes: LocalGroup) -> int:
     return count
 
 
-def test_what_was_read_once_is_served_without_asking_the_nodes(
+def test_a_value_read_once_is_returned_without_a_request(
     plain_nodes: LocalGroup, pair: tuple[DistributedMemoryManager, ...]
 ) -> None:
     """A read over the network costs a hundred times one from memory."""
@@ -64,7 +64,9 @@ def test_what_was_read_once_is_served_without_asking_the_nodes(
     assert reads_of(plain_nodes) - background < 60  # Of 1,800, and the marks are looked at too.
 
 
-def test_a_write_here_is_seen_here_at_once(pair: tuple[DistributedMemoryManager, ...]) -> None:
+def test_a_manager_sees_its_own_write_at_once(
+    pair: tuple[DistributedMemoryManager, ...],
+) -> None:
     """A manager that reads back an old value after its own write is broken."""
     manager, _ = pair
     stop, faults = threading.Event(), []
@@ -94,7 +96,7 @@ def test_a_write_here_is_seen_here_at_once(pair: tuple[DistributedMemoryManager,
         manager.retrieve_distributed("key")
 
 
-def test_a_write_elsewhere_is_seen_within_the_lease(
+def test_a_write_of_another_manager_is_visible_within_the_lease(
     plain_nodes: LocalGroup, pair: tuple[DistributedMemoryManager, ...]
 ) -> None:
     """The bound also holds while a node hangs, because the others report writes."""
@@ -113,7 +115,7 @@ def test_a_write_elsewhere_is_seen_within_the_lease(
             plain_nodes.servers[0].resume()
 
 
-def test_without_word_from_the_nodes_the_version_is_asked_for(
+def test_without_a_connection_the_version_is_read_from_the_nodes(
     plain_nodes: LocalGroup, pair: tuple[DistributedMemoryManager, ...]
 ) -> None:
     """A broken connection has not reported the writes since."""
@@ -126,7 +128,7 @@ def test_without_word_from_the_nodes_the_version_is_asked_for(
     assert not listening(reader)
 
 
-def test_local_copies_are_nobodys_keys(
+def test_local_copies_are_not_keys_of_the_manager(
     plain_nodes: LocalGroup, pair: tuple[DistributedMemoryManager, ...], tmp_path: Path
 ) -> None:
     """They are not in scans, counts or snapshots, and are evicted when room is needed."""
@@ -150,7 +152,7 @@ def test_local_copies_are_nobodys_keys(
     assert np.array_equal(np.ones(1_000_000), manager.retrieve_distributed("far"))
 
 
-def test_what_is_served_cannot_be_changed_by_its_reader(
+def test_a_returned_value_cannot_be_changed_by_its_reader(
     pair: tuple[DistributedMemoryManager, ...],
 ) -> None:
     """Readers cannot change a local copy, as they cannot change a stored value."""
@@ -165,7 +167,7 @@ def test_what_is_served_cannot_be_changed_by_its_reader(
     assert 0 == manager.retrieve_distributed("array")[0]
 
 
-def test_a_copy_that_left_for_room_is_forgotten(
+def test_an_evicted_copy_is_forgotten(
     plain_nodes: LocalGroup, pair: tuple[DistributedMemoryManager, ...]
 ) -> None:
     """The versions of all keys ever read must not accumulate."""
