@@ -237,7 +237,7 @@ def test_a_second_writer_takes_over_when_told_to(tmp_path: Path) -> None:
     )  # fmt: skip
     second.store("mine", LARGE, "glacier")
     second.cleanup()
-    with pytest.raises(StoreLockedError, match="Another store has become the writer"):
+    with pytest.raises(StoreLockedError, match="another store has become the writer"):
         first.maintain()
         first._session.lease.renew()
     with pytest.raises(StoreLockedError):
@@ -281,7 +281,7 @@ def test_a_directory_that_is_not_mounted_is_away_and_not_empty(tmp_path: Path) -
         manager.store("k", LARGE, "glacier")
     share.rename(away)
     with open_() as manager:
-        with pytest.raises(UnavailableError, match="Is it mounted"):
+        with pytest.raises(UnavailableError, match="is it mounted"):
             manager.retrieve("k")
         assert manager.check(repair=True)[0].unchecked
         assert not share.exists(), "nothing is written where the share should be"

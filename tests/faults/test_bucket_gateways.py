@@ -83,7 +83,7 @@ def test_a_writer_on_such_a_gateway_still_notices_another(
     first = make("first")
     with (
         make("second", takeover=True),
-        pytest.raises(StoreLockedError, match="Another store has become the writer"),
+        pytest.raises(StoreLockedError, match="another store has become the writer"),
     ):
         first._services.backends[-1]._session.lease.renew()  # type: ignore[attr-defined]
     first._services.backends[-1]._session.lease._lost = False  # type: ignore[attr-defined]

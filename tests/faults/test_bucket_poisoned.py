@@ -120,7 +120,7 @@ def test_an_index_cannot_name_a_place_outside_of_its_object(
     store.put(object_name(new_token()), [finish(PackIndex("s", 1, 99, 0.0, contents), 0)])
     reader = opened(store)
     [damage] = reader.damage
-    assert "key 'evil' lies outside of it" in damage.what
+    assert "key 'evil' is outside of it" in damage.what
     assert (501, None) == (reader.usage().keys, reader.lookup("evil"))
     reader.close()
 

@@ -133,7 +133,7 @@ class ArchiveService:
             logger.warning(note, self.bucket.url)
         for one in damage[:_NAMED]:
             logger.warning(
-                "the archive object %s of %s cannot be read, everything else was adopted: %s "
+                "the archive object %s of %s cannot be read, everything else was adopted: %s; "
                 "check(repair=True) sets it aside", one.name, self.bucket.url, one.what,
             )  # fmt: skip
         if len(damage) > _NAMED:
@@ -142,7 +142,7 @@ class ArchiveService:
             named = ", ".join(repr(key[:60]) for key in missing[:_NAMED])
             logger.warning(
                 "%d values are missing from the archive %s, because their objects were deleted: "
-                "%s%s. check(repair=True) forgets them",
+                "%s%s; check(repair=True) forgets them",
                 len(missing), self.bucket.url, named, ", ..." if len(missing) > _NAMED else "",
             )  # fmt: skip
 

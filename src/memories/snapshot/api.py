@@ -195,7 +195,7 @@ def _refuse_same_file(path: Path, base: Path) -> None:
     if os.path.realpath(path) == os.path.realpath(base):
         raise InvalidOptionError(
             f"base={os.fspath(base)!r} is the file that would be replaced; write the incremental "
-            "snapshot to another path."
+            "snapshot to another path"
         )
 
 

@@ -24,8 +24,8 @@ def bucket_of(hierarchy: Hierarchy, archive: str) -> BucketBackend:
     tier = hierarchy.tiers.durable.get(TierName.GLACIER)
     if tier is None:
         raise InvalidOptionError(
-            f"The snapshot refers to values in the archive {archive}, and the glacier tier is "
-            "disabled. Open the manager with glacier_memory_enabled=True and that glacier_url."
+            f"the snapshot refers to values in the archive {archive}, and the glacier tier is "
+            "disabled: open the manager with glacier_memory_enabled=True and that glacier_url"
         )
     return cast(BucketBackend, tier.backend)
 
@@ -55,7 +55,7 @@ def release(hierarchy: Hierarchy, identity: str) -> int:
     if identity not in held:
         known = ", ".join(held) or "none does"
         raise InvalidOptionError(
-            f"No snapshot {identity!r:.80} keeps objects in this archive; those that do: {known}."
+            f"no snapshot {identity!r:.80} keeps objects in this archive; those that do: {known}"
         )
     bucket_of(hierarchy, "").unprotect(holder=f"{_HOLDER}{identity}")
     return held[identity]

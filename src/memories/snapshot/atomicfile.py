@@ -161,7 +161,7 @@ class AtomicFile:
 
     def _failure(self, what: str, error: OSError) -> StorageError:
         return StorageError(
-            f"{self._target} {what}: {error.strerror or error}. What was there before is unchanged."
+            f"{self._target} {what}: {error.strerror or error}; what was there before is unchanged"
         )
 
     def __enter__(self) -> AtomicFile:

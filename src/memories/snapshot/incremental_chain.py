@@ -89,7 +89,7 @@ class IncrementalChain:
             for number, file in enumerate(self.files[1:]):
                 if not file.extents.hold([link for link in links if link.base == number]):
                     raise CorruptDataError(
-                        f"{self.top.path} links to values that {file.path} does not hold."
+                        f"{self.top.path} links to values that {file.path} does not contain"
                     )
 
     def __enter__(self) -> IncrementalChain:
@@ -110,10 +110,10 @@ def _find(base: Base, snapshot: Path, candidates: Sequence[Path]) -> SnapshotFil
         if found.root.id == base.id:
             return found
         found.close()
-        tried.append(f"{path} is another snapshot.")
+        tried.append(f"{path} is another snapshot")
     raise StorageError(
         f"{snapshot} is incremental and needs the snapshot {base.id.hex()}, which lay in "
-        f"{base.name!r} when it was made. {' '.join(tried)} Name the file by bases=."
+        f"{base.name!r} when it was made: name the file by bases= ({'; '.join(tried)})"
     )
 
 

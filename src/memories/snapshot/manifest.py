@@ -148,8 +148,8 @@ class PageBuilder:
         encoded = _encoder.encode(row)
         if len(encoded) > MAX_PAGE_BYTES // 2:
             raise InvalidOptionError(
-                f"The metadata of {row.key!r} take {len(encoded)} bytes; a snapshot holds at most "
-                f"{MAX_PAGE_BYTES // 2} per key."
+                f"the metadata of {row.key!r} take {len(encoded)} bytes; a snapshot holds at most "
+                f"{MAX_PAGE_BYTES // 2} per key"
             )
         self._rows.append(encoded)
         self._bytes += len(encoded)
@@ -181,11 +181,11 @@ def decode_head(head: bytes) -> ManifestHead:
     """
     magic, version, _, root_bytes, digest = _HEAD.unpack_from(head)
     if magic != _MAGIC or _CHECK.unpack_from(head, _HEAD.size)[0] != _checksum(head):
-        raise CorruptDataError("The head of the manifest is damaged.")
+        raise CorruptDataError("the head of the manifest is damaged")
     if version != FORMAT:
         raise CorruptDataError(
-            f"It has snapshot format {version}, and this version of memories reads format "
-            f"{FORMAT}: upgrade memories."
+            f"it has snapshot format {version}, and this version of memories reads format "
+            f"{FORMAT}: upgrade memories"
         )
     return ManifestHead(root_bytes, digest)
 
@@ -201,16 +201,16 @@ def decode_root(encoded: bytes, head: ManifestHead, manifest_bytes: int) -> Root
         CorruptDataError: it is not what was written, or cannot be.
     """
     if xxhash.xxh3_128_digest(encoded) != head.root_digest:
-        raise CorruptDataError("The root of the manifest is damaged.")
+        raise CorruptDataError("the root of the manifest is damaged")
     try:
         root = _root.decode(encoded)
     except _DECODING_ERRORS as error:
-        raise CorruptDataError(f"The root of the manifest means nothing: {error}") from error
+        raise CorruptDataError(f"the root of the manifest cannot be decoded: {error}") from error
     sizes = [length for length, _ in root.pages]
     if any(not 0 < size <= MAX_PAGE_BYTES for size in sizes):
-        raise CorruptDataError("The manifest declares a page of an impossible size.")
+        raise CorruptDataError("the manifest declares a page of an impossible size")
     if sum(sizes) + head.root_bytes != manifest_bytes:
-        raise CorruptDataError("The pages of the manifest do not fill it.")
+        raise CorruptDataError("the pages of the manifest do not fill it")
     return root
 
 
@@ -226,8 +226,8 @@ def decode_pages(
         page = read(at, length)
         at += length
         if xxhash.xxh3_64_intdigest(page) != digest:
-            raise CorruptDataError("A page of the manifest is damaged.")
+            raise CorruptDataError("a page of the manifest is damaged")
         try:
             yield _rows.decode(page)
         except _DECODING_ERRORS as error:
-            raise CorruptDataError(f"A page of the manifest means nothing: {error}") from error
+            raise CorruptDataError(f"a page of the manifest cannot be decoded: {error}") from error

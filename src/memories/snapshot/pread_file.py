@@ -26,11 +26,11 @@ class PreadFile:
             # Without O_NONBLOCK, opening a FIFO would wait for a writer for ever.
             self._fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
         except OSError as error:
-            raise StorageError(f"{path} cannot be opened: {error.strerror}.") from error
+            raise StorageError(f"{path} cannot be opened: {error.strerror}") from error
         status = os.fstat(self._fd)
         if not stat.S_ISREG(status.st_mode):
             self.close()
-            raise StorageError(f"{path} is no regular file.")
+            raise StorageError(f"{path} is not a regular file")
         self.size = status.st_size
 
     def fileno(self) -> int:
@@ -44,13 +44,13 @@ class PreadFile:
             CorruptDataError: the file does not hold them (any more).
         """
         if offset + length > self.size:
-            raise CorruptDataError("It ends before something that it names.")
+            raise CorruptDataError("it ends before something that it names")
         try:
             data = os.pread(self._fd, length, offset)
         except OSError as error:
-            raise StorageError(f"{self.path} cannot be read: {error.strerror}.") from error
+            raise StorageError(f"{self.path} cannot be read: {error.strerror}") from error
         if len(data) != length:
-            raise CorruptDataError("It has become shorter since it was opened.")
+            raise CorruptDataError("it has become shorter since it was opened")
         return data
 
     def close(self) -> None:

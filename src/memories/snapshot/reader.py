@@ -45,7 +45,7 @@ class SnapshotFile:
             self._load()
         except CorruptDataError as error:
             self.close()
-            raise CorruptDataError(f"{self.path} is no sound snapshot. {error}") from error
+            raise CorruptDataError(f"{self.path} is not a sound snapshot: {error}") from error
         except BaseException:
             self.close()
             raise
@@ -67,10 +67,10 @@ class SnapshotFile:
     def _load_root(self) -> Root:
         member, read = self._directory.manifest, self._file.read
         if member.head_bytes != manifest.HEAD_BYTES:
-            raise CorruptDataError("Its manifest has no head.")
+            raise CorruptDataError("its manifest has no head")
         head = manifest.decode_head(read(member.head_at, member.head_bytes))
         if head.root_bytes > member.body_bytes:
-            raise CorruptDataError("Its manifest is shorter than the root that it declares.")
+            raise CorruptDataError("its manifest is shorter than the root that it declares")
         encoded = read(member.end - head.root_bytes, head.root_bytes)
         return manifest.decode_root(encoded, head, member.body_bytes)
 
@@ -107,7 +107,7 @@ class SnapshotFile:
         """
         for row in self.rows():
             if not isinstance(row.where, (Whole, Packed)):
-                raise InvalidOptionError(f"The frame of {row.key!r} does not lie in {self.path}.")
+                raise InvalidOptionError(f"the frame of {row.key!r} is not in {self.path}")
             yield row.record(), row.where.offset, row.where.length
 
     def frame(self, offset: int, length: int) -> memoryview:
@@ -118,7 +118,7 @@ class SnapshotFile:
         """
         size = os.fstat(self._file.fileno()).st_size
         if offset < 0 or length < 0 or offset + length > min(size, self.file_bytes):
-            raise CorruptDataError(f"{self.path} ends before the frame at {offset}.")
+            raise CorruptDataError(f"{self.path} ends before the frame at {offset}")
         if self._mapped is None:
             mapped = mmap.mmap(self._file.fileno(), self.file_bytes, access=mmap.ACCESS_READ)
             self._mapped = memoryview(mapped)
@@ -130,9 +130,9 @@ class SnapshotFile:
         try:
             there = self.path.stat()
         except OSError as error:
-            raise StorageError(f"{self.path} is gone: {error.strerror}.") from error
+            raise StorageError(f"{self.path} is gone: {error.strerror}") from error
         if (mine.st_dev, mine.st_ino, mine.st_size) != (there.st_dev, there.st_ino, there.st_size):
-            raise StorageError(f"{self.path} was replaced while it was read; try again.")
+            raise StorageError(f"{self.path} was replaced while it was read: try again")
 
     def fileno(self) -> int:
         """Return the file's descriptor, which stays this object's."""
@@ -149,7 +149,7 @@ class SnapshotFile:
         try:
             verification.verify(self._file.fileno(), self._directory, self._digests, progress)
         except CorruptDataError as error:
-            raise CorruptDataError(f"{self.path} is damaged. {error}") from error
+            raise CorruptDataError(f"{self.path} is damaged: {error}") from error
         except OSError as error:
             raise StorageError(f"{self.path} cannot be read: {error}") from error
 

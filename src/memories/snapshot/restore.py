@@ -165,8 +165,8 @@ class Restore:
         if needed > room:
             raise TierFullError(
                 f"{self._chain.top.path} holds {format_size(needed)}, and all tiers together have "
-                f"room for {format_size(room)}. Nothing was changed. Make a tier larger, or "
-                "restore into another store."
+                f"room for {format_size(room)}: nothing was changed; make a tier larger, or "
+                "restore into another store"
             )
 
     def _room(self) -> int:

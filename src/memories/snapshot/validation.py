@@ -46,7 +46,7 @@ class CentralDirectory:
             self._heads.append(member.head_at)
             self._ends.append(member.end)
         if not members or member.name != MANIFEST.encode() or member.end != at:
-            raise CorruptDataError("It holds no manifest where a snapshot has it.")
+            raise CorruptDataError("it has no manifest where a snapshot has it")
         self.manifest = member
         self.heads: U64 = np.frombuffer(self._heads, np.uint64)
         self.ends: U64 = np.frombuffer(self._ends, np.uint64)
@@ -59,14 +59,14 @@ class CentralDirectory:
                 window, window_at = self._window(at, _WINDOW_BYTES), at
             member, next_in_window = parse_central(window, at - window_at)
             if member.start != expected or member.end > values_end:
-                raise CorruptDataError(f"The member {member.name!r} lies in a wrong place.")
+                raise CorruptDataError(f"the member {member.name!r} is in a wrong place")
             self._entries.append(at)
             self._is_pack.append(_is_next_pack(member, self.packs))
             self.packs += self._is_pack[-1]
             at, expected = window_at + next_in_window, member.end
             yield member
         if at != self._end:
-            raise CorruptDataError("Its central directory is longer than its members need.")
+            raise CorruptDataError("its central directory is longer than its members need")
 
     def _window(self, at: int, most: int) -> bytes:
         return self._file.read(at, min(most, self._end - at))
@@ -82,7 +82,7 @@ def _is_next_pack(member: Member, packs: int) -> bool:
     if not member.name.startswith(RESERVED.encode()) or member.name == MANIFEST.encode():
         return False
     if member.name != packed_name(packs).encode() or member.head_bytes:
-        raise CorruptDataError(f"The member {member.name!r} is none that a snapshot has.")
+        raise CorruptDataError(f"the member {member.name!r} is unknown in snapshots")
     return True
 
 
@@ -136,7 +136,7 @@ class RowCheck:
         """Check that keys are valid and ascend; all at once, for almost always all are sound."""
         for key, last in zip(keys, [self._last_key, *keys], strict=False):
             if key <= last:
-                raise CorruptDataError(f"Its manifest holds {key!r} twice, or out of order.")
+                raise CorruptDataError(f"its manifest contains {key!r} twice, or out of order")
         self._last_key = keys[-1] if keys else self._last_key
         text = "".join(keys)
         longest = max(map(len, keys), default=0)
@@ -150,15 +150,13 @@ class RowCheck:
             row = next(row for row in rows if not 0 < row.version <= self._root.sequence)
             raise CorruptDataError(
                 f"{row.key!r} has version {row.version} in a snapshot of version "
-                f"{self._root.sequence}."
+                f"{self._root.sequence}"
             )
 
     def _check_linked(self, rows: list[SnapshotRow]) -> None:
         for row in rows:
             if isinstance(row.where, Linked) and row.where.base >= len(self._root.bases):
-                raise CorruptDataError(
-                    f"{row.key!r} lies in a base that the snapshot does not name."
-                )
+                raise CorruptDataError(f"{row.key!r} is in a base that the snapshot does not name")
 
     def _check_whole(self, rows: list[SnapshotRow]) -> None:
         wheres = [row.where for row in rows if isinstance(row.where, Whole)]
@@ -176,7 +174,7 @@ class RowCheck:
         name = self._directory[index].name
         npy = name.endswith(b".npy")
         if name != member_name(key, npy=npy).encode():
-            raise CorruptDataError(f"The value of {key!r} lies under another name, {name!r}.")
+            raise CorruptDataError(f"the value of {key!r} has another name, {name!r}")
 
     def _check_packed(self, wheres: list[Packed]) -> None:
         offsets, ends = _extents(wheres)
@@ -201,16 +199,16 @@ class RowCheck:
         self.extents = Extents(offsets[order], ends[order])
         _all(self.extents.ends[:-1] <= self.extents.offsets[1:])
         if self._keys != self._root.keys:
-            raise CorruptDataError(f"It declares {self._root.keys} keys and lists {self._keys}.")
+            raise CorruptDataError(f"it declares {self._root.keys} keys and lists {self._keys}")
         if self._whole + self._directory.packs + 1 != len(self._directory):
-            raise CorruptDataError("It has members that its manifest does not know.")
+            raise CorruptDataError("it has members that its manifest does not name")
 
 
 def _check_stored_key(key: str) -> None:
     try:
         check_key(key)
     except InvalidKeyError as error:
-        raise CorruptDataError(f"Its manifest holds what cannot be a key: {error}") from error
+        raise CorruptDataError(f"its manifest contains an invalid key: {error}") from error
 
 
 def _extents(wheres: Sequence[Whole | Packed | Linked]) -> tuple[U64, U64]:
@@ -220,4 +218,4 @@ def _extents(wheres: Sequence[Whole | Packed | Linked]) -> tuple[U64, U64]:
 
 def _all(good: npt.NDArray[np.bool_]) -> None:
     if not good.all():
-        raise CorruptDataError("Its manifest names bytes that are no value, or of two values.")
+        raise CorruptDataError("its manifest names bytes outside of all values, or of two values")

@@ -106,7 +106,7 @@ def _add(crc: int, body: _Body, part: int) -> int:
     if not body.last:
         return crc
     if crc != body.member.crc:
-        raise CorruptDataError(f"The data of its member {_shown(body.member)} are damaged.")
+        raise CorruptDataError(f"the data of its member {_shown(body.member)} are damaged")
     return 0
 
 
@@ -156,7 +156,7 @@ def _bodies(member: Member) -> Iterator[_Body]:
 def _chunks(member: Member, head: bytes, digest: int) -> list[_Chunk] | None:
     """Return the parts of a body as its frame's head has them; None if it does not have all."""
     if xxhash.xxh3_64_intdigest(head) != digest:
-        raise CorruptDataError(f"The head of its member {_shown(member)} is damaged.")
+        raise CorruptDataError(f"the head of its member {_shown(member)} is damaged")
     try:
         fields = frame_head.read_head(memoryview(head)).fields
         if fields.spill is not None:
@@ -206,15 +206,15 @@ def _check_chunk(source: _Source, chunk: _Chunk) -> None:
     else:
         sound = source.xxh3(chunk.length) == chunk.digest
     if not sound:
-        raise CorruptDataError(f"The data of its member {_shown(chunk.member)} are damaged.")
+        raise CorruptDataError(f"the data of its member {_shown(chunk.member)} are damaged")
 
 
 def _check_front(source: _Source, member: Member, digest: int | None) -> None:
     if source.take(member.head_at - member.start) != local_header(member):
-        raise CorruptDataError(f"The header of its member {_shown(member)} is damaged.")
+        raise CorruptDataError(f"the header of its member {_shown(member)} is damaged")
     head = source.take(member.head_bytes)
     if digest is not None and xxhash.xxh3_64_intdigest(head) != digest:
-        raise CorruptDataError(f"The head of its member {_shown(member)} is damaged.")
+        raise CorruptDataError(f"the head of its member {_shown(member)} is damaged")
 
 
 def _shown(member: Member) -> str:
@@ -260,7 +260,7 @@ class _Source:
     def _refill(self) -> None:
         count = os.preadv(self._fd, [self._buffer[: self._left]], self._at)
         if not count:
-            raise CorruptDataError("It has become shorter since it was opened.")
+            raise CorruptDataError("it has become shorter since it was opened")
         self._window = self._buffer[:count]
         self._at += count
         self._left -= count

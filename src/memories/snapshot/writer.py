@@ -146,7 +146,7 @@ class _Writer:
         record, source = item
         if record.key <= self._last_key:
             raise InvalidOptionError(
-                f"{record.key!r} cannot follow {self._last_key!r}: keys come in order, once."
+                f"{record.key!r} cannot follow {self._last_key!r}: keys come in order, once"
             )
         self._last_key = record.key
         if isinstance(source, (Linked, Reference)):
@@ -187,7 +187,7 @@ class _Writer:
         head, *body = segments
         if head.nbytes > MAX_HEAD_BYTES or head.nbytes % ALIGNMENT:
             raise InvalidOptionError(
-                f"The frame of {item.record.key!r} starts with {head.nbytes} bytes: no head."
+                f"the frame of {item.record.key!r} starts with {head.nbytes} bytes, not with a head"
             )
         npy = bool(body) and body[0][: len(_NPY_MAGIC)] == _NPY_MAGIC
         name = member_name(item.record.key, npy=npy).encode()

@@ -98,20 +98,20 @@ def parse_central(data: bytes, at: int) -> tuple[Member, int]:
         CorruptDataError: the entry is not what `central_entry` gives for any member.
     """
     if at + CENTRAL_BYTES > len(data):
-        raise CorruptDataError("The central directory of the snapshot ends inside an entry.")
+        raise CorruptDataError("the central directory of the snapshot ends inside an entry")
     name_bytes = _CENTRAL.unpack_from(data, at)[10]
     extra_at = at + _CENTRAL.size + name_bytes
     end = at + CENTRAL_BYTES + name_bytes
     if end > len(data) or not 0 < name_bytes <= MAX_NAME_BYTES:
-        raise CorruptDataError("The central directory of the snapshot has a bad name length.")
+        raise CorruptDataError("the central directory of the snapshot has a bad name length")
     _, _, size, _, start = _ZIP64_CENTRAL.unpack_from(data, extra_at)
     head_bytes = _HEAD_FIELD.unpack_from(data, extra_at + _ZIP64_CENTRAL.size)[2]
     name = data[at + _CENTRAL.size : extra_at]
     member = Member(name, start, head_bytes, size, _CENTRAL.unpack_from(data, at)[7])
     if central_entry(member) != data[at:end]:
-        raise CorruptDataError(f"The snapshot's directory entry of {name!r} is damaged.")
+        raise CorruptDataError(f"the snapshot's directory entry of {name!r} is damaged")
     if head_bytes > MAX_HEAD_BYTES:
-        raise CorruptDataError(f"The snapshot member {name!r} declares a head of {head_bytes} B.")
+        raise CorruptDataError(f"the snapshot member {name!r} declares a head of {head_bytes} B")
     return member, end
 
 
@@ -139,4 +139,4 @@ def parse_tail(data: bytes, file_bytes: int) -> tuple[int, int]:
         fits = directory_at + directory_bytes + TAIL_BYTES == file_bytes
         if fits and data == tail(members, directory_at, directory_bytes):
             return members, directory_at
-    raise CorruptDataError("It does not end as a snapshot ends: truncated, or another file.")
+    raise CorruptDataError("it does not end as a snapshot ends: it is truncated, or another file")

@@ -76,7 +76,7 @@ def test_a_writer_that_cannot_be_asked_is_pushed_aside_when_told_to(
     assert 0 == run("adopt", url, tmp_path / "new", "--takeover").exit_code
     with pytest.raises(StoreLockedError):
         gone.reclaim()
-        gone._writer.renew()
+        gone._session.lease.renew()
     with pytest.raises(StoreLockedError):
         gone.close()
 

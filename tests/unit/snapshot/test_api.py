@@ -301,7 +301,7 @@ def test_what_fits_nowhere_is_refused_before_anything_changes(
     tiny = MemoryManager("2MB", "2MB", "4MB", storage_path=tmp_path / "tiny", migration=False)
     with tiny as other:
         other.store("mine", 1)
-        with pytest.raises(TierFullError, match="Nothing was changed"):
+        with pytest.raises(TierFullError, match="nothing was changed"):
             other.restore_snapshot(tmp_path / "s")
         assert {"mine": 1} == dict(other)
 
@@ -510,7 +510,7 @@ def test_a_link_that_leads_to_no_value_is_refused(
     with monkeypatch.context() as patch:
         patch.setattr("memories.snapshot.api.link_to", lambda row: Linked(0, 128, 4096))
         manager.create_snapshot(tmp_path / "s", base=tmp_path / "base")
-    with pytest.raises(CorruptDataError, match="does not hold"):
+    with pytest.raises(CorruptDataError, match="does not contain"):
         incremental_chain.IncrementalChain(tmp_path / "s")
 
 
@@ -566,7 +566,7 @@ def test_an_object_that_was_lost_in_the_bucket_is_noticed_before_anything_change
     manager.store("mine", 1)
     for path in next((tmp_path / "archive").rglob("objects")).iterdir():
         path.unlink()
-    with pytest.raises(CorruptDataError, match="no longer holds"):
+    with pytest.raises(CorruptDataError, match="no longer contains"):
         manager.restore_snapshot(tmp_path / "s")
     assert ["k", "mine"] == sorted(manager)
 

@@ -59,7 +59,7 @@ class Availability:
             finally:
                 ended.set()
 
-        self.away = UnavailableError(f"The archive {self._url} has not answered so far.")
+        self.away = UnavailableError(f"the archive {self._url} has not answered so far")
         BackgroundThread(first, "glacier-first").start()
         ended.wait(seconds)
         if not ended.is_set():
@@ -93,7 +93,7 @@ class Availability:
         if away is None:
             return
         kind = StoreLockedError if isinstance(away, StoreLockedError) else UnavailableError
-        raise kind(f"{away} It is tried again by itself; everything else goes on.") from away
+        raise kind(f"{away}; it is tried again by itself, and everything else goes on") from away
 
     def stop(self, last: Callable[[], None]) -> None:
         """Try no more, and call `last`: now, or when a request that is under way has ended."""

@@ -188,7 +188,7 @@ class BucketCheck(NamedTuple):
             self.collector.move_frames(look.token, but={record.key for record in lost})
             self.uploader.flush()
             if self.collector.holds(look.token):
-                reason = look.what or "Frames in it are damaged."
+                reason = look.what or "frames in it are damaged"
                 set_aside(self.bucket.store, self.bucket.db, Damage(name, reason))
                 self._give_up(look.token, lost)
 

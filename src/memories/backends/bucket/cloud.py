@@ -38,7 +38,7 @@ _PART_BYTES = 16 * 1024 * 1024
 _PARTS_AT_ONCE = 8
 _SENDERS = 16  # Of the main thread and ours in the background each has a request under way.
 _PROBE = "lock/probe"
-_CLOSED = "The archive is closed. Open it again."
+_CLOSED = "the archive is closed: open it again"
 
 
 class CloudStore(ObjectStore):
@@ -51,7 +51,7 @@ class CloudStore(ObjectStore):
         require("obstore.store", extra="glacier")
         if url.private:
             raise InvalidOptionError(
-                "glacier_url holds credentials or a query: give them by storage_options instead."
+                "glacier_url holds credentials or a query: give them by storage_options instead"
             )
         scheme = {"gcs": "gs"}.get(url.scheme, url.scheme)
         self.url = str(url)

@@ -152,8 +152,8 @@ class DirectoryStore(ObjectStore):
             raise
         except OSError as error:
             raise StorageError(
-                f"The archive directory {self.url} refused to {action} an object: "
-                f"{error.strerror or error}. Check its space and permissions."
+                f"the archive directory {self.url} refused to {action} an object: "
+                f"{error.strerror or error}; check its space and permissions"
             ) from error
 
 

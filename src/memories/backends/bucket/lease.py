@@ -108,7 +108,7 @@ class WriterLease:
                 continue
             return found
         raise StoreLockedError(
-            f"Several stores want to write to {self._store.url} at once. Try again."
+            f"several stores want to write to {self._store.url} at once: try again"
         )
 
     def holder(self) -> Lease | None:
@@ -155,8 +155,8 @@ class WriterLease:
                     self._lost = not self._is_ours()
             if self._lost:
                 raise StoreLockedError(
-                    f"Another store has become the writer of {self._store.url} after this one had "
-                    "not been heard of for a while, or by takeover=True. Open it again."
+                    f"another store has become the writer of {self._store.url} after this one had "
+                    "not been heard of for a while, or by takeover=True: open it again"
                 )
 
     def release(self) -> None:
@@ -173,9 +173,9 @@ class WriterLease:
 
     def _emptied(self) -> UnavailableError:
         return UnavailableError(
-            f"The archive {self._store.url} holds no {LOCK_NAME}, and this store has written "
-            "there. Is it mounted, and the URL the right one? If it was emptied on purpose, open "
-            "it once with takeover=True."
+            f"the archive {self._store.url} contains no {LOCK_NAME}, and this store has written "
+            "there: is it mounted, and the URL the right one? If it was emptied on purpose, open "
+            "it once with takeover=True"
         )
 
     def _write(self, tag: str | None) -> None:
@@ -199,8 +199,8 @@ class WriterLease:
                 # Which epoch it named is lost; the seconds of now are more than any count so far.
                 return Lease(store="", session="", epoch=int(SystemClock().wall())), tag
             raise StoreLockedError(
-                f"The lock of {self._store.url} ({LOCK_NAME}) cannot be read. If no other store "
-                "writes there, open it once with takeover=True."
+                f"the lock of {self._store.url} ({LOCK_NAME}) cannot be read: if no other store "
+                "writes there, open it once with takeover=True"
             ) from error
 
     def _is_ours(self) -> bool:
@@ -217,9 +217,9 @@ class WriterLease:
         age = self._age()
         if age <= found.seconds + _MARGIN_SECONDS:
             raise StoreLockedError(
-                f"The archive {self._store.url} is being written by process {found.pid} on "
-                f"{found.host}, last heard of {age:.0f} s ago. Close it there; a writer that has "
-                f"died is forgotten after {found.seconds:.0f} s."
+                f"the archive {self._store.url} is being written by process {found.pid} on "
+                f"{found.host}, whose lease is {age:.0f} s old: close it there; if it has died, "
+                f"its lease ends after {found.seconds:.0f} s"
             )
 
     def _is_dead(self, found: Lease) -> bool:

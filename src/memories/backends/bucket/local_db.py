@@ -203,8 +203,8 @@ class LocalDb:
 
     def _failure(self, error: sqlite3.Error) -> StorageError:
         return StorageError(
-            f"The archive's map {self.path} failed: {error}. Check the disk; a damaged map may be "
-            "removed, it is read from the bucket again."
+            f"the archive's map {self.path} failed: {error}; check the disk; a damaged map may be "
+            "removed, and is read from the bucket again"
         )
 
 

@@ -39,7 +39,7 @@ class ObjectLocation(NamedTuple):
             CorruptDataError: `raw` is no place.
         """
         if len(raw) != _LAYOUT.size:
-            raise CorruptDataError(f"A record names a place of {len(raw)} bytes in the archive.")
+            raise CorruptDataError(f"a record names a place of {len(raw)} bytes in the archive")
         return cls(*_LAYOUT.unpack(raw))
 
 

@@ -97,16 +97,16 @@ def read_trailer(tail: Buffer, size: int, name: str) -> Trailer:
     """
     raw = bytes(memoryview(tail)[-TRAILER_BYTES:])
     if len(raw) < TRAILER_BYTES:
-        raise CorruptDataError(f"The archive object {name} is cut short: it has {size} bytes.")
+        raise CorruptDataError(f"the archive object {name} is cut short: it has {size} bytes")
     magic, offset, stored, length, digest, check = _TRAILER.unpack(raw)
     if magic[:7] == _MAGIC[:7] and magic != _MAGIC:
         raise CorruptDataError(
-            f"The archive object {name} has format {magic[7]}, this release reads 1. Upgrade."
+            f"the archive object {name} has format {magic[7]}, and this release reads 1: upgrade"
         )
     if magic != _MAGIC or check != xxhash.xxh3_64_intdigest(raw[:-8]):
-        raise CorruptDataError(f"The archive object {name} does not end as an archive object does.")
+        raise CorruptDataError(f"the archive object {name} does not end as an archive object does")
     if offset + stored + TRAILER_BYTES != size or length > MAX_INDEX_BYTES:
-        raise CorruptDataError(f"The archive object {name} declares sizes that it does not have.")
+        raise CorruptDataError(f"the archive object {name} declares sizes that it does not have")
     return Trailer(offset, stored, length, digest)
 
 
@@ -117,15 +117,15 @@ def read_index(stored: Buffer, trailer: Trailer, name: str) -> PackIndex:
         CorruptDataError: it is not what was written.
     """
     if xxhash.xxh3_128_digest(stored) != trailer.digest:
-        raise CorruptDataError(f"The index of the archive object {name} is damaged.")
+        raise CorruptDataError(f"the index of the archive object {name} is damaged")
     try:
         unfolder = zlib.decompressobj()
         raw = unfolder.decompress(stored, trailer.raw)
         if len(raw) != trailer.raw or not unfolder.eof:
-            raise CorruptDataError(f"The index of the archive object {name} has a wrong length.")
+            raise CorruptDataError(f"the index of the archive object {name} has a wrong length")
         return _decoder.decode(raw)
     except (zlib.error, msgspec.MsgspecError, RecursionError) as error:
-        raise CorruptDataError(f"The index of the archive object {name} is malformed.") from error
+        raise CorruptDataError(f"the index of the archive object {name} is malformed") from error
 
 
 def body_bytes(frame: Sequence[Buffer]) -> int:

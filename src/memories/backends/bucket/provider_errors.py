@@ -109,7 +109,7 @@ class ProviderErrors:
             line = self._scrub(str(error))
             cause = self._clean(error, str(error))
         failure = InvalidOptionError(
-            f"The archive {self._url} cannot be opened: {line} See storage_options."
+            f"the archive {self._url} cannot be opened: {line}: see storage_options"
         )
         failure.__cause__ = cause
         raise failure
@@ -119,7 +119,7 @@ class ProviderErrors:
             return Conflict(f"HTTP {status} {code}".strip())
         if code in _ARCHIVED:
             return ArchivedError(
-                f"The object lies in an archive class of {self._url} and must be restored first. "
+                f"the object is in an archive class of {self._url} and must be restored first: "
                 f"{HOW}"
             )
         if code in _REFUSALS:
@@ -143,7 +143,7 @@ class ProviderErrors:
 
     def _refused(self, status: int | None, code: str, advice: str) -> RefusedError:
         answer = " ".join(part for part in (str(status or ""), code) if part)
-        return RefusedError(f"The archive {self._url} refused the request ({answer}): {advice}.")
+        return RefusedError(f"the archive {self._url} refused the request ({answer}): {advice}")
 
     def _clean(self, error: BaseException, text: str) -> BaseException:
         line = self._scrub(text)

@@ -54,8 +54,8 @@ class Reader:
         place = ObjectLocation.decode(record.place)
         if offset < 0 or length < 0 or offset + length > place.length:
             raise CorruptDataError(
-                f"Key {record.key!r} has {place.length} bytes in the archive; bytes {offset} to "
-                f"{offset + length} were asked for."
+                f"key {record.key!r} has {place.length} bytes in the archive; bytes {offset} to "
+                f"{offset + length} were asked for"
             )
         staged = self.staged(place)
         if staged is not None:
@@ -155,11 +155,11 @@ class Reader:
             return self.read_range(known, offset, length)
         if self._is_empty():
             raise UnavailableError(
-                f"The archive {self._store.url} is empty. Is it mounted, and the URL the right one?"
+                f"the archive {self._store.url} is empty: is it mounted, and the URL the right one?"
             ) from error.__cause__
         raise CorruptDataError(
-            f"Key {record.key!r} lies in the archive object {place.name} of {self._store.url}, and "
-            "the store says that there is none. It was deleted by someone else."
+            f"key {record.key!r} is in the archive object {place.name} of {self._store.url}, and "
+            "the store says that there is none: it was deleted by another program"
         ) from error.__cause__
 
     def _is_empty(self) -> bool:
@@ -176,8 +176,8 @@ class Reader:
         data = self._downloads.fetch(place.name, place.offset + offset, length, report)
         if len(data) != length:
             raise CorruptDataError(
-                f"Key {key!r} lies in the archive object {place.name} of {self._store.url}, which "
-                f"is {length - len(data)} bytes too short."
+                f"key {key!r} is in the archive object {place.name} of {self._store.url}, which "
+                f"is {length - len(data)} bytes too short"
             )
         return data
 

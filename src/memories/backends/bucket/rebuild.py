@@ -134,7 +134,7 @@ def _take_in(bucket: Bucket, begins: Mapping[int, int], now: float, *, patient: 
     for manifest, index, what in look_all(bucket, manifests, patient=patient):
         name = bytes.fromhex(manifest.name.rpartition("/")[2])
         if index is None:
-            note_damage(db, manifest.name, f"{what} Its objects were read one by one.")
+            note_damage(db, manifest.name, f"{what}; its objects were read one by one")
             continue
         for token, (epoch, sequence, size, contents) in index.covers.items():
             object_ = f"objects/{token.hex()}"
@@ -179,7 +179,7 @@ def _enter(bucket: Bucket, begins: Mapping[int, int], now: float, found: FoundOb
         return  # Written by a store that was the writer no more.
     for item in found.contents.stored:
         if item.offset < 0 or item.length < 0 or item.offset + item.length > found.size:
-            what = f"It says that key {item.record.key!r} lies outside of it."
+            what = f"it says that key {item.record.key!r} is outside of it"
             note_damage(bucket.db, f"objects/{found.token.hex()}", what)
             return
     db = bucket.db
@@ -202,7 +202,7 @@ def look_all(bucket: Bucket, stats: Iterable[Stat], *, patient: bool) -> Iterabl
         except Absent:
             if patient:
                 raise _GoneError from None
-            return IndexResult(stat, None, "It went while the archive was being read.")
+            return IndexResult(stat, None, "it was deleted while the archive was being read")
 
     return bucket.downloads.map(look, stats)
 

@@ -15,8 +15,8 @@ from memories.errors import ArchivedError, UnavailableError
 from memories.foundation.optional_imports import require
 
 HOW = (
-    "Retrieve it with timeout= to start the restore and wait for it, or start it in the provider's "
-    "console. S3 Glacier Flexible Retrieval takes minutes to 12 hours, Deep Archive up to 48."
+    "retrieve it with timeout= to start the restore and wait for it, or start it in the provider's "
+    "console; S3 Glacier Flexible Retrieval takes minutes to 12 hours, Deep Archive up to 48"
 )
 _BOTO_NAMES = {
     "access_key_id": "aws_access_key_id",
@@ -39,8 +39,8 @@ def request_restore(
     """
     if url.scheme not in S3_SCHEMES:
         raise ArchivedError(
-            f"An object of {url} must be restored from its archive class by the provider's tools; "
-            "only S3 can be asked from here."
+            f"an object of {url} must be restored from its archive class by the provider's tools; "
+            "only S3 can be asked from here"
         )
     key = "/".join(filter(None, [url.prefix, fixed_prefix, name]))
     client, errors = _client(url.scheme, storage_options)
@@ -55,7 +55,7 @@ def request_restore(
         reason = f"failed with {type(error).__name__}"
     else:
         return
-    raise UnavailableError(f"The request to restore an object of {url} {reason}.")
+    raise UnavailableError(f"the request to restore an object of {url} {reason}")
 
 
 def _client(scheme: str, storage_options: Mapping[str, Any]) -> tuple[Any, Any]:

@@ -64,7 +64,7 @@ def require_there(store: ObjectStore, places: Iterable[ObjectLocation]) -> None:
         except ArchivedError:
             continue  # It is there, and takes hours to come.
         except Absent as error:
-            raise CorruptDataError(f"The archive {store.url} no longer holds {name}.") from error
+            raise CorruptDataError(f"the archive {store.url} no longer contains {name}") from error
 
 
 def load_pins(store: ObjectStore, db: LocalDb) -> None:
@@ -81,7 +81,7 @@ def load_pins(store: ObjectStore, db: LocalDb) -> None:
             note_damage(
                 db,
                 stat.name,
-                "It says which objects a snapshot protects, and is malformed: nothing is unlinked.",
+                "it says which objects a snapshot protects, and is malformed: nothing is unlinked",
             )
             continue
         for token in pins.tokens:
@@ -92,7 +92,7 @@ def _check_held(db: LocalDb, holder: str, token: bytes) -> None:
     found = db.row("SELECT status FROM object WHERE token = ?", token)
     if found is None or found[0] == "leaving":
         raise CorruptDataError(
-            f"{holder} refers to the archive object {token.hex()}, which has been unlinked."
+            f"{holder} refers to the archive object {token.hex()}, which has been unlinked"
         )
 
 

@@ -94,8 +94,8 @@ class RetryingStore(ObjectStore):
                     or is_abandoned()
                 ):
                     raise UnavailableError(
-                        f"The archive {self.url} did not {action} an object: {error} "
-                        f"({attempt} tries in {spent:.1f} s). Check the network and the service."
+                        f"the archive {self.url} did not {action} an object: {error} "
+                        f"({attempt} tries in {spent:.1f} s): check the network and the service"
                     ) from error.__cause__
             time.sleep(pause)
             wait = min(2 * wait, self._policy.longest_wait_seconds)

@@ -27,5 +27,5 @@ def read_staged(directory: Path, place: ObjectLocation) -> memoryview | None:
                 (place.token, place.offset),
             ).fetchone()
     except sqlite3.Error as error:
-        raise StorageError(f"The archive's map {path} cannot be read: {error}.") from error
+        raise StorageError(f"the archive's map {path} cannot be read: {error}") from error
     return None if found is None else memoryview(found[0])

@@ -176,7 +176,7 @@ def test_an_object_deleted_by_someone_else_is_corrupt_data_not_absence(
     kept = backend.write(record("k", 1), frame(bytes(500_000)))
     for stat in list(store.inner.list("objects/")):
         store.inner.delete(stat.name)
-    with pytest.raises(CorruptDataError, match=r"'k' lies in the archive object objects/\w+ of"):
+    with pytest.raises(CorruptDataError, match=r"'k' is in the archive object objects/\w+ of"):
         backend.read(kept)
     problems = backend.check(repair=True)
     assert [("k", True)] == [(problem.key, problem.repaired) for problem in problems]

@@ -76,7 +76,7 @@ def test_an_object_of_a_later_format_is_refused_with_its_number() -> None:
     """An old release must say that it is old, not that the data is damaged."""
     whole = bytearray(finish(INDEX, 0))
     whole[-TRAILER_BYTES + 7] = 9
-    with pytest.raises(CorruptDataError, match="format 9, this release reads 1"):
+    with pytest.raises(CorruptDataError, match="format 9, and this release reads 1"):
         read(bytes(whole))
 
 
