@@ -42,7 +42,7 @@ class _LiveVersions(VolatileVersions):
         return 0 if entry is None else entry.version
 
     def drop(self, key: str) -> None:
-        """Let go of the key's entry."""
+        """Remove the key's entry."""
         entry = self._hierarchy.catalog.entries.get(key)
         if entry is not None:
             self._hierarchy.catalog.drop(entry)

@@ -243,7 +243,7 @@ def _failures(*steps: Callable[[], object]) -> list[Exception]:
 
 
 def _is_want_of_room(error: Exception) -> bool:
-    """Return whether what failed will succeed once somebody has made room."""
+    """Return whether the failed step succeeds after room was made."""
     full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
     return full or isinstance(error, TierFullError)
 
