@@ -1,15 +1,14 @@
 """The command line, `memories`.
 
-Not a second face of the library: each command opens a manager and prints what it says. What was
-asked for goes to the standard output, words about it to the standard error, and the exit code says
-how it went.
+Each command opens a manager and prints results. The requested data go to the standard output,
+messages to the standard error, and the exit code reports success or the kind of failure.
 """
 
 from __future__ import annotations
 
 
 def main() -> None:
-    """Run the command that the program's arguments name, and exit."""
+    """Run the command named by the program's arguments, and exit."""
     from memories.cli.app import app
 
     app(prog_name="memories")

@@ -1,4 +1,4 @@
-"""`memories adopt`: what an archive holds, seen from a machine that knows nothing but its URL."""
+"""`memories adopt`: shows what an archive holds, from its URL alone, and continues it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 )  # fmt: skip
 @click.option(
     "--takeover", is_flag=True,
-    help="Go on with it although another store seems to be its writer, who is refused then.",
+    help="Continue it although another store seems to be its writer, which is then refused.",
 )  # fmt: skip
 @json_option
 @click.pass_context
@@ -39,24 +39,24 @@ def adopt(
     takeover: bool,
     as_json: bool,
 ) -> None:
-    """Say what the archive at URL holds; with STORE, make a store there that goes on with it.
+    """Show what the archive at URL holds; with STORE, make a store there that continues it.
 
-    Nothing of the machine that wrote the archive is needed. Without STORE nothing is changed.
-    Credentials come from the environment, as everywhere: options are seen in the list of processes.
-    What is damaged or missing is named, the rest is there all the same; exits with 4 then.
+    No file of the machine that wrote the archive is needed. Without STORE nothing is changed.
+    Credentials come from the environment, since options are visible in the list of processes.
+    Damaged and missing objects are listed, and the exit code is then 4; the rest is readable.
     """
     if takeover and store is None:
-        raise click.UsageError("--takeover needs a STORE that goes on with it")
+        raise click.UsageError("--takeover needs a STORE that continues the archive")
     settings = _settings(options)
-    found = _look(url, settings)  # First: a store is not made for an archive that is away.
+    found = _inspect(url, settings)  # First: no store is made for an unreachable archive.
     if store is not None:
         _take_over(url, store, settings, takeover)
     if as_json:
         print_json({**found, "store": None if store is None else str(store)})
     else:
-        _say(found)
+        _print(found)
         if store is not None:
-            click.echo(f"{escape(str(store))} goes on with it", err=True)
+            click.echo(f"{escape(str(store))} continues the archive", err=True)
     context.exit(DAMAGED if found["damaged"] or found["missing"] else 0)
 
 
@@ -81,10 +81,10 @@ def _take_over(url: str, store: Path, settings: dict[str, str], takeover: bool) 
         takeover=takeover,
         migration=False,
     ):
-        pass  # Opening it is what takes it over.
+        pass  # Opening the store takes the archive over.
 
 
-def _look(url: str, settings: dict[str, str]) -> dict[str, Any]:
+def _inspect(url: str, settings: dict[str, str]) -> dict[str, Any]:
     from memories.backends.bucket import BucketBackend
 
     if "://" not in url and not (Path(url).expanduser() / "memories-1").is_dir():
@@ -123,7 +123,7 @@ def _describe(archive: BucketBackend) -> dict[str, Any]:
     }
 
 
-def _say(found: dict[str, Any]) -> None:
+def _print(found: dict[str, Any]) -> None:
     click.echo(f"archive   {escape(found['url'])}")
     click.echo(f"keys      {found['keys']:,}")
     stored, dead = format_size(found["stored_bytes"]), format_size(found["dead_bytes"])
@@ -144,6 +144,6 @@ def _say(found: dict[str, Any]) -> None:
     if found["pickled"]:
         click.echo(
             f"{found['pickled']:,} of the values are pickles: to read them here, import the key of "
-            "whoever stored them (memories key export there, memories key import here)",
+            "the user who stored them (memories key export there, memories key import here)",
             err=True,
         )

@@ -1,4 +1,4 @@
-"""`memories advise`: what more room in each tier would buy, from a trace of what was asked for."""
+"""`memories advise`: computes from a trace what a larger tier would gain."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from memories.cli.store import json_option
 @click.option("--hot", default="8 GB", show_default=True, help="Size of the hot tier.")
 @click.option("--warm", default="32 GB", show_default=True, help="Size of the warm tier.")
 @click.option("--cold", default="500 GB", show_default=True, help="Size of the cold tier.")
-@click.option("--more", default="1 GB", show_default=True, help="The room in question.")
+@click.option("--more", default="1 GB", show_default=True, help="The size to add to a tier.")
 @json_option
 def advise(trace: Path, hot: str, warm: str, cold: str, more: str, as_json: bool) -> None:
-    """Say what more room in each tier would buy for the accesses in TRACE.
+    """Show what a larger tier would gain, for each tier and the accesses in TRACE.
 
-    TRACE is a file that `MemoryManager.record_trace` wrote, or any .npz or .jsonl with time, key
-    and size. A running program asks `MemoryManager.advise()` instead.
+    TRACE is a file of `MemoryManager.record_trace`, or any .npz or .jsonl with time, key and size.
+    A running program calls `MemoryManager.advise()` instead.
     """
     from memories.core.advise import advise_on
     from memories.foundation.units import parse_size

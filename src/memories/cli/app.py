@@ -1,7 +1,6 @@
-"""The table of commands, of which only the one that is run is imported.
+"""The table of commands; only the command that is run is imported.
 
-Neither this file nor a command's own imports the engine or NumPy when it is loaded, so that a help
-text costs what click costs.
+No module of the command line imports the engine or NumPy at load, so that help texts are fast.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from memories.errors import MemoriesError
 
 
 class Lazy(NamedTuple):
-    """Where a command is, and the line that the list of commands shows for it."""
+    """The module and the name of a command, and its line in the list of commands."""
 
     module: str
     name: str
@@ -26,28 +25,30 @@ class Lazy(NamedTuple):
 
 
 COMMANDS = {
-    "adopt": Lazy("memories.cli.adopt", "adopt", "Say what an archive holds, and go on with it."),
-    "advise": Lazy("memories.cli.advise", "advise", "Say which sizes would serve a store best."),
-    "bench": Lazy("memories.cli.bench", "bench", "Measure what this machine gives."),
+    "adopt": Lazy("memories.cli.adopt", "adopt", "Show what an archive holds, and continue it."),
+    "advise": Lazy("memories.cli.advise", "advise", "Show what larger tiers would gain."),
+    "bench": Lazy("memories.cli.bench", "bench", "Measure the speed of this machine."),
     "check": Lazy("memories.cli.check", "check", "Verify every value of a store."),
-    "cluster": Lazy("memories.cli.cluster", "cluster", "Run local nodes, and look at any nodes."),
-    "completion": Lazy("memories.cli.completion", "completion", "Teach a shell to complete."),
+    "cluster": Lazy("memories.cli.cluster", "cluster", "Run local nodes, and inspect any nodes."),
+    "completion": Lazy(
+        "memories.cli.completion", "completion", "Print the completion script of a shell."
+    ),
     "config": Lazy("memories.cli.config", "config", "Show each option and where it comes from."),
     "dashboard": Lazy("memories.cli.dashboard", "dashboard", "Serve a live page about a store."),
     "demo": Lazy("memories.cli.demo", "demo", "Explore a real raster through the four tiers."),
-    "doctor": Lazy("memories.cli.doctor", "doctor", "Look for what is slow, missing or wrong."),
-    "explain": Lazy("memories.cli.explain", "explain", "Say why a key is where it is."),
+    "doctor": Lazy("memories.cli.doctor", "doctor", "Find what is slow, missing or wrong."),
+    "explain": Lazy("memories.cli.explain", "explain", "Explain why a key is where it is."),
     "get": Lazy("memories.cli.get", "get", "Print a value, or write it to a file."),
     "key": Lazy("memories.cli.key", "key", "Show, export and import signing keys."),
     "ls": Lazy("memories.cli.ls", "ls", "List the keys of a store."),
     "move": Lazy("memories.cli.move", "move", "Move a value to another tier."),
     "pin": Lazy("memories.cli.move", "pin", "Forbid moving and evicting a key."),
-    "put": Lazy("memories.cli.put", "put", "Store a file, or what is piped in."),
+    "put": Lazy("memories.cli.put", "put", "Store a file, or the standard input."),
     "report": Lazy("memories.cli.report", "report", "Write one page about a store."),
     "rm": Lazy("memories.cli.rm", "rm", "Remove keys."),
     "simulate": Lazy("memories.cli.simulate", "simulate", "Replay a trace through the policies."),
     "snapshot": Lazy(
-        "memories.cli.snapshot", "snapshot", "Make, verify and look into snapshot files."
+        "memories.cli.snapshot", "snapshot", "Create, verify and inspect snapshot files."
     ),
     "stat": Lazy("memories.cli.stat", "stat", "Show what a store holds, or one of its keys."),
     "top": Lazy("memories.cli.top", "top", "Watch a store live, in the terminal."),
@@ -55,7 +56,7 @@ COMMANDS = {
 
 
 class LazyGroup(click.Group):
-    """A group that imports a command when it is asked for, and says our errors in one line."""
+    """A group that imports a command when it is run, and reports our errors in one line."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names of the commands that this installation has."""
@@ -63,7 +64,7 @@ class LazyGroup(click.Group):
         return [name for name, lazy in COMMANDS.items() if find_spec(lazy.module)]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import and return a command; None if there is none of that name."""
+        """Import and return a command; None if the name is unknown."""
         if cmd_name not in self.list_commands(ctx):
             return None
         lazy = COMMANDS[cmd_name]
@@ -78,7 +79,7 @@ class LazyGroup(click.Group):
             formatter.write_dl(rows)
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command; its errors become a line of words and an exit code."""
+        """Run the command; an error becomes a message and an exit code."""
         try:
             return super().invoke(ctx)
         except MemoriesError as error:
@@ -98,5 +99,5 @@ def app() -> None:
     """Keep Python data where it is fastest to use and cheapest to hold.
 
     A STORE is the directory that was given to a manager as storage_path; it may be open in a
-    running process, which is not disturbed.
+    running process, which is not affected.
     """

@@ -1,7 +1,7 @@
-"""`memories bench`: what this machine gives, measured in seconds and compared with its own floor.
+"""`memories bench`: measures this machine in a few seconds, beside the plain NumPy operations.
 
-Not the project's benchmarks, which run beside other libraries: this one answers whether a disk, a
-mount or a machine is as fast as one thinks.
+It shows whether a disk, a mount or a machine is as fast as expected. The benchmarks of the project,
+which compare other libraries, are separate programs.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ ROUNDS = 7
 
 
 class BenchResult(NamedTuple):
-    """One thing measured: how much in which unit."""
+    """One measured value and its unit."""
 
     name: str
     value: float
@@ -33,7 +33,7 @@ class BenchResult(NamedTuple):
 @click.option(
     "--at",
     type=click.Path(path_type=Path, exists=True, file_okay=False),
-    help="The directory whose disk is measured; the one for temporary files if not given.",
+    help="The directory whose disk is measured; by default that of temporary files.",
 )
 @click.option(
     "--megabytes", default=32, show_default=True, type=click.IntRange(1, 4096), help="Per array."
@@ -54,7 +54,7 @@ def bench(at: Path | None, megabytes: int, as_json: bool) -> None:
 
 
 def measure(directory: Path, megabytes: int) -> list[BenchResult]:
-    """Return the figures of the disk that `directory` is on."""
+    """Return the results for the disk that `directory` is on."""
     import numpy as np
 
     from memories import MemoryManager

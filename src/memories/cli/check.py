@@ -1,4 +1,4 @@
-"""`memories check`: every value of a store, verified against its checksums."""
+"""`memories check`: verifies every value of a store against its checksums."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from memories.progress import bar
 @click.command()
 @store_argument
 @json_option
-@click.option("--repair", is_flag=True, help="Drop what is damaged and mend the index.")
-@click.option("--dry-run", is_flag=True, help="With --repair: say what would be done, and do not.")
+@click.option("--repair", is_flag=True, help="Remove damaged values and repair the index.")
+@click.option("--dry-run", is_flag=True, help="With --repair: only print what it would do.")
 @click.pass_context
 def check(
     context: click.Context,
@@ -31,12 +31,12 @@ def check(
     repair: bool,
     dry_run: bool,
 ) -> None:
-    """Read every value of STORE and verify it; change nothing unless told to repair.
+    """Read and verify every value of STORE; change nothing without --repair.
 
-    Each problem is a line: the key it concerns, what is wrong, and what repair does about it, if
-    that was asked. What it takes out lies in `lost+found` beside the store afterwards, with a
-    report; what is not there or cannot be read it leaves alone. Exits with 4 if there is a problem
-    that was not repaired, and with 5 if there is none but something could not be looked at.
+    Each problem is a line: its key, what is wrong, and with --repair the remedy. Removed values are
+    moved to `lost+found` beside the store, with a report; missing and unreadable files are left as
+    they are. The exit code is 4 if a problem was not repaired, and 5 if there is no problem but
+    something could not be checked.
     """
     problems: list[Problem] = []
     with ExitStack() as stack:
@@ -45,7 +45,7 @@ def check(
         except CorruptDataError as error:
             if not repair:
                 raise
-            # Nothing but repair opens a store whose log is damaged and whose index is lost.
+            # Only a repair opens a store whose log is damaged and whose index is lost.
             problems.append(Problem(None, str(error), not dry_run, remedy=EMPTIED))
             keys = 0
             if not dry_run:
@@ -76,7 +76,9 @@ def check(
             click.echo(f"{key}\t{escape(problem.what)}{remedy}")
         count = f"{len(damage):,} problems"
         if len(damage) < len(problems):
-            count = f"{count if damage else 'no problem'} in what was looked at, not all was"
+            count = (
+                f"{count if damage else 'no problem'} in what was checked, which was not everything"
+            )
         click.echo(f"{keys:,} keys, {count}", err=True)
     if any(not problem.repaired for problem in damage):
         context.exit(DAMAGED)

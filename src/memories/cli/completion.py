@@ -1,4 +1,4 @@
-"""`memories completion`: the lines that teach a shell to complete this command."""
+"""`memories completion`: prints the completion script of a shell."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from memories.cli.store import json_option
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 @json_option
 def completion(shell: str, as_json: bool) -> None:
-    """Print what makes SHELL complete commands, options and files.
+    """Print the script with which SHELL completes commands, options and files.
 
     For bash: eval "$(memories completion bash)" in ~/.bashrc.
     """

@@ -1,4 +1,4 @@
-"""`memories config`: every option as a manager made here and now would have it, and why."""
+"""`memories config`: shows the options that a manager would have here, and their origins."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from memories.cli.store import json_option
 def config(as_json: bool) -> None:
     """Show each option of a manager and where its value comes from.
 
-    An argument in the program wins over all of them; then come the environment (MEMORIES_...),
-    the project's file (memories.toml, or [tool.memories] in pyproject.toml, from the current
-    directory upwards), the user's file and the default.
+    An argument in the program has priority over all of them; then come the environment
+    (MEMORIES_...), the project's file (memories.toml, or [tool.memories] in pyproject.toml, from
+    the current directory upwards), the user's file and the default.
     """
     from memories import MemoryManager
     from memories.options.config_sources import project_file, user_file

@@ -1,4 +1,4 @@
-"""`memories dashboard`: the live page, about a store that some process may have open."""
+"""`memories dashboard`: serves the live page about a store, which a process may have open."""
 
 from __future__ import annotations
 
@@ -13,12 +13,10 @@ from memories.cli.telemetry_source import FileSource
 
 @click.command()
 @store_argument
-@click.option("--port", default=0, show_default=True, help="0 is any that is free.")
+@click.option("--port", default=0, show_default=True, help="0 chooses a free port.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
-@click.option(
-    "--token", envvar="MEMORIES_DASHBOARD_TOKEN", help="Asked of everybody beyond this machine."
-)
-@click.option("--name", "names", multiple=True, help="A name under which it is reached.")
+@click.option("--token", envvar="MEMORIES_DASHBOARD_TOKEN", help="Required from other machines.")
+@click.option("--name", "names", multiple=True, help="A host name under which it is reached.")
 @json_option
 def dashboard(
     store: Path,
@@ -31,7 +29,7 @@ def dashboard(
 ) -> None:
     """Serve a live page about STORE until interrupted; print its address.
 
-    It changes nothing. Values are moved from a dashboard of the program itself:
+    It changes nothing. To move values, use a dashboard of the program itself:
     manager.dashboard(token=...).
     """
     from memories.observe.dashboard import serve

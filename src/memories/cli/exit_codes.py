@@ -1,4 +1,4 @@
-"""How a command fails: a line on the standard error and an exit code that a script can ask for."""
+"""The exit codes of the commands, and the error that ends a command with a message."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ EXIT_CODES: dict[type[MemoriesError], int] = {
 
 
 class CliFailure(click.ClickException):
-    """Ends the command with `exit_code`, after saying why."""
+    """Ends the command with a message and `exit_code`."""
 
     def __init__(self, message: str, *, exit_code: int = FAILED) -> None:
         super().__init__(message)
@@ -43,6 +43,6 @@ class CliFailure(click.ClickException):
 
 
 def failure_of(error: MemoriesError) -> CliFailure:
-    """Return how the command line says `error`."""
+    """Return the failure with the message and the exit code of `error`."""
     codes = (code for kind, code in EXIT_CODES.items() if isinstance(error, kind))
     return CliFailure(str(error), exit_code=next(codes, FAILED))

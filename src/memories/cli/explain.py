@@ -1,4 +1,4 @@
-"""`memories explain`: where a key is, why, and what will move it next."""
+"""`memories explain`: shows where a key is, why, and what will move it next."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from memories.cli.store import json_option, opened, store_argument
 @click.option("-e", "--escaped", is_flag=True, help="KEY is escaped, as ls prints it.")
 @json_option
 def explain(store: Path, glacier: str | None, key: str, escaped: bool, as_json: bool) -> None:
-    """Say where KEY lies in STORE, why, and what will move it next.
+    """Show where KEY is in STORE, why, and what will move it next.
 
-    What only lives in the memory of a running process is not in the store. Its latest moves are
-    told if a running process writes to the store, or the last one left word of them.
+    Values that are only in the memory of a running process are not in the store. The latest moves
+    of the key are shown if its writer has recorded them in the telemetry file.
     """
     from memories.observe.analytics.telemetry_files import read_document
 

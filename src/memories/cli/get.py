@@ -1,4 +1,4 @@
-"""`memories get`: one value, as bytes that other programs read."""
+"""`memories get`: writes one value in a format that other programs read."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from memories.cli.store import opened, store_argument
 from memories.errors import StorageError
 
 describing_option = click.option(
-    "--json", "as_json", is_flag=True, help="Print what KEY is as JSON; needs --output."
+    "--json", "as_json", is_flag=True, help="Print the properties of KEY as JSON; needs --output."
 )
 
 
@@ -31,7 +31,7 @@ describing_option = click.option(
     "form",
     type=click.Choice(["auto", "npy", "bytes", "repr"]),
     default="auto",
-    help="How to write it; auto goes by its type.",
+    help="The output format; auto depends on the type.",
 )
 @describing_option
 def get(
@@ -45,31 +45,33 @@ def get(
 ) -> None:
     """Print the value of KEY, or write it to a file.
 
-    Arrays come as .npy, bytes and text as they are, everything else as Python writes it.
+    Arrays are written as .npy, bytes and text unchanged, everything else as its Python repr.
     Binary data are not written to a terminal.
     """
     check_describing(as_json, output)
     key = unescape(key) if escaped else key
     with opened(store, glacier) as manager:
-        put_out(manager.retrieve(key), form, output)
+        write_value(manager.retrieve(key), form, output)
         if as_json:
             print_json(facts(manager.explain(key)) | {"output": str(output)})
 
 
 def check_describing(as_json: bool, output: Path | None) -> None:
-    """Refuse --json where the value itself is to be printed: one output holds one of them."""
+    """Refuse --json without --output: the standard output holds either the JSON or the value."""
     if as_json and output is None:
         raise click.UsageError("--json describes the value; give --output FILE for the value")
 
 
-def put_out(value: Any, form: str, output: Path | None) -> None:
-    """Write `value` in a form to a file, or to the standard output."""
+def write_value(value: Any, form: str, output: Path | None) -> None:
+    """Write `value` in format `form` to a file, or to the standard output."""
     form = _form_of(value) if form == "auto" else form
     data = FORMS[form](value)
     if output is not None:
         _write(output, data)
     elif form != "repr" and not isinstance(value, str) and sys.stdout.isatty():
-        raise CliFailure(f"the value is binary ({form}); say where to: -o FILE", exit_code=USAGE)
+        raise CliFailure(
+            f"the value is binary ({form}); write it to a file with -o FILE", exit_code=USAGE
+        )
     else:
         click.echo(data, nl=False)
 
@@ -104,7 +106,7 @@ def _bytes(value: Any) -> bytes:
         return memoryview(value).tobytes()
     except TypeError:
         raise CliFailure(
-            f"a {type(value).__name__} has no bytes of its own; try --format repr",
+            f"a {type(value).__name__} is not a buffer of bytes; try --format repr",
             exit_code=USAGE,
         ) from None
 

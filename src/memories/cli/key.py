@@ -1,4 +1,4 @@
-"""`memories key`: the keys that say which objects may run code when they are read."""
+"""`memories key`: manages the keys that sign pickled objects, which run code when read."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def key() -> None:
 @key.command("list")
 @json_option
 def list_keys(as_json: bool) -> None:
-    """Print the public ids of the keys trusted here; the first of the file signs."""
+    """Print the public ids of the trusted keys; the first key of the file signs."""
     from memories.frames.signing import Keyring
 
     ring = Keyring()
@@ -34,7 +34,7 @@ def list_keys(as_json: bool) -> None:
 @key.command("export")
 @json_option
 def export_key(as_json: bool) -> None:
-    """Print this user's own key, a secret: whoever has it can sign in this user's name."""
+    """Print this user's own key, a secret with which anybody can sign in this user's name."""
     from memories.frames.signing import Keyring
 
     secret = Keyring().export()
@@ -42,14 +42,14 @@ def export_key(as_json: bool) -> None:
         print_json({"secret": secret})
     else:
         click.echo(secret)
-    click.echo("This is a secret. Whoever imports it trusts what you store.", err=True)
+    click.echo("this is a secret; a user who imports it trusts what you store", err=True)
 
 
 @key.command("import")
 @click.argument("source", type=click.File("r"), default="-")
 @json_option
 def import_key(source: IO[str], as_json: bool) -> None:
-    """Trust the key in SOURCE (a file, or the standard input): what it signed may run code."""
+    """Trust the key in SOURCE (a file, or the standard input): objects it signed may run code."""
     from memories.frames.signing import Keyring
 
     known = Keyring().trust(source.read())

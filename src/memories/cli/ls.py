@@ -1,4 +1,4 @@
-"""`memories ls`: the keys of a store, one a line, as they come."""
+"""`memories ls`: lists the keys of a store."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 @click.command()
 @store_argument
 @click.argument("prefix", default="")
-@click.option("-l", "--long", "as_table", is_flag=True, help="Show tier and size besides.")
+@click.option("-l", "--long", "as_table", is_flag=True, help="Show tier and size, too.")
 @json_option
 def ls(store: Path, glacier: str | None, prefix: str, as_table: bool, as_json: bool) -> None:
     """List the keys of STORE that start with PREFIX, in order.
 
-    One key a line; what cannot be printed is escaped. With --json, one object a line with key,
-    tier, size in bytes, version and metadata.
+    Each line is one key, with unprintable characters escaped. With --json each line is an object
+    with key, tier, size in bytes, version and metadata.
     """
     from memories.errors import KeyNotFoundError
 
@@ -43,14 +43,14 @@ def ls(store: Path, glacier: str | None, prefix: str, as_table: bool, as_json: b
             try:
                 found = manager.explain(key)
             except KeyNotFoundError:
-                continue  # Its writer removed it since it was listed.
+                continue  # The writer has removed it since it was listed.
             _print(found, as_json)
 
 
 def _keys(store: Path, prefix: str) -> Iterator[str]:
-    """Yield the keys as the index of the log has them.
+    """Yield the keys from the index of the log.
 
-    No manager is opened, so that the first line waits for no import of NumPy.
+    This opens no manager and so imports no NumPy before the first line.
     """
     from memories.backends.disk import DiskBackend
 
@@ -71,7 +71,7 @@ def _print(found: Explanation, as_json: bool) -> None:
 
 
 def facts(found: Explanation) -> dict[str, Any]:
-    """Return what is known of a key, ready for JSON."""
+    """Return the properties of a key as plain data for JSON."""
     return {
         "key": found.key,
         "tier": str(found.tier),

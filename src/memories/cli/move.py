@@ -1,4 +1,4 @@
-"""`memories move` and `memories pin`: where a value lies, and that it stays there."""
+"""`memories move` and `memories pin`: move a value to a tier, and keep it there."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ escaped_option = click.option(
 def move(
     store: Path, glacier: str | None, key: str, tier: str, escaped: bool, as_json: bool
 ) -> None:
-    """Move KEY to TIER, which is one that outlives a process.
+    """Move KEY to TIER, one of the durable tiers.
 
-    Hot and warm are the memory of a running program; only that program moves values there.
+    Hot and warm are memory of a running program; only that program moves values there.
     """
     name = unescape(key) if escaped else key
     with opened(store, glacier, read_only=False) as manager:
@@ -40,7 +40,7 @@ def move(
 @click.command()
 @store_argument
 @click.argument("key")
-@click.option("--off", is_flag=True, help="Let it move again.")
+@click.option("--off", is_flag=True, help="Allow it to move again.")
 @escaped_option
 @json_option
 def pin(

@@ -1,7 +1,7 @@
-"""What is printed, made fit for a terminal and for a line: keys escaped, JSON in one way.
+"""Output of the commands: escaped keys, usage bars and JSON.
 
-A key may hold a newline, an escape sequence or a direction mark; a list of keys must stay one
-key a line and must not drive the terminal.
+A key may contain a newline, a control sequence or a direction mark. A list must stay one key a line
+and must not control the terminal.
 """
 
 from __future__ import annotations
@@ -17,25 +17,26 @@ import click
 
 
 def escape(key: str) -> str:
-    """Return `key` in printable characters of the output's encoding, and so that it can be undone.
+    """Return `key` with unprintable characters escaped; `unescape` reverses it.
 
-    Backslashes are doubled; what is not printable becomes `\\n`, `\\x1b`, `\\u202e` and the like.
+    Backslashes are doubled; characters that are not printable in the output's encoding become
+    `\\n`, `\\x1b`, `\\u202e` and the like.
     """
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
     return "".join(_escaped(character, encoding) for character in key)
 
 
 def unescape(text: str) -> str:
-    """Return the key that `escape` made `text` of.
+    """Return the key from which `escape` made `text`.
 
     Raises:
-        click.BadParameter: a backslash is followed by what is no escape.
+        click.BadParameter: a backslash is not followed by an escape code.
     """
     try:
-        # Everything beyond ASCII is written as an escape first, for the codec knows Latin-1 only.
+        # The codec decodes Latin-1 only, so characters beyond ASCII are escaped first.
         return text.encode("ascii", "backslashreplace").decode("unicode_escape")
     except UnicodeDecodeError as error:
-        raise click.BadParameter(f"{text!r} is no escaped key: {error.reason}") from None
+        raise click.BadParameter(f"{text!r} is not an escaped key: {error.reason}") from None
 
 
 _TEXTUAL = (datetime.date, datetime.time, datetime.timedelta, decimal.Decimal, uuid.UUID)
@@ -46,8 +47,14 @@ def print_json(document: Any) -> None:
     click.echo(json.dumps(document, allow_nan=False, separators=(",", ":")))
 
 
+def usage_bar(percent: float, cells: int) -> str:
+    """Return a bar of `cells` characters."""
+    filled = min(cells, round(percent / 100 * cells))
+    return "█" * filled + "·" * (cells - filled)
+
+
 def jsonable(value: Any) -> Any:
-    """Return a word of metadata as JSON has it: what JSON does not know as its text."""
+    """Return a metadata value for JSON: types that JSON lacks as text."""
     if isinstance(value, dict):
         return {str(name): jsonable(one) for name, one in value.items()}
     if isinstance(value, (list, tuple)):

@@ -1,4 +1,4 @@
-"""`memories put`: a file, or what is piped in, as a value of a store."""
+"""`memories put`: stores a file, or the standard input, as a value."""
 
 from __future__ import annotations
 
@@ -28,15 +28,17 @@ _NPY = b"\x93NUMPY"
     "form",
     type=click.Choice(["auto", "npy", "bytes", "text", "json"]),
     default="auto",
-    help="What SOURCE is; auto is npy where it begins like one, bytes otherwise.",
+    help="The format of SOURCE; auto is npy if it begins like one, otherwise bytes.",
 )
 @click.option(
     "--tier", type=click.Choice(["cold", "glacier"]), default="cold", help="Where to store it."
 )
 @click.option("--ttl", type=float, help="Seconds to live.")
 @click.option("--pin", is_flag=True, help="Forbid moving and evicting it.")
-@click.option("-m", "--metadata", multiple=True, metavar="NAME=VALUE", help="Words about it.")
-@click.option("--create", is_flag=True, help="Make the store if there is none.")
+@click.option(
+    "-m", "--metadata", multiple=True, metavar="NAME=VALUE", help="Metadata of the value."
+)
+@click.option("--create", is_flag=True, help="Create the store if it does not exist.")
 @json_option
 def put(
     store: Path,
@@ -54,15 +56,15 @@ def put(
 ) -> None:
     """Store SOURCE (a file, or - for the standard input) under KEY.
 
-    Values that were piped in are durable when the command returns. A running process that has
-    the store open as its writer keeps others from writing.
+    The value is durable when the command returns. The command fails while another process has the
+    store open as its writer.
     """
     data = source.read()
     value = FORMS[_form_of(data) if form == "auto" else form](data)
-    words = dict(_pair(one) for one in metadata)
+    pairs = dict(_pair(one) for one in metadata)
     with opened(store, glacier, read_only=False, create=create) as manager:
         name = unescape(key) if escaped else key
-        manager.store(name, value, tier, ttl=ttl, metadata=words or None, pin=pin)
+        manager.store(name, value, tier, ttl=ttl, metadata=pairs or None, pin=pin)
         manager.flush()
         stored = manager.explain(name)
     if as_json:
@@ -88,21 +90,23 @@ def _npy(data: bytes) -> Any:
     try:
         return np.load(io.BytesIO(data), allow_pickle=False)
     except (ValueError, EOFError, OSError) as error:
-        raise CliFailure(f"the source is no array in npy: {error}", exit_code=USAGE) from error
+        raise CliFailure(
+            f"the source is not an array in npy format: {error}", exit_code=USAGE
+        ) from error
 
 
 def _text(data: bytes) -> str:
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise CliFailure(f"the source is no text in UTF-8: {error}", exit_code=USAGE) from error
+        raise CliFailure(f"the source is not text in UTF-8: {error}", exit_code=USAGE) from error
 
 
 def _json(data: bytes) -> Any:
     try:
         return json.loads(data)
     except ValueError as error:
-        raise CliFailure(f"the source is no JSON: {error}", exit_code=USAGE) from error
+        raise CliFailure(f"the source is not JSON: {error}", exit_code=USAGE) from error
 
 
 FORMS: dict[str, Callable[[bytes], Any]] = {

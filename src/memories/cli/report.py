@@ -1,4 +1,4 @@
-"""`memories report`: one page about a store, in a file that needs nothing else."""
+"""`memories report`: writes a page about a store into one HTML file."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from memories.cli.telemetry_source import FileSource
 )
 @json_option
 def report(store: Path, glacier: str | None, output: Path, as_json: bool) -> None:
-    """Write a page about STORE: tiers, moves, hot keys, latency, and charts if it was sampled.
+    """Write a page about STORE: tiers, moves, hot keys, latencies, and charts if it was sampled.
 
-    It has no script and asks for nothing, so it can be kept and sent.
+    It has no scripts and loads no other files, so it can be archived and sent.
     """
     from memories.observe.analytics.report import write_report
 

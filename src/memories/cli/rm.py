@@ -1,4 +1,4 @@
-"""`memories rm`: keys that are to be gone, for which it asks first."""
+"""`memories rm`: removes keys, after asking for confirmation."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ def rm(
 ) -> None:
     """Remove KEYS from every tier of STORE, or all that start with a prefix.
 
-    If one of the keys is absent nothing is removed. Archived objects are unlinked after their
-    grace time.
+    If one of the keys is absent, no key is removed. Archived objects are deleted after their grace
+    time.
     """
     if bool(keys) == (prefix is not None):
-        raise CliFailure("say which keys, or which --prefix", exit_code=USAGE)
+        raise CliFailure("name the keys to remove, or give a --prefix", exit_code=USAGE)
     with opened(store, glacier, read_only=False) as manager:
         if prefix is None:
             chosen = [unescape(key) if escaped else key for key in keys]
@@ -41,7 +41,7 @@ def rm(
                 manager.get_tier(key)
         else:
             chosen = list(manager.scan(unescape(prefix) if escaped else prefix))
-        _agree(chosen, yes)
+        _confirm(chosen, yes)
         for key in chosen:
             manager.delete(key)
     if as_json:
@@ -50,7 +50,7 @@ def rm(
         click.echo(f"{len(chosen):,} keys removed", err=True)
 
 
-def _agree(keys: list[str], yes: bool) -> None:
+def _confirm(keys: list[str], yes: bool) -> None:
     if keys and not yes:
         what = escape(keys[0]) if len(keys) == 1 else f"{len(keys):,} keys"
         click.confirm(f"Remove {what}?", abort=True, err=True)

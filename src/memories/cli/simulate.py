@@ -1,4 +1,4 @@
-"""`memories simulate`: replays a trace through the very policies that the tiers use."""
+"""`memories simulate`: replays a trace through the eviction policies of the tiers."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ SHARES = "1,3,10,20"
 
 @click.command()
 @click.argument("trace", type=click.Path(path_type=Path))
-@click.option("-p", "--policy", "names", multiple=True, help="A policy; all of them unless given.")
+@click.option("-p", "--policy", "names", multiple=True, help="A policy; by default all of them.")
 @click.option(
     "-c",
     "--capacity",
     "capacities",
     multiple=True,
-    help=f"A size, like 2GB, or a percentage of all bytes, like 10%; {SHARES} % unless given.",
+    help=f"A size, like 2GB, or a percentage of all bytes, like 10%; {SHARES} % by default.",
 )
-@click.option("--prefetch", is_flag=True, help="Fetch ahead what the predictors expect.")
-@click.option("--plot", type=click.Path(path_type=Path), help="Draw the ratios into this file.")
+@click.option("--prefetch", is_flag=True, help="Prefetch what the predictors expect.")
+@click.option("--plot", type=click.Path(path_type=Path), help="Plot the ratios into this file.")
 @json_option
 def simulate(
     trace: Path,
@@ -37,10 +37,10 @@ def simulate(
     plot: Path | None,
     as_json: bool,
 ) -> None:
-    """Replay TRACE, a .npz or .jsonl of accesses, and print the ratio of misses.
+    """Replay TRACE, a .npz or .jsonl of accesses, and print the miss ratios.
 
-    First accesses are left out, for in practice they are stores. `MemoryManager.record_trace`
-    writes traces of your own.
+    First accesses are not counted, since in practice they are stores. Traces of a program are
+    written by `MemoryManager.record_trace`.
     """
     from memories import policies
     from memories.simulate.traces import read_trace

@@ -1,7 +1,7 @@
-"""`memories snapshot`: make, look into, verify, compare and take apart snapshot files.
+"""`memories snapshot`: creates, inspects, verifies, compares and extracts snapshot files.
 
-Only `create`, `restore` and `release` touch a store; the others need nothing but the file, and no
-value is decoded unless `extract` is told to.
+Only `create`, `restore` and `release` open a store; the others need only the file. Only `extract`
+decodes a value.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from memories.cli.exit_codes import FAILED, USAGE, CliFailure
-from memories.cli.get import check_describing, describing_option, put_out
+from memories.cli.get import check_describing, describing_option, write_value
 from memories.cli.output import escape, jsonable, print_json, unescape
 from memories.cli.store import json_option, opened, store_argument
 from memories.errors import KeyNotFoundError
@@ -31,23 +31,25 @@ base_option = click.option(
     "bases",
     multiple=True,
     type=click.Path(path_type=Path),
-    help="An earlier snapshot that FILE builds on, if it lies elsewhere now.",
+    help="An earlier snapshot that FILE builds on, if it was moved.",
 )
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def snapshot() -> None:
-    """Make, look into, verify, compare and take apart snapshot files."""
+    """Create, inspect, verify, compare and extract snapshot files."""
 
 
 @snapshot.command()
 @store_argument
 @file_argument
 @click.option("--prefix", default="", help="Only keys that start with this.")
-@click.option("--tier", "tiers", multiple=True, help="Only what lies in this tier.")
-@click.option("--base", type=click.Path(path_type=Path), help="Write only what changed since.")
-@click.option("--portable", is_flag=True, help="Decompress everything, for other tools.")
-@click.option("--reference", is_flag=True, help="Refer to archived values, do not copy them.")
+@click.option("--tier", "tiers", multiple=True, help="Only values in this tier.")
+@click.option(
+    "--base", type=click.Path(path_type=Path), help="Write only what changed since this snapshot."
+)
+@click.option("--portable", is_flag=True, help="Write all values uncompressed, for other tools.")
+@click.option("--reference", is_flag=True, help="Refer to archived values instead of copying them.")
 @json_option
 def create(
     store: Path,
@@ -60,10 +62,10 @@ def create(
     reference: bool,
     as_json: bool,
 ) -> None:
-    """Write what STORE holds durably, as of now, into FILE."""
+    """Write the current durable values of STORE into FILE."""
     from memories.snapshot import open_snapshot
 
-    # To refer to archived values is to protect them, which only the store's writer may.
+    # A reference protects the archived values, which only the store's writer may do.
     with opened(store, glacier, read_only=not reference) as manager, bar("saved") as show:
         manager.create_snapshot(
             file,
@@ -75,7 +77,7 @@ def create(
             progress=show,
         )
     with open_snapshot(file) as found:
-        _tell(_summary(found), as_json)
+        _print_summary(_summary(found), as_json)
 
 
 @snapshot.command()
@@ -83,12 +85,12 @@ def create(
 @click.option("--keys", is_flag=True, help="List the keys.")
 @json_option
 def inspect(file: Path, keys: bool, as_json: bool) -> None:
-    """Show what FILE is, or its keys; structure and manifest are checked, no value is read."""
+    """Show the properties of FILE, or its keys; check its structure without reading values."""
     from memories.snapshot import open_snapshot
 
     with open_snapshot(file) as found:
         if not keys:
-            _tell(_summary(found), as_json)
+            _print_summary(_summary(found), as_json)
             return
         for row in found.rows():
             if as_json:
@@ -103,7 +105,7 @@ def inspect(file: Path, keys: bool, as_json: bool) -> None:
 @base_option
 @json_option
 def verify(file: Path, bases: tuple[Path, ...], as_json: bool) -> None:
-    """Read every byte of FILE, and of what it builds on. Exits with 4 if one is wrong."""
+    """Verify every byte of FILE, and of the snapshots it builds on; exit with 4 on damage."""
     from memories.snapshot.incremental_chain import IncrementalChain
 
     with IncrementalChain(file, bases) as chain:
@@ -133,10 +135,10 @@ def restore(
     yes: bool,
     as_json: bool,
 ) -> None:
-    """Take what FILE holds into STORE, which is made if there is none.
+    """Restore FILE into STORE, which is created if it does not exist.
 
-    By default keys that are there already stay; "merge" overwrites them, and "replace" removes all
-    others besides.
+    By default keys that exist in STORE are kept; "merge" overwrites them, and "replace" also
+    removes all other keys.
     """
     if mode != "keep" and not yes:
         click.confirm(f"Replace what {escape(str(store))} holds?", abort=True, err=True)
@@ -155,9 +157,9 @@ def restore(
 @click.argument("identity", metavar="[ID]", default="")
 @json_option
 def release(store: Path, glacier: str | None, identity: str, as_json: bool) -> None:
-    """Let go of the archived objects that the snapshot ID refers to, for its file is gone for good.
+    """Release the archived objects that the snapshot ID refers to, after its file was deleted.
 
-    Without ID, list the snapshots that refer to the archive of STORE, and to how many objects.
+    Without ID, list the snapshots that refer to the archive of STORE, with their object counts.
     """
     with opened(store, glacier, read_only=not identity) as manager:
         if identity:
@@ -179,7 +181,7 @@ def release(store: Path, glacier: str | None, identity: str, as_json: bool) -> N
 def diff(context: click.Context, old: Path, new: Path, as_json: bool) -> None:
     """Show which keys were added (+), removed (-) or stored again (~) from OLD to NEW.
 
-    Exits with 1 if there are any, like diff.
+    The exit code is 1 if there are any, as for diff.
     """
     from memories.snapshot import open_snapshot
 
@@ -213,7 +215,7 @@ def extract(
     bases: tuple[Path, ...],
     as_json: bool,
 ) -> None:
-    """Write the value of KEY, verified, as `memories get` does."""
+    """Verify the value of KEY and write it, as `memories get` does."""
     check_describing(as_json, output)
     from memories import codecs
     from memories.frames.reader import open_frame
@@ -226,8 +228,8 @@ def extract(
             raise KeyNotFoundError(f"{key!r} is not in {file}")
         frame = chain.frame(row)
         if frame is None:
-            raise CliFailure(f"{key!r} lies in the archive; restore the snapshot", exit_code=USAGE)
-        put_out(codecs.decode(open_frame(frame, key=key).parts()), form, output)
+            raise CliFailure(f"{key!r} is in the archive; restore the snapshot", exit_code=USAGE)
+        write_value(codecs.decode(open_frame(frame, key=key).parts()), form, output)
         if as_json:
             print_json(_described(row) | {"output": str(output)})
 
@@ -238,7 +240,7 @@ CHANGES = {"+": "added", "-": "removed", "~": "stored"}
 def _changes(
     before: Iterator[SnapshotRow], after: Iterator[SnapshotRow]
 ) -> Iterator[tuple[str, str]]:
-    """Merge two lists in key order, in bounded memory."""
+    """Compare two sequences in key order, in bounded memory."""
     old, new = next(before, None), next(after, None)
     while old is not None or new is not None:
         if new is None or (old is not None and old.key < new.key):
@@ -289,7 +291,7 @@ def _described(row: SnapshotRow) -> dict[str, Any]:
     }
 
 
-def _tell(summary: dict[str, Any], as_json: bool) -> None:
+def _print_summary(summary: dict[str, Any], as_json: bool) -> None:
     if as_json:
         print_json(summary)
         return

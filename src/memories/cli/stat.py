@@ -1,4 +1,4 @@
-"""`memories stat`: what a store holds, tier by tier, or what is known of one key."""
+"""`memories stat`: shows the tiers of a store, or the properties of one key."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from memories.model.tiers import TierName
 @click.option("-e", "--escaped", is_flag=True, help="KEY is escaped, as ls prints it.")
 @json_option
 def stat(store: Path, glacier: str | None, key: str | None, escaped: bool, as_json: bool) -> None:
-    """Show what STORE holds, or what is known of KEY.
+    """Show the tiers of STORE, or the properties of KEY.
 
-    What only lives in the memory of a running process is not in the store, and not shown.
+    Values that are only in the memory of a running process are not in the store and not shown.
     """
     if key is None:
         _stat_store(store, glacier, as_json)

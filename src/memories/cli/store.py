@@ -1,4 +1,4 @@
-"""Opening a store that somebody else may be writing to, without changing anything in it."""
+"""Opens the store of a command, read-only unless the command changes it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def store_argument(command: Command) -> Command:
     command = click.option(
         "--glacier",
         metavar="URL",
-        help="Where its glacier tier lies, if not in the directory itself.",
+        help="The URL of its glacier tier, if that is not in the directory.",
     )(command)
     return click.argument("store", type=click.Path(path_type=Path))(command)
 
@@ -33,10 +33,11 @@ def json_option(command: Command) -> Command:
 
 
 def require_store(store: Path) -> None:
-    """Raise StorageError if there is no store in a directory."""
+    """Raise StorageError if a directory does not contain a store."""
     if not (store / "cold").is_dir():
         raise StorageError(
-            f"{str(store)!r} holds no store; give the directory that was the manager's storage_path"
+            f"{str(store)!r} does not contain a store: give the directory that was the "
+            "manager's storage_path"
         )
 
 
@@ -44,11 +45,11 @@ def require_store(store: Path) -> None:
 def opened(
     store: Path, glacier: str | None = None, *, read_only: bool = True, create: bool = False
 ) -> Iterator[MemoryManager]:
-    """Open the store, for reading unless told otherwise; `create` makes one where there is none.
+    """Open the store, by default for reading; with `create`, make it if it does not exist.
 
     Raises:
-        StorageError: there is no store at that place.
-        StoreLockedError: it is to be changed, and somebody else is its writer.
+        StorageError: the directory does not contain a store.
+        StoreLockedError: it is opened for writing, and has another writer.
     """
     from memories import MemoryManager
 
@@ -56,7 +57,7 @@ def opened(
         require_store(store)
     options: dict[str, Any] = (
         {} if read_only else {"migration": False}
-    )  # A command moves what it is told to.
+    )  # A command moves only the named values.
     with MemoryManager(
         storage_path=store, read_only=read_only, **_glacier_of(store, glacier), **options
     ) as manager:
@@ -64,10 +65,9 @@ def opened(
 
 
 def _glacier_of(store: Path, url: str | None) -> dict[str, Any]:
-    """Return the options that say where the glacier of `store` lies.
+    """Return the options for the glacier tier of `store`.
 
-    Without a word about it, it lies in the directory, or where the configuration of this very
-    store says.
+    Without a URL it is in the directory, or where the configuration of this store says.
     """
     if url is None and not (store / "glacier").is_dir():
         from memories import MemoryManager

@@ -1,4 +1,4 @@
-"""A store watched from outside its process: what its writer tells, and what lies on disk."""
+"""Reads the state of a store from outside its process: telemetry files, and the disk."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 
 class FileSource:
-    """Answers `top`, `report` and a dashboard about the store in a directory.
+    """The data of `top`, `report` and a dashboard about the store in a directory.
 
-    The writer's own word is a second old at most. Where nobody writes, it is the last word, and its
-    state says so: `closed`, or `gone` when the process ended without closing.
+    A running writer's document is at most about a second old. Without a writer it is the last one,
+    with the state `closed`, or `gone` if the process ended without closing the store.
     """
 
     def __init__(self, store: Path, glacier: str | None = None) -> None:
@@ -26,7 +26,7 @@ class FileSource:
         self._glacier = glacier
 
     def document(self) -> Mapping[str, Any]:
-        """Return what is known of the store."""
+        """Return the state of the store."""
         from memories.observe.analytics.telemetry_files import read_document, writer_lives
 
         document = read_document(self._store)
@@ -38,21 +38,21 @@ class FileSource:
         return document
 
     def series(self) -> Series | None:
-        """Return the series that the writer kept, None if it did not."""
+        """Return the series that the writer saved, None without any."""
         from memories.observe.analytics.telemetry_files import read_series
 
         return read_series(self._store)
 
     def explain(self, key: str) -> Mapping[str, Any]:
-        """Return what is known of a key on disk."""
+        """Return an explanation of a key on disk."""
         from memories.core.explain import explanation_document
 
         with opened(self._store, self._glacier) as manager:
             return explanation_document(manager.explain(key))
 
     def act(self, action: str, key: str) -> str:
-        """Refuse: only the program that has the store open moves its values."""
+        """Raise InvalidOptionError: only the program that has the store open moves its values."""
         raise InvalidOptionError(
-            f"{action} of {key[:60]!r} is for the program that has the store open; start the "
+            f"{action} of {key[:60]!r} needs the program that has the store open: start the "
             "dashboard there, with manager.dashboard(token=...)"
         )

@@ -131,7 +131,7 @@ def test_a_place_without_a_store_is_said_to_be_none(run: Run, tmp_path: Path) ->
     """Looking must not make a store either."""
     result = run("ls", tmp_path)
     assert (1, "") == (result.exit_code, result.stdout)
-    assert "holds no store" in result.stderr
+    assert "does not contain a store" in result.stderr
     assert [] == list(tmp_path.iterdir())
 
 

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from memories.cli.demo.table import BAR_CELLS, bar, limit
+from memories.cli.demo.table import BAR_CELLS
 from memories.cli.demo.workload import Click, script
+from memories.cli.output import usage_bar
+from memories.foundation.units import limit_words
 
 from .conftest import Run
 
@@ -56,12 +58,12 @@ def test_the_peak_counts_children_alive_and_gone() -> None:
 @pytest.mark.parametrize("percent", [0.0, 0.1, 50.0, 100.0, 130.0])
 def test_a_bar_is_always_as_wide(percent: float) -> None:
     """The table must not jump about while it is drawn anew."""
-    assert BAR_CELLS == len(bar(percent))
+    assert BAR_CELLS == len(usage_bar(percent, BAR_CELLS))
 
 
 def test_a_tier_without_a_limit_is_said_to_have_none() -> None:
     """Nine exabytes would be a figure that nobody measured."""
-    assert ("8.0 MB", "no limit") == (limit(8_000_000), limit(2**63 - 1))
+    assert ("8.0 MB", "no limit") == (limit_words(8_000_000), limit_words(2**63 - 1))
 
 
 def test_the_script_clicks_on_pixels_that_are_in_view() -> None:

@@ -1,7 +1,7 @@
-"""`memories demo`: the main job on a real raster, watched while it runs and measured at its end.
+"""`memories demo`: a map viewer on a real raster, shown while it runs and measured at its end.
 
-A map viewer pans and zooms over a raster that is much larger than the two tiers in RAM, and clicks
-on pixels for their time series. It stores and retrieves; all moves between tiers are the manager's.
+The viewer pans and zooms over a raster that is much larger than the two tiers in RAM, and reads the
+time series of single pixels. It only stores and retrieves; the manager moves the tiles.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ from memories.cli.store import json_option
     show_default=True,
     help="Where to write the picture.",
 )
-@click.option("--seed", default=7, show_default=True, help="Where the user wanders.")
+@click.option("--seed", default=7, show_default=True, help="The seed of the random path.")
 @click.option(
     "--regions",
     type=click.IntRange(min=1, max=100),
     default=5,
     show_default=True,
-    help="How many regions are looked at closely.",
+    help="The number of regions to explore.",
 )
 @json_option
 def demo(picture: Path, seed: int, regions: int, as_json: bool) -> None:
     """Explore a real raster through the four tiers, in less than a minute.
 
-    The raster is Linke turbidity, 2160 x 4320 x 12 values, from the package pvlib. A table of the
-    tiers shows how it goes; at the end come the figures, all measured in this run, and a picture.
+    The raster is Linke turbidity, 2160 x 4320 x 12 values, from the package pvlib. A table
+    shows the tiers meanwhile; at the end it prints the results of this run and writes a picture.
     """
     from memories.cli.demo.raster import find_raster
     from memories.cli.demo.report import report

@@ -1,7 +1,7 @@
-"""The same requests, answered without us: from the file each time, and from a dict in RAM.
+"""Baselines: the same requests answered from the file, and from a dict with all tiles in RAM.
 
-Each answer is timed as the viewer's were. The file's answers are also the truth that the viewer's
-are compared with, one by one.
+The answers are timed as those of the viewer. Each answer of the viewer is compared with that of the
+file.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from memories.cli.demo.workload import Request
 
 
 class Baseline(NamedTuple):
-    """How long the requests took, and how many answers differed from the viewer's."""
+    """The time of the requests, and the number of answers that differed from the viewer's."""
 
     seconds: float
     preparing_seconds: float

@@ -1,4 +1,4 @@
-"""The most RAM that this process and its children ever held, as the kernel counted it."""
+"""The peak RAM of this process and its children, as counted by the kernel."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ PROC = Path("/proc")
 
 
 def peak_rss_bytes() -> int:
-    """Return the peak of this process plus those of its children, alive or gone."""
+    """Return the peak of this process plus those of its children, running or ended."""
     own = _peak_of(os.getpid())
     if own is None:
         own = _in_bytes(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)

@@ -1,4 +1,4 @@
-"""What one run of the demo has measured; nothing here was measured elsewhere or at another time."""
+"""The results of one run of the demo."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class DemoTierResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DemoPairResult:
-    """The moves from one tier to another, and the different keys that made them."""
+    """The number of moves from one tier to another, and of different keys among them."""
 
     moves: int
     keys: int
@@ -33,16 +33,16 @@ class DemoPairResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DemoResult:
-    """The figures of one run.
+    """The measurements of one run.
 
     Attributes:
-        raw_bytes: The raster, decoded.
+        raw_bytes: The size of the decoded raster.
         reads: Requests of the viewer.
-        absent: Those for a tile that was not stored yet; the viewer decoded and stored it.
-        different: Answers that were not what the file gives; 0, or something is broken.
-        seconds: That the viewer waited for its answers, all together.
-        storing_seconds: Those of them that went into decoding and storing what was absent.
-        session_seconds: That the session took, pauses between the frames included.
+        absent: Requests for a tile that was not stored yet; the viewer decoded and stored it.
+        different: Answers that differed from the file; more than 0 is a defect.
+        seconds: The total time that the viewer waited for answers.
+        storing_seconds: The part of `seconds` for decoding and storing absent tiles.
+        session_seconds: The duration of the session, with the pauses between frames.
     """
 
     shape: tuple[int, int, int]
@@ -64,12 +64,12 @@ class DemoResult:
 
     @property
     def hit_rate_percent(self) -> float:
-        """Return the share of reads answered from hot or warm; NaN when there was none."""
+        """Return the share of reads answered from hot or warm; NaN without reads."""
         hits = sum(tier.answered for name, tier in self.tiers.items() if not name.durable)
         return 100.0 * hits / self.reads if self.reads else math.nan
 
     def as_json(self) -> dict[str, Any]:
-        """Return the figures as `--json` prints them."""
+        """Return the results as `--json` prints them."""
         return {
             "raster_bytes": self.raw_bytes,
             "raster_tiles": self.raster_tiles,

@@ -1,4 +1,4 @@
-"""The picture of the session: the analytics' own plot, with the scenes marked."""
+"""The picture of a session: the plot of the analytics, with the scenes marked."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ def draw(
     """Write the picture.
 
     Args:
-        series: Of the analytics.
-        scenes: Names, and the seconds they began at.
-        glacier: Seconds, and the bytes that glacier held then; it has no limit to be a share of.
-        path: The file.
+        series: The series of the analytics.
+        scenes: The names of the scenes, with their begin in seconds.
+        glacier: Times in seconds, with the bytes in glacier: it has no limit for a percentage.
+        path: The file to write.
 
     Raises:
         StorageError: the file cannot be written.

@@ -1,6 +1,6 @@
-"""The raster that the demo explores: Linke turbidity of the whole Earth, month by month.
+"""The raster of the demo: monthly Linke turbidity of the whole Earth.
 
-It comes inside the package pvlib, which is found but never imported: its data file is all we want.
+It is a data file inside the package pvlib, which is located but not imported.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ INSTALL = "make demo does that, and so does: pip install h5py && pip install --n
 
 
 class Tile(NamedTuple):
-    """A square of the raster, all twelve months of it."""
+    """A square of the raster, with all twelve months."""
 
     row: int
     column: int
 
     @property
     def key(self) -> str:
-        """Return the key that it is stored under."""
+        """Return the key under which the tile is stored."""
         return f"tile/{self.row:02}/{self.column:02}"
 
 
@@ -42,7 +42,7 @@ def find_raster() -> Path:
 
 
 class Raster:
-    """The data file, opened; every read decodes what it needs from the file."""
+    """The open data file; every read decodes from the file."""
 
     def __init__(self, path: Path) -> None:
         try:

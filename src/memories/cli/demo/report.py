@@ -1,4 +1,4 @@
-"""What the demo says at its end: a page of figures, each measured in the run that just ended."""
+"""The report of the demo: the measurements of the run as text."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ from collections.abc import Iterator
 
 from memories.cli.demo.outcome import DemoPairResult, DemoResult
 from memories.cli.demo.raster import TILE
-from memories.cli.demo.table import limit
 from memories.cli.demo.watch import NEIGHBOURS
-from memories.foundation.units import format_size
+from memories.foundation.units import format_size, limit_words
 from memories.model.tiers import TierName
 
 
@@ -37,7 +36,7 @@ def _tiers(outcome: DemoResult) -> Iterator[str]:
         yield (
             f"{name:<9}{tier.answered:>10,}{_share(tier.answered, outcome.reads):>10}"
             f"{tier.keys:>7,}{format_size(tier.used_bytes):>11}{format_size(tier.peak_bytes):>11}"
-            f"{limit(tier.configured_bytes):>10}"
+            f"{limit_words(tier.configured_bytes):>10}"
         )
     absent = _share(outcome.absent, outcome.reads)
     yield f"{'absent':<9}{outcome.absent:>10,}{absent:>10}  (decoded from the file and stored)"

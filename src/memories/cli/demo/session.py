@@ -1,4 +1,4 @@
-"""The demo from its beginning to its end: a session at the map, the baselines, the figures."""
+"""Runs the demo: a session of the viewer, the baselines, and the measurements."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ANALYTICS_SECONDS = 0.1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DemoPlan:
-    """How large the tiers are, and how long the session is."""
+    """The sizes of the tiers and the length of the session."""
 
     hot: str = "8MB"
     warm: str = "16MB"
@@ -36,20 +36,20 @@ class DemoPlan:
 
 
 class DemoScenes:
-    """When each scene began."""
+    """The begin of each scene."""
 
     def __init__(self) -> None:
         self._started_at = perf_counter()
         self.began: list[tuple[str, float]] = []
 
-    def note(self, scene: str) -> None:
-        """Learn that a frame of `scene` was drawn."""
+    def record(self, scene: str) -> None:
+        """Record that a frame of `scene` was drawn."""
         if not self.began or self.began[-1][0] != scene:
             self.began.append((scene, perf_counter() - self._started_at))
 
 
 def run(plan: DemoPlan, raster_path: Path, picture: Path | None) -> DemoResult:
-    """Play the session, ask the baselines, and return the figures.
+    """Run the session and the baselines, and return the measurements.
 
     Raises:
         StorageError: the picture cannot be written.
@@ -77,7 +77,7 @@ def _play(
     with shown(watch) as show:
 
         def drawn(frame: ViewFrame) -> None:
-            scenes.note(frame.scene)
+            scenes.record(frame.scene)
             show(frame.scene)
 
         viewer.play(frames, plan.frame_seconds, drawn)
@@ -92,7 +92,7 @@ def _measure(
     session_seconds: float,
     picture: Path | None,
 ) -> DemoResult:
-    stats = watch.look()
+    stats = watch.read()
     file = from_file(raster, viewer.requests, viewer.digests)
     ram = from_ram(raster, viewer.requests, viewer.digests)
     return DemoResult(

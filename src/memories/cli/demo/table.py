@@ -1,4 +1,4 @@
-"""The table of the tiers while the demo runs: live in a terminal, a line now and then elsewhere."""
+"""Shows the tiers while the demo runs: a live table in a terminal, otherwise some lines."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 import click
 
 from memories.cli.demo.watch import NEIGHBOURS, DemoWatch, Pair
+from memories.cli.output import usage_bar
 from memories.foundation.optional_imports import MissingPackageError, require
-from memories.foundation.units import format_size
+from memories.foundation.units import format_size, limit_words
 
 if TYPE_CHECKING:
     from memories.observe.counters import Stats
@@ -23,15 +24,15 @@ BAR_CELLS = 24
 
 
 class DemoDisplay(Protocol):
-    """Shows the state of the tiers; called after every frame, and paces itself."""
+    """Shows the state of the tiers; called after every frame, and limits its own rate."""
 
     def __call__(self, scene: str) -> None:
-        """Show how things are during `scene`."""
+        """Show the state during `scene`."""
 
 
 @contextmanager
 def shown(watch: DemoWatch) -> Iterator[DemoDisplay]:
-    """Choose the way that the standard error can show it."""
+    """Yield a display that suits the standard error."""
     if sys.stderr.isatty():
         try:
             rich_live = require("rich.live", extra="terminal")
@@ -54,7 +55,7 @@ class _Lines:
         self._next_at = 0.0
 
     def __call__(self, scene: str) -> None:
-        stats = self._watch.look()
+        stats = self._watch.read()
         at = monotonic() - self._started_at
         if at < self._next_at:
             return
@@ -67,7 +68,7 @@ class _Lines:
 
 
 class _Table:
-    """A table that is drawn anew in place."""
+    """A table that is redrawn in place."""
 
     def __init__(self, watch: DemoWatch, live: Any) -> None:
         self._watch = watch
@@ -76,7 +77,7 @@ class _Table:
         self._next_at = 0.0
 
     def __call__(self, scene: str) -> None:
-        stats = self._watch.look()
+        stats = self._watch.read()
         now = monotonic()
         if now < self._next_at:
             return
@@ -94,12 +95,17 @@ class _Table:
             table.add_column(heading, justify="right")
         for (name, tier), moves in zip(stats.tiers.items(), self._moves(), strict=True):
             size = format_size(tier.used_bytes)
-            row = (str(name), bar(tier.usage_percent), size, limit(tier.configured_bytes))
+            row = (
+                str(name),
+                usage_bar(tier.usage_percent, BAR_CELLS),
+                size,
+                limit_words(tier.configured_bytes),
+            )
             table.add_row(*row, f"{tier.keys:,}", f"{tier.hits:,}", *moves)
         return table
 
     def _moves(self) -> Iterator[tuple[str, str]]:
-        """Yield, for each tier, the moves to the next lower one and back from it."""
+        """Yield, for each tier, the moves to the next slower tier and back."""
         for down in NEIGHBOURS:
             up: Pair = (down[1], down[0])
             yield f"{self._watch.moves[down]:,}", f"{self._watch.moves[up]:,}"
@@ -107,16 +113,5 @@ class _Table:
 
 
 def rate(stats: Stats) -> str:
-    """Return the hit rate so far, in words."""
+    """Return the hit rate so far as text."""
     return f"hit rate {stats.hit_rate_percent:.0f} %" if stats.reads else ""
-
-
-def bar(percent: float) -> str:
-    """Return a bar of BAR_CELLS characters."""
-    filled = min(BAR_CELLS, round(percent / 100 * BAR_CELLS))
-    return "█" * filled + "·" * (BAR_CELLS - filled)
-
-
-def limit(configured_bytes: int) -> str:
-    """Return the size of a tier in words, for one that has none as well."""
-    return format_size(configured_bytes) if configured_bytes < 2**62 else "no limit"

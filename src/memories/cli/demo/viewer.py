@@ -1,7 +1,7 @@
-"""The map viewer: it asks the manager for tiles and decodes from the file what is not there yet.
+"""The map viewer: it retrieves tiles from the manager, and decodes absent tiles from the file.
 
-Written as its user would write it; the moves between the tiers are the manager's own. It notes
-what it asked for, what it got and how long that took, so that others can be asked the same.
+It is written as a user's program would be; the manager moves the tiles between the tiers. It
+records each request, a digest of the answer and the total time, for the baselines.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Viewer:
-    """One session at the map."""
+    """One session of the viewer."""
 
     def __init__(self, manager: MemoryManager, raster: Raster) -> None:
         self._manager = manager
@@ -35,11 +35,11 @@ class Viewer:
     def play(
         self, frames: Iterable[ViewFrame], frame_seconds: float, show: Callable[[ViewFrame], None]
     ) -> None:
-        """Draw the frames one after the other, none sooner than `frame_seconds` after another."""
+        """Draw the frames in order, at intervals of at least `frame_seconds`."""
         for frame in frames:
             started = perf_counter()
             for request in frame.requests:
-                self._note(request, *timed(self._answer, request))
+                self._record(request, *timed(self._answer, request))
             show(frame)
             sleep(max(0.0, frame_seconds - (perf_counter() - started)))
 
@@ -56,19 +56,19 @@ class Viewer:
             self.storing_seconds += perf_counter() - started
             return data if isinstance(request, Tile) else data[request.y, request.x, :]
 
-    def _note(self, request: Request, value: Any, seconds: float) -> None:
+    def _record(self, request: Request, value: Any, seconds: float) -> None:
         self.requests.append(request)
         self.digests.append(digest(value))
         self.seconds += seconds
 
 
 def timed(answer: Callable[[Request], Any], request: Request) -> tuple[Any, float]:
-    """Return what `answer` gives and the seconds it took."""
+    """Return the result of `answer(request)` and its time in seconds."""
     started = perf_counter()
     value = answer(request)
     return value, perf_counter() - started
 
 
 def digest(value: Any) -> int:
-    """Return a number that two different tiles do not share."""
+    """Return a hash of the bytes of `value`."""
     return xxh3_64_intdigest(np.ascontiguousarray(value).data.cast("B"))

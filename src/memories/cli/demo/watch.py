@@ -1,4 +1,4 @@
-"""What happens in the manager while the viewer works: the moves, and how full each tier got."""
+"""Observes the manager during the session: moves, and the peak usage of each tier."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ NEIGHBOURS: list[Pair] = [
 
 
 class DemoWatch:
-    """Counts moves by pair of tiers, and the different keys that made them."""
+    """Counts the moves between each pair of tiers, and the different keys among them."""
 
     def __init__(self, manager: MemoryManager) -> None:
         self._manager = manager
         self.moves: Counter[Pair] = Counter()
         self.moved_keys: defaultdict[Pair, set[str]] = defaultdict(set)
         self.peak_bytes: Counter[TierName] = Counter()
-        self.glacier: list[tuple[float, int]] = []  # Seconds, and the bytes it held then.
+        self.glacier: list[tuple[float, int]] = []  # Times in seconds, with the bytes in glacier.
         self._started_at = perf_counter()
         manager._services.hierarchy.events.subscribe(self._observe)
 
-    def look(self) -> Stats:
-        """Return the figures of now, and remember how full each tier is."""
+    def read(self) -> Stats:
+        """Return the current counters, and update the peaks."""
         stats = self._manager.stats()
         for name, tier in stats.tiers.items():
             self.peak_bytes[name] = max(self.peak_bytes[name], tier.used_bytes)

@@ -1,7 +1,8 @@
-"""What the user of the demo's map viewer does: a script of frames, the same for the same seed.
+"""The workload of the demo: a sequence of frames, the same for the same seed.
 
-Pure. First the whole Earth passes by once, zoomed out. Then a few regions are looked at closely:
-pan about, click on pixels for their twelve months, go on to the next, come back to the first.
+First the view passes once over the whole Earth, zoomed out. Then it explores some regions: it pans
+around, reads the twelve months of single pixels, and goes to the next region; at last it returns to
+the first.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ CLICKS = 8
 
 
 class Click(NamedTuple):
-    """A pixel of a tile whose time series is asked for."""
+    """A request for the time series of one pixel of a tile."""
 
     tile: Tile
     y: int
@@ -32,14 +33,14 @@ Request = Tile | Click
 
 
 class ViewFrame(NamedTuple):
-    """What one refresh of the screen needs."""
+    """The requests of one refresh of the screen."""
 
     scene: str
     requests: Sequence[Request]
 
 
 class Corner(NamedTuple):
-    """The tile in the upper left of the view."""
+    """The tile in the upper left corner of the view."""
 
     row: int
     column: int
@@ -66,7 +67,7 @@ def _around_the_world(rows: int, columns: int) -> Iterator[ViewFrame]:
 def _explore(
     scene: str, corner: Corner, rows: int, columns: int, random_: random.Random
 ) -> Iterator[ViewFrame]:
-    """Wander off in one direction, turning back at the edges only, then click on pixels."""
+    """Pan in one direction, turning back at the edges, then request single pixels."""
     drift = Corner(random_.choice([-1, 1]), random_.choice([-1, 1]))
     for pan in range(PANS):
         if pan:

@@ -1,7 +1,7 @@
-"""`memories doctor`: looks at the machine, and at a store if told one, and says what to change.
+"""`memories doctor`: checks the machine, and a store if one is given, and suggests changes.
 
-It changes nothing. What it finds is a list of findings, each fine, worth a change or wrong; a
-check that cannot be made says so instead of being left out.
+It changes nothing. Each result is fine, a warning or bad, with advice. A check that cannot be made
+is reported instead of left out.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from memories.cli.store import json_option
 
 @click.command()
 @click.argument("store", type=click.Path(path_type=Path), required=False)
-@click.option("--glacier", metavar="URL", help="An archive to look at, by asking it for a list.")
-@click.option("--node", "nodes", multiple=True, metavar="HOST:PORT", help="A node to look at.")
+@click.option("--glacier", metavar="URL", help="An archive to check, by listing it.")
+@click.option("--node", "nodes", multiple=True, metavar="HOST:PORT", help="A node to check.")
 @json_option
 @click.pass_context
 def doctor(
@@ -30,29 +30,31 @@ def doctor(
     nodes: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """Look at this machine, and at STORE, and say what to change.
+    """Check this machine, and STORE, and suggest changes.
 
-    Without STORE the directory for temporary files is measured. Exits with 1 if something is
-    wrong; what could only be better does not count.
+    Without STORE the directory for temporary files is measured. The exit code is 1 if something is
+    wrong; warnings do not count.
     """
-    findings = list(look(store, glacier, nodes))
+    results = list(check(store, glacier, nodes))
     if as_json:
-        print_json({"findings": [one.as_json() for one in findings]})
+        print_json({"findings": [one.as_json() for one in results]})
     else:
-        for one in findings:
+        for one in results:
             click.echo(f"{one.level:<5} {one.name:<14} {escape(one.what)}")
             if one.advice:
                 click.echo(f"{'':<20} -> {escape(one.advice)}")
-        bad = sum(one.level is Level.BAD for one in findings)
-        better = sum(one.level is Level.WARN for one in findings)
+        bad = sum(one.level is Level.BAD for one in results)
+        better = sum(one.level is Level.WARN for one in results)
         click.echo(f"{bad} wrong, {better} could be better", err=True)
-    context.exit(FAILED if any(one.level is Level.BAD for one in findings) else 0)
+    context.exit(FAILED if any(one.level is Level.BAD for one in results) else 0)
 
 
-def look(store: Path | None, glacier: str | None, nodes: tuple[str, ...]) -> Iterator[DoctorResult]:
-    """Yield what is found, the cheap looks first."""
+def check(
+    store: Path | None, glacier: str | None, nodes: tuple[str, ...]
+) -> Iterator[DoctorResult]:
+    """Yield the results, those of the cheap checks first."""
     from memories.cli.doctor import disk, machine, remote
 
-    yield from machine.look()
-    yield from disk.look(store)
-    yield from remote.look(glacier, nodes)
+    yield from machine.check()
+    yield from disk.check(store)
+    yield from remote.check(glacier, nodes)

@@ -1,4 +1,4 @@
-"""The disk of a store: its room, its kind, its speed, its clock, and who has it open."""
+"""Checks the disk of a store: free space, file system, speed, clock, and its writer."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ SLOW_SYNC_SECONDS = 0.1
 CLOCK_SECONDS = 2.0
 
 
-def look(store: Path | None) -> Iterator[DoctorResult]:
-    """Yield what is found of the store, or of the directory for temporary files."""
+def check(store: Path | None) -> Iterator[DoctorResult]:
+    """Yield the results for the store, or for the directory for temporary files."""
     place = Path(tempfile.gettempdir()) if store is None else store
     if not place.is_dir():
         yield DoctorResult(
-            "store", Level.BAD, f"{place} is no directory", "name a manager's directory"
+            "store", Level.BAD, f"{place} is not a directory", "name a manager's directory"
         )
         return
     if store is not None:
@@ -34,7 +34,9 @@ def look(store: Path | None) -> Iterator[DoctorResult]:
     try:
         yield from _speed(place)
     except OSError as error:
-        advice = "no store can be written there; mend its rights or choose another directory"
+        advice = (
+            "no store can be written there: correct its permissions or choose another directory"
+        )
         yield DoctorResult(
             "disk", Level.BAD, f"{place} cannot be written: {error.strerror}", advice
         )
@@ -56,7 +58,7 @@ def _store(store: Path) -> Iterator[DoctorResult]:
         yield DoctorResult("store", Level.BAD, str(error), f"memories check {store}")
         return
     if document is None:
-        yield fine("writer", "none has been here since telemetry is kept")
+        yield fine("writer", "none has written telemetry here")
         return
     pid = document.get("pid")
     yield fine("writer", f"pid {pid} has it open" if writer_lives(document) else "not open")
@@ -66,7 +68,7 @@ def _store(store: Path) -> Iterator[DoctorResult]:
         failures == 0,
         f"{failures} background actions failed since it was opened: "
         f"{document.get('latest_failure')}" if failures else "none since it was opened",
-        "nothing was lost; mend the cause (a full disk, a bucket that refuses)",
+        "nothing was lost; remove the cause (a full disk, a bucket that refuses)",
     )  # fmt: skip
 
 
@@ -77,7 +79,7 @@ def _space(place: Path) -> Iterator[DoctorResult]:
         "disk space",
         free >= ENOUGH_BYTES,
         f"{format_size(free)} free of {format_size(status.f_blocks * status.f_frsize)}",
-        "make room, or set cold_memory_size to less: cold holds what the disk has left",
+        "free some space, or reduce cold_memory_size: cold cannot use more than the disk has",
     )
     if status.f_files:
         share = status.f_favail / status.f_files
@@ -92,7 +94,7 @@ def _kind(place: Path) -> DoctorResult:
         "file system",
         kind is None,
         "local" if kind is None else f"on the network ({kind})",
-        "keep the store on a local disk: locks and power cuts are not what they are there",
+        "keep the store on a local disk: locks and syncs are less reliable on a network",
     )
 
 
@@ -116,7 +118,7 @@ def _speed(place: Path) -> Iterator[DoctorResult]:
         "disk speed",
         rate >= SLOW_BYTES_PER_SECOND,
         f"writes {format_size(rate)}/s, synced",
-        "values that sink to cold wait for it; use a faster disk, or larger warm memory",
+        "values that move to cold wait for it; use a faster disk, or a larger warm tier",
     )
     yield judged(
         "sync",

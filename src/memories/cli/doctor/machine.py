@@ -1,4 +1,4 @@
-"""The machine and the installation: packages, configuration, RAM, GPU, limits and clocks."""
+"""Checks the machine and the installation: packages, settings, RAM, GPU, limits, clock."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ EXTRAS = {
 }  # fmt: skip
 ENOUGH_FILES = 4096
 ENOUGH_MAPS = 65_530
-EARLIEST = 1_735_689_600  # The first of January 2025: no clock is older than this program.
+EARLIEST = 1_735_689_600  # The first of January 2025: an earlier time is a wrong clock.
 
 
-def look() -> Iterator[DoctorResult]:
-    """Yield what is found."""
+def check() -> Iterator[DoctorResult]:
+    """Yield the results."""
     yield from _packages()
     yield from _configuration()
     yield from _memory()
@@ -70,7 +70,7 @@ def _configuration() -> Iterator[DoctorResult]:
         options = effective_options(MemoryManager.__init__)
     except MemoriesError as error:
         yield DoctorResult(
-            "configuration", Level.BAD, str(error), "mend it; `memories config` shows it"
+            "configuration", Level.BAD, str(error), "correct it; `memories config` shows it"
         )
         return
     said = [one for one in options if one.origin != "default"]
@@ -86,26 +86,26 @@ def _memory() -> Iterator[DoctorResult]:
     try:
         options = {one.name: one.value for one in effective_options(MemoryManager.__init__)}
     except MemoriesError:
-        return  # Said above.
+        return  # `_configuration` reports it.
     wanted = sum(parse_size(options[name]) for name in ("hot_memory_size", "warm_memory_size"))
     room = host_room()
     yield judged(
         "memory",
         wanted <= room,
         f"hot and warm may take {format_size(wanted)}, {format_size(room)} are free",
-        "set hot_memory_size and warm_memory_size to what is there; until then the tiers hold less "
+        "set hot_memory_size and warm_memory_size to what is free; until then the tiers hold less "
         "than configured (see effective_bytes in `stats()`)",
     )
 
 
 def _gpu() -> DoctorResult:
     if not Path("/dev/nvidia0").exists():
-        return fine("gpu", "none: the hot tier stands in RAM")
+        return fine("gpu", "none: the hot tier is in RAM")
     modules = [name for name in ("torch", "cupy", "jax") if find_spec(name)]
     return judged(
         "gpu",
         bool(modules),
-        f"there is one; {', '.join(modules) or 'nothing'} to use it with",
+        f"present, usable with {', '.join(modules) or 'no installed package'}",
         "install torch, cupy or jax built for it",
     )
 
@@ -135,7 +135,7 @@ def _clock() -> DoctorResult:
         "clock",
         now > EARLIEST,
         time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(now)),
-        "set the clock (NTP): times to live and grace times go by it",
+        "set the clock (NTP): times to live and grace times depend on it",
         level=Level.BAD,
     )
 
@@ -154,6 +154,6 @@ def _key_file() -> DoctorResult:
         "signing key",
         mine and not mode & 0o077,
         f"{path}, mode {mode:o}",
-        f"chmod 600 {path}, and own it: whoever has it can sign what runs as you",
+        f"chmod 600 {path}, and own it: anybody who can read it can sign code that runs as you",
         level=Level.BAD,
     )

@@ -1,4 +1,4 @@
-"""What is not on this machine: an archive's credentials, and the nodes of a cluster."""
+"""Checks what is not on this machine: an archive with its credentials, and nodes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from memories.cli.doctor.result import DoctorResult, Level, fine, judged
 from memories.errors import MemoriesError
 
-# Where the usual chain of each cloud finds credentials: variables, or a file of its own tool.
+# Where the usual chain of each cloud finds credentials: variables, or a file of its tool.
 CHAINS: Mapping[str, tuple[tuple[str, ...], str]] = {
     "s3": (("AWS_ACCESS_KEY_ID", "AWS_PROFILE", "AWS_WEB_IDENTITY_TOKEN_FILE"), ".aws/credentials"),
     "gs": (("GOOGLE_APPLICATION_CREDENTIALS", "GOOGLE_SERVICE_ACCOUNT"), ".config/gcloud"),
@@ -24,8 +24,8 @@ OLDEST = (6, 0)
 MAX_REPLY_BYTES = 1 << 20
 
 
-def look(glacier: str | None, nodes: tuple[str, ...]) -> Iterator[DoctorResult]:
-    """Yield what is found of the archive and of each node that was named."""
+def check(glacier: str | None, nodes: tuple[str, ...]) -> Iterator[DoctorResult]:
+    """Yield the results for the archive and for each node."""
     if glacier is not None:
         yield _credentials(glacier)
         yield _archive(glacier)
@@ -46,7 +46,7 @@ def _credentials(url: str) -> DoctorResult:
         "credentials",
         bool(found),
         f"from {', '.join(found)}" if found else "none in the environment",
-        f"set {variables[0]}, or let the machine's own role give them",
+        f"set {variables[0]}, or use the role of the machine",
     )
 
 
@@ -54,7 +54,7 @@ def _in_home(file: str) -> bool:
     try:
         return (Path.home() / file).exists()
     except RuntimeError:
-        return False  # There is no home.
+        return False  # There is no home directory.
 
 
 def _archive(url: str) -> DoctorResult:
@@ -78,7 +78,9 @@ def _node(node: str) -> DoctorResult:
     try:
         text = _info(host or node, int(port) if port.isdigit() else 6379)
     except OSError as error:
-        return DoctorResult("node", Level.BAD, f"{node}: {error}", "start it, or mend the address")
+        return DoctorResult(
+            "node", Level.BAD, f"{node}: {error}", "start it, or correct the address"
+        )
     facts = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
     version = facts.get("valkey_version") or facts.get("redis_version")
     if version is None:
@@ -91,7 +93,7 @@ def _node(node: str) -> DoctorResult:
 
 
 def _info(host: str, port: int) -> str:
-    """Return what a Valkey or Redis server says of itself, or its refusal."""
+    """Return the reply of a Valkey or Redis server to INFO, or its error."""
     with socket.create_connection((host, port), timeout=WAIT_SECONDS) as connection:
         connection.settimeout(WAIT_SECONDS)
         connection.sendall(b"INFO server\r\n")

@@ -1,4 +1,4 @@
-"""What one look finds."""
+"""The result of one check."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 
 class Level(StrEnum):
-    """How much a finding matters."""
+    """The severity of a result."""
 
     FINE = "ok"
     WARN = "warn"
@@ -15,7 +15,7 @@ class Level(StrEnum):
 
 
 class DoctorResult(NamedTuple):
-    """One fact, and what to do about it where something is to be done."""
+    """What one check found, with advice if something should be changed."""
 
     name: str
     level: Level
@@ -23,17 +23,17 @@ class DoctorResult(NamedTuple):
     advice: str = ""
 
     def as_json(self) -> dict[str, Any]:
-        """Return the finding as plain data."""
+        """Return the result as plain data."""
         return {**self._asdict(), "level": str(self.level)}
 
 
 def fine(name: str, what: str) -> DoctorResult:
-    """Return a finding that asks for nothing."""
+    """Return a result without advice."""
     return DoctorResult(name, Level.FINE, what)
 
 
 def judged(
     name: str, good: bool, what: str, advice: str, *, level: Level = Level.WARN
 ) -> DoctorResult:
-    """Return `what` as fine if it is good, and with advice at `level` if not."""
+    """Return `what` as fine if `good`, otherwise at `level` with `advice`."""
     return fine(name, what) if good else DoctorResult(name, level, what, advice)

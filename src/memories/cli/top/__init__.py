@@ -1,6 +1,6 @@
-"""`memories top`: a store live in the terminal, or once for a script.
+"""`memories top`: shows a store live in the terminal, or once for a script.
 
-It reads what the store's writer tells in a file, and so disturbs nobody.
+It reads the telemetry file of the store's writer, and so does not slow the writer down.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from memories.cli.top.keys import SORTS, TopView
 
 @click.command()
 @store_argument
-@click.option("--once", is_flag=True, help="Print one table and end.")
+@click.option("--once", is_flag=True, help="Print one screen and exit.")
 @click.option(
     "--interval", default=1.0, show_default=True, type=click.FloatRange(0.1, 3600), help="Seconds."
 )
@@ -37,8 +37,8 @@ def top(
 ) -> None:
     """Watch the tiers, the hottest keys and the moves of STORE.
 
-    Keys: s sorts by the next column, / filters, p pauses, ? helps, q ends. With --json one object
-    an interval, or with --once just one.
+    Keys: s sorts by the next column, / filters, p pauses, ? helps, q ends. With --json it
+    prints one object at each interval, or with --once a single one.
     """
     source = FileSource(store, glacier)
     view = TopView(sort=sort, pattern=pattern)
@@ -65,7 +65,7 @@ def _live(source: FileSource, view: TopView, interval: float) -> Any:
     import sys
 
     if not sys.stdout.isatty():
-        raise CliFailure("the output is no terminal; say --once or --json", exit_code=2)
+        raise CliFailure("the output is not a terminal; use --once or --json", exit_code=2)
     from memories.cli.top.screen import show_live
 
     show_live(source, view, interval)

@@ -1,6 +1,6 @@
-"""What the user of `top` has asked to see, and the keys by which it is changed.
+"""The view of `top`: sort order, filter and pause, and the keys that change it.
 
-Pure but for `Keyboard`, which reads single keys from a terminal and puts it back as it was.
+`Keyboard` reads single keys from a terminal and restores its settings afterwards.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ HELP = "s sort · / filter · Esc clear · p pause · ? help · q quit"
 
 @dataclass(slots=True)
 class TopView:
-    """What is shown of the keys."""
+    """The settings of the view."""
 
     sort: str = "rate"
     pattern: str = ""
@@ -28,7 +28,7 @@ class TopView:
     ended: bool = False
 
     def press(self, key: str) -> None:
-        """Take in one key."""
+        """Apply one key press."""
         if self.typing:
             self._type(key)
         elif key in ("q", "\x03", "\x04"):
@@ -45,7 +45,7 @@ class TopView:
             self.helping = not self.helping
 
     def choose(self, keys: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-        """Return the keys that pass the filter, in the order asked for."""
+        """Return the keys that pass the filter, in the chosen order."""
         found = [one for one in keys if self.pattern in one["key"]]
         return sorted(found, key=lambda one: one[self.sort], reverse=self.sort != "key")
 
@@ -83,7 +83,7 @@ class Keyboard:
             termios.tcsetattr(self._descriptor, termios.TCSADRAIN, self._before)
 
     def read(self, seconds: float) -> str:
-        """Return what was pressed within so many seconds, nothing if nothing was."""
+        """Return the keys pressed within `seconds`, an empty string without any."""
         if self._before is None:
             select.select([], [], [], seconds)
             return ""
