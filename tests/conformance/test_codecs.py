@@ -345,7 +345,7 @@ def test_what_pickle_could_not_make_again_is_refused(value: Any) -> None:
 
 
 class Undescribed(codecs.Codec):
-    """A codec that describes its values by what is no data."""
+    """A codec whose description of a value is not plain data."""
 
     name = "tests.undescribed"
 
@@ -366,7 +366,7 @@ def test_what_no_frame_can_describe_is_refused_at_once() -> None:
     """Else it would be taken, and stop a flush that comes much later."""
     codecs.register_codec(Odd, Undescribed())
     for value in (Odd(), [Odd()], (1, Odd())):
-        with pytest.raises(UnsupportedTypeError, match="no data"):
+        with pytest.raises(UnsupportedTypeError, match="cannot be stored"):
             codecs.own_value(value)
 
 

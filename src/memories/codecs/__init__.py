@@ -1,7 +1,8 @@
-"""Values to parts, parts to frames, and back: exact, typed, and never code from strangers.
+"""Encode values as parts (a description and buffers), and decode parts to values.
 
-Nothing here knows of keys in a store, tiers or files. The one idea: what lies in RAM, on a disk, in
-a bucket and in a snapshot are the same parts.
+The same parts are kept in RAM and written into the frames on a disk, in a bucket and in a snapshot.
+Types are restored exactly, and no code runs unless a trusted key has signed it. Keys, tiers and
+files are unknown here.
 """
 
 from __future__ import annotations

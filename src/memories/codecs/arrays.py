@@ -1,7 +1,6 @@
-"""NumPy arrays: their own memory as one buffer, and a read-only view of it as the value.
+"""The codec of plain NumPy arrays: dtype, shape, order, and the memory as one buffer.
 
-Not for arrays of objects, masked arrays or subclasses: those are taken apart in `array_kinds`.
-The one idea: a C- or F-contiguous array is a dtype, a shape, an order and its bytes as they lie.
+Arrays of objects, masked arrays and subclasses are in `types/numpy_special.py`.
 """
 
 from __future__ import annotations
@@ -20,12 +19,12 @@ from memories.codecs.buffers import ALIGNMENT, EMPTY, allocate, copy_bytes, is_b
 from memories.errors import CorruptDataError, UnsupportedTypeError
 
 Array = npt.NDArray[Any]
-SMALL_BYTES = 4096  # Up to here a `bytes` object is memory good enough, and has no views to keep.
+SMALL_BYTES = 4096  # Up to this size a copy is a `bytes` object, which is faster to make.
 _NOTHING = {True: memoryview(bytes(ALIGNMENT)), False: memoryview(bytearray(ALIGNMENT))}
 
 
 def is_flat(value: Array) -> bool:
-    """Return whether the bytes of `value` say all about it."""
+    """Return whether the dtype of `value` has a plain description, and its items no references."""
     try:
         dtypes.describe(value.dtype)
     except UnsupportedTypeError:
@@ -34,12 +33,12 @@ def is_flat(value: Array) -> bool:
 
 
 def order_of(value: Array) -> str:
-    """Return "F" where only Fortran order lies contiguously, else "C"."""
+    """Return "F" for an array that is contiguous in Fortran order only, else "C"."""
     return "F" if value.flags.f_contiguous and not value.flags.c_contiguous else "C"
 
 
 def bytes_of(value: Array) -> memoryview:
-    """Return the memory of a contiguous array, in the order in which it lies."""
+    """Return the memory of a contiguous array."""
     if not value.nbytes:
         return EMPTY
     lying = value if value.flags.c_contiguous else value.T
@@ -48,10 +47,10 @@ def bytes_of(value: Array) -> memoryview:
 
 
 def freeze_array(value: Array, *, copy: bool = True) -> Array:
-    """Return a read-only master of `value` that NumPy refuses to unlock, and its views too.
+    """Return a read-only copy of `value`; NumPy refuses to make it, or its views, writable.
 
     C and Fortran order are kept, any other layout becomes C-contiguous. With `copy=False` the
-    memory of a contiguous array is taken over, and `value` itself becomes read-only.
+    memory of a contiguous array is shared, and `value` itself becomes read-only.
     """
     if not is_flat(value):
         raise UnsupportedTypeError(f"an array of dtype {value.dtype} cannot be frozen")
@@ -63,7 +62,7 @@ def freeze_array(value: Array, *, copy: bool = True) -> Array:
 
 
 def over(buffer: memoryview, dtype: np.dtype[Any], shape: tuple[int, ...], order: str) -> Array:
-    """Return the array that lies in `buffer`; read-only, whatever the buffer is.
+    """Return an array over `buffer`; it is read-only, even if the buffer is writable.
 
     Raises:
         CorruptDataError: the buffer is not exactly as long as such an array.
@@ -124,7 +123,7 @@ def read_meta(parts: Parts) -> tuple[np.dtype[Any], tuple[int, ...], str]:
 
 
 def expect_array(value: Any, kinds: str, ndim: int | None = 1) -> Array:
-    """Return `value` if it is a plain array of these kinds, as compiled code takes for granted.
+    """Return `value` if it is a plain array of these kinds; compiled code does not check that.
 
     Raises:
         CorruptDataError: it is anything else.
@@ -138,9 +137,10 @@ def expect_array(value: Any, kinds: str, ndim: int | None = 1) -> Array:
 
 @functools.lru_cache(256)
 def npy_header(dtype: np.dtype[Any], shape: tuple[int, ...], order: str) -> bytes:
-    """Return the header that `np.save` would write, padded to a multiple of 64; none if it cannot.
+    """Return the header that `np.save` would write, padded to a multiple of 64, or b"".
 
-    Arrays come in series of one shape, and NumPy takes longer for a header than for a checksum.
+    It is cached, since NumPy takes longer for a header than for a checksum, and many arrays have
+    the same shape.
     """
     stream = io.BytesIO()
     try:
@@ -151,8 +151,8 @@ def npy_header(dtype: np.dtype[Any], shape: tuple[int, ...], order: str) -> byte
         }
         np.lib.format.write_array_header_2_0(stream, header)
     except ValueError:
-        # An `.npy` has no words for fields that overlap or lie in another order than they are
-        # named in; and only a header with characters beyond Latin-1 needs version 3.
+        # An `.npy` cannot describe fields that overlap, or whose offsets are not in the order of
+        # their names; and only a header with characters beyond Latin-1 needs version 3.
         return b""
     raw = stream.getvalue()
     assert len(raw) % ALIGNMENT == 0
@@ -171,11 +171,11 @@ def _check_size(buffer: memoryview, dtype: np.dtype[Any], shape: tuple[int, ...]
 
 
 def _lay(buffer: memoryview, dtype: np.dtype[Any], shape: tuple[int, ...], order: str) -> Array:
-    # An array without bytes gets an exporter too: it must be as locked as all others.
+    # An array without bytes needs an exporter too, or NumPy would let it become writable.
     exporter = buffer if buffer.nbytes else _NOTHING[buffer.readonly]
     try:
-        # Made from the exporter itself, the array would be the base of every view of it: who gave
-        # that another shape would give it to all. Of `bytes` no memoryview need stand in between.
+        # Without this array in between, the result would be the base of every view of it, and
+        # setting its shape in place would change the base. `bytes` need no memoryview in between.
         whole: Any = buffer.obj if is_bytes(exporter) else exporter
         memory = np.frombuffer(whole, np.uint8)
         if not buffer.nbytes:

@@ -1,8 +1,7 @@
-"""What a codec is: a value taken apart into a description and buffers, and put together again.
+"""The interface of a codec, which encodes a value as a description and buffers, and decodes it.
 
-A codec never copies and never compresses. `encode` lists the value's own memory, `freeze` makes
-that list private, `frame.pack` turns it into bytes. What stays in RAM and what goes to a disk are
-the same parts.
+A codec neither copies nor compresses: `encode` lists the memory of the value itself. `freeze` makes
+private copies of these buffers for RAM, and `frames.writer.pack` makes bytes of them.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from memories.errors import UnsupportedTypeError
 
 
 class Sharing(Enum):
-    """What a reader may be given without a copy (the table in `docs/values.md`)."""
+    """What readers of a value may share without a copy (the table in `docs/values.md`)."""
 
     SHARED = "shared"  # Immutable: every reader gets the same object.
     VIEW = "view"  # A NumPy array: every reader gets a read-only view.
@@ -27,26 +26,27 @@ class Sharing(Enum):
 
 
 class DeviceBuffer(NamedTuple):
-    """Memory of an accelerator in the place of a buffer; nothing has been copied from it."""
+    """A buffer in the memory of an accelerator."""
 
-    memory: Any  # A contiguous array of torch, CuPy or JAX that lies over it.
+    memory: Any  # A contiguous array of torch, CuPy or JAX over it.
     nbytes: int
-    device: str  # Where it lies: "cuda:0".
-    address: int  # Tells stretches of memory of one device apart.
-    fetch: Callable[[], memoryview]  # Copies it to memory of the host that nobody else holds.
+    device: str  # "cuda:0", for example.
+    address: int  # Of its first byte; identifies a buffer within the device.
+    fetch: Callable[[], memoryview]  # Copies it to new memory of the host.
 
 
 NOTHING_FAR: Mapping[int, DeviceBuffer] = MappingProxyType({})
 
 
 class Parts(NamedTuple):
-    """A value taken apart.
+    """An encoded value.
 
-    `meta` holds only what msgpack can (None, bool, int in 64 bits, float, str, bytes, list, dict
-    with str keys). Each buffer is a C-contiguous memoryview of format "B", and may alias the value,
-    except those that `owned` names by index: nobody else holds them, so they need no copy.
-    What lies on a device is in `far`, by index, and the buffer in its place is empty. The memory of
-    those that `given` names may become that of the value that is put together, to be written to.
+    `meta` consists of what msgpack can store (None, bool, int of 64 bits, float, str, bytes, list,
+    dict with str keys). Each buffer is a C-contiguous memoryview of format "B". It may share its
+    memory with the value, unless its index is in `owned`: nothing else refers to such a buffer, so
+    it needs no copy. A buffer on a device is in `far`, by index, and `buffers` has an empty one in
+    its place. The decoded value may use the buffers whose indices are in `given` as its own
+    writable memory.
     """
 
     codec: str
@@ -58,7 +58,7 @@ class Parts(NamedTuple):
 
     @property
     def nbytes(self) -> int:
-        """Return the bytes in all buffers, wherever they lie."""
+        """Return the bytes of all buffers, on the host and on devices."""
         host = sum(buffer.nbytes for buffer in self.buffers)
         return host + sum(buffer.nbytes for buffer in self.far.values())
 
@@ -67,14 +67,14 @@ def pack_meta(meta: Any) -> bytes:
     """Return the description of a value as the bytes that its frame will have.
 
     Raises:
-        UnsupportedTypeError: it is no data, or nested too deeply.
+        UnsupportedTypeError: msgpack cannot store it, or it is nested too deeply.
     """
     try:
         return msgspec.msgpack.encode(meta)
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
-        raise UnsupportedTypeError(f"a codec described a value by what is no data: {error}") from (
-            error
-        )
+        raise UnsupportedTypeError(
+            f"the description that a codec made of a value cannot be stored: {error}"
+        ) from error
 
 
 # A codec whose name is PICKLE, or ends in SIGNED, carries code: its frames must be signed.
@@ -97,13 +97,13 @@ class Codec(ABC):
 
     name: ClassVar[str]
     sharing: ClassVar[Sharing] = Sharing.FRESH
-    # Its values can be written to whatever their buffers say, so they need memory of their own;
-    # values of one tree that share a buffer get one copy of it, and go on sharing.
+    # Its values are writable even over read-only buffers, so they need memory of their own. Values
+    # of one tree that share a buffer get one copy of it, and still share it.
     private: ClassVar[bool] = False
 
     @abstractmethod
     def encode(self, value: Any) -> Parts:
-        """Take `value` apart without copying its memory, the memory of a device included.
+        """Return the parts of `value` without copying its memory, or the memory of a device.
 
         Raises:
             UnsupportedTypeError: something in `value` cannot be encoded.
@@ -111,38 +111,39 @@ class Codec(ABC):
 
     @abstractmethod
     def decode(self, parts: Parts, *, writable: bool = False) -> Any:
-        """Put a value together again.
+        """Return the value of `parts`.
 
-        The buffers are read-only unless `writable`, in which case they are the reader's own. The
-        result SHOULD alias them rather than copy, MUST never allow writing through a read-only
-        one, and MUST NOT run code that `parts` names. Only a codec that names a `home` is given
-        buffers in `far`; it MUST build the value over that memory, which is the reader's.
+        The buffers are read-only unless `writable`, in which case they belong to the reader. The
+        result SHOULD share their memory rather than copy it, MUST never allow writing through a
+        read-only one, and MUST NOT run code that `parts` names. Only a codec that returns a `home`
+        gets buffers in `far`; it MUST build the value over that memory, which belongs to the
+        reader.
 
         Raises:
-            CorruptDataError: `parts` were never made by this codec.
+            CorruptDataError: `parts` were not made by this codec.
         """
 
     def home(self, meta: Any) -> str | None:
-        """Return the device that a value so described lives on; None for the host's memory."""
+        """Return the device of a value with this description; None for host memory."""
         del meta
         return None
 
     def rehome(self, meta: Any, device: str) -> Any:
-        """Return the description of the same value living on `device`, if it can."""
+        """Return the description of the same value on `device`, or `meta` if it cannot be there."""
         del device
         return meta
 
     def prelude(self, parts: Parts) -> bytes:
-        """Return bytes that a raw frame puts before the buffers, a multiple of 64 of them.
+        """Return the bytes before the buffers of a raw frame, a multiple of 64.
 
-        They make the body a file of a known kind for readers that know nothing of frames.
+        They make the body a file of a known format, such as `.npy`.
         """
         del parts
         return b""
 
     def share(self, parts: Parts) -> Callable[[], Any]:
-        """Return what gives each reader his own value out of `parts`, which are private.
+        """Return a function that returns a new value of `parts`, which are private, at each call.
 
-        A codec whose values are cheaper to clone than to decode keeps one and clones it.
+        A codec whose values are cheaper to clone than to decode can decode once and return clones.
         """
         return lambda: self.decode(parts)

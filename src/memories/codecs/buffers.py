@@ -1,7 +1,7 @@
-"""Memory of values: seeing it as bytes, and making it private.
+"""View the memory of values as bytes, copy it, and make it read-only.
 
-Not a pool and not an allocator: NumPy allocates, and a buffer lives as long as its readers. The
-one idea is that a read-only memoryview at the end of a base chain is a lock NumPy cannot open.
+NumPy refuses `setflags(write=True)` on an array whose base is a read-only memoryview; that is how
+stored arrays are protected.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from memories.foundation import parallel
 
 ALIGNMENT = 64
 EMPTY = memoryview(b"")
-_STRETCH = 1 << 20  # Of a copy: long enough to be handed out, short enough to share evenly.
+_STRETCH = 1 << 20  # A copy is shared among threads in parts of this size.
 
 ByteArray = npt.NDArray[np.uint8]
 
@@ -40,12 +40,12 @@ def view_bytes(exporter: Any) -> memoryview:
 
 
 def is_bytes(buffer: memoryview) -> bool:
-    """Return whether `buffer` is all of a `bytes` object, as it lies."""
+    """Return whether `buffer` is a view of a whole `bytes` object."""
     return type(buffer.obj) is bytes and buffer.c_contiguous and len(buffer.obj) == buffer.nbytes
 
 
 def is_utf8(text: str) -> bool:
-    """Return whether `text` can be described: it holds no lone surrogate."""
+    """Return whether `text` can be encoded as UTF-8: it has no lone surrogates."""
     if text.isascii():
         return True
     try:
@@ -61,7 +61,7 @@ def as_array(buffer: memoryview) -> ByteArray:
 
 
 def address(buffer: memoryview) -> int:
-    """Return where the first byte of `buffer` lies; 0 when it is empty."""
+    """Return the address of the first byte of `buffer`; 0 when it is empty."""
     return int(as_array(buffer).ctypes.data) if buffer.nbytes else 0
 
 
@@ -88,10 +88,10 @@ def writable_copy(buffer: memoryview) -> memoryview:
 
 
 def own_buffer(parts: Parts, index: int) -> memoryview:
-    """Return a buffer as memory that a reader may write to: itself where given, else a copy."""
+    """Return a buffer as writable memory of the reader: itself if it is in `given`, else a copy."""
     buffer = parts.buffers[index]
     below = buffer.obj
-    # What cannot be written to at all, a map of a file say, is copied whatever was given.
+    # Memory that is never writable, such as a mapped file, is copied in any case.
     if index in parts.given and isinstance(below, np.ndarray) and below.flags.writeable:
         whole = view_bytes(below)
         if whole.nbytes == buffer.nbytes:
@@ -100,7 +100,7 @@ def own_buffer(parts: Parts, index: int) -> memoryview:
 
 
 def fetch(parts: Parts) -> Parts:
-    """Return `parts` with copies in the host's memory of whatever lies on a device."""
+    """Return `parts` with its buffers on devices copied to host memory."""
     if not parts.far:
         return parts
     buffers = list(parts.buffers)
@@ -114,8 +114,8 @@ def fetch(parts: Parts) -> Parts:
 def freeze(parts: Parts, *, copy: bool = True) -> Parts:
     """Return `parts` with private read-only buffers, all copied into one arena.
 
-    Buffers that `encode` made itself, and whole `bytes` objects, are kept as they are. With
-    `copy=False` the caller hands his buffers over and nothing is copied.
+    Buffers that `encode` made itself, and whole `bytes` objects, are not copied. With `copy=False`
+    nothing is copied: the caller gives up its buffers.
     """
     if copy:
         loose = [i for i, buffer in enumerate(parts.buffers) if not _is_private(parts, i, buffer)]
@@ -130,7 +130,7 @@ def thaw(parts: Parts) -> Parts:
 
 
 def declare_owned(parts: Parts) -> Parts:
-    """Return `parts` as belonging to nobody else, on the word of the caller."""
+    """Return `parts` with all buffers marked as owned, which the caller guarantees."""
     return parts._replace(owned=frozenset(range(len(parts.buffers))))
 
 

@@ -1,6 +1,6 @@
-"""The codecs that need nothing but Python and NumPy, registered.
+"""Register the codecs that need only Python and NumPy.
 
-Not the optional packages: `registry` loads those on demand. The one idea: one line per codec.
+The codecs of optional packages are loaded by `registry` on demand.
 """
 
 from __future__ import annotations

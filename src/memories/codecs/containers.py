@@ -1,7 +1,7 @@
-"""The containers of a tree: how each gives its children away and takes them back.
+"""The table of containers (lists, dicts, enums, dataclasses, ...) that a tree may have as nodes.
 
-Not the leaves. The one idea: each container is a row of a table, and keys are only ever hashed when
-their types are known to hash without running code of the user's.
+Each row has two functions, which encode and decode the container by its children. Keys of mappings
+and items of sets are hashed only if their types hash without running code of the user.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ _KEYED = frozenset({"dict", "ordereddict", "counter", "defaultdict", "set", "fro
 
 
 def container_of(value: Any) -> str | None:
-    """Return the name of the container that `value` is, or None if it is none."""
+    """Return the name of the container in the table for `value`, or None."""
     kind = type(value)
     name = _EXACT.get(kind)
     if name is not None:

@@ -17,7 +17,7 @@ _MAX_CLASSES = 512
 _classes: dict[type, tuple[bytes, list[Variable]]] = {}  # Bounded, for it keeps them alive.
 
 
-class _HoldsItselfError(UnsupportedTypeError):
+class _ContainsItselfError(UnsupportedTypeError):
     """A value contains itself."""
 
 
@@ -37,7 +37,7 @@ def content_hash(*values: Any, code: bool = True) -> str:
         try:
             hasher = _ValueHasher(code)
             digests = [hasher.digest(value) for value in values]
-        except _HoldsItselfError:
+        except _ContainsItselfError:
             walk = HashWalk(code=code)
             digests = [walk.finish(walk.digest(value)) for value in values]
     except RefusedError as error:
@@ -67,7 +67,8 @@ class _ValueHasher:
         if identity in self._seen:
             return self._seen[identity]
         if identity in self._open:
-            raise _HoldsItselfError(f"a {type(value).__name__} that holds itself cannot be hashed")
+            kind = type(value).__name__
+            raise _ContainsItselfError(f"a {kind} that contains itself cannot be hashed")
         self._open.add(identity)
         digest = hash_value(self, value)
         self._open.remove(identity)

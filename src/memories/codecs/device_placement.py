@@ -1,7 +1,7 @@
-"""Where the memory of a value wants to be: on which device, or with the host.
+"""Read and change on which device, or on the host, each buffer of a value belongs.
 
-Not a transfer: `devices` moves bytes, this only reads and rewrites descriptions. The one idea: a
-buffer's home is that of the leaf that is built over it.
+Only descriptions are read and rewritten; `devices` copies the bytes. The home of a buffer is the
+one of the leaf of the tree that is decoded from it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from memories.codecs.containers import CONTAINERS
 
 
 def home_devices(parts: Parts) -> list[str | None]:
-    """Return the device of each buffer; None where it must be in the host's memory to be read."""
+    """Return the device of each buffer; None where it must be in host memory to be decoded."""
     found: list[str | None] = [None] * len(parts.buffers)
     for codec, meta, places in _leaves(parts):
         for place in places:
@@ -24,7 +24,7 @@ def home_devices(parts: Parts) -> list[str | None]:
 
 
 def move_home(parts: Parts, device: str) -> Parts:
-    """Return `parts` with everything that can live on `device` described as living there."""
+    """Return `parts` with the home of everything that can be on `device` changed to it."""
     if not _is_tree(parts.meta):
         return parts._replace(meta=registry.codec_named(parts.codec).rehome(parts.meta, device))
     nodes = [

@@ -1,7 +1,7 @@
-"""NumPy dtypes as plain data, and back.
+"""Describe NumPy dtypes as plain data, and build them from it.
 
-Not `np.dtype(text)` on whatever a frame says: only spellings that stand for one flat dtype pass.
-The one idea: a dtype is a string, a name of `ml_dtypes`, or a list of fields with offsets.
+A description is a string, a name of `ml_dtypes`, or a list of fields with offsets. Strings from a
+frame are matched against a pattern before `np.dtype` gets them.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def describe(dtype: np.dtype[Any]) -> Any:
     """Return `dtype` as strings, ints and lists.
 
     Raises:
-        UnsupportedTypeError: it holds objects, metadata, or is of a kind that we do not know.
+        UnsupportedTypeError: it has objects or metadata, or is of an unknown kind.
     """
     if dtype.hasobject or dtype.metadata:
         raise UnsupportedTypeError(f"dtype {dtype!r} has no plain description")
@@ -43,12 +43,12 @@ def build(description: Any) -> np.dtype[Any]:
     """Return the dtype that `describe` described.
 
     Raises:
-        CorruptDataError: no dtype is described like this.
+        CorruptDataError: the description is not valid.
     """
     try:
         dtype: np.dtype[Any] = _build(description)
     except (TypeError, ValueError, KeyError, AttributeError, OverflowError, RecursionError) as bad:
-        raise CorruptDataError(f"{str(description)[:80]!r} describes no dtype") from bad
+        raise CorruptDataError(f"{str(description)[:80]!r} does not describe a dtype") from bad
     if dtype.hasobject:
         raise CorruptDataError("a stored dtype may not hold objects")
     return dtype
@@ -61,9 +61,9 @@ def _describe_fields(dtype: np.dtype[Any]) -> dict[str, Any]:
         field = dtype.fields[name]
         title = field[2] if len(field) > 2 else None
         if title is not None and type(title) is not str:
-            raise UnsupportedTypeError(f"the title {title!r} of a field is no str")
+            raise UnsupportedTypeError(f"the title {title!r} of a field must be a str")
         if not is_utf8(name) or not is_utf8(title or ""):
-            raise UnsupportedTypeError(f"the field {name!r} has a name that is no Unicode")
+            raise UnsupportedTypeError(f"the name of the field {name!r} has lone surrogates")
         fields.append([name, describe(field[0]), field[1], title])
     return {
         "fields": fields,

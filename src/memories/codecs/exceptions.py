@@ -1,7 +1,7 @@
-"""Exceptions taken apart for pickle: what they hold, and not what their constructor once got.
+"""Pickle exceptions by their content, with notes, cause and context, but without tracebacks.
 
-Not tracebacks, which belong to a running stack. The one idea: an exception is made again by the
-constructor of the builtin below it, for that of its own class may ask for other arguments.
+An exception is restored by the constructor of its builtin base class, since the constructor of its
+own class may need other arguments than those in `args`.
 """
 
 from __future__ import annotations
@@ -10,16 +10,16 @@ from collections.abc import Iterator
 from types import MemberDescriptorType, WrapperDescriptorType
 from typing import Any
 
-_MADE_BY_PYTHON = 1 << 9  # Of a type's flags: it lies on the heap.
+_MADE_BY_PYTHON = 1 << 9  # Py_TPFLAGS_HEAPTYPE: a class that was written in Python.
 _HELD_BY_ALL = ("__cause__", "__context__", "__suppress_context__", "__notes__")
-_UNTOLD = ("name",)  # What some builtins hold and do not give to pickle.
+_NOT_PICKLED = ("name",)  # Attributes of some builtins that they do not give to pickle.
 
 
 def reduce_exception(error: BaseException) -> Any:
-    """Return what pickle needs to make `error` again, its notes, cause and context included."""
+    """Return what `__reduce_ex__` should, with the notes, cause and context of `error`."""
     made: Any = error.__reduce_ex__(5)
     if not isinstance(made, tuple) or len(made) > 3:
-        return made  # Its class knows better.
+        return made  # Its class has a way of its own.
     maker, args = made[:2]
     plain = _is_plain(type(error))
     slots = _slots(type(error)) if plain else ()
@@ -44,25 +44,25 @@ def together(kind: type[BaseException], args: tuple[Any, ...]) -> BaseException:
 
 
 def finish(error: BaseException, state: dict[str, Any]) -> None:
-    """Give an exception what it held besides its arguments."""
+    """Restore the attributes of an exception that are not among its arguments."""
     attributes = state["attributes"]
     if attributes is not None and type(error).__setstate__ is not BaseException.__setstate__:
         error.__setstate__(attributes)
         attributes = None
     for name, value in {**(attributes or {}), **state["held"]}.items():
-        # Not by its own `__setattr__`: that of a frozen dataclass refuses.
+        # The `__setattr__` of a frozen dataclass would raise.
         object.__setattr__(error, name, value)
 
 
 def _is_plain(kind: type) -> bool:
-    """Return whether pickle takes instances of `kind` as it takes all exceptions."""
+    """Return whether instances of `kind` are pickled by the method of BaseException."""
     own = next(vars(base)["__reduce__"] for base in kind.__mro__ if "__reduce__" in vars(base))
     usual = vars(object)["__reduce_ex__"] is getattr(kind, "__reduce_ex__", None)
     return usual and not hasattr(own, "__code__")
 
 
 def _compiled(kind: type, name: str) -> Any:
-    """Return the first method of that name that is not written in Python."""
+    """Return the first method of that name in the MRO that is not written in Python."""
     for base in kind.__mro__:
         found = vars(base).get(name)
         if name == "__init__" and type(found) is WrapperDescriptorType:
@@ -73,9 +73,9 @@ def _compiled(kind: type, name: str) -> Any:
 
 
 def _slots(kind: type) -> Iterator[str]:
-    """Yield the names of what instances hold outside of their dict and their arguments."""
+    """Yield the names of attributes that are neither in the dict nor in the arguments."""
     for base in kind.__mro__:
         python = bool(base.__flags__ & _MADE_BY_PYTHON)
         for name, member in vars(base).items():
-            if type(member) is MemberDescriptorType and (python or name in _UNTOLD):
+            if type(member) is MemberDescriptorType and (python or name in _NOT_PICKLED):
                 yield name

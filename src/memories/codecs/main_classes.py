@@ -1,7 +1,7 @@
-"""Classes that a reader in another process may not find: those of a script, `__main__`.
+"""Warn about values that need classes of the running script, `__main__`.
 
-Not a rule against them: the script itself, run again, has them. The one idea: whoever stores for
-longer than the process lives asks which were named meanwhile, and nobody else pays for it.
+The same script can read such values when it runs again, but no other program can. A manager whose
+store outlives the process collects the names of these classes while it encodes, and warns.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
-SCRIPTS = ("__main__", "__mp_main__")  # The other one is its name in a spawned process.
+SCRIPTS = ("__main__", "__mp_main__")  # The second is the name in a spawned process.
 _warned: set[str] = set()
 _PACKAGE = os.path.dirname(os.path.dirname(__file__))  # noqa: PTH120 - compared with file names.
 
@@ -24,7 +24,7 @@ def is_main_class(kind: type) -> bool:
 
 
 class _Collector(threading.local):
-    """What the thread that is asking has seen named; None while nobody asks."""
+    """The names collected by a thread; None outside of `collect_names`."""
 
     names: set[str] | None = None
 
@@ -34,7 +34,7 @@ _named = _Collector()
 
 @contextmanager
 def collect_names() -> Iterator[set[str]]:
-    """Collect the names of the classes of the script that this thread encodes meanwhile."""
+    """Collect the names of the classes of the script that this thread encodes in the context."""
     names: set[str] = set()
     outer, _named.names = _named.names, names
     try:
@@ -44,7 +44,7 @@ def collect_names() -> Iterator[set[str]]:
 
 
 def record_names(names: Iterable[str]) -> None:
-    """Tell whoever watches that a value that is encoded needs these classes of the script."""
+    """Record that a value being encoded needs these classes of the script."""
     if _named.names is not None:
         _named.names.update(names)
 
@@ -52,7 +52,7 @@ def record_names(names: Iterable[str]) -> None:
 def warn_about(key: str, names: Iterable[str]) -> None:
     """Warn that a value in a store that outlives the process needs classes of the script.
 
-    Once for each class: a script that stores many such values need not be told again.
+    It warns once for each class.
     """
     new = sorted(set(names) - _warned)
     if not new:

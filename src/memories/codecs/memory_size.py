@@ -1,7 +1,6 @@
-"""How many bytes a value holds in RAM.
+"""Estimate how many bytes of RAM a value takes, with all objects that it refers to.
 
-Not `sys.getsizeof` of the outermost object: the bytes of what it refers to count, each once. The
-one idea: memory is counted by where it starts, so views and tied buffers are counted with it.
+Every object and every buffer counts once, so views of the same memory are not counted again.
 """
 
 from __future__ import annotations
@@ -16,10 +15,10 @@ _CONTAINERS = (list, tuple, set, frozenset)
 
 
 def size_of(value: Any, budget: int = _BUDGET) -> int:
-    """Return the bytes that `value` holds; each object and each buffer counts once.
+    """Return the bytes that `value` takes; each object and each buffer counts once.
 
-    Graphs of more than `budget` objects are estimated from those visited first, so the cost is
-    bounded whatever the value is.
+    The size of a graph of more than `budget` objects is estimated from those visited first, so that
+    the cost is bounded.
     """
     total, visited, pending = 0, 0, [value]
     seen: set[int] = set()

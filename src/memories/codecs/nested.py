@@ -1,7 +1,8 @@
-"""Nested values: a flat list of nodes over shared buffers.
+"""Encode nested values as a flat list of nodes over shared buffers.
 
-Not recursive on the way back, so that hostile depth costs nothing. The one idea: a child is either
-an atom, written in place, or `[n]`, the n-th node before it; what is shared stays shared.
+A child of a node is either an atom, which is written in place, or `[n]`, a reference to an earlier
+node, so that shared objects stay shared. Decoding is a loop over the nodes without recursion, so a
+hostile frame cannot exhaust the stack.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ class TreeCodec(Codec):
     name = "tree"
 
     def encode(self, value: Any) -> Parts:
-        """Take the whole tree apart."""
+        """Return the nodes and buffers of the tree."""
         return encode_as(self.name, value)
 
     def decode(self, parts: Parts, *, writable: bool = False) -> Any:
@@ -46,10 +47,10 @@ class TreeCodec(Codec):
 
 
 class StructureCodec(Codec):
-    """A codec whose values are made of other values: it only says of which.
+    """A codec whose values are encoded as a structure of other values.
 
     `take_apart` returns containers, arrays and other values that have codecs; `put_together` gets
-    the same back.
+    the same structure and returns the value.
     """
 
     def __init__(
@@ -65,19 +66,20 @@ class StructureCodec(Codec):
         self.put_together = put_together
 
     def encode(self, value: Any) -> Parts:
-        """Take the structure apart."""
+        """Encode the structure of the value."""
         return encode_as(self.name, self.take_apart(value))
 
     def decode(self, parts: Parts, *, writable: bool = False) -> Any:
-        """Put the value together from its structure."""
+        """Return the value of the decoded structure."""
         return self.put_together(decode_structure(parts, writable=writable))
 
 
 def encode_as(name: str, structure: Any) -> Parts:
-    """Encode `structure` under the name of the codec that knows what it stands for.
+    """Encode `structure` under the name of the codec that can decode it.
 
     Raises:
-        UnsupportedTypeError: it holds itself, is nested too deeply, or holds what has no codec.
+        UnsupportedTypeError: it contains itself, is nested too deeply, or contains a value that
+            cannot be encoded.
     """
     encoder = NodeEncoder()
     try:
@@ -101,7 +103,7 @@ def decode_structure(parts: Parts, *, writable: bool = False) -> Any:
 
 
 class NodeEncoder:
-    """Collects nodes and buffers, each object and each stretch of memory once."""
+    """Collects nodes and buffers; each object and each memory range is stored once."""
 
     def __init__(self) -> None:
         self.nodes: list[Any] = []
@@ -124,8 +126,8 @@ class NodeEncoder:
             return [seen]
         if identity in self._open:
             raise UnsupportedTypeError(
-                f"the value holds itself: a {type(value).__name__} is inside of itself. "
-                "Break the cycle, or register a codec for its type"
+                f"the value contains itself, by way of a {type(value).__name__}: break the cycle, "
+                "or register a codec for its type"
             )
         self._open.add(identity)
         self.nodes.append(self._node(value))
@@ -147,7 +149,7 @@ class NodeEncoder:
         if container is not None:
             return [container, *CONTAINERS[container].encode(self, value)]
         codec = registry.codec_for(value)
-        # A container whose keys or attributes the format has no place for is pickled as a whole.
+        # A container whose keys or attributes the format cannot store is pickled as a whole.
         return self._leaf((codec if codec.name != TreeCodec.name else PickleCodec()).encode(value))
 
     def _leaf(self, parts: Parts) -> list[Any]:
@@ -209,9 +211,9 @@ class NodeDecoder:
             return container.decode(self, *node[1:])
         _, meta, places = node
         if carries_code(name) and not self._may_run:
-            raise CorruptDataError("a value that carries no code holds one that does")
+            raise CorruptDataError("an unsigned value contains one that carries code")
         if not all(type(place) is int and place >= 0 for place in places):
-            raise CorruptDataError("a node refers to a buffer that is not there")
+            raise CorruptDataError("a node refers to a buffer that does not exist")
         codec, far = registry.codec_named(name), self._far(places)
         if codec.private and not self._writable:
             own = tuple(self._own(place) for place in places)
@@ -228,7 +230,7 @@ class NodeDecoder:
         return {i: far[place] for i, place in enumerate(places) if place in far}
 
     def _own(self, place: int) -> memoryview:
-        if not self._parts.buffers[place].nbytes:  # It has none, or lies on a device.
+        if not self._parts.buffers[place].nbytes:  # It is empty, or on a device.
             return self._parts.buffers[place]
         if place not in self._copies:
             self._copies[place] = own_buffer(self._parts, place)

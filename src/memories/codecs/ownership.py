@@ -1,7 +1,7 @@
-"""What readers of a value may share, and the HOST form that makes it safe.
+"""How volatile tiers keep a value so that readers and callers cannot change it.
 
-Not a store: it holds one value. The one idea: immutable objects are kept, arrays are kept behind a
-read-only exporter, everything else is kept as private parts and built anew for every reader.
+Immutable objects are kept as they are, arrays as read-only copies, and all other values as private
+parts, from which every reader gets a new object.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _ALWAYS = frozenset({type(None), bool, int, float, complex, str, bytes})
 
 
 class PrivateParts:
-    """A mutable value held as private parts: each `open` gives a reader his own object."""
+    """The private parts of a mutable value; each `open` returns a new object."""
 
     __slots__ = ("_build", "parts")
 
@@ -32,34 +32,34 @@ class PrivateParts:
         self._build: Callable[[], Any] = registry.codec_named(parts.codec).share(parts)
 
     def open(self) -> Any:
-        """Return a reader's own object.
+        """Return a new object for a reader.
 
         Raises:
-            CorruptDataError: the parts came out of a frame that its writer had damaged.
+            CorruptDataError: the parts came from a frame that was written with damaged content.
         """
         return registry.as_corrupt(self.parts.codec, self._build)
 
     def lend(self) -> Any:
-        """Return the value over the held memory itself, where others get a copy of it.
+        """Return the value over the memory of the parts, where `open` copies it.
 
         Raises:
-            CorruptDataError: the parts came out of a frame that its writer had damaged.
+            CorruptDataError: the parts came from a frame that was written with damaged content.
         """
         if type(registry.codec_named(self.parts.codec)).share is not Codec.share:
-            return self.open()  # What is cheaper to clone than to decode is not lent.
+            return self.open()  # Its clones share the memory already.
         return registry.decode(self.parts._replace(given=self.parts.owned))
 
     @property
     def nbytes(self) -> int:
-        """Return the bytes held."""
+        """Return the bytes of the parts, their description included."""
         return _whole(self.parts)
 
     def __repr__(self) -> str:
-        return f"<Held {self.parts.codec}, {self.nbytes} B>"
+        return f"<PrivateParts {self.parts.codec}, {self.nbytes} B>"
 
 
 def sharing(value: Any) -> Sharing:
-    """Return what readers of `value` may share; immutability is looked for to any depth."""
+    """Return what readers of `value` may share; tuples are searched to any depth."""
     codec = registry.codec_for(value)
     if codec.sharing is Sharing.VIEW:
         return Sharing.VIEW if arrays.is_flat(value) else Sharing.FRESH
@@ -72,13 +72,13 @@ def sharing(value: Any) -> Sharing:
 
 
 def own_value(value: Any, *, copy: bool = True) -> tuple[Sharing, Any, int]:
-    """Return how readers share `value`, what a volatile tier keeps of it, and its bytes.
+    """Return how readers share `value`, the payload for a volatile tier, and its bytes.
 
-    The payload is the object itself, a read-only master array, or a `Held`; of a value on a device,
-    it is its `Parts` as they lie, which the caller still owns unless `copy` is False.
+    The payload is the object itself, a read-only array, or `PrivateParts`. Of a value on a device
+    it is its `Parts` over the memory there, which belongs to the caller unless `copy` is False.
 
     Raises:
-        UnsupportedTypeError: the value could never leave RAM.
+        UnsupportedTypeError: the value cannot be encoded, so it could never leave RAM.
     """
     if type(value) in _ALWAYS:
         return Sharing.SHARED, value, sys.getsizeof(value)
@@ -87,7 +87,7 @@ def own_value(value: Any, *, copy: bool = True) -> tuple[Sharing, Any, int]:
         master = arrays.freeze_array(np.asarray(value), copy=copy)
         return shared, master, master.nbytes
     parts = registry.encode_in_place(value)
-    pack_meta(parts.meta)  # Else it would fail only when it is written, in the background.
+    pack_meta(parts.meta)  # Raises here what would otherwise be raised later, in the background.
     if parts.far:
         return shared, parts if copy else declare_owned(parts), _whole(parts)
     if shared is Sharing.FRESH:
@@ -100,10 +100,10 @@ def own_value(value: Any, *, copy: bool = True) -> tuple[Sharing, Any, int]:
 
 
 def borrow_value(value: Any) -> tuple[Sharing, Any, int]:
-    """Return what `hold` returns, over the caller's own memory.
+    """Return what `own_value` returns, over the memory of the caller.
 
-    Good for as long as nobody writes to `value`, and only to be encoded: nothing is copied, and
-    nothing is made read-only.
+    Nothing is copied or made read-only, so the result may only be encoded, and only while nothing
+    writes to `value`.
 
     Raises:
         UnsupportedTypeError: the value cannot be serialised.
@@ -123,17 +123,16 @@ def borrow_value(value: Any) -> tuple[Sharing, Any, int]:
 
 
 def own_parts(parts: Parts, *, copy: bool = True) -> tuple[Sharing, Any, int]:
-    """Return what `hold` returns, of a value that came out of a frame.
+    """Return what `own_value` returns, for the parts of a frame.
 
-    Buffers that nobody else holds are kept as they are: what was decompressed is not copied again.
-    With `copy=False` all are.
+    Owned buffers, such as decompressed ones, are not copied; with `copy=False` nothing is copied.
 
     Raises:
         CorruptDataError: the parts are damaged.
     """
     shared = registry.codec_named(parts.codec).sharing
     if shared is Sharing.SHARED and (parts.codec in scalars.NAMES or not parts.buffers):
-        value = registry.decode(parts)  # It is a copy of what it is made of.
+        value = registry.decode(parts)  # Decoding copies.
         return shared, value, size_of(value)
     frozen = freeze(parts, copy=copy)
     if shared is Sharing.FRESH:

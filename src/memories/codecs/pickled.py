@@ -1,7 +1,6 @@
-"""Everything without a codec of its own: pickle 5 with its buffers out of band.
+"""The codec of all types without one of their own: pickle 5 with out-of-band buffers.
 
-Not safe to read from strangers: a frame of it opens only with a trusted signature. The one idea:
-the stream is the only part that can run code; the buffers beside it are plain memory.
+Unpickling can run code, so a frame with a pickle is read only if a trusted key has signed it.
 """
 
 from __future__ import annotations
@@ -21,17 +20,18 @@ from memories.codecs.buffers import writable_copy
 from memories.errors import MemoriesError, UnsupportedTypeError
 
 _plainly = operator.methodcaller("__reduce_ex__", 5)
-# How a pickle names a class of the script: its module, memoized, and the name, behind its length.
+# A reference to a class of the script in a pickle: the module, memoized, then the length of the
+# name.
 _OF_SCRIPT = re.compile(rb"\x8c(?:\x08__main__|\x0b__mp_main__)\x94\x8c(.)", re.DOTALL)
 
 
 class PickleCodec(Codec):
-    """Any object that pickle takes, refused at `encode` when it does not."""
+    """Any object that pickle accepts; others are refused by `encode`."""
 
     name = PICKLE
 
     def encode(self, value: Any) -> Parts:
-        """Pickle `value`; its large buffers stay where they are."""
+        """Pickle `value`; its large buffers are not copied."""
         found: list[pickle.PickleBuffer] = []
         try:
             stream = _dumps(value, found.append)
@@ -45,12 +45,12 @@ class PickleCodec(Codec):
         return Parts(self.name, {"writable": writable}, (memoryview(stream), *raw))
 
     def decode(self, parts: Parts, *, writable: bool = False) -> Any:
-        """Unpickle; the caller has made sure that whoever wrote the stream is trusted.
+        """Unpickle; the caller has checked that a trusted key has signed the stream.
 
-        Buffers that were writable are copied, so that the object works as it did.
+        Buffers that were writable are copied, so that the object stays writable.
 
         Raises:
-            UnsupportedTypeError: a class is not there, or does not take what it once gave.
+            UnsupportedTypeError: a class does not exist, or cannot read its own earlier state.
         """
         stream, *rest = parts.buffers
         flags = parts.meta["writable"]
@@ -62,17 +62,17 @@ class PickleCodec(Codec):
             return _loads(stream, buffers)
         except (MemoriesError, MemoryError, pickle.UnpicklingError, EOFError):
             raise
-        except Exception as error:  # The stream is as it was signed, so it is code that differs.
+        except Exception as error:  # The signed stream is intact, so the code has changed.
             raise UnsupportedTypeError(
-                f"the code that a stored object belongs to cannot put it together again: "
+                f"the present code of the class of a stored object cannot restore it: "
                 f"{type(error).__name__}: {error}"
             ) from error
 
 
 class _Reducers(dict[type, Callable[[Any], Any]]):
-    """How instances of each class are taken apart: as pickle does it, but for exceptions.
+    """The reducer of each class, as pickle has it, but with one of ours for exceptions.
 
-    Asked once for each class in a stream.
+    It is asked once for each class in a stream.
     """
 
     def __missing__(self, kind: type) -> Callable[[Any], Any]:
@@ -92,7 +92,7 @@ class _Reducers(dict[type, Callable[[Any], Any]]):
 
 
 class _Unpickler(pickle.Unpickler):
-    """Finds classes, and says which one it is that is not there."""
+    """Finds classes; the error for a missing one names it."""
 
     def find_class(self, module: str, name: str) -> Any:
         """Return what `module` calls `name`, importing the module."""
@@ -117,10 +117,11 @@ def _loads(stream: memoryview | bytes, buffers: Iterable[Any]) -> Any:
 
 
 def _require_makeable(kind: type) -> None:
-    """Refuse a class whose instances pickle writes down, and could not make again.
+    """Refuse a class whose instances pickle can store, but not restore.
 
-    Pickle hands `__new__` what `__getnewargs__` gives: nothing, or the one value of a builtin. A
-    class that asks it for more fails when it is read; nothing of it is run to find out.
+    Pickle calls `__new__` with what `__getnewargs__` returns: nothing, or the one value of a
+    builtin. If `__new__` needs more arguments, reading would fail. Nothing of the class is run to
+    find out.
     """
     new, arguments = kind.__new__, getattr(kind, "__getnewargs__", None)
     usual = all(

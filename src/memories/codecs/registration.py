@@ -1,4 +1,4 @@
-"""`register_codec`: how a program teaches this package a type of its own."""
+"""`register_codec`, which adds a codec for a type of the program."""
 
 from __future__ import annotations
 
@@ -19,14 +19,15 @@ def register_codec(
     encode: Callable[[Any], Any] | None = None,
     decode: Callable[[Any], Any] | None = None,
 ) -> None:
-    """Teach `memories` a type of your own.
+    """Register a codec for a type of your own.
 
-    Either give `name`, `encode` and `decode`: `encode(value)` returns anything that can be stored
-    (a dict of arrays, say), and `decode` gets the same back. Or give a whole `Codec`. The name is
-    written into every frame: choose it once, `"yourpackage.thing"`. Subclasses are not included.
+    Either give `name`, `encode` and `decode`: `encode(value)` returns anything that can be stored,
+    for example a dict of arrays, and `decode` gets the same and returns the value. Or give a whole
+    `Codec`. The name is written into every frame, so it can never change: use
+    `"yourpackage.thing"`. Subclasses are not included.
 
     Raises:
-        InvalidOptionError: the name is taken, or the arguments make no codec.
+        InvalidOptionError: the name is not allowed, or arguments are missing.
     """
     if codec is None:
         if name is None or encode is None or decode is None:
@@ -41,7 +42,7 @@ def register_codec(
 
 def _check_name(name: str) -> None:
     if not name or not name.isascii() or len(name) > 100 or name.endswith(SIGNED):
-        raise InvalidOptionError(f"{name!r} is no name for a codec: use 'yourpackage.thing'")
+        raise InvalidOptionError(f"{name!r} cannot name a codec: use 'yourpackage.thing'")
     if "." not in name or name.partition(".")[0] in FAMILIES:
         raise InvalidOptionError(
             f"the codec name {name!r} belongs to memories: use 'yourpackage.thing'"

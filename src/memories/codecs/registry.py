@@ -1,7 +1,7 @@
-"""Which codec takes a value, and which one wrote a name.
+"""The tables of codecs, by type and by name.
 
-Not a plug-in system with priorities: an exact type has one codec. The one idea: families of
-optional packages are loaded when a value, or a name in a frame, first needs them.
+An exact type has one codec. The codecs of optional packages are loaded when a value, or a name in a
+frame, first needs them.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ ENTRY_POINTS = "memories.codecs"
 
 _by_type: dict[type, Codec] = {}
 _by_name: dict[str, Codec] = {}
-loaded = _by_name.get  # The codec of a name if it is at hand, for the shortest read; else `get`.
+loaded = _by_name.get  # The codec of a name if it is loaded, for the fastest read, else None.
 _loaded: set[str] = set()
 _lock = threading.RLock()
 
 
 def add(codec: Codec, *kinds: type) -> None:
-    """Make `codec` the one that takes these exact types and reads what has its name."""
+    """Register `codec` for these exact types, and for frames with its name."""
     with _lock:
         _by_name[codec.name] = codec
         for kind in kinds:
@@ -48,17 +48,14 @@ def add(codec: Codec, *kinds: type) -> None:
 
 
 def codec_for(value: Any) -> Codec:
-    """Return the codec that takes `value`.
-
-    Whether it takes all that is inside of it shows only when it encodes.
-    """
+    """Return the codec for `value`; whether it can encode all its content shows in `encode`."""
     kind = type(value)
     codec = _by_type.get(kind)
     return codec if codec is not None else _search(kind)
 
 
 def codec_named(name: str) -> Codec:
-    """Return the codec that wrote frames of this name.
+    """Return the codec for frames with this name.
 
     Raises:
         UnsupportedTypeError: no codec of that name is known here.
@@ -80,10 +77,10 @@ def codec_named(name: str) -> Codec:
 
 
 def encode(value: Any) -> Parts:
-    """Take `value` apart; its memory is copied only where it lies on a device.
+    """Return the parts of `value`; memory is copied only from devices.
 
     Raises:
-        UnsupportedTypeError: it, or something inside of it, cannot be stored.
+        UnsupportedTypeError: the value, or something inside of it, cannot be stored.
     """
     from memories.codecs.buffers import fetch
 
@@ -91,16 +88,16 @@ def encode(value: Any) -> Parts:
 
 
 def encode_in_place(value: Any) -> Parts:
-    """Take `value` apart and leave on its device what lies there."""
+    """Return the parts of `value`; buffers on a device stay there."""
     return codec_for(value).encode(value)
 
 
 def decode(parts: Parts, *, writable: bool = False) -> Any:
-    """Put a value together again; with `writable` out of private copies of the buffers.
+    """Return the value of `parts`; with `writable` from private copies of the buffers.
 
     Raises:
         CorruptDataError: the parts are damaged.
-        UnsupportedTypeError: they name a type or a codec that is not known here.
+        UnsupportedTypeError: they name a type or a codec that is unknown here.
     """
     from memories.codecs.buffers import own_buffer, thaw
 
@@ -119,10 +116,10 @@ def damaged(name: str, error: Exception) -> CorruptDataError:
 
 
 def as_corrupt(name: str, build: Callable[[], Any]) -> Any:
-    """Return `build()`, with whatever damaged parts make of it as an error of ours.
+    """Return `build()`, and raise any error of damaged parts as CorruptDataError.
 
     Raises:
-        CorruptDataError: it failed in any way that is not an error of ours already.
+        CorruptDataError: it failed with an error that is not one of this package.
     """
     try:
         return build()
@@ -155,7 +152,7 @@ def _is_structure(kind: type) -> bool:
 
 
 def load_builtin() -> None:
-    """Load the codecs of Python's own types, whose first use a signal handler may interrupt."""
+    """Load the codecs of Python's own types."""
     _load("builtin")
 
 

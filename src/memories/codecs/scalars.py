@@ -1,7 +1,7 @@
-"""The builtin types that hold no other value: numbers, text, bytes, dates, paths.
+"""The codecs of builtin types that contain no other values: numbers, text, bytes, dates, paths.
 
-Not containers, except `slice` of such. The one idea: each type is a row of a table with its name
-in the format and two small functions, and every row of it is immutable but three.
+Most types are a row of a table, with the name in the format and two functions. All of them are
+immutable except `bytearray` and `memoryview`.
 """
 
 from __future__ import annotations
@@ -82,13 +82,13 @@ class StrCodec(Codec):
 
 
 class BytearrayCodec(Codec):
-    """`bytearray`, as one buffer; every reader gets his own."""
+    """`bytearray`, as one buffer; every reader gets a new one."""
 
     name = "bytearray"
 
     def encode(self, value: bytearray) -> Parts:
         """Show the bytes."""
-        # A view would forbid the caller to resize his bytearray for as long as we hold it.
+        # While a view of it existed, the caller could not resize the bytearray.
         return Parts(self.name, None, (memoryview(bytes(value)),), frozenset({0}))
 
     def decode(self, parts: Parts, *, writable: bool = False) -> bytearray:
@@ -132,7 +132,7 @@ class MemoryviewCodec(Codec):
 
 
 class ScalarRow(NamedTuple):
-    """A scalar type, its name in the format, and the way there and back."""
+    """A scalar type, its name in the format, and the functions that encode and decode it."""
 
     kind: type
     name: str

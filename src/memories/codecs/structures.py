@@ -1,7 +1,7 @@
-"""User types that are plain structures: enums, named tuples, dataclasses.
+"""Enums, named tuples and dataclasses of the user: their names, their fields, new instances.
 
-Not a way to call anything: what a frame names is looked up among the modules already imported, and
-built without `__init__`, `__new__` or `__post_init__`. The one idea: a name is only a name.
+A type that a frame names is looked up in the imported modules only, and its instance is built
+without `__init__`, `__new__` or `__post_init__`, so that no code of the type runs.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _PICKLE_HOOKS = (
 
 
 def name_of(kind: type) -> list[str] | None:
-    """Return module and qualified name of `kind`, or None if they do not lead back to it."""
+    """Return module and qualified name of `kind`, or None if another object has this name."""
     if _find(kind.__module__, kind.__qualname__) is not kind:
         return None
     if main_classes.is_main_class(kind):
@@ -38,8 +38,8 @@ def find_type(name: Any) -> type:
     """Return the type that `[module, qualified name]` names, without importing anything.
 
     Raises:
-        UnsupportedTypeError: it is not there; the message says what to import.
-        CorruptDataError: this is no name.
+        UnsupportedTypeError: it does not exist; the message says what to import.
+        CorruptDataError: the name is malformed.
     """
     if not (isinstance(name, list) and len(name) == 2 and all(type(s) is str for s in name)):
         raise CorruptDataError("the name of a type is damaged")
@@ -50,14 +50,14 @@ def find_type(name: Any) -> type:
 
 
 def is_namedtuple(kind: type) -> bool:
-    """Return whether `kind` is a named tuple and nothing more."""
+    """Return whether `kind` is a plain named tuple, without attributes of its own."""
     if kind.__bases__ != (tuple,) or "_fields" not in vars(kind):
         return False
     return kind.__dictoffset__ == 0
 
 
 def is_dataclass(kind: type) -> bool:
-    """Return whether instances of `kind` are their fields, in a dict or in slots."""
+    """Return whether instances of `kind` consist of their fields, in a dict or in slots."""
     if "__dataclass_fields__" not in vars(kind) or isinstance(kind, enum.EnumMeta):
         return False
     made_plainly: bool = vars(object)["__new__"] is getattr(kind, "__new__", None)
@@ -74,7 +74,7 @@ def _generated(hook: Any) -> bool:
 
 
 def field_values(value: Any) -> dict[str, Any] | None:
-    """Return the fields of a dataclass instance by name, or None if it holds more or less."""
+    """Return the fields of a dataclass instance by name, or None if it has other attributes."""
     names = [field.name for field in fields(value)]
     if not _slots(type(value)) <= set(names):
         return None
@@ -89,7 +89,7 @@ def field_values(value: Any) -> dict[str, Any] | None:
 def build_dataclass(kind: type, state: dict[str, Any]) -> Any:
     """Return an instance of `kind` with these fields, running none of its code."""
     if not is_dataclass(kind):
-        raise CorruptDataError(f"{kind.__qualname__} is no plain dataclass")
+        raise CorruptDataError(f"{kind.__qualname__} is not a plain dataclass")
     known = {field.name for field in fields(kind)}
     if not state.keys() <= known:
         raise CorruptDataError(f"{kind.__qualname__} has no field {min(state.keys() - known)!r}")
@@ -106,12 +106,12 @@ def build_dataclass(kind: type, state: dict[str, Any]) -> Any:
 def build_namedtuple(kind: type, items: list[Any]) -> Any:
     """Return a named tuple of these items, running none of its code."""
     if not is_namedtuple(kind) or len(vars(kind)["_fields"]) != len(items):
-        raise CorruptDataError(f"{kind.__qualname__} is no named tuple of {len(items)} fields")
+        raise CorruptDataError(f"{kind.__qualname__} is not a named tuple of {len(items)} fields")
     return tuple.__new__(kind, items)
 
 
 def enum_member(value: enum.Enum) -> Any:
-    """Return what tells this member: its name, or the number of a combination of flags."""
+    """Return the name of the member, or the number of a combination of flags."""
     if value._name_ in type(value)._member_map_:
         return value._name_
     return int(value.value) if _combines(type(value)) else None
@@ -120,7 +120,7 @@ def enum_member(value: enum.Enum) -> Any:
 def find_member(kind: type, member: Any) -> enum.Enum:
     """Return the member of an enum, running none of its code."""
     if not isinstance(kind, enum.EnumMeta):
-        raise CorruptDataError(f"{kind.__qualname__} is no enum")
+        raise CorruptDataError(f"{kind.__qualname__} is not an enum")
     if type(member) is int and _combines(kind):
         combined: enum.Enum = kind(member)
         return combined

@@ -1,1 +1,1 @@
-"""One codec per family of types, each imported when a value or a frame of it is met."""
+"""One module per family of types, imported when a value or a frame first needs it."""

@@ -1,7 +1,7 @@
-"""pyarrow tables, record batches, arrays and scalars, as Arrow IPC streams.
+"""Codecs of pyarrow tables, record batches, arrays and scalars, as Arrow IPC streams.
 
-Not Feather and not Parquet: nothing is converted, and reading copies nothing. The one idea: the IPC
-writer trims slices and keeps dictionaries, so what is stored is what is seen.
+The IPC writer trims slices and keeps dictionaries, so that only visible items are stored. Nothing
+is converted, and reading copies nothing.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from memories.foundation.optional_imports import package
 
 
 class ArrowCodec(Codec):
-    """What Arrow can hold as a table; immutable, so all readers share it."""
+    """Anything that Arrow can store as a table; it is immutable, so all readers share it."""
 
     sharing = Sharing.SHARED
 
@@ -25,17 +25,17 @@ class ArrowCodec(Codec):
         self.name = name  # type: ignore[misc]
 
     def encode(self, value: Any) -> Parts:
-        """Write an IPC stream, which is one copy of what the value shows."""
+        """Write an IPC stream, which is one copy of the visible items."""
         table = _table(self.name, value)
         extensions = _extensions(field.type for field in table.schema)
         meta = {"extensions": extensions} if extensions else None
         return Parts(self.name, meta, (write_stream(table),), frozenset({0}))
 
     def decode(self, parts: Parts, *, writable: bool = False) -> Any:
-        """Read the stream in place, and check that every offset and text in it is sound.
+        """Read the stream in place, and check all offsets and texts in it.
 
         Raises:
-            UnsupportedTypeError: it has types that some package must register with Arrow first.
+            UnsupportedTypeError: it has extension types that are not registered with Arrow.
         """
         del writable
         (buffer,) = parts.buffers
@@ -74,7 +74,7 @@ def write_stream(table: Any) -> memoryview:
     measure = pa.MockOutputStream()
     try:
         _write(pa, table, measure)
-        # A stream that grows as it is written would copy itself again and again.
+        # A sink that grows while it is written would be copied again and again.
         arena = allocate(measure.size())
         _write(pa, table, pa.FixedSizeBufferWriter(pa.py_buffer(arena)))
     except pa.ArrowException as error:
@@ -91,7 +91,7 @@ def read_stream(buffer: memoryview) -> Any:
     """Return the table in an IPC stream, over its memory.
 
     Raises:
-        CorruptDataError: it is no sound stream.
+        CorruptDataError: it is damaged.
     """
     pa = package("pyarrow")
     try:
@@ -107,13 +107,13 @@ def _read_batch(buffer: memoryview) -> Any:
     """Return the one record batch in an IPC stream, over its memory; it may have no rows.
 
     Raises:
-        CorruptDataError: it is no sound stream of one batch.
+        CorruptDataError: it is damaged, or has several batches.
     """
     pa = package("pyarrow")
     try:
         with pa.ipc.open_stream(pa.py_buffer(buffer)) as reader:
             batches = list(reader)
-            if not batches:  # How those without rows were written once.
+            if not batches:  # Earlier versions wrote batches without rows in this way.
                 nothing = [pa.nulls(0, field.type) for field in reader.schema]
                 batches = [pa.RecordBatch.from_arrays(nothing, schema=reader.schema)]
         for batch in batches:
@@ -121,7 +121,7 @@ def _read_batch(buffer: memoryview) -> Any:
     except (pa.ArrowException, OSError, ValueError) as error:
         raise CorruptDataError(f"a stored Arrow table is damaged: {error}") from error
     if len(batches) > 1:
-        raise CorruptDataError("a stored record batch is several")
+        raise CorruptDataError(f"a stored record batch consists of {len(batches)} batches")
     return batches[0]
 
 
@@ -137,10 +137,10 @@ def _table(name: str, value: Any) -> Any:
 
 
 def _array_of(scalar: Any) -> Any:
-    """Return an array of one scalar; not by way of Python's own values, which know no nanoseconds.
+    """Return an array of one scalar, without conversion to Python values, which lack nanoseconds.
 
     Raises:
-        UnsupportedTypeError: Arrow makes no array of it.
+        UnsupportedTypeError: Arrow cannot make an array of it.
     """
     pa = package("pyarrow")
     kind = scalar.type

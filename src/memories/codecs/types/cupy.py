@@ -1,8 +1,4 @@
-"""CuPy arrays: their own device memory as one buffer, and an array over it as the value.
-
-Not a transfer engine: that is what `devices` is. The one idea: what NumPy's codec says of an array
-(dtype, shape, order) is true of one that lies on a device, too.
-"""
+"""The codec of CuPy arrays: dtype, shape and order, and the device memory as one buffer."""
 
 from __future__ import annotations
 
@@ -22,7 +18,7 @@ class CupyCodec(Codec):
     name = "cupy.array"
 
     def encode(self, value: Any) -> Parts:
-        """Show the device memory of the array; only a strided one is copied."""
+        """Describe the array and its device memory; only a strided array is copied."""
         cupy = package("cupy")
         contiguous = value.flags.c_contiguous or value.flags.f_contiguous
         lying = value if contiguous else cupy.ascontiguousarray(value)
@@ -49,7 +45,7 @@ class CupyCodec(Codec):
         return lying.reshape(shape[::-1]).T if order == "F" else lying.reshape(shape)
 
     def home(self, meta: Any) -> str:
-        """Return the device of the array; the first for one that was written before they were."""
+        """Return the device of the array; the first one where an early version stored none."""
         return str(meta.get("device", "cuda:0"))
 
 

@@ -1,7 +1,6 @@
-"""JAX arrays: those of a GPU by their device memory, all others by way of the host.
+"""The codec of JAX arrays: those on one GPU by their device memory, all others by host memory.
 
-Not sharded across processes and not traced: only what this process can see whole. The one idea: an
-array that left its device is a NumPy array that knows it goes back to JAX.
+Tracers, and arrays that are sharded across processes, are not supported.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ class JaxCodec(Codec):
     private = True
 
     def encode(self, value: Any) -> Parts:
-        """Show the memory of the array, wherever it lies; a sharded one is brought together."""
+        """Describe the array and its memory; a sharded array is gathered on the host."""
         jax = package("jax")
         if isinstance(value, jax.core.Tracer) or jax.dtypes.issubdtype(
             value.dtype, jax.dtypes.extended
@@ -50,13 +49,13 @@ class JaxCodec(Codec):
         return parts._replace(codec=self.name, meta={**parts.meta, "weak": bool(value.weak_type)})
 
     def decode(self, parts: Parts, *, writable: bool = False) -> Any:
-        """Return a private array, on its own device if its memory lies there, else the default."""
+        """Return a private array, on its own device if its memory is there, else the default."""
         if parts.far:
             dtype, shape, _ = read_meta(parts)
             flat = package("jax.numpy").from_dlpack(parts.far[0].memory)
             return flat.view(dtype).reshape(shape)
         host = ArrayCodec().decode(parts, writable=writable)
-        value = _adopt(host) if writable else package("jax.numpy").array(host, copy=True)
+        value = _from_host(host) if writable else package("jax.numpy").array(host, copy=True)
         if value.dtype != host.dtype:
             raise UnsupportedTypeError(
                 f"the stored JAX array is of {host.dtype}, which this process does not allow: "
@@ -65,13 +64,13 @@ class JaxCodec(Codec):
         return value
 
     def home(self, meta: Any) -> str | None:
-        """Return the device of an array that lay on one."""
+        """Return the device of an array that was stored from one."""
         device = meta.get("device")
         return None if device is None else str(device)
 
 
 def _device_of(value: Any) -> str | None:
-    """Return the one GPU that a whole array lies on; None for host memory and sharded arrays."""
+    """Return the one GPU that has the whole array; None for host memory and sharded arrays."""
     devices = list(value.devices())
     if len(devices) != 1 or devices[0].platform not in ("gpu", "cuda", "rocm"):
         return None
@@ -88,8 +87,8 @@ def _device_buffer(value: Any, device: str) -> DeviceBuffer:
     )
 
 
-def _adopt(host: Any) -> Any:
-    """Return an array over memory that nobody else writes to; a copy where DLPack has no word."""
+def _from_host(host: Any) -> Any:
+    """Return an array over private memory; a copy where DLPack lacks the dtype."""
     jax_numpy = package("jax.numpy")
     if host.nbytes and host.dtype.type.__module__ == "numpy":
         return jax_numpy.from_dlpack(host)

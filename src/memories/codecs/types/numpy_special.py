@@ -1,6 +1,6 @@
-"""Arrays that are more than bytes: of objects, of variable strings, masked, matrices, scalars.
+"""Codecs of NumPy arrays of objects or strings, masked arrays, matrices, scalars and dtypes.
 
-Not plain arrays, which have `arrays`. The one idea: each is a structure of plain arrays and lists.
+Each of these arrays is encoded as a structure of plain arrays and lists.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class NumpyScalarCodec(Codec):
         """Build the scalar; a record is a private copy."""
         del writable
         kind, data = parts.meta["dtype"], parts.meta["data"]
-        if type(data) is not bytes:  # A number would be taken for a length, and allocated.
+        if type(data) is not bytes:  # `np.bytes_` would take a number as a length to allocate.
             raise CorruptDataError("a stored scalar has no bytes")
         if kind == "U":
             return np.str_(str(data, "utf-8", "surrogatepass"))
@@ -92,7 +92,7 @@ def _objects_together(structure: Any) -> Array:
     if set(map(type, items)) <= ATOMS:
         flat[:] = items
     else:
-        for i, item in enumerate(items):  # An assignment would look into nested lists.
+        for i, item in enumerate(items):  # A slice assignment would convert nested lists.
             flat[i] = item
     result = flat.reshape(shape)
     return np.asfortranarray(result) if order == "F" else result
@@ -173,7 +173,7 @@ def register() -> None:
 
 
 def _kinds_of(base: type, *modules: str) -> list[type]:
-    """Return `base` and what is made of it, as far as it belongs to these modules."""
+    """Return `base` and its subclasses, as far as they are defined in these modules."""
     found: list[type] = []
     todo: list[type] = [base]
     while todo:

@@ -1,7 +1,7 @@
-"""pandas Series, DataFrame and Index.
+"""Codecs of pandas Series, DataFrame and Index.
 
-Not by pickle and not by Parquet: nothing is converted. The one idea: columns are arrays that have
-codecs already; a frame adds only which ones, in which order, under which index.
+A table is encoded as a structure of its columns, which are arrays with codecs of their own, and its
+indexes; nothing is converted.
 """
 
 from __future__ import annotations
@@ -29,11 +29,12 @@ _SHAREABLE = frozenset(
 
 
 class PandasTableCodec(StructureCodec):
-    """Series and frames: decoded once, every reader gets a shallow copy, where that is safe.
+    """Series and frames; where it is safe, they are decoded once and readers get shallow copies.
 
-    It is since pandas copies on write, for columns and labels of plain arrays and of text, whose
-    memory is read-only. Before, and for whatever else (objects, categories with an index of their
-    own), a write would reach what all readers share: such a table is decoded anew for each.
+    It is safe since pandas 3, which copies on write, for columns and labels of plain arrays and of
+    text, whose memory is read-only. For earlier versions, and for all other columns (of objects, or
+    categories with an index of their own), a write would change the table of all readers: such a
+    table is decoded for each reader.
     """
 
     def share(self, parts: Parts) -> Callable[[], Any]:
@@ -51,7 +52,7 @@ class PandasTableCodec(StructureCodec):
 
 
 def _copies_on_write() -> bool:
-    """Return whether pandas copies before it writes to what somebody else holds, whoever writes."""
+    """Return whether pandas copies shared memory before it writes to it."""
     return int(package("pandas").__version__.partition(".")[0]) >= 3
 
 
@@ -59,7 +60,7 @@ def _is_shareable(nodes: list[Any]) -> bool:
     for name, meta, *_ in nodes:
         if name == "pandas.datetimes":
             if len(meta["nodes"][-1][1]) != 2 or meta["nodes"][-1][1][1] is not None:
-                return False  # With a time zone it is made of memory that can be written to.
+                return False  # With a time zone its memory is writable.
         elif name not in _SHAREABLE and not (
             name not in CONTAINERS and registry.codec_named(name).sharing is Sharing.SHARED
         ):
@@ -80,7 +81,7 @@ def _frame_apart(value: Any) -> Any:
 
 
 def _data_apart(value: Any) -> Any:
-    """Return the columns; those of one dtype as the one block that they are."""
+    """Return the columns; several of one plain dtype as one block."""
     dtypes = set(value.dtypes)
     if value.shape[1] > 1 and len(dtypes) == 1:
         (dtype,) = dtypes
@@ -122,15 +123,15 @@ def _series_together(structure: Any) -> Any:
 
 def _series(pandas: Any, data: Any, index: Any) -> Any:
     expect_column(data)
-    # Without its dtype said, an array of objects would be looked at and might become text.
+    # Without the dtype, pandas would infer one, and an array of objects might become text.
     return pandas.Series(data, index=index, dtype=data.dtype, copy=False)
 
 
 def _finish(value: Any, structure: Any) -> Any:
     value.attrs.update(structure["attrs"])
     if _copies_on_write() and not _is_writable(structure["data"]):
-        # While somebody shares its blocks, pandas copies one before it writes to it; without that
-        # a first write would fail on read-only memory here, and succeed on a shallow copy.
+        # While another table shares its blocks, pandas copies a block before it writes to it.
+        # Without this second table, the first write would fail on the read-only memory.
         object.__setattr__(value, "_memories_twin", value.copy(deep=False))
     if not structure["duplicates"]:
         value.flags.allows_duplicate_labels = False
@@ -143,7 +144,7 @@ def _is_writable(data: Any) -> bool:
 
 
 def _index_apart(value: Any) -> Any:
-    # The frequency of periods is in their dtype, that of dates and times only in their index.
+    # The dtype of periods has their frequency; that of dates and times does not.
     dated = isinstance(value, package("pandas").DatetimeIndex | package("pandas").TimedeltaIndex)
     return [column_of(value), value.name, freq_apart(value.freq) if dated else None]
 

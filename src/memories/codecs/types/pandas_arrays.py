@@ -1,7 +1,7 @@
-"""The arrays that pandas adds to NumPy's, and its scalars.
+"""Codecs of the extension arrays and scalars of pandas.
 
-Not frames and indexes. The one idea: each kind is a structure of NumPy arrays, and is put together
-by the public constructor of its kind, which checks what it is given.
+Each is encoded as a structure of NumPy arrays, and decoded by its public constructor, which checks
+its arguments.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ _ANY = "biufcmMSUVO"
 
 
 def column_of(values: Any) -> Any:
-    """Return the data of a Series or an Index: a NumPy array where it is one, else its own kind."""
+    """Return the data of a Series or an Index: a NumPy array or an extension array."""
     if isinstance(values.dtype, np.dtype) and values.dtype.kind not in "mM":
         return values.to_numpy()
     array = values.array
     if _frequency(array) is not None:
-        array = array.view()  # Its index has it, too.
+        array = array.view()  # The index stores the frequency.
         array.freq = None
     return array
 
 
 def _frequency(array: Any) -> Any:
-    """Return the frequency that dates and times have before pandas 3; periods have it elsewhere."""
+    """Return the frequency of an array of dates or times, which it has before pandas 3."""
     return getattr(array, "freq", None) if hasattr(array, "unit") else None
 
 
 def expect_column(data: Any) -> Any:
-    """Return `data` if it is what `column_of` returns.
+    """Return `data` if `column_of` can have returned it.
 
     Raises:
         CorruptDataError: it is anything else.
@@ -49,7 +49,7 @@ def expect_column(data: Any) -> Any:
 
 
 def freq_apart(freq: Any) -> Any:
-    """Return the short text of an offset, or the offset itself when its text does not say all."""
+    """Return the short text of an offset, or the offset itself if the text is not complete."""
     if freq is None:
         return None
     try:
@@ -112,7 +112,7 @@ def _intervals_together(structure: Any) -> Any:
 def _masked_together(structure: Any) -> Any:
     data, mask = structure
     if expect_array(data, "biuf").shape != expect_array(mask, "b").shape:
-        raise CorruptDataError("a mask has another length than what it masks")
+        raise CorruptDataError("a stored mask and its array differ in length")
     arrays = package("pandas").arrays
     kinds = {"b": arrays.BooleanArray, "f": arrays.FloatingArray}
     return kinds.get(data.dtype.kind, arrays.IntegerArray)(data, mask)

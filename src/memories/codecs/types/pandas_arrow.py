@@ -1,7 +1,7 @@
-"""The arrays of pandas whose memory is Arrow's: columns of text, and `ArrowDtype`.
+"""Codecs of the pandas arrays over Arrow memory: columns of text, and `ArrowDtype`.
 
-Not Arrow's own tables. The one idea: a column of text is its offsets and its bytes as they lie, so
-that neither way copies them; what Arrow keeps in any other shape goes as an IPC stream.
+A column of text is encoded as its offsets, its bytes and a bit mask, without a copy of the first
+two. All other arrays are IPC streams.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ _HIGH_BITS = 0x8080808080808080
 
 
 class PandasTextCodec(Codec):
-    """Text whose memory is one plain Arrow array: offsets, UTF-8, and which items there are."""
+    """Text as one plain Arrow array: offsets, UTF-8, and a mask of the valid items."""
 
     name = "pandas.text"
 
     def encode(self, value: Any) -> Parts:
-        """Show the buffers of the array; one in several pieces is put into one first."""
+        """List the buffers of the array; several chunks are concatenated first."""
         data = value.__arrow_array__()
         kind = str(data.type)
         if kind not in _WIDTHS:
@@ -37,7 +37,7 @@ class PandasTextCodec(Codec):
         array = pieces[0] if len(pieces) == 1 else package("pyarrow").concat_arrays(pieces)
         offsets, text = _text_of(array, _WIDTHS[kind])
         owned = {_MASK} if len(pieces) == 1 else {_OFFSETS, _TEXT, _MASK}
-        if offsets[0]:  # Cut out of a longer one.
+        if offsets[0]:  # A slice of a longer array.
             text, offsets = text[offsets[0] :], offsets - offsets[0]
             owned.add(_OFFSETS)
         buffers = (view_bytes(offsets), text[: offsets[-1]], _mask_of(array))
@@ -45,7 +45,7 @@ class PandasTextCodec(Codec):
         return Parts(self.name, meta, buffers, frozenset(owned))
 
     def decode(self, parts: Parts, *, writable: bool = False) -> Any:
-        """Put an array around the buffers, once every offset and every text was checked."""
+        """Return an array over the buffers, with all offsets and texts checked."""
         del writable
         pa = package("pyarrow")
         kind, count = parts.meta["kind"], parts.meta["count"]
@@ -53,7 +53,7 @@ class PandasTextCodec(Codec):
         if kind not in _WIDTHS or type(count) is not int or count < 0:
             raise CorruptDataError("a stored column of text has a damaged description")
         if mask.nbytes not in (0, -(-count // 8)):
-            raise CorruptDataError("a stored column of text has another length than its mask")
+            raise CorruptDataError("a stored column of text and its mask differ in length")
         _check_offsets(offsets, text.nbytes, count, _WIDTHS[kind])
         whole = [pa.py_buffer(mask) if mask.nbytes else None, pa.py_buffer(offsets)]
         column = pa.Array.from_buffers(pa.type_for_alias(kind), count, [*whole, pa.py_buffer(text)])
@@ -76,7 +76,7 @@ class PandasArrowCodec(Codec):
         return Parts(self.name, text, (stream,), frozenset({0}))
 
     def decode(self, parts: Parts, *, writable: bool = False) -> Any:
-        """Put the extension array around the stream's memory."""
+        """Return the extension array over the memory of the stream."""
         del writable
         (buffer,) = parts.buffers
         data = arrow.read_stream(view_bytes(buffer)).column(0)
@@ -89,7 +89,7 @@ STREAMS = PandasArrowCodec()
 
 
 def is_nan(value: Any) -> bool:
-    """Return whether what stands for a missing text is NaN, and not `pandas.NA`."""
+    """Return whether missing texts are NaN, and not `pandas.NA`."""
     return isinstance(value, float)
 
 
@@ -100,12 +100,12 @@ def text_dtype(storage: str, nan: bool) -> Any:
         return kind(storage)
     try:
         return kind(storage, na_value=np.nan)
-    except TypeError:  # pandas 2.2 calls it so.
+    except TypeError:  # The name of this dtype in pandas 2.2.
         return kind(f"{storage}_numpy")
 
 
 def text_arrays(storage: str) -> list[type]:
-    """Return the arrays that hold text this way; before pandas 3 there is one for each missing."""
+    """Return the array types for text in this storage; before pandas 3 one per missing value."""
     pandas = package("pandas")
     name = {"pyarrow": "ArrowStringArray", "python": "StringArray"}[storage]
     found: list[type] = [getattr(pandas.arrays, name)]
@@ -121,7 +121,7 @@ def _text(data: Any, nan: bool) -> Any:
 
 
 def _text_of(array: Any, kind: Any) -> tuple[Any, memoryview]:
-    """Return the offsets of a text array, and the memory that they point into."""
+    """Return the offsets of a text array, and the text buffer."""
     _, offsets, text = array.buffers()
     if offsets is None or not offsets.size:
         return np.zeros(1, kind), EMPTY
@@ -131,7 +131,7 @@ def _text_of(array: Any, kind: Any) -> tuple[Any, memoryview]:
 
 
 def _mask_of(array: Any) -> memoryview:
-    """Return one bit for each item that is there; nothing where none is missing."""
+    """Return one bit for each item, set if it is valid; an empty buffer if all items are."""
     if not array.null_count:
         return EMPTY
     there = array.is_valid().to_numpy(zero_copy_only=False)
@@ -139,7 +139,7 @@ def _mask_of(array: Any) -> memoryview:
 
 
 def _check_offsets(offsets: memoryview, nbytes: int, count: int, kind: Any) -> None:
-    """Refuse offsets that lead out of the text, or back.
+    """Refuse offsets outside of the text, or not in rising order.
 
     Raises:
         CorruptDataError: they are not `count` + 1 rising ones from 0 to `nbytes`.
@@ -152,7 +152,7 @@ def _check_offsets(offsets: memoryview, nbytes: int, count: int, kind: Any) -> N
 
 
 def _is_ascii(text: memoryview) -> bool:
-    """Return whether no byte is beyond ASCII, at the speed of memory."""
+    """Return whether all bytes are ASCII, eight bytes at a time."""
     whole = text.nbytes // 8 * 8
     words = np.frombuffer(text[:whole], np.uint64)
     rest = bool((as_array(text[whole:]) < 0x80).all()) if text.nbytes > whole else True

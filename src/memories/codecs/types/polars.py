@@ -1,7 +1,7 @@
-"""polars frames and series, as IPC streams.
+"""The codec of polars frames and series, as IPC streams.
 
-Not lazy frames: a plan can carry code, so it is pickled and signed. The one idea: polars shares its
-memory between clones and copies on write, so one decoded frame serves every reader.
+polars shares memory between clones and copies on write, so a frame is decoded once and every reader
+gets a clone. Lazy frames can contain code; they are pickled and signed.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ class PolarsCodec(Codec):
     def encode(self, value: Any) -> Parts:
         """Write an IPC stream, which is one copy of the frame."""
         series = self.name == "polars.series"
-        # The writer holds the frame's own lock while it waits for the interpreter's: another thread
-        # that asked the same frame for anything meanwhile would wait for ever. Nobody has a clone.
+        # Thread 1, in the writer, has the frame's lock and waits for the GIL. Thread 2 has the GIL
+        # and waits for the frame's lock: a deadlock. A clone has a lock of its own.
         frame = value.to_frame() if series else value.clone()
         if any(dtype == package("polars").Object for dtype in frame.dtypes):
             raise UnsupportedTypeError(
@@ -34,7 +34,7 @@ class PolarsCodec(Codec):
                 "column to a type of polars, or keep the objects beside the frame"
             )
         sink = io.BytesIO()
-        level = getattr(package("polars"), "CompatLevel", None)  # Before 1.2 there was one way.
+        level = getattr(package("polars"), "CompatLevel", None)  # Since polars 1.2.
         frame.write_ipc_stream(sink, **({} if level is None else {"compat_level": level.newest()}))
         sizes = {"height": frame.height, "name": value.name if series else None}
         return Parts(self.name, sizes, (sink.getbuffer(),), frozenset({0}))
@@ -46,7 +46,7 @@ class PolarsCodec(Codec):
         return frame.to_series(0) if self.name == "polars.series" else frame
 
     def share(self, parts: Parts) -> Callable[[], Any]:
-        """Clone one frame, itself decoded at the first call, for each reader; it copies nothing."""
+        """Return a function that decodes at the first call and returns a clone at each."""
         made: list[Any] = []
 
         def open_clone() -> Any:
@@ -65,7 +65,7 @@ def _read(parts: Parts) -> Any:
     except polars.exceptions.PolarsError as error:
         raise CorruptDataError(f"a stored polars frame is damaged: {error}") from error
     except BaseException as error:
-        # A panic of polars is no Exception; damaged bytes must not end the process.
+        # A panic of polars is a BaseException; damaged bytes must not end the process.
         if type(error).__name__ != "PanicException":
             raise
         raise CorruptDataError(f"a stored polars frame is damaged: {error}") from None

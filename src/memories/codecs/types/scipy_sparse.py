@@ -1,8 +1,7 @@
-"""scipy.sparse matrices and arrays, by the plain arrays they are made of.
+"""The codec of scipy.sparse matrices and arrays, as a structure of plain arrays.
 
-Not every attribute scipy may cache. The one idea: indices are checked in full, when stored and when
-read, because scipy's own code follows them without looking; and they are private, because scipy
-sorts in place.
+All indices are checked when a matrix is stored and when it is read, since scipy uses them
+unchecked. The arrays of a reader are private, since scipy sorts them in place.
 """
 
 from __future__ import annotations
@@ -29,10 +28,10 @@ class ScipySparseCodec(StructureCodec):
     """All formats of scipy.sparse, matrices and arrays."""
 
     def encode(self, value: Any) -> Parts:
-        """List the arrays; what is no number goes by pickle.
+        """List the arrays; a matrix of anything but numbers is pickled.
 
         Raises:
-            UnsupportedTypeError: its indices lead out of its arrays, or out of its shape.
+            UnsupportedTypeError: an index is outside of the arrays or the shape.
         """
         if value.dtype.kind not in _NUMBERS:
             return PickleCodec().encode(value)
@@ -85,7 +84,7 @@ def _build(kind: Any, layout: str, arrays: Sequence[Any], shape: tuple[int, ...]
     """Return the matrix over `arrays`, whose indices keep their dtype.
 
     Raises:
-        ValueError: they lead out of the arrays, or out of the shape.
+        ValueError: an index is outside of the arrays or the shape.
     """
     if layout in _COMPRESSED:
         value = kind(tuple(arrays), shape=shape, copy=False)
@@ -93,20 +92,20 @@ def _build(kind: Any, layout: str, arrays: Sequence[Any], shape: tuple[int, ...]
         _, value.indices, value.indptr = arrays
         return value
     if layout == "dia":
-        # A diagonal beside the matrix is nothing; scipy adds these up in 32 bits, without looking.
+        # A diagonal outside of the matrix is allowed; scipy adds offsets in 32 bits, unchecked.
         if len(arrays[1]) and np.abs(arrays[1].astype("f8")).max() + max(shape) >= 2**31:
-            raise ValueError("diagonals lie further out than scipy can count")
+            raise ValueError("the offsets of the diagonals exceed 32 bits")
         value = kind(tuple(arrays), shape=shape, copy=False)
         value.offsets = arrays[1]
         return value
     data, *coords = arrays
     for extent, axis in zip(shape, coords, strict=True):
         if len(axis) != len(data) or (len(axis) and not 0 <= axis.min() <= axis.max() < extent):
-            raise ValueError("indices lie outside of the shape")
+            raise ValueError("indices are outside of the shape")
     value = kind((data, tuple(coords)), shape=shape, copy=False)
     if hasattr(value, "coords"):
         value.coords = tuple(coords)
-    else:  # scipy before 1.13, which knows two axes only.
+    else:  # scipy before 1.13, which has two axes only.
         value.row, value.col = coords
     return value
 
@@ -116,7 +115,7 @@ def _coords(coo: Any) -> Any:
 
 
 def _lying(layout: str) -> str:
-    """Return the format whose arrays a matrix of this one is stored as."""
+    """Return the format in which a matrix of this format is stored."""
     return "coo" if layout in ("lil", "dok") else layout
 
 
@@ -128,7 +127,7 @@ def _has_flag(value: Any, name: str) -> bool:
 def _kind(layout: str, matrix: bool) -> Any:
     known = ("csr", "csc", "bsr", "coo", "dia", "lil", "dok")
     if layout not in known:
-        raise CorruptDataError(f"no sparse matrix has the format {layout[:20]!r}")
+        raise CorruptDataError(f"{layout[:20]!r} is not a format of sparse matrices")
     return getattr(package("scipy.sparse"), f"{layout}_{'matrix' if matrix else 'array'}")
 
 

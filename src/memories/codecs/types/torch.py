@@ -1,7 +1,7 @@
-"""torch tensors and parameters, by the memory they lie in.
+"""The codec of torch tensors and parameters, by their memory.
 
-Not autograd graphs and not modules: store a `state_dict`. The one idea: tensors over one memory
-refer to one buffer, and get one memory again when they are read together.
+Tensors that share memory refer to one buffer, and share memory again when they are read together.
+Autograd graphs are not stored; of a module, store its `state_dict`.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from memories.foundation.optional_imports import package
 
 
 class TorchCodec(Codec):
-    """Strided tensors of every dtype on any device; what is sparse or quantised is pickled."""
+    """Strided tensors of every dtype on any device; sparse and quantised ones are pickled."""
 
     name = "torch.tensor"
     private = True
 
     def encode(self, value: Any) -> Parts:
-        """Show the memory of a dense tensor, wherever it lies; any other is made dense first."""
+        """Describe a tensor and its memory, on any device; one with gaps is made dense first."""
         torch = package("torch")
         if not _is_plain(torch, value):
             return PickleCodec().encode(value)
@@ -55,7 +55,7 @@ class TorchCodec(Codec):
             return build(torch, own, parts.meta)
         (buffer,) = parts.buffers
         memory = np.frombuffer(buffer, np.uint8) if buffer.nbytes else np.empty(0, np.uint8)
-        # A tensor cannot be made read-only, so what others can see is copied.
+        # A tensor cannot be made read-only, so shared memory is copied.
         return build(torch, torch.from_numpy(memory if writable else memory.copy()), parts.meta)
 
     def home(self, meta: Any) -> str:
@@ -71,7 +71,7 @@ def build(torch: Any, memory: Any, meta: Any) -> Any:
     """Return the tensor that `meta` describes over `memory`, a tensor of bytes.
 
     Raises:
-        CorruptDataError: it does not fit.
+        CorruptDataError: the description and the memory do not match.
     """
     dtype = vars(torch).get(meta["dtype"])
     if not isinstance(dtype, torch.dtype):
@@ -100,7 +100,7 @@ def _is_plain(torch: Any, value: Any) -> bool:
 
 
 def _dense(tensor: Any) -> tuple[Any, list[int]]:
-    """Return the tensor with its axes in the order they lie in, and its own strides."""
+    """Return the tensor with its axes in the order of its memory, and its own strides."""
     shape, strides = tuple(tensor.shape), tuple(tensor.stride())
     if tensor.numel() and _span(shape, strides) == tensor.numel() and not tensor.is_conj():
         axes = sorted(range(len(shape)), key=lambda i: (-strides[i], i))
@@ -122,8 +122,8 @@ def _bytes(torch: Any, host: Any) -> memoryview:
 
 
 def _flat(torch: Any, tensor: Any) -> Any:
-    """Return the bytes of a dense tensor, in the order in which they lie."""
-    # An axis of one item may have any stride; the bytes of all items lie together all the same.
+    """Return the bytes of a dense tensor, in the order of its memory."""
+    # An axis of one item may have any stride; the items are contiguous all the same.
     return tensor.contiguous().as_strided((tensor.numel(),), (1,)).view(torch.uint8)
 
 

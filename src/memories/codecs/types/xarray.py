@@ -1,7 +1,7 @@
-"""xarray DataArray, Dataset and Variable.
+"""Codecs of xarray DataArray, Dataset and Variable.
 
-Not lazy arrays: a dask graph is code, so it is pickled and signed. The one idea: a Dataset is its
-variables, and the indexes over them are kept as the pandas indexes that they are.
+A Dataset is encoded as its variables and their pandas indexes. Lazy arrays contain a dask graph,
+which is code; they are pickled and signed.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from memories.codecs.pickled import PickleCodec
 from memories.codecs.registry import add
 from memories.foundation.optional_imports import package
 
-_ARRAY = "\0array"  # The variable that a DataArray becomes; no name of a user's has a NUL.
+_ARRAY = "\0array"  # The variable that a DataArray becomes; names of users have no NUL.
 
 
 class XarrayCodec(StructureCodec):
-    """A codec for objects whose arrays are in memory and whose indexes are pandas'."""
+    """Objects whose arrays are in memory and whose indexes are those of pandas."""
 
     def encode(self, value: Any) -> Parts:
-        """Take the object apart; a lazy one, or one with indexes of another kind, is pickled."""
+        """Encode the structure; a lazy object, or one with other indexes, is pickled."""
         if not _is_plain(value):
             return PickleCodec().encode(value)
         return super().encode(value)
@@ -51,7 +51,7 @@ def _variable_apart(value: Any) -> Any:
     if not isinstance(value, package("xarray").IndexVariable):
         return [False, head, value.data, *tail]
     index = value.to_index()
-    dtype = _told(_index(False, value.dims[0], index), value.dtype)
+    dtype = _special_dtype(_index(False, value.dims[0], index), value.dtype)
     return [True, head, index, *tail, dtype]
 
 
@@ -69,12 +69,15 @@ def _dataset_apart(value: Any) -> Any:
     for index, variables in value.xindexes.group_by_index():
         multi = isinstance(index, package("xarray.indexes").PandasMultiIndex)
         lying = index.to_pandas_index()
-        # What it is shown as is not always what pandas holds: text of a width, say, or float16.
+        # A coordinate may have another dtype than its pandas index: fixed-width text, or float16.
         plain = _index(multi, index.dim, lying)
         dtypes = (
-            {name: _told(plain, dtype, name) for name, dtype in index.level_coords_dtype.items()}
+            {
+                name: _special_dtype(plain, dtype, name)
+                for name, dtype in index.level_coords_dtype.items()
+            }
             if multi
-            else _told(plain, index.coord_dtype)
+            else _special_dtype(plain, index.coord_dtype)
         )
         indexes.append([multi, index.dim, list(variables), lying, dtypes])
         derived |= set(variables) & set(plain.create_variables())
@@ -90,13 +93,13 @@ def _dataset_apart(value: Any) -> Any:
 
 
 def _plain_variable(variable: Any, derived: bool) -> Any:
-    """Return a variable's own description; the data of one under an index comes with that."""
+    """Return a variable's own description; the data of an indexed one is in the index."""
     data = None if derived else variable.data
     return [list(variable.dims), data, dict(variable.attrs), dict(variable.encoding)]
 
 
-def _told(plain: Any, dtype: Any, level: Any = None) -> np.dtype[Any] | None:
-    """Return the dtype of a coordinate where its index would show another without being told."""
+def _special_dtype(plain: Any, dtype: Any, level: Any = None) -> np.dtype[Any] | None:
+    """Return the dtype of a coordinate if its index would give another one, else None."""
     usual = plain.coord_dtype if level is None else plain.level_coords_dtype[level]
     return dtype if isinstance(dtype, np.dtype) and dtype != usual else None
 
@@ -125,7 +128,7 @@ def _dataset_together(structure: Any) -> Any:
 
 
 def _variable(dims: Any, data: Any, attrs: Any, encoding: Any) -> Any:
-    """Return a variable over `data` as it is: xarray would make other dtypes of some."""
+    """Return a variable over `data` as it is: xarray would change some dtypes."""
     kept = type(data) is np.ndarray and len(dims) == data.ndim
     return package("xarray").Variable(dims, data, attrs=attrs, encoding=encoding, fastpath=kept)
 
@@ -137,15 +140,15 @@ def _described(variable: Any, attrs: Any, encoding: Any) -> Any:
 
 
 def _index(multi: bool, dim: Any, pandas_index: Any, dtypes: Any = None) -> Any:
-    """Return an index whose coordinates have `dtypes`, one or by level, where they are given."""
+    """Return an index whose coordinates have `dtypes`, one or one per level, if given."""
     indexes = package("xarray.indexes")
     if not multi:
         return indexes.PandasIndex(pandas_index, dim, dtypes)
     index = indexes.PandasMultiIndex(pandas_index, dim)
-    told = {name: dtype for name, dtype in (dtypes or {}).items() if dtype is not None}
-    if not told:
+    special = {name: dtype for name, dtype in (dtypes or {}).items() if dtype is not None}
+    if not special:
         return index
-    return indexes.PandasMultiIndex(pandas_index, dim, {**index.level_coords_dtype, **told})
+    return indexes.PandasMultiIndex(pandas_index, dim, {**index.level_coords_dtype, **special})
 
 
 def _array_apart(value: Any) -> Any:
