@@ -21,7 +21,7 @@ from memories.cluster.reasons import join_reasons
 from memories.errors import InvalidOptionError, UnavailableError
 from memories.foundation.logging import logger
 
-_GREETING_SECONDS = 1.5
+_DISCOVERY_SECONDS = 1.5
 
 
 class DiscoveryReply(NamedTuple):
@@ -81,7 +81,7 @@ def discover(
     with RequestRound(members.monotonic) as round_:
         for node in nodes:
             round_.ask(node, lambda run_id: [("GET", MEMBERS_KEY), ("GET", INCARNATION_KEY)])
-        while answers := round_.wait(_GREETING_SECONDS):
+        while answers := round_.wait(_DISCOVERY_SECONDS):
             for answer in answers:
                 _record(answer, discovered, reasons)
     return discovered, reasons

@@ -71,7 +71,7 @@ class Members:
         """Make a member list the current one."""
         for name in member_list.all_names:
             if name not in self.nodes:
-                self.add(self._address_of(name))
+                self.node_for(self._address_of(name))
         if member_list.epoch != self.epoch:
             self._applied_at = self.monotonic()
         self.current = member_list
@@ -85,7 +85,7 @@ class Members:
             return False
         return incarnation == Incarnation(UP, run_id, self.epoch - 1)
 
-    def add(self, address: NodeAddress) -> Node:
+    def node_for(self, address: NodeAddress) -> Node:
         """Return the node of an address, which need not be a member."""
         node = self.nodes.get(address.name)
         if node is None:

@@ -114,7 +114,7 @@ class QuorumService(NodeService):
     def add_node(self, address: NodeAddress, progress: Progress | None) -> None:
         """Add a node to the members, and copy its share to it."""
         member_list = self.members.current
-        node = self.members.add(address)
+        node = self.members.node_for(address)
         node.call("PING")
         names = {*(member_list.target or member_list.nodes), node.name}
         change_members(self.members, sorted(names), lambda: self._repair_walk(False), progress)
@@ -161,9 +161,9 @@ class QuorumService(NodeService):
                 self._mark_stale(reply.node)
 
     def _start_recovery(self, name: str) -> None:
-        under_way = self._recoveries.get(name)
+        running = self._recoveries.get(name)
         node = self.members.nodes[name]
-        if node.usable and (under_way is None or not under_way.is_alive()):
+        if node.usable and (running is None or not running.is_alive()):
             # A thread of its own, not a worker: a closing interpreter waits for its workers.
             thread = BackgroundThread(partial(self._recover, node), "nodes-recovery")
             self._recoveries[name] = thread

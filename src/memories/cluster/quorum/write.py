@@ -122,8 +122,8 @@ class QuorumWrite:
             while open_ := [job for job in open_ if job.missing_copies > 0]:
                 left = end - self._members.monotonic()
                 answers = round_.wait(min(HEDGE_SECONDS + slack, max(0.0, left)))
-                troubles = sum(not self._record(answer) for answer in answers)
-                if answers and not troubles and round_.waiting:
+                failures = sum(not self._record(answer) for answer in answers)
+                if answers and not failures and round_.waiting:
                     continue  # No failure so far, and other nodes are yet to answer.
                 sent = self._send(round_, open_, hedge=not answers)
                 if not sent and (left <= 0 or not (round_.waiting or answers)):
