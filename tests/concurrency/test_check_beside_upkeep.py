@@ -108,7 +108,7 @@ def test_a_healthy_store_has_no_problem_while_it_changes(tmp_path: Path, repair:
         churn, chance = Churn(backend, tmp_path / "frames"), random.Random(2)
         checks = 0
         with running(
-            churn, lambda: compaction.tidy(writer, lambda: None, quiet=chance.random() < 0.2)
+            churn, lambda: compaction.run_upkeep(writer, lambda: None, quiet=chance.random() < 0.2)
         ):
             until = time.monotonic() + SECONDS
             while time.monotonic() < until or checks < 5:
@@ -137,7 +137,7 @@ def test_real_damage_is_mended_beside_upkeep(tmp_path: Path) -> None:
             place = writer.row(record.key)
             assert place is not None
             flip(writer.paths.segment(place.segment), place.offset + place.extent // 2)
-            with running(lambda: compaction.tidy(writer, lambda: None)):
+            with running(lambda: compaction.run_upkeep(writer, lambda: None)):
                 problems = backend.check(repair=True)
                 assert [] == backend.check(repair=True)
             lost = set(bodies) - {r.key for r in backend.scan()}
@@ -157,6 +157,6 @@ def test_a_pack_that_a_view_still_reads_is_no_orphan(tmp_path: Path) -> None:
             (record,) = view
             backend.write(record_for("k", 2), frame_for(b"\2"))
             assert backend._writer is not None
-            compaction.tidy(backend._writer, lambda: None, quiet=True)
+            compaction.run_upkeep(backend._writer, lambda: None, quiet=True)
             assert [] == backend.check(repair=True)
             assert b"\1" * 3_000 == bytes(backend.read(record))

@@ -136,8 +136,8 @@ def churned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Churned
 
 CHORES: dict[str, Callable[[Writer], object]] = {
     "sync": Writer.sync,
-    "tidy": lambda writer: compaction.tidy(writer, lambda: None),
-    "tidy when quiet": lambda writer: compaction.tidy(writer, lambda: None, quiet=True),
+    "upkeep": lambda writer: compaction.run_upkeep(writer, lambda: None),
+    "upkeep when quiet": lambda writer: compaction.run_upkeep(writer, lambda: None, quiet=True),
     "unlink": lambda writer: (writer.sync(), writer.unlink_obsolete()),
     "checkpoint": Writer.checkpoint,
 }

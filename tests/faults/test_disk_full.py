@@ -128,7 +128,7 @@ def test_a_disk_that_others_filled_lets_values_go(disk: Path) -> None:
         store.held.add(f"old {number}")
     writer = store.manager._services.hierarchy.catalog.journal._writer
     assert writer is not None
-    compaction.tidy(writer, lambda: None, quiet=True)
+    compaction.run_upkeep(writer, lambda: None, quiet=True)
     assert (disk / "store" / "cold" / "RESERVE").stat().st_size > 0
     filler = disk / "filler"
     with filler.open("wb", buffering=0) as file, pytest.raises(OSError, match="No space"):

@@ -84,7 +84,7 @@ class Machine:
             if kind < 0.93:
                 self.backend._writer.checkpoint()
                 self.synced = len(self.history) - 1
-            compaction.tidy(self.backend._writer, lambda: None)
+            compaction.run_upkeep(self.backend._writer, lambda: None)
             return
         self.history.append(state)
         if self.full:

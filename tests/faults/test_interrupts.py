@@ -401,7 +401,7 @@ def test_many_interrupts_leave_few_files(bench: Bench, name: str) -> None:
         lines = lines or interrupter.lines
     writer = bench.manager._hierarchy.catalog.journal._writer
     assert writer is not None
-    compaction.tidy(writer, lambda: None, quiet=True)
+    compaction.run_upkeep(writer, lambda: None, quiet=True)
     left = Counter(path.suffix for path in (bench.folder / "store").rglob("*.*"))
     assert left[".seg"] <= 2
     assert left[".pack"] <= 1

@@ -44,7 +44,7 @@ PROGRAM = """
 
     manager.store("after", b"value", "cold")
     manager.delete("after")
-    wanted = {"memories-sync", "memories-tidy", "memories-unlink"}
+    wanted = {"memories-sync", "memories-upkeep", "memories-unlink"}
     end = time.monotonic() + 20
     while not wanted <= {one.name for one in threading.enumerate()}:
         assert time.monotonic() < end, "the threads were not started later"

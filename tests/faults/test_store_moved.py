@@ -151,7 +151,7 @@ def test_a_file_that_comes_back_is_not_taken_for_dead(tmp_path: Path) -> None:
         assert writer.accounting.segments[int(missing.stem)].live > 0
         manager.store("dead", content(8), "cold")
         manager.delete("dead")
-        compaction.tidy(writer, lambda: None, quiet=True)
+        compaction.run_upkeep(writer, lambda: None, quiet=True)
         holds_all(manager)
         writer.rebuild()
         holds_all(manager)
@@ -236,7 +236,7 @@ def test_a_file_that_upkeep_cannot_read_is_in_nobodys_way(
         ):
             backend.remove(key, version)
         pattern = "values/*.pack" if kind == "pack" else "log/*.seg"
-        backend._writer.reading.handles.remove(1)
+        backend._writer.reader.handles.remove(1)
         sorted((tmp_path / "s").glob(pattern))[0].rename(tmp_path / "away")
         for version in range(1_000, 1_600):
             body = os.urandom(30_000)

@@ -29,7 +29,7 @@ from memories import KeyNotFoundError, MemoryManager, MigrationSettings, Rule, T
 from memories.backends.bucket import BucketBackend
 from memories.backends.bucket.local_db import LocalDb
 from memories.backends.disk import DiskBackend
-from memories.backends.disk.compaction import _empty_segment, tidy
+from memories.backends.disk.compaction import _empty_segment, run_upkeep
 from memories.backends.disk.log import Log
 from memories.core import wiring
 from memories.model.record import Record
@@ -678,7 +678,7 @@ class ComposedMachine(RuleBasedStateMachine):
         writer = self.world.journal(self.world.manager)._writer
         assert writer is not None
         writer.checkpoint(seal=True)
-        tidy(writer, lambda: None, quiet=True)
+        run_upkeep(writer, lambda: None, quiet=True)
 
     @rule(at=numbers)
     def compact_one(self, at: int) -> None:
@@ -686,7 +686,7 @@ class ComposedMachine(RuleBasedStateMachine):
         writer = self.world.journal(self.world.manager)._writer
         assert writer is not None
         writer.checkpoint(seal=True)
-        with writer.tidying:
+        with writer.upkeep_lock:
             segments = sorted(
                 one
                 for one in writer.accounting.segments

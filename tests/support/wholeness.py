@@ -94,7 +94,7 @@ def _assert_volatile_tiers(hierarchy: Any, entries: dict[str, Any]) -> None:
 
 def _assert_disk(hierarchy: Any) -> None:
     writer = hierarchy.catalog.journal._writer
-    with writer.index_files.merging, writer.tidying, writer.lock:  # No upkeep meanwhile.
+    with writer.index_files.merge_lock, writer.upkeep_lock, writer.lock:  # No upkeep meanwhile.
         assert writer.appender.started is None
         assert {} == writer.space.claims
         assert {} == writer.unnamed

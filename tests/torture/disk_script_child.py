@@ -52,7 +52,7 @@ def script(path: str) -> dict[str, Any]:
             step(key, version, lambda record=record, frame=frame: backend.write(record, frame))
         if version % 8 == 0:
             try:
-                compaction.tidy(writer, lambda: None, quiet=True)
+                compaction.run_upkeep(writer, lambda: None, quiet=True)
             except OSError:
                 continue  # The background would try again.
     found = {}

@@ -28,7 +28,11 @@ def record_for(key: str, version: int) -> Record:
 def main(path: str, seed: int) -> None:
     size_limits.SEGMENT_BYTES, size_limits.LARGE_BYTES = 200_000, LARGE
     size_limits.SLACK_BYTES, compaction.RECENT_ROWS = 50_000, 50
-    maintenance.SYNC_SECONDS, maintenance.TIDY_SECONDS, maintenance.QUIET_SECONDS = 0.02, 0.01, 0.05
+    maintenance.SYNC_SECONDS, maintenance.UPKEEP_SECONDS, maintenance.QUIET_SECONDS = (
+        0.02,
+        0.01,
+        0.05,
+    )
     chance = random.Random(seed)
     backend = DiskBackend(path, durability=chance.choice(["relaxed", "full"]))
     version = backend.last_version()

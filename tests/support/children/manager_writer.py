@@ -29,7 +29,11 @@ def main(path: str, seed: int, number: int) -> None:
         50_000,
     )
     compaction.RECENT_ROWS = 50
-    maintenance.SYNC_SECONDS, maintenance.TIDY_SECONDS, maintenance.QUIET_SECONDS = 0.02, 0.01, 0.05
+    maintenance.SYNC_SECONDS, maintenance.UPKEEP_SECONDS, maintenance.QUIET_SECONDS = (
+        0.02,
+        0.01,
+        0.05,
+    )
     chance = random.Random(seed)
     manager = MemoryManager("300 kB", "300 kB", "3 MB", True, storage_path=path)
     while True:

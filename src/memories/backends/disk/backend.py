@@ -21,7 +21,7 @@ from memories.backends.disk import paths as store_paths
 from memories.backends.disk.background_import import BackgroundImport, ImportDone, Replaced
 from memories.backends.disk.backpressure import admit, admit_head, reported
 from memories.backends.disk.check import run_check
-from memories.backends.disk.compaction import is_due, make_room, shrink, tidy
+from memories.backends.disk.compaction import is_due, make_room, run_upkeep, shrink
 from memories.backends.disk.fd_cache import HandleCache
 from memories.backends.disk.files import NO_SPACE, Files, storage_error
 from memories.backends.disk.follower import Follower
@@ -133,7 +133,7 @@ class DiskBackend(Backend):
         self._follow_lock = new_lock()
         try:
             self._mmap = mmap and not warn_if_remote(self._paths.root)
-            self._reading = self._new_reading()
+            self._reader = self._new_reader()
             if read_only:
                 store_paths.verify(self._paths)
                 self._directory = StoreDirectory(self._paths.root)
@@ -170,7 +170,7 @@ class DiskBackend(Backend):
             KeyNotFoundError: the record was replaced or removed, and its bytes given back.
         """
         try:
-            return self._reading.read(record)
+            return self._reader.read(record)
         except GoneError:
             return self._read_again(record)
         except OSError as error:
@@ -178,7 +178,7 @@ class DiskBackend(Backend):
 
     def read_many(self, records: Sequence[Record]) -> list[memoryview]:
         """Return the frame of each record; small ones that lie close together in one read."""
-        frames = read_batch(self._reading, self._files, records)
+        frames = read_batch(self._reader, self._files, records)
         return [frame or self.read(one) for frame, one in zip(frames, records, strict=True)]
 
     def lookup(self, key: str) -> Record | None:
@@ -348,8 +348,8 @@ class DiskBackend(Backend):
         space = writer.space
         if 4 * space.recent_heads < space.limit(space.physical()) // WORTH_SHARE:
             return False
-        with reported(self._paths.root, "tidy up"), writer.hurried(CallOwner()):
-            tidy(writer, lambda: None, quiet=True)
+        with reported(self._paths.root, "do upkeep"), writer.hurried(CallOwner()):
+            run_upkeep(writer, lambda: None, quiet=True)
         return True
 
     def check(
@@ -369,7 +369,7 @@ class DiskBackend(Backend):
         with reported(self._paths.root, "check the store"):
             self._visible_index()
             problems = run_check(
-                self._paths, self._files, self._directory, self._reading, self._log_index,
+                self._paths, self._files, self._directory, self._reader, self._log_index,
                 self._writer, repair=repair, dry_run=dry_run, verify=self._verify, known=known,
                 progress=progress or skip,
             )  # fmt: skip
@@ -453,7 +453,7 @@ class DiskBackend(Backend):
             self._lock.release()
             self._lock = None
             raise
-        self._writer, self._reading = writer, writer.reading
+        self._writer, self._reader = writer, writer.reader
         self._show(writer.index)
         self._maintenance = Maintenance(writer)
         self._imports = BackgroundImport(writer, self._show)
@@ -516,7 +516,7 @@ class DiskBackend(Backend):
             self._ending = self._maintenance = None
         if self._follower is not None:
             self._follower.close()
-        self._reading.close()
+        self._reader.close()
         if self._lock is not None:
             self._lock.release()
             self._lock = None
@@ -589,11 +589,11 @@ class DiskBackend(Backend):
 
     def _read_anew(self) -> None:
         """Read through new descriptors, and through those of files that the parent imports."""
-        sources = None if self._imports is None else self._reading.sources
-        self._reading.close()
-        self._reading = self._new_reading(sources)
+        sources = None if self._imports is None else self._reader.sources
+        self._reader.close()
+        self._reader = self._new_reader(sources)
 
-    def _new_reading(self, sources: SourceHandles | None = None) -> FrameReader:
+    def _new_reader(self, sources: SourceHandles | None = None) -> FrameReader:
         handles = HandleCache(self._paths, self._files)
         return FrameReader(self._paths, self._files, handles, map_large=self._mmap, sources=sources)
 
@@ -613,7 +613,7 @@ class DiskBackend(Backend):
         if found is None or found.version != record.version:
             raise KeyNotFoundError(f"version {record.version} of {record.key!r} was replaced")
         try:
-            return self._reading.read(found)
+            return self._reader.read(found)
         except AbsentError as error:
             self._directory.require()
             raise StorageError(

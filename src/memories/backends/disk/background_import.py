@@ -118,7 +118,7 @@ class BackgroundImport:
         """Have the frames of an open file read where they lie; return how many there are."""
         writer, count = self._writer, 0
         size = writer.files.size(source.descriptor)
-        writer.reading.read_from(writer.paths.pack(number), source)
+        writer.reader.read_from(writer.paths.pack(number), source)
         with writer.lock:
             overlay = self._shown_overlay()
             file = PendingFile(number, source, size, overlay.add_table(), owner)

@@ -55,7 +55,7 @@ def run_check(
     paths: StorePaths,
     files: Files,
     directory: StoreDirectory,
-    reading: FrameReader,
+    reader: FrameReader,
     current_index: Callable[[], Index],
     writer: Writer | None,
     *,
@@ -74,7 +74,7 @@ def run_check(
     if repair and writer is None and not dry_run:
         raise StorageError(f"{paths.root} is open for reading only and cannot be repaired")
     repairer = writer if repair and not dry_run else None
-    check = Check(paths, files, directory, reading, current_index, writer, repairer, verify)
+    check = Check(paths, files, directory, reader, current_index, writer, repairer, verify)
     check.require()
     return [
         *known,
@@ -93,13 +93,13 @@ class Check:
         paths: StorePaths,
         files: Files,
         directory: StoreDirectory,
-        reading: FrameReader,
+        reader: FrameReader,
         current_index: Callable[[], Index],
         writer: Writer | None,
         repairer: Writer | None,
         verify: Verify | None,
     ) -> None:
-        self._paths, self._files, self._directory, self._reading = paths, files, directory, reading
+        self._paths, self._files, self._directory, self._reader = paths, files, directory, reader
         self._current_index, self._verify = current_index, verify
         self._writer, self._repairer = writer, repairer
         self._lost_and_found = LostAndFound(paths, files)
@@ -120,7 +120,7 @@ class Check:
                 damaged.append(run.path)
         repaired, without = False, ""
         if problems and self._repairer is not None:
-            with self._repairer.tidying:  # Upkeep may be merging these runs.
+            with self._repairer.upkeep_lock:  # Upkeep may be merging these runs.
                 try:
                     self._repairer.require_log()
                 except StorageError as error:
@@ -169,7 +169,7 @@ class Check:
 
     def _faults(self, row: IndexRow) -> CheckFinding | None:
         try:
-            frame = self._reading.read(row.record)
+            frame = self._reader.read(row.record)
             if self._verify is not None:
                 self._verify(row.record, frame)
             elif row.kind == INLINE:
@@ -181,14 +181,14 @@ class Check:
         except (GoneError, ValueError) as error:
             return CheckFinding(str(error), True)
         except OSError as error:
-            path = self._reading.path(unpack_place(row.record.place))
+            path = self._reader.path(unpack_place(row.record.place))
             return CheckFinding(f"{path} cannot be read: {error.strerror or error}", False)
         return None
 
     def _inline(self, row: IndexRow) -> CheckFinding | None:
         path = self._paths.segment(row.segment)
         walk = SegmentWalk(
-            self._files, self._reading.segment(row.segment), row.offset, row.offset + row.extent
+            self._files, self._reader.segment(row.segment), row.offset, row.offset + row.extent
         )
         if walk.head(row.offset) is None:
             return CheckFinding(f"its record in {path} at byte {row.offset} is damaged", True)
@@ -197,7 +197,7 @@ class Check:
     def _drop(self, repairer: Writer, row: IndexRow, what: str) -> None:
         if len(row.record.place) == PLACE.size:
             place = unpack_place(row.record.place)
-            path = self._reading.path(place)
+            path = self._reader.path(place)
             if place.kind == FILE:
                 self._lost_and_found.add_file(path, what, row.record)
             else:
@@ -252,7 +252,7 @@ class Check:
 
     def _empty_segment(self, repairer: Writer, number: int, what: str) -> bool:
         """Write again what lives in a segment, and unlink it; return whether all could be read."""
-        with repairer.tidying:  # Or upkeep might be emptying the same segment.
+        with repairer.upkeep_lock:  # Or upkeep might be emptying the same segment.
             if number not in repairer.accounting.segments:
                 return True
             with repairer.lock:

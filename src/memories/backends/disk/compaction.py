@@ -37,17 +37,17 @@ SHRINK_BYTES = 64 << 10  # What is removed is given back at once from so many by
 _BATCH_BYTES = 256 << 10
 
 
-def tidy(writer: Writer, pace: Pace, *, quiet: bool = False) -> None:
+def run_upkeep(writer: Writer, pace: Pace, *, quiet: bool = False) -> None:
     """Do the upkeep that is due; when the store is `quiet`, also what can wait.
 
     While an import writes many records only their number matters: they are written out without a
     pause, and merges and copies wait for its end.
     """
     writer.writer_lock.require()
-    writer.on_full_disk(lambda: _tidy(writer, pace, quiet=quiet))
+    writer.on_full_disk(lambda: _run_upkeep(writer, pace, quiet=quiet))
 
 
-def _tidy(writer: Writer, pace: Pace, *, quiet: bool) -> None:
+def _run_upkeep(writer: Writer, pace: Pace, *, quiet: bool) -> None:
     if writer.importing:
         if len(writer.index.recent) >= BULK_ROWS:
             writer.checkpoint()
@@ -77,7 +77,7 @@ def _behind(writer: Writer) -> int:
 def compact(writer: Writer, pace: Pace) -> None:
     """Empty the files with the most dead bytes until the dead bytes are within bounds."""
     while True:
-        with writer.tidying:
+        with writer.upkeep_lock:
             bound = _bound(writer)
             if not (writer.obsolete.pins or writer.space.fits(2 * writer.space.limits.segment)):
                 bound = 0
@@ -112,7 +112,7 @@ def room_for(writer: Writer, size: int, owner: CallOwner) -> Iterator[bool]:
     with ExitStack() as claim, writer.hurried(owner):
         if not writer.obsolete.pins:
             writer.sync()
-        with writer.tidying:  # One at a time: two claims that fit one by one may not together.
+        with writer.upkeep_lock:  # One at a time: two claims that fit one by one may not together.
             claim.enter_context(writer.claimed(size, owner))
             if not writer.obsolete.pins:
                 writer.on_full_disk(lambda: _give_back(writer, size))
@@ -130,7 +130,7 @@ def shrink(writer: Writer, before: int) -> None:
     """
     if writer.obsolete.pins or writer.accounting.dead - before < SHRINK_BYTES:
         return
-    with writer.index_files.merging, writer.tidying:
+    with writer.index_files.merge_lock, writer.upkeep_lock:
         writer.checkpoint(seal=True)
         while _empty_one(writer, _at_once, mostly_dead=True):
             pass
@@ -154,7 +154,7 @@ def make_head_room(writer: Writer) -> None:
     if writer.obsolete.pins:
         return
     writer.sync()
-    with writer.tidying:
+    with writer.upkeep_lock:
         writer.on_full_disk(lambda: _give_back_some(writer))
 
 
@@ -314,7 +314,7 @@ def _empty_segment(writer: Writer, number: int, pace: Pace) -> bool:
         writer.files.sync_directory(writer.paths.log)
     if kept_in(stats, sorted(writer.accounting.segments), number):
         try:
-            handle = writer.reading.segment(number)
+            handle = writer.reader.segment(number)
         except FileNotFoundError:
             return False
         walk = SegmentWalk(writer.files, handle, 0, stats.size)
@@ -408,7 +408,7 @@ def _rows_in_pack(writer: Writer, number: int, pace: Pace) -> Iterator[IndexRow]
 
 def merge_runs(writer: Writer, pace: Pace, *, quiet: bool = False) -> None:
     """Merge runs of similar size, so that a lookup asks few of them."""
-    with writer.index_files.merging:
+    with writer.index_files.merge_lock:
         while True:
             runs = writer.index.runs
             group = runs[: _group([run.count for run in runs])]
@@ -438,7 +438,7 @@ def _merge(writer: Writer, group: tuple[Run, ...], pace: Pace, *, last: bool) ->
     index_files.sweep()
     run = index_files.write(number, _merged(group, segments if last else None), pace)
     new = () if run is None else (run,)
-    with writer.tidying:
+    with writer.upkeep_lock:
         if any(run not in writer.index.runs for run in group):
             # Another thread has rebuilt the index from the log.
             index_files.discard(number)

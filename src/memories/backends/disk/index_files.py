@@ -32,7 +32,7 @@ class IndexFiles:
         self._unnamed: set[int] = set()  # Runs whose manifest may not have been saved.
         self.covered = START  # How far the manifest covers the log.
         self.saved: IndexManifest | None = None
-        self.merging = new_lock()  # One merge of runs at a time.
+        self.merge_lock = new_lock()  # One merge of runs at a time.
 
     def write(
         self,

@@ -8,32 +8,32 @@ from __future__ import annotations
 
 import time
 
-from memories.backends.disk.compaction import tidy
+from memories.backends.disk.compaction import run_upkeep
 from memories.backends.disk.writer import Writer
 from memories.errors import StorageError
 from memories.foundation.periodic import Latch, Periodic
 
 SYNC_SECONDS = 0.5
-TIDY_SECONDS = 0.25
+UPKEEP_SECONDS = 0.25
 QUIET_SECONDS = 1.0
 STOP_SECONDS = 60.0
 
 
 class Maintenance:
-    """Runs `writer.sync` and `tidy` in the background until `stop`."""
+    """Runs `writer.sync` and `run_upkeep` in the background until `stop`."""
 
     def __init__(self, writer: Writer) -> None:
         self._writer = writer
         self._ended = Latch()
-        self._untidy = False
+        self._synced_lately = False
         self._syncer = Periodic(
             self._sync, "sync", rest_seconds=SYNC_SECONDS, wake_event=writer.appender.changed
         )
-        self._tidier = Periodic(self._tidy, "tidy", rest_seconds=TIDY_SECONDS)
+        self._upkeep = Periodic(self._run_upkeep, "upkeep", rest_seconds=UPKEEP_SECONDS)
         self._unlinker = Periodic(
             writer.unlink_obsolete, "unlink", wake_event=writer.obsolete.added
         )
-        self.threads = (self._syncer, self._tidier, self._unlinker)
+        self.threads = (self._syncer, self._upkeep, self._unlinker)
 
     def start(self) -> None:
         """Start the threads that do not run; may be called from many threads at once."""
@@ -61,16 +61,16 @@ class Maintenance:
             )
 
     def _sync(self) -> None:
-        self._untidy = True
-        self._tidier.wake()
+        self._synced_lately = True
+        self._upkeep.wake()
         self._writer.sync()
 
-    def _tidy(self) -> None:
+    def _run_upkeep(self) -> None:
         """Compact after a sync, and once more, thoroughly, when nothing was written for a while."""
-        busy, self._untidy = self._untidy, False
-        self._tidier.seconds = QUIET_SECONDS if busy else None
+        busy, self._synced_lately = self._synced_lately, False
+        self._upkeep.seconds = QUIET_SECONDS if busy else None
         try:
-            tidy(self._writer, Pace(self._ended, self._writer), quiet=not busy)
+            run_upkeep(self._writer, Pace(self._ended, self._writer), quiet=not busy)
         except StoppedError:
             pass  # `close` does the rest.
 

@@ -23,15 +23,15 @@ class ObsoleteFiles:
     Every step may be done twice: after an interrupt the same file is added or unlinked again.
     """
 
-    def __init__(self, paths: StorePaths, files: Files, reading: FrameReader) -> None:
+    def __init__(self, paths: StorePaths, files: Files, reader: FrameReader) -> None:
         self._paths, self._files = paths, files
-        self._reading = reading
+        self._reader = reader
         self._files_left: dict[Path, int] = {}  # What is to be unlinked, and its bytes.
         self._segments: dict[Path, int] = {}
         self._sizes: dict[Path, int] = {}  # What takes room: also unlinked files that are mapped.
         self._held: int | None = 0  # Their sum; None when it must be added up again.
         self._counting = new_lock()
-        self.unlinking = new_lock()  # One thread unlinks; the others wait for it.
+        self.unlink_lock = new_lock()  # One thread unlinks; the others wait for it.
         self.added = AutoResetEvent()  # There may be something to unlink.
         # A deque, for a mapping may end in any thread, under any lock, and in a forked child.
         self._freed: deque[Path] = deque()
@@ -87,10 +87,10 @@ class ObsoleteFiles:
 
     def unlink(self, path: Path) -> None:
         """Unlink one file; its bytes are free now, or when its last mapping ends."""
-        mapped = self._reading.mapped(path)
+        mapped = self._reader.mapped(path)
         self._files.unlink(path)
         if path in self._segments:
-            self._reading.handles.remove(self._segments[path])
+            self._reader.handles.remove(self._segments[path])
             self._segments.pop(path, None)
         elif path.suffix == ".val":
             self.values.pop(int(path.stem), None)

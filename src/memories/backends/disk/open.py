@@ -58,7 +58,7 @@ class StoreOpening:
         self._mmap, self._full, self._repair = mmap, full, repair
         self._verify, self._capacity = verify, capacity
         self._handles = HandleCache(paths, files)
-        self._reading = FrameReader(paths, files, self._handles, map_large=mmap)
+        self._reader = FrameReader(paths, files, self._handles, map_large=mmap)
         self._seen: set[int] = set()
         self._tail: dict[int, str] = {}
         self._manifest, runs = (None, ()) if distrust_index else self._checkpoint()
@@ -87,7 +87,7 @@ class StoreOpening:
         log.highest = max([replayed.end.segment, *numbers(self._paths.log, ".seg")])
         writer = Writer(
             self._paths, self._files, self._writer_lock, log=log, index=self.index,
-            accounting=self.accounting, reading=self._reading, limits=limits, full=self._full,
+            accounting=self.accounting, reader=self._reader, limits=limits, full=self._full,
             mmap=self._mmap,
             rebuild=partial(rebuild, self._paths, self._files, self._mmap),
         )  # fmt: skip
@@ -150,7 +150,7 @@ class StoreOpening:
             return True
         place = unpack_place(row.record.place)
         try:
-            size = self._reading.path(place).stat().st_size
+            size = self._reader.path(place).stat().st_size
         except FileNotFoundError:
             return False
         if size < place.offset + place.length:
@@ -158,7 +158,7 @@ class StoreOpening:
         if self._verify is None:
             return True
         try:
-            self._verify(row.record, self._reading.read(row.record))
+            self._verify(row.record, self._reader.read(row.record))
         except (ValueError, GoneError):
             return False
         return True

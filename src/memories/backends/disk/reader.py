@@ -162,14 +162,14 @@ _Spot = tuple[int, int, int, int, int]  # Kind, file, offset and length of a fra
 
 
 def read_batch(
-    reading: FrameReader, files: Files, records: Sequence[Record]
+    reader: FrameReader, files: Files, records: Sequence[Record]
 ) -> list[memoryview | None]:
     """Return the frames of `records` in their order, None for each that must be read alone."""
     frames: list[memoryview | None] = [None] * len(records)
     for window in _windows(records):
         kind, file, start, _, _ = window[0]
         end = window[-1][2] + window[-1][3]
-        data = _read(reading, files, FrameLocation(kind, file, start, end - start))
+        data = _read(reader, files, FrameLocation(kind, file, start, end - start))
         for _, _, offset, length, index in window:
             if offset - start + length <= len(data):
                 frames[index] = data[offset - start : offset - start + length]
@@ -196,13 +196,13 @@ def _windows(records: Sequence[Record]) -> Iterator[list[_Spot]]:
         yield spots[first:]
 
 
-def _read(reading: FrameReader, files: Files, place: FrameLocation) -> memoryview:
+def _read(reader: FrameReader, files: Files, place: FrameLocation) -> memoryview:
     try:
         if place.kind == INLINE:
-            handle = reading.segment(place.file)
+            handle = reader.segment(place.file)
             data = read_exactly(files, handle.descriptor, place.length, place.offset)
             return memoryview(data)
-        handle = reading.open(reading.path(place))
+        handle = reader.open(reader.path(place))
         return memoryview(read_exactly(files, handle.descriptor, place.length, place.offset))
     except (FileNotFoundError, GoneError):
         return memoryview(b"")

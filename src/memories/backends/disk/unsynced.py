@@ -19,7 +19,7 @@ class Unsynced:
         self.started: Set[int] = frozenset()  # Those of which a sync has begun.
         self.inherited = False  # Whether a killed writer left some of them.
         self.suspect: set[int] = set()  # Those whose sync failed.
-        self.syncing = new_lock()  # Held during a sync; taken before the writer's lock.
+        self.sync_lock = new_lock()  # Held during a sync; taken before the writer's lock.
 
     def add(self, old: IndexRow | None, row: IndexRow) -> None:
         """Include the file of `row`, if it is a new value's, in the next sync."""

@@ -61,7 +61,8 @@ class UnnamedFile(NamedTuple):
 class Writer:
     """Commits to one store, and keeps it in order. Any thread may call it.
 
-    Locks are taken in the order `index_files.merging`, `tidying`, `unsynced.syncing`, `lock`.
+    Locks are taken in this order: `index_files.merge_lock`, `upkeep_lock`, `unsynced.sync_lock`,
+    `lock`.
     """
 
     def __init__(
@@ -73,18 +74,18 @@ class Writer:
         log: Log,
         index: Index,
         accounting: SpaceAccounting,
-        reading: FrameReader,
+        reader: FrameReader,
         limits: SizeLimits,
         full: bool,
         mmap: bool,
         rebuild: Callable[[], tuple[Index, SpaceAccounting]],
     ) -> None:
-        self.paths, self.files, self.reading = paths, files, reading
+        self.paths, self.files, self.reader = paths, files, reader
         self.writer_lock = writer_lock
         self.log, self.index, self.accounting = log, index, accounting
         self._full = full
         self._rebuild = rebuild
-        self.obsolete = ObsoleteFiles(paths, files, reading)
+        self.obsolete = ObsoleteFiles(paths, files, reader)
         self.space = Space(
             limits,
             accounting,
@@ -100,7 +101,7 @@ class Writer:
         )  # fmt: skip
         self.index_files = IndexFiles(paths, files, writer_lock, mmap=mmap)
         self.lock = new_lock()
-        self.tidying = new_lock()  # One compaction or checkpoint at a time.
+        self.upkeep_lock = new_lock()  # One compaction or checkpoint at a time.
         self.unnamed: dict[int, UnnamedFile] = {}
         self.waiting: set[CallOwner] = (
             set()
@@ -174,7 +175,7 @@ class Writer:
             if old is None or old.record.version != record.version:
                 raise ValueError(f"{record.key!r} is not at version {record.version}")
             if old.kind == INLINE:
-                frame = [self.reading.read(old.record)]
+                frame = [self.reader.read(old.record)]
                 self.space.require(frame[0].nbytes, granted)
                 row = self.appender.inline(old, record, frame, frame[0].nbytes)
             else:
@@ -311,7 +312,7 @@ class Writer:
 
     def sync(self) -> None:
         """Return once everything committed survives a power cut; then unlink what is dead."""
-        with self.unsynced.syncing:
+        with self.unsynced.sync_lock:
             self.writer_lock.require()
             with self.lock:
                 self._mend()
@@ -382,7 +383,7 @@ class Writer:
         row = self.row(self.unsynced.values.get(number, ""))
         if row is None or row.kind != FILE or _file_of(row) != number:
             return
-        frame, owner = self.reading.read(row.record), CallOwner()
+        frame, owner = self.reader.read(row.record), CallOwner()
         try:
             copy_number = self.new_file(owner, row.record.key)
             self._write_value(copy_number, [frame])
@@ -398,7 +399,7 @@ class Writer:
         for number in range(synced.segment, self.log.end.segment + 1):
             start = synced.offset if number == synced.segment else SEGMENT_HEADER_BYTES
             try:
-                handle = self.reading.segment(number)
+                handle = self.reader.segment(number)
             except FileNotFoundError:
                 continue
             found += live_records(self.files, handle, number, start, self.index)
@@ -410,7 +411,7 @@ class Writer:
         They can be read as long as they are open. What was not synced goes first, to where a replay
         looks for it.
         """
-        unlinked = self.reading.handles.unnamed()
+        unlinked = self.reader.handles.unnamed()
         gone = [number for number in unlinked if number in self.accounting.segments]
         if not gone:
             return
@@ -421,7 +422,7 @@ class Writer:
         # First in its segment, for the copies say how far the log was synced when they were new.
         self.appender.mark()
         for number in gone:
-            handle = self.reading.segment(number)
+            handle = self.reader.segment(number)
             rows = list(live_records(self.files, handle, number, SEGMENT_HEADER_BYTES, self.index))
             if rows:
                 self.copy_records(rows)
@@ -522,7 +523,7 @@ class Writer:
 
     def _frame_of(self, row: IndexRow) -> memoryview:
         try:
-            return self.reading.read(row.record)
+            return self.reader.read(row.record)
         except OSError as error:
             raise AbsentError(f"it cannot be read: {error.strerror or error}") from error
 
@@ -548,7 +549,7 @@ class Writer:
 
     def unlink_obsolete(self) -> None:
         """Unlink obsolete files, unless a view is open; returns after a call in another thread."""
-        with self.obsolete.unlinking:
+        with self.obsolete.unlink_lock:
             self.writer_lock.require()  # The names that are unlinked may be another store's.
             with self.lock:
                 paths = self.obsolete.unpinned()
@@ -580,7 +581,7 @@ class Writer:
         """
         if self.log.end == self.index_files.covered and not seal:
             return
-        with self.tidying:
+        with self.upkeep_lock:
             self._checkpoint(pace, seal=seal)
 
     def _checkpoint(self, pace: Callable[[], None], *, seal: bool) -> None:

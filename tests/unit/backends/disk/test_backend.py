@@ -123,13 +123,13 @@ def test_a_view_is_one_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
             for version, key in enumerate(bodies, start=100):
                 backend.remove(key, version)
             backend._writer.checkpoint()
-            compaction.tidy(backend._writer, lambda: None, quiet=True)
+            compaction.run_upkeep(backend._writer, lambda: None, quiet=True)
             assert [] == list(backend.scan())
             records = list(view)
             assert list(bodies) == [record.key for record in records]
             for record in records:
                 assert bodies[record.key] == backend.read(record)
-        compaction.tidy(backend._writer, lambda: None, quiet=True)
+        compaction.run_upkeep(backend._writer, lambda: None, quiet=True)
         backend.sync()
         assert [] == list((tmp_path / "s" / "values").iterdir())
         with pytest.raises(KeyNotFoundError):
@@ -187,7 +187,7 @@ def test_room_is_what_the_file_system_has(tmp_path: Path) -> None:
 def test_the_background_starts_once_however_many_write_first(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two that tidy up at once would merge the same runs, and give one's files away twice."""
+    """Two threads doing upkeep at once would merge the same runs, and unlink files twice."""
     began, start = list[str](), threading.Thread.start
 
     def slowly(thread: threading.Thread) -> None:
@@ -209,4 +209,4 @@ def test_the_background_starts_once_however_many_write_first(
             thread.start()
         for thread in threads:
             thread.join()
-    assert ["memories-sync", "memories-tidy", "memories-unlink"] == sorted(began)
+    assert ["memories-sync", "memories-unlink", "memories-upkeep"] == sorted(began)

@@ -80,7 +80,7 @@ def test_a_reader_follows_rotation_checkpoints_and_compaction(
             backend.write(record_for(f"k{version % 17}", version), frame_for(body[:size]))
         if version % 50 == 0:
             assert backend._writer is not None
-            compaction.tidy(backend._writer, lambda: None)
+            compaction.run_upkeep(backend._writer, lambda: None)
         for reader in readers[: 1 + (version % 60 == 0)]:
             assert versions(backend) == versions(reader)
             for record in reader.scan():

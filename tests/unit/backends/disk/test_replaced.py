@@ -103,7 +103,7 @@ def test_a_synced_value_stays_until_its_successor_is_synced(tmp_path: Path) -> N
         assert backend._writer is not None
         backend._writer.unlink_obsolete()
         assert 2 == len(values(tmp_path / "s"))
-        assert b"\1" * LARGE == bytes(backend._reading.read(first))
+        assert b"\1" * LARGE == bytes(backend._reader.read(first))
         backend.sync()
         assert 1 == len(values(tmp_path / "s"))
 
@@ -120,7 +120,7 @@ def test_a_torn_value_of_a_store_without_a_checkpoint_ends_its_history(tmp_path:
     backend.write(record_for("k", 1), frame_for(b"\1" * LARGE))
     backend.sync()
     torn = backend.write(record_for("k", 2), frame_for(b"\2" * LARGE))
-    value = backend._reading.path(unpack_place(torn.place))
+    value = backend._reader.path(unpack_place(torn.place))
     copy = tmp_path / "copy"
     copy.mkdir()
     for name in ("log", "values", "index"):

@@ -41,7 +41,7 @@ def opened(path: Path) -> DiskBackend:
 
 def settle(backend: DiskBackend) -> None:
     assert backend._writer is not None
-    compaction.tidy(backend._writer, lambda: None, quiet=True)
+    compaction.run_upkeep(backend._writer, lambda: None, quiet=True)
     backend.sync()
 
 
@@ -59,7 +59,7 @@ def test_churn_stays_within_bounds(tmp_path: Path, share_removed: float) -> None
                 backend.write(record_for(key, version), frame_for(bytes(size)))
             if version % 100 == 0:
                 assert backend._writer is not None
-                compaction.tidy(backend._writer, lambda: None)
+                compaction.run_upkeep(backend._writer, lambda: None)
             if version % 1000 == 0:
                 settle(backend)
                 usage = backend.usage()
@@ -80,7 +80,7 @@ def test_removed_keys_leave_nothing_behind(tmp_path: Path) -> None:
             backend.remove(f"k{version}", version + 1)
             if version % 200 == 0:
                 assert backend._writer is not None
-                compaction.tidy(backend._writer, lambda: None)
+                compaction.run_upkeep(backend._writer, lambda: None)
         settle(backend)
         assert backend.usage().physical < 2 * SLACK
         assert backend._writer is not None

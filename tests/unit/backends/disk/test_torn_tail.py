@@ -33,7 +33,7 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             backend.write(record_for("again", version), frame_for(b"c" * 1_500))
         writer = backend._writer
         assert writer is not None
-        compaction.tidy(writer, lambda: None, quiet=True)
+        compaction.run_upkeep(writer, lambda: None, quiet=True)
         backend.sync()
         left = sorted(int(file.stem) for file in (path / "log").iterdir())
         assert 2 not in left, "nothing was compacted"
