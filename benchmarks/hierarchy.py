@@ -127,7 +127,7 @@ def run(trace: Trace, services: Services, clock: ManualClock) -> Outcome:
         clock.advance(max(started + at - trace.times[0] - clock.monotonic(), 1e-6))
         asked += size + 256
         if key in seen:
-            tier = hierarchy.find(key).tier
+            tier = hierarchy.lookup(key).tier
             reads, seconds = reads + 1, seconds + SECONDS[tier]
             fast += not tier.durable
             hierarchy.read(key)

@@ -186,7 +186,7 @@ class World:
     def item(self, manager: MemoryManager, key: str) -> Item | None:
         """Return what a manager says of a key."""
         try:
-            terms = manager._hierarchy.find(key).terms
+            terms = manager._hierarchy.lookup(key).terms
             return Item(manager.retrieve(key), terms.expires_at, tuple(terms.metadata.items()))
         except KeyNotFoundError:
             return None
@@ -244,7 +244,7 @@ class World:
         yield
         migrator = self.manager._services.migrator
         assert migrator is not None
-        self.manager._hierarchy.events.tell_reads()
+        self.manager._hierarchy.events.flush_reads()
         migrator._promotions.clear()
 
     def look_as_reader(self) -> None:

@@ -82,7 +82,7 @@ def test_shadow_caches_hold_what_is_stored_and_no_more(make: Make) -> None:
         manager.delete(f"key/{number}")
     for name in (TierName.HOT, TierName.WARM):
         victims = manager._hierarchy.tiers[name].victims
-        victims.settle()
+        victims.drain_notes()
         policy = victims.policy  # type: ignore[attr-defined]
         policy.check()
         assert [0] * 4 == [len(shadow) for shadow in policy._shadows]
@@ -96,7 +96,7 @@ def test_one_removal_is_not_heard_after_the_next_store(make: Make) -> None:
         manager.delete("again")
     manager.store("again", 1)
     victims = manager._hierarchy.tiers[TierName.HOT].victims
-    victims.settle()
+    victims.drain_notes()
     assert [1] * 4 == [len(shadow) for shadow in victims.policy._shadows]  # type: ignore[attr-defined]
 
 

@@ -44,20 +44,20 @@ def test_idle_values_leave_hot_and_read_ones_stay() -> None:
                 hierarchy.catalog.entries[key].read()
             clock.advance(0.1)
             migrator.tick()
-        assert {"hot"} == {str(hierarchy.find(key).tier) for key in "abcde"}
+        assert {"hot"} == {str(hierarchy.lookup(key).tier) for key in "abcde"}
         for _ in range(50):
             clock.advance(0.1)
             migrator.tick()
-        tiers = [str(hierarchy.find(key).tier) for key in "abcde"]
+        tiers = [str(hierarchy.lookup(key).tier) for key in "abcde"]
         assert ["hot", "hot", "warm", "warm", "warm"] == tiers
         for _ in range(100):
             clock.advance(0.24)
             migrator.tick()
-        assert ["hot", "hot"] == [str(hierarchy.find(key).tier) for key in "ab"]
+        assert ["hot", "hot"] == [str(hierarchy.lookup(key).tier) for key in "ab"]
         for _ in range(100):
             clock.advance(40)
             migrator.tick()
-        assert {"warm"} == {str(hierarchy.find(key).tier) for key in "abcde"}
+        assert {"warm"} == {str(hierarchy.lookup(key).tier) for key in "abcde"}
         assert 0 == migrator.failures
         lifecycle.close()
 

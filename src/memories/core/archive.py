@@ -13,7 +13,7 @@ import msgspec
 
 from memories.backends.bucket import BucketBackend
 from memories.backends.disk import DiskBackend
-from memories.engine.archive import VolatileVersions, reconcile, settle
+from memories.engine.archive import VolatileVersions, reconcile, resolve_prepared
 from memories.engine.hierarchy import Hierarchy
 from memories.engine.lifecycle_state import LifecycleState
 from memories.errors import CorruptDataError, UnavailableError
@@ -34,7 +34,7 @@ class _LiveVersions(VolatileVersions):
 
     def hold(self, key: str) -> AbstractContextManager[object]:
         """Return the key's lock."""
-        return self._hierarchy.locks.hold(key)
+        return self._hierarchy.locks.lock(key)
 
     def version(self, key: str) -> int:
         """Return the version of the key's entry."""
@@ -70,7 +70,7 @@ class ArchiveService:
     def adopt(self) -> None:
         """Write records to the journal that other machines have archived."""
         if self._journal is not None:
-            settle(self.bucket, self._journal)
+            resolve_prepared(self.bucket, self._journal)
             if self.bucket.adopted:
                 reconcile(self.bucket, self._journal, VolatileVersions())
         self._warn()

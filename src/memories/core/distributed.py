@@ -276,7 +276,7 @@ class DistributedMemoryManager(MemoryManager):
                 return MISSING  # Not known to be fresh, or evicted.
             value = entry.read()
             if entry.hits > EXACT_HITS:
-                self._hierarchy.catalog.bring_forward(entry)
+                self._hierarchy.catalog.insert_into_front(entry)
             return value
         return MISSING
 

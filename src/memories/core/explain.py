@@ -104,8 +104,8 @@ def usage_percent(hierarchy: Hierarchy) -> dict[str, float]:
 
 def explain(services: Services, key: str) -> Explanation:
     """Return what is known of `key`; KeyNotFoundError if it is in no tier."""
-    services.hierarchy.catalog.credit()
-    found = services.hierarchy.find(key)
+    services.hierarchy.catalog.credit_front_hits()
+    found = services.hierarchy.lookup(key)
     hits = idle_seconds = None
     heat = 0.0
     if isinstance(found, Entry):

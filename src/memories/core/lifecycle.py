@@ -156,7 +156,7 @@ class Lifecycle:
 
     def unwritten(self) -> list[str]:
         """Return the keys whose values are only in RAM, without those that may be dropped."""
-        return self._hierarchy.unwritten()
+        return self._hierarchy.unwritten_keys()
 
     def after_fork(self) -> None:
         """In a forked child: keep reading, use no inherited lock or thread, change nothing."""
@@ -216,7 +216,7 @@ class Lifecycle:
         self._finalizer.over()
 
     def _still_open(self, error: Exception) -> Exception:
-        count = len(self._hierarchy.unwritten())
+        count = len(self._hierarchy.unwritten_keys())
         still = f"{count} values are only in RAM; the" if count else "the"
         kind = TierFullError if isinstance(error, TierFullError) else StorageError
         return kind(

@@ -350,14 +350,14 @@ class MemoryManager(MutableMapping[str, Any]):
     def exists(self, key: str) -> bool:
         """Return whether `key` is in any tier; does not count as a read."""
         try:
-            self._hierarchy.find(check_key(key))
+            self._hierarchy.lookup(check_key(key))
         except KeyNotFoundError:
             return False
         return True
 
     def get_tier(self, key: str) -> str:
         """Return the name of the tier that answers for `key`; KeyNotFoundError if none does."""
-        return str(self._hierarchy.find(check_key(key)).tier)
+        return str(self._hierarchy.lookup(check_key(key)).tier)
 
     def modify(self, key: str, fn: Callable[[Any], Any]) -> Any:
         """Replace the value of `key` by `fn(value)`, atomically for this key, and return it.
@@ -415,7 +415,7 @@ class MemoryManager(MutableMapping[str, Any]):
 
     def keys(self) -> KeysView[str]:
         """Return a view of the keys."""
-        return KeyView(self, self._hierarchy.expiry.listed)
+        return KeyView(self, self._hierarchy.expiry.record_listing)
 
     def items(self) -> ItemsView[str, Any]:
         """Return a view of keys and values; a key that is removed meanwhile is left out."""
@@ -478,7 +478,7 @@ class MemoryManager(MutableMapping[str, Any]):
         self._hierarchy.require_writable()
         wanted = [check_key(key) for key in keys]
         prefetching = self._services.prefetching
-        return 0 if prefetching is None else prefetching.ask(wanted)
+        return 0 if prefetching is None else prefetching.request(wanted)
 
     def pin(self, key: str) -> None:
         """Forbid moving and evicting `key`."""

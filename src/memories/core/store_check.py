@@ -70,7 +70,7 @@ def _check_archive(
         archived = archive.lookup(record.key)
         if archived is not None and archived.version >= record.version:
             continue
-        if not hierarchy.is_kept(record):
+        if not hierarchy.is_in_archive(record):
             what = "it was archived, and no object of the archive holds it any more"
             found.append(Problem(record.key, what, repair))
     return [_forget_archived(hierarchy, problem) for problem in found] if repair else found

@@ -72,7 +72,7 @@ class TraceRecorder:
         self._file = self._path.open("w", encoding="utf-8")
         self._hierarchy.catalog.hide_from_front(self._records)
         self._hierarchy.events.reads_at_once = 1  # Batched reads would follow hits that came later.
-        self._sampler.listen(self._record, list(self._hierarchy.catalog.entries.values()))
+        self._sampler.set_listener(self._record, list(self._hierarchy.catalog.entries.values()))
         self._thread.start()
 
     def stop(self) -> None:
@@ -109,7 +109,7 @@ class TraceRecorder:
         self._active = False
         self._hierarchy.catalog.hide_from_front(None)
         self._hierarchy.events.reads_at_once = READS_AT_ONCE
-        self._sampler.listen(None, ())
+        self._sampler.set_listener(None, ())
         try:
             with self._file:
                 self._write()

@@ -47,7 +47,7 @@ class ValueReader:
                 pass  # It has expired, and `Hierarchy.read` removes it.
             else:
                 if entry.hits > EXACT_HITS:
-                    self._hierarchy.catalog.bring_forward(entry)
+                    self._hierarchy.catalog.insert_into_front(entry)
                 return value
         try:
             return self._hierarchy.read(check_key(key))
@@ -76,7 +76,7 @@ class ValueReader:
         """Yield those of `keys` whose metadata matches."""
         for key in keys:
             try:
-                metadata = self._hierarchy.find(key).terms.metadata
+                metadata = self._hierarchy.lookup(key).terms.metadata
             except KeyNotFoundError:
                 continue  # Removed since it was listed.
             if matches(metadata):

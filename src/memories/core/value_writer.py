@@ -42,7 +42,7 @@ class ValueWriter:
         if_version: int | None = None,
     ) -> None:
         """Store a value; `MemoryManager.store` describes the options."""
-        rule = self._hierarchy.catalog.rules.find(key)
+        rule = self._hierarchy.catalog.rules.rule_for(key)
         if rule is not None and tier == "auto":
             tier = rule.tier or tier
         target = self._target(tier)
@@ -90,10 +90,10 @@ class ValueWriter:
     def move_by(self, key: str, step: int) -> TierName:
         """Move a key by `step` tiers, if there is such a tier, and return its tier."""
         names = list(self._hierarchy.tiers)
-        index = names.index(self._hierarchy.find(key).tier) + step
+        index = names.index(self._hierarchy.lookup(key).tier) + step
         if 0 <= index < len(names):
             self._hierarchy.move(key, names[index], Cause.EXPLICIT)
-        return self._hierarchy.find(key).tier
+        return self._hierarchy.lookup(key).tier
 
     def set_pinned(self, key: str, pinned: bool) -> None:
         """Forbid, or allow, moving and evicting a key."""
@@ -120,15 +120,15 @@ class ValueWriter:
             self._services.purge_archive(version)
 
     def _modify(self, key: str, fn: Callable[[Any], Any]) -> Any:
-        with self._hierarchy.locks.hold(key):
-            found = self._hierarchy.find(key)
-            value = self._hierarchy.operations.callers(fn, self._private_copy(key))
+        with self._hierarchy.locks.lock(key):
+            found = self._hierarchy.lookup(key)
+            value = self._hierarchy.operations.call_user(fn, self._private_copy(key))
             payload = self._services.payload_of(key, value)
             self._hierarchy.put(key, payload, tier=found.tier, terms=found.terms)
         return value
 
     def _pop(self, key: str, default: Any) -> Any:
-        with self._hierarchy.locks.hold(key):
+        with self._hierarchy.locks.lock(key):
             try:
                 value = self._private_copy(key)
             except KeyNotFoundError:
@@ -142,9 +142,9 @@ class ValueWriter:
         return value
 
     def _setdefault(self, key: str, default: Any) -> Any:
-        with self._hierarchy.locks.hold(key):
+        with self._hierarchy.locks.lock(key):
             try:
-                self._hierarchy.find(key)
+                self._hierarchy.lookup(key)
             except KeyNotFoundError:
                 self.store(key, default)
             return self._reader.read(key, default)

@@ -176,7 +176,7 @@ class _Wiring:
             read_only=settings.read_only,
         )
         if self.device is not None:
-            self.device.make_room = partial(hierarchy.relieve, TierName.HOT)
+            self.device.make_room = partial(hierarchy.evict_bytes, TierName.HOT)
         migrator = None
         if migration is not False and not settings.read_only:
             migrator = Migrator(
@@ -276,7 +276,7 @@ class _Wiring:
             hit_clock=self._hit_clock(counter),
             tick=lambda key, size, tick: sampler.tick(key, size, victims.tick(key, size, tick)),
             trust=self.trust,
-            over=self.expiry.over,
+            has_expired=self.expiry.has_expired,
             device=device,
         )
         self._add(tier, medium)

@@ -36,7 +36,7 @@ class WriteBehind:
             except Empty:
                 return
             try:
-                self._hierarchy.back(key)
+                self._hierarchy.write_back(key)
             except OSError:
                 self._keys.put(key)  # `Periodic` logs the error and calls again in a second.
                 raise

@@ -34,11 +34,11 @@ class _SampledTick(SampledTick):
         self._sampler = sampler
 
     def __call__(self) -> int:
-        self._sampler.heard(self.key, self.size, read=True)
+        self._sampler.record(self.key, self.size, read=True)
         return self.inner()
 
     def wanted(self) -> bool:
-        return self._sampler.follows(self.key)
+        return self._sampler.samples(self.key)
 
 
 class AccessSampler:
@@ -54,23 +54,23 @@ class AccessSampler:
         """Return what an entry of `key` shall call at each hit in the place of `tick`."""
         if isinstance(tick, _SampledTick):
             return tick
-        return _SampledTick(key, size, tick, self) if self.follows(key) else tick
+        return _SampledTick(key, size, tick, self) if self.samples(key) else tick
 
-    def follows(self, key: str) -> bool:
+    def samples(self, key: str) -> bool:
         """Return whether accesses to `key` are of use to anybody."""
         return self._listener is not None or self._reuse.samples(key)
 
     def observe(self, event: Event) -> None:
         """Hear of what was stored."""
         if isinstance(event, Stored):
-            self.heard(event.key, event.size, read=False)
+            self.record(event.key, event.size, read=False)
 
     def observe_reads(self, reads: Sequence[Retrieved]) -> None:
         """Hear of reads that durable tiers answered."""
         for read in reads:
-            self.heard(read.key, read.size, read=True)
+            self.record(read.key, read.size, read=True)
 
-    def listen(self, listener: Listener | None, entries: Iterable[Entry]) -> None:
+    def set_listener(self, listener: Listener | None, entries: Iterable[Entry]) -> None:
         """Tell `listener` of every access from now on, also to what is in RAM already."""
         self._listener = listener
         if listener is not None:
@@ -78,17 +78,17 @@ class AccessSampler:
                 entry = found.inner if isinstance(found, ExpiringEntry) else found
                 entry.tick = self.tick(entry.key, entry.size, entry.tick)
 
-    def learn(self) -> None:
+    def process_notes(self) -> None:
         """Read some of the notes; the sample shrinks where more come than are read."""
         with self._lock:
             try:
-                self._learn()
+                self._process_notes()
             except BaseException:
                 # Its sums may disagree for good; another sample is soon as good as this one was.
                 self._reuse = ReuseDistanceSampler(sampled_keys=SAMPLED_KEYS)
                 raise
 
-    def _learn(self) -> None:
+    def _process_notes(self) -> None:
         for _ in range(min(len(self._notes), NOTES_PER_LOOK)):
             bits, size, read = self._notes.popleft()
             self._reuse.observe_digest(bits, size, counts=read)
@@ -99,11 +99,11 @@ class AccessSampler:
     def curve(self, reads: int) -> MissRatioCurve:
         """Return the miss-ratio curve of everything read so far, `reads` in all."""
         while self._notes:
-            self.learn()
+            self.process_notes()
         with self._lock:
             return self._reuse.curve(reads)
 
-    def heard(self, key: str, size: int, *, read: bool) -> None:
+    def record(self, key: str, size: int, *, read: bool) -> None:
         """Take a note of an access, and tell the listener."""
         bits = digest(key)
         if self._reuse.samples_digest(bits):

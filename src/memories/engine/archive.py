@@ -52,7 +52,7 @@ class Archive:
         """Return whether the archive holds the version of `record`."""
         return self.bucket.holds(record)
 
-    def note(self, record: Record) -> Record:
+    def commit_value(self, record: Record) -> Record:
         """Journal a version whose frame is prepared in the archive."""
         with self._step(record.key, record.version, "value"):
             return self._journal.write_note(record)
@@ -60,10 +60,10 @@ class Archive:
     def link(self, record: Record) -> Record:
         """Journal a version whose frame the archive holds already, for another one."""
         self.bucket.prepare_link(record)
-        return self.note(record)
+        return self.commit_value(record)
 
     @contextmanager
-    def leaving(self, record: Record | None, version: int) -> Iterator[None]:
+    def removing(self, record: Record | None, version: int) -> Iterator[None]:
         """Remove the key of `record` from the archive as of `version`, if the block journals that.
 
         Nothing happens where the archive has no copy of it.
@@ -79,16 +79,16 @@ class Archive:
         """Begin what `leaving` does for a record that is archived; `settle_removal` ends it."""
         self.bucket.prepare_removal(record.key, version)
 
-    def settle_removal(self, key: str, version: int) -> None:
+    def resolve_removal(self, key: str, version: int) -> None:
         """End a removal that was prepared: commit it if it was journaled, or else forget it.
 
         While the journal has the key only lent, nobody knows which: it stays prepared.
         """
         if self._journal.is_pending(key):
             return
-        _settle(self.bucket, self._journal, key, version, "removal")
+        _resolve(self.bucket, self._journal, key, version, "removal")
 
-    def settle(self, key: str) -> None:
+    def resolve(self, key: str) -> None:
         """End what was prepared for `key` and what an interrupt kept from its end.
 
         While the journal has the key only lent, nobody knows how: it stays prepared.
@@ -97,7 +97,7 @@ class Archive:
             return
         for one in self.bucket.prepared():
             if one.key == key:
-                _settle(self.bucket, self._journal, key, one.version, one.what)
+                _resolve(self.bucket, self._journal, key, one.version, one.what)
 
     def amend(self, record: Record) -> None:
         """Journal other terms for the version of `record`, which the archive is told, too."""
@@ -113,7 +113,7 @@ class Archive:
         try:
             yield
         except BaseException:
-            _settle(self.bucket, self._journal, key, version, what)
+            _resolve(self.bucket, self._journal, key, version, what)
             raise
         try:
             self.bucket.commit(key, version)
@@ -122,7 +122,7 @@ class Archive:
             self._failing(key, error)
 
 
-def _settle(
+def _resolve(
     bucket: BucketBackend, journal: DiskBackend, key: str, version: int, what: Change
 ) -> None:
     """Commit what was prepared in the archive if the journal says so, or else abort it."""
@@ -139,16 +139,16 @@ def _settle(
     (bucket.commit if done else bucket.abort)(key, version)
 
 
-def settle(bucket: BucketBackend, journal: DiskBackend) -> None:
+def resolve_prepared(bucket: BucketBackend, journal: DiskBackend) -> None:
     """Settle what was prepared when a process was killed."""
     for one in bucket.prepared():
-        _settle(bucket, journal, one.key, one.version, one.what)
+        _resolve(bucket, journal, one.key, one.version, one.what)
 
 
 class VolatileVersions:
     """What stands over the journal while both histories are compared: nothing, at an opening."""
 
-    def hold(self, key: str) -> AbstractContextManager[object]:
+    def lock(self, key: str) -> AbstractContextManager[object]:
         """Return what keeps others from changing `key`."""
         return nullcontext(key)
 
@@ -168,14 +168,14 @@ def reconcile(bucket: BucketBackend, journal: DiskBackend, volatile: VolatileVer
     """
     had_keys = journal.usage().keys > 0
     for record in bucket.records():
-        with volatile.hold(record.key):
+        with volatile.lock(record.key):
             _take_in(bucket, journal, volatile, record)
     if not had_keys:
         return
     lost = 0
     for record in journal.scan():
         if is_archived(record) and bucket.lookup(record.key) is None:
-            with volatile.hold(record.key):
+            with volatile.lock(record.key):
                 lost += not _take_out(bucket, journal, volatile, record)
     if lost:
         logger.warning(

@@ -44,7 +44,7 @@ def restore(hierarchy: Hierarchy, keys: Iterable[str], timeout: float) -> None:
     """
     asked: dict[TierName, list[Record]] = {}
     for key in keys:
-        found = hierarchy.find(key)
+        found = hierarchy.lookup(key)
         if isinstance(found, Record):
             asked.setdefault(found.tier, []).append(found)
     for name, records in asked.items():
@@ -52,7 +52,7 @@ def restore(hierarchy: Hierarchy, keys: Iterable[str], timeout: float) -> None:
 
 
 def _far_record(hierarchy: Hierarchy, key: str) -> Record | None:
-    found = None if key in hierarchy.catalog.entries else hierarchy.find(key)
+    found = None if key in hierarchy.catalog.entries else hierarchy.lookup(key)
     if isinstance(found, Record) and hierarchy.durable(found.tier).remote:
         return found
     return None
@@ -80,7 +80,7 @@ def _read_far(hierarchy: Hierarchy, name: TierName, records: Sequence[Record]) -
     now = hierarchy.clock.monotonic()
     for record in records:
         hierarchy.verified.add(record)
-        hierarchy.events.note_read(
+        hierarchy.events.emit_read(
             Retrieved(record.key, now, name, record.size, now - started, record)
         )
     return values

@@ -72,13 +72,13 @@ class Budget:
     def used(self) -> int:
         """Return the bytes held now."""
         with self._lock:
-            return self._settle()
+            return self._apply_releases()
 
     @property
     def effective(self) -> int:
         """Return the bytes that may be held: those configured, or fewer if the medium is tight."""
         with self._lock:
-            used = self._settle()
+            used = self._apply_releases()
             own = min(self.configured, self._measured(used))
         return own if self.parent is None else min(own, used + self.parent.headroom)
 
@@ -86,7 +86,7 @@ class Budget:
     def headroom(self) -> int:
         """Return the bytes that could be charged now."""
         with self._lock:
-            used = self._settle()
+            used = self._apply_releases()
             own = max(0, min(self.configured, self._measured(used)) - used)
         return own if self.parent is None else min(own, self.parent.headroom)
 
@@ -95,7 +95,7 @@ class Budget:
         if self.parent is not None and not self.parent.reserve(size):
             return False
         with self._lock:
-            used = self._settle()
+            used = self._apply_releases()
             if used + size <= min(self.configured, self._measured(used)):
                 self._used += size
                 return True
@@ -131,16 +131,16 @@ class Budget:
     def recount(self, entries: int) -> None:
         """Count anew, with `entries` bytes in entries, while nothing comes or goes."""
         with self._lock:
-            self._settle()
+            self._apply_releases()
             for held, references in list(self._holds.items()):
                 if not any(reference() is not None for reference in references):
                     self._holds.pop(held, None)
             self._freed.clear()
             self._used = entries + sum(held.size for held in self._holds)
 
-    def _settle(self) -> int:
+    def _apply_releases(self) -> int:
         for child in self._children:
-            child.bury()
+            child.release_dead()
         self._count_died()
         while self._freed:
             # In two lines: a signal handler that reads comes after the call, not in the sum.
@@ -148,7 +148,7 @@ class Budget:
             self._used -= freed
         return self._used
 
-    def bury(self) -> None:
+    def release_dead(self) -> None:
         """Give back what only owners held that have died."""
         if self._died:
             with self._lock:

@@ -65,7 +65,7 @@ class Catalog:
         with self._lock:
             self._version = max(self._version, version)
 
-    def find(self, key: str) -> Entry | Record | None:
+    def lookup(self, key: str) -> Entry | Record | None:
         """Return where `key` is, or None if it is nowhere."""
         # Thread 1 finds no entry. Thread 2 stores a volatile version: it puts the entry into the
         # catalog, then buries the record. Thread 1 finds no record either, and looks once more.
@@ -86,38 +86,38 @@ class Catalog:
         with self._lock:
             self._change(lambda: self._swap(entry.key, None))
 
-    def bring_forward(self, entry: Entry) -> None:
+    def insert_into_front(self, entry: Entry) -> None:
         """Answer the next reads of `entry` from the front, unless it was replaced meanwhile."""
         if is_held_here(self._lock):
             return  # A signal handler reads in the middle of a change, perhaps of this very key.
         with self._lock:
             if self.entries.get(entry.key) is entry:
-                self._change(lambda: self.front.bring(entry, self.entries))
+                self._change(lambda: self.front.insert(entry, self.entries))
 
     def hide_from_front(self, hidden: Callable[[str], bool] | None) -> None:
         """Mark every read of the keys for which `hidden` is true, from now on; None for no key."""
         with self._lock:
             self.front.hidden = hidden
-            self._change(lambda: self.front.settle(self.entries))
+            self._change(lambda: self.front.flush(self.entries))
 
-    def credit(self) -> None:
+    def credit_front_hits(self) -> None:
         """Bring the marks of entries up to date that were read at the front."""
         with self._lock:
-            self._change(lambda: self.front.credit(self.entries))
+            self._change(lambda: self.front.credit_hits(self.entries))
 
-    def settle(self) -> None:
+    def flush_front(self) -> None:
         """Do the same and empty the front."""
         with self._lock:
-            self._change(lambda: self.front.settle(self.entries))
+            self._change(lambda: self.front.flush(self.entries))
 
-    def back(self, record: Record) -> None:
+    def set_backing(self, record: Record) -> None:
         """Learn where the backing copy of a version lies, if an entry stands for it."""
         with self._lock:
             entry = self.entries.get(record.key)
             if entry is not None and entry.version == record.version:
                 self._change(lambda: self._set_backed(entry, record.tier))
 
-    def lost_backing(self, entry: Entry) -> None:
+    def clear_backing(self, entry: Entry) -> None:
         """Learn that no durable tier holds a copy of an entry's version."""
         with self._lock:
             self._change(lambda: self._set_backed(entry, None))
@@ -166,7 +166,7 @@ class Catalog:
         """Let no entry stand for any key, and return those that did."""
         with self._lock:
             entries = list(self.entries.values())
-            self._change(lambda: self.front.settle(self.entries))
+            self._change(lambda: self.front.flush(self.entries))
             self.entries.clear()
             self._recount()
             return entries
@@ -183,7 +183,7 @@ class Catalog:
             raise
 
     def _recount(self) -> None:
-        self.front.forget()
+        self.front.clear()
         self.counts.clear()
         self.rules.clear()
         self.backing.clear()
@@ -218,7 +218,7 @@ class Catalog:
             self._count(entry, 1)
             if entry.terms.expires_at is not None:
                 self.deadlines.add(key, entry.terms.expires_at)
-            self.front.arrived(self.entries)
+            self.front.count_arrival(self.entries)
 
     def _ends(self, key: str) -> float | None:
         entry = self.entries.get(key)
@@ -229,6 +229,6 @@ class Catalog:
             self._internal += change
             return
         self.counts[entry.tier] += change
-        self.rules.count(entry, change)
+        self.rules.count_entry(entry, change)
         if entry.backed is not None:
             self.backing[entry.backed] += change

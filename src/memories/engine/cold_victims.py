@@ -46,7 +46,7 @@ class ColdVictims(Victims[Record]):
         with self._lock:
             self._offered.pop(found.key, None)
 
-    def renew(self) -> None:
+    def rebuild(self) -> None:
         """Offer again what a sweep had in hand that is over."""
         with self._lock:
             self._offered.clear()
@@ -54,9 +54,9 @@ class ColdVictims(Victims[Record]):
     def discard(self, found: Record) -> None:
         """Nothing to forget: the journal knows it."""
 
-    def arrived(self, key: str, reads: int) -> None:
+    def record_arrival(self, key: str, reads: int) -> None:
         """Let the memory of touches know."""
-        self._recency.arrived(key, reads)
+        self._recency.record_demotion(key, reads)
 
     def forget(self, key: str) -> None:
         """Forget when it was touched."""

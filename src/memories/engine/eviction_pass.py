@@ -16,7 +16,7 @@ from memories.model.record import Record
 MAX_KEPT = 64  # After so many that stay, the rest are taken to stay too: the work is bounded.
 
 
-Spare = Callable[[Entry | Record], bool]  # Whether a victim may go for what is coming.
+MayEvict = Callable[[Entry | Record], bool]  # Whether a victim may go for what is coming.
 
 
 class EvictionOutcome(Enum):
@@ -33,14 +33,14 @@ class EvictionPass:
     def __init__(
         self,
         tier: Tier,
-        displace: Callable[[Tier, Entry | Record], EvictionOutcome],
+        evict: Callable[[Tier, Entry | Record], EvictionOutcome],
         current: Callable[[Entry | Record], bool],
-        spare: Spare | None = None,
+        may_evict: MayEvict | None = None,
     ) -> None:
         self._tier = tier
-        self._displace = displace
+        self._evict = evict
         self._current = current
-        self._spare = spare
+        self._may_evict = may_evict
         self._kept: list[Entry | Record] = []
         self._seen: set[tuple[str, int]] = set()
         self.busy = False  # Whether another thread kept a victim from leaving.
@@ -48,11 +48,11 @@ class EvictionPass:
     def make_room(self, size: int) -> bool:
         """Displace victims until `size` bytes could be reserved, and return whether they were."""
         while not self._tier.budget.reserve(size):
-            if not self.step():
+            if not self.evict_next():
                 return False
         return True
 
-    def step(self) -> bool:
+    def evict_next(self) -> bool:
         """Displace the next victim; False when there is none that was not tried before."""
         if len(self._kept) >= MAX_KEPT:
             return False
@@ -62,13 +62,13 @@ class EvictionPass:
                 self._kept.append(victim)
             self.busy = self.busy or self._tier.eviction_threads.several
             return False
-        if self._spare is not None and not self._spare(victim):
+        if self._may_evict is not None and not self._may_evict(victim):
             self._kept.append(victim)
             return False
         self._seen.add((victim.key, victim.version))
         outcome = EvictionOutcome.STAYS
         try:
-            outcome = self._displace(self._tier, victim)
+            outcome = self._evict(self._tier, victim)
         finally:
             if outcome is not EvictionOutcome.GONE:
                 self._kept.append(victim)

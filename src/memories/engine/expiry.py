@@ -68,7 +68,7 @@ class Expiry:
         self._latest = now
         return now
 
-    def over(self, found: Entry | Record) -> bool:
+    def has_expired(self, found: Entry | Record) -> bool:
         """Return whether `found` has outlived its time; whoever asks is reading."""
         ends = found.terms.expires_at
         if ends is None:
@@ -103,7 +103,7 @@ class Expiry:
                 self._listings.pop(thread, None)
         return horizon
 
-    def listed(self, frame: FrameType) -> None:
+    def record_listing(self, frame: FrameType) -> None:
         """Learn that a caller who is at `frame` lists keys."""
         if len(self._listings) >= MANY_LISTINGS:
             self.horizon()
@@ -112,7 +112,7 @@ class Expiry:
             CallSite.of(frame), now, now + BREATH_SECONDS
         )
 
-    def ended(self) -> None:
+    def end_listing(self) -> None:
         """Learn that this thread does something else than to read what it has listed."""
         if self._listings:
             self._listings.pop(threading.get_ident(), None)

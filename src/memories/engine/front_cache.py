@@ -42,42 +42,42 @@ class FrontCache:
         self._latest = TierName.HOT
         self._arrivals = 0
 
-    def bring(self, entry: Entry, entries: Mapping[str, Entry]) -> None:
+    def insert(self, entry: Entry, entries: Mapping[str, Entry]) -> None:
         """Let the next reads of `entry` be answered from here, if that is all they need."""
         payload = entry.payload
         if self.hidden is not None and self.hidden(entry.key):
             return
         if type(entry) is SharedEntry or (type(entry) is ArrayEntry and type(payload) is ndarray):
             if len(self.values) >= MAX_KEYS:
-                self.settle(entries)
+                self.flush(entries)
             self.values[entry.key] = payload
 
     def drop(self, key: str, entries: Mapping[str, Entry]) -> None:
         """Let go of what `key` stands for; MUST happen before its entry changes."""
         if key in self.values:
             if len(self.values) == 1:
-                self.settle(entries)
+                self.flush(entries)
             else:
                 del self.values[key]
 
-    def arrived(self, entries: Mapping[str, Entry]) -> None:
+    def count_arrival(self, entries: Mapping[str, Entry]) -> None:
         """Learn of a new entry; after some, marks must be fresh for those who look for victims."""
         self._arrivals += 1
         if self._arrivals * ARRIVALS_PER_SETTLING >= len(entries):
             self._arrivals = 0
-            self.settle(entries)
+            self.flush(entries)
 
-    def settle(self, entries: Mapping[str, Entry]) -> None:
+    def flush(self, entries: Mapping[str, Entry]) -> None:
         """Empty the front, its hits credited: the next read of each key marks its entry again."""
-        self.credit(entries)
+        self.credit_hits(entries)
         self.values.clear()
 
-    def forget(self) -> None:
+    def clear(self) -> None:
         """Empty the front, and credit nobody: something ended that in the middle."""
         self.values.clear()
         self._credited = int(self.hits)
 
-    def credit(self, entries: Mapping[str, Entry]) -> None:
+    def credit_hits(self, entries: Mapping[str, Entry]) -> None:
         """Mark the entries whose reads were answered here since the last time.
 
         Each is marked as read just now: too late by as long as it was here, never too early.

@@ -21,7 +21,7 @@ from memories.codecs.registry import damaged, loaded
 from memories.engine.archive import is_archived
 from memories.engine.budget import Budget
 from memories.engine.catalog import Catalog
-from memories.engine.eviction_pass import Spare
+from memories.engine.eviction_pass import MayEvict
 from memories.engine.expiry import Expiry
 from memories.engine.lifecycle_state import LifecycleState, require_readable, require_writable
 from memories.engine.mover import Mover
@@ -90,7 +90,7 @@ class Hierarchy:
         self.trust = trust
         self.state = LifecycleState.READ_ONLY if read_only else LifecycleState.OPEN
         self.operations = Operations(
-            self._agree, self._derive, lambda: self.mover.rest(), clock.monotonic
+            self._reconcile_key, self._recount, lambda: self.mover.reset_nesting(), clock.monotonic
         )
         self.locks = self.operations.locks
         # Raises where a key that is in no tier may yet be in an archive that nobody could read.
@@ -124,11 +124,11 @@ class Hierarchy:
             TierFullError: no tier that may hold it has room; the old version stays.
         """
         started = self.clock.monotonic()
-        with self.locks.hold(key):
+        with self.locks.lock(key):
             self.require_writable()
-            self.expiry.ended()
+            self.expiry.end_listing()
             self._expire_some()
-            previous = self.catalog.find(key)
+            previous = self.catalog.lookup(key)
             self._compare(key, previous, if_version)
             # What replaces a value in RAM has its place there.
             sift = not volatile and not isinstance(previous, Entry)
@@ -141,7 +141,7 @@ class Hierarchy:
             order = Order(payload, version, previous, old_record, gone, volatile)
             # In the archive a new version takes the place of the old one by itself.
             leaves = None if tier is TierName.GLACIER else old_record
-            with self.mover.archive.leaving(leaves, gone):
+            with self.mover.archive.removing(leaves, gone):
                 found = self._put_first(order, targets)
             if isinstance(previous, Entry) and isinstance(found, Record):
                 self.catalog.drop(previous)
@@ -177,7 +177,7 @@ class Hierarchy:
                     self.require_readable()
                 found = catalog.entries.get(key) or journal.lookup(key)
                 if found is None:
-                    found = catalog.find(key)  # It may have come up between the two look-ups.
+                    found = catalog.lookup(key)  # It may have come up between the two look-ups.
                 if found is None or (
                     found.terms.expires_at is not None and self._expired(found, moment)
                 ):
@@ -218,11 +218,11 @@ class Hierarchy:
                 except (CorruptDataError, StorageError, KeyNotFoundError):
                     # Thread 1 has looked up this record. Thread 2 moves or replaces the value, and
                     # its bytes are given back. Thread 1 cannot read them: it looks up the new one.
-                    if attempt + 1 == READ_ATTEMPTS or catalog.find(key) == found:
+                    if attempt + 1 == READ_ATTEMPTS or catalog.lookup(key) == found:
                         raise
                     continue
                 now = self.clock.monotonic()
-                self.events.note_read(
+                self.events.emit_read(
                     Retrieved(key, now, found.tier, found.size, now - started, found)
                 )
                 return value
@@ -230,14 +230,14 @@ class Hierarchy:
             raise about_key(error, key) from error.__cause__
         raise AssertionError("the last attempt returns or raises")
 
-    def find(self, key: str) -> Entry | Record:
+    def lookup(self, key: str) -> Entry | Record:
         """Return where `key` is, without counting a read.
 
         Raises:
             KeyNotFoundError: it is in no tier.
         """
         self.require_readable()
-        found = self.catalog.find(key)
+        found = self.catalog.lookup(key)
         if found is None or self._expired(found):
             raise self._absent(key, found)
         return found
@@ -249,16 +249,16 @@ class Hierarchy:
         Raises:
             KeyNotFoundError: it is in no tier.
         """
-        with self.locks.hold(key):
+        with self.locks.lock(key):
             self.require_writable()
-            self.mover.drop(self.find(key), cause)
+            self.mover.drop(self.lookup(key), cause)
 
     @operation
     def move(self, key: str, target: TierName, cause: Cause) -> Entry | Record:
         """Move `key` to `target` and return what stands for it there."""
-        with self.locks.hold(key):
+        with self.locks.lock(key):
             self.require_writable()
-            found = self.find(key)
+            found = self.lookup(key)
             if found.tier is target:
                 return found
             self._check_terms(found, target)
@@ -266,21 +266,26 @@ class Hierarchy:
 
     @operation
     def try_move(
-        self, found: Entry | Record, target: TierName, cause: Cause, *, spare: Spare | None = None
+        self,
+        found: Entry | Record,
+        target: TierName,
+        cause: Cause,
+        *,
+        may_evict: MayEvict | None = None,
     ) -> bool:
         """Move `found` if it is still where its key is and nobody works on it.
 
-        With `spare`, only victims for which it is true make room, and nobody is waited for.
+        With `may_evict`, only victims for which it is true make room, and nobody is waited for.
         """
-        with self.locks.attempt(found.key) as free:
+        with self.locks.try_lock(found.key) as free:
             if not free or self.state is not LifecycleState.OPEN:
                 return False
-            current = self.catalog.find(found.key)
+            current = self.catalog.lookup(found.key)
             if current is None or current.version != found.version or current.tier != found.tier:
                 return False
             if current.terms.pinned or not current.terms.admits(target):
                 return False
-            self.mover.relocate(current, self.tier(target), cause, spare=spare)
+            self.mover.relocate(current, self.tier(target), cause, may_evict=may_evict)
             return True
 
     @operation
@@ -289,9 +294,9 @@ class Hierarchy:
         self.mover.drain(self.tier(name), used)
 
     @operation
-    def relieve(self, name: TierName, nbytes: int) -> bool:
+    def evict_bytes(self, name: TierName, nbytes: int) -> bool:
         """Move victims of so many bytes out of a tier, and return whether any left."""
-        return self.mover.relieve(self.tier(name), nbytes)
+        return self.mover.evict_bytes(self.tier(name), nbytes)
 
     @operation
     def expire(self, found: Entry | Record) -> None:
@@ -314,9 +319,9 @@ class Hierarchy:
     @operation
     def set_terms(self, key: str, change: Callable[[Terms], Terms]) -> None:
         """Replace the terms of `key`."""
-        with self.locks.hold(key):
+        with self.locks.lock(key):
             self.require_writable()
-            found = self.find(key)
+            found = self.lookup(key)
             terms = change(found.terms)
             record = self._record_under(found)
             if record is not None:
@@ -348,7 +353,7 @@ class Hierarchy:
                 failed[entry.key] = full
                 continue
             try:
-                self.back(entry.key)
+                self.write_back(entry.key)
             except TierFullError as error:
                 full, too_large = error, min(too_large, entry.size)
                 failed[entry.key] = error
@@ -360,13 +365,13 @@ class Hierarchy:
         finally:
             failed, full = {}, None  # They and this frame would keep each other, and the values.
 
-    def back(self, key: str) -> None:
+    def write_back(self, key: str) -> None:
         """Give the volatile version of `key`, if there is one, a durable copy.
 
         Raises:
             TierFullError: it does not fit, and may not be dropped for that.
         """
-        with self.locks.hold(key):
+        with self.locks.lock(key):
             # Looked up under the lock: it may have moved since, under another entry.
             entry = self.catalog.entries.get(key)
             if entry is None or entry.backed or key[0] == INTERNAL:
@@ -374,18 +379,18 @@ class Hierarchy:
             if self.expiry.removable(entry):
                 self.mover.drop(entry, Cause.EXPIRED)
             else:
-                self._back(entry)
+                self._write_back(entry)
 
-    def unwritten(self) -> list[str]:
+    def unwritten_keys(self) -> list[str]:
         """Return the keys whose versions are only in RAM, but for those that may be dropped."""
         return [e.key for e in list(self.catalog.entries.values()) if self._should_stay(e)]
 
-    def is_kept(self, record: Record) -> bool:
+    def is_in_archive(self, record: Record) -> bool:
         """Return whether the archive holds what `record` names, or its key has another record.
 
         Asked under the key's lock: a move journals first, and tells the archive afterwards.
         """
-        with self.locks.hold(record.key):
+        with self.locks.lock(record.key):
             if self.catalog.record(record.key) != record:
                 return True
             return self.mover.archive.holds(record)
@@ -396,7 +401,7 @@ class Hierarchy:
 
         Another one is in RAM, and written to a durable tier again, or in cold, or archived since.
         """
-        with self.locks.hold(key):
+        with self.locks.lock(key):
             self.require_writable()
             record = self.catalog.record(key)
             if record is None:
@@ -410,7 +415,7 @@ class Hierarchy:
             if entry is None:
                 self.mover.drop(record, Cause.REMOVED)
                 return False
-            self._back(entry)
+            self._write_back(entry)
             return True
 
     @operation
@@ -423,7 +428,7 @@ class Hierarchy:
         self.require_writable()
         limit = self.catalog.next_version()
         # What has a version already is nowhere yet while its store goes on, under its key's lock.
-        for key in self.locks.held():
+        for key in self.locks.held_keys():
             self._clear_key(key, limit)
         for key in list(self.catalog.entries):
             self._clear_key(key, limit)
@@ -449,7 +454,7 @@ class Hierarchy:
     def activity(self) -> tuple[float, ...]:
         """Return what differs as soon as anything was read, stored, moved or removed; cheap."""
         hits = [tier.counter.hits for tier in self.tiers.volatile.values()]
-        return (self.events.heard, self.catalog.front.hits, *hits)
+        return (self.events.emitted, self.catalog.front.hits, *hits)
 
     def next_expiry(self) -> float | None:
         """Return a time of the wall clock before which nothing expires; None if nothing will."""
@@ -459,7 +464,7 @@ class Hierarchy:
     def after_fork(self) -> None:
         """Know, in a forked child, that nothing may be changed and that nobody else is here."""
         self.state = LifecycleState.FORKED
-        self.operations.forget()
+        self.operations.reset()
 
     def tier(self, name: TierName) -> AnyTier:
         """Return the tier of that name.
@@ -503,28 +508,28 @@ class Hierarchy:
             if entry is not None and entry.backed is None:
                 self.mover.expire(entry)
 
-    def _agree(self, key: str) -> None:
+    def _reconcile_key(self, key: str) -> None:
         """Let entry, record and archive say the same of `key`, on which a call was interrupted.
 
         What an entry held is counted off by `_derive`.
         """
         catalog = self.catalog
-        with self.locks.hold(key):
+        with self.locks.lock(key):
             if TierName.GLACIER in self.tiers:
-                self.mover.archive.settle(key)
+                self.mover.archive.resolve(key)
             record, entry = catalog.record(key), catalog.entries.get(key)
             if entry is None:
                 return
             if record is None:
-                catalog.lost_backing(entry)
+                catalog.clear_backing(entry)
             elif record.version == entry.version:
-                catalog.back(record)
+                catalog.set_backing(record)
             else:
                 # Newer, it was to replace the entry. Older, the entry was to replace it, and was
                 # not durable yet: so it is as if that had not begun.
                 catalog.drop(entry)
 
-    def _derive(self) -> None:
+    def _recount(self) -> None:
         """Derive anew what follows from the entries, while no call is under way."""
         self.catalog.recount()
         held: Counter[TierName] = Counter()
@@ -533,7 +538,7 @@ class Hierarchy:
         hosts: Counter[Budget] = Counter()
         for tier in self.tiers.values():
             tier.eviction_threads.reset()
-            tier.victims.renew()
+            tier.victims.rebuild()
         # The former orders are circles of references, which would keep what has left them.
         gc.collect()
         for durable in self.tiers.durable.values():
@@ -556,8 +561,8 @@ class Hierarchy:
 
     def _settle_archive(self) -> None:
         for key in {one.key for one in self.mover.archive.bucket.prepared()}:
-            with self.locks.hold(key):
-                self.mover.archive.settle(key)
+            with self.locks.lock(key):
+                self.mover.archive.resolve(key)
 
     def _moment(self) -> float:
         """Return the wall time to a hundredth of a second, one object for all stores within it."""
@@ -568,8 +573,8 @@ class Hierarchy:
 
     def _clear_key(self, key: str, limit: int) -> None:
         """Remove `key` unless it was stored anew; its lock keeps entry and record in step."""
-        with self.locks.hold(key):
-            found = self.catalog.find(key)
+        with self.locks.lock(key):
+            found = self.catalog.lookup(key)
             if found is not None and found.version < limit:
                 self.mover.drop(found, Cause.REMOVED)
 
@@ -589,7 +594,7 @@ class Hierarchy:
 
     def _put_into(self, order: Order, target: AnyTier) -> Entry | Record:
         if isinstance(target, DurableTier):
-            target.victims.arrived(order.version.key, 0)
+            target.victims.record_arrival(order.version.key, 0)
             return self.mover.write(order.payload, order.version, target)
         durable = self._write_through or (order.old_record is not None and not order.volatile)
         backing = self._backing_tier(order.version) if durable else None
@@ -622,16 +627,18 @@ class Hierarchy:
 
     def _should_stay(self, entry: Entry) -> bool:
         """Return whether a version is only in RAM, and neither ours nor one that may be dropped."""
-        passing = entry.key[0] == INTERNAL or self.mover.droppable(entry)
-        return not (entry.backed or passing or self.expiry.over(entry))
+        passing = entry.key[0] == INTERNAL or self.mover.is_droppable(entry)
+        return not (entry.backed or passing or self.expiry.has_expired(entry))
 
-    def _back(self, entry: Entry) -> None:
+    def _write_back(self, entry: Entry) -> None:
         version = version_of(entry)
         payload = Payload.of_entry(entry)
         try:
-            self.catalog.back(self.mover.write(payload, version, self._backing_tier(version)))
+            self.catalog.set_backing(
+                self.mover.write(payload, version, self._backing_tier(version))
+            )
         except TierFullError:
-            if not self.mover.droppable(entry):
+            if not self.mover.is_droppable(entry):
                 raise
 
     def _miss(self, key: str, found: Entry | Record | None) -> KeyNotFoundError:
@@ -652,7 +659,7 @@ class Hierarchy:
 
     def _expired(self, found: Entry | Record, moment: float | None = None) -> bool:
         if moment is None:
-            return self.expiry.over(found)
+            return self.expiry.has_expired(found)
         ends = found.terms.expires_at
         return ends is not None and ends <= moment
 

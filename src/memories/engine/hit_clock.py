@@ -61,14 +61,14 @@ class SampledTick(ABC):
         """Return whether the key is in the sample still."""
 
 
-def settled(tick: Callable[[], int]) -> Callable[[], int]:
+def unwrap_unwanted(tick: Callable[[], int]) -> Callable[[], int]:
     """Return `tick` without the parts that tell somebody who no longer wants to know.
 
     Samples shrink as keys come, so that most keys that were sampled once are so no more.
     """
     if not isinstance(tick, SampledTick):
         return tick
-    tick.inner = settled(tick.inner)
+    tick.inner = unwrap_unwanted(tick.inner)
     return tick if tick.wanted() else tick.inner
 
 
@@ -80,7 +80,7 @@ class HitClock:
         self._stamps = [counter.stamp()]
         self._times = [now]
 
-    def note(self, now: float) -> None:
+    def record(self, now: float) -> None:
         """Remember which stamp the counter has reached at `now`."""
         self._stamps.append(self._counter.stamp())
         self._times.append(now)

@@ -75,7 +75,7 @@ class KeyLocks:
         self._held: dict[str, _Held] = {}
         self._waits: dict[int, _Held] = {}  # What each waiting thread waits for.
 
-    def hold(self, key: str) -> _Hold:
+    def lock(self, key: str) -> _Hold:
         """Hold the lock of `key`, waiting for it, in a `with` statement.
 
         Raises:
@@ -83,38 +83,38 @@ class KeyLocks:
         """
         return _Hold(self, key)
 
-    def attempt(self, key: str) -> _Attempt:
+    def try_lock(self, key: str) -> _Attempt:
         """Hold the lock of `key` if nobody does, not even this thread; gives whether it is held."""
         return _Attempt(self, (key,))
 
-    def attempt_all(self, keys: Iterable[str]) -> _AttemptAll:
+    def try_lock_all(self, keys: Iterable[str]) -> _AttemptAll:
         """Hold the locks of those of `keys` that nobody works on; gives which those are."""
         return _AttemptAll(self, keys)
 
-    def mine(self, key: str) -> bool:
+    def is_held_here(self, key: str) -> bool:
         """Return whether this thread holds the lock of `key`."""
         held = self._held.get(key)
         return held is not None and held.thread == get_ident()
 
-    def held(self) -> list[str]:
+    def held_keys(self) -> list[str]:
         """Return the keys that somebody works on."""
         with self._mutex:
             return list(self._held)
 
-    def forget(self) -> None:
+    def reset(self) -> None:
         """Know of no holder, in a forked child: none of them is here."""
         self._mutex = new_lock()
         self._held.clear()
         self._waits.clear()
 
-    def give_up(self, thread: int) -> None:
+    def release_all(self, thread: int) -> None:
         """Release all that `thread` holds: the call in which it took them is over."""
         with self._mutex:
             for key in [key for key, held in self._held.items() if held.thread == thread]:
                 self._held.pop(key).released()
             self._waits.pop(thread, None)
 
-    def take(self, key: str) -> None:
+    def acquire(self, key: str) -> None:
         """Hold `key`, waiting for it."""
         me = get_ident()
         began = 0.0
@@ -145,7 +145,7 @@ class KeyLocks:
                     "thread; a disk, a bucket or a function passed to modify() does not return"
                 )
 
-    def try_take(self, keys: Iterable[str]) -> list[str]:
+    def try_acquire(self, keys: Iterable[str]) -> list[str]:
         """Hold those of `keys` that nobody holds, and return them."""
         me = get_ident()
         taken = []
@@ -197,7 +197,7 @@ class _Hold:
         self._key = key
 
     def __enter__(self) -> None:
-        self._locks.take(self._key)
+        self._locks.acquire(self._key)
 
     def __exit__(self, kind: object, error: object, trace: object) -> None:
         self._locks.release((self._key,), clean=kind is None)
@@ -211,7 +211,7 @@ class _AttemptAll:
         self._keys = keys
 
     def __enter__(self) -> Set[str]:
-        self._keys = taken = set(self._locks.try_take(self._keys))
+        self._keys = taken = set(self._locks.try_acquire(self._keys))
         return taken
 
     def __exit__(self, kind: object, error: object, trace: object) -> None:
@@ -226,7 +226,7 @@ class _Attempt:
         self._keys: Iterable[str] = keys
 
     def __enter__(self) -> bool:
-        self._keys = self._locks.try_take(self._keys)
+        self._keys = self._locks.try_acquire(self._keys)
         return bool(self._keys)
 
     def __exit__(self, kind: object, error: object, trace: object) -> None:

@@ -15,7 +15,7 @@ import msgspec
 
 from memories.engine.archive import Archive
 from memories.engine.catalog import Catalog
-from memories.engine.eviction_pass import EvictionOutcome, EvictionPass, Spare
+from memories.engine.eviction_pass import EvictionOutcome, EvictionPass, MayEvict
 from memories.engine.expiry import Expiry
 from memories.engine.keylocks import KeyLocks
 from memories.engine.payload import Payload
@@ -68,7 +68,7 @@ class Mover:
         self._drop_when_full = drop_when_full
         self._nesting = Nesting()
 
-    def rest(self) -> None:
+    def reset_nesting(self) -> None:
         """Know that this thread moves nothing."""
         self._nesting.depth = 0
 
@@ -78,7 +78,7 @@ class Mover:
         target: AnyTier,
         cause: Cause,
         *,
-        spare: Spare | None = None,
+        may_evict: MayEvict | None = None,
     ) -> Entry | Record:
         """Move what `found` stands for into `target` and return what stands for it there.
 
@@ -90,7 +90,7 @@ class Mover:
         if isinstance(target, DurableTier):
             moved: Entry | Record = self._move_to_durable(found, target)
         else:
-            moved = self._move_to_volatile(found, target, spare)
+            moved = self._move_to_volatile(found, target, may_evict)
         now = self._clock.monotonic()
         event = Moved(found.key, now, source, target.name, moved.size, cause, now - started)
         self._events.emit(event)
@@ -109,7 +109,7 @@ class Mover:
             target.budget.release(frame.size)
             raise
         if target.name is TierName.GLACIER:
-            record = self.archive.note(record)
+            record = self.archive.commit_value(record)
         now = self._clock.monotonic()
         written = Written(record.key, now, target.name, record.size, record.stored, now - started)
         self._events.emit(written)
@@ -125,7 +125,7 @@ class Mover:
         backed: TierName | None = None,
         backing: DurableTier | None = None,
         accessed: bool = True,
-        spare: Spare | None = None,
+        may_evict: MayEvict | None = None,
     ) -> Entry:
         """Put a payload into a volatile tier, under an entry that the catalog names.
 
@@ -134,7 +134,7 @@ class Mover:
         """
         converted = target.convert(payload)
         self._check_quota(version.key, target.name, converted.size)
-        self.make_room(target, converted.size, version.key, spare)
+        self.make_room(target, converted.size, version.key, may_evict)
         try:
             if backing is not None:
                 self.write(converted, version, backing)
@@ -153,10 +153,10 @@ class Mover:
         tier.victims.discard(entry)
         tier.release(entry)
 
-    def make_room(self, tier: Tier, size: int, key: str, spare: Spare | None = None) -> None:
+    def make_room(self, tier: Tier, size: int, key: str, may_evict: MayEvict | None = None) -> None:
         """Reserve `size` bytes in `tier`, moving others down as far as that takes.
 
-        With `spare`, only those for which it is true, and without waiting for anybody.
+        With `may_evict`, only those for which it is true, and without waiting for anybody.
 
         Raises:
             TierFullError: everything that may leave has left, or nowhere is room for it.
@@ -168,10 +168,10 @@ class Mover:
             return
         polls = 0
         while True:
-            with EvictionPass(tier, self._displace, self._current, spare) as sweep:
+            with EvictionPass(tier, self._evict, self._current, may_evict) as sweep:
                 if sweep.make_room(size):
                     return
-            if spare is not None:
+            if may_evict is not None:
                 raise TierFullError(self._full(tier, size, key))
             # Whoever works on a busy victim is about to let it go or to move it down, and what a
             # store in another thread has reserved is about to become a victim. Of the rooms that
@@ -188,8 +188,8 @@ class Mover:
 
         With `shown` even while a listing shows it.
         """
-        with self._locks.attempt(found.key) as free:
-            current = self.catalog.find(found.key) if free else None
+        with self._locks.try_lock(found.key) as free:
+            current = self.catalog.lookup(found.key) if free else None
             over = current is not None and self._expiry.removable(current, shown=shown)
             if current is not None and over:
                 self.drop(current, Cause.EXPIRED)
@@ -225,40 +225,42 @@ class Mover:
 
     def drain(self, tier: Tier, used: int) -> None:
         """Move victims out of `tier` until it holds at most `used` bytes, or nothing may leave."""
-        with EvictionPass(tier, self._displace, self._current) as sweep:
-            while tier.budget.used > used and sweep.step():
+        with EvictionPass(tier, self._evict, self._current) as sweep:
+            while tier.budget.used > used and sweep.evict_next():
                 pass
 
-    def relieve(self, tier: Tier, nbytes: int) -> bool:
+    def evict_bytes(self, tier: Tier, nbytes: int) -> bool:
         """Move victims of so many bytes out of `tier`, and return whether any left."""
         held = tier.budget.used
         self.drain(tier, max(0, held - nbytes))
         return tier.budget.used < held
 
-    def below(self, found: Entry | Record) -> Iterator[AnyTier]:
+    def slower_tiers(self, found: Entry | Record) -> Iterator[AnyTier]:
         """Yield the slower tiers that the terms of `found` admit, nearest first."""
         for name, tier in self.tiers.items():
             if name.rank > found.tier.rank and found.terms.admits(name):
                 yield tier
 
-    def droppable(self, found: Entry | Record) -> bool:
+    def is_droppable(self, found: Entry | Record) -> bool:
         """Return whether `found` may be dropped for room: its caller can compute it again."""
         return self._drop_when_full or found.terms.evictable
 
-    def _displace(self, tier: Tier, victim: Entry | Record) -> EvictionOutcome:
+    def _evict(self, tier: Tier, victim: Entry | Record) -> EvictionOutcome:
         """Move a victim down, or drop it if that is allowed."""
-        with self._locks.attempt(victim.key) as free:
+        with self._locks.try_lock(victim.key) as free:
             if not free:
                 # What this thread works on itself changes for no wait: the old version of the
                 # very key for which room is made, say.
                 return (
-                    EvictionOutcome.STAYS if self._locks.mine(victim.key) else EvictionOutcome.BUSY
+                    EvictionOutcome.STAYS
+                    if self._locks.is_held_here(victim.key)
+                    else EvictionOutcome.BUSY
                 )
             if not self._current(victim):
                 return EvictionOutcome.GONE
             self._nesting.depth += 1
             try:
-                return self._sink(victim)
+                return self._demote(victim)
             except (StorageError, UnavailableError) as error:
                 now = self._clock.monotonic()
                 self._events.emit(Failed(victim.key, now, f"move down from {tier.name}", error))
@@ -266,12 +268,12 @@ class Mover:
             finally:
                 self._nesting.depth -= 1
 
-    def _sink(self, victim: Entry | Record) -> EvictionOutcome:
+    def _demote(self, victim: Entry | Record) -> EvictionOutcome:
         outcome = EvictionOutcome.STAYS
         if self._expiry.removable(victim):
             self.drop(victim, Cause.EXPIRED)
             return EvictionOutcome.GONE
-        for target in self.below(victim):
+        for target in self.slower_tiers(victim):
             try:
                 self.relocate(victim, target, Cause.CAPACITY)
             except _CrowdedError:
@@ -280,7 +282,11 @@ class Mover:
                 continue
             else:
                 return EvictionOutcome.GONE
-        if outcome is EvictionOutcome.BUSY or not self.droppable(victim) or self._shadowed(victim):
+        if (
+            outcome is EvictionOutcome.BUSY
+            or not self.is_droppable(victim)
+            or self._shadowed(victim)
+        ):
             return outcome
         self.drop(victim, Cause.CAPACITY)
         return EvictionOutcome.GONE
@@ -290,7 +296,7 @@ class Mover:
         record = self._record_of(found)
         if record is not None:
             version = self.catalog.next_version()
-            with self.archive.leaving(record, version):
+            with self.archive.removing(record, version):
                 self.catalog.journal.remove(found.key, version)
         if isinstance(found, Entry):
             self.catalog.drop(found)
@@ -319,7 +325,7 @@ class Mover:
         return self.catalog.record(found.key) if found.backed else None
 
     def _move_to_volatile(
-        self, found: Entry | Record, target: VolatileTier, spare: Spare | None
+        self, found: Entry | Record, target: VolatileTier, may_evict: MayEvict | None
     ) -> Entry:
         payload = self.tiers.load(found)
         backed = found.backed if isinstance(found, Entry) else found.tier
@@ -332,7 +338,7 @@ class Mover:
             hits=hits,
             backed=backed,
             accessed=rises,
-            spare=spare,
+            may_evict=may_evict,
         )
         if isinstance(found, Entry):
             source = self.tiers.volatile[found.tier]
@@ -351,11 +357,11 @@ class Mover:
             record = self.write(payload, version_of(found), target)
         elif record.tier is not target.name:
             record = self._move_record(record, target, found)
-            self.catalog.back(record)
+            self.catalog.set_backing(record)
         if isinstance(found, Entry):
             self.catalog.drop(found)
             self.release(found)
-            target.victims.arrived(found.key, found.hits)
+            target.victims.record_arrival(found.key, found.hits)
         return record
 
     def _move_record(self, record: Record, target: DurableTier, found: Entry | Record) -> Record:

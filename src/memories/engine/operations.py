@@ -46,7 +46,7 @@ class Operation(CallOwner):
         self.calling = 0  # How deep it is in such functions, which may call what they like.
         self.torn = False  # Whether something ended it, or a call within it, in the middle.
 
-    def learn(self, error: BaseException) -> None:
+    def record_error(self, error: BaseException) -> None:
         """Learn that `error` leaves the call: our own errors leave nothing in the middle."""
         if error is not self.callers_error:
             self.torn = self.torn or not isinstance(error, MemoriesError) or _is_foreign(error)
@@ -106,12 +106,12 @@ class Operations:
         try:
             return work(*args, **kwargs)
         except BaseException as error:
-            operation.learn(error)
+            operation.record_error(error)
             raise
         finally:
             self._leave(me, operation, torn=operation.torn)
 
-    def callers(self, function: Callable[..., T], *args: Any) -> T:
+    def call_user(self, function: Callable[..., T], *args: Any) -> T:
         """Return `function(...)`, which is the caller's: what it raises tears nothing of ours."""
         operation = self._running[get_ident()]
         operation.calling += 1
@@ -123,11 +123,11 @@ class Operations:
         finally:
             operation.calling -= 1
 
-    def forget(self) -> None:
+    def reset(self) -> None:
         """Know of no call, in a forked child: none of them is here."""
         self._gate = threading.Lock()
         self._running.clear()
-        self.locks.forget()
+        self.locks.reset()
 
     def _run_within(
         self, outer: Operation, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs
@@ -145,7 +145,7 @@ class Operations:
         try:
             return work(*args, **kwargs)
         except BaseException as error:
-            outer.learn(error)
+            outer.record_error(error)
             raise
 
     def _enter(self, me: int, operation: Operation) -> None:
@@ -164,20 +164,20 @@ class Operations:
             self._derived = False
             self._rest()
             self._unsettled.update(operation.keys)
-            self._settle()  # While this call still holds its locks.
-            self.locks.give_up(me)
+            self._mend_keys()  # While this call still holds its locks.
+            self.locks.release_all(me)
             self._mend()
         self._running.pop(me, None)
         operation.end()
 
     def _mend(self) -> None:
         """Mend what torn calls left behind, as far as that is possible now."""
-        self._settle()
+        self._mend_keys()
         if not self._derived:
             self._derive_alone()
         self._retry_at = self._monotonic() + RETRY_SECONDS
 
-    def _settle(self) -> None:
+    def _mend_keys(self) -> None:
         for key in list(self._unsettled):
             try:
                 self._agree(key)

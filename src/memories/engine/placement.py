@@ -24,7 +24,7 @@ def candidates(
     """Yield the tiers to try for a new value, the best one first.
 
     A named tier is taken at its word. Otherwise it is the fastest volatile one that suits the value
-    and has room to spare, and when none has, warm, which makes room. Either way the slower ones
+    and has room to may_evict, and when none has, warm, which makes room. Either way the slower ones
     follow: a value larger than a tier, or met by one where nothing may leave, goes down rather than
     nowhere. With `sift`, a value for which others would have to leave RAM goes in only if the
     policy finds it worth that, or if nothing slower takes it. Nothing is measured before it is

@@ -13,12 +13,12 @@ class RecencyTracker:
         self._gate = PromotionGate()
         self._lock = new_lock()
 
-    def read(self, key: str, size: int, *, room: int) -> bool:
+    def record_read(self, key: str, size: int, *, room: int) -> bool:
         """Record a read of `key` and return whether it should be promoted."""
         with self._lock:
             return self._gate.touch(key, size, room=room)
 
-    def arrived(self, key: str, reads: int) -> None:
+    def record_demotion(self, key: str, reads: int) -> None:
         """Record that `key` came down to a durable tier, after so many reads above it."""
         with self._lock:
             self._gate.record_demotion(key, reads)
@@ -28,7 +28,7 @@ class RecencyTracker:
         with self._lock:
             return self._gate.coldness(key)
 
-    def count(self, key: str) -> int:
+    def reads(self, key: str) -> int:
         """Return how often `key` was read lately."""
         with self._lock:
             return self._gate.touches(key)

@@ -109,7 +109,7 @@ class VolatileTier(Tier):
         hit_clock: HitClock,
         tick: Callable[[str, int, Callable[[], int]], Callable[[], int]],
         trust: Keyring,
-        over: Callable[[Entry], bool],
+        has_expired: Callable[[Entry], bool],
         device: Device | None = None,
     ) -> None:
         super().__init__(name, victims=victims, counter=counter, hit_clock=hit_clock)
@@ -117,7 +117,7 @@ class VolatileTier(Tier):
         self.device = device
         self._tick = tick
         self._trust = trust
-        self._over = over
+        self._has_expired = has_expired
 
     def suits(self, payload: Payload) -> bool:
         """Return whether an unnamed tier may be this one: some of the value belongs on the device.
@@ -177,7 +177,7 @@ class VolatileTier(Tier):
         expiring = make(ExpiringEntry)
         assert isinstance(expiring, ExpiringEntry)
         expiring.inner = entry
-        expiring.over = self._over
+        expiring.has_expired = self._has_expired
         return expiring
 
     def release(self, entry: Entry) -> None:

@@ -55,11 +55,11 @@ class Victims(ABC, Generic[F]):
         del arrival
         return True
 
-    def note(self, key: str, size: int) -> None:
+    def record_read(self, key: str, size: int) -> None:
         """Learn of a read that a lower tier answered."""
         del key, size
 
-    def arrived(self, key: str, reads: int) -> None:
+    def record_arrival(self, key: str, reads: int) -> None:
         """Learn that a value was stored here, or came down after so many reads above."""
         del key, reads
 
@@ -67,10 +67,10 @@ class Victims(ABC, Generic[F]):
         """Learn that `key` is in no tier any more."""
         del key
 
-    def settle(self) -> None:
+    def drain_notes(self) -> None:
         """Learn from what was noted, while nobody waits."""
 
-    def renew(self) -> None:
+    def rebuild(self) -> None:
         """Begin anew with what is in the tier: an interrupt ended something in the middle."""
 
 
@@ -86,11 +86,11 @@ class _NotingTick(SampledTick):
         self._victims = victims
 
     def __call__(self) -> int:
-        self._victims.note(self.key, self.size)
+        self._victims.record_read(self.key, self.size)
         return self.inner()
 
     def wanted(self) -> bool:
-        return self._victims.follows(self.key)
+        return self._victims.samples(self.key)
 
 
 class PolicyVictims(Victims[Entry]):
@@ -118,9 +118,9 @@ class PolicyVictims(Victims[Entry]):
 
     def tick(self, key: str, size: int, tick: Callable[[], int]) -> Callable[[], int]:
         """Return what an entry of `key` shall call at each hit in the place of `tick`."""
-        return _NotingTick(key, size, tick, self) if self.follows(key) else tick
+        return _NotingTick(key, size, tick, self) if self.samples(key) else tick
 
-    def follows(self, key: str) -> bool:
+    def samples(self, key: str) -> bool:
         """Return whether the policy wants to hear of the hits of `key`."""
         with self._lock:
             return self.policy.samples(key)
@@ -129,7 +129,7 @@ class PolicyVictims(Victims[Entry]):
         """Ask the policy, which knows by then of every hit that was noted."""
         return self._changing(lambda policy: policy.admit(arrival), after_notes=True)
 
-    def note(self, key: str, size: int) -> None:
+    def record_read(self, key: str, size: int) -> None:
         """Let the policy know of a read that a lower tier answered."""
         self._notes.append((key, size))
 
@@ -137,7 +137,7 @@ class PolicyVictims(Victims[Entry]):
         """Let the policy forget the key, after what was noted of it."""
         self._changing(lambda policy: policy.forget(key), after_notes=True)
 
-    def settle(self) -> None:
+    def drain_notes(self) -> None:
         """Let the policy learn from the notes, giving up the lock every now and then."""
         more = self._changing(lambda policy: True, after_notes=True)
         while more:
@@ -172,10 +172,10 @@ class PolicyVictims(Victims[Entry]):
         assert node is None or isinstance(node, Entry)
         return node
 
-    def renew(self) -> None:
+    def rebuild(self) -> None:
         """Put all that is in the tier into a new policy, the latest read last."""
         with self._lock:
-            self._renew()
+            self._rebuild()
 
     def _changing(self, step: Callable[[Policy], T], *, after_notes: bool = False) -> T:
         """Return `step(policy)`; a policy that something ended in the middle of is given up."""
@@ -184,7 +184,7 @@ class PolicyVictims(Victims[Entry]):
 
     def _change(self, step: Callable[[Policy], T], after_notes: bool) -> T:
         if self._torn:
-            self._renew()
+            self._rebuild()
         try:
             if after_notes:
                 self._read_notes()
@@ -203,7 +203,7 @@ class PolicyVictims(Victims[Entry]):
             found.link = None
         return self._torn
 
-    def _renew(self) -> None:
+    def _rebuild(self) -> None:
         policy, entries = self._make(), self._entries()
         for entry in sorted(entries, key=lambda entry: entry.stamp):
             entry.link = None

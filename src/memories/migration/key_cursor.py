@@ -33,6 +33,6 @@ class KeyCursor:
         self._position += count
         return part, self._previous_at
 
-    def rest(self) -> None:
+    def reset(self) -> None:
         """Hold on to no key; the next slice begins a round."""
         self._round, self._position = [], 0

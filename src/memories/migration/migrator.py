@@ -16,7 +16,7 @@ from itertools import chain, islice
 from memories.engine import front_cache
 from memories.engine.access_sampler import AccessSampler
 from memories.engine.hierarchy import Hierarchy
-from memories.engine.hit_clock import SampledTick, settled
+from memories.engine.hit_clock import SampledTick, unwrap_unwanted
 from memories.engine.payload import Payload
 from memories.engine.recency import RecencyTracker
 from memories.engine.tier import VolatileTier
@@ -74,9 +74,9 @@ class Migrator:
         self._quiet_from = 0  # The round of the rotation in which the latest activity was seen.
         self._quiet_at = now
         self._dozing = False
-        hierarchy.events.subscribe(self._hear)
+        hierarchy.events.subscribe(self._observe)
         if settings.promote:
-            hierarchy.events.subscribe_reads(self._observe)
+            hierarchy.events.subscribe_reads(self._observe_reads)
 
     def start(self) -> None:
         """Start the thread."""
@@ -91,8 +91,8 @@ class Migrator:
         hierarchy = self._hierarchy()
         if hierarchy is None or self._clock.monotonic() < self._paused_until:
             return
-        hierarchy.events.tell_reads()
-        self._sampler.learn()
+        hierarchy.events.flush_reads()
+        self._sampler.process_notes()
         try:
             self._look(hierarchy)
             self._drain(hierarchy)
@@ -158,7 +158,7 @@ class Migrator:
             self._dozing = False
         if not self._dozing:
             return interval
-        self._cursor.rest()
+        self._cursor.reset()
         entries = hierarchy.catalog.entries
         due = [
             now + (idle_poll_seconds(now - self._quiet_at) if entries else SLEEP_SECONDS),
@@ -177,12 +177,12 @@ class Migrator:
         now = self._clock.monotonic()
         if now - self._settled_at >= front_cache.SECONDS:
             self._settled_at = now
-            hierarchy.catalog.settle()
+            hierarchy.catalog.flush_front()
         states = {}
         for name in (TierName.HOT, TierName.WARM):
             tier = hierarchy.tiers.volatile[name]
-            tier.hit_clock.note(now)
-            tier.victims.settle()
+            tier.hit_clock.record(now)
+            tier.victims.drain_notes()
             used, effective = tier.budget.used, tier.budget.effective
             headroom = int(self.settings.low_watermark * effective) - used
             exchange = effective // EXCHANGE_SHARE
@@ -210,7 +210,7 @@ class Migrator:
             # The room that the planner saw is taken; the value stays until there is more.
             return
         if moved and move.cause is Cause.IDLE:
-            self.planner.demoted(entry, accessed_at)
+            self.planner.record_demotion(entry, accessed_at)
 
     def _drain(self, hierarchy: Hierarchy) -> None:
         for name, tier in hierarchy.tiers.items():
@@ -229,7 +229,7 @@ class Migrator:
         for _ in range(min(PROMOTIONS_PER_TICK, len(self._promotions))):
             record = self._promotions.popleft()
             target = hierarchy.tiers[_above(record)]
-            hits = max(self._recency.count(record.key) - 1, 0)
+            hits = max(self._recency.reads(record.key) - 1, 0)
             if not target.admits(record.key, record.size, hits=hits):
                 continue
             try:
@@ -262,7 +262,7 @@ class Migrator:
             self._aging = None
 
     def _age_key(self, hierarchy: Hierarchy, key: str) -> None:
-        found = hierarchy.catalog.find(key)
+        found = hierarchy.catalog.lookup(key)
         target = None if found is None else hierarchy.catalog.rules.due(found, self._clock.wall())
         if found is None or target is None or found.tier.rank >= target.rank:
             return
@@ -278,16 +278,16 @@ class Migrator:
             if entry is None:
                 continue
             common = entry.common
-            if common.terms.expires_at is not None and hierarchy.expiry.over(entry):
+            if common.terms.expires_at is not None and hierarchy.expiry.has_expired(entry):
                 hierarchy.expire(entry)
                 continue
             if isinstance(common.tick, SampledTick):
-                tick = settled(common.tick)
+                tick = unwrap_unwanted(common.tick)
                 if tick is not common.tick and entry.common is common:
                     entry.tick = tick
             yield entry
 
-    def _observe(self, reads: Sequence[Retrieved]) -> None:
+    def _observe_reads(self, reads: Sequence[Retrieved]) -> None:
         """Let the gate see every read of a durable tier; what passes is queued."""
         hierarchy = self._hierarchy()
         if hierarchy is None:
@@ -305,9 +305,9 @@ class Migrator:
             if above not in rooms:
                 budget = hierarchy.tiers[above].budget
                 rooms[above] = int(self.settings.high_watermark * budget.effective) - budget.used
-            self._weigh(hierarchy, record, rooms[above])
+            self._consider(hierarchy, record, rooms[above])
 
-    def _hear(self, event: Event) -> None:
+    def _observe(self, event: Event) -> None:
         """Wake up when something happens; remember nothing of a key that is in no tier any more."""
         if isinstance(event, Removed):
             self.planner.forget(event.key)
@@ -315,15 +315,15 @@ class Migrator:
             self._dozing = False
             self._thread.wake()
 
-    def _weigh(self, hierarchy: Hierarchy, record: Record, room: int) -> None:
+    def _consider(self, hierarchy: Hierarchy, record: Record, room: int) -> None:
         """Queue a record that was read if the gate lets it pass."""
-        passed = self._recency.read(record.key, record.size, room=room)
+        passed = self._recency.record_read(record.key, record.size, room=room)
         queued = passed and len(self._promotions) < MAX_PROMOTIONS
         if queued:
             self._promotions.append(record)
         if not queued or _above(record) is not TierName.WARM:
             # Of what is about to come up, the policy of warm hears by that.
-            hierarchy.tiers[TierName.WARM].victims.note(record.key, record.size)
+            hierarchy.tiers[TierName.WARM].victims.record_read(record.key, record.size)
 
     def _fail(self, hierarchy: Hierarchy, error: BaseException) -> None:
         self.failures += 1

@@ -92,7 +92,7 @@ class Planner:
                 target.headroom -= entry.size
                 yield move
 
-    def demoted(self, entry: Entry, accessed_at: float) -> None:
+    def record_demotion(self, entry: Entry, accessed_at: float) -> None:
         """Learn that an idle demotion was carried out."""
         self.limits.record_demotion(entry.hits)
         self._demoted.set(entry.key, Regret(entry.hits, accessed_at))

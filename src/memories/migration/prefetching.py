@@ -85,7 +85,7 @@ class Prefetching:
         self._lock = new_lock()
         self._ended = Latch()
         self._threads = [
-            Periodic(self._watch, f"prefetch-{at}", wake_event=self._wake_event)
+            Periodic(self._run, f"prefetch-{at}", wake_event=self._wake_event)
             for at in range(workers)
         ]
         self._watched = False  # Whether a thread will look at the notes without being woken.
@@ -98,7 +98,7 @@ class Prefetching:
         hierarchy.events.subscribe(self._observe)
         hierarchy.events.subscribe_reads(self._observe_reads)
 
-    def ask(self, keys: Iterable[str]) -> int:
+    def request(self, keys: Iterable[str]) -> int:
         """Fetch `keys` in the background, as far as half of warm holds them; return how many."""
         hierarchy = self._hierarchy()
         count = 0
@@ -113,7 +113,7 @@ class Prefetching:
                     continue
                 self._jobs[key] = _Job(record.size, guessed=False)
             count += 1
-            self._rouse()
+            self._wake()
         return count
 
     def stop(self, timeout: float = STOP_SECONDS) -> None:
@@ -124,17 +124,17 @@ class Prefetching:
         for thread in self._threads:
             thread.stop(timeout)
 
-    def settle(self) -> None:
+    def drain(self) -> None:
         """Learn from every note and fetch what is waiting, in this thread."""
-        self._learn()
+        self._process_notes()
         while (job := self._next()) is not None:
             self._fetch(*job)
-            self._learn()
+            self._process_notes()
 
     def _observe(self, event: Event) -> None:
         """Note what a mover has just done, in its thread; a lock only to forget a key for good."""
         if event.key in self._unread and isinstance(event, _Leaving):
-            self._note([(_What.LEFT, event.key)])
+            self._add_notes([(_What.LEFT, event.key)])
         prefetcher = self._prefetcher
         if prefetcher is not None and isinstance(event, Removed) and prefetcher.knows(event.key):
             with self._lock:
@@ -150,23 +150,23 @@ class Prefetching:
             if (learns and read.seconds >= self._worth_seconds) or read.key in self._jobs
         ]
         if notes:
-            self._note(notes)
+            self._add_notes(notes)
 
-    def _note(self, notes: Iterable[tuple[_What, str]]) -> None:
+    def _add_notes(self, notes: Iterable[tuple[_What, str]]) -> None:
         self._notes.extend(notes)
         if self._eager or not self._watched:
             hierarchy = self._hierarchy()
             if hierarchy is not None and hierarchy.state is LifecycleState.OPEN:
-                self._rouse()
+                self._wake()
 
-    def _rouse(self) -> None:
+    def _wake(self) -> None:
         """Let a thread look at what there is to do, started if it is the first time."""
         self._watched = True
         for thread in self._threads:
             thread.start()
         self._wake_event.set()
 
-    def _watch(self) -> None:
+    def _run(self) -> None:
         """Learn in batches until there is nothing more; with evidence, until the next note."""
         while not self._ended.is_set():
             spent = self._work()
@@ -186,7 +186,7 @@ class Prefetching:
         """Learn from a batch of notes, fetch what waits; return the seconds of the former."""
         started = time.thread_time()
         try:
-            self._learn(BATCH_NOTES)
+            self._process_notes(BATCH_NOTES)
             spent = time.thread_time() - started
             self._fetch_all()
         except BaseException as error:
@@ -217,35 +217,35 @@ class Prefetching:
         while (job := self._next()) is not None:
             self._fetch(*job)
 
-    def _learn(self, count: int = MAX_NOTES) -> None:
+    def _process_notes(self, count: int = MAX_NOTES) -> None:
         """Read notes in their order; one thread at a time, for the order is what teaches."""
         hierarchy = self._hierarchy()
         if hierarchy is None:
             return
-        hierarchy.events.tell_reads()
+        hierarchy.events.flush_reads()
         with self._lock:
             while self._notes and count:
                 count -= 1
-                self._take_note(hierarchy, *self._notes.popleft())
+                self._process_note(hierarchy, *self._notes.popleft())
             outcomes, self._outcomes = self._outcomes, []
         # Told without the lock, for whoever hears of one may read, and reading leaves a note.
         for outcome in outcomes:
             hierarchy.events.emit(outcome)
 
-    def _take_note(self, hierarchy: Hierarchy, what: _What, key: str) -> None:
+    def _process_note(self, hierarchy: Hierarchy, what: _What, key: str) -> None:
         now = self._clock.monotonic()
         if what is _What.READ:
             if self._jobs.pop(key, None) is not None:
-                self._settled(key, "late")
+                self._record_outcome(key, "late")
         else:
             since = self._unread.pop(key, None)
             if since is None:
                 return
             if what is _What.LEFT:
-                self._settled(key, "wasted")
+                self._record_outcome(key, "wasted")
                 return
             self._patience_seconds += _PATIENCE_WEIGHT * (now - since - self._patience_seconds)
-            self._settled(key, "used")
+            self._record_outcome(key, "used")
         self._guess(hierarchy, key, now)
 
     def _guess(self, hierarchy: Hierarchy, key: str, now: float) -> None:
@@ -272,12 +272,12 @@ class Prefetching:
 
     def _below(self, hierarchy: Hierarchy, key: str) -> Record | None:
         """Return the record of a key that may be brought up to warm, None for any other."""
-        found = hierarchy.catalog.find(key)
+        found = hierarchy.catalog.lookup(key)
         if isinstance(found, Record) and found.terms.admits(TierName.WARM):
             return None if found.terms.pinned else found
         return None
 
-    def _settled(self, key: str, outcome: str) -> None:
+    def _record_outcome(self, key: str, outcome: str) -> None:
         if self._prefetcher is not None:
             self._prefetcher.record_outcome(key, outcome)
         self._outcomes.append(Prefetched(key, self._clock.monotonic(), TierName.WARM, outcome))
@@ -308,13 +308,13 @@ class Prefetching:
             self._await_reader(hierarchy, key)
 
     def _bring_up(
-        self, hierarchy: Hierarchy, key: str, spare: Callable[[Entry | Record], bool] | None
+        self, hierarchy: Hierarchy, key: str, may_evict: Callable[[Entry | Record], bool] | None
     ) -> bool:
         record = self._below(hierarchy, key)
         if record is None:
             return False
         try:
-            return hierarchy.try_move(record, TierName.WARM, Cause.PREFETCH, spare=spare)
+            return hierarchy.try_move(record, TierName.WARM, Cause.PREFETCH, may_evict=may_evict)
         except TierFullError:
             return False  # Whatever is there is warmer than a guess.
         except (MemoriesError, OSError) as error:
@@ -341,7 +341,7 @@ class Prefetching:
         entries = hierarchy.catalog.entries
         found = entries.get(key)
         if found is None:
-            self._note([(_What.LEFT, key)])
+            self._add_notes([(_What.LEFT, key)])
             return
         entry = found.inner if isinstance(found, ExpiringEntry) else found
         plain = entry.tick
@@ -352,10 +352,10 @@ class Prefetching:
             now = now.inner if isinstance(now, ExpiringEntry) else now
             if now is not None and now.tick is first:
                 now.tick = plain
-            self._note([(_What.FIRST, key)])
+            self._add_notes([(_What.FIRST, key)])
             return plain()
 
         entry.tick = first
         if entry.hits > entry.arrived_hits:
             # It was read between its arrival and now.
-            self._note([(_What.FIRST, key)])
+            self._add_notes([(_What.FIRST, key)])

@@ -190,14 +190,14 @@ class PartsEntry(Entry):
 class ExpiringEntry(Entry):
     """Any of the others with a time to live, so that only those that have one look at a clock."""
 
-    __slots__ = ("inner", "over")
+    __slots__ = ("has_expired", "inner")
 
     inner: Entry
-    over: Callable[[Entry], bool]
+    has_expired: Callable[[Entry], bool]
 
     def read(self) -> Any:
         """Return what the inner entry gives; KeyError once the time has come."""
-        if self.over(self):
+        if self.has_expired(self):
             raise KeyError(self.key)
         value = self.inner.read()
         self.hits = self.inner.hits

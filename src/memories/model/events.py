@@ -117,7 +117,7 @@ class EventBus:
         self._readers: tuple[ReadObserver, ...] = ()
         self._reads: deque[Retrieved] = deque()
         self._due = 0.0
-        self.heard = 0  # Grows with every event and read; by how much is not exact.
+        self.emitted = 0  # Grows with every event and read; by how much is not exact.
         self.reads_at_once = READS_AT_ONCE
 
     def subscribe(self, observer: Observer) -> None:
@@ -138,26 +138,26 @@ class EventBus:
 
     def emit(self, event: Event) -> None:
         """Hand `event` to every observer."""
-        self.heard += 1
+        self.emitted += 1
         if self._reads:
-            self.tell_reads()
-        _tell(self._observers, event, self.unsubscribe)
+            self.flush_reads()
+        _deliver(self._observers, event, self.unsubscribe)
 
-    def note_read(self, read: Retrieved) -> None:
+    def emit_read(self, read: Retrieved) -> None:
         """Tell of `read` soon; at once if it is the first for a while."""
         self._reads.append(read)
-        self.heard += 1
+        self.emitted += 1
         if read.at >= self._due or len(self._reads) >= self.reads_at_once:
             self._due = read.at + READS_SECONDS
-            self.tell_reads()
+            self.flush_reads()
 
-    def tell_reads(self) -> None:
+    def flush_reads(self) -> None:
         """Tell of every read that was noted."""
-        reads = self._take_reads()
+        reads = self._drain_reads()
         if reads:
-            _tell(self._readers, reads, self.unsubscribe_reads)
+            _deliver(self._readers, reads, self.unsubscribe_reads)
 
-    def _take_reads(self) -> Sequence[Retrieved]:
+    def _drain_reads(self) -> Sequence[Retrieved]:
         noted, reads = self._reads, []
         try:
             for _ in range(len(noted)):
@@ -167,7 +167,7 @@ class EventBus:
         return reads
 
 
-def _tell(
+def _deliver(
     observers: tuple[Callable[[T], None], ...], what: T, drop: Callable[[Callable[[T], None]], None]
 ) -> None:
     """Hand `what` to each observer, and drop those that raise.

@@ -122,7 +122,7 @@ class Rules:
         """Return the least age at which a rule sends a key down."""
         return min(parse_seconds(rule.after) for rule in self.aging if rule.after is not None)
 
-    def find(self, key: str) -> Rule | None:
+    def rule_for(self, key: str) -> Rule | None:
         """Return the rule for `key`, None if there is none."""
         for rule in self._rules:
             if key.startswith(rule.prefix):
@@ -131,16 +131,16 @@ class Rules:
 
     def due(self, found: Entry | Record, wall: float) -> TierName | None:
         """Return the tier that `found` is old enough for, None if it is not old or has no rule."""
-        rule = self.find(found.key)
+        rule = self.rule_for(found.key)
         if rule is None or rule.move_to is None or rule.after is None:
             return None
         return (
             TierName(rule.move_to) if wall - found.stored_at >= parse_seconds(rule.after) else None
         )
 
-    def count(self, entry: Entry, change: int) -> None:
+    def count_entry(self, entry: Entry, change: int) -> None:
         """Learn that an entry came into its tier (1) or left it (-1)."""
-        rule = self.find(entry.key) if self._quotas else None
+        rule = self.rule_for(entry.key) if self._quotas else None
         if rule is not None:
             self._held[rule.prefix, entry.tier] += change * entry.size
 
@@ -150,7 +150,7 @@ class Rules:
 
     def room(self, key: str, tier: TierName) -> int | None:
         """Return the bytes that keys like `key` may still take in `tier`; None without a quota."""
-        rule = self.find(key) if self._quotas else None
+        rule = self.rule_for(key) if self._quotas else None
         quota = None if rule is None else self._quotas.get((rule.prefix, tier))
         if rule is None or quota is None:
             return None

@@ -207,8 +207,8 @@ class EventCounters:
     def read(self, hierarchy: Hierarchy, media: dict[TierName, str]) -> Stats:
         """Return the counters and the sizes of `hierarchy`'s tiers; ClosedError if it is closed."""
         hierarchy.require_readable()
-        hierarchy.catalog.credit()
-        hierarchy.events.tell_reads()
+        hierarchy.catalog.credit_front_hits()
+        hierarchy.events.flush_reads()
         at_front = hierarchy.catalog.front.credits
         keys = _count_keys(hierarchy.catalog)
         with self.lock:

@@ -129,7 +129,7 @@ class Restore:
     @contextmanager
     def _hidden_gone(self, record: Record) -> Iterator[None]:
         """Have the record of a key which the snapshot does not have go durably in the block."""
-        with self._hierarchy.mover.archive.leaving(record, self.since):
+        with self._hierarchy.mover.archive.removing(record, self.since):
             yield
         self._say_replaced(record)
 
@@ -177,7 +177,7 @@ class Restore:
         ends = (row.terms or DEFAULT_TERMS).expires_at
         if ends is not None and ends <= self._now:
             return False
-        return self._mode is not Mode.KEEP or self._hierarchy.catalog.find(row.key) is None
+        return self._mode is not Mode.KEEP or self._hierarchy.catalog.lookup(row.key) is None
 
     def _adoptions(self, number: int) -> Iterator[list[Adoption]]:
         """Yield what lies in one file, in batches; keys stay locked until they are journaled."""
@@ -185,11 +185,11 @@ class Restore:
         for rows in self._chain.batches(_BATCH_ROWS):
             located = [(row, self._chain.locate(row)) for row in rows]
             mine = [Located(row, *at[1:]) for row, at in located if at and at[0] == number]
-            with locks.attempt_all([item.row.key for item in mine]) as held:
+            with locks.try_lock_all([item.row.key for item in mine]) as held:
                 yield from self._adopt([item for item in mine if item.row.key in held])
             for item in mine:
                 if item.row.key not in held:
-                    with locks.hold(item.row.key):
+                    with locks.lock(item.row.key):
                         yield from self._adopt([item])
 
     def _adopt(self, items: list[Located]) -> Iterator[list[Adoption]]:
@@ -224,7 +224,7 @@ class Restore:
         outdated = self._outdated
         self._outdated = [(key, gone) for key, gone in outdated if is_lent(key)]
         for key, gone in outdated:
-            self._hierarchy.mover.archive.settle_removal(key, gone)
+            self._hierarchy.mover.archive.resolve_removal(key, gone)
 
     def _record(self, row: SnapshotRow, tier: TierName, place: bytes = b"") -> Record:
         """Return what the journal is to say of `row`: a new version of its key."""
@@ -265,7 +265,7 @@ class Restore:
         """Let go of what is in RAM and is to be seen no more; its records stay in the journal."""
         hierarchy = self._hierarchy
         for key in list(hierarchy.catalog.entries):
-            with hierarchy.locks.hold(key):
+            with hierarchy.locks.lock(key):
                 entry = hierarchy.catalog.entries.get(key)
                 if entry is not None and entry.version < self.since and key[0] != INTERNAL:
                     self._let_go(entry)
@@ -279,11 +279,11 @@ class Restore:
         if not self._had_keys:
             return
         for key in hierarchy.catalog.keys(""):
-            found = hierarchy.catalog.find(key)
+            found = hierarchy.catalog.lookup(key)
             if found is None or found.version >= self.since:
                 continue
-            with hierarchy.locks.hold(key):
-                found = hierarchy.catalog.find(key)
+            with hierarchy.locks.lock(key):
+                found = hierarchy.catalog.lookup(key)
                 if found is not None and found.version < self.since:
                     hierarchy.mover.drop(found, Cause.REPLACED)
         journal.shrink()
@@ -306,7 +306,7 @@ class Restore:
     def _note_references(self) -> None:
         catalog = self._hierarchy.catalog
         for row, where in self._references():
-            with self._hierarchy.locks.hold(row.key):
+            with self._hierarchy.locks.lock(row.key):
                 if not self._wanted(row):
                     continue
                 shadow = catalog.entries.get(row.key)

@@ -105,8 +105,8 @@ def _steps(
 
 
 def _bring_home(hierarchy: Hierarchy, row: SnapshotRow, since: int, verified: bool) -> int:
-    with hierarchy.locks.attempt(row.key) as free:
-        found = hierarchy.catalog.find(row.key) if free else None
+    with hierarchy.locks.try_lock(row.key) as free:
+        found = hierarchy.catalog.lookup(row.key) if free else None
         if not isinstance(found, Record) or not _is_restored(found, row, since):
             return 0  # Read, replaced or removed meanwhile: it has a place already.
         target = _home(hierarchy, row)

@@ -121,7 +121,7 @@ def test_results_expire_and_are_evictable(manager: MemoryManager) -> None:
     first = now()
     assert first == now()
     assert "warm" == manager.get_tier(now.cache_key())
-    assert manager._hierarchy.find(now.cache_key()).terms.evictable
+    assert manager._hierarchy.lookup(now.cache_key()).terms.evictable
     time.sleep(0.25)
     assert first != now()
     with MemoryManager("1 MB", "1 MB", "5 MB") as small:

@@ -62,9 +62,9 @@ def test_the_watch_keeps_up_by_watching_fewer(manager: MemoryManager) -> None:
     for number in range(20 * NOTES_PER_LOOK):
         watch.observe(Stored(f"k{number}", 0.0, TierName.WARM, 1, 0.0))
         if number % (4 * NOTES_PER_LOOK) == 0:
-            watch.learn()
+            watch.process_notes()
     for _ in range(10):
-        watch.learn()
+        watch.process_notes()
     assert watch._reuse.rate < 1
     watch._reuse.check()
     stats = manager.stats()

@@ -33,7 +33,7 @@ def sweep_while(manager: MemoryManager, act: Callable[[str], None]) -> Tier:
         return EvictionOutcome.BUSY
 
     with EvictionPass(tier, busy, manager._hierarchy.mover._current) as sweep:
-        assert sweep.step()
+        assert sweep.evict_next()
     gc.collect()
     return tier
 

@@ -65,7 +65,7 @@ def test_a_reader_that_was_overtaken_brings_nothing_forward(manager: MemoryManag
     manager["key"] = b"old"
     overtaken = manager._hierarchy.catalog.entries["key"]
     manager["key"] = b"new"
-    manager._hierarchy.catalog.bring_forward(overtaken)
+    manager._hierarchy.catalog.insert_into_front(overtaken)
     assert "key" not in manager._at_front
     assert b"new" == manager["key"]
 

@@ -32,7 +32,7 @@ def test_an_access_is_as_old_as_the_first_note_after_it() -> None:
     stamps = []
     for second in range(1, 10):
         stamps.append(counter.tick())
-        timeline.note(float(second))
+        timeline.record(float(second))
     assert [float(second) for second in range(1, 10)] == [timeline.time_of(s) for s in stamps]
     assert 9.0 == timeline.time_of(counter.tick())
 
@@ -44,7 +44,7 @@ def test_old_notes_thin_out_and_keep_their_order() -> None:
     stamps = {}
     for second in range(1, 20_000):
         stamps[second] = counter.tick()
-        timeline.note(float(second))
+        timeline.record(float(second))
     assert len(timeline._times) <= MAX_NOTES
     times = [timeline.time_of(stamp) for stamp in stamps.values()]
     assert times == sorted(times)

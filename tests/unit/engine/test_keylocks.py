@@ -16,14 +16,14 @@ from memories.engine.operations import Operation
 def test_a_holder_may_hold_again_but_not_attempt_his_own() -> None:
     """modify() stores under its own lock; eviction must not pick the key that is being stored."""
     locks = KeyLocks()
-    with locks.hold("a"), locks.hold("a"):
-        with locks.attempt("a") as free:
+    with locks.lock("a"), locks.lock("a"):
+        with locks.try_lock("a") as free:
             assert not free
-        with locks.attempt("b") as free:
+        with locks.try_lock("b") as free:
             assert free
-            with locks.attempt("b") as again:
+            with locks.try_lock("b") as again:
                 assert not again
-    with locks.attempt("a") as free:
+    with locks.try_lock("a") as free:
         assert free
     assert {} == locks._held
 
@@ -35,13 +35,13 @@ def test_another_thread_waits_to_hold_and_does_not_wait_to_attempt() -> None:
     held = threading.Event()
 
     def other() -> None:
-        with locks.attempt("a") as free:
+        with locks.try_lock("a") as free:
             seen.append(free)
         held.set()
-        with locks.hold("a"):
+        with locks.lock("a"):
             seen.append("held")
 
-    with locks.hold("a"):
+    with locks.lock("a"):
         thread = threading.Thread(target=other)
         thread.start()
         assert held.wait(5)
@@ -59,9 +59,9 @@ def test_a_circle_of_waits_is_refused_at_once() -> None:
 
     def work(first: str, second: str) -> None:
         try:
-            with locks.hold(first):
+            with locks.lock(first):
                 meeting.wait(5)
-                with locks.hold(second):
+                with locks.lock(second):
                     outcomes.append("done")
         except BusyError as error:
             outcomes.append("refused")
@@ -83,18 +83,18 @@ def test_no_wait_is_without_a_limit() -> None:
     holding, done = threading.Event(), threading.Event()
 
     def hold() -> None:
-        with locks.hold("slow"):
+        with locks.lock("slow"):
             holding.set()
             done.wait(5)
 
     thread = threading.Thread(target=hold)
     thread.start()
     assert holding.wait(5)
-    with pytest.raises(BusyError, match="slow"), locks.hold("slow"):
+    with pytest.raises(BusyError, match="slow"), locks.lock("slow"):
         raise AssertionError("must not be held")
     done.set()
     thread.join(5)
-    with locks.attempt("slow") as free:
+    with locks.try_lock("slow") as free:
         assert free
     assert ({}, {}) == (locks._held, locks._waits)
 
@@ -102,13 +102,13 @@ def test_no_wait_is_without_a_limit() -> None:
 def test_all_keys_that_nobody_works_on_are_held_at_once() -> None:
     """Bulk work takes many locks for the price of one, and waits for none."""
     locks = KeyLocks()
-    with locks.hold("busy"), locks.attempt_all(["a", "busy", "b"]) as held:
+    with locks.lock("busy"), locks.try_lock_all(["a", "busy", "b"]) as held:
         assert {"a", "b"} == held
         for key in ("a", "b", "busy"):
-            with locks.attempt(key) as free:
+            with locks.try_lock(key) as free:
                 assert not free
     for key in ("a", "b", "busy"):
-        with locks.attempt(key) as free:
+        with locks.try_lock(key) as free:
             assert free
     assert {} == locks._held
 
@@ -118,11 +118,11 @@ def test_whoever_waits_for_a_key_held_among_many_gets_it() -> None:
     locks, got = KeyLocks(), threading.Event()
 
     def work() -> None:
-        with locks.hold("a"):
+        with locks.lock("a"):
             got.set()
 
     thread = threading.Thread(target=work)
-    with locks.attempt_all(["a", "b"]):
+    with locks.try_lock_all(["a", "b"]):
         thread.start()
         while not locks._waits:
             time.sleep(0.001)
@@ -139,7 +139,7 @@ def test_the_lock_of_a_call_that_is_over_is_taken_over() -> None:
 
     def call() -> None:
         calls[threading.get_ident()] = within()
-        locks.hold("a").__enter__()
+        locks.lock("a").__enter__()
 
     def within() -> Operation:
         made = Operation()
@@ -152,7 +152,7 @@ def test_the_lock_of_a_call_that_is_over_is_taken_over() -> None:
     while "a" not in locks._held:
         time.sleep(0.001)
     began = time.monotonic()
-    with locks.hold("a"):
+    with locks.lock("a"):
         assert time.monotonic() - began < 5
     waiting.set()
     thread.join()
@@ -162,9 +162,9 @@ def test_the_lock_of_a_call_that_is_over_is_taken_over() -> None:
 def test_the_locks_of_a_thread_that_is_gone_are_taken_over() -> None:
     """Without a call, too: SystemExit may have ended it anywhere."""
     locks = KeyLocks()
-    thread = threading.Thread(target=lambda: locks.hold("a").__enter__())
+    thread = threading.Thread(target=lambda: locks.lock("a").__enter__())
     thread.start()
     thread.join()
-    with locks.hold("a"):
-        assert locks.mine("a")
+    with locks.lock("a"):
+        assert locks.is_held_here("a")
     assert {} == locks._held

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from memories.engine.access_sampler import SAMPLED_KEYS, AccessSampler
-from memories.engine.hit_clock import HitCounter, SampledTick, settled
+from memories.engine.hit_clock import HitCounter, SampledTick, unwrap_unwanted
 from memories.engine.victims import PolicyVictims
 from memories.model.entry import SharedEntry
 from memories.model.events import Stored
@@ -26,7 +26,7 @@ def test_a_key_that_left_the_policys_sample_is_only_counted() -> None:
     ]  # fmt: skip
     for entry in entries:
         victims.add(entry)
-    ticks = [settled(entry.tick) for entry in entries]
+    ticks = [unwrap_unwanted(entry.tick) for entry in entries]
     noting = [tick for tick in ticks if isinstance(tick, SampledTick)]
     assert 0 < len(noting) < 50
     assert len(entries) - len(noting) == ticks.count(counter.tick)
@@ -44,8 +44,8 @@ def test_one_sample_may_let_go_of_a_key_and_the_other_not() -> None:
     ticks = [watch.tick(key, 1, victims.tick(key, 1, counter.tick)) for key in keys]
     for key in keys:
         watch.observe(Stored(key, 0.0, TierName.WARM, 1, 0.0))
-        watch.learn()
+        watch.process_notes()
     inner = {victims.tick(key, 1, counter.tick).__class__ for key in keys}
-    after = [settled(tick) for tick in ticks]
+    after = [unwrap_unwanted(tick) for tick in ticks]
     assert len({type(tick) for tick in after}) == 2
     assert inner < {type(tick) for tick in after}

@@ -33,7 +33,7 @@ def after_a_tear(name: str, act: Callable[[MemoryManager], object]) -> tuple[int
         with pytest.raises(MemoryError):
             victims._changing(tear)
         act(manager)
-        victims.settle()
+        victims.drain_notes()
         victims.policy.check()
         linked = [entry for entry in manager._hierarchy.catalog.entries.values() if entry.link]
         assert len(linked) == len(victims.policy)

@@ -91,7 +91,7 @@ def test_a_regretted_demotion_is_learnt_from() -> None:
     value = entry("a", TierName.HOT, idle=13.0, hits=1)
     (move,) = planner.plan([value], states(), now=NOW, looked_at=NOW - 1)
     assert Move(value, TierName.WARM, Cause.IDLE) == move
-    planner.demoted(value, NOW - 13.0)
+    planner.record_demotion(value, NOW - 13.0)
     before = planner.limits.limit(1, "a")
     demoted = entry("a", TierName.WARM, idle=0.5, hits=2)
     demoted.arrived_hits = 1

@@ -38,7 +38,7 @@ def read(manager: MemoryManager, key: str, ahead: Prefetching) -> str:
     """Read `key`, let what follows from it happen, and return the tier that answered."""
     tier = manager.get_tier(key)
     assert int(key.split("/")[1]) == manager[key][0]
-    ahead.settle()
+    ahead.drain()
     return tier
 
 
@@ -60,7 +60,7 @@ def test_a_second_pass_over_a_random_order_is_answered_from_ram(manager: MemoryM
         tiers = [read(manager, str(key), ahead) for key in order]
         for key in KEYS:
             manager.migrate(key, "cold")
-        ahead.settle()
+        ahead.drain()
         del turn
     assert tiers.count("warm") > 150
 
@@ -73,7 +73,7 @@ def test_random_reads_fetch_nothing(manager: MemoryManager) -> None:
         manager.store(f"tile/{number}", b"value", "cold")
     for _ in range(300):
         manager[f"tile/{chance.integers(2000)}"]
-        ahead.settle()
+        ahead.drain()
     assert manager.stats().prefetch.issued < 15
 
 
@@ -86,9 +86,9 @@ def test_a_guess_displaces_nothing_that_was_read_lately(manager: MemoryManager) 
     for key in KEYS[:60]:
         manager[key]
         for other in busy:
-            manager._hierarchy.tiers[TierName.WARM].hit_clock.note(time.monotonic())
+            manager._hierarchy.tiers[TierName.WARM].hit_clock.record(time.monotonic())
             manager[other]
-        ahead.settle()
+        ahead.drain()
     kept = sum(manager.get_tier(key) == "warm" for key in busy)
     assert kept == len([key for key in busy if key in manager]) == 100
 
@@ -102,7 +102,7 @@ def test_values_fetched_and_never_read_are_counted_as_wasted(manager: MemoryMana
     assert fetched
     for key in fetched:
         manager.migrate(key, "cold")
-    ahead.settle()
+    ahead.drain()
     assert len(fetched) == manager.stats().prefetch.wasted
 
 
@@ -114,11 +114,11 @@ def test_a_read_that_overtakes_its_fetch_is_counted_as_late(manager: MemoryManag
     issued = manager.stats().prefetch.issued
     for key in KEYS[20:23]:
         manager[key]
-    ahead._learn()
+    ahead._process_notes()
     manager[KEYS[23]]
-    ahead._learn()
+    ahead._process_notes()
     assert manager.stats().prefetch.late >= 1
-    ahead.settle()
+    ahead.drain()
     assert manager.stats().prefetch.issued <= issued + 3
 
 
@@ -137,17 +137,17 @@ def test_prefetch_brings_up_what_it_is_told(manager: MemoryManager) -> None:
 def test_prefetch_takes_no_more_than_half_of_warm(manager: MemoryManager) -> None:
     """A list of everything must not push out everything."""
     service = Prefetching(manager._hierarchy, None, workers=0)
-    taken = service.ask(KEYS)
+    taken = service.request(KEYS)
     assert 50 < taken < 65
-    service.settle()
+    service.drain()
     assert manager.stats().tiers[TierName.WARM].used_bytes < 510_000
 
 
 def test_a_value_fetched_ahead_is_not_kept_alive_by_its_note(manager: MemoryManager) -> None:
     """An entry that waits for its first reader must go at once when it is replaced."""
     service = Prefetching(manager._hierarchy, None, workers=0)
-    service.ask(KEYS[:1])
-    service.settle()
+    service.request(KEYS[:1])
+    service.drain()
     gc.collect()
     gc.disable()
     try:
@@ -162,10 +162,10 @@ def test_an_expiring_value_fetched_ahead_is_noted_too(manager: MemoryManager) ->
     """Its entry is of another kind."""
     manager.store("timed", np.zeros(10), "cold", ttl=1000)
     service = Prefetching(manager._hierarchy, None, workers=0)
-    service.ask(["timed"])
-    service.settle()
+    service.request(["timed"])
+    service.drain()
     manager["timed"]
-    service.settle()
+    service.drain()
     assert 1 == manager.stats().prefetch.used
 
 

@@ -37,16 +37,16 @@ def told(bus: EventBus) -> list[list[str]]:
 def test_a_read_after_a_while_is_told_at_once(bus: EventBus, told: list[list[str]]) -> None:
     """A slow reader's next key is fetched ahead by what he has just read."""
     for number in range(3):
-        bus.note_read(read(number, 1.0 + 2 * number * READS_SECONDS))
+        bus.emit_read(read(number, 1.0 + 2 * number * READS_SECONDS))
     assert [["k0"], ["k1"], ["k2"]] == told
 
 
 def test_reads_in_quick_succession_are_told_together(bus: EventBus, told: list[list[str]]) -> None:
     """Telling of each would cost more than reading it."""
     for number in range(READS_AT_ONCE):
-        bus.note_read(read(number, 1.0))
+        bus.emit_read(read(number, 1.0))
     assert [["k0"]] == told
-    bus.note_read(read(READS_AT_ONCE, 1.0))
+    bus.emit_read(read(READS_AT_ONCE, 1.0))
     assert [1, READS_AT_ONCE] == [len(reads) for reads in told]
     assert [f"k{number}" for number in range(1, READS_AT_ONCE + 1)] == told[1]
 
@@ -57,7 +57,7 @@ def test_reads_are_told_before_what_came_after_them(bus: EventBus) -> None:
     bus.subscribe(lambda event: order.append(type(event).__name__))
     bus.subscribe_reads(lambda reads: order.append(f"{len(reads)} read"))
     for number in range(3):
-        bus.note_read(read(number, 1.0))
+        bus.emit_read(read(number, 1.0))
     bus.emit(Missed("absent", 1.0))
     assert ["1 read", "2 read", "Missed"] == order
 
@@ -78,7 +78,7 @@ def test_an_observer_that_raises_is_dropped_and_the_others_hear_on(
     with caplog.at_level(logging.ERROR):
         for number in range(2):
             bus.emit(Missed("absent", 1.0))
-            bus.note_read(read(number, 1.0 + number))
+            bus.emit_read(read(number, 1.0 + number))
     assert 2 == calls
     assert [["k0"], ["k1"]] == told
     assert 2 == len(caplog.records)
@@ -111,14 +111,14 @@ def test_no_read_is_lost_or_told_twice_by_many_threads(
 
     def note(first: int) -> None:
         for number in range(first, first + 5_000):
-            bus.note_read(read(number, number * 1e-5))
+            bus.emit_read(read(number, number * 1e-5))
 
     threads = [threading.Thread(target=note, args=(5_000 * at,)) for at in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    bus.tell_reads()
+    bus.flush_reads()
     assert {f"k{number}" for number in range(20_000)} == {key for keys in told for key in keys}
     assert 20_000 == sum(map(len, told))
 

@@ -106,7 +106,7 @@ def test_the_longest_prefix_wins_and_what_was_said_comes_first() -> None:
         manager["a/x"] = 1
         manager["a/b/x"] = 1
         manager.store("a/b/y", 1, "warm", ttl=5)
-        found = {key: manager._hierarchy.find(key) for key in manager}
+        found = {key: manager._hierarchy.lookup(key) for key in manager}
         assert "cold" == found["a/b/x"].tier
         assert "warm" == found["a/b/y"].tier
         ends = {key: one.terms.expires_at or 0 for key, one in found.items()}
@@ -181,7 +181,9 @@ def test_rules_hold_whatever_happens(steps: list[tuple[str, int, str]]) -> None:
             elif act == "get":
                 manager[key]
             elif act == "up" and prefix == "a":
-                manager._hierarchy.try_move(manager._hierarchy.find(key), TierName.COLD, Cause.IDLE)
+                manager._hierarchy.try_move(
+                    manager._hierarchy.lookup(key), TierName.COLD, Cause.IDLE
+                )
             elif act == "rm":
                 del manager[key]
             entries = list(manager._hierarchy.catalog.entries.values())
@@ -195,6 +197,6 @@ def test_rules_hold_whatever_happens(steps: list[tuple[str, int, str]]) -> None:
 def test_no_rules_cost_nothing() -> None:
     """Most managers have none."""
     rules = Rules()
-    assert rules.find("key") is None
+    assert rules.rule_for("key") is None
     assert rules.room("key", TierName.HOT) is None
     assert [] == rules.aging

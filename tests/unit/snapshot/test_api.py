@@ -607,7 +607,7 @@ def test_the_newest_of_two_versions_counts(manager: MemoryManager) -> None:
     with catalog.instant() as instant:
         racing = instant._replace(entries=[entries["b"], catalog.entries["c"], entries["a"]])
         found = [(one.key, one.tier, one.version) for one in newest(racing, "")]
-    versions = {key: catalog.find(key).version for key in "abc"}
+    versions = {key: catalog.lookup(key).version for key in "abc"}
     assert [("a", "warm", versions["a"]), ("b", "cold", versions["b"]),
             ("c", "warm", versions["c"])] == found  # fmt: skip
 

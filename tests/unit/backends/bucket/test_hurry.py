@@ -18,7 +18,7 @@ def field(seed: int) -> np.ndarray:
 
 def stored(manager: MemoryManager, key: str) -> int:
     """Return the bytes that a durable value takes."""
-    record = manager._services.hierarchy.find(key)
+    record = manager._services.hierarchy.lookup(key)
     assert isinstance(record, Record)
     return record.stored
 

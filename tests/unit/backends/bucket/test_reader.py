@@ -183,10 +183,10 @@ def test_what_sinks_to_the_archive_is_compressed_anew(opened: Open) -> None:
     }
     for key, value in values.items():
         manager.store(key, value, "cold")
-    stored = {key: manager._hierarchy.find(key).stored for key in values}  # type: ignore[union-attr]
+    stored = {key: manager._hierarchy.lookup(key).stored for key in values}  # type: ignore[union-attr]
     for key in values:
         manager.migrate(key, "glacier")
-    anew = {key: manager._hierarchy.find(key).stored for key in values}  # type: ignore[union-attr]
+    anew = {key: manager._hierarchy.lookup(key).stored for key in values}  # type: ignore[union-attr]
     for key in ("field", "text", "mixed"):
         assert anew[key] < 0.7 * stored[key], key
     assert stored["noise"] == anew["noise"]
