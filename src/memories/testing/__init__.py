@@ -1,1 +1,1 @@
-"""Suites and doubles for those who extend the package: conformance, faults, a manual clock."""
+"""Test suites and doubles for extensions: conformance tests, faults, a manual clock."""

@@ -1,7 +1,7 @@
-"""`BackendTests`: what every backend must do, as a class of tests to inherit from.
+"""`BackendTests`: the conformance suite of backends, a class of tests to inherit from.
 
-Give a fixture `backend`; set `durable` where a reopened backend must hold what it held, and then
-give a fixture `reopen` too. The oracle is `MemoryBackend`, which must pass the same tests.
+Define a fixture `backend`; for a durable backend set `durable` and define a fixture `reopen`, too.
+The oracle is `MemoryBackend`, which must pass the same tests.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ KEYS = ["a", "ä", "a/b", "../up", "CON", "%00", "a\nb", "😀", "x" * 4096, " "
 
 
 def record_for(key: str, version: int, **fields: object) -> Record:
-    """Return a record as the engine would hand it to `write`."""
+    """Return a record as the engine passes it to `write`."""
     defaults: dict[str, object] = {
         "tier": TierName.COLD,
         "size": 100,
@@ -49,12 +49,12 @@ class BackendTests:
     @pytest.fixture
     def backend(self) -> Iterator[Backend]:
         """Yield an empty backend, and close it."""
-        raise NotImplementedError("give a fixture `backend`")
+        raise NotImplementedError("define a fixture `backend`")
 
     @pytest.fixture
     def reopen(self) -> Callable[[Backend], Backend]:
-        """Return a function that closes a backend and opens its medium anew."""
-        raise NotImplementedError("give a fixture `reopen`")
+        """Return a function that closes a backend and opens its medium again."""
+        raise NotImplementedError("define a fixture `reopen`")
 
     def test_a_frame_comes_back_as_it_was_given(self, backend: Backend) -> None:
         """Sizes around every threshold, in one piece and in many."""
@@ -71,7 +71,7 @@ class BackendTests:
 
     @pytest.mark.parametrize("key", KEYS, ids=range(len(KEYS)))
     def test_any_key_is_its_own(self, backend: Backend, key: str) -> None:
-        """A key is no path, no pattern and no query."""
+        """A key is not interpreted as a path, a pattern or a query."""
         for version, other in enumerate(KEYS, start=1):
             backend.write(record_for(other, version), frame_for(other.encode()))
         found = backend.lookup(key)
@@ -111,7 +111,7 @@ class BackendTests:
         assert backend.lookup("k") is not None
 
     def test_a_removed_key_does_not_come_back(self, backend: Backend) -> None:
-        """A write that is older than the removal is too late."""
+        """A write of a version before the removal must be ignored."""
         backend.write(record_for("k", 5), frame_for(b"v"))
         backend.remove("k", 6)
         assert backend.lookup("k") is None
@@ -121,7 +121,7 @@ class BackendTests:
         assert backend.lookup("k") is not None
 
     def test_a_frame_outlives_its_key(self, backend: Backend) -> None:
-        """The bytes stay valid for as long as somebody holds them."""
+        """The bytes stay valid as long as there is a reference to them."""
         for size in (100, LARGE):
             data = os.urandom(size)
             kept = backend.write(record_for("k", 2 * size), frame_for(data))
@@ -141,7 +141,7 @@ class BackendTests:
             assert data == backend.read(kept)
 
     def test_scan_is_ordered_by_utf8(self, backend: Backend) -> None:
-        """An ordered scan with a prefix and a start is what paging is made of."""
+        """Paging needs ordered scans with a prefix and a start."""
         keys = ["b", "a/1", "a/2", "a/10", "a", "ab", "é", "z", "😀", "￿"]
         for version, key in enumerate(keys, start=1):
             backend.write(record_for(key, version), frame_for(b"v"))
@@ -152,7 +152,7 @@ class BackendTests:
         assert ordered[4:] == [record.key for record in backend.scan(after=ordered[3])]
 
     def test_usage_counts_what_is_live(self, backend: Backend) -> None:
-        """Budgets are enforced with these figures."""
+        """Budgets are enforced with these numbers."""
         assert (0, 0) == (backend.usage().live, backend.usage().keys)
         backend.write(record_for("a", 1), frame_for(bytes(1000)))
         backend.write(record_for("b", 2), frame_for(bytes(LARGE)))
@@ -163,7 +163,7 @@ class BackendTests:
         assert (500, 1) == (backend.usage().live, backend.usage().keys)
 
     def test_last_version_is_the_highest_ever(self, backend: Backend) -> None:
-        """The engine goes on counting from it."""
+        """The engine continues counting from it."""
         assert backend.last_version() == 0
         backend.write(record_for("a", 5), frame_for(b"v"))
         backend.remove("a", 9)
@@ -184,7 +184,7 @@ class BackendTests:
         assert kept.key == "a"
 
     def test_check_finds_nothing_wrong(self, backend: Backend) -> None:
-        """A check of a sound medium is silent."""
+        """A check of an intact medium reports nothing."""
         backend.write(record_for("a", 1), frame_for(b"v"))
         assert [] == backend.check()
 
@@ -204,7 +204,7 @@ class BackendTests:
         self.assert_same(oracle, backend)
 
     def test_many_threads_at_once(self, backend: Backend) -> None:
-        """Each thread writes keys of its own while all read all."""
+        """Each thread writes its own keys while all threads read all keys."""
         failures: list[BaseException] = []
 
         def work(number: int) -> None:
@@ -242,7 +242,7 @@ class BackendTests:
     def test_a_reopened_backend_holds_what_it_held(
         self, backend: Backend, request: pytest.FixtureRequest
     ) -> None:
-        """Keys, versions, tombstones and figures survive."""
+        """Keys, versions, tombstones and usage survive."""
         if not self.durable:
             pytest.skip("this backend does not outlive its process")
         reopen: Callable[[Backend], Backend] = request.getfixturevalue("reopen")

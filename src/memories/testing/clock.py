@@ -1,17 +1,17 @@
-"""A clock that stands still until it is told to move."""
+"""A clock for tests that advances only when a test calls `advance`."""
 
 from __future__ import annotations
 
 
 class ManualClock:
-    """A `Clock` for tests: both times advance together, by hand."""
+    """A `Clock` whose two times advance together, by `advance`."""
 
     def __init__(self, monotonic: float = 1000.0, wall: float = 1_800_000_000.0) -> None:
         self._monotonic = monotonic
         self._wall = wall
 
     def monotonic(self) -> float:
-        """Return seconds."""
+        """Return seconds that never run backwards."""
         return self._monotonic
 
     def wall(self) -> float:
@@ -19,6 +19,6 @@ class ManualClock:
         return self._wall
 
     def advance(self, seconds: float) -> None:
-        """Let time pass."""
+        """Advance both times."""
         self._monotonic += seconds
         self._wall += seconds

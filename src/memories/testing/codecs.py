@@ -1,7 +1,7 @@
-"""`CodecTests`: what every codec must do, as a class of tests to inherit from.
+"""`CodecTests`: the conformance suite of codecs, a class of tests to inherit from.
 
-Give `values`, the examples of what the codec takes, as a class attribute. The codec must be
-registered. `identical` is the equality that all of it is tested with: it forgives nothing.
+Set the class attribute `values` to examples for the codec, which must be registered. All tests
+compare with `identical`, which distinguishes types and bits.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def _same_array(left: Any, right: Any) -> bool:
 
 
 def _bits(array: Any) -> bytes:
-    """Return the bits of an array, without the gaps between fields, which are nobody's."""
+    """Return the bits of an array, without the padding between fields."""
     if array.dtype.names is None:
         return bytes(array.tobytes())
     return b"".join(_bits(array[name]) for name in array.dtype.names)
@@ -102,7 +102,7 @@ _SAME: tuple[tuple[Any, Any], ...] = (
         complex,
         lambda a, b: _same_float(a.real, b.real) and _same_float(a.imag, b.imag),
     ),
-    # Signalling NaNs cannot be compared, and equal instants may lie in different zones.
+    # Signalling NaNs cannot be compared, and equal instants may have different time zones.
     ((decimal.Decimal, dt.datetime, dt.time), lambda a, b: repr(a) == repr(b)),
     (dict, _same_mapping),
     ((list, tuple, deque), _same_items),
@@ -112,13 +112,13 @@ _SAME: tuple[tuple[Any, Any], ...] = (
 
 
 def through_frame(value: Any, compression: str = "none", key: str = "key") -> Any:
-    """Return `value` after a trip through the bytes of a frame."""
+    """Return `value` packed into the bytes of a frame and decoded again."""
     packed = writer.pack(codecs.encode(value), key=key, version=1, compression=compression)
     return codecs.decode(open_frame(packed.join(), key=key).parts())
 
 
 class CodecTests:
-    """What a codec must do for each of `values`; override `same` where `==` says too little."""
+    """The contract of a codec for each of `values`; override `same` if `==` is not enough."""
 
     values: tuple[Any, ...] = ()
 
@@ -139,12 +139,12 @@ class CodecTests:
 
     @pytest.mark.parametrize("compression", COMPRESSIONS)
     def test_a_value_survives_a_frame(self, compression: str) -> None:
-        """What comes out of a file or a bucket is what went in, however it was compressed."""
+        """A value is the same after a file or a bucket, with any compression."""
         for value in self.values:
             assert self.same(value, through_frame(value, compression))
 
     def test_a_value_survives_being_held(self) -> None:
-        """What a volatile tier keeps gives every reader the value, again and again."""
+        """A volatile tier's payload gives the value to every reader, repeatedly."""
         for value in self.values:
             how, payload, nbytes = codecs.own_value(value)
             assert nbytes >= 0
@@ -153,14 +153,14 @@ class CodecTests:
                 assert self.same(value, got)
 
     def test_the_description_is_data(self) -> None:
-        """`meta` goes into every frame, so it must be what msgpack can hold, and come back."""
+        """`meta` is part of every frame, so msgpack must encode and decode it unchanged."""
         for value in self.values:
             meta = codecs.encode(value).meta
             packed = msgspec.msgpack.encode(meta)
             assert packed == msgspec.msgpack.encode(msgspec.msgpack.decode(packed))
 
     def test_the_buffers_are_plain_bytes(self) -> None:
-        """Whoever writes them to a disk counts on C-contiguous bytes."""
+        """Code that writes them to a disk expects C-contiguous bytes."""
         for value in self.values:
             for buffer in codecs.encode(value).buffers:
                 assert buffer.format == "B"
@@ -168,7 +168,7 @@ class CodecTests:
                 assert buffer.c_contiguous
 
     def test_encoding_changes_nothing(self) -> None:
-        """A value that is stored stays as usable as it was."""
+        """A stored value stays usable for the caller."""
         for value in self.values:
             before = codecs.decode(codecs.thaw(codecs.encode(value)))
             codecs.encode(value)
@@ -191,7 +191,7 @@ class CodecTests:
         assert wrong == []
 
     def test_missing_buffers_are_an_error_of_ours(self) -> None:
-        """Damaged parts give a value or a `MemoriesError`, never a foreign error."""
+        """Damaged parts give a value or a `MemoriesError`, never another error."""
         for value in self.values:
             parts = codecs.encode(value)
             if codecs.carries_code(parts.codec):

@@ -1,7 +1,7 @@
-"""A device of one's own: memory that the host cannot see, with a capacity, a latency and failures.
+"""A fake device for tests: memory that the host cannot access, with capacity, latency and failures.
 
-Not a mock: it implements the whole contract, asynchronously, as a GPU does, so that a chunk that
-is reused too early, or memory that is read too early, shows as wrong data.
+It implements the whole device contract asynchronously, as a GPU does. So a chunk that is reused too
+early, or memory that is read too early, shows as wrong data.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from memories.devices.staging import ByteArray, CopyStream, Fence, Staging
 
 
 class FakeDevice(Device):
-    """A device whose memory lies where only its own methods look.
+    """A device whose memory only its own methods access.
 
     Args:
-        capacity_bytes: What it holds before it is full.
-        latency_seconds: How long each transfer through a chunk takes.
+        capacity_bytes: The size of its memory.
+        latency_seconds: The duration of each transfer through a chunk.
         chunk_bytes: The size of a staging chunk.
     """
 
-    library = "torch"  # Which a tensor of ours would be handed over to.
+    library = "torch"  # The library that a handover would target.
 
     def __init__(
         self,
@@ -53,7 +53,7 @@ class FakeDevice(Device):
         )
 
     def tensor(self, array: npt.ArrayLike) -> FakeTensor:
-        """Return a caller's own tensor on this device, allocated past all budgets."""
+        """Return a tensor on this device, allocated outside all budgets."""
         value = np.ascontiguousarray(array)
         memory = self._allocate(value.nbytes)
         memory.block.cells[:] = value.reshape(-1).view(np.uint8)
@@ -72,7 +72,7 @@ class FakeDevice(Device):
         self.used_bytes -= nbytes
 
     def require_alive(self) -> None:
-        """Raise what a device raises that has failed."""
+        """Raise DeviceLostError if the device has failed."""
         if self.lost:
             raise DeviceLostError(f"{self.name} failed: it fell off the bus")
 
@@ -102,7 +102,7 @@ class FakeDevice(Device):
         return int(memory.nbytes)
 
     def wrap(self, foreign: Any) -> FakeMemory:
-        """Return the memory itself, for there is one library only."""
+        """Return the memory itself: there is only one library."""
         assert isinstance(foreign, FakeMemory)
         return foreign
 
@@ -112,15 +112,15 @@ class FakeDevice(Device):
         return block
 
     def record_event(self) -> Callable[[], None]:
-        """Return nothing to wait for: copies within the device are done at once."""
+        """Return an event that has happened: copies within the device are synchronous."""
         return self.require_alive
 
     def room(self) -> int:
-        """Return what is not allocated."""
+        """Return the bytes that are not allocated."""
         return max(0, self.capacity_bytes - self.used_bytes)
 
     def trim(self) -> None:
-        """Count how often it was asked for."""
+        """Count the calls."""
         self.trims += 1
 
 
@@ -132,7 +132,7 @@ class FakeBlock:
 
 
 class FakeMemory:
-    """A stretch of an allocation."""
+    """A range of an allocation."""
 
     def __init__(self, device: FakeDevice, block: FakeBlock, start: int, nbytes: int) -> None:
         self.device = device
@@ -142,7 +142,7 @@ class FakeMemory:
 
     @property
     def cells(self) -> ByteArray:
-        """Return what it holds, for the device's own methods only."""
+        """Return its bytes, for the methods of the device only."""
         return self.block.cells[self.start : self.start + self.nbytes]
 
 
@@ -155,7 +155,7 @@ class FakeTensor:
         self.shape = shape
 
     def numpy(self) -> npt.NDArray[Any]:
-        """Return a copy of what it holds."""
+        """Return a copy of its data."""
         return self.memory.cells.copy().view(self.dtype).reshape(self.shape)
 
     def fill(self, value: float) -> None:
@@ -164,13 +164,13 @@ class FakeTensor:
 
 
 class FakeTensorCodec(Codec):
-    """Tensors of fake devices; read without one, they become arrays."""
+    """Encodes tensors of fake devices; without a device they are decoded as arrays."""
 
     name = "testing.tensor"
     private = True
 
     def encode(self, value: FakeTensor) -> Parts:
-        """Show the device's memory."""
+        """Return parts that refer to the device's memory."""
         memory = value.memory
         meta = {
             "dtype": value.dtype.str, "shape": list(value.shape), "device": memory.device.name
@@ -187,7 +187,7 @@ class FakeTensorCodec(Codec):
         return Parts(self.name, meta, (EMPTY,), frozenset(), {0: far})
 
     def decode(self, parts: Parts, *, writable: bool = False) -> Any:
-        """Return a tensor over device memory, or an array where there is none."""
+        """Return a tensor over device memory, or an array without device memory."""
         dtype, shape = np.dtype(parts.meta["dtype"]), tuple(parts.meta["shape"])
         if parts.far:
             return FakeTensor(parts.far[0].memory, dtype, shape)
@@ -204,7 +204,7 @@ class FakeTensorCodec(Codec):
 
 
 class _FakeStream(CopyStream):
-    """Copies that happen when they are waited for, and not before."""
+    """Copies that are made when they are waited for, not earlier."""
 
     def __init__(self, device: FakeDevice, latency_seconds: float) -> None:
         self._device = device

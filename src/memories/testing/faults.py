@@ -1,7 +1,7 @@
-"""Operating systems that fail: doubles for `DiskBackend(files=...)`.
+"""Failing operating systems: doubles for `DiskBackend(files=...)`.
 
-`FailingFiles` fails its N-th call, `PoweredFiles` can forget everything that was not synced. Both
-are ordinary `Files`, so the code under test is the code that ships.
+`FailingFiles` fails its N-th call; `PoweredFiles` simulates a power cut, which loses data that were
+not synced. Both are ordinary `Files`, so that tests run the code that ships.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ CHANGING = frozenset((*DATA_CALLS, *NAME_CALLS))
 class FailingFiles(Files):
     """Fails the `at`-th call (counted from 1) of the kinds in `kinds`, and `count - 1` after it.
 
-    A write that fails may have written a part: `torn` says so.
+    With `torn`, a write that fails has written a part of its data.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class FailingFiles(Files):
         self.failed: list[str] = []
 
     def sync(self, descriptor: int) -> None:
-        """Do nothing: no power is cut here, and a real sync would take most of a test's time."""
+        """Do nothing: this class cuts no power, and real syncs would make tests slow."""
 
     def sync_directory(self, path: Path) -> None:
         """Do nothing."""
@@ -71,37 +71,37 @@ class FailingFiles(Files):
 
 
 class PoweredFiles(Files):
-    """Remembers what was synced; `cut` writes what a disk would hold after a power cut.
+    """Tracks what was synced; `cut` writes what a disk would hold after a power cut.
 
-    A file keeps what it had when it was last synced, and of what came later nothing, everything or
-    a random part (`chance`), as disks do. A name is there if its directory was synced after it
-    appeared, and may be there otherwise.
+    A file keeps its bytes as of its last sync, and of later bytes none, all or a random part
+    (`chance`), as on real disks. A name survives if its directory was synced after the name
+    appeared; otherwise it may or may not survive.
     """
 
-    def __init__(self, root: Path, graves: Path) -> None:
-        self._root, self._graves = root, graves
-        graves.mkdir()
+    def __init__(self, root: Path, kept_files: Path) -> None:
+        self._root, self._kept_files = root, kept_files
+        kept_files.mkdir()
         self._synced: dict[int, int] = {}  # Inode to the length that survives.
         self._entries: dict[Path, dict[str, int]] = {}  # Directory to the names that survive.
         self._bodies: dict[int, Path] = {}  # Inode to a name that keeps its bytes.
 
     def create(self, path: Path) -> int:
-        """Create a file, and keep its bytes whatever happens to its name."""
+        """Create a file, and keep its bytes even when its name is removed."""
         descriptor = super().create(path)
         inode = os.fstat(descriptor).st_ino
-        # An inode number is used again only once nobody names it, and the grave does.
-        body = self._graves / str(inode)
+        # An inode number is reused only when no name is left, and this link keeps one.
+        body = self._kept_files / str(inode)
         os.link(path, body)
         self._bodies[inode] = body
         return descriptor
 
     def sync(self, descriptor: int) -> None:
-        """Sync a file, and remember how long it is."""
+        """Sync a file, and record its length."""
         status = os.fstat(descriptor)
         self._synced[status.st_ino] = status.st_size
 
     def sync_directory(self, path: Path) -> None:
-        """Remember the names in a directory."""
+        """Record the names in a directory."""
         with os.scandir(path) as entries:
             self._entries[path] = {
                 entry.name: entry.inode() for entry in entries if entry.is_file()
@@ -127,7 +127,7 @@ class PoweredFiles(Files):
     def _body(self, inode: int, target: Path, chance: random.Random) -> None:
         body = self._bodies.get(inode)
         if body is None:
-            return  # Made by other means than this class: LOCK.
+            return  # Not created by this class: LOCK.
         shutil.copyfile(body, target)
         size, kept = target.stat().st_size, self._synced.get(inode, 0)
         fate = chance.choice(["nothing", "all", "length", "part"])
@@ -136,7 +136,7 @@ class PoweredFiles(Files):
         elif fate == "part":
             os.truncate(target, chance.randint(kept, size))
         elif fate == "length":
-            # The length reached the disk, and of the bytes only some blocks.
+            # The length reached the disk, but only some blocks of the bytes.
             with target.open("r+b") as file:
                 for start in range(kept, size, 512):
                     if chance.random() < 0.5:

@@ -1,7 +1,7 @@
-"""The suite that every eviction policy must pass, ours and yours.
+"""The conformance suite that every eviction policy must pass; it does not judge the hit rate.
 
-Not a judgement of its hit rate. Subclass `PolicyTests`, give it a `make_policy`, and pytest does
-the rest; the seeds are fixed, so that a failure repeats.
+Subclass `PolicyTests` and implement `make_policy`; pytest runs the tests. The seeds are fixed, so
+that a failure can be repeated.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from memories.policies.base import Policy
 
 
 class PlainNode:
-    """The least that a policy may be given: a key, a size, two marks and a link."""
+    """A minimal policy node: a key, a size, `hits`, `stamp` and a link."""
 
     __slots__ = ("__weakref__", "hits", "key", "link", "size", "stamp")
 
@@ -26,13 +26,13 @@ class PlainNode:
         self.link: Any = None
 
     def hit(self, stamp: int) -> None:
-        """Mark an access, as the engine does."""
+        """Record an access, as the engine does."""
         self.hits += 1
         self.stamp = stamp
 
 
 class PolicyTests(ABC):
-    """What a `Policy` promises to the engine."""
+    """The contract between a `Policy` and the engine."""
 
     @abstractmethod
     def make_policy(self, capacity: int) -> Policy:
@@ -46,7 +46,7 @@ class PolicyTests(ABC):
         return nodes
 
     def test_an_empty_policy_has_no_victim(self) -> None:
-        """The engine asks until there is room; it must learn that nothing is left."""
+        """The engine evicts until there is enough space; it must see that no victim is left."""
         policy = self.make_policy(10)
         assert len(policy) == 0
         assert policy.evict() is None
@@ -64,7 +64,7 @@ class PolicyTests(ABC):
         policy.check()
 
     def test_a_removed_node_is_never_a_victim(self) -> None:
-        """It may be gone, or pinned, or in another tier by now."""
+        """It may be deleted, pinned, or in another tier."""
         policy = self.make_policy(300)
         nodes = self.fill(policy, 300)
         for node in nodes[::3]:
@@ -74,7 +74,7 @@ class PolicyTests(ABC):
         assert victims == {id(node) for at, node in enumerate(nodes) if at % 3}
 
     def test_the_link_tells_whether_a_node_is_inside(self) -> None:
-        """The engine asks it instead of keeping a set of its own beside a million nodes."""
+        """The engine checks the link instead of keeping a set beside a million nodes."""
         policy = self.make_policy(100)
         nodes = self.fill(policy, 100)
         assert all(node.link is not None for node in nodes)
@@ -85,7 +85,7 @@ class PolicyTests(ABC):
         assert victim.link is None
 
     def test_a_removed_node_can_come_back(self) -> None:
-        """Unpinning, and coming up again, insert the same entry anew."""
+        """Unpinning and promotion insert the same entry again."""
         policy = self.make_policy(10)
         (node,) = self.fill(policy, 1)
         policy.remove(node)
@@ -94,7 +94,7 @@ class PolicyTests(ABC):
         assert policy.evict() is node
 
     def test_a_node_that_left_is_not_kept_alive(self) -> None:
-        """The entry holds the payload: whoever keeps one keeps gigabytes."""
+        """The entry refers to the payload: a policy that keeps it would keep gigabytes."""
         import gc
         import weakref
 
@@ -110,7 +110,7 @@ class PolicyTests(ABC):
         assert [ghost() for ghost in ghosts] == [None] * 100
 
     def test_hits_need_not_be_reported(self) -> None:
-        """A hit marks the node and calls nothing; the structure must bear any marks."""
+        """A hit changes the node without a call; any `hits` and `stamp` must be accepted."""
         policy = self.make_policy(200)
         nodes = self.fill(policy, 200)
         stamp = 200
@@ -138,7 +138,7 @@ class PolicyTests(ABC):
         assert yardstick - start < time.thread_time() - yardstick
 
     def test_an_adopted_node_is_inside(self) -> None:
-        """When policies change, the new one takes over what the old one had."""
+        """When the policy changes, the new one gets the nodes of the old one."""
         policy = self.make_policy(10)
         node = PlainNode("key", stamp=5, hits=3)
         policy.insert_without_access(node)
@@ -154,7 +154,7 @@ class PolicyTests(ABC):
         policy.check()
 
     def test_a_refused_node_gets_in_if_it_keeps_coming(self) -> None:
-        """A policy that refused for ever would freeze the tier as it is."""
+        """A policy that refused a node for ever would freeze the contents of the tier."""
         policy = self.make_policy(10)
         for node in self.fill(policy, 10):
             node.hit(20)
@@ -167,7 +167,7 @@ class PolicyTests(ABC):
 
 
 class _Replay:
-    """A small tier around a policy, driven at random and checked at every step."""
+    """A small tier with a policy, under random operations, checked after each of them."""
 
     def __init__(self, policy: Policy, seed: int) -> None:
         self.policy = policy

@@ -1,7 +1,7 @@
 """Hypothesis strategies for every value that `memories` stores exactly.
 
-They draw small values of many kinds, not large ones: what goes wrong with types goes wrong small.
-Install `hypothesis` to use them; those for optional packages need those packages.
+They generate small values of many types: faults in the support of a type show with small values.
+They need the package `hypothesis`.
 """
 
 from __future__ import annotations
@@ -51,13 +51,13 @@ class Box:
 
 @dataclass(frozen=True, slots=True)
 class FrozenBox:
-    """A dataclass without a `__dict__`, that cannot be set."""
+    """A frozen dataclass without a `__dict__`."""
 
     content: Any
 
 
 def numbers() -> st.SearchStrategy[Any]:
-    """Return a strategy for numbers: ints of any size, floats with every payload."""
+    """Return a strategy for numbers: ints of any size, floats with any NaN payload."""
     payloads = st.binary(min_size=8, max_size=8).map(lambda b: float(np.frombuffer(b, "<f8")[0]))
     return st.one_of(
         st.booleans(),
@@ -72,7 +72,7 @@ def numbers() -> st.SearchStrategy[Any]:
 
 
 def moments() -> st.SearchStrategy[Any]:
-    """Return a strategy for dates, times, spans and zones."""
+    """Return a strategy for dates, times, durations and time zones."""
     zones = st.one_of(
         st.none(),
         st.just(dt.UTC),
@@ -89,7 +89,7 @@ def moments() -> st.SearchStrategy[Any]:
 
 
 def leaves() -> st.SearchStrategy[Any]:
-    """Return a strategy for immutable values that hold no others."""
+    """Return a strategy for immutable values without nested values."""
     texts = st.text(st.characters(exclude_categories=()), max_size=20)
     whole = st.integers(-100, 100)
     return st.one_of(
@@ -128,7 +128,7 @@ def dtypes() -> st.SearchStrategy[np.dtype[Any]]:
 
 
 def _selections(dtype: np.dtype[Any]) -> st.SearchStrategy[np.dtype[Any]]:
-    """Return a strategy for what selecting some of the fields, in any order, makes of a dtype."""
+    """Return a strategy for dtypes made by selecting fields of `dtype` in any order."""
     names = dtype.names or ()
     chosen = st.lists(st.sampled_from(names), min_size=1, max_size=len(names), unique=True)
     return chosen.map(lambda names: dtype[names])
@@ -206,7 +206,7 @@ def _objects(items: list[Any]) -> Any:
 
 
 def _filled(dtype: np.dtype[Any], shape: tuple[int, ...]) -> st.SearchStrategy[Any]:
-    """Return a strategy for arrays of arbitrary bits, text excepted."""
+    """Return a strategy for arrays of arbitrary bits, except for text."""
     count = dtype.itemsize * int(np.prod(shape, dtype=int))
     if dtype.names is not None or dtype.kind in "US":
         return hnp.arrays(dtype, shape)
