@@ -67,7 +67,7 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Cont
 def looked_at(path: Path, held: Content, *, gone: bool = False) -> list[str]:
     """Return the keys whose damage was noticed; fail for wrong, missing or resurrected ones.
 
-    Of what is not there nobody says that it is damaged.
+    A file that is missing is not reported as damaged.
     """
     noticed = []
     with DiskBackend(path, verify=verify, files=FailingFiles()) as backend:
@@ -146,7 +146,7 @@ def test_any_cut(sound: tuple[Path, Content], tmp_path: Path) -> None:
 def test_damage_without_the_index_is_refused_and_repaired(
     sound: tuple[Path, Content], tmp_path: Path
 ) -> None:
-    """A key must not fall back to an older value because nobody knows the newer one."""
+    """A key must not fall back to an older value because the newer one is unreadable."""
     path, held = sound
     refused = 0
     for name in files_of(path):
@@ -180,7 +180,7 @@ def test_damage_without_the_index_is_refused_and_repaired(
 
 
 def test_two_value_files_swapped(sound: tuple[Path, Content], tmp_path: Path) -> None:
-    """A frame is bound to its key and version; whoever decodes it notices."""
+    """A frame is bound to its key and version; decoding it fails."""
     path, held = sound
     first, second = [name for name in files_of(path) if name.suffix == ".val"][:2]
     broken(path, first, tmp_path / "s")

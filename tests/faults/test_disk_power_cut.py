@@ -34,7 +34,7 @@ def state(backend: DiskBackend) -> State:
 
 
 class BusyFiles(PoweredFiles):
-    """Lets somebody else commit while a sync is under way."""
+    """Commits from another thread while a sync is running."""
 
     meanwhile: Callable[[], None] | None = None
 

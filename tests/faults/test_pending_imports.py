@@ -129,7 +129,7 @@ def test_it_is_readable_before_a_byte_is_copied(tmp_path: Path, snapshot: Path, 
 
 
 def test_values_come_home_once_the_copy_is_there(tmp_path: Path, snapshot: Path) -> None:
-    """In the background, without anybody asking; nothing is pending any more."""
+    """In the background, without a call; afterwards nothing is pending."""
     with make(tmp_path / "store") as manager:
         manager.restore_snapshot(snapshot, verify="lazy")
         until(lambda: manager.get_tier("array") == "warm")
@@ -269,7 +269,7 @@ def test_what_happens_during_the_copy_outlives_it(
 def test_other_modes_leave_others_alone(
     tmp_path: Path, snapshot: Path, gate: Gate, mode: Any
 ) -> None:
-    """Before and after the copy: what is there stays, and wins if told to."""
+    """Before and after the copy: what is there stays, and wins if the mode says so."""
     expected = {**OLD, **RESTORED} if mode == "merge" else {**RESTORED, **OLD}
     with make(tmp_path / "store") as manager:
         fill(manager)

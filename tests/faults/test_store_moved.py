@@ -1,7 +1,7 @@
-"""What is not there is not lost: a directory that was moved, unmounted, replaced or emptied.
+"""A directory that was moved, unmounted, replaced or emptied is missing, and not lost.
 
-Whoever looks is told that it could not be found out, nothing is given up meanwhile, and when it is
-back all of it is back.
+Every read fails with an error that says so, nothing is given up meanwhile, and all of it is there
+again when the directory is back.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def test_a_read_says_that_it_could_not_find_out(tmp_path: Path) -> None:
 
 
 def test_writers_are_told_once_it_was_noticed(tmp_path: Path) -> None:
-    """Nothing more is acknowledged of which nobody knows where it would be written to."""
+    """Nothing more is acknowledged while it is unknown where it would be written."""
     with DiskBackend(tmp_path / "s") as backend:
         backend.write(record_for("a", 1), frame_for(b"a"))
         (tmp_path / "s").rename(tmp_path / "away")
@@ -253,7 +253,7 @@ def test_a_file_that_upkeep_cannot_read_is_in_nobodys_way(
 
 @pytest.mark.parametrize("part", [".", "cold", "cold/log"])
 def test_a_reader_does_not_take_it_for_empty(tmp_path: Path, part: str) -> None:
-    """KeyError means absent, and never that nobody could look."""
+    """KeyError means absent, and never that the store could not be read."""
     path = tmp_path / "store"
     with filled(path), opened(path, read_only=True) as reader:
         holds_all(reader)
@@ -322,7 +322,7 @@ class Swapping(Files):
 def test_another_store_that_comes_in_the_middle_is_not_written_to(
     tmp_path: Path, call: str
 ) -> None:
-    """Every file of the old one is missing then, which is no reason to write them there anew."""
+    """Every file of the old one is missing then; they must not be written there again."""
     path = tmp_path / "s"
     with DiskBackend(path) as backend:
         backend.write(record_for("a", 1), frame_for(b"a"))
@@ -418,7 +418,7 @@ def files_of(path: Path) -> dict[str, bytes]:
 def test_a_dry_run_says_what_repair_would_do_and_does_nothing(
     tmp_path: Path, damaged: MemoryManager
 ) -> None:
-    """Who repairs a store wants to see first what would go."""
+    """A dry run shows first what a repair would remove."""
     before = files_of(tmp_path / "store")
     shown = damaged.check(repair=True, dry_run=True)
     assert before == files_of(tmp_path / "store")

@@ -39,7 +39,7 @@ def test_a_second_writer_is_told_who_the_first_is(tmp_path: Path) -> None:
 
 
 def test_a_forgotten_store_is_unlocked_and_ends_its_threads(tmp_path: Path) -> None:
-    """Nobody calls `close` on an object that went with its last reference."""
+    """An object that is garbage-collected was not closed."""
     backend = DiskBackend(tmp_path / "s")
     backend.write(record_for("k", 1), frame_for(b"value"))
     assert backend._maintenance is not None
@@ -153,7 +153,7 @@ def test_expired_keys_are_found_without_a_scan(tmp_path: Path) -> None:
 
 
 def test_small_values_share_files(tmp_path: Path) -> None:
-    """A thousand small values are no thousand files, and cost little more than themselves."""
+    """A thousand small values take few files, and little more space than themselves."""
     with DiskBackend(tmp_path / "s") as backend:
         for n in range(1000):
             backend.write(record_for(f"tile/{n}", n + 1), frame_for(bytes(1024)))
@@ -163,7 +163,7 @@ def test_small_values_share_files(tmp_path: Path) -> None:
 
 
 def test_an_upkeep_that_fails_is_shown(tmp_path: Path) -> None:
-    """Nobody has to find it in a log."""
+    """`check` shows it; reading a log is not needed."""
     with DiskBackend(tmp_path / "s") as backend:
         assert backend._maintenance is not None
         backend._maintenance.threads[0].failure = OSError("disk is tired")

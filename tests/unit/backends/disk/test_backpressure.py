@@ -114,7 +114,7 @@ def test_threads_share_one_capacity(tmp_path: Path) -> None:
 
 
 def test_what_is_charged_falls_with_what_is_removed(tmp_path: Path) -> None:
-    """Else whoever makes room would displace everything, waiting for a figure that lags behind."""
+    """Otherwise an eviction would go on, waiting for a figure that lags behind."""
     with DiskBackend(tmp_path / "s", capacity_bytes=CAPACITY) as backend:
         for version in range(1, 101):
             backend.write(record_for(f"k{version}", version), frame_for(bytes(10_000)))

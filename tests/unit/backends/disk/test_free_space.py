@@ -8,7 +8,7 @@ from memories.backends.disk import space as spaces
 
 
 class Disk:
-    """A file system that says what it is told to, and counts how often it is asked."""
+    """A file system with a given number of free bytes, which counts the questions."""
 
     def __init__(self) -> None:
         self.free, self.asked = 0, 0

@@ -1,4 +1,4 @@
-"""A store on a network file system is told so."""
+"""A store on a network file system warns."""
 
 from __future__ import annotations
 

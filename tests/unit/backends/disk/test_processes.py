@@ -190,5 +190,5 @@ def test_a_read_only_directory_can_be_read(tmp_path: Path) -> None:
 
 
 def test_forked_error_is_no_storage_error() -> None:
-    """A caller who catches a failing disk must not catch a mistake of his own."""
+    """Code that catches a failing disk must not catch a programming mistake."""
     assert not issubclass(ForkedError, StorageError)

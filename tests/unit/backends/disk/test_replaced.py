@@ -35,7 +35,7 @@ def values(path: Path) -> list[Path]:
 
 
 def test_a_value_replaced_before_a_sync_never_reaches_the_disk(tmp_path: Path) -> None:
-    """Whoever overwrites in a loop pays for the last version only, in writes and in space."""
+    """Overwriting in a loop costs only the last version, in writes and in space."""
     files = CountingFiles()
     with without_maintenance(DiskBackend(tmp_path / "s", files=files)) as backend:
         for version in range(1, 21):
@@ -56,7 +56,7 @@ def test_a_value_replaced_before_a_sync_never_reaches_the_disk(tmp_path: Path) -
 
 
 def test_a_view_of_a_value_outlives_its_early_end(tmp_path: Path) -> None:
-    """A mapping keeps the bytes, and they stay counted until it is let go of."""
+    """A mapping keeps the bytes, and they stay counted until it ends."""
     with without_maintenance(DiskBackend(tmp_path / "s")) as backend:
         first = backend.write(record_for("k", 1), frame_for(b"\1" * LARGE))
         view = backend.read(first)
@@ -85,7 +85,7 @@ def test_an_open_view_of_the_store_keeps_a_value_that_was_never_synced(tmp_path:
 def test_what_was_replaced_is_unlinked_at_once_in_the_background(
     tmp_path: Path, durability: str
 ) -> None:
-    """Long before the next sync is due: the pages serve whoever writes next."""
+    """Long before the next sync is due: the next write reuses the pages."""
     path = tmp_path / "s"
     with DiskBackend(path, durability=durability) as backend:  # type: ignore[arg-type]
         for version in range(1, 4):

@@ -109,7 +109,7 @@ def test_a_deleted_value_stays_dead_though_its_tombstone_is_compacted(tmp_path: 
                 assert held == found
 
 
-def test_a_tombstone_outlives_every_copy_of_what_it_buries(tmp_path: Path) -> None:
+def test_a_tombstone_outlives_every_copy_of_what_it_hides(tmp_path: Path) -> None:
     """A compaction was cut off after one copy: a rebuilt index must know of both segments.
 
     Else the tombstone goes with the copy's segment, and the first one brings the value back.
@@ -224,7 +224,7 @@ def remove_and_adopt(backend: DiskBackend, path: Path, count: int) -> None:
     assert "00000001.seg" in files(path, ".seg")
 
 
-def test_what_counts_no_more_goes_behind_tombstones_that_bury_nothing(tmp_path: Path) -> None:
+def test_dead_files_are_unlinked_behind_tombstones_that_hide_nothing(tmp_path: Path) -> None:
     """Such a segment is the largest of what is dead, and once kept all the others from going."""
     with opened(tmp_path / "s") as backend:
         remove_and_adopt(backend, tmp_path / "s", 9)
@@ -239,7 +239,7 @@ def test_what_counts_no_more_goes_behind_tombstones_that_bury_nothing(tmp_path: 
 
 
 def test_an_opening_collects_what_an_end_left(tmp_path: Path) -> None:
-    """Nobody may ever write to it again; nothing waits for him who does."""
+    """The store may never be written again; nothing waits for a later write."""
     with opened(tmp_path / "s") as backend:
         remove_and_adopt(backend, tmp_path / "s", 3)
     with DiskBackend(tmp_path / "s") as backend:

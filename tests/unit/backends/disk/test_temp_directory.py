@@ -59,7 +59,7 @@ def test_what_a_killed_process_left_is_swept(tmp_path: Path) -> None:
 
 
 def test_a_link_in_its_place_is_refused(tmp_path: Path) -> None:
-    """Somebody else may have made /tmp/memories-UID first."""
+    """Another user may have made /tmp/memories-UID first."""
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "base").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(StorageError, match="link"):
@@ -88,7 +88,7 @@ def test_a_forked_child_leaves_it_alone(tmp_path: Path) -> None:
 
 
 def test_coming_and_going_at_once(tmp_path: Path) -> None:
-    """Whoever leaves last takes their common directory along, and nobody who enters loses his."""
+    """The last process removes the common directory, and no entering process loses its own."""
     failures: list[BaseException] = []
 
     def come_and_go() -> None:
