@@ -44,7 +44,7 @@ class Identity:
         self._lock = new_lock()
         self._running: WeakSet[Computation] = WeakSet()  # The calls in progress.
         self._known_digests: dict[tuple[int, str], tuple[bytes, bytes]] = {}
-        self._known: tuple[str, list[Variable], list[Variable]] | None = None
+        self._cached: tuple[str, list[Variable], list[Variable]] | None = None
         defined = definition_of(function)
         module = getattr(defined, "__module__", None)
         name = getattr(defined, "__qualname__", type(defined).__qualname__)
@@ -59,9 +59,9 @@ class Identity:
         Raises:
             UnsupportedTypeError: something that it refers to has no hash.
         """
-        known = self._known
-        if known is not None:
-            text, steady, moving = known
+        cached = self._cached
+        if cached is not None:
+            text, steady, moving = cached
             looked_at = steady if self._running else [*steady, *moving]
             if not any(variable.has_changed() for variable in looked_at):
                 return text
@@ -80,9 +80,9 @@ class Identity:
             if computation not in self._running:
                 return
             self._running.discard(computation)
-            if self._running or self._known is None:
+            if self._running or self._cached is None:
                 return
-        for variable in self._known[2]:
+        for variable in self._cached[2]:
             mark = _mark_of(variable)
             if mark != variable.mark:
                 variable.mark = mark
@@ -102,7 +102,7 @@ class Identity:
         moving = [variable for variable in variables if not variable.steady]
         for variable in moving:
             variable.value = None  # Only its hash is needed from here on, and it may be large.
-        self._known = text, steady, moving
+        self._cached = text, steady, moving
         return text
 
 

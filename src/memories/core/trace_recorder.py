@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import os
 from collections import deque
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Self, TextIO
+from typing import TextIO
 
 from memories.core.services import Services
 from memories.errors import InvalidOptionError, StorageError
@@ -25,7 +26,7 @@ WRITE_SECONDS = 0.2
 _FULL = 1 << 64
 
 
-class TraceRecorder:
+class TraceRecorder(AbstractContextManager["TraceRecorder"]):
     """Writes a trace until `stop`, the end of a `with` statement, or the limit of its size.
 
     Meanwhile, reads of recorded keys do not use the front cache, which records no single access.
@@ -144,8 +145,5 @@ class TraceRecorder:
         self._file.flush()
         return True
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
+    def __exit__(self, *error: object) -> None:
         self.stop()

@@ -64,14 +64,14 @@ def check_path(value: str | os.PathLike[str] | None) -> Path | None:
     """Return `value` as an absolute path."""
     if value is None:
         return None
-    check_named("storage_path", value)
+    check_not_empty("storage_path", value)
     try:
         return Path(value).expanduser().absolute()
     except (TypeError, RuntimeError) as error:
         raise InvalidOptionError(f"storage_path={value!r} is not a path: {error}") from error
 
 
-def check_named(name: str, value: object) -> None:
+def check_not_empty(name: str, value: object) -> None:
     """Raise InvalidOptionError for an empty path or URL, which would be the current directory."""
     if isinstance(value, str | bytes) and not value.strip():
         raise InvalidOptionError(
@@ -84,7 +84,7 @@ def check_url(value: str | os.PathLike[str] | None) -> str | None:
     """Return `value` as a string."""
     if value is None:
         return None
-    check_named("glacier_url", value)
+    check_not_empty("glacier_url", value)
     return str(value)
 
 
