@@ -81,7 +81,7 @@ def test_a_stranger_is_trusted_on_purpose_only(
     assert Custom("theirs") == told.retrieve("a")
     assert secret not in repr(told)
     told.cleanup()
-    with pytest.raises(InvalidOptionError, match="no key"):
+    with pytest.raises(InvalidOptionError, match="not a key"):
         make(trusted_keys=["nonsense"])
     imported = CliRunner().invoke(app, ["key", "import"], input=secret)
     assert 0 == imported.exit_code

@@ -1,7 +1,7 @@
-"""Which bytes of an array a region touches, and the region made of them.
+"""Find the bytes of a stored array that a region touches, and build the region from them.
 
-Not fancy indexing: ints, slices, `...` and `None` only, as those make views. The one idea: NumPy
-itself says where a view would lie, asked of an array that has strides but no memory.
+A region is indexed by ints, slices, `...` and `None`. NumPy computes the offset and the strides of
+the view, on an array that has the shape and strides of the stored one but no memory.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from memories.errors import InvalidOptionError
 
 
 class Window(NamedTuple):
-    """Where a view lies: from the first byte of the whole array on."""
+    """Offset, shape and strides of a view in the memory of the whole array."""
 
     offset: int
     shape: tuple[int, ...]
@@ -36,7 +36,7 @@ class Window(NamedTuple):
 
 
 def locate(shape: tuple[int, ...], dtype: np.dtype[Any], order: str, index: Any) -> Window:
-    """Return where `array[index]` lies in such an array.
+    """Return the window of `array[index]` in an array with this shape, dtype and order.
 
     Raises:
         InvalidOptionError: the index is not made of ints, slices, `...` and `None`.
@@ -50,7 +50,7 @@ def locate(shape: tuple[int, ...], dtype: np.dtype[Any], order: str, index: Any)
     strides = _strides(shape, dtype.itemsize, order)
     anchor = np.empty(1, np.uint8)
     whole = np.lib.stride_tricks.as_strided(anchor, shape, strides)
-    # With a trailing `...` even a full set of ints gives a view, and no memory is read.
+    # With a trailing `...` even an index of ints only returns a view, and no memory is read.
     view = whole[steps if ... in steps else (*steps, ...)]
     return Window(view.ctypes.data - anchor.ctypes.data, view.shape, view.strides, dtype.itemsize)
 
@@ -96,7 +96,7 @@ def gather(
     """
     low, high = window.bounds
     first = low // chunk
-    # Pages that no chunk is loaded into are never touched, so they take no memory.
+    # Pages without a loaded chunk are never touched, so they take no memory.
     scratch = allocate(min(-(-high // chunk) * chunk, nbytes) - first * chunk)
     for i in chunks_of(window, chunk):
         load(i, scratch[(i - first) * chunk : (i - first + 1) * chunk])

@@ -1,7 +1,7 @@
-"""Compression of buffers: which way, decided by sampling, and one chunk at a time.
+"""Choose how to compress a buffer, by samples of it; compress and decompress its chunks.
 
-Not a choice per tier: tiers name a spec. The one idea: a few kilobytes from across the buffer tell
-which shuffle pays, whether differences do, and whether compressing pays at all.
+Samples from the start, the middle and the end of a buffer are compressed in several ways. The best
+one is used if it saves enough; else the buffer is stored raw.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from memories.foundation.optional_imports import require
 from memories.frames.delta_filter import HEADER_NBYTES, MAX_DISTANCE, Delta, candidates, unpack
 
 RAW, BLOSC, DELTA = 0, 1, 2
-_HEADER = struct.Struct("<BBBBIII")  # What every Blosc chunk begins with.
+_HEADER = struct.Struct("<BBBBIII")  # The header of every Blosc chunk.
 _SAMPLE = 1 << 16
 _SAMPLES = 3
 MIN_NBYTES = 512
-_MAX_NBYTES = 1 << 40  # Beyond it a chunk is more than Blosc takes.
+_MAX_NBYTES = 1 << 40  # Chunks of a larger buffer exceed the limit of Blosc.
 _MIN_GAIN = 1.2
 _MIN_GAIN_HIGH = 1.05
 _BLOCKS = {"zstd": 1 << 20}  # Longer blocks than Blosc's own choice pay for zstd, in time too.
 _NAMED_GAIN = 1.02
 _HIGH_LEVEL = 6
-# The first two show whether anything repeats, and whether any bit of eight bytes hardly changes:
-# where both leave a sample as large as it is, it is noise, and the others need no trial.
+# The first two find repetitions, and bits of eight bytes that hardly change. A sample that neither
+# of them makes smaller is noise, and the other shuffles are not tried.
 _SIGNS = ((0, 1), (2, 8))
 _SHUFFLES = ((1, 2), (1, 4), (1, 8), (2, 2), (2, 4))
 _LEVELS = {"lz4": 5, "lz4hc": 9, "zstd": 3, "blosclz": 5, "zlib": 5}
@@ -48,12 +48,12 @@ class Method(NamedTuple):
 
     @property
     def code(self) -> int:
-        """Return what a frame calls it."""
+        """Return its code in a frame."""
         return BLOSC if self.delta is None else DELTA
 
 
 class Spec(NamedTuple):
-    """What a caller asked for: one compressor, and the gain below which raw is better."""
+    """A requested compressor, and the gain below which a buffer is stored raw."""
 
     name: str
     level: int
@@ -63,14 +63,14 @@ class Spec(NamedTuple):
 
 @functools.cache
 def parse_spec(spec: str) -> Spec | None:
-    """Return what `spec` asks for, None for `"none"`.
+    """Return the parsed `spec`, None for `"none"`.
 
     `"fast"` (or `"auto"`) is lz4, `"high"` zstd, over differences where those are smaller; both
-    leave a value raw when little is gained.
-    A compressor by name (`"zstd:5"`, `"lz4"`, `"blosc-lz4hc:9"`) is used whenever anything is.
+    leave a value raw if they save little. A compressor by name (`"zstd:5"`, `"lz4"`,
+    `"blosc-lz4hc:9"`) is used if it saves anything at all.
 
     Raises:
-        InvalidOptionError: there is no such compressor or level.
+        InvalidOptionError: the compressor or level is unknown.
     """
     if spec == "none":
         return None
@@ -92,23 +92,23 @@ def choose_method(
 ) -> Method | None:
     """Return how to compress `buffer`, or None where raw is better.
 
-    Costs at most some 3 ms, however large the buffer; for `"high"` some 50 ms. `distances`
-    are those in bytes at which like things lie, that of neighbours first, where they are known.
+    It takes about 3 ms at most, for a buffer of any size; for `"high"` about 50 ms. `distances` are
+    the strides of the array in the buffer, in bytes, that of neighbours first, if they are known.
     """
     if spec is None or not MIN_NBYTES <= buffer.nbytes <= _MAX_NBYTES:
         return None
     sample = _sample(buffer)
-    # Whether a shuffle pays hardly depends on the compressor, so the fastest one is asked.
+    # The best shuffle hardly depends on the compressor, so a fast one is used for the trials.
     trial = "lz4" if spec.name in ("lz4", "blosclz") else spec.name
     level = 1 if trial == "lz4" else min(spec.level, 3)
     nbytes = sum([piece.body.nbytes for piece in sample])
-    found = _tried(sample, Method(trial, level), _SIGNS, None)
+    found = _trials(sample, Method(trial, level), _SIGNS, None)
     if min(size for size, _ in found) < nbytes:
-        found += _tried(sample, Method(trial, level), _SHUFFLES, None)
+        found += _trials(sample, Method(trial, level), _SHUFFLES, None)
     if spec.differences and distances:
         for delta in candidates(distances):
             shuffles = ((0, 1), (1, delta.itemsize), (2, delta.itemsize))
-            found += _tried(sample, Method(trial, level), shuffles, delta)
+            found += _trials(sample, Method(trial, level), shuffles, delta)
     size, best = min(found, key=lambda one: one[0])
     gain = nbytes / max(1, size)
     return best._replace(name=spec.name, level=spec.level) if gain >= spec.min_gain else None
@@ -124,7 +124,7 @@ def compress(chunk: memoryview | ByteArray, method: Method) -> bytes:
 
 
 class _Place(NamedTuple):
-    """Memory, as C sees it; whoever holds it keeps the memory alive."""
+    """Address and size of memory for a C function; the caller keeps the memory alive."""
 
     address: int
     nbytes: int
@@ -136,7 +136,7 @@ def _place(memory: memoryview | ByteArray) -> _Place:
 
 
 def _pack(method: Method, source: _Place, target: _Place) -> int:
-    """Compress `source` into `target`, and return how long it is there."""
+    """Compress `source` into `target`, and return the compressed length."""
     length: int = _blosc().blosc_compress_ctx(
         method.level,
         method.shuffle,
@@ -155,10 +155,10 @@ def _pack(method: Method, source: _Place, target: _Place) -> int:
 
 
 def check_chunk(chunk: memoryview, nbytes: int, code: int = BLOSC) -> None:
-    """Refuse a chunk whose own header does not say `nbytes`, before anything is allocated.
+    """Check that the header of a chunk declares `nbytes`, before anything is allocated.
 
     Raises:
-        CorruptDataError: its header says something else, or is no header.
+        CorruptDataError: the header declares another size, or is damaged.
     """
     if code == DELTA:
         unpack(chunk)
@@ -174,7 +174,7 @@ def check_chunk(chunk: memoryview, nbytes: int, code: int = BLOSC) -> None:
 
 
 def decompress(chunk: memoryview, target: ByteArray, code: int = BLOSC) -> None:
-    """Fill `target` with the contents of `chunk`, exactly.
+    """Fill `target` with the decompressed `chunk`, which must have its size.
 
     Raises:
         CorruptDataError: the chunk is damaged or of another size.
@@ -192,16 +192,16 @@ def decompress(chunk: memoryview, target: ByteArray, code: int = BLOSC) -> None:
 
 
 class _Piece(NamedTuple):
-    """A stretch of a buffer, and what lies before it."""
+    """A part of a buffer, and the bytes before it."""
 
     body: memoryview
     lead: memoryview
 
 
-def _tried(
+def _trials(
     sample: list[_Piece], method: Method, shuffles: Sequence[tuple[int, int]], delta: Delta | None
 ) -> list[tuple[int, Method]]:
-    """Return, for each shuffle, how small it makes the sample."""
+    """Return the compressed size of the sample for each shuffle, with the method."""
     bodies = [piece.body if delta is None else _differences(piece, delta) for piece in sample]
     packed = np.empty(max(body.nbytes for body in bodies) + _HEADER.size, np.uint8)
     target, places = _place(packed), [_place(body) for body in bodies]
@@ -214,7 +214,7 @@ def _tried(
 
 
 def _differences(piece: _Piece, delta: Delta) -> ByteArray:
-    """Return what the piece becomes where the items before it are known, as within a chunk."""
+    """Return the differences of the piece, computed with the items before it."""
     reach = delta.itemsize * delta.step
     lead = piece.lead[max(0, piece.lead.nbytes - reach) :]
     joined = np.concatenate([as_array(lead), as_array(piece.body)]) if lead.nbytes else piece.body
@@ -235,10 +235,10 @@ def _sample(buffer: memoryview) -> list[_Piece]:
 
 @functools.cache
 def _blosc() -> ctypes.CDLL:
-    """Return the C library in `numcodecs`, whose functions with their own context need no lock.
+    """Return the C library in `numcodecs`, for its functions that need no lock.
 
-    What it offers to Python takes a lock for the main thread, in a way that a signal can leave it
-    taken for good, and hands the work to threads that a forked child does not have.
+    The Python functions of `numcodecs` take a lock, which a signal in the main thread can leave
+    locked for ever, and use threads, which a forked child does not have.
     """
     library = ctypes.CDLL(require("numcodecs.blosc", extra="all").__file__)
     number, size, place = ctypes.c_int, ctypes.c_size_t, ctypes.c_void_p

@@ -1,7 +1,8 @@
-"""Differences in place of values: rasters and fields change little from item to item or row to row.
+"""Replace the items of an array by differences to the item, or the row, before.
 
-Not a compressor: it saves nothing by itself. Each chunk is taken by itself, so that a region can
-still be read alone; undoing is a running sum, at memory speed.
+Rasters and fields change little from item to item, so that their differences compress better. Each
+chunk is filtered by itself, so that a region can be read without the rest. The inverse is a running
+sum, at the speed of memory.
 """
 
 from __future__ import annotations
@@ -26,21 +27,21 @@ _ITEMS: dict[int, np.dtype[Any]] = {
     4: np.dtype("<u4"),
     8: np.dtype("<u8"),
 }
-MAX_DISTANCE = 1 << 18  # Of a chunk of 1 MiB too much would have nothing before it.
+MAX_DISTANCE = 1 << 18  # The first items of a chunk, up to this distance, have no difference.
 _NARROW = 128
 
-Distances = tuple[int, ...]  # Bytes from a thing to its neighbour, to the next row, and so on.
+Distances = tuple[int, ...]  # Bytes from an item to its neighbour, to the next row, and so on.
 
 
 class Delta(NamedTuple):
-    """Each item less the one `step` items before it; with `xor`, the bits that differ."""
+    """Each item minus the one `step` items before it; with `xor`, the bits that differ."""
 
     itemsize: int
     step: int
     xor: bool
 
     def pack(self) -> bytes:
-        """Return the bytes that a chunk begins with."""
+        """Return the header of a chunk."""
         return _HEADER.pack(self.itemsize, self.xor, 0, self.step)
 
     def apply(self, chunk: memoryview | ByteArray) -> ByteArray:
@@ -60,7 +61,7 @@ class Delta(NamedTuple):
         whole = items[: rows * self.step].reshape(rows, self.step)
         if self.step < _NARROW:
             operation.accumulate(whole, axis=0, out=whole)
-        else:  # Row by row the processor adds many items at once.
+        else:  # Adding whole rows uses vector instructions.
             for row in range(1, rows):
                 operation(whole[row], whole[row - 1], out=whole[row])
         rest = items[rows * self.step :]
@@ -69,21 +70,21 @@ class Delta(NamedTuple):
 
 
 def unpack(chunk: memoryview) -> Delta:
-    """Return what a chunk says of its differences.
+    """Return the filter in the header of a chunk.
 
     Raises:
-        CorruptDataError: it says nothing that means anything.
+        CorruptDataError: the header is damaged.
     """
     if chunk.nbytes < HEADER_NBYTES:
         raise CorruptDataError(f"a chunk of differences cannot be {chunk.nbytes} bytes long")
     itemsize, xor, zero, step = _HEADER.unpack_from(chunk)
     if itemsize not in _ITEMS or xor > 1 or zero or not 1 <= step * itemsize <= MAX_DISTANCE:
-        raise CorruptDataError("a chunk of differences does not say of what they are")
+        raise CorruptDataError("the header of a chunk of differences is damaged")
     return Delta(itemsize, step, bool(xor))
 
 
 def candidates(distances: Sequence[int]) -> Iterator[Delta]:
-    """Yield what may be worth trying for items that are `distances[0]` bytes apart, and so on."""
+    """Yield the filters to try for an array with these strides in bytes, the smallest first."""
     itemsize = next(size for size in (8, 4, 2, 1) if distances[0] % size == 0)
     for distance in dict.fromkeys(distances):
         if 0 < distance <= MAX_DISTANCE:
@@ -92,7 +93,10 @@ def candidates(distances: Sequence[int]) -> Iterator[Delta]:
 
 
 def distances_of(parts: Parts) -> dict[int, Distances]:
-    """Return the distances in those buffers of `parts` that are arrays, by their index."""
+    """Return the distances in those buffers of `parts` that are arrays, by their index.
+
+    They only guide the compression: a wrong distance costs space, and never damages data.
+    """
     if parts.codec == ArrayCodec.name:
         return {0: _distances(parts.meta)}
     nodes = parts.meta.get("nodes", ()) if isinstance(parts.meta, dict) else ()

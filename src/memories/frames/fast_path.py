@@ -38,7 +38,7 @@ def pack_small(
     `meta` is packed already; the codec of the parts carries no code.
 
     Raises:
-        InvalidKeyError: the key is no key.
+        InvalidKeyError: the key is not valid.
     """
     head.check_key(key)
     lead = (memoryview(prelude),) if prelude else ()

@@ -33,7 +33,7 @@ PADDING = bytes(ALIGNMENT)  # What lies between two pieces, and behind the last,
 
 
 class FramePiece(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True):
-    """A stretch of the body: where it lies, and the checksum of each of its chunks."""
+    """A range of the body: its offset and lengths, and the checksum of each of its chunks."""
 
     offset: int
     stored: int  # Bytes in the body.
@@ -72,15 +72,15 @@ class Fields(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
     version: int
     codec: str
     raw: int  # Bytes of all buffers once decompressed.
-    content: bytes = b""  # A packed `Content`, unless it is so large that it lies in the body.
-    spill: FramePiece | None = None  # Where it lies then.
-    prelude: FramePiece | None = None  # What makes the body a file of another kind.
-    key_id: str = ""  # Which key signed.
+    content: bytes = b""  # A packed `Content`, unless it is too large and is in the body.
+    spill: FramePiece | None = None  # The piece of the body with the packed `Content`.
+    prelude: FramePiece | None = None  # Makes the body a file of another format, such as .npy.
+    key_id: str = ""  # The id of the key that signed.
     mac: bytes = b""
 
 
 class FrameHead(msgspec.Struct, frozen=True):
-    """A head that was read: its fields, and the sizes of head and body."""
+    """A head that was read and checked: its fields, and the sizes of head and body."""
 
     fields: Fields
     nbytes: int
@@ -92,7 +92,7 @@ _fields = msgspec.msgpack.Decoder(Fields).decode
 
 
 def chunk_size(nbytes: int) -> int:
-    """Return how long each chunk of a piece of `nbytes` is: 1 MiB, doubled while over 1,024."""
+    """Return the chunk size of a piece of `nbytes`: 1 MiB, doubled until 1,024 chunks suffice."""
     size = CHUNK_NBYTES
     while nbytes > size * _MAX_CHUNKS:
         size *= 2
@@ -100,7 +100,7 @@ def chunk_size(nbytes: int) -> int:
 
 
 def count_chunks(nbytes: int) -> int:
-    """Return into how many chunks a piece of `nbytes` is cut."""
+    """Return the number of chunks of a piece of `nbytes`."""
     return -(-nbytes // chunk_size(nbytes))
 
 
@@ -117,7 +117,7 @@ def checksum(data: Any) -> int:
 
 
 def checksummer() -> xxhash.xxh3_64:
-    """Return what takes the same checksum of bytes that come piece by piece."""
+    """Return a hasher for the same checksum of bytes that come piece by piece."""
     return xxhash.xxh3_64()
 
 
@@ -125,7 +125,7 @@ def pack_head(fields: Fields, body: int) -> bytes:
     """Return the head, padded to a multiple of 64 bytes.
 
     Raises:
-        InvalidKeyError: the key is no key.
+        InvalidKeyError: the key is not valid.
     """
     check_key(fields.key)
     return seal(msgspec.msgpack.encode(fields), body)
@@ -151,17 +151,17 @@ def seal(packed: bytes, body: int) -> bytes:
 
 
 def read_head(buffer: memoryview) -> FrameHead:
-    """Return the head at the start of `buffer`, whose rest may be missing.
+    """Return the head at the start of `buffer`, which may lack a part of the body.
 
     Raises:
-        CorruptDataError: there is no whole and undamaged head.
-        UnsupportedTypeError: it is of a format version from the future.
+        CorruptDataError: the head is damaged or incomplete.
+        UnsupportedTypeError: a later release wrote it, in a newer version of the format.
     """
     if buffer.nbytes < PREFIX_NBYTES:
         raise CorruptDataError(f"a frame cannot be {buffer.nbytes} bytes long")
     magic, version, flags, nbytes, body, packed, zero, total = _PREFIX.unpack_from(buffer)
     if magic != MAGIC:
-        raise CorruptDataError("these bytes are no frame: they do not begin with its mark")
+        raise CorruptDataError("these bytes are not a frame: the mark at their start is missing")
     if version != FORMAT:
         raise UnsupportedTypeError(
             f"the frame has format version {version}, this release reads {FORMAT}: "
@@ -189,10 +189,10 @@ def read_content(packed: bytes | memoryview) -> Content:
 
 
 def check_pieces(pieces: list[FramePiece], body: int) -> None:
-    """Check that the pieces lie in the body one after the other and add up.
+    """Check that the pieces follow each other in the body and fill it.
 
     Raises:
-        CorruptDataError: they do not.
+        CorruptDataError: they overlap, or their sizes do not match.
     """
     end = 0
     for piece in pieces:
@@ -205,10 +205,10 @@ def check_pieces(pieces: list[FramePiece], body: int) -> None:
 
 
 def check_spill(piece: FramePiece, body: int) -> None:
-    """Check a piece that ends the body, before the others are known.
+    """Check that a piece is the last one of the body, before the others are known.
 
     Raises:
-        CorruptDataError: it does not.
+        CorruptDataError: its offset or its sizes do not match the body.
     """
     if piece.offset < 0 or align(piece.offset + piece.stored) != body:
         raise CorruptDataError("the description of a frame does not end its body")
@@ -233,7 +233,7 @@ def _read_fields(packed: memoryview) -> Fields:
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
         raise CorruptDataError(f"the head of a frame is damaged: {error}") from error
     if bool(fields.content) == (fields.spill is not None):
-        raise CorruptDataError("a frame has its description in its head or in its body")
+        raise CorruptDataError("a frame must have one description, in its head or in its body")
     return fields
 
 

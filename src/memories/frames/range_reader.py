@@ -1,7 +1,6 @@
-"""A frame that lies elsewhere, of which only what a region needs is brought here.
+"""Read a region of a frame in remote storage, by fetching only the byte ranges that it needs.
 
-Not a cache: what was brought goes with the frame. Two rounds of requests in nearly all cases: one
-for the head, one for all the chunks.
+In nearly all cases there are two rounds of requests: one for the head, one for all the chunks.
 """
 
 from __future__ import annotations
@@ -20,27 +19,27 @@ def open_partial(fetch: Fetch, nbytes: int, *, key: str) -> PartialFrame:
 
     Raises:
         CorruptDataError: these are not the bytes of a frame of that key.
-        UnsupportedTypeError: the frame is of a format version from the future.
+        UnsupportedTypeError: a later release wrote it, in a newer version of the format.
     """
     (start,) = fetch([(0, min(nbytes, MAX_HEAD))])
     return PartialFrame(fetch, read_head(start), nbytes, key)
 
 
 class PartialFrame(DescribedFrame):
-    """A frame whose head was read, and whose body is fetched in parts. For one thread."""
+    """A frame whose head was read, and whose body is fetched in ranges. For one thread."""
 
     def __init__(self, fetch: Fetch, head: FrameHead, nbytes: int, key: str) -> None:
         self._fetch = fetch
-        self._here: dict[Span, memoryview] = {}
+        self._loaded: dict[Span, memoryview] = {}
         super().__init__(head, nbytes, key)
 
-    def _bring(self, spans: Sequence[Span]) -> None:
-        missing = [span for span in spans if span not in self._here]
+    def _ensure_loaded(self, spans: Sequence[Span]) -> None:
+        missing = [span for span in spans if span not in self._loaded]
         if missing:
             first = self._head.nbytes
             stretches = self._fetch([(first + start, first + stop) for start, stop in missing])
-            self._here.update(zip(missing, stretches, strict=True))
+            self._loaded.update(zip(missing, stretches, strict=True))
 
     def stored_chunk(self, span: Span) -> memoryview:
-        """Return a stretch of the body that was brought."""
-        return self._here[span]
+        """Return a range of the body that was fetched."""
+        return self._loaded[span]

@@ -41,22 +41,22 @@ Span = tuple[int, int]  # The first byte, counted from the body's, and the one a
 
 
 class Verifier(Protocol):
-    """What checks signatures; `trust.Keyring` does."""
+    """Checks signatures; `signing.Keyring` implements it."""
 
     def verify(self, message: bytes, signature: Signature, what: str = ...) -> None:
         """Return if the signature holds, else raise `UntrustedDataError` naming `what`."""
 
 
 def open_frame(buffer: Any, *, key: str | None = None) -> OpenFrame:
-    """Return the frame in `buffer`, its head read and checked, its body not yet touched.
+    """Return the frame in `buffer`, with its head read and checked, and its body unread.
 
     Args:
         buffer: The bytes of exactly one frame.
-        key: The key under which it was looked up; another one in the frame is damage.
+        key: The key under which it was looked up; a frame of another key is an error.
 
     Raises:
-        CorruptDataError: these are not the whole bytes of a frame of that key.
-        UnsupportedTypeError: the frame is of a format version from the future.
+        CorruptDataError: these are not the complete bytes of a frame of that key.
+        UnsupportedTypeError: a later release wrote it, in a newer version of the format.
     """
     view = view_bytes(buffer).toreadonly()
     return OpenFrame(view, read_head(view), key)
@@ -112,15 +112,15 @@ class DescribedFrame(ABC):
         return f"<{name} {self.key!r} v{self.version} {self.codec} {self.nbytes} B>"
 
     def region(self, index: Any) -> Array:
-        """Return `array[index]` of a stored array, touching only the chunks it lies in.
+        """Return `array[index]` of a stored array, reading only the chunks that it needs.
 
-        Each of them is verified. Of a raw frame in memory the result is a read-only view, of any
-        other a read-only array of its own.
+        Each of these chunks is verified. The result is read-only: a view of a raw frame in memory,
+        or a new array.
 
         Raises:
             CorruptDataError: one of these chunks is damaged.
             InvalidOptionError: the index is not made of ints, slices, `...` and `None`.
-            UnsupportedTypeError: the value is no plain array.
+            UnsupportedTypeError: the value is not a plain array.
         """
         if self.codec != ArrayCodec.name:
             raise UnsupportedTypeError(
@@ -132,15 +132,15 @@ class DescribedFrame(ABC):
         chunk = chunk_size(piece.raw)
         spans, sums = piece.spans(), piece.chunk_sums()
         touched = array_region.chunks_of(window, chunk)
-        self._bring([spans[i] for i in touched])
+        self._ensure_loaded([spans[i] for i in touched])
         for i in touched:
             self._verify_span(spans[i], sums[i])
-        whole = self._whole(piece)
+        whole = self._raw_view(piece)
         if whole is not None:
             return array_region.view(whole, window, dtype)
 
         def load(i: int, target: Any) -> None:
-            unfold(self.stored_chunk(spans[i]), target, piece.compressor)
+            load_chunk(self.stored_chunk(spans[i]), target, piece.compressor)
 
         return array_region.gather(window, dtype, chunk, load, piece.raw)
 
@@ -152,15 +152,15 @@ class DescribedFrame(ABC):
             raise CorruptDataError(f"the description of {self.key!r} is damaged") from error
 
     @abstractmethod
-    def _bring(self, spans: Sequence[Span]) -> None:
-        """Make sure that these stretches of the body are at hand."""
+    def _ensure_loaded(self, spans: Sequence[Span]) -> None:
+        """Load these ranges of the body into memory, if they are not there."""
 
     @abstractmethod
     def stored_chunk(self, span: Span) -> memoryview:
-        """Return a stretch of the body that is at hand."""
+        """Return a range of the body that is in memory."""
 
-    def _whole(self, piece: FramePiece) -> memoryview | None:
-        """Return the memory of a piece that lies here as it was, or None."""
+    def _raw_view(self, piece: FramePiece) -> memoryview | None:
+        """Return the bytes of a raw piece that are in memory, or None."""
         del piece
         return None
 
@@ -186,14 +186,14 @@ class DescribedFrame(ABC):
 
     def _read_spill(self, spill: FramePiece) -> Content:
         spans = spill.spans()
-        self._bring(spans)
+        self._ensure_loaded(spans)
         for span, total in zip(spans, spill.chunk_sums(), strict=True):
             self._verify_span(span, total)
         if spill.compressor != RAW:
             self._check_chunks(spill)
         target = allocate(spill.raw)
         for chunk in self._chunks(spill, target):
-            unfold(*chunk)
+            load_chunk(*chunk)
         return read_content(memoryview(target))  # type: ignore[arg-type]
 
     def _verify_span(self, span: Span, total: int) -> None:
@@ -205,12 +205,12 @@ class DescribedFrame(ABC):
             )
 
     def _check_chunks(self, piece: FramePiece) -> None:
-        """Refuse a compressed piece whose chunks claim other sizes, before memory is taken."""
+        """Check the sizes that the chunks of a compressed piece declare, before allocating."""
         for span, size in zip(piece.spans(), chunk_sizes(piece.raw), strict=True):
             check_chunk(self.stored_chunk(span), size, piece.compressor)
 
     def _chunks(self, piece: FramePiece, target: Any) -> list[tuple[memoryview, Any, int]]:
-        """Return each stored chunk of a piece, where in `target` its contents go, and how."""
+        """Return each stored chunk of a piece, its range of `target`, and its compressor."""
         size = chunk_size(piece.raw)
         return [
             (self.stored_chunk(span), target[i * size : (i + 1) * size], piece.compressor)
@@ -219,9 +219,9 @@ class DescribedFrame(ABC):
 
 
 class OpenFrame(DescribedFrame):
-    """A frame whose head was read, and whose bytes are all here. Safe to use from many threads.
+    """A frame whose bytes are all in memory, with its head read. Safe to use from many threads.
 
-    The buffer is kept for as long as the frame, or a raw buffer out of it, lives.
+    The memory stays alive as long as the frame, or a view of one of its raw buffers.
     """
 
     def __init__(self, buffer: memoryview, head: FrameHead, key: str | None) -> None:
@@ -231,12 +231,12 @@ class OpenFrame(DescribedFrame):
 
     @property
     def segments(self) -> list[memoryview]:
-        """Return the head and the body, which together are the frame, as they lie there."""
+        """Return views of the head and the body, which together are the frame."""
         return [self._buffer[: self._head.nbytes], self._body]
 
     @property
     def fields(self) -> Fields:
-        """Return what the head says."""
+        """Return the fields of the head."""
         return self._fields
 
     @property
@@ -246,7 +246,7 @@ class OpenFrame(DescribedFrame):
 
     @property
     def pieces(self) -> list[FramePiece]:
-        """Return where the buffers of the value lie."""
+        """Return the pieces of the body with the buffers of the value."""
         return self._content.buffers
 
     def chunk(self, piece: FramePiece, index: int) -> ByteArray:
@@ -260,7 +260,7 @@ class OpenFrame(DescribedFrame):
         if piece.compressor != RAW:
             check_chunk(self.stored_chunk(span), size, piece.compressor)
         target = allocate(size)
-        unfold(self.stored_chunk(span), target, piece.compressor)
+        load_chunk(self.stored_chunk(span), target, piece.compressor)
         return target
 
     def verify_piece(self, piece: FramePiece) -> None:
@@ -284,12 +284,13 @@ class OpenFrame(DescribedFrame):
         parallel.map_items(lambda summed: self._verify_span(*summed), sums, end)
 
     def parts(self, *, verify: bool = True, verifier: Verifier | None = None) -> Parts:
-        """Return the parts: views of the frame where it is raw, new memory where compressed.
+        """Return the parts: views of raw buffers, new memory for compressed ones.
 
         Args:
-            verify: Check every checksum first. Say False only if it was done since the open.
-            verifier: Checks the signature of what carries code; by default the user's own keyring.
-                It is checked whatever `verify` says.
+            verify: Check every checksum first. False is safe only if this was done since the store
+                was opened.
+            verifier: Checks the signature of a value that carries code, also with `verify=False`;
+                the user's own keyring by default.
 
         Raises:
             CorruptDataError: something is damaged.
@@ -303,15 +304,15 @@ class OpenFrame(DescribedFrame):
         self._check_trust(parts, verifier)
         return parts
 
-    def _bring(self, spans: Sequence[Span]) -> None:
-        del spans  # They are here.
+    def _ensure_loaded(self, spans: Sequence[Span]) -> None:
+        del spans  # The whole body is in memory.
 
     def stored_chunk(self, span: Span) -> memoryview:
-        """Return a stretch of the body."""
+        """Return a range of the body."""
         return self._body[slice(*span)]
 
-    def _whole(self, piece: FramePiece) -> memoryview | None:
-        return self.stored(piece) if piece.compressor == RAW else None
+    def _raw_view(self, piece: FramePiece) -> memoryview | None:
+        return self.stored_bytes(piece) if piece.compressor == RAW else None
 
     def _pieces(self) -> Iterator[FramePiece]:
         if self._fields.prelude is not None:
@@ -320,7 +321,7 @@ class OpenFrame(DescribedFrame):
         if self._fields.spill is not None:
             yield self._fields.spill
 
-    def stored(self, piece: FramePiece) -> memoryview:
+    def stored_bytes(self, piece: FramePiece) -> memoryview:
         """Return the bytes of a piece as they are stored."""
         return self._body[piece.offset : piece.offset + piece.stored]
 
@@ -329,7 +330,7 @@ class OpenFrame(DescribedFrame):
             raise CorruptDataError(f"the padding in the frame of {self.key!r} is damaged")
 
     def _load(self, pieces: Sequence[FramePiece]) -> tuple[memoryview, ...]:
-        """Return the contents of `pieces`; all that are compressed go into one arena."""
+        """Return the contents of `pieces`; all compressed ones are loaded into one arena."""
         packed = [piece for piece in pieces if piece.compressor != RAW]
         for piece in packed:
             self._check_chunks(piece)
@@ -337,7 +338,7 @@ class OpenFrame(DescribedFrame):
         loaded, chunks, offset = [], [], 0
         for piece in pieces:
             if piece.compressor == RAW:
-                loaded.append(self.stored(piece))
+                loaded.append(self.stored_bytes(piece))
                 continue
             target = arena[offset : offset + piece.raw]
             offset += align(piece.raw)
@@ -355,7 +356,7 @@ class OpenFrame(DescribedFrame):
             (verifier or signing.default()).verify(message, signature, what)
 
 
-def unfold(chunk: memoryview, target: Any, compressor: int) -> None:
+def load_chunk(chunk: memoryview, target: Any, compressor: int) -> None:
     """Fill `target` with the contents of a stored chunk."""
     if compressor == RAW:
         target[:] = as_array(chunk)

@@ -1,7 +1,7 @@
-"""A frame compressed anew, without taking its value apart: the same buffers in fewer bytes.
+"""Compress the buffers of a frame again, without decoding its value.
 
-Not a decoder: nothing is built and nothing run, and a signature stays valid, since it is over what
-the buffers hold. Each chunk is verified before, and read back after.
+A signature stays valid, since it covers the uncompressed buffers. Each chunk is verified before it
+is compressed, and decompressed and compared afterwards.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ from memories.frames.compression import (
 from memories.frames.delta_filter import Distances, distances_of
 from memories.frames.head import FramePiece, checksum
 from memories.frames.reader import OpenFrame
-from memories.frames.writer import Frame, FrameBody, describe, store_apart
+from memories.frames.writer import Frame, FrameBody, assemble_head, store_separately
 
-_MIN_GAIN = 1.05  # What saves less is copied as it is.
+_MIN_GAIN = 1.05  # A piece with less gain is copied as it is.
 
 
 class _Plan(NamedTuple):
-    """What becomes of a piece."""
+    """How one piece is written."""
 
     piece: FramePiece
     method: Method | None  # None: it is copied.
-    saves: int  # Bytes, as far as the chunks that were tried tell.
+    saves: int  # Bytes, estimated from the chunks that were tried.
 
 
 def recompress(frame: OpenFrame, compression: str) -> Frame | None:
-    """Return the frame compressed anew, or None where three chunks say that it saves too little.
+    """Return the recompressed frame, or None if trials on three chunks save too little.
 
     Raises:
         CorruptDataError: the frame is damaged.
@@ -52,10 +52,10 @@ def recompress(frame: OpenFrame, compression: str) -> Frame | None:
     plans = [_plan(frame, i, spec, known.get(i, ())) for i in range(len(frame.pieces))]
     if sum(plan.saves for plan in plans) < frame.nbytes * (1 - 1 / _MIN_GAIN):
         return None
-    body = FrameBody(lambda chunks, nbytes: parallel.map_items(store_apart, chunks, nbytes))
+    body = FrameBody(lambda chunks, nbytes: parallel.map_items(store_separately, chunks, nbytes))
     table = [_write(frame, body, plan) for plan in plans]
     fields = replace(frame.fields, prelude=None, content=b"", spill=None)
-    head = memoryview(describe(fields, frame.meta, table, body, spec))
+    head = memoryview(assemble_head(fields, frame.meta, table, body, spec))
     return Frame(head, [head, *body.segments], head.nbytes + body.nbytes, frame.raw_nbytes)
 
 
@@ -83,7 +83,7 @@ def _write(frame: OpenFrame, body: FrameBody, plan: _Plan) -> FramePiece:
         return body.add_packed(packed, piece.raw, method.code)
     frame.verify_piece(piece)
     if piece.compressor == RAW:
-        return body.add([frame.stored(piece)], [None])[0]
+        return body.add([frame.stored_bytes(piece)], [None])[0]
     chunks = [frame.stored_chunk(span) for span in piece.spans()]
     return body.add_packed(chunks, piece.raw, piece.compressor)
 
@@ -94,7 +94,7 @@ def _packed(frame: OpenFrame, piece: FramePiece, index: int, method: Method) -> 
     again = allocate(chunk.nbytes)
     decompress(packed, again, method.code)
     if checksum(again) != checksum(chunk):
-        raise CorruptDataError(f"{frame.key!r} did not survive being compressed anew")
+        raise CorruptDataError(f"{frame.key!r} differs after it was compressed again")
     return packed
 
 

@@ -1,7 +1,7 @@
-"""Who may have written code that we run: keys, signatures, and which keys are trusted.
+"""Sign values that carry code, and verify their signatures against trusted keys.
 
-Not encryption, and not needed for typed values. The one idea: the key lies outside of the data, so
-whoever can write to a disk or a bucket can still not make a reader run anything.
+The keys are stored apart from the data, so that write access to a disk or a bucket is not enough to
+make a reader run code. Typed values need no signature; nothing is encrypted.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ class Key(NamedTuple):
 
     @property
     def id(self) -> str:
-        """Return the public name of the key; it says nothing of the secret."""
+        """Return the public name of the key, which does not reveal the secret."""
         return hashlib.sha256(b"memories key id\0" + self.secret).hexdigest()[:16]
 
     @property
     def text(self) -> str:
-        """Return the key as one line of text; whoever has it can sign in your name."""
+        """Return the key as one line of text, which must stay secret: it can sign in your name."""
         return f"{_MARK}:{base64.urlsafe_b64encode(self.secret).decode()}"
 
     @classmethod
@@ -47,7 +47,7 @@ class Key(NamedTuple):
         """Return the key in a line of text.
 
         Raises:
-            InvalidOptionError: it is no key; the message does not repeat it.
+            InvalidOptionError: the text is not a key; the message does not repeat it.
         """
         mark, _, body = text.strip().partition(":")
         try:
@@ -56,7 +56,7 @@ class Key(NamedTuple):
             secret = b""
         if mark != _MARK or len(secret) != _SECRET_NBYTES:
             raise InvalidOptionError(
-                f"this is no key: a key is one line that begins with {_MARK}: "
+                f"this text is not a key: a key is one line that begins with {_MARK}: "
                 "(run `memories key export` where the values were written)"
             )
         return cls(secret)
@@ -66,7 +66,7 @@ class Key(NamedTuple):
 
 
 class Signature(NamedTuple):
-    """Which key signed, and its HMAC-SHA256."""
+    """The id of the key that signed, and the HMAC-SHA256."""
 
     key_id: str
     mac: bytes
@@ -170,7 +170,7 @@ class Keyring:
 
 
 def default_path() -> Path | None:
-    """Return where the user's keys lie; None for a process without a home."""
+    """Return the path of the user's keys; None for a process without a home."""
     chosen = os.environ.get(ENVIRONMENT)
     if chosen:
         return Path(chosen)
@@ -190,7 +190,7 @@ def default() -> Keyring:
 def message(
     key: str, version: int, codec: str, meta: bytes | memoryview, buffers: Sequence[memoryview]
 ) -> bytes:
-    """Return what is signed: the identity of a value, and the digests of all it is made of."""
+    """Return the signed message: the identity of a value, and the digests of its parts."""
     digests = [hashlib.sha256(piece).digest() for piece in (meta, *buffers)]
     return _DOMAIN + msgspec.msgpack.encode([key, version, codec, digests])
 
@@ -208,7 +208,7 @@ def _create(path: Path, key: Key) -> None:
         try:
             os.link(draft, path)
         except FileExistsError:
-            pass  # The other process has linked its own key: that one is the user's.
+            pass  # Another process was faster: its key is the user's key.
         finally:
             draft.unlink()
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Write a frame: a head that describes everything, then the buffers as they lay in memory.
+"""Write a frame: a head that describes everything, then the buffers as they are in memory.
 
 `docs/format.md` describes the format to the byte. The result is a gather list: buffers are referred
 to where they lie, and only what is compressed, or written into a buffer of the caller, is copied.
@@ -49,7 +49,7 @@ _CACHED = 1 << 18  # Fits into the second-level cache of any processor with room
 
 
 class Signer(Protocol):
-    """What signs; `trust.Keyring` does."""
+    """Signs messages; `signing.Keyring` implements it."""
 
     def sign(self, message: bytes) -> Signature:
         """Sign `message`."""
@@ -71,17 +71,17 @@ class Frame(NamedTuple):
 def pack(
     parts: Parts, *, key: str, version: int, compression: str = "none", signer: Signer | None = None
 ) -> Frame:
-    """Return the frame of `parts`: a gather list that aliases what is not compressed.
+    """Return the frame of `parts`, as a gather list that refers to uncompressed buffers in place.
 
     Args:
         parts: What `encode` or `freeze` returned. They must not change before the frame is written.
-        key: The key it is stored under; a part of what is signed.
-        version: The store-wide number of the commit; a part of what is signed.
-        compression: See `compressors.parse`.
-        signer: Signs what carries code; by default the user's own keyring.
+        key: The key it is stored under, which is signed too.
+        version: The store-wide number of the commit, which is signed too.
+        compression: See `compression.parse_spec`.
+        signer: Signs a value that carries code; the user's own keyring by default.
 
     Raises:
-        InvalidKeyError: the key is no key.
+        InvalidKeyError: the key is not valid.
         InvalidOptionError: the compression is unknown.
     """
     spec = parse_spec(compression)
@@ -92,9 +92,9 @@ def pack(
             segments = [memoryview(part) for part in small if part]
             nbytes = sum([segment.nbytes for segment in segments])
             return Frame(segments[0], segments, nbytes, parts.nbytes)
-    draft = _draft(parts, key, version, signer, spec)
-    body = FrameBody(partial(parallel.map_items, store_apart))
-    head = memoryview(draft.assemble(body))
+    plan = _plan_frame(parts, key, version, signer, spec)
+    body = FrameBody(partial(parallel.map_items, store_separately))
+    head = memoryview(plan.assemble(body))
     return Frame(head, [head, *body.segments], head.nbytes + body.nbytes, parts.nbytes)
 
 
@@ -103,29 +103,29 @@ def pack_into(
 ) -> int:
     """Write the raw frame of `parts` into a writable buffer and return its length.
 
-    Costs one copy: the checksum is taken while what was copied is still in the processor's cache.
+    It costs one copy: the checksum is computed while the copied bytes are in the processor's cache.
 
     Raises:
-        InvalidKeyError: the key is no key.
+        InvalidKeyError: the key is not valid.
         InvalidOptionError: the buffer is too small.
     """
     room = memoryview(target).cast("B")
-    draft = _draft(parts, key, version, signer)
-    # Checksums have a fixed length, so a head without them tells how long the head will be.
-    sizing = FrameBody(store_nowhere)
-    head_nbytes = len(draft.assemble(sizing))
+    plan = _plan_frame(parts, key, version, signer)
+    # Checksums have a fixed length, so a head without them has the length of the final head.
+    sizing = FrameBody(measure_only)
+    head_nbytes = len(plan.assemble(sizing))
     nbytes = head_nbytes + sizing.nbytes
     if room.nbytes < nbytes:
         raise InvalidOptionError(
             f"the frame of {key!r} takes {nbytes} bytes, the buffer has {room.nbytes}"
         )
-    body = FrameBody(partial(parallel.map_items, store_in(room[head_nbytes:nbytes])))
-    room[:head_nbytes] = draft.assemble(body)
+    body = FrameBody(partial(parallel.map_items, store_into(room[head_nbytes:nbytes])))
+    room[:head_nbytes] = plan.assemble(body)
     return nbytes
 
 
-class _Draft(NamedTuple):
-    """All of a frame that is known before its body is put anywhere."""
+class _FramePlan(NamedTuple):
+    """Everything about a frame that is known before its body is written."""
 
     parts: Parts
     meta: bytes
@@ -150,13 +150,13 @@ class _Draft(NamedTuple):
             key_id=self.signature.key_id,
             mac=self.signature.mac,
         )
-        return describe(fields, msgspec.Raw(self.meta), table, body, self.spec)
+        return assemble_head(fields, msgspec.Raw(self.meta), table, body, self.spec)
 
 
-def describe(
+def assemble_head(
     fields: Fields, meta: msgspec.Raw, table: list[FramePiece], body: FrameBody, spec: Spec | None
 ) -> bytes:
-    """Return the head of a frame whose pieces are in `body`, to which a long description goes."""
+    """Return the head of a frame with these pieces; a long description is added to `body`."""
     packed = msgspec.msgpack.encode(Content(meta, table))
     content: bytes = packed
     spill: FramePiece | None = None
@@ -167,9 +167,9 @@ def describe(
     return pack_head(fields, body.nbytes)
 
 
-def _draft(
+def _plan_frame(
     parts: Parts, key: str, version: int, signer: Signer | None, spec: Spec | None = None
-) -> _Draft:
+) -> _FramePlan:
     meta = pack_meta(parts.meta)
     signature = Signature("", b"")
     if carries_code(parts.codec):
@@ -184,16 +184,16 @@ def _draft(
             parts.nbytes,
         )
     prelude = memoryview(_prelude(parts)) if methods == [None] else EMPTY
-    return _Draft(parts, meta, key, version, signature, spec, methods, prelude)
+    return _FramePlan(parts, meta, key, version, signature, spec, methods, prelude)
 
 
 def _prelude(parts: Parts) -> bytes:
-    """Return what makes a body that is one raw buffer a file of another kind."""
+    """Return the bytes that make a body of one raw buffer a file of another format."""
     return registry.codec_named(parts.codec).prelude(parts) if len(parts.buffers) == 1 else b""
 
 
 class RawChunk(NamedTuple):
-    """A stretch of a buffer, and where in the body it begins if nothing is compressed."""
+    """A part of a buffer, and its offset in the body if nothing is compressed."""
 
     data: memoryview
     method: Method | None
@@ -201,16 +201,16 @@ class RawChunk(NamedTuple):
 
 
 class StoredChunk(NamedTuple):
-    """The bytes that a chunk is stored as, and their checksum."""
+    """The bytes of a chunk as they are stored, and their checksum."""
 
     data: memoryview
     total: int
 
 
 class FrameBody:
-    """The body as it grows: its segments, padding included.
+    """The body of a frame while it is written: its segments, padding included.
 
-    `store` gets chunks and their length in all, and returns what each is stored as.
+    `store` gets chunks and their total length, and returns each as it is stored.
     """
 
     def __init__(self, store: Callable[[list[RawChunk], int], list[StoredChunk]]) -> None:
@@ -221,7 +221,7 @@ class FrameBody:
     def add(
         self, buffers: Sequence[memoryview], methods: Sequence[Method | None]
     ) -> list[FramePiece]:
-        """Append buffers and return where each lies."""
+        """Append buffers and return their pieces."""
         chunks: list[RawChunk] = []
         offset = self.nbytes
         for buffer, method in zip(buffers, methods, strict=True):
@@ -234,7 +234,7 @@ class FrameBody:
         ]
 
     def add_packed(self, chunks: Sequence[memoryview], raw: int, compressor: int) -> FramePiece:
-        """Append the compressed chunks of `raw` bytes and return where they lie."""
+        """Append the compressed chunks of `raw` bytes and return their piece."""
         piece = FramePiece(
             offset=self.nbytes,
             stored=sum(chunk.nbytes for chunk in chunks),
@@ -252,11 +252,11 @@ class FrameBody:
     def _append(
         self, buffer: memoryview, method: Method | None, stored: Iterable[StoredChunk]
     ) -> FramePiece:
-        lying, sums = zip(*stored, strict=True) if buffer.nbytes else ((), ())
-        lengths = [chunk.nbytes for chunk in lying]
+        data, sums = zip(*stored, strict=True) if buffer.nbytes else ((), ())
+        lengths = [chunk.nbytes for chunk in data]
         offset, nbytes = self.nbytes, sum(lengths)
         if nbytes:
-            self.segments.extend([buffer] if method is None else lying)
+            self.segments.extend([buffer] if method is None else data)
         if nbytes % ALIGNMENT:
             self.segments.append(_padding(nbytes))
         self.nbytes += align(nbytes)
@@ -270,7 +270,7 @@ class FrameBody:
         )
 
 
-def store_apart(chunk: RawChunk) -> StoredChunk:
+def store_separately(chunk: RawChunk) -> StoredChunk:
     """Leave a chunk where it is, or compress it."""
     data = chunk.data
     if chunk.method is not None:
@@ -278,15 +278,15 @@ def store_apart(chunk: RawChunk) -> StoredChunk:
     return StoredChunk(data, checksum(data))
 
 
-def store_nowhere(chunks: list[RawChunk], _: int) -> list[StoredChunk]:
-    """Only take up room."""
+def measure_only(chunks: list[RawChunk], _: int) -> list[StoredChunk]:
+    """Return the chunks without checksums, to measure the body."""
     return [StoredChunk(chunk.data, 0) for chunk in chunks]
 
 
-def store_in(room: memoryview) -> Callable[[RawChunk], StoredChunk]:
-    """Return what copies chunks into a body that lies in `room`, their padding included.
+def store_into(room: memoryview) -> Callable[[RawChunk], StoredChunk]:
+    """Return a function that copies chunks into the body in `room`, their padding included.
 
-    Each is copied and summed a stretch at a time, while that is in the processor's cache.
+    A chunk is copied and summed in parts that fit into the processor's cache.
     """
 
     def store(chunk: RawChunk) -> StoredChunk:

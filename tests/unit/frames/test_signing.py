@@ -28,7 +28,7 @@ from memories.frames import head, signing, writer
 from memories.frames.head import Content, Fields
 from memories.frames.reader import open_frame
 from memories.frames.signing import Key, Keyring
-from memories.frames.writer import FrameBody, store_apart
+from memories.frames.writer import FrameBody, store_separately
 
 FIRED: list[str] = []
 
@@ -69,7 +69,7 @@ def signed(value: Any, ring: Keyring, key: str = "k", version: int = 1, **option
 
 def forged(codec: str, meta: Any, *buffers: bytes, key_id: str = "", mac: bytes = b"") -> bytes:
     """Return a frame as an adversary would build it, every checksum valid."""
-    body = FrameBody(lambda chunks, _: [store_apart(chunk) for chunk in chunks])
+    body = FrameBody(lambda chunks, _: [store_separately(chunk) for chunk in chunks])
     pieces = body.add([*map(memoryview, buffers)], [None] * len(buffers))
     content = msgspec.msgpack.encode(Content(msgspec.Raw(msgspec.msgpack.encode(meta)), pieces))
     fields = Fields(
