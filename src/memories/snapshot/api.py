@@ -134,14 +134,14 @@ def restore_snapshot(
         chain = stack.enter_context(IncrementalChain(path, bases))
         if verify == "full":
             chain.verify(counted(progress, chain.file_bytes))
-        restore = Restore(hierarchy, chain, Mode(mode), lend=verify == "lazy" and not wait)
+        restore = Restore(hierarchy, chain, Mode(mode), copy_later=verify == "lazy" and not wait)
         restore.check()
         restore.run()
         stack.pop_all()
     full = verify == "full"
     tier_restore = TierRestore(
         hierarchy, chain, restore.since,
-        arrived=restore.arrived, verified=full and restore.shared,
+        imported=restore.imported, verified=full and restore.shared,
     )  # fmt: skip
     come = full and tier_restore.run(RESIDENT_BYTES, RESIDENT_VALUES)
     if not come and not (wait and tier_restore.run()):

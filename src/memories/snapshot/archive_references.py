@@ -1,16 +1,18 @@
-"""What snapshots by reference keep in the archive, and how it is given up again.
+"""The objects of the archive that snapshots by reference protect, and their release.
 
-The archive knows each of them by its identity only, for the file itself may be anywhere, or gone.
+The archive knows a snapshot by its identity only: the file itself may be anywhere, or deleted.
 """
 
 from __future__ import annotations
 
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
-from memories.backends.bucket import BucketBackend
 from memories.engine.hierarchy import Hierarchy
 from memories.errors import InvalidOptionError
 from memories.model.tiers import TierName
+
+if TYPE_CHECKING:
+    from memories.backends.bucket import BucketBackend
 
 _HOLDER = "snapshot "
 
@@ -19,7 +21,7 @@ def bucket_of(hierarchy: Hierarchy, archive: str) -> BucketBackend:
     """Return the archive of a hierarchy.
 
     Raises:
-        InvalidOptionError: it has none.
+        InvalidOptionError: there is none.
     """
     tier = hierarchy.tiers.durable.get(TierName.GLACIER)
     if tier is None:
@@ -27,7 +29,7 @@ def bucket_of(hierarchy: Hierarchy, archive: str) -> BucketBackend:
             f"the snapshot refers to values in the archive {archive}, and the glacier tier is "
             "disabled: open the manager with glacier_memory_enabled=True and that glacier_url"
         )
-    return cast(BucketBackend, tier.backend)
+    return cast("BucketBackend", tier.backend)
 
 
 def holder_of(identity: bytes) -> str:
@@ -44,12 +46,12 @@ def referring(hierarchy: Hierarchy) -> dict[str, int]:
 
 
 def release(hierarchy: Hierarchy, identity: str) -> int:
-    """Let go of what a snapshot keeps in the archive and return how many objects that were.
+    """Release the objects that a snapshot protects, and return their number.
 
     Those that no key names either are unlinked after their grace time.
 
     Raises:
-        InvalidOptionError: no snapshot of that identity keeps anything here.
+        InvalidOptionError: no snapshot of that identity protects anything here.
     """
     held = referring(hierarchy)
     if identity not in held:

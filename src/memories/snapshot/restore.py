@@ -1,17 +1,30 @@
-"""Taking a snapshot into a hierarchy: adopted as it lies, key by key under each key's lock.
+"""Restores a snapshot into a hierarchy: its frames are adopted, key by key under each key's lock.
 
-First everything that the file holds is taken in, then what it replaces is let go, so that at every
-moment, a crash included, each key has its old value or its restored one. A file that is lent is
-read where it lies and durable later: what it replaces in durable tiers is let go of after that.
+Everything in the file is journaled first, and what that replaces is removed afterwards. So at every
+moment, after a crash as well, each key has its old value or its restored one. A pending file is
+read where it lies until the disk store has copied it; what it replaces in durable tiers is removed
+after that.
+
+`DiskBackend.adopt` takes the batches from a generator, which runs on in between:
+
+    adopt (disk)                      _batches and _batch (here)
+    next(batches)          ------->   lock the keys, choose versions, prepare removals
+    append one batch to    <-------   yield the records
+    the journal
+    next(batches)          ------->   release what the batch replaced, unlock the keys
+
+If the append fails, the generator is closed at its `yield`: the locks are released, and nothing
+that would have been replaced is. A pair of callbacks would have to hand over the locks instead.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Generator, Iterator
+from contextlib import closing, contextmanager
 from enum import StrEnum
 from typing import NamedTuple
 
+from memories.backends.disk.import_file import Adoption
 from memories.engine.archive import is_archived
 from memories.engine.hierarchy import Hierarchy
 from memories.engine.payload import Payload
@@ -27,14 +40,11 @@ from memories.snapshot.archive_references import bucket_of, holder_of
 from memories.snapshot.incremental_chain import IncrementalChain
 from memories.snapshot.manifest import Reference, SnapshotRow
 
-_BATCH_ROWS = 512  # So many keys are locked, journaled and let go at once.
-
-Adoption = tuple[Record, int, int]
-Advance = Callable[[int], object]
+_BATCH_ROWS = 512  # Keys that are locked and journaled together.
 
 
-class Located(NamedTuple):
-    """A row, and where its frame lies in its file."""
+class LocatedRow(NamedTuple):
+    """A row, and the extent of its frame in its file."""
 
     row: SnapshotRow
     offset: int
@@ -42,30 +52,36 @@ class Located(NamedTuple):
 
 
 class Mode(StrEnum):
-    """What a restore does to keys that are there already."""
+    """What a restore does with keys that exist already."""
 
-    REPLACE = "replace"  # Everything else goes.
-    MERGE = "merge"  # The snapshot's keys win, others stay.
-    KEEP = "keep"  # Keys that are there win.
+    REPLACE = "replace"  # Every key that is not in the snapshot is removed.
+    MERGE = "merge"  # Keys of the snapshot are overwritten, others stay.
+    KEEP = "keep"  # Existing keys stay as they are.
 
 
 class Restore:
-    """One restore of one chain into one hierarchy."""
+    """One restore of one chain into one hierarchy.
+
+    Attributes:
+        since: Restored records have versions above this one.
+        imported: Set once all pending files are copied, or cannot be.
+        shared: Whether the store shares the blocks of all files, and has copied none.
+    """
 
     def __init__(
-        self, hierarchy: Hierarchy, chain: IncrementalChain, mode: Mode, *, lend: bool = False
+        self, hierarchy: Hierarchy, chain: IncrementalChain, mode: Mode, *, copy_later: bool = False
     ) -> None:
         self._hierarchy = hierarchy
         self._chain = chain
         self._mode = mode
-        self._lend = lend  # Whether files that cannot be shared may be copied later.
-        self.arrived = Latch()  # Whether all that was lent is durable, or failed to be.
-        self.arrived.set()
-        # What is about to be replaced in the archive, and as of which number it is gone there.
-        self._outdated: list[tuple[str, int]] = []
-        self.since = hierarchy.catalog.next_version()  # What it restores has later versions.
+        self._copy_later = copy_later  # Whether files that cannot be shared may be pending.
+        self.imported = Latch()
+        self.imported.set()
+        # Keys that are to be removed from the archive, and the versions of those removals.
+        self._removals: list[tuple[str, int]] = []
+        self.since = hierarchy.catalog.next_version()
         self._now = hierarchy.clock.wall()
-        self.shared = True  # What it has adopted are the bytes themselves, no copies of them.
+        self.shared = True
         self._had_keys = len(hierarchy.catalog) > 0
 
     def check(self) -> None:
@@ -77,80 +93,81 @@ class Restore:
             TierFullError: the tiers together have no room for it.
         """
         self._check_references()
-        if not self._adoptable():
+        if not self._fits_cold():
             self._check_room()
 
     def run(self) -> None:
-        """Take everything in, then let go what the mode says."""
+        """Adopt or store every value, then remove what the mode says."""
         for file in self._chain.files:
             file.require_in_place()
-        if not self._adoptable():
-            self._store_each()
-        elif self._adopt_each():
-            self._settle_soon()
+        if not self._fits_cold():
+            self._store_values()
+        elif self._adopt():
+            self._finish_later()
             return
-        self._note_references()
+        self._link_references()
         if self._replaces():
             self._remove_others()
 
-    def _adopt_each(self) -> bool:
-        """Adopt every file; return whether one of them is only lent as yet."""
+    def _adopt(self) -> bool:
+        """Adopt every file; return whether one of them is pending."""
         try:
             return self._adopt_files()
         except BaseException:
-            self._let_outdated_go()
-            if self._lend:
-                self._hierarchy.catalog.journal.import_soon(self._told)
+            self._end_removals()
+            if self._copy_later:
+                self._hierarchy.catalog.journal.import_soon(self._import_ended)
             raise
 
     def _adopt_files(self) -> bool:
-        journal, lent = self._hierarchy.catalog.journal, False
+        journal, pending = self._hierarchy.catalog.journal, False
         for number, file in enumerate(self._chain.files):
-            descriptor = file.fileno() if self._lend else None
-            adopted = journal.adopt(file.path, self._adoptions(number), descriptor=descriptor)
+            descriptor = file.fileno() if self._copy_later else None
+            with closing(self._batches(number)) as batches:
+                adopted = journal.adopt(file.path, batches, descriptor=descriptor)
             self.shared &= adopted.shared
-            lent |= adopted.pending
-            if not lent:
-                self._let_outdated_go()
-        return lent
+            pending |= adopted.pending
+            if not pending:
+                self._end_removals()
+        return pending
 
-    def _settle_soon(self) -> None:
-        """Finish what must wait until the files that are lent are durable here."""
+    def _finish_later(self) -> None:
+        """Hide what the files replace until they are copied, and remove it then."""
         journal = self._hierarchy.catalog.journal
         try:
-            self._note_references()
+            self._link_references()
             if self._replaces():
                 self._drop_old_entries()
-                journal.hide_older(self.since, self._hidden_gone)
+                journal.hide_older(self.since, self._removing)
         finally:
-            self.arrived = Latch()
-            journal.import_soon(self._told)
+            self.imported = Latch()
+            journal.import_soon(self._import_ended)
 
     @contextmanager
-    def _hidden_gone(self, record: Record) -> Iterator[None]:
-        """Have the record of a key which the snapshot does not have go durably in the block."""
+    def _removing(self, record: Record) -> Iterator[None]:
+        """Remove a record from the archive, too, if the block removes it from the journal."""
         with self._hierarchy.mover.archive.removing(record, self.since):
             yield
-        self._say_replaced(record)
+        self._emit_replaced(record)
 
-    def _say_replaced(self, found: Entry | Record) -> None:
+    def _emit_replaced(self, found: Entry | Record) -> None:
         now = self._hierarchy.clock.monotonic()
         gone = Removed(found.key, now, found.tier, found.size, Cause.REPLACED)
         self._hierarchy.events.emit(gone)
 
-    def _told(self, error: BaseException | None) -> None:
-        """Hear that all is durable, or why it is not."""
+    def _import_ended(self, error: BaseException | None) -> None:
+        """Remove what pending files have replaced, or report why they are not copied."""
         hierarchy = self._hierarchy
         if error is None:
-            self._let_outdated_go()
+            self._end_removals()
             if self._replaces() and self._had_keys:
                 hierarchy.catalog.journal.shrink()
         else:
             now, path = hierarchy.clock.monotonic(), str(self._chain.top.path)
             hierarchy.events.emit(Failed(path, now, "copy into the store", error))
-        self.arrived.set()
+        self.imported.set()
 
-    def _adoptable(self) -> bool:
+    def _fits_cold(self) -> bool:
         size, cold = self._chain.file_bytes, self._hierarchy.tiers[TierName.COLD].budget
         return size <= cold.headroom and self._hierarchy.catalog.journal.make_room(size)
 
@@ -179,55 +196,55 @@ class Restore:
             return False
         return self._mode is not Mode.KEEP or self._hierarchy.catalog.lookup(row.key) is None
 
-    def _adoptions(self, number: int) -> Iterator[list[Adoption]]:
-        """Yield what lies in one file, in batches; keys stay locked until they are journaled."""
+    def _batches(self, number: int) -> Generator[list[Adoption], None, None]:
+        """Yield the records of one file, in batches whose keys stay locked until the next one."""
         locks = self._hierarchy.locks
         for rows in self._chain.batches(_BATCH_ROWS):
             located = [(row, self._chain.locate(row)) for row in rows]
-            mine = [Located(row, *at[1:]) for row, at in located if at and at[0] == number]
+            mine = [LocatedRow(row, *at[1:]) for row, at in located if at and at[0] == number]
             with locks.try_lock_all([item.row.key for item in mine]) as held:
-                yield from self._adopt([item for item in mine if item.row.key in held])
+                yield from self._batch([item for item in mine if item.row.key in held])
             for item in mine:
                 if item.row.key not in held:
                     with locks.lock(item.row.key):
-                        yield from self._adopt([item])
+                        yield from self._batch([item])
 
-    def _adopt(self, items: list[Located]) -> Iterator[list[Adoption]]:
-        """Yield what is to be journaled, and then let go what it replaced."""
+    def _batch(self, items: list[LocatedRow]) -> Iterator[list[Adoption]]:
+        """Yield the records of one batch; then release what they replaced."""
         catalog, wanted = self._hierarchy.catalog, [i for i in items if self._wanted(i.row)]
-        shadows = [catalog.entries.get(row.key) for row, _, _ in wanted]
-        # Above what these keys have had, which a store may have changed since the restore began,
-        # and below what they get.
+        entries = [catalog.entries.get(row.key) for row, _, _ in wanted]
+        # A version above all that these keys have had, for a `store` may have overwritten one since
+        # the restore began, and below those that they get now.
         gone = catalog.next_version()
         for old in self._archived([item.row.key for item in wanted]):
             self._hierarchy.mover.archive.prepare_removal(old, gone)
-            self._outdated.append((old.key, gone))
+            self._removals.append((old.key, gone))
         batch = [
             (self._record(row, TierName.COLD), offset, length) for row, offset, length in wanted
         ]
         yield batch
-        for shadow in shadows:
-            self._let_go(shadow)
-        if not self._lend:
-            self._let_outdated_go()
+        for entry in entries:
+            self._release_entry(entry)
+        if not self._copy_later:
+            self._end_removals()
 
     def _archived(self, keys: list[str]) -> list[Record]:
-        """Return which of `keys` the archive holds something of."""
+        """Return the records of those of `keys` that are in the archive."""
         if TierName.GLACIER not in self._hierarchy.tiers:
             return []
         found = map(self._hierarchy.catalog.record, keys)
         return [record for record in found if record is not None and is_archived(record)]
 
-    def _let_outdated_go(self) -> None:
-        """Remove from the archive what was replaced; what was not, for it failed, stays there."""
-        is_lent = self._hierarchy.catalog.journal.is_pending
-        outdated = self._outdated
-        self._outdated = [(key, gone) for key, gone in outdated if is_lent(key)]
-        for key, gone in outdated:
+    def _end_removals(self) -> None:
+        """Remove from the archive what was replaced; what a failure has spared stays."""
+        is_pending = self._hierarchy.catalog.journal.is_pending
+        removals = self._removals
+        self._removals = [(key, gone) for key, gone in removals if is_pending(key)]
+        for key, gone in removals:
             self._hierarchy.mover.archive.resolve_removal(key, gone)
 
     def _record(self, row: SnapshotRow, tier: TierName, place: bytes = b"") -> Record:
-        """Return what the journal is to say of `row`: a new version of its key."""
+        """Return the record to be journaled for `row`: a new version of its key."""
         return Record(
             key=row.key,
             version=self._hierarchy.catalog.next_version(),
@@ -240,16 +257,16 @@ class Restore:
             place=place,
         )
 
-    def _let_go(self, shadow: Entry | None) -> None:
-        """Give up the payload that stood for a key until its restored version was journaled."""
-        if shadow is not None:
-            self._hierarchy.catalog.drop(shadow)
-            self._hierarchy.mover.release(shadow)
+    def _release_entry(self, entry: Entry | None) -> None:
+        """Remove a key's entry from RAM, now that its restored version is journaled."""
+        if entry is not None:
+            self._hierarchy.catalog.drop(entry)
+            self._hierarchy.mover.release(entry)
 
-    def _store_each(self) -> None:
-        """Where cold has no room for the file: store value by value, each as far down as it must.
+    def _store_values(self) -> None:
+        """Store value by value, where cold has no room for the file.
 
-        Copies, and makes room first.
+        Each is copied to the tier it had, or to the first one below it with room.
         """
         if self._replaces():
             self._hierarchy.clear()
@@ -262,17 +279,18 @@ class Restore:
                 self._hierarchy.put(row.key, payload, tier=tier, terms=terms)
 
     def _drop_old_entries(self) -> None:
-        """Let go of what is in RAM and is to be seen no more; its records stay in the journal."""
+        """Remove old entries from RAM; their records stay in the journal until the import ended."""
         hierarchy = self._hierarchy
         for key in list(hierarchy.catalog.entries):
             with hierarchy.locks.lock(key):
                 entry = hierarchy.catalog.entries.get(key)
                 if entry is not None and entry.version < self.since and key[0] != INTERNAL:
-                    self._let_go(entry)
+                    self._release_entry(entry)
                     if not entry.backed:
-                        self._say_replaced(entry)
+                        self._emit_replaced(entry)
 
     def _remove_others(self) -> None:
+        """Remove every key that the restore has not written."""
         hierarchy = self._hierarchy
         journal = hierarchy.catalog.journal
         journal.remove_hidden()
@@ -303,13 +321,13 @@ class Restore:
             bucket.require_there(*places)
             bucket.protect(*places, holder=holder_of(root.id))
 
-    def _note_references(self) -> None:
+    def _link_references(self) -> None:
         catalog = self._hierarchy.catalog
         for row, where in self._references():
             with self._hierarchy.locks.lock(row.key):
                 if not self._wanted(row):
                     continue
-                shadow = catalog.entries.get(row.key)
+                entry = catalog.entries.get(row.key)
                 record = self._record(row, TierName.GLACIER, where.place)
                 self._hierarchy.mover.archive.link(record)
-                self._let_go(shadow)
+                self._release_entry(entry)
