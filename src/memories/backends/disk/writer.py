@@ -3,6 +3,8 @@
 A `Writer` puts its parts in order under one lock: `Space` says whether there is room, `Appender`
 makes a commit one step, `Unsynced` says what a sync still owes, `IndexFiles` keeps the runs. A dead
 file is unlinked only after a sync of everything that replaced it.
+
+Above 600 lines, for what is here takes the same lock, in an order that interrupts must not break.
 """
 
 from __future__ import annotations
