@@ -1,7 +1,7 @@
-"""A sample of the keys, followed through all tiers: what was accessed, in which order.
+"""Follows the accesses to a sample of the keys through all tiers, in their order.
 
-Not a judge. Whoever learns from the accesses is told of them in the background; readers only leave
-a note, and those of keys outside the sample not even that.
+Readers only append a note, and do nothing for keys outside the sample. The notes are read in the
+background.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Listener = Callable[[str, int, bool], None]  # Key, size, and whether it was rea
 
 
 class _SampledTick(SampledTick):
-    """Tells of a hit before it counts it."""
+    """Records a hit, then counts it."""
 
     __slots__ = ("_sampler",)
 
@@ -42,7 +42,7 @@ class _SampledTick(SampledTick):
 
 
 class AccessSampler:
-    """Knows the reuse distances of a sample, and lets one listener hear of single accesses."""
+    """Computes the reuse distances of a sample, and reports single accesses to one listener."""
 
     def __init__(self) -> None:
         self._reuse = ReuseDistanceSampler(sampled_keys=SAMPLED_KEYS)
@@ -51,27 +51,27 @@ class AccessSampler:
         self._listener: Listener | None = None
 
     def tick(self, key: str, size: int, tick: Tick) -> Tick:
-        """Return what an entry of `key` shall call at each hit in the place of `tick`."""
+        """Return what an entry of `key` calls at each hit instead of `tick`."""
         if isinstance(tick, _SampledTick):
             return tick
         return _SampledTick(key, size, tick, self) if self.samples(key) else tick
 
     def samples(self, key: str) -> bool:
-        """Return whether accesses to `key` are of use to anybody."""
+        """Return whether accesses to `key` are recorded."""
         return self._listener is not None or self._reuse.samples(key)
 
     def observe(self, event: Event) -> None:
-        """Hear of what was stored."""
+        """Record a store."""
         if isinstance(event, Stored):
             self.record(event.key, event.size, read=False)
 
     def observe_reads(self, reads: Sequence[Retrieved]) -> None:
-        """Hear of reads that durable tiers answered."""
+        """Record reads that durable tiers answered."""
         for read in reads:
             self.record(read.key, read.size, read=True)
 
     def set_listener(self, listener: Listener | None, entries: Iterable[Entry]) -> None:
-        """Tell `listener` of every access from now on, also to what is in RAM already."""
+        """Report every access to `listener` from now on; None ends that."""
         self._listener = listener
         if listener is not None:
             for found in entries:
@@ -84,7 +84,7 @@ class AccessSampler:
             try:
                 self._process_notes()
             except BaseException:
-                # Its sums may disagree for good; another sample is soon as good as this one was.
+                # Its sums may disagree for ever, so a new sample starts.
                 self._reuse = ReuseDistanceSampler(sampled_keys=SAMPLED_KEYS)
                 raise
 
@@ -104,7 +104,7 @@ class AccessSampler:
             return self._reuse.curve(reads)
 
     def record(self, key: str, size: int, *, read: bool) -> None:
-        """Take a note of an access, and tell the listener."""
+        """Append a note of an access, and report it to the listener."""
         bits = digest(key)
         if self._reuse.samples_digest(bits):
             self._notes.append((bits, size, read))

@@ -1,8 +1,8 @@
-"""Two histories of one key, the journal's and the archive's, kept in step.
+"""Keeps the archive's record of a key in step with the journal's.
 
-The journal is the truth. What the archive is to hold or to lose is prepared there, then journaled,
-and then committed there; so whatever stops between two of these steps, a crash or an exception, the
-journal says afterwards which of the two it has to be, here or at the next opening.
+The journal decides. A change of the archive is prepared there, then journaled, and then committed
+there. If a crash or an exception stops between two of these steps, the journal says which of both
+states is right: at once after an exception, at the next opening after a crash.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from memories.backends.bucket.changes import Change
     from memories.engine.tier import Tiers
 
-Failing = Callable[[str, BaseException], None]  # Told the key, and why the archive lags behind.
+Failing = Callable[[str, BaseException], None]  # Called with the key and why the archive lags.
 
 
 def is_archived(record: Record) -> bool:
@@ -33,7 +33,7 @@ def is_archived(record: Record) -> bool:
 
 
 class Archive:
-    """What the engine has the archive do, each time together with the journal.
+    """Changes of the archive, each made together with the journal.
 
     Every method is called with the key's lock held. Without a glacier tier nothing is archived.
     """
@@ -100,7 +100,7 @@ class Archive:
                 _resolve(self.bucket, self._journal, key, one.version, one.what)
 
     def amend(self, record: Record) -> None:
-        """Journal other terms for the version of `record`, which the archive is told, too."""
+        """Journal other terms for the version of `record`, and give them to the archive."""
         if not is_archived(record):
             self._journal.amend(record)
             return
@@ -118,20 +118,20 @@ class Archive:
         try:
             self.bucket.commit(key, version)
         except (StorageError, StoreLockedError, UnavailableError) as error:
-            # The journal has it, so it is done; the archive is told again at the next opening.
+            # The journal has the change, so it is done. The next opening repeats it in the archive.
             self._failing(key, error)
 
 
 def _resolve(
     bucket: BucketBackend, journal: DiskBackend, key: str, version: int, what: Change
 ) -> None:
-    """Commit what was prepared in the archive if the journal says so, or else abort it."""
+    """Commit what was prepared in the archive if the journal has it, else abort it."""
     newest, record = journal.newest(key)
     same = record is not None and record.version == version and is_archived(record)
     if what == "removal":
-        done = newest >= version or newest == 0  # A tombstone that buries nothing is forgotten.
+        done = newest >= version or newest == 0  # The journal drops useless tombstones.
     elif what == "terms":
-        done = False  # Those that the journal has are right, whichever they are.
+        done = False  # The terms in the journal are right, whichever they are.
         if same and record is not None:
             bucket.amend(record)
     else:
@@ -140,16 +140,16 @@ def _resolve(
 
 
 def resolve_prepared(bucket: BucketBackend, journal: DiskBackend) -> None:
-    """Settle what was prepared when a process was killed."""
+    """Commit or abort what was prepared when a process was killed."""
     for one in bucket.prepared():
         _resolve(bucket, journal, one.key, one.version, one.what)
 
 
 class VolatileVersions:
-    """What stands over the journal while both histories are compared: nothing, at an opening."""
+    """The versions in RAM while the archive and the journal are compared: none, at an opening."""
 
     def lock(self, key: str) -> AbstractContextManager[object]:
-        """Return what keeps others from changing `key`."""
+        """Return a context in which no other thread changes `key`."""
         return nullcontext(key)
 
     def version(self, key: str) -> int:
@@ -158,11 +158,11 @@ class VolatileVersions:
         return 0
 
     def drop(self, key: str) -> None:
-        """Let nothing in RAM stand for `key` any more."""
+        """Remove `key` from RAM."""
 
 
 def reconcile(bucket: BucketBackend, journal: DiskBackend, volatile: VolatileVersions) -> None:
-    """Journal what has changed in a bucket since this machine wrote there, or all that it holds.
+    """Journal what changed in a bucket since this machine wrote there; all of it at first.
 
     Of each key the highest version wins, removals included.
     """
@@ -179,8 +179,8 @@ def reconcile(bucket: BucketBackend, journal: DiskBackend, volatile: VolatileVer
                 lost += not _take_out(bucket, journal, volatile, record)
     if lost:
         logger.warning(
-            "%d keys of this store lie in the archive %s, which knows nothing of them any more; "
-            "whoever reads one of them is told", lost, bucket.url,
+            "%d keys of this store lie in the archive %s, which does not hold them any more; "
+            "reading one of them raises", lost, bucket.url,
         )  # fmt: skip
 
 
@@ -201,7 +201,7 @@ def _take_in(
 def _take_out(
     bucket: BucketBackend, journal: DiskBackend, volatile: VolatileVersions, record: Record
 ) -> bool:
-    """Forget what another machine has removed; return False where nothing says that it has."""
+    """Remove what another machine removed; return False if the archive has no such removal."""
     newest, known = journal.newest(record.key)
     if known is None or newest != record.version or bucket.lookup(record.key) is not None:
         return True

@@ -1,7 +1,7 @@
-"""Many keys read at once, where a medium is so far away that they had better travel together.
+"""Reads many keys at once from tiers that are so far away that one request for all is faster.
 
-Not a transaction: each value is the one that its key had at some moment of the call. Whatever goes
-wrong with the batch is looked at again key by key, which knows about moves and names the fault.
+Each value is the one that its key had at some moment of the call. When a batch fails, its keys are
+read one by one, which finds keys that have moved and names the fault.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def _read_far(hierarchy: Hierarchy, name: TierName, records: Sequence[Record]) -
             record.key: payload.open(hierarchy.trust, verify=not hierarchy.verified.knows(record))
             for record, payload in zip(records, payloads, strict=True)
         }
-    except (*UNREADABLE, StorageError):  # Asked for one by one, each says which it is.
+    except (*UNREADABLE, StorageError):  # Read one by one, the damaged one names itself.
         return {record.key: hierarchy.read(record.key) for record in records}
     now = hierarchy.clock.monotonic()
     for record in records:

@@ -1,7 +1,7 @@
-"""Bytes held in a tier, against what it may hold. A charge lasts as long as the memory does.
+"""Counts the bytes held in a tier against what the tier may hold.
 
-When an entry leaves while a reader still holds a view of its buffer, the bytes stay charged until
-that view dies: a budget counts what is really taken.
+An entry may leave while a reader still holds a view of its buffer. Its bytes stay charged until
+that view dies, so that a budget counts the memory that is really taken.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from typing import Any
 from memories.foundation.fork_lock import new_lock
 from memories.foundation.units import MAX_BYTES
 
-HOST_SHARE = 0.9  # Of what the host could still give; the rest is the caller's and the kernel's.
-ROOM_SECONDS = 0.25  # How long a measurement of the host's room is believed.
+HOST_SHARE = 0.9  # Of the memory that is free; the rest is for the caller and the kernel.
+ROOM_SECONDS = 0.25  # How long a measurement of free memory stays valid.
 
 
 class _Held:
-    """Bytes that views hold: given back when the last of their owners has died."""
+    """Bytes that views hold: released when the last of their owners has died."""
 
     __slots__ = ("left", "size")
 
@@ -29,7 +29,7 @@ class _Held:
 
 
 class _Reference(weakref.ref[Any]):
-    """A reference to an owner, which knows what ends with it."""
+    """A weak reference to an owner, with the bytes that the owner holds."""
 
     __slots__ = ("held",)
 
@@ -37,7 +37,7 @@ class _Reference(weakref.ref[Any]):
 
 
 class Budget:
-    """Counts the bytes of one medium, of which several tiers may be parts.
+    """Counts the bytes of one tier, or of a medium that several tiers share.
 
     `configured` is what the caller allowed. `room` measures what the medium could still give; the
     effective capacity follows from it. `parent` is the budget of a medium shared with other tiers.
@@ -62,9 +62,10 @@ class Budget:
         self._measured_at = float("-inf")
         self._used = 0
         self._lock = new_lock()
-        # Filled by weakref callbacks, which may run anywhere and therefore take no lock.
+        # Filled by weakref callbacks: these run at any line, so they must not take a lock.
         self._freed: deque[int] = deque()
-        # Owners that have died. C appends them: in a callback of Python an interrupt would be lost.
+        # Owners that have died. `deque.append` is the callback: an interrupt that arrives in a
+        # callback written in Python would be lost.
         self._died: deque[_Reference] = deque()
         self._holds: dict[_Held, list[_Reference]] = {}
 
@@ -113,7 +114,7 @@ class Budget:
         """Give back `size` bytes once every one of `owners` has died.
 
         The caller must drop its own references afterwards. Owners that cannot be referred to
-        weakly (`bytes`) belong to whoever holds them, and are not waited for.
+        weakly (`bytes`) are not waited for.
         """
         held, references = _Held(size), list[_Reference]()
         for owner in owners:
@@ -129,7 +130,7 @@ class Budget:
             self.release(size)
 
     def recount(self, entries: int) -> None:
-        """Count anew, with `entries` bytes in entries, while nothing comes or goes."""
+        """Recount, with `entries` bytes in entries; no other call may be under way."""
         with self._lock:
             self._apply_releases()
             for held, references in list(self._holds.items()):
@@ -143,13 +144,13 @@ class Budget:
             child.release_dead()
         self._count_died()
         while self._freed:
-            # In two lines: a signal handler that reads comes after the call, not in the sum.
+            # Two statements: a signal handler that changes `_used` must not run within the sum.
             freed = self._freed.popleft()
             self._used -= freed
         return self._used
 
     def release_dead(self) -> None:
-        """Give back what only owners held that have died."""
+        """Release the bytes of owners that have died."""
         if self._died:
             with self._lock:
                 self._count_died()
@@ -172,9 +173,9 @@ class Budget:
 
 
 class BackendBudget:
-    """The same account for a durable tier, where the backend itself knows what it holds.
+    """The budget of a durable tier, whose backend knows how many bytes it holds.
 
-    `reserve` charges bytes that are about to be written, `release` takes them off again once the
+    `reserve` charges bytes that are about to be written; `release` removes the charge once the
     backend counts them.
     """
 
@@ -189,7 +190,7 @@ class BackendBudget:
 
     @property
     def used(self) -> int:
-        """Return the bytes held, those on their way included."""
+        """Return the bytes held, those being written included."""
         return self._held() + self._coming
 
     @property
@@ -211,7 +212,7 @@ class BackendBudget:
             return True
 
     def release(self, size: int) -> None:
-        """Take `size` reserved bytes off again: they were written, or never will be."""
+        """Remove the charge of `size` bytes: they were written, or never will be."""
         with self._lock:
             self._coming -= size
 
@@ -221,6 +222,6 @@ class BackendBudget:
         return min(self.configured, held + self._room()) - held - self._coming
 
     def recount(self) -> None:
-        """Count anew, while nothing is on its way."""
+        """Recount; nothing may be being written."""
         with self._lock:
             self._coming = 0

@@ -1,11 +1,11 @@
-"""The one truth about residency: key -> entry or record.
+"""Maps each key to its entry or its record.
 
-Versions in volatile tiers are entries in a dict; all others are records in the journal of the cold
-tier, on disk, so that a key at rest costs no RAM. An entry shadows the record of its key, and where
-both exist they are the same version: the record is the entry's backing copy.
+Versions in volatile tiers are entries in a dict. All others are records in the journal of the cold
+tier, on disk, so that a key at rest takes no RAM. An entry shadows the record of its key; where
+both exist they are the same version, and the record is the backing copy of the entry.
 
-All changes of one key are serialised by the caller (`keylocks`); the lock here only orders changes
-of different keys against each other, so that an instant exists.
+The caller serialises all changes of one key (`keylocks`). The lock here only orders the changes of
+different keys against each other, so that `instant` sees one moment.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Instant(NamedTuple):
 
 
 class Catalog:
-    """Knows where every key is."""
+    """The entries of all keys in RAM, and the journal with the records of the others."""
 
     def __init__(
         self, journal: DiskBackend, latest_version: int, rules: Rules | None = None
@@ -49,9 +49,9 @@ class Catalog:
         self._version = latest_version
         self.counts: Counter[TierName] = Counter()  # Entries, by their tier.
         self.backing: Counter[TierName] = Counter()  # Entries, by the tier that backs them.
-        self._internal = 0  # Entries that are no caller's.
+        self._internal = 0  # Entries with internal keys.
         self.deadlines = Deadlines(self._ends)  # Of entries.
-        self._torn = False  # Whether something ended a change in the middle.
+        self._torn = False  # Whether an exception ended a change in the middle.
         self._lock = new_lock()
 
     def next_version(self) -> int:
@@ -66,64 +66,64 @@ class Catalog:
             self._version = max(self._version, version)
 
     def lookup(self, key: str) -> Entry | Record | None:
-        """Return where `key` is, or None if it is nowhere."""
+        """Return the entry or the record of `key`, or None."""
         # Thread 1 finds no entry. Thread 2 stores a volatile version: it puts the entry into the
         # catalog, then buries the record. Thread 1 finds no record either, and looks once more.
         entries = self.entries
         return entries.get(key) or self.journal.lookup(key) or entries.get(key)
 
     def record(self, key: str) -> Record | None:
-        """Return the record of `key`, whether or not an entry shadows it."""
+        """Return the record of `key`, even if an entry shadows it."""
         return self.journal.lookup(key)
 
     def put(self, entry: Entry) -> None:
-        """Let `entry` stand for its key."""
+        """Make `entry` the entry of its key."""
         with self._lock:
             self._change(lambda: self._swap(entry.key, entry))
 
     def drop(self, entry: Entry) -> None:
-        """Let no entry stand for the key of `entry`; its record, if it has one, surfaces."""
+        """Remove the entry of a key; its record, if it has one, is found from then on."""
         with self._lock:
             self._change(lambda: self._swap(entry.key, None))
 
     def insert_into_front(self, entry: Entry) -> None:
-        """Answer the next reads of `entry` from the front, unless it was replaced meanwhile."""
+        """Answer the next reads of `entry` from the front cache, unless it was replaced."""
         if is_held_here(self._lock):
-            return  # A signal handler reads in the middle of a change, perhaps of this very key.
+            return  # A signal handler reads in the middle of a change, perhaps of this key.
         with self._lock:
             if self.entries.get(entry.key) is entry:
                 self._change(lambda: self.front.insert(entry, self.entries))
 
     def hide_from_front(self, hidden: Callable[[str], bool] | None) -> None:
-        """Mark every read of the keys for which `hidden` is true, from now on; None for no key."""
+        """Keep keys for which `hidden` is true out of the front cache; None allows all keys."""
         with self._lock:
             self.front.hidden = hidden
             self._change(lambda: self.front.flush(self.entries))
 
     def credit_front_hits(self) -> None:
-        """Bring the marks of entries up to date that were read at the front."""
+        """Add the hits of the front cache to its entries."""
         with self._lock:
             self._change(lambda: self.front.credit_hits(self.entries))
 
     def flush_front(self) -> None:
-        """Do the same and empty the front."""
+        """Add the hits of the front cache to its entries, and empty it."""
         with self._lock:
             self._change(lambda: self.front.flush(self.entries))
 
     def set_backing(self, record: Record) -> None:
-        """Learn where the backing copy of a version lies, if an entry stands for it."""
+        """Set where the backing copy of a version is, if an entry holds that version."""
         with self._lock:
             entry = self.entries.get(record.key)
             if entry is not None and entry.version == record.version:
                 self._change(lambda: self._set_backed(entry, record.tier))
 
     def clear_backing(self, entry: Entry) -> None:
-        """Learn that no durable tier holds a copy of an entry's version."""
+        """Set that no durable tier holds a copy of an entry's version."""
         with self._lock:
             self._change(lambda: self._set_backed(entry, None))
 
     def recount(self) -> None:
-        """Count the entries anew and empty the front."""
+        """Recount the entries and empty the front cache."""
         with self._lock:
             self._recount()
 
@@ -148,9 +148,9 @@ class Catalog:
 
     @contextmanager
     def instant(self) -> Iterator[Instant]:
-        """Hold one moment still: its entries, and its records for as long as the context lasts.
+        """Give the entries and records of one moment, for as long as the context lasts.
 
-        Commits wait while the moment is taken, not while it is held.
+        Commits wait while the view is made, not while it is used.
         """
         with self._lock:
             entries = [entry for entry in self.entries.values() if entry.key[0] != INTERNAL]
@@ -163,7 +163,7 @@ class Catalog:
             view.__exit__(None, None, None)
 
     def clear(self) -> list[Entry]:
-        """Let no entry stand for any key, and return those that did."""
+        """Remove all entries and return them."""
         with self._lock:
             entries = list(self.entries.values())
             self._change(lambda: self.front.flush(self.entries))
@@ -172,7 +172,7 @@ class Catalog:
             return entries
 
     def _change(self, steps: Callable[[], None]) -> None:
-        """Do `steps`, after which counts and front follow from the entries again in any case."""
+        """Run `steps`; if an exception ends them, derive counts and front from the entries."""
         if self._torn:
             self._recount()
         try:
@@ -204,7 +204,7 @@ class Catalog:
         self._count(entry, 1)
 
     def _swap(self, key: str, entry: Entry | None) -> None:
-        # The front goes first: nobody may find the old value there after somebody saw the new one.
+        # The front goes first: after one reader saw the new value, no other may see the old one.
         self.front.drop(key, self.entries)
         previous = self.entries.get(key)
         if previous is not None:

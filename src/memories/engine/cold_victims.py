@@ -1,8 +1,9 @@
-"""Who leaves the cold tier next: the coldest of a sample, so that a key at rest costs no RAM.
+"""Chooses eviction candidates of the cold tier: the coldest of a sample of its records.
 
-Not an order of all keys. A hand reads the journal in key order, some records at a time; the coldest
-of these wait in a small pool, the others are forgotten (Redis chooses its victims so). How cold a
-key is says the memory of recent touches; among those that it has forgotten the oldest version goes.
+Keys at rest take no RAM, so there is no order of all keys. A cursor reads the journal in key order,
+some records at a time. The coldest of these wait in a small pool and the others are forgotten, as
+Redis does it. A key is the colder the longer ago its last access is remembered; among keys whose
+accesses are forgotten the oldest version leaves first.
 """
 
 from __future__ import annotations
@@ -17,9 +18,9 @@ from memories.model.record import Record
 from memories.model.tiers import TierName
 
 SAMPLE = 128  # Records that may leave, read at a time ...
-LOOKED_AT = 2048  # ... unless so many others lie among them, and one was found.
-POOL = 16  # The coldest of a sample and of those left of the one before.
-REST = 8  # When so many are left, the next sample is read.
+LOOKED_AT = 2048  # ... or fewer, once so many records were read and one was found.
+POOL = 16  # The coldest of a sample and of the pool before it.
+REST = 8  # The next sample is read when so few are left in the pool.
 
 
 class ColdVictims(Victims[Record]):
@@ -36,34 +37,34 @@ class ColdVictims(Victims[Record]):
         self._tier = tier
         self._may_leave = may_leave
         self._recency = recency
-        self._hand = ""
+        self._cursor = ""
         self._pool: dict[str, int] = {}  # Keys, with the versions that were seen.
-        self._offered: dict[str, int] = {}  # Likewise, those that a sweep has in hand.
+        self._offered: dict[str, int] = {}  # Likewise, those handed to an eviction pass.
         self._lock = new_lock()
 
     def add(self, found: Record, *, accessed: bool = True) -> None:
-        """Let it be offered again, if a sweep had it in hand and it stays."""
+        """Allow that a record which an eviction pass gave back is offered again."""
         with self._lock:
             self._offered.pop(found.key, None)
 
     def rebuild(self) -> None:
-        """Offer again what a sweep had in hand that is over."""
+        """Offer again what an eviction pass held that has ended."""
         with self._lock:
             self._offered.clear()
 
     def discard(self, found: Record) -> None:
-        """Nothing to forget: the journal knows it."""
+        """Do nothing: the journal has removed the record already."""
 
     def record_arrival(self, key: str, reads: int) -> None:
-        """Let the memory of touches know."""
+        """Record an arrival, which counts as an access."""
         self._recency.record_demotion(key, reads)
 
     def forget(self, key: str) -> None:
-        """Forget when it was touched."""
+        """Forget the accesses of a key."""
         self._recency.forget(key)
 
     def offer(self) -> Record | None:
-        """Take the coldest out of the pool, read anew when it runs low; None if nothing may go."""
+        """Remove the coldest record from the pool and return it; None if no record may leave."""
         with self._lock:
             if len(self._pool) <= REST:
                 self._sample()
@@ -76,17 +77,18 @@ class ColdVictims(Victims[Record]):
             return None
 
     def _current(self, key: str, version: int) -> Record | None:
-        """Return the record of a key that was seen before, if it is here and may leave still."""
+        """Return the record of a sampled key if it is still in the tier and may leave."""
         record = self._journal.lookup(key)
         found = record is not None and record.version == version and self._leaves(record)
         return record if found else None
 
     def _sample(self) -> None:
-        # What a sweep has moved is no longer here; what it gives back, it has named by `add`.
+        # Drop records handed to an eviction pass that have left the tier; those that it returned
+        # were registered again by `add`.
         held = self._offered.items()
         self._offered = {key: version for key, version in held if self._current(key, version)}
         for looked_at, record in enumerate(self._round()):
-            self._hand = record.key
+            self._cursor = record.key
             if self._leaves(record) and record.key not in self._offered:
                 self._pool[record.key] = record.version
             if len(self._pool) >= POOL + SAMPLE or (looked_at >= LOOKED_AT and self._pool):
@@ -101,8 +103,8 @@ class ColdVictims(Victims[Record]):
         return record.tier is self._tier and self._may_leave(record)
 
     def _round(self) -> Iterator[Record]:
-        """Yield the records after the hand, and those up to it after the end."""
-        start = self._hand
+        """Yield the records after the cursor, then those up to it."""
+        start = self._cursor
         yield from self._journal.scan(after=start)
         for record in self._journal.scan():
             if record.key > start:

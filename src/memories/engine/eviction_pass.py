@@ -1,7 +1,7 @@
-"""One pass over a tier's victims, by one thread among several.
+"""One pass over the eviction candidates of a tier, by one thread among several.
 
-A victim that is offered to one thread is in no other's sight, so a thread that sees none must know
-whether others are at work before it takes the tier for full.
+A candidate that is offered to one thread is hidden from the others. So a thread that finds none
+must know whether other threads are evicting before it reports that the tier is full.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from memories.engine.tier import Tier
 from memories.model.entry import Entry
 from memories.model.record import Record
 
-MAX_KEPT = 64  # After so many that stay, the rest are taken to stay too: the work is bounded.
+MAX_KEPT = 64  # After so many that stay, a pass ends: its work is bounded.
 
 
-MayEvict = Callable[[Entry | Record], bool]  # Whether a victim may go for what is coming.
+MayEvict = Callable[[Entry | Record], bool]  # Whether a victim may leave for the new value.
 
 
 class EvictionOutcome(Enum):
@@ -28,7 +28,7 @@ class EvictionOutcome(Enum):
 
 
 class EvictionPass:
-    """Displaces victims one by one; those that stay are victims again when the pass ends."""
+    """Evicts victims one by one; those that stay are offered again when the pass ends."""
 
     def __init__(
         self,
@@ -46,14 +46,14 @@ class EvictionPass:
         self.busy = False  # Whether another thread kept a victim from leaving.
 
     def make_room(self, size: int) -> bool:
-        """Displace victims until `size` bytes could be reserved, and return whether they were."""
+        """Evict victims until `size` bytes are reserved, and return whether they are."""
         while not self._tier.budget.reserve(size):
             if not self.evict_next():
                 return False
         return True
 
     def evict_next(self) -> bool:
-        """Displace the next victim; False when there is none that was not tried before."""
+        """Evict the next victim; return False when each was tried before."""
         if len(self._kept) >= MAX_KEPT:
             return False
         victim = self._tier.victims.offer()
@@ -82,8 +82,10 @@ class EvictionPass:
     def __exit__(self, *exc_info: object) -> None:
         for victim in self._kept:
             self._tier.victims.add(victim, accessed=False)
-            # Who held its key meanwhile may have let go of it, when there was nothing to discard:
-            # a victim that nobody names would stay charged. It is first unnamed, then discarded.
+            # Thread 1 has this victim in its pass, so the policy does not have it. Thread 2
+            # replaces the key: it removes the entry from the catalog, then finds nothing to
+            # discard. Thread 1 adds the victim again, and must discard it, or its bytes would
+            # stay charged for ever.
             if not self._current(victim):
                 self._tier.victims.discard(victim)
         self._tier.eviction_threads.remove()

@@ -1,9 +1,10 @@
-"""Whether a version's time has come. The one place that compares a time to live with a clock.
+"""Decides whether a version has expired: the only place that compares a time to live with a clock.
 
-Not its removal. Two ideas. What was stored in the future, by a clock that has been set right since,
-lives for as long as it was given and no longer, counted from when that was found out. And a caller
-who lists all keys to read them in the same breath, as `dict(manager)` does, is shown what was there
-when he listed them: while he is at it, what expires is removed only for room.
+A version whose store time lies in the future comes from a clock that has been set back since. It
+lives for its time to live, counted from when that was found out.
+
+A caller may list all keys and read them in one call, as `dict(manager)` does. It is shown what was
+there when it listed them: until it has read them, expired values are removed only for room.
 """
 
 from __future__ import annotations
@@ -17,18 +18,18 @@ from memories.foundation.clock import STEP_SECONDS
 from memories.model.entry import Entry
 from memories.model.record import Record
 
-AHEAD_SECONDS = 60.0  # By less, clocks of two machines that share an archive may differ.
+AHEAD_SECONDS = 60.0  # The clocks of two machines that share an archive may differ by less.
 
-BREATH_SECONDS = 5.0  # Between two reads of what was listed, at most, of keys that expire ...
-LONGEST_SECONDS = 60.0  # ... and in all, after which they are removed though somebody reads.
-MANY_LISTINGS = 64  # From here on those that ended are forgotten before the next one.
+READ_ON_SECONDS = 5.0  # At most between two reads of listed keys that expire ...
+LONGEST_SECONDS = 60.0  # ... and for the whole listing; then its keys are removed all the same.
+MANY_LISTINGS = 64  # From here on, ended listings are dropped before the next one is added.
 
 
 class CallSite(NamedTuple):
-    """One instruction of one call: what a listing and the reads that belong to it have in common.
+    """One instruction of one call: the same for a listing and for the reads that belong to it.
 
-    Only what is written in C, such as `dict(manager)` and `{**manager}`, asks for the keys and then
-    for the values without the caller's next instruction in between.
+    Only code written in C, such as `dict(manager)` and `{**manager}`, lists the keys and reads the
+    values within one instruction of the caller.
     """
 
     frame: int
@@ -36,20 +37,20 @@ class CallSite(NamedTuple):
 
     @classmethod
     def of(cls, frame: FrameType) -> CallSite:
-        """Return the breath that `frame` is at."""
+        """Return the instruction that `frame` executes."""
         return cls(id(frame), frame.f_lasti)
 
 
 class Listing(NamedTuple):
-    """What a thread has listed, for as long as it may still be reading it."""
+    """A list of keys that a thread may still be reading."""
 
-    breath: CallSite
+    site: CallSite
     moment: float  # When it was; seconds of the wall clock, as are the others.
     until: float
 
 
 class Expiry:
-    """Tells what has expired. Safe to use from any number of threads.
+    """Decides which versions have expired. Safe to use from any number of threads.
 
     Args:
         wall: Seconds since the epoch; they run backwards only to follow a clock set back.
@@ -61,7 +62,7 @@ class Expiry:
         self._listings: dict[int, Listing] = {}  # By thread.
 
     def now(self) -> float:
-        """Return the time of now, and learn of a clock that was set back."""
+        """Return the present time, and notice a clock that was set back."""
         now = self._wall()
         if now < self._latest - STEP_SECONDS:
             self._since = now
@@ -69,7 +70,7 @@ class Expiry:
         return now
 
     def has_expired(self, found: Entry | Record) -> bool:
-        """Return whether `found` has outlived its time; whoever asks is reading."""
+        """Return whether `found` has expired; the caller is reading it."""
         ends = found.terms.expires_at
         if ends is None:
             return False
@@ -79,9 +80,9 @@ class Expiry:
         return self._is_over(found, ends, now)
 
     def removable(self, found: Entry | Record, *, shown: bool = False) -> bool:
-        """Return whether `found` has outlived its time, and no listing shows it still.
+        """Return whether `found` has expired, and no listing still shows it.
 
-        With `shown` whether or not one does: room is needed.
+        With `shown` it may be shown: room is needed.
         """
         ends = found.terms.expires_at
         now = self.now() if shown else self.horizon()
@@ -94,7 +95,7 @@ class Expiry:
         return begun > now + AHEAD_SECONDS and now - self._since >= ends - begun
 
     def horizon(self) -> float:
-        """Return the time up to which what has expired may be removed."""
+        """Return the time up to which expired versions may be removed."""
         now = horizon = self.now()
         for thread, listing in list(self._listings.items()):
             if listing.moment <= now < listing.until:
@@ -104,16 +105,16 @@ class Expiry:
         return horizon
 
     def record_listing(self, frame: FrameType) -> None:
-        """Learn that a caller who is at `frame` lists keys."""
+        """Record that a caller at `frame` lists keys."""
         if len(self._listings) >= MANY_LISTINGS:
             self.horizon()
         now = self.now()
         self._listings[threading.get_ident()] = Listing(
-            CallSite.of(frame), now, now + BREATH_SECONDS
+            CallSite.of(frame), now, now + READ_ON_SECONDS
         )
 
     def end_listing(self) -> None:
-        """Learn that this thread does something else than to read what it has listed."""
+        """End the listing of this thread: it does something else now."""
         if self._listings:
             self._listings.pop(threading.get_ident(), None)
 
@@ -121,12 +122,12 @@ class Expiry:
         me = threading.get_ident()
         listing = self._listings.get(me)
         if listing is not None:
-            until = min(now + BREATH_SECONDS, listing.moment + LONGEST_SECONDS)
+            until = min(now + READ_ON_SECONDS, listing.moment + LONGEST_SECONDS)
             self._listings[me] = listing._replace(until=until)
 
     def moment(self, frame: FrameType) -> float | None:
-        """Return when a caller at `frame` listed the keys that he reads; None if he did not."""
+        """Return when a caller at `frame` listed the keys that it reads; None if it did not."""
         listing = self._listings.get(threading.get_ident())
-        if listing is None or listing.breath != CallSite.of(frame):
+        if listing is None or listing.site != CallSite.of(frame):
             return None
         return listing.moment

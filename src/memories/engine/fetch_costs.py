@@ -1,8 +1,8 @@
-"""What it costs to fetch a value from a tier, as measured here: seconds by source and size.
+"""The measured cost of fetching a value from a tier: seconds by source and size.
 
-Not a clock: it hears of durations that were measured anyway. The idea: one running mean for each
-power of two of sizes, rounded coarsely, so that what policies compare stands still unless the
-medium really has become slower or faster.
+It takes durations that were measured anyway. There is one running mean for each power of two of
+sizes. A mean is published in coarse steps, so that the costs which policies compare change only
+when a medium has become slower or faster.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class _Source:
         self.table = self._expected
 
     def add(self, at: int, seconds: float, fetches: int = 1) -> None:
-        """Take in `fetches` of class `at` which took `seconds` together, as if one by one."""
+        """Add `fetches` of class `at` which took `seconds` together, as if one by one."""
         self._counts[at] = count = self._counts[at] + fetches
         mean = self._means[at]
         weight = max(fetches / count, 1 - (1 - WEIGHT) ** fetches)
@@ -62,22 +62,22 @@ class _Source:
 
 
 class FetchCosts:
-    """Knows what fetches from each tier took.
+    """The mean seconds of a fetch from each tier.
 
     Threads may observe at once and without a lock: a measurement lost to another changes little.
-    A fetch costs about a microsecond to hear of, a table of 65 numbers when a mean has changed.
+    To add a fetch takes about a microsecond, and a table of 65 numbers when a mean has changed.
     """
 
     def __init__(self) -> None:
         self._sources = {name: _Source(name) for name in _DEFAULTS}
 
     def observe(self, event: Event) -> None:
-        """Hear of a move from warm up to hot."""
+        """Add the duration of a move from warm up to hot."""
         if isinstance(event, Moved) and (event.source, event.target) == _LIFT and event.seconds > 0:
             self._sources[TierName.WARM].add(event.size.bit_length(), event.seconds)
 
     def observe_reads(self, reads: Sequence[Retrieved]) -> None:
-        """Hear of reads that durable tiers answered."""
+        """Add the durations of reads that durable tiers answered."""
         taken: defaultdict[tuple[TierName, int], list[float]] = defaultdict(list)
         for read in reads:
             if read.seconds > 0:  # A clock that has not moved has measured nothing.

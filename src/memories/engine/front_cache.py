@@ -1,8 +1,8 @@
-"""The values that are read over and over right now, so that the next read is one look into a dict.
+"""The payloads of the keys that are read most often now, in one dict.
 
-Not a tier and not a cache: it refers to payloads that entries hold, until the next look of the
-catalog empties it. The idea: a mark at every read costs more than the read, and being here is the
-mark. Whoever is read again after the front was emptied is marked again, every few seconds.
+It refers to payloads that entries hold, until the catalog empties it. Counting each hit per key
+costs more than the hit. So hits on this dict are only summed, and later divided among its keys. A
+key that is still read after the front was emptied is counted again, every few seconds.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ class FrontCache:
     def __init__(self) -> None:
         self.values: dict[str, Any] = {}
         self.hits = 0.0  # A float is not allocated anew at each sum; exact up to 2**53.
-        self.hidden: Callable[[str], bool] | None = None  # Keys whose every read must be marked.
+        self.hidden: Callable[[str], bool] | None = None  # Keys whose every read is counted.
         self.credits: Counter[TierName] = Counter()
         self._credited = 0
         self._latest = TierName.HOT
         self._arrivals = 0
 
     def insert(self, entry: Entry, entries: Mapping[str, Entry]) -> None:
-        """Let the next reads of `entry` be answered from here, if that is all they need."""
+        """Answer the next reads of `entry` from here, if its payload is what a reader gets."""
         payload = entry.payload
         if self.hidden is not None and self.hidden(entry.key):
             return
@@ -53,7 +53,7 @@ class FrontCache:
             self.values[entry.key] = payload
 
     def drop(self, key: str, entries: Mapping[str, Entry]) -> None:
-        """Let go of what `key` stands for; MUST happen before its entry changes."""
+        """Remove `key`; MUST be called before its entry changes."""
         if key in self.values:
             if len(self.values) == 1:
                 self.flush(entries)
@@ -61,26 +61,26 @@ class FrontCache:
                 del self.values[key]
 
     def count_arrival(self, entries: Mapping[str, Entry]) -> None:
-        """Learn of a new entry; after some, marks must be fresh for those who look for victims."""
+        """Count a new entry; flush after some, so that eviction finds fresh marks."""
         self._arrivals += 1
         if self._arrivals * ARRIVALS_PER_SETTLING >= len(entries):
             self._arrivals = 0
             self.flush(entries)
 
     def flush(self, entries: Mapping[str, Entry]) -> None:
-        """Empty the front, its hits credited: the next read of each key marks its entry again."""
+        """Credit the hits and empty the front: the next read of each key marks its entry again."""
         self.credit_hits(entries)
         self.values.clear()
 
     def clear(self) -> None:
-        """Empty the front, and credit nobody: something ended that in the middle."""
+        """Empty the front and credit no hits: an exception ended a change in the middle."""
         self.values.clear()
         self._credited = int(self.hits)
 
     def credit_hits(self, entries: Mapping[str, Entry]) -> None:
-        """Mark the entries whose reads were answered here since the last time.
+        """Add the hits since the last call to the entries.
 
-        Each is marked as read just now: too late by as long as it was here, never too early.
+        Each entry is marked as read now: up to the time since the last flush too late, never early.
         """
         due = int(self.hits) - self._credited
         if not due:

@@ -1,8 +1,8 @@
-"""The ordered tiers and the catalog over them: put, get, remove, move.
+"""The ordered tiers and the catalog over them: put, read, remove, move.
 
-Not a policy and not a public face. What changes a key holds that key's lock; what reads takes none
-and looks again when it was overtaken. The state of the whole (open, read-only, forked, closed) is
-asked before anything is written, and by reads only off the hit path.
+A call that changes a key holds that key's lock. A read takes none, and looks again when a change
+overtook it. The state of the manager (open, read-only, forked, closed) is checked before each
+change, and by reads that are not hits.
 """
 
 from __future__ import annotations
@@ -51,23 +51,23 @@ from memories.model.record import Record, Terms, Version
 from memories.model.tiers import Cause, TierName
 
 MOMENT_SECONDS = 0.01
-OVERDUE_PER_STORE = 4  # Entries that have expired and are removed by each store.
-READ_ATTEMPTS = 8  # A read is overtaken by a move at most this often before the fault is real.
+OVERDUE_PER_STORE = 4  # Expired entries that each store removes.
+READ_ATTEMPTS = 8  # After so many reads that a change overtook, the error is raised.
 
 
 class Order(NamedTuple):
-    """What is to be put, and what it replaces."""
+    """A version to be stored, and what it replaces."""
 
     payload: Payload
     version: Version
     previous: Entry | Record | None
-    old_record: Record | None  # Of the durable version that `previous` is or stands over.
-    gone: int  # As of which number `old_record` is gone, where no record takes its place.
+    old_record: Record | None  # The record that `previous` is, or that it shadows.
+    gone: int  # The version of the removal of `old_record`, if no record replaces it.
     volatile: bool
 
 
 class Hierarchy:
-    """Puts values into tiers, finds them again, and moves them."""
+    """Stores values in tiers, reads them, and moves them."""
 
     def __init__(
         self,
@@ -93,7 +93,7 @@ class Hierarchy:
             self._reconcile_key, self._recount, lambda: self.mover.reset_nesting(), clock.monotonic
         )
         self.locks = self.operations.locks
-        # Raises where a key that is in no tier may yet be in an archive that nobody could read.
+        # Raises if a key that is in no tier may be in an archive that could not be read.
         self.doubt: Callable[[str], None] = lambda key: None
         self.mover = Mover(
             tiers, catalog, locks=self.locks, clock=clock, expiry=expiry, events=events,
@@ -118,7 +118,7 @@ class Hierarchy:
         """Store a new version of `key`, in `tier` or (None) in the fastest with room for it.
 
         A key that was durable is durable again before this returns, unless `volatile`: then the
-        old version is gone durably, and the new one is not durable yet.
+        old version is durably removed, and the new one is not durable yet.
 
         Raises:
             TierFullError: no tier that may hold it has room; the old version stays.
@@ -130,16 +130,16 @@ class Hierarchy:
             self._expire_some()
             previous = self.catalog.lookup(key)
             self._compare(key, previous, if_version)
-            # What replaces a value in RAM has its place there.
+            # A value that replaces one in RAM takes its place.
             sift = not volatile and not isinstance(previous, Entry)
             targets = candidates(self.tiers, key, tier, payload, terms, sift=sift)
             old_record = self._record_under(previous)
-            # A removal has a number of its own, below that of what is stored: with the same one
-            # it would take away the new version, too, wherever that arrives later or earlier.
+            # The removal has a version of its own, below that of the new value. With the same one
+            # it would remove the new value as well.
             gone = 0 if old_record is None else self.catalog.next_version()
             version = Version(key, self.catalog.next_version(), self._moment(), terms)
             order = Order(payload, version, previous, old_record, gone, volatile)
-            # In the archive a new version takes the place of the old one by itself.
+            # In the archive a new version replaces the old one without a removal.
             leaves = None if tier is TierName.GLACIER else old_record
             with self.mover.archive.removing(leaves, gone):
                 found = self._put_first(order, targets)
@@ -177,7 +177,7 @@ class Hierarchy:
                     self.require_readable()
                 found = catalog.entries.get(key) or journal.lookup(key)
                 if found is None:
-                    found = catalog.lookup(key)  # It may have come up between the two look-ups.
+                    found = catalog.lookup(key)  # Promoted in between, say.
                 if found is None or (
                     found.terms.expires_at is not None and self._expired(found, moment)
                 ):
@@ -231,7 +231,7 @@ class Hierarchy:
         raise AssertionError("the last attempt returns or raises")
 
     def lookup(self, key: str) -> Entry | Record:
-        """Return where `key` is, without counting a read.
+        """Return the entry or the record of `key`, without counting a read.
 
         Raises:
             KeyNotFoundError: it is in no tier.
@@ -255,7 +255,7 @@ class Hierarchy:
 
     @operation
     def move(self, key: str, target: TierName, cause: Cause) -> Entry | Record:
-        """Move `key` to `target` and return what stands for it there."""
+        """Move `key` to `target` and return its entry or record there."""
         with self.locks.lock(key):
             self.require_writable()
             found = self.lookup(key)
@@ -273,9 +273,9 @@ class Hierarchy:
         *,
         may_evict: MayEvict | None = None,
     ) -> bool:
-        """Move `found` if it is still where its key is and nobody works on it.
+        """Move `found` if it is still current and no thread works on its key.
 
-        With `may_evict`, only victims for which it is true make room, and nobody is waited for.
+        With `may_evict`, only victims for which it is true make room, and no thread is waited for.
         """
         with self.locks.try_lock(found.key) as free:
             if not free or self.state is not LifecycleState.OPEN:
@@ -300,11 +300,11 @@ class Hierarchy:
 
     @operation
     def expire(self, found: Entry | Record) -> None:
-        """Remove `found` if its time has come and it is still current."""
+        """Remove `found` if it has expired and is still current."""
         self.mover.expire(found)
 
     def expire_overdue(self, count: int | None = None) -> int:
-        """Remove up to `count` keys whose time has come, all unless given; return how many went."""
+        """Remove up to `count` expired keys, or all of them; return how many were removed."""
         return sum(self.mover.expire(found) for found in islice(self.mover.overdue(), count))
 
     def __len__(self) -> int:
@@ -313,7 +313,7 @@ class Hierarchy:
             before = len(self.catalog)
             overdue = {found.key for found in self.mover.overdue()}
             if len(self.catalog) == before:
-                break  # Else some of them have gone since.
+                break  # Otherwise some of them may have been removed since.
         return max(0, before - len(overdue))
 
     @operation
@@ -337,7 +337,7 @@ class Hierarchy:
     def flush(self, until: float = math.inf) -> None:
         """Give every volatile version a durable copy, until this second of the monotonic clock.
 
-        Goes on past those that cannot have one.
+        It goes on after those that cannot have one.
 
         Raises:
             TierFullError: not all of them fit; those written are durable, the others stay.
@@ -345,7 +345,7 @@ class Hierarchy:
         """
         self.require_writable()
         failed: dict[str, Exception] = {}
-        full, too_large = None, math.inf  # Nothing of this size or more fits, and who said so.
+        full, too_large = None, math.inf  # Nothing of this size or more fits; and the error.
         for entry in list(self.catalog.entries.values()):
             if self.clock.monotonic() >= until:
                 break
@@ -363,7 +363,7 @@ class Hierarchy:
             if failed:
                 raise _not_written(failed)
         finally:
-            failed, full = {}, None  # They and this frame would keep each other, and the values.
+            failed, full = {}, None  # A cycle of errors and this frame would keep the values.
 
     def write_back(self, key: str) -> None:
         """Give the volatile version of `key`, if there is one, a durable copy.
@@ -372,7 +372,7 @@ class Hierarchy:
             TierFullError: it does not fit, and may not be dropped for that.
         """
         with self.locks.lock(key):
-            # Looked up under the lock: it may have moved since, under another entry.
+            # Looked up again under the lock: a move may have replaced the entry.
             entry = self.catalog.entries.get(key)
             if entry is None or entry.backed or key[0] == INTERNAL:
                 return
@@ -382,13 +382,13 @@ class Hierarchy:
                 self._write_back(entry)
 
     def unwritten_keys(self) -> list[str]:
-        """Return the keys whose versions are only in RAM, but for those that may be dropped."""
+        """Return the keys whose versions are only in RAM and may not be dropped."""
         return [e.key for e in list(self.catalog.entries.values()) if self._should_stay(e)]
 
     def is_in_archive(self, record: Record) -> bool:
-        """Return whether the archive holds what `record` names, or its key has another record.
+        """Return whether the archive holds the version of `record`, or the key has another record.
 
-        Asked under the key's lock: a move journals first, and tells the archive afterwards.
+        It looks under the key's lock: a move journals first, and commits to the archive afterwards.
         """
         with self.locks.lock(record.key):
             if self.catalog.record(record.key) != record:
@@ -397,9 +397,10 @@ class Hierarchy:
 
     @operation
     def forget_archived(self, key: str) -> bool:
-        """Let go of the archived copy of `key`, which is lost; return whether another is left.
+        """Forget the archived copy of `key`, which is lost; return whether another one exists.
 
-        Another one is in RAM, and written to a durable tier again, or in cold, or archived since.
+        The other one is in RAM and is written to a durable tier again, or in cold, or archived
+        since.
         """
         with self.locks.lock(key):
             self.require_writable()
@@ -420,14 +421,14 @@ class Hierarchy:
 
     @operation
     def clear(self) -> int:
-        """Remove every key stored so far and return the version up to which that was.
+        """Remove every key stored so far and return the latest version that was removed.
 
-        No store that goes on has a version up to there. The room on the disk is free then; archived
-        objects are unlinked after their grace time.
+        A store under way gets a higher version. The room on the disk is free afterwards; archived
+        objects are deleted after their grace time.
         """
         self.require_writable()
         limit = self.catalog.next_version()
-        # What has a version already is nowhere yet while its store goes on, under its key's lock.
+        # A store under way has a version but no entry or record yet; it holds its key's lock.
         for key in self.locks.held_keys():
             self._clear_key(key, limit)
         for key in list(self.catalog.entries):
@@ -446,23 +447,23 @@ class Hierarchy:
             try:
                 self.remove(key)
             except KeyNotFoundError:
-                continue  # It has expired, or somebody else removed it meanwhile.
+                continue  # It has expired, or another thread removed it.
             count += 1
         self.catalog.journal.shrink(dead)
         return count
 
     def activity(self) -> tuple[float, ...]:
-        """Return what differs as soon as anything was read, stored, moved or removed; cheap."""
+        """Return counts that differ once anything was read, stored, moved or removed; cheap."""
         hits = [tier.counter.hits for tier in self.tiers.volatile.values()]
         return (self.events.emitted, self.catalog.front.hits, *hits)
 
     def next_expiry(self) -> float | None:
-        """Return a time of the wall clock before which nothing expires; None if nothing will."""
+        """Return a wall clock time before which nothing expires; None if nothing will."""
         known = (self.catalog.deadlines.soonest(), self.catalog.journal.soonest())
         return min((ends for ends in known if ends is not None), default=None)
 
     def after_fork(self) -> None:
-        """Know, in a forked child, that nothing may be changed and that nobody else is here."""
+        """Allow no changes in a forked child, and forget the threads of the parent."""
         self.state = LifecycleState.FORKED
         self.operations.reset()
 
@@ -498,7 +499,7 @@ class Hierarchy:
         require_writable(self.state)
 
     def _expire_some(self) -> None:
-        """Do a share of the work, for who stores faster than the background removes; no I/O."""
+        """Remove some expired entries without I/O: stores may be faster than the background."""
         deadlines = self.catalog.deadlines
         soonest = deadlines.soonest()
         if soonest is None or (horizon := self.expiry.horizon()) < soonest:
@@ -509,7 +510,7 @@ class Hierarchy:
                 self.mover.expire(entry)
 
     def _reconcile_key(self, key: str) -> None:
-        """Let entry, record and archive say the same of `key`, on which a call was interrupted.
+        """Make entry, record and archive agree on `key`, after an interrupted call.
 
         What an entry held is counted off by `_derive`.
         """
@@ -525,12 +526,12 @@ class Hierarchy:
             elif record.version == entry.version:
                 catalog.set_backing(record)
             else:
-                # Newer, it was to replace the entry. Older, the entry was to replace it, and was
-                # not durable yet: so it is as if that had not begun.
+                # A newer record was to replace the entry. An older one was to be replaced by the
+                # entry, which was not durable yet: that store has not happened.
                 catalog.drop(entry)
 
     def _recount(self) -> None:
-        """Derive anew what follows from the entries, while no call is under way."""
+        """Recount what follows from the entries, while no call is under way."""
         self.catalog.recount()
         held: Counter[TierName] = Counter()
         for entry in list(self.catalog.entries.values()):
@@ -539,7 +540,7 @@ class Hierarchy:
         for tier in self.tiers.values():
             tier.eviction_threads.reset()
             tier.victims.rebuild()
-        # The former orders are circles of references, which would keep what has left them.
+        # The former orders are reference cycles, which would keep entries that have left.
         gc.collect()
         for durable in self.tiers.durable.values():
             durable.budget.recount()
@@ -579,7 +580,7 @@ class Hierarchy:
                 self.mover.drop(found, Cause.REMOVED)
 
     def _put_first(self, order: Order, targets: Iterable[AnyTier]) -> Entry | Record:
-        """Put into the first of `targets` that makes room: rather down than nowhere."""
+        """Store into the first tier of `targets` that can make room."""
         full = None
         try:
             for target in targets:
@@ -590,7 +591,7 @@ class Hierarchy:
             assert full is not None, "there is a target, or `candidates` has raised"
             raise full
         finally:
-            full = None  # An error and a frame that hold each other would keep the value as well.
+            full = None  # An error and this frame refer to each other, and would keep the value.
 
     def _put_into(self, order: Order, target: AnyTier) -> Entry | Record:
         if isinstance(target, DurableTier):
@@ -606,8 +607,8 @@ class Hierarchy:
     def _bury(self, entry: Entry, order: Order) -> None:
         """Make the durable version under a volatile one absent, for after a crash.
 
-        The new version is named already, so that no reader finds the key absent in between; if the
-        tombstone cannot be written, the old version is named again.
+        The new version is in the catalog already, so that no reader finds the key absent in
+        between. If the tombstone cannot be written, the old version is put back.
         """
         try:
             self.catalog.journal.remove(entry.key, order.gone)
@@ -626,7 +627,7 @@ class Hierarchy:
         return self.tiers.durable[TierName.COLD]
 
     def _should_stay(self, entry: Entry) -> bool:
-        """Return whether a version is only in RAM, and neither ours nor one that may be dropped."""
+        """Return whether a caller's version is only in RAM and may not be dropped."""
         passing = entry.key[0] == INTERNAL or self.mover.is_droppable(entry)
         return not (entry.backed or passing or self.expiry.has_expired(entry))
 

@@ -1,7 +1,7 @@
-"""When an access happened, without a clock on the hit path.
+"""Orders accesses in time without a call of the clock on the hit path.
 
-A hit draws the next number of its tier's counter; the migrator notes now and then which number the
-counter had reached at what time. A stamp is as old as the first note that is not below it.
+A hit draws the next number of its tier's counter. The migrator records now and then which number
+the counter has reached at what time. A stamp is as old as the first record that is not below it.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class HitCounter:
 
 
 class SampledTick(ABC):
-    """Counts the hits of one sampled key and tells somebody of them."""
+    """Counts the hits of one sampled key and reports each of them."""
 
     __slots__ = ("inner", "key", "size")
 
@@ -54,17 +54,17 @@ class SampledTick(ABC):
 
     @abstractmethod
     def __call__(self) -> int:
-        """Tell of a hit and count it."""
+        """Report a hit and count it."""
 
     @abstractmethod
     def wanted(self) -> bool:
-        """Return whether the key is in the sample still."""
+        """Return whether the key is still in the sample."""
 
 
 def unwrap_unwanted(tick: Callable[[], int]) -> Callable[[], int]:
-    """Return `tick` without the parts that tell somebody who no longer wants to know.
+    """Return `tick` without the parts that report to a sample which the key has left.
 
-    Samples shrink as keys come, so that most keys that were sampled once are so no more.
+    Samples shrink as keys come, so most keys that were sampled once have left by now.
     """
     if not isinstance(tick, SampledTick):
         return tick
@@ -81,11 +81,11 @@ class HitClock:
         self._times = [now]
 
     def record(self, now: float) -> None:
-        """Remember which stamp the counter has reached at `now`."""
+        """Record which stamp the counter has reached at `now`."""
         self._stamps.append(self._counter.stamp())
         self._times.append(now)
         if len(self._times) > MAX_NOTES:
-            # The older half keeps every other note: old accesses are known more coarsely.
+            # The older half keeps every other record: the time of old accesses is less exact.
             half = MAX_NOTES // 2
             self._stamps[:half] = self._stamps[1:half:2]
             self._times[:half] = self._times[1:half:2]

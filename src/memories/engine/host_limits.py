@@ -1,6 +1,6 @@
-"""What there is room for: bytes that the host's memory and a directory's disk can still give.
+"""Measures the bytes that the host's memory and a directory's disk can still give.
 
-Only measures; what share of it a tier may take is the budget's business.
+What share of it a tier may take is decided by its budget.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ _CGROUP_ROOT = Path("/sys/fs/cgroup")
 def host_room() -> int:
     """Return bytes of RAM that this process could still take without swapping or being killed.
 
-    Half of that while tasks of one of its groups stall for memory: what is free by the count is
-    then being fought for. Not nothing, for the average lags behind: tiers would be emptied for a
-    stall long over.
+    Half of that while tasks of one of its control groups stall for memory: other processes want
+    what is counted as free. It is not zero, since the average lags behind and tiers would be
+    emptied for a stall that is over.
     """
     room = min(_machine_room(), _cgroup_room())
     if any(stalled_percent(folder) >= STALLED_PERCENT for folder in _unified_folders()):

@@ -1,11 +1,11 @@
-"""One lock per key, for as long as somebody works on it.
+"""One lock per key, which exists for as long as a thread works on the key.
 
-Everything that changes a key (store, delete, move) holds the key's lock; reading takes none. A
-thread that already holds one key should only try for another: eviction inside a store skips keys
-that are busy. Where a caller's own function needs a second key, a circle of waits is refused.
+A call that changes a key (store, delete, move) holds its lock; reads take none. A thread that holds
+one key should only try to lock another: an eviction within a store skips busy keys. Where a
+function of the caller needs a second key, a circle of waits is refused.
 
-A lock belongs to the call that took it, not to the code that will release it: when that call is
-over, whatever ended it, whoever waits takes the lock.
+A lock belongs to the call that acquired it. When that call is over, however it ended, a waiting
+thread takes the lock.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from memories.foundation.call_owner import thread_frames
 from memories.foundation.fork_lock import new_lock
 from memories.foundation.periodic import Latch
 
-WAIT_SECONDS = 120.0  # Longer than writing the largest value takes; nobody waits for ever.
-LOOK_SECONDS = 0.1  # How often a thread that waits looks whether the holder's call goes on.
+WAIT_SECONDS = 120.0  # Longer than writing the largest value takes.
+LOOK_SECONDS = 0.1  # How often a waiting thread checks that the holder's call goes on.
 
 
 class Call(Protocol):
-    """What is known of the call that takes a lock."""
+    """The call that acquires a lock."""
 
     keys: set[str]
 
@@ -35,7 +35,7 @@ class Call(Protocol):
 
 
 class _Held:
-    """A key that somebody works on."""
+    """The lock of a key that a thread works on."""
 
     __slots__ = ("call", "depth", "free", "thread")
 
@@ -43,7 +43,7 @@ class _Held:
         self.thread = thread
         self.call = call
         self.depth = 1
-        self.free: Latch | None = None  # Set when it is released; made by who waits.
+        self.free: Latch | None = None  # Set at the release; made by a waiting thread.
 
     @property
     def stale(self) -> bool:
@@ -57,7 +57,7 @@ class _Held:
 
 
 class KeyLocks:
-    """Hands out re-entrant locks by key and forgets those that nobody uses.
+    """Re-entrant locks by key; an unused one takes no memory.
 
     `call` says which call a thread is in; None where it is in none, and its locks end with it.
     """
@@ -76,7 +76,7 @@ class KeyLocks:
         self._waits: dict[int, _Held] = {}  # What each waiting thread waits for.
 
     def lock(self, key: str) -> _Hold:
-        """Hold the lock of `key`, waiting for it, in a `with` statement.
+        """Lock `key` for a `with` statement, and wait for it.
 
         Raises:
             BusyError: its holder waits for this thread in turn, or has held it for too long.
@@ -84,11 +84,11 @@ class KeyLocks:
         return _Hold(self, key)
 
     def try_lock(self, key: str) -> _Attempt:
-        """Hold the lock of `key` if nobody does, not even this thread; gives whether it is held."""
+        """Lock `key` if no thread holds it, not even this one; gives whether it is locked."""
         return _Attempt(self, (key,))
 
     def try_lock_all(self, keys: Iterable[str]) -> _AttemptAll:
-        """Hold the locks of those of `keys` that nobody works on; gives which those are."""
+        """Lock those of `keys` that no thread works on; gives the locked ones."""
         return _AttemptAll(self, keys)
 
     def is_held_here(self, key: str) -> bool:
@@ -97,25 +97,25 @@ class KeyLocks:
         return held is not None and held.thread == get_ident()
 
     def held_keys(self) -> list[str]:
-        """Return the keys that somebody works on."""
+        """Return the keys that are locked."""
         with self._mutex:
             return list(self._held)
 
     def reset(self) -> None:
-        """Know of no holder, in a forked child: none of them is here."""
+        """Forget all holders, in a forked child: their threads do not exist there."""
         self._mutex = new_lock()
         self._held.clear()
         self._waits.clear()
 
     def release_all(self, thread: int) -> None:
-        """Release all that `thread` holds: the call in which it took them is over."""
+        """Release all locks of `thread`: the call that acquired them is over."""
         with self._mutex:
             for key in [key for key, held in self._held.items() if held.thread == thread]:
                 self._held.pop(key).released()
             self._waits.pop(thread, None)
 
     def acquire(self, key: str) -> None:
-        """Hold `key`, waiting for it."""
+        """Lock `key`, and wait for it."""
         me = get_ident()
         began = 0.0
         while True:
@@ -146,7 +146,7 @@ class KeyLocks:
                 )
 
     def try_acquire(self, keys: Iterable[str]) -> list[str]:
-        """Hold those of `keys` that nobody holds, and return them."""
+        """Lock those of `keys` that are free, and return them."""
         me = get_ident()
         taken = []
         with self._mutex:
@@ -157,13 +157,13 @@ class KeyLocks:
         return taken
 
     def release(self, keys: Iterable[str], *, clean: bool) -> None:
-        """Hold each of `keys` once less; `clean` unless an exception ends the work on them."""
+        """Release each of `keys` once; `clean` unless an exception ends the work on them."""
         me = get_ident()
         with self._mutex:
             for key in keys:
                 held = self._held.get(key)
                 if held is None or held.thread != me:
-                    continue  # The call that held it was taken for over.
+                    continue  # Another thread took the lock, since this call seemed over.
                 held.depth -= 1
                 if held.depth:
                     continue

@@ -1,7 +1,7 @@
-"""What a manager may still do, and what it says to whoever wants more.
+"""The states of a manager: what it may still do, and the error for what it may not.
 
-Not a lock: the state only ever goes from open to something narrower, and whoever changes the store
-asks for it under the key's lock.
+A state only ever changes to a narrower one. A call that changes the store checks it under the lock
+of the key.
 """
 
 from __future__ import annotations

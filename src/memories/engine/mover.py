@@ -1,8 +1,8 @@
-"""Every move in the system: down for room, up for heat, sideways when asked.
+"""Moves versions between tiers and makes room in them; what should move is decided elsewhere.
 
-Not a policy: what should move is decided elsewhere. A move copies, commits, and only then lets go,
-so that a failure at any point leaves the value where it was. Every method here is called with the
-key's lock held, and no lock of a tier or of the catalog is ever held over I/O.
+A move copies, commits, and only then releases the source, so that a failure at any point leaves the
+value where it was. The caller of each method holds the lock of the key. No lock of a tier or of the
+catalog is held during I/O.
 """
 
 from __future__ import annotations
@@ -29,23 +29,23 @@ from memories.model.record import Record, Version
 from memories.model.tiers import Cause, TierName
 
 POLL_SECONDS = 0.002
-BUSY_POLLS = 2500  # How often a store looks again at victims that others are working on.
-CAUGHT_UP_AFTER = 1000  # Removals from a full disk, each of which leaves a record for upkeep.
-STORE_POLLS = 10  # How often it waits for the stores of others to become victims.
+BUSY_POLLS = 2500  # How often a store looks again at victims that other threads work on.
+CAUGHT_UP_AFTER = 1000  # Removals from a full disk, each of which leaves work for maintenance.
+STORE_POLLS = 10  # How often it waits for values that other threads are storing.
 
 
 class _CrowdedError(TierFullError):
-    """A room below cannot be made right now: other threads are at it. Never leaves the mover."""
+    """No room in a slower tier now, since other threads are evicting there; internal."""
 
 
 class Nesting(threading.local):
-    """How many victims, one for the other, this thread is moving down."""
+    """How many evictions, one within the other, this thread is doing."""
 
     depth = 0
 
 
 class Mover:
-    """Carries versions between tiers and makes room for them."""
+    """Moves versions between tiers and makes room for them."""
 
     def __init__(
         self,
@@ -69,7 +69,7 @@ class Mover:
         self._nesting = Nesting()
 
     def reset_nesting(self) -> None:
-        """Know that this thread moves nothing."""
+        """Record that this thread evicts nothing, after an interrupt."""
         self._nesting.depth = 0
 
     def relocate(
@@ -80,7 +80,7 @@ class Mover:
         *,
         may_evict: MayEvict | None = None,
     ) -> Entry | Record:
-        """Move what `found` stands for into `target` and return what stands for it there.
+        """Move a version into `target` and return its entry or record there.
 
         Raises:
             TierFullError: `target` cannot make room for it; it stays where it was.
@@ -127,7 +127,7 @@ class Mover:
         accessed: bool = True,
         may_evict: MayEvict | None = None,
     ) -> Entry:
-        """Put a payload into a volatile tier, under an entry that the catalog names.
+        """Store a payload in a volatile tier, under a new entry in the catalog.
 
         `backed` is the durable tier that holds this very version already; one given as `backing`
         is written to first.
@@ -148,45 +148,50 @@ class Mover:
         return entry
 
     def release(self, entry: Entry) -> None:
-        """Release the payload of an entry that the catalog no longer names."""
+        """Release the payload of an entry that is no longer in the catalog."""
         tier = self.tiers.volatile[entry.tier]
         tier.victims.discard(entry)
         tier.release(entry)
 
     def make_room(self, tier: Tier, size: int, key: str, may_evict: MayEvict | None = None) -> None:
-        """Reserve `size` bytes in `tier`, moving others down as far as that takes.
+        """Reserve `size` bytes in `tier`, and move other values down as far as that needs.
 
-        With `may_evict`, only those for which it is true, and without waiting for anybody.
+        With `may_evict`, only values for which it is true, and without waiting for other threads.
 
         Raises:
-            TierFullError: everything that may leave has left, or nowhere is room for it.
+            TierFullError: everything that may leave has left, or no slower tier has room for it.
         """
+        # 1. There is room, or removing expired values makes it.
         if tier.budget.reserve(size) or self._reserve_expired(tier, size):
             return
+        # 2. The disk gives back the bytes of values that were removed or replaced.
         caught_up = tier.name is TierName.COLD and self.catalog.journal.catch_up()
         if caught_up and tier.budget.reserve(size):
             return
         polls = 0
         while True:
+            # 3. Victims leave until there is room.
             with EvictionPass(tier, self._evict, self._current, may_evict) as sweep:
                 if sweep.make_room(size):
                     return
             if may_evict is not None:
                 raise TierFullError(self._full(tier, size, key))
-            # Whoever works on a busy victim is about to let it go or to move it down, and what a
-            # store in another thread has reserved is about to become a victim. Of the rooms that
-            # one store makes, one below the other, only the outermost waits for that.
+            # 4. Other threads work on victims, and will release them or move them down; or they
+            #    have reserved bytes for values that will be victims soon. Then wait and look again.
+            #    One store may make room in several tiers, one below the other: only the outermost
+            #    call waits.
             if self._nesting.depth and sweep.busy:
                 raise _CrowdedError(self._full(tier, size, key))
+            # 5. Nothing may leave: the tier is full.
             if self._nesting.depth or polls >= (BUSY_POLLS if sweep.busy else STORE_POLLS):
                 raise TierFullError(self._full(tier, size, key))
             polls += 1
             time.sleep(POLL_SECONDS)
 
     def expire(self, found: Entry | Record, *, shown: bool = False) -> bool:
-        """Remove `found` if its time has come and nobody works on it; return whether it went.
+        """Remove `found` if it has expired and no thread works on it; return whether it was.
 
-        With `shown` even while a listing shows it.
+        With `shown`, also while a listing shows it.
         """
         with self._locks.try_lock(found.key) as free:
             current = self.catalog.lookup(found.key) if free else None
@@ -196,7 +201,7 @@ class Mover:
             return over
 
     def overdue(self, name: TierName | None = None) -> Iterator[Entry | Record]:
-        """Yield what has expired and is there still, in one tier or in all; cheap if nothing is."""
+        """Yield expired versions that are not removed yet, of one tier or of all."""
         catalog = self.catalog
         durable, volatile = catalog.journal.soonest(), catalog.deadlines.soonest()
         if durable is None and volatile is None:
@@ -213,7 +218,7 @@ class Mover:
                     yield record
 
     def _reserve_expired(self, tier: Tier, size: int) -> bool:
-        """Reserve room that what has expired takes; return whether there was enough of that."""
+        """Reserve room by removing expired values; return whether that was enough."""
         gone = 0
         for found in self.overdue(tier.name):
             gone += self.expire(found, shown=True)
@@ -292,7 +297,7 @@ class Mover:
         return EvictionOutcome.GONE
 
     def drop(self, found: Entry | Record, cause: Cause) -> None:
-        """Let a version leave the system, durably if it was durable."""
+        """Remove a version from all tiers, durably if it was durable."""
         record = self._record_of(found)
         if record is not None:
             version = self.catalog.next_version()
@@ -304,8 +309,8 @@ class Mover:
         now = self._clock.monotonic()
         self._events.emit(Removed(found.key, now, found.tier, found.size, cause))
         if cause is not Cause.CAPACITY:
-            # What only had no room may come back, and then it matters that it had left. This comes
-            # last, for the event has told of the reads before it.
+            # A value that was dropped for room may come back, so the policies remember it. This
+            # comes last: observers of the event must first count the reads before it.
             for tier in self.tiers.values():
                 tier.victims.forget(found.key)
 
@@ -344,7 +349,7 @@ class Mover:
             source = self.tiers.volatile[found.tier]
             source.victims.discard(found)
             if entry.payload is found.payload:
-                # Only the account changed: the memory is now the target's to count.
+                # The memory stays and is charged to the target now.
                 source.budget.release(found.size)
             else:
                 source.release(found)
@@ -365,9 +370,9 @@ class Mover:
         return record
 
     def _move_record(self, record: Record, target: DurableTier, found: Entry | Record) -> Record:
-        """Move between cold and glacier; what glacier held already, it holds still.
+        """Move a record between cold and glacier; an archived copy stays in glacier.
 
-        What lies in RAM as well, as `found` says, is not fetched from where its record is.
+        If `found` is an entry, the payload comes from RAM and not from the tier of the record.
         """
         if target.name is TierName.GLACIER and record.archived:
             lower = msgspec.structs.replace(
@@ -381,8 +386,8 @@ class Mover:
     def _check_quota(self, key: str, tier: TierName, size: int) -> None:
         """Raise TierFullError if keys like `key` may take no more in a tier.
 
-        Two stores at once may both find the same room: a quota is a share among friends, and only
-        a tier's own capacity is a hard limit.
+        Two stores at once may both find the same room: a quota is approximate, and only the
+        capacity of the tier is a hard limit.
         """
         room = self.catalog.rules.room(key, tier)
         if room is None:
@@ -408,7 +413,7 @@ class Mover:
         return (
             f"no room for {key[:60]!r} in {tier.name}: it needs {format_size(size)}, "
             f"{tier.name} holds {format_size(tier.budget.used)} of "
-            f"{format_size(tier.budget.effective)}, and nothing more may leave it. Everything "
-            f"stored before is still there. Delete or unpin keys, make a tier larger, "
-            f"or say on_full='evict' to let it drop the least useful"
+            f"{format_size(tier.budget.effective)}, and nothing more may leave it; everything "
+            f"stored before is still there: delete or unpin keys, make a tier larger, "
+            f"or use on_full='evict' to drop the least useful values"
         )

@@ -1,10 +1,9 @@
-"""Calls that change the store, each from its first step to its last: what if one ends in between.
+"""Runs the calls that change the store, and repairs what one leaves when it ends in the middle.
 
 An interrupt, a failing allocation, a stack that is too deep or a signal handler that raises can end
-a call at any line, the lines that would have tidied up included. So what the call left is mended
-from what is certain: a key's entry and record are made to agree, and what only follows from the
-entries (accounts, orders of eviction) is derived anew once no other call is under way. Entry and
-record themselves change in one step each.
+a call at any line, also in the lines that clean up. The repair starts from what is certain: a key's
+entry and its record each change in one step. They are made to agree, and whatever follows from the
+entries (budgets, eviction orders) is counted anew once no other call is under way.
 """
 
 from __future__ import annotations
@@ -23,12 +22,12 @@ from memories.errors import BusyError, MemoriesError
 from memories.foundation.call_owner import CallOwner
 from memories.foundation.logging import logger
 
-STACK_FRAMES = 150  # A call goes less deep than that; data nested deeper is encoded before it.
+STACK_FRAMES = 150  # A call needs fewer; deeper nested data is encoded before it begins.
 ALONE_POLLS = 50
 POLL_SECONDS = 0.001
-RETRY_SECONDS = 1.0  # So often it is tried again to mend what could not be mended yet.
+RETRY_SECONDS = 1.0  # Between two attempts to repair what could not be repaired yet.
 
-_OURS = {"memories", "contextlib", "functools"}  # Of these is a call made.
+_OURS = {"memories", "contextlib", "functools"}  # The packages whose code makes up a call.
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -41,18 +40,18 @@ class Operation(CallOwner):
 
     def __init__(self) -> None:
         super().__init__(2)
-        self.keys: set[str] = set()  # Those on which it has not ended its work in good order.
-        self.callers_error: BaseException | None = None  # What the caller's own function raised.
-        self.calling = 0  # How deep it is in such functions, which may call what they like.
-        self.torn = False  # Whether something ended it, or a call within it, in the middle.
+        self.keys: set[str] = set()  # Keys on which its work has not ended in good order.
+        self.callers_error: BaseException | None = None  # Raised by a function of the caller.
+        self.calling = 0  # Depth of such functions, which may call the manager again.
+        self.torn = False  # Whether it, or a call within it, ended in the middle.
 
     def record_error(self, error: BaseException) -> None:
-        """Learn that `error` leaves the call: our own errors leave nothing in the middle."""
+        """Record that `error` ends the call; errors of this package end it in good order."""
         if error is not self.callers_error:
             self.torn = self.torn or not isinstance(error, MemoriesError) or _is_foreign(error)
 
     def is_interrupted(self) -> bool:
-        """Return whether code that is not ours runs within it and calls us again."""
+        """Return whether foreign code runs within the call and calls the manager again."""
         frame: FrameType | None = sys._getframe(1)
         while frame is not None and frame is not self._frame:
             if not _is_ours(frame):
@@ -61,13 +60,13 @@ class Operation(CallOwner):
         return False
 
     def end(self) -> None:
-        """Say that the call is over."""
+        """Mark the call as over."""
         super().end()
         self.callers_error = None  # Its traceback leads back here.
 
 
 class Operations:
-    """The calls under way in one manager, and what is to be mended after those that were torn."""
+    """The calls under way in one manager, and the repairs after torn ones."""
 
     def __init__(
         self,
@@ -86,14 +85,14 @@ class Operations:
         self._rest = rest
         self._monotonic = monotonic
         self._running: dict[int, Operation] = {}
-        self._gate = threading.Lock()  # Held while no call may begin.
+        self._gate = threading.Lock()  # Locked while no call may begin.
         self._unsettled: set[str] = set()
         self._derived = True
         self._retry_at = 0.0
         self.locks = KeyLocks(self._running.get, monotonic=monotonic)
 
     def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Return `work(...)`; if something ends it in the middle, mend what that left."""
+        """Return `work(...)`; if it ends in the middle, repair what it left."""
         me = get_ident()
         outer = self._running.get(me)
         if outer is not None and outer.alive:
@@ -112,7 +111,7 @@ class Operations:
             self._leave(me, operation, torn=operation.torn)
 
     def call_user(self, function: Callable[..., T], *args: Any) -> T:
-        """Return `function(...)`, which is the caller's: what it raises tears nothing of ours."""
+        """Return `function(...)` of the caller: an exception of it leaves nothing to repair."""
         operation = self._running[get_ident()]
         operation.calling += 1
         try:
@@ -124,7 +123,7 @@ class Operations:
             operation.calling -= 1
 
     def reset(self) -> None:
-        """Know of no call, in a forked child: none of them is here."""
+        """Forget all calls, in a forked child: their threads do not exist there."""
         self._gate = threading.Lock()
         self._running.clear()
         self.locks.reset()
@@ -140,7 +139,7 @@ class Operations:
         if not outer.calling and outer.is_interrupted():
             raise BusyError(
                 "this thread is in the middle of another call of the manager, which a signal "
-                "handler or a destructor interrupts; there it had better set a flag, or raise"
+                "handler or a destructor interrupts: set a flag there, or raise"
             )
         try:
             return work(*args, **kwargs)
@@ -151,7 +150,7 @@ class Operations:
     def _enter(self, me: int, operation: Operation) -> None:
         self._running[me] = operation
         while self._gate.locked():
-            # Whoever has closed it waits for those under way, of which this is none yet.
+            # The thread that locked it waits for the calls under way, and this one has not begun.
             self._running.pop(me, None)
             with self._gate:
                 self._running[me] = operation
@@ -164,14 +163,14 @@ class Operations:
             self._derived = False
             self._rest()
             self._unsettled.update(operation.keys)
-            self._mend_keys()  # While this call still holds its locks.
+            self._mend_keys()  # This call still holds its locks.
             self.locks.release_all(me)
             self._mend()
         self._running.pop(me, None)
         operation.end()
 
     def _mend(self) -> None:
-        """Mend what torn calls left behind, as far as that is possible now."""
+        """Repair what torn calls left, as far as that is possible now."""
         self._mend_keys()
         if not self._derived:
             self._derive_alone()
@@ -182,13 +181,13 @@ class Operations:
             try:
                 self._agree(key)
             except MemoriesError as error:
-                # The medium fails, which is not this call's fault; another one tries again.
-                logger.warning("an interrupted call is not mended yet: %s", error)
+                # The medium fails, which is no fault of this call. A later call tries again.
+                logger.warning("an interrupted call is not repaired yet: %s", error)
                 return
             self._unsettled.discard(key)
 
     def _derive_alone(self) -> None:
-        """Derive anew what follows from the entries, if no other call is under way soon."""
+        """Recount what follows from the entries, once no other call is under way."""
         me = get_ident()
         with self._gate:
             for _ in range(ALONE_POLLS):
@@ -206,7 +205,7 @@ def _is_ours(frame: FrameType) -> bool:
 
 
 def _is_foreign(error: BaseException) -> bool:
-    """Return whether an error came through code that is not ours: a signal handler, say."""
+    """Return whether an error passed through foreign code, such as a signal handler."""
     trace = error.__traceback__
     while trace is not None:
         if not _is_ours(trace.tb_frame):
@@ -216,7 +215,7 @@ def _is_foreign(error: BaseException) -> bool:
 
 
 class Operates(Protocol):
-    """Whatever has calls that change the store."""
+    """An object with calls that change the store."""
 
     @property
     def operations(self) -> Operations:
@@ -227,7 +226,7 @@ Self = TypeVar("Self", bound=Operates)
 
 
 def operation(method: Callable[Concatenate[Self, P], T]) -> Callable[Concatenate[Self, P], T]:
-    """Make a method such a call."""
+    """Make a method a call that changes the store."""
 
     @wraps(method)
     def run(self: Self, /, *args: P.args, **kwargs: P.kwargs) -> T:
@@ -237,7 +236,7 @@ def operation(method: Callable[Concatenate[Self, P], T]) -> Callable[Concatenate
 
 
 def require_stack() -> None:
-    """Raise RecursionError, before anything has begun, where the stack would end in the middle."""
+    """Raise RecursionError before a call that the rest of the stack is too short for."""
     deepest = sys.getrecursionlimit() - STACK_FRAMES
     if deepest <= 0:
         return

@@ -1,4 +1,4 @@
-"""Where a new value may go, best first. Decides, and touches nothing."""
+"""Orders the tiers in which a new value may be stored. It decides only and changes nothing."""
 
 from __future__ import annotations
 
@@ -23,12 +23,14 @@ def candidates(
 ) -> Iterator[AnyTier]:
     """Yield the tiers to try for a new value, the best one first.
 
-    A named tier is taken at its word. Otherwise it is the fastest volatile one that suits the value
-    and has room to may_evict, and when none has, warm, which makes room. Either way the slower ones
-    follow: a value larger than a tier, or met by one where nothing may leave, goes down rather than
-    nowhere. With `sift`, a value for which others would have to leave RAM goes in only if the
-    policy finds it worth that, or if nothing slower takes it. Nothing is measured before it is
-    needed, since nearly every store ends with the first.
+    1. A tier that was named comes first. Without one, the first is the fastest volatile tier that
+       suits the value and has free room, or warm, which makes room, if none has.
+    2. The slower tiers follow, for a value that is larger than a tier or for which nothing may
+       leave it.
+    3. With `sift`, a value for which others would have to leave RAM is admitted only if the policy
+       prefers it to them. A tier that refused it comes last.
+
+    Each tier is measured when its turn comes: nearly every store ends with the first.
 
     Raises:
         InvalidOptionError: the terms forbid the tier that was named.
@@ -75,6 +77,6 @@ def _too_large(tiers: Tiers, key: str, size: int) -> str:
     )
     return (
         f"{key[:60]!r} needs {format_size(size)}, more than any tier it may lie in can hold "
-        f"({sizes}). Everything stored before is still there. Make a tier larger, or split the "
+        f"({sizes}); everything stored before is still there: make a tier larger, or split the "
         "value"
     )

@@ -1,4 +1,4 @@
-"""The recent reads of durable keys: what may go up, and what should leave first."""
+"""The recent reads of durable keys: they decide what is promoted and what is evicted first."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from memories.policies.promotion_gate import PromotionGate
 
 
 class RecencyTracker:
-    """A promotion gate that any thread may ask."""
+    """A promotion gate that is safe to use from many threads."""
 
     def __init__(self) -> None:
         self._gate = PromotionGate()
@@ -34,6 +34,6 @@ class RecencyTracker:
             return self._gate.touches(key)
 
     def forget(self, key: str) -> None:
-        """Start `key` anew: it was promoted."""
+        """Forget the reads of `key`: it was promoted."""
         with self._lock:
             self._gate.forget(key)

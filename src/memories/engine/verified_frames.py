@@ -1,7 +1,7 @@
-"""Which large frames were verified in full since the store was opened.
+"""Remembers which large frames were verified in full since the store was opened.
 
-A map of a large value is verified at its first use only; small values are verified at every use,
-since that costs less than to remember them.
+A large value is mapped, and verified at its first use only. A small value is verified at each use,
+which costs less than to remember it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ MAX_REMEMBERED = 65_536
 
 
 class VerifiedFrames:
-    """A bounded set of versions; what it has forgotten is simply verified again."""
+    """A bounded set of versions; a forgotten version is verified again."""
 
     def __init__(self) -> None:
         self._known: BoundedDict[str, tuple[int, bytes]] = BoundedDict(MAX_REMEMBERED)

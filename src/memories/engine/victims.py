@@ -1,6 +1,6 @@
-"""Who leaves a tier next, when it must make room.
+"""Chooses which value leaves a tier next, when the tier must make room.
 
-A volatile tier asks its eviction policy; `journal_victims` is for the durable one. Whatever must
+A volatile tier asks its eviction policy; `cold_victims` serves the cold tier. A value that must
 stay (pinned, or bound to this tier by its terms) is never offered.
 """
 
@@ -19,11 +19,11 @@ from memories.policies.base import Policy
 
 T = TypeVar("T")
 F = TypeVar("F", Entry, Record)
-MAX_NOTES = 1024  # Hits that wait to be told to the policy; ten looks a second bound its work.
+MAX_NOTES = 1024  # Hits that wait for the policy; it reads them about ten times a second.
 
 
 class Arrival:
-    """What a policy is shown of a value that is not in the tier yet."""
+    """A value that is not in the tier yet, as a policy sees it."""
 
     __slots__ = ("hits", "key", "link", "size", "stamp")
 
@@ -36,46 +36,46 @@ class Arrival:
 
 
 class Victims(ABC, Generic[F]):
-    """Offers what may leave, one at a time."""
+    """Offers values that may leave, one at a time."""
 
     @abstractmethod
     def add(self, found: F, *, accessed: bool = True) -> None:
-        """Learn that `found` is in the tier; `accessed` unless it only came down, or stays."""
+        """Add a value of the tier; `accessed` is false if it was demoted here, or stays."""
 
     @abstractmethod
     def discard(self, found: F) -> None:
-        """Learn that `found` has left the tier."""
+        """Remove a value that has left the tier."""
 
     @abstractmethod
     def offer(self) -> F | None:
-        """Take out what should leave next; None if nothing may."""
+        """Remove the value that should leave next, and return it; None if none may."""
 
     def admits(self, arrival: Arrival) -> bool:
-        """Return whether what others would have to leave for is worth that."""
+        """Return whether a new value is worth more than those that would have to leave."""
         del arrival
         return True
 
     def record_read(self, key: str, size: int) -> None:
-        """Learn of a read that a lower tier answered."""
+        """Record a read that a slower tier answered."""
         del key, size
 
     def record_arrival(self, key: str, reads: int) -> None:
-        """Learn that a value was stored here, or came down after so many reads above."""
+        """Record a value that was stored here, or demoted after so many reads above."""
         del key, reads
 
     def forget(self, key: str) -> None:
-        """Learn that `key` is in no tier any more."""
+        """Forget a key that is in no tier any more."""
         del key
 
     def drain_notes(self) -> None:
-        """Learn from what was noted, while nobody waits."""
+        """Apply recorded reads, in the background."""
 
     def rebuild(self) -> None:
-        """Begin anew with what is in the tier: an interrupt ended something in the middle."""
+        """Rebuild the order from the entries, after an interrupt ended a change of it."""
 
 
 class _NotingTick(SampledTick):
-    """Takes a note of a hit before it counts it."""
+    """Records a hit, then counts it."""
 
     __slots__ = ("_victims",)
 
@@ -96,9 +96,9 @@ class _NotingTick(SampledTick):
 class PolicyVictims(Victims[Entry]):
     """The entries of a volatile tier, ordered by an eviction policy.
 
-    A policy that learns from hits (`auto`) hears of those of a sample of the keys only: their
-    entries are given a tick that also takes a note. The notes are read out in the background and
-    before each eviction; when too many pile up, the oldest are lost.
+    A policy that learns from hits (`auto`) gets those of a sample of the keys: the entries of these
+    have a tick that also appends a note. The notes are read in the background and before each
+    eviction; when too many wait, the oldest are lost.
     """
 
     def __init__(
@@ -107,50 +107,50 @@ class PolicyVictims(Victims[Entry]):
         may_leave: Callable[[Entry], bool],
         entries: Callable[[], list[Entry]],
     ) -> None:
-        """`make` gives an empty policy, `entries` what is in the tier."""
+        """`make` returns an empty policy, `entries` the entries of the tier."""
         self.policy = make()
         self._make = make
         self._entries = entries
         self._may_leave = may_leave
         self._notes: deque[tuple[str, int]] = deque(maxlen=MAX_NOTES)
-        self._torn = False  # Whether something ended a change of the policy in the middle.
+        self._torn = False  # Whether an exception ended a change of the policy.
         self._lock = new_lock()
 
     def tick(self, key: str, size: int, tick: Callable[[], int]) -> Callable[[], int]:
-        """Return what an entry of `key` shall call at each hit in the place of `tick`."""
+        """Return what an entry of `key` calls at each hit instead of `tick`."""
         return _NotingTick(key, size, tick, self) if self.samples(key) else tick
 
     def samples(self, key: str) -> bool:
-        """Return whether the policy wants to hear of the hits of `key`."""
+        """Return whether the policy samples the hits of `key`."""
         with self._lock:
             return self.policy.samples(key)
 
     def admits(self, arrival: Arrival) -> bool:
-        """Ask the policy, which knows by then of every hit that was noted."""
+        """Ask the policy, once it has every recorded hit."""
         return self._changing(lambda policy: policy.admit(arrival), after_notes=True)
 
     def record_read(self, key: str, size: int) -> None:
-        """Let the policy know of a read that a lower tier answered."""
+        """Record a read that a slower tier answered."""
         self._notes.append((key, size))
 
     def forget(self, key: str) -> None:
-        """Let the policy forget the key, after what was noted of it."""
+        """Make the policy forget the key, after the hits recorded of it."""
         self._changing(lambda policy: policy.forget(key), after_notes=True)
 
     def drain_notes(self) -> None:
-        """Let the policy learn from the notes, giving up the lock every now and then."""
+        """Apply recorded reads to the policy, and release the lock now and then."""
         more = self._changing(lambda policy: True, after_notes=True)
         while more:
             more = self._changing(lambda policy: policy.process_observed())
 
     def add(self, found: Entry, *, accessed: bool = True) -> None:
-        """Hand the entry to the policy, unless it must stay."""
+        """Insert the entry into the policy, unless it must stay."""
         if not self._may_leave(found):
             return
 
         def enter(policy: Policy) -> None:
             if found.link is not None:
-                return  # Whoever changed its terms while it was offered has added it.
+                return  # Another thread changed its terms while it was offered, and added it.
             if accessed:
                 policy.insert(found)
             else:
@@ -161,24 +161,24 @@ class PolicyVictims(Victims[Entry]):
                 self._change(enter, after_notes=accessed)
 
     def discard(self, found: Entry) -> None:
-        """Take the entry out of the policy, if it is there."""
+        """Remove the entry from the policy, if it is there."""
         with self._lock:
             if not self._unlinked(found) and found.link is not None:
                 self._change(lambda policy: policy.remove(found), after_notes=False)
 
     def offer(self) -> Entry | None:
-        """Take out the policy's next victim."""
+        """Remove the policy's next victim and return it."""
         node = self._changing(lambda policy: policy.evict(), after_notes=True)
         assert node is None or isinstance(node, Entry)
         return node
 
     def rebuild(self) -> None:
-        """Put all that is in the tier into a new policy, the latest read last."""
+        """Insert all entries of the tier into a new policy, the latest read last."""
         with self._lock:
             self._rebuild()
 
     def _changing(self, step: Callable[[Policy], T], *, after_notes: bool = False) -> T:
-        """Return `step(policy)`; a policy that something ended in the middle of is given up."""
+        """Return `step(policy)`; a policy in which an exception ended a change is replaced."""
         with self._lock:
             return self._change(step, after_notes)
 
@@ -219,13 +219,13 @@ class PolicyVictims(Victims[Entry]):
 
 
 class NoVictims(Victims[Record]):
-    """The last tier: nothing leaves it for room."""
+    """The victims of the last tier: nothing leaves it for room."""
 
     def add(self, found: F, *, accessed: bool = True) -> None:
-        """Nothing to remember."""
+        """Do nothing."""
 
     def discard(self, found: F) -> None:
-        """Nothing to forget."""
+        """Do nothing."""
 
     def offer(self) -> None:
-        """Offer nothing."""
+        """Return None."""

@@ -1,1 +1,1 @@
-"""Migration: a planner that decides and touches nothing, and a migrator that acts."""
+"""Migration: a planner that only decides, and a migrator that carries out its plans."""

@@ -1,6 +1,7 @@
-"""A look at every key in RAM within a bounded time, at a bounded cost per look.
+"""Shows every key in RAM once per round, a slice at a time, at a bounded cost per slice.
 
-It deals out keys, not entries: holding on to an entry would keep its memory charged after it left.
+It yields keys and not entries: an entry that has left would stay charged for as long as a reference
+to it exists.
 """
 
 from __future__ import annotations
@@ -8,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 MIN_SLICE = 2048
-CYCLE_LOOKS = 20  # A whole round takes at most this many looks.
+CYCLE_LOOKS = 20  # A round takes at most this many slices.
 
 
 class KeyCursor:
-    """Deals out the keys slice by slice, and knows when the round before began."""
+    """Yields the keys slice by slice, and remembers when the previous round began."""
 
     def __init__(self, keys: Callable[[], list[str]], now: float) -> None:
         self._keys = keys
@@ -22,7 +23,7 @@ class KeyCursor:
         self.rounds = 0  # Begun so far.
 
     def next_slice(self, now: float) -> tuple[list[str], float]:
-        """Return the next keys and a time after which the last round looked at them."""
+        """Return the next keys, and a time after which the previous round showed them."""
         if self._position >= len(self._round):
             self._round = self._keys()
             self._position = 0
@@ -34,5 +35,5 @@ class KeyCursor:
         return part, self._previous_at
 
     def reset(self) -> None:
-        """Hold on to no key; the next slice begins a round."""
+        """Drop all keys; the next slice begins a round."""
         self._round, self._position = [], 0

@@ -1,7 +1,7 @@
-"""Carries out what the planner plans, on a thread of its own.
+"""Carries out what the planner decides, on a thread of its own.
 
-A move that fails leaves the value where it was; the failure is told to the observers, and the next
-attempt waits. The thread holds the hierarchy weakly, so that a forgotten manager ends it.
+A move that fails leaves the value where it was; observers get an event, and the next attempt waits.
+The thread holds the hierarchy weakly, so that it ends when the manager is garbage-collected.
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ MAX_PROMOTIONS = 1024  # Durable keys waiting to be promoted; more are dropped, 
 PROMOTIONS_PER_TICK = 64
 DURABLE_BAND = 0.01  # At most, between the watermarks of the cold tier.
 EXPIRED_AT_ONCE = 64
-EXPIRING_SECONDS = 0.05  # At each look; what is left then is removed by the next one.
+EXPIRING_SECONDS = 0.05  # For removals in each turn; the next turn continues.
 BACKOFF_SECONDS = 5.0
-AGE_SECONDS = 60.0  # At most, between two rounds over the keys that have a rule about their age.
+AGE_SECONDS = 60.0  # At most, between two rounds over the keys that have a rule by age.
 AGED_PER_TICK = 256
-QUIET_SECONDS = 0.5  # Without any activity, until it sleeps: longer than a measure is believed.
-SLEEP_SECONDS = 60.0  # Between two looks whether anything happens, with nothing in RAM.
-PRESSED_BYTES = 1 << 20  # So much in RAM is moved down if the host runs out of it meanwhile, ...
-PRESSURE_SECONDS = 1.0  # ... which is looked for so often then.
-EXCHANGE_SHARE = 16  # One part in so many of a tier may be exchanged per look, against thrash.
+QUIET_SECONDS = 0.5  # Without activity, before it sleeps; longer than a measurement is valid.
+SLEEP_SECONDS = 60.0  # Between two turns with nothing in RAM and no activity.
+PRESSED_BYTES = 1 << 20  # With so much in RAM, it checks whether the host runs out of memory ...
+PRESSURE_SECONDS = 1.0  # ... so often, even when it sleeps.
+EXCHANGE_SHARE = 16  # One part in so many of a tier may be exchanged per turn, against thrashing.
 
 
 class Migrator:
@@ -67,11 +67,11 @@ class Migrator:
         self._cursor = KeyCursor(lambda: list(entries), now)
         self._promotions: deque[Record] = deque(maxlen=MAX_PROMOTIONS)
         self._paused_until = self._settled_at = now
-        self._aging: Iterator[str] | None = None  # Keys of the present round still to be looked at.
+        self._aging: Iterator[str] | None = None  # The rest of the present round.
         self._age_at = now
         self._thread = Periodic(self._turn, "migrator", seconds=settings.interval_seconds)
         self._activity: tuple[float, ...] = ()
-        self._quiet_from = 0  # The round of the rotation in which the latest activity was seen.
+        self._quiet_from = 0  # The round of the cursor in which the latest activity was seen.
         self._quiet_at = now
         self._dozing = False
         hierarchy.events.subscribe(self._observe)
@@ -83,11 +83,11 @@ class Migrator:
         self._thread.start()
 
     def stop(self, timeout: float = STOP_SECONDS) -> None:
-        """End the thread after the move it is at."""
+        """End the thread after its present move."""
         self._thread.stop(timeout)
 
     def tick(self) -> None:
-        """Look once, and move what should move."""
+        """Do one turn: move what should move."""
         hierarchy = self._hierarchy()
         if hierarchy is None or self._clock.monotonic() < self._paused_until:
             return
@@ -115,13 +115,13 @@ class Migrator:
                 self.tick()
             self._thread.seconds = self._pause_seconds(hierarchy)
         except BaseException as error:
-            # A fault of ours must not end migration silently: observers hear of it, and it goes on.
+            # A bug must not end migration silently: observers get an event, and it goes on.
             self._dozing = False
             self._fail(hierarchy, error)
             raise
 
     def _wakes(self, hierarchy: Hierarchy) -> bool:
-        """Return whether there may be something to do again, at the price of some counters."""
+        """Return whether there may be work; it reads some counters only."""
         now = self._clock.monotonic()
         if hierarchy.activity() != self._activity or now >= self.planner.next_idle_at:
             return True
@@ -132,26 +132,26 @@ class Migrator:
         return bool(aging) or (ends is not None and self._clock.wall() >= ends)
 
     def _holds_much(self, hierarchy: Hierarchy) -> bool:
-        """Return whether it matters to other processes what lies in RAM."""
+        """Return whether the tiers in RAM hold enough to matter to other processes."""
         held = sum(hierarchy.tiers[name].budget.used for name in (TierName.HOT, TierName.WARM))
         return held >= PRESSED_BYTES
 
     def _pressed(self, hierarchy: Hierarchy) -> bool:
-        """Return whether a tier in RAM holds more than it may by now, which is dear to measure."""
+        """Return whether a tier in RAM holds more than it may now; measuring is expensive."""
         budgets = [hierarchy.tiers[name].budget for name in (TierName.HOT, TierName.WARM)]
         return any(one.used > self.settings.high_watermark * one.effective for one in budgets)
 
     def _pause_seconds(self, hierarchy: Hierarchy) -> float:
-        """Return how long to sleep: when nothing happens, until something must, or is read.
+        """Return the seconds to sleep: without activity, until the next deadline.
 
-        Events wake it. A hit in RAM wakes nobody, which would cost more than the hit, so that it
-        looks for those while there is anything to hit.
+        Events wake the thread. A hit in RAM does not, since that would cost more than the hit; so
+        it looks for hits while there are entries.
         """
         now, interval = self._clock.monotonic(), self.settings.interval_seconds
-        looked_round = self._cursor.rounds >= self._quiet_from + 2  # All of it, since then.
+        looked_round = self._cursor.rounds >= self._quiet_from + 2  # All keys were seen since then.
         quiet = looked_round and now - self._quiet_at >= QUIET_SECONDS
         self._dozing = quiet and not (self._promotions or self._aging)
-        # Asked after that: whatever happens from now on wakes it.
+        # Read after that: any later event wakes it.
         activity = hierarchy.activity()
         if activity != self._activity:
             self._activity, self._quiet_from, self._quiet_at = activity, self._cursor.rounds, now
@@ -207,7 +207,7 @@ class Migrator:
         try:
             moved = hierarchy.try_move(entry, move.target, move.cause)
         except TierFullError:
-            # The room that the planner saw is taken; the value stays until there is more.
+            # Another value took the room; this one stays until there is more.
             return
         if moved and move.cause is Cause.IDLE:
             self.planner.record_demotion(entry, accessed_at)
@@ -219,13 +219,13 @@ class Migrator:
             effective = tier.budget.effective
             high, low = self.settings.high_watermark, self.settings.low_watermark
             if name.durable:
-                # What leaves here is far away afterwards: no more than a little, and often.
+                # Values that leave cold are slow to read afterwards, so only a few leave at a time.
                 low = max(low, high - DURABLE_BAND)
             if tier.budget.used > high * effective:
                 hierarchy.drain(name, int(low * effective))
 
     def _promote(self, hierarchy: Hierarchy) -> None:
-        """Bring durable keys that were read one tier up."""
+        """Promote durable keys that were read by one tier."""
         for _ in range(min(PROMOTIONS_PER_TICK, len(self._promotions))):
             record = self._promotions.popleft()
             target = hierarchy.tiers[_above(record)]
@@ -235,19 +235,19 @@ class Migrator:
             try:
                 moved = hierarchy.try_move(record, target.name, Cause.HIT)
             except TierFullError:
-                # Pressure came up since the read; a value that stays hot is read again.
+                # The tier has filled since the read. A hot value is read again.
                 continue
             if moved:
                 self._recency.forget(record.key)
 
     def _expire(self, hierarchy: Hierarchy) -> None:
-        # Keys at rest need not be many to take long: each leaves a tombstone in the log.
+        # Each removal of a key at rest writes a tombstone, so a few may take long.
         until = self._clock.monotonic() + EXPIRING_SECONDS
         while hierarchy.expire_overdue(EXPIRED_AT_ONCE) and self._clock.monotonic() < until:
             pass
 
     def _age(self, hierarchy: Hierarchy) -> None:
-        """Send keys down that are old enough by their rule, a few at every look."""
+        """Demote keys that are old enough by their rule, some in each turn."""
         rules, now = hierarchy.catalog.rules, self._clock.monotonic()
         if not rules.aging or (not self._aging and now < self._age_at):
             return
@@ -269,10 +269,10 @@ class Migrator:
         try:
             hierarchy.try_move(found, target, Cause.RULE)
         except TierFullError:
-            return  # It stays until there is room below; the next round comes.
+            return  # It stays until there is room in the slower tier.
 
     def _unexpired(self, hierarchy: Hierarchy, keys: list[str]) -> Iterator[Entry]:
-        """Yield the entries of `keys` one at a time, removing those whose time has come."""
+        """Yield the entries of `keys`, and remove those that have expired."""
         for key in keys:
             entry = hierarchy.catalog.entries.get(key)
             if entry is None:
@@ -288,7 +288,7 @@ class Migrator:
             yield entry
 
     def _observe_reads(self, reads: Sequence[Retrieved]) -> None:
-        """Let the gate see every read of a durable tier; what passes is queued."""
+        """Show every read of a durable tier to the promotion gate; queue what passes."""
         hierarchy = self._hierarchy()
         if hierarchy is None:
             return
@@ -308,7 +308,7 @@ class Migrator:
             self._consider(hierarchy, record, rooms[above])
 
     def _observe(self, event: Event) -> None:
-        """Wake up when something happens; remember nothing of a key that is in no tier any more."""
+        """Wake up; forget a key that is in no tier any more."""
         if isinstance(event, Removed):
             self.planner.forget(event.key)
         if self._dozing:
@@ -316,13 +316,13 @@ class Migrator:
             self._thread.wake()
 
     def _consider(self, hierarchy: Hierarchy, record: Record, room: int) -> None:
-        """Queue a record that was read if the gate lets it pass."""
+        """Queue a record that was read if it passes the gate."""
         passed = self._recency.record_read(record.key, record.size, room=room)
         queued = passed and len(self._promotions) < MAX_PROMOTIONS
         if queued:
             self._promotions.append(record)
         if not queued or _above(record) is not TierName.WARM:
-            # Of what is about to come up, the policy of warm hears by that.
+            # The policy of warm gets a promoted key by the promotion itself.
             hierarchy.tiers[TierName.WARM].victims.record_read(record.key, record.size)
 
     def _fail(self, hierarchy: Hierarchy, error: BaseException) -> None:

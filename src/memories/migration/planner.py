@@ -1,7 +1,7 @@
-"""What should move: state in, moves out.
+"""Decides which entries in RAM should move: it takes state and returns moves.
 
-Pure: no I/O, no lock, no clock. The migrator shows it a slice of the entries at a time, with what
-the tiers hold, and carries out what it returns.
+It does no I/O and uses no lock and no clock. The migrator passes a slice of the entries and the
+state of the tiers, and carries out the moves.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from memories.model.tiers import Cause, TierName
 from memories.policies.idle_limits import IdleLimits
 from memories.policies.promotion_gate import PromotionGate
 
-Clockwork = Callable[[int], float]
+TimeOf = Callable[[int], float]
 
 
 @dataclass(slots=True)
@@ -25,13 +25,13 @@ class TierState:
     """A tier as the planner sees it.
 
     `headroom` shrinks with every move planned into it, and so does `exchange`: the bytes that may
-    come in on merit although others must leave for them. `suits` says what it is a place for.
+    come in although other values must leave for them. `suits` says which values belong there.
     """
 
     effective: int
     headroom: int
     exchange: int
-    time_of: Clockwork  # When the access with a stamp happened.
+    time_of: TimeOf  # When the access with a stamp happened.
     suits: Callable[[Entry], bool] = lambda entry: True
 
 
@@ -44,7 +44,7 @@ class Move(NamedTuple):
 
 
 class Regret(NamedTuple):
-    """What is remembered of a value that moved down for being idle."""
+    """The hits and the last access of a value that was demoted for being idle."""
 
     hits: int
     accessed_at: float
@@ -56,7 +56,7 @@ class Planner:
     def __init__(self, *, promote: bool, demote_idle: bool, remembered_keys: int = 4096) -> None:
         self.limits = IdleLimits()
         self.gate = PromotionGate()
-        self.next_idle_at = math.inf  # When the first of those seen will have been idle too long.
+        self.next_idle_at = math.inf  # When the first seen entry will be idle too long.
         self._promote = promote
         self._demote_idle = demote_idle
         self._demoted: BoundedDict[str, Regret] = BoundedDict(remembered_keys)
@@ -93,12 +93,12 @@ class Planner:
                 yield move
 
     def record_demotion(self, entry: Entry, accessed_at: float) -> None:
-        """Learn that an idle demotion was carried out."""
+        """Record that an idle demotion was carried out."""
         self.limits.record_demotion(entry.hits)
         self._demoted.set(entry.key, Regret(entry.hits, accessed_at))
 
     def forget(self, key: str) -> None:
-        """Learn, in any thread, that `key` is in no tier any more."""
+        """Forget a key that is in no tier any more; safe in any thread."""
         self._demoted.pop(key)
         self.limits.forget(key)
         self.gate.forget(key)
@@ -116,7 +116,7 @@ class Planner:
     def _warm(
         self, entry: Entry, tiers: dict[TierName, TierState], looked_at: float
     ) -> Move | None:
-        """Promote what was read since the last look, if the gate lets it pass."""
+        """Promote an entry that was read since the last look, if it passes the gate."""
         if entry.hits == entry.arrived_hits:
             return None
         accessed_at = tiers[TierName.WARM].time_of(entry.stamp)

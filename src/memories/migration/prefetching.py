@@ -1,10 +1,10 @@
-"""Fetches values before they are asked for: on the guesses of predictors, and on request.
+"""Fetches values before they are read: on the guesses of predictors, and on request.
 
-Not the guessing, which is pure (`policies/predictors`). Readers only leave notes; threads of its
-own learn from them, in order, and bring values up to warm. As long as nothing comes of that, one
-of them looks every few milliseconds, and nobody is woken; once guesses are made, the next one has
-to be there before its read, and every note wakes. A guess takes free room, or that of a value
-which has lain idle for longer than guesses usually wait to be read.
+Readers only append notes. Threads of this module learn from the notes in their order and bring
+values up to warm; the predictors themselves are pure (`policies/predictors`). While no guesses are
+made, one thread looks at the notes every few milliseconds and no note wakes it. Once guesses are
+made, the next guess must be there before its read, and every note wakes a thread. A guess takes
+free room, or the room of a value that has been idle for longer than guesses usually wait.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ from memories.model.record import Record
 from memories.model.tiers import Cause, TierName
 from memories.policies.predictors import Prefetcher
 
-WORKERS = 4  # So that one slow fetch from far away does not hold up the others.
-MAX_NOTES = 4096  # Reads that wait to be learnt from; more are lost, not queued.
-UNREAD_SHARE = 10  # At most a tenth of warm holds guesses that nobody has read yet.
+WORKERS = 4  # One slow fetch must not delay the others.
+MAX_NOTES = 4096  # Reads that wait to be processed; more are lost, not queued.
+UNREAD_SHARE = 10  # At most a tenth of warm holds guesses that were not read yet.
 ASKED_SHARE = 2  # At most half of it is fetched for callers at a time.
-WORTH_SECONDS = 1e-4  # A read that took no longer than this teaches nothing: fetching takes longer.
-BATCH_NOTES = 256  # Learnt from at a time.
-BATCH_SECONDS = 0.005  # Between two looks at the notes, while nothing comes of them.
-REST = 24.0  # For each second of learning the watch rests so many: reading comes first ...
-EAGER_REST = 4.0  # ... and so many while guesses are being made.
+WORTH_SECONDS = 1e-4  # Shorter reads are not learnt from: a fetch would take longer.
+BATCH_NOTES = 256  # Processed at a time.
+BATCH_SECONDS = 0.005  # Between two looks at the notes, while no guesses are made.
+REST = 24.0  # Seconds of rest for each second of learning, since reads come first ...
+EAGER_REST = 4.0  # ... and while guesses are being made.
 EAGER_NOTES = 64  # Notes after which the last guess no longer counts as evidence for the next.
-PROBE = 4  # Without evidence, what may follow is asked for at every so many-th note only.
-_PATIENCE_SECONDS = 1.0  # How long guesses wait to be read, before any was.
+PROBE = 4  # Without evidence, the predictors are asked at every fourth note only.
+_PATIENCE_SECONDS = 1.0  # The expected wait of a guess, before any was read.
 _PATIENCE_WEIGHT = 0.1  # Of the latest wait in the running mean.
 
 
@@ -45,13 +45,13 @@ _Leaving = (Moved, Removed, Stored)
 
 
 class _What(Enum):
-    READ = "read"  # A durable tier answered.
-    FIRST = "first"  # What was fetched ahead was read where it had been brought.
-    LEFT = "left"  # It left, or was replaced.
+    READ = "read"  # A durable tier answered a read.
+    FIRST = "first"  # A prefetched value was read in warm.
+    LEFT = "left"  # A prefetched value left, or was replaced.
 
 
 class _Job:
-    """A key to be fetched, for as long as it is not there."""
+    """A key to be fetched."""
 
     __slots__ = ("guessed", "size", "started")
 
@@ -64,8 +64,8 @@ class _Job:
 class Prefetching:
     """Brings durable values up to warm before they are read.
 
-    Everything mutable but the two queues and what readers are told by (`_watched`, `_eager`) is
-    guarded by one lock, which readers take only to wake a thread that sleeps.
+    One lock guards everything mutable but the two queues and `_watched` and `_eager`, which readers
+    see. Readers take the lock only to wake a thread that sleeps.
     """
 
     def __init__(
@@ -81,20 +81,20 @@ class Prefetching:
         self._clock = hierarchy.clock
         self._prefetcher = prefetcher
         self._notes: deque[tuple[_What, str]] = deque(maxlen=MAX_NOTES)
-        self._wake_event = AutoResetEvent()  # Every ring is for one thread, whichever is free.
+        self._wake_event = AutoResetEvent()  # Every ring wakes one free thread.
         self._lock = new_lock()
         self._ended = Latch()
         self._threads = [
             Periodic(self._run, f"prefetch-{at}", wake_event=self._wake_event)
             for at in range(workers)
         ]
-        self._watched = False  # Whether a thread will look at the notes without being woken.
-        self._eager = 0  # Notes for which it is still worth being woken at once.
+        self._watched = False  # Whether a thread will read the notes without being woken.
+        self._eager = 0  # How many more notes wake a thread at once.
         self._probed = 0
         self._jobs: dict[str, _Job] = {}
-        self._unread: dict[str, float] = {}  # Keys fetched and not yet read, and since when.
+        self._unread: dict[str, float] = {}  # Keys fetched and not yet read, and when they came.
         self._patience_seconds = _PATIENCE_SECONDS
-        self._outcomes: list[Prefetched] = []  # Of guesses, still to be told.
+        self._outcomes: list[Prefetched] = []  # Of guesses, still to be emitted.
         hierarchy.events.subscribe(self._observe)
         hierarchy.events.subscribe_reads(self._observe_reads)
 
@@ -117,7 +117,7 @@ class Prefetching:
         return count
 
     def stop(self, timeout: float = STOP_SECONDS) -> None:
-        """End the threads, each after the fetch it is at."""
+        """End the threads, each after its present fetch."""
         self._ended.set()
         for thread in self._threads:
             thread.stop(0.0)
@@ -125,14 +125,14 @@ class Prefetching:
             thread.stop(timeout)
 
     def drain(self) -> None:
-        """Learn from every note and fetch what is waiting, in this thread."""
+        """Process every note and fetch what is waiting, in this thread."""
         self._process_notes()
         while (job := self._next()) is not None:
             self._fetch(*job)
             self._process_notes()
 
     def _observe(self, event: Event) -> None:
-        """Note what a mover has just done, in its thread; a lock only to forget a key for good."""
+        """Append a note of a change, in the thread that made it; locks only to forget a key."""
         if event.key in self._unread and isinstance(event, _Leaving):
             self._add_notes([(_What.LEFT, event.key)])
         prefetcher = self._prefetcher
@@ -141,9 +141,9 @@ class Prefetching:
                 prefetcher.forget(event.key)
 
     def _observe_reads(self, reads: Sequence[Retrieved]) -> None:
-        """Note what readers have just done, in the thread of one: no lock, no look-up."""
+        """Append notes of reads, in the thread of a reader: no lock, no look-up."""
         learns = self._prefetcher is not None
-        # A hit of what is on its way is told from other reads when the note is read.
+        # Whether a read met a fetch in progress is decided when the note is processed.
         notes = [
             (_What.READ, read.key)
             for read in reads
@@ -160,14 +160,14 @@ class Prefetching:
                 self._wake()
 
     def _wake(self) -> None:
-        """Let a thread look at what there is to do, started if it is the first time."""
+        """Wake a thread, and start the threads at the first call."""
         self._watched = True
         for thread in self._threads:
             thread.start()
         self._wake_event.set()
 
     def _run(self) -> None:
-        """Learn in batches until there is nothing more; with evidence, until the next note."""
+        """Process notes in batches until there are none."""
         while not self._ended.is_set():
             spent = self._work()
             if self._eager:
@@ -175,22 +175,22 @@ class Prefetching:
                 self._watched = False
                 return
             self._ended.wait(max(REST * spent, BATCH_SECONDS))
-            # A reader leaves its note first and looks whether there is a watch after that, so the
-            # watch ends first and looks for notes after that: one of the two sees the other.
+            # Thread 1 is a reader: it appends its note, then checks `_watched`. Thread 2 is this
+            # one: it clears `_watched`, then checks for notes. One of them sees the other.
             self._watched = False
             if not self._notes:
                 return
             self._watched = True
 
     def _work(self) -> float:
-        """Learn from a batch of notes, fetch what waits; return the seconds of the former."""
+        """Process a batch of notes and fetch what waits; return the seconds spent on notes."""
         started = time.thread_time()
         try:
             self._process_notes(BATCH_NOTES)
             spent = time.thread_time() - started
             self._fetch_all()
         except BaseException as error:
-            # Readers wake a thread again, and observers hear of it; the thread says the rest.
+            # Readers wake a thread again, and observers get an event; the thread logs the error.
             self._watched = False
             self._start_over()
             hierarchy = self._hierarchy()
@@ -201,9 +201,9 @@ class Prefetching:
         return spent
 
     def _start_over(self) -> None:
-        """Give up what was guessed and learnt: one half of it may not know of the other any more.
+        """Drop guesses and predictors: an exception may have left them inconsistent.
 
-        What callers have asked for, and nobody has begun to fetch, is not given up.
+        Requests of callers that no thread has begun to fetch stay.
         """
         with self._lock:
             if self._prefetcher is not None:
@@ -218,7 +218,7 @@ class Prefetching:
             self._fetch(*job)
 
     def _process_notes(self, count: int = MAX_NOTES) -> None:
-        """Read notes in their order; one thread at a time, for the order is what teaches."""
+        """Process notes in their order; one thread at a time, since predictors learn the order."""
         hierarchy = self._hierarchy()
         if hierarchy is None:
             return
@@ -228,7 +228,7 @@ class Prefetching:
                 count -= 1
                 self._process_note(hierarchy, *self._notes.popleft())
             outcomes, self._outcomes = self._outcomes, []
-        # Told without the lock, for whoever hears of one may read, and reading leaves a note.
+        # Emitted without the lock: an observer may read, and a read appends a note.
         for outcome in outcomes:
             hierarchy.events.emit(outcome)
 
@@ -298,7 +298,7 @@ class Prefetching:
         moved = self._bring_up(hierarchy, key, self._colder(hierarchy) if job.guessed else None)
         with self._lock:
             if self._jobs.get(key) is not job:
-                return  # It was asked for meanwhile: late, and settled as such.
+                return  # A reader was faster: it counts as late already.
             del self._jobs[key]
             if moved:
                 self._unread[key] = self._clock.monotonic()
@@ -316,16 +316,16 @@ class Prefetching:
         try:
             return hierarchy.try_move(record, TierName.WARM, Cause.PREFETCH, may_evict=may_evict)
         except TierFullError:
-            return False  # Whatever is there is warmer than a guess.
+            return False  # All values in warm are warmer than a guess.
         except (MemoriesError, OSError) as error:
             hierarchy.events.emit(Failed(key, self._clock.monotonic(), "fetch ahead", error))
             return False
 
     def _colder(self, hierarchy: Hierarchy) -> Callable[[Entry | Record], bool]:
-        """Return a test of whether a victim is colder than a guess.
+        """Return a function that tells whether a victim is colder than a guess.
 
-        What has lain idle for so long will, as far as anyone knows, lie idle for as long again;
-        a guess is read within `_patience_seconds`.
+        A value that has been idle for some time is expected to be idle for as long again; a guess
+        is read within `_patience_seconds`.
         """
         now, hit_clock = self._clock.monotonic(), hierarchy.tiers[TierName.WARM].hit_clock
 
@@ -337,7 +337,7 @@ class Prefetching:
         return colder
 
     def _await_reader(self, hierarchy: Hierarchy, key: str) -> None:
-        """Have the first read of what was fetched noted; all later ones cost nothing."""
+        """Note the first read of a fetched value; later reads cost nothing more."""
         entries = hierarchy.catalog.entries
         found = entries.get(key)
         if found is None:
@@ -347,7 +347,7 @@ class Prefetching:
         plain = entry.tick
 
         def first() -> int:
-            # Looked up anew: an entry that held this function, which held it, would outlive itself.
+            # Looked up again: a function that holds the entry which holds it would be a cycle.
             now = entries.get(key)
             now = now.inner if isinstance(now, ExpiringEntry) else now
             if now is not None and now.tick is first:

@@ -16,7 +16,7 @@ from memories.model.tiers import TierName
 
 
 class Common:
-    """What most entries of a tier have in common, so that each holds it in one word."""
+    """What most entries of a tier have in common, held by each in one word."""
 
     __slots__ = ("backed", "terms", "tick", "tier")
 
@@ -109,7 +109,7 @@ class Entry:
 
     @backed.setter
     def backed(self, tier: TierName | None) -> None:
-        """Learn where the backing copy lies; concerns this entry only."""
+        """Set where the backing copy lies, of this entry only."""
         old = self.common
         self.common = _common(old.tier, tier, old.tick, old.terms)
 
@@ -120,7 +120,7 @@ class Entry:
 
     @terms.setter
     def terms(self, terms: Terms) -> None:
-        """Take other terms; concerns this entry only."""
+        """Set the terms, of this entry only."""
         old = self.common
         self.common = _common(old.tier, old.backed, old.tick, terms)
 
@@ -131,7 +131,7 @@ class Entry:
 
     @tick.setter
     def tick(self, tick: Callable[[], int]) -> None:
-        """Have hits counted by `tick`; concerns this entry only."""
+        """Set what counts the hits, of this entry only."""
         old = self.common
         self.common = _common(old.tier, old.backed, tick, old.terms)
 
@@ -140,7 +140,7 @@ class Entry:
         raise NotImplementedError
 
     def mark(self) -> None:
-        """Mark a hit whose reader is given something else than `read` gives."""
+        """Mark a hit of a reader that gets something else than `read` returns."""
         self.hits += 1
         self.stamp = self.common.tick()
 
@@ -164,7 +164,7 @@ class SharedEntry(Entry):
 
 
 class ArrayEntry(Entry):
-    """A NumPy array: every reader gets a read-only view of his own."""
+    """A NumPy array: every reader gets a new read-only view."""
 
     __slots__ = ()
 

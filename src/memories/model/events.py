@@ -1,9 +1,9 @@
-"""What the engine tells its observers: typed records, handed to callables.
+"""The events that the engine emits, as typed records for callables that subscribe.
 
-The mechanisms neither log nor count for others; whoever wants a log, a metric or an explanation
-subscribes. A hit in a volatile tier emits nothing: it is counted where it happens. Reads that a
-durable tier answers come by the hundred thousand, so that they are told many at once, at most a few
-milliseconds late while there are more to come, and always before the next event of another kind.
+The engine itself neither logs nor counts; logs, metrics and explanations are observers. A hit in a
+volatile tier emits no event: it is counted where it happens. Reads that durable tiers answer are
+frequent, so they are delivered many at once: at most a few milliseconds late while more come, and
+always before the next event of another kind.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from memories.model.record import Record
 from memories.model.tiers import Cause, TierName
 
 T = TypeVar("T")
-READS_AT_ONCE = 256  # Reads are told when so many have gathered,
-READS_SECONDS = 0.002  # or when the next one comes so long after those before were told.
+READS_AT_ONCE = 256  # Reads are delivered when so many wait,
+READS_SECONDS = 0.002  # or when one comes so long after the last delivery.
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +47,12 @@ class Retrieved(NamedTuple):
     tier: TierName
     size: int
     seconds: float
-    record: Record  # What it was read by, for observers that would look it up.
+    record: Record  # For observers that would otherwise look it up.
 
 
 @dataclass(frozen=True, slots=True)
 class Missed(Event):
-    """A key was asked for that is in no tier."""
+    """A key was read that is in no tier."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,7 @@ class Moved(Event):
 
 @dataclass(frozen=True, slots=True)
 class Prefetched(Event):
-    """A value fetched ahead to `tier` was used, came too late, or was wasted."""
+    """A value prefetched into `tier` was used, came too late, or was wasted."""
 
     tier: TierName
     outcome: str  # "used", "late" or "wasted".
@@ -106,10 +106,10 @@ ReadObserver = Callable[[Sequence[Retrieved]], None]
 
 
 class EventBus:
-    """Hands each event to each observer, in the thread that caused it.
+    """Calls each observer with each event, in the thread that caused it.
 
-    An observer that raises is reported once to the log and dropped: the engine owes its caller a
-    stored value, not a working observer. `MemoryError` and `RecursionError` are reported only.
+    An observer that raises is logged once and unsubscribed: its failure must not fail a store.
+    After a `MemoryError` or a `RecursionError` it is only logged.
     """
 
     def __init__(self) -> None:
@@ -137,14 +137,14 @@ class EventBus:
         self._readers = tuple(known for known in self._readers if known != observer)
 
     def emit(self, event: Event) -> None:
-        """Hand `event` to every observer."""
+        """Call every observer with `event`."""
         self.emitted += 1
         if self._reads:
             self.flush_reads()
         _deliver(self._observers, event, self.unsubscribe)
 
     def emit_read(self, read: Retrieved) -> None:
-        """Tell of `read` soon; at once if it is the first for a while."""
+        """Deliver `read` soon; at once if it is the first for a while."""
         self._reads.append(read)
         self.emitted += 1
         if read.at >= self._due or len(self._reads) >= self.reads_at_once:
@@ -152,27 +152,27 @@ class EventBus:
             self.flush_reads()
 
     def flush_reads(self) -> None:
-        """Tell of every read that was noted."""
+        """Deliver every waiting read."""
         reads = self._drain_reads()
         if reads:
             _deliver(self._readers, reads, self.unsubscribe_reads)
 
     def _drain_reads(self) -> Sequence[Retrieved]:
-        noted, reads = self._reads, []
+        waiting, reads = self._reads, []
         try:
-            for _ in range(len(noted)):
-                reads.append(noted.popleft())
+            for _ in range(len(waiting)):
+                reads.append(waiting.popleft())
         except IndexError:
-            pass  # Another thread is telling of the others.
+            pass  # Another thread delivers the others.
         return reads
 
 
 def _deliver(
     observers: tuple[Callable[[T], None], ...], what: T, drop: Callable[[Callable[[T], None]], None]
 ) -> None:
-    """Hand `what` to each observer, and drop those that raise.
+    """Call each observer with `what`, and unsubscribe those that raise.
 
-    Where there was no memory or no stack left, the observer misses this event and stays.
+    An observer for which there was no memory or no stack left misses this event and stays.
     """
     for observer in observers:
         try:

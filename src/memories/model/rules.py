@@ -1,7 +1,7 @@
-"""Rules by prefix: where the keys that start with something may lie, for how long, and how many.
+"""Rules by prefix: in which tiers keys may lie, for how long, and how many bytes they may take.
 
-Not terms: those were said for one key, travel with it and come first. A rule fills in what was
-not said, and is looked up anew in every process. The longest prefix that fits is the one.
+Terms belong to one key, are stored with it and come before a rule. A rule fills in what the terms
+leave open, and is given to each process anew. The longest prefix that fits applies.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ _SPAN = re.compile(r"\s*([0-9]+(?:\.[0-9]*)?)\s*([a-z]*?)s?\s*")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
-    """What holds for the keys with a prefix, unless `store` was told otherwise.
+    """The defaults for the keys with a prefix, where `store` gives no other option.
 
     Attributes:
         prefix: What the keys start with.
-        tier: Where they are stored, in the place of `"auto"`.
+        tier: Where they are stored instead of `"auto"`.
         min_tier: The fastest tier they may lie in.
         max_tier: The slowest tier they may lie in.
         pin: Whether they are pinned where they are stored.
@@ -49,7 +49,7 @@ class Rule:
     quota: Mapping[str, float | str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Refuse what means nothing."""
+        """Refuse invalid values."""
         if not isinstance(self.prefix, str):
             raise InvalidOptionError(f"the prefix of a rule must be a str, not {self.prefix!r:.60}")
         for name in (self.tier, self.min_tier, self.max_tier, self.move_to):
@@ -81,20 +81,20 @@ def parse_seconds(span: float | str) -> float:
     """Return a span of time in seconds: a number of them, or text like `"30 days"`.
 
     Raises:
-        InvalidOptionError: it is no span above 0.
+        InvalidOptionError: it is not a span above 0.
     """
     match = _SPAN.fullmatch(span) if isinstance(span, str) else None
     unit = _UNITS.get(match[2] or "s") if match else None
     seconds = float(match[1]) * unit if match and unit else span
     if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not seconds > 0:
         raise InvalidOptionError(
-            f"{span!r} is no span of time: give seconds, or text like '12 hours' or '30 days'"
+            f"{span!r} is not a span of time: give seconds, or text like '12 hours' or '30 days'"
         )
     return float(seconds)
 
 
 class Rules:
-    """Finds the rule of a key, and counts what rules have quotas for.
+    """Finds the rule of a key, and counts the bytes of keys with quotas.
 
     `count` is called under the catalog's lock; everything else takes none.
     """
@@ -114,12 +114,12 @@ class Rules:
 
     @property
     def aging(self) -> list[Rule]:
-        """Return the rules by which keys go down when they are old."""
+        """Return the rules that move old keys down."""
         return [rule for rule in self._rules if rule.move_to is not None]
 
     @property
     def soonest_seconds(self) -> float:
-        """Return the least age at which a rule sends a key down."""
+        """Return the least age at which a rule moves a key down."""
         return min(parse_seconds(rule.after) for rule in self.aging if rule.after is not None)
 
     def rule_for(self, key: str) -> Rule | None:
@@ -139,13 +139,13 @@ class Rules:
         )
 
     def count_entry(self, entry: Entry, change: int) -> None:
-        """Learn that an entry came into its tier (1) or left it (-1)."""
+        """Count an entry that came into its tier (1) or left it (-1)."""
         rule = self.rule_for(entry.key) if self._quotas else None
         if rule is not None:
             self._held[rule.prefix, entry.tier] += change * entry.size
 
     def clear(self) -> None:
-        """Learn that every entry has left."""
+        """Count no entries."""
         self._held.clear()
 
     def room(self, key: str, tier: TierName) -> int | None:
@@ -161,7 +161,7 @@ def check_rules(value: Any) -> tuple[Rule, ...]:
     """Return `rules=` of a manager as rules; a mapping, as files have it, is one rule.
 
     Raises:
-        InvalidOptionError: something in it is no rule.
+        InvalidOptionError: something in it is not a rule.
     """
     try:
         made = (one if isinstance(one, Rule) else Rule(**one) for one in value)
