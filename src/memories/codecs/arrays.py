@@ -41,8 +41,8 @@ def bytes_of(value: Array) -> memoryview:
     """Return the memory of a contiguous array."""
     if not value.nbytes:
         return EMPTY
-    lying = value if value.flags.c_contiguous else value.T
-    flat: Any = np.asarray(lying).reshape(-1).view(np.uint8)
+    in_c_order = value if value.flags.c_contiguous else value.T
+    flat: Any = np.asarray(in_c_order).reshape(-1).view(np.uint8)
     return memoryview(flat)
 
 

@@ -16,7 +16,7 @@ from memories.foundation import parallel
 
 ALIGNMENT = 64
 EMPTY = memoryview(b"")
-_STRETCH = 1 << 20  # A copy is shared among threads in parts of this size.
+_COPY_NBYTES = 1 << 20  # A copy is shared among threads in parts of this size.
 
 ByteArray = npt.NDArray[np.uint8]
 
@@ -70,14 +70,14 @@ def copy_bytes(target: ByteArray, source: memoryview) -> None:
     if not source.nbytes:
         return
     whole = as_array(source)
-    if source.nbytes <= _STRETCH:
+    if source.nbytes <= _COPY_NBYTES:
         np.copyto(target, whole)
         return
 
     def copy(start: int) -> None:
-        np.copyto(target[start : start + _STRETCH], whole[start : start + _STRETCH])
+        np.copyto(target[start : start + _COPY_NBYTES], whole[start : start + _COPY_NBYTES])
 
-    parallel.map_items(copy, range(0, source.nbytes, _STRETCH), source.nbytes)
+    parallel.map_items(copy, range(0, source.nbytes, _COPY_NBYTES), source.nbytes)
 
 
 def writable_copy(buffer: memoryview) -> memoryview:

@@ -9,7 +9,12 @@ from __future__ import annotations
 from typing import Any
 
 from memories.codecs.function_code import hash_all
-from memories.codecs.function_hash import HashWalk, RefusedError, Variable, is_caller_deep
+from memories.codecs.function_hash import (
+    HashWalk,
+    UnhashableReferenceError,
+    Variable,
+    is_caller_deep,
+)
 from memories.codecs.value_hash import hash_value
 from memories.errors import UnsupportedTypeError
 
@@ -40,7 +45,7 @@ def content_hash(*values: Any, code: bool = True) -> str:
         except _ContainsItselfError:
             walk = HashWalk(code=code)
             digests = [walk.finish(walk.digest(value)) for value in values]
-    except RefusedError as error:
+    except UnhashableReferenceError as error:
         raise UnsupportedTypeError(str(error)) from error.__cause__
     except RecursionError as error:
         if is_caller_deep():

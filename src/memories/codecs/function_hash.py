@@ -42,8 +42,8 @@ from memories.codecs.value_hash import ABSENT, DEFINITIONS, hash_value, is_at, k
 from memories.errors import UnsupportedTypeError
 
 _ENVIRONMENT = frozenset({"environ", "getenv"})
-_IGNORE: Final = "say ignore=[{!r}] and hand over as arguments what the results depend on"
-_VERSION: Final = "say version=1, so that code and globals do not count, and raise it with them"
+_IGNORE: Final = "pass ignore=[{!r}] and make what the results depend on an argument"
+_VERSION: Final = "pass version=1, so that code and globals do not count, and raise it with them"
 _TRIES: Final = 4
 _LOGS = (list, set, dict, deque, Counter, defaultdict)
 _DEEP: Final = 0.6  # The share of the recursion limit that the caller may use before it is deep.
@@ -51,7 +51,7 @@ _DEEP: Final = 0.6  # The share of the recursion limit that the caller may use b
 _substituted: set[CodeType] = set()
 
 
-class RefusedError(UnsupportedTypeError):
+class UnhashableReferenceError(UnsupportedTypeError):
     """Something that a function refers to has no hash; the message says what to do, once."""
 
 
@@ -144,7 +144,7 @@ class HashWalk:
         """
         try:
             return self.finish(self._root(function))
-        except RefusedError as error:
+        except UnhashableReferenceError as error:
             raise UnsupportedTypeError(str(error)) from error.__cause__
 
     def finish(self, digest: bytes) -> bytes:
@@ -316,8 +316,8 @@ class HashWalk:
             return self._digest_of(self._variable(owner, name, read))
         except UnsupportedTypeError as error:
             raise UnsupportedTypeError(
-                f"the results of {owner!r} may depend on what it carries, and {error}. Cache a "
-                "function that takes it as an argument, or say ignore=['self']"
+                f"the results of {owner!r} may depend on its content, and {error}: cache a "
+                "function that takes it as an argument, or pass ignore=['self']"
             ) from error
 
     def _is_log(self, name: str, value: Any) -> bool:
@@ -360,7 +360,7 @@ class HashWalk:
         self._origin = _Origin(what, name, by_code) if name else origin
         try:
             return self._digest_of(variable)
-        except RefusedError:
+        except UnhashableReferenceError:
             raise
         except (UnsupportedTypeError, RecursionError) as error:
             if isinstance(error, RecursionError) and is_caller_deep():
@@ -377,14 +377,16 @@ class HashWalk:
         finally:
             self._origin = origin
 
-    def _refused(self, what: str, why: str, by_code: bool) -> RefusedError:
+    def _refused(self, what: str, why: str, by_code: bool) -> UnhashableReferenceError:
         """Return the error that names what has no hash, what refers to it, and what to do."""
         origin = self._origin
         whence = "" if what.startswith(origin.what) else f"{origin.what}, and "
         cures = [_IGNORE.format(origin.name)] if origin.name else []
         cures += [_VERSION] if self._code and (by_code or origin.by_code) else []
-        todo = f". To cache it, {', or '.join(cures)}" if cures else ""
-        return RefusedError(f"{whence}{what}, on which results may depend, but {why}{todo}")
+        todo = f"; to cache it, {', or '.join(cures)}" if cures else ""
+        return UnhashableReferenceError(
+            f"{whence}{what}, on which results may depend, but {why}{todo}"
+        )
 
 
 def _mark_twice(variable: Variable) -> None:

@@ -59,7 +59,7 @@ def warn_about(key: str, names: Iterable[str]) -> None:
         return
     warnings.warn(
         f"the value of {key[:200]!r} needs {', '.join(new)} of the script that runs now "
-        "(__main__): no other program will be able to read it. Move what it needs to a module",
+        "(__main__): no other program can read it; move what it needs to a module",
         stacklevel=_frames_within(),
     )
     _warned.update(new)
@@ -70,7 +70,7 @@ def explain_missing(module: str, name: str, error: Exception | None = None) -> s
     what = f"the stored value needs {module}.{name}, which is not there"
     if module in SCRIPTS:
         return (
-            f"{what}: it was defined in the script that stored the value. Read it from that "
+            f"{what}: it was defined in the script that stored the value; read it from that "
             "script, or move the class to a module of its own, and store the value again"
         )
     if error is None:

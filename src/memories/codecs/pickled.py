@@ -152,6 +152,6 @@ def _refusal(value: Any, error: Exception) -> str:
     kind = type(value)
     return (
         f"a {kind.__module__}.{kind.__qualname__} cannot be stored: it has no codec and pickle "
-        f"refuses it ({error}). Store the data inside it instead, move its class to the top level "
+        f"refuses it ({error}): store the data inside it instead, move its class to the top level "
         "of a module, or call memories.register_codec"
     )

@@ -169,7 +169,7 @@ def _int_from_meta(meta: Any) -> int:
 def _text_to_meta(value: Any) -> str:
     text = str(value)
     if not is_utf8(text):
-        raise UnsupportedTypeError(f"{value!r} is no Unicode")
+        raise UnsupportedTypeError(f"{value!r} cannot be encoded as UTF-8")
     return text
 
 

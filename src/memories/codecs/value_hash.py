@@ -93,7 +93,7 @@ def hash_value(hasher: PartHasher, value: Any) -> bytes:
 
 
 def _hash_coded(hasher: PartHasher, value: Any) -> bytes:
-    """Return the hash of what is no container: by its codec, or as pickle takes it apart."""
+    """Return the hash of any other value: by its codec, or by what pickle stores."""
     if type(value) in _ARRAYS and value.dtype.char == "O" and value.dtype.metadata is None:
         items = _hash_items(hasher, list(value.reshape(-1, order="C")))
         return hash_all(
@@ -167,7 +167,7 @@ def _hash_reduced(hasher: PartHasher, value: Any) -> bytes:
             b"set", [hasher.digest(type(value)), beside, *_hash_unordered(hasher, value)]
         )
     if kind is object:
-        raise UnsupportedTypeError("an object() has no content by which to tell it from another")
+        raise UnsupportedTypeError("an object() has no content by which it differs from another")
     made_of = _MADE_OF.get(kind_name(kind))
     if made_of is not None:
         return hash_all(b"made of", [hasher.digest(type(value)), hasher.digest(made_of(value))])
@@ -176,7 +176,7 @@ def _hash_reduced(hasher: PartHasher, value: Any) -> bytes:
         reduced = hook(value) if hook is not None else value.__reduce_ex__(4)
     except (MemoriesError, RecursionError, MemoryError):
         raise
-    except Exception as error:  # Any class may fail in its own way to be taken apart.
+    except Exception as error:  # A class may raise anything while it is pickled.
         raise UnsupportedTypeError(
             f"a {kind.__module__}.{kind.__qualname__} cannot be hashed: it has no codec and "
             f"pickle refuses it ({error})"
@@ -197,12 +197,12 @@ def _hash_global(hasher: PartHasher, value: Any, name: str) -> bytes:
     namespace = vars(sys.modules[module]) if module in sys.modules else {}
     if not is_at(value, namespace, name):
         raise UnsupportedTypeError(
-            f"{module}.{name} cannot be hashed: only what stands at the top level of a module "
-            "is told from others by its name"
+            f"{module}.{name} cannot be hashed: only an object at the top level of a module is "
+            "identified by its name"
         )
     place = place_of(namespace)
-    told = module if is_installed(place) else place
-    return hash_all(b"global", [told.encode("utf-8", "surrogateescape"), name.encode()])
+    origin = module if is_installed(place) else place
+    return hash_all(b"global", [origin.encode("utf-8", "surrogateescape"), name.encode()])
 
 
 def _structure_of(codec: StructureCodec, value: Any) -> Any:

@@ -146,13 +146,13 @@ class Device(ABC):
         except Exception as error:  # Libraries raise RuntimeError and classes of their own.
             if self.is_full(error):
                 raise DeviceFullError(
-                    f"{self.name} has no memory for {format_size(nbytes)}, and nothing more may "
-                    "leave it. Everything stored before is still there. Free memory of your own, "
+                    f"{self.name} has no memory for {format_size(nbytes)}, and no more values can "
+                    "leave it; everything stored before is still there: free memory of your own, "
                     "delete or unpin keys, or make hot_memory_size smaller"
                 ) from error
             raise DeviceLostError(
-                f"{self.name} failed: {error}. Copies in lower tiers are untouched: demote(key, "
-                "'cold') serves those that have one; values that lay on the device only are lost"
+                f"{self.name} failed: {error}; values that were on the device only are lost, those "
+                "with a copy in a lower tier can be read after demote(key, 'cold')"
             ) from error
 
 

@@ -103,10 +103,10 @@ def gather(
     if low == high:
         return _locked(np.empty(window.shape, dtype))
     offset = window.offset - first * chunk
-    lying: Array = np.ndarray(
+    region: Array = np.ndarray(
         window.shape, dtype, buffer=scratch, offset=offset, strides=window.strides
     )
-    return _locked(lying.copy())
+    return _locked(region.copy())
 
 
 def chunks_of(window: Window, chunk: int) -> list[int]:

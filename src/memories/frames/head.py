@@ -29,7 +29,7 @@ PREFIX_NBYTES = _PREFIX.size
 SUMMED_NBYTES = PREFIX_NBYTES - 8
 CHUNK_NBYTES = 1 << 20
 _MAX_CHUNKS = 1024
-PADDING = bytes(ALIGNMENT)  # What lies between two pieces, and behind the last, is cut from this.
+PADDING = bytes(ALIGNMENT)  # Up to so many zeros follow each piece.
 
 
 class FramePiece(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True):

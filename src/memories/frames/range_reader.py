@@ -37,8 +37,8 @@ class PartialFrame(DescribedFrame):
         missing = [span for span in spans if span not in self._loaded]
         if missing:
             first = self._head.nbytes
-            stretches = self._fetch([(first + start, first + stop) for start, stop in missing])
-            self._loaded.update(zip(missing, stretches, strict=True))
+            fetched = self._fetch([(first + start, first + stop) for start, stop in missing])
+            self._loaded.update(zip(missing, fetched, strict=True))
 
     def stored_chunk(self, span: Span) -> memoryview:
         """Return a range of the body that was fetched."""

@@ -103,8 +103,8 @@ class Keyring:
         """
         if not signature.key_id:
             raise UntrustedDataError(
-                f"{what} would run code when read, and nobody has signed it. Read it only if you "
-                "know who wrote it: have it stored again by a manager, which signs it"
+                f"{what} would run code when read, and is not signed: if you know who wrote it, "
+                "have it stored again by a manager, which signs it"
             )
         for key in (*self._read(), *self._extra):
             if hmac.compare_digest(key.id, signature.key_id):
@@ -112,13 +112,13 @@ class Keyring:
                     return
                 raise UntrustedDataError(
                     f"{what} would run code when read, and was altered after key {key.id} "
-                    "signed it. Do not trust it"
+                    "signed it: do not trust it"
                 )
         raise UntrustedDataError(
             f"{what} would run code when read, and was signed by key "
-            f"{_printable(signature.key_id)}, which is not trusted here. If you trust whoever "
-            "wrote it, run `memories key export` there and `memories key import` here, or pass "
-            "the key in trusted_keys="
+            f"{_printable(signature.key_id)}, which is not trusted here: if you trust its owner, "
+            "run `memories key export` there and `memories key import` here, or pass the key in "
+            "trusted_keys="
         )
 
     def export(self) -> str:
@@ -151,7 +151,7 @@ class Keyring:
         if self.path is None:
             raise StorageError(
                 "there is nowhere to keep the signing key: this process has no home directory "
-                f"(no HOME, and no entry for its user). Set {ENVIRONMENT} to a file of yours"
+                f"(no HOME, and no entry for its user): set {ENVIRONMENT} to a file of yours"
             )
         return self.path
 
@@ -213,7 +213,7 @@ def _create(path: Path, key: Key) -> None:
             draft.unlink()
     except OSError as error:
         raise StorageError(
-            f"the signing key cannot be created at {path}: {error.strerror}. Set {ENVIRONMENT} to "
+            f"the signing key cannot be created at {path}: {error.strerror}; set {ENVIRONMENT} to "
             "a file in a directory of yours"
         ) from error
 

@@ -57,20 +57,16 @@ class AutoPolicy(Policy):
         super().__init__(capacity)
         self._makers = candidates or _STANDARD
         self._sample = sample
-        self._below = _FULL  # Keys whose digest lies below are in the sample.
+        self._below = _FULL  # The sample has the keys with a lower digest.
         self._clock = 0
         self._pending: deque[tuple[str, int, int]] = deque(maxlen=2 * _BACKLOG)
         self._observed = 0  # How many accesses were queued so far.
-        self._removed: dict[
-            int, int
-        ] = {}  # Digests of keys removed, and how many were heard by then.
+        self._removed: dict[int, int] = {}  # Digest of a removed key -> accesses queued before it.
         self._shadows = [ShadowCache(make(capacity)) for make in self._makers]
         self._selector = PolicySelector(len(self._shadows))
         self._current = self._makers[0](capacity)
         self._previous: Policy | None = None
-        self._moved: set[PolicyNode] = (
-            set()
-        )  # While nodes are handed over: those not in the former.
+        self._moved: set[PolicyNode] = set()  # During a switch: the nodes in `_current`.
         self._admitted: str | None = None
 
     @property

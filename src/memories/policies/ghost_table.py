@@ -70,14 +70,14 @@ class GhostTable:
         return note
 
     def check(self) -> None:
-        """Assert that no digest lies in two slots of a table."""
+        """Assert that no digest is in two slots of a table."""
         for table in (self._older, self._table):
             if table is not None:
                 table.check()
 
 
 class _SlotTable:
-    """Slots, a power of two; a digest lies in one of its two, or in none."""
+    """Slots, a power of two; a digest is in one of its two slots, or in none."""
 
     __slots__ = ("_shift", "digests", "notes", "size", "times")
 

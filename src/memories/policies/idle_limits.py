@@ -99,7 +99,7 @@ class IdleLimits:
         self._factors.pop(key)
 
     def check(self) -> None:
-        """Assert that every limit lies in its bounds and that the memory is bounded."""
+        """Assert that every limit is within its bounds and that the memory is bounded."""
         for seconds, bounds in zip(self._limits, RANGES, strict=True):
             assert bounds.floor_seconds <= seconds <= bounds.ceiling_seconds
         self._factors.check()

@@ -52,7 +52,7 @@ class LazyPriorityQueue:
         self.count = 0
 
     def add(self, node: PolicyNode, rank: float) -> None:
-        """Add `node` behind all nodes whose rank is no higher."""
+        """Add `node` behind all nodes whose rank is lower or equal."""
         self.count += 1
         at = bisect_right(self._tops, rank)
         if at == len(self._tops):

@@ -116,7 +116,7 @@ class ReuseDistanceSampler:
         self._below = bits
 
     def _compact(self) -> None:
-        """Number the slots anew, without the holes of accesses that are no longer the latest."""
+        """Renumber the slots, without those of accesses that are not the latest of their key."""
         self._sums = _SlotSums(self._sums.slots)
         for slot, (bits, (_, size)) in enumerate(list(self._latest.items())):
             self._latest[bits] = (slot, size)

@@ -21,15 +21,15 @@ class CupyCodec(Codec):
         """Describe the array and its device memory; only a strided array is copied."""
         cupy = package("cupy")
         contiguous = value.flags.c_contiguous or value.flags.f_contiguous
-        lying = value if contiguous else cupy.ascontiguousarray(value)
+        array = value if contiguous else cupy.ascontiguousarray(value)
         meta = {
             "dtype": dtypes.describe(value.dtype),
             "shape": list(value.shape),
-            "order": order_of(lying),
+            "order": order_of(array),
             "device": f"cuda:{value.device.id}",
         }
         owned = frozenset[int]() if contiguous else frozenset({0})
-        far = {0: _device_buffer(cupy, lying, meta["device"])} if value.nbytes else {}
+        far = {0: _device_buffer(cupy, array, meta["device"])} if value.nbytes else {}
         return Parts(self.name, meta, (EMPTY,), owned, far)
 
     def decode(self, parts: Parts, *, writable: bool = False) -> Any:
@@ -41,16 +41,16 @@ class CupyCodec(Codec):
         dtype, shape, order = read_meta(parts)
         memory = parts.far[0].memory
         flat = memory if isinstance(memory, cupy.ndarray) else cupy.from_dlpack(memory)
-        lying = flat.view(dtype)
-        return lying.reshape(shape[::-1]).T if order == "F" else lying.reshape(shape)
+        array = flat.view(dtype)
+        return array.reshape(shape[::-1]).T if order == "F" else array.reshape(shape)
 
     def home(self, meta: Any) -> str:
         """Return the device of the array; the first one where an early version stored none."""
         return str(meta.get("device", "cuda:0"))
 
 
-def _device_buffer(cupy: Any, lying: Any, device: str) -> DeviceBuffer:
-    flat = (lying if lying.flags.c_contiguous else lying.T).reshape(-1).view("u1")
+def _device_buffer(cupy: Any, array: Any, device: str) -> DeviceBuffer:
+    flat = (array if array.flags.c_contiguous else array.T).reshape(-1).view("u1")
     return DeviceBuffer(
         memory=flat,
         nbytes=flat.size,

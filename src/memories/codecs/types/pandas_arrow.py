@@ -126,8 +126,8 @@ def _text_of(array: Any, kind: Any) -> tuple[Any, memoryview]:
     if offsets is None or not offsets.size:
         return np.zeros(1, kind), EMPTY
     start = array.offset * np.dtype(kind).itemsize
-    lying = np.frombuffer(offsets, kind, len(array) + 1, start)
-    return lying, view_bytes(text) if text is not None else EMPTY
+    numbers = np.frombuffer(offsets, kind, len(array) + 1, start)
+    return numbers, view_bytes(text) if text is not None else EMPTY
 
 
 def _mask_of(array: Any) -> memoryview:
@@ -145,8 +145,8 @@ def _check_offsets(offsets: memoryview, nbytes: int, count: int, kind: Any) -> N
         CorruptDataError: they are not `count` + 1 rising ones from 0 to `nbytes`.
     """
     if offsets.nbytes == (count + 1) * np.dtype(kind).itemsize:
-        lying = np.frombuffer(offsets, kind)
-        if lying[0] == 0 and lying[-1] == nbytes and bool((lying[1:] >= lying[:-1]).all()):
+        numbers = np.frombuffer(offsets, kind)
+        if numbers[0] == 0 and numbers[-1] == nbytes and bool((numbers[1:] >= numbers[:-1]).all()):
             return
     raise CorruptDataError("the offsets of a stored column of text are damaged")
 

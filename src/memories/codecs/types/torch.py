@@ -29,10 +29,10 @@ class TorchCodec(Codec):
         torch = package("torch")
         if not _is_plain(torch, value):
             return PickleCodec().encode(value)
-        still = value.detach()
-        lying, strides = _dense(still)
-        lying = lying.resolve_conj().resolve_neg()
-        copied = lying.data_ptr() != still.data_ptr()
+        detached = value.detach()
+        dense, strides = _dense(detached)
+        dense = dense.resolve_conj().resolve_neg()
+        copied = dense.data_ptr() != detached.data_ptr()
         meta = {
             "dtype": str(value.dtype).removeprefix("torch."),
             "shape": list(value.shape),
@@ -42,9 +42,9 @@ class TorchCodec(Codec):
             "parameter": type(value) is torch.nn.Parameter,
         }
         owned = frozenset({0}) if copied else frozenset()
-        if lying.device.type == "cpu" or not lying.numel():
-            return Parts(self.name, meta, (_bytes(torch, lying),), owned)
-        return Parts(self.name, meta, (EMPTY,), owned, {0: _device_buffer(torch, lying)})
+        if dense.device.type == "cpu" or not dense.numel():
+            return Parts(self.name, meta, (_bytes(torch, dense),), owned)
+        return Parts(self.name, meta, (EMPTY,), owned, {0: _device_buffer(torch, dense)})
 
     def decode(self, parts: Parts, *, writable: bool = False) -> Any:
         """Return a tensor over private memory, on its own device if this machine has it."""

@@ -68,9 +68,9 @@ def _dataset_apart(value: Any) -> Any:
     indexes, derived = [], set()
     for index, variables in value.xindexes.group_by_index():
         multi = isinstance(index, package("xarray.indexes").PandasMultiIndex)
-        lying = index.to_pandas_index()
+        pandas_index = index.to_pandas_index()
         # A coordinate may have another dtype than its pandas index: fixed-width text, or float16.
-        plain = _index(multi, index.dim, lying)
+        plain = _index(multi, index.dim, pandas_index)
         dtypes = (
             {
                 name: _special_dtype(plain, dtype, name)
@@ -79,7 +79,7 @@ def _dataset_apart(value: Any) -> Any:
             if multi
             else _special_dtype(plain, index.coord_dtype)
         )
-        indexes.append([multi, index.dim, list(variables), lying, dtypes])
+        indexes.append([multi, index.dim, list(variables), pandas_index, dtypes])
         derived |= set(variables) & set(plain.create_variables())
     return {
         "variables": [
