@@ -32,9 +32,9 @@ class QuorumChunks(ChunkStore):
         """Return where chunks may be, as of now."""
         return self._current_placement()
 
-    def plan_write(self, names: Sequence[bytes]) -> _WritePlan:
+    def plan_write(self, names: Sequence[bytes]) -> _QuorumWritePlan:
         """Return the plan of a write of chunks that have these names."""
-        return _WritePlan(self.placement(), names)
+        return _QuorumWritePlan(self.placement(), names)
 
     def send(self, node: Node, indices: Sequence[int], commands: Sequence[Command]) -> NodeTransfer:
         """Store the chunks of these indices on a node, a window of commands at a time."""
@@ -56,7 +56,7 @@ class QuorumChunks(ChunkStore):
         return [list(self.placement().nodes.values())] * len(names)
 
 
-class _WritePlan:
+class _QuorumWritePlan:
     """Sends each chunk to the nodes that it prefers, and to the next ones where a node fails."""
 
     def __init__(self, placement: ChunkPlacement, names: Sequence[bytes]) -> None:

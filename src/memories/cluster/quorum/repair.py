@@ -82,7 +82,7 @@ class QuorumRepair:
         copied = mended = strays = 0
         buffer = memoryview(bytearray(manifest.chunk_bytes))
         lengths = [stop - start for start, stop in manifest.spans()]
-        for chunk in map(_Chunk, manifest.upload.names(), lengths, manifest.sums):
+        for chunk in map(_ChunkToRepair, manifest.upload.names(), lengths, manifest.sums):
             held = {name: _held_bytes(node, chunk) for name, node in placement.nodes.items()}
             ranked = [name for name in placement.rank(chunk.name) if held[name] is not None]
             complete = [name for name in ranked if held[name] == chunk.nbytes]
@@ -131,14 +131,14 @@ class QuorumRepair:
         return 0
 
 
-class _Chunk(NamedTuple):
+class _ChunkToRepair(NamedTuple):
     name: bytes
     nbytes: int
     total: int
 
 
 def _fetch(
-    placement: ChunkPlacement, chunk: _Chunk, sources: Sequence[str], buffer: memoryview
+    placement: ChunkPlacement, chunk: _ChunkToRepair, sources: Sequence[str], buffer: memoryview
 ) -> None:
     """Read a chunk into `buffer` from the first of the nodes that has a sound copy."""
     for name in sources:
@@ -147,7 +147,7 @@ def _fetch(
     raise CorruptDataError(f"no node has a sound copy of chunk {chunk.name.decode()}")
 
 
-def _held_bytes(node: Node, chunk: _Chunk) -> int | None:
+def _held_bytes(node: Node, chunk: _ChunkToRepair) -> int | None:
     """Return how many bytes of the chunk a node has; None if it does not answer."""
     if not node.usable:
         return None
@@ -157,7 +157,7 @@ def _held_bytes(node: Node, chunk: _Chunk) -> int | None:
         return None
 
 
-def _read(node: Node, chunk: _Chunk, buffer: memoryview) -> bool:
+def _read(node: Node, chunk: _ChunkToRepair, buffer: memoryview) -> bool:
     """Read a node's copy into `buffer` and return whether it is sound."""
     view = buffer[: chunk.nbytes]
     try:

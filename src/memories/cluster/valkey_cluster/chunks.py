@@ -47,9 +47,9 @@ class ClusterChunks(ChunkStore):
         nodes: Mapping[str, Node] = {node.name: node for node in self._shards.all_nodes()}
         return ChunkPlacement(nodes, lambda name: list(self._shards.shard_of(name).nodes), 1)
 
-    def plan_write(self, names: Sequence[bytes]) -> _WritePlan:
+    def plan_write(self, names: Sequence[bytes]) -> _ClusterWritePlan:
         """Return the plan of a write of chunks that have these names."""
-        return _WritePlan(self._shards, names, self._pause)
+        return _ClusterWritePlan(self._shards, names, self._pause)
 
     def send(self, node: Node, indices: Sequence[int], commands: Sequence[Command]) -> NodeTransfer:
         """Store the chunks of these indices on a primary, and wait until its replicas have them."""
@@ -94,7 +94,7 @@ class ClusterChunks(ChunkStore):
                 self._shards.refresh()
 
 
-class _WritePlan:
+class _ClusterWritePlan:
     """Sends each chunk to the primary of its slot, again after a failure until time is up."""
 
     def __init__(
