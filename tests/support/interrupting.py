@@ -13,7 +13,7 @@ from __future__ import annotations
 import ast
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from types import FrameType
@@ -45,7 +45,8 @@ class Interrupter:
         before = sys.gettrace()
         sys.settrace(self._calls)
         try:
-            call()
+            for _ in _isolated(call):
+                pass
         except BaseException:
             if self.struck is None:
                 raise
@@ -84,6 +85,16 @@ class Interrupter:
             return lines
 
         return lines
+
+
+def _isolated(call: Callable[[], object]) -> Iterator[None]:
+    """Call in a generator, which has an exception state of its own.
+
+    An error that a tracer raises at a `return` inside an `except` block leaves the handled
+    exception behind in the thread: it would become the context of all later errors.
+    """
+    call()
+    yield
 
 
 def _in_destructor(frame: FrameType | None) -> bool:
