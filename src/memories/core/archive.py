@@ -13,7 +13,7 @@ import msgspec
 
 from memories.backends.bucket import BucketBackend
 from memories.backends.disk import DiskBackend
-from memories.engine.archive import VolatileVersions, reconcile, resolve_prepared
+from memories.engine.archive import NoVolatileVersions, reconcile, resolve_prepared
 from memories.engine.hierarchy import Hierarchy
 from memories.engine.lifecycle_state import LifecycleState
 from memories.errors import CorruptDataError, UnavailableError
@@ -26,13 +26,13 @@ FOLLOW_SECONDS = 10.0  # How often a reader without a storage_path lists the buc
 _NAMED = 10  # The most damaged objects that a warning names.
 
 
-class _LiveVersions(VolatileVersions):
+class _LiveVersions:
     """The versions in RAM while other threads may change them; versions stored since are newer."""
 
     def __init__(self, hierarchy: Hierarchy) -> None:
         self._hierarchy = hierarchy
 
-    def hold(self, key: str) -> AbstractContextManager[object]:
+    def lock(self, key: str) -> AbstractContextManager[object]:
         """Return the key's lock."""
         return self._hierarchy.locks.lock(key)
 
@@ -72,7 +72,7 @@ class ArchiveService:
         if self._journal is not None:
             resolve_prepared(self.bucket, self._journal)
             if self.bucket.adopted:
-                reconcile(self.bucket, self._journal, VolatileVersions())
+                reconcile(self.bucket, self._journal, NoVolatileVersions())
         self._warn()
 
     def attach(self, hierarchy: Hierarchy) -> None:

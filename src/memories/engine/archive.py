@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Protocol, cast
 
 import msgspec
 
@@ -76,22 +76,22 @@ class Archive:
             yield
 
     def prepare_removal(self, record: Record, version: int) -> None:
-        """Begin what `leaving` does for a record that is archived; `settle_removal` ends it."""
+        """Begin what `removing` does for an archived record; `resolve_removal` ends it."""
         self.bucket.prepare_removal(record.key, version)
 
     def resolve_removal(self, key: str, version: int) -> None:
-        """End a removal that was prepared: commit it if it was journaled, or else forget it.
+        """End a prepared removal: commit it if it was journaled, else abort it.
 
-        While the journal has the key only lent, nobody knows which: it stays prepared.
+        While the journal has the key only lent, that is undecided: the removal stays prepared.
         """
         if self._journal.is_pending(key):
             return
         _resolve(self.bucket, self._journal, key, version, "removal")
 
     def resolve(self, key: str) -> None:
-        """End what was prepared for `key` and what an interrupt kept from its end.
+        """End what was prepared for `key` before an interrupt.
 
-        While the journal has the key only lent, nobody knows how: it stays prepared.
+        While the journal has the key only lent, the end is undecided: it stays prepared.
         """
         if self._journal.is_pending(key):
             return
@@ -145,20 +145,33 @@ def resolve_prepared(bucket: BucketBackend, journal: DiskBackend) -> None:
         _resolve(bucket, journal, one.key, one.version, one.what)
 
 
-class VolatileVersions:
-    """The versions in RAM while the archive and the journal are compared: none, at an opening."""
+class VolatileVersions(Protocol):
+    """The versions in RAM while the archive and the journal are compared."""
 
     def lock(self, key: str) -> AbstractContextManager[object]:
         """Return a context in which no other thread changes `key`."""
-        return nullcontext(key)
 
     def version(self, key: str) -> int:
         """Return the version of `key` in RAM, 0 where there is none."""
+
+    def drop(self, key: str) -> None:
+        """Remove `key` from RAM."""
+
+
+class NoVolatileVersions:
+    """No versions in RAM: a store is being opened."""
+
+    def lock(self, key: str) -> AbstractContextManager[object]:
+        """Return a context that locks nothing: no other thread has the store."""
+        return nullcontext(key)
+
+    def version(self, key: str) -> int:
+        """Return 0."""
         del key
         return 0
 
     def drop(self, key: str) -> None:
-        """Remove `key` from RAM."""
+        """Do nothing."""
 
 
 def reconcile(bucket: BucketBackend, journal: DiskBackend, volatile: VolatileVersions) -> None:
