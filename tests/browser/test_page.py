@@ -1,4 +1,4 @@
-"""The dashboard in a real browser: what a person sees, hears and can do with the keyboard alone."""
+"""The dashboard in a real browser: its display, its accessibility and its keyboard control."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def test_it_is_live(browser: Any, manager: MemoryManager) -> None:
 
 
 def test_a_key_is_text_and_never_markup(browser: Any, manager: MemoryManager) -> None:
-    """Whoever names a key must not run code in the browser of whoever watches."""
+    """The name of a key must not run code in the browser."""
     with manager.dashboard() as served:
         page, seen = opened(browser, served)
         page.wait_for_selector(f'#hot-rows >> text="{HOSTILE}"', timeout=WAIT)

@@ -21,7 +21,7 @@ Run = Callable[..., Result]
 
 @pytest.fixture(scope="session")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the directory of a closed store that nobody writes to."""
+    """Return the directory of a closed store without a writer."""
     path = tmp_path_factory.mktemp("stores") / "store"
     with MemoryManager(0.001, 0.001, 1, True, storage_path=path) as manager:
         manager.store("array", ARRAY, tier="cold", metadata={"year": 2024, "tags": ["a"]})

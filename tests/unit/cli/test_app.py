@@ -52,7 +52,7 @@ def test_the_list_of_commands_says_what_each_command_says_of_itself() -> None:
 
 
 def test_every_command_is_documented() -> None:
-    """A command nobody can read about is a command nobody uses."""
+    """A command without a help text is not used."""
     text = DOCUMENT.read_text("utf-8")
     names = app.list_commands(None)  # type: ignore[arg-type]
     assert [] == [name for name in names if f"### `memories {name}" not in text]
@@ -165,7 +165,7 @@ def test_a_closed_pipe_is_no_traceback(store: Path) -> None:
 def test_config_shows_each_value_and_where_it_comes_from(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The first question about a setting that has no effect is who has overridden it."""
+    """A setting without effect is usually overridden elsewhere."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "memories.toml").write_text("warm_memory_size = '1GiB'\n")
     monkeypatch.setenv("MEMORIES_ON_FULL", "evict")

@@ -27,7 +27,7 @@ def own_runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Run) -> It
 
 
 def test_servers_started_by_one_command_serve_a_manager_and_are_ended_by_another(run: Run) -> None:
-    """The whole way of somebody who tries it out."""
+    """The whole sequence of a first experiment."""
     up = run("cluster", "up", "--nodes", 3, "--memory", "50MB", "--json")
     assert 0 == up.exit_code, up.stderr
     nodes = json.loads(up.stdout)["nodes"]
@@ -46,7 +46,7 @@ def test_servers_started_by_one_command_serve_a_manager_and_are_ended_by_another
 
 
 def test_looking_at_nodes_makes_no_cluster_of_them(run: Run) -> None:
-    """Whoever looks first must not decide how many copies there will be."""
+    """The first status or repair must not decide the number of copies."""
     nodes = run("cluster", "up").stdout.split()
     assert 0 == run("cluster", "status").exit_code
     refused = run("cluster", "repair")

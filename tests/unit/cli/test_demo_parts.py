@@ -62,12 +62,12 @@ def test_a_bar_is_always_as_wide(percent: float) -> None:
 
 
 def test_a_tier_without_a_limit_is_said_to_have_none() -> None:
-    """Nine exabytes would be a figure that nobody measured."""
+    """Nine exabytes would be a meaningless number."""
     assert ("8.0 MB", "no limit") == (limit_words(8_000_000), limit_words(2**63 - 1))
 
 
 def test_the_script_clicks_on_pixels_that_are_in_view() -> None:
-    """Nobody asks for the time series of a place that he does not see."""
+    """A user requests the time series of visible pixels only."""
     visible: set[object] = set()
     clicks = 0
     for frame in script(16, 32, regions=2, seed=3):

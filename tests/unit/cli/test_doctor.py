@@ -40,7 +40,7 @@ def test_a_healthy_store_has_nothing_wrong(run: Run, store: Path) -> None:
 
 
 def test_what_could_be_better_comes_with_advice(run: Run) -> None:
-    """A warning nobody can act on is noise."""
+    """A warning without a remedy is noise."""
     _, found = findings(run)
     assert all(one["advice"] for one in found.values() if one["level"] != "ok")
 
@@ -72,7 +72,7 @@ def test_broken_configuration_is_a_finding_and_no_crash(
 def test_a_key_file_that_others_can_read_is_bad(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whoever reads it can sign what runs as this user."""
+    """A process that reads it can sign code that runs as this user."""
     path = tmp_path / "keys"
     path.write_text("x")
     monkeypatch.setenv("MEMORIES_KEY_FILE", str(path))

@@ -34,7 +34,7 @@ def test_simulate_prints_what_the_simulator_counts(run: Run, trace: Path) -> Non
 
 
 def test_simulate_compares_all_policies_by_itself(run: Run, trace: Path) -> None:
-    """Whoever does not know the policies wants to see which is best."""
+    """A user who does not know the policies wants to compare all of them."""
     result = run("simulate", trace, "-c", "10%")
     assert 0 == result.exit_code, result.output
     assert all(name in result.output for name in policies.names())
@@ -85,7 +85,7 @@ def test_advise_says_where_more_room_helps(run: Run, trace: Path) -> None:
 
 
 def test_explain_says_where_a_key_is(run: Run, store: Path) -> None:
-    """The same words as the method, for somebody without a Python at hand."""
+    """The command prints the same text as the method."""
     result = run("explain", store, "archived")
     assert 0 == result.exit_code, result.output
     assert "glacier" in result.output

@@ -73,7 +73,7 @@ def test_verify_finds_damage(run: Run, file: Path, tmp_path: Path) -> None:
 
 
 def test_restore_makes_a_store(run: Run, file: Path, tmp_path: Path) -> None:
-    """And leaves what is there alone, unless it is told otherwise and answered yes."""
+    """Existing keys are kept, unless another mode is given and confirmed."""
     store = tmp_path / "new"
     assert 0 == run("snapshot", "restore", file, store).exit_code
     assert TEXT == run("get", store, "text").stdout
@@ -131,7 +131,7 @@ def test_extract_describes_what_it_wrote_as_json(run: Run, file: Path, tmp_path:
 
 
 def test_a_lost_snapshot_by_reference_is_listed_and_released(run: Run, tmp_path: Path) -> None:
-    """Its file is gone, and nobody remembers its id."""
+    """Its file was deleted, and its id is unknown."""
     store = tmp_path / "own"
     with MemoryManager(storage_path=store, glacier_memory_enabled=True) as manager:
         manager.store("k", ARRAY, tier="glacier")

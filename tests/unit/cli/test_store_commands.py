@@ -52,7 +52,7 @@ def test_an_escaped_key_leads_back_to_its_value(run: Run, store: Path) -> None:
 
 @pytest.mark.parametrize("text", ["\\", "\\x1", "a\\u12"])
 def test_a_broken_escape_is_wrong_usage(run: Run, store: Path, text: str) -> None:
-    """Not an absent key: the caller made a mistake that he can mend."""
+    """It is not an absent key but a mistake that the caller can correct."""
     assert 2 == run("get", "-e", store, text).exit_code
 
 
@@ -263,7 +263,7 @@ def damage(path: Path, value: bytes) -> None:
 
 
 def test_no_command_changes_the_store(run: Run, store: Path, tmp_path: Path) -> None:
-    """Looking is free, whoever else is at work there."""
+    """Reading works while another process writes."""
     copy = shutil.copytree(store, tmp_path / "copy")
     before = contents(copy)
     for arguments in (["ls"], ["ls", "-l"], ["stat"], ["check"]):

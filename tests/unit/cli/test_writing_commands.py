@@ -156,7 +156,7 @@ def test_move_and_pin(run: Run, mine: Path) -> None:
 def test_a_store_that_a_process_has_open_is_read_but_not_changed(
     run: Run, mine: Path, held: subprocess.Popen[str]
 ) -> None:
-    """And the refusal says who holds it."""
+    """The error names the process that holds the lock."""
     assert 4 == len(run("ls", mine).stdout.splitlines())
     for arguments in (["rm", "--yes", mine, "b"], ["pin", mine, "b"], ["move", mine, "b", "cold"]):
         refused = run(*arguments)

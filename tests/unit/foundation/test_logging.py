@@ -25,7 +25,7 @@ def test_a_kind_of_warning_is_heard_only_so_often() -> None:
 
 
 def test_the_next_one_says_how_many_were_kept() -> None:
-    """Nobody may think that it was ten."""
+    """The log must not suggest that there were only ten."""
     limit = RateLimit()
     for at in range(BURST + 5):
         limit.filter(record("full", at / 10))
@@ -40,7 +40,7 @@ def test_words_that_are_no_warning_pass() -> None:
     assert all(limit.filter(record("x", 0.0, logging.INFO)) for _ in range(100))
 
 
-def test_a_program_that_does_not_listen_hears_nothing() -> None:
+def test_without_a_configuration_nothing_is_printed() -> None:
     """A library that writes to the terminal spoils its user's output."""
     code = "from memories.foundation.logging import logger; logger.error('x'); logger.warning('y')"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=60, check=True)

@@ -48,7 +48,7 @@ def test_what_is_not_there_is_not_installed(name: str) -> None:
     ],
 )
 def test_what_fails_otherwise_is_not_called_missing(folder: Path, code: str) -> None:
-    """Told to install what he has, a user short of memory would look in the wrong place."""
+    """The advice to install an installed package would mislead a user who is short of memory."""
     (folder / "odd_package").mkdir()
     (folder / "odd_package" / "__init__.py").write_text("")
     (folder / "odd_package" / "part.py").write_text(code)

@@ -34,7 +34,7 @@ def slowly(item: int) -> int:
     return item * item
 
 
-def test_results_come_in_order_whoever_made_them() -> None:
+def test_results_are_in_the_order_of_the_items() -> None:
     """A checksum in the wrong place is damage."""
     assert [i * i for i in range(40)] == parallel.map_items(slowly, range(40), LARGE)
 
@@ -54,7 +54,7 @@ def test_small_work_wakes_nobody() -> None:
 
 
 def test_a_fault_is_raised_where_it_was_asked_once_all_is_quiet() -> None:
-    """Nobody may still write into memory that the caller gives up."""
+    """No thread may still write into memory that the caller releases."""
     working: list[int] = []
 
     def fail(item: int) -> None:
@@ -77,7 +77,7 @@ def test_nothing_is_kept_alive() -> None:
     del array
     deadline = time.monotonic() + 5
     while gone() is not None and time.monotonic() < deadline:
-        time.sleep(0.005)  # A helper that came too late looks at an empty shared and lets go.
+        time.sleep(0.005)  # A late helper finds no items left and releases the call.
     assert gone() is None
 
 

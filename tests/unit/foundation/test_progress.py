@@ -1,4 +1,4 @@
-"""The progress bar: where somebody looks, and only there."""
+"""The progress bar: on a terminal or in a notebook, and nowhere else."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Terminal(io.StringIO):
 
 
 def test_a_pipe_gets_no_bar() -> None:
-    """A log file full of carriage returns helps nobody."""
+    """A log file full of carriage returns is useless."""
     stream = io.StringIO()
     show = bar("snapshot", stream)
     for done in range(101):

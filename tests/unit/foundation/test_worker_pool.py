@@ -133,7 +133,7 @@ def interrupted_after(ready: threading.Event) -> Iterator[None]:
 
     def press() -> None:
         assert ready.wait(LONG)
-        time.sleep(0.05)  # So that it waits by then, which is no condition to be seen.
+        time.sleep(0.05)  # Until it waits, which cannot be observed.
         os.kill(os.getpid(), signal.SIGINT)
 
     pressing = threading.Thread(target=press)
@@ -250,7 +250,7 @@ def test_a_thread_that_waits_for_an_abandoned_task_gets_the_error() -> None:
 
 
 def test_after_the_end_there_are_no_tasks(workers: WorkerPool) -> None:
-    """A caller that came late is told, and does not wait."""
+    """A late caller gets an error, and does not wait."""
     assert workers.close(LONG)
     with pytest.raises(ClosedError):
         workers.submit(abs, 1)

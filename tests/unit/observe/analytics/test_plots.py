@@ -107,6 +107,6 @@ def test_nothing_is_shown_and_pyplot_is_left_alone(tmp_path: Path) -> None:
 
 
 def test_analytics_can_be_imported_without_matplotlib() -> None:
-    """It is an extra: only who plots needs it."""
+    """It is an extra: only plots need it."""
     code = "import sys, memories.observe.analytics\nassert 'matplotlib' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

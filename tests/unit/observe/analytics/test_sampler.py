@@ -1,4 +1,4 @@
-"""The sampling thread: there when wanted, gone when nobody wants it, and never a nuisance."""
+"""The sampling thread: it runs while needed, ends with its owner, and survives failures."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_reads_before_the_analytics_were_enabled_do_not_count() -> None:
 
 
 def test_the_thread_samples_by_itself_until_it_is_stopped() -> None:
-    """Nobody polls a program to have it plotted later."""
+    """A plot must not need a program that polls."""
     source = Source()
     analytics = Sampler(source.sample, time.monotonic, 0.002)
     analytics.start()
@@ -112,7 +112,7 @@ def test_forgetting_the_analytics_ends_the_thread() -> None:
 
 
 def test_a_closed_source_ends_the_thread_in_silence(caplog: pytest.LogCaptureFixture) -> None:
-    """Closing a manager is no fault of the watcher's."""
+    """A closed manager is not a failure of the sampler."""
     source = Source()
     analytics = Sampler(source.sample, time.monotonic, 0.002)
     source.error = ClosedError("closed")
@@ -138,7 +138,7 @@ def test_a_failing_source_is_reported_once_and_asked_again(
     analytics.stop()
 
 
-def test_whoever_asks_is_told_of_the_failure() -> None:
+def test_series_raises_the_failure_of_the_source() -> None:
     """A caller of `series` is there to hear it."""
     source = Source()
     analytics = Sampler(source.sample, time.monotonic, NEVER)

@@ -62,7 +62,7 @@ def test_the_file_is_written_only_when_something_happened(tmp_path: Path) -> Non
 
 
 def test_a_reader_and_a_private_store_write_nothing(tmp_path: Path) -> None:
-    """A reader changes nothing, and nobody else could find a private directory."""
+    """A reader changes nothing, and other processes cannot find a temporary directory."""
     with MemoryManager(0.001, 0.001, 1, storage_path=tmp_path) as manager:
         manager.store("a", 1, tier="cold")
     before = (tmp_path / TELEMETRY_FILE).read_bytes()
@@ -100,7 +100,7 @@ def test_a_directory_that_takes_no_file_costs_a_warning_and_no_store(
 
 @pytest.mark.parametrize("text", ["", "[]", "{", "{}", '{"timestamps":[1],"a":[]}'])
 def test_a_damaged_file_is_said_to_be_damaged(tmp_path: Path, text: str) -> None:
-    """Not a crash of whoever looks, and not an empty store."""
+    """A reader must neither crash nor report an empty store."""
     (tmp_path / TELEMETRY_FILE).write_text(text)
     (tmp_path / SERIES_FILE).write_text(text)
     with pytest.raises(CorruptDataError, match=TELEMETRY_FILE):

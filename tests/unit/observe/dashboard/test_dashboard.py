@@ -90,8 +90,8 @@ def test_metrics_and_health_are_on_the_same_port(manager: MemoryManager) -> None
         assert (200, {"state": "open"}) == ask(served, "healthz")[:2]
 
 
-def test_series_are_given_to_whoever_draws(manager: MemoryManager) -> None:
-    """Nothing while nobody samples."""
+def test_series_are_served_while_the_analytics_are_on(manager: MemoryManager) -> None:
+    """They are empty while the analytics are off."""
     with manager.dashboard() as served:
         assert {} == ask(served, "series")[1]
         manager.enable_analytics()
@@ -99,7 +99,7 @@ def test_series_are_given_to_whoever_draws(manager: MemoryManager) -> None:
 
 
 def test_without_a_token_nothing_can_be_changed(manager: MemoryManager) -> None:
-    """Whoever reaches the page may look, and that is all."""
+    """Without a token a request may only read."""
     with manager.dashboard() as served:
         body = {"action": "unpin", "key": AWKWARD}
         assert 403 == ask(served, "act", body=body)[0]
@@ -172,7 +172,7 @@ def test_the_page_names_nothing_that_is_not_beside_it(manager: MemoryManager) ->
 
 
 def test_it_ends_with_its_manager() -> None:
-    """No thread and no port stays behind, and a reader of the stream is told."""
+    """No thread and no port stays behind, and the event stream ends."""
     manager = MemoryManager(0.001, 0.001, 0.001)
     served = manager.dashboard()
     assert served.url in repr(served)

@@ -137,7 +137,7 @@ def test_opentelemetry_observes_the_same_counters(manager: MemoryManager) -> Non
 
 
 def test_instruments_do_not_keep_a_manager_alive() -> None:
-    """A manager that was forgotten ends, whoever observed it."""
+    """A manager that is garbage ends, although it was observed."""
     sdk = pytest.importorskip("opentelemetry.sdk.metrics")
     reader = pytest.importorskip("opentelemetry.sdk.metrics.export").InMemoryMetricReader()
     provider = sdk.MeterProvider(metric_readers=[reader])
