@@ -69,7 +69,7 @@ def _compiled(kind: type, name: str) -> Any:
             return found
         if name == "__new__" and found is not None and not isinstance(found, staticmethod):
             return found
-    raise AssertionError("BaseException has both")
+    raise AssertionError("every BaseException has both")
 
 
 def _slots(kind: type) -> Iterator[str]:

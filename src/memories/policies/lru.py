@@ -1,6 +1,6 @@
 """LRU: the node with the oldest latest access is evicted first.
 
-It does not resist scans: one pass over more data than the tier holds evicts everything else.
+It has no scan resistance: one pass over more data than the tier holds evicts everything else.
 """
 
 from __future__ import annotations

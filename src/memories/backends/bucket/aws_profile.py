@@ -85,7 +85,8 @@ def _check_endpoint(config: dict[str, Any], client: dict[str, Any]) -> None:
     scheme, mark, host = endpoint.partition("://")
     if scheme.lower() not in ("http", "https") or not mark or not host.strip("/") or " " in host:
         raise InvalidOptionError(
-            f"the endpoint {endpoint!r:.100} is no URL: write http:// or https:// before the host"
+            f"the endpoint {endpoint!r:.100} is not a URL: write http:// or https:// "
+            "before the host"
         )
     config[name] = endpoint.rstrip("/")
     if scheme.lower() == "http":

@@ -336,7 +336,7 @@ class Writer:
         if lost:
             raise StorageError(
                 f"the files of {', '.join(repr(key[:60]) for key in lost)} were removed before "
-                "they were synced; store them again. Everything else is durable"
+                "they were synced: store them again; everything else is durable"
             )
 
     def _sync_or_undo(self, *entered: Entered) -> None:

@@ -102,7 +102,7 @@ def test_an_endpoint_that_is_no_url_is_refused(
     with pytest.raises(InvalidOptionError, match="write http:// or https:// before the host"):
         open_store(url(), {"endpoint": endpoint})
     monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
-    with pytest.raises(InvalidOptionError, match="is no URL"):
+    with pytest.raises(InvalidOptionError, match="is not a URL"):
         MemoryManager(
             1, 1, 1, True, storage_path=tmp_path / "s", glacier_url=url(), migration=False
         )
