@@ -130,8 +130,8 @@ def check_policies(value: str | Mapping[str, str]) -> dict[TierName, str]:
         name = check_tier(tier, "eviction_policy's tier")
         if name.durable:
             raise InvalidOptionError(
-                f"eviction_policy cannot be set for {name}: keys in durable tiers are evicted in "
-                "key order, which takes no RAM"
+                f"eviction_policy cannot be set for {name}: a durable tier keeps no order of its "
+                "keys in RAM, and evicts the coldest keys of a sample"
             )
         names[name] = policy
     return names

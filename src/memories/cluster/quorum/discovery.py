@@ -133,10 +133,12 @@ def publish_to(reply: DiscoveryReply, member_list: MemberList, state: str) -> No
         UnavailableError: the node does not answer.
         ReplyError: it refuses the command.
     """
-    old_roster = b"" if reply.member_list is None else pack_member_list(reply.member_list)
+    old_member_list = b"" if reply.member_list is None else pack_member_list(reply.member_list)
     old_incarnation = b"" if reply.incarnation is None else reply.incarnation.text
     incarnation = Incarnation(state, reply.run_id, member_list.epoch)
-    reply.node.call(*scripts.SWAP.call([MEMBERS_KEY], old_roster, pack_member_list(member_list)))
+    reply.node.call(
+        *scripts.SWAP.call([MEMBERS_KEY], old_member_list, pack_member_list(member_list))
+    )
     reply.node.call(*scripts.SWAP.call([INCARNATION_KEY], old_incarnation, incarnation.text))
 
 
