@@ -206,7 +206,7 @@ class KeywordError(ValueError):
 
 
 class PathError(OSError):
-    """Below it lies a builtin that takes its arguments apart."""
+    """Its builtin base class splits its arguments into attributes."""
 
     def __init__(self, path: str) -> None:
         super().__init__(2, "gone", path)

@@ -14,7 +14,7 @@ jnp = jax.numpy
 
 
 class TestJaxArrays(CodecTests):
-    """The dtypes that JAX has without being told to."""
+    """The dtypes that JAX has by default."""
 
     values = (
         jnp.arange(5),

@@ -132,15 +132,15 @@ def test_a_column_of_text_is_shown_as_it_lies() -> None:
     chunk = column.__arrow_array__().chunk(0)
     parts = codecs.encode(column)
     assert "pandas.text" == parts.codec
-    lying = [np.frombuffer(buffer, np.uint8) for buffer in chunk.buffers()[1:]]
-    for buffer, mine in zip(lying, parts.buffers, strict=False):
+    theirs = [np.frombuffer(buffer, np.uint8) for buffer in chunk.buffers()[1:]]
+    for buffer, mine in zip(theirs, parts.buffers, strict=False):
         assert np.shares_memory(buffer, np.frombuffer(mine, np.uint8))
     back = codecs.decode(codecs.freeze(parts)).__arrow_array__().chunk(0)
     assert chunk.equals(back)
 
 
 def test_equal_columns_of_text_hash_equal() -> None:
-    """Whether Arrow cut a column out of a longer one is nobody's business."""
+    """A slice of an Arrow column must equal a column of its own."""
     cut, fresh = TEXT[3:50], pd.Series(list(TEXT[3:50]), index=range(3, 50), dtype=TEXT_DTYPE)
     assert codecs.content_hash(fresh) == codecs.content_hash(cut)
 
@@ -158,7 +158,7 @@ def test_offsets_that_lead_astray_are_never_followed(offset: int, value: int) ->
 
 
 def test_text_that_is_no_utf8_is_refused() -> None:
-    """Otherwise it would fail wherever it is first looked at, as somebody else's error."""
+    """Otherwise it would fail at its first use, far from the cause."""
     parts = codecs.encode(pd.array(["ab", "ä"], dtype=TEXT_DTYPE))
     for text in (b"ab\xc3\x28", b"a\xc3\xa4b"):  # No UTF-8 at all; a letter cut in two.
         buffers = (parts.buffers[0], memoryview(text), parts.buffers[2])

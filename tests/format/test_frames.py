@@ -111,7 +111,7 @@ def test_the_foreign_reader_knows_nothing_of_us() -> None:
 
 
 def test_the_document_has_the_numbers_of_the_code() -> None:
-    """A constant that changes in one of them only is a format nobody can read."""
+    """The constants in the code and in the document must agree."""
     text = DOCUMENT.read_text("utf-8")
     assert repr(head.MAGIC)[2:-1] in text
     for number in (head.PREFIX_NBYTES, head.MAX_HEAD, head.MAX_INLINE, head.MAX_KEY):

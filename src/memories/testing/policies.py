@@ -137,7 +137,7 @@ class PolicyTests(ABC):
             policy.remove(node) if node.link is not None else None
         assert yardstick - start < time.thread_time() - yardstick
 
-    def test_an_adopted_node_is_inside(self) -> None:
+    def test_a_node_inserted_without_access_is_inside(self) -> None:
         """When the policy changes, the new one gets the nodes of the old one."""
         policy = self.make_policy(10)
         node = PlainNode("key", stamp=5, hits=3)

@@ -56,7 +56,7 @@ def test_a_tensor_is_each_readers_own() -> None:
 
 
 def test_a_lent_tensor_lies_in_the_stored_memory() -> None:
-    """Weights of gigabytes are looked at without a copy; whoever asks vouches not to write."""
+    """Weights of gigabytes are read without a copy; the caller must not write to them."""
     torch = pytest.importorskip("torch")
     weight = torch.zeros(100)
     for value in (weight, {"a": weight, "tied": weight.view(10, 10)}):
@@ -70,7 +70,7 @@ def test_a_lent_tensor_lies_in_the_stored_memory() -> None:
 
 
 def test_a_decompressed_tensor_is_not_copied_again() -> None:
-    """What a reader got out of a compressed frame is his own already."""
+    """Decompressed memory belongs to the reader already."""
     torch = pytest.importorskip("torch")
     for value in (torch.zeros(100_000), {"a": torch.zeros(100_000)}):
         packed = writer.pack(codecs.encode(value), key="k", version=1, compression="lz4")

@@ -1,6 +1,7 @@
-"""Parts that nobody encoded: they give a value or an error of ours, soon and in little memory.
+"""Hostile parts give a value or an error of this package, in little time and memory.
 
-Whoever can write to a disk or a bucket can also compute checksums, so this is what a decoder meets.
+An attacker with write access to a disk or a bucket can also compute checksums, so a decoder gets
+them.
 """
 
 from __future__ import annotations

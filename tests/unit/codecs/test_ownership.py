@@ -84,7 +84,7 @@ def test_immutable_values_are_shared(value: Any) -> None:
 
 @pytest.mark.parametrize("value", MUTABLE, ids=repr)
 def test_mutable_values_are_each_readers_own(value: Any) -> None:
-    """However deep the mutable thing lies."""
+    """Also if the mutable object is deep inside."""
     how, payload, _ = codecs.own_value(value)
     assert Sharing.FRESH is how is codecs.sharing(value)
     first, second = payload.open(), payload.open()
@@ -109,7 +109,7 @@ def test_changing_what_was_stored_changes_nothing() -> None:
 
 
 def test_a_writable_copy_is_private() -> None:
-    """`copy=True` gives memory that nobody else has."""
+    """`copy=True` returns private memory."""
     parts = codecs.freeze(codecs.encode({"a": np.zeros(3), "b": np.zeros(3)}))
     first, second = (codecs.decode(parts, writable=True) for _ in range(2))
     first["a"][0] = 1
@@ -221,7 +221,7 @@ def test_keys_that_would_take_for_ever_to_hash_are_refused() -> None:
 
 
 def test_a_dataclass_is_built_without_its_code() -> None:
-    """What was valid when it was stored is not validated again, and nobody's code runs."""
+    """Stored values are not validated again, and no code of the user runs."""
     value = object.__new__(Checked)
     value.x = 5
     got = codecs.decode(codecs.encode([value]))[0]

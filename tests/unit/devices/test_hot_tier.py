@@ -37,7 +37,7 @@ def payload(manager: MemoryManager, key: str) -> Any:
 def test_a_tensor_comes_back_as_a_tensor_of_its_own(
     manager: MemoryManager, device: FakeDevice
 ) -> None:
-    """On the device it was on, and whoever writes into his own changes nobody else's."""
+    """On the device it was on, and a reader that writes into its value changes no other."""
     tensor = device.tensor(np.arange(5.0))
     manager.store("t", tensor, tier="hot")
     tensor.fill(7)
@@ -51,7 +51,7 @@ def test_a_tensor_comes_back_as_a_tensor_of_its_own(
 def test_without_a_copy_it_is_the_resident_memory(
     manager: MemoryManager, device: FakeDevice
 ) -> None:
-    """The caller vouches; nothing is allocated for him, and what he holds stays charged."""
+    """Nothing is allocated for the caller, and the memory that it uses stays charged."""
     manager.store("t", device.tensor(noise(MB)), tier="hot")
     gc.collect()
     held = device.used_bytes
@@ -68,7 +68,7 @@ def test_without_a_copy_it_is_the_resident_memory(
 
 
 def test_handing_over_copies_nothing(manager: MemoryManager, device: FakeDevice) -> None:
-    """`store(copy=False)` takes the caller's memory over where it lies."""
+    """`store(copy=False)` takes over the caller's memory without a copy."""
     tensor = device.tensor(noise(MB))
     used = device.used_bytes
     manager.store("t", tensor, tier="hot", copy=False)
@@ -215,7 +215,7 @@ def test_a_lost_device_raises_and_the_lower_copies_stay(
 
 
 def test_a_forked_child_touches_no_device(manager: MemoryManager, device: FakeDevice) -> None:
-    """A GPU's context does not survive a fork; what lies in RAM does."""
+    """A GPU's context does not survive a fork; values in RAM do."""
     manager.store("tensor", device.tensor(np.arange(9)), tier="hot")
     manager.store("ram", noise(MB), tier="warm")
     reader, writer = os.pipe()
@@ -277,12 +277,12 @@ def test_the_reader_decides_where_it_lies(manager: MemoryManager, device: FakeDe
 
 
 def test_the_device_is_named_everywhere(manager: MemoryManager, device: FakeDevice) -> None:
-    """Nobody should have to guess what hot is."""
+    """`repr` and `stats` say what the hot tier is."""
     assert device.title in repr(manager)
     assert device.title == manager.stats().tiers["hot"].medium
 
 
-def test_what_is_no_device_is_refused() -> None:
+def test_an_unknown_device_is_refused() -> None:
     """Before a directory or a lock is touched."""
     for wrong in ("tpu:0", "cuda:x", 3):
         with pytest.raises(InvalidOptionError, match="is unknown"):

@@ -59,7 +59,7 @@ def test_tensors_live_in_the_tier_and_come_back(managed: MemoryManager) -> None:
 
 
 def test_without_a_copy_it_is_the_resident_memory(managed: MemoryManager) -> None:
-    """And what a reader holds of it stays charged, whatever views he makes."""
+    """The memory that a reader uses stays charged, also through views of it."""
     managed.store("t", torch.randn(MB // 4), tier="hot")
     one, two = (managed.retrieve("t", copy=False) for _ in range(2))
     assert one.data_ptr() == two.data_ptr()

@@ -15,7 +15,7 @@ from memories.frames.compression import Method
 
 
 def test_a_signal_leaves_no_lock_of_the_library_taken() -> None:
-    """Ctrl-C in one `store` made a later one wait for ever, for a lock that nobody held."""
+    """Ctrl-C in one `store` left a lock locked, and a later `store` waited for ever."""
     code = """
         import random, signal
         from memories.frames import compression

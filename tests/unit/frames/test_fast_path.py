@@ -1,4 +1,4 @@
-"""The short way to a small frame takes nothing that the long way would refuse."""
+"""The fast path accepts only frames that `open_frame` would accept, and packs the same bytes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def framed(value: Any, *, compression: str = "none") -> bytes:
 
 
 def test_it_packs_what_the_long_way_packs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Byte for byte: there is one format, whoever writes it."""
+    """Byte for byte: both write the same format."""
     odd = [
         b"",
         "",
@@ -60,7 +60,7 @@ def test_it_reads_what_the_long_way_reads(value: Any) -> None:
     "value", [b"some bytes", np.arange(50.0), 7], ids=["bytes", "array", "int"]
 )
 def test_no_damage_gets_through(value: Any) -> None:
-    """Every flipped bit, every cut and every byte too many is left to whoever names it."""
+    """Frames with a flipped bit, cut frames and longer frames are left to `open_frame`."""
     writer = framed(value)
     assert read_small(memoryview(writer), "k") is not None
     assert read_small(memoryview(writer), "other") is None

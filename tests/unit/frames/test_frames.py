@@ -52,7 +52,7 @@ def content(*pieces: FramePiece, meta: Any = None) -> bytes:
 
 
 def test_a_frame_says_what_it_is() -> None:
-    """Whoever finds a frame on a disk learns all about it from its head."""
+    """The head of a frame on a disk is enough to know what the frame contains."""
     opened = open_frame(packed(np.zeros(1000), key="a/ä"))
     assert ("a/ä", 7, "ndarray", 8000) == (
         opened.key, opened.version, opened.codec, opened.raw_nbytes,
@@ -140,7 +140,7 @@ def test_chunks_grow_with_the_value_so_that_the_table_does_not() -> None:
 
 
 def test_a_key_must_be_a_key() -> None:
-    """An empty or endless key, or one that is no UTF-8, is nobody's key."""
+    """A key must not be empty, too long, or impossible to encode as UTF-8."""
     for key in ("", "k" * 4097, "\ud800"):
         with pytest.raises(InvalidKeyError):
             packed(1, key=key)
@@ -177,7 +177,7 @@ def test_every_truncation_is_noticed(compression: str) -> None:
 
 
 def test_a_lie_with_a_valid_checksum_is_found_too() -> None:
-    """Whoever can write to a bucket can also compute checksums."""
+    """An attacker with write access to a bucket can also compute checksums."""
     rng = random.Random(5)
     good = packed({"a": np.arange(50), "b": [1, "x"]}, "high")
     head = struct.unpack_from("<I", good, 12)[0]

@@ -80,7 +80,7 @@ def forged(codec: str, meta: Any, *buffers: bytes, key_id: str = "", mac: bytes 
 
 
 def test_a_key_is_made_at_the_first_signature_only(ring: Keyring) -> None:
-    """Whoever stores typed values never needs a key, so none lies about."""
+    """A program that stores typed values only needs no key, so none is created."""
     assert not ring.path.exists()
     open_frame(signed({"a": np.arange(3)}, ring)).parts(verifier=ring)
     assert not ring.path.exists()
@@ -190,7 +190,7 @@ def test_unsigned_pickles_never_run(ring: Keyring, verify: bool) -> None:
 
 
 def test_a_pickle_inside_of_parts_needs_the_name_that_is_signed() -> None:
-    """A codec that carries no code refuses a node that does, whoever calls it."""
+    """An unsigned tree must not contain a node that carries code."""
     node = ["pickle", {"writable": []}, [0]]
     parts = Parts("tree", {"nodes": [node], "root": [0]}, (memoryview(pickle.dumps(Bomb())),))
     with pytest.raises(CorruptDataError, match="carries code"):

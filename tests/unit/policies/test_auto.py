@@ -124,7 +124,7 @@ def test_hits_of_sampled_keys_teach_it():
     )
 
 
-def test_an_adopted_node_was_not_asked_for():
+def test_an_insert_without_access_is_not_observed():
     """A demotion from above and a value fetched ahead are no evidence for anyone."""
     policy = AutoPolicy(10)
     policy.insert_without_access(PlainNode("key", 1, stamp=1))
@@ -151,7 +151,7 @@ def test_a_chance_difference_selects_no_other_policy():
 
 
 def test_fewer_misses_select_another_policy():
-    """Whoever misses less for long enough is followed, and nobody before that."""
+    """A candidate is selected after it has missed less for long enough, and not before."""
     selector = PolicySelector(2)
     changed = [selector.record([number % 10 != 0, number % 10 == 0]) for number in range(2000)]
     assert 1 == selector.leader

@@ -175,7 +175,7 @@ class Wild(Predictor):
 
 
 def test_a_predictor_below_the_floor_proposes_nothing():
-    """Whatever its grounds: who is wrong again and again is not listened to."""
+    """A predictor that is wrong again and again is switched off, on any grounds."""
     prefetcher = Prefetcher([Wild()], budget_bytes=10, threshold=0.4, floor=0.6)
     for now in range(500):
         prefetcher.observe(f"k/{now}", now)

@@ -85,12 +85,12 @@ def test_the_hand_does_not_move_when_others_leave(seed):
             assert queue.hand.nodes[queue.index] is resting
 
 
-class RankingMachine(RuleBasedStateMachine):
-    """A ranking behaves as a list sorted by rank, equals in order of arrival."""
+class PriorityQueueMachine(RuleBasedStateMachine):
+    """The queue behaves as a list sorted by rank, with equals in order of arrival."""
 
     def __init__(self):
         super().__init__()
-        self.ranking = LazyPriorityQueue()
+        self.queue = LazyPriorityQueue()
         self.list = []
         self.number = 0
 
@@ -99,7 +99,7 @@ class RankingMachine(RuleBasedStateMachine):
         for rank in ranks:
             self.number += 1
             node = PlainNode(str(self.number))
-            self.ranking.add(node, rank)
+            self.queue.add(node, rank)
             self.list.append((rank, self.number, node))
         self.list.sort(key=lambda item: item[:2])
 
@@ -108,24 +108,24 @@ class RankingMachine(RuleBasedStateMachine):
     def pop(self, count):
         for _ in range(min(count, len(self.list))):
             rank, _, node = self.list.pop(0)
-            assert rank == self.ranking.lowest()
-            assert (node, rank) == self.ranking.pop()
+            assert rank == self.queue.lowest()
+            assert (node, rank) == self.queue.pop()
 
     @precondition(lambda self: self.list)
     @rule(share=st.floats(0, 0.999), count=st.integers(1, 60))
     def remove(self, share, count):
         for _ in range(min(count, len(self.list))):
             rank, _, node = self.list.pop(int(share * len(self.list)))
-            assert rank == self.ranking.remove(node)
+            assert rank == self.queue.remove(node)
 
     @invariant()
     def agree(self):
-        self.ranking.check()
-        assert [(node, rank) for rank, _, node in self.list] == list(self.ranking)
+        self.queue.check()
+        assert [(node, rank) for rank, _, node in self.list] == list(self.queue)
 
 
-TestRanking = RankingMachine.TestCase
-TestRanking.settings = settings(max_examples=30, stateful_step_count=30, deadline=None)
+TestPriorityQueue = PriorityQueueMachine.TestCase
+TestPriorityQueue.settings = settings(max_examples=30, stateful_step_count=30, deadline=None)
 
 
 @pytest.mark.parametrize("structure", [PagedQueue, LazyPriorityQueue])

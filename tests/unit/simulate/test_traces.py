@@ -81,6 +81,6 @@ def test_another_ending_is_refused(tmp_path, use):
 
 
 def test_a_missing_trace_is_a_missing_file(tmp_path):
-    """Whoever mistypes a path expects the usual error."""
+    """A mistyped path gives the usual error."""
     with pytest.raises(FileNotFoundError):
         read_trace(tmp_path / "none.npz")
