@@ -1,7 +1,7 @@
 """Snapshots: everything at one moment, in one file that other tools open too.
 
-Nothing here decides when to take one, and the container knows only bytes: `create` writes frames,
-`open_snapshot` finds them again. The manifest is the truth, the ZIP around it is for the others.
+`create` writes frames and `open_snapshot` finds them again; neither decides when to take one. The
+manifest is the truth; the ZIP around it is for other tools.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Snapshots of a hierarchy: everything as of one instant into a file, and back from it.
+"""Creates snapshots of a hierarchy, as of one instant, and restores them.
 
-The two verbs and their options; what is taken is decided in `capture`, how it comes back in
-`restore`, and the bytes of the file are the container's.
+`MemoryManager` documents the options. `capture` decides what is in a snapshot, `restore` how it
+returns, and `writer` and `reader` handle the bytes of the file.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from memories.snapshot.writer import Created, Item, create
 if TYPE_CHECKING:
     from memories.backends.bucket import BucketBackend
 
-# What a verified restore brings home before it returns: large values are mapped, and cost nothing.
+# What a verified restore moves to RAM before it returns: large values are mapped, and cost nothing.
 RESIDENT_BYTES = 10**9
 RESIDENT_VALUES = 256
 
@@ -51,21 +51,7 @@ def create_snapshot(
 ) -> Created:
     """Write every key, as of one instant, into one file at `path`, while writers go on.
 
-    Args:
-        hierarchy: What is saved.
-        path: The file; what lies there is replaced at the very end, or not at all.
-        tiers: Take only what lies in these.
-        prefix: Take only keys that start with this.
-        base: An earlier snapshot; only what has changed since is written, the rest is linked to.
-        include_glacier: False leaves archived values out; "reference" refers to them, and keeps
-            them from being unlinked.
-        portable: Decompress everything, so that other tools can read all arrays.
-        progress: Called with the bytes written so far, and about how many there will be.
-
-    Raises:
-        StorageError: the file cannot be written; what was at `path` stays.
-        CorruptDataError: a value at rest is damaged; the message names its key.
-        InvalidOptionError: an option means nothing, or `base` is `path` itself.
+    The options and errors are those of `MemoryManager.create_snapshot`. Returns what was written.
     """
     selection = _selection(tiers, prefix, include_glacier, portable)
     with ExitStack() as stack:
@@ -106,27 +92,11 @@ def restore_snapshot(
     bases: Sequence[Path] = (),
     progress: Progress | None = None,
 ) -> TierRestore:
-    """Take in what the file at `path` holds; no value is copied or decoded until it is used.
+    """Restore the file at `path`; no value is copied or decoded until it is used.
 
-    Values return to the tiers they had in the background, the first few hundred before this
-    returns if the file was verified. The caller may delete or replace the file right afterwards.
-
-    Args:
-        hierarchy: What is restored into.
-        path: The snapshot.
-        mode: "replace" removes every other key, "merge" only overwrites, "keep" only adds.
-        verify: "full" reads and checks the whole file before anything is changed; "lazy" checks
-            structure and manifest, and each value at its first use. What lies on another file
-            system is then copied in the background, and volatile until that ends.
-        wait: Return only when every value is in the tier it had.
-        bases: Where the earlier snapshots of an incremental one lie, if not where they lay.
-        progress: Called with the bytes verified so far, and how many there are.
-
-    Raises:
-        StorageError: there is no such file, or one that it builds on is missing.
-        CorruptDataError: a file is damaged or no snapshot; nothing has changed.
-        TierFullError: there is no room for it; nothing has changed.
-        InvalidOptionError: an option means nothing here.
+    The options and errors are those of `MemoryManager.restore_snapshot`. Values return to the tiers
+    they had in the background, the first few hundred before this returns if the file was verified.
+    Returns what moves the rest; the caller stops it before another restore, and at the end.
     """
     check_choice("mode", mode, tuple(Mode))
     check_choice("verify", verify, ("full", "lazy"))

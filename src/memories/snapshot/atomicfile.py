@@ -1,7 +1,7 @@
 """A file that appears under its name whole and durable, or not at all.
 
-It knows no format. It is written without a name where the file system can do that, so that even a
-killed process leaves nothing; early write-back keeps the final fsync short.
+It is written without a name where the file system supports that, so that even a killed process
+leaves nothing; early write-back keeps the final fsync short.
 """
 
 from __future__ import annotations

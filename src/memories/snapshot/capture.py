@@ -1,7 +1,7 @@
-"""What a snapshot of a hierarchy holds: every key once, in key order, as of one instant.
+"""The content of a snapshot: every key once, in key order, as of one instant.
 
-It reads and changes nothing. Stored values are immutable versions, so what the instant names can be
-read at leisure while writers go on.
+Nothing is changed. Stored values are immutable versions, so those of the instant can be read later,
+while writers go on.
 """
 
 from __future__ import annotations
@@ -76,8 +76,8 @@ def capture(
 ) -> Iterator[Item]:
     """Yield the items of a snapshot.
 
-    `unchanged` says where an earlier snapshot holds the very same version. `refer` is told each
-    record of glacier that is referred to, and returns where its frame lies.
+    `unchanged` says where an earlier snapshot holds the very same version. `refer` is called with
+    each record of glacier that is referred to, and returns the place of its frame.
 
     Raises:
         CorruptDataError: a value at rest is damaged; the message names its key.

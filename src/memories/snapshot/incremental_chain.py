@@ -1,7 +1,7 @@
-"""A snapshot and the earlier ones that hold parts of it, found, identified and open.
+"""A snapshot and the earlier ones that contain parts of it, found, identified and open.
 
-An incremental snapshot names in its manifest every file that it needs, by identity and by the place
-where it lay. A link never leads further: what it names lies in that very file.
+An incremental snapshot names in its manifest every file that it needs, by identity and by its
+former path. A link never leads further: the value is in the very file that the link names.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class IncrementalChain:
         return sum(file.file_bytes for file in self.files)
 
     def close(self) -> None:
-        """Let go of all files. Idempotent."""
+        """Close all files. Idempotent."""
         self._stack.close()
 
     def _check_links(self) -> None:

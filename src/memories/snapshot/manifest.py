@@ -1,7 +1,7 @@
-"""The manifest of a snapshot: which keys it holds, and where the frame of each one lies.
+"""The manifest of a snapshot: its keys, and where the frame of each one is.
 
-It knows no file: it turns rows into bytes and back. The rows come in key order, in pages with a
-checksum each, so that a million of them are written, read and compared in bounded memory.
+Rows are turned into bytes and back, without access to files. They come in key order, in pages with
+a checksum each, so that a million of them are written, read and compared in bounded memory.
 """
 
 from __future__ import annotations

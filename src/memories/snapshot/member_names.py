@@ -1,6 +1,6 @@
 """The name of a ZIP member for a key: readable, safe to unpack anywhere, and unique.
 
-Names are for other tools only; which member holds which key stands in the manifest. A plain key
+Names are for other tools only; the manifest says which member belongs to which key. A plain key
 stays as it is, so that `numpy.load(path)["matrix_1"]` works.
 """
 

@@ -1,7 +1,7 @@
-"""Reading a file at given places, checked against what it really holds.
+"""Reads a file at given offsets, checked against its real size.
 
-The structure of a snapshot is read, not mapped: a file that somebody truncates meanwhile, or a
-medium that fails, is then an error and not the end of the process.
+The structure of a snapshot is read, not mapped: a file that another program truncates meanwhile, or
+a medium that fails, is then an error and does not end the process.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class PreadFile:
         return data
 
     def close(self) -> None:
-        """Let go of the file. Idempotent."""
+        """Close the file. Idempotent."""
         if self._fd >= 0:
             os.close(self._fd)
         self._fd = -1

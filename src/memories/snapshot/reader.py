@@ -154,7 +154,7 @@ class SnapshotFile:
             raise StorageError(f"{self.path} cannot be read: {error}") from error
 
     def close(self) -> None:
-        """Let go of the file; views that were given keep their bytes. Idempotent."""
+        """Close the file; views that were given stay valid. Idempotent."""
         self._file.close()
 
     def __enter__(self) -> SnapshotFile:

@@ -1,7 +1,7 @@
-"""Whether the parts of a snapshot fit together: members end to end, every frame in its member.
+"""Checks that the parts of a snapshot fit together: members end to end, frames in their members.
 
-It reads the central directory and the manifest, never the values, so its cost depends on the
-number of keys only. Nothing here trusts a number that was read.
+Only the central directory and the manifest are read, so the cost depends on the number of keys. No
+number that was read is trusted.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Reading a whole snapshot once and comparing every byte with what vouches for it.
+"""Reads a whole snapshot once and compares every byte with its checksum.
 
 Headers are computed again from the directory, and heads have their digest in the manifest. Data
-of large frames have their sums in the head, which are taken several times as fast as the CRC-32
-that vouches for all else. The file is read rather than mapped, so that memory stays bounded, and by
+of large frames have their sums in the head, which are computed several times as fast as the CRC-32
+of all other data. The file is read rather than mapped, so that memory stays bounded, and by
 several threads: each takes a stretch of some megabytes, in pieces that stay in a cache.
 """
 
@@ -167,7 +167,7 @@ def _chunks(member: Member, head: bytes, digest: int) -> list[_Chunk] | None:
         frame_head.check_pieces(pieces, member.body_bytes)
         gaps = _gaps(pieces, member.body_bytes)
     except (CorruptDataError, UnsupportedTypeError):
-        return None  # It is as it was written, and whoever opens it is told what is wrong.
+        return None  # It is as it was written; its opening will raise the error.
     if gaps[0] or max(gaps) >= ALIGNMENT:
         return None
     chunks = list[_Chunk]()

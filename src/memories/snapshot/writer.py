@@ -1,7 +1,7 @@
-"""Writing a snapshot file: frames in, one ZIP out.
+"""Writes a snapshot file: frames in, one ZIP out.
 
-It knows only bytes. A large frame becomes a member of its own: its head ends the local header's
-extra field and its body is the data, so that it is one contiguous frame and an ordinary ZIP member.
+A large frame becomes a member of its own: its head ends the local header's extra field and its body
+is the data, so that it is one contiguous frame and an ordinary ZIP member.
 """
 
 from __future__ import annotations

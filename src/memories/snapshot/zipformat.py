@@ -1,7 +1,7 @@
-"""The ZIP records of a snapshot: one canonical byte sequence for each member, nothing optional.
+"""The ZIP records of a snapshot: one canonical byte sequence for each member, without options.
 
-Not a general ZIP library. A snapshot's records can be computed from what a member is, so reading
-one is computing it again and comparing: every byte that is not exactly as it must be is damage.
+A snapshot's records can be computed from its members, so they are verified by computing them again
+and comparing: every byte that differs is damage.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Whether the bucket can be used, and the tries until it can.
+"""Whether the bucket can be used, and the repeated attempts to reach it.
 
-Not patience with a single request: that is `retry.py`'s. A bucket that does not answer when it is
-opened is away; it is tried again in the background, and whoever needs it meanwhile is told at once.
+A bucket that does not answer at the opening is away. It is tried again in the background, and a
+call that needs it meanwhile fails at once. (`retry` repeats a single request.)
 """
 
 from __future__ import annotations
@@ -31,29 +31,29 @@ class Availability:
         self._url = url
         self._connect = connect
         self._connected = False
-        self._returned: Callable[[], None] = lambda: None
-        self._told: Callable[[], None] = lambda: None
+        self._reconnected: Callable[[], None] = lambda: None
+        self._available: Callable[[], None] = lambda: None
         self._lock = new_lock()
-        self._busy = False  # Whether a try is under way.
-        self._last: Callable[[], None] | None = None  # To be done once no try is under way.
-        self._tries = Periodic(self._try_again, "glacier-link", seconds=_FIRST_PAUSE_SECONDS)
+        self._busy = False  # Whether an attempt is under way.
+        self._last: Callable[[], None] | None = None  # To be called once no attempt is under way.
+        self._attempts = Periodic(self._retry, "glacier-link", seconds=_FIRST_PAUSE_SECONDS)
 
     def open(self, seconds: float | None) -> None:
-        """Connect; where the bucket is away or silent for `seconds`, note that and return.
+        """Connect; if the bucket is away or silent for `seconds`, return, and it is `away`.
 
         Raises:
             MemoriesError: the bucket has answered, and cannot be used; or, without `seconds`, it
                 did not answer.
         """
         if seconds is None:
-            self._try()
+            self._attempt()
             return
         ended = Latch()
         failures: list[BaseException] = []
 
         def first() -> None:
             try:
-                self._try()
+                self._attempt()
             except BaseException as error:
                 failures.append(error)
             finally:
@@ -73,14 +73,14 @@ class Availability:
         else:
             raise failures[0]
 
-    def resume(self, returned: Callable[[], None], told: Callable[[], None]) -> None:
-        """Try until the bucket is there, and `returned` was called without a failure; then `told`.
+    def resume(self, reconnected: Callable[[], None], available: Callable[[], None]) -> None:
+        """Try until the bucket answers and `reconnected` returns; then call `available`.
 
-        The bucket is away for all others until `returned` is done.
+        For all other callers the bucket is away until `reconnected` has returned.
         """
-        self._returned, self._told = returned, told
+        self._reconnected, self._available = reconnected, available
         if self.away is not None:
-            self._tries.start()
+            self._attempts.start()
 
     def require(self) -> None:
         """Raise unless the bucket can be used.
@@ -96,34 +96,34 @@ class Availability:
         raise kind(f"{away}; it is tried again by itself, and everything else goes on") from away
 
     def stop(self, last: Callable[[], None]) -> None:
-        """Try no more, and call `last`: now, or when a request that is under way has ended."""
-        self._tries.stop(_STOP_SECONDS)
+        """End the attempts, and call `last`: now, or when a request that is under way has ended."""
+        self._attempts.stop(_STOP_SECONDS)
         with self._lock:
             if self._busy:
                 self._last = last
                 return
         last()
 
-    def _try_again(self) -> None:
+    def _retry(self) -> None:
         with self._lock:
             if self._busy:
                 return  # The first one is still waiting for an answer.
         try:
             if not self._connected:
-                self._try()
-            self._returned()
+                self._attempt()
+            self._reconnected()
         except ClosedError:
             raise
         except MemoriesError as error:
             self.away = error
-            assert self._tries.seconds is not None
-            self._tries.seconds = min(2 * self._tries.seconds, _LONGEST_PAUSE_SECONDS)
+            assert self._attempts.seconds is not None
+            self._attempts.seconds = min(2 * self._attempts.seconds, _LONGEST_PAUSE_SECONDS)
             return
         self.away = None
-        self._told()
-        self._tries.stop()
+        self._available()
+        self._attempts.stop()
 
-    def _try(self) -> None:
+    def _attempt(self) -> None:
         with self._lock:
             self._busy = True
         try:

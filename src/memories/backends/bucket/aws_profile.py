@@ -1,8 +1,7 @@
-"""What boto3's users have set up for AWS, in the environment and in ~/.aws, as boto3 reads it.
+"""AWS settings in the environment and in ~/.aws, read as boto3 reads them.
 
-Not a credential chain: keys in the environment, web identities and machine roles are obstore's.
-What needs more than two files to be read (single sign-on, assumed roles, processes) is left to
-boto3, if it is installed.
+Keys in the environment, web identities and machine roles are found by obstore. Settings that need
+more than two files (single sign-on, assumed roles, processes) are left to boto3, if installed.
 """
 
 from __future__ import annotations

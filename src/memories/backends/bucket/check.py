@@ -1,8 +1,7 @@
-"""The map compared with what the bucket lists, and every object with what it says of itself.
+"""Compares the map with the objects in the bucket, and each object with its own index.
 
-Not a decoder: the caller says how a frame is verified. What an object can no longer say is said by
-the map, so that its keys can be named. A repair writes anew what can still be read, and makes
-absent only what cannot.
+The caller says how a frame is verified. If an object's index is damaged, the map names its keys. A
+repair writes anew what can still be read, and removes only the rest.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ class CheckedObject(NamedTuple):
     live: int  # Bytes of its live frames.
     what: str  # What is wrong with the object, if anything is.
     damaged: list[tuple[Record, str]]  # Live frames, and what is wrong with them.
-    unchecked: bool  # Whether it must be restored from an archive class before anybody can look.
+    unchecked: bool  # Whether it must be restored from an archive class before it can be read.
 
 
 class BucketCheck(NamedTuple):
@@ -121,7 +120,7 @@ class BucketCheck(NamedTuple):
     def _missing(self, token: bytes, repair: bool) -> Iterator[Problem]:
         records = self._records(token)
         for record in records:
-            what = f"its archive object {token.hex()} is missing: somebody deleted it"
+            what = f"its archive object {token.hex()} is missing: it was deleted"
             yield Problem(record.key, what, repair)
         if not records:
             yield Problem(None, f"the dead archive object {token.hex()} is missing", repair)
@@ -171,7 +170,7 @@ class BucketCheck(NamedTuple):
         for record, reason in look.damaged:
             yield Problem(record.key, f"its archived copy is damaged: {reason}", repair)
         if look.what:
-            what = f"another machine cannot learn what the archive object {name} holds: {look.what}"
+            what = f"another machine cannot read the index of archive object {name}: {look.what}"
             yield Problem(None, what, repair)
         if look.unchecked:
             what = f"the archive object {name} lies in an archive class and was not looked at"
@@ -182,7 +181,7 @@ class BucketCheck(NamedTuple):
             progress(look.live)
 
     def _set_aside(self, look: CheckedObject, name: str) -> None:
-        """Write the readable frames of an object anew, and let nobody look at it again."""
+        """Write the readable frames of an object anew, and mark it as damaged for every machine."""
         lost = [record for record, _ in look.damaged]
         with self.maintaining:
             self.collector.move_frames(look.token, but={record.key for record in lost})
@@ -193,7 +192,7 @@ class BucketCheck(NamedTuple):
                 self._give_up(look.token, lost)
 
     def _give_up(self, token: bytes, lost: list[Record]) -> None:
-        """Let the map, the manifests and other machines forget an object and what was in it."""
+        """Remove an object and its values from the map, the manifests and other machines' maps."""
         self.collector.move_tombstones(token)
         self.collector.retract([token])
         with self.bucket.db.transaction():

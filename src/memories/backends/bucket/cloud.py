@@ -1,9 +1,9 @@
-"""An object store through obstore: S3, GCS, Azure and what speaks like them.
+"""An object store through obstore: S3, GCS, Azure and compatible services.
 
-Not a protocol: signing, multipart and HTTP are obstore's; what its answers mean says `answers.py`.
-One request is sent once; patience is `retry.py`'s, so that it is the same for every store.
-No signal reaches obstore while it waits, and nothing ends its wait. So whoever may be interrupted,
-and our threads in the background, wait for another thread that sends the request for them.
+obstore signs requests, splits uploads and speaks HTTP; `provider_errors` explains its errors. Each
+request is sent once; `retry` repeats it, in the same way for every store. No signal reaches obstore
+while it waits, and nothing ends its wait. So the main thread, which may be interrupted, and our
+background threads wait for another thread that sends the request for them.
 """
 
 from __future__ import annotations
@@ -159,9 +159,9 @@ class CloudStore(ObjectStore):
         request_restore(self._location, self._fixed_prefix, self._options, name, days)
 
     def close(self) -> None:
-        """Let go of the client, which closes the connections that it kept for later requests.
+        """Drop the client, which closes its idle connections.
 
-        What waits for an answer, and is no worker, is told at once.
+        A thread that waits for an answer fails at once, unless it belongs to a pool.
         """
         self._client = _Closed()
         for task in list(self._under_way):
@@ -199,7 +199,7 @@ class CloudStore(ObjectStore):
         raise failure
 
     def _send(self, request: Callable[[], T], name: str | None) -> T:
-        """Do a request so that Ctrl-C and `close` reach who waits for it; it may write `name`."""
+        """Send a request so that Ctrl-C and `close` end the wait for it; it may write `name`."""
         me = threading.current_thread()
         if isinstance(me, Worker) or not (
             me is threading.main_thread() or isinstance(me, BackgroundThread)
@@ -224,7 +224,7 @@ class CloudStore(ObjectStore):
 
 
 class _Closed:
-    """What stands in the place of a client that was let go of."""
+    """Takes the place of a client that was dropped."""
 
     def __getattr__(self, name: str) -> Any:
         raise ClosedError(_CLOSED)

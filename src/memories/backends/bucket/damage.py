@@ -1,7 +1,7 @@
-"""What of a bucket could not be read, by the name of the object.
+"""The objects of a bucket that could not be read, by name.
 
-Not a repair of bytes: an object that says nothing any more is set aside, by a small mark in the
-bucket, so that the next machine does not stop at it either; the object itself stays where it is.
+A repair sets such an object aside: a small mark in the bucket tells other machines to skip it. The
+object itself stays where it is.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def hides_values(db: LocalDb) -> bool:
 
 
 def set_aside(store: ObjectStore, db: LocalDb, damage: Damage) -> None:
-    """Let no machine look at a damaged object again."""
+    """Mark a damaged object, so that no machine reads it again."""
     store.put(_MARKS + damage.name.replace("/", "-"), [damage.what.encode()])
     db.run("INSERT OR REPLACE INTO damage VALUES (?, ?, 1)", *damage)
 

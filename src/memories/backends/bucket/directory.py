@@ -1,8 +1,8 @@
 """An object store in a local directory: the stand-in for a bucket, without any package.
 
-Not for several machines at once: its conditional write is a lock that one kernel keeps.
-An object appears under its name by one rename, after its bytes were synced, or not at all; and
-never in a directory that took the place of the one that is meant, as where a share is not mounted.
+Its conditional write is a file lock, which works between the processes of one machine only. An
+object gets its name by one rename, after its bytes were synced. Nothing is written into a directory
+that took the place of the right one, as happens where a share is not mounted.
 """
 
 from __future__ import annotations

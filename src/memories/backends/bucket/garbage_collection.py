@@ -1,8 +1,8 @@
-"""How dead space becomes free: live remains move into new packs, dead objects go after a while.
+"""Garbage collection: live frames move out of sparse objects, and dead objects are unlinked later.
 
-Not a rewrite in place: an object is only ever unlinked, whole, after the grace time.
-What replaces an object is in the bucket before the object goes, and no manifest names it then: so
-an object that a manifest names and the bucket does not hold was lost, and its keys are known.
+An object is never rewritten, only unlinked as a whole, after the grace time. Before that its
+replacement is in the bucket and no manifest names it. So an object that a manifest names and the
+bucket does not contain was lost, and its keys are known.
 """
 
 from __future__ import annotations
@@ -133,7 +133,7 @@ class GarbageCollector:
         return written
 
     def retract(self, tokens: Iterable[bytes]) -> None:
-        """Let no manifest name `tokens` any more, and delete manifests that the map does not know.
+        """Rewrite the manifests that name `tokens`, and delete those that the map does not know.
 
         Those are what a crash left, and might name what has gone since.
         """
@@ -199,7 +199,7 @@ class GarbageCollector:
         )]  # fmt: skip
 
     def move_tombstones(self, token: bytes) -> None:
-        """Let the open pack say which keys are gone, instead of an object that is to go."""
+        """Move the tombstones and links of an object that will be unlinked into the open pack."""
         with self._db.transaction() as db:
             if self._has_tombstones(token):
                 fresh, _ = self._packs.open_pack()

@@ -1,7 +1,7 @@
 """One writer per prefix, by a lease: a small object that only its holder may rewrite.
 
-Not a mutex for data: objects are never overwritten, so a writer that lost its lease harms nobody.
-Whoever wants the lease compares two times of the store itself, so that no clock need be right.
+Objects are never overwritten, so a writer that has lost its lease harms nothing. The age of a lease
+is the difference of two times of the store itself: the clocks of the machines need not be right.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ class WriterLease:
         )
 
     def holder(self) -> Lease | None:
-        """Return the lease as it lies there, whoever holds it."""
+        """Return the lease as it is in the bucket, or None."""
         return self._read()[0]
 
     def begins(self) -> dict[int, int]:
@@ -155,8 +155,8 @@ class WriterLease:
                     self._lost = not self._is_ours()
             if self._lost:
                 raise StoreLockedError(
-                    f"another store has become the writer of {self._store.url} after this one had "
-                    "not been heard of for a while, or by takeover=True: open it again"
+                    f"another store has become the writer of {self._store.url} after the lease of "
+                    "this one had ended, or by takeover=True: open it again"
                 )
 
     def release(self) -> None:
@@ -228,7 +228,7 @@ class WriterLease:
 
     def _age(self) -> float:
         """Return how old the lease is, by the store's own clock."""
-        self._store.put(_NOW, [b"now"])  # It stays: whoever may write may not always delete.
+        self._store.put(_NOW, [b"now"])  # It stays: not all credentials that may write may delete.
         times = {stat.name: stat.modified for stat in self._store.list("lock/")}
         return max(0.0, times.get(_NOW, 0.0) - times.get(LOCK_NAME, 0.0))
 

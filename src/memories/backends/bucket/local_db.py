@@ -1,7 +1,7 @@
-"""The bucket's map on this machine, and the small values on their way there: one SQLite file.
+"""The map of the bucket on this machine, and the staged values: one SQLite file.
 
-Nothing in it is worth losing but what is staged: the rest is read from the bucket again.
-One transaction moves everything that changes together, so a killed process leaves no half.
+Only the staged values are worth anything: the rest is read from the bucket again. One transaction
+changes all that belongs together, so a killed process leaves no half of it.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ CREATE INDEX IF NOT EXISTS pin_by_object ON pin (token);
 CREATE TABLE IF NOT EXISTS damage (
     name TEXT PRIMARY KEY,      -- Of an object that could not be read.
     what TEXT NOT NULL,
-    aside INTEGER NOT NULL      -- Whether nobody is to look at it again.
+    aside INTEGER NOT NULL      -- Whether it is not read again.
 ) WITHOUT ROWID;
 """
 

@@ -1,7 +1,7 @@
-"""Where a frame lies in the bucket: the object, the offset and the length.
+"""Where a frame is in the bucket: the object, the offset and the length.
 
-Not a URL: a place stays valid when the bucket is copied to another prefix or provider.
-It is what `Record.place` holds; 16 bytes name the object, two numbers the extent.
+A location stays valid when the bucket is copied to another prefix or provider. `Record.place` holds
+it encoded: 16 bytes name the object, two numbers the extent.
 """
 
 from __future__ import annotations

@@ -66,7 +66,7 @@ class Maintenance:
         return threads
 
     def stop(self) -> None:
-        """Stop the threads, and let none begin any more. Idempotent."""
+        """Stop the threads, and prevent that others are made. Idempotent."""
         with self._stopping:
             self._stopped = True
         for thread in self._threads:

@@ -1,7 +1,7 @@
-"""Multipart uploads that a killed writer has begun: found and aborted, for their parts are billed.
+"""Finds and aborts multipart uploads that a killed writer has begun: their parts are billed.
 
-obstore has no call for either; these two requests of S3 are made and signed here. Nothing else is:
-whoever has no keys to sign with but a machine's role needs boto3, which then gives them.
+obstore has no call for either, so these two requests of S3 are made and signed here. Where the keys
+are those of a machine's role, boto3 is needed to get them.
 """
 
 from __future__ import annotations
@@ -64,8 +64,8 @@ class MultipartUploads:
     def abort(self, below: str, names: Collection[str] | None) -> list[str] | None:
         """Abort the uploads of `names` (None: of all) below `below`, and return whose those were.
 
-        None is returned where nobody can find out: there is nothing to sign with, or the service
-        does not list uploads.
+        None is returned where that is unknown: there are no keys to sign with, or the service does
+        not list uploads.
 
         Raises:
             Transient: the service did not answer.

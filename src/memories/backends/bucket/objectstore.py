@@ -1,7 +1,7 @@
-"""What an object store is here: named immutable objects, and one conditional write.
+"""The interface of an object store: named immutable objects, and one conditional write.
 
-Not a file system: no rename, no append, no listing that anything's correctness rests on.
-Everything above it (naming, packing, retries, the writer's lock) is written once, against this.
+There is no rename and no append, and no correctness depends on a listing. All above (names, packs,
+retries, the writer's lease) is written once, against this interface.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class ObjectStore(ABC):
         """Yield, in any order, the objects whose names start with `prefix` (`objects/`, say)."""
 
     def honours_conditions(self) -> bool:
-        """Return whether `put_if` can be relied on; some gateways ignore what they are told."""
+        """Return whether `put_if` is reliable; some gateways ignore its condition."""
         return True
 
     def forget_probe(self) -> None:
@@ -86,7 +86,7 @@ class ObjectStore(ABC):
     def abandoned_uploads(self, names: Collection[str] | None) -> Sequence[str] | None:
         """Abort what was begun to be uploaded as `names`, or (None) as any object, and never ended.
 
-        Returns the names of what was aborted; None where nobody can find out.
+        Returns the names of what was aborted; None where that is unknown.
         """
         del names
         return []

@@ -1,7 +1,7 @@
-"""`storage_options` under the names people know, sorted into what obstore takes where.
+"""The limits of an archive, and `storage_options` sorted into the options of obstore and our own.
 
-Not a check of their values: obstore knows its options and says which one it does not.
-The names of fsspec (s3fs, gcsfs, adlfs) are accepted for the common ones.
+The names of fsspec (s3fs, gcsfs, adlfs) are accepted for the common options. Their values are
+checked by obstore, which also names the options that it does not know.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The bytes of one object: frames, then an index that says what they are, then a trailer.
+"""The bytes of one object: frames, then an index that describes them, then a trailer.
 
-Not the frame format: a frame is opaque here, and carries its own checksums. A large value is an
-object of one frame, small ones share one, and a manifest is an object with no frame at all.
+A frame is opaque here and has its own checksums. A large value is an object of one frame, small
+ones share one, and a manifest is an object without a frame.
 """
 
 from __future__ import annotations

@@ -1,6 +1,5 @@
 """Large reads by parallel ranged requests into one buffer, a bounded number at a time.
 
-Not caching: every call goes to the store.
 One connection rarely fills the line; a dozen requests of some megabytes do.
 """
 
@@ -60,8 +59,8 @@ class ParallelDownload:
         """Yield the result for each item, in order, at most `concurrency` at work.
 
         An action may use `map` again, through another pool. The first exception is raised, after
-        what was already at work has ended. Who is interrupted waits for nothing: what is at work
-        then may still read, and its results are lost.
+        what was already at work has ended. An interrupted caller waits for nothing: actions that
+        are at work may still read, and their results are lost.
         """
         return self._workers(pool).map(action, items, ahead=2 * self._concurrency)
 

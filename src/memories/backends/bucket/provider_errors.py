@@ -1,7 +1,7 @@
-"""What an object store's errors mean, and how to say it without its secrets.
+"""Translates the errors of an object store into ours, without its secrets.
 
-Not a log of them: a message here is ours, with the status and the provider's code at most.
-One table from what providers answer to what a user can do about it.
+A message contains the status and the provider's code at most. One table maps the answers of the
+providers to what a user can do.
 """
 
 from __future__ import annotations
@@ -57,7 +57,11 @@ _NO_CREDENTIALS_ELSEWHERE = (
     "no credentials were found, neither in the environment nor from this machine's role; "
     "see docs/howto/glacier-credentials.md"
 )
-_ROLES = ("169.254.169.254", "169.254.170.2", "metadata.google.internal")  # Who tells a role.
+_ROLES = (
+    "169.254.169.254",
+    "169.254.170.2",
+    "metadata.google.internal",
+)  # They serve keys.
 _RETRIED = {408, 409, 425, 429}
 _RETRIED_CODES = {"SlowDown", "RequestTimeout", "InternalError", "IncompleteBody", "BadDigest"}
 _ARCHIVED = {"InvalidObjectState", "BlobArchived", "BlobBeingRehydrated"}

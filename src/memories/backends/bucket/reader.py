@@ -1,7 +1,7 @@
-"""From a record to its frame: staged here, or by ranged requests from the bucket.
+"""From a record to its frame: staged on this machine, or by ranged requests from the bucket.
 
-Not a decoder: whoever decodes a frame checks its checksums; here only its length is checked.
-A place is a hint: when reclamation has moved a frame since, the map knows the new one.
+Only the length of a frame is checked here; its decoder verifies the checksums. If garbage
+collection has moved a frame since its record was read, the map has the new location.
 """
 
 from __future__ import annotations

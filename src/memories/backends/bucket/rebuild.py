@@ -1,9 +1,8 @@
-"""A bucket's own account of itself, read into the map.
+"""Reads the map from the bucket, which describes itself.
 
-Not a repair: what cannot be read is written down as damage, by name, and the rest goes on. A value
-whose object is gone stays in the map, so that whoever asks for it is told, and never that it is
-absent. A few requests for many values: one list per thousand objects, one read per manifest or
-pack.
+What cannot be read is recorded as damage, by name, and the rest goes on. A value whose object is
+missing stays in the map, so that a read of it raises an error instead of finding no key. A few
+requests suffice for many values: one listing per thousand objects, one read per manifest or pack.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
-"""Asking S3 to bring an object back from an archive class, which obstore has no call for.
+"""Asks S3 to restore an object from an archive class, for which obstore has no call.
 
-Not a wait: the provider takes minutes to days; `BucketBackend.restore` asks again until then.
-boto3 sends the one request; nothing else here uses it.
+The provider takes minutes to days; `BucketBackend.restore` waits. boto3 sends the one request.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Which objects must stay because someone else, a snapshot say, still refers to them.
+"""Objects that must stay because something else, a snapshot for example, refers to them.
 
-Not reference counting: a holder names itself, says what it holds, and takes it back as a whole.
-One small object per holder, so that the next machine knows of it too.
+A holder has a name, pins objects, and releases them as a whole. One small object per holder tells
+other machines of its pins.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def unpin(store: ObjectStore, db: LocalDb, holder: str, tokens: Iterable[bytes])
 
 
 def holders(db: LocalDb) -> dict[str, int]:
-    """Return who holds objects, and how many."""
+    """Return the holders of objects, and how many each."""
     return dict(db.rows("SELECT holder, COUNT(*) FROM pin GROUP BY holder ORDER BY holder"))
 
 
@@ -76,7 +76,7 @@ def load_pins(store: ObjectStore, db: LocalDb) -> None:
         try:
             pins = _decode(store.get(stat.name)[0])
         except Absent:
-            continue  # Its holder has let go since the listing.
+            continue  # Its holder has released all since the listing.
         except msgspec.MsgspecError:
             note_damage(
                 db,

@@ -1,7 +1,7 @@
-"""Bounded patience: a request that failed for the moment is sent again, a few times, for a while.
+"""Repeats requests that failed for the moment, a few times and for a limited time.
 
-Not for answers: what the store has said (absent, refused, archived) is passed on at once.
-The waits grow and are random, so that many clients do not come back all at once.
+An answer of the store (absent, refused, archived) is passed on at once. The waits grow and are
+random, so that many clients do not return at the same moment.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ class RetryPolicy(NamedTuple):
     """How often and how long a request is tried."""
 
     attempts: int = 5
-    total_seconds: float = 30.0  # No try begins later than this after the first.
+    total_seconds: float = 30.0  # No attempt begins later than this after the first.
     first_wait_seconds: float = 0.1
     longest_wait_seconds: float = 5.0
 
 
 class RetryingStore(ObjectStore):
-    """Another object store, with patience."""
+    """Another object store, whose failed requests are repeated."""
 
     def __init__(self, inner: ObjectStore, policy: RetryPolicy) -> None:
         self._inner = inner
@@ -36,39 +36,39 @@ class RetryingStore(ObjectStore):
         self.url = inner.url
 
     def put(self, name: str, buffers: Sequence[Buffer], sending: BeforeSend | None = None) -> None:
-        """Put, with patience; what is sent again is announced again."""
+        """Put, with retries; what is sent again is announced again."""
         self._attempt("write", lambda: self._inner.put(name, buffers, sending))
 
     def put_if(self, name: str, data: bytes, tag: str | None) -> str:
-        """Put if unchanged, with patience; a conflict may be with an own try that timed out."""
+        """Put if unchanged, with retries; a conflict may be with an own attempt that timed out."""
         return self._attempt("write", lambda: self._inner.put_if(name, data, tag))
 
     def get(self, name: str) -> tuple[bytes, str]:
-        """Get, with patience."""
+        """Get, with retries."""
         return self._attempt("read", lambda: self._inner.get(name))
 
     def get_range(self, name: str, offset: int, length: int) -> Buffer:
-        """Get a range, with patience."""
+        """Get a range, with retries."""
         return self._attempt("read", lambda: self._inner.get_range(name, offset, length))
 
     def delete(self, name: str) -> None:
-        """Delete, with patience."""
+        """Delete, with retries."""
         self._attempt("delete", lambda: self._inner.delete(name))
 
     def list(self, prefix: str) -> Iterator[Stat]:
-        """List whole, with patience."""
+        """List whole, with retries."""
         return iter(self._attempt("list", lambda: list(self._inner.list(prefix))))
 
     def honours_conditions(self) -> bool:
-        """Ask the other store, with patience."""
+        """Ask the other store, with retries."""
         return self._attempt("write", self._inner.honours_conditions)
 
     def forget_probe(self) -> None:
-        """Tell the other store, with patience."""
+        """Tell the other store, with retries."""
         self._attempt("delete", self._inner.forget_probe)
 
     def abandoned_uploads(self, names: Collection[str] | None) -> Sequence[str] | None:
-        """Tell the other store, with patience."""
+        """Tell the other store, with retries."""
         return self._attempt("abort", lambda: self._inner.abandoned_uploads(names))
 
     def restore(self, name: str, days: int) -> None:
@@ -95,7 +95,7 @@ class RetryingStore(ObjectStore):
                 ):
                     raise UnavailableError(
                         f"the archive {self.url} did not {action} an object: {error} "
-                        f"({attempt} tries in {spent:.1f} s): check the network and the service"
+                        f"({attempt} attempts in {spent:.1f} s): check the network and the service"
                     ) from error.__cause__
             time.sleep(pause)
             wait = min(2 * wait, self._policy.longest_wait_seconds)

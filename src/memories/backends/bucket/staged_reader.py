@@ -1,6 +1,6 @@
-"""A look at what the writer of this machine has staged, by a process that only reads.
+"""Reads a value that the writer of this machine has staged, from a process that only reads.
 
-Not a second writer: the file is opened read-only, for one query.
+The writer's file is opened read-only, for one query.
 """
 
 from __future__ import annotations

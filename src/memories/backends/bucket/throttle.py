@@ -1,7 +1,7 @@
-"""So many requests at once, and so many bytes per second, whoever asks.
+"""Limits the number of parallel requests and the bytes per second of an object store.
 
-Not fairness: whoever waits longest is not promised to be next.
-The line is shared with the rest of the machine; an archive must not take all of it unasked.
+The order of waiting threads is arbitrary. The line is shared with the rest of the machine, so an
+archive must not use all of it by default.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class ThrottledStore(ObjectStore):
             self._free.put(_Slot(weakref.ref(self)))
         self._rate = bytes_per_second
         self._lock = new_lock()
-        self._free_at = 0.0  # When the line has carried all that was let through so far.
+        self._free_at = 0.0  # When the line has carried all admitted bytes.
         self.url = inner.url
 
     def put(self, name: str, buffers: Sequence[Buffer], sending: BeforeSend | None = None) -> None:
@@ -96,7 +96,7 @@ class ThrottledStore(ObjectStore):
             self._free.put(slot)
 
     def offer(self) -> None:
-        """Let one more request be under way, for a slot was lost."""
+        """Add a slot in place of one that was lost."""
         self._free.put(_Slot(weakref.ref(self)))
 
     def _pace(self, count: int) -> None:

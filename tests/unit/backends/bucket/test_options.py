@@ -111,7 +111,7 @@ def test_a_request_is_tried_so_often_and_no_more(tmp_path: Path) -> None:
         raise Transient("it answered HTTP 503")
 
     watched.fault = fail
-    with pytest.raises(UnavailableError, match=r"did not write .* HTTP 503 \(3 tries"):
+    with pytest.raises(UnavailableError, match=r"did not write .* HTTP 503 \(3 attempts"):
         store.put("objects/a", [b"x"])
     assert 3 == len(tries)
 
