@@ -177,7 +177,7 @@ def test_a_plain_check_says_what_it_did_not_look_at(root: Path) -> None:
     plain = CliRunner().invoke(app, ["check", str(root / "writer")])
     assert 5 == plain.exit_code
     assert "5 archived values were not looked at" in plain.output
-    assert "5 keys, no problem in what was looked at, not all was" in plain.output
+    assert "5 keys, no problem in what was checked, which was not everything" in plain.output
     assert "0 problems" not in plain.output
     url = str(root / "bucket")
     whole = CliRunner().invoke(app, ["check", str(root / "writer"), "--glacier", url])
