@@ -179,7 +179,7 @@ class Counting(ThrottledStore):
 
 def packing(server: seaweed.SeaweedServer, home: Path, values: int) -> None:
     """Show what many small values cost in requests, and how fast a fresh machine lists them."""
-    from memories.backends.bucket.url import open_store
+    from memories.backends.bucket.open_store import open_store
 
     url, options = f"s3://{BUCKET}/packed", server.storage_options()
     store = Counting(open_store(url, options), THREADS)

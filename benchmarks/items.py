@@ -15,7 +15,7 @@ from time import perf_counter
 from _race import machine
 
 from memories import MemoryManager
-from memories.engine.hit_clock import SampledTick, settled
+from memories.engine.hit_clock import SampledTick, unwrap_unwanted
 from memories.migration.key_cursor import MIN_SLICE
 from memories.migration.planner import Planner, TierState
 from memories.model.entry import Entry
@@ -53,7 +53,7 @@ def fill(manager: MemoryManager, count: int) -> None:
     seconds = perf_counter() - started
     # A look of the migrator at every key, after which samples are as small as they stay.
     for entry in manager._hierarchy.catalog.entries.values():
-        entry.tick = settled(entry.tick)
+        entry.tick = unwrap_unwanted(entry.tick)
     gc.collect()
     each = (resident_bytes() - before) / count
     row("bytes beside key and value, each (of resident memory)", f"{each:,.0f}", "250")
