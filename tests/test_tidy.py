@@ -9,6 +9,7 @@ import ast
 import copy
 import re
 import subprocess
+from collections import Counter
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -296,6 +297,17 @@ def public(nodes: list[ast.stmt], prefix: str = "") -> Iterator[tuple[str, ast.A
 def is_overload(node: ast.AST) -> bool:
     """Return whether a function is only one of the signatures of another."""
     return any("overload" in ast.unparse(one) for one in getattr(node, "decorator_list", []))
+
+
+def test_a_public_class_name_stands_for_one_thing() -> None:
+    """`Writer._write` in a traceback must not be a lease in one case and a log in another."""
+    names = Counter(
+        node.name
+        for path in MODULES
+        for node in tree_of(path).body
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_")
+    )
+    assert {} == {name: count for name, count in names.items() if count > 1}
 
 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)

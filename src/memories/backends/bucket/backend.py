@@ -25,7 +25,7 @@ from memories.backends.bucket.garbage_collection import GarbageCollector, Reclai
 from memories.backends.bucket.lease import Lease, WriterLease
 from memories.backends.bucket.local_directory import LocalDirectory
 from memories.backends.bucket.location import ObjectLocation
-from memories.backends.bucket.maintenance import CLOSED, Maintenance
+from memories.backends.bucket.maintenance import CLOSED, BucketMaintenance
 from memories.backends.bucket.object_index import ObjectIndex
 from memories.backends.bucket.objectstore import ObjectStore
 from memories.backends.bucket.open_store import open_store
@@ -137,7 +137,7 @@ class BucketBackend(Backend):
                 self._bucket, self._packs, self._uploader,
                 self._reader.read, self._changes.rewrite, self._wall,
             )  # fmt: skip
-            self._maintenance = Maintenance(
+            self._maintenance = BucketMaintenance(
                 self._bucket, self._session, self._packs, self._uploader,
                 collector, limits, self._wall,
             )  # fmt: skip

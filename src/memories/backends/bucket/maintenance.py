@@ -23,7 +23,7 @@ from memories.foundation.periodic import Periodic
 CLOSED = "the archive is closed: open it again"
 
 
-class Maintenance:
+class BucketMaintenance:
     """The periodic work on a bucket, its garbage collection, and what that must spare."""
 
     def __init__(
