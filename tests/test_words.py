@@ -5,7 +5,9 @@ It reads the sources as text and imports nothing of the library.
 
 from __future__ import annotations
 
+import ast
 import re
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
@@ -29,13 +31,32 @@ MOST_USED = [
 # Words that were invented here, and the words of the field that took their place.
 INVENTED = {
     "crew": "thread pool",
+    "grave": "obsolete file",
+    "graves": "obsolete files",
     "graveyard": "obsolete files",
     "homecoming": "tier restore",
+    "keeper": "periodic thread",
+    "loan": "background import",
+    "loans": "background imports",
+    "mending": "register repair",
     "parcel": "payload",
+    "roster": "member list",
+    "shipper": "uploader",
     "swift": "unanimous read",
+    "wish": "read options",
+    "he": "it",
+    "him": "it",
+    "himself": "itself",
+    "his": "its",
+    "whom": "which",
 }
 # Phrases that make a person of a thread, a lock or a node, and what to write instead.
-PHRASES: dict[str, str] = {}
+PHRASES = {
+    "has a say": "votes",
+    "hears of": "gets",
+    "lets go": "releases",
+    "the one idea": "a plain description",
+}
 
 NUMBERS = "three|four|five|six|seven|eight|nine|ten|eleven|twelve|thirteen|fourteen|fifteen"
 PARTS = "methods|modules|classes|source files|codecs|backends"
@@ -98,3 +119,28 @@ def test_no_invented_word_comes_back(path: Path) -> None:
 def test_no_number_in_prose_counts_the_code(path: Path) -> None:
     """ "Nine methods" is untrue after the next change, and nothing notices."""
     assert [] == COUNTED.findall(text_of(path))
+
+
+# Proper names that a message may begin with.
+NAMES = {"Arrow", "Valkey", "Redis", "Python", "Ctrl-C"}
+
+
+def messages_of(path: Path) -> Iterator[tuple[int, str]]:
+    """Yield the text of every error that a module raises, `...` for what is filled in."""
+    for node in ast.walk(ast.parse(text_of(path))):
+        if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call) and node.exc.args:
+            first = node.exc.args[0]
+            parts = first.values if isinstance(first, ast.JoinedStr) else [first]
+            if isinstance(first, ast.JoinedStr | ast.Constant):
+                words = [one.value if isinstance(one, ast.Constant) else "..." for one in parts]
+                yield node.lineno, "".join(map(str, words))
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_messages_have_one_style(path: Path) -> None:
+    """They begin with a small letter, unless with a name, and end without a full stop."""
+    for line, message in messages_of(path):
+        first = message.split(maxsplit=1)[0].rstrip(",:") if message.strip() else ""
+        capital = re.fullmatch(r"[A-Z][a-z']*", first) and first not in NAMES
+        assert not capital, f"line {line}: {message}"
+        assert not re.search(r"[^.]\.$", message), f"line {line}: {message}"

@@ -3,6 +3,9 @@
 A call that changes a key holds that key's lock. A read takes none, and looks again when a change
 overtook it. The state of the manager (open, read-only, forked, closed) is checked before each
 change, and by reads that are not hits.
+
+Longer than 600 lines because every operation on a key takes its lock here; `mover`, `catalog`,
+`tier` and `operations` do the work.
 """
 
 from __future__ import annotations

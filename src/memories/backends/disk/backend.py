@@ -4,7 +4,7 @@ One process writes a directory; any number may read it, and a forked child becom
 method first asks for what it needs: `_writing` returns the writer, or raises what keeps this
 process from writing; `_following` returns the reader's index, read on to now.
 
-Above 600 lines, for this is the whole face of the store: what each method does is in its parts.
+Longer than 600 lines because it is the whole interface of the store; its parts do the work.
 """
 
 from __future__ import annotations

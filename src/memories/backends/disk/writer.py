@@ -4,7 +4,8 @@ A `Writer` puts its parts in order under one lock: `Space` says whether there is
 makes a commit one step, `Unsynced` says what a sync still owes, `IndexFiles` keeps the runs. A dead
 file is unlinked only after a sync of everything that replaced it.
 
-Above 600 lines, for what is here takes the same lock, in an order that interrupts must not break.
+Longer than 600 lines because all of it runs under one lock, in an order that keeps the store whole
+after an interrupt.
 """
 
 from __future__ import annotations
