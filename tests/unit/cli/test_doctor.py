@@ -128,7 +128,7 @@ def test_a_node_that_is_not_there_is_bad() -> None:
 
 
 def test_bench_measures_and_leaves_nothing(run: Run, tmp_path: Path) -> None:
-    """Figures with units, of which every one was really measured."""
+    """The results have units, and each was measured."""
     document = json.loads(run("bench", "--json", "--megabytes", 1, "--at", tmp_path).stdout)
     assert {"us", "MB/s"} == {one["unit"] for one in document.values()}
     assert all(one["value"] > 0 for one in document.values())
