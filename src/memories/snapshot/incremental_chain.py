@@ -87,7 +87,7 @@ class IncrementalChain:
         for rows in self.top.pages():
             links = [row.where for row in rows if isinstance(row.where, Linked)]
             for number, file in enumerate(self.files[1:]):
-                if not file.extents.hold([link for link in links if link.base == number]):
+                if not file.extents.contain([link for link in links if link.base == number]):
                     raise CorruptDataError(
                         f"{self.top.path} links to values that {file.path} does not contain"
                     )

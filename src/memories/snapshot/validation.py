@@ -92,7 +92,7 @@ class Extents(NamedTuple):
     offsets: U64
     ends: U64
 
-    def hold(self, wheres: Sequence[Whole | Packed | Linked]) -> bool:
+    def contain(self, wheres: Sequence[Whole | Packed | Linked]) -> bool:
         """Return whether each of `wheres` is exactly one of these."""
         offsets, ends = _extents(wheres)
         if not len(self.offsets):

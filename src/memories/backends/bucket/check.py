@@ -12,11 +12,11 @@ from typing import NamedTuple
 
 from memories.backends.base import Problem
 from memories.backends.bucket.changes import Changes
-from memories.backends.bucket.damage import Damage, aside, found_damage, set_aside, unread
+from memories.backends.bucket.damage import Damage, aside, known_damage, set_aside, unread
 from memories.backends.bucket.garbage_collection import GarbageCollector
 from memories.backends.bucket.location import ObjectLocation, object_name, token_of
 from memories.backends.bucket.objectstore import Absent, Stat
-from memories.backends.bucket.rebuild import Bucket, look_all, look_at
+from memories.backends.bucket.rebuild import Bucket, fetch_index, fetch_indexes
 from memories.backends.bucket.uploader import Uploader
 from memories.errors import ArchivedError, CorruptDataError
 from memories.model.record import Record
@@ -74,7 +74,7 @@ class BucketCheck(NamedTuple):
     def _unreadable(self, repair: bool) -> list[Problem]:
         """Return what could not be read when the bucket was; with `repair`, set it aside."""
         problems = []
-        for damage in found_damage(self.bucket.db):
+        for damage in known_damage(self.bucket.db):
             if repair:
                 set_aside(self.bucket.store, self.bucket.db, damage)
             what = f"the archive object {damage.name} cannot be read: {damage.what}"
@@ -93,7 +93,7 @@ class BucketCheck(NamedTuple):
         listed = [one for one in self.bucket.store.list("manifests/") if one.name not in passed]
         there = {one.name for one in listed}
         wrong = dict.fromkeys(known.keys() - there, "it is missing")
-        for stat, index, what in look_all(self.bucket, listed, patient=False):
+        for stat, index, what in fetch_indexes(self.bucket, listed, patient=False):
             if index is None:
                 wrong[stat.name] = what
         for name, what in wrong.items() if repair else ():
@@ -102,7 +102,7 @@ class BucketCheck(NamedTuple):
             db.run("UPDATE object SET manifest = NULL WHERE manifest = ?", known.get(name))
         if wrong and repair:
             self.collector.write_manifests(replace=False)
-        noted = {one.name for one in found_damage(db)}
+        noted = {one.name for one in known_damage(db)}
         return [
             Problem(None, f"{name}, which sums up what objects hold, is damaged: {what}", repair)
             for name, what in wrong.items()
@@ -125,7 +125,7 @@ class BucketCheck(NamedTuple):
         if not records:
             yield Problem(None, f"the dead archive object {token.hex()} is missing", repair)
         if repair:
-            self._give_up(token, records)
+            self._forget_object(token, records)
 
     def _contents(
         self, there: list[tuple[Stat, str]], repair: bool, progress: Step | None
@@ -133,29 +133,29 @@ class BucketCheck(NamedTuple):
         """Yield what is wrong within objects, the small ones of which are read together."""
         query = "SELECT token FROM object WHERE status IN ('open', 'sealed')"
         for (token,) in self.bucket.db.rows(query):
-            yield from self._judge(self._look(token, "", archived=False), repair, progress)
+            yield from self._problems_of(self._examine(token, "", archived=False), repair, progress)
         small = [one for one in there if one[0].size <= _TOGETHER_BYTES]
-        for found in self.bucket.downloads.map(self._look_at, small):
-            yield from self._judge(found, repair, progress)
+        for found in self.bucket.downloads.map(self._examine_object, small):
+            yield from self._problems_of(found, repair, progress)
         for one in there:
             if one[0].size > _TOGETHER_BYTES:
-                yield from self._judge(self._look_at(one), repair, progress)
+                yield from self._problems_of(self._examine_object(one), repair, progress)
 
-    def _look_at(self, one: tuple[Stat, str]) -> CheckedObject:
+    def _examine_object(self, one: tuple[Stat, str]) -> CheckedObject:
         stat, what = one
         token = bytes.fromhex(stat.name.rpartition("/")[2])
         archived = False
         try:
-            look_at(self.bucket.store, stat)
+            fetch_index(self.bucket.store, stat)
         except CorruptDataError as error:
             what = what or str(error)
         except ArchivedError:
             archived = True
         except Absent:
             what = ""  # Unlinked meanwhile, or reported by the next check.
-        return self._look(token, what, archived=archived)
+        return self._examine(token, what, archived=archived)
 
-    def _look(self, token: bytes, what: str, *, archived: bool) -> CheckedObject:
+    def _examine(self, token: bytes, what: str, *, archived: bool) -> CheckedObject:
         records = self._records(token)
         live = sum(record.stored for record in records)
         damaged = []
@@ -165,7 +165,9 @@ class BucketCheck(NamedTuple):
                 damaged.append((record, reason))
         return CheckedObject(token, live, what, damaged, archived)
 
-    def _judge(self, look: CheckedObject, repair: bool, progress: Step | None) -> Iterator[Problem]:
+    def _problems_of(
+        self, look: CheckedObject, repair: bool, progress: Step | None
+    ) -> Iterator[Problem]:
         name = object_name(look.token)
         for record, reason in look.damaged:
             yield Problem(record.key, f"its archived copy is damaged: {reason}", repair)
@@ -184,17 +186,17 @@ class BucketCheck(NamedTuple):
         """Write the readable frames of an object anew, and mark it as damaged for every machine."""
         lost = [record for record, _ in look.damaged]
         with self.maintaining:
-            self.collector.move_frames(look.token, but={record.key for record in lost})
+            self.collector.move_frames(look.token, except_keys={record.key for record in lost})
             self.uploader.flush()
             if self.collector.holds(look.token):
                 reason = look.what or "frames in it are damaged"
                 set_aside(self.bucket.store, self.bucket.db, Damage(name, reason))
-                self._give_up(look.token, lost)
+                self._forget_object(look.token, lost)
 
-    def _give_up(self, token: bytes, lost: list[Record]) -> None:
+    def _forget_object(self, token: bytes, lost: list[Record]) -> None:
         """Remove an object and its values from the map, the manifests and other machines' maps."""
         self.collector.move_tombstones(token)
-        self.collector.retract([token])
+        self.collector.remove_from_manifests([token])
         with self.bucket.db.transaction():
             self.bucket.index.forget(token, self.now)
             for record in lost:

@@ -68,7 +68,7 @@ class CloudStore(ObjectStore):
         path = url.path.rstrip("/").replace("#", "%23")  # obstore takes it for a fragment.
         target = f"{scheme}://{url.host}{path}/{fixed_prefix}"
         extra = {"credential_provider": provider} if provider else {}
-        self._client: Any = self._errors.opening(
+        self._client: Any = self._errors.open_client(
             lambda: obstore.store.from_url(
                 target,
                 config=config or None,
@@ -185,12 +185,12 @@ class CloudStore(ObjectStore):
         try:
             result = self._send(request, name)
         except (self._obstore.exceptions.BaseError, OSError, ValueError) as error:
-            failure = self._errors.meaning(error, conditional=conditional)
+            failure = self._errors.translate(error, conditional=conditional)
         except BaseException as error:
             # A panic of the library is no Exception, and would end whatever it runs in.
             if not is_panic(error):
                 raise
-            failure = self._errors.meaning(error)
+            failure = self._errors.translate(error)
         else:
             self._errors.reached = True
             return result

@@ -22,12 +22,12 @@ class Damage(NamedTuple):
     what: str
 
 
-def note_damage(db: LocalDb, name: str, what: str) -> None:
+def record_damage(db: LocalDb, name: str, what: str) -> None:
     """Write down that an object could not be read."""
     db.run("INSERT OR IGNORE INTO damage VALUES (?, ?, 0)", name, what)
 
 
-def found_damage(db: LocalDb) -> list[Damage]:
+def known_damage(db: LocalDb) -> list[Damage]:
     """Return what could not be read and was not set aside."""
     rows = db.rows("SELECT name, what FROM damage WHERE aside = 0 ORDER BY name")
     return [Damage(*row) for row in rows]

@@ -94,7 +94,7 @@ class GarbageCollector:
         moved = sum(self.move_frames(token) for token in self._sparse())
         self._uploader.flush()
         dead = self._dead(grace_seconds)
-        self.retract(dead)
+        self.remove_from_manifests(dead)
         # Values go before the tombstones that hide them, many of which are needless then.
         freed = [self._unlink(token) for token in dead if not self._has_tombstones(token)]
         self._forget_needless()
@@ -132,7 +132,7 @@ class GarbageCollector:
             self._drop_manifest(name)
         return written
 
-    def retract(self, tokens: Iterable[bytes]) -> None:
+    def remove_from_manifests(self, tokens: Iterable[bytes]) -> None:
         """Rewrite the manifests that name `tokens`, and delete those that the map does not know.
 
         Those are what a crash left, and might name what has gone since.
@@ -178,12 +178,16 @@ class GarbageCollector:
             LEAST_LIVE,
         )]  # fmt: skip
 
-    def move_frames(self, token: bytes, *, but: Collection[str] = ()) -> int:
+    def move_frames(self, token: bytes, *, except_keys: Collection[str] = ()) -> int:
         """Write what is live in an object again, into packs, and return how many frames that is.
 
-        Those of the keys in `but` stay.
+        Those of `except_keys` stay.
         """
-        moving = [item for item in self._index.contents(token).stored if item.record.key not in but]
+        moving = [
+            item
+            for item in self._index.contents(token).stored
+            if item.record.key not in except_keys
+        ]
         for item in moving:
             place = ObjectLocation(token, item.offset, item.length).encode()
             record = msgspec.structs.replace(item.record, place=place)

@@ -83,7 +83,7 @@ class ProviderErrors:
         texts = {value for value in [*options, *environment] if isinstance(value, str)}
         self._secrets = sorted((t for t in texts if len(t) >= _SECRET_LEAST), key=len, reverse=True)
 
-    def meaning(self, error: BaseException, *, conditional: bool = False) -> Exception:
+    def translate(self, error: BaseException, *, conditional: bool = False) -> Exception:
         """Return what to raise for `error`, its cause set to a copy without secrets.
 
         `conditional` says that it is the answer to a conditional write.
@@ -103,7 +103,7 @@ class ProviderErrors:
         failure.__cause__ = self._clean(error, text)
         return failure
 
-    def opening(self, make: Callable[[], T]) -> T:
+    def open_client(self, make: Callable[[], T]) -> T:
         """Return a new client, or raise what is wrong with its options."""
         try:
             return make()

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from memories.backends.bucket.damage import aside, note_damage, read_aside, unread
+from memories.backends.bucket.damage import aside, read_aside, record_damage, unread
 from memories.backends.bucket.local_db import LocalDb
 from memories.backends.bucket.location import token_of
 from memories.backends.bucket.object_index import ObjectIndex
@@ -47,7 +47,7 @@ class IndexResult(NamedTuple):
     """An object, and its index or why there is none."""
 
     stat: Stat
-    told: PackIndex | None
+    content: PackIndex | None
     what: str
 
 
@@ -77,7 +77,7 @@ def adopt(bucket: Bucket, begins: Mapping[int, int], now: float) -> list[str]:
         try:
             with bucket.db.transaction():
                 _forget(bucket.db)
-                missing = _take_in(bucket, begins, now, patient=attempt + 1 < _ATTEMPTS)
+                missing = _read_bucket(bucket, begins, now, patient=attempt + 1 < _ATTEMPTS)
                 bucket.db.set("adopted", 1)
             return missing
         except _GoneError:
@@ -98,12 +98,12 @@ def catch_up(bucket: Bucket, begins: Mapping[int, int], now: float) -> bool:
         return False
     stats = [Stat(listed[token], sizes[listed[token]], 0.0) for token in fresh]
     try:
-        looked = list(look_all(bucket, stats, patient=True))
+        looked = list(fetch_indexes(bucket, stats, patient=True))
     except _GoneError:
         adopt(bucket, begins, now)
         return True
     with bucket.db.transaction() as db:
-        _enter_objects(bucket, looked, begins, now)
+        _add_objects(bucket, looked, begins, now)
         bucket.index.recompute(now)
         for token in gone:
             # What is still live there was not moved by the writer: it is missing, not gone.
@@ -122,7 +122,9 @@ def _forget(db: LocalDb) -> None:
     db.run("DELETE FROM damage WHERE name NOT LIKE 'lock/%'")  # That one is not read here.
 
 
-def _take_in(bucket: Bucket, begins: Mapping[int, int], now: float, *, patient: bool) -> list[str]:
+def _read_bucket(
+    bucket: Bucket, begins: Mapping[int, int], now: float, *, patient: bool
+) -> list[str]:
     store, db = bucket.store, bucket.db
     read_aside(store, db)
     ignored = unread(db)
@@ -130,23 +132,23 @@ def _take_in(bucket: Bucket, begins: Mapping[int, int], now: float, *, patient: 
     sizes = {stat.name: stat.size for stat in store.list("objects/")}
     passed = aside(db)
     manifests = [stat for stat in store.list("manifests/") if stat.name not in passed]
-    for manifest, index, what in look_all(bucket, manifests, patient=patient):
+    for manifest, index, what in fetch_indexes(bucket, manifests, patient=patient):
         name = bytes.fromhex(manifest.name.rpartition("/")[2])
         if index is None:
-            note_damage(db, manifest.name, f"{what}; its objects were read one by one")
+            record_damage(db, manifest.name, f"{what}; its objects were read one by one")
             continue
         for token, (epoch, sequence, size, contents) in index.covers.items():
             object_ = f"objects/{token.hex()}"
             if object_ in sizes or index.exact:
                 covered.add(token)
                 found = FoundObject(token, epoch, sequence, size, contents, name)
-                _enter(bucket, begins, now, found)
+                _add_object(bucket, begins, now, found)
     rest = [
         Stat(name, size, 0.0)
         for name, size in sizes.items()
         if (ours := token_of(name)) is not None and ours not in covered and ours not in ignored
     ]
-    _enter_objects(bucket, look_all(bucket, rest, patient=patient), begins, now)
+    _add_objects(bucket, fetch_indexes(bucket, rest, patient=patient), begins, now)
     load_pins(store, db)
     bucket.index.recompute(now)
     missing = []
@@ -161,25 +163,25 @@ def _take_in(bucket: Bucket, begins: Mapping[int, int], now: float, *, patient: 
     return sorted(missing)
 
 
-def _enter_objects(
+def _add_objects(
     bucket: Bucket, looked: Iterable[IndexResult], begins: Mapping[int, int], now: float
 ) -> None:
     for stat, index, what in looked:
         if index is None:
-            note_damage(bucket.db, stat.name, what)
+            record_damage(bucket.db, stat.name, what)
             continue
         token = bytes.fromhex(stat.name.rpartition("/")[2])
         found = FoundObject(token, index.epoch, index.sequence, stat.size, index.contents, None)
-        _enter(bucket, begins, now, found)
+        _add_object(bucket, begins, now, found)
 
 
-def _enter(bucket: Bucket, begins: Mapping[int, int], now: float, found: FoundObject) -> None:
+def _add_object(bucket: Bucket, begins: Mapping[int, int], now: float, found: FoundObject) -> None:
     if any(e > found.epoch and found.sequence >= first for e, first in begins.items()):
         return  # Written by a store that was the writer no more.
     for item in found.contents.stored:
         if item.offset < 0 or item.length < 0 or item.offset + item.length > found.size:
             what = f"it says that key {item.record.key!r} is outside of it"
-            note_damage(bucket.db, f"objects/{found.token.hex()}", what)
+            record_damage(bucket.db, f"objects/{found.token.hex()}", what)
             return
     db = bucket.db
     db.run(
@@ -190,12 +192,12 @@ def _enter(bucket: Bucket, begins: Mapping[int, int], now: float, found: FoundOb
     bucket.index.load(found.token, found.contents)
 
 
-def look_all(bucket: Bucket, stats: Iterable[Stat], *, patient: bool) -> Iterable[IndexResult]:
+def fetch_indexes(bucket: Bucket, stats: Iterable[Stat], *, patient: bool) -> Iterable[IndexResult]:
     """Read the index of each object; with `patient`, raise _GoneError if one is there no more."""
 
     def look(stat: Stat) -> IndexResult:
         try:
-            return IndexResult(stat, look_at(bucket.store, stat), "")
+            return IndexResult(stat, fetch_index(bucket.store, stat), "")
         except CorruptDataError as error:
             return IndexResult(stat, None, str(error))
         except Absent:
@@ -206,7 +208,7 @@ def look_all(bucket: Bucket, stats: Iterable[Stat], *, patient: bool) -> Iterabl
     return bucket.downloads.map(look, stats)
 
 
-def look_at(store: ObjectStore, stat: Stat) -> PackIndex:
+def fetch_index(store: ObjectStore, stat: Stat) -> PackIndex:
     """Return the index of one object, by one ranged request, or two where it is long.
 
     Raises:

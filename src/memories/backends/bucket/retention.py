@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from memories.backends.bucket.damage import aside, note_damage
+from memories.backends.bucket.damage import aside, record_damage
 from memories.backends.bucket.local_db import LocalDb
 from memories.backends.bucket.location import ObjectLocation
 from memories.backends.bucket.objectstore import Absent, ObjectStore
@@ -78,7 +78,7 @@ def load_pins(store: ObjectStore, db: LocalDb) -> None:
         except Absent:
             continue  # Its holder has released all since the listing.
         except msgspec.MsgspecError:
-            note_damage(
+            record_damage(
                 db,
                 stat.name,
                 "it says which objects a snapshot protects, and is malformed: nothing is unlinked",

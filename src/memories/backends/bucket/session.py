@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from memories.backends.bucket.damage import Damage, found_damage, note_damage
+from memories.backends.bucket.damage import Damage, known_damage, record_damage
 from memories.backends.bucket.lease import LOCK_NAME, Lease, WriterLease
 from memories.backends.bucket.rebuild import Bucket, adopt, catch_up
 from memories.backends.bucket.uploader import Uploader
@@ -88,12 +88,12 @@ class BucketSession:
     def refresh(self) -> bool:
         """Read what was added to the bucket since, as a reader; return whether there was any."""
         changed = catch_up(self._bucket, self._epoch_starts(), self._wall())
-        self.damage = found_damage(self._bucket.db)
+        self.damage = known_damage(self._bucket.db)
         return changed
 
     def reread_damage(self) -> None:
         """Update the attributes after a check."""
-        self.damage, self.missing = found_damage(self._bucket.db), []
+        self.damage, self.missing = known_damage(self._bucket.db), []
 
     @property
     def may_delete(self) -> bool:
@@ -105,7 +105,7 @@ class BucketSession:
         try:
             self._uploader.delete_failed()
         except RefusedError:
-            self._note(_MAY_NOT_DELETE)
+            self._add_note(_MAY_NOT_DELETE)
 
     def _begin(self, before: Lease | None) -> None:
         lease, db = self.lease.lease, self._bucket.db
@@ -120,7 +120,7 @@ class BucketSession:
         if self.adopted or began:
             self._abort_uploads(None if self.adopted else began)
         self.delete_failed_uploads()
-        self.damage = found_damage(db)
+        self.damage = known_damage(db)
 
     def _require_archive(self) -> None:
         """Raise if nothing was ever written: a wrong URL, or a share that is not mounted."""
@@ -137,7 +137,7 @@ class BucketSession:
 
     def _adopt(self) -> None:
         self.missing = adopt(self._bucket, self._epoch_starts(), self._wall())
-        self.damage = found_damage(self._bucket.db)
+        self.damage = known_damage(self._bucket.db)
 
     def _epoch_starts(self) -> dict[int, int]:
         """Return where each epoch begins; a reader goes on without, if the lock is damaged."""
@@ -146,7 +146,7 @@ class BucketSession:
         except StoreLockedError as error:
             if not self._read_only:
                 raise
-            note_damage(self._bucket.db, LOCK_NAME, str(error))
+            record_damage(self._bucket.db, LOCK_NAME, str(error))
             return {}
 
     def _probe(self) -> None:
@@ -160,19 +160,19 @@ class BucketSession:
                 store.forget_probe()
                 undeletable = False
             except RefusedError:
-                self._note(_MAY_NOT_DELETE)
+                self._add_note(_MAY_NOT_DELETE)
                 undeletable = True
             with db.transaction():
                 db.set("conditions", found)
                 db.set("undeletable", undeletable)
         if found == _IGNORED:
             self.lease.unconditional = True
-            self._note(_TWO_WRITERS)
+            self._add_note(_TWO_WRITERS)
 
     def _abort_uploads(self, names: list[str] | None) -> None:
         if self._bucket.store.abandoned_uploads(names) is None and names is not None:
-            self._note(_PARTS)
+            self._add_note(_PARTS)
 
-    def _note(self, note: str) -> None:
+    def _add_note(self, note: str) -> None:
         if note not in self.notes:
             self.notes.append(note)

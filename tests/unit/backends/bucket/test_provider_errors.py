@@ -14,7 +14,7 @@ SECRET = "correct-horse-battery"
 
 def meaning(text: str, *, conditional: bool = False, kind: type[Exception] = OSError) -> Exception:
     """Return the error for an answer of this text."""
-    return ProviderErrors(URL, [SECRET]).meaning(kind(text), conditional=conditional)
+    return ProviderErrors(URL, [SECRET]).translate(kind(text), conditional=conditional)
 
 
 @pytest.mark.parametrize(
