@@ -453,6 +453,8 @@ def restore_interrupted(
                 bench.manager.flush()
                 imports = bench.manager._hierarchy.catalog.journal._imports
                 assert imports is not None
+                if imports._thread is not None:  # It may still be in its last callback.
+                    assert imports._thread.join_within(30.0)
                 assert imports.overlay is None
                 assert not imports._pending
                 assert not imports._callbacks

@@ -306,7 +306,7 @@ class World:
     def come_home(self) -> None:
         """Wait for what a restore brings home in the background, unless that waits itself."""
         home = self.manager._lifecycle.tier_restore
-        if home is not None and home._thread is not None and home._arrived.is_set():
+        if home is not None and home._thread is not None and home._imported.is_set():
             home._thread.join()
 
     # -- ends ------------------------------------------------------------------------------------
