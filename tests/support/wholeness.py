@@ -39,7 +39,7 @@ def assert_whole(manager: MemoryManager) -> None:
 def _assert_no_call_is_under_way(hierarchy: Any) -> None:
     operations = hierarchy.operations
     assert not any(call.alive for call in operations._running.values())
-    assert set() == operations._unsettled
+    assert set() == operations._unrepaired
     assert operations._derived
     assert {} == hierarchy.locks._held
     assert {} == hierarchy.locks._waits

@@ -34,7 +34,7 @@ def list_keys(as_json: bool) -> None:
 @key.command("export")
 @json_option
 def export_key(as_json: bool) -> None:
-    """Print this user's own key, a secret with which anybody can sign in this user's name."""
+    """Print this user's own key, a secret that signs in this user's name."""
     from memories.frames.signing import Keyring
 
     secret = Keyring().export()

@@ -82,7 +82,7 @@ class Archive:
     def resolve_removal(self, key: str, version: int) -> None:
         """End a prepared removal: commit it if it was journaled, else abort it.
 
-        While the journal has the key only lent, that is undecided: the removal stays prepared.
+        While the file of the key is pending, the outcome is undecided: the removal stays prepared.
         """
         if self._journal.is_pending(key):
             return
@@ -91,7 +91,7 @@ class Archive:
     def resolve(self, key: str) -> None:
         """End what was prepared for `key` before an interrupt.
 
-        While the journal has the key only lent, the end is undecided: it stays prepared.
+        While the file of the key is pending, the outcome is undecided: the change stays prepared.
         """
         if self._journal.is_pending(key):
             return

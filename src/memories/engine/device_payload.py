@@ -22,7 +22,7 @@ from memories.model.tiers import Form
 
 
 class DevicePayload(Payload):
-    """A value on a device that nobody else writes to; an entry holds the payload itself.
+    """A value in private memory of a device; an entry holds the payload itself.
 
     A reader gets a value of its own: what lived on this device as a private clone, in the order of
     the reader's stream, everything else as a copy in the host's memory.
@@ -119,7 +119,7 @@ class DevicePayload(Payload):
         return self._description
 
     def owners(self) -> Iterable[Any]:
-        """Return the allocations, which die when nobody uses the memory any more."""
+        """Return the allocations, which end with the last reference to their memory."""
         buffers = self._description.far.values()
         owners = [self.device.owner(buffer.memory) for buffer in buffers]
         return {id(owner): owner for owner in owners}.values()

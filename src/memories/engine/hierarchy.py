@@ -553,17 +553,14 @@ class Hierarchy:
                 hosts[volatile.budget.parent] += volatile.budget.used
         for host, used in hosts.items():
             host.recount(used)
-        self.catalog.journal.release_ended(self._settled)
+        self.catalog.journal.release_ended(self._after_import)
 
-    def _settled(self, error: BaseException | None) -> None:
-        """Hear that what interrupted calls had lent to the journal is durable: so is what it says.
-
-        Then the archive may lose what that has replaced.
-        """
+    def _after_import(self, error: BaseException | None) -> None:
+        """End the archive changes of interrupted calls, once the pending files are durable."""
         if error is None and TierName.GLACIER in self.tiers:
-            self.operations.run(self._settle_archive)
+            self.operations.run(self._resolve_archive)
 
-    def _settle_archive(self) -> None:
+    def _resolve_archive(self) -> None:
         for key in {one.key for one in self.mover.archive.bucket.prepared()}:
             with self.locks.lock(key):
                 self.mover.archive.resolve(key)

@@ -86,7 +86,7 @@ class Operations:
         self._monotonic = monotonic
         self._running: dict[int, Operation] = {}
         self._gate = threading.Lock()  # Locked while no call may begin.
-        self._unsettled: set[str] = set()
+        self._unrepaired: set[str] = set()
         self._derived = True
         self._retry_at = 0.0
         self.locks = KeyLocks(self._running.get, monotonic=monotonic)
@@ -154,7 +154,7 @@ class Operations:
             self._running.pop(me, None)
             with self._gate:
                 self._running[me] = operation
-        if (self._unsettled or not self._derived) and self._monotonic() >= self._retry_at:
+        if (self._unrepaired or not self._derived) and self._monotonic() >= self._retry_at:
             self._mend()
 
     def _leave(self, me: int, operation: Operation, *, torn: bool) -> None:
@@ -162,7 +162,7 @@ class Operations:
         if torn:
             self._derived = False
             self._rest()
-            self._unsettled.update(operation.keys)
+            self._unrepaired.update(operation.keys)
             self._mend_keys()  # This call still holds its locks.
             self.locks.release_all(me)
             self._mend()
@@ -177,14 +177,14 @@ class Operations:
         self._retry_at = self._monotonic() + RETRY_SECONDS
 
     def _mend_keys(self) -> None:
-        for key in list(self._unsettled):
+        for key in list(self._unrepaired):
             try:
                 self._agree(key)
             except MemoriesError as error:
                 # The medium fails, which is no fault of this call. A later call tries again.
                 logger.warning("an interrupted call is not repaired yet: %s", error)
                 return
-            self._unsettled.discard(key)
+            self._unrepaired.discard(key)
 
     def _derive_alone(self) -> None:
         """Recount what follows from the entries, once no other call is under way."""

@@ -215,7 +215,7 @@ class ObjectPayload(Payload):
         return self._object
 
     def open_copy(self, trust: Keyring, *, verify: bool = True) -> Any:
-        """Return the object, which nobody can change."""
+        """Return the object, which is immutable."""
         del trust, verify
         return self._object
 

@@ -66,7 +66,7 @@ class Migrator:
         entries = hierarchy.catalog.entries
         self._cursor = KeyCursor(lambda: list(entries), now)
         self._promotions: deque[Record] = deque(maxlen=MAX_PROMOTIONS)
-        self._paused_until = self._settled_at = now
+        self._paused_until = self._flushed_front_at = now
         self._aging: Iterator[str] | None = None  # The rest of the present round.
         self._age_at = now
         self._thread = Periodic(self._turn, "migrator", seconds=settings.interval_seconds)
@@ -175,8 +175,8 @@ class Migrator:
 
     def _look(self, hierarchy: Hierarchy) -> None:
         now = self._clock.monotonic()
-        if now - self._settled_at >= front_cache.SECONDS:
-            self._settled_at = now
+        if now - self._flushed_front_at >= front_cache.SECONDS:
+            self._flushed_front_at = now
             hierarchy.catalog.flush_front()
         states = {}
         for name in (TierName.HOT, TierName.WARM):

@@ -33,8 +33,8 @@ def open_snapshot(path: str | os.PathLike[str]) -> SnapshotFile:
 class SnapshotFile:
     """A snapshot, open for reading. Safe to use from many threads.
 
-    Views that `frame` gave stay valid after `close`. Nobody may truncate the file while it is
-    open: the system would end the process that reads the missing part.
+    Views that `frame` gave stay valid after `close`. The file must not be truncated while it
+    is open: the system would end the process that reads the missing part.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:

@@ -30,5 +30,5 @@ def test_a_rest_drops_the_listed_keys() -> None:
     cursor = KeyCursor(lambda: held[0], now=0.0)
     cursor.next_slice(1.0)
     held[0] = ["new"]
-    cursor.rest()
+    cursor.reset()
     assert (["new"], 1.0) == cursor.next_slice(2.0)

@@ -150,4 +150,4 @@ def _file(variable: str, name: str) -> Path:
     try:
         return path.expanduser()
     except RuntimeError:
-        return path  # Nobody's home: there is no such file.
+        return path  # There is no home directory, and so no such file.

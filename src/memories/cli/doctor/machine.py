@@ -154,6 +154,6 @@ def _key_file() -> DoctorResult:
         "signing key",
         mine and not mode & 0o077,
         f"{path}, mode {mode:o}",
-        f"chmod 600 {path}, and own it: anybody who can read it can sign code that runs as you",
+        f"chmod 600 {path}, and own it: every user who can read it can sign code that runs as you",
         level=Level.BAD,
     )
