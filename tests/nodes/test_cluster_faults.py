@@ -137,6 +137,50 @@ def test_a_history_with_a_failover_is_linearizable(
     recorder.check()
 
 
+def test_a_replica_that_restarted_empty_does_not_call_a_key_absent(
+    manager: DistributedMemoryManager, cluster_nodes: LocalGroup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It serves reads before it has copied its primary; a slow primary made clients ask it."""
+    key = key_of_shard(1)
+    manager.store_distributed(key, "there")
+    # Shorter than `cluster-node-timeout`, after which the Cluster may promote the empty replica.
+    monkeypatch.setattr("memories.cluster.valkey_cluster.read.READ_SECONDS", 0.5)
+    primary, replica = cluster_nodes.servers[1], cluster_nodes.servers[4]
+    primary.pause()
+    try:
+        replica.restart()
+        with pytest.raises(UnavailableError, match="has not copied its primary yet"):
+            manager.retrieve_distributed(key)
+        with pytest.raises(UnavailableError):
+            list(manager.scan_distributed())
+    finally:
+        primary.resume()
+    until(lambda: in_step(replica) or in_step(primary))
+
+
+def test_a_primary_that_came_back_empty_as_a_replica_does_not_call_a_key_absent(
+    manager: DistributedMemoryManager, cluster_nodes: LocalGroup
+) -> None:
+    """A client whose slot map is old still asks it as the primary."""
+    key = key_of_shard(2)
+    manager.store_distributed(key, "there")
+    victim, heir = cluster_nodes.servers[2], cluster_nodes.servers[5]
+    victim.kill()
+    until(lambda: role_of(heir) == b"master")
+    heir.pause()
+    try:
+        victim.restart()
+        until(lambda: role_of(victim) == b"slave")
+        with pytest.raises(UnavailableError):
+            manager.retrieve_distributed(key)
+        with pytest.raises(UnavailableError):
+            list(manager.scan_distributed())
+    finally:
+        heir.resume()
+    until(lambda: in_step(victim))
+    assert "there" == manager.retrieve_distributed(key)
+
+
 def test_a_write_that_a_replica_lacks_is_in_doubt(
     manager: DistributedMemoryManager, cluster_nodes: LocalGroup
 ) -> None:

@@ -8,10 +8,11 @@ during a write; docs/distributed.md describes the effects.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from memories.cluster.client.fanout import NodeRequest, RequestRound
-from memories.cluster.client.node import Node
+from memories.cluster.client.node import Node, parse_info
 from memories.cluster.client.resp import Command, ReplyError
 from memories.cluster.limits import HEDGE_SECONDS, PATIENCE_SECONDS, allowance
 from memories.cluster.reasons import join_reasons
@@ -24,6 +25,11 @@ from memories.errors import CorruptDataError, MemoriesError, UnavailableError
 READ_SECONDS = 5.0  # Longer than a failover takes with usual settings.
 _PAUSE_SECONDS = 0.05
 NOT_ANSWERED = "no node of its slot answers"
+NOT_COPIED = "the node restarted, and has not copied its primary yet"
+# Connections are READONLY, so a node that restarted empty as a replica would answer for the primary
+# it was. In this mode it answers MOVED.
+_PRIMARY_ONLY: tuple[Command, Command] = ("READWRITE",), ("READONLY",)
+_NEVER_SYNCED = frozenset({"0", "1"})  # Offsets of a replica before its first copy is complete.
 
 
 class _ShardRead:
@@ -44,8 +50,14 @@ class _ShardRead:
         if request.error is not None:
             self.reasons[node] = str(request.error)
             return []
+        about, *replies = request.replies
+        if node == self.shard.primary:
+            replies.pop()
+        elif isinstance(about, ReplyError) or not has_copy(about):
+            self.reasons[node] = NOT_COPIED
+            return []
         refused: list[tuple[bytes, ReplyError]] = []
-        for name, reply in zip(self.names, request.replies, strict=True):
+        for name, reply in zip(self.names, replies, strict=True):
             if isinstance(reply, ReplyError):
                 self.reasons[node] = str(reply)
                 refused.append((name, reply))
@@ -138,12 +150,16 @@ class ClusterRead:
     def _ask(
         self, round_: RequestRound, group: _ShardRead, nodes: Sequence[str], whole: bool
     ) -> None:
-        commands = [_read_command(name, whole) for name in group.names]
+        reads = [_read_command(name, whole) for name in group.names]
+        before, after = _PRIMARY_ONLY
+        of_primary: list[Command] = [before, *reads, after]
+        of_replica: list[Command] = [("INFO", "replication"), *reads]
         for name in nodes:
             node = self._node(name)
             if name not in group.asked and (node.usable or node.due):
                 group.asked.add(name)
-                round_.ask(node, lambda run_id: commands, group)
+                commands = of_primary if name == group.shard.primary else of_replica
+                round_.ask(node, partial(_same, commands), group)
 
     def _record(self, request: NodeRequest, whole: bool) -> None:
         group: _ShardRead = request.tag
@@ -173,6 +189,24 @@ def ask_redirected(node: Node, command: Command) -> Any:
         return node.pipeline([("ASKING",), command])[1]
     except (UnavailableError, ReplyError) as error:
         return error
+
+
+def _same(commands: Sequence[Command], run_id: str) -> Sequence[Command]:
+    del run_id
+    return commands
+
+
+def has_copy(replication: bytes) -> bool:
+    """Return whether a node has all that its primary had while they were connected.
+
+    A replica that restarted empty serves reads before it has copied its primary: it knows nothing
+    then, and may not say that a key is absent.
+    """
+    info = parse_info(replication)
+    if info.get("role") == "master" or info.get("master_link_status") == "up":
+        return True
+    copying = info.get("master_sync_in_progress") == "1"
+    return not copying and info.get("slave_repl_offset", "0") not in _NEVER_SYNCED
 
 
 def _read_command(name: bytes, whole: bool) -> Command:

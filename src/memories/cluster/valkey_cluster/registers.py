@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
+from memories.cluster.client.node import Node, parse_info
 from memories.cluster.client.resp import ReplyError
 from memories.cluster.client.scan import scan_node
 from memories.cluster.limits import BATCH
@@ -11,7 +12,7 @@ from memories.cluster.reasons import join_reasons
 from memories.cluster.register_api import FoundRegister, RegisterBody, Registers, WrittenRegister
 from memories.cluster.register_copy import RegisterCopy
 from memories.cluster.register_format import HEADER_BYTES, PREFIX
-from memories.cluster.valkey_cluster.read import NOT_ANSWERED, ClusterRead
+from memories.cluster.valkey_cluster.read import NOT_ANSWERED, NOT_COPIED, ClusterRead, has_copy
 from memories.cluster.valkey_cluster.shards import Shards
 from memories.cluster.valkey_cluster.slots import Shard
 from memories.cluster.valkey_cluster.write import ClusterWrite
@@ -65,6 +66,7 @@ class ClusterRegisters(Registers):
                 reasons[name] = node.last_error
                 continue
             try:
+                _require_copy(node)
                 yield from scan_node(node, prefix)
                 return
             except (UnavailableError, ReplyError) as error:
@@ -72,6 +74,16 @@ class ClusterRegisters(Registers):
         raise UnavailableError(
             f"the keys could not all be listed: {join_reasons(reasons, otherwise=NOT_ANSWERED)}"
         )
+
+
+def _require_copy(node: Node) -> None:
+    """Raise `UnavailableError` unless a node may say which keys there are.
+
+    SCAN is answered by a node whose Cluster is down, too: a primary that has just restarted empty.
+    """
+    info, replication = node.pipeline([("CLUSTER", "INFO"), ("INFO", "replication")], strict=True)
+    if parse_info(info).get("cluster_state") != "ok" or not has_copy(replication):
+        raise UnavailableError(NOT_COPIED)
 
 
 def _to_result(copy: RegisterCopy | Exception) -> FoundRegister | Exception | None:
