@@ -375,11 +375,15 @@ class BucketBackend(Backend):
         return max(self._session.lease.lease.version, self._bucket.db.number("last_version"))
 
     def sync(self) -> None:
-        """Upload what is staged."""
+        """Upload what is staged, and delete what was uploaded and then aborted.
+
+        A fresh machine would take an aborted version for the newest: it has the higher number.
+        """
         self._guard()
         if not self._read_only and (self.away is None or self._packs.staged_since() is not None):
             self._availability.require()
             self._session.lease.ensure()
+            self._session.delete_failed_uploads()
             self._uploader.flush()
 
     def protect(self, *places: bytes, holder: str = "snapshot") -> None:

@@ -62,6 +62,19 @@ def test_a_frame_comes_back_from_the_stage_the_bucket_and_a_fresh_machine(
     assert data == bytes(fresh.read(kept))
 
 
+@pytest.mark.parametrize("size", [1000, 300_000])
+def test_an_aborted_version_is_not_in_the_bucket_after_a_sync(opened: Open, size: int) -> None:
+    """A process was killed between the upload and its commit; the key was removed afterwards."""
+    backend = opened()
+    backend.write(record("k", 1), frame(b"first"))
+    backend.prepare(record("k", 3), frame(os.urandom(size)))
+    backend.abort("k", 3)
+    backend.remove("k", 2)
+    backend.sync()
+    backend.close()
+    assert {} == content(opened("another home"))
+
+
 def test_a_read_frame_is_read_only(opened: Open) -> None:
     """A caller who could write into it would change what others read."""
     backend = opened()
