@@ -45,7 +45,7 @@ class Interrupter:
         before = sys.gettrace()
         sys.settrace(self._calls)
         try:
-            for _ in _isolated(call):
+            for _ in isolated(call):
                 pass
         except BaseException:
             if self.struck is None:
@@ -87,7 +87,7 @@ class Interrupter:
         return lines
 
 
-def _isolated(call: Callable[[], object]) -> Iterator[None]:
+def isolated(call: Callable[[], object]) -> Iterator[None]:
     """Call in a generator, which has an exception state of its own.
 
     An error that a tracer raises at a `return` inside an `except` block leaves the handled

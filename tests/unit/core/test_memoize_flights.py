@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 import pytest
 from tests.support.forking import in_child
+from tests.support.interrupting import isolated
 
 from memories import MemoryManager, UnsupportedTypeError
 from memories.core import identity, memoize, single_flight
@@ -388,9 +389,10 @@ def interrupted_at(step: int, call: Callable[[], Any]) -> str | None:
                 raise KeyboardInterrupt(where)
         return trace
 
+    apart = isolated(call)
     sys.settrace(trace)
     try:
-        call()
+        next(apart)
     except KeyboardInterrupt:
         assert where is not None
     except ValueError:  # Of the function itself.
