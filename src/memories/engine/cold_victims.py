@@ -1,6 +1,6 @@
 """Chooses eviction candidates of the cold tier: the coldest of a sample of its records.
 
-Keys at rest take no RAM, so there is no order of all keys. A cursor reads the journal in key order,
+Keys at rest take no RAM, so no list orders all keys. A cursor reads the journal in key order,
 some records at a time. The coldest of these wait in a small pool and the others are forgotten, as
 Redis does it. A key is the colder the longer ago its last access is remembered; among keys whose
 accesses are forgotten the oldest version leaves first.

@@ -148,7 +148,7 @@ class Mover:
         return entry
 
     def release(self, entry: Entry) -> None:
-        """Release the payload of an entry that is no longer in the catalog."""
+        """Release the payload of an entry that has left the catalog."""
         tier = self.tiers.volatile[entry.tier]
         tier.victims.discard(entry)
         tier.release(entry)

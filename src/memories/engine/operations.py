@@ -75,9 +75,9 @@ class Operations:
         rest: Callable[[], None],
         monotonic: Callable[[], float],
     ) -> None:
-        """Know nothing of tiers.
+        """Create the operations, which know nothing of tiers.
 
-        `agree` mends one key under its lock, `derive` counts anew while no call is under way, and
+        `agree` repairs one key under its lock, `derive` counts anew while no call is under way, and
         `rest` forgets what is known of this thread's own call.
         """
         self._agree = agree
@@ -181,7 +181,7 @@ class Operations:
             try:
                 self._agree(key)
             except MemoriesError as error:
-                # The medium fails, which is no fault of this call. A later call tries again.
+                # The medium fails; this call is not the cause. A later call tries again.
                 logger.warning("an interrupted call is not repaired yet: %s", error)
                 return
             self._unrepaired.discard(key)

@@ -131,7 +131,7 @@ def _verified(
 ) -> list[memoryview] | None:
     """Return the stored bytes of pieces of one chunk each, checked to the last byte; else None.
 
-    Between the pieces, and behind the last, there is nothing but padding.
+    Only padding lies between the pieces and behind the last one.
     """
     view, end, found = memoryview(frame), start, []
     for piece in pieces:

@@ -85,7 +85,9 @@ class Keyring:
     def __init__(
         self, path: str | os.PathLike[str] | None = None, *, trusted: Iterable[Key | str] = ()
     ) -> None:
-        self.path = Path(path) if path is not None else default_path()  # None: there is no home.
+        self.path = (
+            Path(path) if path is not None else default_path()
+        )  # None: the process has no home.
         self._extra = tuple(Key.parse(key) if isinstance(key, str) else key for key in trusted)
         self._keys: tuple[Key, ...] | None = None
         self._lock = new_lock()

@@ -337,7 +337,7 @@ class Prefetching:
         return colder
 
     def _await_reader(self, hierarchy: Hierarchy, key: str) -> None:
-        """Note the first read of a fetched value; later reads cost nothing more."""
+        """Record the first read of a fetched value; later reads cost nothing more."""
         entries = hierarchy.catalog.entries
         found = entries.get(key)
         if found is None:

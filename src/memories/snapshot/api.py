@@ -177,13 +177,13 @@ def _refer(bucket: BucketBackend, references: list[bytes], record: Record) -> by
 
 
 def _no_reference(record: Record) -> bytes:
-    raise AssertionError(f"{record.key!r} lies in an archive that there is not")
+    raise AssertionError(f"{record.key!r} lies in an archive that does not exist")
 
 
 def _protect(hierarchy: Hierarchy, archive: str, identity: bytes, references: list[bytes]) -> None:
     if references:
         bucket = bucket_of(hierarchy, archive)
-        bucket.sync()  # What is staged on this machine is no archive for another one.
+        bucket.sync()  # Another machine cannot read what is staged on this one.
         bucket.protect(*references, holder=holder_of(identity))
 
 

@@ -127,7 +127,7 @@ def links_through(base: SnapshotFile, path: str | os.PathLike[str]) -> list[Base
 
 
 def link_to(row: SnapshotRow) -> Linked | None:
-    """Return the link to what `row` of the base holds; None if that is no frame."""
+    """Return the link to what `row` of the base holds; None if that is not a frame."""
     where = row.where
     if isinstance(where, (Whole, Packed)):
         return Linked(0, where.offset, where.length)

@@ -25,7 +25,7 @@ def open_snapshot(path: str | os.PathLike[str]) -> SnapshotFile:
 
     Raises:
         StorageError: there is no regular file that can be read.
-        CorruptDataError: it is no snapshot, or damaged.
+        CorruptDataError: it is not a snapshot, or it is damaged.
     """
     return SnapshotFile(path)
 

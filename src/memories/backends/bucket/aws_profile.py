@@ -33,7 +33,7 @@ def complete(config: dict[str, Any], client: dict[str, Any], known: frozenset[st
     options, which replace those of the environment unless they are among them.
 
     Raises:
-        InvalidOptionError: there is no such profile, or the endpoint is no URL.
+        InvalidOptionError: the profile does not exist, or the endpoint is not a URL.
         MissingPackageError: the profile needs boto3.
     """
     named = config.pop("profile", None)
@@ -150,4 +150,4 @@ def _file(variable: str, name: str) -> Path:
     try:
         return path.expanduser()
     except RuntimeError:
-        return path  # There is no home directory, and so no such file.
+        return path  # Without a home directory, the file cannot exist.

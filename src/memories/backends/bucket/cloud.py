@@ -187,7 +187,7 @@ class CloudStore(ObjectStore):
         except (self._obstore.exceptions.BaseError, OSError, ValueError) as error:
             failure = self._errors.translate(error, conditional=conditional)
         except BaseException as error:
-            # A panic of the library is no Exception, and would end whatever it runs in.
+            # A panic of the library is not an Exception, and would end the thread it runs in.
             if not is_panic(error):
                 raise
             failure = self._errors.translate(error)

@@ -121,7 +121,7 @@ class WriterLease:
         return {} if found is None else found.begins
 
     def begin_epoch(self, sequence: int) -> None:
-        """Note that what earlier writers add from object `sequence` on came too late to count."""
+        """Record that objects of earlier writers from `sequence` on came too late to count."""
         with self._lock:
             begins = {**self.lease.begins, self.lease.epoch: sequence}
             self.lease = msgspec.structs.replace(self.lease, begins=begins)
@@ -168,7 +168,7 @@ class WriterLease:
             try:
                 self._write(self._tag)
             except (Conflict, Absent):
-                # Someone has taken it meanwhile, so that there is nothing to give back.
+                # Someone has taken it meanwhile, so this store has nothing to give back.
                 self._tag = None
 
     def _emptied(self) -> UnavailableError:

@@ -36,7 +36,7 @@ class ObjectLocation(NamedTuple):
         """Read `Record.place`.
 
         Raises:
-            CorruptDataError: `raw` is no place.
+            CorruptDataError: `raw` is not a valid location.
         """
         if len(raw) != _LAYOUT.size:
             raise CorruptDataError(f"a record names a place of {len(raw)} bytes in the archive")

@@ -1,6 +1,6 @@
 """The interface of an object store: named immutable objects, and one conditional write.
 
-There is no rename and no append, and no correctness depends on a listing. All above (names, packs,
+It has no rename and no append, and correctness never depends on a listing. All above (names, packs,
 retries, the writer's lease) is written once, against this interface.
 """
 

@@ -40,7 +40,7 @@ def open_store(
         path = Path(unquote(parts.path) if "://" in text else text)
         try:
             directory = path.expanduser() / _FIXED_PREFIX
-        except RuntimeError as error:  # There is no home.
+        except RuntimeError as error:  # The process has no home directory.
             raise InvalidOptionError(f"glacier_url={text!r} leads nowhere: {error}") from error
         return RetryingStore(DirectoryStore(directory), retry)
     if parts.scheme not in _CLOUD:

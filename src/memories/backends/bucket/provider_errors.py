@@ -23,7 +23,7 @@ _CODE = re.compile(r"(?:<Code>|\(code: )([A-Za-z]{1,60})(?:</Code>|\))")
 _QUERY = re.compile(r"\?[^\s,\"'>)]+")
 _KEYS = re.compile(r"\b(AKIA|ASIA)[A-Z0-9]{12,}\b|(?i:authorization|signature|sig)=[^\s&,\"]+")
 _SECRET_NAMES = re.compile(r"(?i)secret|token|password|account_key|access_key|sas|credential")
-_SECRET_LEAST = 4  # Shorter option values are no secrets, and would hide half of a message.
+_SECRET_LEAST = 4  # Shorter option values are not secret; hiding them would hide half of a message.
 
 _REFUSALS = {
     "NoSuchBucket": "the bucket does not exist; create it or correct the URL",

@@ -163,7 +163,7 @@ class Reader:
         ) from error.__cause__
 
     def _is_empty(self) -> bool:
-        """Return whether there is nothing at all, which is no fault of a single object."""
+        """Return whether the whole archive is missing, and not only a single object."""
         try:
             self._store.get(LOCK_NAME)
         except Absent:

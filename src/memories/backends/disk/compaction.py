@@ -279,7 +279,7 @@ def choose(
 class _Candidate(NamedTuple):
     """A file that may be emptied; the greatest is emptied first."""
 
-    empty: bool  # Nothing in it counts, so that there is nothing to copy.
+    empty: bool  # Nothing in it counts, so nothing has to be copied.
     dead: int
     kept: int  # The bytes to copy.
     kind: str

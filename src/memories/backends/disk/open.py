@@ -1,6 +1,6 @@
 """Opens a store for writing: reads the checkpoint, replays the log behind it, removes leftovers.
 
-After a clean end there is nothing to replay, and opening costs the same for any number of keys.
+After a clean end nothing has to be replayed, and opening costs the same for any number of keys.
 """
 
 from __future__ import annotations

@@ -533,7 +533,7 @@ class Writer:
     # -- obsolete files --------------------------------------------------------------------------
 
     def files_in_use(self) -> set[int]:
-        """Return the value files and packs that are no orphans though no key names them."""
+        """Return the value files and packs that are in use although no key names them."""
         dead = set(self.accounting.retired) | set(self.obsolete.values) | self.obsolete.packs
         return dead.union(self.unnamed, self.accounting.packs, self.unsynced.values)
 

@@ -54,7 +54,7 @@ def _in_home(file: str) -> bool:
     try:
         return (Path.home() / file).exists()
     except RuntimeError:
-        return False  # There is no home directory.
+        return False  # The process has no home directory.
 
 
 def _archive(url: str) -> DoctorResult:

@@ -2,7 +2,7 @@
 
 Only one thread may use a connection at a time; `ConnectionPool` sees to that. After any failure of
 the transport the connection is closed instead of resynchronised, so that a reply is never returned
-for another command. There are no retries here.
+for another command. It never retries.
 """
 
 from __future__ import annotations

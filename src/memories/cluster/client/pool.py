@@ -1,7 +1,7 @@
 """A pool of connections to one node; each connection is used by one thread at a time.
 
 A connection returns to the pool only if every reply was received, and an idle one is checked before
-it is used again. There are no retries, and no circuit breaker: `Node` has that.
+it is used again. It neither retries nor breaks a circuit: `Node` does that.
 """
 
 from __future__ import annotations

@@ -137,6 +137,6 @@ class Freshness:
             return next(iter(self._versions), None)
 
     def close(self) -> None:
-        """Declare no copy fresh any more."""
+        """Declare every copy stale."""
         self.fresh_until = float("-inf")
         self.require_revalidation()

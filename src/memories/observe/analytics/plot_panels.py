@@ -1,6 +1,6 @@
 """Further panels of the plot: moves, latencies, reads by prefix, and the miss-ratio curve.
 
-Each draws into a given Axes, and is left out if there is nothing to draw.
+Each draws into a given Axes, and is left out if it has nothing to draw.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """OpenTelemetry instruments that observe a manager; they use the API only, not the SDK.
 
 The instruments are observable: nothing is recorded, and the SDK calls back when it exports. The
-manager is referred to weakly; once it is closed or garbage there are no observations.
+manager is referred to weakly; once it is closed or garbage, nothing is observed.
 """
 
 from __future__ import annotations

@@ -26,24 +26,24 @@ class Guess(NamedTuple):
 class GuessScore:
     """How many guesses came true, the recent ones counting more."""
 
-    __slots__ = ("settled", "true")
+    __slots__ = ("judged", "true")
 
     def __init__(self) -> None:
-        self.settled = 0.0
+        self.judged = 0.0
         self.true = 0.0
 
     def record_outcome(self, *, came_true: bool) -> None:
         """Count one guess."""
-        self.settled += 1
+        self.judged += 1
         self.true += came_true
-        if self.settled >= _MEMORY:
-            self.settled /= 2
+        if self.judged >= _MEMORY:
+            self.judged /= 2
             self.true /= 2
 
     @property
     def accuracy(self) -> float:
         """The share that came true, the assumed guesses included."""
-        return (self.true + _PRIOR * _PRIOR_SHARE) / (self.settled + _PRIOR)
+        return (self.true + _PRIOR * _PRIOR_SHARE) / (self.judged + _PRIOR)
 
 
 class Predictor(ABC):

@@ -29,8 +29,8 @@ class PrefetchCounters(NamedTuple):
     @property
     def accuracy(self) -> float:
         """The share of guesses with a known outcome that were right; 1 before there is any."""
-        settled = self.used + self.late + self.wasted
-        return (self.used + self.late) / settled if settled else 1.0
+        judged = self.used + self.late + self.wasted
+        return (self.used + self.late) / judged if judged else 1.0
 
 
 class _Issued(NamedTuple):
@@ -132,7 +132,7 @@ class Prefetcher:
     def enabled(self, at: int) -> bool:
         """Return whether the predictor at this position is above the floor."""
         live = self._live[at]
-        return live.settled < _TRIAL or live.accuracy >= self._floor
+        return live.judged < _TRIAL or live.accuracy >= self._floor
 
     def _choose(
         self,
@@ -235,7 +235,7 @@ class Prefetcher:
         outstanding = sum(issued.size for issued in self._issued.values())
         assert outstanding == self._issued_bytes <= self.budget_bytes
         counts = self.counters
-        settled = counts.used + counts.late + counts.wasted
-        assert counts.issued == settled + len(self._issued)
+        judged = counts.used + counts.late + counts.wasted
+        assert counts.issued == judged + len(self._issued)
         most = self._window * 2 * max(len(self._predictors), 1) * 8
         assert all(len(silent) <= most for silent in self._silent)
