@@ -1,4 +1,4 @@
-"""Managers for the promises: small, with all four tiers, and moving only when told to."""
+"""Managers for the promises: small, with all four tiers; values move only when a test asks."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ TIERS = ["hot", "warm", "cold", "glacier"]
 
 @pytest.mark.parametrize("tier", TIERS)
 def test_changing_what_was_passed_in_changes_nothing(manager: MemoryManager, tier: str) -> None:
-    """The caller's buffer is his own again as soon as store returns."""
+    """The caller may change its buffer again as soon as store returns."""
     array, nested = np.arange(1000.0), {"a": [np.arange(5)]}
     manager.store("array", array, tier)
     manager.store("nested", nested, tier)
@@ -76,7 +76,7 @@ def test_a_handed_over_buffer_is_not_copied(manager: MemoryManager) -> None:
 
 
 def test_a_view_outlives_its_value(manager: MemoryManager) -> None:
-    """A reader keeps what he holds, whatever becomes of the key."""
+    """A reader keeps the value it holds, whatever happens to the key."""
     for tier in TIERS:
         manager.store("a", np.arange(1_000_000), tier)
         view = manager.retrieve("a")
@@ -96,10 +96,10 @@ def test_a_tensor_is_cloned_unless_the_caller_vouches(manager: MemoryManager, ti
     manager.retrieve("state")["a"][:] = 7
     manager.retrieve("tensor")[:] = 7
     assert 0 == manager.retrieve("tensor").abs().sum()
-    own, lent = manager.retrieve("state"), manager.retrieve("state", copy=False)
-    for state in (own, lent):
+    own, shared = manager.retrieve("state"), manager.retrieve("state", copy=False)
+    for state in (own, shared):
         assert 0 == state["a"].abs().sum()
         assert state["a"].data_ptr() == state["tied"].data_ptr()
     if tier in ("hot", "warm"):
         again = manager.retrieve("state", copy=False)
-        assert own["a"].data_ptr() != lent["a"].data_ptr() == again["a"].data_ptr()
+        assert own["a"].data_ptr() != shared["a"].data_ptr() == again["a"].data_ptr()

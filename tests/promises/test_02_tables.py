@@ -1,4 +1,4 @@
-"""Promise 2 for tables: whatever a reader does to his, nobody else sees it.
+"""Promise 2 for tables: no other reader sees what a reader does to its own table.
 
 A table is many objects that refer to one another: blocks, extension arrays, categories, labels,
 their names. Every way to write that pandas offers is tried on every kind of column, in every tier;
@@ -130,8 +130,8 @@ def pokes(frame: Any) -> Pokes:
         yield f"columns {name}", poke
 
 
-def told(frame: Any) -> Any:
-    """Return all that a frame says of itself, in words of nobody else's."""
+def described(frame: Any) -> Any:
+    """Return everything that describes a frame, in copies that share nothing with it."""
     parts = [frame.index, frame.columns, *(frame.iloc[:, i].array for i in range(frame.shape[1]))]
     parts += [level for part in parts for level in getattr(part, "levels", ())]
     return copy.deepcopy(
@@ -165,10 +165,10 @@ def test_writing_to_a_retrieved_table_changes_nothing(
     """pandas copies on write since version 3, and never for labels, categories and objects."""
     for name, make in FRAMES.items():
         manager.store(name, make(), tier)
-        expected = told(make())
-        assert expected == told(manager.retrieve(name)), name
+        expected = described(make())
+        assert expected == described(manager.retrieve(name)), name
         poke_all(lambda name=name: manager.retrieve(name, copy=copied), pokes)  # type: ignore[misc]
-        assert expected == told(manager.retrieve(name)), name
+        assert expected == described(manager.retrieve(name)), name
 
 
 @pytest.mark.parametrize("kind", ["series", "index", "array"])
@@ -184,18 +184,18 @@ def test_writing_to_a_retrieved_part_changes_nothing(manager: MemoryManager, kin
         value = make() if kind == "index" else pd.Series(make(), name=name)
         value = value.array if kind == "array" else value
         manager.store(name, value, "warm")
-        expected = told(
+        expected = described(
             pd.DataFrame(index=value) if kind == "index" else pd.DataFrame({"a": value})
         )
         poke_all(lambda name=name: manager.retrieve(name), ways)  # type: ignore[misc]
         got = manager.retrieve(name)
         assert getattr(value, "name", None) == getattr(got, "name", None)
-        found = told(pd.DataFrame(index=got) if kind == "index" else pd.DataFrame({"a": got}))
+        found = described(pd.DataFrame(index=got) if kind == "index" else pd.DataFrame({"a": got}))
         assert expected == found, name
 
 
 def test_writing_to_the_table_that_was_passed_in_changes_nothing(manager: MemoryManager) -> None:
-    """The caller's frame is his own again as soon as `store` returns."""
+    """The caller may change its frame again as soon as `store` returns."""
     for name in COLUMNS:
         make, count = FRAMES[name], 0
 
@@ -206,6 +206,6 @@ def test_writing_to_the_table_that_was_passed_in_changes_nothing(manager: Memory
             return mine
 
         poke_all(stored, pokes)
-        expected = told(make())
+        expected = described(make())
         for number in range(1, count + 1):
-            assert expected == told(manager.retrieve(f"{name}/{number}")), (name, number)
+            assert expected == described(manager.retrieve(f"{name}/{number}")), (name, number)

@@ -23,7 +23,7 @@ def break_writes(manager: MemoryManager, monkeypatch: pytest.MonkeyPatch) -> Non
 def test_a_failed_move_leaves_the_value_where_it_was(
     manager: MemoryManager, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Copy, commit, and only then let go."""
+    """Copy, commit, and only then release the old copy."""
     manager.store("a", np.arange(1000), "warm")
     used = manager.stats().tiers["warm"].used_bytes  # type: ignore[index]
     break_writes(manager, monkeypatch)

@@ -17,7 +17,7 @@ def noise(megabytes: float) -> np.ndarray:
 
 
 def test_a_value_larger_than_a_tier_goes_to_the_first_that_holds_it(make: Make) -> None:
-    """The caller asked for a tier, but more than that he asked to store it."""
+    """The caller asked for a tier, but storing the value matters more."""
     manager = make("1 MB", "3 MB")
     manager.store("a", noise(2), "hot")
     assert "warm" == manager.get_tier("a")

@@ -65,7 +65,7 @@ def test_a_deleted_value_counts_until_its_last_view_dies(make: Make) -> None:
 
 
 def test_moving_and_overwriting_leave_no_charge_behind(make: Make) -> None:
-    """The ledger equals what is held, after everything that can happen to a value."""
+    """The budget equals what is held, after everything that can happen to a value."""
     manager = make()
     for tier in ("hot", "warm", "cold", "glacier", "warm"):
         manager.store("a", {"x": np.zeros(10_000), "y": [b"z" * 100]}, tier)

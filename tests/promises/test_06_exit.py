@@ -238,7 +238,7 @@ sys.stdin.readline()
 def test_a_forgotten_manager_whose_directory_is_gone_ends_in_one_line(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """No traceback from a thread that nobody knows of."""
+    """No traceback from a thread that the user does not know of."""
     store = tmp_path / "store"
     manager = MemoryManager(1, 1, 1, storage_path=store)
     manager["a"] = 1
@@ -297,7 +297,7 @@ for number in range(3):
 
 
 def test_what_was_cached_is_there_in_the_next_run(tmp_path: Path) -> None:
-    """Against the how-tos it was forgotten, unless somebody thought of `cleanup()`."""
+    """Once this was lost, against the how-tos, unless the user called `cleanup()`."""
     script = tmp_path / "script.py"
     script.write_text(CACHED)
     for computed in ("computed 0\ncomputed 1\ncomputed 2\n", ""):

@@ -81,7 +81,7 @@ def run(code: str, *arguments: object, directory: Path, name: str = "script.py")
 
 
 def test_a_class_of_another_script_is_named_and_nothing_is_called_damaged(tmp_path: Path) -> None:
-    """The value is whole: told that it is corrupt, its owner would delete it."""
+    """The value is whole: an error that calls it corrupt would make its owner delete it."""
     _, warned = run(WRITE, tmp_path / "store", directory=tmp_path)
     names = ("Plain", "Data", "Kind", "Named", "OddError", "function")
     for name in names:
@@ -115,7 +115,7 @@ def test_the_warning_points_at_the_line_that_stores(tmp_path: Path) -> None:
 
 
 def test_every_class_of_one_value_is_named(tmp_path: Path) -> None:
-    """Whoever moves one class to a module should not be told of the next one afterwards."""
+    """A user who moves one class to a module should not learn of the next one afterwards."""
     both = (
         "class Other: pass\nmanager = opened()\nplain = Plain()\nplain.other = [Other(), Other()]"
     )
@@ -175,9 +175,9 @@ import os, pwd
 os.environ.pop("HOME", None)
 for name in [name for name in os.environ if name.startswith("XDG_")]:
     del os.environ[name]
-def nobody(uid):
+def unknown(uid):
     raise KeyError(uid)
-pwd.getpwuid = nobody  # As in a container that runs under a number without a name.
+pwd.getpwuid = unknown  # As in a container that runs under a number without a name.
 from memories.errors import MemoriesError
 class Plain: pass
 def attempt(name, call):

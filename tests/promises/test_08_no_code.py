@@ -52,7 +52,7 @@ def test_other_objects_are_signed_and_come_back(make: Make) -> None:
 def test_an_object_signed_by_a_stranger_is_refused(
     make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tier: str
 ) -> None:
-    """A store from somebody else is data until its reader trusts him."""
+    """A store from another user is only data until its reader trusts that user."""
     monkeypatch.setenv("MEMORIES_KEY_FILE", str(tmp_path / "theirs"))
     manager = make()
     manager.store("bomb", Bomb(str(tmp_path / "exploded")), tier)
@@ -69,7 +69,7 @@ def test_an_object_signed_by_a_stranger_is_refused(
 def test_a_stranger_is_trusted_on_purpose_only(
     make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By an argument, or by importing his key once."""
+    """By an argument, or by importing the stranger's key once."""
     monkeypatch.setenv("MEMORIES_KEY_FILE", str(tmp_path / "theirs"))
     manager = make()
     manager.store("a", Custom("theirs"), "cold")
@@ -77,10 +77,10 @@ def test_a_stranger_is_trusted_on_purpose_only(
     exported = CliRunner().invoke(app, ["key", "export"])
     secret = exported.stdout.strip()
     monkeypatch.setenv("MEMORIES_KEY_FILE", str(tmp_path / "mine"))
-    told = make(trusted_keys=[secret])
-    assert Custom("theirs") == told.retrieve("a")
-    assert secret not in repr(told)
-    told.cleanup()
+    trusting = make(trusted_keys=[secret])
+    assert Custom("theirs") == trusting.retrieve("a")
+    assert secret not in repr(trusting)
+    trusting.cleanup()
     with pytest.raises(InvalidOptionError, match="not a key"):
         make(trusted_keys=["nonsense"])
     imported = CliRunner().invoke(app, ["key", "import"], input=secret)
@@ -90,7 +90,7 @@ def test_a_stranger_is_trusted_on_purpose_only(
 
 
 def test_what_cannot_be_serialised_is_refused_at_once(make: Make) -> None:
-    """Not later, in the background, when nobody can be told."""
+    """Not later, in the background, where no caller could get the error."""
     manager = make()
     manager.store("a", 1)
     with (

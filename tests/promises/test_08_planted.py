@@ -30,7 +30,7 @@ ROADS: dict[str, Callable[[MemoryManager], Any]] = {
     "retrieve": lambda manager: manager.retrieve(KEY),
     "a mapping": lambda manager: manager[KEY],
     "a copy": lambda manager: manager.retrieve(KEY, copy=True),
-    "a loan": lambda manager: manager.retrieve(KEY, copy=False),
+    "a shared value": lambda manager: manager.retrieve(KEY, copy=False),
     "a region": lambda manager: manager.retrieve(KEY, region=...),
     "many": lambda manager: manager.retrieve_many([KEY]),
     "a change": lambda manager: manager.modify(KEY, lambda value: value),

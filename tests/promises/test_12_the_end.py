@@ -127,7 +127,7 @@ def pending_files(home: Path) -> None:
 
 
 def watched(home: Path) -> None:
-    """Sample, record a trace, plot nothing, and serve a page that somebody has open."""
+    """Sample, record a trace, plot nothing, and serve a page that a browser has open."""
     with opened(home / "store") as manager:
         manager.enable_analytics(interval=0.01)
         manager.record_trace(home / "trace.jsonl")
@@ -139,7 +139,7 @@ def watched(home: Path) -> None:
 
 
 def refused(home: Path) -> None:
-    """Fail to open a store or an archive that somebody else writes, and a store that is none."""
+    """Fail to open what another manager writes, a store or an archive, and a missing store."""
     with opened(home / "store", glacier_url=home / "archive"):
         with pytest.raises(StoreLockedError):
             MemoryManager(1, 1, 1, storage_path=home / "store")
@@ -212,7 +212,7 @@ def test_nothing_is_left_of_the_connections_to_a_bucket(
             read_all(manager)
 
     use()
-    with nothing_left(seconds=5):  # The client's own threads close what it is told to close.
+    with nothing_left(seconds=5):  # The client closes its connections in threads of its own.
         use()
 
 
@@ -228,7 +228,7 @@ def test_a_forked_child_lets_go_of_what_it_inherited(tmp_path: Path) -> None:
     for path in (tmp_path / "store", None):
         with opened(path, glacier_memory_enabled=False) as manager:
             read_all(manager)
-            # What a thread of the parent is using at this very moment nobody can close here.
+            # The child cannot close what a thread of the parent uses at this moment.
             assert any("[]" == in_child(partial(end, manager)) for _ in range(10))
             manager.store("later", 1, "cold")
     with MemoryManager(1, 1, 1, storage_path=tmp_path / "store") as again:
@@ -236,7 +236,7 @@ def test_a_forked_child_lets_go_of_what_it_inherited(tmp_path: Path) -> None:
 
 
 def test_the_memory_of_values_is_given_back(tmp_path: Path) -> None:
-    """What was handed over, and nobody else holds, goes with the manager and not with the next."""
+    """Memory that only the manager holds is freed with this manager, not with the next one."""
     array = np.arange(LARGE)
     held = weakref.ref(array)
     with nothing_left(), opened(tmp_path) as manager:

@@ -101,7 +101,7 @@ def test_one_removal_is_not_heard_after_the_next_store(make: Make) -> None:
 
 
 def test_objects_of_the_collector_stay_as_many(tmp_path: Path) -> None:
-    """Whatever is kept for a removed key, somewhere nobody has thought of, is an object more."""
+    """Anything that is kept for a removed key, in any place, shows as one more object."""
     with MemoryManager("5 MB", "5 MB", "50 MB", storage_path=tmp_path / "store") as manager:
         migrator = manager._services.migrator
         assert migrator is not None

@@ -1,4 +1,4 @@
-"""A manager that nobody uses costs nothing, and is there at once when somebody does."""
+"""An unused manager costs nothing, and answers the next call at once."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ IDLE = """
                 manager.store(f"k{key}", [key], ["hot", "warm", "cold"][key % 3])
                 manager.retrieve(f"k{key}")
         managers.append(manager)
-    time.sleep(5)  # Until values that nobody read have left the hot tier.
+    time.sleep(5)  # Until unread values have left the hot tier.
     before = time.process_time()
     time.sleep(3)
     print(time.process_time() - before)
@@ -48,7 +48,7 @@ def test_idle_managers_take_no_processor_time(tmp_path: Path) -> None:
 
 
 def test_who_sleeps_still_removes_what_expires(make: Make) -> None:
-    """The end of a time to live is known beforehand, and nobody need look out for it."""
+    """The end of a time to live is known beforehand, so no thread has to poll for it."""
     manager = make(migration=None)
     until(lambda: asleep(manager))
     manager.store("ram", 1, ttl=1.5)
@@ -67,7 +67,7 @@ def test_who_sleeps_still_sends_down_what_lies_idle(make: Make) -> None:
 
 
 def test_a_read_wakes_who_sleeps(make: Make) -> None:
-    """What is read at last goes up, as if nobody had slept."""
+    """A value that is read after the sleep is promoted, as if no thread had slept."""
     manager = make(migration=None, prefetch="off")
     manager.store("disk", bytes(1000), "cold")
     manager.store("ram", bytes(1000), "warm")

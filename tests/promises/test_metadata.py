@@ -115,7 +115,7 @@ def test_every_word_is_found_and_comes_back(make: Make, tmp_path: Path) -> None:
 
 
 def test_what_is_equal_is_found(manager: MemoryManager) -> None:
-    """As Python compares: whoever stored 2.0 looks for 2, and sets have no order."""
+    """As Python compares: a search for 2 finds a stored 2.0, and sets have no order."""
     words: dict[str, Any] = {"n": 2.0, "d": decimal.Decimal("1.50"), "s": {1, 2, 3}}
     words["t"] = dt.datetime(2024, 1, 1, tzinfo=dt.UTC)
     manager.store("k", 1, metadata=words)
@@ -195,7 +195,7 @@ with MemoryManager("5MB", "5MB", "50MB", storage_path=sys.argv[1]) as manager:
 
 
 def test_a_word_of_a_class_that_is_not_there_hides_no_other(tmp_path: Path) -> None:
-    """Whoever looks at the store without that class sees the rest, and what he lacks."""
+    """A reader without that class sees the rest, and the name of the missing class."""
     script, store = tmp_path / "script.py", tmp_path / "store"
     script.write_text(SCRIPT)
     subprocess.run(

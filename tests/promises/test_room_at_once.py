@@ -96,7 +96,7 @@ def test_what_stays_is_not_touched_and_what_goes_is_gone(tmp_path: Path) -> None
 
 
 def test_a_view_keeps_what_it_shows_and_nothing_else(tmp_path: Path) -> None:
-    """Whoever holds a value that was cleared holds its bytes; the figures say so until he ends."""
+    """A reader that holds a cleared value holds its bytes; the figures count them until it ends."""
     with MemoryManager("50 MB", "50 MB", "100 MB", storage_path=tmp_path) as manager:
         fill(manager, "a")
         values = np.random.default_rng(4).random(500_000)

@@ -1,6 +1,6 @@
 """A value of any size comes through every tier, move, snapshot and node, or is refused at once.
 
-Nothing may depend on a size that somebody thought of: the sweep goes in steps of three, with room
+Nothing may depend on a chosen size: the sweep goes in steps of three, with room
 for everything, and with hardly more than the value itself needs. `make torture` goes on to 3 GB.
 """
 
@@ -169,7 +169,7 @@ def test_a_value_of_any_size_comes_through(tmp_path: Path, size: int) -> None:
 
 @pytest.mark.parametrize("size", SLICE[1:])
 def test_a_value_that_hardly_fits_comes_through_or_is_refused(tmp_path: Path, size: int) -> None:
-    """Whoever makes room and whoever waits for it agree, also where there is hardly any."""
+    """The thread that makes room and the one that waits for it agree, even with hardly any room."""
     Sweep(tmp_path, size, tight(size), spare=False).run()
 
 

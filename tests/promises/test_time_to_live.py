@@ -1,4 +1,4 @@
-"""A time to live holds, whatever the clock does, and what has expired is in nobody's way."""
+"""A time to live holds, whatever the clock does, and an expired value blocks no caller."""
 
 from __future__ import annotations
 
@@ -143,7 +143,7 @@ def test_all_values_are_read_while_keys_expire(
 
 
 def test_only_one_breath_shows_what_has_expired(make: Make) -> None:
-    """Whoever keeps a list of keys and reads one later must not be given what is over."""
+    """A caller that keeps a list of keys and reads one later must not get an expired value."""
     manager = make()
     manager.store("k", 1, ttl=0.05)
     keys = list(manager.keys())
