@@ -1,8 +1,8 @@
 """Archives damaged at random, held against a dict: right, or said to be damaged, and never absent.
 
-Objects are deleted, cut, flipped and replaced, or else the manifests are; what was closed before
-says all of itself twice. Whoever looks then, the store itself, a fresh machine or a reader, gets
-the newest value of a key or `CorruptDataError`; after a repair all of them agree.
+Objects are deleted, cut, flipped and replaced, or else the manifests are; everything in a closed
+archive is recorded twice. The store itself, a fresh machine and a reader each get the newest value
+of a key or `CorruptDataError`; after a repair all of them agree.
 """
 
 from __future__ import annotations
@@ -109,10 +109,10 @@ def campaign(root: Path, seed: int) -> None:
         assert damaged & set(truth) <= {problem.key for problem in problems} or any(
             problem.key is None for problem in problems
         )
-        told = {problem.key for problem in found.check(repair=True)}
+        reported = {problem.key for problem in found.check(repair=True)}
         assert [] == found.check()
         for key in damaged & set(truth):
-            assert key in told or None in told
+            assert key in reported or None in reported
             del truth[key]
         assert set() == look(found, truth)
         assert sorted(truth) == list(found)

@@ -66,7 +66,7 @@ def test_deleted_objects_are_named_by_key_on_a_fresh_machine(
     root: Path,
     every_warning: pytest.LogCaptureFixture,  # noqa: F811
 ) -> None:
-    """Three of five came back, and nobody said a word of the others."""
+    """Three of five came back, and no message named the others."""
     first, _, third = objects(root)[:3]
     first.unlink()
     third.unlink()
@@ -78,9 +78,9 @@ def test_deleted_objects_are_named_by_key_on_a_fresh_machine(
                 fresh.retrieve(key)
         assert np.array_equal(value("k1"), fresh.retrieve("k1"))
         assert ["k0", "k2"] == sorted(str(problem.key) for problem in fresh.check())
-        told = fresh.check(repair=True)
-        assert ["k0", "k2"] == sorted(str(problem.key) for problem in told)
-        assert all(problem.what.endswith("the value is lost") for problem in told)
+        problems = fresh.check(repair=True)
+        assert ["k0", "k2"] == sorted(str(problem.key) for problem in problems)
+        assert all(problem.what.endswith("the value is lost") for problem in problems)
         assert [] == fresh.check()
         with pytest.raises(KeyNotFoundError):
             fresh.retrieve("k0")
@@ -149,9 +149,9 @@ def test_a_lost_archived_copy_is_made_anew_from_ram_and_from_cold(root: Path) ->
         writer.migrate("k1", "cold")
         for path in objects(root)[:2]:
             path.unlink()
-        told = writer.check(repair=True)
-        assert ["k0", "k1"] == sorted(str(problem.key) for problem in told)
-        assert all("another copy" in problem.what for problem in told)
+        problems = writer.check(repair=True)
+        assert ["k0", "k1"] == sorted(str(problem.key) for problem in problems)
+        assert all("another copy" in problem.what for problem in problems)
         writer.migrate("k0", "glacier")
         writer.migrate("k1", "glacier")
         assert KEYS == readable(writer)
@@ -173,7 +173,7 @@ def test_a_bucket_without_objects_is_noticed_by_the_machine_that_wrote(root: Pat
 
 
 def test_a_plain_check_says_what_it_did_not_look_at(root: Path) -> None:
-    """ "0 problems" of values that nobody looked at is a lie that is believed for years."""
+    """ "0 problems" of values that were never read is a lie that is believed for years."""
     plain = CliRunner().invoke(app, ["check", str(root / "writer")])
     assert 5 == plain.exit_code
     assert "5 archived values were not looked at" in plain.output

@@ -209,7 +209,7 @@ def test_fetching_ahead(failing: Failing, tiers: Tiers) -> None:
 
 
 def test_telemetry(failing: Failing, tiers: Tiers) -> None:
-    """Nobody who looks on may be told nonsense, and no store suffers from it."""
+    """No observer may get wrong figures, and no store may suffer from it."""
     keep = tiers.manager._services.telemetry._refresh_files
     failing.at_each_line(tiers.store, keep, tiers.check)
     assert [] == list((tiers.manager._services.telemetry._directory or Path()).glob("*.partial"))

@@ -61,7 +61,7 @@ def test_a_gateway_that_ignores_conditions_is_found_out(
     s3_proxy: MisbehavingProxy,  # noqa: F811
     every_warning: pytest.LogCaptureFixture,  # noqa: F811
 ) -> None:
-    """Both of two writers would be told that they are the only one."""
+    """Each of two writers would believe that it is the only one."""
     s3_proxy.fault = lambda request: Fault(strip=b"if-")
     with make("home") as manager:
         assert "ignores If-None-Match" in every_warning.text
@@ -147,7 +147,7 @@ def test_a_writer_that_may_not_delete_opens_and_says_so(
     every_warning: pytest.LogCaptureFixture,  # noqa: F811
     name: str,
 ) -> None:
-    """Buckets that nobody may delete from are how archives are kept from ransom."""
+    """A bucket that forbids deletes protects an archive against ransom."""
     s3_proxy.fault = denied(DENIED[name])
     manager = make("home")
     assert "may not be deleted from" in every_warning.text
@@ -202,7 +202,7 @@ def test_what_a_killed_writer_was_uploading_is_aborted_at_the_next_opening(
     tmp_path: Path,
     heir: str,
 ) -> None:
-    """Its parts are billed for ever, in a listing that nobody looks at."""
+    """Its parts are billed for ever, in a listing that no user looks at."""
     s3_proxy.fault = lambda request: Fault(hang=True) if "partNumber=2" in request.path else None
     options = s3.storage_options(s3_proxy.endpoint)
     code = (

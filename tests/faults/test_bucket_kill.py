@@ -22,7 +22,9 @@ from tests.support.children import bucket_writer
 
 from memories.backends.bucket import BucketBackend
 
-Told = dict[str, list[tuple[int, int]]]  # Per key: the version that counts, then what may count.
+Possible = dict[
+    str, list[tuple[int, int]]
+]  # Per key: the version that counts, then what may count.
 
 
 def run_and_kill(url: str, options: str, home: Path, seed: int, seconds: float) -> list[str]:
@@ -43,44 +45,44 @@ def run_and_kill(url: str, options: str, home: Path, seed: int, seconds: float) 
     return whole.splitlines()
 
 
-def learn(told: Told, lines: list[str]) -> None:
+def record(possible: Possible, lines: list[str]) -> None:
     """Add what a child said to what is known; what it began may have happened or not."""
     for line in lines:
         mark, key, version, size = line.split()
         said = (int(version), int(size))
         if mark == "!":
-            told[key] = [said]
+            possible[key] = [said]
         else:
-            told.setdefault(key, [(0, -1)]).append(said)
+            possible.setdefault(key, [(0, -1)]).append(said)
 
 
-def check(backend: BucketBackend, told: Told) -> None:
+def check(backend: BucketBackend, possible: Possible) -> None:
     """Hold the archive against what is known, and learn which of the unknown things happened."""
-    for key, candidates in told.items():
+    for key, candidates in possible.items():
         found = backend.lookup(key)
         if found is None:
             assert any(size == -1 for _, size in candidates), (key, candidates)
-            told[key] = [one for one in candidates if one[1] == -1][-1:]
+            possible[key] = [one for one in candidates if one[1] == -1][-1:]
             continue
         size = dict(candidates).get(found.version, -1)
         assert size != -1, (key, found.version, candidates)
         assert bucket_writer.content(found.version, size) == bytes(backend.read(found))
-        told[key] = [(found.version, size)]
+        possible[key] = [(found.version, size)]
     assert [] == [problem for problem in backend.check() if problem.key is not None]
 
 
 def campaign(url: str, options: dict[str, object], home: Path, runs: int) -> None:
-    chance, told = random.Random(runs), Told()
+    chance, possible = random.Random(runs), Possible()
     for seed in range(runs):
         seconds = chance.choice([0, 0.01, 0.05, 0.2, 0.5]) * chance.random()
-        learn(told, run_and_kill(url, json.dumps(options), home, seed, seconds))
+        record(possible, run_and_kill(url, json.dumps(options), home, seed, seconds))
         with_options = BucketBackend(url, storage_options=options, directory=home)
-        check(with_options, told)
+        check(with_options, possible)
         with_options.close()
     fresh = BucketBackend(url, storage_options=options, directory=home / "fresh")
-    check(fresh, told)
+    check(fresh, possible)
     fresh.close()
-    assert any(size > 0 for candidates in told.values() for _, size in candidates)
+    assert any(size > 0 for candidates in possible.values() for _, size in candidates)
 
 
 def test_a_killed_writer_loses_nothing_in_a_directory(tmp_path: Path) -> None:

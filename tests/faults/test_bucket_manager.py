@@ -1,4 +1,4 @@
-"""A manager whose archive fails: other tiers serve, nothing is lost, children are told at once."""
+"""A manager whose archive fails: other tiers serve, nothing is lost, and children fail at once."""
 
 from __future__ import annotations
 
@@ -63,8 +63,8 @@ def test_a_demotion_that_fails_keeps_the_cold_copy_and_other_tiers_serve(
     assert DATA == manager.retrieve("k")
     assert "here" == manager.retrieve("hot")
     manager.store("new", DATA, "cold")
-    told = caplog.text + str(caught.value) + repr(caught.value.__cause__) + repr(manager)
-    assert SECRET not in told
+    shown = caplog.text + str(caught.value) + repr(caught.value.__cause__) + repr(manager)
+    assert SECRET not in shown
     s3_proxy.fault = lambda request: None
     manager.migrate("k", "glacier")
     assert ("glacier", DATA) == (manager.get_tier("k"), manager.retrieve("k"))

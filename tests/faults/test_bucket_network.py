@@ -94,7 +94,7 @@ def test_a_read_outlives_a_passing_fault(
     s3_proxy: MisbehavingProxy,  # noqa: F811
     name: str,
 ) -> None:
-    """The line fails for a moment; nobody should have to know."""
+    """The line fails for a moment; no caller should notice."""
     backend = opened()
     kept = backend.write(record("k", 1), frame(DATA))
     s3_proxy.fault = on(PASSING[name], method="GET", times=2)
@@ -171,7 +171,7 @@ def test_a_failed_multipart_upload_is_aborted(
     opened: Open,
     s3_proxy: MisbehavingProxy,  # noqa: F811
 ) -> None:
-    """Its parts would be billed for ever, in a listing that nobody looks at."""
+    """Its parts would be billed for ever, in a listing that no user looks at."""
     backend = opened(storage_options={"timeout": "20s"})
     s3_proxy.fault = on(Fault(status=500), method="PUT", part="partNumber=3")
     with pytest.raises(UnavailableError):
@@ -228,9 +228,9 @@ def test_no_credential_is_in_any_message_or_traceback(
         s3_proxy.fault = on(fault, method="GET")
         with pytest.raises(UnavailableError) as caught:
             backend.read(kept)
-        told = "".join(traceback.format_exception(caught.value)) + repr(caught.value.__context__)
-        assert SECRET not in told
-        assert "AKIA0123456789ABCDEF" not in told
+        shown = "".join(traceback.format_exception(caught.value)) + repr(caught.value.__context__)
+        assert SECRET not in shown
+        assert "AKIA0123456789ABCDEF" not in shown
         assert SECRET not in repr(backend) + repr(vars(backend._bucket.store))
 
 

@@ -115,7 +115,7 @@ def test_a_damaged_list_of_pins_keeps_everything(store: DirectoryStore, tmp_path
 def test_an_index_cannot_name_a_place_outside_of_its_object(
     store: DirectoryStore, offset: int, length: int
 ) -> None:
-    """A declared petabyte would be allocated by whoever reads it."""
+    """A reader would allocate a declared petabyte."""
     contents = PackContents([PackEntry(offset, length, record("evil", 9999))])
     store.put(object_name(new_token()), [finish(PackIndex("s", 1, 99, 0.0, contents), 0)])
     reader = opened(store)
@@ -148,7 +148,7 @@ def test_an_index_of_another_shape_is_refused(store: DirectoryStore) -> None:
 
 
 def test_foreign_objects_under_the_prefix_are_left_alone(store: DirectoryStore) -> None:
-    """Somebody's readme is no archive object, and is none of our business."""
+    """A readme of the user is not an archive object, and is left alone."""
     store.put("objects/README", [b"hello"])
     reader = opened(store)
     assert 501 == reader.usage().keys

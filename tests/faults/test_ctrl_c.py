@@ -107,7 +107,7 @@ manager.retrieve("large")
 
 
 class Child:
-    """A process that calls what it is told to, behind a proxy that may hang."""
+    """A process that makes the calls it is given, behind a proxy that may hang."""
 
     def __init__(self, process: subprocess.Popen[str], proxy: MisbehavingProxy) -> None:
         self.process = process
@@ -169,7 +169,7 @@ def start(
 
 @contextmanager
 def hanging(proxy: MisbehavingProxy) -> Iterator[None]:
-    """Answer nothing in the block; whoever waits then has his connection cut at its end."""
+    """Answer nothing in the block; at its end, cut the connections that still wait."""
     proxy.fault = lambda request: Fault(hang=True)
     yield
     proxy.fault = lambda request: None

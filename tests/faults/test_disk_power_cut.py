@@ -110,7 +110,7 @@ def campaign(
     for seed in seeds:
         chance = random.Random(seed)
         root = tmp_path / f"{seed}"
-        files = BusyFiles(root, tmp_path / f"{seed}.graves")
+        files = BusyFiles(root, tmp_path / f"{seed}.obsolete")
         backend = DiskBackend(root, durability=durability, files=files)
         machine = Machine(backend, files, chance, full=durability == "full")
         for cut in range(4):

@@ -54,7 +54,7 @@ class Bench:
         self.fill()
 
     def fill(self) -> None:
-        """Open a store that is empty, and put what nobody touches into each tier."""
+        """Open a store that is empty, and put values that no case touches into each tier."""
         self.manager = self.open()
         for tier in TIERS:
             self.store(f"bystander/{tier}", np.arange(300) + self.number, tier)
@@ -93,8 +93,8 @@ class Bench:
     def got(self, key: str) -> Any:
         return self.manager.retrieve(key, ABSENT)
 
-    def settle(self, case: Case) -> None:
-        """Learn what became of an interrupted call; it must be one of what may be."""
+    def check_outcome(self, case: Case) -> None:
+        """Check the outcome of an interrupted call: it must be one of those allowed."""
         for key, allowed in case.may_hold.items():
             found = self.got(key)
             assert any(identical(found, one) for one in allowed), f"{key} holds {found!r:.80}"
@@ -110,7 +110,7 @@ class Bench:
 
     def conclude(self, case: Case) -> None:
         """See that all is whole after a case, and forget its keys."""
-        self.settle(case)
+        self.check_outcome(case)
         self.check()
         self.tidy()
 
@@ -390,13 +390,13 @@ LEAVING = [
 
 @pytest.mark.parametrize("name", LEAVING)
 def test_many_interrupts_leave_few_files(bench: Bench, name: str) -> None:
-    """Upkeep takes what they leave; nobody has to fill the disk, or to open the store again."""
+    """Upkeep removes what they leave, before the disk fills and without a reopening."""
     interrupter, lines = Interrupter(), 0
     for part in range(PARTS):
         one = CASES[name](bench)
         interrupter.run(one.call, part * lines // PARTS)
         with after(f"part {part} of {name!r}", interrupter):
-            bench.settle(one)
+            bench.check_outcome(one)
             bench.tidy()
         lines = lines or interrupter.lines
     writer = bench.manager._hierarchy.catalog.journal._writer
@@ -448,7 +448,7 @@ def restore_interrupted(
             ended = interrupter.run(restore, line)
             with after(f"line {line}", interrupter):
                 case = Case(restore, {one: [old, new] for one in names})
-                bench.settle(case)
+                bench.check_outcome(case)
                 assert len(bench.held) == len(bench.manager)
                 bench.manager.flush()
                 imports = bench.manager._hierarchy.catalog.journal._imports
@@ -508,7 +508,7 @@ def handled(bench: Bench, name: str, lines: Iterator[int]) -> None:
 
 @pytest.mark.parametrize("name", HANDLED)
 def test_a_signal_handler_that_calls_the_manager(bench: Bench, name: str) -> None:
-    """It reads, and stores or is told that its thread is busy; it never waits for itself."""
+    """It reads, and it stores or raises that its thread is busy; it never waits for itself."""
     handled(bench, name, iter(range(1 + sum(name.encode()) % 41, 10**6, 41)))
 
 

@@ -1,4 +1,4 @@
-"""A machine without memory for a thread: nobody waits for it, and it is started later."""
+"""A machine without memory for a thread: no caller waits for it, and it is started later."""
 
 from __future__ import annotations
 

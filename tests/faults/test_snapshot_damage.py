@@ -124,7 +124,7 @@ def test_every_truncation_is_noticed_when_the_file_is_opened(tmp_path: Path) -> 
 @pytest.mark.parametrize("extra", [b"\0", b"x" * 97, bytes(70_000)])
 @pytest.mark.parametrize("front", [True, False])
 def test_bytes_around_the_file_are_noticed(tmp_path: Path, extra: bytes, front: bool) -> None:
-    """ZIP tools accept both; to us they are a file that nobody wrote."""
+    """ZIP tools accept both; for us the library never wrote such a file."""
     path = tmp_path / "s"
     data = small_file(path)
     path.write_bytes(extra + data if front else data + extra)

@@ -58,7 +58,7 @@ with MemoryManager(storage_path=sys.argv[2], migration=False) as manager:
 
 @pytest.fixture(params=["same", "other"])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
-    """Where the snapshot lies: where it can be linked, and where it is lent and copied."""
+    """Where the snapshot lies: where it can be linked, and where it must be imported and copied."""
     if request.param == "same":
         yield tmp_path
         return
