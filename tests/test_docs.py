@@ -57,7 +57,7 @@ def test_every_block_of_python_in_a_document_runs(
 
 
 def test_a_skipped_block_says_why() -> None:
-    """A block nobody runs is a promise nobody keeps, unless a reader can see the reason."""
+    """A block that never runs may be wrong, so a reader must see why it is skipped."""
     skips = [line for path in DOCUMENTS for line in path.read_text("utf-8").splitlines()]
     skips = [line for line in skips if line.startswith("<!--- skip:")]
     assert [] == [line for line in skips if not re.search(r'skip: next "[^"]{10,}"', line)]
@@ -125,14 +125,14 @@ def error_classes() -> set[str]:
 
 
 def test_every_error_is_documented() -> None:
-    """Whoever sees an error looks it up: what happened, what is still safe, what to do."""
+    """A user who sees an error looks it up: what happened, what is still safe, what to do."""
     text = (ROOT / "docs" / "errors.md").read_text("utf-8")
     documented = set(re.findall(r"^### `(\w+)`", text, re.MULTILINE))
     assert error_classes() == documented
 
 
 def test_every_decision_record_is_listed() -> None:
-    """A decision nobody finds is taken again."""
+    """A decision that cannot be found is taken again."""
     records = {path.name for path in (ROOT / "docs" / "decisions").glob("[0-9]*.md")}
     listed = (ROOT / "docs" / "decisions" / "README.md").read_text("utf-8")
     assert set() == {name for name in records if f"({name})" not in listed}

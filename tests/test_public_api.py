@@ -88,7 +88,7 @@ def test_the_package_gives_out_exactly_these_names() -> None:
 
 
 def test_every_error_is_given_out() -> None:
-    """Whoever catches an error imports it from the package itself."""
+    """Code that catches an error imports it from the package itself."""
     family = {
         name
         for name, error in vars(errors).items()
@@ -131,7 +131,7 @@ def test_there_is_no_public_method_beyond_these() -> None:
 
 
 def test_the_manager_is_a_mapping_and_a_context_manager() -> None:
-    """Whoever has a dict today changes one line."""
+    """A user who has a dict today changes one line."""
     assert issubclass(MemoryManager, MutableMapping)
     assert hasattr(MemoryManager, "__enter__")
 

@@ -17,7 +17,7 @@ def test_the_reference_is_up_to_date() -> None:
 
 
 def test_every_document_is_reached_from_the_first() -> None:
-    """Whoever starts at docs/README.md finds each of them."""
+    """A reader who starts at docs/README.md finds each of them."""
     index = (ROOT / "docs" / "README.md").read_text("utf-8")
     folder = ROOT / "docs"
     documents = {str(path.relative_to(folder)) for path in folder.rglob("*.md")}

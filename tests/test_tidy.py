@@ -227,7 +227,7 @@ def made() -> set[str]:
 
 
 def is_error(name: str) -> bool:
-    """Return whether a class is an exception: those are told apart by name, and have no code."""
+    """Return whether a class is an exception: those differ in their names, and have no code."""
     return name.endswith("Error") or name in {"Exception", "BaseException", "UserWarning"}
 
 
@@ -276,7 +276,7 @@ def parameters_of(node: ast.ClassDef) -> int:
 
 
 def test_no_class_is_a_bag_of_everything() -> None:
-    """A class of thirty attributes is several classes whose borders nobody has drawn."""
+    """A class of thirty attributes is several classes without drawn borders."""
     sizes = {
         f"{name} of {path.relative_to(PACKAGE).as_posix()}": (
             len(attributes_of(node)),
@@ -346,7 +346,7 @@ def imports_at_load(body: list[ast.stmt]) -> Iterator[ast.Import | ast.ImportFro
 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
 def test_heavy_packages_are_imported_where_they_are_used(path: Path) -> None:
-    """A module-level import of an optional package breaks, or slows, whoever does not use it."""
+    """A module-level import of an optional package breaks, or slows, users who do not need it."""
     if room_of(path) in {"cli", "__main__"}:
         return
     names = {
@@ -397,7 +397,7 @@ def swallows(handler: ast.ExceptHandler) -> bool:
 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
 def test_no_fault_is_swallowed(path: Path) -> None:
-    """A fault nobody hears of comes back as wrong data."""
+    """A fault that is not reported comes back as wrong data."""
     tree = tree_of(path)
     handlers = (node for node in ast.walk(tree) if isinstance(node, ast.ExceptHandler))
     silent = [f"line {handler.lineno}" for handler in handlers if swallows(handler)]
@@ -422,13 +422,13 @@ BOUNDED = {
     "foundation/periodic.py": {"threading.Thread"},  # `BackgroundThread` is one.
     "testing/backends.py": {"threading.Thread"},  # Of the program that proves a backend.
     "testing/codecs.py": {"threading.Thread"},
-    "snapshot/atomicfile.py": {"LOCK_EX"},  # Of a file that nobody else has a name for.
+    "snapshot/atomicfile.py": {"LOCK_EX"},  # Of a file whose name no other process has.
 }
 
 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
 def test_no_wait_is_without_an_end(path: Path) -> None:
-    """Whoever waits for a thread that has died waits for ever; see docs/decisions/048."""
+    """A thread that waits for a dead thread waits for ever; see docs/decisions/048."""
     name = path.relative_to(PACKAGE).as_posix()
     code = ast.unparse(without_words(tree_of(path)))
     found = {match.group() for match in ENDLESS.finditer(code)}
@@ -527,5 +527,5 @@ def test_nothing_else_lies_at_the_top() -> None:
     """A store left in the working directory must not be committed with the code."""
     listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
     if listed.returncode:
-        pytest.skip("not a git checkout, so what is tracked cannot be told")
+        pytest.skip("not a git checkout, so the tracked files are unknown")
     assert set() == {line.split("/")[0] for line in listed.stdout.splitlines()} - TOP

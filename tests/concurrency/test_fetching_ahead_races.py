@@ -1,4 +1,4 @@
-"""Who watches the notes of readers: none is left for nobody, and nobody is woken in vain."""
+"""The watch over the notes of readers: no note is left unread, and no thread is woken in vain."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class WatchedFlag:
 def test_a_note_left_while_the_watch_ends_is_read(
     manager: MemoryManager, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A reader that sees a watch wakes nobody: the watch must not have looked for the last time."""
+    """A reader that sees a watch wakes no thread: the watch must still look once more."""
     prefetcher = Prefetcher([SuccessorPredictor()], budget_bytes=0)
     service = Prefetching(manager._hierarchy, prefetcher, workers=1, worth_seconds=0.0)
     flag = WatchedFlag(service)
@@ -56,7 +56,7 @@ def test_a_note_left_while_the_watch_ends_is_read(
         manager[KEYS[0]]
         assert flag.reached.wait(10), "the watch ends once nothing is left to learn"
         manager[KEYS[1]]
-        assert service._notes, "seen by nobody yet"
+        assert service._notes, "no thread has seen them yet"
         flag.go_on.set()
         until(lambda: not service._notes)
     finally:

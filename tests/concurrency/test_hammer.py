@@ -70,7 +70,7 @@ def hammer(tmp_path: Path, seconds: float) -> None:
             try:
                 act(chance)
             except KeyError:
-                continue  # Somebody deleted it; that is an answer.
+                continue  # Another thread deleted it; that is an answer.
             except BaseException as error:
                 errors.append(error)
             counts[name] = counts.get(name, 0) + 1
@@ -121,7 +121,7 @@ def hammer(tmp_path: Path, seconds: float) -> None:
             entry for entry in manager._hierarchy.catalog.entries.values() if entry.tier == name
         ]
         held = sum(entry.size for entry in entries)
-        assert held == tier.budget.used, f"{name} is charged for what nobody holds"
+        assert held == tier.budget.used, f"{name} is charged for what is no longer held"
         victims = tier.victims
         assert isinstance(victims, PolicyVictims)
         assert all(entry.link is not None for entry in entries), f"{name} hides a victim"

@@ -391,8 +391,8 @@ class World:
         assert journal._imports is not None and journal._maintenance is not None
         journal._imports.stop()
         journal._maintenance.stop()
-        for keeper in self.archive(self.manager)._maintenance._threads:
-            keeper.stop()
+        for upkeep in self.archive(self.manager)._maintenance._threads:
+            upkeep.stop()
 
     def recover(self, before: Mapping[str, list[Item | None]] | None = None) -> None:
         """Open again after a kill, and see that of each key one of its possible states is there.
@@ -427,7 +427,7 @@ def matches(found: Item | None, allowed: list[Item | None]) -> bool:
 
 
 def forget_writer(bucket: Path) -> None:
-    """Let the lease of a writer be so old that nobody waits for it."""
+    """Make the lease of a writer so old that no process waits for it."""
     for path in bucket.rglob("lock/writer"):
         os.utime(path, (0, 0))
 
@@ -653,7 +653,7 @@ class ComposedMachine(RuleBasedStateMachine):
         self.world.come_home()
 
     @rule()
-    def settle(self) -> None:
+    def finish_imports(self) -> None:
         """Copy pending files, and nothing else."""
         world = self.world
         world.journal(world.manager)._importing().finish()
@@ -752,13 +752,13 @@ class ComposedMachine(RuleBasedStateMachine):
             record = journal.lookup(key)
             if key in gone:
                 del world.model[key]
-                settled = journal._overlay() is None
+                done = journal._overlay() is None
             else:
                 world.model[key] = items[key]
-                settled = record is not None and not journal.is_pending(key)
-                if settled and key in entries:
-                    settled = entries[key].version == record.version  # type: ignore[union-attr]
-            if not settled:
+                done = record is not None and not journal.is_pending(key)
+                if done and key in entries:
+                    done = entries[key].version == record.version  # type: ignore[union-attr]
+            if not done:
                 world.perhaps[key] = [*before, None]
 
     @rule(at=numbers, verify=st.sampled_from(["full", "lazy"]))
@@ -809,7 +809,7 @@ class ComposedMachine(RuleBasedStateMachine):
 
     @rule()
     def release(self) -> None:
-        """Let go of what snapshots keep in the archive; those that refer to it are lost."""
+        """Release what snapshots keep in the archive; those that refer to it are lost."""
         world = self.world
         for identity in world.manager.snapshots_in_archive():
             world.manager.release_snapshot(identity)
@@ -892,7 +892,7 @@ class ComposedMachine(RuleBasedStateMachine):
         count=counts,
         overwritten=st.sets(keys, max_size=2),
         deleted=st.sets(keys, max_size=2),
-        grace=st.none() | st.just(5.0),  # Within it a removal is known to whoever comes back.
+        grace=st.none() | st.just(5.0),  # A process that returns within it knows of the removal.
     )
     def visit(
         self, count: int, overwritten: set[str], deleted: set[str], grace: float | None

@@ -63,7 +63,7 @@ def role_of(server: LocalServer) -> bytes:
 
 
 def in_step(server: LocalServer) -> bool:
-    """Return whether a server is a replica that hears of every write."""
+    """Return whether a server is a replica that gets every write."""
     replication = server.call("INFO", "replication")
     assert isinstance(replication, bytes)
     return b"master_link_status:up" in replication

@@ -58,7 +58,7 @@ class Bench:
         self.number += 1
         return f"key{self.number}", f"old {self.number}", [f"new {self.number}"]
 
-    def settle(self, case: Case) -> None:
+    def check_outcome(self, case: Case) -> None:
         """Check the outcome of an interrupted call: both managers see the same allowed value."""
         for key, allowed in case.may_hold.items():
             found = self.other.retrieve_distributed(key, ABSENT)
@@ -212,7 +212,7 @@ def interrupt(bench: Bench, make: Callable[[Bench], Case], error: Any, *, every:
     struck, interrupter = 0, Interrupter(error)
     whole = make(bench)
     interrupter.run(whole.call)
-    bench.settle(whole)
+    bench.check_outcome(whole)
     first = 1 + sum(make.__name__.encode()) % every
     for line in places(interrupter.trail)[first::every]:
         one = make(bench)
@@ -221,7 +221,7 @@ def interrupt(bench: Bench, make: Callable[[Bench], Case], error: Any, *, every:
                 struck += interrupter.run(one.call, line)
             except MemoriesError as refused:
                 raise AssertionError("another error came of it") from refused
-            bench.settle(one)
+            bench.check_outcome(one)
             bench.check()
             bench.tidy()
         except BaseException as fault:

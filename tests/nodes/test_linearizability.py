@@ -213,4 +213,4 @@ def test_a_history_that_is_too_hard_is_not_accepted() -> None:
     """No verdict is not an acquittal."""
     crowd = [w(number, 0, 10) for number in range(25)]
     with pytest.raises(TooHardError):
-        check([*crowd, r("nobody wrote this", 11, 12)], steps=10_000)
+        check([*crowd, r("a value without a write", 11, 12)], steps=10_000)

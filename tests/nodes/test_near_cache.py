@@ -22,7 +22,7 @@ pytestmark = pytest.mark.server
 
 
 def listening(manager: DistributedMemoryManager) -> bool:
-    """Return whether the manager hears of writes on the nodes."""
+    """Return whether the nodes tell the manager of writes."""
     return manager._near.fresh_until > time.monotonic()
 
 

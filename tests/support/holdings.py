@@ -39,7 +39,7 @@ def holdings() -> Counter[str]:
 def nothing_left(seconds: float = 0.0) -> Iterator[None]:
     """Fail if the block leaves more behind than there was, with the garbage collector off.
 
-    Threads of others, which we cannot join, have `seconds` to close what they were told to close.
+    Threads of other libraries, which we cannot join, have `seconds` to finish closing.
     """
     gc.collect()
     enabled = gc.isenabled()

@@ -1,4 +1,4 @@
-"""A file system of one's own in a file, for tests that do to it what nobody may do to another."""
+"""A private file system in a file, for tests that damage it as no shared one may be damaged."""
 
 from __future__ import annotations
 

@@ -100,9 +100,9 @@ def _assert_disk(hierarchy: Any) -> None:
         assert {} == writer.unnamed
         assert set() == writer.importing == writer.waiting
         assert not writer.obsolete.pins
-        index, ledger = writer._rebuild()
+        index, space = writer._rebuild()
         for name in ACCOUNT[2:]:
-            assert getattr(ledger, name) == getattr(writer.accounting, name), name
+            assert getattr(space, name) == getattr(writer.accounting, name), name
         for run in index.runs:
             writer.files.unlink(run.path)
         values = {int(path.stem) for path in writer.paths.values.glob("*.val")}

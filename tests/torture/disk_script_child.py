@@ -87,7 +87,7 @@ def main() -> None:
             try:
                 answer = answer[os.write(1, answer) :]
             except BrokenPipeError:
-                return  # Nobody listens any more.
+                return  # The parent has stopped listening.
             except OSError:
                 continue  # The fault was meant for the store, and comes only once.
 

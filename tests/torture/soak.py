@@ -1,8 +1,8 @@
-"""One process that does everything at random, for as long as it is told, and what it holds.
+"""One process that does everything at random for a given time, and a check of what it holds.
 
-Not a model of what is right, though each value says whose it is: others prove that. The one idea:
-whatever was done, a manager that was emptied holds what it held before, so that what grows from
-round to round is kept by somebody who should have let go of it.
+It checks no results, though each value names its key: other tests prove those. Whatever was done,
+an emptied manager must hold what it held before. What grows from round to round is a leak: it
+should have been released.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Mallinfo(ctypes.Structure):
 
 
 def native_bytes() -> int:
-    """Return the bytes that `malloc` has given out and nobody has freed; 0 if it cannot say.
+    """Return the bytes that `malloc` has given out and that are not freed; 0 if it cannot say.
 
     That is every buffer of NumPy, SQLite, compressors and the clients of buckets, and each object
     of Python above 512 bytes. Unlike RSS it knows nothing of holes between them.

@@ -64,9 +64,9 @@ def test_churn_keeps_its_bounds(tmp_path: Path) -> None:
             assert rounds[-1].physical < 1.3 * rounds[-1].live + (256 << 20)
             assert [] == backend.check()
     assert len(rounds) > 2
-    settled = rounds[len(rounds) // 4]
-    assert max(each.files for each in rounds) <= settled.files + 40
-    assert rounds[-1].resident < 1.1 * settled.resident + (16 << 20)
+    steady = rounds[len(rounds) // 4]
+    assert max(each.files for each in rounds) <= steady.files + 40
+    assert rounds[-1].resident < 1.1 * steady.resident + (16 << 20)
 
 
 class Round(NamedTuple):

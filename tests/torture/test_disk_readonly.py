@@ -1,8 +1,8 @@
 """A file system that turns read-only under a running manager, for real, on a loop mount.
 
-Two ways in which that happens: somebody remounts the directory read-only, so that whatever is
-opened from then on is refused, and takes that back; and ext4 gives up after an error of its own, so
-that writes to files that are open already are refused too, until it is mounted anew.
+This happens in two ways: an administrator remounts the directory read-only, so that every later
+open is refused, and undoes that; and ext4 gives up after an error of its own, so that writes to
+open files are refused too, until it is mounted anew.
 """
 
 from __future__ import annotations

@@ -54,7 +54,7 @@ class Tracer:
             time.sleep(0.01)
 
     def stop(self) -> bool:
-        """Let go of the process; whether the fault came."""
+        """Detach from the process; return whether the fault came."""
         self._process.send_signal(signal.SIGINT)
         self._process.communicate()
         return "(INJECTED)" in self._output.read_text()

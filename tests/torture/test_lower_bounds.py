@@ -57,7 +57,7 @@ def lower_bounds(repository: Path) -> dict[str, str]:
 def test_the_versions_that_we_admit_keep_the_promises(
     repository: Path, tmp_path: Path, which: str
 ) -> None:
-    """A bound that nobody tried is a guess, and who has that version finds out."""
+    """An untested bound is a guess, and the users of that version find out."""
     environment = tmp_path / "venv"
     venv.create(environment, with_pip=True)
     python = environment / "bin" / "python"

@@ -60,7 +60,7 @@ def test_nothing_grows_in_nine_rounds(tmp_path: Path) -> None:
 
 
 def native(count: int) -> None:
-    """Ask for memory that nobody gives back."""
+    """Allocate memory that is never given back."""
     for _ in range(count):
         LIBC.malloc(50)
 
@@ -70,7 +70,7 @@ KEPT: list[str] = []
 
 def python(count: int) -> None:
     """Keep a name for ever."""
-    KEPT.extend(f"a key that nobody forgets {number}" for number in range(count))
+    KEPT.extend(f"a key that is never forgotten {number}" for number in range(count))
 
 
 def grow(leak: Callable[[int], None], directory: Path) -> None:

@@ -42,7 +42,7 @@ def s3_url(s3: seaweed.SeaweedServer) -> str:
 
 @pytest.fixture
 def s3_proxy(s3: seaweed.SeaweedServer) -> Iterator[MisbehavingProxy]:
-    """A proxy in front of it, well-behaved until told otherwise."""
+    """A proxy in front of it, well-behaved until a test sets a fault."""
     with in_front_of(s3.port) as proxy:
         yield proxy
 

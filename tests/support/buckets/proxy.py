@@ -22,7 +22,7 @@ class Fault:
     """What happens to one request; the first field that is set decides."""
 
     delay_seconds: float = 0.0  # Then it goes on as usual.
-    status: int | None = None  # Answer this, and ask nobody.
+    status: int | None = None  # Answer this, and ask no server.
     code: str = "InternalError"
     text: str = ""  # The body of that answer, instead of an error of this code.
     reset: bool = False  # Cut the connection before any answer.

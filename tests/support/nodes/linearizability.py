@@ -62,7 +62,7 @@ def check(history: Iterable[Operation], *, initial: Any = ABSENT, steps: int = 2
     """
     operations = sorted(history, key=lambda one: one.began)
     seen = {one.value for one in operations if one.kind == "read"}
-    # Whether a write happened that is in doubt and that nobody read makes no difference to anyone.
+    # A write that is in doubt and was never read makes no difference, whether it happened or not.
     telling = [one for one in operations if not one.in_doubt or one.value in seen]
     pieces = _independent(telling)
     values = {initial}
