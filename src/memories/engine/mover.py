@@ -221,8 +221,9 @@ class Mover:
         """Reserve room by removing expired values; return whether that was enough."""
         gone = 0
         for found in self.overdue(tier.name):
-            gone += self.expire(found, shown=True)
-            if tier.name is TierName.COLD and gone % CAUGHT_UP_AFTER == 0:
+            removed = self.expire(found, shown=True)
+            gone += removed
+            if removed and tier.name is TierName.COLD and gone % CAUGHT_UP_AFTER == 0:
                 self.catalog.journal.catch_up()
             if tier.budget.reserve(size):
                 return True

@@ -14,7 +14,6 @@ from typing import NamedTuple
 LEAST_SECONDS = 1e-6
 PER_OCTAVE = 4
 BUCKETS = 128  # From a microsecond to more than an hour.
-MOST_SECONDS = LEAST_SECONDS * 2.0 ** (BUCKETS / PER_OCTAVE)
 
 
 def bound(index: int) -> float:

@@ -45,8 +45,6 @@ class IdleLimits:
     def __init__(self, *, remembered_keys: int = 4096) -> None:
         self._limits = [bounds.start_seconds for bounds in RANGES]
         self._factors: BoundedDict[str, float] = BoundedDict(remembered_keys)
-        self.demotions = 0
-        self.regrets = 0
 
     def limit(self, hits: int, key: str | None = None) -> float:
         """Return the idle seconds after which a value read `hits` times should move down.
@@ -66,7 +64,6 @@ class IdleLimits:
         group = min(hits, 2)
         start = RANGES[group].start_seconds
         self._limits[group] = start + (self._limits[group] - start) * (1 - _RELAX) ** count
-        self.demotions += count
 
     def record_regret(self, hits: int, idle_seconds: float, key: str | None = None) -> bool:
         """Record that a value which was moved down for being idle was read again.
@@ -85,7 +82,6 @@ class IdleLimits:
             self._stretch(key)
         if idle_seconds > bounds.ceiling_seconds:
             return False
-        self.regrets += 1
         missing = max(0.0, _MARGIN * idle_seconds - self._limits[group])
         self._limits[group] = min(self._limits[group] + _PULL * missing, bounds.ceiling_seconds)
         return True

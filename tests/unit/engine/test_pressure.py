@@ -11,6 +11,7 @@ import pytest
 
 from memories import MemoryManager, MigrationSettings
 from memories.engine import host_limits
+from memories.model.tiers import TierName
 
 
 def make_cgroup(folder: Path, *, limit: int, held: int) -> None:
@@ -101,3 +102,23 @@ def test_no_store_fails_because_nobody_made_room_ahead() -> None:
         assert 480 == len(manager)
         used = manager.stats().tiers
         assert all(tier.used_bytes <= tier.effective_bytes for tier in used.values())
+
+
+def test_expired_keys_that_others_hold_do_not_call_maintenance(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each of them did: a store beside many locked keys did the work of maintenance 40 times."""
+    with MemoryManager("1 B", "1 B", "1 MB", storage_path=tmp_path, migration=False) as manager:
+        hierarchy = manager._hierarchy
+        for number in range(40):
+            manager.store(f"brief{number}", bytes(20_000), tier="cold", ttl=0.05)
+        time.sleep(0.1)
+        calls: list[bool] = []
+        catch_up = hierarchy.catalog.journal.catch_up
+        monkeypatch.setattr(
+            hierarchy.catalog.journal, "catch_up", lambda: calls.append(True) or catch_up()
+        )
+        monkeypatch.setattr(hierarchy.mover, "expire", lambda found, shown=False: False)
+        tier = hierarchy.tiers[TierName.COLD]
+        assert not hierarchy.mover._reserve_expired(tier, 10**6)
+        assert [] == calls

@@ -23,7 +23,6 @@ _FROM_PROFILE = {
     "aws_secret_access_key": "secret_access_key",
     "aws_session_token": "session_token",
 }
-_YES = {"1", "true", "yes", "on"}
 
 
 def complete(config: dict[str, Any], client: dict[str, Any], known: frozenset[str]) -> Any:

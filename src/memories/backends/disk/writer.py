@@ -138,8 +138,8 @@ class Writer:
             self._mend()
             self.space.require(length, granted)
             old = self.row(record.key)
-            if old is not None and old.record.version > record.version:
-                return record if old.kind == TOMBSTONE else old.record
+            if (newer := _newer(old, record)) is not None:
+                return newer
             row = self.appender.inline(old, record, frame, length)
         if self._full:
             self._sync_or_undo((old, row))
@@ -150,8 +150,8 @@ class Writer:
         with self.lock:
             self._mend()
             old = self.row(record.key)
-            if old is not None and old.record.version > record.version:
-                return old.record
+            if (newer := _newer(old, record)) is not None:
+                return newer
             row = self.appender.head(old, kind, record)
         if self._full:
             self._sync_or_undo((old, row))
@@ -623,3 +623,13 @@ class Writer:
 
 def _file_of(row: IndexRow) -> int:
     return unpack_place(row.record.place).file
+
+
+def _newer(old: IndexRow | None, record: Record) -> Record | None:
+    """Return what `write` returns for a record that came too late, None for one that did not.
+
+    A removed key has no newer value to return.
+    """
+    if old is None or old.record.version <= record.version:
+        return None
+    return record if old.kind == TOMBSTONE else old.record

@@ -53,6 +53,18 @@ def test_a_forgotten_store_is_unlocked_and_ends_its_threads(tmp_path: Path) -> N
         assert b"value" == again.read(again.lookup("k"))
 
 
+@pytest.mark.parametrize("size", [10, LARGE])
+def test_a_write_that_comes_too_late_returns_no_tombstone(tmp_path: Path, size: int) -> None:
+    """Small and large values alike: the newer value, or the record of a removed key as given."""
+    with DiskBackend(tmp_path / "s") as backend:
+        newer = backend.write(record_for("there", 5), frame_for(bytes(size)))
+        assert newer == backend.write(record_for("there", 4), frame_for(bytes(size)))
+        backend.remove("gone", 5)
+        written = backend.write(record_for("gone", 4), frame_for(bytes(size)))
+        assert (4, 100, "bytes") == (written.version, written.size, written.kind)
+        assert backend.lookup("gone") is None
+
+
 def test_a_noted_record_is_journaled_without_a_frame(tmp_path: Path) -> None:
     """A glacier reference survives, replaces a cold copy of the same version, and back."""
     away = record_for("k", 7, tier=TierName.GLACIER, place=b"bucket/object", stored=5)
