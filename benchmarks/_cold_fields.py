@@ -1,7 +1,7 @@
 """A raster and a field that compress, in cold and in the formats that arrays are kept in.
 
 Not a benchmark of compressors: each candidate writes files and reads a whole array back, with its
-own threads. The one idea: faster counts only at an equal or better ratio, so all three are shown.
+own threads. Faster counts only at an equal or better ratio, so all three figures are shown.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Format(ABC):
         return sum(file.stat().st_size for file in self.path.rglob("*") if file.is_file())
 
     def close(self) -> None:
-        """Let go of the files."""
+        """Close the files."""
         return
 
 
@@ -218,9 +218,9 @@ def fields(root: Path, side: int, rounds: int, race: Race) -> None:
 
 
 def judge(verb: str, seconds: dict[str, float], ratios: dict[str, float]) -> None:
-    """Print the bar: nobody else is faster at our ratio (within 1 %) or a better one.
+    """Print the bar: no other is faster at our ratio (within 1 %) or a better one.
 
-    Who is fastest at a lesser ratio is printed beside it, for that is no business of the bar.
+    The fastest at a lesser ratio is printed beside it, but does not count for the bar.
     """
     for ours in _ours(seconds):
         others = sorted(set(seconds) - set(_ours(seconds)), key=seconds.__getitem__)
@@ -228,7 +228,7 @@ def judge(verb: str, seconds: dict[str, float], ratios: dict[str, float]) -> Non
         rival = next((name for name in others if ratios[name] >= 0.99 * ratios[ours]), None)
         lesser = next((name for name in others if ratios[name] < 0.99 * ratios[ours]), None)
         if rival is None:
-            print("nobody reaches that ratio", end="")
+            print("no other reaches that ratio", end="")
         else:
             factor = seconds[ours] / seconds[rival]
             verdict = "reached" if factor <= 1 else "MISSED"

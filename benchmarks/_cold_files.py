@@ -1,6 +1,6 @@
 """The ways of keeping one large incompressible array that cold is compared with.
 
-Not compressed anywhere, for noise does not shrink. The one idea: none of these syncs, which is what
+Not compressed anywhere, for noise does not shrink. None of these syncs: that is what
 `"relaxed"` is compared with; `"full"` is compared with a write and an fsync.
 """
 

@@ -1,8 +1,8 @@
 """One large array that does not compress: written, written and synced, read, read again, copied.
 
 Not the medium: all of it lies in the page cache, and what is measured is what the caller waits for.
-The one idea: every turn begins alike, for whoever's it is. What its candidate wrote the last time
-is gone, nothing waits to be written, and the kernel has memory at hand.
+Every turn begins alike, for every candidate: what the candidate wrote the last time is gone,
+nothing waits to be written, and the kernel has memory at hand.
 """
 
 from __future__ import annotations
@@ -101,8 +101,8 @@ class Even:
     def __call__(self, name: str) -> None:
         self._clear.get(name, lambda: None)()
         os.sync()
-        # A guest gives idle memory back to its host, and is slow to get it again: so whoever's
-        # turn came after a pause would pay for that.
+        # A guest gives idle memory back to its host, and is slow to get it again: the
+        # first turn after a pause would pay for that.
         with self._scratch.open("wb") as file:
             for _ in range(self._pieces):
                 file.write(self._zeros)

@@ -1,7 +1,7 @@
 """The stores of small values that cold is compared with, each used the way its own manual shows.
 
 Not a common interface to put values behind: every peer runs its own loop, so that no call of ours
-is counted as its time. The one idea: a peer that is not installed is named, and the rest goes on.
+is counted as its time. A peer that is not installed is named, and the rest goes on.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Peer(ABC):
         """Get every key, one call each."""
 
     def close(self) -> None:
-        """Let go of the files."""
+        """Close the files."""
         return
 
 
@@ -108,7 +108,7 @@ class RocksDict(Peer):
 
 
 class DiskCache(Peer):
-    """diskcache, which syncs as SQLite's NORMAL does unless told otherwise."""
+    """diskcache, which syncs as SQLite's NORMAL does unless configured otherwise."""
 
     share = 0.05
 

@@ -97,8 +97,8 @@ def small(root: Path, count: int) -> None:
     show(f"1 KB puts, {count:,} keys", seconds, base=base, unit=1e6, label="us")
     for ours in (base, "memories, through a manager"):
         bars(seconds, "put", ours, {"diskcache": 0.2})
-    settle(backend)
-    settle(manager._hierarchy.catalog.journal)
+    wait_for_idle(backend)
+    wait_for_idle(manager._hierarchy.catalog.journal)
     base = "memories, verified and decoded"
     gets = {base: get_through_the_manager, "memories, the store alone": get_ours}
     gets.update({peer.name: partial(peer.get, asked[peer.name]) for peer in peers})
@@ -139,7 +139,7 @@ def shuffled(count: int) -> list[str]:
     return keys
 
 
-def settle(backend: DiskBackend) -> None:
+def wait_for_idle(backend: DiskBackend) -> None:
     """Wait until the background has nothing to do."""
     while True:
         time.sleep(2.0)
@@ -157,7 +157,7 @@ def many(root: Path, counts: list[int]) -> None:
         with DiskBackend(path) as backend:
             for number in range(count):
                 backend.write(record(f"tile/{number}", number + 1), [memoryview(b"x" * 64)])
-            settle(backend)
+            wait_for_idle(backend)
         before = resident()
         started = time.perf_counter()
         backends[name] = DiskBackend(path)

@@ -120,7 +120,7 @@ class BareSocket(Peer):
 
 
 class FreshSocket(BareSocket):
-    """The same into memory that nobody has touched before, as whoever returns an array must."""
+    """The same into memory that is fresh, as any call that returns an array must."""
 
     def retrieve(self) -> memoryview:
         """Fetch every chunk once, into a new array."""

@@ -101,7 +101,7 @@ def measure(title: str, values: dict[str, Any], trace: list[str]) -> None:
         arrays = isinstance(values[trace[0]], np.ndarray)
         if arrays:
             ways["dict, then .view()"] = lambda key: values[key].view()
-        # Processor time counts what a manager does in the background, too, and nobody else's work.
+        # Processor time counts the background work of a manager, too, and no other process's work.
         runs = {name: walk(get, trace) for name, get in ways.items()}
         seconds = race(runs, clock=process_time)
     show(title, seconds, base="dict", unit=1e9 / len(trace), label="ns per hit")

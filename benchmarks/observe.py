@@ -132,7 +132,7 @@ def first_line(*arguments: str) -> tuple[float, float]:
     return seconds, spent
 
 
-def told(arguments: tuple[str, ...]) -> str:
+def shell_time(arguments: tuple[str, ...]) -> str:
     """Return the best of several runs in words."""
     wall, processor = zip(*(first_line(*arguments) for _ in range(7)), strict=True)
     return f"{1000 * min(wall):.0f} ms, {1000 * min(processor):.0f} ms of a processor"
@@ -176,12 +176,12 @@ def main() -> None:
     print(f"| a warm hit with everything on | {hit_path():+.1f} % | <= 10 % |")
     print(f"| dashboard, 10 updates a second | {dashboard():.1f} % of a core | < 3 % |")
     print(f"| `import memories` over numpy | {1000 * best(importing, 7):.0f} ms | < 60 ms |")
-    print(f"| `memories --help` | {told(('--help',))} | < 150 ms |")
+    print(f"| `memories --help` | {shell_time(('--help',))} | < 150 ms |")
     floor = best(lambda: program("-c", "import numpy"), 7)
     with tempfile.TemporaryDirectory(prefix="memories-observe-") as directory:
         store = Path(directory, "store")
         million(store, arguments.keys)
-        listing = told(("ls", str(store)))
+        listing = shell_time(("ls", str(store)))
     label = f"`memories ls` on {arguments.keys:,} keys, first line"
     print(f"| {label} | {listing} | < 100 ms |")
     print(f"\nPython and `import numpy` alone take {1000 * floor:.0f} ms on this machine.")

@@ -123,7 +123,7 @@ def show_prefetch(results: dict[Cell, SimulationResult], traces: list[str], poli
     print(f"\n## Misses of repeated accesses at 3 %, {policy}, without and with prefetching\n")
     print("| trace | without | with | bar | issued | used | wasted | accuracy |")
     print("|---|--:|--:|--:|--:|--:|--:|--:|")
-    used = settled = 0
+    used = judged = 0
     for trace in traces:
         plain = results.get(Cell(trace, PREFETCH_CAPACITY, policy, False))
         ahead = results.get(Cell(trace, PREFETCH_CAPACITY, policy, True))
@@ -131,15 +131,15 @@ def show_prefetch(results: dict[Cell, SimulationResult], traces: list[str], poli
             continue
         counts = ahead.prefetch
         done = counts["used"] + counts["wasted"]
-        used, settled = used + counts["used"], settled + done
+        used, judged = used + counts["used"], judged + done
         bar = f"{PREFETCH_BARS[trace]:.2f}" if trace in PREFETCH_BARS else "not more"
         print(
             f"| {trace} | {plain.re_access_miss_ratio:.3f} | {ahead.re_access_miss_ratio:.3f} "
             f"| {bar} | {counts['issued']} | {counts['used']} | {counts['wasted']} "
             f"| {counts['used'] / done if done else 1:.3f} |"
         )
-    if settled:
-        print(f"\nAccuracy over all: {used / settled:.3f} (bar 0.85).")
+    if judged:
+        print(f"\nAccuracy over all: {used / judged:.3f} (bar 0.85).")
 
 
 def main() -> int:

@@ -87,8 +87,8 @@ def main() -> None:
         for name, value in values():
             manager.store(name, value, "warm")
             usual = shortest(manager, name)
-            lent, own = (shortest(manager, name, copy=copy) for copy in (False, True))
-            print(f"{name:<30} {usual:10.1f} us, copy=False {lent:10.1f}, copy=True {own:10.1f}")
+            shared, own = (shortest(manager, name, copy=copy) for copy in (False, True))
+            print(f"{name:<30} {usual:10.1f} us, copy=False {shared:10.1f}, copy=True {own:10.1f}")
 
 
 if __name__ == "__main__":

@@ -230,7 +230,7 @@ def loss(base: Fleet, losses: int) -> None:
         row = [
             f"{nodes:,}", copies, f"{speed / 1e9:.0f}", f"{fleet.repair_seconds / 60:,.1f}",
         ]  # fmt: skip
-        # A replica is filled by its primary alone, whoever else may be idle.
+        # A replica is filled by its primary alone, even if other nodes are idle.
         for layout, paired in ((fleet, False), (replace(fleet, repair_bytes_per_second=1e9), True)):
             seen = simulated_years(layout, paired=paired, losses=losses, seed=1)
             years, bytes_ = computed(layout, paired=paired)
