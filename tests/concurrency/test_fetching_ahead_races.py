@@ -64,7 +64,7 @@ def test_a_note_left_while_the_watch_ends_is_read(
         service.stop()
 
 
-def test_random_reads_wake_nobody_for_each(
+def test_random_reads_wake_no_thread_for_each(
     manager: MemoryManager, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A thread that is woken for every read costs the reader more than the read."""

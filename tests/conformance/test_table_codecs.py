@@ -306,7 +306,7 @@ class _OddType(pa.ExtensionType):
         return cls()
 
 
-def test_an_arrow_type_that_nobody_registered_is_named() -> None:
+def test_an_unregistered_arrow_type_is_named() -> None:
     """Arrow would give the bare numbers, without a word."""
     pa.register_extension_type(_OddType())
     array = pa.ExtensionArray.from_storage(_OddType(), pa.array([1, 2]))

@@ -226,7 +226,7 @@ def test_a_reader_opens_while_the_bucket_is_away(
     assert np.array_equal(LARGE, reader.retrieve("large"))
 
 
-def test_a_second_writer_takes_over_when_told_to(tmp_path: Path) -> None:
+def test_a_second_writer_takes_over_on_request(tmp_path: Path) -> None:
     """`takeover=True` is for a writer that is gone and cannot be asked; the old one is refused."""
     where = {"glacier_url": str(tmp_path / "bucket"), "migration": False}
     first = BucketBackend(tmp_path / "bucket", directory=tmp_path / "first")
@@ -246,7 +246,7 @@ def test_a_second_writer_takes_over_when_told_to(tmp_path: Path) -> None:
         MemoryManager(glacier_memory_enabled=True, read_only=True, takeover=True, **where)  # type: ignore[arg-type]
 
 
-def test_a_reader_of_nothing_is_told_so(tmp_path: Path) -> None:
+def test_a_reader_of_nothing_gets_an_error(tmp_path: Path) -> None:
     """A URL with a typing mistake is no archive without keys."""
     with pytest.raises(RefusedError, match="nothing was ever written there"):
         MemoryManager(

@@ -165,7 +165,7 @@ def test_a_writer_that_may_not_delete_opens_and_says_so(
     assert np.array_equal(LARGE, fresh.retrieve("k"))
 
 
-def test_what_a_failed_upload_left_keeps_nobody_from_opening_who_may_not_delete(
+def test_a_failed_upload_does_not_stop_a_writer_without_delete_rights(
     make: Make,  # noqa: F811
     s3_proxy: MisbehavingProxy,  # noqa: F811
     s3: seaweed.SeaweedServer,  # noqa: F811

@@ -87,7 +87,7 @@ def test_a_line_that_hangs_is_cut_off(
 
 
 @pytest.mark.server
-def test_a_forked_child_is_told_at_once_and_reads_what_is_in_ram(manager: MemoryManager) -> None:
+def test_a_forked_child_fails_at_once_and_reads_what_is_in_ram(manager: MemoryManager) -> None:
     """The client of the archive would hang there for ever."""
     manager.store("far", DATA, "glacier")
     manager.store("near", "here", "hot")

@@ -176,7 +176,7 @@ def hanging(proxy: MisbehavingProxy) -> Iterator[None]:
     proxy.cut()
 
 
-def test_whoever_interrupts_a_call_on_a_bucket_that_hangs_goes_on(
+def test_a_thread_that_interrupts_a_call_on_a_hanging_bucket_goes_on(
     start: Start,
     s3_proxy: MisbehavingProxy,  # noqa: F811
 ) -> None:

@@ -95,7 +95,7 @@ def test_a_read_says_that_it_could_not_find_out(tmp_path: Path) -> None:
         holds_all(manager)
 
 
-def test_writers_are_told_once_it_was_noticed(tmp_path: Path) -> None:
+def test_writers_fail_once_it_was_noticed(tmp_path: Path) -> None:
     """Nothing more is acknowledged while it is unknown where it would be written."""
     with DiskBackend(tmp_path / "s") as backend:
         backend.write(record_for("a", 1), frame_for(b"a"))
@@ -159,7 +159,7 @@ def test_a_file_that_comes_back_is_not_taken_for_dead(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("gone", ["removed", "moved"])
 @pytest.mark.parametrize("durability", ["relaxed", "full"])
-def test_a_segment_that_somebody_removed_is_written_anew(
+def test_a_removed_segment_is_written_anew(
     tmp_path: Path, gone: str, durability: Literal["relaxed", "full"]
 ) -> None:
     """What was acknowledged went into a file without a name, and was lost at the next opening."""
@@ -218,7 +218,7 @@ def test_a_value_that_was_removed_before_it_was_synced_is_said(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("kind", ["pack", "segment"])
-def test_a_file_that_upkeep_cannot_read_is_in_nobodys_way(
+def test_a_file_that_upkeep_cannot_read_blocks_nothing(
     tmp_path: Path, kind: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Each store waited for upkeep, which chose the missing file again and again, and failed."""
@@ -377,7 +377,7 @@ def replaced(lock: Path) -> None:
 
 
 @pytest.mark.parametrize("spoil", [removed, replaced])
-def test_a_lock_that_was_cleaned_up_lets_nobody_in(
+def test_a_lock_that_was_cleaned_up_lets_no_process_in(
     tmp_path: Path, spoil: Callable[[Path], None]
 ) -> None:
     """Two writers of one log lose what either acknowledged."""

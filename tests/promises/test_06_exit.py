@@ -72,7 +72,7 @@ def test_a_normal_end_keeps_what_is_in_ram(tmp_path: Path, end: str, status: int
     "end",
     ["os._exit(0)", "os.kill(os.getpid(), signal.SIGKILL)", "signal.raise_signal(signal.SIGTERM)"],
 )
-def test_an_end_that_asks_nobody_keeps_what_is_durable(tmp_path: Path, end: str) -> None:
+def test_an_end_without_cleanup_keeps_what_is_durable(tmp_path: Path, end: str) -> None:
     """What never reaches the interpreter's exit is a kill: RAM is gone, and nothing is older."""
     _, out, err = run(START + 'manager.store("cold", 1, "cold")\n' + end, tmp_path)
     assert ("", "") == (out, err)
@@ -109,7 +109,7 @@ for number in range(5):
     assert 5 == len(kept(tmp_path))
 
 
-def test_whoever_listens_is_told_that_cleanup_was_missing(tmp_path: Path) -> None:
+def test_a_missing_cleanup_is_reported_to_listeners(tmp_path: Path) -> None:
     """One warning for each manager with a name, at the exit or when it becomes garbage."""
     flags = ("-W", "always::ResourceWarning")
     for number, end in enumerate(("", "del manager")):

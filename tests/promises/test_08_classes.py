@@ -101,7 +101,7 @@ def test_a_class_of_another_script_is_named_and_nothing_is_called_damaged(tmp_pa
     assert 2 * len(names) == len(said.splitlines())
 
 
-def test_nobody_is_warned_of_what_no_other_program_can_see(tmp_path: Path) -> None:
+def test_no_warning_about_what_no_other_program_can_see(tmp_path: Path) -> None:
     """A private store ends with its process: whatever is in it can be read as long as it is."""
     private = WRITE.replace("storage_path=sys.argv[1], ", "")
     assert ("", "") == run(private, tmp_path, directory=tmp_path)

@@ -66,7 +66,7 @@ def test_who_sleeps_still_sends_down_what_lies_idle(make: Make) -> None:
     until(lambda: manager.get_tier("k") == "warm", 8.0)
 
 
-def test_a_read_wakes_who_sleeps(make: Make) -> None:
+def test_a_read_wakes_a_sleeping_thread(make: Make) -> None:
     """A value that is read after the sleep is promoted, as if no thread had slept."""
     manager = make(migration=None, prefetch="off")
     manager.store("disk", bytes(1000), "cold")

@@ -200,9 +200,7 @@ def test_a_large_value_comes_to_an_empty_cold_tier(tmp_path: Path, way: str) -> 
         assert digest(value) == digest(manager.retrieve("x"))
 
 
-def test_what_is_written_over_and_over_waits_for_nobody(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_repeated_overwrites_never_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each write is larger than all that is alive besides, and kills the one before it."""
     monkeypatch.setattr("memories.backends.disk.space.CHURN_BYTES", 1_000_000)
     with DiskBackend(tmp_path / "s", capacity_bytes=60_000_000) as backend, soon(0, "churn"):

@@ -202,7 +202,7 @@ def test_the_first_item_is_popped_while_keys_expire(make: Make) -> None:
 
 @pytest.mark.parametrize("tier", ["hot", "warm", "cold"])
 @pytest.mark.parametrize("migration", [False, None])
-def test_what_has_expired_is_refused_nobody(make: Make, tier: str, migration: Any) -> None:
+def test_an_expired_value_blocks_no_caller(make: Make, tier: str, migration: Any) -> None:
     """88,000 keys that had expired took the room for which others were refused."""
     size = {"hot": "300 kB", "warm": "300 kB", "cold": "8 MB"}
     manager = make(*size.values(), migration=migration, glacier_memory_enabled=False)

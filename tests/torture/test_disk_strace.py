@@ -178,7 +178,7 @@ manager.cleanup()
 """
 
 
-def test_without_any_new_mapping_nobody_waits_for_ever(tmp_path: Path) -> None:
+def test_without_any_new_mapping_no_thread_waits_for_ever(tmp_path: Path) -> None:
     """No thread can be started, or it dies at birth; afterwards all of them run."""
     with subprocess.Popen(
         [sys.executable, "-c", STORE, str(tmp_path / "store")],

@@ -66,9 +66,7 @@ def test_a_living_writer_is_not_pushed_aside(run: Run, tmp_path: Path) -> None:
         owner.store("more", 1, "glacier")
 
 
-def test_a_writer_that_cannot_be_asked_is_pushed_aside_when_told_to(
-    run: Run, tmp_path: Path
-) -> None:
+def test_a_writer_that_cannot_be_asked_is_pushed_aside_on_request(run: Run, tmp_path: Path) -> None:
     """Its lease would have to run out first, and its host may be gone for good."""
     url = lost_machine(tmp_path)
     gone = BucketBackend(url, directory=tmp_path / "lost" / "archive")
@@ -93,7 +91,7 @@ def test_what_is_no_archive_is_said_to_be_none(run: Run, tmp_path: Path) -> None
 def test_pickled_values_need_the_exported_key(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A fresh machine has another key, and runs nothing that it has not been told to trust."""
+    """A fresh machine has another key, and runs nothing from a key that it does not trust."""
     url = lost_machine(tmp_path)
     exported = Keyring().export()
     monkeypatch.setenv("MEMORIES_KEY_FILE", str(tmp_path / "other user's keys"))

@@ -50,7 +50,7 @@ def test_create_builds_on_an_earlier_one(run: Run, store: Path, file: Path, tmp_
 
 
 def test_inspect_lists_keys_that_cannot_drive_the_terminal(run: Run, file: Path) -> None:
-    """A snapshot may come from anybody."""
+    """A snapshot may come from any source."""
     result = run("snapshot", "inspect", file, "--keys")
     assert 6 == len(result.stdout.splitlines())
     assert not set("\x1b\u202e") & set(result.stdout)

@@ -182,7 +182,7 @@ def test_get_refuses_a_form_that_the_value_does_not_have(
 
 
 def test_get_of_an_absent_key_exits_with_3(run: Run, store: Path) -> None:
-    """Told apart from every other failure."""
+    """Scripts can tell it from every other failure."""
     result = run("get", store, "nothing")
     assert (3, b"") == (result.exit_code, result.stdout_bytes)
     assert "nothing" in result.stderr

@@ -74,9 +74,7 @@ def test_top_needs_a_terminal_or_a_word(run: Run, live: Path, tmp_path: Path) ->
     assert 1 == run("top", "--once", tmp_path / "none").exit_code
 
 
-def test_a_store_that_nobody_has_open_shows_its_last_words(
-    run: Run, live: Path, store: Path
-) -> None:
+def test_a_closed_store_shows_its_last_figures(run: Run, live: Path, store: Path) -> None:
     """And says whether they were its last by intent."""
     assert "closed" == json.loads(run("top", "--once", "--json", store).stdout)["state"]
     path = live / TELEMETRY_FILE
@@ -147,8 +145,8 @@ def test_report_writes_a_page_from_the_files(run: Run, live: Path, tmp_path: Pat
     assert "<script" not in page
     assert "http" not in page.replace("http-equiv", "")
     assert 1 == run("report", live, "-o", tmp_path / "none" / "r.html").exit_code
-    told = run("report", live, "-o", tmp_path / "r.html", "--json").stdout
-    assert {"store": str(live), "output": str(tmp_path / "r.html")} == json.loads(told)
+    printed = run("report", live, "-o", tmp_path / "r.html", "--json").stdout
+    assert {"store": str(live), "output": str(tmp_path / "r.html")} == json.loads(printed)
 
 
 @pytest.mark.parametrize("form", [[], ["--json"]])
@@ -160,9 +158,9 @@ def test_dashboard_prints_its_address_and_ends_with_ctrl_c(live: Path, form: lis
         assert it.stdout is not None
         url = it.stdout.readline().strip()
         if form:
-            told = json.loads(url)
-            url = told.pop("url")
-            assert {"store": str(live)} == told
+            printed = json.loads(url)
+            url = printed.pop("url")
+            assert {"store": str(live)} == printed
         with urlopen(f"{url}healthz", timeout=10) as answer:
             assert {"state": "open"} == json.loads(answer.read())
         with urlopen(f"{url}explain?key=cold/key", timeout=10) as answer:

@@ -103,7 +103,7 @@ def test_put_json_says_what_was_stored(run: Run, mine: Path, tmp_path: Path) -> 
     assert "" == result.stderr
 
 
-def test_put_makes_a_store_only_when_told_to(run: Run, tmp_path: Path) -> None:
+def test_put_makes_a_store_only_on_request(run: Run, tmp_path: Path) -> None:
     """A misspelt directory must not become a store."""
     assert 1 == put(tmp_path / "new", b"x", "key")
     assert not (tmp_path / "new").exists()
@@ -111,7 +111,7 @@ def test_put_makes_a_store_only_when_told_to(run: Run, tmp_path: Path) -> None:
     assert b"x" == run("get", tmp_path / "new", "key").stdout_bytes
 
 
-def test_rm_asks_unless_told_yes(run: Run, mine: Path) -> None:
+def test_rm_asks_unless_given_yes(run: Run, mine: Path) -> None:
     """A script says --yes; a person may think again."""
     asked = run("rm", mine, "b")
     assert (1, "") == (asked.exit_code, asked.stdout)

@@ -170,7 +170,7 @@ def test_what_differs_has_another_hash() -> None:
         assert other is value, f"{value!r} and {other!r} are one"
 
 
-def test_many_atoms_are_hashed_at_once_and_told_apart() -> None:
+def test_many_atoms_are_hashed_at_once_and_distinguished() -> None:
     """A million numbers are an ordinary argument; what no msgpack holds goes one by one."""
     for make in (list, tuple, set, dict.fromkeys, lambda items: np.array(items, object)):
         for odd in ("\ud800", 2**70, None, b"1"):
@@ -181,7 +181,7 @@ def test_many_atoms_are_hashed_at_once_and_told_apart() -> None:
             assert content_hash(make([*items, odd])) == content_hash(make([*items, odd]))
 
 
-def test_tables_are_told_by_their_contents() -> None:
+def test_tables_are_identified_by_their_contents() -> None:
     """A frame is its columns, their order, their types, its index and its names."""
     pd = pytest.importorskip("pandas")
     frames = [

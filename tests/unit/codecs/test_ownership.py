@@ -325,7 +325,7 @@ def test_what_comes_back_to_ram_is_copied_once(compression: str) -> None:
     [b"x" * 5000, "text", 7, np.arange(9), [1, (2,)], (1, "a"), np.float32(2), bytearray(9)],
 )
 def test_what_comes_back_to_ram_is_what_was_stored(value: Any) -> None:
-    """With the size that it had when it was stored, or a ledger would drift with every move."""
+    """With the size that it had when it was stored, or a budget would drift with every move."""
     stored, how = codecs.own_value(value)[2], codecs.codec_for(value).sharing
     parts = open_frame(writer.pack(codecs.encode(value), key="k", version=1).join()).parts()
     shared, kept, nbytes = codecs.own_parts(parts)

@@ -1,4 +1,4 @@
-"""`manager.cache` with many callers: one computes for all, and what befalls him is his alone."""
+"""`manager.cache` with many callers: one computes for all, and its failure is its own."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def memo_of(function: Any) -> memoize.Memo:
     return memo
 
 
-def test_a_cancelled_task_takes_nobody_with_it(manager: MemoryManager) -> None:
+def test_a_cancelled_task_cancels_no_other(manager: MemoryManager) -> None:
     """One request times out, its client is gone; the next computes, and all others share that."""
     calls: list[int] = []
 
@@ -102,12 +102,12 @@ def test_a_cancelled_task_takes_nobody_with_it(manager: MemoryManager) -> None:
     assert [asyncio.CancelledError] * 2 == [type(error) for error in found[6:8]]
     assert [2] == found[8]
     assert [1, 1, 2, 2] == sorted(calls)
-    assert len({id(result) for result in found[1:6]}) == 5, "every caller has a list of his own"
+    assert len({id(result) for result in found[1:6]}) == 5, "every caller has a list of its own"
     assert asyncio.iscoroutinefunction(slow)
     assert inspect.iscoroutinefunction(slow)
 
 
-def test_an_event_loop_that_stops_takes_nobody_with_it(manager: MemoryManager) -> None:
+def test_an_event_loop_that_stops_stops_no_other(manager: MemoryManager) -> None:
     """Its tasks never end, nor do they fail; tasks of another loop must not wait for them."""
     calls: list[int] = []
 
@@ -134,7 +134,7 @@ def test_an_event_loop_that_stops_takes_nobody_with_it(manager: MemoryManager) -
 
 
 @pytest.mark.parametrize("stop", [KeyboardInterrupt, SystemExit, TimeoutError, RecursionError])
-def test_an_interrupted_thread_takes_nobody_with_it(
+def test_an_interrupted_thread_interrupts_no_other(
     manager: MemoryManager, stop: type[BaseException]
 ) -> None:
     """Ctrl-C, an alarm, a stack that was deep already: the caller's own affair."""
@@ -160,8 +160,8 @@ def test_an_interrupted_thread_takes_nobody_with_it(
     assert 5 == len(lists) == len(set(map(id, lists)))
 
 
-def test_an_alarm_reaches_the_one_who_waits(manager: MemoryManager) -> None:
-    """A caller's own time-out ends his wait, and nobody else's."""
+def test_an_alarm_reaches_the_waiting_thread(manager: MemoryManager) -> None:
+    """A caller's own time-out ends its own wait, and no other."""
 
     @manager.cache
     def slow(x: int) -> int:
@@ -186,7 +186,7 @@ def test_an_alarm_reaches_the_one_who_waits(manager: MemoryManager) -> None:
     assert 1 == slow.cache_info().misses
 
 
-def test_an_error_of_the_function_reaches_all_who_wait(manager: MemoryManager) -> None:
+def test_an_error_of_the_function_reaches_all_waiting_callers(manager: MemoryManager) -> None:
     """Or a hundred requests to what is broken would try it one after another."""
     calls: list[int] = []
 
@@ -273,7 +273,7 @@ def test_two_functions_that_call_each_other_do_not_wait_for_ever(manager: Memory
     assert {} == memo_of(ping).single_flight._running == memo_of(pong).single_flight._running
 
 
-def test_a_flight_is_told_by_who_called_not_by_the_thread(manager: MemoryManager) -> None:
+def test_a_flight_is_identified_by_its_caller_not_by_the_thread(manager: MemoryManager) -> None:
     """A task that waits for its own child, which waits for what the task computes."""
     depth = [0]
 
@@ -330,7 +330,7 @@ def test_what_cannot_be_kept_is_returned_all_the_same(tmp_path: Path) -> None:
 
 
 def test_a_child_does_not_wait_for_threads_of_its_parent(manager: MemoryManager) -> None:
-    """They went on there; here nobody will ever compute what they had begun."""
+    """They went on there; here no thread will ever compute what they had begun."""
     begun, end = threading.Event(), threading.Event()
     calls: list[int] = []
 
@@ -440,7 +440,9 @@ def test_a_signal_handler_may_ask_for_the_same_at_any_line(manager: MemoryManage
 
 
 @pytest.mark.parametrize("kind", ["computed", "stored", "failing"])
-def test_an_interrupt_at_any_line_leaves_nobody_waiting(manager: MemoryManager, kind: str) -> None:
+def test_an_interrupt_at_any_line_leaves_no_caller_waiting(
+    manager: MemoryManager, kind: str
+) -> None:
     """Before, within and after the computation: the next caller has it, at once."""
     calls: list[int] = []
 

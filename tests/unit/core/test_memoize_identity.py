@@ -52,7 +52,7 @@ def loaded(path: Path, source: str, manager: MemoryManager) -> ModuleType:
     return module
 
 
-def test_closures_lambdas_and_bindings_are_told_apart(manager: MemoryManager) -> None:
+def test_closures_lambdas_and_bindings_are_distinguished(manager: MemoryManager) -> None:
     """All functions of one factory have one name, and all lambdas, too."""
 
     def make(factor: Any) -> Any:
@@ -115,7 +115,7 @@ COUNTS = {"g": 0}
 
 
 def test_counters_may_be_shared(manager: MemoryManager) -> None:
-    """What nothing is read from tells nothing of a result, whoever else writes to it."""
+    """A variable that is never read cannot change a result, whatever writes to it."""
     total = 0
 
     @manager.cache
@@ -237,7 +237,7 @@ HELD = [DATABASE]
 """
 
 
-def test_a_global_that_cannot_be_told_is_refused_with_what_to_do(
+def test_a_global_that_cannot_be_identified_is_refused_with_advice(
     manager: MemoryManager, tmp_path: Path
 ) -> None:
     """Another connection of the same type is another database: it may not give the old result."""
@@ -264,10 +264,10 @@ def test_a_global_that_cannot_be_told_is_refused_with_what_to_do(
     assert (1, True) == manager.cache(lambda call: call(1), version=1)(module.nested)
 
 
-def test_what_became_impossible_to_tell_is_refused(
+def test_what_can_no_longer_be_identified_is_refused(
     manager: MemoryManager, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The function was told when it was first called; what it reads now decides."""
+    """The function could be identified at its first call; what it reads now decides."""
     cached = manager.cache(plain)
     assert 8 == cached(1)
     with open(os.devnull) as file:  # noqa: PTH123 - any open file.
@@ -319,7 +319,7 @@ def test_what_serves_a_function_does_not_count(manager: MemoryManager, tmp_path:
         assert one != cached.cache_key(1)
 
 
-def test_what_an_installed_module_keeps_is_told_by_name(
+def test_what_an_installed_module_keeps_is_identified_by_name(
     manager: MemoryManager, tmp_path: Path
 ) -> None:
     """`from random import random` is the same function as `random.random`: each call draws."""
@@ -448,8 +448,8 @@ def test_the_class_of_an_argument_counts_as_it_is_now(
     assert (4, 2) == (level(Gauge(2)), level.cache_info().hits)
 
 
-def test_what_cannot_be_told_is_refused_with_what_to_do(manager: MemoryManager) -> None:
-    """Two connections are two databases; nobody but the author knows whether it matters."""
+def test_what_cannot_be_identified_is_refused_with_advice(manager: MemoryManager) -> None:
+    """Two connections are two databases; only the author knows whether it matters."""
     with open(os.devnull) as connection:  # noqa: PTH123 - any open file.
 
         def read(x: int) -> tuple[int, str]:
@@ -596,7 +596,7 @@ def test_results_are_found_by_another_process(tmp_path: Path) -> None:
     assert [["0", "1"], ["1", "0"], ["1", "0"]] == found
 
 
-def test_arguments_are_told_by_name_whichever_way_they_came(manager: MemoryManager) -> None:
+def test_arguments_are_identified_by_name_however_they_came(manager: MemoryManager) -> None:
     """Position, keyword and default are one call; the order of `**` shows, and is another."""
     missing = object()
 
@@ -704,7 +704,7 @@ def test_cached_functions_may_be_stacked(manager: MemoryManager) -> None:
             """Say something."""
             return [x]
 
-        f.author = "somebody"  # type: ignore[attr-defined]
+        f.author = "an author"  # type: ignore[attr-defined]
         inner = manager.cache(f, version=1, tier="warm")
         outer = other.cache(inner, version=2, tier="hot", ttl=60)
         assert [[1]] * 3 == [outer(1), outer(1), inner(1)]
@@ -715,7 +715,7 @@ def test_cached_functions_may_be_stacked(manager: MemoryManager) -> None:
         assert outer.cache_key(1) != inner.cache_key(1)
         outer.cache_clear()
         assert (0, 1) == (len(other), len(manager))
-        assert ("somebody", "Say something.", "f") == (outer.author, outer.__doc__, outer.__name__)
+        assert ("an author", "Say something.", "f") == (outer.author, outer.__doc__, outer.__name__)
         assert f is inspect.unwrap(outer)
         assert {"cache_key", "cache_info", "cache_clear", "author", "__wrapped__"} == set(
             vars(outer)

@@ -83,7 +83,7 @@ def test_a_report_is_one_whole_file(tmp_path: Path) -> None:
 
 
 def test_charts_have_gaps_where_there_is_no_number() -> None:
-    """A line through the time in which nobody read would be a lie."""
+    """A line through the time without reads would be a lie."""
     nan = float("nan")
     times = [0.0, 1.0, 2.0, 3.0, 4.0]
     chart = line_chart(times, {"rate": [1.0, 2.0, nan, 3.0, 4.0]}, title="t")

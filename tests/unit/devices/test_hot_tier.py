@@ -55,13 +55,13 @@ def test_without_a_copy_it_is_the_resident_memory(
     manager.store("t", device.tensor(noise(MB)), tier="hot")
     gc.collect()
     held = device.used_bytes
-    lent = manager.retrieve("t", copy=False)
+    shared = manager.retrieve("t", copy=False)
     assert held == device.used_bytes
-    assert lent.memory.block is payload(manager, "t").description().far[0].memory.block
+    assert shared.memory.block is payload(manager, "t").description().far[0].memory.block
     usage = manager.stats().tiers["hot"].used_bytes
     manager.delete("t")
     assert usage == manager.stats().tiers["hot"].used_bytes
-    del lent
+    del shared
     gc.collect()
     assert 0 == manager.stats().tiers["hot"].used_bytes
     assert 0 == device.used_bytes

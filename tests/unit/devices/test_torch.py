@@ -189,7 +189,7 @@ def test_parking_in_hot_copies_nothing(managed: MemoryManager) -> None:
     with pytest.raises(InvalidOptionError, match="another one"):
         restore(torch.nn.Linear(2, 2), managed, "twin")
     with pytest.raises(KeyNotFoundError):
-        restore(model, managed, "nobody")
+        restore(model, managed, "absent")
     restore(model, managed, "twin")
     assert address
 

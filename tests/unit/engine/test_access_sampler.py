@@ -47,7 +47,7 @@ def test_advice_on_few_reads_says_so(manager: MemoryManager) -> None:
 
 
 def test_reads_at_the_front_count_for_the_curve(manager: MemoryManager) -> None:
-    """They tell nobody, but the sum of reads is known: they were repeated at once."""
+    """They report nothing, but the sum of reads is known: they were repeated at once."""
     manager.store("busy", b"value", "warm")
     manager.store("rare", bytes(90_000), "cold")
     for _ in range(10_000):

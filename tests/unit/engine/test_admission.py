@@ -21,7 +21,7 @@ SIZE = 10_000
 
 
 class Doorkeeper(LruPolicy):
-    """Refuses everybody, and remembers whom."""
+    """Refuses every key, and remembers which."""
 
     name = "doorkeeper"
 
@@ -37,7 +37,7 @@ class Doorkeeper(LruPolicy):
 
 @pytest.fixture
 def manager(monkeypatch: pytest.MonkeyPatch) -> Iterator[MemoryManager]:
-    """Yield a manager whose warm tier holds four values, and lets nobody in for another."""
+    """Yield a manager whose warm tier holds four values, and admits no other value in exchange."""
     monkeypatch.setattr(registry, "_factories", dict(registry._factories))
     policies.register_policy("doorkeeper", Doorkeeper)
     still = MigrationSettings(interval_seconds=3600)
@@ -69,13 +69,13 @@ def test_a_new_value_that_is_refused_goes_to_the_next_tier(manager: MemoryManage
     assert {"warm"} == {manager.get_tier(f"k{number}") for number in range(4)}
 
 
-def test_a_store_asks_nobody_while_there_is_room(manager: MemoryManager) -> None:
-    """The question costs a store some microseconds, and free room is for whoever comes."""
+def test_a_store_does_not_ask_the_policy_while_there_is_room(manager: MemoryManager) -> None:
+    """The question costs a store some microseconds, and free room is for every value."""
     fill(manager)
     assert [] == doorkeeper(manager).asked
 
 
-def test_who_names_a_tier_is_taken_at_his_word(manager: MemoryManager) -> None:
+def test_a_named_tier_is_used_without_question(manager: MemoryManager) -> None:
     """`tier=` says where the value is when `store` returns."""
     fill(manager)
     manager.store("new", os.urandom(SIZE), tier="warm")
@@ -83,7 +83,7 @@ def test_who_names_a_tier_is_taken_at_his_word(manager: MemoryManager) -> None:
 
 
 def test_what_may_lie_nowhere_else_comes_in_all_the_same(manager: MemoryManager) -> None:
-    """A refusal is advice; nobody's value is turned away for it."""
+    """A refusal is only advice; no value is rejected because of it."""
     fill(manager)
     manager.store("new", os.urandom(SIZE), max_tier="warm")
     assert "warm" == manager.get_tier("new")
@@ -167,7 +167,7 @@ def test_one_slow_fetch_and_small_changes_leave_the_cost_as_it_is() -> None:
 
 
 def test_the_engine_gives_its_policies_what_reads_have_taken() -> None:
-    """A policy that saves time must be told what takes how long."""
+    """A policy that saves time must know how long each value takes."""
     with MemoryManager(
         "1 B", "1 MB", "10 MB", eviction_policy="gdsf", migration=False, prefetch="off"
     ) as manager:

@@ -41,50 +41,50 @@ def test_room_is_measured_again_after_a_while() -> None:
     """Another process took the memory; the tier must notice."""
     clock = ManualClock()
     rooms = [1000, 10]
-    ledger = Budget(5000, room=lambda: rooms[0], monotonic=clock.monotonic)
-    assert 900 == ledger.effective
+    budget = Budget(5000, room=lambda: rooms[0], monotonic=clock.monotonic)
+    assert 900 == budget.effective
     rooms.pop(0)
-    assert 900 == ledger.effective
+    assert 900 == budget.effective
     clock.advance(1.0)
-    assert 9 == ledger.effective
+    assert 9 == budget.effective
 
 
 def test_bytes_stay_charged_until_the_last_owner_dies() -> None:
     """Several owners of one value count as one charge."""
     clock = ManualClock()
-    ledger = Budget(1000, monotonic=clock.monotonic)
-    assert ledger.reserve(300)
+    budget = Budget(1000, monotonic=clock.monotonic)
+    assert budget.reserve(300)
     first, second = np.zeros(1), np.zeros(2)
-    ledger.release_with([first, second, b"nobody waits for bytes"], 300)
-    assert 300 == ledger.used
+    budget.release_with([first, second, b"bytes are never waited for"], 300)
+    assert 300 == budget.used
     del first
     gc.collect()
-    assert 300 == ledger.used
+    assert 300 == budget.used
     view = second[:1]
     del second
     gc.collect()
-    assert 300 == ledger.used
+    assert 300 == budget.used
     del view
     gc.collect()
-    assert 0 == ledger.used
+    assert 0 == budget.used
 
 
-def test_what_nobody_can_hold_is_uncharged_at_once() -> None:
-    """bytes belong to whoever holds them."""
-    ledger = Budget(1000, monotonic=ManualClock().monotonic)
-    ledger.reserve(300)
-    ledger.release_with([b"abc"], 300)
-    assert 0 == ledger.used
+def test_what_cannot_be_held_is_uncharged_at_once() -> None:
+    """The last holder of bytes cannot be observed, so the manager stops counting them."""
+    budget = Budget(1000, monotonic=ManualClock().monotonic)
+    budget.reserve(300)
+    budget.release_with([b"abc"], 300)
+    assert 0 == budget.used
 
 
 def test_a_durable_tier_counts_what_is_on_its_way() -> None:
     """Two writers must not both be promised the last bytes."""
     held = [600]
-    ledger = BackendBudget(1000, held=lambda: held[0], room=lambda: 10_000)
-    assert ledger.reserve(300)
-    assert not ledger.reserve(200)
+    budget = BackendBudget(1000, held=lambda: held[0], room=lambda: 10_000)
+    assert budget.reserve(300)
+    assert not budget.reserve(200)
     held[0] = 900
-    ledger.release(300)
-    assert (900, 100) == (ledger.used, ledger.headroom)
+    budget.release(300)
+    assert (900, 100) == (budget.used, budget.headroom)
     full = BackendBudget(1000, held=lambda: 600, room=lambda: 50)
     assert 650 == full.effective

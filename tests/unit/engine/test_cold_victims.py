@@ -58,7 +58,7 @@ def test_who_was_stored_or_read_last_leaves_last(manager: MemoryManager) -> None
 
 
 def test_a_scan_leaves_before_what_was_read(manager: MemoryManager) -> None:
-    """New values that nobody has read must not push out those that somebody reads."""
+    """New unread values must not push out those that are read."""
     fill(manager, KEYS[:20])
     for key in 3 * KEYS[:20]:
         manager[key]
@@ -113,11 +113,11 @@ def test_what_changed_since_it_was_seen_is_not_offered(manager: MemoryManager) -
 
 
 def test_an_archive_read_once_leaves_the_disk_as_it_is(manager: MemoryManager) -> None:
-    """Who goes through all of it would pay for each byte twice, and lose what he uses."""
+    """A scan of the whole tier would pay for each byte twice, and lose the values in use."""
     fill(manager)
-    ledger = manager._hierarchy.tiers[TierName.COLD].budget
+    budget = manager._hierarchy.tiers[TierName.COLD].budget
     manager.migrate(KEYS[0], "glacier")
-    manager.store("ballast", os.urandom(int(ledger.headroom * 0.97)), "cold")
+    manager.store("ballast", os.urandom(int(budget.headroom * 0.97)), "cold")
     assert manager._services.migrator is not None
     for expected in ("glacier", "cold"):
         manager[KEYS[0]]

@@ -64,6 +64,6 @@ def test_a_victim_whose_terms_changed_while_it_was_offered_is_held_once(
     assert 9 == policy_holds(sweep_while(manager, change)) == len(manager)
 
 
-def test_a_victim_that_nobody_touched_is_a_victim_again(manager: MemoryManager) -> None:
+def test_an_untouched_victim_is_a_victim_again(manager: MemoryManager) -> None:
     """What is busy now may leave the next time."""
     assert 9 == policy_holds(sweep_while(manager, lambda key: None))

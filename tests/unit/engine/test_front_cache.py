@@ -81,7 +81,7 @@ def test_a_closed_manager_has_nothing_at_the_front() -> None:
 
 
 def test_arrays_at_the_front_are_views_of_their_own(manager: MemoryManager) -> None:
-    """A reader who changes the shape of what he got must not change it for others."""
+    """A reader that changes the shape of its value must not change it for others."""
     manager["key"] = np.arange(6)
     bring(manager, "key")
     one, two = manager["key"], manager.retrieve("key")

@@ -13,7 +13,7 @@ from memories.engine.keylocks import KeyLocks
 from memories.engine.operations import Operation
 
 
-def test_a_holder_may_hold_again_but_not_attempt_his_own() -> None:
+def test_a_holder_may_hold_again_but_not_attempt_its_own() -> None:
     """modify() stores under its own lock; eviction must not pick the key that is being stored."""
     locks = KeyLocks()
     with locks.lock("a"), locks.lock("a"):
@@ -99,7 +99,7 @@ def test_no_wait_is_without_a_limit() -> None:
     assert ({}, {}) == (locks._held, locks._waits)
 
 
-def test_all_keys_that_nobody_works_on_are_held_at_once() -> None:
+def test_all_unused_keys_are_held_at_once() -> None:
     """Bulk work takes many locks for the price of one, and waits for none."""
     locks = KeyLocks()
     with locks.lock("busy"), locks.try_lock_all(["a", "busy", "b"]) as held:
@@ -113,8 +113,8 @@ def test_all_keys_that_nobody_works_on_are_held_at_once() -> None:
     assert {} == locks._held
 
 
-def test_whoever_waits_for_a_key_held_among_many_gets_it() -> None:
-    """A store of one of these keys waits, and goes on as soon as they are let go."""
+def test_a_thread_that_waits_for_a_key_held_among_many_gets_it() -> None:
+    """A store of one of these keys waits, and goes on as soon as they are released."""
     locks, got = KeyLocks(), threading.Event()
 
     def work() -> None:

@@ -25,7 +25,7 @@ def make_cgroup(folder: Path, *, limit: int, held: int) -> None:
 def test_tiers_give_way_when_the_cgroup_gets_tight(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whoever waits for the kernel to kill somebody is often the one."""
+    """A process that waits for the kernel to kill one is often the victim."""
     group = tmp_path / "cgroup" / "job"
     (tmp_path / "self").write_text("0::/job\n")
     monkeypatch.setattr(host_limits, "_CGROUP", tmp_path / "self")
@@ -73,14 +73,14 @@ def test_room_is_halved_while_tasks_of_the_group_stall_for_memory(group: Path) -
 
 
 def test_room_ends_where_the_kernel_begins_to_throttle(group: Path) -> None:
-    """A group over its `memory.high` is slowed down long before anybody is killed."""
+    """A group over its `memory.high` is slowed down long before a process is killed."""
     (group / "memory.high").write_text("300000\n")
     assert 2 * 10**5 == host_limits.host_room()
     (group / "memory.high").write_text("max\n")
     assert 9 * 10**5 == host_limits.host_room()
 
 
-def test_no_store_fails_because_nobody_made_room_ahead() -> None:
+def test_no_store_fails_because_no_room_was_made_ahead() -> None:
     """Without a migrator every store makes its own room, and eight at once share what there is."""
     with MemoryManager("100 kB", "100 kB", "100 MB", migration=False) as manager:
         errors: list[BaseException] = []

@@ -47,7 +47,7 @@ def test_helpers_help() -> None:
     assert 1 < len(set(workers)) <= 3
 
 
-def test_small_work_wakes_nobody() -> None:
+def test_small_work_wakes_no_thread() -> None:
     """A small value must not pay for a thread."""
     workers = parallel.map_items(lambda _: threading.get_ident(), range(60), 1000)
     assert {threading.get_ident()} == set(workers)

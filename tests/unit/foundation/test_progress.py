@@ -118,17 +118,17 @@ def test_a_short_transfer_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("repair", [False, True])
 def test_a_check_says_how_far_it_is(tmp_path: Path, repair: bool) -> None:
     """In bytes of values, of every durable tier, up to all of them."""
-    told: list[tuple[int, int]] = []
+    reported: list[tuple[int, int]] = []
     with MemoryManager(1, 1, 1, True, storage_path=tmp_path / "s", migration=False) as manager:
         for number in range(5):
             manager.store(f"cold/{number}", np.random.default_rng(number).bytes(50_000), "cold")
         manager.store("far", np.random.default_rng(9).bytes(100_000), "glacier")
         manager.flush()
-        assert [] == manager.check(repair, progress=lambda *one: told.append(one))
-    done, totals = zip(*told, strict=True)
+        assert [] == manager.check(repair, progress=lambda *one: reported.append(one))
+    done, totals = zip(*reported, strict=True)
     assert 1 == len(set(totals))
     assert 350_000 <= totals[0] < 355_000
     assert sorted(done) == list(done)
     assert totals[-1] == done[-1]
-    assert 6 < len(told)
+    assert 6 < len(reported)
     assert any(200_000 < one < 300_000 for one in done)

@@ -119,7 +119,7 @@ def test_a_thread_that_dies_at_its_work_is_noticed(
         lost.result()
 
 
-def test_an_interrupt_in_the_callers_own_work_reaches_him(workers: WorkerPool) -> None:
+def test_an_interrupt_in_the_callers_own_work_reaches_the_caller(workers: WorkerPool) -> None:
     """The caller raises it, as if it had run the task outside a pool."""
 
     def interrupted() -> None:
@@ -148,12 +148,12 @@ def interrupted_after(ready: threading.Event) -> Iterator[None]:
 def test_an_interrupted_caller_abandons_tasks_that_wait_for_another_machine() -> None:
     """It goes on at once, new threads replace theirs, and the tasks and their parts can tell."""
     workers = WorkerPool(2, "test", remote=True)
-    answer, begun, told = threading.Event(), threading.Event(), []
+    answer, begun, abandoned = threading.Event(), threading.Event(), []
 
     def ask(number: int) -> int:
         begun.set()
         assert answer.wait(LONG)
-        told.append(is_abandoned())
+        abandoned.append(is_abandoned())
         return number
 
     def in_parts(number: int) -> int:
@@ -173,10 +173,10 @@ def test_an_interrupted_caller_abandons_tasks_that_wait_for_another_machine() ->
         assert not is_abandoned()
     answer.set()
     end = time.monotonic() + LONG
-    while len(told) < 4:
+    while len(abandoned) < 4:
         assert time.monotonic() < end
         time.sleep(0.01)
-    assert all(told)
+    assert all(abandoned)
     assert workers.close(LONG)
     while any(one.name == "memories-test" for one in threading.enumerate()):
         assert time.monotonic() < end

@@ -78,7 +78,7 @@ def test_random_reads_fetch_nothing(manager: MemoryManager) -> None:
 
 
 def test_a_guess_displaces_nothing_that_was_read_lately(manager: MemoryManager) -> None:
-    """Whoever is read every moment must not pay for somebody's guess."""
+    """A value that is read all the time must not be displaced by a guess."""
     ahead = prefetching(manager, "stride")
     busy = [f"busy/{number}" for number in range(100)]
     for number, key in enumerate(busy):
@@ -107,7 +107,7 @@ def test_values_fetched_and_never_read_are_counted_as_wasted(manager: MemoryMana
 
 
 def test_a_read_that_overtakes_its_fetch_is_counted_as_late(manager: MemoryManager) -> None:
-    """The guess was right and helped nobody: that is neither used nor wasted."""
+    """The guess was right but helped no reader: that is neither used nor wasted."""
     ahead = prefetching(manager, "stride")
     for key in KEYS[:20]:
         read(manager, key, ahead)
@@ -122,7 +122,7 @@ def test_a_read_that_overtakes_its_fetch_is_counted_as_late(manager: MemoryManag
     assert manager.stats().prefetch.issued <= issued + 3
 
 
-def test_prefetch_brings_up_what_it_is_told(manager: MemoryManager) -> None:
+def test_prefetch_brings_up_the_named_keys(manager: MemoryManager) -> None:
     """A caller who knows what comes next need not wait for the predictors to find out."""
     assert 10 == manager.prefetch([*KEYS[:10], "absent"])
     deadline = time.monotonic() + 10

@@ -1,4 +1,4 @@
-"""Observers hear of everything, in order, and of reads many at once."""
+"""Observers get every event, in order, and reads in batches."""
 
 from __future__ import annotations
 
@@ -27,31 +27,33 @@ def bus() -> EventBus:
 
 
 @pytest.fixture
-def told(bus: EventBus) -> list[list[str]]:
-    """The keys of the reads, as they were told together."""
-    told: list[list[str]] = []
-    bus.subscribe_reads(lambda reads: told.append([read.key for read in reads]))
-    return told
+def reported(bus: EventBus) -> list[list[str]]:
+    """The keys of the reads, in the batches in which they were reported."""
+    reported: list[list[str]] = []
+    bus.subscribe_reads(lambda reads: reported.append([read.key for read in reads]))
+    return reported
 
 
-def test_a_read_after_a_while_is_told_at_once(bus: EventBus, told: list[list[str]]) -> None:
-    """A slow reader's next key is fetched ahead by what he has just read."""
+def test_a_read_after_a_while_is_reported_at_once(bus: EventBus, reported: list[list[str]]) -> None:
+    """The next key of a slow reader is predicted from its last read."""
     for number in range(3):
         bus.emit_read(read(number, 1.0 + 2 * number * READS_SECONDS))
-    assert [["k0"], ["k1"], ["k2"]] == told
+    assert [["k0"], ["k1"], ["k2"]] == reported
 
 
-def test_reads_in_quick_succession_are_told_together(bus: EventBus, told: list[list[str]]) -> None:
-    """Telling of each would cost more than reading it."""
+def test_reads_in_quick_succession_are_reported_together(
+    bus: EventBus, reported: list[list[str]]
+) -> None:
+    """Reporting each read would cost more than the read."""
     for number in range(READS_AT_ONCE):
         bus.emit_read(read(number, 1.0))
-    assert [["k0"]] == told
+    assert [["k0"]] == reported
     bus.emit_read(read(READS_AT_ONCE, 1.0))
-    assert [1, READS_AT_ONCE] == [len(reads) for reads in told]
-    assert [f"k{number}" for number in range(1, READS_AT_ONCE + 1)] == told[1]
+    assert [1, READS_AT_ONCE] == [len(reads) for reads in reported]
+    assert [f"k{number}" for number in range(1, READS_AT_ONCE + 1)] == reported[1]
 
 
-def test_reads_are_told_before_what_came_after_them(bus: EventBus) -> None:
+def test_reads_are_reported_before_later_events(bus: EventBus) -> None:
     """Who follows a key must not see it stored anew before it was read."""
     order: list[str] = []
     bus.subscribe(lambda event: order.append(type(event).__name__))
@@ -62,8 +64,8 @@ def test_reads_are_told_before_what_came_after_them(bus: EventBus) -> None:
     assert ["1 read", "2 read", "Missed"] == order
 
 
-def test_an_observer_that_raises_is_dropped_and_the_others_hear_on(
-    bus: EventBus, told: list[list[str]], caplog: pytest.LogCaptureFixture
+def test_an_observer_that_raises_is_dropped_and_the_others_go_on(
+    bus: EventBus, reported: list[list[str]], caplog: pytest.LogCaptureFixture
 ) -> None:
     """The engine owes its caller a value, not a working observer."""
     calls = 0
@@ -80,7 +82,7 @@ def test_an_observer_that_raises_is_dropped_and_the_others_hear_on(
             bus.emit(Missed("absent", 1.0))
             bus.emit_read(read(number, 1.0 + number))
     assert 2 == calls
-    assert [["k0"], ["k1"]] == told
+    assert [["k0"], ["k1"]] == reported
     assert 2 == len(caplog.records)
 
 
@@ -88,26 +90,26 @@ def test_an_observer_that_finds_no_memory_goes_on_observing(
     bus: EventBus, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The counters would stand still for the rest of the program after one moment of want."""
-    heard: list[Event] = []
+    received: list[Event] = []
     wants = iter([MemoryError("short"), RecursionError("deep")])
 
     def observe(event: Event) -> None:
         if (error := next(wants, None)) is not None:
             raise error
-        heard.append(event)
+        received.append(event)
 
     bus.subscribe(observe)
     with caplog.at_level(logging.ERROR):
         for _ in range(3):
             bus.emit(Missed("absent", 1.0))
-    assert [Missed("absent", 1.0)] == heard
+    assert [Missed("absent", 1.0)] == received
     assert 2 == len(caplog.records)
 
 
-def test_no_read_is_lost_or_told_twice_by_many_threads(
-    bus: EventBus, told: list[list[str]]
+def test_no_read_is_lost_or_reported_twice_by_many_threads(
+    bus: EventBus, reported: list[list[str]]
 ) -> None:
-    """The counters are exact, whoever tells of whose reads."""
+    """The counters are exact, whichever thread reports the reads."""
 
     def note(first: int) -> None:
         for number in range(first, first + 5_000):
@@ -119,12 +121,12 @@ def test_no_read_is_lost_or_told_twice_by_many_threads(
     for thread in threads:
         thread.join()
     bus.flush_reads()
-    assert {f"k{number}" for number in range(20_000)} == {key for keys in told for key in keys}
-    assert 20_000 == sum(map(len, told))
+    assert {f"k{number}" for number in range(20_000)} == {key for keys in reported for key in keys}
+    assert 20_000 == sum(map(len, reported))
 
 
 def test_the_counters_know_every_read_when_they_are_asked(tmp_path: Path) -> None:
-    """A thousand reads within a moment, most of them not told yet."""
+    """A thousand reads within a moment, most of them not reported yet."""
     with MemoryManager(
         "1 B", "1 B", "10 MB", storage_path=tmp_path, migration=False, prefetch="off"
     ) as manager:
@@ -135,7 +137,7 @@ def test_the_counters_know_every_read_when_they_are_asked(tmp_path: Path) -> Non
 
 
 def test_the_shortest_read_takes_no_key_that_is_none(tmp_path: Path) -> None:
-    """It asks the index before anything was checked: what is no key is told so all the same."""
+    """It asks the index before any check; an invalid key still raises `InvalidKeyError`."""
     manager = MemoryManager("1 B", "1 B", "10 MB", storage_path=tmp_path, migration=False)
     manager.store("key", b"value", tier="cold")
     for wrong in (7, None, b"key", ("key",), ["key"], "", "\ud800", "\0key"):

@@ -151,7 +151,7 @@ def test_a_file_may_say_rules_as_tables() -> None:
 
 
 def test_spans_of_time_are_read_as_people_write_them() -> None:
-    """Thirty days are 2,592,000 seconds, and nobody wants to count."""
+    """Thirty days are 2,592,000 seconds, a number that no user wants to write."""
     spans = {"30 days": 2_592_000, "1 day": 86_400, "12h": 43_200, "5 min": 300, "7": 7, 2.5: 2.5}
     assert spans == {span: parse_seconds(span) for span in spans}
 

@@ -51,7 +51,7 @@ def test_one_regret_does_not_throw_the_limit_about():
     assert before < limits.limit(2) < before + 0.25 * (750 - before)
 
 
-def test_demotions_nobody_regrets_bring_the_limit_back():
+def test_demotions_without_regret_bring_the_limit_back():
     """What was learnt from one phase of a program must not outlive it."""
     limits = IdleLimits()
     for _ in range(50):

@@ -51,7 +51,7 @@ def test_a_stride_keeps_the_width_of_its_numbers():
     assert ["part-0010"] == feed(StridePredictor(), [f"part-{n:04d}" for n in range(5, 10)])
 
 
-def test_interleaved_runs_are_told_apart():
+def test_interleaved_runs_are_distinguished():
     """Two readers of one family must not hide each other's order."""
     keys = [f"b/{base + n}" for n in range(5) for base in (1000, 5000)]
     assert ["b/5005"] == feed(StridePredictor(), keys)

@@ -231,7 +231,7 @@ def test_numpy_reads_the_arrays_of_a_manager(manager: MemoryManager, tmp_path: P
 
 
 def test_expired_values_are_not_saved(manager: MemoryManager, tmp_path: Path) -> None:
-    """What nobody could read any more must not come back with a restore."""
+    """A value that had become unreadable must not come back with a restore."""
     manager.store("soon", 1, ttl=0.05)
     manager.store("late", 2, ttl=100)
     time.sleep(0.06)
@@ -701,7 +701,7 @@ def test_writers_and_readers_go_on_during_a_restore(manager: MemoryManager, tmp_
 def test_a_large_value_comes_home_as_the_mapping_that_it_is(
     manager: MemoryManager, tmp_path: Path
 ) -> None:
-    """Copying gigabytes would cost what adopting the file has saved; nobody can write to it."""
+    """Copying gigabytes would cost what adopting the file has saved; no process can write to it."""
     manager.store("large", ARRAY, tier="warm")
     manager.store("small", ARRAY[:2], tier="warm")
     manager.create_snapshot(tmp_path / "s")

@@ -121,7 +121,7 @@ def test_a_fresh_machine_lists_many_values_in_few_requests(
 def test_without_a_directory_a_write_returns_after_its_upload(
     opened: Open, store: WatchedStore
 ) -> None:
-    """Whoever has no disk of his own relies on the bucket alone."""
+    """A machine without a disk of its own relies on the bucket alone."""
     backend = opened(None)
     backend.write(record("k", 1), frame(b"small"))
     backend.remove("gone", 2)
@@ -216,7 +216,7 @@ def test_a_failed_upload_leaves_the_old_version_and_no_orphan(
 
     def fail(action: str, name: str) -> None:
         if action == "put":
-            store.inner.put(name, [b"arrived, but nobody was told"])
+            store.inner.put(name, [b"arrived, but no answer came"])
             raise UnavailableError("The archive did not answer.")
 
     store.fault = fail
@@ -250,7 +250,7 @@ def test_what_cannot_be_shipped_stays_staged_and_goes_later(
     assert 50 == len(content(opened("fresh")))
 
 
-def test_a_stage_that_nobody_empties_refuses_more(opened: Open, store: WatchedStore) -> None:
+def test_a_stage_that_is_never_emptied_refuses_more(opened: Open, store: WatchedStore) -> None:
     """A bucket that is away for a week must not fill the disk."""
 
     def fail(action: str, name: str) -> None:
@@ -301,18 +301,18 @@ def test_a_reader_beside_the_writer_sees_what_is_staged(opened: Open, tmp_path: 
     assert b"staged" == bytes(reader.read(kept))
 
 
-def test_progress_of_long_transfers_is_told(opened: Open) -> None:
+def test_progress_of_long_transfers_is_reported(opened: Open) -> None:
     """A minute without a word looks like a hang."""
-    told: list[tuple[str, int, int]] = []
-    backend = opened(progress=lambda *news: told.append(news))
+    reported: list[tuple[str, int, int]] = []
+    backend = opened(progress=lambda *news: reported.append(news))
     kept = backend.write(record("k", 1), frame(bytes(20_000_000)))
-    key, done, total = told.pop()
+    key, done, total = reported.pop()
     assert "k" == key
     assert 20_000_000 < done == total
-    told.clear()
+    reported.clear()
     backend.read(kept)
-    assert ("k", 20_000_000, 20_000_000) == told[-1]
-    assert 3 == len(told)
+    assert ("k", 20_000_000, 20_000_000) == reported[-1]
+    assert 3 == len(reported)
 
 
 def test_an_opening_says_whether_it_learned_from_the_bucket(opened: Open) -> None:

@@ -74,7 +74,7 @@ def test_a_fork_that_outlives_its_parent_holds_no_lock(tmp_path: Path) -> None:
         os.write(starting, b"!")
         os.read(reading, 1)  # Lives until the parent is done.
         os._exit(0)
-    os.read(started, 1)  # Until then the child may not have let go of what it inherited.
+    os.read(started, 1)  # Until then the child may not have released what it inherited.
     backend.close()
     BucketBackend(tmp_path / "bucket", directory=tmp_path / "home").close()
     os.close(writing)
@@ -98,7 +98,7 @@ def test_started_processes_open_archives_of_their_own(
     tmp_path: Path,
     method: str,
 ) -> None:
-    """This is what a user of multiprocessing is told to do."""
+    """The manual advises users of multiprocessing to do this."""
     use(s3_url + "/parent", s3.storage_options(), str(tmp_path / "parent"))
     with multiprocessing.get_context(method).Pool(1) as pool:
         arguments = (s3_url + "/child", s3.storage_options(), str(tmp_path / "child"))

@@ -1,4 +1,4 @@
-"""Dead space becomes free, not too early, and never under somebody's feet."""
+"""Dead space becomes free, not too early, and never while a reader uses it."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
 
 
 def test_a_dead_object_goes_after_the_grace_time_and_not_before(bench: Bench) -> None:
-    """Whoever cleared by mistake has seven days to notice."""
+    """A user who cleared by mistake has seven days to notice."""
     old = bench.backend.write(record("k", 1), frame(b"1" * 300_000))
     bench.backend.write(record("k", 2), frame(b"2" * 300_000))
     bench.now += 6.9 * DAY
@@ -64,8 +64,8 @@ def test_a_dead_object_goes_after_the_grace_time_and_not_before(bench: Bench) ->
     assert {"k": b"2" * 300_000} == bench.elsewhere()
 
 
-def test_clear_unlinks_at_once_only_when_told_to_purge(bench: Bench) -> None:
-    """`clear()` is undone by nobody, but its objects are there for a while."""
+def test_clear_unlinks_at_once_only_with_purge(bench: Bench) -> None:
+    """`clear()` cannot be undone, but the objects stay for a while."""
     for n in range(3):
         bench.backend.write(record(f"k{n}", n + 1), frame(bytes(300_000)))
     bench.backend.clear(3)
@@ -110,7 +110,7 @@ def test_two_holders_protect_independently(bench: Bench) -> None:
 def test_live_values_move_out_of_a_sparse_pack_and_their_old_records_still_read(
     bench: Bench,
 ) -> None:
-    """Space comes back, and nobody's catalog has to know at once."""
+    """Space comes back, and no catalog has to know at once."""
     kept = [bench.backend.write(record(f"k{n}", n + 1), frame(os.urandom(1000))) for n in range(90)]
     values = [bytes(bench.backend.read(one)) for one in kept]
     bench.backend.sync()
@@ -171,7 +171,7 @@ def test_many_large_values_are_listed_by_few_requests(bench: Bench) -> None:
 
 
 def test_an_unlink_that_failed_is_done_later(bench: Bench) -> None:
-    """A store that is away for a moment must not leave objects nobody knows of."""
+    """A store that is away for a moment must not leave unknown objects."""
     bench.backend.write(record("k", 1), frame(bytes(300_000)))
 
     def fail(action: str, name: str) -> None:

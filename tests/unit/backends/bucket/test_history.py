@@ -126,7 +126,7 @@ class History(RuleBasedStateMachine):
 
     @rule(arrived=st.booleans())
     def crash_in_an_upload_and_open(self, arrived: bool) -> None:
-        """A put arrives whole or not at all, but nobody may be left to hear of it."""
+        """A put arrives whole or not at all, but its process may have died before the answer."""
 
         def die(action: str, name: str = "") -> None:
             if action == "put" or arrived:
@@ -150,7 +150,7 @@ class History(RuleBasedStateMachine):
 
     @rule()
     def lose_the_machine(self) -> None:
-        """Only the bucket is left; it had been told everything."""
+        """Only the bucket is left; it had received everything."""
         self.backend.sync()
         abandon(self.backend)
         shutil.rmtree(self.root / "home")
@@ -205,7 +205,7 @@ def everything(backend: BucketBackend) -> dict[str, tuple[int, bytes]]:
 
 
 def abandon(backend: BucketBackend) -> None:
-    """Stop a backend as a kill would: it says goodbye to nobody."""
+    """Stop a backend as a kill would: it sends no last message."""
     backend._maintenance.stop()
     backend._closed = True
     backend._release()

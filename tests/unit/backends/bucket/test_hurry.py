@@ -23,7 +23,7 @@ def stored(manager: MemoryManager, key: str) -> int:
     return record.stored
 
 
-def test_nobody_waits_for_compression_while_room_is_made(tmp_path: Path) -> None:
+def test_no_thread_waits_for_compression_while_room_is_made(tmp_path: Path) -> None:
     """A store into a full hierarchy would take ten times as long."""
     with MemoryManager(
         "1 MB", "1 MB", "8 MB", True, storage_path=tmp_path, migration=False, prefetch="off"

@@ -30,7 +30,7 @@ def forget_host(writer: WriterLease) -> None:
     writer.lease = msgspec.structs.replace(writer.lease, boot="another")
 
 
-def test_a_second_writer_is_refused_and_told_who_the_first_is(
+def test_a_second_writer_is_refused_and_the_first_is_named(
     store: WatchedStore, tmp_path: Path
 ) -> None:
     """Two writers would each believe in their own map."""
@@ -93,7 +93,7 @@ def test_another_store_waits_until_the_lease_has_run_out(store: WatchedStore) ->
 
 
 def test_takeover_needs_no_wait(store: WatchedStore) -> None:
-    """Whoever knows that the other machine is lost says so."""
+    """A user who knows that the other machine is lost says so."""
     gone = WriterLease(store, "gone")
     forget_host(gone)
     gone.acquire()

@@ -109,7 +109,7 @@ def test_of_many_conditional_writes_one_wins(store: ObjectStore) -> None:
 
 
 def test_a_directory_store_is_private_and_shows_no_partial_objects(tmp_path: Path) -> None:
-    """An archive holds what its owner holds; nobody else on the machine may read it."""
+    """An archive holds what its owner holds; no other user of the machine may read it."""
     root = tmp_path / "store"
     store = DirectoryStore(root)
     store.put("objects/a", [b"x"])

@@ -26,7 +26,7 @@ SECRET = "T0psecretT0psecret"
 
 
 def test_names_of_fsspec_and_obstore_both_work() -> None:
-    """Whoever comes from s3fs has a dict of options already."""
+    """A user of s3fs has a dict of options already."""
     options = {
         "key": "K",
         "secret": "S",
@@ -83,7 +83,7 @@ def test_a_path_and_a_file_url_name_the_same_directory(tmp_path: Path) -> None:
 
 
 def test_the_stand_in_needs_no_package(tmp_path: Path) -> None:
-    """Whoever gives no URL has not installed obstore."""
+    """A user without a URL may not have installed obstore."""
     code = (
         "import sys; sys.modules['obstore'] = None\n"
         "from pathlib import Path\n"
@@ -192,11 +192,11 @@ def test_our_own_options_are_checked(tmp_path: Path, options: dict[str, object])
 
 def test_the_manager_hands_our_own_options_on(tmp_path: Path) -> None:
     """They stand among the others, so that there is one place for all of them."""
-    told: list[tuple[str, int, int]] = []
+    reported: list[tuple[str, int, int]] = []
     options = {
         "concurrency": 4,
         "bytes_per_second": 30e6,
-        "progress": lambda *one: told.append(one),
+        "progress": lambda *one: reported.append(one),
     }
     begun = time.monotonic()
     with MemoryManager(
@@ -206,4 +206,4 @@ def test_the_manager_hands_our_own_options_on(tmp_path: Path) -> None:
         manager.store("k", data, "glacier")
         assert data == manager.retrieve("k")
     assert time.monotonic() - begun > 0.6
-    assert {"k"} == {key for key, _, _ in told}
+    assert {"k"} == {key for key, _, _ in reported}

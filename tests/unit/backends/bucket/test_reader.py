@@ -144,7 +144,7 @@ class ArchiveClass:
 
 @pytest.mark.skipif(importlib.util.find_spec("boto3") is None, reason="boto3 is not installed")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:botocore")
-def test_retrieve_restores_what_is_archived_when_told_to_wait(
+def test_retrieve_restores_what_is_archived_when_asked_to_wait(
     opened: Open,
     s3_proxy: MisbehavingProxy,  # noqa: F811
     monkeypatch: pytest.MonkeyPatch,

@@ -27,7 +27,7 @@ ONCE = RetryPolicy(attempts=1)
 
 @pytest.fixture(autouse=True)
 def nothing_set_up(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """No credential of whoever runs the tests; return an empty ~/.aws."""
+    """Hide the credentials of the user who runs the tests; return an empty ~/.aws."""
     for name in (
         "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE",
         "AWS_DEFAULT_PROFILE", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT",
@@ -194,7 +194,7 @@ def test_a_profile_that_only_boto3_understands_asks_for_it(
 
 @pytest.mark.server
 def test_no_credentials_says_so(tmp_path: Path) -> None:
-    """The library asks the machine's role, at an address that nobody has heard of."""
+    """The library asks the machine's role, at an address that no user knows."""
     pytest.importorskip("obstore")
     with pytest.raises(RefusedError, match=r"no credentials were found.*AWS_ACCESS_KEY_ID"):
         MemoryManager(

@@ -25,7 +25,7 @@ from memories.testing.backends import frame_for, record_for
 LARGE = 1 << 20
 
 
-def test_a_second_writer_is_told_who_the_first_is(tmp_path: Path) -> None:
+def test_a_second_writer_is_refused_with_the_name_of_the_first(tmp_path: Path) -> None:
     """At once, with pid and host; and the lock goes with the process."""
     with DiskBackend(tmp_path / "s"):
         with pytest.raises(StoreLockedError, match=rf"pid {os.getpid()} on {socket.gethostname()}"):

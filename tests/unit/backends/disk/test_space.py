@@ -39,7 +39,7 @@ def opened(path: Path) -> DiskBackend:
     return backend
 
 
-def settle(backend: DiskBackend) -> None:
+def run_upkeep(backend: DiskBackend) -> None:
     assert backend._writer is not None
     compaction.run_upkeep(backend._writer, lambda: None, quiet=True)
     backend.sync()
@@ -61,7 +61,7 @@ def test_churn_stays_within_bounds(tmp_path: Path, share_removed: float) -> None
                 assert backend._writer is not None
                 compaction.run_upkeep(backend._writer, lambda: None)
             if version % 1000 == 0:
-                settle(backend)
+                run_upkeep(backend)
                 usage = backend.usage()
                 assert on_disk(tmp_path / "s") == usage.physical
                 assert usage.physical < 1.3 * usage.live + 3 * SLACK
@@ -81,7 +81,7 @@ def test_removed_keys_leave_nothing_behind(tmp_path: Path) -> None:
             if version % 200 == 0:
                 assert backend._writer is not None
                 compaction.run_upkeep(backend._writer, lambda: None)
-        settle(backend)
+        run_upkeep(backend)
         assert backend.usage().physical < 2 * SLACK
         assert backend._writer is not None
         assert sum(run.count for run in backend._writer.index.runs) < 600
@@ -101,7 +101,7 @@ def test_a_deleted_value_stays_dead_though_its_tombstone_is_compacted(tmp_path: 
                 backend.write(record_for(key, version), frame_for(bytes(chance.randrange(1, 900))))
                 held[key] = version
             if version % 97 == 0:
-                settle(backend)
+                run_upkeep(backend)
             if version % 500 == 0:
                 assert backend._writer is not None
                 backend._writer.rebuild()
@@ -129,7 +129,7 @@ def test_a_tombstone_outlives_every_copy_of_what_it_hides(tmp_path: Path) -> Non
             key = f"kept {version % 15 + 15}" if version < 150 else "other"
             backend.write(record_for(key, version), frame_for(bytes(900)))
             if version % 100 == 99:
-                settle(backend)
+                run_upkeep(backend)
         names = sorted(file.name for file in log_files.iterdir())
         assert names[0] == "00000001.seg"
         assert copied_to.name not in names
@@ -228,7 +228,7 @@ def test_dead_files_are_unlinked_behind_tombstones_that_hide_nothing(tmp_path: P
     """Such a segment is the largest of what is dead, and once kept all the others from going."""
     with opened(tmp_path / "s") as backend:
         remove_and_adopt(backend, tmp_path / "s", 9)
-        settle(backend)
+        run_upkeep(backend)
         assert 1 == len(files(tmp_path / "s", ".pack"))
         assert "00000001.seg" not in files(tmp_path / "s", ".seg")
         assert ["adopted"] == [record.key for record in backend.scan()]
@@ -258,7 +258,7 @@ def test_small_segments_are_few(tmp_path: Path) -> None:
             backend.write(record_for(f"k{version}", version), frame_for(bytes(version)))
             backend._writer.checkpoint(seal=True)
         assert len(files(tmp_path / "s", ".seg")) >= 60
-        settle(backend)
+        run_upkeep(backend)
         assert len(files(tmp_path / "s", ".seg")) <= compaction.MAX_SMALL_FILES + 2
         backend._writer.rebuild()
         assert 60 == len(list(backend.scan()))
@@ -279,7 +279,7 @@ def test_small_packs_of_which_most_is_dead_are_few(tmp_path: Path) -> None:
             ]
             backend.adopt(file, [items])
         assert 40 == len(files(tmp_path / "s", ".pack"))
-        settle(backend)
+        run_upkeep(backend)
         assert len(files(tmp_path / "s", ".pack")) <= compaction.MAX_SMALL_FILES + 1
         assert 42 == len(list(backend.scan()))
         assert [] == backend.check()

@@ -181,7 +181,7 @@ def test_an_error_is_a_reply_with_a_code() -> None:
     assert "a\r\nb" == bulk.text
 
 
-def test_a_push_message_is_told_from_a_reply() -> None:
+def test_a_push_message_is_distinguished_from_a_reply() -> None:
     """A report that a key has changed must never be returned as the reply to a GET."""
     decoder = ReplyDecoder(
         Bytes(b">2\r\n+invalidate\r\n*1\r\n$1\r\nk\r\n+OK\r\n", 3), "node", LIMIT

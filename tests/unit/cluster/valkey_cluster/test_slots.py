@@ -22,7 +22,7 @@ def test_a_name_falls_into_the_slot_that_the_servers_put_it_into(name: bytes) ->
     assert key_slot(name) == slot_of(name)
 
 
-def test_a_view_says_who_serves_each_slot() -> None:
+def test_a_view_says_which_node_serves_each_slot() -> None:
     """The primary comes first, and a node that names no host is the one that was asked."""
     view = SlotMap.read(REPLY, 7, asked="10.0.0.9")
     assert view.whole
@@ -37,7 +37,7 @@ def test_a_view_says_who_serves_each_slot() -> None:
     )
 
 
-def test_a_slot_that_nobody_serves_is_no_absence() -> None:
+def test_an_unserved_slot_does_not_mean_an_absent_key() -> None:
     """Its keys are unknown."""
     view = SlotMap.read(REPLY[:1], 7, asked="x")
     assert not view.whole

@@ -41,7 +41,7 @@ class Source:
         self.error: Exception | None = None
 
     def sample(self) -> Sample:
-        """Return the figures, or fail if told to."""
+        """Return the figures, or raise the error that a test set."""
         self.asked += 1
         if self.error is not None:
             raise self.error
@@ -153,7 +153,7 @@ def test_series_raises_the_failure_of_the_source() -> None:
 def test_intervals_and_histories_that_mean_nothing_are_refused(
     interval: float, history: int
 ) -> None:
-    """A busy loop, or a plot of nothing, is not what anybody meant."""
+    """A busy loop, or a plot of nothing, is not what any user meant."""
     with pytest.raises(InvalidOptionError):
         Sampler(Source().sample, time.monotonic, interval, history)
 

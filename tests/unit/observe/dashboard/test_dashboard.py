@@ -1,4 +1,4 @@
-"""The dashboard over HTTP: what it answers, to whom, and that it ends with its manager."""
+"""The dashboard over HTTP: what it answers, what it refuses, and that it ends with its manager."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def test_with_the_token_values_can_be_moved(manager: MemoryManager) -> None:
         assert 404 == ask(served, "act", body=gone, **right)[0]
 
 
-def test_a_request_to_a_name_that_nobody_knows_is_refused(manager: MemoryManager) -> None:
+def test_a_request_to_an_unknown_name_is_refused(manager: MemoryManager) -> None:
     """A site that lets its own name resolve to 127.0.0.1 would read the keys otherwise."""
     with manager.dashboard() as served:
         for path in ("", "events", "explain?key=a", "metrics"):
@@ -210,8 +210,8 @@ def test_a_closed_manager_shows_no_page() -> None:
         manager.dashboard()
 
 
-def test_a_dashboard_may_be_far_behind_and_costs_nobody(manager: MemoryManager) -> None:
-    """Ten readers, one of whom never reads."""
+def test_a_dashboard_may_be_far_behind_and_slows_no_other(manager: MemoryManager) -> None:
+    """Ten clients, one of which never reads."""
     with manager.dashboard() as served:
         silent = urlopen(f"{served.url}events?interval=0.1", timeout=10)
         readers = [
