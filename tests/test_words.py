@@ -16,6 +16,12 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 GLOSSARY = ROOT / "docs" / "glossary.md"
 MODULES = sorted((ROOT / "src" / "memories").rglob("*.py"))
+CHECKS = sorted(
+    path
+    for folder in ("tests", "benchmarks", "examples")
+    for path in (ROOT / folder).rglob("*.py")
+    if path != Path(__file__).resolve()  # It must name the words.
+)
 DOCUMENTS = sorted({*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")} - {GLOSSARY})
 
 # The words of this field that the code uses most. Each must be explained in the glossary.
@@ -31,6 +37,7 @@ MOST_USED = [
 # Words that were invented here, and the words of the field that took their place.
 INVENTED = {
     "crew": "thread pool",
+    "everybody": "every user, every reader",
     "grave": "obsolete file",
     "graves": "obsolete files",
     "graveyard": "obsolete files",
@@ -59,6 +66,7 @@ INVENTED = {
 # Phrases that make a person of a thread, a lock or a node, and what to write instead.
 PHRASES = {
     "has a say": "votes",
+    "hear of": "get",
     "hears of": "gets",
     "let go of": "release",
     "lets go": "releases",
@@ -113,7 +121,7 @@ def test_the_most_used_words_are_explained(word: str) -> None:
     assert 20 < sum(len(pattern.findall(text_of(path))) for path in MODULES)
 
 
-@pytest.mark.parametrize("path", MODULES, ids=name_of)
+@pytest.mark.parametrize("path", [*MODULES, *CHECKS], ids=name_of)
 def test_no_invented_word_comes_back(path: Path) -> None:
     """A good engineer should not have to learn a private language first."""
     words = words_of(text_of(path)) | words_of(path.stem)
