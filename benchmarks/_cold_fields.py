@@ -190,7 +190,7 @@ def formats(root: Path) -> dict[str, Format]:
 
 
 def fields(root: Path, side: int, rounds: int, race: Race) -> None:
-    """Race writes and whole reads of both, and say who is faster at an equal or better ratio."""
+    """Race writes and whole reads of both, and say which is faster at an equal or better ratio."""
     for title, array in (("int16 raster", raster(side)), ("smooth float32", field(side))):
         here = root / title.split()[0]
         here.mkdir(parents=True)

@@ -132,7 +132,7 @@ def record(key: str, size: int) -> Record:
 
 
 def many(action: Callable[[str], object], keys: list[str]) -> None:
-    """Do something for all keys, in as many threads as everybody gets."""
+    """Do something for all keys, in as many threads as every candidate gets."""
     with ThreadPoolExecutor(THREADS) as pool:
         list(pool.map(action, keys))
 

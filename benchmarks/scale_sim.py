@@ -36,7 +36,7 @@ class Fleet:
     copies: int = 3
     failures_per_node_year: float = 2.0  # Of those that lose its memory: crash, kernel, hardware.
     detect_seconds: float = 10.0
-    repair_bytes_per_second: float = 50e9  # Of all who repair together.
+    repair_bytes_per_second: float = 50e9  # Of all nodes that repair, together.
 
     @property
     def repair_seconds(self) -> float:

@@ -74,7 +74,7 @@ def test_importing_starts_no_thread_and_touches_no_file() -> None:
 
 
 def test_the_volatile_tiers_work_without_any_optional_package() -> None:
-    """Who keeps arrays in RAM never waits for a compressor or a terminal library."""
+    """A program that keeps arrays in RAM never waits for a compressor or a terminal library."""
     never = LATER & {"matplotlib", "rich", "obstore", "pandas", "pyarrow", "asyncio", "click"}
     baseline = loaded_by("import numpy")
     assert set() == (loaded_by(USE) - baseline) & never

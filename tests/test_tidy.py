@@ -161,7 +161,7 @@ def circle_in(arrows: dict[str, set[str]]) -> list[str]:
 
 @pytest.mark.parametrize("depth", [3, 4, 5])
 def test_modules_of_a_room_import_in_no_circle(depth: int) -> None:
-    """Of two modules that need each other, neither can be read first; nor of two packages."""
+    """Two modules that need each other cannot be read one by one; nor can two packages."""
     known = {module_of(path) for path in MODULES}
     arrows: dict[str, set[str]] = {}
     for path in MODULES:

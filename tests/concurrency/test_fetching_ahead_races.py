@@ -92,7 +92,7 @@ def test_random_reads_wake_no_thread_for_each(
 def test_with_evidence_every_note_wakes_and_a_walk_meets_its_values_in_ram(
     manager: MemoryManager,
 ) -> None:
-    """Batches are for those who guess nothing: a good guess is worth little a few reads later."""
+    """Batches suit managers that predict nothing: a guess is worth little a few reads later."""
     prefetcher = Prefetcher([StridePredictor()], budget_bytes=0)
     service = Prefetching(manager._hierarchy, prefetcher, workers=2, worth_seconds=0.0)
     met = 0

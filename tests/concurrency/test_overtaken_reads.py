@@ -145,7 +145,7 @@ def test_a_read_is_overtaken_so_often_and_no_more(
 def test_a_key_that_went_while_its_prefix_was_deleted_is_not_counted(
     manager: MemoryManager, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two who clear up at once must not fail for meeting each other."""
+    """Two threads that clear up at once must not make each other fail."""
     for number in range(5):
         manager.store(f"p/{number}", number, "cold")
     catalog = manager._hierarchy.catalog

@@ -89,7 +89,7 @@ def test_a_store_opens_while_its_bucket_is_away(
     [problem] = manager.check()
     assert problem.unchecked
     assert "2 archived values were not looked at" in problem.what
-    assert time.monotonic() - begun < 3, "who asks for an archived value does not wait"
+    assert time.monotonic() - begun < 3, "a caller that asks for an archived value does not wait"
     manager.store("small", "overwritten")
     s3_proxy.fault = lambda request: None
     if name == "hangs":

@@ -1,7 +1,7 @@
 """A manager whose archive was damaged or thinned out by others: the rest is there, and it is said.
 
 What is lost is named, by key where anything still knows the key, and never passes for absent;
-`check` finds it without being asked for it, and a repair makes everybody agree.
+`check` finds it without being asked for it, and after a repair all readers agree.
 """
 
 from __future__ import annotations

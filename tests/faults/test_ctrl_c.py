@@ -1,4 +1,4 @@
-"""Ctrl-C while a bucket hangs: who pressed it is heard at once, and goes on, or the process ends.
+"""Ctrl-C while a bucket hangs: it takes effect at once; the program goes on or the process ends.
 
 The children are real processes, the signals real ones, and behind the proxy is a real server that
 is not asked. No signal reaches the client of a bucket while it waits for an answer.
@@ -21,7 +21,7 @@ from tests.support.buckets.proxy import Fault, MisbehavingProxy
 
 pytestmark = pytest.mark.server
 
-LONG = 10.0  # Only who waits for the bucket's time-outs takes so long: a minute, and more.
+LONG = 10.0  # Only a call that waits for the bucket's time-outs takes so long: a minute or more.
 
 OPENING = """
 import sys

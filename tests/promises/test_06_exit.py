@@ -262,7 +262,7 @@ def _wait_for_ends() -> None:
 
 
 def test_a_forked_child_that_exits_writes_nothing(tmp_path: Path) -> None:
-    """The store is its parent's, who goes on and keeps what it has."""
+    """The store belongs to the parent, which goes on and keeps its values."""
     script = (
         START
         + """

@@ -17,7 +17,7 @@ from memories import ClosedError, StoreLockedError
 
 
 def test_a_second_writer_is_refused_at_once(make: Make, tmp_path: Path) -> None:
-    """The error names who holds the store."""
+    """The error names the process that holds the store."""
     make()
     with pytest.raises(StoreLockedError, match=str(os.getpid())):
         make()

@@ -172,7 +172,7 @@ class Slow:
 
 @pytest.mark.parametrize("tier", ["hot", "cold", "glacier"])
 def test_what_is_shown_is_not_removed_meanwhile(make: Make, tier: str) -> None:
-    """The background removes what has expired, and so does a reader who finds that it has."""
+    """The background removes what has expired, and so does a reader that finds an expired value."""
     manager = make(migration=MigrationSettings(interval_seconds=0.002))
     manager.store("a", Slow(), tier)
     manager.store("b", 7, tier, ttl=0.2)

@@ -46,7 +46,7 @@ def test_what_could_be_better_comes_with_advice(run: Run) -> None:
 
 
 def test_a_store_in_use_names_its_process(run: Run, tmp_path: Path) -> None:
-    """Who holds it is the first question."""
+    """The first question is which process holds it."""
     with MemoryManager(0.001, 0.001, 1, storage_path=tmp_path):
         assert f"pid {os.getpid()}" in findings(run, tmp_path)[1]["writer"]["what"]
     assert "not open" == findings(run, tmp_path)[1]["writer"]["what"]

@@ -136,7 +136,7 @@ def test_get_gives_an_array_as_npy(run: Run, store: Path, key: str) -> None:
 
 
 def test_get_gives_bytes_and_text_as_they_are(run: Run, store: Path) -> None:
-    """Not a newline more."""
+    """Without an added newline."""
     assert b"\x00\xff" == run("get", store, "bytes").stdout_bytes
     assert TEXT.encode() == run("get", store, "text").stdout_bytes
 

@@ -14,7 +14,7 @@ NODES = [f"node{number}:6379" for number in range(10)]
 
 
 def test_an_added_or_removed_node_moves_only_its_share() -> None:
-    """Of n nodes one n-th of the keys moves, and no key moves between two that stay."""
+    """With n nodes, one n-th of the keys moves, and no key moves between two that stay."""
     names = [b"key %d" % number for number in range(4000)]
     before = {name: rank(name, NODES)[0] for name in names}
     after = {name: rank(name, NODES[:-1])[0] for name in names}

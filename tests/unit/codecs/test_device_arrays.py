@@ -55,7 +55,7 @@ def test_a_tensor_is_each_readers_own() -> None:
     assert [0, 0, 0] == held.open().tolist()
 
 
-def test_a_lent_tensor_lies_in_the_stored_memory() -> None:
+def test_a_shared_tensor_lies_in_the_stored_memory() -> None:
     """Weights of gigabytes are read without a copy; the caller must not write to them."""
     torch = pytest.importorskip("torch")
     weight = torch.zeros(100)
@@ -91,7 +91,7 @@ def test_a_raw_frame_is_never_written_to() -> None:
     assert bytes(data) == writer.pack(codecs.encode(torch.zeros(100)), key="k", version=1).join()
 
 
-def test_a_lent_jax_array_lies_in_the_stored_memory() -> None:
+def test_a_shared_jax_array_lies_in_the_stored_memory() -> None:
     """JAX arrays cannot be written to, so nothing but a promise speaks against it."""
     jax = pytest.importorskip("jax")
     for value in (jax.numpy.arange(1000), jax.numpy.ones(64, bool)):

@@ -1,4 +1,4 @@
-"""Admission: who comes into a full tier is asked of its policy, which knows what a fetch takes."""
+"""Admission: the policy of a full tier, which knows the cost of a fetch, decides what comes in."""
 
 from __future__ import annotations
 

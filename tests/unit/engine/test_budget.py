@@ -29,7 +29,7 @@ def test_two_tiers_on_one_medium_share_its_room() -> None:
 
 
 def test_a_refused_charge_leaves_none_behind() -> None:
-    """Not in the tier and not in the medium that it shares."""
+    """It is charged neither in the tier nor in the medium that the tier shares."""
     clock = ManualClock()
     host = Budget(MAX_BYTES, room=lambda: 10**6, monotonic=clock.monotonic)
     hot = Budget(100, monotonic=clock.monotonic, parent=host)

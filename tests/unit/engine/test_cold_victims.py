@@ -1,4 +1,4 @@
-"""Who leaves the cold tier: the coldest of a sample, as far as touches are remembered."""
+"""Victims of the cold tier: the coldest of a sample, as far as touches are remembered."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_among_the_forgotten_the_oldest_version_leaves_first(manager: MemoryMana
 
 
 def test_every_record_is_offered_in_the_end(manager: MemoryManager) -> None:
-    """Who takes a tier for full while something could leave refuses a store for nothing."""
+    """A tier that counts as full while a value could leave would refuse a store needlessly."""
     fill(manager)
     source = victims(manager, RecencyTracker())
     assert KEYS == sorted(offered(source, 200)), "each once, while a sweep has it in hand"

@@ -25,7 +25,7 @@ def manager() -> Iterator[MemoryManager]:
 
 
 def sweep_while(manager: MemoryManager, act: Callable[[str], None]) -> Tier:
-    """Offer a victim whose key another holds, who acts on it before the sweep ends."""
+    """Offer a victim whose key another thread holds and uses before the sweep ends."""
     tier = manager._hierarchy.tiers[TierName.WARM]
 
     def busy(tier: Tier, victim: Entry | Record) -> EvictionOutcome:

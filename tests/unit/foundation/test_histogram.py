@@ -21,7 +21,7 @@ def filled(samples: list[float]) -> Histogram:
 
 @pytest.mark.parametrize("share", [0.01, 0.5, 0.9, 0.99, 1.0])
 def test_a_quantile_is_right_to_within_a_tenth(share: float) -> None:
-    """Of ten thousand samples over five orders of magnitude, against a sorted list."""
+    """Ten thousand samples over five orders of magnitude are compared with a sorted list."""
     random_ = random.Random(3)
     samples = sorted(10 ** random_.uniform(-5, 0) for _ in range(10_000))
     truth = samples[math.ceil(share * len(samples)) - 1]

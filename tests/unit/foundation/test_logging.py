@@ -35,7 +35,7 @@ def test_the_next_one_says_how_many_were_kept() -> None:
 
 
 def test_words_that_are_no_warning_pass() -> None:
-    """Who asked for them wants all of them."""
+    """A user who asked for them wants all of them."""
     limit = RateLimit()
     assert all(limit.filter(record("x", 0.0, logging.INFO)) for _ in range(100))
 

@@ -63,7 +63,7 @@ def test_a_snapshot_takes_it(tmp_path: Path) -> None:
 
 
 def test_a_notebook_gets_one_element_that_changes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not a line for each update."""
+    """Updates do not each write a line."""
     shown: list[str] = []
     handle = SimpleNamespace(update=shown.append)
 

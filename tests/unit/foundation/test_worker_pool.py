@@ -34,7 +34,7 @@ def workers() -> Iterator[WorkerPool]:
 
 
 def test_tasks_are_done_at_once(workers: WorkerPool) -> None:
-    """Of four slow nodes none waits for another."""
+    """None of four slow nodes waits for another."""
     together = threading.Barrier(4)
     tasks = [workers.submit(together.wait, LONG) for _ in range(4)]
     assert [0, 1, 2, 3] == sorted(task.result() for task in tasks)

@@ -59,7 +59,7 @@ def test_a_head_that_means_nothing_is_refused(head: bytes) -> None:
 
 
 def test_only_distances_within_a_chunk_are_tried() -> None:
-    """Of a larger one each chunk would be nearly all first items."""
+    """With a larger item, each chunk would consist of nearly only first items."""
     steps = {delta.step for delta in candidates((4, 400, 4 * MAX_DISTANCE))}
     assert {1, 100} == steps
 

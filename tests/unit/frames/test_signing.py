@@ -262,7 +262,7 @@ def test_many_threads_and_processes_make_one_key(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("value", [lambda: 1, (n for n in []), threading.Lock(), open, sys])
 def test_what_cannot_be_pickled_is_refused_at_once(value: Any) -> None:
-    """Not later, in the background, when it leaves RAM."""
+    """The call itself raises, not a background move out of RAM later."""
     if value is open:
         assert codecs.carries_code(codecs.encode(value).codec)
         return

@@ -94,7 +94,7 @@ def test_a_guess_displaces_nothing_that_was_read_lately(manager: MemoryManager) 
 
 
 def test_values_fetched_and_never_read_are_counted_as_wasted(manager: MemoryManager) -> None:
-    """Who only counts what was used believes every prefetcher."""
+    """A count of used values alone would make every prefetcher look good."""
     ahead = prefetching(manager, "stride")
     for key in KEYS[:20]:
         read(manager, key, ahead)

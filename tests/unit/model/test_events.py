@@ -54,7 +54,7 @@ def test_reads_in_quick_succession_are_reported_together(
 
 
 def test_reads_are_reported_before_later_events(bus: EventBus) -> None:
-    """Who follows a key must not see it stored anew before it was read."""
+    """An observer of a key must not see it stored anew before it was read."""
     order: list[str] = []
     bus.subscribe(lambda event: order.append(type(event).__name__))
     bus.subscribe_reads(lambda reads: order.append(f"{len(reads)} read"))

@@ -22,7 +22,7 @@ SOON = MigrationSettings(interval_seconds=0.01)
 
 
 def test_archive_goes_to_glacier_after_thirty_days(tmp_path: Path) -> None:
-    """The example everybody has: what is a month old need not lie on the disk."""
+    """The most common example: what is a month old need not lie on the disk."""
     clock = ManualClock()
     parameters = inspect.signature(MemoryManager).parameters.values()
     options = {one.name: one.default for one in parameters if one.kind is one.KEYWORD_ONLY}
@@ -62,7 +62,7 @@ def test_archive_goes_to_glacier_after_thirty_days(tmp_path: Path) -> None:
 
 
 def test_models_never_leave_hot() -> None:
-    """Not for idleness, not for room."""
+    """Neither when it is idle nor when room is needed."""
     rule = Rule(prefix="model/", tier="hot", max_tier="hot")
     with MemoryManager("100 kB", "1 MB", "10 MB", rules=[rule], migration=SOON) as manager:
         manager.store("model/a", np.zeros(5000))

@@ -1,4 +1,4 @@
-"""One writer per prefix: who is refused, who takes over, and what a lost writer may still do."""
+"""One writer per prefix: which store is refused, which takes over, and what a lost one may do."""
 
 from __future__ import annotations
 

@@ -183,7 +183,7 @@ def test_an_interrupted_upload_in_parts_sends_no_more_of_them(
     s3_proxy: MisbehavingProxy,  # noqa: F811
     s3_url: str,  # noqa: F811
 ) -> None:
-    """The memory is its caller's again, who may write into it; no object comes of it."""
+    """The caller may write into the memory again, without a change to any object."""
     from memories.backends.bucket.cloud import CloudStore
 
     sent: list[int] = []

@@ -44,7 +44,7 @@ def test_a_thinned_history_spans_the_whole_time_evenly() -> None:
 
 
 def test_the_latest_point_is_always_there() -> None:
-    """Who asks wants to know how it is now, not how it was at the latest full interval."""
+    """A query wants the current figures, not those of the latest full interval."""
     history = DownsampledSeries(16, 1.0)
     for at in (0.0, 0.1, 0.2, 1.0, 1.3):
         history.add(point(at))

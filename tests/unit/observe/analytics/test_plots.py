@@ -46,7 +46,7 @@ def test_a_path_may_be_a_str_and_its_suffix_chooses_the_format(tmp_path: Path) -
 
 
 def test_without_a_path_the_figure_is_the_callers(tmp_path: Path) -> None:
-    """Who wants another size or title changes the figure before saving it."""
+    """A user who wants another size or title changes the figure before saving it."""
     figure = plot(SERIES).figure
     figure.suptitle("mine")
     figure.savefig(tmp_path / "mine.pdf")
