@@ -40,7 +40,7 @@ def _assert_no_call_is_under_way(hierarchy: Any) -> None:
     operations = hierarchy.operations
     assert not any(call.alive for call in operations._running.values())
     assert set() == operations._unrepaired
-    assert operations._derived
+    assert operations._recounted
     assert {} == hierarchy.locks._held
     assert {} == hierarchy.locks._waits
     assert not hierarchy.mover._nesting.depth

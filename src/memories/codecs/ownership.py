@@ -39,7 +39,7 @@ class PrivateParts:
         """
         return registry.as_corrupt(self.parts.codec, self._build)
 
-    def lend(self) -> Any:
+    def open_shared(self) -> Any:
         """Return the value over the memory of the parts, where `open` copies it.
 
         Raises:

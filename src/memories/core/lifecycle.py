@@ -193,7 +193,7 @@ class Lifecycle:
                 ("a recording", self.trace_recorder),
                 ("prefetching", services.prefetching),
                 ("migration", services.migrator),
-                ("copies of results", services.write_behind),
+                ("write-behind", services.write_behind),
                 ("telemetry", services.telemetry),
             ):
                 if one is not None:

@@ -62,7 +62,7 @@ class ReadOptions:
             return self._converted(payload, verify, trust, device)
         if self.copy:
             return payload.open_copy(trust, verify=verify)
-        return payload.lend(trust, verify=verify)
+        return payload.open_shared(trust, verify=verify)
 
     def _converted(
         self, payload: Payload, verify: bool, trust: Keyring, device: Device | None

@@ -155,12 +155,12 @@ class _Wiring:
         self._add_cold(journal)
         if settings.glacier_enabled:
             self._add_glacier(path, journal)
-        events, statistics, history = EventBus(), EventCounters(), MoveLog()
-        events.subscribe(statistics.observe)
-        events.subscribe(history.observe)
+        events, counters, move_log = EventBus(), EventCounters(), MoveLog()
+        events.subscribe(counters.observe)
+        events.subscribe(move_log.observe)
         events.subscribe(self.sampler.observe)
         events.subscribe(self.costs.observe)
-        events.subscribe_reads(statistics.count_reads)
+        events.subscribe_reads(counters.count_reads)
         events.subscribe_reads(self.sampler.observe_reads)
         events.subscribe_reads(self.costs.observe_reads)
         catalog = self.catalog = Catalog(journal, self._latest_version(), Rules(settings.rules))
@@ -194,8 +194,8 @@ class _Wiring:
             prefetching=None if settings.read_only else self._prefetching(hierarchy),
             write_behind=WriteBehind(hierarchy),
             access_sampler=self.sampler,
-            move_log=history,
-            telemetry=self._telemetry(hierarchy, statistics, history),
+            move_log=move_log,
+            telemetry=self._telemetry(hierarchy, counters, move_log),
             remove_private=self.remove_private,
             purge_archive=self.purge_archive,
         )
@@ -206,14 +206,14 @@ class _Wiring:
         return lifecycle
 
     def _telemetry(
-        self, hierarchy: Hierarchy, statistics: EventCounters, history: MoveLog
+        self, hierarchy: Hierarchy, counters: EventCounters, move_log: MoveLog
     ) -> TelemetryService:
         keeps_files = self.remove_private is None and not self.settings.read_only
         # It refers to what it reads, not to the manager: its thread must not keep that alive.
         return TelemetryService(
-            partial(statistics.read, hierarchy, self.media),
+            partial(counters.read, hierarchy, self.media),
             hierarchy,
-            history,
+            move_log,
             self.clock,
             self.settings.storage_path if keeps_files else None,
         )

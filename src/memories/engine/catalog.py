@@ -76,6 +76,12 @@ class Catalog:
         """Return the record of `key`, even if an entry shadows it."""
         return self.journal.lookup(key)
 
+    def record_under(self, found: Entry | Record | None) -> Record | None:
+        """Return `found` if it is a record, and the backing copy if it is an entry that has one."""
+        if isinstance(found, Entry):
+            return self.record(found.key) if found.backed else None
+        return found
+
     def put(self, entry: Entry) -> None:
         """Make `entry` the entry of its key."""
         with self._lock:

@@ -88,7 +88,7 @@ class DevicePayload(Payload):
         del trust, verify
         return self._read(self._description, clone=True)
 
-    def lend(self, trust: Keyring | None = None, *, verify: bool = True) -> Any:
+    def open_shared(self, trust: Keyring | None = None, *, verify: bool = True) -> Any:
         """Return the value over the device memory itself, which the reader must not write to."""
         del trust, verify
         return self._read(self._description, clone=False)
@@ -170,7 +170,7 @@ class DevicePayload(Payload):
         return tuple(buffer.toreadonly() for buffer in buffers)
 
     def __repr__(self) -> str:
-        return f"<Resident {self.codec} on {self.device.name}, {self._description.nbytes} B>"
+        return f"<DevicePayload {self.codec} on {self.device.name}, {self._description.nbytes} B>"
 
 
 def size_on_device(parts: Parts) -> int:

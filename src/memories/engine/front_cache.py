@@ -19,7 +19,7 @@ from memories.model.tiers import TierName
 SECONDS = 5.0  # Between two times that the front is emptied, unless much is stored.
 EXACT_HITS = 3  # Reads of a new entry that are counted one by one before it may come forward.
 MAX_KEYS = 16_384
-ARRIVALS_PER_SETTLING = 16  # The front is emptied when one part in so many of the entries is new.
+FLUSH_SHARE = 16  # The front is emptied when a sixteenth of the entries is new.
 
 
 class FrontCache:
@@ -63,7 +63,7 @@ class FrontCache:
     def count_arrival(self, entries: Mapping[str, Entry]) -> None:
         """Count a new entry; flush after some, so that eviction finds fresh marks."""
         self._arrivals += 1
-        if self._arrivals * ARRIVALS_PER_SETTLING >= len(entries):
+        if self._arrivals * FLUSH_SHARE >= len(entries):
             self._arrivals = 0
             self.flush(entries)
 

@@ -93,7 +93,10 @@ class Hierarchy:
         self.trust = trust
         self.state = LifecycleState.READ_ONLY if read_only else LifecycleState.OPEN
         self.operations = Operations(
-            self._reconcile_key, self._recount, lambda: self.mover.reset_nesting(), clock.monotonic
+            reconcile_key=self._reconcile_key,
+            recount=self._recount,
+            reset_nesting=lambda: self.mover.reset_nesting(),
+            monotonic=clock.monotonic,
         )
         self.locks = self.operations.locks
         # Raises if a key that is in no tier may be in an archive that could not be read.
@@ -136,7 +139,7 @@ class Hierarchy:
             # A value that replaces one in RAM takes its place.
             sift = not volatile and not isinstance(previous, Entry)
             targets = candidates(self.tiers, key, tier, payload, terms, sift=sift)
-            old_record = self._record_under(previous)
+            old_record = self.catalog.record_under(previous)
             # The removal has a version of its own, below that of the new value. With the same one
             # it would remove the new value as well.
             gone = 0 if old_record is None else self.catalog.next_version()
@@ -180,7 +183,7 @@ class Hierarchy:
                     self.require_readable()
                 found = catalog.entries.get(key) or journal.lookup(key)
                 if found is None:
-                    found = catalog.lookup(key)  # Promoted in between, say.
+                    found = catalog.lookup(key)  # It may have been promoted in between.
                 if found is None or (
                     found.terms.expires_at is not None and self._expired(found, moment)
                 ):
@@ -326,7 +329,7 @@ class Hierarchy:
             self.require_writable()
             found = self.lookup(key)
             terms = change(found.terms)
-            record = self._record_under(found)
+            record = self.catalog.record_under(found)
             if record is not None:
                 record = msgspec.structs.replace(record, terms=terms)
                 self.mover.archive.amend(record)
@@ -515,7 +518,7 @@ class Hierarchy:
     def _reconcile_key(self, key: str) -> None:
         """Make entry, record and archive agree on `key`, after an interrupted call.
 
-        What an entry held is counted off by `_derive`.
+        The bytes that an entry held are released later, by `_recount`.
         """
         catalog = self.catalog
         with self.locks.lock(key):
@@ -652,11 +655,6 @@ class Hierarchy:
         if found is None and key[0] != INTERNAL:
             self.doubt(key)
         return KeyNotFoundError(f"{key[:200]!r} is in no tier")
-
-    def _record_under(self, found: Entry | Record | None) -> Record | None:
-        if isinstance(found, Entry):
-            return self.catalog.record(found.key) if found.backed else None
-        return found
 
     def _expired(self, found: Entry | Record, moment: float | None = None) -> bool:
         if moment is None:

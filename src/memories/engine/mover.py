@@ -171,20 +171,20 @@ class Mover:
         polls = 0
         while True:
             # 3. Victims leave until there is room.
-            with EvictionPass(tier, self._evict, self._current, may_evict) as sweep:
-                if sweep.make_room(size):
+            with EvictionPass(tier, self._evict, self._current, may_evict) as eviction:
+                if eviction.make_room(size):
                     return
+            # 4. The tier is full: nothing may leave, or this call has waited for long enough. One
+            #    store may make room in several tiers, one below the other: only the outermost call
+            #    waits.
             if may_evict is not None:
                 raise TierFullError(self._full(tier, size, key))
-            # 4. Other threads work on victims, and will release them or move them down; or they
-            #    have reserved bytes for values that will be victims soon. Then wait and look again.
-            #    One store may make room in several tiers, one below the other: only the outermost
-            #    call waits.
-            if self._nesting.depth and sweep.busy:
+            if self._nesting.depth and eviction.busy:
                 raise _CrowdedError(self._full(tier, size, key))
-            # 5. Nothing may leave: the tier is full.
-            if self._nesting.depth or polls >= (BUSY_POLLS if sweep.busy else STORE_POLLS):
+            if self._nesting.depth or polls >= (BUSY_POLLS if eviction.busy else STORE_POLLS):
                 raise TierFullError(self._full(tier, size, key))
+            # 5. Other threads work on victims, which they will release or move down; or they have
+            #    reserved bytes for values that will be victims soon. Wait, then look again.
             polls += 1
             time.sleep(POLL_SECONDS)
 
@@ -217,22 +217,10 @@ class Mover:
                 if name in (None, record.tier):
                     yield record
 
-    def _reserve_expired(self, tier: Tier, size: int) -> bool:
-        """Reserve room by removing expired values; return whether that was enough."""
-        gone = 0
-        for found in self.overdue(tier.name):
-            removed = self.expire(found, shown=True)
-            gone += removed
-            if removed and tier.name is TierName.COLD and gone % CAUGHT_UP_AFTER == 0:
-                self.catalog.journal.catch_up()
-            if tier.budget.reserve(size):
-                return True
-        return False
-
     def drain(self, tier: Tier, used: int) -> None:
         """Move victims out of `tier` until it holds at most `used` bytes, or nothing may leave."""
-        with EvictionPass(tier, self._evict, self._current) as sweep:
-            while tier.budget.used > used and sweep.evict_next():
+        with EvictionPass(tier, self._evict, self._current) as eviction:
+            while tier.budget.used > used and eviction.evict_next():
                 pass
 
     def evict_bytes(self, tier: Tier, nbytes: int) -> bool:
@@ -251,12 +239,42 @@ class Mover:
         """Return whether `found` may be dropped for room: its caller can compute it again."""
         return self._drop_when_full or found.terms.evictable
 
+    def drop(self, found: Entry | Record, cause: Cause) -> None:
+        """Remove a version from all tiers, durably if it was durable."""
+        record = self.catalog.record_under(found)
+        if record is not None:
+            version = self.catalog.next_version()
+            with self.archive.removing(record, version):
+                self.catalog.journal.remove(found.key, version)
+        if isinstance(found, Entry):
+            self.catalog.drop(found)
+            self.release(found)
+        now = self._clock.monotonic()
+        self._events.emit(Removed(found.key, now, found.tier, found.size, cause))
+        if cause is not Cause.CAPACITY:
+            # A value that was dropped for room may come back, so the policies remember it. This
+            # comes last: observers of the event must first count the reads before it.
+            for tier in self.tiers.values():
+                tier.victims.forget(found.key)
+
+    def _reserve_expired(self, tier: Tier, size: int) -> bool:
+        """Reserve room by removing expired values; return whether that was enough."""
+        gone = 0
+        for found in self.overdue(tier.name):
+            removed = self.expire(found, shown=True)
+            gone += removed
+            if removed and tier.name is TierName.COLD and gone % CAUGHT_UP_AFTER == 0:
+                self.catalog.journal.catch_up()
+            if tier.budget.reserve(size):
+                return True
+        return False
+
     def _evict(self, tier: Tier, victim: Entry | Record) -> EvictionOutcome:
         """Move a victim down, or drop it if that is allowed."""
         with self._locks.try_lock(victim.key) as free:
             if not free:
-                # What this thread works on itself changes for no wait: the old version of the
-                # very key for which room is made, say.
+                # If this thread itself holds the lock, waiting would change nothing. Example: the
+                # victim is the old version of the key that is being stored.
                 return (
                     EvictionOutcome.STAYS
                     if self._locks.is_held_here(victim.key)
@@ -297,24 +315,6 @@ class Mover:
         self.drop(victim, Cause.CAPACITY)
         return EvictionOutcome.GONE
 
-    def drop(self, found: Entry | Record, cause: Cause) -> None:
-        """Remove a version from all tiers, durably if it was durable."""
-        record = self._record_of(found)
-        if record is not None:
-            version = self.catalog.next_version()
-            with self.archive.removing(record, version):
-                self.catalog.journal.remove(found.key, version)
-        if isinstance(found, Entry):
-            self.catalog.drop(found)
-            self.release(found)
-        now = self._clock.monotonic()
-        self._events.emit(Removed(found.key, now, found.tier, found.size, cause))
-        if cause is not Cause.CAPACITY:
-            # A value that was dropped for room may come back, so the policies remember it. This
-            # comes last: observers of the event must first count the reads before it.
-            for tier in self.tiers.values():
-                tier.victims.forget(found.key)
-
     def _current(self, found: Entry | Record) -> bool:
         if isinstance(found, Entry):
             return self.catalog.entries.get(found.key) is found
@@ -324,11 +324,6 @@ class Mover:
     def _shadowed(self, found: Entry | Record) -> bool:
         """Return whether `found` is the backing copy of an entry."""
         return isinstance(found, Record) and found.key in self.catalog.entries
-
-    def _record_of(self, found: Entry | Record) -> Record | None:
-        if isinstance(found, Record):
-            return found
-        return self.catalog.record(found.key) if found.backed else None
 
     def _move_to_volatile(
         self, found: Entry | Record, target: VolatileTier, may_evict: MayEvict | None
@@ -357,7 +352,7 @@ class Mover:
         return entry
 
     def _move_to_durable(self, found: Entry | Record, target: DurableTier) -> Record:
-        record = self._record_of(found)
+        record = self.catalog.record_under(found)
         if record is None:
             payload = self.tiers.load(found)
             record = self.write(payload, version_of(found), target)

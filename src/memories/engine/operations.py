@@ -70,24 +70,25 @@ class Operations:
 
     def __init__(
         self,
-        agree: Callable[[str], None],
-        derive: Callable[[], None],
-        rest: Callable[[], None],
+        *,
+        reconcile_key: Callable[[str], None],
+        recount: Callable[[], None],
+        reset_nesting: Callable[[], None],
         monotonic: Callable[[], float],
     ) -> None:
-        """Create the operations, which know nothing of tiers.
+        """Start with no call under way.
 
-        `agree` repairs one key under its lock, `derive` counts anew while no call is under way, and
-        `rest` forgets what is known of this thread's own call.
+        `reconcile_key` repairs one key under its lock. `recount` counts anew while no call is under
+        way. `reset_nesting` resets the depth of this thread's evictions.
         """
-        self._agree = agree
-        self._derive = derive
-        self._rest = rest
+        self._reconcile_key = reconcile_key
+        self._recount = recount
+        self._reset_nesting = reset_nesting
         self._monotonic = monotonic
         self._running: dict[int, Operation] = {}
         self._gate = threading.Lock()  # Locked while no call may begin.
         self._unrepaired: set[str] = set()
-        self._derived = True
+        self._recounted = True
         self._retry_at = 0.0
         self.locks = KeyLocks(self._running.get, monotonic=monotonic)
 
@@ -154,47 +155,47 @@ class Operations:
             self._running.pop(me, None)
             with self._gate:
                 self._running[me] = operation
-        if (self._unrepaired or not self._derived) and self._monotonic() >= self._retry_at:
-            self._mend()
+        if (self._unrepaired or not self._recounted) and self._monotonic() >= self._retry_at:
+            self._repair()
 
     def _leave(self, me: int, operation: Operation, *, torn: bool) -> None:
         """End a call; may be done again where an interrupt ended it in the middle."""
         if torn:
-            self._derived = False
-            self._rest()
+            self._recounted = False
+            self._reset_nesting()
             self._unrepaired.update(operation.keys)
-            self._mend_keys()  # This call still holds its locks.
+            self._repair_keys()  # This call still holds its locks.
             self.locks.release_all(me)
-            self._mend()
+            self._repair()
         self._running.pop(me, None)
         operation.end()
 
-    def _mend(self) -> None:
+    def _repair(self) -> None:
         """Repair what torn calls left, as far as that is possible now."""
-        self._mend_keys()
-        if not self._derived:
-            self._derive_alone()
+        self._repair_keys()
+        if not self._recounted:
+            self._recount_alone()
         self._retry_at = self._monotonic() + RETRY_SECONDS
 
-    def _mend_keys(self) -> None:
+    def _repair_keys(self) -> None:
         for key in list(self._unrepaired):
             try:
-                self._agree(key)
+                self._reconcile_key(key)
             except MemoriesError as error:
                 # The medium fails; this call is not the cause. A later call tries again.
                 logger.warning("an interrupted call is not repaired yet: %s", error)
                 return
             self._unrepaired.discard(key)
 
-    def _derive_alone(self) -> None:
+    def _recount_alone(self) -> None:
         """Recount what follows from the entries, once no other call is under way."""
         me = get_ident()
         with self._gate:
             for _ in range(ALONE_POLLS):
                 others = [one for thread, one in list(self._running.items()) if thread != me]
                 if not any(one.alive for one in others):
-                    self._derive()
-                    self._derived = True
+                    self._recount()
+                    self._recounted = True
                     return
                 time.sleep(POLL_SECONDS)
 

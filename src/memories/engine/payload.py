@@ -127,7 +127,7 @@ class Payload(ABC):
     def parts(self, trust: Keyring, *, verify: bool = True) -> codecs.Parts:
         """Return the value taken apart, in the host's memory."""
 
-    def lend(self, trust: Keyring, *, verify: bool = True) -> Any:
+    def open_shared(self, trust: Keyring, *, verify: bool = True) -> Any:
         """Return what a reader gets who promises not to write to it: nothing is cloned."""
         return self.open(trust, verify=verify)
 
@@ -314,10 +314,10 @@ class HeldPayload(Payload):
         del trust, verify
         return self._held.open()
 
-    def lend(self, trust: Keyring, *, verify: bool = True) -> Any:
+    def open_shared(self, trust: Keyring, *, verify: bool = True) -> Any:
         """Return a new object over the held memory itself."""
         del trust, verify
-        return self._held.lend()
+        return self._held.open_shared()
 
     def parts(self, trust: Keyring, *, verify: bool = True) -> codecs.Parts:
         """Return the held parts."""

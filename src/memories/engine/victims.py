@@ -196,8 +196,8 @@ class PolicyVictims(Victims[Entry]):
     def _unlinked(self, found: Entry) -> bool:
         """Return whether the policy is torn; then `found` loses the link into it.
 
-        The policy is replaced when it is next asked for a decision. An entry that the catalog no
-        longer names then is not found by `_renew`, and its link must not lead into the new policy.
+        The policy is replaced when it is next asked for a decision. If the catalog no longer
+        names the entry by then, `_rebuild` does not find it, and its old link must be gone.
         """
         if self._torn:
             found.link = None

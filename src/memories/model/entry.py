@@ -54,7 +54,7 @@ class Entry:
 
     `read` is the whole cost of a hit: two marks and the payload, without a lock or a clock.
     `tick` counts the hits of a tier exactly, whatever the number of threads, and its result orders
-    the accesses; `timeline` maps it to seconds. The subclasses differ in what a reader is given.
+    the accesses; `HitClock` maps it to seconds. The subclasses differ in what a reader is given.
     """
 
     # Ten words: with the header of the garbage collector 112 bytes, a step of the allocator.

@@ -61,7 +61,7 @@ def test_a_shared_tensor_lies_in_the_stored_memory() -> None:
     weight = torch.zeros(100)
     for value in (weight, {"a": weight, "tied": weight.view(10, 10)}):
         _, held, _ = codecs.own_value(value)
-        first, second, own = held.lend(), held.lend(), held.open()
+        first, second, own = held.open_shared(), held.open_shared(), held.open()
         if isinstance(value, dict):
             assert first["a"].data_ptr() == first["tied"].data_ptr()
             first, second, own = first["a"], second["a"], own["a"]
@@ -96,7 +96,7 @@ def test_a_shared_jax_array_lies_in_the_stored_memory() -> None:
     jax = pytest.importorskip("jax")
     for value in (jax.numpy.arange(1000), jax.numpy.ones(64, bool)):
         _, held, _ = codecs.own_value([value])
-        first, second, own = held.lend()[0], held.lend()[0], held.open()[0]
+        first, second, own = held.open_shared()[0], held.open_shared()[0], held.open()[0]
         places = [array.unsafe_buffer_pointer() for array in (first, second, own)]
         assert places[0] == places[1] != places[2]
         assert (value.dtype, True) == (first.dtype, bool((value == first).all()))

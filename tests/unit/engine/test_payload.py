@@ -60,7 +60,7 @@ def test_every_verb_gives_the_value(value: Any, kind: type[Payload], trust: Keyr
     again = framed.to_host(trust)
     assert type(again) is kind
     for one in (payload, framed, again):
-        verbs: list[Callable[[Keyring], Any]] = [one.open, one.lend, one.open_copy]
+        verbs: list[Callable[[Keyring], Any]] = [one.open, one.open_shared, one.open_copy]
         for verb in verbs:
             np.testing.assert_equal(verb(trust), value)
 

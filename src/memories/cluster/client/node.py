@@ -72,7 +72,7 @@ class Node:
 
     @contextmanager
     def acquire(self) -> Iterator[Connection]:
-        """Lend a connection whose server's run id is known.
+        """Yield a connection whose server's run id is known.
 
         Raises:
             UnavailableError: the node cannot be reached.
@@ -172,7 +172,7 @@ class Node:
 
     @contextmanager
     def _tracked(self, count: int) -> Iterator[Connection]:
-        """Lend a connection for `count` commands, and record their success or failure."""
+        """Yield a connection for `count` commands, and record their success or failure."""
         began = self._monotonic()
         try:
             with self.acquire() as connection:

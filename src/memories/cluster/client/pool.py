@@ -20,7 +20,7 @@ IDLE_CONNECTIONS = 8
 
 
 class ConnectionPool:
-    """Lends connections to any number of threads, and keeps some that are idle.
+    """Gives connections to any number of threads, and keeps some that are idle.
 
     There is no limit on how many are in use at once. A forked child does not use the connections of
     its parent.
@@ -44,7 +44,7 @@ class ConnectionPool:
 
     @contextmanager
     def acquire(self) -> Iterator[Connection]:
-        """Lend a connection for as long as the block lasts.
+        """Yield a connection, which the block uses alone.
 
         Raises:
             UnavailableError: a new one was needed, and the node cannot be reached.
@@ -72,7 +72,7 @@ class ConnectionPool:
         self.close()
 
     def __repr__(self) -> str:
-        return f"<Pool of {self.address.name}>"
+        return f"<ConnectionPool of {self.address.name}>"
 
     def _idle_connection(self) -> Connection | None:
         while True:
