@@ -19,7 +19,7 @@ from memories.codecs.value_hash import hash_value
 from memories.errors import UnsupportedTypeError
 
 _MAX_CLASSES = 512
-_classes: dict[type, tuple[bytes, list[Variable]]] = {}  # Bounded, for it keeps them alive.
+_classes: dict[type, tuple[bytes, list[Variable]]] = {}  # Bounded: it keeps them alive.
 
 
 class _ContainsItselfError(UnsupportedTypeError):

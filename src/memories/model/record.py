@@ -36,7 +36,7 @@ DEFAULT_TERMS = Terms()
 class Record(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     """What a durable tier knows of a key. `place` means something to its backend only.
 
-    Written as an array, for a store holds one per key: new fields go to the end.
+    Written as an array, because a store holds one per key: new fields go to the end.
     """
 
     key: str

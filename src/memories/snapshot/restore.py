@@ -213,7 +213,7 @@ class Restore:
         """Yield the records of one batch; then release what they replaced."""
         catalog, wanted = self._hierarchy.catalog, [i for i in items if self._wanted(i.row)]
         entries = [catalog.entries.get(row.key) for row, _, _ in wanted]
-        # A version above all that these keys have had, for a `store` may have overwritten one since
+        # A version above all that these keys have had: a `store` may have overwritten one since
         # the restore began, and below those that they get now.
         gone = catalog.next_version()
         for old in self._archived([item.row.key for item in wanted]):

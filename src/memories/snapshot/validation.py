@@ -133,7 +133,7 @@ class RowCheck:
         self.references += sum(isinstance(row.where, Reference) for row in rows)
 
     def _check_keys(self, keys: list[str]) -> None:
-        """Check that keys are valid and ascend; all at once, for almost always all are sound."""
+        """Check that keys are valid and ascend; all at once, as almost always all are sound."""
         for key, last in zip(keys, [self._last_key, *keys], strict=False):
             if key <= last:
                 raise CorruptDataError(f"its manifest contains {key!r} twice, or out of order")

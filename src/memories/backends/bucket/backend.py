@@ -33,7 +33,7 @@ from memories.backends.bucket.options import BucketLimits, Progress, archive_opt
 from memories.backends.bucket.pack import body_bytes
 from memories.backends.bucket.parallel_download import ParallelDownload
 from memories.backends.bucket.reader import Reader, naming
-from memories.backends.bucket.rebuild import Bucket
+from memories.backends.bucket.rebuild import BucketParts
 from memories.backends.bucket.retry import RetryPolicy
 from memories.backends.bucket.session import BucketSession
 from memories.backends.bucket.staging import StagedPacks
@@ -114,7 +114,7 @@ class BucketBackend(Backend):
         db = self._local.db
         index = ObjectIndex(db)
         downloads = ParallelDownload(store, limits.concurrency)
-        self._bucket = Bucket(downloads, store, db, index)
+        self._bucket = BucketParts(downloads, store, db, index)
         try:
             self._packs = StagedPacks(
                 store.url, db, index, pack_bytes=limits.pack_bytes, wall=self._wall
@@ -315,7 +315,7 @@ class BucketBackend(Backend):
         return self._bucket.index.find(key)
 
     def holds(self, record: Record) -> bool:
-        """Return whether the version of `record` is here, if only prepared, or replaced by another.
+        """Return whether the version of `record` is here: current, replaced, or only prepared.
 
         A reader, whose map may be older than the source of `record`, reads the bucket again.
         """
@@ -328,7 +328,7 @@ class BucketBackend(Backend):
         location = ObjectLocation.decode(record.place)
         if self._reader.staged(location) is not None:
             return True
-        self.refresh()  # Afterwards: what is not staged any more has reached the bucket.
+        self.refresh()  # After that check: a value that is no longer staged is in the bucket.
         return self._knows(record) or self._maintenance.collector.holds(location.token)
 
     def remove(self, key: str, version: int) -> None:
@@ -493,7 +493,7 @@ class BucketBackend(Backend):
             what = (
                 "they stay there, and the next manager of the store uploads them"
                 if self._lasting
-                else "they end with it, for the manager had no storage_path"
+                else "they end with it, because the manager had no storage_path"
             )
             raise type(error)(
                 f"{len(staged)} small values of the archive ({some_of(staged)}) are staged in "

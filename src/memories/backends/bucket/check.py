@@ -16,7 +16,7 @@ from memories.backends.bucket.damage import Damage, aside, known_damage, set_asi
 from memories.backends.bucket.garbage_collection import GarbageCollector
 from memories.backends.bucket.location import ObjectLocation, object_name, token_of
 from memories.backends.bucket.objectstore import Absent, Stat
-from memories.backends.bucket.rebuild import Bucket, fetch_index, fetch_indexes
+from memories.backends.bucket.rebuild import BucketParts, fetch_index, fetch_indexes
 from memories.backends.bucket.uploader import Uploader
 from memories.errors import ArchivedError, CorruptDataError
 from memories.model.record import Record
@@ -40,7 +40,7 @@ class CheckedObject(NamedTuple):
 class BucketCheck(NamedTuple):
     """What a check looks at, and what mends it."""
 
-    bucket: Bucket
+    bucket: BucketParts
     read: Callable[[Record], memoryview]
     verify: Verify | None
     uploader: Uploader

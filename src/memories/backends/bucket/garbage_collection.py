@@ -16,7 +16,7 @@ from memories.backends.bucket.damage import hides_values
 from memories.backends.bucket.location import ObjectLocation, new_token, object_name
 from memories.backends.bucket.object_index import EVERYTHING, NOWHERE
 from memories.backends.bucket.pack import PackContents, PackIndex, finish
-from memories.backends.bucket.rebuild import Bucket
+from memories.backends.bucket.rebuild import BucketParts
 from memories.backends.bucket.staging import StagedPacks
 from memories.backends.bucket.uploader import Uploader
 from memories.model.record import Record
@@ -60,7 +60,7 @@ class GarbageCollector:
 
     def __init__(
         self,
-        bucket: Bucket,
+        bucket: BucketParts,
         packs: StagedPacks,
         uploader: Uploader,
         read: Callable[[Record], memoryview],

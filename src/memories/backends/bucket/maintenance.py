@@ -12,7 +12,7 @@ from memories.backends.bucket import retention
 from memories.backends.bucket.garbage_collection import GarbageCollector, Reclaimed
 from memories.backends.bucket.location import ObjectLocation
 from memories.backends.bucket.options import BucketLimits
-from memories.backends.bucket.rebuild import Bucket
+from memories.backends.bucket.rebuild import BucketParts
 from memories.backends.bucket.session import BucketSession
 from memories.backends.bucket.staging import StagedPacks
 from memories.backends.bucket.uploader import Uploader
@@ -28,7 +28,7 @@ class BucketMaintenance:
 
     def __init__(
         self,
-        bucket: Bucket,
+        bucket: BucketParts,
         session: BucketSession,
         packs: StagedPacks,
         uploader: Uploader,

@@ -16,7 +16,7 @@ from memories.backends.bucket.location import ObjectLocation
 from memories.backends.bucket.objectstore import Absent
 from memories.backends.bucket.options import Progress
 from memories.backends.bucket.parallel_download import RANGE_BYTES
-from memories.backends.bucket.rebuild import Bucket
+from memories.backends.bucket.rebuild import BucketParts
 from memories.backends.bucket.staged_reader import read_staged
 from memories.backends.bucket.staging import StagedPacks
 from memories.errors import ArchivedError, CorruptDataError, StoreLockedError, UnavailableError
@@ -33,7 +33,7 @@ class Reader:
 
     def __init__(
         self,
-        bucket: Bucket,
+        bucket: BucketParts,
         packs: StagedPacks,
         writers_directory: Path | None,
         progress: Progress | None,

@@ -56,8 +56,8 @@ class _GoneError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Bucket:
-    """What an account is read from, and where it is written down."""
+class BucketParts:
+    """The parts of an open bucket: its downloads, its store, and the local map of its objects."""
 
     downloads: ParallelDownload
     store: ObjectStore
@@ -65,7 +65,7 @@ class Bucket:
     index: ObjectIndex
 
 
-def adopt(bucket: Bucket, begins: Mapping[int, int], now: float) -> list[str]:
+def adopt(bucket: BucketParts, begins: Mapping[int, int], now: float) -> list[str]:
     """Replace the map by everything that the bucket holds; what is staged stays staged.
 
     Damage is noted in the map (`damage.py`). Returned are the keys whose objects are missing.
@@ -85,7 +85,7 @@ def adopt(bucket: Bucket, begins: Mapping[int, int], now: float) -> list[str]:
     raise AssertionError("the last attempt returns or raises")
 
 
-def catch_up(bucket: Bucket, begins: Mapping[int, int], now: float) -> bool:
+def catch_up(bucket: BucketParts, begins: Mapping[int, int], now: float) -> bool:
     """Take in what was added to the bucket since, and return whether the map has changed."""
     sizes = {stat.name: stat.size for stat in bucket.store.list("objects/")}
     known = {t for (t,) in bucket.db.rows("SELECT token FROM object WHERE status = 'there'")}
@@ -123,7 +123,7 @@ def _forget(db: LocalDb) -> None:
 
 
 def _read_bucket(
-    bucket: Bucket, begins: Mapping[int, int], now: float, *, patient: bool
+    bucket: BucketParts, begins: Mapping[int, int], now: float, *, patient: bool
 ) -> list[str]:
     store, db = bucket.store, bucket.db
     read_aside(store, db)
@@ -164,7 +164,7 @@ def _read_bucket(
 
 
 def _add_objects(
-    bucket: Bucket, looked: Iterable[IndexResult], begins: Mapping[int, int], now: float
+    bucket: BucketParts, looked: Iterable[IndexResult], begins: Mapping[int, int], now: float
 ) -> None:
     for stat, index, what in looked:
         if index is None:
@@ -175,7 +175,9 @@ def _add_objects(
         _add_object(bucket, begins, now, found)
 
 
-def _add_object(bucket: Bucket, begins: Mapping[int, int], now: float, found: FoundObject) -> None:
+def _add_object(
+    bucket: BucketParts, begins: Mapping[int, int], now: float, found: FoundObject
+) -> None:
     if any(e > found.epoch and found.sequence >= first for e, first in begins.items()):
         return  # Written by a store that was the writer no more.
     for item in found.contents.stored:
@@ -192,7 +194,9 @@ def _add_object(bucket: Bucket, begins: Mapping[int, int], now: float, found: Fo
     bucket.index.load(found.token, found.contents)
 
 
-def fetch_indexes(bucket: Bucket, stats: Iterable[Stat], *, patient: bool) -> Iterable[IndexResult]:
+def fetch_indexes(
+    bucket: BucketParts, stats: Iterable[Stat], *, patient: bool
+) -> Iterable[IndexResult]:
     """Read the index of each object; with `patient`, raise _GoneError if one is there no more."""
 
     def look(stat: Stat) -> IndexResult:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from memories.backends.bucket.damage import Damage, known_damage, record_damage
 from memories.backends.bucket.lease import LOCK_NAME, Lease, WriterLease
-from memories.backends.bucket.rebuild import Bucket, adopt, catch_up
+from memories.backends.bucket.rebuild import BucketParts, adopt, catch_up
 from memories.backends.bucket.uploader import Uploader
 from memories.errors import RefusedError, StoreLockedError
 
@@ -43,7 +43,7 @@ class BucketSession:
 
     def __init__(
         self,
-        bucket: Bucket,
+        bucket: BucketParts,
         lease: WriterLease,
         uploader: Uploader,
         *,

@@ -42,12 +42,12 @@ MARK_RECORD = Record(key="", version=0, tier=TierName.COLD, size=0, stored_at=0.
 class CommitStart(NamedTuple):
     """What a commit started from, while it is under way."""
 
-    end: Position  # Of the log,
-    highest: int  # whose segments had numbers up to this one.
-    account: AccountImage
+    end: Position  # The end of the log.
+    highest: int  # The highest number of a segment of the log.
+    account: AccountImage  # The figures of the accounting.
     recent: list[tuple[str, IndexRow | None]]  # Keys it may enter, and their rows in the table.
-    heads: int
-    extra: int
+    heads: int  # The `recent_heads` of the space.
+    extra: int  # The `extra` of the overlay, or 0.
 
 
 class Appender:
@@ -121,7 +121,7 @@ class Appender:
         self._accounting.revive(back)
 
     def retire(self, dead: Iterable[int]) -> None:
-        """Delete the files of replaced values, but for those whose replacement has failed."""
+        """Delete the files of replaced values, except where the replacement has failed."""
         retired = self._accounting.retired
         gone = [number for number in dead if number in retired]
         # Added first: a file that is added twice is unlinked, one that is in neither never is.
@@ -161,8 +161,8 @@ class Appender:
     ) -> T:
         """Return `steps()`, which append to the log and enter that in index and accounting.
 
-        If they end in the middle, by an interrupt at any line say, log, index and accounting agree
-        again before anything else looks. What was wholly appended counts, as after a kill.
+        If an interrupt ends them at any line, log, index and accounting agree again before anything
+        else reads them. What was wholly appended counts, as after a kill.
         """
         recent = self._index.recent
         self.started = CommitStart(

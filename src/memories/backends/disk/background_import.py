@@ -189,8 +189,8 @@ class BackgroundImport:
     def release_ended(self, done: ImportDone) -> None:
         """End what interrupted calls hold, and derive every figure from the pending files again.
 
-        Files that such a call has left pending are imported soon, for they may have replaced
-        something; `done` is called as by `start`.
+        Files that such a call has left pending are imported soon, because they may have
+        replaced something; `done` is called as by `start`.
         """
         writer = self._writer
         with writer.lock:
@@ -221,12 +221,12 @@ class BackgroundImport:
                     writer.remove(row.record.key, below)
 
     def stop(self) -> None:
-        """End the copies, for the store is being closed; pending records are lost."""
+        """End the copies when the store is closed; pending records are lost."""
         self._stopped = True
         if self._thread is not None and not self._thread.join_within(PATIENCE_SECONDS):
             raise StorageError(
                 f"the copy of a restored snapshot into {self._writer.paths.root} does not end, "
-                "for the disk does not answer; the store stays locked until this process ends"
+                "because the disk does not answer; the store stays locked until this process ends"
             )
 
     def close(self) -> None:

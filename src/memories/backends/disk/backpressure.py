@@ -52,13 +52,13 @@ def admit_head(writer: Writer, action: str, commit: Callable[[Writer], Done]) ->
     dead bytes are given back first; on a disk that other programs have filled this may fail.
     """
     with reported(writer.paths.root, action):
-        if not writer.space.fits(_HEAD_BYTES) and writer.space.may_give_back():
+        if not writer.space.fits(_HEAD_BYTES) and writer.space.worth_compacting():
             try:
                 make_head_room(writer)
             except OSError as error:
                 if error.errno not in NO_SPACE:
                     raise
-            writer.space.gave_back()
+            writer.space.record_unreclaimable()
         return commit(writer)
 
 

@@ -174,7 +174,7 @@ def _give_back_some(writer: Writer) -> None:
 def _give_back(writer: Writer, size: int) -> None:
     """Do what upkeep can for `size` bytes that are claimed."""
     sealed = 0
-    while not (writer.space.fits(0) and writer.space.lean(size)):
+    while not (writer.space.fits(0) and writer.space.dead_within_bound(size)):
         if _empty_one(writer, _at_once, last=not writer.space.fits(0)):
             continue
         if sealed and (writer.space.fits(0) or sealed == SEALS):
@@ -220,7 +220,7 @@ def _victim(
             }
         return choose(
             accounting, writer.index_files.covered.segment, skip, bound=bound,
-            small=writer.space.limits.segment // 2, room=writer.space.spare(), any_worth=last,
+            small=writer.space.limits.segment // 2, room=writer.space.copy_room(), any_worth=last,
             coming=coming,
         )  # fmt: skip
 
@@ -435,7 +435,7 @@ def _merge(writer: Writer, group: tuple[Run, ...], pace: Pace, *, last: bool) ->
         number = writer.accounting.file_number()
         segments = sorted(writer.accounting.segments)
     index_files = writer.index_files
-    index_files.sweep()
+    index_files.discard_unnamed_runs()
     run = index_files.write(number, _merged(group, segments if last else None), pace)
     new = () if run is None else (run,)
     with writer.upkeep_lock:

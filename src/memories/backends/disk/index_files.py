@@ -56,7 +56,7 @@ class IndexFiles:
         manifests.save(manifest, self._paths, self._files)
         self._unnamed.discard(run)
 
-    def sweep(self) -> None:
+    def discard_unnamed_runs(self) -> None:
         """Unlink the runs whose manifest could not be saved: on a full disk each try leaves one."""
         if not self._unnamed:
             return

@@ -1,7 +1,7 @@
 """Where repair puts what it removes from a store: a directory beside it, with a report.
 
 Repair removes nothing that does not lie here first, synced. The directory is for people: it is
-never read or cleaned up here, for it may hold all that is left of a value.
+never read or cleaned up here, because it may hold the only bytes left of a value.
 """
 
 from __future__ import annotations

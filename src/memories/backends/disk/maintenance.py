@@ -49,7 +49,7 @@ class Maintenance:
         """End the threads and wait for them.
 
         Raises:
-            StorageError: one does not end, for the disk does not answer.
+            StorageError: one does not end because the disk does not answer.
         """
         self._ended.set()
         for one in self.threads:
@@ -57,7 +57,7 @@ class Maintenance:
         if not all(one.stop(STOP_SECONDS) for one in self.threads):
             raise StorageError(
                 f"upkeep of {self._writer.paths.root} has not ended within {STOP_SECONDS:.0f} s, "
-                "for the disk does not answer; the store stays locked until this process ends"
+                "because the disk does not answer; the store stays locked until this process ends"
             )
 
     def _sync(self) -> None:

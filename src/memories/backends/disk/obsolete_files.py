@@ -33,7 +33,7 @@ class ObsoleteFiles:
         self._counting = new_lock()
         self.unlink_lock = new_lock()  # One thread unlinks; the others wait for it.
         self.added = AutoResetEvent()  # There may be something to unlink.
-        # A deque, for a mapping may end in any thread, under any lock, and in a forked child.
+        # A deque, because a mapping may end in any thread, under any lock, and in a forked child.
         self._freed: deque[Path] = deque()
         self.values: dict[int, int] = {}  # Value files among them: number to bytes.
         self.packs: set[int] = set()

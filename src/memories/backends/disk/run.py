@@ -158,7 +158,7 @@ class Run:
     def _lookup(self) -> Callable[[str], IndexRow | None]:
         """Return `row`: the row of a key, or None.
 
-        A closure, for this is the hot path: its names are looked up faster than attributes.
+        A closure, because this is the hot path: its names are looked up faster than attributes.
         """
         blocks, table, footer = self._blocks, self._table, self._footer
         first, mask = footer.table_at, footer.slots - 1

@@ -47,7 +47,7 @@ class SizeLimits(NamedTuple):
         """Return how much of the log may lie behind the last checkpoint."""
         return 2 * self.segment
 
-    def working(self, index_bytes: int, recent_heads: int) -> int:
+    def upkeep_bytes(self, index_bytes: int, recent_heads: int) -> int:
         """Return the bytes that upkeep may need at once: for copies, a checkpoint and a merge.
 
         `recent_heads` are the bytes of the heads in the log that no run holds yet; a row takes

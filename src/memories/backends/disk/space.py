@@ -17,8 +17,8 @@ from memories.backends.disk.space_accounting import SpaceAccounting
 from memories.foundation.call_owner import CallOwner
 
 ASK_SECONDS = 0.1
-PLENTY_BYTES = 4 << 30
-PLENTY = 8  # The reserve is taken only where the disk has room for so many of them.
+LITTLE_FREE_BYTES = 4 << 30
+RESERVE_FREE_FACTOR = 8  # The reserve is allocated only if so many times its size is free.
 LOG_SHARE = 8  # The reserve of a small log is an eighth of it.
 
 
@@ -33,9 +33,9 @@ class NoRoomError(Exception):
 class FreeSpace:
     """The free bytes of one file system, as `ask` says; any thread may ask.
 
-    `ask` is called rarely, for it costs as much as a small write. What this store has written since
-    is subtracted; what other programs wrote is noticed `ASK_SECONDS` later, and a write that no
-    longer fits fails as on any full disk. Where little is free, `ask` is called every time.
+    `ask` is called rarely because it costs as much as a small write. What this store has written
+    since is subtracted; what other programs wrote is noticed `ASK_SECONDS` later, and a write that
+    no longer fits fails as on any full disk. Where little is free, `ask` is called every time.
     """
 
     def __init__(self, ask: Callable[[], int]) -> None:
@@ -46,7 +46,7 @@ class FreeSpace:
         """Return the free bytes, given that this store holds `held` bytes now."""
         asked, free, then = self._known
         now = time.monotonic()
-        if now - asked >= ASK_SECONDS or free - (held - then) < PLENTY_BYTES:
+        if now - asked >= ASK_SECONDS or free - (held - then) < LITTLE_FREE_BYTES:
             then, free = held, self._ask()
             self._known = (now, free, then)
         return max(0, free - max(0, held - then))
@@ -67,7 +67,7 @@ class Reserve:
     def allocate(self, log_bytes: int, free: int) -> None:
         """Allocate what suits a log of that length, unless it is held or there is little room."""
         wanted = min(self._most, max(self._least, log_bytes // LOG_SHARE))
-        if self.bytes >= wanted // 2 or free < PLENTY * wanted:
+        if self.bytes >= wanted // 2 or free < RESERVE_FREE_FACTOR * wanted:
             return
         self.delete()
         descriptor = self._files.create(self._path)
@@ -112,9 +112,9 @@ class Space:
         self.recent_heads = 0  # Bytes of the heads that no run of the index holds yet.
         # Bytes that calls are writing to files of their own, or for which they make room.
         self.claims: dict[CallOwner, int] = {}
-        self.import_bytes = 0  # What the files of unfinished imports will take in the store,
-        self.copied_bytes = 0  # and what they take there by now.
-        self._left_dead = -limits.segment  # What was dead when upkeep last gave bytes back.
+        self.import_bytes = 0  # Bytes that the files of unfinished imports will take here.
+        self.copied_bytes = 0  # Bytes of those files that are copied already.
+        self._unreclaimable = -limits.segment  # Dead bytes after the latest upkeep.
 
     def physical(self) -> int:
         """Return the bytes taken on the medium."""
@@ -129,8 +129,9 @@ class Space:
         return self._accounting.charge + pending
 
     def limit(self, held: int) -> int:
-        """Return the bytes that may lie here, where `held` do: the capacity, or what the file
-        system can take.
+        """Return the most bytes that may lie here, given that `held` bytes do now.
+
+        It is the smaller one of the capacity and of what the file system can hold.
         """
         return min(self.limits.capacity, held + self._free(held))
 
@@ -140,29 +141,31 @@ class Space:
         What is charged falls as soon as a value goes, though its bytes lie dead for a while: those
         are given back before the disk holds more than it may, so nothing is evicted for them.
         """
-        return max(0, self.limit(self.physical()) - self.working() - self.charged())
+        return max(0, self.limit(self.physical()) - self.upkeep_bytes() - self.charged())
 
-    def spare(self) -> int:
+    def copy_room(self) -> int:
         """Return the bytes that upkeep may take for what it copies."""
         held = self.physical()
         return self.limit(held) - held
 
-    def working(self) -> int:
+    def upkeep_bytes(self) -> int:
         """Return the bytes that stay free for upkeep, or are held for it by the reserve."""
-        return max(self.reserve.bytes, self.limits.working(self.index_bytes, self.recent_heads))
+        return max(
+            self.reserve.bytes, self.limits.upkeep_bytes(self.index_bytes, self.recent_heads)
+        )
 
     def fits(self, size: int) -> bool:
         """Return whether `size` bytes more may lie here while upkeep keeps its room."""
         coming = sum(self.claims.values()) + self.import_bytes - self.copied_bytes
         held = self.physical()
-        kept = self.working() - self.reserve.bytes
+        kept = self.upkeep_bytes() - self.reserve.bytes
         return held + coming + kept + size <= self.limit(held)
 
-    def lean(self, size: int) -> bool:
+    def dead_within_bound(self, size: int) -> bool:
         """Return whether so few bytes are dead that `size` more may be written before upkeep.
 
-        What is written may replace as much, but not more than there is alive. So a store in which
-        upkeep has nothing left to do is lean for any size.
+        A write may replace as many bytes as it writes, but at most those that are alive. So the
+        answer is yes for any size once upkeep has nothing left to do.
         """
         accounting = self._accounting
         replaced = min(size, accounting.live)
@@ -174,15 +177,15 @@ class Space:
 
         `granted` bytes are claimed for the caller already.
         """
-        if size > granted and not (self.fits(size) and self.lean(size)):
+        if size > granted and not (self.fits(size) and self.dead_within_bound(size)):
             raise NoRoomError(size)
 
-    def may_give_back(self) -> bool:
+    def worth_compacting(self) -> bool:
         """Return whether enough has died since upkeep last gave bytes back to try it again."""
         dead = self._accounting.dead
-        self._left_dead = min(self._left_dead, dead)
-        return dead >= self._left_dead + self.limits.segment // 8
+        self._unreclaimable = min(self._unreclaimable, dead)
+        return dead >= self._unreclaimable + self.limits.segment // 8
 
-    def gave_back(self) -> None:
+    def record_unreclaimable(self) -> None:
         """Record how many dead bytes upkeep could not give back."""
-        self._left_dead = self._accounting.dead
+        self._unreclaimable = self._accounting.dead

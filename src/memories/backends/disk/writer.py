@@ -106,9 +106,8 @@ class Writer:
         self.lock = new_lock()
         self.upkeep_lock = new_lock()  # One compaction or checkpoint at a time.
         self.unnamed: dict[int, UnnamedFile] = {}
-        self.waiting: set[CallOwner] = (
-            set()
-        )  # Calls that wait for upkeep, which then takes no rests.
+        # Calls that wait for upkeep; while there are any, upkeep does not pause.
+        self.waiting: set[CallOwner] = set()
         self.importing: set[CallOwner] = set()  # Calls that write many records at once.
         # What compaction cannot read: segments that it cannot walk, and packs.
         self.unreadable: dict[str, set[int]] = {"segment": set(), "pack": set()}
@@ -369,7 +368,7 @@ class Writer:
     def _mend(self) -> None:
         """Finish what was interrupted; after a failed sync, write again what it may have lost.
 
-        For the kernel reports a failed sync only once.
+        The kernel reports a failed sync only once, so a second sync would prove nothing.
         """
         if self.writer_lock.doubted:
             self.writer_lock.require()
@@ -422,7 +421,8 @@ class Writer:
         store_paths.require(self.paths)
         self.unsynced.sync(dict(self.unsynced.values))
         self.appender.replace_unsynced(self._unsynced_rows(), mark=True)
-        # First in its segment, for the copies say how far the log was synced when they were new.
+        # This mark comes first in its segment: the copies say how far the log was synced when they
+        # were new.
         self.appender.mark()
         for number in gone:
             handle = self.reader.segment(number)
@@ -599,7 +599,7 @@ class Writer:
             frozen, heads = self.index.freeze(), self.space.recent_heads
             number = self.accounting.file_number()
             manifest = manifest_of(self.index, self.accounting, self.obsolete, self.log.end)
-        self.index_files.sweep()
+        self.index_files.discard_unnamed_runs()
         try:
             self.sync()
             run = self.index_files.write(number, run_rows(frozen), pace)

@@ -35,7 +35,7 @@ def test_a_run_without_a_manifest_is_swept(
         monkeypatch.setattr(manifest, "save", SAVE)
         runs = tmp_path / "s" / "index"
         assert 1 == len(list(runs.glob("*.run")))
-        writer.index_files.sweep()
+        writer.index_files.discard_unnamed_runs()
         assert saved == bool(list(runs.glob("*.run")))
         writer.checkpoint()
         assert [] == [one.key for one in backend.scan() if one.version != 1]
