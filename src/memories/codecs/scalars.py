@@ -34,7 +34,7 @@ class ScalarCodec(Codec):
         self._from_meta = from_meta
 
     def encode(self, value: Any) -> Parts:
-        """Describe the value; what only code can describe, an odd time zone say, is pickled."""
+        """Describe the value; what only code can describe, such as an odd time zone, is pickled."""
         try:
             return Parts(self.name, self._to_meta(value))
         except UnsupportedTypeError:

@@ -542,7 +542,8 @@ class MemoryManager(MutableMapping[str, Any]):
     ) -> None:
         """Write every key, as of this instant, into one file at `path`; writers may continue.
 
-        Other tools open the file: `numpy.load(path)["key"]` gives every uncompressed array.
+        Other tools open the file: `numpy.load(path)["key"]` gives an uncompressed array of 4 KiB or
+        more.
 
         Args:
             path: The file; an existing one is replaced at the very end, or not at all.

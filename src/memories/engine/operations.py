@@ -201,8 +201,8 @@ class Operations:
 
 
 def _is_ours(frame: FrameType) -> bool:
-    room, _, _ = str(frame.f_globals.get("__name__")).partition(".")
-    return room in _OURS
+    package, _, _ = str(frame.f_globals.get("__name__")).partition(".")
+    return package in _OURS
 
 
 def _is_foreign(error: BaseException) -> bool:

@@ -74,7 +74,7 @@ class ObjectStore(ABC):
 
     @abstractmethod
     def list(self, prefix: str) -> Iterator[Stat]:
-        """Yield, in any order, the objects whose names start with `prefix` (`objects/`, say)."""
+        """Yield, in any order, the objects whose names start with `prefix`, such as `objects/`."""
 
     def honours_conditions(self) -> bool:
         """Return whether `put_if` is reliable; some gateways ignore its condition."""
