@@ -186,7 +186,7 @@ def test_parking_in_hot_copies_nothing(managed: MemoryManager) -> None:
     park(model, managed, "twin")
     with pytest.raises(InvalidOptionError, match="restore it first"):
         park(Twin(), managed, "twin")
-    with pytest.raises(InvalidOptionError, match="another one"):
+    with pytest.raises(InvalidOptionError, match="a different one"):
         restore(torch.nn.Linear(2, 2), managed, "twin")
     with pytest.raises(KeyNotFoundError):
         restore(model, managed, "absent")
