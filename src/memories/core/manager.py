@@ -32,6 +32,7 @@ from memories.core.explain import Explanation, describe, explain, usage_percent
 from memories.core.lifecycle import Lifecycle
 from memories.core.memoize import memoize
 from memories.core.oom import OomGuard
+from memories.core.pickled_reader import open_reader
 from memories.core.read_options import ReadOptions
 from memories.core.reports import Reports
 from memories.core.result_store import TierResultStore
@@ -731,7 +732,9 @@ class MemoryManager(MutableMapping[str, Any]):
 
     def __reduce__(self) -> tuple[Callable[..., MemoryManager], tuple[Any, ...]]:
         self._hierarchy.require_readable()
-        return _open_reader, self._services.reader_arguments()
+        if self._services.is_private:
+            raise InvalidOptionError("only a manager with a storage_path can be pickled")
+        return open_reader, (MemoryManager, *self._services.reader_arguments())
 
     def enable_analytics(self, interval: float = 0.25, history: int = 4096) -> None:
         """Start sampling every `interval` seconds, keeping at most `history` points.
@@ -790,11 +793,3 @@ class MemoryManager(MutableMapping[str, Any]):
 
     def _repr_html_(self) -> str:
         return self._reports.fragment()
-
-
-def _open_reader(*arguments: Any) -> MemoryManager:
-    """Open a read-only manager of the store of a pickled one."""
-    hot, warm, cold, glacier, options = arguments
-    if options["storage_path"] is None:
-        raise InvalidOptionError("a pickled manager needs the store of the one it was made from")
-    return MemoryManager(hot, warm, cold, glacier, **options, read_only=True)

@@ -1,0 +1,37 @@
+"""Opens the store of a pickled manager for reading, in the process that unpickles it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def open_reader(manager_class: type, *arguments: Any) -> Any:
+    """Return a read-only manager of the store of a pickled one.
+
+    If the store cannot be opened here, each use of the manager raises the reason. Unpickling must
+    not raise it: a worker of `multiprocessing.Pool` would end without an answer, and the call in
+    the other process would wait for ever.
+    """
+    hot, warm, cold, glacier, options = arguments
+    try:
+        return manager_class(hot, warm, cold, glacier, **options, read_only=True)
+    except Exception as error:
+        return type("UnopenedManager", (_Unopened, manager_class), {})(error)
+
+
+class _Unopened:
+    """Comes before the class of the manager: none of the attributes of a manager are set."""
+
+    def __init__(self, error: Exception) -> None:
+        self._error = error
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_") and not name.startswith("__") and name != "_error":
+            raise self._error
+        raise AttributeError(f"{type(self).__name__!r} has no attribute {name!r}")
+
+    def __repr__(self) -> str:
+        return f"<MemoryManager not opened: {self._error}>"
+
+    def cleanup(self, *, flush: bool = True) -> None:
+        """Do nothing: nothing is open."""
