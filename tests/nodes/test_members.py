@@ -53,6 +53,8 @@ def test_an_added_node_gets_its_share_while_reads_and_writes_go_on(
         stop.set()
         user.join()
         assert [] == faults
+        assert repr(manager).startswith("<DistributedMemoryManager: ")
+        assert "; 4 nodes, 2 copies; " in repr(manager)
         assert steps and steps[-1][0] == steps[-1][1]
         # Two copies of each key over four nodes; all of them on the new one would be KEYS.
         assert KEYS / 4 < registers_on(node) < 3 * KEYS / 4

@@ -20,6 +20,7 @@ from memories.cluster.node_service import NodeService
 from memories.cluster.repair_report import RepairReport
 from memories.cluster.store import StoredFrame
 from memories.codecs import main_classes
+from memories.core.explain import describe
 from memories.core.manager import MemoryManager
 from memories.core.near_cache import MOST_DROPPED, NearCacheStore
 from memories.core.value_reader import MISSING
@@ -75,6 +76,7 @@ class DistributedMemoryManager(MemoryManager):
         except BaseException:
             super().cleanup(flush=False)
             raise
+        self._copies = factor
         self._near_copies = NearCacheStore(self._hierarchy)
         self._entries = self._hierarchy.catalog.entries
         self._monotonic = self._services.clock.monotonic
@@ -252,6 +254,11 @@ class DistributedMemoryManager(MemoryManager):
         """Close the manager and its connections. Idempotent; values on the nodes stay there."""
         super().cleanup(flush=flush)
         self._service.close()  # In a forked child `super` does not close it.
+
+    def __repr__(self) -> str:
+        nodes, copies = sum(1 for _ in self._service.nodes()), self._copies
+        cluster = f"{nodes} node{'s' * (nodes != 1)}, {copies} cop{'y' if copies == 1 else 'ies'}"
+        return describe(self._services, type(self).__name__, cluster)
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
         raise InvalidOptionError(

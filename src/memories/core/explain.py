@@ -71,15 +71,15 @@ def explanation_document(found: Explanation) -> dict[str, Any]:
     return {**asdict(found), "text": str(found)}
 
 
-def describe(services: Services) -> str:
-    """Return the state of a manager in one line."""
+def describe(services: Services, name: str = "MemoryManager", cluster: str = "") -> str:
+    """Return the state of a manager in one line: its class, tiers, and `cluster` in words."""
     hierarchy = services.hierarchy
     if hierarchy.state is LifecycleState.CLOSED:
-        return "<MemoryManager closed>"
+        return f"<{name} closed>"
     tiers = ", ".join(
-        f"{name} {format_size(tier.budget.used)} of {limit_words(tier.budget.configured)}"
-        f" [{services.media[name]}]"
-        for name, tier in hierarchy.tiers.items()
+        f"{tier_name} {format_size(tier.budget.used)} of {limit_words(tier.budget.configured)}"
+        f" [{services.media[tier_name]}]"
+        for tier_name, tier in hierarchy.tiers.items()
     )
     state = "" if hierarchy.state is LifecycleState.OPEN else f" {hierarchy.state.value}"
     stats, keys = services.telemetry.stats(), len(hierarchy)
@@ -90,7 +90,8 @@ def describe(services: Services) -> str:
     )
     latest = services.move_log.latest
     move = f"; last move {latest[-1].key[:60]!r} to {latest[-1].target}" if latest else ""
-    return f"<MemoryManager{state}: {keys} keys; {tiers}; {rate}{move}>"
+    nodes = f"; {cluster}" if cluster else ""
+    return f"<{name}{state}: {keys} keys; {tiers}{nodes}; {rate}{move}>"
 
 
 def usage_percent(hierarchy: Hierarchy) -> dict[str, float]:

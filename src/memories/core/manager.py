@@ -728,7 +728,7 @@ class MemoryManager(MutableMapping[str, Any]):
             error.add_note(f"cleanup() after it: {type(failure).__name__}: {failure}")
 
     def __repr__(self) -> str:
-        return describe(self._services)
+        return describe(self._services, type(self).__name__)
 
     def __reduce__(self) -> tuple[Callable[..., MemoryManager], tuple[Any, ...]]:
         self._hierarchy.require_readable()
