@@ -7,4 +7,9 @@ from collections.abc import Mapping
 
 def join_reasons(reasons: Mapping[str, str], *, otherwise: str = "") -> str:
     """Return `node: reason` for every node, ordered by name; `otherwise` if there are none."""
-    return "; ".join(f"{node}: {reason}" for node, reason in sorted(reasons.items())) or otherwise
+    return "; ".join(_about(*one) for one in sorted(reasons.items())) or otherwise
+
+
+def _about(node: str, reason: str) -> str:
+    own = f"the node {node} "
+    return f"{node} {reason.removeprefix(own)}" if reason.startswith(own) else f"{node}: {reason}"

@@ -52,8 +52,8 @@ def library_of(device: Device | None) -> str:
     """
     if device is None:
         raise InvalidOptionError(
-            "a NumPy array cannot be on a device, and this manager has none: name the library of "
-            "the array, like='torch' for example"
+            "the value is a NumPy array, which cannot be on a device, and this manager has no "
+            "device"
         )
     return device.library
 

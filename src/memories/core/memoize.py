@@ -215,6 +215,12 @@ class Memo:
                 f"{self._identity.label} returned a coroutine, which can be awaited once: put "
                 "`cache` directly above the `async def`"
             )
+        try:
+            return self._store(key, result)
+        except UnsupportedTypeError as error:
+            raise UnsupportedTypeError(f"the result of {self._identity.label}: {error}") from error
+
+    def _store(self, key: str, result: Any) -> tuple[Any, FlightOutcome]:
         if self._may_store():
             try:
                 self.results.store(key, result, tier=self._tier, ttl=self._ttl)

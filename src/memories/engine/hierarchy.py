@@ -669,9 +669,8 @@ class Hierarchy:
             self.doubt(key)
         current = 0 if found is None or self._expired(found) else found.version
         if current != if_version:
-            raise ConflictError(
-                f"{key[:200]!r} is at version {current}, not {if_version}; read it again and retry"
-            )
+            present = f"at version {current}, not" if current else "absent, not at version"
+            raise ConflictError(f"{key[:200]!r} is {present} {if_version}; read it again and retry")
 
     def _check_terms(self, found: Entry | Record, target: TierName) -> None:
         if found.terms.pinned:

@@ -408,8 +408,13 @@ class Mover:
     def _full(self, tier: Tier, size: int, key: str) -> str:
         return (
             f"no room for {key[:60]!r} in {tier.name}: it needs {format_size(size)}, "
-            f"{tier.name} holds {format_size(tier.budget.used)} of "
-            f"{format_size(tier.budget.effective)}, and nothing more may leave it; everything "
-            f"stored before is still there: delete or unpin keys, make a tier larger, "
-            f"or use on_full='evict' to drop the least useful values"
+            f"{tier.name} holds {format_size(tier.budget.used)} of {_usable(tier)}, and nothing "
+            f"more may leave it; everything stored before is still there: delete or unpin keys, "
+            f"make a tier larger, or use on_full='evict' to drop the least useful values"
         )
+
+
+def _usable(tier: Tier) -> str:
+    """Return the capacity of a tier in words: the usable part too, where it is smaller."""
+    usable, whole = format_size(tier.budget.effective), format_size(tier.budget.configured)
+    return usable if usable == whole else f"{usable} usable of {whole}"

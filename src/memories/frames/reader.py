@@ -124,7 +124,8 @@ class DescribedFrame(ABC):
         """
         if self.codec != ArrayCodec.name:
             raise UnsupportedTypeError(
-                f"only a region of a plain NumPy array can be read; {self.key!r} is a {self.codec}"
+                f"only a region of a plain NumPy array can be read; {self.key!r} holds "
+                f"{_kind_of_value(self.codec)}"
             )
         dtype, shape, order = read_meta(Parts(self.codec, self.description()))
         piece = self._only_piece(dtype.itemsize * math.prod(shape))
@@ -362,3 +363,12 @@ def load_chunk(chunk: memoryview, target: Any, compressor: int) -> None:
         target[:] = as_array(chunk)
     else:
         decompress(chunk, target, compressor)
+
+
+def _kind_of_value(codec: str) -> str:
+    """Return in words what a codec stores: only the codec says it before a value is decoded."""
+    if codec == "tree":
+        return "a dict, a list or another structure"
+    library, _, kind = codec.partition(".")
+    names = {"frame": "DataFrame", "series": "Series", "objects": "array of objects"}
+    return f"a value of {library} ({names.get(kind, kind)})" if kind else f"a value ({codec})"

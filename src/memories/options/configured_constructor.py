@@ -42,7 +42,10 @@ def configured(make: Callable[Arguments, None]) -> Callable[Arguments, None]:
 
     @wraps(make)
     def initialise(*args: Arguments.args, **kwargs: Arguments.kwargs) -> None:
-        given = signature.bind_partial(*args, **kwargs).arguments
+        try:
+            given = signature.bind_partial(*args, **kwargs).arguments
+        except TypeError as error:
+            raise TypeError(_explain(error, type(args[0]), signature, kwargs)) from None
         for name, found in configured_options(signature).items():
             if name in signature.parameters and name not in given:
                 kwargs[name] = found.value
@@ -71,6 +74,18 @@ def effective_options(make: Callable[..., Any]) -> list[EffectiveOption]:
         )
         for name in _names(signature)
     ]
+
+
+def _explain(
+    error: TypeError, made: type, signature: inspect.Signature, options: Mapping[str, Any]
+) -> str:
+    """Return the message of `error` with the class, and the name most similar to a wrong one."""
+    for name in options:
+        if name not in signature.parameters:
+            known = {*_names(signature), *_names(inspect.signature(made))}
+            suggestion = nearest(name, known)
+            return f"{made.__name__}() got an unexpected option {name!r}{suggestion}"
+    return f"{made.__name__}(): {error}"
 
 
 def _names(signature: inspect.Signature) -> list[str]:

@@ -55,9 +55,9 @@ def release(hierarchy: Hierarchy, identity: str) -> int:
     """
     held = referring(hierarchy)
     if identity not in held:
-        known = ", ".join(held) or "none does"
+        known = f"those that do: {', '.join(held)}" if held else "no snapshot refers to it"
         raise InvalidOptionError(
-            f"no snapshot {identity!r:.80} keeps objects in this archive; those that do: {known}"
+            f"the snapshot {identity!r:.80} does not refer to this archive; {known}"
         )
     bucket_of(hierarchy, "").unprotect(holder=f"{_HOLDER}{identity}")
     return held[identity]

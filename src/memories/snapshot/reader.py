@@ -45,7 +45,7 @@ class SnapshotFile:
             self._load()
         except CorruptDataError as error:
             self.close()
-            raise CorruptDataError(f"{self.path} is not a sound snapshot: {error}") from error
+            raise CorruptDataError(f"{self.path} cannot be opened: {error}") from error
         except BaseException:
             self.close()
             raise

@@ -139,4 +139,4 @@ def parse_tail(data: bytes, file_bytes: int) -> tuple[int, int]:
         fits = directory_at + directory_bytes + TAIL_BYTES == file_bytes
         if fits and data == tail(members, directory_at, directory_bytes):
             return members, directory_at
-    raise CorruptDataError("it does not end as a snapshot ends: it is truncated, or another file")
+    raise CorruptDataError("it is not a snapshot, or is truncated")

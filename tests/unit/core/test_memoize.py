@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from memories import InvalidOptionError, MemoryManager
+from memories import InvalidOptionError, MemoryManager, UnsupportedTypeError
 
 
 @pytest.fixture
@@ -205,3 +205,14 @@ def test_tasks_share_one_computation(manager: MemoryManager) -> None:
     assert [10] * 9 == asyncio.run(main())
     assert [-1, 1] == calls
     assert 1 == fetch.cache_info().results
+
+
+def test_a_result_that_cannot_be_stored_is_named(manager: MemoryManager) -> None:
+    """Only the name of the function tells which result it was."""
+
+    @manager.cache
+    def makes_a_lock() -> Any:
+        return threading.Lock()
+
+    with pytest.raises(UnsupportedTypeError, match=r"^the result of .*makes_a_lock: .*cannot be"):
+        makes_a_lock()

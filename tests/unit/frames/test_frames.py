@@ -333,7 +333,9 @@ def test_a_fancy_index_is_refused(index: Any) -> None:
 
 def test_only_arrays_have_regions() -> None:
     """The message names what the key holds instead."""
-    with pytest.raises(UnsupportedTypeError, match="'key' is a tree"):
+    with pytest.raises(UnsupportedTypeError, match="'key' holds a dict, a list or another str"):
         open_frame(packed([1])).region(0)
+    with pytest.raises(UnsupportedTypeError, match="holds a value of numpy \\(scalar\\)"):
+        open_frame(packed(np.float32(1))).region(0)
     with pytest.raises(IndexError):
         open_frame(packed(np.zeros(3))).region(3)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from memories import MemoryManager, MigrationSettings
+from memories import DistributedMemoryManager, MemoryManager, MigrationSettings
 from memories.errors import InvalidOptionError
 from memories.model.tiers import TierName
 from memories.options.config_sources import read_config
@@ -152,3 +152,13 @@ def test_every_option_has_an_origin(project: Path, monkeypatch: pytest.MonkeyPat
     assert ("full", "MEMORIES_DURABILITY") == options["durability"][1:]
     assert (8, "default") == options["hot_memory_size"][1:]
     assert not {"storage_options", "trusted_keys"} & set(options)
+
+
+def test_a_misspelt_argument_names_the_class_and_the_nearest_option() -> None:
+    """An option of the base class is suggested for a derived one, too."""
+    with pytest.raises(TypeError, match=r"^MemoryManager\(\) got .*did you mean 'hot_memory_size'"):
+        MemoryManager(hot_memory_siz=5)  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match=r"^DistributedMemoryManager\(\) got .*'near_cache'"):
+        DistributedMemoryManager(nodes=["127.0.0.1:1"], near_cach=False)
+    with pytest.raises(TypeError, match=r"^MemoryManager\(\): multiple values"):
+        MemoryManager(1, hot_memory_size=1)  # type: ignore[misc]

@@ -588,6 +588,8 @@ def test_what_a_lost_snapshot_keeps_can_be_let_go(manager: MemoryManager, tmp_pa
         manager.release_snapshot("another")
     assert 1 == manager.release_snapshot(identity)
     assert {} == manager.snapshots_in_archive()
+    with pytest.raises(InvalidOptionError, match="no snapshot refers to it"):
+        manager.release_snapshot(identity)
     bucket.reclaim(grace_seconds=0)
     assert not kept.exists()
 

@@ -167,11 +167,15 @@ def _require_enough(member_list: MemberList, reasons: dict[str, str]) -> None:
         missing = sorted(reasons.keys() & set(nodes))
         if len(missing) >= max(1, member_list.copies):
             listed = join_reasons({name: reasons[name] for name in missing})
-            raise UnavailableError(
-                f"{len(missing)} of {len(nodes)} nodes do not answer, and with "
-                f"{member_list.copies} copies at most {member_list.copies - 1} may be missing: "
-                + listed
+            verb = "does" if len(missing) == 1 else "do"
+            most = member_list.copies - 1
+            silent = (
+                f"{len(missing)} of {len(nodes)} nodes {verb} not answer"
+                if len(nodes) > 1
+                else "the only node does not answer"
             )
+            copies = f"{most + 1} copies at most {most}" if most else "1 copy none"
+            raise UnavailableError(f"{silent}, and with {copies} may be missing: {listed}")
 
 
 def _check(member_list: MemberList, members: Members) -> None:

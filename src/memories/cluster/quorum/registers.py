@@ -299,7 +299,7 @@ class QuorumRegisters(Registers):
         results: dict[bytes, WrittenRegister | Exception] = {}
         for query in rest:
             if query.missing_answers > 0:
-                results[query.name] = query.error()
+                results[query.name] = query.error("written")
             else:
                 known[query.name] = _newest_version(query)
         wall = self._clock.wall()

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 
+from memories.cluster.reasons import join_reasons
 from memories.cluster.register_copy import RegisterCopy
 from memories.cluster.register_format import (
     key_text,
@@ -118,22 +119,25 @@ class RegisterQuery:
         self.replies.pop(node, None)
         self.voters.discard(node)
 
-    def error(self) -> MemoriesError:
-        """Return the error that explains why the newest version is unknown."""
+    def error(self, action: str = "read") -> MemoriesError:
+        """Return the error that explains why the newest version is unknown.
+
+        Args:
+            action: What the caller cannot do without that version: `"read"` or `"written"`.
+        """
         needed = len(self.voters) + self.missing_answers
-        answered = f"{len(self.voters)} of the {needed} nodes needed answered"
+        count = len(self.voters)
+        verb = "is" if needed == 1 else "are"
+        answered = f"{count} node{'s' * (count != 1)} answered, {needed} {verb} needed"
         if self.damaged and self.missing_answers <= len(self.damaged):
             return CorruptDataError(
                 f"{key_text(self.name)} is damaged on {_names(self.damaged)}, and otherwise "
                 + answered
             )
-        reasons = [f"{node}: {reason}" for node, reason in sorted(self.faults.items())]
-        reasons += [
-            f"{node}: restarted, and is not up to date yet"
-            for node in sorted(self.replies.keys() - self.voters)
-        ]
-        why = "; ".join(reasons) or "no other node is left to ask"
-        return UnavailableError(f"{key_text(self.name)} cannot be read: {answered} ({why})")
+        outdated = self.replies.keys() - self.voters
+        reasons = dict.fromkeys(outdated, "it restarted, and is not up to date yet") | self.faults
+        why = join_reasons(reasons, otherwise="no other node is left to ask")
+        return UnavailableError(f"{key_text(self.name)} cannot be {action}: {answered} ({why})")
 
 
 def _names(nodes: Iterable[str]) -> str:

@@ -62,3 +62,17 @@ def test_damage_differs_from_absence_and_from_no_answer() -> None:
     assert 2 == one.missing_answers
     one.record_damage(second)
     assert isinstance(one.error(), CorruptDataError)
+
+
+def test_the_error_names_the_action_the_numbers_and_each_node_once() -> None:
+    """A failed write does not speak of reading."""
+    one = query()
+    first, second, third = one.nodes
+    one.record(first, read_copy(one.name, None, whole=True), voting=True)
+    one.record_fault(second, f"the node {second} did not answer")
+    one.record_fault(third, "out of memory")
+    reasons = sorted([f"{second} did not answer", f"{third}: out of memory"])
+    assert f"cannot be written: 1 node answered, 2 are needed ({'; '.join(reasons)})" in str(
+        one.error("written")
+    )
+    assert "cannot be read: 1 node answered" in str(one.error())
