@@ -43,7 +43,7 @@ from memories.core.value_writer import ValueWriter
 from memories.core.views import ItemView, KeyView, ValueView
 from memories.core.wiring import assemble
 from memories.devices import Device
-from memories.errors import InvalidOptionError, KeyNotFoundError
+from memories.errors import KeyNotFoundError
 from memories.foundation.keys import check_key
 from memories.foundation.units import parse_size
 from memories.model.rules import Rule
@@ -732,8 +732,6 @@ class MemoryManager(MutableMapping[str, Any]):
 
     def __reduce__(self) -> tuple[Callable[..., MemoryManager], tuple[Any, ...]]:
         self._hierarchy.require_readable()
-        if self._services.is_private:
-            raise InvalidOptionError("only a manager with a storage_path can be pickled")
         return open_reader, (MemoryManager, *self._services.reader_arguments())
 
     def enable_analytics(self, interval: float = 0.25, history: int = 4096) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from memories.errors import InvalidOptionError
+
 
 def open_reader(manager_class: type, *arguments: Any) -> Any:
     """Return a read-only manager of the store of a pickled one.
@@ -14,6 +16,8 @@ def open_reader(manager_class: type, *arguments: Any) -> Any:
     """
     hot, warm, cold, glacier, options = arguments
     try:
+        if options["storage_path"] is None:
+            raise InvalidOptionError("only the manager of a storage_path can be used once pickled")
         return manager_class(hot, warm, cold, glacier, **options, read_only=True)
     except Exception as error:
         return type("UnopenedManager", (_Unopened, manager_class), {})(error)

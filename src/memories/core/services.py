@@ -99,7 +99,7 @@ class Services:
         capacities = self.settings.capacities
         sizes = [f"{capacities[name]} B" for name in (TierName.HOT, TierName.WARM, TierName.COLD)]
         options = {
-            "storage_path": self.settings.storage_path,
+            "storage_path": None if self.is_private else self.settings.storage_path,
             "glacier_url": self.settings.glacier_url,
             "storage_options": dict(self.settings.storage_options),
         }
