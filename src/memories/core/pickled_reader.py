@@ -17,7 +17,9 @@ def open_reader(manager_class: type, *arguments: Any) -> Any:
     hot, warm, cold, glacier, options = arguments
     try:
         if options["storage_path"] is None:
-            raise InvalidOptionError("only the manager of a storage_path can be used once pickled")
+            raise InvalidOptionError(
+                "a manager without storage_path cannot be opened in another process"
+            )
         return manager_class(hot, warm, cold, glacier, **options, read_only=True)
     except Exception as error:
         return type("UnopenedManager", (_Unopened, manager_class), {})(error)
