@@ -88,11 +88,24 @@ class Appender:
             lambda: self._enter(old, self._append_head(kind, record, oldest_of(old))),
         )
 
+    def inlines(self, found: Sequence[tuple[Record, IndexRow | None, Frame]]) -> list[Entered]:
+        """Append records of different keys with their frames, each in the place of its row.
+
+        It is one write. Where the disk takes only the first of them, those are entered and
+        returned; it raises if there are none.
+        """
+        rows = [(record, old) for record, old, _ in found]
+        return self._together(rows, lambda: self._append_inlines(found))
+
+    def tombstones(self, found: Sequence[tuple[Record, IndexRow | None]]) -> list[Entered]:
+        """Append tombstones of different keys in one write, as `inlines` does."""
+        return self._together(found, lambda: self._append_heads(TOMBSTONE, found))
+
     def packed(self, found: Sequence[tuple[Record, IndexRow | None]]) -> list[Entered]:
         """Append records whose frames lie in packs, each in the place of its row, in one write."""
         return self._commit(
             [(record.key, old) for record, old in found],
-            lambda: self._append_packed(found),
+            lambda: self._append_heads(PACKED, found),
             {unpack_place(record.place).file for record, _ in found},
         )
 
@@ -183,6 +196,27 @@ class Appender:
             raise
         return done
 
+    def _together(
+        self,
+        found: Sequence[tuple[Record, IndexRow | None]],
+        steps: Callable[[], list[Entered]],
+    ) -> list[Entered]:
+        """Commit many records; return those that were wholly appended, where that is not all."""
+        try:
+            return self._commit([(record.key, old) for record, old in found], steps)
+        except OSError:
+            if self.started is not None:
+                raise  # What was appended could not be read either.
+            entered = []
+            for record, old in found:
+                row = self._index.row(record.key)
+                if row is None or row.record.version != record.version:
+                    break
+                entered.append((old, row))
+            if not entered:
+                raise
+            return entered
+
     # -- the steps of a commit -------------------------------------------------------------------
 
     def _append_inline(self, record: Record, frame: Frame, length: int, oldest: int) -> IndexRow:
@@ -212,30 +246,73 @@ class Appender:
         self._accounting.extend_segment(segment, offset + len(head))
         return IndexRow(record, kind, segment, offset, len(head), oldest)
 
-    def _append_packed(self, found: Sequence[tuple[Record, IndexRow | None]]) -> list[Entered]:
+    def _append_inlines(
+        self, found: Sequence[tuple[Record, IndexRow | None, Frame]]
+    ) -> list[Entered]:
+        synced, encode, pack_head = self._log.synced, log_format.encode_record, log_format.pack_head
+        parts = list[bytes | memoryview]()
+        sizes = list[tuple[int, int, int, int]]()  # Of head, frame and record; and the oldest.
+        for record, old, frame in found:
+            data = frame[0] if len(frame) == 1 else b"".join(frame)
+            length, lowest = len(data), oldest_of(old)
+            head = pack_head(
+                INLINE,
+                encode(record),
+                oldest=lowest,
+                synced=synced,
+                frame_length=length,
+                frame_sum=log_format.frame_sum((data,)),
+            )
+            rest = log_format.padding(length)
+            parts += (head, data, rest)
+            sizes.append((len(head), length, len(head) + length + len(rest), lowest))
+        segment, offset = self._append_whole(b"".join(parts))
+        entered = list[Entered]()
+        for (record, old, _), (before, length, extent, lowest) in zip(found, sizes, strict=True):
+            place = log_format.pack_place(INLINE, segment, offset + before, length)
+            placed = log_format.placed(record, length, place)
+            entered.append((old, IndexRow(placed, INLINE, segment, offset, extent, lowest)))
+            offset += extent
+        self._enter_all(entered, sum([extent - length for _, length, extent, _ in sizes]))
+        return entered
+
+    def _append_heads(
+        self, kind: int, found: Sequence[tuple[Record, IndexRow | None]]
+    ) -> list[Entered]:
         synced, encode, pack_head = self._log.synced, log_format.encode_record, log_format.pack_head
         oldest = [oldest_of(old) for _, old in found]
         heads = [
-            pack_head(PACKED, encode(record), oldest=lowest, synced=synced)
+            pack_head(kind, encode(record), oldest=lowest, synced=synced)
             for (record, _), lowest in zip(found, oldest, strict=True)
         ]
         data = b"".join(heads)
-        self._space.recent_heads += len(data)
-        segment, offset = self._log.append((data,), len(data))
-        self._accounting.extend_segment(segment, offset + len(data))
-        entered = []
+        segment, offset = self._append_whole(data)
+        entered = list[Entered]()
         for (record, old), lowest, head in zip(found, oldest, heads, strict=True):
-            entered.append((old, IndexRow(record, PACKED, segment, offset, len(head), lowest)))
+            entered.append((old, IndexRow(record, kind, segment, offset, len(head), lowest)))
             offset += len(head)
-        self._accounting.add_packed([row for old, row in entered if old is None])
+        self._enter_all(entered, len(data))
+        return entered
+
+    def _append_whole(self, data: bytes) -> Position:
+        place = self._log.append((data,), len(data))
+        self._accounting.extend_segment(place.segment, place.offset + len(data))
+        return place
+
+    def _enter_all(self, entered: Sequence[Entered], head_bytes: int) -> None:
+        """Enter rows of one kind and segment, none of which has a value file."""
+        self._space.recent_heads += head_bytes
+        self._accounting.add_new([row for old, row in entered if old is None])
         for old, row in entered:
             self._index.put(row)
             if old is not None:
                 self._accounting.replace(old, row)
+                if old.kind == FILE and not self._full:
+                    self._retire_unsynced(old)
             if self.overlay is not None:
                 self.overlay.count_commit(old, row)
-        self.changed.set()
-        return entered
+        if not self.changed.is_set():
+            self.changed.set()
 
     def _copy(self, records: Sequence[tuple[IndexRow, bytes]]) -> None:
         segment, offset = self._log.append(

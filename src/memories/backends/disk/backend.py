@@ -20,6 +20,7 @@ from memories.backends.base import Backend, Problem, Usage
 from memories.backends.disk import paths as store_paths
 from memories.backends.disk.background_import import BackgroundImport, ImportDone, Replaced
 from memories.backends.disk.backpressure import admit, admit_head, reported
+from memories.backends.disk.batch_write import remove_together, write_together
 from memories.backends.disk.check import run_check
 from memories.backends.disk.compaction import is_due, make_room, run_upkeep, shrink
 from memories.backends.disk.fd_cache import HandleCache
@@ -162,6 +163,18 @@ class DiskBackend(Backend):
             lambda writer, granted: writer.write(record, frame, granted),
         )
 
+    def write_many(self, items: Sequence[tuple[Record, Sequence[memoryview]]]) -> list[Record]:
+        """Store many frames, small ones with one append for all, and return their records.
+
+        Like `write` in a loop: in this order, each for itself. As with `os.write`, the result may
+        be shorter: only the first values are stored then, and writing the others raises.
+
+        Raises:
+            TierFullError: dead bytes that are still read take the room; nothing is stored.
+            StorageError: the disk failed; nothing is stored.
+        """
+        return write_together(self._writing(), items)
+
     def read(self, record: Record) -> memoryview:
         """Return the frame that `record` names; from 1 MB on a view of the mapped file.
 
@@ -209,6 +222,14 @@ class DiskBackend(Backend):
     def remove(self, key: str, version: int) -> None:
         """Append a tombstone to the log; only a failing disk prevents that."""
         admit_head(self._writing(), f"remove {key!r}", lambda writer: writer.remove(key, version))
+
+    def remove_many(self, items: Sequence[tuple[str, int]]) -> int:
+        """Remove each key as of its version, with one append for all; return how many are removed.
+
+        Like `remove` in a loop. The result may be smaller than asked for: only the first keys are
+        removed then, and removing the others raises.
+        """
+        return remove_together(self._writing(), items)
 
     def scan(self, prefix: str = "", after: str = "") -> Iterator[Record]:
         """Yield records in key order, as of one moment."""

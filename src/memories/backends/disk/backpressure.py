@@ -19,7 +19,7 @@ from memories.errors import CorruptDataError, MemoriesError, StorageError, TierF
 from memories.foundation.call_owner import CallOwner
 from memories.foundation.units import format_size
 
-_HEAD_BYTES = 8 << 10  # More than the head of a record with the longest key.
+HEAD_BYTES = 8 << 10  # More than the head of a record with the longest key.
 Done = TypeVar("Done")
 
 
@@ -45,14 +45,16 @@ def admit(writer: Writer, action: str, commit: Callable[[Writer, int], Done]) ->
             granted = size
 
 
-def admit_head(writer: Writer, action: str, commit: Callable[[Writer], Done]) -> Done:
-    """Return `commit(writer)`, which writes only a head: also where the store is full.
+def admit_head(
+    writer: Writer, action: str, commit: Callable[[Writer], Done], size: int = HEAD_BYTES
+) -> Done:
+    """Return `commit(writer)`, which writes only heads of `size` bytes: also in a full store.
 
-    A head may take room that is kept for upkeep. Where enough has died since the last attempt,
+    They may take room that is kept for upkeep. Where enough has died since the last attempt,
     dead bytes are given back first; on a disk that other programs have filled this may fail.
     """
     with reported(writer.paths.root, action):
-        if not writer.space.fits(_HEAD_BYTES) and writer.space.worth_compacting():
+        if not writer.space.fits(size) and writer.space.worth_compacting():
             try:
                 make_head_room(writer)
             except OSError as error:

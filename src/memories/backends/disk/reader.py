@@ -22,7 +22,7 @@ from memories.model.record import Record
 unpack = PLACE.unpack
 
 SMALL_BYTES = 64 << 10
-_GAP_BYTES = 16 << 10  # So many bytes between two frames cost less than a second call.
+_GAP_BYTES = 4 << 10  # So many bytes between two frames cost less than a second call.
 _WINDOW_BYTES = 1 << 20
 
 
@@ -171,8 +171,10 @@ def read_batch(
         end = window[-1][2] + window[-1][3]
         data = _read(reader, files, FrameLocation(kind, file, start, end - start))
         for _, _, offset, length, index in window:
-            if offset - start + length <= len(data):
-                frames[index] = data[offset - start : offset - start + length]
+            at = offset - start
+            if at + length <= len(data):
+                # A copy: one small value does not keep the bytes of all others.
+                frames[index] = memoryview(data[at : at + length])
     return frames
 
 
@@ -196,13 +198,10 @@ def _windows(records: Sequence[Record]) -> Iterator[list[_Spot]]:
         yield spots[first:]
 
 
-def _read(reader: FrameReader, files: Files, place: FrameLocation) -> memoryview:
+def _read(reader: FrameReader, files: Files, place: FrameLocation) -> bytes:
     try:
-        if place.kind == INLINE:
-            handle = reader.segment(place.file)
-            data = read_exactly(files, handle.descriptor, place.length, place.offset)
-            return memoryview(data)
-        handle = reader.open(reader.path(place))
-        return memoryview(read_exactly(files, handle.descriptor, place.length, place.offset))
+        inline = place.kind == INLINE
+        handle = reader.segment(place.file) if inline else reader.open(reader.path(place))
+        return read_exactly(files, handle.descriptor, place.length, place.offset)
     except (FileNotFoundError, GoneError):
-        return memoryview(b"")
+        return b""

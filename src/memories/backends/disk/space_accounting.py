@@ -205,18 +205,27 @@ class SpaceAccounting:
         if new.record.version > self.last_version:
             self.last_version = new.record.version
 
-    def add_packed(self, rows: Sequence[IndexRow]) -> None:
-        """Count rows of one segment and one pack, whose keys are new."""
+    def add_new(self, rows: Sequence[IndexRow]) -> None:
+        """Count rows whose keys are new: of one kind, in one segment, without value files."""
         if not rows:
             return
-        stored, extents = sum([r.record.stored for r in rows]), sum([r.extent for r in rows])
-        self.segments[rows[0].segment].live += extents
-        self.log_live += extents
-        self.packs[unpack_place(rows[0].record.place).file].live += stored
-        self.pack_live += stored
-        self.keys += len(rows)
-        self.live += stored
+        kind, segment = rows[0].kind, self.segments[rows[0].segment]
+        extents = sum([row.extent for row in rows])
         self.last_version = max(self.last_version, *[row.record.version for row in rows])
+        if kind == TOMBSTONE:
+            lowest = min([row.oldest for row in rows])
+            segment.lowest = min(segment.lowest, lowest) if segment.tombstones else lowest
+            segment.tombstones += extents
+            return
+        segment.live += extents
+        self.log_live += extents
+        self.keys += len(rows)
+        stored = sum([row.record.stored for row in rows])
+        self.live += stored
+        if kind == PACKED:
+            for row in rows:
+                self.packs[unpack_place(row.record.place).file].live += row.record.stored
+            self.pack_live += stored
 
     def _enter(self, row: IndexRow) -> None:
         stats = self.segments[row.segment]

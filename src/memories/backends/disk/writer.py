@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from contextlib import contextmanager
+from itertools import takewhile
 from typing import NamedTuple, TypeVar
 
 from memories.backends.disk import log_format
@@ -144,6 +145,44 @@ class Writer:
             self._sync_or_undo((old, row))
         return row.record
 
+    def write_batch(self, items: Sequence[tuple[Record, Frame]], granted: int = 0) -> list[Record]:
+        """Store small frames of different keys with one append; see `DiskBackend.write_many`."""
+        length = sum([buffer.nbytes for _, frame in items for buffer in frame])
+        with self.lock:
+            self._mend()
+            self.space.require(length, granted)
+            found, newer = list[tuple[Record, IndexRow | None, Frame]](), dict[str, Record]()
+            for record, frame in items:
+                old = self.row(record.key)
+                late = _newer(old, record)
+                if late is None:
+                    found.append((record, old, frame))
+                else:
+                    newer[record.key] = late
+            entered = self.appender.inlines(found) if found else []
+        if self._full:
+            self._sync_or_undo(*entered)
+        stored = newer | {row.record.key: row.record for _, row in entered}
+        keys = [record.key for record, _ in items]
+        return [stored[key] for key in takewhile(stored.__contains__, keys)]
+
+    def remove_batch(self, items: Sequence[tuple[str, int]]) -> int:
+        """Remove different keys with one append; see `DiskBackend.remove_many`."""
+        with self.lock:
+            self._mend()
+            found = []
+            for key, version in items:
+                tomb, old = _tombstone(key, version), self.row(key)
+                if _newer(old, tomb) is None:
+                    found.append((tomb, old))
+            entered = self.appender.tombstones(found) if found else []
+        if self._full:
+            self._sync_or_undo(*entered)
+        if len(entered) == len(found):
+            return len(items)
+        refused = found[len(entered)][0].key
+        return [key for key, _ in items].index(refused)
+
     def write_head(self, kind: int, record: Record) -> Record:
         """Write a record whose frame lies elsewhere, or a tombstone."""
         with self.lock:
@@ -188,8 +227,7 @@ class Writer:
 
     def remove(self, key: str, version: int) -> None:
         """Make a key absent as of `version`."""
-        tomb = Record(key=key, version=version, tier=TierName.COLD, size=0, stored_at=0.0)
-        self.on_full_disk(lambda: self.write_head(TOMBSTONE, tomb))
+        self.on_full_disk(lambda: self.write_head(TOMBSTONE, _tombstone(key, version)))
 
     def write_note(self, record: Record) -> Record:
         """Write a record whose frame lies in another backend."""
@@ -623,6 +661,10 @@ class Writer:
 
 def _file_of(row: IndexRow) -> int:
     return unpack_place(row.record.place).file
+
+
+def _tombstone(key: str, version: int) -> Record:
+    return Record(key=key, version=version, tier=TierName.COLD, size=0, stored_at=0.0)
 
 
 def _newer(old: IndexRow | None, record: Record) -> Record | None:
