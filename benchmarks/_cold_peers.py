@@ -122,6 +122,12 @@ class DiskCache(Peer):
         for key in keys:
             self._cache.set(key, value)
 
+    def put_together(self, keys: Sequence[str], value: bytes) -> None:
+        """Put `value` under every key, all in one transaction."""
+        with self._cache.transact():
+            for key in keys:
+                self._cache.set(key, value)
+
     def get(self, keys: Sequence[str]) -> None:
         for key in keys:
             self._cache.get(key)
