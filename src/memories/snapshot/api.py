@@ -26,7 +26,7 @@ from memories.snapshot.manifest import Base, Linked, SnapshotRow
 from memories.snapshot.reader import open_snapshot
 from memories.snapshot.restore import Mode, Restore
 from memories.snapshot.tier_restore import TierRestore
-from memories.snapshot.writer import Created, Item, create
+from memories.snapshot.writer import Created, Item, SmallItems, create
 
 if TYPE_CHECKING:
     from memories.backends.bucket import BucketBackend
@@ -55,7 +55,7 @@ def create_snapshot(
     """
     selection = _selection(tiers, prefix, include_glacier, portable)
     with ExitStack() as stack:
-        links, unchanged = list[Base](), _nothing
+        links, unchanged = list[Base](), None
         if base is not None:
             _refuse_same_file(path, base)
             earlier = stack.enter_context(open_snapshot(base))
@@ -155,12 +155,6 @@ class _Unchanged:
         return link_to(row)
 
 
-def _nothing(found: EntryOrRecord) -> Linked | None:
-    """Return no link, whatever is looked for."""
-    del found
-    return None
-
-
 def _refuse_same_file(path: Path, base: Path) -> None:
     if os.path.realpath(path) == os.path.realpath(base):
         raise InvalidOptionError(
@@ -187,7 +181,9 @@ def _protect(hierarchy: Hierarchy, archive: str, identity: bytes, references: li
         bucket.protect(*references, holder=holder_of(identity))
 
 
-def _then(items: Iterator[Item], last: Callable[[], object]) -> Iterator[Item]:
+def _then(
+    items: Iterator[Item | SmallItems], last: Callable[[], object]
+) -> Iterator[Item | SmallItems]:
     """Yield `items`, and do something when they are used up."""
     yield from items
     last()

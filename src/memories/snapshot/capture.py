@@ -6,7 +6,8 @@ while writers go on.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from operator import attrgetter
 
@@ -21,8 +22,15 @@ from memories.frames.writer import pack
 from memories.model.entry import Entry
 from memories.model.record import Record
 from memories.model.tiers import TierName
-from memories.snapshot.manifest import Linked, Reference, SnapshotRow
-from memories.snapshot.writer import SMALL_BYTES, Item, Segments
+from memories.snapshot.manifest import (
+    Linked,
+    Reference,
+    RowHead,
+    SnapshotRow,
+    row_head,
+    row_terms,
+)
+from memories.snapshot.writer import SMALL_BYTES, Item, Segments, SmallItems
 
 EntryOrRecord = Entry | Record
 _key_of = attrgetter("key")
@@ -43,72 +51,120 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
         return found.tier in self.tiers and (ends is None or ends > now)
 
 
-def newest(instant: Instant, prefix: str) -> Iterator[EntryOrRecord]:
-    """Yield what stood for each key, in key order.
+def newest(instant: Instant, prefix: str) -> Iterator[list[EntryOrRecord]]:
+    """Yield what stood for each key, in key order and in batches.
 
     While a key moves or is overwritten it has both an entry and a record; the newest one counts,
     and of two with one version the entry, which lies in RAM.
     """
     entries = sorted((e for e in instant.entries if e.key.startswith(prefix)), key=_key_of)
-    records = instant.records.scan(prefix)
-    waiting = iter(entries)
-    entry = next(waiting, None)
-    for record in records:
-        while entry is not None and entry.key < record.key:
-            yield entry
-            entry = next(waiting, None)
-        if entry is not None and entry.key == record.key:
-            yield entry if entry.version >= record.version else record
-            entry = next(waiting, None)
+    records, at = instant.records.scan(prefix), 0
+    while batch := list(islice(records, _BATCH)):
+        end = bisect_right(entries, batch[-1].key, at, key=_key_of)
+        if end == at:
+            yield [*batch]
         else:
-            yield record
-    if entry is not None:
-        yield entry
-        yield from waiting
+            yield from _slices(_newest_of(batch, entries[at:end]))
+            at = end
+    yield from _slices(entries[at:])
+
+
+def _newest_of(records: list[Record], entries: list[Entry]) -> list[EntryOrRecord]:
+    found: list[EntryOrRecord] = []
+    both: list[EntryOrRecord] = [*records, *entries]
+    both.sort(key=_key_of)  # Of two with one key the entry stays the second.
+    for one in both:
+        if not found or found[-1].key != one.key:
+            found.append(one)
+        elif one.version >= found[-1].version:
+            found[-1] = one
+    return found
+
+
+def _slices(found: Sequence[EntryOrRecord]) -> Iterator[list[EntryOrRecord]]:
+    for start in range(0, len(found), _BATCH):
+        yield [*found[start : start + _BATCH]]
 
 
 def capture(
     hierarchy: Hierarchy,
     instant: Instant,
     selection: Selection,
-    unchanged: Callable[[EntryOrRecord], Linked | None],
+    unchanged: Callable[[EntryOrRecord], Linked | None] | None,
     refer: Callable[[Record], bytes],
-) -> Iterator[Item]:
-    """Yield the items of a snapshot.
+) -> Iterator[Item | SmallItems]:
+    """Yield the items of a snapshot, small values many at once.
 
-    `unchanged` says where an earlier snapshot holds the very same version. `refer` is called with
-    each record of glacier that is referred to, and returns the place of its frame.
+    `unchanged` says where an earlier snapshot holds the very same version; it is None if there is
+    none. `refer` is called with each record of glacier that is referred to, and returns the place
+    of its frame.
 
     Raises:
         CorruptDataError: a value at rest is damaged; the message names its key.
     """
     now = hierarchy.clock.wall()
-    chosen = (f for f in newest(instant, selection.prefix) if selection.takes(f, now))
-    while batch := list(islice(chosen, _BATCH)):
-        links = [unchanged(found) for found in batch]
-        whole = [found for found, link in zip(batch, links, strict=True) if link is None]
-        small = {} if selection.portable else _small_frames(hierarchy, whole)
-        for found, link in zip(batch, links, strict=True):
-            if link is not None:
-                yield Item(_record_of(hierarchy, found), link)
-            elif isinstance(found, Entry):
-                yield _in_ram(hierarchy, found)
-            elif found.key in small:
-                yield Item(found, [small[found.key]])
-            elif selection.reference_glacier and found.tier is TierName.GLACIER:
-                yield Item(found, Reference(refer(found), found.stored))
+    for batch in newest(instant, selection.prefix):
+        chosen = [found for found in batch if selection.takes(found, now)]
+        links = dict[str, Linked]()
+        if unchanged is not None:
+            links = {f.key: link for f in chosen if (link := unchanged(f)) is not None}
+        at_rest = {} if selection.portable else _small_frames(hierarchy, chosen, links)
+        small = SmallItems([], [])
+        for found in chosen:
+            frame = at_rest.get(found.key)
+            if frame is not None and isinstance(found, Record):
+                small.heads.append(row_head(found))
+                small.frames.append(frame)
+                continue
+            if isinstance(found, Entry) and found.key not in links:
+                parts = Payload.of_entry(found).parts(hierarchy.trust)
+                packed = pack(parts, key=found.key, version=found.version, signer=hierarchy.trust)
+                if packed.nbytes < SMALL_BYTES:
+                    small.heads.append(_row_head(found, parts.codec))
+                    small.frames.append(packed.join())
+                    continue
+                item = Item(_record(found, parts.codec), packed.segments)
             else:
-                frame = hierarchy.durable(found.tier).read(found).whole
-                yield Item(found, _at_rest(hierarchy, frame, selection))
+                item = _large_item(hierarchy, found, links.get(found.key), selection, refer)
+            if small.heads:
+                yield small
+                small = SmallItems([], [])
+            yield item
+        if small.heads:
+            yield small
 
 
-def _small_frames(hierarchy: Hierarchy, batch: list[EntryOrRecord]) -> dict[str, memoryview]:
+def _large_item(
+    hierarchy: Hierarchy,
+    found: EntryOrRecord,
+    link: Linked | None,
+    selection: Selection,
+    refer: Callable[[Record], bytes],
+) -> Item:
+    """Return the item of what is linked, in the archive, or not known to be a small frame."""
+    if link is not None:
+        return Item(_record_of(hierarchy, found), link)
+    assert isinstance(found, Record), "an entry in RAM is packed"
+    if selection.reference_glacier and found.tier is TierName.GLACIER:
+        return Item(found, Reference(refer(found), found.stored))
+    frame = hierarchy.durable(found.tier).read(found).whole
+    return Item(found, _at_rest(hierarchy, frame, selection))
+
+
+def _small_frames(
+    hierarchy: Hierarchy, batch: list[EntryOrRecord], links: Mapping[str, Linked]
+) -> dict[str, memoryview]:
     """Return the frames of small values at rest in cold, by key: read together, and all sound."""
     records = [
         found
         for found in batch
-        if isinstance(found, Record) and found.tier is TierName.COLD and found.stored < SMALL_BYTES
+        if isinstance(found, Record)
+        and found.stored < SMALL_BYTES
+        and found.tier is TierName.COLD
+        and found.key not in links
     ]
+    if not records:
+        return {}
     frames = zip(records, hierarchy.catalog.journal.read_many(records), strict=True)
     return {record.key: frame for record, frame in frames if is_intact(frame, record.key)}
 
@@ -120,12 +176,6 @@ def same(row: SnapshotRow, found: EntryOrRecord) -> bool:
     durable are given again after a crash. The moment of the commit tells them apart.
     """
     return (row.version, row.stored_at) == (found.version, found.stored_at)
-
-
-def _in_ram(hierarchy: Hierarchy, entry: Entry) -> Item:
-    parts = Payload.of_entry(entry).parts(hierarchy.trust)
-    frame = pack(parts, key=entry.key, version=entry.version, signer=hierarchy.trust)
-    return Item(_record(entry, parts.codec), frame.segments)
 
 
 def _at_rest(hierarchy: Hierarchy, frame: OpenFrame, selection: Selection) -> Segments:
@@ -141,6 +191,13 @@ def _record_of(hierarchy: Hierarchy, found: EntryOrRecord) -> Record:
     if isinstance(found, Record):
         return found
     return _record(found, Payload.of_entry(found).codec)
+
+
+def _row_head(entry: Entry, codec: str) -> RowHead:
+    return (
+        entry.key, entry.version, entry.tier, entry.size, entry.stored_at, codec,
+        row_terms(entry.terms),
+    )  # fmt: skip
 
 
 def _record(entry: Entry, codec: str) -> Record:

@@ -7,7 +7,7 @@ a checksum each, so that a million of them are written, read and compared in bou
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Annotated, NamedTuple
 
 import msgspec
@@ -91,14 +91,25 @@ class SnapshotRow(msgspec.Struct, frozen=True, array_like=True):
         )
 
 
-def snapshot_row(record: Record, where: Where) -> SnapshotRow:
-    """Return the row that says `record` lies at `where`."""
-    terms = record.terms
-    plain = terms is DEFAULT_TERMS or terms == DEFAULT_TERMS
-    return SnapshotRow(
+# What is written of a key: the fields of a `SnapshotRow`, and of one whose place is not known yet.
+# Plain tuples, because a snapshot of small values makes hundreds of thousands of them.
+RowHead = tuple[str, int, TierName, int, float, str, Terms | None]
+Place = Where | tuple[int, int, int]  # A `Packed` as it is written: tag, offset and length.
+Row = tuple[str, int, TierName, int, float, str, Terms | None, Place]
+PACKED = 1  # The tag of a `Packed`.
+
+
+def row_head(record: Record) -> RowHead:
+    """Return what a row says of `record`, without the place of its frame."""
+    return (
         record.key, record.version, record.tier, record.size, record.stored_at, record.kind,
-        None if plain else terms, where,
+        row_terms(record.terms),
     )  # fmt: skip
+
+
+def row_terms(terms: Terms) -> Terms | None:
+    """Return the terms as a row has them: None for the default ones."""
+    return None if terms is DEFAULT_TERMS or terms == DEFAULT_TERMS else terms
 
 
 class Base(msgspec.Struct, frozen=True, array_like=True):
@@ -129,7 +140,7 @@ class ManifestHead(NamedTuple):
 
 
 _DECODING_ERRORS = (msgspec.MsgspecError, RecursionError, ValueError)
-_encoder = msgspec.msgpack.Encoder()
+_encode = msgspec.msgpack.Encoder().encode
 _rows = msgspec.msgpack.Decoder(list[SnapshotRow])
 _root = msgspec.msgpack.Decoder(Root)
 
@@ -143,17 +154,35 @@ class PageBuilder:
         self._rows: list[bytes] = []
         self._bytes = 0
 
-    def add(self, row: SnapshotRow) -> bytes | None:
-        """Add a row and return the page that it completes, if it does."""
-        encoded = _encoder.encode(row)
-        if len(encoded) > MAX_PAGE_BYTES // 2:
-            raise InvalidOptionError(
-                f"the metadata of {row.key!r} take {len(encoded)} bytes; a snapshot holds at most "
-                f"{MAX_PAGE_BYTES // 2} per key"
-            )
-        self._rows.append(encoded)
-        self._bytes += len(encoded)
-        return self.flush() if self._bytes >= PAGE_BYTES else None
+    def add(self, rows: Sequence[Row]) -> bytes:
+        """Add rows and return the pages that they complete, which may be none."""
+        encoded = list(map(_encode, rows))
+        sizes = list(map(len, encoded))
+        if max(sizes, default=0) > MAX_PAGE_BYTES // 2:
+            self._refuse(rows, sizes)
+        total = self._bytes + sum(sizes)
+        if total < PAGE_BYTES:
+            self._rows += encoded
+            self._bytes = total
+            return b""
+        pages = []
+        for row, size in zip(encoded, sizes, strict=True):
+            self._rows.append(row)
+            self._bytes += size
+            if self._bytes >= PAGE_BYTES:
+                pages.append(self.flush())
+        return b"".join(pages)
+
+    def _refuse(self, rows: Sequence[Row], sizes: Sequence[int]) -> None:
+        key, size = next(
+            (row[0], size)
+            for row, size in zip(rows, sizes, strict=True)
+            if size > MAX_PAGE_BYTES // 2
+        )
+        raise InvalidOptionError(
+            f"the metadata of {key!r} take {size} bytes; a snapshot holds at most "
+            f"{MAX_PAGE_BYTES // 2} per key"
+        )
 
     def flush(self) -> bytes:
         """Return the page of the rows gathered so far."""
@@ -167,7 +196,7 @@ class PageBuilder:
 
 def encode_root(root: Root) -> tuple[bytes, bytes]:
     """Return the head of the manifest member and the root, which ends its data."""
-    encoded = _encoder.encode(root)
+    encoded = _encode(root)
     digest = xxhash.xxh3_128_digest(encoded)
     head = _HEAD.pack(_MAGIC, FORMAT, 0, len(encoded), digest)
     return head + _CHECK.pack(xxhash.xxh3_64_intdigest(head)), encoded

@@ -24,17 +24,18 @@ from memories.snapshot import manifest
 from memories.snapshot.atomicfile import AtomicFile
 from memories.snapshot.checksum import crc32
 from memories.snapshot.manifest import (
+    PACKED,
     Base,
     Linked,
-    Packed,
     PageBuilder,
     Reference,
     Root,
-    SnapshotRow,
+    Row,
+    RowHead,
     Where,
     Whole,
-    snapshot_row,
-)  # fmt: skip
+    row_head,
+)
 from memories.snapshot.member_names import MANIFEST, member_name, packed_name
 from memories.snapshot.zipformat import (
     ALIGNMENT,
@@ -48,7 +49,7 @@ from memories.snapshot.zipformat import (
 Segments = Sequence[memoryview]
 
 SMALL_BYTES = 4096
-_ZEROS = bytes(ALIGNMENT)
+_PADDING = tuple(bytes(-count % ALIGNMENT) for count in range(ALIGNMENT))
 _NPY_MAGIC = b"\x93NUMPY"  # What `numpy.load` looks at to tell an array from other members.
 _PACK_BYTES = 1 << 20
 _WAITING_ROWS = 4096
@@ -67,6 +68,13 @@ class Item(NamedTuple):
     source: Segments | Callable[[], Segments] | Linked | Reference
 
 
+class SmallItems(NamedTuple):
+    """Keys to be written whose frames are small: what their rows say, and the frames, in order."""
+
+    heads: list[RowHead]
+    frames: list[bytes | memoryview]
+
+
 class Created(NamedTuple):
     """What `create` wrote."""
 
@@ -78,7 +86,7 @@ class Created(NamedTuple):
 
 def create(
     path: str | os.PathLike[str],
-    items: Iterable[Item],
+    items: Iterable[Item | SmallItems],
     *,
     sequence: int,
     bases: Sequence[Base] = (),
@@ -137,66 +145,77 @@ class _Writer:
         self._directory_file = _spool(directory)
         self._members = 0
         self._packs = 0
-        self._pack = bytearray()
-        # Rows in their order, and with their places in the pack those whose pack has none yet.
-        self._waiting: list[SnapshotRow | tuple[Record, int, int]] = []
+        self._pack: list[bytes | memoryview] = []  # Small frames and their padding.
+        self._pack_bytes = 0
+        # Rows in their order, and where their frames are: in the pack, which has no place yet, at
+        # an offset and with a length, or elsewhere.
+        self._heads: list[RowHead] = []
+        self._places: list[tuple[int, int] | Where] = []
         self._last_key = ""
 
-    def add(self, item: Item) -> None:
+    def add(self, item: Item | SmallItems) -> None:
+        if isinstance(item, SmallItems):
+            self._add_small(*item)
+            return
         record, source = item
         if record.key <= self._last_key:
-            raise InvalidOptionError(
-                f"{record.key!r} cannot follow {self._last_key!r}: keys come in order, once"
-            )
-        self._last_key = record.key
+            raise _out_of_order(record.key, self._last_key)
         if isinstance(source, (Linked, Reference)):
-            self._add_row(record, source)
+            self._add_row(row_head(record), source)
             return
         segments = source() if callable(source) else source
         length = sum([segment.nbytes for segment in segments])
         if length < SMALL_BYTES:
-            self._add_small(record, segments, length)
+            self._add_small([row_head(record)], [b"".join(segments)])
         else:
-            self._add_large(item, segments, length)
+            self._add_large(record, segments, length)
 
-    def _add_small(self, record: Record, segments: Segments, length: int) -> None:
-        self._waiting.append((record, len(self._pack), length))
-        for segment in segments:
-            self._pack += segment
-        self._pack += _ZEROS[: -length % ALIGNMENT]
-        if len(self._pack) >= _PACK_BYTES:
-            self._flush_pack()
+    def _add_small(self, heads: list[RowHead], frames: list[bytes | memoryview]) -> None:
+        last, at = self._last_key, self._pack_bytes
+        for head, frame in zip(heads, frames, strict=True):
+            if head[0] <= last:
+                raise _out_of_order(head[0], last)
+            last, length = head[0], len(frame)
+            self._heads.append(head)
+            self._places.append((at, length))
+            self._pack += (frame, _PADDING[length % ALIGNMENT])
+            at += length + -length % ALIGNMENT
+            if at >= _PACK_BYTES:
+                self._flush_pack()
+                at = 0
+        self._last_key, self._pack_bytes = last, at
 
     def _flush_pack(self) -> None:
+        pack, self._pack, self._pack_bytes = b"".join(self._pack), [], 0
         name = packed_name(self._packs).encode()
-        member = Member(name, self._file.offset, 0, len(self._pack), crc32(self._pack))
-        self._file.write([local_header(member), self._pack])
+        member = Member(name, self._file.offset, 0, len(pack), crc32(pack))
+        self._file.write([local_header(member), pack])
         self._add_member(member)
-        waiting, self._waiting = self._waiting, []
-        body_at = member.body_at
-        for item in waiting:
-            if isinstance(item, SnapshotRow):
-                self._put_row(item)
-            else:
-                record, offset, length = item
-                self._put_row(snapshot_row(record, Packed(body_at + offset, length)))
+        heads, places = self._heads, self._places
+        self._heads, self._places = [], []
+        start = member.body_at
+        self._put_rows(
+            [
+                (*head, (PACKED, start + at[0], at[1]) if isinstance(at, tuple) else at)
+                for head, at in zip(heads, places, strict=True)
+            ]
+        )
         self._packs += 1
-        self._pack = bytearray()
 
-    def _add_large(self, item: Item, segments: Segments, length: int) -> None:
+    def _add_large(self, record: Record, segments: Segments, length: int) -> None:
         head, *body = segments
         if head.nbytes > MAX_HEAD_BYTES or head.nbytes % ALIGNMENT:
             raise InvalidOptionError(
-                f"the frame of {item.record.key!r} starts with {head.nbytes} bytes, not with a head"
+                f"the frame of {record.key!r} starts with {head.nbytes} bytes, not with a head"
             )
         npy = bool(body) and body[0][: len(_NPY_MAGIC)] == _NPY_MAGIC
-        name = member_name(item.record.key, npy=npy).encode()
+        name = member_name(record.key, npy=npy).encode()
         member = Member(name, self._file.offset, head.nbytes, length - head.nbytes, 0)
         write = self._write_short if length < 2 * _CHUNK_BYTES else self._write_long
         member = write(member, head, body)
         self._add_member(member)
         digest = xxhash.xxh3_64_intdigest(head)
-        self._add_row(item.record, Whole(member.head_at, length, digest))
+        self._add_row(row_head(record), Whole(member.head_at, length, digest))
 
     def _write_short(self, member: Member, head: memoryview, body: Segments) -> Member:
         crc = 0
@@ -224,22 +243,23 @@ class _Writer:
         self._members += 1
         self._directory_file.write(central_entry(member))
 
-    def _add_row(self, record: Record, where: Where) -> None:
-        row = snapshot_row(record, where)
-        if not self._waiting:
-            self._put_row(row)
+    def _add_row(self, head: RowHead, where: Where) -> None:
+        self._last_key = head[0]
+        if not self._heads:
+            self._put_rows([(*head, where)])
             return
-        self._waiting.append(row)
-        if len(self._waiting) >= _WAITING_ROWS:
+        self._heads.append(head)
+        self._places.append(where)
+        if len(self._heads) >= _WAITING_ROWS:
             self._flush_pack()
 
-    def _put_row(self, row: SnapshotRow) -> None:
-        if page := self._pages.add(row):
-            self._page_file.write(page)
+    def _put_rows(self, rows: list[Row]) -> None:
+        if pages := self._pages.add(rows):
+            self._page_file.write(pages)
 
     def finish(self, root: Root) -> Root:
         """Write the manifest, the central directory and the end of the file."""
-        if self._waiting:
+        if self._heads:
             self._flush_pack()
         self._page_file.write(self._pages.flush())
         root = msgspec.structs.replace(root, keys=self._pages.keys, pages=self._pages.pages)
@@ -269,6 +289,10 @@ class _Writer:
     def close(self) -> None:
         self._page_file.close()
         self._directory_file.close()
+
+
+def _out_of_order(key: str, last: str) -> InvalidOptionError:
+    return InvalidOptionError(f"{key!r} cannot follow {last!r}: keys come in order, once")
 
 
 def _spool(directory: Path) -> IO[bytes]:

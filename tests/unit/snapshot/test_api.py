@@ -608,7 +608,8 @@ def test_the_newest_of_two_versions_counts(manager: MemoryManager) -> None:
     manager.migrate("c", "warm")
     with catalog.instant() as instant:
         racing = instant._replace(entries=[entries["b"], catalog.entries["c"], entries["a"]])
-        found = [(one.key, one.tier, one.version) for one in newest(racing, "")]
+        batches = newest(racing, "")
+        found = [(one.key, one.tier, one.version) for batch in batches for one in batch]
     versions = {key: catalog.lookup(key).version for key in "abc"}
     assert [("a", "warm", versions["a"]), ("b", "cold", versions["b"]),
             ("c", "warm", versions["c"])] == found  # fmt: skip
