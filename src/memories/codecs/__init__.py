@@ -13,11 +13,14 @@ from memories.codecs.buffers import fetch, freeze, thaw
 from memories.codecs.content_hash import content_hash
 from memories.codecs.device_placement import home_devices, move_home
 from memories.codecs.memory_size import size_of
+from memories.codecs.nested import TREE
 from memories.codecs.ownership import PrivateParts, borrow_value, own_parts, own_value, sharing
+from memories.codecs.plain import own_plain, own_plain_parts
 from memories.codecs.registration import register_codec
 from memories.codecs.registry import codec_for, codec_named, decode, encode
 
 __all__ = [
+    "TREE",
     "Codec",
     "Parts",
     "PrivateParts",
@@ -35,6 +38,8 @@ __all__ = [
     "home_devices",
     "move_home",
     "own_parts",
+    "own_plain",
+    "own_plain_parts",
     "own_value",
     "register_codec",
     "sharing",

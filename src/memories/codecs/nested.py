@@ -29,13 +29,14 @@ from memories.errors import CorruptDataError, UnsupportedTypeError
 _INLINE_TEXT = 1024
 _INLINE_BYTES = 256
 _FREE: frozenset[type] = frozenset({type(None), bool, float})
+TREE = "tree"
 ATOMS = frozenset({type(None), bool, int, float, str, bytes})
 
 
 class TreeCodec(Codec):
     """Dicts, lists, tuples, sets, dataclasses, named tuples and enums of anything."""
 
-    name = "tree"
+    name = TREE
 
     def encode(self, value: Any) -> Parts:
         """Return the nodes and buffers of the tree."""

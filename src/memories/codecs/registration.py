@@ -7,6 +7,7 @@ from typing import Any
 
 from memories.codecs.base import SIGNED, Codec
 from memories.codecs.nested import StructureCodec
+from memories.codecs.plain import leave_to_codec
 from memories.codecs.registry import FAMILIES, add, load_builtin
 from memories.errors import InvalidOptionError
 
@@ -38,6 +39,7 @@ def register_codec(
     _check_name(codec.name)
     load_builtin()
     add(codec, kind)
+    leave_to_codec(kind)
 
 
 def _check_name(name: str) -> None:

@@ -21,7 +21,15 @@ from memories.frames.reader import OpenFrame, open_frame
 from memories.frames.recompress import recompress as recompress_frame
 from memories.frames.signing import Keyring
 from memories.frames.writer import pack
-from memories.model.entry import ArrayEntry, Entry, ExpiringEntry, PartsEntry, SharedEntry
+from memories.model.entry import (
+    ArrayEntry,
+    Entry,
+    ExpiringEntry,
+    PackedEntry,
+    PartsEntry,
+    SharedEntry,
+    unpack,
+)
 from memories.model.tiers import Form
 
 
@@ -61,6 +69,9 @@ class Payload(ABC):
         Raises:
             UnsupportedTypeError: the value cannot be serialised.
         """
+        plain = codecs.own_plain(value) if copy else None
+        if plain is not None:
+            return _plain_payload(*plain)
         return _payload(*codecs.own_value(value, copy=copy))
 
     @staticmethod
@@ -166,7 +177,11 @@ class Payload(ABC):
 
     def to_host(self, trust: Keyring, *, verify: bool = True, copy: bool = True) -> Payload:
         """Return it in RAM, in memory of its own, or with `copy=False` in that of the frame."""
-        return _payload(*codecs.own_parts(self.parts(trust, verify=verify), copy=copy))
+        parts = self.parts(trust, verify=verify)
+        plain = codecs.own_plain_parts(parts)
+        if plain is not None:
+            return _plain_payload(*plain)
+        return _payload(*codecs.own_parts(parts, copy=copy))
 
     def to_frame(
         self, *, key: str, version: int, compression: str, trust: Keyring, recompress: bool = False
@@ -338,6 +353,52 @@ class HeldPayload(Payload):
         return {id(buffer.obj): buffer.obj for buffer in self._held.parts.buffers}.values()
 
 
+class PackedPayload(Payload):
+    """A list or dict of plain values in RAM, packed: every reader gets a newly built one.
+
+    Its parts are made when it leaves RAM, which it does once or never.
+    """
+
+    __slots__ = ("_packed",)
+
+    form = Form.HOST
+    entry_type = PackedEntry
+
+    def __init__(self, content: bytes, size: int) -> None:
+        super().__init__(size)
+        self._packed = content
+
+    @property
+    def codec(self) -> str:
+        """Return the name of the codec of its frame."""
+        return codecs.TREE
+
+    @property
+    def content(self) -> Any:
+        """Return the packed bytes."""
+        return self._packed
+
+    def open(self, trust: Keyring, *, verify: bool = True) -> Any:
+        """Return a new object."""
+        del trust, verify
+        return unpack(self._packed)
+
+    def open_copy(self, trust: Keyring, *, verify: bool = True) -> Any:
+        """Return a new object, which shares nothing with others."""
+        del trust, verify
+        return unpack(self._packed)
+
+    def parts(self, trust: Keyring, *, verify: bool = True) -> codecs.Parts:
+        """Return a new object encoded."""
+        del trust, verify
+        return codecs.encode(unpack(self._packed))
+
+    def to_host(self, trust: Keyring, *, verify: bool = True, copy: bool = True) -> Payload:
+        """Return this payload."""
+        del trust, verify, copy
+        return self
+
+
 class PartsPayload(Payload):
     """A value of which buffers lie on a device, as the caller gave it or as a hot tier wants it."""
 
@@ -436,9 +497,14 @@ _BY_SHARING: dict[Sharing, type[ObjectPayload | ArrayPayload | HeldPayload]] = {
     Sharing.VIEW: ArrayPayload,
     Sharing.FRESH: HeldPayload,
 }
-_BY_ENTRY: dict[type[Entry], type[ObjectPayload | ArrayPayload | HeldPayload]] = {
-    kind.entry_type: kind for kind in _BY_SHARING.values()
+_BY_ENTRY: dict[type[Entry], type[ObjectPayload | ArrayPayload | HeldPayload | PackedPayload]] = {
+    kind.entry_type: kind for kind in (*_BY_SHARING.values(), PackedPayload)
 }
+
+
+def _plain_payload(kind: type[Entry], content: Any, nbytes: int) -> Payload:
+    """Return the payload of what `codecs.own_plain` returned."""
+    return _BY_ENTRY[kind](content, nbytes + ENTRY_BYTES)
 
 
 def _payload(sharing: Sharing, content: Any, nbytes: int) -> Payload:

@@ -11,6 +11,8 @@ from collections.abc import Callable
 from types import MethodWrapperType
 from typing import Any
 
+import msgspec
+
 from memories.model.record import DEFAULT_TERMS, Terms
 from memories.model.tiers import TierName
 
@@ -29,6 +31,7 @@ class Common:
         self.terms = terms
 
 
+unpack = msgspec.msgpack.Decoder().decode
 _LATEST: dict[tuple[TierName, TierName | None], Common] = {}
 _SIZES: dict[int, int] = {}
 _MAX_SHARED_SIZE = 8192
@@ -185,6 +188,18 @@ class PartsEntry(Entry):
         self.hits += 1
         self.stamp = self.common.tick()
         return self.payload.open()
+
+
+class PackedEntry(Entry):
+    """A list or dict of plain values, held as MessagePack: every reader gets a newly built one."""
+
+    __slots__ = ()
+
+    def read(self) -> Any:
+        """Return a newly built object."""
+        self.hits += 1
+        self.stamp = self.common.tick()
+        return unpack(self.payload)
 
 
 class ExpiringEntry(Entry):

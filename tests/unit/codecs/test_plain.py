@@ -1,0 +1,238 @@
+"""The short way to own plain values gives what the general way gives, or leaves them to it."""
+
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+import sys
+from collections import OrderedDict, deque
+from enum import IntEnum
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from memories import MemoryManager, codecs
+from memories.codecs import Sharing
+from memories.engine.payload import HeldPayload, PackedPayload, Payload
+from memories.errors import UnsupportedTypeError
+from memories.frames.signing import Keyring
+from memories.model.entry import ArrayEntry, Entry, PackedEntry, SharedEntry
+from memories.testing import strategies
+from memories.testing.codecs import identical
+
+SHARING: dict[type[Entry], Sharing] = {
+    SharedEntry: Sharing.SHARED,
+    ArrayEntry: Sharing.VIEW,
+    PackedEntry: Sharing.FRESH,
+}
+NO_KEYS = Keyring()  # Nothing here is signed.
+LONE = "\ud800"
+
+
+class Text(str):
+    __slots__ = ()
+
+
+class Number(IntEnum):
+    ONE = 1
+
+
+class Table(dict):  # type: ignore[type-arg]
+    pass
+
+
+def leaves() -> st.SearchStrategy[Any]:
+    """Return a strategy for leaves of plain values, and for what is nearly one."""
+    texts = st.text(st.characters(exclude_categories=()), max_size=8)
+    odd: list[Any] = [
+        2**63, 2**64, -(2**63), -(2**63) - 1, -0.0, float("nan"), "x" * 257, b"x" * 257, "\0",
+        Text("a"), Number.ONE, np.float64(1.5), np.bool_(True), (), bytearray(b"a"), True, 1, 1.0,
+    ]  # fmt: skip
+    return st.one_of(
+        st.none(), st.booleans(), st.integers(), st.floats(), texts, st.binary(max_size=8),
+        st.sampled_from(odd),
+    )  # fmt: skip
+
+
+def nested(children: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    """Return a strategy for containers, those that contain one thing twice included."""
+    lists = st.lists(children, max_size=5)
+    keys = st.one_of(st.text(max_size=4), st.text(max_size=4), st.integers(), st.just(LONE))
+    tables = st.one_of(
+        st.dictionaries(st.text(max_size=4), children, max_size=5),
+        st.dictionaries(keys, children, max_size=5),
+    )
+    return st.one_of(
+        lists, tables, tables, lists.map(tuple), tables.map(Table), tables.map(OrderedDict),
+        children.map(lambda child: [child, {"again": child}]),
+    )  # fmt: skip
+
+
+def simple() -> st.SearchStrategy[Any]:
+    """Return a strategy for values of which nearly all are plain."""
+    leaves = st.one_of(
+        st.none(), st.booleans(), st.integers(-(2**63), 2**64 - 1), st.floats(),
+        st.text(max_size=8), st.binary(max_size=8),
+    )  # fmt: skip
+    return st.recursive(
+        leaves,
+        lambda children: st.one_of(
+            st.lists(children, max_size=5),
+            st.dictionaries(st.text(max_size=4), children, max_size=5),
+        ),
+        max_leaves=30,
+    )
+
+
+def values() -> st.SearchStrategy[Any]:
+    """Return a strategy for values of which about half are plain."""
+    return st.one_of(
+        simple(),
+        simple(),
+        st.recursive(leaves(), nested, max_leaves=20),
+        strategies.values(),
+        strategies.arrays(),
+    )
+
+
+def identities(value: Any) -> list[Any]:
+    """Return which of the mutable objects inside of a value are the same object or memory."""
+    numbers: dict[int, int] = {}
+    found: list[Any] = []
+    arrays: list[Any] = []
+    todo = [value]
+    while todo:
+        item = todo.pop()
+        if isinstance(item, np.ndarray) and not item.dtype.hasobject:
+            arrays.append(item)
+        elif isinstance(item, list | dict | set | deque | bytearray) or (
+            dataclasses.is_dataclass(item) and not isinstance(item, type)
+        ):
+            if id(item) in numbers:
+                found.append(numbers[id(item)])
+                continue
+            numbers[id(item)] = len(numbers)
+        if isinstance(item, dict):
+            todo.extend(item.values())
+        elif isinstance(item, list | tuple | deque):
+            todo.extend(item)
+        elif dataclasses.is_dataclass(item) and not isinstance(item, type):
+            todo.extend(vars(item).values() if hasattr(item, "__dict__") else [])
+    found.append([[np.shares_memory(a, b) for b in arrays] for a in arrays])
+    return found
+
+
+@given(values())
+def test_the_short_way_gives_what_the_general_way_gives(value: Any) -> None:
+    """Type for type and bit for bit, with the same sharing, and an equal frame below."""
+    plain = codecs.own_plain(value)
+    if plain is None:
+        return
+    kind, content, nbytes = plain
+    how, held, _ = codecs.own_value(value)
+    payload = Payload.of(value)
+    got, again = payload.open(NO_KEYS), payload.open(NO_KEYS)
+    want = held.open() if how is Sharing.FRESH else held
+    assert how is SHARING[kind]
+    assert identical(value, got)
+    assert identical(want, got)
+    assert identities(want) == identities(got)
+    if how is Sharing.FRESH:
+        assert not {id(got)} & {id(again), id(value)}
+    if how is Sharing.VIEW:
+        assert not got.flags.writeable
+        with pytest.raises(ValueError, match=r"WRITEABLE|writ"):
+            got.setflags(write=True)
+        assert not np.shares_memory(got, value)
+    assert nbytes == (content.nbytes if how is Sharing.VIEW else sys.getsizeof(content))
+    below, expected = payload.parts(NO_KEYS), codecs.encode(value)
+    assert below.codec == expected.codec
+    assert identical(value, codecs.decode(below))
+    assert identities(codecs.decode(expected)) == identities(codecs.decode(below))
+
+
+@given(values())
+def test_what_cannot_be_stored_is_refused_at_the_same_moment(value: Any) -> None:
+    """Whatever a list contains, `Payload.of` raises if and only if the general way raises."""
+    for refused in (lambda: 0, open):
+        for made in ([value, refused], {"a": [refused, value]}):
+            for own in (codecs.own_value, Payload.of):
+                if refused is open:
+                    own(made)
+                else:
+                    with pytest.raises(UnsupportedTypeError):
+                        own(made)
+
+
+def test_a_value_comes_back_to_ram_as_it_was_stored(tmp_path: Path) -> None:
+    """A dict is read as fast after it was on the disk as before."""
+    trust = Keyring(tmp_path / "keys")
+    value = {"a": 1, "b": [1, 2.5, None, True, "x", b"y"]}
+    payload = Payload.of(value)
+    frame = payload.to_frame(key="k", version=1, compression="none", trust=trust)
+    again = Payload.of_frame(memoryview(b"".join(frame.segments)), key="k").to_host(trust)
+    assert type(payload) is type(again) is PackedPayload
+    assert payload.size == again.size
+    assert identical(value, again.open(trust))
+    assert identical(value, again.open_copy(trust))
+
+
+def test_what_contains_itself_or_is_deep_is_refused_as_ever() -> None:
+    """The short way ends, and leaves both to the general one, which knows the error."""
+    cyclic: list[Any] = [1]
+    cyclic.append({"deep": cyclic})
+    deep: list[Any] = []
+    for _ in range(100_000):
+        deep = [deep]
+    for value, message in ((cyclic, "contains itself"), (deep, "nested deeper")):
+        assert codecs.own_plain(value) is None
+        with pytest.raises(UnsupportedTypeError, match=message):
+            Payload.of(value)
+    doubled: Any = [1]
+    for _ in range(40):
+        doubled = [doubled, doubled]
+    assert type(Payload.of(doubled)) is HeldPayload
+
+
+def test_what_is_packed_is_nested_little() -> None:
+    """Reading it takes a frame of the stack per level, and the general way takes none."""
+    value: Any = 1
+    for _ in range(16):
+        value = [value]
+    assert type(Payload.of(value)) is PackedPayload
+    assert type(Payload.of([value])) is HeldPayload
+
+
+@pytest.mark.parametrize("tier", ["hot", "warm"])
+def test_readers_of_a_manager_get_objects_of_their_own(tier: str) -> None:
+    """Also with a time to live, and after the value was on the disk."""
+    value = {"a": 1, "b": [1, 2, 3]}
+    with MemoryManager("1 MB", "1 MB") as manager:
+        manager.store("k", value, tier)
+        manager.store("ends", value, tier, ttl=3600)
+        value["b"].append(4)  # type: ignore[attr-defined]
+        for key in ("k", "ends"):
+            manager.retrieve(key)["b"].append(5)
+            assert {"a": 1, "b": [1, 2, 3]} == manager.retrieve(key)
+            assert {"a": 1, "b": [1, 2, 3]} == manager.retrieve(key, copy=True)
+            assert {"a": 1, "b": [1, 2, 3]} == manager.retrieve(key, copy=False)
+            for other in ("cold", tier):
+                manager.migrate(key, other)
+                assert {"a": 1, "b": [1, 2, 3]} == manager.retrieve(key)
+
+
+def test_a_codec_of_the_program_is_used() -> None:
+    """Also for a type that would be plain; in a process of its own, since it stays registered."""
+    code = """
+import numpy as np
+from memories import codecs
+for kind, value in ((dict, {"a": 1}), (list, [1]), (np.ndarray, np.arange(3))):
+    assert codecs.own_plain(value) is not None
+    codecs.register_codec(kind, name=f"mine.{kind.__name__}", encode=repr, decode=eval)
+    assert codecs.own_plain(value) is None
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
