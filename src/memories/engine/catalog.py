@@ -60,6 +60,13 @@ class Catalog:
             self._version += 1
             return self._version
 
+    def next_versions(self, count: int) -> range:
+        """Return the sequence numbers of the next `count` commits."""
+        with self._lock:
+            first = self._version + 1
+            self._version += count
+            return range(first, first + count)
+
     def raise_version(self, version: int) -> None:
         """Give later commits higher numbers than `version`."""
         with self._lock:

@@ -148,20 +148,21 @@ class KeyLocks:
     def try_acquire(self, keys: Iterable[str]) -> list[str]:
         """Lock those of `keys` that are free, and return them."""
         me = get_ident()
-        taken = []
         with self._mutex:
-            for key in keys:
-                if key not in self._held:
-                    self._hold_new(key, me)
-                    taken.append(key)
+            held, call = self._held, self._call(me)
+            taken = [key for key in keys if key not in held]
+            if call is not None:
+                call.keys.update(taken)
+            held.update({key: _Held(me, call) for key in taken})
         return taken
 
     def release(self, keys: Iterable[str], *, clean: bool) -> None:
         """Release each of `keys` once; `clean` unless an exception ends the work on them."""
         me = get_ident()
         with self._mutex:
+            holders = self._held
             for key in keys:
-                held = self._held.get(key)
+                held = holders.get(key)
                 if held is None or held.thread != me:
                     continue  # Another thread took the lock, since this call seemed over.
                 held.depth -= 1
@@ -169,8 +170,9 @@ class KeyLocks:
                     continue
                 if clean and held.call is not None:
                     held.call.keys.discard(key)
-                del self._held[key]
-                held.released()
+                del holders[key]
+                if held.free is not None:
+                    held.free.set()
 
     def _hold_new(self, key: str, me: int) -> None:
         call = self._call(me)

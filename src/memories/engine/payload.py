@@ -16,7 +16,6 @@ from memories import codecs
 from memories.codecs.base import Sharing
 from memories.engine.host_limits import ENTRY_BYTES
 from memories.errors import InvalidOptionError
-from memories.frames.compression_history import CompressionHistory
 from memories.frames.range_reader import Fetch, PartialFrame, open_partial
 from memories.frames.reader import OpenFrame, open_frame
 from memories.frames.recompress import recompress as recompress_frame
@@ -185,14 +184,7 @@ class Payload(ABC):
         return _payload(*codecs.own_parts(parts, copy=copy))
 
     def to_frame(
-        self,
-        *,
-        key: str,
-        version: int,
-        compression: str,
-        trust: Keyring,
-        history: CompressionHistory,
-        recompress: bool = False,
+        self, *, key: str, version: int, compression: str, trust: Keyring, recompress: bool = False
     ) -> PackedFrame:
         """Return it as a frame bound to `key` and `version`.
 
@@ -200,12 +192,7 @@ class Payload(ABC):
         """
         del recompress
         frame = pack(
-            self.parts(trust),
-            key=key,
-            version=version,
-            compression=compression,
-            signer=trust,
-            history=history,
+            self.parts(trust), key=key, version=version, compression=compression, signer=trust
         )
         return PackedFrame(self.codec, frame.segments, frame.nbytes, frame.raw_nbytes + ENTRY_BYTES)
 
@@ -488,17 +475,10 @@ class FramePayload(Payload):
         return self.frame.region(index)
 
     def to_frame(
-        self,
-        *,
-        key: str,
-        version: int,
-        compression: str,
-        trust: Keyring,
-        history: CompressionHistory,
-        recompress: bool = False,
+        self, *, key: str, version: int, compression: str, trust: Keyring, recompress: bool = False
     ) -> PackedFrame:
         """Return the bytes of the frame, or fewer with `recompress` where that saves enough."""
-        del key, version, trust, history
+        del key, version, trust
         frame = recompress_frame(self.whole, compression) if recompress else None
         if frame is None:
             return PackedFrame(self.codec, self.whole.segments, self.size, self.host_size)

@@ -33,7 +33,7 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 DEFAULT_TERMS = Terms()
 
 
-class Record(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
+class Record(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=False):
     """What a durable tier knows of a key. `place` means something to its backend only.
 
     Written as an array, because a store holds one per key: new fields go to the end.

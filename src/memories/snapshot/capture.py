@@ -22,14 +22,7 @@ from memories.frames.writer import pack
 from memories.model.entry import Entry
 from memories.model.record import Record
 from memories.model.tiers import TierName
-from memories.snapshot.manifest import (
-    Linked,
-    Reference,
-    RowHead,
-    SnapshotRow,
-    row_head,
-    row_terms,
-)
+from memories.snapshot.manifest import Linked, Reference, SnapshotRow
 from memories.snapshot.writer import SMALL_BYTES, Item, Segments, SmallItems
 
 EntryOrRecord = Entry | Record
@@ -113,24 +106,24 @@ def capture(
         for found in chosen:
             frame = at_rest.get(found.key)
             if frame is not None and isinstance(found, Record):
-                small.heads.append(row_head(found))
+                small.records.append(found)
                 small.frames.append(frame)
                 continue
             if isinstance(found, Entry) and found.key not in links:
                 parts = Payload.of_entry(found).parts(hierarchy.trust)
                 packed = pack(parts, key=found.key, version=found.version, signer=hierarchy.trust)
                 if packed.nbytes < SMALL_BYTES:
-                    small.heads.append(_row_head(found, parts.codec))
+                    small.records.append(_record(found, parts.codec))
                     small.frames.append(packed.join())
                     continue
                 item = Item(_record(found, parts.codec), packed.segments)
             else:
                 item = _large_item(hierarchy, found, links.get(found.key), selection, refer)
-            if small.heads:
+            if small.records:
                 yield small
                 small = SmallItems([], [])
             yield item
-        if small.heads:
+        if small.records:
             yield small
 
 
@@ -191,13 +184,6 @@ def _record_of(hierarchy: Hierarchy, found: EntryOrRecord) -> Record:
     if isinstance(found, Record):
         return found
     return _record(found, Payload.of_entry(found).codec)
-
-
-def _row_head(entry: Entry, codec: str) -> RowHead:
-    return (
-        entry.key, entry.version, entry.tier, entry.size, entry.stored_at, codec,
-        row_terms(entry.terms),
-    )  # fmt: skip
 
 
 def _record(entry: Entry, codec: str) -> Record:

@@ -15,6 +15,8 @@ from memories.errors import CorruptDataError, MemoriesError, StorageError
 from memories.snapshot.manifest import Base, Linked, Packed, SnapshotRow, Whole
 from memories.snapshot.reader import SnapshotFile, open_snapshot
 
+LocatedRow = tuple[SnapshotRow, int, int]  # With the offset and the length of its frame.
+
 
 class IncrementalChain:
     """A snapshot with every base that it links to; files[0] is the snapshot itself.
@@ -60,6 +62,21 @@ class IncrementalChain:
         if isinstance(where, Linked):
             return where.base + 1, where.offset, where.length
         return None
+
+    def located(self, rows: Sequence[SnapshotRow], number: int) -> list[LocatedRow]:
+        """Return those of `rows` whose frames are in the file of this number."""
+        if number:
+            base = number - 1
+            return [
+                (row, where.offset, where.length)
+                for row in rows
+                if isinstance(where := row.where, Linked) and where.base == base
+            ]
+        return [
+            (row, where.offset, where.length)
+            for row in rows
+            if isinstance(where := row.where, (Packed, Whole))
+        ]
 
     def frame(self, row: SnapshotRow) -> memoryview | None:
         """Return the frame of a row, unverified; None for a reference."""

@@ -31,7 +31,7 @@ Natural = Annotated[int, msgspec.Meta(ge=0, le=2**62)]
 Digest = Annotated[int, msgspec.Meta(ge=0)]
 
 
-class Whole(msgspec.Struct, frozen=True, array_like=True, tag=0):
+class Whole(msgspec.Struct, frozen=True, array_like=True, tag=0, gc=False):
     """The frame is a member of its own: head and body. `digest` is the xxh3 of its head."""
 
     offset: Natural
@@ -39,14 +39,14 @@ class Whole(msgspec.Struct, frozen=True, array_like=True, tag=0):
     digest: Digest
 
 
-class Packed(msgspec.Struct, frozen=True, array_like=True, tag=1):
+class Packed(msgspec.Struct, frozen=True, array_like=True, tag=1, gc=False):
     """The frame lies in the data of a member that it shares with other small ones."""
 
     offset: Natural
     length: Natural
 
 
-class Linked(msgspec.Struct, frozen=True, array_like=True, tag=2):
+class Linked(msgspec.Struct, frozen=True, array_like=True, tag=2, gc=False):
     """The frame lies in an earlier snapshot: `base` counts in the root's list."""
 
     base: Natural
@@ -54,7 +54,7 @@ class Linked(msgspec.Struct, frozen=True, array_like=True, tag=2):
     length: Natural
 
 
-class Reference(msgspec.Struct, frozen=True, array_like=True, tag=3):
+class Reference(msgspec.Struct, frozen=True, array_like=True, tag=3, gc=False):
     """The frame stays where glacier holds it; `place` means something to that backend only."""
 
     place: bytes
@@ -64,7 +64,7 @@ class Reference(msgspec.Struct, frozen=True, array_like=True, tag=3):
 Where = Whole | Packed | Linked | Reference
 
 
-class SnapshotRow(msgspec.Struct, frozen=True, array_like=True):
+class SnapshotRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One key of a snapshot."""
 
     key: str
@@ -91,25 +91,21 @@ class SnapshotRow(msgspec.Struct, frozen=True, array_like=True):
         )
 
 
-# What is written of a key: the fields of a `SnapshotRow`, and of one whose place is not known yet.
-# Plain tuples, because a snapshot of small values makes hundreds of thousands of them.
-RowHead = tuple[str, int, TierName, int, float, str, Terms | None]
-Place = Where | tuple[int, int, int]  # A `Packed` as it is written: tag, offset and length.
+# The fields of a `SnapshotRow` as they are written; a `Packed` is its tag, offset and length. They
+# are plain tuples, because a snapshot of small values makes hundreds of thousands of them.
+Place = Where | tuple[int, int, int]
 Row = tuple[str, int, TierName, int, float, str, Terms | None, Place]
 PACKED = 1  # The tag of a `Packed`.
 
 
-def row_head(record: Record) -> RowHead:
-    """Return what a row says of `record`, without the place of its frame."""
+def row_of(record: Record, place: Place) -> Row:
+    """Return the row that says `record` is at `place`."""
+    terms = record.terms
+    plain = terms is DEFAULT_TERMS or terms == DEFAULT_TERMS
     return (
         record.key, record.version, record.tier, record.size, record.stored_at, record.kind,
-        row_terms(record.terms),
+        None if plain else terms, place,
     )  # fmt: skip
-
-
-def row_terms(terms: Terms) -> Terms | None:
-    """Return the terms as a row has them: None for the default ones."""
-    return None if terms is DEFAULT_TERMS or terms == DEFAULT_TERMS else terms
 
 
 class Base(msgspec.Struct, frozen=True, array_like=True):

@@ -22,7 +22,6 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager
 from enum import StrEnum
-from typing import NamedTuple
 
 from memories.backends.disk.import_file import Adoption
 from memories.engine.archive import is_archived
@@ -37,18 +36,10 @@ from memories.model.events import Failed, Removed
 from memories.model.record import DEFAULT_TERMS, Record
 from memories.model.tiers import Cause, TierName
 from memories.snapshot.archive_references import bucket_of, holder_of
-from memories.snapshot.incremental_chain import IncrementalChain
+from memories.snapshot.incremental_chain import IncrementalChain, LocatedRow
 from memories.snapshot.manifest import Reference, SnapshotRow
 
 _BATCH_ROWS = 512  # Keys that are locked and journaled together.
-
-
-class LocatedRow(NamedTuple):
-    """A row, and the extent of its frame in its file."""
-
-    row: SnapshotRow
-    offset: int
-    length: int
 
 
 class Mode(StrEnum):
@@ -191,8 +182,8 @@ class Restore:
         return sum(t.budget.effective if self._replaces() else t.budget.headroom for t in tiers)
 
     def _wanted(self, row: SnapshotRow) -> bool:
-        ends = (row.terms or DEFAULT_TERMS).expires_at
-        if ends is not None and ends <= self._now:
+        terms = row.terms
+        if terms is not None and terms.expires_at is not None and terms.expires_at <= self._now:
             return False
         return self._mode is not Mode.KEEP or self._hierarchy.catalog.lookup(row.key) is None
 
@@ -200,29 +191,29 @@ class Restore:
         """Yield the records of one file, in batches whose keys stay locked until the next one."""
         locks = self._hierarchy.locks
         for rows in self._chain.batches(_BATCH_ROWS):
-            located = [(row, self._chain.locate(row)) for row in rows]
-            mine = [LocatedRow(row, *at[1:]) for row, at in located if at and at[0] == number]
-            with locks.try_lock_all([item.row.key for item in mine]) as held:
-                yield from self._batch([item for item in mine if item.row.key in held])
+            mine = self._chain.located(rows, number)
+            with locks.try_lock_all([row.key for row, _, _ in mine]) as held:
+                yield from self._batch([item for item in mine if item[0].key in held])
             for item in mine:
-                if item.row.key not in held:
-                    with locks.lock(item.row.key):
+                if item[0].key not in held:
+                    with locks.lock(item[0].key):
                         yield from self._batch([item])
 
     def _batch(self, items: list[LocatedRow]) -> Iterator[list[Adoption]]:
         """Yield the records of one batch; then release what they replaced."""
-        catalog, wanted = self._hierarchy.catalog, [i for i in items if self._wanted(i.row)]
-        entries = [catalog.entries.get(row.key) for row, _, _ in wanted]
-        # A version above all that these keys have had: a `store` may have overwritten one since
-        # the restore began, and below those that they get now.
-        gone = catalog.next_version()
-        for old in self._archived([item.row.key for item in wanted]):
+        catalog, wanted = self._hierarchy.catalog, [i for i in items if self._wanted(i[0])]
+        found = [catalog.entries.get(row.key) for row, _, _ in wanted]
+        entries = [entry for entry in found if entry is not None]
+        # The first version is above all that these keys have had, because a `store` may have
+        # overwritten one since the restore began. They get those that follow.
+        gone, *versions = catalog.next_versions(1 + len(wanted))
+        for old in self._archived([row.key for row, _, _ in wanted]):
             self._hierarchy.mover.archive.prepare_removal(old, gone)
             self._removals.append((old.key, gone))
-        batch = [
-            (self._record(row, TierName.COLD), offset, length) for row, offset, length in wanted
+        yield [
+            (_record(row, version, TierName.COLD), offset, length)
+            for (row, offset, length), version in zip(wanted, versions, strict=True)
         ]
-        yield batch
         for entry in entries:
             self._release_entry(entry)
         if not self._copy_later:
@@ -242,20 +233,6 @@ class Restore:
         self._removals = [(key, gone) for key, gone in removals if is_pending(key)]
         for key, gone in removals:
             self._hierarchy.mover.archive.resolve_removal(key, gone)
-
-    def _record(self, row: SnapshotRow, tier: TierName, place: bytes = b"") -> Record:
-        """Return the record to be journaled for `row`: a new version of its key."""
-        return Record(
-            key=row.key,
-            version=self._hierarchy.catalog.next_version(),
-            tier=tier,
-            size=row.size,
-            stored=row.where.length,
-            stored_at=row.stored_at,
-            kind=row.kind,
-            terms=row.terms or DEFAULT_TERMS,
-            place=place,
-        )
 
     def _release_entry(self, entry: Entry | None) -> None:
         """Remove a key's entry from RAM, now that its restored version is journaled."""
@@ -328,6 +305,22 @@ class Restore:
                 if not self._wanted(row):
                     continue
                 entry = catalog.entries.get(row.key)
-                record = self._record(row, TierName.GLACIER, where.place)
+                version = catalog.next_version()
+                record = _record(row, version, TierName.GLACIER, where.place)
                 self._hierarchy.mover.archive.link(record)
                 self._release_entry(entry)
+
+
+def _record(row: SnapshotRow, version: int, tier: TierName, place: bytes = b"") -> Record:
+    """Return the record to be journaled for `row`: a new version of its key."""
+    return Record(
+        key=row.key,
+        version=version,
+        tier=tier,
+        size=row.size,
+        stored=row.where.length,
+        stored_at=row.stored_at,
+        kind=row.kind,
+        terms=row.terms or DEFAULT_TERMS,
+        place=place,
+    )

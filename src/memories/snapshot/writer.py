@@ -31,10 +31,9 @@ from memories.snapshot.manifest import (
     Reference,
     Root,
     Row,
-    RowHead,
     Where,
     Whole,
-    row_head,
+    row_of,
 )
 from memories.snapshot.member_names import MANIFEST, member_name, packed_name
 from memories.snapshot.zipformat import (
@@ -69,9 +68,9 @@ class Item(NamedTuple):
 
 
 class SmallItems(NamedTuple):
-    """Keys to be written whose frames are small: what their rows say, and the frames, in order."""
+    """Keys to be written whose frames are small, in their order."""
 
-    heads: list[RowHead]
+    records: list[Record]
     frames: list[bytes | memoryview]
 
 
@@ -145,12 +144,11 @@ class _Writer:
         self._directory_file = _spool(directory)
         self._members = 0
         self._packs = 0
-        self._pack: list[bytes | memoryview] = []  # Small frames and their padding.
-        self._pack_bytes = 0
-        # Rows in their order, and where their frames are: in the pack, which has no place yet, at
-        # an offset and with a length, or elsewhere.
-        self._heads: list[RowHead] = []
-        self._places: list[tuple[int, int] | Where] = []
+        self._pack = bytearray()  # Small frames and their padding.
+        # Records in their order, and for each the length of its frame in the pack, which has no
+        # place yet, or where its frame is.
+        self._records: list[Record] = []
+        self._places: list[int | Where] = []
         self._last_key = ""
 
     def add(self, item: Item | SmallItems) -> None:
@@ -161,46 +159,45 @@ class _Writer:
         if record.key <= self._last_key:
             raise _out_of_order(record.key, self._last_key)
         if isinstance(source, (Linked, Reference)):
-            self._add_row(row_head(record), source)
+            self._add_row(record, source)
             return
         segments = source() if callable(source) else source
         length = sum([segment.nbytes for segment in segments])
         if length < SMALL_BYTES:
-            self._add_small([row_head(record)], [b"".join(segments)])
+            self._add_small([record], [b"".join(segments)])
         else:
             self._add_large(record, segments, length)
 
-    def _add_small(self, heads: list[RowHead], frames: list[bytes | memoryview]) -> None:
-        last, at = self._last_key, self._pack_bytes
-        for head, frame in zip(heads, frames, strict=True):
-            if head[0] <= last:
-                raise _out_of_order(head[0], last)
-            last, length = head[0], len(frame)
-            self._heads.append(head)
-            self._places.append((at, length))
-            self._pack += (frame, _PADDING[length % ALIGNMENT])
-            at += length + -length % ALIGNMENT
-            if at >= _PACK_BYTES:
+    def _add_small(self, records: list[Record], frames: list[bytes | memoryview]) -> None:
+        last, pack = self._last_key, self._pack
+        for record, frame in zip(records, frames, strict=True):
+            if record.key <= last:
+                raise _out_of_order(record.key, last)
+            last, length = record.key, len(frame)
+            self._records.append(record)
+            self._places.append(length)
+            pack += frame
+            pack += _PADDING[length % ALIGNMENT]
+            if len(pack) >= _PACK_BYTES:
                 self._flush_pack()
-                at = 0
-        self._last_key, self._pack_bytes = last, at
+                pack = self._pack
+        self._last_key = last
 
     def _flush_pack(self) -> None:
-        pack, self._pack, self._pack_bytes = b"".join(self._pack), [], 0
         name = packed_name(self._packs).encode()
-        member = Member(name, self._file.offset, 0, len(pack), crc32(pack))
-        self._file.write([local_header(member), pack])
+        member = Member(name, self._file.offset, 0, len(self._pack), crc32(self._pack))
+        self._file.write([local_header(member), self._pack])
         self._add_member(member)
-        heads, places = self._heads, self._places
-        self._heads, self._places = [], []
-        start = member.body_at
-        self._put_rows(
-            [
-                (*head, (PACKED, start + at[0], at[1]) if isinstance(at, tuple) else at)
-                for head, at in zip(heads, places, strict=True)
-            ]
-        )
+        at, rows = member.body_at, list[Row]()
+        for record, place in zip(self._records, self._places, strict=True):
+            if isinstance(place, int):
+                rows.append(row_of(record, (PACKED, at, place)))
+                at += place + -place % ALIGNMENT
+            else:
+                rows.append(row_of(record, place))
+        self._put_rows(rows)
         self._packs += 1
+        self._pack, self._records, self._places = bytearray(), [], []
 
     def _add_large(self, record: Record, segments: Segments, length: int) -> None:
         head, *body = segments
@@ -215,7 +212,7 @@ class _Writer:
         member = write(member, head, body)
         self._add_member(member)
         digest = xxhash.xxh3_64_intdigest(head)
-        self._add_row(row_head(record), Whole(member.head_at, length, digest))
+        self._add_row(record, Whole(member.head_at, length, digest))
 
     def _write_short(self, member: Member, head: memoryview, body: Segments) -> Member:
         crc = 0
@@ -243,14 +240,14 @@ class _Writer:
         self._members += 1
         self._directory_file.write(central_entry(member))
 
-    def _add_row(self, head: RowHead, where: Where) -> None:
-        self._last_key = head[0]
-        if not self._heads:
-            self._put_rows([(*head, where)])
+    def _add_row(self, record: Record, where: Where) -> None:
+        self._last_key = record.key
+        if not self._records:
+            self._put_rows([row_of(record, where)])
             return
-        self._heads.append(head)
+        self._records.append(record)
         self._places.append(where)
-        if len(self._heads) >= _WAITING_ROWS:
+        if len(self._records) >= _WAITING_ROWS:
             self._flush_pack()
 
     def _put_rows(self, rows: list[Row]) -> None:
@@ -259,7 +256,7 @@ class _Writer:
 
     def finish(self, root: Root) -> Root:
         """Write the manifest, the central directory and the end of the file."""
-        if self._heads:
+        if self._records:
             self._flush_pack()
         self._page_file.write(self._pages.flush())
         root = msgspec.structs.replace(root, keys=self._pages.keys, pages=self._pages.pages)

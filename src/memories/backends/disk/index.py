@@ -170,9 +170,15 @@ def merged(
 ) -> Iterator[IndexRow]:
     """Yield the newest row of each key that starts with `prefix` and comes after `after`."""
     tables, runs = parts
+    if len(tables) == 1 and not runs:
+        for row in _rows_in(tables[0], prefix, after):
+            if tombstones or row.kind != TOMBSTONE:
+                yield row
+        return
     low, beyond = prefix.encode(), after.encode()
     sources: list[Iterator[tuple[bytes, IndexRow]]] = [
-        _table_rows(table, prefix, beyond) for table in tables
+        ((row.record.key.encode(), row) for row in _rows_in(table, prefix, after))
+        for table in tables
     ]
     sources += [run.rows(low, beyond) for run in runs]
     streams = sources if len(sources) == 1 else [heapq.merge(*sources, key=_by_key)]
@@ -186,12 +192,9 @@ def merged(
             yield row
 
 
-def _table_rows(table: Table, prefix: str, beyond: bytes) -> Iterator[tuple[bytes, IndexRow]]:
-    found = []
-    for key, row in table.items():
-        if key.startswith(prefix):
-            encoded = key.encode()
-            if encoded > beyond:
-                found.append((encoded, row))
-    found.sort(key=_by_key)
-    yield from found
+def _rows_in(table: Table, prefix: str, after: str) -> Iterator[IndexRow]:
+    """Yield rows in key order. Strings are ordered as their UTF-8 bytes are."""
+    keys = [key for key in table if key.startswith(prefix) and key > after]
+    keys.sort()
+    for key in keys:
+        yield table[key]
