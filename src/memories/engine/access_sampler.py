@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from memories.engine.hit_clock import SampledTick
 from memories.foundation.fork_lock import new_lock
 from memories.model.entry import Entry, ExpiringEntry
-from memories.model.events import Event, Retrieved, Stored
+from memories.model.events import Event, Retrieved, Stored, ValueEvent
 from memories.policies.hashing import digest
 from memories.policies.miss_ratio_curve import MissRatioCurve, ReuseDistanceSampler
 
@@ -64,6 +64,12 @@ class AccessSampler:
         """Record a store."""
         if isinstance(event, Stored):
             self.record(event.key, event.size, read=False)
+
+    def observe_batch(self, events: Sequence[ValueEvent]) -> None:
+        """Record a batch of stores."""
+        if isinstance(events[0], Stored):
+            for event in events:
+                self.observe(event)
 
     def observe_reads(self, reads: Sequence[Retrieved]) -> None:
         """Record reads that durable tiers answered."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 
-from memories.model.events import Event, Moved, Retrieved
+from memories.model.events import Event, Moved, Retrieved, ValueEvent
 from memories.model.tiers import TierName
 
 CLASSES = 65  # One for each number of bits that a size may have.
@@ -75,6 +75,9 @@ class FetchCosts:
         """Add the duration of a move from warm up to hot."""
         if isinstance(event, Moved) and (event.source, event.target) == _LIFT and event.seconds > 0:
             self._sources[TierName.WARM].add(event.size.bit_length(), event.seconds)
+
+    def observe_batch(self, events: Sequence[ValueEvent]) -> None:
+        """Do nothing: values move up one by one."""
 
     def observe_reads(self, reads: Sequence[Retrieved]) -> None:
         """Add the durations of reads that durable tiers answered."""

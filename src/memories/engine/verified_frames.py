@@ -6,9 +6,11 @@ which costs less than to remember it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from memories.backends.base import LARGE_BYTES
 from memories.foundation.bounded_dict import BoundedDict
-from memories.model.events import Event, Removed
+from memories.model.events import Event, Removed, ValueEvent
 from memories.model.record import Record
 
 MAX_REMEMBERED = 65_536
@@ -33,3 +35,9 @@ class VerifiedFrames:
         """Forget a key that is in no tier any more."""
         if isinstance(event, Removed):
             self._known.pop(event.key)
+
+    def observe_batch(self, events: Sequence[ValueEvent]) -> None:
+        """Forget keys that are in no tier any more."""
+        if isinstance(events[0], Removed):
+            for event in events:
+                self._known.pop(event.key)

@@ -73,10 +73,10 @@ class Histogram:
         self.counts = [0] * BUCKETS
         self.seconds = 0.0
 
-    def add(self, seconds: float) -> None:
-        """Count one sample; one beyond the last bucket counts in it."""
-        self.counts[bisect_left(_INNER_BOUNDS, seconds)] += 1
-        self.seconds += seconds
+    def add(self, seconds: float, times: int = 1) -> None:
+        """Count equal samples; those beyond the last bucket count in it."""
+        self.counts[bisect_left(_INNER_BOUNDS, seconds)] += times
+        self.seconds += times * seconds
 
     def extend(self, samples: Iterable[float]) -> None:
         """Count many samples."""

@@ -25,7 +25,7 @@ from memories.foundation.periodic import STOP_SECONDS, Periodic, idle_poll_secon
 from memories.migration.key_cursor import KeyCursor
 from memories.migration.planner import Move, Planner, TierState
 from memories.model.entry import Entry
-from memories.model.events import Event, Failed, Removed, Retrieved
+from memories.model.events import Event, Failed, Removed, Retrieved, ValueEvent
 from memories.model.record import Record
 from memories.model.tiers import Cause, TierName
 from memories.options.migration import MigrationSettings
@@ -74,7 +74,7 @@ class Migrator:
         self._quiet_from = 0  # The round of the cursor in which the latest activity was seen.
         self._quiet_at = now
         self._dozing = False
-        hierarchy.events.subscribe(self._observe)
+        hierarchy.events.subscribe(self._observe, self._observe_batch)
         if settings.promote:
             hierarchy.events.subscribe_reads(self._observe_reads)
 
@@ -314,6 +314,13 @@ class Migrator:
         if self._dozing:
             self._dozing = False
             self._thread.wake()
+
+    def _observe_batch(self, events: Sequence[ValueEvent]) -> None:
+        """Wake up; forget keys that are in no tier any more."""
+        if isinstance(events[0], Removed):
+            for event in events:
+                self.planner.forget(event.key)
+        self._observe(events[-1])
 
     def _consider(self, hierarchy: Hierarchy, record: Record, room: int) -> None:
         """Queue a record that was read if it passes the gate."""

@@ -3,15 +3,17 @@
 The engine itself neither logs nor counts; logs, metrics and explanations are observers. A hit in a
 volatile tier emits no event: it is counted where it happens. Reads that durable tiers answer are
 frequent, so they are delivered many at once: at most a few milliseconds late while more come, and
-always before the next event of another kind.
+always before the next event of another kind. The events of a batch of values are delivered
+together, too.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
+
+import msgspec
 
 from memories.foundation.logging import logger
 from memories.model.record import Record
@@ -22,16 +24,14 @@ READS_AT_ONCE = 256  # Reads are delivered when so many wait,
 READS_SECONDS = 0.002  # or when one comes so long after the last delivery.
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(msgspec.Struct, frozen=True):
     """One thing that happened to one key, at `at` seconds of the monotonic clock."""
 
     key: str
     at: float
 
 
-@dataclass(frozen=True, slots=True)
-class Stored(Event):
+class Stored(Event, frozen=True):
     """A version was committed to `tier`."""
 
     tier: TierName
@@ -50,13 +50,11 @@ class Retrieved(NamedTuple):
     record: Record  # For observers that would otherwise look it up.
 
 
-@dataclass(frozen=True, slots=True)
-class Missed(Event):
+class Missed(Event, frozen=True):
     """A key was read that is in no tier."""
 
 
-@dataclass(frozen=True, slots=True)
-class Moved(Event):
+class Moved(Event, frozen=True):
     """A version changed its tier."""
 
     source: TierName
@@ -66,16 +64,14 @@ class Moved(Event):
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
-class Prefetched(Event):
+class Prefetched(Event, frozen=True):
     """A value prefetched into `tier` was used, came too late, or was wasted."""
 
     tier: TierName
     outcome: str  # "used", "late" or "wasted".
 
 
-@dataclass(frozen=True, slots=True)
-class Written(Event):
+class Written(Event, frozen=True):
     """A frame was written to a durable tier: for a store, a move, a flush or a backing copy."""
 
     tier: TierName
@@ -84,8 +80,7 @@ class Written(Event):
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
-class Removed(Event):
+class Removed(Event, frozen=True):
     """A version left the system."""
 
     tier: TierName
@@ -93,15 +88,16 @@ class Removed(Event):
     cause: Cause
 
 
-@dataclass(frozen=True, slots=True)
-class Failed(Event):
+class Failed(Event, frozen=True):
     """A background action failed; what it worked on stays where it was."""
 
     action: str
     error: BaseException
 
 
+ValueEvent = Stored | Moved | Written | Removed
 Observer = Callable[[Event], None]
+BatchObserver = Callable[[Sequence[ValueEvent]], None]
 ReadObserver = Callable[[Sequence[Retrieved]], None]
 
 
@@ -114,14 +110,20 @@ class EventBus:
 
     def __init__(self) -> None:
         self._observers: tuple[Observer, ...] = ()
+        self._batch_observers: dict[Observer, BatchObserver] = {}
         self._readers: tuple[ReadObserver, ...] = ()
         self._reads: deque[Retrieved] = deque()
         self._due = 0.0
         self.emitted = 0  # Grows with every event and read; by how much is not exact.
         self.reads_at_once = READS_AT_ONCE
 
-    def subscribe(self, observer: Observer) -> None:
-        """Call `observer` with every event from now on."""
+    def subscribe(self, observer: Observer, of_batch: BatchObserver | None = None) -> None:
+        """Call `observer` with every event from now on.
+
+        With `of_batch`, that is called instead with the events of a batch; see `emit_batch`.
+        """
+        if of_batch is not None:
+            self._batch_observers[observer] = of_batch
         self._observers = (*self._observers, observer)
 
     def subscribe_reads(self, observer: ReadObserver) -> None:
@@ -131,6 +133,7 @@ class EventBus:
     def unsubscribe(self, observer: Observer) -> None:
         """Stop calling `observer`."""
         self._observers = tuple(known for known in self._observers if known != observer)
+        self._batch_observers.pop(observer, None)
 
     def unsubscribe_reads(self, observer: ReadObserver) -> None:
         """Stop calling `observer` with reads."""
@@ -143,6 +146,28 @@ class EventBus:
             self.flush_reads()
         _deliver(self._observers, event, self.unsubscribe)
 
+    def emit_batch(self, events: Sequence[ValueEvent]) -> None:
+        """Call every observer with events of one class that differ in key and size only.
+
+        No key is in a batch twice. The `seconds` of each event are its share of the time that the
+        batch took.
+        """
+        if not events:
+            return
+        self.emitted += len(events)
+        if self._reads:
+            self.flush_reads()
+        for observer in self._observers:
+            self._deliver_batch(observer, events)
+
+    def _deliver_batch(self, observer: Observer, events: Sequence[ValueEvent]) -> None:
+        of_batch = self._batch_observers.get(observer)
+        if of_batch is not None:
+            _deliver((of_batch,), events, lambda _: self.unsubscribe(observer))
+            return
+        for event in events:
+            _deliver((observer,), event, lambda _: self.unsubscribe(observer))
+
     def emit_read(self, read: Retrieved) -> None:
         """Deliver `read` soon; at once if it is the first for a while."""
         self._reads.append(read)
@@ -150,6 +175,12 @@ class EventBus:
         if read.at >= self._due or len(self._reads) >= self.reads_at_once:
             self._due = read.at + READS_SECONDS
             self.flush_reads()
+
+    def emit_reads(self, reads: Sequence[Retrieved]) -> None:
+        """Deliver many reads at once."""
+        self._reads.extend(reads)
+        self.emitted += len(reads)
+        self.flush_reads()
 
     def flush_reads(self) -> None:
         """Deliver every waiting read."""

@@ -25,6 +25,7 @@ from memories.model.events import (
     Removed,
     Retrieved,
     Stored,
+    ValueEvent,
     Written,
 )
 from memories.model.tiers import Cause, TierName
@@ -136,9 +137,9 @@ class Tally(NamedTuple):
     times: int = 0
     nbytes: int = 0
 
-    def plus(self, nbytes: int) -> Tally:
-        """Return the tally with one more, of `nbytes`."""
-        return Tally(self.times + 1, self.nbytes + nbytes)
+    def plus(self, nbytes: int, times: int = 1) -> Tally:
+        """Return the tally with some more, of `nbytes` together."""
+        return Tally(self.times + times, self.nbytes + nbytes)
 
 
 NOTHING = Tally()
@@ -193,6 +194,33 @@ class EventCounters:
                     self.latest_failure = f"{event.action}: {event.error}"
                 case _:
                     pass
+
+    def observe_batch(self, events: Sequence[ValueEvent]) -> None:
+        """Count the events of a batch, which differ in key and size only."""
+        first, times = events[0], len(events)
+        nbytes = sum([event.size for event in events])
+        with self.lock:
+            match first:
+                case Stored():
+                    self.stored = self.stored.plus(nbytes, times)
+                    self.latencies["store", first.tier].add(first.seconds, times)
+                case Moved():
+                    route = (first.source, first.target, first.cause)
+                    before = self.moves.get(route, NOTHING)
+                    self.moves[route] = before.plus(nbytes, times)
+                    self.latencies["move", first.target].add(first.seconds, times)
+                case Written():
+                    volume = self.written.get(first.tier, NO_VOLUME)
+                    self.written[first.tier] = Volume(
+                        frames=volume.frames + times,
+                        raw_bytes=volume.raw_bytes + nbytes,
+                        stored_bytes=volume.stored_bytes
+                        + sum([event.stored for event in events if isinstance(event, Written)]),
+                    )
+                    self.latencies["write", first.tier].add(first.seconds, times)
+                case Removed():
+                    gone = self.removed.get(first.cause, NOTHING)
+                    self.removed[first.cause] = gone.plus(nbytes, times)
 
     def count_reads(self, reads: Sequence[Retrieved]) -> None:
         """Count reads that durable tiers answered."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 
 from memories.foundation.bounded_dict import BoundedDict
-from memories.model.events import Event, Moved, Removed
+from memories.model.events import Event, Moved, Removed, ValueEvent
 
 MAX_KEYS = 4096
 MOVES_PER_KEY = 8
@@ -29,6 +30,12 @@ class MoveLog:
         moves = self._moves.pop(event.key) or deque(maxlen=MOVES_PER_KEY)
         moves.append(event)
         self._moves.set(event.key, moves)
+
+    def observe_batch(self, events: Sequence[ValueEvent]) -> None:
+        """Add a batch of moves, or remove the moves of keys that are removed."""
+        if isinstance(events[0], (Moved, Removed)):
+            for event in events:
+                self.observe(event)
 
     def moves(self, key: str) -> list[Moved]:
         """Return the latest moves of `key`, oldest first."""
