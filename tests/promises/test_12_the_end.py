@@ -8,7 +8,7 @@ import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from itertools import count
+from itertools import count, takewhile
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -298,14 +298,23 @@ def test_values_that_can_be_written_are_though_others_cannot(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Those that fail keep none of the others in RAM, and one error names them."""
-    write = DiskBackend.write
+    write, write_many = DiskBackend.write, DiskBackend.write_many
 
     def failing(self: DiskBackend, record: Record, frame: Sequence[memoryview]) -> Record:
         if record.key.startswith("broken"):
             raise StorageError(f"{record.key!r} lies on a bad block")
         return write(self, record, frame)
 
+    def failing_many(
+        self: DiskBackend, items: Sequence[tuple[Record, Sequence[memoryview]]]
+    ) -> list[Record]:
+        first = list(takewhile(lambda item: not item[0].key.startswith("broken"), items))
+        if not first:
+            raise StorageError(f"{items[0][0].key!r} lies on a bad block")
+        return write_many(self, first)
+
     monkeypatch.setattr(DiskBackend, "write", failing)
+    monkeypatch.setattr(DiskBackend, "write_many", failing_many)
     manager = MemoryManager(1, 1, 1, storage_path=tmp_path, migration=False)
     for key in ("broken 1", "a", "broken 2", "b", "c"):
         manager[key] = key

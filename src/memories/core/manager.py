@@ -326,6 +326,9 @@ class MemoryManager(MutableMapping[str, Any]):
 
     def store_many(self, mapping: Mapping[str, Any], tier: str = "auto") -> None:
         """Store every item of `mapping`; those before one that fails are stored."""
+        if type(mapping) is dict and self._writer.takes_batches(tier):
+            self._writer.store_batch(mapping, tier)
+            return
         for key, data in mapping.items():
             self.store(key, data, tier)
 

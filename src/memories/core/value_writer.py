@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -10,7 +10,11 @@ import msgspec
 from memories.core.read_options import ReadOptions
 from memories.core.services import Services
 from memories.core.value_reader import MISSING, ValueReader
+from memories.engine.batch_write import BATCH_BYTES, BATCH_KEYS, MAX_VALUE, NewValue
 from memories.errors import InvalidOptionError, KeyNotFoundError
+from memories.foundation.keys import check_key
+from memories.model.record import DEFAULT_TERMS, Terms
+from memories.model.rules import Rule
 from memories.model.tiers import Cause, TierName
 from memories.options.settings import check_tier
 from memories.options.store_terms import make_terms
@@ -66,6 +70,34 @@ class ValueWriter:
             if_version=if_version,
         )
 
+    def takes_batches(self, tier: str) -> bool:
+        """Return whether `store_batch` would write at least some keys together."""
+        rules = self._hierarchy.catalog.rules
+        return tier == "cold" or (tier == "auto" and rules.names_tier("cold"))
+
+    def store_batch(self, values: dict[str, Any], tier: str) -> None:
+        """Store many values, those for cold together; those before one that fails are stored."""
+        self._hierarchy.require_writable()
+        batch, nbytes = list[NewValue](), 0
+        for key, data in values.items():
+            try:
+                value = self._value_for_cold(check_key(key), data, tier)
+            except Exception:
+                self._put_batch(batch)  # These come before the value that fails.
+                raise
+            if value is None or nbytes + value.payload.size > BATCH_BYTES:
+                self._put_batch(batch)
+                batch, nbytes = [], 0
+            if value is None:
+                self.store(key, data, tier)
+                continue
+            batch.append(value)
+            nbytes += value.payload.size
+            if len(batch) == BATCH_KEYS:
+                self._put_batch(batch)
+                batch, nbytes = [], 0
+        self._put_batch(batch)
+
     def store_result(self, key: str, result: Any, *, tier: str, ttl: float | None) -> None:
         """Store what can be computed again: it may be dropped for room, whatever `on_full` says."""
         terms = make_terms(
@@ -113,6 +145,37 @@ class ValueWriter:
 
     def _target(self, tier: str) -> TierName | None:
         return None if tier == "auto" else self._hierarchy.tier(check_tier(tier)).name
+
+    def _value_for_cold(self, key: str, data: Any, tier: str) -> NewValue | None:
+        """Return a value that is to be stored in cold, None for another tier or a large value."""
+        rule = self._hierarchy.catalog.rules.rule_for(key)
+        if rule is not None and tier == "auto":
+            tier = rule.tier or tier
+        if self._target(tier) is not TierName.COLD:
+            return None
+        payload = self._services.payload_of(key, data, borrow=True)
+        if payload.size > MAX_VALUE:
+            return None
+        return NewValue(key, payload, self._rule_terms(rule))
+
+    def _rule_terms(self, rule: Rule | None) -> Terms:
+        if rule is None:
+            return DEFAULT_TERMS
+        return make_terms(
+            ttl=None, metadata=None, pin=False, min_tier=None, max_tier=None,
+            now=self._services.clock.wall, rule=rule,
+        )  # fmt: skip
+
+    def _put_batch(self, values: Sequence[NewValue]) -> None:
+        """Store values in cold; they are one by one where that cannot be done together."""
+        while values:
+            done = self._hierarchy.put_batch(values)
+            # A value that was busy, archived or refused is stored alone, or raises. Where the
+            # first one was it, the others are too: the store may be full.
+            alone = values[done : done + 1] if done else values
+            for value in alone:
+                self._hierarchy.put(value.key, value.payload, tier=TierName.COLD, terms=value.terms)
+            values = values[done + len(alone) :]
 
     def _clear(self, purge: bool) -> None:
         version = self._hierarchy.clear()

@@ -11,7 +11,7 @@ different keys against each other, so that `instant` sees one moment.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from heapq import merge
 from typing import NamedTuple
@@ -99,6 +99,16 @@ class Catalog:
         with self._lock:
             self._change(lambda: self._swap(entry.key, None))
 
+    def put_batch(self, entries: Iterable[Entry]) -> None:
+        """Make each of `entries` the entry of its key."""
+        with self._lock:
+            self._change(lambda: self._swap_all(entries, drop=False))
+
+    def drop_batch(self, entries: Iterable[Entry]) -> None:
+        """Remove the entries of many keys; their records are found from then on."""
+        with self._lock:
+            self._change(lambda: self._swap_all(entries, drop=True))
+
     def insert_into_front(self, entry: Entry) -> None:
         """Answer the next reads of `entry` from the front cache, unless it was replaced."""
         if is_held_here(self._lock):
@@ -129,6 +139,11 @@ class Catalog:
             entry = self.entries.get(record.key)
             if entry is not None and entry.version == record.version:
                 self._change(lambda: self._set_backed(entry, record.tier))
+
+    def set_backing_batch(self, records: Iterable[Record]) -> None:
+        """Do what `set_backing` does, for many records."""
+        with self._lock:
+            self._change(lambda: self._set_all_backed(records))
 
     def clear_backing(self, entry: Entry) -> None:
         """Set that no durable tier holds a copy of an entry's version."""
@@ -215,6 +230,16 @@ class Catalog:
         self._count(entry, -1)
         entry.backed = tier
         self._count(entry, 1)
+
+    def _set_all_backed(self, records: Iterable[Record]) -> None:
+        for record in records:
+            entry = self.entries.get(record.key)
+            if entry is not None and entry.version == record.version:
+                self._set_backed(entry, record.tier)
+
+    def _swap_all(self, entries: Iterable[Entry], *, drop: bool) -> None:
+        for entry in entries:
+            self._swap(entry.key, None if drop else entry)
 
     def _swap(self, key: str, entry: Entry | None) -> None:
         # The front goes first: after one reader saw the new value, no other may see the old one.

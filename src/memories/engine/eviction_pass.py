@@ -6,9 +6,10 @@ must know whether other threads are evicting before it reports that the tier is 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import Enum
 
+from memories.engine.batch_write import BATCH_BYTES, BATCH_KEYS
 from memories.engine.tier import Tier
 from memories.model.entry import Entry
 from memories.model.record import Record
@@ -16,6 +17,7 @@ from memories.model.record import Record
 MAX_KEPT = 64  # After so many that stay, a pass ends: its work is bounded.
 
 
+EvictBatch = Callable[[Tier, Sequence[Entry | Record]], Sequence[Entry | Record]]
 MayEvict = Callable[[Entry | Record], bool]  # Whether a victim may leave for the new value.
 
 
@@ -54,18 +56,52 @@ class EvictionPass:
 
     def evict_next(self) -> bool:
         """Evict the next victim; return False when each was tried before."""
-        if len(self._kept) >= MAX_KEPT:
+        victim = self._next()
+        if victim is None:
             return False
-        victim = self._tier.victims.offer()
+        self._evict_one(victim)
+        return True
+
+    def evict_batch(self, nbytes: int, evict: EvictBatch) -> bool:
+        """Evict victims of about `nbytes`, as far as one batch goes; False if there are none.
+
+        `evict` returns those that are left; they are evicted one by one.
+        """
+        victims, largest = list[Entry | Record](), BATCH_BYTES
+        while nbytes > 0 and largest > 0 and len(victims) < BATCH_KEYS:
+            victim = self._next()
+            if victim is None:
+                break
+            victims.append(victim)
+            nbytes -= victim.size
+            largest -= victim.size
+        left: Sequence[Entry | Record] = victims
+        try:
+            left = evict(self._tier, victims)
+            while left:
+                victim, left = left[0], left[1:]
+                self._evict_one(victim)
+        finally:
+            self._kept += left
+        return bool(victims)
+
+    def _next(self) -> Entry | Record | None:
+        """Return a victim that was not tried before; None if there is none."""
+        if len(self._kept) >= MAX_KEPT:
+            return None
+        victim: Entry | Record | None = self._tier.victims.offer()
         if victim is None or (victim.key, victim.version) in self._seen:
             if victim is not None:
                 self._kept.append(victim)
             self.busy = self.busy or self._tier.eviction_threads.several
-            return False
+            return None
         if self._may_evict is not None and not self._may_evict(victim):
             self._kept.append(victim)
-            return False
+            return None
         self._seen.add((victim.key, victim.version))
+        return victim
+
+    def _evict_one(self, victim: Entry | Record) -> None:
         outcome = EvictionOutcome.STAYS
         try:
             outcome = self._evict(self._tier, victim)
@@ -73,7 +109,6 @@ class EvictionPass:
             if outcome is not EvictionOutcome.GONE:
                 self._kept.append(victim)
         self.busy = self.busy or outcome is EvictionOutcome.BUSY
-        return True
 
     def __enter__(self) -> EvictionPass:
         self._tier.eviction_threads.add()

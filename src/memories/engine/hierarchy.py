@@ -13,15 +13,15 @@ from __future__ import annotations
 import gc
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable
-from itertools import islice
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from itertools import chain, islice
 from typing import Any, NamedTuple
 
 import msgspec
 
-from memories import codecs
-from memories.codecs.registry import damaged, loaded
 from memories.engine.archive import is_archived
+from memories.engine.batch_write import NewValue, batched, split
 from memories.engine.budget import Budget
 from memories.engine.catalog import Catalog
 from memories.engine.eviction_pass import MayEvict
@@ -29,7 +29,7 @@ from memories.engine.expiry import Expiry
 from memories.engine.lifecycle_state import LifecycleState, require_readable, require_writable
 from memories.engine.mover import Mover
 from memories.engine.operations import Operations, operation
-from memories.engine.payload import Payload
+from memories.engine.payload import Payload, open_small
 from memories.engine.placement import candidates
 from memories.engine.tier import AnyTier, DurableTier, Tiers, version_of
 from memories.engine.verified_frames import VerifiedFrames
@@ -46,7 +46,7 @@ from memories.errors import (
 )
 from memories.foundation.clock import Clock
 from memories.foundation.keys import INTERNAL, some_of
-from memories.frames.fast_path import MAX_BYTES, read_small
+from memories.frames.fast_path import MAX_BYTES
 from memories.frames.signing import Keyring
 from memories.model.entry import Entry
 from memories.model.events import EventBus, Missed, Retrieved, Stored
@@ -108,7 +108,7 @@ class Hierarchy:
         self._write_through = write_through
         self._latest_moment = clock.wall()
         self.verified = VerifiedFrames()
-        events.subscribe(self.verified.observe)
+        events.subscribe(self.verified.observe, self.verified.observe_batch)
 
     @operation
     def put(
@@ -157,6 +157,17 @@ class Hierarchy:
         self.events.emit(Stored(key, now, found.tier, found.size, now - started))
         return found
 
+    @operation
+    def put_batch(self, values: Sequence[NewValue]) -> int:
+        """Store new versions of different keys in cold; return how many of the first are stored.
+
+        The others must be stored one by one, the next one first.
+        """
+        self.require_writable()
+        self.expiry.end_listing()
+        self._expire_some(OVERDUE_PER_STORE * len(values))
+        return self.mover.batch.store(values, self.durable(TierName.COLD), self._moment())
+
     def read(
         self,
         key: str,
@@ -196,20 +207,8 @@ class Hierarchy:
                     return payload.open(self.trust) if use is None else use(payload, False)
                 try:
                     if use is None and found.tier is TierName.COLD and found.stored <= MAX_BYTES:
-                        # 2. A small frame on the disk: verified in one pass over its bytes. If it
-                        #    is compressed or signed, the general reader takes the same bytes.
-                        frame = journal.read(found)
-                        parts = read_small(frame, key)
-                        if parts is not None:
-                            codec = loaded(parts.codec) or codecs.codec_named(parts.codec)
-                            try:
-                                value = codec.decode(parts)
-                            except (MemoriesError, MemoryError):
-                                raise
-                            except Exception as error:  # Damaged parts can fail in any way.
-                                raise damaged(parts.codec, error) from error
-                        else:
-                            value = Payload.of_frame(frame, key=key).open(self.trust)
+                        # 2. A small frame on the disk: verified in one pass over its bytes.
+                        value = open_small(journal.read(found), key, self.trust)
                     else:
                         # 3. Any other frame: verified at its first use if it is large.
                         tier = self.durable(found.tier)
@@ -295,9 +294,21 @@ class Hierarchy:
             return True
 
     @operation
-    def drain(self, name: TierName, used: int) -> None:
-        """Move victims out of a tier until it holds at most `used` bytes, or nothing may leave."""
-        self.mover.drain(self.tier(name), used)
+    def try_move_batch(
+        self, entries: Sequence[Entry], target: TierName, cause: Cause
+    ) -> Sequence[Entry]:
+        """Move `entries` of one tier to a slower one together, and return those that are left."""
+        if self.state is not LifecycleState.OPEN:
+            return entries
+        return self.mover.relocate_batch(entries, self.tier(target), cause)
+
+    @operation
+    def drain(self, name: TierName, used: int, pause: Callable[[], object] = lambda: None) -> None:
+        """Move victims out of a tier until it holds at most `used` bytes, or nothing may leave.
+
+        `pause` is called now and then, while no key is locked.
+        """
+        self.mover.drain(self.tier(name), used, pause)
 
     @operation
     def evict_bytes(self, name: TierName, nbytes: int) -> bool:
@@ -352,19 +363,20 @@ class Hierarchy:
         self.require_writable()
         failed: dict[str, Exception] = {}
         full, too_large = None, math.inf  # Nothing of this size or more fits; and the error.
-        for entry in list(self.catalog.entries.values()):
+        for batch in split(list(self.catalog.entries.values())):
             if self.clock.monotonic() >= until:
                 break
-            if full is not None and entry.size >= too_large and self._should_stay(entry):
-                failed[entry.key] = full
-                continue
-            try:
-                self.write_back(entry.key)
-            except TierFullError as error:
-                full, too_large = error, min(too_large, entry.size)
-                failed[entry.key] = error
-            except Exception as error:
-                failed[entry.key] = error
+            for entry in self.mover.batch.write_back(batch, self.tiers.durable[TierName.COLD]):
+                if full is not None and entry.size >= too_large and self._should_stay(entry):
+                    failed[entry.key] = full
+                    continue
+                try:
+                    self.write_back(entry.key)
+                except TierFullError as error:
+                    full, too_large = error, min(too_large, entry.size)
+                    failed[entry.key] = error
+                except Exception as error:
+                    failed[entry.key] = error
         try:
             if failed:
                 raise _not_written(failed)
@@ -437,10 +449,12 @@ class Hierarchy:
         # A store under way has a version but no entry or record yet; it holds its key's lock.
         for key in self.locks.held_keys():
             self._clear_key(key, limit)
-        for key in list(self.catalog.entries):
-            self._clear_key(key, limit)
-        for record in self.catalog.journal.scan():
-            self._clear_key(record.key, limit)
+        older = partial(_is_older, limit)
+        durable = (record.key for record in self.catalog.journal.scan())
+        for keys in batched(chain(list(self.catalog.entries), durable)):
+            _, left = self.mover.batch.remove(keys, Cause.REMOVED, older)
+            for key in left:
+                self._clear_key(key, limit)
         self.catalog.journal.remove_hidden()
         self.catalog.journal.shrink()
         return limit
@@ -449,14 +463,23 @@ class Hierarchy:
         """Remove every key that starts with `prefix`, and return how many there were."""
         self.require_writable()
         count, dead = 0, self.catalog.journal.dead()
-        for key in list(self.catalog.keys(prefix)):
-            try:
-                self.remove(key)
-            except KeyNotFoundError:
-                continue  # It has expired, or another thread removed it.
-            count += 1
+        for keys in batched(list(self.catalog.keys(prefix))):
+            removed, left = self._remove_batch(keys)
+            count += removed
+            for key in left:
+                try:
+                    self.remove(key)
+                except KeyNotFoundError:
+                    continue  # It has expired, or another thread removed it.
+                count += 1
         self.catalog.journal.shrink(dead)
         return count
+
+    @operation
+    def _remove_batch(self, keys: Sequence[str]) -> tuple[int, Sequence[str]]:
+        """Remove those of `keys` that have not expired; return how many, and which are left."""
+        self.require_writable()
+        return self.mover.batch.remove(keys, Cause.REMOVED, lambda found: not self._expired(found))
 
     def activity(self) -> tuple[float, ...]:
         """Return counts that differ once anything was read, stored, moved or removed; cheap."""
@@ -504,13 +527,13 @@ class Hierarchy:
         """Raise unless this manager may change the store."""
         require_writable(self.state)
 
-    def _expire_some(self) -> None:
+    def _expire_some(self, count: int = OVERDUE_PER_STORE) -> None:
         """Remove some expired entries without I/O: stores may be faster than the background."""
         deadlines = self.catalog.deadlines
         soonest = deadlines.soonest()
         if soonest is None or (horizon := self.expiry.horizon()) < soonest:
             return
-        for key in islice(deadlines.due(horizon), OVERDUE_PER_STORE):
+        for key in islice(deadlines.due(horizon), count):
             entry = self.catalog.entries.get(key)
             if entry is not None and entry.backed is None:
                 self.mover.expire(entry)
@@ -682,6 +705,10 @@ class Hierarchy:
                 f"{found.key[:200]!r} may not lie in {target}: its min_tier is "
                 f"{found.terms.min_tier or 'hot'}, its max_tier {found.terms.max_tier or 'glacier'}"
             )
+
+
+def _is_older(limit: int, found: Entry | Record) -> bool:
+    return found.version < limit
 
 
 def _not_written(failed: dict[str, Exception]) -> Exception:

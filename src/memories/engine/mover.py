@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import msgspec
 
 from memories.engine.archive import Archive
+from memories.engine.batch_write import BatchWriter
 from memories.engine.catalog import Catalog
 from memories.engine.eviction_pass import EvictionOutcome, EvictionPass, MayEvict
 from memories.engine.expiry import Expiry
@@ -67,6 +68,9 @@ class Mover:
         self._events = events
         self._drop_when_full = drop_when_full
         self._nesting = Nesting()
+        self.batch = BatchWriter(
+            tiers, catalog, locks=locks, monotonic=clock.monotonic, expiry=expiry, events=events
+        )
 
     def reset_nesting(self) -> None:
         """Record that this thread evicts nothing, after an interrupt."""
@@ -149,9 +153,7 @@ class Mover:
 
     def release(self, entry: Entry) -> None:
         """Release the payload of an entry that has left the catalog."""
-        tier = self.tiers.volatile[entry.tier]
-        tier.victims.discard(entry)
-        tier.release(entry)
+        self.tiers.release(entry)
 
     def make_room(self, tier: Tier, size: int, key: str, may_evict: MayEvict | None = None) -> None:
         """Reserve `size` bytes in `tier`, and move other values down as far as that needs.
@@ -217,11 +219,20 @@ class Mover:
                 if name in (None, record.tier):
                     yield record
 
-    def drain(self, tier: Tier, used: int) -> None:
-        """Move victims out of `tier` until it holds at most `used` bytes, or nothing may leave."""
+    def drain(self, tier: Tier, used: int, pause: Callable[[], object] = lambda: None) -> None:
+        """Move victims out of `tier` until it holds at most `used` bytes, or nothing may leave.
+
+        `pause` is called between two batches.
+        """
         with EvictionPass(tier, self._evict, self._current) as eviction:
-            while tier.budget.used > used and eviction.evict_next():
-                pass
+            while (excess := tier.budget.used - used) > 0:
+                if tier.name.durable:
+                    more = eviction.evict_next()
+                else:
+                    more = eviction.evict_batch(excess, self._evict_batch)
+                if not more:
+                    return
+                pause()
 
     def evict_bytes(self, tier: Tier, nbytes: int) -> bool:
         """Move victims of so many bytes out of `tier`, and return whether any left."""
@@ -268,6 +279,27 @@ class Mover:
             if tier.budget.reserve(size):
                 return True
         return False
+
+    def relocate_batch(
+        self, entries: Sequence[Entry], target: AnyTier, cause: Cause
+    ) -> Sequence[Entry]:
+        """Move versions of one tier in RAM to a slower tier, and return those that are left.
+
+        The caller does not hold their locks.
+        """
+        if isinstance(target, VolatileTier):
+            return self.batch.move(entries, target, cause)
+        return self.batch.demote(entries, target, cause) if target.takes_batches else entries
+
+    def _evict_batch(
+        self, tier: Tier, victims: Sequence[Entry | Record]
+    ) -> Sequence[Entry | Record]:
+        """Move victims to the next tier together, and return those that are left."""
+        entries = [victim for victim in victims if isinstance(victim, Entry)]
+        below = next((one for one in self.tiers.values() if one.name.rank > tier.name.rank), None)
+        if len(entries) < len(victims) or below is None:
+            return victims
+        return self.relocate_batch(entries, below, Cause.CAPACITY)
 
     def _evict(self, tier: Tier, victim: Entry | Record) -> EvictionOutcome:
         """Move a victim down, or drop it if that is allowed."""

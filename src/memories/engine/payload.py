@@ -14,8 +14,10 @@ import numpy as np
 
 from memories import codecs
 from memories.codecs.base import Sharing
+from memories.codecs.registry import damaged, loaded
 from memories.engine.host_limits import ENTRY_BYTES
-from memories.errors import InvalidOptionError
+from memories.errors import InvalidOptionError, MemoriesError
+from memories.frames.fast_path import read_small
 from memories.frames.range_reader import Fetch, PartialFrame, open_partial
 from memories.frames.reader import OpenFrame, open_frame
 from memories.frames.recompress import recompress as recompress_frame
@@ -490,6 +492,27 @@ class FramePayload(Payload):
         """Return the frame, all of whose bytes are here."""
         assert isinstance(self.frame, OpenFrame), "only regions are read of a distant frame"
         return self.frame
+
+
+def open_small(frame: memoryview, key: str, trust: Keyring) -> Any:
+    """Return the value of a small frame; its memory does not keep that of `frame` alive.
+
+    If the frame is compressed or signed, the general reader takes its bytes.
+
+    Raises:
+        CorruptDataError: the frame is damaged, or the frame of another key.
+        UntrustedDataError: it would run code, and no trusted key has signed it.
+    """
+    parts = read_small(frame, key)
+    if parts is None:
+        return Payload.of_frame(memoryview(bytes(frame)), key=key).open(trust)
+    codec = loaded(parts.codec) or codecs.codec_named(parts.codec)
+    try:
+        return codec.decode(parts)
+    except (MemoriesError, MemoryError):
+        raise
+    except Exception as error:  # Damaged parts can fail in any way.
+        raise damaged(parts.codec, error) from error
 
 
 _BY_SHARING: dict[Sharing, type[ObjectPayload | ArrayPayload | HeldPayload]] = {

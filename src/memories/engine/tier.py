@@ -28,6 +28,7 @@ from memories.model.tiers import TierName
 
 if TYPE_CHECKING:
     from memories.backends.bucket import BucketBackend
+    from memories.backends.disk import DiskBackend
 
 MIN_DEVICE_BYTES = 64 << 10  # A smaller value is read faster from RAM than over a bus.
 WHOLE_BYTES = 512 * 1024  # Up to here one request for all of it is as fast as two for a part.
@@ -243,10 +244,35 @@ class DurableTier(Tier):
 
         `archived` is where glacier holds a copy of this version, if it does.
         """
+        record = self._new_record(frame, version, archived)
+        if self._is_archive:
+            written = cast("BucketBackend", self.backend).prepare(record, frame.segments)
+        else:
+            written = self.backend.write(record, frame.segments)
+        self.budget.release(frame.size)
+        return written
+
+    def write_batch(self, frames: Sequence[tuple[PackedFrame, Version]]) -> list[Record]:
+        """Write converted frames of different keys together, and return their records.
+
+        Where the medium takes only the first of them, those are written and returned; it raises if
+        there are none. The caller has reserved their size, and releases it. Not for an archive.
+        """
+        records = [self._new_record(frame, version, b"") for frame, version in frames]
+        segments = [frame.segments for frame, _ in frames]
+        items = list(zip(records, segments, strict=True))
+        return cast("DiskBackend", self.backend).write_many(items)
+
+    @property
+    def takes_batches(self) -> bool:
+        """Return whether `write_batch` may be called."""
+        return not self._is_archive
+
+    def _new_record(self, frame: PackedFrame, version: Version, archived: bytes) -> Record:
         if self._on_code is not None and carries_code(frame.codec):
             on_code, self._on_code = self._on_code, None
             on_code(version.key)
-        record = Record(
+        return Record(
             key=version.key,
             version=version.number,
             tier=self.name,
@@ -256,12 +282,6 @@ class DurableTier(Tier):
             terms=version.terms,
             archived=archived,
         )
-        if self._is_archive:
-            written = cast("BucketBackend", self.backend).prepare(record, frame.segments)
-        else:
-            written = self.backend.write(record, frame.segments)
-        self.budget.release(frame.size)
-        return written
 
     def read(self, record: Record) -> FramePayload:
         """Return the frame that a record names, unverified as yet."""
@@ -309,6 +329,12 @@ class Tiers(dict[TierName, AnyTier]):
             self.volatile[tier.name] = tier
         else:
             self.durable[tier.name] = tier
+
+    def release(self, entry: Entry) -> None:
+        """Release the payload of an entry that has left the catalog."""
+        tier = self.volatile[entry.tier]
+        tier.victims.discard(entry)
+        tier.release(entry)
 
     def load(self, found: Entry | Record) -> Payload:
         """Return the payload that an entry holds or a record names."""

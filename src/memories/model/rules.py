@@ -122,6 +122,10 @@ class Rules:
         """Return the least age at which a rule moves a key down."""
         return min(parse_seconds(rule.after) for rule in self.aging if rule.after is not None)
 
+    def names_tier(self, tier: str) -> bool:
+        """Return whether some rule says that keys are stored in `tier`."""
+        return any(rule.tier == tier for rule in self._rules)
+
     def rule_for(self, key: str) -> Rule | None:
         """Return the rule for `key`, None if there is none."""
         for rule in self._rules:

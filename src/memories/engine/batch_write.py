@@ -1,0 +1,331 @@
+"""Writes, moves and removes many small values at once: one append, one change of the catalog.
+
+The caller chooses the keys. Each method locks those that no thread works on, looks each up again
+under its lock, and returns what it has left: values that are large or archived, keys that are busy,
+tiers without room. The caller does those one by one, which waits, makes room and raises the errors.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice, takewhile
+from typing import NamedTuple
+
+from memories.engine.archive import is_archived
+from memories.engine.catalog import Catalog
+from memories.engine.expiry import Expiry
+from memories.engine.keylocks import KeyLocks
+from memories.engine.payload import PackedFrame, Payload
+from memories.engine.tier import DurableTier, Tiers, VolatileTier, version_of
+from memories.errors import MemoriesError
+from memories.foundation.keys import INTERNAL
+from memories.model.entry import Entry
+from memories.model.events import EventBus, Moved, Removed, Stored, Written
+from memories.model.record import Record, Terms, Version
+from memories.model.tiers import Cause, Form, TierName
+
+BATCH_KEYS = 256  # More would save little, and other threads wait for the locks.
+BATCH_BYTES = 1 << 20
+MAX_VALUE = 64 << 10  # A larger value costs so much by itself that a batch saves nothing.
+
+Framed = tuple[PackedFrame, Version]
+
+
+class NewValue(NamedTuple):
+    """A value that is to be stored."""
+
+    key: str
+    payload: Payload
+    terms: Terms
+
+
+def batched(keys: Iterable[str]) -> Iterator[list[str]]:
+    """Yield `keys` in batches."""
+    rest = iter(keys)
+    while batch := list(islice(rest, BATCH_KEYS)):
+        yield batch
+
+
+def split(entries: Iterable[Entry]) -> Iterator[list[Entry]]:
+    """Yield `entries` in batches; one that is too large for a batch comes alone."""
+    batch, nbytes = list[Entry](), 0
+    for entry in entries:
+        if batch and (len(batch) == BATCH_KEYS or nbytes + entry.size > BATCH_BYTES):
+            yield batch
+            batch, nbytes = [], 0
+        batch.append(entry)
+        nbytes += entry.size
+    if batch:
+        yield batch
+
+
+class BatchWriter:
+    """Changes many keys at once; every method is called within an operation."""
+
+    def __init__(
+        self,
+        tiers: Tiers,
+        catalog: Catalog,
+        *,
+        locks: KeyLocks,
+        monotonic: Callable[[], float],
+        expiry: Expiry,
+        events: EventBus,
+    ) -> None:
+        self._tiers = tiers
+        self._catalog = catalog
+        self._locks = locks
+        self._monotonic = monotonic
+        self._expiry = expiry
+        self._events = events
+
+    def store(self, values: Sequence[NewValue], target: DurableTier, moment: float) -> int:
+        """Store new versions of different keys; return how many of the first ones are stored."""
+        started = self._monotonic()
+        with self._locks.try_lock_all([value.key for value in values]) as locked:
+            free = list(takewhile(lambda value: value.key in locked, values))
+            numbers = self._catalog.next_versions(len(free))
+            framed, replaced = list[Framed](), list[Entry | None]()
+            for value, number in zip(free, numbers, strict=True):
+                previous = self._catalog.lookup(value.key)
+                record = self._catalog.record_under(previous)
+                frame = None
+                if record is None or not is_archived(record):
+                    version = Version(value.key, number, moment, value.terms)
+                    frame = self._frame(value.payload, version, target)
+                if frame is None:
+                    break
+                framed.append((frame, version))
+                replaced.append(previous if isinstance(previous, Entry) else None)
+            records = self._write(framed, target)
+            for record in records:
+                target.victims.record_arrival(record.key, 0)
+            self._drop([entry for entry in replaced[: len(records)] if entry is not None])
+        now, each = self._timed(started, len(records))
+        self._events.emit_batch(
+            [Stored(record.key, now, target.name, record.size, each) for record in records]
+        )
+        return len(records)
+
+    def write_back(self, entries: Sequence[Entry], target: DurableTier) -> list[Entry]:
+        """Give versions in RAM durable copies; return those that are left."""
+        with self._locks.try_lock_all([entry.key for entry in entries]) as locked:
+            left, framed, named = list[Entry](), list[Framed](), list[Entry]()
+            for entry in entries:
+                if entry.key not in locked:
+                    left.append(entry)
+                elif self._is_current(entry) and not entry.backed and entry.key[0] != INTERNAL:
+                    frame = self._frame_of(entry, target)
+                    if frame is None:
+                        left.append(entry)
+                    else:
+                        framed.append(frame)
+                        named.append(entry)
+            records = self._write(framed, target)
+            self._catalog.set_backing_batch(records)
+        return left + named[len(records) :]
+
+    def demote(self, entries: Sequence[Entry], target: DurableTier, cause: Cause) -> list[Entry]:
+        """Move versions from one tier in RAM to a durable one; return those that are left."""
+        started = self._monotonic()
+        with self._locks.try_lock_all([entry.key for entry in entries]) as locked:
+            left, framed, named = list[Entry](), list[Framed](), list[Entry]()
+            backed = list[tuple[Entry, Record]]()
+            for entry in entries:
+                if entry.key not in locked:
+                    left.append(entry)
+                    continue
+                if not self._is_current(entry):
+                    continue
+                frame, record = None, None
+                if entry.backed is target.name and self._may_go(entry, target.name):
+                    record = self._catalog.record(entry.key)
+                elif entry.backed is None:
+                    frame = self._frame_of(entry, target)
+                if record is not None:
+                    backed.append((entry, record))
+                elif frame is not None:
+                    framed.append(frame)
+                    named.append(entry)
+                else:
+                    left.append(entry)
+            records = self._write(framed, target)
+            moved = backed + list(zip(named, records, strict=False))
+            self._drop([entry for entry, _ in moved])
+            for entry, _ in moved:
+                target.victims.record_arrival(entry.key, entry.hits)
+            self._emit_moves(moved, target.name, cause, started)
+        return left + named[len(records) :]
+
+    def move(self, entries: Sequence[Entry], target: VolatileTier, cause: Cause) -> list[Entry]:
+        """Move versions from one tier in RAM to a slower one there; return those that are left."""
+        started = self._monotonic()
+        with self._locks.try_lock_all([entry.key for entry in entries]) as locked:
+            left, chosen = list[Entry](), list[tuple[Entry, Payload]]()
+            for entry in entries:
+                if entry.key in locked and not self._is_current(entry):
+                    continue
+                payload = Payload.of_entry(entry)
+                if (
+                    entry.key not in locked
+                    or payload.form is not Form.HOST
+                    or not self._may_go(entry, target.name)
+                    or self._catalog.rules.room(entry.key, target.name) is not None
+                ):
+                    left.append(entry)
+                else:
+                    chosen.append((entry, target.convert(payload)))
+            size = sum([payload.size for _, payload in chosen])
+            if not target.budget.reserve(size):
+                return [*left, *[entry for entry, _ in chosen]]
+            moved = self._move(chosen, target, size)
+            self._emit_moves(moved, target.name, cause, started)
+        return left
+
+    def remove(
+        self, keys: Sequence[str], cause: Cause, may_go: Callable[[Entry | Record], bool]
+    ) -> tuple[int, list[str]]:
+        """Remove those of `keys` for which `may_go` is true, durably where they were durable.
+
+        Returns how many were removed, and which of `keys` are left.
+        """
+        with self._locks.try_lock_all(keys) as locked:
+            left, gone = list[str](), list[Entry | Record]()
+            durable = list[Entry | Record]()
+            for key in keys:
+                if key not in locked:
+                    left.append(key)
+                    continue
+                found = self._catalog.lookup(key)
+                if found is None or not may_go(found):
+                    continue
+                record = self._catalog.record_under(found)
+                if record is None:
+                    gone.append(found)
+                elif is_archived(record):
+                    left.append(key)
+                else:
+                    durable.append(found)
+            removed = self._bury([found.key for found in durable])
+            left += [found.key for found in durable[removed:]]
+            gone += durable[:removed]
+            self._drop([found for found in gone if isinstance(found, Entry)])
+            self._emit_removals(gone, cause)
+            for tier in self._tiers.values():
+                for found in gone:
+                    tier.victims.forget(found.key)
+        return len(gone), left
+
+    def _is_current(self, entry: Entry) -> bool:
+        return self._catalog.entries.get(entry.key) is entry
+
+    def _may_go(self, entry: Entry, target: TierName) -> bool:
+        """Return whether an entry may lie in a slower tier, and has not expired."""
+        terms = entry.terms
+        if terms.pinned or not terms.admits(target):
+            return False
+        return terms.expires_at is None or not self._expiry.removable(entry)
+
+    def _frame_of(self, entry: Entry, target: DurableTier) -> Framed | None:
+        if entry.size > MAX_VALUE or not entry.terms.admits(target.name):
+            return None
+        if entry.terms.expires_at is not None and self._expiry.removable(entry):
+            return None
+        version = version_of(entry)
+        frame = self._frame(Payload.of_entry(entry), version, target)
+        return None if frame is None else (frame, version)
+
+    def _frame(self, payload: Payload, version: Version, target: DurableTier) -> PackedFrame | None:
+        """Return a value as a small frame; None if it is large, or where the single way raises."""
+        try:
+            frame = target.convert(payload, version)
+        except Exception:
+            return None
+        return frame if frame.size <= MAX_VALUE else None
+
+    def _write(self, framed: Sequence[Framed], target: DurableTier) -> list[Record]:
+        """Write the frames, and return the records of those that were written: the first ones."""
+        size = sum([frame.size for frame, _ in framed])
+        if not framed or not target.budget.reserve(size):
+            return []
+        started = self._monotonic()
+        try:
+            records = target.write_batch(framed)
+        except MemoriesError:
+            return []  # Nothing is written. One by one, the value that is to blame is found.
+        finally:
+            target.budget.release(size)
+        now, each = self._timed(started, len(records))
+        self._events.emit_batch(
+            [
+                Written(record.key, now, target.name, record.size, record.stored, each)
+                for record in records
+            ]
+        )
+        return records
+
+    def _bury(self, keys: Sequence[str]) -> int:
+        """Write tombstones, and return for how many of the first keys that was done."""
+        if not keys:
+            return 0
+        versions = self._catalog.next_versions(len(keys))
+        try:
+            return self._catalog.journal.remove_many(list(zip(keys, versions, strict=True)))
+        except MemoriesError:
+            return 0  # As in `_write`.
+
+    def _move(
+        self, chosen: Sequence[tuple[Entry, Payload]], target: VolatileTier, size: int
+    ) -> list[tuple[Entry, Entry]]:
+        """Move payloads whose `size` is reserved; return the old and the new entries."""
+        try:
+            moved = [
+                (old, target.put(payload, version_of(old), hits=old.hits, backed=old.backed))
+                for old, payload in chosen
+            ]
+        except BaseException:
+            target.budget.release(size)
+            raise
+        self._catalog.put_batch([new for _, new in moved])
+        for old, new in moved:
+            target.victims.add(new, accessed=False)
+            source = self._tiers.volatile[old.tier]
+            source.victims.discard(old)
+            if new.payload is old.payload:
+                source.budget.release(old.size)
+            else:
+                source.release(old)
+        return moved
+
+    def _drop(self, entries: Sequence[Entry]) -> None:
+        """Remove entries from the catalog, and release what they hold."""
+        if not entries:
+            return
+        self._catalog.drop_batch(entries)
+        for entry in entries:
+            self._tiers.release(entry)
+
+    def _emit_moves(
+        self,
+        moved: Sequence[tuple[Entry, Entry | Record]],
+        target: TierName,
+        cause: Cause,
+        started: float,
+    ) -> None:
+        now, each = self._timed(started, len(moved))
+        self._events.emit_batch(
+            [Moved(old.key, now, old.tier, target, new.size, cause, each) for old, new in moved]
+        )
+
+    def _emit_removals(self, gone: Iterable[Entry | Record], cause: Cause) -> None:
+        now, removals = self._monotonic(), defaultdict[TierName, list[Removed]](list)
+        for found in gone:
+            removals[found.tier].append(Removed(found.key, now, found.tier, found.size, cause))
+        for events in removals.values():
+            self._events.emit_batch(events)
+
+    def _timed(self, started: float, count: int) -> tuple[float, float]:
+        """Return the time, and the seconds since `started` for each of `count` values."""
+        now = self._monotonic()
+        return now, (now - started) / max(count, 1)
