@@ -292,11 +292,7 @@ class _Wiring:
         return [entry for entry in list(self.catalog.entries.values()) if entry.tier is name]
 
     def _add_cold(self, journal: DiskBackend) -> None:
-        budget = BackendBudget(
-            self.settings.capacities[TierName.COLD],
-            held=journal.charged,
-            room=journal.room,
-        )
+        budget = BackendBudget(self.settings.capacities[TierName.COLD], measure=journal.measure)
         victims = ColdVictims(journal, TierName.COLD, self._may_leave, self.recency)
         counter = HitCounter()
         tier = DurableTier(
@@ -339,7 +335,7 @@ class _Wiring:
         self.backends.append(bucket)
         self.purge_archive = partial(bucket.clear, purge=True)
         budget = BackendBudget(
-            MAX_BYTES, held=lambda: bucket.usage().live, room=lambda: _glacier_room(path, url)
+            MAX_BYTES, measure=lambda: (bucket.usage().live, _glacier_room(path, url))
         )
         medium = "a local directory" if "://" not in url else "object storage"
         counter = HitCounter()

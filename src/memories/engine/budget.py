@@ -175,38 +175,41 @@ class Budget:
 class BackendBudget:
     """The budget of a durable tier, whose backend knows how many bytes it holds.
 
-    `reserve` charges bytes that are about to be written; `release` removes the charge once the
-    backend counts them.
+    `measure` returns the bytes held and those that may still come. `reserve` charges bytes that are
+    about to be written; `release` removes the charge once the backend counts them.
     """
 
-    def __init__(
-        self, configured: int, *, held: Callable[[], int], room: Callable[[], int]
-    ) -> None:
+    def __init__(self, configured: int, *, measure: Callable[[], tuple[int, int]]) -> None:
         self.configured = configured
-        self._held = held
-        self._room = room
+        self._measure = measure
         self._coming = 0
         self._lock = new_lock()
 
     @property
     def used(self) -> int:
         """Return the bytes held, those being written included."""
-        return self._held() + self._coming
+        return self._measure()[0] + self._coming
 
     @property
     def effective(self) -> int:
         """Return the bytes that may be held: the configured ones, or fewer on a full medium."""
-        return min(self.configured, self._held() + self._room())
+        held, room = self._measure()
+        return min(self.configured, held + room)
 
     @property
     def headroom(self) -> int:
         """Return the bytes that could be reserved now."""
-        return max(0, self._left())
+        held, room = self._measure()
+        return max(0, min(self.configured - held, room) - self._coming)
 
-    def reserve(self, size: int) -> bool:
-        """Charge `size` bytes if they fit, and return whether they did."""
+    def reserve(self, size: int, most: int = 0) -> bool:
+        """Charge `size` bytes if they fit, and return whether they did.
+
+        With `most`, they fit only where so many could be charged.
+        """
         with self._lock:
-            if size > self._left():
+            held, room = self._measure()
+            if max(size, most) > min(self.configured - held, room) - self._coming:
                 return False
             self._coming += size
             return True
@@ -215,11 +218,6 @@ class BackendBudget:
         """Remove the charge of `size` bytes: they were written, or never will be."""
         with self._lock:
             self._coming -= size
-
-    def _left(self) -> int:
-        """Return `effective - used`, with one question for the bytes held; it may be negative."""
-        held = self._held()
-        return min(self.configured, held + self._room()) - held - self._coming
 
     def recount(self) -> None:
         """Recount; nothing may be being written."""

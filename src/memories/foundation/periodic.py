@@ -156,6 +156,7 @@ class Periodic:
 
     Attributes:
         failure: The exception of the latest call, None after a call that succeeded.
+        runs: Whether the thread runs.
     """
 
     def __init__(
@@ -177,7 +178,7 @@ class Periodic:
         self._work = weakref.WeakMethod(work, _waker(self._wake_event))
         self._lock = new_lock()
         self._thread: BackgroundThread | None = None
-        self._runs = False
+        self.runs = False
         with _lock:
             _all.add(self)
 
@@ -193,24 +194,24 @@ class Periodic:
 
     def start(self) -> None:
         """Start the thread unless it runs; a start that fails is tried again later."""
-        if not (self._runs or self.stopped):
+        if not (self.runs or self.stopped):
             with self._lock:
                 self._start_thread()
 
     def _start_thread(self) -> None:
-        if self._runs or self.stopped:
+        if self.runs or self.stopped:
             return  # Another thread has started it.
         self._thread = BackgroundThread(self._run, self._name)
-        self._runs = True
+        self.runs = True
         try:
             self._thread.start()
         except (RuntimeError, MemoryError) as error:
-            self._runs, self._thread = False, None
+            self.runs, self._thread = False, None
             self.failure = error
             _request_start(self)
             logger.warning("memories-%s is started later: %s", self._name, error)
         except BaseException:
-            self._runs = False  # Interrupted: if the thread started, it sets `_runs` itself.
+            self.runs = False  # Interrupted: if the thread started, it sets `runs` itself.
             raise
 
     def wake(self) -> None:
@@ -227,14 +228,14 @@ class Periodic:
 
     def disable_in_child(self) -> None:
         """Start no thread in a forked child: the owner belongs to the parent."""
-        self._runs, self._thread = True, None  # As if it ran, so that `start` does nothing.
+        self.runs, self._thread = True, None  # As if it ran, so that `start` does nothing.
 
     def _run(self) -> None:
         me = threading.current_thread()
         with self._lock:
             if self._thread is not me:
                 return  # This thread started too late, and another one has replaced it.
-            self._runs, self.failure = True, None
+            self.runs, self.failure = True, None
         try:
             while not self.stopped:
                 try:
@@ -249,7 +250,7 @@ class Periodic:
                     self.failure = error
                     time.sleep(self._retry_seconds)
         finally:
-            self._runs = False
+            self.runs = False
             if self.stopped:
                 self._wake_event.set()  # For other threads that share the event and must end, too.
             elif self._work() is not None:

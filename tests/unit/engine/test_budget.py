@@ -80,11 +80,11 @@ def test_what_cannot_be_held_is_uncharged_at_once() -> None:
 def test_a_durable_tier_counts_what_is_on_its_way() -> None:
     """Two writers must not both be promised the last bytes."""
     held = [600]
-    budget = BackendBudget(1000, held=lambda: held[0], room=lambda: 10_000)
+    budget = BackendBudget(1000, measure=lambda: (held[0], 10_000))
     assert budget.reserve(300)
     assert not budget.reserve(200)
     held[0] = 900
     budget.release(300)
     assert (900, 100) == (budget.used, budget.headroom)
-    full = BackendBudget(1000, held=lambda: 600, room=lambda: 50)
+    full = BackendBudget(1000, measure=lambda: (600, 50))
     assert 650 == full.effective

@@ -9,14 +9,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple, TypeVar
 
+from xxhash import xxh3_64_intdigest
+
 from memories.backends.disk import log_format
 from memories.backends.disk.index import Index
 from memories.backends.disk.log import Log
 from memories.backends.disk.log_format import (
+    ALIGN,
     FILE,
     INLINE,
     MARK,
     PACKED,
+    PADDING,
     TOMBSTONE,
     IndexRow,
     Position,
@@ -36,6 +40,7 @@ from memories.model.tiers import TierName
 T = TypeVar("T")
 Frame = Sequence[memoryview]
 Entered = tuple[IndexRow | None, IndexRow]  # The row that was replaced, and the new one.
+_new = tuple.__new__  # What a named tuple does, without its argument parsing.
 MARK_RECORD = Record(key="", version=0, tier=TierName.COLD, size=0, stored_at=0.0)
 
 
@@ -76,10 +81,14 @@ class Appender:
 
     def inline(self, old: IndexRow | None, record: Record, frame: Frame, length: int) -> IndexRow:
         """Append a record with its frame, in the place of `old`."""
-        return self._commit(
-            [(record.key, old)],
-            lambda: self._enter(old, self._append_inline(record, frame, length, oldest_of(old))),
-        )
+        self._begin(((record.key, old),))
+        try:
+            row = self._append_inline(old, record, frame, length)
+            self.started = None
+        except BaseException:
+            self.finish()
+            raise
+        return row
 
     def head(self, old: IndexRow | None, kind: int, record: Record) -> IndexRow:
         """Append a record without a frame, in the place of `old`."""
@@ -177,17 +186,7 @@ class Appender:
         If an interrupt ends them at any line, log, index and accounting agree again before anything
         else reads them. What was wholly appended counts, as after a kill.
         """
-        recent = self._index.recent
-        self.started = CommitStart(
-            self._log.end,
-            self._log.highest,
-            self._accounting.image(
-                self._log.end.segment, self._log.highest, [old for _, old in replaced], packs
-            ),
-            [(key, recent.get(key)) for key, _ in replaced],
-            self._space.recent_heads,
-            0 if self.overlay is None else self.overlay.extra,
-        )
+        self._begin(replaced, packs)
         try:
             done = steps()
             self.started = None
@@ -195,6 +194,22 @@ class Appender:
             self.finish()
             raise
         return done
+
+    def _begin(
+        self, replaced: Sequence[tuple[str, IndexRow | None]], packs: Iterable[int] = ()
+    ) -> None:
+        """Remember what a commit starts from that replaces these rows and names these packs."""
+        log, recent = self._log, self._index.recent
+        end, highest, known, olds = log.end, log.highest, [], []
+        for key, old in replaced:
+            known.append((key, recent.get(key)))
+            if old is not None:
+                olds.append(old)
+        account = self._accounting.image(end.segment, highest, olds, packs)
+        extra = 0 if self.overlay is None else self.overlay.extra
+        self.started = _new(
+            CommitStart, (end, highest, account, known, self._space.recent_heads, extra)
+        )
 
     def _together(
         self,
@@ -219,25 +234,39 @@ class Appender:
 
     # -- the steps of a commit -------------------------------------------------------------------
 
-    def _append_inline(self, record: Record, frame: Frame, length: int, oldest: int) -> IndexRow:
-        body = log_format.encode_record(record)
+    def _append_inline(
+        self, old: IndexRow | None, record: Record, frame: Frame, length: int
+    ) -> IndexRow:
+        """Append and enter one small value; the way of most writes, so it makes few calls."""
+        log = self._log
         data = frame[0] if len(frame) == 1 else b"".join(frame)
+        lowest = oldest_of(old) if old is not None else NOWHERE
         head = log_format.pack_head(
             INLINE,
-            body,
-            oldest=oldest,
-            synced=self._log.synced,
+            log_format.encode_record(record),
+            oldest=lowest,
+            synced=log.synced,
             frame_length=length,
-            frame_sum=log_format.frame_sum((data,)),
+            frame_sum=xxh3_64_intdigest(data),
         )
-        whole = b"".join((head, data, log_format.padding(length)))
+        before = len(head)
+        whole = b"".join((head, data, PADDING[-length % ALIGN]))
         extent = len(whole)
-        segment, offset = self._log.append((whole,), extent)
-        place = log_format.pack_place(INLINE, segment, offset + len(head), length)
+        segment, offset = log.append((whole,), extent)
         self._accounting.extend_segment(segment, offset + extent)
-        return IndexRow(
-            log_format.placed(record, length, place), INLINE, segment, offset, extent, oldest
-        )
+        place = log_format.pack_place(INLINE, segment, offset + before, length)
+        placed = log_format.placed(record, length, place)
+        row: IndexRow = _new(IndexRow, (placed, INLINE, segment, offset, extent, lowest))
+        self._index.put(row)
+        self._accounting.replace(old, row)
+        self._space.recent_heads += extent - length
+        if self.overlay is not None:
+            self.overlay.count_commit(old, row)
+        if old is not None and old.kind == FILE and not self._full:
+            self._retire_unsynced(old)
+        if not self.changed.is_set():
+            self.changed.set()
+        return row
 
     def _append_head(self, kind: int, record: Record, oldest: int) -> IndexRow:
         body = log_format.encode_record(record)

@@ -19,7 +19,13 @@ from typing import Literal, Self
 from memories.backends.base import Backend, Problem, Usage
 from memories.backends.disk import paths as store_paths
 from memories.backends.disk.background_import import BackgroundImport, ImportDone, Replaced
-from memories.backends.disk.backpressure import admit, admit_head, reported
+from memories.backends.disk.backpressure import (
+    admit,
+    admit_head,
+    admit_value,
+    explained,
+    reported,
+)
 from memories.backends.disk.batch_write import remove_together, write_together
 from memories.backends.disk.check import run_check
 from memories.backends.disk.compaction import is_due, make_room, run_upkeep, shrink
@@ -43,7 +49,7 @@ from memories.backends.disk.reader import (
     read_batch,
 )
 from memories.backends.disk.run import RunDamagedError
-from memories.backends.disk.space import Reserve
+from memories.backends.disk.space import NoRoomError, Reserve
 from memories.backends.disk.space_accounting import SpaceAccounting
 from memories.backends.disk.store_directory import StoreDirectory
 from memories.backends.disk.writer import Writer
@@ -157,11 +163,16 @@ class DiskBackend(Backend):
         Raises:
             TierFullError: dead bytes that are still read take the room.
         """
-        return admit(
-            self._writing(),
-            f"store {record.key!r}",
-            lambda writer, granted: writer.write(record, frame, granted),
-        )
+        writer = self._writing()
+        try:
+            return writer.write(record, frame)
+        except NoRoomError:
+            return admit_value(writer, record, frame)
+        except MemoriesError:
+            raise
+        except (GoneError, OSError) as error:
+            action = f"store {record.key!r}"
+            raise explained(error, self._paths.root, action) from error
 
     def write_many(self, items: Sequence[tuple[Record, Sequence[memoryview]]]) -> list[Record]:
         """Store many frames, small ones with one append for all, and return their records.
@@ -331,12 +342,16 @@ class DiskBackend(Backend):
         writer = self._writer
         return self._following().accounting.charge if writer is None else writer.space.charged()
 
-    def room(self) -> int:
-        """Return the bytes that may still be charged, by the capacity and by the file system."""
+    def measure(self) -> tuple[int, int]:
+        """Return the bytes charged and those that may still be, by capacity and file system."""
         writer = self._writer
         if writer is None:
-            return self._directory.free_bytes()
-        return writer.space.room()
+            return self.charged(), self._directory.free_bytes()
+        return writer.space.measure()
+
+    def room(self) -> int:
+        """Return the bytes that may still be charged, by the capacity and by the file system."""
+        return self.measure()[1]
 
     def make_room(self, size: int) -> bool:
         """Give dead bytes back until `size` more may lie here; return whether they may."""

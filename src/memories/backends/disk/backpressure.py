@@ -10,6 +10,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TypeVar
 
+from memories.backends.disk.appender import Frame
 from memories.backends.disk.compaction import make_head_room, room_for
 from memories.backends.disk.files import NO_SPACE, storage_error
 from memories.backends.disk.reader import AbsentError, GoneError
@@ -18,6 +19,7 @@ from memories.backends.disk.writer import Writer
 from memories.errors import CorruptDataError, MemoriesError, StorageError, TierFullError
 from memories.foundation.call_owner import CallOwner
 from memories.foundation.units import format_size
+from memories.model.record import Record
 
 HEAD_BYTES = 8 << 10  # More than the head of a record with the longest key.
 Done = TypeVar("Done")
@@ -43,6 +45,15 @@ def admit(writer: Writer, action: str, commit: Callable[[Writer, int], Done]) ->
             if not claim.enter_context(room_for(writer, size, CallOwner())):
                 raise TierFullError(_full(writer, action, size))
             granted = size
+
+
+def admit_value(writer: Writer, record: Record, frame: Frame) -> Record:
+    """Write a frame once there is room for it."""
+    return admit(
+        writer,
+        f"store {record.key!r}",
+        lambda writer, granted: writer.write(record, frame, granted),
+    )
 
 
 def admit_head(
@@ -71,12 +82,17 @@ def reported(root: Path, action: str) -> Iterator[None]:
         yield
     except MemoriesError:
         raise
-    except AbsentError as error:
-        raise StorageError(f"could not {action} in {root}: {error}; bring it back") from error
-    except GoneError as error:
-        raise CorruptDataError(f"could not {action} in {root}: {error}; store it again") from error
-    except OSError as error:
-        raise storage_error(action, root, error) from error
+    except (GoneError, OSError) as error:
+        raise explained(error, root, action) from error
+
+
+def explained(error: GoneError | OSError, root: Path, action: str) -> MemoriesError:
+    """Return the error to raise for one of the system, or of a read."""
+    if isinstance(error, AbsentError):
+        return StorageError(f"could not {action} in {root}: {error}; bring it back")
+    if isinstance(error, GoneError):
+        return CorruptDataError(f"could not {action} in {root}: {error}; store it again")
+    return storage_error(action, root, error)
 
 
 def _full(writer: Writer, action: str, size: int) -> str:

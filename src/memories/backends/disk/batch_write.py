@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from memories.backends.disk.appender import Frame
-from memories.backends.disk.backpressure import HEAD_BYTES, admit, admit_head
+from memories.backends.disk.backpressure import HEAD_BYTES, admit, admit_head, admit_value
 from memories.backends.disk.writer import Writer
 from memories.errors import StorageError, TierFullError
 from memories.model.record import Record
@@ -54,7 +54,7 @@ def remove_together(writer: Writer, items: Sequence[tuple[str, int]]) -> int:
 
 def _write_batch(writer: Writer, items: Sequence[tuple[Record, Frame]]) -> list[Record]:
     if len(items) == 1:
-        return [_write_one(writer, *items[0])]
+        return [admit_value(writer, *items[0])]
     try:
         return admit(
             writer,
@@ -66,19 +66,11 @@ def _write_batch(writer: Writer, items: Sequence[tuple[Record, Frame]]) -> list[
     done = list[Record]()
     try:
         for record, frame in items:
-            done.append(_write_one(writer, record, frame))
+            done.append(admit_value(writer, record, frame))
     except (StorageError, TierFullError):
         if not done:
             raise
     return done
-
-
-def _write_one(writer: Writer, record: Record, frame: Frame) -> Record:
-    return admit(
-        writer,
-        f"store {record.key!r}",
-        lambda writer, granted: writer.write(record, frame, granted),
-    )
 
 
 def _remove_batch(writer: Writer, items: Sequence[tuple[str, int]], size: int) -> int:

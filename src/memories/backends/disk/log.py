@@ -21,6 +21,8 @@ from memories.backends.disk.paths import StorePaths, write_whole
 from memories.backends.disk.replay import SegmentWalk
 from memories.foundation.fork_lock import new_lock
 
+_new = tuple.__new__  # What `Position(...)` does, without its argument parsing.
+
 
 class Log:
     """Appends records; one caller at a time appends, any thread may sync."""
@@ -73,7 +75,7 @@ class Log:
         except OSError:
             self._active = None
             raise
-        self.end = Position(start.segment, start.offset + length)
+        self.end = _new(Position, (start.segment, start.offset + length))
         return start
 
     def go_back(self, end: Position, highest: int) -> list[tuple[int, int, RecordHead]]:

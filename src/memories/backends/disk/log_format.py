@@ -23,6 +23,7 @@ KINDS = frozenset((INLINE, FILE, PACKED, NOTE, TOMBSTONE, MARK))
 # magic, version, kind, reserved, record length, oldest, frame length, synced, frame sum, head sum
 _HEADER = struct.Struct("<4sBBHIIQQQQ")
 _UNSUMMED = struct.Struct("<4sBBHIIQQQ")
+_pack_front = _UNSUMMED.pack
 HEADER_BYTES = _HEADER.size
 MAGIC = b"mRec"
 VERSION = 1
@@ -38,7 +39,7 @@ PLACE = struct.Struct("<BIQQ")
 
 encode_record = msgspec.msgpack.Encoder().encode
 decode_record = msgspec.msgpack.Decoder(Record).decode
-_PADDING = tuple(bytes(n) for n in range(ALIGN))
+PADDING = tuple(bytes(n) for n in range(ALIGN))  # Zeros, by their number.
 
 
 class Position(NamedTuple):
@@ -101,7 +102,7 @@ def placed(record: Record, stored: int, place: bytes) -> Record:
 
 def padding(length: int) -> bytes:
     """Return the zeros that bring `length` to the next multiple of 64."""
-    return _PADDING[-length % ALIGN]
+    return PADDING[-length % ALIGN]
 
 
 def pack_head(
@@ -115,11 +116,9 @@ def pack_head(
 ) -> bytes:
     """Return header, record and padding; an inline frame and its padding follow."""
     mark = synced.segment << 32 | synced.offset
-    front = _UNSUMMED.pack(
-        MAGIC, VERSION, kind, 0, len(body), oldest, frame_length, mark, frame_sum
-    )
+    front = _pack_front(MAGIC, VERSION, kind, 0, len(body), oldest, frame_length, mark, frame_sum)
     head_sum = xxh3_64_intdigest(front + body).to_bytes(8, "little")
-    return b"".join((front, head_sum, body, _PADDING[-(HEADER_BYTES + len(body)) % ALIGN]))
+    return b"".join((front, head_sum, body, PADDING[-(HEADER_BYTES + len(body)) % ALIGN]))
 
 
 def head_bytes(body: bytes) -> int:

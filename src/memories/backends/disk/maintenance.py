@@ -37,6 +37,8 @@ class Maintenance:
 
     def start(self) -> None:
         """Start the threads that do not run; may be called from many threads at once."""
+        if self._syncer.runs and self._upkeep.runs and self._unlinker.runs:
+            return
         for thread in self.threads:
             thread.start()
 

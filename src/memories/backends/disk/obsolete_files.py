@@ -72,6 +72,9 @@ class ObsoleteFiles:
 
     def held(self) -> int:
         """Return the bytes that obsolete files still take; any thread may ask."""
+        held = self._held
+        if held is not None and not self._freed:
+            return held
         with self._counting:
             if self._freed:
                 self._held = None

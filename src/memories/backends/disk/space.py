@@ -128,20 +128,21 @@ class Space:
         pending = self.import_bytes + self.index_bytes + self._obsolete.held()
         return self._accounting.charge + pending
 
+    def measure(self) -> tuple[int, int]:
+        """Return the bytes charged, and those that may still be charged.
+
+        What is charged falls as soon as a value goes, though its bytes lie dead for a while: those
+        are given back before the disk holds more than it may, so nothing is evicted for them.
+        """
+        charged, held = self.charged(), self.physical()
+        return charged, max(0, self.limit(held) - self.upkeep_bytes() - charged)
+
     def limit(self, held: int) -> int:
         """Return the most bytes that may lie here, given that `held` bytes do now.
 
         It is the smaller one of the capacity and of what the file system can hold.
         """
         return min(self.limits.capacity, held + self._free(held))
-
-    def room(self) -> int:
-        """Return the bytes that may still be charged.
-
-        What is charged falls as soon as a value goes, though its bytes lie dead for a while: those
-        are given back before the disk holds more than it may, so nothing is evicted for them.
-        """
-        return max(0, self.limit(self.physical()) - self.upkeep_bytes() - self.charged())
 
     def copy_room(self) -> int:
         """Return the bytes that upkeep may take for what it copies."""
@@ -156,8 +157,10 @@ class Space:
 
     def fits(self, size: int) -> bool:
         """Return whether `size` bytes more may lie here while upkeep keeps its room."""
-        coming = sum(self.claims.values()) + self.import_bytes - self.copied_bytes
         held = self.physical()
+        coming = self.import_bytes - self.copied_bytes
+        if self.claims:
+            coming += sum(self.claims.values())
         kept = self.upkeep_bytes() - self.reserve.bytes
         return held + coming + kept + size <= self.limit(held)
 

@@ -6,8 +6,9 @@ Pure counting, without I/O. A checkpoint saves the figures; a replay of the log 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from copy import copy
 from typing import Any, NamedTuple, TypeVar
+
+from msgspec.structs import replace
 
 from memories.backends.disk.log_format import (
     FILE,
@@ -21,6 +22,7 @@ from memories.backends.disk.manifest import FileStats, IndexManifest
 from memories.backends.disk.size_limits import PACKED_SHARE
 
 T = TypeVar("T")
+_new = tuple.__new__  # What a named tuple does, without its argument parsing.
 _HERE = frozenset((INLINE, FILE, PACKED))
 
 
@@ -58,8 +60,10 @@ class SpaceAccounting:
         """Return the figures of a checkpoint."""
         accounting = cls()
         # Copies: when runs are merged, the manifest is saved again, as of its own position.
-        accounting.segments = {number: copy(stats) for number, stats in manifest.segments.items()}
-        accounting.packs = {number: copy(stats) for number, stats in manifest.packs.items()}
+        accounting.segments = {
+            number: replace(stats) for number, stats in manifest.segments.items()
+        }
+        accounting.packs = {number: replace(stats) for number, stats in manifest.packs.items()}
         accounting.log_bytes = sum(stats.size for stats in accounting.segments.values())
         accounting.pack_bytes = sum(stats.size for stats in accounting.packs.values())
         accounting.log_live = sum(stats.live for stats in accounting.segments.values())
@@ -82,7 +86,9 @@ class SpaceAccounting:
         """
         totals = self.__dict__.copy()
         segments = {active: _copied(self.segments.get(active))}
-        packed = {number: _copied(self.packs.get(number)) for number in packs}
+        packed = dict[int, FileStats | None]()
+        for number in packs:
+            packed[number] = _copied(self.packs.get(number))
         retired: dict[int, int | None] = {}
         for old in olds:
             if old is None:
@@ -94,7 +100,7 @@ class SpaceAccounting:
                     retired[number] = self.retired.get(number)
                 else:
                     packed.setdefault(number, _copied(self.packs.get(number)))
-        return AccountImage(totals, highest, segments, packed, retired)
+        return _new(AccountImage, (totals, highest, segments, packed, retired))
 
     def restore(self, image: AccountImage) -> None:
         """Restore the figures of `image`; may be called any number of times."""
@@ -199,7 +205,13 @@ class SpaceAccounting:
 
     def replace(self, old: IndexRow | None, new: IndexRow) -> None:
         """Add `new` to the figures and subtract `old`."""
-        self._enter(new)
+        if new.kind == INLINE:
+            self.segments[new.segment].live += new.extent
+            self.log_live += new.extent
+            self.keys += 1
+            self.live += new.record.stored
+        else:
+            self._enter(new)
         if old is not None:
             self._leave(old, new)
         if new.record.version > self.last_version:
@@ -276,7 +288,9 @@ class SpaceAccounting:
 
 
 def _copied(stats: FileStats | None) -> FileStats | None:
-    return None if stats is None else copy(stats)
+    if stats is None:
+        return None
+    return FileStats(stats.size, stats.live, stats.tombstones, stats.lowest)
 
 
 def _put_back(figures: dict[int, T], before: dict[int, T | None]) -> None:

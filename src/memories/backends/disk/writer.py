@@ -131,14 +131,22 @@ class Writer:
 
     def write(self, record: Record, frame: Frame, granted: int = 0) -> Record:
         """Store a frame; see `Backend.write`. `granted` bytes are claimed for it already."""
-        length = sum([buffer.nbytes for buffer in frame])
+        length = 0
+        for buffer in frame:
+            length += buffer.nbytes
         if length >= self.space.limits.large:
             return self._write_large(record, frame, length, granted)
         with self.lock:
-            self._mend()
+            if (
+                self.appender.started is not None
+                or self.writer_lock.doubted
+                or self.unsynced.suspect
+                or self.log.suspect
+            ):
+                self._mend()
             self.space.require(length, granted)
             old = self.row(record.key)
-            if (newer := _newer(old, record)) is not None:
+            if old is not None and (newer := _newer(old, record)) is not None:
                 return newer
             row = self.appender.inline(old, record, frame, length)
         if self._full:
