@@ -8,18 +8,30 @@ WORKERS ?= 2
 export PYTHON
 BIN := .venv/bin
 
-.PHONY: help demo test check lint format bench reference torture test-gpu clean
+.PHONY: help demo compile test check lint format bench reference torture test-gpu clean
 .DEFAULT_GOAL := help
 
 help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' Makefile
 
+# Tests of what is compiled, and of what everything else relies on: they run a second time, interpreted.
+CORE_TESTS := tests/unit/model tests/unit/engine tests/promises/test_02_aliasing.py \
+	tests/promises/test_03_one_copy.py tests/promises/test_05_budgets.py tests/model
+
 demo: ## Run the main job on a real raster, with a live table of the tiers (a minute).
-	@.ci/venv demo
+	@.ci/venv demo compile
+	@$(BIN)/python compile_core.py
 	@$(BIN)/python -m memories demo $(ARGS)
 
-test: ## Run the tests.
-	@.ci/venv test
+compile: ## Compile the core, if a C compiler is here and the sources have changed.
+	@.ci/venv compile
+	@$(BIN)/python compile_core.py
+
+test: ## Run the tests; without ARGS those of the core a second time, interpreted.
+	@.ci/venv test compile
+	@$(BIN)/python compile_core.py
+	@[ -n "$(ARGS)" ] || ! $(BIN)/python -c 'import memories.compiled as c; exit(not c.core().compiled)' || \
+		MEMORIES_INTERPRETED=1 $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile $(CORE_TESTS)
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
 
 check: lint ## Run lint, and the tests of layers, names and docs that need no running store.
@@ -38,7 +50,8 @@ format: ## Rewrite the sources in the one format.
 	@$(BIN)/python -m ruff check --fix .
 
 bench: ## Run the benchmarks side by side with their peers.
-	@.ci/venv bench
+	@.ci/venv bench compile
+	@$(BIN)/python compile_core.py
 	@for script in benchmarks/[a-z]*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
 reference: ## Write docs/reference anew from the docstrings.
@@ -46,7 +59,8 @@ reference: ## Write docs/reference anew from the docstrings.
 	@$(BIN)/python docs/reference/generate.py
 
 torture: ## Run the long campaigns: kills, faults and races, many times over.
-	@.ci/venv test torture
+	@.ci/venv test torture compile
+	@$(BIN)/python compile_core.py
 	@$(BIN)/python -m pytest -m torture --timeout 3600 $(ARGS)
 
 test-gpu: ## Run the tests that need a CUDA device.
@@ -54,5 +68,5 @@ test-gpu: ## Run the tests that need a CUDA device.
 	@$(BIN)/python -m pytest -m gpu $(ARGS)
 
 clean: ## Remove the environment, caches and build outputs.
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist src/memories/__compiled__
 	find src tests examples benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -14,6 +14,8 @@ import sys
 from collections.abc import Callable, Mapping
 from time import perf_counter
 
+from memories.compiled import core
+
 ROUNDS = 9
 
 
@@ -57,4 +59,5 @@ def show(title: str, seconds: Mapping[str, float], *, base: str, unit: float, la
 
 def machine() -> str:
     """Return what the figures were measured on."""
-    return f"Python {platform.python_version()}, {platform.machine()}, {sys.platform}"
+    how = "compiled" if core().compiled else "interpreted"
+    return f"Python {platform.python_version()}, {platform.machine()}, {sys.platform}, core {how}"

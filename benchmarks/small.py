@@ -21,8 +21,6 @@ import _small_ram as ram
 from _race import machine
 from _small_race import CLOCKS, HEAD, Line, Scale
 
-from memories.model import entry
-
 ROWS: dict[str, Callable[[Scale], Iterator[Line]]] = {
     "store-bytes": ram.store_bytes,
     "store-array": ram.store_array,
@@ -42,11 +40,6 @@ ROWS: dict[str, Callable[[Scale], Iterator[Line]]] = {
 }
 
 
-def core() -> str:
-    """Return how the modules on the path of a hit run here."""
-    return "interpreted" if str(entry.__file__).endswith(".py") else "compiled"
-
-
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -60,7 +53,7 @@ def main() -> None:
         options.quick,
         CLOCKS[options.cpu],
     )
-    print(f"{machine()}, core {core()}, load {os.getloadavg()[0]:.1f}\n\n{HEAD}", flush=True)
+    print(f"{machine()}, load {os.getloadavg()[0]:.1f}\n\n{HEAD}", flush=True)
     missed, bars = 0, 0
     for name in options.only or ROWS:
         started = time.perf_counter()

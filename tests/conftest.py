@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from memories.compiled import INTERPRETED, core
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 # A slow machine is no failed test; a failing example is printed so that it can be kept.
@@ -32,10 +34,16 @@ def pytest_configure(config: pytest.Config) -> None:
     """
     home = tempfile.mkdtemp(prefix="memories-tests-")
     for name in [name for name in os.environ if name.startswith("MEMORIES_")]:
-        del os.environ[name]
+        if name != INTERPRETED:
+            del os.environ[name]
     for name in ("XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME"):
         os.environ[name] = str(Path(home, name))
     config.add_cleanup(lambda: shutil.rmtree(home, ignore_errors=True))
+
+
+def pytest_report_header() -> str:
+    """Say which core is tested."""
+    return f"core: {core()}"
 
 
 @pytest.fixture(scope="session")

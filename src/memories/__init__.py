@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from memories import compiled
 from memories._version import __version__
 from memories.errors import (
     ArchivedError,
@@ -29,6 +30,8 @@ from memories.errors import (
     UnsupportedTypeError,
     UntrustedDataError,
 )
+
+compiled.install()  # Before a module is imported that may be compiled.
 
 if TYPE_CHECKING:
     from memories.codecs import Codec, Parts, register_codec

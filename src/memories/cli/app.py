@@ -13,6 +13,7 @@ import click
 
 from memories._version import __version__
 from memories.cli.exit_codes import CliFailure, failure_of
+from memories.compiled import core
 from memories.errors import MemoriesError
 
 
@@ -88,13 +89,27 @@ class LazyGroup(click.Group):
             raise CliFailure("interrupted", exit_code=130) from None
 
 
+def _show_version(ctx: click.Context, parameter: click.Parameter, value: bool) -> None:
+    del parameter
+    if value and not ctx.resilient_parsing:
+        click.echo(f"memories {__version__}, core {core()}")
+        ctx.exit()
+
+
 @click.group(
     cls=LazyGroup,
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Exit codes: 0 fine, 1 failed, 2 wrong usage, 3 no such key, 4 damaged data, "
     "5 unavailable.",
 )
-@click.version_option(__version__, message="memories %(version)s")
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_show_version,
+    help="Show the version, and how the core runs, and exit.",
+)
 def app() -> None:
     """Keep Python data where it is fastest to use and cheapest to hold.
 

@@ -22,7 +22,9 @@ PROJECT_FILE = "memories.toml"
 USER_FILE = "config.toml"
 
 # Variables with this prefix that are not options of a manager.
-OTHER_VARIABLES = frozenset({"MEMORIES_DASHBOARD_TOKEN", "MEMORIES_KEY_FILE"})
+OTHER_VARIABLES = frozenset(
+    {"MEMORIES_DASHBOARD_TOKEN", "MEMORIES_INTERPRETED", "MEMORIES_KEY_FILE"}
+)
 # They hold secrets, decide what is trusted, or are for one opening only: no file may set them.
 ARGUMENT_ONLY = frozenset({"node_options", "storage_options", "takeover", "trusted_keys"})
 TABLES = frozenset({"compression", "eviction_policy", "migration"})

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from memories.compiled import core
 from memories.model.entry import SharedEntry
 from memories.model.record import DEFAULT_TERMS, Terms
 from memories.model.tiers import TierName
@@ -23,9 +24,10 @@ def entry(key: str, tick: Callable[[], int], **changes: Any) -> SharedEntry:
     return SharedEntry(key=key, tick=tick, **(about | changes))
 
 
-def test_an_entry_takes_112_bytes() -> None:
-    """There may be a million; the allocator's next step is at 128."""
-    assert sys.getsizeof(entry("a", itertools.count().__next__)) <= 112
+def test_an_entry_takes_112_bytes_and_128_with_its_numbers() -> None:
+    """There may be a million. A compiled one holds its three large numbers, others refer to."""
+    most = 128 if core().compiled else 112
+    assert sys.getsizeof(entry("a", itertools.count().__next__)) <= most
 
 
 @pytest.mark.parametrize(

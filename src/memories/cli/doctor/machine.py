@@ -14,6 +14,7 @@ from pathlib import Path
 
 from memories._version import __version__
 from memories.cli.doctor.result import DoctorResult, Level, fine, judged
+from memories.compiled import INTERPRETED, core
 from memories.errors import MemoriesError
 from memories.foundation.units import format_size, parse_size
 
@@ -40,6 +41,13 @@ def check() -> Iterator[DoctorResult]:
 
 def _packages() -> Iterator[DoctorResult]:
     yield fine("versions", f"memories {__version__}, Python {platform.python_version()}")
+    yield judged(
+        "core",
+        core().compiled or INTERPRETED in os.environ,
+        str(core()),
+        "install a wheel for this platform, or install where a C compiler and the headers of "
+        "Python are; in a clone `make compile`: small values are stored and read faster then",
+    )
     versions = {name: _version(name) for name in NEEDED}
     missing = [name for name, found in versions.items() if found is None]
     words = ", ".join(f"{name} {found}" for name, found in versions.items() if found)
