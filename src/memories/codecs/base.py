@@ -59,8 +59,12 @@ class Parts(NamedTuple):
     @property
     def nbytes(self) -> int:
         """Return the bytes of all buffers, on the host and on devices."""
-        host = sum(buffer.nbytes for buffer in self.buffers)
-        return host + sum(buffer.nbytes for buffer in self.far.values())
+        nbytes = 0
+        for buffer in self.buffers:
+            nbytes += buffer.nbytes
+        for there in self.far.values():
+            nbytes += there.nbytes
+        return nbytes
 
 
 def pack_meta(meta: Any) -> bytes:

@@ -17,6 +17,7 @@ from memories.codecs.base import Sharing
 from memories.codecs.registry import damaged, loaded
 from memories.engine.host_limits import ENTRY_BYTES
 from memories.errors import InvalidOptionError, MemoriesError
+from memories.frames.compression_history import CompressionHistory
 from memories.frames.fast_path import read_small
 from memories.frames.range_reader import Fetch, PartialFrame, open_partial
 from memories.frames.reader import OpenFrame, open_frame
@@ -186,7 +187,14 @@ class Payload(ABC):
         return _payload(*codecs.own_parts(parts, copy=copy))
 
     def to_frame(
-        self, *, key: str, version: int, compression: str, trust: Keyring, recompress: bool = False
+        self,
+        *,
+        key: str,
+        version: int,
+        compression: str,
+        trust: Keyring,
+        history: CompressionHistory,
+        recompress: bool = False,
     ) -> PackedFrame:
         """Return it as a frame bound to `key` and `version`.
 
@@ -194,7 +202,12 @@ class Payload(ABC):
         """
         del recompress
         frame = pack(
-            self.parts(trust), key=key, version=version, compression=compression, signer=trust
+            self.parts(trust),
+            key=key,
+            version=version,
+            compression=compression,
+            signer=trust,
+            history=history,
         )
         return PackedFrame(self.codec, frame.segments, frame.nbytes, frame.raw_nbytes + ENTRY_BYTES)
 
@@ -477,10 +490,17 @@ class FramePayload(Payload):
         return self.frame.region(index)
 
     def to_frame(
-        self, *, key: str, version: int, compression: str, trust: Keyring, recompress: bool = False
+        self,
+        *,
+        key: str,
+        version: int,
+        compression: str,
+        trust: Keyring,
+        history: CompressionHistory,
+        recompress: bool = False,
     ) -> PackedFrame:
         """Return the bytes of the frame, or fewer with `recompress` where that saves enough."""
-        del key, version, trust
+        del key, version, trust, history
         frame = recompress_frame(self.whole, compression) if recompress else None
         if frame is None:
             return PackedFrame(self.codec, self.whole.segments, self.size, self.host_size)

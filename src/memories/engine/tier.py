@@ -21,6 +21,7 @@ from memories.engine.device_payload import DevicePayload, size_on_device
 from memories.engine.hit_clock import HitClock, HitCounter
 from memories.engine.payload import FramePayload, PackedFrame, PartsPayload, Payload
 from memories.engine.victims import Arrival, Victims
+from memories.frames.compression_history import CompressionHistory
 from memories.frames.signing import Keyring
 from memories.model.entry import Entry, ExpiringEntry
 from memories.model.record import Record, Version
@@ -221,6 +222,7 @@ class DurableTier(Tier):
         self.budget: BackendBudget = budget
         self.backend = backend
         self.compression = compression
+        self.compression_history = CompressionHistory()
         self._is_archive = archive
         self._trust = trust
         self._on_code = on_code
@@ -236,6 +238,7 @@ class DurableTier(Tier):
             version=version.number,
             compression=self.compression,
             trust=self._trust,
+            history=self.compression_history,
             recompress=self._is_archive and not evicted,
         )
 

@@ -19,6 +19,10 @@ from memories.frames.head import CHUNK_NBYTES, PADDING, PREFIX_NBYTES, SUMMED_NB
 
 MAX_BYTES = 256 << 10
 MAX_PACKED_BYTES = 4096  # Of all buffers; what is copied costs more than it saves from there on.
+SHORT_KEY = 1024  # A key of so many characters is valid if it is not empty.
+Piece = tuple[int, int, int, int, bytes, bytes]  # The fields of a `FramePiece`.
+_SUM = struct.Struct("<Q").pack
+_LENGTH = struct.Struct("<I").pack
 _encode = msgspec.msgpack.Encoder().encode
 _unpack_prefix = struct.Struct("<12sIQIIQ").unpack_from  # The mark, then as in `head`.
 _decode_fields = msgspec.msgpack.Decoder(head.Fields).decode
@@ -31,29 +35,53 @@ _DAMAGED = (struct.error, msgspec.MsgspecError, RecursionError, UnicodeDecodeErr
 
 
 def pack_small(
-    parts: Parts, key: str, version: int, meta: bytes, prelude: bytes
+    parts: Parts,
+    key: str,
+    version: int,
+    meta: bytes,
+    prelude: bytes,
+    packed: bytes = b"",
+    code: int = RAW,
 ) -> tuple[bytes, bytes] | None:
-    """Return head and body of the raw frame of small buffers; None where `pack` must make it.
+    """Return head and body of a frame of small buffers; None where `pack` must make it.
 
-    `meta` is packed already; the codec of the parts carries no code.
+    `meta` is packed already. A value of one buffer may be compressed already, into `packed`, by the
+    compressor `code`. The codec of the parts carries no code.
 
     Raises:
         InvalidKeyError: the key is not valid.
     """
-    head.check_key(key)
-    lead = (memoryview(prelude),) if prelude else ()
-    table, body, offset = [], list[bytes | memoryview](), 0
-    for buffer in (*lead, *parts.buffers):
-        size = len(buffer)
-        total = xxh3_64_intdigest(buffer).to_bytes(8, "little") if size else b""
-        table.append((offset, size, size, RAW, total, b""))  # A `FramePiece`.
-        body += (buffer, PADDING[: -size & 63])
-        offset += size + (-size & 63)
-    first = table.pop(0) if prelude else None
+    if not 0 < len(key) <= SHORT_KEY or not key.isascii():
+        head.check_key(key)
+    table = list[Piece]()
+    body = list[bytes | memoryview]()
+    raw = offset = 0
+    first: Piece | None = None
+    if prelude:
+        offset = len(prelude)  # A multiple of 64.
+        first = (0, offset, offset, RAW, _SUM(xxh3_64_intdigest(prelude)), b"")
+        body.append(prelude)
+    for buffer in parts.buffers:
+        size = stored = len(buffer)
+        raw += size
+        if packed:
+            stored = len(packed)
+            lengths = _LENGTH(stored)
+            table.append((offset, stored, size, code, _SUM(xxh3_64_intdigest(packed)), lengths))
+            body.append(packed)
+        elif size:
+            table.append((offset, size, size, RAW, _SUM(xxh3_64_intdigest(buffer)), b""))
+            body.append(buffer)
+        else:
+            table.append((offset, 0, 0, RAW, b"", b""))
+        offset += stored
+        rest = -offset & 63
+        if rest:
+            body.append(PADDING[:rest])
+            offset += rest
     content = _encode((msgspec.Raw(meta), table))
     if len(content) > head.MAX_INLINE:
         return None
-    raw = sum([piece[2] for piece in table])
     fields = {"key": key, "version": version, "codec": parts.codec, "raw": raw, "content": content}
     if first is not None:
         fields["prelude"] = first

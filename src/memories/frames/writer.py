@@ -29,6 +29,7 @@ from memories.frames.compression import (
     compress,
     parse_spec,
 )
+from memories.frames.compression_history import CompressionHistory, SizeClass
 from memories.frames.delta_filter import distances_of
 from memories.frames.fast_path import MAX_PACKED_BYTES, pack_small
 from memories.frames.head import (
@@ -69,7 +70,13 @@ class Frame(NamedTuple):
 
 
 def pack(
-    parts: Parts, *, key: str, version: int, compression: str = "none", signer: Signer | None = None
+    parts: Parts,
+    *,
+    key: str,
+    version: int,
+    compression: str = "none",
+    signer: Signer | None = None,
+    history: CompressionHistory | None = None,
 ) -> Frame:
     """Return the frame of `parts`, as a gather list that refers to uncompressed buffers in place.
 
@@ -79,23 +86,52 @@ def pack(
         version: The store-wide number of the commit, which is signed too.
         compression: See `compression.parse_spec`.
         signer: Signs a value that carries code; the user's own keyring by default.
+        history: Says which small values need no trial, and learns from this one. Without it each
+            value gets one.
 
     Raises:
         InvalidKeyError: the key is not valid.
         InvalidOptionError: the compression is unknown.
     """
-    spec = parse_spec(compression)
-    most = MAX_PACKED_BYTES if spec is None else MIN_NBYTES - 1
-    if parts.nbytes <= most and not carries_code(parts.codec):
-        small = pack_small(parts, key, version, pack_meta(parts.meta), _prelude(parts))
+    spec, nbytes = parse_spec(compression), parts.nbytes
+    known = None
+    if nbytes <= MAX_PACKED_BYTES and not carries_code(parts.codec):
+        if spec is None or nbytes < MIN_NBYTES:
+            small = pack_small(parts, key, version, pack_meta(parts.meta), _prelude(parts))
+        else:
+            small = None
+            if history is not None:
+                known = history.size_class(parts.codec, nbytes)
+                small = _pack_known(parts, key, version, spec, known)
         if small is not None:
-            segments = [memoryview(part) for part in small if part]
-            nbytes = sum([segment.nbytes for segment in segments])
-            return Frame(segments[0], segments, nbytes, parts.nbytes)
+            head, body = memoryview(small[0]), small[1]
+            segments = [head, memoryview(body)] if body else [head]
+            return Frame(head, segments, head.nbytes + len(body), nbytes)
     plan = _plan_frame(parts, key, version, signer, spec)
-    body = FrameBody(partial(parallel.map_items, store_separately))
-    head = memoryview(plan.assemble(body))
-    return Frame(head, [head, *body.segments], head.nbytes + body.nbytes, parts.nbytes)
+    if known is not None:
+        known.record_trial(next((one for one in plan.methods if one is not None), None))
+    pieces = FrameBody(partial(parallel.map_items, store_separately))
+    head = memoryview(plan.assemble(pieces))
+    return Frame(head, [head, *pieces.segments], head.nbytes + pieces.nbytes, nbytes)
+
+
+def _pack_known(
+    parts: Parts, key: str, version: int, spec: Spec, known: SizeClass
+) -> tuple[bytes, bytes] | None:
+    """Return head and body of the frame where no trial is needed, else None."""
+    if known.left <= 0:
+        return None
+    known.left -= 1
+    if known.method is None:
+        known.untried += 1
+        return pack_small(parts, key, version, pack_meta(parts.meta), _prelude(parts))
+    if len(parts.buffers) != 1:
+        return None
+    packed = compress(parts.buffers[0], known.method)
+    if len(packed) * spec.min_gain > parts.buffers[0].nbytes:
+        return None
+    known.compressed += 1
+    return pack_small(parts, key, version, pack_meta(parts.meta), b"", packed, known.method.code)
 
 
 def pack_into(

@@ -16,6 +16,7 @@ from memories.engine.catalog import Catalog
 from memories.engine.hierarchy import Hierarchy
 from memories.foundation.fork_lock import new_lock
 from memories.foundation.histogram import Histogram, Latency
+from memories.frames.compression_history import SmallFrames
 from memories.model.events import (
     Event,
     Failed,
@@ -97,6 +98,7 @@ class Stats:
         prefetch: The outcomes of prefetched values.
         failures: Background actions that failed.
         written: The frames written to each durable tier.
+        small_frames: What compression did with values below 4 KB, in each durable tier.
         latencies: Of stores, moves and writes by the tier that took the value, and of retrieves by
             the durable tier that answered. A hit in RAM reads no clock and is not included.
     """
@@ -112,6 +114,7 @@ class Stats:
     latest_failure: str | None
     removed_bytes: dict[Cause, int] = field(default_factory=dict)
     written: dict[TierName, Volume] = field(default_factory=dict)
+    small_frames: dict[TierName, SmallFrames] = field(default_factory=dict)
     latencies: dict[Timed, Latency] = field(default_factory=dict)
     prefetch: PrefetchCounters = NO_PREFETCH
 
@@ -263,6 +266,10 @@ class EventCounters:
                 latest_failure=self.latest_failure,
                 removed_bytes={cause: tally.nbytes for cause, tally in self.removed.items()},
                 written=dict(self.written),
+                small_frames={
+                    name: tier.compression_history.counts()
+                    for name, tier in hierarchy.tiers.durable.items()
+                },
                 latencies={timed: one.read() for timed, one in self.latencies.items()},
                 prefetch=PrefetchCounters(
                     *(self.prefetched[name] for name in PrefetchCounters._fields)

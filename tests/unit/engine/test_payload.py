@@ -18,6 +18,7 @@ from memories.engine.payload import (
     Payload,
 )
 from memories.errors import InvalidOptionError
+from memories.frames.compression_history import CompressionHistory
 from memories.frames.signing import Keyring
 
 KINDS: list[tuple[Any, type[Payload]]] = [
@@ -36,7 +37,12 @@ def trust(tmp_path: Path) -> Keyring:
 def packed(payload: Payload, trust: Keyring, *, recompress: bool = False) -> PackedFrame:
     """Return a payload as a frame of the key "k"."""
     return payload.to_frame(
-        key="k", version=1, compression="none", trust=trust, recompress=recompress
+        key="k",
+        version=1,
+        compression="none",
+        trust=trust,
+        history=CompressionHistory(),
+        recompress=recompress,
     )
 
 
