@@ -7,7 +7,7 @@ files are unknown here.
 
 from __future__ import annotations
 
-from memories.codecs.arrays import freeze_array
+from memories.codecs.arrays import freeze_array, memory_owner
 from memories.codecs.base import Codec, Parts, Sharing, carries_code
 from memories.codecs.buffers import fetch, freeze, thaw
 from memories.codecs.content_hash import content_hash
@@ -16,6 +16,7 @@ from memories.codecs.memory_size import size_of
 from memories.codecs.nested import TREE
 from memories.codecs.ownership import PrivateParts, borrow_value, own_parts, own_value, sharing
 from memories.codecs.plain import own_plain, own_plain_parts
+from memories.codecs.private_copy import PrivateCopy
 from memories.codecs.registration import register_codec
 from memories.codecs.registry import codec_for, codec_named, decode, encode
 
@@ -23,6 +24,7 @@ __all__ = [
     "TREE",
     "Codec",
     "Parts",
+    "PrivateCopy",
     "PrivateParts",
     "Sharing",
     "borrow_value",
@@ -36,6 +38,7 @@ __all__ = [
     "freeze",
     "freeze_array",
     "home_devices",
+    "memory_owner",
     "move_home",
     "own_parts",
     "own_plain",

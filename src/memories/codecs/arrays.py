@@ -20,6 +20,9 @@ from memories.errors import CorruptDataError, UnsupportedTypeError
 
 Array = npt.NDArray[Any]
 SMALL_BYTES = 4096  # Up to this size a copy is a `bytes` object, which is faster to make.
+ORDINARY_DTYPES = tuple(np.dtype(code) for code in "?bBhHiIlLqQefdFD")
+# By identity: a dtype with metadata is equal to the plain one, and must be kept.
+_ORDINARY = frozenset(map(id, ORDINARY_DTYPES))
 _NOTHING = {True: memoryview(bytes(ALIGNMENT)), False: memoryview(bytearray(ALIGNMENT))}
 
 
@@ -30,6 +33,23 @@ def is_flat(value: Array) -> bool:
     except UnsupportedTypeError:
         return False
     return True
+
+
+def is_ordinary(value: Array) -> bool:
+    """Return whether the dtype is one of NumPy's numbers in native order: a quick `is_flat`."""
+    return id(value.dtype) in _ORDINARY
+
+
+def memory_owner(array: Any) -> Any:
+    """Return the object that owns an array's memory: views of a view refer to it directly.
+
+    Over `bytes`, which no weak reference can watch, it is the array: its views refer to that one.
+    """
+    while True:
+        base = array.obj if isinstance(array, memoryview) else getattr(array, "base", None)
+        if base is None or type(base) is bytes:
+            return array
+        array = base
 
 
 def order_of(value: Array) -> str:
@@ -52,6 +72,9 @@ def freeze_array(value: Array, *, copy: bool = True) -> Array:
     C and Fortran order are kept, any other layout becomes C-contiguous. With `copy=False` the
     memory of a contiguous array is shared, and `value` itself becomes read-only.
     """
+    small = copy and 0 < value.nbytes <= SMALL_BYTES and is_ordinary(value)
+    if small and value.flags.c_contiguous:
+        return _freeze_small(value)
     if not is_flat(value):
         raise UnsupportedTypeError(f"an array of dtype {value.dtype} cannot be frozen")
     order = order_of(value)
@@ -184,6 +207,13 @@ def _lay(buffer: memoryview, dtype: np.dtype[Any], shape: tuple[int, ...], order
         return np.ndarray(shape, dtype, buffer=memory, order="F" if order == "F" else "C")
     except (ValueError, TypeError, MemoryError) as error:
         raise CorruptDataError(f"no array has shape {str(shape)[:80]} and dtype {dtype}") from error
+
+
+def _freeze_small(value: Array) -> Array:
+    """Return what `over` returns for a copy of a C-contiguous array, by few calls."""
+    memory: Array = np.frombuffer(value.tobytes(), np.uint8)
+    flat = memory.view(value.dtype)
+    return flat if value.ndim == 1 else flat.reshape(value.shape)
 
 
 def _private_copy(value: Array) -> memoryview:

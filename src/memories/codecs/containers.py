@@ -98,13 +98,16 @@ def hashes_safely(key: Any, budget: int = _KEY_BUDGET) -> bool:
     return True
 
 
+def is_known_factory(factory: Any) -> bool:
+    """Return whether the format has a name for the factory of a defaultdict."""
+    return factory is None or _FACTORIES.get(getattr(factory, "__name__", "")) is factory
+
+
 def _fits(name: str, value: Any) -> bool:
     if name in _KEYED and not _all_hash_safely(value):
         return False
-    if name == "defaultdict":
-        factory = value.default_factory
-        if not (factory is None or _FACTORIES.get(getattr(factory, "__name__", "")) is factory):
-            return False
+    if name == "defaultdict" and not is_known_factory(value.default_factory):
+        return False
     if name in ("counter", "defaultdict", "deque"):
         return not getattr(value, "__dict__", None)
     return True

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -48,6 +48,19 @@ class PrivateParts:
         if type(registry.codec_named(self.parts.codec)).share is not Codec.share:
             return self.open()  # Its clones share the memory already.
         return registry.decode(self.parts._replace(given=self.parts.owned))
+
+    @property
+    def codec(self) -> str:
+        """Return the name of the codec that can open the parts."""
+        return self.parts.codec
+
+    def description(self) -> Parts:
+        """Return the parts, which are there already."""
+        return self.parts
+
+    def owners(self) -> Iterable[Any]:
+        """Return the objects behind the buffers."""
+        return {id(buffer.obj): buffer.obj for buffer in self.parts.buffers}.values()
 
     @property
     def nbytes(self) -> int:

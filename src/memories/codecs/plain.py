@@ -12,26 +12,32 @@ from typing import Any, Final
 import msgspec
 import numpy as np
 
-from memories.codecs import registry
-from memories.codecs.arrays import SMALL_BYTES
+from memories.codecs import private_copy, registry
+from memories.codecs.arrays import freeze_array, is_ordinary
 from memories.codecs.base import Parts
+from memories.codecs.containers import CONTAINERS
 from memories.codecs.nested import TREE
-from memories.model.entry import ArrayEntry, Entry, PackedEntry, SharedEntry
+from memories.codecs.private_copy import can_copy, copy_privately
+from memories.model.entry import ArrayEntry, Entry, PackedEntry, PartsEntry, SharedEntry
 
 Owned = tuple[type[Entry], Any, int]
 
 _SHARED: Final = frozenset({type(None), bool, int, float, complex, str, bytes})
-_containers = {list, dict}
-_arrays = {np.ndarray}
-# Of these every size and every content can be packed exactly, except an int of more than 64 bits.
+# Of these every content can be packed exactly, except an int of more than 64 bits.
 _NUMBERS: Final = frozenset({type(None), bool, int, float})
-_DTYPES: Final = tuple(np.dtype(code) for code in "?bBhHiIlLqQefdFD")
-# By identity: a dtype with metadata is equal to the plain one, and must be kept.
-_ORDINARY: Final = frozenset(map(id, _DTYPES))
-_MAX_DEPTH: Final = 16  # Reading needs as many frames of the stack, wherever the reader is.
-_MAX_TEXT: Final = 256
-_PLAIN_NODES: Final = frozenset({"list", "dict"})
+_MAX_DEPTH: Final = 16  # Each reader needs as many frames of the stack.
+_MAX_TEXT: Final = 256  # Longer ones are cheaper to share than to copy.
+# Of which a decoded value can be plain: the containers, and the codecs of leaves.
+_PLAIN_NODES: Final = frozenset(
+    {
+        "list", "dict", "tuple", "set", "frozenset", "deque", "ordereddict", "defaultdict",
+        "bytearray", "int", "complex", "str", "bytes", "ellipsis", "decimal", "date", "datetime",
+        "time", "timedelta", "numpy.scalar", "ndarray",
+    }
+)  # fmt: skip
 _pack: Final = msgspec.msgpack.Encoder().encode
+_packed_kinds = {list, dict}
+_array_kinds = {np.ndarray}
 
 
 def own_plain(value: Any) -> Owned | None:
@@ -44,46 +50,59 @@ def own_plain(value: Any) -> Owned | None:
     kind = type(value)
     if kind in _SHARED:
         return SharedEntry, value, sys.getsizeof(value)
-    if kind in _containers:
+    if kind in _packed_kinds:
         packed = _packed(value)
-        return None if packed is None else (PackedEntry, packed, sys.getsizeof(packed))
-    if kind in _arrays and 0 < value.nbytes <= SMALL_BYTES:
-        return _own_array(value)
-    return None
+        if packed is not None:
+            return PackedEntry, packed, sys.getsizeof(packed)
+    if kind in _array_kinds:
+        if not is_ordinary(value):
+            return None
+        master = freeze_array(value)
+        return ArrayEntry, master, master.nbytes
+    return _own_copy(value)
 
 
-def own_plain_parts(parts: Parts) -> Owned | None:
+def own_plain_parts(parts: Parts, *, copy: bool = True) -> Owned | None:
     """Return what `own_plain` returns, for the parts of a frame.
 
     They are decoded only if no class of the user is needed for it: a value whose class is missing
-    can be held in RAM, although it cannot be read.
+    can be held in RAM, although it cannot be read. With `copy=False` nothing that has buffers is
+    plain, since it would be copied.
 
     Raises:
         CorruptDataError: the parts are damaged.
     """
-    if parts.codec != TREE or parts.buffers:
+    if parts.codec != TREE or not (copy or not parts.buffers):
         return None
-    for node in parts.meta["nodes"]:
-        if node[0] not in _PLAIN_NODES:
+    places = 0
+    for name, *arguments in parts.meta["nodes"]:
+        if name not in _PLAIN_NODES:
             return None
-    return own_plain(registry.decode(parts))
+        if name not in CONTAINERS:
+            places += len(arguments[1])
+    value = registry.decode(parts)
+    if not places:
+        return own_plain(value)
+    # Two arrays over one buffer are tied.
+    return _own_copy(value, may_be_tied=places > len(parts.buffers))
 
 
 def leave_to_codec(kind: type) -> None:
-    """Let values of `kind` take the general way: a program has registered a codec of its own."""
-    _containers.discard(kind)
-    _arrays.discard(kind)
+    """Let values of `kind` take the general way: the program has registered a codec for it."""
+    _packed_kinds.discard(kind)
+    _array_kinds.discard(kind)
+    private_copy.leave_to_codec(kind)
 
 
-def _own_array(value: Any) -> Owned | None:
-    """Return a small array as a read-only copy, which is laid out as `arrays.over` does it."""
-    dtype = value.dtype
-    if id(dtype) not in _ORDINARY or not value.flags.c_contiguous:
+def _own_copy(value: Any, *, may_be_tied: bool = True) -> Owned | None:
+    """Return a private copy of a nested value; an immutable value is kept as it is."""
+    if not can_copy(type(value)):
         return None
-    master = np.frombuffer(value.tobytes(), np.uint8).view(dtype)
-    if value.ndim != 1:
-        master = master.reshape(value.shape)
-    return ArrayEntry, master, master.nbytes
+    copied = copy_privately(value, may_be_tied=may_be_tied)
+    if copied is None:
+        return None
+    content, nbytes = copied
+    return SharedEntry if content is value else PartsEntry, content, nbytes
 
 
 def _packed(value: Any) -> bytes | None:

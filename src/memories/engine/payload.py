@@ -181,7 +181,7 @@ class Payload(ABC):
     def to_host(self, trust: Keyring, *, verify: bool = True, copy: bool = True) -> Payload:
         """Return it in RAM, in memory of its own, or with `copy=False` in that of the frame."""
         parts = self.parts(trust, verify=verify)
-        plain = codecs.own_plain_parts(parts)
+        plain = codecs.own_plain_parts(parts, copy=copy)
         if plain is not None:
             return _plain_payload(*plain)
         return _payload(*codecs.own_parts(parts, copy=copy))
@@ -309,25 +309,25 @@ class ArrayPayload(Payload):
 
     def owners(self) -> Iterable[Any]:
         """Return the object that owns the memory of the array."""
-        return (_memory_owner(self._array),) if isinstance(self._array, np.ndarray) else ()
+        return (codecs.memory_owner(self._array),) if isinstance(self._array, np.ndarray) else ()
 
 
 class HeldPayload(Payload):
-    """A mutable value in RAM, held as private parts: every reader gets a newly built one."""
+    """A mutable value in RAM, held privately: every reader gets a newly built one."""
 
     __slots__ = ("_held",)
 
     form = Form.HOST
     entry_type = PartsEntry
 
-    def __init__(self, content: codecs.PrivateParts, size: int) -> None:
+    def __init__(self, content: codecs.PrivateParts | codecs.PrivateCopy, size: int) -> None:
         super().__init__(size)
         self._held = content
 
     @property
     def codec(self) -> str:
         """Return the name of the codec of the value."""
-        return self._held.parts.codec
+        return self._held.codec
 
     @property
     def sharing(self) -> Sharing:
@@ -336,7 +336,7 @@ class HeldPayload(Payload):
 
     @property
     def content(self) -> Any:
-        """Return the held parts, which build values."""
+        """Return what is held, which builds values."""
         return self._held
 
     def open(self, trust: Keyring, *, verify: bool = True) -> Any:
@@ -350,13 +350,13 @@ class HeldPayload(Payload):
         return self._held.open_shared()
 
     def parts(self, trust: Keyring, *, verify: bool = True) -> codecs.Parts:
-        """Return the held parts."""
+        """Return the held parts, or those of a new object."""
         del trust, verify
         return self._held.parts
 
     def description(self) -> codecs.Parts | None:
-        """Return the held parts."""
-        return self._held.parts
+        """Return the parts if they are held."""
+        return self._held.description()
 
     def to_host(self, trust: Keyring, *, verify: bool = True, copy: bool = True) -> Payload:
         """Return this payload."""
@@ -364,8 +364,8 @@ class HeldPayload(Payload):
         return self
 
     def owners(self) -> Iterable[Any]:
-        """Return the objects behind the buffers."""
-        return {id(buffer.obj): buffer.obj for buffer in self._held.parts.buffers}.values()
+        """Return the objects that own the memory which readers may share."""
+        return self._held.owners()
 
 
 class PackedPayload(Payload):
@@ -555,15 +555,3 @@ def _payload(sharing: Sharing, content: Any, nbytes: int) -> Payload:
     if isinstance(content, codecs.Parts):
         return PartsPayload(content, nbytes + ENTRY_BYTES, sharing)
     return _BY_SHARING[sharing](content, nbytes + ENTRY_BYTES)
-
-
-def _memory_owner(array: Any) -> Any:
-    """Return the object that owns an array's memory: views of a view refer to it directly.
-
-    Over `bytes`, which no weak reference can watch, it is the array: its views refer to that one.
-    """
-    while True:
-        base = array.obj if isinstance(array, memoryview) else getattr(array, "base", None)
-        if base is None or type(base) is bytes:
-            return array
-        array = base
