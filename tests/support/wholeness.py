@@ -23,6 +23,7 @@ def assert_whole(manager: MemoryManager) -> None:
     """Fail if a lock, a reservation or a file is left behind, or two accounts disagree."""
     hierarchy = manager._hierarchy
     hierarchy.operations.run(int)  # The next call mends what an interrupted end left.
+    hierarchy.settlement.settle()
     _assert_no_call_is_under_way(hierarchy)
     entries = hierarchy.catalog.entries
     _assert_volatile_tiers(hierarchy, entries)
@@ -44,13 +45,14 @@ def _assert_no_call_is_under_way(hierarchy: Any) -> None:
     until(lambda: not any(call.alive for call in list(operations._running.values())))
     assert set() == operations._unrepaired
     assert operations._recounted
-    assert {} == hierarchy.locks._held
+    assert {} == hierarchy.locks.held
     assert {} == hierarchy.locks._waits
     assert not hierarchy.mover._nesting.depth
     for lock in (
         operations._gate,
         hierarchy.locks._mutex,
-        hierarchy.catalog._lock,
+        hierarchy.catalog.lock,
+        hierarchy.settlement._lock,
         *(tier.budget._lock for tier in hierarchy.tiers.values()),
     ):
         assert _is_free(lock)

@@ -29,7 +29,7 @@ from memories.engine.payload import Payload
 from memories.errors import UNREADABLE, InvalidOptionError, KeyNotFoundError, about_key
 from memories.foundation.keys import check_key
 from memories.frames.writer import Frame, pack
-from memories.model.events import Event
+from memories.model.events import Event, Removed
 from memories.options.configured_constructor import configured
 
 
@@ -82,7 +82,7 @@ class DistributedMemoryManager(MemoryManager):
         self._monotonic = self._services.clock.monotonic
         # A separate object: references to it do not keep the manager alive.
         self._near = Freshness(self._near_copies.drop)
-        self._hierarchy.events.subscribe(_weak_observer(self._near))
+        self._hierarchy.events.subscribe(_weak_observer(self._near), kinds=(Removed,))
         if near_cache:
             self._service.start_near_cache(self._near)
         self._lifecycle.ends_before(self._service.close, "the connections to its nodes")

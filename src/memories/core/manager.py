@@ -168,6 +168,7 @@ class MemoryManager(MutableMapping[str, Any]):
         self._writer = ValueWriter(services, self._reader)
         self._reports = Reports(lifecycle)
         self._read = self._reader.read
+        self._store_plain = hierarchy.residency.store
 
     def store(
         self,
@@ -211,19 +212,22 @@ class MemoryManager(MutableMapping[str, Any]):
             TierFullError: there is no room for it; nothing has changed.
             ConflictError: the key is at another version than `if_version`.
         """
+        key = check_key(key)
+        if (
+            ttl is None
+            and metadata is None
+            and min_tier is None
+            and max_tier is None
+            and if_version is None
+            and copy
+            and not (pin or volatile)
+            and self._store_plain(key, data, tier)
+        ):
+            return
         self._writer.store(
-            check_key(key),
-            data,
-            tier,
-            ttl=ttl,
-            metadata=metadata,
-            pin=pin,
-            min_tier=min_tier,
-            max_tier=max_tier,
-            volatile=volatile,
-            copy=copy,
-            if_version=if_version,
-        )
+            key, data, tier, ttl=ttl, metadata=metadata, pin=pin, min_tier=min_tier,
+            max_tier=max_tier, volatile=volatile, copy=copy, if_version=if_version,
+        )  # fmt: skip
 
     def retrieve(
         self,
@@ -342,7 +346,9 @@ class MemoryManager(MutableMapping[str, Any]):
 
     def delete(self, key: str) -> None:
         """Remove `key` from every tier; KeyNotFoundError if it is in none."""
-        self._hierarchy.remove(check_key(key))
+        key = check_key(key)
+        if not self._hierarchy.residency.remove(key):
+            self._hierarchy.remove(key)
 
     def delete_prefix(self, prefix: str) -> int:
         """Remove every key that starts with `prefix`, and return how many there were.
@@ -353,11 +359,7 @@ class MemoryManager(MutableMapping[str, Any]):
 
     def exists(self, key: str) -> bool:
         """Return whether `key` is in any tier; does not count as a read."""
-        try:
-            self._hierarchy.lookup(check_key(key))
-        except KeyNotFoundError:
-            return False
-        return True
+        return self._hierarchy.residency.has(key) or self._reader.exists(check_key(key))
 
     def get_tier(self, key: str) -> str:
         """Return the name of the tier that answers for `key`; KeyNotFoundError if none does."""

@@ -65,12 +65,15 @@ class TraceRecorder(AbstractContextManager["TraceRecorder"]):
         self._file: TextIO
         self._failure: OSError | None = None
         self._active = True
+        self._shortly = True  # Whether the short way of stores was in use before.
         self._thread = Periodic(self._write_waiting, "trace", seconds=WRITE_SECONDS)
 
     def start(self) -> None:
         """Start recording. OSError if the file cannot be opened."""
         self._started_at = self._clock.monotonic()
         self._file = self._path.open("w", encoding="utf-8")
+        self._shortly, self._hierarchy.residency.enabled = self._hierarchy.residency.enabled, False
+        self._hierarchy.settlement.settle()
         self._hierarchy.catalog.hide_from_front(self._records)
         self._hierarchy.events.reads_at_once = 1  # Batched reads would follow hits that came later.
         self._sampler.set_listener(self._record, list(self._hierarchy.catalog.entries.values()))
@@ -111,6 +114,7 @@ class TraceRecorder(AbstractContextManager["TraceRecorder"]):
         self._hierarchy.catalog.hide_from_front(None)
         self._hierarchy.events.reads_at_once = READS_AT_ONCE
         self._sampler.set_listener(None, ())
+        self._hierarchy.residency.enabled = self._shortly
         try:
             with self._file:
                 self._write()

@@ -56,6 +56,14 @@ class ValueReader:
                 raise
             return default
 
+    def exists(self, key: str) -> bool:
+        """Return whether a key is in any tier and has not expired."""
+        try:
+            self._hierarchy.lookup(key)
+        except KeyNotFoundError:
+            return False
+        return True
+
     def read_as(self, key: str, default: Any, options: ReadOptions, timeout: float | None) -> Any:
         """Return a value as `options` ask for it; wait `timeout` seconds for an archived one."""
         key = check_key(key)

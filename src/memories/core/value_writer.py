@@ -15,7 +15,7 @@ from memories.errors import InvalidOptionError, KeyNotFoundError
 from memories.foundation.keys import check_key
 from memories.model.record import DEFAULT_TERMS, Terms
 from memories.model.rules import Rule
-from memories.model.tiers import Cause, TierName
+from memories.model.tiers import Cause, Form, TierName
 from memories.options.settings import check_tier
 from memories.options.store_terms import make_terms
 
@@ -61,9 +61,20 @@ class ValueWriter:
         self._hierarchy.require_writable()
         # A durable tier has written the value before this returns, so it needs no copy in RAM.
         borrow = copy and target is not None and target.durable
+        payload = self._services.payload_of(key, data, copy=copy, borrow=borrow)
+        if (
+            terms is DEFAULT_TERMS
+            and not volatile
+            and if_version is None
+            and payload.form is Form.HOST
+            and self._hierarchy.residency.put(
+                key, payload.entry_type, payload.content, payload.size, tier
+            )
+        ):
+            return
         self._hierarchy.put(
             key,
-            self._services.payload_of(key, data, copy=copy, borrow=borrow),
+            payload,
             tier=target,
             terms=terms,
             volatile=volatile,

@@ -32,6 +32,7 @@ from memories.engine.tier import AnyTier, DurableTier, Tiers, VolatileTier
 from memories.engine.victims import NoVictims, PolicyVictims
 from memories.errors import InvalidOptionError
 from memories.foundation.clock import Clock, SystemClock
+from memories.foundation.fork_lock import new_lock
 from memories.foundation.logging import logger
 from memories.foundation.units import MAX_BYTES
 from memories.frames import compression
@@ -40,7 +41,7 @@ from memories.frames.signing import Keyring
 from memories.migration.migrator import Migrator
 from memories.migration.prefetching import Prefetching
 from memories.model.entry import Entry
-from memories.model.events import EventBus
+from memories.model.events import KINDS, EventBus, Moved, Removed, Stored
 from memories.model.record import Record
 from memories.model.rules import Rules
 from memories.model.tiers import TierName
@@ -116,6 +117,7 @@ class _Wiring:
         self.settings = settings
         self.clock = clock
         self.device = device
+        self.lock = new_lock()
         self.trust = Keyring(trusted=settings.trusted_keys)
         self.expiry = Expiry(clock.wall)
         self.recency = RecencyTracker()
@@ -156,14 +158,19 @@ class _Wiring:
         if settings.glacier_enabled:
             self._add_glacier(path, journal)
         events, counters, move_log = EventBus(), EventCounters(), MoveLog()
-        events.subscribe(counters.observe, counters.observe_batch)
-        events.subscribe(move_log.observe, move_log.observe_batch)
-        events.subscribe(self.sampler.observe, self.sampler.observe_batch)
-        events.subscribe(self.costs.observe, self.costs.observe_batch)
+        for observer, of_batch, kinds in (
+            (counters.observe, counters.observe_batch, KINDS),
+            (move_log.observe, move_log.observe_batch, (Moved, Removed)),
+            (self.sampler.observe, self.sampler.observe_batch, (Stored,)),
+            (self.costs.observe, self.costs.observe_batch, (Moved,)),
+        ):
+            events.subscribe(observer, of_batch, kinds=kinds)
         events.subscribe_reads(counters.count_reads)
         events.subscribe_reads(self.sampler.observe_reads)
         events.subscribe_reads(self.costs.observe_reads)
-        catalog = self.catalog = Catalog(journal, self._latest_version(), Rules(settings.rules))
+        catalog = self.catalog = Catalog(
+            journal, self._latest_version(), Rules(settings.rules), self.lock
+        )
         hierarchy = Hierarchy(
             self.tiers,
             catalog,
@@ -248,7 +255,7 @@ class _Wiring:
 
     def _add_volatile_tiers(self) -> None:
         """Add hot and warm; without a GPU both share one budget of the host's RAM."""
-        host = Budget(MAX_BYTES, room=host_room, monotonic=self.clock.monotonic)
+        host = Budget(MAX_BYTES, room=host_room, monotonic=self.clock.monotonic, lock=self.lock)
         if self.device is None:
             logger.info("no GPU in use: the hot tier is %s", STAND_IN)
             self._add_volatile(TierName.HOT, STAND_IN, parent=host)
@@ -262,7 +269,7 @@ class _Wiring:
         self, name: TierName, medium: str, *, device: Device | None = None, **account: Any
     ) -> None:
         capacity = self.settings.capacities[name]
-        budget = Budget(capacity, monotonic=self.clock.monotonic, **account)
+        budget = Budget(capacity, monotonic=self.clock.monotonic, lock=self.lock, **account)
         counter = HitCounter()
         victims = PolicyVictims(
             partial(self._policy, name, capacity), self._may_leave, partial(self._entries, name)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable
+from threading import RLock
 from typing import Any
 
 from memories.foundation.fork_lock import new_lock
@@ -41,6 +42,7 @@ class Budget:
 
     `configured` is what the caller allowed. `room` measures what the medium could still give; the
     effective capacity follows from it. `parent` is the budget of a medium shared with other tiers.
+    `lock` guards it; budgets of one manager share one, so that a store takes one lock only.
     """
 
     def __init__(
@@ -50,6 +52,7 @@ class Budget:
         room: Callable[[], int] | None = None,
         monotonic: Callable[[], float],
         parent: Budget | None = None,
+        lock: RLock | None = None,
     ) -> None:
         self.configured = configured
         self.parent = parent
@@ -61,7 +64,9 @@ class Budget:
         self._limit = MAX_BYTES
         self._measured_at = float("-inf")
         self._used = 0
-        self._lock = new_lock()
+        self._lock = lock or new_lock()
+        # Bytes of entries that have left the catalog; those that were released since.
+        self.left = self.left_released = 0
         # Filled by weakref callbacks: these run at any line, so they must not take a lock.
         self._freed: deque[int] = deque()
         # Owners that have died. `deque.append` is the callback: an interrupt that arrives in a
@@ -80,7 +85,7 @@ class Budget:
         """Return the bytes that may be held: those configured, or fewer if the medium is tight."""
         with self._lock:
             used = self._apply_releases()
-            own = min(self.configured, self._measured(used))
+            own = min(self.configured, self._measured())
         return own if self.parent is None else min(own, used + self.parent.headroom)
 
     @property
@@ -88,21 +93,36 @@ class Budget:
         """Return the bytes that could be charged now."""
         with self._lock:
             used = self._apply_releases()
-            own = max(0, min(self.configured, self._measured(used)) - used)
+            own = max(0, min(self.configured, self._measured()) - used)
         return own if self.parent is None else min(own, self.parent.headroom)
 
     def reserve(self, size: int) -> bool:
         """Charge `size` bytes if they fit, and return whether they did."""
-        if self.parent is not None and not self.parent.reserve(size):
-            return False
         with self._lock:
-            used = self._apply_releases()
-            if used + size <= min(self.configured, self._measured(used)):
-                self._used += size
-                return True
-        if self.parent is not None:
-            self.parent.release(size)
-        return False
+            return self.charge(size, self._monotonic())
+
+    def charge(self, size: int, now: float) -> bool:
+        """Charge `size` bytes if they fit, and return whether they did; the caller has the lock.
+
+        `now` is the time of the monotonic clock.
+        """
+        limit = self.configured
+        if self._room is not None:
+            if now - self._measured_at >= ROOM_SECONDS:
+                self._measure(now)
+            limit = min(limit, self._limit)
+        # What was given back is subtracted when it matters.
+        if self._used + size > limit and self._apply_releases() + size > limit:
+            return False
+        if self.parent is not None and not self.parent.charge(size, now):
+            return False
+        self._used += size
+        return True
+
+    def would_fit(self, size: int) -> bool:
+        """Return whether `size` bytes would fit if what has left were released; with the lock."""
+        leaving = self.left - self.left_released
+        return leaving > 0 and self._apply_releases() - leaving + size <= self.configured
 
     def release(self, size: int) -> None:
         """Give back `size` bytes that were charged."""
@@ -137,6 +157,7 @@ class Budget:
                 if not any(reference() is not None for reference in references):
                     self._holds.pop(held, None)
             self._freed.clear()
+            self.left_released = self.left
             self._used = entries + sum(held.size for held in self._holds)
 
     def _apply_releases(self) -> int:
@@ -162,14 +183,18 @@ class Budget:
             if not held.left and self._holds.pop(held, None) is not None:
                 self.release(held.size)
 
-    def _measured(self, used: int) -> int:
+    def _measured(self) -> int:
         if self._room is None:
             return MAX_BYTES
         now = self._monotonic()
         if now - self._measured_at >= ROOM_SECONDS:
-            self._limit = used + int(HOST_SHARE * self._room())
-            self._measured_at = now
+            self._measure(now)
         return self._limit
+
+    def _measure(self, now: float) -> None:
+        assert self._room is not None, "only budgets that measure call this"
+        self._limit = self._apply_releases() + int(HOST_SHARE * self._room())
+        self._measured_at = now
 
 
 class BackendBudget:

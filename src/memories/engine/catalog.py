@@ -4,8 +4,9 @@ Versions in volatile tiers are entries in a dict. All others are records in the 
 tier, on disk, so that a key at rest takes no RAM. An entry shadows the record of its key; where
 both exist they are the same version, and the record is the backing copy of the entry.
 
-The caller serialises all changes of one key (`keylocks`). The lock here only orders the changes of
-different keys against each other, so that `instant` sees one moment.
+The caller serialises all changes of one key (`keylocks`). The lock here orders the changes of
+different keys against each other, so that `instant` sees one moment; it is also the mutex of the
+key locks, so that the short way of a store (`residency`) takes one lock.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from heapq import merge
+from threading import RLock
 from typing import NamedTuple
 
 from memories.backends.disk import DiskBackend
@@ -40,37 +42,41 @@ class Catalog:
     """The entries of all keys in RAM, and the journal with the records of the others."""
 
     def __init__(
-        self, journal: DiskBackend, latest_version: int, rules: Rules | None = None
+        self,
+        journal: DiskBackend,
+        latest_version: int,
+        rules: Rules | None = None,
+        lock: RLock | None = None,
     ) -> None:
         self.entries: dict[str, Entry] = {}
         self.front = FrontCache()
         self.rules = rules or Rules()
         self.journal = journal
-        self._version = latest_version
+        self.version = latest_version  # Of the latest commit; changed under the lock.
         self.counts: Counter[TierName] = Counter()  # Entries, by their tier.
         self.backing: Counter[TierName] = Counter()  # Entries, by the tier that backs them.
         self._internal = 0  # Entries with internal keys.
         self.deadlines = Deadlines(self._ends)  # Of entries.
         self._torn = False  # Whether an exception ended a change in the middle.
-        self._lock = new_lock()
+        self.lock = lock or new_lock()
 
     def next_version(self) -> int:
         """Return the sequence number of the next commit."""
-        with self._lock:
-            self._version += 1
-            return self._version
+        with self.lock:
+            self.version += 1
+            return self.version
 
     def next_versions(self, count: int) -> range:
         """Return the sequence numbers of the next `count` commits."""
-        with self._lock:
-            first = self._version + 1
-            self._version += count
+        with self.lock:
+            first = self.version + 1
+            self.version += count
             return range(first, first + count)
 
     def raise_version(self, version: int) -> None:
         """Give later commits higher numbers than `version`."""
-        with self._lock:
-            self._version = max(self._version, version)
+        with self.lock:
+            self.version = max(self.version, version)
 
     def lookup(self, key: str) -> Entry | Record | None:
         """Return the entry or the record of `key`, or None."""
@@ -91,68 +97,76 @@ class Catalog:
 
     def put(self, entry: Entry) -> None:
         """Make `entry` the entry of its key."""
-        with self._lock:
+        with self.lock:
             self._change(lambda: self._swap(entry.key, entry))
 
     def drop(self, entry: Entry) -> None:
         """Remove the entry of a key; its record, if it has one, is found from then on."""
-        with self._lock:
+        with self.lock:
             self._change(lambda: self._swap(entry.key, None))
 
     def put_batch(self, entries: Iterable[Entry]) -> None:
         """Make each of `entries` the entry of its key."""
-        with self._lock:
+        with self.lock:
             self._change(lambda: self._swap_all(entries, drop=False))
 
     def drop_batch(self, entries: Iterable[Entry]) -> None:
         """Remove the entries of many keys; their records are found from then on."""
-        with self._lock:
+        with self.lock:
             self._change(lambda: self._swap_all(entries, drop=True))
 
     def insert_into_front(self, entry: Entry) -> None:
         """Answer the next reads of `entry` from the front cache, unless it was replaced."""
-        if is_held_here(self._lock):
+        if is_held_here(self.lock):
             return  # A signal handler reads in the middle of a change, perhaps of this key.
-        with self._lock:
+        with self.lock:
             if self.entries.get(entry.key) is entry:
                 self._change(lambda: self.front.insert(entry, self.entries))
 
     def hide_from_front(self, hidden: Callable[[str], bool] | None) -> None:
         """Keep keys for which `hidden` is true out of the front cache; None allows all keys."""
-        with self._lock:
+        with self.lock:
             self.front.hidden = hidden
             self._change(lambda: self.front.flush(self.entries))
 
     def credit_front_hits(self) -> None:
         """Add the hits of the front cache to its entries."""
-        with self._lock:
+        with self.lock:
             self._change(lambda: self.front.credit_hits(self.entries))
 
     def flush_front(self) -> None:
         """Add the hits of the front cache to its entries, and empty it."""
-        with self._lock:
+        with self.lock:
             self._change(lambda: self.front.flush(self.entries))
 
     def set_backing(self, record: Record) -> None:
         """Set where the backing copy of a version is, if an entry holds that version."""
-        with self._lock:
+        with self.lock:
             entry = self.entries.get(record.key)
             if entry is not None and entry.version == record.version:
                 self._change(lambda: self._set_backed(entry, record.tier))
 
     def set_backing_batch(self, records: Iterable[Record]) -> None:
         """Do what `set_backing` does, for many records."""
-        with self._lock:
+        with self.lock:
             self._change(lambda: self._set_all_backed(records))
 
     def clear_backing(self, entry: Entry) -> None:
         """Set that no durable tier holds a copy of an entry's version."""
-        with self._lock:
+        with self.lock:
             self._change(lambda: self._set_backed(entry, None))
+
+    def count_changes(self, changes: Counter[TierName], arrivals: int) -> None:
+        """Count entries that came into their tier, or left it, by the short way.
+
+        None of them has a backing copy or a rule.
+        """
+        with self.lock:
+            self._change(lambda: self._count_changes(changes, arrivals))
 
     def recount(self) -> None:
         """Recount the entries and empty the front cache."""
-        with self._lock:
+        with self.lock:
             self._recount()
 
     def keys(self, prefix: str = "") -> Iterator[str]:
@@ -170,7 +184,7 @@ class Catalog:
 
     def __len__(self) -> int:
         """Return the number of keys."""
-        with self._lock:
+        with self.lock:
             own = len(self.entries) - self._internal
             return own - self.backing.total() + self.journal.usage().keys
 
@@ -180,11 +194,11 @@ class Catalog:
 
         Commits wait while the view is made, not while it is used.
         """
-        with self._lock:
+        with self.lock:
             entries = [entry for entry in self.entries.values() if entry.key[0] != INTERNAL]
             view = self.journal.view()
             records = view.__enter__()
-            version = self._version
+            version = self.version
         try:
             yield Instant(version, entries, records)
         finally:
@@ -192,7 +206,7 @@ class Catalog:
 
     def clear(self) -> list[Entry]:
         """Remove all entries and return them."""
-        with self._lock:
+        with self.lock:
             entries = list(self.entries.values())
             self._change(lambda: self.front.flush(self.entries))
             self.entries.clear()
@@ -220,6 +234,11 @@ class Catalog:
         for entry in self.entries.values():
             self._count(entry, 1)
         self._torn = False
+
+    def _count_changes(self, changes: Counter[TierName], arrivals: int) -> None:
+        for tier, change in changes.items():
+            self.counts[tier] += change
+        self.front.count_arrivals(arrivals, self.entries)
 
     def _deadlines(self) -> Iterator[tuple[str, float]]:
         for key, entry in self.entries.items():
@@ -256,7 +275,7 @@ class Catalog:
             self._count(entry, 1)
             if entry.terms.expires_at is not None:
                 self.deadlines.add(key, entry.terms.expires_at)
-            self.front.count_arrival(self.entries)
+            self.front.count_arrivals(1, self.entries)
 
     def _ends(self, key: str) -> float | None:
         entry = self.entries.get(key)

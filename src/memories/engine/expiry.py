@@ -59,7 +59,7 @@ class Expiry:
     def __init__(self, wall: Callable[[], float]) -> None:
         self._wall = wall
         self._latest = self._since = wall()  # Since when this clock has run on.
-        self._listings: dict[int, Listing] = {}  # By thread.
+        self.listings: dict[int, Listing] = {}  # By thread.
 
     def now(self) -> float:
         """Return the present time, and notice a clock that was set back."""
@@ -75,7 +75,7 @@ class Expiry:
         if ends is None:
             return False
         now = self.now()
-        if self._listings:
+        if self.listings:
             self._read_on(now)
         return self._is_over(found, ends, now)
 
@@ -97,37 +97,37 @@ class Expiry:
     def horizon(self) -> float:
         """Return the time up to which expired versions may be removed."""
         now = horizon = self.now()
-        for thread, listing in list(self._listings.items()):
+        for thread, listing in list(self.listings.items()):
             if listing.moment <= now < listing.until:
                 horizon = min(horizon, listing.moment)
             else:
-                self._listings.pop(thread, None)
+                self.listings.pop(thread, None)
         return horizon
 
     def record_listing(self, frame: FrameType) -> None:
         """Record that a caller at `frame` lists keys."""
-        if len(self._listings) >= MANY_LISTINGS:
+        if len(self.listings) >= MANY_LISTINGS:
             self.horizon()
         now = self.now()
-        self._listings[threading.get_ident()] = Listing(
+        self.listings[threading.get_ident()] = Listing(
             CallSite.of(frame), now, now + READ_ON_SECONDS
         )
 
     def end_listing(self) -> None:
         """End the listing of this thread: it does something else now."""
-        if self._listings:
-            self._listings.pop(threading.get_ident(), None)
+        if self.listings:
+            self.listings.pop(threading.get_ident(), None)
 
     def _read_on(self, now: float) -> None:
         me = threading.get_ident()
-        listing = self._listings.get(me)
+        listing = self.listings.get(me)
         if listing is not None:
             until = min(now + READ_ON_SECONDS, listing.moment + LONGEST_SECONDS)
-            self._listings[me] = listing._replace(until=until)
+            self.listings[me] = listing._replace(until=until)
 
     def moment(self, frame: FrameType) -> float | None:
         """Return when a caller at `frame` listed the keys that it reads; None if it did not."""
-        listing = self._listings.get(threading.get_ident())
+        listing = self.listings.get(threading.get_ident())
         if listing is None or listing.site != CallSite.of(frame):
             return None
         return listing.moment

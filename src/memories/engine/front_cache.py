@@ -60,9 +60,9 @@ class FrontCache:
             else:
                 del self.values[key]
 
-    def count_arrival(self, entries: Mapping[str, Entry]) -> None:
-        """Count a new entry; flush after some, so that eviction finds fresh marks."""
-        self._arrivals += 1
+    def count_arrivals(self, count: int, entries: Mapping[str, Entry]) -> None:
+        """Count new entries; flush after some, so that eviction finds fresh marks."""
+        self._arrivals += count
         if self._arrivals * FLUSH_SHARE >= len(entries):
             self._arrivals = 0
             self.flush(entries)

@@ -31,6 +31,8 @@ from memories.engine.mover import Mover
 from memories.engine.operations import Operations, operation
 from memories.engine.payload import Payload, open_small
 from memories.engine.placement import candidates
+from memories.engine.residency import Residency
+from memories.engine.settlement import Settlement
 from memories.engine.tier import AnyTier, DurableTier, Tiers, version_of
 from memories.engine.verified_frames import VerifiedFrames
 from memories.errors import (
@@ -45,11 +47,12 @@ from memories.errors import (
     about_key,
 )
 from memories.foundation.clock import Clock
+from memories.foundation.fork_lock import is_held_here
 from memories.foundation.keys import INTERNAL, some_of
 from memories.frames.fast_path import MAX_BYTES
 from memories.frames.signing import Keyring
 from memories.model.entry import Entry
-from memories.model.events import EventBus, Missed, Retrieved, Stored
+from memories.model.events import EventBus, Missed, Removed, Retrieved, Stored
 from memories.model.record import Record, Terms, Version
 from memories.model.tiers import Cause, TierName
 
@@ -91,14 +94,24 @@ class Hierarchy:
         self.expiry = expiry
         self.events = events
         self.trust = trust
-        self.state = LifecycleState.READ_ONLY if read_only else LifecycleState.OPEN
         self.operations = Operations(
             reconcile_key=self._reconcile_key,
             recount=self._recount,
             reset_nesting=lambda: self.mover.reset_nesting(),
             monotonic=clock.monotonic,
+            mutex=catalog.lock,
+            blocked=lambda: is_held_here(catalog.lock) or self.settlement.is_held_here,
         )
         self.locks = self.operations.locks
+        self.settlement = Settlement(tiers, catalog, self.operations, events)
+        for tier in tiers.volatile.values():
+            tier.victims.settle = self.settlement.settle
+            tier.victims.departed = self.settlement.departed
+        events.settle = self.settlement.settle
+        self.residency = Residency(
+            catalog, self.settlement, self.operations, expiry, clock, tiers, self._moment
+        )
+        self.residency.enabled = not write_through
         # Raises if a key that is in no tier may be in an archive that could not be read.
         self.doubt: Callable[[str], None] = lambda key: None
         self.mover = Mover(
@@ -108,7 +121,19 @@ class Hierarchy:
         self._write_through = write_through
         self._latest_moment = clock.wall()
         self.verified = VerifiedFrames()
-        events.subscribe(self.verified.observe, self.verified.observe_batch)
+        events.subscribe(self.verified.observe, self.verified.observe_batch, kinds=(Removed,))
+        self.state = LifecycleState.READ_ONLY if read_only else LifecycleState.OPEN
+
+    @property
+    def state(self) -> LifecycleState:
+        """What the manager may do."""
+        return self._state
+
+    @state.setter
+    def state(self, state: LifecycleState) -> None:
+        """Set what the manager may do."""
+        self._state = state
+        self.residency.open = state is LifecycleState.OPEN
 
     @operation
     def put(
@@ -132,6 +157,7 @@ class Hierarchy:
         started = self.clock.monotonic()
         with self.locks.lock(key):
             self.require_writable()
+            self.settlement.settle()
             self.expiry.end_listing()
             self._expire_some()
             previous = self.catalog.lookup(key)
@@ -484,7 +510,8 @@ class Hierarchy:
     def activity(self) -> tuple[float, ...]:
         """Return counts that differ once anything was read, stored, moved or removed; cheap."""
         hits = [tier.counter.hits for tier in self.tiers.volatile.values()]
-        return (self.events.emitted, self.catalog.front.hits, *hits)
+        changes = self.events.emitted + len(self.settlement.changes)
+        return (changes, self.catalog.version, self.catalog.front.hits, *hits)
 
     def next_expiry(self) -> float | None:
         """Return a wall clock time before which nothing expires; None if nothing will."""
@@ -561,6 +588,9 @@ class Hierarchy:
 
     def _recount(self) -> None:
         """Recount what follows from the entries, while no call is under way."""
+        self.settlement.recount(self._recount_settled)
+
+    def _recount_settled(self) -> None:
         self.catalog.recount()
         held: Counter[TierName] = Counter()
         for entry in list(self.catalog.entries.values()):

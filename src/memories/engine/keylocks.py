@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Set
-from threading import get_ident
+from threading import RLock, get_ident
 from typing import Protocol
 
 from memories.errors import BusyError
@@ -60,6 +60,7 @@ class KeyLocks:
     """Re-entrant locks by key; an unused one takes no memory.
 
     `call` says which call a thread is in; None where it is in none, and its locks end with it.
+    While a caller holds the `mutex`, no thread locks or unlocks a key.
     """
 
     def __init__(
@@ -67,12 +68,14 @@ class KeyLocks:
         call: Callable[[int], Call | None] = lambda thread: None,
         wait_seconds: float = WAIT_SECONDS,
         monotonic: Callable[[], float] = time.monotonic,
+        mutex: RLock | None = None,
     ) -> None:
         self._call = call
         self._wait_seconds = wait_seconds
         self._monotonic = monotonic
-        self._mutex = new_lock()
-        self._held: dict[str, _Held] = {}
+        self._mutex = mutex or new_lock()
+        self.held: dict[str, _Held] = {}  # By key; changed under the mutex.
+        self.releases = 0  # Grows whenever a key is unlocked.
         self._waits: dict[int, _Held] = {}  # What each waiting thread waits for.
 
     def lock(self, key: str) -> _Hold:
@@ -93,25 +96,25 @@ class KeyLocks:
 
     def is_held_here(self, key: str) -> bool:
         """Return whether this thread holds the lock of `key`."""
-        held = self._held.get(key)
+        held = self.held.get(key)
         return held is not None and held.thread == get_ident()
 
     def held_keys(self) -> list[str]:
         """Return the keys that are locked."""
         with self._mutex:
-            return list(self._held)
+            return list(self.held)
 
     def reset(self) -> None:
         """Forget all holders, in a forked child: their threads do not exist there."""
-        self._mutex = new_lock()
-        self._held.clear()
+        self.held.clear()
         self._waits.clear()
 
     def release_all(self, thread: int) -> None:
         """Release all locks of `thread`: the call that acquired them is over."""
         with self._mutex:
-            for key in [key for key, held in self._held.items() if held.thread == thread]:
-                self._held.pop(key).released()
+            for key in [key for key, held in self.held.items() if held.thread == thread]:
+                self.releases += 1
+                self.held.pop(key).released()
             self._waits.pop(thread, None)
 
     def acquire(self, key: str) -> None:
@@ -120,7 +123,7 @@ class KeyLocks:
         began = 0.0
         while True:
             with self._mutex:
-                held = self._held.get(key)
+                held = self.held.get(key)
                 if held is None or (began and held.stale):
                     self._hold_new(key, me)
                     return
@@ -149,7 +152,7 @@ class KeyLocks:
         """Lock those of `keys` that are free, and return them."""
         me = get_ident()
         with self._mutex:
-            held, call = self._held, self._call(me)
+            held, call = self.held, self._call(me)
             taken = [key for key in keys if key not in held]
             if call is not None:
                 call.keys.update(taken)
@@ -160,7 +163,7 @@ class KeyLocks:
         """Release each of `keys` once; `clean` unless an exception ends the work on them."""
         me = get_ident()
         with self._mutex:
-            holders = self._held
+            holders = self.held
             for key in keys:
                 held = holders.get(key)
                 if held is None or held.thread != me:
@@ -170,6 +173,7 @@ class KeyLocks:
                     continue
                 if clean and held.call is not None:
                     held.call.keys.discard(key)
+                self.releases += 1
                 del holders[key]
                 if held.free is not None:
                     held.free.set()
@@ -178,8 +182,8 @@ class KeyLocks:
         call = self._call(me)
         if call is not None:
             call.keys.add(key)
-        stale = self._held.get(key)
-        self._held[key] = _Held(me, call)
+        stale = self.held.get(key)
+        self.held[key] = _Held(me, call)
         if stale is not None:
             stale.released()
 

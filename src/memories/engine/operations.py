@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable
 from functools import wraps
-from threading import get_ident
+from threading import RLock, get_ident
 from types import FrameType
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
@@ -75,11 +75,14 @@ class Operations:
         recount: Callable[[], None],
         reset_nesting: Callable[[], None],
         monotonic: Callable[[], float],
+        mutex: RLock | None = None,
+        blocked: Callable[[], bool] = lambda: False,
     ) -> None:
         """Start with no call under way.
 
         `reconcile_key` repairs one key under its lock. `recount` counts anew while no call is under
-        way. `reset_nesting` resets the depth of this thread's evictions.
+        way. `reset_nesting` resets the depth of this thread's evictions. `mutex` guards the key
+        locks. `blocked` says whether this thread is in the middle of a change outside of any call.
         """
         self._reconcile_key = reconcile_key
         self._recount = recount
@@ -90,7 +93,8 @@ class Operations:
         self._unrepaired: set[str] = set()
         self._recounted = True
         self._retry_at = 0.0
-        self.locks = KeyLocks(self._running.get, monotonic=monotonic)
+        self._blocked = blocked
+        self.locks = KeyLocks(self._running.get, monotonic=monotonic, mutex=mutex)
 
     def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Return `work(...)`; if it ends in the middle, repair what it left."""
@@ -100,6 +104,8 @@ class Operations:
             return self._run_within(outer, work, *args, **kwargs)
         if outer is not None:
             self._leave(me, outer, torn=True)  # Its end was interrupted, too.
+        if self._blocked():
+            raise interrupting()
         require_stack()
         operation = Operation()
         self._enter(me, operation)
@@ -123,6 +129,18 @@ class Operations:
         finally:
             operation.calling -= 1
 
+    def repair(self, key: str) -> None:
+        """Repair what a change of `key` outside of any call left when an exception ended it."""
+        self._unrepaired.add(key)
+        self.require_recount()
+        outer = self._running.get(get_ident())
+        if outer is None or not outer.alive:  # Otherwise the next call repairs it.
+            self.run(self._repair)
+
+    def require_recount(self) -> None:
+        """Recount at the next call, or when no other call is under way."""
+        self._recounted = False
+
     def reset(self) -> None:
         """Forget all calls, in a forked child: their threads do not exist there."""
         self._gate = threading.Lock()
@@ -138,10 +156,7 @@ class Operations:
             BusyError: a signal handler or a destructor makes it, wherever the outer one may be.
         """
         if not outer.calling and outer.is_interrupted():
-            raise BusyError(
-                "this thread is in the middle of another call of the manager, which a signal "
-                "handler or a destructor interrupts: set a flag there, or raise"
-            )
+            raise interrupting()
         try:
             return work(*args, **kwargs)
         except BaseException as error:
@@ -198,6 +213,14 @@ class Operations:
                     self._recounted = True
                     return
                 time.sleep(POLL_SECONDS)
+
+
+def interrupting() -> BusyError:
+    """Return the error for a call in the middle of another one of the same thread."""
+    return BusyError(
+        "this thread is in the middle of another call of the manager, which a signal handler or a "
+        "destructor interrupts: set a flag there, or raise"
+    )
 
 
 def _is_ours(frame: FrameType) -> bool:

@@ -20,10 +20,10 @@ from memories.engine.budget import BackendBudget, Budget
 from memories.engine.device_payload import DevicePayload, size_on_device
 from memories.engine.hit_clock import HitClock, HitCounter
 from memories.engine.payload import FramePayload, PackedFrame, PartsPayload, Payload
-from memories.engine.victims import Arrival, Victims
+from memories.engine.victims import Arrival, PolicyVictims, Step, Victims
 from memories.frames.compression_history import CompressionHistory
 from memories.frames.signing import Keyring
-from memories.model.entry import Entry, ExpiringEntry
+from memories.model.entry import Entry, ExpiringEntry, common_of
 from memories.model.record import Record, Version
 from memories.model.tiers import TierName
 
@@ -106,7 +106,7 @@ class VolatileTier(Tier):
         name: TierName,
         *,
         budget: Budget,
-        victims: Victims[Entry],
+        victims: PolicyVictims,
         counter: HitCounter,
         hit_clock: HitClock,
         tick: Callable[[str, int, Callable[[], int]], Callable[[], int]],
@@ -115,7 +115,9 @@ class VolatileTier(Tier):
         device: Device | None = None,
     ) -> None:
         super().__init__(name, victims=victims, counter=counter, hit_clock=hit_clock)
+        self.victims: PolicyVictims = victims
         self.budget: Budget = budget
+        self.common = common_of(name, counter.tick)  # Of entries without terms, by the short way.
         self.device = device
         self._tick = tick
         self._trust = trust
@@ -158,19 +160,18 @@ class VolatileTier(Tier):
             )
         tick = self._tick(version.key, payload.size, self.counter.tick)
 
+        common = common_of(self.name, tick, version.terms, backed)
+
         def make(kind: type[Entry]) -> Entry:
             return kind(
-                key=version.key,
-                version=version.number,
-                tier=self.name,
-                payload=payload.content,
-                size=payload.size,
-                stored_at=version.stored_at,
-                terms=version.terms,
-                tick=tick,
-                stamp=self.counter.stamp(),
-                hits=hits,
-                backed=backed,
+                version.key,
+                version.number,
+                payload.content,
+                payload.size,
+                version.stored_at,
+                common,
+                self.counter.stamp(),
+                hits,
             )
 
         entry = make(payload.entry_type)
@@ -181,6 +182,20 @@ class VolatileTier(Tier):
         expiring.inner = entry
         expiring.has_expired = self._has_expired
         return expiring
+
+    def settle(self, steps: Sequence[Step]) -> None:
+        """Show the policy what came and left by the short way; see `PolicyVictims.apply`."""
+        for step in steps:
+            if not isinstance(step, str) and step[1] is not None:
+                self._sample(step[0])
+        self.victims.apply(steps)
+
+    def _sample(self, entry: Entry) -> None:
+        """Report the hits of an entry from now on, if its key is sampled."""
+        plain = self.counter.tick
+        tick = self._tick(entry.key, entry.size, plain)
+        if tick is not plain:
+            entry.tick = tick
 
     def release(self, entry: Entry) -> None:
         """Uncharge an entry that has left as soon as the last view of its payload dies."""

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Generic, TypeVar
 
 from memories.engine.hit_clock import SampledTick
 from memories.foundation.fork_lock import new_lock
 from memories.model.entry import Entry
-from memories.model.record import Record
+from memories.model.record import DEFAULT_TERMS, Record
 from memories.policies.base import Policy
 
 T = TypeVar("T")
+# An entry that came, with its stamp then; one that left, with None; or a key to be forgotten.
+Step = tuple[Entry, int | None] | str
 F = TypeVar("F", Entry, Record)
 MAX_NOTES = 1024  # Hits that wait for the policy; it reads them about ten times a second.
 
@@ -108,6 +110,9 @@ class PolicyVictims(Victims[Entry]):
         entries: Callable[[], list[Entry]],
     ) -> None:
         """`make` returns an empty policy, `entries` the entries of the tier."""
+        # Called before each decision and change: it calls `apply` with what happened before.
+        self.settle: Callable[[], None] = _nothing
+        self.departed: Callable[[], list[Entry]] = list  # Entries of which `apply` does not know.
         self.policy = make()
         self._make = make
         self._entries = entries
@@ -127,6 +132,7 @@ class PolicyVictims(Victims[Entry]):
 
     def admits(self, arrival: Arrival) -> bool:
         """Ask the policy, once it has every recorded hit."""
+        self.settle()
         return self._changing(lambda policy: policy.admit(arrival), after_notes=True)
 
     def record_read(self, key: str, size: int) -> None:
@@ -135,16 +141,19 @@ class PolicyVictims(Victims[Entry]):
 
     def forget(self, key: str) -> None:
         """Make the policy forget the key, after the hits recorded of it."""
+        self.settle()
         self._changing(lambda policy: policy.forget(key), after_notes=True)
 
     def drain_notes(self) -> None:
         """Apply recorded reads to the policy, and release the lock now and then."""
+        self.settle()
         more = self._changing(lambda policy: True, after_notes=True)
         while more:
             more = self._changing(lambda policy: policy.process_observed())
 
     def add(self, found: Entry, *, accessed: bool = True) -> None:
         """Insert the entry into the policy, unless it must stay."""
+        self.settle()
         if not self._may_leave(found):
             return
 
@@ -162,15 +171,38 @@ class PolicyVictims(Victims[Entry]):
 
     def discard(self, found: Entry) -> None:
         """Remove the entry from the policy, if it is there."""
+        self.settle()
         with self._lock:
             if not self._unlinked(found) and found.link is not None:
                 self._change(lambda policy: policy.remove(found), after_notes=False)
 
     def offer(self) -> Entry | None:
         """Remove the policy's next victim and return it."""
+        self.settle()
         node = self._changing(lambda policy: policy.evict(), after_notes=True)
         assert node is None or isinstance(node, Entry)
         return node
+
+    def apply(self, steps: Sequence[Step]) -> None:
+        """Show the policy what came, left or is to be forgotten, in this order.
+
+        It may be called again with the same steps, after an interrupt.
+        """
+        self._changing(lambda policy: self._apply(policy, steps), after_notes=True)
+
+    def _apply(self, policy: Policy, steps: Sequence[Step]) -> None:
+        for step in steps:
+            if isinstance(step, str):
+                policy.forget(step)
+                continue
+            entry, stamp = step
+            if stamp is None:
+                if entry.link is not None:
+                    policy.remove(entry)
+            elif entry.link is None and (
+                entry.common.terms is DEFAULT_TERMS or self._may_leave(entry)
+            ):
+                _insert_as_of(policy, entry, stamp)
 
     def rebuild(self) -> None:
         """Insert all entries of the tier into a new policy, the latest read last."""
@@ -205,6 +237,8 @@ class PolicyVictims(Victims[Entry]):
 
     def _rebuild(self) -> None:
         policy, entries = self._make(), self._entries()
+        for entry in self.departed():
+            entry.link = None
         for entry in sorted(entries, key=lambda entry: entry.stamp):
             entry.link = None
             if self._may_leave(entry):
@@ -216,6 +250,24 @@ class PolicyVictims(Victims[Entry]):
         read = [notes.popleft() for _ in range(len(notes))]
         if read:
             self.policy.observe(read)
+
+
+def _insert_as_of(policy: Policy, entry: Entry, stamp: int) -> None:
+    """Insert an entry as it was when it came, at `stamp`: it may have been hit since."""
+    hits, latest = entry.hits, entry.stamp
+    if latest == stamp:
+        policy.insert(entry)
+        return
+    entry.hits, entry.stamp = entry.arrived_hits, stamp
+    policy.insert(entry)
+    # Another thread may have hit it meanwhile: its hit counts too, and its stamp is later.
+    entry.hits += hits - entry.arrived_hits
+    if entry.stamp == stamp:
+        entry.stamp = latest
+
+
+def _nothing() -> None:
+    """Do nothing."""
 
 
 class NoVictims(Victims[Record]):

@@ -54,6 +54,11 @@ class Deadlines:
         heap = self._heap
         return heap[0][0] if heap else None
 
+    def ends_before(self, moment: float) -> bool:
+        """Return whether some key may expire before `moment`."""
+        heap = self._heap
+        return bool(heap) and heap[0][0] < moment
+
     def due(self, now: float) -> Iterator[str]:
         """Yield the keys that have expired at `now`; one that is not removed is yielded again.
 

@@ -75,6 +75,7 @@ class Migrator:
         self._quiet_at = now
         self._dozing = False
         hierarchy.events.subscribe(self._observe, self._observe_batch)
+        hierarchy.residency.on_first_change = self._wake
         if settings.promote:
             hierarchy.events.subscribe_reads(self._observe_reads)
 
@@ -91,6 +92,7 @@ class Migrator:
         hierarchy = self._hierarchy()
         if hierarchy is None or self._clock.monotonic() < self._paused_until:
             return
+        hierarchy.settlement.settle()
         hierarchy.events.flush_reads()
         self._sampler.process_notes()
         try:
@@ -292,9 +294,7 @@ class Migrator:
         hierarchy = self._hierarchy()
         if hierarchy is None:
             return
-        if self._dozing:
-            self._dozing = False
-            self._thread.wake()
+        self._wake()
         rules, wall = hierarchy.catalog.rules, self._clock.wall()
         rooms: dict[TierName, int] = {}
         for read in reads:
@@ -311,6 +311,9 @@ class Migrator:
         """Wake up; forget a key that is in no tier any more."""
         if isinstance(event, Removed):
             self.planner.forget(event.key)
+        self._wake()
+
+    def _wake(self) -> None:
         if self._dozing:
             self._dozing = False
             self._thread.wake()

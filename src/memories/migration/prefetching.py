@@ -21,7 +21,16 @@ from memories.errors import MemoriesError, TierFullError
 from memories.foundation.fork_lock import new_lock
 from memories.foundation.periodic import STOP_SECONDS, AutoResetEvent, Latch, Periodic
 from memories.model.entry import Entry, ExpiringEntry
-from memories.model.events import Event, Failed, Moved, Prefetched, Removed, Retrieved, Stored
+from memories.model.events import (
+    Event,
+    Failed,
+    Moved,
+    Prefetched,
+    Removed,
+    Retrieved,
+    Stored,
+    ValueEvent,
+)
 from memories.model.record import Record
 from memories.model.tiers import Cause, TierName
 from memories.policies.predictors import Prefetcher
@@ -39,9 +48,7 @@ EAGER_NOTES = 64  # Notes after which the last guess no longer counts as evidenc
 PROBE = 4  # Without evidence, the predictors are asked at every fourth note only.
 _PATIENCE_SECONDS = 1.0  # The expected wait of a guess, before any was read.
 _PATIENCE_WEIGHT = 0.1  # Of the latest wait in the running mean.
-
-
-_Leaving = (Moved, Removed, Stored)
+_LEAVING = (Moved, Removed, Stored)
 
 
 class _What(Enum):
@@ -95,7 +102,7 @@ class Prefetching:
         self._unread: dict[str, float] = {}  # Keys fetched and not yet read, and when they came.
         self._patience_seconds = _PATIENCE_SECONDS
         self._outcomes: list[Prefetched] = []  # Of guesses, still to be emitted.
-        hierarchy.events.subscribe(self._observe)
+        hierarchy.events.subscribe(self._observe, self._observe_batch, kinds=_LEAVING)
         hierarchy.events.subscribe_reads(self._observe_reads)
 
     def request(self, keys: Iterable[str]) -> int:
@@ -133,12 +140,18 @@ class Prefetching:
 
     def _observe(self, event: Event) -> None:
         """Append a note of a change, in the thread that made it; locks only to forget a key."""
-        if event.key in self._unread and isinstance(event, _Leaving):
+        if event.key in self._unread:
             self._add_notes([(_What.LEFT, event.key)])
         prefetcher = self._prefetcher
         if prefetcher is not None and isinstance(event, Removed) and prefetcher.knows(event.key):
             with self._lock:
                 prefetcher.forget(event.key)
+
+    def _observe_batch(self, events: Sequence[ValueEvent]) -> None:
+        """Append notes of many changes."""
+        if self._unread or isinstance(events[0], Removed):
+            for event in events:
+                self._observe(event)
 
     def _observe_reads(self, reads: Sequence[Retrieved]) -> None:
         """Append notes of reads, in the thread of a reader: no lock, no look-up."""

@@ -37,8 +37,11 @@ _SIZES: dict[int, int] = {}
 _MAX_SHARED_SIZE = 8192
 
 
-def _common(
-    tier: TierName, backed: TierName | None, tick: Callable[[], int], terms: Terms
+def common_of(
+    tier: TierName,
+    tick: Callable[[], int],
+    terms: Terms = DEFAULT_TERMS,
+    backed: TierName | None = None,
 ) -> Common:
     """Return what stands for these four: the latest made for another entry, if it is the same.
 
@@ -76,18 +79,14 @@ class Entry:
 
     def __init__(
         self,
-        *,
         key: str,
         version: int,
-        tier: TierName,
         payload: Any,
         size: int,
         stored_at: float,
-        terms: Terms,
-        tick: Callable[[], int],
+        common: Common,
         stamp: int,
         hits: int = 0,
-        backed: TierName | None = None,
     ) -> None:
         self.key = key
         self.version = version
@@ -95,10 +94,10 @@ class Entry:
         # An integer of its own would take another 32 bytes.
         self.size = size if size > _MAX_SHARED_SIZE else _SIZES.setdefault(size, size)
         self.stored_at = stored_at
+        self.common = common
         self.stamp = stamp
         self.hits = self.arrived_hits = hits
         self.link: Any = None
-        self.common = _common(tier, backed, tick, terms)
 
     @property
     def tier(self) -> TierName:
@@ -114,7 +113,7 @@ class Entry:
     def backed(self, tier: TierName | None) -> None:
         """Set where the backing copy lies, of this entry only."""
         old = self.common
-        self.common = _common(old.tier, tier, old.tick, old.terms)
+        self.common = common_of(old.tier, old.tick, old.terms, tier)
 
     @property
     def terms(self) -> Terms:
@@ -125,7 +124,7 @@ class Entry:
     def terms(self, terms: Terms) -> None:
         """Set the terms, of this entry only."""
         old = self.common
-        self.common = _common(old.tier, old.backed, old.tick, terms)
+        self.common = common_of(old.tier, old.tick, terms, old.backed)
 
     @property
     def tick(self) -> Callable[[], int]:
@@ -136,7 +135,7 @@ class Entry:
     def tick(self, tick: Callable[[], int]) -> None:
         """Set what counts the hits, of this entry only."""
         old = self.common
-        self.common = _common(old.tier, old.backed, tick, old.terms)
+        self.common = common_of(old.tier, tick, old.terms, old.backed)
 
     def read(self) -> Any:
         """Mark a hit and return what a reader gets; KeyError if the entry has expired."""

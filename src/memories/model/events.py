@@ -4,13 +4,13 @@ The engine itself neither logs nor counts; logs, metrics and explanations are ob
 volatile tier emits no event: it is counted where it happens. Reads that durable tiers answer are
 frequent, so they are delivered many at once: at most a few milliseconds late while more come, and
 always before the next event of another kind. The events of a batch of values are delivered
-together, too.
+together, too, and so are those of stores into RAM (`engine.settlement`).
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple, TypeVar
 
 import msgspec
@@ -99,32 +99,41 @@ ValueEvent = Stored | Moved | Written | Removed
 Observer = Callable[[Event], None]
 BatchObserver = Callable[[Sequence[ValueEvent]], None]
 ReadObserver = Callable[[Sequence[Retrieved]], None]
+KINDS = (Stored, Missed, Moved, Prefetched, Written, Removed, Failed)
 
 
 class EventBus:
-    """Calls each observer with each event, in the thread that caused it.
+    """Calls each observer with each event of its kinds, in the thread that caused it.
 
     An observer that raises is logged once and unsubscribed: its failure must not fail a store.
     After a `MemoryError` or a `RecursionError` it is only logged.
     """
 
     def __init__(self) -> None:
-        self._observers: tuple[Observer, ...] = ()
+        self._observers: dict[type, tuple[Observer, ...]] = dict.fromkeys(KINDS, ())
         self._batch_observers: dict[Observer, BatchObserver] = {}
         self._readers: tuple[ReadObserver, ...] = ()
         self._reads: deque[Retrieved] = deque()
         self._due = 0.0
         self.emitted = 0  # Grows with every event and read; by how much is not exact.
         self.reads_at_once = READS_AT_ONCE
+        self.settle: Callable[[], None] = _nothing  # Emits what waits, called before each event.
 
-    def subscribe(self, observer: Observer, of_batch: BatchObserver | None = None) -> None:
-        """Call `observer` with every event from now on.
+    def subscribe(
+        self,
+        observer: Observer,
+        of_batch: BatchObserver | None = None,
+        *,
+        kinds: Iterable[type[Event]] | None = None,
+    ) -> None:
+        """Call `observer` with every event of these kinds, or of all, from now on.
 
         With `of_batch`, that is called instead with the events of a batch; see `emit_batch`.
         """
         if of_batch is not None:
             self._batch_observers[observer] = of_batch
-        self._observers = (*self._observers, observer)
+        for kind in KINDS if kinds is None else kinds:
+            self._observers[kind] = (*self._observers[kind], observer)
 
     def subscribe_reads(self, observer: ReadObserver) -> None:
         """Call `observer` with the reads that durable tiers answer, oldest first."""
@@ -132,7 +141,8 @@ class EventBus:
 
     def unsubscribe(self, observer: Observer) -> None:
         """Stop calling `observer`."""
-        self._observers = tuple(known for known in self._observers if known != observer)
+        for kind, observers in self._observers.items():
+            self._observers[kind] = tuple(known for known in observers if known != observer)
         self._batch_observers.pop(observer, None)
 
     def unsubscribe_reads(self, observer: ReadObserver) -> None:
@@ -140,24 +150,25 @@ class EventBus:
         self._readers = tuple(known for known in self._readers if known != observer)
 
     def emit(self, event: Event) -> None:
-        """Call every observer with `event`."""
+        """Call every observer of its kind with `event`."""
+        self.settle()
         self.emitted += 1
         if self._reads:
             self.flush_reads()
-        _deliver(self._observers, event, self.unsubscribe)
+        _deliver(self._observers[type(event)], event, self.unsubscribe)
 
     def emit_batch(self, events: Sequence[ValueEvent]) -> None:
-        """Call every observer with events of one class that differ in key and size only.
+        """Call every observer with events of one class that differ in key, size and times only.
 
-        No key is in a batch twice. The `seconds` of each event are its share of the time that the
-        batch took.
+        The `seconds` of each event may be its share of the time that the batch took.
         """
         if not events:
             return
+        self.settle()
         self.emitted += len(events)
         if self._reads:
             self.flush_reads()
-        for observer in self._observers:
+        for observer in self._observers[type(events[0])]:
             self._deliver_batch(observer, events)
 
     def _deliver_batch(self, observer: Observer, events: Sequence[ValueEvent]) -> None:
@@ -196,6 +207,10 @@ class EventBus:
         except IndexError:
             pass  # Another thread delivers the others.
         return reads
+
+
+def _nothing() -> None:
+    """Do nothing."""
 
 
 def _deliver(

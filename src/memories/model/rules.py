@@ -112,6 +112,9 @@ class Rules:
         }
         self._held: Counter[tuple[str, TierName]] = Counter()
 
+    def __len__(self) -> int:
+        return len(self._rules)
+
     @property
     def aging(self) -> list[Rule]:
         """Return the rules that move old keys down."""

@@ -13,6 +13,8 @@ class TierName(StrEnum):
     COLD = "cold"
     GLACIER = "glacier"
 
+    __hash__ = str.__hash__  # That of `Enum` is a function in Python, called at every look-up.
+
     @property
     def rank(self) -> int:
         """Return 0 for the fastest tier, 3 for the slowest."""

@@ -199,14 +199,16 @@ class EventCounters:
                     pass
 
     def observe_batch(self, events: Sequence[ValueEvent]) -> None:
-        """Count the events of a batch, which differ in key and size only."""
+        """Count the events of a batch, which differ in key, size and times only."""
         first, times = events[0], len(events)
         nbytes = sum([event.size for event in events])
         with self.lock:
             match first:
                 case Stored():
                     self.stored = self.stored.plus(nbytes, times)
-                    self.latencies["store", first.tier].add(first.seconds, times)
+                    self.latencies["store", first.tier].extend(
+                        [event.seconds for event in events if isinstance(event, Stored)]
+                    )
                 case Moved():
                     route = (first.source, first.target, first.cause)
                     before = self.moves.get(route, NOTHING)
@@ -238,6 +240,7 @@ class EventCounters:
     def read(self, hierarchy: Hierarchy, media: dict[TierName, str]) -> Stats:
         """Return the counters and the sizes of `hierarchy`'s tiers; ClosedError if it is closed."""
         hierarchy.require_readable()
+        hierarchy.settlement.settle()
         hierarchy.catalog.credit_front_hits()
         hierarchy.events.flush_reads()
         at_front = hierarchy.catalog.front.credits

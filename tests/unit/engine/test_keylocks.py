@@ -25,7 +25,7 @@ def test_a_holder_may_hold_again_but_not_attempt_its_own() -> None:
                 assert not again
     with locks.try_lock("a") as free:
         assert free
-    assert {} == locks._held
+    assert {} == locks.held
 
 
 def test_another_thread_waits_to_hold_and_does_not_wait_to_attempt() -> None:
@@ -48,7 +48,7 @@ def test_another_thread_waits_to_hold_and_does_not_wait_to_attempt() -> None:
         assert [False] == seen
     thread.join(5)
     assert [False, "held"] == seen
-    assert {} == locks._held
+    assert {} == locks.held
 
 
 def test_a_circle_of_waits_is_refused_at_once() -> None:
@@ -74,7 +74,7 @@ def test_a_circle_of_waits_is_refused_at_once() -> None:
         thread.join(10)
         assert not thread.is_alive()
     assert ["done", "refused"] == sorted(outcomes)
-    assert ({}, {}) == (locks._held, locks._waits)
+    assert ({}, {}) == (locks.held, locks._waits)
 
 
 def test_no_wait_is_without_a_limit() -> None:
@@ -96,7 +96,7 @@ def test_no_wait_is_without_a_limit() -> None:
     thread.join(5)
     with locks.try_lock("slow") as free:
         assert free
-    assert ({}, {}) == (locks._held, locks._waits)
+    assert ({}, {}) == (locks.held, locks._waits)
 
 
 def test_all_unused_keys_are_held_at_once() -> None:
@@ -110,7 +110,7 @@ def test_all_unused_keys_are_held_at_once() -> None:
     for key in ("a", "b", "busy"):
         with locks.try_lock(key) as free:
             assert free
-    assert {} == locks._held
+    assert {} == locks.held
 
 
 def test_a_thread_that_waits_for_a_key_held_among_many_gets_it() -> None:
@@ -129,7 +129,7 @@ def test_a_thread_that_waits_for_a_key_held_among_many_gets_it() -> None:
         assert not got.is_set()
     thread.join()
     assert got.is_set()
-    assert {} == locks._held
+    assert {} == locks.held
 
 
 def test_the_lock_of_a_call_that_is_over_is_taken_over() -> None:
@@ -149,14 +149,14 @@ def test_the_lock_of_a_call_that_is_over_is_taken_over() -> None:
     thread = threading.Thread(target=lambda: (call(), waiting.wait(10)))
     waiting = threading.Event()
     thread.start()
-    while "a" not in locks._held:
+    while "a" not in locks.held:
         time.sleep(0.001)
     began = time.monotonic()
     with locks.lock("a"):
         assert time.monotonic() - began < 5
     waiting.set()
     thread.join()
-    assert {} == locks._held
+    assert {} == locks.held
 
 
 def test_the_locks_of_a_thread_that_is_gone_are_taken_over() -> None:
@@ -167,4 +167,4 @@ def test_the_locks_of_a_thread_that_is_gone_are_taken_over() -> None:
     thread.join()
     with locks.lock("a"):
         assert locks.is_held_here("a")
-    assert {} == locks._held
+    assert {} == locks.held

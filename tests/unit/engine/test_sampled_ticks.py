@@ -5,9 +5,8 @@ from __future__ import annotations
 from memories.engine.access_sampler import SAMPLED_KEYS, AccessSampler
 from memories.engine.hit_clock import HitCounter, SampledTick, unwrap_unwanted
 from memories.engine.victims import PolicyVictims
-from memories.model.entry import SharedEntry
+from memories.model.entry import SharedEntry, common_of
 from memories.model.events import Stored
-from memories.model.record import DEFAULT_TERMS
 from memories.model.tiers import TierName
 from memories.policies.auto import AutoPolicy
 
@@ -18,9 +17,9 @@ def test_a_key_that_left_the_policys_sample_is_only_counted() -> None:
     counter = HitCounter()
     entries = [
         SharedEntry(
-            key=str(index), version=index, tier=TierName.WARM, payload=b"", size=100,
-            stored_at=0.0, terms=DEFAULT_TERMS, stamp=counter.stamp(),
-            tick=victims.tick(str(index), 100, counter.tick),
+            key=str(index), version=index, payload=b"", size=100, stored_at=0.0,
+            stamp=counter.stamp(),
+            common=common_of(TierName.WARM, victims.tick(str(index), 100, counter.tick)),
         )
         for index in range(200)
     ]  # fmt: skip

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from memories.migration.planner import Move, Planner, TierState
-from memories.model.entry import Entry, SharedEntry
+from memories.model.entry import Entry, SharedEntry, common_of
 from memories.model.record import Terms
 from memories.model.tiers import Cause, TierName
 
@@ -17,12 +17,10 @@ def entry(key: str, tier: TierName, *, idle: float, hits: int = 0, size: int = 1
     made = SharedEntry(
         key=key,
         version=1,
-        tier=tier,
         payload=None,
         size=size,
         stored_at=0.0,
-        terms=Terms(),
-        tick=lambda: 0,
+        common=common_of(tier, lambda: 0, Terms()),
         stamp=int((NOW - idle) * 1000),
     )
     made.hits = hits

@@ -10,18 +10,16 @@ from typing import Any
 import pytest
 
 from memories.compiled import core
-from memories.model.entry import SharedEntry
-from memories.model.record import DEFAULT_TERMS, Terms
+from memories.model.entry import SharedEntry, common_of
+from memories.model.record import Terms
 from memories.model.tiers import TierName
 
 
 def entry(key: str, tick: Callable[[], int], **changes: Any) -> SharedEntry:
     """Return an entry as a medium makes it."""
-    about: dict[str, Any] = {
-        "version": 1, "tier": TierName.WARM, "payload": b"x", "size": 300, "stored_at": 0.0,
-        "terms": DEFAULT_TERMS, "stamp": 1,
-    }  # fmt: skip
-    return SharedEntry(key=key, tick=tick, **(about | changes))
+    about: dict[str, Any] = {"version": 1, "payload": b"x", "size": 300, "stored_at": 0.0}
+    common = common_of(TierName.WARM, tick)
+    return SharedEntry(key=key, common=common, stamp=1, **(about | changes))
 
 
 def test_an_entry_takes_112_bytes_and_128_with_its_numbers() -> None:

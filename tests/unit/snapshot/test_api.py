@@ -391,10 +391,10 @@ def test_taking_an_instant_blocks_writers_for_the_same_work_however_many_keys(
         for n in range(count):
             manager.store(f"k{n}", n, tier="warm")
             manager.store(f"c{n}", n, tier="cold")
-        held, catalog._lock = catalog._lock, CountedLock()
+        held, catalog.lock = catalog.lock, CountedLock()
         with catalog.instant() as instant:
-            calls.append(catalog._lock.calls)
-        catalog._lock = held
+            calls.append(catalog.lock.calls)
+        catalog.lock = held
         assert count == len(instant.entries)
     few, many = calls
     assert 0 < few < 60

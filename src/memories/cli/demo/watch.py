@@ -31,7 +31,7 @@ class DemoWatch:
         self.peak_bytes: Counter[TierName] = Counter()
         self.glacier: list[tuple[float, int]] = []  # Times in seconds, with the bytes in glacier.
         self._started_at = perf_counter()
-        manager._services.hierarchy.events.subscribe(self._observe)
+        manager._services.hierarchy.events.subscribe(self._observe, kinds=(Moved,))
 
     def read(self) -> Stats:
         """Return the current counters, and update the peaks."""

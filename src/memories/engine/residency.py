@@ -1,0 +1,198 @@
+"""The short way of a store and of a removal: one function, one lock, an entry in a dict.
+
+It serves ordinary values in RAM: without terms, rules or a backing copy, where the tier has room
+and no thread works on the key. It returns False for everything else, and nothing has changed then;
+the long way (`Hierarchy.put`, `Hierarchy.remove`) is the reference for what a call does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from memories.codecs import own_plain
+from memories.engine.catalog import Catalog
+from memories.engine.expiry import Expiry
+from memories.engine.host_limits import ENTRY_BYTES
+from memories.engine.operations import Operations, interrupting
+from memories.engine.settlement import Settlement
+from memories.engine.tier import Tiers, VolatileTier
+from memories.foundation.clock import Clock
+from memories.foundation.fork_lock import is_held_here
+from memories.model.entry import Entry
+from memories.model.record import DEFAULT_TERMS
+
+MOMENT_SECONDS = 0.01  # For so long all stores have one object as their time.
+MOST_BYTES = 64 << 10  # A larger value is not worth it: copying it takes longer.
+MOST_CHANGES = 1024  # A store settles so many by itself.
+
+
+def _nothing() -> None:
+    """Do nothing."""
+
+
+class Residency:
+    """Stores ordinary values in the entries of hot and warm, and removes them.
+
+    Args:
+        moment: Returns the wall time for stores, in seconds.
+    """
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        settlement: Settlement,
+        operations: Operations,
+        expiry: Expiry,
+        clock: Clock,
+        tiers: Tiers,
+        moment: Callable[[], float],
+    ) -> None:
+        self.open = False  # Whether the manager may change the store.
+        self.enabled = True  # Whether the options of the manager allow the short way.
+        self.on_first_change: Callable[[], None] = _nothing
+        self._catalog = catalog
+        self._rules = catalog.rules or None  # None if there are none.
+        self._lock = catalog.lock
+        self._is_locked_here = partial(is_held_here, catalog.lock)
+        self._front = catalog.front
+        self._settlement = settlement
+        self._operations = operations
+        self._locks = operations.locks
+        self._expiry = expiry
+        self._monotonic = clock.monotonic
+        hosts = [tier for tier in tiers.volatile.values() if tier.device is None]
+        self._budgets = {tier.name: tier.budget for tier in hosts}
+        self._auto = tuple(hosts)
+        self._choices = {str(tier.name): (tier,) for tier in hosts}
+        self._take_moment = moment
+        self._moment = self._moment_at = float("-inf")
+
+    def store(self, key: str, value: Any, tier: str) -> bool:
+        """Store a plain value; return whether it is stored."""
+        owned = own_plain(value)
+        if owned is None:
+            return False
+        kind, content, size = owned
+        return self.put(key, kind, content, size + ENTRY_BYTES, tier)
+
+    def put(self, key: str, kind: type[Entry], content: Any, size: int, tier: str) -> bool:
+        """Store what an entry of `kind` holds, in `size` bytes; return whether it is stored.
+
+        Raises:
+            BusyError: a signal handler or a destructor calls this in the middle of another change.
+        """
+        choices = self._auto if tier == "auto" else self._named(tier)
+        if size > MOST_BYTES or not self.open or not self.enabled:
+            return False
+        if self._rules is not None and self._rules.rule_for(key) is not None:
+            return False
+        if self._is_locked_here():
+            raise interrupting()
+        started = self._monotonic()
+        if not 0.0 <= started - self._moment_at < MOMENT_SECONDS:
+            self._moment, self._moment_at = self._take_moment(), started
+        locks, catalog = self._locks, self._catalog
+        if self._expiry.listings or catalog.deadlines.ends_before(self._moment + MOMENT_SECONDS):
+            return False
+        entries = catalog.entries
+        releases = locks.releases
+        if key not in entries and catalog.journal.lookup(key) is not None:
+            return False
+        try:
+            with self._lock:
+                previous = entries.get(key)
+                if key in locks.held or not self.open:
+                    return False
+                if previous is None:
+                    # A call on this key may have ended since the look-up, and left a record.
+                    if locks.releases != releases:
+                        return False
+                elif not self._is_ordinary(previous):
+                    return False
+                for target in choices:
+                    budget = target.budget
+                    if budget.charge(size, started):
+                        break
+                    if budget.would_fit(size):
+                        return False  # The long way settles first, then looks again.
+                else:
+                    return False
+                stamp = target.counter.stamp()
+                version = catalog.version + 1
+                entry = kind(key, version, content, size, self._moment, target.common, stamp)
+                # The front goes first: after one reader saw the new value, no other may see the
+                # old one.
+                if key in self._front.values:
+                    self._front.drop(key, entries)
+                if previous is not None:
+                    self._budgets[previous.common.tier].left += previous.size
+                changes = self._settlement.changes
+                # One line: an interrupt leaves all of it or nothing.
+                entries[key], catalog.version = entry, version
+                changes.append((previous, entry, stamp, started, self._monotonic() - started))
+        except BaseException:
+            self._operations.repair(key)
+            raise
+        waiting = len(changes)
+        if waiting == 1:
+            self.on_first_change()
+        elif waiting >= MOST_CHANGES:
+            self._settlement.settle()
+        return True
+
+    def has(self, key: Any) -> bool:
+        """Return whether an entry that never expires has the key; it may lie elsewhere if not."""
+        try:
+            entry = self._catalog.entries.get(key)
+        except TypeError:
+            return False  # An unhashable object, which `check_key` refuses.
+        return entry is not None and entry.common.terms.expires_at is None
+
+    def remove(self, key: str) -> bool:
+        """Remove an entry; return whether that was possible.
+
+        Raises:
+            BusyError: a signal handler or a destructor calls this in the middle of another change.
+        """
+        entries = self._catalog.entries
+        if key not in entries or not self.enabled:
+            return False
+        if self._rules is not None and self._rules.rule_for(key) is not None:
+            return False
+        if self._is_locked_here():
+            raise interrupting()
+        started = self._monotonic()
+        try:
+            with self._lock:
+                entry = entries.get(key)
+                if entry is None or key in self._locks.held or not self.open:
+                    return False
+                if not self._is_ordinary(entry):
+                    return False
+                if key in self._front.values:
+                    self._front.drop(key, entries)
+                self._budgets[entry.common.tier].left += entry.size
+                changes = self._settlement.changes
+                del entries[key]
+                changes.append((entry, None, 0, started, self._monotonic() - started))
+        except BaseException:
+            self._operations.repair(key)
+            raise
+        waiting = len(changes)
+        if waiting == 1:
+            self.on_first_change()
+        elif waiting >= MOST_CHANGES:
+            self._settlement.settle()
+        return True
+
+    def _named(self, tier: str) -> tuple[VolatileTier, ...]:
+        return self._choices.get(tier, ()) if isinstance(tier, str) else ()
+
+    def _is_ordinary(self, entry: Entry) -> bool:
+        """Return whether an entry is in host RAM, without terms and without a backing copy."""
+        common = entry.common
+        return (
+            common.terms is DEFAULT_TERMS and common.backed is None and common.tier in self._budgets
+        )

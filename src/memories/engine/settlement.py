@@ -1,0 +1,135 @@
+"""Reports changes that the short way made to policies, counters and observers, many at once.
+
+A store or a removal by the short way (`residency`) only appends a `Change`. The changes are settled
+by the migrator, before any decision that needs them, and before any question whose answer would
+show the difference. The bytes of an entry that has left stay charged until then, since the change
+refers to it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from itertools import groupby
+
+from memories.engine.catalog import Catalog
+from memories.engine.operations import Operations
+from memories.engine.tier import Tiers
+from memories.engine.victims import Step
+from memories.foundation.fork_lock import is_held_here, new_lock
+from memories.model.entry import Entry, PackedEntry, SharedEntry
+from memories.model.events import EventBus, Removed, Stored
+from memories.model.tiers import Cause, TierName
+
+# What one call changed: the entry that left, or None; the entry that came, or None; the stamp of
+# its arrival, since its own may be that of a later hit; when the call began, in seconds of the
+# monotonic clock; and how many seconds it took.
+Change = tuple[Entry | None, Entry | None, int, float, float]
+
+
+class Settlement:
+    """The changes that are not reported yet. Safe to use from any number of threads."""
+
+    def __init__(
+        self, tiers: Tiers, catalog: Catalog, operations: Operations, events: EventBus
+    ) -> None:
+        self.changes: list[Change] = []  # Appended to, and replaced, under the catalog's lock.
+        self._tiers = tiers
+        self._catalog = catalog
+        self._operations = operations
+        self._events = events
+        self._taken: list[Change] = []  # Being reported; what an interrupt left is reported again.
+        self._lock = new_lock()
+
+    @property
+    def is_held_here(self) -> bool:
+        """Return whether this thread reports changes at this moment."""
+        return is_held_here(self._lock)
+
+    def settle(self) -> None:
+        """Report every change that was made before this call."""
+        if not self.changes and not self._taken:
+            return
+        if is_held_here(self._lock):
+            return  # An observer asks, or a signal handler.
+        with self._lock:
+            try:
+                self._settle()
+            except BaseException:
+                self._operations.require_recount()
+                raise
+
+    def recount(self, recount: Callable[[], None]) -> None:
+        """Report everything and call `recount` before anything else changes; no call is under way.
+
+        What `recount` derives from the entries then holds for every entry.
+        """
+        while True:
+            self.settle()
+            with self._catalog.lock:
+                if not self.changes and not self._taken:
+                    recount()
+                    return
+
+    def _settle(self) -> None:
+        self._events.flush_reads()
+        if self._taken:  # The bytes are recounted after an interrupt.
+            self._report(self._taken)
+        with self._catalog.lock:
+            # One line: an interrupt leaves all of it or nothing.
+            self._taken, self.changes = self.changes, []
+        self._release(self._taken)
+        self._report(self._taken)
+
+    def _release(self, changes: list[Change]) -> None:
+        freed: Counter[TierName] = Counter()
+        for previous, *_ in changes:
+            if previous is None:
+                continue
+            tier = previous.common.tier
+            if isinstance(previous, SharedEntry | PackedEntry):
+                freed[tier] += previous.size  # No view of it can be left.
+            else:
+                self._tiers.volatile[tier].release(previous)
+                self._tiers.volatile[tier].budget.left_released += previous.size
+        for tier, size in freed.items():
+            budget = self._tiers.volatile[tier].budget
+            budget.release(size)
+            budget.left_released += size
+
+    def _report(self, changes: list[Change]) -> None:
+        volatile = self._tiers.volatile
+        steps: dict[TierName, list[Step]] = {name: [] for name in volatile}
+        counts: Counter[TierName] = Counter()
+        happened: list[Stored | Removed] = []
+        for previous, entry, stamp, at, seconds in changes:
+            if entry is not None:
+                name = entry.common.tier
+                counts[name] += 1
+                steps[name].append((entry, stamp))
+                happened.append(Stored(entry.key, at + seconds, name, entry.size, seconds))
+            if previous is not None:
+                name = previous.common.tier
+                counts[name] -= 1
+                steps[name].append((previous, None))
+                if entry is None:
+                    key, size = previous.key, previous.size
+                    happened.append(Removed(key, at + seconds, name, size, Cause.REMOVED))
+                    for forgetting in steps.values():
+                        forgetting.append(key)
+                    for durable in self._tiers.durable.values():
+                        durable.victims.forget(key)
+        for name, tier in volatile.items():
+            tier.settle(steps[name])
+        self._catalog.count_changes(counts, sum(one is not None for _, one, *_ in changes))
+        self._emit(happened)
+        self._taken = []
+
+    def _emit(self, happened: list[Stored | Removed]) -> None:
+        """Emit events in their order, those together that follow each other in one tier."""
+        for _, group in groupby(happened, key=lambda event: (type(event), event.tier)):
+            self._events.emit_batch(list(group))
+
+    def departed(self) -> list[Entry]:
+        """Return the entries that have left, and of which this has not been reported."""
+        return [left for left, *_ in (*self._taken, *self.changes) if left is not None]

@@ -1,0 +1,197 @@
+"""The short way of stores and removals in RAM: what takes it, and what is settled when."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from memories import BusyError, MemoryManager, Rule
+from memories.engine.residency import MOST_BYTES, MOST_CHANGES
+from memories.model.tiers import TierName
+
+
+@pytest.fixture
+def manager(tmp_path: Path) -> Iterator[MemoryManager]:
+    with MemoryManager("1 MB", "1 MB", "10 MB", storage_path=tmp_path, migration=False) as made:
+        yield made
+
+
+def waiting(manager: MemoryManager) -> int:
+    """Return how many changes the short way made that are not settled."""
+    return len(manager._hierarchy.settlement.changes)
+
+
+@pytest.mark.parametrize(
+    "value", [b"bytes", "text", 7, None, [1, "two"], {"a": [1.5]}, np.arange(10), {1, 2}]
+)
+def test_ordinary_values_take_the_short_way(manager: MemoryManager, value: Any) -> None:
+    """Stored, replaced and removed; every change waits to be settled."""
+    manager.store("key", value)
+    manager.store("key", value, "warm")
+    assert 2 == waiting(manager)
+    assert "warm" == manager.get_tier("key")
+    np.testing.assert_equal(manager["key"], value)
+    manager.delete("key")
+    assert 3 == waiting(manager)
+    assert not manager.exists("key")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"ttl": 100}, {"metadata": {"a": 1}}, {"pin": True}, {"min_tier": "warm"},
+        {"max_tier": "warm"}, {"if_version": 0}, {"tier": "cold"}, {"volatile": True},
+    ],
+)  # fmt: skip
+def test_a_store_with_options_takes_the_long_way(
+    manager: MemoryManager, options: dict[str, Any]
+) -> None:
+    """The long way settles what came before it, so that events keep their order."""
+    manager.store("other", b"value")
+    manager.store("key", b"value", **options)
+    assert 0 == waiting(manager)
+
+
+def test_large_values_and_keys_with_rules_take_the_long_way(tmp_path: Path) -> None:
+    """A quota is counted at each store; copying a large value takes longer than the rest."""
+    rules = [Rule(prefix="a/", quota={"hot": "10 KB"})]
+    with MemoryManager("1 MB", "1 MB", "10 MB", storage_path=tmp_path, rules=rules) as manager:
+        manager.store("large", bytes(MOST_BYTES))
+        manager.store("a/key", b"value")
+        manager.delete("a/key")
+        assert 0 == waiting(manager)
+
+
+def test_a_durable_key_takes_the_long_way(manager: MemoryManager) -> None:
+    """Its old version must be made absent durably, or replaced durably."""
+    manager.store("key", b"old", "cold")
+    manager.store("key", b"new")
+    assert 0 == waiting(manager)
+    assert TierName.COLD is manager._hierarchy.catalog.entries["key"].backed
+    manager.store("key", b"newer")
+    manager.delete("key")
+    assert 0 == waiting(manager)
+    assert manager._hierarchy.catalog.record("key") is None
+
+
+def test_write_through_takes_the_long_way(tmp_path: Path) -> None:
+    """Every store writes a durable copy before it returns."""
+    with MemoryManager(
+        "1 MB", "1 MB", "1 MB", storage_path=tmp_path, write_through=True
+    ) as manager:
+        manager.store("key", b"value")
+        assert manager._hierarchy.catalog.record("key") is not None
+
+
+def test_a_store_waits_for_a_thread_that_works_on_the_key(manager: MemoryManager) -> None:
+    """`modify` reads and writes in one step, whatever other threads store."""
+    manager.store("key", 1)
+    inside, go_on = threading.Event(), threading.Event()
+
+    def double(value: int) -> int:
+        inside.set()
+        assert go_on.wait(10)
+        return 2 * value
+
+    modifying = threading.Thread(target=manager.modify, args=("key", double))
+    storing = threading.Thread(target=manager.store, args=("key", 10))
+    modifying.start()
+    assert inside.wait(10)
+    storing.start()
+    storing.join(0.05)
+    assert storing.is_alive()
+    go_on.set()
+    modifying.join()
+    storing.join()
+    assert 10 == manager["key"]
+
+
+def test_questions_are_answered_after_settling(manager: MemoryManager) -> None:
+    """Nothing that can be asked shows that the counters get changes later."""
+    for at in range(10):
+        manager.store(f"k{at}", bytes(100))
+    manager.store("k0", bytes(50))
+    manager.delete("k1")
+    stats = manager.stats()
+    assert 0 == waiting(manager)
+    assert (11, 9) == (stats.stored, stats.tiers[TierName.HOT].keys)
+    assert 1 == sum(stats.removed.values())
+    assert 11 == stats.latencies["store", TierName.HOT].samples
+    held = sum(entry.size for entry in manager._hierarchy.catalog.entries.values())
+    assert held == stats.tiers[TierName.HOT].used_bytes
+
+
+def test_bytes_that_left_stay_charged_until_they_are_settled(manager: MemoryManager) -> None:
+    """The changes refer to the values, so their memory is still taken."""
+    manager.store("key", bytes(1000))
+    budget = manager._hierarchy.tiers[TierName.HOT].budget
+    before = budget.used
+    manager.delete("key")
+    assert before == budget.used
+    manager._hierarchy.settlement.settle()
+    assert 0 == budget.used
+
+
+def test_a_full_tier_is_filled_again_once_its_changes_are_settled(tmp_path: Path) -> None:
+    """A store that finds room only in what has left settles first, and stays in its tier."""
+    with MemoryManager("10 KB", "1 MB", "1 MB", storage_path=tmp_path, migration=False) as manager:
+        for at in range(100):
+            manager.store("key", bytes(4000 + at))
+            assert "hot" == manager.get_tier("key")
+
+
+def test_many_changes_are_settled_by_the_store_that_makes_them(manager: MemoryManager) -> None:
+    """Without a migrator the queue stays short."""
+    for at in range(MOST_CHANGES + 10):
+        manager.store("key", at)
+    assert 10 == waiting(manager)
+
+
+def test_a_hit_before_the_settlement_counts_for_the_policy(tmp_path: Path) -> None:
+    """LRU evicts the value that was read least recently, whether or not it knew of it then."""
+    with MemoryManager(
+        "2500 B", "1 B", "1 MB", storage_path=tmp_path, migration=False, eviction_policy="lru"
+    ) as manager:
+        for key in ("a", "b", "c"):
+            manager.store(key, bytes(500), "hot")
+        assert 3 == waiting(manager)
+        manager["a"]
+        manager.store("d", bytes(500), "hot")
+        assert {"a": "hot", "b": "cold"} == {key: manager.get_tier(key) for key in ("a", "b")}
+
+
+def test_a_handler_in_the_middle_of_a_short_store_gets_an_error(manager: MemoryManager) -> None:
+    """It would change the entries between a check and the change that rests on it."""
+    found: list[BaseException] = []
+    lock = manager._hierarchy.catalog.lock
+
+    def handle(*_: object) -> None:
+        try:
+            manager.store("other", b"value")
+        except BusyError as error:
+            found.append(error)
+
+    former = signal.signal(signal.SIGUSR1, handle)
+    try:
+        with lock:
+            signal.raise_signal(signal.SIGUSR1)
+    finally:
+        signal.signal(signal.SIGUSR1, former)
+    assert 1 == len(found)
+    assert not manager.exists("other")
+
+
+def test_a_closed_manager_stores_nothing_by_the_short_way(tmp_path: Path) -> None:
+    """The values of a closed manager would be nowhere."""
+    manager = MemoryManager("1 MB", "1 MB", "1 MB", storage_path=tmp_path)
+    manager.store("key", b"value")
+    residency = manager._hierarchy.residency
+    manager.cleanup()
+    assert not residency.store("key", b"value", "auto")
+    assert not residency.remove("key")
