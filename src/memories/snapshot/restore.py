@@ -273,15 +273,22 @@ class Restore:
         journal.remove_hidden()
         if not self._had_keys:
             return
-        for key in hierarchy.catalog.keys(""):
-            found = hierarchy.catalog.lookup(key)
-            if found is None or found.version >= self.since:
-                continue
+        for key in self._other_keys():
             with hierarchy.locks.lock(key):
                 found = hierarchy.catalog.lookup(key)
                 if found is not None and found.version < self.since:
                     hierarchy.mover.drop(found, Cause.REPLACED)
         journal.shrink()
+
+    def _other_keys(self) -> Iterator[str]:
+        """Yield the keys that may have a version from before the restore."""
+        catalog = self._hierarchy.catalog
+        for key, entry in list(catalog.entries.items()):
+            if entry.version < self.since and key[0] != INTERNAL:
+                yield key
+        for record in catalog.journal.scan():
+            if record.version < self.since:
+                yield record.key
 
     def _references(self) -> Iterator[tuple[SnapshotRow, Reference]]:
         if not self._chain.top.references:
