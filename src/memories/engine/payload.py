@@ -535,6 +535,18 @@ def open_small(frame: memoryview, key: str, trust: Keyring) -> Any:
         raise damaged(parts.codec, error) from error
 
 
+def load_small(frame: memoryview, key: str) -> Payload | None:
+    """Return the value of a small frame in RAM, every byte of it verified.
+
+    None where the general reader must look: the frame is compressed, signed or damaged.
+    """
+    parts = read_small(frame, key)
+    if parts is None:
+        return None
+    plain = codecs.own_plain_parts(parts)
+    return _payload(*codecs.own_parts(parts)) if plain is None else _plain_payload(*plain)
+
+
 _BY_SHARING: dict[Sharing, type[ObjectPayload | ArrayPayload | HeldPayload]] = {
     Sharing.SHARED: ObjectPayload,
     Sharing.VIEW: ArrayPayload,
