@@ -102,18 +102,23 @@ def copy_privately(value: Any, *, may_be_tied: bool = True) -> tuple[Any, int] |
     one mutable object twice, or two arrays over one memory (which `may_be_tied=False` rules out),
     or is nested deeply. Nothing has been copied then.
     """
+    kind = type(value)
+    if kind not in _CONTAINERS:
+        return (value, sys.getsizeof(value)) if _is_leaf(value, kind) else None
     walk = _Walk(may_be_tied)
     try:
-        root = walk.take(value, _MAX_DEPTH)
+        root = walk.take(value, kind, _MAX_DEPTH)
     except RecursionError:
         return None  # Hardly any stack is left.
     if root is _REFUSED:
         return None
-    nbytes = walk.nbytes + sum(map(sys.getsizeof, walk.leaves.values()))
+    unique = {id(leaf): leaf for leaf in walk.leaves}
+    nbytes = walk.nbytes + sum(map(sys.getsizeof, unique.values()))
     if type(root) is not _Node:
         return value, nbytes
-    if walk.has_arrays:
-        _freeze_arrays(root)
+    for node, index in walk.arrays:
+        place, array = node.children[index]
+        node.children[index] = (place, freeze_array(array))
     return PrivateCopy(root, nbytes), nbytes
 
 
@@ -135,15 +140,6 @@ def _build(node: _Node) -> Any:
     return tuple(made) if node.is_tuple else made
 
 
-def _freeze_arrays(node: _Node) -> None:
-    """Replace the arrays of the caller by private ones."""
-    for index, (place, child) in enumerate(node.children):
-        if type(child) is np.ndarray:
-            node.children[index] = (place, freeze_array(child))
-        else:
-            _freeze_arrays(child)
-
-
 def _arrays(node: _Node) -> Iterator[Any]:
     for _, child in node.children:
         if type(child) is np.ndarray:
@@ -153,106 +149,98 @@ def _arrays(node: _Node) -> Iterator[Any]:
 
 
 class _Walk:
-    """One pass over a value, which copies its containers and adds up its bytes."""
+    """One pass over a value, which copies its containers and lists what it consists of."""
 
-    __slots__ = ("_may_be_tied", "_seen", "has_arrays", "leaves", "nbytes")
+    __slots__ = ("_may_be_tied", "_seen", "arrays", "leaves", "nbytes")
 
     def __init__(self, may_be_tied: bool) -> None:
-        self.leaves: dict[int, Any] = {}  # By identity: what occurs twice counts once.
+        self.leaves: list[Any] = []  # Immutable objects, perhaps several times.
+        self.arrays: list[tuple[_Node, int]] = []  # By the number of the child.
         self.nbytes = 0  # Of everything else.
-        self.has_arrays = False
         self._may_be_tied = may_be_tied
-        self._seen: set[int] = set()  # Mutable objects, and the memories of arrays.
+        self._seen: set[int] = set()  # Containers, and the memories of arrays.
 
-    def take(self, value: Any, depth: int) -> Any:
-        """Return an immutable value or an array itself, else a `_Node`, or `_REFUSED`."""
-        kind = type(value)
-        if kind in _LEAVES:
-            self.leaves[id(value)] = value
-            return value
-        if kind in _CONTAINERS:
-            return self._take_container(value, kind, depth)
-        if kind is np.ndarray:
-            return self._take_array(value)
-        if kind in _MOMENTS and _has_plain_zone(value):
-            self.leaves[id(value)] = value
-            return value
-        return _REFUSED
-
-    def _take_container(self, value: Any, kind: type, depth: int) -> Any:
-        if id(value) in self.leaves:
-            return value  # A tuple or frozenset that is known to be immutable.
-        if id(value) in self._seen or depth == 0:
+    def take(self, value: Any, kind: type, depth: int) -> Any:
+        """Return a container itself if it is immutable, else a `_Node`, or `_REFUSED`."""
+        seen = self._seen
+        if id(value) in seen or depth == 0 or len(self.leaves) > _MAX_LEAVES:
             return _REFUSED
-        self._seen.add(id(value))
-        if kind is bytearray:
-            return self._node(value.copy(), [], False)
-        if len(self.leaves) + len(value) > _MAX_LEAVES:
-            return _REFUSED
-        if kind is set or kind is frozenset:
-            if not self._take_keys(value):
-                return _REFUSED
-            return self._immutable(value) if kind is frozenset else self._node(value, [], False)
-        if kind in _MAPPINGS:
-            if not self._take_keys(value) or not _fits(value, kind):
-                return _REFUSED
-            return self._take_items(value, kind, value.items(), depth)
-        return self._take_items(value, kind, enumerate(value), depth)
-
-    def _take_items(self, value: Any, kind: type, items: Iterable[Any], depth: int) -> Any:
+        seen.add(id(value))
         children: list[tuple[Any, Any]] = []
-        for place, item in items:
-            if type(item) in _LEAVES:
-                self.leaves[id(item)] = item
-                continue
-            taken = self.take(item, depth - 1)
-            if taken is _REFUSED:
+        if kind in _MAPPINGS:
+            for key, item in value.items():
+                if type(key) is not str and not self._is_plain_key(key):
+                    return _REFUSED
+                self.leaves.append(key)
+                if type(item) in _LEAVES:
+                    self.leaves.append(item)
+                elif not self._take_child(key, item, children, depth):
+                    return _REFUSED
+            if kind is not dict and not _fits(value, kind):
                 return _REFUSED
-            if type(taken) is _Node or type(taken) is np.ndarray:
+        elif kind is set or kind is frozenset:
+            for key in value:
+                if not self._is_plain_key(key):
+                    return _REFUSED
+                self.leaves.append(key)
+        elif kind is not bytearray:
+            for place, item in enumerate(value):
+                if type(item) in _LEAVES:
+                    self.leaves.append(item)
+                elif not self._take_child(place, item, children, depth):
+                    return _REFUSED
+        if kind is frozenset or (kind is tuple and not children):
+            seen.discard(id(value))  # It may occur again, since it is immutable.
+            self.leaves.append(value)
+            return value
+        return self._node(list(value) if kind is tuple else value.copy(), children, kind is tuple)
+
+    def _take_child(
+        self, place: Any, item: Any, children: list[tuple[Any, Any]], depth: int
+    ) -> bool:
+        """Take what is not a leaf, note it among `children` if it is mutable; False: refused."""
+        kind = type(item)
+        if kind in _CONTAINERS:
+            taken = self.take(item, kind, depth - 1)
+            if type(taken) is _Node:
                 children.append((place, taken))
-        if kind is not tuple:
-            return self._node(value, children, False)
-        return self._node(list(value), children, True) if children else self._immutable(value)
+            return taken is not _REFUSED
+        if kind is np.ndarray:
+            children.append((place, item))
+            return self._is_plain_array(item)
+        self.leaves.append(item)
+        return _is_leaf(item, kind)
 
-    def _take_keys(self, keys: Iterable[Any]) -> bool:
-        """Count keys, and return whether all of them are plain: leaves, or tuples of leaves."""
-        if not _BUILTIN.issuperset(map(type, keys)):
-            for key in keys:
-                if type(key) is tuple and _BUILTIN.issuperset(map(type, key)):
-                    self.leaves.update(zip(map(id, key), key, strict=True))
-                elif type(key) not in _BUILTIN:
-                    return False
-        self.leaves.update(zip(map(id, keys), keys, strict=True))
-        return True
+    def _is_plain_key(self, key: Any) -> bool:
+        if type(key) is tuple and _BUILTIN.issuperset(map(type, key)):
+            self.leaves.extend(key)
+            return True
+        return type(key) in _BUILTIN
 
-    def _take_array(self, value: Any) -> Any:
+    def _is_plain_array(self, value: Any) -> bool:
         if not is_ordinary(value):
-            return _REFUSED
+            return False
         if self._may_be_tied:
             owner = memory_owner(value)
             # Arrays over one memory stay tied in the general way, and of two foreign owners it is
             # unknown whether they have the same memory.
             if type(owner) is not np.ndarray:
-                return _REFUSED
+                return False
             memory = id(owner if owner.base is None else owner.base)
             if memory in self._seen:
-                return _REFUSED
+                return False
             self._seen.add(memory)
-        self.has_arrays = True
         self.nbytes += value.nbytes + _ARRAY_BYTES
-        return value
+        return True
 
-    def _immutable(self, value: Any) -> Any:
-        self._seen.discard(id(value))
-        self.leaves[id(value)] = value
-        return value
-
-    def _node(self, value: Any, children: list[tuple[Any, Any]], is_tuple: bool) -> _Node:
-        content = value.copy()
-        for place, _ in children:
+    def _node(self, content: Any, children: list[tuple[Any, Any]], is_tuple: bool) -> _Node:
+        node = _Node(content, children, is_tuple)
+        for index, (place, child) in enumerate(children):
             content[place] = None
+            if type(child) is np.ndarray:
+                self.arrays.append((node, index))
         self.nbytes += sys.getsizeof(content) + _NODE_BYTES + _CHILD_BYTES * len(children)
-        return _Node(content, children, is_tuple)
+        return node
 
 
 def _fits(value: Any, kind: type) -> bool:
@@ -262,6 +250,9 @@ def _fits(value: Any, kind: type) -> bool:
     return kind is dict or is_known_factory(value.default_factory)
 
 
-def _has_plain_zone(moment: Any) -> bool:
-    zone = moment.tzinfo
+def _is_leaf(value: Any, kind: type) -> bool:
+    """Return whether a value is immutable and its encoding cannot fail."""
+    if kind not in _MOMENTS:
+        return kind in _LEAVES
+    zone = value.tzinfo
     return zone is None or zone is dt.UTC or (type(zone) is zoneinfo.ZoneInfo and bool(zone.key))

@@ -23,6 +23,7 @@ from memories import MemoryManager, codecs
 from memories.codecs import Sharing
 from memories.engine.payload import HeldPayload, PackedPayload, Payload
 from memories.errors import UnsupportedTypeError
+from memories.frames.compression_history import CompressionHistory
 from memories.frames.signing import Keyring
 from memories.model.entry import ArrayEntry, Entry, PackedEntry, PartsEntry, SharedEntry
 from memories.testing import strategies
@@ -265,7 +266,9 @@ def test_a_value_comes_back_to_ram_as_it_was_stored(value: Any, tmp_path: Path) 
     """A dict is read as fast after it was on the disk as before."""
     trust = Keyring(tmp_path / "keys")
     payload = Payload.of(value)
-    frame = payload.to_frame(key="k", version=1, compression="none", trust=trust)
+    frame = payload.to_frame(
+        key="k", version=1, compression="none", trust=trust, history=CompressionHistory()
+    )
     again = Payload.of_frame(memoryview(b"".join(frame.segments)), key="k").to_host(trust)
     assert type(payload.content) is type(again.content)
     assert payload.codec == again.codec == "tree"
