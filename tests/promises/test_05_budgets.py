@@ -25,6 +25,16 @@ def test_usage_is_percent_of_the_configured_size() -> None:
         assert "0.10 0.00 0.00" == " ".join(f"{usage[t]:.2f}" for t in ("hot", "warm", "cold"))
 
 
+def test_usage_shows_a_removal_at_once(make: Make) -> None:
+    """Also of values that are so small that much else about them is counted later."""
+    manager = make(migration=False)
+    for value in (b"x" * 10_000, [1, 2], np.arange(100)):
+        manager.store("k", value, "warm")
+        assert manager.get_memory_usage()["warm"] > 0
+        manager.delete("k")
+        assert 0 == manager.get_memory_usage()["warm"]
+
+
 def test_no_tier_ever_holds_more_than_it_may(make: Make) -> None:
     """Checked after every store, not on average."""
     manager = make("300 kB", "500 kB")

@@ -96,6 +96,7 @@ def describe(services: Services, name: str = "MemoryManager", cluster: str = "")
 
 def usage_percent(hierarchy: Hierarchy) -> dict[str, float]:
     """Return how full each tier is, in percent of its configured size; 0 for a disabled one."""
+    hierarchy.settlement.settle()  # What was removed a moment ago is still charged.
     percent = {str(name): 0.0 for name in TierName}
     for name, tier in hierarchy.tiers.items():
         if tier.budget.configured:
