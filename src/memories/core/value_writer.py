@@ -7,10 +7,12 @@ from typing import Any
 
 import msgspec
 
+from memories.codecs import main_classes
 from memories.core.read_options import ReadOptions
 from memories.core.services import Services
 from memories.core.value_reader import MISSING, ValueReader
 from memories.engine.batch_write import BATCH_BYTES, BATCH_KEYS, MAX_VALUE, NewValue
+from memories.engine.payload import Payload
 from memories.errors import InvalidOptionError, KeyNotFoundError
 from memories.foundation.keys import check_key
 from memories.model.record import DEFAULT_TERMS, Terms
@@ -90,23 +92,26 @@ class ValueWriter:
         """Store many values, those for cold together; those before one that fails are stored."""
         self._hierarchy.require_writable()
         batch, nbytes = list[NewValue](), 0
-        for key, data in values.items():
-            try:
-                value = self._value_for_cold(check_key(key), data, tier)
-            except Exception:
-                self._put_batch(batch)  # These come before the value that fails.
-                raise
-            if value is None or nbytes + value.payload.size > BATCH_BYTES:
-                self._put_batch(batch)
-                batch, nbytes = [], 0
-            if value is None:
-                self.store(key, data, tier)
-                continue
-            batch.append(value)
-            nbytes += value.payload.size
-            if len(batch) == BATCH_KEYS:
-                self._put_batch(batch)
-                batch, nbytes = [], 0
+        with main_classes.collect_names() as names:
+            for key, data in values.items():
+                try:
+                    value = self._value_for_cold(check_key(key), data, tier)
+                except Exception:
+                    self._put_batch(batch)  # These come before the value that fails.
+                    raise
+                if value is None or nbytes + value.payload.size > BATCH_BYTES:
+                    self._put_batch(batch)
+                    batch, nbytes = [], 0
+                if value is None:
+                    self.store(key, data, tier)
+                    continue
+                if names and self._services.outlives_process:
+                    main_classes.warn_about(key, names)
+                batch.append(value)
+                nbytes += value.payload.size
+                if len(batch) == BATCH_KEYS:
+                    self._put_batch(batch)
+                    batch, nbytes = [], 0
         self._put_batch(batch)
 
     def store_result(self, key: str, result: Any, *, tier: str, ttl: float | None) -> None:
@@ -162,9 +167,9 @@ class ValueWriter:
         rule = self._hierarchy.catalog.rules.rule_for(key)
         if rule is not None and tier == "auto":
             tier = rule.tier or tier
-        if self._target(tier) is not TierName.COLD:
+        if tier != "cold":
             return None
-        payload = self._services.payload_of(key, data, borrow=True)
+        payload = Payload.borrowed(data)
         if payload.size > MAX_VALUE:
             return None
         return NewValue(key, payload, self._rule_terms(rule))

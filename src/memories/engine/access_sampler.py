@@ -69,7 +69,7 @@ class AccessSampler:
         """Record a batch of stores."""
         if isinstance(events[0], Stored):
             for event in events:
-                self.observe(event)
+                self.record(event.key, event.size, read=False)
 
     def observe_reads(self, reads: Sequence[Retrieved]) -> None:
         """Record reads that durable tiers answered."""

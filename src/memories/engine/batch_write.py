@@ -16,7 +16,7 @@ from memories.engine.archive import is_archived
 from memories.engine.catalog import Catalog
 from memories.engine.expiry import Expiry
 from memories.engine.keylocks import KeyLocks
-from memories.engine.payload import PackedFrame, Payload, load_small
+from memories.engine.payload import PackedFrame, Payload
 from memories.engine.tier import DurableTier, Tiers, VolatileTier, version_of
 from memories.errors import MemoriesError
 from memories.foundation.keys import INTERNAL
@@ -30,6 +30,13 @@ BATCH_BYTES = 1 << 20
 MAX_VALUE = 64 << 10  # A larger value costs so much by itself that a batch saves nothing.
 
 Framed = tuple[PackedFrame, Version]
+
+
+class BatchOutcome(NamedTuple):
+    """Which entries of a batch were done, and which are left; the others had left before."""
+
+    done: Sequence[Entry]
+    left: Sequence[Entry]
 
 
 class NewValue(NamedTuple):
@@ -99,8 +106,7 @@ class BatchWriter:
                 framed.append((frame, version))
                 replaced.append(previous if isinstance(previous, Entry) else None)
             records = self._write(framed, target)
-            for record in records:
-                target.victims.record_arrival(record.key, 0)
+            target.victims.record_arrivals([(record.key, 0) for record in records])
             self._drop([entry for entry in replaced[: len(records)] if entry is not None])
         now, each = self._timed(started, len(records))
         self._events.emit_batch(
@@ -126,8 +132,8 @@ class BatchWriter:
             self._catalog.set_backing_batch(records)
         return left + named[len(records) :]
 
-    def demote(self, entries: Sequence[Entry], target: DurableTier, cause: Cause) -> list[Entry]:
-        """Move versions from one tier in RAM to a durable one; return those that are left."""
+    def demote(self, entries: Sequence[Entry], target: DurableTier, cause: Cause) -> BatchOutcome:
+        """Move versions from one tier in RAM to a durable one."""
         started = self._monotonic()
         with self._locks.try_lock_all([entry.key for entry in entries]) as locked:
             left, framed, named = list[Entry](), list[Framed](), list[Entry]()
@@ -153,13 +159,12 @@ class BatchWriter:
             records = self._write(framed, target)
             moved = backed + list(zip(named, records, strict=False))
             self._drop([entry for entry, _ in moved])
-            for entry, _ in moved:
-                target.victims.record_arrival(entry.key, entry.hits)
+            target.victims.record_arrivals([(entry.key, entry.hits) for entry, _ in moved])
             self._emit_moves(moved, target.name, cause, started)
-        return left + named[len(records) :]
+        return BatchOutcome([entry for entry, _ in moved], left + named[len(records) :])
 
-    def move(self, entries: Sequence[Entry], target: VolatileTier, cause: Cause) -> list[Entry]:
-        """Move versions from one tier in RAM to a slower one there; return those that are left."""
+    def move(self, entries: Sequence[Entry], target: VolatileTier, cause: Cause) -> BatchOutcome:
+        """Move versions from one tier in RAM to a slower one there."""
         started = self._monotonic()
         with self._locks.try_lock_all([entry.key for entry in entries]) as locked:
             left, chosen = list[Entry](), list[tuple[Entry, Payload]]()
@@ -178,28 +183,10 @@ class BatchWriter:
                     chosen.append((entry, target.convert(payload)))
             size = sum([payload.size for _, payload in chosen])
             if not target.budget.reserve(size):
-                return [*left, *[entry for entry, _ in chosen]]
+                return BatchOutcome([], [*left, *[entry for entry, _ in chosen]])
             moved = self._move(chosen, target, size)
             self._emit_moves(moved, target.name, cause, started)
-        return left
-
-    def load(self, records: Sequence[Record], target: VolatileTier, cause: Cause) -> list[Record]:
-        """Bring versions in cold into a tier in RAM; return those that are left.
-
-        The tier has no device. Its room is for other values as well, so nothing leaves it.
-        """
-        started = self._monotonic()
-        with self._locks.try_lock_all([record.key for record in records]) as locked:
-            current = [one for one in records if one.key in locked and self._is_newest(one)]
-            chosen = self._read(current, target)
-            size = sum([payload.size for _, payload in chosen])
-            if target.budget.reserve(size):
-                self._emit_moves(self._enter(chosen, target, size), target.name, cause, started)
-            else:
-                chosen = []
-        done = {record.key for record, _ in chosen}
-        gone = {one.key for one in records if one.key in locked} - {one.key for one in current}
-        return [one for one in records if one.key not in done and one.key not in gone]
+        return BatchOutcome([entry for entry, _ in moved], left)
 
     def remove(
         self, keys: Sequence[str], cause: Cause, may_go: Callable[[Entry | Record], bool]
@@ -231,8 +218,7 @@ class BatchWriter:
             self._drop([found for found in gone if isinstance(found, Entry)])
             self._emit_removals(gone, cause)
             for tier in self._tiers.values():
-                for found in gone:
-                    tier.victims.forget(found.key)
+                tier.victims.forget([found.key for found in gone])
         return len(gone), left
 
     def _is_current(self, entry: Entry) -> bool:
@@ -316,53 +302,6 @@ class BatchWriter:
                 source.release(old)
         return moved
 
-    def _is_newest(self, record: Record) -> bool:
-        """Return whether `record` is what the catalog says of its key, and no entry is above it."""
-        found = self._catalog.lookup(record.key)
-        return isinstance(found, Record) and found.version == record.version
-
-    def _read(
-        self, records: Sequence[Record], target: VolatileTier
-    ) -> list[tuple[Record, Payload]]:
-        """Read values into RAM, and leave out those that the single way must read."""
-        small = [
-            one
-            for one in records
-            if one.stored <= MAX_VALUE
-            and one.tier is TierName.COLD
-            and self._catalog.rules.room(one.key, target.name) is None
-        ]
-        try:
-            frames = self._catalog.journal.read_many(small)
-        except MemoriesError:
-            return []  # One by one, the value that is to blame is found.
-        chosen = list[tuple[Record, Payload]]()
-        for record, frame in zip(small, frames, strict=True):
-            try:
-                payload = load_small(frame, record.key)
-            except MemoriesError:
-                continue
-            if payload is not None and payload.form is Form.HOST:
-                chosen.append((record, payload))
-        return chosen
-
-    def _enter(
-        self, chosen: Sequence[tuple[Record, Payload]], target: VolatileTier, size: int
-    ) -> list[tuple[Record, Entry]]:
-        """Give records entries around payloads whose `size` is reserved."""
-        try:
-            entered = [
-                (record, target.put(payload, version_of(record), backed=record.tier))
-                for record, payload in chosen
-            ]
-        except BaseException:
-            target.budget.release(size)
-            raise
-        self._catalog.put_batch([entry for _, entry in entered])
-        for _, entry in entered:
-            target.victims.add(entry)
-        return entered
-
     def _drop(self, entries: Sequence[Entry]) -> None:
         """Remove entries from the catalog, and release what they hold."""
         if not entries:
@@ -373,7 +312,7 @@ class BatchWriter:
 
     def _emit_moves(
         self,
-        moved: Sequence[tuple[Entry | Record, Entry | Record]],
+        moved: Sequence[tuple[Entry, Entry | Record]],
         target: TierName,
         cause: Cause,
         started: float,

@@ -251,10 +251,16 @@ class Catalog:
         self._count(entry, 1)
 
     def _set_all_backed(self, records: Iterable[Record]) -> None:
+        backing = self.backing
         for record in records:
             entry = self.entries.get(record.key)
-            if entry is not None and entry.version == record.version:
-                self._set_backed(entry, record.tier)
+            if entry is None or entry.version != record.version:
+                continue
+            before, entry.backed = entry.backed, record.tier
+            if entry.key[0] != INTERNAL:
+                backing[record.tier] += 1
+                if before is not None:
+                    backing[before] -= 1
 
     def _swap_all(self, entries: Iterable[Entry], *, drop: bool) -> None:
         for entry in entries:

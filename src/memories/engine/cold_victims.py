@@ -8,7 +8,7 @@ accesses are forgotten the oldest version leaves first.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from memories.backends.disk import DiskBackend
 from memories.engine.recency import RecencyTracker
@@ -55,13 +55,13 @@ class ColdVictims(Victims[Record]):
     def discard(self, found: Record) -> None:
         """Do nothing: the journal has removed the record already."""
 
-    def record_arrival(self, key: str, reads: int) -> None:
-        """Record an arrival, which counts as an access."""
-        self._recency.record_demotion(key, reads)
+    def record_arrivals(self, arrivals: Sequence[tuple[str, int]]) -> None:
+        """Record arrivals, each of which counts as an access."""
+        self._recency.record_demotions(arrivals)
 
-    def forget(self, key: str) -> None:
-        """Forget the accesses of a key."""
-        self._recency.forget(key)
+    def forget(self, keys: Sequence[str]) -> None:
+        """Forget the accesses of keys."""
+        self._recency.forget(keys)
 
     def offer(self) -> Record | None:
         """Remove the coldest record from the pool and return it; None if no record may leave."""

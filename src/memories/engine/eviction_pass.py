@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from enum import Enum
 
-from memories.engine.batch_write import BATCH_BYTES, BATCH_KEYS
+from memories.engine.batch_write import BATCH_BYTES
 from memories.engine.tier import Tier
 from memories.model.entry import Entry
 from memories.model.record import Record
@@ -62,13 +62,13 @@ class EvictionPass:
         self._evict_one(victim)
         return True
 
-    def evict_batch(self, nbytes: int, evict: EvictBatch) -> bool:
-        """Evict victims of about `nbytes`, as far as one batch goes; False if there are none.
+    def evict_batch(self, nbytes: int, count: int, evict: EvictBatch) -> bool:
+        """Evict victims of about `nbytes`, but at most `count` of them; False if there are none.
 
         `evict` returns those that are left; they are evicted one by one.
         """
         victims, largest = list[Entry | Record](), BATCH_BYTES
-        while nbytes > 0 and largest > 0 and len(victims) < BATCH_KEYS:
+        while nbytes > 0 and largest > 0 and len(victims) < count:
             victim = self._next()
             if victim is None:
                 break

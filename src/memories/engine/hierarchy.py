@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from memories.engine.archive import is_archived
-from memories.engine.batch_write import NewValue, batched, split
+from memories.engine.batch_write import BATCH_KEYS, BatchOutcome, NewValue, batched, split
 from memories.engine.budget import Budget
 from memories.engine.catalog import Catalog
 from memories.engine.eviction_pass import MayEvict
@@ -322,19 +322,28 @@ class Hierarchy:
     @operation
     def try_move_batch(
         self, entries: Sequence[Entry], target: TierName, cause: Cause
-    ) -> Sequence[Entry]:
-        """Move `entries` of one tier to a slower one together, and return those that are left."""
+    ) -> BatchOutcome:
+        """Move `entries` of one tier in RAM to a slower one together, as far as that is possible.
+
+        Those that are left can be moved by `try_move`.
+        """
         if self.state is not LifecycleState.OPEN:
-            return entries
+            return BatchOutcome([], entries)
         return self.mover.relocate_batch(entries, self.tier(target), cause)
 
     @operation
-    def drain(self, name: TierName, used: int, pause: Callable[[], object] = lambda: None) -> None:
+    def drain(
+        self,
+        name: TierName,
+        used: int,
+        at_once: int = BATCH_KEYS,
+        pause: Callable[[], object] = lambda: None,
+    ) -> None:
         """Move victims out of a tier until it holds at most `used` bytes, or nothing may leave.
 
-        `pause` is called now and then, while no key is locked.
+        `pause` is called after at most `at_once` of them, while no key is locked.
         """
-        self.mover.drain(self.tier(name), used, pause)
+        self.mover.drain(self.tier(name), used, at_once, pause)
 
     @operation
     def evict_bytes(self, name: TierName, nbytes: int) -> bool:
@@ -651,7 +660,7 @@ class Hierarchy:
 
     def _put_into(self, order: Order, target: AnyTier) -> Entry | Record:
         if isinstance(target, DurableTier):
-            target.victims.record_arrival(order.version.key, 0)
+            target.victims.record_arrivals([(order.version.key, 0)])
             return self.mover.write(order.payload, order.version, target)
         durable = self._write_through or (order.old_record is not None and not order.volatile)
         backing = self._backing_tier(order.version) if durable else None

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 import msgspec
 
 from memories.engine.archive import Archive
-from memories.engine.batch_write import BatchWriter
+from memories.engine.batch_write import BATCH_KEYS, BatchOutcome, BatchWriter
 from memories.engine.catalog import Catalog
 from memories.engine.eviction_pass import EvictionOutcome, EvictionPass, MayEvict
 from memories.engine.expiry import Expiry
@@ -219,17 +219,23 @@ class Mover:
                 if name in (None, record.tier):
                     yield record
 
-    def drain(self, tier: Tier, used: int, pause: Callable[[], object] = lambda: None) -> None:
+    def drain(
+        self,
+        tier: Tier,
+        used: int,
+        at_once: int = BATCH_KEYS,
+        pause: Callable[[], object] = lambda: None,
+    ) -> None:
         """Move victims out of `tier` until it holds at most `used` bytes, or nothing may leave.
 
-        `pause` is called between two batches.
+        `pause` is called after at most `at_once` of them.
         """
         with EvictionPass(tier, self._evict, self._current) as eviction:
             while (excess := tier.budget.used - used) > 0:
                 if tier.name.durable:
                     more = eviction.evict_next()
                 else:
-                    more = eviction.evict_batch(excess, self._evict_batch)
+                    more = eviction.evict_batch(excess, at_once, self._evict_batch)
                 if not more:
                     return
                 pause()
@@ -266,7 +272,7 @@ class Mover:
             # A value that was dropped for room may come back, so the policies remember it. This
             # comes last: observers of the event must first count the reads before it.
             for tier in self.tiers.values():
-                tier.victims.forget(found.key)
+                tier.victims.forget([found.key])
 
     def _reserve_expired(self, tier: Tier, size: int) -> bool:
         """Reserve room by removing expired values; return whether that was enough."""
@@ -282,14 +288,16 @@ class Mover:
 
     def relocate_batch(
         self, entries: Sequence[Entry], target: AnyTier, cause: Cause
-    ) -> Sequence[Entry]:
-        """Move versions of one tier in RAM to a slower tier, and return those that are left.
+    ) -> BatchOutcome:
+        """Move versions of one tier in RAM to a slower tier; the caller does not hold their locks.
 
-        The caller does not hold their locks.
+        Those that are left can be moved one by one.
         """
         if isinstance(target, VolatileTier):
             return self.batch.move(entries, target, cause)
-        return self.batch.demote(entries, target, cause) if target.takes_batches else entries
+        if not target.takes_batches:
+            return BatchOutcome([], entries)
+        return self.batch.demote(entries, target, cause)
 
     def _evict_batch(
         self, tier: Tier, victims: Sequence[Entry | Record]
@@ -299,7 +307,7 @@ class Mover:
         below = next((one for one in self.tiers.values() if one.name.rank > tier.name.rank), None)
         if len(entries) < len(victims) or below is None:
             return victims
-        return self.relocate_batch(entries, below, Cause.CAPACITY)
+        return self.relocate_batch(entries, below, Cause.CAPACITY).left
 
     def _evict(self, tier: Tier, victim: Entry | Record) -> EvictionOutcome:
         """Move a victim down, or drop it if that is allowed."""
@@ -394,7 +402,7 @@ class Mover:
         if isinstance(found, Entry):
             self.catalog.drop(found)
             self.release(found)
-            target.victims.record_arrival(found.key, found.hits)
+            target.victims.record_arrivals([(found.key, found.hits)])
         return record
 
     def _move_record(self, record: Record, target: DurableTier, found: Entry | Record) -> Record:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from memories.foundation.fork_lock import new_lock
 from memories.policies.promotion_gate import PromotionGate
 
@@ -18,10 +20,11 @@ class RecencyTracker:
         with self._lock:
             return self._gate.touch(key, size, room=room)
 
-    def record_demotion(self, key: str, reads: int) -> None:
-        """Record that `key` came down to a durable tier, after so many reads above it."""
+    def record_demotions(self, demoted: Sequence[tuple[str, int]]) -> None:
+        """Record that keys came down to a durable tier, each after so many reads above it."""
         with self._lock:
-            self._gate.record_demotion(key, reads)
+            for key, reads in demoted:
+                self._gate.record_demotion(key, reads)
 
     def coldness(self, key: str) -> float:
         """Return how long ago `key` was read or came down, in touches; inf if that is forgotten."""
@@ -33,7 +36,8 @@ class RecencyTracker:
         with self._lock:
             return self._gate.touches(key)
 
-    def forget(self, key: str) -> None:
-        """Forget the reads of `key`: it was promoted."""
+    def forget(self, keys: Sequence[str]) -> None:
+        """Forget the reads of `keys`: they were promoted or removed."""
         with self._lock:
-            self._gate.forget(key)
+            for key in keys:
+                self._gate.forget(key)

@@ -61,13 +61,13 @@ class Victims(ABC, Generic[F]):
         """Record a read that a slower tier answered."""
         del key, size
 
-    def record_arrival(self, key: str, reads: int) -> None:
-        """Record a value that was stored here, or demoted after so many reads above."""
-        del key, reads
+    def record_arrivals(self, arrivals: Sequence[tuple[str, int]]) -> None:
+        """Record many values that were stored here, or demoted after so many reads above."""
+        del arrivals
 
-    def forget(self, key: str) -> None:
-        """Forget a key that is in no tier any more."""
-        del key
+    def forget(self, keys: Sequence[str]) -> None:
+        """Forget keys that are in no tier any more."""
+        del keys
 
     def drain_notes(self) -> None:
         """Apply recorded reads, in the background."""
@@ -139,10 +139,15 @@ class PolicyVictims(Victims[Entry]):
         """Record a read that a slower tier answered."""
         self._notes.append((key, size))
 
-    def forget(self, key: str) -> None:
-        """Make the policy forget the key, after the hits recorded of it."""
+    def forget(self, keys: Sequence[str]) -> None:
+        """Make the policy forget the keys, after the hits recorded of them."""
+
+        def forget_each(policy: Policy) -> None:
+            for key in keys:
+                policy.forget(key)
+
         self.settle()
-        self._changing(lambda policy: policy.forget(key), after_notes=True)
+        self._changing(forget_each, after_notes=True)
 
     def drain_notes(self) -> None:
         """Apply recorded reads to the policy, and release the lock now and then."""

@@ -6,7 +6,6 @@ would fill the memory, however little is stored for each.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator
 from sys import getsizeof
 from typing import Generic, TypeVar
@@ -34,8 +33,7 @@ class BoundedDict(Generic[K, V]):
     def __init__(self, most: int, weigh: Callable[[K, V], int] | None = None) -> None:
         self._most = most
         self._weigh = weigh or _key_bytes
-        # In a `dict` it takes long to find the first item where many were removed before it.
-        self._items: OrderedDict[K, V] = OrderedDict()
+        self._items: dict[K, V] = {}
         self._bytes = 0
         self._lock = new_lock()
 

@@ -143,12 +143,11 @@ def check_key(key: str) -> None:
 
 def seal(packed: bytes, body: int) -> bytes:
     """Return the head around packed fields, padded to a multiple of 64 bytes."""
-    nbytes = PREFIX_NBYTES + len(packed) + 63 & -64
+    nbytes = align(PREFIX_NBYTES + len(packed))
     assert nbytes <= MAX_HEAD, nbytes
     front = _UNSUMMED.pack(MAGIC, FORMAT, 0, nbytes, body, len(packed), 0)
     back = packed.ljust(nbytes - PREFIX_NBYTES, b"\0")
-    total: int = xxhash.xxh3_64_intdigest(front + back)
-    return b"".join((front, total.to_bytes(8, "little"), back))
+    return front + checksum(front + back).to_bytes(8, "little") + back
 
 
 def read_head(buffer: memoryview) -> FrameHead:

@@ -7,6 +7,7 @@ The thread holds the hierarchy weakly, so that it ends when the manager is garba
 from __future__ import annotations
 
 import math
+import time
 import weakref
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -34,6 +35,8 @@ MAX_PROMOTIONS = 1024  # Durable keys waiting to be promoted; more are dropped, 
 PROMOTIONS_PER_TICK = 64
 DURABLE_BAND = 0.01  # At most, between the watermarks of the cold tier.
 EXPIRED_AT_ONCE = 64
+MOVED_AT_ONCE = 32  # Between two pauses; another thread may wait for the interpreter so long ...
+PAUSE_SECONDS = 1e-4  # ... and runs now, if it does.
 EXPIRING_SECONDS = 0.05  # For removals in each turn; the next turn continues.
 BACKOFF_SECONDS = 5.0
 AGE_SECONDS = 60.0  # At most, between two rounds over the keys that have a rule by age.
@@ -196,23 +199,46 @@ class Migrator:
         if self._cursor.rounds != rounds:
             self.planner.next_idle_at = math.inf
         entries = self._unexpired(hierarchy, keys)
+        idle = list[Entry]()
         for move in self.planner.plan(entries, states, now=now, looked_at=looked_at):
-            self._carry_out(hierarchy, move, states[move.entry.tier])
+            if move.cause is Cause.HIT:
+                self._promote_entry(hierarchy, move)
+                continue
+            idle.append(move.entry)
+            if len(idle) == MOVED_AT_ONCE:
+                self._demote_idle(hierarchy, idle, states[TierName.HOT])
+                idle.clear()  # Entries that are referred to here stay charged when they leave.
+                self._pause()
+        if idle:
+            self._demote_idle(hierarchy, idle, states[TierName.HOT])
 
-    def _carry_out(self, hierarchy: Hierarchy, move: Move, source: TierState) -> None:
-        entry = move.entry
-        if move.cause is Cause.HIT:
-            target = hierarchy.tiers[move.target]
-            if not target.admits(entry.key, entry.size, hits=entry.hits):
-                return
-        accessed_at = source.time_of(entry.stamp)
-        try:
-            moved = hierarchy.try_move(entry, move.target, move.cause)
-        except TierFullError:
-            # Another value took the room; this one stays until there is more.
+    def _promote_entry(self, hierarchy: Hierarchy, move: Move) -> None:
+        entry, target = move.entry, hierarchy.tiers[move.target]
+        if not target.admits(entry.key, entry.size, hits=entry.hits):
             return
-        if moved and move.cause is Cause.IDLE:
-            self.planner.record_demotion(entry, accessed_at)
+        try:
+            hierarchy.try_move(entry, move.target, Cause.HIT)
+        except TierFullError:
+            return  # Another value took the room; this one stays until there is more.
+
+    def _demote_idle(
+        self, hierarchy: Hierarchy, entries: Sequence[Entry], source: TierState
+    ) -> None:
+        """Move entries of hot to warm, together as far as that is possible."""
+        accessed = {entry.key: source.time_of(entry.stamp) for entry in entries}
+        outcome = hierarchy.try_move_batch(entries, TierName.WARM, Cause.IDLE)
+        for entry in outcome.done:
+            self.planner.record_demotion(entry, accessed[entry.key])
+        for entry in outcome.left:
+            try:
+                if hierarchy.try_move(entry, TierName.WARM, Cause.IDLE):
+                    self.planner.record_demotion(entry, accessed[entry.key])
+            except TierFullError:
+                continue  # Another value took the room; this one stays until there is more.
+
+    def _pause(self) -> None:
+        """Let other threads run: one that waits for the interpreter waits for a batch at most."""
+        time.sleep(PAUSE_SECONDS)
 
     def _drain(self, hierarchy: Hierarchy) -> None:
         for name, tier in hierarchy.tiers.items():
@@ -224,7 +250,7 @@ class Migrator:
                 # Values that leave cold are slow to read afterwards, so only a few leave at a time.
                 low = max(low, high - DURABLE_BAND)
             if tier.budget.used > high * effective:
-                hierarchy.drain(name, int(low * effective))
+                hierarchy.drain(name, int(low * effective), MOVED_AT_ONCE, self._pause)
 
     def _promote(self, hierarchy: Hierarchy) -> None:
         """Promote durable keys that were read by one tier."""
@@ -240,7 +266,7 @@ class Migrator:
                 # The tier has filled since the read. A hot value is read again.
                 continue
             if moved:
-                self._recency.forget(record.key)
+                self._recency.forget([record.key])
 
     def _expire(self, hierarchy: Hierarchy) -> None:
         # Each removal of a key at rest writes a tombstone, so a few may take long.
@@ -258,16 +284,26 @@ class Migrator:
             prefixes = [rule.prefix for rule in rules.aging]
             self._aging = chain.from_iterable(map(hierarchy.catalog.keys, prefixes))
         keys = list(islice(self._aging, AGED_PER_TICK))
+        due: dict[tuple[TierName, TierName], list[Entry]] = {}
         for key in keys:
-            self._age_key(hierarchy, key)
+            found = hierarchy.catalog.lookup(key)
+            target = None if found is None else rules.due(found, self._clock.wall())
+            if found is None or target is None or found.tier.rank >= target.rank:
+                continue
+            if isinstance(found, Entry):
+                due.setdefault((found.tier, target), []).append(found)
+            else:
+                self._age_one(hierarchy, found, target)
+        for (_, target), entries in due.items():
+            for start in range(0, len(entries), MOVED_AT_ONCE):
+                batch = entries[start : start + MOVED_AT_ONCE]
+                for entry in hierarchy.try_move_batch(batch, target, Cause.RULE).left:
+                    self._age_one(hierarchy, entry, target)
+                self._pause()
         if not keys:
             self._aging = None
 
-    def _age_key(self, hierarchy: Hierarchy, key: str) -> None:
-        found = hierarchy.catalog.lookup(key)
-        target = None if found is None else hierarchy.catalog.rules.due(found, self._clock.wall())
-        if found is None or target is None or found.tier.rank >= target.rank:
-            return
+    def _age_one(self, hierarchy: Hierarchy, found: Entry | Record, target: TierName) -> None:
         try:
             hierarchy.try_move(found, target, Cause.RULE)
         except TierFullError:

@@ -27,7 +27,7 @@ class MoveLog:
         if not isinstance(event, Moved):
             return
         self.latest.append(event)
-        moves = self._moves.pop(event.key) or deque(maxlen=MOVES_PER_KEY)
+        moves = self._moves.get(event.key) or deque(maxlen=MOVES_PER_KEY)
         moves.append(event)
         self._moves.set(event.key, moves)
 

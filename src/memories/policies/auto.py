@@ -92,7 +92,7 @@ class AutoPolicy(Policy):
         self._current.forget(key)
         if self._previous is not None:
             self._previous.forget(key)
-        if bits >= self._below:
+        if bits >= self._below or not self._observed:
             return
         for shadow in self._shadows:
             shadow.forget(short_name(key, bits), bits)
