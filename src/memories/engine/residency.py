@@ -25,11 +25,20 @@ from memories.model.record import DEFAULT_TERMS
 
 MOMENT_SECONDS = 0.01  # For so long all stores have one object as their time.
 MOST_BYTES = 64 << 10  # A larger value is not worth it: copying it takes longer.
-MOST_CHANGES = 1024  # A store settles so many by itself.
+
+# So many changes wait until the migrator is woken to settle them ...
+WAKING_CHANGES = 1024
+# ... until one store in `EVERY` settles twice as many by itself ...
+MANY_CHANGES = 16_384
+EVERY = 32
+# ... and until it waits for the thread that settles at that moment.
+MOST_CHANGES = 65_536
+MOST_LEFT_BYTES = 32 << 20  # What has left may take so much until it is settled.
 
 
-def _nothing() -> None:
+def _nothing(many: bool) -> None:
     """Do nothing."""
+    del many
 
 
 class Residency:
@@ -51,7 +60,8 @@ class Residency:
     ) -> None:
         self.open = False  # Whether the manager may change the store.
         self.enabled = True  # Whether the options of the manager allow the short way.
-        self.on_first_change: Callable[[], None] = _nothing
+        # Called with False at the first change that waits, with True when many do.
+        self.wake: Callable[[bool], None] = _nothing
         self._catalog = catalog
         self._rules = catalog.rules or None  # None if there are none.
         self._lock = catalog.lock
@@ -136,10 +146,8 @@ class Residency:
             self._operations.repair(key)
             raise
         waiting = len(changes)
-        if waiting == 1:
-            self.on_first_change()
-        elif waiting >= MOST_CHANGES:
-            self._settlement.settle()
+        if waiting == 1 or not waiting % EVERY:
+            self._report(waiting)
         return True
 
     def has(self, key: Any) -> bool:
@@ -181,14 +189,21 @@ class Residency:
             self._operations.repair(key)
             raise
         waiting = len(changes)
-        if waiting == 1:
-            self.on_first_change()
-        elif waiting >= MOST_CHANGES:
-            self._settlement.settle()
+        if waiting == 1 or not waiting % EVERY:
+            self._report(waiting)
         return True
 
     def _named(self, tier: str) -> tuple[VolatileTier, ...]:
         return self._choices.get(tier, ()) if isinstance(tier, str) else ()
+
+    def _report(self, waiting: int) -> None:
+        """Wake the migrator, or settle some of the waiting changes in this thread."""
+        if waiting == 1 or waiting == WAKING_CHANGES:
+            self.wake(waiting > 1)
+            return
+        left = max([budget.left - budget.left_released for budget in self._budgets.values()])
+        if waiting >= MANY_CHANGES or left > MOST_LEFT_BYTES:
+            self._settlement.settle_some(2 * EVERY, wait=waiting >= MOST_CHANGES)
 
     def _is_ordinary(self, entry: Entry) -> bool:
         """Return whether an entry is in host RAM, without terms and without a backing copy."""

@@ -21,6 +21,8 @@ from memories.model.entry import Entry, PackedEntry, SharedEntry
 from memories.model.events import EventBus, Removed, Stored
 from memories.model.tiers import Cause, TierName
 
+AT_ONCE = 256  # Changes that are reported together, in one or two milliseconds.
+
 # What one call changed: the entry that left, or None; the entry that came, or None; the stamp of
 # its arrival, since its own may be that of a later hit; when the call began, in seconds of the
 # monotonic clock; and how many seconds it took.
@@ -48,16 +50,13 @@ class Settlement:
 
     def settle(self) -> None:
         """Report every change that was made before this call."""
-        if not self.changes and not self._taken:
-            return
-        if is_held_here(self._lock):
-            return  # An observer asks, or a signal handler.
-        with self._lock:
-            try:
-                self._settle()
-            except BaseException:
-                self._operations.require_recount()
-                raise
+        if self.changes or self._taken:
+            self._settle(len(self.changes))
+
+    def settle_some(self, most: int, *, wait: bool) -> None:
+        """Report some changes, the oldest first; without `wait`, not if another thread does it."""
+        if wait or not self._taken:
+            self._settle(most)
 
     def recount(self, recount: Callable[[], None]) -> None:
         """Report everything and call `recount` before anything else changes; no call is under way.
@@ -71,13 +70,25 @@ class Settlement:
                     recount()
                     return
 
-    def _settle(self) -> None:
-        self._events.flush_reads()
-        if self._taken:  # The bytes are recounted after an interrupt.
-            self._report(self._taken)
+    def _settle(self, count: int) -> None:
+        if is_held_here(self._lock):
+            return  # An observer asks, or a signal handler.
+        with self._lock:
+            try:
+                self._events.flush_reads()
+                if self._taken:  # The bytes are recounted after an interrupt.
+                    self._report(self._taken)
+                while self.changes and count > 0:
+                    self._settle_first(min(count, AT_ONCE))
+                    count -= AT_ONCE
+            except BaseException:
+                self._operations.require_recount()
+                raise
+
+    def _settle_first(self, count: int) -> None:
         with self._catalog.lock:
             # One line: an interrupt leaves all of it or nothing.
-            self._taken, self.changes = self.changes, []
+            self._taken, self.changes[:count] = self.changes[:count], []
         self._release(self._taken)
         self._report(self._taken)
 

@@ -20,6 +20,7 @@ from memories.engine.hierarchy import Hierarchy
 from memories.engine.hit_clock import SampledTick, unwrap_unwanted
 from memories.engine.payload import Payload
 from memories.engine.recency import RecencyTracker
+from memories.engine.settlement import AT_ONCE
 from memories.engine.tier import VolatileTier
 from memories.errors import MemoriesError, TierFullError
 from memories.foundation.periodic import STOP_SECONDS, Periodic, idle_poll_seconds
@@ -78,7 +79,7 @@ class Migrator:
         self._quiet_at = now
         self._dozing = False
         hierarchy.events.subscribe(self._observe, self._observe_batch)
-        hierarchy.residency.on_first_change = self._wake
+        hierarchy.residency.wake = self._wake_to_settle
         if settings.promote:
             hierarchy.events.subscribe_reads(self._observe_reads)
 
@@ -95,7 +96,8 @@ class Migrator:
         hierarchy = self._hierarchy()
         if hierarchy is None or self._clock.monotonic() < self._paused_until:
             return
-        hierarchy.settlement.settle()
+        while hierarchy.settlement.changes:  # Others may settle in between.
+            hierarchy.settlement.settle_some(AT_ONCE, wait=True)
         hierarchy.events.flush_reads()
         self._sampler.process_notes()
         try:
@@ -348,6 +350,12 @@ class Migrator:
         if isinstance(event, Removed):
             self.planner.forget(event.key)
         self._wake()
+
+    def _wake_to_settle(self, many: bool) -> None:
+        if many:
+            self._thread.wake()
+        else:
+            self._wake()
 
     def _wake(self) -> None:
         if self._dozing:
