@@ -23,8 +23,6 @@ from memories.model.entry import ArrayEntry, Entry, PackedEntry, PartsEntry, Sha
 Owned = tuple[type[Entry], Any, int]
 
 _SHARED: Final = frozenset({type(None), bool, int, float, complex, str, bytes})
-# Of these every content can be packed exactly, except an int of more than 64 bits.
-_NUMBERS: Final = frozenset({type(None), bool, int, float})
 _MAX_DEPTH: Final = 16  # Each reader needs as many frames of the stack.
 _MAX_TEXT: Final = 256  # Longer ones are cheaper to share than to copy.
 # Of which a decoded value can be plain: the containers, and the codecs of leaves.
@@ -111,34 +109,33 @@ def _packed(value: Any) -> bytes | None:
     What is refused: other types, subclasses included, containers that occur twice or contain
     themselves, texts that are cheaper to share than to copy, and deep nesting.
     """
-    level, count = [value], 1
+    level: list[Any] = [value]
     seen = {id(value)}
     for _ in range(_MAX_DEPTH):
         below: list[Any] = []
         for container in level:
-            items = container
             if type(container) is dict:
                 for key in container:
                     if type(key) is not str:
                         return None
-                items = container.values()
+                items: list[Any] = list(container.values())
+            else:
+                items = container
             for item in items:
                 kind = type(item)
-                if kind in _NUMBERS:
-                    continue
                 if kind is str or kind is bytes:
                     if len(item) > _MAX_TEXT:
                         return None
                 elif kind is dict or kind is list:
+                    identity = id(item)
+                    if identity in seen:
+                        return None
+                    seen.add(identity)
                     below.append(item)
-                else:
+                elif not (kind is int or kind is float or kind is bool or item is None):
                     return None
         if not below:
             break
-        count += len(below)
-        seen.update(map(id, below))
-        if len(seen) != count:
-            return None
         level = below
     else:
         return None
