@@ -19,7 +19,11 @@ if TYPE_CHECKING:
 
 # What is compiled. Each module gains at least half of its speed again. None of them may import a
 # `Final` from a module that is not here: the compiler would copy its value.
-MODULES: Final = ("memories.model.entry",)
+MODULES: Final = (
+    "memories.codecs.plain",
+    "memories.codecs.private_copy",
+    "memories.model.entry",
+)
 LIBRARY: Final = "memories.core__mypyc"  # The code of all of them, to which a file for each leads.
 FOLDER: Final = "__compiled__"
 INTERPRETED: Final = "MEMORIES_INTERPRETED"  # 1 in the environment: run the sources everywhere.
