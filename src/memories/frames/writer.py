@@ -115,6 +115,14 @@ def pack(
     return Frame(head, [head, *pieces.segments], head.nbytes + pieces.nbytes, nbytes)
 
 
+def pack_whole(parts: Parts, *, key: str, version: int) -> bytes | None:
+    """Return the raw frame of a small value as one object; None where `pack` must make it."""
+    if parts.nbytes > MAX_PACKED_BYTES or carries_code(parts.codec):
+        return None
+    small = pack_small(parts, key, version, pack_meta(parts.meta), _prelude(parts))
+    return None if small is None else small[0] + small[1]
+
+
 def _pack_known(
     parts: Parts, key: str, version: int, spec: Spec, known: SizeClass
 ) -> tuple[bytes, bytes] | None:

@@ -17,8 +17,9 @@ from memories.engine.catalog import Instant
 from memories.engine.hierarchy import Hierarchy
 from memories.engine.payload import Payload
 from memories.frames.fast_path import is_intact
+from memories.frames.head import read_head
 from memories.frames.reader import OpenFrame
-from memories.frames.writer import pack
+from memories.frames.writer import pack, pack_whole
 from memories.model.entry import Entry
 from memories.model.record import Record
 from memories.model.tiers import TierName
@@ -110,13 +111,9 @@ def capture(
                 small.frames.append(frame)
                 continue
             if isinstance(found, Entry) and found.key not in links:
-                parts = Payload.of_entry(found).parts(hierarchy.trust)
-                packed = pack(parts, key=found.key, version=found.version, signer=hierarchy.trust)
-                if packed.nbytes < SMALL_BYTES:
-                    small.records.append(_record(found, parts.codec))
-                    small.frames.append(packed.join())
+                item = _in_ram(hierarchy, found, small)
+                if item is None:
                     continue
-                item = Item(_record(found, parts.codec), packed.segments)
             else:
                 item = _large_item(hierarchy, found, links.get(found.key), selection, refer)
             if small.records:
@@ -125,6 +122,29 @@ def capture(
             yield item
         if small.records:
             yield small
+
+
+def _in_ram(hierarchy: Hierarchy, entry: Entry, small: SmallItems) -> Item | None:
+    """Add a small value in RAM to `small`; return the item of a larger one."""
+    parts = Payload.of_entry(entry).parts(hierarchy.trust)
+    record = _record(entry, parts.codec)
+    whole = pack_whole(parts, key=entry.key, version=entry.version)
+    if whole is None:
+        frame = pack(parts, key=entry.key, version=entry.version, signer=hierarchy.trust)
+        if frame.nbytes >= SMALL_BYTES:
+            return Item(record, frame.segments)
+        whole = frame.join()
+    elif len(whole) >= SMALL_BYTES:
+        return Item(record, _split(whole))
+    small.records.append(record)
+    small.frames.append(whole)
+    return None
+
+
+def _split(frame: bytes) -> Segments:
+    """Return a frame as its head and its body."""
+    head_bytes = read_head(memoryview(frame)).nbytes
+    return [memoryview(frame)[:head_bytes], memoryview(frame)[head_bytes:]]
 
 
 def _large_item(

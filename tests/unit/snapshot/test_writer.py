@@ -5,22 +5,25 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 import tracemalloc
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.support.snapshot_files import HEAD, elsewhere, item, npy, record
 
 from memories.errors import InvalidOptionError
 from memories.model.record import Terms
 from memories.model.tiers import TierName
-from memories.snapshot import Base, Item, Linked, Reference, create, open_snapshot
+from memories.snapshot import Base, Item, Linked, Reference, create, manifest, open_snapshot, writer
 from memories.snapshot.checksum import combine, crc32
-from memories.snapshot.writer import SMALL_BYTES
+from memories.snapshot.writer import SMALL_BYTES, SmallItems
 
 BIG = bytes(range(251)) * 40_000
 
@@ -255,3 +258,71 @@ def test_sums_of_parts_make_the_sum_of_the_whole() -> None:
     data = os.urandom(100_000)
     for at in (1, 63, 4096, 99_999):
         assert crc32(data) == combine(crc32(data[:at]), crc32(data[at:]), len(data) - at)
+
+
+_OFTEN_SMALL = st.lists(
+    st.one_of(
+        st.integers(0, 4_000),
+        st.integers(0, 4_000),
+        st.integers(3_800, 9_000),
+        st.just(None),  # In another file.
+    ),
+    max_size=80,
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(_OFTEN_SMALL, st.integers(1, 30), st.integers(2_000, 60_000))
+def test_many_at_once_gives_the_file_that_one_by_one_gives(
+    sizes: list[int | None], batch: int, pack_bytes: int
+) -> None:
+    """However small values are grouped, the file is the same to the last byte."""
+    items: list[Item] = []
+    for n, size in enumerate(sizes):
+        if size is None:
+            items.append(elsewhere(f"k{n:03}", Linked(0, 64 * n, 10)))
+        else:
+            terms = Terms(metadata={"n": [n]}) if n % 5 == 0 else Terms()
+            items.append(item(f"k{n:03}", bytes([n]) * size, terms=terms))
+    fixed: Any = {"sequence": 1, "identity": b"i" * 16, "created_at": 1.0}
+    fixed["bases"] = [Base(b"b" * 16, "base")]
+    with tempfile.TemporaryDirectory() as name, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(writer, "_PACK_BYTES", pack_bytes)
+        patch.setattr(writer, "_WAITING_ROWS", 7)
+        patch.setattr(manifest, "PAGE_BYTES", 700)
+        create(Path(name) / "one", items, **fixed)
+        create(Path(name) / "many", _grouped(items, batch), **fixed)
+        assert (Path(name) / "one").read_bytes() == (Path(name) / "many").read_bytes()
+        with open_snapshot(Path(name) / "many") as snapshot:
+            snapshot.verify()
+            assert [one.record.key for one in items] == [row.key for row in snapshot.rows()]
+
+
+def _grouped(items: list[Item], batch: int) -> Iterator[Item | SmallItems]:
+    """Yield items, small ones up to `batch` at a time."""
+    small = SmallItems([], [])
+    for one in items:
+        segments = one.source if isinstance(one.source, list) else []
+        whole = b"".join(segments)
+        if 0 < len(whole) < SMALL_BYTES:
+            small.records.append(one.record)
+            small.frames.append(whole)
+        if small.records and (len(small.records) == batch or not 0 < len(whole) < SMALL_BYTES):
+            yield small
+            small = SmallItems([], [])
+        if not 0 < len(whole) < SMALL_BYTES:
+            yield one
+    if small.records:
+        yield small
+
+
+def test_small_values_out_of_order_are_refused(tmp_path: Path) -> None:
+    """Also within a group, and between two."""
+    good, frame = [record("a"), record("b")], b"frame"
+    for keys in ("ba", "bb", "aab"):
+        group = SmallItems([record(key) for key in keys], [frame] * len(keys))
+        with pytest.raises(InvalidOptionError, match="in order, once"):
+            create(tmp_path / "s", [group], sequence=1)
+    with pytest.raises(InvalidOptionError, match="in order, once"):
+        create(tmp_path / "s", [SmallItems(good, [frame] * 2)] * 2, sequence=1)
+    assert [] == list(tmp_path.iterdir())

@@ -9,14 +9,15 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable, Iterator
 from functools import partial
-from operator import itemgetter
+from itertools import chain
+from operator import attrgetter
 
 from memories.backends.disk.log_format import TOMBSTONE, IndexRow
 from memories.backends.disk.run import Run
 from memories.foundation.deadlines import Deadlines
 
 Table = dict[str, IndexRow]
-_by_key = itemgetter(0)
+_key_of = attrgetter("record.key")  # Strings are ordered as their UTF-8 bytes are.
 
 
 class Index:
@@ -170,30 +171,25 @@ def merged(
 ) -> Iterator[IndexRow]:
     """Yield the newest row of each key that starts with `prefix` and comes after `after`."""
     tables, runs = parts
-    if len(tables) == 1 and not runs:
-        for row in _rows_in(tables[0], prefix, after):
+    sources = [_rows_in(table, prefix, after) for table in tables if table]
+    sources += [run.rows(prefix, after) for run in runs]
+    if len(sources) < 2:
+        for row in chain(*sources):
             if tombstones or row.kind != TOMBSTONE:
                 yield row
         return
-    low, beyond = prefix.encode(), after.encode()
-    sources: list[Iterator[tuple[bytes, IndexRow]]] = [
-        ((row.record.key.encode(), row) for row in _rows_in(table, prefix, after))
-        for table in tables
-    ]
-    sources += [run.rows(low, beyond) for run in runs]
-    streams = sources if len(sources) == 1 else [heapq.merge(*sources, key=_by_key)]
     latest = None
-    for key, row in streams[0]:
+    for row in heapq.merge(*sources, key=_key_of):
         # Equal keys come in the order of the sources, so the newest is first.
-        if key == latest:
+        if row.record.key == latest:
             continue
-        latest = key
+        latest = row.record.key
         if tombstones or row.kind != TOMBSTONE:
             yield row
 
 
 def _rows_in(table: Table, prefix: str, after: str) -> Iterator[IndexRow]:
-    """Yield rows in key order. Strings are ordered as their UTF-8 bytes are."""
+    """Yield rows in key order."""
     keys = [key for key in table if key.startswith(prefix) and key > after]
     keys.sort()
     for key in keys:

@@ -192,17 +192,20 @@ class Run:
 
         return row
 
-    def rows(self, prefix: bytes = b"", beyond: bytes = b"") -> Iterator[tuple[bytes, IndexRow]]:
-        """Yield keys and rows that start with `prefix` and come after `beyond`, in order."""
-        at = self._bisect(max(prefix, beyond))
-        while at < self.count:
-            row = self._blocks.row_at(self._offset(at))
-            key = row.record.key.encode()
+    def rows(self, prefix: str = "", after: str = "") -> Iterator[IndexRow]:
+        """Yield rows whose keys start with `prefix` and come after `after`, in order."""
+        at = self._bisect(max(prefix, after).encode())
+        if at == self.count:
+            return
+        row_at, data, offset = self._blocks.row_at, self._data, self._offset(at)
+        for _ in range(at, self.count):
+            row = row_at(offset)
+            key = row.record.key
             if not key.startswith(prefix):
                 return
-            if key > beyond:
-                yield key, row
-            at += 1
+            if key > after:
+                yield row
+            offset += int.from_bytes(data[offset : offset + 4], "little")  # To the next row.
 
     def raw(self) -> Iterator[tuple[bytes, bytes, float | None]]:
         """Yield keys, rows as they lie, and expiries, in key order; for merging."""
