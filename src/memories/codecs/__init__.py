@@ -14,13 +14,21 @@ from memories.codecs.content_hash import content_hash
 from memories.codecs.device_placement import home_devices, move_home
 from memories.codecs.memory_size import size_of
 from memories.codecs.nested import TREE
-from memories.codecs.ownership import PrivateParts, borrow_value, own_parts, own_value, sharing
+from memories.codecs.ownership import (
+    ALWAYS_SHARED,
+    PrivateParts,
+    borrow_value,
+    own_parts,
+    own_value,
+    sharing,
+)
 from memories.codecs.plain import own_plain, own_plain_parts
 from memories.codecs.private_copy import PrivateCopy
 from memories.codecs.registration import register_codec
 from memories.codecs.registry import codec_for, codec_named, decode, encode
 
 __all__ = [
+    "ALWAYS_SHARED",
     "TREE",
     "Codec",
     "Parts",

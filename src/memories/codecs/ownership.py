@@ -19,7 +19,7 @@ from memories.codecs.buffers import declare_owned, freeze
 from memories.codecs.memory_size import size_of
 
 _BUDGET = 10_000
-_ALWAYS = frozenset({type(None), bool, int, float, complex, str, bytes})
+ALWAYS_SHARED = frozenset({type(None), bool, int, float, complex, str, bytes})
 
 
 class PrivateParts:
@@ -93,7 +93,7 @@ def own_value(value: Any, *, copy: bool = True) -> tuple[Sharing, Any, int]:
     Raises:
         UnsupportedTypeError: the value cannot be encoded, so it could never leave RAM.
     """
-    if type(value) in _ALWAYS:
+    if type(value) in ALWAYS_SHARED:
         return Sharing.SHARED, value, sys.getsizeof(value)
     shared = sharing(value)
     if shared is Sharing.VIEW:
@@ -121,7 +121,7 @@ def borrow_value(value: Any) -> tuple[Sharing, Any, int]:
     Raises:
         UnsupportedTypeError: the value cannot be serialised.
     """
-    if type(value) in _ALWAYS:
+    if type(value) in ALWAYS_SHARED:
         return Sharing.SHARED, value, sys.getsizeof(value)
     shared = sharing(value)
     if shared is Sharing.VIEW:

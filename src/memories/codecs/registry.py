@@ -82,9 +82,13 @@ def encode(value: Any) -> Parts:
     Raises:
         UnsupportedTypeError: the value, or something inside of it, cannot be stored.
     """
+    codec = _by_type.get(type(value))
+    parts = (_search(type(value)) if codec is None else codec).encode(value)
+    if not parts.far:
+        return parts
     from memories.codecs.buffers import fetch
 
-    return fetch(encode_in_place(value))
+    return fetch(parts)
 
 
 def encode_in_place(value: Any) -> Parts:

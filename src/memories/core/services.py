@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from memories import codecs
 from memories.backends.base import Backend
 from memories.codecs import main_classes
 from memories.core.write_behind import WriteBehind
@@ -88,6 +89,8 @@ class Services:
             copy: False shares the memory of `data`, which the caller gives up.
             borrow: True shares the memory of `data` for the duration of the call.
         """
+        if type(data) in codecs.ALWAYS_SHARED:
+            return Payload.of_object(data)
         with main_classes.collect_names() as names:
             payload = Payload.borrowed(data) if borrow else Payload.of(data, copy=copy)
         if names and self.outlives_process:

@@ -16,7 +16,7 @@ from memories.engine.archive import is_archived
 from memories.engine.catalog import Catalog
 from memories.engine.expiry import Expiry
 from memories.engine.keylocks import KeyLocks
-from memories.engine.payload import PackedFrame, Payload
+from memories.engine.payload import PackedFrame, Payload, load_small
 from memories.engine.tier import DurableTier, Tiers, VolatileTier, version_of
 from memories.errors import MemoriesError
 from memories.foundation.keys import INTERNAL
@@ -188,6 +188,24 @@ class BatchWriter:
             self._emit_moves(moved, target.name, cause, started)
         return BatchOutcome([entry for entry, _ in moved], left)
 
+    def load(self, records: Sequence[Record], target: VolatileTier, cause: Cause) -> list[Record]:
+        """Bring versions in cold into a tier in RAM; return those that are left.
+
+        The tier has no device. Its room is for other values as well, so nothing leaves it.
+        """
+        started = self._monotonic()
+        with self._locks.try_lock_all([record.key for record in records]) as locked:
+            current = [one for one in records if one.key in locked and self._is_newest(one)]
+            chosen = self._read(current, target)
+            size = sum([payload.size for _, payload in chosen])
+            if target.budget.reserve(size):
+                self._emit_moves(self._enter(chosen, target, size), target.name, cause, started)
+            else:
+                chosen = []
+        done = {record.key for record, _ in chosen}
+        gone = {one.key for one in records if one.key in locked} - {one.key for one in current}
+        return [one for one in records if one.key not in done and one.key not in gone]
+
     def remove(
         self, keys: Sequence[str], cause: Cause, may_go: Callable[[Entry | Record], bool]
     ) -> tuple[int, list[str]]:
@@ -302,6 +320,53 @@ class BatchWriter:
                 source.release(old)
         return moved
 
+    def _is_newest(self, record: Record) -> bool:
+        """Return whether `record` is what the catalog says of its key, and no entry is above it."""
+        found = self._catalog.lookup(record.key)
+        return isinstance(found, Record) and found.version == record.version
+
+    def _read(
+        self, records: Sequence[Record], target: VolatileTier
+    ) -> list[tuple[Record, Payload]]:
+        """Read values into RAM, and leave out those that the single way must read."""
+        small = [
+            one
+            for one in records
+            if one.stored <= MAX_VALUE
+            and one.tier is TierName.COLD
+            and self._catalog.rules.room(one.key, target.name) is None
+        ]
+        try:
+            frames = self._catalog.journal.read_many(small)
+        except MemoriesError:
+            return []  # One by one, the value that is to blame is found.
+        chosen = list[tuple[Record, Payload]]()
+        for record, frame in zip(small, frames, strict=True):
+            try:
+                payload = load_small(frame, record.key)
+            except MemoriesError:
+                continue
+            if payload is not None and payload.form is Form.HOST:
+                chosen.append((record, payload))
+        return chosen
+
+    def _enter(
+        self, chosen: Sequence[tuple[Record, Payload]], target: VolatileTier, size: int
+    ) -> list[tuple[Record, Entry]]:
+        """Give records entries around payloads whose `size` is reserved."""
+        try:
+            entered = [
+                (record, target.put(payload, version_of(record), backed=record.tier))
+                for record, payload in chosen
+            ]
+        except BaseException:
+            target.budget.release(size)
+            raise
+        self._catalog.put_batch([entry for _, entry in entered])
+        for _, entry in entered:
+            target.victims.add(entry)
+        return entered
+
     def _drop(self, entries: Sequence[Entry]) -> None:
         """Remove entries from the catalog, and release what they hold."""
         if not entries:
@@ -312,7 +377,7 @@ class BatchWriter:
 
     def _emit_moves(
         self,
-        moved: Sequence[tuple[Entry, Entry | Record]],
+        moved: Sequence[tuple[Entry | Record, Entry | Record]],
         target: TierName,
         cause: Cause,
         started: float,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
+from sys import getsizeof
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -85,6 +86,11 @@ class Payload(ABC):
             UnsupportedTypeError: the value cannot be serialised.
         """
         return _payload(*codecs.borrow_value(value))
+
+    @staticmethod
+    def of_object(value: Any) -> Payload:
+        """Return a caller's value of a type in `codecs.ALWAYS_SHARED`."""
+        return ObjectPayload(value, getsizeof(value) + ENTRY_BYTES)
 
     @staticmethod
     def of_entry(entry: Entry) -> Payload:
@@ -201,15 +207,12 @@ class Payload(ABC):
         A frame stays as it is; with `recompress` it is compressed anew where that saves enough.
         """
         del recompress
+        parts = self.parts(trust)
         frame = pack(
-            self.parts(trust),
-            key=key,
-            version=version,
-            compression=compression,
-            signer=trust,
-            history=history,
+            parts, key=key, version=version, compression=compression, signer=trust, history=history
         )
-        return PackedFrame(self.codec, frame.segments, frame.nbytes, frame.raw_nbytes + ENTRY_BYTES)
+        host_size = frame.raw_nbytes + ENTRY_BYTES
+        return PackedFrame(parts.codec, frame.segments, frame.nbytes, host_size)
 
 
 class ObjectPayload(Payload):
@@ -221,7 +224,7 @@ class ObjectPayload(Payload):
     entry_type = SharedEntry
 
     def __init__(self, content: Any, size: int) -> None:
-        super().__init__(size)
+        self.size = size
         self._object = content
 
     @property
@@ -533,6 +536,18 @@ def open_small(frame: memoryview, key: str, trust: Keyring) -> Any:
         raise
     except Exception as error:  # Damaged parts can fail in any way.
         raise damaged(parts.codec, error) from error
+
+
+def load_small(frame: memoryview, key: str) -> Payload | None:
+    """Return the value of a small frame in RAM, every byte of it verified.
+
+    None where the general reader must look: the frame is compressed, signed or damaged.
+    """
+    parts = read_small(frame, key)
+    if parts is None:
+        return None
+    plain = codecs.own_plain_parts(parts)
+    return _payload(*codecs.own_parts(parts)) if plain is None else _plain_payload(*plain)
 
 
 _BY_SHARING: dict[Sharing, type[ObjectPayload | ArrayPayload | HeldPayload]] = {

@@ -17,7 +17,7 @@ from memories.engine.expiry import Expiry
 from memories.engine.host_limits import ENTRY_BYTES
 from memories.engine.operations import Operations, interrupting
 from memories.engine.settlement import Settlement
-from memories.engine.tier import Tiers, VolatileTier
+from memories.engine.tier import Tiers
 from memories.foundation.clock import Clock
 from memories.foundation.fork_lock import is_held_here
 from memories.model.entry import Entry
@@ -74,14 +74,15 @@ class Residency:
         self._monotonic = clock.monotonic
         hosts = [tier for tier in tiers.volatile.values() if tier.device is None]
         self._budgets = {tier.name: tier.budget for tier in hosts}
-        self._auto = tuple(hosts)
-        self._choices = {str(tier.name): (tier,) for tier in hosts}
+        self._choices = {"auto": tuple(hosts)} | {str(tier.name): (tier,) for tier in hosts}
         self._take_moment = moment
         self._moment = self._moment_at = float("-inf")
 
     def store(self, key: str, value: Any, tier: str) -> bool:
         """Store a plain value; return whether it is stored."""
-        owned = own_plain(value)
+        owned = None
+        if isinstance(tier, str) and tier in self._choices:
+            owned = own_plain(value)
         if owned is None:
             return False
         kind, content, size = owned
@@ -93,8 +94,8 @@ class Residency:
         Raises:
             BusyError: a signal handler or a destructor calls this in the middle of another change.
         """
-        choices = self._auto if tier == "auto" else self._named(tier)
-        if size > MOST_BYTES or not self.open or not self.enabled:
+        choices = self._choices.get(tier)
+        if choices is None or size > MOST_BYTES or not self.open or not self.enabled:
             return False
         if self._rules is not None and self._rules.rule_for(key) is not None:
             return False
@@ -192,9 +193,6 @@ class Residency:
         if waiting == 1 or not waiting % EVERY:
             self._report(waiting)
         return True
-
-    def _named(self, tier: str) -> tuple[VolatileTier, ...]:
-        return self._choices.get(tier, ()) if isinstance(tier, str) else ()
 
     def _report(self, waiting: int) -> None:
         """Wake the migrator, or settle some of the waiting changes in this thread."""

@@ -6,6 +6,7 @@ would fill the memory, however little is stored for each.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator
 from sys import getsizeof
 from typing import Generic, TypeVar
@@ -33,7 +34,8 @@ class BoundedDict(Generic[K, V]):
     def __init__(self, most: int, weigh: Callable[[K, V], int] | None = None) -> None:
         self._most = most
         self._weigh = weigh or _key_bytes
-        self._items: dict[K, V] = {}
+        # In a `dict` it takes long to find the first item where many were removed before it.
+        self._items: OrderedDict[K, V] = OrderedDict()
         self._bytes = 0
         self._lock = new_lock()
 

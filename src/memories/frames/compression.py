@@ -24,6 +24,7 @@ _HEADER = struct.Struct("<BBBBIII")  # The header of every Blosc chunk.
 _SAMPLE = 1 << 16
 _SAMPLES = 3
 MIN_NBYTES = 512
+_SMALL_NBYTES = 8192
 _MAX_NBYTES = 1 << 40  # Chunks of a larger buffer exceed the limit of Blosc.
 _MIN_GAIN = 1.2
 _MIN_GAIN_HIGH = 1.05
@@ -119,8 +120,35 @@ def compress(chunk: memoryview | ByteArray, method: Method) -> bytes:
     if method.delta is not None:
         body = method.delta.apply(chunk)
         return method.delta.pack() + compress(body, method._replace(delta=None))
+    if chunk.nbytes <= _SMALL_NBYTES and isinstance(chunk, memoryview):
+        return _compress_small(chunk, method)
     packed = np.empty(chunk.nbytes + _HEADER.size, np.uint8)
     return packed[: _pack(method, _place(chunk), _place(packed))].tobytes()
+
+
+def _compress_small(chunk: memoryview, method: Method) -> bytes:
+    """Return `chunk` compressed, by buffers that take less time to make than NumPy's."""
+    source, nbytes = bytes(chunk), chunk.nbytes
+    packed = (ctypes.c_char * (nbytes + _HEADER.size))()
+    length: int = _blosc().blosc_compress_ctx(
+        method.level,
+        method.shuffle,
+        method.itemsize,
+        nbytes,
+        source,
+        packed,
+        nbytes + _HEADER.size,
+        method.name.encode(),
+        _BLOCKS.get(method.name, 0),
+        1,
+    )
+    if length <= 0:
+        raise _failed(method, nbytes, length)
+    return packed.raw[:length]
+
+
+def _failed(method: Method, nbytes: int, code: int) -> RuntimeError:
+    return RuntimeError(f"{method.name} cannot compress {nbytes} bytes: error {code}")
 
 
 class _Place(NamedTuple):
@@ -150,7 +178,7 @@ def _pack(method: Method, source: _Place, target: _Place) -> int:
         1,
     )
     if length <= 0:
-        raise RuntimeError(f"{method.name} cannot compress {source.nbytes} bytes: error {length}")
+        raise _failed(method, source.nbytes, length)
     return length
 
 

@@ -143,11 +143,12 @@ def check_key(key: str) -> None:
 
 def seal(packed: bytes, body: int) -> bytes:
     """Return the head around packed fields, padded to a multiple of 64 bytes."""
-    nbytes = align(PREFIX_NBYTES + len(packed))
+    nbytes = PREFIX_NBYTES + len(packed) + 63 & -64
     assert nbytes <= MAX_HEAD, nbytes
     front = _UNSUMMED.pack(MAGIC, FORMAT, 0, nbytes, body, len(packed), 0)
     back = packed.ljust(nbytes - PREFIX_NBYTES, b"\0")
-    return front + checksum(front + back).to_bytes(8, "little") + back
+    total: int = xxhash.xxh3_64_intdigest(front + back)
+    return b"".join((front, total.to_bytes(8, "little"), back))
 
 
 def read_head(buffer: memoryview) -> FrameHead:

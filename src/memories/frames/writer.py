@@ -233,7 +233,10 @@ def _plan_frame(
 
 def _prelude(parts: Parts) -> bytes:
     """Return the bytes that make a body of one raw buffer a file of another format."""
-    return registry.codec_named(parts.codec).prelude(parts) if len(parts.buffers) == 1 else b""
+    if len(parts.buffers) != 1:
+        return b""
+    codec = registry.loaded(parts.codec) or registry.codec_named(parts.codec)
+    return codec.prelude(parts)
 
 
 class RawChunk(NamedTuple):

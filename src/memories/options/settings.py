@@ -46,6 +46,9 @@ class Settings:
     trusted_keys: tuple[str, ...] = field(repr=False)  # Secrets.
 
 
+_TIERS = {name.value: name for name in TierName}
+
+
 def check_choice(name: str, value: Any, allowed: tuple[str, ...]) -> str:
     """Return `value` if it is one of `allowed`, or raise naming the nearest of them."""
     if isinstance(value, str) and value in allowed:
@@ -57,7 +60,8 @@ def check_choice(name: str, value: Any, allowed: tuple[str, ...]) -> str:
 
 def check_tier(value: Any, name: str = "tier") -> TierName:
     """Return the tier that `value` names."""
-    return TierName(check_choice(name, value, tuple(TierName)))
+    tier = _TIERS.get(value) if isinstance(value, str) else None
+    return tier or TierName(check_choice(name, value, tuple(TierName)))
 
 
 def check_path(value: str | os.PathLike[str] | None) -> Path | None:

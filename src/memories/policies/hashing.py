@@ -6,15 +6,11 @@ and a replay of the same trace makes the same decisions.
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 from xxhash import xxh3_64_intdigest
 
 LONGEST_NAME = 64
-_LATEST = 64  # Keys: several parts ask for the digest of one key within microseconds.
 
 
-@lru_cache(maxsize=_LATEST)
 def digest(key: str) -> int:
     """Return 64 bits that stand for `key`."""
     return xxh3_64_intdigest(key.encode("utf-8", "surrogatepass"))

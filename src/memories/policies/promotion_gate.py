@@ -8,14 +8,13 @@ key is, for a durable tier that must choose what to move down.
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from collections import OrderedDict
 
 _MOST_READS = 3  # Beyond these, more reads keep a key no longer.
 
 
-class _Touched(NamedTuple):
-    reads: int  # Touches since the key was last unknown here.
-    at: int  # The number of the latest touch.
+# How often a key was touched since it was last unknown here, and the number of the latest touch.
+_Touched = tuple[int, int]
 
 
 class PromotionGate:
@@ -29,7 +28,9 @@ class PromotionGate:
     def __init__(self, *, remembered_keys: int = 16_384, touches: int = 2) -> None:
         self._remembered_keys = remembered_keys
         self._touches = touches
-        self._recent: dict[int, _Touched] = {}  # By the hash of the key, latest touched last.
+        # By the hash of the key, latest touched last. In a `dict` it takes long to find the first
+        # item where many were removed before it.
+        self._recent: OrderedDict[int, _Touched] = OrderedDict()
         self._now = 0
 
     def touch(self, key: str, size: int, *, room: int, pressure: bool = False) -> bool:
@@ -53,7 +54,7 @@ class PromotionGate:
     def touches(self, key: str) -> int:
         """Return how many touches of `key` are remembered."""
         known = self._recent.get(hash(key))
-        return 0 if known is None else known.reads
+        return 0 if known is None else known[0]
 
     def coldness(self, key: str) -> float:
         """Return how many touches ago `key` was touched last, or inf if that is unknown.
@@ -64,16 +65,17 @@ class PromotionGate:
         known = self._recent.get(hash(key))
         if known is None:
             return math.inf
-        return (self._now - known.at) / (1 + min(known.reads, _MOST_READS))
+        reads, at = known
+        return (self._now - at) / (1 + min(reads, _MOST_READS))
 
     def _remember(self, key: str, reads: int) -> int:
         digest = hash(key)
         self._now += 1
         known = self._recent.pop(digest, None)
-        count = reads if known is None else known.reads + reads
-        self._recent[digest] = _Touched(count, self._now)
+        count = reads if known is None else known[0] + reads
+        self._recent[digest] = (count, self._now)
         if len(self._recent) > self._remembered_keys:
-            del self._recent[next(iter(self._recent))]
+            self._recent.popitem(last=False)
         return count
 
     def forget(self, key: str) -> None:

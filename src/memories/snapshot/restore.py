@@ -13,8 +13,8 @@ after that.
     the journal
     next(batches)          ------->   release what the batch replaced, unlock the keys
 
-If the append fails, the generator is closed at its `yield`: the locks are released, and nothing
-that would have been replaced is. A pair of callbacks would have to hand over the locks instead.
+If the append fails, the generator is closed at its `yield`: the locks are released, and only what
+was wholly appended replaces anything. Two callbacks would have to hand over the locks instead.
 """
 
 from __future__ import annotations
@@ -210,12 +210,18 @@ class Restore:
         for old in self._archived([row.key for row, _, _ in wanted]):
             self._hierarchy.mover.archive.prepare_removal(old, gone)
             self._removals.append((old.key, gone))
-        yield [
-            (_record(row, version, TierName.COLD), offset, length)
-            for (row, offset, length), version in zip(wanted, versions, strict=True)
-        ]
-        for entry in entries:
-            self._release_entry(entry)
+        try:
+            yield [
+                (_record(row, version, TierName.COLD), offset, length)
+                for (row, offset, length), version in zip(wanted, versions, strict=True)
+            ]
+        except GeneratorExit:
+            # The append has failed. The records that were wholly written by then count.
+            entries = [entry for entry in entries if self._is_replaced(entry)]
+            raise
+        finally:
+            for entry in entries:
+                self._release_entry(entry)
         if not self._copy_later:
             self._end_removals()
 
@@ -233,6 +239,10 @@ class Restore:
         self._removals = [(key, gone) for key, gone in removals if is_pending(key)]
         for key, gone in removals:
             self._hierarchy.mover.archive.resolve_removal(key, gone)
+
+    def _is_replaced(self, entry: Entry) -> bool:
+        record = self._hierarchy.catalog.record(entry.key)
+        return record is not None and record.version > entry.version
 
     def _release_entry(self, entry: Entry | None) -> None:
         """Remove a key's entry from RAM, now that its restored version is journaled."""
@@ -273,15 +283,22 @@ class Restore:
         journal.remove_hidden()
         if not self._had_keys:
             return
-        for key in hierarchy.catalog.keys(""):
-            found = hierarchy.catalog.lookup(key)
-            if found is None or found.version >= self.since:
-                continue
+        for key in self._other_keys():
             with hierarchy.locks.lock(key):
                 found = hierarchy.catalog.lookup(key)
                 if found is not None and found.version < self.since:
                     hierarchy.mover.drop(found, Cause.REPLACED)
         journal.shrink()
+
+    def _other_keys(self) -> Iterator[str]:
+        """Yield the keys that may have a version from before the restore."""
+        catalog = self._hierarchy.catalog
+        for key, entry in list(catalog.entries.items()):
+            if entry.version < self.since and key[0] != INTERNAL:
+                yield key
+        for record in catalog.journal.scan():
+            if record.version < self.since:
+                yield record.key
 
     def _references(self) -> Iterator[tuple[SnapshotRow, Reference]]:
         if not self._chain.top.references:

@@ -6,9 +6,12 @@ may be stopped at any moment; a value that does not fit or cannot be read stays 
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections import defaultdict
+from collections.abc import Generator, Iterable, Iterator
+from typing import NamedTuple
 
 from memories.backends.base import LARGE_BYTES
+from memories.engine.batch_write import BATCH_BYTES, BATCH_KEYS, MAX_VALUE
 from memories.engine.hierarchy import Hierarchy
 from memories.engine.lifecycle_state import LifecycleState
 from memories.engine.tier import AnyTier, VolatileTier, version_of
@@ -23,6 +26,13 @@ from memories.snapshot.incremental_chain import IncrementalChain
 from memories.snapshot.manifest import SnapshotRow
 
 _POLL_SECONDS = 0.05  # Between two looks whether it is to stop, while it waits.
+
+
+class _Step(NamedTuple):
+    """What was moved, or could not be."""
+
+    nbytes: int
+    values: int
 
 
 class TierRestore:
@@ -50,8 +60,8 @@ class TierRestore:
             step = next(self._steps, None)
             if step is None:
                 return True
-            max_bytes -= step
-            max_values -= 1
+            max_bytes -= step.nbytes
+            max_values -= step.values
         return False
 
     def start(self) -> None:
@@ -83,25 +93,85 @@ class TierRestore:
 
 def _steps(
     hierarchy: Hierarchy, chain: IncrementalChain, since: int, verified: bool
-) -> Generator[int, None, None]:
-    """Yield the bytes of each value that was moved; close the files at the end."""
+) -> Generator[_Step, None, None]:
+    """Move values, and yield what each step was about; close the files at the end."""
     with chain:
         tiers = chain.top.tiers
         if tiers.total() == tiers[TierName.COLD]:
             return
-        for row in chain.rows():
-            if row.tier is TierName.COLD:
-                continue
+        for rows in _groups(row for row in chain.rows() if row.tier is not TierName.COLD):
             try:
-                yield hierarchy.operations.run(_move, hierarchy, row, since, verified)
+                nbytes, left = 0, rows
+                if len(rows) > 1:
+                    run = hierarchy.operations.run
+                    nbytes, left = run(_move_together, hierarchy, rows, since)
+                for row in left:
+                    nbytes += _move_alone(hierarchy, row, since, verified)
             except ClosedError:
                 return
-            except MemoriesError as error:
-                # The value stays where it is, and a read of it raises this error.
-                now = hierarchy.clock.monotonic()
-                hierarchy.events.emit(Failed(row.key, now, f"return to {row.tier}", error))
+            yield _Step(nbytes, len(rows))
             if hierarchy.state is not LifecycleState.OPEN:
                 return
+
+
+def _groups(rows: Iterable[SnapshotRow]) -> Iterator[list[SnapshotRow]]:
+    """Yield rows in their order: those of small values many together, each other one alone."""
+    small, nbytes = list[SnapshotRow](), 0
+    for row in rows:
+        size = max(row.size, row.where.length)
+        if small and (len(small) == BATCH_KEYS or nbytes + size > BATCH_BYTES):
+            yield small
+            small, nbytes = [], 0
+        if size > MAX_VALUE:
+            if small:
+                yield small
+                small, nbytes = [], 0
+            yield [row]
+        else:
+            small.append(row)
+            nbytes += size
+    if small:
+        yield small
+
+
+def _move_together(
+    hierarchy: Hierarchy, rows: list[SnapshotRow], since: int
+) -> tuple[int, list[SnapshotRow]]:
+    """Bring small values into RAM; return their bytes, and which ones are left."""
+    room = {name: tier.budget.headroom for name, tier in hierarchy.tiers.volatile.items()}
+    chosen, left = defaultdict[TierName, list[Record]](list), list[SnapshotRow]()
+    known = dict[str, SnapshotRow]()
+    for row in rows:
+        found = hierarchy.catalog.lookup(row.key)
+        if not isinstance(found, Record) or not _is_restored(found, row, since):
+            continue
+        name = next((n for n in room if row.tier.rank <= n.rank and room[n] >= row.size), None)
+        if name is None or hierarchy.tiers.volatile[name].device is not None:
+            left.append(row)
+        else:
+            room[name] -= row.size
+            chosen[name].append(found)
+            known[row.key] = row
+    nbytes = 0
+    for name, records in chosen.items():
+        target = hierarchy.tiers.volatile[name]
+        alone = hierarchy.mover.batch.load(records, target, Cause.RESTORED)
+        left += [known[record.key] for record in alone]
+        nbytes += sum([record.size for record in records]) - sum([one.size for one in alone])
+    return nbytes, left
+
+
+def _move_alone(hierarchy: Hierarchy, row: SnapshotRow, since: int, verified: bool) -> int:
+    """Move one value, and return its bytes."""
+    try:
+        return hierarchy.operations.run(_move, hierarchy, row, since, verified)
+    except ClosedError:
+        raise
+    except MemoriesError as error:
+        # The value stays where it is, and a read of it raises this error.
+        now = hierarchy.clock.monotonic()
+        hierarchy.events.emit(Failed(row.key, now, f"return to {row.tier}", error))
+        return 0
 
 
 def _move(hierarchy: Hierarchy, row: SnapshotRow, since: int, verified: bool) -> int:

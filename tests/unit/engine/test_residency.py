@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from memories import BusyError, MemoryManager, Rule
+from memories import BusyError, InvalidOptionError, MemoryManager, Rule
 from memories.engine.residency import MANY_CHANGES, MOST_BYTES, MOST_LEFT_BYTES
 from memories.model.tiers import TierName
 
@@ -56,6 +56,15 @@ def test_a_store_with_options_takes_the_long_way(
     manager.store("other", b"value")
     manager.store("key", b"value", **options)
     assert 0 == waiting(manager)
+
+
+@pytest.mark.parametrize("tier", ["attic", "", None, 3, []])
+def test_an_unknown_tier_is_named(manager: MemoryManager, tier: Any) -> None:
+    """Whatever its type: the short way looks it up in a table."""
+    with pytest.raises(
+        InvalidOptionError, match=f"tier={tier!r} must be one of".replace("[", r"\[")
+    ):
+        manager.store("key", b"value", tier)
 
 
 def test_large_values_and_keys_with_rules_take_the_long_way(tmp_path: Path) -> None:

@@ -24,6 +24,8 @@ from memories.backends.disk.log_format import (
     TOMBSTONE,
     IndexRow,
     Position,
+    new_row,
+    stored_by_file,
     unpack_place,
 )
 from memories.backends.disk.obsolete_files import ObsoleteFiles
@@ -115,7 +117,7 @@ class Appender:
         return self._commit(
             [(record.key, old) for record, old in found],
             lambda: self._append_heads(PACKED, found),
-            {unpack_place(record.place).file for record, _ in found},
+            stored_by_file([record for record, _ in found]),
         )
 
     def copy(self, records: Sequence[tuple[IndexRow, bytes]]) -> None:
@@ -318,7 +320,8 @@ class Appender:
         segment, offset = self._append_whole(data)
         entered = list[Entered]()
         for (record, old), lowest, head in zip(found, oldest, heads, strict=True):
-            entered.append((old, IndexRow(record, kind, segment, offset, len(head), lowest)))
+            row: IndexRow = new_row(IndexRow, (record, kind, segment, offset, len(head), lowest))
+            entered.append((old, row))
             offset += len(head)
         self._enter_all(entered, len(data))
         return entered
@@ -331,13 +334,11 @@ class Appender:
     def _enter_all(self, entered: Sequence[Entered], head_bytes: int) -> None:
         """Enter rows of one kind and segment, none of which has a value file."""
         self._space.recent_heads += head_bytes
-        self._accounting.add_new([row for old, row in entered if old is None])
+        self._accounting.replace_all(entered)
+        self._index.put_all([row for _, row in entered])
         for old, row in entered:
-            self._index.put(row)
-            if old is not None:
-                self._accounting.replace(old, row)
-                if old.kind == FILE and not self._full:
-                    self._retire_unsynced(old)
+            if old is not None and old.kind == FILE and not self._full:
+                self._retire_unsynced(old)
             if self.overlay is not None:
                 self.overlay.count_commit(old, row)
         if not self.changed.is_set():

@@ -7,7 +7,7 @@ which a change replaces.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import chain
 from operator import attrgetter
@@ -67,6 +67,14 @@ class Index:
             self._deadlines.mark_stale()
         if row.record.terms.expires_at is not None:
             self._deadlines.add(row.record.key, row.record.terms.expires_at)
+
+    def put_all(self, rows: Sequence[IndexRow]) -> None:
+        """Make each of `rows`, whose keys differ, the newest of its key."""
+        if self._deadlines or any(row.record.terms.expires_at is not None for row in rows):
+            for row in rows:
+                self.put(row)
+        else:
+            self.recent.update({row.record.key: row for row in rows})
 
     def freeze(self) -> Table:
         """Begin a new table, and return the one before, to be written as a run."""

@@ -88,11 +88,22 @@ class RecordHead(NamedTuple):
 
 
 pack_place = PLACE.pack
+new_row = tuple.__new__  # What `IndexRow(...)` does, without its argument parsing.
+_FILE_BYTES = struct.calcsize("<BI")  # The part of a place that names the file.
 
 
 def unpack_place(place: bytes) -> FrameLocation:
     """Return what a record's `place` says, or raise `struct.error`."""
     return FrameLocation._make(PLACE.unpack(place))
+
+
+def stored_by_file(records: Sequence[Record]) -> dict[int, int]:
+    """Return the files in which the frames of `records` lie, and their bytes in each."""
+    stored: dict[bytes, int] = {}
+    for record in records:
+        file = record.place[:_FILE_BYTES]
+        stored[file] = stored.get(file, 0) + record.stored
+    return {int.from_bytes(file[1:], "little"): count for file, count in stored.items()}
 
 
 def placed(record: Record, stored: int, place: bytes) -> Record:

@@ -16,7 +16,7 @@ import msgspec
 from xxhash import xxh3_64_intdigest
 
 from memories.backends.disk.files import Files, read_exactly
-from memories.backends.disk.log_format import IndexRow, decode_record
+from memories.backends.disk.log_format import IndexRow, decode_record, new_row
 from memories.model.record import Record
 
 BLOCK_BITS = 12
@@ -25,7 +25,6 @@ BLOCK = 1 << BLOCK_BITS
 ROW = struct.Struct("<IIQIIB")
 ROW_BYTES = ROW.size
 unpack_fields = ROW.unpack_from
-new_row = tuple.__new__  # What `IndexRow(...)` does, without its argument parsing.
 
 MAGIC = b"mRun\1\0\0\0"
 # magic, number, rows, slots, then where sections start: offsets, table, expiry, sums; and a sum

@@ -16,6 +16,7 @@ from memories.backends.disk.log_format import (
     PACKED,
     TOMBSTONE,
     IndexRow,
+    stored_by_file,
     unpack_place,
 )
 from memories.backends.disk.manifest import FileStats, IndexManifest
@@ -93,13 +94,14 @@ class SpaceAccounting:
         for old in olds:
             if old is None:
                 continue
-            segments.setdefault(old.segment, _copied(self.segments.get(old.segment)))
+            if old.segment not in segments:
+                segments[old.segment] = _copied(self.segments.get(old.segment))
             if old.kind in (FILE, PACKED):
                 number = unpack_place(old.record.place).file
                 if old.kind == FILE:
                     retired[number] = self.retired.get(number)
-                else:
-                    packed.setdefault(number, _copied(self.packs.get(number)))
+                elif number not in packed:
+                    packed[number] = _copied(self.packs.get(number))
         return _new(AccountImage, (totals, highest, segments, packed, retired))
 
     def restore(self, image: AccountImage) -> None:
@@ -217,10 +219,14 @@ class SpaceAccounting:
         if new.record.version > self.last_version:
             self.last_version = new.record.version
 
-    def add_new(self, rows: Sequence[IndexRow]) -> None:
-        """Count rows whose keys are new: of one kind, in one segment, without value files."""
-        if not rows:
-            return
+    def replace_all(self, entered: Sequence[tuple[IndexRow | None, IndexRow]]) -> None:
+        """Do what `replace` does, for rows of one kind, in one segment, without value files."""
+        self._enter_all([new for _, new in entered])
+        for old, new in entered:
+            if old is not None:
+                self._leave(old, new)
+
+    def _enter_all(self, rows: Sequence[IndexRow]) -> None:
         kind, segment = rows[0].kind, self.segments[rows[0].segment]
         extents = sum([row.extent for row in rows])
         self.last_version = max(self.last_version, *[row.record.version for row in rows])
@@ -235,8 +241,8 @@ class SpaceAccounting:
         stored = sum([row.record.stored for row in rows])
         self.live += stored
         if kind == PACKED:
-            for row in rows:
-                self.packs[unpack_place(row.record.place).file].live += row.record.stored
+            for file, nbytes in stored_by_file([row.record for row in rows]).items():
+                self.packs[file].live += nbytes
             self.pack_live += stored
 
     def _enter(self, row: IndexRow) -> None:

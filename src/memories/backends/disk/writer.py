@@ -212,7 +212,7 @@ class Writer:
                 old = self.row(record.key)
                 if old is None or old.record.version < record.version:
                     found.append((record, old))
-            entered = self.appender.packed(found)
+            entered = self.appender.packed(found) if found else []
         if self._full:
             self._sync_or_undo(*entered)
 
@@ -517,11 +517,17 @@ class Writer:
         self.appender.changed.set()
 
     def write_packs(self, batches: Iterable[Sequence[Record]]) -> int:
-        """Write many records whose frames lie in packs; return how many."""
+        """Write many records whose frames lie in packs; return how many.
+
+        They begin a segment: what they replace is then in others, in which often nothing lives
+        afterwards, so that these are unlinked without a copy.
+        """
         owner = CallOwner()
         count = 0
         try:
             self.importing.add(owner)
+            with self.lock:
+                self.log.cut()
             for records in batches:
                 self.write_packed(records)
                 count += len(records)

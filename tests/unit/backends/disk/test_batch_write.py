@@ -172,7 +172,7 @@ def test_a_batch_whose_sync_failed_was_not_stored(
         assert held == contents(again)
 
 
-@pytest.mark.parametrize("step", ["put", "replace", "add_new", "extend_segment"])
+@pytest.mark.parametrize("step", ["put_all", "replace_all", "_leave", "extend_segment"])
 def test_an_interrupted_batch_is_finished(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
@@ -180,7 +180,7 @@ def test_an_interrupted_batch_is_finished(
     with without_maintenance(DiskBackend(tmp_path / "s")) as backend:
         backend.write_many(items_of(10))
         writer = writer_of(backend)
-        owner = writer.index if step == "put" else writer.accounting
+        owner = writer.index if step == "put_all" else writer.accounting
         interrupted = failing_once(getattr(owner, step), KeyboardInterrupt())
         monkeypatch.setattr(type(owner), step, lambda _, *args: interrupted(*args))
         with pytest.raises(KeyboardInterrupt):
