@@ -65,7 +65,8 @@ class ValueWriter:
         borrow = copy and target is not None and target.durable
         payload = self._services.payload_of(key, data, copy=copy, borrow=borrow)
         if (
-            terms is DEFAULT_TERMS
+            (target is None or not target.durable)
+            and terms is DEFAULT_TERMS
             and not volatile
             and if_version is None
             and payload.form is Form.HOST

@@ -47,13 +47,13 @@ from memories.errors import (
     about_key,
 )
 from memories.foundation.clock import Clock
-from memories.foundation.fork_lock import is_held_here
+from memories.foundation.fork_lock import holder_test
 from memories.foundation.keys import INTERNAL, some_of
 from memories.frames.fast_path import MAX_BYTES
 from memories.frames.signing import Keyring
 from memories.model.entry import Entry
 from memories.model.events import EventBus, Missed, Removed, Retrieved, Stored
-from memories.model.record import Record, Terms, Version
+from memories.model.record import DEFAULT_TERMS, Record, Terms, Version
 from memories.model.tiers import Cause, TierName
 
 MOMENT_SECONDS = 0.01
@@ -100,10 +100,10 @@ class Hierarchy:
             reset_nesting=lambda: self.mover.reset_nesting(),
             monotonic=clock.monotonic,
             mutex=catalog.lock,
-            blocked=lambda: is_held_here(catalog.lock) or self.settlement.is_held_here,
         )
         self.locks = self.operations.locks
         self.settlement = Settlement(tiers, catalog, self.operations, events)
+        self.operations.blocked = (holder_test(catalog.lock), self.settlement.is_held_here)
         for tier in tiers.volatile.values():
             tier.victims.settle = self.settlement.settle
             tier.victims.departed = self.settlement.departed
@@ -161,26 +161,63 @@ class Hierarchy:
             self.expiry.end_listing()
             self._expire_some()
             previous = self.catalog.lookup(key)
-            self._compare(key, previous, if_version)
-            # A value that replaces one in RAM takes its place.
-            sift = not volatile and not isinstance(previous, Entry)
-            targets = candidates(self.tiers, key, tier, payload, terms, sift=sift)
-            old_record = self.catalog.record_under(previous)
-            # The removal has a version of its own, below that of the new value. With the same one
-            # it would remove the new value as well.
-            gone = 0 if old_record is None else self.catalog.next_version()
-            version = Version(key, self.catalog.next_version(), self._moment(), terms)
-            order = Order(payload, version, previous, old_record, gone, volatile)
-            # In the archive a new version replaces the old one without a removal.
-            leaves = None if tier is TierName.GLACIER else old_record
-            with self.mover.archive.removing(leaves, gone):
-                found = self._put_first(order, targets)
-            if isinstance(previous, Entry) and isinstance(found, Record):
-                self.catalog.drop(previous)
-            if isinstance(previous, Entry):
-                self.mover.release(previous)
+            if if_version is not None:
+                self._compare(key, previous, if_version)
+            found: Entry | Record | None = None
+            if tier is TierName.COLD and not isinstance(previous, Entry):
+                found = self._put_into_cold(key, payload, terms, previous)
+            if found is None:
+                found = self._put(key, payload, tier, terms, previous, volatile=volatile)
         now = self.clock.monotonic()
         self.events.emit(Stored(key, now, found.tier, found.size, now - started))
+        return found
+
+    def _put_into_cold(
+        self, key: str, payload: Payload, terms: Terms, previous: Record | None
+    ) -> Record | None:
+        """Store into cold if there is room and the archive has nothing to do with it.
+
+        It does what `_put` would do, which is called where this returns None.
+        """
+        if previous is not None and is_archived(previous):
+            return None
+        if terms is not DEFAULT_TERMS and not terms.admits(TierName.COLD):
+            return None
+        cold = self.tiers.durable[TierName.COLD]
+        version = Version(key, self.catalog.next_version(), self._moment(), terms)
+        record = self.mover.write_if_room(payload, version, cold)
+        if record is not None:
+            cold.victims.record_arrivals([(key, 0)])
+        return record
+
+    def _put(
+        self,
+        key: str,
+        payload: Payload,
+        tier: TierName | None,
+        terms: Terms,
+        previous: Entry | Record | None,
+        *,
+        volatile: bool,
+    ) -> Entry | Record:
+        """Store into the first of the tiers that may hold the value and can make room for it."""
+        # A value that replaces one in RAM takes its place.
+        sift = not volatile and not isinstance(previous, Entry)
+        targets = candidates(self.tiers, key, tier, payload, terms, sift=sift)
+        old_record = self.catalog.record_under(previous)
+        # The removal has a version of its own, below that of the new value. With the same one
+        # it would remove the new value as well.
+        gone = 0 if old_record is None else self.catalog.next_version()
+        version = Version(key, self.catalog.next_version(), self._moment(), terms)
+        order = Order(payload, version, previous, old_record, gone, volatile)
+        # In the archive a new version replaces the old one without a removal.
+        leaves = None if tier is TierName.GLACIER else old_record
+        with self.mover.archive.removing(leaves, gone):
+            found = self._put_first(order, targets)
+        if isinstance(previous, Entry) and isinstance(found, Record):
+            self.catalog.drop(previous)
+        if isinstance(previous, Entry):
+            self.mover.release(previous)
         return found
 
     @operation
@@ -724,9 +761,7 @@ class Hierarchy:
         ends = found.terms.expires_at
         return ends is not None and ends <= moment
 
-    def _compare(self, key: str, found: Entry | Record | None, if_version: int | None) -> None:
-        if if_version is None:
-            return
+    def _compare(self, key: str, found: Entry | Record | None, if_version: int) -> None:
         if found is None:
             self.doubt(key)
         current = 0 if found is None or self._expired(found) else found.version

@@ -117,6 +117,18 @@ class KeyLocks:
                 self.held.pop(key).released()
             self._waits.pop(thread, None)
 
+    def acquire_free(self, key: str) -> bool:
+        """Lock `key` if no thread holds it; return whether it is locked."""
+        me = get_ident()
+        with self._mutex:
+            if key in self.held:
+                return False
+            call = self._call(me)
+            if call is not None:
+                call.keys.add(key)
+            self.held[key] = _Held(me, call)
+        return True
+
     def acquire(self, key: str) -> None:
         """Lock `key`, and wait for it."""
         me = get_ident()
@@ -203,7 +215,8 @@ class _Hold:
         self._key = key
 
     def __enter__(self) -> None:
-        self._locks.acquire(self._key)
+        if not self._locks.acquire_free(self._key):
+            self._locks.acquire(self._key)
 
     def __exit__(self, kind: object, error: object, trace: object) -> None:
         self._locks.release((self._key,), clean=kind is None)

@@ -19,7 +19,7 @@ from memories.engine.catalog import Catalog
 from memories.engine.eviction_pass import EvictionOutcome, EvictionPass, MayEvict
 from memories.engine.expiry import Expiry
 from memories.engine.keylocks import KeyLocks
-from memories.engine.payload import Payload
+from memories.engine.payload import PackedFrame, Payload
 from memories.engine.tier import AnyTier, DurableTier, Tier, Tiers, VolatileTier, version_of
 from memories.errors import StorageError, TierFullError, UnavailableError
 from memories.foundation.clock import Clock
@@ -107,6 +107,27 @@ class Mover:
         started = self._clock.monotonic()
         frame = target.convert(payload, version, evicted=self._nesting.depth > 0)
         self.make_room(target, frame.size, version.key)
+        return self._write_frame(frame, version, target, started, archived)
+
+    def write_if_room(
+        self, payload: Payload, version: Version, target: DurableTier
+    ) -> Record | None:
+        """Write a frame as `write` does, if there is room; else return None."""
+        started = self._clock.monotonic()
+        frame = target.convert(payload, version)
+        if not target.budget.reserve(frame.size, payload.host_size):
+            return None
+        return self._write_frame(frame, version, target, started)
+
+    def _write_frame(
+        self,
+        frame: PackedFrame,
+        version: Version,
+        target: DurableTier,
+        started: float,
+        archived: bytes = b"",
+    ) -> Record:
+        """Write a frame whose bytes are reserved."""
         try:
             record = target.write(frame, version, archived=archived)
         except BaseException:

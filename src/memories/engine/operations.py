@@ -11,7 +11,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import wraps
 from threading import RLock, get_ident
 from types import FrameType
@@ -39,7 +39,9 @@ class Operation(CallOwner):
     __slots__ = ("callers_error", "calling", "keys", "torn")
 
     def __init__(self) -> None:
-        super().__init__(2)
+        # As `CallOwner` does; a call costs more than these lines.
+        self.thread = get_ident()
+        self._frame = sys._getframe(1)
         self.keys: set[str] = set()  # Keys on which its work has not ended in good order.
         self.callers_error: BaseException | None = None  # Raised by a function of the caller.
         self.calling = 0  # Depth of such functions, which may call the manager again.
@@ -61,7 +63,7 @@ class Operation(CallOwner):
 
     def end(self) -> None:
         """Mark the call as over."""
-        super().end()
+        self._frame = None
         self.callers_error = None  # Its traceback leads back here.
 
 
@@ -76,13 +78,12 @@ class Operations:
         reset_nesting: Callable[[], None],
         monotonic: Callable[[], float],
         mutex: RLock | None = None,
-        blocked: Callable[[], bool] = lambda: False,
     ) -> None:
         """Start with no call under way.
 
         `reconcile_key` repairs one key under its lock. `recount` counts anew while no call is under
         way. `reset_nesting` resets the depth of this thread's evictions. `mutex` guards the key
-        locks. `blocked` says whether this thread is in the middle of a change outside of any call.
+        locks.
         """
         self._reconcile_key = reconcile_key
         self._recount = recount
@@ -93,7 +94,8 @@ class Operations:
         self._unrepaired: set[str] = set()
         self._recounted = True
         self._retry_at = 0.0
-        self._blocked = blocked
+        # Each says whether this thread is in the middle of a change outside of any call.
+        self.blocked: Sequence[Callable[[], bool]] = ()
         self.locks = KeyLocks(self._running.get, monotonic=monotonic, mutex=mutex)
 
     def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -103,19 +105,26 @@ class Operations:
         if outer is not None and outer.alive:
             return self._run_within(outer, work, *args, **kwargs)
         if outer is not None:
-            self._leave(me, outer, torn=True)  # Its end was interrupted, too.
-        if self._blocked():
-            raise interrupting()
+            self._end_torn(me, outer)  # Its end was interrupted, too.
+        for blocked in self.blocked:
+            if blocked():
+                raise interrupting()
         require_stack()
         operation = Operation()
-        self._enter(me, operation)
+        self._running[me] = operation
+        if self._gate.locked() or self._unrepaired or not self._recounted:
+            self._prepare(me, operation)
         try:
             return work(*args, **kwargs)
         except BaseException as error:
             operation.record_error(error)
             raise
         finally:
-            self._leave(me, operation, torn=operation.torn)
+            if operation.torn:
+                self._end_torn(me, operation)
+            else:
+                self._running.pop(me, None)
+                operation.end()
 
     def call_user(self, function: Callable[..., T], *args: Any) -> T:
         """Return `function(...)` of the caller: an exception of it leaves nothing to repair."""
@@ -163,8 +172,8 @@ class Operations:
             outer.record_error(error)
             raise
 
-    def _enter(self, me: int, operation: Operation) -> None:
-        self._running[me] = operation
+    def _prepare(self, me: int, operation: Operation) -> None:
+        """Wait until a call may begin, and repair what others left."""
         while self._gate.locked():
             # The thread that locked it waits for the calls under way, and this one has not begun.
             self._running.pop(me, None)
@@ -173,15 +182,14 @@ class Operations:
         if (self._unrepaired or not self._recounted) and self._monotonic() >= self._retry_at:
             self._repair()
 
-    def _leave(self, me: int, operation: Operation, *, torn: bool) -> None:
-        """End a call; may be done again where an interrupt ended it in the middle."""
-        if torn:
-            self._recounted = False
-            self._reset_nesting()
-            self._unrepaired.update(operation.keys)
-            self._repair_keys()  # This call still holds its locks.
-            self.locks.release_all(me)
-            self._repair()
+    def _end_torn(self, me: int, operation: Operation) -> None:
+        """End a torn call; may be done again where an interrupt ended it in the middle."""
+        self._recounted = False
+        self._reset_nesting()
+        self._unrepaired.update(operation.keys)
+        self._repair_keys()  # This call still holds its locks.
+        self.locks.release_all(me)
+        self._repair()
         self._running.pop(me, None)
         operation.end()
 

@@ -24,7 +24,7 @@ class RecencyTracker:
         """Record that keys came down to a durable tier, each after so many reads above it."""
         with self._lock:
             for key, reads in demoted:
-                self._gate.record_demotion(key, reads)
+                self._gate.record(key, reads)
 
     def coldness(self, key: str) -> float:
         """Return how long ago `key` was read or came down, in touches; inf if that is forgotten."""

@@ -8,7 +8,6 @@ the long way (`Hierarchy.put`, `Hierarchy.remove`) is the reference for what a c
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 from memories.codecs import own_plain
@@ -19,7 +18,7 @@ from memories.engine.operations import Operations, interrupting
 from memories.engine.settlement import Settlement
 from memories.engine.tier import Tiers
 from memories.foundation.clock import Clock
-from memories.foundation.fork_lock import is_held_here
+from memories.foundation.fork_lock import holder_test
 from memories.model.entry import Entry
 from memories.model.record import DEFAULT_TERMS
 
@@ -65,7 +64,7 @@ class Residency:
         self._catalog = catalog
         self._rules = catalog.rules or None  # None if there are none.
         self._lock = catalog.lock
-        self._is_locked_here = partial(is_held_here, catalog.lock)
+        self._is_locked_here = holder_test(catalog.lock)
         self._front = catalog.front
         self._settlement = settlement
         self._operations = operations

@@ -16,7 +16,7 @@ from memories.engine.catalog import Catalog
 from memories.engine.operations import Operations
 from memories.engine.tier import Tiers
 from memories.engine.victims import Step
-from memories.foundation.fork_lock import is_held_here, new_lock
+from memories.foundation.fork_lock import holder_test, new_lock
 from memories.model.entry import Entry, PackedEntry, SharedEntry
 from memories.model.events import EventBus, Removed, Stored
 from memories.model.tiers import Cause, TierName
@@ -42,11 +42,7 @@ class Settlement:
         self._events = events
         self._taken: list[Change] = []  # Being reported; what an interrupt left is reported again.
         self._lock = new_lock()
-
-    @property
-    def is_held_here(self) -> bool:
-        """Return whether this thread reports changes at this moment."""
-        return is_held_here(self._lock)
+        self.is_held_here = holder_test(self._lock)  # Whether this thread reports at this moment.
 
     def settle(self) -> None:
         """Report every change that was made before this call."""
@@ -71,7 +67,7 @@ class Settlement:
                     return
 
     def _settle(self, count: int) -> None:
-        if is_held_here(self._lock):
+        if self.is_held_here():
             return  # An observer asks, or a signal handler.
         with self._lock:
             try:

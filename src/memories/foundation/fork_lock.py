@@ -7,6 +7,7 @@ import os
 import threading
 import time
 import weakref
+from collections.abc import Callable
 from typing import Any
 
 from memories.errors import BusyError
@@ -34,8 +35,13 @@ def new_lock() -> threading.RLock:
 
 def is_held_here(lock: threading.RLock) -> bool:
     """Return whether this thread holds `lock`."""
-    mine: bool = lock._is_owned()  # type: ignore[attr-defined]
-    return mine
+    return holder_test(lock)()
+
+
+def holder_test(lock: threading.RLock) -> Callable[[], bool]:
+    """Return a function that returns whether the calling thread holds `lock`."""
+    test: Callable[[], bool] = lock._is_owned  # type: ignore[attr-defined]
+    return test
 
 
 class OpenDirectory:

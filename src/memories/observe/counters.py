@@ -146,7 +146,6 @@ class Tally(NamedTuple):
 
 
 NOTHING = Tally()
-NO_VOLUME = Volume(frames=0, raw_bytes=0, stored_bytes=0)
 
 
 @dataclass(slots=True)
@@ -160,7 +159,7 @@ class EventCounters:
     hits: Counter[TierName] = field(default_factory=Counter)
     moves: dict[Route, Tally] = field(default_factory=dict)
     removed: dict[Cause, Tally] = field(default_factory=dict)
-    written: dict[TierName, Volume] = field(default_factory=dict)
+    written: dict[TierName, tuple[int, int, int]] = field(default_factory=dict)  # As a `Volume`.
     latencies: defaultdict[Timed, Histogram] = field(default_factory=lambda: defaultdict(Histogram))
     prefetched: Counter[str] = field(default_factory=Counter)
     lock: threading.RLock = field(default_factory=new_lock)
@@ -169,11 +168,14 @@ class EventCounters:
         """Count one event."""
         with self.lock:
             match event:
+                case Stored():
+                    times, nbytes = self.stored
+                    self.stored = Tally(times + 1, nbytes + event.size)
+                    self.latencies["store", event.tier].add(event.seconds)
+                case Written():
+                    self._count_frames(event, 1, event.size, event.stored)
                 case Missed():
                     self.misses += 1
-                case Stored():
-                    self.stored = self.stored.plus(event.size)
-                    self.latencies["store", event.tier].add(event.seconds)
                 case Moved():
                     route = (event.source, event.target, event.cause)
                     self.moves[route] = self.moves.get(route, NOTHING).plus(event.size)
@@ -181,14 +183,6 @@ class EventCounters:
                     self.prefetched["issued"] += event.cause is Cause.PREFETCH
                 case Prefetched():
                     self.prefetched[event.outcome] += 1
-                case Written():
-                    before = self.written.get(event.tier, NO_VOLUME)
-                    self.written[event.tier] = Volume(
-                        frames=before.frames + 1,
-                        raw_bytes=before.raw_bytes + event.size,
-                        stored_bytes=before.stored_bytes + event.stored,
-                    )
-                    self.latencies["write", event.tier].add(event.seconds)
                 case Removed():
                     left = self.removed.get(event.cause, NOTHING)
                     self.removed[event.cause] = left.plus(event.size)
@@ -215,17 +209,16 @@ class EventCounters:
                     self.moves[route] = before.plus(nbytes, times)
                     self.latencies["move", first.target].add(first.seconds, times)
                 case Written():
-                    volume = self.written.get(first.tier, NO_VOLUME)
-                    self.written[first.tier] = Volume(
-                        frames=volume.frames + times,
-                        raw_bytes=volume.raw_bytes + nbytes,
-                        stored_bytes=volume.stored_bytes
-                        + sum([event.stored for event in events if isinstance(event, Written)]),
-                    )
-                    self.latencies["write", first.tier].add(first.seconds, times)
+                    stored = sum([event.stored for event in events if isinstance(event, Written)])
+                    self._count_frames(first, times, nbytes, stored)
                 case Removed():
                     gone = self.removed.get(first.cause, NOTHING)
                     self.removed[first.cause] = gone.plus(nbytes, times)
+
+    def _count_frames(self, first: Written, times: int, nbytes: int, stored: int) -> None:
+        frames, raw_bytes, stored_bytes = self.written.get(first.tier, (0, 0, 0))
+        self.written[first.tier] = (frames + times, raw_bytes + nbytes, stored_bytes + stored)
+        self.latencies["write", first.tier].add(first.seconds, times)
 
     def count_reads(self, reads: Sequence[Retrieved]) -> None:
         """Count reads that durable tiers answered."""
@@ -268,7 +261,10 @@ class EventCounters:
                 failures=self.failures,
                 latest_failure=self.latest_failure,
                 removed_bytes={cause: tally.nbytes for cause, tally in self.removed.items()},
-                written=dict(self.written),
+                written={
+                    name: Volume(frames=frames, raw_bytes=raw, stored_bytes=stored)
+                    for name, (frames, raw, stored) in self.written.items()
+                },
                 small_frames={
                     name: tier.compression_history.counts()
                     for name, tier in hierarchy.tiers.durable.items()

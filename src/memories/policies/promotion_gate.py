@@ -42,14 +42,10 @@ class PromotionGate:
             room: Bytes that the faster tier can take without evicting anything.
             pressure: Whether the faster tier is busy making room already.
         """
-        count = self._remember(key, 1)
+        count = self.record(key, 1)
         if pressure:
             return False
         return size <= room or count >= self._touches
-
-    def record_demotion(self, key: str, reads: int) -> None:
-        """Record that `key` was moved down to a durable tier, after so many reads above it."""
-        self._remember(key, reads)
 
     def touches(self, key: str) -> int:
         """Return how many touches of `key` are remembered."""
@@ -68,7 +64,11 @@ class PromotionGate:
         reads, at = known
         return (self._now - at) / (1 + min(reads, _MOST_READS))
 
-    def _remember(self, key: str, reads: int) -> int:
+    def record(self, key: str, reads: int) -> int:
+        """Record a touch of `key` that counts as so many reads; return how many it has had.
+
+        A key that moves down to a durable tier brings the reads that it had above.
+        """
         digest = hash(key)
         self._now += 1
         known = self._recent.pop(digest, None)

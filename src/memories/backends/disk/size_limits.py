@@ -46,11 +46,3 @@ class SizeLimits(NamedTuple):
     def recent(self) -> int:
         """Return how much of the log may lie behind the last checkpoint."""
         return 2 * self.segment
-
-    def upkeep_bytes(self, index_bytes: int, recent_heads: int) -> int:
-        """Return the bytes that upkeep may need at once: for copies, a checkpoint and a merge.
-
-        `recent_heads` are the bytes of the heads in the log that no run holds yet; a row takes
-        less than twice its head, now and once more when its run is merged.
-        """
-        return 2 * (self.segment + self.large) + index_bytes + 4 * recent_heads

@@ -115,6 +115,7 @@ class Space:
         self.import_bytes = 0  # Bytes that the files of unfinished imports will take here.
         self.copied_bytes = 0  # Bytes of those files that are copied already.
         self._unreclaimable = -limits.segment  # Dead bytes after the latest upkeep.
+        self._copies = 2 * (limits.segment + limits.large)  # What upkeep may copy at once.
 
     def physical(self) -> int:
         """Return the bytes taken on the medium."""
@@ -150,10 +151,12 @@ class Space:
         return self.limit(held) - held
 
     def upkeep_bytes(self) -> int:
-        """Return the bytes that stay free for upkeep, or are held for it by the reserve."""
-        return max(
-            self.reserve.bytes, self.limits.upkeep_bytes(self.index_bytes, self.recent_heads)
-        )
+        """Return the bytes that stay free for upkeep, or are held for it by the reserve.
+
+        It may need them at once for copies, a checkpoint and a merge. A row takes less than twice
+        its head, now and once more when its run is merged.
+        """
+        return max(self.reserve.bytes, self._copies + self.index_bytes + 4 * self.recent_heads)
 
     def fits(self, size: int) -> bool:
         """Return whether `size` bytes more may lie here while upkeep keeps its room."""
