@@ -53,7 +53,7 @@ from memories.frames.fast_path import MAX_BYTES
 from memories.frames.signing import Keyring
 from memories.model.entry import Entry
 from memories.model.events import EventBus, Missed, Removed, Retrieved, Stored
-from memories.model.record import DEFAULT_TERMS, Record, Terms, Version
+from memories.model.record import Record, Terms, Version
 from memories.model.tiers import Cause, TierName
 
 MOMENT_SECONDS = 0.01
@@ -165,30 +165,13 @@ class Hierarchy:
                 self._compare(key, previous, if_version)
             found: Entry | Record | None = None
             if tier is TierName.COLD and not isinstance(previous, Entry):
-                found = self._put_into_cold(key, payload, terms, previous)
+                version = Version(key, self.catalog.next_version(), self._moment(), terms)
+                found = self.mover.write_if_room(payload, version, previous)
             if found is None:
                 found = self._put(key, payload, tier, terms, previous, volatile=volatile)
         now = self.clock.monotonic()
         self.events.emit(Stored(key, now, found.tier, found.size, now - started))
         return found
-
-    def _put_into_cold(
-        self, key: str, payload: Payload, terms: Terms, previous: Record | None
-    ) -> Record | None:
-        """Store into cold if there is room and the archive has nothing to do with it.
-
-        It does what `_put` would do, which is called where this returns None.
-        """
-        if previous is not None and is_archived(previous):
-            return None
-        if terms is not DEFAULT_TERMS and not terms.admits(TierName.COLD):
-            return None
-        cold = self.tiers.durable[TierName.COLD]
-        version = Version(key, self.catalog.next_version(), self._moment(), terms)
-        record = self.mover.write_if_room(payload, version, cold)
-        if record is not None:
-            cold.victims.record_arrivals([(key, 0)])
-        return record
 
     def _put(
         self,

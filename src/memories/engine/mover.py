@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import msgspec
 
-from memories.engine.archive import Archive
+from memories.engine.archive import Archive, is_archived
 from memories.engine.batch_write import BATCH_KEYS, BatchOutcome, BatchWriter
 from memories.engine.catalog import Catalog
 from memories.engine.eviction_pass import EvictionOutcome, EvictionPass, MayEvict
@@ -26,7 +26,7 @@ from memories.foundation.clock import Clock
 from memories.foundation.units import format_size
 from memories.model.entry import Entry
 from memories.model.events import EventBus, Failed, Moved, Removed, Written
-from memories.model.record import Record, Version
+from memories.model.record import DEFAULT_TERMS, Record, Version
 from memories.model.tiers import Cause, TierName
 
 POLL_SECONDS = 0.002
@@ -110,14 +110,25 @@ class Mover:
         return self._write_frame(frame, version, target, started, archived)
 
     def write_if_room(
-        self, payload: Payload, version: Version, target: DurableTier
+        self, payload: Payload, version: Version, previous: Record | None
     ) -> Record | None:
-        """Write a frame as `write` does, if there is room; else return None."""
-        started = self._clock.monotonic()
-        frame = target.convert(payload, version)
-        if not target.budget.reserve(frame.size, payload.host_size):
+        """Store a new version in cold, if there is room, in the place of `previous`; else None.
+
+        It does what the general way of a store would do. That is also left the versions of which
+        the archive has a copy, and those whose terms exclude cold.
+        """
+        if previous is not None and is_archived(previous):
             return None
-        return self._write_frame(frame, version, target, started)
+        if version.terms is not DEFAULT_TERMS and not version.terms.admits(TierName.COLD):
+            return None
+        started = self._clock.monotonic()
+        cold = self.tiers.durable[TierName.COLD]
+        frame = cold.convert(payload, version)
+        if not cold.budget.reserve(frame.size, payload.host_size):
+            return None
+        record = self._write_frame(frame, version, cold, started)
+        cold.victims.record_arrivals([(version.key, 0)])
+        return record
 
     def _write_frame(
         self,
