@@ -8,6 +8,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -37,7 +38,7 @@ def is_sound(key: str, words: np.ndarray) -> bool:
 
 @pytest.mark.timeout(120)
 def test_no_value_is_ever_torn_mixed_up_or_lost(tmp_path: Path) -> None:
-    """Eight threads store, read, delete, move and snapshot; nothing but KeyError may come of it."""
+    """Nine threads store, read, delete, move and snapshot; nothing but KeyError may come of it."""
     hammer(tmp_path, SECONDS)
 
 
@@ -49,7 +50,7 @@ def test_no_value_is_ever_torn_mixed_up_or_lost_in_a_minute(tmp_path: Path) -> N
 
 
 def hammer(tmp_path: Path, seconds: float) -> None:
-    """Let eight threads work on one manager, then check every value, byte and victim."""
+    """Let nine threads work on one manager, then check every value, byte and victim."""
     manager = MemoryManager(
         "60 kB",
         "100 kB",
@@ -102,8 +103,21 @@ def hammer(tmp_path: Path, seconds: float) -> None:
         else:
             manager.modify(key, lambda words: value_of(key, int(words[1] % 1000)))
 
+    def batch(chance: random.Random) -> None:
+        some = chance.sample(KEYS, 12)
+        if chance.random() < 0.7:
+            tier = chance.choice(["auto", "cold", "cold"])
+            manager.store_many({key: value_of(key, chance.randrange(10**6)) for key in some}, tier)
+        elif chance.random() < 0.7:
+            manager.delete_prefix(chance.choice(["k1", "k2", "k33"]))
+        else:
+            manager.flush()
+        with suppress(KeyError):  # Of a key that was deleted.
+            found = manager.retrieve_many(some)
+            assert all(is_sound(key, words) for key, words in found.items())
+
     acts = {"store1": store, "store2": store, "read1": read, "read2": read, "read3": read,
-            "move1": move, "move2": move, "change": change}  # fmt: skip
+            "move1": move, "move2": move, "change": change, "batch": batch}  # fmt: skip
     threads = [threading.Thread(target=loop, args=item) for item in acts.items()]
     for thread in threads:
         thread.start()
@@ -114,6 +128,7 @@ def hammer(tmp_path: Path, seconds: float) -> None:
     manager._services.migrator.stop()
     assert manager._services.prefetching is not None
     manager._services.prefetching.stop()  # What is being fetched is charged before it is there.
+    manager._hierarchy.settlement.settle()
     gc.collect()
     for name in ("hot", "warm"):
         tier = manager._hierarchy.tiers[TierName(name)]
@@ -127,7 +142,7 @@ def hammer(tmp_path: Path, seconds: float) -> None:
         assert all(entry.link is not None for entry in entries), f"{name} hides a victim"
         assert len(entries) == len(victims.policy)
     assert [] == ["".join(traceback.format_exception(error)) for error in errors]
-    assert all(counts.get(name, 0) > 10 for name in acts), counts
+    assert all(counts.get(name, 0) > 2 for name in acts), str(counts)
     stats = manager.stats()
     assert 0 == stats.failures, stats.latest_failure
     assert sum(stats.moves.values()) > 100

@@ -25,6 +25,7 @@ from tests.support.wholeness import assert_whole
 
 from memories import BusyError, MemoriesError, MemoryManager
 from memories.backends.disk import compaction
+from memories.model.tiers import Cause, TierName
 
 # What a destructor raises goes nowhere, an interrupt included; the interpreter says so.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -247,6 +248,18 @@ def _(bench: Bench) -> Case:
     return Case(lambda: bench.manager.store_many(mapping, "cold"), may)
 
 
+@case("store_many over values in every tier")
+def _(bench: Bench) -> Case:
+    key, old, new = bench.fresh()
+    names = {f"{key}/{tier}": tier for tier in TIERS}
+    for name, tier in names.items():
+        bench.store(name, old, tier)
+    new_values = dict.fromkeys(names, new)
+    return Case(
+        lambda: bench.manager.store_many(new_values, "cold"), {name: [old, new] for name in names}
+    )
+
+
 @case("retrieve_many")
 def _(bench: Bench) -> Case:
     key, old, _ = bench.fresh()
@@ -271,6 +284,42 @@ def _(bench: Bench) -> Case:
     bench.store(key, old, "hot")
     bench.store(key + "/large", os.urandom(200_000), "cold")
     return Case(bench.manager.flush, {key: [old]})
+
+
+def _several(bench: Bench, tier: str) -> dict[str, list[Any]]:
+    key, old, _ = bench.fresh()
+    for number in range(4):
+        bench.store(f"{key}/{number}", old, tier)
+    return {f"{key}/{number}": [old] for number in range(4)}
+
+
+@case("flush several")
+def _(bench: Bench) -> Case:
+    return Case(bench.manager.flush, _several(bench, "hot"))
+
+
+@case("drain warm")
+def _(bench: Bench) -> Case:
+    may_hold = _several(bench, "warm")
+    return Case(lambda: bench.manager._hierarchy.drain(TierName.WARM, 0), may_hold)
+
+
+@case("demote idle values")
+def _(bench: Bench) -> Case:
+    may_hold, hierarchy = _several(bench, "hot"), bench.manager._hierarchy
+
+    def call() -> None:
+        entries = [hierarchy.catalog.entries[key] for key in may_hold]
+        hierarchy.try_move_batch(entries, TierName.WARM, Cause.IDLE)
+
+    return Case(call, may_hold)
+
+
+@case("clear")
+def _(bench: Bench) -> Case:
+    _several(bench, "hot")
+    _several(bench, "cold")
+    return Case(bench.manager.clear, {key: [old, ABSENT] for key, old in bench.held.items()})
 
 
 @case("pin and unpin")

@@ -208,8 +208,8 @@ class Lifecycle:
 
     def _discard_values(self) -> None:
         self._hierarchy.state = LifecycleState.CLOSED
-        for entry in self._hierarchy.catalog.clear():
-            self._hierarchy.mover.release(entry)
+        self._hierarchy.settlement.settle()
+        self._hierarchy.tiers.release_batch(self._hierarchy.catalog.clear())
 
     def _ended(self) -> None:
         _running.discard(self)

@@ -216,7 +216,7 @@ class BatchWriter:
         with self._locks.try_lock_all(keys) as locked:
             left, gone = list[str](), list[Entry | Record]()
             durable = list[Entry | Record]()
-            for key in keys:
+            for key in dict.fromkeys(keys):
                 if key not in locked:
                     left.append(key)
                     continue
@@ -372,8 +372,7 @@ class BatchWriter:
         if not entries:
             return
         self._catalog.drop_batch(entries)
-        for entry in entries:
-            self._tiers.release(entry)
+        self._tiers.release_batch(entries)
 
     def _emit_moves(
         self,

@@ -8,7 +8,7 @@ refers to it.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from itertools import groupby
 
@@ -17,7 +17,7 @@ from memories.engine.operations import Operations
 from memories.engine.tier import Tiers
 from memories.engine.victims import Step
 from memories.foundation.fork_lock import holder_test, new_lock
-from memories.model.entry import Entry, PackedEntry, SharedEntry
+from memories.model.entry import Entry
 from memories.model.events import EventBus, Removed, Stored
 from memories.model.tiers import Cause, TierName
 
@@ -89,26 +89,21 @@ class Settlement:
         self._report(self._taken)
 
     def _release(self, changes: list[Change]) -> None:
-        freed: Counter[TierName] = Counter()
+        left: defaultdict[TierName, list[Entry]] = defaultdict(list)
         for previous, *_ in changes:
-            if previous is None:
-                continue
-            tier = previous.common.tier
-            if isinstance(previous, SharedEntry | PackedEntry):
-                freed[tier] += previous.size  # No view of it can be left.
-            else:
-                self._tiers.volatile[tier].release(previous)
-                self._tiers.volatile[tier].budget.left_released += previous.size
-        for tier, size in freed.items():
-            budget = self._tiers.volatile[tier].budget
-            budget.release(size)
-            budget.left_released += size
+            if previous is not None:
+                left[previous.common.tier].append(previous)
+        for name, entries in left.items():
+            tier = self._tiers.volatile[name]
+            tier.release_batch(entries)
+            tier.budget.left_released += sum([entry.size for entry in entries])
 
     def _report(self, changes: list[Change]) -> None:
         volatile = self._tiers.volatile
         steps: dict[TierName, list[Step]] = {name: [] for name in volatile}
         counts: Counter[TierName] = Counter()
         happened: list[Stored | Removed] = []
+        gone: list[str] = []
         for previous, entry, stamp, at, seconds in changes:
             if entry is not None:
                 name = entry.common.tier
@@ -124,10 +119,11 @@ class Settlement:
                     happened.append(Removed(key, at + seconds, name, size, Cause.REMOVED))
                     for forgetting in steps.values():
                         forgetting.append(key)
-                    for durable in self._tiers.durable.values():
-                        durable.victims.forget(key)
+                    gone.append(key)
         for name, tier in volatile.items():
             tier.settle(steps[name])
+        for durable in self._tiers.durable.values():
+            durable.victims.forget(gone)
         self._catalog.count_changes(counts, sum(one is not None for _, one, *_ in changes))
         self._emit(happened)
         self._taken = []

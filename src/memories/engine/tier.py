@@ -7,7 +7,7 @@ first. It moves nothing and names no key in the catalog: the mover does.
 from __future__ import annotations
 
 from abc import ABC
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, cast
@@ -23,7 +23,7 @@ from memories.engine.payload import FramePayload, PackedFrame, PartsPayload, Pay
 from memories.engine.victims import Arrival, PolicyVictims, Step, Victims
 from memories.frames.compression_history import CompressionHistory
 from memories.frames.signing import Keyring
-from memories.model.entry import Entry, ExpiringEntry, common_of
+from memories.model.entry import Entry, ExpiringEntry, PackedEntry, SharedEntry, common_of
 from memories.model.record import Record, Version
 from memories.model.tiers import TierName
 
@@ -201,6 +201,16 @@ class VolatileTier(Tier):
         """Uncharge an entry that has left as soon as the last view of its payload dies."""
         self.budget.release_with(Payload.of_entry(entry).owners(), entry.size)
 
+    def release_batch(self, entries: Iterable[Entry]) -> None:
+        """Uncharge entries that have left, each as soon as the last view of its payload dies."""
+        freed = 0
+        for entry in entries:
+            if isinstance(entry, SharedEntry | PackedEntry):
+                freed += entry.size  # No view of it can be left.
+            else:
+                self.release(entry)
+        self.budget.release(freed)
+
     def _crosses(self, payload: Payload) -> bool:
         """Return whether a value goes to the memory of the device."""
         if self.device is None:
@@ -354,11 +364,24 @@ class Tiers(dict[TierName, AnyTier]):
         tier.victims.discard(entry)
         tier.release(entry)
 
+    def release_batch(self, entries: Iterable[Entry]) -> None:
+        """Release the payloads of entries that have left the catalog."""
+        for name, left in _by_tier(entries).items():
+            self.volatile[name].victims.discard_batch(left)
+            self.volatile[name].release_batch(left)
+
     def load(self, found: Entry | Record) -> Payload:
         """Return the payload that an entry holds or a record names."""
         if isinstance(found, Entry):
             return Payload.of_entry(found)
         return self.durable[found.tier].read(found)
+
+
+def _by_tier(entries: Iterable[Entry]) -> dict[TierName, list[Entry]]:
+    by_tier: dict[TierName, list[Entry]] = {}
+    for entry in entries:
+        by_tier.setdefault(entry.tier, []).append(entry)
+    return by_tier
 
 
 def version_of(found: Entry | Record) -> Version:

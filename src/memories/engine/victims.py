@@ -176,10 +176,22 @@ class PolicyVictims(Victims[Entry]):
 
     def discard(self, found: Entry) -> None:
         """Remove the entry from the policy, if it is there."""
+        self.discard_batch([found])
+
+    def discard_batch(self, found: Sequence[Entry]) -> None:
+        """Remove the entries from the policy that are there."""
         self.settle()
+
+        def remove_each(policy: Policy) -> None:
+            for entry in linked:
+                policy.remove(entry)
+
         with self._lock:
-            if not self._unlinked(found) and found.link is not None:
-                self._change(lambda policy: policy.remove(found), after_notes=False)
+            linked = [
+                entry for entry in found if not self._unlinked(entry) and entry.link is not None
+            ]
+            if linked:
+                self._change(remove_each, after_notes=False)
 
     def offer(self) -> Entry | None:
         """Remove the policy's next victim and return it."""

@@ -44,6 +44,9 @@ def main(path: str, seed: int, number: int) -> None:
                 if key in manager:
                     manager.migrate(key, tier)
             continue
+        if chance.random() < 0.2:
+            number = store_batch(manager, chance, number)
+            continue
         tier = chance.choice(TIERS)
         size = -1 if chance.random() < 0.2 else chance.choice([1, 100, 1000, 5000, 20_000])
         durable = size < 0 or tier in ("cold", "glacier")
@@ -54,6 +57,18 @@ def main(path: str, seed: int, number: int) -> None:
         else:
             manager.store(key, content(number, size), tier)
         os.write(1, b"! " + words.encode())
+
+
+def store_batch(manager: MemoryManager, chance: random.Random, number: int) -> int:
+    """Store several values in cold together, and return the number of the last one."""
+    keys = chance.sample([f"k{index}" for index in range(30)], 8)
+    sizes = {key: chance.choice([1, 100, 1000, 5000]) for key in keys}
+    numbers = dict(zip(keys, range(number, number + 8), strict=True))
+    lines = [f"{key} {numbers[key]} {sizes[key]} durable\n" for key in keys]
+    os.write(1, "".join([f"? {line}" for line in lines]).encode())
+    manager.store_many({key: content(numbers[key], sizes[key]) for key in keys}, "cold")
+    os.write(1, "".join([f"! {line}" for line in lines]).encode())
+    return number + 7
 
 
 if __name__ == "__main__":

@@ -1,0 +1,320 @@
+"""Many small values at once: the result is that of the calls one by one, also where one fails."""
+
+from __future__ import annotations
+
+import errno
+import tempfile
+import threading
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests.support.values import identical
+from tests.support.wholeness import assert_whole
+
+from memories import (
+    InvalidKeyError,
+    MemoryManager,
+    Rule,
+    StorageError,
+    TierFullError,
+    UnsupportedTypeError,
+)
+from memories.core import wiring
+from memories.engine.batch_write import BATCH_KEYS, MAX_VALUE, BatchOutcome, BatchWriter
+from memories.model.entry import Entry
+from memories.model.events import Event
+from memories.model.tiers import TierName
+from memories.testing.clock import ManualClock
+from memories.testing.faults import FailingFiles
+
+MANY = 2 * BATCH_KEYS + 10
+
+
+class OneByOne(BatchWriter):
+    """Leaves everything, so that the caller does all of it in the single way."""
+
+    def store(self, *_: Any) -> int:
+        return 0
+
+    def write_back(self, entries: Sequence[Entry], *_: Any) -> list[Entry]:
+        return list(entries)
+
+    def demote(self, entries: Sequence[Entry], *_: Any) -> BatchOutcome:
+        return BatchOutcome([], entries)
+
+    def move(self, entries: Sequence[Entry], *_: Any) -> BatchOutcome:
+        return BatchOutcome([], entries)
+
+    def remove(self, keys: Sequence[str], *_: Any) -> tuple[int, list[str]]:
+        return 0, list(keys)
+
+
+def opened(path: Path, **options: Any) -> MemoryManager:
+    given: dict[str, Any] = {"storage_path": path, "migration": False, "prefetch": "off"}
+    return MemoryManager("1 MB", "1 MB", "20 MB", **given | options)
+
+
+@pytest.fixture
+def manager(tmp_path: Path) -> Iterator[MemoryManager]:
+    with opened(tmp_path) as made:
+        yield made
+        assert_whole(made)
+
+
+def small(count: int) -> dict[str, bytes]:
+    return {f"k{number}": b"value %d " % number * 20 for number in range(count)}
+
+
+# -- equivalence ----------------------------------------------------------------------------------
+
+keys = st.sampled_from(
+    [f"{prefix}{number}" for prefix in ("a/", "b/", "cold/") for number in "123"]
+)
+values = st.one_of(
+    st.binary(max_size=2000),
+    st.integers(0, 9).map(lambda number: [number, {"of": "a list"}]),
+    st.integers(1, 400).map(lambda count: np.arange(count)),
+    st.just(b"large" * (MAX_VALUE // 4)),
+)
+tiers = st.sampled_from(["auto", "hot", "warm", "cold", "glacier"])
+step = st.one_of(
+    st.tuples(st.just("store_many"), st.dictionaries(keys, values, max_size=6), tiers),
+    st.tuples(st.just("store"), keys, values, tiers, st.booleans()),
+    st.tuples(st.just("wait"), st.sampled_from([1.0, 30.0])),
+    st.tuples(st.just("pin"), keys),
+    st.tuples(st.just("drain"), st.sampled_from([TierName.HOT, TierName.WARM]), st.booleans()),
+    st.tuples(st.just("delete_prefix"), st.sampled_from(["a/", "b/", "", "c"])),
+    st.tuples(st.just("flush")),
+    st.tuples(st.just("clear")),
+)
+
+
+class World:
+    """A manager, and all that can be seen of it."""
+
+    def __init__(self, path: Path, *, one_by_one: bool) -> None:
+        self.clock = ManualClock()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(wiring, "SystemClock", lambda: self.clock)
+            self.manager = MemoryManager(
+                "12 kB", "40 kB", "1 MB", True, storage_path=path / "store",
+                glacier_url=str(path / "archive"), migration=False, prefetch="off",
+                rules=[Rule(prefix="cold/", tier="cold"), Rule(prefix="b/", quota={"hot": "6 kB"})],
+            )  # fmt: skip
+        self.events: dict[str, list[tuple[Any, ...]]] = defaultdict(list)
+        hierarchy = self.manager._hierarchy
+        if one_by_one:
+            hierarchy.mover.batch.__class__ = OneByOne
+        hierarchy.events.subscribe(self.observe)
+
+    def observe(self, event: Event) -> None:
+        seen = {name: getattr(event, name) for name in event.__struct_fields__}
+        left_out = ("at", "seconds", "key")
+        shown = tuple(sorted((name, str(seen[name])) for name in seen.keys() - set(left_out)))
+        self.events[event.key].append((type(event).__name__, *shown))
+
+    def take(self, what: tuple[Any, ...]) -> object:
+        """Take a step, and return what came of it."""
+        manager, (name, *rest) = self.manager, what
+        try:
+            if name == "wait":
+                self.clock.advance(rest[0])
+            elif name == "store":
+                key, value, tier, brief = rest
+                manager.store(key, value, tier, ttl=10.0 if brief else None)
+            elif name == "drain":
+                used = manager._hierarchy.tiers[rest[0]].budget.used
+                manager._hierarchy.drain(rest[0], used // 2 if rest[1] else 0)
+            else:
+                return getattr(manager, name)(*rest)
+        except (KeyError, TierFullError) as error:
+            return type(error)
+        return None
+
+    def seen(self) -> dict[str, Any]:
+        manager = self.manager
+        stats = manager.stats()
+        return {
+            "tiers": {key: manager.get_tier(key) for key in manager},
+            "keys": len(manager),
+            "used": {name: tier.used_bytes for name, tier in stats.tiers.items() if name != "cold"},
+            "live": manager._hierarchy.catalog.journal.usage().live,
+            "stored": (stats.stored, stats.stored_bytes),
+            "moves": (stats.moves, stats.moved_bytes),
+            "removed": (stats.removed, stats.removed_bytes),
+            "written": stats.written,
+            "events": {key: list(events) for key, events in self.events.items()},
+        }
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(step, min_size=1, max_size=12))
+def test_a_batch_ends_as_the_single_calls_do(steps: list[tuple[Any, ...]]) -> None:
+    """Same values, tiers, charges, counters and events per key, whatever was in between."""
+    with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
+        worlds = [World(Path(name) / str(one), one_by_one=one) for one in (False, True)]
+        batched, single = worlds
+        for world in worlds:
+            stack.callback(world.manager.cleanup)
+        for what in steps:
+            assert single.take(what) == batched.take(what), what
+            assert single.seen() == batched.seen(), what
+        held = [dict(world.manager) for world in worlds]
+        assert held[0].keys() == held[1].keys()
+        assert all(identical(value, held[0][key]) for key, value in held[1].items())
+        for world in worlds:
+            assert_whole(world.manager)
+
+
+def test_many_values_are_stored_read_moved_and_removed(manager: MemoryManager) -> None:
+    """More than a batch holds, in every order."""
+    values = small(MANY)
+    manager.store_many(values, "cold")
+    assert values == manager.retrieve_many(reversed(values))
+    assert MANY == len(manager)
+    assert MANY - 100 == manager.delete_prefix("k") - 100
+    manager.store_many(values, "warm")
+    manager.flush()
+    manager._hierarchy.drain(TierName.WARM, 0)
+    assert Counter({"cold": MANY}) == Counter(map(manager.get_tier, manager))
+    manager.clear()
+    assert 0 == len(manager) == manager._hierarchy.catalog.journal.usage().live
+
+
+def test_few_appends_serve_many_values(
+    manager: MemoryManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That is what makes them fast; a lock, a look-up and a `write` each would not be."""
+    files = manager._hierarchy.catalog.journal._files
+    writes = 0
+
+    def counted(write: Any) -> Any:
+        def call(*arguments: Any) -> Any:
+            nonlocal writes
+            writes += 1
+            return write(*arguments)
+
+        return call
+
+    monkeypatch.setattr(files, "write", counted(files.write), raising=False)
+    monkeypatch.setattr(files, "writev", counted(files.writev), raising=False)
+    manager.store_many(small(MANY), "cold")
+    manager.store_many({f"warm{number}": number for number in range(MANY)}, "warm")
+    manager._hierarchy.flush()
+    manager.delete_prefix("")
+    assert 9 <= writes < 30
+
+
+# -- failures -------------------------------------------------------------------------------------
+
+
+class Reused(Mapping[str, np.ndarray]):
+    """A mapping that makes its values in one buffer."""
+
+    def __init__(self) -> None:
+        self.buffer = np.zeros(10)
+
+    def __getitem__(self, key: str) -> np.ndarray:
+        self.buffer[:] = float(key)
+        return self.buffer
+
+    def __iter__(self) -> Iterator[str]:
+        return map(str, range(20))
+
+    def __len__(self) -> int:
+        return 20
+
+
+def test_a_mapping_may_reuse_its_memory(manager: MemoryManager) -> None:
+    """A value is stored before the next one is asked for, unless all are there already."""
+    manager.store_many(Reused(), "cold")
+    for number in range(20):
+        assert (manager[str(number)] == number).all()
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "error"),
+    [
+        ("bad", (lambda: 0), UnsupportedTypeError),
+        ("", b"value", InvalidKeyError),
+        ("huge", bytes(21_000_000), TierFullError),
+    ],
+)
+def test_values_before_one_that_fails_are_stored(
+    manager: MemoryManager, key: str, value: Any, error: type[Exception]
+) -> None:
+    """And none behind it, as if each had been stored for itself."""
+    before, after = small(300), {f"after{number}": b"value" for number in range(300)}
+    with pytest.raises(error):
+        manager.store_many({**before, key: value, **after}, "cold")
+    assert before == dict(manager)
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO])
+@pytest.mark.parametrize("torn", [False, True])
+def test_a_disk_that_fails_in_a_batch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, torn: bool
+) -> None:
+    """Some of the first values are stored, what is in RAM stays there, and reopening agrees."""
+    files = FailingFiles(code=code, torn=torn, kinds=frozenset(("write", "writev")))
+    monkeypatch.setattr(wiring, "DiskBackend", partial(wiring.DiskBackend, files=files))
+    manager = opened(tmp_path)
+    manager.store_many(small(5), "warm")
+    cold = {f"cold{number}": bytes([number % 256]) * 300 for number in range(MANY)}
+    manager.store("first", b"opens the log", "cold")
+    files.arm(2, count=10_000)
+    with pytest.raises(StorageError):
+        manager.store_many(cold, "cold")
+    stored = [key for key in manager if key.startswith("cold")]
+    assert sorted(stored) == sorted(list(cold)[: len(stored)])
+    assert BATCH_KEYS <= len(stored) < MANY
+    with pytest.raises(StorageError, match="5 values could not be written"):
+        manager.flush()
+    assert_whole(manager)
+    files.arm(0)
+    manager.flush()
+    held = dict(manager)
+    assert {**small(5), **{key: cold[key] for key in stored}, "first": b"opens the log"} == held
+    manager.cleanup()
+    with opened(tmp_path) as again:
+        assert held == dict(again)
+
+
+def test_a_full_disk_refuses_the_values_that_do_not_fit(tmp_path: Path) -> None:
+    """A batch writes what single stores would have written."""
+    values = {f"k{number}": np.random.default_rng(number).bytes(3000) for number in range(400)}
+    with MemoryManager("1 MB", "1 MB", "1 MB", storage_path=tmp_path, migration=False) as manager:
+        with pytest.raises(TierFullError):
+            manager.store_many(values, "cold")
+        assert list(values)[: len(manager)] == sorted(manager, key=lambda key: int(key[1:]))
+        assert len(manager) > 200
+        assert_whole(manager)
+
+
+def test_a_busy_key_is_waited_for(manager: MemoryManager) -> None:
+    """Another thread works on a key in the middle of the batch."""
+    hierarchy, held, go_on = manager._hierarchy, threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with hierarchy.locks.lock("k7"):
+            held.set()
+            go_on.wait(10)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    held.wait(10)
+    threading.Timer(0.1, go_on.set).start()
+    manager.store_many(small(20), "cold")
+    thread.join(10)
+    assert small(20) == dict(manager)
+    assert [f"k{number}" for number in range(20)] == sorted(
+        manager, key=lambda key: hierarchy.lookup(key).version
+    )
