@@ -86,6 +86,16 @@ def test_moving_and_overwriting_leave_no_charge_behind(make: Make) -> None:
     assert (0, 0) == (used(manager, "hot"), used(manager, "warm"))
 
 
+def test_clear_gives_back_a_value_with_a_backing_copy_once(make: Make) -> None:
+    """A key is listed among the values in RAM and among those on the disk."""
+    manager = make(glacier_memory_enabled=False)
+    for number in range(5):
+        manager.store(f"k{number}", b"x" * 500, "warm")
+    manager.flush()
+    manager.clear()
+    assert 0 == used(manager, "warm")
+
+
 def test_effective_capacity_is_what_the_machine_has() -> None:
     """A configured size beyond the machine's memory is no promise to kill the process."""
     with MemoryManager(10**6, 10**6) as manager:

@@ -213,6 +213,7 @@ class BatchWriter:
 
         Returns how many were removed, and which of `keys` are left.
         """
+        keys = list(dict.fromkeys(keys))  # An entry and its backing copy have the same key.
         with self._locks.try_lock_all(keys) as locked:
             left, gone = list[str](), list[Entry | Record]()
             durable = list[Entry | Record]()
