@@ -76,6 +76,7 @@ def describe(services: Services, name: str = "MemoryManager", cluster: str = "")
     hierarchy = services.hierarchy
     if hierarchy.state is LifecycleState.CLOSED:
         return f"<{name} closed>"
+    hierarchy.settlement.settle()  # What was removed a moment ago is still charged.
     tiers = ", ".join(
         f"{tier_name} {format_size(tier.budget.used)} of {limit_words(tier.budget.configured)}"
         f" [{services.media[tier_name]}]"

@@ -363,11 +363,13 @@ class Hierarchy:
 
         `pause` is called after at most `at_once` of them, while no key is locked.
         """
+        self.settlement.settle()  # What was removed a moment ago is still charged.
         self.mover.drain(self.tier(name), used, at_once, pause)
 
     @operation
     def evict_bytes(self, name: TierName, nbytes: int) -> bool:
         """Move victims of so many bytes out of a tier, and return whether any left."""
+        self.settlement.settle()
         return self.mover.evict_bytes(self.tier(name), nbytes)
 
     @operation

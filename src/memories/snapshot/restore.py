@@ -178,6 +178,7 @@ class Restore:
             )
 
     def _room(self) -> int:
+        self._hierarchy.settlement.settle()  # What was removed a moment ago is still charged.
         tiers = self._hierarchy.tiers.values()
         return sum(t.budget.effective if self._replaces() else t.budget.headroom for t in tiers)
 
