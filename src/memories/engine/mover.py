@@ -195,7 +195,11 @@ class Mover:
         Raises:
             TierFullError: everything that may leave has left, or no slower tier has room for it.
         """
-        # 1. There is room, or removing expired values makes it.
+        # 1. There is room, what was removed a moment ago leaves it, or removing expired values
+        #    makes it.
+        if tier.budget.reserve(size):
+            return
+        tier.victims.settle()
         if tier.budget.reserve(size) or self._reserve_expired(tier, size):
             return
         # 2. The disk gives back the bytes of values that were removed or replaced.

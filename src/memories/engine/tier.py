@@ -85,6 +85,9 @@ class Tier(ABC):
         """
         if size <= self.budget.headroom:
             return True
+        self.victims.settle()
+        if size <= self.budget.headroom:
+            return True
         return self.victims.admits(Arrival(key, size, hits=hits, stamp=self.counter.stamp()))
 
     def __repr__(self) -> str:

@@ -37,8 +37,16 @@ class Arrival:
         self.link: Any = None
 
 
+def _nothing() -> None:
+    """Do nothing."""
+
+
 class Victims(ABC, Generic[F]):
     """Offers values that may leave, one at a time."""
+
+    # Called before each decision and change: it reports what came and left by the short way, and
+    # gives back the bytes of what has left.
+    settle: Callable[[], None] = staticmethod(_nothing)
 
     @abstractmethod
     def add(self, found: F, *, accessed: bool = True) -> None:
@@ -110,8 +118,6 @@ class PolicyVictims(Victims[Entry]):
         entries: Callable[[], list[Entry]],
     ) -> None:
         """`make` returns an empty policy, `entries` the entries of the tier."""
-        # Called before each decision and change: it calls `apply` with what happened before.
-        self.settle: Callable[[], None] = _nothing
         self.departed: Callable[[], list[Entry]] = list  # Entries of which `apply` does not know.
         self.policy = make()
         self._make = make
@@ -281,10 +287,6 @@ def _insert_as_of(policy: Policy, entry: Entry, stamp: int) -> None:
     entry.hits += hits - entry.arrived_hits
     if entry.stamp == stamp:
         entry.stamp = latest
-
-
-def _nothing() -> None:
-    """Do nothing."""
 
 
 class NoVictims(Victims[Record]):
