@@ -22,17 +22,18 @@ from memories.engine.access_sampler import AccessSampler
 from memories.engine.budget import BackendBudget, Budget
 from memories.engine.catalog import Catalog
 from memories.engine.cold_victims import ColdVictims
+from memories.engine.entry_table import EntryTable
 from memories.engine.expiry import Expiry
 from memories.engine.fetch_costs import FetchCosts
 from memories.engine.hierarchy import Hierarchy
-from memories.engine.hit_clock import HitClock, HitCounter
+from memories.engine.hit_clock import HitClock
+from memories.engine.hit_counter import HitCounter
 from memories.engine.host_limits import disk_room, host_room
 from memories.engine.recency import RecencyTracker
 from memories.engine.tier import AnyTier, DurableTier, Tiers, VolatileTier
 from memories.engine.victims import NoVictims, PolicyVictims
 from memories.errors import InvalidOptionError
 from memories.foundation.clock import Clock, SystemClock
-from memories.foundation.fork_lock import new_lock
 from memories.foundation.logging import logger
 from memories.foundation.units import MAX_BYTES
 from memories.frames import compression
@@ -117,7 +118,7 @@ class _Wiring:
         self.settings = settings
         self.clock = clock
         self.device = device
-        self.lock = new_lock()
+        self.table = EntryTable()
         self.trust = Keyring(trusted=settings.trusted_keys)
         self.expiry = Expiry(clock.wall)
         self.recency = RecencyTracker()
@@ -168,9 +169,8 @@ class _Wiring:
         events.subscribe_reads(counters.count_reads)
         events.subscribe_reads(self.sampler.observe_reads)
         events.subscribe_reads(self.costs.observe_reads)
-        catalog = self.catalog = Catalog(
-            journal, self._latest_version(), Rules(settings.rules), self.lock
-        )
+        self.table.version = self._latest_version()
+        catalog = self.catalog = Catalog(journal, self.table, Rules(settings.rules))
         hierarchy = Hierarchy(
             self.tiers,
             catalog,
@@ -255,7 +255,9 @@ class _Wiring:
 
     def _add_volatile_tiers(self) -> None:
         """Add hot and warm; without a GPU both share one budget of the host's RAM."""
-        host = Budget(MAX_BYTES, room=host_room, monotonic=self.clock.monotonic, lock=self.lock)
+        host = Budget(
+            MAX_BYTES, room=host_room, monotonic=self.clock.monotonic, lock=self.table.lock
+        )
         if self.device is None:
             logger.info("no GPU in use: the hot tier is %s", STAND_IN)
             self._add_volatile(TierName.HOT, STAND_IN, parent=host)
@@ -269,7 +271,7 @@ class _Wiring:
         self, name: TierName, medium: str, *, device: Device | None = None, **account: Any
     ) -> None:
         capacity = self.settings.capacities[name]
-        budget = Budget(capacity, monotonic=self.clock.monotonic, lock=self.lock, **account)
+        budget = Budget(capacity, monotonic=self.clock.monotonic, lock=self.table.lock, **account)
         counter = HitCounter()
         victims = PolicyVictims(
             partial(self._policy, name, capacity), self._may_leave, partial(self._entries, name)

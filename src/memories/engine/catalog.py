@@ -15,14 +15,14 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from heapq import merge
-from threading import RLock
 from typing import NamedTuple
 
 from memories.backends.disk import DiskBackend
 from memories.backends.disk.backend import StoreView
+from memories.engine.entry_table import EntryTable
 from memories.engine.front_cache import FrontCache
 from memories.foundation.deadlines import Deadlines
-from memories.foundation.fork_lock import is_held_here, new_lock
+from memories.foundation.fork_lock import is_held_here
 from memories.foundation.keys import INTERNAL
 from memories.model.entry import Entry
 from memories.model.record import Record
@@ -44,39 +44,38 @@ class Catalog:
     def __init__(
         self,
         journal: DiskBackend,
-        latest_version: int,
+        table: EntryTable,
         rules: Rules | None = None,
-        lock: RLock | None = None,
     ) -> None:
-        self.entries: dict[str, Entry] = {}
+        self.table = table
+        self.entries = table.entries
         self.front = FrontCache()
         self.rules = rules or Rules()
         self.journal = journal
-        self.version = latest_version  # Of the latest commit; changed under the lock.
         self.counts: Counter[TierName] = Counter()  # Entries, by their tier.
         self.backing: Counter[TierName] = Counter()  # Entries, by the tier that backs them.
         self._internal = 0  # Entries with internal keys.
         self.deadlines = Deadlines(self._ends)  # Of entries.
         self._torn = False  # Whether an exception ended a change in the middle.
-        self.lock = lock or new_lock()
+        self.lock = table.lock
 
     def next_version(self) -> int:
         """Return the sequence number of the next commit."""
         with self.lock:
-            self.version += 1
-            return self.version
+            self.table.version += 1
+            return self.table.version
 
     def next_versions(self, count: int) -> range:
         """Return the sequence numbers of the next `count` commits."""
         with self.lock:
-            first = self.version + 1
-            self.version += count
+            first = self.table.version + 1
+            self.table.version += count
             return range(first, first + count)
 
     def raise_version(self, version: int) -> None:
         """Give later commits higher numbers than `version`."""
         with self.lock:
-            self.version = max(self.version, version)
+            self.table.version = max(self.table.version, version)
 
     def lookup(self, key: str) -> Entry | Record | None:
         """Return the entry or the record of `key`, or None."""
@@ -198,7 +197,7 @@ class Catalog:
             entries = [entry for entry in self.entries.values() if entry.key[0] != INTERNAL]
             view = self.journal.view()
             records = view.__enter__()
-            version = self.version
+            version = self.table.version
         try:
             yield Instant(version, entries, records)
         finally:

@@ -90,7 +90,7 @@ class FrontCache:
         for key in self.values:
             entry = entries[key]
             entry.hits += share
-            entry.stamp = entry.tick()  # Counts a hit of the tier by itself.
+            entry.stamp = entry.common.tick()  # Counts a hit of the tier by itself.
             self.credits[entry.tier] += share - 1
             self._latest = entry.tier
         self.credits[self._latest] += rest if self.values else due

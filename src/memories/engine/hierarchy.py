@@ -99,7 +99,7 @@ class Hierarchy:
             recount=self._recount,
             reset_nesting=lambda: self.mover.reset_nesting(),
             monotonic=clock.monotonic,
-            mutex=catalog.lock,
+            table=catalog.table,
         )
         self.locks = self.operations.locks
         self.settlement = Settlement(tiers, catalog, self.operations, events)
@@ -541,8 +541,8 @@ class Hierarchy:
     def activity(self) -> tuple[float, ...]:
         """Return counts that differ once anything was read, stored, moved or removed; cheap."""
         hits = [tier.counter.hits for tier in self.tiers.volatile.values()]
-        changes = self.events.emitted + len(self.settlement.changes)
-        return (changes, self.catalog.version, self.catalog.front.hits, *hits)
+        changes = self.events.emitted + len(self.catalog.table.changes)
+        return (changes, self.catalog.table.version, self.catalog.front.hits, *hits)
 
     def next_expiry(self) -> float | None:
         """Return a wall clock time before which nothing expires; None if nothing will."""

@@ -6,35 +6,13 @@ the counter has reached at what time. A stamp is as old as the first record that
 
 from __future__ import annotations
 
-import itertools
 from abc import ABC, abstractmethod
 from bisect import bisect_left
 from collections.abc import Callable
 
+from memories.engine.hit_counter import HitCounter
+
 MAX_NOTES = 4096
-
-
-class HitCounter:
-    """Counts hits exactly, from any number of threads, at the price of one C call per hit.
-
-    `tick` is `itertools.count().__next__`, atomic in CPython. Reading the counter and a stamp for a
-    new entry draw a number too, so those draws are counted, before they are made, and subtracted.
-    """
-
-    def __init__(self) -> None:
-        self.tick = itertools.count(1).__next__
-        self._draw = itertools.count(1).__next__
-
-    def stamp(self) -> int:
-        """Return a stamp later than every access so far, without counting a hit."""
-        self._draw()
-        return self.tick()
-
-    @property
-    def hits(self) -> int:
-        """Return how many hits were counted; a stamp that is being drawn may hide one of them."""
-        draws = self._draw()
-        return self.tick() - draws
 
 
 class SampledTick(ABC):

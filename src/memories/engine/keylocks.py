@@ -12,12 +12,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Set
-from threading import RLock, get_ident
+from threading import get_ident
 from typing import Protocol
 
+from memories.engine.entry_table import EntryTable
 from memories.errors import BusyError
 from memories.foundation.call_owner import thread_frames
-from memories.foundation.fork_lock import new_lock
 from memories.foundation.periodic import Latch
 
 WAIT_SECONDS = 120.0  # Longer than writing the largest value takes.
@@ -60,7 +60,7 @@ class KeyLocks:
     """Re-entrant locks by key; an unused one takes no memory.
 
     `call` says which call a thread is in; None where it is in none, and its locks end with it.
-    While a caller holds the `mutex`, no thread locks or unlocks a key.
+    While a caller holds the lock of the `table`, no thread locks or unlocks a key.
     """
 
     def __init__(
@@ -68,14 +68,14 @@ class KeyLocks:
         call: Callable[[int], Call | None] = lambda thread: None,
         wait_seconds: float = WAIT_SECONDS,
         monotonic: Callable[[], float] = time.monotonic,
-        mutex: RLock | None = None,
+        table: EntryTable | None = None,
     ) -> None:
         self._call = call
         self._wait_seconds = wait_seconds
         self._monotonic = monotonic
-        self._mutex = mutex or new_lock()
-        self.held: dict[str, _Held] = {}  # By key; changed under the mutex.
-        self.releases = 0  # Grows whenever a key is unlocked.
+        self._table = table or EntryTable()
+        self._mutex = self._table.lock
+        self.held: dict[str, _Held] = self._table.held
         self._waits: dict[int, _Held] = {}  # What each waiting thread waits for.
 
     def lock(self, key: str) -> _Hold:
@@ -113,7 +113,7 @@ class KeyLocks:
         """Release all locks of `thread`: the call that acquired them is over."""
         with self._mutex:
             for key in [key for key, held in self.held.items() if held.thread == thread]:
-                self.releases += 1
+                self._table.releases += 1
                 self.held.pop(key).released()
             self._waits.pop(thread, None)
 
@@ -185,7 +185,7 @@ class KeyLocks:
                     continue
                 if clean and held.call is not None:
                     held.call.keys.discard(key)
-                self.releases += 1
+                self._table.releases += 1
                 del holders[key]
                 if held.free is not None:
                     held.free.set()

@@ -13,10 +13,11 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from functools import wraps
-from threading import RLock, get_ident
+from threading import get_ident
 from types import FrameType
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
+from memories.engine.entry_table import EntryTable
 from memories.engine.keylocks import KeyLocks
 from memories.errors import BusyError, MemoriesError
 from memories.foundation.call_owner import CallOwner
@@ -77,12 +78,12 @@ class Operations:
         recount: Callable[[], None],
         reset_nesting: Callable[[], None],
         monotonic: Callable[[], float],
-        mutex: RLock | None = None,
+        table: EntryTable,
     ) -> None:
         """Start with no call under way.
 
         `reconcile_key` repairs one key under its lock. `recount` counts anew while no call is under
-        way. `reset_nesting` resets the depth of this thread's evictions. `mutex` guards the key
+        way. `reset_nesting` resets the depth of this thread's evictions. `table` has the key
         locks.
         """
         self._reconcile_key = reconcile_key
@@ -96,7 +97,7 @@ class Operations:
         self._retry_at = 0.0
         # Each says whether this thread is in the middle of a change outside of any call.
         self.blocked: Sequence[Callable[[], bool]] = ()
-        self.locks = KeyLocks(self._running.get, monotonic=monotonic, mutex=mutex)
+        self.locks = KeyLocks(self._running.get, monotonic=monotonic, table=table)
 
     def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Return `work(...)`; if it ends in the middle, repair what it left."""

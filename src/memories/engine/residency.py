@@ -10,17 +10,24 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from memories.codecs import own_plain
+from memories.codecs.plain import own_plain
+from memories.engine.budget import Budget
 from memories.engine.catalog import Catalog
+from memories.engine.entry_table import EntryTable
 from memories.engine.expiry import Expiry
+from memories.engine.front_cache import FrontCache
+from memories.engine.hit_counter import HitCounter
 from memories.engine.host_limits import ENTRY_BYTES
 from memories.engine.operations import Operations, interrupting
 from memories.engine.settlement import Settlement
-from memories.engine.tier import Tiers
+from memories.engine.tier import Tiers, VolatileTier
 from memories.foundation.clock import Clock
+from memories.foundation.deadlines import Deadlines
 from memories.foundation.fork_lock import holder_test
-from memories.model.entry import Entry
-from memories.model.record import DEFAULT_TERMS
+from memories.model.entry import Common, Entry
+from memories.model.record import DEFAULT_TERMS, Record
+from memories.model.rules import Rules
+from memories.model.tiers import TierName
 
 MOMENT_SECONDS = 0.01  # For so long all stores have one object as their time.
 MOST_BYTES = 64 << 10  # A larger value is not worth it: copying it takes longer.
@@ -38,6 +45,15 @@ MOST_LEFT_BYTES = 32 << 20  # What has left may take so much until it is settled
 def _nothing(many: bool) -> None:
     """Do nothing."""
     del many
+
+
+class Slot:
+    """A tier in host RAM, as the short way sees it."""
+
+    def __init__(self, tier: VolatileTier) -> None:
+        self.budget: Budget = tier.budget
+        self.counter: HitCounter = tier.counter
+        self.common: Common = tier.common  # Of all entries that are stored here.
 
 
 class Residency:
@@ -61,31 +77,34 @@ class Residency:
         self.enabled = True  # Whether the options of the manager allow the short way.
         # Called with False at the first change that waits, with True when many do.
         self.wake: Callable[[bool], None] = _nothing
-        self._catalog = catalog
-        self._rules = catalog.rules or None  # None if there are none.
-        self._lock = catalog.lock
-        self._is_locked_here = holder_test(catalog.lock)
-        self._front = catalog.front
+        self._table: EntryTable = catalog.table
+        self._is_locked_here: Callable[[], bool] = holder_test(catalog.lock)
+        self._front: FrontCache = catalog.front
+        self._at_front: dict[str, Any] = catalog.front.values
+        self._deadlines: Deadlines = catalog.deadlines
+        self._listings: dict[int, Any] = expiry.listings
+        self._record: Callable[[str], Record | None] = catalog.journal.lookup
+        self._rules: Rules | None = catalog.rules or None
         self._settlement = settlement
         self._operations = operations
-        self._locks = operations.locks
-        self._expiry = expiry
-        self._monotonic = clock.monotonic
-        hosts = [tier for tier in tiers.volatile.values() if tier.device is None]
-        self._budgets = {tier.name: tier.budget for tier in hosts}
-        self._choices = {"auto": tuple(hosts)} | {str(tier.name): (tier,) for tier in hosts}
+        self._monotonic: Callable[[], float] = clock.monotonic
         self._take_moment = moment
         self._moment = self._moment_at = float("-inf")
+        hosts = [tier for tier in tiers.volatile.values() if tier.device is None]
+        slots = [Slot(tier) for tier in hosts]
+        self._slots: dict[TierName, Slot] = {slot.common.tier: slot for slot in slots}
+        self._choices: dict[str, list[Slot]] = {"auto": slots}
+        for slot in slots:
+            self._choices[str(slot.common.tier)] = [slot]
 
-    def store(self, key: str, value: Any, tier: str) -> bool:
+    def store(self, key: str, value: Any, tier: Any) -> bool:
         """Store a plain value; return whether it is stored."""
-        owned = None
-        if isinstance(tier, str) and tier in self._choices:
-            owned = own_plain(value)
+        if not isinstance(tier, str) or tier not in self._choices:
+            return False
+        owned = own_plain(value)
         if owned is None:
             return False
-        kind, content, size = owned
-        return self.put(key, kind, content, size + ENTRY_BYTES, tier)
+        return self.put(key, owned[0], owned[1], owned[2] + ENTRY_BYTES, tier)
 
     def put(self, key: str, kind: type[Entry], content: Any, size: int, tier: str) -> bool:
         """Store what an entry of `kind` holds, in `size` bytes; return whether it is stored.
@@ -103,49 +122,50 @@ class Residency:
         started = self._monotonic()
         if not 0.0 <= started - self._moment_at < MOMENT_SECONDS:
             self._moment, self._moment_at = self._take_moment(), started
-        locks, catalog = self._locks, self._catalog
-        if self._expiry.listings or catalog.deadlines.ends_before(self._moment + MOMENT_SECONDS):
+        if self._listings or self._deadlines.ends_before(self._moment + MOMENT_SECONDS):
             return False
-        entries = catalog.entries
-        releases = locks.releases
-        if key not in entries and catalog.journal.lookup(key) is not None:
+        table = self._table
+        entries = table.entries
+        releases = table.releases
+        if key not in entries and self._record(key) is not None:
             return False
         try:
-            with self._lock:
+            with table.lock:
                 previous = entries.get(key)
-                if key in locks.held or not self.open:
+                if key in table.held or not self.open:
                     return False
                 if previous is None:
                     # A call on this key may have ended since the look-up, and left a record.
-                    if locks.releases != releases:
+                    if table.releases != releases:
                         return False
                 elif not self._is_ordinary(previous):
                     return False
-                for target in choices:
-                    budget = target.budget
-                    if budget.charge(size, started):
+                slot = None
+                for choice in choices:
+                    if choice.budget.charge(size, started):
+                        slot = choice
                         break
-                    if budget.would_fit(size):
-                        return False  # The long way settles first, then looks again.
-                else:
+                    if choice.budget.would_fit(size):
+                        break  # The long way settles first, then looks again.
+                if slot is None:
                     return False
-                stamp = target.counter.stamp()
-                version = catalog.version + 1
-                entry = kind(key, version, content, size, self._moment, target.common, stamp)
+                stamp = slot.counter.stamp()
+                version = table.version + 1
+                entry = kind(key, version, content, size, self._moment, slot.common, stamp)
                 # The front goes first: after one reader saw the new value, no other may see the
                 # old one.
-                if key in self._front.values:
+                if key in self._at_front:
                     self._front.drop(key, entries)
                 if previous is not None:
-                    self._budgets[previous.common.tier].left += previous.size
-                changes = self._settlement.changes
+                    self._slots[previous.common.tier].budget.left += previous.size
+                changes = table.changes
                 # One line: an interrupt leaves all of it or nothing.
-                entries[key], catalog.version = entry, version
+                entries[key], table.version = entry, version
                 changes.append((previous, entry, stamp, started, self._monotonic() - started))
         except BaseException:
             self._operations.repair(key)
             raise
-        waiting = len(changes)
+        waiting = len(table.changes)
         if waiting == 1 or not waiting % EVERY:
             self._report(waiting)
         return True
@@ -153,7 +173,7 @@ class Residency:
     def has(self, key: Any) -> bool:
         """Return whether an entry that never expires has the key; it may lie elsewhere if not."""
         try:
-            entry = self._catalog.entries.get(key)
+            entry = self._table.entries.get(key)
         except TypeError:
             return False  # An unhashable object, which `check_key` refuses.
         return entry is not None and entry.common.terms.expires_at is None
@@ -164,7 +184,8 @@ class Residency:
         Raises:
             BusyError: a signal handler or a destructor calls this in the middle of another change.
         """
-        entries = self._catalog.entries
+        table = self._table
+        entries = table.entries
         if key not in entries or not self.enabled:
             return False
         if self._rules is not None and self._rules.rule_for(key) is not None:
@@ -173,22 +194,22 @@ class Residency:
             raise interrupting()
         started = self._monotonic()
         try:
-            with self._lock:
+            with table.lock:
                 entry = entries.get(key)
-                if entry is None or key in self._locks.held or not self.open:
+                if entry is None or key in table.held or not self.open:
                     return False
                 if not self._is_ordinary(entry):
                     return False
-                if key in self._front.values:
+                if key in self._at_front:
                     self._front.drop(key, entries)
-                self._budgets[entry.common.tier].left += entry.size
-                changes = self._settlement.changes
+                self._slots[entry.common.tier].budget.left += entry.size
+                changes = table.changes
                 del entries[key]
                 changes.append((entry, None, 0, started, self._monotonic() - started))
         except BaseException:
             self._operations.repair(key)
             raise
-        waiting = len(changes)
+        waiting = len(table.changes)
         if waiting == 1 or not waiting % EVERY:
             self._report(waiting)
         return True
@@ -198,7 +219,7 @@ class Residency:
         if waiting == 1 or waiting == WAKING_CHANGES:
             self.wake(waiting > 1)
             return
-        left = max([budget.left - budget.left_released for budget in self._budgets.values()])
+        left = max([s.budget.left - s.budget.left_released for s in self._slots.values()])
         if waiting >= MANY_CHANGES or left > MOST_LEFT_BYTES:
             self._settlement.settle_some(2 * EVERY, wait=waiting >= MOST_CHANGES)
 
@@ -206,5 +227,5 @@ class Residency:
         """Return whether an entry is in host RAM, without terms and without a backing copy."""
         common = entry.common
         return (
-            common.terms is DEFAULT_TERMS and common.backed is None and common.tier in self._budgets
+            common.terms is DEFAULT_TERMS and common.backed is None and common.tier in self._slots
         )

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from itertools import groupby
 
 from memories.engine.catalog import Catalog
+from memories.engine.entry_table import Change
 from memories.engine.operations import Operations
 from memories.engine.tier import Tiers
 from memories.engine.victims import Step
@@ -23,11 +24,6 @@ from memories.model.tiers import Cause, TierName
 
 AT_ONCE = 256  # Changes that are reported together, in one or two milliseconds.
 
-# What one call changed: the entry that left, or None; the entry that came, or None; the stamp of
-# its arrival, since its own may be that of a later hit; when the call began, in seconds of the
-# monotonic clock; and how many seconds it took.
-Change = tuple[Entry | None, Entry | None, int, float, float]
-
 
 class Settlement:
     """The changes that are not reported yet. Safe to use from any number of threads."""
@@ -35,7 +31,7 @@ class Settlement:
     def __init__(
         self, tiers: Tiers, catalog: Catalog, operations: Operations, events: EventBus
     ) -> None:
-        self.changes: list[Change] = []  # Appended to, and replaced, under the catalog's lock.
+        self.changes = catalog.table.changes
         self._tiers = tiers
         self._catalog = catalog
         self._operations = operations

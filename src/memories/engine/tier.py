@@ -18,7 +18,8 @@ from memories.codecs.base import carries_code
 from memories.devices.base import Device
 from memories.engine.budget import BackendBudget, Budget
 from memories.engine.device_payload import DevicePayload, size_on_device
-from memories.engine.hit_clock import HitClock, HitCounter
+from memories.engine.hit_clock import HitClock
+from memories.engine.hit_counter import HitCounter
 from memories.engine.payload import FramePayload, PackedFrame, PartsPayload, Payload
 from memories.engine.victims import Arrival, PolicyVictims, Step, Victims
 from memories.frames.compression_history import CompressionHistory

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 
-from memories.engine.hit_clock import MAX_NOTES, HitClock, HitCounter
+from memories.engine.hit_clock import MAX_NOTES, HitClock
+from memories.engine.hit_counter import HitCounter
 
 
 def test_hits_are_counted_exactly_by_many_threads() -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from memories.engine.access_sampler import SAMPLED_KEYS, AccessSampler
-from memories.engine.hit_clock import HitCounter, SampledTick, unwrap_unwanted
+from memories.engine.hit_clock import SampledTick, unwrap_unwanted
+from memories.engine.hit_counter import HitCounter
 from memories.engine.victims import PolicyVictims
 from memories.model.entry import SharedEntry, common_of
 from memories.model.events import Stored

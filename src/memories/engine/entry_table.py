@@ -1,0 +1,30 @@
+"""The entries of hot and warm by key, and all that changes with them under one lock.
+
+The catalog, the key locks and the settlement work on parts of it. A short store (`residency`) needs
+all parts at once, so they lie in one object.
+"""
+
+from __future__ import annotations
+
+from threading import RLock
+from typing import Any
+
+from memories.foundation.fork_lock import new_lock
+from memories.model.entry import Entry
+
+# What one short call changed: the entry that left, or None; the entry that came, or None; the stamp
+# of its arrival, since its own may be that of a later hit; when the call began, in seconds of the
+# monotonic clock; and how many seconds it took.
+Change = tuple[Entry | None, Entry | None, int, float, float]
+
+
+class EntryTable:
+    """The entries, and the lock under which they change. Readers look into `entries` without it."""
+
+    def __init__(self) -> None:
+        self.lock: RLock = new_lock()
+        self.entries: dict[str, Entry] = {}
+        self.version = 0  # The sequence number of the latest commit.
+        self.held: dict[str, Any] = {}  # The keys on which calls work, and which call locks each.
+        self.releases = 0  # How often a key was unlocked.
+        self.changes: list[Change] = []  # Made by the short way, and not settled yet.
