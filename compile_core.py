@@ -6,11 +6,14 @@ compiler it says so and changes nothing: the same sources then run interpreted.
 
 from __future__ import annotations
 
+import ast
+import re
 import shutil
 import subprocess
 import sys
 import sysconfig
 import tempfile
+from collections.abc import Iterator
 from importlib.machinery import SourceFileLoader
 from importlib.util import find_spec, module_from_spec, spec_from_loader
 from pathlib import Path
@@ -19,8 +22,21 @@ from types import ModuleType
 
 ROOT = Path(__file__).resolve().parent
 PACKAGE = ROOT / "src" / "memories"
+CONFIG = """
+[mypy]
+ignore_missing_imports = true
+follow_imports = silent
+[mypy-memories.foundation.unchecked]
+follow_imports = skip
+"""
 KEPT = 8  # Folders of older sources: to switch between branches compiles nothing anew.
 NEEDED = ["mypy==2.4.1", "setuptools>=65"]
+# A function in the tables that mypyc writes: up to its name in C, the name, and the docstring.
+METHOD = re.compile(
+    r"(\(PyCFunction\)CPyPy_(\w+),\s*METH_FASTCALL \| METH_KEYWORDS, )"
+    r'PyDoc_STR\((NULL|"(?:[^"\\]|\\.)*")\)'
+)
+ESCAPED = {'"': '\\"', "\\": "\\\\", "\n": "\\n"}
 
 
 class CannotCompileError(Exception):
@@ -97,10 +113,10 @@ def build_into(making: str) -> None:
 
     modules = names()
     sources = [modules.source_of(PACKAGE, module) for module in modules.MODULES]
+    config = Path(making) / "mypy.ini"
+    config.write_text(CONFIG)
     options = [
-        "--config-file=",
-        "--ignore-missing-imports",
-        "--follow-imports=silent",
+        f"--config-file={config}",
         f"--cache-dir={ROOT / '.mypy_cache' / 'compiled'}",
         "--python-version={}.{}".format(*sys.version_info),
     ]
@@ -110,6 +126,7 @@ def build_into(making: str) -> None:
         group_name=modules.LIBRARY.removesuffix("__mypyc"),
         debug_level="0",
     )
+    document(Path(making), sources)
     for extension in extensions:
         # A newer compiler knows more to warn of.
         extension.extra_compile_args.append("-Wno-error")
@@ -118,6 +135,49 @@ def build_into(making: str) -> None:
     command.build_lib = f"{making}/lib"
     command.build_temp = f"{making}/temp"
     distribution.run_command("build_ext")
+
+
+def document(making: Path, sources: list[Path]) -> None:
+    """Write signatures and docstrings into the C code: mypyc leaves out the latter."""
+    texts = {name: text for source in sources for name, text in documented(source)}
+
+    def with_text(found: re.Match[str]) -> str:
+        before, name, _ = found.groups()
+        return f"{before}PyDoc_STR({c_string(texts[name])})" if name in texts else found[0]
+
+    for file in making.rglob("*.c"):
+        file.write_text(METHOD.sub(with_text, file.read_text()))
+
+
+def documented(source: Path) -> Iterator[tuple[str, str]]:
+    """Yield the C name of each function with a docstring, and what `inspect` reads of it."""
+    for node in ast.parse(source.read_text()).body:
+        owner = f"___{node.name}" if isinstance(node, ast.ClassDef) else ""
+        for one in node.body if isinstance(node, ast.ClassDef) else [node]:
+            if isinstance(one, ast.FunctionDef) and (text := ast.get_docstring(one)):
+                yield (
+                    f"{source.stem}{owner}___{one.name}",
+                    f"{one.name}({parameters(one.args, bool(owner))})\n--\n\n{text}",
+                )
+
+
+def parameters(arguments: ast.arguments, method: bool) -> str:
+    """Return the parameters without types; a default that is not a literal is `...`."""
+    every = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]
+    for one in [*every, arguments.vararg, arguments.kwarg]:
+        if one is not None:
+            one.annotation = None
+    for defaults in (arguments.defaults, arguments.kw_defaults):
+        defaults[:] = [
+            one if one is None or isinstance(one, ast.Constant) else ast.Constant(...)
+            for one in defaults
+        ]
+    return "$" * method + ast.unparse(arguments)
+
+
+def c_string(text: str) -> str:
+    """Return a literal of C."""
+    return '"' + "".join(ESCAPED.get(char, char) for char in text) + '"'
 
 
 def main() -> None:

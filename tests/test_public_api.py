@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import inspect
+import runpy
 from collections.abc import MutableMapping
+from pathlib import Path
+from typing import Any
 
 import memories
-from memories import MemoryManager, errors
+from memories import MemoryManager, compiled, errors
 
 NAMES = {
     "Cause", "Codec", "Dashboard", "DistributedMemoryManager", "Explanation", "Latency",
@@ -136,9 +139,24 @@ def test_the_manager_is_a_mapping_and_a_context_manager() -> None:
     assert hasattr(MemoryManager, "__enter__")
 
 
+def as_written(name: str) -> Any:
+    """Return a method of the manager from its source: a compiled one has no types."""
+    method = getattr(MemoryManager, name)
+    if inspect.isfunction(method):
+        return method
+    path = compiled.source_of(Path(memories.__file__).parent, "memories.core.front_reader")
+    return getattr(runpy.run_path(str(path))["FrontReader"], name)
+
+
+def test_compiled_methods_have_their_docstrings() -> None:
+    """`help(MemoryManager.retrieve)` is where a user looks first."""
+    for name in METHODS:
+        assert inspect.getdoc(as_written(name)) == inspect.getdoc(getattr(MemoryManager, name))
+
+
 def test_every_public_signature_is_typed() -> None:
     """The package ships `py.typed`, so a type checker believes what it says."""
-    signatures = {name: inspect.signature(getattr(MemoryManager, name)) for name in METHODS}
+    signatures = {name: inspect.signature(as_written(name)) for name in METHODS}
     untyped = [
         f"{name}({parameter.name})"
         for name, signature in signatures.items()

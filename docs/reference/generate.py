@@ -7,6 +7,8 @@ fails when a file differs from the source.
 from __future__ import annotations
 
 import inspect
+import os
+import re
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
@@ -32,6 +34,8 @@ TOPICS = {
         ],
     ),
 }  # fmt: skip
+
+os.environ["MEMORIES_INTERPRETED"] = "1"  # Compiled functions have no types to show.
 
 
 def pages() -> Iterator[tuple[Path, str]]:
@@ -86,7 +90,8 @@ def _signature(target: Any) -> str:
     except ValueError:
         return ""
     parameters = [one for one in signature.parameters.values() if one.name != "self"]
-    return str(signature.replace(parameters=parameters))
+    text = str(signature.replace(parameters=parameters))
+    return re.sub(r"'Unchecked\[(.*?)\]'", r"'\1'", text)
 
 
 def main() -> None:

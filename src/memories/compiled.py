@@ -17,11 +17,21 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import ModuleType
 
+    from mypy_extensions import mypyc_attr as mypyc_attr
+else:
+
+    def mypyc_attr(**options):
+        """Return a decorator that changes nothing: the compiler reads the one of this name."""
+        return lambda cls: cls
+
+
 # What is compiled. Each module gains at least half of its speed again. None of them may import a
 # `Final` from a module that is not here: the compiler would copy its value.
 MODULES: Final = (
     "memories.codecs.plain",
     "memories.codecs.private_copy",
+    "memories.core.front_reader",
+    "memories.engine.front_cache",
     "memories.model.entry",
 )
 LIBRARY: Final = "memories.core__mypyc"  # The code of all of them, to which a file for each leads.

@@ -157,5 +157,6 @@ def _imports(source: Path) -> Iterator[tuple[str, str]]:
 
 def _finals(source: Path) -> Iterator[str]:
     for node in ast.parse(source.read_text()).body:
-        if isinstance(node, ast.AnnAssign) and "Final" in ast.unparse(node.annotation):
+        literal = isinstance(node, ast.AnnAssign) and not isinstance(node.value, ast.Call)
+        if literal and "Final" in ast.unparse(node.annotation):
             yield ast.unparse(node.target)

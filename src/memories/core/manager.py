@@ -1,14 +1,12 @@
 """The public class `MemoryManager`: checks arguments and calls the service that does the work.
 
-A read first looks into the dict of the front cache, here and without a further call: this path
-takes less than a microsecond, and must stay so. Longer than 600 lines because the class is the
+Its base class has the reads, which can be compiled. Longer than 600 lines because the class is the
 public interface: most lines are signatures and docstrings.
 """
 
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import (
     Callable,
     Collection,
@@ -24,16 +22,14 @@ from collections.abc import (
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-from numpy import ndarray
-
 from memories.backends.base import Problem
 from memories.core.advise import Advice, advise
 from memories.core.explain import Explanation, describe, explain, usage_percent
+from memories.core.front_reader import FrontReader
 from memories.core.lifecycle import Lifecycle
 from memories.core.memoize import memoize
 from memories.core.oom import OomGuard
 from memories.core.pickled_reader import open_reader
-from memories.core.read_options import ReadOptions
 from memories.core.reports import Reports
 from memories.core.result_store import TierResultStore
 from memories.core.store_check import check_store
@@ -60,7 +56,7 @@ if TYPE_CHECKING:
     from memories.observe.dashboard import Dashboard
 
 
-class MemoryManager(MutableMapping[str, Any]):
+class MemoryManager(FrontReader, MutableMapping[str, Any]):
     """Keeps Python data in four tiers behind one `store` and one `retrieve`.
 
     It is also a `MutableMapping[str, Any]` and a context manager, and may be used from any number
@@ -161,14 +157,11 @@ class MemoryManager(MutableMapping[str, Any]):
         """Use the services of `lifecycle`."""
         self._lifecycle = lifecycle
         self._services = services = lifecycle.services
-        self._hierarchy = hierarchy = services.hierarchy
-        self._front = hierarchy.catalog.front
-        self._at_front = self._front.values
-        self._reader = ValueReader(hierarchy, services.device)
+        self._hierarchy = services.hierarchy
+        self._read_with(ValueReader(services.hierarchy, services.device))
         self._writer = ValueWriter(services, self._reader)
         self._reports = Reports(lifecycle)
-        self._read = self._reader.read
-        self._store_plain = hierarchy.residency.store
+        self._store_plain = services.hierarchy.residency.store
 
     def store(
         self,
@@ -228,59 +221,6 @@ class MemoryManager(MutableMapping[str, Any]):
             key, data, tier, ttl=ttl, metadata=metadata, pin=pin, min_tier=min_tier,
             max_tier=max_tier, volatile=volatile, copy=copy, if_version=if_version,
         )  # fmt: skip
-
-    def retrieve(
-        self,
-        key: str,
-        default: Any = MISSING,
-        region: Any = None,
-        copy: bool | None = None,
-        device: str | None = None,
-        like: Any = None,
-        timeout: float | None = None,
-    ) -> Any:
-        """Return the value of `key`, from whichever tier holds it.
-
-        NumPy arrays are returned as read-only views, mutable objects freshly decoded, immutable
-        ones as they are: changing a returned value never changes what is stored.
-
-        Args:
-            key: The key it was stored under.
-            default: Returned when the key is absent, instead of raising.
-            region: An index (`np.s_[a:b, ...]`) of an array; only the chunks in it are read.
-            copy: True for a private, writable copy; False for the stored memory itself where the
-                default is a private clone (tensors on a device): do not write to it.
-            device: `"cpu"` or `"cuda:0"`: where the value, or the tensors in it, are placed.
-            like: `"torch"`, `"cupy"`, `"jax"` or `"numpy"`, or the module: the array's library.
-            timeout: Seconds to wait for a value in an archive class of the bucket, whose restore
-                is started. Without it such a value raises at once.
-
-        Raises:
-            InvalidOptionError: the options contradict each other, or the value is not an array.
-            KeyNotFoundError: `key` is in no tier and no default was given.
-            ArchivedError: it is in an archive class; the message says how to restore it, and
-                how long that takes.
-            UnavailableError: the bucket that holds it did not answer.
-            CorruptDataError: its bytes are damaged.
-            UntrustedDataError: it would run code, and no trusted key has signed it.
-        """
-        # All parameters are positional, and each is compared separately: keyword-only parameters,
-        # or one test of all of them, make the plain call slower.
-        if (
-            region is not None
-            or copy is not None
-            or device is not None
-            or like is not None
-            or timeout is not None
-        ):
-            options = ReadOptions(region, copy, device, like)
-            return self._reader.read_as(key, default, options, check_seconds("timeout", timeout))
-        try:
-            value = self._at_front[key]
-            self._front.hits += 1.0
-            return value.view() if type(value) is ndarray else value
-        except (KeyError, TypeError):
-            return self._read(key, default)
 
     def cache(
         self,
@@ -386,22 +326,6 @@ class MemoryManager(MutableMapping[str, Any]):
             InvalidOptionError: an item is of a type that metadata cannot hold.
         """
         return self._reader.find(self.scan(), matcher(metadata))
-
-    def __getitem__(self, key: str) -> Any:
-        try:
-            value = self._at_front[key]
-            self._front.hits += 1.0
-            return value.view() if type(value) is ndarray else value
-        except (KeyError, TypeError):
-            pass
-        try:
-            return self._read(key)
-        except KeyNotFoundError:
-            # `dict(manager)` lists the keys first: a key that expires meanwhile is still read.
-            moment = self._hierarchy.expiry.moment(sys._getframe(1))
-            if moment is None:
-                raise
-            return self._hierarchy.read(key, moment=moment)
 
     def __setitem__(self, key: str, data: Any) -> None:
         self.store(key, data)

@@ -36,6 +36,13 @@ class _Unopened:
             raise self._error
         raise AttributeError(f"{type(self).__name__!r} has no attribute {name!r}")
 
+    def __getitem__(self, key: str) -> Any:
+        raise self._error
+
+    def retrieve(self, key: str, *options: Any, **more: Any) -> Any:
+        """Raise: nothing can be read."""
+        raise self._error
+
     def __repr__(self) -> str:
         return f"<MemoryManager not opened: {self._error}>"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final, TypeVar
 
@@ -28,6 +29,7 @@ class ValueReader:
     """Reads values of one hierarchy; `device` is the GPU of its hot tier, if it has one."""
 
     def __init__(self, hierarchy: Hierarchy, device: Device | None) -> None:
+        self.front = hierarchy.catalog.front
         self._hierarchy = hierarchy
         self._entries = hierarchy.catalog.entries
         self._device = device
@@ -63,6 +65,19 @@ class ValueReader:
         except KeyNotFoundError:
             return False
         return True
+
+    def read_listed(self, key: str, depth: int) -> Any:
+        """Return a value for the caller `depth` frames up, perhaps one that it listed before.
+
+        `dict(manager)` lists the keys first: a key that expires meanwhile is still read.
+        """
+        try:
+            return self.read(key)
+        except KeyNotFoundError:
+            moment = self._hierarchy.expiry.moment(sys._getframe(depth))
+            if moment is None:
+                raise
+            return self._hierarchy.read(key, moment=moment)
 
     def read_as(self, key: str, default: Any, options: ReadOptions, timeout: float | None) -> Any:
         """Return a value as `options` ask for it; wait `timeout` seconds for an archived one."""

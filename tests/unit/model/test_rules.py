@@ -34,7 +34,7 @@ def test_archive_goes_to_glacier_after_thirty_days(tmp_path: Path) -> None:
         MigrationSettings(interval_seconds=3600),
         clock,
     )
-    manager = object.__new__(MemoryManager)
+    manager = MemoryManager.__new__(MemoryManager)
     manager._attach(lifecycle)
     migrator = lifecycle.services.migrator
     assert migrator is not None
