@@ -63,14 +63,20 @@ class Machine:
         kind = within * self.chance.random()
         state = dict(self.history[-1])
         self.version += 1
-        if kind < 0.55:
+        if kind < 0.4:
             size = self.chance.choice([1, 700, 5000, 30_000, 30_000, LARGE, LARGE + 77])
             byte = self.version % 255 + 1
             self.backend.write(record_for(key, self.version), frame_for(bytes([byte]) * size))
             state[key] = (self.version, byte, size)
-        elif kind < 0.75:
+        elif kind < 0.55:
+            self.write_batch()
+            return
+        elif kind < 0.7:
             self.backend.remove(key, self.version)
             state.pop(key, None)
+        elif kind < 0.75:
+            self.remove_batch()
+            return
         elif kind < 0.85:
             before = len(self.history) - 1
             if not self.full:  # There every commit is a sync, and two of them wait for each other.
@@ -87,6 +93,35 @@ class Machine:
             compaction.run_upkeep(self.backend._writer, lambda: None)
             return
         self.history.append(state)
+        if self.full:
+            self.synced = len(self.history) - 1
+
+    def write_batch(self) -> None:
+        """Store many values at once; every prefix of them is a state that may be left."""
+        items = []
+        for _ in range(self.chance.randrange(1, 30)):
+            key, size = f"k{self.chance.randrange(20)}", self.chance.choice([1, 64, 700, 5000])
+            if self.chance.random() < 0.05:
+                size = LARGE + 5
+            byte = self.version % 255 + 1
+            items.append((record_for(key, self.version), frame_for(bytes([byte]) * size)))
+            self.history.append({**self.history[-1], key: (self.version, byte, size)})
+            self.version += 1
+        assert len(items) == len(self.backend.write_many(items))
+        if self.full:
+            self.synced = len(self.history) - 1
+
+    def remove_batch(self) -> None:
+        """Remove many keys at once."""
+        items = []
+        for _ in range(self.chance.randrange(1, 10)):
+            key = f"k{self.chance.randrange(20)}"
+            items.append((key, self.version))
+            state = dict(self.history[-1])
+            state.pop(key, None)
+            self.history.append(state)
+            self.version += 1
+        assert len(items) == self.backend.remove_many(items)
         if self.full:
             self.synced = len(self.history) - 1
 

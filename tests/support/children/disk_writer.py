@@ -25,6 +25,31 @@ def record_for(key: str, version: int) -> Record:
     return Record(key=key, version=version, tier=TierName.COLD, size=1, stored_at=1.0)
 
 
+def write_batch(backend: DiskBackend, chance: random.Random, version: int) -> int:
+    """Store many values at once, and return the version of the last one."""
+    keys = chance.sample([f"k{number}" for number in range(30)], chance.randrange(1, 30))
+    said, items = [], []
+    for number, key in enumerate(keys, start=version):
+        size = chance.choice([4, 400, 400, 4000, 20_000])
+        said.append(f"{key} {number} {size}\n")
+        items.append((record_for(key, number), [memoryview(content(number, size))]))
+    os.write(1, "".join([f"? {line}" for line in said]).encode())
+    backend.write_many(items)
+    os.write(1, "".join([f"! {line}" for line in said]).encode())
+    return version + len(keys)
+
+
+def remove_batch(backend: DiskBackend, chance: random.Random, version: int) -> int:
+    """Remove many keys at once, and return the version of the last one."""
+    keys = chance.sample([f"k{number}" for number in range(30)], chance.randrange(1, 30))
+    items = list(zip(keys, range(version, version + len(keys)), strict=True))
+    said = [f"{key} {number} -1\n" for key, number in items]
+    os.write(1, "".join([f"? {line}" for line in said]).encode())
+    backend.remove_many(items)
+    os.write(1, "".join([f"! {line}" for line in said]).encode())
+    return version + len(keys)
+
+
 def main(path: str, seed: int) -> None:
     size_limits.SEGMENT_BYTES, size_limits.LARGE_BYTES = 200_000, LARGE
     size_limits.SLACK_BYTES, compaction.RECENT_ROWS = 50_000, 50
@@ -38,6 +63,12 @@ def main(path: str, seed: int) -> None:
     version = backend.last_version()
     while True:
         version += 1
+        if chance.random() < 0.2:
+            version = write_batch(backend, chance, version)
+            continue
+        if chance.random() < 0.05:
+            version = remove_batch(backend, chance, version)
+            continue
         key = f"k{chance.randrange(30)}"
         if chance.random() < 0.25:
             os.write(1, f"? {key} {version} -1\n".encode())
