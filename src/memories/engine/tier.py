@@ -189,10 +189,7 @@ class VolatileTier(Tier):
 
     def settle(self, steps: Sequence[Step]) -> None:
         """Show the policy what came and left by the short way; see `PolicyVictims.apply`."""
-        for step in steps:
-            if not isinstance(step, str) and step[1] is not None:
-                self._sample(step[0])
-        self.victims.apply(steps)
+        self.victims.apply(steps, self._sample)
 
     def _sample(self, entry: Entry) -> None:
         """Report the hits of an entry from now on, if its key is sampled."""

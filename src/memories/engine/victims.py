@@ -16,6 +16,7 @@ from memories.foundation.fork_lock import new_lock
 from memories.model.entry import Entry
 from memories.model.record import DEFAULT_TERMS, Record
 from memories.policies.base import Policy
+from memories.policies.hashing import remember_digest
 
 T = TypeVar("T")
 # An entry that came, with its stamp then; one that left, with None; or a key to be forgotten.
@@ -206,14 +207,17 @@ class PolicyVictims(Victims[Entry]):
         assert node is None or isinstance(node, Entry)
         return node
 
-    def apply(self, steps: Sequence[Step]) -> None:
+    def apply(self, steps: Sequence[Step], sample: Callable[[Entry], None]) -> None:
         """Show the policy what came, left or is to be forgotten, in this order.
 
-        It may be called again with the same steps, after an interrupt.
+        `sample` is called with each entry that came. All of this may be called again with the same
+        steps, after an interrupt.
         """
-        self._changing(lambda policy: self._apply(policy, steps), after_notes=True)
+        self._changing(lambda policy: self._apply(policy, steps, sample), after_notes=True)
 
-    def _apply(self, policy: Policy, steps: Sequence[Step]) -> None:
+    def _apply(
+        self, policy: Policy, steps: Sequence[Step], sample: Callable[[Entry], None]
+    ) -> None:
         for step in steps:
             if isinstance(step, str):
                 policy.forget(step)
@@ -225,7 +229,10 @@ class PolicyVictims(Victims[Entry]):
             elif entry.link is None and (
                 entry.common.terms is DEFAULT_TERMS or self._may_leave(entry)
             ):
+                remember_digest(entry.key)
+                sample(entry)
                 _insert_as_of(policy, entry, stamp)
+        remember_digest(None)
 
     def rebuild(self) -> None:
         """Insert all entries of the tier into a new policy, the latest read last."""

@@ -59,6 +59,8 @@ class GhostTable:
 
     def _look(self, digest: int, span: int, *, forget: bool) -> int | None:
         note = None
+        if not self._added:
+            return None
         for table in (self._older, self._table):
             slot = None if table is None else table.find(digest)
             if table is None or slot is None:

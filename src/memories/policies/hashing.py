@@ -9,11 +9,20 @@ from __future__ import annotations
 from xxhash import xxh3_64_intdigest
 
 LONGEST_NAME = 64
+_NO_KEY = ("", 0)
+_known = _NO_KEY  # A key, and its digest.
 
 
 def digest(key: str) -> int:
     """Return 64 bits that stand for `key`."""
-    return xxh3_64_intdigest(key.encode("utf-8", "surrogatepass"))
+    known, bits = _known
+    return bits if known is key else xxh3_64_intdigest(key.encode("utf-8", "surrogatepass"))
+
+
+def remember_digest(key: str | None) -> None:
+    """Have the digest of `key` ready: several parts are about to ask for it. None forgets it."""
+    global _known
+    _known = _NO_KEY if key is None else (key, digest(key))
 
 
 def short_name(key: str, bits: int) -> str:
