@@ -56,6 +56,7 @@ from memories.model.events import EventBus, Missed, Removed, Retrieved, Stored
 from memories.model.record import Record, Terms, Version
 from memories.model.tiers import Cause, TierName
 
+_new = tuple.__new__  # What a named tuple does, without its argument parsing.
 MOMENT_SECONDS = 0.01
 OVERDUE_PER_STORE = 4  # Expired entries that each store removes.
 READ_ATTEMPTS = 8  # After so many reads that a change overtook, the error is raised.
@@ -236,7 +237,7 @@ class Hierarchy:
         started = self.clock.monotonic()
         try:
             for attempt in range(READ_ATTEMPTS):
-                if self.state is LifecycleState.CLOSED:
+                if self._state is LifecycleState.CLOSED:
                     self.require_readable()
                 found = catalog.entries.get(key) or journal.lookup(key)
                 if found is None:
@@ -273,9 +274,8 @@ class Hierarchy:
                         raise
                     continue
                 now = self.clock.monotonic()
-                self.events.emit_read(
-                    Retrieved(key, now, found.tier, found.size, now - started, found)
-                )
+                read = (key, now, found.tier, found.size, now - started, found)
+                self.events.emit_read(_new(Retrieved, read))
                 return value
         except UNREADABLE as error:
             raise about_key(error, key) from error.__cause__

@@ -182,6 +182,19 @@ def _pack(method: Method, source: _Place, target: _Place) -> int:
     return length
 
 
+def decompress_small(chunk: memoryview, nbytes: int) -> bytes | None:
+    """Return a small Blosc chunk decompressed; None if it is larger, or damaged."""
+    source = bytes(chunk)
+    if not 0 < nbytes <= _SMALL_NBYTES or len(source) < _HEADER.size:
+        return None
+    _, _, _, _, raw, _, stored = _HEADER.unpack_from(source)
+    if raw != nbytes or stored != len(source):
+        return None
+    plain = (ctypes.c_char * nbytes)()
+    length = _blosc().blosc_decompress_ctx(source, plain, nbytes, 1)
+    return plain.raw if length == nbytes else None
+
+
 def check_chunk(chunk: memoryview, nbytes: int, code: int = BLOSC) -> None:
     """Check that the header of a chunk declares `nbytes`, before anything is allocated.
 

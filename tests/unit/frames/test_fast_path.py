@@ -56,12 +56,29 @@ def test_it_reads_what_the_long_way_reads(value: Any) -> None:
     assert all(buffer.readonly for buffer in parts.buffers)
 
 
+@pytest.mark.parametrize("compression", ["auto", "zstd:9"])
+@pytest.mark.parametrize("value", [b"text " * 200, np.arange(500), "wort" * 999, (b"x" * 600, "a")])
+def test_it_reads_small_compressed_frames(value: Any, compression: str) -> None:
+    """With one chunk for each buffer; larger ones are left alone."""
+    whole = memoryview(framed(value, compression=compression))
+    assert whole.nbytes < len(framed(value))
+    parts = read_small(whole, "k")
+    long = open_frame(whole, key="k").parts()
+    assert parts is not None
+    assert (long.codec, long.meta) == (parts.codec, parts.meta)
+    assert [bytes(buffer) for buffer in long.buffers] == [bytes(buffer) for buffer in parts.buffers]
+    assert all(buffer.readonly for buffer in parts.buffers)
+    assert read_small(memoryview(framed(b"text " * 4000, compression=compression)), "k") is None
+
+
 @pytest.mark.parametrize(
-    "value", [b"some bytes", np.arange(50.0), 7], ids=["bytes", "array", "int"]
+    "value",
+    [b"some bytes", np.arange(50.0), 7, b"text " * 200],
+    ids=["bytes", "array", "int", "compressed"],
 )
 def test_no_damage_gets_through(value: Any) -> None:
     """Frames with a flipped bit, cut frames and longer frames are left to `open_frame`."""
-    writer = framed(value)
+    writer = framed(value, compression="auto")
     assert read_small(memoryview(writer), "k") is not None
     assert read_small(memoryview(writer), "other") is None
     for at in range(len(writer)):
