@@ -16,8 +16,8 @@ from memories.engine.archive import is_archived
 from memories.engine.catalog import Catalog
 from memories.engine.expiry import Expiry
 from memories.engine.keylocks import KeyLocks
-from memories.engine.payload import PackedFrame, Payload, load_small
-from memories.engine.tier import DurableTier, Tiers, VolatileTier, version_of
+from memories.engine.payload import Payload, load_small
+from memories.engine.tier import DurableTier, Packed, Tiers, VolatileTier, version_of
 from memories.errors import MemoriesError
 from memories.foundation.keys import INTERNAL
 from memories.model.entry import Entry
@@ -28,8 +28,6 @@ from memories.model.tiers import Cause, Form, TierName
 BATCH_KEYS = 256  # More would save little, and other threads wait for the locks.
 BATCH_BYTES = 1 << 20
 MAX_VALUE = 64 << 10  # A larger value costs so much by itself that a batch saves nothing.
-
-Framed = tuple[PackedFrame, Version]
 
 
 class BatchOutcome(NamedTuple):
@@ -93,19 +91,19 @@ class BatchWriter:
         with self._locks.try_lock_all([value.key for value in values]) as locked:
             free = list(takewhile(lambda value: value.key in locked, values))
             numbers = self._catalog.next_versions(len(free))
-            framed, replaced = list[Framed](), list[Entry | None]()
+            packed, replaced = list[Packed](), list[Entry | None]()
             for value, number in zip(free, numbers, strict=True):
                 previous = self._catalog.lookup(value.key)
                 record = self._catalog.record_under(previous)
-                frame = None
+                one = None
                 if record is None or not is_archived(record):
                     version = Version(value.key, number, moment, value.terms)
-                    frame = self._frame(value.payload, version, target)
-                if frame is None:
+                    one = self._pack(value.payload, version, target)
+                if one is None:
                     break
-                framed.append((frame, version))
+                packed.append(one)
                 replaced.append(previous if isinstance(previous, Entry) else None)
-            records = self._write(framed, target)
+            records = self._write(packed, target)
             target.victims.record_arrivals([(record.key, 0) for record in records])
             self._drop([entry for entry in replaced[: len(records)] if entry is not None])
         now, each = self._timed(started, len(records))
@@ -117,18 +115,18 @@ class BatchWriter:
     def write_back(self, entries: Sequence[Entry], target: DurableTier) -> list[Entry]:
         """Give versions in RAM durable copies; return those that are left."""
         with self._locks.try_lock_all([entry.key for entry in entries]) as locked:
-            left, framed, named = list[Entry](), list[Framed](), list[Entry]()
+            left, packed, named = list[Entry](), list[Packed](), list[Entry]()
             for entry in entries:
                 if entry.key not in locked:
                     left.append(entry)
                 elif self._is_current(entry) and not entry.backed and entry.key[0] != INTERNAL:
-                    frame = self._frame_of(entry, target)
-                    if frame is None:
+                    one = self._pack_entry(entry, target)
+                    if one is None:
                         left.append(entry)
                     else:
-                        framed.append(frame)
+                        packed.append(one)
                         named.append(entry)
-            records = self._write(framed, target)
+            records = self._write(packed, target)
             self._catalog.set_backing_batch(records)
         return left + named[len(records) :]
 
@@ -136,7 +134,7 @@ class BatchWriter:
         """Move versions from one tier in RAM to a durable one."""
         started = self._monotonic()
         with self._locks.try_lock_all([entry.key for entry in entries]) as locked:
-            left, framed, named = list[Entry](), list[Framed](), list[Entry]()
+            left, packed, named = list[Entry](), list[Packed](), list[Entry]()
             backed = list[tuple[Entry, Record]]()
             for entry in entries:
                 if entry.key not in locked:
@@ -144,19 +142,19 @@ class BatchWriter:
                     continue
                 if not self._is_current(entry):
                     continue
-                frame, record = None, None
+                one, record = None, None
                 if entry.backed is target.name and self._may_go(entry, target.name):
                     record = self._catalog.record(entry.key)
                 elif entry.backed is None:
-                    frame = self._frame_of(entry, target)
+                    one = self._pack_entry(entry, target)
                 if record is not None:
                     backed.append((entry, record))
-                elif frame is not None:
-                    framed.append(frame)
+                elif one is not None:
+                    packed.append(one)
                     named.append(entry)
                 else:
                     left.append(entry)
-            records = self._write(framed, target)
+            records = self._write(packed, target)
             moved = backed + list(zip(named, records, strict=False))
             self._drop([entry for entry, _ in moved])
             target.victims.record_arrivals([(entry.key, entry.hits) for entry, _ in moved])
@@ -250,31 +248,29 @@ class BatchWriter:
             return False
         return terms.expires_at is None or not self._expiry.removable(entry)
 
-    def _frame_of(self, entry: Entry, target: DurableTier) -> Framed | None:
+    def _pack_entry(self, entry: Entry, target: DurableTier) -> Packed | None:
         if entry.size > MAX_VALUE or not entry.terms.admits(target.name):
             return None
         if entry.terms.expires_at is not None and self._expiry.removable(entry):
             return None
-        version = version_of(entry)
-        frame = self._frame(Payload.of_entry(entry), version, target)
-        return None if frame is None else (frame, version)
+        return self._pack(Payload.of_entry(entry), version_of(entry), target)
 
-    def _frame(self, payload: Payload, version: Version, target: DurableTier) -> PackedFrame | None:
+    def _pack(self, payload: Payload, version: Version, target: DurableTier) -> Packed | None:
         """Return a value as a small frame; None if it is large, or where the single way raises."""
         try:
-            frame = target.convert(payload, version)
+            packed = target.pack(payload, version)
         except Exception:
             return None
-        return frame if frame.size <= MAX_VALUE else None
+        return packed if packed[0].stored <= MAX_VALUE else None
 
-    def _write(self, framed: Sequence[Framed], target: DurableTier) -> list[Record]:
+    def _write(self, packed: Sequence[Packed], target: DurableTier) -> list[Record]:
         """Write the frames, and return the records of those that were written: the first ones."""
-        size = sum([frame.size for frame, _ in framed])
-        if not framed or not target.budget.reserve(size):
+        size = sum([record.stored for record, _ in packed])
+        if not packed or not target.budget.reserve(size):
             return []
         started = self._monotonic()
         try:
-            records = target.write_batch(framed)
+            records = target.write_batch(packed)
         except MemoriesError:
             return []  # Nothing is written. One by one, the value that is to blame is found.
         finally:

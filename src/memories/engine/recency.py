@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from memories.foundation.fork_lock import new_lock
+from memories.model.record import Record
 from memories.policies.promotion_gate import PromotionGate
 
 
@@ -15,10 +16,11 @@ class RecencyTracker:
         self._gate = PromotionGate()
         self._lock = new_lock()
 
-    def record_read(self, key: str, size: int, *, room: int) -> bool:
-        """Record a read of `key` and return whether it should be promoted."""
+    def record_reads(self, records: Sequence[Record], *, room: int) -> list[bool]:
+        """Record a read of each of `records`, and return which of them should be promoted."""
         with self._lock:
-            return self._gate.touch(key, size, room=room)
+            touch = self._gate.touch
+            return [touch(record.key, record.size, room=room) for record in records]
 
     def record_demotions(self, demoted: Sequence[tuple[str, int]]) -> None:
         """Record that keys came down to a durable tier, each after so many reads above it."""

@@ -36,6 +36,9 @@ MIN_DEVICE_BYTES = 64 << 10  # A smaller value is read faster from RAM than over
 WHOLE_BYTES = 512 * 1024  # Up to here one request for all of it is as fast as two for a part.
 
 
+Packed = tuple[Record, Sequence[memoryview]]  # A record without its place, and its frame.
+
+
 class EvictionThreads:
     """The threads that are making room in a tier."""
 
@@ -281,23 +284,27 @@ class DurableTier(Tier):
         self.budget.release(frame.size)
         return written
 
-    def write_batch(self, frames: Sequence[tuple[PackedFrame, Version]]) -> list[Record]:
-        """Write converted frames of different keys together, and return their records.
+    def pack(self, payload: Payload, version: Version) -> Packed:
+        """Return what `write_batch` writes of a version; nothing is written yet."""
+        frame = self.convert(payload, version)
+        return self._new_record(frame, version, b"", stored=frame.size), frame.segments
+
+    def write_batch(self, values: Sequence[Packed]) -> list[Record]:
+        """Write versions of different keys together, and return their records.
 
         Where the medium takes only the first of them, those are written and returned; it raises if
         there are none. The caller has reserved their size, and releases it. Not for an archive.
         """
-        records = [self._new_record(frame, version, b"") for frame, version in frames]
-        segments = [frame.segments for frame, _ in frames]
-        items = list(zip(records, segments, strict=True))
-        return cast("DiskBackend", self.backend).write_many(items)
+        return cast("DiskBackend", self.backend).write_many(values)
 
     @property
     def takes_batches(self) -> bool:
         """Return whether `write_batch` may be called."""
         return not self._is_archive
 
-    def _new_record(self, frame: PackedFrame, version: Version, archived: bytes) -> Record:
+    def _new_record(
+        self, frame: PackedFrame, version: Version, archived: bytes, stored: int = 0
+    ) -> Record:
         if self._on_code is not None and carries_code(frame.codec):
             on_code, self._on_code = self._on_code, None
             on_code(version.key)
@@ -306,6 +313,7 @@ class DurableTier(Tier):
             version=version.number,
             tier=self.name,
             size=frame.host_size,
+            stored=stored,
             stored_at=version.stored_at,
             kind=frame.codec,
             terms=version.terms,

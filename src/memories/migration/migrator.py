@@ -10,7 +10,7 @@ import math
 import time
 import weakref
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from itertools import chain, islice
 
@@ -334,16 +334,18 @@ class Migrator:
             return
         self._wake()
         rules, wall = hierarchy.catalog.rules, self._clock.wall()
-        rooms: dict[TierName, int] = {}
+        aging = bool(rules.aging)
+        shown: dict[TierName, list[Record]] = {}
         for read in reads:
             record, above = read.record, _above(read.record)
-            due = rules.due(record, wall)
-            if record.terms.pinned or (due is not None and above.rank < due.rank):
-                continue
-            if above not in rooms:
-                budget = hierarchy.tiers[above].budget
-                rooms[above] = int(self.settings.high_watermark * budget.effective) - budget.used
-            self._consider(hierarchy, record, rooms[above])
+            due = rules.due(record, wall) if aging else None
+            if not record.terms.pinned and (due is None or above.rank >= due.rank):
+                shown.setdefault(above, []).append(record)
+        for above, records in shown.items():
+            budget = hierarchy.tiers[above].budget
+            room = int(self.settings.high_watermark * budget.effective) - budget.used
+            passed = self._recency.record_reads(records, room=room)
+            self._queue(hierarchy, above, zip(records, passed, strict=True))
 
     def _observe(self, event: Event) -> None:
         """Wake up; forget a key that is in no tier any more."""
@@ -369,15 +371,18 @@ class Migrator:
                 self.planner.forget(event.key)
         self._observe(events[-1])
 
-    def _consider(self, hierarchy: Hierarchy, record: Record, room: int) -> None:
-        """Queue a record that was read if it passes the gate."""
-        passed = self._recency.record_read(record.key, record.size, room=room)
-        queued = passed and len(self._promotions) < MAX_PROMOTIONS
-        if queued:
-            self._promotions.append(record)
-        if not queued or _above(record) is not TierName.WARM:
-            # The policy of warm gets a promoted key by the promotion itself.
-            hierarchy.tiers[TierName.WARM].victims.record_read(record.key, record.size)
+    def _queue(
+        self, hierarchy: Hierarchy, above: TierName, read: Iterable[tuple[Record, bool]]
+    ) -> None:
+        """Queue those records for promotion to `above` that passed the gate."""
+        warm = hierarchy.tiers[TierName.WARM].victims
+        for record, passed in read:
+            queued = passed and len(self._promotions) < MAX_PROMOTIONS
+            if queued:
+                self._promotions.append(record)
+            if not queued or above is not TierName.WARM:
+                # The policy of warm gets a promoted key by the promotion itself.
+                warm.record_read(record.key, record.size)
 
     def _fail(self, hierarchy: Hierarchy, error: BaseException) -> None:
         self.failures += 1
