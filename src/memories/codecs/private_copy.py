@@ -151,14 +151,15 @@ def _arrays(node: _Node) -> Iterator[Any]:
 class _Walk:
     """One pass over a value, which copies its containers and lists what it consists of."""
 
-    __slots__ = ("_may_be_tied", "_seen", "arrays", "leaves", "nbytes")
+    __slots__ = ("_may_be_tied", "_memories", "_seen", "arrays", "leaves", "nbytes")
 
     def __init__(self, may_be_tied: bool) -> None:
         self.leaves: list[Any] = []  # Immutable objects, perhaps several times.
         self.arrays: list[tuple[_Node, int]] = []  # By the number of the child.
         self.nbytes = 0  # Of everything else.
         self._may_be_tied = may_be_tied
-        self._seen: set[int] = set()  # Containers, and the memories of arrays.
+        self._seen: set[int] = set()  # Containers and arrays.
+        self._memories: set[int] = set()  # Of arrays.
 
     def take(self, value: Any, kind: type, depth: int) -> Any:
         """Return a container itself if it is immutable, else a `_Node`, or `_REFUSED`."""
@@ -218,8 +219,9 @@ class _Walk:
         return type(key) in _BUILTIN
 
     def _is_plain_array(self, value: Any) -> bool:
-        if not is_ordinary(value):
+        if not is_ordinary(value) or id(value) in self._seen:
             return False
+        self._seen.add(id(value))
         if self._may_be_tied:
             owner = memory_owner(value)
             # Arrays over one memory stay tied in the general way, and of two foreign owners it is
@@ -227,9 +229,9 @@ class _Walk:
             if type(owner) is not np.ndarray:
                 return False
             memory = id(owner if owner.base is None else owner.base)
-            if memory in self._seen:
+            if memory in self._memories:
                 return False
-            self._seen.add(memory)
+            self._memories.add(memory)
         self.nbytes += value.nbytes + _ARRAY_BYTES
         return True
 

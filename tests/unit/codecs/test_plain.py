@@ -171,6 +171,7 @@ def identities(value: Any) -> list[Any]:
 
 def check(value: Any) -> None:
     """Compare both ways to own `value`, and what leads down to a frame and up again."""
+    check_frame(value)
     plain = codecs.own_plain(value)
     if plain is None:
         return
@@ -194,13 +195,25 @@ def check(value: Any) -> None:
         assert nbytes == (content.nbytes if kind is not PackedEntry else sys.getsizeof(content))
     parts = payload.parts(NO_KEYS)
     assert parts.codec == codecs.encode(value).codec
-    frame = writer.pack(parts, key="k", version=1).join()
-    below = Payload.of_frame(frame, key="k")
-    back = below.to_host(NO_KEYS)
-    for one in (codecs.decode(parts), below.open(NO_KEYS), back.open(NO_KEYS)):
-        assert identical(value, one)
-        assert identities(want) == identities(one)
-    assert type(back.content) is type(content) or kind is not PackedEntry
+    assert identical(value, codecs.decode(parts))
+    assert identities(want) == identities(codecs.decode(parts))
+
+
+def check_frame(value: Any) -> None:
+    """Compare what comes back to RAM out of a frame with what is in the frame."""
+    parts = codecs.encode(value)
+    if codecs.carries_code(parts.codec):
+        return
+    below = Payload.of_frame(writer.pack(parts, key="k", version=1).join(), key="k")
+    how, held, _ = codecs.own_parts(below.parts(NO_KEYS))
+    want = held.open() if how is Sharing.FRESH else held
+    for copy in (True, False):
+        back = below.to_host(NO_KEYS, copy=copy)
+        got = back.open(NO_KEYS)
+        assert identical(value, got)
+        assert identities(want) == identities(got)
+    if type(Payload.of(value)) is PackedPayload:
+        assert type(back) is PackedPayload
 
 
 @given(values())
@@ -213,8 +226,6 @@ def test_the_short_way_gives_what_the_general_way_gives(value: Any) -> None:
 def odd() -> list[Any]:
     """Return values that are plain but for one thing, and plain ones with a difficulty."""
     whole, data, one = np.arange(24.0), bytes(64), [1]
-    named = OrderedDict(a=1)
-    named.extra = 1  # type: ignore[attr-defined]
     zone = dt.timezone(dt.timedelta(hours=1), "\ud800")
     return [
         [(1, 2)], {"a": ()}, {1: 2}, {None: 1}, {(1, "a"): [2]}, {LONE: LONE},
@@ -228,7 +239,7 @@ def odd() -> list[Any]:
         [np.zeros(2, ">f8")], [np.zeros(2, np.dtype("f8", metadata={"a": 1}))], [np.array(5)],
         [np.zeros(0)], [np.zeros((0, 3), order="F")], [np.zeros(1000)], [np.ma.MaskedArray([1])],
         np.arange(6).reshape(2, 3).T, np.array(3), np.zeros((2, 0)), np.zeros(2, "S3"),
-        [named], [Table(a=1)], {"a": Table()}, [defaultdict(list, a=[1])], [defaultdict(str.split)],
+        [Table(a=1)], {"a": Table()}, [defaultdict(list, a=[1])], [defaultdict(str.split)],
         [defaultdict(None)], deque([[1]], 2), [deque([[1], 2])], {"a": {1, (2, "b")}},
         [{Number.ONE}],
         [{("a", Number.ONE)}], [{Text("a")}], [frozenset({1}), frozenset({(1,)})], {1, 2},
@@ -255,6 +266,15 @@ def test_a_key_that_only_equals_itself_is_found() -> None:
     got = Payload.of({NAN: [NAN], "in a set": {NAN}}).open(NO_KEYS)
     assert [NAN] == got[NAN]
     assert NAN in got["in a set"]
+
+
+def test_attributes_of_an_ordered_dict_are_copied_too() -> None:
+    """Only the general way knows them."""
+    named = OrderedDict(a=1)
+    named.extra = [1]  # type: ignore[attr-defined]
+    payload = Payload.of([named])
+    payload.open(NO_KEYS)[0].extra.append(2)
+    assert [1] == payload.open(NO_KEYS)[0].extra
 
 
 def shared(left: Any, right: Any) -> bool:
