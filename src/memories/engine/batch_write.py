@@ -105,7 +105,7 @@ class BatchWriter:
                 replaced.append(previous if isinstance(previous, Entry) else None)
             records = self._write(packed, target)
             target.victims.record_arrivals([(record.key, 0) for record in records])
-            self._drop([entry for entry in replaced[: len(records)] if entry is not None])
+            self.drop([entry for entry in replaced[: len(records)] if entry is not None])
         now, each = self._timed(started, len(records))
         self._events.emit_batch(
             [Stored(record.key, now, target.name, record.size, each) for record in records]
@@ -156,7 +156,7 @@ class BatchWriter:
                     left.append(entry)
             records = self._write(packed, target)
             moved = backed + list(zip(named, records, strict=False))
-            self._drop([entry for entry, _ in moved])
+            self.drop([entry for entry, _ in moved])
             target.victims.record_arrivals([(entry.key, entry.hits) for entry, _ in moved])
             self._emit_moves(moved, target.name, cause, started)
         return BatchOutcome([entry for entry, _ in moved], left + named[len(records) :])
@@ -232,11 +232,18 @@ class BatchWriter:
             removed = self._bury([found.key for found in durable])
             left += [found.key for found in durable[removed:]]
             gone += durable[:removed]
-            self._drop([found for found in gone if isinstance(found, Entry)])
+            self.drop([found for found in gone if isinstance(found, Entry)])
             self._emit_removals(gone, cause)
             for tier in self._tiers.values():
                 tier.victims.forget([found.key for found in gone])
         return len(gone), left
+
+    def drop(self, entries: Sequence[Entry]) -> None:
+        """Remove entries from the catalog, and release what they hold."""
+        if not entries:
+            return
+        self._catalog.drop_batch(entries)
+        self._tiers.release_batch(entries)
 
     def _is_current(self, entry: Entry) -> bool:
         return self._catalog.entries.get(entry.key) is entry
@@ -360,16 +367,8 @@ class BatchWriter:
             target.budget.release(size)
             raise
         self._catalog.put_batch([entry for _, entry in entered])
-        for _, entry in entered:
-            target.victims.add(entry)
+        target.victims.add_batch([entry for _, entry in entered])
         return entered
-
-    def _drop(self, entries: Sequence[Entry]) -> None:
-        """Remove entries from the catalog, and release what they hold."""
-        if not entries:
-            return
-        self._catalog.drop_batch(entries)
-        self._tiers.release_batch(entries)
 
     def _emit_moves(
         self,

@@ -165,21 +165,26 @@ class PolicyVictims(Victims[Entry]):
 
     def add(self, found: Entry, *, accessed: bool = True) -> None:
         """Insert the entry into the policy, unless it must stay."""
-        self.settle()
-        if not self._may_leave(found):
-            return
+        self.add_batch([found], accessed=accessed)
 
-        def enter(policy: Policy) -> None:
-            if found.link is not None:
-                return  # Another thread changed its terms while it was offered, and added it.
-            if accessed:
-                policy.insert(found)
-            else:
-                policy.insert_without_access(found)
+    def add_batch(self, found: Sequence[Entry], *, accessed: bool = True) -> None:
+        """Insert those of the entries into the policy that may leave."""
+        self.settle()
+        free = [entry for entry in found if self._may_leave(entry)]
+
+        def insert_each(policy: Policy) -> None:
+            for entry in linkable:
+                if entry.link is not None:
+                    continue  # Another thread changed its terms while it was offered, and added it.
+                if accessed:
+                    policy.insert(entry)
+                else:
+                    policy.insert_without_access(entry)
 
         with self._lock:
-            if not self._unlinked(found):
-                self._change(enter, after_notes=accessed)
+            linkable = [entry for entry in free if not self._unlinked(entry)]
+            if linkable:
+                self._change(insert_each, after_notes=accessed)
 
     def discard(self, found: Entry) -> None:
         """Remove the entry from the policy, if it is there."""

@@ -19,12 +19,13 @@ was wholly appended replaces anything. Two callbacks would have to hand over the
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing, contextmanager
 from enum import StrEnum
 
 from memories.backends.disk.import_file import Adoption
 from memories.engine.archive import is_archived
+from memories.engine.batch_write import batched
 from memories.engine.hierarchy import Hierarchy
 from memories.engine.payload import Payload
 from memories.errors import TierFullError
@@ -221,8 +222,7 @@ class Restore:
             entries = [entry for entry in entries if self._is_replaced(entry)]
             raise
         finally:
-            for entry in entries:
-                self._release_entry(entry)
+            self._hierarchy.mover.batch.drop(entries)
         if not self._copy_later:
             self._end_removals()
 
@@ -268,14 +268,22 @@ class Restore:
 
     def _drop_old_entries(self) -> None:
         """Remove old entries from RAM; their records stay in the journal until the import ended."""
-        hierarchy = self._hierarchy
-        for key in list(hierarchy.catalog.entries):
-            with hierarchy.locks.lock(key):
-                entry = hierarchy.catalog.entries.get(key)
-                if entry is not None and entry.version < self.since and key[0] != INTERNAL:
-                    self._release_entry(entry)
-                    if not entry.backed:
-                        self._emit_replaced(entry)
+        locks, keys = self._hierarchy.locks, list(self._hierarchy.catalog.entries)
+        for batch in batched(key for key in keys if key[0] != INTERNAL):
+            with locks.try_lock_all(batch) as held:
+                self._drop_old(key for key in batch if key in held)
+            for key in batch:
+                if key not in held:
+                    with locks.lock(key):
+                        self._drop_old([key])
+
+    def _drop_old(self, keys: Iterable[str]) -> None:
+        found = [self._hierarchy.catalog.entries.get(key) for key in keys]
+        entries = [entry for entry in found if entry is not None and entry.version < self.since]
+        self._hierarchy.mover.batch.drop(entries)
+        for entry in entries:
+            if not entry.backed:
+                self._emit_replaced(entry)
 
     def _remove_others(self) -> None:
         """Remove every key that the restore has not written."""
@@ -284,12 +292,17 @@ class Restore:
         journal.remove_hidden()
         if not self._had_keys:
             return
-        for key in self._other_keys():
-            with hierarchy.locks.lock(key):
-                found = hierarchy.catalog.lookup(key)
-                if found is not None and found.version < self.since:
-                    hierarchy.mover.drop(found, Cause.REPLACED)
+        for keys in batched(self._other_keys()):
+            _, left = hierarchy.mover.batch.remove(keys, Cause.REPLACED, self._is_old)
+            for key in left:
+                with hierarchy.locks.lock(key):
+                    found = hierarchy.catalog.lookup(key)
+                    if found is not None and self._is_old(found):
+                        hierarchy.mover.drop(found, Cause.REPLACED)
         journal.shrink()
+
+    def _is_old(self, found: Entry | Record) -> bool:
+        return found.version < self.since
 
     def _other_keys(self) -> Iterator[str]:
         """Yield the keys that may have a version from before the restore."""
