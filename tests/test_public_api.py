@@ -144,8 +144,8 @@ def as_written(name: str) -> Any:
     method = getattr(MemoryManager, name)
     if inspect.isfunction(method):
         return method
-    path = compiled.source_of(Path(memories.__file__).parent, "memories.core.front_reader")
-    return getattr(runpy.run_path(str(path))["FrontReader"], name)
+    path = compiled.source_of(Path(memories.__file__).parent, "memories.core.short_ways")
+    return getattr(runpy.run_path(str(path))["ShortWays"], name)
 
 
 def test_compiled_methods_have_their_docstrings() -> None:

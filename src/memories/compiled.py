@@ -30,8 +30,14 @@ else:
 MODULES: Final = (
     "memories.codecs.plain",
     "memories.codecs.private_copy",
-    "memories.core.front_reader",
+    "memories.core.short_ways",
+    "memories.engine.budget",
+    "memories.engine.entry_table",
     "memories.engine.front_cache",
+    "memories.engine.hit_counter",
+    "memories.engine.residency",
+    "memories.foundation.deadlines",
+    "memories.foundation.keys",
     "memories.model.entry",
 )
 LIBRARY: Final = "memories.core__mypyc"  # The code of all of them, to which a file for each leads.

@@ -25,13 +25,13 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from memories.backends.base import Problem
 from memories.core.advise import Advice, advise
 from memories.core.explain import Explanation, describe, explain, usage_percent
-from memories.core.front_reader import FrontReader
 from memories.core.lifecycle import Lifecycle
 from memories.core.memoize import memoize
 from memories.core.oom import OomGuard
 from memories.core.pickled_reader import open_reader
 from memories.core.reports import Reports
 from memories.core.result_store import TierResultStore
+from memories.core.short_ways import ShortWays
 from memories.core.store_check import check_store
 from memories.core.trace_recorder import TraceRecorder
 from memories.core.value_reader import MISSING, ValueReader
@@ -56,7 +56,7 @@ if TYPE_CHECKING:
     from memories.observe.dashboard import Dashboard
 
 
-class MemoryManager(FrontReader, MutableMapping[str, Any]):
+class MemoryManager(ShortWays, MutableMapping[str, Any]):
     """Keeps Python data in four tiers behind one `store` and one `retrieve`.
 
     It is also a `MutableMapping[str, Any]` and a context manager, and may be used from any number
@@ -158,69 +158,9 @@ class MemoryManager(FrontReader, MutableMapping[str, Any]):
         self._lifecycle = lifecycle
         self._services = services = lifecycle.services
         self._hierarchy = services.hierarchy
-        self._read_with(ValueReader(services.hierarchy, services.device))
-        self._writer = ValueWriter(services, self._reader)
+        reader = ValueReader(services.hierarchy, services.device)
+        self._attach_ways(services.hierarchy, reader, ValueWriter(services, reader))
         self._reports = Reports(lifecycle)
-        self._store_plain = services.hierarchy.residency.store
-
-    def store(
-        self,
-        key: str,
-        data: Any,
-        tier: str = "auto",
-        *,
-        ttl: float | None = None,
-        metadata: Mapping[str, Any] | None = None,
-        pin: bool = False,
-        min_tier: str | None = None,
-        max_tier: str | None = None,
-        volatile: bool = False,
-        copy: bool = True,
-        if_version: int | None = None,
-    ) -> None:
-        """Store `data` under `key`, replacing what was there.
-
-        Args:
-            key: A `str` of 1 to 4,096 bytes in UTF-8, without NUL.
-            data: Any value that has a codec or can be pickled. No other thread may change it before
-                this returns.
-            tier: The tier that holds it when this returns: `"hot"`, `"warm"`, `"cold"`,
-                `"glacier"`, or `"auto"` for the fastest with room. A value larger than the tier
-                goes to the next slower one that can hold it.
-            ttl: Seconds to live.
-            metadata: Data about the value: names with numbers, texts, dates, UUIDs, enums and
-                the like, and lists, tuples, sets and dicts of them; `find` searches it.
-            pin: Forbid moving and evicting it.
-            min_tier: The fastest tier that may hold it.
-            max_tier: The slowest tier that may hold it.
-            volatile: Allow that a crash loses an overwrite of a durable key: the key is then
-                absent, never old.
-            copy: False gives the memory of `data` away; do not write to it afterwards.
-            if_version: Store only if the key is at this version (0: absent).
-
-        Raises:
-            InvalidKeyError: `key` cannot be a key.
-            InvalidOptionError: an option is invalid, or contradicts another.
-            UnsupportedTypeError: `data` cannot be serialised.
-            TierFullError: there is no room for it; nothing has changed.
-            ConflictError: the key is at another version than `if_version`.
-        """
-        key = check_key(key)
-        if (
-            ttl is None
-            and metadata is None
-            and min_tier is None
-            and max_tier is None
-            and if_version is None
-            and copy
-            and not (pin or volatile)
-            and self._store_plain(key, data, tier)
-        ):
-            return
-        self._writer.store(
-            key, data, tier, ttl=ttl, metadata=metadata, pin=pin, min_tier=min_tier,
-            max_tier=max_tier, volatile=volatile, copy=copy, if_version=if_version,
-        )  # fmt: skip
 
     def cache(
         self,
@@ -284,22 +224,12 @@ class MemoryManager(FrontReader, MutableMapping[str, Any]):
         wanted = [check_key(key) for key in keys]
         return self._reader.read_many(wanted, check_seconds("timeout", timeout))
 
-    def delete(self, key: str) -> None:
-        """Remove `key` from every tier; KeyNotFoundError if it is in none."""
-        key = check_key(key)
-        if not self._hierarchy.residency.remove(key):
-            self._hierarchy.remove(key)
-
     def delete_prefix(self, prefix: str) -> int:
         """Remove every key that starts with `prefix`, and return how many there were.
 
         Their space on the disk is free then, except where it lies between other values.
         """
         return self._hierarchy.remove_prefix(prefix)
-
-    def exists(self, key: str) -> bool:
-        """Return whether `key` is in any tier; does not count as a read."""
-        return self._hierarchy.residency.has(key) or self._reader.exists(check_key(key))
 
     def get_tier(self, key: str) -> str:
         """Return the name of the tier that answers for `key`; KeyNotFoundError if none does."""

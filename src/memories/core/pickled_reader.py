@@ -36,12 +36,12 @@ class _Unopened:
             raise self._error
         raise AttributeError(f"{type(self).__name__!r} has no attribute {name!r}")
 
-    def __getitem__(self, key: str) -> Any:
+    def _refuse(self, *arguments: Any, **options: Any) -> Any:
+        """Raise: nothing can be read or changed."""
         raise self._error
 
-    def retrieve(self, key: str, *options: Any, **more: Any) -> Any:
-        """Raise: nothing can be read."""
-        raise self._error
+    # These may be compiled, and then do not ask `__getattr__` for what is not set.
+    retrieve = store = delete = exists = __getitem__ = _refuse
 
     def __repr__(self) -> str:
         return f"<MemoryManager not opened: {self._error}>"

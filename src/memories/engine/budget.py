@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from threading import RLock
 from typing import Any
 
+from memories.compiled import mypyc_attr
 from memories.foundation.fork_lock import new_lock
 from memories.foundation.units import MAX_BYTES
 
@@ -29,6 +30,7 @@ class _Held:
         self.left = 0  # Owners alive.
 
 
+@mypyc_attr(native_class=False)  # The compiler cannot extend a weak reference.
 class _Reference(weakref.ref[Any]):
     """A weak reference to an owner, with the bytes that the owner holds."""
 

@@ -8,7 +8,7 @@ the long way (`Hierarchy.put`, `Hierarchy.remove`) is the reference for what a c
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from memories.codecs.plain import own_plain
 from memories.engine.budget import Budget
@@ -24,21 +24,21 @@ from memories.engine.tier import Tiers, VolatileTier
 from memories.foundation.clock import Clock
 from memories.foundation.deadlines import Deadlines
 from memories.foundation.fork_lock import holder_test
-from memories.model.entry import Common, Entry
+from memories.model.entry import Common, Entry, SharedEntry
 from memories.model.record import DEFAULT_TERMS, Record
 from memories.model.rules import Rules
 from memories.model.tiers import TierName
 
-MOMENT_SECONDS = 0.01  # For so long all stores have one object as their time.
-MOST_BYTES = 64 << 10  # A larger value is not worth it: copying it takes longer.
+MOMENT_SECONDS: Final = 0.01  # For so long all stores have one object as their time.
+MOST_BYTES: Final = 65_536  # A larger value is not worth it: copying it takes longer.
 
 # So many changes wait until the migrator is woken to settle them ...
-WAKING_CHANGES = 1024
+WAKING_CHANGES: Final = 1024
 # ... until one store in `EVERY` settles twice as many by itself ...
-MANY_CHANGES = 16_384
-EVERY = 32
+MANY_CHANGES: Final = 16_384
+EVERY: Final = 32
 # ... and until it waits for the thread that settles at that moment.
-MOST_CHANGES = 65_536
+MOST_CHANGES: Final = 65_536
 MOST_LEFT_BYTES = 32 << 20  # What has left may take so much until it is settled.
 
 
@@ -151,7 +151,11 @@ class Residency:
                     return False
                 stamp = slot.counter.stamp()
                 version = table.version + 1
-                entry = kind(key, version, content, size, self._moment, slot.common, stamp)
+                moment, common = self._moment, slot.common
+                if kind is SharedEntry:  # Compiled, a known class is made without a call.
+                    entry: Entry = SharedEntry(key, version, content, size, moment, common, stamp)
+                else:
+                    entry = kind(key, version, content, size, moment, common, stamp)
                 # The front goes first: after one reader saw the new value, no other may see the
                 # old one.
                 if key in self._at_front:

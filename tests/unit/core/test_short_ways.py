@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from memories import DistributedMemoryManager, MemoryManager
-from memories.core.front_reader import FrontReader
+from memories.core.short_ways import ShortWays
 from memories.errors import InvalidKeyError, InvalidOptionError, KeyNotFoundError
 from memories.foundation.unchecked import Unchecked
 
@@ -32,7 +32,7 @@ def manager(tmp_path: Path) -> Any:
 
 def test_the_values_come_from_the_front(manager: MemoryManager) -> None:
     """Otherwise the other tests here would show nothing."""
-    assert isinstance(manager, FrontReader)
+    assert isinstance(manager, ShortWays)
     assert {"array", "bytes"} == set(manager._at_front)
     before = manager._front.hits
     assert b"some" == manager["bytes"]
@@ -118,7 +118,7 @@ def test_a_subclass_may_answer_itself(tmp_path: Path) -> None:
         assert ("before", 1) == manager.retrieve("a")
         assert ("item", 1) == manager["a"]
         assert [("a", ("before", 1))] == list(manager.items())
-    assert issubclass(DistributedMemoryManager, FrontReader)
+    assert issubclass(DistributedMemoryManager, ShortWays)
 
 
 def test_the_types_of_parameters_can_be_read() -> None:

@@ -1,0 +1,173 @@
+"""The short ways of a manager: reads, stores and removals of ordinary values in RAM.
+
+A read looks into a dict of the front cache first, without a further call, and must stay about as
+cheap as a look into a dict. A store is tried by `Residency` first. Everything else takes the long
+way, through the reader, the writer and the hierarchy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from numpy import ndarray
+
+from memories.compiled import core, mypyc_attr
+from memories.core.read_options import ReadOptions
+from memories.core.value_reader import MISSING, ValueReader
+from memories.core.value_writer import ValueWriter
+from memories.engine.front_cache import FrontCache
+from memories.engine.hierarchy import Hierarchy
+from memories.engine.residency import Residency
+from memories.foundation.keys import check_key
+from memories.foundation.unchecked import Unchecked
+from memories.options.settings import check_seconds
+
+# Compiled code has no frame: what it calls sees the frame of its caller as the next one.
+CALLER = 1 if core().compiled else 2
+
+
+@mypyc_attr(allow_interpreted_subclasses=True)
+class ShortWays:
+    """Reads, stores and removes by key; the base class of the managers."""
+
+    def _attach_ways(self, hierarchy: Hierarchy, reader: ValueReader, writer: ValueWriter) -> None:
+        """Use the parts that do the work."""
+        self._hierarchy = hierarchy
+        self._residency: Residency = hierarchy.residency
+        self._reader = reader
+        self._writer = writer
+        self._read: Callable[..., Any] = reader.read
+        self._front: FrontCache = reader.front
+        self._at_front: dict[str, Any] = reader.front.values
+
+    def store(
+        self,
+        key: Unchecked[str],
+        data: Any,
+        tier: Unchecked[str] = "auto",
+        *,
+        ttl: Unchecked[float | None] = None,
+        metadata: Unchecked[Mapping[str, Any] | None] = None,
+        pin: Unchecked[bool] = False,
+        min_tier: Unchecked[str | None] = None,
+        max_tier: Unchecked[str | None] = None,
+        volatile: Unchecked[bool] = False,
+        copy: Unchecked[bool] = True,
+        if_version: Unchecked[int | None] = None,
+    ) -> None:
+        """Store `data` under `key`, replacing what was there.
+
+        Args:
+            key: A `str` of 1 to 4,096 bytes in UTF-8, without NUL.
+            data: Any value that has a codec or can be pickled. No other thread may change it before
+                this returns.
+            tier: The tier that holds it when this returns: `"hot"`, `"warm"`, `"cold"`,
+                `"glacier"`, or `"auto"` for the fastest with room. A value larger than the tier
+                goes to the next slower one that can hold it.
+            ttl: Seconds to live.
+            metadata: Data about the value: names with numbers, texts, dates, UUIDs, enums and
+                the like, and lists, tuples, sets and dicts of them; `find` searches it.
+            pin: Forbid moving and evicting it.
+            min_tier: The fastest tier that may hold it.
+            max_tier: The slowest tier that may hold it.
+            volatile: Allow that a crash loses an overwrite of a durable key: the key is then
+                absent, never old.
+            copy: False gives the memory of `data` away; do not write to it afterwards.
+            if_version: Store only if the key is at this version (0: absent).
+
+        Raises:
+            InvalidKeyError: `key` cannot be a key.
+            InvalidOptionError: an option is invalid, or contradicts another.
+            UnsupportedTypeError: `data` cannot be serialised.
+            TierFullError: there is no room for it; nothing has changed.
+            ConflictError: the key is at another version than `if_version`.
+        """
+        key = check_key(key)
+        if (
+            ttl is None
+            and metadata is None
+            and min_tier is None
+            and max_tier is None
+            and if_version is None
+            and copy
+            and not (pin or volatile)
+            and self._residency.store(key, data, tier)
+        ):
+            return
+        self._writer.store(
+            key, data, tier, ttl=ttl, metadata=metadata, pin=pin, min_tier=min_tier,
+            max_tier=max_tier, volatile=volatile, copy=copy, if_version=if_version,
+        )  # fmt: skip
+
+    def retrieve(
+        self,
+        key: Unchecked[str],
+        default: Any = MISSING,
+        region: Any = None,
+        copy: Unchecked[bool | None] = None,
+        device: Unchecked[str | None] = None,
+        like: Any = None,
+        timeout: Unchecked[float | None] = None,
+    ) -> Any:
+        """Return the value of `key`, from whichever tier holds it.
+
+        NumPy arrays are returned as read-only views, mutable objects freshly decoded, immutable
+        ones as they are: changing a returned value never changes what is stored.
+
+        Args:
+            key: The key it was stored under.
+            default: Returned when the key is absent, instead of raising.
+            region: An index (`np.s_[a:b, ...]`) of an array; only the chunks in it are read.
+            copy: True for a private, writable copy; False for the stored memory itself where the
+                default is a private clone (tensors on a device): do not write to it.
+            device: `"cpu"` or `"cuda:0"`: where the value, or the tensors in it, are placed.
+            like: `"torch"`, `"cupy"`, `"jax"` or `"numpy"`, or the module: the array's library.
+            timeout: Seconds to wait for a value in an archive class of the bucket, whose restore
+                is started. Without it such a value raises at once.
+
+        Raises:
+            InvalidOptionError: the options contradict each other, or the value is not an array.
+            KeyNotFoundError: `key` is in no tier and no default was given.
+            ArchivedError: it is in an archive class; the message says how to restore it, and
+                how long that takes.
+            UnavailableError: the bucket that holds it did not answer.
+            CorruptDataError: its bytes are damaged.
+            UntrustedDataError: it would run code, and no trusted key has signed it.
+        """
+        # All parameters are positional, and each is compared separately: keyword-only parameters,
+        # or one test of all of them, make the plain call slower.
+        if (
+            region is not None
+            or copy is not None
+            or device is not None
+            or like is not None
+            or timeout is not None
+        ):
+            options = ReadOptions(region, copy, device, like)
+            return self._reader.read_as(key, default, options, check_seconds("timeout", timeout))
+        try:
+            value = self._at_front[key]
+            self._front.hits += 1.0
+            return value.view() if type(value) is ndarray else value
+        except (KeyError, TypeError):
+            return self._read(key, default)
+
+    def __getitem__(self, key: Unchecked[str]) -> Any:
+        try:
+            value = self._at_front[key]
+            self._front.hits += 1.0
+            return value.view() if type(value) is ndarray else value
+        except (KeyError, TypeError):
+            pass
+        return self._reader.read_listed(key, CALLER)
+
+    def delete(self, key: Unchecked[str]) -> None:
+        """Remove `key` from every tier; KeyNotFoundError if it is in none."""
+        key = check_key(key)
+        if not self._residency.remove(key):
+            self._hierarchy.remove(key)
+
+    def exists(self, key: Unchecked[str]) -> bool:
+        """Return whether `key` is in any tier; does not count as a read."""
+        return self._residency.has(key) or self._reader.exists(check_key(key))
