@@ -31,6 +31,7 @@ class ValueWriter:
         self._services = services
         self._hierarchy = services.hierarchy
         self._reader = reader
+        self._targets = {str(name): name for name in services.hierarchy.tiers}
 
     def store(
         self,
@@ -60,12 +61,14 @@ class ValueWriter:
             raise InvalidOptionError(
                 f"if_version={if_version!r} must be a version, or 0 for absent"
             )
-        self._hierarchy.require_writable()
+        if not self._hierarchy.residency.open:
+            self._hierarchy.require_writable()
+        durable = target is not None and target.durable
         # A durable tier has written the value before this returns, so it needs no copy in RAM.
-        borrow = copy and target is not None and target.durable
+        borrow = copy and durable
         payload = self._services.payload_of(key, data, copy=copy, borrow=borrow)
         if (
-            (target is None or not target.durable)
+            not durable
             and terms is DEFAULT_TERMS
             and not volatile
             and if_version is None
@@ -161,7 +164,10 @@ class ValueWriter:
         return self._hierarchy.operations.run(self._setdefault, key, default)
 
     def _target(self, tier: str) -> TierName | None:
-        return None if tier == "auto" else self._hierarchy.tier(check_tier(tier)).name
+        known = self._targets.get(tier) if isinstance(tier, str) else None
+        if known is not None or tier == "auto":
+            return known
+        return self._hierarchy.tier(check_tier(tier)).name
 
     def _value_for_cold(self, key: str, data: Any, tier: str) -> NewValue | None:
         """Return a value that is to be stored in cold, None for another tier or a large value."""

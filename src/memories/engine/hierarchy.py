@@ -121,6 +121,7 @@ class Hierarchy:
         )  # fmt: skip
         self._write_through = write_through
         self._latest_moment = clock.wall()
+        self._moment_at = clock.monotonic()  # When a store into cold last asked for it.
         self.verified = VerifiedFrames()
         events.subscribe(self.verified.observe, self.verified.observe_batch, kinds=(Removed,))
         self.state = LifecycleState.READ_ONLY if read_only else LifecycleState.OPEN
@@ -157,7 +158,8 @@ class Hierarchy:
         """
         started = self.clock.monotonic()
         with self.locks.lock(key):
-            self.require_writable()
+            if self._state is not LifecycleState.OPEN:
+                self.require_writable()
             self.settlement.settle()
             self.expiry.end_listing()
             self._expire_some()
@@ -166,7 +168,11 @@ class Hierarchy:
                 self._compare(key, previous, if_version)
             found: Entry | Record | None = None
             if tier is TierName.COLD and not isinstance(previous, Entry):
-                version = Version(key, self.catalog.next_version(), self._moment(), terms)
+                if not 0.0 <= started - self._moment_at < MOMENT_SECONDS:
+                    self._moment_at = started
+                    self._moment()
+                number, moment = self.catalog.next_version(), self._latest_moment
+                version: Version = _new(Version, (key, number, moment, terms))
                 found = self.mover.write_if_room(payload, version, previous)
             if found is None:
                 found = self._put(key, payload, tier, terms, previous, volatile=volatile)

@@ -36,6 +36,8 @@ from memories.model.entry import (
 )
 from memories.model.tiers import Form
 
+_new = tuple.__new__  # What a named tuple does, without its argument parsing.
+
 
 class PackedFrame(NamedTuple):
     """A frame that is ready to be written, and what its record says of the value."""
@@ -212,7 +214,7 @@ class Payload(ABC):
             parts, key=key, version=version, compression=compression, signer=trust, history=history
         )
         host_size = frame.raw_nbytes + ENTRY_BYTES
-        return PackedFrame(parts.codec, frame.segments, frame.nbytes, host_size)
+        return _new(PackedFrame, (parts.codec, frame.segments, frame.nbytes, host_size))
 
 
 class ObjectPayload(Payload):

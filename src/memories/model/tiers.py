@@ -15,18 +15,12 @@ class TierName(StrEnum):
 
     __hash__ = str.__hash__  # That of `Enum` is a function in Python, called at every look-up.
 
-    @property
-    def rank(self) -> int:
-        """Return 0 for the fastest tier, 3 for the slowest."""
-        return _RANKS[self]
-
-    @property
-    def durable(self) -> bool:
-        """Return whether what lies there survives the process."""
-        return self.rank >= _RANKS[TierName.COLD]
+    rank: int  # 0 for the fastest tier, 3 for the slowest.
+    durable: bool  # Whether what lies there survives the process.
 
 
-_RANKS = {name: rank for rank, name in enumerate(TierName)}
+for _rank, _name in enumerate(TierName):
+    _name.rank, _name.durable = _rank, _name in (TierName.COLD, TierName.GLACIER)
 
 
 class Form(Enum):

@@ -119,15 +119,11 @@ class Space:
 
     def physical(self) -> int:
         """Return the bytes taken on the medium."""
-        accounting = self._accounting
-        files = accounting.log_bytes + accounting.pack_bytes + accounting.value_bytes
-        own = self.index_bytes + self._obsolete.held() + self.reserve.bytes
-        return files + self.copied_bytes + own
+        return self._figures()[0]
 
     def charged(self) -> int:
         """Return what the live values are charged, and what no upkeep gives back."""
-        pending = self.import_bytes + self.index_bytes + self._obsolete.held()
-        return self._accounting.charge + pending
+        return self._figures()[1]
 
     def measure(self) -> tuple[int, int]:
         """Return the bytes charged, and those that may still be charged.
@@ -135,8 +131,15 @@ class Space:
         What is charged falls as soon as a value goes, though its bytes lie dead for a while: those
         are given back before the disk holds more than it may, so nothing is evicted for them.
         """
-        charged, held = self.charged(), self.physical()
+        held, charged = self._figures()
         return charged, max(0, self.limit(held) - self.upkeep_bytes() - charged)
+
+    def _figures(self) -> tuple[int, int]:
+        """Return the bytes taken on the medium, and those that are charged."""
+        accounting, own = self._accounting, self.index_bytes + self._obsolete.held()
+        files = accounting.log_bytes + accounting.pack_bytes + accounting.value_bytes
+        held = files + self.copied_bytes + own + self.reserve.bytes
+        return held, accounting.charge + self.import_bytes + own
 
     def limit(self, held: int) -> int:
         """Return the most bytes that may lie here, given that `held` bytes do now.
@@ -160,7 +163,7 @@ class Space:
 
     def fits(self, size: int) -> bool:
         """Return whether `size` bytes more may lie here while upkeep keeps its room."""
-        held = self.physical()
+        held, _ = self._figures()
         coming = self.import_bytes - self.copied_bytes
         if self.claims:
             coming += sum(self.claims.values())
