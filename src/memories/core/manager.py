@@ -209,7 +209,7 @@ class MemoryManager(ShortWays, MutableMapping[str, Any]):
         return decorate if function is None else decorate(function)
 
     def store_many(self, mapping: Mapping[str, Any], tier: str = "auto") -> None:
-        """Store every item of `mapping`; those before one that fails are stored."""
+        """Store all of `mapping`, in cold together; those before one that fails are stored."""
         if type(mapping) is dict and self._writer.takes_batches(tier):
             self._writer.store_batch(mapping, tier)
             return
@@ -219,7 +219,7 @@ class MemoryManager(ShortWays, MutableMapping[str, Any]):
     def retrieve_many(self, keys: Iterable[str], *, timeout: float | None = None) -> dict[str, Any]:
         """Return the values of `keys`, by key; raises like `retrieve` if one is absent.
 
-        Values in a bucket are requested together: many take about as long as one.
+        Values in a bucket are requested together, small ones on the disk are read together.
         """
         wanted = [check_key(key) for key in keys]
         return self._reader.read_many(wanted, check_seconds("timeout", timeout))
