@@ -194,7 +194,8 @@ def check(value: Any) -> None:
     if kind is not SharedEntry:  # Python may add the UTF-8 of a text to it at any time.
         assert nbytes == (content.nbytes if kind is not PackedEntry else sys.getsizeof(content))
     parts = payload.parts(NO_KEYS)
-    assert parts.codec == codecs.encode(value).codec
+    assert payload.codec == parts.codec == codecs.encode(value).codec
+    assert not codecs.carries_code(payload.codec)
     assert identical(value, codecs.decode(parts))
     assert identities(want) == identities(codecs.decode(parts))
 
