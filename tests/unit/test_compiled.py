@@ -160,3 +160,30 @@ def _finals(source: Path) -> Iterator[str]:
         literal = isinstance(node, ast.AnnAssign) and not isinstance(node.value, ast.Call)
         if literal and "Final" in ast.unparse(node.annotation):
             yield ast.unparse(node.target)
+
+
+def trees() -> Iterator[tuple[str, ast.Module]]:
+    for module in compiled.MODULES:
+        yield module, ast.parse(compiled.source_of(PACKAGE, module).read_text())
+
+
+def test_no_compiled_generator_has_work_to_do_at_its_end() -> None:
+    """It does not run when the generator is dropped: expired keys were forgotten that way."""
+    for module, parsed in trees():
+        blocks = [node for node in ast.walk(parsed) if isinstance(node, ast.Try | ast.With)]
+        inside = [node for block in blocks for node in ast.walk(block)]
+        assert not [n.lineno for n in inside if isinstance(n, ast.Yield | ast.YieldFrom)], module
+
+
+def test_no_compiled_class_extends_one_that_is_not_compiled() -> None:
+    """One that extended a weak reference crashed the collector of garbage."""
+    own = {
+        node.name for _, parsed in trees() for node in parsed.body if isinstance(node, ast.ClassDef)
+    }
+    for module, parsed in trees():
+        for node in ast.walk(parsed):
+            if not isinstance(node, ast.ClassDef):
+                continue
+            marks = [ast.unparse(mark) for mark in node.decorator_list]
+            foreign = {ast.unparse(base) for base in node.bases} - own - {"Protocol"}
+            assert not foreign or "mypyc_attr(native_class=False)" in marks, (module, node.name)
