@@ -162,6 +162,13 @@ class Budget:
             self.left_released = self.left
             self._used = entries + sum(held.size for held in self._holds)
 
+    def apply_releases(self) -> None:
+        """Subtract what was given back; an interrupt in the middle requires a recount."""
+        with self._lock:
+            self._apply_releases()
+        if self.parent is not None:
+            self.parent.apply_releases()
+
     def _apply_releases(self) -> int:
         for child in self._children:
             child.release_dead()

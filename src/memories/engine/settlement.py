@@ -93,6 +93,8 @@ class Settlement:
             tier = self._tiers.volatile[name]
             tier.release_batch(entries)
             tier.budget.left_released += sum([entry.size for entry in entries])
+            # Here, where an interrupt leads to a recount, and not in the question that comes next.
+            tier.budget.apply_releases()
 
     def _report(self, changes: list[Change]) -> None:
         volatile = self._tiers.volatile
