@@ -7,7 +7,6 @@ decodes a value.
 from __future__ import annotations
 
 import datetime
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -257,11 +256,6 @@ def _changes(
 
 
 def _summary(found: SnapshotFile) -> dict[str, Any]:
-    tiers: Counter[str] = Counter()
-    value_bytes = 0
-    for row in found.rows():
-        tiers[str(row.tier)] += 1
-        value_bytes += row.size
     created = datetime.datetime.fromtimestamp(found.root.created_at, datetime.UTC)
     return {
         "file": str(found.path),
@@ -270,8 +264,8 @@ def _summary(found: SnapshotFile) -> dict[str, Any]:
         "created": created.isoformat(timespec="seconds"),
         "sequence": found.sequence,
         "keys": found.keys,
-        "tiers": dict(tiers),
-        "value_bytes": value_bytes,
+        "tiers": {str(tier): count for tier, count in found.tiers.items()},
+        "value_bytes": sum(row.size for row in found.rows()),
         "file_bytes": found.file_bytes,
         "bases": [{"id": base.id.hex(), "file": base.name} for base in found.root.bases],
     }

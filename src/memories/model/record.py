@@ -36,7 +36,8 @@ DEFAULT_TERMS = Terms()
 class Record(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=False):
     """What a durable tier knows of a key. `place` means something to its backend only.
 
-    Written as an array, because a store holds one per key: new fields go to the end.
+    Written as an array, because a store holds one per key: new fields go to the end. The garbage
+    collector does not look at it: nothing in it can refer back to it.
     """
 
     key: str

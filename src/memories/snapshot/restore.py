@@ -19,7 +19,7 @@ was wholly appended replaces anything. Two callbacks would have to hand over the
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from enum import StrEnum
 
@@ -217,12 +217,11 @@ class Restore:
                 (_record(row, version, TierName.COLD), offset, length)
                 for (row, offset, length), version in zip(wanted, versions, strict=True)
             ]
-        except GeneratorExit:
-            # The append has failed. The records that were wholly written by then count.
-            entries = [entry for entry in entries if self._is_replaced(entry)]
+        except BaseException:
+            # The append has failed, or was not begun. What was wholly appended by then counts.
+            self._drop_replaced(entries)
             raise
-        finally:
-            self._hierarchy.mover.batch.drop(entries)
+        self._hierarchy.mover.batch.drop(entries)
         if not self._copy_later:
             self._end_removals()
 
@@ -241,9 +240,13 @@ class Restore:
         for key, gone in removals:
             self._hierarchy.mover.archive.resolve_removal(key, gone)
 
-    def _is_replaced(self, entry: Entry) -> bool:
-        record = self._hierarchy.catalog.record(entry.key)
-        return record is not None and record.version > entry.version
+    def _drop_replaced(self, entries: Sequence[Entry]) -> None:
+        """Remove those of `entries` from RAM whose restored version is journaled."""
+        record = self._hierarchy.catalog.record
+        found = [(entry, record(entry.key)) for entry in entries]
+        self._hierarchy.mover.batch.drop(
+            [entry for entry, one in found if one is not None and one.version > entry.version]
+        )
 
     def _release_entry(self, entry: Entry | None) -> None:
         """Remove a key's entry from RAM, now that its restored version is journaled."""
