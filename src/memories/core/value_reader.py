@@ -9,7 +9,7 @@ from typing import Any, Final, TypeVar
 from memories.core.read_options import ReadOptions
 from memories.devices import Device
 from memories.engine.batch_read import read_together, restore
-from memories.engine.front_cache import EXACT_HITS
+from memories.engine.front_cache import EXACT_HITS, KINDS
 from memories.engine.hierarchy import Hierarchy
 from memories.errors import UNREADABLE, ArchivedError, KeyNotFoundError, about_key
 from memories.foundation.keys import check_key
@@ -48,7 +48,7 @@ class ValueReader:
             except KeyError:
                 pass  # It has expired, and `Hierarchy.read` removes it.
             else:
-                if entry.hits > EXACT_HITS:
+                if entry.hits > EXACT_HITS and type(entry) in KINDS:
                     self._hierarchy.catalog.insert_into_front(entry)
                 return value
         try:

@@ -18,6 +18,7 @@ from memories.model.tiers import TierName
 
 SECONDS = 5.0  # Between two times that the front is emptied, unless much is stored.
 EXACT_HITS = 3  # Reads of a new entry that are counted one by one before it may come forward.
+KINDS = frozenset({SharedEntry, ArrayEntry})  # All others build an object for each reader.
 MAX_KEYS = 16_384
 FLUSH_SHARE = 16  # The front is emptied when a sixteenth of the entries is new.
 
