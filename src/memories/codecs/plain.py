@@ -123,6 +123,8 @@ def _packed(value: Any) -> bytes | None:
                 items = container
             for item in items:
                 kind = type(item)
+                if kind is int or kind is float or item is None or kind is bool:
+                    continue
                 if kind is str or kind is bytes:
                     if len(item) > _MAX_TEXT:
                         return None
@@ -132,7 +134,7 @@ def _packed(value: Any) -> bytes | None:
                         return None
                     seen.add(identity)
                     below.append(item)
-                elif not (kind is int or kind is float or kind is bool or item is None):
+                else:
                     return None
         if not below:
             break
