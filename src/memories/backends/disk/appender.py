@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple, TypeVar
 
+from msgspec.structs import replace
 from xxhash import xxh3_64_intdigest
 
 from memories.backends.disk import log_format
@@ -24,7 +25,6 @@ from memories.backends.disk.log_format import (
     TOMBSTONE,
     IndexRow,
     Position,
-    new_row,
     stored_by_file,
     unpack_place,
 )
@@ -140,7 +140,7 @@ class Appender:
 
     def undo(self, old: IndexRow | None, row: IndexRow) -> None:
         """Make `old` the newest row again: the sync of `row`, which replaced it, has failed."""
-        back = old if old is not None else row._replace(kind=TOMBSTONE)
+        back = old if old is not None else replace(row, kind=TOMBSTONE)
         self._enter(row, back)
         self._accounting.revive(back)
 
@@ -258,7 +258,7 @@ class Appender:
         self._accounting.extend_segment(segment, offset + extent)
         place = log_format.pack_place(INLINE, segment, offset + before, length)
         placed = log_format.placed(record, length, place)
-        row: IndexRow = _new(IndexRow, (placed, INLINE, segment, offset, extent, lowest))
+        row = IndexRow(placed, INLINE, segment, offset, extent, lowest)
         self._index.put(row)
         self._accounting.replace(old, row)
         self._space.recent_heads += extent - length
@@ -320,7 +320,7 @@ class Appender:
         segment, offset = self._append_whole(data)
         entered = list[Entered]()
         for (record, old), lowest, head in zip(found, oldest, heads, strict=True):
-            row: IndexRow = new_row(IndexRow, (record, kind, segment, offset, len(head), lowest))
+            row = IndexRow(record, kind, segment, offset, len(head), lowest)
             entered.append((old, row))
             offset += len(head)
         self._enter_all(entered, len(data))
@@ -393,7 +393,7 @@ class Appender:
 def _moved(row: IndexRow, segment: int, offset: int) -> IndexRow:
     """Return `row` after its log record was copied to another place."""
     if row.kind != INLINE:
-        return row._replace(segment=segment, offset=offset, oldest=oldest_of(row))
+        return replace(row, segment=segment, offset=offset, oldest=oldest_of(row))
     place = log_format.unpack_place(row.record.place)
     inside = place.offset - row.offset
     packed = log_format.pack_place(INLINE, segment, offset + inside, place.length)

@@ -49,8 +49,11 @@ class Position(NamedTuple):
     offset: int
 
 
-class IndexRow(NamedTuple):
-    """What the index holds for a key: its newest record, and where that lies in the log."""
+class IndexRow(msgspec.Struct, frozen=True, gc=False):
+    """What the index holds for a key: its newest record, and where that lies in the log.
+
+    There may be tens of thousands, so the garbage collector does not track them.
+    """
 
     record: Record
     kind: int
@@ -88,7 +91,6 @@ class RecordHead(NamedTuple):
 
 
 pack_place = PLACE.pack
-new_row = tuple.__new__  # What `IndexRow(...)` does, without its argument parsing.
 _FILE_BYTES = struct.calcsize("<BI")  # The part of a place that names the file.
 
 

@@ -13,6 +13,7 @@ from operator import attrgetter
 from threading import RLock
 
 import msgspec
+from msgspec.structs import replace
 
 from memories.backends.disk.index import Index, Table, merged
 from memories.backends.disk.log_format import TOMBSTONE, IndexRow
@@ -135,7 +136,7 @@ class OverlayIndex:
                     if not self.is_pending(record.key):
                         break
                     changed = msgspec.structs.replace(row.record, terms=record.terms)
-                    table[record.key] = row._replace(record=changed)
+                    table[record.key] = replace(row, record=changed)
                     return True
             return False
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from msgspec.structs import replace
 from xxhash import xxh3_64_intdigest
 
 from memories.backends.disk import log_format
@@ -138,7 +139,7 @@ def apply(index: Index, accounting: SpaceAccounting, paths: StorePaths, row: Ind
         path = paths.pack(pack)
         accounting.add_pack(pack, path.stat().st_size if path.exists() else 0)
     if old is not None:
-        row = row._replace(oldest=min(row.oldest, oldest_of(old)))
+        row = replace(row, oldest=min(row.oldest, oldest_of(old)))
     index.put(row)
     accounting.replace(old, row)
 

@@ -16,7 +16,7 @@ import msgspec
 from xxhash import xxh3_64_intdigest
 
 from memories.backends.disk.files import Files, read_exactly
-from memories.backends.disk.log_format import IndexRow, decode_record, new_row
+from memories.backends.disk.log_format import IndexRow, decode_record
 from memories.model.record import Record
 
 BLOCK_BITS = 12
@@ -72,7 +72,7 @@ class Blocks:
             record = decode_record(data[offset + ROW_BYTES : end])
         except msgspec.MsgspecError as error:
             raise RunDamagedError(f"a row of {self._path} cannot be read: {error}") from error
-        return new_row(IndexRow, (record, kind, segment, at, extent, oldest))
+        return IndexRow(record, kind, segment, at, extent, oldest)
 
     def touch(self, offset: int, length: int) -> None:
         """Verify the blocks that some bytes lie in."""
@@ -162,7 +162,7 @@ class Run:
         blocks, table, footer = self._blocks, self._table, self._footer
         first, mask = footer.table_at, footer.slots - 1
         verified, verify, row_at = blocks.verified, blocks.verify, blocks.row_at
-        data, unpack, decode, new, cls = self._data, unpack_fields, decode_record, new_row, IndexRow
+        data, unpack, decode, new = self._data, unpack_fields, decode_record, IndexRow
         tag_bits, offset_mask, bits, head = OFFSET_BITS, OFFSET_MASK, BLOCK_BITS, ROW_BYTES
 
         def row(key: str) -> IndexRow | None:
@@ -180,10 +180,10 @@ class Run:
                     last = (offset + length - 1) >> bits
                     if last == offset >> bits and verified[last]:
                         record = decode(data[offset + head : offset + length])
-                        found: IndexRow = new(cls, (record, kind, segment, at, extent, oldest))
+                        found = new(record, kind, segment, at, extent, oldest)
                     else:
                         found = row_at(offset)
-                    if found[0].key == key:
+                    if found.record.key == key:
                         return found
                 elif not word:
                     return None
