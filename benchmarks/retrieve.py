@@ -34,6 +34,7 @@ def values() -> Iterator[tuple[str, Any]]:
     yield "ndarray, 8 MB", np.zeros(MB)
     yield "array of 1,000 objects", np.array(["x", 1] * 500, object)
     yield "masked array, 8 MB", np.ma.MaskedArray(np.zeros(MB), mask=np.zeros(MB, bool))
+    yield "small dict", {"a": 1, "b": [1, 2, 3]}
     yield "dict of 10 arrays", {f"{i}": np.zeros(100) for i in range(10)}
     yield "list of 1,000 int", list(range(1000))
     yield "bytearray, 1 MB", bytearray(MB)
