@@ -96,7 +96,8 @@ class BatchWriter:
                 previous = self._catalog.lookup(value.key)
                 record = self._catalog.record_under(previous)
                 one = None
-                if record is None or not is_archived(record):
+                archived = record is not None and is_archived(record)
+                if not archived and value.terms.admits(target.name):
                     version = Version(value.key, number, moment, value.terms)
                     one = self._pack(value.payload, version, target)
                 if one is None:
@@ -143,10 +144,11 @@ class BatchWriter:
                 if not self._is_current(entry):
                     continue
                 one, record = None, None
-                if entry.backed is target.name and self._may_go(entry, target.name):
-                    record = self._catalog.record(entry.key)
-                elif entry.backed is None:
-                    one = self._pack_entry(entry, target)
+                if self._may_go(entry, target.name):
+                    if entry.backed is target.name:
+                        record = self._catalog.record(entry.key)
+                    elif entry.backed is None:
+                        one = self._pack_entry(entry, target)
                 if record is not None:
                     backed.append((entry, record))
                 elif one is not None:

@@ -21,6 +21,7 @@ from tests.support.wholeness import assert_whole
 
 from memories import (
     InvalidKeyError,
+    InvalidOptionError,
     MemoryManager,
     Rule,
     StorageError,
@@ -31,7 +32,7 @@ from memories.core import wiring
 from memories.engine.batch_write import BATCH_KEYS, MAX_VALUE, BatchOutcome, BatchWriter
 from memories.model.entry import Entry
 from memories.model.events import Event
-from memories.model.tiers import TierName
+from memories.model.tiers import Cause, TierName
 from memories.testing.clock import ManualClock
 from memories.testing.faults import FailingFiles
 
@@ -297,6 +298,21 @@ def test_a_full_disk_refuses_the_values_that_do_not_fit(tmp_path: Path) -> None:
         assert list(values)[: len(manager)] == sorted(manager, key=lambda key: int(key[1:]))
         assert len(manager) > 200
         assert_whole(manager)
+
+
+def test_terms_forbid_in_a_batch_what_they_forbid_alone(tmp_path: Path) -> None:
+    """A rule keeps its keys out of cold, and a pin keeps a key where it is."""
+    with opened(tmp_path, rules=[Rule(prefix="fast/", max_tier="warm")]) as manager:
+        with pytest.raises(InvalidOptionError):
+            manager.store_many({"a": b"1", "fast/b": b"2", "c": b"3"}, "cold")
+        assert ["a"] == list(manager)
+        manager.store_many({"fast/b": b"2", "pinned": b"3", "d": b"4"}, "warm")
+        entries = [manager._hierarchy.catalog.entries[key] for key in ("fast/b", "pinned", "d")]
+        manager.pin("pinned")
+        outcome = manager._hierarchy.try_move_batch(entries, TierName.COLD, Cause.RULE)
+        assert ["d"] == [entry.key for entry in outcome.done]
+        assert ["fast/b", "pinned"] == [entry.key for entry in outcome.left]
+        assert ["warm", "warm", "cold"] == [manager.get_tier(entry.key) for entry in entries]
 
 
 def test_a_busy_key_is_waited_for(manager: MemoryManager) -> None:
