@@ -50,7 +50,7 @@ def _assert_no_call_is_under_way(hierarchy: Any) -> None:
     assert not hierarchy.mover._nesting.depth
     for lock in (
         operations._gate,
-        hierarchy.locks._mutex,
+        hierarchy.locks.mutex,
         hierarchy.catalog.lock,
         hierarchy.settlement._lock,
         *(tier.budget._lock for tier in hierarchy.tiers.values()),

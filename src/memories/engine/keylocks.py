@@ -70,11 +70,11 @@ class KeyLocks:
         monotonic: Callable[[], float] = time.monotonic,
         table: EntryTable | None = None,
     ) -> None:
-        self._call = call
+        self.call = call
         self._wait_seconds = wait_seconds
         self._monotonic = monotonic
         self._table = table or EntryTable()
-        self._mutex = self._table.lock
+        self.mutex = self._table.lock
         self.held: dict[str, _Held] = self._table.held
         self._waits: dict[int, _Held] = {}  # What each waiting thread waits for.
 
@@ -101,7 +101,7 @@ class KeyLocks:
 
     def held_keys(self) -> list[str]:
         """Return the keys that are locked."""
-        with self._mutex:
+        with self.mutex:
             return list(self.held)
 
     def reset(self) -> None:
@@ -111,30 +111,18 @@ class KeyLocks:
 
     def release_all(self, thread: int) -> None:
         """Release all locks of `thread`: the call that acquired them is over."""
-        with self._mutex:
+        with self.mutex:
             for key in [key for key, held in self.held.items() if held.thread == thread]:
                 self._table.releases += 1
                 self.held.pop(key).released()
             self._waits.pop(thread, None)
-
-    def acquire_free(self, key: str) -> bool:
-        """Lock `key` if no thread holds it; return whether it is locked."""
-        me = get_ident()
-        with self._mutex:
-            if key in self.held:
-                return False
-            call = self._call(me)
-            if call is not None:
-                call.keys.add(key)
-            self.held[key] = _Held(me, call)
-        return True
 
     def acquire(self, key: str) -> None:
         """Lock `key`, and wait for it."""
         me = get_ident()
         began = 0.0
         while True:
-            with self._mutex:
+            with self.mutex:
                 held = self.held.get(key)
                 if held is None or (began and held.stale):
                     self._hold_new(key, me)
@@ -163,8 +151,8 @@ class KeyLocks:
     def try_acquire(self, keys: Iterable[str]) -> list[str]:
         """Lock those of `keys` that are free, and return them."""
         me = get_ident()
-        with self._mutex:
-            held, call = self.held, self._call(me)
+        with self.mutex:
+            held, call = self.held, self.call(me)
             taken = [key for key in keys if key not in held]
             if call is not None:
                 call.keys.update(taken)
@@ -174,7 +162,7 @@ class KeyLocks:
     def release(self, keys: Iterable[str], *, clean: bool) -> None:
         """Release each of `keys` once; `clean` unless an exception ends the work on them."""
         me = get_ident()
-        with self._mutex:
+        with self.mutex:
             holders = self.held
             for key in keys:
                 held = holders.get(key)
@@ -191,7 +179,7 @@ class KeyLocks:
                     held.free.set()
 
     def _hold_new(self, key: str, me: int) -> None:
-        call = self._call(me)
+        call = self.call(me)
         if call is not None:
             call.keys.add(key)
         stale = self.held.get(key)
@@ -215,8 +203,17 @@ class _Hold:
         self._key = key
 
     def __enter__(self) -> None:
-        if not self._locks.acquire_free(self._key):
-            self._locks.acquire(self._key)
+        locks, key = self._locks, self._key
+        me = get_ident()
+        with locks.mutex:
+            free = key not in locks.held
+            if free:
+                call = locks.call(me)
+                if call is not None:
+                    call.keys.add(key)
+                locks.held[key] = _Held(me, call)
+        if not free:
+            locks.acquire(key)
 
     def __exit__(self, kind: object, error: object, trace: object) -> None:
         self._locks.release((self._key,), clean=kind is None)

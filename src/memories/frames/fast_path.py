@@ -54,8 +54,8 @@ def pack_small(
     """
     if not 0 < len(key) <= SHORT_KEY or not key.isascii():
         head.check_key(key)
-    table = list[Piece]()
-    body = list[bytes | memoryview]()
+    table: list[Piece] = []  # Not `list[Piece]()`, which makes the generic type at each call.
+    body: list[bytes | memoryview] = []
     raw = offset = 0
     first: Piece | None = None
     if prelude:
@@ -120,7 +120,7 @@ def read_small(frame: memoryview, key: str) -> Parts | None:
     pieces = content.buffers
     if fields.prelude is not None:
         pieces.insert(0, fields.prelude)
-    buffers = list[memoryview]()
+    buffers: list[memoryview] = []
     view, end, raw = memoryview(whole), start, 0
     for piece in pieces:
         begin, stored = start + piece.offset, piece.stored

@@ -281,8 +281,9 @@ class Appender:
         self, found: Sequence[tuple[Record, IndexRow | None, Frame]]
     ) -> list[Entered]:
         synced, encode, pack_head = self._log.synced, log_format.encode_record, log_format.pack_head
-        parts = list[bytes | memoryview]()
-        sizes = list[tuple[int, int, int, int]]()  # Of head, frame and record; and the oldest.
+        parts: list[bytes | memoryview] = []
+        # Of head, frame and record; and the oldest.
+        sizes: list[tuple[int, int, int, int]] = []
         for record, old, frame in found:
             data = frame[0] if len(frame) == 1 else b"".join(frame)
             length, lowest = len(data), oldest_of(old)
@@ -298,11 +299,12 @@ class Appender:
             parts += (head, data, rest)
             sizes.append((len(head), length, len(head) + length + len(rest), lowest))
         segment, offset = self._append_whole(b"".join(parts))
-        entered = list[Entered]()
+        entered: list[Entered] = []
         for (record, old, _), (before, length, extent, lowest) in zip(found, sizes, strict=True):
             place = log_format.pack_place(INLINE, segment, offset + before, length)
             placed = log_format.placed(record, length, place)
-            entered.append((old, IndexRow(placed, INLINE, segment, offset, extent, lowest)))
+            row = IndexRow(placed, INLINE, segment, offset, extent, lowest)
+            entered.append((old, row))
             offset += extent
         self._enter_all(entered, sum([extent - length for _, length, extent, _ in sizes]))
         return entered
@@ -318,7 +320,7 @@ class Appender:
         ]
         data = b"".join(heads)
         segment, offset = self._append_whole(data)
-        entered = list[Entered]()
+        entered: list[Entered] = []
         for (record, old), lowest, head in zip(found, oldest, heads, strict=True):
             row = IndexRow(record, kind, segment, offset, len(head), lowest)
             entered.append((old, row))

@@ -186,7 +186,9 @@ class Space:
 
         `granted` bytes are claimed for the caller already.
         """
-        if size > granted and not (self.fits(size) and self.dead_within_bound(size)):
+        if size <= granted:
+            return
+        if not (self.fits(size) and self.dead_within_bound(size)):
             raise NoRoomError(size)
 
     def worth_compacting(self) -> bool:

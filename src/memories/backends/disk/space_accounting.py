@@ -87,7 +87,7 @@ class SpaceAccounting:
         """
         totals = self.__dict__.copy()
         segments = {active: _copied(self.segments.get(active))}
-        packed = dict[int, FileStats | None]()
+        packed: dict[int, FileStats | None] = {}
         for number in packs:
             packed[number] = _copied(self.packs.get(number))
         retired: dict[int, int | None] = {}
