@@ -7,15 +7,19 @@ all parts at once, so they lie in one object.
 from __future__ import annotations
 
 from threading import RLock
-from typing import Any
+from typing import Any, Final
 
 from memories.foundation.fork_lock import new_lock
 from memories.model.entry import Entry
+from memories.model.events import Missed
 
 # What one short call changed: the entry that left, or None; the entry that came, or None; the stamp
 # of its arrival, since its own may be that of a later hit; when the call began, in seconds of the
 # monotonic clock; and how many seconds it took.
 Change = tuple[Entry | None, Entry | None, int, float, float]
+
+
+EVERY: Final = 32  # One change in so many is announced to the settlement, and the first that waits.
 
 
 class EntryTable:
@@ -27,4 +31,5 @@ class EntryTable:
         self.version = 0  # The sequence number of the latest commit.
         self.held: dict[str, Any] = {}  # The keys on which calls work, and which call locks each.
         self.releases = 0  # How often a key was unlocked.
-        self.changes: list[Change] = []  # Made by the short way, and not settled yet.
+        # Made by the short way, and not settled yet; with the misses in between.
+        self.changes: list[Change | Missed] = []

@@ -738,7 +738,7 @@ class Hierarchy:
     def _miss(self, key: str, found: Entry | Record | None) -> KeyNotFoundError:
         if found is not None and self.state is LifecycleState.OPEN:
             self.expire(found)
-        self.events.emit(Missed(key, self.clock.monotonic()))
+        self.settlement.record_miss(Missed(key, self.clock.monotonic()))
         return self._absent(key, found)
 
     def _absent(self, key: str, found: Entry | Record | None) -> KeyNotFoundError:

@@ -13,7 +13,7 @@ from typing import Any, Final
 from memories.codecs.plain import own_plain
 from memories.engine.budget import Budget
 from memories.engine.catalog import Catalog
-from memories.engine.entry_table import EntryTable
+from memories.engine.entry_table import EVERY, EntryTable
 from memories.engine.expiry import Expiry
 from memories.engine.front_cache import FrontCache
 from memories.engine.hit_counter import HitCounter
@@ -31,20 +31,6 @@ from memories.model.tiers import TierName
 
 MOMENT_SECONDS: Final = 0.01  # For so long all stores have one object as their time.
 MOST_BYTES: Final = 65_536  # A larger value is not worth it: copying it takes longer.
-
-# So many changes wait until the migrator is woken to settle them ...
-WAKING_CHANGES: Final = 1024
-# ... until one store in `EVERY` settles twice as many by itself ...
-MANY_CHANGES: Final = 16_384
-EVERY: Final = 32
-# ... and until it waits for the thread that settles at that moment.
-MOST_CHANGES: Final = 65_536
-MOST_LEFT_BYTES = 32 << 20  # What has left may take so much until it is settled.
-
-
-def _nothing(many: bool) -> None:
-    """Do nothing."""
-    del many
 
 
 class Slot:
@@ -75,8 +61,6 @@ class Residency:
     ) -> None:
         self.open = False  # Whether the manager may change the store.
         self.enabled = True  # Whether the options of the manager allow the short way.
-        # Called with False at the first change that waits, with True when many do.
-        self.wake: Callable[[bool], None] = _nothing
         self._table: EntryTable = catalog.table
         self._is_locked_here: Callable[[], bool] = holder_test(catalog.lock)
         self._front: FrontCache = catalog.front
@@ -171,7 +155,7 @@ class Residency:
             raise
         waiting = len(table.changes)
         if waiting == 1 or not waiting % EVERY:
-            self._report(waiting)
+            self._settlement.announce(waiting)
         return True
 
     def has(self, key: Any) -> bool:
@@ -215,17 +199,8 @@ class Residency:
             raise
         waiting = len(table.changes)
         if waiting == 1 or not waiting % EVERY:
-            self._report(waiting)
+            self._settlement.announce(waiting)
         return True
-
-    def _report(self, waiting: int) -> None:
-        """Wake the migrator, or settle some of the waiting changes in this thread."""
-        if waiting == 1 or waiting == WAKING_CHANGES:
-            self.wake(waiting > 1)
-            return
-        left = max([s.budget.left - s.budget.left_released for s in self._slots.values()])
-        if waiting >= MANY_CHANGES or left > MOST_LEFT_BYTES:
-            self._settlement.settle_some(2 * EVERY, wait=waiting >= MOST_CHANGES)
 
     def _is_ordinary(self, entry: Entry) -> bool:
         """Return whether an entry is in host RAM, without terms and without a backing copy."""

@@ -13,16 +13,29 @@ from collections.abc import Callable
 from itertools import groupby
 
 from memories.engine.catalog import Catalog
-from memories.engine.entry_table import Change
+from memories.engine.entry_table import EVERY, Change
 from memories.engine.operations import Operations
 from memories.engine.tier import Tiers
 from memories.engine.victims import Step
 from memories.foundation.fork_lock import holder_test, new_lock
 from memories.model.entry import Entry
-from memories.model.events import EventBus, Removed, Stored
+from memories.model.events import Event, EventBus, Missed, Removed, Stored
 from memories.model.tiers import Cause, TierName
 
 AT_ONCE = 256  # Changes that are reported together, in one or two milliseconds.
+
+# So many changes wait until the migrator is woken to settle them ...
+WAKING_CHANGES = 1024
+# ... until one in `EVERY` settles twice as many in the thread that makes it ...
+MANY_CHANGES = 16_384
+# ... and until that waits for another thread that settles at this moment.
+MOST_CHANGES = 65_536
+MOST_LEFT_BYTES = 32 << 20  # What has left may take so much until it is settled.
+
+
+def _nothing(many: bool) -> None:
+    """Do nothing."""
+    del many
 
 
 class Settlement:
@@ -31,12 +44,15 @@ class Settlement:
     def __init__(
         self, tiers: Tiers, catalog: Catalog, operations: Operations, events: EventBus
     ) -> None:
+        # Called with False at the first change that waits, with True when many do.
+        self.wake: Callable[[bool], None] = _nothing
         self.changes = catalog.table.changes
         self._tiers = tiers
         self._catalog = catalog
         self._operations = operations
         self._events = events
-        self._taken: list[Change] = []  # Being reported; what an interrupt left is reported again.
+        # Being reported; what an interrupt left is reported again.
+        self._taken: list[Change | Missed] = []
         self._lock = new_lock()
         self.is_held_here = holder_test(self._lock)  # Whether this thread reports at this moment.
 
@@ -44,6 +60,25 @@ class Settlement:
         """Report every change that was made before this call."""
         if self.changes or self._taken:
             self._settle(len(self.changes))
+
+    def record_miss(self, miss: Missed) -> None:
+        """Report a miss after what happened before; it does not have to be settled for that."""
+        if not self.changes and not self._taken:
+            self._events.emit(miss)
+            return
+        self.changes.append(miss)
+        if not len(self.changes) % EVERY:
+            self.announce(len(self.changes))
+
+    def announce(self, waiting: int) -> None:
+        """Wake the migrator, or settle some of the waiting changes in this thread."""
+        if waiting == 1 or waiting == WAKING_CHANGES:
+            self.wake(waiting > 1)
+            return
+        budgets = [tier.budget for tier in self._tiers.volatile.values()]
+        left = max([budget.left - budget.left_released for budget in budgets])
+        if waiting >= MANY_CHANGES or left > MOST_LEFT_BYTES:
+            self.settle_some(2 * EVERY, wait=waiting >= MOST_CHANGES)
 
     def settle_some(self, most: int, *, wait: bool) -> None:
         """Report some changes, the oldest first; without `wait`, not if another thread does it."""
@@ -84,11 +119,10 @@ class Settlement:
         self._release(self._taken)
         self._report(self._taken)
 
-    def _release(self, changes: list[Change]) -> None:
+    def _release(self, changes: list[Change | Missed]) -> None:
         left: defaultdict[TierName, list[Entry]] = defaultdict(list)
-        for previous, *_ in changes:
-            if previous is not None:
-                left[previous.common.tier].append(previous)
+        for entry in _departed(changes):
+            left[entry.common.tier].append(entry)
         for name, entries in left.items():
             tier = self._tiers.volatile[name]
             tier.release_batch(entries)
@@ -96,14 +130,20 @@ class Settlement:
             # Here, where an interrupt leads to a recount, and not in the question that comes next.
             tier.budget.apply_releases()
 
-    def _report(self, changes: list[Change]) -> None:
+    def _report(self, changes: list[Change | Missed]) -> None:
         volatile = self._tiers.volatile
         steps: dict[TierName, list[Step]] = {name: [] for name in volatile}
         counts: Counter[TierName] = Counter()
-        happened: list[Stored | Removed] = []
+        happened: list[Stored | Removed | Missed] = []
         gone: list[str] = []
-        for previous, entry, stamp, at, seconds in changes:
+        arrivals = 0
+        for change in changes:
+            if isinstance(change, Missed):
+                happened.append(change)
+                continue
+            previous, entry, stamp, at, seconds = change
             if entry is not None:
+                arrivals += 1
                 name = entry.common.tier
                 counts[name] += 1
                 steps[name].append((entry, stamp))
@@ -122,15 +162,30 @@ class Settlement:
             tier.settle(steps[name])
         for durable in self._tiers.durable.values():
             durable.victims.forget(gone)
-        self._catalog.count_changes(counts, sum(one is not None for _, one, *_ in changes))
+        self._catalog.count_changes(counts, arrivals)
         self._emit(happened)
         self._taken = []
 
-    def _emit(self, happened: list[Stored | Removed]) -> None:
+    def _emit(self, happened: list[Stored | Removed | Missed]) -> None:
         """Emit events in their order, those together that follow each other in one tier."""
-        for _, group in groupby(happened, key=lambda event: (type(event), event.tier)):
-            self._events.emit_batch(list(group))
+        for (kind, _), group in groupby(happened, key=_kind):
+            if kind is Missed:
+                for miss in group:
+                    self._events.emit(miss)
+            else:
+                self._events.emit_batch([one for one in group if not isinstance(one, Missed)])
 
     def departed(self) -> list[Entry]:
         """Return the entries that have left, and of which this has not been reported."""
-        return [left for left, *_ in (*self._taken, *self.changes) if left is not None]
+        return _departed([*self._taken, *self.changes])
+
+
+def _departed(changes: list[Change | Missed]) -> list[Entry]:
+    """Return the entries that left by these changes."""
+    return [
+        change[0] for change in changes if not isinstance(change, Missed) and change[0] is not None
+    ]
+
+
+def _kind(event: Stored | Removed | Missed) -> tuple[type[Event], TierName | None]:
+    return type(event), None if isinstance(event, Missed) else event.tier

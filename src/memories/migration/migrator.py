@@ -79,7 +79,7 @@ class Migrator:
         self._quiet_at = now
         self._dozing = False
         hierarchy.events.subscribe(self._observe, self._observe_batch)
-        hierarchy.residency.wake = self._wake_to_settle
+        hierarchy.settlement.wake = self._wake_to_settle
         if settings.promote:
             hierarchy.events.subscribe_reads(self._observe_reads)
 

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from memories import BusyError, InvalidOptionError, MemoryManager, Rule
-from memories.engine.residency import MANY_CHANGES, MOST_BYTES, MOST_LEFT_BYTES
+from memories.engine.residency import MOST_BYTES
+from memories.engine.settlement import MANY_CHANGES, MOST_LEFT_BYTES
 from memories.model.tiers import TierName
 
 
@@ -119,6 +120,18 @@ def test_a_store_waits_for_a_thread_that_works_on_the_key(manager: MemoryManager
     modifying.join()
     storing.join()
     assert 10 == manager["key"]
+
+
+def test_a_miss_does_not_settle_the_store_before_it(manager: MemoryManager) -> None:
+    """Looking a key up before it is stored is how a cache is used."""
+    seen: list[str] = []
+    manager._hierarchy.events.subscribe(lambda event: seen.append(type(event).__name__))
+    for at in range(3):
+        assert manager.retrieve(f"k{at}", None) is None
+        manager.store(f"k{at}", at)
+    assert ["Missed"] == seen
+    assert (3, 3) == (manager.stats().misses, manager.stats().stored)
+    assert ["Missed", "Stored"] * 3 == seen
 
 
 def test_questions_are_answered_after_settling(manager: MemoryManager) -> None:
