@@ -210,6 +210,8 @@ def test_a_reader_never_sees_an_older_version(tmp_path: Path) -> None:
         while time.monotonic() < until:
             number += 1
             manager.store("a", number)
+            assert number == manager.retrieve("a")
+            time.sleep(0.0005)  # After a few reads it is in the front.
 
     def read() -> None:
         latest = 0

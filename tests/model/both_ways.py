@@ -109,6 +109,9 @@ class Side:
         maintenance = World.journal(manager)._maintenance
         assert maintenance is not None
         maintenance.stop()  # Upkeep would begin at another moment in each.
+        migrator = manager._services.migrator
+        assert migrator is not None
+        migrator.stop()  # Its thread would settle what waits; a step calls it.
         if not self.has_front:
             manager._hierarchy.catalog.hide_from_front(lambda key: True)
         manager._hierarchy.events.subscribe(lambda event: self.events[event.key].append(event))
@@ -183,13 +186,19 @@ class Side:
 
 
 def counted(manager: MemoryManager) -> dict[str, Any]:
-    """Return all counters, without the bytes on the disk: upkeep decides about these."""
+    """Return all counters, without the bytes on the disk: upkeep decides about these.
+
+    Which keys are credited with the hits of a front depends on when it is emptied.
+    """
     stats = manager.stats()
+    has_front = manager._hierarchy.catalog.front.hidden is None
     tiers = {
-        name: replace(tier, used_bytes=0, effective_bytes=0) if name.durable else tier
+        name: replace(tier, used_bytes=0, effective_bytes=0)
+        if name.durable
+        else replace(tier, hits=0 if has_front else tier.hits)
         for name, tier in stats.tiers.items()
     }
-    return asdict(replace(stats, tiers=tiers))
+    return {**asdict(replace(stats, tiers=tiers)), "hits": stats.memory_hits}
 
 
 def used(manager: MemoryManager) -> dict[str, float]:
@@ -276,12 +285,26 @@ class BothWays:
         assert left[0] == left[1]
 
 
+QUESTIONS: dict[str, Callable[[MemoryManager], Any]] = {
+    "none": lambda manager: None,
+    "usage": used,
+    "length": len,
+    "keys": list,
+    "stats": counted,
+    "tiers": lambda manager: [manager.get_tier(key) for key in manager],
+}
+questions = st.sampled_from(sorted(QUESTIONS))
 keys = st.sampled_from(["a", "a", "a", "b", "b", *KEYS])
 kinds = st.sampled_from(sorted(VALUES))
 tiers = st.sampled_from(TIERS)
 deeds = st.sampled_from(
     ["store", "store", "store", "store into warm", "delete", "exists", "retrieve"]
 )
+
+
+def deeds_with_keys(size: int) -> st.SearchStrategy[list[tuple[str, str, str]]]:
+    """Return a strategy for what `do_many` does."""
+    return st.lists(st.tuples(deeds, keys, kinds), min_size=4, max_size=size)
 
 
 class BothWaysMachine(RuleBasedStateMachine):
@@ -339,9 +362,8 @@ class BothWaysMachine(RuleBasedStateMachine):
         make = self.maker(kind)
         self.both(lambda manager: manager.store(key, make()))
 
-    @rule(steps=st.lists(st.tuples(deeds, keys, kinds), min_size=4, max_size=25))
-    def many(self, steps: list[tuple[str, str, str]]) -> None:
-        """Do much at once, so that much waits to be settled."""
+    def do_many(self, steps: list[tuple[str, str, str]], question: str) -> None:
+        """Do much at once, so that much waits to be settled; ask one question at the end."""
         for deed, key, kind in steps:
             if deed == "store":
                 self.store(key, kind)
@@ -352,8 +374,16 @@ class BothWaysMachine(RuleBasedStateMachine):
             elif deed == "exists":
                 self.exists(key)
             else:
-                self.retrieve(key, 3)
+                self.retrieve(key, 6)
             self.what_lies_where_is_the_same_at_every_instant()
+        self.both(QUESTIONS[question])
+
+    # One of forty rules is chosen for each step; much should happen between two of the others.
+    many = rule(steps=deeds_with_keys(8), question=questions)(do_many)
+    more = rule(steps=deeds_with_keys(8), question=questions)(do_many)
+    most = rule(steps=deeds_with_keys(16), question=questions)(do_many)
+    often = rule(steps=deeds_with_keys(16), question=questions)(do_many)
+    again = rule(steps=deeds_with_keys(30), question=questions)(do_many)
 
     @rule(key=keys, kind=kinds, tier=tiers)
     def store_into(self, key: str, kind: str, tier: str) -> None:
@@ -548,18 +578,6 @@ class BothWaysMachine(RuleBasedStateMachine):
     @rule()
     def find(self) -> None:
         self.both(lambda manager: list(manager.find(unit="K")))
-
-    @rule()
-    def length(self) -> None:
-        self.both(len)
-
-    @rule()
-    def usage(self) -> None:
-        self.both(used)
-
-    @rule()
-    def stats(self) -> None:
-        self.both(counted)
 
     @rule()
     def items(self) -> None:

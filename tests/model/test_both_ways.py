@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, Phase, settings
 from tests.model.both_ways import BothWaysMachine
 
 BothWaysMachine.TestCase.settings = settings(
-    max_examples=40,
+    max_examples=60,
     stateful_step_count=25,
     deadline=None,
     derandomize=True,
