@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,7 +17,9 @@ import pytest
 from tests.support.loop_mounts import mounted_in_ram, unmount
 
 from memories import MemoryManager, StorageError, TierFullError
-from memories.backends.disk import compaction
+from memories.backends.disk import DiskBackend, compaction
+from memories.model.record import Record
+from memories.testing.backends import frame_for, record_for
 
 DISK = 8_000_000
 
@@ -148,3 +151,31 @@ def test_a_disk_that_others_filled_lets_values_go(disk: Path) -> None:
     assert store.fill() > 2000
     store.holds()
     store.manager.cleanup()
+
+
+@pytest.mark.parametrize("left", [100_000, 1_000_000])
+def test_a_batch_on_a_full_disk_stores_its_first_values(disk: Path, left: int) -> None:
+    """Another program fills the disk; what is reported as stored is there, and nothing else."""
+    with DiskBackend(disk / "s") as backend:
+        backend.write(record_for("before", 1), frame_for(b"value"))
+    (disk / "other").write_bytes(bytes(shutil.disk_usage(disk).free - left))
+    with DiskBackend(disk / "s") as backend:
+        items = [
+            (record_for(f"k{n}", 2 + n, size=1000), frame_for(content(f"k{n}", 1000)))
+            for n in range(3000)
+        ]
+        stored = list[Record]()
+        with pytest.raises((TierFullError, StorageError)):
+            while True:
+                stored += backend.write_many(items[len(stored) :])
+        assert len(stored) < left // 1000
+        assert {"before", *[record.key for record in stored]} == {r.key for r in backend.scan()}
+        for record in stored:
+            assert content(record.key, 1000) == backend.read(record)
+    (disk / "other").unlink()
+    with DiskBackend(disk / "s") as again:
+        assert len(stored) + 1 == again.usage().keys
+        gone = [(record.key, 9000 + n) for n, record in enumerate(stored)]
+        assert len(gone) == again.remove_many(gone)
+        assert {"before"} == {record.key for record in again.scan()}
+        assert [] == again.check()

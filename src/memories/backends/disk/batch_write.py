@@ -42,10 +42,10 @@ def remove_together(writer: Writer, items: Sequence[tuple[str, int]]) -> int:
     sizes = [_TOMBSTONE_BYTES + 4 * len(key) for key, _ in items]
     try:
         for batch in _batches([key for key, _ in items], sizes, BATCH_BYTES):
-            removed = _remove_batch(writer, items[batch], sum(sizes[batch]))
-            done += removed
-            if removed < batch.stop - batch.start:
-                break
+            while done < batch.stop:
+                # Once more for the others where the disk is full: then the reserve is used.
+                rest = items[done : batch.stop]
+                done += _remove_batch(writer, rest, sum(sizes[done : batch.stop]))
     except StorageError:
         if not done:
             raise
