@@ -140,7 +140,7 @@ def test_what_was_written_before_the_disk_refused_stays(
     with pytest.raises(StorageError) as caught:
         backend.write_many(items[len(stored) :])
     assert code == caught.value.errno
-    files.arm(2)  # The first one begins a segment.
+    files.arm(2, count=100)  # The first one begins a segment.
     gone = backend.remove_many([(r.key, 3000 + n) for n, r in enumerate(stored)])
     files.arm(0)
     assert 20 < gone < 30
