@@ -110,6 +110,7 @@ def build_into(making: str) -> None:
     """Compile everything into `lib` in the folder `making`."""
     from mypyc.build import mypycify
     from setuptools import Distribution
+    from setuptools.errors import CCompilerError
 
     modules = names()
     sources = [modules.source_of(PACKAGE, module) for module in modules.MODULES]
@@ -134,7 +135,10 @@ def build_into(making: str) -> None:
     command = distribution.get_command_obj("build_ext")
     command.build_lib = f"{making}/lib"
     command.build_temp = f"{making}/temp"
-    distribution.run_command("build_ext")
+    try:
+        distribution.run_command("build_ext")
+    except CCompilerError as error:
+        sys.exit(str(error))  # The compiler itself has said more.
 
 
 def document(making: Path, sources: list[Path]) -> None:
