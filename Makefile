@@ -15,8 +15,8 @@ help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' Makefile
 
 # Tests of what is compiled, and of what everything else relies on: they run a second time, interpreted.
-CORE_TESTS := tests/unit/model tests/unit/engine tests/promises/test_02_aliasing.py \
-	tests/promises/test_03_one_copy.py tests/promises/test_05_budgets.py tests/model
+CORE_TESTS := tests/unit/model tests/unit/engine tests/unit/core/test_short_ways.py \
+	tests/promises/test_02_aliasing.py tests/promises/test_05_budgets.py tests/faults/test_interrupts.py
 
 demo: ## Run the main job on a real raster, with a live table of the tiers (a minute).
 	@.ci/venv demo compile

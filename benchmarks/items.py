@@ -51,6 +51,7 @@ def fill(manager: MemoryManager, count: int) -> None:
     for key, value in zip(keys, values, strict=True):
         manager.store(key, value, tier="warm")
     seconds = perf_counter() - started
+    manager.stats()  # What the stores left for later is done before it is measured.
     # A look of the migrator at every key, after which samples are as small as they stay.
     for entry in manager._hierarchy.catalog.entries.values():
         entry.tick = unwrap_unwanted(entry.tick)
