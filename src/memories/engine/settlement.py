@@ -113,9 +113,8 @@ class Settlement:
                 raise
 
     def _settle_first(self, count: int) -> None:
-        with self._catalog.lock:
-            # One line: an interrupt leaves all of it or nothing.
-            self._taken, self.changes[:count] = self.changes[:count], []
+        # One line: an interrupt leaves all of it or nothing. Other threads append meanwhile.
+        self._taken, self.changes[:count] = self.changes[:count], []
         self._release(self._taken)
         self._report(self._taken)
 

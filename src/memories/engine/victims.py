@@ -192,7 +192,8 @@ class PolicyVictims(Victims[Entry]):
 
     def discard_batch(self, found: Sequence[Entry]) -> None:
         """Remove the entries from the policy that are there."""
-        self.settle()
+        if any(entry.link is None for entry in found):
+            self.settle()  # The policy may not know yet that it has come.
 
         def remove_each(policy: Policy) -> None:
             for entry in linked:

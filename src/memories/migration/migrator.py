@@ -96,7 +96,8 @@ class Migrator:
         hierarchy = self._hierarchy()
         if hierarchy is None or self._clock.monotonic() < self._paused_until:
             return
-        while hierarchy.settlement.changes:  # Others may settle in between.
+        # Other threads may settle in between, and may make changes faster than this.
+        for _ in range(0, len(hierarchy.settlement.changes), AT_ONCE):
             hierarchy.settlement.settle_some(AT_ONCE, wait=True)
         hierarchy.events.flush_reads()
         self._sampler.process_notes()
