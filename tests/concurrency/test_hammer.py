@@ -72,6 +72,10 @@ def hammer(tmp_path: Path, seconds: float) -> None:
                 act(chance)
             except KeyError:
                 continue  # Another thread deleted it; that is an answer.
+            except TierFullError as error:
+                # A snapshot under way holds the bytes of what was replaced since it began.
+                if "end snapshots that run" not in str(error):
+                    errors.append(error)
             except BaseException as error:
                 errors.append(error)
             counts[name] = counts.get(name, 0) + 1
