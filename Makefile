@@ -16,7 +16,9 @@ help: ## Show this list.
 
 # Tests of what is compiled, and of what everything else relies on: they run a second time, interpreted.
 CORE_TESTS := tests/unit/model tests/unit/engine tests/unit/core/test_short_ways.py \
-	tests/promises/test_02_aliasing.py tests/promises/test_05_budgets.py tests/faults/test_interrupts.py
+	tests/promises/test_02_aliasing.py tests/promises/test_05_budgets.py
+# They count lines, and compiled code has none: where the core is compiled they run interpreted only.
+LINE_TESTS := tests/faults/test_interrupts.py tests/faults/test_interrupts_short.py
 
 demo: ## Run the main job on a real raster, with a live table of the tiers (a minute).
 	@.ci/venv demo compile
@@ -30,9 +32,12 @@ compile: ## Compile the core, if a C compiler is here and the sources have chang
 test: ## Run the tests; without ARGS those of the core a second time, interpreted.
 	@.ci/venv test compile
 	@$(BIN)/python compile_core.py
-	@[ -n "$(ARGS)" ] || ! $(BIN)/python -c 'import memories.compiled as c; exit(not c.core().compiled)' || \
-		MEMORIES_INTERPRETED=1 $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile $(CORE_TESTS)
-	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
+	@set -e; lines=; \
+	if [ -z "$(ARGS)" ] && $(BIN)/python -c 'import memories.compiled as c; exit(not c.core().compiled)'; then \
+		MEMORIES_INTERPRETED=1 $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile $(CORE_TESTS) $(LINE_TESTS); \
+		lines="$(addprefix --ignore=,$(LINE_TESTS))"; \
+	fi; \
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $$lines $(ARGS)
 
 check: lint ## Run lint, and the tests of layers, names and docs that need no running store.
 	@.ci/venv test

@@ -70,6 +70,10 @@ class AccessSampler:
         if isinstance(events[0], Stored):
             for event in events:
                 self.record(event.key, event.size, read=False)
+            if len(self._notes) == MAX_NOTES:
+                # Stores come faster than the migrator reads the notes of them. The sample shrinks
+                # now, or entries would report their hits that are not in it later.
+                self.process_notes()
 
     def observe_reads(self, reads: Sequence[Retrieved]) -> None:
         """Record reads that durable tiers answered."""
