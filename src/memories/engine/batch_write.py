@@ -115,6 +115,7 @@ class BatchWriter:
 
     def write_back(self, entries: Sequence[Entry], target: DurableTier) -> list[Entry]:
         """Give versions in RAM durable copies; return those that are left."""
+        self._tiers.settle(entries)
         with self._locks.try_lock_all([entry.key for entry in entries]) as locked:
             left, packed, named = list[Entry](), list[Packed](), list[Entry]()
             for entry in entries:
@@ -133,6 +134,7 @@ class BatchWriter:
 
     def demote(self, entries: Sequence[Entry], target: DurableTier, cause: Cause) -> BatchOutcome:
         """Move versions from one tier in RAM to a durable one."""
+        self._tiers.settle(entries)
         started = self._monotonic()
         with self._locks.try_lock_all([entry.key for entry in entries]) as locked:
             left, packed, named = list[Entry](), list[Packed](), list[Entry]()
@@ -165,6 +167,7 @@ class BatchWriter:
 
     def move(self, entries: Sequence[Entry], target: VolatileTier, cause: Cause) -> BatchOutcome:
         """Move versions from one tier in RAM to a slower one there."""
+        self._tiers.settle(entries)
         started = self._monotonic()
         with self._locks.try_lock_all([entry.key for entry in entries]) as locked:
             left, chosen = list[Entry](), list[tuple[Entry, Payload]]()

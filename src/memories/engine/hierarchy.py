@@ -108,7 +108,6 @@ class Hierarchy:
         for tier in tiers.volatile.values():
             tier.victims.settle = self.settlement.settle
             tier.victims.departed = self.settlement.departed
-        events.settle = self.settlement.settle
         self.residency = Residency(
             catalog, self.settlement, self.operations, expiry, clock, tiers, self._moment
         )
@@ -160,7 +159,7 @@ class Hierarchy:
         with self.locks.lock(key):
             if self._state is not LifecycleState.OPEN:
                 self.require_writable()
-            self.settlement.settle()
+            self.settlement.settle_departures()
             self.expiry.end_listing()
             self._expire_some()
             previous = self.catalog.lookup(key)
@@ -424,6 +423,7 @@ class Hierarchy:
             MemoriesError: some could not be written; it names them.
         """
         self.require_writable()
+        self.settlement.settle()  # A store is reported before the value is written.
         failed: dict[str, Exception] = {}
         full, too_large = None, math.inf  # Nothing of this size or more fits; and the error.
         for batch in split(list(self.catalog.entries.values())):
@@ -457,6 +457,7 @@ class Hierarchy:
             entry = self.catalog.entries.get(key)
             if entry is None or entry.backed or key[0] == INTERNAL:
                 return
+            self.tiers.settle([entry])
             if self.expiry.removable(entry):
                 self.mover.drop(entry, Cause.EXPIRED)
             else:

@@ -90,6 +90,8 @@ class Mover:
             TierFullError: `target` cannot make room for it; it stays where it was.
         """
         started = self._clock.monotonic()
+        if isinstance(found, Entry):
+            self.tiers.settle([found])
         source = found.tier
         if isinstance(target, DurableTier):
             moved: Entry | Record = self._move_to_durable(found, target)

@@ -25,9 +25,9 @@ from memories.model.tiers import Cause, TierName
 AT_ONCE = 256  # Changes that are reported together, in one or two milliseconds.
 
 # So many changes wait until the migrator is woken to settle them ...
-WAKING_CHANGES = 1024
+WAKING_CHANGES = 16_384
 # ... until one in `EVERY` settles twice as many in the thread that makes it ...
-MANY_CHANGES = 16_384
+MANY_CHANGES = 32_768
 # ... and until that waits for another thread that settles at this moment.
 MOST_CHANGES = 65_536
 MOST_LEFT_BYTES = 32 << 20  # What has left may take so much until it is settled.
@@ -60,6 +60,16 @@ class Settlement:
         """Report every change that was made before this call."""
         if self.changes or self._taken:
             self._settle(len(self.changes))
+
+    def settle_departures(self) -> None:
+        """Report every change if the bytes of what has left are still charged.
+
+        Otherwise only arrivals wait. They are in the order of their policy before it decides, and
+        the events of an entry that arrived come before those of its next change.
+        """
+        budgets = [tier.budget for tier in self._tiers.volatile.values()]
+        if any(budget.left != budget.left_released for budget in budgets):
+            self.settle()
 
     def record_miss(self, miss: Missed) -> None:
         """Report a miss after what happened before; it does not have to be settled for that."""

@@ -367,6 +367,13 @@ class Tiers(dict[TierName, AnyTier]):
         else:
             self.durable[tier.name] = tier
 
+    def settle(self, entries: Iterable[Entry]) -> None:
+        """Report the arrival of these entries, if it waits to be reported; before their change."""
+        for entry in entries:
+            if entry.link is None:
+                self.volatile[entry.tier].victims.settle()
+                return
+
     def release(self, entry: Entry) -> None:
         """Release the payload of an entry that has left the catalog."""
         tier = self.volatile[entry.tier]

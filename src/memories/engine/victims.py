@@ -158,7 +158,6 @@ class PolicyVictims(Victims[Entry]):
 
     def drain_notes(self) -> None:
         """Apply recorded reads to the policy, and release the lock now and then."""
-        self.settle()
         more = self._changing(lambda policy: True, after_notes=True)
         while more:
             more = self._changing(lambda policy: policy.process_observed())

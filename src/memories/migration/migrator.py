@@ -99,6 +99,7 @@ class Migrator:
         # Other threads may settle in between, and may make changes faster than this.
         for _ in range(0, len(hierarchy.settlement.changes), AT_ONCE):
             hierarchy.settlement.settle_some(AT_ONCE, wait=True)
+            self._pause()
         hierarchy.events.flush_reads()
         self._sampler.process_notes()
         try:

@@ -117,7 +117,6 @@ class EventBus:
         self._due = 0.0
         self.emitted = 0  # Grows with every event and read; by how much is not exact.
         self.reads_at_once = READS_AT_ONCE
-        self.settle: Callable[[], None] = _nothing  # Emits what waits, called before each event.
 
     def subscribe(
         self,
@@ -151,7 +150,6 @@ class EventBus:
 
     def emit(self, event: Event) -> None:
         """Call every observer of its kind with `event`."""
-        self.settle()
         self.emitted += 1
         if self._reads:
             self.flush_reads()
@@ -164,7 +162,6 @@ class EventBus:
         """
         if not events:
             return
-        self.settle()
         self.emitted += len(events)
         if self._reads:
             self.flush_reads()
@@ -207,10 +204,6 @@ class EventBus:
         except IndexError:
             pass  # Another thread delivers the others.
         return reads
-
-
-def _nothing() -> None:
-    """Do nothing."""
 
 
 def _deliver(
