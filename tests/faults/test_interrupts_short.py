@@ -15,9 +15,15 @@ import pytest
 from tests.faults.test_interrupts import ABSENT, CASES, Bench, Case, after, handled, interrupt
 from tests.support.interrupting import Interrupter
 
+from memories.compiled import core
 from memories.model.events import Event, Removed, Stored
 
-pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.skipif(
+        core().compiled, reason="compiled code has no lines; `make test` runs this interpreted"
+    ),
+]
 
 SHORT = [
     "store into hot", "store into warm", "store into auto", "store into hot over hot",
