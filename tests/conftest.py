@@ -8,12 +8,14 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 from memories.compiled import INTERPRETED, core
+from memories.foundation.logging import RateLimit, logger
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -44,6 +46,18 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_report_header() -> str:
     """Say which core is tested."""
     return f"core: {core()}"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def warnings_are_logged() -> Iterator[None]:
+    """Log warnings that other tests have repeated until they were suppressed."""
+    former = next(one for one in logger.filters if isinstance(one, RateLimit))
+    logger.removeFilter(former)
+    limit = RateLimit()
+    logger.addFilter(limit)
+    yield
+    logger.removeFilter(limit)
+    logger.addFilter(former)
 
 
 @pytest.fixture(scope="session")
