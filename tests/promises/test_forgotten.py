@@ -80,6 +80,7 @@ def test_shadow_caches_hold_what_is_stored_and_no_more(make: Make) -> None:
     for number in range(6_000):
         manager.store(f"key/{number}", number)
         manager.delete(f"key/{number}")
+    manager._hierarchy.settlement.settle()
     for name in (TierName.HOT, TierName.WARM):
         victims = manager._hierarchy.tiers[name].victims
         victims.drain_notes()
@@ -95,6 +96,7 @@ def test_one_removal_is_not_heard_after_the_next_store(make: Make) -> None:
         manager.store("again", 1)
         manager.delete("again")
     manager.store("again", 1)
+    manager._hierarchy.settlement.settle()
     victims = manager._hierarchy.tiers[TierName.HOT].victims
     victims.drain_notes()
     assert [1] * 4 == [len(shadow) for shadow in victims.policy._shadows]  # type: ignore[attr-defined]
