@@ -30,7 +30,7 @@ WAKING_CHANGES = 16_384
 MANY_CHANGES = 32_768
 # ... and until that waits for another thread that settles at this moment.
 MOST_CHANGES = 65_536
-MOST_LEFT_BYTES = 32 << 20  # What has left may take so much until it is settled.
+MOST_LEFT_BYTES = 64 << 20  # What has left may take so much until it is settled.
 
 
 def _nothing(many: bool) -> None:
