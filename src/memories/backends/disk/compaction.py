@@ -58,9 +58,10 @@ def _run_upkeep(writer: Writer, pace: Pace, *, quiet: bool) -> None:
     merge_runs(writer, pace, quiet=quiet)
     compact(writer, pace)
     if quiet and writer.accounting.keys:
-        writer.space.reserve.allocate(
-            writer.accounting.log_bytes, writer.writer_lock.directory.free_bytes()
-        )
+        with writer.upkeep_lock:  # Two threads would create the same file.
+            writer.space.reserve.allocate(
+                writer.accounting.log_bytes, writer.writer_lock.directory.free_bytes()
+            )
 
 
 def _behind(writer: Writer) -> int:
