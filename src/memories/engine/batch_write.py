@@ -321,12 +321,7 @@ class BatchWriter:
         self._catalog.put_batch([new for _, new in moved])
         for old, new in moved:
             target.victims.add(new, accessed=False)
-            source = self._tiers.volatile[old.tier]
-            source.victims.discard(old)
-            if new.payload is old.payload:
-                source.budget.release(old.size)
-            else:
-                source.release(old)
+            self._tiers.release_moved(old, new)
         return moved
 
     def _is_newest(self, record: Record) -> bool:

@@ -140,15 +140,12 @@ class Catalog:
 
     def set_backing(self, record: Record) -> None:
         """Set where the backing copy of a version is, if an entry holds that version."""
-        with self.lock:
-            entry = self.entries.get(record.key)
-            if entry is not None and entry.version == record.version:
-                self._change(lambda: self._set_backed(entry, record.tier))
+        self.set_backing_batch([record])
 
     def set_backing_batch(self, records: Iterable[Record]) -> None:
         """Do what `set_backing` does, for many records."""
         with self.lock:
-            self._change(lambda: self._set_all_backed(records))
+            self._change(lambda: self._set_backing(records))
 
     def clear_backing(self, entry: Entry) -> None:
         """Set that no durable tier holds a copy of an entry's version."""
@@ -245,21 +242,18 @@ class Catalog:
                 yield key, entry.terms.expires_at
 
     def _set_backed(self, entry: Entry, tier: TierName | None) -> None:
-        self._count(entry, -1)
-        entry.backed = tier
-        self._count(entry, 1)
+        before, entry.backed = entry.backed, tier
+        if entry.key[0] != INTERNAL:
+            if tier is not None:
+                self.backing[tier] += 1
+            if before is not None:
+                self.backing[before] -= 1
 
-    def _set_all_backed(self, records: Iterable[Record]) -> None:
-        backing = self.backing
+    def _set_backing(self, records: Iterable[Record]) -> None:
         for record in records:
             entry = self.entries.get(record.key)
-            if entry is None or entry.version != record.version:
-                continue
-            before, entry.backed = entry.backed, record.tier
-            if entry.key[0] != INTERNAL:
-                backing[record.tier] += 1
-                if before is not None:
-                    backing[before] -= 1
+            if entry is not None and entry.version == record.version:
+                self._set_backed(entry, record.tier)
 
     def _swap_all(self, entries: Iterable[Entry], *, drop: bool) -> None:
         for entry in entries:

@@ -31,7 +31,7 @@ from memories.engine.mover import Mover
 from memories.engine.operations import Operations, operation
 from memories.engine.payload import Payload, open_small
 from memories.engine.placement import candidates
-from memories.engine.residency import Residency
+from memories.engine.residency import MOMENT_SECONDS, Residency
 from memories.engine.settlement import Settlement
 from memories.engine.tier import AnyTier, DurableTier, Tiers, version_of
 from memories.engine.verified_frames import VerifiedFrames
@@ -57,7 +57,6 @@ from memories.model.record import Record, Terms, Version
 from memories.model.tiers import Cause, TierName
 
 _new = tuple.__new__  # What a named tuple does, without its argument parsing.
-MOMENT_SECONDS = 0.01
 OVERDUE_PER_STORE = 4  # Expired entries that each store removes.
 READ_ATTEMPTS = 8  # After so many reads that a change overtook, the error is raised.
 
@@ -120,7 +119,6 @@ class Hierarchy:
         )  # fmt: skip
         self._write_through = write_through
         self._latest_moment = clock.wall()
-        self._moment_at = clock.monotonic()  # When a store into cold last asked for it.
         self.verified = VerifiedFrames()
         events.subscribe(self.verified.observe, self.verified.observe_batch, kinds=(Removed,))
         self.state = LifecycleState.READ_ONLY if read_only else LifecycleState.OPEN
@@ -167,10 +165,7 @@ class Hierarchy:
                 self._compare(key, previous, if_version)
             found: Entry | Record | None = None
             if tier is TierName.COLD and not isinstance(previous, Entry):
-                if not 0.0 <= started - self._moment_at < MOMENT_SECONDS:
-                    self._moment_at = started
-                    self._moment()
-                number, moment = self.catalog.next_version(), self._latest_moment
+                number, moment = self.catalog.next_version(), self.residency.moment(started)
                 version: Version = _new(Version, (key, number, moment, terms))
                 found = self.mover.write_if_room(payload, version, previous)
             if found is None:

@@ -420,13 +420,7 @@ class Mover:
             may_evict=may_evict,
         )
         if isinstance(found, Entry):
-            source = self.tiers.volatile[found.tier]
-            source.victims.discard(found)
-            if entry.payload is found.payload:
-                # The memory stays and is charged to the target now.
-                source.budget.release(found.size)
-            else:
-                source.release(found)
+            self.tiers.release_moved(found, entry)
         return entry
 
     def _move_to_durable(self, found: Entry | Record, target: DurableTier) -> Record:

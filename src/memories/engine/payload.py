@@ -217,12 +217,24 @@ class Payload(ABC):
         return _new(PackedFrame, (parts.codec, frame.segments, frame.nbytes, host_size))
 
 
-class ObjectPayload(Payload):
+class HostPayload(Payload):
+    """A value that lies in RAM already, in memory of its own."""
+
+    __slots__ = ()
+
+    form = Form.HOST
+
+    def to_host(self, trust: Keyring, *, verify: bool = True, copy: bool = True) -> Payload:
+        """Return this payload."""
+        del trust, verify, copy
+        return self
+
+
+class ObjectPayload(HostPayload):
     """An immutable object in RAM: every reader gets the object itself."""
 
     __slots__ = ("_object",)
 
-    form = Form.HOST
     entry_type = SharedEntry
 
     def __init__(self, content: Any, size: int) -> None:
@@ -259,18 +271,12 @@ class ObjectPayload(Payload):
         del trust, verify
         return codecs.codec_for(self._object).encode(self._object)  # Nothing lies on a device.
 
-    def to_host(self, trust: Keyring, *, verify: bool = True, copy: bool = True) -> Payload:
-        """Return this payload."""
-        del trust, verify, copy
-        return self
 
-
-class ArrayPayload(Payload):
+class ArrayPayload(HostPayload):
     """A read-only NumPy array in RAM: every reader gets a view of it."""
 
     __slots__ = ("_array",)
 
-    form = Form.HOST
     entry_type = ArrayEntry
 
     def __init__(self, content: Any, size: int) -> None:
@@ -307,22 +313,16 @@ class ArrayPayload(Payload):
         del trust, verify
         return codecs.encode(self._array)
 
-    def to_host(self, trust: Keyring, *, verify: bool = True, copy: bool = True) -> Payload:
-        """Return this payload."""
-        del trust, verify, copy
-        return self
-
     def owners(self) -> Iterable[Any]:
         """Return the object that owns the memory of the array."""
         return (codecs.memory_owner(self._array),) if isinstance(self._array, np.ndarray) else ()
 
 
-class HeldPayload(Payload):
+class HeldPayload(HostPayload):
     """A mutable value in RAM, held privately: every reader gets a newly built one."""
 
     __slots__ = ("_held",)
 
-    form = Form.HOST
     entry_type = PartsEntry
 
     def __init__(self, content: codecs.PrivateParts | codecs.PrivateCopy, size: int) -> None:
@@ -363,17 +363,12 @@ class HeldPayload(Payload):
         """Return the parts if they are held."""
         return self._held.description()
 
-    def to_host(self, trust: Keyring, *, verify: bool = True, copy: bool = True) -> Payload:
-        """Return this payload."""
-        del trust, verify, copy
-        return self
-
     def owners(self) -> Iterable[Any]:
         """Return the objects that own the memory which readers may share."""
         return self._held.owners()
 
 
-class PackedPayload(Payload):
+class PackedPayload(HostPayload):
     """A list or dict of plain values in RAM, packed: every reader gets a newly built one.
 
     Its parts are made when it leaves RAM, which it does once or never.
@@ -381,7 +376,6 @@ class PackedPayload(Payload):
 
     __slots__ = ("_packed",)
 
-    form = Form.HOST
     entry_type = PackedEntry
 
     def __init__(self, content: bytes, size: int) -> None:
@@ -412,11 +406,6 @@ class PackedPayload(Payload):
         """Return a new object encoded."""
         del trust, verify
         return codecs.encode(unpack(self._packed))
-
-    def to_host(self, trust: Keyring, *, verify: bool = True, copy: bool = True) -> Payload:
-        """Return this payload."""
-        del trust, verify, copy
-        return self
 
 
 class PartsPayload(Payload):

@@ -81,6 +81,12 @@ class Residency:
         for slot in slots:
             self._choices[str(slot.common.tier)] = [slot]
 
+    def moment(self, now: float) -> float:
+        """Return the wall time of a store that begins at `now` of the monotonic clock."""
+        if not 0.0 <= now - self._moment_at < MOMENT_SECONDS:
+            self._moment, self._moment_at = self._take_moment(), now
+        return self._moment
+
     def store(self, key: str, value: Any, tier: Any) -> bool:
         """Store a plain value; return whether it is stored."""
         if not isinstance(tier, str) or tier not in self._choices:
@@ -104,9 +110,8 @@ class Residency:
         if self._is_locked_here():
             raise interrupting()
         started = self._monotonic()
-        if not 0.0 <= started - self._moment_at < MOMENT_SECONDS:
-            self._moment, self._moment_at = self._take_moment(), started
-        if self._listings or self._deadlines.ends_before(self._moment + MOMENT_SECONDS):
+        moment = self.moment(started)
+        if self._listings or self._deadlines.ends_before(moment + MOMENT_SECONDS):
             return False
         table = self._table
         entries = table.entries
@@ -135,17 +140,13 @@ class Residency:
                     return False
                 stamp = slot.counter.stamp()
                 version = table.version + 1
-                moment, common = self._moment, slot.common
+                common = slot.common
                 if kind is SharedEntry:  # Compiled, a known class is made without a call.
                     entry: Entry = SharedEntry(key, version, content, size, moment, common, stamp)
                 else:
                     entry = kind(key, version, content, size, moment, common, stamp)
-                # The front goes first: after one reader saw the new value, no other may see the
-                # old one.
-                if key in self._at_front:
-                    self._front.drop(key, entries)
                 if previous is not None:
-                    self._slots[previous.common.tier].budget.left += previous.size
+                    self._leave(previous)
                 changes = table.changes
                 # One line: an interrupt leaves all of it or nothing.
                 entries[key], table.version = entry, version
@@ -153,9 +154,7 @@ class Residency:
         except BaseException:
             self._operations.repair(key)
             raise
-        waiting = len(table.changes)
-        if waiting == 1 or not waiting % EVERY:
-            self._settlement.announce(waiting)
+        self._announce()
         return True
 
     def has(self, key: Any) -> bool:
@@ -188,19 +187,27 @@ class Residency:
                     return False
                 if not self._is_ordinary(entry):
                     return False
-                if key in self._at_front:
-                    self._front.drop(key, entries)
-                self._slots[entry.common.tier].budget.left += entry.size
+                self._leave(entry)
                 changes = table.changes
                 del entries[key]
                 changes.append((entry, None, 0, started, self._monotonic() - started))
         except BaseException:
             self._operations.repair(key)
             raise
-        waiting = len(table.changes)
+        self._announce()
+        return True
+
+    def _leave(self, entry: Entry) -> None:
+        """Prepare that an entry leaves; the caller has the lock."""
+        # The front goes first: after one reader saw the new value, no other may see the old one.
+        if entry.key in self._at_front:
+            self._front.drop(entry.key, self._table.entries)
+        self._slots[entry.common.tier].budget.left += entry.size
+
+    def _announce(self) -> None:
+        waiting = len(self._table.changes)
         if waiting == 1 or not waiting % EVERY:
             self._settlement.announce(waiting)
-        return True
 
     def _is_ordinary(self, entry: Entry) -> bool:
         """Return whether an entry is in host RAM, without terms and without a backing copy."""

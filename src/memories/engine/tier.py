@@ -386,6 +386,16 @@ class Tiers(dict[TierName, AnyTier]):
             self.volatile[name].victims.discard_batch(left)
             self.volatile[name].release_batch(left)
 
+    def release_moved(self, old: Entry, new: Entry) -> None:
+        """Release what an entry holds that has moved to another tier in RAM, as `new`."""
+        source = self.volatile[old.tier]
+        source.victims.discard(old)
+        if new.payload is old.payload:
+            # The memory stays and is charged to the other tier now.
+            source.budget.release(old.size)
+        else:
+            source.release(old)
+
     def load(self, found: Entry | Record) -> Payload:
         """Return the payload that an entry holds or a record names."""
         if isinstance(found, Entry):

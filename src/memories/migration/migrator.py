@@ -371,7 +371,7 @@ class Migrator:
         if isinstance(events[0], Removed):
             for event in events:
                 self.planner.forget(event.key)
-        self._observe(events[-1])
+        self._wake()
 
     def _queue(
         self, hierarchy: Hierarchy, above: TierName, read: Iterable[tuple[Record, bool]]
