@@ -87,7 +87,7 @@ class Volume:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stats:
-    """All counters at one moment.
+    """All counters at one moment; what is counted by name is in the order of the names.
 
     Attributes:
         tiers: The enabled tiers, fastest first.
@@ -255,21 +255,23 @@ class EventCounters:
                 misses=self.misses,
                 stored=self.stored.times,
                 stored_bytes=self.stored.nbytes,
-                moves={route: tally.times for route, tally in self.moves.items()},
-                moved_bytes={route: tally.nbytes for route, tally in self.moves.items()},
-                removed={cause: tally.times for cause, tally in self.removed.items()},
+                moves={route: tally.times for route, tally in sorted(self.moves.items())},
+                moved_bytes={route: tally.nbytes for route, tally in sorted(self.moves.items())},
+                removed={cause: tally.times for cause, tally in sorted(self.removed.items())},
                 failures=self.failures,
                 latest_failure=self.latest_failure,
-                removed_bytes={cause: tally.nbytes for cause, tally in self.removed.items()},
+                removed_bytes={
+                    cause: tally.nbytes for cause, tally in sorted(self.removed.items())
+                },
                 written={
                     name: Volume(frames=frames, raw_bytes=raw, stored_bytes=stored)
-                    for name, (frames, raw, stored) in self.written.items()
+                    for name, (frames, raw, stored) in sorted(self.written.items())
                 },
                 small_frames={
                     name: tier.compression_history.counts()
                     for name, tier in hierarchy.tiers.durable.items()
                 },
-                latencies={timed: one.read() for timed, one in self.latencies.items()},
+                latencies={timed: one.read() for timed, one in sorted(self.latencies.items())},
                 prefetch=PrefetchCounters(
                     *(self.prefetched[name] for name in PrefetchCounters._fields)
                 ),
