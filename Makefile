@@ -8,7 +8,7 @@ WORKERS ?= 2
 export PYTHON
 BIN := .venv/bin
 
-.PHONY: help demo compile test check lint format bench reference torture test-gpu clean
+.PHONY: help demo compile test check lint format bench days reference torture test-gpu clean
 .DEFAULT_GOAL := help
 
 help: ## Show this list.
@@ -59,6 +59,11 @@ bench: ## Run the benchmarks side by side with their peers.
 	@$(BIN)/python compile_core.py
 	@for script in benchmarks/[a-z]*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
+days: ## Run whole programs beside what users have today (15 minutes).
+	@.ci/venv bench days compile
+	@$(BIN)/python compile_core.py
+	@$(BIN)/python -m days $(ARGS)
+
 reference: ## Write docs/reference anew from the docstrings.
 	@.ci/venv test
 	@$(BIN)/python docs/reference/generate.py
@@ -74,4 +79,4 @@ test-gpu: ## Run the tests that need a CUDA device.
 
 clean: ## Remove the environment, caches and build outputs.
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist src/memories/__compiled__
-	find src tests examples benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+	find src tests examples benchmarks days -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -26,7 +26,7 @@ EXAMPLE_SECONDS = 120
 LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)")
 HEADING = re.compile(r"^#+ +(.+?) *$", re.MULTILINE)
 FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
-SOURCE = re.compile(r"`((?:src|tests|docs|examples|benchmarks|\.ci)/[\w./-]*)`")
+SOURCE = re.compile(r"`((?:src|tests|docs|examples|benchmarks|days|\.ci)/[\w./-]*)`")
 
 
 def name_of(path: Path) -> str:

@@ -503,7 +503,7 @@ def test_every_public_name_has_a_docstring(path: Path) -> None:
 def texts() -> list[Path]:
     """Return every file of the repository that people read."""
     kinds = {".py", ".md", ".toml", ""}
-    folders = ("src", "tests", "examples", "benchmarks", "docs", ".ci")
+    folders = ("src", "tests", "examples", "benchmarks", "days", "docs", ".ci")
     files = [path for folder in folders for path in (ROOT / folder).rglob("*") if path.is_file()]
     files += [path for path in ROOT.iterdir() if path.is_file() and path.name != ".git"]
     return sorted(path for path in files if path.suffix in kinds)
@@ -520,8 +520,8 @@ def test_no_loose_ends_and_no_path_of_one_machine(path: Path) -> None:
 # What may lie at the top of the repository; a store that a test left there may not.
 TOP = {
     ".ci", ".gitignore", "ARCHITECTURE.md", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE",
-    "Makefile", "README.md", "SECURITY.md", "benchmarks", "compile_core.py", "docs", "examples",
-    "hatch_build.py", "pyproject.toml", "src", "tests",
+    "Makefile", "README.md", "SECURITY.md", "benchmarks", "compile_core.py", "days", "docs",
+    "examples", "hatch_build.py", "pyproject.toml", "src", "tests",
 }  # fmt: skip
 
 

@@ -18,7 +18,7 @@ GLOSSARY = ROOT / "docs" / "glossary.md"
 MODULES = sorted((ROOT / "src" / "memories").rglob("*.py"))
 CHECKS = sorted(
     path
-    for folder in ("tests", "benchmarks", "examples")
+    for folder in ("tests", "benchmarks", "days", "examples")
     for path in (ROOT / folder).rglob("*.py")
     if path != Path(__file__).resolve()  # It must name the words.
 )

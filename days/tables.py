@@ -1,0 +1,85 @@
+"""Shows judgements: as tables in Markdown, as JSON, and as one picture."""
+
+from __future__ import annotations
+
+import json
+import platform
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+
+from days.judging import Judgement
+from memories.compiled import core
+
+
+def machine() -> str:
+    """Return what the figures were measured on."""
+    how = "compiled" if core().compiled else "interpreted"
+    return f"Python {platform.python_version()}, {platform.machine()}, {sys.platform}, core {how}"
+
+
+def text(judgement: Judgement) -> str:
+    """Return one day's programs and bars as Markdown."""
+    lines = [
+        f"\n### {judgement.title}\n",
+        "| program | seconds | of the processor | peak RAM, MB | disk, MB |",
+        "|---|---:|---:|---:|---:|",
+    ]
+    lines += [
+        f"| {name} | {one.seconds:.2f} | {one.cpu_seconds:.2f} | {one.peak_rss / 1e6:,.0f} "
+        f"| {one.disk / 1e6:,.0f} |"
+        for name, one in judgement.runs.items()
+    ]
+    lines += [f"| {name} | {why} | | | |" for name, why in judgement.absent.items()]
+    if judgement.facts:
+        facts = ", ".join(f"{name} {value:,.10g}" for name, value in judgement.facts.items())
+        lines += ["", f"{facts}."]
+    lines += ["", "| bar | measured | at most | |", "|---|---:|---:|---|"]
+    lines += [
+        f"| {bar.text} | {bar.value:.3g} | {bar.at_most:g} | {'' if bar.met else 'missed'} |"
+        for bar in judgement.bars
+    ]
+    return "\n".join(lines)
+
+
+def keep(judged: Mapping[str, Judgement], folder: Path) -> None:
+    """Write `days.json` and `days.png`: a row of bars per day, each program's seconds in it."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    folder.mkdir(parents=True, exist_ok=True)
+    plain = {
+        day: {
+            "title": one.title,
+            "runs": {
+                name: {key: value for key, value in asdict(run).items() if key != "answer"}
+                for name, run in one.runs.items()
+            },
+            "bars": [asdict(bar) | {"met": bar.met} for bar in one.bars],
+            "facts": one.facts,
+            "absent": one.absent,
+        }
+        for day, one in judged.items()
+    }
+    (folder / "days.json").write_text(json.dumps(plain, indent=1))
+    columns = 2
+    rows = -(-len(judged) // columns)
+    figure, axes = plt.subplots(rows, columns, figsize=(12, 2.6 * rows), squeeze=False)
+    for axis in axes.flat[len(judged) :]:
+        axis.set_axis_off()
+    for axis, one in zip(axes.flat, judged.values(), strict=False):
+        names = list(one.runs)
+        colours = ["#1f6f8b" if name.startswith("memories") else "#b8bfc6" for name in names]
+        bars = axis.barh(names, [run.seconds for run in one.runs.values()], color=colours)
+        axis.bar_label(bars, fmt=" %.2f s", fontsize=8)
+        axis.set_title(one.title, loc="left", fontsize=10)
+        axis.invert_yaxis()
+        axis.margins(x=0.15)
+        axis.tick_params(labelsize=8)
+        axis.spines[["top", "right"]].set_visible(False)
+    figure.tight_layout()
+    figure.savefig(folder / "days.png", dpi=110)
+    plt.close(figure)
