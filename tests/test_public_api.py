@@ -12,10 +12,10 @@ import memories
 from memories import MemoryManager, compiled, errors
 
 NAMES = {
-    "Cause", "Codec", "Dashboard", "DistributedMemoryManager", "Explanation", "Latency",
-    "MemoryManager", "MigrationSettings", "Parts", "Policy", "Rule", "Series", "Stats", "TierName",
-    "TierStats", "Volume", "__version__", "instrument", "prometheus_text", "register_codec",
-    "register_policy",
+    "CacheInfo", "CachedFunction", "Cause", "Codec", "Dashboard", "DistributedMemoryManager",
+    "Explanation", "Latency", "MemoryManager", "MigrationSettings", "Parts", "Policy", "Rule",
+    "Series", "Stats", "StoreTier", "TierChoice", "TierName", "TierStats", "Volume", "__version__",
+    "instrument", "prometheus_text", "register_codec", "register_policy",
 }  # fmt: skip
 
 CONSTRUCTOR = {

@@ -35,12 +35,13 @@ compiled.install()  # Before a module is imported that may be compiled.
 
 if TYPE_CHECKING:
     from memories.codecs import Codec, Parts, register_codec
+    from memories.core.cached_function import CachedFunction, CacheInfo
     from memories.core.distributed import DistributedMemoryManager
     from memories.core.explain import Explanation
     from memories.core.manager import MemoryManager
     from memories.foundation.histogram import Latency
     from memories.model.rules import Rule
-    from memories.model.tiers import Cause, TierName
+    from memories.model.tiers import Cause, StoreTier, TierChoice, TierName
     from memories.observe.analytics import Series
     from memories.observe.counters import Stats, TierStats, Volume
     from memories.observe.dashboard import Dashboard
@@ -51,6 +52,8 @@ if TYPE_CHECKING:
 __all__ = [
     "ArchivedError",
     "BusyError",
+    "CacheInfo",
+    "CachedFunction",
     "Cause",
     "ClosedError",
     "Codec",
@@ -76,6 +79,8 @@ __all__ = [
     "Stats",
     "StorageError",
     "StoreLockedError",
+    "StoreTier",
+    "TierChoice",
     "TierFullError",
     "TierName",
     "TierStats",
@@ -91,6 +96,8 @@ __all__ = [
 ]
 
 _LAZY = {
+    "CacheInfo": "memories.core.cached_function",
+    "CachedFunction": "memories.core.cached_function",
     "Cause": "memories.model.tiers",
     "Codec": "memories.codecs",
     "Dashboard": "memories.observe.dashboard",
@@ -104,6 +111,8 @@ _LAZY = {
     "Rule": "memories.model.rules",
     "Series": "memories.observe.analytics",
     "Stats": "memories.observe.counters",
+    "StoreTier": "memories.model.tiers",
+    "TierChoice": "memories.model.tiers",
     "TierName": "memories.model.tiers",
     "TierStats": "memories.observe.counters",
     "Volume": "memories.observe.counters",

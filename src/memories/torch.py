@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from memories.core.manager import MemoryManager
 from memories.errors import InvalidOptionError
+from memories.model.tiers import StoreTier
 
 LARGE_BYTES = 1 << 20  # From this size on a leaf is a value of its own, with a tier of its own.
 
@@ -23,7 +24,7 @@ class Leaf(NamedTuple):
     tensor: Any
 
 
-def park(module: Any, manager: MemoryManager, key: str, *, tier: str = "hot") -> None:
+def park(module: Any, manager: MemoryManager, key: str, *, tier: StoreTier = "hot") -> None:
     """Move every parameter, buffer and gradient of `module` into `manager`, under `key/...`.
 
     The module keeps its parameter objects, which optimizers refer to, but they are empty until

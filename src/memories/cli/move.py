@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import click
 
@@ -21,7 +22,12 @@ escaped_option = click.option(
 @escaped_option
 @json_option
 def move(
-    store: Path, glacier: str | None, key: str, tier: str, escaped: bool, as_json: bool
+    store: Path,
+    glacier: str | None,
+    key: str,
+    tier: Literal["cold", "glacier"],
+    escaped: bool,
+    as_json: bool,
 ) -> None:
     """Move KEY to TIER, one of the durable tiers.
 

@@ -6,7 +6,7 @@ import io
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Literal
 
 import click
 
@@ -47,7 +47,7 @@ def put(
     source: IO[bytes],
     escaped: bool,
     form: str,
-    tier: str,
+    tier: Literal["cold", "glacier"],
     ttl: float | None,
     pin: bool,
     metadata: tuple[str, ...],

@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -43,7 +43,10 @@ def snapshot() -> None:
 @store_argument
 @file_argument
 @click.option("--prefix", default="", help="Only keys that start with this.")
-@click.option("--tier", "tiers", multiple=True, help="Only values in this tier.")
+@click.option(
+    "--tier", "tiers", multiple=True, type=click.Choice(["cold", "glacier"]),
+    help="Only values in this tier.",
+)  # fmt: skip
 @click.option(
     "--base", type=click.Path(path_type=Path), help="Write only what changed since this snapshot."
 )
@@ -55,7 +58,7 @@ def create(
     glacier: str | None,
     file: Path,
     prefix: str,
-    tiers: tuple[str, ...],
+    tiers: tuple[Literal["cold", "glacier"], ...],
     base: Path | None,
     portable: bool,
     reference: bool,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Unpack
 
 from numpy import ndarray
 
@@ -30,6 +30,7 @@ from memories.errors import UNREADABLE, InvalidOptionError, KeyNotFoundError, ab
 from memories.foundation.keys import check_key
 from memories.frames.writer import Frame, pack
 from memories.model.events import Event, Removed
+from memories.options.choices import ManagerOptions
 from memories.options.configured_constructor import configured
 
 
@@ -63,7 +64,7 @@ class DistributedMemoryManager(MemoryManager):
         node_options: Mapping[str, Any] | None = None,
         allow_eviction: bool = False,
         near_cache: bool = True,
-        **options: Any,
+        **options: Unpack[ManagerOptions],
     ) -> None:
         self._node_options = dict(node_options or {})
         addresses = check_nodes(nodes, self._node_options)

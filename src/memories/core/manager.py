@@ -20,10 +20,11 @@ from collections.abc import (
     ValuesView,
 )
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Self, TypeVar, overload
 
 from memories.backends.base import Problem
 from memories.core.advise import Advice, advise
+from memories.core.cached_function import CacheDecorator, CachedFunction
 from memories.core.explain import Explanation, describe, explain, usage_percent
 from memories.core.lifecycle import Lifecycle
 from memories.core.memoize import memoize
@@ -43,17 +44,31 @@ from memories.errors import KeyNotFoundError
 from memories.foundation.keys import check_key
 from memories.foundation.units import parse_size
 from memories.model.rules import Rule
-from memories.model.tiers import Cause, TierName
+from memories.model.tiers import Cause, StoreTier, TierChoice, TierName, TierText
 from memories.observe.analytics import Series
 from memories.observe.analytics.state_document import Document
 from memories.observe.counters import Stats
+from memories.options.choices import (
+    Compression,
+    Durability,
+    DurableText,
+    MemoryText,
+    OnFull,
+    Prefetch,
+)
 from memories.options.configured_constructor import configured
 from memories.options.metadata import matcher
 from memories.options.migration import MigrationSettings
 from memories.options.settings import check_flag, check_seconds, check_tier, make_settings
+from memories.policies import PolicyChoice
 
 if TYPE_CHECKING:
     from memories.observe.dashboard import Dashboard
+
+
+P = ParamSpec("P")
+R = TypeVar("R")
+T = TypeVar("T")
 
 
 class MemoryManager(ShortWays, MutableMapping[str, Any]):
@@ -116,14 +131,14 @@ class MemoryManager(ShortWays, MutableMapping[str, Any]):
         glacier_url: str | os.PathLike[str] | None = None,
         storage_options: Mapping[str, Any] | None = None,
         hot_device: str | Device = "auto",
-        eviction_policy: str | Mapping[str, str] = "auto",
-        compression: Mapping[str, str] | None = None,
-        durability: Literal["relaxed", "full"] = "relaxed",
+        eviction_policy: PolicyChoice | Mapping[MemoryText, PolicyChoice] = "auto",
+        compression: Mapping[DurableText, Compression] | None = None,
+        durability: Durability = "relaxed",
         exit_flush_seconds: float = 30.0,
         write_through: bool = False,
-        on_full: Literal["raise", "evict"] = "raise",
+        on_full: OnFull = "raise",
         migration: MigrationSettings | Literal[False] | None = None,
-        prefetch: str = "auto",
+        prefetch: Prefetch = "auto",
         rules: Iterable[Rule] = (),
         read_only: bool = False,
         takeover: bool = False,
@@ -162,6 +177,28 @@ class MemoryManager(ShortWays, MutableMapping[str, Any]):
         self._attach_ways(services.hierarchy, reader, ValueWriter(services, reader))
         self._reports = Reports(lifecycle)
 
+    @overload
+    def cache(
+        self,
+        function: Callable[P, R],
+        *,
+        version: int | str | None = None,
+        ignore: Iterable[str] = (),
+        key: Callable[..., Any] | None = None,
+        ttl: float | None = None,
+        tier: StoreTier = "auto",
+    ) -> CachedFunction[P, R]: ...
+    @overload
+    def cache(
+        self,
+        function: None = None,
+        *,
+        version: int | str | None = None,
+        ignore: Iterable[str] = (),
+        key: Callable[..., Any] | None = None,
+        ttl: float | None = None,
+        tier: StoreTier = "auto",
+    ) -> CacheDecorator: ...
     def cache(
         self,
         function: Callable[..., Any] | None = None,
@@ -170,7 +207,7 @@ class MemoryManager(ShortWays, MutableMapping[str, Any]):
         ignore: Iterable[str] = (),
         key: Callable[..., Any] | None = None,
         ttl: float | None = None,
-        tier: str = "auto",
+        tier: StoreTier = "auto",
     ) -> Any:
         """Decorate a function so that its results are kept in the tiers; bare or with options.
 
@@ -208,7 +245,7 @@ class MemoryManager(ShortWays, MutableMapping[str, Any]):
         )
         return decorate if function is None else decorate(function)
 
-    def store_many(self, mapping: Mapping[str, Any], tier: str = "auto") -> None:
+    def store_many(self, mapping: Mapping[str, Any], tier: StoreTier = "auto") -> None:
         """Store all of `mapping`, in cold together; those before one that fails are stored."""
         if type(mapping) is dict and self._writer.takes_batches(tier):
             self._writer.store_batch(mapping, tier)
@@ -231,11 +268,11 @@ class MemoryManager(ShortWays, MutableMapping[str, Any]):
         """
         return self._hierarchy.remove_prefix(prefix)
 
-    def get_tier(self, key: str) -> str:
+    def get_tier(self, key: str) -> TierText:
         """Return the name of the tier that answers for `key`; KeyNotFoundError if none does."""
-        return str(self._hierarchy.lookup(check_key(key)).tier)
+        return self._hierarchy.lookup(check_key(key)).tier.text
 
-    def modify(self, key: str, fn: Callable[[Any], Any]) -> Any:
+    def modify(self, key: str, fn: Callable[[Any], T]) -> T:
         """Replace the value of `key` by `fn(value)`, atomically for this key, and return it.
 
         `fn` gets a private writable copy. The new version stays in the tier of the old one.
@@ -311,7 +348,7 @@ class MemoryManager(ShortWays, MutableMapping[str, Any]):
     def __eq__(self, other: object) -> bool:
         return self is other
 
-    def migrate(self, key: str, tier: str) -> None:
+    def migrate(self, key: str, tier: TierChoice) -> None:
         """Move `key` to `tier`.
 
         Raises:
@@ -321,13 +358,13 @@ class MemoryManager(ShortWays, MutableMapping[str, Any]):
         """
         self._hierarchy.move(check_key(key), check_tier(tier), Cause.EXPLICIT)
 
-    def promote(self, key: str) -> str:
+    def promote(self, key: str) -> TierText:
         """Move `key` one tier up, if there is one, and return its tier."""
-        return str(self._writer.move_by(check_key(key), -1))
+        return self._writer.move_by(check_key(key), -1).text
 
-    def demote(self, key: str) -> str:
+    def demote(self, key: str) -> TierText:
         """Move `key` one tier down, if there is one, and return its tier."""
-        return str(self._writer.move_by(check_key(key), 1))
+        return self._writer.move_by(check_key(key), 1).text
 
     def prefetch(self, keys: Iterable[str]) -> int:
         """Move `keys` to warm in the background, and return how many will be moved.
@@ -393,7 +430,7 @@ class MemoryManager(ShortWays, MutableMapping[str, Any]):
         self,
         path: str | os.PathLike[str],
         *,
-        tiers: Iterable[str] | None = None,
+        tiers: Iterable[TierChoice] | None = None,
         prefix: str = "",
         base: str | os.PathLike[str] | None = None,
         include_glacier: bool | Literal["reference"] = True,

@@ -12,11 +12,12 @@ import inspect
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, Protocol
 
 from memories.codecs.content_hash import content_hash
 from memories.codecs.function_code import names_read
 from memories.codecs.function_hash import stand_in
+from memories.core.cached_function import CacheInfo
 from memories.core.identity import Identity, definition_of
 from memories.core.single_flight import (
     ABANDONED,
@@ -74,15 +75,6 @@ class ResultStore(Protocol):
 
     def open(self, payload: Payload) -> Any:
         """Return the value of a payload, as a read of it would."""
-
-
-class CacheInfo(NamedTuple):
-    """The calls so far, and the results that are stored now."""
-
-    hits: int
-    misses: int
-    results: int  # Results of the present version of the function in the tiers.
-    tiers: dict[str, int]  # The number of results in each tier.
 
 
 class Memo:

@@ -8,6 +8,7 @@ way, through the reader, the writer and the hierarchy.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from types import ModuleType
 from typing import Any
 
 from numpy import ndarray
@@ -21,6 +22,8 @@ from memories.engine.hierarchy import Hierarchy
 from memories.engine.residency import Residency
 from memories.foundation.keys import check_key
 from memories.foundation.unchecked import Unchecked
+from memories.model.tiers import StoreTier, TierChoice
+from memories.options.choices import ArrayLibrary
 from memories.options.settings import check_seconds
 
 # Compiled code has no frame: what it calls sees the frame of its caller as the next one.
@@ -45,13 +48,13 @@ class ShortWays:
         self,
         key: Unchecked[str],
         data: Any,
-        tier: Unchecked[str] = "auto",
+        tier: Unchecked[StoreTier] = "auto",
         *,
         ttl: Unchecked[float | None] = None,
         metadata: Unchecked[Mapping[str, Any] | None] = None,
         pin: Unchecked[bool] = False,
-        min_tier: Unchecked[str | None] = None,
-        max_tier: Unchecked[str | None] = None,
+        min_tier: Unchecked[TierChoice | None] = None,
+        max_tier: Unchecked[TierChoice | None] = None,
         volatile: Unchecked[bool] = False,
         copy: Unchecked[bool] = True,
         if_version: Unchecked[int | None] = None,
@@ -107,7 +110,7 @@ class ShortWays:
         region: Any = None,
         copy: Unchecked[bool | None] = None,
         device: Unchecked[str | None] = None,
-        like: Any = None,
+        like: Unchecked[ArrayLibrary | ModuleType | None] = None,
         timeout: Unchecked[float | None] = None,
     ) -> Any:
         """Return the value of `key`, from whichever tier holds it.

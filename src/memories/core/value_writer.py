@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -21,6 +21,7 @@ from memories.model.tiers import Cause, Form, TierName
 from memories.options.settings import check_tier
 from memories.options.store_terms import make_terms
 
+T = TypeVar("T")
 _PRIVATE_COPY = ReadOptions(copy=True)
 
 
@@ -151,7 +152,7 @@ class ValueWriter:
         """Forbid, or allow, moving and evicting a key."""
         self._hierarchy.set_terms(key, lambda terms: msgspec.structs.replace(terms, pinned=pinned))
 
-    def modify(self, key: str, fn: Callable[[Any], Any]) -> Any:
+    def modify(self, key: str, fn: Callable[[Any], T]) -> T:
         """Replace a value by `fn(value)`, and return it."""
         return self._hierarchy.operations.run(self._modify, key, fn)
 
@@ -205,7 +206,7 @@ class ValueWriter:
         if purge and self._services.purge_archive is not None:
             self._services.purge_archive(version)
 
-    def _modify(self, key: str, fn: Callable[[Any], Any]) -> Any:
+    def _modify(self, key: str, fn: Callable[[Any], T]) -> T:
         with self._hierarchy.locks.lock(key):
             found = self._hierarchy.lookup(key)
             value = self._hierarchy.operations.call_user(fn, self._private_copy(key))

@@ -10,13 +10,13 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from memories.errors import InvalidOptionError
 from memories.foundation.units import parse_size
 from memories.model.entry import Entry
 from memories.model.record import Record
-from memories.model.tiers import TierName
+from memories.model.tiers import TierChoice, TierName
 
 _UNITS = {"s": 1, "second": 1, "min": 60, "minute": 60, "h": 3600, "hour": 3600, "day": 86_400}
 _SPAN = re.compile(r"\s*([0-9]+(?:\.[0-9]*)?)\s*([a-z]*?)s?\s*")
@@ -39,14 +39,14 @@ class Rule:
     """
 
     prefix: str
-    tier: str | None = None
-    min_tier: str | None = None
-    max_tier: str | None = None
+    tier: TierChoice | None = None
+    min_tier: TierChoice | None = None
+    max_tier: TierChoice | None = None
     pin: bool = False
     ttl: float | str | None = None
-    move_to: str | None = None
+    move_to: TierChoice | None = None
     after: float | str | None = None
-    quota: Mapping[str, float | str] = field(default_factory=dict)
+    quota: Mapping[Literal["hot", "warm"], float | str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Refuse invalid values."""

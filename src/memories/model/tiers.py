@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from enum import Enum, StrEnum
+from typing import Literal, get_args
+
+TierText = Literal["hot", "warm", "cold", "glacier"]
 
 
 class TierName(StrEnum):
@@ -17,10 +20,17 @@ class TierName(StrEnum):
 
     rank: int  # 0 for the fastest tier, 3 for the slowest.
     durable: bool  # Whether what lies there survives the process.
+    text: TierText  # The name as a plain `str`.
 
 
-for _rank, _name in enumerate(TierName):
-    _name.rank, _name.durable = _rank, _name in (TierName.COLD, TierName.GLACIER)
+for _rank, _text in enumerate(get_args(TierText)):
+    _name = TierName(_text)
+    _name.rank, _name.text = _rank, _text
+    _name.durable = _name in (TierName.COLD, TierName.GLACIER)
+
+
+TierChoice = TierName | TierText  # How a caller names a tier.
+StoreTier = TierChoice | Literal["auto"]  # Where a value is stored: `"auto"` is the fastest.
 
 
 class Form(Enum):

@@ -8,18 +8,15 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, get_args
 
 from memories.errors import InvalidOptionError
 from memories.foundation.units import parse_size
 from memories.model.rules import Rule, check_rules
 from memories.model.tiers import TierName
-
-Durability = Literal["relaxed", "full"]
-OnFull = Literal["raise", "evict"]
+from memories.options.choices import Durability, DurableText, MemoryText, OnFull, Prefetch
 
 DEFAULT_POLICY = "auto"
-PREFETCH = ("auto", "off", "successor", "stride", "pattern")
 DEFAULT_COMPRESSION = {TierName.COLD: "fast", TierName.GLACIER: "high"}
 
 
@@ -125,7 +122,7 @@ def check_duration(name: str, value: float) -> float:
     return float(value)
 
 
-def check_policies(value: str | Mapping[str, str]) -> dict[TierName, str]:
+def check_policies(value: str | Mapping[MemoryText, str]) -> dict[TierName, str]:
     """Return the name of each volatile tier's eviction policy."""
     if isinstance(value, str):
         return dict.fromkeys((TierName.HOT, TierName.WARM), value)
@@ -141,7 +138,7 @@ def check_policies(value: str | Mapping[str, str]) -> dict[TierName, str]:
     return names
 
 
-def check_compression(value: Mapping[str, str] | None) -> dict[TierName, str]:
+def check_compression(value: Mapping[DurableText, str] | None) -> dict[TierName, str]:
     """Return the compression of each durable tier."""
     names = dict(DEFAULT_COMPRESSION)
     for tier, compression in check_mapping("compression", value).items():
@@ -167,13 +164,13 @@ def make_settings(
     glacier_url: str | os.PathLike[str] | None,
     storage_options: Mapping[str, Any] | None,
     hot_device: object,
-    eviction_policy: str | Mapping[str, str],
-    compression: Mapping[str, str] | None,
+    eviction_policy: str | Mapping[MemoryText, str],
+    compression: Mapping[DurableText, str] | None,
     durability: Durability,
     exit_flush_seconds: float,
     write_through: bool,
     on_full: OnFull,
-    prefetch: str,
+    prefetch: Prefetch,
     rules: Iterable[Rule],
     read_only: bool,
     takeover: bool,
@@ -198,11 +195,13 @@ def make_settings(
         hot_device=hot_device,
         policies=check_policies(eviction_policy),
         compression=check_compression(compression),
-        durability=check_choice("durability", durability, ("relaxed", "full")),  # type: ignore[arg-type]
+        durability="full"
+        if check_choice("durability", durability, get_args(Durability)) == "full"
+        else "relaxed",
         exit_flush_seconds=check_duration("exit_flush_seconds", exit_flush_seconds),
         write_through=check_flag("write_through", write_through),
-        drop_when_full=check_choice("on_full", on_full, ("raise", "evict")) == "evict",
-        prefetch=check_choice("prefetch", prefetch, PREFETCH),
+        drop_when_full=check_choice("on_full", on_full, get_args(OnFull)) == "evict",
+        prefetch=check_choice("prefetch", prefetch, get_args(Prefetch)),
         rules=check_rules(rules),
         read_only=check_flag("read_only", read_only),
         takeover=check_flag("takeover", takeover),

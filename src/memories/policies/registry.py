@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import inspect
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal, NewType
 
 from memories.errors import InvalidOptionError
 from memories.policies.auto import AutoPolicy
@@ -19,6 +19,9 @@ from memories.policies.s3fifo import S3FifoPolicy
 from memories.policies.sieve import SievePolicy
 
 PolicyFactory = Callable[..., Policy]
+OwnPolicy = Literal["auto", "lru", "fifo", "lfu", "sieve", "s3fifo", "gdsf", "mq"]
+RegisteredPolicy = NewType("RegisteredPolicy", str)  # The name of a policy of the user.
+PolicyChoice = OwnPolicy | RegisteredPolicy
 
 _OWN: tuple[type[Policy], ...] = (
     AutoPolicy,
@@ -33,8 +36,12 @@ _OWN: tuple[type[Policy], ...] = (
 _factories: dict[str, PolicyFactory] = {policy.name: policy for policy in _OWN}
 
 
-def register_policy(name: str, factory: PolicyFactory, *, replace: bool = False) -> None:
-    """Make `factory(capacity, **options)` known as the policy `name`.
+def register_policy(
+    name: str, factory: PolicyFactory, *, replace: bool = False
+) -> RegisteredPolicy:
+    """Make `factory(capacity, **options)` known as the policy `name`, and return the name.
+
+    Type checkers accept the returned name as `eviction_policy` of a manager.
 
     Raises:
         InvalidOptionError: the name is not an identifier in lower case, or it exists already and
@@ -49,6 +56,7 @@ def register_policy(name: str, factory: PolicyFactory, *, replace: bool = False)
             f"a policy named {name!r} exists already: choose another name, or say replace=True"
         )
     _factories[name] = factory
+    return RegisteredPolicy(name)
 
 
 def names() -> tuple[str, ...]:
