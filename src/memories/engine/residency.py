@@ -7,6 +7,7 @@ the long way (`Hierarchy.put`, `Hierarchy.remove`) is the reference for what a c
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -25,11 +26,15 @@ from memories.foundation.clock import Clock
 from memories.foundation.deadlines import Deadlines
 from memories.foundation.fork_lock import holder_test
 from memories.model.entry import Common, Entry, SharedEntry
-from memories.model.record import DEFAULT_TERMS, Record
+from memories.model.record import DEFAULT_TERMS, Record, Terms
 from memories.model.rules import Rules
 from memories.model.tiers import TierName
 
 MOMENT_SECONDS: Final = 0.01  # For so long all stores have one object as their time.
+# Names of this module, which compiled code finds without a look-up.
+DEFAULT: Final[Terms] = DEFAULT_TERMS
+WITH_ENTRY: Final[int] = ENTRY_BYTES
+WITH_BYTES: Final[int] = ENTRY_BYTES + sys.getsizeof(b"")
 MOST_BYTES: Final = 65_536  # A larger value is not worth it: copying it takes longer.
 
 
@@ -91,10 +96,12 @@ class Residency:
         """Store a plain value; return whether it is stored."""
         if not isinstance(tier, str) or tier not in self._choices:
             return False
+        if type(value) is bytes:  # As `own_plain` does, without a call.
+            return self.put(key, SharedEntry, value, len(value) + WITH_BYTES, tier)
         owned = own_plain(value)
         if owned is None:
             return False
-        return self.put(key, owned[0], owned[1], owned[2] + ENTRY_BYTES, tier)
+        return self.put(key, owned[0], owned[1], owned[2] + WITH_ENTRY, tier)
 
     def put(self, key: str, kind: type[Entry], content: Any, size: int, tier: str) -> bool:
         """Store what an entry of `kind` holds, in `size` bytes; return whether it is stored.
@@ -111,8 +118,11 @@ class Residency:
             raise interrupting()
         started = self._monotonic()
         moment = self.moment(started)
-        if self._listings or self._deadlines.ends_before(moment + MOMENT_SECONDS):
+        if self._listings:
             return False
+        heap = self._deadlines.heap
+        if heap and heap[0][0] < moment + MOMENT_SECONDS:
+            return False  # A key is about to expire.
         table = self._table
         entries = table.entries
         releases = table.releases
@@ -212,6 +222,4 @@ class Residency:
     def _is_ordinary(self, entry: Entry) -> bool:
         """Return whether an entry is in host RAM, without terms and without a backing copy."""
         common = entry.common
-        return (
-            common.terms is DEFAULT_TERMS and common.backed is None and common.tier in self._slots
-        )
+        return common.terms is DEFAULT and common.backed is None and common.tier in self._slots

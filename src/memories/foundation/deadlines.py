@@ -23,11 +23,11 @@ class Deadlines:
         current: Returns the expiry time of a key.
     """
 
-    __slots__ = ("_asked", "_current", "_heap", "_stale")
+    __slots__ = ("_asked", "_current", "_stale", "heap")
 
     def __init__(self, current: Current) -> None:
         self._current = current
-        self._heap: list[tuple[float, str]] = []
+        self.heap: list[tuple[float, str]] = []  # The first item ends first.
         self._stale = 0
         self._asked: dict[
             int, list[tuple[float, str]]
@@ -35,29 +35,24 @@ class Deadlines:
 
     def add(self, key: str, ends: float) -> None:
         """Add the expiry time of `key`."""
-        heappush(self._heap, (ends, key))
+        heappush(self.heap, (ends, key))
 
     def mark_stale(self) -> None:
         """Count one item as outdated: its key was removed, or expires at another time."""
         self._stale += 1
-        if 2 * self._stale > len(self._heap) + SPARE:
+        if 2 * self._stale > len(self.heap) + SPARE:
             self._sift()
 
     def rebuild(self, keys: Callable[[], Iterable[tuple[str, float]]]) -> None:
         """Replace all items by `keys()`, called after other threads can add to the new heap."""
-        self._heap, self._stale = [], 0
+        self.heap, self._stale = [], 0
         for key, ends in keys():
             self.add(key, ends)
 
     def soonest(self) -> float | None:
         """Return a time before which no key expires; None if no key has an expiry time."""
-        heap = self._heap
+        heap = self.heap
         return heap[0][0] if heap else None
-
-    def ends_before(self, moment: float) -> bool:
-        """Return whether some key may expire before `moment`."""
-        heap = self._heap
-        return bool(heap) and heap[0][0] < moment
 
     def due(self, now: float) -> Iterator[str]:
         """Yield the keys that have expired at `now`; one that is not removed is yielded again.
@@ -79,11 +74,11 @@ class Deadlines:
         finally:
             for item in held:
                 if self._holds(item):
-                    heappush(self._heap, item)
+                    heappush(self.heap, item)
             self._asked.pop(id(held), None)
 
     def _pop(self, now: float) -> tuple[float, str] | None:
-        heap = self._heap
+        heap = self.heap
         try:
             return heappop(heap) if heap[0][0] <= now else None
         except IndexError:
@@ -91,13 +86,13 @@ class Deadlines:
 
     def _sift(self) -> None:
         # A thread that reads during this finds fewer items; `known` itself does not change.
-        known, self._heap, self._stale = self._heap, [], 0
+        known, self.heap, self._stale = self.heap, [], 0
         for item in set(known):
             if self._holds(item):
-                heappush(self._heap, item)
+                heappush(self.heap, item)
 
     def _holds(self, item: tuple[float, str]) -> bool:
         return self._current(item[1]) == item[0]
 
     def __len__(self) -> int:
-        return len(self._heap)
+        return len(self.heap)

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from types import MethodWrapperType
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
+from memories.compiled import core
 from memories.model.record import DEFAULT_TERMS, Terms
 from memories.model.tiers import TierName
 
@@ -34,7 +35,8 @@ class Common:
 unpack = msgspec.msgpack.Decoder().decode
 _LATEST: dict[tuple[TierName, TierName | None], Common] = {}
 _SIZES: dict[int, int] = {}
-_MAX_SHARED_SIZE = 8192
+_MAX_SHARED_SIZE: Final = 8192
+_HOLDS_NUMBERS: Final = core().compiled  # In place, and not as objects.
 
 
 def common_of(
@@ -91,8 +93,10 @@ class Entry:
         self.key = key
         self.version = version
         self.payload = payload
-        # An integer of its own would take another 32 bytes.
-        self.size = size if size > _MAX_SHARED_SIZE else _SIZES.setdefault(size, size)
+        if _HOLDS_NUMBERS or size > _MAX_SHARED_SIZE:
+            self.size = size
+        else:
+            self.size = _SIZES.setdefault(size, size)  # One of its own takes another 32 bytes.
         self.stored_at = stored_at
         self.common = common
         self.stamp = stamp
