@@ -119,9 +119,9 @@ class BatchWriter:
         with self._locks.try_lock_all([entry.key for entry in entries]) as locked:
             left, packed, named = list[Entry](), list[Packed](), list[Entry]()
             for entry in entries:
-                if entry.key not in locked:
-                    left.append(entry)
-                elif self._is_current(entry) and not entry.backed and entry.key[0] != INTERNAL:
+                if entry.key not in locked or not self._is_current(entry):
+                    left.append(entry)  # A move may have replaced the entry since it was listed.
+                elif not entry.backed and entry.key[0] != INTERNAL:
                     one = self._pack_entry(entry, target)
                     if one is None:
                         left.append(entry)

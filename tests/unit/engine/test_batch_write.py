@@ -334,3 +334,22 @@ def test_a_busy_key_is_waited_for(manager: MemoryManager) -> None:
     assert [f"k{number}" for number in range(20)] == sorted(
         manager, key=lambda key: hierarchy.lookup(key).version
     )
+
+
+class MovedMeanwhile(BatchWriter):
+    """Another thread moves the values between the listing of the entries and their batch."""
+
+    def write_back(self, entries: Sequence[Entry], *to: Any) -> list[Entry]:
+        for entry in entries:
+            self.move([entry], self._tiers.volatile[TierName.WARM], Cause.IDLE)
+        return super().write_back(entries, *to)
+
+
+def test_a_value_that_moves_during_a_flush_is_written(tmp_path: Path) -> None:
+    """The normal end writes all values that are only in RAM, also those that migration moves."""
+    with opened(tmp_path) as manager:
+        for key, value in small(20).items():
+            manager.store(key, value, "hot")
+        manager._hierarchy.mover.batch.__class__ = MovedMeanwhile
+    with opened(tmp_path) as manager:
+        assert small(20) == dict(manager)
