@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from tests.promises.conftest import Make
 from tests.support.waiting import comes_true
 
-from memories import MemoryManager, MigrationSettings, TierName
+from memories import InvalidOptionError, MemoryManager, MigrationSettings, Rule, TierName
 from memories.core.wiring import assemble
 from memories.engine.payload import Payload
 from memories.model.record import Terms
@@ -27,6 +28,34 @@ def test_a_cold_value_that_is_read_is_promoted_and_keeps_its_copy(make: Make) ->
     assert manager.explain("cold").durable
     assert manager.stats().tiers[TierName.COLD].used_bytes >= value.nbytes
     assert np.array_equal(value, manager.retrieve("cold"))
+
+
+def test_a_value_that_may_be_in_hot_only_returns_to_hot_after_a_restart(make: Make) -> None:
+    """It stayed on the disk for ever: it may not be in warm, the next tier up."""
+    rules = [Rule(prefix="model/", tier="hot", max_tier="hot")]
+    manager = make(migration=None, rules=rules)
+    manager.store("model/a", 1)
+    manager.store("model/b", 2)
+    manager.cleanup()
+    manager = make(migration=None, rules=rules)
+    assert ["cold", "cold"] == [manager.get_tier(key) for key in manager]
+    for _ in range(3):
+        manager.retrieve("model/a")
+    assert comes_true(lambda: manager.get_tier("model/a") == "hot", 10)
+    assert "It stays in hot: its terms" in manager.explain("model/a").next
+    assert "hot" == manager.promote("model/b")
+
+
+def test_a_value_that_may_be_in_no_faster_tier_stays(make: Make) -> None:
+    """Reads neither move it nor say that they will, and `promote` says why."""
+    manager = make(migration=None)
+    manager.store("k", 1, min_tier="cold")
+    for _ in range(3):
+        manager.retrieve("k")
+    assert "It stays in cold or below: its terms" in manager.explain("k").next
+    with pytest.raises(InvalidOptionError, match="min_tier is cold"):
+        manager.promote("k")
+    assert "cold" == manager.get_tier("k")
 
 
 def test_idle_values_leave_hot_and_read_ones_stay() -> None:

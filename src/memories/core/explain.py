@@ -145,10 +145,18 @@ def _next_tier(services: Services, found: Entry | Record) -> str:
         return "It is pinned: only you can move it."
     if services.migrator is None:
         return "Migration is off: it moves when its tier needs room, or when you say so."
-    if found.tier is TierName.HOT and isinstance(found, Entry):
-        limit = services.migrator.planner.limits.limit(found.hits, found.key)
-        return f"It moves to warm after {limit:.0f} s without a read, or when hot needs room."
-    if found.tier is TierName.WARM:
-        return "A read moves it to hot if there is room; it moves to cold when warm needs room."
-    up = "cold" if found.tier is TierName.GLACIER else "warm"
+    up = found.terms.next_faster(found.tier)
+    if isinstance(found, Entry):
+        lower = [name for name in services.hierarchy.tiers if name.rank > found.tier.rank]
+        down = next((name for name in lower if found.terms.admits(name)), None)
+        if down is None:
+            above = " or above" if up else ""
+            return f"It stays in {found.tier}{above}: its terms allow no slower tier."
+        if down is TierName.WARM:
+            limit = services.migrator.planner.limits.limit(found.hits, found.key)
+            return f"It moves to warm after {limit:.0f} s without a read, or when hot needs room."
+        rise = f"A read moves it to {up} if there is room; it" if up else "It"
+        return f"{rise} moves to {down} when {found.tier} needs room."
+    if up is None:
+        return f"It stays in {found.tier} or below: its terms allow no faster tier."
     return f"A read moves it to {up} if there is room, a second one even if there is none."

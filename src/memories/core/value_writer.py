@@ -141,11 +141,17 @@ class ValueWriter:
         self._hierarchy.operations.run(self._clear, purge)
 
     def move_by(self, key: str, step: int) -> TierName:
-        """Move a key by `step` tiers, if there is such a tier, and return its tier."""
+        """Move a key up (-1) or down (1) to the next tier, and return its tier.
+
+        Tiers that its terms forbid are passed over; the move fails if they forbid all of them.
+        """
         names = list(self._hierarchy.tiers)
-        index = names.index(self._hierarchy.lookup(key).tier) + step
-        if 0 <= index < len(names):
-            self._hierarchy.move(key, names[index], Cause.EXPLICIT)
+        found = self._hierarchy.lookup(key)
+        index = names.index(found.tier)
+        further = names[index + 1 :] if step > 0 else names[:index][::-1]
+        if further:
+            allowed = (name for name in further if found.terms.admits(name))
+            self._hierarchy.move(key, next(allowed, further[0]), Cause.EXPLICIT)
         return self._hierarchy.lookup(key).tier
 
     def set_pinned(self, key: str, pinned: bool) -> None:

@@ -69,7 +69,7 @@ class Migrator:
         now = self._clock.monotonic()
         entries = hierarchy.catalog.entries
         self._cursor = KeyCursor(lambda: list(entries), now)
-        self._promotions: deque[Record] = deque(maxlen=MAX_PROMOTIONS)
+        self._promotions: deque[tuple[Record, TierName]] = deque(maxlen=MAX_PROMOTIONS)
         self._paused_until = self._flushed_front_at = now
         self._aging: Iterator[str] | None = None  # The rest of the present round.
         self._age_at = now
@@ -257,10 +257,10 @@ class Migrator:
                 hierarchy.drain(name, int(low * effective), MOVED_AT_ONCE, self._pause)
 
     def _promote(self, hierarchy: Hierarchy) -> None:
-        """Promote durable keys that were read by one tier."""
+        """Promote durable keys that were read, to the next tier that they may be in."""
         for _ in range(min(PROMOTIONS_PER_TICK, len(self._promotions))):
-            record = self._promotions.popleft()
-            target = hierarchy.tiers[_above(record)]
+            record, above = self._promotions.popleft()
+            target = hierarchy.tiers[above]
             hits = max(self._recency.reads(record.key) - 1, 0)
             if not target.admits(record.key, record.size, hits=hits):
                 continue
@@ -339,9 +339,12 @@ class Migrator:
         aging = bool(rules.aging)
         shown: dict[TierName, list[Record]] = {}
         for read in reads:
-            record, above = read.record, _above(read.record)
+            record = read.record
+            above = record.terms.next_faster(record.tier)
+            if above is None or record.terms.pinned:
+                continue
             due = rules.due(record, wall) if aging else None
-            if not record.terms.pinned and (due is None or above.rank >= due.rank):
+            if due is None or above.rank >= due.rank:
                 shown.setdefault(above, []).append(record)
         for above, records in shown.items():
             budget = hierarchy.tiers[above].budget
@@ -381,7 +384,7 @@ class Migrator:
         for record, passed in read:
             queued = passed and len(self._promotions) < MAX_PROMOTIONS
             if queued:
-                self._promotions.append(record)
+                self._promotions.append((record, above))
             if not queued or above is not TierName.WARM:
                 # The policy of warm gets a promoted key by the promotion itself.
                 warm.record_read(record.key, record.size)
@@ -395,8 +398,3 @@ class Migrator:
 
 def _suits(tier: VolatileTier, entry: Entry) -> bool:
     return tier.suits(Payload.of_entry(entry))
-
-
-def _above(record: Record) -> TierName:
-    """Return the tier one above that of a durable value."""
-    return TierName.COLD if record.tier is TierName.GLACIER else TierName.WARM

@@ -12,6 +12,8 @@ import msgspec
 
 from memories.model.tiers import TierName
 
+_FASTER = {tier: tuple(reversed(list(TierName)[: tier.rank])) for tier in TierName}
+
 
 class Terms(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What the caller asked for a key; travels with every version and survives a reopen."""
@@ -28,6 +30,13 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         if self.min_tier is not None and tier.rank < self.min_tier.rank:
             return False
         return self.max_tier is None or tier.rank <= self.max_tier.rank
+
+    def next_faster(self, tier: TierName) -> TierName | None:
+        """Return the nearest tier above `tier` that the value may lie in, if there is one."""
+        for name in _FASTER[tier]:
+            if self.admits(name):
+                return name
+        return None
 
 
 DEFAULT_TERMS = Terms()

@@ -110,6 +110,11 @@ class Rules:
             for rule in self._rules
             for name, size in rule.quota.items()
         }
+        self._ages = {
+            rule.prefix: (TierName(rule.move_to), parse_seconds(rule.after))
+            for rule in self._rules
+            if rule.move_to is not None and rule.after is not None
+        }
         self._held: Counter[tuple[str, TierName]] = Counter()
 
     def __len__(self) -> int:
@@ -139,11 +144,8 @@ class Rules:
     def due(self, found: Entry | Record, wall: float) -> TierName | None:
         """Return the tier that `found` is old enough for, None if it is not old or has no rule."""
         rule = self.rule_for(found.key)
-        if rule is None or rule.move_to is None or rule.after is None:
-            return None
-        return (
-            TierName(rule.move_to) if wall - found.stored_at >= parse_seconds(rule.after) else None
-        )
+        age = None if rule is None else self._ages.get(rule.prefix)
+        return age[0] if age is not None and wall - found.stored_at >= age[1] else None
 
     def count_entry(self, entry: Entry, change: int) -> None:
         """Count an entry that came into its tier (1) or left it (-1)."""
