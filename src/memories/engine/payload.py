@@ -24,7 +24,8 @@ from memories.frames.range_reader import Fetch, PartialFrame, open_partial
 from memories.frames.reader import OpenFrame, open_frame
 from memories.frames.recompress import recompress as recompress_frame
 from memories.frames.signing import Keyring
-from memories.frames.writer import pack
+from memories.frames.single_buffer import open_single
+from memories.frames.writer import pack, pack_plain
 from memories.model.entry import (
     ArrayEntry,
     Entry,
@@ -270,6 +271,37 @@ class ObjectPayload(HostPayload):
         """Return the object encoded."""
         del trust, verify
         return codecs.codec_for(self._object).encode(self._object)  # Nothing lies on a device.
+
+    def to_frame(
+        self,
+        *,
+        key: str,
+        version: int,
+        compression: str,
+        trust: Keyring,
+        history: CompressionHistory,
+        recompress: bool = False,
+    ) -> PackedFrame:
+        """Return it as a frame bound to `key` and `version`; texts and bytes take a short way."""
+        name = codecs.codec_for(self._object).name
+        if name == "bytes":
+            data = self._object
+        elif name == "str":
+            data = self._object.encode("utf-8", "surrogatepass")
+        else:
+            data = None
+        if data is not None:
+            whole = pack_plain(
+                name, data, key=key, version=version, compression=compression, history=history
+            )
+            if whole is not None:
+                size = len(whole)
+                host_size = len(data) + ENTRY_BYTES
+                return _new(PackedFrame, (name, (memoryview(whole),), size, host_size))
+        return super().to_frame(
+            key=key, version=version, compression=compression, trust=trust, history=history,
+            recompress=recompress,
+        )  # fmt: skip
 
 
 class ArrayPayload(HostPayload):
@@ -517,6 +549,11 @@ def open_small(frame: memoryview, key: str, trust: Keyring) -> Any:
         CorruptDataError: the frame is damaged, or the frame of another key.
         UntrustedDataError: it would run code, and no trusted key has signed it.
     """
+    whole = frame.obj
+    if type(whole) is bytes and len(whole) == frame.nbytes:
+        single = open_single(whole, key)
+        if single is not None:
+            return single
     parts = read_small(frame, key)
     if parts is None:
         return Payload.of_frame(memoryview(bytes(frame)), key=key).open(trust)

@@ -10,7 +10,7 @@ import ctypes
 import functools
 import struct
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
@@ -19,8 +19,10 @@ from memories.errors import CorruptDataError, InvalidOptionError
 from memories.foundation.optional_imports import require
 from memories.frames.delta_filter import HEADER_NBYTES, MAX_DISTANCE, Delta, candidates, unpack
 
+Library = TypeVar("Library", ctypes.CDLL, ctypes.PyDLL)
 RAW, BLOSC, DELTA = 0, 1, 2
 _HEADER = struct.Struct("<BBBBIII")  # The header of every Blosc chunk.
+_unpack_header = _HEADER.unpack_from
 _SAMPLE = 1 << 16
 _SAMPLES = 3
 MIN_NBYTES = 512
@@ -121,16 +123,18 @@ def compress(chunk: memoryview | ByteArray, method: Method) -> bytes:
         body = method.delta.apply(chunk)
         return method.delta.pack() + compress(body, method._replace(delta=None))
     if chunk.nbytes <= _SMALL_NBYTES and isinstance(chunk, memoryview):
-        return _compress_small(chunk, method)
+        return compress_small(bytes(chunk), method)
     packed = np.empty(chunk.nbytes + _HEADER.size, np.uint8)
     return packed[: _pack(method, _place(chunk), _place(packed))].tobytes()
 
 
-def _compress_small(chunk: memoryview, method: Method) -> bytes:
-    """Return `chunk` compressed, by buffers that take less time to make than NumPy's."""
-    source, nbytes = bytes(chunk), chunk.nbytes
-    packed = (ctypes.c_char * (nbytes + _HEADER.size))()
-    length: int = _blosc().blosc_compress_ctx(
+def compress_small(source: bytes, method: Method) -> bytes:
+    """Return some bytes compressed, without differences; small ones, since it keeps the lock."""
+    nbytes = len(source)
+    # Written into by C before anything else can refer to it. It is longer than one byte: those of
+    # fewer are shared by the whole interpreter.
+    packed = bytes(nbytes + _HEADER.size)
+    length: int = _blosc_small().blosc_compress_ctx(
         method.level,
         method.shuffle,
         method.itemsize,
@@ -144,7 +148,7 @@ def _compress_small(chunk: memoryview, method: Method) -> bytes:
     )
     if length <= 0:
         raise _failed(method, nbytes, length)
-    return packed.raw[:length]
+    return packed[:length]
 
 
 def _failed(method: Method, nbytes: int, code: int) -> RuntimeError:
@@ -182,17 +186,16 @@ def _pack(method: Method, source: _Place, target: _Place) -> int:
     return length
 
 
-def decompress_small(chunk: memoryview, nbytes: int) -> bytes | None:
+def decompress_small(source: bytes, nbytes: int) -> bytes | None:
     """Return a small Blosc chunk decompressed; None if it is larger, or damaged."""
-    source = bytes(chunk)
-    if not 0 < nbytes <= _SMALL_NBYTES or len(source) < _HEADER.size:
+    if not 1 < nbytes <= _SMALL_NBYTES or len(source) < _HEADER.size:
         return None
-    _, _, _, _, raw, _, stored = _HEADER.unpack_from(source)
+    _, _, _, _, raw, _, stored = _unpack_header(source)
     if raw != nbytes or stored != len(source):
         return None
-    plain = (ctypes.c_char * nbytes)()
-    length = _blosc().blosc_decompress_ctx(source, plain, nbytes, 1)
-    return plain.raw if length == nbytes else None
+    plain = bytes(nbytes)  # As in `compress_small`.
+    length = _blosc_small().blosc_decompress_ctx(source, plain, nbytes, 1)
+    return plain if length == nbytes else None
 
 
 def check_chunk(chunk: memoryview, nbytes: int, code: int = BLOSC) -> None:
@@ -281,7 +284,20 @@ def _blosc() -> ctypes.CDLL:
     The Python functions of `numcodecs` take a lock, which a signal in the main thread can leave
     locked for ever, and use threads, which a forked child does not have.
     """
-    library = ctypes.CDLL(require("numcodecs.blosc", extra="all").__file__)
+    return _declared(ctypes.CDLL(require("numcodecs.blosc", extra="all").__file__))
+
+
+@functools.cache
+def _blosc_small() -> ctypes.PyDLL:
+    """Return the same library for calls that take microseconds: they keep the interpreter's lock.
+
+    To release it, and wait for it again, would take longer where other threads run.
+    """
+    return _declared(ctypes.PyDLL(require("numcodecs.blosc", extra="all").__file__))
+
+
+def _declared(library: Library) -> Library:
+    """Return `library` with the types of the functions that are called."""
     number, size, place = ctypes.c_int, ctypes.c_size_t, ctypes.c_void_p
     library.blosc_compress_ctx.argtypes = [
         number, number, size, size, place, place, size, ctypes.c_char_p, size, number,

@@ -136,7 +136,7 @@ def read_small(frame: memoryview, key: str) -> Parts | None:
             if stored != piece.raw or piece.lengths:
                 return None
         elif piece.compressor == BLOSC and piece.lengths == _LENGTH(stored):
-            plain = decompress_small(data, piece.raw)
+            plain = decompress_small(bytes(data), piece.raw)
             if plain is None:
                 return None
             data = memoryview(plain)

@@ -27,6 +27,7 @@ from memories.frames.compression import (
     Spec,
     choose_method,
     compress,
+    compress_small,
     parse_spec,
 )
 from memories.frames.compression_history import CompressionHistory, SizeClass
@@ -45,6 +46,7 @@ from memories.frames.head import (
     pack_head,
 )
 from memories.frames.signing import Signature
+from memories.frames.single_buffer import pack_single
 
 _new = tuple.__new__  # What a named tuple does, without its argument parsing.
 _CACHED = 1 << 18  # Fits into the second-level cache of any processor with room to spare.
@@ -122,6 +124,47 @@ def pack_whole(parts: Parts, *, key: str, version: int) -> bytes | None:
         return None
     small = pack_small(parts, key, version, pack_meta(parts.meta), _prelude(parts))
     return None if small is None else small[0] + small[1]
+
+
+def pack_plain(
+    codec: str,
+    data: bytes,
+    *,
+    key: str,
+    version: int,
+    compression: str,
+    history: CompressionHistory,
+) -> bytes | None:
+    """Return the frame of a small `bytes` or `str` as one object; None where `pack` must make it.
+
+    It is the frame that `pack` would make, and the history learns the same.
+
+    Raises:
+        InvalidKeyError: the key is not valid.
+        InvalidOptionError: the compression is unknown.
+    """
+    spec, nbytes = parse_spec(compression), len(data)
+    if nbytes > MAX_PACKED_BYTES:
+        return None
+    if spec is None or nbytes < MIN_NBYTES:
+        return pack_single(codec, key, version, data)
+    known = history.size_class(codec, nbytes)
+    method = known.method
+    if known.left <= 0:
+        return None
+    if method is None:
+        known.left -= 1
+        known.untried += 1
+        return pack_single(codec, key, version, data)
+    if method.delta is not None:
+        return None
+    packed = compress_small(data, method)
+    if len(packed) * spec.min_gain > nbytes:
+        known.left = 0  # It is tried again at once.
+        return None
+    known.left -= 1
+    known.compressed += 1
+    return pack_single(codec, key, version, data, packed)
 
 
 def _pack_known(

@@ -1,0 +1,175 @@
+"""Pack and read the frames of `bytes` and `str`: one small buffer without a description.
+
+Between the version and the checksum of the buffer, such a frame has the same bytes as all others of
+its codec and size: its *form*. `pack_single` makes what `writer.pack` would make, byte for byte.
+`open_single` accepts only what `OpenFrame` would accept; both return None for all other frames.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Final, NamedTuple
+
+import msgspec
+from xxhash import xxh3_64_intdigest
+
+from memories.frames import head
+from memories.frames.compression import decompress_small
+
+CODECS: Final = frozenset(("bytes", "str"))
+MOST_FORMS: Final = 4096  # One for each codec and size, and each size to which it was compressed.
+MAX_SINGLE: Final = 256 << 10
+SHORT_KEY: Final = 1024  # A key of so many ASCII characters is valid if it is not empty.
+_PREFIX: Final = 40  # Bytes before the fields; the last 8 of them are the checksum of the head.
+_SUMMED: Final = 32
+_FIRST: Final = b"\x85\xa3key"
+_SECOND: Final = b"\xa7version"
+_RAW: Final = 0
+_BLOSC: Final = 1
+# Behind the checksum of a raw buffer there are no lengths, behind that of another one is one.
+_NO_LENGTH: Final = b"\xc4\x00"
+_ONE_LENGTH: Final = b"\xc4\x04"
+# The bytes of a packed version, by the first one; 0 for what is not a positive number.
+_NUMBER: Final = bytes([1] * 128 + [0] * 76 + [2, 3, 5, 9] + [0] * 48)
+_PADDING: Final = tuple([bytes(n) for n in range(64)])
+_MARK: Final = struct.pack("<8sHH", head.MAGIC, head.FORMAT, 0)  # And no flags.
+_MAX_HEAD: Final = head.MAX_HEAD
+_encode = msgspec.msgpack.Encoder().encode
+_pack_front = struct.Struct("<12sIQII").pack
+_unpack_prefix = struct.Struct("<12sIQIIQ").unpack_from
+_decode_fields = msgspec.msgpack.Decoder(head.Fields).decode
+_decode_content = msgspec.msgpack.Decoder(head.Content).decode
+
+
+class Form(NamedTuple):
+    """What the form of a frame says."""
+
+    codec: str
+    stored: int
+    raw: int
+    code: int  # The compressor.
+
+
+_forms: dict[bytes, Form] = {}
+_forms_of: dict[tuple[str, int, int], bytes] = {}
+
+
+def pack_single(
+    codec: str, key: str, version: int, data: bytes, packed: bytes | None = None
+) -> bytes | None:
+    """Return the frame of a value whose only buffer is `data`; None where `pack` must make it.
+
+    `packed` is the same, compressed by Blosc.
+
+    Raises:
+        InvalidKeyError: the key is not valid.
+    """
+    raw = len(data)
+    if not 0 < len(key) <= SHORT_KEY or not key.isascii():
+        head.check_key(key)
+    body = data if packed is None else packed
+    stored = len(body)
+    if not 0 < stored <= MAX_SINGLE:
+        return None
+    form = _forms_of.get((codec, stored, -1 if packed is None else raw))
+    if form is None:
+        form = _new_form(codec, stored, raw, _RAW if packed is None else _BLOSC)
+    total = xxh3_64_intdigest(body).to_bytes(8, "little")
+    length = _NO_LENGTH if packed is None else _ONE_LENGTH + stored.to_bytes(4, "little")
+    fields = b"".join((_FIRST, _encode(key), _SECOND, _encode(version), form, total, length))
+    size = len(fields)
+    start = (_PREFIX + size + 63) & -64
+    rest = _PADDING[-stored & 63]
+    front = _pack_front(_MARK, start, stored + len(rest), size, 0)
+    back = fields + _PADDING[start - _PREFIX - size]
+    head_total = xxh3_64_intdigest(front + back).to_bytes(8, "little")
+    return b"".join((front, head_total, back, body, rest))
+
+
+def open_single(frame: bytes, key: str) -> bytes | str | None:
+    """Return the value of such a frame of `key`, every byte of it verified."""
+    nbytes = len(frame)
+    if not _PREFIX < nbytes <= MAX_SINGLE:
+        return None
+    mark, start, body, packed, zero, head_total = _unpack_prefix(frame)
+    end = _PREFIX + packed
+    if (
+        mark != _MARK
+        or zero
+        or start + body != nbytes
+        or not end <= start <= _MAX_HEAD
+        or start & 63
+        or xxh3_64_intdigest(frame[:_SUMMED] + frame[_PREFIX:start]) != head_total
+    ):
+        return None
+    try:
+        lead = b"".join((_FIRST, _encode(key), _SECOND))
+    except UnicodeEncodeError:
+        return None
+    at = _PREFIX + len(lead)
+    if frame[_PREFIX:at] != lead or at >= end:
+        return None
+    at += _NUMBER[frame[at]]
+    form = _forms.get(frame[at : end - 10])
+    if form is None:
+        form = _forms.get(frame[at : end - 14])
+        if form is None:
+            form = _learn(frame[_PREFIX:end], at - _PREFIX)
+            if form is None:
+                return None
+    codec, stored, raw, code = form
+    data = frame[start : start + stored]
+    rest = body - stored
+    if rest and (rest != -stored & 63 or frame[start + stored :] != _PADDING[rest]):
+        return None
+    if code == _RAW:
+        total, length = frame[end - 10 : end - 2], _NO_LENGTH
+    else:
+        total, length = frame[end - 14 : end - 6], _ONE_LENGTH + stored.to_bytes(4, "little")
+    if not frame.endswith(length, 0, end):
+        return None
+    if xxh3_64_intdigest(data).to_bytes(8, "little") != total:
+        return None
+    value = data if code == _RAW else decompress_small(data, raw)
+    if codec == "bytes" or value is None:
+        return value
+    try:
+        return str(value, "utf-8", "surrogatepass")
+    except UnicodeDecodeError:
+        return None
+
+
+def _new_form(codec: str, stored: int, raw: int, code: int) -> bytes:
+    """Return the form of such frames, and remember it."""
+    length = b"" if code == _RAW else stored.to_bytes(4, "little")
+    content = _encode((None, ((0, stored, raw, code, bytes(8), length),)))
+    fields = _encode({"key": "", "version": 0, "codec": codec, "raw": raw, "content": content})
+    form = fields[len(_FIRST) + 1 + len(_SECOND) + 1 : -10 - len(length)]
+    if len(_forms) >= MOST_FORMS:
+        _forms.clear()
+        _forms_of.clear()
+    _forms[form] = Form(codec, stored, raw, code)
+    _forms_of[codec, stored, -1 if code == _RAW else raw] = form
+    return form
+
+
+def _learn(fields: bytes, at: int) -> Form | None:
+    """Return the form of a frame with these packed fields; None if it is another kind of frame.
+
+    It begins at `at`, if this is such a frame.
+    """
+    try:
+        found = _decode_fields(fields)
+        content = _decode_content(found.content)
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
+        return None
+    if found.codec not in CODECS or len(content.buffers) != 1:
+        return None
+    _, stored, raw, code, _, _ = msgspec.structs.astuple(content.buffers[0])
+    if code not in (_RAW, _BLOSC) or (code == _RAW and stored != raw):
+        return None
+    if not (0 < stored <= MAX_SINGLE and 0 < raw <= MAX_SINGLE):
+        return None
+    form = _new_form(found.codec, stored, raw, code)
+    # Only what `pack_single` would have written counts.
+    return _forms.get(form) if form in (fields[at:-10], fields[at:-14]) else None
