@@ -9,6 +9,7 @@ from typing import Any, Final, TypeVar
 from memories.core.read_options import ReadOptions
 from memories.devices import Device
 from memories.engine.batch_read import read_together, restore
+from memories.engine.cold_reader import NOT_READ
 from memories.engine.front_cache import EXACT_HITS, KINDS
 from memories.engine.hierarchy import Hierarchy
 from memories.errors import UNREADABLE, ArchivedError, KeyNotFoundError, about_key
@@ -32,6 +33,7 @@ class ValueReader:
         self.front = hierarchy.catalog.front
         self._hierarchy = hierarchy
         self._entries = hierarchy.catalog.entries
+        self._read_cold = hierarchy.cold_reader.read
         self._device = device
 
     def read(self, key: str, default: Any = MISSING) -> Any:
@@ -51,8 +53,12 @@ class ValueReader:
                 if entry.hits > EXACT_HITS and type(entry) in KINDS:
                     self._hierarchy.catalog.insert_into_front(entry)
                 return value
+        key = check_key(key)
+        value = self._read_cold(key)
+        if value is not NOT_READ:
+            return value
         try:
-            return self._hierarchy.read(check_key(key))
+            return self._hierarchy.read(key)
         except KeyNotFoundError:
             if default is MISSING:
                 raise

@@ -13,7 +13,7 @@ from memories.engine.hit_clock import SampledTick
 from memories.foundation.fork_lock import new_lock
 from memories.model.entry import Entry, ExpiringEntry
 from memories.model.events import Event, Retrieved, Stored, ValueEvent
-from memories.policies.hashing import digest
+from memories.policies.hashing import digest, digests
 from memories.policies.miss_ratio_curve import MissRatioCurve, ReuseDistanceSampler
 
 SAMPLED_KEYS = 2048
@@ -77,8 +77,14 @@ class AccessSampler:
 
     def observe_reads(self, reads: Sequence[Retrieved]) -> None:
         """Record reads that durable tiers answered."""
-        for read in reads:
-            self.record(read.key, read.size, read=True)
+        limit, notes = self._reuse.limit, self._notes
+        for read, bits in zip(reads, digests([read.key for read in reads]), strict=True):
+            if bits < limit:
+                notes.append((bits, read.size, True))
+        listener = self._listener
+        if listener is not None:
+            for read in reads:
+                listener(read.key, read.size, True)
 
     def set_listener(self, listener: Listener | None, entries: Iterable[Entry]) -> None:
         """Report every access to `listener` from now on; None ends that."""

@@ -9,15 +9,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from memories.engine.cold_reader import NOT_READ, open_other
 from memories.engine.hierarchy import Hierarchy
-from memories.engine.payload import open_small
-from memories.errors import UNREADABLE, KeyNotFoundError, StorageError, about_key
+from memories.errors import UNREADABLE, StorageError, about_key
+from memories.frames.single_buffer import open_single
 from memories.model.events import Retrieved
 from memories.model.record import Record
 from memories.model.tiers import TierName
 
 LOCAL_RECORDS = 4096  # Read together from the disk ...
 MAX_LOCAL = 64 << 10  # ... if each takes less than this; larger ones gain nothing.
+_COLD = TierName.COLD  # To look a member up in its class takes longer.
+_new = tuple.__new__  # What a named tuple does, without its argument parsing.
 
 
 def read_together(hierarchy: Hierarchy, keys: Iterable[str]) -> dict[str, Any]:
@@ -30,19 +33,24 @@ def read_together(hierarchy: Hierarchy, keys: Iterable[str]) -> dict[str, Any]:
     hierarchy.require_readable()
     values: dict[str, Any] = dict.fromkeys(keys)
     entries, lookup = hierarchy.catalog.entries, hierarchy.catalog.journal.lookup
-    at_rest: dict[TierName, list[Record]] = {}
+    near: list[Record] = []
+    far: dict[TierName, list[Record]] = {}
     for key in values:
         record = lookup(key) if key not in entries else None
-        if record is None or not _joins(hierarchy, record):
+        if record is None or (
+            record.terms.expires_at is not None and hierarchy.expiry.has_expired(record)
+        ):
             values[key] = _read_alone(hierarchy, key)
+        elif record.tier is _COLD and record.stored < MAX_LOCAL:
+            near.append(record)
+        elif hierarchy.durable(record.tier).remote:
+            far.setdefault(record.tier, []).append(record)
         else:
-            at_rest.setdefault(record.tier, []).append(record)
-    for name, records in at_rest.items():
-        if hierarchy.durable(name).remote:
-            values.update(_read_far(hierarchy, name, records))
-        else:
-            for start in range(0, len(records), LOCAL_RECORDS):
-                values.update(_read_local(hierarchy, records[start : start + LOCAL_RECORDS]))
+            values[key] = _read_alone(hierarchy, key)
+    for start in range(0, len(near), LOCAL_RECORDS):
+        _read_local(hierarchy, near[start : start + LOCAL_RECORDS], values)
+    for name, records in far.items():
+        values.update(_read_far(hierarchy, name, records))
     return values
 
 
@@ -61,13 +69,6 @@ def restore(hierarchy: Hierarchy, keys: Iterable[str], timeout: float) -> None:
         hierarchy.durable(name).backend.restore(records, timeout=timeout)
 
 
-def _joins(hierarchy: Hierarchy, record: Record) -> bool:
-    """Return whether a record is read together with others."""
-    if record.terms.expires_at is not None and hierarchy.expiry.has_expired(record):
-        return False
-    return record.stored < MAX_LOCAL or hierarchy.durable(record.tier).remote
-
-
 def _read_alone(hierarchy: Hierarchy, key: str) -> Any:
     try:
         return hierarchy.catalog.entries[key].read()
@@ -77,28 +78,32 @@ def _read_alone(hierarchy: Hierarchy, key: str) -> Any:
         return hierarchy.read(key)
 
 
-def _read_local(hierarchy: Hierarchy, records: Sequence[Record]) -> dict[str, Any]:
-    """Return the values of small records on the disk, read in the order in which they lie there."""
+def _read_local(hierarchy: Hierarchy, records: Sequence[Record], values: dict[str, Any]) -> None:
+    """Read the values of small records on the disk, in the order in which they lie there."""
     started = hierarchy.clock.monotonic()
     try:
-        frames = hierarchy.catalog.journal.read_many(records)
-    except (*UNREADABLE, StorageError, KeyNotFoundError):
-        return {record.key: hierarchy.read(record.key) for record in records}
-    values, read = dict[str, Any](), list[Record]()
+        frames = hierarchy.catalog.journal.read_neighbours(records)
+    except OSError:
+        values.update({record.key: hierarchy.read(record.key) for record in records})
+        return
+    read: list[Record] = []
     for record, frame in zip(records, frames, strict=True):
-        try:
-            values[record.key] = open_small(frame, record.key, hierarchy.trust)
-        except UNREADABLE:
-            # The record may have been replaced, and its bytes given back.
-            values[record.key] = hierarchy.read(record.key)
+        key = record.key
+        value: Any = NOT_READ
+        if frame is not None:
+            value = open_single(frame, key)
+            if value is None:
+                value = open_other(frame, key, hierarchy.trust)
+        if value is NOT_READ:
+            values[key] = hierarchy.read(key)
         else:
+            values[key] = value
             read.append(record)
     now = hierarchy.clock.monotonic()
     each = (now - started) / len(records)
     hierarchy.events.emit_reads(
-        [Retrieved(one.key, now, TierName.COLD, one.size, each, one) for one in read]
+        [_new(Retrieved, (one.key, now, _COLD, one.size, each, one)) for one in read]
     )
-    return values
 
 
 def _read_far(hierarchy: Hierarchy, name: TierName, records: Sequence[Record]) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from memories.engine.archive import is_archived
 from memories.engine.batch_write import BATCH_KEYS, BatchOutcome, NewValue, batched, split
 from memories.engine.budget import Budget
 from memories.engine.catalog import Catalog
+from memories.engine.cold_reader import ColdReader
 from memories.engine.eviction_pass import MayEvict
 from memories.engine.expiry import Expiry
 from memories.engine.lifecycle_state import LifecycleState, require_readable, require_writable
@@ -111,6 +112,7 @@ class Hierarchy:
             catalog, self.settlement, self.operations, expiry, clock, tiers, self._moment
         )
         self.residency.enabled = not write_through
+        self.cold_reader = ColdReader(catalog.journal, events, trust, clock.monotonic)
         # Raises if a key that is in no tier may be in an archive that could not be read.
         self.doubt: Callable[[str], None] = lambda key: None
         self.mover = Mover(
@@ -133,6 +135,7 @@ class Hierarchy:
         """Set what the manager may do."""
         self._state = state
         self.residency.open = state is LifecycleState.OPEN
+        self.cold_reader.open = state is not LifecycleState.CLOSED
 
     @operation
     def put(

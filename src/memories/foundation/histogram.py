@@ -80,8 +80,12 @@ class Histogram:
 
     def extend(self, samples: Iterable[float]) -> None:
         """Count many samples."""
+        counts, find, bounds = self.counts, bisect_left, _INNER_BOUNDS
+        total = self.seconds
         for seconds in samples:
-            self.add(seconds)
+            counts[find(bounds, seconds)] += 1
+            total += seconds
+        self.seconds = total
 
     def read(self) -> Latency:
         """Return the counts so far."""

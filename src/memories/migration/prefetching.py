@@ -156,6 +156,8 @@ class Prefetching:
     def _observe_reads(self, reads: Sequence[Retrieved]) -> None:
         """Append notes of reads, in the thread of a reader: no lock, no look-up."""
         learns = self._prefetcher is not None
+        if not learns and not self._jobs:
+            return
         # Whether a read met a fetch in progress is decided when the note is processed.
         notes = [
             (_What.READ, read.key)

@@ -222,11 +222,9 @@ class EventCounters:
 
     def count_reads(self, reads: Sequence[Retrieved]) -> None:
         """Count reads that durable tiers answered."""
-        seconds: defaultdict[TierName, list[float]] = defaultdict(list)
-        for read in reads:
-            seconds[read.tier].append(read.seconds)
         with self.lock:
-            for tier, taken in seconds.items():
+            for tier in {read.tier for read in reads}:
+                taken = [read.seconds for read in reads if read.tier is tier]
                 self.hits[tier] += len(taken)
                 self.latencies["retrieve", tier].extend(taken)
 

@@ -6,6 +6,8 @@ and a replay of the same trace makes the same decisions.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from xxhash import xxh3_64_intdigest
 
 LONGEST_NAME = 64
@@ -17,6 +19,14 @@ def digest(key: str) -> int:
     """Return 64 bits that stand for `key`."""
     known, bits = _known
     return bits if known is key else xxh3_64_intdigest(key.encode("utf-8", "surrogatepass"))
+
+
+def digests(keys: Sequence[str]) -> list[int]:
+    """Return the digest of each key."""
+    try:
+        return [xxh3_64_intdigest(key.encode()) for key in keys]
+    except UnicodeEncodeError:
+        return [digest(key) for key in keys]
 
 
 def remember_digest(key: str | None) -> None:

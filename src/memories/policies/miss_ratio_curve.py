@@ -60,6 +60,11 @@ class ReuseDistanceSampler:
         """The share of the keys that is sampled now."""
         return self._below / _FULL
 
+    @property
+    def limit(self) -> int:
+        """The digests below it are in the sample; it may fall, and never rises."""
+        return self._below
+
     def samples(self, key: str) -> bool:
         """Return whether `key` is in the sample."""
         return self.samples_digest(digest(key))

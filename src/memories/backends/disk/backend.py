@@ -203,7 +203,10 @@ class DiskBackend(Backend):
     def read_many(self, records: Sequence[Record]) -> list[memoryview]:
         """Return the frame of each record; small ones that lie close together in one read."""
         frames = read_batch(self._reader, self._files, records)
-        return [frame or self.read(one) for frame, one in zip(frames, records, strict=True)]
+        return [
+            self.read(one) if frame is None else memoryview(frame)
+            for frame, one in zip(frames, records, strict=True)
+        ]
 
     def lookup(self, key: str) -> Record | None:
         """Return the newest record of `key`, or None."""
@@ -294,6 +297,21 @@ class DiskBackend(Backend):
         """
         if self._writer is not None:
             self._importing().release_ended(done)
+
+    def read_inline(self, record: Record) -> bytes | None:
+        """Return the frame of `record` if it lies in the log and can be read; `read` if not."""
+        try:
+            return self._reader.read_inline(record.place)
+        except OSError:
+            return None  # `read` tries once more, and raises what this store raises.
+
+    def read_neighbours(self, records: Sequence[Record]) -> list[bytes | None]:
+        """Return what `read_many` returns, None for each frame that `read` must read.
+
+        Raises:
+            OSError: the disk failed.
+        """
+        return read_batch(self._reader, self._files, records)
 
     def write_note(self, record: Record) -> Record:
         """Write a record whose frame lies in another backend; `lookup` and `scan` return it."""

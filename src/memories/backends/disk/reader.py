@@ -89,6 +89,23 @@ class FrameReader:
         except (FileNotFoundError, NotADirectoryError) as error:
             raise AbsentError(f"the file {error.filename} is not there") from error
 
+    def read_inline(self, place: bytes) -> bytes | None:
+        """Return the frame at a place in the log; None if it is elsewhere, cut short or not open.
+
+        Raises:
+            OSError: it cannot be read.
+        """
+        if len(place) != PLACE.size:
+            return None
+        kind, number, offset, length = unpack(place)
+        if kind != INLINE:
+            return None
+        handle = self._known(number)  # It stays open as long as it is referred to.
+        if handle is None:
+            return None
+        data = self._read(handle.descriptor, length, offset)
+        return data if len(data) == length else None
+
     def close(self) -> None:
         """Close the files of the log; a mapping lives as long as the last view of it."""
         self.handles.close()
@@ -160,44 +177,45 @@ def _drop(anchor: _Anchor) -> None:
     del anchor
 
 
-_Spot = tuple[int, int, int, int, int]  # Kind, file, offset and length of a frame; and whose.
+_Spot = tuple[float, int, int]  # Offset and length of a frame, and whose it is.
 
 
-def read_batch(
-    reader: FrameReader, files: Files, records: Sequence[Record]
-) -> list[memoryview | None]:
+def read_batch(reader: FrameReader, files: Files, records: Sequence[Record]) -> list[bytes | None]:
     """Return the frames of `records` in their order, None for each that must be read alone."""
-    frames: list[memoryview | None] = [None] * len(records)
-    for window in _windows(records):
-        kind, file, start, _, _ = window[0]
-        end = window[-1][2] + window[-1][3]
-        data = _read(reader, files, FrameLocation(kind, file, start, end - start))
-        for _, _, offset, length, index in window:
-            at = offset - start
-            if at + length <= len(data):
-                # A copy: one small value does not keep the bytes of all others.
-                frames[index] = memoryview(data[at : at + length])
+    frames: list[bytes | None] = [None] * len(records)
+    size, by_file = PLACE.size, dict[tuple[int, int], list[_Spot]]()
+    for index, record in enumerate(records):
+        place = record.place
+        if record.stored < SMALL_BYTES and len(place) == size:
+            kind, file, offset, length = unpack(place)
+            spots = by_file.get((kind, file))
+            if spots is None:
+                spots = by_file[kind, file] = []
+            # The offset is a float because these are sorted faster; no file has 2**53 bytes.
+            spots.append((float(offset), length, index))
+    for (kind, file), spots in by_file.items():
+        spots.sort()
+        for window in _windows(spots):
+            start = int(window[0][0])
+            end = int(window[-1][0]) + window[-1][1]
+            data = _read(reader, files, FrameLocation(kind, file, start, end - start))
+            for offset, length, index in window:
+                at = int(offset) - start
+                if at + length <= len(data):
+                    # A copy: one small value does not keep the bytes of all others.
+                    frames[index] = data[at : at + length]
     return frames
 
 
-def _windows(records: Sequence[Record]) -> Iterator[list[_Spot]]:
+def _windows(spots: list[_Spot]) -> Iterator[list[_Spot]]:
     """Yield spots of one file that lie close together, in their order there."""
-    unpack, size = PLACE.unpack, PLACE.size
-    spots: list[_Spot] = sorted(
-        (*unpack(record.place), index)
-        for index, record in enumerate(records)
-        if record.stored < SMALL_BYTES and len(record.place) == size
-    )
-    first, limit = 0, (-1, -1, 0)  # File and highest offset of what may join the window.
-    for at, (kind, file, offset, length, _) in enumerate(spots):
-        joins = (kind, file) == limit[:2] and offset <= limit[2]
-        if not joins or offset + length - spots[first][2] > _WINDOW_BYTES:
-            if at:
-                yield spots[first:at]
+    first, limit = 0, 0.0  # The highest offset of what may join the window.
+    for at, (offset, length, _) in enumerate(spots):
+        if at and (offset > limit or offset + length - spots[first][0] > _WINDOW_BYTES):
+            yield spots[first:at]
             first = at
-        limit = (kind, file, offset + length + _GAP_BYTES)
-    if spots:
-        yield spots[first:]
+        limit = offset + length + _GAP_BYTES
+    yield spots[first:]
 
 
 def _read(reader: FrameReader, files: Files, place: FrameLocation) -> bytes:
