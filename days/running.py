@@ -9,10 +9,13 @@ from __future__ import annotations
 import gc
 import importlib.util
 import multiprocessing
+import os
 import random
 import shutil
+import subprocess
+import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -47,6 +50,40 @@ def run(program: Program, folder: Path, *arguments: Any, name: str = "") -> Run:
     answer, seconds, cpu_seconds, peak_rss = outcome
     disk = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     return Run(name or program.__name__, answer, seconds, cpu_seconds, peak_rss, disk)
+
+
+def script(command: Sequence[object], folder: Path, *, cwd: Path, name: str = "") -> Run:
+    """Run a command as from a terminal; the answer is what it prints, `folder` what it may fill.
+
+    The seconds include the start of its interpreter.
+    """
+    arguments = [str(part) for part in command]
+    started = time.perf_counter()
+    # Imports read bytecode, as they do for users.
+    environment = {
+        name: os.environ[name] for name in os.environ if name != "PYTHONDONTWRITEBYTECODE"
+    }
+    process = subprocess.Popen(
+        arguments, cwd=cwd, env=environment, stdout=subprocess.PIPE, text=True
+    )
+    printed: list[str] = []
+    assert process.stdout is not None
+    reader = threading.Thread(target=lambda out: printed.append(out.read()), args=[process.stdout])
+    reader.start()
+    peak = 0
+    while (ended := os.wait4(process.pid, os.WNOHANG))[0] == 0:
+        peak = max(peak, _peak_rss(process.pid))
+        time.sleep(0.005)
+    seconds = time.perf_counter() - started
+    process.returncode = os.waitstatus_to_exitcode(ended[1])
+    reader.join()
+    process.stdout.close()
+    if process.returncode:
+        raise RuntimeError(f"{' '.join(arguments)} ended with {process.returncode}")
+    usage = ended[2]
+    disk = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    cpu_seconds = usage.ru_utime + usage.ru_stime
+    return Run(name or Path(arguments[1]).name, printed[0], seconds, cpu_seconds, peak, disk)
 
 
 def race(
@@ -84,11 +121,11 @@ def _child(connection: Connection, program: Program, folder: Path, arguments: tu
         connection.close()
 
 
-def _peak_rss() -> int:
-    """Return the most bytes this process has held; `ru_maxrss` would include its parent's."""
+def _peak_rss(pid: int | str = "self") -> int:
+    """Return the most bytes a process has held; `ru_maxrss` would include its parent's."""
     try:
-        status = Path("/proc/self/status").read_text()
-    except OSError:  # Not Linux.
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:  # Not Linux, or it has ended.
         return 0
     return next(
         (int(line.split()[1]) << 10 for line in status.splitlines() if line.startswith("VmHWM")), 0

@@ -20,6 +20,8 @@ from typing import Any
 
 import xxhash
 
+from memories.codecs.main_classes import SCRIPTS
+
 _SESSION = ("__vsc_ipynb_file__",)  # The path of the notebook in VS Code.
 _SESSION_VARIABLE = "JPY_SESSION_NAME"
 _READS = frozenset({"LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS"})
@@ -127,7 +129,7 @@ def place_of(namespace: Mapping[str, Any]) -> str:
     if isinstance(file, str):
         return _real(file)
     name = str(namespace.get("__name__"))
-    if name not in ("__main__", "__mp_main__"):
+    if name not in SCRIPTS:
         return name
     book = next((namespace[key] for key in _SESSION if isinstance(namespace.get(key), str)), None)
     return f"session:{book or os.environ.get(_SESSION_VARIABLE) or Path.cwd()}"

@@ -8,13 +8,15 @@ function itself and do not change its identity.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any
 from weakref import WeakSet
 
 from memories.codecs.function_code import hash_all, place_of
 from memories.codecs.function_hash import HashWalk, Variable
+from memories.codecs.main_classes import SCRIPTS
 from memories.core.single_flight import Computation, dead_among
 from memories.errors import UnsupportedTypeError
 from memories.foundation.fork_lock import new_lock
@@ -49,7 +51,7 @@ class Identity:
         module = getattr(defined, "__module__", None)
         name = getattr(defined, "__qualname__", type(defined).__qualname__)
         namespace = getattr(defined, "__globals__", {"__name__": module})
-        self.label = f"{module}.{name}"[:_MAX_NAME]
+        self.label = f"{_module_name(namespace, module)}.{name}"[:_MAX_NAME]
         place = (place_of(namespace).encode("utf-8", "surrogateescape"), self.label.encode())
         self.place = hash_all(b"place", place).hex()[:16]
 
@@ -114,6 +116,17 @@ def definition_of(function: Any) -> Any:
         if inner is function:
             return inner
         function = inner
+
+
+def _module_name(namespace: Mapping[str, Any], module: str | None) -> str | None:
+    """Return the name of a module; of a script the name that it has when it is imported.
+
+    A script, its import by another program, and its workers share their results.
+    """
+    file = namespace.get("__file__")
+    if module in SCRIPTS and isinstance(file, str):
+        return Path(file).stem
+    return module
 
 
 def _mark_of(variable: Variable) -> bytes:

@@ -596,6 +596,44 @@ def test_results_are_found_by_another_process(tmp_path: Path) -> None:
     assert [["0", "1"], ["1", "0"], ["1", "0"]] == found
 
 
+def test_a_script_and_what_imports_it_share_their_results(tmp_path: Path) -> None:
+    """A module is tried as a script first, and later imported by the program that needs it."""
+    (tmp_path / "study.py").write_text(
+        "import multiprocessing, sys\n"
+        "from dataclasses import dataclass\n"
+        "from memories import MemoryManager\n"
+        "of_workers = __name__ == '__main__' and sys.argv[2:] == ['workers']\n"
+        "m = MemoryManager(1, 1, 1, storage_path=None if of_workers else sys.argv[1])\n"
+        "@dataclass\n"
+        "class Settings:\n"
+        "    scale: int = 3\n"
+        "def helper(x, settings): return x * settings.scale\n"
+        "@m.cache\n"
+        "def f(x, settings): return helper(x, settings)\n"
+        "@m.cache(version=1)\n"
+        "def g(x): return helper(x, Settings())\n"
+        "def main():\n"
+        "    f(1, Settings()), g(2)\n"
+        "    print(f.cache_info().hits, g.cache_info().hits)\n"
+        "    m.cleanup()\n"
+        "if of_workers:\n"
+        "    multiprocessing.get_context('spawn').Process(target=main).start()\n"
+        "elif __name__ == '__main__':\n"
+        "    main()\n"
+    )
+    (tmp_path / "program.py").write_text("import study\nstudy.main()\n")
+    found = [
+        subprocess.run(
+            [sys.executable, name, tmp_path / "store", *options],
+            capture_output=True, text=True, check=True, timeout=120, cwd=tmp_path,
+        ).stdout.split()
+        for name, *options in (
+            ("study.py",), ("program.py",), ("study.py", "workers"), ("study.py",)
+        )
+    ]  # fmt: skip
+    assert [["0", "0"], ["1", "1"], ["1", "1"], ["1", "1"]] == found
+
+
 def test_arguments_are_identified_by_name_however_they_came(manager: MemoryManager) -> None:
     """Position, keyword and default are one call; the order of `**` shows, and is another."""
     missing = object()
