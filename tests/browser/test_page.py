@@ -108,6 +108,53 @@ def test_it_shows_what_the_manager_holds(browser: Any, manager: MemoryManager) -
         page.close()
 
 
+def test_the_charts_begin_before_the_page_was_opened(browser: Any, manager: MemoryManager) -> None:
+    """With the series so far, for the range that is chosen; glacier is in them, too."""
+    manager.enable_analytics(interval=0.05)
+    for _ in range(20):
+        manager.retrieve("tile/7")
+        manager.retrieve("tile/2")
+    with manager.dashboard() as served:
+        page, seen = opened(browser, served)
+        page.wait_for_selector("#held canvas", timeout=WAIT)
+        first, last = page.evaluate("() => [points.at[0], points.at.at(-1)]")
+        assert manager.telemetry()["analytics_began"] - 1 < first < last
+        assert "glacier" in str(page.get_attribute("#held", "aria-label"))
+        assert "glacier" in str(page.get_attribute("#reads", "aria-label"))
+        page.select_option("#range", "60")
+        page.wait_for_timeout(1200)
+        assert (
+            page.evaluate("() => charts[0].plot.scales.x.max - charts[0].plot.scales.x.min") <= 60
+        )
+        assert [] == seen.wrong
+        page.close()
+
+
+def test_it_says_which_store_it_shows(browser: Any, manager: MemoryManager) -> None:
+    """Somebody with six of these pages open finds the right one."""
+    with manager.dashboard() as served:
+        page, _ = opened(browser, served)
+        page.wait_for_function("() => document.title === 's · memories'", timeout=WAIT)
+        assert "s" == page.inner_text("#store")
+        page.close()
+
+
+@pytest.mark.parametrize("width", [390, 768, 1280])
+def test_nothing_is_wider_than_the_window(browser: Any, manager: MemoryManager, width: int) -> None:
+    """A page that moves sideways cannot be read on a telephone."""
+    manager.store("a/very/long/key/" + "x" * 180, b"x" * 1000, tier="warm", pin=True)
+    for _ in range(500):
+        manager.retrieve("a/very/long/key/" + "x" * 180)
+    with manager.dashboard(token="t") as served:
+        page, _ = opened(browser, served)
+        page.set_viewport_size({"width": width, "height": 900})
+        page.wait_for_selector("#pin-rows tr", timeout=WAIT)
+        page.wait_for_selector("#held canvas", timeout=WAIT)
+        page.wait_for_timeout(1000)
+        assert page.evaluate("() => document.documentElement.scrollWidth") <= width
+        page.close()
+
+
 def test_it_is_live(browser: Any, manager: MemoryManager) -> None:
     """What happens is seen without a reload, until one pauses it."""
     with manager.dashboard() as served:
@@ -230,7 +277,9 @@ def test_the_report_needs_nothing_else(
     seen = Seen(page, url)
     page.goto(url)
     assert 0 == page.locator("script").count()
-    assert 2 == page.locator("svg").count()
+    titles = page.locator("h2").all_inner_texts()
+    assert {"Bytes held", "Latency of retrieve: p99", "Configuration"} <= set(titles)
+    assert page.locator("svg").count() == page.locator(".charts section").count()
     assert "tile/7" in page.inner_text("main")
     assert 0 == page.locator("img").count()
     axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()

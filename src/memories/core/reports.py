@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from memories.observe.dashboard import Dashboard
 
 
+SAMPLE_SECONDS = 1.0  # The series of a dashboard, if the program has not enabled the analytics.
+SAMPLES = 4096
+
+
 class Reports:
     """Shows one manager."""
 
@@ -60,11 +64,18 @@ class Reports:
         token: str | None,
         hosts: Collection[str],
     ) -> Dashboard:
-        """Serve a live page about `manager`, which stops before the manager ends."""
+        """Serve a live page about `manager`, which stops before the manager ends.
+
+        The charts need the analytics: they are enabled, unless they are already.
+        """
         self._services.hierarchy.require_readable()
         from memories.observe.dashboard import serve
 
-        source = ManagerSource(manager, self._services.telemetry)
+        telemetry = self._services.telemetry
+        if telemetry.series_or_none() is None:
+            telemetry.enable(SAMPLE_SECONDS, SAMPLES)
+
+        source = ManagerSource(manager, telemetry)
         served = serve(source, host=host, port=port, token=token, hosts=hosts, ended=source.stop)
         self._lifecycle.ends_before(served.stop, "its dashboard")
         source.start()

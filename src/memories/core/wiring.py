@@ -49,6 +49,7 @@ from memories.model.tiers import TierName
 from memories.observe.counters import EventCounters
 from memories.observe.move_log import MoveLog
 from memories.observe.telemetry_service import TelemetryService
+from memories.options.described import described
 from memories.options.migration import MigrationSettings
 from memories.options.settings import Settings
 from memories.policies.base import Policy
@@ -215,14 +216,18 @@ class _Wiring:
     def _telemetry(
         self, hierarchy: Hierarchy, counters: EventCounters, move_log: MoveLog
     ) -> TelemetryService:
-        keeps_files = self.remove_private is None and not self.settings.read_only
+        named = self.settings.storage_path if self.remove_private is None else None
         # It refers to what it reads, not to the manager: its thread must not keep that alive.
         return TelemetryService(
             partial(counters.read, hierarchy, self.media),
             hierarchy,
             move_log,
             self.clock,
-            self.settings.storage_path if keeps_files else None,
+            None if self.settings.read_only else named,
+            {
+                "store": None if named is None else named.resolve().name,
+                "configuration": described(self.settings),
+            },
         )
 
     def _latest_version(self) -> int:

@@ -7,9 +7,10 @@ written to causes a warning and ends the files; it never makes a store fail.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from memories.engine.hierarchy import Hierarchy
 from memories.engine.lifecycle_state import LifecycleState
@@ -18,11 +19,16 @@ from memories.foundation.clock import Clock
 from memories.foundation.fork_lock import new_lock
 from memories.foundation.logging import logger
 from memories.foundation.periodic import Periodic, idle_poll_seconds
+from memories.foundation.resident import resident_bytes
 from memories.observe.analytics import Sample, Sampler
 from memories.observe.analytics.derived import DerivedMetrics
 from memories.observe.analytics.hotkeys import HotKeys
 from memories.observe.analytics.series import Series
-from memories.observe.analytics.state_document import Document, document_of
+from memories.observe.analytics.state_document import (
+    Document,
+    document_of,
+    none_for_nan,
+)
 from memories.observe.analytics.telemetry_files import write_document, write_series
 from memories.observe.counters import Stats
 from memories.observe.move_log import MoveLog
@@ -44,6 +50,7 @@ class TelemetryService:
         move_log: The latest moves.
         clock: The clocks.
         directory: Where the files for other processes are written, None to write none.
+        about: Further fields of the document that never change.
     """
 
     def __init__(
@@ -53,12 +60,15 @@ class TelemetryService:
         move_log: MoveLog,
         clock: Clock,
         directory: Path | None,
+        about: Mapping[str, Any] | None = None,
     ) -> None:
         self.stats = stats
         self._hierarchy = hierarchy
         self._move_log = move_log
         self._clock = clock
         self._directory = directory
+        self._about = about or {}
+        self._began: float | None = None
         entries = hierarchy.catalog.entries
         self._hot = HotKeys(lambda at, end: list(islice(entries, at, end)), entries.get)
         self._lock = new_lock()
@@ -81,6 +91,7 @@ class TelemetryService:
         self._sampler = Sampler(
             self._sample, self._clock.monotonic, interval_seconds=interval, history=history
         )
+        self._began = self._clock.wall()
         self._sampler.start()
 
     def series(self, window: float | None = None) -> Series:
@@ -105,21 +116,26 @@ class TelemetryService:
             if now - self._sampled_at >= HOT_KEY_SECONDS or not self._hot:
                 self._hot.sample(now)
                 self._sampled_at = now
-            hottest = self._hot.top(hot_keys)
+            hottest, pinned = self._hot.top(hot_keys), self._hot.pinned()
         return document_of(
             stats,
             hot_keys=hottest,
+            pinned_keys=pinned,
             moves=list(self._move_log.latest),
             wall=self._clock.wall(),
             monotonic=now,
+            **self._about,
             state=self._hierarchy.state.value,
             pid=os.getpid(),
             host=os.uname().nodename,
+            rss_bytes=resident_bytes(),
+            analytics_began=self._began,
+            sample=None if self._sampler is None else _numbers(self._sampler.latest()),
         )
 
     def disable_in_child(self) -> None:
         """Stop sampling and writing in a forked child: both belong to the parent."""
-        self._sampler = self._directory = None
+        self._sampler = self._directory = self._began = None
 
     def stop(self) -> None:
         """End the threads, and mark the files as those of a closed manager."""
@@ -175,3 +191,7 @@ class TelemetryService:
                 directory,
                 error,
             )
+
+
+def _numbers(sample: Mapping[str, float]) -> dict[str, float | None]:
+    return {name: none_for_nan(value) for name, value in sample.items()}

@@ -7,7 +7,8 @@ from typing import Any
 
 from memories.errors import StorageError
 from memories.model.tiers import TierName
-from memories.observe.analytics.plots import STYLES, Series, plot
+from memories.observe.analytics.plot_panels import STYLES, Series
+from memories.observe.analytics.plots import plot
 
 SHADES = ("#00000000", "#0000000d")
 

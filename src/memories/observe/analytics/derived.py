@@ -1,4 +1,4 @@
-"""Derives the metrics of one sample from the counters: counts, bytes, latencies, ratios.
+"""Derives the metrics of one sample from the counters: counts, bytes, latencies, ratios, memory.
 
 Counts begin at zero when the analytics are enabled. Latencies are quantiles over the last two
 seconds, NaN when nothing happened. The names are stable and documented in docs/analytics.md.
@@ -6,11 +6,13 @@ seconds, NaN when nothing happened. The names are stable and documented in docs/
 
 from __future__ import annotations
 
+import math
 from array import array
 from collections import deque
 from collections.abc import Iterator, Mapping
 
 from memories.foundation.histogram import Latency
+from memories.foundation.resident import resident_bytes
 from memories.model.tiers import Cause, TierName
 from memories.observe.analytics.sample import Sample
 from memories.observe.analytics.series import WINDOW_SECONDS
@@ -31,7 +33,7 @@ class DerivedMetrics:
     def sample(self, stats: Stats, now: float) -> Sample:
         """Return the sample of `stats` at `now`, in seconds of a monotonic clock."""
         figures = {name: value - self._began.get(name, 0.0) for name, value in _counters(stats)}
-        figures.update(_ratios(stats))
+        figures.update(_gauges(stats))
         figures.update(self._quantiles(stats, now))
         names = tuple(figures)
         if names != self._names:
@@ -60,6 +62,7 @@ def _counters(stats: Stats) -> Iterator[tuple[str, float]]:
     for name in TierName:
         yield f"{name}_hits", stats.tiers[name].hits if name in stats.tiers else 0
     yield "misses", stats.misses
+    yield "stored_bytes", stats.stored_bytes
     moved = dict.fromkeys(Cause, 0)
     for (_, _, cause), size in stats.moved_bytes.items():
         moved[cause] += size
@@ -71,8 +74,12 @@ def _counters(stats: Stats) -> Iterator[tuple[str, float]]:
         yield f"prefetch_{outcome}", getattr(stats.prefetch, outcome)
 
 
-def _ratios(stats: Stats) -> Iterator[tuple[str, float]]:
-    """Yield the compression ratio of each durable tier, over all written frames."""
+def _gauges(stats: Stats) -> Iterator[tuple[str, float]]:
+    """Yield the bytes held by each tier and by the process, and the compression of each tier."""
+    for name in TierName:
+        yield f"{name}_used_bytes", stats.tiers[name].used_bytes if name in stats.tiers else 0
+    resident = resident_bytes()
+    yield "rss_bytes", math.nan if resident is None else resident
     for tier, volume in sorted(stats.written.items()):
         yield f"{tier}_compression", volume.compression
 

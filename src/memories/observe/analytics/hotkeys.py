@@ -1,4 +1,4 @@
-"""Finds the keys that are read most, by sampling a few entries at a time.
+"""Finds the keys in RAM that are read most, and those pinned, by sampling a few entries at a time.
 
 Entries count their own hits, and a sample compares the counts with those of the sample before. The
 cost does not depend on the number of keys, so a key that becomes hot is found within one round over
@@ -18,6 +18,7 @@ PER_SAMPLE = 512
 AHEAD = 8 * PER_SAMPLE  # Skipping to a position costs time in proportion to it.
 CANDIDATES = 128
 DECAY_SECONDS = 5.0
+MOST_PINNED = 50
 
 
 class HotKey(NamedTuple):
@@ -33,6 +34,14 @@ class HotKey(NamedTuple):
     size: int
     hits: int
     rate: float
+
+
+class PinnedKey(NamedTuple):
+    """A key in RAM that no policy may move."""
+
+    key: str
+    tier: str
+    size: int
 
 
 class _Candidate:
@@ -69,6 +78,7 @@ class HotKeys:
         self._queue: list[str] = []
         self._position = 0
         self._known: dict[str, _Candidate] = {}
+        self._pinned: dict[str, None] = {}
 
     def sample(self, now: float) -> None:
         """Update the rates of the candidates, and add new candidates from some more entries."""
@@ -81,6 +91,8 @@ class HotKeys:
         for entry in filter(None, map(self._find, fresh)):
             if entry.hits and entry.key not in self._known and entry.key[0] != INTERNAL:
                 self._known[entry.key] = _Candidate(entry, now)
+            if entry.terms.pinned and len(self._pinned) < MOST_PINNED and entry.key[0] != INTERNAL:
+                self._pinned[entry.key] = None
         for key in list(self._known):
             current = self._find(key)
             if current is None:
@@ -102,6 +114,16 @@ class HotKeys:
             for entry, rate in found
             if entry is not None
         ]
+
+    def pinned(self) -> list[PinnedKey]:
+        """Return pinned keys of the samples so far that are in RAM and pinned still."""
+        found = [
+            entry
+            for entry in map(self._find, self._pinned)
+            if entry is not None and entry.terms.pinned
+        ]
+        self._pinned = dict.fromkeys(entry.key for entry in found)
+        return [PinnedKey(entry.key, str(entry.tier), entry.size) for entry in found]
 
     def _drop_coldest(self) -> None:
         if len(self._known) > CANDIDATES:

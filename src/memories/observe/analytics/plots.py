@@ -1,4 +1,4 @@
-"""Plots of the time series: the usage of the tiers and the hit rate.
+"""Plots of the time series: one panel for each question, the usage of the tiers first.
 
 A plot is never shown and never uses pyplot, so it works without a display and does not interfere
 with a program's own figures. The colours are those of Okabe and Ito; each line has its own dashes.
@@ -8,25 +8,22 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from memories.errors import InvalidOptionError, StorageError
 from memories.foundation.optional_imports import require
 from memories.model.tiers import TierName
-from memories.observe.analytics.plot_panels import panels_of
+from memories.observe.analytics.plot_panels import STYLES, finish, panels_of
 
 Series = Mapping[str, Sequence[float]]
 
-STYLES: dict[TierName, dict[str, Any]] = {
-    TierName.HOT: {"color": "#D55E00", "linestyle": "-"},
-    TierName.WARM: {"color": "#E69F00", "linestyle": "--"},
-    TierName.COLD: {"color": "#0072B2", "linestyle": "-."},
-    TierName.GLACIER: {"color": "#56B4E9", "linestyle": ":"},
-}
 RATE_STYLE: dict[str, Any] = {"color": "#000000", "linestyle": "-"}
 INCHES = (9.0, 5.5)
+PANEL_INCHES = (4.6, 2.6)
+COLUMNS = 3
 DOTS_PER_INCH = 120
 LEAST_PERCENT = 1e-6
 
@@ -40,7 +37,8 @@ def plot(
 ) -> Any:
     """Draw `series` and return the Axes that shows the usage.
 
-    A new figure also shows moves, latencies, reads by prefix and the curve, if there are any.
+    A new figure also shows bytes held, reads, moves, the latency of each operation, the RAM of the
+    process, reads by prefix and the miss-ratio curve: each that has something to show.
 
     Args:
         series: The result of `get_analytics()`.
@@ -56,26 +54,26 @@ def plot(
     """
     if path_or_ax is not None and not isinstance(path_or_ax, (str, os.PathLike)):
         return _draw_together(series, path_or_ax)
-    more = panels_of(series, heat, curve)
-    columns = 1 + (len(more) + 1) // 2
+    panels: list[Callable[[Any], None]] = [
+        partial(draw_usage, series),
+        partial(draw_hit_rate, series),
+        *panels_of(series, heat, curve),
+    ]
+    columns = min(COLUMNS, len(panels))
+    rows = -(-len(panels) // columns)
     figure = require("matplotlib.figure", extra="plot").Figure(
-        figsize=(INCHES[0] * (1 + 0.6 * (columns - 1)), INCHES[1]),
+        figsize=(PANEL_INCHES[0] * columns, PANEL_INCHES[1] * rows),
         dpi=DOTS_PER_INCH,
         layout="constrained",
     )
-    grid = figure.subplots(2, columns, squeeze=False)
-    usage, rate = grid[:, 0]
-    draw_usage(series, usage)
-    draw_hit_rate(series, rate)
-    rate.set_xlabel("seconds since the analytics were enabled")
-    further = list(grid[:, 1:].T.flat)
-    for draw, axes in zip(more, further, strict=False):
+    grid = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for draw, axes in zip(panels, grid, strict=False):
         draw(axes)
-    for unused in further[len(more) :]:
+    for unused in grid[len(panels) :]:
         unused.remove()
     if path_or_ax is not None:
         _write(figure, Path(path_or_ax))
-    return usage
+    return grid[0]
 
 
 def draw_usage(series: Series, axes: Any) -> None:
@@ -84,19 +82,16 @@ def draw_usage(series: Series, axes: Any) -> None:
         usage = series.get(f"{tier}_usage", ())
         if tier is not TierName.GLACIER or max(usage, default=0.0) > LEAST_PERCENT:
             axes.plot(series["timestamps"], usage, label=str(tier), **style)
-    axes.set_ylabel("usage (% of configured)")
+    finish(axes, "Usage", "% of configured")
     axes.set_ylim(bottom=0)
-    axes.grid(alpha=0.3)
-    axes.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=4, frameon=False)
 
 
 def draw_hit_rate(series: Series, axes: Any) -> None:
     """Draw the share of reads answered by hot or warm, with gaps where nothing was read."""
     axes.plot(series["timestamps"], series["hit_rate"], label="hit rate", **RATE_STYLE)
     _mark_single_points(series["timestamps"], series["hit_rate"], axes)
-    axes.set_ylabel("hit rate (%)")
+    finish(axes, "Hit rate", "% of the reads of two seconds", legend=False)
     axes.set_ylim(-2, 102)
-    axes.grid(alpha=0.3)
 
 
 def plot_ratios(
@@ -144,9 +139,9 @@ def _mark_single_points(times: Sequence[float], rates: Sequence[float], axes: An
 def _draw_together(series: Series, axes: Any) -> Any:
     draw_hit_rate(series, axes)
     draw_usage(series, axes)
+    axes.set_title("Usage and hit rate", loc="left")
     axes.set_ylabel("%")
     axes.set_ylim(-2, 102)
-    axes.set_xlabel("seconds since the analytics were enabled")
     return axes
 
 

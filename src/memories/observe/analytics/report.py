@@ -1,18 +1,23 @@
-"""Writes a report of a manager as one HTML file, without scripts and external resources."""
+"""Writes a report of a manager as one HTML file, without scripts and external resources.
+
+It has the design of the dashboard: the same style sheet, the same sections, the same colours.
+"""
 
 from __future__ import annotations
 
+import math
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from html import escape
+from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from memories._version import __version__
 from memories.errors import StorageError
-from memories.foundation.units import format_size
-from memories.model.tiers import TierName
+from memories.foundation.units import format_size, limit_words
+from memories.model.tiers import Cause, TierName
 from memories.observe.analytics.html import (
     HOT_HEADS,
     LATENCY_HEADS,
@@ -22,22 +27,69 @@ from memories.observe.analytics.html import (
     latency_rows,
     move_rows,
     percent,
-    table,
-    tier_table,
+    printable,
+    seconds,
 )
+from memories.observe.analytics.series import rates
 from memories.observe.analytics.svg import line_chart
 
-STYLE = (
-    ":root{color-scheme:light dark}body{font:15px/1.5 system-ui,sans-serif;max-width:60rem;"
-    "margin:2rem auto;padding:0 1rem}table{border-collapse:collapse;margin:.5rem 0}"
-    "td,th{border-bottom:1px solid #8888}svg{max-width:100%;height:auto}"
+Series = Mapping[str, Sequence[float]]
+
+# Columns whose cells are numbers, and stand to the right.
+NUMBERS = {
+    "holds", "of", "keys", "hits", "size", "reads/s", "count", "p50", "p90", "p99", "ratio",
+    "values", "frames",
+}  # fmt: skip
+PLAIN = ("miss", "hit rate", "resident (RSS)")  # Lines in the colour of the text.
+CHART_WIDTH, CHART_HEIGHT = 420, 170
+
+
+def _count(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+class Chart(NamedTuple):
+    """A chart over time.
+
+    Attributes:
+        lines: The names of the series by their labels.
+        show: Returns a value of the axis as text.
+        rate: Whether the growth per second is drawn, of counts.
+        top: The end of the axis, None for the largest value.
+        log: Whether the axis is logarithmic.
+    """
+
+    title: str
+    lines: Mapping[str, str]
+    show: Callable[[float], str] = _count
+    rate: bool = False
+    top: float | None = None
+    log: bool = False
+
+
+def _of_tiers(ending: str) -> dict[str, str]:
+    return {str(name): f"{name}_{ending}" for name in TierName}
+
+
+_MEMORY = {"resident (RSS)": "rss_bytes", "hot": "hot_used_bytes", "warm": "warm_used_bytes"}
+_MOVED = {str(cause): f"moved_bytes_{cause}" for cause in Cause}
+CHARTS = (
+    Chart("Reads/s, by the tier that answered", {**_of_tiers("hits"), "miss": "misses"}, rate=True),
+    Chart("Hit rate, % of the reads of two seconds", {"hit rate": "hit_rate"}, top=100.0),
+    Chart("Bytes held", _of_tiers("used_bytes"), format_size, log=True),
+    Chart("Usage, % of configured", _of_tiers("usage")),
+    Chart("Moved, bytes/s, by cause", _MOVED, format_size, rate=True),
+    Chart("RAM of the process", _MEMORY, format_size),
+    *(
+        Chart(f"Latency of {name}: {part}", _of_tiers(f"{name}_{part}_seconds"), seconds, log=True)
+        for name in ("retrieve", "store", "move", "write")
+        for part in ("p50", "p99")
+    ),
 )
 
 
 def write_report(
-    path: str | os.PathLike[str],
-    document: Mapping[str, Any],
-    series: Mapping[str, Sequence[float]] | None,
+    path: str | os.PathLike[str], document: Mapping[str, Any], series: Series | None
 ) -> None:
     """Write the report of `document`, with charts if there are series.
 
@@ -50,46 +102,143 @@ def write_report(
         raise StorageError(f"the report could not be written to {path}: {error}") from error
 
 
-def report(document: Mapping[str, Any], series: Mapping[str, Sequence[float]] | None) -> str:
+def report(document: Mapping[str, Any], series: Series | None) -> str:
     """Return the report as HTML."""
     when = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(document["at"]))
-    rate = percent(document["hit_rate_percent"])
-    parts = [
-        f"<h1>memories</h1><p>{escape(document['state'])}, as of {when}: {keys_of(document):,} keys"
-        f", hit rate {rate} of {document['reads']:,} reads, {document['misses']:,} misses, "
-        f"{document['failures']:,} failures.</p>",
-        f"<h2>Tiers</h2>{tier_table(document)}",
+    name = escape(document.get("store") or "memories")
+    style = files("memories.observe.dashboard").joinpath("static", "style.css").read_text("utf-8")
+    sections = [
+        _now(document),
+        _section("Tiers", _tiers(document) + _facts(document)),
         _charts(series),
-        _section("Hot keys", table(HOT_HEADS, hot_rows(document["hot_keys"][:20]))),
-        _section("Moves", table(("from", "to", "cause", "count", "size"), _routes(document))),
-        _section("Latest moves", table(MOVE_HEADS, move_rows(document["latest_moves"][-20:]))),
-        _section("Latency", table(LATENCY_HEADS, latency_rows(document["latencies"]))),
-        _section("Compression", table(("tier", "values", "frames", "ratio"), _ratios(document))),
-        f"<footer><p>Written by memories {__version__}.</p></footer>",
+        _section("Hot keys", _table(HOT_HEADS, hot_rows(document["hot_keys"][:20])), "half"),
+        _section(
+            "Moves", _table(("from", "to", "cause", "count", "size"), _routes(document)), "half"
+        ),
+        _section(
+            "Latest moves", _table(MOVE_HEADS, move_rows(document["latest_moves"][-20:])), "half"
+        ),
+        _section(
+            "Latency, all in all",
+            _table(LATENCY_HEADS, latency_rows(document["latencies"])),
+            "half",
+        ),
+        _section(
+            "Compression", _table(("tier", "values", "frames", "ratio"), _ratios(document)), "half"
+        ),
+        _section("Pinned in RAM", _table(("key", "tier", "size"), _pinned(document)), "half"),
+        _section("Configuration", _configuration(document)),
     ]
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        f"<title>memories, {when}</title><style>{STYLE}</style></head>"
-        f"<body><main>{''.join(parts)}</main></body></html>\n"
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{name}, {when}</title><style>{style}</style></head><body>"
+        f'<header><h1>{name}</h1><p id="state">{escape(document["state"])}, as of {when}, '
+        f"written by memories {__version__}</p></header>"
+        f"<main>{''.join(sections)}</main></body></html>\n"
     )
 
 
-def _section(title: str, body: str) -> str:
-    return f"<h2>{title}</h2>{body}" if body else ""
+def _section(title: str, body: str, kind: str = "") -> str:
+    return f'<section class="{kind}"><h2>{title}</h2>{body}</section>' if body else ""
 
 
-def _charts(series: Mapping[str, Sequence[float]] | None) -> str:
+def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a table of cells that are HTML already; an empty string without rows."""
+    if not rows:
+        return ""
+    kinds = [' class="n"' if head in NUMBERS else "" for head in heads]
+    head = "".join(
+        f'<th scope="col"{kind}>{one}</th>' for one, kind in zip(heads, kinds, strict=True)
+    )
+    body = "".join(
+        "<tr>"
+        + "".join(f"<td{kind}>{one}</td>" for one, kind in zip(row, kinds, strict=True))
+        + "</tr>"
+        for row in rows
+    )
+    rows_of_all = f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody>"
+    return f'<div class="scroll" tabindex="0"><table>{rows_of_all}</table></div>'
+
+
+def _terms(kind: str, pairs: Iterable[tuple[str, str]]) -> str:
+    terms = "".join(
+        f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in pairs
+    )
+    return f'<dl class="{kind}">{terms}</dl>'
+
+
+def _now(document: Mapping[str, Any]) -> str:
+    resident = document.get("rss_bytes")
+    tiles = {
+        "Keys": f"{keys_of(document):,}",
+        "Hit rate": percent(document["hit_rate_percent"]),
+        "Reads": f"{document['reads']:,}",
+        "Misses": f"{document['misses']:,}",
+        "Stored": format_size(document["stored_bytes"]),
+        "RAM of the process": "n/a" if resident is None else format_size(resident),
+        "Failures": f"{document['failures']:,}",
+    }
+    return f'<section class="plain">{_terms("now", tiles.items())}</section>'
+
+
+def _tiers(document: Mapping[str, Any]) -> str:
+    rows = [
+        [
+            name,
+            f'<span class="bar"><span style="width: {min(100.0, tier["usage_percent"]):.1f}%; '
+            f'background: var(--{name})"></span></span>{percent(tier["usage_percent"])}',
+            format_size(tier["used_bytes"]),
+            limit_words(tier["configured_bytes"]),
+            f"{tier['keys']:,}",
+            f"{tier['hits']:,}",
+            escape(tier["medium"]),
+        ]
+        for name, tier in document["tiers"].items()
+    ]
+    return _table(("tier", "usage", "holds", "of", "keys", "hits", "medium"), rows)
+
+
+def _facts(document: Mapping[str, Any]) -> str:
+    prefetch = document["prefetch"] or {}
+    facts = {
+        "Stored": f"{document['stored']:,} versions",
+        "Prefetch": ", ".join(f"{count:,} {name}" for name, count in prefetch.items()) or "none",
+    }
+    if document["latest_failure"]:
+        facts["Latest failure"] = document["latest_failure"]
+    return _terms("facts", facts.items())
+
+
+def _charts(series: Series | None) -> str:
     if series is None or not series["timestamps"]:
         return ""
+    return f'<div class="charts">{"".join(_chart(series, one) for one in CHARTS)}</div>'
+
+
+def _chart(series: Series, chart: Chart) -> str:
+    """Return a section with those lines that have values; an empty text without any."""
     times = series["timestamps"]
-    usage = {
-        str(tier): series[f"{tier}_usage"] for tier in TierName if any(series[f"{tier}_usage"])
+    lines = {
+        label: rates(times, series[name]) if chart.rate else series[name]
+        for label, name in chart.lines.items()
+        if any(one and not math.isnan(one) for one in series.get(name, ()))
     }
-    return (
-        f"<h2>Usage, % of configured</h2>{line_chart(times, usage, title='usage over time')}"
-        "<h2>Hit rate, %</h2>"
-        + line_chart(times, {"hit rate": series["hit_rate"]}, title="hit rate over time", top=100.0)
-    )
+    if not lines:
+        return ""
+    inks = [_ink(label, index) for index, label in enumerate(chart.lines) if label in lines]
+    body = line_chart(
+        times, lines, title=f"{chart.title} over time", width=CHART_WIDTH, height=CHART_HEIGHT,
+        top=chart.top, inks=inks, show=chart.show, log=chart.log,
+    )  # fmt: skip
+    return _section(chart.title, body)
+
+
+def _ink(label: str, index: int) -> str:
+    """Return the colour of a line, the same as in the dashboard."""
+    if label in tuple(TierName):
+        return f"var(--{label})"
+    return "var(--ink)" if label in PLAIN else f"var(--c{1 + index % 7})"
 
 
 def _routes(document: Mapping[str, Any]) -> list[list[str]]:
@@ -110,3 +259,15 @@ def _ratios(document: Mapping[str, Any]) -> list[list[str]]:
         ]
         for tier, one in document["written"].items()
     ]  # fmt: skip
+
+
+def _pinned(document: Mapping[str, Any]) -> list[list[str]]:
+    return [
+        [escape(printable(one["key"])), escape(one["tier"]), format_size(one["size"])]
+        for one in document.get("pinned_keys", ())
+    ]
+
+
+def _configuration(document: Mapping[str, Any]) -> str:
+    configuration = document.get("configuration") or {}
+    return _terms("facts", configuration.items()) if configuration else ""

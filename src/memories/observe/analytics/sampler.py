@@ -20,6 +20,9 @@ from memories.observe.analytics.series import Series, series_of
 MIN_INTERVAL_SECONDS = 0.001
 
 
+LATEST_POINTS = 64  # Enough for the window of the hit rate.
+
+
 class Sampler:
     """Samples usage and reads: once when it is made, and from `start` until `stop`.
 
@@ -78,6 +81,12 @@ class Sampler:
         with self._lock:
             points = self._points.points()
         return series_of(points).window(window)
+
+    def latest(self) -> dict[str, float]:
+        """Return the last value of each series, without taking a sample."""
+        with self._lock:
+            points = self._points.points()[-LATEST_POINTS:]
+        return {name: column[-1] for name, column in series_of(points).items()}
 
     def stop(self) -> None:
         """End the thread; the series can still be read. Idempotent."""

@@ -108,6 +108,23 @@ def hit_rates(points: Sequence[Point], window_seconds: float = WINDOW_SECONDS) -
     return rates
 
 
+def rates(
+    times: Sequence[float], counts: Sequence[float], window_seconds: float = WINDOW_SECONDS
+) -> list[float]:
+    """Return, for each point, how fast a count grew in the window before it, per second.
+
+    NaN for the first point. Over less than the window a rate is mostly noise.
+    """
+    grown = []
+    start = 0
+    for index, at in enumerate(times):
+        while start + 1 < index and at - times[start + 1] >= window_seconds:
+            start += 1
+        over = at - times[start]
+        grown.append((counts[index] - counts[start]) / over if over > 0 else math.nan)
+    return grown
+
+
 def _hit_rate(before: Point, after: Point) -> float:
     hits = after.sample.hits - before.sample.hits
     reads = after.sample.reads - before.sample.reads

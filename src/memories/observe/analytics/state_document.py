@@ -12,7 +12,7 @@ from typing import Any
 from memories.foundation.histogram import Latency
 from memories.model.events import Moved
 from memories.observe.analytics.derived import prefetch_of
-from memories.observe.analytics.hotkeys import HotKey
+from memories.observe.analytics.hotkeys import HotKey, PinnedKey
 from memories.observe.counters import Stats
 
 VERSION = 1
@@ -26,6 +26,7 @@ def document_of(
     stats: Stats,
     *,
     hot_keys: Iterable[HotKey] = (),
+    pinned_keys: Iterable[PinnedKey] = (),
     moves: Iterable[Moved] = (),
     wall: float,
     monotonic: float,
@@ -68,6 +69,7 @@ def document_of(
         "failures": stats.failures,
         "latest_failure": stats.latest_failure,
         "hot_keys": [one._asdict() for one in hot_keys],
+        "pinned_keys": [one._asdict() for one in pinned_keys],
         "latest_moves": [_move(one, wall - monotonic) for one in moves],
     }  # fmt: skip
 

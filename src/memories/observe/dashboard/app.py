@@ -23,6 +23,7 @@ SLOWEST_SECONDS = 60.0
 DEFAULT_SECONDS = 0.5
 STATIC = {
     "app.js": "text/javascript",
+    "charts.js": "text/javascript",
     "style.css": "text/css",
     "uPlot.iife.min.js": "text/javascript",
     "uPlot.min.css": "text/css",

@@ -12,7 +12,7 @@ import pytest
 
 from memories.errors import InvalidOptionError, StorageError
 from memories.observe.analytics import plot
-from memories.observe.analytics.plots import STYLES
+from memories.observe.analytics.plot_panels import STYLES
 
 matplotlib = pytest.importorskip("matplotlib")
 

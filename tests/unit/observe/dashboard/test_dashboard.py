@@ -90,12 +90,24 @@ def test_metrics_and_health_are_on_the_same_port(manager: MemoryManager) -> None
         assert (200, {"state": "open"}) == ask(served, "healthz")[:2]
 
 
-def test_series_are_served_while_the_analytics_are_on(manager: MemoryManager) -> None:
-    """They are empty while the analytics are off."""
+def test_the_charts_begin_with_the_series_so_far(manager: MemoryManager) -> None:
+    """A page that is opened later shows what was before; a dashboard enables the analytics."""
     with manager.dashboard() as served:
-        assert {} == ask(served, "series")[1]
-        manager.enable_analytics()
-        assert len(ask(served, "series")[1]["timestamps"]) > 0
+        series = ask(served, "series")[1]
+        (document,) = events(served, 1)
+    assert set(document["sample"]) == set(series)
+    assert document["sample"]["timestamps"] >= series["timestamps"][0]
+    assert abs(document["analytics_began"] + series["timestamps"][-1] - document["at"]) < 10
+    assert [AWKWARD] == [one["key"] for one in document["pinned_keys"]]
+    assert document["rss_bytes"] > 1_000_000
+
+
+def test_analytics_of_the_program_go_on(manager: MemoryManager) -> None:
+    """Opening a dashboard must not begin the series anew."""
+    manager.enable_analytics(interval=3600)
+    began = manager.telemetry()["analytics_began"]
+    with manager.dashboard() as served:
+        assert began == events(served, 1)[0]["analytics_began"]
 
 
 def test_without_a_token_nothing_can_be_changed(manager: MemoryManager) -> None:

@@ -1,9 +1,6 @@
 // Draws what the server sends, and nothing else: no state that a reload would lose matters.
 "use strict";
 
-const POINTS = 600;
-const TIERS = ["hot", "warm", "cold", "glacier"];
-const DASHES = { hot: [], warm: [6, 4], cold: [8, 3, 2, 3], glacier: [2, 3] };
 const $ = (id) => document.getElementById(id);
 const token = new URLSearchParams(location.hash.slice(1)).get("token") || "";
 const query = (extra) => {
@@ -11,23 +8,6 @@ const query = (extra) => {
   if (token) words.set("token", token);
   return words.toString() ? "?" + words : "";
 };
-
-const NO_LIMIT = 2 ** 62;
-function size(bytes) {
-  if (bytes >= NO_LIMIT) return "no limit";
-  const units = ["B", "KB", "MB", "GB", "TB", "PB"];
-  let index = 0;
-  while (bytes >= 999.5 && index < units.length - 1) { bytes /= 1000; index += 1; }
-  return (index ? bytes.toFixed(1) : bytes.toFixed(0)) + " " + units[index];
-}
-const whole = (count) => Math.round(count).toLocaleString("en");
-function seconds(value) {
-  if (value === null) return "n/a";
-  if (value < 1e-3) return (value * 1e6).toFixed(0) + " µs";
-  if (value < 1) return (value * 1e3).toFixed(1) + " ms";
-  return value.toFixed(2) + " s";
-}
-const percent = (value) => (value === null ? "n/a" : value.toFixed(1) + " %");
 
 // Everything from the store is text, never markup.
 function cell(content, kind) {
@@ -48,6 +28,13 @@ function rows(id, items, cells) {
   if (held !== null) for (const one of body.querySelectorAll("button"))
     if (one.dataset.key === held) one.focus();
 }
+function terms(id, pairs) {
+  $(id).replaceChildren(...pairs.map(([name, value]) => {
+    const group = document.createElement("div"), term = document.createElement("dt"), fact = document.createElement("dd");
+    term.textContent = name; fact.textContent = value; group.append(term, fact);
+    return group;
+  }));
+}
 function keyButton(key) {
   const made = document.createElement("button");
   made.type = "button"; made.className = "link"; made.textContent = key; made.dataset.key = key;
@@ -66,6 +53,20 @@ function bar(name, value) {
   return made;
 }
 
+function drawNow(now) {
+  const tiers = ["hot_hits", "warm_hits", "cold_hits", "glacier_hits", "misses"];
+  const latest = (name) => { const column = points.columns[name]; return column ? column[column.length - 1] : null; };
+  terms("now", [
+    ["Reads", rate(whole)(rateNow(tiers))],
+    ["Hit rate", percent(latest("hit_rate"))],
+    ["Stored", rate(size)(rateNow(["stored_bytes"]))],
+    ["Moved", rate(size)(rateNow(CAUSES.map((cause) => `moved_bytes_${cause}`)))],
+    ["RAM of the process", size(now.rss_bytes)],
+    ["Keys", whole(Object.values(now.tiers).reduce((sum, tier) => sum + tier.keys, 0))],
+    ["Failures", whole(now.failures)],
+  ]);
+}
+
 function drawTables(now) {
   rows("tier-rows", TIERS.filter((name) => now.tiers[name]), (name) => {
     const tier = now.tiers[name];
@@ -75,22 +76,21 @@ function drawTables(now) {
   });
   const prefetch = now.prefetch ? Object.entries(now.prefetch).map(([name, count]) => `${whole(count)} ${name}`).join(", ") : "none";
   const facts = [["Hit rate, all in all", percent(now.hit_rate_percent)], ["Reads", whole(now.reads)],
-    ["Misses", whole(now.misses)], ["Stored", `${whole(now.stored)} (${size(now.stored_bytes)})`],
-    ["Prefetch", prefetch], ["Failures", whole(now.failures)]];
+    ["Misses", whole(now.misses)], ["Stored", `${whole(now.stored)} (${size(now.stored_bytes)})`], ["Prefetch", prefetch]];
   for (const [name, written] of Object.entries(now.written))
     if (written.compression !== null) facts.push([`Compression, ${name}`, written.compression.toFixed(1) + " ×"]);
-  $("facts").replaceChildren(...facts.map(([name, value]) => {
-    const group = document.createElement("div"), term = document.createElement("dt"), fact = document.createElement("dd");
-    term.textContent = name; fact.textContent = value; group.append(term, fact);
-    return group;
-  }));
+  if (now.latest_failure) facts.push(["Latest failure", now.latest_failure]);
+  terms("facts", facts);
   rows("hot-rows", now.hot_keys.slice(0, 20), (one) => [cell(keyButton(one.key), "key"), cell(one.tier),
     cell(size(one.size), "n"), cell(whole(one.hits), "n"), cell(one.rate.toFixed(1), "n")]);
   rows("move-rows", now.latest_moves.slice(-20).reverse(), (one) => [
-    cell(new Date(one.at * 1000).toLocaleTimeString("en-GB")), cell(keyButton(one.key), "key"),
+    cell(clock(one.at)), cell(keyButton(one.key), "key"),
     cell(`${one.source} → ${one.target}`), cell(one.cause), cell(size(one.size), "n")]);
   rows("latency-rows", now.latencies, (one) => [cell(one.operation), cell(one.tier), cell(whole(one.count), "n"),
     cell(seconds(one.p50), "n"), cell(seconds(one.p90), "n"), cell(seconds(one.p99), "n")]);
+  const pinned = now.pinned_keys || [];
+  $("pins").hidden = pinned.length === 0;
+  rows("pin-rows", pinned, (one) => [cell(keyButton(one.key), "key"), cell(one.tier), cell(size(one.size), "n")]);
   $("nodes").hidden = !now.nodes;
   if (now.nodes) rows("node-rows", Object.entries(now.nodes), ([name, state]) => [
     cell(name), cell(state.online ? (state.up_to_date ? "online" : "catching up") : "offline"),
@@ -98,57 +98,44 @@ function drawTables(now) {
     cell(seconds(state.latency_seconds), "n"), cell(state.last_error || "")]);
 }
 
-const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
-function chart(id, names) {
-  const axis = { stroke: colour("--soft"), grid: { stroke: colour("--line"), width: 0.5 }, ticks: { stroke: colour("--line") } };
-  return new uPlot({
-    width: $(id).clientWidth, height: 190, cursor: { y: false }, legend: { live: false },
-    scales: { y: { range: (_, __, top) => [0, Math.max(1, names.length > 1 ? top * 1.1 : 100)] } },
-    axes: [axis, { ...axis, size: 45 }],
-    series: [{ value: (_, at) => (at === null ? "" : new Date(at * 1000).toLocaleTimeString("en-GB")) },
-      ...names.map((name) => ({
-        label: name, stroke: colour(`--${name === "hit rate" ? "ink" : name}`), width: 2, dash: DASHES[name] || [],
-        spanGaps: false, points: { show: names.length === 1, size: 4 }, value: (_, at) => percent(at),
-      }))],
-  }, [[], ...names.map(() => [])], $(id));
-}
-const history = { times: [], usage: [], rate: [] };
-let charts = null, before = null, paused = false;
-function drawCharts(now) {
-  const names = TIERS.filter((name) => now.tiers[name] && now.tiers[name].configured_bytes < NO_LIMIT);
-  if (charts === null) {
-    history.usage = names.map(() => []);
-    charts = { names, usage: chart("usage", names), rate: chart("rate", ["hit rate"]) };
-    addEventListener("resize", () => {
-      for (const id of ["usage", "rate"]) charts[id].setSize({ width: $(id).clientWidth, height: 190 });
-    });
+// A store whose program has not enabled the analytics: its counters give the same columns.
+function sampleOf(now) {
+  const made = { misses: now.misses, stored_bytes: now.stored_bytes, rss_bytes: now.rss_bytes };
+  for (const [name, tier] of Object.entries(now.tiers)) {
+    made[`${name}_usage`] = tier.usage_percent; made[`${name}_used_bytes`] = tier.used_bytes; made[`${name}_hits`] = tier.hits;
   }
-  const hits = ["hot", "warm"].reduce((sum, name) => sum + (now.tiers[name] ? now.tiers[name].hits : 0), 0);
-  const reads = before === null ? 0 : now.reads - before.reads;
-  history.times.push(now.at);
-  charts.names.forEach((name, index) => history.usage[index].push(now.tiers[name] ? now.tiers[name].usage_percent : null));
-  history.rate.push(reads > 0 ? 100 * (hits - before.hits) / reads : null);
-  before = { hits, reads: now.reads };
-  for (const column of [history.times, history.rate, ...history.usage]) if (column.length > POINTS) column.shift();
-  charts.usage.setData([history.times, ...history.usage]);
-  charts.rate.setData([history.times, history.rate]);
-  $("usage").setAttribute("aria-label", "Usage over time; now " + charts.names.map((name) => `${name} ${percent(now.tiers[name].usage_percent)}`).join(", "));
-  $("rate").setAttribute("aria-label", "Hit rate over time; all in all " + percent(now.hit_rate_percent));
+  for (const move of now.moves) made[`moved_bytes_${move.cause}`] = (made[`moved_bytes_${move.cause}`] || 0) + move.bytes;
+  for (const [name, written] of Object.entries(now.written)) made[`${name}_written_bytes`] = written.stored_bytes;
+  return made;
 }
 
-let mayAct = false;
-let said = "";
+let began;  // When the series on the page began; undefined before the first document.
+async function take(now) {
+  if (now.analytics_began !== began) {
+    began = now.analytics_began;
+    const series = began ? await (await fetch("series" + query())).json() : {};
+    if (series.timestamps) fillPoints(began, series);
+  }
+  if (now.sample) addPoint(began + now.sample.timestamps, now.sample); else addPoint(now.at, sampleOf(now));
+}
+
+let mayAct = false, paused = false, said = "";
 function say(text) { if (text !== said) { said = text; $("state").textContent = text; } }
-function show(now) {
+async function show(now) {
   if (now.error) return say(now.error);
+  $("store").textContent = now.store || "memories";
+  document.title = now.store ? `${now.store} · memories` : "memories";
   say(`${now.state}, pid ${now.pid} on ${now.host}`);
   mayAct = now.may_act && token !== "";
+  await take(now);
   if (paused) return;
+  drawNow(now);
   drawTables(now);
-  drawCharts(now);
+  drawCharts(now.tiers, Number($("range").value));
 }
+let latest = Promise.resolve();  // One document after the other, also while the series are fetched.
 const events = new EventSource("events" + query({ interval: new URLSearchParams(location.search).get("interval") || "0.5" }));
-events.onmessage = (event) => show(JSON.parse(event.data));
+events.onmessage = (event) => { latest = latest.then(() => show(JSON.parse(event.data))); };
 events.addEventListener("closed", () => { events.close(); say("closed: the manager has ended"); });
 events.onerror = () => { if (events.readyState !== EventSource.CLOSED) say("not connected, trying again"); };
 
