@@ -131,7 +131,7 @@ def test_the_charts_begin_before_the_page_was_opened(browser: Any, manager: Memo
 
 
 def test_it_says_which_store_it_shows(browser: Any, manager: MemoryManager) -> None:
-    """Somebody with six of these pages open finds the right one."""
+    """A user with six of these pages open finds the right one."""
     with manager.dashboard() as served:
         page, _ = opened(browser, served)
         page.wait_for_function("() => document.title === 's · memories'", timeout=WAIT)
@@ -278,7 +278,7 @@ def test_the_report_needs_nothing_else(
     page.goto(url)
     assert 0 == page.locator("script").count()
     titles = page.locator("h2").all_inner_texts()
-    assert {"Bytes held", "Latency of retrieve: p99", "Configuration"} <= set(titles)
+    assert {"Bytes held", "Reads/s, by the tier that answered", "Configuration"} <= set(titles)
     assert page.locator("svg").count() == page.locator(".charts section").count()
     assert "tile/7" in page.inner_text("main")
     assert 0 == page.locator("img").count()
