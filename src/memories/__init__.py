@@ -18,7 +18,9 @@ from memories.errors import (
     CorruptDataError,
     ForkedError,
     InvalidKeyError,
+    InvalidKeyTypeError,
     InvalidOptionError,
+    InvalidOptionTypeError,
     KeyNotFoundError,
     MemoriesError,
     RefusedError,
@@ -34,12 +36,16 @@ from memories.errors import (
 compiled.install()  # Before a module is imported that may be compiled.
 
 if TYPE_CHECKING:
+    from memories.cluster.client.node import EvictingNodeError
+    from memories.cluster.client.resp import ReplyError
     from memories.codecs import Codec, Parts, register_codec
     from memories.core.cached_function import CachedFunction, CacheInfo
     from memories.core.distributed import DistributedMemoryManager
     from memories.core.explain import Explanation
     from memories.core.manager import MemoryManager
+    from memories.devices import DeviceFullError, DeviceLostError
     from memories.foundation.histogram import Latency
+    from memories.foundation.optional_imports import BrokenPackageError, MissingPackageError
     from memories.model.rules import Rule
     from memories.model.tiers import Cause, StoreTier, TierChoice, TierName
     from memories.observe.analytics import Series
@@ -51,6 +57,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ArchivedError",
+    "BrokenPackageError",
     "BusyError",
     "CacheInfo",
     "CachedFunction",
@@ -60,20 +67,27 @@ __all__ = [
     "ConflictError",
     "CorruptDataError",
     "Dashboard",
+    "DeviceFullError",
+    "DeviceLostError",
     "DistributedMemoryManager",
+    "EvictingNodeError",
     "Explanation",
     "ForkedError",
     "InvalidKeyError",
+    "InvalidKeyTypeError",
     "InvalidOptionError",
+    "InvalidOptionTypeError",
     "KeyNotFoundError",
     "Latency",
     "MemoriesError",
     "MemoryManager",
     "MigrationSettings",
+    "MissingPackageError",
     "Parts",
     "Policy",
     "RefusedError",
     "ReplicationError",
+    "ReplyError",
     "Rule",
     "Series",
     "Stats",
@@ -96,18 +110,24 @@ __all__ = [
 ]
 
 _LAZY = {
+    "BrokenPackageError": "memories.foundation.optional_imports",
     "CacheInfo": "memories.core.cached_function",
     "CachedFunction": "memories.core.cached_function",
     "Cause": "memories.model.tiers",
     "Codec": "memories.codecs",
     "Dashboard": "memories.observe.dashboard",
+    "DeviceFullError": "memories.devices",
+    "DeviceLostError": "memories.devices",
     "DistributedMemoryManager": "memories.core.distributed",
+    "EvictingNodeError": "memories.cluster.client.node",
     "Explanation": "memories.core.explain",
     "Latency": "memories.foundation.histogram",
     "MemoryManager": "memories.core.manager",
     "MigrationSettings": "memories.options.migration",
+    "MissingPackageError": "memories.foundation.optional_imports",
     "Parts": "memories.codecs",
     "Policy": "memories.policies",
+    "ReplyError": "memories.cluster.client.resp",
     "Rule": "memories.model.rules",
     "Series": "memories.observe.analytics",
     "Stats": "memories.observe.counters",

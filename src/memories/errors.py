@@ -34,6 +34,10 @@ class InvalidOptionError(MemoriesError, ValueError):
     """An argument or a setting has an invalid value."""
 
 
+class InvalidOptionTypeError(InvalidOptionError, TypeError):
+    """An argument has a wrong type or an unknown name, or is missing."""
+
+
 class UnsupportedTypeError(MemoriesError, TypeError):
     """The value cannot be serialised, so it could never leave RAM."""
 

@@ -10,11 +10,16 @@ import pytest
 from tests.promises.conftest import Make
 
 from memories import (
+    Cause,
+    ClosedError,
     InvalidKeyError,
     InvalidOptionError,
     MemoriesError,
     MemoryManager,
     StorageError,
+    TierFullError,
+    TierName,
+    UnsupportedTypeError,
 )
 
 BAD_KEYS: list[Any] = [
@@ -183,3 +188,94 @@ def test_a_bad_snapshot_changes_nothing(manager: MemoryManager, tmp_path: Path) 
     assert ["a", "b"] == list(manager)
     with pytest.raises(OSError, match="nowhere"):
         manager.create_snapshot(tmp_path / "nowhere" / "x.bin")
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda manager: manager.retrieve_many("abc"), r"keys='abc' .* write \['abc'\]"),
+        (lambda manager: manager.retrieve_many(3), "keys=3 must be a list"),
+        (lambda manager: manager.prefetch("abc"), r"write \['abc'\]"),
+        (lambda manager: manager.create_snapshot("s", tiers="cold"), r"tiers='cold' .* write"),
+        (lambda manager: manager.restore_snapshot("s", bases="t"), r"bases='t' .* write"),
+        (lambda manager: manager.store_many([("a", 1)]), "must be a mapping .* not a list"),
+        (lambda manager: manager.store_many("abc"), "must be a mapping .* not a str"),
+        (lambda manager: manager.dashboard(port="http"), "port='http' must be a number"),
+        (lambda manager: manager.dashboard(host=None), "host=None must be a str"),
+        (lambda manager: manager.dashboard(token=5), "token=5 must be a str"),
+        (lambda manager: manager.dashboard(hosts="me.local"), r"write \['me.local'\]"),
+        (lambda manager: MemoryManager(trusted_keys="secret"), r"trusted_keys='secret' .* write"),
+        (lambda manager: MemoryManager(rules=3), "rules=3 must be a list"),
+    ],
+    ids=range(13),
+)
+def test_one_value_in_the_place_of_several_is_refused(
+    manager: MemoryManager, call: Any, message: str
+) -> None:
+    """A text is an iterable of letters: they would be taken as keys, tiers or names."""
+    with pytest.raises(InvalidOptionError, match=message) as caught:
+        call(manager)
+    assert isinstance(caught.value, TypeError)
+    assert [] == list(manager)
+
+
+@pytest.mark.parametrize("port", [-1, 65_536, 99_999])
+def test_a_port_is_a_number_of_16_bits(manager: MemoryManager, port: int) -> None:
+    """The error of the socket would be an OverflowError without a name."""
+    with pytest.raises(InvalidOptionError, match=f"port={port} must be .* 65535"):
+        manager.dashboard(port=port)
+
+
+def test_a_closed_manager_begins_no_with_block(make: Make) -> None:
+    """The block would run, and fail at its first line."""
+    manager = make()
+    manager.cleanup()
+    with pytest.raises(ClosedError, match="cleaned up"), manager:
+        raise AssertionError("the block runs")
+    assert [] == manager._ipython_key_completions_()
+
+
+@pytest.mark.parametrize("tier", ["cold", "warm"])
+def test_store_many_says_what_it_has_stored(make: Make, tier: Any) -> None:
+    """What it could not store, and whether to call again, is otherwise unknown."""
+    manager = make()
+    values: dict[str, Any] = {f"{number:02}": number for number in range(20)}
+    values["20"] = (one for one in ())  # A generator, which no tier can hold.
+    values["21"] = 21
+    with pytest.raises(UnsupportedTypeError) as caught:
+        manager.store_many(values, tier)
+    note = "the first 20 of 22 values are stored, '20' failed, and those after it were not tried"
+    assert [note] == caught.value.__notes__
+    assert [f"{number:02}" for number in range(20)] == list(manager)
+
+
+@pytest.mark.parametrize("tier", ["cold", "warm"])
+def test_store_many_says_what_it_has_stored_before_the_disk_is_full(make: Make, tier: Any) -> None:
+    """The number is exact, although many values are written with one call of the disk."""
+    manager = make("1 MB", "1 MB", "8 MB", glacier_memory_enabled=False, migration=False)
+    values = {f"{number:03}": os.urandom(60_000) for number in range(200)}
+    with pytest.raises(TierFullError) as caught:
+        manager.store_many(values, tier)
+    (note,) = caught.value.__notes__
+    stored = list(manager)
+    assert 50 < len(stored) < 200
+    assert list(values)[: len(stored)] == stored
+    assert note.startswith(f"the first {len(stored)} of 200 values are stored, '{len(stored):03}'")
+    manager.cleanup(flush=False)
+
+
+def test_names_of_tiers_print_as_words(manager: MemoryManager) -> None:
+    """A user who prints a dict of tiers reads what the methods take."""
+    manager.store("a", 1, tier="warm")
+    assert "'warm': TierStats(" in repr(manager.stats())
+    assert "tier='warm'" in repr(manager.explain("a"))
+    assert "{'warm': 'idle'}" == repr({TierName.WARM: Cause.IDLE})
+    assert "warm" == str(TierName.WARM) == f"{TierName.WARM}"
+
+
+def test_ipython_completes_keys(manager: MemoryManager) -> None:
+    """`manager["` and the Tab key; of a large store only so many keys that the list can be read."""
+    manager.store_many({f"key/{number:04}": number for number in range(1200)})
+    completions = manager._ipython_key_completions_()
+    assert [f"key/{number:04}" for number in range(1000)] == completions
+    assert 0 == manager.stats().reads

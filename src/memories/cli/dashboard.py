@@ -13,7 +13,13 @@ from memories.cli.telemetry_source import FileSource
 
 @click.command()
 @store_argument
-@click.option("--port", default=0, show_default=True, help="0 chooses a free port.")
+@click.option(
+    "--port",
+    default=0,
+    show_default=True,
+    type=click.IntRange(0, 65_535),
+    help="0 chooses a free port.",
+)
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
 @click.option("--token", envvar="MEMORIES_DASHBOARD_TOKEN", help="Required from other machines.")
 @click.option("--name", "names", multiple=True, help="A host name under which it is reached.")

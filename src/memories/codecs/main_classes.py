@@ -6,16 +6,14 @@ store outlives the process collects the names of these classes while it encodes,
 
 from __future__ import annotations
 
-import os
-import sys
 import threading
-import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
+from memories.foundation.warn_caller import warn_caller
+
 SCRIPTS = ("__main__", "__mp_main__")  # The second is the name in a spawned process.
 _warned: set[str] = set()
-_PACKAGE = os.path.dirname(os.path.dirname(__file__))  # noqa: PTH120 - compared with file names.
 
 
 def is_main_class(kind: type) -> bool:
@@ -57,10 +55,9 @@ def warn_about(key: str, names: Iterable[str]) -> None:
     new = sorted(set(names) - _warned)
     if not new:
         return
-    warnings.warn(
+    warn_caller(
         f"the value of {key[:200]!r} needs {', '.join(new)} of the script that runs now "
-        "(__main__): no other program can read it; move what it needs to a module",
-        stacklevel=_frames_within(),
+        "(__main__): no other program can read it; move what it needs to a module"
     )
     _warned.update(new)
 
@@ -76,11 +73,3 @@ def explain_missing(module: str, name: str, error: Exception | None = None) -> s
     if error is None:
         return f"{what}: import {module} before reading it, or register a codec for it"
     return f"{what} ({error}): install what it belongs to, in a version that has it"
-
-
-def _frames_within() -> int:
-    """Return how many frames of this package stand above the caller's own."""
-    depth, frame = 1, sys._getframe(1)
-    while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
-        depth, frame = depth + 1, frame.f_back
-    return depth

@@ -48,6 +48,7 @@ _MADE_OF: Final[Mapping[str, Callable[[Any], Any]]] = MappingProxyType(
     }
 )
 DEFINITIONS = (FunctionType, type)
+HASHED_AS = "_memories_hashed_as"  # A method of classes that pickle stores in another way.
 _ARRAYS = (np.ndarray, np.memmap)
 _ATOMS = frozenset({type(None), bool, int, float, str, bytes})
 _SORTED = ({int}, {str}, {bytes})  # Types of items that all can be compared.
@@ -171,6 +172,9 @@ def _hash_reduced(hasher: PartHasher, value: Any) -> bytes:
     made_of = _MADE_OF.get(kind_name(kind))
     if made_of is not None:
         return hash_all(b"made of", [hasher.digest(type(value)), hasher.digest(made_of(value))])
+    hashed_as = getattr(kind, HASHED_AS, None)
+    if hashed_as is not None:
+        return hash_all(b"hashed as", [hasher.digest(kind), hasher.digest(hashed_as(value))])
     try:
         hook = copyreg.dispatch_table.get(kind)
         reduced = hook(value) if hook is not None else value.__reduce_ex__(4)

@@ -26,14 +26,25 @@ from memories.core.near_cache import MOST_DROPPED, NearCacheStore
 from memories.core.value_reader import MISSING
 from memories.engine.front_cache import EXACT_HITS
 from memories.engine.payload import Payload
-from memories.errors import UNREADABLE, InvalidOptionError, KeyNotFoundError, about_key
-from memories.foundation.keys import check_key
+from memories.errors import (
+    UNREADABLE,
+    InvalidOptionError,
+    KeyNotFoundError,
+    UnsupportedTypeError,
+    about_key,
+)
+from memories.foundation.keys import check_key, some_of
+from memories.foundation.wrong_calls import explain_calls
 from memories.frames.writer import Frame, pack
 from memories.model.events import Event, Removed
 from memories.options.choices import ManagerOptions
 from memories.options.configured_constructor import configured
+from memories.options.settings import check_items, check_several
+
+NAMED_KEYS = 10  # In the note of a call with many keys.
 
 
+@explain_calls(but=("retrieve_distributed",))  # A hit of it costs as little as one in RAM.
 class DistributedMemoryManager(MemoryManager):
     """A `MemoryManager` that also stores values on several nodes, each on more than one.
 
@@ -179,23 +190,24 @@ class DistributedMemoryManager(MemoryManager):
             UnavailableError: too few nodes answer for some items; the others are stored.
         """
         self._service.require_open(writing=True)
-        frames = {key: self._pack(check_key(key), data).segments for key, data in mapping.items()}
+        items = check_items("mapping", mapping).items()
+        frames = {key: self._pack(check_key(key), data).segments for key, data in items}
         try:
             results = self._service.store.put_many(frames)
         finally:
             for key in frames:
                 self._near.invalidate(key)
-        _raise_first(results)
+        _raise_first(results, "stored")
 
     def retrieve_many_distributed(self, keys: Iterable[str]) -> dict[str, Any]:
         """Return the values of `keys` on the nodes; raises like `retrieve_distributed` for one."""
         self._service.require_open()
-        wanted = [check_key(key) for key in keys]
+        wanted = [check_key(key) for key in check_several("keys", keys)]
         values = {key: self._fresh_copy(key) for key in wanted}
         missing = [key for key in wanted if values[key] is MISSING]
         tokens = {key: self._near.token(key) for key in missing}
         results = self._service.store.get_many(missing)
-        _raise_first(results)
+        _raise_first(results, "read")
         for key, stored in results.items():
             assert isinstance(stored, StoredFrame)
             values[key] = self._open_frame(key, stored, tokens[key])
@@ -262,9 +274,14 @@ class DistributedMemoryManager(MemoryManager):
         return describe(self._services, type(self).__name__, cluster)
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
-        raise InvalidOptionError(
+        raise UnsupportedTypeError(
             "a DistributedMemoryManager cannot be pickled, because it holds credentials: make one "
             "where it is needed"
+        )
+
+    def _memories_hashed_as(self) -> tuple[Any, ...]:
+        raise UnsupportedTypeError(
+            "a DistributedMemoryManager has no hash, because other processes change what it returns"
         )
 
     def _pack(self, key: str, data: Any) -> Frame:
@@ -344,7 +361,11 @@ def _weak_observer(near: Freshness) -> Callable[[Event], None]:
     return observe
 
 
-def _raise_first(results: Mapping[str, Any]) -> None:
-    for result in results.values():
-        if isinstance(result, Exception):
-            raise result
+def _raise_first(results: Mapping[str, Any], verb: str) -> None:
+    """Raise the first error among `results`; its note says which others were `verb`."""
+    failed = {key: result for key, result in results.items() if isinstance(result, Exception)}
+    for error in failed.values():
+        if len(results) > 1:
+            done, names = len(results) - len(failed), some_of(failed, NAMED_KEYS)
+            error.add_note(f"{done} of {len(results)} values were {verb}, not {names}")
+        raise error

@@ -20,6 +20,7 @@ from collections.abc import (
     ValuesView,
 )
 from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Self, TypeVar, overload
 
 from memories.backends.base import Problem
@@ -43,6 +44,7 @@ from memories.devices import Device
 from memories.errors import KeyNotFoundError
 from memories.foundation.keys import check_key
 from memories.foundation.units import parse_size
+from memories.foundation.wrong_calls import explain_calls
 from memories.model.rules import Rule
 from memories.model.tiers import Cause, StoreTier, TierChoice, TierName, TierText
 from memories.observe.analytics import Series
@@ -59,7 +61,14 @@ from memories.options.choices import (
 from memories.options.configured_constructor import configured
 from memories.options.metadata import matcher
 from memories.options.migration import MigrationSettings
-from memories.options.settings import check_flag, check_seconds, check_tier, make_settings
+from memories.options.settings import (
+    check_flag,
+    check_items,
+    check_seconds,
+    check_several,
+    check_tier,
+    make_settings,
+)
 from memories.policies import PolicyChoice
 
 if TYPE_CHECKING:
@@ -69,13 +78,16 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 R = TypeVar("R")
 T = TypeVar("T")
+MOST_COMPLETIONS = 1000
 
 
+@explain_calls(hide_base=True)
 class MemoryManager(ShortWays, MutableMapping[str, Any]):
     """Keeps Python data in four tiers behind one `store` and one `retrieve`.
 
     It is also a `MutableMapping[str, Any]` and a context manager, and may be used from any number
-    of threads. A process may have several managers. `MEMORIES_*` variables, the project's
+    of threads. A process may have several managers. In the process that unpickles it, a manager
+    with a `storage_path` is a reader of what is on the disk. `MEMORIES_*` variables, the project's
     `memories.toml` and the user's `config.toml` set the arguments that a call leaves out.
 
     Args:
@@ -246,19 +258,18 @@ class MemoryManager(ShortWays, MutableMapping[str, Any]):
         return decorate if function is None else decorate(function)
 
     def store_many(self, mapping: Mapping[str, Any], tier: StoreTier = "auto") -> None:
-        """Store all of `mapping`, in cold together; those before one that fails are stored."""
-        if type(mapping) is dict and self._writer.takes_batches(tier):
-            self._writer.store_batch(mapping, tier)
-            return
-        for key, data in mapping.items():
-            self.store(key, data, tier)
+        """Store all of `mapping`, in cold together.
+
+        Those before one that fails are stored: a note of the error says how many, and which failed.
+        """
+        self._writer.store_many(check_items("mapping", mapping), tier, self.store)
 
     def retrieve_many(self, keys: Iterable[str], *, timeout: float | None = None) -> dict[str, Any]:
         """Return the values of `keys`, by key; raises like `retrieve` if one is absent.
 
         Values in a bucket are requested together, small ones on the disk are read together.
         """
-        wanted = [check_key(key) for key in keys]
+        wanted = [check_key(key) for key in check_several("keys", keys)]
         return self._reader.read_many(wanted, check_seconds("timeout", timeout))
 
     def delete_prefix(self, prefix: str) -> int:
@@ -309,6 +320,10 @@ class MemoryManager(ShortWays, MutableMapping[str, Any]):
     def __len__(self) -> int:
         self._hierarchy.require_readable()
         return len(self._hierarchy)
+
+    def _ipython_key_completions_(self) -> list[str]:
+        """Return keys for `manager["...` and the Tab key; of a large store only the first ones."""
+        return [] if self._lifecycle.closed else list(islice(self.scan(), MOST_COMPLETIONS))
 
     def keys(self) -> KeysView[str]:
         """Return a view of the keys."""
@@ -373,7 +388,7 @@ class MemoryManager(ShortWays, MutableMapping[str, Any]):
         what exceeds half of warm: call again after some were read.
         """
         self._hierarchy.require_writable()
-        wanted = [check_key(key) for key in keys]
+        wanted = [check_key(key) for key in check_several("keys", keys)]
         prefetching = self._services.prefetching
         return 0 if prefetching is None else prefetching.request(wanted)
 
@@ -610,6 +625,7 @@ class MemoryManager(ShortWays, MutableMapping[str, Any]):
         self._lifecycle.close(flush=check_flag("flush", flush))
 
     def __enter__(self) -> Self:
+        self._hierarchy.require_readable()
         return self
 
     def __exit__(
@@ -627,8 +643,17 @@ class MemoryManager(ShortWays, MutableMapping[str, Any]):
         return describe(self._services, type(self).__name__)
 
     def __reduce__(self) -> tuple[Callable[..., MemoryManager], tuple[Any, ...]]:
+        """Return how another process opens the store of this manager, for reading only.
+
+        Raises:
+            UnsupportedTypeError: it has no `storage_path`.
+        """
         self._hierarchy.require_readable()
         return open_reader, (MemoryManager, *self._services.reader_arguments())
+
+    def _memories_hashed_as(self) -> tuple[Any, ...]:
+        """Return what a function that reads this manager depends on, not what is stored in it."""
+        return self._services.location()
 
     def enable_analytics(self, interval: float = 0.25, history: int = 4096) -> None:
         """Start sampling every `interval` seconds, keeping at most `history` points.

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from memories.errors import InvalidOptionError
-
 
 def open_reader(manager_class: type, *arguments: Any) -> Any:
     """Return a read-only manager of the store of a pickled one.
@@ -16,10 +14,6 @@ def open_reader(manager_class: type, *arguments: Any) -> Any:
     """
     hot, warm, cold, glacier, options = arguments
     try:
-        if options["storage_path"] is None:
-            raise InvalidOptionError(
-                "a manager without storage_path cannot be opened in another process"
-            )
         return manager_class(hot, warm, cold, glacier, **options, read_only=True)
     except Exception as error:
         return type("UnopenedManager", (_Unopened, manager_class), {})(error)
@@ -42,6 +36,9 @@ class _Unopened:
 
     # These may be compiled, and then do not ask `__getattr__` for what is not set.
     retrieve = store = delete = exists = __getitem__ = _refuse
+
+    def __enter__(self) -> Any:
+        return self  # Its `with` block raises the reason where it uses the manager.
 
     def __repr__(self) -> str:
         return f"<MemoryManager not opened: {self._error}>"

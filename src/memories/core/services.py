@@ -15,7 +15,9 @@ from memories.engine.access_sampler import AccessSampler
 from memories.engine.hierarchy import Hierarchy
 from memories.engine.lifecycle_state import LifecycleState
 from memories.engine.payload import Payload
+from memories.errors import UnsupportedTypeError
 from memories.foundation.clock import Clock
+from memories.foundation.warn_caller import warn_caller
 from memories.migration.migrator import Migrator
 from memories.migration.prefetching import Prefetching
 from memories.model.tiers import TierName
@@ -97,12 +99,34 @@ class Services:
             main_classes.warn_about(key, names)
         return payload
 
+    def location(self) -> tuple[Any, ...]:
+        """Return the sizes of the tiers, and where the values are."""
+        settings = self.settings
+        sizes = tuple(sorted(settings.capacities.items()))
+        return sizes, str(settings.storage_path), settings.glacier_url
+
     def reader_arguments(self) -> tuple[Any, ...]:
-        """Return the sizes, and the options, of a read-only manager of the same store."""
+        """Return the sizes, and the options, of a read-only manager of the same store.
+
+        Raises:
+            UnsupportedTypeError: the store ends with this manager.
+        """
+        if self.is_private:
+            raise UnsupportedTypeError(
+                "a manager without storage_path cannot be pickled, because no other process can "
+                "open its directory: give it a storage_path (a process then gets a manager that "
+                "reads what is on the disk), or pass the values themselves"
+            )
+        count = len(self.hierarchy.unwritten_keys())
+        if count:
+            warn_caller(
+                f"the pickled manager of {self.settings.storage_path} reads only what is on the "
+                f"disk, and {count} values are only in RAM: call flush() before"
+            )
         capacities = self.settings.capacities
         sizes = [f"{capacities[name]} B" for name in (TierName.HOT, TierName.WARM, TierName.COLD)]
         options = {
-            "storage_path": None if self.is_private else self.settings.storage_path,
+            "storage_path": self.settings.storage_path,
             "glacier_url": self.settings.glacier_url,
             "storage_options": dict(self.settings.storage_options),
         }

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any, TypeVar
 
 import msgspec
@@ -88,36 +89,32 @@ class ValueWriter:
             if_version=if_version,
         )
 
-    def takes_batches(self, tier: str) -> bool:
-        """Return whether `store_batch` would write at least some keys together."""
-        rules = self._hierarchy.catalog.rules
-        return tier == "cold" or (tier == "auto" and rules.names_tier("cold"))
+    def store_many(
+        self, values: Mapping[str, Any], tier: str, store: Callable[[str, Any, Any], None]
+    ) -> None:
+        """Store many values, those for cold together; those before one that fails are stored.
 
-    def store_batch(self, values: dict[str, Any], tier: str) -> None:
-        """Store many values, those for cold together; those before one that fails are stored."""
-        self._hierarchy.require_writable()
-        batch, nbytes = list[NewValue](), 0
-        with main_classes.collect_names() as names:
+        Args:
+            values: The values by key.
+            tier: Where they are stored.
+            store: Stores one value in a tier, where they are not stored together.
+        """
+        done = 0
+        try:
+            if type(values) is dict and self._takes_batches(tier):
+                for count in self._store_batches(values, tier):
+                    done += count
+                return
             for key, data in values.items():
-                try:
-                    value = self._value_for_cold(check_key(key), data, tier)
-                except Exception:
-                    self._put_batch(batch)  # These come before the value that fails.
-                    raise
-                if value is None or nbytes + value.payload.size > BATCH_BYTES:
-                    self._put_batch(batch)
-                    batch, nbytes = [], 0
-                if value is None:
-                    self.store(key, data, tier)
-                    continue
-                if names and self._services.outlives_process:
-                    main_classes.warn_about(key, names)
-                batch.append(value)
-                nbytes += value.payload.size
-                if len(batch) == BATCH_KEYS:
-                    self._put_batch(batch)
-                    batch, nbytes = [], 0
-        self._put_batch(batch)
+                store(key, data, tier)
+                done += 1
+        except Exception as error:
+            key = next(islice(values, done, None), "")
+            error.add_note(
+                f"the first {done} of {len(values)} values are stored, {key[:200]!r} failed, and "
+                "those after it were not tried"
+            )
+            raise
 
     def store_result(self, key: str, result: Any, *, tier: str, ttl: float | None) -> None:
         """Store what can be computed again: it may be dropped for room, whatever `on_full` says."""
@@ -196,15 +193,49 @@ class ValueWriter:
             now=self._services.clock.wall, rule=rule,
         )  # fmt: skip
 
-    def _put_batch(self, values: Sequence[NewValue]) -> None:
-        """Store values in cold; they are one by one where that cannot be done together."""
+    def _takes_batches(self, tier: str) -> bool:
+        """Return whether `_store_batches` would write at least some keys together."""
+        rules = self._hierarchy.catalog.rules
+        return tier == "cold" or (tier == "auto" and rules.names_tier("cold"))
+
+    def _store_batches(self, values: dict[str, Any], tier: str) -> Iterator[int]:
+        """Store many values, those for cold together; yield how many more are stored."""
+        self._hierarchy.require_writable()
+        batch, nbytes = list[NewValue](), 0
+        with main_classes.collect_names() as names:
+            for key, data in values.items():
+                try:
+                    value = self._value_for_cold(check_key(key), data, tier)
+                except Exception:
+                    yield from self._put_batch(batch)  # These come before the value that fails.
+                    raise
+                if value is None or nbytes + value.payload.size > BATCH_BYTES:
+                    yield from self._put_batch(batch)
+                    batch, nbytes = [], 0
+                if value is None:
+                    self.store(key, data, tier)
+                    yield 1
+                    continue
+                if names and self._services.outlives_process:
+                    main_classes.warn_about(key, names)
+                batch.append(value)
+                nbytes += value.payload.size
+                if len(batch) == BATCH_KEYS:
+                    yield from self._put_batch(batch)
+                    batch, nbytes = [], 0
+        yield from self._put_batch(batch)
+
+    def _put_batch(self, values: Sequence[NewValue]) -> Iterator[int]:
+        """Store values in cold, one by one where that cannot be done together."""
         while values:
             done = self._hierarchy.put_batch(values)
+            yield done
             # A value that was busy, archived or refused is stored alone, or raises. Where the
             # first one was it, the others are too: the store may be full.
             alone = values[done : done + 1] if done else values
             for value in alone:
                 self._hierarchy.put(value.key, value.payload, tier=TierName.COLD, terms=value.terms)
+                yield 1
             values = values[done + len(alone) :]
 
     def _clear(self, purge: bool) -> None:

@@ -16,6 +16,7 @@ from memories.codecs.registry import load_builtin
 from memories.core.finalizer import wait_for_directory
 from memories.core.lifecycle import Lifecycle
 from memories.core.services import Services
+from memories.core.size_doubts import warn_of_sizes
 from memories.core.write_behind import WriteBehind
 from memories.devices import Device, find_device
 from memories.engine.access_sampler import AccessSampler
@@ -77,7 +78,10 @@ def assemble(
     load_builtin()
     if migration is not None and migration is not False:
         check_migration(migration)
-    wiring = _Wiring(settings, clock or SystemClock(), find_device(settings.hot_device))
+    device = find_device(settings.hot_device)
+    if not settings.read_only:
+        warn_of_sizes(settings.capacities, settings.storage_path, device=device is not None)
+    wiring = _Wiring(settings, clock or SystemClock(), device)
     return wiring.start(migration)
 
 

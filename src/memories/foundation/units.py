@@ -9,6 +9,7 @@ from memories.errors import InvalidOptionError
 
 GB = 10**9
 MAX_BYTES = 2**63 - 1
+MOST_GIGABYTES = 1_000_000  # A larger number without a unit is a count of bytes by mistake.
 
 _UNITS = {
     "": 1, "b": 1,
@@ -27,7 +28,8 @@ def parse_size(size: float | int | str, *, name: str = "size") -> int:
         name: What the size is for, named in the error.
 
     Raises:
-        InvalidOptionError: `size` is negative, not finite, not a number, or beyond 2**63 - 1 bytes.
+        InvalidOptionError: `size` is negative, not finite, not a number, or beyond 2**63 - 1 bytes;
+            or it is a number of gigabytes above a million, which must be meant as bytes.
     """
     if isinstance(size, bool) or not isinstance(size, (int, float, str)):
         raise InvalidOptionError(
@@ -45,6 +47,11 @@ def parse_size(size: float | int | str, *, name: str = "size") -> int:
         count = float(size) * GB
     if not math.isfinite(count) or count < 0 or count > MAX_BYTES:
         raise InvalidOptionError(f"{name}={size!r} must lie between 0 and {MAX_BYTES} bytes")
+    if not isinstance(size, str) and size > MOST_GIGABYTES:
+        raise InvalidOptionError(
+            f"{name}={size!r} is {format_size(count)}, because a number is gigabytes: if it means "
+            f"{format_size(size)}, write {size / GB:g}, or the text '{size} B'"
+        )
     return round(count)
 
 

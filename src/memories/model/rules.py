@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from memories.errors import InvalidOptionError
 from memories.foundation.units import parse_size
+from memories.foundation.wrong_calls import explain_construction
 from memories.model.entry import Entry
 from memories.model.record import Record
 from memories.model.tiers import TierChoice, TierName
@@ -22,6 +23,7 @@ _UNITS = {"s": 1, "second": 1, "min": 60, "minute": 60, "h": 3600, "hour": 3600,
 _SPAN = re.compile(r"\s*([0-9]+(?:\.[0-9]*)?)\s*([a-z]*?)s?\s*")
 
 
+@explain_construction
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
     """The defaults for the keys with a prefix, where `store` gives no other option.

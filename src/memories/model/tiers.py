@@ -17,6 +17,7 @@ class TierName(StrEnum):
     GLACIER = "glacier"
 
     __hash__ = str.__hash__  # That of `Enum` is a function in Python, called at every look-up.
+    __repr__ = str.__repr__  # In a dict that a user prints, it is the text to give to `tier=`.
 
     rank: int  # 0 for the fastest tier, 3 for the slowest.
     durable: bool  # Whether what lies there survives the process.
@@ -43,6 +44,8 @@ class Form(Enum):
 
 class Cause(StrEnum):
     """Why an entry moved or left."""
+
+    __repr__ = str.__repr__
 
     EXPLICIT = "explicit"
     REPLACED = "replaced"

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterator, Mapping
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from memories.errors import InvalidOptionError
 from memories.foundation.logging import logger
 from memories.foundation.user_directories import config_directory
+from memories.foundation.wrong_calls import nearest
 
 PREFIX = "MEMORIES_"
 PROJECT_FILE = "memories.toml"
@@ -67,12 +67,6 @@ def read_config(
     for variable, name, value in _variables(environment, known):
         _merge(found, name, value, variable)
     return found
-
-
-def nearest(name: str, known: Collection[str]) -> str:
-    """Return a suggestion of the known name that is most similar to `name`, or an empty text."""
-    near = get_close_matches(name, sorted(known), n=1)
-    return f"; did you mean {near[0]!r}?" if near else ""
 
 
 def project_file(directory: Path | None = None) -> Path | None:

@@ -12,7 +12,8 @@ from functools import wraps
 from typing import Any, NamedTuple, ParamSpec
 
 from memories.errors import InvalidOptionError
-from memories.options.config_sources import ARGUMENT_ONLY, FoundOption, nearest, read_config
+from memories.foundation.wrong_calls import nearest, wrong_call
+from memories.options.config_sources import ARGUMENT_ONLY, FoundOption, read_config
 from memories.options.migration import MigrationSettings
 
 Arguments = ParamSpec("Arguments")
@@ -42,13 +43,12 @@ def configured(make: Callable[Arguments, None]) -> Callable[Arguments, None]:
 
     @wraps(make)
     def initialise(*args: Arguments.args, **kwargs: Arguments.kwargs) -> None:
-        try:
-            given = signature.bind_partial(*args, **kwargs).arguments
-        except TypeError as error:
-            raise TypeError(_explain(error, type(args[0]), signature, kwargs)) from None
+        given = _check_call(signature, signature.bind_partial, args, kwargs)
         for name, found in configured_options(signature).items():
             if name in signature.parameters and name not in given:
                 kwargs[name] = found.value
+        # What is missing now is in no file either.
+        _check_call(signature, signature.bind, args, kwargs)
         make(*args, **kwargs)
 
     return initialise
@@ -76,25 +76,35 @@ def effective_options(make: Callable[..., Any]) -> list[EffectiveOption]:
     ]
 
 
-def _explain(
-    error: TypeError, made: type, signature: inspect.Signature, options: Mapping[str, Any]
-) -> str:
-    """Return the message of `error` with the class, and the name most similar to a wrong one."""
-    for name in options:
-        if name not in signature.parameters:
-            known = {*_names(signature), *_names(inspect.signature(made))}
-            suggestion = nearest(name, known)
-            return f"{made.__name__}() got an unexpected option {name!r}{suggestion}"
-    return f"{made.__name__}(): {error}"
+def _check_call(
+    signature: inspect.Signature, bind: Callable[..., inspect.BoundArguments],
+    args: tuple[Any, ...], kwargs: Mapping[str, Any],
+) -> Mapping[str, Any]:  # fmt: skip
+    """Return what a constructor was given, by name; `bind` is a method of its signature.
+
+    Raises:
+        InvalidOptionTypeError: the arguments do not fit.
+    """
+    try:
+        return bind(*args, **kwargs).arguments
+    except TypeError as error:
+        made = type(args[0])
+        known = {*_named(signature), *_named(inspect.signature(made))}
+        raise wrong_call(made.__name__, error, known, kwargs) from None
 
 
 def _names(signature: inspect.Signature) -> list[str]:
     """Return the parameters that configuration may set."""
+    return [name for name in _named(signature) if name not in ARGUMENT_ONLY]
+
+
+def _named(signature: inspect.Signature) -> list[str]:
+    """Return the parameters that a call may name."""
     parameters = signature.parameters.values()
     named = (
         one.name for one in parameters if one.kind not in (one.VAR_KEYWORD, one.VAR_POSITIONAL)
     )
-    return [name for name in named if name != "self" and name not in ARGUMENT_ONLY]
+    return [name for name in named if name != "self"]
 
 
 def _migration(table: Mapping[str, Any], origin: str) -> MigrationSettings:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from memories.errors import InvalidOptionError
+from memories.errors import InvalidOptionError, InvalidOptionTypeError
+from memories.foundation.wrong_calls import explain_construction
 
 
+@explain_construction
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MigrationSettings:
     """How often migration runs, and how full a tier may be.
@@ -26,7 +28,16 @@ class MigrationSettings:
     demote_idle: bool = True
 
     def __post_init__(self) -> None:
-        """Raise InvalidOptionError for invalid numbers."""
+        """Raise InvalidOptionError for invalid values."""
+        for name in ("interval_seconds", "high_watermark", "low_watermark"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                raise InvalidOptionTypeError(f"{name}={value!r:.60} must be a number")
+        for name in ("promote", "demote_idle"):
+            if not isinstance(getattr(self, name), bool):
+                raise InvalidOptionTypeError(
+                    f"{name}={getattr(self, name)!r:.60} must be True or False"
+                )
         if not 0 < self.low_watermark <= self.high_watermark <= 1:
             raise InvalidOptionError(
                 f"watermarks must satisfy 0 < low <= high <= 1, not low={self.low_watermark}, "

@@ -10,7 +10,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, get_args
 
-from memories.errors import InvalidOptionError
+from memories.errors import InvalidOptionError, InvalidOptionTypeError
 from memories.foundation.units import parse_size
 from memories.model.rules import Rule, check_rules
 from memories.model.tiers import TierName
@@ -98,6 +98,35 @@ def check_mapping(name: str, value: Any) -> Mapping[str, Any]:
     return value
 
 
+def check_several(name: str, values: Any) -> Iterable[Any]:
+    """Return `values` if they can be iterated and are not one text, whose letters would be taken.
+
+    Raises:
+        InvalidOptionTypeError: it is one text, or nothing that can be iterated.
+    """
+    if isinstance(values, str | bytes | os.PathLike):
+        raise InvalidOptionTypeError(
+            f"{name}={values!r:.60} is one value and not several: write [{values!r:.60}]"
+        )
+    if not isinstance(values, Iterable):
+        raise InvalidOptionTypeError(f"{name}={values!r:.60} must be a list, or another iterable")
+    return values
+
+
+def check_items(name: str, values: Any) -> Mapping[str, Any]:
+    """Return `values` if it is a mapping.
+
+    Raises:
+        InvalidOptionTypeError: it is not; the message says how to make one.
+    """
+    if not isinstance(values, Mapping):
+        raise InvalidOptionTypeError(
+            f"{name} must be a mapping of keys to values, like a dict, not a "
+            f"{type(values).__name__}; dict(...) makes one of pairs"
+        )
+    return values
+
+
 def check_flag(name: str, value: Any) -> bool:
     """Return `value` if it is True or False."""
     if not isinstance(value, bool):
@@ -112,6 +141,15 @@ def check_seconds(name: str, value: float | None) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
         raise InvalidOptionError(f"{name}={value!r:.60} must be a positive number of seconds")
     return float(value)
+
+
+def check_port(value: Any) -> int:
+    """Return `value` if it is the number of a port, or 0 for any that is free."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise InvalidOptionTypeError(f"port={value!r:.60} must be a number from 0 to 65535")
+    if not 0 <= value <= 65_535:
+        raise InvalidOptionError(f"port={value} must be a number from 0 (any free port) to 65535")
+    return value
 
 
 def check_duration(name: str, value: float) -> float:
@@ -202,8 +240,8 @@ def make_settings(
         write_through=check_flag("write_through", write_through),
         drop_when_full=check_choice("on_full", on_full, get_args(OnFull)) == "evict",
         prefetch=check_choice("prefetch", prefetch, get_args(Prefetch)),
-        rules=check_rules(rules),
+        rules=check_rules(check_several("rules", rules)),
         read_only=check_flag("read_only", read_only),
         takeover=check_flag("takeover", takeover),
-        trusted_keys=tuple(trusted_keys),
+        trusted_keys=tuple(check_several("trusted_keys", trusted_keys)),
     )

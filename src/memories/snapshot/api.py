@@ -17,7 +17,7 @@ from memories.engine.hierarchy import Hierarchy
 from memories.errors import InvalidOptionError
 from memories.model.record import Record
 from memories.model.tiers import TierName
-from memories.options.settings import check_choice, check_tier
+from memories.options.settings import check_choice, check_several, check_tier
 from memories.progress import Progress, counted
 from memories.snapshot.archive_references import bucket_of, holder_of
 from memories.snapshot.capture import EntryOrRecord, Selection, capture, same
@@ -101,7 +101,7 @@ def restore_snapshot(
     check_choice("mode", mode, tuple(Mode))
     check_choice("verify", verify, ("full", "lazy"))
     with ExitStack() as stack:
-        chain = stack.enter_context(IncrementalChain(path, bases))
+        chain = stack.enter_context(IncrementalChain(path, tuple(check_several("bases", bases))))
         if verify == "full":
             chain.verify(counted(progress, chain.file_bytes))
         restore = Restore(hierarchy, chain, Mode(mode), copy_later=verify == "lazy" and not wait)
@@ -127,7 +127,9 @@ def _selection(
 ) -> Selection:
     if not isinstance(include_glacier, bool):
         check_choice("include_glacier", include_glacier, ("reference",))
-    chosen = frozenset(TierName if tiers is None else map(check_tier, tiers))
+    chosen = frozenset(
+        TierName if tiers is None else map(check_tier, check_several("tiers", tiers))
+    )
     if include_glacier is False:
         chosen -= {TierName.GLACIER}
     return Selection(

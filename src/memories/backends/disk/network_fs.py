@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-import warnings
 from pathlib import Path
+
+from memories.foundation.warn_caller import warn_caller
 
 REMOTE = frozenset(
     ("nfs", "nfs4", "cifs", "smb3", "smbfs", "afs", "ceph", "9p", "lustre", "beegfs", "glusterfs")
@@ -16,10 +17,9 @@ def warn_if_remote(path: Path) -> bool:
     """Warn that the store at `path` is on a network file system, and return whether it is."""
     kind = remote_kind(path)
     if kind is not None:
-        warnings.warn(
+        warn_caller(
             f"{path} is on a network file system ({kind}): use the store from one machine at a "
-            "time, and do not rely on it after a power cut (docs/format.md, Cold log)",
-            stacklevel=3,
+            "time, and do not rely on it after a power cut (docs/format.md, Cold log)"
         )
     return kind is not None
 

@@ -9,12 +9,13 @@ from functools import partial
 from typing import Any
 from urllib.parse import quote
 
-from memories.errors import StorageError, UnavailableError
+from memories.errors import InvalidOptionTypeError, StorageError, UnavailableError
 from memories.foundation.optional_imports import require
 from memories.foundation.periodic import BackgroundThread
 from memories.observe.dashboard.app import make_app
 from memories.observe.dashboard.auth import Auth
 from memories.observe.dashboard.source import DashboardSource
+from memories.options.settings import check_port, check_several
 
 START_SECONDS = 10.0
 STOP_SECONDS = 5.0
@@ -99,10 +100,15 @@ def serve(
 
     Raises:
         MissingPackageError: starlette or uvicorn is not installed.
-        InvalidOptionError: other machines can reach the address, and no token was given.
+        InvalidOptionError: other machines can reach the address, and no token was given; or an
+            argument is invalid.
         StorageError: the port is in use.
     """
-    auth = Auth(host, token, hosts)
+    port = check_port(port)
+    for name, text in (("host", host), ("token", token)):
+        if not (isinstance(text, str) and text) and not (name == "token" and text is None):
+            raise InvalidOptionTypeError(f"{name}={text!r:.60} must be a str that is not empty")
+    auth = Auth(host, token, list(check_several("hosts", hosts)))
     servers: list[Any] = []
     app = make_app(source, auth, lambda: any(server.should_exit for server in servers))
     uvicorn = require("uvicorn", extra="dashboard")

@@ -1,0 +1,65 @@
+"""Finds sizes of tiers that look like a mistake, and says what to write if they are one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from memories.foundation.units import GB, format_size
+from memories.foundation.warn_caller import warn_caller
+from memories.model.tiers import TierName
+
+# Larger by this factor than what the machine has is a unit by mistake: MB written as GB.
+RAM_FACTOR = 4
+DISK_FACTOR = 64
+DEFAULTS = {TierName.HOT: 8 * GB, TierName.WARM: 32 * GB, TierName.COLD: 500 * GB}
+
+
+def warn_of_sizes(capacities: Mapping[TierName, int], path: Path | None, *, device: bool) -> None:
+    """Warn of each size that looks like a mistake.
+
+    Args:
+        capacities: The sizes of hot, warm and cold, in bytes.
+        path: The directory of the store, None for a temporary one.
+        device: Whether hot is the memory of a GPU, whose size is not known here.
+    """
+    ram = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    for doubt in doubts(capacities, ram, _disk_bytes(path), device=device):
+        warn_caller(doubt)
+
+
+def doubts(
+    capacities: Mapping[TierName, int], ram: int, disk: int | None, *, device: bool
+) -> Iterator[str]:
+    """Yield what is doubtful about sizes on a machine with so many bytes of RAM and of disk."""
+    hot, warm, cold = (capacities[name] for name in (TierName.HOT, TierName.WARM, TierName.COLD))
+    if hot > warm > cold:
+        yield (
+            f"the slower a tier, the smaller it is: hot {format_size(hot)}, warm "
+            f"{format_size(warm)}, cold {format_size(cold)}; the order of the sizes is hot, warm, "
+            "cold: are they swapped?"
+        )
+    for name, size in capacities.items():
+        if size == DEFAULTS[name] or (name is TierName.HOT and device):
+            continue
+        has, factor, what = (
+            (disk, DISK_FACTOR, "disk") if name.durable else (ram, RAM_FACTOR, "RAM")
+        )
+        if has is not None and size > factor * has:
+            yield (
+                f"{name}_memory_size is {format_size(size)}, and this machine has "
+                f"{format_size(has)} of {what}: a number is gigabytes; if megabytes are meant, "
+                f"write '{size / GB:g} MB'"
+            )
+
+
+def _disk_bytes(path: Path | None) -> int | None:
+    """Return the size of the file system that a directory is on, or will be."""
+    for folder in () if path is None else (path, *path.parents):
+        try:
+            state = os.statvfs(folder)
+        except OSError:
+            continue  # It does not exist yet, or cannot be read.
+        return state.f_blocks * state.f_frsize
+    return None
