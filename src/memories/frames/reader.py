@@ -147,8 +147,11 @@ class DescribedFrame(ABC):
 
     def description(self) -> Any:
         """Return the codec's own description of the value, the `meta` of its parts."""
+        return self._described(self._content.meta)
+
+    def _described(self, meta: bytes | msgspec.Raw) -> Any:
         try:
-            return msgspec.msgpack.decode(self._content.meta)
+            return msgspec.msgpack.decode(meta)
         except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
             raise CorruptDataError(f"the description of {self.key!r} is damaged") from error
 
@@ -287,6 +290,9 @@ class OpenFrame(DescribedFrame):
     def parts(self, *, verify: bool = True, verifier: Verifier | None = None) -> Parts:
         """Return the parts: views of raw buffers, new memory for compressed ones.
 
+        A value that carries code is copied first: what is verified must be what is loaded, and
+        another process may write to the file that is mapped here.
+
         Args:
             verify: Check every checksum first. False is safe only if this was done since the store
                 was opened.
@@ -299,11 +305,21 @@ class OpenFrame(DescribedFrame):
         """
         if verify:
             self.verify()
+        if carries_code(self.codec):
+            return self._signed_parts(verifier or signing.default())
         pieces = self._content.buffers
         owned = frozenset(i for i, piece in enumerate(pieces) if piece.compressor != RAW)
-        parts = Parts(self.codec, self.description(), self._load(pieces), owned, given=owned)
-        self._check_trust(parts, verifier)
-        return parts
+        return Parts(self.codec, self.description(), self._load(pieces), owned, given=owned)
+
+    def _signed_parts(self, verifier: Verifier) -> Parts:
+        """Return the parts of a value that carries code, in memory of their own, once verified."""
+        meta = bytes(self._content.meta)
+        buffers = self._load(self._content.buffers, private=True)
+        message = signing.message(self.key, self.version, self.codec, meta, buffers)
+        signature = Signature(self._fields.key_id, self._fields.mac)
+        verifier.verify(message, signature, f"the value of {self.key[:200]!r}")
+        owned = frozenset(range(len(buffers)))
+        return Parts(self.codec, self._described(meta), buffers, owned, given=owned)
 
     def _ensure_loaded(self, spans: Sequence[Span]) -> None:
         del spans  # The whole body is in memory.
@@ -330,31 +346,29 @@ class OpenFrame(DescribedFrame):
         if self._body[start:stop] != PADDING[: stop - start]:
             raise CorruptDataError(f"the padding in the frame of {self.key!r} is damaged")
 
-    def _load(self, pieces: Sequence[FramePiece]) -> tuple[memoryview, ...]:
-        """Return the contents of `pieces`; all compressed ones are loaded into one arena."""
-        packed = [piece for piece in pieces if piece.compressor != RAW]
+    def _load(
+        self, pieces: Sequence[FramePiece], *, private: bool = False
+    ) -> tuple[memoryview, ...]:
+        """Return the contents of `pieces`; all compressed ones are loaded into one arena.
+
+        `private` loads the others into it, too.
+        """
+        packed = [piece for piece in pieces if private or piece.compressor != RAW]
         for piece in packed:
-            self._check_chunks(piece)
+            if piece.compressor != RAW:
+                self._check_chunks(piece)
         arena = allocate(sum(align(piece.raw) for piece in packed))
         loaded, chunks, offset = [], [], 0
         for piece in pieces:
-            if piece.compressor == RAW:
+            if piece.compressor == RAW and not private:
                 loaded.append(self.stored_bytes(piece))
                 continue
             target = arena[offset : offset + piece.raw]
             offset += align(piece.raw)
             chunks += self._chunks(piece, target)
             loaded.append(view_bytes(target).toreadonly())
-        parallel.map_items(lambda chunk: decompress(*chunk), chunks, offset)
+        parallel.map_items(lambda chunk: load_chunk(*chunk), chunks, offset)
         return tuple(loaded)
-
-    def _check_trust(self, parts: Parts, verifier: Verifier | None) -> None:
-        if carries_code(self.codec):
-            meta = memoryview(self._content.meta)
-            message = signing.message(self.key, self.version, self.codec, meta, parts.buffers)
-            signature = Signature(self._fields.key_id, self._fields.mac)
-            what = f"the value of {self.key[:200]!r}"
-            (verifier or signing.default()).verify(message, signature, what)
 
 
 def load_chunk(chunk: memoryview, target: Any, compressor: int) -> None:

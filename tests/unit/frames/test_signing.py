@@ -269,3 +269,50 @@ def test_what_cannot_be_pickled_is_refused_at_once(value: Any) -> None:
     for wrapped in (value, [value], {"a": (1, value)}):
         with pytest.raises(UnsupportedTypeError, match="cannot be stored"):
             codecs.encode(wrapped)
+
+
+class Swapping:
+    """Verifies, and lets the adversary write to the mapped file at once after that."""
+
+    def __init__(self, ring: Keyring, path: Path, found: bytes, instead: bytes) -> None:
+        self.ring, self.path, self.found, self.instead = ring, path, found, instead
+
+    def verify(self, message: bytes, signature: Any, what: str = "") -> None:
+        self.ring.verify(message, signature, what)
+        data = self.path.read_bytes()
+        assert 1 == data.count(self.found)
+        with self.path.open("r+b") as file:
+            file.seek(data.index(self.found))
+            file.write(self.instead)
+
+
+def test_what_was_verified_is_what_is_loaded(ring: Keyring, tmp_path: Path) -> None:
+    """A mapped file may change between the two; then, or later, code of another would run."""
+    bomb = pickle.dumps(Bomb(), 5)
+    thing = Thing("x" * 2 * len(bomb))
+    parts = codecs.encode(thing)
+    stream = bytes(parts.buffers[0])
+    evil = bomb.ljust(len(stream), b"\0")  # What follows the end of a pickle is not read.
+    path = tmp_path / "frame"
+    path.write_bytes(writer.pack(parts, key="k", version=1, signer=ring).join())
+    mapped = np.memmap(path, np.uint8, "r")
+    opened = open_frame(mapped, key="k")
+    loaded = opened.parts(verifier=Swapping(ring, path, stream, evil))
+    assert evil in path.read_bytes()
+    assert bytes(mapped) == path.read_bytes()
+    assert thing.array == codecs.decode(loaded).array
+    with pytest.raises(UntrustedDataError, match="altered"):
+        opened.parts(verify=False, verifier=ring)
+
+
+def test_buffers_of_a_pickle_do_not_stay_in_the_file(ring: Keyring, tmp_path: Path) -> None:
+    """An object that was verified must not change in the hands of its user."""
+    thing = Thing(np.arange(20_000))
+    thing.array.setflags(write=False)  # One that is writable is copied in any case.
+    path = tmp_path / "frame"
+    path.write_bytes(writer.pack(codecs.encode(thing), key="k", version=1, signer=ring).join())
+    opened = open_frame(np.memmap(path, np.uint8, "r"), key="k")
+    loaded = codecs.decode(opened.parts(verifier=ring))
+    with path.open("r+b") as file:
+        file.write(bytes(path.stat().st_size))
+    assert np.array_equal(np.arange(20_000), loaded.array)
