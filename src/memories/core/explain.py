@@ -149,6 +149,11 @@ def _next_tier(services: Services, found: Entry | Record) -> str:
     if isinstance(found, Entry):
         lower = [name for name in services.hierarchy.tiers if name.rank > found.tier.rank]
         down = next((name for name in lower if found.terms.admits(name)), None)
+        if found.terms.in_ram_only:
+            return (
+                "It is dropped when RAM needs room: it can be computed again in less time than it "
+                "takes to keep it in cold."
+            )
         if down is None:
             above = " or above" if up else ""
             return f"It stays in {found.tier}{above}: its terms allow no slower tier."

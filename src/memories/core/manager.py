@@ -224,6 +224,8 @@ class MemoryManager(ShortWays, MutableMapping[str, Any]):
         """Decorate a function so that its results are kept in the tiers; bare or with options.
 
         Results are evictable: under memory pressure they may be dropped, and are computed again.
+        One of 64 KiB or more that took less time to compute than it takes to write it to the disk
+        and to read it back stays in RAM; `explain` says so.
         The first call returns the same as later ones: a read-only array, for example. Exceptions
         are not kept. Threads or tasks that ask for the same result share one computation; if the
         computing one is interrupted, another continues. The decorated function has `cache_info()`,
@@ -244,7 +246,7 @@ class MemoryManager(ShortWays, MutableMapping[str, Any]):
             key: A function of the arguments whose value is hashed in their place.
             ttl: Seconds for which a result is valid.
             tier: Where results are stored first. `"auto"` is the fastest with room, and with a
-                `storage_path` a durable copy as well, written in the background.
+                `storage_path` a durable copy as well, written in the background where that pays.
 
         Raises:
             InvalidOptionError: an option is invalid.

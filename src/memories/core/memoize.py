@@ -12,7 +12,12 @@ import inspect
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
+from sys import getrefcount, getsizeof
+from time import perf_counter
 from typing import Any, Final, Protocol
+from weakref import getweakrefcount
+
+import numpy as np
 
 from memories.codecs.content_hash import content_hash
 from memories.codecs.function_code import names_read
@@ -44,6 +49,10 @@ from memories.foundation.logging import logger
 from memories.options.settings import check_seconds
 
 PREFIX = "cache/"
+_KNOWN_CALLS = 2048  # Of so many calls with plain arguments the hash is remembered ...
+_KNOWN_NBYTES = 512  # ... if the arguments take no more than this.
+_PLAIN: Final = frozenset({int, bool, str, type(None)})
+_OF_ITS_CALLER = 2  # References: a variable, and the argument of `getrefcount`.
 _NOTHING: Final = object()  # Stands for an absent result.
 # Errors that concern one call: another call of the function may succeed.
 _OF_ONE_CALL = (TimeoutError, RecursionError, MemoryError)
@@ -64,8 +73,16 @@ class ResultStore(Protocol):
     def delete_prefix(self, prefix: str) -> int:
         """Remove every key that starts with `prefix`."""
 
-    def store(self, key: str, result: Any, *, tier: str, ttl: float | None) -> None:
-        """Store a result, which may be dropped for room."""
+    def exists(self, key: str) -> bool:
+        """Return whether there is a result of `key`; this does not count as a read."""
+
+    def store(
+        self, key: str, result: Any, *, tier: str, ttl: float | None, seconds: float, copy: bool
+    ) -> Any:
+        """Store a result, which may be dropped for room, and return it as later reads will.
+
+        It took `seconds` to compute. With `copy=False` nothing else refers to its memory.
+        """
 
     def require_writable(self) -> None:
         """Raise unless results can be stored."""
@@ -105,6 +122,8 @@ class Memo:
         self._counts: Counter[str] = Counter()
         self._lock = new_lock()
         self._no_hash = _no_hash(self._signature)
+        self._plain_arguments = _plain_arguments(self._signature) if key is None else None
+        self._known_hashes: dict[tuple[tuple[Any, ...], tuple[type, ...]], str] = {}
         outer = self._split_ignored(frozenset([ignore] if isinstance(ignore, str) else ignore))
         self._identity = Identity(function, version, outer, self._ignored)
         self._key = key
@@ -121,9 +140,23 @@ class Memo:
         Raises:
             UnsupportedTypeError: the function, or an argument, has no hash.
         """
-        prefix, arguments = self._prefix(), self._hashed_arguments(args, kwargs)
+        prefix = self._prefix()
+        call = None
+        if not kwargs and len(args) == self._plain_arguments:
+            types = tuple(map(type, args))
+            if _PLAIN.issuperset(types):
+                call = args, types  # Because 1 equals True.
+                known = self._known_hashes.get(call)
+                if known is not None:
+                    return prefix + known
+        arguments = self._hashed_arguments(args, kwargs)
         try:
-            return prefix + content_hash(arguments, code=self._version is None)
+            found = content_hash(arguments, code=self._version is None)
+            if call is not None and sum(map(getsizeof, args)) <= _KNOWN_NBYTES:
+                if len(self._known_hashes) >= _KNOWN_CALLS:
+                    self._known_hashes.clear()
+                self._known_hashes[call] = found
+            return prefix + found
         except UnsupportedTypeError as error:
             raise UnsupportedTypeError(
                 f"{self._unhashable(arguments)} of {self._identity.label}: {error}; name "
@@ -160,6 +193,10 @@ class Memo:
             self._count("hits")
         return value
 
+    def _lookup_again(self, key: str) -> Any:
+        """Do what `lookup` does, for a key that was most probably absent a moment ago."""
+        return self.lookup(key) if self.results.exists(key) else _NOTHING
+
     def start(self, computation: Computation) -> None:
         """Record that the function is called in `computation`."""
         self._count("misses")
@@ -171,7 +208,7 @@ class Memo:
         while True:
             other = self.single_flight.register(key, computation)
             outcome = None if other is None else other.wait(computation)
-            found = self.lookup(key) if outcome is None else self._value_of(key, outcome)
+            found = self._lookup_again(key) if outcome is None else self._value_of(key, outcome)
             if found is not _NOTHING:
                 return found
             if outcome is None:
@@ -195,8 +232,12 @@ class Memo:
                 self.start(computation)
                 return _NOTHING
 
-    def store(self, key: str, result: Any) -> tuple[Any, FlightOutcome]:
+    def store(
+        self, key: str, result: Any, *, seconds: float, references: int
+    ) -> tuple[Any, FlightOutcome]:
         """Store a result; return it as later calls will, and the outcome for waiting calls.
+
+        It took `seconds` to compute, and the caller had so many `references` to it.
 
         Raises:
             UnsupportedTypeError: it cannot be serialised.
@@ -208,15 +249,19 @@ class Memo:
                 "`cache` directly above the `async def`"
             )
         try:
-            return self._store(key, result)
+            return self._store(key, result, seconds, copy=not _is_unshared(result, references))
         except UnsupportedTypeError as error:
             raise UnsupportedTypeError(f"the result of {self._identity.label}: {error}") from error
 
-    def _store(self, key: str, result: Any) -> tuple[Any, FlightOutcome]:
+    def _store(
+        self, key: str, result: Any, seconds: float, *, copy: bool
+    ) -> tuple[Any, FlightOutcome]:
         if self._may_store():
             try:
-                self.results.store(key, result, tier=self._tier, ttl=self._ttl)
-                return self.results.retrieve(key), FlightOutcome(OutcomeKind.RESULT)
+                found = self.results.store(
+                    key, result, tier=self._tier, ttl=self._ttl, seconds=seconds, copy=copy
+                )
+                return found, FlightOutcome(OutcomeKind.RESULT)
             except (TierFullError, KeyNotFoundError) as error:
                 logger.debug("a result is too large, or was dropped at once: %s", error)
             except (StorageError, UnavailableError) as error:
@@ -366,10 +411,11 @@ def _wrap(memo: Memo, function: Callable[..., Any]) -> Any:
         try:
             found = memo.join(key, computation)
             if found is _NOTHING:
-                own = True
+                own, started = True, perf_counter()
                 result = function(*args, **kwargs)
-                own = False
-                found, outcome = memo.store(key, result)
+                own, seconds = False, perf_counter() - started
+                references = getrefcount(result)
+                found, outcome = memo.store(key, result, seconds=seconds, references=references)
             return found
         except BaseException as error:
             outcome = memo.outcome_of(error, own=own)
@@ -394,10 +440,13 @@ def _wrap_async(memo: Memo, function: Callable[..., Any]) -> Any:
         try:
             found = await memo.join_async(key, computation)
             if found is _NOTHING:
-                own = True
+                own, started = True, perf_counter()
                 result = await function(*args, **kwargs)
-                own = False
-                found, outcome = await to_thread(memo.store, key, result)
+                own, seconds = False, perf_counter() - started
+                references = getrefcount(result)
+                found, outcome = await to_thread(
+                    memo.store, key, result, seconds=seconds, references=references
+                )
             return found
         except BaseException as error:
             outcome = memo.outcome_of(error, own=own)
@@ -411,6 +460,21 @@ def _wrap_async(memo: Memo, function: Callable[..., Any]) -> Any:
             del outcome  # An error refers to this frame: a reference cycle.
 
     return wrapper
+
+
+def _is_unshared(result: Any, references: int) -> bool:
+    """Return whether nothing but the caller, who had `references` to it, can write to a result.
+
+    A view of an array refers to it, and so does a buffer or a tensor over its memory.
+    """
+    return (
+        references <= _OF_ITS_CALLER
+        and type(result) is np.ndarray
+        and result.base is None
+        and result.flags.owndata
+        and not result.dtype.hasobject
+        and not getweakrefcount(result)
+    )
 
 
 def _is_object(function: Any) -> bool:
@@ -428,6 +492,15 @@ def _signature_of(function: Callable[..., Any]) -> inspect.Signature | None:
         return inspect.signature(function)
     except ValueError:  # Some compiled functions have no signature.
         return None
+
+
+def _plain_arguments(signature: inspect.Signature | None) -> int | None:
+    """Return the number of parameters if all of them can be given by position only."""
+    if signature is None:
+        return None
+    kinds = {parameter.kind for parameter in signature.parameters.values()}
+    one_each = {inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD}
+    return len(signature.parameters) if kinds <= one_each else None
 
 
 def _no_hash(signature: inspect.Signature | None) -> dict[str, Any]:

@@ -23,6 +23,9 @@ class Readable(Protocol):
     def get_tier(self, key: str) -> str:
         """Return the tier of `key`."""
 
+    def exists(self, key: str) -> bool:
+        """Return whether `key` is in any tier."""
+
     def delete_prefix(self, prefix: str) -> int:
         """Remove every key that starts with `prefix`."""
 
@@ -37,6 +40,7 @@ class TierResultStore:
         self.scan = manager.scan
         self.get_tier = manager.get_tier
         self.delete_prefix = manager.delete_prefix
+        self.exists = manager.exists
         self.store = writer.store_result
 
     def require_writable(self) -> None:

@@ -12,6 +12,7 @@ from memories.codecs import main_classes
 from memories.core.write_behind import WriteBehind
 from memories.devices import Device
 from memories.engine.access_sampler import AccessSampler
+from memories.engine.fetch_costs import FetchCosts
 from memories.engine.hierarchy import Hierarchy
 from memories.engine.lifecycle_state import LifecycleState
 from memories.engine.payload import Payload
@@ -42,6 +43,7 @@ class Services:
         write_behind: Writes durable copies of cached results in the background.
         access_sampler: Samples accesses for the miss-ratio curve.
         move_log: The latest moves between tiers.
+        fetch_costs: What a fetch from each tier takes, by size, as measured.
         telemetry: Counters, series and the state document.
         remove_private: Removes the private temporary directory; None where the caller named one.
         purge_archive: Unlinks the archived objects up to a version; None without an archive.
@@ -58,6 +60,7 @@ class Services:
     write_behind: WriteBehind
     access_sampler: AccessSampler
     move_log: MoveLog
+    fetch_costs: FetchCosts
     telemetry: TelemetryService
     remove_private: Callable[[], None] | None
     purge_archive: Callable[[int], None] | None

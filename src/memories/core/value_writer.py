@@ -23,6 +23,7 @@ from memories.options.settings import check_tier
 from memories.options.store_terms import make_terms
 
 T = TypeVar("T")
+LARGE_RESULT = 1 << 16  # From this size on it is worth to ask what keeping a result costs.
 _PRIVATE_COPY = ReadOptions(copy=True)
 
 
@@ -116,22 +117,30 @@ class ValueWriter:
             )
             raise
 
-    def store_result(self, key: str, result: Any, *, tier: str, ttl: float | None) -> None:
-        """Store what can be computed again: it may be dropped for room, whatever `on_full` says."""
+    def store_result(
+        self, key: str, result: Any, *, tier: str, ttl: float | None, seconds: float, copy: bool
+    ) -> Any:
+        """Store what can be computed again in `seconds`, and return it as a read of it would.
+
+        It may be dropped for room, whatever `on_full` says. A large one that takes less time than
+        to write it to cold and to read it back stays in RAM, unless a tier was named.
+        """
         terms = make_terms(
             ttl=ttl, metadata=None, pin=False, min_tier=None, max_tier=None,
             now=self._services.clock.wall,
         )  # fmt: skip
         target = self._target(tier)
         self._hierarchy.require_writable()
-        self._hierarchy.put(
-            key,
-            self._services.payload_of(key, result),
-            tier=target,
-            terms=msgspec.structs.replace(terms, evictable=True),
-        )
-        if target is None and self._services.saves_at_end:
+        payload = self._services.payload_of(key, result, copy=copy)
+        stays = target is None and self._is_cheaper_to_compute(payload, seconds)
+        max_tier = TierName.WARM if stays else None
+        terms = msgspec.structs.replace(terms, evictable=True, max_tier=max_tier)
+        self._hierarchy.put(key, payload, tier=target, terms=terms)
+        if target is None and not stays and self._services.saves_at_end:
             self._services.write_behind.request(key)
+        if payload.form is Form.HOST:
+            return payload.open(self._hierarchy.trust)
+        return self._reader.read(key, MISSING)
 
     def clear(self, *, purge: bool) -> None:
         """Remove every key; with `purge` unlink the archived objects at once."""
@@ -166,6 +175,14 @@ class ValueWriter:
     def setdefault(self, key: str, default: Any) -> Any:
         """Return the value of a key; store `default` first if it is absent."""
         return self._hierarchy.operations.run(self._setdefault, key, default)
+
+    def _is_cheaper_to_compute(self, payload: Payload, seconds: float) -> bool:
+        """Return whether a large result is better computed again than kept in cold."""
+        size = payload.host_size
+        if size < LARGE_RESULT or size > self._hierarchy.tiers[TierName.WARM].budget.effective:
+            return False
+        # To write it takes about as long as to read it.
+        return seconds < 2 * self._services.fetch_costs.below(TierName.WARM)(size)
 
     def _target(self, tier: str) -> TierName | None:
         known = self._targets.get(tier) if isinstance(tier, str) else None

@@ -207,6 +207,7 @@ class _Wiring:
             write_behind=WriteBehind(hierarchy),
             access_sampler=self.sampler,
             move_log=move_log,
+            fetch_costs=self.costs,
             telemetry=self._telemetry(hierarchy, counters, move_log),
             remove_private=self.remove_private,
             purge_archive=self.purge_archive,

@@ -453,7 +453,7 @@ class Hierarchy:
         with self.locks.lock(key):
             # Looked up again under the lock: a move may have replaced the entry.
             entry = self.catalog.entries.get(key)
-            if entry is None or entry.backed or key[0] == INTERNAL:
+            if entry is None or entry.backed or key[0] == INTERNAL or entry.terms.in_ram_only:
                 return
             self.tiers.settle([entry])
             if self.expiry.removable(entry):

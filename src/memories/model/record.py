@@ -25,6 +25,11 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     max_tier: TierName | None = None  # The slowest tier the value may lie in.
     evictable: bool = False  # May be dropped for room: the caller can compute it again.
 
+    @property
+    def in_ram_only(self) -> bool:
+        """Return whether the value is dropped rather than written anywhere."""
+        return self.evictable and self.max_tier is not None and not self.max_tier.durable
+
     def admits(self, tier: TierName) -> bool:
         """Return whether the value may lie in `tier`."""
         if self.min_tier is not None and tier.rank < self.min_tier.rank:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -216,3 +218,105 @@ def test_a_result_that_cannot_be_stored_is_named(manager: MemoryManager) -> None
 
     with pytest.raises(UnsupportedTypeError, match=r"^the result of .*makes_a_lock: .*cannot be"):
         makes_a_lock()
+
+
+def address(array: Any) -> int:
+    """Return where an array lies."""
+    return int(array.__array_interface__["data"][0])
+
+
+def test_the_memory_of_a_new_array_becomes_the_result(manager: MemoryManager) -> None:
+    """To copy what nothing else refers to would be a waste."""
+    made: list[int] = []
+
+    @manager.cache(ignore="made")
+    def ones(count: int) -> Any:
+        found = np.ones(count)
+        made.append(address(found))
+        return found
+
+    first = ones(10_000)
+    assert [address(first)] == made
+    assert not first.flags.writeable
+    assert address(first) == address(ones(10_000))
+
+    @manager.cache(ignore="made")
+    async def twos(count: int) -> Any:
+        found = np.full(count, 2.0)
+        made.append(address(found))
+        return found
+
+    assert address(asyncio.run(twos(10_000))) == made[-1]
+
+
+def test_an_array_that_others_refer_to_is_copied(manager: MemoryManager) -> None:
+    """Changing it afterwards does not change the result."""
+    kept: dict[str, Any] = {}
+
+    @manager.cache(ignore="kept")
+    def shared(how: str) -> Any:
+        array = np.zeros(10_000)
+        kept["array"] = {
+            "itself": array,
+            "view": array[:1],
+            "weak": weakref.ref(array),
+            "buffer": memoryview(array),
+            "base": array,
+        }[how]
+        return array[:] if how == "base" else array
+
+    for how in ("itself", "view", "buffer", "base"):
+        assert not shared(how).any()
+        np.asarray(kept["array"])[:1] = 1
+        assert not shared(how).any(), how
+    shared("weak")
+    assert kept["array"]() is None, "its memory was not taken over"
+
+
+def test_equal_arguments_of_other_types_have_other_results(manager: MemoryManager) -> None:
+    """Also where their hashes are remembered, and when a default has changed."""
+
+    @manager.cache
+    def kind(x: Any, y: Any = 0) -> str:
+        return f"{type(x).__name__} {type(y).__name__}"
+
+    for _ in range(2):
+        assert "int int" == kind(1)
+        assert "bool int" == kind(True)
+        assert "int bool" == kind(1, False)
+        assert "int int" == kind(1, 0)
+        assert "float int" == kind(1.0, 0)
+        assert "str int" == kind("1", 0)
+        assert "NoneType int" == kind(None, 0)
+    assert 6 == kind.cache_info().misses
+    huge = 10**10_000
+    assert ("int int", "int int") == (kind(huge, 0), kind(huge, 0))
+
+
+def test_a_large_result_that_is_soon_computed_stays_in_ram(tmp_path: Path) -> None:
+    """To read it back from the disk would take longer, and so it is not written."""
+    calls = []
+    sizes = "2 MB", "2 MB", "100 MB"
+
+    def zeros(count: int) -> Any:
+        calls.append(count)
+        return np.zeros(count)
+
+    def slow(count: int) -> Any:
+        calls.append(count)
+        time.sleep(0.05)
+        return np.zeros(count)
+
+    for runs in (1, 2):
+        with MemoryManager(*sizes, storage_path=tmp_path) as made:
+            fast, late = made.cache(version=1, ignore="calls")(zeros), made.cache(version=1)(slow)
+            for count in (50_000, 100):
+                fast(count), late(count)
+                fast(count), late(count)
+            assert "computed again in less time" in str(made.explain(fast.cache_key(50_000)))
+            assert "computed again" not in str(made.explain(late.cache_key(50_000)))
+            for count in range(50_001, 50_050):
+                fast(count)
+            assert fast.cache_info().results < 20, "they are dropped for room"
+        assert calls.count(50_000) == 1 + runs, "the slow one once, the other one in each run"
+        assert calls.count(100) == 2, "a small result is kept in any case"

@@ -42,9 +42,14 @@ class DictResults:
             del self.kept[key]
         return len(keys)
 
-    def store(self, key: str, result: Any, *, tier: str, ttl: float | None) -> None:
+    def exists(self, key: str) -> bool:
+        """Return whether there is a result."""
+        return key in self.kept
+
+    def store(self, key: str, result: Any, **_: Any) -> Any:
         """Store a result."""
         self.kept[key] = result
+        return result
 
     def require_writable(self) -> None:
         """Raise if the dict is read-only."""
