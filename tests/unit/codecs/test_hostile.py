@@ -14,6 +14,7 @@ import time
 import warnings
 from typing import Any
 
+import numpy as np
 import pytest
 from tests.format import make_golden
 
@@ -108,3 +109,42 @@ def test_compiled_code_gets_arrays_only(ordinals: Any) -> None:
     inner[1]["nodes"][-1][1][0] = ordinals
     with pytest.raises(CorruptDataError):
         codecs.decode(parts)
+
+
+@pytest.mark.parametrize("layout", ["csr", "csc", "bsr"])
+@pytest.mark.parametrize(
+    "starts",
+    [
+        [0, 2**31 - 1, -2, 8],  # The differences overflow to positive ones.
+        [0, 2**30, 4, 8],
+        [0, -4, 4, 8],
+        [4, 4, 4, 8],
+        [0, 2, 4, 9],
+        [0, 2, 4, 2**31 - 1],
+    ],
+)
+def test_rows_of_a_sparse_matrix_stay_inside_it(layout: str, starts: list[int]) -> None:
+    """A product with such a matrix ended the process: scipy checks differences in 32 bits."""
+    sparse = pytest.importorskip("scipy.sparse")
+    size, blocks = (6, (2, 2)) if layout == "bsr" else (3, ())
+    pieces = np.ones((8, *blocks)), np.arange(8, dtype=np.int32) % 3
+    sound = np.array([0, 2, 5, 8], np.int32)
+    kind = getattr(sparse, f"{layout}_array")
+    parts = codecs.encode(kind((*pieces, sound), shape=(size, size)))
+    wild = np.array(starts, np.int32).tobytes()
+    place = [bytes(buffer) for buffer in parts.buffers].index(sound.tobytes())
+    buffers = list(parts.buffers)
+    buffers[place] = memoryview(wild)
+    with pytest.raises(CorruptDataError, match="sparse"):
+        codecs.decode(parts._replace(buffers=tuple(buffers)))
+
+
+def test_room_at_the_end_of_a_sparse_matrix_is_no_damage() -> None:
+    """scipy allows arrays that are longer than what the matrix uses, and cuts them off."""
+    sparse = pytest.importorskip("scipy.sparse")
+    value = sparse.csr_array(np.eye(4))
+    value.data, value.indices = np.resize(value.data, 9), np.resize(value.indices, 9)
+    value.indices[4:] = 77
+    again = codecs.decode(codecs.encode(value))
+    assert np.array_equal(np.eye(4), again.toarray())
+    assert 4 == len(again.data) == len(again.indices)

@@ -1,7 +1,8 @@
 """The codec of scipy.sparse matrices and arrays, as a structure of plain arrays.
 
-All indices are checked when a matrix is stored and when it is read, since scipy uses them
-unchecked. The arrays of a reader are private, since scipy sorts them in place.
+All indices are checked when a matrix is stored and when it is read, since the kernels of scipy use
+them unchecked, and the checks of scipy itself overflow. The arrays of a reader are private, since
+scipy sorts them in place.
 """
 
 from __future__ import annotations
@@ -87,9 +88,11 @@ def _build(kind: Any, layout: str, arrays: Sequence[Any], shape: tuple[int, ...]
         ValueError: an index is outside of the arrays or the shape.
     """
     if layout in _COMPRESSED:
+        _check_compressed(layout, arrays, shape)
         value = kind(tuple(arrays), shape=shape, copy=False)
         value.check_format(full_check=True)
-        _, value.indices, value.indptr = arrays
+        _, indices, value.indptr = arrays
+        value.indices = indices[: len(value.data)]  # The check has cut off unused room.
         return value
     if layout == "dia":
         # A diagonal outside of the matrix is allowed; scipy adds offsets in 32 bits, unchecked.
@@ -108,6 +111,38 @@ def _build(kind: Any, layout: str, arrays: Sequence[Any], shape: tuple[int, ...]
     else:  # scipy before 1.13, which has two axes only.
         value.row, value.col = coords
     return value
+
+
+def _check_compressed(layout: str, arrays: Sequence[Any], shape: tuple[int, ...]) -> None:
+    """Check what the kernels trust: rows that follow each other, and columns within the shape.
+
+    Comparisons, not differences: those overflow in the 32 bits of most indices.
+
+    Raises:
+        ValueError: a row begins before the one above it ends, or an index is out of bounds.
+    """
+    data, indices, starts = arrays
+    if indices.ndim != 1 or starts.ndim != 1 or not 1 <= len(shape) <= 2:
+        raise ValueError("the indices are not lists of numbers")
+    rows, columns = (1, *shape)[-2:]
+    if layout == "csc":
+        rows, columns = columns, rows
+    if layout == "bsr":
+        if data.ndim != 3 or min(data.shape[1:]) < 1:
+            raise ValueError("the blocks of the matrix are not arrays of two dimensions")
+        if rows % data.shape[1] or columns % data.shape[2]:
+            raise ValueError("the shape is not a multiple of the blocks")
+        rows, columns = rows // data.shape[1], columns // data.shape[2]
+    elif data.ndim != 1:
+        raise ValueError("the values are not a list of numbers")
+    if len(starts) != rows + 1 or starts[0] != 0 or not bool((starts[1:] >= starts[:-1]).all()):
+        raise ValueError("the rows do not follow each other")
+    count = int(starts[-1])
+    if count > min(len(indices), len(data)):  # There may be room for more.
+        raise ValueError(f"the rows end at {count} of {len(indices)} indices, {len(data)} values")
+    used = indices[:count]
+    if count and not 0 <= int(used.min()) <= int(used.max()) < columns:
+        raise ValueError("indices are outside of the shape")
 
 
 def _coords(coo: Any) -> Any:
