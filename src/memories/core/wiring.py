@@ -284,7 +284,10 @@ class _Wiring:
         budget = Budget(capacity, monotonic=self.clock.monotonic, lock=self.table.lock, **account)
         counter = HitCounter()
         victims = PolicyVictims(
-            partial(self._policy, name, capacity), self._may_leave, partial(self._entries, name)
+            partial(self._policy, name, capacity),
+            self._may_leave,
+            partial(self._entries, name),
+            self.table.entries.get,
         )
         sampler = self.sampler
         tier = VolatileTier(
@@ -294,6 +297,7 @@ class _Wiring:
             counter=counter,
             hit_clock=self._hit_clock(counter),
             tick=lambda key, size, tick: sampler.tick(key, size, victims.tick(key, size, tick)),
+            sampled_below=sampler.sampled_below,
             trust=self.trust,
             has_expired=self.expiry.has_expired,
             device=device,

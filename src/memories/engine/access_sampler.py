@@ -13,7 +13,7 @@ from memories.engine.hit_clock import SampledTick
 from memories.foundation.fork_lock import new_lock
 from memories.model.entry import Entry, ExpiringEntry
 from memories.model.events import Event, Retrieved, Stored, ValueEvent
-from memories.policies.hashing import digest, digests
+from memories.policies.hashing import EVERY_DIGEST, digest, digests
 from memories.policies.miss_ratio_curve import MissRatioCurve, ReuseDistanceSampler
 
 SAMPLED_KEYS = 2048
@@ -59,6 +59,10 @@ class AccessSampler:
     def samples(self, key: str) -> bool:
         """Return whether accesses to `key` are recorded."""
         return self._listener is not None or self._reuse.samples(key)
+
+    def sampled_below(self) -> int:
+        """Return a number that the digests of all keys in the sample are below."""
+        return EVERY_DIGEST if self._listener is not None else self._reuse.limit
 
     def observe(self, event: Event) -> None:
         """Record a store."""

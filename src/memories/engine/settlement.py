@@ -21,6 +21,7 @@ from memories.foundation.fork_lock import holder_test, new_lock
 from memories.model.entry import Entry
 from memories.model.events import Event, EventBus, Missed, Removed, Stored
 from memories.model.tiers import Cause, TierName
+from memories.policies.hashing import remember_digests
 
 AT_ONCE = 256  # Changes that are reported together, in one or two milliseconds.
 
@@ -145,14 +146,14 @@ class Settlement:
         counts: Counter[TierName] = Counter()
         happened: list[Stored | Removed | Missed] = []
         gone: list[str] = []
-        arrivals = 0
+        came: list[Entry] = []
         for change in changes:
             if isinstance(change, Missed):
                 happened.append(change)
                 continue
             previous, entry, stamp, at, seconds = change
             if entry is not None:
-                arrivals += 1
+                came.append(entry)
                 name = entry.common.tier
                 counts[name] += 1
                 steps[name].append((entry, stamp))
@@ -167,12 +168,15 @@ class Settlement:
                     for forgetting in steps.values():
                         forgetting.append(key)
                     gone.append(key)
+        remember_digests([entry.key for entry in came])
         for name, tier in volatile.items():
-            tier.settle(steps[name])
+            if steps[name]:
+                tier.settle(steps[name])
         for durable in self._tiers.durable.values():
             durable.victims.forget(gone)
-        self._catalog.count_changes(counts, arrivals)
+        self._catalog.count_changes(counts, len(came))
         self._emit(happened)
+        remember_digests(())
         self._taken = []
 
     def _emit(self, happened: list[Stored | Removed | Missed]) -> None:

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from memories.backends.disk import DiskBackend
 
 MIN_DEVICE_BYTES = 64 << 10  # A smaller value is read faster from RAM than over a bus.
+ROOMY_SHARE = 2  # A tier is roomy that is filled to one part in so many.
 WHOLE_BYTES = 512 * 1024  # Up to here one request for all of it is as fast as two for a part.
 
 
@@ -117,6 +118,7 @@ class VolatileTier(Tier):
         counter: HitCounter,
         hit_clock: HitClock,
         tick: Callable[[str, int, Callable[[], int]], Callable[[], int]],
+        sampled_below: Callable[[], int],
         trust: Keyring,
         has_expired: Callable[[Entry], bool],
         device: Device | None = None,
@@ -127,6 +129,8 @@ class VolatileTier(Tier):
         self.common = common_of(name, counter.tick)  # Of entries without terms, by the short way.
         self.device = device
         self._tick = tick
+        self._sampled_below = sampled_below
+        victims.is_roomy = self._is_roomy
         self._trust = trust
         self._has_expired = has_expired
 
@@ -194,12 +198,20 @@ class VolatileTier(Tier):
         """Show the policy what came and left by the short way; see `PolicyVictims.apply`."""
         self.victims.apply(steps, self._sample)
 
-    def _sample(self, entry: Entry) -> None:
-        """Report the hits of an entry from now on, if its key is sampled."""
-        plain = self.counter.tick
-        tick = self._tick(entry.key, entry.size, plain)
-        if tick is not plain:
-            entry.tick = tick
+    def _sample(
+        self, entries: Sequence[Entry], digests: Sequence[int], chosen: Sequence[Entry]
+    ) -> None:
+        """Report the hits of those entries from now on that are `chosen`, or in another sample."""
+        plain, below = self.counter.tick, self._sampled_below()
+        others = [entry for entry, bits in zip(entries, digests, strict=True) if bits < below]
+        for entry in (*chosen, *others):
+            tick = self._tick(entry.key, entry.size, plain)
+            if tick is not plain:
+                entry.tick = tick
+
+    def _is_roomy(self) -> bool:
+        """Return whether it will take a while until something has to leave."""
+        return ROOMY_SHARE * self.budget.used <= self.budget.effective
 
     def release(self, entry: Entry) -> None:
         """Uncharge an entry that has left as soon as the last view of its payload dies."""

@@ -12,15 +12,20 @@ from collections.abc import Callable, Sequence
 from typing import Any, Generic, TypeVar
 
 from memories.engine.hit_clock import SampledTick
+from memories.engine.newcomers import Newcomers
 from memories.foundation.fork_lock import new_lock
 from memories.model.entry import Entry
 from memories.model.record import DEFAULT_TERMS, Record
 from memories.policies.base import Policy
-from memories.policies.hashing import remember_digest
+from memories.policies.hashing import digest
 
+MOST_NEWCOMERS = 131_072  # Showing so many to a policy takes about a quarter of a second.
+SHOWN_FOR_EACH = 4  # Newcomers that are shown for each that comes, where they may not wait longer.
 T = TypeVar("T")
 # An entry that came, with its stamp then; one that left, with None; or a key to be forgotten.
 Step = tuple[Entry, int | None] | str
+# Is called with entries that came, the digests of their keys, and those that the policy samples.
+Sample = Callable[[Sequence[Entry], Sequence[int], Sequence[Any]], None]
 F = TypeVar("F", Entry, Record)
 MAX_NOTES = 1024  # Hits that wait for the policy; it reads them about ten times a second.
 
@@ -117,11 +122,15 @@ class PolicyVictims(Victims[Entry]):
         make: Callable[[], Policy],
         may_leave: Callable[[Entry], bool],
         entries: Callable[[], list[Entry]],
+        find: Callable[[str], Entry | None],
     ) -> None:
-        """`make` returns an empty policy, `entries` the entries of the tier."""
+        """`make` returns an empty policy, `entries` those of the tier, `find` the one of a key."""
         self.departed: Callable[[], list[Entry]] = list  # Entries of which `apply` does not know.
-        self.policy = make()
+        self._policy = make()
         self._make = make
+        self._newcomers = Newcomers(find)
+        self._is_patient = bool(vars(type(self._policy)).get("patient"))
+        self.is_roomy: Callable[[], bool] = bool  # Whether nothing has to leave soon.
         self._entries = entries
         self._may_leave = may_leave
         self._notes: deque[tuple[str, int]] = deque(maxlen=MAX_NOTES)
@@ -132,15 +141,20 @@ class PolicyVictims(Victims[Entry]):
         """Return what an entry of `key` calls at each hit instead of `tick`."""
         return _NotingTick(key, size, tick, self) if self.samples(key) else tick
 
+    @property
+    def policy(self) -> Policy:
+        """The policy, which knows every entry of the tier that may leave."""
+        return self._changing(lambda policy: policy, whole=True)
+
     def samples(self, key: str) -> bool:
         """Return whether the policy samples the hits of `key`."""
         with self._lock:
-            return self.policy.samples(key)
+            return self._policy.samples(key)
 
     def admits(self, arrival: Arrival) -> bool:
         """Ask the policy, once it has every recorded hit."""
         self.settle()
-        return self._changing(lambda policy: policy.admit(arrival), after_notes=True)
+        return self._changing(lambda policy: policy.admit(arrival), after_notes=True, whole=True)
 
     def record_read(self, key: str, size: int) -> None:
         """Record a read that a slower tier answered."""
@@ -159,6 +173,8 @@ class PolicyVictims(Victims[Entry]):
     def drain_notes(self) -> None:
         """Apply recorded reads to the policy, and release the lock now and then."""
         more = self._changing(lambda policy: True, after_notes=True)
+        with self._lock:
+            self._newcomers.tidy()
         while more:
             more = self._changing(lambda policy: policy.process_observed())
 
@@ -183,7 +199,7 @@ class PolicyVictims(Victims[Entry]):
         with self._lock:
             linkable = [entry for entry in free if not self._unlinked(entry)]
             if linkable:
-                self._change(insert_each, after_notes=accessed)
+                self._change(insert_each, after_notes=accessed, whole=True)
 
     def discard(self, found: Entry) -> None:
         """Remove the entry from the policy, if it is there."""
@@ -196,7 +212,7 @@ class PolicyVictims(Victims[Entry]):
 
         def remove_each(policy: Policy) -> None:
             for entry in linked:
-                policy.remove(entry)
+                self._remove(policy, entry)
 
         with self._lock:
             linked = [
@@ -208,54 +224,91 @@ class PolicyVictims(Victims[Entry]):
     def offer(self) -> Entry | None:
         """Remove the policy's next victim and return it."""
         self.settle()
-        node = self._changing(lambda policy: policy.evict(), after_notes=True)
+        node = self._changing(lambda policy: policy.evict(), after_notes=True, whole=True)
         assert node is None or isinstance(node, Entry)
         return node
 
-    def apply(self, steps: Sequence[Step], sample: Callable[[Entry], None]) -> None:
+    def apply(self, steps: Sequence[Step], sample: Sample) -> None:
         """Show the policy what came, left or is to be forgotten, in this order.
 
-        `sample` is called with each entry that came. All of this may be called again with the same
-        steps, after an interrupt.
+        `sample` is called with the entries that came. The policy is shown them when it needs them.
+        All of this may be called again with the same steps, after an interrupt.
         """
-        self._changing(lambda policy: self._apply(policy, steps, sample), after_notes=True)
+        roomy = self.is_roomy()  # It takes a lock, of which holders may wait for this one.
+        self._changing(lambda policy: self._apply(policy, steps, sample, roomy), after_notes=True)
 
-    def _apply(
-        self, policy: Policy, steps: Sequence[Step], sample: Callable[[Entry], None]
-    ) -> None:
+    def _apply(self, policy: Policy, steps: Sequence[Step], sample: Sample, roomy: bool) -> None:
+        newcomers = self._newcomers
+        came: list[Entry] = []
         for step in steps:
             if isinstance(step, str):
+                self._expect(policy, came, sample)
                 policy.forget(step)
                 continue
             entry, stamp = step
             if stamp is None:
-                if entry.link is not None:
-                    policy.remove(entry)
+                self._remove(policy, entry)
             elif entry.link is None and (
                 entry.common.terms is DEFAULT_TERMS or self._may_leave(entry)
             ):
-                remember_digest(entry.key)
-                sample(entry)
-                _insert_as_of(policy, entry, stamp)
-        remember_digest(None)
+                if self._is_patient:
+                    newcomers.add(entry, stamp)
+                    came.append(entry)
+                else:
+                    sampled = [entry] if policy.samples(entry.key) else []
+                    sample([entry], [digest(entry.key)], sampled)
+                    _insert_as_of(policy.insert, entry, stamp)
+        self._expect(policy, came, sample)
+        if newcomers.count > MOST_NEWCOMERS or not roomy:
+            self._show(policy, SHOWN_FOR_EACH * len(steps))
+
+    def _expect(self, policy: Policy, came: list[Entry], sample: Sample) -> None:
+        """Announce newcomers to the policy, in their order."""
+        if not came:
+            return
+        digests = list(map(digest, [entry.key for entry in came]))
+        sampled = policy.expect(came, digests, len(policy) + self._newcomers.count)
+        sample(came, digests, sampled)
+        came.clear()
+
+    def _show(self, policy: Policy, most: int) -> None:
+        """Show the policy so many of the newcomers, the oldest first."""
+        for entry, stamp in self._newcomers.take(most):
+            _insert_as_of(policy.insert_expected, entry, stamp)
+
+    def _remove(self, policy: Policy, entry: Entry) -> None:
+        """Remove an entry, wherever it is."""
+        if entry.link is self._newcomers:
+            self._newcomers.discard(entry)
+            if policy.remembers():
+                policy.skip(entry.key)
+        elif entry.link is not None:
+            policy.remove(entry)
 
     def rebuild(self) -> None:
         """Insert all entries of the tier into a new policy, the latest read last."""
         with self._lock:
             self._rebuild()
 
-    def _changing(self, step: Callable[[Policy], T], *, after_notes: bool = False) -> T:
-        """Return `step(policy)`; a policy in which an exception ended a change is replaced."""
-        with self._lock:
-            return self._change(step, after_notes)
+    def _changing(
+        self, step: Callable[[Policy], T], *, after_notes: bool = False, whole: bool = False
+    ) -> T:
+        """Return `step(policy)`; a policy in which an exception ended a change is replaced.
 
-    def _change(self, step: Callable[[Policy], T], after_notes: bool) -> T:
+        With `whole`, the policy is shown the newcomers first.
+        """
+        with self._lock:
+            return self._change(step, after_notes, whole)
+
+    def _change(self, step: Callable[[Policy], T], after_notes: bool, whole: bool = False) -> T:
         if self._torn:
             self._rebuild()
         try:
             if after_notes:
                 self._read_notes()
-            return step(self.policy)
+            if whole and self._newcomers.count:
+                self._show(self._policy, self._newcomers.count)
+            return step(self._policy)
         except BaseException:
             self._torn = True
             raise
@@ -278,23 +331,24 @@ class PolicyVictims(Victims[Entry]):
             entry.link = None
             if self._may_leave(entry):
                 policy.insert_without_access(entry)
-        self.policy, self._torn = policy, False
+        self._newcomers.clear()
+        self._policy, self._torn = policy, False
 
     def _read_notes(self) -> None:
         notes = self._notes
         read = [notes.popleft() for _ in range(len(notes))]
         if read:
-            self.policy.observe(read)
+            self._policy.observe(read)
 
 
-def _insert_as_of(policy: Policy, entry: Entry, stamp: int) -> None:
+def _insert_as_of(insert: Callable[[Entry], None], entry: Entry, stamp: int) -> None:
     """Insert an entry as it was when it came, at `stamp`: it may have been hit since."""
     hits, latest = entry.hits, entry.stamp
     if latest == stamp:
-        policy.insert(entry)
+        insert(entry)
         return
     entry.hits, entry.stamp = entry.arrived_hits, stamp
-    policy.insert(entry)
+    insert(entry)
     # Another thread may have hit it meanwhile: its hit counts too, and its stamp is later.
     entry.hits += hits - entry.arrived_hits
     if entry.stamp == stamp:

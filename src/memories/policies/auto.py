@@ -12,14 +12,13 @@ from typing import ClassVar
 
 from memories.policies.base import Policy, PolicyNode
 from memories.policies.gdsf import GdsfPolicy
-from memories.policies.hashing import digest, short_name
+from memories.policies.hashing import EVERY_DIGEST, digest, short_name
 from memories.policies.lru import LruPolicy
 from memories.policies.mq import MqPolicy
 from memories.policies.policy_selector import PolicySelector
 from memories.policies.s3fifo import S3FifoPolicy
 from memories.policies.shadow_cache import ShadowCache
 
-_FULL = 1 << 64
 _SAMPLE = 1024  # Keys in each shadow cache, about.
 _NEWCOMER = 0.25  # In GDSF; 1 closes a seventeenth less of the gap to the bound on web and disks.
 _BATCH = 64  # Accesses that one call of `process_observed` replays.
@@ -46,6 +45,7 @@ class AutoPolicy(Policy):
     """
 
     name: ClassVar[str] = "auto"
+    patient: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -57,7 +57,7 @@ class AutoPolicy(Policy):
         super().__init__(capacity)
         self._makers = candidates or _STANDARD
         self._sample = sample
-        self._below = _FULL  # The sample has the keys with a lower digest.
+        self._below = EVERY_DIGEST  # The sample has the keys with a lower digest.
         self._clock = 0
         self._pending: deque[tuple[str, int, int]] = deque(maxlen=2 * _BACKLOG)
         self._observed = 0  # How many accesses were queued so far.
@@ -76,7 +76,7 @@ class AutoPolicy(Policy):
 
     def samples(self, key: str) -> bool:
         """Return whether the hits of `key` should be reported."""
-        return self._below == _FULL or digest(key) < self._below
+        return self._below == EVERY_DIGEST or digest(key) < self._below
 
     def observe(self, accesses: Iterable[tuple[str, int]]) -> None:
         """Queue the sampled ones of these accesses for `process_observed`."""
@@ -149,6 +149,40 @@ class AutoPolicy(Policy):
         self._entered(node)
         self._current.insert(node)
 
+    def expect(
+        self, nodes: Sequence[PolicyNode], digests: Sequence[int], total: int
+    ) -> Sequence[PolicyNode]:
+        """Queue the arrivals of sampled keys; return the nodes of these."""
+        self._admitted = None
+        below = self._below
+        if below == EVERY_DIGEST:
+            sampled = list(zip(nodes, digests, strict=True))
+        else:
+            sampled = [
+                (node, bits) for node, bits in zip(nodes, digests, strict=True) if bits < below
+            ]
+        self._pending.extend(
+            (short_name(node.key, bits), bits, node.size) for node, bits in sampled
+        )
+        self._observed += len(sampled)
+        while self._previous is None and total * self._below > 2 * self._sample * EVERY_DIGEST:
+            self._set_sample(self._below // 2)
+        return [node for node, _ in sampled]
+
+    def insert_expected(self, node: PolicyNode) -> None:
+        """Add a node whose arrival is queued already."""
+        if self._previous is not None:
+            self._moved.add(node)
+        self._current.insert(node)
+
+    def skip(self, key: str) -> None:
+        """Tell the candidate that is used now."""
+        self._current.skip(key)
+
+    def remembers(self) -> bool:
+        """Ask the candidate that is used now."""
+        return self._current.remembers()
+
     def insert_without_access(self, node: PolicyNode) -> None:
         """Add a node whose arrival is not an access, such as a demotion from the tier above."""
         self._entered(node)
@@ -157,7 +191,7 @@ class AutoPolicy(Policy):
     def _entered(self, node: PolicyNode) -> None:
         if self._previous is not None:
             self._moved.add(node)
-        elif len(self) * self._below > 2 * self._sample * _FULL:
+        elif len(self) * self._below > 2 * self._sample * EVERY_DIGEST:
             self._set_sample(self._below // 2)
 
     def remove(self, node: PolicyNode) -> None:
@@ -212,7 +246,7 @@ class AutoPolicy(Policy):
     def _set_sample(self, below: int) -> None:
         self._below = below
         for shadow in self._shadows:
-            shadow.resize(self.capacity * below // _FULL, below)
+            shadow.resize(self.capacity * below // EVERY_DIGEST, below)
 
     def __len__(self) -> int:
         former = 0 if self._previous is None else len(self._previous)

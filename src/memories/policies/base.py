@@ -8,7 +8,7 @@ before when it is asked for a victim. The simulator replays traces through the s
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar, Protocol
 
 
@@ -32,6 +32,8 @@ class Policy(ABC):
     """
 
     name: ClassVar[str]
+    # Whether `insert_expected` may come later than the node. Not inherited: a class says so itself.
+    patient: ClassVar[bool] = False
 
     def __init__(self, capacity: int) -> None:
         """Start empty, for a tier of `capacity` bytes."""
@@ -92,6 +94,29 @@ class Policy(ABC):
 
         Called in the background; the caller releases its lock between two calls.
         """
+        return False
+
+    def expect(
+        self, nodes: Sequence[PolicyNode], digests: Sequence[int], total: int
+    ) -> Sequence[PolicyNode]:
+        """Get nodes that came, in their order; return those whose hits should be reported.
+
+        Each gets inserted by `insert_expected`, as it was when it came, before the next decision.
+        If it leaves before, `skip` is called. `total` nodes are in the tier now.
+        """
+        del digests, total
+        return [node for node in nodes if self.samples(node.key)]
+
+    def insert_expected(self, node: PolicyNode) -> None:
+        """Insert a node that was announced to `expect`."""
+        self.insert(node)
+
+    def skip(self, key: str) -> None:
+        """Do what `insert_expected` and `remove` would do to the history of `key`."""
+        del key
+
+    def remembers(self) -> bool:
+        """Return whether there may be keys to which `skip` would do something."""
         return False
 
     def insert_without_access(self, node: PolicyNode) -> None:

@@ -15,6 +15,7 @@ class FifoPolicy(Policy):
     """Evicts in order of arrival."""
 
     name: ClassVar[str] = "fifo"
+    patient: ClassVar[bool] = True
 
     def __init__(self, capacity: int) -> None:
         super().__init__(capacity)

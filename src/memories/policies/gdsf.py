@@ -41,6 +41,7 @@ class GdsfPolicy(RankedPolicy):
     """
 
     name: ClassVar[str] = "gdsf"
+    patient: ClassVar[bool] = True
     floats: ClassVar[bool] = True
 
     def __init__(
@@ -123,6 +124,14 @@ class GdsfPolicy(RankedPolicy):
     def forget(self, key: str) -> None:
         """Delete the ghost of a key."""
         self._ghosts.drop(digest(key), len(self) + 1)
+
+    def skip(self, key: str) -> None:
+        """Delete the ghost of a key, which an insertion would have taken."""
+        self.forget(key)
+
+    def remembers(self) -> bool:
+        """Return whether there were ghosts."""
+        return self._ghosts.used
 
     def evict(self) -> PolicyNode | None:
         """Remove and return the node of the lowest priority, which becomes the new age."""

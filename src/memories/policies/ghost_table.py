@@ -30,6 +30,11 @@ class GhostTable:
         self._older: _SlotTable | None = None
         self._older_until = 0
 
+    @property
+    def used(self) -> bool:
+        """Whether anything was ever added."""
+        return self._added > 0
+
     def add(self, digest: int, span: int, note: int = 0) -> None:
         """Remember `digest`, with a `note` of 0 to 255, for the next `span` additions."""
         if 2 * span > self._table.size or self._oversized(span):

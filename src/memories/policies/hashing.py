@@ -10,15 +10,15 @@ from collections.abc import Sequence
 
 from xxhash import xxh3_64_intdigest
 
+EVERY_DIGEST = 1 << 64  # Every digest is below.
 LONGEST_NAME = 64
-_NO_KEY = ("", 0)
-_known = _NO_KEY  # A key, and its digest.
+_known: dict[str, int] = {}  # Digests of keys about which several parts are about to ask.
 
 
 def digest(key: str) -> int:
     """Return 64 bits that stand for `key`."""
-    known, bits = _known
-    return bits if known is key else xxh3_64_intdigest(key.encode("utf-8", "surrogatepass"))
+    bits = _known.get(key)
+    return xxh3_64_intdigest(key.encode("utf-8", "surrogatepass")) if bits is None else bits
 
 
 def digests(keys: Sequence[str]) -> list[int]:
@@ -29,10 +29,10 @@ def digests(keys: Sequence[str]) -> list[int]:
         return [digest(key) for key in keys]
 
 
-def remember_digest(key: str | None) -> None:
-    """Have the digest of `key` ready: several parts are about to ask for it. None forgets it."""
+def remember_digests(keys: Sequence[str]) -> None:
+    """Have the digests of `keys` ready, and of no others."""
     global _known
-    _known = _NO_KEY if key is None else (key, digest(key))
+    _known = dict(zip(keys, digests(keys), strict=True))
 
 
 def short_name(key: str, bits: int) -> str:

@@ -17,6 +17,7 @@ class LfuPolicy(RankedPolicy):
     """Evicts by frequency."""
 
     name: ClassVar[str] = "lfu"
+    patient: ClassVar[bool] = True
 
     def rank(self, node: PolicyNode) -> float:
         """Return hits and stamp in one number."""

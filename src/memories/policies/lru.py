@@ -15,6 +15,7 @@ class LruPolicy(RankedPolicy):
     """Evicts by recency. Exact, unless hundreds of nodes were hit since the last eviction."""
 
     name: ClassVar[str] = "lru"
+    patient: ClassVar[bool] = True
 
     def rank(self, node: PolicyNode) -> float:
         """Return the stamp of the latest access."""

@@ -25,6 +25,7 @@ class MqPolicy(Policy):
     """Evicts the least recently used node of the lowest queue that is not empty."""
 
     name: ClassVar[str] = "mq"
+    patient: ClassVar[bool] = True
 
     def __init__(self, capacity: int) -> None:
         super().__init__(capacity)
@@ -53,6 +54,14 @@ class MqPolicy(Policy):
     def forget(self, key: str) -> None:
         """Delete the ghost of a key, and the hits counted with it."""
         self._ghosts.drop(digest(key), _GHOST_SPAN * (self._count + 1))
+
+    def skip(self, key: str) -> None:
+        """Delete the ghost of a key, which an insertion would have taken."""
+        self.forget(key)
+
+    def remembers(self) -> bool:
+        """Return whether there were ghosts."""
+        return self._ghosts.used
 
     def _hits(self, node: PolicyNode) -> int:
         return node.hits + self._past.get(node, 0)

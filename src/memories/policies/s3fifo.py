@@ -28,6 +28,7 @@ class S3FifoPolicy(Policy):
     """Evicts one-hit wonders from the small queue and the rest from the main queue."""
 
     name: ClassVar[str] = "s3fifo"
+    patient: ClassVar[bool] = True
 
     def __init__(self, capacity: int) -> None:
         super().__init__(capacity)
@@ -65,6 +66,14 @@ class S3FifoPolicy(Policy):
     def forget(self, key: str) -> None:
         """Delete the ghost of a key."""
         self._ghosts.drop(digest(key), len(self) + 1)
+
+    def skip(self, key: str) -> None:
+        """Delete the ghost of a key, which an insertion would have taken."""
+        self.forget(key)
+
+    def remembers(self) -> bool:
+        """Return whether there were ghosts."""
+        return self._ghosts.used
 
     def evict(self) -> PolicyNode | None:
         """Remove and return the oldest unused node of the queue that is above its share."""

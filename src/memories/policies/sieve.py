@@ -19,6 +19,7 @@ class SievePolicy(Policy):
     """Evicts the first node, from the hand towards the newer ones, that was not hit since."""
 
     name: ClassVar[str] = "sieve"
+    patient: ClassVar[bool] = True
 
     def __init__(self, capacity: int) -> None:
         super().__init__(capacity)

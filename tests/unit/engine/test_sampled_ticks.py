@@ -14,7 +14,7 @@ from memories.policies.auto import AutoPolicy
 
 def test_a_key_that_left_the_policys_sample_is_only_counted() -> None:
     """In a tier that fills up every key is sampled at first, and a note takes 50 bytes."""
-    victims = PolicyVictims(lambda: AutoPolicy(10**6, sample=8), lambda entry: True, list)
+    victims = PolicyVictims(lambda: AutoPolicy(10**6, sample=8), lambda entry: True, list, {}.get)
     counter = HitCounter()
     entries = [
         SharedEntry(
@@ -39,7 +39,7 @@ def test_a_key_that_left_the_policys_sample_is_only_counted() -> None:
 def test_one_sample_may_let_go_of_a_key_and_the_other_not() -> None:
     """The two lie one within the other, and either may shrink first."""
     watch, counter = AccessSampler(), HitCounter()
-    victims = PolicyVictims(lambda: AutoPolicy(10**6), lambda entry: True, list)
+    victims = PolicyVictims(lambda: AutoPolicy(10**6), lambda entry: True, list, {}.get)
     keys = [str(index) for index in range(4 * SAMPLED_KEYS)]
     ticks = [watch.tick(key, 1, victims.tick(key, 1, counter.tick)) for key in keys]
     for key in keys:
