@@ -6,9 +6,11 @@ from pathlib import Path
 
 import click
 
+from memories.cli.live_writer import not_found, ram_facts, writer_of
 from memories.cli.ls import facts
 from memories.cli.output import print_json, unescape
 from memories.cli.store import json_option, opened, store_argument
+from memories.errors import KeyNotFoundError
 
 
 @click.command()
@@ -19,19 +21,33 @@ from memories.cli.store import json_option, opened, store_argument
 def explain(store: Path, glacier: str | None, key: str, escaped: bool, as_json: bool) -> None:
     """Show where KEY is in STORE, why, and what will move it next.
 
-    Values that are only in the memory of a running process are not in the store. The latest moves
-    of the key are shown if its writer has recorded them in the telemetry file.
+    If a process has the store open, its telemetry file says what is in its RAM, and the latest
+    moves; it is up to a second old.
     """
     from memories.observe.analytics.telemetry_files import read_document
 
     key = unescape(key) if escaped else key
-    with opened(store, glacier) as manager:
-        found = manager.explain(key)
+    writer = writer_of(store)
+    in_ram = writer.find(key) if writer else None
+    found = None
+    try:
+        with opened(store, glacier) as manager:
+            found = manager.explain(key)
+    except KeyNotFoundError:
+        if in_ram is None:
+            raise not_found(key, writer) from None
     document = read_document(store) or {}
     moves = [move for move in document.get("latest_moves", ()) if move["key"] == key]
     if as_json:
-        print_json({**facts(found), "latest_moves": moves})
+        known = facts(found) if found else {"key": key}
+        print_json({**known, **ram_facts(writer, in_ram), "latest_moves": moves})
         return
-    click.echo(str(found))
+    if writer is not None and in_ram is not None:
+        if found is None:
+            click.echo(writer.about_absent(key))
+        else:
+            click.echo(f"{key!r} is {writer.where(in_ram)}, and has a copy on the disk:")
+    if found is not None:
+        click.echo(str(found))
     for move in moves:
         click.echo(f"  {move['source']} -> {move['target']} ({move['cause']})")

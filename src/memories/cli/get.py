@@ -11,10 +11,11 @@ from typing import Any
 import click
 
 from memories.cli.exit_codes import USAGE, CliFailure
+from memories.cli.live_writer import not_found, writer_of
 from memories.cli.ls import facts
 from memories.cli.output import print_json, unescape
 from memories.cli.store import opened, store_argument
-from memories.errors import StorageError
+from memories.errors import KeyNotFoundError, StorageError
 
 describing_option = click.option(
     "--json", "as_json", is_flag=True, help="Print the properties of KEY as JSON; needs --output."
@@ -45,13 +46,18 @@ def get(
 ) -> None:
     """Print the value of KEY, or write it to a file.
 
-    Arrays are written as .npy, bytes and text unchanged, everything else as its Python repr.
-    Binary data are not written to a terminal.
+    Only values on the disk or in the archive can be read, not those that are only in the RAM of the
+    process that has the store open. Arrays are written as .npy, bytes and text unchanged,
+    everything else as its Python repr. Binary data are not written to a terminal.
     """
     check_describing(as_json, output)
     key = unescape(key) if escaped else key
     with opened(store, glacier) as manager:
-        write_value(manager.retrieve(key), form, output)
+        try:
+            value = manager.retrieve(key)
+        except KeyNotFoundError:
+            raise not_found(key, writer_of(store)) from None
+        write_value(value, form, output)
         if as_json:
             print_json(facts(manager.explain(key)) | {"output": str(output)})
 

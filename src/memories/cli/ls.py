@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from memories.cli.live_writer import writer_of
 from memories.cli.output import escape, jsonable, print_json
 from memories.cli.store import json_option, opened, require_store, store_argument
 from memories.foundation.clock import SystemClock
@@ -27,13 +28,15 @@ def ls(store: Path, glacier: str | None, prefix: str, as_table: bool, as_json: b
     """List the keys of STORE that start with PREFIX, in order.
 
     Each line is one key, with unprintable characters escaped. With --json each line is an object
-    with key, tier, size in bytes, version and metadata.
+    with key, tier, size in bytes, version and metadata. Keys that are only in the RAM of the
+    process that has the store open are not listed, and their number is given on the standard error.
     """
     from memories.errors import KeyNotFoundError
 
     if not (as_table or as_json or glacier):
         for key in _keys(store, prefix):
             click.echo(escape(key))
+        _warn_of_ram(store)
         return
     with opened(store, glacier) as manager:
         for key in manager.scan(prefix):
@@ -45,6 +48,16 @@ def ls(store: Path, glacier: str | None, prefix: str, as_table: bool, as_json: b
             except KeyNotFoundError:
                 continue  # The writer has removed it since it was listed.
             _print(found, as_json)
+    _warn_of_ram(store)
+
+
+def _warn_of_ram(store: Path) -> None:
+    writer = writer_of(store)
+    if writer is not None and writer.unwritten:
+        click.echo(
+            f"{writer.unwritten:,} values of the store are only in the RAM of pid {writer.pid}",
+            err=True,
+        )
 
 
 def _keys(store: Path, prefix: str) -> Iterator[str]:

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from memories.cli.live_writer import writer_of
 from memories.cli.store import opened, require_store
-from memories.errors import InvalidOptionError
+from memories.errors import InvalidOptionError, KeyNotFoundError
 
 if TYPE_CHECKING:
     from memories.observe.analytics import Series
@@ -44,11 +45,26 @@ class FileSource:
         return read_series(self._store)
 
     def explain(self, key: str) -> Mapping[str, Any]:
-        """Return an explanation of a key on disk."""
+        """Return an explanation of a key on the disk, or in the RAM of the writer.
+
+        Raises:
+            KeyNotFoundError: it is in neither, or not known to be; the message says which.
+        """
         from memories.core.explain import explanation_document
 
-        with opened(self._store, self._glacier) as manager:
-            return explanation_document(manager.explain(key))
+        writer = writer_of(self._store)
+        in_ram = writer.find(key) if writer else None
+        try:
+            with opened(self._store, self._glacier) as manager:
+                found = explanation_document(manager.explain(key))
+        except KeyNotFoundError:
+            words = writer.about_absent(key) if writer else ""
+            if in_ram is None:
+                raise KeyNotFoundError(words or f"{key!r} is in no tier") from None
+            return {**in_ram._asdict(), "text": words}
+        if writer is not None and in_ram is not None:
+            found["text"] = f"It is {writer.where(in_ram)}. {found['text']}"
+        return found
 
     def act(self, action: str, key: str) -> str:
         """Raise InvalidOptionError: only the program that has the store open moves its values."""

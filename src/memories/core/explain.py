@@ -32,6 +32,7 @@ class Explanation:
         metadata: The metadata it was stored with; `Unknown` for a value whose class is not
             imported.
         moves: Its latest moves, oldest first.
+        came: How it came there, in words.
         next: What will move it next, in words.
     """
 
@@ -46,13 +47,10 @@ class Explanation:
     pinned: bool
     metadata: dict[str, Any]
     moves: list[Moved]
+    came: str
     next: str
 
     def __str__(self) -> str:
-        came = "it was stored there"
-        if self.moves:
-            latest = self.moves[-1]
-            came = f"it came from {latest.source} ({latest.cause})"
         reads = "" if self.hits is None else f", read {self.hits} times"
         idle = (
             ""
@@ -61,7 +59,7 @@ class Explanation:
         )
         durable = "durable" if self.durable else "not durable yet"
         return (
-            f"{self.key!r} is in {self.tier}: {came}. Version {self.version}, "
+            f"{self.key!r} is in {self.tier}: {self.came}. Version {self.version}, "
             f"{format_size(self.size)}{reads}{idle}, {durable}. {self.next}"
         )
 
@@ -116,6 +114,7 @@ def explain(services: Services, key: str) -> Explanation:
         hits, idle_seconds = found.hits, max(0.0, services.clock.monotonic() - accessed_at)
         heat = hits * 0.5 ** (idle_seconds / HALF_LIFE_SECONDS)
     borrowed = services.hierarchy.catalog.journal.is_pending(key)
+    moves = services.move_log.moves(key)
     return Explanation(
         key=key,
         tier=found.tier,
@@ -127,9 +126,21 @@ def explain(services: Services, key: str) -> Explanation:
         durable=not borrowed and (not isinstance(found, Entry) or found.backed is not None),
         pinned=found.terms.pinned,
         metadata=unpack(found.terms.metadata),
-        moves=services.move_log.moves(key),
+        moves=moves,
+        came=_came(services, found, moves),
         next=(_BORROWED if borrowed else "") + _next_move(services, found),
     )
+
+
+def _came(services: Services, found: Entry | Record, moves: list[Moved]) -> str:
+    """Return how a value came where it is; moves of earlier processes are not known."""
+    if moves:
+        return f"it came from {moves[-1].source} ({moves[-1].cause})"
+    if services.settings.read_only:
+        return "its moves are known to its writer only"
+    if found.version <= services.opened_at or services.move_log.is_full:
+        return "none of its moves is known"
+    return "it was stored there"
 
 
 def _next_move(services: Services, found: Entry | Record) -> str:
@@ -143,9 +154,12 @@ def _next_move(services: Services, found: Entry | Record) -> str:
 def _next_tier(services: Services, found: Entry | Record) -> str:
     if found.terms.pinned:
         return "It is pinned: only you can move it."
+    if services.settings.read_only:
+        return "This manager only reads: the process that writes the store moves it."
     if services.migrator is None:
         return "Migration is off: it moves when its tier needs room, or when you say so."
-    up = found.terms.next_faster(found.tier)
+    planner = services.migrator.planner
+    up = found.terms.next_faster(found.tier) if planner.promotes else None
     if isinstance(found, Entry):
         lower = [name for name in services.hierarchy.tiers if name.rank > found.tier.rank]
         down = next((name for name in lower if found.terms.admits(name)), None)
@@ -155,13 +169,15 @@ def _next_tier(services: Services, found: Entry | Record) -> str:
                 "takes to keep it in cold."
             )
         if down is None:
-            above = " or above" if up else ""
+            above = " or above" if found.terms.next_faster(found.tier) else ""
             return f"It stays in {found.tier}{above}: its terms allow no slower tier."
-        if down is TierName.WARM:
-            limit = services.migrator.planner.limits.limit(found.hits, found.key)
+        if down is TierName.WARM and planner.demotes_idle:
+            limit = planner.limits.limit(found.hits, found.key)
             return f"It moves to warm after {limit:.0f} s without a read, or when hot needs room."
         rise = f"A read moves it to {up} if there is room; it" if up else "It"
         return f"{rise} moves to {down} when {found.tier} needs room."
+    if not planner.promotes:
+        return "A read leaves it there: promotion is off."
     if up is None:
         return f"It stays in {found.tier} or below: its terms allow no faster tier."
     return f"A read moves it to {up} if there is room, a second one even if there is none."

@@ -45,6 +45,7 @@ class Services:
         move_log: The latest moves between tiers.
         fetch_costs: What a fetch from each tier takes, by size, as measured.
         telemetry: Counters, series and the state document.
+        opened_at: The latest version when the manager was made: later ones were stored by it.
         remove_private: Removes the private temporary directory; None where the caller named one.
         purge_archive: Unlinks the archived objects up to a version; None without an archive.
     """
@@ -62,6 +63,7 @@ class Services:
     move_log: MoveLog
     fetch_costs: FetchCosts
     telemetry: TelemetryService
+    opened_at: int
     remove_private: Callable[[], None] | None
     purge_archive: Callable[[int], None] | None
 

@@ -209,6 +209,7 @@ class _Wiring:
             move_log=move_log,
             fetch_costs=self.costs,
             telemetry=self._telemetry(hierarchy, counters, move_log),
+            opened_at=self.table.version,
             remove_private=self.remove_private,
             purge_archive=self.purge_archive,
         )

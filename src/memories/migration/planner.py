@@ -57,8 +57,8 @@ class Planner:
         self.limits = IdleLimits()
         self.gate = PromotionGate()
         self.next_idle_at = math.inf  # When the first seen entry will be idle too long.
-        self._promote = promote
-        self._demote_idle = demote_idle
+        self.promotes = promote
+        self.demotes_idle = demote_idle
         self._demoted: BoundedDict[str, Regret] = BoundedDict(remembered_keys)
 
     def plan(
@@ -82,9 +82,9 @@ class Planner:
             if common.terms.pinned:
                 continue
             if common.tier is TierName.HOT:
-                move = self._idle(entry, tiers, now) if self._demote_idle else None
+                move = self._idle(entry, tiers, now) if self.demotes_idle else None
             else:
-                move = self._warm(entry, tiers, looked_at) if self._promote else None
+                move = self._warm(entry, tiers, looked_at) if self.promotes else None
             if move is not None:
                 target = tiers[move.target]
                 if entry.size > target.headroom:

@@ -37,6 +37,11 @@ class MoveLog:
             for event in events:
                 self.observe(event)
 
+    @property
+    def is_full(self) -> bool:
+        """Return whether the moves of some keys were dropped for those of others."""
+        return len(self._moves) >= MAX_KEYS
+
     def moves(self, key: str) -> list[Moved]:
         """Return the latest moves of `key`, oldest first."""
         return list(self._moves.get(key) or ())

@@ -17,6 +17,7 @@ from memories.engine.lifecycle_state import LifecycleState
 from memories.errors import InvalidOptionError
 from memories.foundation.clock import Clock
 from memories.foundation.fork_lock import new_lock
+from memories.foundation.keys import INTERNAL
 from memories.foundation.logging import logger
 from memories.foundation.periodic import Periodic, idle_poll_seconds
 from memories.foundation.resident import resident_bytes
@@ -38,6 +39,7 @@ QUIET_SECONDS = 10.0  # After this long without activity the thread polls less o
 SERIES_SECONDS = 15.0  # Between two writes of the series, which are larger.
 HOT_KEY_SECONDS = 0.2  # Between two samples of the hot keys, however many callers ask.
 HOT_KEYS = 50
+MOST_LISTED = 1000  # Values in RAM that the file lists; of more it only gives the number.
 CHANGING = ("reads", "stored", "failures", "removed", "moves", "tiers")  # Cause a new file.
 
 
@@ -163,7 +165,7 @@ class TelemetryService:
             self._thread.stop()
 
     def _write_changes(self, directory: Path) -> None:
-        document = self.document()
+        document = {**self.document(), "in_ram": self._in_ram()}
         state = tuple(document[name] for name in CHANGING)
         if state != self._written:
             self._written = state
@@ -172,6 +174,21 @@ class TelemetryService:
         if self._sampler is not None and now - self._series_at >= SERIES_SECONDS:
             self._series_at = now
             write_series(directory, self.series())
+
+    def _in_ram(self) -> Mapping[str, Any]:
+        """Return how many values are in RAM and nowhere else; of a few, also which they are."""
+        catalog = self._hierarchy.catalog
+        values = sum(catalog.counts.values())
+        listed = list(catalog.entries.values()) if len(catalog.entries) <= MOST_LISTED else []
+        return {
+            "values": values,
+            "unwritten": values - catalog.backing.total(),
+            "listed": [
+                (one.key, str(one.tier), one.size, one.backed is not None)
+                for one in listed
+                if one.key[0] != INTERNAL
+            ],
+        }
 
     def _write_closed(self, directory: Path) -> None:
         write_document(directory, {**self.document(), "state": LifecycleState.CLOSED.value})

@@ -16,7 +16,8 @@ from urllib.request import urlopen
 
 import pytest
 
-from memories import MemoryManager
+from memories import KeyNotFoundError, MemoryManager
+from memories.cli.telemetry_source import FileSource
 from memories.cli.top.keys import TopView
 from memories.observe.analytics.telemetry_files import TELEMETRY_FILE
 
@@ -134,6 +135,101 @@ def test_keys_choose_what_is_shown() -> None:
     for key in "p?q":
         view.press(key)
     assert (True, True, True) == (view.paused, view.helping, view.ended)
+
+
+@pytest.fixture
+def in_ram(tmp_path: Path) -> Iterator[tuple[Path, MemoryManager]]:
+    """Return the directory of an open store, and its manager: one value is only in RAM."""
+    with MemoryManager(0.01, 0.01, 1, storage_path=tmp_path / "s", migration=False) as manager:
+        manager.store("only/ram", b"x" * 1000, tier="hot")
+        manager.store("both", b"x" * 2000, tier="cold")
+        manager.store("disk", b"x" * 3000, tier="cold")
+        manager.migrate("both", "warm")
+        manager._services.telemetry._refresh_files()
+        yield tmp_path / "s", manager
+
+
+def test_commands_know_what_is_only_in_the_ram_of_the_writer(
+    run: Run, in_ram: tuple[Path, MemoryManager]
+) -> None:
+    """To deny a value that another process serves at this moment would be wrong."""
+    store, pid = in_ram[0], os.getpid()
+    said = run("explain", store, "only/ram")
+    assert 0 == said.exit_code
+    assert f"'only/ram' is in the RAM of pid {pid} (hot, " in said.stdout
+    assert "and not on the disk" in said.stdout
+    got = run("get", store, "only/ram")
+    assert 5 == got.exit_code
+    assert f"in the RAM of pid {pid} (hot, " in got.stderr
+    stat = run("stat", store, "only/ram")
+    assert f"tier      hot, in the RAM of pid {pid}" in stat.stdout
+    assert "durable   no" in stat.stdout
+    row = json.loads(run("stat", "--json", store, "only/ram").stdout)
+    assert (pid, "hot", False) == (row["in_ram_of"], row["ram_tier"], row["durable"])
+    listed = run("ls", store)
+    assert "both\ndisk\n" == listed.stdout
+    assert f"1 values of the store are only in the RAM of pid {pid}" in listed.stderr
+
+
+def test_commands_say_that_a_value_on_the_disk_is_a_copy(
+    run: Run, in_ram: tuple[Path, MemoryManager]
+) -> None:
+    """The writer answers from RAM, and the reader must not invent what would move the copy."""
+    store, pid = in_ram[0], os.getpid()
+    said = run("explain", store, "both").stdout
+    assert f"'both' is in the RAM of pid {pid} (warm, " in said
+    assert "has a copy on the disk:\n'both' is in cold: its moves are known to its writer" in said
+    assert "This manager only reads" in said
+    assert "cold -> warm (explicit)" in said
+    assert "Migration is off" not in said
+    stat = run("stat", store, "both").stdout
+    assert f"tier      warm, in the RAM of pid {pid}\ntier      cold, a copy\n" in stat
+    row = json.loads(run("explain", "--json", store, "both").stdout)
+    assert ("cold", "warm", True) == (row["tier"], row["ram_tier"], row["durable"])
+    assert "RAM" not in run("explain", store, "disk").stdout
+
+
+def test_stat_shows_the_tiers_in_ram_too(run: Run, in_ram: tuple[Path, MemoryManager]) -> None:
+    """What the process holds is most of what a user asks for."""
+    store, pid = in_ram[0], os.getpid()
+    result = run("stat", store)
+    rows = [line.split() for line in result.stdout.splitlines()]
+    assert [["hot", "1"], ["warm", "1"], ["cold", "2"]] == [row[:2] for row in rows]
+    assert result.stdout.count(f"RAM of pid {pid}") == 2
+    assert "1 of the values in RAM are not on the disk" in result.stderr
+    ram = json.loads(run("stat", "--json", store).stdout)["ram"]
+    assert (pid, 1) == (ram["pid"], ram["unwritten"])
+    assert 1 == ram["tiers"]["hot"]["keys"]
+
+
+def test_an_absent_key_is_absent_if_all_of_the_ram_is_listed(
+    run: Run, in_ram: tuple[Path, MemoryManager]
+) -> None:
+    """With many values in RAM the file only has their number, and so does the answer."""
+    store, manager = in_ram
+    result = run("explain", store, "nowhere")
+    assert (3, True) == (result.exit_code, "'nowhere' is in no tier" in result.stderr)
+    manager.store_many({f"many/{number}": number for number in range(1200)}, "warm")
+    manager._services.telemetry._refresh_files()
+    for command in ("explain", "get", "stat"):
+        result = run(command, store, "many/7")
+        assert 3 == result.exit_code
+        assert "1,201 values that are only in its RAM: it may be one of them" in result.stderr
+    manager.cleanup()
+    result = run("explain", store, "many/7")
+    assert "'many/7' is in cold" in result.stdout
+    assert "RAM" not in result.stdout
+
+
+def test_the_page_of_a_store_knows_the_ram_of_its_writer(
+    in_ram: tuple[Path, MemoryManager],
+) -> None:
+    """Its explanations come from outside the process, like those of the commands."""
+    source = FileSource(in_ram[0])
+    assert f"in the RAM of pid {os.getpid()} (hot" in source.explain("only/ram")["text"]
+    assert source.explain("both")["text"].startswith("It is in the RAM of pid ")
+    with pytest.raises(KeyNotFoundError, match="'nowhere' is in no tier"):
+        source.explain("nowhere")
 
 
 def test_report_writes_a_page_from_the_files(run: Run, live: Path, tmp_path: Path) -> None:
