@@ -90,7 +90,6 @@ class DistributedMemoryManager(MemoryManager):
             raise
         self._copies = factor
         self._near_copies = NearCacheStore(self._hierarchy)
-        self._entries = self._hierarchy.catalog.entries
         self._monotonic = self._services.clock.monotonic
         # A separate object: references to it do not keep the manager alive.
         self._near = Freshness(self._near_copies.drop)
@@ -301,7 +300,7 @@ class DistributedMemoryManager(MemoryManager):
                 return MISSING  # Not known to be fresh, or evicted.
             value = entry.read()
             if entry.hits > EXACT_HITS:
-                self._hierarchy.catalog.insert_into_front(entry)
+                self._hierarchy.catalog.request_front(entry.key)
             return value
         return MISSING
 

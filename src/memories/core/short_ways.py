@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from types import ModuleType
-from typing import Any
+from typing import Any, Final
 
 from numpy import ndarray
 
@@ -17,15 +17,19 @@ from memories.compiled import core, mypyc_attr
 from memories.core.read_options import ReadOptions
 from memories.core.value_reader import MISSING, ValueReader
 from memories.core.value_writer import ValueWriter
-from memories.engine.front_cache import FrontCache
+from memories.engine.front_cache import EXACT_HITS, FrontCache
 from memories.engine.hierarchy import Hierarchy
 from memories.engine.residency import Residency
 from memories.foundation.keys import check_key
 from memories.foundation.unchecked import Unchecked
+from memories.model.entry import ArrayEntry, Entry, SharedEntry
 from memories.model.tiers import StoreTier, TierChoice
 from memories.options.choices import ArrayLibrary
 from memories.options.settings import check_seconds
 
+# Compiled code looks up what another module defines in a dict, at each hit; these it does not.
+ARRAY: Final = ndarray
+ABSENT: Final = MISSING
 # Compiled code has no frame: what it calls sees the frame of its caller as the next one.
 CALLER = 1 if core().compiled else 2
 
@@ -41,6 +45,8 @@ class ShortWays:
         self._reader = reader
         self._writer = writer
         self._read: Callable[..., Any] = reader.read
+        self._request_front: Callable[[str], None] = reader.request_front
+        self._entries: dict[str, Entry] = reader.entries
         self._front: FrontCache = reader.front
         self._at_front: dict[str, Any] = reader.front.values
 
@@ -106,7 +112,7 @@ class ShortWays:
     def retrieve(
         self,
         key: Unchecked[str],
-        default: Any = MISSING,
+        default: Any = ABSENT,
         region: Any = None,
         copy: Unchecked[bool | None] = None,
         device: Unchecked[str | None] = None,
@@ -150,20 +156,38 @@ class ShortWays:
             options = ReadOptions(region, copy, device, like)
             return self._reader.read_as(key, default, options, check_seconds("timeout", timeout))
         try:
-            value = self._at_front[key]
-            self._front.hits += 1.0
-            return value.view() if type(value) is ndarray else value
-        except (KeyError, TypeError):
-            return self._read(key, default)
+            value = self._at_front.get(key)
+            if value is not None:
+                self._front.hits += 1.0
+                return value.view() if type(value) is ARRAY else value
+            value = self._read_entry(key)
+        except TypeError:
+            value = ABSENT  # An unhashable object, which `check_key` refuses.
+        return self._read(key, default) if value is ABSENT else value
 
     def __getitem__(self, key: Unchecked[str]) -> Any:
         try:
-            value = self._at_front[key]
-            self._front.hits += 1.0
-            return value.view() if type(value) is ndarray else value
-        except (KeyError, TypeError):
-            pass
-        return self._reader.read_listed(key, CALLER)
+            value = self._at_front.get(key)
+            if value is not None:
+                self._front.hits += 1.0
+                return value.view() if type(value) is ARRAY else value
+            value = self._read_entry(key)
+        except TypeError:
+            value = ABSENT
+        return self._reader.read_listed(key, CALLER) if value is ABSENT else value
+
+    def _read_entry(self, key: str) -> Any:
+        """Return what the entry of `key` holds; ABSENT if there is none, or more is to be done."""
+        entry = self._entries.get(key)
+        if entry is None:
+            return ABSENT
+        kind = type(entry)
+        if kind is not SharedEntry and (kind is not ArrayEntry or type(entry.payload) is not ARRAY):
+            return ABSENT
+        value: Any = entry.read()
+        if entry.hits > EXACT_HITS and value is not None:  # None at the front would look absent.
+            self._request_front(key)
+        return value
 
     def delete(self, key: Unchecked[str]) -> None:
         """Remove `key` from every tier; KeyNotFoundError if it is in none."""

@@ -32,14 +32,15 @@ class ValueReader:
     def __init__(self, hierarchy: Hierarchy, device: Device | None) -> None:
         self.front = hierarchy.catalog.front
         self._hierarchy = hierarchy
-        self._entries = hierarchy.catalog.entries
+        self.entries = hierarchy.catalog.entries
+        self.request_front = hierarchy.catalog.request_front
         self._read_cold = hierarchy.cold_reader.read
         self._device = device
 
     def read(self, key: str, default: Any = MISSING) -> Any:
         """Return a value; one that is read often answers from the front cache from then on."""
         try:
-            entry = self._entries.get(key)
+            entry = self.entries.get(key)
         except TypeError:
             entry = None  # An unhashable object, which `check_key` refuses.
         if entry is not None:
@@ -51,7 +52,7 @@ class ValueReader:
                 pass  # It has expired, and `Hierarchy.read` removes it.
             else:
                 if entry.hits > EXACT_HITS and type(entry) in KINDS:
-                    self._hierarchy.catalog.insert_into_front(entry)
+                    self.request_front(key)
                 return value
         key = check_key(key)
         value = self._read_cold(key)

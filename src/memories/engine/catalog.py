@@ -114,13 +114,12 @@ class Catalog:
         with self.lock:
             self._change(lambda: self._swap_all(entries, drop=True))
 
-    def insert_into_front(self, entry: Entry) -> None:
-        """Answer the next reads of `entry` from the front cache, unless it was replaced."""
-        if is_held_here(self.lock):
-            return  # A signal handler reads in the middle of a change, perhaps of this key.
+    def request_front(self, key: str) -> None:
+        """Ask that the next reads of `key` are answered by the front cache; mostly lock-free."""
+        if not self.front.request(key) or is_held_here(self.lock):
+            return  # Too few keys wait, or a signal handler reads in the middle of a change.
         with self.lock:
-            if self.entries.get(entry.key) is entry:
-                self._change(lambda: self.front.insert(entry, self.entries))
+            self._change(lambda: self.front.insert(self.entries))
 
     def hide_from_front(self, hidden: Callable[[str], bool] | None) -> None:
         """Keep keys for which `hidden` is true out of the front cache; None allows all keys."""

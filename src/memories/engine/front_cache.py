@@ -20,6 +20,7 @@ SECONDS = 5.0  # Between two times that the front is emptied, unless much is sto
 EXACT_HITS = 3  # Reads of a new entry that are counted one by one before it may come forward.
 KINDS = frozenset({SharedEntry, ArrayEntry})  # All others build an object for each reader.
 MAX_KEYS = 16_384
+REQUESTS = 32  # So many reads ask for their keys to be inserted, then one inserts all of them.
 FLUSH_SHARE = 16  # The front is emptied when a sixteenth of the entries is new.
 
 
@@ -32,7 +33,17 @@ class FrontCache:
     credited in equal parts to the keys that were here, so that the sum stays exact.
     """
 
-    __slots__ = ("_arrivals", "_credited", "_latest", "credits", "hidden", "hits", "values")
+    __slots__ = (
+        "_arrivals",
+        "_credited",
+        "_latest",
+        "_requests",
+        "credits",
+        "hidden",
+        "hits",
+        "requested",
+        "values",
+    )
 
     def __init__(self) -> None:
         self.values: dict[str, Any] = {}
@@ -42,9 +53,33 @@ class FrontCache:
         self._credited = 0
         self._latest = TierName.HOT
         self._arrivals = 0
+        self.requested: dict[str, None] = {}
+        self._requests = 0
 
-    def insert(self, entry: Entry, entries: Mapping[str, Entry]) -> None:
-        """Answer the next reads of `entry` from here, if its payload is what a reader gets."""
+    def request(self, key: str) -> bool:
+        """Ask for `key` to be inserted; return whether it is time for a call of `insert`.
+
+        The only method that is called without the lock. A reader that acquired it for each key
+        would wait for every other reader that lost the interpreter while it held the lock.
+        """
+        self.requested[key] = None
+        self._requests += 1  # A thread may overwrite the count of another: it only takes longer.
+        return self._requests >= REQUESTS
+
+    def insert(self, entries: Mapping[str, Entry]) -> None:
+        """Answer the next reads of the keys that were requested from here.
+
+        Only those whose payload is what a reader gets, and which were read often enough since they
+        were stored.
+        """
+        requested = list(self.requested)  # Other threads request meanwhile.
+        self._forget_requests()
+        for key in requested:
+            entry = entries.get(key)
+            if entry is not None and entry.hits > EXACT_HITS:
+                self._insert(entry, entries)
+
+    def _insert(self, entry: Entry, entries: Mapping[str, Entry]) -> None:
         payload = entry.payload
         if self.hidden is not None and self.hidden(entry.key):
             return
@@ -55,6 +90,7 @@ class FrontCache:
 
     def drop(self, key: str, entries: Mapping[str, Entry]) -> None:
         """Remove `key`; MUST be called before its entry changes."""
+        self.requested.pop(key, None)
         if key in self.values:
             if len(self.values) == 1:
                 self.flush(entries)
@@ -72,10 +108,12 @@ class FrontCache:
         """Credit the hits and empty the front: the next read of each key marks its entry again."""
         self.credit_hits(entries)
         self.values.clear()
+        self._forget_requests()
 
     def clear(self) -> None:
         """Empty the front and credit no hits: an exception ended a change in the middle."""
         self.values.clear()
+        self._forget_requests()
         self._credited = int(self.hits)
 
     def credit_hits(self, entries: Mapping[str, Entry]) -> None:
@@ -95,3 +133,7 @@ class FrontCache:
             self.credits[entry.tier] += share - 1
             self._latest = entry.tier
         self.credits[self._latest] += rest if self.values else due
+
+    def _forget_requests(self) -> None:
+        self.requested.clear()
+        self._requests = 0

@@ -70,6 +70,7 @@ class Residency:
         self._is_locked_here: Callable[[], bool] = holder_test(catalog.lock)
         self._front: FrontCache = catalog.front
         self._at_front: dict[str, Any] = catalog.front.values
+        self._requested: dict[str, None] = catalog.front.requested
         self._deadlines: Deadlines = catalog.deadlines
         self._listings: dict[int, Any] = expiry.listings
         self._record: Callable[[str], Record | None] = catalog.journal.lookup
@@ -210,8 +211,9 @@ class Residency:
     def _leave(self, entry: Entry) -> None:
         """Prepare that an entry leaves; the caller has the lock."""
         # The front goes first: after one reader saw the new value, no other may see the old one.
-        if entry.key in self._at_front:
-            self._front.drop(entry.key, self._table.entries)
+        key = entry.key
+        if key in self._at_front or key in self._requested:
+            self._front.drop(key, self._table.entries)
         self._slots[entry.common.tier].budget.left += entry.size
 
     def _announce(self) -> None:

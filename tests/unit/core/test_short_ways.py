@@ -12,6 +12,7 @@ import pytest
 
 from memories import DistributedMemoryManager, MemoryManager
 from memories.core.short_ways import ShortWays
+from memories.engine.front_cache import EXACT_HITS, REQUESTS
 from memories.errors import InvalidKeyError, InvalidOptionError, KeyNotFoundError
 from memories.foundation.unchecked import Unchecked
 
@@ -25,7 +26,7 @@ def manager(tmp_path: Path) -> Any:
     with MemoryManager(0.001, 0.01, 0.01, storage_path=tmp_path) as made:
         for key, value in {"array": np.arange(5), "bytes": b"some"}.items():
             made.store(key, value)
-            for _ in range(5):
+            for _ in range(EXACT_HITS + REQUESTS):
                 made.retrieve(key)
         yield made
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from memories import ClosedError, KeyNotFoundError, MemoryManager
+from memories.engine.front_cache import EXACT_HITS, REQUESTS
 from memories.model.tiers import Cause, TierName
 
 
@@ -23,7 +24,7 @@ def manager() -> Iterator[MemoryManager]:
 
 def bring(manager: MemoryManager, key: str) -> None:
     """Read `key` until it is at the front."""
-    for _ in range(5):
+    for _ in range(EXACT_HITS + REQUESTS):
         manager[key]
     assert key in manager._at_front
 
@@ -63,11 +64,44 @@ def test_no_change_leaves_an_old_value_at_the_front(manager: MemoryManager, chan
 def test_a_reader_that_was_overtaken_brings_nothing_forward(manager: MemoryManager) -> None:
     """It found the entry, a writer replaced it, and only then did it go on: the value is old."""
     manager["key"] = b"old"
-    overtaken = manager._hierarchy.catalog.entries["key"]
+    for _ in range(EXACT_HITS + REQUESTS - 1):
+        manager["key"]
+    assert "key" not in manager._at_front
     manager["key"] = b"new"
-    manager._hierarchy.catalog.insert_into_front(overtaken)
+    manager._hierarchy.catalog.request_front("key")
     assert "key" not in manager._at_front
     assert b"new" == manager["key"]
+
+
+def test_a_read_does_not_wait_for_a_change(manager: MemoryManager) -> None:
+    """A thread that loses the interpreter in the middle of a change would stall all readers."""
+    for key in ("front", "entry"):
+        manager[key] = b"value"
+    bring(manager, "front")
+    read, changed = threading.Event(), threading.Event()
+
+    def change() -> None:
+        with manager._hierarchy.catalog.lock:
+            read.set()
+            changed.wait(60)
+
+    writer = threading.Thread(target=change)
+    writer.start()
+    read.wait(60)
+    for key in ("front", *["entry"] * (EXACT_HITS + REQUESTS - 1)):
+        assert b"value" == manager.retrieve(key)
+    assert writer.is_alive()
+    changed.set()
+    writer.join()
+
+
+@pytest.mark.parametrize("value", [None, b"", 0, "text"])
+def test_a_value_that_looks_like_nothing_is_found(manager: MemoryManager, value: object) -> None:
+    """A look into a dict says None where the key is absent, too."""
+    manager["key"] = value
+    for _ in range(EXACT_HITS + 2 * REQUESTS):
+        assert value == manager["key"] == manager.retrieve("key", b"default")
+    assert 2 * (EXACT_HITS + 2 * REQUESTS) == manager.stats().memory_hits
 
 
 def test_a_closed_manager_has_nothing_at_the_front() -> None:
