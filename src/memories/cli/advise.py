@@ -40,6 +40,7 @@ def advise(trace: Path, hot: str, warm: str, cold: str, more: str, as_json: bool
     tiers = {
         str(name): {
             "capacity_bytes": tier.capacity_bytes,
+            "measured_percent": tier.measured_percent,
             "answered_percent": tier.answered_percent,
             "gain_percent": tier.gain_percent,
             "saved_seconds": tier.saved_seconds,

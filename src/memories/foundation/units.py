@@ -68,3 +68,13 @@ def format_size(count: int | float) -> str:
             return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
         size /= 1000
     return f"{size:.1f} PB"
+
+
+def format_seconds(value: float | None) -> str:
+    """Return a time as text in a suitable unit; "n/a" for None or NaN."""
+    if value is None or math.isnan(value):
+        return "n/a"
+    for unit, factor in (("µs", 1e6), ("ms", 1e3)):
+        if value * factor < 1000:
+            return f"{value * factor:.3g} {unit}"
+    return f"{value:.3g} s"

@@ -16,6 +16,8 @@ from memories.engine.catalog import Catalog
 from memories.engine.hierarchy import Hierarchy
 from memories.foundation.fork_lock import new_lock
 from memories.foundation.histogram import Histogram, Latency
+from memories.foundation.table import text_table
+from memories.foundation.units import format_seconds, format_size, limit_words
 from memories.frames.compression_history import SmallFrames
 from memories.model.events import (
     Event,
@@ -89,6 +91,8 @@ class Volume:
 class Stats:
     """All counters at one moment; what is counted by name is in the order of the names.
 
+    `print(stats)` shows them as tables.
+
     Attributes:
         tiers: The enabled tiers, fastest first.
         misses: Retrieves of keys that were absent.
@@ -132,6 +136,67 @@ class Stats:
     def hit_rate_percent(self) -> float:
         """Return the share of retrieves answered by hot or warm, NaN without retrieves."""
         return 100.0 * self.memory_hits / self.reads if self.reads else float("nan")
+
+    def __str__(self) -> str:
+        """Return tables: the tiers, the moves, the latencies; and the other counts in words."""
+        parts = [self._tier_table(), self._words()]
+        if self.moves:
+            rows = [
+                (f"{source} to {target}", str(cause), f"{count:,}",
+                 format_size(self.moved_bytes.get((source, target, cause), 0)))
+                for (source, target, cause), count in self.moves.items()
+            ]  # fmt: skip
+            parts.append(text_table(("moved", "because of", ">values", ">bytes"), rows))
+        times = [
+            (f"{operation} {tier}", f"{one.samples:,}",
+             *(format_seconds(one.quantile(share)) for share in (0.5, 0.9, 0.99)))
+            for (operation, tier), one in self.latencies.items()
+            if one.samples
+        ]  # fmt: skip
+        if times:
+            parts.append(text_table(("took", ">calls", ">median", ">90 %", ">99 %"), times))
+        return "\n\n".join(parts)
+
+    def _tier_table(self) -> str:
+        rows = []
+        for name in TierName:
+            tier = self.tiers.get(name)
+            if tier is None:
+                rows.append((str(name), *[""] * 6, "off"))
+                continue
+            less = tier.effective_bytes < tier.configured_bytes
+            rows.append(
+                (
+                    str(name),
+                    format_size(tier.used_bytes),
+                    limit_words(tier.configured_bytes),
+                    format_size(tier.effective_bytes) if less else "",
+                    f"{tier.keys:,}",
+                    f"{tier.hits:,}",
+                    f"{100 * tier.hits / self.reads:.1f} %" if self.reads else "",
+                    tier.medium,
+                )
+            )
+        head = ("tier", ">holds", ">of", ">can hold", ">keys", ">hits", ">of reads", "medium")
+        return text_table(head, rows)
+
+    def _words(self) -> str:
+        reads = f"{self.reads:,} reads"
+        if self.reads:
+            reads += (
+                f", {self.hit_rate_percent:.1f} % of them answered by hot or warm, "
+                f"{self.misses:,} of absent keys"
+            )
+        lines = [reads, f"{self.stored:,} stored, {format_size(self.stored_bytes)}"]
+        if self.removed:
+            each = (f"{count:,} {cause}" for cause, count in self.removed.items())
+            lines.append(f"gone: {', '.join(each)}")
+        if any(self.prefetch):
+            each = (f"{count:,} {name}" for name, count in self.prefetch._asdict().items())
+            lines.append(f"prefetched: {', '.join(each)}")
+        if self.failures:
+            lines.append(f"{self.failures:,} background actions failed: {self.latest_failure}")
+        return "\n".join(lines)
 
 
 class Tally(NamedTuple):

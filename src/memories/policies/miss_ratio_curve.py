@@ -142,7 +142,9 @@ class ReuseDistanceSampler:
         buckets = sorted(self._weights)
         hits = accumulate((self._weights[bucket] for bucket in buckets), initial=missing)
         capacities = [2.0 ** (bucket / _STEPS) for bucket in buckets]
-        _, *ratios = [max(0.0, 1 - hit / total) for hit in hits]
+        # Accesses at distance 0 hit with any capacity, also with one below that of all others.
+        capacities.insert(0, capacities[0] / 2 if capacities else 1.0)
+        ratios = [max(0.0, 1 - hit / total) for hit in hits]
         return MissRatioCurve((0.0, *capacities), (1.0, *ratios))
 
     def check(self) -> None:

@@ -39,6 +39,33 @@ def test_advice_says_what_more_ram_would_buy(manager: MemoryManager) -> None:
     assert "warm" in str(advice)
 
 
+def test_advice_names_the_model_and_what_was_measured(manager: MemoryManager) -> None:
+    """All reads came from cold, where an LRU of the same size would have hit: both are true."""
+    manager.store_many({f"k{number}": np.zeros(1250) for number in range(5)}, "cold")
+    for number in range(200):
+        manager[f"k{number % 5}"]
+    advice, stats = manager.advise("1 kB"), manager.stats()
+    warm = advice.tiers[TierName.WARM]
+    assert 100 * stats.memory_hits / stats.reads == warm.measured_percent == 0.0
+    assert 100.0 == advice.tiers[TierName.COLD].measured_percent
+    assert warm.answered_percent > 95
+    text = str(advice)
+    assert "in a model (one LRU list over all tiers, from a sample of the keys)" in text
+    assert "0.0 % measured" in text
+    assert "Model and measurement differ in " in text
+
+
+def test_advice_that_agrees_with_the_measurement_says_nothing_of_it() -> None:
+    """Warnings that always appear are not read."""
+    with MemoryManager("1 MB", "1 MB", "10 MB", migration=False) as manager:
+        manager.store_many({f"k{number}": number for number in range(5)}, "hot")
+        for number in range(200):
+            manager[f"k{number % 5}"]
+        advice = manager.advise()
+        assert 100.0 == advice.tiers[TierName.HOT].measured_percent
+        assert "differ" not in str(advice)
+
+
 def test_advice_on_few_reads_says_so(manager: MemoryManager) -> None:
     """A curve of three reads looks as sure of itself as one of a million."""
     manager["key"] = b"value"

@@ -84,3 +84,15 @@ def test_what_one_more_gigabyte_would_buy():
 def test_no_accesses_tell_nothing():
     """Before anything was read twice, no capacity is known to help."""
     assert 1.0 == ReuseDistanceSampler().curve().miss_ratio(10**12)
+
+
+def test_accesses_that_were_not_sampled_hit_with_any_room() -> None:
+    """The busiest keys are answered without a sample; where no other was read, too."""
+    curve = ReuseDistanceSampler().curve(200)
+    assert 0.0 == curve.miss_ratio(1000)
+    assert 1.0 == curve.miss_ratio(0)
+    sampler = ReuseDistanceSampler()
+    for key in ("a", "b", "a"):
+        sampler.observe(key, 100)
+    curve = sampler.curve(10)  # One of them was sampled, at a distance of 200 bytes.
+    assert [1.0, 0.1, 0.0] == pytest.approx([curve.miss_ratio(room) for room in (1, 150, 1000)])

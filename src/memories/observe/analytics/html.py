@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
-from memories.foundation.units import format_size, limit_words
+from memories.foundation.units import format_seconds, format_size, limit_words
 from memories.observe.analytics.svg import COLOURS, sparkline
 
 LAST_MOVES = 5
@@ -94,7 +94,7 @@ def latency_rows(latencies: Iterable[Mapping[str, Any]]) -> list[list[str]]:
             escape(one["operation"]),
             escape(one["tier"]),
             f"{one['count']:,}",
-            *(seconds(one[name]) for name in ("p50", "p90", "p99")),
+            *(format_seconds(one[name]) for name in ("p50", "p90", "p99")),
         ]
         for one in latencies
     ]
@@ -120,16 +120,6 @@ def keys_of(document: Mapping[str, Any]) -> int:
 def percent(value: float | None) -> str:
     """Return a percentage as text, "n/a" for None or NaN."""
     return "n/a" if value is None or math.isnan(value) else f"{value:.1f} %"
-
-
-def seconds(value: float | None) -> str:
-    """Return a time as text in a suitable unit."""
-    if value is None:
-        return "n/a"
-    for unit, factor in (("µs", 1e6), ("ms", 1e3)):
-        if value * factor < 1000:
-            return f"{value * factor:.3g} {unit}"
-    return f"{value:.3g} s"
 
 
 def printable(key: str, most: int = 60) -> str:

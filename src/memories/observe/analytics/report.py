@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from memories._version import __version__
 from memories.errors import StorageError
-from memories.foundation.units import format_size, limit_words
+from memories.foundation.units import format_seconds, format_size, limit_words
 from memories.model.tiers import Cause, TierName
 from memories.observe.analytics.html import (
     HOT_HEADS,
@@ -28,7 +28,6 @@ from memories.observe.analytics.html import (
     move_rows,
     percent,
     printable,
-    seconds,
 )
 from memories.observe.analytics.series import rates
 from memories.observe.analytics.svg import line_chart
@@ -81,7 +80,12 @@ CHARTS = (
     Chart("Moved, bytes/s, by cause", _MOVED, format_size, rate=True),
     Chart("RAM of the process", _MEMORY, format_size),
     *(
-        Chart(f"Latency of {name}: {part}", _of_tiers(f"{name}_{part}_seconds"), seconds, log=True)
+        Chart(
+            f"Latency of {name}: {part}",
+            _of_tiers(f"{name}_{part}_seconds"),
+            format_seconds,
+            log=True,
+        )
         for name in ("retrieve", "store", "move", "write")
         for part in ("p50", "p99")
     ),
