@@ -19,7 +19,15 @@ from pathlib import Path
 from days import tables
 from days.judging import Judgement, Scale
 
-DAYS: list[str] = ["analysis", "notebook", "training", "web_service", "ensemble", "month"]
+DAYS: list[str] = [
+    "analysis",
+    "notebook",
+    "training",
+    "embeddings",
+    "web_service",
+    "ensemble",
+    "month",
+]
 
 
 def judge(day: str, scale: Scale, folder: Path) -> Judgement:
