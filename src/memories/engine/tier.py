@@ -6,6 +6,7 @@ first. It moves nothing and names no key in the catalog: the mover does.
 
 from __future__ import annotations
 
+import time
 from abc import ABC
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
@@ -22,7 +23,7 @@ from memories.engine.hit_clock import HitClock
 from memories.engine.hit_counter import HitCounter
 from memories.engine.payload import FramePayload, PackedFrame, PartsPayload, Payload
 from memories.engine.victims import Arrival, PolicyVictims, Step, Victims
-from memories.frames.compression_history import CompressionHistory
+from memories.frames.compression_history import MEASURED_NBYTES, CompressionHistory
 from memories.frames.signing import Keyring
 from memories.model.entry import Entry, ExpiringEntry, PackedEntry, SharedEntry, common_of
 from memories.model.record import Record, Version
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 MIN_DEVICE_BYTES = 64 << 10  # A smaller value is read faster from RAM than over a bus.
 ROOMY_SHARE = 2  # A tier is roomy that is filled to one part in so many.
+SCARCE_SHARE = 0.5  # Of a tier filled beyond it the room is worth more than time.
 WHOLE_BYTES = 512 * 1024  # Up to here one request for all of it is as fast as two for a part.
 
 
@@ -274,6 +276,9 @@ class DurableTier(Tier):
         An evicted frame is copied unchanged: recompressing it would delay the store that waits for
         the space.
         """
+        if payload.size >= MEASURED_NBYTES:
+            budget = self.budget
+            self.compression_history.scarce = budget.used > SCARCE_SHARE * budget.effective
         return payload.to_frame(
             key=version.key,
             version=version.number,
@@ -292,7 +297,9 @@ class DurableTier(Tier):
         if self._is_archive:
             written = cast("BucketBackend", self.backend).prepare(record, frame.segments)
         else:
+            started = time.perf_counter()
             written = self.backend.write(record, frame.segments)
+            self.compression_history.record_write(frame.size, time.perf_counter() - started)
         self.budget.release(frame.size)
         return written
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 import ctypes
 import functools
 import struct
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -30,6 +31,7 @@ _SMALL_NBYTES = 8192
 _MAX_NBYTES = 1 << 40  # Chunks of a larger buffer exceed the limit of Blosc.
 _MIN_GAIN = 1.2
 _MIN_GAIN_HIGH = 1.05
+_SURE_GAIN = 2.0  # What becomes so much smaller is compressed, however long that takes.
 _BLOCKS = {"zstd": 1 << 20}  # Longer blocks than Blosc's own choice pay for zstd, in time too.
 _NAMED_GAIN = 1.02
 _HIGH_LEVEL = 6
@@ -62,14 +64,16 @@ class Spec(NamedTuple):
     level: int
     min_gain: float
     differences: bool = False  # Whether to look for a filter at length.
+    weighs: bool = False  # Whether the time that it takes counts, too.
 
 
 @functools.cache
 def parse_spec(spec: str) -> Spec | None:
     """Return the parsed `spec`, None for `"none"`.
 
-    `"fast"` (or `"auto"`) is lz4, `"high"` zstd, over differences where those are smaller; both
-    leave a value raw if they save little. A compressor by name (`"zstd:5"`, `"lz4"`,
+    `"fast"` is lz4, `"high"` zstd, over differences where those are smaller; both leave a value raw
+    if they save little. `"auto"` is `"fast"`, but saves less than half only where the medium would
+    take longer to write what is saved. A compressor by name (`"zstd:5"`, `"lz4"`,
     `"blosc-lz4hc:9"`) is used if it saves anything at all.
 
     Raises:
@@ -78,7 +82,7 @@ def parse_spec(spec: str) -> Spec | None:
     if spec == "none":
         return None
     if spec in ("auto", "fast"):
-        return Spec("lz4", 5, _MIN_GAIN)
+        return Spec("lz4", 5, _MIN_GAIN, weighs=spec == "auto")
     if spec == "high":
         return Spec("zstd", _HIGH_LEVEL, _MIN_GAIN_HIGH, differences=True)
     name, _, level = spec.removeprefix("blosc-").partition(":")
@@ -90,13 +94,21 @@ def parse_spec(spec: str) -> Spec | None:
     return Spec(name, int(level) if level else _LEVELS[name], _NAMED_GAIN)
 
 
+# Returns whether it is worth to save so many bytes, if that takes so many seconds.
+Weigh = Callable[[int, float], bool]
+
+
 def choose_method(
-    buffer: memoryview, spec: Spec | None, distances: Sequence[int] = ()
+    buffer: memoryview,
+    spec: Spec | None,
+    distances: Sequence[int] = (),
+    weigh: Weigh | None = None,
 ) -> Method | None:
     """Return how to compress `buffer`, or None where raw is better.
 
     It takes about 3 ms at most, for a buffer of any size; for `"high"` about 50 ms. `distances` are
     the strides of the array in the buffer, in bytes, that of neighbours first, if they are known.
+    `weigh` decides for a spec that weighs time.
     """
     if spec is None or not MIN_NBYTES <= buffer.nbytes <= _MAX_NBYTES:
         return None
@@ -113,8 +125,13 @@ def choose_method(
             shuffles = ((0, 1), (1, delta.itemsize), (2, delta.itemsize))
             found += _trials(sample, Method(trial, level), shuffles, delta)
     size, best = min(found, key=lambda one: one[0])
-    gain = nbytes / max(1, size)
-    return best._replace(name=spec.name, level=spec.level) if gain >= spec.min_gain else None
+    if nbytes < spec.min_gain * max(1, size):
+        return None
+    best = best._replace(name=spec.name, level=spec.level)
+    unsure = spec.weighs and nbytes < _SURE_GAIN * size
+    if weigh is not None and unsure and not weigh(*_measured(sample, best)):
+        return None
+    return best
 
 
 def compress(chunk: memoryview | ByteArray, method: Method) -> bytes:
@@ -255,6 +272,15 @@ def _trials(
         size = sum([_pack(one, place, target) for place in places])
         found.append((size, one if delta is None else one._replace(delta=delta)))
     return found
+
+
+def _measured(sample: list[_Piece], method: Method) -> tuple[int, float]:
+    """Return the bytes that a method saves of the sample, and the seconds that it takes."""
+    places = [_place(piece.body) for piece in sample]
+    packed = np.empty(max(place.nbytes for place in places) + _HEADER.size, np.uint8)
+    target, started = _place(packed), time.thread_time()
+    size = sum([_pack(method, place, target) for place in places])
+    return sum(place.nbytes for place in places) - size, time.thread_time() - started
 
 
 def _differences(piece: _Piece, delta: Delta) -> ByteArray:

@@ -25,12 +25,13 @@ from memories.frames.compression import (
     RAW,
     Method,
     Spec,
+    Weigh,
     choose_method,
     compress,
     compress_small,
     parse_spec,
 )
-from memories.frames.compression_history import CompressionHistory, SizeClass
+from memories.frames.compression_history import LARGE_NBYTES, CompressionHistory, SizeClass
 from memories.frames.delta_filter import distances_of
 from memories.frames.fast_path import MAX_PACKED_BYTES, pack_small
 from memories.frames.head import (
@@ -89,8 +90,8 @@ def pack(
         version: The store-wide number of the commit, which is signed too.
         compression: See `compression.parse_spec`.
         signer: Signs a value that carries code; the user's own keyring by default.
-        history: Says which small values need no trial, and learns from this one. Without it each
-            value gets one.
+        history: Says which values need no trial, and which compression takes too long, and learns
+            from this one. Without it each value gets a trial, and time does not count.
 
     Raises:
         InvalidKeyError: the key is not valid.
@@ -110,11 +111,22 @@ def pack(
             head, body = memoryview(small[0]), small[1]
             segments = [head, memoryview(body)] if body else [head]
             return _new(Frame, (head, segments, head.nbytes + len(body), nbytes))
-    plan = _plan_frame(parts, key, version, signer, spec)
+    larger = None
+    if (
+        history is not None
+        and MAX_PACKED_BYTES < nbytes <= LARGE_NBYTES
+        and len(parts.buffers) == 1
+    ):
+        larger = history.larger_class(_kind_of(parts), nbytes)
+    weigh = history.is_worth if history is not None and known is None else None
+    plan = _plan_frame(parts, key, version, signer, spec, larger, weigh)
     if known is not None:
         known.record_trial(next((one for one in plan.methods if one is not None), None))
     pieces = FrameBody(partial(parallel.map_items, store_separately))
     head = memoryview(plan.assemble(pieces))
+    least = 0.0 if spec is None else spec.min_gain
+    if larger is not None and plan.methods[0] is not None and pieces.nbytes * least > nbytes:
+        larger.left = 0  # This value differs from the latest ones: the next one gets a trial.
     return Frame(head, [head, *pieces.segments], head.nbytes + pieces.nbytes, nbytes)
 
 
@@ -256,7 +268,13 @@ def assemble_head(
 
 
 def _plan_frame(
-    parts: Parts, key: str, version: int, signer: Signer | None, spec: Spec | None = None
+    parts: Parts,
+    key: str,
+    version: int,
+    signer: Signer | None,
+    spec: Spec | None = None,
+    larger: SizeClass | None = None,
+    weigh: Weigh | None = None,
 ) -> _FramePlan:
     meta = pack_meta(parts.meta)
     signature = Signature("", b"")
@@ -264,15 +282,26 @@ def _plan_frame(
         message = signing.message(key, version, parts.codec, meta, parts.buffers)
         signature = (signer or signing.default()).sign(message)
     methods: list[Method | None] = [None] * len(parts.buffers)
-    if spec is not None:
+    if spec is not None and larger is not None and larger.left > 0:
+        larger.left -= 1
+        methods = [larger.method]
+    elif spec is not None:
         known = distances_of(parts) if spec.differences else {}
         methods = parallel.map_items(
-            lambda one: choose_method(one[1], spec, known.get(one[0], ())),
+            lambda one: choose_method(one[1], spec, known.get(one[0], ()), weigh),
             list(enumerate(parts.buffers)),
             parts.nbytes,
         )
+        if larger is not None:
+            larger.record_trial(methods[0])
     prelude = memoryview(_prelude(parts)) if methods == [None] else EMPTY
     return _FramePlan(parts, meta, key, version, signature, spec, methods, prelude)
+
+
+def _kind_of(parts: Parts) -> str:
+    """Return the codec and, of an array, the dtype: others are compressed in another way."""
+    dtype = parts.meta.get("dtype") if isinstance(parts.meta, dict) else None
+    return f"{parts.codec} {dtype}" if isinstance(dtype, str) else parts.codec
 
 
 def _prelude(parts: Parts) -> bytes:

@@ -12,6 +12,9 @@ from memories import MemoryManager, codecs
 from memories.frames import writer
 from memories.frames.compression_history import (
     FIRST_PAUSE,
+    LARGE_NBYTES,
+    LARGER_PAUSE,
+    LARGER_SAME_WAY,
     LONGEST_PAUSE,
     SAME_WAY,
     CompressionHistory,
@@ -83,16 +86,47 @@ def test_a_pause_ends_and_values_that_changed_are_compressed() -> None:
     assert history.counts().tried == 3
 
 
-def test_large_values_are_always_tried(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Above 4 KB the trials are a small part of the work."""
+def test_the_trials_of_larger_values_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By codec, dtype and size, with shorter pauses; above 4 MB each value gets one."""
     tried = []
     choose = writer.choose_method
     monkeypatch.setattr(writer, "choose_method", lambda *args: tried.append(1) or choose(*args))
-    history = CompressionHistory()
-    for _ in range(3):
-        packed(random.randbytes(5000), history)
-    assert len(tried) == 3
+    history, noise = CompressionHistory(), np.random.default_rng(1)
+    history.record_write(1 << 18, 1.0)
+    for _ in range(1 + FIRST_PAUSE + 1 + 2 * FIRST_PAUSE + 1 + LARGER_PAUSE + 1 + LARGER_PAUSE):
+        packed(noise.random(1000), history)
+    assert 4 == len(tried)
+    steps = np.arange(1000)
+    for _ in range(LARGER_SAME_WAY):
+        assert len(packed(steps, history)) < steps.nbytes / 2
+    assert 5 == len(tried)
+    changed = packed(noise.integers(0, 2**60, 1000), history)
+    assert len(changed) <= raw_size(steps) + 64
+    packed(steps, history)
+    assert 6 == len(tried), "it did not become smaller in the way that was found"
+    for _ in range(2):
+        packed(bytes(LARGE_NBYTES + 1), history)
+    assert 8 == len(tried)
     assert history.counts() == SmallFrames(0, 0, 0)
+
+
+def test_time_is_weighed_against_what_is_saved() -> None:
+    """A fast medium has written the bytes sooner than they are saved, a slow one has not."""
+    array = np.random.default_rng(1).integers(0, 1 << 20, 65_536, dtype="i4")  # Gains a third.
+    flat = np.zeros(200_000, "i4")
+    for compression, seconds, scarce, smaller in (
+        ("auto", 1e-9, False, False),
+        ("fast", 1e-9, False, True),
+        ("auto", 1e-9, True, True),
+        ("auto", 10.0, False, True),
+        ("auto", 0.0, False, True),  # Nothing was measured.
+    ):
+        history = CompressionHistory()
+        history.record_write(1 << 18, seconds)
+        history.record_write(100, 1.0 if seconds < 1 else 1e-9)  # Too short to say anything.
+        history.scarce = scarce
+        assert smaller == (len(packed(array, history, compression)) < 0.95 * array.nbytes)
+        assert len(packed(flat, history, compression)) < flat.nbytes / 10
 
 
 def test_stats_say_what_was_tried(tmp_path: Path) -> None:
