@@ -7,6 +7,7 @@ make a reader run code. Typed values need no signature; nothing is encrypted.
 from __future__ import annotations
 
 import base64
+import errno
 import hashlib
 import hmac
 import os
@@ -19,12 +20,14 @@ import msgspec
 
 from memories.errors import InvalidOptionError, StorageError, UntrustedDataError
 from memories.foundation.fork_lock import new_lock
+from memories.foundation.regular_file import Found, read_regular
 from memories.foundation.user_directories import config_directory
 
 ENVIRONMENT = "MEMORIES_KEY_FILE"
 _DOMAIN = b"memories frame 1\0"
 _MARK = "memories-key-1"
 _SECRET_NBYTES = 32
+_MAX_FILE_BYTES = 1 << 20
 
 
 class Key(NamedTuple):
@@ -108,14 +111,14 @@ class Keyring:
                 f"{what} would run code when read, and is not signed: if you know who wrote it, "
                 "have it stored again by a manager, which signs it"
             )
-        for key in (*self._read(), *self._extra):
-            if hmac.compare_digest(key.id, signature.key_id):
-                if hmac.compare_digest(_mac(key, message), signature.mac):
-                    return
-                raise UntrustedDataError(
-                    f"{what} would run code when read, and was altered after key {key.id} "
-                    "signed it: do not trust it"
-                )
+        key = self._key_named(signature.key_id)
+        if key is not None:
+            if hmac.compare_digest(_mac(key, message), signature.mac):
+                return
+            raise UntrustedDataError(
+                f"{what} would run code when read, and was altered after key {key.id} "
+                "signed it: do not trust it"
+            )
         raise UntrustedDataError(
             f"{what} would run code when read, and was signed by key "
             f"{_printable(signature.key_id)}, which is not trusted here: if you trust its owner, "
@@ -140,6 +143,16 @@ class Keyring:
         """Return all trusted keys; the first of the file is the one that signs."""
         return (*self._read(), *self._extra)
 
+    def _key_named(self, key_id: str) -> Key | None:
+        """Return a trusted key; the file is read again for one that it did not have before."""
+        for attempt in range(2):
+            for key in self.keys():
+                if key.id == key_id:  # An id is public, and may be any text in a frame.
+                    return key
+            if attempt == 0:
+                self._keys = None
+        return None
+
     def _own_key(self) -> Key:
         with self._lock:
             keys = self._read()
@@ -162,11 +175,13 @@ class Keyring:
             return ()
         if self._keys is None:
             try:
-                text = self.path.read_text("ascii")
+                found = read_regular(self.path, limit=_MAX_FILE_BYTES, links=True)
+                text = found.data.decode("ascii")
             except FileNotFoundError:
                 return ()
             except (OSError, UnicodeDecodeError) as error:
                 raise StorageError(f"the key file {self.path} cannot be read: {error}") from error
+            _require_private(self.path, found)
             self._keys = tuple(Key.parse(line) for line in text.splitlines() if line.strip())
         return self._keys
 
@@ -197,6 +212,20 @@ def message(
     return _DOMAIN + msgspec.msgpack.encode([key, version, codec, digests])
 
 
+def _require_private(path: Path, found: Found) -> None:
+    """Refuse keys that another user can have written, or has read: they would prove nothing."""
+    if not found.is_trusted:
+        raise StorageError(
+            f"the key file {path} belongs to another user (id {found.owner}) and is not trusted: "
+            f"set {ENVIRONMENT} to a file of yours"
+        )
+    if found.mode & 0o077:
+        raise StorageError(
+            f"the key file {path} is open to other users (mode {found.mode:03o}): run "
+            f"`chmod 600 {path}` if no other user has had access, or remove it to get a new key"
+        )
+
+
 def _mac(key: Key, message: bytes) -> bytes:
     return hmac.digest(key.secret, message, "sha256")
 
@@ -206,7 +235,7 @@ def _create(path: Path, key: Key) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         draft = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
-        _write(draft, key, os.O_CREAT | os.O_EXCL)
+        _write_draft(draft, key)
         try:
             os.link(draft, path)
         except FileExistsError:
@@ -221,14 +250,25 @@ def _create(path: Path, key: Key) -> None:
 
 
 def _append(path: Path, key: Key) -> None:
+    """Add a line to the key file; all of it, or none if there is no room for it."""
     try:
-        _write(path, key, os.O_APPEND)
+        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+        try:
+            line = f"\n{key.text}\n".encode()  # The line before may lack its end.
+            written = os.write(descriptor, line)
+            if written != len(line):
+                os.ftruncate(descriptor, os.fstat(descriptor).st_size - written)
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
     except OSError as error:
         raise StorageError(f"the key file {path} cannot be written: {error.strerror}") from error
 
 
-def _write(path: Path, key: Key, flags: int) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC | flags, 0o600)
+def _write_draft(path: Path, key: Key) -> None:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    descriptor = os.open(path, flags, 0o600)
     try:
         os.write(descriptor, f"{key.text}\n".encode())
         os.fsync(descriptor)

@@ -14,10 +14,12 @@ from typing import Any, NamedTuple
 
 from memories.errors import InvalidOptionError
 from memories.foundation.logging import logger
+from memories.foundation.regular_file import read_regular
 from memories.foundation.user_directories import config_directory
 from memories.foundation.wrong_calls import nearest
 
 PREFIX = "MEMORIES_"
+MAX_BYTES = 1 << 20  # Of a file; a larger one was not written for this.
 PROJECT_FILE = "memories.toml"
 USER_FILE = "config.toml"
 
@@ -171,12 +173,11 @@ def _read(path: Path) -> bytes | None:
     In a directory that many users can write to, one user could redirect the data of another.
     """
     try:
-        with path.open("rb") as file:
-            owner = os.fstat(file.fileno()).st_uid
-            if owner in (0, os.geteuid()):
-                return file.read()
+        found = read_regular(path, limit=MAX_BYTES, links=True)
     except OSError:
-        return None  # It is absent, a directory, or not readable by this user.
+        return None  # It is absent, no file, too large for one, or not readable by this user.
+    if found.is_trusted:
+        return found.data
     logger.warning("%s belongs to another user and is not read", path)
     return None
 

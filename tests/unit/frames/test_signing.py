@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import os
 import pickle
 import stat
 import sys
@@ -21,6 +22,7 @@ from memories.errors import (
     CorruptDataError,
     InvalidOptionError,
     MemoriesError,
+    StorageError,
     UnsupportedTypeError,
     UntrustedDataError,
 )
@@ -229,6 +231,70 @@ def test_an_altered_key_file_is_refused(ring: Keyring) -> None:
     for text in ("", "x", "memories-key-1:", "memories-key-1:ä", base64.b64encode(b"x").decode()):
         with pytest.raises(InvalidOptionError, match="memories-key-1"):
             Key.parse(text)
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o666])
+def test_a_key_file_that_others_can_open_is_refused(ring: Keyring, mode: int) -> None:
+    """A key that another user may know, or may have written, proves nothing."""
+    ring.export()
+    ring.path.chmod(mode)
+    with pytest.raises(StorageError, match="chmod 600"):
+        Keyring(ring.path).export()
+    ring.path.chmod(0o600)
+    assert ring.export() == Keyring(ring.path).export()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+def test_a_key_file_of_another_user_is_refused(ring: Keyring) -> None:
+    """Its owner could sign in the name of this user."""
+    ring.export()
+    os.chown(ring.path, 12345, -1)
+    with pytest.raises(StorageError, match="belongs to another user"):
+        Keyring(ring.path).keys()
+
+
+def test_a_key_file_that_never_ends_is_not_waited_for(tmp_path: Path) -> None:
+    """A FIFO would hang the process that opens it."""
+    os.mkfifo(tmp_path / "keys", 0o600)
+    with pytest.raises(StorageError, match="regular"):
+        Keyring(tmp_path / "keys").keys()
+
+
+def test_an_imported_key_is_kept_and_seen_by_a_running_process(
+    ring: Keyring, tmp_path: Path
+) -> None:
+    """Also where an editor has left out the end of the last line."""
+    other = Keyring(tmp_path / "other")
+    frame = writer.pack(codecs.encode(Thing(1)), key="k", version=1, signer=other).join()
+    own = ring.export()
+    ring.path.write_text(own)
+    with pytest.raises(UntrustedDataError):
+        open_frame(frame).parts(verifier=ring)
+    Keyring(ring.path).trust(other.export())
+    assert 1 == codecs.decode(open_frame(frame).parts(verifier=ring)).array
+    keys = Keyring(ring.path).keys()
+    assert [own, other.export()] == [key.text for key in keys]
+
+
+def test_many_processes_import_keys_at_once(ring: Keyring, tmp_path: Path) -> None:
+    """None of them is lost, and no line is torn."""
+    ring.export()
+    others = [Keyring(tmp_path / str(number)).export() for number in range(16)]
+    threads = [threading.Thread(target=Keyring(ring.path).trust, args=(text,)) for text in others]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    found = Keyring(ring.path).keys()
+    assert set(others) <= {key.text for key in found}
+
+
+def test_the_name_of_a_key_may_be_any_text(ring: Keyring) -> None:
+    """It comes from the data: a name beyond ASCII was an error of the library for HMACs."""
+    ring.export()
+    frame = forged("pickle", {"writable": []}, pickle.dumps(Bomb()), key_id="ключ", mac=b"x")
+    with pytest.raises(UntrustedDataError, match="not trusted"):
+        open_frame(frame).parts(verifier=ring)
 
 
 def test_a_key_never_shows_in_a_repr(ring: Keyring) -> None:

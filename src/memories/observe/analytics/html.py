@@ -1,7 +1,7 @@
 """HTML of a manager: the fragment that a notebook shows, and the tables of a report.
 
-Every text that comes from a store is escaped. The HTML has no scripts, loads nothing, and takes the
-colours of the page around it.
+Every text is escaped where it becomes HTML, in `cell`; only what is `Markup` is HTML already. The
+HTML has no scripts, loads nothing, and takes the colours of the page around it.
 """
 
 from __future__ import annotations
@@ -16,6 +16,17 @@ from memories.foundation.units import format_seconds, format_size, limit_words
 from memories.observe.analytics.svg import COLOURS, sparkline
 
 LAST_MOVES = 5
+
+
+class Markup(str):
+    """Text that is HTML already."""
+
+    __slots__ = ()
+
+
+def cell(text: str) -> str:
+    """Return `text` as HTML."""
+    return text if isinstance(text, Markup) else escape(text)
 
 
 def fragment(document: Mapping[str, Any], series: Mapping[str, Sequence[float]] | None) -> str:
@@ -40,13 +51,13 @@ def tier_table(document: Mapping[str, Any]) -> str:
     """Return a table of the tiers, with bars."""
     rows = [
         [
-            escape(name),
+            name,
             _bar(tier["usage_percent"], COLOURS[index % len(COLOURS)]),
             format_size(tier["used_bytes"]),
             limit_words(tier["configured_bytes"]),
             f"{tier['keys']:,}",
             f"{tier['hits']:,}",
-            escape(tier["medium"]),
+            tier["medium"],
         ]
         for index, (name, tier) in enumerate(document["tiers"].items())
     ]
@@ -63,9 +74,9 @@ def move_rows(moves: Iterable[Mapping[str, Any]]) -> list[list[str]]:
     rows = [
         [
             time.strftime("%H:%M:%S", time.gmtime(move["at"])),
-            escape(printable(move["key"])),
+            printable(move["key"]),
             f"{move['source']} → {move['target']}",
-            escape(move["cause"]),
+            move["cause"],
             format_size(move["size"]),
         ]
         for move in moves
@@ -77,8 +88,8 @@ def hot_rows(keys: Iterable[Mapping[str, Any]]) -> list[list[str]]:
     """Return rows for `HOT_HEADS`."""
     return [
         [
-            escape(printable(one["key"])),
-            escape(one["tier"]),
+            printable(one["key"]),
+            one["tier"],
             format_size(one["size"]),
             f"{one['hits']:,}",
             f"{one['rate']:.1f}",
@@ -91,8 +102,8 @@ def latency_rows(latencies: Iterable[Mapping[str, Any]]) -> list[list[str]]:
     """Return rows for `LATENCY_HEADS`."""
     return [
         [
-            escape(one["operation"]),
-            escape(one["tier"]),
+            one["operation"],
+            one["tier"],
             f"{one['count']:,}",
             *(format_seconds(one[name]) for name in ("p50", "p90", "p99")),
         ]
@@ -101,13 +112,13 @@ def latency_rows(latencies: Iterable[Mapping[str, Any]]) -> list[list[str]]:
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a table of cells that are HTML already; an empty string without rows."""
+    """Return a table; an empty string without rows."""
     if not rows:
         return ""
     style = 'style="text-align: left; padding: 1px 12px 1px 0"'
-    head = "".join(f'<th scope="col" {style}>{one}</th>' for one in heads)
+    head = "".join(f'<th scope="col" {style}>{cell(one)}</th>' for one in heads)
     body = "".join(
-        "<tr>" + "".join(f"<td {style}>{cell}</td>" for cell in row) + "</tr>" for row in rows
+        "<tr>" + "".join(f"<td {style}>{cell(one)}</td>" for one in row) + "</tr>" for row in rows
     )
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
@@ -130,9 +141,9 @@ def printable(key: str, most: int = 60) -> str:
     return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
-def _bar(share: float, colour: str) -> str:
+def _bar(share: float, colour: str) -> Markup:
     width = max(0.0, min(100.0, share))
-    return (
+    return Markup(
         '<span style="display: inline-block; width: 120px; height: 10px; border: 1px solid '
         f'currentColor"><span style="display: block; width: {width:.1f}%; height: 100%; '
         f'background: {colour}"></span></span> {share:.1f} %'

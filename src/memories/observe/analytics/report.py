@@ -22,6 +22,8 @@ from memories.observe.analytics.html import (
     HOT_HEADS,
     LATENCY_HEADS,
     MOVE_HEADS,
+    Markup,
+    cell,
     hot_rows,
     keys_of,
     latency_rows,
@@ -148,16 +150,16 @@ def _section(title: str, body: str, kind: str = "") -> str:
 
 
 def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a table of cells that are HTML already; an empty string without rows."""
+    """Return a table; an empty string without rows."""
     if not rows:
         return ""
     kinds = [' class="n"' if head in NUMBERS else "" for head in heads]
     head = "".join(
-        f'<th scope="col"{kind}>{one}</th>' for one, kind in zip(heads, kinds, strict=True)
+        f'<th scope="col"{kind}>{cell(one)}</th>' for one, kind in zip(heads, kinds, strict=True)
     )
     body = "".join(
         "<tr>"
-        + "".join(f"<td{kind}>{one}</td>" for one, kind in zip(row, kinds, strict=True))
+        + "".join(f"<td{kind}>{cell(one)}</td>" for one, kind in zip(row, kinds, strict=True))
         + "</tr>"
         for row in rows
     )
@@ -190,17 +192,23 @@ def _tiers(document: Mapping[str, Any]) -> str:
     rows = [
         [
             name,
-            f'<span class="bar"><span style="width: {min(100.0, tier["usage_percent"]):.1f}%; '
-            f'background: var(--{name})"></span></span>{percent(tier["usage_percent"])}',
+            _bar(name, tier["usage_percent"]),
             format_size(tier["used_bytes"]),
             limit_words(tier["configured_bytes"]),
             f"{tier['keys']:,}",
             f"{tier['hits']:,}",
-            escape(tier["medium"]),
+            tier["medium"],
         ]
         for name, tier in document["tiers"].items()
     ]
     return _table(("tier", "usage", "holds", "of", "keys", "hits", "medium"), rows)
+
+
+def _bar(name: str, share: float) -> Markup:
+    return Markup(
+        f'<span class="bar"><span style="width: {min(100.0, share):.1f}%; '
+        f'background: var(--{escape(name)})"></span></span>{percent(share)}'
+    )
 
 
 def _facts(document: Mapping[str, Any]) -> str:
@@ -267,7 +275,7 @@ def _ratios(document: Mapping[str, Any]) -> list[list[str]]:
 
 def _pinned(document: Mapping[str, Any]) -> list[list[str]]:
     return [
-        [escape(printable(one["key"])), escape(one["tier"]), format_size(one["size"])]
+        [printable(one["key"]), one["tier"], format_size(one["size"])]
         for one in document.get("pinned_keys", ())
     ]
 

@@ -15,12 +15,13 @@ from typing import Any
 import msgspec
 
 from memories.errors import CorruptDataError, StorageError
+from memories.foundation.regular_file import read_regular
+from memories.observe.analytics.document_types import check_document
 from memories.observe.analytics.series import Series
 
 TELEMETRY_FILE = "telemetry.json"
 SERIES_FILE = "analytics.json"
 SERIES_POINTS = 512
-MAX_BYTES = 64 << 20
 
 
 def write_document(directory: Path, document: Mapping[str, Any]) -> None:
@@ -42,8 +43,8 @@ def read_document(directory: Path) -> dict[str, Any] | None:
         StorageError: it cannot be read.
     """
     document = _read(directory / TELEMETRY_FILE)
-    if document is not None and "tiers" not in document:
-        raise CorruptDataError(f"{directory / TELEMETRY_FILE} is not a telemetry document")
+    if document is not None:
+        check_document(document, str(directory / TELEMETRY_FILE))
     return document
 
 
@@ -52,9 +53,15 @@ def read_series(directory: Path) -> Series | None:
     columns = _read(directory / SERIES_FILE)
     if columns is None:
         return None
+    try:
+        checked = msgspec.convert(columns, dict[str, list[float | None]])
+    except msgspec.ValidationError as error:
+        raise CorruptDataError(
+            f"{directory / SERIES_FILE} does not hold series: {error}"
+        ) from error
     lists = {
-        str(name): [float("nan") if value is None else float(value) for value in column]
-        for name, column in columns.items()
+        name: [float("nan") if value is None else value for value in column]
+        for name, column in checked.items()
     }
     if "timestamps" not in lists or len({len(column) for column in lists.values()}) != 1:
         raise CorruptDataError(f"{directory / SERIES_FILE} does not hold series of equal length")
@@ -66,8 +73,8 @@ def writer_lives(document: Mapping[str, Any]) -> bool:
     if document.get("state") != "open" or document.get("host") != os.uname().nodename:
         return False
     try:
-        os.kill(int(document["pid"]), 0)
-    except ProcessLookupError:
+        os.kill(document["pid"], 0)
+    except (ProcessLookupError, OverflowError):
         return False
     except PermissionError:
         return True  # It runs, as another user.
@@ -84,15 +91,14 @@ def _replace(path: Path, data: bytes) -> None:
 
 def _read(path: Path) -> dict[str, Any] | None:
     try:
-        with path.open("rb") as file:
-            data = file.read(MAX_BYTES)
+        data = read_regular(path).data
     except FileNotFoundError:
         return None
     except OSError as error:
         raise StorageError(f"{path} cannot be read: {error.strerror}") from error
     try:
         document = json.loads(data)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CorruptDataError(f"{path} is not JSON: {error}") from error
     if not isinstance(document, dict):
         raise CorruptDataError(f"{path} is not a JSON object")

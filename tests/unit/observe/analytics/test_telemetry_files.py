@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from tests.support.waiting import until
 
-from memories import CorruptDataError, MemoryManager
+from memories import CorruptDataError, MemoryManager, StorageError
 from memories.observe.analytics.telemetry_files import (
     SERIES_FILE,
     TELEMETRY_FILE,
@@ -180,3 +180,22 @@ def test_a_directory_that_went_away_is_not_made_again(tmp_path: Path) -> None:
     assert not manager._services.telemetry._refresh_files()
     assert not path.exists()
     manager.cleanup(flush=False)
+
+
+@pytest.mark.parametrize("name", [TELEMETRY_FILE, SERIES_FILE])
+def test_a_file_that_is_no_regular_file_is_not_read(tmp_path: Path, name: str) -> None:
+    """A FIFO would hang the reader, a device would fill its memory, a link leads elsewhere."""
+    read = read_document if name == TELEMETRY_FILE else read_series
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(StorageError):
+        read(tmp_path)
+    (tmp_path / name).unlink()
+    (tmp_path / "elsewhere").write_text("{}")
+    for target in ("/dev/zero", tmp_path / "elsewhere"):
+        (tmp_path / name).symlink_to(target)
+        with pytest.raises(StorageError):
+            read(tmp_path)
+        (tmp_path / name).unlink()
+    (tmp_path / name).write_text("[" * 200_000)
+    with pytest.raises(CorruptDataError):
+        read(tmp_path)
