@@ -104,13 +104,17 @@ class BatchWriter:
                     break
                 packed.append(one)
                 replaced.append(previous if isinstance(previous, Entry) else None)
+            self._tiers.settle(
+                [entry for entry in replaced if entry is not None],
+                [record.key for record, _ in packed],
+            )
             records = self._write(packed, target)
             target.victims.record_arrivals([(record.key, 0) for record in records])
             self.drop([entry for entry in replaced[: len(records)] if entry is not None])
-        now, each = self._timed(started, len(records))
-        self._events.emit_batch(
-            [Stored(record.key, now, target.name, record.size, each) for record in records]
-        )
+            now, each = self._timed(started, len(records))
+            self._events.emit_batch(
+                [Stored(record.key, now, target.name, record.size, each) for record in records]
+            )
         return len(records)
 
     def write_back(self, entries: Sequence[Entry], target: DurableTier) -> list[Entry]:

@@ -105,6 +105,7 @@ class Hierarchy:
         self.locks = self.operations.locks
         self.settlement = Settlement(tiers, catalog, self.operations, events)
         self.operations.blocked = (holder_test(catalog.lock), self.settlement.is_held_here)
+        tiers.settle = self.settlement.settle_before
         for tier in tiers.volatile.values():
             tier.victims.settle = self.settlement.settle
             tier.victims.departed = self.settlement.departed
@@ -160,7 +161,7 @@ class Hierarchy:
         with self.locks.lock(key):
             if self._state is not LifecycleState.OPEN:
                 self.require_writable()
-            self.settlement.settle_departures()
+            self.tiers.settle([previous] if isinstance(previous, Entry) else [], [key])
             self.expiry.end_listing()
             self._expire_some()
             previous = self.catalog.lookup(key)
@@ -173,8 +174,9 @@ class Hierarchy:
                 found = self.mover.write_if_room(payload, version, previous)
             if found is None:
                 found = self._put(key, payload, tier, terms, previous, volatile=volatile)
-        now = self.clock.monotonic()
-        self.events.emit(Stored(key, now, found.tier, found.size, now - started))
+            # Before the key is unlocked: the event of its next change comes after this one.
+            now = self.clock.monotonic()
+            self.events.emit(Stored(key, now, found.tier, found.size, now - started))
         return found
 
     def _put(

@@ -9,7 +9,7 @@ refers to it.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import groupby
 
 from memories.engine.catalog import Catalog
@@ -62,15 +62,29 @@ class Settlement:
         if self.changes or self._taken:
             self._settle(len(self.changes))
 
-    def settle_departures(self) -> None:
-        """Report every change if the bytes of what has left are still charged.
+    def settle_before(self, entries: Sequence[Entry], keys: Sequence[str] = ()) -> None:
+        """Report how `entries` came, and what left from `keys`, before these keys change.
 
-        Otherwise only arrivals wait. They are in the order of their policy before it decides, and
-        the events of an entry that arrived come before those of its next change.
+        With keys, every change is reported if the bytes of what has left are still charged.
+        Otherwise only arrivals wait, which are in the order of their policy before it decides. The
+        caller has locked the keys, or looks again when it has.
         """
-        budgets = [tier.budget for tier in self._tiers.volatile.values()]
-        if any(budget.left != budget.left_released for budget in budgets):
+        if (
+            any(entry.link is None for entry in entries)
+            or (keys and self._departures_wait())
+            or (self._taken and self._is_reporting([*[entry.key for entry in entries], *keys]))
+        ):
             self.settle()
+
+    def _departures_wait(self) -> bool:
+        budgets = [tier.budget for tier in self._tiers.volatile.values()]
+        return any(budget.left != budget.left_released for budget in budgets)
+
+    def _is_reporting(self, keys: Sequence[str]) -> bool:
+        """Return whether a thread reports a change of one of `keys`, and perhaps has not ended."""
+        # Thread 1 shows the policy what came, then calls the observers. Thread 2 finds the entry
+        # in the policy in between.
+        return not {_key(change) for change in self._taken}.isdisjoint(keys)
 
     def record_miss(self, miss: Missed) -> None:
         """Report a miss after what happened before; it does not have to be settled for that."""
@@ -191,6 +205,15 @@ class Settlement:
     def departed(self) -> list[Entry]:
         """Return the entries that have left, and of which this has not been reported."""
         return _departed([*self._taken, *self.changes])
+
+
+def _key(change: Change | Missed) -> str:
+    """Return the key of a change."""
+    if isinstance(change, Missed):
+        return change.key
+    entry = change[1] or change[0]
+    assert entry is not None, "an entry came, or one left"
+    return entry.key
 
 
 def _departed(changes: list[Change | Missed]) -> list[Entry]:

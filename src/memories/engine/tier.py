@@ -11,7 +11,7 @@ from abc import ABC
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from threading import get_ident
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from memories import codecs
 from memories.backends.base import Backend
@@ -370,6 +370,18 @@ class DurableTier(Tier):
 AnyTier = VolatileTier | DurableTier
 
 
+def _nothing(entries: Sequence[Entry], keys: Sequence[str] = ()) -> None:
+    """Do nothing."""
+    del entries, keys
+
+
+class Settle(Protocol):
+    """Reports what waits to be reported of entries, and of keys without one."""
+
+    def __call__(self, entries: Sequence[Entry], keys: Sequence[str] = (), /) -> None:
+        """Report it before they change."""
+
+
 class Tiers(dict[TierName, AnyTier]):
     """The tiers by name, fastest first; also by kind."""
 
@@ -377,6 +389,8 @@ class Tiers(dict[TierName, AnyTier]):
         super().__init__()
         self.volatile: dict[TierName, VolatileTier] = {}
         self.durable: dict[TierName, DurableTier] = {}
+        # Reports what waits to be reported; see `Settlement.settle_before`.
+        self.settle: Settle = _nothing
 
     def add(self, tier: AnyTier) -> None:
         """Add the next slower tier."""
@@ -385,13 +399,6 @@ class Tiers(dict[TierName, AnyTier]):
             self.volatile[tier.name] = tier
         else:
             self.durable[tier.name] = tier
-
-    def settle(self, entries: Iterable[Entry]) -> None:
-        """Report the arrival of these entries, if it waits to be reported; before their change."""
-        for entry in entries:
-            if entry.link is None:
-                self.volatile[entry.tier].victims.settle()
-                return
 
     def release(self, entry: Entry) -> None:
         """Release the payload of an entry that has left the catalog."""

@@ -207,8 +207,7 @@ class PolicyVictims(Victims[Entry]):
 
     def discard_batch(self, found: Sequence[Entry]) -> None:
         """Remove the entries from the policy that are there."""
-        if any(entry.link is None for entry in found):
-            self.settle()  # The policy may not know yet that it has come.
+        self.settle()  # What came before is in its place, and the policy knows of all of these.
 
         def remove_each(policy: Policy) -> None:
             for entry in linked:

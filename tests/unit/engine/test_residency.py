@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import pytest
 from memories import BusyError, InvalidOptionError, MemoryManager, Rule
 from memories.engine.residency import MOST_BYTES
 from memories.engine.settlement import MANY_CHANGES, MOST_LEFT_BYTES
+from memories.model.events import Event, Removed, Stored
 from memories.model.tiers import TierName
 
 
@@ -133,6 +134,65 @@ def test_a_miss_does_not_settle_the_store_before_it(manager: MemoryManager) -> N
     assert ["Missed"] == seen
     assert (3, 3) == (manager.stats().misses, manager.stats().stored)
     assert ["Missed", "Stored"] * 3 == seen
+
+
+def store_one(manager: MemoryManager) -> None:
+    manager.store("b", 1, "cold")
+
+
+def store_some(manager: MemoryManager) -> None:
+    manager.store_many({"b": 1}, "cold")
+
+
+def events_of(
+    manager: MemoryManager,
+    change: Callable[[], object],
+    store_b: Callable[[MemoryManager], None] = store_one,
+) -> list[str]:
+    """Settle, store `b`, return all events; an observer of the first calls `change` in a thread.
+
+    It waits for a moment, and the event is noted when it has ended, or must wait itself.
+    """
+    seen: list[str] = []
+    threads: list[threading.Thread] = []
+
+    def note(event: Event) -> None:
+        if not threads and isinstance(event, Stored | Removed):
+            threads.append(threading.Thread(target=change))
+            threads[0].start()
+            threads[0].join(0.2)
+        seen.append(type(event).__name__)
+
+    manager._hierarchy.events.subscribe(note)
+    manager.stats()
+    store_b(manager)
+    threads[0].join()
+    return seen
+
+
+def test_a_change_waits_until_the_one_before_it_is_reported(manager: MemoryManager) -> None:
+    """A thread that settles shows the policy what came before it calls the observers."""
+    manager.store("a", 1)
+    seen = events_of(manager, lambda: manager.store("a", 2, "cold"))
+    assert ["Stored", "Written", "Stored"] == seen[:3]
+
+
+def test_a_change_waits_until_a_removal_is_reported(manager: MemoryManager) -> None:
+    """The same, where no entry is left."""
+    manager.store("a", 1)
+    manager.stats()
+    manager.delete("a")
+    seen = events_of(manager, lambda: manager.store("a", 2, "cold"))
+    assert ["Removed", "Written", "Stored"] == seen[:3]
+
+
+@pytest.mark.parametrize("store_b", [store_one, store_some])
+def test_a_long_store_is_reported_before_the_next_change(
+    manager: MemoryManager, store_b: Callable[[MemoryManager], None]
+) -> None:
+    """The key stays locked until the observers were called, of one value and of many."""
+    seen = events_of(manager, lambda: manager.delete("b"), store_b)
+    assert ["Written", "Stored", "Removed"] == seen
 
 
 def test_questions_are_answered_after_settling(manager: MemoryManager) -> None:
