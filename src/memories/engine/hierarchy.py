@@ -32,7 +32,7 @@ from memories.engine.mover import Mover
 from memories.engine.operations import Operations, operation
 from memories.engine.payload import Payload, open_small
 from memories.engine.placement import candidates
-from memories.engine.residency import MOMENT_SECONDS, Residency
+from memories.engine.residency import Residency
 from memories.engine.settlement import Settlement
 from memories.engine.tier import AnyTier, DurableTier, Tiers, version_of
 from memories.engine.verified_frames import VerifiedFrames
@@ -109,9 +109,7 @@ class Hierarchy:
         for tier in tiers.volatile.values():
             tier.victims.settle = self.settlement.settle
             tier.victims.departed = self.settlement.departed
-        self.residency = Residency(
-            catalog, self.settlement, self.operations, expiry, clock, tiers, self._moment
-        )
+        self.residency = Residency(catalog, self.settlement, self.operations, expiry, clock, tiers)
         self.residency.enabled = not write_through
         self.cold_reader = ColdReader(catalog.journal, events, trust, clock.monotonic)
         # Raises if a key that is in no tier may be in an archive that could not be read.
@@ -121,7 +119,6 @@ class Hierarchy:
             drop_when_full=drop_when_full,
         )  # fmt: skip
         self._write_through = write_through
-        self._latest_moment = clock.wall()
         self.verified = VerifiedFrames()
         events.subscribe(self.verified.observe, self.verified.observe_batch, kinds=(Removed,))
         self.state = LifecycleState.READ_ONLY if read_only else LifecycleState.OPEN
@@ -161,16 +158,16 @@ class Hierarchy:
         with self.locks.lock(key):
             if self._state is not LifecycleState.OPEN:
                 self.require_writable()
-            self.tiers.settle([previous] if isinstance(previous, Entry) else [], [key])
             self.expiry.end_listing()
             self._expire_some()
             previous = self.catalog.lookup(key)
+            self.tiers.settle([previous] if isinstance(previous, Entry) else [], [key])
             if if_version is not None:
                 self._compare(key, previous, if_version)
             found: Entry | Record | None = None
             if tier is TierName.COLD and not isinstance(previous, Entry):
-                number, moment = self.catalog.next_version(), self.residency.moment(started)
-                version: Version = _new(Version, (key, number, moment, terms))
+                number = self.catalog.next_version()
+                version: Version = _new(Version, (key, number, self._moment(), terms))
                 found = self.mover.write_if_room(payload, version, previous)
             if found is None:
                 found = self._put(key, payload, tier, terms, previous, volatile=volatile)
@@ -660,11 +657,7 @@ class Hierarchy:
                 self.mover.archive.resolve(key)
 
     def _moment(self) -> float:
-        """Return the wall time to a hundredth of a second, one object for all stores within it."""
-        now = self.clock.wall()
-        if not 0.0 <= now - self._latest_moment < MOMENT_SECONDS:
-            self._latest_moment = now
-        return self._latest_moment
+        return self.residency.moment(self.clock.monotonic())
 
     def _clear_key(self, key: str, limit: int) -> None:
         """Remove `key` unless it was stored anew; its lock keeps entry and record in step."""

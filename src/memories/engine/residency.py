@@ -30,7 +30,9 @@ from memories.model.record import DEFAULT_TERMS, Record, Terms
 from memories.model.rules import Rules
 from memories.model.tiers import TierName
 
-MOMENT_SECONDS: Final = 0.01  # For so long all stores have one object as their time.
+MOMENTS: Final = 100.0  # The times of stores in a second; all stores at one have one object.
+MOMENT_SECONDS: Final = 1.0 / MOMENTS
+ROUNDING_SECONDS: Final = 1e-6  # More than the rounding errors of sums of two times.
 # Names of this module, which compiled code finds without a look-up.
 DEFAULT: Final[Terms] = DEFAULT_TERMS
 WITH_ENTRY: Final[int] = ENTRY_BYTES
@@ -48,11 +50,7 @@ class Slot:
 
 
 class Residency:
-    """Stores ordinary values in the entries of hot and warm, and removes them.
-
-    Args:
-        moment: Returns the wall time for stores, in seconds.
-    """
+    """Stores ordinary values in the entries of hot and warm, and removes them."""
 
     def __init__(
         self,
@@ -62,7 +60,6 @@ class Residency:
         expiry: Expiry,
         clock: Clock,
         tiers: Tiers,
-        moment: Callable[[], float],
     ) -> None:
         self.open = False  # Whether the manager may change the store.
         self.enabled = True  # Whether the options of the manager allow the short way.
@@ -78,8 +75,9 @@ class Residency:
         self._settlement = settlement
         self._operations = operations
         self._monotonic: Callable[[], float] = clock.monotonic
-        self._take_moment = moment
-        self._moment = self._moment_at = float("-inf")
+        self._wall: Callable[[], float] = clock.wall
+        self._moment = 0.0
+        self._moment_from, self._moment_until = 0.0, float("-inf")  # Monotonic.
         hosts = [tier for tier in tiers.volatile.values() if tier.device is None]
         slots = [Slot(tier) for tier in hosts]
         self._slots: dict[TierName, Slot] = {slot.common.tier: slot for slot in slots}
@@ -88,9 +86,15 @@ class Residency:
             self._choices[str(slot.common.tier)] = [slot]
 
     def moment(self, now: float) -> float:
-        """Return the wall time of a store that begins at `now` of the monotonic clock."""
-        if not 0.0 <= now - self._moment_at < MOMENT_SECONDS:
-            self._moment, self._moment_at = self._take_moment(), now
+        """Return the wall time of a store at `now` of the monotonic clock, rounded down.
+
+        It follows from the clock alone, and not from earlier stores.
+        """
+        if not self._moment_from <= now < self._moment_until:
+            wall = self._wall()
+            moment = float(int(wall * MOMENTS)) / MOMENTS
+            self._moment, self._moment_from = moment, now
+            self._moment_until = now + (moment + MOMENT_SECONDS - wall) - ROUNDING_SECONDS
         return self._moment
 
     def store(self, key: str, value: Any, tier: Any) -> bool:
