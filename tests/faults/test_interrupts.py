@@ -6,6 +6,7 @@ again, ended at one line after another. `make test` takes a sample of the lines,
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import tempfile
@@ -436,6 +437,34 @@ LEAVING = [
     "restore_snapshot, merging", "restore_snapshot, replacing", "create_snapshot", "flush",
     "store a large value into cold over another", "migrate from cold to glacier",
 ]  # fmt: skip
+
+
+def test_an_interrupted_snapshot_leaves_no_view_open(tmp_path: Path) -> None:
+    """It ends with the call, without the garbage collector: while one is open, no file is unlinked.
+
+    The lines are those after the file is complete; the view is closed there.
+    """
+    manager = MemoryManager("1 MB", "1 MB", "9 MB", storage_path=tmp_path / "s", migration=False)
+    manager.store("hot", "value")
+    manager.store("cold", "value", "cold")
+    pins = manager._hierarchy.catalog.journal._writer.obsolete.pins
+    interrupter, struck = Interrupter(), set[str | None]()
+
+    def snapshot() -> None:
+        manager.create_snapshot(tmp_path / "snapshot")
+
+    interrupter.run(snapshot)
+    gc.disable()
+    try:
+        interrupter.run(snapshot)
+        for line in range(interrupter.lines - 40, interrupter.lines + 1):
+            interrupter.run(snapshot, line)
+            assert not pins, interrupter.struck
+            struck.add(interrupter.struck)
+    finally:
+        gc.enable()
+    assert any(place and place.startswith("backends/disk/obsolete_files.py") for place in struck)
+    manager.cleanup()
 
 
 @pytest.mark.parametrize("name", LEAVING)

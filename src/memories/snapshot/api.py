@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Literal
 
@@ -54,19 +54,24 @@ def create_snapshot(
     The options and errors are those of `MemoryManager.create_snapshot`. Returns what was written.
     """
     selection = _selection(tiers, prefix, include_glacier, portable)
-    with ExitStack() as stack:
+    if base is not None:
+        _refuse_same_file(path, base)
+    identity, references = secrets.token_bytes(16), list[bytes]()
+    archive, refer = "", _no_reference
+    paused: AbstractContextManager[None] = nullcontext()
+    if selection.reference_glacier and TierName.GLACIER in hierarchy.tiers:
+        bucket = bucket_of(hierarchy, "")
+        archive, refer, paused = bucket.url, partial(_refer, bucket, references), bucket.paused()
+    # No `ExitStack`: an interrupt at its end leaves a cycle of the error and a frame, which would
+    # keep the view of the journal open.
+    with (
+        nullcontext() if base is None else open_snapshot(base) as earlier,
+        paused,
+        hierarchy.catalog.instant() as instant,
+    ):
         links, unchanged = list[Base](), None
-        if base is not None:
-            _refuse_same_file(path, base)
-            earlier = stack.enter_context(open_snapshot(base))
+        if earlier is not None:
             links, unchanged = links_through(earlier, path), _Unchanged(earlier.rows()).find
-        identity, references = secrets.token_bytes(16), list[bytes]()
-        archive, refer = "", _no_reference
-        if selection.reference_glacier and TierName.GLACIER in hierarchy.tiers:
-            bucket = bucket_of(hierarchy, "")
-            stack.enter_context(bucket.paused())
-            archive, refer = bucket.url, partial(_refer, bucket, references)
-        instant = stack.enter_context(hierarchy.catalog.instant())
         total = sum(entry.size for entry in instant.entries if entry.backed is None)
         total += hierarchy.catalog.journal.usage().live
         items = capture(hierarchy, instant, selection, unchanged, refer)
