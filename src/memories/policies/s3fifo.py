@@ -27,8 +27,9 @@ _MAX_ROUNDS = 3
 class S3FifoPolicy(Policy):
     """Evicts one-hit wonders from the small queue and the rest from the main queue."""
 
+    # Not `patient`: until the small queue is full, where a node goes follows from all nodes that
+    # were there when it came, also from those that have left since.
     name: ClassVar[str] = "s3fifo"
-    patient: ClassVar[bool] = True
 
     def __init__(self, capacity: int) -> None:
         super().__init__(capacity)

@@ -58,7 +58,7 @@ def watched() -> Iterator[str]:
     registry._factories.pop("watched")
 
 
-@pytest.mark.parametrize("name", ["auto", "fifo", "gdsf", "lfu", "lru", "mq", "s3fifo", "sieve"])
+@pytest.mark.parametrize("name", ["auto", "fifo", "gdsf", "lfu", "lru", "mq", "sieve"])
 def test_the_policy_knows_everything_before_it_decides(name: str) -> None:
     """What was not asked about must be in its order, and what has left must not."""
     with made(name) as manager:
