@@ -12,6 +12,7 @@ import shutil
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.support.loop_mounts import mounted_in_ram, unmount
@@ -36,7 +37,7 @@ def opened(path: Path) -> MemoryManager:
     return MemoryManager("1 MB", "1 MB", "1 GB", storage_path=path, migration=False)
 
 
-NOISE = random.Random(1).randbytes(200_000)
+NOISE = random.Random(1).randbytes(600_000)
 
 
 def content(key: str, size: int) -> bytes:
@@ -179,3 +180,24 @@ def test_a_batch_on_a_full_disk_stores_its_first_values(disk: Path, left: int) -
         assert len(gone) == again.remove_many(gone)
         assert {"before"} == {record.key for record in again.scan()}
         assert [] == again.check()
+
+
+@pytest.mark.parametrize("size", [3_000, 60_000, 400_000])
+def test_a_disk_that_fills_makes_room_in_the_archive(disk: Path, tmp_path: Path, size: int) -> None:
+    """The archive's map and what it stages lie on the same disk, and cold left no room for them."""
+    count = min(4 * DISK // size, 4_000)
+    store, archive = disk / "store", tmp_path / "archive"
+    options: dict[str, Any] = {"storage_path": store, "glacier_url": archive}
+    keys = [f"key {number:05}" for number in range(count)]
+    with MemoryManager("1 MB", "1 MB", "1 GB", True, **options) as manager:
+        for key in keys:
+            manager.store(key, content(key, size), "cold")
+        assert manager.stats().tiers["cold"].used_bytes > 0.5 * DISK
+        for key in keys[::7]:
+            assert content(key, size) == manager.retrieve(key)
+        for key in keys[: count // 2]:
+            manager.migrate(key, "glacier")
+    with MemoryManager("1 MB", "1 MB", "1 GB", True, **options) as manager:
+        assert set(keys) == set(manager)
+        for key in keys[::7]:
+            assert content(key, size) == manager.retrieve(key)

@@ -157,6 +157,7 @@ class _Wiring:
             read_only=settings.read_only and settings.storage_path is not None,
             verify=_verify_frame,
             capacity_bytes=settings.capacities[TierName.COLD],
+            shared=settings.glacier_enabled,  # The map of the archive is beside it.
         )
         self.backends.append(journal)
         self._add_volatile_tiers()
@@ -334,6 +335,8 @@ class _Wiring:
     def _add_glacier(self, path: Path, journal: DiskBackend) -> None:
         # Imported at use: most managers have no archive.
         from memories.backends.bucket import BucketBackend
+        from memories.backends.bucket.open_store import local_path
+        from memories.backends.bucket.options import BucketLimits
         from memories.core.archive import AWAY_SECONDS, ArchiveService
 
         # A reader without a storage_path copies the records of the bucket to its own journal.
@@ -343,6 +346,7 @@ class _Wiring:
             url = str(path / "glacier")
             level = logging.WARNING if self.remove_private else logging.INFO
             logger.log(level, "no glacier_url: %s stands in for object storage", url)
+        directory = local_path(url)
         bucket = BucketBackend(
             url,
             storage_options=self.settings.storage_options,
@@ -351,6 +355,7 @@ class _Wiring:
             takeover=self.settings.takeover,
             away_seconds=AWAY_SECONDS,
             lasting=self.remove_private is None,
+            limits=BucketLimits.within(journal.beside_bytes) if journal.beside_bytes else None,
             full=self.settings.durability == "full",
             version=journal.last_version,
             wall=self.clock.wall,
@@ -359,9 +364,9 @@ class _Wiring:
         self.backends.append(bucket)
         self.purge_archive = partial(bucket.clear, purge=True)
         budget = BackendBudget(
-            MAX_BYTES, measure=lambda: (bucket.usage().live, _glacier_room(path, url))
+            MAX_BYTES, measure=lambda: (bucket.usage().live, _glacier_room(directory))
         )
-        medium = "a local directory" if "://" not in url else "object storage"
+        medium = "object storage" if directory is None else "a local directory"
         counter = HitCounter()
         tier = DurableTier(
             TierName.GLACIER,
@@ -407,5 +412,10 @@ def _warn_of_code(key: str) -> None:
     )
 
 
-def _glacier_room(path: Path, url: str) -> int:
-    return MAX_BYTES if "://" in url else disk_room(path)
+def _glacier_room(directory: Path | None) -> int:
+    """Return the bytes that an archive in `directory` may still take; None is a bucket."""
+    if directory is None:
+        return MAX_BYTES
+    while not directory.is_dir() and directory != directory.parent:
+        directory = directory.parent  # It is away for the moment, or not made yet.
+    return disk_room(directory)

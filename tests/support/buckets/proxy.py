@@ -111,6 +111,9 @@ class MisbehavingProxy:
         request = Request(method.decode(), path.decode(), len(self.requests), head)
         self.requests.append(request)
         fault = self.fault(request) or Fault()
+        if b"\r\nexpect: 100-continue" in head.lower():  # The client of boto3 waits for this.
+            client.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
+            head = _without(head, b"expect:")
         body = stream.read(_length(head))
         time.sleep(fault.delay_seconds)
         if fault.hang:
@@ -128,8 +131,7 @@ class MisbehavingProxy:
             )
             return True
         if fault.strip:
-            lines = head.split(b"\r\n")
-            head = b"\r\n".join(one for one in lines if not one.lower().startswith(fault.strip))
+            head = _without(head, fault.strip)
         return self._forward(client, head, body, request, fault)
 
     def _forward(
@@ -163,6 +165,12 @@ class MisbehavingProxy:
                 client.sendall(answer.read())
                 return False
             return b"connection: close" not in first.lower()
+
+
+def _without(head: bytes, name: bytes) -> bytes:
+    """Return a head without the headers whose names begin with `name`, in lower case."""
+    lines = head.split(b"\r\n")
+    return b"\r\n".join(one for one in lines if not one.lower().startswith(name))
 
 
 @contextlib.contextmanager

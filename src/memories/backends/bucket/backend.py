@@ -110,7 +110,9 @@ class BucketBackend(Backend):
         self._limits = limits
         plain = url if isinstance(url, ObjectStore) else open_store(url, options, retry)
         store = ThrottledStore(plain, 2 * limits.concurrency, limits.bytes_per_second)
-        self._local = LocalDirectory(None if read_only else directory, full=full)
+        self._local = LocalDirectory(
+            None if read_only else directory, full=full, wal_bytes=limits.wal_bytes
+        )
         db = self._local.db
         index = ObjectIndex(db)
         downloads = ParallelDownload(store, limits.concurrency)

@@ -19,6 +19,8 @@ from memories.foundation.fork_lock import new_lock
 from memories.foundation.forks import after_fork
 
 DEAD, LIVE, TOMBSTONE, LINK = 0, 1, 2, 3
+WAL_BYTES = 16 << 20
+_PAGE_BYTES = 4096
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
@@ -83,7 +85,14 @@ class LocalDb:
     `numbers` are few and always in RAM; changes to them are part of the transaction.
     """
 
-    def __init__(self, path: Path, *, full: bool = False, disposable: bool = False) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        full: bool = False,
+        disposable: bool = False,
+        wal_bytes: int = WAL_BYTES,
+    ) -> None:
         self.path = path
         self._lock = new_lock()
         self._within = False  # Whether the thread that holds the lock is in a transaction.
@@ -95,7 +104,8 @@ class LocalDb:
             self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
             self._db.executescript(
                 f"PRAGMA journal_mode=WAL; PRAGMA synchronous={sync}; "
-                "PRAGMA wal_autocheckpoint=4000; PRAGMA cache_size=-4000;" + _SCHEMA
+                f"PRAGMA wal_autocheckpoint={max(16, wal_bytes // _PAGE_BYTES)}; "
+                "PRAGMA cache_size=-4000;" + _SCHEMA
             )
             self._load()
         except sqlite3.Error as error:

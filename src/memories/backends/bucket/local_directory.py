@@ -9,7 +9,7 @@ import tempfile
 import weakref
 from pathlib import Path
 
-from memories.backends.bucket.local_db import LocalDb
+from memories.backends.bucket.local_db import WAL_BYTES, LocalDb
 from memories.errors import StoreLockedError
 from memories.foundation.forks import after_fork
 
@@ -20,20 +20,26 @@ class LocalDirectory:
     Args:
         path: Where it is; None for a private temporary one, which `close` removes.
         full: Whether each commit waits for the disk.
+        wal_bytes: How long the write-ahead log may become before it is copied into the map.
 
     Raises:
         StoreLockedError: another backend or process has it open.
         StorageError: the database cannot be opened.
     """
 
-    def __init__(self, path: Path | None, *, full: bool) -> None:
+    def __init__(self, path: Path | None, *, full: bool, wal_bytes: int = WAL_BYTES) -> None:
         self.durable = path is not None
         self._private = None if path is not None else Path(tempfile.mkdtemp(prefix="memories-"))
         directory = path or self._private
         assert directory is not None
         self._lock = DirectoryLock(directory)
         try:
-            self.db = LocalDb(directory / "glacier.sqlite", full=full, disposable=not self.durable)
+            self.db = LocalDb(
+                directory / "glacier.sqlite",
+                full=full,
+                disposable=not self.durable,
+                wal_bytes=wal_bytes,
+            )
         except BaseException:
             self._release()
             raise

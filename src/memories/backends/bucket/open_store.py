@@ -35,14 +35,10 @@ def open_store(
     """
     retry = retry or RetryPolicy()
     text = str(url)
+    directory = local_path(text)
+    if directory is not None:
+        return RetryingStore(DirectoryStore(directory / _FIXED_PREFIX), retry)
     parts = parse_url(text)
-    if parts.scheme == "file":
-        path = Path(unquote(parts.path) if "://" in text else text)
-        try:
-            directory = path.expanduser() / _FIXED_PREFIX
-        except RuntimeError as error:  # The process has no home directory.
-            raise InvalidOptionError(f"glacier_url={text!r} leads nowhere: {error}") from error
-        return RetryingStore(DirectoryStore(directory), retry)
     if parts.scheme not in _CLOUD:
         raise InvalidOptionError(
             f"glacier_url begins with {parts.scheme!r}, which is not a known scheme: give a path, "
@@ -51,3 +47,18 @@ def open_store(
     from memories.backends.bucket.cloud import CloudStore
 
     return RetryingStore(CloudStore(parts, _FIXED_PREFIX, storage_options or {}), retry)
+
+
+def local_path(url: str) -> Path | None:
+    """Return the directory that `url` names on this machine; None if it names a bucket.
+
+    Raises:
+        InvalidOptionError: it begins with `~`, and there is no home directory.
+    """
+    parts = parse_url(url)
+    if parts.scheme != "file":
+        return None
+    try:
+        return Path(unquote(parts.path) if "://" in url else url).expanduser()
+    except RuntimeError as error:
+        raise InvalidOptionError(f"glacier_url={url!r} leads nowhere: {error}") from error

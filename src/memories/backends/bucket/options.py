@@ -12,6 +12,7 @@ from typing import Any
 
 from memories.backends.bucket import aws_profile
 from memories.backends.bucket.lease import LEASE_SECONDS
+from memories.backends.bucket.local_db import WAL_BYTES
 from memories.errors import InvalidOptionError
 from memories.progress import Bars
 
@@ -45,6 +46,7 @@ class BucketLimits:
     Attributes:
         small_bytes: Frames up to this size are uploaded in packs.
         pack_bytes: A pack of this size is full.
+        wal_bytes: The log of the map is copied into the map when it is this long.
         flush_seconds: How long a staged value waits for its upload at most.
         grace_seconds: How long a dead object stays.
         lease_seconds: How long a lease that is not renewed keeps other writers away.
@@ -54,11 +56,20 @@ class BucketLimits:
 
     small_bytes: int = 256 * 1024
     pack_bytes: int = 8 * 1024 * 1024
+    wal_bytes: int = WAL_BYTES
     flush_seconds: float = 30.0
     grace_seconds: float = 7 * 86400
     lease_seconds: float = LEASE_SECONDS
     concurrency: int = 32
     bytes_per_second: float | None = None
+
+    @classmethod
+    def within(cls, room: int) -> BucketLimits:
+        """Return limits with which staged values and the log of the map take `room` bytes at most.
+
+        One pack is uploaded while the next one fills, and both may be in the log, too.
+        """
+        return cls(pack_bytes=min(cls().pack_bytes, room // 8), wal_bytes=min(WAL_BYTES, room // 4))
 
 
 def archive_options(

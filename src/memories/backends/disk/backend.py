@@ -13,6 +13,7 @@ import os
 import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Literal, Self
 
@@ -49,6 +50,7 @@ from memories.backends.disk.reader import (
     read_batch,
 )
 from memories.backends.disk.run import RunDamagedError
+from memories.backends.disk.size_limits import SizeLimits
 from memories.backends.disk.space import NoRoomError, Reserve
 from memories.backends.disk.space_accounting import SpaceAccounting
 from memories.backends.disk.store_directory import StoreDirectory
@@ -106,6 +108,8 @@ class DiskBackend(Backend):
             large values that may not have been synced.
         repair: Open although parts of the log are damaged, and keep what can be read.
         capacity_bytes: What may lie on the disk, at any time; None for as much as there is.
+        shared: Whether other parts of the manager write to the same disk: some of it is left free
+            for them (`beside_bytes`).
         files: The operating system; a test gives one that fails.
 
     Raises:
@@ -123,10 +127,12 @@ class DiskBackend(Backend):
         verify: Verify | None = None,
         repair: bool = False,
         capacity_bytes: int | None = None,
+        shared: bool = False,
         files: Files | None = None,
     ) -> None:
         self._paths, self._files = StorePaths(Path(path)), Files() if files is None else files
-        self._full, self._verify, self._capacity = durability == "full", verify, capacity_bytes
+        self._full, self._verify = durability == "full", verify
+        self._limits = partial(SizeLimits.of, capacity_bytes, shared=shared)
         self._closed, self._forked, self._read_only = False, False, read_only
         self._directory: StoreDirectory
         self._index: Index | OverlayIndex  # Through which a writer's readers look.
@@ -371,6 +377,11 @@ class DiskBackend(Backend):
         """Return the bytes that may still be charged, by the capacity and by the file system."""
         return self.measure()[1]
 
+    @property
+    def beside_bytes(self) -> int:
+        """Return the bytes of the disk that are left to others, 0 if none are."""
+        return 0 if self._writer is None else self._writer.space.limits.beside
+
     def make_room(self, size: int) -> bool:
         """Give dead bytes back until `size` more may lie here; return whether they may."""
         writer = self._writing()
@@ -519,7 +530,7 @@ class DiskBackend(Backend):
     def _opening(self, repair: bool) -> StoreOpening:
         return StoreOpening(
             self._paths, self._files, writer_lock=self._lock, mmap=self._mmap, full=self._full,
-            verify=self._verify, repair=repair, distrust_index=False, capacity=self._capacity,
+            verify=self._verify, repair=repair, distrust_index=False, limits=self._limits,
         )  # fmt: skip
 
     def close(self) -> None:

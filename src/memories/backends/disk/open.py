@@ -51,12 +51,13 @@ class StoreOpening:
         verify: Verify | None,
         repair: bool,
         distrust_index: bool,
-        capacity: int | None = None,
+        limits: Callable[[int], SizeLimits] | None = None,
         writer_lock: WriterLock | None = None,
     ) -> None:
         self._paths, self._files, self._writer_lock = paths, files, writer_lock
         self._mmap, self._full, self._repair = mmap, full, repair
-        self._verify, self._capacity = verify, capacity
+        self._verify = verify
+        self._limits = limits or partial(SizeLimits.of, None)
         self._handles = HandleCache(paths, files)
         self._reader = FrameReader(paths, files, self._handles, map_large=mmap)
         self._seen: set[int] = set()
@@ -77,9 +78,7 @@ class StoreOpening:
         start, first_new = self.start, self.accounting.next_file
         replayed = self.replay()
         self._sweep(replayed, first_new)
-        limits = SizeLimits.of(
-            self._capacity, self._held() + self._writer_lock.directory.free_bytes()
-        )
+        limits = self._limits(self._held() + self._writer_lock.directory.free_bytes())
         log = Log(
             self._paths, self._files, self._handles, replayed.end, segment_bytes=limits.segment,
             writer_lock=self._writer_lock,

@@ -14,6 +14,7 @@ from memories.foundation.units import MAX_BYTES
 
 SEGMENT_BYTES = 64 << 20
 RESERVE_BYTES = 1 << 20
+BESIDE_BYTES = 64 << 20
 SLACK_BYTES = 96 << 20  # Dead bytes that are not worth a copy while there is room.
 SLACK_SHARE = 0.2  # Of the live bytes, likewise.
 CHURN_BYTES = 190 << 20  # Dead bytes that a writer may leave behind beyond the live ones.
@@ -28,10 +29,14 @@ class SizeLimits(NamedTuple):
     large: int
     reserve: int
     slack: int
+    beside: int = 0  # Free bytes of the disk that are left to other parts of the manager.
 
     @classmethod
-    def of(cls, capacity: int | None, room: int) -> SizeLimits:
-        """Return the sizes for a store that may take `capacity` bytes, and can take `room`."""
+    def of(cls, capacity: int | None, room: int, *, shared: bool = False) -> SizeLimits:
+        """Return the sizes for a store that may take `capacity` bytes, and can take `room`.
+
+        On a `shared` disk a sixteenth of the room is left to others.
+        """
         limit = MAX_BYTES if capacity is None else capacity
         whole = min(limit, room)
         return cls(
@@ -40,6 +45,7 @@ class SizeLimits(NamedTuple):
             large=min(LARGE_BYTES, max(whole // 128, 8 << 10)),
             reserve=min(RESERVE_BYTES, whole // 64),
             slack=min(SLACK_BYTES, whole // 16),
+            beside=min(BESIDE_BYTES, room // 16) if shared else 0,
         )
 
     @property

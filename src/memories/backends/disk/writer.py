@@ -95,7 +95,7 @@ class Writer:
             accounting,
             self.obsolete,
             reserve=Reserve(paths, files, limits.reserve, 2 * limits.segment),
-            free=FreeSpace(writer_lock.directory.free_bytes),
+            free=FreeSpace(lambda: max(0, writer_lock.directory.free_bytes() - limits.beside)),
             index_bytes=sum(run.bytes for run in index.runs),
         )
         self.unsynced = Unsynced(paths, files, full=full)
