@@ -25,6 +25,7 @@ DAYS: list[str] = [
     "training",
     "embeddings",
     "web_service",
+    "nightly_etl",
     "ensemble",
     "month",
 ]
