@@ -116,7 +116,7 @@ def digest(frame: pd.DataFrame) -> tuple[int, int]:
 def memories_night(folder: Path, disk: Path, bucket: Bucket, plan: Plan) -> int:
     """Keep the frames in cold, where a full disk makes room in glacier by itself."""
     with MemoryManager(
-        "100MB", "100MB", 100, True,
+        "100MB", "100MB", 1, True,
         storage_path=disk / "store", glacier_url=bucket.url, storage_options=bucket.options,
     ) as manager:  # fmt: skip
         for number in range(plan.frames):

@@ -23,6 +23,8 @@ from memories.model.record import Record
 from memories.testing.backends import frame_for, record_for
 
 DISK = 8_000_000
+# The stores may be far larger than the disk, which a manager takes for a mistake.
+pytestmark = pytest.mark.filterwarnings("ignore:.*this machine has:UserWarning")
 
 
 @pytest.fixture
