@@ -35,6 +35,7 @@ _SURE_GAIN = 2.0  # What becomes so much smaller is compressed, however long tha
 _BLOCKS = {"zstd": 1 << 20}  # Longer blocks than Blosc's own choice pay for zstd, in time too.
 _NAMED_GAIN = 1.02
 _HIGH_LEVEL = 6
+_HIGH_LEVEL_GAIN = 1.03  # The highest level takes four times as long as that of the trials.
 # The first two find repetitions, and bits of eight bytes that hardly change. A sample that neither
 # of them makes smaller is noise, and the other shuffles are not tried.
 _SIGNS = ((0, 1), (2, 8))
@@ -127,6 +128,11 @@ def choose_method(
     size, best = min(found, key=lambda one: one[0])
     if nbytes < spec.min_gain * max(1, size):
         return None
+    if spec.differences:
+        shuffle = (best.shuffle, best.itemsize)
+        ((smaller, _),) = _trials(sample, Method(trial, spec.level), [shuffle], best.delta)
+        if smaller * _HIGH_LEVEL_GAIN > size:
+            return best
     best = best._replace(name=spec.name, level=spec.level)
     unsure = spec.weighs and nbytes < _SURE_GAIN * size
     if weigh is not None and unsure and not weigh(*_measured(sample, best)):
