@@ -37,7 +37,9 @@ MODULES: Final = (
     "memories.engine.entry_table",
     "memories.engine.front_cache",
     "memories.engine.hit_counter",
+    "memories.engine.newcomers",
     "memories.engine.residency",
+    "memories.engine.settlement",
     "memories.foundation.keys",
     "memories.model.entry",
 )

@@ -72,8 +72,14 @@ class AccessSampler:
     def observe_batch(self, events: Sequence[ValueEvent]) -> None:
         """Record a batch of stores."""
         if isinstance(events[0], Stored):
-            for event in events:
-                self.record(event.key, event.size, read=False)
+            limit, notes = self._reuse.limit, self._notes
+            for event, bits in zip(events, digests([event.key for event in events]), strict=True):
+                if bits < limit:
+                    notes.append((bits, event.size, False))
+            listener = self._listener
+            if listener is not None:
+                for event in events:
+                    listener(event.key, event.size, False)
             if len(self._notes) == MAX_NOTES:
                 # Stores come faster than the migrator reads the notes of them. The sample shrinks
                 # now, or entries would report their hits that are not in it later.

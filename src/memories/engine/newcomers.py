@@ -7,12 +7,17 @@ before one does. The policy is shown the others, oldest first, before its next d
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import compress
+from typing import Any, Final
 
 from memories.model.entry import Entry
+from memories.model.record import DEFAULT_TERMS, Terms
 
-SPARE = 256  # So many keys of entries that have left are not worth a pass over all.
+Arrived = tuple[Entry, int]  # An entry, and the stamp of its arrival.
+
+DEFAULT: Final[Terms] = DEFAULT_TERMS
+SPARE: Final = 256  # So many keys of entries that have left are not worth a pass over all.
 
 
 class Newcomers:
@@ -35,36 +40,52 @@ class Newcomers:
     def clear(self) -> None:
         """Forget all of them."""
         self._keys: list[str] = []
-        self._versions, self._stamps = array("q"), array("q")
+        # Arrays of 64-bit integers.
+        self._versions: Any = array("q")
+        self._stamps: Any = array("q")
         self.count = 0
 
-    def add(self, entry: Entry, stamp: int) -> None:
-        """Add an entry that came at `stamp`."""
-        self._keys.append(entry.key)
-        self._versions.append(entry.version)
-        self._stamps.append(stamp)
-        entry.link = self
-        self.count += 1
+    def add_batch(self, came: Sequence[Arrived], may_leave: Callable[[Entry], bool]) -> list[Entry]:
+        """Add those that `may_leave` the tier, and return them."""
+        added: list[Entry] = []
+        stamps: list[int] = []
+        for entry, stamp in came:
+            if entry.link is None and (entry.common.terms is DEFAULT or may_leave(entry)):
+                entry.link = self
+                added.append(entry)
+                stamps.append(stamp)
+        self._keys += [entry.key for entry in added]
+        self._versions.extend([entry.version for entry in added])
+        self._stamps.extend(stamps)
+        self.count += len(added)
         self._changed = True
+        return added
 
-    def discard(self, entry: Entry) -> None:
-        """Remove an entry that leaves."""
-        entry.link = None
-        self.count -= 1
+    def discard_batch(self, left: Sequence[Entry]) -> list[Entry]:
+        """Remove those that are here, and return the others which a policy has."""
+        others: list[Entry] = []
+        for entry in left:
+            if entry.link is self:
+                entry.link = None
+                self.count -= 1
+            elif entry.link is not None:
+                others.append(entry)
         self._changed = True
         if len(self._keys) > 2 * self.count + SPARE:
             self._compact()
+        return others
 
-    def take(self, most: int) -> list[tuple[Entry, int]]:
+    def take(self, most: int) -> list[Arrived]:
         """Remove the oldest, and return each with the stamp of its arrival."""
-        taken: list[tuple[Entry, int]] = []
+        taken: list[Arrived] = []
         at = 0
-        for at, (key, version) in enumerate(zip(self._keys, self._versions, strict=True), 1):
+        for key in self._keys:
             entry = self._find(key)
-            if entry is not None and entry.link is self and entry.version == version:
-                taken.append((entry, self._stamps[at - 1]))
-                if len(taken) == most:
-                    break
+            if entry is not None and entry.link is self and entry.version == self._versions[at]:
+                taken.append((entry, self._stamps[at]))
+            at += 1
+            if len(taken) >= most:
+                break
         for entry, _ in taken:
             entry.link = None
         self.count -= len(taken)
@@ -79,8 +100,9 @@ class Newcomers:
 
     def _compact(self) -> None:
         """Drop what stands for entries that have left."""
-        present = list[bool]()
-        for key, version in zip(self._keys, self._versions, strict=True):
+        present: list[bool] = []
+        versions: list[int] = self._versions.tolist()
+        for key, version in zip(self._keys, versions, strict=True):
             entry = self._find(key)
             present.append(entry is not None and entry.link is self and entry.version == version)
         self._keys = list(compress(self._keys, present))

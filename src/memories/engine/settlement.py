@@ -10,33 +10,42 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
-from itertools import groupby
+from typing import Any, Final
 
 from memories.engine.catalog import Catalog
 from memories.engine.entry_table import EVERY, Change
+from memories.engine.newcomers import Arrived
 from memories.engine.operations import Operations
 from memories.engine.tier import Tiers
-from memories.engine.victims import Step
 from memories.foundation.fork_lock import holder_test, new_lock
 from memories.model.entry import Entry
-from memories.model.events import Event, EventBus, Missed, Removed, Stored
+from memories.model.events import EventBus, Missed, Removed, Stored
 from memories.model.tiers import Cause, TierName
-from memories.policies.hashing import remember_digests
 
-AT_ONCE = 256  # Changes that are reported together, in one or two milliseconds.
+AT_ONCE: Final = 256  # Changes that are reported together, in one or two milliseconds.
 
 # So many changes wait until the migrator is woken to settle them ...
-WAKING_CHANGES = 16_384
+WAKING_CHANGES: Final = 16_384
 # ... until one in `EVERY` settles twice as many in the thread that makes it ...
-MANY_CHANGES = 32_768
+MANY_CHANGES: Final = 32_768
 # ... and until that waits for another thread that settles at this moment.
-MOST_CHANGES = 65_536
-MOST_LEFT_BYTES = 64 << 20  # What has left may take so much until it is settled.
+MOST_CHANGES: Final = 65_536
+MOST_LEFT_BYTES: Final = 64 << 20  # What has left may take so much until it is settled.
 
 
 def _nothing(many: bool) -> None:
     """Do nothing."""
     del many
+
+
+class Waiting:
+    """What is about to be reported to the policies."""
+
+    def __init__(self, tiers: Tiers) -> None:
+        names = list(tiers.volatile)
+        self.came: dict[TierName, list[Arrived]] = {name: [] for name in names}
+        self.left: dict[TierName, list[Entry]] = {name: [] for name in names}
+        self.gone: dict[str, None] = {}  # Keys that were removed.
 
 
 class Settlement:
@@ -154,53 +163,63 @@ class Settlement:
             # Here, where an interrupt leads to a recount, and not in the question that comes next.
             tier.budget.apply_releases()
 
-    def _report(self, changes: list[Change | Missed]) -> None:
-        volatile = self._tiers.volatile
-        steps: dict[TierName, list[Step]] = {name: [] for name in volatile}
-        counts: Counter[TierName] = Counter()
-        happened: list[Stored | Removed | Missed] = []
-        gone: list[str] = []
-        came: list[Entry] = []
+    def _report(self, changes: Sequence[Change | Missed]) -> None:
+        waiting = Waiting(self._tiers)
+        # Events in their order, those together that follow each other and are of one kind.
+        groups: list[list[Any]] = []
+        group: list[Any] = []
+        latest: TierName | None = None  # The tier of all in the group.
+        are_stores = False
         for change in changes:
-            if isinstance(change, Missed):
-                happened.append(change)
+            if not isinstance(change, tuple):
+                groups.append([change])
+                latest = None
                 continue
             previous, entry, stamp, at, seconds = change
             if entry is not None:
-                came.append(entry)
                 name = entry.common.tier
-                counts[name] += 1
-                steps[name].append((entry, stamp))
-                happened.append(Stored(entry.key, at + seconds, name, entry.size, seconds))
+                if entry.key in waiting.gone:  # Its removal comes before it.
+                    self._tell(waiting)
+                waiting.came[name].append((entry, stamp))
+                if name is not latest or not are_stores:
+                    group, latest, are_stores = [], name, True
+                    groups.append(group)
+                group.append(Stored(entry.key, at + seconds, name, entry.size, seconds))
             if previous is not None:
                 name = previous.common.tier
-                counts[name] -= 1
-                steps[name].append((previous, None))
+                waiting.left[name].append(previous)
                 if entry is None:
                     key, size = previous.key, previous.size
-                    happened.append(Removed(key, at + seconds, name, size, Cause.REMOVED))
-                    for forgetting in steps.values():
-                        forgetting.append(key)
-                    gone.append(key)
-        remember_digests([entry.key for entry in came])
-        for name, tier in volatile.items():
-            if steps[name]:
-                tier.settle(steps[name])
-        for durable in self._tiers.durable.values():
-            durable.victims.forget(gone)
-        self._catalog.count_changes(counts, len(came))
-        self._emit(happened)
-        remember_digests(())
+                    waiting.gone[key] = None
+                    if name is not latest or are_stores:
+                        group, latest, are_stores = [], name, False
+                        groups.append(group)
+                    group.append(Removed(key, at + seconds, name, size, Cause.REMOVED))
+        self._tell(waiting)
+        for group in groups:
+            if isinstance(group[0], Missed):
+                self._events.emit(group[0])
+            else:
+                self._events.emit_batch(group)
         self._taken = []
 
-    def _emit(self, happened: list[Stored | Removed | Missed]) -> None:
-        """Emit events in their order, those together that follow each other in one tier."""
-        for (kind, _), group in groupby(happened, key=_kind):
-            if kind is Missed:
-                for miss in group:
-                    self._events.emit(miss)
-            else:
-                self._events.emit_batch([one for one in group if not isinstance(one, Missed)])
+    def _tell(self, waiting: Waiting) -> None:
+        """Report entries to the policies and the catalog."""
+        counts: Counter[TierName] = Counter()
+        arrivals = 0
+        for name, tier in self._tiers.volatile.items():
+            came, left = waiting.came[name], waiting.left[name]
+            if came or left:
+                tier.settle(came, left)
+            counts[name] = len(came) - len(left)
+            arrivals += len(came)
+            waiting.came[name], waiting.left[name] = [], []
+        if waiting.gone:
+            gone = list(waiting.gone)
+            for each in self._tiers.values():
+                each.victims.forget(gone)
+            waiting.gone.clear()
+        self._catalog.count_changes(counts, arrivals)
 
     def departed(self) -> list[Entry]:
         """Return the entries that have left, and of which this has not been reported."""
@@ -209,7 +228,7 @@ class Settlement:
 
 def _key(change: Change | Missed) -> str:
     """Return the key of a change."""
-    if isinstance(change, Missed):
+    if not isinstance(change, tuple):
         return change.key
     entry = change[1] or change[0]
     assert entry is not None, "an entry came, or one left"
@@ -218,10 +237,4 @@ def _key(change: Change | Missed) -> str:
 
 def _departed(changes: list[Change | Missed]) -> list[Entry]:
     """Return the entries that left by these changes."""
-    return [
-        change[0] for change in changes if not isinstance(change, Missed) and change[0] is not None
-    ]
-
-
-def _kind(event: Stored | Removed | Missed) -> tuple[type[Event], TierName | None]:
-    return type(event), None if isinstance(event, Missed) else event.tier
+    return [change[0] for change in changes if isinstance(change, tuple) and change[0] is not None]

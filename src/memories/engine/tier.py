@@ -21,8 +21,9 @@ from memories.engine.budget import BackendBudget, Budget
 from memories.engine.device_payload import DevicePayload, size_on_device
 from memories.engine.hit_clock import HitClock
 from memories.engine.hit_counter import HitCounter
+from memories.engine.newcomers import Arrived
 from memories.engine.payload import FramePayload, PackedFrame, PartsPayload, Payload
-from memories.engine.victims import Arrival, PolicyVictims, Step, Victims
+from memories.engine.victims import Arrival, PolicyVictims, Victims
 from memories.frames.compression_history import MEASURED_NBYTES, CompressionHistory
 from memories.frames.signing import Keyring
 from memories.model.entry import Entry, ExpiringEntry, PackedEntry, SharedEntry, common_of
@@ -196,9 +197,9 @@ class VolatileTier(Tier):
         expiring.has_expired = self._has_expired
         return expiring
 
-    def settle(self, steps: Sequence[Step]) -> None:
+    def settle(self, came: Sequence[Arrived], left: Sequence[Entry]) -> None:
         """Show the policy what came and left by the short way; see `PolicyVictims.apply`."""
-        self.victims.apply(steps, self._sample)
+        self.victims.apply(came, left, self._sample)
 
     def _sample(
         self, entries: Sequence[Entry], digests: Sequence[int], chosen: Sequence[Entry]

@@ -12,18 +12,16 @@ from collections.abc import Callable, Sequence
 from typing import Any, Generic, TypeVar
 
 from memories.engine.hit_clock import SampledTick
-from memories.engine.newcomers import Newcomers
+from memories.engine.newcomers import Arrived, Newcomers
 from memories.foundation.fork_lock import new_lock
 from memories.model.entry import Entry
-from memories.model.record import DEFAULT_TERMS, Record
+from memories.model.record import Record
 from memories.policies.base import Policy
-from memories.policies.hashing import digest
+from memories.policies.hashing import digests
 
 MOST_NEWCOMERS = 131_072  # Showing so many to a policy takes about a quarter of a second.
 SHOWN_FOR_EACH = 4  # Newcomers that are shown for each that comes, where they may not wait longer.
 T = TypeVar("T")
-# An entry that came, with its stamp then; one that left, with None; or a key to be forgotten.
-Step = tuple[Entry, int | None] | str
 # Is called with entries that came, the digests of their keys, and those that the policy samples.
 Sample = Callable[[Sequence[Entry], Sequence[int], Sequence[Any]], None]
 F = TypeVar("F", Entry, Record)
@@ -210,8 +208,7 @@ class PolicyVictims(Victims[Entry]):
         self.settle()  # What came before is in its place, and the policy knows of all of these.
 
         def remove_each(policy: Policy) -> None:
-            for entry in linked:
-                self._remove(policy, entry)
+            self._remove_all(policy, linked)
 
         with self._lock:
             linked = [
@@ -227,61 +224,53 @@ class PolicyVictims(Victims[Entry]):
         assert node is None or isinstance(node, Entry)
         return node
 
-    def apply(self, steps: Sequence[Step], sample: Sample) -> None:
-        """Show the policy what came, left or is to be forgotten, in this order.
+    def apply(self, came: Sequence[Arrived], left: Sequence[Entry], sample: Sample) -> None:
+        """Show the policy what came, and then what left.
 
         `sample` is called with the entries that came. The policy is shown them when it needs them.
-        All of this may be called again with the same steps, after an interrupt.
+        All of this may be called again with the same entries, after an interrupt.
         """
         roomy = self.is_roomy()  # It takes a lock, of which holders may wait for this one.
-        self._changing(lambda policy: self._apply(policy, steps, sample, roomy), after_notes=True)
+        self._changing(
+            lambda policy: self._apply(policy, came, left, sample, roomy), after_notes=True
+        )
 
-    def _apply(self, policy: Policy, steps: Sequence[Step], sample: Sample, roomy: bool) -> None:
+    def _apply(
+        self,
+        policy: Policy,
+        came: Sequence[Arrived],
+        left: Sequence[Entry],
+        sample: Sample,
+        roomy: bool,
+    ) -> None:
         newcomers = self._newcomers
-        came: list[Entry] = []
-        for step in steps:
-            if isinstance(step, str):
-                self._expect(policy, came, sample)
-                policy.forget(step)
-                continue
-            entry, stamp = step
-            if stamp is None:
-                self._remove(policy, entry)
-            elif entry.link is None and (
-                entry.common.terms is DEFAULT_TERMS or self._may_leave(entry)
-            ):
-                if self._is_patient:
-                    newcomers.add(entry, stamp)
-                    came.append(entry)
-                else:
-                    sampled = [entry] if policy.samples(entry.key) else []
-                    sample([entry], [digest(entry.key)], sampled)
-                    _insert_as_of(policy.insert, entry, stamp)
-        self._expect(policy, came, sample)
-        if newcomers.count > MOST_NEWCOMERS or not roomy:
-            self._show(policy, SHOWN_FOR_EACH * len(steps))
-
-    def _expect(self, policy: Policy, came: list[Entry], sample: Sample) -> None:
-        """Announce newcomers to the policy, in their order."""
-        if not came:
-            return
-        digests = list(map(digest, [entry.key for entry in came]))
-        sampled = policy.expect(came, digests, len(policy) + self._newcomers.count)
-        sample(came, digests, sampled)
-        came.clear()
+        added = newcomers.add_batch(came, self._may_leave)
+        if added:
+            bits = digests([entry.key for entry in added])
+            sampled = policy.expect(added, bits, len(policy) + newcomers.count)
+            sample(added, bits, sampled)
+        if not self._is_patient:
+            newcomers.clear()
+            stamps = dict(came)
+            for entry in added:
+                entry.link = None
+                _insert_as_of(policy.insert_expected, entry, stamps[entry])
+        self._remove_all(policy, left)
+        if came and (newcomers.count > MOST_NEWCOMERS or not roomy):
+            self._show(policy, SHOWN_FOR_EACH * len(came))
 
     def _show(self, policy: Policy, most: int) -> None:
         """Show the policy so many of the newcomers, the oldest first."""
         for entry, stamp in self._newcomers.take(most):
             _insert_as_of(policy.insert_expected, entry, stamp)
 
-    def _remove(self, policy: Policy, entry: Entry) -> None:
-        """Remove an entry, wherever it is."""
-        if entry.link is self._newcomers:
-            self._newcomers.discard(entry)
-            if policy.remembers():
-                policy.skip(entry.key)
-        elif entry.link is not None:
+    def _remove_all(self, policy: Policy, left: Sequence[Entry]) -> None:
+        """Remove entries, each wherever it is."""
+        if policy.remembers():
+            for entry in left:
+                if entry.link is self._newcomers:
+                    policy.skip(entry.key)
+        for entry in self._newcomers.discard_batch(left):
             policy.remove(entry)
 
     def rebuild(self) -> None:

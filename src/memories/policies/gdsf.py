@@ -123,7 +123,8 @@ class GdsfPolicy(RankedPolicy):
 
     def forget(self, key: str) -> None:
         """Delete the ghost of a key."""
-        self._ghosts.drop(digest(key), len(self) + 1)
+        if self._ghosts.used:
+            self._ghosts.drop(digest(key), len(self) + 1)
 
     def skip(self, key: str) -> None:
         """Delete the ghost of a key, which an insertion would have taken."""

@@ -12,13 +12,11 @@ from xxhash import xxh3_64_intdigest
 
 EVERY_DIGEST = 1 << 64  # Every digest is below.
 LONGEST_NAME = 64
-_known: dict[str, int] = {}  # Digests of keys about which several parts are about to ask.
 
 
 def digest(key: str) -> int:
     """Return 64 bits that stand for `key`."""
-    bits = _known.get(key)
-    return xxh3_64_intdigest(key.encode("utf-8", "surrogatepass")) if bits is None else bits
+    return xxh3_64_intdigest(key.encode("utf-8", "surrogatepass"))
 
 
 def digests(keys: Sequence[str]) -> list[int]:
@@ -27,12 +25,6 @@ def digests(keys: Sequence[str]) -> list[int]:
         return [xxh3_64_intdigest(key.encode()) for key in keys]
     except UnicodeEncodeError:
         return [digest(key) for key in keys]
-
-
-def remember_digests(keys: Sequence[str]) -> None:
-    """Have the digests of `keys` ready, and of no others."""
-    global _known
-    _known = dict(zip(keys, digests(keys), strict=True))
 
 
 def short_name(key: str, bits: int) -> str:
