@@ -131,7 +131,7 @@ STEPS = [
 
 def judge(scale: Scale, folder: Path) -> Judgement:
     """Edit and run the script of every twin, and compare what was computed and answered."""
-    sizes = (1, 2) if scale is Scale.SMALL else (1, 10, 100)
+    sizes = (1, 2) if scale is Scale.SMALL else (1, 10, 250)
     absent = {name: why for name in ("joblib", "diskcache") if (why := missing(name))}
     right = _session("nothing", sizes, folder / "nothing")
     judgement = Judgement("Analysis over several runs", {}, [], absent=absent)
