@@ -47,6 +47,25 @@ def test_a_flipped_bit_is_reported_by_key_and_spares_the_others(make: Make, tier
     assert "mended" == again.retrieve("bad")
 
 
+def test_a_flipped_bit_is_reported_by_every_region_that_contains_it(make: Make) -> None:
+    """Chunks that were verified are not verified again, and say nothing of the others."""
+    rows = np.frombuffer(np.random.default_rng(3).bytes(8_000_000), "u1").copy().reshape(1000, -1)
+    rows[700, 1000:1032] = np.frombuffer(b"a needle that nothing else holds", "u1")
+    manager = make()
+    manager.store("bad", rows, "cold")
+    manager.cleanup()
+    assert 1 == flip(Path(manager._services.settings.storage_path or ""), b"a needle that nothing")
+    again = make()
+    for _ in range(3):
+        assert np.array_equal(rows[:300, 50:90], again.retrieve("bad", region=np.s_[:300, 50:90]))
+        with pytest.raises(CorruptDataError, match="bad"):
+            again.retrieve("bad", region=np.s_[600:800, :9])
+    with pytest.raises(CorruptDataError, match="bad"):
+        again.retrieve("bad")
+    again.store("bad", rows, "cold")
+    assert np.array_equal(rows[600:800, :9], again.retrieve("bad", region=np.s_[600:800, :9]))
+
+
 def test_absent_is_the_only_key_error(manager: MemoryManager) -> None:
     """The error names the key and is our own and the builtin one."""
     with pytest.raises(KeyNotFoundError, match="'nowhere' is in no tier"):

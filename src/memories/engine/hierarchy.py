@@ -261,7 +261,12 @@ class Hierarchy:
                     else:
                         # 3. Any other frame: verified at its first use if it is large.
                         tier = self.durable(found.tier)
-                        payload = tier.read(found) if whole else tier.read_part(found)
+                        if whole:
+                            payload = tier.read(found)
+                        else:
+                            payload = tier.read_part(found)
+                            if not tier.remote:
+                                payload.frame.verified = self.verified.chunks_of(found)
                         verify = not self.verified.knows(found)
                         if use is None:
                             value = payload.open(self.trust, verify=verify)

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 MIN_DEVICE_BYTES = 64 << 10  # A smaller value is read faster from RAM than over a bus.
 ROOMY_SHARE = 2  # A tier is roomy that is filled to one part in so many.
+DISK_BANDWIDTH = 1e9  # Bytes per second, before it was measured.
 SCARCE_SHARE = 0.5  # Of a tier filled beyond it the room is worth more than time.
 WHOLE_BYTES = 512 * 1024  # Up to here one request for all of it is as fast as two for a part.
 
@@ -266,7 +267,7 @@ class DurableTier(Tier):
         self.budget: BackendBudget = budget
         self.backend = backend
         self.compression = compression
-        self.compression_history = CompressionHistory()
+        self.compression_history = CompressionHistory(0.0 if archive else DISK_BANDWIDTH)
         self._is_archive = archive
         self._trust = trust
         self._on_code = on_code

@@ -14,6 +14,7 @@ import numpy as np
 from memories.codecs.arrays import Array
 from memories.codecs.buffers import allocate
 from memories.errors import InvalidOptionError
+from memories.foundation import parallel
 
 
 class Window(NamedTuple):
@@ -92,14 +93,19 @@ def gather(
 ) -> Array:
     """Return the region as a read-only array of its own, loading only the chunks it touches.
 
-    `load(i, target)` fills `target` with chunk `i`; all chunks but the last have `chunk` bytes.
+    `load(i, target)` fills `target` with chunk `i`, in any thread; all chunks but the last have
+    `chunk` bytes.
     """
     low, high = window.bounds
     first = low // chunk
     # Pages without a loaded chunk are never touched, so they take no memory.
     scratch = allocate(min(-(-high // chunk) * chunk, nbytes) - first * chunk)
-    for i in chunks_of(window, chunk):
-        load(i, scratch[(i - first) * chunk : (i - first + 1) * chunk])
+    chunks = chunks_of(window, chunk)
+    parallel.map_items(
+        lambda i: load(i, scratch[(i - first) * chunk : (i - first + 1) * chunk]),
+        chunks,
+        len(chunks) * chunk,
+    )
     if low == high:
         return _locked(np.empty(window.shape, dtype))
     offset = window.offset - first * chunk

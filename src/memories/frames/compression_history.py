@@ -66,15 +66,18 @@ class SizeClass:
 class CompressionHistory:
     """The size classes of one tier, whose compressor does not change, and its bandwidth.
 
+    `bandwidth` is what the medium is taken to write in a second before that was measured; 0 if
+    nothing is known.
+
     Attributes:
         scarce: Whether room on the medium is worth more than time.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, bandwidth: float = 0.0) -> None:
         self.scarce = False
         self._classes: dict[tuple[str, int], SizeClass] = {}
         self._larger: dict[tuple[str, int], SizeClass] = {}
-        self._seconds_per_byte = 0.0  # Of writes; 0 while nothing was measured.
+        self._seconds_per_byte = 1 / bandwidth if bandwidth else 0.0  # Of writes.
 
     def size_class(self, codec: str, nbytes: int) -> SizeClass:
         """Return what is known of small values of this codec and of about this size."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import struct
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -46,6 +47,18 @@ class FramePiece(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fi
         """Return where each chunk begins and ends in the body."""
         ends = list(itertools.accumulate(self.chunk_lengths(), initial=self.offset))
         return list(itertools.pairwise(ends))
+
+    def spans_of(self, chunks: Sequence[int]) -> list[tuple[int, int]]:
+        """Return what `spans` returns, for some chunks."""
+        if self.compressor != RAW:
+            spans = self.spans()
+            return [spans[i] for i in chunks]
+        size, end = chunk_size(self.raw), self.offset + self.stored
+        return [(self.offset + i * size, min(self.offset + (i + 1) * size, end)) for i in chunks]
+
+    def sum_of(self, chunk: int) -> int:
+        """Return the checksum of one chunk."""
+        return int.from_bytes(self.sums[8 * chunk : 8 * chunk + 8], "little")
 
     def chunk_lengths(self) -> tuple[int, ...]:
         """Return the stored length of each chunk."""

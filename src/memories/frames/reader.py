@@ -40,6 +40,24 @@ from memories.frames.signing import Signature
 Span = tuple[int, int]  # The first byte, counted from the body's, and the one after the last.
 
 
+class VerifiedChunks:
+    """The chunks of one array that were verified; one that a race has lost is verified again."""
+
+    __slots__ = ("_mask",)
+
+    def __init__(self, *, every: bool = False) -> None:
+        self._mask = -1 if every else 0  # A bit for each chunk.
+
+    def has(self, chunk: int) -> bool:
+        """Return whether a chunk was verified."""
+        return bool(self._mask >> chunk & 1)
+
+    def add(self, chunks: Sequence[int]) -> None:
+        """Remember that these were verified."""
+        for chunk in chunks:
+            self._mask |= 1 << chunk
+
+
 class Verifier(Protocol):
     """Checks signatures; `signing.Keyring` implements it."""
 
@@ -63,7 +81,11 @@ def open_frame(buffer: Any, *, key: str | None = None) -> OpenFrame:
 
 
 class DescribedFrame(ABC):
-    """A frame whose head was read and checked."""
+    """A frame whose head was read and checked.
+
+    Attributes:
+        verified: The chunks that need not be verified again when a region is read; or None.
+    """
 
     def __init__(self, head: FrameHead, nbytes: int, key: str | None) -> None:
         if head.nbytes + head.body != nbytes:
@@ -73,6 +95,7 @@ class DescribedFrame(ABC):
             )
         if key is not None and head.fields.key != key:
             raise CorruptDataError(f"the frame found for {key!r} belongs to {head.fields.key!r}")
+        self.verified: VerifiedChunks | None = None
         self._head = head
         self._fields = head.fields
         self._content = self._read_content()
@@ -114,8 +137,8 @@ class DescribedFrame(ABC):
     def region(self, index: Any) -> Array:
         """Return `array[index]` of a stored array, reading only the chunks that it needs.
 
-        Each of these chunks is verified. The result is read-only: a view of a raw frame in memory,
-        or a new array.
+        Each of these chunks is verified, unless that was done before. The result is read-only: a
+        view of a raw frame in memory, or a new array.
 
         Raises:
             CorruptDataError: one of these chunks is damaged.
@@ -131,11 +154,16 @@ class DescribedFrame(ABC):
         piece = self._only_piece(dtype.itemsize * math.prod(shape))
         window = array_region.locate(shape, dtype, order, index)
         chunk = chunk_size(piece.raw)
-        spans, sums = piece.spans(), piece.chunk_sums()
+        verified = self.verified
         touched = array_region.chunks_of(window, chunk)
-        self._ensure_loaded([spans[i] for i in touched])
-        for i in touched:
-            self._verify_span(spans[i], sums[i])
+        spans = dict(zip(touched, piece.spans_of(touched), strict=True))
+        self._ensure_loaded(list(spans.values()))
+        unknown = touched if verified is None else [i for i in touched if not verified.has(i)]
+        parallel.map_items(
+            lambda i: self._verify_span(spans[i], piece.sum_of(i)), unknown, len(unknown) * chunk
+        )
+        if verified is not None:
+            verified.add(unknown)
         whole = self._raw_view(piece)
         if whole is not None:
             return array_region.view(whole, window, dtype)

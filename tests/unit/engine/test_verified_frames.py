@@ -39,3 +39,26 @@ def test_a_removed_key_is_forgotten() -> None:
     verified.add(record())
     verified.observe(Removed("k", 0.0, TierName.COLD, 1, Cause.REMOVED))
     assert not verified.knows(record())
+
+
+def test_chunks_are_remembered_one_by_one() -> None:
+    """Of one version at one place; all of them once the whole frame was verified."""
+    verified = VerifiedFrames()
+    chunks = verified.chunks_of(record())
+    assert chunks is not None
+    chunks.add([3, 700])
+    again = verified.chunks_of(record())
+    assert again is not None
+    assert [3, 700] == [chunk for chunk in range(1024) if again.has(chunk)]
+    moved = verified.chunks_of(record(place=b"there"))
+    assert moved is not None
+    assert not moved.has(3)
+    verified.add(record(place=b"there"))
+    whole = verified.chunks_of(record(place=b"there"))
+    assert whole is not None
+    assert all(map(whole.has, range(1024)))
+    verified.observe(Removed("k", 0.0, TierName.COLD, 1, Cause.REMOVED))
+    forgotten = verified.chunks_of(record(place=b"there"))
+    assert forgotten is not None
+    assert not forgotten.has(3)
+    assert verified.chunks_of(record(stored=LARGE_BYTES - 1)) is None
