@@ -136,13 +136,14 @@ class DistributedMemoryManager(MemoryManager):
         near = self._near
         if copy is None and near.fresh_until > self._monotonic():
             try:
-                value = self._at_front[near.fresh[key]]
+                source = self._at_front[near.fresh[key]]
             except (KeyError, TypeError):
                 value = self._fresh_copy(check_key(key))
                 if value is not MISSING:
                     return value
             else:
-                self._front.hits += 1.0
+                source.hits += 1.0
+                value = source.payload
                 return value.view() if type(value) is ndarray else value
         key = check_key(key)
         self._service.require_open()

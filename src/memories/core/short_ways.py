@@ -17,7 +17,7 @@ from memories.compiled import core, mypyc_attr
 from memories.core.read_options import ReadOptions
 from memories.core.value_reader import MISSING, ValueReader
 from memories.core.value_writer import ValueWriter
-from memories.engine.front_cache import EXACT_HITS, FrontCache
+from memories.engine.front_cache import EXACT_HITS, FrontCache, FrontSource
 from memories.engine.hierarchy import Hierarchy
 from memories.engine.residency import Residency
 from memories.foundation.keys import check_key
@@ -48,7 +48,7 @@ class ShortWays:
         self._request_front: Callable[[str], None] = reader.request_front
         self._entries: dict[str, Entry] = reader.entries
         self._front: FrontCache = reader.front
-        self._at_front: dict[str, Any] = reader.front.values
+        self._at_front: dict[str, FrontSource] = reader.front.sources
 
     def store(
         self,
@@ -156,9 +156,10 @@ class ShortWays:
             options = ReadOptions(region, copy, device, like)
             return self._reader.read_as(key, default, options, check_seconds("timeout", timeout))
         try:
-            value = self._at_front.get(key)
-            if value is not None:
-                self._front.hits += 1.0
+            source = self._at_front.get(key)
+            if source is not None:
+                source.hits += 1.0
+                value = source.payload
                 return value.view() if type(value) is ARRAY else value
             value = self._read_entry(key)
         except TypeError:
@@ -167,9 +168,10 @@ class ShortWays:
 
     def __getitem__(self, key: Unchecked[str]) -> Any:
         try:
-            value = self._at_front.get(key)
-            if value is not None:
-                self._front.hits += 1.0
+            source = self._at_front.get(key)
+            if source is not None:
+                source.hits += 1.0
+                value = source.payload
                 return value.view() if type(value) is ARRAY else value
             value = self._read_entry(key)
         except TypeError:
@@ -185,7 +187,7 @@ class ShortWays:
         if kind is not SharedEntry and (kind is not ArrayEntry or type(entry.payload) is not ARRAY):
             return ABSENT
         value: Any = entry.read()
-        if entry.hits > EXACT_HITS and value is not None:  # None at the front would look absent.
+        if entry.hits > EXACT_HITS:
             self._request_front(key)
         return value
 

@@ -16,7 +16,7 @@ from memories.engine.budget import Budget
 from memories.engine.catalog import Catalog
 from memories.engine.entry_table import EVERY, EntryTable
 from memories.engine.expiry import Expiry
-from memories.engine.front_cache import FrontCache
+from memories.engine.front_cache import FrontCache, FrontSource
 from memories.engine.hit_counter import HitCounter
 from memories.engine.host_limits import ENTRY_BYTES
 from memories.engine.operations import Operations, interrupting
@@ -66,7 +66,7 @@ class Residency:
         self._table: EntryTable = catalog.table
         self._is_locked_here: Callable[[], bool] = holder_test(catalog.lock)
         self._front: FrontCache = catalog.front
-        self._at_front: dict[str, Any] = catalog.front.values
+        self._at_front: dict[str, FrontSource] = catalog.front.sources
         self._requested: dict[str, None] = catalog.front.requested
         self._deadlines: Deadlines = catalog.deadlines
         self._listings: dict[int, Any] = expiry.listings

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import random
 import sys
 import threading
 import weakref
@@ -141,6 +142,53 @@ def test_hits_are_counted_one_by_one_when_one_key_is_read(manager: MemoryManager
         manager["key"]
     assert 1000 == manager.stats().tiers[TierName.WARM].hits
     assert 1000 == manager.explain("key").hits
+
+
+def test_the_hits_of_each_key_are_exact(manager: MemoryManager) -> None:
+    """A key that is read twenty times as often as another one is shown so, at once."""
+    reads = {f"key{number}": 40 * 3**number for number in range(6)}
+    for key in reads:
+        manager.store(key, np.arange(3) if key == "key0" else key, "warm")
+    order = [key for key, count in reads.items() for _ in range(count)]
+    random.Random(1).shuffle(order)
+    for key in order:
+        manager[key]
+    assert set(reads) == set(manager._at_front)
+    assert reads == {key: manager.explain(key).hits for key in reads}
+    assert reads == {one["key"]: one["hits"] for one in manager.telemetry()["hot_keys"]}
+    assert sum(reads.values()) == manager.stats().tiers[TierName.WARM].hits
+
+
+def test_a_key_that_was_not_read_since_is_not_marked(manager: MemoryManager) -> None:
+    """Being at the front is no read: otherwise a key of yesterday would stay for today's."""
+    manager.update(busy=b"value", quiet=b"value")
+    manager.stats()  # Settles the stores, which empty the front.
+    for key in ("busy", "quiet"):
+        bring(manager, key)
+    manager.stats()  # Credits what was read so far.
+    assert {"busy", "quiet"} == set(manager._at_front)
+    quiet = manager._hierarchy.catalog.entries["quiet"]
+    stamp, hits = quiet.stamp, quiet.hits
+    manager["busy"]
+    manager.stats()
+    assert (stamp, hits) == (quiet.stamp, quiet.hits)
+    assert manager._hierarchy.catalog.entries["busy"].stamp > stamp
+
+
+def test_a_reader_that_was_overtaken_is_still_counted(manager: MemoryManager) -> None:
+    """Between finding the source and reading from it a thread may lose the interpreter."""
+    manager["key"] = b"value"
+    manager.stats()  # Settles the store, which empties the front.
+    bring(manager, "key")
+    before = manager.stats().memory_hits
+    source = manager._at_front["key"]
+    for _ in range(3):
+        manager._hierarchy.catalog.flush_front()
+    source.hits += 1.0
+    assert before + 1 == manager.stats().memory_hits
+    del source
+    manager.stats()
+    assert [] == manager._hierarchy.catalog.front._late
 
 
 def test_the_sum_of_hits_is_exact_with_many_threads(manager: MemoryManager) -> None:
