@@ -9,10 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from memories.engine.cold_reader import NOT_READ, open_other
+from memories.engine.cold_reader import NOT_READ
 from memories.engine.hierarchy import Hierarchy
 from memories.errors import UNREADABLE, StorageError, about_key
-from memories.frames.single_buffer import open_single
 from memories.model.events import Retrieved
 from memories.model.record import Record
 from memories.model.tiers import TierName
@@ -82,22 +81,16 @@ def _read_local(hierarchy: Hierarchy, records: Sequence[Record], values: dict[st
     """Read the values of small records on the disk, in the order in which they lie there."""
     started = hierarchy.clock.monotonic()
     try:
-        frames = hierarchy.catalog.journal.read_neighbours(records)
+        open_frame = hierarchy.cold_reader.open
+        found = hierarchy.catalog.journal.use_neighbours(records, open_frame, NOT_READ)
     except OSError:
-        values.update({record.key: hierarchy.read(record.key) for record in records})
-        return
+        found = [NOT_READ] * len(records)
     read: list[Record] = []
-    for record, frame in zip(records, frames, strict=True):
-        key = record.key
-        value: Any = NOT_READ
-        if frame is not None:
-            value = open_single(frame, key)
-            if value is None:
-                value = open_other(frame, key, hierarchy.trust)
+    for record, value in zip(records, found, strict=True):
         if value is NOT_READ:
-            values[key] = hierarchy.read(key)
+            values[record.key] = hierarchy.read(record.key)
         else:
-            values[key] = value
+            values[record.key] = value
             read.append(record)
     now = hierarchy.clock.monotonic()
     each = (now - started) / len(records)

@@ -10,12 +10,13 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from memories.backends.disk import DiskBackend
+from memories.backends.disk.small_reads import SmallReads
 from memories.engine.payload import open_small
 from memories.errors import UNREADABLE, StorageError
-from memories.frames.fast_path import MAX_BYTES
 from memories.frames.signing import Keyring
 from memories.frames.single_buffer import open_single
 from memories.model.events import EventBus, Retrieved
+from memories.model.record import Record
 from memories.model.tiers import TierName
 
 _COLD: Final = TierName.COLD  # To look a member up in its class takes longer.
@@ -36,46 +37,43 @@ class ColdReader:
     def __init__(
         self, journal: DiskBackend, events: EventBus, trust: Keyring, monotonic: Callable[[], float]
     ) -> None:
-        self.open = True  # Whether the manager may be read.
-        self._lookup = journal.lookup
-        self._read_inline = journal.read_inline
-        self._events = events
+        self.is_open = True  # Whether the manager may be read.
+        self._small: SmallReads | None = journal.small_reads
+        self._emit: Callable[[Retrieved], None] = events.emit_read
         self._trust = trust
         self._monotonic = monotonic
 
     def read(self, key: str) -> Any:
         """Return the value of `key`, NOT_READ where the general way must be taken."""
-        if not self.open:
+        small = self._small
+        if small is None or not self.is_open:
             return NOT_READ
         started = self._monotonic()
-        record = self._lookup(key)
-        if (
-            record is None
-            or record.tier is not _COLD
-            or record.stored > MAX_BYTES
-            or record.terms.expires_at is not None
-        ):
+        try:
+            found = small.find(key)
+        except OSError:
+            return NOT_READ  # The general way tries once more.
+        if found is None:
             return NOT_READ
-        frame = self._read_inline(record)
-        if frame is None:
+        record, frame = found
+        if record.terms.expires_at is not None:
             return NOT_READ
-        value: Any = open_single(frame, key)
-        if value is None:
-            value = open_other(frame, key, self._trust)
-            if value is NOT_READ:
-                return value
-        now = self._monotonic()
-        read = (key, now, _COLD, record.size, now - started, record)
-        self._events.emit_read(_new(Retrieved, read))
+        value = self.open(frame, record)
+        if value is not NOT_READ:
+            now = self._monotonic()
+            read = (key, now, _COLD, record.size, now - started, record)
+            self._emit(_new(Retrieved, read))
         return value
 
+    def open(self, frame: bytes, record: Record) -> Any:
+        """Return the value of a small frame; NOT_READ if it is damaged.
 
-def open_other(frame: bytes, key: str, trust: Keyring) -> Any:
-    """Return the value of a small frame of another kind; NOT_READ if it is damaged.
-
-    Then its record may have been replaced, and its bytes given back.
-    """
-    try:
-        return open_small(memoryview(frame), key, trust)
-    except (*UNREADABLE, StorageError):
-        return NOT_READ
+        Then its record may have been replaced, and its bytes given back.
+        """
+        value: Any = open_single(frame, record.key)
+        if value is not None:
+            return value
+        try:
+            return open_small(memoryview(frame), record.key, self._trust)
+        except (*UNREADABLE, StorageError):
+            return NOT_READ

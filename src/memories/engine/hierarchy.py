@@ -133,7 +133,7 @@ class Hierarchy:
         """Set what the manager may do."""
         self._state = state
         self.residency.open = state is LifecycleState.OPEN
-        self.cold_reader.open = state is not LifecycleState.CLOSED
+        self.cold_reader.is_open = state is not LifecycleState.CLOSED
 
     @operation
     def put(

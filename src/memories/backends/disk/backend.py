@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import os
 import weakref
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Literal, Self
+from typing import Literal, Self, TypeVar
 
 from memories.backends.base import Backend, Problem, Usage
 from memories.backends.disk import paths as store_paths
@@ -51,6 +51,7 @@ from memories.backends.disk.reader import (
 )
 from memories.backends.disk.run import RunDamagedError
 from memories.backends.disk.size_limits import SizeLimits
+from memories.backends.disk.small_reads import SmallReads
 from memories.backends.disk.space import NoRoomError, Reserve
 from memories.backends.disk.space_accounting import SpaceAccounting
 from memories.backends.disk.store_directory import StoreDirectory
@@ -70,6 +71,7 @@ from memories.foundation.logging import logger
 from memories.model.record import Record
 from memories.progress import Step, skip
 
+T = TypeVar("T")
 Durability = Literal["relaxed", "full"]
 
 WORTH_SHARE = 64  # One part in so many of the capacity is worth some upkeep before its time.
@@ -140,6 +142,7 @@ class DiskBackend(Backend):
         self._writer: Writer | None = None
         self._ending: Writer | None = None  # The writer, while the store is being closed.
         self._maintenance: Maintenance | None = None
+        self.small_reads: SmallReads | None = None  # The fastest way to read; only of a writer.
         self._imports: BackgroundImport | None = None  # In a forked child those of its parent.
         self._lock: WriterLock | None = None
         self._damage: list[str] = []
@@ -208,9 +211,9 @@ class DiskBackend(Backend):
 
     def read_many(self, records: Sequence[Record]) -> list[memoryview]:
         """Return the frame of each record; small ones that lie close together in one read."""
-        frames = read_batch(self._reader, self._files, records)
+        frames = read_batch(self._reader, self._files, records, _as_it_is, b"")
         return [
-            self.read(one) if frame is None else memoryview(frame)
+            memoryview(frame) if frame else self.read(one)
             for frame, one in zip(frames, records, strict=True)
         ]
 
@@ -304,20 +307,17 @@ class DiskBackend(Backend):
         if self._writer is not None:
             self._importing().release_ended(done)
 
-    def read_inline(self, record: Record) -> bytes | None:
-        """Return the frame of `record` if it lies in the log and can be read; `read` if not."""
-        try:
-            return self._reader.read_inline(record.place)
-        except OSError:
-            return None  # `read` tries once more, and raises what this store raises.
+    def use_neighbours(
+        self, records: Sequence[Record], use: Callable[[bytes, Record], T], alone: T
+    ) -> list[T]:
+        """Return `use(frame, record)` of each record, `alone` for those that `read` must read.
 
-    def read_neighbours(self, records: Sequence[Record]) -> list[bytes | None]:
-        """Return what `read_many` returns, None for each frame that `read` must read.
+        Frames that lie close together are read in one call of the system.
 
         Raises:
             OSError: the disk failed.
         """
-        return read_batch(self._reader, self._files, records)
+        return read_batch(self._reader, self._files, records, use, alone)
 
     def write_note(self, record: Record) -> Record:
         """Write a record whose frame lies in another backend; `lookup` and `scan` return it."""
@@ -494,6 +494,8 @@ class DiskBackend(Backend):
 
     def _show(self, index: Index | OverlayIndex) -> None:
         self._index = index
+        if self.small_reads is not None:
+            self.small_reads.index = index if isinstance(index, Index) else None
 
     def _overlay(self) -> OverlayIndex | None:
         return None if self._imports is None else self._imports.overlay
@@ -519,6 +521,7 @@ class DiskBackend(Backend):
             self._lock = None
             raise
         self._writer, self._reader = writer, writer.reader
+        self.small_reads = SmallReads(writer.reader)
         self._show(writer.index)
         self._maintenance = Maintenance(writer)
         self._imports = BackgroundImport(writer, self._show)
@@ -540,6 +543,7 @@ class DiskBackend(Backend):
         the last view of it. After an interrupt, a second call continues.
         """
         self._closed = True
+        self._forget_small_reads()
         _opened.discard(self)
         self._ending, self._writer = self._writer or self._ending, None
         try:
@@ -601,12 +605,17 @@ class DiskBackend(Backend):
             self._follower = None
         elif self._writer is not None:
             self._forked = True
+            self._forget_small_reads()
             self._read_anew()
             self._writer.close()
             self._writer = self._maintenance = None
             if self._lock is not None:
                 self._lock.abandon()
                 self._lock = None
+
+    def _forget_small_reads(self) -> None:
+        if self.small_reads is not None:
+            self.small_reads.index = None
 
     # -- roles -----------------------------------------------------------------------------------
 
@@ -691,6 +700,11 @@ class DiskBackend(Backend):
             ) from error
         except OSError as error:
             raise storage_error(f"read {record.key!r}", self._paths.root, error) from error
+
+
+def _as_it_is(frame: bytes, record: Record) -> bytes:
+    del record
+    return frame
 
 
 _opened: weakref.WeakSet[DiskBackend] = weakref.WeakSet()

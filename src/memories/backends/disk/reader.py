@@ -9,9 +9,10 @@ from __future__ import annotations
 import os
 import struct
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from mmap import ALLOCATIONGRANULARITY, mmap
 from pathlib import Path
+from typing import TypeVar
 
 from memories.backends.base import LARGE_BYTES
 from memories.backends.disk.fd_cache import Handle, HandleCache
@@ -20,6 +21,7 @@ from memories.backends.disk.log_format import FILE, INLINE, PACKED, PLACE, Frame
 from memories.backends.disk.paths import StorePaths
 from memories.model.record import Record
 
+T = TypeVar("T")
 unpack = PLACE.unpack
 
 SMALL_BYTES = 64 << 10
@@ -64,7 +66,7 @@ class FrameReader:
         self._files = files
         self.handles = handles
         # The function itself where nothing is added to it: a call in Python costs a tenth of it.
-        self._known, self._read = handles.known, os.pread if type(files) is Files else files.read
+        self._known, self.pread = handles.known, os.pread if type(files) is Files else files.read
         self._map_large = map_large
         self._maps = weakref.WeakValueDictionary[tuple[Path, int], mmap]()
         self.sources = SourceHandles() if sources is None else sources
@@ -79,7 +81,7 @@ class FrameReader:
         try:
             if kind == INLINE:
                 handle = self._known(number) or self.handles.get(number)
-                data = self._read(handle.descriptor, length, offset)
+                data = self.pread(handle.descriptor, length, offset)
                 if len(data) != length:
                     data = read_exactly(self._files, handle.descriptor, length, offset)
                     if len(data) != length:
@@ -88,23 +90,6 @@ class FrameReader:
             return self._large(FrameLocation(kind, number, offset, length))
         except (FileNotFoundError, NotADirectoryError) as error:
             raise AbsentError(f"the file {error.filename} is not there") from error
-
-    def read_inline(self, place: bytes) -> bytes | None:
-        """Return the frame at a place in the log; None if it is elsewhere, cut short or not open.
-
-        Raises:
-            OSError: it cannot be read.
-        """
-        if len(place) != PLACE.size:
-            return None
-        kind, number, offset, length = unpack(place)
-        if kind != INLINE:
-            return None
-        handle = self._known(number)  # It stays open as long as it is referred to.
-        if handle is None:
-            return None
-        data = self._read(handle.descriptor, length, offset)
-        return data if len(data) == length else None
 
     def close(self) -> None:
         """Close the files of the log; a mapping lives as long as the last view of it."""
@@ -180,9 +165,15 @@ def _drop(anchor: _Anchor) -> None:
 _Spot = tuple[float, int, int]  # Offset and length of a frame, and whose it is.
 
 
-def read_batch(reader: FrameReader, files: Files, records: Sequence[Record]) -> list[bytes | None]:
-    """Return the frames of `records` in their order, None for each that must be read alone."""
-    frames: list[bytes | None] = [None] * len(records)
+def read_batch(
+    reader: FrameReader,
+    files: Files,
+    records: Sequence[Record],
+    use: Callable[[bytes, Record], T],
+    alone: T,
+) -> list[T]:
+    """Return `use(frame, record)` of each record, `alone` for those that must be read alone."""
+    used = [alone] * len(records)
     size, by_file = PLACE.size, dict[tuple[int, int], list[_Spot]]()
     for index, record in enumerate(records):
         place = record.place
@@ -203,8 +194,8 @@ def read_batch(reader: FrameReader, files: Files, records: Sequence[Record]) -> 
                 at = int(offset) - start
                 if at + length <= len(data):
                     # A copy: one small value does not keep the bytes of all others.
-                    frames[index] = data[at : at + length]
-    return frames
+                    used[index] = use(data[at : at + length], records[index])
+    return used
 
 
 def _windows(spots: list[_Spot]) -> Iterator[list[_Spot]]:
