@@ -11,6 +11,7 @@ import functools
 import struct
 import time
 from collections.abc import Callable, Sequence
+from types import ModuleType
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -24,6 +25,11 @@ Library = TypeVar("Library", ctypes.CDLL, ctypes.PyDLL)
 RAW, BLOSC, DELTA = 0, 1, 2
 _HEADER = struct.Struct("<BBBBIII")  # The header of every Blosc chunk.
 _unpack_header = _HEADER.unpack_from
+# A chunk of one block of LZ4 without a shuffle: the header, where the block starts, its length.
+_pack_plain = struct.Struct("<BBBBIIIII").pack
+_unpack_block = struct.Struct("<II").unpack_from
+_PLAIN_LZ4, _START, _PLAIN = 0x20, 20, 24
+_SIZE_NBYTES = 4  # `numcodecs.lz4` puts the size before a block.
 _SAMPLE = 1 << 16
 _SAMPLES = 3
 MIN_NBYTES = 512
@@ -154,6 +160,13 @@ def compress(chunk: memoryview | ByteArray, method: Method) -> bytes:
 def compress_small(source: bytes, method: Method) -> bytes:
     """Return some bytes compressed, without differences; small ones, since it keeps the lock."""
     nbytes = len(source)
+    if method.name == "lz4" and not method.shuffle and nbytes >= MIN_NBYTES:
+        # What Blosc would make, in a third of the time.
+        block: bytes = _lz4().compress(source, 10 - method.level)
+        size = len(block) - _SIZE_NBYTES
+        if size < nbytes:
+            front = _pack_plain(2, 1, _PLAIN_LZ4, 1, nbytes, nbytes, _PLAIN + size, _START, size)
+            return front + block[_SIZE_NBYTES:]
     # Written into by C before anything else can refer to it. It is longer than one byte: those of
     # fewer are shared by the whole interpreter.
     packed = bytes(nbytes + _HEADER.size)
@@ -213,9 +226,17 @@ def decompress_small(source: bytes, nbytes: int) -> bytes | None:
     """Return a small Blosc chunk decompressed; None if it is larger, or damaged."""
     if not 1 < nbytes <= _SMALL_NBYTES or len(source) < _HEADER.size:
         return None
-    _, _, _, _, raw, _, stored = _unpack_header(source)
+    _, _, flags, _, raw, block, stored = _unpack_header(source)
     if raw != nbytes or stored != len(source):
         return None
+    if flags == _PLAIN_LZ4 and block == nbytes and stored > _PLAIN:
+        start, length = _unpack_block(source, _HEADER.size)
+        if start == _START and length == stored - _PLAIN and length < nbytes:
+            try:
+                plain = _lz4().decompress(nbytes.to_bytes(4, "little") + source[_PLAIN:])
+            except (RuntimeError, ValueError):
+                return None
+            return plain if len(plain) == nbytes else None
     plain = bytes(nbytes)  # As in `compress_small`.
     length = _blosc_small().blosc_decompress_ctx(source, plain, nbytes, 1)
     return plain if length == nbytes else None
@@ -307,6 +328,12 @@ def _sample(buffer: memoryview) -> list[_Piece]:
         _Piece(buffer[start : start + _SAMPLE], buffer[max(0, start - MAX_DISTANCE) : start])
         for start in starts
     ]
+
+
+@functools.cache
+def _lz4() -> ModuleType:
+    """Return LZ4 in `numcodecs`, which takes no lock and starts no thread."""
+    return require("numcodecs.lz4", extra="all")
 
 
 @functools.cache

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import random
 import subprocess
 import sys
 from textwrap import dedent
@@ -78,3 +80,44 @@ def test_high_takes_no_longer_than_pays() -> None:
         assert method is not None
         levels.append(method.level)
     assert [3, 6] == levels
+
+
+@pytest.mark.parametrize("level", [1, 5, 9])
+def test_small_chunks_are_those_of_blosc(level: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Byte for byte, whichever way makes them; and both ways read them."""
+    random.seed(level)
+    words = [b"tile", b"name", b"12345", b"\0\0\0\0", b", ", os.urandom(3)]
+    for size in [512, 513, 700, 1023, 1024, 4000, 4096, 8192]:
+        data = b"".join(random.choices(words, k=size))[:size]
+        packed = compression.compress_small(data, Method("lz4", level))
+        with monkeypatch.context() as patch:
+            patch.setattr(compression, "MIN_NBYTES", 10_000)
+            assert packed == compression.compress_small(data, Method("lz4", level))
+        assert len(packed) < size
+        assert data == compression.decompress_small(packed, size)
+        with monkeypatch.context() as patch:
+            patch.setattr(compression, "_PLAIN_LZ4", 0xFF)
+            assert data == compression.decompress_small(packed, size)
+        assert compression.decompress_small(packed, size + 1) is None
+        assert compression.decompress_small(packed[:-1], size) is None
+
+
+@pytest.mark.parametrize("shuffle", [0, 1])
+def test_a_damaged_small_chunk_harms_nothing(shuffle: int) -> None:
+    """It is refused, or gives as many bytes as were asked for: a checksum comes before it."""
+    packed = compression.compress_small(b"tile 12345 " * 100, Method("lz4", 5, shuffle, 4))
+    assert b"tile 12345 " * 100 == compression.decompress_small(packed, 1100)
+    for at in range(len(packed)):
+        for bit in range(8):
+            damaged = bytearray(packed)
+            damaged[at] ^= 1 << bit
+            found = compression.decompress_small(bytes(damaged), 1100)
+            assert found is None or len(found) == 1100
+
+
+def test_noise_does_not_become_smaller() -> None:
+    """Blosc stores it as it is."""
+    noise = os.urandom(1024)
+    packed = compression.compress_small(noise, Method("lz4", 5))
+    assert len(packed) > 1024
+    assert noise == compression.decompress_small(packed, 1024)
