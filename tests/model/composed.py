@@ -244,7 +244,7 @@ class World:
         yield
         migrator = self.manager._services.migrator
         assert migrator is not None
-        self.manager._hierarchy.events.flush_reads()
+        self.manager._hierarchy.events.flush()
         migrator._promotions.clear()
 
     def look_as_reader(self) -> None:

@@ -72,14 +72,7 @@ class AccessSampler:
     def observe_batch(self, events: Sequence[ValueEvent]) -> None:
         """Record a batch of stores."""
         if isinstance(events[0], Stored):
-            limit, notes = self._reuse.limit, self._notes
-            for event, bits in zip(events, digests([event.key for event in events]), strict=True):
-                if bits < limit:
-                    notes.append((bits, event.size, False))
-            listener = self._listener
-            if listener is not None:
-                for event in events:
-                    listener(event.key, event.size, False)
+            self._record_all([(event.key, event.size) for event in events], read=False)
             if len(self._notes) == MAX_NOTES:
                 # Stores come faster than the migrator reads the notes of them. The sample shrinks
                 # now, or entries would report their hits that are not in it later.
@@ -87,14 +80,7 @@ class AccessSampler:
 
     def observe_reads(self, reads: Sequence[Retrieved]) -> None:
         """Record reads that durable tiers answered."""
-        limit, notes = self._reuse.limit, self._notes
-        for read, bits in zip(reads, digests([read.key for read in reads]), strict=True):
-            if bits < limit:
-                notes.append((bits, read.size, True))
-        listener = self._listener
-        if listener is not None:
-            for read in reads:
-                listener(read.key, read.size, True)
+        self._record_all([(read.key, read.size) for read in reads], read=True)
 
     def set_listener(self, listener: Listener | None, entries: Iterable[Entry]) -> None:
         """Report every access to `listener` from now on; None ends that."""
@@ -128,6 +114,16 @@ class AccessSampler:
             self.process_notes()
         with self._lock:
             return self._reuse.curve(reads)
+
+    def _record_all(self, accesses: list[tuple[str, int]], *, read: bool) -> None:
+        limit, notes = self._reuse.limit, self._notes
+        for (_, size), bits in zip(accesses, digests([key for key, _ in accesses]), strict=True):
+            if bits < limit:
+                notes.append((bits, size, read))
+        listener = self._listener
+        if listener is not None:
+            for key, size in accesses:
+                listener(key, size, read)
 
     def record(self, key: str, size: int, *, read: bool) -> None:
         """Append a note of an access, and report it to the listener."""

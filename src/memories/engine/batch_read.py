@@ -112,7 +112,7 @@ def _read_far(hierarchy: Hierarchy, name: TierName, records: Sequence[Record]) -
     now = hierarchy.clock.monotonic()
     for record in records:
         hierarchy.verified.add(record)
-        hierarchy.events.emit_read(
+        hierarchy.events.emit_soon(
             Retrieved(record.key, now, name, record.size, now - started, record)
         )
     return values

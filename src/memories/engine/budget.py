@@ -248,6 +248,16 @@ class BackendBudget:
             self._coming += size
             return True
 
+    def announce(self, size: int) -> int:
+        """Charge `size` bytes before it is known whether they fit; return all that is coming.
+
+        The backend then decides, with what it holds at that moment. Two threads that announce at
+        once may both be refused, but never both exceed the budget.
+        """
+        with self._lock:
+            self._coming += size
+            return self._coming
+
     def release(self, size: int) -> None:
         """Remove the charge of `size` bytes: they were written, or never will be."""
         with self._lock:

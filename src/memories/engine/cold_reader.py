@@ -38,19 +38,18 @@ class ColdReader:
         self, journal: DiskBackend, events: EventBus, trust: Keyring, monotonic: Callable[[], float]
     ) -> None:
         self.is_open = True  # Whether the manager may be read.
-        self._small: SmallReads | None = journal.small_reads
-        self._emit: Callable[[Retrieved], None] = events.emit_read
+        self._small: SmallReads = journal.small_reads
+        self._emit: Callable[[Retrieved], None] = events.emit_soon
         self._trust = trust
         self._monotonic = monotonic
 
     def read(self, key: str) -> Any:
         """Return the value of `key`, NOT_READ where the general way must be taken."""
-        small = self._small
-        if small is None or not self.is_open:
+        if not self.is_open:
             return NOT_READ
         started = self._monotonic()
         try:
-            found = small.find(key)
+            found = self._small.find(key)
         except OSError:
             return NOT_READ  # The general way tries once more.
         if found is None:

@@ -59,6 +59,10 @@ class ColdVictims(Victims[Record]):
         """Record arrivals, each of which counts as an access."""
         self._recency.record_demotions(arrivals)
 
+    def record_arrival(self, key: str) -> None:
+        """Record the arrival of a small value."""
+        self._recency.record_arrival(key)
+
     def forget(self, keys: Sequence[str]) -> None:
         """Forget the accesses of keys."""
         self._recency.forget(keys)

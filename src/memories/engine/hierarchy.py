@@ -57,6 +57,7 @@ from memories.model.events import EventBus, Missed, Removed, Retrieved, Stored
 from memories.model.record import Record, Terms, Version
 from memories.model.tiers import Cause, TierName
 
+_COLD = TierName.COLD  # To look a member up in its class takes longer.
 _new = tuple.__new__  # What a named tuple does, without its argument parsing.
 OVERDUE_PER_STORE = 4  # Expired entries that each store removes.
 READ_ATTEMPTS = 8  # After so many reads that a change overtook, the error is raised.
@@ -164,13 +165,13 @@ class Hierarchy:
             self.tiers.settle([previous] if isinstance(previous, Entry) else [], [key])
             if if_version is not None:
                 self._compare(key, previous, if_version)
-            found: Entry | Record | None = None
-            if tier is TierName.COLD and not isinstance(previous, Entry):
+            if tier is _COLD and not isinstance(previous, Entry):
                 number = self.catalog.next_version()
                 version: Version = _new(Version, (key, number, self._moment(), terms))
-                found = self.mover.write_if_room(payload, version, previous)
-            if found is None:
-                found = self._put(key, payload, tier, terms, previous, volatile=volatile)
+                record = self.mover.write_if_room(payload, version, previous, started)
+                if record is not None:
+                    return record
+            found = self._put(key, payload, tier, terms, previous, volatile=volatile)
             # Before the key is unlocked: the event of its next change comes after this one.
             now = self.clock.monotonic()
             self.events.emit(Stored(key, now, found.tier, found.size, now - started))
@@ -255,7 +256,7 @@ class Hierarchy:
                     payload = Payload.of_entry(found)
                     return payload.open(self.trust) if use is None else use(payload, False)
                 try:
-                    if use is None and found.tier is TierName.COLD and found.stored <= MAX_BYTES:
+                    if use is None and found.tier is _COLD and found.stored <= MAX_BYTES:
                         # 2. A small frame on the disk: verified in one pass over its bytes.
                         value = open_small(journal.read(found), key, self.trust)
                     else:
@@ -282,7 +283,7 @@ class Hierarchy:
                     continue
                 now = self.clock.monotonic()
                 read = (key, now, found.tier, found.size, now - started, found)
-                self.events.emit_read(_new(Retrieved, read))
+                self.events.emit_soon(_new(Retrieved, read))
                 return value
         except UNREADABLE as error:
             raise about_key(error, key) from error.__cause__

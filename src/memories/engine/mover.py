@@ -25,10 +25,13 @@ from memories.errors import StorageError, TierFullError, UnavailableError
 from memories.foundation.clock import Clock
 from memories.foundation.units import format_size
 from memories.model.entry import Entry
-from memories.model.events import EventBus, Failed, Moved, Removed, Written
+from memories.model.events import EventBus, Failed, Moved, Removed, Stored, StoredAtRest, Written
 from memories.model.record import DEFAULT_TERMS, Record, Version
 from memories.model.tiers import Cause, TierName
 
+_COLD = TierName.COLD  # To look a member up in its class takes longer.
+_new = tuple.__new__  # What a named tuple does, without its argument parsing.
+MAX_SMALL = 64 << 10  # The events of larger values are not worth being delivered together.
 POLL_SECONDS = 0.002
 BUSY_POLLS = 2500  # How often a store looks again at victims that other threads work on.
 CAUGHT_UP_AFTER = 1000  # Removals from a full disk, each of which leaves work for maintenance.
@@ -112,25 +115,36 @@ class Mover:
         return self._write_frame(frame, version, target, started, archived)
 
     def write_if_room(
-        self, payload: Payload, version: Version, previous: Record | None
+        self, payload: Payload, version: Version, previous: Record | None, started: float
     ) -> Record | None:
         """Store a new version in cold, if there is room, in the place of `previous`; else None.
 
-        It does what the general way of a store would do. That is also left the versions of which
+        It does what the general way of a store that `started` then would do, and emits its events.
+        That is also left the versions of which
         the archive has a copy, and those whose terms exclude cold.
         """
         if previous is not None and is_archived(previous):
             return None
-        if version.terms is not DEFAULT_TERMS and not version.terms.admits(TierName.COLD):
+        if version.terms is not DEFAULT_TERMS and not version.terms.admits(_COLD):
             return None
-        started = self._clock.monotonic()
-        cold = self.tiers.durable[TierName.COLD]
+        writing = self._clock.monotonic()
+        cold = self.tiers.durable[_COLD]
         frame = cold.convert(payload, version)
-        if not cold.budget.reserve(frame.size, payload.host_size):
-            return None
-        record = self._write_frame(frame, version, cold, started)
-        cold.victims.record_arrivals([(version.key, 0)])
-        return record
+        if frame.size > MAX_SMALL:
+            if not cold.budget.reserve(frame.size, payload.host_size):
+                return None
+            record = self._write_frame(frame, version, cold, writing)
+            cold.victims.record_arrival(version.key)
+            now = self._clock.monotonic()
+            stored = Stored(version.key, now, _COLD, record.size, now - started)
+            self._events.emit(stored)
+            return record
+        found = cold.write_if_room(frame, version, payload.host_size)
+        if found is not None:
+            cold.victims.record_arrival(version.key)
+            now = self._clock.monotonic()
+            self._events.emit_soon(_new(StoredAtRest, (found, now, now - started, now - writing)))
+        return found
 
     def _write_frame(
         self,

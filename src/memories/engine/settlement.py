@@ -79,15 +79,18 @@ class Settlement:
         caller has locked the keys, or looks again when it has.
         """
         if (
-            any(entry.link is None for entry in entries)
+            any([entry.link is None for entry in entries])
             or (keys and self._departures_wait())
             or (self._taken and self._is_reporting([*[entry.key for entry in entries], *keys]))
         ):
             self.settle()
 
     def _departures_wait(self) -> bool:
-        budgets = [tier.budget for tier in self._tiers.volatile.values()]
-        return any(budget.left != budget.left_released for budget in budgets)
+        for tier in self._tiers.volatile.values():
+            budget = tier.budget
+            if budget.left != budget.left_released:
+                return True
+        return False
 
     def _is_reporting(self, keys: Sequence[str]) -> bool:
         """Return whether a thread reports a change of one of `keys`, and perhaps has not ended."""
@@ -136,7 +139,7 @@ class Settlement:
             return  # An observer asks, or a signal handler.
         with self._lock:
             try:
-                self._events.flush_reads()
+                self._events.flush()
                 if self._taken:  # The bytes are recounted after an interrupt.
                     self._report(self._taken)
                 while self.changes and count > 0:

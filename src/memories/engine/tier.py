@@ -305,6 +305,22 @@ class DurableTier(Tier):
         self.budget.release(frame.size)
         return written
 
+    def write_if_room(self, frame: PackedFrame, version: Version, host_size: int) -> Record | None:
+        """Write a small converted frame, if there is room for it and for `host_size` bytes in all.
+
+        Not for an archive.
+        """
+        size, budget = frame.size, self.budget
+        coming = budget.announce(size)
+        try:
+            record = self._new_record(frame, version, b"")
+            backend = cast("DiskBackend", self.backend)
+            return backend.write_if_room(
+                record, frame.segments, size, coming + max(0, host_size - size)
+            )
+        finally:
+            budget.release(size)
+
     def pack(self, payload: Payload, version: Version) -> Packed:
         """Return what `write_batch` writes of a version; nothing is written yet."""
         frame = self.convert(payload, version)

@@ -73,6 +73,10 @@ class Victims(ABC, Generic[F]):
         """Record a read that a slower tier answered."""
         del key, size
 
+    def record_arrival(self, key: str) -> None:
+        """Record a value that was stored here."""
+        self.record_arrivals([(key, 0)])
+
     def record_arrivals(self, arrivals: Sequence[tuple[str, int]]) -> None:
         """Record many values that were stored here, or demoted after so many reads above."""
         del arrivals

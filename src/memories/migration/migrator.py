@@ -100,7 +100,7 @@ class Migrator:
         for _ in range(0, len(hierarchy.settlement.changes), AT_ONCE):
             hierarchy.settlement.settle_some(AT_ONCE, wait=True)
             self._pause()
-        hierarchy.events.flush_reads()
+        hierarchy.events.flush()
         self._sampler.process_notes()
         try:
             self._look(hierarchy)

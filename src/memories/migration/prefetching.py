@@ -237,7 +237,7 @@ class Prefetching:
         hierarchy = self._hierarchy()
         if hierarchy is None:
             return
-        hierarchy.events.flush_reads()
+        hierarchy.events.flush()
         with self._lock:
             while self._notes and count:
                 count -= 1

@@ -1,16 +1,17 @@
 """The events that the engine emits, as typed records for callables that subscribe.
 
 The engine itself neither logs nor counts; logs, metrics and explanations are observers. A hit in a
-volatile tier emits no event: it is counted where it happens. Reads that durable tiers answer are
-frequent, so they are delivered many at once: at most a few milliseconds late while more come, and
-always before the next event of another kind. The events of a batch of values are delivered
-together, too, and so are those of stores into RAM (`engine.settlement`).
+volatile tier emits no event: it is counted where it happens. Reads that durable tiers answer and
+stores of small values into cold are frequent, so they are delivered many at once: at most a few
+milliseconds late while more come, and always before the next event of another kind. The events of a
+batch of values are delivered together, too, and so are those of stores into RAM
+(`engine.settlement`).
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import NamedTuple, TypeVar
 
 import msgspec
@@ -20,7 +21,7 @@ from memories.model.record import Record
 from memories.model.tiers import Cause, TierName
 
 T = TypeVar("T")
-READS_AT_ONCE = 256  # Reads are delivered when so many wait,
+READS_AT_ONCE = 256  # Reads and stores are delivered when so many wait,
 READS_SECONDS = 0.002  # or when one comes so long after the last delivery.
 
 
@@ -48,6 +49,15 @@ class Retrieved(NamedTuple):
     size: int
     seconds: float
     record: Record  # For observers that would otherwise look it up.
+
+
+class StoredAtRest(NamedTuple):
+    """A small value was stored in cold; it is delivered as `Written` and `Stored`."""
+
+    record: Record
+    at: float  # Seconds of the monotonic clock.
+    seconds: float  # The whole store ...
+    writing: float  # ... and the part of it that made the frame and wrote it.
 
 
 class Missed(Event, frozen=True):
@@ -113,7 +123,7 @@ class EventBus:
         self._observers: dict[type, tuple[Observer, ...]] = dict.fromkeys(KINDS, ())
         self._batch_observers: dict[Observer, BatchObserver] = {}
         self._readers: tuple[ReadObserver, ...] = ()
-        self._reads: deque[Retrieved] = deque()
+        self._waiting: deque[Retrieved | StoredAtRest] = deque()
         self._due = 0.0
         self.emitted = 0  # Grows with every event and read; by how much is not exact.
         self.reads_at_once = READS_AT_ONCE
@@ -151,8 +161,8 @@ class EventBus:
     def emit(self, event: Event) -> None:
         """Call every observer of its kind with `event`."""
         self.emitted += 1
-        if self._reads:
-            self.flush_reads()
+        if self._waiting:
+            self.flush()
         _deliver(self._observers[type(event)], event, self.unsubscribe)
 
     def emit_batch(self, events: Sequence[ValueEvent]) -> None:
@@ -163,8 +173,11 @@ class EventBus:
         if not events:
             return
         self.emitted += len(events)
-        if self._reads:
-            self.flush_reads()
+        if self._waiting:
+            self.flush()
+        self._deliver_all(events)
+
+    def _deliver_all(self, events: Sequence[ValueEvent]) -> None:
         for observer in self._observers[type(events[0])]:
             self._deliver_batch(observer, events)
 
@@ -176,34 +189,67 @@ class EventBus:
         for event in events:
             _deliver((observer,), event, lambda _: self.unsubscribe(observer))
 
-    def emit_read(self, read: Retrieved) -> None:
-        """Deliver `read` soon; at once if it is the first for a while."""
-        self._reads.append(read)
+    def emit_soon(self, event: Retrieved | StoredAtRest) -> None:
+        """Deliver a read or a store soon; at once if it is the first for a while."""
+        self._waiting.append(event)
         self.emitted += 1
-        if read.at >= self._due or len(self._reads) >= self.reads_at_once:
-            self._due = read.at + READS_SECONDS
-            self.flush_reads()
+        if event.at >= self._due or len(self._waiting) >= self.reads_at_once:
+            self._due = event.at + READS_SECONDS
+            self.flush()
 
     def emit_reads(self, reads: Sequence[Retrieved]) -> None:
         """Deliver many reads at once."""
-        self._reads.extend(reads)
+        self._waiting.extend(reads)
         self.emitted += len(reads)
-        self.flush_reads()
+        self.flush()
 
-    def flush_reads(self) -> None:
-        """Deliver every waiting read."""
-        reads = self._drain_reads()
+    def flush(self) -> None:
+        """Deliver every waiting read and store."""
+        reads: list[Retrieved] = []
+        stores: dict[str, StoredAtRest] = {}
+        for event in self._drain():
+            if type(event) is Retrieved:
+                if stores:
+                    self._deliver_stores(stores.values())
+                    stores = {}
+                reads.append(event)
+                continue
+            assert isinstance(event, StoredAtRest)
+            if reads:
+                self._deliver_reads(reads)
+                reads = []
+            if event.record.key in stores:  # Events of one key keep their order.
+                self._deliver_stores(stores.values())
+                stores = {}
+            stores[event.record.key] = event
         if reads:
-            _deliver(self._readers, reads, self.unsubscribe_reads)
+            self._deliver_reads(reads)
+        if stores:
+            self._deliver_stores(stores.values())
 
-    def _drain_reads(self) -> Sequence[Retrieved]:
-        waiting, reads = self._reads, []
+    def _deliver_reads(self, reads: Sequence[Retrieved]) -> None:
+        _deliver(self._readers, reads, self.unsubscribe_reads)
+
+    def _deliver_stores(self, stores: Collection[StoredAtRest]) -> None:
+        """Deliver stores of different keys."""
+        self._deliver_all(
+            [
+                Written(one.key, at, one.tier, one.size, one.stored, writing)
+                for one, at, _, writing in stores
+            ]
+        )
+        self._deliver_all(
+            [Stored(one.key, at, one.tier, one.size, seconds) for one, at, seconds, _ in stores]
+        )
+
+    def _drain(self) -> list[Retrieved | StoredAtRest]:
+        waiting, events = self._waiting, []
         try:
             for _ in range(len(waiting)):
-                reads.append(waiting.popleft())
+                events.append(waiting.popleft())
         except IndexError:
             pass  # Another thread delivers the others.
-        return reads
+        return events
 
 
 def _deliver(

@@ -298,7 +298,7 @@ class EventCounters:
         hierarchy.require_readable()
         hierarchy.settlement.settle()
         hierarchy.catalog.credit_front_hits()
-        hierarchy.events.flush_reads()
+        hierarchy.events.flush()
         at_front = hierarchy.catalog.front.credits
         keys = _count_keys(hierarchy.catalog)
         with self.lock:

@@ -175,7 +175,7 @@ def test_the_engine_gives_its_policies_what_reads_have_taken() -> None:
         assert isinstance(victims, PolicyVictims)
         cost = victims.policy._cost  # type: ignore[attr-defined]
         for _ in range(TRIALS):
-            manager._hierarchy.events.emit_read(retrieved(SIZE, 5.0))
+            manager._hierarchy.events.emit_soon(retrieved(SIZE, 5.0))
         manager.stats()
         assert cost(SIZE) == pytest.approx(5.0)
         manager.store("key", os.urandom(SIZE), tier="cold")

@@ -53,7 +53,7 @@ def test_who_was_stored_or_read_last_leaves_last(manager: MemoryManager) -> None
     fill(manager, KEYS[:50])
     for key in KEYS[50:60]:
         manager[key]
-    manager._hierarchy.events.flush_reads()
+    manager._hierarchy.events.flush()
     assert KEYS[60:] == offered(victims(manager), 40)
 
 
@@ -62,7 +62,7 @@ def test_a_scan_leaves_before_what_was_read(manager: MemoryManager) -> None:
     fill(manager, KEYS[:20])
     for key in 3 * KEYS[:20]:
         manager[key]
-    manager._hierarchy.events.flush_reads()
+    manager._hierarchy.events.flush()
     fill(manager, KEYS[20:40])
     assert KEYS[20:30] == offered(victims(manager), 10)
 

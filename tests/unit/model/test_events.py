@@ -10,7 +10,17 @@ from pathlib import Path
 import pytest
 
 from memories import ClosedError, InvalidKeyError, KeyNotFoundError, MemoryManager
-from memories.model.events import READS_AT_ONCE, READS_SECONDS, Event, EventBus, Missed, Retrieved
+from memories.model.events import (
+    READS_AT_ONCE,
+    READS_SECONDS,
+    Event,
+    EventBus,
+    Missed,
+    Retrieved,
+    Stored,
+    StoredAtRest,
+    Written,
+)
 from memories.model.record import Record
 from memories.model.tiers import TierName
 
@@ -37,7 +47,7 @@ def reported(bus: EventBus) -> list[list[str]]:
 def test_a_read_after_a_while_is_reported_at_once(bus: EventBus, reported: list[list[str]]) -> None:
     """The next key of a slow reader is predicted from its last read."""
     for number in range(3):
-        bus.emit_read(read(number, 1.0 + 2 * number * READS_SECONDS))
+        bus.emit_soon(read(number, 1.0 + 2 * number * READS_SECONDS))
     assert [["k0"], ["k1"], ["k2"]] == reported
 
 
@@ -46,9 +56,9 @@ def test_reads_in_quick_succession_are_reported_together(
 ) -> None:
     """Reporting each read would cost more than the read."""
     for number in range(READS_AT_ONCE):
-        bus.emit_read(read(number, 1.0))
+        bus.emit_soon(read(number, 1.0))
     assert [["k0"]] == reported
-    bus.emit_read(read(READS_AT_ONCE, 1.0))
+    bus.emit_soon(read(READS_AT_ONCE, 1.0))
     assert [1, READS_AT_ONCE] == [len(reads) for reads in reported]
     assert [f"k{number}" for number in range(1, READS_AT_ONCE + 1)] == reported[1]
 
@@ -59,9 +69,50 @@ def test_reads_are_reported_before_later_events(bus: EventBus) -> None:
     bus.subscribe(lambda event: order.append(type(event).__name__))
     bus.subscribe_reads(lambda reads: order.append(f"{len(reads)} read"))
     for number in range(3):
-        bus.emit_read(read(number, 1.0))
+        bus.emit_soon(read(number, 1.0))
     bus.emit(Missed("absent", 1.0))
     assert ["1 read", "2 read", "Missed"] == order
+
+
+def stored(number: int, at: float) -> StoredAtRest:
+    return StoredAtRest(read(number, at).record, at, 4e-5, 3e-5)
+
+
+def test_stores_at_rest_are_reported_together_and_in_the_order_of_each_key(bus: EventBus) -> None:
+    """As `Written` and `Stored`, each with its duration, in between the reads of the key."""
+    names: list[str] = []
+    bus.subscribe(lambda event: names.append(f"{type(event).__name__} {event.key}"))
+    bus.subscribe_reads(lambda reads: names.extend(f"read {one.key}" for one in reads))
+    seconds: list[float] = []
+    bus.subscribe(
+        lambda event: seconds.append(event.seconds if isinstance(event, Stored) else 0.0),
+        kinds=(Stored,),
+    )
+    bus.emit_soon(stored(0, 1.0))
+    assert ["Written k0", "Stored k0"] == names
+    names.clear()
+    for event in (stored(1, 1.0), stored(2, 1.0), read(1, 1.0), stored(1, 1.0), stored(1, 1.0)):
+        bus.emit_soon(event)
+    assert [] == names
+    bus.emit(Missed("absent", 1.0))
+    assert names == [
+        "Written k1", "Written k2", "Stored k1", "Stored k2",
+        "read k1",
+        "Written k1", "Stored k1",
+        "Written k1", "Stored k1",
+        "Missed absent",
+    ]  # fmt: skip
+    assert [4e-5] * 5 == seconds
+
+
+def test_a_batch_of_stores_reaches_those_who_take_batches(bus: EventBus) -> None:
+    """One call for the frames, and one for the versions."""
+    batches: list[Sequence[Event]] = []
+    bus.subscribe(lambda event: None, batches.append, kinds=(Written, Stored))
+    for number in range(READS_AT_ONCE + 1):
+        bus.emit_soon(stored(number, 1.0))
+    assert [1, 1, READS_AT_ONCE, READS_AT_ONCE] == [len(batch) for batch in batches]
+    assert [Written, Stored, Written, Stored] == [type(batch[0]) for batch in batches]
 
 
 def test_an_observer_that_raises_is_dropped_and_the_others_go_on(
@@ -80,7 +131,7 @@ def test_an_observer_that_raises_is_dropped_and_the_others_go_on(
     with caplog.at_level(logging.ERROR):
         for number in range(2):
             bus.emit(Missed("absent", 1.0))
-            bus.emit_read(read(number, 1.0 + number))
+            bus.emit_soon(read(number, 1.0 + number))
     assert 2 == calls
     assert [["k0"], ["k1"]] == reported
     assert 2 == len(caplog.records)
@@ -113,14 +164,14 @@ def test_no_read_is_lost_or_reported_twice_by_many_threads(
 
     def note(first: int) -> None:
         for number in range(first, first + 5_000):
-            bus.emit_read(read(number, number * 1e-5))
+            bus.emit_soon(read(number, number * 1e-5))
 
     threads = [threading.Thread(target=note, args=(5_000 * at,)) for at in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    bus.flush_reads()
+    bus.flush()
     assert {f"k{number}" for number in range(20_000)} == {key for keys in reported for key in keys}
     assert 20_000 == sum(map(len, reported))
 

@@ -10,18 +10,15 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple, TypeVar
 
 from msgspec.structs import replace
-from xxhash import xxh3_64_intdigest
 
 from memories.backends.disk import log_format
 from memories.backends.disk.index import Index
 from memories.backends.disk.log import Log
 from memories.backends.disk.log_format import (
-    ALIGN,
     FILE,
     INLINE,
     MARK,
     PACKED,
-    PADDING,
     TOMBSTONE,
     IndexRow,
     Position,
@@ -83,7 +80,13 @@ class Appender:
 
     def inline(self, old: IndexRow | None, record: Record, frame: Frame, length: int) -> IndexRow:
         """Append a record with its frame, in the place of `old`."""
-        self._begin(((record.key, old),))
+        key, log = record.key, self._log
+        end, highest = log.end, log.highest
+        image = self._accounting.image(end.segment, highest, () if old is None else (old,))
+        known = [(key, self._index.recent.get(key))]
+        extra = 0 if self.overlay is None else self.overlay.extra
+        start = (end, highest, image, known, self._space.recent_heads, extra)
+        self.started = _new(CommitStart, start)
         try:
             row = self._append_inline(old, record, frame, length)
             self.started = None
@@ -243,16 +246,8 @@ class Appender:
         log = self._log
         data = frame[0] if len(frame) == 1 else b"".join(frame)
         lowest = oldest_of(old) if old is not None else NOWHERE
-        head = log_format.pack_head(
-            INLINE,
-            log_format.encode_record(record),
-            oldest=lowest,
-            synced=log.synced,
-            frame_length=length,
-            frame_sum=xxh3_64_intdigest(data),
-        )
-        before = len(head)
-        whole = b"".join((head, data, PADDING[-length % ALIGN]))
+        body = log_format.encode_record(record)
+        whole, before = log_format.pack_inline(body, data, length, lowest, log.synced)
         extent = len(whole)
         segment, offset = log.append((whole,), extent)
         self._accounting.extend_segment(segment, offset + extent)
@@ -280,24 +275,16 @@ class Appender:
     def _append_inlines(
         self, found: Sequence[tuple[Record, IndexRow | None, Frame]]
     ) -> list[Entered]:
-        synced, encode, pack_head = self._log.synced, log_format.encode_record, log_format.pack_head
-        parts: list[bytes | memoryview] = []
-        # Of head, frame and record; and the oldest.
-        sizes: list[tuple[int, int, int, int]] = []
+        synced, encode, pack = self._log.synced, log_format.encode_record, log_format.pack_inline
+        parts: list[bytes] = []
+        sizes: list[tuple[int, int, int, int]] = []  # Of head, frame and record; and the oldest.
         for record, old, frame in found:
             data = frame[0] if len(frame) == 1 else b"".join(frame)
-            length, lowest = len(data), oldest_of(old)
-            head = pack_head(
-                INLINE,
-                encode(record),
-                oldest=lowest,
-                synced=synced,
-                frame_length=length,
-                frame_sum=log_format.frame_sum((data,)),
-            )
-            rest = log_format.padding(length)
-            parts += (head, data, rest)
-            sizes.append((len(head), length, len(head) + length + len(rest), lowest))
+            length = len(data)
+            lowest = oldest_of(old) if old is not None else NOWHERE
+            whole, before = pack(encode(record), data, length, lowest, synced)
+            parts.append(whole)
+            sizes.append((before, length, len(whole), lowest))
         segment, offset = self._append_whole(b"".join(parts))
         entered: list[Entered] = []
         for (record, old, _), (before, length, extent, lowest) in zip(found, sizes, strict=True):

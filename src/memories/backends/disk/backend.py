@@ -142,7 +142,6 @@ class DiskBackend(Backend):
         self._writer: Writer | None = None
         self._ending: Writer | None = None  # The writer, while the store is being closed.
         self._maintenance: Maintenance | None = None
-        self.small_reads: SmallReads | None = None  # The fastest way to read; only of a writer.
         self._imports: BackgroundImport | None = None  # In a forked child those of its parent.
         self._lock: WriterLock | None = None
         self._damage: list[str] = []
@@ -299,6 +298,11 @@ class DiskBackend(Backend):
 
     # -- beyond the contract ---------------------------------------------------------------------
 
+    @property
+    def small_reads(self) -> SmallReads:
+        """The fastest way to read, as long as this is the writer."""
+        return self._reader.small
+
     def release_ended(self, done: ImportDone) -> None:
         """End what those calls hold that were interrupted before they could release it.
 
@@ -306,6 +310,23 @@ class DiskBackend(Backend):
         """
         if self._writer is not None:
             self._importing().release_ended(done)
+
+    def write_if_room(
+        self, record: Record, frame: Sequence[memoryview], length: int, coming: int
+    ) -> Record | None:
+        """Store a small frame of `length` bytes as `write` does, or return None: `write` may wait.
+
+        The store must also have room for `coming` bytes, which others are about to write.
+        """
+        writer = self._writing()
+        if length >= writer.space.limits.large:
+            return None
+        try:
+            return writer.write_if_room(record, frame, length, coming)
+        except MemoriesError:
+            raise
+        except (GoneError, OSError) as error:
+            raise explained(error, self._paths.root, f"store {record.key!r}") from error
 
     def use_neighbours(
         self, records: Sequence[Record], use: Callable[[bytes, Record], T], alone: T
@@ -494,8 +515,7 @@ class DiskBackend(Backend):
 
     def _show(self, index: Index | OverlayIndex) -> None:
         self._index = index
-        if self.small_reads is not None:
-            self.small_reads.index = index if isinstance(index, Index) else None
+        self._reader.small.index = index if isinstance(index, Index) else None
 
     def _overlay(self) -> OverlayIndex | None:
         return None if self._imports is None else self._imports.overlay
@@ -521,7 +541,6 @@ class DiskBackend(Backend):
             self._lock = None
             raise
         self._writer, self._reader = writer, writer.reader
-        self.small_reads = SmallReads(writer.reader)
         self._show(writer.index)
         self._maintenance = Maintenance(writer)
         self._imports = BackgroundImport(writer, self._show)
@@ -543,7 +562,7 @@ class DiskBackend(Backend):
         the last view of it. After an interrupt, a second call continues.
         """
         self._closed = True
-        self._forget_small_reads()
+        self._reader.small.index = None
         _opened.discard(self)
         self._ending, self._writer = self._writer or self._ending, None
         try:
@@ -605,17 +624,12 @@ class DiskBackend(Backend):
             self._follower = None
         elif self._writer is not None:
             self._forked = True
-            self._forget_small_reads()
             self._read_anew()
             self._writer.close()
             self._writer = self._maintenance = None
             if self._lock is not None:
                 self._lock.abandon()
                 self._lock = None
-
-    def _forget_small_reads(self) -> None:
-        if self.small_reads is not None:
-            self.small_reads.index = None
 
     # -- roles -----------------------------------------------------------------------------------
 

@@ -26,6 +26,8 @@ class Index:
     def __init__(self, runs: tuple[Run, ...] = ()) -> None:
         # All of the state, newest first, so that every change of it is one assignment.
         self._parts: tuple[tuple[Table, ...], tuple[Run, ...]] = (({},), runs)
+        # What was found last behind the tables: a store looks twice for the same key.
+        self._latest: tuple[str, tuple[Run, ...], IndexRow | None] = ("", runs, None)
         self._deadlines = Deadlines(self._ends)  # Of the rows in RAM ...
         self._dated: tuple[Table, ...] = self._parts[0]  # ... which were those of these tables.
         self._handled: dict[int, int] = {}  # Per run: how many rows have expired and are replaced.
@@ -52,11 +54,18 @@ class Index:
             row = table.get(key)
             if row is not None:
                 return row
+        if not runs:
+            return None
+        latest, searched, row = self._latest
+        if latest is key and searched is runs:
+            return row
+        row = None
         for run in runs:
             row = run.row(key)
             if row is not None:
-                return row
-        return None
+                break
+        self._latest = (key, runs, row)
+        return row
 
     def put(self, row: IndexRow) -> None:
         """Make `row` the newest of its key."""
@@ -167,7 +176,7 @@ class Index:
 
     def close(self) -> None:
         """Drop every row; each run is unmapped when its last reader ends."""
-        self._parts = (({},), ())
+        self._parts, self._latest = (({},), ()), ("", (), None)
 
 
 def merged(

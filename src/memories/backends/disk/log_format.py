@@ -134,6 +134,23 @@ def pack_head(
     return b"".join((front, head_sum, body, PADDING[-(HEADER_BYTES + len(body)) % ALIGN]))
 
 
+def pack_inline(
+    body: bytes, frame: bytes | memoryview, length: int, oldest: int, synced: Position
+) -> tuple[bytes, int]:
+    """Return a whole record with a frame of `length` bytes, and where the frame begins in it."""
+    segment, offset = synced
+    size = len(body)
+    front = _pack_front(
+        MAGIC, VERSION, INLINE, 0, size, oldest, length, segment << 32 | offset,
+        xxh3_64_intdigest(frame),
+    )  # fmt: skip
+    head_sum = xxh3_64_intdigest(front + body).to_bytes(8, "little")
+    size += HEADER_BYTES
+    rest = -size & 63
+    whole = b"".join((front, head_sum, body, PADDING[rest], frame, PADDING[-length & 63]))
+    return whole, size + rest
+
+
 def head_bytes(body: bytes) -> int:
     """Return how far a record's frame lies from its first byte."""
     length = HEADER_BYTES + len(body)

@@ -19,6 +19,7 @@ from memories.backends.disk.fd_cache import Handle, HandleCache
 from memories.backends.disk.files import Files, read_exactly
 from memories.backends.disk.log_format import FILE, INLINE, PACKED, PLACE, FrameLocation
 from memories.backends.disk.paths import StorePaths
+from memories.backends.disk.small_reads import SmallReads
 from memories.model.record import Record
 
 T = TypeVar("T")
@@ -67,6 +68,7 @@ class FrameReader:
         self.handles = handles
         # The function itself where nothing is added to it: a call in Python costs a tenth of it.
         self._known, self.pread = handles.known, os.pread if type(files) is Files else files.read
+        self.small = SmallReads(self._known, self.pread)
         self._map_large = map_large
         self._maps = weakref.WeakValueDictionary[tuple[Path, int], mmap]()
         self.sources = SourceHandles() if sources is None else sources
@@ -93,6 +95,7 @@ class FrameReader:
 
     def close(self) -> None:
         """Close the files of the log; a mapping lives as long as the last view of it."""
+        self.small.index = None
         self.handles.close()
 
     def read_from(self, path: Path, handle: SourceHandle) -> None:

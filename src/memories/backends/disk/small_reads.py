@@ -11,7 +11,6 @@ from typing import Any
 
 from memories.backends.disk.index import Index
 from memories.backends.disk.log_format import INLINE, PLACE
-from memories.backends.disk.reader import FrameReader
 from memories.backends.disk.run import RunDamagedError
 from memories.model.record import Record
 
@@ -22,11 +21,13 @@ MOST_BYTES = 256 << 10  # A larger value is not worth it.
 class SmallReads:
     """Reads by key; any thread, no lock."""
 
-    def __init__(self, reader: FrameReader) -> None:
+    def __init__(
+        self, known: Callable[[int], Any], pread: Callable[[int, int, int], bytes]
+    ) -> None:
         # What is seen, while it is the log's alone; None once another way must be taken.
         self.index: Index | None = None
-        self._known: Callable[[int], Any] = reader.handles.known
-        self._pread: Callable[[int, int, int], bytes] = reader.pread
+        self._known = known  # Of a segment: its handle if it is open.
+        self._pread = pread
 
     def find(self, key: str) -> tuple[Record, bytes] | None:
         """Return the record and the frame of `key`, None where another way must be taken.

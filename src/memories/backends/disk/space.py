@@ -181,6 +181,32 @@ class Space:
         bound = accounting.live + CHURN_BYTES
         return accounting.dead + replaced <= bound or bool(self._obsolete.pins)
 
+    def takes(self, size: int, coming: int) -> bool:
+        """Return whether a small write of `size` bytes may come now: the way of most writes.
+
+        It is what `measure`, `fits` and `dead_within_bound` say together, in one look. `coming`
+        bytes are to be charged with it, those of other writes under way included.
+        """
+        accounting, reserve = self._accounting, self.reserve.bytes
+        own = self.index_bytes + self._obsolete.held()
+        log, packs, values = accounting.log_bytes, accounting.pack_bytes, accounting.value_bytes
+        held = log + packs + values + self.copied_bytes + own + reserve
+        limit = self.limit(held)
+        upkeep = self._copies + self.index_bytes + 4 * self.recent_heads
+        if upkeep < reserve:
+            upkeep = reserve
+        charged = accounting.charge + self.import_bytes + own + coming
+        if charged > self.limits.capacity or charged + upkeep > limit:
+            return False
+        arriving = self.import_bytes - self.copied_bytes + size
+        if self.claims:
+            arriving += sum(self.claims.values())
+        if held + arriving + upkeep - reserve > limit:
+            return False
+        replaced = min(size, accounting.live)
+        dead = accounting.dead + replaced
+        return dead <= accounting.live + CHURN_BYTES or bool(self._obsolete.pins)
+
     def require(self, size: int, granted: int) -> None:
         """Raise NoRoomError unless `size` bytes may be written now.
 

@@ -137,14 +137,24 @@ class Writer:
         if length >= self.space.limits.large:
             return self._write_large(record, frame, length, granted)
         with self.lock:
-            if (
-                self.appender.started is not None
-                or self.writer_lock.doubted
-                or self.unsynced.suspect
-                or self.log.suspect
-            ):
-                self._mend()
+            self._mend_if_needed()
             self.space.require(length, granted)
+            old = self.row(record.key)
+            if old is not None and (newer := _newer(old, record)) is not None:
+                return newer
+            row = self.appender.inline(old, record, frame, length)
+        if self._full:
+            self._sync_or_undo((old, row))
+        return row.record
+
+    def write_if_room(
+        self, record: Record, frame: Frame, length: int, coming: int
+    ) -> Record | None:
+        """Store a small frame of `length` bytes if there is room for `coming` bytes, else None."""
+        with self.lock:
+            self._mend_if_needed()
+            if not self.space.takes(length, coming):
+                return None
             old = self.row(record.key)
             if old is not None and (newer := _newer(old, record)) is not None:
                 return newer
@@ -426,6 +436,15 @@ class Writer:
             self.unsynced.values.pop(number, None)
         if self.log.suspect:
             self.appender.replace_unsynced(self._unsynced_rows(), mark=False)
+
+    def _mend_if_needed(self) -> None:
+        if (
+            self.appender.started is not None
+            or self.writer_lock.doubted
+            or self.unsynced.suspect
+            or self.log.suspect
+        ):
+            self._mend()
 
     def _rewrite_value(self, number: int) -> None:
         row = self.row(self.unsynced.values.get(number, ""))

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from memories.backends.disk import DiskBackend, compaction, size_limits
+from memories.foundation.call_owner import CallOwner
 from memories.testing.backends import frame_for, record_for
 from memories.testing.faults import FailingFiles
 
@@ -283,3 +284,42 @@ def test_small_packs_of_which_most_is_dead_are_few(tmp_path: Path) -> None:
         assert len(files(tmp_path / "s", ".pack")) <= compaction.MAX_SMALL_FILES + 1
         assert 42 == len(list(backend.scan()))
         assert [] == backend.check()
+
+
+def test_one_look_says_what_the_three_questions_say(tmp_path: Path) -> None:
+    """Most stores ask once; a store that takes the long way asks as before."""
+    chance = random.Random(5)
+    with opened(tmp_path / "s") as backend:
+        backend.write(record_for("k", 1), frame_for(bytes(900)))
+        writer = backend._writer
+        assert writer is not None
+        space, accounting = writer.space, writer.accounting
+        answers = set[bool]()
+        for _ in range(3000):
+            capacity = chance.choice([1 << 20, 100 << 20, 1 << 30])
+            space.limits = space.limits._replace(capacity=capacity)
+            whole = chance.choice([capacity // 2, capacity, 2 * capacity])
+            with_values, packs = chance.randrange(whole // 3), chance.randrange(whole // 3)
+            accounting.log_bytes = log = chance.randrange(whole // 3)
+            accounting.pack_bytes, accounting.value_bytes = packs, with_values
+            accounting.log_live = chance.randrange(log + 1)
+            accounting.pack_live = chance.randrange(packs + 1)
+            accounting.value_live = chance.randrange(with_values + 1)
+            accounting.live = accounting.log_live + accounting.pack_live + accounting.value_live
+            space.import_bytes = chance.choice([0, 0, capacity // 8])
+            space.copied_bytes = chance.randrange(space.import_bytes + 1)
+            space.claims = chance.choice([{}, {CallOwner(): capacity // 8}])
+            space.recent_heads = chance.choice([0, capacity // 64])
+            size, most, before = chance.randrange(60_000), chance.randrange(90_000), 0
+            if chance.random() < 0.3:
+                before = chance.randrange(capacity // 4)
+            charged, room = space.measure()
+            fits_budget = max(size, most) <= min(capacity - charged, room) - before
+            expected = fits_budget and space.fits(size) and space.dead_within_bound(size)
+            assert expected == space.takes(size, before + max(size, most))
+            answers.add(expected)
+        assert {True, False} == answers
+        space.limits = space.limits._replace(capacity=1 << 40)
+        space.import_bytes = space.copied_bytes = 0
+        space.claims = {}
+        backend.check()
