@@ -10,12 +10,12 @@ batch of values are delivered together, too, and so are those of stores into RAM
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import NamedTuple, TypeVar
 
 import msgspec
 
+from memories.foundation.fork_lock import holder_test, new_lock
 from memories.foundation.logging import logger
 from memories.model.record import Record
 from memories.model.tiers import Cause, TierName
@@ -105,6 +105,7 @@ class Failed(Event, frozen=True):
     error: BaseException
 
 
+Soon = Retrieved | StoredAtRest
 ValueEvent = Stored | Moved | Written | Removed
 Observer = Callable[[Event], None]
 BatchObserver = Callable[[Sequence[ValueEvent]], None]
@@ -123,7 +124,10 @@ class EventBus:
         self._observers: dict[type, tuple[Observer, ...]] = dict.fromkeys(KINDS, ())
         self._batch_observers: dict[Observer, BatchObserver] = {}
         self._readers: tuple[ReadObserver, ...] = ()
-        self._waiting: deque[Retrieved | StoredAtRest] = deque()
+        self._waiting: list[Soon] = []
+        self._taken: list[Soon] = []  # Being delivered; what an interrupt left is delivered again.
+        self._flushing = new_lock()
+        self._is_flushing_here = holder_test(self._flushing)
         self._due = 0.0
         self.emitted = 0  # Grows with every event and read; by how much is not exact.
         self.reads_at_once = READS_AT_ONCE
@@ -161,7 +165,7 @@ class EventBus:
     def emit(self, event: Event) -> None:
         """Call every observer of its kind with `event`."""
         self.emitted += 1
-        if self._waiting:
+        if self._waiting or self._taken:
             self.flush()
         _deliver(self._observers[type(event)], event, self.unsubscribe)
 
@@ -173,7 +177,7 @@ class EventBus:
         if not events:
             return
         self.emitted += len(events)
-        if self._waiting:
+        if self._waiting or self._taken:
             self.flush()
         self._deliver_all(events)
 
@@ -189,7 +193,7 @@ class EventBus:
         for event in events:
             _deliver((observer,), event, lambda _: self.unsubscribe(observer))
 
-    def emit_soon(self, event: Retrieved | StoredAtRest) -> None:
+    def emit_soon(self, event: Soon) -> None:
         """Deliver a read or a store soon; at once if it is the first for a while."""
         self._waiting.append(event)
         self.emitted += 1
@@ -204,28 +208,39 @@ class EventBus:
         self.flush()
 
     def flush(self) -> None:
-        """Deliver every waiting read and store."""
-        reads: list[Retrieved] = []
-        stores: dict[str, StoredAtRest] = {}
-        for event in self._drain():
-            if type(event) is Retrieved:
-                if stores:
-                    self._deliver_stores(stores.values())
-                    stores = {}
+        """Deliver every waiting read and store, and return when other threads have, too.
+
+        An event that comes after this is then delivered after them.
+        """
+        if self._is_flushing_here():
+            return  # An observer asks, or a signal handler.
+        with self._flushing:
+            self._deliver_taken()
+            count = len(self._waiting)
+            # One line: an interrupt leaves all of it or nothing. Other threads append meanwhile.
+            self._taken, self._waiting[:count] = self._waiting[:count], []
+            self._deliver_taken()
+
+    def _deliver_taken(self) -> None:
+        taken = self._taken
+        while taken:
+            reads: list[Retrieved] = []
+            for event in taken:
+                if type(event) is not Retrieved:
+                    break
                 reads.append(event)
-                continue
-            assert isinstance(event, StoredAtRest)
             if reads:
                 self._deliver_reads(reads)
-                reads = []
-            if event.record.key in stores:  # Events of one key keep their order.
-                self._deliver_stores(stores.values())
-                stores = {}
-            stores[event.record.key] = event
-        if reads:
-            self._deliver_reads(reads)
-        if stores:
+                del taken[: len(reads)]
+                continue
+            stores: dict[str, StoredAtRest] = {}
+            for event in taken:
+                # Events of one key keep their order.
+                if not isinstance(event, StoredAtRest) or event.record.key in stores:
+                    break
+                stores[event.record.key] = event
             self._deliver_stores(stores.values())
+            del taken[: len(stores)]
 
     def _deliver_reads(self, reads: Sequence[Retrieved]) -> None:
         _deliver(self._readers, reads, self.unsubscribe_reads)
@@ -241,15 +256,6 @@ class EventBus:
         self._deliver_all(
             [Stored(one.key, at, one.tier, one.size, seconds) for one, at, seconds, _ in stores]
         )
-
-    def _drain(self) -> list[Retrieved | StoredAtRest]:
-        waiting, events = self._waiting, []
-        try:
-            for _ in range(len(waiting)):
-                events.append(waiting.popleft())
-        except IndexError:
-            pass  # Another thread delivers the others.
-        return events
 
 
 def _deliver(

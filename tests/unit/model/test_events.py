@@ -105,6 +105,66 @@ def test_stores_at_rest_are_reported_together_and_in_the_order_of_each_key(bus: 
     assert [4e-5] * 5 == seconds
 
 
+def test_an_event_waits_for_those_before_it(bus: EventBus) -> None:
+    """A thread delivers a store, slowly; another one removes the key, and must not be faster."""
+    order: list[str] = []
+    begun, go_on = threading.Event(), threading.Event()
+
+    def observe(event: Event) -> None:
+        if isinstance(event, Written):
+            begun.set()
+            go_on.wait(10)
+        order.append(type(event).__name__)
+
+    bus.subscribe(observe)
+    first = threading.Thread(target=lambda: bus.emit_soon(stored(0, 1.0)))
+    first.start()
+    assert begun.wait(10)
+    second = threading.Thread(target=lambda: bus.emit(Missed("k0", 1.0)))
+    second.start()
+    second.join(0.05)
+    assert second.is_alive()
+    go_on.set()
+    first.join(10)
+    second.join(10)
+    assert ["Written", "Stored", "Missed"] == order
+
+
+def test_an_interrupt_loses_no_store(bus: EventBus) -> None:
+    """What was being delivered is delivered again: the counters are never short."""
+    counted: list[str] = []
+    interrupts = iter([KeyboardInterrupt()])
+
+    def observe(event: Event) -> None:
+        if (error := next(interrupts, None)) is not None:
+            raise error
+        counted.append(f"{type(event).__name__} {event.key}")
+
+    bus.emit_soon(stored(0, 1.0))
+    for number in range(1, 4):
+        bus.emit_soon(stored(number, 1.0))
+    bus.subscribe(observe)
+    with pytest.raises(KeyboardInterrupt):
+        bus.flush()
+    bus.emit(Missed("absent", 1.0))
+    keys = ["k1", "k2", "k3"]
+    assert [f"Written {key}" for key in keys] + [f"Stored {key}" for key in keys] == counted[:6]
+    assert ["Missed absent"] == counted[6:]
+
+
+def test_an_observer_may_ask_what_waits(bus: EventBus) -> None:
+    """It would wait for itself, or be told the same again."""
+    seen: list[str] = []
+
+    def observe(event: Event) -> None:
+        bus.flush()
+        seen.append(type(event).__name__)
+
+    bus.subscribe(observe)
+    bus.emit_soon(stored(0, 1.0))
+    assert ["Written", "Stored"] == seen
+
+
 def test_a_batch_of_stores_reaches_those_who_take_batches(bus: EventBus) -> None:
     """One call for the frames, and one for the versions."""
     batches: list[Sequence[Event]] = []
