@@ -153,7 +153,7 @@ def test_an_interrupt_loses_no_store(bus: EventBus) -> None:
 
 
 def test_an_observer_may_ask_what_waits(bus: EventBus) -> None:
-    """It would wait for itself, or be told the same again."""
+    """It would wait for itself, or get the same event again."""
     seen: list[str] = []
 
     def observe(event: Event) -> None:
