@@ -13,7 +13,7 @@ import click
 from memories.cli.exit_codes import USAGE, CliFailure
 from memories.cli.live_writer import not_found, writer_of
 from memories.cli.ls import facts
-from memories.cli.output import print_json, unescape
+from memories.cli.output import escape_lines, print_json, unescape
 from memories.cli.store import opened, store_argument
 from memories.errors import KeyNotFoundError, StorageError
 
@@ -48,7 +48,8 @@ def get(
 
     Only values on the disk or in the archive can be read, not those that are only in the RAM of the
     process that has the store open. Arrays are written as .npy, bytes and text unchanged,
-    everything else as its Python repr. Binary data are not written to a terminal.
+    everything else as its Python repr. Binary data are not written to a terminal, and in text
+    written to one, control characters are escaped.
     """
     check_describing(as_json, output)
     key = unescape(key) if escaped else key
@@ -74,12 +75,14 @@ def write_value(value: Any, form: str, output: Path | None) -> None:
     data = FORMS[form](value)
     if output is not None:
         _write(output, data)
-    elif form != "repr" and not isinstance(value, str) and sys.stdout.isatty():
+    elif not sys.stdout.isatty():
+        click.echo(data, nl=False)
+    elif form == "repr" or isinstance(value, str):
+        click.echo(escape_lines(data.decode("utf-8", "backslashreplace")), nl=False)
+    else:
         raise CliFailure(
             f"the value is binary ({form}); write it to a file with -o FILE", exit_code=USAGE
         )
-    else:
-        click.echo(data, nl=False)
 
 
 def _form_of(value: Any) -> str:

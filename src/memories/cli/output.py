@@ -26,6 +26,14 @@ def escape(key: str) -> str:
     return "".join(_escaped(character, encoding) for character in key)
 
 
+def escape_lines(text: str) -> str:
+    """Return `text` with unprintable characters escaped, except for the ends of lines and tabs."""
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    return "".join(
+        character if character in "\n\t\\" else _escaped(character, encoding) for character in text
+    )
+
+
 def unescape(text: str) -> str:
     """Return the key from which `escape` made `text`.
 

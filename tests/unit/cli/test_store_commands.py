@@ -141,6 +141,19 @@ def test_get_gives_bytes_and_text_as_they_are(run: Run, store: Path) -> None:
     assert TEXT.encode() == run("get", store, "text").stdout_bytes
 
 
+def test_get_lets_no_value_control_the_terminal(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A text of another user could clear the screen, rename the window, or type commands."""
+    text = "two\nlines\tand a \\ \x1b]0;owned\x07 \x9b2J \u202e"
+    with MemoryManager(0.001, 0.001, 1, storage_path=tmp_path / "s") as manager:
+        manager.store("text", text, tier="cold")
+    assert text.encode() == run("get", tmp_path / "s", "text").stdout_bytes
+    monkeypatch.setattr("click.testing._NamedTextIOWrapper.isatty", lambda self: True)
+    shown = run("get", tmp_path / "s", "text").stdout
+    assert shown.startswith("two\nlines\tand a \\ \\x1b]0;owned\\x07 \\x9b2J \\u202e")
+
+
 def test_get_gives_anything_else_as_python_writes_it(run: Run, store: Path) -> None:
     """Good enough to look at, and to read back."""
     assert "{'a': [1, 2.5, None]}\n" == run("get", store, "nested").stdout
