@@ -17,6 +17,7 @@ from tests.support.interrupting import Interrupter
 
 from memories.compiled import core
 from memories.model.events import Event, Removed, Stored
+from memories.observe.counters import Stats
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
@@ -95,9 +96,26 @@ def waiting(bench: Bench) -> Case:
     return Case(bench.manager.stats, may_hold)
 
 
+MADE = (WAITING + WAITING // 2, WAITING // 3)  # What `waiting` stores and deletes.
+
+
+def made(before: Stats, after: Stats) -> tuple[int, int]:
+    """Return how many stores and removals were counted, each of them by all of its counters."""
+    stored = after.stored - before.stored
+    samples = [
+        sum(latency.samples for (what, _), latency in stats.latencies.items() if what == "store")
+        for stats in (before, after)
+    ]
+    assert stored == samples[1] - samples[0]
+    return stored, sum(after.removed.values()) - sum(before.removed.values())
+
+
 @pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError])
 def test_a_settlement_is_interrupted(bench: Bench, error: type[BaseException]) -> None:
-    """What it left is settled by the next question: nothing is lost, and some is reported twice."""
+    """What it left is settled by the next question: nothing is lost, and counters stay exact.
+
+    An observer may get twice what is delivered to it at once.
+    """
     events: Counter[tuple[type[Event], str]] = Counter()
 
     def note(event: Event) -> None:
@@ -107,10 +125,13 @@ def test_a_settlement_is_interrupted(bench: Bench, error: type[BaseException]) -
     interrupter = Interrupter(error)
     for line in range(1, 10**6, STEP):
         bench.manager._hierarchy.events.subscribe(note)
+        before = bench.manager.stats()
         one = waiting(bench)
         ended = interrupter.run(one.call, line)
         with after(f"line {line} of a settlement", interrupter):
             bench.manager._hierarchy.operations._retry_at = 0.0  # As if a second had passed.
+            if error is KeyboardInterrupt:
+                assert MADE == made(before, bench.manager.stats())
             bench.conclude(one)
             for number, key in enumerate(one.may_hold):
                 stored = 2 if number % 2 else 1

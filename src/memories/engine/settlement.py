@@ -61,8 +61,11 @@ class Settlement:
         self._catalog = catalog
         self._operations = operations
         self._events = events
-        # Being reported; what an interrupt left is reported again.
+        # Being reported; what an interrupt left is reported again, ...
         self._taken: list[Change | Missed] = []
+        # ... without the events that were delivered; each list is delivered at once. None until
+        # they are made.
+        self._events_left: list[list[Any]] | None = None
         self._lock = new_lock()
         self.is_held_here = holder_test(self._lock)  # Whether this thread reports at this moment.
 
@@ -151,7 +154,7 @@ class Settlement:
 
     def _settle_first(self, count: int) -> None:
         # One line: an interrupt leaves all of it or nothing. Other threads append meanwhile.
-        self._taken, self.changes[:count] = self.changes[:count], []
+        self._taken, self._events_left, self.changes[:count] = self.changes[:count], None, []
         self._release(self._taken)
         self._report(self._taken)
 
@@ -199,12 +202,23 @@ class Settlement:
                         groups.append(group)
                     group.append(Removed(key, at + seconds, name, size, Cause.REMOVED))
         self._tell(waiting)
-        for group in groups:
+        if self._events_left is None:
+            self._events_left = groups
+        self._emit(self._events_left)
+        self._taken = []
+
+    def _emit(self, left: list[list[Any]]) -> None:
+        """Emit events in their order, and remove them from `left`.
+
+        After an interrupt, observers may get the first of them again: the same object.
+        """
+        while left:
+            group = left[0]
             if isinstance(group[0], Missed):
                 self._events.emit(group[0])
             else:
                 self._events.emit_batch(group)
-        self._taken = []
+            del left[0]
 
     def _tell(self, waiting: Waiting) -> None:
         """Report entries to the policies and the catalog."""

@@ -87,6 +87,13 @@ class Histogram:
             total += seconds
         self.seconds = total
 
+    def with_all(self, samples: Iterable[float]) -> Histogram:
+        """Return a histogram that has counted many more samples."""
+        more = Histogram()
+        more.counts, more.seconds = self.counts.copy(), self.seconds
+        more.extend(samples)
+        return more
+
     def read(self) -> Latency:
         """Return the counts so far."""
         return Latency(tuple(self.counts), self.seconds)

@@ -215,7 +215,10 @@ NOTHING = Tally()
 
 @dataclass(slots=True)
 class EventCounters:
-    """Counts events exactly: they are rare enough for a lock."""
+    """Counts events exactly: they are rare enough for a lock.
+
+    What a settlement delivers again after an interrupt is the same object, and counts once.
+    """
 
     misses: int = 0
     stored: Tally = NOTHING
@@ -228,6 +231,7 @@ class EventCounters:
     latencies: defaultdict[Timed, Histogram] = field(default_factory=lambda: defaultdict(Histogram))
     prefetched: Counter[str] = field(default_factory=Counter)
     lock: threading.RLock = field(default_factory=new_lock)
+    _latest: object = None  # What a settlement delivered, and was counted.
 
     def observe(self, event: Event) -> None:
         """Count one event."""
@@ -240,7 +244,8 @@ class EventCounters:
                 case Written():
                     self._count_frames(event, 1, event.size, event.stored)
                 case Missed():
-                    self.misses += 1
+                    if event is not self._latest:
+                        self.misses, self._latest = self.misses + 1, event
                 case Moved():
                     route = (event.source, event.target, event.cause)
                     self.moves[route] = self.moves.get(route, NOTHING).plus(event.size)
@@ -262,23 +267,28 @@ class EventCounters:
         first, times = events[0], len(events)
         nbytes = sum([event.size for event in events])
         with self.lock:
+            if events is self._latest:
+                return
+            # Each is counted in one line: an interrupt leaves all of it or nothing.
             match first:
                 case Stored():
-                    self.stored = self.stored.plus(nbytes, times)
-                    self.latencies["store", first.tier].extend(
+                    of = ("store", first.tier)
+                    timed = self.latencies[of].with_all(
                         [event.seconds for event in events if isinstance(event, Stored)]
                     )
+                    stored = self.stored.plus(nbytes, times)
+                    self.stored, self.latencies[of], self._latest = stored, timed, events
                 case Moved():
                     route = (first.source, first.target, first.cause)
                     before = self.moves.get(route, NOTHING)
                     self.moves[route] = before.plus(nbytes, times)
                     self.latencies["move", first.target].add(first.seconds, times)
                 case Written():
-                    stored = sum([event.stored for event in events if isinstance(event, Written)])
-                    self._count_frames(first, times, nbytes, stored)
+                    frames = sum([event.stored for event in events if isinstance(event, Written)])
+                    self._count_frames(first, times, nbytes, frames)
                 case Removed():
-                    gone = self.removed.get(first.cause, NOTHING)
-                    self.removed[first.cause] = gone.plus(nbytes, times)
+                    gone = self.removed.get(first.cause, NOTHING).plus(nbytes, times)
+                    self.removed[first.cause], self._latest = gone, events
 
     def _count_frames(self, first: Written, times: int, nbytes: int, stored: int) -> None:
         frames, raw_bytes, stored_bytes = self.written.get(first.tier, (0, 0, 0))
