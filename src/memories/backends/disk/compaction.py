@@ -58,10 +58,9 @@ def _run_upkeep(writer: Writer, pace: Pace, *, quiet: bool) -> None:
     merge_runs(writer, pace, quiet=quiet)
     compact(writer, pace)
     if quiet and writer.accounting.keys:
-        with writer.upkeep_lock:  # Two threads would create the same file.
-            writer.space.reserve.allocate(
-                writer.accounting.log_bytes, writer.writer_lock.directory.free_bytes()
-            )
+        writer.space.reserve.allocate(
+            writer.accounting.log_bytes, writer.writer_lock.directory.free_bytes()
+        )
 
 
 def _behind(writer: Writer) -> int:
@@ -436,7 +435,8 @@ def _merge(writer: Writer, group: tuple[Run, ...], pace: Pace, *, last: bool) ->
         number = writer.accounting.file_number()
         segments = sorted(writer.accounting.segments)
     index_files = writer.index_files
-    index_files.discard_unnamed_runs()
+    with writer.upkeep_lock:  # Otherwise a checkpoint may just be saving the name of a run.
+        index_files.discard_unnamed_runs()
     run = index_files.write(number, _merged(group, segments if last else None), pace)
     new = () if run is None else (run,)
     with writer.upkeep_lock:

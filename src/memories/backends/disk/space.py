@@ -15,6 +15,7 @@ from memories.backends.disk.paths import StorePaths
 from memories.backends.disk.size_limits import CHURN_BYTES, SizeLimits
 from memories.backends.disk.space_accounting import SpaceAccounting
 from memories.foundation.call_owner import CallOwner
+from memories.foundation.fork_lock import new_lock
 
 ASK_SECONDS = 0.1
 LITTLE_FREE_BYTES = 4 << 30
@@ -56,41 +57,48 @@ class Reserve:
     """The file `RESERVE`: room on the disk that other programs cannot take.
 
     Removals and upkeep need room even when other programs have filled the disk: without it nothing
-    could be removed, and nothing given back. The file is deleted at the first "no space left".
+    could be removed, and nothing given back. The file is deleted at the first "no space left". Any
+    thread may do so, while another one allocates it.
     """
 
     def __init__(self, paths: StorePaths, files: Files, least: int, most: int) -> None:
         self._least, self._most = least, most
         self._path, self._files = paths.reserve, files
+        self._lock = new_lock()
         self.bytes = paths.reserve.stat().st_size if paths.reserve.exists() else 0
 
     def allocate(self, log_bytes: int, free: int) -> None:
         """Allocate what suits a log of that length, unless it is held or there is little room."""
         wanted = min(self._most, max(self._least, log_bytes // LOG_SHARE))
-        if self.bytes >= wanted // 2 or free < RESERVE_FREE_FACTOR * wanted:
-            return
-        self.delete()
-        descriptor = self._files.create(self._path)
-        try:
-            self._files.allocate(descriptor, wanted)
-            self.bytes = wanted
-        except BaseException:
+        with self._lock:
+            if self.bytes >= wanted // 2 or free < RESERVE_FREE_FACTOR * wanted:
+                return
             self.delete()
-            raise
-        finally:
-            self._files.close(descriptor)
+            descriptor = self._files.create(self._path)
+            try:
+                self._files.allocate(descriptor, wanted)
+                self.bytes = wanted
+            except BaseException:
+                self.delete()
+                raise
+            finally:
+                self._files.close(descriptor)
 
     def release_if_full(self, error: OSError) -> bool:
         """Delete the reserve if `error` says that the disk is full; return whether it was there."""
-        if error.errno not in NO_SPACE or not self.bytes:
+        if error.errno not in NO_SPACE:
             return False
-        self.delete()
-        return True
+        with self._lock:
+            if not self.bytes:
+                return False
+            self.delete()
+            return True
 
     def delete(self) -> None:
         """Delete the reserve: it is replaced, or nothing is left that could be removed."""
-        self._files.unlink(self._path)
-        self.bytes = 0
+        with self._lock:
+            self._files.unlink(self._path)
+            self.bytes = 0
 
 
 class Space:

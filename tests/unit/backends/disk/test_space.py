@@ -6,6 +6,7 @@ import random
 import shutil
 import time
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
@@ -44,6 +45,50 @@ def run_upkeep(backend: DiskBackend) -> None:
     assert backend._writer is not None
     compaction.run_upkeep(backend._writer, lambda: None, quiet=True)
     backend.sync()
+
+
+def test_two_threads_allocate_the_reserve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Upkeep runs in the background, and in a call that waits for it."""
+    with opened(tmp_path / "s") as backend:
+        assert backend._writer is not None
+        reserve = backend._writer.space.reserve
+        reserve.delete()
+        create = reserve._files.create
+        other = Thread(target=reserve.allocate, args=(0, 10**12))
+
+        def held(path: Path) -> int:
+            if other.ident is None:
+                other.start()
+                other.join(0.3)
+            return create(path)
+
+        monkeypatch.setattr(reserve._files, "create", held)
+        reserve.allocate(0, 10**12)
+        other.join()
+        assert reserve.bytes == (tmp_path / "s" / "RESERVE").stat().st_size
+
+
+def test_the_reserve_is_deleted_while_it_is_allocated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A call that meets a full disk deletes it; what is counted is there."""
+    with opened(tmp_path / "s") as backend:
+        assert backend._writer is not None
+        reserve = backend._writer.space.reserve
+        reserve.delete()
+        allocate = reserve._files.allocate
+        other = Thread(target=reserve.delete)
+
+        def held(descriptor: int, length: int) -> None:
+            other.start()
+            other.join(0.3)
+            allocate(descriptor, length)
+
+        monkeypatch.setattr(reserve._files, "allocate", held)
+        reserve.allocate(0, 10**12)
+        other.join()
+        assert 0 == reserve.bytes
+        assert not (tmp_path / "s" / "RESERVE").exists()
 
 
 @pytest.mark.parametrize("share_removed", [0.1, 0.45, 0.6])
