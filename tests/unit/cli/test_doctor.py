@@ -8,11 +8,14 @@ import socket
 import subprocess
 import sys
 import threading
+import tomllib
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
 from memories import MemoryManager
+from memories.backends.disk.file_system import is_in_ram
 from memories.cli.doctor import machine, remote
 from memories.cli.doctor.result import Level
 
@@ -50,6 +53,42 @@ def test_a_store_in_use_names_its_process(run: Run, tmp_path: Path) -> None:
     with MemoryManager(0.001, 0.001, 1, storage_path=tmp_path):
         assert f"pid {os.getpid()}" in findings(run, tmp_path)[1]["writer"]["what"]
     assert "not open" == findings(run, tmp_path)[1]["writer"]["what"]
+
+
+def test_the_sizes_of_the_store_are_judged(run: Run, tmp_path: Path) -> None:
+    """The defaults say nothing of a store that was given others."""
+    with MemoryManager("3 MB", "4 MB", "5 MB", storage_path=tmp_path):
+        found = findings(run, tmp_path)[1]
+        assert "hot and warm may take 7.0 MB (as its program set it)" in found["memory"]["what"]
+        assert ("ok", "ok") == (found["memory"]["level"], found["cold size"]["level"])
+    found = findings(run, tmp_path)[1]
+    assert "cold may take 5.0 MB (as its last program set it)" in found["cold size"]["what"]
+    disk = os.statvfs(tmp_path)
+    too_much = f"{20 * disk.f_blocks * disk.f_frsize} B"
+    with MemoryManager("3 MB", "4 MB", too_much, storage_path=tmp_path):
+        pass
+    found = findings(run, tmp_path)[1]
+    assert "warn" == found["cold size"]["level"]
+    assert "by default" in findings(run)[1]["memory"]["what"]
+
+
+def test_a_store_in_ram_is_called_so(run: Run) -> None:
+    """Its cold tier saves no memory, and a reboot loses it."""
+    if not is_in_ram(Path("/dev/shm")):
+        pytest.skip("/dev/shm is not in RAM here")
+    with TemporaryDirectory(dir="/dev/shm") as folder:
+        with MemoryManager("1 MB", "1 MB", "5 MB", storage_path=folder):
+            pass
+        found = findings(run, folder)[1]["file system"]
+    assert ("warn", True) == (found["level"], "is in RAM (tmpfs)" in found["what"])
+    assert "/var/tmp" in found["advice"]
+
+
+def test_every_extra_is_looked_for() -> None:
+    """An extra that is not listed would be missed by no check."""
+    project = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text("utf-8"))
+    extras = set(project["project"]["optional-dependencies"]) - {"all"}
+    assert extras == set(machine.EXTRAS)
 
 
 def test_a_place_that_is_no_store_is_bad(run: Run, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import pytest
 from memories.foundation.optional_imports import (
     BrokenPackageError,
     MissingPackageError,
+    install_command,
     package,
     require,
 )
@@ -33,6 +34,15 @@ def test_what_is_not_there_is_not_installed(name: str) -> None:
         require(name, extra="all")
     with pytest.raises(MissingPackageError, match="pip install"):
         package(name)
+
+
+def test_the_command_names_the_packages_of_the_extra() -> None:
+    """It works wherever this package came from: an index, a clone, a wheel."""
+    assert "pip install 'rich>=13'" == install_command("rich.console", "terminal")
+    assert install_command("uvicorn", "dashboard").startswith("pip install 'starlette>=")
+    assert "pip install torch" == install_command("torch.cuda", "no such extra")
+    with pytest.raises(MissingPackageError, match=r"run: pip install 'rich>=13'$"):
+        require("rich_is_not_there", extra="terminal")
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,7 @@ from memories.backends.disk.batch_write import remove_together, write_together
 from memories.backends.disk.check import run_check
 from memories.backends.disk.compaction import is_due, make_room, run_upkeep, shrink
 from memories.backends.disk.fd_cache import HandleCache
+from memories.backends.disk.file_system import warn_if_remote
 from memories.backends.disk.files import NO_SPACE, Files, storage_error
 from memories.backends.disk.follower import Follower
 from memories.backends.disk.import_file import Adopted, Adoption
@@ -38,7 +39,6 @@ from memories.backends.disk.index import Index
 from memories.backends.disk.lock import WriterLock
 from memories.backends.disk.log_format import TOMBSTONE
 from memories.backends.disk.maintenance import Maintenance
-from memories.backends.disk.network_fs import warn_if_remote
 from memories.backends.disk.open import StoreOpening, Verify
 from memories.backends.disk.overlay_index import OverlayIndex, Rows
 from memories.backends.disk.paths import StorePaths

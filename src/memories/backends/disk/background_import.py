@@ -15,12 +15,12 @@ from itertools import islice
 from pathlib import Path
 
 from memories.backends.disk.fd_cache import Handle
+from memories.backends.disk.file_system import remote_kind
 from memories.backends.disk.files import storage_error
 from memories.backends.disk.import_file import Adopted, Adoption, copy_in, placed_in, share
 from memories.backends.disk.index import Index, Table, merged
 from memories.backends.disk.log_format import PACKED, IndexRow
 from memories.backends.disk.maintenance import StoppedError
-from memories.backends.disk.network_fs import remote_kind
 from memories.backends.disk.overlay_index import OverlayIndex
 from memories.backends.disk.reader import SourceHandle
 from memories.backends.disk.writer import Writer

@@ -16,9 +16,11 @@ import tempfile
 import weakref
 from pathlib import Path
 
+from memories.backends.disk.file_system import is_in_ram
 from memories.errors import BusyError, StorageError
 from memories.foundation.fork_lock import lock_file
 
+_CHOSEN = ("TMPDIR", "TEMP", "TMP")  # Variables by which a user chooses a directory.
 _ALIVE, _LOCK = "ALIVE", "LOCK"
 _ATTEMPTS = 100
 
@@ -105,8 +107,21 @@ def _leave(base: Path) -> None:
         os.close(guard)
 
 
+def default_base() -> Path:
+    """Return the directory for temporary stores: on a disk, unless the user has chosen another.
+
+    On many systems /tmp is in RAM, where a tier of 500 GB of disk would be one of RAM. /var/tmp is
+    for temporary files that are large.
+    """
+    usual = Path(tempfile.gettempdir())
+    if any(os.environ.get(name) for name in _CHOSEN) or not is_in_ram(usual):
+        return usual
+    large = Path("/var/tmp")
+    return large if os.access(large, os.W_OK | os.X_OK) and not is_in_ram(large) else usual
+
+
 def _base(base: Path | None) -> Path:
-    found = base or Path(tempfile.gettempdir()) / f"memories-{os.getuid()}"
+    found = base or default_base() / f"memories-{os.getuid()}"
     found.mkdir(mode=0o700, exist_ok=True)
     status = found.lstat()
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid():

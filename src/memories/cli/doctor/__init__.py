@@ -15,6 +15,7 @@ from memories.cli.doctor.result import DoctorResult, Level
 from memories.cli.exit_codes import FAILED
 from memories.cli.output import escape, print_json
 from memories.cli.store import json_option
+from memories.errors import MemoriesError
 
 
 @click.command()
@@ -54,7 +55,12 @@ def check(
 ) -> Iterator[DoctorResult]:
     """Yield the results, those of the cheap checks first."""
     from memories.cli.doctor import disk, machine, remote
+    from memories.cli.doctor.sizes import sizes_of
 
-    yield from machine.check()
-    yield from disk.check(store)
+    try:
+        sizes = sizes_of(store)
+    except MemoriesError:
+        sizes = None  # The checks of the configuration and of the store report it.
+    yield from machine.check(sizes)
+    yield from disk.check(store, sizes)
     yield from remote.check(glacier, nodes)

@@ -9,8 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from memories.cli.doctor.result import DoctorResult, Level, fine, judged
+from memories.cli.doctor.sizes import StoreSizes
 from memories.errors import MemoriesError
 from memories.foundation.units import format_size
+from memories.model.tiers import TierName
 
 TRIAL_BYTES = 32_000_000
 ENOUGH_BYTES = 5 * 10**9
@@ -19,9 +21,11 @@ SLOW_SYNC_SECONDS = 0.1
 CLOCK_SECONDS = 2.0
 
 
-def check(store: Path | None) -> Iterator[DoctorResult]:
+def check(store: Path | None, sizes: StoreSizes | None) -> Iterator[DoctorResult]:
     """Yield the results for the store, or for the directory for temporary files."""
-    place = Path(tempfile.gettempdir()) if store is None else store
+    from memories.backends.disk.temp_directory import default_base
+
+    place = default_base() if store is None else store
     if not place.is_dir():
         yield DoctorResult(
             "store", Level.BAD, f"{place} is not a directory", "name a manager's directory"
@@ -30,6 +34,8 @@ def check(store: Path | None) -> Iterator[DoctorResult]:
     if store is not None:
         yield from _store(store)
     yield from _space(place)
+    if sizes is not None:
+        yield _cold_size(place, sizes)
     yield _kind(place)
     try:
         yield from _speed(place)
@@ -86,14 +92,34 @@ def _space(place: Path) -> Iterator[DoctorResult]:
         yield judged("inodes", share > 0.02, f"{100 * share:.0f} % free", "remove small files")
 
 
+def _cold_size(place: Path, sizes: StoreSizes) -> DoctorResult:
+    status = os.statvfs(place)
+    room = status.f_bavail * status.f_frsize + sizes.used[TierName.COLD]
+    wanted = sizes.configured[TierName.COLD]
+    return judged(
+        "cold size",
+        wanted <= room or sizes.by_default,
+        f"cold may take {format_size(wanted)} ({sizes.origin}), the disk has room for "
+        f"{format_size(room)}",
+        f"cold_memory_size is an upper limit, and cold can hold {format_size(room)}; set it to "
+        "what other programs leave",
+    )
+
+
 def _kind(place: Path) -> DoctorResult:
-    from memories.backends.disk.network_fs import remote_kind
+    from memories.backends.disk.file_system import is_in_ram, kind_of, remote_kind
 
     kind = remote_kind(place)
+    if kind is None and is_in_ram(place):
+        return DoctorResult(
+            "file system", Level.WARN, f"{place} is in RAM ({kind_of(place)})",
+            "values that move to cold take RAM there, and a reboot loses them: give a storage_path "
+            "on a disk, below /var/tmp or ~/.cache for example, or set TMPDIR=/var/tmp",
+        )  # fmt: skip
     return judged(
         "file system",
         kind is None,
-        "local" if kind is None else f"on the network ({kind})",
+        f"local ({kind_of(place) or 'unknown'})" if kind is None else f"on the network ({kind})",
         "keep the store on a local disk: locks and syncs are less reliable on a network",
     )
 

