@@ -16,7 +16,8 @@ from memories.engine.archive import is_archived
 from memories.engine.catalog import Catalog
 from memories.engine.expiry import Expiry
 from memories.engine.keylocks import KeyLocks
-from memories.engine.payload import Payload, load_small
+from memories.engine.payload import Payload
+from memories.engine.small_frames import OwnedValue, load_small
 from memories.engine.tier import DurableTier, Packed, Tiers, VolatileTier, version_of
 from memories.errors import MemoriesError
 from memories.foundation.keys import INTERNAL
@@ -195,23 +196,35 @@ class BatchWriter:
             self._emit_moves(moved, target.name, cause, started)
         return BatchOutcome([entry for entry, _ in moved], left)
 
-    def load(self, records: Sequence[Record], target: VolatileTier, cause: Cause) -> list[Record]:
-        """Bring versions in cold into a tier in RAM; return those that are left.
+    def load(
+        self,
+        keys: Sequence[str],
+        target: VolatileTier,
+        cause: Cause,
+        may_come: Callable[[Record], bool],
+    ) -> list[str]:
+        """Bring those versions in cold into RAM for which `may_come` is true; return what is left.
 
         The tier has no device. Its room is for other values as well, so nothing leaves it.
         """
         started = self._monotonic()
-        with self._locks.try_lock_all([record.key for record in records]) as locked:
-            current = [one for one in records if one.key in locked and self._is_newest(one)]
-            chosen = self._read(current, target)
-            size = sum([payload.size for _, payload in chosen])
+        left, records = list[str](), list[Record]()
+        with self._locks.try_lock_all(keys) as locked:
+            for key in keys:
+                if key not in locked:
+                    left.append(key)
+                    continue
+                found = self._catalog.lookup(key)
+                if isinstance(found, Record) and may_come(found):
+                    records.append(found)
+            values = self._read(records, target)
+            size = sum([owned.size for _, owned in values])
             if target.budget.reserve(size):
-                self._emit_moves(self._enter(chosen, target, size), target.name, cause, started)
+                self._emit_moves(self._enter(values, target, size), target.name, cause, started)
             else:
-                chosen = []
-        done = {record.key for record, _ in chosen}
-        gone = {one.key for one in records if one.key in locked} - {one.key for one in current}
-        return [one for one in records if one.key not in done and one.key not in gone]
+                values = []
+        done = {record.key for record, _ in values}
+        return left + [record.key for record in records if record.key not in done]
 
     def remove(
         self, keys: Sequence[str], cause: Cause, may_go: Callable[[Entry | Record], bool]
@@ -328,14 +341,9 @@ class BatchWriter:
             self._tiers.release_moved(old, new)
         return moved
 
-    def _is_newest(self, record: Record) -> bool:
-        """Return whether `record` is what the catalog says of its key, and no entry is above it."""
-        found = self._catalog.lookup(record.key)
-        return isinstance(found, Record) and found.version == record.version
-
     def _read(
         self, records: Sequence[Record], target: VolatileTier
-    ) -> list[tuple[Record, Payload]]:
+    ) -> list[tuple[Record, OwnedValue]]:
         """Read values into RAM, and leave out those that the single way must read."""
         small = [
             one
@@ -345,34 +353,27 @@ class BatchWriter:
             and self._catalog.rules.room(one.key, target.name) is None
         ]
         try:
-            frames = self._catalog.journal.read_many(small)
-        except MemoriesError:
+            found = self._catalog.journal.use_neighbours(small, _load, None)
+        except OSError:
             return []  # One by one, the value that is to blame is found.
-        chosen = list[tuple[Record, Payload]]()
-        for record, frame in zip(small, frames, strict=True):
-            try:
-                payload = load_small(frame, record.key)
-            except MemoriesError:
-                continue
-            if payload is not None and payload.form is Form.HOST:
-                chosen.append((record, payload))
-        return chosen
+        return [
+            (record, owned) for record, owned in zip(small, found, strict=True) if owned is not None
+        ]
 
     def _enter(
-        self, chosen: Sequence[tuple[Record, Payload]], target: VolatileTier, size: int
+        self, values: Sequence[tuple[Record, OwnedValue]], target: VolatileTier, size: int
     ) -> list[tuple[Record, Entry]]:
-        """Give records entries around payloads whose `size` is reserved."""
+        """Give records entries around values whose `size` is reserved."""
         try:
-            entered = [
-                (record, target.put(payload, version_of(record), backed=record.tier))
-                for record, payload in chosen
-            ]
+            entries = [target.put_host(record, owned) for record, owned in values]
         except BaseException:
             target.budget.release(size)
             raise
-        self._catalog.put_batch([entry for _, entry in entered])
-        target.victims.add_batch([entry for _, entry in entered])
-        return entered
+        stamps = [entry.stamp for entry in entries]  # A reader may mark one as soon as it is there.
+        self._catalog.put_batch(entries)
+        target.victims.settle()
+        target.settle(list(zip(entries, stamps, strict=True)), [])
+        return [(record, entry) for (record, _), entry in zip(values, entries, strict=True)]
 
     def _emit_moves(
         self,
@@ -397,3 +398,11 @@ class BatchWriter:
         """Return the time, and the seconds since `started` for each of `count` values."""
         now = self._monotonic()
         return now, (now - started) / max(count, 1)
+
+
+def _load(frame: bytes, record: Record) -> OwnedValue | None:
+    """Return the value of a small frame, None where the single way must read it."""
+    try:
+        return load_small(frame, record.key)
+    except MemoriesError:
+        return None

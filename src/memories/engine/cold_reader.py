@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from memories.backends.disk import DiskBackend
 from memories.backends.disk.small_reads import SmallReads
-from memories.engine.payload import open_small
+from memories.engine.small_frames import open_small
 from memories.errors import UNREADABLE, StorageError
 from memories.frames.signing import Keyring
 from memories.frames.single_buffer import open_single

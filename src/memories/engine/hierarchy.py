@@ -30,10 +30,11 @@ from memories.engine.expiry import Expiry
 from memories.engine.lifecycle_state import LifecycleState, require_readable, require_writable
 from memories.engine.mover import Mover
 from memories.engine.operations import Operations, operation
-from memories.engine.payload import Payload, open_small
+from memories.engine.payload import Payload
 from memories.engine.placement import candidates
 from memories.engine.residency import Residency
 from memories.engine.settlement import Settlement
+from memories.engine.small_frames import open_small
 from memories.engine.tier import AnyTier, DurableTier, Tiers, version_of
 from memories.engine.verified_frames import VerifiedFrames
 from memories.errors import (

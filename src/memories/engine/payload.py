@@ -15,16 +15,13 @@ import numpy as np
 
 from memories import codecs
 from memories.codecs.base import Sharing
-from memories.codecs.registry import damaged, loaded
 from memories.engine.host_limits import ENTRY_BYTES
-from memories.errors import InvalidOptionError, MemoriesError
+from memories.errors import InvalidOptionError
 from memories.frames.compression_history import CompressionHistory
-from memories.frames.fast_path import read_small
 from memories.frames.range_reader import Fetch, PartialFrame, open_partial
 from memories.frames.reader import OpenFrame, open_frame
 from memories.frames.recompress import recompress as recompress_frame
 from memories.frames.signing import Keyring
-from memories.frames.single_buffer import open_single
 from memories.frames.writer import pack, pack_plain
 from memories.model.entry import (
     ArrayEntry,
@@ -189,11 +186,7 @@ class Payload(ABC):
 
     def to_host(self, trust: Keyring, *, verify: bool = True, copy: bool = True) -> Payload:
         """Return it in RAM, in memory of its own, or with `copy=False` in that of the frame."""
-        parts = self.parts(trust, verify=verify)
-        plain = codecs.own_plain_parts(parts, copy=copy)
-        if plain is not None:
-            return _plain_payload(*plain)
-        return _payload(*codecs.own_parts(parts, copy=copy))
+        return host_payload(self.parts(trust, verify=verify), copy=copy)
 
     def to_frame(
         self,
@@ -540,44 +533,6 @@ class FramePayload(Payload):
         return self.frame
 
 
-def open_small(frame: memoryview, key: str, trust: Keyring) -> Any:
-    """Return the value of a small frame; its memory does not keep that of `frame` alive.
-
-    If the frame is compressed or signed, the general reader takes its bytes.
-
-    Raises:
-        CorruptDataError: the frame is damaged, or the frame of another key.
-        UntrustedDataError: it would run code, and no trusted key has signed it.
-    """
-    whole = frame.obj
-    if type(whole) is bytes and len(whole) == frame.nbytes:
-        single = open_single(whole, key)
-        if single is not None:
-            return single
-    parts = read_small(frame, key)
-    if parts is None:
-        return Payload.of_frame(memoryview(bytes(frame)), key=key).open(trust)
-    codec = loaded(parts.codec) or codecs.codec_named(parts.codec)
-    try:
-        return codec.decode(parts)
-    except (MemoriesError, MemoryError):
-        raise
-    except Exception as error:  # Damaged parts can fail in any way.
-        raise damaged(parts.codec, error) from error
-
-
-def load_small(frame: memoryview, key: str) -> Payload | None:
-    """Return the value of a small frame in RAM, every byte of it verified.
-
-    None where the general reader must look: the frame is compressed, signed or damaged.
-    """
-    parts = read_small(frame, key)
-    if parts is None:
-        return None
-    plain = codecs.own_plain_parts(parts)
-    return _payload(*codecs.own_parts(parts)) if plain is None else _plain_payload(*plain)
-
-
 _BY_SHARING: dict[Sharing, type[ObjectPayload | ArrayPayload | HeldPayload]] = {
     Sharing.SHARED: ObjectPayload,
     Sharing.VIEW: ArrayPayload,
@@ -586,6 +541,14 @@ _BY_SHARING: dict[Sharing, type[ObjectPayload | ArrayPayload | HeldPayload]] = {
 _BY_ENTRY: dict[type[Entry], type[ObjectPayload | ArrayPayload | HeldPayload | PackedPayload]] = {
     kind.entry_type: kind for kind in (*_BY_SHARING.values(), PackedPayload)
 }
+
+
+def host_payload(parts: codecs.Parts, *, copy: bool = True) -> Payload:
+    """Return parts in RAM, in memory of their own, or with `copy=False` in the one they have."""
+    plain = codecs.own_plain_parts(parts, copy=copy)
+    return (
+        _payload(*codecs.own_parts(parts, copy=copy)) if plain is None else _plain_payload(*plain)
+    )
 
 
 def _plain_payload(kind: type[Entry], content: Any, nbytes: int) -> Payload:

@@ -23,6 +23,7 @@ from memories.engine.hit_clock import HitClock
 from memories.engine.hit_counter import HitCounter
 from memories.engine.newcomers import Arrived
 from memories.engine.payload import FramePayload, PackedFrame, PartsPayload, Payload
+from memories.engine.small_frames import OwnedValue
 from memories.engine.victims import Arrival, PolicyVictims, Victims
 from memories.frames.compression_history import MEASURED_NBYTES, CompressionHistory
 from memories.frames.signing import Keyring
@@ -176,24 +177,48 @@ class VolatileTier(Tier):
         tick = self._tick(version.key, payload.size, self.counter.tick)
 
         common = common_of(self.name, tick, version.terms, backed)
+        entry = payload.entry_type(
+            version.key,
+            version.number,
+            payload.content,
+            payload.size,
+            version.stored_at,
+            common,
+            self.counter.stamp(),
+            hits,
+        )
+        return entry if version.terms.expires_at is None else self._expiring(entry)
 
-        def make(kind: type[Entry]) -> Entry:
-            return kind(
-                version.key,
-                version.number,
-                payload.content,
-                payload.size,
-                version.stored_at,
-                common,
-                self.counter.stamp(),
-                hits,
-            )
+    def put_host(self, record: Record, value: OwnedValue) -> Entry:
+        """Return a new entry around a value in host RAM, which a durable tier holds as well.
 
-        entry = make(payload.entry_type)
-        if version.terms.expires_at is None:
-            return entry
-        expiring = make(ExpiringEntry)
-        assert isinstance(expiring, ExpiringEntry)
+        The caller has reserved its size, and calls `settle`: from then on its hits are sampled.
+        """
+        plain, terms = self.counter.tick, record.terms
+        tick = plain if terms.expires_at is None else self._tick(record.key, value.size, plain)
+        entry = value.kind(
+            record.key,
+            record.version,
+            value.content,
+            value.size,
+            record.stored_at,
+            common_of(self.name, tick, terms, record.tier),
+            self.counter.stamp(),
+        )
+        return entry if terms.expires_at is None else self._expiring(entry)
+
+    def _expiring(self, entry: Entry) -> Entry:
+        """Return an entry around `entry` that looks at its time to live."""
+        expiring = ExpiringEntry(
+            entry.key,
+            entry.version,
+            entry.payload,
+            entry.size,
+            entry.stored_at,
+            entry.common,
+            self.counter.stamp(),
+            entry.hits,
+        )
         expiring.inner = entry
         expiring.has_expired = self._has_expired
         return expiring

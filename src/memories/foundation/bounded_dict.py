@@ -7,7 +7,7 @@ would fill the memory, however little is stored for each.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from sys import getsizeof
 from typing import Generic, TypeVar
 
@@ -41,13 +41,20 @@ class BoundedDict(Generic[K, V]):
 
     def set(self, key: K, value: V) -> None:
         """Set the value of `key`, and make it the most recently set key."""
-        weight = self._weigh(key, value)
+        self.update(((key, value),))
+
+    def update(self, items: Iterable[tuple[K, V]]) -> None:
+        """Set the values of many keys, the most recently set one last."""
+        mine, weigh = self._items, self._weigh
         with self._lock:
-            self._drop(key)
-            self._items[key] = value
-            self._bytes += weight
-            while len(self._items) > self._most or self._bytes > BYTES_PER_KEY * self._most:
-                self._drop(next(iter(self._items)))
+            for key, value in items:
+                weight = weigh(key, value)
+                if key in mine:
+                    self._drop(key)
+                mine[key] = value
+                self._bytes += weight
+                while len(mine) > self._most or self._bytes > BYTES_PER_KEY * self._most:
+                    self._drop(next(iter(mine)))
 
     def get(self, key: K) -> V | None:
         """Return the value of `key`, None if it is absent."""

@@ -17,25 +17,31 @@ class MoveLog:
     """The latest moves, for a bounded number of keys."""
 
     def __init__(self) -> None:
-        self._moves: BoundedDict[str, deque[Moved]] = BoundedDict(MAX_KEYS)
+        self._moves: BoundedDict[str, tuple[Moved, ...]] = BoundedDict(MAX_KEYS)
         self.latest: deque[Moved] = deque(maxlen=LATEST)  # Of all keys, oldest first.
 
     def observe(self, event: Event) -> None:
         """Add `event` if it is a move; remove the moves of a key that is removed."""
         if isinstance(event, Removed):
             self._moves.pop(event.key)
-        if not isinstance(event, Moved):
-            return
-        self.latest.append(event)
-        moves = self._moves.get(event.key) or deque(maxlen=MOVES_PER_KEY)
-        moves.append(event)
-        self._moves.set(event.key, moves)
+        elif isinstance(event, Moved):
+            self._add([event])
 
     def observe_batch(self, events: Sequence[ValueEvent]) -> None:
         """Add a batch of moves, or remove the moves of keys that are removed."""
-        if isinstance(events[0], (Moved, Removed)):
+        if isinstance(events[0], Moved):
+            self._add([event for event in events if isinstance(event, Moved)])
+        elif isinstance(events[0], Removed):
             for event in events:
-                self.observe(event)
+                self._moves.pop(event.key)
+
+    def _add(self, moves: Sequence[Moved]) -> None:
+        """Add moves of different keys."""
+        self.latest.extend(moves)
+        known = self._moves.get
+        self._moves.update(
+            [(move.key, (*(known(move.key) or ()), move)[-MOVES_PER_KEY:]) for move in moves]
+        )
 
     @property
     def is_full(self) -> bool:

@@ -6,8 +6,9 @@ may be stopped at any moment; a value that does not fit or cannot be read stays 
 
 from __future__ import annotations
 
+import time
 from collections import defaultdict
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import NamedTuple
 
 from memories.backends.base import LARGE_BYTES
@@ -26,6 +27,10 @@ from memories.snapshot.incremental_chain import IncrementalChain
 from memories.snapshot.manifest import SnapshotRow
 
 _POLL_SECONDS = 0.05  # Between two looks whether it is to stop, while it waits.
+_AT_ONCE = (
+    64  # Between two pauses in the background; another thread waits for no more than that ...
+)
+_PAUSE_SECONDS = 1e-4  # ... and runs now, if it does.
 
 
 class _Step(NamedTuple):
@@ -49,7 +54,8 @@ class TierRestore:
     ) -> None:
         self._hierarchy = hierarchy
         self._chain = chain
-        self._steps = _steps(hierarchy, chain, since, verified)
+        self._at_once = BATCH_KEYS
+        self._steps = _steps(hierarchy, chain, since, verified, lambda: self._at_once)
         self._imported = imported
         self._thread: BackgroundThread | None = None
         self._stopped = False
@@ -79,7 +85,9 @@ class TierRestore:
     def _run(self) -> None:
         while not (self._stopped or self._imported.wait(_POLL_SECONDS)):
             pass
-        self.run()
+        self._at_once = _AT_ONCE
+        while not (self._stopped or self.run(max_values=1)):
+            time.sleep(_PAUSE_SECONDS)
 
     def stop(self) -> None:
         """Move no more values, and close the files. Idempotent."""
@@ -92,14 +100,19 @@ class TierRestore:
 
 
 def _steps(
-    hierarchy: Hierarchy, chain: IncrementalChain, since: int, verified: bool
+    hierarchy: Hierarchy,
+    chain: IncrementalChain,
+    since: int,
+    verified: bool,
+    at_once: Callable[[], int],
 ) -> Generator[_Step, None, None]:
     """Move values, and yield what each step was about; close the files at the end."""
     with chain:
         tiers = chain.top.tiers
         if tiers.total() == tiers[TierName.COLD]:
             return
-        for rows in _groups(row for row in chain.rows() if row.tier is not TierName.COLD):
+        above = (row for row in chain.rows() if row.tier is not TierName.COLD)
+        for rows in _groups(above, at_once):
             try:
                 nbytes, left = 0, rows
                 if len(rows) > 1:
@@ -114,12 +127,12 @@ def _steps(
                 return
 
 
-def _groups(rows: Iterable[SnapshotRow]) -> Iterator[list[SnapshotRow]]:
+def _groups(rows: Iterable[SnapshotRow], at_once: Callable[[], int]) -> Iterator[list[SnapshotRow]]:
     """Yield rows in their order: those of small values many together, each other one alone."""
     small, nbytes = list[SnapshotRow](), 0
     for row in rows:
         size = max(row.size, row.where.length)
-        if small and (len(small) == BATCH_KEYS or nbytes + size > BATCH_BYTES):
+        if small and (len(small) >= at_once() or nbytes + size > BATCH_BYTES):
             yield small
             small, nbytes = [], 0
         if size > MAX_VALUE:
@@ -139,25 +152,25 @@ def _move_together(
 ) -> tuple[int, list[SnapshotRow]]:
     """Bring small values into RAM; return their bytes, and which ones are left."""
     room = {name: tier.budget.headroom for name, tier in hierarchy.tiers.volatile.items()}
-    chosen, left = defaultdict[TierName, list[Record]](list), list[SnapshotRow]()
-    known = dict[str, SnapshotRow]()
+    chosen, left = defaultdict[TierName, list[str]](list), list[SnapshotRow]()
+    known = {row.key: row for row in rows}
     for row in rows:
-        found = hierarchy.catalog.lookup(row.key)
-        if not isinstance(found, Record) or not _is_restored(found, row, since):
-            continue
         name = next((n for n in room if row.tier.rank <= n.rank and room[n] >= row.size), None)
         if name is None or hierarchy.tiers.volatile[name].device is not None:
             left.append(row)
         else:
             room[name] -= row.size
-            chosen[name].append(found)
-            known[row.key] = row
+            chosen[name].append(row.key)
+
+    def is_restored(found: Record) -> bool:
+        return _is_restored(found, known[found.key], since)
+
     nbytes = 0
-    for name, records in chosen.items():
+    for name, keys in chosen.items():
         target = hierarchy.tiers.volatile[name]
-        alone = hierarchy.mover.batch.load(records, target, Cause.RESTORED)
-        left += [known[record.key] for record in alone]
-        nbytes += sum([record.size for record in records]) - sum([one.size for one in alone])
+        alone = hierarchy.mover.batch.load(keys, target, Cause.RESTORED, is_restored)
+        left += [known[key] for key in alone]
+        nbytes += sum([known[key].size for key in keys]) - sum([known[key].size for key in alone])
     return nbytes, left
 
 

@@ -15,7 +15,7 @@ from tests.support.wholeness import assert_whole
 from memories import CorruptDataError, MemoryManager
 from memories.engine.catalog import Instant
 from memories.model.events import Event, Failed, Moved
-from memories.model.tiers import Cause
+from memories.model.tiers import Cause, TierName
 from memories.snapshot import capture, open_snapshot
 
 MAKE: list[Callable[[int], Any]] = [
@@ -46,6 +46,33 @@ def assert_same(expected: dict[str, Any], manager: MemoryManager) -> None:
     assert sorted(expected) == sorted(manager)
     for key, value in expected.items():
         assert identical(value, manager[key]), key
+
+
+def test_what_comes_back_is_held_as_it_was(tmp_path: Path) -> None:
+    """Its kind, its charge and its backing copy, in the order of its policy, and read as often."""
+    stored = values(700)
+    with make(tmp_path / "store") as manager:
+        for key, value in stored.items():
+            manager.store(key, value, "hot", **({"ttl": 1e6} if "7" in key else {}))
+        entries = manager._hierarchy.catalog.entries
+        before = {key: (type(one), one.stored_at) for key, one in entries.items()}
+        sizes = {key: one.size for key, one in entries.items()}
+        manager.create_snapshot(tmp_path / "snapshot")
+    with make(tmp_path / "other") as manager:
+        manager.restore_snapshot(tmp_path / "snapshot", wait=True)
+        entries = manager._hierarchy.catalog.entries
+        assert before == {key: (type(one), one.stored_at) for key, one in entries.items()}
+        # A number that occurs twice in a value may have been one object.
+        assert all(0 <= one.size - sizes[key] <= 64 for key, one in entries.items())
+        used = sum(one.size for one in entries.values())
+        assert used == manager._hierarchy.tiers[TierName.HOT].budget.used
+        assert all(one.backed is TierName.COLD and one.link is not None for one in entries.values())
+        for key in stored:
+            manager.retrieve(key)
+        assert len(stored) == manager.stats().memory_hits
+        manager._hierarchy.evict_bytes(TierName.HOT, 1 << 30)
+        assert "hot" not in map(manager.get_tier, stored)
+        assert_same(stored, manager)
 
 
 @pytest.mark.parametrize("options", [{}, {"verify": "lazy"}, {"wait": True}])
